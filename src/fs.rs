@@ -1,0 +1,297 @@
+//! `std::fs` with the path in the error, and the few operations on whole files and trees that the standard library lacks.
+//!
+//! Everything else in the crate goes through here (clippy refuses the functions of `std::fs`), so that no message ever
+//! says "No such file or directory" without saying which.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the one place that calls std::fs: it adds the path"
+)]
+
+use std::ffi::OsStr;
+use std::fs::{DirEntry, File, Metadata, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+mod space;
+
+pub use space::{Space, is_volatile_or_overlay, space};
+
+/// A file operation that failed: what was tried, on which path, and why it did not work.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to {action} `{}`", path.display())]
+pub struct Error {
+    /// What was tried, as it reads after "failed to".
+    pub action: &'static str,
+    /// The file it was tried on.
+    pub path: PathBuf,
+    /// What the system answered.
+    pub source: io::Error,
+}
+
+impl Error {
+    /// Whether the system said that the file does not exist.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        self.source.kind() == io::ErrorKind::NotFound
+    }
+
+    /// Whether the disk (or the quota) is full.
+    #[must_use]
+    pub fn is_no_space(&self) -> bool {
+        is_no_space(&self.source)
+    }
+}
+
+/// Whether the disk (or the quota) is full.
+#[must_use]
+pub fn is_no_space(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}
+
+/// The result of a file operation.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Adds what was tried, and on which path, to an I/O result.
+pub trait Context<T> {
+    /// `action` reads after "failed to".
+    ///
+    /// # Errors
+    /// The same error, with the action and the path.
+    fn at(self, action: &'static str, path: &Path) -> Result<T>;
+}
+
+impl<T> Context<T> for io::Result<T> {
+    fn at(self, action: &'static str, path: &Path) -> Result<T> {
+        self.map_err(|source| Error {
+            action,
+            path: path.to_owned(),
+            source,
+        })
+    }
+}
+
+impl<T> Context<T> for nix::Result<T> {
+    fn at(self, action: &'static str, path: &Path) -> Result<T> {
+        self.map_err(io::Error::from).at(action, path)
+    }
+}
+
+/// Opens a file for reading.
+///
+/// # Errors
+/// As `std::fs::File::open`.
+pub fn open(path: &Path) -> Result<File> {
+    File::open(path).at("open", path)
+}
+
+/// Opens a file as `options` say.
+///
+/// # Errors
+/// As `std::fs::OpenOptions::open`.
+pub fn open_with(options: &OpenOptions, path: &Path) -> Result<File> {
+    options.open(path).at("open", path)
+}
+
+/// Creates a file, or empties the one that is there.
+///
+/// # Errors
+/// As `std::fs::File::create`.
+pub fn create(path: &Path) -> Result<File> {
+    File::create(path).at("create", path)
+}
+
+/// Reads a whole file.
+///
+/// # Errors
+/// As `std::fs::read`.
+pub fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).at("read", path)
+}
+
+/// Reads a whole file of text; bytes that are not UTF-8 are replaced.
+///
+/// # Errors
+/// As `std::fs::read`.
+pub fn read_lossy(path: &Path) -> Result<String> {
+    Ok(String::from_utf8_lossy(&read(path)?).into_owned())
+}
+
+/// Writes a whole file.
+///
+/// # Errors
+/// As `std::fs::write`.
+pub fn write(path: &Path, contents: &[u8]) -> Result<()> {
+    std::fs::write(path, contents).at("write", path)
+}
+
+/// Creates a directory, whose parent exists.
+///
+/// # Errors
+/// As `std::fs::create_dir`.
+pub fn create_dir(path: &Path) -> Result<()> {
+    std::fs::create_dir(path).at("create the directory", path)
+}
+
+/// Creates a directory and what is missing above it.
+///
+/// # Errors
+/// As `std::fs::create_dir_all`.
+pub fn create_dir_all(path: &Path) -> Result<()> {
+    std::fs::create_dir_all(path).at("create the directory", path)
+}
+
+/// Removes a file or a link.
+///
+/// # Errors
+/// As `std::fs::remove_file`.
+pub fn remove_file(path: &Path) -> Result<()> {
+    std::fs::remove_file(path).at("remove", path)
+}
+
+/// Removes an empty directory.
+///
+/// # Errors
+/// As `std::fs::remove_dir`.
+pub fn remove_dir(path: &Path) -> Result<()> {
+    std::fs::remove_dir(path).at("remove the directory", path)
+}
+
+/// Renames a file or directory within one file system.
+///
+/// # Errors
+/// As `std::fs::rename`; the path in the error is the old name.
+pub fn rename(from: &Path, to: &Path) -> Result<()> {
+    std::fs::rename(from, to).at("rename", from)
+}
+
+/// Creates a symbolic link at `link` that says `target`.
+///
+/// # Errors
+/// As `std::os::unix::fs::symlink`.
+pub fn symlink(target: &Path, link: &Path) -> Result<()> {
+    std::os::unix::fs::symlink(target, link).at("create the link", link)
+}
+
+/// What a symbolic link says.
+///
+/// # Errors
+/// As `std::fs::read_link`.
+pub fn read_link(path: &Path) -> Result<PathBuf> {
+    std::fs::read_link(path).at("read the link", path)
+}
+
+/// The absolute path without links and dots.
+///
+/// # Errors
+/// As `std::fs::canonicalize`.
+pub fn canonicalize(path: &Path) -> Result<PathBuf> {
+    std::fs::canonicalize(path).at("resolve", path)
+}
+
+/// What is known of a file; a link is followed.
+///
+/// # Errors
+/// As `std::fs::metadata`.
+pub fn metadata(path: &Path) -> Result<Metadata> {
+    std::fs::metadata(path).at("examine", path)
+}
+
+/// What is known of a file or a link itself; `None` when there is nothing.
+///
+/// # Errors
+/// As `std::fs::symlink_metadata`, but for what does not exist.
+pub fn lookup(path: &Path) -> Result<Option<Metadata>> {
+    match std::fs::symlink_metadata(path) {
+        Ok(metadata) => Ok(Some(metadata)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).at("examine", path),
+    }
+}
+
+/// Sets the permission bits, setuid, setgid and sticky included.
+///
+/// # Errors
+/// As `std::fs::set_permissions`.
+pub fn set_mode(path: &Path, mode: u32) -> Result<()> {
+    std::fs::set_permissions(path, Permissions::from_mode(mode)).at("set the mode of", path)
+}
+
+/// The entries of a directory in the byte order of their names; nothing when the directory does not exist.
+///
+/// # Errors
+/// As `std::fs::read_dir`, but for what does not exist.
+pub fn list(path: &Path) -> Result<Vec<DirEntry>> {
+    let entries = match std::fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error).at("list", path),
+    };
+    let mut entries: Vec<DirEntry> = entries.collect::<io::Result<_>>().at("list", path)?;
+    entries.sort_by_key(DirEntry::file_name);
+    Ok(entries)
+}
+
+/// Removes a file or a link; that it does not exist is fine.
+///
+/// # Errors
+/// As `std::fs::remove_file`, but for what does not exist.
+pub fn remove_file_if_there(path: &Path) -> Result<()> {
+    match remove_file(path) {
+        Err(error) if error.is_not_found() => Ok(()),
+        other => other,
+    }
+}
+
+/// Writes what was written to a file or directory to the disk.
+///
+/// # Errors
+/// As `std::fs::File::sync_all`.
+pub fn sync(path: &Path) -> Result<()> {
+    open(path)?.sync_all().at("sync", path)
+}
+
+/// Whether two paths are the same file, however they are written. A path that does not exist is no file.
+///
+/// # Errors
+/// As `std::fs::metadata`, but for what does not exist.
+pub fn same_file(a: &Path, b: &Path) -> Result<bool> {
+    let id = |path| match metadata(path) {
+        Ok(metadata) => Ok(Some((metadata.dev(), metadata.ino()))),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    };
+    let a = id(a)?;
+    Ok(a.is_some() && a == id(b)?)
+}
+
+/// The nearest directory at or above `path` that exists.
+#[must_use]
+pub fn nearest_existing(path: &Path) -> PathBuf {
+    path.ancestors()
+        .find(|ancestor| std::fs::metadata(ancestor).is_ok_and(|metadata| metadata.is_dir()))
+        .filter(|ancestor| *ancestor != Path::new(""))
+        .unwrap_or(Path::new("."))
+        .to_owned()
+}
+
+/// Whether a file may be made in a directory: tried, because only the system knows (read-only mounts, quotas, ACLs).
+///
+/// # Errors
+/// What the system answered.
+pub fn check_writable(directory: &Path) -> Result<()> {
+    tempfile::Builder::new()
+        .prefix(".bosh-agent-probe-")
+        .tempfile_in(directory)
+        .and_then(tempfile::NamedTempFile::close)
+        .at("write to", directory)
+}
+
+/// The file name, for messages that should be short; the whole path where it has none.
+#[must_use]
+pub fn file_name(path: &Path) -> &OsStr {
+    path.file_name().unwrap_or(path.as_os_str())
+}

@@ -1,0 +1,22 @@
+//! `bosh-agent`: compiles BOSH packages on the stemcell they will run on.
+//!
+//! One binary with two faces on one compile core. Each module may use what stands below it, never what stands above:
+//!
+//! ```text
+//! cli         arguments, wiring, exit codes; the only place that ends the process
+//!  ├─ offline   releases in, compiled releases out
+//!  └─ (daemon)  a Director's compile jobs
+//!       compile   the core: one package, its direct dependencies, one packaging script, one compiled blob
+//!       sandbox   what a packaging script may see, and the child that owns its process tree
+//!       process   starts processes, reads their output, ends them
+//!       archive   tar and its compressions; knows no BOSH
+//!       config    every path below the base directory, the environment
+//!       release   release.MF, names, digests, dependency graph, stemcell: pure, no I/O
+//!       runtime   named tasks, signals, telemetry
+//!       fs        `std::fs` with the path in the error
+//! ```
+//!
+//! `docs/architecture.md` is the map.
+#![deny(unsafe_code)]
+
+pub mod fs;
