@@ -13,9 +13,15 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+mod lease;
+mod made;
 mod space;
+mod tree;
 
+pub use lease::{LeasedDirectory, LeasedFile, remove_abandoned};
+pub use made::MadeDirectories;
 pub use space::{Space, is_volatile_or_overlay, space};
+pub use tree::{copy_tree, move_tree, remove_tree};
 
 /// A file operation that failed: what was tried, on which path, and why it did not work.
 #[derive(Debug, thiserror::Error)]

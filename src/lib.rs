@@ -14,9 +14,20 @@
 //!       release   release.MF, names, digests, dependency graph, stemcell: pure, no I/O
 //!       runtime   named tasks, signals, telemetry
 //!       fs        `std::fs` with the path in the error
+//!       diag      errors, sizes and times as a person reads them
 //! ```
 //!
 //! `docs/architecture.md` is the map.
 #![deny(unsafe_code)]
 
+pub mod archive;
+pub mod cli;
+pub mod compile;
+pub mod config;
+pub mod diag;
 pub mod fs;
+pub mod offline;
+pub mod process;
+pub mod release;
+pub mod runtime;
+pub mod sandbox;

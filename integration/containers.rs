@@ -1,0 +1,429 @@
+//! The agent where its users run it: in unprivileged containers of a stemcell image. See `integration/README.md` for what must be there.
+#![expect(
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "these tests drive docker from outside the agent, and a test may fail loudly"
+)]
+
+mod support {
+    pub(crate) mod docker;
+    pub(crate) mod inputs;
+    pub(crate) mod release;
+}
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use support::docker::{Container, Outcome, docker, run};
+use support::inputs::{self, AGENT_IMAGE, Inputs, SLUG, STEMCELL_IMAGE};
+use support::release;
+use tempfile::TempDir;
+
+const AGENT: &str = "/var/vcap/bosh/bin/bosh-agent";
+/// For a compile of the whole example release, on a machine with other things to do.
+const LONG: Duration = Duration::from_secs(900);
+const SHORT: Duration = Duration::from_secs(120);
+
+// ---------------------------------------------------------------- the documented ways to call it
+
+#[test]
+fn the_documented_line_gives_a_release_that_works() {
+    let Some(inputs) = inputs::require() else {
+        return;
+    };
+    let releases = releases_with(&inputs.release, "X.tgz");
+    let outcome = Container::new("documented").run(
+        &["--rm", "-v", &volume(releases.path(), "/releases")],
+        AGENT_IMAGE,
+        &[
+            AGENT,
+            "compile",
+            "--output-directory=/releases",
+            "/releases/X.tgz",
+        ],
+        LONG,
+    );
+    outcome.expect_code(0, "the documented line");
+    let output = only_new_file(releases.path(), &["X.tgz"], inputs, &outcome);
+    check(&output, inputs);
+    smoke_test(&output);
+}
+
+#[test]
+fn a_glob_over_its_own_output_changes_nothing() {
+    let Some(inputs) = inputs::require() else {
+        return;
+    };
+    let releases = releases_with(&inputs.release, "X.tgz");
+    let kept = tempfile::tempdir().unwrap();
+    let compile = || {
+        let line = format!("{AGENT} compile --output-directory=/releases /releases/*.tgz");
+        let mount = volume(releases.path(), "/releases");
+        let outcome = Container::new("glob").run(
+            &["--rm", "-v", &mount],
+            AGENT_IMAGE,
+            &["bash", "-c", &line],
+            LONG,
+        );
+        outcome.expect_code(0, "compile over a glob");
+        only_new_file(releases.path(), &["X.tgz"], inputs, &outcome)
+    };
+    let output = compile();
+    check(&output, inputs);
+    fs::copy(&output, kept.path().join("first.tgz")).unwrap();
+    // The shell's pattern now matches the compiled release, too.
+    fs::copy(compile(), kept.path().join("second.tgz")).unwrap();
+    check(&output, inputs);
+    same_contents(kept.path());
+}
+
+#[test]
+fn a_concourse_task_finds_one_file_in_its_output() {
+    let Some(inputs) = inputs::require() else {
+        return;
+    };
+    let build = tempfile::tempdir().unwrap();
+    let (release, compiled) = (
+        build.path().join("release"),
+        build.path().join("compiled-release"),
+    );
+    fs::create_dir(&release).unwrap();
+    fs::create_dir(&compiled).unwrap();
+    fs::copy(&inputs.release, release.join("example-1.tgz")).unwrap();
+    let outcome = Container::new("concourse").run(
+        &[
+            "--rm",
+            "--workdir",
+            "/tmp/build/abc",
+            "-v",
+            &volume(&release, "/tmp/build/abc/release"),
+            "-v",
+            &volume(&compiled, "/tmp/build/abc/compiled-release"),
+        ],
+        AGENT_IMAGE,
+        &[
+            "bash",
+            "-c",
+            &format!("set -eu\n{AGENT} compile --output-directory compiled-release release/*.tgz"),
+        ],
+        LONG,
+    );
+    outcome.expect_code(0, "the task");
+    assert_eq!(
+        names(&release),
+        ["example-1.tgz"],
+        "the input directory: {outcome}"
+    );
+    check(&only_new_file(&compiled, &[], inputs, &outcome), inputs);
+}
+
+#[test]
+fn it_prints_its_version_alone() {
+    if inputs::require().is_none() {
+        return;
+    }
+    let outcome = Container::new("version").run(&["--rm"], AGENT_IMAGE, &[AGENT, "-v"], SHORT);
+    outcome.expect_code(0, "-v");
+    assert_eq!(outcome.stderr, "", "-v says more than the version");
+    assert_eq!(outcome.stdout.lines().count(), 1, "{outcome}");
+    assert!(
+        outcome
+            .stdout
+            .contains(|character: char| character.is_ascii_digit()),
+        "{outcome}"
+    );
+}
+
+// ---------------------------------------------------------------- when it goes wrong
+
+#[test]
+fn a_failing_script_is_explained() {
+    if inputs::require().is_none() {
+        return;
+    }
+    let releases = tempfile::tempdir().unwrap();
+    let script = "echo so far so good\necho the reason is this >&2\nexit 42\n";
+    release::write(releases.path(), "broken", "rotten", script);
+    let outcome = compile_to_out(
+        &Container::new("broken"),
+        &releases,
+        "broken.tgz",
+        &["--rm"],
+    );
+    outcome.expect_code(1, "a failing script");
+    for part in ["rotten", "42", "so far so good", "the reason is this"] {
+        assert!(
+            outcome.stderr.contains(part),
+            "stderr does not say {part:?}: {outcome}"
+        );
+    }
+    let names_a_log = outcome
+        .stderr
+        .split_whitespace()
+        .any(|word| word.contains('/') && word.contains(".log"));
+    assert!(names_a_log, "stderr names no log file: {outcome}");
+    assert!(
+        names(&releases.path().join("out")).is_empty(),
+        "something was left in the output: {outcome}"
+    );
+}
+
+#[test]
+fn another_user_than_root_gets_a_result_or_a_reason() {
+    let Some(inputs) = inputs::require() else {
+        return;
+    };
+    let releases = tempfile::tempdir().unwrap();
+    release::write(
+        releases.path(),
+        "small",
+        "one",
+        "echo done >\"$BOSH_INSTALL_TARGET/one\"\n",
+    );
+    // A stemcell's /var/vcap/bosh is for root alone, so the binary is brought in from outside.
+    let binary = format!("{}:/usr/local/bin/bosh-agent:ro", inputs.dist.display());
+    open_to_all(releases.path());
+    let out = releases.path().join("out");
+    fs::create_dir(&out).unwrap();
+    open_to_all(&out);
+    let outcome = Container::new("user").run(
+        &[
+            "--rm",
+            "--user",
+            "1000",
+            "-v",
+            &binary,
+            "-v",
+            &volume(releases.path(), "/releases"),
+        ],
+        STEMCELL_IMAGE,
+        &[
+            "/usr/local/bin/bosh-agent",
+            "compile",
+            "--output-directory",
+            "/releases/out",
+            "/releases/small.tgz",
+        ],
+        SHORT,
+    );
+    match outcome.code {
+        Some(0) => assert_eq!(names(&out).len(), 1, "{outcome}"),
+        Some(1) => {
+            assert!(
+                outcome.stderr.contains("/var/vcap") || outcome.stderr.contains("/releases"),
+                "no path: {outcome}"
+            );
+            assert!(
+                names(&out).is_empty(),
+                "something was left in the output: {outcome}"
+            );
+        }
+        other => panic!("exit code {other:?}: {outcome}"),
+    }
+}
+
+#[test]
+fn as_the_first_process_it_ends_on_sigterm() {
+    if inputs::require().is_none() {
+        return;
+    }
+    let releases = tempfile::tempdir().unwrap();
+    release::write(releases.path(), "slow", "sleeper", "sleep 3333\n");
+    let container = Container::new("sigterm");
+    compile_to_out(&container, &releases, "slow.tgz", &["--detach"])
+        .expect_code(0, "docker run --detach");
+    let logs = || docker(&["logs", container.name()], SHORT);
+
+    let start = Instant::now();
+    while !docker(&["top", container.name()], SHORT)
+        .stdout
+        .contains("sleep 3333")
+    {
+        assert!(
+            start.elapsed() < SHORT,
+            "the script was never started: {}",
+            logs()
+        );
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    docker(&["kill", "--signal", "TERM", container.name()], SHORT).expect_code(0, "docker kill");
+    let waited = docker(&["wait", container.name()], Duration::from_secs(10));
+    assert_eq!(
+        waited.stdout.trim(),
+        "143",
+        "exit code of the container: {}",
+        logs()
+    );
+    assert!(
+        names(&releases.path().join("out")).is_empty(),
+        "something was left in the output: {}",
+        logs()
+    );
+}
+
+// ---------------------------------------------------------------- parts of the tests
+
+fn releases_with(release: &Path, name: &str) -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    fs::copy(release, directory.path().join(name)).unwrap();
+    directory
+}
+
+fn volume(path: &Path, inside: &str) -> String {
+    format!("{}:{inside}", path.display())
+}
+
+fn open_to_all(path: &Path) {
+    fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
+}
+
+/// Compiles one of the releases in a directory to its subdirectory `out`, which is there before. The agent is the container's first
+/// process.
+fn compile_to_out(
+    container: &Container,
+    releases: &TempDir,
+    name: &str,
+    options: &[&str],
+) -> Outcome {
+    fs::create_dir(releases.path().join("out")).unwrap();
+    let mount = volume(releases.path(), "/releases");
+    let options = [options, &["-v", &mount]].concat();
+    let input = format!("/releases/{name}");
+    let command = [
+        AGENT,
+        "compile",
+        "--output-directory",
+        "/releases/out",
+        &input,
+    ];
+    if options.contains(&"--detach") {
+        let arguments = [
+            &["run", "--name", container.name()],
+            options.as_slice(),
+            &[AGENT_IMAGE],
+            &command,
+        ]
+        .concat();
+        return docker(&arguments, SHORT);
+    }
+    container.run(&options, AGENT_IMAGE, &command, SHORT)
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    let mut names: Vec<_> = fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+/// The compiled release, which must be the only file beside those that were there before (hidden ones count).
+#[track_caller]
+fn only_new_file(directory: &Path, before: &[&str], inputs: &Inputs, outcome: &Outcome) -> PathBuf {
+    let mut found = names(directory);
+    found.retain(|name| !before.contains(&name.as_str()));
+    assert_eq!(
+        found,
+        [inputs.compiled_name.as_str()],
+        "new files in the output directory: {outcome}"
+    );
+    directory.join(&inputs.compiled_name)
+}
+
+/// The independent checkers, in three other languages.
+#[track_caller]
+fn check(output: &Path, inputs: &Inputs) {
+    let checker = inputs::repository().join("integration/checker");
+    let mut ruby = Command::new("ruby");
+    ruby.arg(checker.join("check_release.rb"))
+        .arg(output)
+        .arg("--source")
+        .arg(&inputs.release)
+        .args(["--stemcell", SLUG]);
+    let outcome = run(&mut ruby, SHORT);
+    outcome.expect_code(0, "check_release.rb");
+    assert!(
+        outcome
+            .stdout
+            .contains(&format!("ok: {} packages", inputs.packages)),
+        "{outcome}"
+    );
+    run(
+        Command::new(checker.join("read_everywhere")).arg(output),
+        SHORT,
+    )
+    .expect_code(0, "read_everywhere");
+    run(
+        Command::new("python3")
+            .arg(checker.join("read_release.py"))
+            .arg(output),
+        SHORT,
+    )
+    .expect_code(0, "read_release.py");
+}
+
+/// Unpacks the compiled packages where an agent would, in a fresh container without this agent, and uses every one of them there.
+#[track_caller]
+fn smoke_test(output: &Path) {
+    const SCRIPT: &str = r#"
+        set -euo pipefail
+        mkdir -p /tmp/release /var/vcap/packages
+        tar -C /tmp/release -xf /release.tgz
+        for blob in /tmp/release/compiled_packages/*.tgz; do
+            package=/var/vcap/packages/$(basename "$blob" .tgz)
+            mkdir "$package"
+            tar -C "$package" --no-same-owner -xf "$blob"
+        done
+        bash /smoke.sh
+    "#;
+    let smoke = inputs::repository().join("packaging-scripts/example-release/smoke.sh");
+    let outcome = Container::new("smoke").run(
+        &[
+            "--rm",
+            "-v",
+            &volume(output, "/release.tgz:ro"),
+            "-v",
+            &volume(&smoke, "/smoke.sh:ro"),
+        ],
+        STEMCELL_IMAGE,
+        &["bash", "-c", SCRIPT],
+        SHORT,
+    );
+    outcome.expect_code(0, "smoke.sh in a fresh stemcell");
+}
+
+/// Compares `first.tgz` and `second.tgz`: names, kinds, modes, owners, link targets and contents of all compiled packages, but not times.
+/// Done as root in a container, so that owners are what the archives say whoever runs the tests.
+#[track_caller]
+fn same_contents(directory: &Path) {
+    const SCRIPT: &str = r#"
+        set -euo pipefail
+        for run in first second; do
+            mkdir -p "/tmp/$run/release"
+            tar -C "/tmp/$run/release" -xf "/kept/$run.tgz"
+            for blob in "/tmp/$run/release/compiled_packages"/*.tgz; do
+                package=/tmp/$run/packages/$(basename "$blob" .tgz)
+                mkdir -p "$package"
+                tar -C "$package" --same-owner --numeric-owner -xpf "$blob"
+            done
+            cd "/tmp/$run/packages"
+            find . -printf '%y %m %U:%G %n links %p -> %l\n' | sort >"/tmp/$run/tree"
+            find . -type f -print0 | sort -z | xargs -0r sha256sum >"/tmp/$run/sums"
+        done
+        test -s /tmp/first/sums
+        diff /tmp/first/tree /tmp/second/tree
+        diff /tmp/first/sums /tmp/second/sums
+    "#;
+    let outcome = Container::new("compare").run(
+        &["--rm", "-v", &volume(directory, "/kept:ro")],
+        STEMCELL_IMAGE,
+        &["bash", "-c", SCRIPT],
+        SHORT,
+    );
+    outcome.expect_code(0, "the two runs' packages differ");
+}

@@ -1,0 +1,170 @@
+//! What the tests work on: images, the portable binary and the example release. Each can be missing on a developer's machine.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use super::docker::{docker, run};
+
+/// The image that `integration/stemcell-image` makes, and what it says of itself.
+pub(crate) const STEMCELL_IMAGE: &str = "bosh-agent-test/stemcell:latest";
+/// Operating system and version of that image.
+pub(crate) const SLUG: &str = "ubuntu-noble/1.406";
+/// That image with the agent in it, made by the Dockerfile of the repository.
+pub(crate) const AGENT_IMAGE: &str = "bosh-agent-test/agent:latest";
+
+const SHORT: Duration = Duration::from_secs(60);
+
+/// Where everything is.
+pub(crate) struct Inputs {
+    /// The portable binary.
+    pub(crate) dist: PathBuf,
+    /// The example release's source tarball.
+    pub(crate) release: PathBuf,
+    /// What its compiled release must be called.
+    pub(crate) compiled_name: String,
+    /// How many packages it has.
+    pub(crate) packages: usize,
+}
+
+/// The inputs, or nothing when one is missing: the test then says why it is skipped. With `BOSH_AGENT_TEST_REQUIRE_ALL` in the
+/// environment that is a failure, so that CI cannot skip unnoticed.
+#[track_caller]
+pub(crate) fn require() -> Option<&'static Inputs> {
+    static INPUTS: OnceLock<Result<Inputs, String>> = OnceLock::new();
+    match INPUTS.get_or_init(find) {
+        Ok(inputs) => Some(inputs),
+        Err(reason) => {
+            assert!(
+                env::var_os("BOSH_AGENT_TEST_REQUIRE_ALL").is_none(),
+                "{reason}"
+            );
+            eprintln!("skipped: {reason}");
+            None
+        }
+    }
+}
+
+/// The repository this was built from.
+pub(crate) fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn find() -> Result<Inputs, String> {
+    for (program, argument) in [
+        ("docker", "version"),
+        ("ruby", "--version"),
+        ("python3", "--version"),
+        ("bsdtar", "--version"),
+    ] {
+        if !Command::new(program)
+            .arg(argument)
+            .output()
+            .is_ok_and(|output| output.status.success())
+        {
+            return Err(format!(
+                "`{program} {argument}` fails: see integration/README.md"
+            ));
+        }
+    }
+    if docker(&["image", "inspect", STEMCELL_IMAGE], SHORT).code != Some(0) {
+        return Err(format!(
+            "there is no image {STEMCELL_IMAGE}: call integration/stemcell-image"
+        ));
+    }
+    let dist = path_from("BOSH_AGENT_DIST", "dist/bosh-agent", "call `make dist`")?;
+    let release = path_from(
+        "BOSH_AGENT_EXAMPLE_RELEASE",
+        ".cache/example-release.tgz",
+        "call packaging-scripts/example-release/assemble .cache/example-release.tgz",
+    )?;
+    build_agent_image(&dist);
+    let manifest = manifest_of(&release);
+    let field = |key: &str| {
+        let line = manifest
+            .lines()
+            .find_map(|line| line.strip_prefix(key))
+            .unwrap();
+        line.trim().trim_matches(['"', '\'']).to_owned()
+    };
+    let compiled_name = format!(
+        "{}-{}-{}.tgz",
+        field("name:"),
+        field("version:"),
+        SLUG.replace('/', "-")
+    );
+    let packages = names_in(&release)
+        .iter()
+        .filter(|name| is_package(name))
+        .count();
+    Ok(Inputs {
+        dist,
+        release,
+        compiled_name,
+        packages,
+    })
+}
+
+fn is_package(name: &str) -> bool {
+    let name = name.trim_start_matches("./");
+    name.starts_with("packages/") && !name.ends_with('/')
+}
+
+fn path_from(variable: &str, default: &str, remedy: &str) -> Result<PathBuf, String> {
+    let path = repository().join(env::var_os(variable).unwrap_or_else(|| default.into()));
+    if path.is_file() {
+        Ok(path)
+    } else {
+        Err(format!(
+            "{} is not there: {remedy}, or set {variable}",
+            path.display()
+        ))
+    }
+}
+
+fn build_agent_image(dist: &Path) {
+    // The binary may lie anywhere, but docker reads only below one directory.
+    let context = tempfile::tempdir().unwrap();
+    fs::create_dir(context.path().join("dist")).unwrap();
+    fs::copy(dist, context.path().join("dist/bosh-agent")).unwrap();
+    for name in ["Dockerfile", ".dockerignore"] {
+        fs::copy(repository().join(name), context.path().join(name)).unwrap();
+    }
+    let stemcell = format!("STEMCELL_IMAGE={STEMCELL_IMAGE}");
+    let context = context.path().to_str().unwrap();
+    let limit = Duration::from_secs(180);
+    docker(
+        &[
+            "build",
+            "--build-arg",
+            &stemcell,
+            "--tag",
+            AGENT_IMAGE,
+            context,
+        ],
+        limit,
+    )
+    .expect_code(0, "docker build");
+}
+
+fn manifest_of(release: &Path) -> String {
+    let outcome = run(
+        Command::new("tar")
+            .arg("-xOf")
+            .arg(release)
+            .args(["--wildcards", "*release.MF"]),
+        SHORT,
+    );
+    outcome.expect_code(0, "reading the example release's manifest");
+    outcome.stdout
+}
+
+/// The names of a tarball's entries.
+pub(crate) fn names_in(tarball: &Path) -> Vec<String> {
+    let outcome = run(Command::new("tar").arg("-tf").arg(tarball), SHORT);
+    outcome.expect_code(0, "listing a tarball");
+    outcome.stdout.lines().map(str::to_owned).collect()
+}

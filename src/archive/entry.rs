@@ -1,0 +1,207 @@
+//! Which entries may be unpacked, and where to: the rules, without any I/O.
+//!
+//! An entry's name is bytes from a stranger. It becomes a path below the destination or an error, never something
+//! repaired: a name with `..` or a leading `/` says that the archive was not made for unpacking somewhere.
+//! GNU tar strips the `/` and refuses the `..`; here both are refused.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// What an entry is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A regular file, sparse or not.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link; its target is any text.
+    Symlink,
+    /// One more name of a file that came earlier.
+    HardLink,
+    /// A named pipe.
+    Fifo,
+    /// A character device.
+    CharacterDevice,
+    /// A block device.
+    BlockDevice,
+    /// Something else, with the type byte of its header.
+    Other(u8),
+}
+
+impl Kind {
+    /// The kind that a header's type byte means (POSIX `pax`, "ustar Interchange Format"; GNU adds `S` and `D`).
+    ///
+    /// A regular file whose name ends in `/` is a directory: the convention of archives older than the type byte,
+    /// which GNU tar still follows.
+    #[must_use]
+    pub fn from_type(byte: u8, name: &[u8]) -> Self {
+        match byte {
+            b'0' | 0 | b'7' if name.ends_with(b"/") => Self::Directory,
+            b'0' | 0 | b'7' | b'S' => Self::File,
+            b'1' => Self::HardLink,
+            b'2' => Self::Symlink,
+            b'3' => Self::CharacterDevice,
+            b'4' => Self::BlockDevice,
+            b'5' | b'D' => Self::Directory,
+            b'6' => Self::Fifo,
+            other => Self::Other(other),
+        }
+    }
+
+    /// The type byte of a header.
+    #[must_use]
+    pub fn to_type(self) -> u8 {
+        match self {
+            Self::File => b'0',
+            Self::HardLink => b'1',
+            Self::Symlink => b'2',
+            Self::CharacterDevice => b'3',
+            Self::BlockDevice => b'4',
+            Self::Directory => b'5',
+            Self::Fifo => b'6',
+            Self::Other(byte) => byte,
+        }
+    }
+}
+
+/// Why a name is not a path below the destination.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EntryPathError {
+    /// There is no name.
+    #[error("the name is empty")]
+    Empty,
+    /// The name starts at the root of the file system.
+    #[error("`{}` is an absolute path", name.display())]
+    Absolute {
+        /// The name as the archive has it.
+        name: PathBuf,
+    },
+    /// The name contains `..`.
+    #[error("`{}` contains `..`", name.display())]
+    Parent {
+        /// The name as the archive has it.
+        name: PathBuf,
+    },
+    /// The name contains a NUL byte, which no file name can.
+    #[error("`{}` contains a NUL byte", name.escape_ascii())]
+    Nul {
+        /// The name as the archive has it.
+        name: Vec<u8>,
+    },
+}
+
+/// The path below the destination that a name in an archive means; the empty path is the destination itself.
+///
+/// A leading `./`, `.` between slashes, doubled slashes and a trailing slash mean nothing.
+///
+/// # Errors
+/// When the name is empty, absolute, or contains `..` or a NUL byte.
+///
+/// ```
+/// use bosh_agent::archive::entry::normalise;
+///
+/// assert_eq!(normalise(b"./jobs//web.tgz").unwrap().to_str(), Some("jobs/web.tgz"));
+/// assert_eq!(normalise(b"./").unwrap().to_str(), Some(""));
+/// assert!(normalise(b"a/../../etc/passwd").is_err());
+/// ```
+pub fn normalise(name: &[u8]) -> Result<PathBuf, EntryPathError> {
+    let owned = || Path::new(OsStr::from_bytes(name)).to_owned();
+    if name.is_empty() {
+        return Err(EntryPathError::Empty);
+    }
+    if name.contains(&0) {
+        return Err(EntryPathError::Nul {
+            name: name.to_vec(),
+        });
+    }
+    if name.starts_with(b"/") {
+        return Err(EntryPathError::Absolute { name: owned() });
+    }
+    let mut path = PathBuf::new();
+    for part in name.split(|byte| *byte == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." => return Err(EntryPathError::Parent { name: owned() }),
+            part => path.push(OsStr::from_bytes(part)),
+        }
+    }
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::path::Component;
+
+    fn path(name: &str) -> String {
+        normalise(name.as_bytes())
+            .unwrap()
+            .into_os_string()
+            .into_string()
+            .unwrap()
+    }
+
+    #[test]
+    fn dots_and_slashes_that_mean_nothing_are_dropped() {
+        for (name, expected) in [
+            ("a", "a"),
+            ("./a", "a"),
+            ("././a", "a"),
+            ("./a/", "a"),
+            ("a//b", "a/b"),
+            ("a/./b/.", "a/b"),
+            (".", ""),
+            ("./", ""),
+            (".//", ""),
+            ("..a/b..", "..a/b.."),
+            ("...", "..."),
+            ("a\nb", "a\nb"),
+        ] {
+            assert_eq!(path(name), expected, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_leaves_the_root_is_refused() {
+        for name in [
+            "..",
+            "../a",
+            "a/..",
+            "./..",
+            "a/../b",
+            "a/b/../../../c",
+            "/",
+            "//a",
+            "/etc",
+        ] {
+            assert!(normalise(name.as_bytes()).is_err(), "{name:?}");
+        }
+        assert_eq!(normalise(b""), Err(EntryPathError::Empty));
+        assert!(matches!(
+            normalise(b"a\0b"),
+            Err(EntryPathError::Nul { .. })
+        ));
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf8_stay_as_they_are() {
+        assert_eq!(
+            normalise(b"./\xff\xfe/x").unwrap().as_os_str().as_bytes(),
+            b"\xff\xfe/x"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn what_comes_out_is_always_below_the_root(name in proptest::collection::vec(prop_oneof![Just(b'/'), Just(b'.'), any::<u8>()], 0..40)) {
+            if let Ok(path) = normalise(&name) {
+                prop_assert!(path.components().all(|part| matches!(part, Component::Normal(_))));
+                if !path.as_os_str().is_empty() {
+                    prop_assert_eq!(normalise(path.as_os_str().as_bytes()).unwrap(), path);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Writes headers in GNU format, as GNU tar does byte for byte.
+
+use std::io::{self, Write};
+
+use tar::{GnuExtSparseHeader, GnuHeader, GnuSparseHeader, Header};
+
+use crate::archive::BLOCK;
+use crate::archive::entry::Kind;
+use crate::archive::number;
+use crate::archive::sparse::Piece;
+
+/// What the header of an entry says. Names are written byte for byte, a leading `./` included.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EntryHeader<'a> {
+    /// The name; that of a directory should end in `/`.
+    pub name: &'a [u8],
+    /// What a symbolic or hard link points to, else empty.
+    pub link: &'a [u8],
+    /// What it is.
+    pub kind: Kind,
+    /// The permission bits with setuid, setgid and sticky.
+    pub mode: u32,
+    /// The owner's number.
+    pub uid: u32,
+    /// The group's number.
+    pub gid: u32,
+    /// The owner's name; empty when it has none. What is beyond 32 bytes is cut off, as GNU tar does.
+    pub user: &'a str,
+    /// The group's name, likewise.
+    pub group: &'a str,
+    /// When it was last modified, in seconds since 1970.
+    pub mtime: u64,
+    /// How long the content is, in bytes; 0 for everything but files.
+    pub size: u64,
+    /// Major and minor number of a device.
+    pub device: Option<(u32, u32)>,
+}
+
+impl<'a> EntryHeader<'a> {
+    /// Root's, of 1970, without content: what a caller does not set.
+    #[must_use]
+    pub fn new(kind: Kind, name: &'a [u8], mode: u32) -> Self {
+        Self {
+            name,
+            link: b"",
+            kind,
+            mode,
+            uid: 0,
+            gid: 0,
+            user: "root",
+            group: "root",
+            mtime: 0,
+            size: 0,
+            device: None,
+        }
+    }
+}
+
+/// Writes a header, with what has to come before (long names) and after (further pieces of a sparse file).
+pub(super) fn write(
+    out: &mut impl Write,
+    entry: &EntryHeader<'_>,
+    pieces: Option<&[Piece]>,
+) -> io::Result<()> {
+    // GNU tar's order: first the link, then the name.
+    write_long(out, b'K', entry.link)?;
+    write_long(out, b'L', entry.name)?;
+
+    let mut header = Header::new_gnu();
+    let fields = gnu(&mut header)?;
+    fill(&mut fields.name, entry.name);
+    fill(&mut fields.linkname, entry.link);
+    fill(&mut fields.uname, entry.user.as_bytes());
+    fill(&mut fields.gname, entry.group.as_bytes());
+    number::write(&mut fields.mode, u64::from(entry.mode & 0o7777));
+    number::write(&mut fields.uid, u64::from(entry.uid));
+    number::write(&mut fields.gid, u64::from(entry.gid));
+    number::write(&mut fields.mtime, entry.mtime);
+    number::write(&mut fields.size, entry.size);
+    fields.typeflag = [entry.kind.to_type()];
+    if let Some((major, minor)) = entry.device {
+        number::write(&mut fields.dev_major, u64::from(major));
+        number::write(&mut fields.dev_minor, u64::from(minor));
+    }
+    let rest = match pieces {
+        None => &[],
+        Some(pieces) => {
+            let (here, rest) = pieces.split_at(pieces.len().min(fields.sparse.len()));
+            fields.typeflag = *b"S";
+            number::write(
+                &mut fields.size,
+                pieces.iter().map(|piece| piece.length).sum(),
+            );
+            number::write(&mut fields.realsize, entry.size);
+            fill_pieces(&mut fields.sparse, here);
+            fields.isextended = [u8::from(!rest.is_empty())];
+            rest
+        }
+    };
+    write_block(out, &mut header)?;
+
+    let mut extensions = rest
+        .chunks(GnuExtSparseHeader::new().sparse().len())
+        .peekable();
+    while let Some(pieces) = extensions.next() {
+        let mut extension = GnuExtSparseHeader::new();
+        fill_pieces(extension.sparse_mut(), pieces);
+        extension.set_is_extended(extensions.peek().is_some());
+        out.write_all(extension.as_bytes())?;
+    }
+    Ok(())
+}
+
+/// How many bytes [`write()`] writes.
+pub(super) fn length(entry: &EntryHeader<'_>, pieces: Option<&[Piece]>) -> u64 {
+    let long = |name: &[u8]| match name.len() {
+        0..=NAME => 0,
+        length => 1 + (length + 1).div_ceil(BLOCK),
+    };
+    let extensions = pieces.map_or(0, |pieces| pieces.len().saturating_sub(4).div_ceil(21));
+    ((1 + long(entry.name) + long(entry.link) + extensions) * BLOCK) as u64
+}
+
+/// How long a name in a header may be, in bytes: to the last byte, without a NUL.
+const NAME: usize = 100;
+
+/// Writes a name that is too long for a header as an entry before it.
+fn write_long(out: &mut impl Write, kind: u8, name: &[u8]) -> io::Result<()> {
+    if name.len() <= NAME {
+        return Ok(());
+    }
+    let mut header = Header::new_gnu();
+    let fields = gnu(&mut header)?;
+    fill(&mut fields.name, b"././@LongLink");
+    fill(&mut fields.uname, b"root");
+    fill(&mut fields.gname, b"root");
+    number::write(&mut fields.mode, 0o644);
+    number::write(&mut fields.uid, 0);
+    number::write(&mut fields.gid, 0);
+    number::write(&mut fields.mtime, 0);
+    number::write(&mut fields.size, name.len() as u64 + 1);
+    fields.typeflag = [kind];
+    write_block(out, &mut header)?;
+    out.write_all(name)?;
+    let padded = (name.len() + 1).next_multiple_of(BLOCK);
+    out.write_all(&vec![0; padded - name.len()])
+}
+
+fn write_block(out: &mut impl Write, header: &mut Header) -> io::Result<()> {
+    let checksum = &mut header.as_old_mut().cksum;
+    checksum.fill(b' ');
+    let sum: u64 = header.as_bytes().iter().map(|byte| u64::from(*byte)).sum();
+    // Six digits, a NUL and a space: the one field that is written differently.
+    number::write(&mut header.as_old_mut().cksum[..7], sum);
+    out.write_all(header.as_bytes())
+}
+
+fn gnu(header: &mut Header) -> io::Result<&mut GnuHeader> {
+    header
+        .as_gnu_mut()
+        .ok_or_else(|| io::Error::other("a new GNU header is not one"))
+}
+
+fn fill(field: &mut [u8], text: &[u8]) {
+    let length = text.len().min(field.len());
+    field[..length].copy_from_slice(&text[..length]);
+}
+
+fn fill_pieces(fields: &mut [GnuSparseHeader], pieces: &[Piece]) {
+    for (field, piece) in fields.iter_mut().zip(pieces) {
+        number::write(&mut field.offset, piece.offset);
+        number::write(&mut field.numbytes, piece.length);
+    }
+}

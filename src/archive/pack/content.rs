@@ -1,0 +1,150 @@
+//! The content of one file: where its holes are, and copying it while watching that nobody else writes to it.
+
+use std::fs::{File, Metadata};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::unistd::{Whence, lseek};
+
+use super::PackError;
+use crate::archive::BLOCK;
+use crate::archive::sparse::{self, MAX_PIECES, Piece};
+use crate::archive::tarball::EntryWriter;
+use crate::fs::{self, Context};
+
+/// Holes that together are smaller are written as zeros, in bytes: they compress to nothing, and an ordinary entry is
+/// read by more programs than a sparse one.
+const HOLES_WORTH_IT: u64 = 1 << 20;
+
+/// The pieces of a file that are not holes; `None` when it should be written as it is.
+///
+/// What the file system calls a hole depends on the file system, so a sparse file does not give the same archive everywhere.
+pub(super) fn pieces(
+    file: &mut File,
+    metadata: &Metadata,
+    path: &Path,
+) -> Result<Option<Vec<Piece>>, PackError> {
+    let size = metadata.len();
+    // A file that takes as much disk as it is long has no hole.
+    if size < HOLES_WORTH_IT || metadata.blocks().saturating_mul(512) >= size {
+        return Ok(None);
+    }
+    let pieces = match seek_pieces(file, size) {
+        Ok(pieces) => pieces,
+        // The file system knows no holes.
+        Err(Errno::EINVAL | Errno::EOPNOTSUPP) => None,
+        Err(error) => return Err(failed("look for holes in", path, error.into())),
+    };
+    file.seek(SeekFrom::Start(0)).at("read", path)?;
+    let worth_it = |pieces: &Vec<Piece>| {
+        let data: u64 = pieces.iter().map(|piece| piece.length).sum();
+        size - data >= HOLES_WORTH_IT
+    };
+    Ok(pieces.filter(worth_it))
+}
+
+fn seek_pieces(file: &File, size: u64) -> nix::Result<Option<Vec<Piece>>> {
+    let block = BLOCK as u64;
+    let seek = |offset: u64, whence| -> nix::Result<u64> {
+        let offset = i64::try_from(offset).map_err(|_| Errno::EOVERFLOW)?;
+        lseek(file, offset, whence).map(|found| u64::try_from(found).unwrap_or(size))
+    };
+    let mut pieces: Vec<Piece> = Vec::new();
+    let mut offset = 0;
+    while offset < size {
+        let start = match seek(offset, Whence::SeekData) {
+            Ok(start) => start,
+            // Nothing but a hole up to the end.
+            Err(Errno::ENXIO) => break,
+            Err(error) => return Err(error),
+        };
+        let end = seek(start, Whence::SeekHole)?;
+        // Pieces are whole blocks, see `sparse::push`. File systems give whole pages anyway.
+        let start = (start - start % block).max(offset);
+        let end = end.next_multiple_of(block).min(size);
+        if end <= start {
+            break;
+        }
+        if pieces.len() + 1 >= MAX_PIECES || sparse::push(&mut pieces, start, end - start).is_err()
+        {
+            return Ok(None);
+        }
+        offset = end;
+    }
+    // GNU tar ends the list at the end of the file, so that readers which know only the list get the length right.
+    if pieces
+        .last()
+        .is_none_or(|last| last.offset + last.length < size)
+        && sparse::push(&mut pieces, size, 0).is_err()
+    {
+        return Ok(None);
+    }
+    Ok(Some(pieces))
+}
+
+/// Copies the pieces of a file (all of it when there is no list) and gives the number of bytes copied.
+pub(super) fn copy<W: Write>(
+    file: &mut File,
+    before: &Metadata,
+    pieces: Option<&[Piece]>,
+    path: &Path,
+    archive: &mut EntryWriter<W>,
+    buffer: &mut [u8],
+) -> Result<u64, PackError> {
+    let whole = [Piece {
+        offset: 0,
+        length: before.len(),
+    }];
+    let mut copied = 0;
+    for piece in pieces.unwrap_or(&whole) {
+        if pieces.is_some() {
+            file.seek(SeekFrom::Start(piece.offset)).at("read", path)?;
+        }
+        let mut left = piece.length;
+        while left > 0 {
+            let wanted = buffer
+                .len()
+                .min(usize::try_from(left).unwrap_or(usize::MAX));
+            let read = match file.read(&mut buffer[..wanted]) {
+                Ok(0) => return Err(changed(path)),
+                Ok(read) => read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(failed("read", path, error)),
+            };
+            archive
+                .content(&buffer[..read])
+                .map_err(|source| PackError::Output { source })?;
+            left -= read as u64;
+        }
+        copied += piece.length;
+    }
+    archive
+        .pad_entry()
+        .map_err(|source| PackError::Output { source })?;
+    let after = file.metadata().at("examine", path)?;
+    if stamp(&after) != stamp(before) {
+        return Err(changed(path));
+    }
+    Ok(copied)
+}
+
+/// What changes when a file is written to.
+fn stamp(metadata: &Metadata) -> (u64, i64, i64) {
+    (metadata.len(), metadata.mtime(), metadata.mtime_nsec())
+}
+
+fn failed(action: &'static str, path: &Path, source: io::Error) -> PackError {
+    PackError::File(fs::Error {
+        action,
+        path: path.to_owned(),
+        source,
+    })
+}
+
+pub(super) fn changed(path: &Path) -> PackError {
+    PackError::Changed {
+        path: path.to_owned(),
+    }
+}

@@ -1,0 +1,33 @@
+//! Why a tree could not be packed.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::fs;
+
+/// Why a tree could not be packed.
+#[derive(Debug, thiserror::Error)]
+pub enum PackError {
+    /// A file of the tree could not be read.
+    #[error(transparent)]
+    File(#[from] fs::Error),
+    /// A file was written to, replaced or removed in the meantime.
+    #[error("`{}` changed while it was packed", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// What should be packed is not a directory.
+    #[error("`{}` is not a directory", path.display())]
+    NotADirectory {
+        /// What should be packed.
+        path: PathBuf,
+    },
+    /// The archive could not be written.
+    #[error("failed to write the archive")]
+    Output {
+        /// What the writer answered.
+        #[source]
+        source: io::Error,
+    },
+}

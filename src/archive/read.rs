@@ -1,0 +1,432 @@
+//! Reads the entries of a tar stream: GNU, PAX, ustar and v7.
+//!
+//! Honoured are GNU long names and links, PAX `path`, `linkpath`, `size` and `mtime`, sizes beyond 8 GiB, and sparse
+//! files of all four kinds. Global PAX headers and volume labels are skipped. Where GNU and PAX names meet, PAX wins,
+//! as in GNU tar. An archive may end without its two zero blocks, as GNU tar accepts it, but not inside an entry.
+//!
+//! Memory is bounded: a name may have a mebibyte, an extended header 32 of them.
+
+mod error;
+mod pieces;
+
+use std::ffi::OsStr;
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use tar::Header;
+
+use crate::archive::entry::Kind;
+use crate::archive::pax::{OwnerRecords, Pax};
+use crate::archive::sparse::Piece;
+use crate::archive::{BLOCK, CHUNK, number};
+
+pub use error::ReadError;
+pub use pieces::Whole;
+
+/// How long a GNU long name may be, in bytes: many times what a path can be.
+const MAX_NAME: u64 = 1 << 20;
+
+/// How long a PAX extended header may be, in bytes: enough for the list of a file in some hundred thousand pieces.
+const MAX_PAX: u64 = 32 << 20;
+
+/// One entry: its header and what was said of it before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The name as the archive has it: any bytes, to be judged by [`normalise`](crate::archive::entry::normalise).
+    pub name: Vec<u8>,
+    /// What a link points to, as the archive has it; empty for everything else.
+    pub link: Vec<u8>,
+    /// What it is.
+    pub kind: Kind,
+    /// The permission bits with setuid, setgid and sticky.
+    pub mode: u32,
+    /// Whose it is.
+    pub owner: Owner,
+    /// When it was last modified, in seconds since 1970, rounded down.
+    pub mtime: i64,
+    /// How long the file is once unpacked, in bytes; 0 for everything but files.
+    pub size: u64,
+    /// The pieces that the archive has of a sparse file.
+    pub(super) pieces: Option<Vec<Piece>>,
+}
+
+impl Entry {
+    /// The name for messages.
+    #[must_use]
+    pub fn display_name(&self) -> PathBuf {
+        path(&self.name)
+    }
+
+    /// Whether the archive holds only pieces of the file: reading then yields those pieces, not the file.
+    #[must_use]
+    pub fn is_sparse(&self) -> bool {
+        self.pieces.is_some()
+    }
+}
+
+/// Whose an entry is, as its header says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    /// The owner's number; what no system has is cut to the largest that one may have.
+    pub uid: u32,
+    /// The group's number, likewise.
+    pub gid: u32,
+    /// The owner's name, which may be empty.
+    pub user: String,
+    /// The group's name, likewise.
+    pub group: String,
+}
+
+impl Default for Owner {
+    /// Root.
+    fn default() -> Self {
+        Self {
+            uid: 0,
+            gid: 0,
+            user: "root".to_owned(),
+            group: "root".to_owned(),
+        }
+    }
+}
+
+/// Reads a tar stream, entry by entry. As [`Read`] it yields the content of the entry that came last.
+#[derive(Debug)]
+pub struct Reader<R> {
+    input: R,
+    /// How much of the archive was read, in bytes.
+    offset: u64,
+    /// Content of the current entry that was not read yet, and its padding to a whole block, in bytes.
+    left: u64,
+    padding: u64,
+    current: PathBuf,
+    ended: bool,
+}
+
+/// What was said before the header of an entry.
+#[derive(Default)]
+struct Announced {
+    name: Option<Vec<u8>>,
+    link: Option<Vec<u8>>,
+    pax: Option<Pax>,
+}
+
+impl Announced {
+    fn any(&self) -> bool {
+        self.name.is_some() || self.link.is_some() || self.pax.is_some()
+    }
+}
+
+impl<R: Read> Reader<R> {
+    /// Reads the archive that `input`, already decoded, yields.
+    pub fn new(input: R) -> Self {
+        Self {
+            input,
+            offset: 0,
+            left: 0,
+            padding: 0,
+            current: PathBuf::new(),
+            ended: false,
+        }
+    }
+
+    /// What the archive is read from.
+    pub fn into_inner(self) -> R {
+        self.input
+    }
+
+    /// The next entry; `None` at the end of the archive. What was not read of the one before is skipped.
+    ///
+    /// What lies behind the end of the archive is not read.
+    ///
+    /// # Errors
+    /// When the data is no archive, ends early, or cannot be read.
+    pub fn next_entry(&mut self) -> Result<Option<Entry>, ReadError> {
+        let mut announced = Announced::default();
+        while !self.ended {
+            self.skip_content()?;
+            let start = self.offset;
+            let Some(header) = self.header()? else {
+                self.ended = true;
+                if announced.any() {
+                    return Err(ReadError::TruncatedHeader { offset: start });
+                }
+                break;
+            };
+            self.left = field(&header.as_old().size, "size", start)?;
+            self.padding = padding(self.left);
+            match header.as_old().linkflag[0] {
+                b'L' => announced.name = Some(self.text(MAX_NAME, start)?),
+                b'K' => announced.link = Some(self.text(MAX_NAME, start)?),
+                b'x' | b'X' => {
+                    let records = self.bytes(MAX_PAX, start)?;
+                    announced.pax =
+                        Some(Pax::parse(&records).map_err(|problem| ReadError::Pax {
+                            offset: start,
+                            problem,
+                        })?);
+                }
+                // Global records of PAX and the label of a GNU volume: about no entry.
+                b'g' | b'V' => {}
+                _ => return self.entry(&header, announced, start).map(Some),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Puts together what a header says with what was said before it.
+    fn entry(
+        &mut self,
+        header: &Header,
+        announced: Announced,
+        start: u64,
+    ) -> Result<Entry, ReadError> {
+        let pax = announced.pax.unwrap_or_default();
+        let old = header.as_old();
+        let name = pax
+            .sparse
+            .name
+            .clone()
+            .or(pax.path)
+            .or(announced.name)
+            .unwrap_or_else(|| header.path_bytes().into_owned());
+        let kind = Kind::from_type(old.linkflag[0], &name);
+        let link = match kind {
+            Kind::HardLink | Kind::Symlink => pax
+                .link_path
+                .or(announced.link)
+                .unwrap_or_else(|| until_nul(&old.linkname).to_vec()),
+            Kind::File
+            | Kind::Directory
+            | Kind::Fifo
+            | Kind::CharacterDevice
+            | Kind::BlockDevice
+            | Kind::Other(_) => Vec::new(),
+        };
+        let mtime = match pax.mtime {
+            Some(mtime) => mtime,
+            None => number::parse(&old.mtime).ok_or(ReadError::Number {
+                offset: start,
+                field: "modification time",
+            })?,
+        };
+        let mode = field(&old.mode, "mode", start)?;
+
+        if let Some(size) = pax.size {
+            self.left = size;
+        }
+        if kind == Kind::HardLink {
+            // Some writers give the size of the file here; its content does not follow (GNU tar ignores it too).
+            self.left = 0;
+        }
+        self.padding = padding(self.left);
+        self.current = path(&name);
+        let mut entry = Entry {
+            name,
+            link,
+            kind,
+            mode: (mode & 0o7777) as u32,
+            owner: owner(header, pax.owner),
+            mtime,
+            size: if kind == Kind::File { self.left } else { 0 },
+            pieces: None,
+        };
+        if kind == Kind::File {
+            self.sparse(header, pax.sparse, &mut entry)?;
+        }
+        Ok(entry)
+    }
+
+    /// Reads content of the current entry; 0 at its end.
+    ///
+    /// # Errors
+    /// When the archive ends before the entry does, or cannot be read.
+    pub fn read_content(&mut self, buffer: &mut [u8]) -> Result<usize, ReadError> {
+        let wanted = buffer
+            .len()
+            .min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        if wanted == 0 {
+            return Ok(0);
+        }
+        let read = self.input(&mut buffer[..wanted])?;
+        if read == 0 {
+            return Err(ReadError::Truncated {
+                entry: self.current.clone(),
+            });
+        }
+        self.left -= read as u64;
+        Ok(read)
+    }
+
+    fn skip_content(&mut self) -> Result<(), ReadError> {
+        let mut rest = self.left.saturating_add(self.padding);
+        self.left = 0;
+        self.padding = 0;
+        let mut buffer = vec![0; CHUNK.min(usize::try_from(rest).unwrap_or(CHUNK))];
+        while rest > 0 {
+            let wanted = buffer
+                .len()
+                .min(usize::try_from(rest).unwrap_or(usize::MAX));
+            let read = self.input(&mut buffer[..wanted])?;
+            if read == 0 {
+                return Err(ReadError::Truncated {
+                    entry: self.current.clone(),
+                });
+            }
+            rest -= read as u64;
+        }
+        Ok(())
+    }
+
+    /// The content of a header that is about the next entry, without the NULs at its end.
+    fn text(&mut self, limit: u64, start: u64) -> Result<Vec<u8>, ReadError> {
+        let mut text = self.bytes(limit, start)?;
+        while text.last() == Some(&0) {
+            text.pop();
+        }
+        Ok(text)
+    }
+
+    fn bytes(&mut self, limit: u64, start: u64) -> Result<Vec<u8>, ReadError> {
+        if self.left > limit {
+            return Err(ReadError::TooLong {
+                offset: start,
+                size: self.left,
+                limit,
+            });
+        }
+        let mut bytes = Vec::new();
+        let mut chunk = [0; 4096];
+        while self.left > 0 {
+            let wanted = chunk
+                .len()
+                .min(usize::try_from(self.left).unwrap_or(usize::MAX));
+            let read = self.input(&mut chunk[..wanted])?;
+            if read == 0 {
+                return Err(ReadError::TruncatedHeader { offset: start });
+            }
+            bytes.extend_from_slice(&chunk[..read]);
+            self.left -= read as u64;
+        }
+        Ok(bytes)
+    }
+
+    /// The next header; `None` at the end of the archive.
+    fn header(&mut self) -> Result<Option<Header>, ReadError> {
+        let start = self.offset;
+        let mut header = Header::new_old();
+        let complete = match self.block(header.as_mut_bytes(), start) {
+            Err(ReadError::TruncatedHeader { .. }) if start == 0 => return Err(ReadError::NotTar),
+            other => other?,
+        };
+        if !complete && start == 0 {
+            return Err(ReadError::NotTar);
+        }
+        // GNU tar too takes the first zero block for the end.
+        if !complete || header.as_bytes().iter().all(|byte| *byte == 0) {
+            return Ok(None);
+        }
+        if !checksum_matches(header.as_bytes()) {
+            return Err(if start == 0 {
+                ReadError::NotTar
+            } else {
+                ReadError::Checksum { offset: start }
+            });
+        }
+        Ok(Some(header))
+    }
+
+    /// Fills a block; false when the input ended before it.
+    fn block(&mut self, block: &mut [u8], start: u64) -> Result<bool, ReadError> {
+        let mut filled = 0;
+        while filled < block.len() {
+            match self.input(&mut block[filled..])? {
+                0 if filled == 0 => return Ok(false),
+                0 => return Err(ReadError::TruncatedHeader { offset: start }),
+                read => filled += read,
+            }
+        }
+        Ok(true)
+    }
+
+    fn input(&mut self, buffer: &mut [u8]) -> Result<usize, ReadError> {
+        loop {
+            match self.input.read(buffer) {
+                Ok(read) => {
+                    self.offset += read as u64;
+                    return Ok(read);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(source) => return Err(ReadError::Input { source }),
+            }
+        }
+    }
+}
+
+impl<R: Read> Read for Reader<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.read_content(buffer).map_err(|error| {
+            if let ReadError::Input { source } = error {
+                return source;
+            }
+            let early = matches!(error, ReadError::Truncated { .. });
+            let kind = if early {
+                io::ErrorKind::UnexpectedEof
+            } else {
+                io::ErrorKind::InvalidData
+            };
+            io::Error::new(kind, error)
+        })
+    }
+}
+
+/// Whether a block's checksum is right: the sum of its bytes, signed or unsigned (old writers differ), with the
+/// checksum's own field taken as spaces.
+pub(super) fn checksum_matches(block: &[u8; BLOCK]) -> bool {
+    const FIELD: std::ops::Range<usize> = 148..156;
+    let mut unsigned: i64 = 0;
+    let mut signed: i64 = 0;
+    for (index, byte) in block.iter().enumerate() {
+        let byte = if FIELD.contains(&index) { b' ' } else { *byte };
+        unsigned += i64::from(byte);
+        signed += i64::from(byte.cast_signed());
+    }
+    number::parse(&block[FIELD]).is_some_and(|sum| sum == unsigned || sum == signed)
+}
+
+fn field(bytes: &[u8], field: &'static str, offset: u64) -> Result<u64, ReadError> {
+    number::parse_unsigned(bytes).ok_or(ReadError::Number { offset, field })
+}
+
+fn padding(size: u64) -> u64 {
+    size.wrapping_neg() % BLOCK as u64
+}
+
+fn until_nul(bytes: &[u8]) -> &[u8] {
+    bytes.split(|byte| *byte == 0).next().unwrap_or_default()
+}
+
+/// Whose an entry is: PAX records first, then the header. A number that is none counts as root's, as in GNU tar.
+fn owner(header: &Header, pax: OwnerRecords) -> Owner {
+    let old = header.as_old();
+    let id = |record: Option<u64>, field: &[u8]| {
+        let id = record
+            .or_else(|| number::parse_unsigned(field))
+            .unwrap_or(0);
+        u32::try_from(id).unwrap_or(u32::MAX - 1)
+    };
+    let name = |record: Option<Vec<u8>>, field: Option<&[u8]>| {
+        let bytes = record.unwrap_or_else(|| until_nul(field.unwrap_or_default()).to_vec());
+        String::from_utf8_lossy(&bytes).into_owned()
+    };
+    Owner {
+        uid: id(pax.uid, &old.uid),
+        gid: id(pax.gid, &old.gid),
+        user: name(pax.user, header.username_bytes()),
+        group: name(pax.group, header.groupname_bytes()),
+    }
+}
+
+fn path(name: &[u8]) -> PathBuf {
+    PathBuf::from(OsStr::from_bytes(name))
+}

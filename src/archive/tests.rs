@@ -1,0 +1,12 @@
+//! Archives against real programs: GNU tar, bsdtar, Python, and the compressors.
+
+mod compressed;
+mod gzip;
+mod hostile;
+mod packing;
+mod raw;
+mod sparse;
+mod support;
+mod tarball;
+mod trees;
+mod unpacking;

@@ -1,0 +1,63 @@
+//! What we compress, read by others.
+
+use std::io::Write;
+
+use super::support::{noise, python, sh, temporary};
+use crate::archive::GzipWriter;
+use crate::fs;
+
+fn compressed(content: &[u8], level: u32, cut: usize) -> Vec<u8> {
+    let mut writer = GzipWriter::new(Vec::new(), level).unwrap();
+    for part in content.chunks(cut) {
+        writer.write_all(part).unwrap();
+        writer.flush().unwrap();
+    }
+    writer.finish().unwrap()
+}
+
+fn content() -> Vec<u8> {
+    let text: Vec<u8> = (0..40_000)
+        .flat_map(|n: u32| n.to_string().into_bytes())
+        .collect();
+    [noise(200_000), text].concat()
+}
+
+#[test]
+fn gzip_and_python_read_one_member() {
+    let temp = temporary();
+    let file = temp.path().join("content.gz");
+    for content in [content(), Vec::new(), noise(128 * 1024)] {
+        for level in [0, 1, 6, 9, 100] {
+            fs::write(&file, &compressed(&content, level, 1 << 20)).unwrap();
+            assert!(sh("gzip -dc \"$1\"", &[&file]) == content);
+            // One member: a decoder that stops after the first has no data left.
+            let rest = python(
+                "import sys, zlib\n\
+                 decoder = zlib.decompressobj(31)\n\
+                 decoder.decompress(open(sys.argv[1], 'rb').read())\n\
+                 print(decoder.eof, len(decoder.unused_data))",
+                &[&file],
+            );
+            assert_eq!(String::from_utf8(rest).unwrap().trim(), "True 0");
+        }
+    }
+}
+
+#[test]
+fn the_header_holds_no_time_and_no_name() {
+    for level in [1, 6, 9] {
+        let compressed = compressed(b"x", level, 1);
+        assert_eq!(compressed[..10], [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255]);
+    }
+}
+
+#[test]
+fn the_bytes_do_not_depend_on_how_the_writes_were_cut() {
+    let content = content();
+    for level in [0, 1, 6] {
+        let whole = compressed(&content, level, content.len());
+        for cut in [999, 131_072, 131_073] {
+            assert!(compressed(&content, level, cut) == whole, "{level} {cut}");
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! Archives that want out: whatever they do, nothing outside the destination changes.
+
+mod numbers;
+
+use super::raw::Raw;
+use super::support::{chain, describe, directory, temporary};
+use crate::archive::unpack;
+use crate::fs;
+
+fn long(name: &[u8]) -> Raw {
+    Raw::default()
+        .entry(b'L', b"././@LongLink", b"", name, |_| {})
+        .file("short", b"x")
+}
+
+/// What an archive is, the archive, and what the error says; an archive without an error does no harm either.
+type Case = (&'static str, Raw, Option<&'static str>);
+
+fn names_and_links() -> Vec<Case> {
+    vec![
+        (
+            "dots at the beginning",
+            Raw::default().file("../outside/new", b"x"),
+            Some("contains `..`"),
+        ),
+        (
+            "dots in the middle",
+            Raw::default()
+                .directory("a")
+                .file("a/../../outside/new", b"x"),
+            Some("contains `..`"),
+        ),
+        (
+            "dots in a directory",
+            Raw::default().directory("../outside/new"),
+            Some("contains `..`"),
+        ),
+        (
+            "dots that stay inside",
+            Raw::default().directory("a").file("a/../b", b"x"),
+            Some("contains `..`"),
+        ),
+        (
+            "an absolute name",
+            Raw::default().file("/tmp/bosh-agent-hostile", b"x"),
+            Some("is an absolute path"),
+        ),
+        (
+            "an absolute name of PAX",
+            Raw::default()
+                .pax(&[("path", b"/tmp/bosh-agent-hostile")])
+                .file("a", b"x"),
+            Some("is an absolute path"),
+        ),
+        (
+            "dots in a name of PAX",
+            Raw::default()
+                .pax(&[("path", b"../outside/new")])
+                .file("a", b"x"),
+            Some("contains `..`"),
+        ),
+        (
+            "dots in a long name",
+            long(b"../outside/new\0"),
+            Some("contains `..`"),
+        ),
+        (
+            "dots in the name of a sparse file",
+            Raw::default()
+                .pax(&[("GNU.sparse.name", b"../outside/new")])
+                .file("a", b"x"),
+            Some("contains `..`"),
+        ),
+        (
+            "an empty name",
+            Raw::default().file("", b"x"),
+            Some("the name is empty"),
+        ),
+        (
+            "a NUL in a name of PAX",
+            Raw::default().pax(&[("path", b"a\0b")]).file("a", b"x"),
+            Some("contains a NUL byte"),
+        ),
+        (
+            "a NUL in a long name",
+            long(b"a\0b\0"),
+            Some("contains a NUL byte"),
+        ),
+        (
+            "the root as a file",
+            Raw::default().file("./", b"").file(".", b"x"),
+            Some("the archive's root is not a directory"),
+        ),
+        (
+            "a file through a link to a directory",
+            Raw::default()
+                .symlink("l", "../outside")
+                .file("l/new", b"x"),
+            Some("`l/new` would be unpacked through the symbolic link `l`"),
+        ),
+        (
+            "a file through a link inside",
+            Raw::default()
+                .directory("d")
+                .symlink("l", "d")
+                .file("l/new", b"x"),
+            Some("through the symbolic link `l`"),
+        ),
+        (
+            "a directory through a link",
+            Raw::default().symlink("l", "../outside").directory("l/new"),
+            Some("through the symbolic link `l`"),
+        ),
+        (
+            "a link through a link",
+            Raw::default()
+                .symlink("l", "../outside")
+                .symlink("l/new", "x"),
+            Some("through the symbolic link `l`"),
+        ),
+        (
+            "a pipe through a link",
+            Raw::default()
+                .symlink("l", "../outside")
+                .entry(b'6', b"l/new", b"", b"", |_| {}),
+            Some("through the symbolic link `l`"),
+        ),
+        (
+            "missing parents through a link",
+            Raw::default()
+                .symlink("l", "../outside")
+                .file("l/a/b/c", b"x"),
+            Some("through the symbolic link `l`"),
+        ),
+        (
+            "a chain of links",
+            Raw::default()
+                .symlink("a", "b")
+                .symlink("b", "../outside")
+                .file("a/new", b"x"),
+            Some("through the symbolic link `a`"),
+        ),
+        (
+            "a link that loops",
+            Raw::default().symlink("a", "a").file("a/new", b"x"),
+            Some("through the symbolic link `a`"),
+        ),
+        (
+            "a link in place of a directory just used",
+            Raw::default()
+                .directory("d")
+                .directory("d/e")
+                .file("d/e/x", b"")
+                .directory("d/f")
+                .symlink("d/f", "../../outside")
+                .file("d/f/new", b"x"),
+            Some("through the symbolic link `d/f`"),
+        ),
+        (
+            "a link in place of an empty parent",
+            Raw::default()
+                .file("d/e/x", b"x")
+                .directory("e")
+                .directory("e/f")
+                .entry(b'2', b"e/f", b"../../outside", b"", |_| {})
+                .file("e/f/secret", b"x"),
+            Some("through the symbolic link `e/f`"),
+        ),
+        (
+            "a file over a link outwards",
+            Raw::default()
+                .symlink("l", "../outside/secret")
+                .file("l", b"x"),
+            None,
+        ),
+        (
+            "a sparse file over a link outwards",
+            Raw::default()
+                .symlink("sparse", "../outside/secret")
+                .data(&numbers::sparse(&[(0, 5)], 5, b"hello").unfinished()),
+            None,
+        ),
+        (
+            "a directory over a link outwards",
+            Raw::default()
+                .symlink("l", "../outside")
+                .entry(b'5', b"l", b"", b"", |header| header.set_mode(0))
+                .file("l/new", b"x"),
+            None,
+        ),
+        (
+            "a pipe over a link outwards",
+            Raw::default().symlink("l", "../outside/secret").entry(
+                b'6',
+                b"l",
+                b"",
+                b"",
+                |header| header.set_mode(0o777),
+            ),
+            None,
+        ),
+        (
+            "a hard link outwards",
+            Raw::default().hard_link("h", "../outside/secret"),
+            Some("the hard link `h` points out of the archive"),
+        ),
+        (
+            "an absolute hard link",
+            Raw::default().hard_link("h", "/etc/passwd"),
+            Some("the hard link `h` points out of the archive"),
+        ),
+        (
+            "a hard link through a link",
+            Raw::default()
+                .symlink("l", "../outside")
+                .hard_link("h", "l/secret"),
+            Some("`h` would be unpacked through the symbolic link `l`"),
+        ),
+        (
+            "a hard link to a link, then written",
+            Raw::default()
+                .symlink("l", "../outside/secret")
+                .hard_link("h", "l")
+                .file("h", b"x"),
+            None,
+        ),
+        (
+            "a hard link to nothing",
+            Raw::default().hard_link("h", "nothing"),
+            Some("the hard link `h` points to `nothing`, which does not exist"),
+        ),
+        (
+            "a hard link to nothing in nothing",
+            Raw::default().hard_link("h", "no/thing"),
+            Some("points to `no/thing`, which does not exist"),
+        ),
+        (
+            "a hard link to a directory",
+            Raw::default().directory("d").hard_link("h", "d"),
+            Some("failed to create the hard link"),
+        ),
+        (
+            "a hard link to the root",
+            Raw::default().hard_link("h", "./"),
+            Some("failed to create the hard link"),
+        ),
+        (
+            "a file below a file",
+            Raw::default().file("f", b"x").file("f/g", b"x"),
+            Some("`f/g` would be unpacked below `f`, which is not a directory"),
+        ),
+        (
+            "a file over a full directory",
+            Raw::default().file("d/f", b"x").file("d", b"x"),
+            Some("`d` is a directory that is not empty"),
+        ),
+        (
+            "a link over a full directory",
+            Raw::default().file("d/f", b"x").symlink("d", "../outside"),
+            Some("`d` is a directory that is not empty"),
+        ),
+        (
+            "a link that says nothing",
+            Raw::default().symlink("l", ""),
+            Some("the symbolic link `l` has no target"),
+        ),
+        (
+            "a very long name",
+            long(&vec![b'n'; 5000]),
+            Some("failed to create"),
+        ),
+        (
+            "a name beyond all bounds",
+            long(&vec![b'n'; 2 << 20]),
+            Some("announces 2097152 bytes of names"),
+        ),
+        (
+            "an extended header beyond all bounds",
+            Raw::default().entry(b'x', b"x", b"", b"", |header| header.set_size(1 << 40)),
+            Some("announces 1099511627776 bytes of names"),
+        ),
+    ]
+}
+
+#[test]
+fn no_hostile_archive_touches_anything_outside() {
+    for (what, archive, expected) in names_and_links().into_iter().chain(numbers::archives()) {
+        let temp = temporary();
+        let outside = directory(temp.path(), "outside");
+        fs::write(&outside.join("secret"), b"secret").unwrap();
+        fs::set_mode(&outside.join("secret"), 0o600).unwrap();
+        let inside = directory(temp.path(), "inside");
+        let before = describe(&outside);
+
+        let result = unpack(&archive.finish()[..], &inside);
+        match (&result, expected) {
+            (Ok(_), None) => {}
+            (Err(error), Some(expected)) => {
+                let text = chain(error);
+                assert!(text.contains(expected), "{what}: {text}");
+            }
+            _ => panic!("{what}: {result:?}"),
+        }
+        // Making a file and taking it away again would show in the directory's time.
+        assert_eq!(describe(&outside), before, "{what}");
+        let names: Vec<_> = fs::list(temp.path())
+            .unwrap()
+            .iter()
+            .map(|entry| entry.file_name())
+            .collect();
+        assert_eq!(names, ["inside", "outside"], "{what}");
+    }
+    assert!(
+        fs::lookup("/tmp/bosh-agent-hostile".as_ref())
+            .unwrap()
+            .is_none()
+    );
+}
+
+#[test]
+fn a_link_that_was_there_before_is_not_followed_either() {
+    let temp = temporary();
+    let outside = directory(temp.path(), "outside");
+    let inside = directory(temp.path(), "inside");
+    fs::symlink(&outside, &inside.join("l")).unwrap();
+    let archive = Raw::default().file("l/new", b"x").finish();
+    let error = unpack(&archive[..], &inside).unwrap_err();
+    assert!(chain(&error).contains("through the symbolic link `l`"));
+    assert!(fs::list(&outside).unwrap().is_empty());
+}

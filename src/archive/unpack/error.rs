@@ -1,0 +1,89 @@
+//! Why an archive could not be unpacked.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::archive::entry::EntryPathError;
+use crate::archive::read::ReadError;
+use crate::fs;
+
+/// Why an archive could not be unpacked.
+#[derive(Debug, thiserror::Error)]
+pub enum UnpackError {
+    /// The archive is none, ends early, or is damaged.
+    #[error(transparent)]
+    Archive(#[from] ReadError),
+    /// The compressed data is of no known kind, or bad behind the archive's end.
+    #[error("failed to read the archive")]
+    Decode {
+        /// What the [`Decoder`](crate::archive::Decoder) said.
+        #[source]
+        source: io::Error,
+    },
+    /// The system refused something; `fs::Error::is_no_space` says whether the disk is full.
+    #[error(transparent)]
+    File(#[from] fs::Error),
+    /// An entry would lie outside the destination, or its name is none.
+    #[error("the archive has an entry that must not be unpacked")]
+    Outside {
+        /// What is wrong with its name.
+        #[source]
+        source: EntryPathError,
+    },
+    /// An entry would be written through a symbolic link.
+    #[error("`{}` would be unpacked through the symbolic link `{}`", entry.display(), link.display())]
+    ThroughSymlink {
+        /// The entry's path.
+        entry: PathBuf,
+        /// The link's path.
+        link: PathBuf,
+    },
+    /// An entry lies below something that is not a directory.
+    #[error("`{}` would be unpacked below `{}`, which is not a directory", entry.display(), parent.display())]
+    ParentNotDirectory {
+        /// The entry's path.
+        entry: PathBuf,
+        /// What is not a directory.
+        parent: PathBuf,
+    },
+    /// A hard link points out of the destination.
+    #[error("the hard link `{}` points out of the archive", entry.display())]
+    HardLinkOutside {
+        /// The entry's path.
+        entry: PathBuf,
+        /// What is wrong with its target.
+        #[source]
+        source: EntryPathError,
+    },
+    /// A hard link points to a file that has not come before it.
+    #[error("the hard link `{}` points to `{}`, which does not exist", entry.display(), target.display())]
+    HardLinkMissing {
+        /// The entry's path.
+        entry: PathBuf,
+        /// What it points to.
+        target: PathBuf,
+    },
+    /// A symbolic link says nothing.
+    #[error("the symbolic link `{}` has no target, or one with a NUL byte", entry.display())]
+    NoTarget {
+        /// The entry's path.
+        entry: PathBuf,
+    },
+    /// A directory that is not empty is where something else should go.
+    #[error("`{}` is a directory that is not empty and cannot be replaced", entry.display())]
+    DirectoryInTheWay {
+        /// The entry's path.
+        entry: PathBuf,
+    },
+    /// The entry for the destination itself is not a directory.
+    #[error("the archive's root is not a directory")]
+    RootNotDirectory,
+    /// An entry is of a type that is not known.
+    #[error("`{}` is of the unsupported type `{}`", entry.display(), kind.escape_ascii())]
+    Unsupported {
+        /// The entry's path.
+        entry: PathBuf,
+        /// The type byte of its header.
+        kind: u8,
+    },
+}

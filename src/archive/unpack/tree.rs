@@ -1,0 +1,344 @@
+//! The tree that is being filled: every operation goes through the opened directory of an entry, and none follows a
+//! symbolic link below the destination.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
+use nix::sys::stat::{
+    FchmodatFlags, FileStat, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, fstatat, futimens,
+    mkdirat, utimensat,
+};
+use nix::sys::time::TimeSpec;
+use nix::unistd::{UnlinkatFlags, linkat, mkfifoat, symlinkat, unlinkat};
+
+use super::UnpackError;
+use crate::fs::{Context, Error};
+
+/// How directories are opened: only to name what is in them, so that no permission to list them is needed.
+const DIRECTORY: OFlag = OFlag::O_PATH
+    .union(OFlag::O_DIRECTORY)
+    .union(OFlag::O_CLOEXEC);
+
+/// The destination, and the directory that was used last.
+pub(super) struct Tree {
+    root: OwnedFd,
+    /// For messages.
+    destination: PathBuf,
+    /// Archives list a directory's content in a row, so one is enough. It is given up when anything is removed.
+    last: Option<(PathBuf, OwnedFd)>,
+}
+
+/// Whether missing directories on the way are made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Missing {
+    Make,
+    Refuse,
+}
+
+/// Why a directory cannot be entered.
+enum Obstacle {
+    Missing,
+    Symlink(PathBuf),
+    Other(PathBuf),
+    Failed(Error),
+}
+
+impl Tree {
+    pub(super) fn open(destination: &Path) -> Result<Self, UnpackError> {
+        let root = openat(AT_FDCWD, destination, DIRECTORY, Mode::empty())
+            .at("open the directory", destination)?;
+        Ok(Self {
+            root,
+            destination: destination.to_owned(),
+            last: None,
+        })
+    }
+
+    pub(super) fn full(&self, entry: &Path) -> PathBuf {
+        self.destination.join(entry)
+    }
+
+    /// Makes a new file, in place of what is there.
+    pub(super) fn create(&mut self, entry: &Path) -> Result<File, UnpackError> {
+        // Nobody else reads the file before its mode is known.
+        let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+        let flags =
+            OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let file = self.place(entry, "create", |directory, name| {
+            openat(directory, name, flags, mode)
+        })?;
+        Ok(File::from(file))
+    }
+
+    /// Makes a symbolic link, in place of what is there.
+    pub(super) fn symlink(
+        &mut self,
+        entry: &Path,
+        target: &Path,
+        mtime: i64,
+    ) -> Result<(), UnpackError> {
+        self.place(entry, "create the link", |directory, name| {
+            symlinkat(target, directory, name)
+        })?;
+        self.set_time(entry, mtime)
+    }
+
+    /// Makes a FIFO, in place of what is there.
+    pub(super) fn fifo(&mut self, entry: &Path, mode: u32, mtime: i64) -> Result<(), UnpackError> {
+        self.place(entry, "create the pipe", |directory, name| {
+            mkfifoat(directory, name, Mode::S_IRUSR | Mode::S_IWUSR)
+        })?;
+        self.set_mode(entry, mode)?;
+        self.set_time(entry, mtime)
+    }
+
+    /// Makes a directory for now without anyone else's permissions, or keeps the one that is there.
+    pub(super) fn directory(&mut self, entry: &Path) -> Result<(), UnpackError> {
+        if let Some(found) = self.look(entry, Missing::Make)?
+            && is(&found, SFlag::S_IFDIR)
+        {
+            return Ok(());
+        }
+        self.place(entry, "create the directory", |directory, name| {
+            mkdirat(directory, name, Mode::S_IRWXU)
+        })
+    }
+
+    /// Gives a file that was unpacked one more name, in place of what is there.
+    pub(super) fn hard_link(&mut self, entry: &Path, target: &Path) -> Result<(), UnpackError> {
+        let missing = || UnpackError::HardLinkMissing {
+            entry: entry.to_owned(),
+            target: target.to_owned(),
+        };
+        let (from, from_name) = match self.enter(target, Missing::Refuse) {
+            Ok((directory, name)) => (directory.try_clone(), name),
+            Err(Obstacle::Missing) => return Err(missing()),
+            Err(obstacle) => return Err(refused(entry, obstacle)),
+        };
+        let from = from.at("open the directory of", &self.full(target))?;
+        let found = match fstatat(&from, from_name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(found) => found,
+            Err(Errno::ENOENT) => return Err(missing()),
+            Err(error) => Err(error).at("examine", &self.full(target))?,
+        };
+        // A link to itself: removing what is there would remove the file.
+        if let Some(old) = self.look(entry, Missing::Make)?
+            && (old.st_dev, old.st_ino) == (found.st_dev, found.st_ino)
+        {
+            return Ok(());
+        }
+        self.place(entry, "create the hard link", |directory, name| {
+            linkat(&from, from_name, directory, name, AtFlags::empty())
+        })
+    }
+
+    /// Sets a directory's mode and time; the empty path is the destination.
+    pub(super) fn finish_directory(
+        &mut self,
+        entry: &Path,
+        mode: u32,
+        mtime: i64,
+    ) -> Result<(), UnpackError> {
+        // In this order, because a mode without `x` locks the destination's own `.` for all but root.
+        self.set_time(entry, mtime)?;
+        self.set_mode(entry, mode)
+    }
+
+    /// Sets mode and time of a file that was just written. The mode comes last: writing would take setuid away.
+    pub(super) fn finish_file(
+        &self,
+        entry: &Path,
+        file: &File,
+        mode: u32,
+        mtime: i64,
+    ) -> Result<(), UnpackError> {
+        fchmod(file, Mode::from_bits_truncate(mode)).at("set the mode of", &self.full(entry))?;
+        futimens(file, &TimeSpec::UTIME_OMIT, &TimeSpec::new(mtime, 0))
+            .at("set the time of", &self.full(entry))?;
+        Ok(())
+    }
+
+    /// For what was just made, and is no symbolic link: this would be followed.
+    fn set_mode(&mut self, entry: &Path, mode: u32) -> Result<(), UnpackError> {
+        let full = self.full(entry);
+        let (directory, name) = self.parent(entry, Missing::Refuse)?;
+        let mode = Mode::from_bits_truncate(mode);
+        fchmodat(directory, name, mode, FchmodatFlags::FollowSymlink)
+            .at("set the mode of", &full)?;
+        Ok(())
+    }
+
+    fn set_time(&mut self, entry: &Path, mtime: i64) -> Result<(), UnpackError> {
+        let full = self.full(entry);
+        let (directory, name) = self.parent(entry, Missing::Refuse)?;
+        let mtime = TimeSpec::new(mtime, 0);
+        utimensat(
+            directory,
+            name,
+            &TimeSpec::UTIME_OMIT,
+            &mtime,
+            UtimensatFlags::NoFollowSymlink,
+        )
+        .at("set the time of", &full)?;
+        Ok(())
+    }
+
+    /// Makes something that must not be there yet; if something is, removes it and tries again.
+    fn place<T>(
+        &mut self,
+        entry: &Path,
+        action: &'static str,
+        make: impl Fn(&OwnedFd, &Path) -> nix::Result<T>,
+    ) -> Result<T, UnpackError> {
+        let full = self.full(entry);
+        let (directory, name) = self.parent(entry, Missing::Make)?;
+        match make(directory, name) {
+            Err(Errno::EEXIST) => {}
+            made => return Ok(made.at(action, &full)?),
+        }
+        self.remove(entry)?;
+        let (directory, name) = self.parent(entry, Missing::Make)?;
+        Ok(make(directory, name).at(action, &full)?)
+    }
+
+    /// Removes a file, a link or an empty directory.
+    fn remove(&mut self, entry: &Path) -> Result<(), UnpackError> {
+        let full = self.full(entry);
+        let found = self.look(entry, Missing::Refuse)?;
+        let how = match found {
+            Some(found) if is(&found, SFlag::S_IFDIR) => UnlinkatFlags::RemoveDir,
+            _ => UnlinkatFlags::NoRemoveDir,
+        };
+        let (directory, name) = self.parent(entry, Missing::Refuse)?;
+        match unlinkat(directory, name, how) {
+            Err(Errno::ENOTEMPTY | Errno::EEXIST) => {
+                return Err(UnpackError::DirectoryInTheWay {
+                    entry: entry.to_owned(),
+                });
+            }
+            removed => removed.at("replace", &full)?,
+        }
+        self.last = None;
+        Ok(())
+    }
+
+    /// What is there now; a link is not followed.
+    fn look(&mut self, entry: &Path, missing: Missing) -> Result<Option<FileStat>, UnpackError> {
+        let full = self.full(entry);
+        let (directory, name) = self.parent(entry, missing)?;
+        match fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(found) => Ok(Some(found)),
+            Err(Errno::ENOENT) => Ok(None),
+            Err(error) => Ok(Err(error).at("examine", &full)?),
+        }
+    }
+
+    fn parent<'a, 'b>(
+        &'a mut self,
+        entry: &'b Path,
+        missing: Missing,
+    ) -> Result<(&'a OwnedFd, &'b Path), UnpackError> {
+        self.enter(entry, missing)
+            .map_err(|obstacle| refused(entry, obstacle))
+    }
+
+    /// The directory of an entry, and the entry's name in it (`.` for the destination itself).
+    fn enter<'a, 'b>(
+        &'a mut self,
+        entry: &'b Path,
+        missing: Missing,
+    ) -> Result<(&'a OwnedFd, &'b Path), Obstacle> {
+        let Some(name) = entry.file_name() else {
+            return Ok((&self.root, Path::new(".")));
+        };
+        let name = Path::new(name);
+        let parent = entry.parent().unwrap_or(Path::new(""));
+        if parent.as_os_str().is_empty() {
+            return Ok((&self.root, name));
+        }
+        let (mut path, mut directory) = match self.last.take() {
+            Some((path, directory)) if parent.starts_with(&path) => (path, Some(directory)),
+            _ => (PathBuf::new(), None),
+        };
+        let rest = parent.strip_prefix(&path).unwrap_or(parent);
+        for component in rest.components() {
+            path.push(component);
+            let at = directory.as_ref().unwrap_or(&self.root);
+            let component = Path::new(component.as_os_str());
+            directory = Some(self.step(at, component, &path, missing)?);
+        }
+        let (_, directory) = self
+            .last
+            .insert((path, directory.ok_or(Obstacle::Missing)?));
+        Ok((directory, name))
+    }
+
+    /// Opens one directory in another.
+    fn step(
+        &self,
+        at: &OwnedFd,
+        component: &Path,
+        path: &Path,
+        missing: Missing,
+    ) -> Result<OwnedFd, Obstacle> {
+        let failed = |action, error: Errno| {
+            Obstacle::Failed(Error {
+                action,
+                path: self.full(path),
+                source: error.into(),
+            })
+        };
+        let open = || openat(at, component, DIRECTORY | OFlag::O_NOFOLLOW, Mode::empty());
+        match open() {
+            Ok(directory) => Ok(directory),
+            Err(Errno::ENOENT) if missing == Missing::Make => {
+                // 0755 whatever the umask says.
+                let mode = Mode::from_bits_truncate(0o755);
+                mkdirat(at, component, Mode::S_IRWXU)
+                    .and_then(|()| fchmodat(at, component, mode, FchmodatFlags::FollowSymlink))
+                    .and_then(|()| open())
+                    .map_err(|error| failed("create the directory", error))
+            }
+            Err(Errno::ENOENT) => Err(Obstacle::Missing),
+            Err(Errno::ENOTDIR | Errno::ELOOP) => {
+                let link = fstatat(at, component, AtFlags::AT_SYMLINK_NOFOLLOW)
+                    .is_ok_and(|found| is(&found, SFlag::S_IFLNK));
+                Err(if link {
+                    Obstacle::Symlink(path.to_owned())
+                } else {
+                    Obstacle::Other(path.to_owned())
+                })
+            }
+            Err(error) => Err(failed("open the directory", error)),
+        }
+    }
+}
+
+/// Why an entry cannot be unpacked when its directory cannot be entered.
+fn refused(entry: &Path, obstacle: Obstacle) -> UnpackError {
+    let entry = entry.to_owned();
+    match obstacle {
+        Obstacle::Symlink(link) => UnpackError::ThroughSymlink { entry, link },
+        Obstacle::Other(parent) => UnpackError::ParentNotDirectory { entry, parent },
+        Obstacle::Failed(error) => UnpackError::File(error),
+        Obstacle::Missing => UnpackError::File(Error {
+            action: "find the directory of",
+            path: entry,
+            source: Errno::ENOENT.into(),
+        }),
+    }
+}
+
+fn is(found: &FileStat, kind: SFlag) -> bool {
+    SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == kind
+}
+
+/// Whether a text can be the target of a symbolic link.
+pub(super) fn is_target(target: &Path) -> bool {
+    let bytes = target.as_os_str().as_bytes();
+    !bytes.is_empty() && !bytes.contains(&0)
+}

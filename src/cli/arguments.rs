@@ -1,0 +1,242 @@
+//! What the command line asks for.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::error::ErrorKind;
+use clap::{Args, FromArgMatches, Parser, ValueEnum};
+
+use super::flags;
+use crate::config::Vcap;
+use crate::release::Slug;
+
+/// What the program is to do.
+#[derive(Debug)]
+pub(super) enum Command {
+    Compile(Box<Compile>),
+    Version,
+    Help(String),
+}
+
+const USAGE: &str = "\
+Usage:
+
+  bosh-agent compile [FLAGS] TARBALL...   compile the packages of BOSH releases
+  bosh-agent compile --help               all flags of it
+  bosh-agent -v                           print the version
+  bosh-agent -h                           print this text
+";
+
+/// Creates BOSH release tarballs with compiled packages from tarballs with source packages.
+///
+/// The result of each is NAME-VERSION-OS-STEMCELLVERSION.tgz.
+#[derive(Debug, Args)]
+pub(super) struct Compile {
+    /// Release tarballs
+    #[arg(value_name = "TARBALL", required = true)]
+    pub tarballs: Vec<PathBuf>,
+
+    /// The directory to put the compiled releases in [default: that of each tarball]
+    #[arg(long, value_name = "DIR")]
+    pub output_directory: Option<PathBuf>,
+
+    /// How packages are kept apart: `none` compiles in place, one package after another
+    #[arg(long, value_enum, default_value_t = Isolation::None)]
+    pub isolation: Isolation,
+
+    /// Compile even where another agent has left packages; they are removed
+    #[arg(long)]
+    pub force: bool,
+
+    /// Compile for this stemcell, as `ubuntu-noble/1.406` [default: what os-release and stemcell_version say]
+    #[arg(long, value_name = "OS/VERSION", value_parser = stemcell)]
+    pub stemcell: Option<Slug>,
+
+    /// The directory for temporary files [default: BASE/data where that is a real disk, else the output directory]
+    #[arg(long, value_name = "DIR")]
+    pub work_dir: Option<PathBuf>,
+
+    /// The directory for logs of packaging scripts [default: BASE/sys/log/compilation, else beside the work directory]
+    #[arg(long, value_name = "DIR")]
+    pub logs_dir: Option<PathBuf>,
+
+    /// The directory below which packages are compiled; what is compiled runs only there
+    #[arg(long, value_name = "BASE", default_value = Vcap::BASE)]
+    pub base_directory: PathBuf,
+
+    /// Seconds that the processes of a script get to end by themselves when it is stopped
+    #[arg(long, value_name = "SECONDS", default_value_t = 5)]
+    pub grace: u64,
+
+    /// The gzip level of compiled packages
+    #[arg(long, value_name = "1..9", default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=9))]
+    pub compression_level: u32,
+}
+
+/// How packages are kept apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Isolation {
+    None,
+}
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "bosh-agent compile",
+    args_override_self = true,
+    max_term_width = 110,
+    override_usage = "bosh-agent compile [FLAGS] [TARBALL...]",
+    next_help_heading = "Flags",
+    disable_version_flag = true
+)]
+struct CompileCommand {
+    #[command(flatten)]
+    compile: Compile,
+}
+
+fn stemcell(text: &str) -> Result<Slug, String> {
+    Slug::parse(text).map_err(|error| error.to_string())
+}
+
+/// Reads the arguments behind the program's name. The error is the text for the user.
+pub(super) fn parse(arguments: &[OsString]) -> Result<Command, String> {
+    let Some((first, rest)) = arguments.split_first() else {
+        return Err(format!("Error: no command is given\n\n{USAGE}"));
+    };
+    match first.to_str() {
+        Some("compile") => compile(rest),
+        Some("-v" | "--v" | "-version" | "--version") => Ok(Command::Version),
+        Some("-h" | "--h" | "-help" | "--help") => Ok(Command::Help(USAGE.to_owned())),
+        _ => Err(format!(
+            "Error: unknown command `{}`\n\n{USAGE}",
+            first.to_string_lossy()
+        )),
+    }
+}
+
+fn compile(arguments: &[OsString]) -> Result<Command, String> {
+    let command = <CompileCommand as clap::CommandFactory>::command();
+    let mut built = command.clone();
+    built.build();
+    let arguments =
+        flags::normalise(&built, arguments).map_err(|error| format!("Error: {error}"))?;
+    let with_name = std::iter::once(OsString::from("bosh-agent compile")).chain(arguments);
+    let matches = match command.try_get_matches_from(with_name) {
+        Ok(matches) => matches,
+        Err(error) if error.kind() == ErrorKind::DisplayHelp => {
+            return Ok(Command::Help(error.to_string()));
+        }
+        Err(error) => return Err(capitalised(&error.to_string())),
+    };
+    let parsed = CompileCommand::from_arg_matches(&matches)
+        .map_err(|error| capitalised(&error.to_string()))?
+        .compile;
+    if parsed
+        .output_directory
+        .as_ref()
+        .is_some_and(|path| path.as_os_str().is_empty())
+    {
+        return Err("Error: --output-directory needs a directory".to_owned());
+    }
+    if !parsed.base_directory.is_absolute() {
+        return Err(format!(
+            "Error: --base-directory `{}` is not an absolute path",
+            parsed.base_directory.display()
+        ));
+    }
+    Ok(Command::Compile(Box::new(parsed)))
+}
+
+/// Our own errors begin with a capital letter, clap's do not.
+fn capitalised(text: &str) -> String {
+    match text.strip_prefix("error:") {
+        Some(rest) => format!("Error:{rest}"),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(arguments: &[&str]) -> Result<Command, String> {
+        let arguments: Vec<OsString> = arguments.iter().map(OsString::from).collect();
+        parse(&arguments)
+    }
+
+    fn compile(arguments: &[&str]) -> Compile {
+        match parsed(&[&["compile"], arguments].concat()) {
+            Ok(Command::Compile(compile)) => *compile,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_go_agents_command_line_is_understood() {
+        for given in [
+            &["-output-directory", "out", "a.tgz", "b.tgz"][..],
+            &["--output-directory=out", "a.tgz", "b.tgz"],
+            &[
+                "-output-directory=first",
+                "-output-directory=out",
+                "--",
+                "a.tgz",
+                "b.tgz",
+            ],
+        ] {
+            let compile = compile(given);
+            assert_eq!(compile.output_directory, Some(PathBuf::from("out")));
+            assert_eq!(compile.tarballs, ["a.tgz", "b.tgz"].map(PathBuf::from));
+        }
+    }
+
+    #[test]
+    fn mistakes_are_usage_errors_that_name_them() {
+        for (given, named) in [
+            (&[][..], "no command"),
+            (&["compiel"], "compiel"),
+            (&["compile"], "TARBALL"),
+            (&["compile", "-x", "a.tgz"], "-x"),
+            (&["compile", "--output-directory"], "--output-directory"),
+            (
+                &["compile", "--output-directory=", "a.tgz"],
+                "--output-directory",
+            ),
+            (&["compile", "a.tgz", "-force"], "-force"),
+            (&["compile", "--stemcell", "noble", "a.tgz"], "noble"),
+            (&["compile", "--base-directory=vcap", "a.tgz"], "vcap"),
+        ] {
+            let text = parsed(given).unwrap_err();
+            assert!(
+                text.starts_with("Error: ") && text.contains(named),
+                "{given:?}: {text}"
+            );
+        }
+    }
+
+    #[test]
+    fn help_and_version_are_no_errors() {
+        for given in [
+            &["-h"][..],
+            &["--help"],
+            &["compile", "-h"],
+            &["compile", "-help"],
+        ] {
+            assert!(matches!(parsed(given), Ok(Command::Help(_))), "{given:?}");
+        }
+        for given in ["-v", "--version"] {
+            assert!(matches!(parsed(&[given]), Ok(Command::Version)));
+        }
+        let Ok(Command::Help(text)) = parsed(&["compile", "--help"]) else {
+            panic!("no help");
+        };
+        for flag in [
+            "--output-directory",
+            "--work-dir",
+            "--logs-dir",
+            "--stemcell",
+            "--isolation",
+        ] {
+            assert!(text.contains(flag), "{flag} is missing:\n{text}");
+        }
+    }
+}

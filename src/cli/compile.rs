@@ -1,0 +1,95 @@
+//! `bosh-agent compile`, wired.
+
+use std::io::{self, IsTerminal};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::arguments::{Compile, Isolation};
+use super::{DONE, FAILED, tell};
+use crate::config::{Environment, Vcap};
+use crate::offline::{self, OfflineError, Options, Progress};
+use crate::runtime::{self, Signals};
+
+/// This program, whatever becomes of its file meanwhile.
+const SELF: &str = "/proc/self/exe";
+
+pub(super) fn main(arguments: Compile, environment: Environment) -> u8 {
+    let tokio = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
+    let tokio = match tokio {
+        Ok(tokio) => tokio,
+        Err(error) => {
+            tell(&format!("Error: failed to start: {error}"));
+            return FAILED;
+        }
+    };
+    let code = tokio.block_on(run(arguments, environment));
+    // A reader of some output that never ends must not keep us.
+    tokio.shutdown_background();
+    code
+}
+
+async fn run(arguments: Compile, environment: Environment) -> u8 {
+    let mut signals = match Signals::listen() {
+        Ok(signals) => signals,
+        Err(error) => {
+            tell(&format!("Error: failed to listen for signals: {error}"));
+            return FAILED;
+        }
+    };
+    let progress = Arc::new(Progress::to_stderr(io::stderr().is_terminal()));
+    let cancel = CancellationToken::new();
+    let stopping = runtime::spawn("signals", {
+        let (cancel, progress) = (cancel.clone(), Arc::clone(&progress));
+        async move {
+            let signal = signals.next().await;
+            progress.line(&format!("Stopping on {}", signal.name()));
+            cancel.cancel();
+            signal
+        }
+    });
+    let Isolation::None = arguments.isolation;
+    let result = offline::run(options(arguments, environment), progress, &cancel).await;
+    match result {
+        Ok(()) => DONE,
+        Err(OfflineError::Stopped) if cancel.is_cancelled() => match stopping.await {
+            Ok(signal) => signal.exit_code(),
+            Err(_) => FAILED,
+        },
+        Err(error) => {
+            tell(&offline::report(&error));
+            FAILED
+        }
+    }
+}
+
+fn options(arguments: Compile, environment: Environment) -> Options {
+    Options {
+        inputs: arguments.tarballs,
+        output_directory: arguments.output_directory,
+        stemcell: arguments.stemcell,
+        work_directory: arguments.work_dir,
+        logs_directory: arguments.logs_dir,
+        vcap: Vcap::new(&arguments.base_directory),
+        force: arguments.force,
+        grace: Duration::from_secs(arguments.grace),
+        compression_level: arguments.compression_level,
+        who: who(),
+        environment,
+        agent: PathBuf::from(SELF),
+    }
+}
+
+/// Who we are, for others who want to compile in the same place.
+fn who() -> String {
+    let host = nix::unistd::gethostname().map_or_else(
+        |_| "an unknown host".to_owned(),
+        |name| name.to_string_lossy().into_owned(),
+    );
+    format!("process {} on {host}", std::process::id())
+}

@@ -1,0 +1,25 @@
+//! The core: one package, its direct dependencies, one packaging script, one compiled blob.
+//!
+//! It takes a [`Job`] (plain data) and a [`Context`] (what it works with) and gives a [`Compiled`]. It does not know who
+//! asked: it prints nothing, reads no environment, and is told every path.
+//!
+//! ```text
+//! plan (pure) → unpack the source → provide the dependencies → run the script → pack and digest → seal into the store
+//! ```
+//!
+//! A good place to start reading is [`compile`].
+
+mod error;
+mod event;
+mod job;
+mod package;
+mod plan;
+mod seal;
+mod store;
+
+pub use error::{Cause, CompileError, ScriptFailure};
+pub use event::{Event, Phase};
+pub use job::{Compiled, Dependency, Job};
+pub use package::{Context, compile};
+pub use plan::Plan;
+pub use store::{Installed, Store};

@@ -1,0 +1,130 @@
+//! Why a package has not been compiled: its script failed, its source is bad, or we or the machine failed.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::archive::{PackError, UnpackError};
+use crate::process::Status;
+use crate::release::Name;
+use crate::sandbox::SandboxError;
+use crate::{fs, runtime};
+
+/// Why a package has not been compiled.
+#[derive(Debug, thiserror::Error)]
+pub enum CompileError {
+    /// The packaging script did not succeed.
+    #[error(transparent)]
+    Script(Box<ScriptFailure>),
+    /// The source blob cannot be unpacked.
+    #[error("failed to unpack the source of package `{package}`")]
+    Source {
+        /// The package.
+        package: Name,
+        /// What is wrong with it.
+        source: UnpackError,
+    },
+    /// The script left something at its install target that is no directory.
+    #[error("package `{package}` has no directory at its install target `{}`: {found}", path.display())]
+    InstallTarget {
+        /// The package.
+        package: Name,
+        /// The install target.
+        path: PathBuf,
+        /// What is there.
+        found: &'static str,
+    },
+    /// What the script installed cannot be packed.
+    #[error("failed to pack what package `{package}` installed")]
+    Pack {
+        /// The package.
+        package: Name,
+        /// What went wrong.
+        source: PackError,
+    },
+    /// A file operation around the script failed.
+    #[error("failed to compile package `{package}`")]
+    Files {
+        /// The package.
+        package: Name,
+        /// What went wrong.
+        source: fs::Error,
+    },
+    /// The script's sandbox failed.
+    #[error("failed to compile package `{package}`")]
+    Sandbox {
+        /// The package.
+        package: Name,
+        /// What went wrong.
+        source: SandboxError,
+    },
+    /// A part of this program broke.
+    #[error("failed to compile package `{package}`")]
+    Task {
+        /// The package.
+        package: Name,
+        /// Which part.
+        source: runtime::TaskFailed,
+    },
+    /// Somebody asked us to stop.
+    #[error("the compilation of package `{package}` was stopped")]
+    Stopped {
+        /// The package.
+        package: Name,
+    },
+}
+
+/// A packaging script that did not succeed.
+#[derive(Debug, thiserror::Error)]
+#[error("the packaging script of `{package}` {status}")]
+pub struct ScriptFailure {
+    /// The package.
+    pub package: Name,
+    /// How the script ended.
+    pub status: Status,
+    /// How long it ran.
+    pub elapsed: Duration,
+    /// What lies behind it, where that can be told.
+    pub cause: Option<Cause>,
+    /// The last lines that it printed.
+    pub tail: Vec<String>,
+    /// Everything that it printed.
+    pub log: PathBuf,
+    /// Why the log is not complete, where it is not.
+    pub log_failure: Option<String>,
+}
+
+/// What lies behind a script's failure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cause {
+    /// The kernel killed processes for lack of memory while the script ran.
+    OutOfMemory {
+        /// How many.
+        killed: u64,
+    },
+    /// A disk was full.
+    NoSpace {
+        /// The directory that was looked at.
+        directory: PathBuf,
+        /// Bytes that were still free there when the script had ended.
+        free: u64,
+    },
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OutOfMemory { killed } => write!(
+                f,
+                "out of memory: the kernel killed {killed} process{} while the script ran",
+                if *killed == 1 { "" } else { "es" }
+            ),
+            Self::NoSpace { directory, free } => write!(
+                f,
+                "no space left on the device: {} MiB free at `{}`",
+                free >> 20,
+                directory.display()
+            ),
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! What the core tells while it works: names and numbers, never finished sentences.
+
+use crate::release::Name;
+
+/// Something happened to a package.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// It entered a phase.
+    Entered {
+        /// The package.
+        package: Name,
+        /// The phase.
+        phase: Phase,
+    },
+    /// Its script printed something. Not every line is told, only where it stands from time to time.
+    Printed {
+        /// The package.
+        package: Name,
+        /// The last line.
+        line: String,
+    },
+}
+
+/// What is being done with a package.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Its source is unpacked.
+    Unpacking,
+    /// Its dependencies are put in place.
+    Installing,
+    /// Its script runs.
+    Packaging,
+    /// What the script installed is packed.
+    Packing,
+}

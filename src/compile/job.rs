@@ -1,0 +1,57 @@
+//! What is to be compiled, and what came of it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::store::Installed;
+use crate::process::Usage;
+use crate::release::{Digests, Name, Version};
+
+/// One package to compile.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// The package's name.
+    pub name: Name,
+    /// The package's version, which the script sees as `BOSH_PACKAGE_VERSION`.
+    pub version: Version,
+    /// The source blob: a tar archive, compressed or not, whose digest has been verified.
+    pub source: PathBuf,
+    /// The direct dependencies. No others are there while the script runs.
+    pub dependencies: Vec<Dependency>,
+    /// Where everything that the script prints is kept. The directory exists.
+    pub log: PathBuf,
+    /// Where the compiled blob is written. The directory exists.
+    pub blob: PathBuf,
+    /// Whether another package will be compiled against this one.
+    pub is_dependency: bool,
+}
+
+/// A package that another one is compiled against.
+#[derive(Debug, Clone)]
+pub struct Dependency {
+    /// Its name.
+    pub name: Name,
+    /// Its version.
+    pub version: Version,
+    /// What it installed.
+    pub installed: Installed,
+}
+
+/// A compiled package.
+#[derive(Debug, Clone)]
+pub struct Compiled {
+    /// The compiled blob: a tar archive, compressed where the source was.
+    pub blob: PathBuf,
+    /// The blob's size in bytes.
+    pub size: u64,
+    /// The blob's SHA-1 and SHA-256.
+    pub digests: Digests,
+    /// What the script installed, where another package will be compiled against it.
+    pub installed: Option<Installed>,
+    /// How long it took from the first step to the last.
+    pub elapsed: Duration,
+    /// What the script used.
+    pub usage: Usage,
+    /// Processes that the script had left behind, and that were ended.
+    pub left_behind: usize,
+}

@@ -1,0 +1,403 @@
+//! One package, from its source blob to its compiled blob.
+
+use std::io::{self, Write};
+use std::os::unix::fs::lchown;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+
+use super::error::{Cause, CompileError, ScriptFailure};
+use super::event::{Event, Phase};
+use super::job::{Compiled, Job};
+use super::plan::Plan;
+use super::store::Store;
+use crate::archive::{self, Compression, Decoder, GzipWriter, SystemOwners};
+use crate::config::{Environment, Vcap};
+use crate::fs::{self, Context as _};
+use crate::process::{self, Output, Status, Usage};
+use crate::release::digest::{Algorithm, Hasher, HashingWriter};
+use crate::runtime::{self, Cancellable};
+use crate::sandbox::{self, Sandbox, ScriptEnd};
+
+/// The group that packages belong to, and its number on every stemcell.
+const VCAP: (&str, u32) = ("vcap", 1000);
+
+/// A disk with less than this is full for a compiler.
+const FULL: u64 = 1 << 20;
+
+/// What the core works with. Shared by all packages of a run.
+pub struct Context {
+    /// The tree as scripts see it.
+    pub vcap: Vcap,
+    /// What keeps packages apart.
+    pub sandbox: Sandbox,
+    /// Where installed packages are kept for those compiled against them.
+    pub store: Store,
+    /// What scripts inherit.
+    pub environment: Environment,
+    /// This program's file.
+    pub agent: PathBuf,
+    /// How long processes get between SIGTERM and SIGKILL.
+    pub grace: Duration,
+    /// The gzip level of compiled blobs.
+    pub compression_level: u32,
+    /// Hears what happens.
+    pub events: Arc<dyn Fn(Event) + Send + Sync>,
+}
+
+impl std::fmt::Debug for Context {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context")
+            .field("vcap", &self.vcap)
+            .field("sandbox", &self.sandbox)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Compiles one package.
+///
+/// When `cancel` is called the script is ended and nothing of the package remains.
+///
+/// # Errors
+/// See [`CompileError`]. The log of a script that has run stays where the job says.
+pub async fn compile(
+    context: &Arc<Context>,
+    job: Job,
+    cancel: &CancellationToken,
+) -> Result<Compiled, CompileError> {
+    let package = job.name.clone();
+    let in_sandbox = |source| CompileError::Sandbox {
+        package: package.clone(),
+        source,
+    };
+    let place = context.sandbox.enter().map_err(in_sandbox)?;
+    let plan = Plan::new(
+        &job,
+        &context.vcap,
+        &place.vcap(),
+        &context.environment,
+        context.agent.clone(),
+        context.grace,
+    );
+    let work = Work {
+        context: Arc::clone(context),
+        job: Arc::new(job),
+        plan: Arc::new(plan),
+        cancel: cancel.clone(),
+    };
+    let result = work.run().await;
+    let left = context.sandbox.leave(place).map_err(in_sandbox);
+    let compiled = result.inspect_err(|_| {
+        // Half a blob is of no use; what is not there need not go.
+        let _ = fs::remove_file_if_there(&work.job.blob);
+    })?;
+    left?;
+    Ok(compiled)
+}
+
+/// One package on its way. Cheap to clone: steps that block take a clone along.
+#[derive(Clone)]
+struct Work {
+    context: Arc<Context>,
+    job: Arc<Job>,
+    plan: Arc<Plan>,
+    cancel: CancellationToken,
+}
+
+impl Work {
+    async fn run(&self) -> Result<Compiled, CompileError> {
+        let start = Instant::now();
+        self.enter(Phase::Unpacking);
+        let compression = self.blocking("unpack", Self::unpack_source).await?;
+        self.enter(Phase::Installing);
+        self.blocking("install", Self::install).await?;
+        self.enter(Phase::Packaging);
+        let (usage, left_behind) = self.run_script().await?;
+        self.enter(Phase::Packing);
+        self.blocking("pack", move |work| {
+            let tree = work.installed_tree()?;
+            let mut compiled = work.pack(&tree, compression)?;
+            if work.job.is_dependency {
+                let taken = work
+                    .context
+                    .store
+                    .take(&work.job.name, &work.job.version, &tree);
+                compiled.installed = Some(taken.map_err(work.files())?);
+            }
+            compiled.elapsed = start.elapsed();
+            compiled.usage = usage;
+            compiled.left_behind = left_behind;
+            Ok(compiled)
+        })
+        .await
+    }
+
+    fn enter(&self, phase: Phase) {
+        (self.context.events)(Event::Entered {
+            package: self.job.name.clone(),
+            phase,
+        });
+    }
+
+    /// Runs a step that blocks. A wish to stop ends it at its next read or write.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        step: impl FnOnce(&Self) -> Result<T, CompileError> + Send + 'static,
+    ) -> Result<T, CompileError> {
+        let work = self.clone();
+        let done = runtime::spawn_blocking(name, move || step(&work)).await;
+        if self.cancel.is_cancelled() {
+            return Err(self.stopped());
+        }
+        done.map_err(|source| CompileError::Task {
+            package: self.job.name.clone(),
+            source,
+        })?
+    }
+
+    fn stopped(&self) -> CompileError {
+        CompileError::Stopped {
+            package: self.job.name.clone(),
+        }
+    }
+
+    fn files(&self) -> impl Fn(fs::Error) -> CompileError {
+        let package = self.job.name.clone();
+        move |source| CompileError::Files {
+            package: package.clone(),
+            source,
+        }
+    }
+
+    fn unpack_source(&self) -> Result<Compression, CompileError> {
+        let compile = &self.plan.paths.compile;
+        self.make_directory(compile).map_err(self.files())?;
+        let source = fs::open(&self.job.source).map_err(self.files())?;
+        let unpack = || {
+            let decode = |source| archive::UnpackError::Decode { source };
+            let mut decoder =
+                Decoder::new(Cancellable::new(source, &self.cancel)).map_err(decode)?;
+            archive::unpack(&mut decoder, compile)?;
+            let compression = decoder.compression();
+            decoder.finish().map_err(decode)?;
+            Ok(compression)
+        };
+        unpack().map_err(|source| CompileError::Source {
+            package: self.job.name.clone(),
+            source,
+        })
+    }
+
+    /// Makes the install directory with its link, and puts the dependencies in place.
+    fn install(&self) -> Result<(), CompileError> {
+        let files = self.files();
+        let plan = &self.plan;
+        for dependency in &plan.dependencies {
+            self.make_directory(&dependency.paths.packages)
+                .map_err(&files)?;
+            self.context
+                .sandbox
+                .provide(&dependency.sealed, &dependency.paths.install)
+                .map_err(|source| CompileError::Sandbox {
+                    package: self.job.name.clone(),
+                    source,
+                })?;
+            self.link(&dependency.link_target, &dependency.paths.link)?;
+        }
+        self.make_directory(&plan.paths.packages).map_err(&files)?;
+        self.make_directory(&plan.paths.install).map_err(&files)?;
+        self.link(&plan.link_target, &plan.paths.link)
+    }
+
+    fn link(&self, target: &Path, link: &Path) -> Result<(), CompileError> {
+        if let Some(parent) = link.parent() {
+            fs::create_dir_all(parent).map_err(self.files())?;
+        }
+        fs::symlink(target, link).map_err(self.files())
+    }
+
+    /// A directory as the Go agent makes them: 0755, root:vcap, whatever the umask.
+    fn make_directory(&self, path: &Path) -> fs::Result<()> {
+        fs::create_dir_all(path)?;
+        fs::set_mode(path, 0o755)?;
+        match lchown(path, Some(0), Some(vcap_group())) {
+            // Only root can give directories away.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+            other => other.at("set the owner of", path),
+        }
+    }
+
+    async fn run_script(&self) -> Result<(Usage, usize), CompileError> {
+        let files = self.files();
+        if fs::metadata(&self.plan.packaging).is_err_and(|error| error.is_not_found()) {
+            fs::write(&self.job.log, b"This package has no packaging script.\n").map_err(&files)?;
+            return Ok((Usage::default(), 0));
+        }
+        let events = Arc::clone(&self.context.events);
+        let package = self.job.name.clone();
+        let output = Output::to_log(&self.job.log, move |line| {
+            events(Event::Printed {
+                package: package.clone(),
+                line: line.to_owned(),
+            });
+        })
+        .map_err(&files)?;
+        let killed_before = process::out_of_memory_kills();
+        let start = Instant::now();
+        let end = sandbox::run(self.plan.script.clone(), output, &self.cancel)
+            .await
+            .map_err(|source| CompileError::Sandbox {
+                package: self.job.name.clone(),
+                source,
+            })?;
+        if self.cancel.is_cancelled() {
+            return Err(self.stopped());
+        }
+        if end.status.is_success() {
+            return Ok((end.usage, end.left_behind));
+        }
+        Err(CompileError::Script(Box::new(ScriptFailure {
+            package: self.job.name.clone(),
+            status: end.status,
+            elapsed: start.elapsed(),
+            cause: self.cause(&end, killed_before),
+            tail: end.output.tail,
+            log: self.job.log.clone(),
+            log_failure: end.output.log_failure,
+        })))
+    }
+
+    /// Lack of memory or of space looks like many other failures from inside a script, so it is looked for.
+    fn cause(&self, end: &ScriptEnd, killed_before: Option<u64>) -> Option<Cause> {
+        let killed = process::out_of_memory_kills()
+            .zip(killed_before)
+            .map_or(0, |(after, before)| after.saturating_sub(before));
+        let by_kill = matches!(end.status, Status::Signaled(9) | Status::Exited(137));
+        let says = |text: &str| end.output.tail.iter().any(|line| line.contains(text));
+        if killed > 0 && (by_kill || says("Killed")) {
+            return Some(Cause::OutOfMemory { killed });
+        }
+        let directory = self.plan.paths.compile.clone();
+        let free = fs::space(&directory).map_or(u64::MAX, |space| space.free);
+        (says("No space left on device") || free < FULL)
+            .then_some(Cause::NoSpace { directory, free })
+    }
+
+    /// What is found at the install target. A script may replace the link by a directory of its own; then that is the
+    /// package.
+    fn installed_tree(&self) -> Result<PathBuf, CompileError> {
+        let paths = &self.plan.paths;
+        let wrong = |found| CompileError::InstallTarget {
+            package: self.job.name.clone(),
+            path: paths.link.clone(),
+            found,
+        };
+        let Some(metadata) = fs::lookup(&paths.link).map_err(self.files())? else {
+            // The link is gone; what it led to may still be there.
+            return match fs::lookup(&paths.install).map_err(self.files())? {
+                Some(metadata) if metadata.is_dir() => Ok(paths.install.clone()),
+                _ => Err(wrong("there is nothing")),
+            };
+        };
+        if metadata.is_dir() {
+            return Ok(paths.link.clone());
+        }
+        if !metadata.is_symlink() {
+            return Err(wrong("there is a file"));
+        }
+        let target = fs::read_link(&paths.link).map_err(self.files())?;
+        if target == self.plan.link_target {
+            return match fs::lookup(&paths.install).map_err(self.files())? {
+                Some(metadata) if metadata.is_dir() => Ok(paths.install.clone()),
+                _ => Err(wrong("there is a link that leads nowhere")),
+            };
+        }
+        self.copy_of(&paths.link.parent().unwrap_or(&paths.link).join(target))
+    }
+
+    /// The script has made the install target a link to somewhere else. That place may be another package's, or the system's:
+    /// it is copied, not taken.
+    fn copy_of(&self, target: &Path) -> Result<PathBuf, CompileError> {
+        let files = self.files();
+        let resolved = fs::canonicalize(target).map_err(&files)?;
+        let copy = self.plan.paths.packages.join("copy");
+        fs::copy_tree(&resolved, &copy).map_err(&files)?;
+        Ok(copy)
+    }
+
+    fn pack(&self, tree: &Path, compression: Compression) -> Result<Compiled, CompileError> {
+        let in_pack = |source| CompileError::Pack {
+            package: self.job.name.clone(),
+            source,
+        };
+        let blob = &self.job.blob;
+        let file = fs::create(blob).map_err(self.files())?;
+        let out = HashingWriter::new(
+            Cancellable::new(io::BufWriter::new(file), &self.cancel),
+            Hasher::new(&[Algorithm::Sha1, Algorithm::Sha256]),
+        );
+        let out = if compression == Compression::None {
+            let mut out = out;
+            archive::pack(tree, &mut out, &mut Owners::new()).map_err(in_pack)?;
+            out
+        } else {
+            let mut gzip = GzipWriter::new(out, self.context.compression_level)
+                .at("write", blob)
+                .map_err(self.files())?;
+            archive::pack(tree, &mut gzip, &mut Owners::new()).map_err(in_pack)?;
+            gzip.finish().at("write", blob).map_err(self.files())?
+        };
+        let size = out.count();
+        let (writer, digests) = out.finish();
+        let mut buffered = writer.into_inner();
+        buffered.flush().at("write", blob).map_err(self.files())?;
+        Ok(Compiled {
+            blob: blob.clone(),
+            size,
+            digests,
+            installed: None,
+            elapsed: Duration::ZERO,
+            usage: Usage::default(),
+            left_behind: 0,
+        })
+    }
+}
+
+/// The group of packages: by name, else by the number that it has on every stemcell.
+fn vcap_group() -> u32 {
+    match nix::unistd::Group::from_name(VCAP.0) {
+        Ok(Some(group)) => group.gid.as_raw(),
+        _ => VCAP.1,
+    }
+}
+
+/// The names of owners for archives. On a machine without the group, its number is written with its name all the same.
+struct Owners {
+    system: SystemOwners,
+    has_vcap: bool,
+}
+
+impl Owners {
+    fn new() -> Self {
+        Self {
+            system: SystemOwners::new(),
+            has_vcap: matches!(nix::unistd::Group::from_name(VCAP.0), Ok(Some(_))),
+        }
+    }
+}
+
+impl archive::Owners for Owners {
+    fn user(&mut self, uid: u32) -> String {
+        self.system.user(uid)
+    }
+
+    fn group(&mut self, gid: u32) -> String {
+        if !self.has_vcap && gid == VCAP.1 {
+            return VCAP.0.to_owned();
+        }
+        self.system.group(gid)
+    }
+}

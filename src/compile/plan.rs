@@ -1,0 +1,135 @@
+//! Everything that is decided before anything is done for a package. Pure.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::job::Job;
+use crate::config::{Environment, PackagePaths, Vcap};
+use crate::sandbox::{Script, Spec};
+
+/// The name of the script in a package's source.
+const PACKAGING: &str = "packaging";
+
+/// The umask of scripts, which decides the modes of what they install.
+const UMASK: u32 = 0o022;
+
+/// What will be done for a package.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Where things are on this side of the sandbox.
+    pub paths: PackagePaths,
+    /// What the link at `paths.link` says: the install directory as the script sees it.
+    pub link_target: PathBuf,
+    /// The packaging script's file on this side. A package without one is empty.
+    pub packaging: PathBuf,
+    /// The dependencies, in the job's order.
+    pub dependencies: Vec<PlannedDependency>,
+    /// How the script is run.
+    pub script: Script,
+}
+
+/// Where a dependency goes.
+#[derive(Debug, Clone)]
+pub struct PlannedDependency {
+    /// Its tree in the store.
+    pub sealed: PathBuf,
+    /// Its paths on this side of the sandbox.
+    pub paths: PackagePaths,
+    /// What the link at `paths.link` says.
+    pub link_target: PathBuf,
+}
+
+impl Plan {
+    /// Plans a job. `inside` is the tree as the script sees it, `outside` the same tree as we see it.
+    #[must_use]
+    pub fn new(
+        job: &Job,
+        inside: &Vcap,
+        outside: &Vcap,
+        environment: &Environment,
+        agent: PathBuf,
+        grace: Duration,
+    ) -> Self {
+        let seen = inside.package(&job.name, &job.version);
+        let paths = outside.package(&job.name, &job.version);
+        let dependencies = job
+            .dependencies
+            .iter()
+            .map(|dependency| PlannedDependency {
+                sealed: dependency.installed.tree().to_owned(),
+                paths: outside.package(&dependency.name, &dependency.version),
+                link_target: inside
+                    .package(&dependency.name, &dependency.version)
+                    .install,
+            })
+            .collect();
+        let environment = environment.with(&[
+            ("BOSH_COMPILE_TARGET", seen.compile.clone().into()),
+            ("BOSH_INSTALL_TARGET", seen.link.clone().into()),
+            ("BOSH_PACKAGE_NAME", job.name.as_str().into()),
+            ("BOSH_PACKAGE_VERSION", job.version.as_str().into()),
+        ]);
+        Self {
+            packaging: paths.compile.join(PACKAGING),
+            paths,
+            link_target: seen.install,
+            dependencies,
+            script: Script {
+                spec: Spec {
+                    program: "bash".to_owned(),
+                    arguments: vec!["-x".to_owned(), PACKAGING.to_owned()],
+                    directory: seen.compile,
+                    umask: UMASK,
+                    grace,
+                },
+                environment,
+                agent,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::release::{Name, Version};
+
+    #[test]
+    fn a_script_sees_the_base_directory_wherever_its_tree_is() {
+        let job = Job {
+            name: Name::parse("app").unwrap(),
+            version: Version::parse("1.2").unwrap(),
+            source: PathBuf::from("/work/app.tgz"),
+            dependencies: Vec::new(),
+            log: PathBuf::from("/log"),
+            blob: PathBuf::from("/blob"),
+            is_dependency: false,
+        };
+        let inherited: Environment = [("PATH", "/bin"), ("BOSH_PACKAGE_NAME", "other")]
+            .map(|(name, value)| (name.into(), value.into()))
+            .into_iter()
+            .collect();
+        let plan = Plan::new(
+            &job,
+            &Vcap::new(Path::new("/var/vcap")),
+            &Vcap::new(Path::new("/work/tree")),
+            &inherited,
+            PathBuf::from("/agent"),
+            Duration::from_secs(1),
+        );
+        assert_eq!(plan.paths.compile, Path::new("/work/tree/data/compile/app"));
+        assert!(plan.link_target.starts_with("/var/vcap/data/packages/app"));
+        assert_eq!(
+            plan.script.spec.directory,
+            Path::new("/var/vcap/data/compile/app")
+        );
+        let value = |name| plan.script.environment.get(name).unwrap().to_str().unwrap();
+        assert_eq!(value("BOSH_COMPILE_TARGET"), "/var/vcap/data/compile/app");
+        assert_eq!(value("BOSH_INSTALL_TARGET"), "/var/vcap/packages/app");
+        assert_eq!(value("BOSH_PACKAGE_NAME"), "app");
+        assert_eq!(value("BOSH_PACKAGE_VERSION"), "1.2");
+        assert_eq!(value("PATH"), "/bin");
+    }
+}

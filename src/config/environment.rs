@@ -1,0 +1,73 @@
+//! The environment this process was started with.
+
+use std::ffi::{OsStr, OsString};
+
+/// A copy of the environment variables, taken once at the start. Packaging scripts inherit all of them.
+#[derive(Debug, Clone, Default)]
+pub struct Environment(Vec<(OsString, OsString)>);
+
+impl Environment {
+    /// Copies the environment of this process.
+    #[must_use]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that reads the environment"
+    )]
+    pub fn of_this_process() -> Self {
+        Self(std::env::vars_os().collect())
+    }
+
+    /// The value of a variable, `None` where it is not set.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&OsStr> {
+        self.0
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_os_str())
+    }
+
+    /// This environment with some variables set anew.
+    #[must_use]
+    pub fn with(&self, set: &[(&str, OsString)]) -> Self {
+        let kept = self
+            .0
+            .iter()
+            .filter(|(key, _)| set.iter().all(|(name, _)| key != name))
+            .cloned();
+        let set = set
+            .iter()
+            .map(|(name, value)| (OsString::from(name), value.clone()));
+        Self(kept.chain(set).collect())
+    }
+
+    /// Every variable with its value.
+    pub fn iter(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
+        self.0
+            .iter()
+            .map(|(name, value)| (name.as_os_str(), value.as_os_str()))
+    }
+}
+
+impl FromIterator<(OsString, OsString)> for Environment {
+    fn from_iter<I: IntoIterator<Item = (OsString, OsString)>>(variables: I) -> Self {
+        Self(variables.into_iter().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_variable_that_is_set_anew_replaces_the_inherited_one() {
+        let inherited: Environment = [("A", "1"), ("B", "2")]
+            .map(|(name, value)| (name.into(), value.into()))
+            .into_iter()
+            .collect();
+        let changed = inherited.with(&[("B", "3".into()), ("C", "4".into())]);
+        assert_eq!(changed.get("A"), Some(OsStr::new("1")));
+        assert_eq!(changed.get("B"), Some(OsStr::new("3")));
+        assert_eq!(changed.get("C"), Some(OsStr::new("4")));
+        assert_eq!(changed.iter().count(), 3);
+    }
+}

@@ -1,0 +1,121 @@
+//! The tree below the base directory, `/var/vcap` wherever it counts.
+
+use std::path::{Path, PathBuf};
+
+use sha1::{Digest, Sha1};
+
+use crate::release::{Name, Version};
+
+/// The paths below a base directory. Compiled programs carry these paths inside, so the base is `/var/vcap` for anything
+/// that is to run on a BOSH VM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Vcap {
+    base: PathBuf,
+}
+
+impl Vcap {
+    /// The base directory of every BOSH VM.
+    pub const BASE: &'static str = "/var/vcap";
+
+    /// The tree below `base`, which is absolute.
+    #[must_use]
+    pub fn new(base: &Path) -> Self {
+        Self {
+            base: base.to_owned(),
+        }
+    }
+
+    /// The base directory itself.
+    #[must_use]
+    pub fn base(&self) -> &Path {
+        &self.base
+    }
+
+    /// Where packages are found by name: a directory of links.
+    #[must_use]
+    pub fn packages(&self) -> PathBuf {
+        self.base.join("packages")
+    }
+
+    /// Everything big.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.base.join("data")
+    }
+
+    /// Where the links in [`packages`](Self::packages) lead.
+    #[must_use]
+    pub fn data_packages(&self) -> PathBuf {
+        self.base.join("data/packages")
+    }
+
+    /// Where sources are unpacked and scripts run.
+    #[must_use]
+    pub fn compile(&self) -> PathBuf {
+        self.base.join("data/compile")
+    }
+
+    /// Where `bosh logs` looks for the logs of packaging scripts.
+    #[must_use]
+    pub fn compilation_logs(&self) -> PathBuf {
+        self.base.join("sys/log/compilation")
+    }
+
+    /// The file in which a stemcell says its version.
+    #[must_use]
+    pub fn stemcell_version(&self) -> PathBuf {
+        self.base.join("bosh/etc/stemcell_version")
+    }
+
+    /// The paths of one package.
+    #[must_use]
+    pub fn package(&self, name: &Name, version: &Version) -> PackagePaths {
+        let packages = self.data_packages().join(name.as_ref());
+        PackagePaths {
+            compile: self.compile().join(name.as_ref()),
+            install: packages.join(version_directory(version)),
+            packages,
+            link: self.packages().join(name.as_ref()),
+        }
+    }
+}
+
+/// Where one package is while it compiles, and while another is compiled against it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PackagePaths {
+    /// The script's working directory, which holds the source.
+    pub compile: PathBuf,
+    /// The directory that holds one directory for each version.
+    pub packages: PathBuf,
+    /// What is installed here becomes the compiled package.
+    pub install: PathBuf,
+    /// The link to [`install`](Self::install), the only path that scripts are told.
+    pub link: PathBuf,
+}
+
+/// The Go agent calls the directory of a version by its SHA-1, since a version may hold what a path may not.
+fn version_directory(version: &Version) -> String {
+    let hash = Sha1::digest(version.as_ref().as_bytes());
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_paths_of_a_package_are_those_of_the_go_agent() {
+        let vcap = Vcap::new(Path::new(Vcap::BASE));
+        let paths = vcap.package(
+            &Name::parse("redis").unwrap(),
+            &Version::parse("1.10").unwrap(),
+        );
+        assert_eq!(paths.compile, Path::new("/var/vcap/data/compile/redis"));
+        assert_eq!(paths.link, Path::new("/var/vcap/packages/redis"));
+        // printf 1.10 | sha1sum
+        assert_eq!(
+            paths.install,
+            Path::new("/var/vcap/data/packages/redis/22a585885b5cb7cc58d60445ecf0d8ad6f76ef24")
+        );
+    }
+}

@@ -1,0 +1,107 @@
+//! Errors as a person reads them.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+
+/// An error with everything that led to it, joined by colons: `failed to write `/out/a.tgz`: No space left on device`.
+///
+/// Errors of this crate do not repeat their source in their own text, so this is the one place that prints it.
+#[derive(Debug)]
+pub struct Chain<'a>(pub &'a (dyn Error + 'a));
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut source = self.0.source();
+        while let Some(error) = source {
+            write!(f, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
+    }
+}
+
+/// Whether a full disk (or quota) lies behind an error.
+#[must_use]
+pub fn is_no_space(error: &(dyn Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if error
+            .downcast_ref::<io::Error>()
+            .is_some_and(crate::fs::is_no_space)
+        {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
+/// A number of bytes in the unit that suits it.
+#[derive(Debug, Clone, Copy)]
+pub struct Bytes(pub u64);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+        let mut unit = 0;
+        let mut scaled = self.0 as f64;
+        while scaled >= 1024.0 && unit + 1 < UNITS.len() {
+            scaled /= 1024.0;
+            unit += 1;
+        }
+        if unit == 0 {
+            write!(f, "{} B", self.0)
+        } else {
+            write!(f, "{scaled:.1} {}", UNITS[unit])
+        }
+    }
+}
+
+/// A time as people write it: `3.2s`, `2m05s`, `1h02m`.
+#[derive(Debug, Clone, Copy)]
+pub struct Elapsed(pub std::time::Duration);
+
+impl fmt::Display for Elapsed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.0.as_secs();
+        if seconds < 60 {
+            write!(f, "{:.1}s", self.0.as_secs_f64())
+        } else if seconds < 3600 {
+            write!(f, "{}m{:02}s", seconds / 60, seconds % 60)
+        } else {
+            write!(f, "{}h{:02}m", seconds / 3600, seconds % 3600 / 60)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::fs::Context as _;
+
+    #[test]
+    fn a_chain_says_everything_once() {
+        let error = Err::<(), _>(io::Error::from_raw_os_error(28))
+            .at("write", Path::new("/out/a.tgz"))
+            .unwrap_err();
+        assert_eq!(
+            Chain(&error).to_string(),
+            "failed to write `/out/a.tgz`: No space left on device (os error 28)"
+        );
+        assert!(is_no_space(&error));
+    }
+
+    #[test]
+    fn sizes_and_times_read_well() {
+        assert_eq!(Bytes(512).to_string(), "512 B");
+        assert_eq!(Bytes(3 << 29).to_string(), "1.5 GiB");
+        assert_eq!(Elapsed(Duration::from_millis(3210)).to_string(), "3.2s");
+        assert_eq!(Elapsed(Duration::from_secs(125)).to_string(), "2m05s");
+        assert_eq!(Elapsed(Duration::from_secs(3725)).to_string(), "1h02m");
+    }
+}

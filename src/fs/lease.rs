@@ -1,0 +1,256 @@
+//! Temporary files and directories that a later run can tell from abandoned ones.
+//!
+//! Each carries a lock (`flock`) that its owner holds as long as it lives. The lock ends with the process however it ends,
+//! `kill -9` included, so what bears our prefix and is not locked has lost its owner and may go.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::{Context, Error, Result};
+
+/// The lock's file name inside a leased directory.
+const LOCK: &str = ".lock";
+
+/// How often a fresh name is tried before giving up.
+const ATTEMPTS: u32 = 100;
+
+/// A temporary file next to the place that it will be renamed to.
+#[derive(Debug)]
+pub struct LeasedFile {
+    path: PathBuf,
+    file: File,
+    persisted: bool,
+}
+
+impl LeasedFile {
+    /// Creates `directory/PREFIX…SUFFIX` with mode 0666 less the umask, locked.
+    ///
+    /// # Errors
+    /// What the system answered.
+    pub fn create(directory: &Path, prefix: &str, suffix: &str) -> Result<Self> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(true).mode(0o666);
+        let (path, file) = create_locked(directory, prefix, suffix, |path| {
+            super::open_with(&options, path)
+        })?;
+        Ok(Self {
+            path,
+            file,
+            persisted: false,
+        })
+    }
+
+    /// The open file.
+    #[must_use]
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Gives the file its final name, in place of what has that name, and writes the directory to the disk.
+    ///
+    /// # Errors
+    /// What the system answered; then the file is removed and what had the name is as it was.
+    pub fn persist(mut self, target: &Path) -> Result<()> {
+        super::rename(&self.path, target)?;
+        self.persisted = true;
+        match target.parent() {
+            Some(parent) if parent != Path::new("") => super::sync(parent),
+            _ => super::sync(Path::new(".")),
+        }
+    }
+}
+
+impl Drop for LeasedFile {
+    fn drop(&mut self) {
+        if !self.persisted
+            && let Err(error) = super::remove_file_if_there(&self.path)
+        {
+            tracing::warn!(%error, "a temporary file stays behind");
+        }
+    }
+}
+
+/// A temporary directory.
+#[derive(Debug)]
+pub struct LeasedDirectory {
+    path: PathBuf,
+    _lock: File,
+    removed: bool,
+}
+
+impl LeasedDirectory {
+    /// Creates `directory/PREFIX…`, locked.
+    ///
+    /// # Errors
+    /// What the system answered.
+    pub fn create(directory: &Path, prefix: &str) -> Result<Self> {
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true).mode(0o600);
+        let (path, lock) = create_locked(directory, prefix, "", |path| {
+            super::create_dir(path)?;
+            super::open_with(&options, &path.join(LOCK))
+        })?;
+        Ok(Self {
+            path,
+            _lock: lock,
+            removed: false,
+        })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Removes the directory with all that is in it.
+    ///
+    /// # Errors
+    /// What the system answered.
+    pub fn remove(mut self) -> Result<()> {
+        self.removed = true;
+        super::remove_tree(&self.path)
+    }
+}
+
+impl Drop for LeasedDirectory {
+    fn drop(&mut self) {
+        if !self.removed
+            && let Err(error) = super::remove_tree(&self.path)
+        {
+            tracing::warn!(%error, "a work directory stays behind");
+        }
+    }
+}
+
+/// Creates something under a fresh name and locks its file. A cleaner may meet it between the two and take it for abandoned;
+/// then another name is tried.
+fn create_locked(
+    directory: &Path,
+    prefix: &str,
+    suffix: &str,
+    create: impl Fn(&Path) -> Result<File>,
+) -> Result<(PathBuf, File)> {
+    let mut failure = None;
+    for attempt in 0..ATTEMPTS {
+        let path = directory.join(format!("{prefix}{}-{attempt}{suffix}", std::process::id()));
+        let file = match create(&path) {
+            Ok(file) => file,
+            // The name is taken, or a cleaner took the new directory away before its lock was in it.
+            Err(error)
+                if matches!(
+                    error.source.kind(),
+                    io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound
+                ) =>
+            {
+                failure = Some(error);
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        if file.try_lock().is_ok() && is_still_there(&path, &file)? {
+            return Ok((path, file));
+        }
+    }
+    Err(failure.unwrap_or_else(|| Error {
+        action: "make a temporary file in",
+        path: directory.to_owned(),
+        source: io::ErrorKind::AlreadyExists.into(),
+    }))
+}
+
+/// Whether the locked file has not been removed by a cleaner in the meantime.
+fn is_still_there(path: &Path, file: &File) -> Result<bool> {
+    let lock = if path.is_dir() {
+        path.join(LOCK)
+    } else {
+        path.to_owned()
+    };
+    let inode = file.metadata().at("examine", &lock)?.ino();
+    Ok(super::lookup(&lock)?.is_some_and(|metadata| metadata.ino() == inode))
+}
+
+/// Removes what an earlier run has left in `directory` under names of this form, and says what it removed. What another
+/// process still holds, and what cannot be removed, stays.
+///
+/// # Errors
+/// When the directory cannot be listed.
+pub fn remove_abandoned(directory: &Path, prefix: &str, suffix: &str) -> Result<Vec<PathBuf>> {
+    let mut removed = Vec::new();
+    for entry in super::list(directory)? {
+        let name = entry.file_name();
+        let ours = name
+            .to_str()
+            .is_some_and(|name| name.starts_with(prefix) && name.ends_with(suffix));
+        if ours && is_abandoned(&entry.path()) && super::remove_tree(&entry.path()).is_ok() {
+            removed.push(entry.path());
+        }
+    }
+    Ok(removed)
+}
+
+fn is_abandoned(path: &Path) -> bool {
+    let Ok(Some(metadata)) = super::lookup(path) else {
+        return false;
+    };
+    let lock = if metadata.is_dir() {
+        path.join(LOCK)
+    } else {
+        path.to_owned()
+    };
+    match super::open(&lock) {
+        Ok(file) => !matches!(file.try_lock(), Err(TryLockError::WouldBlock)),
+        // Its owner ended between making the directory and making the lock, or while removing it.
+        Err(error) => error.is_not_found() && metadata.is_dir(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_held_stays_and_what_is_abandoned_goes() {
+        let scratch = tempfile::tempdir().unwrap();
+        let held = LeasedDirectory::create(scratch.path(), ".ours-").unwrap();
+        let file = LeasedFile::create(scratch.path(), ".ours-", ".partial").unwrap();
+        std::fs::create_dir(scratch.path().join(".ours-dead")).unwrap();
+        std::fs::write(scratch.path().join(".ours-dead/.lock"), "").unwrap();
+        std::fs::write(scratch.path().join(".ours-1.partial"), "half").unwrap();
+        std::fs::write(scratch.path().join("theirs"), "").unwrap();
+
+        let mut removed = remove_abandoned(scratch.path(), ".ours-", "").unwrap();
+        removed.sort();
+        assert_eq!(
+            removed,
+            [".ours-1.partial", ".ours-dead"].map(|name| scratch.path().join(name))
+        );
+        assert!(held.path().exists() && file.path().exists());
+
+        let (held_path, file_path) = (held.path().to_owned(), file.path().to_owned());
+        held.remove().unwrap();
+        drop(file);
+        assert!(!held_path.exists() && !file_path.exists());
+        assert!(scratch.path().join("theirs").exists());
+    }
+
+    #[test]
+    fn a_file_takes_its_final_name_at_once_and_replaces_what_was_there() {
+        let scratch = tempfile::tempdir().unwrap();
+        let target = scratch.path().join("target");
+        std::fs::write(&target, "old").unwrap();
+        let file = LeasedFile::create(scratch.path(), ".t-", "").unwrap();
+        super::super::write(file.path(), b"new").unwrap();
+        file.persist(&target).unwrap();
+        assert_eq!(std::fs::read(&target).unwrap(), b"new");
+        assert_eq!(super::super::list(scratch.path()).unwrap().len(), 1);
+    }
+}

@@ -1,0 +1,252 @@
+//! The compiled release: written beside its place, read back, renamed.
+//!
+//! Entries come in the source's order under canonical names (`./release.MF`), the compiled packages in place of the source
+//! packages, with the modes and times that the Go agent gives them.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use tokio_util::sync::CancellationToken;
+
+use super::open::{Blob, Carried, Role};
+use super::verify::{self, Expected, VerifyError};
+use crate::archive::{AppendError, EntryHeader, EntryWriter, GzipWriter, Kind, Owner};
+use crate::fs::{self, Context, LeasedFile};
+use crate::release::{Algorithm, Digests, Manifest, Name};
+use crate::runtime::Cancellable;
+
+/// What an unfinished output is called: hidden, and no `*.tgz`.
+pub(super) const PARTIAL_PREFIX: &str = ".bosh-agent-partial-";
+
+/// The blobs inside are compressed already: more effort than the least gains nothing.
+const COMPRESSION_LEVEL: u32 = 1;
+
+const BUFFER: usize = 128 * 1024;
+
+/// Why a compiled release has not been written.
+#[derive(Debug, thiserror::Error)]
+pub enum AssembleError {
+    /// A file operation failed.
+    #[error(transparent)]
+    Files(#[from] fs::Error),
+    /// An entry could not be written.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    /// What was written is not what was meant.
+    #[error("what was written is not right when read back")]
+    Verify(#[from] VerifyError),
+}
+
+/// A compiled package for the output.
+#[derive(Debug, Clone)]
+pub(super) struct PackageBlob {
+    pub name: Name,
+    pub blob: Blob,
+}
+
+/// One entry of the output.
+struct Entry {
+    path: PathBuf,
+    kind: Kind,
+    mode: u32,
+    owner: Owner,
+    link: Vec<u8>,
+    content: Content,
+}
+
+enum Content {
+    None,
+    Text(Vec<u8>),
+    Blob(Blob),
+}
+
+/// Writes the compiled release of `carried` to `output`. What is there stays as it is until the new one is whole.
+pub(super) fn assemble(
+    manifest: &Manifest,
+    carried: &[Carried],
+    packages: &[PackageBlob],
+    output: &Path,
+    cancel: &CancellationToken,
+) -> Result<(), AssembleError> {
+    let entries = entries(manifest, carried, packages);
+    replace(output, |file| {
+        let out = BufWriter::with_capacity(BUFFER, Cancellable::new(file, cancel));
+        if manifest.no_compression {
+            write(out, &entries)?.flush().at("write", output)?;
+        } else {
+            let gzip = GzipWriter::new(out, COMPRESSION_LEVEL).at("write", output)?;
+            let mut out = write(gzip, &entries)?.finish().at("write", output)?;
+            out.flush().at("write", output)?;
+        }
+        Ok(expectations(&entries))
+    })
+}
+
+/// Copies a release that is compiled already.
+pub(super) fn pass_on(
+    tarball: &Path,
+    output: &Path,
+    cancel: &CancellationToken,
+) -> Result<(), AssembleError> {
+    let target = LeasedFile::create(directory(output), PARTIAL_PREFIX, "")?;
+    let mut source = Cancellable::new(fs::open(tarball)?, cancel);
+    let mut file = target.file();
+    io::copy(&mut source, &mut file).at("copy", tarball)?;
+    file.sync_all().at("write", target.path())?;
+    verify::same_bytes(tarball, target.path(), cancel)?;
+    Ok(target.persist(output)?)
+}
+
+fn directory(output: &Path) -> &Path {
+    match output.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// Writes a new file, has it read back, and only then gives it its name.
+fn replace(
+    output: &Path,
+    write: impl FnOnce(&File) -> Result<Vec<Expected>, AssembleError>,
+) -> Result<(), AssembleError> {
+    let target = LeasedFile::create(directory(output), PARTIAL_PREFIX, "")?;
+    let expected = write(target.file())?;
+    target
+        .file()
+        .sync_all()
+        .at("write to the disk", target.path())?;
+    verify::verify(target.path(), &expected)?;
+    Ok(target.persist(output)?)
+}
+
+fn write<W: Write>(out: W, entries: &[Entry]) -> Result<W, AssembleError> {
+    let mut archive = EntryWriter::new(out);
+    for entry in entries {
+        let name = archived_name(entry);
+        let mut header = EntryHeader::new(entry.kind, &name, entry.mode);
+        header.link = &entry.link;
+        header.uid = entry.owner.uid;
+        header.gid = entry.owner.gid;
+        header.user = &entry.owner.user;
+        header.group = &entry.owner.group;
+        match &entry.content {
+            Content::None => archive.append(&header, io::empty())?,
+            Content::Text(text) => {
+                header.size = text.len() as u64;
+                archive.append(&header, text.as_slice())?;
+            }
+            Content::Blob(blob) => {
+                header.size = blob.size;
+                archive.append(&header, fs::open(&blob.file)?)?;
+            }
+        }
+    }
+    archive
+        .finish()
+        .map_err(|source| AppendError::Output { source }.into())
+}
+
+/// `./path`, with a slash behind a directory.
+fn archived_name(entry: &Entry) -> Vec<u8> {
+    let mut name = b"./".to_vec();
+    name.extend_from_slice(entry.path.as_os_str().as_bytes());
+    if entry.kind == Kind::Directory {
+        name.push(b'/');
+    }
+    name
+}
+
+fn entries(manifest: &Manifest, carried: &[Carried], packages: &[PackageBlob]) -> Vec<Entry> {
+    let mut entries = Vec::new();
+    let mut packages_written = packages.is_empty();
+    for source in carried {
+        match &source.role {
+            Role::Manifest => entries.push(Entry {
+                content: Content::Text(manifest.to_yaml().into_bytes()),
+                kind: Kind::File,
+                link: Vec::new(),
+                ..entry_of(source)
+            }),
+            Role::PackagesDirectory | Role::Package(_) | Role::CompiledPackage(_) | Role::Stray => {
+                if !packages_written {
+                    entries.extend(package_entries(carried, packages));
+                    packages_written = true;
+                }
+            }
+            Role::Job(_) | Role::License | Role::Other => entries.push(entry_of(source)),
+        }
+    }
+    entries
+}
+
+fn entry_of(source: &Carried) -> Entry {
+    let entry = &source.entry;
+    let (kind, content) = match &source.blob {
+        // A hard link is carried over as the file that it is.
+        Some(blob) => (Kind::File, Content::Blob(blob.clone())),
+        None => (entry.kind, Content::None),
+    };
+    let mode = if entry.kind == Kind::Directory || source.role == Role::Manifest {
+        entry.mode
+    } else {
+        0o644
+    };
+    Entry {
+        path: source.path.clone(),
+        kind,
+        mode,
+        owner: entry.owner.clone(),
+        link: match kind {
+            Kind::Symlink => entry.link.clone(),
+            _ => Vec::new(),
+        },
+        content,
+    }
+}
+
+/// The directory of compiled packages and what is in it. Owner and mode are those of the source's directory of packages.
+fn package_entries(carried: &[Carried], packages: &[PackageBlob]) -> Vec<Entry> {
+    let like = carried
+        .iter()
+        .find(|carried| carried.role == Role::PackagesDirectory)
+        .map(|carried| &carried.entry);
+    let owner = like.map(|like| like.owner.clone()).unwrap_or_default();
+    let directory = PathBuf::from("compiled_packages");
+    let mut entries = vec![Entry {
+        path: directory.clone(),
+        kind: Kind::Directory,
+        mode: like.map_or(0o755, |like| like.mode),
+        owner: owner.clone(),
+        link: Vec::new(),
+        content: Content::None,
+    }];
+    entries.extend(packages.iter().map(|package| Entry {
+        path: directory.join(format!("{}.tgz", package.name)),
+        kind: Kind::File,
+        mode: 0o644,
+        owner: owner.clone(),
+        link: Vec::new(),
+        content: Content::Blob(package.blob.clone()),
+    }));
+    entries
+}
+
+fn expectations(entries: &[Entry]) -> Vec<Expected> {
+    entries
+        .iter()
+        .map(|entry| Expected {
+            name: archived_name(entry),
+            kind: entry.kind,
+            content: match &entry.content {
+                Content::None => None,
+                Content::Text(text) => Some((
+                    text.len() as u64,
+                    Digests::of(text, &[Algorithm::Sha1, Algorithm::Sha256]),
+                )),
+                Content::Blob(blob) => Some((blob.size, blob.digests.clone())),
+            },
+        })
+        .collect()
+}

@@ -1,0 +1,114 @@
+//! Why a call of `bosh-agent compile` failed.
+
+use std::path::PathBuf;
+
+use super::assemble::AssembleError;
+use super::inspect::Problem;
+use super::open::OpenError;
+use super::releases::ReleaseFailure;
+use super::stemcell::UnknownStemcell;
+use crate::diag::Bytes;
+use crate::release::ManifestProblem;
+use crate::sandbox::SandboxError;
+use crate::{fs, runtime};
+
+/// Why a call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum OfflineError {
+    /// It is not known what to compile for.
+    #[error(transparent)]
+    Stemcell(#[from] UnknownStemcell),
+    /// The releases of the call are not in order. Nothing has been compiled.
+    #[error("nothing was compiled: {} found in what was given", count(.0.len()))]
+    Input(Vec<InputProblem>),
+    /// A file operation failed.
+    #[error(transparent)]
+    Files(#[from] fs::Error),
+    /// The tree in which packages are compiled cannot be had.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    /// A package of a release has not been compiled.
+    #[error(transparent)]
+    Release(Box<ReleaseFailure>),
+    /// A compiled release has not been written.
+    #[error("failed to write the compiled release `{}`", output.display())]
+    Assemble {
+        /// Where it should have been.
+        output: PathBuf,
+        /// What went wrong.
+        source: AssembleError,
+    },
+    /// A part of this program broke.
+    #[error(transparent)]
+    Task(#[from] runtime::TaskFailed),
+    /// Somebody asked us to stop.
+    #[error("stopped")]
+    Stopped,
+}
+
+fn count(problems: usize) -> String {
+    match problems {
+        1 => "one problem".to_owned(),
+        more => format!("{more} problems"),
+    }
+}
+
+/// A problem with one of the tarballs, or with where its result would go.
+#[derive(Debug)]
+pub struct InputProblem {
+    /// The tarball or directory.
+    pub path: PathBuf,
+    /// What is wrong.
+    pub kind: InputProblemKind,
+}
+
+/// What is wrong with an input.
+#[derive(Debug, thiserror::Error)]
+pub enum InputProblemKind {
+    /// It is no release.
+    #[error(transparent)]
+    Open(OpenError),
+    /// Its manifest is wrong in one point.
+    #[error("release.MF: {0}")]
+    Manifest(ManifestProblem),
+    /// It is not the release that it says.
+    #[error(transparent)]
+    Release(Problem),
+    /// Two inputs would be written to one file.
+    #[error("it would be written to `{}`, and so would `{}`", output.display(), other.display())]
+    SameOutput {
+        /// The file.
+        output: PathBuf,
+        /// The other input.
+        other: PathBuf,
+    },
+    /// An input would be overwritten.
+    #[error("it would be written to `{}`, which is an input of this call", output.display())]
+    OverInput {
+        /// The file.
+        output: PathBuf,
+    },
+    /// A directory is where the output should be.
+    #[error("it would be written to `{}`, which is a directory", output.display())]
+    OverDirectory {
+        /// The directory.
+        output: PathBuf,
+    },
+    /// The output directory cannot be used.
+    #[error("the output directory cannot be used")]
+    OutputDirectory(#[source] fs::Error),
+    /// A disk has not the least that is needed.
+    #[error(
+        "not enough space: at least {} {purpose}, {} free",
+        Bytes(*needed),
+        Bytes(*free)
+    )]
+    NoSpace {
+        /// What it is needed for.
+        purpose: &'static str,
+        /// Bytes that are surely needed.
+        needed: u64,
+        /// Bytes that are free.
+        free: u64,
+    },
+}

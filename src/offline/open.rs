@@ -1,0 +1,340 @@
+//! One pass over a release tarball.
+//!
+//! Blobs stream to disk while they are hashed; the manifest may come first or last. Only exact normalised paths mean
+//! anything: a `docs/release.MF` is just a file.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, BufWriter, Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::archive::entry::{EntryPathError, normalise};
+use crate::archive::{Decoder, Entry, Kind, ReadError, Reader};
+use crate::fs::{self, Context};
+use crate::release::digest::{Hasher, HashingWriter};
+use crate::release::{Algorithm, Digests, Manifest, ManifestProblem};
+use crate::runtime::Cancellable;
+
+/// No manifest is longer, in bytes. The largest releases have some hundred kilobytes.
+const MANIFEST_LIMIT: u64 = 64 << 20;
+
+const BUFFER: usize = 128 * 1024;
+
+/// What a path inside a release tarball means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Role {
+    /// `release.MF`.
+    Manifest,
+    /// `packages` or `compiled_packages`, the directory.
+    PackagesDirectory,
+    /// `packages/NAME.tgz`.
+    Package(String),
+    /// `compiled_packages/NAME.tgz`.
+    CompiledPackage(String),
+    /// `jobs/NAME.tgz`.
+    Job(String),
+    /// `license.tgz`.
+    License,
+    /// Anything else directly in `packages` or `compiled_packages`, which no consumer reads.
+    Stray,
+    /// Anything else.
+    Other,
+}
+
+impl Role {
+    pub(super) fn of(path: &Path) -> Self {
+        let Some(path) = path.to_str() else {
+            return Self::Other;
+        };
+        match path {
+            "release.MF" => return Self::Manifest,
+            "license.tgz" => return Self::License,
+            "packages" | "compiled_packages" => return Self::PackagesDirectory,
+            _ => {}
+        }
+        let Some((directory, file)) = path.split_once('/') else {
+            return Self::Other;
+        };
+        if file.contains('/') {
+            return Self::Other;
+        }
+        let name = file.strip_suffix(".tgz").filter(|name| !name.is_empty());
+        match (directory, name) {
+            ("packages", Some(name)) => Self::Package(name.to_owned()),
+            ("compiled_packages", Some(name)) => Self::CompiledPackage(name.to_owned()),
+            ("jobs", Some(name)) => Self::Job(name.to_owned()),
+            ("packages" | "compiled_packages", None) => Self::Stray,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// One entry of the tarball. Of several for one path the last counts, as in tar.
+#[derive(Debug, Clone)]
+pub(super) struct Carried {
+    /// The normalised path.
+    pub path: PathBuf,
+    /// What the path means.
+    pub role: Role,
+    /// The header.
+    pub entry: Entry,
+    /// The contents of a file.
+    pub blob: Option<Blob>,
+}
+
+/// A file of the tarball on the disk.
+#[derive(Debug, Clone)]
+pub(super) struct Blob {
+    pub file: PathBuf,
+    pub size: u64,
+    pub digests: Digests,
+}
+
+/// A release as its tarball has it.
+#[derive(Debug)]
+pub(super) struct Opened {
+    /// The tarball.
+    pub tarball: PathBuf,
+    pub manifest: Manifest,
+    /// In the tarball's order.
+    pub carried: Vec<Carried>,
+}
+
+/// Why a tarball is no release.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A file operation failed.
+    #[error(transparent)]
+    Files(#[from] fs::Error),
+    /// It cannot be decompressed.
+    #[error("failed to read the tarball")]
+    Decode(#[source] io::Error),
+    /// It is no tar archive, or a damaged one.
+    #[error("failed to read the tarball")]
+    Read(#[from] ReadError),
+    /// An entry would be unpacked outside.
+    #[error("entry `{name}`")]
+    Path {
+        /// The entry's name as it stands.
+        name: String,
+        /// What is wrong with it.
+        source: EntryPathError,
+    },
+    /// There is no manifest.
+    #[error("there is no release.MF at the top of the tarball")]
+    NoManifest,
+    /// The manifest is no file, or too long.
+    #[error("release.MF is {0}")]
+    OddManifest(String),
+    /// The manifest does not say what it must.
+    #[error("release.MF is not valid")]
+    Manifest(Vec<ManifestProblem>),
+    /// A link leads to nothing that came before.
+    #[error("entry `{}` is a link to `{target}`, which is not in the tarball before it", path.display())]
+    Link {
+        /// The entry.
+        path: PathBuf,
+        /// What it links to.
+        target: String,
+    },
+}
+
+/// Reads a tarball. Files go to `spool`, a directory for this tarball alone.
+pub(super) fn open(
+    tarball: &Path,
+    spool: &Path,
+    cancel: &CancellationToken,
+) -> Result<Opened, OpenError> {
+    let file = fs::open(tarball)?;
+    if file.metadata().at("examine", tarball)?.is_dir() {
+        return Err(io::Error::from_raw_os_error(
+            nix::errno::Errno::EISDIR as i32,
+        ))
+        .at("read", tarball)
+        .map_err(OpenError::Files);
+    }
+    let decoder = Decoder::new(Cancellable::new(file, cancel)).map_err(OpenError::Decode)?;
+    let mut pass = Pass {
+        reader: Reader::new(decoder),
+        spool,
+        manifest: None,
+        carried: Vec::new(),
+        places: HashMap::new(),
+        spooled: 0,
+    };
+    while let Some(entry) = pass.reader.next_entry()? {
+        pass.take(entry)?;
+    }
+    pass.reader
+        .into_inner()
+        .finish()
+        .map_err(OpenError::Decode)?;
+    let manifest = pass.manifest.ok_or(OpenError::NoManifest)?;
+    let manifest = Manifest::parse(&manifest).map_err(OpenError::Manifest)?;
+    Ok(Opened {
+        tarball: tarball.to_owned(),
+        manifest,
+        carried: pass.carried.into_iter().flatten().collect(),
+    })
+}
+
+/// The state of a pass.
+struct Pass<'a, R> {
+    reader: Reader<R>,
+    spool: &'a Path,
+    manifest: Option<Vec<u8>>,
+    /// An entry that a later one replaced leaves a gap.
+    carried: Vec<Option<Carried>>,
+    places: HashMap<PathBuf, usize>,
+    spooled: usize,
+}
+
+impl<R: Read> Pass<'_, R> {
+    fn take(&mut self, entry: Entry) -> Result<(), OpenError> {
+        let path = normalise(&entry.name).map_err(|source| OpenError::Path {
+            name: entry.display_name().display().to_string(),
+            source,
+        })?;
+        if path.as_os_str().is_empty() {
+            // The root itself, `./`.
+            return Ok(());
+        }
+        let role = Role::of(&path);
+        let blob = match entry.kind {
+            Kind::File if role == Role::Manifest => {
+                self.manifest = Some(self.read_manifest(&entry)?);
+                None
+            }
+            Kind::File => Some(self.spool_file(&entry)?),
+            Kind::HardLink => {
+                let target = self.linked(&path, &entry)?;
+                if role == Role::Manifest {
+                    self.manifest = Some(fs::read(&target.file)?);
+                }
+                Some(target)
+            }
+            _ if role == Role::Manifest => {
+                return Err(OpenError::OddManifest("not a file".to_owned()));
+            }
+            _ => None,
+        };
+        let carried = Carried {
+            path: path.clone(),
+            role,
+            entry,
+            blob,
+        };
+        self.place(path, carried);
+        Ok(())
+    }
+
+    /// A directory keeps its first place, before its contents; a file takes the last.
+    fn place(&mut self, path: PathBuf, carried: Carried) {
+        let is_directory = carried.entry.kind == Kind::Directory;
+        if let Some(place) = self.places.get(&path) {
+            let earlier = &mut self.carried[*place];
+            let was_directory = earlier
+                .as_ref()
+                .is_some_and(|earlier| earlier.entry.kind == Kind::Directory);
+            if is_directory && was_directory {
+                *earlier = Some(carried);
+                return;
+            }
+            *earlier = None;
+        }
+        self.places.insert(path, self.carried.len());
+        self.carried.push(Some(carried));
+    }
+
+    fn read_manifest(&mut self, entry: &Entry) -> Result<Vec<u8>, OpenError> {
+        if entry.size > MANIFEST_LIMIT {
+            return Err(OpenError::OddManifest(format!(
+                "too long: {} bytes",
+                entry.size
+            )));
+        }
+        let mut text = Vec::new();
+        self.reader
+            .whole(entry)
+            .read_to_end(&mut text)
+            .map_err(OpenError::Decode)?;
+        Ok(text)
+    }
+
+    fn spool_file(&mut self, entry: &Entry) -> Result<Blob, OpenError> {
+        let path = self.spool.join(self.spooled.to_string());
+        self.spooled += 1;
+        let file: File = fs::create(&path)?;
+        let mut out = HashingWriter::new(
+            BufWriter::with_capacity(BUFFER, file),
+            Hasher::new(&Algorithm::ALL),
+        );
+        let mut content = self.reader.whole(entry);
+        let mut buffer = vec![0; BUFFER];
+        loop {
+            // What goes wrong on this side has the archive's error inside, and on that side the file's.
+            let count = match content.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(OpenError::Decode(error)),
+            };
+            out.write_all(&buffer[..count]).at("write", &path)?;
+        }
+        let size = out.count();
+        let (mut writer, digests) = out.finish();
+        writer.flush().at("write", &path)?;
+        Ok(Blob {
+            file: path,
+            size,
+            digests,
+        })
+    }
+
+    fn linked(&self, path: &Path, entry: &Entry) -> Result<Blob, OpenError> {
+        normalise(&entry.link)
+            .ok()
+            .and_then(|target| self.places.get(&target))
+            .and_then(|place| self.carried[*place].as_ref()?.blob.clone())
+            .ok_or_else(|| OpenError::Link {
+                path: path.to_owned(),
+                target: String::from_utf8_lossy(&entry.link).into_owned(),
+            })
+    }
+}
+
+/// The path of an entry, as messages show it.
+pub(super) fn shown(path: &Path) -> String {
+    String::from_utf8_lossy(path.as_os_str().as_bytes()).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_exact_paths_mean_anything() {
+        let role = |path: &str| Role::of(Path::new(path));
+        assert_eq!(role("release.MF"), Role::Manifest);
+        assert_eq!(role("docs/release.MF"), Role::Other);
+        assert_eq!(role("packages"), Role::PackagesDirectory);
+        assert_eq!(
+            role("packages/a.b+c.tgz"),
+            Role::Package("a.b+c".to_owned())
+        );
+        assert_eq!(role("packages/.tgz"), Role::Stray);
+        assert_eq!(role("packages/README"), Role::Stray);
+        assert_eq!(role("packages/sub/a.tgz"), Role::Other);
+        assert_eq!(role("docs/packages/a.tgz"), Role::Other);
+        assert_eq!(
+            role("compiled_packages/a.tgz"),
+            Role::CompiledPackage("a".to_owned())
+        );
+        assert_eq!(role("jobs/web.tgz"), Role::Job("web".to_owned()));
+        assert_eq!(role("license.tgz"), Role::License);
+        assert_eq!(role("LICENSE"), Role::Other);
+    }
+}

@@ -1,0 +1,108 @@
+//! Which stemcell this is.
+
+use std::path::{Path, PathBuf};
+
+use crate::config::Vcap;
+use crate::fs;
+use crate::release::Slug;
+use crate::release::stemcell::{OsRelease, StemcellError, parse_stemcell_version};
+
+/// Where os-release(5) says that the description of the operating system is, in this order.
+const OS_RELEASE: [&str; 2] = ["/etc/os-release", "/usr/lib/os-release"];
+
+/// Why the stemcell cannot be told.
+#[derive(Debug, thiserror::Error)]
+pub enum UnknownStemcell {
+    /// A file is missing or unreadable.
+    #[error("this does not look like a stemcell")]
+    File(#[source] fs::Error),
+    /// A file does not say what it should.
+    #[error("this does not look like a stemcell: `{}`", path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: StemcellError,
+    },
+}
+
+impl UnknownStemcell {
+    /// What to do about it.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        let general = "run inside a stemcell image, or pass --stemcell OS/VERSION (as `ubuntu-noble/1.406`) to compile for \
+                       that stemcell on this machine";
+        match self {
+            Self::Content { source, .. } => source.hint().unwrap_or(general).to_owned(),
+            Self::File(_) => general.to_owned(),
+        }
+    }
+}
+
+/// Reads the stemcell's identity from the files that every stemcell has.
+pub(super) fn detect(vcap: &Vcap) -> Result<Slug, UnknownStemcell> {
+    detect_in(&OS_RELEASE.map(Path::new), &vcap.stemcell_version())
+}
+
+fn detect_in(os_release: &[&Path], version: &Path) -> Result<Slug, UnknownStemcell> {
+    let mut failure = None;
+    let (path, text) = os_release
+        .iter()
+        .find_map(|path| match fs::read_lossy(path) {
+            Ok(text) => Some((*path, text)),
+            Err(error) => {
+                failure.get_or_insert(error);
+                None
+            }
+        })
+        .ok_or(())
+        .or_else(|()| match failure {
+            Some(error) => Err(UnknownStemcell::File(error)),
+            None => Ok((Path::new(""), String::new())),
+        })?;
+    let in_file = |path: &Path| {
+        let path = path.to_owned();
+        move |source| UnknownStemcell::Content { path, source }
+    };
+    let os = OsRelease::parse(&text)
+        .operating_system()
+        .map_err(in_file(path))?;
+    let text = fs::read_lossy(version).map_err(UnknownStemcell::File)?;
+    let number = parse_stemcell_version(&text).map_err(in_file(version))?;
+    Slug::new(&os, number.as_str()).map_err(in_file(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diag::Chain;
+
+    #[test]
+    fn the_stemcell_is_read_from_its_files() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (os, version) = (scratch.path().join("os"), scratch.path().join("version"));
+        fs::write(&os, b"ID=\"ubuntu\"\nVERSION_CODENAME='noble'").unwrap();
+        let missing = detect_in(&[&os], &version).unwrap_err();
+        assert!(
+            Chain(&missing).to_string().contains("version"),
+            "{}",
+            Chain(&missing)
+        );
+        assert!(missing.hint().contains("--stemcell"));
+        fs::write(&version, b"1.406\n").unwrap();
+        let elsewhere = scratch.path().join("none");
+        let slug = detect_in(&[&elsewhere, &os], &version).unwrap();
+        assert_eq!(slug.to_string(), "ubuntu-noble/1.406");
+    }
+
+    #[test]
+    fn a_version_that_is_no_version_names_its_file() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (os, version) = (scratch.path().join("os"), scratch.path().join("version"));
+        fs::write(&os, b"ID=ubuntu\nVERSION_CODENAME=noble\n").unwrap();
+        fs::write(&version, b"1/406").unwrap();
+        let error = detect_in(&[&os], &version).unwrap_err();
+        let text = Chain(&error).to_string();
+        assert!(text.contains(&version.display().to_string()), "{text}");
+    }
+}

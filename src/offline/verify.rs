@@ -1,0 +1,138 @@
+//! Reads back what was written. Neither a Director nor the CLI compares a compiled release with its digests; a wrong one would be
+//! found on the day of a deployment.
+
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::archive::{Decoder, Entry, Kind, ReadError, Reader};
+use crate::fs;
+use crate::release::digest::Hasher;
+use crate::release::{Algorithm, Digests};
+use crate::runtime::Cancellable;
+
+const BUFFER: usize = 128 * 1024;
+
+/// What should be found in a tarball, entry by entry.
+#[derive(Debug, Clone)]
+pub(super) struct Expected {
+    pub name: Vec<u8>,
+    pub kind: Kind,
+    /// Size and digests of a file's contents.
+    pub content: Option<(u64, Digests)>,
+}
+
+/// Why a written file is not right.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// It cannot be opened.
+    #[error(transparent)]
+    Files(#[from] fs::Error),
+    /// It cannot be decompressed to the end.
+    #[error("failed to read it back")]
+    Decode(#[from] io::Error),
+    /// It is no tar archive.
+    #[error("failed to read it back")]
+    Read(#[from] ReadError),
+    /// An entry is missing or another than was written.
+    #[error("entry {number} is `{found}` instead of `{expected}`")]
+    Entry {
+        /// Which, from 1.
+        number: usize,
+        /// What should be there.
+        expected: String,
+        /// What is there.
+        found: String,
+    },
+    /// The contents of an entry are not what was written.
+    #[error("the contents of `{0}` have changed")]
+    Content(String),
+    /// A copy differs from its original.
+    #[error("the copy differs from `{}`", .0.display())]
+    Copy(PathBuf),
+}
+
+/// Reads a tarball and compares it with what it should hold.
+pub(super) fn verify(tarball: &Path, expected: &[Expected]) -> Result<(), VerifyError> {
+    let mut reader = Reader::new(Decoder::new(fs::open(tarball)?)?);
+    let mut number = 0;
+    while let Some(entry) = reader.next_entry()? {
+        let wanted = expected.get(number);
+        number += 1;
+        match wanted {
+            Some(wanted) if wanted.name == entry.name && wanted.kind == entry.kind => {
+                verify_content(&mut reader, &entry, wanted)?;
+            }
+            wanted => return Err(mismatch(number, wanted, Some(&entry))),
+        }
+    }
+    if let Some(missing) = expected.get(number) {
+        return Err(mismatch(number + 1, Some(missing), None));
+    }
+    Ok(reader.into_inner().finish()?)
+}
+
+fn mismatch(number: usize, expected: Option<&Expected>, found: Option<&Entry>) -> VerifyError {
+    let shown = |name: Option<&Vec<u8>>| match name {
+        Some(name) => String::from_utf8_lossy(name).into_owned(),
+        None => "nothing".to_owned(),
+    };
+    VerifyError::Entry {
+        number,
+        expected: shown(expected.map(|expected| &expected.name)),
+        found: shown(found.map(|found| &found.name)),
+    }
+}
+
+fn verify_content<R: Read>(
+    reader: &mut Reader<R>,
+    entry: &Entry,
+    wanted: &Expected,
+) -> Result<(), VerifyError> {
+    let Some((size, digests)) = &wanted.content else {
+        return Ok(());
+    };
+    let known: Vec<Algorithm> = [Algorithm::Sha1, Algorithm::Sha256]
+        .into_iter()
+        .filter(|algorithm| digests.get(*algorithm).is_some())
+        .collect();
+    let mut hasher = Hasher::new(&known);
+    let mut buffer = vec![0; BUFFER];
+    while let count @ 1.. = reader.read_content(&mut buffer)? {
+        hasher.update(&buffer[..count]);
+    }
+    let found = hasher.finish();
+    let is_same = entry.size == *size
+        && !known.is_empty()
+        && known
+            .iter()
+            .all(|algorithm| found.get(*algorithm) == digests.get(*algorithm));
+    if is_same {
+        return Ok(());
+    }
+    Err(VerifyError::Content(
+        String::from_utf8_lossy(&entry.name).into_owned(),
+    ))
+}
+
+/// Compares a copy with its original.
+pub(super) fn same_bytes(
+    original: &Path,
+    copy: &Path,
+    cancel: &CancellationToken,
+) -> Result<(), VerifyError> {
+    let digest = |path: &Path| -> Result<Digests, VerifyError> {
+        let mut reader = Cancellable::new(fs::open(path)?, cancel);
+        let mut hasher = Hasher::new(&[Algorithm::Sha256]);
+        let mut buffer = vec![0; BUFFER];
+        while let count @ 1.. = reader.read(&mut buffer)? {
+            hasher.update(&buffer[..count]);
+        }
+        Ok(hasher.finish())
+    };
+    if digest(original)? == digest(copy)? {
+        return Ok(());
+    }
+    Err(VerifyError::Copy(original.to_owned()))
+}

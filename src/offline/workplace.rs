@@ -1,0 +1,128 @@
+//! The directories that a call uses: where it works, where logs stay, where results go.
+
+use std::path::{Path, PathBuf};
+
+use crate::config::Vcap;
+use crate::fs::{self, LeasedDirectory, MadeDirectories};
+
+/// What our work directories are called. The names are hidden, for they may lie beside results.
+const WORK_PREFIX: &str = ".bosh-agent-work-";
+
+/// Where logs stay when the usual place cannot be had.
+const LOGS_BESIDE: &str = "bosh-agent-logs";
+
+/// The directory that holds everything temporary of a call.
+#[derive(Debug)]
+pub(super) struct Workplace {
+    work: LeasedDirectory,
+    made: MadeDirectories,
+}
+
+impl Workplace {
+    /// Makes the work directory: below `wanted`, else below the data directory where that is a real disk, else beside the
+    /// results. What a run that was killed has left there is removed first.
+    pub(super) fn make(wanted: Option<&Path>, vcap: &Vcap, beside: &Path) -> fs::Result<Self> {
+        let mut made = MadeDirectories::default();
+        let parent = match wanted {
+            Some(directory) => {
+                made.make(directory)?;
+                directory.to_owned()
+            }
+            None if !fs::is_volatile_or_overlay(&vcap.data())?
+                && made.make(&vcap.data()).is_ok() =>
+            {
+                match fs::check_writable(&vcap.data()) {
+                    Ok(()) => vcap.data(),
+                    Err(_) => beside.to_owned(),
+                }
+            }
+            None => beside.to_owned(),
+        };
+        for removed in fs::remove_abandoned(&parent, WORK_PREFIX, "")? {
+            tracing::info!(path = %removed.display(), "removed what a run that was killed had left");
+        }
+        let work = LeasedDirectory::create(&parent, WORK_PREFIX)?;
+        for name in ["spool", "blobs", "store"] {
+            fs::create_dir(&work.path().join(name))?;
+        }
+        Ok(Self { work, made })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        self.work.path()
+    }
+
+    /// Where the files of one tarball go.
+    pub(super) fn spool(&self, input: usize) -> fs::Result<PathBuf> {
+        let path = self.path().join("spool").join(input.to_string());
+        fs::create_dir(&path)?;
+        Ok(path)
+    }
+
+    /// Where compiled blobs of one release go.
+    pub(super) fn blobs(&self, input: usize) -> fs::Result<PathBuf> {
+        let path = self.path().join("blobs").join(input.to_string());
+        fs::create_dir(&path)?;
+        Ok(path)
+    }
+
+    /// Where installed packages go.
+    pub(super) fn store(&self) -> PathBuf {
+        self.path().join("store")
+    }
+
+    /// Where logs stay: in `wanted`, else in the usual place, else beside the work directory.
+    pub(super) fn logs(&self, wanted: Option<&Path>, vcap: &Vcap) -> fs::Result<PathBuf> {
+        if let Some(directory) = wanted {
+            fs::create_dir_all(directory)?;
+            fs::check_writable(directory)?;
+            return Ok(directory.to_owned());
+        }
+        let usual = vcap.compilation_logs();
+        if fs::create_dir_all(&usual).is_ok() && fs::check_writable(&usual).is_ok() {
+            return Ok(usual);
+        }
+        let beside = self.path().with_file_name(LOGS_BESIDE);
+        fs::create_dir_all(&beside)?;
+        Ok(beside)
+    }
+
+    /// Removes the work directory, and the directories above it that were made for it.
+    pub(super) fn remove(self) -> fs::Result<()> {
+        self.work.remove()?;
+        self.made.remove_empty();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_work_directory_goes_where_it_is_told_and_leaves_nothing() {
+        let scratch = tempfile::tempdir().unwrap();
+        let wanted = scratch.path().join("a/b");
+        let vcap = Vcap::new(&scratch.path().join("vcap"));
+        let place = Workplace::make(Some(&wanted), &vcap, scratch.path()).unwrap();
+        assert!(place.path().starts_with(&wanted));
+        place.spool(0).unwrap();
+        place.remove().unwrap();
+        assert!(fs::list(scratch.path()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn logs_go_to_the_usual_place_or_where_they_are_told() {
+        let scratch = tempfile::tempdir().unwrap();
+        let vcap = Vcap::new(&scratch.path().join("vcap"));
+        let place = Workplace::make(Some(scratch.path()), &vcap, scratch.path()).unwrap();
+        assert_eq!(place.logs(None, &vcap).unwrap(), vcap.compilation_logs());
+        let wanted = scratch.path().join("logs");
+        assert_eq!(place.logs(Some(&wanted), &vcap).unwrap(), wanted);
+        let file = scratch.path().join("file");
+        fs::write(&file, b"").unwrap();
+        let unusable = Vcap::new(&file);
+        let logs = place.logs(None, &unusable).unwrap();
+        assert_eq!(logs.parent(), place.path().parent());
+    }
+}

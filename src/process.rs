@@ -1,0 +1,22 @@
+//! Processes: started, listened to, ended.
+//!
+//! ```text
+//!   this process                         its child (bosh-agent once more, `sandbox::child`)
+//!   supervise  ── first line, stop ──▶   subreaper: starts the script, owns whatever it forks
+//!              ◀── report ───────────         │
+//!   output     ◀── one pipe ──────────   script and all its descendants
+//! ```
+//!
+//! The child watches the socket between the two: when this process dies, however it dies, the socket ends and the child
+//! ends the script. [`tree`] is used on the child's side.
+
+mod memory;
+mod output;
+mod status;
+mod supervise;
+pub mod tree;
+
+pub use memory::out_of_memory_kills;
+pub use output::{Output, OutputSummary, TAIL_LINES};
+pub use status::{Status, Usage};
+pub use supervise::{Child, SuperviseError, Supervised, supervise};

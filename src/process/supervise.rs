@@ -1,0 +1,165 @@
+//! One child from start to end: its output read, its report taken, a wish to stop passed on.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::output::{Output, OutputSummary};
+use crate::config::Environment;
+use crate::runtime;
+
+/// How long a child may take beyond the grace time to end what its script left, before it is killed itself.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long the output may stay open when the child is gone.
+const OUTPUT_PATIENCE: Duration = Duration::from_secs(5);
+
+/// No report is longer.
+const REPORT_LIMIT: u64 = 64 * 1024;
+
+/// A child to be started: a program that takes its orders on a socket, which is its standard input.
+#[derive(Debug, Clone)]
+pub struct Child {
+    /// The program's file.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub arguments: Vec<OsString>,
+    /// Its whole environment.
+    pub environment: Environment,
+    /// The first line that it is sent, without the line end.
+    pub orders: Vec<u8>,
+}
+
+/// A child that has ended.
+#[derive(Debug)]
+pub struct Supervised {
+    /// What it wrote on its socket.
+    pub report: Vec<u8>,
+    /// How it ended itself.
+    pub status: ExitStatus,
+    /// What the script printed.
+    pub output: OutputSummary,
+}
+
+/// Why a child could not be supervised.
+#[derive(Debug, thiserror::Error)]
+pub enum SuperviseError {
+    /// No socket or pipe.
+    #[error("failed to make the channels to a child process")]
+    Channels(#[source] io::Error),
+    /// The program could not be started.
+    #[error("failed to start `{}`", program.display())]
+    Start {
+        /// The program's file.
+        program: PathBuf,
+        /// What the system answered.
+        source: io::Error,
+    },
+    /// The system could not tell how the child ended.
+    #[error("failed to wait for a child process")]
+    Wait(#[source] io::Error),
+    /// The reader of the output broke.
+    #[error("failed to read the output of a child process")]
+    Output(#[source] runtime::TaskFailed),
+}
+
+/// Starts a child and stays with it to its end. When `cancel` is called, the child is told to end its script within `grace`;
+/// the report then tells how the script ended. Where this future is dropped the socket ends, which tells the child the same.
+///
+/// # Errors
+/// Only where the machinery fails: how the script ended is in the report.
+pub async fn supervise(
+    child: Child,
+    output: Output,
+    cancel: &CancellationToken,
+    grace: Duration,
+) -> Result<Supervised, SuperviseError> {
+    let (ours, theirs) = StdUnixStream::pair().map_err(SuperviseError::Channels)?;
+    ours.set_nonblocking(true)
+        .map_err(SuperviseError::Channels)?;
+    let socket = UnixStream::from_std(ours).map_err(SuperviseError::Channels)?;
+    let (reader, writer) = io::pipe().map_err(SuperviseError::Channels)?;
+    let mut process = start(&child, theirs, writer)?;
+    let reading = runtime::spawn_blocking("output", move || output.read_to_end(reader));
+
+    let (from_child, mut to_child) = socket.into_split();
+    let mut orders = child.orders;
+    orders.push(b'\n');
+    // A child that is already gone has its say in the report, or in its lack.
+    let _ = to_child.write_all(&orders).await;
+
+    let mut report = Vec::new();
+    let status = {
+        let mut listen = from_child.take(REPORT_LIMIT);
+        let talk = async {
+            let _ = listen.read_to_end(&mut report).await;
+            process.wait().await
+        };
+        tokio::pin!(talk);
+        tokio::select! {
+            // Cancel-safe: `talk` is polled on below.
+            status = &mut talk => Some(status),
+            () = cancel.cancelled() => {
+                let stop = format!("stop {}\n", grace.as_millis());
+                let _ = to_child.write_all(stop.as_bytes()).await;
+                timeout(grace + PATIENCE, &mut talk).await.ok()
+            }
+        }
+    };
+    let status = match status {
+        Some(status) => status,
+        None => {
+            tracing::error!("a child process did not end its script in time and is killed");
+            let _ = process.start_kill();
+            process.wait().await
+        }
+    }
+    .map_err(SuperviseError::Wait)?;
+    let output = match timeout(OUTPUT_PATIENCE, reading).await {
+        Ok(summary) => summary.map_err(SuperviseError::Output)?,
+        Err(_) => OutputSummary {
+            log_failure: Some("a process outside our reach keeps the output open".to_owned()),
+            ..OutputSummary::default()
+        },
+    };
+    Ok(Supervised {
+        report,
+        status,
+        output,
+    })
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "one of the two places that start processes"
+)]
+fn start(
+    child: &Child,
+    socket: StdUnixStream,
+    output: io::PipeWriter,
+) -> Result<tokio::process::Child, SuperviseError> {
+    let error_output = output.try_clone().map_err(SuperviseError::Channels)?;
+    tokio::process::Command::new(&child.program)
+        .args(&child.arguments)
+        .env_clear()
+        .envs(child.environment.iter())
+        .stdin(OwnedFd::from(socket))
+        .stdout(output)
+        .stderr(error_output)
+        // Ctrl-C in a terminal goes to the whole foreground group. It must reach the script through us alone.
+        .process_group(0)
+        .spawn()
+        .map_err(|source| SuperviseError::Start {
+            program: child.program.clone(),
+            source,
+        })
+}

@@ -1,0 +1,271 @@
+//! Computes digests while bytes pass by.
+
+use std::fmt::Write as _;
+use std::io;
+
+use sha1::Digest as _;
+
+use super::Algorithm;
+
+/// The digests of some bytes: those that were asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Digests {
+    sha1: Option<String>,
+    sha256: Option<String>,
+    sha512: Option<String>,
+}
+
+impl Digests {
+    /// Computes digests of bytes that are in memory.
+    #[must_use]
+    pub fn of(bytes: &[u8], algorithms: &[Algorithm]) -> Self {
+        let mut hasher = Hasher::new(algorithms);
+        hasher.update(bytes);
+        hasher.finish()
+    }
+
+    /// The digest by that algorithm in lower-case hex, if it was computed.
+    #[must_use]
+    pub fn get(&self, algorithm: Algorithm) -> Option<&str> {
+        match algorithm {
+            Algorithm::Sha1 => self.sha1(),
+            Algorithm::Sha256 => self.sha256(),
+            Algorithm::Sha512 => self.sha512(),
+        }
+    }
+
+    /// The SHA-1 in lower-case hex, if it was computed.
+    #[must_use]
+    pub fn sha1(&self) -> Option<&str> {
+        self.sha1.as_deref()
+    }
+
+    /// The SHA-256 in lower-case hex, if it was computed.
+    #[must_use]
+    pub fn sha256(&self) -> Option<&str> {
+        self.sha256.as_deref()
+    }
+
+    /// The SHA-512 in lower-case hex, if it was computed.
+    #[must_use]
+    pub fn sha512(&self) -> Option<&str> {
+        self.sha512.as_deref()
+    }
+}
+
+/// Computes several digests of one stream of bytes.
+#[derive(Debug, Clone)]
+pub struct Hasher {
+    sha1: Option<sha1::Sha1>,
+    sha256: Option<sha2::Sha256>,
+    sha512: Option<sha2::Sha512>,
+}
+
+impl Hasher {
+    /// Starts with these algorithms; none is possible and computes nothing.
+    #[must_use]
+    pub fn new(algorithms: &[Algorithm]) -> Self {
+        Self {
+            sha1: algorithms
+                .contains(&Algorithm::Sha1)
+                .then(sha1::Sha1::default),
+            sha256: algorithms
+                .contains(&Algorithm::Sha256)
+                .then(sha2::Sha256::default),
+            sha512: algorithms
+                .contains(&Algorithm::Sha512)
+                .then(sha2::Sha512::default),
+        }
+    }
+
+    /// Starts with every algorithm.
+    #[must_use]
+    pub fn all() -> Self {
+        Self::new(&Algorithm::ALL)
+    }
+
+    /// Adds the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        if let Some(hasher) = &mut self.sha1 {
+            hasher.update(bytes);
+        }
+        if let Some(hasher) = &mut self.sha256 {
+            hasher.update(bytes);
+        }
+        if let Some(hasher) = &mut self.sha512 {
+            hasher.update(bytes);
+        }
+    }
+
+    /// The digests of everything that was added.
+    #[must_use]
+    pub fn finish(self) -> Digests {
+        Digests {
+            sha1: self.sha1.map(|hasher| hex(&hasher.finalize())),
+            sha256: self.sha256.map(|hasher| hex(&hasher.finalize())),
+            sha512: self.sha512.map(|hasher| hex(&hasher.finalize())),
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// A reader that hashes and counts what is read through it.
+#[derive(Debug)]
+pub struct HashingReader<R> {
+    inner: R,
+    hasher: Hasher,
+    count: u64,
+}
+
+impl<R> HashingReader<R> {
+    /// Reads from `inner`, with the digests that `hasher` was made for.
+    pub fn new(inner: R, hasher: Hasher) -> Self {
+        Self {
+            inner,
+            hasher,
+            count: 0,
+        }
+    }
+
+    /// How many bytes were read so far.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Gives the reader back, and the digests of what was read so far.
+    #[must_use]
+    pub fn finish(self) -> (R, Digests) {
+        (self.inner, self.hasher.finish())
+    }
+}
+
+impl<R: io::Read> io::Read for HashingReader<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.hasher.update(&buffer[..read]);
+        self.count += read as u64;
+        Ok(read)
+    }
+}
+
+/// A writer that hashes and counts what the writer below accepted.
+#[derive(Debug)]
+pub struct HashingWriter<W> {
+    inner: W,
+    hasher: Hasher,
+    count: u64,
+}
+
+impl<W> HashingWriter<W> {
+    /// Writes to `inner`, with the digests that `hasher` was made for.
+    pub fn new(inner: W, hasher: Hasher) -> Self {
+        Self {
+            inner,
+            hasher,
+            count: 0,
+        }
+    }
+
+    /// How many bytes were written so far.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Gives the writer back, and the digests of what was written so far. It flushes nothing.
+    #[must_use]
+    pub fn finish(self) -> (W, Digests) {
+        (self.inner, self.hasher.finish())
+    }
+}
+
+impl<W: io::Write> io::Write for HashingWriter<W> {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        let written = self.inner.write(buffer)?;
+        // Only what was accepted: the caller offers the rest again.
+        self.hasher.update(&buffer[..written]);
+        self.count += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::io::{Read as _, Write as _};
+
+    // The examples of FIPS 180-2, "abc".
+    const SHA1_ABC: &str = "a9993e364706816aba3e25717850c26c9cd0d89d";
+    const SHA256_ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    const SHA512_ABC: &str = "ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a\
+        2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f";
+
+    #[test]
+    fn the_published_examples_come_out() {
+        let digests = Digests::of(b"abc", &Algorithm::ALL);
+        assert_eq!(digests.sha1(), Some(SHA1_ABC));
+        assert_eq!(digests.sha256(), Some(SHA256_ABC));
+        assert_eq!(digests.sha512(), Some(SHA512_ABC));
+        for algorithm in Algorithm::ALL {
+            assert_eq!(
+                Digests::of(b"abc", &[algorithm]).get(algorithm),
+                digests.get(algorithm)
+            );
+        }
+    }
+
+    #[test]
+    fn only_what_was_asked_for_is_computed() {
+        let digests = Digests::of(b"abc", &[Algorithm::Sha256]);
+        assert_eq!(digests.sha1(), None);
+        assert_eq!(digests.sha512(), None);
+        assert_eq!(Digests::of(b"abc", &[]), Digests::default());
+    }
+
+    /// Accepts three bytes at a time.
+    struct Slow(Vec<u8>);
+
+    impl io::Write for Slow {
+        fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+            let n = buffer.len().min(3);
+            self.0.extend_from_slice(&buffer[..n]);
+            Ok(n)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn readers_and_writers_hash_what_passes(data: Vec<u8>) {
+            let mut reader = HashingReader::new(data.as_slice(), Hasher::all());
+            let mut read = Vec::new();
+            reader.read_to_end(&mut read)?;
+            prop_assert_eq!(reader.count(), data.len() as u64);
+            prop_assert_eq!(reader.finish().1, Digests::of(&data, &Algorithm::ALL));
+
+            let mut writer = HashingWriter::new(Slow(Vec::new()), Hasher::all());
+            writer.write_all(&data)?;
+            writer.flush()?;
+            prop_assert_eq!(writer.count(), data.len() as u64);
+            let (slow, digests) = writer.finish();
+            prop_assert_eq!(&slow.0, &data);
+            prop_assert_eq!(digests, Digests::of(&read, &Algorithm::ALL));
+        }
+    }
+}

@@ -1,0 +1,265 @@
+use super::*;
+use proptest::prelude::*;
+
+fn parse(text: &str) -> Manifest {
+    Manifest::parse(text.as_bytes()).unwrap()
+}
+
+fn problems(text: &str) -> Vec<String> {
+    let problems = Manifest::parse(text.as_bytes()).unwrap_err();
+    problems.iter().map(ToString::to_string).collect()
+}
+
+/// What is wrong with a release that has one more line.
+fn problems_with(line: &str) -> Vec<String> {
+    problems(&format!("name: demo\nversion: a\n{line}"))
+}
+
+#[test]
+fn a_source_release_of_the_cli_is_read() {
+    let manifest = parse(
+        r#"name: demo
+version: "1.10"
+commit_hash: 8ab1aae
+uncommitted_changes: true
+jobs:
+- name: web
+  version: 58236d
+  fingerprint: 58236d
+  sha1: sha256:db17d6
+  packages: [app]
+packages:
+- name: app
+  version: 906442
+  fingerprint: 0906442
+  sha1: 45a4b9
+  stemcell: ""
+  dependencies: [lib, base, lib]
+- {name: lib, version: 0x10, sha1: sha1:00;sha512:11}
+license:
+  version: 4813a2
+  fingerprint: 4813a2
+  sha1: sha256:4937d9
+no_compression: true
+something_new: {whatever: [1]}
+"#,
+    );
+    assert_eq!(manifest.name.as_str(), "demo");
+    assert_eq!(manifest.version.as_str(), "1.10");
+    assert_eq!(manifest.commit_hash.as_deref(), Some("8ab1aae"));
+    assert!(manifest.uncommitted_changes && manifest.no_compression);
+    assert_eq!(manifest.compiled_packages, None);
+    let [job] = manifest.jobs.as_slice() else {
+        panic!("{:?}", manifest.jobs)
+    };
+    assert_eq!(job.digest.as_str(), "sha256:db17d6");
+    assert_eq!(
+        job.packages.as_deref(),
+        Some(&[Name::parse("app").unwrap()][..])
+    );
+    let [app, lib] = manifest.packages.as_slice() else {
+        panic!("{:?}", manifest.packages)
+    };
+    assert_eq!(
+        (app.version.as_str(), app.fingerprint.as_str()),
+        ("906442", "0906442")
+    );
+    let dependencies: Vec<_> = app.dependencies.iter().map(Name::as_str).collect();
+    assert_eq!(dependencies, ["lib", "base", "lib"]);
+    assert_eq!(
+        (lib.version.as_str(), lib.fingerprint.as_str()),
+        ("0x10", "")
+    );
+    assert_eq!(manifest.license.unwrap().version, "4813a2");
+}
+
+#[test]
+fn an_exported_release_of_a_director_is_read() {
+    let manifest = parse(
+        "---\ncompiled_packages:\n- name: app\n  version: '1'\n  fingerprint: '1'\n  sha1: 00;sha512:11\n  \
+         stemcell: ubuntu-jammy/1.406\n  dependencies: []\njobs:\n- name: web\n  version: 1\n  fingerprint: 1\n  \
+         sha1: 00\ncommit_hash: unknown\nuncommitted_changes: false\nname: demo\nversion: '1.10'\n",
+    );
+    let packages = manifest.compiled_packages.unwrap();
+    assert_eq!(packages[0].stemcell.to_string(), "ubuntu-jammy/1.406");
+    assert_eq!(manifest.jobs[0].packages, None);
+}
+
+#[test]
+fn binary_texts_of_the_ruby_cli_are_decoded() {
+    let text = "name: demo\nversion: !binary |-\n  MS4x\njobs:\n- name: a\n  version: !binary \"MQ==\"\n  \
+                sha1: !binary |-\n    YWI=\n";
+    let manifest = parse(text);
+    assert_eq!(manifest.version.as_str(), "1.1");
+    assert_eq!(manifest.jobs[0].digest.as_str(), "ab");
+}
+
+#[test]
+fn texts_are_taken_as_they_are_written() {
+    for text in [
+        "1.10",
+        "45",
+        "0x10",
+        "2020-01-01",
+        "1e3",
+        "yes",
+        "0777",
+        "1_000",
+        "+.5",
+    ] {
+        assert_eq!(
+            parse(&format!("name: {text}\nversion: {text}"))
+                .version
+                .as_str(),
+            text
+        );
+    }
+    for text in ["1:20", "45.0", "12e4567", "on"] {
+        let manifest = parse(&format!("name: a\nversion: b\ncommit_hash: {text}"));
+        assert_eq!(manifest.commit_hash.as_deref(), Some(text));
+    }
+}
+
+#[test]
+fn an_absent_commit_is_not_an_empty_one() {
+    for (line, expected) in [
+        ("", None),
+        ("commit_hash:", None),
+        ("commit_hash: ~", None),
+        ("commit_hash: ''", Some("")),
+        ("commit_hash: '~'", Some("~")),
+    ] {
+        let manifest = parse(&format!("name: a\nversion: b\n{line}"));
+        assert_eq!(manifest.commit_hash.as_deref(), expected, "{line}");
+    }
+}
+
+#[test]
+fn an_empty_list_of_compiled_packages_is_not_an_absent_one() {
+    for (line, expected) in [
+        ("", None),
+        ("compiled_packages: ~", None),
+        ("compiled_packages: []", Some(vec![])),
+    ] {
+        let manifest = parse(&format!("name: a\nversion: b\n{line}"));
+        assert_eq!(manifest.compiled_packages, expected, "{line}");
+    }
+    parse("name: a\nversion: b\njobs:\npackages: null\nlicense:\nuncommitted_changes:\n");
+}
+
+#[test]
+fn everything_that_is_wrong_is_listed_at_once() {
+    let text = r#"name: ../x
+uncommitted_changes: "true"
+jobs: {}
+packages:
+- name: app
+  version: ""
+  dependencies: [lib, a/b, ~, []]
+- version: 1
+  sha1: md5:00
+- just text
+- name: app
+  version: [1]
+  sha1: 00
+compiled_packages:
+- name: app
+  version: 1
+  sha1: ;
+  stemcell: jammy
+  dependencies: lib
+license: []
+"#;
+    assert_eq!(
+        problems(text),
+        [
+            "line 1: `name`: `../x` has '/', only letters, digits and `-_+.` are allowed",
+            "line 1: `version` is missing",
+            "line 2: `uncommitted_changes` must be true or false without quotes, it is `true`",
+            "line 3: `jobs` must be a list, it is a mapping",
+            "line 6: package `app`: `version`: `` is empty",
+            "line 5: package `app`: `sha1` is missing",
+            "line 7: package `app`: `dependencies`: `a/b` has '/', only letters, digits and `-_+.` are allowed",
+            "line 7: package `app`: `dependencies`: `` is empty",
+            "line 7: package `app`: `dependencies` must be a list of names, it is a list",
+            "line 8: package number 2: `name` is missing",
+            "line 9: package number 2: `sha1` `md5:00` can only be checked with md5, known are sha1, sha256 and sha512",
+            "line 10: `packages` must be a list of mappings, it is a scalar",
+            "line 11: package `app`: the name is already on line 5",
+            "line 12: package `app`: `version` must be a text, it is a list",
+            "line 15: compiled package `app`: the name is already on line 11",
+            "line 17: compiled package `app`: `sha1` `;` has no digest",
+            "line 19: compiled package `app`: `dependencies` must be a list, it is a scalar",
+            "line 18: compiled package `app`: `stemcell`: `jammy` is not a stemcell of the form OS/VERSION",
+            "line 20: `license` must be a mapping, it is a list",
+        ]
+    );
+}
+
+#[test]
+fn other_things_that_are_wrong_name_the_thing_and_the_line() {
+    for (line, expected) in [
+        (
+            "no_compression: 1",
+            "line 3: `no_compression` must be true or false without quotes, it is `1`",
+        ),
+        ("license: {}", "line 3: license: `sha1` is missing"),
+        (
+            "commit_hash: {}",
+            "line 3: `commit_hash` must be a text, it is a mapping",
+        ),
+        (
+            "jobs: [~]",
+            "line 3: `jobs` must be a list of mappings, it is a scalar",
+        ),
+        (
+            "jobs:\n- {name: a, version: 1, sha1: 0}\n- {name: a, version: 1, sha1: 0}",
+            "line 5: job `a`: the name is already on line 4",
+        ),
+        (
+            "name: x",
+            "line 3, column 1: the key `name` is already on line 1",
+        ),
+        (
+            "a: [",
+            "line 4, column 1: while parsing a node, did not find expected node content",
+        ),
+    ] {
+        assert_eq!(problems_with(line), [expected]);
+    }
+    assert_eq!(
+        problems(""),
+        ["line 1: the manifest is empty, not a mapping"]
+    );
+    assert_eq!(
+        problems("- a"),
+        ["line 1: the manifest is a list, not a mapping"]
+    );
+}
+
+#[test]
+fn what_is_not_text_is_refused_with_its_place() {
+    let problems = Manifest::parse(b"name: \xff").unwrap_err();
+    assert_eq!(problems, [ManifestProblem::NotUtf8 { offset: 6 }]);
+    let large = vec![b' '; MAX_BYTES + 1];
+    let bytes = large.len();
+    assert_eq!(
+        Manifest::parse(&large).unwrap_err(),
+        [ManifestProblem::TooLarge { bytes }]
+    );
+    parse("\u{feff}name: a\r\nversion: b\r\n");
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_give_a_manifest_or_problems(
+        bytes: Vec<u8>,
+        text in "((name|version|jobs|packages|sha1|license|commit_hash): ?[a-z\\[\\]{}~'&*!\"]{0,3}\n|- |  ){0,12}",
+    ) {
+        for bytes in [bytes.as_slice(), text.as_bytes()] {
+            if let Err(problems) = Manifest::parse(bytes) {
+                prop_assert!(!problems.is_empty());
+            }
+        }
+    }
+}

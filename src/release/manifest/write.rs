@@ -1,0 +1,94 @@
+//! Writes a compiled release's manifest, byte for byte as the Go agent's yaml.v3 lays it out (but for a quote too many).
+
+use std::fmt;
+
+use super::{Job, License, Manifest};
+use crate::release::name::Name;
+use crate::release::yaml::quoted;
+
+impl Manifest {
+    /// The text of `release.MF` for a compiled release.
+    ///
+    /// Source packages are never written, empty lists of jobs or compiled packages and a missing license are left out,
+    /// and `no_compression` is always there.
+    #[must_use]
+    pub fn to_yaml(&self) -> String {
+        CompiledForm(self).to_string()
+    }
+}
+
+/// How a compiled release's manifest prints.
+struct CompiledForm<'a>(&'a Manifest);
+
+impl fmt::Display for CompiledForm<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let manifest = self.0;
+        field(f, "", "name", manifest.name.as_str())?;
+        field(f, "", "version", manifest.version.as_str())?;
+        // The Director stores an absent commit as `unknown` and refuses a compiled release whose commit differs from
+        // its source's: an empty text here could never be uploaded beside the source.
+        let commit_hash = manifest.commit_hash.as_deref().unwrap_or("unknown");
+        field(f, "", "commit_hash", commit_hash)?;
+        writeln!(f, "uncommitted_changes: {}", manifest.uncommitted_changes)?;
+        if !manifest.jobs.is_empty() {
+            writeln!(f, "jobs:")?;
+        }
+        for job in &manifest.jobs {
+            write_job(f, job)?;
+        }
+        let compiled_packages = manifest.compiled_packages.as_deref().unwrap_or_default();
+        if !compiled_packages.is_empty() {
+            writeln!(f, "compiled_packages:")?;
+        }
+        for package in compiled_packages {
+            field(f, "    - ", "name", package.name.as_str())?;
+            field(f, "      ", "version", package.version.as_str())?;
+            field(f, "      ", "fingerprint", &package.fingerprint)?;
+            field(f, "      ", "sha1", package.digest.as_str())?;
+            field(f, "      ", "stemcell", &package.stemcell.to_string())?;
+            names(f, "dependencies", &package.dependencies)?;
+        }
+        if let Some(license) = &manifest.license {
+            write_license(f, license)?;
+        }
+        writeln!(f, "no_compression: {}", manifest.no_compression)
+    }
+}
+
+fn write_job(f: &mut fmt::Formatter<'_>, job: &Job) -> fmt::Result {
+    field(f, "    - ", "name", job.name.as_str())?;
+    field(f, "      ", "version", job.version.as_str())?;
+    field(f, "      ", "fingerprint", &job.fingerprint)?;
+    field(f, "      ", "sha1", job.digest.as_str())?;
+    // Job blocks stay what they were: a source that did not say has nothing here.
+    match &job.packages {
+        Some(packages) => names(f, "packages", packages),
+        None => Ok(()),
+    }
+}
+
+fn write_license(f: &mut fmt::Formatter<'_>, license: &License) -> fmt::Result {
+    writeln!(f, "license:")?;
+    field(f, "    ", "version", &license.version)?;
+    field(f, "    ", "fingerprint", &license.fingerprint)?;
+    field(f, "    ", "sha1", license.digest.as_str())
+}
+
+fn field(f: &mut fmt::Formatter<'_>, indent: &str, key: &str, value: &str) -> fmt::Result {
+    writeln!(f, "{indent}{key}: {}", quoted(value))
+}
+
+/// A list of names in an entry of a list.
+fn names(f: &mut fmt::Formatter<'_>, key: &str, names: &[Name]) -> fmt::Result {
+    if names.is_empty() {
+        return writeln!(f, "      {key}: []");
+    }
+    writeln!(f, "      {key}:")?;
+    for name in names {
+        writeln!(f, "        - {}", quoted(name.as_str()))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

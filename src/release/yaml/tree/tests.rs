@@ -1,0 +1,208 @@
+use super::*;
+use proptest::prelude::*;
+
+/// Prints a tree on one line: `{a: [b, c]}`, quoted scalars in quotes.
+fn print(node: &Node) -> String {
+    let join = |parts: Vec<String>| parts.join(", ");
+    match node {
+        Node::Scalar(scalar) if scalar.plain => scalar.text.clone(),
+        Node::Scalar(scalar) => format!("{:?}", scalar.text),
+        Node::Sequence(list) => format!("[{}]", join(list.items.iter().map(print).collect())),
+        Node::Mapping(mapping) => {
+            let pair = |(key, value): &(Scalar, Node)| format!("{}: {}", key.text, print(value));
+            format!("{{{}}}", join(mapping.entries.iter().map(pair).collect()))
+        }
+    }
+}
+
+fn tree(text: &str) -> String {
+    print(&parse(text).unwrap())
+}
+
+fn error(text: &str) -> String {
+    parse(text).unwrap_err().to_string()
+}
+
+#[test]
+fn scalars_keep_their_text() {
+    let text = "[1.10, 45, 0x10, 1:20, 2020-01-01, 1e3, yes, ~, 'a''b', \"c\\td\", 0777, +.inf]";
+    let expected = text.replace("'a''b'", "\"a'b\"");
+    assert_eq!(tree(text), expected);
+    assert_eq!(
+        tree("a: |-\n  x\n  y\nb: >-\n  x\n  y"),
+        r#"{a: "x\ny", b: "x y"}"#
+    );
+}
+
+#[test]
+fn all_layouts_of_real_manifests_are_read() {
+    for text in [
+        "---\njobs:\n- name: a\n  packages: [b]\nversion: 1\n",
+        "jobs:\n    - name: a\n      packages:\n        - b\nversion: 1\n",
+        "{jobs: [{name: a, packages: [b]}], version: 1}",
+        "\u{feff}jobs:\r\n- name: a\r\n  packages: [b] # why\r\nversion: 1\r\n...\r\n",
+        "%YAML 1.1\n---\njobs: [{name: a, packages: [b]}]\nversion: 1",
+    ] {
+        assert_eq!(
+            tree(text),
+            "{jobs: [{name: a, packages: [b]}], version: 1}",
+            "{text}"
+        );
+    }
+    for text in ["", "\n", "# only a comment\n", "---\n", "\u{feff}"] {
+        assert!(parse(text).unwrap().is_null(), "{text:?}");
+    }
+}
+
+#[test]
+fn lines_are_those_of_an_editor() {
+    let Node::Mapping(root) = parse("# x\na: 1\r\nb:\n- c: |\n    d\n- e\n").unwrap() else {
+        panic!("not a mapping")
+    };
+    assert_eq!(root.line, 2);
+    assert_eq!(root.get("a").unwrap().line(), 2);
+    let Some(Node::Sequence(list)) = root.get("b") else {
+        panic!("not a list")
+    };
+    let lines: Vec<_> = list.items.iter().map(Node::line).collect();
+    assert_eq!((list.line, lines), (4, vec![4, 6]));
+}
+
+#[test]
+fn tags_are_resolved_and_binary_is_decoded() {
+    let tag = |text: &str| {
+        let node = parse(text).unwrap();
+        let Node::Scalar(scalar) = node else {
+            panic!("{node:?}")
+        };
+        (scalar.text, scalar.tag.unwrap())
+    };
+    let core = |name: &str| format!("tag:yaml.org,2002:{name}");
+    assert_eq!(tag("!!str 45"), ("45".to_owned(), core("str")));
+    assert_eq!(tag("!x 45"), ("45".to_owned(), "!x".to_owned()));
+    for text in ["!binary |-\n  MS\n  4x", "!binary MS4x", "!binary 'MS4x'"] {
+        assert_eq!(tag(text), ("1.1".to_owned(), "!binary".to_owned()));
+    }
+    for text in ["!!binary |\n  MS4x\n", "!<tag:yaml.org,2002:binary> MS4x"] {
+        assert_eq!(tag(text), ("1.1".to_owned(), core("binary")));
+    }
+    for text in ["!binary M", "!!binary /w=="] {
+        assert_eq!(
+            error(text),
+            "line 1, column 1: the binary value is not base64 of UTF-8 text"
+        );
+    }
+}
+
+#[test]
+fn aliases_and_merges_are_resolved() {
+    for (text, expected) in [
+        ("a: &x [1, 2]\nb: *x", "{a: [1, 2], b: [1, 2]}"),
+        ("a: &x 1\nb: &x 2\nc: *x", "{a: 1, b: 2, c: 2}"),
+        (
+            "a: &x {k: 1, l: 2}\nb: {<<: *x, k: 3}",
+            "{a: {k: 1, l: 2}, b: {k: 3, l: 2}}",
+        ),
+        ("<<: [{a: 1}, {a: 2, b: 3}]\nc: 4", "{c: 4, a: 1, b: 3}"),
+        ("<<: {a: {b: 1}}\na: {}", "{a: {}}"),
+        ("'<<': 1", "{<<: 1}"),
+        ("&k a: 1\nb: *k", "{a: 1, b: a}"),
+    ] {
+        assert_eq!(tree(text), expected, "{text}");
+    }
+}
+
+#[test]
+fn what_is_wrong_is_said_with_its_place() {
+    for (text, expected) in [
+        ("a: 1\nb: 2\n a: 3", "line 3, column 3: "),
+        (
+            "a: 1\nb: 2\na: 3",
+            "line 3, column 1: the key `a` is already on line 1",
+        ),
+        (
+            "a: {b: 1, \"b\": 2}",
+            "line 1, column 11: the key `b` is already on line 1",
+        ),
+        (
+            "<<: {}\n<<: {}",
+            "line 2, column 1: the key `<<` is already on line 1",
+        ),
+        (
+            "a: 1\n---\nb: 2",
+            "line 2, column 1: a second document starts, only one is allowed",
+        ),
+        (
+            "? [a]\n: 1",
+            "line 1, column 3: a key must be a scalar, this one is a list",
+        ),
+        (
+            "a:\n  <<: 1",
+            "line 2, column 3: `<<` needs a mapping or a list of mappings",
+        ),
+        (
+            "a: &x [*x]",
+            "line 1, column 8: the alias stands for a node that contains it",
+        ),
+        (
+            "a: *x",
+            "line 1, column 4: while parsing node, found unknown anchor",
+        ),
+        (
+            "a: b\0c",
+            r"line 1, column 5: the control character '\0' is not allowed",
+        ),
+        (
+            "a: 1\nb: \"\u{1b}\"",
+            r"line 2, column 5: the control character '\u{1b}' is not allowed",
+        ),
+        ("a: [1", "line 2, column 1: while parsing a flow sequence"),
+        (
+            "b: 1\n\ta: 1",
+            "line 1, column 4: while scanning a plain scalar, found a tab",
+        ),
+    ] {
+        let message = error(text);
+        assert!(message.starts_with(expected), "{text:?} gave {message:?}");
+    }
+}
+
+#[test]
+fn nesting_is_bounded() {
+    let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+    parse(&nested(MAX_DEPTH)).unwrap();
+    for text in [
+        nested(MAX_DEPTH + 1),
+        "[".repeat(200),
+        "- ".repeat(10_000),
+        format!("a: &x {}\nb: [[[*x]]]", nested(MAX_DEPTH - 2)),
+    ] {
+        assert_eq!(parse(&text).unwrap_err().kind, ErrorKind::TooDeep);
+    }
+    // The parser has a limit of its own, which it may meet first because it looks ahead.
+    assert!(error(&"[".repeat(100_000)).ends_with("recursion limit exceeded"));
+}
+
+#[test]
+fn aliases_of_aliases_cannot_fill_the_memory() {
+    let list = |n: usize| vec![format!("*a{}", n - 1); 10].join(", ");
+    let lists = (1..10).map(|n| format!("a{n}: &a{n} [{}]\n", list(n)));
+    let nodes = format!(
+        "a0: &a0 [{}]\n{}",
+        "x, ".repeat(10),
+        lists.collect::<String>()
+    );
+    let text = format!("a: &a {}\nb: [{}]", "x".repeat(1 << 20), "*a, ".repeat(200));
+    for document in [nodes, text] {
+        assert_eq!(parse(&document).unwrap_err().kind, ErrorKind::TooLarge);
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_text_gives_a_tree_or_an_error(
+        text in r#"([a-c]|[-?:,\[\]{}&*!|>'"%@`<#] ?|[ \n]|&a |\*a|---|<<: |!!binary ){0,40}|\PC*"#
+    ) {
+        let _ = parse(&text);
+    }
+}

@@ -1,0 +1,11 @@
+//! What the whole program runs on: named tasks, signals, the log.
+
+mod cancellable;
+mod signals;
+mod task;
+mod telemetry;
+
+pub use cancellable::Cancellable;
+pub use signals::{Signals, StopSignal};
+pub use task::{Task, TaskFailed, spawn, spawn_blocking};
+pub use telemetry::init as init_telemetry;

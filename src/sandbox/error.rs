@@ -1,0 +1,58 @@
+//! What goes wrong around a script. A script that fails is no error here.
+
+use std::path::PathBuf;
+
+use super::spec::StepError;
+use crate::{fs, process};
+
+/// The sandbox could not be made, used or taken down.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    /// A file operation failed.
+    #[error(transparent)]
+    Files(#[from] fs::Error),
+    /// Somebody else compiles in this tree.
+    #[error("another bosh-agent is compiling in `{}`: {holder}", base.display())]
+    Busy {
+        /// The base directory.
+        base: PathBuf,
+        /// What the holder of the lock wrote into it.
+        holder: String,
+    },
+    /// There are packages that we did not put there.
+    #[error("`{}` holds `{entry}`, which bosh-agent compile did not put there", directory.display())]
+    Foreign {
+        /// The directory that is in use.
+        directory: PathBuf,
+        /// One of its entries.
+        entry: String,
+    },
+    /// The child process could not be run.
+    #[error(transparent)]
+    Supervise(#[from] process::SuperviseError),
+    /// The child process reported a step that failed.
+    #[error("the sandbox of a packaging script could not be made")]
+    Step(#[source] StepError),
+    /// The child process ended without a word.
+    #[error("the child process that runs packaging scripts ended without a report ({status})")]
+    NoReport {
+        /// How it ended.
+        status: std::process::ExitStatus,
+    },
+}
+
+impl SandboxError {
+    /// What to do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Busy { .. } => Some("wait for it to end, or use another container".to_owned()),
+            Self::Foreign { directory, .. } => Some(format!(
+                "this looks like a BOSH VM or a container where another agent has run: compile in a fresh container, or \
+                 pass --force to have everything in `{}` and the packages it leads to removed",
+                directory.display()
+            )),
+            Self::Files(_) | Self::Supervise(_) | Self::Step(_) | Self::NoReport { .. } => None,
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! One packaging script, from its start to the end of the last process that it left.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::child;
+use super::error::SandboxError;
+use super::spec::{Report, Spec};
+use crate::config::Environment;
+use crate::process::{self, Output, OutputSummary, Status, Usage};
+
+/// A script to be run.
+#[derive(Debug, Clone)]
+pub struct Script {
+    /// What to run, and where.
+    pub spec: Spec,
+    /// Its whole environment.
+    pub environment: Environment,
+    /// This program's file, which is started again as the script's parent.
+    pub agent: PathBuf,
+}
+
+/// A script that has ended.
+#[derive(Debug)]
+pub struct ScriptEnd {
+    /// How it ended.
+    pub status: Status,
+    /// Processes that it had left behind, and that were ended.
+    pub left_behind: usize,
+    /// What it used, with all its descendants.
+    pub usage: Usage,
+    /// What it printed.
+    pub output: OutputSummary,
+}
+
+/// Runs a script to its end, or, when `cancel` is called, ends it: SIGTERM to all its processes, SIGKILL after `grace`.
+///
+/// # Errors
+/// Only where the machinery fails: a script that fails is a [`ScriptEnd`].
+pub async fn run(
+    script: Script,
+    output: Output,
+    cancel: &CancellationToken,
+) -> Result<ScriptEnd, SandboxError> {
+    let grace: Duration = script.spec.grace;
+    let child = process::Child {
+        program: script.agent,
+        arguments: vec![child::ARGUMENT.into()],
+        environment: script.environment,
+        orders: serde_json::to_vec(&script.spec).unwrap_or_default(),
+    };
+    let ended = process::supervise(child, output, cancel, grace).await?;
+    match serde_json::from_slice(&ended.report) {
+        Ok(Report::Ended {
+            status,
+            left_behind,
+            usage,
+        }) => Ok(ScriptEnd {
+            status,
+            left_behind,
+            usage,
+            output: ended.output,
+        }),
+        Ok(Report::Failed(step)) => Err(SandboxError::Step(step)),
+        Err(_) => Err(SandboxError::NoReport {
+            status: ended.status,
+        }),
+    }
+}
