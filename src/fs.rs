@@ -267,7 +267,12 @@ pub fn sync(path: &Path) -> Result<()> {
 pub fn same_file(a: &Path, b: &Path) -> Result<bool> {
     let id = |path| match metadata(path) {
         Ok(metadata) => Ok(Some((metadata.dev(), metadata.ino()))),
-        Err(error) if error.is_not_found() => Ok(None),
+        // A name that is too long for any file is no file either.
+        Err(error)
+            if error.is_not_found() || error.source.kind() == io::ErrorKind::InvalidFilename =>
+        {
+            Ok(None)
+        }
         Err(error) => Err(error),
     };
     let a = id(a)?;

@@ -390,7 +390,9 @@ class Check
   def release_keys
     %w[name version].each { |key| same('release', key, @output.loaded[key], @source.written[key]) }
     # An absent commit hash stays absent or becomes the empty string, as the Go agent has it.
-    same('release', 'commit_hash', @output.loaded['commit_hash'].to_s, @source.written['commit_hash'].to_s)
+    # The Director stores an absent one as "unknown", and compares with that.
+    wanted = @source.written['commit_hash'] || 'unknown'
+    same('release', 'commit_hash', @output.loaded['commit_hash'].to_s, wanted.to_s)
     %w[uncommitted_changes no_compression].each do |key|
       same('release', key, @output.loaded[key] || false, @source.loaded[key] || false)
     end

@@ -94,6 +94,17 @@ pub enum InputProblemKind {
         /// The directory.
         output: PathBuf,
     },
+    /// No file can have the name that the output would have.
+    #[error(
+        "its result would be called `{}`, which is longer than the {limit} bytes that a file name may have",
+        name
+    )]
+    LongName {
+        /// The name.
+        name: String,
+        /// The limit, in bytes.
+        limit: usize,
+    },
     /// The output directory cannot be used.
     #[error("the output directory cannot be used")]
     OutputDirectory(#[source] fs::Error),

@@ -8,6 +8,9 @@ use super::open::{OpenError, Opened};
 use crate::fs;
 use crate::release::{Slug, output_name};
 
+/// How long a file's name may be on Linux, in bytes.
+const NAME_LIMIT: usize = 255;
+
 /// An input that has been read, or could not be.
 #[derive(Debug)]
 pub(super) struct Input {
@@ -153,6 +156,13 @@ fn collisions(
 ) -> fs::Result<Vec<InputProblemKind>> {
     let mut found = Vec::new();
     let output_path = || output.to_owned();
+    let name = fs::file_name(output).to_string_lossy();
+    if name.len() > NAME_LIMIT {
+        // The system would not even look for it.
+        let name = name.into_owned();
+        let limit = NAME_LIMIT;
+        return Ok(vec![InputProblemKind::LongName { name, limit }]);
+    }
     for (other, input) in inputs.iter().enumerate() {
         if replaced[other].is_some() {
             continue;
