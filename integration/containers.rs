@@ -16,6 +16,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use support::docker::{Container, Outcome, docker, run};
@@ -48,9 +49,47 @@ fn the_documented_line_gives_a_release_that_works() {
         LONG,
     );
     outcome.expect_code(0, "the documented line");
+    assert!(outcome.stderr.contains("Isolation: none ("), "{outcome}");
     let output = only_new_file(releases.path(), &["X.tgz"], inputs, &outcome);
     check(&output, inputs);
     smoke_test(&output);
+    let kept = tempfile::tempdir().unwrap();
+    fs::copy(&output, kept.path().join("first.tgz")).unwrap();
+    fs::copy(in_namespaces(inputs), kept.path().join("second.tgz")).unwrap();
+    same_contents(kept.path());
+}
+
+/// Compiles where mounts are allowed.
+fn in_namespaces(inputs: &Inputs) -> PathBuf {
+    static RELEASES: OnceLock<TempDir> = OnceLock::new();
+    let releases = RELEASES.get_or_init(|| releases_with(&inputs.release, "X.tgz"));
+    let outcome = Container::new("namespaces").run(
+        &[
+            "--rm",
+            "--cap-add",
+            "SYS_ADMIN",
+            "--security-opt",
+            "apparmor=unconfined",
+            "-v",
+            &volume(releases.path(), "/releases"),
+        ],
+        AGENT_IMAGE,
+        &[
+            AGENT,
+            "compile",
+            "--output-directory=/releases",
+            "/releases/X.tgz",
+        ],
+        LONG,
+    );
+    outcome.expect_code(0, "with SYS_ADMIN");
+    assert!(
+        outcome.stderr.contains("Isolation: namespace\n"),
+        "{outcome}"
+    );
+    let output = only_new_file(releases.path(), &["X.tgz"], inputs, &outcome);
+    check(&output, inputs);
+    output
 }
 
 #[test]

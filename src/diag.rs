@@ -2,7 +2,6 @@
 
 use std::error::Error;
 use std::fmt;
-use std::io;
 
 /// An error with everything that led to it, joined by colons: `failed to write `/out/a.tgz`: No space left on device`.
 ///
@@ -20,22 +19,6 @@ impl fmt::Display for Chain<'_> {
         }
         Ok(())
     }
-}
-
-/// Whether a full disk (or quota) lies behind an error.
-#[must_use]
-pub fn is_no_space(error: &(dyn Error + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if error
-            .downcast_ref::<io::Error>()
-            .is_some_and(crate::fs::is_no_space)
-        {
-            return true;
-        }
-        next = error.source();
-    }
-    false
 }
 
 /// A number of bytes in the unit that suits it.
@@ -78,6 +61,7 @@ impl fmt::Display for Elapsed {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
     use std::path::Path;
     use std::time::Duration;
 
@@ -93,7 +77,7 @@ mod tests {
             Chain(&error).to_string(),
             "failed to write `/out/a.tgz`: No space left on device (os error 28)"
         );
-        assert!(is_no_space(&error));
+        assert!(crate::fs::is_no_space_behind(&error));
     }
 
     #[test]

@@ -18,7 +18,7 @@ mod made;
 mod space;
 mod tree;
 
-pub use lease::{LeasedDirectory, LeasedFile, remove_abandoned};
+pub use lease::{LeasedDirectory, LeasedFile, remove_abandoned, wait_until_free};
 pub use made::MadeDirectories;
 pub use space::{Space, is_volatile_or_overlay, space};
 pub use tree::{copy_tree, move_tree, remove_tree};
@@ -36,6 +36,16 @@ pub struct Error {
 }
 
 impl Error {
+    /// What was tried on which path, and what the system answered.
+    #[must_use]
+    pub fn new(action: &'static str, path: &Path, source: io::Error) -> Self {
+        Self {
+            action,
+            path: path.to_owned(),
+            source,
+        }
+    }
+
     /// Whether the system said that the file does not exist.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
@@ -50,8 +60,7 @@ impl Error {
 }
 
 /// Whether the disk (or the quota) is full.
-#[must_use]
-pub fn is_no_space(error: &io::Error) -> bool {
+fn is_no_space(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
@@ -172,6 +181,14 @@ pub fn remove_dir(path: &Path) -> Result<()> {
 /// As `std::fs::rename`; the path in the error is the old name.
 pub fn rename(from: &Path, to: &Path) -> Result<()> {
     std::fs::rename(from, to).at("rename", from)
+}
+
+/// Gives the file at `original` a second name.
+///
+/// # Errors
+/// As `std::fs::hard_link`; the path in the error is the new name.
+pub fn hard_link(original: &Path, link: &Path) -> Result<()> {
+    std::fs::hard_link(original, link).at("link", link)
 }
 
 /// Creates a symbolic link at `link` that says `target`.
@@ -299,6 +316,47 @@ pub fn check_writable(directory: &Path) -> Result<()> {
         .tempfile_in(directory)
         .and_then(tempfile::NamedTempFile::close)
         .at("write to", directory)
+}
+
+/// The directory that a path lies in; the current one for a bare name.
+#[must_use]
+pub fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// Sets the owner of a file or link, as far as that is allowed: only root may give files away, and in a user namespace only
+/// to owners that exist there.
+///
+/// # Errors
+/// As `std::os::unix::fs::lchown`, but for what is not allowed.
+pub fn set_owner_if_allowed(path: &Path, uid: u32, gid: u32) -> Result<()> {
+    match std::os::unix::fs::lchown(path, Some(uid), Some(gid)) {
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput
+            ) =>
+        {
+            Ok(())
+        }
+        other => other.at("set the owner of", path),
+    }
+}
+
+/// Whether a full disk (or quota) lies behind an error, however deep.
+#[must_use]
+pub fn is_no_space_behind(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if error.downcast_ref::<io::Error>().is_some_and(is_no_space) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
 }
 
 /// The file name, for messages that should be short; the whole path where it has none.

@@ -29,4 +29,4 @@ mod workplace;
 pub use error::OfflineError;
 pub use progress::Progress;
 pub use report::report;
-pub use run::{Options, run};
+pub use run::{Isolation, Options, run};

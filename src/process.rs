@@ -19,4 +19,4 @@ pub mod tree;
 pub use memory::out_of_memory_kills;
 pub use output::{Output, OutputSummary, TAIL_LINES};
 pub use status::{Status, Usage};
-pub use supervise::{Child, SuperviseError, Supervised, supervise};
+pub use supervise::{Child, SuperviseError, Supervised, adopt_orphans, end_orphans, supervise};

@@ -1,30 +1,41 @@
 //! What a packaging script may see, and the child that owns its processes.
 //!
 //! A sandbox is chosen once at the start. For each package it gives a [`Place`]: the root below which the package's
-//! directories lie on this side, and what else the script's child needs ([`Spec`]). With `--isolation=none` that root is the
-//! base directory itself ([`SharedTree`]), so only one package is in it at a time.
+//! directories lie on this side, and the [`View`] that its script has of them. With `--isolation=namespace` the root is in the
+//! work directory and is mounted over the base directory for that script alone ([`Namespaces`]); with `--isolation=none` it is
+//! the base directory itself ([`SharedTree`]), so only one package is in it at a time.
 //!
 //! Every `unsafe` of the crate lives here.
 
 mod child;
 mod error;
+mod init;
+mod mounts;
+mod namespace;
 mod script;
 mod shared_tree;
 mod spec;
+mod sys;
 
 pub use child::{ARGUMENT as CHILD_ARGUMENT, main as child_main};
 pub use error::SandboxError;
+pub use namespace::Namespaces;
+pub(crate) use namespace::PROCESSES;
 pub use script::{Script, ScriptEnd, run};
 pub use shared_tree::SharedTree;
-pub use spec::{Report, Spec, StepError};
+pub use spec::{Mounted, Report, Spec, Step, StepError, View, Writes};
 
 use std::path::{Path, PathBuf};
 
 use crate::config::Vcap;
+use crate::release::Name;
+use namespace::NamespacePlace;
 
 /// How packages are kept apart.
 #[derive(Debug)]
 pub enum Sandbox {
+    /// Each in its own namespaces (`--isolation=namespace`).
+    Namespaces(Namespaces),
     /// In place, one package after another (`--isolation=none`).
     Shared(SharedTree),
 }
@@ -33,6 +44,7 @@ pub enum Sandbox {
 #[derive(Debug)]
 pub struct Place {
     root: PathBuf,
+    namespace: Option<NamespacePlace>,
 }
 
 impl Place {
@@ -44,37 +56,58 @@ impl Place {
 }
 
 impl Sandbox {
-    /// How many packages may be in it at a time.
-    #[must_use]
-    pub fn capacity(&self) -> usize {
-        match self {
-            Self::Shared(_) => 1,
-        }
-    }
-
-    /// Makes room for one package: nothing of another one is seen there.
+    /// Makes room for one package and its dependencies, whose names are given: nothing of another one is seen there.
     ///
     /// # Errors
-    /// When the tree cannot be cleared.
-    pub fn enter(&self) -> Result<Place, SandboxError> {
+    /// When the tree cannot be made or cleared.
+    pub fn enter(&self, names: &[Name]) -> Result<Place, SandboxError> {
         match self {
+            Self::Namespaces(namespaces) => {
+                let place = namespaces.enter()?;
+                Ok(Place {
+                    root: namespaces.root(&place),
+                    namespace: Some(place),
+                })
+            }
             Self::Shared(tree) => {
-                tree.clear()?;
+                tree.clear_for(names)?;
                 Ok(Place {
                     root: tree.base().to_owned(),
+                    namespace: None,
                 })
             }
         }
     }
 
-    /// Puts a dependency where the script will find it. A shared tree gets a copy of its own each time, for the script
-    /// there can write to it.
+    /// Makes ready that a dependency is where the script will look for it. A shared tree gets a copy of its own each time,
+    /// for the script there can write to it; elsewhere the sealed tree is mounted when the script starts.
     ///
     /// # Errors
     /// When it cannot be put there.
     pub fn provide(&self, sealed: &Path, install: &Path) -> Result<(), SandboxError> {
         match self {
+            Self::Namespaces(_) => Namespaces::provide(install),
             Self::Shared(_) => Ok(crate::fs::copy_tree(sealed, install)?),
+        }
+    }
+
+    /// The file that a script's parent keeps locked as long as a process of the script lives.
+    #[must_use]
+    pub fn hold(&self) -> PathBuf {
+        match self {
+            Self::Namespaces(namespaces) => namespaces.hold(),
+            Self::Shared(tree) => tree.marker(),
+        }
+    }
+
+    /// The view that the script in a place has. Dependencies: sealed tree and install directory.
+    #[must_use]
+    pub fn view(&self, place: &Place, dependencies: &[(PathBuf, PathBuf)]) -> Option<View> {
+        match (self, &place.namespace) {
+            (Self::Namespaces(namespaces), Some(place)) => {
+                Some(namespaces.view(place, dependencies))
+            }
+            _ => None,
         }
     }
 
@@ -83,11 +116,10 @@ impl Sandbox {
     /// # Errors
     /// When something cannot be removed.
     pub fn leave(&self, place: Place) -> Result<(), SandboxError> {
-        match self {
-            Self::Shared(tree) => {
-                drop(place);
-                Ok(tree.clear()?)
-            }
+        match (self, place.namespace) {
+            (Self::Namespaces(namespaces), Some(place)) => namespaces.leave(&place),
+            (Self::Shared(tree), _) => Ok(tree.clear()?),
+            (Self::Namespaces(_), None) => Ok(()),
         }
     }
 
@@ -97,6 +129,10 @@ impl Sandbox {
     /// When something cannot be removed.
     pub fn close(self) -> Result<(), SandboxError> {
         match self {
+            Self::Namespaces(namespaces) => {
+                namespaces.close();
+                Ok(())
+            }
             Self::Shared(tree) => tree.close(),
         }
     }

@@ -40,9 +40,13 @@ pub(super) struct Compile {
     #[arg(long, value_name = "DIR")]
     pub output_directory: Option<PathBuf>,
 
-    /// How packages are kept apart: `none` compiles in place, one package after another
-    #[arg(long, value_enum, default_value_t = Isolation::None)]
+    /// How packages are kept apart
+    #[arg(long, value_enum, default_value_t = Isolation::Auto)]
     pub isolation: Isolation,
+
+    /// Have writes into dependencies fail, where packages are kept apart; otherwise they are dropped with the script
+    #[arg(long)]
+    pub readonly_deps: bool,
 
     /// Compile even where another agent has left packages; they are removed
     #[arg(long)]
@@ -65,7 +69,7 @@ pub(super) struct Compile {
     pub base_directory: PathBuf,
 
     /// Seconds that the processes of a script get to end by themselves when it is stopped
-    #[arg(long, value_name = "SECONDS", default_value_t = 5)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(0..=3600))]
     pub grace: u64,
 
     /// The gzip level of compiled packages
@@ -76,6 +80,11 @@ pub(super) struct Compile {
 /// How packages are kept apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Isolation {
+    /// `namespace` where that works, else `none`; a line says which and why
+    Auto,
+    /// Each package in its own mount, process and IPC namespace; needs root or CAP_SYS_ADMIN
+    Namespace,
+    /// In place, one package after another, as the Go agent does
     None,
 }
 
@@ -136,6 +145,12 @@ fn compile(arguments: &[OsString]) -> Result<Command, String> {
         .is_some_and(|path| path.as_os_str().is_empty())
     {
         return Err("Error: --output-directory needs a directory".to_owned());
+    }
+    if parsed.base_directory.to_str().is_none() {
+        return Err(format!(
+            "Error: --base-directory `{}` is not UTF-8 text",
+            parsed.base_directory.display()
+        ));
     }
     if !parsed.base_directory.is_absolute() {
         return Err(format!(

@@ -11,6 +11,7 @@ use super::arguments::{Compile, Isolation};
 use super::{DONE, FAILED, tell};
 use crate::config::{Environment, Vcap};
 use crate::offline::{self, OfflineError, Options, Progress};
+use crate::process;
 use crate::runtime::{self, Signals};
 
 /// This program, whatever becomes of its file meanwhile.
@@ -42,6 +43,10 @@ async fn run(arguments: Compile, environment: Environment) -> u8 {
             return FAILED;
         }
     };
+    if let Err(error) = process::adopt_orphans() {
+        tell(&format!("Error: failed to start: {error}"));
+        return FAILED;
+    }
     let progress = Arc::new(Progress::to_stderr(io::stderr().is_terminal()));
     let cancel = CancellationToken::new();
     let stopping = runtime::spawn("signals", {
@@ -53,7 +58,6 @@ async fn run(arguments: Compile, environment: Environment) -> u8 {
             signal
         }
     });
-    let Isolation::None = arguments.isolation;
     let result = offline::run(options(arguments, environment), progress, &cancel).await;
     match result {
         Ok(()) => DONE,
@@ -76,6 +80,12 @@ fn options(arguments: Compile, environment: Environment) -> Options {
         work_directory: arguments.work_dir,
         logs_directory: arguments.logs_dir,
         vcap: Vcap::new(&arguments.base_directory),
+        isolation: match arguments.isolation {
+            Isolation::Auto => offline::Isolation::Auto,
+            Isolation::Namespace => offline::Isolation::Namespace,
+            Isolation::None => offline::Isolation::None,
+        },
+        readonly_dependencies: arguments.readonly_deps,
         force: arguments.force,
         grace: Duration::from_secs(arguments.grace),
         compression_level: arguments.compression_level,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::archive::{PackError, UnpackError};
+use crate::diag::Bytes;
 use crate::process::Status;
 use crate::release::Name;
 use crate::sandbox::SandboxError;
@@ -104,10 +105,9 @@ pub enum Cause {
     },
     /// A disk was full.
     NoSpace {
-        /// The directory that was looked at.
-        directory: PathBuf,
-        /// Bytes that were still free there when the script had ended.
-        free: u64,
+        /// A directory on it and the bytes that were still free when the script had ended, where one that is known to be used
+        /// was found to be full then.
+        full: Option<(PathBuf, u64)>,
     },
 }
 
@@ -119,11 +119,14 @@ impl fmt::Display for Cause {
                 "out of memory: the kernel killed {killed} process{} while the script ran",
                 if *killed == 1 { "" } else { "es" }
             ),
-            Self::NoSpace { directory, free } => write!(
+            Self::NoSpace { full: None } => write!(f, "no space left on a device"),
+            Self::NoSpace {
+                full: Some((directory, free)),
+            } => write!(
                 f,
-                "no space left on the device: {} MiB free at `{}`",
-                free >> 20,
-                directory.display()
+                "no space left on the device of `{}`: {} free",
+                directory.display(),
+                Bytes(*free)
             ),
         }
     }

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::store::Installed;
-use crate::process::Usage;
 use crate::release::{Digests, Name, Version};
+use crate::sandbox::ScriptEnd;
 
 /// One package to compile.
 #[derive(Debug, Clone)]
@@ -38,7 +38,7 @@ pub struct Dependency {
 }
 
 /// A compiled package.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Compiled {
     /// The compiled blob: a tar archive, compressed where the source was.
     pub blob: PathBuf,
@@ -50,8 +50,6 @@ pub struct Compiled {
     pub installed: Option<Installed>,
     /// How long it took from the first step to the last.
     pub elapsed: Duration,
-    /// What the script used.
-    pub usage: Usage,
-    /// Processes that the script had left behind, and that were ended.
-    pub left_behind: usize,
+    /// How the script ended; `None` where the package has none.
+    pub script: Option<ScriptEnd>,
 }

@@ -1,7 +1,6 @@
 //! One package, from its source blob to its compiled blob.
 
 use std::io::{self, Write};
-use std::os::unix::fs::lchown;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,7 +15,8 @@ use super::store::Store;
 use crate::archive::{self, Compression, Decoder, GzipWriter, SystemOwners};
 use crate::config::{Environment, Vcap};
 use crate::fs::{self, Context as _};
-use crate::process::{self, Output, Status, Usage};
+use crate::process::{self, Output, Status};
+use crate::release::Name;
 use crate::release::digest::{Algorithm, Hasher, HashingWriter};
 use crate::runtime::{self, Cancellable};
 use crate::sandbox::{self, Sandbox, ScriptEnd};
@@ -72,15 +72,21 @@ pub async fn compile(
         package: package.clone(),
         source,
     };
-    let place = context.sandbox.enter().map_err(in_sandbox)?;
-    let plan = Plan::new(
+    let names: Vec<Name> = std::iter::once(&job.name)
+        .chain(job.dependencies.iter().map(|dependency| &dependency.name))
+        .cloned()
+        .collect();
+    let place = context.sandbox.enter(&names).map_err(in_sandbox)?;
+    let mut plan = Plan::new(
         &job,
         &context.vcap,
         &place.vcap(),
         &context.environment,
         context.agent.clone(),
+        context.sandbox.hold(),
         context.grace,
     );
+    plan.script.spec.view = context.sandbox.view(&place, &plan.mounted());
     let work = Work {
         context: Arc::clone(context),
         job: Arc::new(job),
@@ -114,21 +120,17 @@ impl Work {
         self.enter(Phase::Installing);
         self.blocking("install", Self::install).await?;
         self.enter(Phase::Packaging);
-        let (usage, left_behind) = self.run_script().await?;
+        let script = self.run_script().await?;
         self.enter(Phase::Packing);
         self.blocking("pack", move |work| {
             let tree = work.installed_tree()?;
             let mut compiled = work.pack(&tree, compression)?;
             if work.job.is_dependency {
-                let taken = work
-                    .context
-                    .store
-                    .take(&work.job.name, &work.job.version, &tree);
+                let taken = work.context.store.take(&work.job.name, &tree);
                 compiled.installed = Some(taken.map_err(work.files())?);
             }
             compiled.elapsed = start.elapsed();
-            compiled.usage = usage;
-            compiled.left_behind = left_behind;
+            compiled.script = script;
             Ok(compiled)
         })
         .await
@@ -223,18 +225,14 @@ impl Work {
     fn make_directory(&self, path: &Path) -> fs::Result<()> {
         fs::create_dir_all(path)?;
         fs::set_mode(path, 0o755)?;
-        match lchown(path, Some(0), Some(vcap_group())) {
-            // Only root can give directories away.
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
-            other => other.at("set the owner of", path),
-        }
+        fs::set_owner_if_allowed(path, 0, vcap_group())
     }
 
-    async fn run_script(&self) -> Result<(Usage, usize), CompileError> {
+    async fn run_script(&self) -> Result<Option<ScriptEnd>, CompileError> {
         let files = self.files();
         if fs::metadata(&self.plan.packaging).is_err_and(|error| error.is_not_found()) {
             fs::write(&self.job.log, b"This package has no packaging script.\n").map_err(&files)?;
-            return Ok((Usage::default(), 0));
+            return Ok(None);
         }
         let events = Arc::clone(&self.context.events);
         let package = self.job.name.clone();
@@ -257,7 +255,7 @@ impl Work {
             return Err(self.stopped());
         }
         if end.status.is_success() {
-            return Ok((end.usage, end.left_behind));
+            return Ok(Some(end));
         }
         Err(CompileError::Script(Box::new(ScriptFailure {
             package: self.job.name.clone(),
@@ -280,10 +278,15 @@ impl Work {
         if killed > 0 && (by_kill || says("Killed")) {
             return Some(Cause::OutOfMemory { killed });
         }
-        let directory = self.plan.paths.compile.clone();
-        let free = fs::space(&directory).map_or(u64::MAX, |space| space.free);
-        (says("No space left on device") || free < FULL)
-            .then_some(Cause::NoSpace { directory, free })
+        let compile = self.plan.paths.compile.clone();
+        let full = [compile, PathBuf::from("/tmp")]
+            .into_iter()
+            .filter_map(|directory| {
+                let free = fs::space(&directory).ok()?.free;
+                (free < FULL).then_some((directory, free))
+            })
+            .next();
+        (says("No space left on device") || full.is_some()).then_some(Cause::NoSpace { full })
     }
 
     /// What is found at the install target. A script may replace the link by a directory of its own; then that is the
@@ -322,6 +325,11 @@ impl Work {
     /// it is copied, not taken.
     fn copy_of(&self, target: &Path) -> Result<PathBuf, CompileError> {
         let files = self.files();
+        // What the script calls the base directory is elsewhere on this side.
+        let target = match target.strip_prefix(self.context.vcap.base()) {
+            Ok(below) => &self.plan.outside.base().join(below),
+            Err(_) => target,
+        };
         let resolved = fs::canonicalize(target).map_err(&files)?;
         let copy = self.plan.paths.packages.join("copy");
         fs::copy_tree(&resolved, &copy).map_err(&files)?;
@@ -360,8 +368,7 @@ impl Work {
             digests,
             installed: None,
             elapsed: Duration::ZERO,
-            usage: Usage::default(),
-            left_behind: 0,
+            script: None,
         })
     }
 }

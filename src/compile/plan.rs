@@ -16,6 +16,8 @@ const UMASK: u32 = 0o022;
 /// What will be done for a package.
 #[derive(Debug, Clone)]
 pub struct Plan {
+    /// The whole tree on this side of the sandbox.
+    pub outside: Vcap,
     /// Where things are on this side of the sandbox.
     pub paths: PackagePaths,
     /// What the link at `paths.link` says: the install directory as the script sees it.
@@ -48,6 +50,7 @@ impl Plan {
         outside: &Vcap,
         environment: &Environment,
         agent: PathBuf,
+        hold: PathBuf,
         grace: Duration,
     ) -> Self {
         let seen = inside.package(&job.name, &job.version);
@@ -71,6 +74,7 @@ impl Plan {
         ]);
         Self {
             packaging: paths.compile.join(PACKAGING),
+            outside: outside.clone(),
             paths,
             link_target: seen.install,
             dependencies,
@@ -80,12 +84,25 @@ impl Plan {
                     arguments: vec!["-x".to_owned(), PACKAGING.to_owned()],
                     directory: seen.compile,
                     umask: UMASK,
+                    hold,
                     grace,
+                    view: None,
                 },
                 environment,
                 agent,
             },
         }
+    }
+}
+
+impl Plan {
+    /// Sealed tree and install directory of each dependency.
+    #[must_use]
+    pub fn mounted(&self) -> Vec<(PathBuf, PathBuf)> {
+        self.dependencies
+            .iter()
+            .map(|dependency| (dependency.sealed.clone(), dependency.paths.install.clone()))
+            .collect()
     }
 }
 
@@ -117,6 +134,7 @@ mod tests {
             &Vcap::new(Path::new("/work/tree")),
             &inherited,
             PathBuf::from("/agent"),
+            PathBuf::from("/lock"),
             Duration::from_secs(1),
         );
         assert_eq!(plan.paths.compile, Path::new("/work/tree/data/compile/app"));

@@ -1,12 +1,14 @@
 //! Makes an installed tree what its unpacked blob would be, so that a package which has just been compiled and one that was
 //! compiled before are the same to those compiled against them.
 //!
-//! The measure is `tar --no-same-owner` as root: everything belongs to root, times are whole seconds, extended attributes
-//! and sockets are not there.
+//! The measure is our own unpacking as root: everything belongs to root, times are whole seconds, extended attributes,
+//! sockets and devices are not there.
 
+use std::collections::HashMap;
+use std::fs::Metadata;
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, lchown};
-use std::path::Path;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 
 use nix::sys::stat::{UtimensatFlags, utimensat};
 use nix::sys::time::TimeSpec;
@@ -14,48 +16,84 @@ use walkdir::WalkDir;
 
 use crate::fs::{self, Context};
 
+/// As long as the kernel lets a list of attributes be (`XATTR_LIST_MAX`), in bytes.
+const XATTR_LIST_MAX: usize = 64 * 1024;
+
+/// What a file is called while it takes the place of one that has names elsewhere. No package has such a file.
+const COPY: &str = ".bosh-agent:copy";
+
 /// Seals a tree. Its own root directory keeps its owner, which no archive changes either.
 ///
 /// # Errors
 /// What the system answered, with the path of the entry.
 pub(super) fn seal(tree: &Path) -> fs::Result<()> {
-    // Contents first: removing a socket changes the time of its directory.
+    separate(tree)?;
+    // Contents first: removing an entry changes the time of its directory.
     for entry in WalkDir::new(tree).contents_first(true) {
-        let entry = entry.map_err(|error| fs::Error {
-            action: "read the tree",
-            path: error.path().unwrap_or(tree).to_owned(),
-            source: error.into(),
-        })?;
-        let path = entry.path();
-        let metadata = entry
-            .metadata()
-            .map_err(io::Error::from)
-            .at("examine", path)?;
-        if metadata.file_type().is_socket() {
-            let parent = path.parent().unwrap_or(tree);
+        let (path, metadata) = examined(entry, tree)?;
+        let kind = metadata.file_type();
+        if kind.is_socket() || kind.is_block_device() || kind.is_char_device() {
+            let parent = fs::parent(&path);
             let before = fs::metadata(parent)?;
-            fs::remove_file(path)?;
+            fs::remove_file(&path)?;
             set_whole_seconds(parent, before.mtime())?;
             continue;
         }
-        remove_attributes(path)?;
+        remove_attributes(&path)?;
         if path != tree && (metadata.uid(), metadata.gid()) != (0, 0) {
-            give_to_root(path, &metadata)?;
+            fs::set_owner_if_allowed(&path, 0, 0)?;
+            // A change of owner takes the setuid and setgid bits away.
+            if !kind.is_symlink() {
+                fs::set_mode(&path, metadata.permissions().mode() & 0o7777)?;
+            }
         }
-        set_whole_seconds(path, metadata.mtime())?;
+        set_whole_seconds(&path, metadata.mtime())?;
     }
     Ok(())
 }
 
-fn give_to_root(path: &Path, metadata: &std::fs::Metadata) -> fs::Result<()> {
-    match lchown(path, Some(0), Some(0)) {
-        // Whoever is not root unpacks to files of their own, too.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(()),
-        other => other.at("set the owner of", path)?,
+fn examined(
+    entry: walkdir::Result<walkdir::DirEntry>,
+    tree: &Path,
+) -> fs::Result<(PathBuf, Metadata)> {
+    let entry = entry.map_err(|error| {
+        let path = error.path().unwrap_or(tree).to_owned();
+        fs::Error::new("read the tree", &path, error.into())
+    })?;
+    let metadata = entry
+        .metadata()
+        .map_err(io::Error::from)
+        .at("examine", entry.path())?;
+    Ok((entry.into_path(), metadata))
+}
+
+/// Gives files that have names outside the tree, too, an existence of their own: what is changed here must not change there.
+fn separate(tree: &Path) -> fs::Result<()> {
+    let mut names: HashMap<(u64, u64), (u64, Vec<PathBuf>)> = HashMap::new();
+    for entry in WalkDir::new(tree) {
+        let (path, metadata) = examined(entry, tree)?;
+        if metadata.is_file() && metadata.nlink() > 1 {
+            names
+                .entry((metadata.dev(), metadata.ino()))
+                .or_insert_with(|| (metadata.nlink(), Vec::new()))
+                .1
+                .push(path);
+        }
     }
-    // A change of owner takes the setuid and setgid bits away.
-    if !metadata.file_type().is_symlink() {
-        fs::set_mode(path, metadata.permissions().mode() & 0o7777)?;
+    for (links, paths) in names.into_values() {
+        let [first, others @ ..] = paths.as_slice() else {
+            continue;
+        };
+        if links == paths.len() as u64 {
+            continue;
+        }
+        let copy = fs::parent(first).join(COPY);
+        fs::copy_tree(first, &copy)?;
+        fs::rename(&copy, first)?;
+        for other in others {
+            fs::remove_file(other)?;
+            fs::hard_link(first, other)?;
+        }
     }
     Ok(())
 }
@@ -75,7 +113,7 @@ fn set_whole_seconds(path: &Path, seconds: i64) -> fs::Result<()> {
 
 /// Removes the extended attributes, capabilities and ACLs among them. Where there can be none, there is nothing to do.
 fn remove_attributes(path: &Path) -> fs::Result<()> {
-    let mut names = Vec::with_capacity(1024);
+    let mut names = Vec::with_capacity(XATTR_LIST_MAX);
     match rustix::fs::llistxattr(path, rustix::buffer::spare_capacity(&mut names)) {
         Ok(0) | Err(rustix::io::Errno::NOTSUP) => return Ok(()),
         Ok(_) => {}
@@ -109,7 +147,7 @@ mod tests {
         let _ = UnixListener::bind(tree.join("bin/socket")).unwrap();
         let is_root = nix::unistd::geteuid().is_root();
         if is_root {
-            lchown(&tool, Some(1234), Some(5678)).unwrap();
+            std::os::unix::fs::lchown(&tool, Some(1234), Some(5678)).unwrap();
         }
         fs::set_mode(&tool, 0o6755).unwrap();
         let _ = rustix::fs::setxattr(
@@ -134,5 +172,27 @@ mod tests {
         assert!(!names.windows(9).any(|name| name == b"user.test"));
         let directory = fs::metadata(&tree.join("bin")).unwrap();
         assert_eq!((directory.mtime(), directory.mtime_nsec()), (before, 0));
+    }
+
+    #[test]
+    fn a_file_with_a_name_outside_is_not_changed_there() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (outside, tree) = (scratch.path().join("outside"), scratch.path().join("tree"));
+        fs::create_dir(&tree).unwrap();
+        fs::write(&outside, b"contents").unwrap();
+        fs::hard_link(&outside, &tree.join("a")).unwrap();
+        fs::hard_link(&outside, &tree.join("b")).unwrap();
+        let before = fs::metadata(&outside).unwrap();
+
+        seal(&tree).unwrap();
+
+        let after = fs::metadata(&outside).unwrap();
+        assert_eq!(
+            (before.mtime(), before.mtime_nsec(), 1),
+            (after.mtime(), after.mtime_nsec(), after.nlink())
+        );
+        let inode = |name| fs::metadata(&tree.join(name)).unwrap().ino();
+        assert_eq!(inode("a"), inode("b"));
+        assert_eq!(fs::read(&tree.join("b")).unwrap(), b"contents");
     }
 }

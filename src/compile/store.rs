@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::seal::seal;
 use crate::archive::{self, UnpackError};
 use crate::fs;
-use crate::release::{Name, Version};
+use crate::release::Name;
 
 /// A directory of installed packages that are never written to again.
 #[derive(Debug, Clone)]
@@ -40,8 +40,8 @@ impl Store {
     ///
     /// # Errors
     /// What the system answered.
-    pub fn take(&self, name: &Name, version: &Version, tree: &Path) -> fs::Result<Installed> {
-        let installed = self.place(name, version)?;
+    pub fn take(&self, name: &Name, tree: &Path) -> fs::Result<Installed> {
+        let installed = self.place(name)?;
         seal(tree)?;
         fs::move_tree(tree, installed.tree())?;
         Ok(installed)
@@ -51,13 +51,8 @@ impl Store {
     ///
     /// # Errors
     /// When the blob cannot be unpacked.
-    pub fn unpack(
-        &self,
-        name: &Name,
-        version: &Version,
-        blob: &Path,
-    ) -> Result<Installed, UnpackError> {
-        let installed = self.place(name, version)?;
+    pub fn unpack(&self, name: &Name, blob: &Path) -> Result<Installed, UnpackError> {
+        let installed = self.place(name)?;
         fs::create_dir(installed.tree())?;
         archive::unpack_file(blob, installed.tree())?;
         Ok(installed)
@@ -72,10 +67,12 @@ impl Store {
     }
 
     /// A fresh place for a package: names may come again, in another release.
-    fn place(&self, name: &Name, version: &Version) -> fs::Result<Installed> {
+    fn place(&self, name: &Name) -> fs::Result<Installed> {
+        let directory = self.directory.join(name.as_str());
+        fs::create_dir_all(&directory)?;
         let mut number = 0;
         loop {
-            let tree = self.directory.join(format!("{name}-{version}-{number}"));
+            let tree = directory.join(number.to_string());
             if fs::lookup(&tree)?.is_none() {
                 return Ok(Installed { tree });
             }

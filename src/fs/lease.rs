@@ -5,13 +5,18 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::{Context, Error, Result};
 
 /// The lock's file name inside a leased directory.
 const LOCK: &str = ".lock";
+
+/// How often a lock that somebody holds is tried again.
+const LOCK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// How often a fresh name is tried before giving up.
 const ATTEMPTS: u32 = 100;
@@ -61,10 +66,7 @@ impl LeasedFile {
     pub fn persist(mut self, target: &Path) -> Result<()> {
         super::rename(&self.path, target)?;
         self.persisted = true;
-        match target.parent() {
-            Some(parent) if parent != Path::new("") => super::sync(parent),
-            _ => super::sync(Path::new(".")),
-        }
+        super::sync(super::parent(target))
     }
 }
 
@@ -132,7 +134,7 @@ impl Drop for LeasedDirectory {
 }
 
 /// Creates something under a fresh name and locks its file. A cleaner may meet it between the two and take it for abandoned;
-/// then another name is tried.
+/// then the lock is the cleaner's, and another name is tried.
 fn create_locked(
     directory: &Path,
     prefix: &str,
@@ -151,13 +153,21 @@ fn create_locked(
                     io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound
                 ) =>
             {
+                if super::lookup(directory)?.is_none() {
+                    return Err(error);
+                }
                 failure = Some(error);
                 continue;
             }
             Err(error) => return Err(error),
         };
-        if file.try_lock().is_ok() && is_still_there(&path, &file)? {
-            return Ok((path, file));
+        match file.try_lock() {
+            Ok(()) if is_still_there(&lock_of(&path), &file)? => return Ok((path, file)),
+            Ok(()) | Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(error)) => {
+                super::remove_tree(&path)?;
+                return Err(error).at("lock", &path);
+            }
         }
     }
     Err(failure.unwrap_or_else(|| Error {
@@ -167,50 +177,107 @@ fn create_locked(
     }))
 }
 
-/// Whether the locked file has not been removed by a cleaner in the meantime.
-fn is_still_there(path: &Path, file: &File) -> Result<bool> {
-    let lock = if path.is_dir() {
+/// The file that is locked: the leased file itself, or the one inside a leased directory.
+fn lock_of(path: &Path) -> PathBuf {
+    if path.is_dir() {
         path.join(LOCK)
     } else {
         path.to_owned()
+    }
+}
+
+/// Whether a locked file still has its name.
+fn is_still_there(path: &Path, file: &File) -> Result<bool> {
+    let inode = file.metadata().at("examine", path)?.ino();
+    Ok(super::lookup(path)?.is_some_and(|metadata| metadata.ino() == inode))
+}
+
+/// Waits until nobody holds a lock on a file. `false` when somebody still does after `limit`, or when `stop` says so.
+///
+/// # Errors
+/// When the file cannot be opened or locked. One that is not there is free.
+pub fn wait_until_free(path: &Path, limit: Duration, stop: &dyn Fn() -> bool) -> Result<bool> {
+    let file = match super::open(path) {
+        Ok(file) => file,
+        Err(error) if error.is_not_found() => return Ok(true),
+        Err(error) => return Err(error),
     };
-    let inode = file.metadata().at("examine", &lock)?.ino();
-    Ok(super::lookup(&lock)?.is_some_and(|metadata| metadata.ino() == inode))
+    let start = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(true),
+            Err(TryLockError::WouldBlock) if start.elapsed() < limit && !stop() => {
+                // `flock` itself knows no limit of time.
+                std::thread::sleep(LOCK_INTERVAL);
+            }
+            Err(TryLockError::WouldBlock) => return Ok(false),
+            Err(TryLockError::Error(error)) => return Err(error).at("lock", path),
+        }
+    }
 }
 
 /// Removes what an earlier run has left in `directory` under names of this form, and says what it removed. What another
 /// process still holds, and what cannot be removed, stays.
 ///
+/// Where a leased directory has a file `processes`, its owner's children may outlive it for a moment; they are waited for as
+/// [`wait_until_free`] does.
+///
 /// # Errors
 /// When the directory cannot be listed.
-pub fn remove_abandoned(directory: &Path, prefix: &str, suffix: &str) -> Result<Vec<PathBuf>> {
+pub fn remove_abandoned(
+    directory: &Path,
+    prefix: &str,
+    processes: Option<(&str, Duration, &dyn Fn() -> bool)>,
+) -> Result<Vec<PathBuf>> {
     let mut removed = Vec::new();
     for entry in super::list(directory)? {
         let name = entry.file_name();
-        let ours = name
-            .to_str()
-            .is_some_and(|name| name.starts_with(prefix) && name.ends_with(suffix));
-        if ours && is_abandoned(&entry.path()) && super::remove_tree(&entry.path()).is_ok() {
-            removed.push(entry.path());
+        if !name.as_bytes().starts_with(prefix.as_bytes()) {
+            continue;
+        }
+        let path = entry.path();
+        // Held until it is gone, or its name could be taken meanwhile.
+        let Some(_lock) = take_over(&path) else {
+            continue;
+        };
+        if let Some((file, limit, stop)) = processes
+            && !wait_until_free(&path.join(file), limit, stop).unwrap_or(true)
+        {
+            continue;
+        }
+        if remove_under_other_name(&path, prefix).is_ok() {
+            removed.push(path);
         }
     }
     Ok(removed)
 }
 
-fn is_abandoned(path: &Path) -> bool {
-    let Ok(Some(metadata)) = super::lookup(path) else {
-        return false;
+/// The lock of something whose owner is gone.
+fn take_over(path: &Path) -> Option<File> {
+    let lock = lock_of(path);
+    let file = match super::open(&lock) {
+        Ok(file) => file,
+        // Its owner ended between making the directory and making the lock, or is about to make it: who makes it, has it.
+        Err(error) if error.is_not_found() => {
+            let mut options = OpenOptions::new();
+            options.write(true).create_new(true).mode(0o600);
+            super::open_with(&options, &lock).ok()?
+        }
+        Err(_) => return None,
     };
-    let lock = if metadata.is_dir() {
-        path.join(LOCK)
-    } else {
-        path.to_owned()
-    };
-    match super::open(&lock) {
-        Ok(file) => !matches!(file.try_lock(), Err(TryLockError::WouldBlock)),
-        // Its owner ended between making the directory and making the lock, or while removing it.
-        Err(error) => error.is_not_found() && metadata.is_dir(),
-    }
+    file.try_lock().ok()?;
+    is_still_there(&lock, &file).ok()?.then_some(file)
+}
+
+/// Removes a tree under a name that no owner will try to lock while it is half gone.
+fn remove_under_other_name(path: &Path, prefix: &str) -> Result<()> {
+    let doomed = path.with_file_name(format!(
+        "{prefix}removed-by-{}-{}",
+        std::process::id(),
+        super::metadata(path)?.ino()
+    ));
+    super::rename(path, &doomed)?;
+    super::remove_tree(&doomed)
 }
 
 #[cfg(test)]
@@ -227,7 +294,7 @@ mod tests {
         std::fs::write(scratch.path().join(".ours-1.partial"), "half").unwrap();
         std::fs::write(scratch.path().join("theirs"), "").unwrap();
 
-        let mut removed = remove_abandoned(scratch.path(), ".ours-", "").unwrap();
+        let mut removed = remove_abandoned(scratch.path(), ".ours-", None).unwrap();
         removed.sort();
         assert_eq!(
             removed,
@@ -240,6 +307,27 @@ mod tests {
         drop(file);
         assert!(!held_path.exists() && !file_path.exists());
         assert!(scratch.path().join("theirs").exists());
+    }
+
+    #[test]
+    fn a_cleaner_never_takes_what_somebody_is_about_to_hold() {
+        let scratch = tempfile::tempdir().unwrap();
+        let done = std::sync::atomic::AtomicBool::new(false);
+        let held = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    remove_abandoned(scratch.path(), ".ours-", None).unwrap();
+                }
+            });
+            let held: Vec<LeasedDirectory> = (0..60)
+                .map(|_| LeasedDirectory::create(scratch.path(), ".ours-").unwrap())
+                .collect();
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            held
+        });
+        for directory in held {
+            assert!(directory.path().join(LOCK).exists());
+        }
     }
 
     #[test]

@@ -24,7 +24,11 @@ pub fn space(path: &Path) -> Result<Space> {
     let there = nearest_existing(path);
     let stat = nix::sys::statvfs::statvfs(&there).at("measure the free space of", &there)?;
     Ok(Space {
-        free: stat.blocks_available().saturating_mul(stat.fragment_size()),
+        // Some file systems do not count.
+        free: match stat.blocks() {
+            0 => u64::MAX,
+            _ => stat.blocks_available().saturating_mul(stat.fragment_size()),
+        },
         device: super::metadata(&there)?.dev(),
     })
 }

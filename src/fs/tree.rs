@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, lchown};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::sys::stat::{Mode, UtimensatFlags, utimensat};
@@ -56,6 +56,13 @@ pub fn move_tree(from: &Path, to: &Path) -> Result<()> {
             copy_tree(from, to)?;
             remove_tree(from)
         }
+        // To move a directory its owner must be allowed to write to it, for its `..` changes.
+        Err(error) if error.source.kind() == io::ErrorKind::PermissionDenied => {
+            let mode = super::metadata(from)?.permissions().mode() & 0o7777;
+            super::set_mode(from, mode | 0o200)?;
+            super::rename(from, to)?;
+            super::set_mode(to, mode)
+        }
         other => other,
     }
 }
@@ -96,7 +103,7 @@ pub fn copy_tree(from: &Path, to: &Path) -> Result<()> {
         if metadata.nlink() > 1
             && let Some(first) = first_names.get(&(metadata.dev(), metadata.ino()))
         {
-            std::fs::hard_link(first, &target).at("link", &target)?;
+            super::hard_link(first, &target)?;
             continue;
         }
         if kind.is_symlink() {
@@ -154,11 +161,7 @@ fn copy_data_segments(source: &mut File, target: &mut File) -> io::Result<()> {
 
 /// Owner, mode and times, in this order: a change of owner takes the setuid bit away.
 fn copy_attributes(path: &Path, metadata: &Metadata) -> Result<()> {
-    match lchown(path, Some(metadata.uid()), Some(metadata.gid())) {
-        // Only root may give files away; for everybody else a copy belongs to who makes it.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
-        other => other.at("set the owner of", path)?,
-    }
+    super::set_owner_if_allowed(path, metadata.uid(), metadata.gid())?;
     if !metadata.file_type().is_symlink() {
         super::set_mode(path, metadata.permissions().mode() & 0o7777)?;
     }

@@ -72,7 +72,7 @@ pub(super) fn assemble(
     cancel: &CancellationToken,
 ) -> Result<(), AssembleError> {
     let entries = entries(manifest, carried, packages);
-    replace(output, |file| {
+    replace(output, cancel, |file| {
         let out = BufWriter::with_capacity(BUFFER, Cancellable::new(file, cancel));
         if manifest.no_compression {
             write(out, &entries)?.flush().at("write", output)?;
@@ -85,40 +85,38 @@ pub(super) fn assemble(
     })
 }
 
-/// Copies a release that is compiled already.
+/// Copies a release that is compiled already and whose bytes have been checked: `digests` tells which those were.
 pub(super) fn pass_on(
     tarball: &Path,
+    digests: &Digests,
     output: &Path,
     cancel: &CancellationToken,
 ) -> Result<(), AssembleError> {
-    let target = LeasedFile::create(directory(output), PARTIAL_PREFIX, "")?;
+    fs::create_dir_all(fs::parent(output))?;
+    let target = LeasedFile::create(fs::parent(output), PARTIAL_PREFIX, "")?;
     let mut source = Cancellable::new(fs::open(tarball)?, cancel);
     let mut file = target.file();
     io::copy(&mut source, &mut file).at("copy", tarball)?;
-    file.sync_all().at("write", target.path())?;
-    verify::same_bytes(tarball, target.path(), cancel)?;
+    file.sync_all().at("write to the disk", target.path())?;
+    verify::same_bytes(target.path(), digests, cancel)?;
     Ok(target.persist(output)?)
-}
-
-fn directory(output: &Path) -> &Path {
-    match output.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    }
 }
 
 /// Writes a new file, has it read back, and only then gives it its name.
 fn replace(
     output: &Path,
+    cancel: &CancellationToken,
     write: impl FnOnce(&File) -> Result<Vec<Expected>, AssembleError>,
 ) -> Result<(), AssembleError> {
-    let target = LeasedFile::create(directory(output), PARTIAL_PREFIX, "")?;
+    // It was there, but another run may have made it and taken it away again.
+    fs::create_dir_all(fs::parent(output))?;
+    let target = LeasedFile::create(fs::parent(output), PARTIAL_PREFIX, "")?;
     let expected = write(target.file())?;
     target
         .file()
         .sync_all()
         .at("write to the disk", target.path())?;
-    verify::verify(target.path(), &expected)?;
+    verify::verify(target.path(), &expected, cancel)?;
     Ok(target.persist(output)?)
 }
 

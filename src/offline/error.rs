@@ -74,6 +74,15 @@ pub enum InputProblemKind {
     /// It is not the release that it says.
     #[error(transparent)]
     Release(Problem),
+    /// A release that is compiled already is read twice, and this cannot be.
+    #[error("it is compiled already and would be copied, but it is no file that can be read again")]
+    NotAFile,
+    /// The same file is given more than once.
+    #[error("it is given twice, the first time as `{}`", earlier.display())]
+    GivenTwice {
+        /// How it was given before.
+        earlier: PathBuf,
+    },
     /// Two inputs would be written to one file.
     #[error("it would be written to `{}`, and so would `{}`", output.display(), other.display())]
     SameOutput {

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::archive::entry::{EntryPathError, normalise};
 use crate::archive::{Decoder, Entry, Kind, ReadError, Reader};
 use crate::fs::{self, Context};
-use crate::release::digest::{Hasher, HashingWriter};
+use crate::release::digest::{Hasher, HashingReader, HashingWriter};
 use crate::release::{Algorithm, Digests, Manifest, ManifestProblem};
 use crate::runtime::Cancellable;
 
@@ -98,6 +98,10 @@ pub(super) struct Blob {
 pub(super) struct Opened {
     /// The tarball.
     pub tarball: PathBuf,
+    /// Whether it can be read again: a pipe cannot.
+    pub is_file: bool,
+    /// The SHA-256 of the whole tarball, as it was read.
+    pub digests: Digests,
     pub manifest: Manifest,
     /// In the tarball's order.
     pub carried: Vec<Carried>,
@@ -156,7 +160,12 @@ pub(super) fn open(
         .at("read", tarball)
         .map_err(OpenError::Files);
     }
-    let decoder = Decoder::new(Cancellable::new(file, cancel)).map_err(OpenError::Decode)?;
+    let is_file = file.metadata().at("examine", tarball)?.is_file();
+    let mut raw = HashingReader::new(
+        Cancellable::new(file, cancel),
+        Hasher::new(&[Algorithm::Sha256]),
+    );
+    let decoder = Decoder::new(&mut raw).map_err(OpenError::Decode)?;
     let mut pass = Pass {
         reader: Reader::new(decoder),
         spool,
@@ -168,16 +177,22 @@ pub(super) fn open(
     while let Some(entry) = pass.reader.next_entry()? {
         pass.take(entry)?;
     }
-    pass.reader
-        .into_inner()
-        .finish()
-        .map_err(OpenError::Decode)?;
-    let manifest = pass.manifest.ok_or(OpenError::NoManifest)?;
+    let Pass {
+        reader,
+        manifest,
+        carried,
+        ..
+    } = pass;
+    reader.into_inner().finish().map_err(OpenError::Decode)?;
+    let (_, digests) = raw.finish();
+    let manifest = manifest.ok_or(OpenError::NoManifest)?;
     let manifest = Manifest::parse(&manifest).map_err(OpenError::Manifest)?;
     Ok(Opened {
         tarball: tarball.to_owned(),
+        is_file,
+        digests,
         manifest,
-        carried: pass.carried.into_iter().flatten().collect(),
+        carried: carried.into_iter().flatten().collect(),
     })
 }
 
@@ -265,8 +280,7 @@ impl<R: Read> Pass<'_, R> {
     }
 
     fn spool_file(&mut self, entry: &Entry) -> Result<Blob, OpenError> {
-        let path = self.spool.join(self.spooled.to_string());
-        self.spooled += 1;
+        let path = self.next_file();
         let file: File = fs::create(&path)?;
         let mut out = HashingWriter::new(
             BufWriter::with_capacity(BUFFER, file),
@@ -294,15 +308,25 @@ impl<R: Read> Pass<'_, R> {
         })
     }
 
-    fn linked(&self, path: &Path, entry: &Entry) -> Result<Blob, OpenError> {
-        normalise(&entry.link)
+    /// What a hard link leads to, as a file of its own: each is removed when it is done with.
+    fn linked(&mut self, path: &Path, entry: &Entry) -> Result<Blob, OpenError> {
+        let target = normalise(&entry.link)
             .ok()
             .and_then(|target| self.places.get(&target))
             .and_then(|place| self.carried[*place].as_ref()?.blob.clone())
             .ok_or_else(|| OpenError::Link {
                 path: path.to_owned(),
                 target: String::from_utf8_lossy(&entry.link).into_owned(),
-            })
+            })?;
+        let file = self.next_file();
+        fs::hard_link(&target.file, &file)?;
+        Ok(Blob { file, ..target })
+    }
+
+    fn next_file(&mut self) -> PathBuf {
+        let path = self.spool.join(self.spooled.to_string());
+        self.spooled += 1;
+        path
     }
 }
 

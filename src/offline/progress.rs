@@ -1,6 +1,6 @@
 //! What a person sees while it works: lines for a log, and on a terminal a bar that lives above them.
 //!
-//! The lines that the Go agent prints are kept word for word, for there are scripts that look for them.
+//! The lines that the Go agent prints begin here as they do there, for there are scripts that look for them.
 
 use std::collections::BTreeMap;
 use std::io::Write;

@@ -18,6 +18,7 @@ use crate::release::{
     Algorithm, CompiledPackage, Manifest, MultiDigest, Name, Slug, Version, graph,
 };
 use crate::runtime;
+use crate::sandbox::ScriptEnd;
 
 /// How often the progress is drawn.
 const TICK: Duration = Duration::from_millis(120);
@@ -145,6 +146,33 @@ fn compiled_entry(
     (entry, blob)
 }
 
+/// What a person should hear of a script that succeeded.
+fn warnings(package: &Name, end: &ScriptEnd) -> Vec<String> {
+    let count = |processes| match processes {
+        1 => "a process".to_owned(),
+        more => format!("{more} processes"),
+    };
+    let mut warnings = Vec::new();
+    if end.left_behind > 0 {
+        warnings.push(format!(
+            "Warning: the packaging script of {package} left {} running, to be ended with it",
+            count(end.left_behind)
+        ));
+    }
+    if end.not_ended > 0 {
+        warnings.push(format!(
+            "Warning: {} of it could not be ended: another user has it by now",
+            count(end.not_ended)
+        ));
+    }
+    if let Some(failure) = &end.output.log_failure {
+        warnings.push(format!(
+            "Warning: the log of the packaging script of {package} is not complete: {failure}"
+        ));
+    }
+    warnings
+}
+
 /// The packages of a release on their way.
 struct Run<'a> {
     context: &'a Arc<Context>,
@@ -191,20 +219,10 @@ impl Run<'_> {
             compiled.digests.sha1().unwrap_or_default(),
             Elapsed(compiled.elapsed)
         ));
-        if compiled.left_behind > 0 {
-            self.progress.line(&format!(
-                "Warning: the packaging script of {} left {} running, which {} ended with it",
-                package.name,
-                match compiled.left_behind {
-                    1 => "a process".to_owned(),
-                    more => format!("{more} processes"),
-                },
-                if compiled.left_behind == 1 {
-                    "was"
-                } else {
-                    "were"
-                },
-            ));
+        if let Some(end) = &compiled.script {
+            for warning in warnings(&package.name, end) {
+                self.progress.line(&warning);
+            }
         }
         if let Some(blob) = source {
             // Nobody will read it again, and a work directory may be small.
@@ -247,12 +265,11 @@ impl Run<'_> {
         };
         if self.is_needed(index) {
             let context = Arc::clone(self.context);
-            let (name, version) = (package.name.clone(), package.version.clone());
+            let name = package.name.clone();
             let file = blob.file.clone();
-            let unpacked = runtime::spawn_blocking("install", move || {
-                context.store.unpack(&name, &version, &file)
-            })
-            .await?;
+            let unpacked =
+                runtime::spawn_blocking("install", move || context.store.unpack(&name, &file))
+                    .await?;
             match unpacked {
                 Ok(installed) => {
                     self.installed[index] = Some((package.version.clone(), installed));

@@ -5,9 +5,14 @@ use std::path::Path;
 
 use super::error::{InputProblem, InputProblemKind, OfflineError};
 use super::releases::ReleaseFailure;
-use crate::compile::{CompileError, ScriptFailure};
-use crate::diag::{Chain, Elapsed, is_no_space};
+use crate::compile::{Cause, CompileError, ScriptFailure};
+use crate::diag::{Chain, Elapsed};
+use crate::fs;
 use crate::release::Name;
+
+/// What to do where a disk is too small.
+const ELSEWHERE: &str =
+    "choose a larger disk by --work-dir, --output-directory or --base-directory";
 
 /// Everything that a failure is told with, in lines.
 #[must_use]
@@ -56,6 +61,10 @@ fn headline(failure: &ReleaseFailure) -> String {
                 Elapsed(script.elapsed)
             )
         }
+        // These say no more than the headline does: what lies behind them counts.
+        CompileError::Files { source, .. } => Chain(source).to_string(),
+        CompileError::Sandbox { source, .. } => Chain(source).to_string(),
+        CompileError::Task { source, .. } => Chain(source).to_string(),
         other => Chain(other).to_string(),
     };
     format!("Error: {failure}: {cause}")
@@ -109,6 +118,21 @@ fn output(text: &mut String, script: &ScriptFailure) {
     }
 }
 
+fn cause_hint(failure: &ReleaseFailure) -> Option<String> {
+    let CompileError::Script(script) = &failure.source else {
+        return match &failure.source {
+            CompileError::Sandbox { source, .. } => source.hint(),
+            _ => None,
+        };
+    };
+    match script.cause.as_ref()? {
+        Cause::OutOfMemory { .. } => {
+            Some("give the machine or the container more memory, or fewer processors".to_owned())
+        }
+        Cause::NoSpace { .. } => Some(format!("make room, or {ELSEWHERE}")),
+    }
+}
+
 fn list(names: &[Name]) -> String {
     let names: Vec<&str> = names.iter().map(Name::as_str).collect();
     names.join(", ")
@@ -132,19 +156,17 @@ fn hints(error: &OfflineError) -> Vec<String> {
                 hints.push("pass an --output-directory that can be written to".to_owned());
             }
             if has(|kind| matches!(kind, InputProblemKind::NoSpace { .. })) {
-                hints.push("pass a --work-dir on a larger disk".to_owned());
+                hints.push(format!("make room there, or {ELSEWHERE}"));
             }
         }
-        OfflineError::Release(_)
-        | OfflineError::Files(_)
+        OfflineError::Release(failure) => hints.extend(cause_hint(failure)),
+        OfflineError::Files(_)
         | OfflineError::Assemble { .. }
         | OfflineError::Task(_)
         | OfflineError::Stopped => {}
     }
-    if is_no_space(error) {
-        hints.push(
-            "make room, or pass a --work-dir or --output-directory on a larger disk".to_owned(),
-        );
+    if fs::is_no_space_behind(error) {
+        hints.push(format!("make room, or {ELSEWHERE}"));
     }
     hints
 }
@@ -155,7 +177,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::compile::Cause;
     use crate::process::Status;
     use crate::release::Version;
 
@@ -192,7 +213,8 @@ mod tests {
              Not compiled because they depend on app: web, top\n\
              Not begun: other\n\
              Error: failed to compile package app/abc of release demo/1.10: the packaging script exited with 137 (a command in \
-             it was killed by SIGKILL) after 1m01s (out of memory: the kernel killed 1 process while the script ran)\n"
+             it was killed by SIGKILL) after 1m01s (out of memory: the kernel killed 1 process while the script ran)\n\
+             Hint: give the machine or the container more memory, or fewer processors\n"
         );
     }
 

@@ -1,5 +1,6 @@
 //! One call, from the tarballs to the last line.
 
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,14 +19,25 @@ use super::stemcell;
 use super::workplace::Workplace;
 use crate::compile::{Context, Store};
 use crate::config::{Environment, Vcap};
-use crate::diag::{Bytes, is_no_space};
+use crate::diag::{Bytes, Chain};
 use crate::fs::{self, MadeDirectories};
 use crate::release::Slug;
 use crate::runtime;
-use crate::sandbox::{Sandbox, SharedTree};
+use crate::sandbox::{Namespaces, Sandbox, SharedTree, Writes};
 
 /// Where a result goes when its input's directory cannot be written to: the Go agent's default.
 const LAST_RESORT: &str = "/tmp";
+
+/// How packages are to be kept apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isolation {
+    /// As well as it can be done here.
+    Auto,
+    /// In namespaces, or not at all.
+    Namespace,
+    /// In place, one after another.
+    None,
+}
 
 /// What a call is to do.
 #[derive(Debug, Clone)]
@@ -42,6 +54,10 @@ pub struct Options {
     pub logs_directory: Option<PathBuf>,
     /// The base directory, `/var/vcap`.
     pub vcap: Vcap,
+    /// How packages are kept apart.
+    pub isolation: Isolation,
+    /// Whether scripts are kept from writing into dependencies, where that can be done.
+    pub readonly_dependencies: bool,
     /// Whether packages of another agent may be removed.
     pub force: bool,
     /// How long scripts get to end when they are told to.
@@ -76,7 +92,15 @@ pub async fn run(
         .first()
         .cloned()
         .unwrap_or_else(|| LAST_RESORT.into());
-    let workplace = Workplace::make(options.work_directory.as_deref(), &options.vcap, &beside)?;
+    let workplace = {
+        let (wanted, vcap) = (options.work_directory.clone(), options.vcap.clone());
+        let (beside, cancel) = (beside.clone(), cancel.clone());
+        // It may wait for the processes of a run that was killed.
+        let making = runtime::spawn_blocking("work directory", move || {
+            Workplace::make(wanted.as_deref(), &vcap, &beside, &|| cancel.is_cancelled())
+        });
+        making.await?.inspect_err(|_| made.remove_empty())?
+    };
     let call = Call {
         options,
         stemcell,
@@ -86,7 +110,7 @@ pub async fn run(
     let mut written = Vec::new();
     let result = call.run(&workplace, outputs, &mut written).await;
     if let Err(error) = &result
-        && is_no_space(error)
+        && fs::is_no_space_behind(error)
     {
         // Measured before anything is removed.
         call.tell_free_space(&workplace, &beside);
@@ -126,12 +150,16 @@ fn output_directories(
     different.dedup();
     let mut problems = Vec::new();
     for directory in different {
+        if options.output_directory.is_none() && fs::metadata(&directory).is_err() {
+            // An input that is not there is told of by its own name.
+            continue;
+        }
         let usable = made
             .make(&directory)
             .and_then(|()| fs::check_writable(&directory));
         match usable {
             Ok(()) => {
-                fs::remove_abandoned(&directory, PARTIAL_PREFIX, "")?;
+                fs::remove_abandoned(&directory, PARTIAL_PREFIX, None)?;
             }
             Err(error) => problems.push(InputProblem {
                 path: directory,
@@ -148,10 +176,7 @@ fn output_directories(
 }
 
 fn beside_input(input: &Path, progress: &Progress) -> PathBuf {
-    let parent = match input.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
+    let parent = fs::parent(input);
     // An input that is not there is told of later, by its own name.
     if fs::metadata(parent).is_err() || fs::check_writable(parent).is_ok() {
         return parent.to_owned();
@@ -182,19 +207,21 @@ impl Call<'_> {
         let inputs = self.open(workplace, outputs).await?;
         self.check_stop()?;
         let tasks = select(inputs, &self.stemcell)?.map_err(OfflineError::Input)?;
-        self.check_room(&tasks)?;
+        self.check_room(&tasks, workplace)?;
         let needs_sandbox = tasks.iter().any(
             |task| matches!(task, Task::Compile { opened, .. } if !opened.manifest.packages.is_empty()),
         );
         let mut compiler = None;
         if needs_sandbox {
+            // First what may be refused: a log directory would stay behind.
+            let context = self.context(workplace).await?;
             let logs =
                 workplace.logs(self.options.logs_directory.as_deref(), &self.options.vcap)?;
             self.progress.line(&format!(
                 "Logs of packaging scripts are kept in {}",
                 logs.display()
             ));
-            compiler = Some((self.context(workplace)?, logs));
+            compiler = Some((context, logs));
         }
         let mut result = Ok(());
         for task in tasks {
@@ -276,9 +303,10 @@ impl Call<'_> {
             manifest.name, manifest.version
         );
         if compiled > 0 {
-            line.push_str(&format_args!(", {compiled} of them compiled already").to_string());
+            let _ = write!(line, ", {compiled} of them compiled already");
         }
         self.progress.line(&line);
+        self.progress.line("Extracting packages");
         for stray in opened
             .carried
             .iter()
@@ -302,14 +330,15 @@ impl Call<'_> {
             bytes += size - size / 50;
         }
         let need = Need {
-            directory: workplace.path().to_owned(),
+            // Its own name is ours and will be gone.
+            directory: fs::parent(workplace.path()).to_owned(),
             bytes,
         };
         refuse(space::check(&[need], "to take the tarballs apart")?)
     }
 
     /// The largest source has to fit unpacked, and what is carried over has to fit into the output.
-    fn check_room(&self, tasks: &[Task]) -> Result<(), OfflineError> {
+    fn check_room(&self, tasks: &[Task], workplace: &Workplace) -> Result<(), OfflineError> {
         let mut needs = Vec::new();
         let mut largest = 0;
         for task in tasks {
@@ -336,7 +365,10 @@ impl Call<'_> {
             });
         }
         needs.push(Need {
-            directory: self.options.vcap.data(),
+            directory: match self.options.isolation {
+                Isolation::None => self.options.vcap.data(),
+                Isolation::Auto | Isolation::Namespace => fs::parent(workplace.path()).to_owned(),
+            },
             bytes: largest,
         });
         refuse(space::check(
@@ -345,13 +377,13 @@ impl Call<'_> {
         )?)
     }
 
-    fn context(&self, workplace: &Workplace) -> Result<Arc<Context>, OfflineError> {
+    async fn context(&self, workplace: &Workplace) -> Result<Arc<Context>, OfflineError> {
         let options = &self.options;
-        let tree = SharedTree::take(&options.vcap, &options.who, options.force)?;
+        let sandbox = self.sandbox(workplace).await?;
         let progress = Arc::clone(&self.progress);
         Ok(Arc::new(Context {
             vcap: options.vcap.clone(),
-            sandbox: Sandbox::Shared(tree),
+            sandbox,
             store: Store::new(&workplace.store()),
             environment: options.environment.clone(),
             agent: options.agent.clone(),
@@ -359,6 +391,42 @@ impl Call<'_> {
             compression_level: options.compression_level,
             events: Arc::new(move |event| progress.hear(event)),
         }))
+    }
+
+    /// Chooses how packages are kept apart, and says so in one line.
+    async fn sandbox(&self, workplace: &Workplace) -> Result<Sandbox, OfflineError> {
+        let options = &self.options;
+        let reason = if options.isolation == Isolation::None {
+            None
+        } else {
+            let probe = Namespaces::probe(
+                workplace.path(),
+                &options.vcap,
+                &options.agent,
+                options.readonly_dependencies,
+            );
+            match probe.await {
+                Ok(namespaces) => {
+                    self.progress.line(match namespaces.writes() {
+                        Writes::ToDisk | Writes::ToMemory => "Isolation: namespace",
+                        Writes::Refused => "Isolation: namespace, with read-only dependencies",
+                    });
+                    return Ok(Sandbox::Namespaces(namespaces));
+                }
+                Err(error) if options.isolation == Isolation::Namespace => return Err(error.into()),
+                Err(error) => Some(error),
+            }
+        };
+        let reason = reason.map_or_else(String::new, |error| {
+            format!(" (namespaces cannot be used here: {})", Chain(&error))
+        });
+        self.progress.line(&format!("Isolation: none{reason}"));
+        let (vcap, who, force) = (options.vcap.clone(), options.who.clone(), options.force);
+        let cancel = self.cancel.clone();
+        let taking = runtime::spawn_blocking("tree", move || {
+            SharedTree::take(&vcap, &who, force, &|| cancel.is_cancelled())
+        });
+        Ok(Sandbox::Shared(taking.await??))
     }
 
     async fn carry_out(
@@ -384,14 +452,14 @@ impl Call<'_> {
                 ));
                 written.push(tarball);
             }
-            Task::PassOn { tarball, output } => {
+            Task::PassOn { opened, output } => {
                 self.progress.line(&format!(
                     "{} is compiled for this stemcell already and is passed on unchanged",
-                    tarball.display()
+                    opened.tarball.display()
                 ));
                 let (target, cancel) = (output.clone(), self.cancel.clone());
                 let done = runtime::spawn_blocking("pass on", move || {
-                    assemble::pass_on(&tarball, &target, &cancel)
+                    assemble::pass_on(&opened.tarball, &opened.digests, &target, &cancel)
                 });
                 done.await?.map_err(|source| OfflineError::Assemble {
                     output: output.clone(),

@@ -31,7 +31,10 @@ pub(super) enum Task {
         output: PathBuf,
     },
     /// It is compiled already and is copied.
-    PassOn { tarball: PathBuf, output: PathBuf },
+    PassOn {
+        opened: Box<Opened>,
+        output: PathBuf,
+    },
     /// It is compiled already and lies where its result belongs.
     InPlace { tarball: PathBuf },
     /// It is the result of an earlier run of another input.
@@ -43,6 +46,13 @@ impl Input {
         let manifest = &self.opened.as_ref().ok()?.manifest;
         let name = output_name(&manifest.name, &manifest.version, stemcell);
         Some(self.output_directory.join(name))
+    }
+
+    /// A release without packages looks the same before and after.
+    fn is_without_packages(&self) -> bool {
+        self.opened.as_ref().is_ok_and(|opened| {
+            opened.manifest.packages.is_empty() && opened.manifest.compiled_packages.is_none()
+        })
     }
 
     /// A release of which something is to be compiled, or that has no packages at all and was never compiled.
@@ -76,7 +86,7 @@ pub(super) fn select(
                 }
             })
             .transpose()?;
-        replaced.push(of.filter(|_| !input.is_source()));
+        replaced.push(of.filter(|_| !input.is_source() || input.is_without_packages()));
     }
     for (index, input) in inputs.iter().enumerate() {
         if replaced[index].is_some() {
@@ -95,6 +105,13 @@ pub(super) fn select(
         };
         for problem in inspect::problems(opened, stemcell) {
             add(InputProblemKind::Release(problem));
+        }
+        if !input.is_source() && !opened.is_file {
+            add(InputProblemKind::NotAFile);
+        }
+        if let Some(earlier) = given_before(index, &inputs)? {
+            add(InputProblemKind::GivenTwice { earlier });
+            continue;
         }
         let Some(output) = &outputs[index] else {
             continue;
@@ -116,10 +133,13 @@ pub(super) fn select(
                 opened: Box::new(opened),
                 output,
             }),
-            (Ok(_), Some(output), None) => tasks.push(if fs::same_file(&tarball, &output)? {
+            (Ok(opened), Some(output), None) => tasks.push(if fs::same_file(&tarball, &output)? {
                 Task::InPlace { tarball }
             } else {
-                Task::PassOn { tarball, output }
+                Task::PassOn {
+                    opened: Box::new(opened),
+                    output,
+                }
             }),
             (Err(error), ..) => problems.extend(unreadable(&tarball, error)),
             (Ok(_), None, None) => {}
@@ -144,6 +164,16 @@ fn unreadable(tarball: &Path, error: OpenError) -> Vec<InputProblem> {
             .collect(),
         other => vec![problem(InputProblemKind::Open(other))],
     }
+}
+
+/// The way in which the same file was given before.
+fn given_before(index: usize, inputs: &[Input]) -> fs::Result<Option<PathBuf>> {
+    for earlier in &inputs[..index] {
+        if fs::same_file(&earlier.tarball, &inputs[index].tarball)? {
+            return Ok(Some(earlier.tarball.clone()));
+        }
+    }
+    Ok(None)
 }
 
 /// What is in the way of one output: another input's output, another input, itself, a directory.

@@ -2,7 +2,7 @@
 //! found on the day of a deployment.
 
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use tokio_util::sync::CancellationToken;
 
@@ -48,14 +48,19 @@ pub enum VerifyError {
     /// The contents of an entry are not what was written.
     #[error("the contents of `{0}` have changed")]
     Content(String),
-    /// A copy differs from its original.
-    #[error("the copy differs from `{}`", .0.display())]
-    Copy(PathBuf),
+    /// A copy is not what was read and checked before.
+    #[error("the tarball has changed since it was checked")]
+    Copy,
 }
 
 /// Reads a tarball and compares it with what it should hold.
-pub(super) fn verify(tarball: &Path, expected: &[Expected]) -> Result<(), VerifyError> {
-    let mut reader = Reader::new(Decoder::new(fs::open(tarball)?)?);
+pub(super) fn verify(
+    tarball: &Path,
+    expected: &[Expected],
+    cancel: &CancellationToken,
+) -> Result<(), VerifyError> {
+    let file = Cancellable::new(fs::open(tarball)?, cancel);
+    let mut reader = Reader::new(Decoder::new(file)?);
     let mut number = 0;
     while let Some(entry) = reader.next_entry()? {
         let wanted = expected.get(number);
@@ -116,23 +121,20 @@ fn verify_content<R: Read>(
     ))
 }
 
-/// Compares a copy with its original.
+/// Compares a file with what was read before.
 pub(super) fn same_bytes(
-    original: &Path,
     copy: &Path,
+    digests: &Digests,
     cancel: &CancellationToken,
 ) -> Result<(), VerifyError> {
-    let digest = |path: &Path| -> Result<Digests, VerifyError> {
-        let mut reader = Cancellable::new(fs::open(path)?, cancel);
-        let mut hasher = Hasher::new(&[Algorithm::Sha256]);
-        let mut buffer = vec![0; BUFFER];
-        while let count @ 1.. = reader.read(&mut buffer)? {
-            hasher.update(&buffer[..count]);
-        }
-        Ok(hasher.finish())
-    };
-    if digest(original)? == digest(copy)? {
+    let mut reader = Cancellable::new(fs::open(copy)?, cancel);
+    let mut hasher = Hasher::new(&[Algorithm::Sha256]);
+    let mut buffer = vec![0; BUFFER];
+    while let count @ 1.. = reader.read(&mut buffer)? {
+        hasher.update(&buffer[..count]);
+    }
+    if hasher.finish().sha256() == digests.sha256() {
         return Ok(());
     }
-    Err(VerifyError::Copy(original.to_owned()))
+    Err(VerifyError::Copy)
 }

@@ -1,12 +1,17 @@
 //! The directories that a call uses: where it works, where logs stay, where results go.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::config::Vcap;
 use crate::fs::{self, LeasedDirectory, MadeDirectories};
+use crate::sandbox;
 
 /// What our work directories are called. The names are hidden, for they may lie beside results.
 const WORK_PREFIX: &str = ".bosh-agent-work-";
+
+/// How long the processes of a killed run may take to end before its work directory is removed.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Where logs stay when the usual place cannot be had.
 const LOGS_BESIDE: &str = "bosh-agent-logs";
@@ -21,7 +26,12 @@ pub(super) struct Workplace {
 impl Workplace {
     /// Makes the work directory: below `wanted`, else below the data directory where that is a real disk, else beside the
     /// results. What a run that was killed has left there is removed first.
-    pub(super) fn make(wanted: Option<&Path>, vcap: &Vcap, beside: &Path) -> fs::Result<Self> {
+    pub(super) fn make(
+        wanted: Option<&Path>,
+        vcap: &Vcap,
+        beside: &Path,
+        stop: &dyn Fn() -> bool,
+    ) -> fs::Result<Self> {
         let mut made = MadeDirectories::default();
         let parent = match wanted {
             Some(directory) => {
@@ -38,7 +48,11 @@ impl Workplace {
             }
             None => beside.to_owned(),
         };
-        for removed in fs::remove_abandoned(&parent, WORK_PREFIX, "")? {
+        for removed in fs::remove_abandoned(
+            &parent,
+            WORK_PREFIX,
+            Some((sandbox::PROCESSES, PATIENCE, stop)),
+        )? {
             tracing::info!(path = %removed.display(), "removed what a run that was killed had left");
         }
         let work = LeasedDirectory::create(&parent, WORK_PREFIX)?;
@@ -104,7 +118,7 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let wanted = scratch.path().join("a/b");
         let vcap = Vcap::new(&scratch.path().join("vcap"));
-        let place = Workplace::make(Some(&wanted), &vcap, scratch.path()).unwrap();
+        let place = Workplace::make(Some(&wanted), &vcap, scratch.path(), &|| false).unwrap();
         assert!(place.path().starts_with(&wanted));
         place.spool(0).unwrap();
         place.remove().unwrap();
@@ -115,7 +129,8 @@ mod tests {
     fn logs_go_to_the_usual_place_or_where_they_are_told() {
         let scratch = tempfile::tempdir().unwrap();
         let vcap = Vcap::new(&scratch.path().join("vcap"));
-        let place = Workplace::make(Some(scratch.path()), &vcap, scratch.path()).unwrap();
+        let place =
+            Workplace::make(Some(scratch.path()), &vcap, scratch.path(), &|| false).unwrap();
         assert_eq!(place.logs(None, &vcap).unwrap(), vcap.compilation_logs());
         let wanted = scratch.path().join("logs");
         assert_eq!(place.logs(Some(&wanted), &vcap).unwrap(), wanted);

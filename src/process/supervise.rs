@@ -6,14 +6,17 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::PathBuf;
 use std::process::ExitStatus;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use nix::unistd::Pid;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::output::{Output, OutputSummary};
+use super::tree;
 use crate::config::Environment;
 use crate::runtime;
 
@@ -89,6 +92,7 @@ pub async fn supervise(
     let socket = UnixStream::from_std(ours).map_err(SuperviseError::Channels)?;
     let (reader, writer) = io::pipe().map_err(SuperviseError::Channels)?;
     let mut process = start(&child, theirs, writer)?;
+    let _known = Known::new(&process);
     let reading = runtime::spawn_blocking("output", move || output.read_to_end(reader));
 
     let (from_child, mut to_child) = socket.into_split();
@@ -138,6 +142,43 @@ pub async fn supervise(
     })
 }
 
+/// The children that are supervised now.
+static SUPERVISED: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
+
+/// A child on the list, as long as it is supervised.
+struct Known(Option<Pid>);
+
+impl Known {
+    fn new(process: &tokio::process::Child) -> Self {
+        let process = process.id().map(|id| Pid::from_raw(id.cast_signed()));
+        supervised().extend(process);
+        Self(process)
+    }
+}
+
+impl Drop for Known {
+    fn drop(&mut self) {
+        supervised().retain(|process| Some(*process) != self.0);
+    }
+}
+
+fn supervised() -> MutexGuard<'static, Vec<Pid>> {
+    SUPERVISED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Makes this process the parent of what a child leaves when it dies before its script.
+///
+/// # Errors
+/// What the system answered.
+pub fn adopt_orphans() -> io::Result<()> {
+    Ok(nix::sys::prctl::set_child_subreaper(true)?)
+}
+
+/// Ends the processes that became ours because the child above them died.
+pub fn end_orphans() {
+    tree::kill_orphans(&supervised());
+}
+
 #[expect(
     clippy::disallowed_methods,
     reason = "one of the two places that start processes"
@@ -149,6 +190,7 @@ fn start(
 ) -> Result<tokio::process::Child, SuperviseError> {
     let error_output = output.try_clone().map_err(SuperviseError::Channels)?;
     tokio::process::Command::new(&child.program)
+        .arg0("bosh-agent")
         .args(&child.arguments)
         .env_clear()
         .envs(child.environment.iter())

@@ -1,7 +1,7 @@
 //! The tree of processes below this one: found and ended. For a process that is a subreaper and has nothing else to wait for.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
@@ -13,20 +13,29 @@ use crate::fs;
 /// Between two rounds of killing: long enough for a killed process to be gone, short beside any script.
 const ROUND: Duration = Duration::from_millis(1);
 
-/// The children of this process.
+/// How long a process that may not be killed is waited for.
+const REFUSED_LIMIT: Duration = Duration::from_secs(10);
+
+/// The children of this process, whichever of its threads started or adopted them.
 #[must_use]
 pub fn children() -> Vec<Pid> {
-    let this = nix::unistd::getpid();
-    let path = format!("/proc/self/task/{this}/children");
-    match fs::read_lossy(path.as_ref()) {
-        Ok(list) => list
-            .split_whitespace()
-            .filter_map(|number| number.parse().ok())
-            .map(Pid::from_raw)
-            .collect(),
-        // Kernels without CONFIG_PROC_CHILDREN.
-        Err(_) => below(this, &parents(), false),
+    let mut found = Vec::new();
+    for thread in fs::list("/proc/self/task".as_ref()).unwrap_or_default() {
+        match fs::read_lossy(&thread.path().join("children")) {
+            Ok(list) => found.extend(
+                list.split_whitespace()
+                    .filter_map(|number| number.parse().ok())
+                    .map(Pid::from_raw),
+            ),
+            Err(error) if error.is_not_found() && thread.path().exists() => {
+                // Kernels without CONFIG_PROC_CHILDREN.
+                return below(nix::unistd::getpid(), &parents(), false);
+            }
+            // A thread that has just ended.
+            Err(_) => {}
+        }
     }
+    found
 }
 
 /// Every process below this one.
@@ -53,7 +62,7 @@ fn below(root: Pid, parents: &HashMap<Pid, Pid>, all: bool) -> Vec<Pid> {
     found
 }
 
-/// Every process that /proc shows, with its parent.
+/// Every process that /proc shows, with its parent. What has ended and only waits to be heard of is none.
 fn parents() -> HashMap<Pid, Pid> {
     fs::list("/proc".as_ref())
         .unwrap_or_default()
@@ -63,8 +72,10 @@ fn parents() -> HashMap<Pid, Pid> {
             let stat = fs::read_lossy(&entry.path().join("stat")).ok()?;
             // The name, in parentheses, may itself hold spaces and parentheses: the fields begin behind the last one.
             let (_, fields) = stat.rsplit_once(')')?;
-            let parent: i32 = fields.split_whitespace().nth(1)?.parse().ok()?;
-            Some((Pid::from_raw(child), Pid::from_raw(parent)))
+            let mut fields = fields.split_whitespace();
+            let state = fields.next()?;
+            let parent: i32 = fields.next()?.parse().ok()?;
+            (state != "Z").then_some((Pid::from_raw(child), Pid::from_raw(parent)))
         })
         .collect()
 }
@@ -78,32 +89,74 @@ pub fn ask_to_end() {
     }
 }
 
-/// Kills every process below this one, and waits until none is left. Returns how many ended here.
+/// What came of killing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Killed {
+    /// Processes that ended here.
+    pub ended: usize,
+    /// Processes that we were not allowed to kill, and that did not end by themselves in time.
+    pub refused: usize,
+}
+
+/// Kills every process below this one, and waits until none is left.
 ///
 /// An orphan becomes our child when its parent dies, so killing the children again and again reaches all of them. They are
-/// stopped before they are killed: a process that forks in a loop cannot get ahead of us.
-pub fn kill_all(mut ended: impl FnMut(Pid, WaitStatus)) -> usize {
-    let mut count = 0;
+/// stopped before they are killed: a process that forks in a loop cannot get ahead of us. One that has become another user
+/// (by `sudo`, say) cannot be killed by an ordinary one; it is waited for, but not for ever.
+pub fn kill_all(mut ended: impl FnMut(Pid, WaitStatus)) -> Killed {
+    let mut killed = Killed::default();
+    let mut refused_since: Option<Instant> = None;
     loop {
         let children = children();
-        for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
-            for child in &children {
-                let _ = kill(*child, signal);
-            }
-        }
+        let refused = kill_once(&children);
         loop {
             match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
                 Ok(WaitStatus::StillAlive) => break,
                 Ok(status) => {
                     if let Some(process) = status.pid() {
-                        count += 1;
+                        killed.ended += 1;
                         ended(process, status);
                     }
                 }
                 Err(Errno::EINTR) => {}
                 // ECHILD: nobody is left.
-                Err(_) => return count,
+                Err(_) => return killed,
             }
+        }
+        if refused == 0 || refused < children.len() {
+            refused_since = None;
+        } else if refused_since.get_or_insert_with(Instant::now).elapsed() > REFUSED_LIMIT {
+            killed.refused = refused;
+            return killed;
+        }
+        std::thread::sleep(ROUND);
+    }
+}
+
+/// Kills these processes. Returns how many of them we are not allowed to kill.
+fn kill_once(processes: &[Pid]) -> usize {
+    for process in processes {
+        let _ = kill(*process, Signal::SIGSTOP);
+    }
+    processes
+        .iter()
+        .filter(|process| kill(**process, Signal::SIGKILL) == Err(Errno::EPERM))
+        .count()
+}
+
+/// Kills the children of this process but for `known`, and theirs when they become ours.
+pub fn kill_orphans(known: &[Pid]) {
+    let start = Instant::now();
+    while start.elapsed() < REFUSED_LIMIT {
+        let mut orphans = children();
+        orphans.retain(|child| !known.contains(child));
+        if orphans.is_empty() {
+            return;
+        }
+        kill_once(&orphans);
+        for orphan in orphans {
+            // One at a time: the ends of the others are for those who wait for them.
+            let _ = waitpid(orphan, Some(WaitPidFlag::WNOHANG));
         }
         std::thread::sleep(ROUND);
     }

@@ -1,6 +1,7 @@
 //! The signals that ask the program to stop.
 
 use std::io;
+use std::task::Poll;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -11,6 +12,8 @@ pub enum StopSignal {
     Interrupt,
     /// `kill`, `docker stop`, an aborted Concourse task.
     Terminate,
+    /// The terminal or the connection is gone.
+    HangUp,
 }
 
 impl StopSignal {
@@ -20,6 +23,7 @@ impl StopSignal {
         match self {
             Self::Interrupt => "SIGINT",
             Self::Terminate => "SIGTERM",
+            Self::HangUp => "SIGHUP",
         }
     }
 
@@ -27,6 +31,7 @@ impl StopSignal {
     #[must_use]
     pub fn exit_code(self) -> u8 {
         match self {
+            Self::HangUp => 129,
             Self::Interrupt => 130,
             Self::Terminate => 143,
         }
@@ -35,10 +40,11 @@ impl StopSignal {
 
 /// Listens for the signals that ask us to stop. From its making on, none of them ends the process by itself. The first
 /// process of a container (PID 1) needs that: without a handler the kernel drops the signal there.
+///
+/// A signal that was ignored when the process was started, as by `nohup`, goes on being ignored.
 #[derive(Debug)]
 pub struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
+    listeners: Vec<(StopSignal, Signal)>,
 }
 
 impl Signals {
@@ -47,17 +53,41 @@ impl Signals {
     /// # Errors
     /// When the system refuses a handler.
     pub fn listen() -> io::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-        })
+        let ignored = ignored();
+        let mut listeners = Vec::new();
+        for (stop, kind) in [
+            (StopSignal::Interrupt, SignalKind::interrupt()),
+            (StopSignal::Terminate, SignalKind::terminate()),
+            (StopSignal::HangUp, SignalKind::hangup()),
+        ] {
+            let bit = 1 << (kind.as_raw_value() - 1);
+            if ignored & bit == 0 {
+                listeners.push((stop, signal(kind)?));
+            }
+        }
+        Ok(Self { listeners })
     }
 
-    /// Waits for the next one. Cancel-safe, as `Signal::recv` is.
+    /// Waits for the next one. Cancel-safe, as `Signal::poll_recv` is.
     pub async fn next(&mut self) -> StopSignal {
-        tokio::select! {
-            _ = self.interrupt.recv() => StopSignal::Interrupt,
-            _ = self.terminate.recv() => StopSignal::Terminate,
-        }
+        std::future::poll_fn(|context| {
+            for (stop, listener) in &mut self.listeners {
+                if listener.poll_recv(context).is_ready() {
+                    return Poll::Ready(*stop);
+                }
+            }
+            Poll::Pending
+        })
+        .await
     }
+}
+
+/// The signals that this process was told to ignore, a bit for each (proc(5), `SigIgn`).
+fn ignored() -> u64 {
+    let status = crate::fs::read_lossy("/proc/self/status".as_ref()).unwrap_or_default();
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or(0)
 }

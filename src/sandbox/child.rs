@@ -21,11 +21,20 @@ use nix::sys::time::{TimeVal, TimeValLike};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use super::spec::{Report, Spec, StepError};
+use super::init::{Init, InitReport};
+use super::spec::{Report, Spec, Step, StepError};
+use super::sys;
+use crate::fs;
 use crate::process::{Status, Usage, tree};
 
 /// The argument that makes this program a child.
 pub const ARGUMENT: &str = "__sandbox-child";
+
+/// What is said of a script that was killed with its whole namespace.
+const KILLED: Status = Status::Signaled(Signal::SIGKILL as i32);
+
+/// How long processes that a script left behind may take to end when they are asked to, at the most.
+pub(super) const LEFTOVER_GRACE: Duration = Duration::from_secs(1);
 
 /// No order is longer.
 const ORDER_LIMIT: usize = 1 << 20;
@@ -50,50 +59,80 @@ pub fn main() -> ExitCode {
 }
 
 /// Names the step that failed.
-trait Step<T> {
-    fn step(self, step: &str) -> Result<T, StepError>;
+pub(super) trait StepResult<T> {
+    fn step(self, step: Step) -> Result<T, StepError>;
 }
 
-impl<T> Step<T> for io::Result<T> {
-    fn step(self, step: &str) -> Result<T, StepError> {
+impl<T> StepResult<T> for io::Result<T> {
+    fn step(self, step: Step) -> Result<T, StepError> {
         self.map_err(|error| StepError {
-            step: step.to_owned(),
+            step,
             errno: error.raw_os_error().unwrap_or(Errno::EIO as i32),
         })
     }
 }
 
-impl<T> Step<T> for nix::Result<T> {
-    fn step(self, step: &str) -> Result<T, StepError> {
-        self.map_err(io::Error::from).step(step)
+impl<T> StepResult<T> for nix::Result<T> {
+    fn step(self, step: Step) -> Result<T, StepError> {
+        self.map_err(|errno| StepError {
+            step,
+            errno: errno as i32,
+        })
     }
 }
 
 fn run(socket: &mut UnixStream) -> Result<Report, StepError> {
-    let orders = read_line(socket).step("read the orders of the sandbox child")?;
+    let orders = read_line(socket).step(Step::ReadOrders)?;
     let spec: Spec = serde_json::from_slice(&orders)
         .map_err(io::Error::from)
-        .step("understand the orders of the sandbox child")?;
-    nix::sys::prctl::set_child_subreaper(true).step("become the parent of orphans")?;
-    let signals = listen().step("listen for signals")?;
+        .step(Step::ReadOrders)?;
+    // Locked until this process ends: descriptors of the standard library are not inherited.
+    let hold = fs::open(&spec.hold).map_err(|error| error.source);
+    let hold = hold.step(Step::Hold(spec.hold.clone()))?;
+    hold.lock_shared().step(Step::Hold(spec.hold.clone()))?;
+    nix::sys::prctl::set_child_subreaper(true).step(Step::AdoptOrphans)?;
     umask(Mode::from_bits_truncate(spec.umask));
-    let script = start(&spec).step(&format!("start `{}`", spec.program))?;
+    let signals = listen().step(Step::ListenForSignals)?;
+    let init = match &spec.view {
+        Some(view) => Some(Init::start(
+            &spec,
+            view,
+            &[socket.as_fd(), signals.as_fd()],
+        )?),
+        None => None,
+    };
+    let script = match &init {
+        Some(init) => init.process,
+        None => start_script(&spec).step(Step::Start(spec.program.clone()))?,
+    };
     let mut watch = Watch {
         socket,
         signals,
         script,
         status: None,
         stop_at: None,
+        left_behind: 0,
         grace: spec.grace,
     };
     watch.until_the_end();
-    let left_behind = watch.end_all();
+    let not_ended = watch.end_all();
+    let left_behind = watch.left_behind;
+    // Without a status the script was none of our children, which cannot be.
+    let status = watch.status.unwrap_or(KILLED);
+    let (status, left_behind) = match init.map(Init::report) {
+        None => (status, left_behind),
+        Some(Some(InitReport::Ended {
+            status,
+            left_behind: in_namespace,
+        })) => (status, left_behind + in_namespace),
+        Some(Some(InitReport::Failed(error))) => return Err(error),
+        // It was killed, and with it the script.
+        Some(None) => (KILLED, left_behind),
+    };
     Ok(Report::Ended {
-        // Without a status the script was none of our children, which cannot be.
-        status: watch
-            .status
-            .unwrap_or(Status::Signaled(Signal::SIGKILL as i32)),
+        status,
         left_behind,
+        not_ended,
         usage: usage(),
     })
 }
@@ -128,24 +167,30 @@ fn listen() -> nix::Result<SignalFd> {
     SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
 }
 
+/// Starts the script, with nothing to read and none of our blocked signals.
 #[expect(
-    unsafe_code,
     clippy::disallowed_methods,
-    reason = "one of the two places that start processes; the script must not inherit our blocked signals"
+    reason = "one of the two places that start processes"
 )]
-fn start(spec: &Spec) -> io::Result<Pid> {
+pub(super) fn start_script(spec: &Spec) -> io::Result<Pid> {
     let mut command = Command::new(&spec.program);
     command
         .args(&spec.arguments)
         .current_dir(&spec.directory)
         .stdin(Stdio::null())
         .process_group(0);
-    // SAFETY: the closure makes one system call, which is safe between fork and exec, and touches no memory but its own.
-    unsafe {
-        command.pre_exec(|| SigSet::all().thread_unblock().map_err(io::Error::from));
-    }
+    sys::unblock_signals(&mut command);
     let child = command.spawn()?;
     Ok(Pid::from_raw(child.id().cast_signed()))
+}
+
+/// How a child ended, if it has.
+pub(super) fn status_of(ended: WaitStatus) -> Option<Status> {
+    match ended {
+        WaitStatus::Exited(_, code) => Some(Status::Exited(code)),
+        WaitStatus::Signaled(_, signal, _) => Some(Status::Signaled(signal as i32)),
+        _ => None,
+    }
 }
 
 /// Waits for the script's end, or for a reason to end it.
@@ -156,15 +201,23 @@ struct Watch<'a> {
     status: Option<Status>,
     /// When patience with processes that were asked to end is over.
     stop_at: Option<Instant>,
+    /// Processes that the script left when it ended.
+    left_behind: usize,
     grace: Duration,
 }
 
 impl Watch<'_> {
+    /// Until no process is left, or those that are left have had their time.
     fn until_the_end(&mut self) {
         let mut listen_to_parent = true;
         loop {
-            if !self.reap() || (self.status.is_some() && self.stop_at.is_none()) {
+            if !self.reap() {
                 return;
+            }
+            if self.status.is_some() && self.stop_at.is_none() {
+                // The script is done; what it left gets a moment to end well.
+                self.left_behind = tree::descendants().len();
+                self.stop(self.grace.min(LEFTOVER_GRACE));
             }
             let left = match self
                 .stop_at
@@ -210,15 +263,8 @@ impl Watch<'_> {
     }
 
     fn note(&mut self, ended: WaitStatus) {
-        if ended.pid() != Some(self.script) {
-            return;
-        }
-        match ended {
-            WaitStatus::Exited(_, code) => self.status = Some(Status::Exited(code)),
-            WaitStatus::Signaled(_, signal, _) => {
-                self.status = Some(Status::Signaled(signal as i32));
-            }
-            _ => {}
+        if ended.pid() == Some(self.script) {
+            self.status = status_of(ended).or(self.status);
         }
     }
 
@@ -256,16 +302,10 @@ impl Watch<'_> {
         }
     }
 
-    /// Kills what is left. Returns how many processes the script had left behind.
+    /// Kills what is left. Returns how many could not be killed.
     fn end_all(&mut self) -> usize {
-        let mut scripts = 0;
-        let ended = tree::kill_all(|process, status| {
-            if process == self.script {
-                scripts += 1;
-                self.note(status);
-            }
-        });
-        ended - scripts
+        let killed = tree::kill_all(|_, status| self.note(status));
+        killed.refused
     }
 }
 

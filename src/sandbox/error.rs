@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::spec::StepError;
+use crate::process::Status;
 use crate::{fs, process};
 
 /// The sandbox could not be made, used or taken down.
@@ -30,9 +31,15 @@ pub enum SandboxError {
     /// The child process could not be run.
     #[error(transparent)]
     Supervise(#[from] process::SuperviseError),
+    /// A path cannot be written down for the child.
+    #[error("failed to write down the orders of a script's parent")]
+    Orders(#[source] serde_json::Error),
     /// The child process reported a step that failed.
     #[error("the sandbox of a packaging script could not be made")]
     Step(#[source] StepError),
+    /// A sandbox was made for a try, but nothing ran in it.
+    #[error("a program in a trial sandbox {0}")]
+    ProbeFailed(Status),
     /// The child process ended without a word.
     #[error("the child process that runs packaging scripts ended without a report ({status})")]
     NoReport {
@@ -52,7 +59,19 @@ impl SandboxError {
                  pass --force to have everything in `{}` and the packages it leads to removed",
                 directory.display()
             )),
-            Self::Files(_) | Self::Supervise(_) | Self::Step(_) | Self::NoReport { .. } => None,
+            Self::Files(error) if error.source.kind() == std::io::ErrorKind::PermissionDenied => {
+                Some(
+                    "compile as root or in a container, or pass a --base-directory that you may write to (what is compiled \
+                     runs only below the directory that it was compiled in)"
+                        .to_owned(),
+                )
+            }
+            Self::Files(_)
+            | Self::Supervise(_)
+            | Self::Orders(_)
+            | Self::Step(_)
+            | Self::ProbeFailed(_)
+            | Self::NoReport { .. } => None,
         }
     }
 }

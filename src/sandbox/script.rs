@@ -29,6 +29,8 @@ pub struct ScriptEnd {
     pub status: Status,
     /// Processes that it had left behind, and that were ended.
     pub left_behind: usize,
+    /// How many of them could not be ended, for they belong to another user by now.
+    pub not_ended: usize,
     /// What it used, with all its descendants.
     pub usage: Usage,
     /// What it printed.
@@ -49,23 +51,29 @@ pub async fn run(
         program: script.agent,
         arguments: vec![child::ARGUMENT.into()],
         environment: script.environment,
-        orders: serde_json::to_vec(&script.spec).unwrap_or_default(),
+        orders: serde_json::to_vec(&script.spec).map_err(SandboxError::Orders)?,
     };
     let ended = process::supervise(child, output, cancel, grace).await?;
     match serde_json::from_slice(&ended.report) {
         Ok(Report::Ended {
             status,
             left_behind,
+            not_ended,
             usage,
         }) => Ok(ScriptEnd {
             status,
             left_behind,
+            not_ended,
             usage,
             output: ended.output,
         }),
         Ok(Report::Failed(step)) => Err(SandboxError::Step(step)),
-        Err(_) => Err(SandboxError::NoReport {
-            status: ended.status,
-        }),
+        Err(_) => {
+            // Whoever killed it may have hoped to get away.
+            process::end_orphans();
+            Err(SandboxError::NoReport {
+                status: ended.status,
+            })
+        }
     }
 }

@@ -1,65 +1,101 @@
 //! `--isolation=none`: the base directory itself, used by one package after another as the Go agent does.
 //!
 //! The Go agent's first act is to remove all installed packages, which is deadly on a live VM. This one works only in
-//! directories that were empty or that bear its marker, and leaves them as they were.
+//! directories that were empty, and leaves them as they were. Its marker names what it puts there, so that a run which follows
+//! a killed one removes that and nothing else.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::error::SandboxError;
 use crate::config::Vcap;
 use crate::fs::{self, Context, MadeDirectories};
+use crate::release::Name;
 
-/// Says, inside the directory of packages, that what lies beside it was put there by us.
-const MARKER: &str = ".bosh-agent-compile";
+/// Names, inside the directory of packages, what was put there and beside it by us. No package can be called so.
+const MARKER: &str = ".bosh-agent:compile";
 
 /// Held, inside the data directory, while somebody compiles. It tells who.
 const LOCK: &str = ".bosh-agent-compile.lock";
+
+/// How long the processes of a killed run may take to end. They get the grace time that their run was given.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The directories below the base directory, taken for one run.
 #[derive(Debug)]
 pub struct SharedTree {
     vcap: Vcap,
     lock: File,
+    /// The data directory and what was missing above it.
+    made_outside: MadeDirectories,
+    /// The directories of packages.
     made: MadeDirectories,
 }
 
 impl SharedTree {
     /// Takes the tree. `who` is what others are told who want it too. With `force`, packages of another agent are removed.
+    /// Where the processes of a killed run are about to end it waits for them, unless `stop` says otherwise.
     ///
     /// # Errors
     /// When somebody else compiles here, when there are packages that we did not put there, and when the directories cannot
     /// be made.
-    pub fn take(vcap: &Vcap, who: &str, force: bool) -> Result<Self, SandboxError> {
-        let mut made = MadeDirectories::default();
-        made.make(&vcap.data())?;
-        let lock = lock(vcap, who)?;
-        for directory in [vcap.packages(), vcap.data_packages(), vcap.compile()] {
-            made.make(&directory)?;
-        }
-        let tree = Self {
+    pub fn take(
+        vcap: &Vcap,
+        who: &str,
+        force: bool,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Self, SandboxError> {
+        let mut made_outside = MadeDirectories::default();
+        let lock = lock(vcap, who, &mut made_outside)?;
+        let mut tree = Self {
             vcap: vcap.clone(),
             lock,
-            made,
+            made_outside,
+            made: MadeDirectories::default(),
         };
-        let marker = vcap.packages().join(MARKER);
-        if !force && fs::lookup(&marker)?.is_none() {
-            tree.check_empty()?;
+        match tree.prepare(force, stop) {
+            Ok(()) => Ok(tree),
+            Err(error) => {
+                tree.put_back();
+                Err(error)
+            }
         }
-        fs::write(
-            &marker,
-            b"What is in this directory belongs to a running `bosh-agent compile`.\n",
-        )?;
-        tree.clear()?;
-        Ok(tree)
+    }
+
+    fn prepare(&mut self, force: bool, stop: &dyn Fn() -> bool) -> Result<(), SandboxError> {
+        for directory in self.contents() {
+            self.made.make(&directory)?;
+        }
+        let marker = self.marker();
+        if fs::lookup(&marker)?.is_some() {
+            // A run that was killed left it, and the processes of its script may be about to end.
+            if !fs::wait_until_free(&marker, PATIENCE, stop)? {
+                return Err(SandboxError::Busy {
+                    base: self.vcap.base().to_owned(),
+                    holder: "processes of a run that was killed".to_owned(),
+                });
+            }
+            self.remove_named(&fs::read_lossy(&marker)?)?;
+        }
+        if force {
+            self.clear()?;
+        }
+        self.check_empty()?;
+        Ok(fs::write(&marker, b"")?)
     }
 
     /// The base directory.
     #[must_use]
     pub fn base(&self) -> &Path {
         self.vcap.base()
+    }
+
+    /// The file that says that this tree is ours. It is locked as long as a process of a script lives.
+    pub(super) fn marker(&self) -> PathBuf {
+        self.vcap.packages().join(MARKER)
     }
 
     fn contents(&self) -> [PathBuf; 3] {
@@ -70,15 +106,45 @@ impl SharedTree {
         ]
     }
 
-    fn check_empty(&self) -> Result<(), SandboxError> {
+    /// What is in the tree, but for the marker.
+    fn entries(&self) -> fs::Result<Vec<PathBuf>> {
+        let mut entries = Vec::new();
         for directory in self.contents() {
-            if let Some(entry) = fs::list(&directory)?.first() {
-                let entry = entry.file_name().to_string_lossy().into_owned();
-                self.put_back();
-                return Err(SandboxError::Foreign { directory, entry });
+            entries.extend(fs::list(&directory)?.iter().map(std::fs::DirEntry::path));
+        }
+        entries.retain(|entry| *entry != self.marker());
+        Ok(entries)
+    }
+
+    fn check_empty(&self) -> Result<(), SandboxError> {
+        match self.entries()?.first() {
+            None => Ok(()),
+            Some(entry) => Err(SandboxError::Foreign {
+                directory: fs::parent(entry).to_owned(),
+                entry: fs::file_name(entry).to_string_lossy().into_owned(),
+            }),
+        }
+    }
+
+    /// Removes what the marker of a killed run names.
+    fn remove_named(&self, names: &str) -> Result<(), SandboxError> {
+        for name in names.lines().filter_map(|line| Name::parse(line).ok()) {
+            for directory in self.contents() {
+                fs::remove_tree(&directory.join(name.as_str()))?;
             }
         }
         Ok(())
+    }
+
+    /// Empties the tree for packages of these names, which are noted before anything is made.
+    pub(super) fn clear_for(&self, names: &[Name]) -> fs::Result<()> {
+        self.clear()?;
+        for directory in self.contents() {
+            // A script may have removed them.
+            fs::create_dir_all(&directory)?;
+        }
+        let names: Vec<&str> = names.iter().map(Name::as_str).collect();
+        fs::write(&self.marker(), names.join("\n").as_bytes())
     }
 
     /// Removes every package, installed or unpacked.
@@ -86,55 +152,58 @@ impl SharedTree {
     /// # Errors
     /// When something cannot be removed.
     pub fn clear(&self) -> fs::Result<()> {
-        for directory in self.contents() {
-            for entry in fs::list(&directory)? {
-                if entry.file_name() != MARKER {
-                    fs::remove_tree(&entry.path())?;
-                }
-            }
-        }
-        Ok(())
+        self.entries()?
+            .iter()
+            .try_for_each(|entry| fs::remove_tree(entry))
     }
 
     /// Leaves the tree as it was found, but for packages of another agent.
     ///
     /// # Errors
-    /// When something cannot be removed. The marker stays then, and a later run may clear the tree.
+    /// When something cannot be removed. The marker stays then.
     pub fn close(self) -> Result<(), SandboxError> {
         self.clear()?;
-        fs::remove_file_if_there(&self.vcap.packages().join(MARKER))?;
         self.put_back();
         Ok(())
     }
 
-    /// Removes the lock and the directories that we made. One that is in use by now stays.
+    /// Removes marker, lock and the directories that we made. One that is in use by now stays.
     fn put_back(&self) {
-        let lock = self.vcap.data().join(LOCK);
-        if let Err(error) = fs::remove_file_if_there(&lock) {
-            tracing::warn!(%error, "the lock stays behind, unlocked");
+        if self.entries().is_ok_and(|entries| entries.is_empty()) {
+            let _ = fs::remove_file_if_there(&self.marker());
         }
         self.made.remove_empty();
+        // Then only may another run begin.
+        if let Err(error) = fs::remove_file_if_there(&self.vcap.data().join(LOCK)) {
+            tracing::warn!(%error, "the lock stays behind, unlocked");
+        }
         let _ = self.lock.unlock();
+        self.made_outside.remove_empty();
     }
 }
 
-fn lock(vcap: &Vcap, who: &str) -> Result<File, SandboxError> {
+fn lock(vcap: &Vcap, who: &str, made: &mut MadeDirectories) -> Result<File, SandboxError> {
     let path = vcap.data().join(LOCK);
     let mut options = std::fs::OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
     loop {
-        let mut file = fs::open_with(&options, &path)?;
-        if file.try_lock().is_err() {
-            let mut holder = String::new();
-            // It may be gone, or not have written yet: then its name is missing, no more.
-            let _ = file.read_to_string(&mut holder);
-            return Err(SandboxError::Busy {
-                base: vcap.base().to_owned(),
-                holder: match holder.trim() {
-                    "" => "unknown".to_owned(),
-                    holder => holder.to_owned(),
-                },
-            });
+        made.make(&vcap.data())?;
+        let mut file = match fs::open_with(&options, &path) {
+            // A run that has just ended took the directory away.
+            Err(error) if error.is_not_found() => continue,
+            other => other?,
+        };
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(std::fs::TryLockError::WouldBlock) => {
+                return Err(SandboxError::Busy {
+                    base: vcap.base().to_owned(),
+                    holder: holder(&mut file),
+                });
+            }
+            Err(std::fs::TryLockError::Error(error)) => {
+                return Err(fs::Error::new("lock", &path, error).into());
+            }
         }
         let inode = file.metadata().at("examine", &path)?.ino();
         // The holder before us removes the file before it lets go: then we hold a file without a name.
@@ -144,6 +213,16 @@ fn lock(vcap: &Vcap, who: &str) -> Result<File, SandboxError> {
             file.write_all(who.as_bytes()).at("write", &path)?;
             return Ok(file);
         }
+    }
+}
+
+/// What the holder of a lock has written into it. It may be gone, or not have written yet.
+fn holder(file: &mut File) -> String {
+    let mut holder = String::new();
+    let _ = file.read_to_string(&mut holder);
+    match holder.trim() {
+        "" => "it has not said who it is".to_owned(),
+        holder => holder.to_owned(),
     }
 }
 
@@ -157,10 +236,21 @@ mod tests {
         (scratch, vcap)
     }
 
+    fn take(vcap: &Vcap, who: &str, force: bool) -> Result<SharedTree, SandboxError> {
+        SharedTree::take(vcap, who, force, &|| false)
+    }
+
+    fn names(names: &[&str]) -> Vec<Name> {
+        names
+            .iter()
+            .map(|name| Name::parse(name).unwrap())
+            .collect()
+    }
+
     #[test]
     fn a_tree_that_was_not_there_is_gone_afterwards() {
         let (scratch, vcap) = vcap();
-        let tree = SharedTree::take(&vcap, "pid 1", false).unwrap();
+        let tree = take(&vcap, "pid 1", false).unwrap();
         fs::create_dir_all(&vcap.data_packages().join("a/b")).unwrap();
         fs::symlink(Path::new("nowhere"), &vcap.packages().join("a")).unwrap();
         tree.close().unwrap();
@@ -172,10 +262,7 @@ mod tests {
         let (_scratch, vcap) = vcap();
         fs::create_dir_all(&vcap.data()).unwrap();
         fs::write(&vcap.data().join("theirs"), b"").unwrap();
-        SharedTree::take(&vcap, "pid 1", false)
-            .unwrap()
-            .close()
-            .unwrap();
+        take(&vcap, "pid 1", false).unwrap().close().unwrap();
         assert_eq!(fs::list(&vcap.data()).unwrap().len(), 1);
         assert_eq!(fs::list(vcap.base()).unwrap().len(), 1);
     }
@@ -183,11 +270,11 @@ mod tests {
     #[test]
     fn a_second_run_is_told_who_compiles() {
         let (_scratch, vcap) = vcap();
-        let first = SharedTree::take(&vcap, "process 42 on ci", false).unwrap();
-        let error = SharedTree::take(&vcap, "another", false).unwrap_err();
+        let first = take(&vcap, "process 42 on ci", false).unwrap();
+        let error = take(&vcap, "another", false).unwrap_err();
         assert!(error.to_string().contains("process 42 on ci"), "{error}");
         first.close().unwrap();
-        SharedTree::take(&vcap, "another", false).unwrap();
+        take(&vcap, "another", false).unwrap();
     }
 
     #[test]
@@ -196,24 +283,46 @@ mod tests {
             let (_scratch, vcap) = vcap();
             let theirs = vcap.base().join(directory).join("theirs");
             fs::create_dir_all(&theirs).unwrap();
-            let error = SharedTree::take(&vcap, "us", false).unwrap_err();
+            let error = take(&vcap, "us", false).unwrap_err();
             assert!(error.to_string().contains("theirs"), "{error}");
             assert!(error.hint().unwrap().contains("--force"));
             assert!(theirs.exists());
-            let tree = SharedTree::take(&vcap, "us", true).unwrap();
+            let tree = take(&vcap, "us", true).unwrap();
             assert!(!theirs.exists());
             tree.close().unwrap();
         }
     }
 
     #[test]
-    fn what_a_killed_run_left_is_cleared_by_the_next() {
+    fn what_a_killed_run_left_is_cleared_by_the_next_and_nothing_else() {
         let (_scratch, vcap) = vcap();
-        let killed = SharedTree::take(&vcap, "us", false).unwrap();
-        fs::create_dir_all(&vcap.data_packages().join("a/b")).unwrap();
+        let killed = take(&vcap, "us", false).unwrap();
+        killed
+            .clear_for(&names(&["ours", "its-dependency"]))
+            .unwrap();
+        for name in ["ours", "its-dependency"] {
+            fs::create_dir_all(&vcap.data_packages().join(name).join("1")).unwrap();
+        }
         drop(killed);
-        let next = SharedTree::take(&vcap, "us", false).unwrap();
-        assert!(fs::list(&vcap.data_packages()).unwrap().is_empty());
-        next.close().unwrap();
+        take(&vcap, "us", false).unwrap().close().unwrap();
+
+        let killed = take(&vcap, "us", false).unwrap();
+        killed.clear_for(&names(&["ours"])).unwrap();
+        drop(killed);
+        let theirs = vcap.data_packages().join("theirs");
+        fs::create_dir_all(&theirs).unwrap();
+        let error = take(&vcap, "us", false).unwrap_err();
+        assert!(error.to_string().contains("theirs"), "{error}");
+        assert!(theirs.exists());
+    }
+
+    #[test]
+    fn a_script_may_remove_the_directories() {
+        let (_scratch, vcap) = vcap();
+        let tree = take(&vcap, "us", false).unwrap();
+        fs::remove_tree(&vcap.packages()).unwrap();
+        tree.clear_for(&names(&["next"])).unwrap();
+        assert!(tree.marker().exists());
+        tree.close().unwrap();
     }
 }

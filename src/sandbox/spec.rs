@@ -1,5 +1,6 @@
 //! What the child is told and what it tells: plain data, one line of JSON each.
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,12 +16,60 @@ pub struct Spec {
     pub program: String,
     /// Its arguments.
     pub arguments: Vec<String>,
-    /// Its working directory.
+    /// Its working directory, as it sees it.
     pub directory: PathBuf,
     /// Its umask.
     pub umask: u32,
+    /// A file that the child keeps locked, shared, until the last process is gone. Who finds it free may remove what the script
+    /// worked in.
+    pub hold: PathBuf,
     /// How long the processes get between SIGTERM and SIGKILL when the agent is lost or the child itself is asked to end.
     pub grace: Duration,
+    /// Its own view of the file system, with its own processes and IPC; `None` for the one that everybody has.
+    pub view: Option<View>,
+}
+
+/// A view of the file system: what is mounted where, in namespaces that end with the script.
+///
+/// Relative paths are below `work`. Sources are given so because later mounts may cover their absolute paths, and because
+/// overlay options cannot hold every character that a directory's name may have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct View {
+    /// The work directory. Scripts see an empty one there.
+    pub work: PathBuf,
+    /// Dependencies, mounted into the package's tree.
+    pub dependencies: Vec<Mounted>,
+    /// What becomes of writes into dependencies.
+    pub writes: Writes,
+    /// Where they go for the time being.
+    pub scratch: PathBuf,
+    /// What else the base directory has: mounted into the package's tree as it is. Source, place.
+    pub kept: Vec<(PathBuf, PathBuf)>,
+    /// Private directories for temporary files. Source, place.
+    pub temporary: Vec<(PathBuf, PathBuf)>,
+    /// The package's tree and the base directory that it is found at.
+    pub tree: (PathBuf, PathBuf),
+}
+
+/// A dependency's place in a view.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mounted {
+    /// Its sealed tree.
+    pub sealed: PathBuf,
+    /// Where it is mounted.
+    pub at: PathBuf,
+}
+
+/// What becomes of writes into a dependency.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Writes {
+    /// They succeed, on the disk, and are dropped with the script.
+    ToDisk,
+    /// They succeed, in memory, and are dropped with the script: for work directories that cannot hold an overlay's upper layer.
+    ToMemory,
+    /// They fail.
+    Refused,
 }
 
 /// What the child says at its end.
@@ -33,6 +82,8 @@ pub enum Report {
         status: Status,
         /// Processes that it had left behind, and that were ended.
         left_behind: usize,
+        /// How many of them could not be ended, for they belong to another user by now.
+        not_ended: usize,
         /// What it used, with all its descendants.
         usage: Usage,
     },
@@ -44,10 +95,79 @@ pub enum Report {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("failed to {step}: {}", io::Error::from_raw_os_error(*errno))]
 pub struct StepError {
-    /// The step, as it reads after "failed to".
-    pub step: String,
+    /// The step.
+    pub step: Step,
     /// What the system answered.
     pub errno: i32,
+}
+
+/// The steps of the child, in their order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// Reading the spec.
+    ReadOrders,
+    /// Locking what says that the script has processes.
+    Hold(PathBuf),
+    /// Becoming a subreaper.
+    AdoptOrphans,
+    /// Making signals readable.
+    ListenForSignals,
+    /// A process namespace and an IPC namespace for what is started from now on.
+    SeparateProcesses,
+    /// The first process in them.
+    Fork,
+    /// Ending with the parent.
+    FollowParent,
+    /// A mount namespace.
+    SeparateMounts,
+    /// Keeping its mounts from everybody else.
+    KeepMountsPrivate,
+    /// Entering the work directory.
+    EnterWork(PathBuf),
+    /// A file system in memory for writes into dependencies.
+    MountScratch(PathBuf),
+    /// The directories of an overlay.
+    PrepareOverlay(PathBuf),
+    /// A dependency, writable.
+    MountOverlay(PathBuf),
+    /// A dependency, read-only.
+    MountReadOnly(PathBuf),
+    /// A directory or file in another place.
+    Bind(PathBuf, PathBuf),
+    /// An empty directory over the work directory.
+    HideWork(PathBuf),
+    /// The process namespace's own `/proc`.
+    MountProc,
+    /// The script itself.
+    Start(String),
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ReadOrders => write!(f, "read the orders of the sandbox child"),
+            Self::Hold(path) => write!(f, "lock `{}`", path.display()),
+            Self::AdoptOrphans => write!(f, "become the parent of orphans"),
+            Self::ListenForSignals => write!(f, "listen for signals"),
+            Self::SeparateProcesses => write!(f, "make a process namespace"),
+            Self::Fork => write!(f, "start the first process of a namespace"),
+            Self::FollowParent => write!(f, "bind a process to its parent's life"),
+            Self::SeparateMounts => write!(f, "make a mount namespace"),
+            Self::KeepMountsPrivate => write!(f, "make mounts private"),
+            Self::EnterWork(path) => write!(f, "enter `{}`", path.display()),
+            Self::MountScratch(path) => write!(f, "mount a tmpfs at `{}`", path.display()),
+            Self::PrepareOverlay(path) => write!(f, "prepare `{}`", path.display()),
+            Self::MountOverlay(path) => write!(f, "mount an overlay at `{}`", path.display()),
+            Self::MountReadOnly(path) => write!(f, "mount `{}` read-only", path.display()),
+            Self::Bind(from, to) => {
+                write!(f, "mount `{}` at `{}`", from.display(), to.display())
+            }
+            Self::HideWork(path) => write!(f, "hide `{}`", path.display()),
+            Self::MountProc => write!(f, "mount /proc"),
+            Self::Start(program) => write!(f, "start `{program}`"),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -61,7 +181,20 @@ mod tests {
             arguments: vec!["-x".to_owned(), "a\nb".to_owned()],
             directory: PathBuf::from("/var/vcap/data/compile/a"),
             umask: 0o022,
+            hold: PathBuf::from("/var/vcap/packages/.lock"),
             grace: Duration::from_millis(1500),
+            view: Some(View {
+                work: PathBuf::from("/work"),
+                dependencies: vec![Mounted {
+                    sealed: PathBuf::from("store/a"),
+                    at: PathBuf::from("places/0/vcap/data/packages/a/1"),
+                }],
+                writes: Writes::ToDisk,
+                scratch: PathBuf::from("places/0/overlay"),
+                kept: Vec::new(),
+                temporary: vec![(PathBuf::from("places/0/tmp"), PathBuf::from("/tmp"))],
+                tree: (PathBuf::from("places/0/vcap"), PathBuf::from("/var/vcap")),
+            }),
         };
         let line = serde_json::to_string(&spec).unwrap();
         assert!(!line.contains('\n'));
@@ -69,6 +202,7 @@ mod tests {
         let report = Report::Ended {
             status: Status::Signaled(9),
             left_behind: 2,
+            not_ended: 0,
             usage: Usage::default(),
         };
         let line = serde_json::to_string(&report).unwrap();
@@ -78,7 +212,7 @@ mod tests {
     #[test]
     fn a_failed_step_says_what_the_system_answered() {
         let error = StepError {
-            step: "start `bash`".to_owned(),
+            step: Step::Start("bash".to_owned()),
             errno: 2,
         };
         assert_eq!(

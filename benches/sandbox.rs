@@ -1,0 +1,141 @@
+//! What a sandbox costs: from the start of the child to the script's first instruction, and from there to the last process and
+//! mount, with 0, 5 and 30 dependencies. `cargo bench --bench sandbox`, as root.
+#![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a benchmark that cannot run has nothing to say"
+)]
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bosh_agent::compile::Store;
+use bosh_agent::config::{Environment, Vcap};
+use bosh_agent::fs;
+use bosh_agent::process::Output;
+use bosh_agent::release::{Name, Version};
+use bosh_agent::sandbox::{Namespaces, Sandbox, Script, SharedTree, Spec, run};
+use tokio_util::sync::CancellationToken;
+
+const ROUNDS: usize = 30;
+const AGENT: &str = env!("CARGO_BIN_EXE_bosh-agent");
+
+type Sealed = (Name, Version, PathBuf);
+
+#[derive(Default)]
+struct Times {
+    prepare: Vec<Duration>,
+    to_exec: Vec<Duration>,
+    to_end: Vec<Duration>,
+    remove: Vec<Duration>,
+}
+
+fn main() {
+    let tokio = tokio::runtime::Runtime::new().unwrap();
+    println!(
+        "isolation   deps   prepare   spawn to exec   exec to end   remove   (ms, medians of {ROUNDS})"
+    );
+    for dependencies in [0, 5, 30] {
+        tokio.block_on(measure("namespace", dependencies));
+        tokio.block_on(measure("none", dependencies));
+    }
+}
+
+async fn measure(isolation: &str, dependencies: usize) {
+    // Not in /tmp, which is in memory on some machines.
+    let scratch = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let (work, vcap) = (scratch.path().join("work"), scratch.path().join("vcap"));
+    fs::create_dir(&work).unwrap();
+    let vcap = Vcap::new(&vcap);
+    let sandbox = if isolation == "none" {
+        Sandbox::Shared(SharedTree::take(&vcap, "a benchmark", false, &|| false).unwrap())
+    } else {
+        match Namespaces::probe(&work, &vcap, Path::new(AGENT), false).await {
+            Ok(namespaces) => Sandbox::Namespaces(namespaces),
+            Err(error) => {
+                println!("{isolation}: {}", bosh_agent::diag::Chain(&error));
+                return;
+            }
+        }
+    };
+    let sealed = sealed_packages(&work, dependencies);
+    let mut times = Times::default();
+    for round in 0..ROUNDS {
+        let log = work.join(format!("log-{round}"));
+        one(&sandbox, &vcap, &sealed, &log, &mut times).await;
+    }
+    sandbox.close().unwrap();
+    println!(
+        "{isolation:10}  {dependencies:4}   {:7.1}   {:13.1}   {:11.1}   {:6.1}",
+        median(&mut times.prepare),
+        median(&mut times.to_exec),
+        median(&mut times.to_end),
+        median(&mut times.remove),
+    );
+}
+
+/// Small trees: the cost of a copy is not what is measured here.
+fn sealed_packages(work: &Path, count: usize) -> Vec<Sealed> {
+    let directory = work.join("store");
+    fs::create_dir(&directory).unwrap();
+    let store = Store::new(&directory);
+    let mut sealed = Vec::new();
+    for number in 0..count {
+        let name = Name::parse(&format!("p{number}")).unwrap();
+        let version = Version::parse("1").unwrap();
+        let tree = work.join(format!("tree-{number}"));
+        fs::create_dir_all(&tree.join("bin")).unwrap();
+        fs::write(&tree.join("bin/tool"), b"#!/bin/sh\n").unwrap();
+        let installed = store.take(&name, &tree).unwrap();
+        sealed.push((name, version, installed.tree().to_owned()));
+    }
+    sealed
+}
+
+async fn one(sandbox: &Sandbox, vcap: &Vcap, sealed: &[Sealed], log: &Path, times: &mut Times) {
+    let start = Instant::now();
+    let place = sandbox.enter(&[]).unwrap();
+    let mut mounted = Vec::new();
+    for (name, version, tree) in sealed {
+        let paths = place.vcap().package(name, version);
+        fs::create_dir_all(&paths.packages).unwrap();
+        sandbox.provide(tree, &paths.install).unwrap();
+        mounted.push((tree.clone(), paths.install));
+    }
+    let script = Script {
+        spec: Spec {
+            program: "date".to_owned(),
+            arguments: vec!["+%s%N".to_owned()],
+            directory: vcap.compile(),
+            umask: 0o022,
+            hold: sandbox.hold(),
+            grace: Duration::from_secs(1),
+            view: sandbox.view(&place, &mounted),
+        },
+        environment: Environment::of_this_process(),
+        agent: PathBuf::from(AGENT),
+    };
+    times.prepare.push(start.elapsed());
+    let spawned = now();
+    let output = Output::to_log(log, |_| {}).unwrap();
+    let end = run(script, output, &CancellationToken::new())
+        .await
+        .unwrap();
+    let ended = now();
+    assert!(end.status.is_success(), "{:?}", end.output.tail);
+    let executed = Duration::from_nanos(end.output.tail[0].parse().unwrap());
+    times.to_exec.push(executed.saturating_sub(spawned));
+    times.to_end.push(ended.saturating_sub(executed));
+    let start = Instant::now();
+    sandbox.leave(place).unwrap();
+    times.remove.push(start.elapsed());
+}
+
+fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap()
+}
+
+fn median(times: &mut [Duration]) -> f64 {
+    times.sort();
+    times[times.len() / 2].as_secs_f64() * 1000.0
+}

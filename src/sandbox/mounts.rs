@@ -1,0 +1,144 @@
+//! A view of the file system, made by the first process of a namespace for itself and the script.
+//!
+//! Only `mount(2)` is used: the newer calls for mounts would bring nothing but a need for newer kernels, and `pivot_root` is
+//! refused by Docker's filter even where everything else is allowed.
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::Path;
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+
+use super::child::StepResult;
+use super::spec::{Mounted, Step, StepError, View, Writes};
+use crate::fs;
+
+/// Mounts everything. Afterwards the working directory is meaningless: the caller enters the script's.
+pub(super) fn make(view: &View) -> Result<(), StepError> {
+    unshare(CloneFlags::CLONE_NEWNS).step(Step::SeparateMounts)?;
+    mount_to(
+        None,
+        Path::new("/"),
+        None,
+        MsFlags::MS_REC | MsFlags::MS_PRIVATE,
+        None,
+    )
+    .step(Step::KeepMountsPrivate)?;
+    std::env::set_current_dir(&view.work).step(Step::EnterWork(view.work.clone()))?;
+    if view.writes == Writes::ToMemory && !view.dependencies.is_empty() {
+        mount_to(
+            Some(Path::new("tmpfs")),
+            &view.scratch,
+            Some("tmpfs"),
+            MsFlags::empty(),
+            None,
+        )
+        .step(Step::MountScratch(view.scratch.clone()))?;
+    }
+    for (number, dependency) in view.dependencies.iter().enumerate() {
+        match view.writes {
+            Writes::ToDisk | Writes::ToMemory => {
+                overlay(dependency, &view.scratch.join(number.to_string()))?;
+            }
+            Writes::Refused => read_only(dependency)?,
+        }
+    }
+    for (from, to) in &view.kept {
+        bind(from, to)?;
+    }
+    // Relative paths lead past it, through the directory that we are in.
+    mount_to(
+        Some(Path::new("tmpfs")),
+        &view.work,
+        Some("tmpfs"),
+        MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
+        Some("size=4k,mode=755"),
+    )
+    .step(Step::HideWork(view.work.clone()))?;
+    for (from, to) in &view.temporary {
+        bind(from, to)?;
+    }
+    // After all that lies in it, so that one recursive mount carries the rest, and so that one mount holds both the sources
+    // and what is installed: `mv` and `ln` work between them.
+    bind(&view.tree.0, &view.tree.1)?;
+    mount_to(
+        Some(Path::new("proc")),
+        Path::new("/proc"),
+        Some("proc"),
+        MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
+        None,
+    )
+    .step(Step::MountProc)
+}
+
+fn mount_to(
+    source: Option<&Path>,
+    target: &Path,
+    kind: Option<&str>,
+    flags: MsFlags,
+    data: Option<&str>,
+) -> nix::Result<()> {
+    mount(source, target, kind, flags, data)
+}
+
+fn bind(from: &Path, to: &Path) -> Result<(), StepError> {
+    mount_to(
+        Some(from),
+        to,
+        None,
+        MsFlags::MS_BIND | MsFlags::MS_REC,
+        None,
+    )
+    .step(Step::Bind(from.to_owned(), to.to_owned()))
+}
+
+/// A dependency whose changes go to `scratch`. The sealed tree below stays as it is.
+fn overlay(dependency: &Mounted, scratch: &Path) -> Result<(), StepError> {
+    let (upper, work) = (scratch.join("upper"), scratch.join("work"));
+    prepare(dependency, &upper, &work).map_err(|error| StepError {
+        step: Step::PrepareOverlay(scratch.to_owned()),
+        errno: error
+            .source
+            .raw_os_error()
+            .unwrap_or(nix::errno::Errno::EIO as i32),
+    })?;
+    let options = format!(
+        "lowerdir={},upperdir={},workdir={}",
+        dependency.sealed.display(),
+        upper.display(),
+        work.display()
+    );
+    mount_to(
+        Some(Path::new("overlay")),
+        &dependency.at,
+        Some("overlay"),
+        MsFlags::empty(),
+        Some(&options),
+    )
+    .step(Step::MountOverlay(dependency.at.clone()))
+}
+
+fn prepare(dependency: &Mounted, upper: &Path, work: &Path) -> fs::Result<()> {
+    use fs::Context;
+    fs::create_dir_all(upper)?;
+    fs::create_dir_all(work)?;
+    // The root of an overlay has the attributes of its upper directory.
+    let sealed = fs::metadata(&dependency.sealed)?;
+    chown(upper, Some(sealed.uid()), Some(sealed.gid())).at("set the owner of", upper)?;
+    fs::set_mode(upper, sealed.permissions().mode() & 0o7777)
+}
+
+fn read_only(dependency: &Mounted) -> Result<(), StepError> {
+    let step = || Step::MountReadOnly(dependency.at.clone());
+    mount_to(
+        Some(&dependency.sealed),
+        &dependency.at,
+        None,
+        MsFlags::MS_BIND,
+        None,
+    )
+    .step(step())?;
+    // A bind mount takes flags only when it is mounted once more.
+    let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+    mount_to(None, &dependency.at, None, flags, None).step(step())
+}

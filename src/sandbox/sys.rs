@@ -1,0 +1,32 @@
+//! The system calls that need `unsafe`.
+#![expect(
+    unsafe_code,
+    reason = "system calls without a safe wrapper; each says why it is sound"
+)]
+
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use nix::sys::signal::SigSet;
+use nix::unistd::ForkResult;
+
+/// Forks this process, which must have one thread: the sandbox child has.
+pub(super) fn fork() -> nix::Result<ForkResult> {
+    // SAFETY: with one thread there are no locks that another one could hold in the copy.
+    unsafe { nix::unistd::fork() }
+}
+
+/// Ends this process without running what was to be run at its end: that is the business of the process it was forked from.
+pub(super) fn exit(code: i32) -> ! {
+    // SAFETY: `_exit` has no conditions.
+    unsafe { nix::libc::_exit(code) }
+}
+
+/// Has a command start with no signal blocked, whatever is blocked here.
+pub(super) fn unblock_signals(command: &mut Command) {
+    // SAFETY: the closure makes one system call, which is safe between fork and exec, and touches no memory but its own.
+    unsafe {
+        command.pre_exec(|| SigSet::all().thread_unblock().map_err(io::Error::from));
+    }
+}

@@ -1,0 +1,220 @@
+//! The program, run with a time limit.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::tools::wait_for;
+
+/// Longer than any test needs on a slow and busy machine.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// A call to be made.
+#[derive(Debug)]
+pub(crate) struct Agent {
+    command: Command,
+    output: PathBuf,
+}
+
+/// A call that has ended.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// A call under way. It is killed when the test is over.
+#[derive(Debug)]
+pub(crate) struct Running {
+    child: Child,
+    output: PathBuf,
+    shown: String,
+}
+
+impl Agent {
+    /// The program without arguments; what it prints goes to files in `output`.
+    pub(crate) fn bare(output: &Path) -> Self {
+        Self::wrapped(output, &[] as &[&str])
+    }
+
+    /// The program, started by another, which is `before` with its arguments.
+    pub(crate) fn wrapped(output: &Path, before: &[impl AsRef<OsStr>]) -> Self {
+        let agent = OsStr::new(env!("CARGO_BIN_EXE_bosh-agent"));
+        let mut words = before.iter().map(AsRef::as_ref).chain([agent]);
+        let mut command = Command::new(words.next().unwrap());
+        command.args(words).current_dir(output);
+        Self {
+            command,
+            output: output.to_owned(),
+        }
+    }
+
+    pub(crate) fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
+        self.command.arg(argument);
+        self
+    }
+
+    pub(crate) fn args(mut self, arguments: &[impl AsRef<OsStr>]) -> Self {
+        self.command.args(arguments);
+        self
+    }
+
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    pub(crate) fn directory(mut self, directory: &Path) -> Self {
+        self.command.current_dir(directory);
+        self
+    }
+
+    pub(crate) fn start(mut self) -> Running {
+        let number = || {
+            use std::sync::atomic::{AtomicU32, Ordering};
+            static NEXT: AtomicU32 = AtomicU32::new(0);
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        };
+        let output = self.output.join(format!("printed-{}", number()));
+        std::fs::create_dir(&output).unwrap();
+        let create = |name: &str| std::fs::File::create(output.join(name)).unwrap();
+        let shown = format!("{:?}", self.command);
+        let child = self
+            .command
+            .stdin(Stdio::null())
+            .stdout(create("stdout"))
+            .stderr(create("stderr"))
+            .spawn()
+            .unwrap();
+        Running {
+            child,
+            output,
+            shown,
+        }
+    }
+
+    pub(crate) fn run(self) -> Ran {
+        self.start().end()
+    }
+}
+
+impl Running {
+    pub(crate) fn pid(&self) -> i32 {
+        self.child.id().cast_signed()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.pid()), signal).unwrap();
+    }
+
+    /// What has been written to stderr so far.
+    pub(crate) fn stderr(&self) -> String {
+        read(&self.output.join("stderr"))
+    }
+
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
+    /// Waits for the end. One that does not come is killed and fails the test.
+    pub(crate) fn end(mut self) -> Ran {
+        let output = self.output.clone();
+        let shown = self.shown.clone();
+        let status: ExitStatus = wait_for(&format!("the end of {shown}"), LIMIT, || {
+            self.child.try_wait().unwrap().ok_or_else(|| {
+                format!("it runs on and has said:\n{}", read(&output.join("stderr")))
+            })
+        });
+        let ran = Ran {
+            code: status.code(),
+            stdout: read(&output.join("stdout")),
+            stderr: read(&output.join("stderr")),
+        };
+        std::fs::remove_dir_all(&output).unwrap();
+        ran
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !self.has_ended() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+impl Ran {
+    #[track_caller]
+    pub(crate) fn ends_with(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "stderr:\n{}", self.stderr);
+        assert_eq!(self.stdout, "", "everything is said on stderr");
+        self
+    }
+
+    #[track_caller]
+    pub(crate) fn succeeds(self) -> Self {
+        self.ends_with(0)
+    }
+
+    /// Fails as a compile that is told of in words.
+    #[track_caller]
+    pub(crate) fn fails(self) -> Self {
+        let this = self.ends_with(1);
+        let told = this.stderr.lines().any(|line| line.starts_with("Error: "));
+        assert!(told, "no line says what is wrong:\n{}", this.stderr);
+        assert!(!this.stderr.contains("panicked"), "{}", this.stderr);
+        this
+    }
+
+    #[track_caller]
+    pub(crate) fn says(self, text: &str) -> Self {
+        assert!(
+            self.stderr.contains(text),
+            "`{text}` is not in:\n{}",
+            self.stderr
+        );
+        self
+    }
+
+    #[track_caller]
+    pub(crate) fn does_not_say(self, text: &str) -> Self {
+        assert!(
+            !self.stderr.contains(text),
+            "`{text}` is in:\n{}",
+            self.stderr
+        );
+        self
+    }
+}
+
+/// The processes whose environment has a path below `directory`, each with its command line. The environment of a script
+/// names its directories and is inherited, so no descendant of a script escapes this look.
+pub(crate) fn processes_below(directory: &Path) -> Vec<String> {
+    let text = directory.to_str().unwrap().as_bytes().to_vec();
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let is_process = entry
+            .file_name()
+            .to_str()
+            .is_some_and(|name| name.bytes().all(|byte| byte.is_ascii_digit()));
+        let environment = match is_process {
+            true => std::fs::read(entry.path().join("environ")).unwrap_or_default(),
+            false => continue,
+        };
+        if environment.windows(text.len()).any(|part| part == text) {
+            let command = read(&entry.path().join("cmdline")).replace('\0', " ");
+            found.push(format!("{}: {command}", entry.file_name().display()));
+        }
+    }
+    found
+}
+
+fn read(path: &Path) -> String {
+    String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
+}

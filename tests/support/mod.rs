@@ -1,0 +1,27 @@
+//! What all tests of the built program share: releases made by code, the program run with a time limit, and readers of what
+//! comes out. Archives are made and read by the system's own tools, so that a mistake of the program cannot hide itself.
+
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "every test file takes from here what it needs"
+)]
+
+mod agent;
+mod outcome;
+mod release;
+mod tools;
+mod ustar;
+mod world;
+
+pub(crate) use agent::{Agent, Ran, Running, processes_below};
+pub(crate) use outcome::{
+    Listed, Outcome, compiled_packages, contents, extract, list, manifest_of, mode_of, sha1_of,
+    unpacked,
+};
+pub(crate) use release::{Compression, Digest, ReleaseBuilder};
+pub(crate) use tools::{
+    require, require_root, require_tools, run_tool, run_tool_with, wait_for, with_input,
+};
+pub(crate) use ustar::{Kind, Member, archive};
+pub(crate) use world::{STEMCELL, World, snapshot};

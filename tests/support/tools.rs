@@ -1,0 +1,96 @@
+//! The system's tools, what a machine may lack, and waiting.
+
+use std::ffi::OsStr;
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Whether a test can run here. Where it cannot, the reason is printed and the test passes, unless
+/// `BOSH_AGENT_TEST_REQUIRE_ALL` is set, as it is where a missing tool is a mistake: then it fails.
+#[expect(
+    clippy::print_stdout,
+    reason = "whoever runs the tests is to see what was skipped"
+)]
+pub(crate) fn require(is_there: bool, what: &str) -> bool {
+    if !is_there {
+        let reason = format!("this test needs {what}, which this machine does not have");
+        assert!(
+            std::env::var_os("BOSH_AGENT_TEST_REQUIRE_ALL").is_none(),
+            "{reason}"
+        );
+        println!("skipped: {reason}");
+    }
+    is_there
+}
+
+/// Whether these tools are installed; see [`require`].
+pub(crate) fn require_tools(tools: &[&str]) -> bool {
+    tools.iter().all(|tool| {
+        let found = std::env::var_os("PATH").is_some_and(|path| {
+            std::env::split_paths(&path).any(|directory| directory.join(tool).is_file())
+        });
+        require(found, &format!("the tool `{tool}`"))
+    })
+}
+
+/// Whether the test runs as root; see [`require`].
+pub(crate) fn require_root() -> bool {
+    require(nix::unistd::geteuid().is_root(), "root's rights")
+}
+
+/// Runs a tool that must succeed, and returns what it prints.
+pub(crate) fn run_tool(tool: &str, arguments: &[impl AsRef<OsStr>]) -> String {
+    String::from_utf8_lossy(&run_tool_with(tool, arguments, b"")).into_owned()
+}
+
+/// Runs a tool that must succeed, with an input.
+pub(crate) fn run_tool_with(tool: &str, arguments: &[impl AsRef<OsStr>], input: &[u8]) -> Vec<u8> {
+    let mut command = Command::new(tool);
+    command.args(arguments).env("TZ", "UTC").env("LC_ALL", "C");
+    with_input(command, input)
+}
+
+/// Runs a command that must succeed, with an input.
+pub(crate) fn with_input(mut command: Command, input: &[u8]) -> Vec<u8> {
+    let shown = format!("{command:?}");
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{shown} cannot be started: {error}"));
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_vec();
+    let writer = std::thread::spawn(move || {
+        // A tool that does not read its input is no concern of ours.
+        let _ = stdin.write_all(&input);
+    });
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    assert!(
+        output.status.success(),
+        "{shown} failed with {}: {}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output.stdout
+}
+
+/// Waits until `look` says `Ok`. What it says otherwise is told when the time is up.
+pub(crate) fn wait_for<T>(
+    what: &str,
+    limit: Duration,
+    mut look: impl FnMut() -> Result<T, String>,
+) -> T {
+    let start = Instant::now();
+    loop {
+        match look() {
+            Ok(found) => return found,
+            Err(status) => assert!(
+                start.elapsed() < limit,
+                "waited {limit:?} for {what}, at last: {status}"
+            ),
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}

@@ -1,0 +1,169 @@
+//! A directory for one test: a base directory, an output directory, and what the test puts beside them.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::agent::{Agent, Ran};
+use super::release::ReleaseBuilder;
+
+/// What tests compile for.
+pub(crate) const STEMCELL: &str = "ubuntu-noble/1.406";
+
+/// A place for one test.
+#[derive(Debug)]
+pub(crate) struct World {
+    root: tempfile::TempDir,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        Self::new_in(&std::env::temp_dir())
+    }
+
+    pub(crate) fn new_in(directory: &Path) -> Self {
+        let root = tempfile::Builder::new()
+            .prefix("bosh-agent-test-")
+            .tempdir_in(directory)
+            .unwrap();
+        std::fs::create_dir(root.path().join("printed")).unwrap();
+        Self { root }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    /// The base directory. It is not there before the first run.
+    pub(crate) fn base(&self) -> PathBuf {
+        self.path("vcap")
+    }
+
+    /// The output directory. It is not there before the first run.
+    pub(crate) fn out(&self) -> PathBuf {
+        self.path("out")
+    }
+
+    /// Where the result of `NAME-VERSION` is found.
+    pub(crate) fn result(&self, release: &str) -> PathBuf {
+        self.out()
+            .join(format!("{release}-{}.tgz", STEMCELL.replace('/', "-")))
+    }
+
+    /// The log of a package's script.
+    pub(crate) fn log(&self, release: &str, package: &str) -> PathBuf {
+        self.base()
+            .join("sys/log/compilation")
+            .join(release)
+            .join(format!("{package}.log"))
+    }
+
+    pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, content).unwrap();
+        path
+    }
+
+    pub(crate) fn read(&self, name: &str) -> String {
+        let path = self.path(name);
+        std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    }
+
+    /// Writes a release as the CLI does.
+    pub(crate) fn release(&self, name: &str, release: &ReleaseBuilder) -> PathBuf {
+        let path = self.path(name);
+        release.write(&path);
+        path
+    }
+
+    /// `bosh-agent compile` with the directories of this place.
+    pub(crate) fn agent(&self) -> Agent {
+        self.flags(Agent::bare(&self.path("printed")))
+            .arg("--output-directory")
+            .arg(self.out())
+    }
+
+    /// The same with another isolation and output directory.
+    pub(crate) fn agent_at(&self, isolation: &str, out: &str) -> Agent {
+        self.flags_with(Agent::bare(&self.path("printed")), isolation)
+            .arg("--output-directory")
+            .arg(self.path(out))
+    }
+
+    /// The same without an output directory.
+    ///
+    /// `BOSH_AGENT_TEST_ISOLATION` chooses how packages are kept apart.
+    pub(crate) fn flags(&self, agent: Agent) -> Agent {
+        let isolation = std::env::var("BOSH_AGENT_TEST_ISOLATION");
+        self.flags_with(agent, isolation.as_deref().unwrap_or("none"))
+    }
+
+    pub(crate) fn flags_with(&self, agent: Agent, isolation: &str) -> Agent {
+        agent
+            .args(&["compile", "--isolation", isolation, "--stemcell", STEMCELL])
+            .arg("--base-directory")
+            .arg(self.base())
+    }
+
+    pub(crate) fn compile(&self, tarballs: &[&Path]) -> Ran {
+        self.agent().args(tarballs).run()
+    }
+
+    /// Compiles one release, and returns where the result is.
+    pub(crate) fn compiled(&self, release: &ReleaseBuilder) -> PathBuf {
+        let tarball = self.release("release.tgz", release);
+        let ran = self.compile(&[&tarball]).succeeds();
+        let last = ran.stderr.lines().last().unwrap_or_default();
+        let path = last
+            .strip_prefix("Finished archiving compiled tarball ")
+            .unwrap_or_else(|| panic!("the last line names no result:\n{}", ran.stderr));
+        PathBuf::from(path)
+    }
+
+    /// Everything in this place, to compare before and after.
+    pub(crate) fn snapshot(&self) -> BTreeMap<String, String> {
+        snapshot(self.root.path())
+    }
+}
+
+/// Every path below a directory with its type, mode and contents.
+pub(crate) fn snapshot(directory: &Path) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    let mut next = vec![directory.to_owned()];
+    while let Some(path) = next.pop() {
+        let metadata = std::fs::symlink_metadata(&path).unwrap();
+        let mode = metadata.mode();
+        let content = if metadata.is_dir() {
+            for entry in std::fs::read_dir(&path).unwrap() {
+                next.push(entry.unwrap().path());
+            }
+            String::new()
+        } else if metadata.is_symlink() {
+            std::fs::read_link(&path).unwrap().display().to_string()
+        } else if metadata.is_file() {
+            let content = std::fs::read(&path).unwrap();
+            match String::from_utf8(content) {
+                Ok(text) if text.len() < 2000 => text,
+                Ok(text) => format!("{} bytes, {}", text.len(), sum(text.as_bytes())),
+                Err(error) => {
+                    let bytes = error.into_bytes();
+                    format!("{} bytes, {}", bytes.len(), sum(&bytes))
+                }
+            }
+        } else {
+            String::new()
+        };
+        let below = path.strip_prefix(directory).unwrap();
+        found.insert(below.display().to_string(), format!("{mode:o} {content}"));
+    }
+    found
+}
+
+/// Tells two contents from each other.
+fn sum(bytes: &[u8]) -> u64 {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut hasher = DefaultHasher::new();
+    bytes.hash(&mut hasher);
+    hasher.finish()
+}
