@@ -17,7 +17,7 @@ TARGET := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help demo test soak check setup unit containers dist setup example deny clean
+.PHONY: help demo test soak check setup unit containers dist example deny clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -38,9 +38,9 @@ setup: ## Install what the tests need from Debian's packages, where it is missin
 
 unit: setup ## Tests that need no container
 	cargo test --locked --lib --bins $(patsubst tests/%.rs,--test %,$(wildcard tests/*.rs))
-	@# The same contents whatever keeps packages apart. Not in /tmp, which scripts have to themselves there.
+	@# The same contents whatever keeps packages apart.
 	if [ "$$(id -u)" = 0 ]; then \
-	  TMPDIR=$(CURDIR)/target/tmp BOSH_AGENT_TEST_ISOLATION=namespace cargo test --locked --test output --test compiled_inputs; \
+	  BOSH_AGENT_TEST_ISOLATION=namespace cargo test --locked --test output --test compiled_inputs; \
 	else echo "not root: tests in namespaces are skipped"; fi
 
 containers: setup dist $(EXAMPLE) ## Tests in containers of a stemcell-like image
@@ -49,7 +49,7 @@ containers: setup dist $(EXAMPLE) ## Tests in containers of a stemcell-like imag
 	cargo test --locked --test containers
 
 soak: ## The long form of the tests: full sizes, hundreds of repetitions
-	BOSH_AGENT_SOAK=1 cargo test --locked --release --test scale --test scripts
+	BOSH_AGENT_SOAK=1 cargo test --locked --release --test scale --test scripts --test stops
 
 dist: $(DIST) ## The portable binary: glibc 2.17 symbols at most, no other shared library
 

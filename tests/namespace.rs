@@ -29,7 +29,7 @@ impl Place {
         if !require_root() {
             return None;
         }
-        let world = World::new_in(env!("CARGO_TARGET_TMPDIR").as_ref());
+        let world = World::outside_tmp();
         std::fs::create_dir(world.path("facts")).unwrap();
         Some(Self { world })
     }

@@ -1169,3 +1169,15 @@ fn a_script_that_kills_its_parent_does_not_outlive_it() {
         .fails();
     facts.assert_clean();
 }
+
+#[test]
+fn the_directories_of_packages_can_be_read_by_everybody() {
+    let facts = Facts::new();
+    facts
+        .run(&script(
+            "umask 077; for path in . .. ../.. $BOSH_INSTALL_TARGET/ @packages@ @packages@/../data/packages; do \
+             stat -L -c %a $path; done > $FACTS/modes",
+        ))
+        .succeeds();
+    assert_eq!(facts.lines("modes"), ["755"; 6]);
+}

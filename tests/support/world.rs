@@ -10,6 +10,11 @@ use super::release::ReleaseBuilder;
 /// What tests compile for.
 pub(crate) const STEMCELL: &str = "ubuntu-noble/1.406";
 
+/// How packages are kept apart where a test does not say: as `BOSH_AGENT_TEST_ISOLATION` does.
+fn isolation() -> String {
+    std::env::var("BOSH_AGENT_TEST_ISOLATION").unwrap_or_else(|_| "none".to_owned())
+}
+
 /// A place for one test.
 #[derive(Debug)]
 pub(crate) struct World {
@@ -18,10 +23,27 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new() -> Self {
-        Self::new_in(&std::env::temp_dir())
+        match isolation().as_str() {
+            "namespace" => Self::outside_tmp(),
+            _ => Self::new_in(&std::env::temp_dir()),
+        }
     }
 
-    pub(crate) fn new_in(directory: &Path) -> Self {
+    /// A place that scripts in namespaces see, too: they have /tmp and /var/tmp to themselves.
+    pub(crate) fn outside_tmp() -> Self {
+        let home = std::env::var("HOME").unwrap_or_default();
+        let directory = [env!("CARGO_TARGET_TMPDIR"), &home, "/var/lib", "/opt"]
+            .into_iter()
+            .map(Path::new)
+            .find(|directory| {
+                directory.is_dir()
+                    && !directory.starts_with("/tmp")
+                    && !directory.starts_with("/var/tmp")
+            });
+        Self::new_in(directory.expect("a directory outside /tmp"))
+    }
+
+    fn new_in(directory: &Path) -> Self {
         let root = tempfile::Builder::new()
             .prefix("bosh-agent-test-")
             .tempdir_in(directory)
@@ -92,11 +114,8 @@ impl World {
     }
 
     /// The same without an output directory.
-    ///
-    /// `BOSH_AGENT_TEST_ISOLATION` chooses how packages are kept apart.
     pub(crate) fn flags(&self, agent: Agent) -> Agent {
-        let isolation = std::env::var("BOSH_AGENT_TEST_ISOLATION");
-        self.flags_with(agent, isolation.as_deref().unwrap_or("none"))
+        self.flags_with(agent, &isolation())
     }
 
     pub(crate) fn flags_with(&self, agent: Agent, isolation: &str) -> Agent {
