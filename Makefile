@@ -17,7 +17,7 @@ TARGET := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help demo test soak check setup unit containers dist example deny clean
+.PHONY: help demo test soak fuzz check setup unit containers dist example deny clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -50,6 +50,14 @@ containers: setup dist $(EXAMPLE) ## Tests in containers of a stemcell-like imag
 
 soak: ## The long form of the tests: full sizes, hundreds of repetitions
 	BOSH_AGENT_SOAK=1 cargo test --locked --release --test scale --test scripts --test stops
+
+fuzz: ## Ten minutes on archives and ten on manifests (needs cargo-fuzz; the compiler's own nightly features are unlocked for it)
+	@command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
+	for target in archive manifest; do \
+	  mkdir -p fuzz/corpus/$$target; \
+	  RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
+	    -max_total_time=$${FUZZ_SECONDS:-600} -timeout=20 -rss_limit_mb=1024 -print_final_stats=1; \
+	done
 
 dist: $(DIST) ## The portable binary: glibc 2.17 symbols at most, no other shared library
 

@@ -15,7 +15,9 @@
 mod assemble;
 mod error;
 mod inspect;
+mod isolation;
 mod open;
+mod outputs;
 mod progress;
 mod releases;
 mod report;
@@ -27,6 +29,7 @@ mod verify;
 mod workplace;
 
 pub use error::OfflineError;
+pub use isolation::Isolation;
 pub use progress::Progress;
 pub use report::report;
-pub use run::{Isolation, Options, run};
+pub use run::{Options, run};

@@ -7,37 +7,24 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::assemble::{self, PARTIAL_PREFIX};
-use super::error::{InputProblem, InputProblemKind, OfflineError};
+use super::assemble;
+use super::error::OfflineError;
 use super::inspect;
+use super::isolation::{self, Isolation};
 use super::open::{self, Opened, Role};
+use super::outputs::{LAST_RESORT, output_directories};
 use super::progress::Progress;
 use super::releases::{Places, compile_release};
 use super::select::{Input, Task, select};
-use super::space::{self, Need};
+use super::space;
 use super::stemcell;
 use super::workplace::Workplace;
 use crate::compile::{Context, Store};
 use crate::config::{Environment, Vcap};
-use crate::diag::{Bytes, Chain};
+use crate::diag::Bytes;
 use crate::fs::{self, MadeDirectories};
 use crate::release::Slug;
 use crate::runtime;
-use crate::sandbox::{Namespaces, Sandbox, SharedTree, Writes};
-
-/// Where a result goes when its input's directory cannot be written to: the Go agent's default.
-const LAST_RESORT: &str = "/tmp";
-
-/// How packages are to be kept apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Isolation {
-    /// As well as it can be done here.
-    Auto,
-    /// In namespaces, or not at all.
-    Namespace,
-    /// In place, one after another.
-    None,
-}
 
 /// What a call is to do.
 #[derive(Debug, Clone)]
@@ -87,7 +74,12 @@ pub async fn run(
     };
     progress.line(&format!("Compiling with stemcell {stemcell}"));
     let mut made = MadeDirectories::default();
-    let outputs = output_directories(&options, &mut made, &progress)?;
+    let outputs = output_directories(
+        &options.inputs,
+        options.output_directory.as_deref(),
+        &mut made,
+        &progress,
+    )?;
     let beside = outputs
         .first()
         .cloned()
@@ -131,64 +123,6 @@ pub async fn run(
     Ok(removed?)
 }
 
-/// The output directory of each input, made where it is missing. What killed runs have left there is removed.
-fn output_directories(
-    options: &Options,
-    made: &mut MadeDirectories,
-    progress: &Progress,
-) -> Result<Vec<PathBuf>, OfflineError> {
-    let mut directories = Vec::new();
-    for input in &options.inputs {
-        let directory = match &options.output_directory {
-            Some(directory) => directory.clone(),
-            None => beside_input(input, progress),
-        };
-        directories.push(directory);
-    }
-    let mut different = directories.clone();
-    different.sort();
-    different.dedup();
-    let mut problems = Vec::new();
-    for directory in different {
-        if options.output_directory.is_none() && fs::metadata(&directory).is_err() {
-            // An input that is not there is told of by its own name.
-            continue;
-        }
-        let usable = made
-            .make(&directory)
-            .and_then(|()| fs::check_writable(&directory));
-        match usable {
-            Ok(()) => {
-                fs::remove_abandoned(&directory, PARTIAL_PREFIX, None)?;
-            }
-            Err(error) => problems.push(InputProblem {
-                path: directory,
-                kind: InputProblemKind::OutputDirectory(error),
-            }),
-        }
-    }
-    if problems.is_empty() {
-        Ok(directories)
-    } else {
-        made.remove_empty();
-        Err(OfflineError::Input(problems))
-    }
-}
-
-fn beside_input(input: &Path, progress: &Progress) -> PathBuf {
-    let parent = fs::parent(input);
-    // An input that is not there is told of later, by its own name.
-    if fs::metadata(parent).is_err() || fs::check_writable(parent).is_ok() {
-        return parent.to_owned();
-    }
-    progress.line(&format!(
-        "`{}` cannot be written to: the result of {} goes to {LAST_RESORT}",
-        parent.display(),
-        input.display()
-    ));
-    LAST_RESORT.into()
-}
-
 /// One call, once it is known what it is for.
 struct Call<'a> {
     options: Options,
@@ -207,40 +141,53 @@ impl Call<'_> {
         let inputs = self.open(workplace, outputs).await?;
         self.check_stop()?;
         let tasks = select(inputs, &self.stemcell)?.map_err(OfflineError::Input)?;
-        self.check_room(&tasks, workplace)?;
+        let (work, data) = (fs::parent(workplace.path()), self.options.vcap.data());
+        let places: &[&Path] = match self.options.isolation {
+            Isolation::Auto => &[work, &data],
+            Isolation::Namespace => &[work],
+            Isolation::None => &[&data],
+        };
+        space::check_for_tasks(&tasks, places)?;
         let needs_sandbox = tasks.iter().any(
             |task| matches!(task, Task::Compile { opened, .. } if !opened.manifest.packages.is_empty()),
         );
+        if !needs_sandbox {
+            return self.carry_out_all(tasks, None, workplace, written).await;
+        }
+        let context = self.context(workplace).await?;
+        let result = self
+            .carry_out_all(tasks, Some(&context), workplace, written)
+            .await;
+        // No package is on its way any more, so nobody else holds it.
+        let closed = match Arc::try_unwrap(context) {
+            Ok(context) => context.sandbox.close().map_err(OfflineError::Sandbox),
+            Err(_) => Ok(()),
+        };
+        result.and(closed)
+    }
+
+    async fn carry_out_all(
+        &self,
+        tasks: Vec<Task>,
+        context: Option<&Arc<Context>>,
+        workplace: &Workplace,
+        written: &mut Vec<PathBuf>,
+    ) -> Result<(), OfflineError> {
         let mut compiler = None;
-        if needs_sandbox {
-            // First what may be refused: a log directory would stay behind.
-            let context = self.context(workplace).await?;
-            let logs =
-                workplace.logs(self.options.logs_directory.as_deref(), &self.options.vcap)?;
+        if let Some(context) = context {
+            let wanted = self.options.logs_directory.as_deref();
+            let logs = workplace.logs(wanted, &self.options.vcap)?;
             self.progress.line(&format!(
                 "Logs of packaging scripts are kept in {}",
                 logs.display()
             ));
-            compiler = Some((context, logs));
+            compiler = Some((Arc::clone(context), logs));
         }
-        let mut result = Ok(());
         for task in tasks {
-            result = self
-                .carry_out(task, compiler.as_ref(), workplace, written)
-                .await;
-            if result.is_err() {
-                break;
-            }
+            self.carry_out(task, compiler.as_ref(), workplace, written)
+                .await?;
         }
-        if let Some((context, _)) = compiler {
-            // No package is on its way any more, so nobody else holds it.
-            let closed = match Arc::try_unwrap(context) {
-                Ok(context) => context.sandbox.close().map_err(OfflineError::Sandbox),
-                Err(_) => Ok(()),
-            };
-            result = result.and(closed);
-        }
-        result
+        Ok(())
     }
 
     fn tell_free_space(&self, workplace: &Workplace, output: &Path) {
@@ -269,7 +216,8 @@ impl Call<'_> {
         workplace: &Workplace,
         outputs: Vec<PathBuf>,
     ) -> Result<Vec<Input>, OfflineError> {
-        self.check_room_for_spool(workplace)?;
+        // The work directory's own name is ours and will be gone.
+        space::check_for_tarballs(&self.options.inputs, fs::parent(workplace.path()))?;
         let mut inputs = Vec::new();
         for (index, output_directory) in outputs.into_iter().enumerate() {
             self.check_stop()?;
@@ -320,66 +268,10 @@ impl Call<'_> {
         }
     }
 
-    /// Blobs come to the work directory as they are, so it must have room for the tarballs at the least.
-    fn check_room_for_spool(&self, workplace: &Workplace) -> Result<(), OfflineError> {
-        let mut bytes = 0;
-        for input in &self.options.inputs {
-            // An input that is not there is told of when it is opened.
-            let size = fs::metadata(input).map_or(0, |metadata| metadata.len());
-            // Compressed twice, a blob may have grown by a little.
-            bytes += size - size / 50;
-        }
-        let need = Need {
-            // Its own name is ours and will be gone.
-            directory: fs::parent(workplace.path()).to_owned(),
-            bytes,
-        };
-        refuse(space::check(&[need], "to take the tarballs apart")?)
-    }
-
-    /// The largest source has to fit unpacked, and what is carried over has to fit into the output.
-    fn check_room(&self, tasks: &[Task], workplace: &Workplace) -> Result<(), OfflineError> {
-        let mut needs = Vec::new();
-        let mut largest = 0;
-        for task in tasks {
-            let Task::Compile { opened, output, .. } = task else {
-                continue;
-            };
-            let mut carried_over = 0;
-            for carried in &opened.carried {
-                let Some(blob) = &carried.blob else { continue };
-                match carried.role {
-                    Role::Package(_) => {
-                        largest = largest.max(space::least_unpacked(&blob.file, blob.size)?);
-                    }
-                    // What is compressed in the output may take less: only what is compressed already is counted.
-                    Role::CompiledPackage(_) | Role::Job(_) => {
-                        carried_over += blob.size - blob.size / 50;
-                    }
-                    _ => {}
-                }
-            }
-            needs.push(Need {
-                directory: output.parent().unwrap_or(output).to_owned(),
-                bytes: carried_over,
-            });
-        }
-        needs.push(Need {
-            directory: match self.options.isolation {
-                Isolation::None => self.options.vcap.data(),
-                Isolation::Auto | Isolation::Namespace => fs::parent(workplace.path()).to_owned(),
-            },
-            bytes: largest,
-        });
-        refuse(space::check(
-            &needs,
-            "for the largest source unpacked and for what the outputs take over",
-        )?)
-    }
-
     async fn context(&self, workplace: &Workplace) -> Result<Arc<Context>, OfflineError> {
         let options = &self.options;
-        let sandbox = self.sandbox(workplace).await?;
+        let sandbox =
+            isolation::choose(options, workplace.path(), &self.progress, self.cancel).await?;
         let progress = Arc::clone(&self.progress);
         Ok(Arc::new(Context {
             vcap: options.vcap.clone(),
@@ -391,42 +283,6 @@ impl Call<'_> {
             compression_level: options.compression_level,
             events: Arc::new(move |event| progress.hear(event)),
         }))
-    }
-
-    /// Chooses how packages are kept apart, and says so in one line.
-    async fn sandbox(&self, workplace: &Workplace) -> Result<Sandbox, OfflineError> {
-        let options = &self.options;
-        let reason = if options.isolation == Isolation::None {
-            None
-        } else {
-            let probe = Namespaces::probe(
-                workplace.path(),
-                &options.vcap,
-                &options.agent,
-                options.readonly_dependencies,
-            );
-            match probe.await {
-                Ok(namespaces) => {
-                    self.progress.line(match namespaces.writes() {
-                        Writes::ToDisk | Writes::ToMemory => "Isolation: namespace",
-                        Writes::Refused => "Isolation: namespace, with read-only dependencies",
-                    });
-                    return Ok(Sandbox::Namespaces(namespaces));
-                }
-                Err(error) if options.isolation == Isolation::Namespace => return Err(error.into()),
-                Err(error) => Some(error),
-            }
-        };
-        let reason = reason.map_or_else(String::new, |error| {
-            format!(" (namespaces cannot be used here: {})", Chain(&error))
-        });
-        self.progress.line(&format!("Isolation: none{reason}"));
-        let (vcap, who, force) = (options.vcap.clone(), options.who.clone(), options.force);
-        let cancel = self.cancel.clone();
-        let taking = runtime::spawn_blocking("tree", move || {
-            SharedTree::take(&vcap, &who, force, &|| cancel.is_cancelled())
-        });
-        Ok(Sandbox::Shared(taking.await??))
     }
 
     async fn carry_out(
@@ -523,13 +379,5 @@ impl Call<'_> {
             output: output.to_owned(),
             source,
         })
-    }
-}
-
-fn refuse(problems: Vec<InputProblem>) -> Result<(), OfflineError> {
-    if problems.is_empty() {
-        Ok(())
-    } else {
-        Err(OfflineError::Input(problems))
     }
 }

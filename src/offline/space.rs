@@ -4,18 +4,87 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::error::{InputProblem, InputProblemKind};
+use super::error::{InputProblem, InputProblemKind, OfflineError};
+use super::open::Role;
+use super::select::Task;
 use crate::fs;
 
 /// Room that is needed somewhere.
 #[derive(Debug, Clone)]
-pub(super) struct Need {
-    pub directory: PathBuf,
-    pub bytes: u64,
+struct Need {
+    directory: PathBuf,
+    bytes: u64,
+}
+
+/// Refuses a call whose tarballs are larger than what is free at `work`: their blobs come there as they are.
+pub(super) fn check_for_tarballs(tarballs: &[PathBuf], work: &Path) -> Result<(), OfflineError> {
+    let mut bytes = 0;
+    for tarball in tarballs {
+        // One that is not there is told of when it is opened.
+        let size = fs::metadata(tarball).map_or(0, |metadata| metadata.len());
+        bytes += surely(size);
+    }
+    let need = Need {
+        directory: work.to_owned(),
+        bytes,
+    };
+    refuse(check(&[need], "to take the tarballs apart")?)
+}
+
+/// Refuses a call whose largest source does not fit unpacked into any of `places`, or that takes more over into its outputs
+/// than fits there.
+pub(super) fn check_for_tasks(tasks: &[Task], places: &[&Path]) -> Result<(), OfflineError> {
+    let mut needs = Vec::new();
+    let mut largest = 0;
+    for task in tasks {
+        let Task::Compile { opened, output, .. } = task else {
+            continue;
+        };
+        let mut carried_over = 0;
+        for carried in &opened.carried {
+            let Some(blob) = &carried.blob else { continue };
+            match carried.role {
+                Role::Package(_) => largest = largest.max(least_unpacked(&blob.file, blob.size)?),
+                // What is not compressed yet may take less in the output.
+                Role::CompiledPackage(_) | Role::Job(_) => carried_over += surely(blob.size),
+                _ => {}
+            }
+        }
+        needs.push(Need {
+            directory: fs::parent(output).to_owned(),
+            bytes: carried_over,
+        });
+    }
+    let mut roomiest: Option<(u64, &Path)> = None;
+    for place in places {
+        let free = fs::space(place)?.free;
+        if roomiest.is_none_or(|(most, _)| free > most) {
+            roomiest = Some((free, place));
+        }
+    }
+    needs.extend(roomiest.map(|(_, place)| Need {
+        directory: place.to_owned(),
+        bytes: largest,
+    }));
+    let purpose = "for the largest source unpacked and for what the outputs take over";
+    refuse(check(&needs, purpose)?)
+}
+
+/// What remains of a size at the least when something is decompressed or compressed once more.
+fn surely(size: u64) -> u64 {
+    size - size / 50
+}
+
+fn refuse(problems: Vec<InputProblem>) -> Result<(), OfflineError> {
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(OfflineError::Input(problems))
+    }
 }
 
 /// Compares needs with what is free, file system by file system.
-pub(super) fn check(needs: &[Need], purpose: &'static str) -> fs::Result<Vec<InputProblem>> {
+fn check(needs: &[Need], purpose: &'static str) -> fs::Result<Vec<InputProblem>> {
     let mut devices: BTreeMap<u64, (PathBuf, u64, u64)> = BTreeMap::new();
     for need in needs {
         let space = fs::space(&need.directory)?;
@@ -40,7 +109,7 @@ pub(super) fn check(needs: &[Need], purpose: &'static str) -> fs::Result<Vec<Inp
 
 /// What a blob is at least when it is unpacked: a gzip file tells in its last four bytes, modulo 4 GiB; other blobs are at
 /// least as large as they are.
-pub(super) fn least_unpacked(blob: &Path, size: u64) -> fs::Result<u64> {
+fn least_unpacked(blob: &Path, size: u64) -> fs::Result<u64> {
     use std::os::unix::fs::FileExt;
 
     use crate::fs::Context;

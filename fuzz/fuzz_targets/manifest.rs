@@ -1,0 +1,21 @@
+//! Any bytes as a manifest: nothing may panic or hang, and what is understood is written so that it is understood the same.
+#![no_main]
+
+use bosh_agent::release::Manifest;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    let Ok(manifest) = Manifest::parse(data) else {
+        return;
+    };
+    // Source packages are never written, and an absent commit hash is written as what a Director takes it for.
+    let expected = Manifest {
+        packages: Vec::new(),
+        compiled_packages: manifest.compiled_packages.clone().filter(|packages| !packages.is_empty()),
+        commit_hash: Some(manifest.commit_hash.clone().unwrap_or_else(|| "unknown".to_owned())),
+        jobs: manifest.jobs.clone(),
+        ..manifest.clone()
+    };
+    let written = manifest.to_yaml();
+    assert_eq!(Manifest::parse(written.as_bytes()).as_ref(), Ok(&expected), "{written}");
+});

@@ -1,0 +1,63 @@
+//! How packages are kept apart in a call.
+
+use std::path::Path;
+
+use tokio_util::sync::CancellationToken;
+
+use super::error::OfflineError;
+use super::progress::Progress;
+use super::run::Options;
+use crate::diag::Chain;
+use crate::runtime;
+use crate::sandbox::{Namespaces, Sandbox, SharedTree, Writes};
+
+/// How packages are to be kept apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isolation {
+    /// As well as it can be done here.
+    Auto,
+    /// In namespaces, or not at all.
+    Namespace,
+    /// In place, one after another.
+    None,
+}
+
+/// Chooses how packages are kept apart, and says so in one line.
+pub(super) async fn choose(
+    options: &Options,
+    work: &Path,
+    progress: &Progress,
+    cancel: &CancellationToken,
+) -> Result<Sandbox, OfflineError> {
+    let unusable = if options.isolation == Isolation::None {
+        None
+    } else {
+        let probe = Namespaces::probe(
+            work,
+            &options.vcap,
+            &options.agent,
+            options.readonly_dependencies,
+        );
+        match probe.await {
+            Ok(namespaces) => {
+                progress.line(match namespaces.writes() {
+                    Writes::ToDisk | Writes::ToMemory => "Isolation: namespace",
+                    Writes::Refused => "Isolation: namespace, with read-only dependencies",
+                });
+                return Ok(Sandbox::Namespaces(namespaces));
+            }
+            Err(error) if options.isolation == Isolation::Namespace => return Err(error.into()),
+            Err(error) => Some(error),
+        }
+    };
+    let reason = unusable.map_or_else(String::new, |error| {
+        format!(" (namespaces cannot be used here: {})", Chain(&error))
+    });
+    progress.line(&format!("Isolation: none{reason}"));
+    let (vcap, who, force) = (options.vcap.clone(), options.who.clone(), options.force);
+    let cancel = cancel.clone();
+    let taking = runtime::spawn_blocking("tree", move || {
+        SharedTree::take(&vcap, &who, force, &|| cancel.is_cancelled())
+    });
+    Ok(Sandbox::Shared(taking.await??))
+}

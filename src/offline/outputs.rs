@@ -1,0 +1,70 @@
+//! The directories that results go to.
+
+use std::path::{Path, PathBuf};
+
+use super::assemble::PARTIAL_PREFIX;
+use super::error::{InputProblem, InputProblemKind, OfflineError};
+use super::progress::Progress;
+use crate::fs::{self, MadeDirectories};
+
+/// Where a result goes when its input's directory cannot be written to: the Go agent's default.
+pub(super) const LAST_RESORT: &str = "/tmp";
+
+/// The output directory of each input, made where it is missing. What killed runs have left there is removed.
+pub(super) fn output_directories(
+    inputs: &[PathBuf],
+    wanted: Option<&Path>,
+    made: &mut MadeDirectories,
+    progress: &Progress,
+) -> Result<Vec<PathBuf>, OfflineError> {
+    let mut directories = Vec::new();
+    for input in inputs {
+        let directory = match wanted {
+            Some(directory) => directory.to_owned(),
+            None => beside_input(input, progress),
+        };
+        directories.push(directory);
+    }
+    let mut different = directories.clone();
+    different.sort();
+    different.dedup();
+    let mut problems = Vec::new();
+    for directory in different {
+        if wanted.is_none() && fs::metadata(&directory).is_err() {
+            // An input that is not there is told of by its own name.
+            continue;
+        }
+        let usable = made
+            .make(&directory)
+            .and_then(|()| fs::check_writable(&directory));
+        match usable {
+            Ok(()) => {
+                fs::remove_abandoned(&directory, PARTIAL_PREFIX, None)?;
+            }
+            Err(error) => problems.push(InputProblem {
+                path: directory,
+                kind: InputProblemKind::OutputDirectory(error),
+            }),
+        }
+    }
+    if problems.is_empty() {
+        Ok(directories)
+    } else {
+        made.remove_empty();
+        Err(OfflineError::Input(problems))
+    }
+}
+
+fn beside_input(input: &Path, progress: &Progress) -> PathBuf {
+    let parent = fs::parent(input);
+    // An input that is not there is told of later, by its own name.
+    if fs::metadata(parent).is_err() || fs::check_writable(parent).is_ok() {
+        return parent.to_owned();
+    }
+    progress.line(&format!(
+        "`{}` cannot be written to: the result of {} goes to {LAST_RESORT}",
+        parent.display(),
+        input.display()
+    ));
+    LAST_RESORT.into()
+}
