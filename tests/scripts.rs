@@ -1181,3 +1181,20 @@ fn the_directories_of_packages_can_be_read_by_everybody() {
         .succeeds();
     assert_eq!(facts.lines("modes"), ["755"; 6]);
 }
+
+#[test]
+fn a_script_that_runs_too_long_is_ended_and_told_so() {
+    let facts = Facts::new();
+    let tarball = facts
+        .world
+        .release("release.tgz", &script(&format!("{STUBBORN}\nsleep 1000")));
+    facts
+        .agent()
+        .args(&["--timeout", "1", "--grace", "1"])
+        .arg(tarball)
+        .run()
+        .fails()
+        .says("(it ran longer than the 1.0s that it may)")
+        .says("Hint: give it more by --timeout");
+    facts.assert_clean();
+}

@@ -88,6 +88,7 @@ fn options(arguments: Compile, environment: Environment) -> Options {
         readonly_dependencies: arguments.readonly_deps,
         force: arguments.force,
         grace: Duration::from_secs(arguments.grace),
+        limit: arguments.timeout.map(Duration::from_secs),
         compression_level: arguments.compression_level,
         who: who(),
         environment,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::archive::{PackError, UnpackError};
-use crate::diag::Bytes;
+use crate::diag::{Bytes, Elapsed};
 use crate::process::Status;
 use crate::release::Name;
 use crate::sandbox::SandboxError;
@@ -103,6 +103,11 @@ pub enum Cause {
         /// How many.
         killed: u64,
     },
+    /// It ran longer than it may.
+    TimeLimit {
+        /// How long it may.
+        limit: Duration,
+    },
     /// A disk was full.
     NoSpace {
         /// A directory on it and the bytes that were still free when the script had ended, where one that is known to be used
@@ -119,6 +124,9 @@ impl fmt::Display for Cause {
                 "out of memory: the kernel killed {killed} process{} while the script ran",
                 if *killed == 1 { "" } else { "es" }
             ),
+            Self::TimeLimit { limit } => {
+                write!(f, "it ran longer than the {} that it may", Elapsed(*limit))
+            }
             Self::NoSpace { full: None } => write!(f, "no space left on a device"),
             Self::NoSpace {
                 full: Some((directory, free)),

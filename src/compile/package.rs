@@ -41,6 +41,8 @@ pub struct Context {
     pub agent: PathBuf,
     /// How long processes get between SIGTERM and SIGKILL.
     pub grace: Duration,
+    /// How long a script may run; `None` for as long as it takes.
+    pub limit: Option<Duration>,
     /// The gzip level of compiled blobs.
     pub compression_level: u32,
     /// Hears what happens.
@@ -245,23 +247,37 @@ impl Work {
         .map_err(&files)?;
         let killed_before = process::out_of_memory_kills();
         let start = Instant::now();
-        let end = sandbox::run(self.plan.script.clone(), output, &self.cancel)
-            .await
-            .map_err(|source| CompileError::Sandbox {
-                package: self.job.name.clone(),
-                source,
-            })?;
+        // A limit ends a script in the way in which a wish to stop does.
+        let stop = self.cancel.child_token();
+        let end = {
+            let running = sandbox::run(self.plan.script.clone(), output, &stop);
+            tokio::pin!(running);
+            tokio::select! {
+                // Cancel-safe: the same future is polled on below.
+                end = &mut running => end,
+                () = over(self.context.limit) => {
+                    stop.cancel();
+                    running.await
+                }
+            }
+        }
+        .map_err(|source| CompileError::Sandbox {
+            package: self.job.name.clone(),
+            source,
+        })?;
+        let limit = self.context.limit.filter(|_| stop.is_cancelled());
         if self.cancel.is_cancelled() {
             return Err(self.stopped());
         }
-        if end.status.is_success() {
+        if end.status.is_success() && limit.is_none() {
             return Ok(Some(end));
         }
+        let cause = limit.map(|limit| Cause::TimeLimit { limit });
         Err(CompileError::Script(Box::new(ScriptFailure {
             package: self.job.name.clone(),
             status: end.status,
             elapsed: start.elapsed(),
-            cause: self.cause(&end, killed_before),
+            cause: cause.or_else(|| self.cause(&end, killed_before)),
             tail: end.output.tail,
             log: self.job.log.clone(),
             log_failure: end.output.log_failure,
@@ -370,6 +386,14 @@ impl Work {
             elapsed: Duration::ZERO,
             script: None,
         })
+    }
+}
+
+/// Comes back when a limit of time is over; never where there is none.
+async fn over(limit: Option<Duration>) {
+    match limit {
+        Some(limit) => tokio::time::sleep(limit).await,
+        None => std::future::pending().await,
     }
 }
 

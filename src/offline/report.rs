@@ -129,6 +129,7 @@ fn cause_hint(failure: &ReleaseFailure) -> Option<String> {
         Cause::OutOfMemory { .. } => {
             Some("give the machine or the container more memory, or fewer processors".to_owned())
         }
+        Cause::TimeLimit { .. } => Some("give it more by --timeout".to_owned()),
         Cause::NoSpace { .. } => Some(format!("make room, or {ELSEWHERE}")),
     }
 }

@@ -49,6 +49,8 @@ pub struct Options {
     pub force: bool,
     /// How long scripts get to end when they are told to.
     pub grace: Duration,
+    /// How long a script may run.
+    pub limit: Option<Duration>,
     /// The gzip level of compiled packages.
     pub compression_level: u32,
     /// What scripts inherit.
@@ -280,6 +282,7 @@ impl Call<'_> {
             environment: options.environment.clone(),
             agent: options.agent.clone(),
             grace: options.grace,
+            limit: options.limit,
             compression_level: options.compression_level,
             events: Arc::new(move |event| progress.hear(event)),
         }))
