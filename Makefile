@@ -38,6 +38,7 @@ setup: ## Install what the tests need from Debian's packages, where it is missin
 
 unit: setup ## Tests that need no container
 	cargo test --locked --lib --bins $(patsubst tests/%.rs,--test %,$(wildcard tests/*.rs))
+	cargo test --locked --doc
 	@# The same contents whatever keeps packages apart.
 	if [ "$$(id -u)" = 0 ]; then \
 	  BOSH_AGENT_TEST_ISOLATION=namespace cargo test --locked --test output --test compiled_inputs; \
