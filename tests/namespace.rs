@@ -57,7 +57,27 @@ impl Place {
 
     fn start(&self, tarball: &str, script: &str, started: &str) -> Running {
         let tarball = self.release(tarball, &ReleaseBuilder::of_script(script));
-        let mut running = self.agent().args(&["--grace", "1"]).arg(tarball).start();
+        self.wait_for(
+            self.agent().args(&["--grace", "1"]).arg(tarball).start(),
+            started,
+        )
+    }
+
+    /// A run with directories of its own beside the base directory.
+    fn start_with(&self, isolation: &str, name: &str, script: &str, started: &str) -> Running {
+        let tarball = self.release(&format!("{name}.tgz"), &ReleaseBuilder::of_script(script));
+        let agent = self
+            .world
+            .agent_at(isolation, &format!("out-{name}"))
+            .env("FACTS", self.world.path("facts").to_str().unwrap())
+            .arg("--logs-dir")
+            .arg(self.world.path("logs"))
+            .arg("--work-dir")
+            .arg(self.world.path(&format!("work-{name}")));
+        self.wait_for(agent.arg(tarball).start(), started)
+    }
+
+    fn wait_for(&self, mut running: Running, started: &str) -> Running {
         let started = self.world.path("facts").join(started);
         wait_for("the script's start", LIMIT, || {
             if started.exists() {
@@ -285,4 +305,96 @@ fn what_cannot_be_had_is_refused_by_name_and_auto_takes_the_next() {
     without("auto")
         .succeeds()
         .says("Isolation: none (namespaces cannot be used here: ");
+}
+
+#[test]
+fn a_relative_work_directory_is_as_good_as_any() {
+    let Some(place) = Place::new() else { return };
+    let tarball = place.release(
+        "release.tgz",
+        &two(
+            "echo lib > $BOSH_INSTALL_TARGET/file",
+            "cp @packages@/lib/file $BOSH_INSTALL_TARGET/",
+        ),
+    );
+    place
+        .agent()
+        .args(&["--work-dir", "odd: name, here"])
+        .arg(tarball)
+        .run()
+        .succeeds();
+    assert_eq!(place.file("app", "file"), "100644 lib\n");
+}
+
+#[test]
+fn the_work_directory_cannot_be_reached() {
+    let Some(place) = Place::new() else { return };
+    std::fs::create_dir_all(place.world.base().join("store")).unwrap();
+    let tarball = place.release(
+        "release.tgz",
+        &two(
+            "echo lib > $BOSH_INSTALL_TARGET/file",
+            "[ ! -e /proc/1/cwd/places ] && find @base@/store > $BOSH_INSTALL_TARGET/seen",
+        ),
+    );
+    place
+        .agent()
+        .arg("--work-dir")
+        .arg(place.world.base().join("store"))
+        .arg(tarball)
+        .run()
+        .succeeds();
+    let seen = place.file("app", "seen");
+    assert!(!seen.contains("/lib") && !seen.contains("places"), "{seen}");
+}
+
+#[test]
+fn an_install_target_that_leads_out_of_the_package_is_refused() {
+    let Some(place) = Place::new() else { return };
+    place
+        .run(&ReleaseBuilder::of_script(
+            "mkdir /tmp/elsewhere; rm $BOSH_INSTALL_TARGET; ln -s /tmp/elsewhere $BOSH_INSTALL_TARGET",
+        ))
+        .fails();
+    place
+        .run(&ReleaseBuilder::of_script(
+            "mkdir out; echo mine > out/file; rm $BOSH_INSTALL_TARGET; ln -s $BOSH_COMPILE_TARGET/out $BOSH_INSTALL_TARGET",
+        ))
+        .succeeds();
+    assert_eq!(place.file("app", "file"), "100644 mine\n");
+}
+
+#[test]
+fn a_run_that_ends_takes_nothing_from_another() {
+    let Some(place) = Place::new() else { return };
+    for isolation in ["namespace", "none"] {
+        let first = place.start_with(
+            isolation,
+            "first",
+            "touch $FACTS/first; while [ ! -e $FACTS/second ]; do sleep 0.01; done",
+            "first",
+        );
+        let second = place.start_with(
+            "namespace",
+            "second",
+            "touch $FACTS/second; while [ ! -e $FACTS/go ]; do sleep 0.01; done; echo B > $BOSH_INSTALL_TARGET/file",
+            "second",
+        );
+        first.end().succeeds();
+        std::fs::write(place.world.path("facts/go"), "").unwrap();
+        second.end().succeeds();
+        for fact in ["first", "second", "go"] {
+            std::fs::remove_file(place.world.path("facts").join(fact)).unwrap();
+        }
+    }
+}
+
+#[test]
+fn what_only_has_our_prefix_is_left_alone() {
+    let Some(place) = Place::new() else { return };
+    std::fs::create_dir(place.world.out()).unwrap();
+    let pipe = place.world.out().join(".bosh-agent-partial-x");
+    support::run_tool("mkfifo", &[pipe.as_os_str()]);
+    place.run(&ReleaseBuilder::demo()).succeeds();
+    assert!(pipe.exists());
 }

@@ -1198,3 +1198,31 @@ fn a_script_that_runs_too_long_is_ended_and_told_so() {
         .says("Hint: give it more by --timeout");
     facts.assert_clean();
 }
+
+#[test]
+fn a_script_has_no_terminal_to_ask_on() {
+    if !require_tools(&["script"]) {
+        return;
+    }
+    let facts = Facts::new();
+    let tarball = facts.world.release(
+        "release.tgz",
+        &script("if read answer < /dev/tty; then exit 1; fi; touch $FACTS/went-on"),
+    );
+    let call = format!(
+        "{} compile --isolation none --stemcell ubuntu-noble/1.406 --base-directory {} --output-directory {} {}",
+        env!("CARGO_BIN_EXE_bosh-agent"),
+        facts.world.base().display(),
+        facts.world.out().display(),
+        tarball.display()
+    );
+    let status = std::process::Command::new("timeout")
+        .args(["60", "script", "-qefc", &call, "/dev/null"])
+        .env("FACTS", facts.world.path("facts"))
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success(), "{status}");
+    assert!(facts.has("went-on"));
+}

@@ -297,6 +297,8 @@ impl Work {
         let compile = self.plan.paths.compile.clone();
         let full = [compile, PathBuf::from("/tmp")]
             .into_iter()
+            // Elsewhere the script has a /tmp of its own, on the same disk as the rest.
+            .take(if self.is_elsewhere() { 1 } else { 2 })
             .filter_map(|directory| {
                 let free = fs::space(&directory).ok()?.free;
                 (free < FULL).then_some((directory, free))
@@ -347,9 +349,26 @@ impl Work {
             Err(_) => target,
         };
         let resolved = fs::canonicalize(target).map_err(&files)?;
+        let paths = &self.plan.paths;
+        let is_own = [&paths.compile, &paths.packages, &paths.link]
+            .iter()
+            .any(|own| resolved.starts_with(own));
+        if self.is_elsewhere() && !is_own {
+            // What the script saw there is gone with its view of the file system.
+            return Err(CompileError::InstallTarget {
+                package: self.job.name.clone(),
+                path: paths.link.clone(),
+                found: "there is a link that leads out of the package's own directories",
+            });
+        }
         let copy = self.plan.paths.packages.join("copy");
         fs::copy_tree(&resolved, &copy).map_err(&files)?;
         Ok(copy)
+    }
+
+    /// Whether the script's tree is in another place on this side.
+    fn is_elsewhere(&self) -> bool {
+        self.plan.outside != self.context.vcap
     }
 
     fn pack(&self, tree: &Path, compression: Compression) -> Result<Compiled, CompileError> {

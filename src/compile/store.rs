@@ -54,6 +54,8 @@ impl Store {
     pub fn unpack(&self, name: &Name, blob: &Path) -> Result<Installed, UnpackError> {
         let installed = self.place(name)?;
         fs::create_dir(installed.tree())?;
+        // An archive without an entry for its root leaves this.
+        fs::set_mode(installed.tree(), 0o755)?;
         archive::unpack_file(blob, installed.tree())?;
         Ok(installed)
     }

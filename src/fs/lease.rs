@@ -10,6 +10,8 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use nix::fcntl::OFlag;
+
 use super::{Context, Error, Result};
 
 /// The lock's file name inside a leased directory.
@@ -252,10 +254,21 @@ pub fn remove_abandoned(
     Ok(removed)
 }
 
-/// The lock of something whose owner is gone.
+/// The lock of something whose owner is gone. Only files and directories are ours; a FIFO or a link of such a name is not.
 fn take_over(path: &Path) -> Option<File> {
-    let lock = lock_of(path);
-    let file = match super::open(&lock) {
+    let kind = super::lookup(path).ok()??.file_type();
+    let lock = if kind.is_dir() {
+        path.join(LOCK)
+    } else if kind.is_file() {
+        path.to_owned()
+    } else {
+        return None;
+    };
+    let mut existing = OpenOptions::new();
+    existing
+        .read(true)
+        .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits());
+    let file = match super::open_with(&existing, &lock) {
         Ok(file) => file,
         // Its owner ended between making the directory and making the lock, or is about to make it: who makes it, has it.
         Err(error) if error.is_not_found() => {

@@ -38,10 +38,14 @@ impl MadeDirectories {
         Ok(())
     }
 
-    /// Removes what was made, as far as nobody uses it by now.
+    /// Removes what was made, as far as nobody uses it or has it locked by now.
     pub fn remove_empty(&self) {
         for directory in self.made.iter().rev() {
-            let _ = super::remove_dir(directory);
+            // A lock says that somebody has mounted something over it, and would lose that with the directory.
+            let is_free = super::open(directory).is_ok_and(|file| file.try_lock().is_ok());
+            if is_free {
+                let _ = super::remove_dir(directory);
+            }
         }
     }
 }

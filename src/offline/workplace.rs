@@ -55,6 +55,8 @@ impl Workplace {
         )? {
             tracing::info!(path = %removed.display(), "removed what a run that was killed had left");
         }
+        // One spelling for all: paths below it are told apart from others by how they begin.
+        let parent = fs::canonicalize(&parent)?;
         let work = LeasedDirectory::create(&parent, WORK_PREFIX)?;
         for name in ["spool", "blobs", "store"] {
             fs::create_dir(&work.path().join(name))?;

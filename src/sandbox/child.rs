@@ -7,7 +7,6 @@
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
@@ -177,9 +176,8 @@ pub(super) fn start_script(spec: &Spec) -> io::Result<Pid> {
     command
         .args(&spec.arguments)
         .current_dir(&spec.directory)
-        .stdin(Stdio::null())
-        .process_group(0);
-    sys::unblock_signals(&mut command);
+        .stdin(Stdio::null());
+    sys::detach(&mut command);
     let child = command.spawn()?;
     Ok(Pid::from_raw(child.id().cast_signed()))
 }

@@ -59,7 +59,10 @@ impl SandboxError {
                  pass --force to have everything in `{}` and the packages it leads to removed",
                 directory.display()
             )),
-            Self::Files(error) if error.source.kind() == std::io::ErrorKind::PermissionDenied => {
+            Self::Files(error)
+                if error.source.kind() == std::io::ErrorKind::PermissionDenied
+                    && !nix::unistd::geteuid().is_root() =>
+            {
                 Some(
                     "compile as root or in a container, or pass a --base-directory that you may write to (what is compiled \
                      runs only below the directory that it was compiled in)"

@@ -47,14 +47,14 @@ pub(super) fn make(view: &View) -> Result<(), StepError> {
         bind(from, to)?;
     }
     // Relative paths lead past it, through the directory that we are in.
-    mount_to(
-        Some(Path::new("tmpfs")),
-        &view.work,
-        Some("tmpfs"),
-        MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
-        Some("size=4k,mode=755"),
-    )
-    .step(Step::HideWork(view.work.clone()))?;
+    hide(&view.work)?;
+    if let Ok(below) = view.work.strip_prefix(&view.tree.1) {
+        // What is kept of the base directory has been mounted with the work directory in it.
+        let again = view.tree.0.join(below);
+        if again.is_dir() {
+            hide(&again)?;
+        }
+    }
     for (from, to) in &view.temporary {
         bind(from, to)?;
     }
@@ -68,7 +68,20 @@ pub(super) fn make(view: &View) -> Result<(), StepError> {
         MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
         None,
     )
-    .step(Step::MountProc)
+    .step(Step::MountProc)?;
+    // The directory that we are in would be another way to the work directory, through /proc.
+    std::env::set_current_dir("/").step(Step::EnterWork("/".into()))
+}
+
+fn hide(directory: &Path) -> Result<(), StepError> {
+    mount_to(
+        Some(Path::new("tmpfs")),
+        directory,
+        Some("tmpfs"),
+        MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
+        Some("size=4k,mode=755"),
+    )
+    .step(Step::HideWork(directory.to_owned()))
 }
 
 fn mount_to(

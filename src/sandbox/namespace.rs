@@ -12,6 +12,7 @@
 //! ```
 
 use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -69,9 +70,7 @@ impl Namespaces {
         readonly_dependencies: bool,
     ) -> Result<Self, SandboxError> {
         let mut made = MadeDirectories::default();
-        made.make(vcap.base())?;
-        let base = fs::open(vcap.base())?;
-        base.lock_shared().at("lock", vcap.base())?;
+        let base = lock_base(vcap, &mut made)?;
         fs::create_dir_all(&work.join("places"))?;
         fs::write(&work.join(PROCESSES), b"")?;
         let mut namespaces = Self {
@@ -188,10 +187,6 @@ impl Namespaces {
             fs::create_dir(&directory)?;
             fs::set_mode(&directory, 0o1777)?;
         }
-        // Where scripts that are told so look for temporary files.
-        let temporary = root.join("data/tmp");
-        fs::create_dir(&temporary)?;
-        fs::set_mode(&temporary, 0o1777)?;
         self.keep(&mut place)?;
         self.prepare_base_below_temporary(&place)?;
         Ok(place)
@@ -280,8 +275,25 @@ impl Namespaces {
 
     /// Removes the base directory where this run has made it and nobody else has mounted anything over it.
     pub(super) fn close(self) {
-        if self.base.try_lock().is_ok() {
-            self.made.remove_empty();
+        drop(self.base);
+        self.made.remove_empty();
+    }
+}
+
+/// Makes and locks the base directory. A run that ends may take it away between the two.
+fn lock_base(vcap: &Vcap, made: &mut MadeDirectories) -> Result<File, SandboxError> {
+    loop {
+        made.make(vcap.base())?;
+        let base = match fs::open(vcap.base()) {
+            Err(error) if error.is_not_found() => continue,
+            other => other?,
+        };
+        base.lock_shared().at("lock", vcap.base())?;
+        let inode = base.metadata().at("examine", vcap.base())?.ino();
+        if fs::lookup(vcap.base())?
+            .is_some_and(|metadata| metadata.is_symlink() || metadata.ino() == inode)
+        {
+            return Ok(base);
         }
     }
 }

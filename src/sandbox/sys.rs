@@ -23,10 +23,14 @@ pub(super) fn exit(code: i32) -> ! {
     unsafe { nix::libc::_exit(code) }
 }
 
-/// Has a command start with no signal blocked, whatever is blocked here.
-pub(super) fn unblock_signals(command: &mut Command) {
-    // SAFETY: the closure makes one system call, which is safe between fork and exec, and touches no memory but its own.
+/// Has a command start in a session of its own, without a terminal, and with no signal blocked, whatever is blocked here. In a
+/// background group of our session it would be stopped when it asks a question on the terminal, and wait for ever.
+pub(super) fn detach(command: &mut Command) {
+    // SAFETY: the closure makes two system calls, which are safe between fork and exec, and touches no memory but its own.
     unsafe {
-        command.pre_exec(|| SigSet::all().thread_unblock().map_err(io::Error::from));
+        command.pre_exec(|| {
+            nix::unistd::setsid().map_err(io::Error::from)?;
+            SigSet::all().thread_unblock().map_err(io::Error::from)
+        });
     }
 }
