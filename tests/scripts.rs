@@ -1226,3 +1226,15 @@ fn a_script_has_no_terminal_to_ask_on() {
     assert!(status.success(), "{status}");
     assert!(facts.has("went-on"));
 }
+
+#[test]
+fn what_a_script_made_beside_its_package_is_gone_after_a_kill_too() {
+    let facts = Facts::new();
+    let running = facts.start(&script(
+        "mkdir @packages@/extra @base@/data/compile/extra; touch $FACTS/started; sleep 1000",
+    ));
+    running.signal(Signal::SIGKILL);
+    running.end();
+    facts.run(&ReleaseBuilder::demo()).succeeds();
+    assert!(!facts.world.base().join("packages/extra").exists());
+}

@@ -8,7 +8,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, ExitCode, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -115,6 +115,8 @@ fn run(socket: &mut UnixStream) -> Result<Report, StepError> {
     };
     watch.until_the_end();
     let not_ended = watch.end_all();
+    // Tells a run that follows a killed one until when there were processes. Where it cannot be told, names have to do.
+    let _ = hold.set_modified(SystemTime::now());
     let left_behind = watch.left_behind;
     // Without a status the script was none of our children, which cannot be.
     let status = watch.status.unwrap_or(KILLED);

@@ -79,6 +79,7 @@ impl SharedTree {
                 });
             }
             self.remove_named(&fs::read_lossy(&marker)?)?;
+            self.remove_older_than(&marker)?;
         }
         if force {
             self.clear()?;
@@ -131,6 +132,20 @@ impl SharedTree {
         for name in names.lines().filter_map(|line| Name::parse(line).ok()) {
             for directory in self.contents() {
                 fs::remove_tree(&directory.join(name.as_str()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what is older than the marker. The tree was empty when the marker was made, and a script's parent touches it
+    /// when the last process is gone: what is older than that was made by the script.
+    fn remove_older_than(&self, marker: &Path) -> Result<(), SandboxError> {
+        let end = fs::metadata(marker)?;
+        for entry in self.entries()? {
+            if let Some(metadata) = fs::lookup(&entry)?
+                && (metadata.ctime(), metadata.ctime_nsec()) < (end.mtime(), end.mtime_nsec())
+            {
+                fs::remove_tree(&entry)?;
             }
         }
         Ok(())
@@ -314,6 +329,18 @@ mod tests {
         let error = take(&vcap, "us", false).unwrap_err();
         assert!(error.to_string().contains("theirs"), "{error}");
         assert!(theirs.exists());
+    }
+
+    #[test]
+    fn what_a_killed_runs_script_made_beside_its_package_goes_too() {
+        let (_scratch, vcap) = vcap();
+        let killed = take(&vcap, "us", false).unwrap();
+        killed.clear_for(&names(&["ours"])).unwrap();
+        fs::create_dir(&vcap.compile().join("extra")).unwrap();
+        let marker = fs::open(&killed.marker()).unwrap();
+        marker.set_modified(std::time::SystemTime::now()).unwrap();
+        drop(killed);
+        take(&vcap, "us", false).unwrap().close().unwrap();
     }
 
     #[test]
