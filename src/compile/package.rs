@@ -145,7 +145,8 @@ impl Work {
         });
     }
 
-    /// Runs a step that blocks. A wish to stop ends it at its next read or write.
+    /// Runs a step that blocks. A wish to stop ends unpacking and packing at their next read or write; copies of trees run to
+    /// their end.
     async fn blocking<T: Send + 'static>(
         &self,
         name: &'static str,

@@ -61,7 +61,7 @@ pub struct Options {
     pub who: String,
 }
 
-/// Compiles releases. Returns the paths of the results, in the order of the inputs.
+/// Compiles releases, and tells the paths of the results last, in the order of the inputs.
 ///
 /// # Errors
 /// See [`OfflineError`]. Results that were complete before the failure stay, and are named in the progress.
