@@ -5,13 +5,15 @@
 //! ```text
 //! cli         arguments, wiring, exit codes; the only place that ends the process
 //!  ├─ offline   releases in, compiled releases out
-//!  └─ (daemon)  a Director's compile jobs
+//!  ├─ transport  NATS and HTTPS: requests in, replies out
+//!  └─ (agent)    a Director's compile jobs
 //!       compile   the core: one package, its direct dependencies, one packaging script, one compiled blob
 //!       sandbox   what a packaging script may see, and the child that owns its process tree
 //!       process   starts processes, reads their output, ends them
 //!       archive   tar and its compressions; knows no BOSH
 //!       config    every path below the base directory, the environment
 //!       release   release.MF, names, digests, dependency graph, stemcell: pure, no I/O
+//!       tls       certificates, keys and cipher suites, for clients and servers
 //!       runtime   named tasks, signals, telemetry
 //!       fs        `std::fs` with the path in the error
 //!       diag      errors, sizes and times as a person reads them
@@ -31,3 +33,5 @@ pub mod process;
 pub mod release;
 pub mod runtime;
 pub mod sandbox;
+pub mod tls;
+pub mod transport;
