@@ -4,7 +4,7 @@
 //!   this process                         its child (bosh-agent once more, `sandbox::child`)
 //!   supervise  ── first line, stop ──▶   subreaper: starts the script, owns whatever it forks
 //!              ◀── report ───────────         │
-//!   output     ◀── one pipe ──────────   script and all its descendants
+//!   output     ◀── a pipe or two ─────   script and all its descendants
 //! ```
 //!
 //! The child watches the socket between the two: when this process dies, however it dies, the socket ends and the child
@@ -17,6 +17,6 @@ mod supervise;
 pub mod tree;
 
 pub use memory::out_of_memory_kills;
-pub use output::{Output, OutputSummary, TAIL_LINES};
+pub use output::{ENDING_LIMIT, Ending, Output, OutputSummary, TAIL_LINES};
 pub use status::{Status, Usage};
 pub use supervise::{Child, SuperviseError, Supervised, adopt_orphans, end_orphans, supervise};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::archive::{PackError, UnpackError};
 use crate::diag::{Bytes, Elapsed};
-use crate::process::Status;
+use crate::process::{Ending, Status};
 use crate::release::Name;
 use crate::sandbox::SandboxError;
 use crate::{fs, runtime};
@@ -89,6 +89,8 @@ pub struct ScriptFailure {
     pub cause: Option<Cause>,
     /// The last lines that it printed.
     pub tail: Vec<String>,
+    /// The end of each of its streams.
+    pub endings: Vec<Ending>,
     /// Everything that it printed.
     pub log: PathBuf,
     /// Why the log is not complete, where it is not.

@@ -17,7 +17,7 @@ use crate::config::{Environment, Vcap};
 use crate::fs::{self, Context as _};
 use crate::process::{self, Output, Status};
 use crate::release::Name;
-use crate::release::digest::{Algorithm, Hasher, HashingWriter};
+use crate::release::digest::{Hasher, HashingWriter};
 use crate::runtime::{self, Cancellable};
 use crate::sandbox::{self, Sandbox, ScriptEnd};
 
@@ -180,6 +180,9 @@ impl Work {
     fn unpack_source(&self) -> Result<Compression, CompileError> {
         let compile = &self.plan.paths.compile;
         self.make_directory(compile).map_err(self.files())?;
+        if let Some(temporary) = &self.plan.temporary {
+            fs::create_dir_all(temporary).map_err(self.files())?;
+        }
         let source = fs::open(&self.job.source).map_err(self.files())?;
         let unpack = || {
             let decode = |source| archive::UnpackError::Decode { source };
@@ -239,12 +242,16 @@ impl Work {
         }
         let events = Arc::clone(&self.context.events);
         let package = self.job.name.clone();
-        let output = Output::to_log(&self.job.log, move |line| {
+        let tell = move |line: &str| {
             events(Event::Printed {
                 package: package.clone(),
                 line: line.to_owned(),
             });
-        })
+        };
+        let output = match &self.job.stdout_log {
+            None => Output::to_log(&self.job.log, tell),
+            Some(stdout) => Output::to_two_logs(stdout, &self.job.log, tell),
+        }
         .map_err(&files)?;
         let killed_before = process::out_of_memory_kills();
         let start = Instant::now();
@@ -280,6 +287,7 @@ impl Work {
             elapsed: start.elapsed(),
             cause: cause.or_else(|| self.cause(&end, killed_before)),
             tail: end.output.tail,
+            endings: end.output.endings,
             log: self.job.log.clone(),
             log_failure: end.output.log_failure,
         })))
@@ -381,7 +389,7 @@ impl Work {
         let file = fs::create(blob).map_err(self.files())?;
         let out = HashingWriter::new(
             Cancellable::new(io::BufWriter::new(file), &self.cancel),
-            Hasher::new(&[Algorithm::Sha1, Algorithm::Sha256]),
+            Hasher::new(&self.job.algorithms),
         );
         let out = if compression == Compression::None {
             let mut out = out;

@@ -200,6 +200,8 @@ impl Run<'_> {
             log: self.places.logs.join(format!("{}.log", package.name)),
             blob: self.places.blobs.join(format!("{}.tgz", package.name)),
             is_dependency: self.is_needed(index),
+            stdout_log: None,
+            algorithms: vec![Algorithm::Sha1, Algorithm::Sha256],
         };
         self.progress.start(&package.name, &package.version);
         let result = self.watch(job).await;

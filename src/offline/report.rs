@@ -197,6 +197,7 @@ mod tests {
                 elapsed: Duration::from_secs(61),
                 cause: Some(Cause::OutOfMemory { killed: 1 }),
                 tail: vec!["+ make".to_owned(), "Killed".to_owned()],
+                endings: Vec::new(),
                 log: PathBuf::from("/logs/app.log"),
                 log_failure: None,
             })),

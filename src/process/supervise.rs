@@ -90,10 +90,10 @@ pub async fn supervise(
     ours.set_nonblocking(true)
         .map_err(SuperviseError::Channels)?;
     let socket = UnixStream::from_std(ours).map_err(SuperviseError::Channels)?;
-    let (reader, writer) = io::pipe().map_err(SuperviseError::Channels)?;
-    let mut process = start(&child, theirs, writer)?;
+    let (readers, writers) = pipes(output.streams()).map_err(SuperviseError::Channels)?;
+    let mut process = start(&child, theirs, writers)?;
     let _known = Known::new(&process);
-    let reading = runtime::spawn_blocking("output", move || output.read_to_end(reader));
+    let reading = runtime::spawn_blocking("output", move || output.read_to_end(readers));
 
     let (from_child, mut to_child) = socket.into_split();
     let mut orders = child.orders;
@@ -179,6 +179,17 @@ pub fn end_orphans() {
     tree::kill_orphans(&supervised());
 }
 
+/// The pipes of a script's output: what we read, and standard output and standard error.
+fn pipes(streams: usize) -> io::Result<(Vec<io::PipeReader>, [io::PipeWriter; 2])> {
+    let (reader, stdout) = io::pipe()?;
+    if streams == 1 {
+        let stderr = stdout.try_clone()?;
+        return Ok((vec![reader], [stdout, stderr]));
+    }
+    let (error_reader, stderr) = io::pipe()?;
+    Ok((vec![reader, error_reader], [stdout, stderr]))
+}
+
 #[expect(
     clippy::disallowed_methods,
     reason = "one of the two places that start processes"
@@ -186,9 +197,8 @@ pub fn end_orphans() {
 fn start(
     child: &Child,
     socket: StdUnixStream,
-    output: io::PipeWriter,
+    [output, error_output]: [io::PipeWriter; 2],
 ) -> Result<tokio::process::Child, SuperviseError> {
-    let error_output = output.try_clone().map_err(SuperviseError::Channels)?;
     tokio::process::Command::new(&child.program)
         .arg0("bosh-agent")
         .args(&child.arguments)
