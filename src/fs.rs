@@ -9,7 +9,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{DirEntry, File, Metadata, OpenOptions, Permissions};
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -22,6 +22,9 @@ pub use lease::{LeasedDirectory, LeasedFile, remove_abandoned, wait_until_free};
 pub use made::MadeDirectories;
 pub use space::{Space, is_volatile_or_overlay, space};
 pub use tree::{copy_tree, move_tree, remove_tree};
+
+/// Begins the names of files that are being written; see [`write_atomic`].
+const WRITE_PREFIX: &str = ".bosh-agent-write-";
 
 /// A file operation that failed: what was tried, on which path, and why it did not work.
 #[derive(Debug, thiserror::Error)]
@@ -141,6 +144,28 @@ pub fn read_lossy(path: &Path) -> Result<String> {
 /// As `std::fs::write`.
 pub fn write(path: &Path, contents: &[u8]) -> Result<()> {
     std::fs::write(path, contents).at("write", path)
+}
+
+/// Writes a whole file so that whoever reads it, even after a crash, finds the old contents or the new ones. The file has
+/// `mode` from its first byte on, whatever the umask is. What a crash leaves goes with [`remove_abandoned_writes`].
+///
+/// # Errors
+/// What the system answered; then the file is as it was.
+pub fn write_atomic(path: &Path, contents: &[u8], mode: u32) -> Result<()> {
+    let file = LeasedFile::create(parent(path), WRITE_PREFIX, "")?;
+    set_mode(file.path(), mode)?;
+    let mut open = file.file();
+    open.write_all(contents).at("write", path)?;
+    open.sync_all().at("sync", path)?;
+    file.persist(path)
+}
+
+/// Removes what crashes have left of files in `directory`, and says what it removed.
+///
+/// # Errors
+/// When the directory cannot be listed.
+pub fn remove_abandoned_writes(directory: &Path) -> Result<Vec<PathBuf>> {
+    remove_abandoned(directory, WRITE_PREFIX, None)
 }
 
 /// Creates a directory, whose parent exists.
@@ -363,4 +388,27 @@ pub fn is_no_space_behind(error: &(dyn std::error::Error + 'static)) -> bool {
 #[must_use]
 pub fn file_name(path: &Path) -> &OsStr {
     path.file_name().unwrap_or(path.as_os_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_whole_with_its_mode_and_what_a_crash_left_goes() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("settings.json");
+        write(&path, b"old and longer").unwrap();
+        set_mode(&path, 0o644).unwrap();
+        write(&scratch.path().join(".bosh-agent-write-1-0"), b"half").unwrap();
+
+        write_atomic(&path, b"new", 0o600).unwrap();
+        assert_eq!(read(&path).unwrap(), b"new");
+        assert_eq!(metadata(&path).unwrap().mode() & 0o7777, 0o600);
+        assert_eq!(remove_abandoned_writes(scratch.path()).unwrap().len(), 1);
+        assert_eq!(list(scratch.path()).unwrap().len(), 1);
+
+        let error = write_atomic(&scratch.path().join("none/x"), b"", 0o600).unwrap_err();
+        assert!(error.is_not_found());
+    }
 }

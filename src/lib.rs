@@ -7,6 +7,7 @@
 //!  ├─ offline   releases in, compiled releases out
 //!  ├─ transport  NATS and HTTPS: requests in, replies out
 //!  └─ (agent)    a Director's compile jobs
+//!       machine   the machine that the daemon runs on: settings, directories, vitals
 //!       compile   the core: one package, its direct dependencies, one packaging script, one compiled blob
 //!       sandbox   what a packaging script may see, and the child that owns its process tree
 //!       process   starts processes, reads their output, ends them
@@ -28,6 +29,7 @@ pub mod compile;
 pub mod config;
 pub mod diag;
 pub mod fs;
+pub mod machine;
 pub mod offline;
 pub mod process;
 pub mod release;
