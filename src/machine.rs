@@ -9,5 +9,6 @@
 //! vitals     load, memory and disks; heartbeats
 //! ```
 
+pub mod bootstrap;
 pub mod settings;
 pub mod sources;

@@ -55,6 +55,18 @@ impl Vcap {
         self.base.join("data/compile")
     }
 
+    /// Held while somebody compiles in the tree itself.
+    #[must_use]
+    pub fn compile_lock(&self) -> PathBuf {
+        self.base.join("data/.bosh-agent-compile.lock")
+    }
+
+    /// Says that the packages in the tree are ours, and which they are. No package can be called so.
+    #[must_use]
+    pub fn compile_marker(&self) -> PathBuf {
+        self.base.join("packages/.bosh-agent:compile")
+    }
+
     /// Where `bosh logs` looks for the logs of packaging scripts.
     #[must_use]
     pub fn compilation_logs(&self) -> PathBuf {
