@@ -10,5 +10,8 @@
 //! ```
 
 pub mod bootstrap;
+pub mod instance;
+pub mod network;
 pub mod settings;
 pub mod sources;
+pub mod vitals;
