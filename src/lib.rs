@@ -10,6 +10,7 @@
 //!       compile   the core: one package, its direct dependencies, one packaging script, one compiled blob
 //!       sandbox   what a packaging script may see, and the child that owns its process tree
 //!       process   starts processes, reads their output, ends them
+//!       http      requests: proxies, TLS, limits; knows no BOSH
 //!       archive   tar and its compressions; knows no BOSH
 //!       config    every path below the base directory, the environment
 //!       release   release.MF, names, digests, dependency graph, stemcell: pure, no I/O
@@ -28,6 +29,7 @@ pub mod compile;
 pub mod config;
 pub mod diag;
 pub mod fs;
+pub mod http;
 pub mod offline;
 pub mod process;
 pub mod release;
