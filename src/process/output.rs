@@ -96,14 +96,14 @@ impl Output {
 
 /// The last lines of a stream.
 #[derive(Debug, Default)]
-struct Tail {
+pub(super) struct Tail {
     complete: VecDeque<Vec<u8>>,
     /// The line that has not ended yet.
     open: Vec<u8>,
 }
 
 impl Tail {
-    fn push(&mut self, chunk: &[u8]) {
+    pub(super) fn push(&mut self, chunk: &[u8]) {
         for piece in chunk.split_inclusive(|byte| *byte == b'\n') {
             let (text, ended) = match piece.split_last() {
                 Some((b'\n', text)) => (text, true),
@@ -127,7 +127,7 @@ impl Tail {
             .map(|line| printable(line))
     }
 
-    fn into_lines(mut self) -> Vec<String> {
+    pub(super) fn into_lines(mut self) -> Vec<String> {
         if !self.open.is_empty() {
             self.complete.push_back(self.open);
             if self.complete.len() > TAIL_LINES {
