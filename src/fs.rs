@@ -9,9 +9,11 @@
 
 use std::ffi::OsStr;
 use std::fs::{DirEntry, File, Metadata, OpenOptions, Permissions};
-use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+
+use tempfile::{NamedTempFile, TempPath};
 
 mod lease;
 mod made;
@@ -143,6 +145,40 @@ pub fn write(path: &Path, contents: &[u8]) -> Result<()> {
     std::fs::write(path, contents).at("write", path)
 }
 
+/// Writes a whole file, which has its name only when it is complete, in place of what has that name.
+///
+/// # Errors
+/// What the system answered; then what had the name is as it was.
+pub fn replace(path: &Path, contents: &[u8], mode: u32) -> Result<()> {
+    let (mut file, temporary) = temporary_beside(path)?.into_parts();
+    file.write_all(contents).at("write", path)?;
+    file.set_permissions(Permissions::from_mode(mode))
+        .at("set the mode of", path)?;
+    persist(temporary, path)
+}
+
+/// An empty file with mode 0600 in the directory of `path`, removed unless it is [persisted](persist).
+///
+/// # Errors
+/// What the system answered.
+pub fn temporary_beside(path: &Path) -> Result<NamedTempFile> {
+    tempfile::Builder::new()
+        .prefix(".bosh-agent-")
+        .tempfile_in(parent(path))
+        .at("create a temporary file beside", path)
+}
+
+/// Gives a temporary file its final name, in place of what has that name.
+///
+/// # Errors
+/// What the system answered; then the file is removed and what had the name is as it was.
+pub fn persist(temporary: TempPath, path: &Path) -> Result<()> {
+    temporary
+        .persist(path)
+        .map_err(|error| error.error)
+        .at("rename a temporary file to", path)
+}
+
 /// Creates a directory, whose parent exists.
 ///
 /// # Errors
@@ -157,6 +193,18 @@ pub fn create_dir(path: &Path) -> Result<()> {
 /// As `std::fs::create_dir_all`.
 pub fn create_dir_all(path: &Path) -> Result<()> {
     std::fs::create_dir_all(path).at("create the directory", path)
+}
+
+/// Creates a directory and what is missing above it, with this mode less the umask.
+///
+/// # Errors
+/// As `std::fs::create_dir_all`.
+pub fn create_dir_all_with_mode(path: &Path, mode: u32) -> Result<()> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(path)
+        .at("create the directory", path)
 }
 
 /// Removes a file or a link.
@@ -314,7 +362,7 @@ pub fn check_writable(directory: &Path) -> Result<()> {
     tempfile::Builder::new()
         .prefix(".bosh-agent-probe-")
         .tempfile_in(directory)
-        .and_then(tempfile::NamedTempFile::close)
+        .and_then(NamedTempFile::close)
         .at("write to", directory)
 }
 

@@ -8,6 +8,7 @@
 //!  ├─ transport  NATS and HTTPS: requests in, replies out
 //!  └─ (agent)    a Director's compile jobs
 //!       compile   the core: one package, its direct dependencies, one packaging script, one compiled blob
+//!       blobs     where blobs come from and go to: a store, signed URLs
 //!       sandbox   what a packaging script may see, and the child that owns its process tree
 //!       process   starts processes, reads their output, ends them
 //!       http      requests: proxies, TLS, limits; knows no BOSH
@@ -24,6 +25,7 @@
 #![deny(unsafe_code)]
 
 pub mod archive;
+pub mod blobs;
 pub mod cli;
 pub mod compile;
 pub mod config;

@@ -61,6 +61,25 @@ impl Vcap {
         self.base.join("sys/log/compilation")
     }
 
+    /// Blobs that were given to this machine rather than to a store.
+    #[must_use]
+    pub fn blobs(&self) -> PathBuf {
+        self.base.join("data/blobs")
+    }
+
+    /// As [`blobs`](Self::blobs), for those with secrets in them: in memory where the stemcell is set up so.
+    #[must_use]
+    pub fn sensitive_blobs(&self) -> PathBuf {
+        self.base.join("data/sensitive_blobs")
+    }
+
+    /// The configuration that `bosh-blobstore-PROVIDER` is given.
+    #[must_use]
+    pub fn blobstore_configuration(&self, provider: &str) -> PathBuf {
+        self.base
+            .join(format!("bosh/etc/blobstore-{provider}.json"))
+    }
+
     /// The file in which a stemcell says its version.
     #[must_use]
     pub fn stemcell_version(&self) -> PathBuf {
