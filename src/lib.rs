@@ -9,8 +9,10 @@
 //!  └─ (agent)    a Director's compile jobs
 //!       machine   the machine that the daemon runs on: settings, directories, vitals
 //!       compile   the core: one package, its direct dependencies, one packaging script, one compiled blob
+//!       blobs     where blobs come from and go to: a store, signed URLs
 //!       sandbox   what a packaging script may see, and the child that owns its process tree
 //!       process   starts processes, reads their output, ends them
+//!       http      requests: proxies, TLS, limits; knows no BOSH
 //!       archive   tar and its compressions; knows no BOSH
 //!       config    every path below the base directory, the environment
 //!       release   release.MF, names, digests, dependency graph, stemcell: pure, no I/O
@@ -24,11 +26,13 @@
 #![deny(unsafe_code)]
 
 pub mod archive;
+pub mod blobs;
 pub mod cli;
 pub mod compile;
 pub mod config;
 pub mod diag;
 pub mod fs;
+pub mod http;
 pub mod machine;
 pub mod offline;
 pub mod process;
