@@ -5,8 +5,9 @@
 //! ```text
 //! cli         arguments, wiring, exit codes; the only place that ends the process
 //!  ├─ offline   releases in, compiled releases out
-//!  ├─ transport  NATS and HTTPS: requests in, replies out
-//!  └─ (agent)    a Director's compile jobs
+//!  └─ daemon    settings, bus and agent brought together
+//!      ├─ transport  NATS and HTTPS: requests in, replies out
+//!      └─ agent      a Director's requests: tasks, actions, compile jobs
 //!       machine   the machine that the daemon runs on: settings, directories, vitals
 //!       compile   the core: one package, its direct dependencies, one packaging script, one compiled blob
 //!       blobs     where blobs come from and go to: a store, signed URLs
@@ -25,11 +26,13 @@
 //! `docs/architecture.md` is the map.
 #![deny(unsafe_code)]
 
+pub mod agent;
 pub mod archive;
 pub mod blobs;
 pub mod cli;
 pub mod compile;
 pub mod config;
+pub mod daemon;
 pub mod diag;
 pub mod fs;
 pub mod http;
