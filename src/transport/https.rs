@@ -40,7 +40,7 @@ const MOST_CONNECTIONS: usize = 256;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a client may take from one request's end to the end of the next one's headers.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How long the kernel waits for a client to take what was sent, and how often it probes a silent one.
 const PEER_TIMEOUT: Duration = Duration::from_secs(60);

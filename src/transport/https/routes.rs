@@ -5,8 +5,10 @@ use std::convert::Infallible;
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
-use hyper::body::{Body as _, Incoming};
-use hyper::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
+use hyper::body::Incoming;
+use hyper::header::{
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE,
+};
 use hyper::{Method, Request, Response, StatusCode};
 use percent_encoding::percent_decode_str;
 use subtle::ConstantTimeEq;
@@ -83,11 +85,11 @@ impl Routes {
             Ok(bytes) => bytes,
             Err(error) => {
                 tracing::debug!(error = %Chain(&error), "an HTTPS request was refused");
-                return status(match error {
+                return closing(status(match error {
                     BodyError::Broken(_) => StatusCode::BAD_REQUEST,
                     BodyError::Idle => StatusCode::REQUEST_TIMEOUT,
                     BodyError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-                });
+                }));
             }
         };
         match self.handled(bytes).await {
@@ -136,10 +138,9 @@ impl Routes {
         let Some(name) = file_name(path) else {
             return failed(&BlobError::Name);
         };
-        let announced = body.size_hint().lower();
-        match self.blobs.write(name, announced, Body::new(body)).await {
+        match self.blobs.write(name, Body::new(body)).await {
             Ok(()) => status(StatusCode::CREATED),
-            Err(error) => failed(&error),
+            Err(error) => closing(failed(&error)),
         }
     }
 }
@@ -165,6 +166,13 @@ fn unauthorized() -> Response<ResponseBody> {
         WWW_AUTHENTICATE,
         HeaderValue::from_static("Basic realm=\"\""),
     );
+    response
+}
+
+/// A response after which nothing more of the request is wanted.
+fn closing(mut response: Response<ResponseBody>) -> Response<ResponseBody> {
+    let headers = response.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }
 
