@@ -186,14 +186,14 @@ async fn a_new_vm_is_refused_until_nats_knows_it() {
     assert!(!nats.is_connected());
     server.allow(&[AGENT]);
     // The longest pause is ten seconds.
-    director.wait_until_served(Duration::from_secs(12)).await;
+    director.wait_until_served(Duration::from_secs(15)).await;
     assert!(nats.is_connected());
 
     // And when its rights end and come back while it is connected.
     server.allow(&[]);
     wait_for("the connection to end", || !nats.is_connected());
     server.allow(&[AGENT]);
-    director.wait_until_served(Duration::from_secs(12)).await;
+    director.wait_until_served(Duration::from_secs(15)).await;
     nats.stop().await;
 }
 
@@ -269,20 +269,18 @@ async fn a_server_may_come_late_and_go_and_come_back() {
     nats.publish(heartbeat.clone(), b"early".to_vec()).unwrap();
     wait_for("a refusal", || has_logged(&server, "refused"));
 
-    let mut received = Vec::new();
     for text in ["early", "meanwhile"] {
         server.launch();
         let monitor = connect(&server, "monitor").await;
         let mut heartbeats = monitor.subscribe("hm.agent.heartbeat.*").await.unwrap();
         monitor.flush().await.unwrap();
         let mut director = Director::connect(&server, AGENT).await;
-        director.wait_until_served(Duration::from_secs(12)).await;
+        director.wait_until_served(Duration::from_secs(15)).await;
         // The agent may have been faster than the monitor.
         nats.publish(heartbeat.clone(), b"now".to_vec()).unwrap();
         let first = heartbeats.next().await.unwrap().payload;
         if first != "now" {
             assert_eq!(first, text);
-            received.push(text);
         }
         server.kill();
         wait_for("the loss", || !nats.is_connected());
@@ -344,7 +342,8 @@ async fn of_several_servers_the_good_one_is_found() {
     let nats = start(&[&dead, &bad.url(), &good.url()]).await;
     let mut director = Director::connect(&good, AGENT).await;
     let took = director.wait_until_served(LONG).await;
-    assert!(took < Duration::from_secs(2), "{took:?}");
+    // The dead and the wrong one are passed over without a pause.
+    assert!(took < Duration::from_secs(5), "{took:?}");
     nats.stop().await;
 }
 

@@ -10,7 +10,6 @@ mod subject;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::connection::State;
 use async_nats::{Client, ConnectOptions, Event, Message, ServerAddr, Subscriber};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -22,7 +21,7 @@ pub use outbox::{Outbox, PublishError};
 use self::pool::Pool;
 use super::throttle::Throttle;
 use super::url::BusUrl;
-use super::{Bus, Handle, TransportError, tls};
+use super::{Answer, Bus, Handle, TransportError, audit, tls};
 use crate::config::Secret;
 use crate::runtime::{self, Task};
 
@@ -83,6 +82,7 @@ impl Nats {
         let answerer = Arc::new(Answerer {
             handle,
             client: client.clone(),
+            pool,
             outbox: outbox.clone(),
             said: Throttle::default(),
         });
@@ -114,7 +114,7 @@ impl Nats {
     /// Whether a server has taken us and the connection is up.
     #[must_use]
     pub fn is_connected(&self) -> bool {
-        self.client.connection_state() == State::Connected
+        *self.connected.borrow()
     }
 
     /// Waits for a connection.
@@ -248,6 +248,7 @@ impl Teller {
 struct Answerer {
     handle: Handle,
     client: Client,
+    pool: Arc<Pool>,
     outbox: Outbox,
     said: Throttle,
 }
@@ -255,14 +256,24 @@ struct Answerer {
 impl Answerer {
     async fn answer(self: Arc<Self>, message: Message) {
         let limit = REPLY_LIMIT.min(self.client.max_payload());
+        let server = self.pool.current();
         match (self.handle)(message.payload, Some(limit)).await {
-            Ok(answer) => {
-                let bytes = answer.body.len();
-                if let Err(error) = self.outbox.reply(answer.reply_to, answer.body).await {
-                    tracing::warn!(method = answer.method, bytes, %error, "a request got no reply");
+            Ok(Answer {
+                method,
+                reply_to,
+                body,
+            }) => {
+                let bytes = body.len();
+                let sent = self.outbox.reply(reply_to.clone(), body).await;
+                let problem = sent.err().map(|error| error.to_string());
+                audit::nats(&method, &reply_to, &server, problem.as_deref());
+                if let Some(problem) = problem {
+                    let method = audit::short(&method);
+                    tracing::warn!(method, bytes, problem, "a request got no reply");
                 }
             }
             Err(malformed) => {
+                audit::nats("", "", &server, Some(&malformed.reason));
                 if self.said.is_news(&malformed.reason) {
                     tracing::warn!(error = %malformed, "a request got no reply");
                 }

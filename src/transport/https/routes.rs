@@ -1,7 +1,5 @@
 //! What each path and method does.
 
-use std::convert::Infallible;
-
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
@@ -53,24 +51,21 @@ impl Routes {
     }
 
     /// Answers one request.
-    pub(super) async fn answer(
-        &self,
-        request: Request<Incoming>,
-    ) -> Result<Response<ResponseBody>, Infallible> {
+    pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<ResponseBody> {
         let path = request.uri().path();
         let blob = path.strip_prefix("/blobs/").map(str::to_owned);
         if path != "/agent" && blob.is_none() {
-            return Ok(status(StatusCode::NOT_FOUND));
+            return status(StatusCode::NOT_FOUND);
         }
         if !self.is_authorized(&request) {
-            return Ok(unauthorized());
+            return unauthorized();
         }
-        Ok(match (blob, request.method()) {
+        match (blob, request.method()) {
             (None, &Method::POST) => self.request(request.into_body()).await,
             (Some(path), &Method::GET) => self.download(&path).await,
             (Some(path), &Method::PUT) => self.upload(&path, request.into_body()).await,
             _ => status(StatusCode::NOT_FOUND),
-        })
+        }
     }
 
     /// The whole header counts, and how far it is right takes no part in how long this takes.

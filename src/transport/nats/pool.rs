@@ -181,6 +181,8 @@ impl Turns {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
 
     fn delays(turns: &mut Turns, count: usize) -> Vec<u64> {
@@ -193,6 +195,17 @@ mod tests {
     fn the_pause_after_each_pass_grows_to_ten_seconds() {
         assert_eq!(delays(&mut Turns::new(1), 8), [0, 2, 4, 6, 8, 10, 10, 10]);
         assert_eq!(delays(&mut Turns::new(3), 8), [0, 0, 0, 2, 0, 0, 4, 0]);
+    }
+
+    #[test]
+    fn nothing_is_tried_any_more_after_a_stop() {
+        let stop = CancellationToken::new();
+        let pool = Pool::new(vec!["nats://a:1".parse().unwrap()], stop.clone());
+        let next = pool.next(Vec::new()).now_or_never();
+        assert_eq!(next.flatten().unwrap().delay, Some(Duration::ZERO));
+        assert_eq!(pool.current(), "a:1");
+        stop.cancel();
+        assert!(pool.next(Vec::new()).now_or_never().is_none());
     }
 
     #[test]
