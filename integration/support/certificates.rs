@@ -92,8 +92,8 @@ pub(crate) const AGENT: &str = "3a5e6c5e-8f0b-4f66-a9d4-32c1f3b3b3c3";
 /// The name that a Director's NATS server has.
 pub(crate) const SERVER_NAME: &str = "default.nats.bosh-internal";
 
-/// The certificates of all tests, made once: `ca` has issued `server`, `wrong-name` (another common name), `wrong-host` (for
-/// another host), `director`, `monitor`, `agent`, `elliptic-agent`; `other-ca` has issued `other-server`.
+/// The certificates of all tests, made once: `ca` has issued `server`, `wrong-name` (another common name), `wrong-host`
+/// (for another host), `director`, `monitor`, `agent`, `elliptic-agent`; `other-ca` has issued `other-server`.
 pub(crate) fn pairs() -> &'static HashMap<String, Pair> {
     static PAIRS: OnceLock<HashMap<String, Pair>> = OnceLock::new();
     PAIRS.get_or_init(|| {

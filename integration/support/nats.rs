@@ -1,4 +1,5 @@
-//! A real NATS server that is set up as a Director's, and clients of it that stand for the Director and its health monitor.
+//! A real NATS server that is set up as a Director's, and clients of it that stand for the Director and its health
+//! monitor.
 
 use std::fs::{self, File};
 use std::net::TcpStream;

@@ -1,5 +1,5 @@
-//! One line for each request in the Common Event Format, as the Go agent writes them. They go to the log's target `audit`, at
-//! level debug.
+//! One line for each request in the Common Event Format, as the Go agent writes them. They go to the log's target
+//! `audit`, at level debug.
 
 use std::net::SocketAddr;
 

@@ -72,8 +72,8 @@ impl Https {
     /// `blobs_directory`, which is made where it is missing.
     ///
     /// # Errors
-    /// What can never work: no such URL, certificates or a key that cannot be used or do not fit, an address that cannot be
-    /// listened on, a directory that cannot be made.
+    /// What can never work: no such URL, certificates or a key that cannot be used or do not fit, an address that
+    /// cannot be listened on, a directory that cannot be made.
     pub async fn start(
         bus: &Bus,
         blobs_directory: PathBuf,
@@ -165,8 +165,8 @@ struct Server {
     stop: CancellationToken,
 }
 
-/// Takes connections until it is told to stop, and waits for those that are there. `started` are requests that are being
-/// handled: they go on when their connection is lost.
+/// Takes connections until it is told to stop, and waits for those that are there. `started` are requests that are
+/// being handled: they go on when their connection is lost.
 async fn serve(
     listener: TcpListener,
     server: Arc<Server>,

@@ -1,7 +1,7 @@
 //! NATS: requests come in on `agent.<id>`, replies go to the subject that a request names.
 //!
-//! The connection comes up in the background and comes back for ever, whatever the server says: a Director's NATS does not
-//! know a new VM in its first seconds and answers it with an authorization violation.
+//! The connection comes up in the background and comes back for ever, whatever the server says: a Director's NATS does
+//! not know a new VM in its first seconds and answers it with an authorization violation.
 
 mod outbox;
 mod pool;
@@ -57,8 +57,8 @@ impl Nats {
     /// Starts to connect, and to hand what comes to `handle`. Whether a server is there does not matter.
     ///
     /// # Errors
-    /// What can never work: a URL that is none, certificates or a key that cannot be used or do not fit, an id that is no part
-    /// of a subject.
+    /// What can never work: a URL that is none, certificates or a key that cannot be used or do not fit, an id that is
+    /// no part of a subject.
     pub async fn start(bus: &Bus, agent_id: &str, handle: Handle) -> Result<Self, TransportError> {
         let subject = format!("agent.{agent_id}");
         if let Some(problem) = subject::problem(&subject) {
@@ -127,7 +127,8 @@ impl Nats {
             .await;
     }
 
-    /// Takes no more requests, lets the replies to those that are being handled go out, for some seconds at most, and closes.
+    /// Takes no more requests, lets the replies to those that are being handled go out, for some seconds at most, and
+    /// closes.
     pub async fn stop(self) {
         let Self {
             client,

@@ -1,4 +1,5 @@
-//! Blobs that a client uploads and fetches again, each a file. Unlike with the Go agent a file is there whole or not at all.
+//! Blobs that a client uploads and fetches again, each a file. Unlike with the Go agent a file is there whole or not at
+//! all.
 
 use std::fs::File;
 use std::io::{Read, Write};

@@ -19,8 +19,8 @@ use crate::diag::Chain;
 use crate::runtime::{self, Task};
 use crate::transport::{Answer, Handle, Malformed};
 
-/// The largest request. The largest that there is carries a file as base64 (`upload_blob`), some MiB; over NATS it is 1 MiB.
-/// It is held in memory, so there must be an end somewhere.
+/// The largest request. The largest that there is carries a file as base64 (`upload_blob`), some MiB; over NATS it is 1
+/// MiB. It is held in memory, so there must be an end somewhere.
 const REQUEST_LIMIT: usize = 64 << 20;
 
 /// What a response carries.
@@ -97,7 +97,8 @@ impl Routes {
         }
     }
 
-    /// Handles a request in a task of its own: a client that goes away does not end it half done. `None` when it panicked.
+    /// Handles a request in a task of its own: a client that goes away does not end it half done. `None` when it
+    /// panicked.
     async fn handled(&self, bytes: Bytes) -> Option<Result<Answer, Malformed>> {
         let (done, result) = oneshot::channel();
         let handling = (self.handle)(bytes, None);

@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::transport::throttle::Throttle;
 
-/// How much longer each pause between two passes over the servers is than the one before, up to the longest. Those of the Go
-/// agent.
+/// How much longer each pause between two passes over the servers is than the one before, up to the longest. Those of
+/// the Go agent.
 const PAUSE: Duration = Duration::from_secs(2);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
@@ -68,8 +68,8 @@ impl Pool {
         })
     }
 
-    /// The next server and the pause before it. `known` is what the library knows of the servers. Once the bus was stopped
-    /// this never answers: the library has no other way to make it give up while no server takes it.
+    /// The next server and the pause before it. `known` is what the library knows of the servers. Once the bus was
+    /// stopped this never answers: the library has no other way to make it give up while no server takes it.
     pub(super) async fn next(&self, known: Vec<Server>) -> Option<ReconnectToServer> {
         if self.stop.is_cancelled() {
             std::future::pending::<()>().await;
