@@ -37,7 +37,7 @@ setup: ## Install what the tests need from Debian's packages, where it is missin
 	@integration/setup || { [ -z "$${BOSH_AGENT_TEST_REQUIRE_ALL:-}" ] && echo "what is missing will make tests skip" >&2; }
 
 unit: setup ## Tests that need no container
-	cargo test --locked --lib --bins $(patsubst tests/%.rs,--test %,$(wildcard tests/*.rs)) --test nats --test https
+	cargo test --locked --lib --bins $(patsubst tests/%.rs,--test %,$(wildcard tests/*.rs)) --test nats --test https --test blobs
 	cargo test --locked --doc
 	@# The same contents whatever keeps packages apart.
 	if [ "$$(id -u)" = 0 ]; then \

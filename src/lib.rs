@@ -15,9 +15,9 @@
 //!       process   starts processes, reads their output, ends them
 //!       http      requests: proxies, TLS, limits; knows no BOSH
 //!       archive   tar and its compressions; knows no BOSH
+//!       tls       certificates, keys and cipher suites, for clients and servers
 //!       config    every path below the base directory, the environment
 //!       release   release.MF, names, digests, dependency graph, stemcell: pure, no I/O
-//!       tls       certificates, keys and cipher suites, for clients and servers
 //!       runtime   named tasks, signals, telemetry
 //!       fs        `std::fs` with the path in the error
 //!       diag      errors, sizes and times as a person reads them

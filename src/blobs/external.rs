@@ -149,3 +149,35 @@ fn collect_secrets(value: &Value, is_secret: bool, into: &mut Vec<Secret>) {
         _ => {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn texts_under_telling_keys_are_secrets_and_a_private_key_is_one_line_by_line() {
+        let options = json!({
+            "bucket_name": "compiled-packages",
+            "access_key_id": "AKIAHUNTER2",
+            "json_key": r#"{"private_key": "-----BEGIN-----\nhunter2A\nhunter2B\n"}"#,
+            "credentials": {"user": "hunter2", "pin": "1234", "number": 1234567},
+            "password": null,
+        });
+        let mut secrets = Vec::new();
+        collect_secrets(&options, false, &mut secrets);
+        let mut texts: Vec<&str> = secrets.iter().map(Secret::expose).collect();
+        texts.sort_unstable();
+        assert_eq!(
+            texts,
+            [
+                "AKIAHUNTER2",
+                "hunter2",
+                "hunter2A",
+                "hunter2B",
+                r#"{"private_key": "-----BEGIN-----"#,
+            ]
+        );
+    }
+}

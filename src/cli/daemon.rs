@@ -13,8 +13,15 @@ use crate::diag::Chain;
 use crate::machine::bootstrap::Platform;
 use crate::process;
 use crate::runtime::{self, Signals, StopSignal};
+use crate::sandbox;
+use crate::tls::SystemCertificates;
 
 pub(super) fn main(flags: Daemon, environment: Environment) -> u8 {
+    SystemCertificates::of(&environment).use_these();
+    // The NATS client loads the system's certificates at every connect, though it is given its own, and does not connect where
+    // one of them is broken. It finds none here.
+    sandbox::set_variable_before_threads("SSL_CERT_FILE", "/dev/null");
+    sandbox::set_variable_before_threads("SSL_CERT_DIR", "");
     let tokio = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -61,7 +61,10 @@ impl<T> Stalling<T> {
         }
         match write(&mut self.inner, context) {
             Poll::Ready(Ok(written)) => {
-                self.waiting = false;
+                // Somebody may be waiting to read all the while, and is to be woken for the time from now on.
+                if self.waiting {
+                    self.timer.as_mut().reset(Instant::now() + self.limit);
+                }
                 Poll::Ready(Ok(written))
             }
             Poll::Ready(Err(error)) if is_gone(&error) => {
@@ -162,6 +165,20 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert_eq!(error.to_string(), "not a byte went either way for 300 s");
         assert!(start.elapsed() - talked >= LIMIT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_byte_that_is_written_gives_a_reader_who_waits_the_whole_time_again_and_no_more() {
+        let (ours, _theirs) = tokio::io::duplex(16);
+        let (mut read, mut write) = tokio::io::split(Stalling::new(ours, LIMIT));
+        let start = Instant::now();
+        let (error, ()) = tokio::join!(read.read_u8(), async {
+            tokio::time::sleep(LIMIT / 2).await;
+            write.write_u8(1).await.unwrap();
+        });
+        assert_eq!(error.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        let waited = start.elapsed();
+        assert!(waited >= LIMIT * 3 / 2 && waited < LIMIT * 2, "{waited:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -171,13 +171,8 @@ async fn headers_of_the_caller_replace_ours_but_not_those_of_the_transport() {
 }
 
 #[tokio::test]
-async fn what_is_cut_refused_or_silent_is_told_and_may_be_tried_again() {
-    let limits = Limits {
-        stall: SHORT,
-        handshake: SHORT / 2,
-        ..Limits::default()
-    };
-    let client = client().with_limits(limits);
+async fn a_server_that_is_not_there_or_cuts_is_told_and_may_be_tried_again() {
+    let client = client();
     let nobody = Url::parse(&format!("http://127.0.0.1:{}/", Server::nobody())).unwrap();
     let error = client.get(&nobody, &Headers::new()).await.unwrap_err();
     assert!(matches!(error, Error::Connect { .. }), "{error:?}");
@@ -185,8 +180,28 @@ async fn what_is_cut_refused_or_silent_is_told_and_may_be_tried_again() {
 
     let server = Server::start(&[Reply::Close]);
     let error = client.get(&server.url("/"), &Headers::new()).await;
-    assert!(error.unwrap_err().is_temporary());
+    let error = error.unwrap_err();
+    assert!(matches!(error, Error::Exchange(_)), "{error:?}");
+    assert!(error.is_temporary());
 
+    let server = Server::start(&[Reply::Cut(vec![0; 1000])]);
+    let mut response = client.get(&server.url("/"), &Headers::new()).await.unwrap();
+    let error = loop {
+        match response.chunk().await {
+            Ok(chunk) => assert!(chunk.is_some(), "the end came without an error"),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, Error::Cut(_)) && error.is_temporary());
+}
+
+#[tokio::test]
+async fn a_server_that_is_silent_is_given_up() {
+    let client = client().with_limits(Limits {
+        stall: SHORT,
+        handshake: SHORT / 2,
+        ..Limits::default()
+    });
     let server = Server::start(&[Reply::Silence]);
     let error = client.get(&server.url("/"), &Headers::new()).await;
     let error = error.unwrap_err();
@@ -200,16 +215,7 @@ async fn what_is_cut_refused_or_silent_is_told_and_may_be_tried_again() {
     let https = Url::parse(&format!("https://127.0.0.1:{}/", server.port())).unwrap();
     let error = client.get(&https, &Headers::new()).await.unwrap_err();
     assert!(matches!(error, Error::Slow { .. }), "{error:?}");
-
-    let server = Server::start(&[Reply::Cut(vec![0; 1000])]);
-    let mut response = client.get(&server.url("/"), &Headers::new()).await.unwrap();
-    let error = loop {
-        match response.chunk().await {
-            Ok(chunk) => assert!(chunk.is_some(), "the end came without an error"),
-            Err(error) => break error,
-        }
-    };
-    assert!(matches!(error, Error::Cut(_)) && error.is_temporary());
+    assert!(error.is_temporary());
 }
 
 #[tokio::test]

@@ -26,6 +26,11 @@ pub fn init(level: Option<&OsStr>, default: &str, format: LogFormat) {
         .and_then(OsStr::to_str)
         .and_then(|level| EnvFilter::try_new(level).ok())
         .unwrap_or_else(|| EnvFilter::new(default));
+    // Its refusals are told by `transport`, once a minute and with the server's name; it would tell each of them.
+    let filter = match "async_nats=off".parse() {
+        Ok(silence) => filter.add_directive(silence),
+        Err(_) => filter,
+    };
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
