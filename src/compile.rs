@@ -14,6 +14,7 @@ mod event;
 mod job;
 mod package;
 mod plan;
+mod queue;
 mod seal;
 mod store;
 
@@ -22,4 +23,5 @@ pub use event::{Event, Phase};
 pub use job::{Compiled, Dependency, Job};
 pub use package::{Context, compile};
 pub use plan::Plan;
+pub use queue::{Claim, Graph, Holds, Id, Queue};
 pub use store::{Installed, Store};
