@@ -1,4 +1,4 @@
-//! Processes: started, listened to, ended.
+//! Processes: started, listened to, ended; and what of the machine is there for them.
 //!
 //! ```text
 //!   this process                         its child (bosh-agent once more, `sandbox::child`)
@@ -10,13 +10,16 @@
 //! The child watches the socket between the two: when this process dies, however it dies, the socket ends and the child
 //! ends the script. [`tree`] is used on the child's side.
 
+mod cgroup;
 mod memory;
 mod output;
+mod processors;
 mod status;
 mod supervise;
 pub mod tree;
 
-pub use memory::out_of_memory_kills;
+pub use memory::{available_memory, out_of_memory_kills};
 pub use output::{Output, OutputSummary, TAIL_LINES};
+pub use processors::processors;
 pub use status::{Status, Usage};
 pub use supervise::{Child, SuperviseError, Supervised, adopt_orphans, end_orphans, supervise};

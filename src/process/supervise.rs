@@ -91,8 +91,7 @@ pub async fn supervise(
         .map_err(SuperviseError::Channels)?;
     let socket = UnixStream::from_std(ours).map_err(SuperviseError::Channels)?;
     let (reader, writer) = io::pipe().map_err(SuperviseError::Channels)?;
-    let mut process = start(&child, theirs, writer)?;
-    let _known = Known::new(&process);
+    let (mut process, _known) = Known::start(&child, theirs, writer)?;
     let reading = runtime::spawn_blocking("output", move || output.read_to_end(reader));
 
     let (from_child, mut to_child) = socket.into_split();
@@ -149,10 +148,17 @@ static SUPERVISED: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
 struct Known(Option<Pid>);
 
 impl Known {
-    fn new(process: &tokio::process::Child) -> Self {
-        let process = process.id().map(|id| Pid::from_raw(id.cast_signed()));
-        supervised().extend(process);
-        Self(process)
+    /// Starts a child. Nobody looks for orphans before it is on the list: it would be taken for one.
+    fn start(
+        child: &Child,
+        socket: StdUnixStream,
+        output: io::PipeWriter,
+    ) -> Result<(tokio::process::Child, Self), SuperviseError> {
+        let mut supervised = supervised();
+        let process = start(child, socket, output)?;
+        let id = process.id().map(|id| Pid::from_raw(id.cast_signed()));
+        supervised.extend(id);
+        Ok((process, Self(id)))
     }
 }
 
