@@ -56,6 +56,15 @@ impl Place {
 }
 
 impl Sandbox {
+    /// Whether packages that are compiled at the same time see one tree, with each other's names in it.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        match self {
+            Self::Namespaces(_) => false,
+            Self::Shared(_) => true,
+        }
+    }
+
     /// Makes room for one package and its dependencies, whose names are given: nothing of another one is seen there.
     ///
     /// # Errors

@@ -85,6 +85,7 @@ fn options(arguments: Compile, environment: Environment) -> Options {
             Isolation::Namespace => offline::Isolation::Namespace,
             Isolation::None => offline::Isolation::None,
         },
+        jobs: arguments.jobs,
         readonly_dependencies: arguments.readonly_deps,
         force: arguments.force,
         grace: Duration::from_secs(arguments.grace),

@@ -96,7 +96,16 @@ pub async fn compile(
         cancel: cancel.clone(),
     };
     let result = work.run().await;
-    let left = context.sandbox.leave(place).map_err(in_sandbox);
+    // Trees can be large, and others go on meanwhile.
+    let sandbox = Arc::clone(context);
+    let leaving = runtime::spawn_blocking("leave", move || sandbox.sandbox.leave(place));
+    let left = match leaving.await {
+        Ok(left) => left.map_err(in_sandbox),
+        Err(source) => Err(CompileError::Task {
+            package: package.clone(),
+            source,
+        }),
+    };
     let compiled = result.inspect_err(|_| {
         // Half a blob is of no use; what is not there need not go.
         let _ = fs::remove_file_if_there(&work.job.blob);
@@ -140,6 +149,7 @@ impl Work {
 
     fn enter(&self, phase: Phase) {
         (self.context.events)(Event::Entered {
+            job: self.job.number,
             package: self.job.name.clone(),
             phase,
         });
@@ -238,9 +248,10 @@ impl Work {
             return Ok(None);
         }
         let events = Arc::clone(&self.context.events);
-        let package = self.job.name.clone();
+        let (package, job) = (self.job.name.clone(), self.job.number);
         let output = Output::to_log(&self.job.log, move |line| {
             events(Event::Printed {
+                job,
                 package: package.clone(),
                 line: line.to_owned(),
             });
@@ -266,8 +277,10 @@ impl Work {
             package: self.job.name.clone(),
             source,
         })?;
-        let limit = self.context.limit.filter(|_| stop.is_cancelled());
-        if self.cancel.is_cancelled() {
+        let is_cancelled = self.cancel.is_cancelled();
+        let limit = self.context.limit;
+        let limit = limit.filter(|_| stop.is_cancelled() && !is_cancelled);
+        if is_cancelled && !has_failed_by_itself(end.status) {
             return Err(self.stopped());
         }
         if end.status.is_success() && limit.is_none() {
@@ -407,6 +420,12 @@ impl Work {
             script: None,
         })
     }
+}
+
+/// Whether a script that was stopped had failed already, or failed on the way to its end: bash itself would die of the signal,
+/// and a code above 128 tells of one in a command.
+fn has_failed_by_itself(status: Status) -> bool {
+    matches!(status, Status::Exited(1..=128))
 }
 
 /// Comes back when a limit of time is over; never where there is none.
