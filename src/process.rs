@@ -11,6 +11,7 @@
 //! ends the script. [`tree`] is used on the child's side.
 
 mod cgroup;
+mod jobserver;
 mod memory;
 mod output;
 mod processors;
@@ -18,6 +19,7 @@ mod status;
 mod supervise;
 pub mod tree;
 
+pub use jobserver::{Jobserver, Offered};
 pub use memory::{available_memory, out_of_memory_kills};
 pub use output::{Output, OutputSummary, TAIL_LINES};
 pub use processors::processors;

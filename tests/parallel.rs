@@ -631,3 +631,58 @@ fn two_tarballs_of_one_name_keep_their_logs_apart() {
     assert!(log("demo-1.10").contains("this is one"));
     assert!(log("demo-1.10.2").contains("this is two"));
 }
+
+/// Two packages whose makefiles have six recipes each, which note when they ran.
+fn of_recipes() -> ReleaseBuilder {
+    let makefile = "all: 1 2 3 4 5 6\n%:\n\t@date +%s%N > $(FACTS)/$(PACKAGE)$@.from; sleep 0.2; date +%s%N > $(FACTS)/$(PACKAGE)$@.to\n";
+    let mut release = ReleaseBuilder::new("demo", "1.10");
+    for name in ["a", "b"] {
+        let script =
+            format!("set -e; cp -a . $BOSH_INSTALL_TARGET/; PACKAGE={name} make; echo made");
+        release = release
+            .package(name, &[], &script)
+            .file("Makefile", 0o644, makefile.as_bytes());
+    }
+    release
+}
+
+/// The most recipes of these packages that ran at one moment.
+fn most_recipes(place: &Place, packages: &[&str]) -> usize {
+    let names: Vec<String> = packages
+        .iter()
+        .flat_map(|package| (1..=6).map(move |number| format!("{package}{number}")))
+        .collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    place.most_at_once(&names)
+}
+
+#[test]
+fn make_is_parallel_only_where_that_is_asked_for_and_then_within_one_pool() {
+    let processors = std::thread::available_parallelism().unwrap().get();
+    if !support::require_tools(&["make"]) || !support::require(processors > 1, "two processors") {
+        return;
+    }
+    let Some(place) = Place::new() else { return };
+    let tarball = place.release("release.tgz", &of_recipes());
+    place.agent(2).arg(&tarball).run().succeeds();
+    for package in ["a", "b"] {
+        assert_eq!(most_recipes(&place, &[package]), 1);
+    }
+    let shared = |jobs| {
+        let agent = place.agent(jobs).arg("--make-jobserver").arg(&tarball);
+        agent.run().succeeds();
+        most_recipes(&place, &["a", "b"])
+    };
+    // Each make has one job of its own, beside those in the pool, which is as large as a part of a processor makes it.
+    assert!(shared(2) <= processors + 2);
+    let alone = shared(1);
+    assert!((2..=processors + 1).contains(&alone), "{alone} at once");
+    let outcome = Outcome::of(&place.world.result("demo-1.10"));
+    let files: Vec<&str> = outcome.packages["a"].keys().map(String::as_str).collect();
+    assert_eq!(files, ["", "Makefile", "packaging"]);
+    let log = place.world.read("logs/demo-1.10/a.log");
+    assert!(
+        log.starts_with("+ set -e\n") && log.ends_with("+ echo made\nmade\n"),
+        "{log}"
+    );
+}

@@ -50,6 +50,11 @@ pub(super) struct Compile {
     #[arg(long, value_name = "N")]
     pub jobs: Option<NonZeroUsize>,
 
+    /// Have all scripts share one pool of jobs for GNU make, as large as there are processors. A bare `make` becomes parallel
+    /// by that, which not every package bears; `make -jN` does as it did
+    #[arg(long)]
+    pub make_jobserver: bool,
+
     /// Have writes into dependencies fail, where packages are kept apart; otherwise they are dropped with the script
     #[arg(long)]
     pub readonly_deps: bool,

@@ -15,7 +15,7 @@ use super::store::Store;
 use crate::archive::{self, Compression, Decoder, GzipWriter, SystemOwners};
 use crate::config::{Environment, Vcap};
 use crate::fs::{self, Context as _};
-use crate::process::{self, Output, Status};
+use crate::process::{self, Jobserver, Output, Status};
 use crate::release::Name;
 use crate::release::digest::{Algorithm, Hasher, HashingWriter};
 use crate::runtime::{self, Cancellable};
@@ -45,6 +45,8 @@ pub struct Context {
     pub limit: Option<Duration>,
     /// The gzip level of compiled blobs.
     pub compression_level: u32,
+    /// The jobs that all scripts share, where that is asked for.
+    pub jobserver: Option<Jobserver>,
     /// Hears what happens.
     pub events: Arc<dyn Fn(Event) + Send + Sync>,
 }
@@ -257,12 +259,19 @@ impl Work {
             });
         })
         .map_err(&files)?;
+        let mut script = self.plan.script.clone();
+        if let Some(jobserver) = &self.context.jobserver {
+            let offered = jobserver.offer(&self.plan.paths.compile).map_err(&files)?;
+            let spec = &mut script.spec;
+            spec.arguments = offered.through_bash(&spec.program, &spec.arguments);
+            spec.program = "bash".to_owned();
+        }
         let killed_before = process::out_of_memory_kills();
         let start = Instant::now();
         // A limit ends a script in the way in which a wish to stop does.
         let stop = self.cancel.child_token();
         let end = {
-            let running = sandbox::run(self.plan.script.clone(), output, &stop);
+            let running = sandbox::run(script, output, &stop);
             tokio::pin!(running);
             tokio::select! {
                 // Cancel-safe: the same future is polled on below.

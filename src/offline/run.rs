@@ -23,6 +23,7 @@ use crate::compile::{Context, Store};
 use crate::config::{Environment, Vcap};
 use crate::diag::Bytes;
 use crate::fs::{self, MadeDirectories};
+use crate::process::{self, Jobserver};
 use crate::release::Slug;
 use crate::runtime;
 
@@ -45,6 +46,8 @@ pub struct Options {
     pub isolation: Isolation,
     /// How many packages are compiled at once, at the most; `None` for as many as there are processors.
     pub jobs: Option<NonZeroUsize>,
+    /// Whether all scripts share one pool of jobs for GNU make.
+    pub make_jobserver: bool,
     /// Whether scripts are kept from writing into dependencies, where that can be done.
     pub readonly_dependencies: bool,
     /// Whether packages of another agent may be removed.
@@ -307,16 +310,32 @@ impl Call<'_> {
             "Logs of packaging scripts are kept in {}",
             logs.display()
         ));
+        let mut environment = options.environment.clone();
+        let mut jobserver = None;
+        if options.make_jobserver {
+            // A make that finds the pool empty goes on alone.
+            let tokens = process::processors().get() - 1;
+            match Jobserver::make(&workplace.jobserver(), tokens) {
+                Ok(pool) => jobserver = Some(pool),
+                Err(error) => {
+                    sandbox.close()?;
+                    return Err(error.into());
+                }
+            }
+            let (name, value) = Jobserver::variable();
+            environment = environment.with(&[(name, value.into())]);
+        }
         let progress = Arc::clone(&self.progress);
         let context = Arc::new(Context {
             vcap: options.vcap.clone(),
             sandbox,
             store: Store::new(&workplace.store()),
-            environment: options.environment.clone(),
+            environment,
             agent: options.agent.clone(),
             grace: options.grace,
             limit: options.limit,
             compression_level: options.compression_level,
+            jobserver,
             events: Arc::new(move |event| progress.hear(event)),
         });
         Ok(Compiler {
