@@ -417,7 +417,7 @@ fn after_a_failure_nothing_starts_what_runs_is_stopped_and_what_is_written_stays
     let ran = running
         .end()
         .fails()
-        .says(" has failed: 1 under way is stopped\n")
+        .says(" has failed: 1 under way is told to end\n")
         .says("  | the reason\n")
         .says("Compiled before it, and dropped with it: early\n")
         .says("Not compiled because they depend on bad: needs-bad\n")

@@ -477,7 +477,7 @@ impl<'a> Run<'a> {
         let others = self.states.iter().filter(is_running).count() - 1;
         if others > 0 && self.failures.is_empty() && !self.call.cancel.is_cancelled() {
             self.call.progress.line(&format!(
-                "Package {}/{} has failed: {others} under way {} stopped",
+                "Package {}/{} has failed: {others} under way {} told to end",
                 package.0,
                 package.1,
                 if others == 1 { "is" } else { "are" }
