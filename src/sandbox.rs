@@ -65,6 +65,15 @@ impl Sandbox {
         }
     }
 
+    /// Whether a package can be in it while another one is: a tree that is emptied for each has room for one.
+    #[must_use]
+    pub fn takes_several(&self) -> bool {
+        match self {
+            Self::Namespaces(_) => true,
+            Self::Shared(_) => false,
+        }
+    }
+
     /// Makes room for one package and its dependencies, whose names are given: nothing of another one is seen there.
     ///
     /// # Errors

@@ -71,7 +71,7 @@ pub(super) fn jobs(
     progress: &Progress,
 ) -> NonZeroUsize {
     const ONE: NonZeroUsize = NonZeroUsize::MIN;
-    if sandbox.is_shared() {
+    if !sandbox.takes_several() {
         if let Some(wanted) = wanted.filter(|wanted| *wanted > ONE) {
             progress.line(&format!(
                 "Packages compile one after another, not {wanted} at once: nothing keeps them apart here"
