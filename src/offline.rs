@@ -5,7 +5,8 @@
 //! inspect     what a release says against what its tarball holds: every problem, not the first
 //! select      what is to be done with each: compile, pass on, leave; whose output goes where
 //! graph       the packages of all releases, each once
-//! releases    those packages through `compile`, several at a time; each release assembled when its last package is done
+//! release     one release: its packages, where they are, what it becomes
+//! releases    the packages of all through `compile`, several at a time; each release assembled when its last package is done
 //! durations   how long packages took before
 //! assemble    the compiled release: written beside its place, read back, renamed
 //! progress    what a person sees while it works
@@ -25,6 +26,7 @@ mod isolation;
 mod open;
 mod outputs;
 mod progress;
+mod release;
 mod releases;
 mod report;
 mod run;

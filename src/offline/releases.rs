@@ -13,36 +13,22 @@ use super::assemble::{self, AssembleError, PackageBlob};
 use super::durations::Durations;
 use super::error::OfflineError;
 use super::failure::{Incomplete, PackageFailure, UnfinishedRelease};
-use super::graph::{self, Candidate, Node};
-use super::inspect::{Listed, Member, members, order};
-use super::open::{Blob, Opened, Role};
+use super::graph::{self, Node};
+use super::inspect::Listed;
+use super::open::Blob;
 use super::progress::Progress;
+use super::release::Release;
 use crate::compile::{
     self, CompileError, Compiled, Context, Id, Limits, MEMORY_FLOOR, Origin, Schedule, Told,
 };
 use crate::diag::{Chain, Elapsed};
 use crate::fs;
-use crate::release::{
-    Algorithm, CompiledPackage, Manifest, MultiDigest, Name, Slug, Version, graph as release_graph,
-};
+use crate::release::{Manifest, Name, Slug, Version};
 use crate::runtime::TaskSet;
 use crate::sandbox::ScriptEnd;
 
 /// How often the progress is drawn.
 const TICK: Duration = Duration::from_millis(120);
-
-/// A release whose packages are to be compiled, or that has none.
-#[derive(Debug)]
-pub(super) struct Release {
-    opened: Arc<Opened>,
-    members: Vec<Member>,
-    /// Compile order, as indices of the members.
-    order: Vec<usize>,
-    /// Where its result goes.
-    output: PathBuf,
-    /// Where compiled blobs go.
-    blobs: PathBuf,
-}
 
 /// What packages are compiled with.
 #[derive(Debug)]
@@ -60,97 +46,6 @@ pub(super) struct Call<'a> {
     pub stemcell: &'a Slug,
     pub progress: &'a Progress,
     pub cancel: &'a CancellationToken,
-}
-
-impl Release {
-    /// A release that has been found to be in order.
-    pub(super) fn new(opened: Opened, output: PathBuf, blobs: PathBuf) -> Self {
-        let members = members(&opened.manifest);
-        // Found to be in order before, so there is no problem to report here.
-        let order = order(&members).unwrap_or_default();
-        Self {
-            opened: Arc::new(opened),
-            members,
-            order,
-            output,
-            blobs,
-        }
-    }
-
-    fn manifest(&self) -> &Manifest {
-        &self.opened.manifest
-    }
-
-    fn label(&self) -> String {
-        format!("{}/{}", self.manifest().name, self.manifest().version)
-    }
-
-    fn named(&self) -> (Name, Version) {
-        (
-            self.manifest().name.clone(),
-            self.manifest().version.clone(),
-        )
-    }
-
-    fn version(&self, member: usize) -> &Version {
-        let manifest = self.manifest();
-        match self.members[member].listed {
-            Listed::Source(listed) => &manifest.packages[listed].version,
-            Listed::Compiled(listed) => self
-                .compiled(listed)
-                .map_or(&manifest.version, |it| &it.version),
-        }
-    }
-
-    fn compiled(&self, listed: usize) -> Option<&CompiledPackage> {
-        self.manifest()
-            .compiled_packages
-            .iter()
-            .flatten()
-            .nth(listed)
-    }
-
-    /// A package's blob in the tarball. Every package has one: that was checked when the release was inspected.
-    fn blob(&self, member: usize) -> Option<&Blob> {
-        let name = self.members[member].name.to_string();
-        let role = match self.members[member].listed {
-            Listed::Source(_) => Role::Package(name),
-            Listed::Compiled(_) => Role::CompiledPackage(name),
-        };
-        self.opened
-            .carried
-            .iter()
-            .find(|carried| carried.role == role)
-            .and_then(|carried| carried.blob.as_ref())
-    }
-
-    fn candidates(&self) -> Vec<Candidate<'_>> {
-        self.members
-            .iter()
-            .enumerate()
-            .map(|(index, member)| Candidate {
-                member,
-                version: self.version(index),
-                digest: self
-                    .blob(index)
-                    .and_then(|blob| blob.digests.sha256())
-                    .unwrap_or_default(),
-            })
-            .collect()
-    }
-
-    /// The members that need this one, directly or through others.
-    fn dependents(&self, member: usize) -> Vec<Name> {
-        let entries: Vec<release_graph::Entry<'_>> = self
-            .members
-            .iter()
-            .map(|member| (&member.name, member.dependencies.as_slice()))
-            .collect();
-        release_graph::dependents(&entries, member)
-            .into_iter()
-            .map(|index| self.members[index].name.clone())
-            .collect()
-    }
 }
 
 /// Compiles and assembles releases. Returns the results that have been written, by the releases' places, whatever became of
@@ -425,6 +320,7 @@ impl<'a> Run<'a> {
             self.since[*release].get_or_insert_with(Instant::now);
         }
         if self.is_source(&self.nodes[node]) {
+            self.forget_logs(node);
             let (name, version) = self.package(node);
             self.call.progress.start(id.index(), &name, &version);
         }
@@ -495,14 +391,22 @@ impl<'a> Run<'a> {
         self.failures.push(OfflineError::Package(Box::new(failure)));
     }
 
+    /// Removes what an earlier run left: it may be the log of another release, too, which is not to change.
+    fn forget_logs(&self, node: usize) {
+        for log in self.logs.get(node).into_iter().flatten() {
+            if let Err(error) = fs::remove_file_if_there(log) {
+                tracing::warn!(%error, "an old log stays");
+            }
+        }
+    }
+
     /// Who looks for a log among those of a release finds it, in whichever release the package was compiled.
     fn share_log(&self, node: usize) {
         let Some([log, others @ ..]) = self.logs.get(node).map(Vec::as_slice) else {
             return;
         };
         for other in others {
-            let shared = fs::remove_file_if_there(other).and_then(|()| fs::hard_link(log, other));
-            if let Err(error) = shared
+            if let Err(error) = fs::hard_link(log, other)
                 && !error.is_not_found()
             {
                 tracing::warn!(%error, "a log is found in one release only");
@@ -570,46 +474,17 @@ impl<'a> Run<'a> {
         });
     }
 
-    /// What a compiled release consists of, its packages in compile order.
+    /// What a compiled release consists of.
     fn result(&self, index: usize) -> (Manifest, Vec<PackageBlob>) {
-        let release = &self.releases[index];
-        let manifest = release.manifest();
-        if release.members.is_empty() {
-            return (manifest.clone(), Vec::new());
-        }
-        let mut by_member: HashMap<usize, usize> = HashMap::new();
-        for (node, uses) in self.nodes.iter().map(|node| &node.uses).enumerate() {
-            for (_, member) in uses.iter().filter(|(release, _)| *release == index) {
-                by_member.insert(*member, node);
+        let mut compiled: HashMap<usize, &Compiled> = HashMap::new();
+        for (node, state) in self.nodes.iter().zip(&self.states) {
+            for (_, member) in node.uses.iter().filter(|(release, _)| *release == index) {
+                if let State::Done(Some(done)) = state {
+                    compiled.insert(*member, done);
+                }
             }
         }
-        let (mut entries, mut packages) = (Vec::new(), Vec::new());
-        for member in release.order.iter().copied() {
-            let state = by_member.get(&member).map(|node| &self.states[*node]);
-            let found = match (release.members[member].listed, state) {
-                (Listed::Source(listed), Some(State::Done(Some(compiled)))) => Some(
-                    compiled_entry(manifest, listed, compiled, self.call.stemcell),
-                ),
-                (Listed::Source(_), _) => None,
-                (Listed::Compiled(listed), _) => release
-                    .compiled(listed)
-                    .cloned()
-                    .zip(release.blob(member).cloned()),
-            };
-            if let Some((entry, blob)) = found {
-                packages.push(PackageBlob {
-                    name: release.members[member].name.clone(),
-                    blob,
-                });
-                entries.push(entry);
-            }
-        }
-        let manifest = Manifest {
-            packages: Vec::new(),
-            compiled_packages: (!entries.is_empty()).then_some(entries),
-            ..manifest.clone()
-        };
-        (manifest, packages)
+        self.releases[index].compiled_with(&compiled, self.call.stemcell)
     }
 
     /// Waits for what is being assembled, and tells what has become of everything.
@@ -696,35 +571,6 @@ fn remove_all(files: impl Iterator<Item = PathBuf>) {
             tracing::warn!(%error, "what nobody needs any more stays for now");
         }
     }
-}
-
-/// What the manifest will say of a compiled package, and its blob.
-fn compiled_entry(
-    manifest: &Manifest,
-    listed: usize,
-    compiled: &Compiled,
-    stemcell: &Slug,
-) -> (CompiledPackage, Blob) {
-    let digests = compiled.digests.clone();
-    let mut package = manifest.packages[listed].clone();
-    // A bare SHA-1 is what every Director and agent reads.
-    if let Some(digest) = MultiDigest::of(&digests, &[Algorithm::Sha1]) {
-        package.digest = digest;
-    }
-    let entry = CompiledPackage {
-        name: package.name,
-        version: package.version,
-        fingerprint: package.fingerprint,
-        digest: package.digest,
-        dependencies: package.dependencies,
-        stemcell: stemcell.clone(),
-    };
-    let blob = Blob {
-        file: compiled.blob.clone(),
-        size: compiled.size,
-        digests,
-    };
-    (entry, blob)
 }
 
 /// What a person should hear of a script that succeeded.
