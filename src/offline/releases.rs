@@ -269,9 +269,14 @@ impl Run<'_> {
             let context = Arc::clone(self.context);
             let name = package.name.clone();
             let file = blob.file.clone();
-            let unpacked =
-                runtime::spawn_blocking("install", move || context.store.unpack(&name, &file))
-                    .await?;
+            let cancel = self.cancel.clone();
+            let unpacked = runtime::spawn_blocking("install", move || {
+                context.store.unpack(&name, &file, &cancel)
+            })
+            .await?;
+            if self.cancel.is_cancelled() {
+                return Err(OfflineError::Stopped);
+            }
             match unpacked {
                 Ok(installed) => {
                     self.installed[index] = Some((package.version.clone(), installed));

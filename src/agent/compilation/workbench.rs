@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::CompilerOptions;
 use super::failure::Reason;
 use super::phases::Phases;
+use super::{CompilerOptions, on_disk};
 use crate::compile::{Context, Event, Installed, Store};
 use crate::config::WORK_PREFIX;
 use crate::diag::Chain;
@@ -137,24 +137,33 @@ impl Workbench {
     }
 
     /// Removes the package that has not been used for the longest time. `false` where only needed ones are left.
-    pub(super) fn forget_one(&mut self) -> fs::Result<bool> {
+    pub(super) async fn forget_one(&mut self) -> Result<bool, Reason> {
         if self.cache.len() == self.needed {
             return Ok(false);
         }
-        let cached = self.cache.remove(0);
-        tracing::info!(package = %cached.name, "removed an installed package for lack of space");
-        self.context.store.remove(&cached.installed)?;
+        let Cached {
+            name, installed, ..
+        } = self.cache.remove(0);
+        let context = Arc::clone(&self.context);
+        on_disk("forget", move || context.store.remove(&installed)).await?;
+        tracing::info!(package = %name, "removed an installed package for lack of space");
         Ok(true)
     }
 
     /// Removes what an order has left.
-    pub(super) fn clear(&mut self) -> fs::Result<()> {
+    pub(super) async fn clear(&mut self) -> Result<(), Reason> {
         self.needed = 0;
-        fs::remove_file_if_there(&self.result())?;
-        for entry in fs::list(&self.work.path().join("fetched"))? {
-            fs::remove_file_if_there(&entry.path())?;
-        }
-        Ok(())
+        let (result, fetched) = (self.result(), self.work.path().join("fetched"));
+        let cached = self.cache.iter().map(|cached| cached.installed.clone());
+        let (context, cached) = (Arc::clone(&self.context), cached.collect::<Vec<_>>());
+        on_disk("clear", move || {
+            fs::remove_file_if_there(&result)?;
+            for entry in fs::list(&fetched)? {
+                fs::remove_file_if_there(&entry.path())?;
+            }
+            context.store.keep_only(&cached)
+        })
+        .await
     }
 
     /// Removes everything.
