@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
@@ -54,12 +54,13 @@ impl Line {
         agent: &Agent,
         stop: &CancellationToken,
     ) -> Result<(), TransportError> {
-        let mut beat = tokio::time::interval(HEARTBEAT);
-        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Looking at the machine may hang with its disks, which must hold up nothing here.
+        let (beats, mut beat) = mpsc::channel(1);
+        let _beating = runtime::spawn("heartbeats", look_again(agent.clone(), beats));
         loop {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                _ = beat.tick() => self.beat(agent).await,
+                Some(payload) = beat.recv() => self.beat(agent, payload),
                 Ok(()) = self.changes.changed() => self.renew(agent).await?,
                 served = self.current.next(!self.old.is_empty()) => {
                     // It is up; or it has failed for good.
@@ -96,10 +97,7 @@ impl Line {
         Ok(())
     }
 
-    async fn beat(&mut self, agent: &Agent) {
-        let Some(payload) = agent.heartbeat().await else {
-            return;
-        };
+    fn beat(&self, agent: &Agent, payload: Vec<u8>) {
         // HTTPS has nobody who would hear it.
         if let Transport::Nats(nats) = &self.current {
             let live = agent.live();
@@ -122,6 +120,20 @@ impl Line {
         }
         for retiring in self.retiring {
             let _ = retiring.await;
+        }
+    }
+}
+
+/// Looks at the machine again and again.
+async fn look_again(agent: Agent, beats: mpsc::Sender<Vec<u8>>) {
+    let mut beat = tokio::time::interval(HEARTBEAT);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        beat.tick().await;
+        if let Some(payload) = agent.heartbeat().await
+            && beats.send(payload).await.is_err()
+        {
+            return;
         }
     }
 }
