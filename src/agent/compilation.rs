@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
 
 pub use failure::{OrderFailure, Reason};
 pub use order::{Destination, Order, OrderedDependency, Place};
@@ -76,7 +77,7 @@ impl Compiler {
     /// when something is to be compiled.
     pub async fn prepare(&self) {
         let mut workbench = self.workbench.lock().await;
-        match Workbench::make(&self.options).await {
+        match Workbench::make(&self.options, &CancellationToken::new()).await {
             Ok(made) => *workbench = Some(made),
             Err(error) => {
                 tracing::warn!(error = %Chain(&error), "nothing can be compiled as things are");
@@ -137,7 +138,7 @@ struct Work<'a> {
 impl Work<'_> {
     async fn run(&self, slot: &mut Option<Workbench>) -> Result<Value, Reason> {
         if slot.is_none() {
-            *slot = Some(Workbench::make(&self.compiler.options).await?);
+            *slot = Some(Workbench::make(&self.compiler.options, &self.task.cancel).await?);
         }
         let workbench = slot.as_mut().ok_or(Reason::Canceled)?;
         workbench.listen(Some(Arc::clone(self.phases)));

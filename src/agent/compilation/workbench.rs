@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+
 use super::failure::Reason;
 use super::phases::Phases;
 use super::{CompilerOptions, on_disk};
@@ -46,12 +48,17 @@ struct Cached {
 }
 
 impl Workbench {
-    /// Makes it. What an agent that was killed has left is removed first.
-    pub(super) async fn make(options: &CompilerOptions) -> Result<Self, Reason> {
-        let data = options.vcap.data();
-        let making = runtime::spawn_blocking("workbench", move || make_directory(&data));
+    /// Makes it. What an agent that was killed has left is removed first; `cancel` ends the waiting for its processes.
+    pub(super) async fn make(
+        options: &CompilerOptions,
+        cancel: &CancellationToken,
+    ) -> Result<Self, Reason> {
+        let (data, own) = (options.vcap.data(), cancel.clone());
+        let making = runtime::spawn_blocking("workbench", move || {
+            make_directory(&data, &|| own.is_cancelled())
+        });
         let work = making.await.map_err(Reason::Task)?.map_err(Reason::Files)?;
-        let sandbox = choose(options, work.path()).await?;
+        let sandbox = choose(options, work.path(), cancel).await?;
         let listener = Listener::default();
         let heard = Arc::clone(&listener);
         let context = Context {
@@ -175,10 +182,10 @@ impl Workbench {
     }
 }
 
-fn make_directory(data: &Path) -> fs::Result<LeasedDirectory> {
+fn make_directory(data: &Path, stop: &dyn Fn() -> bool) -> fs::Result<LeasedDirectory> {
     fs::create_dir_all(data)?;
     let data = fs::canonicalize(data)?;
-    let processes: (_, _, &dyn Fn() -> bool) = (sandbox::PROCESSES, PATIENCE, &|| false);
+    let processes = (sandbox::PROCESSES, PATIENCE, stop);
     for removed in fs::remove_abandoned(&data, WORK_PREFIX, Some(processes))? {
         tracing::info!(path = %removed.display(), "removed what an agent that was killed had left");
     }
@@ -190,7 +197,11 @@ fn make_directory(data: &Path) -> fs::Result<LeasedDirectory> {
 }
 
 /// In namespaces where that works, else in place.
-async fn choose(options: &CompilerOptions, work: &Path) -> Result<Sandbox, Reason> {
+async fn choose(
+    options: &CompilerOptions,
+    work: &Path,
+    cancel: &CancellationToken,
+) -> Result<Sandbox, Reason> {
     let probe = Namespaces::probe(work, &options.vcap, &options.agent, false).await;
     let reason = match probe {
         Ok(namespaces) => {
@@ -201,8 +212,9 @@ async fn choose(options: &CompilerOptions, work: &Path) -> Result<Sandbox, Reaso
     };
     tracing::info!(reason, "isolation: none");
     let (vcap, who, force) = (options.vcap.clone(), options.who.clone(), options.force);
+    let cancel = cancel.clone();
     let taking = runtime::spawn_blocking("tree", move || -> Result<SharedTree, SandboxError> {
-        SharedTree::take(&vcap, &who, force, &|| false)
+        SharedTree::take(&vcap, &who, force, &|| cancel.is_cancelled())
     });
     let tree = taking.await.map_err(Reason::Task)?;
     Ok(Sandbox::Shared(tree.map_err(Reason::Sandbox)?))
