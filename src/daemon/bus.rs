@@ -17,6 +17,9 @@ use crate::transport::{Answer, Bus, Handle, Https, Malformed, Nats, Scheme, Tran
 /// How often a Director's health monitor hears of us. It takes an agent for lost after a minute of silence.
 const HEARTBEAT: Duration = Duration::from_secs(30);
 
+/// How long an old connection goes on when the new one is up.
+const OVERLAP: Duration = Duration::from_secs(1);
+
 /// The line.
 pub(super) struct Line {
     current: Transport,
@@ -66,7 +69,7 @@ impl Line {
                     // It is up; or it has failed for good.
                     served?;
                     for old in self.old.drain(..) {
-                        self.retiring.push(runtime::spawn("old bus", old.stop()));
+                        self.retiring.push(runtime::spawn("old bus", retire(old)));
                     }
                 }
             }
@@ -122,6 +125,13 @@ impl Line {
             let _ = retiring.await;
         }
     }
+}
+
+/// Closes an old connection once every server of a cluster must know of the new one's subscription. What comes twice
+/// meanwhile is handled once.
+async fn retire(old: Nats) {
+    tokio::time::sleep(OVERLAP).await;
+    old.stop().await;
 }
 
 /// Looks at the machine again and again.
