@@ -20,7 +20,7 @@ mod made;
 mod space;
 mod tree;
 
-pub use lease::{LeasedDirectory, LeasedFile, remove_abandoned, wait_until_free};
+pub use lease::{LeasedDirectory, LeasedFile, hold, remove_abandoned, wait_until_free};
 pub use made::MadeDirectories;
 pub use space::{Space, is_volatile_or_overlay, space};
 pub use tree::{copy_tree, move_tree, remove_tree};

@@ -12,7 +12,7 @@ use super::event::{Event, Phase};
 use super::job::{Compiled, Job};
 use super::plan::Plan;
 use super::store::Store;
-use crate::archive::{self, Compression, Decoder, GzipWriter, SystemOwners};
+use crate::archive::{self, Compression, GzipWriter, SystemOwners};
 use crate::config::{Environment, Vcap};
 use crate::fs::{self, Context as _};
 use crate::process::{self, Jobserver, Output, Status};
@@ -80,7 +80,16 @@ pub async fn compile(
         .chain(job.dependencies.iter().map(|dependency| &dependency.name))
         .cloned()
         .collect();
-    let place = context.sandbox.enter(&names).map_err(in_sandbox)?;
+    let task = |source| CompileError::Task {
+        package: package.clone(),
+        source,
+    };
+    // Trees may be large and disks slow: what makes and removes them has no place among the tasks.
+    let own = Arc::clone(context);
+    let place = runtime::spawn_blocking("enter", move || own.sandbox.enter(&names))
+        .await
+        .map_err(task)?
+        .map_err(in_sandbox)?;
     let mut plan = Plan::new(
         &job,
         &context.vcap,
@@ -97,22 +106,19 @@ pub async fn compile(
         plan: Arc::new(plan),
         cancel: cancel.clone(),
     };
-    let result = work.run().await;
-    // Trees can be large, and others go on meanwhile.
-    let sandbox = Arc::clone(context);
-    let leaving = runtime::spawn_blocking("leave", move || sandbox.sandbox.leave(place));
-    let left = match leaving.await {
-        Ok(left) => left.map_err(in_sandbox),
-        Err(source) => Err(CompileError::Task {
-            package: package.clone(),
-            source,
-        }),
-    };
-    let compiled = result.inspect_err(|_| {
-        // Half a blob is of no use; what is not there need not go.
-        let _ = fs::remove_file_if_there(&work.job.blob);
-    })?;
-    left?;
+    let result = work.run().await.map_err(|error| work.with_space(error));
+    let (own, failed) = (Arc::clone(&work.job), result.is_err());
+    let context = Arc::clone(context);
+    let leaving = runtime::spawn_blocking("leave", move || {
+        if failed {
+            // Half a blob is of no use; what is not there need not go.
+            let _ = fs::remove_file_if_there(&own.blob);
+        }
+        context.sandbox.leave(place)
+    });
+    let left = leaving.await;
+    let compiled = result?;
+    left.map_err(task)?.map_err(in_sandbox)?;
     Ok(compiled)
 }
 
@@ -189,6 +195,25 @@ impl Work {
         }
     }
 
+    /// Adds how full the disk is, where that is what is wrong. Measured before anything is removed.
+    fn with_space(&self, error: CompileError) -> CompileError {
+        if !fs::is_no_space_behind(&error) {
+            return error;
+        }
+        let directory = match error {
+            CompileError::Source { .. } => &self.plan.paths.compile,
+            _ => fs::parent(&self.job.blob),
+        };
+        match fs::space(directory) {
+            Ok(space) => CompileError::NoSpace {
+                directory: directory.to_owned(),
+                space,
+                source: Box::new(error),
+            },
+            Err(_) => error,
+        }
+    }
+
     fn unpack_source(&self) -> Result<Compression, CompileError> {
         let compile = &self.plan.paths.compile;
         self.make_directory(compile).map_err(self.files())?;
@@ -196,19 +221,13 @@ impl Work {
             fs::create_dir_all(temporary).map_err(self.files())?;
         }
         let source = fs::open(&self.job.source).map_err(self.files())?;
-        let unpack = || {
-            let decode = |source| archive::UnpackError::Decode { source };
-            let mut decoder =
-                Decoder::new(Cancellable::new(source, &self.cancel)).map_err(decode)?;
-            archive::unpack(&mut decoder, compile)?;
-            let compression = decoder.compression();
-            decoder.finish().map_err(decode)?;
-            Ok(compression)
-        };
-        unpack().map_err(|source| CompileError::Source {
-            package: self.job.name.clone(),
-            source,
-        })
+        let source = Cancellable::new(source, &self.cancel);
+        let (_, compression) =
+            archive::unpack_whole(source, compile).map_err(|source| CompileError::Source {
+                package: self.job.name.clone(),
+                source,
+            })?;
+        Ok(compression)
     }
 
     /// Makes the install directory with its link, and puts the dependencies in place.

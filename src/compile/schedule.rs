@@ -299,7 +299,7 @@ impl Work for Compiling<'_> {
                         compiled: Some(compiled),
                     })
                 }
-                Origin::Compiled { blob } => install(context, name, blob).await,
+                Origin::Compiled { blob } => install(context, name, blob, stop).await,
             }
         }
     }
@@ -338,10 +338,15 @@ impl Work for Compiling<'_> {
     }
 }
 
-async fn install(context: Arc<Context>, name: Name, blob: PathBuf) -> Result<Ready, CompileError> {
+async fn install(
+    context: Arc<Context>,
+    name: Name,
+    blob: PathBuf,
+    stop: CancellationToken,
+) -> Result<Ready, CompileError> {
     let unpacking = runtime::spawn_blocking("install", {
         let name = name.clone();
-        move || context.store.unpack(&name, &blob)
+        move || context.store.unpack(&name, &blob, &stop)
     });
     match unpacking.await {
         Ok(Ok(installed)) => Ok(Ready {
