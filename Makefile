@@ -37,7 +37,7 @@ setup: ## Install what the tests need from Debian's packages, where it is missin
 	@integration/setup || { [ -z "$${BOSH_AGENT_TEST_REQUIRE_ALL:-}" ] && echo "what is missing will make tests skip" >&2; }
 
 unit: setup ## Tests that need no container
-	cargo test --locked --lib --bins $(patsubst tests/%.rs,--test %,$(wildcard tests/*.rs)) --test nats
+	cargo test --locked --lib --bins $(patsubst tests/%.rs,--test %,$(wildcard tests/*.rs)) --test nats --test https --test blobs
 	cargo test --locked --doc
 	@# The same contents whatever keeps packages apart.
 	if [ "$$(id -u)" = 0 ]; then \
@@ -50,7 +50,7 @@ containers: setup dist $(EXAMPLE) ## Tests in containers of a stemcell-like imag
 	cargo test --locked --test containers
 
 soak: ## The long form of the tests: full sizes, hundreds of repetitions
-	BOSH_AGENT_SOAK=1 cargo test --locked --release --test scale --test scripts --test stops
+	BOSH_AGENT_SOAK=1 cargo test --locked --release --test scale --test scripts --test stops --test https
 
 fuzz: ## Ten minutes on archives and ten on manifests (needs cargo-fuzz; the compiler's own nightly features are unlocked for it)
 	@command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz

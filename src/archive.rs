@@ -24,6 +24,7 @@ mod number;
 pub mod pack;
 mod pax;
 pub mod read;
+mod size;
 mod sparse;
 pub mod tarball;
 pub mod unpack;
@@ -37,6 +38,7 @@ pub use gzip::GzipWriter;
 pub use header::EntryHeader;
 pub use pack::{Owners, PackError, Packed, SystemOwners, pack};
 pub use read::{Entry, Owner, ReadError, Reader};
+pub use size::least_unpacked;
 pub use tarball::{AppendError, EntryWriter};
 pub use unpack::{Skipped, UnpackError, Unpacked, unpack, unpack_file};
 

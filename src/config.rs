@@ -17,3 +17,6 @@ pub use settings::{
 };
 pub use update_settings::{DiskAssociation, Merged, UpdateSettings};
 pub use vcap::{PackagePaths, Vcap};
+
+/// How the names of our work directories begin. They are hidden, for they may lie beside results.
+pub const WORK_PREFIX: &str = ".bosh-agent-work-";

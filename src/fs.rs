@@ -10,8 +10,10 @@
 use std::ffi::OsStr;
 use std::fs::{DirEntry, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+
+use tempfile::{NamedTempFile, TempPath};
 
 mod lease;
 mod made;
@@ -168,6 +170,28 @@ pub fn remove_abandoned_writes(directory: &Path) -> Result<Vec<PathBuf>> {
     remove_abandoned(directory, WRITE_PREFIX, None)
 }
 
+/// An empty file with mode 0600 in the directory of `path`, removed unless it is [persisted](persist).
+///
+/// # Errors
+/// What the system answered.
+pub fn temporary_beside(path: &Path) -> Result<NamedTempFile> {
+    tempfile::Builder::new()
+        .prefix(".bosh-agent-")
+        .tempfile_in(parent(path))
+        .at("create a temporary file beside", path)
+}
+
+/// Gives a temporary file its final name, in place of what has that name.
+///
+/// # Errors
+/// What the system answered; then the file is removed and what had the name is as it was.
+pub fn persist(temporary: TempPath, path: &Path) -> Result<()> {
+    temporary
+        .persist(path)
+        .map_err(|error| error.error)
+        .at("rename a temporary file to", path)
+}
+
 /// Creates a directory, whose parent exists.
 ///
 /// # Errors
@@ -182,6 +206,18 @@ pub fn create_dir(path: &Path) -> Result<()> {
 /// As `std::fs::create_dir_all`.
 pub fn create_dir_all(path: &Path) -> Result<()> {
     std::fs::create_dir_all(path).at("create the directory", path)
+}
+
+/// Creates a directory and what is missing above it, with this mode less the umask.
+///
+/// # Errors
+/// As `std::fs::create_dir_all`.
+pub fn create_dir_all_with_mode(path: &Path, mode: u32) -> Result<()> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(path)
+        .at("create the directory", path)
 }
 
 /// Removes a file or a link.
@@ -339,7 +375,7 @@ pub fn check_writable(directory: &Path) -> Result<()> {
     tempfile::Builder::new()
         .prefix(".bosh-agent-probe-")
         .tempfile_in(directory)
-        .and_then(tempfile::NamedTempFile::close)
+        .and_then(NamedTempFile::close)
         .at("write to", directory)
 }
 

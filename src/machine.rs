@@ -7,8 +7,13 @@
 //! instance   what a Director has applied, and what it is told of it
 //! network    the address of a machine that nobody has told one
 //! vitals     load, memory and disks; heartbeats
+//! trusted_certs  authorities that the whole machine trusts
 //! ```
 
 pub mod bootstrap;
+pub mod instance;
+pub mod network;
 pub mod settings;
 pub mod sources;
+pub mod trusted_certs;
+pub mod vitals;

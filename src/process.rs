@@ -9,14 +9,19 @@
 //!
 //! The child watches the socket between the two: when this process dies, however it dies, the socket ends and the child
 //! ends the script. [`tree`] is used on the child's side.
+//!
+//! Programs that are no packaging scripts, such as the stemcell's blobstore programs, are [run](run_to_end) without a child
+//! between.
 
 mod memory;
 mod output;
+mod run;
 mod status;
 mod supervise;
 pub mod tree;
 
 pub use memory::out_of_memory_kills;
 pub use output::{ENDING_LIMIT, Ending, Output, OutputSummary, TAIL_LINES};
+pub use run::{Ended, Program, RunError, find_program, run_to_end};
 pub use status::{Status, Usage};
 pub use supervise::{Child, SuperviseError, Supervised, adopt_orphans, end_orphans, supervise};

@@ -24,6 +24,7 @@ pub(crate) use namespace::PROCESSES;
 pub use script::{Script, ScriptEnd, run};
 pub use shared_tree::SharedTree;
 pub use spec::{Mounted, Report, Spec, Step, StepError, View, Writes};
+pub(crate) use sys::set_variable_before_threads;
 
 use std::path::{Path, PathBuf};
 

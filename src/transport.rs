@@ -8,6 +8,7 @@ use futures_util::future::BoxFuture;
 use crate::config::Secret;
 use crate::tls::TlsError;
 
+mod audit;
 pub mod https;
 pub mod nats;
 mod throttle;

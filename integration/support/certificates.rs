@@ -17,6 +17,22 @@ pub(crate) struct Pair {
     pub(crate) key: String,
 }
 
+impl Pair {
+    /// The key in the other common form.
+    pub(crate) fn as_pkcs8(&self) -> String {
+        let mut openssl = Command::new("openssl")
+            .args(["pkcs8", "-topk8", "-nocrypt"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = openssl.stdin.take().unwrap();
+        stdin.write_all(self.key.as_bytes()).unwrap();
+        drop(stdin);
+        String::from_utf8(openssl.wait_with_output().unwrap().stdout).unwrap()
+    }
+}
+
 /// What a certificate is to say.
 #[derive(Debug, Clone, Serialize)]
 struct Wanted {
@@ -25,6 +41,7 @@ struct Wanted {
     subject: Vec<(&'static str, String)>,
     names: Vec<String>,
     usage: Option<&'static str>,
+    elliptic: bool,
 }
 
 impl Wanted {
@@ -36,6 +53,7 @@ impl Wanted {
             subject: subject(name),
             names: Vec::new(),
             usage: None,
+            elliptic: false,
         }
     }
 
@@ -47,6 +65,7 @@ impl Wanted {
             subject: subject(common_name),
             names: names.iter().map(|name| (*name).to_owned()).collect(),
             usage: Some("serverAuth"),
+            elliptic: false,
         }
     }
 
@@ -76,8 +95,8 @@ pub(crate) const BOOTSTRAP: &str = "3a5e6c5e-8f0b-4f66-a9d4-32c1f3b3b3c3.bootstr
 /// The name that a Director's NATS server has.
 pub(crate) const SERVER_NAME: &str = "default.nats.bosh-internal";
 
-/// The certificates of all tests, made once: `ca` has issued `server`, `wrong-name` (another common name), `wrong-host` (for
-/// another host), `director`, `monitor`, `agent`, `bootstrap`; `other-ca` has issued `other-server`.
+/// The certificates of all tests, made once: `ca` has issued `server`, `wrong-name` (another common name), `wrong-host`
+/// (for another host), `director`, `monitor`, `agent`, `elliptic-agent`, `bootstrap`; `other-ca` has issued `other-server`.
 pub(crate) fn pairs() -> &'static HashMap<String, Pair> {
     static PAIRS: OnceLock<HashMap<String, Pair>> = OnceLock::new();
     PAIRS.get_or_init(|| {
@@ -93,6 +112,10 @@ pub(crate) fn pairs() -> &'static HashMap<String, Pair> {
             Wanted::client("monitor", "ca", "default.hm.bosh-internal"),
             Wanted::client("agent", "ca", &common_name(AGENT)),
             Wanted::client("bootstrap", "ca", &common_name(BOOTSTRAP)),
+            Wanted {
+                elliptic: true,
+                ..Wanted::client("elliptic-agent", "ca", &common_name(AGENT))
+            },
         ])
     })
 }

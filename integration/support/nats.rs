@@ -1,4 +1,5 @@
-//! A real NATS server that is set up as a Director's, and clients of it that stand for the Director and its health monitor.
+//! A real NATS server that is set up as a Director's, and clients of it that stand for the Director and its health
+//! monitor.
 
 use std::fs::{self, File};
 use std::net::TcpStream;
@@ -21,6 +22,7 @@ use super::programs::{free_port, wait_for};
 pub(crate) struct NatsServer {
     directory: TempDir,
     port: u16,
+    address: String,
     process: Option<Child>,
 }
 
@@ -34,9 +36,11 @@ impl NatsServer {
 
     /// A server that does not run yet.
     pub(crate) fn prepare(certificate: &str, agents: &[&str]) -> Self {
+        let port = free_port();
         let server = Self {
             directory: tempfile::tempdir().unwrap(),
-            port: free_port(),
+            port,
+            address: format!("127.0.0.1:{port}"),
             process: None,
         };
         let pair = &pairs()[certificate];
@@ -147,7 +151,12 @@ impl NatsServer {
 
     /// Where it is, by address, as the Director tells agents.
     pub(crate) fn url(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.port)
+        format!("nats://{}", self.address)
+    }
+
+    /// Host and port.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
     }
 
     /// What the server has logged so far.
@@ -215,13 +224,16 @@ impl Director {
         format!("director.uuid.{}.{request}", self.agent)
     }
 
-    /// Sends bytes to the agent.
+    /// Sends bytes to the agent at once.
     pub(crate) async fn send(&self, payload: Vec<u8>) {
-        self.client
-            .publish(format!("agent.{}", self.agent), payload.into())
-            .await
-            .unwrap();
+        self.publish(payload).await;
         self.client.flush().await.unwrap();
+    }
+
+    /// Sends bytes to the agent together with what follows.
+    pub(crate) async fn publish(&self, payload: Vec<u8>) {
+        let subject = format!("agent.{}", self.agent);
+        self.client.publish(subject, payload.into()).await.unwrap();
     }
 
     /// The next reply: which request it belongs to, and its text.

@@ -4,8 +4,8 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// Whether the programs are there that these tests need. With `BOSH_AGENT_TEST_REQUIRE_ALL` in the environment a missing one
-/// is a failure.
+/// Whether the programs are there that these tests need. With `BOSH_AGENT_TEST_REQUIRE_ALL` in the environment a
+/// missing one is a failure.
 pub(crate) fn require(programs: &[&str]) -> bool {
     programs.iter().all(|program| {
         let places = std::env::var_os("PATH").unwrap_or_default();

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Args, FromArgMatches, Parser, ValueEnum};
 
+use super::daemon_flags::{self, Daemon};
 use super::flags;
 use crate::config::Vcap;
 use crate::release::Slug;
@@ -14,6 +15,7 @@ use crate::release::Slug;
 #[derive(Debug)]
 pub(super) enum Command {
     Compile(Box<Compile>),
+    Daemon(Daemon),
     Version,
     Help(String),
 }
@@ -23,6 +25,8 @@ Usage:
 
   bosh-agent compile [FLAGS] TARBALL...   compile the packages of BOSH releases
   bosh-agent compile --help               all flags of it
+  bosh-agent -P PLATFORM -C AGENT.JSON    serve a Director on a compilation VM
+                                          (-P ubuntu or dummy; -b BASE instead of /var/vcap)
   bosh-agent -v                           print the version
   bosh-agent -h                           print this text
 ";
@@ -119,6 +123,9 @@ pub(super) fn parse(arguments: &[OsString]) -> Result<Command, String> {
         Some("compile") => compile(rest),
         Some("-v" | "--v" | "-version" | "--version") => Ok(Command::Version),
         Some("-h" | "--h" | "-help" | "--help") => Ok(Command::Help(USAGE.to_owned())),
+        _ if daemon_flags::is_for_daemon(arguments) => {
+            daemon_flags::parse(arguments).map(Command::Daemon)
+        }
         _ => Err(format!(
             "Error: unknown command `{}`\n\n{USAGE}",
             first.to_string_lossy()

@@ -15,7 +15,7 @@ use crate::process;
 use crate::runtime::{self, Signals};
 
 /// This program, whatever becomes of its file meanwhile.
-const SELF: &str = "/proc/self/exe";
+pub(super) const SELF: &str = "/proc/self/exe";
 
 pub(super) fn main(arguments: Compile, environment: Environment) -> u8 {
     let tokio = tokio::runtime::Builder::new_multi_thread()
@@ -97,7 +97,7 @@ fn options(arguments: Compile, environment: Environment) -> Options {
 }
 
 /// Who we are, for others who want to compile in the same place.
-fn who() -> String {
+pub(super) fn who() -> String {
     let host = nix::unistd::gethostname().map_or_else(
         |_| "an unknown host".to_owned(),
         |name| name.to_string_lossy().into_owned(),

@@ -84,6 +84,15 @@ impl<'a> Object<'a> {
             .ok_or_else(|| wrong(what.to_owned(), "an object", value))
     }
 
+    /// An object within a document that was checked before: its errors do not name the document.
+    #[must_use]
+    pub fn of(members: &'a Map<String, Value>) -> Self {
+        Self {
+            members,
+            place: String::new(),
+        }
+    }
+
     /// A member, whatever it is.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&'a Value> {

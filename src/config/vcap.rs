@@ -73,6 +73,13 @@ impl Vcap {
         self.base.join("sys/log/compilation")
     }
 
+    /// The configuration that `bosh-blobstore-PROVIDER` is given.
+    #[must_use]
+    pub fn blobstore_configuration(&self, provider: &str) -> PathBuf {
+        self.base
+            .join(format!("bosh/etc/blobstore-{provider}.json"))
+    }
+
     /// The file in which a stemcell says its version.
     #[must_use]
     pub fn stemcell_version(&self) -> PathBuf {

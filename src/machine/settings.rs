@@ -239,7 +239,8 @@ impl SettingsStore {
                     Ok(settings) => Some((settings, path)),
                     Err(error) => {
                         let path = path.display().to_string();
-                        tracing::warn!(path, error = %Chain(&error), "kept settings cannot be used");
+                        // Asked for again and again while we wait, so not a warning each time.
+                        tracing::debug!(path, error = %Chain(&error), "kept settings cannot be used");
                         None
                     }
                 }

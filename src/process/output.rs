@@ -186,21 +186,21 @@ fn ready<R: AsFd>(open: &[(usize, R)]) -> usize {
 
 /// The last lines of a script's output.
 #[derive(Debug, Default)]
-struct Tail {
+pub(super) struct Tail {
     complete: VecDeque<Vec<u8>>,
     /// The line of each stream that has not ended yet.
     open: Vec<Vec<u8>>,
 }
 
 impl Tail {
-    fn new(streams: usize) -> Self {
+    pub(super) fn new(streams: usize) -> Self {
         Self {
             complete: VecDeque::new(),
             open: vec![Vec::new(); streams],
         }
     }
 
-    fn push(&mut self, stream: usize, chunk: &[u8]) {
+    pub(super) fn push(&mut self, stream: usize, chunk: &[u8]) {
         for piece in chunk.split_inclusive(|byte| *byte == b'\n') {
             let (text, ended) = match piece.split_last() {
                 Some((b'\n', text)) => (text, true),
@@ -230,7 +230,7 @@ impl Tail {
             .map(|line| printable(line))
     }
 
-    fn into_lines(mut self) -> Vec<String> {
+    pub(super) fn into_lines(mut self) -> Vec<String> {
         for open in std::mem::take(&mut self.open) {
             if !open.is_empty() {
                 self.keep(open);

@@ -24,7 +24,7 @@ use crate::runtime;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How long the output may stay open when the child is gone.
-const OUTPUT_PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const OUTPUT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// No report is longer.
 const REPORT_LIMIT: u64 = 64 * 1024;
@@ -146,10 +146,10 @@ pub async fn supervise(
 static SUPERVISED: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
 
 /// A child on the list, as long as it is supervised.
-struct Known(Option<Pid>);
+pub(super) struct Known(Option<Pid>);
 
 impl Known {
-    fn new(process: &tokio::process::Child) -> Self {
+    pub(super) fn new(process: &tokio::process::Child) -> Self {
         let process = process.id().map(|id| Pid::from_raw(id.cast_signed()));
         supervised().extend(process);
         Self(process)
@@ -192,7 +192,7 @@ fn pipes(streams: usize) -> io::Result<(Vec<io::PipeReader>, [io::PipeWriter; 2]
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "one of the two places that start processes"
+    reason = "one of the places that start processes"
 )]
 fn start(
     child: &Child,

@@ -6,6 +6,7 @@ mod blobs;
 mod body;
 mod routes;
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -17,8 +18,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -26,10 +29,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use self::blobs::Blobs;
-use self::routes::Routes;
+use self::routes::{ResponseBody, Routes};
 use super::throttle::Throttle;
 use super::url::{BusUrl, Scheme};
-use super::{Bus, Handle, TransportError, tls};
+use super::{Bus, Handle, TransportError, audit, tls};
 use crate::config::Secret;
 use crate::runtime::{self, Task};
 
@@ -40,7 +43,7 @@ const MOST_CONNECTIONS: usize = 256;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a client may take from one request's end to the end of the next one's headers.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How long the kernel waits for a client to take what was sent, and how often it probes a silent one.
 const PEER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -61,6 +64,7 @@ pub struct Https {
     address: SocketAddr,
     serving: Task<()>,
     stop: CancellationToken,
+    ended: CancellationToken,
 }
 
 impl Https {
@@ -68,8 +72,8 @@ impl Https {
     /// `blobs_directory`, which is made where it is missing.
     ///
     /// # Errors
-    /// What can never work: no such URL, certificates or a key that cannot be used or do not fit, an address that cannot be
-    /// listened on, a directory that cannot be made.
+    /// What can never work: no such URL, certificates or a key that cannot be used or do not fit, an address that
+    /// cannot be listened on, a directory that cannot be made.
     pub async fn start(
         bus: &Bus,
         blobs_directory: PathBuf,
@@ -92,19 +96,27 @@ impl Https {
         };
         let listener = TcpListener::bind(url.address()).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let stop = CancellationToken::new();
+        let (stop, ended) = (CancellationToken::new(), CancellationToken::new());
+        let ends = ended.clone().drop_guard();
         let (tasks, started) = mpsc::unbounded_channel();
         let server = Arc::new(Server {
             acceptor: TlsAcceptor::from(Arc::new(config)),
             routes: Routes::new(authorization(&url), blobs, handle, tasks),
+            user: text(&url.user),
             said: Throttle::default(),
             stop: stop.clone(),
         });
         tracing::info!(%address, "listening for HTTPS requests");
+        let serving = runtime::spawn("https", async move {
+            // However it ends.
+            let _ends = ends;
+            serve(listener, server, started).await;
+        });
         Ok(Self {
             address,
-            serving: runtime::spawn("https", serve(listener, server, started)),
+            serving,
             stop,
+            ended,
         })
     }
 
@@ -115,8 +127,8 @@ impl Https {
     }
 
     /// Ends when the server did, which it does by itself only when there is a bug.
-    pub async fn failed(&mut self) -> TransportError {
-        let _ = (&mut self.serving).await;
+    pub async fn failed(&self) -> TransportError {
+        self.ended.cancelled().await;
         TransportError::ListenerEnded
     }
 
@@ -134,24 +146,27 @@ impl Https {
 
 /// What the header `Authorization` must be.
 fn authorization(url: &BusUrl) -> Secret {
-    let text = |secret: &Option<Secret>| {
-        let text = secret.as_ref().map(Secret::expose);
-        text.unwrap_or_default().to_owned()
-    };
     let login = format!("{}:{}", text(&url.user), text(&url.password));
     Secret::new(format!("Basic {}", STANDARD.encode(login)))
+}
+
+fn text(secret: &Option<Secret>) -> String {
+    let text = secret.as_ref().map(Secret::expose);
+    text.unwrap_or_default().to_owned()
 }
 
 /// What all connections share.
 struct Server {
     acceptor: TlsAcceptor,
     routes: Routes,
+    /// Who may call, for the audit.
+    user: String,
     said: Throttle,
     stop: CancellationToken,
 }
 
-/// Takes connections until it is told to stop, and waits for those that are there. `started` are requests that are being
-/// handled: they go on when their connection is lost.
+/// Takes connections until it is told to stop, and waits for those that are there. `started` are requests that are
+/// being handled: they go on when their connection is lost.
 async fn serve(
     listener: TcpListener,
     server: Arc<Server>,
@@ -164,8 +179,8 @@ async fn serve(
         tokio::select! {
             () = server.stop.cancelled(), if listener.is_some() => listener = None,
             accepted = accept(listener.as_ref()), if connections.len() < MOST_CONNECTIONS => match accepted {
-                Ok((stream, _)) => {
-                    let connection = Arc::clone(&server).connection(stream);
+                Ok((stream, peer)) => {
+                    let connection = Arc::clone(&server).connection(stream, peer);
                     connections.push(runtime::spawn("https connection", connection));
                 }
                 Err(error) => {
@@ -200,7 +215,7 @@ fn tell(ended: Result<(), runtime::TaskFailed>) {
 }
 
 impl Server {
-    async fn connection(self: Arc<Self>, stream: TcpStream) {
+    async fn connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr) {
         if let Err(error) = limit_waiting(&stream) {
             tracing::debug!(%error, "a connection's limits were not set");
         }
@@ -213,7 +228,7 @@ impl Server {
             }
             Err(_) => return,
         };
-        let service = service_fn(|request| self.routes.answer(request));
+        let service = service_fn(|request| self.audited(request, peer));
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_TIMEOUT)
@@ -230,6 +245,19 @@ impl Server {
         if let Err(error) = ended {
             tracing::debug!(%error, "a client's connection ended early");
         }
+    }
+
+    async fn audited(
+        &self,
+        request: Request<Incoming>,
+        peer: SocketAddr,
+    ) -> Result<Response<ResponseBody>, Infallible> {
+        let (method, uri) = (request.method().clone(), request.uri().clone());
+        let response = self.routes.answer(request).await;
+        if response.status() != StatusCode::UNAUTHORIZED {
+            audit::https(&method, uri.path(), &self.user, peer, response.status());
+        }
+        Ok(response)
     }
 }
 

@@ -1,7 +1,7 @@
 //! NATS: requests come in on `agent.<id>`, replies go to the subject that a request names.
 //!
-//! The connection comes up in the background and comes back for ever, whatever the server says: a Director's NATS does not
-//! know a new VM in its first seconds and answers it with an authorization violation.
+//! The connection comes up in the background and comes back for ever, whatever the server says: a Director's NATS does
+//! not know a new VM in its first seconds and answers it with an authorization violation.
 
 mod outbox;
 mod pool;
@@ -10,7 +10,6 @@ mod subject;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::connection::State;
 use async_nats::{Client, ConnectOptions, Event, Message, ServerAddr, Subscriber};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -22,7 +21,7 @@ pub use outbox::{Outbox, PublishError};
 use self::pool::Pool;
 use super::throttle::Throttle;
 use super::url::BusUrl;
-use super::{Bus, Handle, TransportError, tls};
+use super::{Answer, Bus, Handle, TransportError, audit, tls};
 use crate::config::Secret;
 use crate::runtime::{self, Task};
 
@@ -58,8 +57,8 @@ impl Nats {
     /// Starts to connect, and to hand what comes to `handle`. Whether a server is there does not matter.
     ///
     /// # Errors
-    /// What can never work: a URL that is none, certificates or a key that cannot be used or do not fit, an id that is no part
-    /// of a subject.
+    /// What can never work: a URL that is none, certificates or a key that cannot be used or do not fit, an id that is
+    /// no part of a subject.
     pub async fn start(bus: &Bus, agent_id: &str, handle: Handle) -> Result<Self, TransportError> {
         let subject = format!("agent.{agent_id}");
         if let Some(problem) = subject::problem(&subject) {
@@ -83,6 +82,7 @@ impl Nats {
         let answerer = Arc::new(Answerer {
             handle,
             client: client.clone(),
+            pool,
             outbox: outbox.clone(),
             said: Throttle::default(),
         });
@@ -114,7 +114,7 @@ impl Nats {
     /// Whether a server has taken us and the connection is up.
     #[must_use]
     pub fn is_connected(&self) -> bool {
-        self.client.connection_state() == State::Connected
+        *self.connected.borrow()
     }
 
     /// Waits for a connection.
@@ -127,7 +127,8 @@ impl Nats {
             .await;
     }
 
-    /// Takes no more requests, lets the replies to those that are being handled go out, for some seconds at most, and closes.
+    /// Takes no more requests, lets the replies to those that are being handled go out, for some seconds at most, and
+    /// closes.
     pub async fn stop(self) {
         let Self {
             client,
@@ -248,6 +249,7 @@ impl Teller {
 struct Answerer {
     handle: Handle,
     client: Client,
+    pool: Arc<Pool>,
     outbox: Outbox,
     said: Throttle,
 }
@@ -255,14 +257,24 @@ struct Answerer {
 impl Answerer {
     async fn answer(self: Arc<Self>, message: Message) {
         let limit = REPLY_LIMIT.min(self.client.max_payload());
+        let server = self.pool.current();
         match (self.handle)(message.payload, Some(limit)).await {
-            Ok(answer) => {
-                let bytes = answer.body.len();
-                if let Err(error) = self.outbox.reply(answer.reply_to, answer.body).await {
-                    tracing::warn!(method = answer.method, bytes, %error, "a request got no reply");
+            Ok(Answer {
+                method,
+                reply_to,
+                body,
+            }) => {
+                let bytes = body.len();
+                let sent = self.outbox.reply(reply_to.clone(), body).await;
+                let problem = sent.err().map(|error| error.to_string());
+                audit::nats(&method, &reply_to, &server, problem.as_deref());
+                if let Some(problem) = problem {
+                    let method = audit::short(&method);
+                    tracing::warn!(method, bytes, problem, "a request got no reply");
                 }
             }
             Err(malformed) => {
+                audit::nats("", "", &server, Some(&malformed.reason));
                 if self.said.is_news(&malformed.reason) {
                     tracing::warn!(error = %malformed, "a request got no reply");
                 }

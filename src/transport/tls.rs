@@ -110,8 +110,8 @@ fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {
     name.as_str().ok().map(str::to_owned)
 }
 
-/// Whether a common name is one of BOSH's NATS servers: the Go agent's `^[a-zA-Z0-9*\-]*.nats.bosh-internal$`, in which the
-/// first two dots stand for any character, as nobody escaped them.
+/// Whether a common name is one of BOSH's NATS servers: the Go agent's `^[a-zA-Z0-9*\-]*.nats.bosh-internal$`, in which
+/// the first two dots stand for any character, as nobody escaped them.
 fn is_nats(name: &str) -> bool {
     fn without_last(text: &str) -> Option<&str> {
         let mut characters = text.chars();

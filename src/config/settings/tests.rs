@@ -2,6 +2,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::config::AgentConfig;
 use crate::diag::Chain;
 
 /// Everything that a Director and a container CPI send. Each secret has `hunter2` in it.
@@ -161,21 +162,21 @@ fn which_addresses_only_the_machine_knows_is_the_go_agents_rule() {
     assert!(!network(json!({"type": "vip"})));
 }
 
-/// Changes what Go's decoder would not mind (case, unknown names, nulls) and what it would (kinds), all over a document.
-fn disturbed(value: Value, choices: &mut impl Iterator<Item = u8>) -> Value {
-    let mut next = || choices.next().unwrap_or(0);
-    match next() {
-        1 => return Value::Null,
-        2 => return json!(["hunter2"]),
-        3 => return json!({"hunter2": "hunter2"}),
-        4 => return json!("hunter2"),
-        5 => return json!(1e300),
+/// Changes a document all over: drops, cases and unknown names, which Go's decoder does not mind, and with `kinds` also values
+/// of other kinds, which it does.
+fn disturbed(value: Value, kinds: bool, choices: &mut impl Iterator<Item = u8>) -> Value {
+    match choices.next().unwrap_or(0) {
+        1..=8 => return Value::Null,
+        9..=12 if kinds => return json!(["hunter2"]),
+        13..=16 if kinds => return json!({"name": "hunter2", "options": "hunter2"}),
+        17..=20 if kinds => return json!("hunter2"),
+        21..=24 if kinds => return json!(1e300),
         _ => {}
     }
     match value {
         Value::Array(list) => list
             .into_iter()
-            .map(|value| disturbed(value, choices))
+            .map(|value| disturbed(value, kinds, choices))
             .collect(),
         Value::Object(members) => {
             let mut changed = serde_json::Map::new();
@@ -184,7 +185,7 @@ fn disturbed(value: Value, choices: &mut impl Iterator<Item = u8>) -> Value {
                     1..=60 => name.to_uppercase(),
                     _ => name,
                 };
-                changed.insert(name, disturbed(value, choices));
+                changed.insert(name, disturbed(value, kinds, choices));
             }
             changed.insert("unknown".to_owned(), json!({"key": "hunter2"}));
             Value::Object(changed)
@@ -193,29 +194,82 @@ fn disturbed(value: Value, choices: &mut impl Iterator<Item = u8>) -> Value {
     }
 }
 
+/// What `update_settings` may be sent, with everything in it.
+fn update_sample() -> Value {
+    let bosh = &sample()["env"]["bosh"];
+    json!({
+        "mbus": bosh["mbus"], "blobstores": bosh["blobstores"], "trusted_certs": "-----CA-----",
+        "disk_associations": [{"name": "d", "cid": "c"}],
+    })
+}
+
+/// An `agent.json` with a password in each place that could have one.
+fn config_sample() -> Value {
+    json!({"Platform": {"Linux": {"UseDefaultTmpDir": true, "ServiceManager": "systemd"}},
+    "Infrastructure": {"Settings": {"Sources": [
+        {"Type": "File", "SettingsPath": "/x"},
+        {"Type": "HTTP", "URI": "http://u:hunter2@x", "Headers": {"Key": "hunter2"}, "TokenPath": "/t"},
+    ]}}})
+}
+
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+
     #[test]
-    fn whatever_is_sent_nothing_breaks_and_no_secret_is_told(
+    fn whatever_is_sent_no_secret_is_told(choices in prop::collection::vec(any::<u8>(), 0..200)) {
+        let mut choices = choices.into_iter();
+        let mut told = Vec::new();
+        match Settings::from_json(disturbed(sample(), false, &mut choices)) {
+            Ok(settings) => told.push(format!("{settings:?}")),
+            Err(error) => told.push(Chain(&error).to_string()),
+        }
+        match UpdateSettings::from_json(&disturbed(update_sample(), false, &mut choices)) {
+            Ok(update) => told.push(format!("{update:?}{:?}", update.to_json())),
+            Err(error) => told.push(Chain(&error).to_string()),
+        }
+        let config = disturbed(config_sample(), false, &mut choices).to_string();
+        match AgentConfig::parse(config.as_bytes()) {
+            Ok(config) => told.push(format!("{config:?}")),
+            Err(error) => told.push(Chain(&error).to_string()),
+        }
+        for text in told {
+            prop_assert!(!text.contains("hunter2"), "{}", text);
+        }
+    }
+
+    #[test]
+    fn what_is_of_the_wrong_kind_breaks_nothing_and_errors_hold_no_value(
         choices in prop::collection::vec(any::<u8>(), 0..200)
     ) {
-        let mut document = disturbed(sample(), &mut choices.into_iter());
-        // A name is no secret, so the errors may show characters of it.
-        if document.get("agent_id").is_some_and(|id| id == "hunter2") {
-            document["agent_id"] = json!("x");
+        let mut choices = choices.into_iter();
+        let document = disturbed(sample(), true, &mut choices);
+        match Settings::from_json(document.clone()) {
+            Ok(settings) => prop_assert_eq!(settings.document().expose(), &document),
+            Err(error) => prop_assert!(!Chain(&error).to_string().contains("hunter2"), "{}", error),
         }
-        let text = match Settings::from_json(document.clone()) {
-            Ok(settings) => {
-                prop_assert_eq!(settings.document().expose(), &document);
-                let update = UpdateSettings::default();
-                let _ = (settings.bus_urls(&update), settings.blobstore(&update), settings.ntp_servers());
-                // Names of networks and of providers are told, and here they may be anything.
-                format!("{:?}{:?}{:?}", settings.mbus, settings.document(), settings.bosh.mbus)
-                    + &format!("{:?}{:?}", settings.bosh.password, settings.bosh.mbus)
+        let document = disturbed(update_sample(), true, &mut choices);
+        match UpdateSettings::from_json(&document) {
+            Ok(update) => {
+                let again = UpdateSettings::from_json(update.to_json().expose());
+                prop_assert_eq!(again.as_ref(), Ok(&update));
+                let merged = update.merge(&update);
+                prop_assert!(!merged.bus_changed && !merged.blobstores_changed);
+                prop_assert_eq!(merged.settings, update);
             }
-            Err(error) => Chain(&error).to_string().replace("networks.hunter2", ""),
-        };
-        let told = text.replace("ca: \"hunter2\"", "").replace("certificate: \"hunter2\"", "");
-        prop_assert!(!told.contains("hunter2"), "{}", told);
+            Err(error) => prop_assert!(!error.to_string().contains("hunter2"), "{}", error),
+        }
+        let config = disturbed(config_sample(), true, &mut choices).to_string();
+        if let Err(error) = AgentConfig::parse(config.as_bytes()) {
+            let text = Chain(&error).to_string();
+            // The type of a source is told: that is how the Go agent says it.
+            prop_assert!(!text.replace("Unknown source type 'hunter2'", "").contains("hunter2"), "{}", text);
+        }
+    }
+
+    #[test]
+    fn no_bytes_break_anything(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
+        prop_assert!(Settings::parse(&bytes).is_err());
+        let _ = (UpdateSettings::parse(&bytes), AgentConfig::parse(&bytes));
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Blobs that a client uploads and fetches again, each a file. Unlike with the Go agent a file is there whole or not at all.
+//! Blobs that a client uploads and fetches again, each a file. Unlike with the Go agent a file is there whole or not at
+//! all.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -104,24 +105,24 @@ impl Blobs {
         .map_err(BlobError::File)
     }
 
-    /// Stores what comes under this name, in place of what has it. `announced` is how much at least the client wants to send.
-    pub(super) async fn write(
-        &self,
-        name: String,
-        announced: u64,
-        mut body: Body,
-    ) -> Result<(), BlobError> {
+    /// Stores what comes under this name, in place of what has it.
+    pub(super) async fn write(&self, name: String, mut body: Body) -> Result<(), BlobError> {
         let directory = Arc::clone(&self.0);
+        let announced = body.announced();
         let (pieces, queue) = mpsc::channel(WAITING);
         let writing =
             runtime::spawn_blocking("upload", move || store(&directory, &name, announced, queue));
         let received = loop {
-            let (piece, is_last) = match body.next().await {
+            let next = tokio::select! {
+                next = body.next() => next,
+                // The disk failed: nobody takes more.
+                () = pieces.closed() => break Ok(()),
+            };
+            let (piece, is_last) = match next {
                 Ok(Some(bytes)) => (Piece::Bytes(bytes), false),
                 Ok(None) => (Piece::End, true),
                 Err(error) => break Err(BlobError::Body(error)),
             };
-            // Nobody takes it when the disk failed.
             if pieces.send(piece).await.is_err() || is_last {
                 break Ok(());
             }

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 
 /// How long a client may send nothing in the middle of a body.
-const IDLE_LIMIT: Duration = Duration::from_secs(30);
+const IDLE_LIMIT: Duration = Duration::from_secs(20);
 
 /// The body of a request.
 #[derive(Debug)]
@@ -35,6 +35,11 @@ impl Body {
         Self(body)
     }
 
+    /// How many bytes the client has said that it will send, 0 when it has not.
+    pub(super) fn announced(&self) -> u64 {
+        self.0.size_hint().lower()
+    }
+
     /// The next bytes, `None` at the end.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
         loop {
@@ -54,6 +59,9 @@ impl Body {
 
     /// All of it, in memory.
     pub(super) async fn whole(mut self, limit: usize) -> Result<Bytes, BodyError> {
+        if self.announced() > limit as u64 {
+            return Err(BodyError::TooLarge { limit });
+        }
         let mut whole = BytesMut::new();
         while let Some(bytes) = self.next().await? {
             if whole.len() + bytes.len() > limit {

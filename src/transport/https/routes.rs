@@ -1,12 +1,12 @@
 //! What each path and method does.
 
-use std::convert::Infallible;
-
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
-use hyper::body::{Body as _, Incoming};
-use hyper::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
+use hyper::body::Incoming;
+use hyper::header::{
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE,
+};
 use hyper::{Method, Request, Response, StatusCode};
 use percent_encoding::percent_decode_str;
 use subtle::ConstantTimeEq;
@@ -19,8 +19,8 @@ use crate::diag::Chain;
 use crate::runtime::{self, Task};
 use crate::transport::{Answer, Handle, Malformed};
 
-/// The largest request. The largest that there is carries a file as base64 (`upload_blob`), some MiB; over NATS it is 1 MiB.
-/// It is held in memory, so there must be an end somewhere.
+/// The largest request. The largest that there is carries a file as base64 (`upload_blob`), some MiB; over NATS it is 1
+/// MiB. It is held in memory, so there must be an end somewhere.
 const REQUEST_LIMIT: usize = 64 << 20;
 
 /// What a response carries.
@@ -51,24 +51,21 @@ impl Routes {
     }
 
     /// Answers one request.
-    pub(super) async fn answer(
-        &self,
-        request: Request<Incoming>,
-    ) -> Result<Response<ResponseBody>, Infallible> {
+    pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<ResponseBody> {
         let path = request.uri().path();
         let blob = path.strip_prefix("/blobs/").map(str::to_owned);
         if path != "/agent" && blob.is_none() {
-            return Ok(status(StatusCode::NOT_FOUND));
+            return status(StatusCode::NOT_FOUND);
         }
         if !self.is_authorized(&request) {
-            return Ok(unauthorized());
+            return unauthorized();
         }
-        Ok(match (blob, request.method()) {
+        match (blob, request.method()) {
             (None, &Method::POST) => self.request(request.into_body()).await,
             (Some(path), &Method::GET) => self.download(&path).await,
             (Some(path), &Method::PUT) => self.upload(&path, request.into_body()).await,
             _ => status(StatusCode::NOT_FOUND),
-        })
+        }
     }
 
     /// The whole header counts, and how far it is right takes no part in how long this takes.
@@ -83,11 +80,11 @@ impl Routes {
             Ok(bytes) => bytes,
             Err(error) => {
                 tracing::debug!(error = %Chain(&error), "an HTTPS request was refused");
-                return status(match error {
+                return closing(status(match error {
                     BodyError::Broken(_) => StatusCode::BAD_REQUEST,
                     BodyError::Idle => StatusCode::REQUEST_TIMEOUT,
                     BodyError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-                });
+                }));
             }
         };
         match self.handled(bytes).await {
@@ -100,7 +97,8 @@ impl Routes {
         }
     }
 
-    /// Handles a request in a task of its own: a client that goes away does not end it half done. `None` when it panicked.
+    /// Handles a request in a task of its own: a client that goes away does not end it half done. `None` when it
+    /// panicked.
     async fn handled(&self, bytes: Bytes) -> Option<Result<Answer, Malformed>> {
         let (done, result) = oneshot::channel();
         let handling = (self.handle)(bytes, None);
@@ -136,10 +134,9 @@ impl Routes {
         let Some(name) = file_name(path) else {
             return failed(&BlobError::Name);
         };
-        let announced = body.size_hint().lower();
-        match self.blobs.write(name, announced, Body::new(body)).await {
+        match self.blobs.write(name, Body::new(body)).await {
             Ok(()) => status(StatusCode::CREATED),
-            Err(error) => failed(&error),
+            Err(error) => closing(failed(&error)),
         }
     }
 }
@@ -165,6 +162,13 @@ fn unauthorized() -> Response<ResponseBody> {
         WWW_AUTHENTICATE,
         HeaderValue::from_static("Basic realm=\"\""),
     );
+    response
+}
+
+/// A response after which nothing more of the request is wanted.
+fn closing(mut response: Response<ResponseBody>) -> Response<ResponseBody> {
+    let headers = response.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }
 

@@ -149,9 +149,9 @@ async fn send(client: Client, mut items: mpsc::UnboundedReceiver<Item>) {
             rooms.push(room);
         }
         // Without a server this waits for one.
-        let flushed = client.flush().await;
+        let lost = !rooms.is_empty() && client.flush().await.is_err();
         drop(rooms);
-        if closed || flushed.is_err() {
+        if closed || lost {
             break;
         }
     }

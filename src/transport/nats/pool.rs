@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::transport::throttle::Throttle;
 
-/// How much longer each pause between two passes over the servers is than the one before, up to the longest. Those of the Go
-/// agent.
+/// How much longer each pause between two passes over the servers is than the one before, up to the longest. Those of
+/// the Go agent.
 const PAUSE: Duration = Duration::from_secs(2);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
@@ -68,8 +68,8 @@ impl Pool {
         })
     }
 
-    /// The next server and the pause before it. `known` is what the library knows of the servers. Once the bus was stopped
-    /// this never answers: the library has no other way to make it give up while no server takes it.
+    /// The next server and the pause before it. `known` is what the library knows of the servers. Once the bus was
+    /// stopped this never answers: the library has no other way to make it give up while no server takes it.
     pub(super) async fn next(&self, known: Vec<Server>) -> Option<ReconnectToServer> {
         if self.stop.is_cancelled() {
             std::future::pending::<()>().await;
@@ -181,6 +181,8 @@ impl Turns {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
 
     fn delays(turns: &mut Turns, count: usize) -> Vec<u64> {
@@ -193,6 +195,17 @@ mod tests {
     fn the_pause_after_each_pass_grows_to_ten_seconds() {
         assert_eq!(delays(&mut Turns::new(1), 8), [0, 2, 4, 6, 8, 10, 10, 10]);
         assert_eq!(delays(&mut Turns::new(3), 8), [0, 0, 0, 2, 0, 0, 4, 0]);
+    }
+
+    #[test]
+    fn nothing_is_tried_any_more_after_a_stop() {
+        let stop = CancellationToken::new();
+        let pool = Pool::new(vec!["nats://a:1".parse().unwrap()], stop.clone());
+        let next = pool.next(Vec::new()).now_or_never();
+        assert_eq!(next.flatten().unwrap().delay, Some(Duration::ZERO));
+        assert_eq!(pool.current(), "a:1");
+        stop.cancel();
+        assert!(pool.next(Vec::new()).now_or_never().is_none());
     }
 
     #[test]

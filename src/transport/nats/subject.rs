@@ -4,8 +4,8 @@
 /// subject has about 130.
 const LONGEST: usize = 1024;
 
-/// What keeps a text from being a subject that one can publish to, if anything does. On the wire such a text would end the
-/// connection, or mean something else.
+/// What keeps a text from being a subject that one can publish to, if anything does. On the wire such a text would end
+/// the connection, or mean something else.
 pub(super) fn problem(subject: &str) -> Option<&'static str> {
     if subject.is_empty() {
         Some("it is empty")

@@ -1,0 +1,200 @@
+//! Where the daemon compiles: a work directory below the data directory, the sandbox, and the packages that earlier orders
+//! have installed.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::CompilerOptions;
+use super::failure::Reason;
+use super::phases::Phases;
+use crate::compile::{Context, Event, Installed, Store};
+use crate::config::WORK_PREFIX;
+use crate::diag::Chain;
+use crate::fs::{self, LeasedDirectory};
+use crate::release::{MultiDigest, Name};
+use crate::runtime;
+use crate::sandbox::{self, Namespaces, Sandbox, SandboxError, SharedTree};
+
+/// How long the processes of a killed agent may take to end before its work directory is removed.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The gzip level of compiled packages, as the Go agent's tar has it.
+const COMPRESSION_LEVEL: u32 = 6;
+
+/// Who listens to the core at the moment.
+type Listener = Arc<Mutex<Option<Arc<Phases>>>>;
+
+/// Everything that compiling needs.
+#[derive(Debug)]
+pub(super) struct Workbench {
+    work: LeasedDirectory,
+    context: Arc<Context>,
+    listener: Listener,
+    /// The least recently used first.
+    cache: Vec<Cached>,
+    /// How many of the last ones of `cache` the present order needs.
+    needed: usize,
+}
+
+/// A package that is installed already.
+#[derive(Debug)]
+struct Cached {
+    name: Name,
+    digest: MultiDigest,
+    installed: Installed,
+}
+
+impl Workbench {
+    /// Makes it. What an agent that was killed has left is removed first.
+    pub(super) async fn make(options: &CompilerOptions) -> Result<Self, Reason> {
+        let data = options.vcap.data();
+        let making = runtime::spawn_blocking("workbench", move || make_directory(&data));
+        let work = making.await.map_err(Reason::Task)?.map_err(Reason::Files)?;
+        let sandbox = choose(options, work.path()).await?;
+        let listener = Listener::default();
+        let heard = Arc::clone(&listener);
+        let context = Context {
+            vcap: options.vcap.clone(),
+            sandbox,
+            store: Store::new(&work.path().join("store")),
+            environment: options.environment.clone(),
+            agent: options.agent.clone(),
+            grace: options.grace,
+            limit: None,
+            compression_level: COMPRESSION_LEVEL,
+            events: Arc::new(move |event: Event| {
+                let listener = heard.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(phases) = listener.as_ref() {
+                    phases.hear(&event);
+                }
+            }),
+        };
+        Ok(Self {
+            work,
+            context: Arc::new(context),
+            listener,
+            cache: Vec::new(),
+            needed: 0,
+        })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        self.work.path()
+    }
+
+    pub(super) fn context(&self) -> &Arc<Context> {
+        &self.context
+    }
+
+    /// Has the core's events go to `phases`.
+    pub(super) fn listen(&self, phases: Option<Arc<Phases>>) {
+        *self.listener.lock().unwrap_or_else(PoisonError::into_inner) = phases;
+    }
+
+    /// Where the blob of a package is put.
+    pub(super) fn fetched(&self, package: &Name) -> PathBuf {
+        self.work.path().join("fetched").join(package.as_str())
+    }
+
+    /// Where the result is put.
+    pub(super) fn result(&self) -> PathBuf {
+        self.work.path().join("result.tgz")
+    }
+
+    /// Marks the packages that the next order needs, of those that are there.
+    pub(super) fn keep(&mut self, needed: &[(&Name, &MultiDigest)]) {
+        self.needed = 0;
+        for (name, digest) in needed {
+            self.installed(name, digest);
+        }
+    }
+
+    /// A package that is installed already. It is not forgotten before the next order.
+    pub(super) fn installed(&mut self, name: &Name, digest: &MultiDigest) -> Option<Installed> {
+        let at = self
+            .cache
+            .iter()
+            .position(|cached| cached.name == *name && cached.digest == *digest)?;
+        let free = self.cache.len() - self.needed;
+        if at < free {
+            let cached = self.cache.remove(at);
+            self.cache.push(cached);
+            self.needed += 1;
+            return self.cache.last().map(|cached| cached.installed.clone());
+        }
+        Some(self.cache[at].installed.clone())
+    }
+
+    /// Remembers what a package has installed. It is not forgotten before the next order.
+    pub(super) fn install(&mut self, name: &Name, digest: &MultiDigest, installed: Installed) {
+        self.cache.push(Cached {
+            name: name.clone(),
+            digest: digest.clone(),
+            installed,
+        });
+        self.needed += 1;
+    }
+
+    /// Removes the package that has not been used for the longest time. `false` where only needed ones are left.
+    pub(super) fn forget_one(&mut self) -> fs::Result<bool> {
+        if self.cache.len() == self.needed {
+            return Ok(false);
+        }
+        let cached = self.cache.remove(0);
+        tracing::info!(package = %cached.name, "removed an installed package for lack of space");
+        self.context.store.remove(&cached.installed)?;
+        Ok(true)
+    }
+
+    /// Removes what an order has left.
+    pub(super) fn clear(&mut self) -> fs::Result<()> {
+        self.needed = 0;
+        fs::remove_file_if_there(&self.result())?;
+        for entry in fs::list(&self.work.path().join("fetched"))? {
+            fs::remove_file_if_there(&entry.path())?;
+        }
+        Ok(())
+    }
+
+    /// Removes everything.
+    pub(super) fn close(self) -> Result<(), Reason> {
+        if let Ok(context) = Arc::try_unwrap(self.context) {
+            context.sandbox.close().map_err(Reason::Sandbox)?;
+        }
+        self.work.remove().map_err(Reason::Files)
+    }
+}
+
+fn make_directory(data: &Path) -> fs::Result<LeasedDirectory> {
+    fs::create_dir_all(data)?;
+    let data = fs::canonicalize(data)?;
+    let processes: (_, _, &dyn Fn() -> bool) = (sandbox::PROCESSES, PATIENCE, &|| false);
+    for removed in fs::remove_abandoned(&data, WORK_PREFIX, Some(processes))? {
+        tracing::info!(path = %removed.display(), "removed what an agent that was killed had left");
+    }
+    let work = LeasedDirectory::create(&data, WORK_PREFIX)?;
+    for name in ["fetched", "store"] {
+        fs::create_dir(&work.path().join(name))?;
+    }
+    Ok(work)
+}
+
+/// In namespaces where that works, else in place.
+async fn choose(options: &CompilerOptions, work: &Path) -> Result<Sandbox, Reason> {
+    let probe = Namespaces::probe(work, &options.vcap, &options.agent, false).await;
+    let reason = match probe {
+        Ok(namespaces) => {
+            tracing::info!("isolation: namespace");
+            return Ok(Sandbox::Namespaces(namespaces));
+        }
+        Err(error) => Chain(&error).to_string(),
+    };
+    tracing::info!(reason, "isolation: none");
+    let (vcap, who, force) = (options.vcap.clone(), options.who.clone(), options.force);
+    let taking = runtime::spawn_blocking("tree", move || -> Result<SharedTree, SandboxError> {
+        SharedTree::take(&vcap, &who, force, &|| false)
+    });
+    let tree = taking.await.map_err(Reason::Task)?;
+    Ok(Sandbox::Shared(tree.map_err(Reason::Sandbox)?))
+}
