@@ -16,16 +16,22 @@ mod support {
     pub(crate) mod certificates;
     pub(crate) mod director;
     pub(crate) mod docker;
+    pub(crate) mod faults;
     pub(crate) mod inputs;
     pub(crate) mod nats;
+    pub(crate) mod nginx;
     pub(crate) mod programs;
     pub(crate) mod source_release;
     pub(crate) mod vm;
 }
 
 mod compilation_vm {
+    mod blob_faults;
+    mod containers;
     mod conversation;
+    mod load;
     mod outages;
     mod requests;
     mod scene;
+    mod stops;
 }

@@ -56,6 +56,30 @@ async fn a_release_is_compiled_over_nats_with_a_shared_directory() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_release_is_compiled_with_a_webdav_server() {
+    let Some(blobs) = Blobstore::dav().filter(|_| is_possible()) else {
+        return;
+    };
+    let scene = Scene::with(blobs).await.prepared().await;
+    compile_small_release(&scene.director, &scene.blobs).await;
+    look_at(&scene.director.exchanges());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_is_compiled_with_signed_urls() {
+    let Some(blobs) = Blobstore::signed_urls().filter(|_| is_possible()) else {
+        return;
+    };
+    let scene = Scene::with(blobs).await.prepared().await;
+    let compiled = compile_small_release(&scene.director, &scene.blobs).await;
+    for package in compiled.values() {
+        assert!(package.digest.contains(";sha512:"), "{package:?}");
+    }
+    assert_eq!(scene.director.count("compile_package"), 0);
+    look_at(&scene.director.exchanges());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_release_is_compiled_over_https() {
     if !is_possible() {
         return;
@@ -63,8 +87,7 @@ async fn a_release_is_compiled_over_https() {
     let blobs = Blobstore::local();
     let (machine, bus) = https_machine(&blobs);
     let _vm = HostVm::create(machine);
-    let director = Director::new(bus, crate::support::certificates::AGENT)
-        .polling(std::time::Duration::from_millis(50));
+    let director = Director::new(bus, crate::support::certificates::AGENT).hurried();
     director.prepare(&spec()).await.unwrap();
     compile_small_release(&director, &blobs).await;
     look_at(&director.exchanges());

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -16,9 +15,6 @@ use crate::support::nats::{NatsServer, connect};
 use crate::support::programs::{free_port, require};
 use crate::support::source_release::SourceRelease;
 use crate::support::vm::{HostVm, LIMIT, Machine};
-
-/// How often the Director of these tests polls.
-const POLL: Duration = Duration::from_millis(50);
 
 /// Whether tests are to last long.
 pub(super) fn is_soak() -> bool {
@@ -78,7 +74,7 @@ pub(super) fn https_machine(blobs: &Blobstore) -> (Machine, Bus) {
 /// A Director on NATS.
 pub(super) async fn director(server: &NatsServer) -> Director {
     let client = connect(server, "director").await;
-    Director::new(Bus::Nats(Nats::new(client).await), AGENT).polling(POLL)
+    Director::new(Bus::Nats(Nats::new(client).await), AGENT).hurried()
 }
 
 impl Scene {

@@ -9,8 +9,9 @@ use tempfile::TempDir;
 
 use super::director::compile_stage::CompiledPackage;
 use super::docker::run;
+use super::nginx::{Nginx, SIGNATURE, WRITER};
 use super::vm::LIMIT;
-use crate::common::directory_outside_tmp;
+use crate::common::{directory_outside_tmp, run_tool_with};
 
 /// Where blobs are, seen from the Director.
 pub(crate) struct Blobstore {
@@ -19,6 +20,8 @@ pub(crate) struct Blobstore {
 
 enum Kind {
     Local(TempDir),
+    Dav { nginx: Nginx, endpoint: String },
+    Signed { nginx: Nginx, endpoint: String },
 }
 
 impl Blobstore {
@@ -33,12 +36,51 @@ impl Blobstore {
         }
     }
 
-    /// What the settings say of it.
+    /// A WebDAV server with a writer's password, over TLS as BOSH's own servers speak it. Nothing where there is no nginx.
+    pub(crate) fn dav() -> Option<Self> {
+        let nginx = Nginx::start()?;
+        let endpoint = nginx.endpoint_tls_1_2();
+        let kind = Kind::Dav { nginx, endpoint };
+        Some(Self { kind })
+    }
+
+    /// The same without TLS, seen by the agent through something else: `endpoint` makes its URL from the server's.
+    pub(crate) fn dav_behind(endpoint: impl FnOnce(&str) -> String) -> Option<Self> {
+        let nginx = Nginx::start()?;
+        let endpoint = endpoint(&nginx.plain_endpoint());
+        let kind = Kind::Dav { nginx, endpoint };
+        Some(Self { kind })
+    }
+
+    /// One whose blobs are reached by signed URLs only. Nothing where there is no nginx.
+    pub(crate) fn signed_urls() -> Option<Self> {
+        let nginx = Nginx::start()?;
+        let endpoint = nginx.endpoint();
+        let kind = Kind::Signed { nginx, endpoint };
+        Some(Self { kind })
+    }
+
+    /// The same as [`dav_behind`](Self::dav_behind).
+    pub(crate) fn signed_urls_behind(endpoint: impl FnOnce(&str) -> String) -> Option<Self> {
+        let nginx = Nginx::start()?;
+        let endpoint = endpoint(&nginx.plain_endpoint());
+        let kind = Kind::Signed { nginx, endpoint };
+        Some(Self { kind })
+    }
+
+    /// What the settings say of it. With signed URLs a Director leaves the credentials out.
     pub(crate) fn settings(&self) -> Value {
         match &self.kind {
             Kind::Local(directory) => {
                 json!({ "provider": "local", "options": { "blobstore_path": directory.path() } })
             }
+            Kind::Dav { nginx, endpoint } => json!({ "provider": "dav", "options": {
+                "endpoint": endpoint, "user": WRITER.0, "password": WRITER.1,
+                "tls": { "cert": { "ca": nginx.ca() } },
+            }}),
+            Kind::Signed { nginx, endpoint } => json!({ "provider": "dav", "options": {
+                "endpoint": endpoint, "tls": { "cert": { "ca": nginx.ca() } },
+            }}),
         }
     }
 
@@ -46,28 +88,30 @@ impl Blobstore {
     pub(crate) fn secrets(&self) -> Vec<String> {
         match &self.kind {
             Kind::Local(_) => Vec::new(),
+            Kind::Dav { .. } => vec![WRITER.1.to_owned()],
+            Kind::Signed { .. } => vec![SIGNATURE.trim_start_matches("st=").to_owned()],
         }
     }
 
     /// The directory that a container must have at the same path, where there is one.
-    pub(crate) fn directory(&self) -> &Path {
+    pub(crate) fn directory(&self) -> Option<&Path> {
         match &self.kind {
-            Kind::Local(directory) => directory.path(),
+            Kind::Local(directory) => Some(directory.path()),
+            Kind::Dav { .. } | Kind::Signed { .. } => None,
         }
     }
 
     /// Whether requests are to bear signed URLs.
     pub(crate) fn signs(&self) -> bool {
-        match &self.kind {
-            Kind::Local(_) => false,
-        }
+        matches!(self.kind, Kind::Signed { .. })
     }
 
-    /// The URL for a method and a blob.
+    /// The URL of a blob. The server's signatures are good for reading and writing.
     #[track_caller]
-    pub(crate) fn signed(&self, method: &str, id: &str) -> String {
+    pub(crate) fn signed_url(&self, id: &str) -> String {
         match &self.kind {
-            Kind::Local(_) => panic!("no URL for {method} of {id} in a directory"),
+            Kind::Signed { nginx, endpoint } => nginx.signed_url(endpoint, id),
+            Kind::Local(_) | Kind::Dav { .. } => panic!("no signed URLs here"),
         }
     }
 
@@ -75,6 +119,13 @@ impl Blobstore {
     pub(crate) fn path(&self, id: &str) -> PathBuf {
         match &self.kind {
             Kind::Local(directory) => directory.path().join(id),
+            Kind::Dav { nginx, .. } => {
+                // The server's directories are the first byte of the id's SHA-1.
+                let sum = run_tool_with("sha1sum", &[] as &[&str], id.as_bytes());
+                let prefix = String::from_utf8(sum[..2].to_vec()).unwrap();
+                nginx.store().join(prefix).join(id)
+            }
+            Kind::Signed { nginx, .. } => nginx.signed().join(id),
         }
     }
 

@@ -70,6 +70,7 @@ pub(crate) struct Director {
     bus: Bus,
     agent: String,
     poll: Duration,
+    patience: Duration,
     exchanges: Mutex<Vec<Exchange>>,
 }
 
@@ -80,13 +81,15 @@ impl Director {
             bus,
             agent: agent.to_owned(),
             poll: POLL_INTERVAL,
+            patience: READY_LIMIT,
             exchanges: Mutex::default(),
         }
     }
 
-    /// One that polls more often, for tests that are to be over soon.
-    pub(crate) fn polling(mut self, interval: Duration) -> Self {
-        self.poll = interval;
+    /// One that polls more often and gives a new VM less time, for tests that are to be over soon.
+    pub(crate) fn hurried(mut self) -> Self {
+        self.poll = Duration::from_millis(50);
+        self.patience = Duration::from_secs(60);
         self
     }
 
@@ -232,7 +235,7 @@ impl Director {
 
     /// All that comes between the creation of a compilation VM and its first package.
     pub(crate) async fn prepare(&self, spec: &Value) -> Result<(), Failure> {
-        self.wait_until_ready(READY_LIMIT).await?;
+        self.wait_until_ready(self.patience).await?;
         self.update_settings(json!({ "trusted_certs": "", "disk_associations": [] }))
             .await?;
         self.send("apply", json!([spec])).await?;

@@ -359,12 +359,20 @@ fn last_lines(log: &str) -> String {
 pub(crate) struct ContainerVm {
     container: Container,
     machine: Machine,
+    /// What is mounted into the container.
+    _mounted: TempDir,
 }
 
 impl ContainerVm {
-    /// Starts a container of an image with the agent in it. As with the Docker CPI, the settings come when it runs already.
+    /// Starts a container of an image, into which the program is brought. As with the Docker CPI, the settings come when it
+    /// runs already.
     #[track_caller]
-    pub(crate) fn create(label: &str, image: &str, options: &[&str], machine: Machine) -> Self {
+    pub(crate) fn create(
+        label: &str,
+        (image, program): (&str, &Path),
+        options: &[&str],
+        machine: Machine,
+    ) -> Self {
         const SUPERVISE: &str = r#"
             cd /var/vcap/bosh
             PATH=/var/vcap/bosh/bin:$PATH
@@ -380,6 +388,7 @@ impl ContainerVm {
         let text = agent_config(&format!("/var/vcap/{SETTINGS}")).to_string();
         fs::write(&config, text).unwrap();
         let config = format!("{}:/var/vcap/bosh/agent.json:ro", config.display());
+        let program = format!("{}:/var/vcap/bosh/bin/bosh-agent:ro", program.display());
         let fixed = [
             "run",
             "--detach",
@@ -389,12 +398,18 @@ impl ContainerVm {
             container.name(),
             "-v",
             &config,
+            "-v",
+            &program,
         ];
         let command = [image, "bash", "-c", SUPERVISE];
         docker(&[&fixed, options, &command].concat(), LIMIT).expect_code(0, "docker run");
-        let vm = Self { container, machine };
         let settings = directory.path().join("settings.json");
-        fs::write(&settings, vm.machine.settings().to_string()).unwrap();
+        fs::write(&settings, machine.settings().to_string()).unwrap();
+        let vm = Self {
+            container,
+            machine,
+            _mounted: directory,
+        };
         let target = format!("{}:/var/vcap/{SETTINGS}", vm.container.name());
         docker(&["cp", settings.to_str().unwrap(), &target], LIMIT).expect_code(0, "docker cp");
         vm

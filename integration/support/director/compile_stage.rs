@@ -49,7 +49,7 @@ pub(crate) fn order(
             "blobstore_id": dependency.blob,
         });
         if blobstore.signs() {
-            entry["package_get_signed_url"] = blobstore.signed("GET", &dependency.blob).into();
+            entry["package_get_signed_url"] = blobstore.signed_url(&dependency.blob).into();
         }
         dependencies.insert(name.clone(), entry);
     }
@@ -58,8 +58,8 @@ pub(crate) fn order(
         return Order {
             method: "compile_package_with_signed_url",
             arguments: json!([{
-                "package_get_signed_url": blobstore.signed("GET", source),
-                "upload_signed_url": blobstore.signed("PUT", &result),
+                "package_get_signed_url": blobstore.signed_url(source),
+                "upload_signed_url": blobstore.signed_url(&result),
                 "digest": package.digest,
                 "name": package.name,
                 "version": package.version,
