@@ -78,6 +78,42 @@ async fn a_running_compile_tells_its_progress_and_can_be_canceled() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn compiles_take_turns_and_one_that_waits_can_be_canceled() {
+    if !is_possible() {
+        return;
+    }
+    let scene = Scene::ready().await;
+    let (gate, other) = (scene.gate("gate"), scene.gate("other"));
+    other.open();
+    let [first, second] = [&gate, &other].map(|gate| source_of_script(&gate.script()));
+    let (director, blobs) = (&scene.director, &scene.blobs);
+    let (_, running) = director
+        .start_compile(first.package("app"), &NOTHING, blobs)
+        .await;
+    gate.reached();
+    let (_, waiting) = director
+        .start_compile(second.package("app"), &NOTHING, blobs)
+        .await;
+    let (_, canceled) = director
+        .start_compile(second.package("app"), &NOTHING, blobs)
+        .await;
+    let status = director.call("get_task", json!([waiting])).await.unwrap();
+    assert_eq!(status["progress"]["phase"], "queued", "{status}");
+    let cancel = director.call("cancel_task", json!([canceled])).await;
+    assert_eq!(cancel, Ok(json!("canceled")));
+    let failure = director.wait_for_task(&canceled).await.unwrap_err();
+    assert!(
+        failure.exception().contains("Compiling package app: "),
+        "{failure:?}"
+    );
+    assert_eq!(other.runs(), 0, "two scripts at once");
+    gate.open();
+    director.wait_for_task(&running).await.unwrap();
+    director.wait_for_task(&waiting).await.unwrap();
+    assert_eq!((gate.runs(), other.runs()), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_failing_script_is_told_in_the_words_of_the_go_agent() {
     if !is_possible() {
         return;
