@@ -136,7 +136,7 @@ impl Agent {
         for task in interrupted {
             let (agent, again) = (agent.clone(), task.again.clone());
             let resumed = agent.clone().tasks().resume(task, move |task| async move {
-                match Request::parse(&again) {
+                match Request::parse(again.expose()) {
                     Ok(request) => {
                         let (method, arguments) = (&request.method, &request.arguments);
                         agent.carry_out(method, arguments, &task).await
@@ -199,9 +199,13 @@ impl Agent {
         Arc::clone(&blobs.unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// What fetches and stores blobs with these settings.
+    fn blobs_of(&self, live: &Live) -> Result<Blobs, BlobsError> {
+        blobs(live, &self.inner.vcap, &self.inner.environment)
+    }
+
     /// Has new settings hold from now on.
-    fn adopt(&self, live: Live, bus_changed: bool) -> Result<(), BlobsError> {
-        let blobs = blobs(&live, &self.inner.vcap, &self.inner.environment)?;
+    fn adopt(&self, live: Live, blobs: Blobs, bus_changed: bool) {
         let slot = self.inner.blobs.write();
         *slot.unwrap_or_else(PoisonError::into_inner) = Arc::new(blobs);
         let slot = self.inner.live.write();
@@ -209,7 +213,6 @@ impl Agent {
         if bus_changed {
             self.inner.bus.send_modify(|changes| *changes += 1);
         }
-        Ok(())
     }
 }
 

@@ -40,7 +40,7 @@ pub use pack::{Owners, PackError, Packed, SystemOwners, pack};
 pub use read::{Entry, Owner, ReadError, Reader};
 pub use size::least_unpacked;
 pub use tarball::{AppendError, EntryWriter};
-pub use unpack::{Skipped, UnpackError, Unpacked, unpack, unpack_file};
+pub use unpack::{Skipped, UnpackError, Unpacked, unpack, unpack_file, unpack_whole};
 
 /// The unit of a tar archive, in bytes: headers are one block, content is padded to whole blocks.
 const BLOCK: usize = 512;

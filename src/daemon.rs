@@ -2,6 +2,7 @@
 
 mod bus;
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::agent::{Agent, AgentOptions, CompilerOptions};
 use crate::blobs::BlobsError;
 use crate::config::{AgentConfig, AgentConfigError, Environment, Vcap};
+use crate::diag::Chain;
 use crate::machine::bootstrap::{self, BootstrapError, Platform};
 use crate::machine::settings::{LoadError, SettingsStore};
 use crate::machine::sources::NoSource;
@@ -63,6 +65,12 @@ pub enum DaemonError {
     /// The machine could not be made ready.
     #[error("Preparing the machine")]
     Machine(#[from] BootstrapError),
+    /// Another one serves this base directory.
+    #[error("another agent runs here: it holds `{}`", path.display())]
+    Running {
+        /// What it holds.
+        path: PathBuf,
+    },
     /// A part of this program broke.
     #[error("Preparing the machine")]
     Task(#[from] runtime::TaskFailed),
@@ -80,6 +88,7 @@ pub enum DaemonError {
 /// When it cannot start, or cannot serve any more. Stopping is no error.
 pub async fn run(options: DaemonOptions, stop: &CancellationToken) -> Result<(), DaemonError> {
     let config = read_config(options.config.as_ref())?;
+    let _alone = be_alone(&options.vcap)?;
     let store = SettingsStore::new(&options.vcap, &config)?;
     let loaded = match store.load(stop).await {
         Err(LoadError::Stopped) => return Ok(()),
@@ -122,6 +131,19 @@ pub async fn run(options: DaemonOptions, stop: &CancellationToken) -> Result<(),
     }
     line.stop().await;
     Ok(served?)
+}
+
+/// Two agents would take each other's temporary files for remains, and answer the same requests.
+fn be_alone(vcap: &Vcap) -> Result<Option<File>, DaemonError> {
+    let path = vcap.agent_lock();
+    match fs::create_dir_all(&vcap.bosh()).and_then(|()| fs::hold(&path)) {
+        Ok(Some(held)) => Ok(Some(held)),
+        Ok(None) => Err(DaemonError::Running { path }),
+        Err(error) => {
+            tracing::warn!(error = %Chain(&error), "a second agent would not be noticed");
+            Ok(None)
+        }
+    }
 }
 
 fn read_config(path: Option<&PathBuf>) -> Result<AgentConfig, DaemonError> {

@@ -20,7 +20,7 @@ mod made;
 mod space;
 mod tree;
 
-pub use lease::{LeasedDirectory, LeasedFile, remove_abandoned, wait_until_free};
+pub use lease::{LeasedDirectory, LeasedFile, hold, remove_abandoned, wait_until_free};
 pub use made::MadeDirectories;
 pub use space::{Space, is_volatile_or_overlay, space};
 pub use tree::{copy_tree, move_tree, remove_tree};
@@ -258,6 +258,15 @@ pub fn hard_link(original: &Path, link: &Path) -> Result<()> {
 /// As `std::os::unix::fs::symlink`.
 pub fn symlink(target: &Path, link: &Path) -> Result<()> {
     std::os::unix::fs::symlink(target, link).at("create the link", link)
+}
+
+/// Makes a FIFO with mode 0600.
+///
+/// # Errors
+/// What the system answered.
+pub fn make_fifo(path: &Path) -> Result<()> {
+    let mode = nix::sys::stat::Mode::S_IRUSR | nix::sys::stat::Mode::S_IWUSR;
+    nix::unistd::mkfifo(path, mode).at("make the FIFO", path)
 }
 
 /// What a symbolic link says.

@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
 use rustls::{CipherSuite, ClientConfig, RootCertStore};
 
 use crate::config::{Environment, Secret};
@@ -148,6 +149,22 @@ pub fn certificates(
 /// When there is none.
 pub fn private_key(pem: &Secret) -> Result<PrivateKeyDer<'static>, TlsError> {
     PrivateKeyDer::from_pem_slice(pem.expose().as_bytes()).map_err(TlsError::Key)
+}
+
+/// Whether a certificate, its key and, where there are any, the authorities of its peers can be used.
+///
+/// # Errors
+/// What is wrong with them.
+pub fn check(certificate: &str, key: &Secret, ca: &str) -> Result<(), TlsError> {
+    if !ca.trim().is_empty() {
+        roots(Some(ca))?;
+    }
+    let chain = certificates(certificate, "the agent's certificate")?;
+    let pair = CertifiedKey::from_der(chain, private_key(key)?, &provider(Profile::External));
+    pair.map(drop).map_err(|source| TlsError::Unusable {
+        what: "the agent's certificate with its key",
+        source,
+    })
 }
 
 /// The authorities that are trusted: those of `ca` alone where it has any, else the system's.

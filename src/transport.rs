@@ -70,7 +70,7 @@ impl Bus {
 #[derive(Debug, thiserror::Error)]
 pub enum TransportError {
     /// The first URL is neither `nats` nor `https`. The Go agent's words.
-    #[error("Getting mbus handler: Message Bus Handler with scheme {scheme} could not be found")]
+    #[error("Message Bus Handler with scheme {scheme} could not be found")]
     Scheme {
         /// What it is instead.
         scheme: String,

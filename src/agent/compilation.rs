@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
 
 pub use failure::{OrderFailure, Reason};
 pub use order::{Destination, Order, OrderedDependency, Place};
@@ -21,7 +22,7 @@ use crate::archive;
 use crate::blobs::Blobs;
 use crate::compile::{self, CompileError, Compiled, Dependency, Installed, Job};
 use crate::config::{Environment, Vcap};
-use crate::diag::{Bytes, Chain};
+use crate::diag::Chain;
 use crate::fs;
 use crate::release::digest::Algorithm;
 use crate::release::{MultiDigest, Name};
@@ -32,6 +33,10 @@ use workbench::Workbench;
 
 /// How much is left free for the machine itself where something is kept only to save time, in bytes.
 const RESERVE: u64 = 512 << 20;
+
+/// What no script is expected to need more of, in bytes. Nobody knows before how much a script will write, so what is kept of
+/// earlier orders makes way for it unless this much, or half of the disk, is free.
+const AMPLE: u64 = 16 << 30;
 
 /// With what the compiler works.
 #[derive(Debug, Clone)]
@@ -72,7 +77,7 @@ impl Compiler {
     /// when something is to be compiled.
     pub async fn prepare(&self) {
         let mut workbench = self.workbench.lock().await;
-        match Workbench::make(&self.options).await {
+        match Workbench::make(&self.options, &CancellationToken::new()).await {
             Ok(made) => *workbench = Some(made),
             Err(error) => {
                 tracing::warn!(error = %Chain(&error), "nothing can be compiled as things are");
@@ -133,16 +138,19 @@ struct Work<'a> {
 impl Work<'_> {
     async fn run(&self, slot: &mut Option<Workbench>) -> Result<Value, Reason> {
         if slot.is_none() {
-            *slot = Some(Workbench::make(&self.compiler.options).await?);
+            *slot = Some(Workbench::make(&self.compiler.options, &self.task.cancel).await?);
         }
         let workbench = slot.as_mut().ok_or(Reason::Canceled)?;
         workbench.listen(Some(Arc::clone(self.phases)));
-        let result = self.on(workbench).await;
+        let result = match self.on(workbench).await {
+            Err(reason) => Err(with_space(reason, workbench.path().to_owned()).await),
+            compiled => compiled,
+        };
         workbench.listen(None);
         // Whatever is left of this order is of no use to the next one.
-        let cleared = workbench.clear();
+        let cleared = workbench.clear().await;
         let value = result?;
-        cleared.map_err(Reason::Files)?;
+        cleared?;
         Ok(value)
     }
 
@@ -174,14 +182,15 @@ impl Work<'_> {
         let place = self.order.source.as_ref();
         self.fetch(&self.order.name, place, &self.order.digest, &source)
             .await?;
-        self.make_room(workbench, &self.order.name, &source)?;
-        let logs =
-            logs::prepare(&self.compiler.options.vcap, &self.order.name).map_err(Reason::Files)?;
+        self.make_room(workbench, &self.order.name, &source).await?;
+        let (vcap, name) = (self.compiler.options.vcap.clone(), self.order.name.clone());
+        let logs = on_disk("logs", move || logs::prepare(&vcap, &name)).await?;
         let algorithms = match self.order.destination {
             Destination::Blobstore => vec![Algorithm::Sha1],
             Destination::Signed(..) => vec![Algorithm::Sha1, Algorithm::Sha512],
         };
         let job = Job {
+            number: 0,
             name: self.order.name.clone(),
             version: self.order.version.clone(),
             source,
@@ -194,7 +203,7 @@ impl Work<'_> {
         };
         let compiled = compile::compile(workbench.context(), job, &self.task.cancel)
             .await
-            .map_err(|error| self.reason(error, workbench))?;
+            .map_err(reason)?;
         self.phases.enter("uploading");
         let result = self.upload(&compiled, &algorithms).await?;
         self.remember(workbench, compiled, &algorithms);
@@ -214,23 +223,19 @@ impl Work<'_> {
         let blob = workbench.fetched(name);
         self.fetch(name, dependency.blob.as_ref(), digest, &blob)
             .await?;
-        self.make_room(workbench, name, &blob)?;
-        let (context, own, from) = (Arc::clone(workbench.context()), name.clone(), blob.clone());
-        let unpacking =
-            runtime::spawn_blocking("install", move || context.store.unpack(&own, &from));
-        let installed =
-            unpacking
-                .await
-                .map_err(Reason::Task)?
-                .map_err(|source| Reason::Unpack {
-                    package: name.clone(),
-                    source,
-                })?;
-        fs::remove_file(&blob).map_err(Reason::Files)?;
+        self.make_room(workbench, name, &blob).await?;
+        let (context, own) = (Arc::clone(workbench.context()), name.clone());
+        let (from, cancel) = (blob.clone(), self.task.cancel.clone());
+        let unpacking = runtime::spawn_blocking("install", move || {
+            context.store.unpack(&own, &from, &cancel)
+        });
+        let unpacked = unpacking.await.map_err(Reason::Task)?;
+        let installed = unpacked.map_err(|source| Reason::Unpack {
+            package: name.clone(),
+            source,
+        })?;
         workbench.install(name, digest, installed.clone());
-        if self.task.cancel.is_cancelled() {
-            return Err(Reason::Canceled);
-        }
+        on_disk("blob", move || fs::remove_file(&blob)).await?;
         Ok(installed)
     }
 
@@ -262,45 +267,31 @@ impl Work<'_> {
     }
 
     /// Sees to it that a blob can be unpacked, at the cost of what is kept of earlier orders.
-    fn make_room(
+    async fn make_room(
         &self,
         workbench: &mut Workbench,
         package: &Name,
         blob: &Path,
     ) -> Result<(), Reason> {
-        let needed = archive::least_unpacked(blob).map_err(Reason::Files)?;
-        let free = || fs::space(blob).map(|space| space.free);
-        while free().map_err(Reason::Files)? < needed.saturating_add(RESERVE) {
-            if !workbench.forget_one().map_err(Reason::Files)? {
-                break;
+        let own = blob.to_owned();
+        let needed = on_disk("measure", move || archive::least_unpacked(&own)).await?;
+        let space = loop {
+            let own = blob.to_owned();
+            let space = on_disk("measure", move || fs::space(&own)).await?;
+            if is_roomy(space, needed) || !workbench.forget_one().await? {
+                break space;
             }
-        }
-        let free = free().map_err(Reason::Files)?;
-        if free < needed {
+        };
+        if space.free < needed {
             return Err(Reason::NoSpace {
                 package: package.clone(),
                 directory: fs::parent(blob).to_owned(),
                 purpose: "its contents",
                 needed,
-                free,
+                free: space.free,
             });
         }
         Ok(())
-    }
-
-    fn reason(&self, error: CompileError, workbench: &Workbench) -> Reason {
-        if fs::is_no_space_behind(&error) {
-            // The disk's own words do not say how full which one is.
-            let directory = workbench.path();
-            let free = fs::space(directory).map_or(0, |space| space.free);
-            tracing::warn!(directory = %directory.display(), free = %Bytes(free), "a disk is full");
-        }
-        match error {
-            CompileError::Script(failure) => Reason::Script(ScriptText(failure)),
-            CompileError::Source { package, source } => Reason::Unpack { package, source },
-            CompileError::Stopped { .. } => Reason::Canceled,
-            other => Reason::Compile(other),
-        }
     }
 
     /// Uploads the result. What is given back is what the Director stores: over a signed URL the id is its own.
@@ -331,5 +322,117 @@ impl Work<'_> {
         {
             workbench.install(&self.order.name, &digest, installed);
         }
+    }
+}
+
+/// Whether a script can be let loose without removing what is kept of earlier orders.
+fn is_roomy(space: fs::Space, needed: u64) -> bool {
+    let ample = AMPLE.min(space.total / 2);
+    space.free >= needed.saturating_add(RESERVE).max(ample)
+}
+
+fn reason(error: CompileError) -> Reason {
+    match error {
+        CompileError::Script(failure) => Reason::Script(ScriptText(failure)),
+        CompileError::Source { package, source } => Reason::Unpack { package, source },
+        CompileError::Stopped { .. } => Reason::Canceled,
+        CompileError::NoSpace {
+            directory,
+            space,
+            source,
+        } => Reason::Full {
+            directory,
+            space,
+            source: Box::new(reason(*source)),
+        },
+        other => Reason::Compile(other),
+    }
+}
+
+/// Adds how full the disk is, where that is what is wrong and is not told yet. Measured before anything is removed.
+async fn with_space(reason: Reason, directory: PathBuf) -> Reason {
+    if matches!(reason, Reason::Full { .. }) || !fs::is_no_space_behind(&reason) {
+        return reason;
+    }
+    let own = directory.clone();
+    match on_disk("measure", move || fs::space(&own)).await {
+        Ok(space) => Reason::Full {
+            directory,
+            space,
+            source: Box::new(reason),
+        },
+        Err(_) => reason,
+    }
+}
+
+/// Runs what may wait for a disk beside the tasks, which answer a Director within milliseconds.
+async fn on_disk<T: Send + 'static>(
+    name: &'static str,
+    work: impl FnOnce() -> fs::Result<T> + Send + 'static,
+) -> Result<T, Reason> {
+    let done = runtime::spawn_blocking(name, work).await;
+    done.map_err(Reason::Task)?.map_err(Reason::Files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_full_disk_is_told_with_how_full_it_is() {
+        let scratch = tempfile::tempdir().unwrap();
+        let failed = || {
+            let source = std::io::ErrorKind::StorageFull.into();
+            fs::Error::new("write", Path::new("/file"), source)
+        };
+        let package = Name::parse("redis").unwrap();
+        let of_core = CompileError::NoSpace {
+            directory: scratch.path().to_owned(),
+            space: fs::space(scratch.path()).unwrap(),
+            source: Box::new(CompileError::Source {
+                package: package.clone(),
+                source: failed().into(),
+            }),
+        };
+        let of_dependency = Reason::Dependency {
+            dependency: package.clone(),
+            source: Box::new(Reason::Unpack {
+                package,
+                source: failed().into(),
+            }),
+        };
+        for reason in [reason(of_core), of_dependency, Reason::Files(failed())] {
+            let told = with_space(reason, scratch.path().to_owned()).await;
+            let text = Chain(&told).to_string();
+            let start = format!("No space left in {}: ", scratch.path().display());
+            assert!(text.starts_with(&start), "{text}");
+            assert_eq!(text.matches(" free: ").count(), 1, "{text}");
+            assert!(text.contains(": failed to write `/file`: "), "{text}");
+        }
+        let other = with_space(Reason::Canceled, scratch.path().to_owned()).await;
+        assert!(matches!(other, Reason::Canceled));
+    }
+
+    #[test]
+    fn what_is_kept_of_earlier_orders_makes_way_when_the_disk_is_no_longer_ample() {
+        const GIB: u64 = 1 << 30;
+        let is_roomy = |free, total, needed| {
+            is_roomy(
+                fs::Space {
+                    free,
+                    total,
+                    device: 0,
+                },
+                needed,
+            )
+        };
+        assert!(is_roomy(6 * GIB, 10 * GIB, GIB));
+        assert!(!is_roomy(4 * GIB, 10 * GIB, GIB));
+        // Of a large disk half is more than anybody needs.
+        assert!(is_roomy(17 * GIB, 1000 * GIB, GIB));
+        assert!(!is_roomy(15 * GIB, 1000 * GIB, GIB));
+        // What is to be unpacked counts, too.
+        assert!(!is_roomy(6 * GIB, 10 * GIB, 6 * GIB));
+        assert!(is_roomy(u64::MAX, 0, u64::MAX));
     }
 }

@@ -7,6 +7,7 @@ use super::arguments::{ArgumentError, take, text};
 use super::protocol::{InvalidRequest, Reply, Request};
 use super::tasks::{Order, Outcome, Stop, TaskContext};
 use super::{Agent, Answered};
+use crate::config::Hidden;
 
 /// How much of an unknown method's name is repeated.
 const METHOD_LIMIT: usize = 200;
@@ -50,7 +51,7 @@ impl Agent {
             "cancel_task" => self.about_task(arguments, |id| {
                 self.tasks().cancel(id).map(|()| json!("canceled"))
             }),
-            "get_state" => actions::get_state(self, arguments),
+            "get_state" => actions::get_state(self, arguments).await,
             "shutdown" => actions::shutdown(self).await,
             _ => match self.start_task(method, arguments, bytes).await {
                 Some(answer) => answer,
@@ -95,7 +96,7 @@ impl Agent {
         };
         let order = Order {
             method: method.to_owned(),
-            again: (method == "update_settings").then(|| bytes.to_vec()),
+            again: (method == "update_settings").then(|| Hidden::new(bytes.to_vec())),
             stop,
         };
         let (agent, method, arguments) = (self.clone(), method.to_owned(), arguments.to_vec());
@@ -141,3 +142,6 @@ fn shown(method: &str) -> String {
         .flat_map(char::escape_default)
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

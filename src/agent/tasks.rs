@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 pub use progress::Progress;
 
+use crate::config::Hidden;
 use crate::runtime::{self, Task};
 
 /// How long the result of a task that nobody asks for any more is kept at the least. A Director that has lost its bus asks
@@ -51,8 +52,9 @@ pub enum Stop {
 pub struct Order {
     /// The request's method.
     pub method: String,
-    /// The request, where the task is to be done again by the agent's next process when this one ends before it.
-    pub again: Option<Vec<u8>>,
+    /// The request, where the task is to be done again by the agent's next process when this one ends before it. It may hold
+    /// keys.
+    pub again: Option<Hidden<Vec<u8>>>,
     /// Whether it can be stopped.
     pub stop: Stop,
 }
@@ -110,7 +112,7 @@ struct Table {
 #[derive(Debug)]
 struct Entry {
     method: String,
-    again: Option<Vec<u8>>,
+    again: Option<Hidden<Vec<u8>>>,
     stop: Stop,
     state: State,
     context: TaskContext,
@@ -133,8 +135,8 @@ pub struct Interrupted {
     pub id: String,
     /// Its method.
     pub method: String,
-    /// Its request, where it is to be done again.
-    pub again: Vec<u8>,
+    /// Its request.
+    pub again: Hidden<Vec<u8>>,
 }
 
 impl Tasks {
@@ -150,7 +152,7 @@ impl Tasks {
         for task in remembered {
             let outcome = match task.outcome {
                 Some(outcome) => outcome,
-                None if !task.again.is_empty() => {
+                None if !task.again.expose().is_empty() => {
                     again.push(Interrupted {
                         id: task.id,
                         method: task.method,
@@ -158,10 +160,15 @@ impl Tasks {
                     });
                     continue;
                 }
-                None => Err(format!(
-                    "the agent ended while {} was running, and has been started again",
-                    task.method
-                )),
+                None => {
+                    let error = format!(
+                        "the agent ended while {} was running, and has been started again",
+                        task.method
+                    );
+                    // For a Director that asks only after one more start.
+                    file.note_end(&task.id, &Err(error.clone()));
+                    Err(error)
+                }
             };
             table
                 .entries
@@ -216,14 +223,15 @@ impl Tasks {
         order: Order,
         work: impl FnOnce(TaskContext) -> F,
     ) -> Result<(), TaskError> {
-        if self.shared.stopping.is_cancelled() {
-            return Err(TaskError::Stopping);
-        }
         let context = TaskContext {
             cancel: self.shared.stopping.child_token(),
             progress: Arc::default(),
         };
         let mut table = self.table();
+        // Under the lock: what is in the table when the agent stops is waited for, and nothing comes after.
+        if self.shared.stopping.is_cancelled() {
+            return Err(TaskError::Stopping);
+        }
         table.forget(Instant::now());
         let is_running = |entry: &&Entry| matches!(entry.state, State::Running);
         if table.entries.values().filter(is_running).count() >= RUNNING {

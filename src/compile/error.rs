@@ -59,6 +59,16 @@ pub enum CompileError {
         /// What went wrong.
         source: SandboxError,
     },
+    /// A disk (or a quota) is full.
+    #[error("no space left in `{}`: {space}", directory.display())]
+    NoSpace {
+        /// Where.
+        directory: PathBuf,
+        /// How full the disk was when it happened.
+        space: fs::Space,
+        /// What could not be done.
+        source: Box<CompileError>,
+    },
     /// A part of this program broke.
     #[error("failed to compile package `{package}`")]
     Task {

@@ -12,10 +12,10 @@ use super::event::{Event, Phase};
 use super::job::{Compiled, Job};
 use super::plan::Plan;
 use super::store::Store;
-use crate::archive::{self, Compression, Decoder, GzipWriter, SystemOwners};
+use crate::archive::{self, Compression, GzipWriter, SystemOwners};
 use crate::config::{Environment, Vcap};
 use crate::fs::{self, Context as _};
-use crate::process::{self, Output, Status};
+use crate::process::{self, Jobserver, Output, Status};
 use crate::release::Name;
 use crate::release::digest::{Hasher, HashingWriter};
 use crate::runtime::{self, Cancellable};
@@ -45,6 +45,8 @@ pub struct Context {
     pub limit: Option<Duration>,
     /// The gzip level of compiled blobs.
     pub compression_level: u32,
+    /// The jobs that all scripts share, where that is asked for.
+    pub jobserver: Option<Jobserver>,
     /// Hears what happens.
     pub events: Arc<dyn Fn(Event) + Send + Sync>,
 }
@@ -78,7 +80,16 @@ pub async fn compile(
         .chain(job.dependencies.iter().map(|dependency| &dependency.name))
         .cloned()
         .collect();
-    let place = context.sandbox.enter(&names).map_err(in_sandbox)?;
+    let task = |source| CompileError::Task {
+        package: package.clone(),
+        source,
+    };
+    // Trees may be large and disks slow: what makes and removes them has no place among the tasks.
+    let own = Arc::clone(context);
+    let place = runtime::spawn_blocking("enter", move || own.sandbox.enter(&names))
+        .await
+        .map_err(task)?
+        .map_err(in_sandbox)?;
     let mut plan = Plan::new(
         &job,
         &context.vcap,
@@ -95,13 +106,19 @@ pub async fn compile(
         plan: Arc::new(plan),
         cancel: cancel.clone(),
     };
-    let result = work.run().await;
-    let left = context.sandbox.leave(place).map_err(in_sandbox);
-    let compiled = result.inspect_err(|_| {
-        // Half a blob is of no use; what is not there need not go.
-        let _ = fs::remove_file_if_there(&work.job.blob);
-    })?;
-    left?;
+    let result = work.run().await.map_err(|error| work.with_space(error));
+    let (own, failed) = (Arc::clone(&work.job), result.is_err());
+    let context = Arc::clone(context);
+    let leaving = runtime::spawn_blocking("leave", move || {
+        if failed {
+            // Half a blob is of no use; what is not there need not go.
+            let _ = fs::remove_file_if_there(&own.blob);
+        }
+        context.sandbox.leave(place)
+    });
+    let left = leaving.await;
+    let compiled = result?;
+    left.map_err(task)?.map_err(in_sandbox)?;
     Ok(compiled)
 }
 
@@ -140,6 +157,7 @@ impl Work {
 
     fn enter(&self, phase: Phase) {
         (self.context.events)(Event::Entered {
+            job: self.job.number,
             package: self.job.name.clone(),
             phase,
         });
@@ -177,6 +195,25 @@ impl Work {
         }
     }
 
+    /// Adds how full the disk is, where that is what is wrong. Measured before anything is removed.
+    fn with_space(&self, error: CompileError) -> CompileError {
+        if !fs::is_no_space_behind(&error) {
+            return error;
+        }
+        let directory = match error {
+            CompileError::Source { .. } => &self.plan.paths.compile,
+            _ => fs::parent(&self.job.blob),
+        };
+        match fs::space(directory) {
+            Ok(space) => CompileError::NoSpace {
+                directory: directory.to_owned(),
+                space,
+                source: Box::new(error),
+            },
+            Err(_) => error,
+        }
+    }
+
     fn unpack_source(&self) -> Result<Compression, CompileError> {
         let compile = &self.plan.paths.compile;
         self.make_directory(compile).map_err(self.files())?;
@@ -184,19 +221,13 @@ impl Work {
             fs::create_dir_all(temporary).map_err(self.files())?;
         }
         let source = fs::open(&self.job.source).map_err(self.files())?;
-        let unpack = || {
-            let decode = |source| archive::UnpackError::Decode { source };
-            let mut decoder =
-                Decoder::new(Cancellable::new(source, &self.cancel)).map_err(decode)?;
-            archive::unpack(&mut decoder, compile)?;
-            let compression = decoder.compression();
-            decoder.finish().map_err(decode)?;
-            Ok(compression)
-        };
-        unpack().map_err(|source| CompileError::Source {
-            package: self.job.name.clone(),
-            source,
-        })
+        let source = Cancellable::new(source, &self.cancel);
+        let (_, compression) =
+            archive::unpack_whole(source, compile).map_err(|source| CompileError::Source {
+                package: self.job.name.clone(),
+                source,
+            })?;
+        Ok(compression)
     }
 
     /// Makes the install directory with its link, and puts the dependencies in place.
@@ -241,9 +272,10 @@ impl Work {
             return Ok(None);
         }
         let events = Arc::clone(&self.context.events);
-        let package = self.job.name.clone();
+        let (package, job) = (self.job.name.clone(), self.job.number);
         let tell = move |line: &str| {
             events(Event::Printed {
+                job,
                 package: package.clone(),
                 line: line.to_owned(),
             });
@@ -253,12 +285,19 @@ impl Work {
             Some(stdout) => Output::to_two_logs(stdout, &self.job.log, tell),
         }
         .map_err(&files)?;
+        let mut script = self.plan.script.clone();
+        if let Some(jobserver) = &self.context.jobserver {
+            let offered = jobserver.offer(&self.plan.paths.compile).map_err(&files)?;
+            let spec = &mut script.spec;
+            spec.arguments = offered.through_bash(&spec.program, &spec.arguments);
+            spec.program = "bash".to_owned();
+        }
         let killed_before = process::out_of_memory_kills();
         let start = Instant::now();
         // A limit ends a script in the way in which a wish to stop does.
         let stop = self.cancel.child_token();
         let end = {
-            let running = sandbox::run(self.plan.script.clone(), output, &stop);
+            let running = sandbox::run(script, output, &stop);
             tokio::pin!(running);
             tokio::select! {
                 // Cancel-safe: the same future is polled on below.
@@ -273,8 +312,10 @@ impl Work {
             package: self.job.name.clone(),
             source,
         })?;
-        let limit = self.context.limit.filter(|_| stop.is_cancelled());
-        if self.cancel.is_cancelled() {
+        let is_cancelled = self.cancel.is_cancelled();
+        let limit = self.context.limit;
+        let limit = limit.filter(|_| stop.is_cancelled() && !is_cancelled);
+        if is_cancelled && !has_failed_by_itself(end.status) {
             return Err(self.stopped());
         }
         if end.status.is_success() && limit.is_none() {
@@ -415,6 +456,12 @@ impl Work {
             script: None,
         })
     }
+}
+
+/// Whether a script that was stopped had failed already, or failed on the way to its end: bash itself would die of the signal,
+/// and a code above 128 tells of one in a command.
+fn has_failed_by_itself(status: Status) -> bool {
+    matches!(status, Status::Exited(1..=128))
 }
 
 /// Comes back when a limit of time is over; never where there is none.

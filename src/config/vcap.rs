@@ -104,6 +104,12 @@ impl Vcap {
         self.base.join("bosh/log")
     }
 
+    /// Held by the agent that serves this base directory.
+    #[must_use]
+    pub fn agent_lock(&self) -> PathBuf {
+        self.base.join("bosh/agent.lock")
+    }
+
     /// The settings as they were last loaded.
     #[must_use]
     pub fn settings(&self) -> PathBuf {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
@@ -16,6 +16,9 @@ use crate::transport::{Answer, Bus, Handle, Https, Malformed, Nats, Scheme, Tran
 
 /// How often a Director's health monitor hears of us. It takes an agent for lost after a minute of silence.
 const HEARTBEAT: Duration = Duration::from_secs(30);
+
+/// How long an old connection goes on when the new one is up.
+const OVERLAP: Duration = Duration::from_secs(1);
 
 /// The line.
 pub(super) struct Line {
@@ -54,18 +57,19 @@ impl Line {
         agent: &Agent,
         stop: &CancellationToken,
     ) -> Result<(), TransportError> {
-        let mut beat = tokio::time::interval(HEARTBEAT);
-        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Looking at the machine may hang with its disks, which must hold up nothing here.
+        let (beats, mut beat) = mpsc::channel(1);
+        let _beating = runtime::spawn("heartbeats", look_again(agent.clone(), beats));
         loop {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                _ = beat.tick() => self.beat(agent).await,
+                Some(payload) = beat.recv() => self.beat(agent, payload),
                 Ok(()) = self.changes.changed() => self.renew(agent).await?,
                 served = self.current.next(!self.old.is_empty()) => {
                     // It is up; or it has failed for good.
                     served?;
                     for old in self.old.drain(..) {
-                        self.retiring.push(runtime::spawn("old bus", old.stop()));
+                        self.retiring.push(runtime::spawn("old bus", retire(old)));
                     }
                 }
             }
@@ -96,10 +100,7 @@ impl Line {
         Ok(())
     }
 
-    async fn beat(&mut self, agent: &Agent) {
-        let Some(payload) = agent.heartbeat().await else {
-            return;
-        };
+    fn beat(&self, agent: &Agent, payload: Vec<u8>) {
         // HTTPS has nobody who would hear it.
         if let Transport::Nats(nats) = &self.current {
             let live = agent.live();
@@ -122,6 +123,27 @@ impl Line {
         }
         for retiring in self.retiring {
             let _ = retiring.await;
+        }
+    }
+}
+
+/// Closes an old connection once every server of a cluster must know of the new one's subscription. What comes twice
+/// meanwhile is handled once.
+async fn retire(old: Nats) {
+    tokio::time::sleep(OVERLAP).await;
+    old.stop().await;
+}
+
+/// Looks at the machine again and again.
+async fn look_again(agent: Agent, beats: mpsc::Sender<Vec<u8>>) {
+    let mut beat = tokio::time::interval(HEARTBEAT);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        beat.tick().await;
+        if let Some(payload) = agent.heartbeat().await
+            && beats.send(payload).await.is_err()
+        {
+            return;
         }
     }
 }

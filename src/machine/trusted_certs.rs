@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::fs;
+use crate::{fs, runtime};
 
 /// Where Debian and Ubuntu look for certificates of the machine's own.
 pub const DIRECTORY: &str = "/usr/local/share/ca-certificates";
@@ -40,6 +40,9 @@ pub enum TrustError<E: std::error::Error + 'static> {
     /// The certificates cannot be written.
     #[error(transparent)]
     File(#[from] fs::Error),
+    /// A part of this program broke.
+    #[error(transparent)]
+    Task(#[from] runtime::TaskFailed),
     /// The program failed again and again.
     #[error("{TRIES} tries to make the system trust the certificates failed")]
     Refresh(#[source] E),
@@ -66,7 +69,9 @@ where
         );
         return Ok(());
     }
-    write(directory, bundle)?;
+    // Each is on the disk before the next one is written, which takes its time.
+    let (to, all) = (directory.to_owned(), bundle.to_owned());
+    runtime::spawn_blocking("certificates", move || write(&to, &all)).await??;
     again(|| refresh(REFRESH))
         .await
         .map_err(TrustError::Refresh)

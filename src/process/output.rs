@@ -129,9 +129,20 @@ impl Output {
             ..OutputSummary::default()
         };
         let mut told: Option<Instant> = None;
+        // The stream whose last line is not told yet.
+        let mut untold: Option<usize> = None;
         let mut open: Vec<(usize, R)> = pipes.into_iter().enumerate().collect();
         while !open.is_empty() {
-            let at = ready(&open);
+            let rest = told.map_or(Duration::ZERO, |told| {
+                TELL_INTERVAL.saturating_sub(told.elapsed())
+            });
+            let Some(at) = ready(&open, untold.map(|_| rest)) else {
+                if let Some(line) = untold.take().and_then(|stream| tail.last_line(stream)) {
+                    (self.tell)(&line);
+                    told = Some(Instant::now());
+                }
+                continue;
+            };
             let (stream, pipe) = &mut open[at];
             let stream = *stream;
             let chunk = match pipe.read(&mut buffer) {
@@ -160,6 +171,9 @@ impl Output {
             {
                 (self.tell)(&line);
                 told = Some(Instant::now());
+                untold = None;
+            } else {
+                untold = Some(stream);
             }
         }
         summary.tail = tail.into_lines();
@@ -167,21 +181,23 @@ impl Output {
     }
 }
 
-/// Waits for a pipe that has something to read, and tells which.
-fn ready<R: AsFd>(open: &[(usize, R)]) -> usize {
-    if open.len() == 1 {
-        return 0;
+/// Waits for a pipe that has something to read, and tells which. `None` when none has within `limit`.
+fn ready<R: AsFd>(open: &[(usize, R)], limit: Option<Duration>) -> Option<usize> {
+    if open.len() == 1 && limit.is_none() {
+        return Some(0);
     }
+    let limit = limit.map_or(PollTimeout::NONE, |limit| {
+        PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX)
+    });
     let mut sources: Vec<PollFd> = open
         .iter()
         .map(|(_, pipe)| PollFd::new(pipe.as_fd(), PollFlags::POLLIN))
         .collect();
     // An interrupted wait is one more round.
-    while poll(&mut sources, PollTimeout::NONE).is_err() {}
+    while poll(&mut sources, limit).is_err() {}
     sources
         .iter()
         .position(|source| source.any().unwrap_or(false))
-        .unwrap_or(0)
 }
 
 /// The last lines of a script's output.
@@ -310,6 +326,26 @@ mod tests {
         assert_eq!(summary.tail, ["one", "two"]);
         assert_eq!(summary.bytes, 8);
         assert_eq!(receiver.recv().unwrap(), "two");
+    }
+
+    #[test]
+    fn the_line_after_which_a_script_is_silent_is_told() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let output = Output::to_log(&scratch.path().join("log"), move |line| {
+            sender.send(line.to_owned()).unwrap();
+        });
+        let (reader, mut writer) = io::pipe().unwrap();
+        let output = output.unwrap();
+        let reading = std::thread::spawn(move || output.read_to_end(vec![reader]));
+        let next = || receiver.recv_timeout(Duration::from_secs(30)).unwrap();
+        writer.write_all(b"+ configure\n").unwrap();
+        assert_eq!(next(), "+ configure");
+        // Too soon after the first one to be told at once.
+        writer.write_all(b"+ make\n").unwrap();
+        assert_eq!(next(), "+ make");
+        drop(writer);
+        assert_eq!(reading.join().unwrap().tail, ["+ configure", "+ make"]);
     }
 
     #[test]

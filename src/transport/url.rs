@@ -138,9 +138,7 @@ mod tests {
         ] {
             assert_eq!(
                 scheme(&list).unwrap_err().to_string(),
-                format!(
-                    "Getting mbus handler: Message Bus Handler with scheme {named} could not be found"
-                ),
+                format!("Message Bus Handler with scheme {named} could not be found"),
                 "{list:?}"
             );
         }

@@ -5,13 +5,26 @@ use serde_json::Value;
 use crate::agent::{Agent, JOB_STATE};
 use crate::diag::Chain;
 use crate::machine::instance::State;
+use crate::runtime;
 
 /// The argument that asks for vitals, too.
 const FULL: &str = "full";
 
-/// Small files of the kernel and one of ours are read, which takes no time worth a task.
-pub(in crate::agent) fn get_state(agent: &Agent, arguments: &[Value]) -> Result<Value, String> {
+/// A few small files are read, which takes no time worth a task; but a disk that hangs must not hold up other requests.
+pub(in crate::agent) async fn get_state(
+    agent: &Agent,
+    arguments: &[Value],
+) -> Result<Value, String> {
     let is_full = arguments.first().and_then(Value::as_str) == Some(FULL);
+    let agent = agent.clone();
+    let looking = runtime::spawn_blocking("state", move || look(&agent, is_full));
+    match looking.await {
+        Ok(state) => state,
+        Err(error) => Err(Chain(&error).to_string()),
+    }
+}
+
+fn look(agent: &Agent, is_full: bool) -> Result<Value, String> {
     let vitals = is_full
         .then(|| agent.inner.vitals.collect())
         .transpose()

@@ -13,6 +13,7 @@ use crate::diag::Chain;
 use crate::machine::bootstrap::Platform;
 use crate::machine::trusted_certs::{self, Refresh, TrustError};
 use crate::process::{self, Program, RunError, Status};
+use crate::tls;
 
 /// Saves the change, then has it hold. The Go agent ends here where the bus or the blobstore has changed, and misses what a
 /// Director asks meanwhile; this one connects anew and goes on answering on the old connection until the new one is up.
@@ -25,14 +26,27 @@ pub(in crate::agent) async fn update_settings(agent: &Agent, arguments: &[Value]
         )
     })?;
     let _turn = agent.inner.changing.lock().await;
+    let live = agent.live();
+    let merged = live.update.merge(&update);
+    let new = Live {
+        settings: live.settings.clone(),
+        update: merged.settings,
+    };
+    // Refused before they are saved: with certificates that are none, no later start of the agent would reach its Director.
+    let blobs = agent
+        .blobs_of(&new)
+        .map_err(|error| format!("Getting blobstore: {}", Chain(&error)))?;
+    if merged.bus_changed {
+        let bus = new.settings.bus_certificate(&new.update);
+        tls::check(&bus.certificate, &bus.private_key, &bus.ca)
+            .map_err(|error| format!("Getting mbus handler: {}", Chain(&error)))?;
+    }
     if agent.platform() == Platform::Linux {
         trust(&update.trusted_certs, &agent.inner.environment)
             .await
             .map_err(|error| format!("Updating certificates: {}", Chain(&error)))?;
     }
-    let live = agent.live();
-    let merged = live.update.merge(&update);
-    let saved = agent.inner.store.save_update(&merged.settings).await;
+    let saved = agent.inner.store.save_update(&new.update).await;
     saved.map_err(|error| format!("Saving update settings: {}", Chain(&error)))?;
     if merged.bus_changed || merged.blobstores_changed {
         tracing::info!(
@@ -41,13 +55,7 @@ pub(in crate::agent) async fn update_settings(agent: &Agent, arguments: &[Value]
             "settings changed"
         );
     }
-    let new = Live {
-        settings: live.settings.clone(),
-        update: merged.settings,
-    };
-    agent
-        .adopt(new, merged.bus_changed)
-        .map_err(|error| Chain(&error).to_string())?;
+    agent.adopt(new, blobs, merged.bus_changed);
     Ok(json!("ok"))
 }
 

@@ -69,6 +69,16 @@ pub enum Reason {
         /// How many there are.
         free: u64,
     },
+    /// A disk (or a quota) is full.
+    #[error("No space left in {}: {space}", directory.display())]
+    Full {
+        /// Where.
+        directory: PathBuf,
+        /// How full the disk was when it happened.
+        space: fs::Space,
+        /// What could not be done.
+        source: Box<Reason>,
+    },
     /// A dependency's blob could not be unpacked.
     #[error("Uncompressing package {package}")]
     Unpack {

@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::CompilerOptions;
+use tokio_util::sync::CancellationToken;
+
 use super::failure::Reason;
 use super::phases::Phases;
+use super::{CompilerOptions, on_disk};
 use crate::compile::{Context, Event, Installed, Store};
 use crate::config::WORK_PREFIX;
 use crate::diag::Chain;
@@ -46,12 +48,17 @@ struct Cached {
 }
 
 impl Workbench {
-    /// Makes it. What an agent that was killed has left is removed first.
-    pub(super) async fn make(options: &CompilerOptions) -> Result<Self, Reason> {
-        let data = options.vcap.data();
-        let making = runtime::spawn_blocking("workbench", move || make_directory(&data));
+    /// Makes it. What an agent that was killed has left is removed first; `cancel` ends the waiting for its processes.
+    pub(super) async fn make(
+        options: &CompilerOptions,
+        cancel: &CancellationToken,
+    ) -> Result<Self, Reason> {
+        let (data, own) = (options.vcap.data(), cancel.clone());
+        let making = runtime::spawn_blocking("workbench", move || {
+            make_directory(&data, &|| own.is_cancelled())
+        });
         let work = making.await.map_err(Reason::Task)?.map_err(Reason::Files)?;
-        let sandbox = choose(options, work.path()).await?;
+        let sandbox = choose(options, work.path(), cancel).await?;
         let listener = Listener::default();
         let heard = Arc::clone(&listener);
         let context = Context {
@@ -62,6 +69,7 @@ impl Workbench {
             agent: options.agent.clone(),
             grace: options.grace,
             limit: None,
+            jobserver: None,
             compression_level: COMPRESSION_LEVEL,
             events: Arc::new(move |event: Event| {
                 let listener = heard.lock().unwrap_or_else(PoisonError::into_inner);
@@ -137,24 +145,33 @@ impl Workbench {
     }
 
     /// Removes the package that has not been used for the longest time. `false` where only needed ones are left.
-    pub(super) fn forget_one(&mut self) -> fs::Result<bool> {
+    pub(super) async fn forget_one(&mut self) -> Result<bool, Reason> {
         if self.cache.len() == self.needed {
             return Ok(false);
         }
-        let cached = self.cache.remove(0);
-        tracing::info!(package = %cached.name, "removed an installed package for lack of space");
-        self.context.store.remove(&cached.installed)?;
+        let Cached {
+            name, installed, ..
+        } = self.cache.remove(0);
+        let context = Arc::clone(&self.context);
+        on_disk("forget", move || context.store.remove(&installed)).await?;
+        tracing::info!(package = %name, "removed an installed package for lack of space");
         Ok(true)
     }
 
     /// Removes what an order has left.
-    pub(super) fn clear(&mut self) -> fs::Result<()> {
+    pub(super) async fn clear(&mut self) -> Result<(), Reason> {
         self.needed = 0;
-        fs::remove_file_if_there(&self.result())?;
-        for entry in fs::list(&self.work.path().join("fetched"))? {
-            fs::remove_file_if_there(&entry.path())?;
-        }
-        Ok(())
+        let (result, fetched) = (self.result(), self.work.path().join("fetched"));
+        let cached = self.cache.iter().map(|cached| cached.installed.clone());
+        let (context, cached) = (Arc::clone(&self.context), cached.collect::<Vec<_>>());
+        on_disk("clear", move || {
+            fs::remove_file_if_there(&result)?;
+            for entry in fs::list(&fetched)? {
+                fs::remove_file_if_there(&entry.path())?;
+            }
+            context.store.keep_only(&cached)
+        })
+        .await
     }
 
     /// Removes everything.
@@ -166,10 +183,10 @@ impl Workbench {
     }
 }
 
-fn make_directory(data: &Path) -> fs::Result<LeasedDirectory> {
+fn make_directory(data: &Path, stop: &dyn Fn() -> bool) -> fs::Result<LeasedDirectory> {
     fs::create_dir_all(data)?;
     let data = fs::canonicalize(data)?;
-    let processes: (_, _, &dyn Fn() -> bool) = (sandbox::PROCESSES, PATIENCE, &|| false);
+    let processes = (sandbox::PROCESSES, PATIENCE, stop);
     for removed in fs::remove_abandoned(&data, WORK_PREFIX, Some(processes))? {
         tracing::info!(path = %removed.display(), "removed what an agent that was killed had left");
     }
@@ -181,7 +198,11 @@ fn make_directory(data: &Path) -> fs::Result<LeasedDirectory> {
 }
 
 /// In namespaces where that works, else in place.
-async fn choose(options: &CompilerOptions, work: &Path) -> Result<Sandbox, Reason> {
+async fn choose(
+    options: &CompilerOptions,
+    work: &Path,
+    cancel: &CancellationToken,
+) -> Result<Sandbox, Reason> {
     let probe = Namespaces::probe(work, &options.vcap, &options.agent, false).await;
     let reason = match probe {
         Ok(namespaces) => {
@@ -192,8 +213,9 @@ async fn choose(options: &CompilerOptions, work: &Path) -> Result<Sandbox, Reaso
     };
     tracing::info!(reason, "isolation: none");
     let (vcap, who, force) = (options.vcap.clone(), options.who.clone(), options.force);
+    let cancel = cancel.clone();
     let taking = runtime::spawn_blocking("tree", move || -> Result<SharedTree, SandboxError> {
-        SharedTree::take(&vcap, &who, force, &|| false)
+        SharedTree::take(&vcap, &who, force, &|| cancel.is_cancelled())
     });
     let tree = taking.await.map_err(Reason::Task)?;
     Ok(Sandbox::Shared(tree.map_err(Reason::Sandbox)?))

@@ -14,6 +14,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
 use super::Outcome;
+use crate::config::Hidden;
 use crate::diag::Chain;
 use crate::fs::Context as _;
 use crate::{fs, runtime};
@@ -38,7 +39,7 @@ pub(super) struct TaskFile {
 pub(super) struct Unfinished {
     pub id: String,
     pub method: String,
-    pub again: Vec<u8>,
+    pub again: Hidden<Vec<u8>>,
 }
 
 /// A task in the file. Without an outcome it had not ended.
@@ -46,7 +47,7 @@ pub(super) struct Unfinished {
 pub(super) struct Remembered {
     pub id: String,
     pub method: String,
-    pub again: Vec<u8>,
+    pub again: Hidden<Vec<u8>>,
     pub outcome: Option<Outcome>,
 }
 
@@ -101,7 +102,7 @@ impl TaskFile {
     fn contents(&self, unfinished: Vec<Unfinished>) -> Vec<u8> {
         let mut tasks = Map::new();
         for task in unfinished {
-            let payload = STANDARD.encode(&task.again);
+            let payload = STANDARD.encode(task.again.expose());
             tasks.insert(
                 task.id.clone(),
                 json!({ "TaskID": task.id, "Method": task.method, "Payload": payload }),
@@ -163,7 +164,7 @@ fn read(path: &Path) -> Result<Vec<Remembered>, String> {
         Remembered {
             id,
             method: text("Method").to_owned(),
-            again: STANDARD.decode(text("Payload")).unwrap_or_default(),
+            again: Hidden::new(STANDARD.decode(text("Payload")).unwrap_or_default()),
             outcome,
         }
     });

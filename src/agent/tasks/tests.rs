@@ -120,7 +120,7 @@ async fn the_next_process_knows_what_was_finished_and_what_was_not() {
     let running = async |method: &str, again: Option<&[u8]>| {
         let order = Order {
             method: method.to_owned(),
-            again: again.map(<[u8]>::to_vec),
+            again: again.map(|request| Hidden::new(request.to_vec())),
             stop: Stop::Never,
         };
         let started = tasks.start(order, |_| std::future::pending()).await;
@@ -143,10 +143,22 @@ async fn the_next_process_knows_what_was_finished_and_what_was_not() {
         panic!("{again:?}");
     };
     assert_eq!(interrupted.id, update);
-    assert_eq!(interrupted.again, b"{\"k\":1}");
+    assert_eq!(interrupted.again.expose(), b"{\"k\":1}");
     let work = |_| async { Ok(json!("ok")) };
     tasks.resume(interrupted.clone(), work).unwrap();
     assert_eq!(ended(&tasks, &update).await.unwrap(), json!("ok"));
+
+    // And so does the process after that one.
+    let (tasks, again) = Tasks::load(&path);
+    assert!(again.is_empty());
+    assert_eq!(tasks.get(&update).unwrap(), json!("ok"));
+    assert!(
+        tasks
+            .get(&compile)
+            .unwrap_err()
+            .to_string()
+            .contains("the agent ended while")
+    );
 }
 
 #[test]
