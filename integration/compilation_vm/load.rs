@@ -54,6 +54,8 @@ async fn many_compiles_leave_nothing_but_what_they_installed() {
     let others = || {
         let mut files = scene.vm.files("");
         files.retain(|path| !path.components().any(|part| part.as_os_str() == "store"));
+        // Written with every heartbeat, so it may not be there yet.
+        files.retain(|path| !path.ends_with("instance/health.json"));
         files.sort();
         files
     };
@@ -207,13 +209,16 @@ async fn nonsense_over_nats_gets_a_reply_only_where_one_is_due() {
         if is_due {
             expected.push(id);
         }
-    }
-    wait_for("all replies", LIMIT, || {
-        match director.bus().strays().len() {
-            count if count >= expected.len() => Ok(()),
-            count => Err(format!("{count} of {}", expected.len())),
+        // An agent need not take thousands at once.
+        if number % 200 == 199 {
+            wait_for("all replies", LIMIT, || {
+                match director.bus().strays().len() {
+                    count if count >= expected.len() => Ok(()),
+                    count => Err(format!("{count} of {}", expected.len())),
+                }
+            });
         }
-    });
+    }
     // What would come too much comes before this.
     director.wait_until_ready(LIMIT).await.unwrap();
     let replies = director.bus().strays();

@@ -103,6 +103,7 @@ async fn an_agent_that_was_killed_leaves_nothing_that_the_next_one_does_not_clea
     }
     let mut scene = Scene::ready().await;
     let before = kinds_of_data(&scene.vm);
+    let mut tasks = Vec::new();
     for name in ["first", "second"] {
         let task = start_stubborn_compile(&scene, name).await;
         scene.vm.signal(Signal::SIGKILL);
@@ -114,6 +115,10 @@ async fn an_agent_that_was_killed_leaves_nothing_that_the_next_one_does_not_clea
         let start = format!("Action Failed get_task: Task {task} result: ");
         assert!(text.starts_with(&start), "{text}");
         no_process_is_left(&scene.vm);
+        tasks.push((task, failure));
+    }
+    for (task, failure) in tasks {
+        assert_eq!(scene.director.wait_for_task(&task).await, Err(failure));
     }
     still_works(&scene).await;
     assert_eq!(kinds_of_data(&scene.vm), before);
