@@ -1,5 +1,6 @@
 //! Compiling for a Director: blobs are fetched, the core compiles, the result is uploaded. One package at a time.
 
+mod cache;
 mod failure;
 mod logs;
 mod order;
@@ -162,7 +163,7 @@ impl Work<'_> {
             .iter()
             .map(|dependency| (&dependency.name, &dependency.digest))
             .collect();
-        workbench.keep(&needed);
+        workbench.cache.begin(&needed);
         let mut dependencies = Vec::new();
         for dependency in &self.order.dependencies {
             let installed = self
@@ -216,10 +217,15 @@ impl Work<'_> {
         workbench: &mut Workbench,
         dependency: &OrderedDependency,
     ) -> Result<Installed, Reason> {
-        if let Some(installed) = workbench.installed(&dependency.name, &dependency.digest) {
+        if let Some(installed) = workbench.cache.get(&dependency.name, &dependency.digest) {
             return Ok(installed);
         }
-        let OrderedDependency { name, digest, .. } = dependency;
+        let OrderedDependency {
+            name,
+            version,
+            digest,
+            ..
+        } = dependency;
         let blob = workbench.fetched(name);
         self.fetch(name, dependency.blob.as_ref(), digest, &blob)
             .await?;
@@ -234,7 +240,9 @@ impl Work<'_> {
             package: name.clone(),
             source,
         })?;
-        workbench.install(name, digest, installed.clone());
+        workbench
+            .cache
+            .insert(name, version, digest, installed.clone());
         on_disk("blob", move || fs::remove_file(&blob)).await?;
         Ok(installed)
     }
@@ -320,7 +328,8 @@ impl Work<'_> {
         if let Some(digest) = MultiDigest::of(&compiled.digests, algorithms)
             && let Some(installed) = compiled.installed
         {
-            workbench.install(&self.order.name, &digest, installed);
+            let (name, version) = (&self.order.name, &self.order.version);
+            workbench.cache.insert(name, version, &digest, installed);
         }
     }
 }

@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::cache::Cache;
 use super::failure::Reason;
 use super::phases::Phases;
 use super::{CompilerOptions, on_disk};
-use crate::compile::{Context, Event, Installed, Store};
+use crate::compile::{Context, Event, Store};
 use crate::config::WORK_PREFIX;
 use crate::diag::Chain;
 use crate::fs::{self, LeasedDirectory};
-use crate::release::{MultiDigest, Name};
+use crate::release::Name;
 use crate::runtime;
 use crate::sandbox::{self, Namespaces, Sandbox, SandboxError, SharedTree};
 
@@ -33,18 +34,7 @@ pub(super) struct Workbench {
     work: LeasedDirectory,
     context: Arc<Context>,
     listener: Listener,
-    /// The least recently used first.
-    cache: Vec<Cached>,
-    /// How many of the last ones of `cache` the present order needs.
-    needed: usize,
-}
-
-/// A package that is installed already.
-#[derive(Debug)]
-struct Cached {
-    name: Name,
-    digest: MultiDigest,
-    installed: Installed,
+    pub(super) cache: Cache,
 }
 
 impl Workbench {
@@ -82,8 +72,7 @@ impl Workbench {
             work,
             context: Arc::new(context),
             listener,
-            cache: Vec::new(),
-            needed: 0,
+            cache: Cache::default(),
         })
     }
 
@@ -110,48 +99,11 @@ impl Workbench {
         self.work.path().join("result.tgz")
     }
 
-    /// Marks the packages that the next order needs, of those that are there.
-    pub(super) fn keep(&mut self, needed: &[(&Name, &MultiDigest)]) {
-        self.needed = 0;
-        for (name, digest) in needed {
-            self.installed(name, digest);
-        }
-    }
-
-    /// A package that is installed already. It is not forgotten before the next order.
-    pub(super) fn installed(&mut self, name: &Name, digest: &MultiDigest) -> Option<Installed> {
-        let at = self
-            .cache
-            .iter()
-            .position(|cached| cached.name == *name && cached.digest == *digest)?;
-        let free = self.cache.len() - self.needed;
-        if at < free {
-            let cached = self.cache.remove(at);
-            self.cache.push(cached);
-            self.needed += 1;
-            return self.cache.last().map(|cached| cached.installed.clone());
-        }
-        Some(self.cache[at].installed.clone())
-    }
-
-    /// Remembers what a package has installed. It is not forgotten before the next order.
-    pub(super) fn install(&mut self, name: &Name, digest: &MultiDigest, installed: Installed) {
-        self.cache.push(Cached {
-            name: name.clone(),
-            digest: digest.clone(),
-            installed,
-        });
-        self.needed += 1;
-    }
-
     /// Removes the package that has not been used for the longest time. `false` where only needed ones are left.
     pub(super) async fn forget_one(&mut self) -> Result<bool, Reason> {
-        if self.cache.len() == self.needed {
+        let Some((name, installed)) = self.cache.forget() else {
             return Ok(false);
-        }
-        let Cached {
-            name, installed, ..
-        } = self.cache.remove(0);
+        };
         let context = Arc::clone(&self.context);
         on_disk("forget", move || context.store.remove(&installed)).await?;
         tracing::info!(package = %name, "removed an installed package for lack of space");
@@ -160,10 +112,8 @@ impl Workbench {
 
     /// Removes what an order has left.
     pub(super) async fn clear(&mut self) -> Result<(), Reason> {
-        self.needed = 0;
         let (result, fetched) = (self.result(), self.work.path().join("fetched"));
-        let cached = self.cache.iter().map(|cached| cached.installed.clone());
-        let (context, cached) = (Arc::clone(&self.context), cached.collect::<Vec<_>>());
+        let (context, cached) = (Arc::clone(&self.context), self.cache.end());
         on_disk("clear", move || {
             fs::remove_file_if_there(&result)?;
             for entry in fs::list(&fetched)? {
