@@ -50,7 +50,7 @@ containers: setup dist $(EXAMPLE) ## Tests in containers of a stemcell-like imag
 	cargo test --locked --test containers
 
 soak: ## The long form of the tests: full sizes, hundreds of repetitions
-	BOSH_AGENT_SOAK=1 cargo test --locked --release --test scale --test scripts --test stops --test https
+	BOSH_AGENT_SOAK=1 cargo test --locked --release --test scale --test scripts --test stops --test parallel --test https
 
 fuzz: ## Ten minutes on archives and ten on manifests (needs cargo-fuzz; the compiler's own nightly features are unlocked for it)
 	@command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz

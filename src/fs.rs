@@ -260,6 +260,15 @@ pub fn symlink(target: &Path, link: &Path) -> Result<()> {
     std::os::unix::fs::symlink(target, link).at("create the link", link)
 }
 
+/// Makes a FIFO with mode 0600.
+///
+/// # Errors
+/// What the system answered.
+pub fn make_fifo(path: &Path) -> Result<()> {
+    let mode = nix::sys::stat::Mode::S_IRUSR | nix::sys::stat::Mode::S_IWUSR;
+    nix::unistd::mkfifo(path, mode).at("make the FIFO", path)
+}
+
 /// What a symbolic link says.
 ///
 /// # Errors

@@ -57,6 +57,24 @@ impl Place {
 }
 
 impl Sandbox {
+    /// Whether packages that are compiled at the same time see one tree, with each other's names in it.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        match self {
+            Self::Namespaces(_) => false,
+            Self::Shared(_) => true,
+        }
+    }
+
+    /// Whether a package can be in it while another one is: a tree that is emptied for each has room for one.
+    #[must_use]
+    pub fn takes_several(&self) -> bool {
+        match self {
+            Self::Namespaces(_) => true,
+            Self::Shared(_) => false,
+        }
+    }
+
     /// Makes room for one package and its dependencies, whose names are given: nothing of another one is seen there.
     ///
     /// # Errors

@@ -190,6 +190,7 @@ impl Work<'_> {
             Destination::Signed(..) => vec![Algorithm::Sha1, Algorithm::Sha512],
         };
         let job = Job {
+            number: 0,
             name: self.order.name.clone(),
             version: self.order.version.clone(),
             source,

@@ -1,6 +1,7 @@
 //! What the command line asks for.
 
 use std::ffi::OsString;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::error::ErrorKind;
@@ -47,6 +48,16 @@ pub(super) struct Compile {
     /// How packages are kept apart
     #[arg(long, value_enum, default_value_t = Isolation::Auto)]
     pub isolation: Isolation,
+
+    /// How many packages are compiled at once, at the most [default: as many as there are processors for us; 1 with
+    /// --isolation=none, which allows no more]. While less than 256 MiB of memory is available none is started beside another
+    #[arg(long, value_name = "N")]
+    pub jobs: Option<NonZeroUsize>,
+
+    /// Have all scripts share one pool of jobs for GNU make, as large as there are processors. A bare `make` becomes parallel
+    /// by that, which not every package bears; `make -jN` does as it did
+    #[arg(long)]
+    pub make_jobserver: bool,
 
     /// Have writes into dependencies fail, where packages are kept apart; otherwise they are dropped with the script
     #[arg(long)]
@@ -157,6 +168,12 @@ fn compile(arguments: &[OsString]) -> Result<Command, String> {
     {
         return Err("Error: --output-directory needs a directory".to_owned());
     }
+    let is_parallel = parsed.jobs.is_some_and(|jobs| jobs > NonZeroUsize::MIN);
+    if is_parallel && parsed.isolation == Isolation::None {
+        return Err(
+            "Error: with --isolation=none packages compile one after another in one tree: --jobs can only be 1".to_owned(),
+        );
+    }
     if parsed.base_directory.to_str().is_none() {
         return Err(format!(
             "Error: --base-directory `{}` is not UTF-8 text",
@@ -230,6 +247,11 @@ mod tests {
             (&["compile", "a.tgz", "-force"], "-force"),
             (&["compile", "--stemcell", "noble", "a.tgz"], "noble"),
             (&["compile", "--base-directory=vcap", "a.tgz"], "vcap"),
+            (&["compile", "--jobs=0", "a.tgz"], "--jobs"),
+            (
+                &["compile", "--jobs=2", "--isolation=none", "a.tgz"],
+                "--isolation=none",
+            ),
         ] {
             let text = parsed(given).unwrap_err();
             assert!(
@@ -261,6 +283,8 @@ mod tests {
             "--logs-dir",
             "--stemcell",
             "--isolation",
+            "--jobs",
+            "256 MiB",
         ] {
             assert!(text.contains(flag), "{flag} is missing:\n{text}");
         }

@@ -85,6 +85,8 @@ fn options(arguments: Compile, environment: Environment) -> Options {
             Isolation::Namespace => offline::Isolation::Namespace,
             Isolation::None => offline::Isolation::None,
         },
+        jobs: arguments.jobs,
+        make_jobserver: arguments.make_jobserver,
         readonly_dependencies: arguments.readonly_deps,
         force: arguments.force,
         grace: Duration::from_secs(arguments.grace),

@@ -2,11 +2,13 @@
 
 use crate::release::Name;
 
-/// Something happened to a package.
+/// Something happened to a package. Each has the number of its job, too.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// It entered a phase.
     Entered {
+        /// The job's number.
+        job: usize,
         /// The package.
         package: Name,
         /// The phase.
@@ -14,6 +16,8 @@ pub enum Event {
     },
     /// Its script printed something. Not every line is told, only where it stands from time to time.
     Printed {
+        /// The job's number.
+        job: usize,
         /// The package.
         package: Name,
         /// The last line.

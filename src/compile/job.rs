@@ -11,6 +11,8 @@ use crate::sandbox::ScriptEnd;
 /// One package to compile.
 #[derive(Debug, Clone)]
 pub struct Job {
+    /// Tells the job's events from those of others, which may have packages of the same name.
+    pub number: usize,
     /// The package's name.
     pub name: Name,
     /// The package's version, which the script sees as `BOSH_PACKAGE_VERSION`.

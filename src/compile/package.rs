@@ -15,7 +15,7 @@ use super::store::Store;
 use crate::archive::{self, Compression, GzipWriter, SystemOwners};
 use crate::config::{Environment, Vcap};
 use crate::fs::{self, Context as _};
-use crate::process::{self, Output, Status};
+use crate::process::{self, Jobserver, Output, Status};
 use crate::release::Name;
 use crate::release::digest::{Hasher, HashingWriter};
 use crate::runtime::{self, Cancellable};
@@ -45,6 +45,8 @@ pub struct Context {
     pub limit: Option<Duration>,
     /// The gzip level of compiled blobs.
     pub compression_level: u32,
+    /// The jobs that all scripts share, where that is asked for.
+    pub jobserver: Option<Jobserver>,
     /// Hears what happens.
     pub events: Arc<dyn Fn(Event) + Send + Sync>,
 }
@@ -155,6 +157,7 @@ impl Work {
 
     fn enter(&self, phase: Phase) {
         (self.context.events)(Event::Entered {
+            job: self.job.number,
             package: self.job.name.clone(),
             phase,
         });
@@ -269,9 +272,10 @@ impl Work {
             return Ok(None);
         }
         let events = Arc::clone(&self.context.events);
-        let package = self.job.name.clone();
+        let (package, job) = (self.job.name.clone(), self.job.number);
         let tell = move |line: &str| {
             events(Event::Printed {
+                job,
                 package: package.clone(),
                 line: line.to_owned(),
             });
@@ -281,12 +285,19 @@ impl Work {
             Some(stdout) => Output::to_two_logs(stdout, &self.job.log, tell),
         }
         .map_err(&files)?;
+        let mut script = self.plan.script.clone();
+        if let Some(jobserver) = &self.context.jobserver {
+            let offered = jobserver.offer(&self.plan.paths.compile).map_err(&files)?;
+            let spec = &mut script.spec;
+            spec.arguments = offered.through_bash(&spec.program, &spec.arguments);
+            spec.program = "bash".to_owned();
+        }
         let killed_before = process::out_of_memory_kills();
         let start = Instant::now();
         // A limit ends a script in the way in which a wish to stop does.
         let stop = self.cancel.child_token();
         let end = {
-            let running = sandbox::run(self.plan.script.clone(), output, &stop);
+            let running = sandbox::run(script, output, &stop);
             tokio::pin!(running);
             tokio::select! {
                 // Cancel-safe: the same future is polled on below.
@@ -301,8 +312,10 @@ impl Work {
             package: self.job.name.clone(),
             source,
         })?;
-        let limit = self.context.limit.filter(|_| stop.is_cancelled());
-        if self.cancel.is_cancelled() {
+        let is_cancelled = self.cancel.is_cancelled();
+        let limit = self.context.limit;
+        let limit = limit.filter(|_| stop.is_cancelled() && !is_cancelled);
+        if is_cancelled && !has_failed_by_itself(end.status) {
             return Err(self.stopped());
         }
         if end.status.is_success() && limit.is_none() {
@@ -443,6 +456,12 @@ impl Work {
             script: None,
         })
     }
+}
+
+/// Whether a script that was stopped had failed already, or failed on the way to its end: bash itself would die of the signal,
+/// and a code above 128 tells of one in a command.
+fn has_failed_by_itself(status: Status) -> bool {
+    matches!(status, Status::Exited(1..=128))
 }
 
 /// Comes back when a limit of time is over; never where there is none.

@@ -122,6 +122,7 @@ mod tests {
     #[test]
     fn a_script_sees_the_base_directory_wherever_its_tree_is() {
         let job = Job {
+            number: 0,
             name: Name::parse("app").unwrap(),
             version: Version::parse("1.2").unwrap(),
             source: PathBuf::from("/work/app.tgz"),

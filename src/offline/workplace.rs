@@ -84,6 +84,11 @@ impl Workplace {
         self.path().join("store")
     }
 
+    /// Where the pool of jobs of all scripts is.
+    pub(super) fn jobserver(&self) -> PathBuf {
+        self.path().join("jobserver")
+    }
+
     /// Where logs stay: in `wanted`, else in the usual place, else beside the work directory.
     pub(super) fn logs(&self, wanted: Option<&Path>, vcap: &Vcap) -> fs::Result<PathBuf> {
         if let Some(directory) = wanted {

@@ -91,8 +91,7 @@ pub async fn supervise(
         .map_err(SuperviseError::Channels)?;
     let socket = UnixStream::from_std(ours).map_err(SuperviseError::Channels)?;
     let (readers, writers) = pipes(output.streams()).map_err(SuperviseError::Channels)?;
-    let mut process = start(&child, theirs, writers)?;
-    let _known = Known::new(&process);
+    let (mut process, _known) = Known::start(|| start(&child, theirs, writers))?;
     let reading = runtime::spawn_blocking("output", move || output.read_to_end(readers));
 
     let (from_child, mut to_child) = socket.into_split();
@@ -149,10 +148,15 @@ static SUPERVISED: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
 pub(super) struct Known(Option<Pid>);
 
 impl Known {
-    pub(super) fn new(process: &tokio::process::Child) -> Self {
-        let process = process.id().map(|id| Pid::from_raw(id.cast_signed()));
-        supervised().extend(process);
-        Self(process)
+    /// Starts a child. Nobody looks for orphans before it is on the list: it would be taken for one.
+    pub(super) fn start<E>(
+        start: impl FnOnce() -> Result<tokio::process::Child, E>,
+    ) -> Result<(tokio::process::Child, Self), E> {
+        let mut supervised = supervised();
+        let process = start()?;
+        let id = process.id().map(|id| Pid::from_raw(id.cast_signed()));
+        supervised.extend(id);
+        Ok((process, Self(id)))
     }
 }
 

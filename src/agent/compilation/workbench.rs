@@ -69,6 +69,7 @@ impl Workbench {
             agent: options.agent.clone(),
             grace: options.grace,
             limit: None,
+            jobserver: None,
             compression_level: COMPRESSION_LEVEL,
             events: Arc::new(move |event: Event| {
                 let listener = heard.lock().unwrap_or_else(PoisonError::into_inner);
