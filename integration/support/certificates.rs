@@ -89,11 +89,14 @@ fn subject(common_name: &str) -> Vec<(&'static str, String)> {
 /// The agent of most tests.
 pub(crate) const AGENT: &str = "3a5e6c5e-8f0b-4f66-a9d4-32c1f3b3b3c3";
 
+/// The same agent under the name of the certificate that it boots with, where a Director replaces that at once.
+pub(crate) const BOOTSTRAP: &str = "3a5e6c5e-8f0b-4f66-a9d4-32c1f3b3b3c3.bootstrap";
+
 /// The name that a Director's NATS server has.
 pub(crate) const SERVER_NAME: &str = "default.nats.bosh-internal";
 
 /// The certificates of all tests, made once: `ca` has issued `server`, `wrong-name` (another common name), `wrong-host`
-/// (for another host), `director`, `monitor`, `agent`, `elliptic-agent`; `other-ca` has issued `other-server`.
+/// (for another host), `director`, `monitor`, `agent`, `elliptic-agent`, `bootstrap`; `other-ca` has issued `other-server`.
 pub(crate) fn pairs() -> &'static HashMap<String, Pair> {
     static PAIRS: OnceLock<HashMap<String, Pair>> = OnceLock::new();
     PAIRS.get_or_init(|| {
@@ -108,6 +111,7 @@ pub(crate) fn pairs() -> &'static HashMap<String, Pair> {
             Wanted::client("director", "ca", "default.director.bosh-internal"),
             Wanted::client("monitor", "ca", "default.hm.bosh-internal"),
             Wanted::client("agent", "ca", &common_name(AGENT)),
+            Wanted::client("bootstrap", "ca", &common_name(BOOTSTRAP)),
             Wanted {
                 elliptic: true,
                 ..Wanted::client("elliptic-agent", "ca", &common_name(AGENT))

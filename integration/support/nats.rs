@@ -85,9 +85,10 @@ impl NatsServer {
                 ],
             ),
         ];
-        for agent in agents {
+        for name in agents {
+            let agent = name.trim_end_matches(".bootstrap");
             users.push(user(
-                &common_name(agent),
+                &common_name(name),
                 vec![
                     format!("hm.agent.heartbeat.{agent}"),
                     format!("hm.agent.alert.{agent}"),
