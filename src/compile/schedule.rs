@@ -342,13 +342,17 @@ async fn install(
     context: Arc<Context>,
     name: Name,
     blob: PathBuf,
-    stop: CancellationToken,
+    cancel: CancellationToken,
 ) -> Result<Ready, CompileError> {
     let unpacking = runtime::spawn_blocking("install", {
-        let name = name.clone();
-        move || context.store.unpack(&name, &blob, &stop)
+        let (name, cancel) = (name.clone(), cancel.clone());
+        move || context.store.unpack(&name, &blob, &cancel)
     });
-    match unpacking.await {
+    let unpacked = unpacking.await;
+    if cancel.is_cancelled() {
+        return Err(CompileError::Stopped { package: name });
+    }
+    match unpacked {
         Ok(Ok(installed)) => Ok(Ready {
             compiled: None,
             installed: Some(installed),
