@@ -4,10 +4,13 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use serde_json::json;
 
-use super::scene::{Scene, is_possible, source_of_script};
-use crate::common::wait_for;
+use super::scene::{Scene, is_possible, source, source_of_script};
+use crate::common::{ReleaseBuilder, wait_for};
+use crate::support::blobstore::Blobstore;
 use crate::support::director::compile_stage::CompiledPackages;
+use crate::support::faults::{Fault, FaultyServer};
 use crate::support::vm::{HostVm, LIMIT};
 
 const NOTHING: CompiledPackages = CompiledPackages::new();
@@ -124,4 +127,136 @@ async fn an_agent_that_was_killed_leaves_nothing_that_the_next_one_does_not_clea
     assert_eq!(kinds_of_data(&scene.vm), before);
     let left = scene.vm.files("data/packages");
     assert!(left.is_empty(), "{left:?}");
+}
+
+/// The phases of a compile in which somebody may want it to end.
+const PHASES: [&str; 5] = ["fetching", "unpacking", "packaging", "packing", "uploading"];
+
+/// So many bytes that unpacking and packing them takes a while. They are zeros, of which a blob is small.
+const LONG: usize = 1 << 30;
+
+/// Starts a compile that stays in this phase for a while, and returns its task's id once it is there.
+async fn start_compile_until(scene: &Scene, server: &FaultyServer, phase: &str) -> String {
+    server.plan("GET", &[]);
+    let different = uuid::Uuid::new_v4();
+    let mut script = format!("# {different}\ntrue");
+    let mut content = 0;
+    match phase {
+        "fetching" => server.plan("GET", &[Fault::Silent]),
+        "unpacking" => content = LONG,
+        "packaging" => {
+            script = format!("# {different}\ntrap '' TERM; setsid sleep 4444 & sleep 4444")
+        }
+        "packing" => {
+            script = format!("# {different}\nhead -c {LONG} /dev/zero > $BOSH_INSTALL_TARGET/data")
+        }
+        _ => server.plan("PUT", &[Fault::Silent]),
+    }
+    let release = source(
+        &ReleaseBuilder::new("stopped", "1")
+            .package("app", &[], &script)
+            .file("data", 0o644, &vec![0; content]),
+    );
+    let package = release.package("app");
+    let (_, task) = scene
+        .director
+        .start_compile(package, &NOTHING, &scene.blobs)
+        .await;
+    loop {
+        let value = scene.director.call("get_task", json!([task])).await;
+        let value = value.unwrap_or_else(|failure| panic!("{phase}: {failure:?}"));
+        assert_eq!(value["state"], "running", "{phase}: {value}");
+        if value["progress"]["phase"] == phase {
+            return task;
+        }
+    }
+}
+
+/// What the workbench holds: nothing but the packages that later compiles can use.
+fn remains(vm: &HostVm) -> Vec<std::path::PathBuf> {
+    let mut files = vm.files("data");
+    files.retain(|path| {
+        let path = path.to_string_lossy();
+        path.contains(".bosh-agent-work-")
+            && !path.ends_with("/.lock")
+            && !path.ends_with("/processes")
+    });
+    files
+}
+
+/// A VM whose blobstore is behind a server that does not answer on demand.
+async fn scene_with_faults() -> Option<(Scene, FaultyServer)> {
+    if !is_possible() {
+        return None;
+    }
+    let mut faulty = None;
+    let blobs = Blobstore::dav_behind(|real| {
+        let server = FaultyServer::before(real);
+        let url = server.url();
+        faulty = Some(server);
+        url
+    })?;
+    Some((Scene::with(blobs).await.prepared().await, faulty?))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_compile_is_canceled_in_every_phase() {
+    let Some((scene, server)) = scene_with_faults().await else {
+        return;
+    };
+    for phase in PHASES {
+        let task = start_compile_until(&scene, &server, phase).await;
+        let start = Instant::now();
+        let canceled = scene.director.call("cancel_task", json!([task])).await;
+        assert_eq!(canceled, Ok(json!("canceled")), "{phase}");
+        let failure = scene.director.wait_for_task(&task).await.unwrap_err();
+        eprintln!("canceled while {phase}: {:.1?}", start.elapsed());
+        assert!(
+            failure
+                .exception()
+                .ends_with("Compiling package app: the compilation was canceled"),
+            "{phase}: {failure:?}"
+        );
+        no_process_is_left(&scene.vm);
+        assert_eq!(
+            remains(&scene.vm),
+            [""; 0].map(std::path::PathBuf::from),
+            "{phase}"
+        );
+    }
+    server.plan("GET", &[]);
+    still_works(&scene).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_ends_the_agent_in_every_phase() {
+    let Some((mut scene, server)) = scene_with_faults().await else {
+        return;
+    };
+    for phase in PHASES {
+        let task = start_compile_until(&scene, &server, phase).await;
+        let start = Instant::now();
+        scene.vm.signal(Signal::SIGTERM);
+        assert_eq!(scene.vm.ended(LIMIT), 1, "{phase}");
+        eprintln!("SIGTERM while {phase}: {:.1?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(20), "{phase}");
+        assert_eq!(scene.vm.other_processes(), [""; 0], "{phase}");
+        assert_eq!(
+            remains(&scene.vm),
+            [""; 0].map(std::path::PathBuf::from),
+            "{phase}"
+        );
+        scene.vm.start();
+        scene.director.wait_until_ready(LIMIT).await.unwrap();
+        // What became of it is known, not forgotten.
+        let failure = scene.director.wait_for_task(&task).await.unwrap_err();
+        assert!(
+            failure
+                .exception()
+                .ends_with("the compilation was canceled"),
+            "{phase}: {failure:?}"
+        );
+    }
+    server.plan("GET", &[]);
+    still_works(&scene).await;
 }

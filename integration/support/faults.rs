@@ -16,6 +16,8 @@ pub(crate) enum Fault {
     Spoiled,
     /// The connection ends without an answer.
     Dead,
+    /// No answer as long as the client waits for one.
+    Silent,
 }
 
 /// What is yet to go wrong with requests of one method, in this order.
@@ -107,6 +109,11 @@ fn serve(mut client: TcpStream, behind: &str, plan: &Plan, log: &Mutex<Vec<Strin
     };
     match fault {
         Some(Fault::Dead) => return Some(()),
+        Some(Fault::Silent) => {
+            // Until the client goes.
+            let _ = client.read_to_end(&mut Vec::new());
+            return Some(());
+        }
         Some(Fault::Status(status)) => {
             let answer = format!(
                 "HTTP/1.1 {status} Fault\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
