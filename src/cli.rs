@@ -56,6 +56,25 @@ pub fn main() -> ExitCode {
     })
 }
 
+/// Runs to the end on the program's threads. Two carry everything that waits; what blocks has threads of its own.
+fn on_threads(run: impl Future<Output = u8>) -> u8 {
+    let tokio = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
+    let tokio = match tokio {
+        Ok(tokio) => tokio,
+        Err(error) => {
+            tell(&format!("Error: failed to start: {error}"));
+            return FAILED;
+        }
+    };
+    let code = tokio.block_on(run);
+    // A reader of some output that never ends must not keep us.
+    tokio.shutdown_background();
+    code
+}
+
 /// Prints what a program asks for.
 fn print(text: &str) -> u8 {
     match writeln!(std::io::stdout().lock(), "{text}") {

@@ -4,6 +4,7 @@
 use serde_json::{Map, Value};
 
 use super::protocol::kind;
+use crate::config::json::Object;
 
 /// Why the arguments of a request cannot be used. Begins as the Go agent's text does; nothing of a value is shown.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -93,19 +94,11 @@ pub fn texts(value: &Value, what: &'static str) -> Result<Vec<String>, ArgumentE
     }
 }
 
-/// The value of a key, in whatever case; where several fit, the exact one.
+/// The value of a key, in whatever case; `null` where there is none.
 #[must_use]
 pub fn get<'a>(object: &'a Map<String, Value>, key: &str) -> &'a Value {
     static NOTHING: Value = Value::Null;
-    object
-        .get(key)
-        .or_else(|| {
-            object
-                .iter()
-                .find(|(found, _)| found.eq_ignore_ascii_case(key))
-                .map(|(_, value)| value)
-        })
-        .unwrap_or(&NOTHING)
+    Object::of(object).get(key).unwrap_or(&NOTHING)
 }
 
 fn wrong(value: &Value, what: &'static str) -> ArgumentError {

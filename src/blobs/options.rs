@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
+use crate::config::json::Object;
+
 /// Which blobstore the agent is to use: `{"provider": …, "options": {…}}` in its settings.
 #[derive(Clone, PartialEq)]
 pub struct BlobstoreSettings {
@@ -43,16 +45,7 @@ impl<'a> Options<'a> {
     }
 
     pub(super) fn get(self, name: &str) -> Option<&'a Value> {
-        let object = self.0?;
-        object
-            .get(name)
-            .or_else(|| {
-                object
-                    .iter()
-                    .find(|(key, _)| key.eq_ignore_ascii_case(name))
-                    .map(|(_, value)| value)
-            })
-            .filter(|value| !value.is_null())
+        Object::of(self.0?).get(name)
     }
 
     /// The object under a key; an empty one where there is none.

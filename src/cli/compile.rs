@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::arguments::{Compile, Isolation};
-use super::{DONE, FAILED, tell};
+use super::{DONE, FAILED, on_threads, tell};
 use crate::config::{Environment, Vcap};
 use crate::offline::{self, OfflineError, Options, Progress};
 use crate::process;
@@ -18,21 +18,7 @@ use crate::runtime::{self, Signals};
 pub(super) const SELF: &str = "/proc/self/exe";
 
 pub(super) fn main(arguments: Compile, environment: Environment) -> u8 {
-    let tokio = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build();
-    let tokio = match tokio {
-        Ok(tokio) => tokio,
-        Err(error) => {
-            tell(&format!("Error: failed to start: {error}"));
-            return FAILED;
-        }
-    };
-    let code = tokio.block_on(run(arguments, environment));
-    // A reader of some output that never ends must not keep us.
-    tokio.shutdown_background();
-    code
+    on_threads(run(arguments, environment))
 }
 
 async fn run(arguments: Compile, environment: Environment) -> u8 {

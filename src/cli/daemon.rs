@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::compile::{SELF, who};
 use super::daemon_flags::Daemon;
-use super::{DONE, FAILED, tell};
+use super::{DONE, FAILED, on_threads};
 use crate::config::{Environment, Vcap};
 use crate::daemon::{self, DaemonOptions};
 use crate::diag::Chain;
@@ -22,21 +22,7 @@ pub(super) fn main(flags: Daemon, environment: Environment) -> u8 {
     // one of them is broken. It finds none here.
     sandbox::set_variable_before_threads("SSL_CERT_FILE", "/dev/null");
     sandbox::set_variable_before_threads("SSL_CERT_DIR", "");
-    let tokio = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build();
-    let tokio = match tokio {
-        Ok(tokio) => tokio,
-        Err(error) => {
-            tell(&format!("Error: failed to start: {error}"));
-            return FAILED;
-        }
-    };
-    let code = tokio.block_on(run(flags, environment));
-    // A reader of some output that never ends must not keep us.
-    tokio.shutdown_background();
-    code
+    on_threads(run(flags, environment))
 }
 
 async fn run(flags: Daemon, environment: Environment) -> u8 {
