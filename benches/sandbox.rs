@@ -14,7 +14,7 @@ use bosh_agent::config::{Environment, Vcap};
 use bosh_agent::fs;
 use bosh_agent::process::Output;
 use bosh_agent::release::{Name, Version};
-use bosh_agent::sandbox::{Namespaces, Sandbox, Script, SharedTree, Spec, run};
+use bosh_agent::sandbox::{Namespaces, Sandbox, Script, SharedTree, Spec, Wishes, run};
 use tokio_util::sync::CancellationToken;
 
 const ROUNDS: usize = 30;
@@ -50,7 +50,7 @@ async fn measure(isolation: &str, dependencies: usize) {
     let sandbox = if isolation == "none" {
         Sandbox::Shared(SharedTree::take(&vcap, "a benchmark", false, &|| false).unwrap())
     } else {
-        match Namespaces::probe(&work, &vcap, Path::new(AGENT), false).await {
+        match Namespaces::probe(&work, &vcap, Path::new(AGENT), Wishes::default()).await {
             Ok(namespaces) => Sandbox::Namespaces(namespaces),
             Err(error) => {
                 println!("{isolation}: {}", bosh_agent::diag::Chain(&error));

@@ -16,14 +16,18 @@ mod script;
 mod shared_tree;
 mod spec;
 mod sys;
+mod users;
 
 pub use child::{ARGUMENT as CHILD_ARGUMENT, main as child_main};
 pub use error::SandboxError;
-pub use namespace::Namespaces;
 pub(crate) use namespace::PROCESSES;
+pub use namespace::{Namespaces, Wishes};
 pub use script::{Script, ScriptEnd, run};
 pub use shared_tree::SharedTree;
 pub use spec::{Mounted, Report, Spec, Step, StepError, View, Writes};
+pub use users::{
+    Entry, Users, enter as enter_user_namespace, enter_if_needed as enter_user_namespace_if_needed,
+};
 
 use std::path::{Path, PathBuf};
 

@@ -84,10 +84,12 @@ pub(super) struct Compile {
 /// How packages are kept apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Isolation {
-    /// `namespace` where that works, else `none`; a line says which and why
+    /// The first of the following that works; a line says which, and why none before it
     Auto,
     /// Each package in its own mount, process and IPC namespace; needs root or CAP_SYS_ADMIN
     Namespace,
+    /// The same in a user namespace; an ordinary user needs newuidmap and a range in /etc/subuid, or gets a single owner
+    Userns,
     /// In place, one package after another, as the Go agent does
     None,
 }

@@ -13,11 +13,18 @@ use crate::config::{Environment, Vcap};
 use crate::offline::{self, OfflineError, Options, Progress};
 use crate::process;
 use crate::runtime::{self, Signals};
+use crate::sandbox::{self, Entry};
 
 /// This program, whatever becomes of its file meanwhile.
 const SELF: &str = "/proc/self/exe";
 
 pub(super) fn main(arguments: Compile, environment: Environment) -> u8 {
+    // Before there is a second thread: only then can it be entered.
+    let user_namespace = match arguments.isolation {
+        Isolation::Auto => sandbox::enter_user_namespace_if_needed(),
+        Isolation::Userns => sandbox::enter_user_namespace(),
+        Isolation::Namespace | Isolation::None => Entry::Outside,
+    };
     let tokio = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -29,13 +36,14 @@ pub(super) fn main(arguments: Compile, environment: Environment) -> u8 {
             return FAILED;
         }
     };
-    let code = tokio.block_on(run(arguments, environment));
+    let options = options(arguments, environment, user_namespace);
+    let code = tokio.block_on(run(options));
     // A reader of some output that never ends must not keep us.
     tokio.shutdown_background();
     code
 }
 
-async fn run(arguments: Compile, environment: Environment) -> u8 {
+async fn run(options: Options) -> u8 {
     let mut signals = match Signals::listen() {
         Ok(signals) => signals,
         Err(error) => {
@@ -58,7 +66,7 @@ async fn run(arguments: Compile, environment: Environment) -> u8 {
             signal
         }
     });
-    let result = offline::run(options(arguments, environment), progress, &cancel).await;
+    let result = offline::run(options, progress, &cancel).await;
     match result {
         Ok(()) => DONE,
         Err(OfflineError::Stopped) if cancel.is_cancelled() => match stopping.await {
@@ -72,7 +80,7 @@ async fn run(arguments: Compile, environment: Environment) -> u8 {
     }
 }
 
-fn options(arguments: Compile, environment: Environment) -> Options {
+fn options(arguments: Compile, environment: Environment, user_namespace: Entry) -> Options {
     Options {
         inputs: arguments.tarballs,
         output_directory: arguments.output_directory,
@@ -83,8 +91,10 @@ fn options(arguments: Compile, environment: Environment) -> Options {
         isolation: match arguments.isolation {
             Isolation::Auto => offline::Isolation::Auto,
             Isolation::Namespace => offline::Isolation::Namespace,
+            Isolation::Userns => offline::Isolation::Userns,
             Isolation::None => offline::Isolation::None,
         },
+        user_namespace,
         readonly_dependencies: arguments.readonly_deps,
         force: arguments.force,
         grace: Duration::from_secs(arguments.grace),

@@ -9,7 +9,7 @@ use super::progress::Progress;
 use super::run::Options;
 use crate::diag::Chain;
 use crate::runtime;
-use crate::sandbox::{Namespaces, Sandbox, SharedTree, Writes};
+use crate::sandbox::{Entry, Namespaces, Sandbox, SandboxError, SharedTree, Users, Wishes, Writes};
 
 /// How packages are to be kept apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub enum Isolation {
     Auto,
     /// In namespaces, or not at all.
     Namespace,
+    /// In namespaces that a user namespace makes possible, or not at all.
+    Userns,
     /// In place, one after another.
     None,
 }
@@ -29,35 +31,67 @@ pub(super) async fn choose(
     progress: &Progress,
     cancel: &CancellationToken,
 ) -> Result<Sandbox, OfflineError> {
-    let unusable = if options.isolation == Isolation::None {
-        None
-    } else {
-        let probe = Namespaces::probe(
-            work,
-            &options.vcap,
-            &options.agent,
-            options.readonly_dependencies,
-        );
-        match probe.await {
+    let mut reasons = Vec::new();
+    if options.isolation != Isolation::None {
+        match namespaces(options, work).await {
             Ok(namespaces) => {
-                progress.line(match namespaces.writes() {
-                    Writes::ToDisk | Writes::ToMemory => "Isolation: namespace",
-                    Writes::Refused => "Isolation: namespace, with read-only dependencies",
-                });
+                progress.line(&format!("Isolation: {}", described(&namespaces)));
                 return Ok(Sandbox::Namespaces(namespaces));
             }
-            Err(error) if options.isolation == Isolation::Namespace => return Err(error.into()),
-            Err(error) => Some(error),
+            Err(error) if options.isolation != Isolation::Auto => return Err(error.into()),
+            Err(error) => {
+                reasons.push(format!("namespaces cannot be used here: {}", Chain(&error)))
+            }
         }
+        if let Entry::Refused(error) = &options.user_namespace {
+            reasons.push(format!("user namespaces neither: {error}"));
+        }
+    }
+    let reasons = match reasons.join("; ") {
+        none if none.is_empty() => none,
+        reasons => format!(" ({reasons})"),
     };
-    let reason = unusable.map_or_else(String::new, |error| {
-        format!(" (namespaces cannot be used here: {})", Chain(&error))
-    });
-    progress.line(&format!("Isolation: none{reason}"));
+    progress.line(&format!("Isolation: none{reasons}"));
     let (vcap, who, force) = (options.vcap.clone(), options.who.clone(), options.force);
     let cancel = cancel.clone();
     let taking = runtime::spawn_blocking("tree", move || {
         SharedTree::take(&vcap, &who, force, &|| cancel.is_cancelled())
     });
     Ok(Sandbox::Shared(taking.await??))
+}
+
+async fn namespaces(options: &Options, work: &Path) -> Result<Namespaces, SandboxError> {
+    let users = match &options.user_namespace {
+        Entry::Outside => None,
+        Entry::Inside(users) => Some(*users),
+        Entry::Refused(error) if options.isolation == Isolation::Userns => {
+            return Err(SandboxError::NoUserNamespace(error.clone()));
+        }
+        Entry::Refused(_) => None,
+    };
+    let wishes = Wishes {
+        readonly_dependencies: options.readonly_dependencies,
+        network: true,
+        users,
+    };
+    Namespaces::probe(work, &options.vcap, &options.agent, wishes).await
+}
+
+/// A tier with what a person should know of it.
+fn described(namespaces: &Namespaces) -> String {
+    let mut text = match namespaces.users() {
+        None => "namespace",
+        Some(_) => "userns",
+    }
+    .to_owned();
+    if namespaces.users() == Some(Users::Single) {
+        text += ", with a single user: scripts that change owners fail";
+    }
+    if namespaces.writes() == Writes::Refused {
+        text += ", with read-only dependencies";
+    }
+    if !namespaces.has_processes() {
+        text += ", without a process namespace";
+    }
+    text
 }

@@ -24,7 +24,7 @@ use crate::config::{Environment, Vcap};
 use crate::diag::Bytes;
 use crate::fs::{self, MadeDirectories};
 use crate::release::Slug;
-use crate::runtime;
+use crate::{runtime, sandbox};
 
 /// What a call is to do.
 #[derive(Debug, Clone)]
@@ -43,6 +43,8 @@ pub struct Options {
     pub vcap: Vcap,
     /// How packages are kept apart.
     pub isolation: Isolation,
+    /// The user namespace that this process has entered for it.
+    pub user_namespace: sandbox::Entry,
     /// Whether scripts are kept from writing into dependencies, where that can be done.
     pub readonly_dependencies: bool,
     /// Whether packages of another agent may be removed.
@@ -146,7 +148,7 @@ impl Call<'_> {
         let (work, data) = (fs::parent(workplace.path()), self.options.vcap.data());
         let places: &[&Path] = match self.options.isolation {
             Isolation::Auto => &[work, &data],
-            Isolation::Namespace => &[work],
+            Isolation::Namespace | Isolation::Userns => &[work],
             Isolation::None => &[&data],
         };
         space::check_for_tasks(&tasks, places)?;

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -22,7 +23,7 @@ use nix::unistd::Pid;
 
 use super::init::{Init, InitReport};
 use super::spec::{Report, Spec, Step, StepError};
-use super::sys;
+use super::{mounts, sys};
 use crate::fs;
 use crate::process::{Status, Usage, tree};
 
@@ -80,24 +81,35 @@ impl<T> StepResult<T> for nix::Result<T> {
     }
 }
 
+impl<T> StepResult<T> for fs::Result<T> {
+    fn step(self, step: Step) -> Result<T, StepError> {
+        self.map_err(|error| error.source).step(step)
+    }
+}
+
 fn run(socket: &mut UnixStream) -> Result<Report, StepError> {
     let orders = read_line(socket).step(Step::ReadOrders)?;
     let spec: Spec = serde_json::from_slice(&orders)
         .map_err(io::Error::from)
         .step(Step::ReadOrders)?;
     // Locked until this process ends: descriptors of the standard library are not inherited.
-    let hold = fs::open(&spec.hold).map_err(|error| error.source);
-    let hold = hold.step(Step::Hold(spec.hold.clone()))?;
+    let hold = fs::open(&spec.hold).step(Step::Hold(spec.hold.clone()))?;
     hold.lock_shared().step(Step::Hold(spec.hold.clone()))?;
     nix::sys::prctl::set_child_subreaper(true).step(Step::AdoptOrphans)?;
     umask(Mode::from_bits_truncate(spec.umask));
     let signals = listen().step(Step::ListenForSignals)?;
     let init = match &spec.view {
-        Some(view) => Some(Init::start(
+        Some(view) if view.processes => Some(Init::start(
             &spec,
             view,
             &[socket.as_fd(), signals.as_fd()],
         )?),
+        Some(view) => {
+            // What this process may still need it has open.
+            unshare(CloneFlags::CLONE_NEWIPC).step(Step::SeparateIpc)?;
+            mounts::make(view)?;
+            None
+        }
         None => None,
     };
     let script = match &init {

@@ -37,6 +37,9 @@ pub enum SandboxError {
     /// The child process reported a step that failed.
     #[error("the sandbox of a packaging script could not be made")]
     Step(#[source] StepError),
+    /// This process could not enter a user namespace.
+    #[error("user namespaces cannot be used here")]
+    NoUserNamespace(#[source] StepError),
     /// A sandbox was made for a try, but nothing ran in it.
     #[error("a program in a trial sandbox {0}")]
     ProbeFailed(Status),
@@ -73,6 +76,7 @@ impl SandboxError {
             | Self::Supervise(_)
             | Self::Orders(_)
             | Self::Step(_)
+            | Self::NoUserNamespace(_)
             | Self::ProbeFailed(_)
             | Self::NoReport { .. } => None,
         }

@@ -85,8 +85,7 @@ fn main(spec: &Spec, view: &View, writer: OwnedFd) -> ! {
 
 fn run(spec: &Spec, view: &View) -> Result<InitReport, StepError> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).step(Step::FollowParent)?;
-    let nothing = fs::open("/dev/null".as_ref()).map_err(|error| error.source);
-    let nothing = nothing.step(Step::FollowParent)?;
+    let nothing = fs::open("/dev/null".as_ref()).step(Step::FollowParent)?;
     // The orders' socket: as long as it is open anywhere, the agent takes us for alive.
     dup2_stdin(&nothing).step(Step::FollowParent)?;
     mounts::make(view)?;

@@ -35,6 +35,12 @@ pub struct Spec {
 /// overlay options cannot hold every character that a directory's name may have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct View {
+    /// Whether it is made in a user namespace, where overlays are mounted a little differently.
+    pub in_user_namespace: bool,
+    /// Whether the script gets a process namespace. It needs a `/proc` of its own, which not every place allows.
+    pub processes: bool,
+    /// Whether the script has the network that everybody has, or nothing but a loopback of its own.
+    pub network: bool,
     /// The work directory. Scripts see an empty one there.
     pub work: PathBuf,
     /// Dependencies, mounted into the package's tree.
@@ -43,11 +49,11 @@ pub struct View {
     pub writes: Writes,
     /// Where they go for the time being.
     pub scratch: PathBuf,
-    /// What else the base directory has: mounted into the package's tree as it is. Source, place.
+    /// What else the covered directory has: mounted into the package's tree as it is. Source, place.
     pub kept: Vec<(PathBuf, PathBuf)>,
     /// Private directories for temporary files. Source, place.
     pub temporary: Vec<(PathBuf, PathBuf)>,
-    /// The package's tree and the base directory that it is found at.
+    /// The package's tree and the directory that it covers: the base directory or, where that is not there, one above it.
     pub tree: (PathBuf, PathBuf),
 }
 
@@ -113,14 +119,28 @@ pub enum Step {
     AdoptOrphans,
     /// Making signals readable.
     ListenForSignals,
+    /// A user namespace.
+    SeparateUsers,
+    /// The owners that there are in a user namespace.
+    MapUsers(String),
+    /// Becoming root in a user namespace.
+    BecomeRoot,
+    /// A small file system in memory, to see whether mounts are allowed at all.
+    TryMount,
     /// A process namespace and an IPC namespace for what is started from now on.
     SeparateProcesses,
     /// The first process in them.
     Fork,
     /// Ending with the parent.
     FollowParent,
+    /// An IPC namespace.
+    SeparateIpc,
     /// A mount namespace.
     SeparateMounts,
+    /// A network namespace.
+    SeparateNetwork,
+    /// The loopback of a network namespace.
+    StartLoopback,
     /// Keeping its mounts from everybody else.
     KeepMountsPrivate,
     /// Entering the work directory.
@@ -150,10 +170,17 @@ impl fmt::Display for Step {
             Self::Hold(path) => write!(f, "lock `{}`", path.display()),
             Self::AdoptOrphans => write!(f, "become the parent of orphans"),
             Self::ListenForSignals => write!(f, "listen for signals"),
+            Self::SeparateUsers => write!(f, "make a user namespace"),
+            Self::MapUsers(how) => write!(f, "set the owners of a user namespace {how}"),
+            Self::BecomeRoot => write!(f, "become root in a user namespace"),
+            Self::TryMount => write!(f, "mount anything"),
             Self::SeparateProcesses => write!(f, "make a process namespace"),
             Self::Fork => write!(f, "start the first process of a namespace"),
             Self::FollowParent => write!(f, "bind a process to its parent's life"),
+            Self::SeparateIpc => write!(f, "make an IPC namespace"),
             Self::SeparateMounts => write!(f, "make a mount namespace"),
+            Self::SeparateNetwork => write!(f, "make a network namespace"),
+            Self::StartLoopback => write!(f, "start the loopback of a network namespace"),
             Self::KeepMountsPrivate => write!(f, "make mounts private"),
             Self::EnterWork(path) => write!(f, "enter `{}`", path.display()),
             Self::MountScratch(path) => write!(f, "mount a tmpfs at `{}`", path.display()),
@@ -184,6 +211,9 @@ mod tests {
             hold: PathBuf::from("/var/vcap/packages/.lock"),
             grace: Duration::from_millis(1500),
             view: Some(View {
+                in_user_namespace: false,
+                processes: true,
+                network: true,
                 work: PathBuf::from("/work"),
                 dependencies: vec![Mounted {
                     sealed: PathBuf::from("store/a"),

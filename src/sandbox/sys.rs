@@ -5,13 +5,16 @@
 )]
 
 use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+use nix::errno::Errno;
 use nix::sys::signal::SigSet;
 use nix::unistd::ForkResult;
 
-/// Forks this process, which must have one thread: the sandbox child has.
+/// Forks this process, which must have one thread: the sandbox child has, and the agent at its start.
 pub(super) fn fork() -> nix::Result<ForkResult> {
     // SAFETY: with one thread there are no locks that another one could hold in the copy.
     unsafe { nix::unistd::fork() }
@@ -33,4 +36,21 @@ pub(super) fn detach(command: &mut Command) {
             SigSet::all().thread_unblock().map_err(io::Error::from)
         });
     }
+}
+
+/// Starts the loopback of this process's network namespace. It has its addresses already.
+pub(super) fn start_loopback() -> io::Result<()> {
+    use nix::libc;
+
+    // A socket of any family takes requests about interfaces.
+    let socket = UnixDatagram::unbound()?;
+    // SAFETY: all of its fields are numbers, for which zero is a value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+        *to = from.cast_signed();
+    }
+    request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
+    // SAFETY: the request lives until the call returns, and is of the type that this call reads.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
+    Ok(Errno::result(result).map(drop)?)
 }
