@@ -108,6 +108,7 @@ async fn one(sandbox: &Sandbox, vcap: &Vcap, sealed: &[Sealed], log: &Path, time
             arguments: vec!["+%s%N".to_owned()],
             directory: vcap.compile(),
             umask: 0o022,
+            nice: 0,
             hold: sandbox.hold(),
             grace: Duration::from_secs(1),
             view: sandbox.view(&place, &mounted),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::arguments::{Compile, Isolation};
+use super::arguments::{Compile, Isolation, Network};
 use super::{DONE, FAILED, tell};
 use crate::config::{Environment, Vcap};
 use crate::offline::{self, OfflineError, Options, Progress};
@@ -96,6 +96,8 @@ fn options(arguments: Compile, environment: Environment, user_namespace: Entry) 
         },
         user_namespace,
         readonly_dependencies: arguments.readonly_deps,
+        network: arguments.network == Network::Host,
+        nice: arguments.nice,
         force: arguments.force,
         grace: Duration::from_secs(arguments.grace),
         limit: arguments.timeout.map(Duration::from_secs),

@@ -41,6 +41,8 @@ pub struct Context {
     pub agent: PathBuf,
     /// How long processes get between SIGTERM and SIGKILL.
     pub grace: Duration,
+    /// How much nicer than this program scripts are, from 0 to 19.
+    pub nice: i32,
     /// How long a script may run; `None` for as long as it takes.
     pub limit: Option<Duration>,
     /// The gzip level of compiled blobs.
@@ -88,6 +90,7 @@ pub async fn compile(
         context.sandbox.hold(),
         context.grace,
     );
+    plan.script.spec.nice = context.nice;
     plan.script.spec.view = context.sandbox.view(&place, &plan.mounted());
     let work = Work {
         context: Arc::clone(context),

@@ -84,6 +84,7 @@ impl Plan {
                     arguments: vec!["-x".to_owned(), PACKAGING.to_owned()],
                     directory: seen.compile,
                     umask: UMASK,
+                    nice: 0,
                     hold,
                     grace,
                     view: None,

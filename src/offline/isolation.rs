@@ -32,6 +32,9 @@ pub(super) async fn choose(
     cancel: &CancellationToken,
 ) -> Result<Sandbox, OfflineError> {
     let mut reasons = Vec::new();
+    if options.isolation == Isolation::None && !options.network {
+        return Err(SandboxError::Network { source: None }.into());
+    }
     if options.isolation != Isolation::None {
         match namespaces(options, work).await {
             Ok(namespaces) => {
@@ -71,7 +74,7 @@ async fn namespaces(options: &Options, work: &Path) -> Result<Namespaces, Sandbo
     };
     let wishes = Wishes {
         readonly_dependencies: options.readonly_dependencies,
-        network: true,
+        network: options.network,
         users,
     };
     Namespaces::probe(work, &options.vcap, &options.agent, wishes).await

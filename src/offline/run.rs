@@ -47,6 +47,10 @@ pub struct Options {
     pub user_namespace: sandbox::Entry,
     /// Whether scripts are kept from writing into dependencies, where that can be done.
     pub readonly_dependencies: bool,
+    /// Whether scripts get the network that everybody has.
+    pub network: bool,
+    /// How much nicer than this program scripts are, from 0 to 19.
+    pub nice: i32,
     /// Whether packages of another agent may be removed.
     pub force: bool,
     /// How long scripts get to end when they are told to.
@@ -284,6 +288,7 @@ impl Call<'_> {
             environment: options.environment.clone(),
             agent: options.agent.clone(),
             grace: options.grace,
+            nice: options.nice,
             limit: options.limit,
             compression_level: options.compression_level,
             events: Arc::new(move |event| progress.hear(event)),

@@ -191,7 +191,7 @@ pub(super) fn start_script(spec: &Spec) -> io::Result<Pid> {
         .args(&spec.arguments)
         .current_dir(&spec.directory)
         .stdin(Stdio::null());
-    sys::detach(&mut command);
+    sys::detach(&mut command, spec.nice);
     let child = command.spawn()?;
     Ok(Pid::from_raw(child.id().cast_signed()))
 }

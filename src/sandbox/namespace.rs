@@ -204,6 +204,7 @@ impl Namespaces {
                 arguments: Vec::new(),
                 directory: self.vcap.compile(),
                 umask: 0o022,
+                nice: 0,
                 hold: self.hold(),
                 grace: PROBE_GRACE,
                 view: Some(self.view(place, &[(sealed, install)])),

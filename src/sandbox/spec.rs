@@ -20,6 +20,8 @@ pub struct Spec {
     pub directory: PathBuf,
     /// Its umask.
     pub umask: u32,
+    /// How much nicer than this program it is, from 0 to 19.
+    pub nice: i32,
     /// A file that the child keeps locked, shared, until the last process is gone. Who finds it free may remove what the script
     /// worked in.
     pub hold: PathBuf,
@@ -208,6 +210,7 @@ mod tests {
             arguments: vec!["-x".to_owned(), "a\nb".to_owned()],
             directory: PathBuf::from("/var/vcap/data/compile/a"),
             umask: 0o022,
+            nice: 0,
             hold: PathBuf::from("/var/vcap/packages/.lock"),
             grace: Duration::from_millis(1500),
             view: Some(View {

@@ -27,12 +27,16 @@ pub(super) fn exit(code: i32) -> ! {
 }
 
 /// Has a command start in a session of its own, without a terminal, and with no signal blocked, whatever is blocked here. In a
-/// background group of our session it would be stopped when it asks a question on the terminal, and wait for ever.
-pub(super) fn detach(command: &mut Command) {
-    // SAFETY: the closure makes two system calls, which are safe between fork and exec, and touches no memory but its own.
+/// background group of our session it would be stopped when it asks a question on the terminal, and wait for ever. It is
+/// `nice` nicer than we are.
+pub(super) fn detach(command: &mut Command, nice: i32) {
+    // SAFETY: the closure makes system calls only, which are safe between fork and exec, and touches no memory but its own.
     unsafe {
-        command.pre_exec(|| {
+        command.pre_exec(move || {
             nix::unistd::setsid().map_err(io::Error::from)?;
+            if nice != 0 {
+                rustix::process::nice(nice).map_err(io::Error::from)?;
+            }
             SigSet::all().thread_unblock().map_err(io::Error::from)
         });
     }

@@ -1,7 +1,8 @@
 //! A directory for one test: a base directory, an output directory, and what the test puts beside them.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::MetadataExt;
+use std::fs::Permissions;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::agent::{Agent, Ran};
@@ -41,6 +42,15 @@ impl World {
                     && !directory.starts_with("/var/tmp")
             });
         Self::new_in(directory.expect("a directory outside /tmp"))
+    }
+
+    /// A place outside /tmp that every user can reach.
+    pub(crate) fn for_everybody() -> Self {
+        let directory = ["/opt", "/var/lib", "/srv"].map(Path::new);
+        let directory = directory.into_iter().find(|directory| directory.is_dir());
+        let world = Self::new_in(directory.expect("a directory outside /tmp"));
+        std::fs::set_permissions(world.root.path(), Permissions::from_mode(0o755)).unwrap();
+        world
     }
 
     fn new_in(directory: &Path) -> Self {
