@@ -14,7 +14,7 @@ use bosh_agent::config::{Environment, Vcap};
 use bosh_agent::fs;
 use bosh_agent::process::Output;
 use bosh_agent::release::{Name, Version};
-use bosh_agent::sandbox::{Namespaces, Sandbox, Script, SharedTree, Spec, Wishes, run};
+use bosh_agent::sandbox::{Landlocked, Namespaces, Sandbox, Script, SharedTree, Spec, Wishes, run};
 use tokio_util::sync::CancellationToken;
 
 const ROUNDS: usize = 30;
@@ -36,8 +36,9 @@ fn main() {
         "isolation   deps   prepare   spawn to exec   exec to end   remove   (ms, medians of {ROUNDS})"
     );
     for dependencies in [0, 5, 30] {
-        tokio.block_on(measure("namespace", dependencies));
-        tokio.block_on(measure("none", dependencies));
+        for isolation in ["namespace", "landlock", "none"] {
+            tokio.block_on(measure(isolation, dependencies));
+        }
     }
 }
 
@@ -47,15 +48,24 @@ async fn measure(isolation: &str, dependencies: usize) {
     let (work, vcap) = (scratch.path().join("work"), scratch.path().join("vcap"));
     fs::create_dir(&work).unwrap();
     let vcap = Vcap::new(&vcap);
-    let sandbox = if isolation == "none" {
-        Sandbox::Shared(SharedTree::take(&vcap, "a benchmark", false, &|| false).unwrap())
-    } else {
-        match Namespaces::probe(&work, &vcap, Path::new(AGENT), Wishes::default()).await {
-            Ok(namespaces) => Sandbox::Namespaces(namespaces),
-            Err(error) => {
-                println!("{isolation}: {}", bosh_agent::diag::Chain(&error));
-                return;
-            }
+    let tree = || SharedTree::take(&vcap, "a benchmark", false, &|| false).unwrap();
+    let agent = Path::new(AGENT);
+    let wishes = Wishes::default();
+    let sandbox = match isolation {
+        "none" => Ok(Sandbox::Shared(tree())),
+        "landlock" => match Landlocked::probe(&work, agent).await {
+            Ok(()) => Landlocked::new(tree(), &work, None).map(Sandbox::Landlocked),
+            Err(error) => Err(error),
+        },
+        _ => Namespaces::probe(&work, &vcap, agent, wishes)
+            .await
+            .map(Sandbox::Namespaces),
+    };
+    let sandbox = match sandbox {
+        Ok(sandbox) => sandbox,
+        Err(error) => {
+            println!("{isolation}: {}", bosh_agent::diag::Chain(&error));
+            return;
         }
     };
     let sealed = sealed_packages(&work, dependencies);
@@ -94,15 +104,23 @@ fn sealed_packages(work: &Path, count: usize) -> Vec<Sealed> {
 
 async fn one(sandbox: &Sandbox, vcap: &Vcap, sealed: &[Sealed], log: &Path, times: &mut Times) {
     let start = Instant::now();
-    let place = sandbox.enter(&[]).unwrap();
+    let own = Name::parse("own").unwrap();
+    let names: Vec<(Name, PathBuf)> = sealed
+        .iter()
+        .map(|(name, _, tree)| (name.clone(), tree.clone()))
+        .collect();
+    let place = sandbox.enter(&own, &names).await.unwrap();
     let mut mounted = Vec::new();
     for (name, version, tree) in sealed {
         let paths = place.vcap().package(name, version);
-        fs::create_dir_all(&paths.packages).unwrap();
-        sandbox.provide(tree, &paths.install).unwrap();
-        mounted.push((tree.clone(), paths.install));
+        if !place.has(name) {
+            fs::create_dir_all(&paths.packages).unwrap();
+            sandbox.provide(tree, &paths.install).unwrap();
+        }
+        mounted.push((tree.as_path(), paths));
     }
-    let script = Script {
+    sandbox.provided(&place);
+    let mut script = Script {
         spec: Spec {
             program: "date".to_owned(),
             arguments: vec!["+%s%N".to_owned()],
@@ -111,11 +129,15 @@ async fn one(sandbox: &Sandbox, vcap: &Vcap, sealed: &[Sealed], log: &Path, time
             nice: 0,
             hold: sandbox.hold(),
             grace: Duration::from_secs(1),
-            view: sandbox.view(&place, &mounted),
+            view: None,
+            rules: None,
         },
         environment: Environment::of_this_process(),
         agent: PathBuf::from(AGENT),
     };
+    let own = place.vcap().package(&own, &Version::parse("1").unwrap());
+    let mounted: Vec<_> = mounted.iter().map(|(tree, paths)| (*tree, paths)).collect();
+    sandbox.confine(&place, &mut script, &own, &mounted);
     times.prepare.push(start.elapsed());
     let spawned = now();
     let output = Output::to_log(log, |_| {}).unwrap();
@@ -128,7 +150,7 @@ async fn one(sandbox: &Sandbox, vcap: &Vcap, sealed: &[Sealed], log: &Path, time
     times.to_exec.push(executed.saturating_sub(spawned));
     times.to_end.push(ended.saturating_sub(executed));
     let start = Instant::now();
-    sandbox.leave(place).unwrap();
+    sandbox.leave(&place).unwrap();
     times.remove.push(start.elapsed());
 }
 

@@ -16,6 +16,7 @@ mod package;
 mod plan;
 mod seal;
 mod store;
+mod undeclared;
 
 pub use error::{Cause, CompileError, ScriptFailure};
 pub use event::{Event, Phase};

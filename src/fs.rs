@@ -9,7 +9,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{DirEntry, File, Metadata, OpenOptions, Permissions};
-use std::io;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -133,6 +133,20 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
 /// As `std::fs::read`.
 pub fn read_lossy(path: &Path) -> Result<String> {
     Ok(String::from_utf8_lossy(&read(path)?).into_owned())
+}
+
+/// Reads the end of a file of text, `limit` bytes at the most; bytes that are not UTF-8 are replaced.
+///
+/// # Errors
+/// As `std::fs::read`.
+pub fn read_end(path: &Path, limit: u64) -> Result<String> {
+    let mut file = open(path)?;
+    let size = file.metadata().at("examine", path)?.len();
+    file.seek(SeekFrom::Start(size.saturating_sub(limit)))
+        .at("read", path)?;
+    let mut text = Vec::new();
+    file.take(limit).read_to_end(&mut text).at("read", path)?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
 /// Writes a whole file.

@@ -11,13 +11,19 @@ mod support;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bosh_agent::compile::{self, Compiled, Context, Event, Job, Store};
+use bosh_agent::config::{Environment, Vcap};
+use bosh_agent::release::{Name, Version};
+use bosh_agent::sandbox::{Landlocked, Sandbox, SharedTree};
 use nix::sys::signal::Signal;
 use support::{
     Agent, Listed, Ran, ReleaseBuilder, World, extract, list, processes_below, require_root,
     require_tools, snapshot, unpacked, wait_for,
 };
+use tokio_util::sync::CancellationToken;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -27,6 +33,8 @@ enum Who {
     Root,
     /// Root without the right to mount.
     RootWithoutMounts,
+    /// The same, who may not make a user namespace either, as in most containers.
+    RootWithoutNamespaces,
     /// A user to whom /etc/subuid gives a range.
     User,
     /// A user to whom it gives nothing.
@@ -57,6 +65,11 @@ const USERNS_OF_A_USER: Tier = Tier {
     flag: "auto",
     name: "userns",
 };
+const LANDLOCK: Tier = Tier {
+    who: Who::RootWithoutNamespaces,
+    flag: "auto",
+    name: "landlock",
+};
 const NONE: Tier = Tier {
     who: Who::Root,
     flag: "none",
@@ -82,16 +95,16 @@ macro_rules! in_tiers {
     };
 }
 
-in_tiers!(only_declared_packages_can_be_read: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER NONE);
+in_tiers!(only_declared_packages_can_be_read: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 in_tiers!(only_declared_packages_are_listed: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER NONE);
-in_tiers!(a_write_into_a_dependency_is_seen_by_nobody_else: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER NONE);
-in_tiers!(files_can_be_moved_and_linked_into_the_install_target: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER NONE);
-in_tiers!(owners_are_those_that_the_script_gave: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER NONE);
-in_tiers!(whatever_a_script_forks_ends_with_it: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER NONE);
-in_tiers!(a_stop_leaves_nothing: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER NONE);
-in_tiers!(the_next_run_clears_away_what_a_killed_one_left: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER NONE);
-in_tiers!(scripts_are_as_nice_as_they_are_told_to_be: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER NONE);
-in_tiers!(without_a_network_there_is_a_loopback_and_nothing_else: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER NONE);
+in_tiers!(a_write_into_a_dependency_is_seen_by_nobody_else: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(files_can_be_moved_and_linked_into_the_install_target: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(owners_are_those_that_the_script_gave: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(whatever_a_script_forks_ends_with_it: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(a_stop_leaves_nothing: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(the_next_run_clears_away_what_a_killed_one_left: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(scripts_are_as_nice_as_they_are_told_to_be: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(without_a_network_there_is_a_loopback_and_nothing_else: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 
 mod bodies {
     use super::*;
@@ -370,6 +383,11 @@ impl Place {
             Who::RootWithoutMounts => format!(
                 "shift; exec setpriv --bounding-set -sys_admin --inh-caps -sys_admin {own} \"$@\""
             ),
+            // In a changed root nobody may make one.
+            Who::RootWithoutNamespaces => format!(
+                "shift; mount --rbind / /mnt && \
+                 exec chroot /mnt setpriv --bounding-set -sys_admin --inh-caps -sys_admin {own} \"$@\""
+            ),
             Who::User | Who::UserWithoutRange => {
                 let accounts = self.world.path("accounts").display().to_string();
                 format!(
@@ -380,7 +398,7 @@ impl Place {
             }
         };
         let mut words = vec!["sh", "-c", &before, "sh"];
-        if matches!(self.tier.who, Who::User | Who::UserWithoutRange) {
+        if !matches!(self.tier.who, Who::Root | Who::RootWithoutMounts) {
             words.splice(0..0, ["unshare", "--mount"]);
         }
         Agent::wrapped(&self.world.path("printed"), &words)
@@ -541,4 +559,208 @@ fn without_a_proc_of_its_own_a_script_has_no_process_namespace_and_leaves_nothin
         .says("left ");
     assert_eq!(processes_below(&place.world.path("")), [""; 0]);
     assert_eq!(place.file("app", "file"), "100644 fine\n");
+}
+
+#[test]
+fn a_script_that_needs_more_than_rules_allow_is_tried_once_more_and_named() {
+    for script in [
+        "set -e; echo changed > @packages@/lib/file; cp @packages@/lib/file $BOSH_INSTALL_TARGET/",
+        "set -e; rm $BOSH_INSTALL_TARGET; mkdir $BOSH_INSTALL_TARGET; echo changed > $BOSH_INSTALL_TARGET/file",
+        "set -e; touch @base@/new; rm @base@/new; echo changed > $BOSH_INSTALL_TARGET/file",
+    ] {
+        let Some(place) = Place::new(LANDLOCK) else {
+            return;
+        };
+        place
+            .run(&release_of(script))
+            .succeeds()
+            .says("Warning: the packaging script of `app` exited with 1")
+            .says("app is tried once more by itself")
+            .does_not_say("lib is tried");
+        assert_eq!(place.file("app", "file"), "100644 changed\n");
+        assert!(!place.world.base().exists());
+    }
+}
+
+#[test]
+fn an_undeclared_package_that_a_failing_script_speaks_of_is_named() {
+    for tier in [NAMESPACE, LANDLOCK] {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        place
+            .run(&release_of(
+                "set -e; cat @packages@/lib/file @packages@/other/file",
+            ))
+            .fails()
+            .says("It speaks of package other, which is no declared dependency of app")
+            .does_not_say("It speaks of package lib")
+            .does_not_say("It speaks of package app");
+    }
+}
+
+#[test]
+fn where_rules_are_set_temporary_files_are_a_scripts_own_and_the_rest_of_the_system_is_free() {
+    let Some(place) = Place::new(LANDLOCK) else {
+        return;
+    };
+    place.world.write("vcap/bosh/etc/file", "kept\n");
+    let before = snapshot(&place.world.base());
+    place
+        .run(&ReleaseBuilder::of_script(
+            "set -e; file=$(mktemp); case $file in @base@/data/*) ;; *) exit 1;; esac; \
+             file=$(mktemp -p /tmp); rm $file; touch $FACTS/new; ls / /var > /dev/null; cat @base@/bosh/etc/file; \
+             cat <(echo fine) > $BOSH_INSTALL_TARGET/file; su -s /bin/sh nobody -c 'mktemp > /dev/null'; \
+             if ls @base@/data/.bosh-agent-work-*/store/*; then exit 1; fi",
+        ))
+        .succeeds()
+        .does_not_say("Warning");
+    assert_eq!(place.file("app", "file"), "100644 fine\n");
+    assert_eq!(snapshot(&place.world.base()), before);
+}
+
+/// Scripts in a shared tree, several at a time.
+struct Together {
+    place: Place,
+    context: Arc<Context>,
+    events: Arc<Mutex<Vec<Event>>>,
+}
+
+impl Together {
+    async fn new() -> Option<Self> {
+        let place = Place::new(LANDLOCK)?;
+        let work = place.world.path("work");
+        for directory in ["work", "work/store", "sources"] {
+            std::fs::create_dir(place.world.path(directory)).unwrap();
+        }
+        let agent = PathBuf::from(env!("CARGO_BIN_EXE_bosh-agent"));
+        let vcap = Vcap::new(&place.world.base());
+        Landlocked::probe(&work, &agent).await.unwrap();
+        let tree = SharedTree::take(&vcap, "a test", false, &|| false).unwrap();
+        let events = Arc::new(Mutex::new(Vec::new()));
+        let heard = Arc::clone(&events);
+        let facts = ("FACTS", place.world.path("facts").into());
+        let context = Arc::new(Context {
+            vcap,
+            sandbox: Sandbox::Landlocked(Landlocked::new(tree, &work, None).unwrap()),
+            store: Store::new(&work.join("store")),
+            environment: Environment::of_this_process().with(&[facts]),
+            agent,
+            grace: Duration::from_secs(1),
+            nice: 0,
+            limit: None,
+            compression_level: 1,
+            events: Arc::new(move |event| heard.lock().unwrap().push(event)),
+        });
+        Some(Self {
+            place,
+            context,
+            events,
+        })
+    }
+
+    async fn compile(&self, name: &str, script: &str) -> Compiled {
+        let source = self.place.world.path(&format!("sources/{name}"));
+        std::fs::create_dir(&source).unwrap();
+        std::fs::write(source.join("packaging"), script).unwrap();
+        let blob = source.with_extension("tgz");
+        let directory = source.as_os_str();
+        let arguments = [
+            "-czf".as_ref(),
+            blob.as_os_str(),
+            "-C".as_ref(),
+            directory,
+            ".".as_ref(),
+        ];
+        support::run_tool("tar", &arguments);
+        let job = Job {
+            name: Name::parse(name).unwrap(),
+            version: Version::parse("1").unwrap(),
+            source: blob,
+            dependencies: Vec::new(),
+            log: source.with_extension("log"),
+            blob: source.with_extension("compiled.tgz"),
+            is_dependency: false,
+        };
+        let log = job.log.clone();
+        match compile::compile(&self.context, job, &CancellationToken::new()).await {
+            Ok(compiled) => compiled,
+            Err(error) => panic!("{error:?}\n{}", std::fs::read_to_string(log).unwrap()),
+        }
+    }
+
+    fn retried(&self) -> Vec<String> {
+        let events = self.events.lock().unwrap();
+        let retried = events.iter().filter_map(|event| match event {
+            Event::Retried { package, .. } => Some(package.to_string()),
+            _ => None,
+        });
+        retried.collect()
+    }
+}
+
+#[tokio::test]
+async fn scripts_that_run_at_once_reach_nothing_of_each_other() {
+    let Some(together) = Together::new().await else {
+        return;
+    };
+    let script = |own: &str, other: &str| {
+        format!(
+            "set -e; await() {{ while [ ! -e $FACTS/$1 ]; do sleep 0.01; done; }}; \
+             touch $FACTS/{own}; await {other}; other=$BOSH_COMPILE_TARGET/../{other}; \
+             if cat $other/packaging || touch $other/new; then false; fi; \
+             if touch ${{BOSH_INSTALL_TARGET%/*}}/{other}/new; then false; fi; touch $FACTS/{own}-done; await {other}-done"
+        )
+    };
+    let (a, b) = (script("a", "b"), script("b", "a"));
+    tokio::join!(together.compile("a", &a), together.compile("b", &b));
+    assert_eq!(together.retried(), [""; 0]);
+}
+
+#[tokio::test]
+async fn while_a_script_is_tried_unrestricted_no_other_runs() {
+    let Some(together) = Together::new().await else {
+        return;
+    };
+    let packages = together.place.world.base().join("packages");
+    // Beyond its rules; then nobody else may be there.
+    let wilful = format!(
+        "set -e; if ! touch {0}/new; then touch $FACTS/failed; exit 1; fi; rm {0}/new; touch $FACTS/alone; \
+         for n in $(seq 30); do [ ! -e $FACTS/other ]; [ ! -e $FACTS/later ]; sleep 0.01; done; rm $FACTS/alone",
+        packages.display()
+    );
+    let other = "set -e; touch $FACTS/other; while [ ! -e $FACTS/failed ]; do sleep 0.01; done; \
+                 for n in $(seq 30); do [ ! -e $FACTS/alone ]; sleep 0.01; done; rm $FACTS/other";
+    let later = "set -e; touch $FACTS/later; for n in $(seq 30); do [ ! -e $FACTS/alone ]; sleep 0.01; done; rm $FACTS/later";
+    let wait_and_compile = async {
+        let failed = together.place.world.path("facts/failed");
+        while !failed.exists() {
+            tokio::task::yield_now().await;
+        }
+        together.compile("later", later).await
+    };
+    let (wilful, other, later) = tokio::join!(
+        together.compile("wilful", &wilful),
+        together.compile("other", other),
+        wait_and_compile
+    );
+    assert_eq!(together.retried(), ["wilful"]);
+    assert!(wilful.unrestricted && !other.unrestricted && !later.unrestricted);
+}
+
+#[test]
+fn a_user_in_a_container_compiles_by_rules() {
+    let Some(place) = Place::new(Tier {
+        who: Who::UserWithoutRange,
+        flag: "landlock",
+        name: "landlock",
+    }) else {
+        return;
+    };
+    place
+        .run(&release_of("id -u > $BOSH_INSTALL_TARGET/id"))
+        .succeeds()
+        .says("Isolation: landlock\n")
+        .does_not_say("Warning");
+    assert_eq!(place.file("app", "id"), format!("100644 {USER}\n"));
 }

@@ -98,6 +98,8 @@ pub(super) enum Isolation {
     Namespace,
     /// The same in a user namespace; an ordinary user needs newuidmap and a range in /etc/subuid, or gets a single owner
     Userns,
+    /// In place, by rules on what a script may reach; needs Landlock (Linux 5.19) and no rights
+    Landlock,
     /// In place, one package after another, as the Go agent does
     None,
 }

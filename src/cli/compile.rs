@@ -23,7 +23,7 @@ pub(super) fn main(arguments: Compile, environment: Environment) -> u8 {
     let user_namespace = match arguments.isolation {
         Isolation::Auto => sandbox::enter_user_namespace_if_needed(),
         Isolation::Userns => sandbox::enter_user_namespace(),
-        Isolation::Namespace | Isolation::None => Entry::Outside,
+        Isolation::Namespace | Isolation::Landlock | Isolation::None => Entry::Outside,
     };
     let tokio = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -92,6 +92,7 @@ fn options(arguments: Compile, environment: Environment, user_namespace: Entry) 
             Isolation::Auto => offline::Isolation::Auto,
             Isolation::Namespace => offline::Isolation::Namespace,
             Isolation::Userns => offline::Isolation::Userns,
+            Isolation::Landlock => offline::Isolation::Landlock,
             Isolation::None => offline::Isolation::None,
         },
         user_namespace,

@@ -75,6 +75,22 @@ pub enum CompileError {
     },
 }
 
+impl CompileError {
+    /// Whether the script may have failed because it was kept from something.
+    pub(super) fn may_be_for_rules(&self) -> bool {
+        match self {
+            Self::Script(failure) => !matches!(failure.cause, Some(Cause::TimeLimit { .. })),
+            Self::InstallTarget { .. } => true,
+            Self::Source { .. }
+            | Self::Pack { .. }
+            | Self::Files { .. }
+            | Self::Sandbox { .. }
+            | Self::Task { .. }
+            | Self::Stopped { .. } => false,
+        }
+    }
+}
+
 /// A packaging script that did not succeed.
 #[derive(Debug, thiserror::Error)]
 #[error("the packaging script of `{package}` {status}")]
@@ -89,6 +105,8 @@ pub struct ScriptFailure {
     pub cause: Option<Cause>,
     /// The last lines that it printed.
     pub tail: Vec<String>,
+    /// Packages that it speaks of and that are no dependencies of its package.
+    pub undeclared: Vec<Name>,
     /// Everything that it printed.
     pub log: PathBuf,
     /// Why the log is not complete, where it is not.

@@ -12,17 +12,21 @@ use super::event::{Event, Phase};
 use super::job::{Compiled, Job};
 use super::plan::Plan;
 use super::store::Store;
+use super::undeclared::mentioned;
 use crate::archive::{self, Compression, Decoder, GzipWriter, SystemOwners};
-use crate::config::{Environment, Vcap};
+use crate::config::{Environment, PackagePaths, Vcap};
 use crate::fs::{self, Context as _};
 use crate::process::{self, Output, Status};
 use crate::release::Name;
 use crate::release::digest::{Algorithm, Hasher, HashingWriter};
 use crate::runtime::{self, Cancellable};
-use crate::sandbox::{self, Sandbox, ScriptEnd};
+use crate::sandbox::{self, Place, Sandbox, SandboxError, ScriptEnd};
 
 /// The group that packages belong to, and its number on every stemcell.
 const VCAP: (&str, u32) = ("vcap", 1000);
+
+/// How much of a log is searched for what a script lacks, in bytes.
+const LOG_END: u64 = 1 << 20;
 
 /// A disk with less than this is full for a compiler.
 const FULL: u64 = 1 << 20;
@@ -71,18 +75,59 @@ pub async fn compile(
     job: Job,
     cancel: &CancellationToken,
 ) -> Result<Compiled, CompileError> {
-    let package = job.name.clone();
-    let in_sandbox = |source| CompileError::Sandbox {
-        package: package.clone(),
-        source,
-    };
-    let names: Vec<Name> = std::iter::once(&job.name)
-        .chain(job.dependencies.iter().map(|dependency| &dependency.name))
-        .cloned()
+    let dependencies: Vec<(Name, PathBuf)> = job
+        .dependencies
+        .iter()
+        .map(|dependency| {
+            let tree = dependency.installed.tree().to_owned();
+            (dependency.name.clone(), tree)
+        })
         .collect();
-    let place = context.sandbox.enter(&names).map_err(in_sandbox)?;
+    let job = Arc::new(job);
+    let enter = context.sandbox.enter(&job.name, &dependencies);
+    let place = entered(&job, enter, cancel).await?;
+    let is_restricted = place.is_restricted();
+    let failure = match attempt(context, &job, place, cancel).await {
+        Err(failure) if is_restricted && failure.may_be_for_rules() => failure,
+        other => return other,
+    };
+    (context.events)(Event::Retried {
+        package: job.name.clone(),
+        failure: failure.to_string(),
+        undeclared: match failure {
+            CompileError::Script(failure) => failure.undeclared,
+            _ => Vec::new(),
+        },
+    });
+    let enter = context.sandbox.enter_alone(&job.name, &dependencies);
+    let place = entered(&job, enter, cancel).await?;
+    let mut compiled = attempt(context, &job, place, cancel).await?;
+    compiled.unrestricted = true;
+    Ok(compiled)
+}
+
+/// The place of a package, as soon as there is room, unless somebody asks us to stop before.
+async fn entered(
+    job: &Job,
+    enter: impl Future<Output = Result<Place, SandboxError>>,
+    cancel: &CancellationToken,
+) -> Result<Place, CompileError> {
+    let package = job.name.clone();
+    tokio::select! {
+        // Cancel-safe: nothing is taken before it is ready.
+        place = enter => place.map_err(|source| CompileError::Sandbox { package, source }),
+        () = cancel.cancelled() => Err(CompileError::Stopped { package }),
+    }
+}
+
+async fn attempt(
+    context: &Arc<Context>,
+    job: &Arc<Job>,
+    place: Place,
+    cancel: &CancellationToken,
+) -> Result<Compiled, CompileError> {
     let mut plan = Plan::new(
-        &job,
+        job,
         &context.vcap,
         &place.vcap(),
         &context.environment,
@@ -91,20 +136,32 @@ pub async fn compile(
         context.grace,
     );
     plan.script.spec.nice = context.nice;
-    plan.script.spec.view = context.sandbox.view(&place, &plan.mounted());
+    let dependencies: Vec<(&Path, &PackagePaths)> = plan
+        .dependencies
+        .iter()
+        .map(|dependency| (dependency.sealed.as_path(), &dependency.paths))
+        .collect();
+    context
+        .sandbox
+        .confine(&place, &mut plan.script, &plan.paths, &dependencies);
+    let place = Arc::new(place);
     let work = Work {
         context: Arc::clone(context),
-        job: Arc::new(job),
+        job: Arc::clone(job),
         plan: Arc::new(plan),
+        place: Arc::clone(&place),
         cancel: cancel.clone(),
     };
     let result = work.run().await;
-    let left = context.sandbox.leave(place).map_err(in_sandbox);
+    let left = context.sandbox.leave(&place);
     let compiled = result.inspect_err(|_| {
         // Half a blob is of no use; what is not there need not go.
         let _ = fs::remove_file_if_there(&work.job.blob);
     })?;
-    left?;
+    left.map_err(|source| CompileError::Sandbox {
+        package: job.name.clone(),
+        source,
+    })?;
     Ok(compiled)
 }
 
@@ -114,6 +171,7 @@ struct Work {
     context: Arc<Context>,
     job: Arc<Job>,
     plan: Arc<Plan>,
+    place: Arc<Place>,
     cancel: CancellationToken,
 }
 
@@ -204,6 +262,9 @@ impl Work {
         let files = self.files();
         let plan = &self.plan;
         for dependency in &plan.dependencies {
+            if self.place.has(&dependency.name) {
+                continue;
+            }
             self.make_directory(&dependency.paths.packages)
                 .map_err(&files)?;
             self.context
@@ -215,6 +276,7 @@ impl Work {
                 })?;
             self.link(&dependency.link_target, &dependency.paths.link)?;
         }
+        self.context.sandbox.provided(&self.place);
         self.make_directory(&plan.paths.packages).map_err(&files)?;
         self.make_directory(&plan.paths.install).map_err(&files)?;
         self.link(&plan.link_target, &plan.paths.link)
@@ -283,9 +345,27 @@ impl Work {
             elapsed: start.elapsed(),
             cause: cause.or_else(|| self.cause(&end, killed_before)),
             tail: end.output.tail,
+            undeclared: self.undeclared(),
             log: self.job.log.clone(),
             log_failure: end.output.log_failure,
         })))
+    }
+
+    /// Packages that the script speaks of and that are no dependencies of its package.
+    fn undeclared(&self) -> Vec<Name> {
+        let known: Vec<&Name> = std::iter::once(&self.job.name)
+            .chain(
+                self.job
+                    .dependencies
+                    .iter()
+                    .map(|dependency| &dependency.name),
+            )
+            .collect();
+        let log = fs::read_end(&self.job.log, LOG_END).unwrap_or_default();
+        mentioned(&log, &self.context.vcap.packages())
+            .into_iter()
+            .filter(|name| !known.contains(&name))
+            .collect()
     }
 
     /// Lack of memory or of space looks like many other failures from inside a script, so it is looked for.
@@ -406,6 +486,7 @@ impl Work {
             size,
             digests,
             installed: None,
+            unrestricted: false,
             elapsed: Duration::ZERO,
             script: None,
         })

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::job::Job;
 use crate::config::{Environment, PackagePaths, Vcap};
+use crate::release::Name;
 use crate::sandbox::{Script, Spec};
 
 /// The name of the script in a package's source.
@@ -33,6 +34,8 @@ pub struct Plan {
 /// Where a dependency goes.
 #[derive(Debug, Clone)]
 pub struct PlannedDependency {
+    /// Its name.
+    pub name: Name,
     /// Its tree in the store.
     pub sealed: PathBuf,
     /// Its paths on this side of the sandbox.
@@ -59,6 +62,7 @@ impl Plan {
             .dependencies
             .iter()
             .map(|dependency| PlannedDependency {
+                name: dependency.name.clone(),
                 sealed: dependency.installed.tree().to_owned(),
                 paths: outside.package(&dependency.name, &dependency.version),
                 link_target: inside
@@ -88,6 +92,7 @@ impl Plan {
                     hold,
                     grace,
                     view: None,
+                    rules: None,
                 },
                 environment,
                 agent,
@@ -96,23 +101,12 @@ impl Plan {
     }
 }
 
-impl Plan {
-    /// Sealed tree and install directory of each dependency.
-    #[must_use]
-    pub fn mounted(&self) -> Vec<(PathBuf, PathBuf)> {
-        self.dependencies
-            .iter()
-            .map(|dependency| (dependency.sealed.clone(), dependency.paths.install.clone()))
-            .collect()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::release::{Name, Version};
+    use crate::release::Version;
 
     #[test]
     fn a_script_sees_the_base_directory_wherever_its_tree_is() {

@@ -9,7 +9,9 @@ use super::progress::Progress;
 use super::run::Options;
 use crate::diag::Chain;
 use crate::runtime;
-use crate::sandbox::{Entry, Namespaces, Sandbox, SandboxError, SharedTree, Users, Wishes, Writes};
+use crate::sandbox::{
+    Entry, Landlocked, Namespaces, Sandbox, SandboxError, SharedTree, Users, Wishes, Writes,
+};
 
 /// How packages are to be kept apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,47 +22,82 @@ pub enum Isolation {
     Namespace,
     /// In namespaces that a user namespace makes possible, or not at all.
     Userns,
+    /// In place, by rules on what a script may reach, or not at all.
+    Landlock,
     /// In place, one after another.
     None,
 }
 
-/// Chooses how packages are kept apart, and says so in one line.
+/// Chooses how packages are kept apart, and says so in one line. A second one says how it would be better.
 pub(super) async fn choose(
     options: &Options,
     work: &Path,
     progress: &Progress,
     cancel: &CancellationToken,
 ) -> Result<Sandbox, OfflineError> {
+    let wanted = options.isolation;
     let mut reasons = Vec::new();
-    if options.isolation == Isolation::None && !options.network {
-        return Err(SandboxError::Network { source: None }.into());
-    }
-    if options.isolation != Isolation::None {
+    if matches!(wanted, Isolation::Landlock | Isolation::None) {
+        if !options.network {
+            return Err(SandboxError::Network { source: None }.into());
+        }
+    } else {
         match namespaces(options, work).await {
             Ok(namespaces) => {
                 progress.line(&format!("Isolation: {}", described(&namespaces)));
                 return Ok(Sandbox::Namespaces(namespaces));
             }
-            Err(error) if options.isolation != Isolation::Auto => return Err(error.into()),
-            Err(error) => {
-                reasons.push(format!("namespaces cannot be used here: {}", Chain(&error)))
+            Err(error) if wanted != Isolation::Auto => return Err(error.into()),
+            Err(error) if !options.network => {
+                let source = Some(Box::new(error));
+                return Err(SandboxError::Network { source }.into());
             }
+            Err(error) => reasons.push(format!("namespaces cannot be used: {}", Chain(&error))),
         }
         if let Entry::Refused(error) = &options.user_namespace {
-            reasons.push(format!("user namespaces neither: {error}"));
+            reasons.push(format!("user namespaces cannot: {error}"));
+        }
+    }
+    let mut has_rules = false;
+    if wanted != Isolation::None {
+        match Landlocked::probe(work, &options.agent).await {
+            Ok(()) => has_rules = true,
+            Err(error) if wanted == Isolation::Landlock => return Err(error.into()),
+            Err(error) => reasons.push(format!("Landlock cannot: {}", Chain(&error))),
         }
     }
     let reasons = match reasons.join("; ") {
         none if none.is_empty() => none,
         reasons => format!(" ({reasons})"),
     };
-    progress.line(&format!("Isolation: none{reasons}"));
+    let name = if has_rules { "landlock" } else { "none" };
+    progress.line(&format!("Isolation: {name}{reasons}"));
+    if wanted == Isolation::Auto {
+        progress.line(hint());
+    }
     let (vcap, who, force) = (options.vcap.clone(), options.who.clone(), options.force);
     let cancel = cancel.clone();
     let taking = runtime::spawn_blocking("tree", move || {
         SharedTree::take(&vcap, &who, force, &|| cancel.is_cancelled())
     });
-    Ok(Sandbox::Shared(taking.await??))
+    let tree = taking.await??;
+    if !has_rules {
+        return Ok(Sandbox::Shared(tree));
+    }
+    let home = options.environment.get("HOME").map(Path::new);
+    Ok(Sandbox::Landlocked(Landlocked::new(tree, work, home)?))
+}
+
+/// How packages would be kept apart better.
+fn hint() -> &'static str {
+    if nix::unistd::geteuid().is_root() {
+        "Hint: packages are kept apart better in a container with `--cap-add SYS_ADMIN --security-opt apparmor=unconfined`, or \
+         without a capability with `--security-opt seccomp=unconfined --security-opt apparmor=unconfined`, and in a Concourse \
+         task with `privileged: true`"
+    } else {
+        "Hint: packages are kept apart better for root, or with newuidmap (package uidmap), a range for this user in \
+         /etc/subuid and /etc/subgid, and user namespaces allowed"
+    }
 }
 
 async fn namespaces(options: &Options, work: &Path) -> Result<Namespaces, SandboxError> {

@@ -111,12 +111,33 @@ impl Progress {
 
     /// The core tells something.
     pub(super) fn hear(&self, event: Event) {
+        let (package, event) = match event {
+            Event::Retried {
+                package,
+                failure,
+                undeclared,
+            } => {
+                let names: Vec<&str> = undeclared.iter().map(Name::as_str).collect();
+                let undeclared = match names.join(", ") {
+                    none if none.is_empty() => none,
+                    names => format!("; it speaks of undeclared packages: {names}"),
+                };
+                self.line(&format!(
+                    "Warning: {failure} where it reaches nothing but its declared dependencies{undeclared}. {package} is tried \
+                     once more by itself, with nothing kept from it"
+                ));
+                return;
+            }
+            Event::Entered { ref package, .. } | Event::Printed { ref package, .. } => {
+                (package.clone(), event)
+            }
+        };
         let mut state = self.state();
-        let (Event::Entered { package, .. } | Event::Printed { package, .. }) = &event;
-        let Some(running) = state.running.get_mut(package) else {
+        let Some(running) = state.running.get_mut(&package) else {
             return;
         };
         match event {
+            Event::Retried { .. } => {}
             Event::Entered { phase, .. } => running.phase = described(phase),
             Event::Printed { line, .. } => running.line = line,
         }

@@ -112,6 +112,13 @@ fn output(text: &mut String, script: &ScriptFailure) {
             let _ = writeln!(text, "  | {line}");
         }
     }
+    for name in &script.undeclared {
+        let _ = writeln!(
+            text,
+            "It speaks of package {name}, which is no declared dependency of {}",
+            script.package
+        );
+    }
     let _ = writeln!(text, "Everything that it printed: {}", script.log.display());
     if let Some(failure) = &script.log_failure {
         let _ = writeln!(text, "That log is not complete: {failure}");
@@ -197,6 +204,7 @@ mod tests {
                 elapsed: Duration::from_secs(61),
                 cause: Some(Cause::OutOfMemory { killed: 1 }),
                 tail: vec!["+ make".to_owned(), "Killed".to_owned()],
+                undeclared: vec![name("zlib")],
                 log: PathBuf::from("/logs/app.log"),
                 log_failure: None,
             })),
@@ -209,6 +217,7 @@ mod tests {
             "The last lines that the packaging script of app printed:\n\
              \x20 | + make\n\
              \x20 | Killed\n\
+             It speaks of package zlib, which is no declared dependency of app\n\
              Everything that it printed: /logs/app.log\n\
              Compiled before it, and dropped with it: lib\n\
              Not compiled because they depend on app: web, top\n\

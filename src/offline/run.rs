@@ -153,7 +153,7 @@ impl Call<'_> {
         let places: &[&Path] = match self.options.isolation {
             Isolation::Auto => &[work, &data],
             Isolation::Namespace | Isolation::Userns => &[work],
-            Isolation::None => &[&data],
+            Isolation::Landlock | Isolation::None => &[&data],
         };
         space::check_for_tasks(&tasks, places)?;
         let needs_sandbox = tasks.iter().any(

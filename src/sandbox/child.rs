@@ -23,7 +23,7 @@ use nix::unistd::Pid;
 
 use super::init::{Init, InitReport};
 use super::spec::{Report, Spec, Step, StepError};
-use super::{mounts, sys};
+use super::{landlock, mounts, sys};
 use crate::fs;
 use crate::process::{Status, Usage, tree};
 
@@ -114,7 +114,7 @@ fn run(socket: &mut UnixStream) -> Result<Report, StepError> {
     };
     let script = match &init {
         Some(init) => init.process,
-        None => start_script(&spec).step(Step::Start(spec.program.clone()))?,
+        None => start_script(&spec)?,
     };
     let mut watch = Watch {
         socket,
@@ -180,19 +180,20 @@ fn listen() -> nix::Result<SignalFd> {
     SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
 }
 
-/// Starts the script, with nothing to read and none of our blocked signals.
+/// Starts the script, with nothing to read and none of our blocked signals. Its rules are its own: its parent has to reach more.
 #[expect(
     clippy::disallowed_methods,
     reason = "one of the two places that start processes"
 )]
-pub(super) fn start_script(spec: &Spec) -> io::Result<Pid> {
+pub(super) fn start_script(spec: &Spec) -> Result<Pid, StepError> {
+    let rules = spec.rules.as_ref().map(landlock::prepare).transpose()?;
     let mut command = Command::new(&spec.program);
     command
         .args(&spec.arguments)
         .current_dir(&spec.directory)
         .stdin(Stdio::null());
-    sys::detach(&mut command, spec.nice);
-    let child = command.spawn()?;
+    sys::detach(&mut command, spec.nice, rules);
+    let child = command.spawn().step(Step::Start(spec.program.clone()))?;
     Ok(Pid::from_raw(child.id().cast_signed()))
 }
 

@@ -89,7 +89,7 @@ fn run(spec: &Spec, view: &View) -> Result<InitReport, StepError> {
     // The orders' socket: as long as it is open anywhere, the agent takes us for alive.
     dup2_stdin(&nothing).step(Step::FollowParent)?;
     mounts::make(view)?;
-    let script = start_script(spec).step(Step::Start(spec.program.clone()))?;
+    let script = start_script(spec)?;
     let status = loop {
         match waitpid(None, None) {
             Ok(ended) if ended.pid() == Some(script) => {

@@ -207,7 +207,8 @@ impl Namespaces {
                 nice: 0,
                 hold: self.hold(),
                 grace: PROBE_GRACE,
-                view: Some(self.view(place, &[(sealed, install)])),
+                view: Some(self.view(place, &[(&sealed, &install)])),
+                rules: None,
             },
             environment: [("PATH".into(), "/usr/bin:/bin:/usr/local/bin".into())]
                 .into_iter()
@@ -330,7 +331,7 @@ impl Namespaces {
     }
 
     /// What the script in a place sees. Dependencies: sealed tree and install directory.
-    pub(super) fn view(&self, place: &NamespacePlace, dependencies: &[(PathBuf, PathBuf)]) -> View {
+    pub(super) fn view(&self, place: &NamespacePlace, dependencies: &[(&Path, &Path)]) -> View {
         let relative = Self::relative(place);
         let below_work = |path: &Path| match path.strip_prefix(&self.work) {
             Ok(below) => below.to_owned(),

@@ -29,6 +29,20 @@ pub struct Spec {
     pub grace: Duration,
     /// Its own view of the file system, with its own processes and IPC; `None` for the one that everybody has.
     pub view: Option<View>,
+    /// What it may reach of the tree that everybody has; `None` for everything.
+    pub rules: Option<Rules>,
+}
+
+/// What a script may reach where no view can be made for it. Everything beside the way to the guarded directories is free. All
+/// paths are absolute and without links.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rules {
+    /// Directories in which nothing is reached but for what follows.
+    pub guarded: Vec<PathBuf>,
+    /// What is the script's own.
+    pub whole: Vec<PathBuf>,
+    /// What it may read and run.
+    pub readable: Vec<PathBuf>,
 }
 
 /// A view of the file system: what is mounted where, in namespaces that end with the script.
@@ -161,6 +175,8 @@ pub enum Step {
     HideWork(PathBuf),
     /// The process namespace's own `/proc`.
     MountProc,
+    /// Rules on what the script may reach.
+    Restrict,
     /// The script itself.
     Start(String),
 }
@@ -194,6 +210,7 @@ impl fmt::Display for Step {
             }
             Self::HideWork(path) => write!(f, "hide `{}`", path.display()),
             Self::MountProc => write!(f, "mount /proc"),
+            Self::Restrict => write!(f, "restrict what a script may reach"),
             Self::Start(program) => write!(f, "start `{program}`"),
         }
     }
@@ -227,6 +244,11 @@ mod tests {
                 kept: Vec::new(),
                 temporary: vec![(PathBuf::from("places/0/tmp"), PathBuf::from("/tmp"))],
                 tree: (PathBuf::from("places/0/vcap"), PathBuf::from("/var/vcap")),
+            }),
+            rules: Some(Rules {
+                guarded: vec![PathBuf::from("/var/vcap/packages")],
+                whole: Vec::new(),
+                readable: Vec::new(),
             }),
         };
         let line = serde_json::to_string(&spec).unwrap();

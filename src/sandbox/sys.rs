@@ -10,9 +10,12 @@ use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+use ::landlock::RulesetCreated;
 use nix::errno::Errno;
 use nix::sys::signal::SigSet;
 use nix::unistd::ForkResult;
+
+use super::landlock;
 
 /// Forks this process, which must have one thread: the sandbox child has, and the agent at its start.
 pub(super) fn fork() -> nix::Result<ForkResult> {
@@ -28,16 +31,17 @@ pub(super) fn exit(code: i32) -> ! {
 
 /// Has a command start in a session of its own, without a terminal, and with no signal blocked, whatever is blocked here. In a
 /// background group of our session it would be stopped when it asks a question on the terminal, and wait for ever. It is
-/// `nice` nicer than we are.
-pub(super) fn detach(command: &mut Command, nice: i32) {
-    // SAFETY: the closure makes system calls only, which are safe between fork and exec, and touches no memory but its own.
+/// `nice` nicer than we are, and has the rules.
+pub(super) fn detach(command: &mut Command, nice: i32, mut rules: Option<RulesetCreated>) {
+    // SAFETY: this process has one thread, so that the closure may even allocate. It makes system calls, which are safe between fork and exec, and touches no memory but its own.
     unsafe {
         command.pre_exec(move || {
             nix::unistd::setsid().map_err(io::Error::from)?;
             if nice != 0 {
                 rustix::process::nice(nice).map_err(io::Error::from)?;
             }
-            SigSet::all().thread_unblock().map_err(io::Error::from)
+            SigSet::all().thread_unblock().map_err(io::Error::from)?;
+            rules.take().map_or(Ok(()), landlock::restrict)
         });
     }
 }
