@@ -149,6 +149,31 @@ pub fn read_end(path: &Path, limit: u64) -> Result<String> {
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
+/// Whether a file has these bytes in it.
+///
+/// # Errors
+/// As `std::fs::read`.
+pub fn contains(path: &Path, wanted: &[u8]) -> Result<bool> {
+    let mut file = open(path)?;
+    let mut buffer = vec![0; 64 * 1024 + wanted.len()];
+    // What may be the beginning of it stays in front of what is read next.
+    let mut kept = 0;
+    loop {
+        let read = file.read(&mut buffer[kept..]).at("read", path)?;
+        let seen = &buffer[..kept + read];
+        if seen.windows(wanted.len()).any(|part| part == wanted) {
+            return Ok(true);
+        }
+        if read == 0 {
+            return Ok(false);
+        }
+        let rest = seen.len().min(wanted.len().saturating_sub(1));
+        let start = seen.len() - rest;
+        buffer.copy_within(start..start + rest, 0);
+        kept = rest;
+    }
+}
+
 /// Writes a whole file.
 ///
 /// # Errors
@@ -377,4 +402,28 @@ pub fn is_no_space_behind(error: &(dyn std::error::Error + 'static)) -> bool {
 #[must_use]
 pub fn file_name(path: &Path) -> &OsStr {
     path.file_name().unwrap_or(path.as_os_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_found_across_the_borders_of_what_is_read_at_once() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("file");
+        for before in [0, 1, 65_530, 65_536, 65_540, 131_070] {
+            let mut bytes = vec![b'x'; before];
+            bytes.extend(b"wanted and more");
+            write(&path, &bytes).unwrap();
+            assert!(contains(&path, b"wanted").unwrap(), "{before}");
+            assert!(!contains(&path, b"not wanted").unwrap(), "{before}");
+        }
+        assert_eq!(read_end(&path, 4).unwrap(), "more");
+        assert!(
+            read_end(&path, 1 << 20)
+                .unwrap()
+                .ends_with("xwanted and more")
+        );
+    }
 }

@@ -564,6 +564,9 @@ fn without_a_proc_of_its_own_a_script_has_no_process_namespace_and_leaves_nothin
 #[test]
 fn a_script_that_needs_more_than_rules_allow_is_tried_once_more_and_named() {
     for script in [
+        // This one does not even notice.
+        "rm $BOSH_INSTALL_TARGET; mkdir $BOSH_INSTALL_TARGET; touch @base@/new; rm -r @packages@; rm @base@/new; mkdir -p $BOSH_INSTALL_TARGET; \
+         echo changed > $BOSH_INSTALL_TARGET/file",
         "set -e; echo changed > @packages@/lib/file; cp @packages@/lib/file $BOSH_INSTALL_TARGET/",
         "set -e; rm $BOSH_INSTALL_TARGET; mkdir $BOSH_INSTALL_TARGET; echo changed > $BOSH_INSTALL_TARGET/file",
         "set -e; touch @base@/new; rm @base@/new; echo changed > $BOSH_INSTALL_TARGET/file",
@@ -574,7 +577,7 @@ fn a_script_that_needs_more_than_rules_allow_is_tried_once_more_and_named() {
         place
             .run(&release_of(script))
             .succeeds()
-            .says("Warning: the packaging script of `app` exited with 1")
+            .says("Warning: the packaging script of `app` ")
             .says("app is tried once more by itself")
             .does_not_say("lib is tried");
         assert_eq!(place.file("app", "file"), "100644 changed\n");
@@ -611,7 +614,7 @@ fn where_rules_are_set_temporary_files_are_a_scripts_own_and_the_rest_of_the_sys
             "set -e; file=$(mktemp); case $file in @base@/data/*) ;; *) exit 1;; esac; \
              file=$(mktemp -p /tmp); rm $file; touch $FACTS/new; ls / /var > /dev/null; cat @base@/bosh/etc/file; \
              cat <(echo fine) > $BOSH_INSTALL_TARGET/file; su -s /bin/sh nobody -c 'mktemp > /dev/null'; \
-             if ls @base@/data/.bosh-agent-work-*/store/*; then exit 1; fi",
+             if cat @base@/data/.bosh-agent-work-*/processes 2> /dev/null; then exit 1; fi",
         ))
         .succeeds()
         .does_not_say("Warning");
@@ -708,8 +711,8 @@ async fn scripts_that_run_at_once_reach_nothing_of_each_other() {
         format!(
             "set -e; await() {{ while [ ! -e $FACTS/$1 ]; do sleep 0.01; done; }}; \
              touch $FACTS/{own}; await {other}; other=$BOSH_COMPILE_TARGET/../{other}; \
-             if cat $other/packaging || touch $other/new; then false; fi; \
-             if touch ${{BOSH_INSTALL_TARGET%/*}}/{other}/new; then false; fi; touch $FACTS/{own}-done; await {other}-done"
+             if cat $other/packaging 2> /dev/null || touch $other/new 2> /dev/null; then false; fi; \
+             if touch ${{BOSH_INSTALL_TARGET%/*}}/{other}/new 2> /dev/null; then false; fi; touch $FACTS/{own}-done; await {other}-done"
         )
     };
     let (a, b) = (script("a", "b"), script("b", "a"));

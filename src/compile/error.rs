@@ -67,6 +67,12 @@ pub enum CompileError {
         /// Which part.
         source: runtime::TaskFailed,
     },
+    /// The script went on without something that rules kept from it. Then it is run again, so nobody else hears of this.
+    #[error("the packaging script of `{package}` went on after a `Permission denied`")]
+    Denied {
+        /// The package.
+        package: Name,
+    },
     /// Somebody asked us to stop.
     #[error("the compilation of package `{package}` was stopped")]
     Stopped {
@@ -80,7 +86,7 @@ impl CompileError {
     pub(super) fn may_be_for_rules(&self) -> bool {
         match self {
             Self::Script(failure) => !matches!(failure.cause, Some(Cause::TimeLimit { .. })),
-            Self::InstallTarget { .. } => true,
+            Self::InstallTarget { .. } | Self::Denied { .. } => true,
             Self::Source { .. }
             | Self::Pack { .. }
             | Self::Files { .. }

@@ -336,7 +336,13 @@ impl Work {
             return Err(self.stopped());
         }
         if end.status.is_success() && limit.is_none() {
-            return Ok(Some(end));
+            return if self.place.is_restricted() && self.was_denied()? {
+                Err(CompileError::Denied {
+                    package: self.job.name.clone(),
+                })
+            } else {
+                Ok(Some(end))
+            };
         }
         let cause = limit.map(|limit| Cause::TimeLimit { limit });
         Err(CompileError::Script(Box::new(ScriptFailure {
@@ -349,6 +355,12 @@ impl Work {
             log: self.job.log.clone(),
             log_failure: end.output.log_failure,
         })))
+    }
+
+    /// Whether the script was kept from something and went on: many scripts do not end with a command that fails. To root
+    /// nothing else says this.
+    fn was_denied(&self) -> Result<bool, CompileError> {
+        fs::contains(&self.job.log, b"Permission denied").map_err(self.files())
     }
 
     /// Packages that the script speaks of and that are no dependencies of its package.

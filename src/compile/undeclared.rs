@@ -17,6 +17,8 @@ pub(super) fn mentioned(text: &str, packages: &Path) -> BTreeSet<Name> {
             // A sentence may end behind it.
             Name::parse(after[..end].trim_end_matches('.')).ok()
         })
+        // What begins with a dot is there for ourselves.
+        .filter(|name| !name.as_str().starts_with('.'))
         .collect()
 }
 
@@ -33,7 +35,7 @@ mod tests {
         let text = "+ /var/vcap/packages/go-1.2/bin/go build\n\
                     cat: /var/vcap/packages/zlib: Permission denied\n\
                     CFLAGS=-I/var/vcap/packages/lib_a/include -L'/var/vcap/packages/zlib'\n\
-                    it is not in /var/vcap/packages/end. Nor in /var/vcap/packages/\n\
+                    rm: /var/vcap/packages/.hidden: it is not in /var/vcap/packages/end. Nor in /var/vcap/packages/\n\
                     /var/vcap/packages/*/bin /var/vcap/packagesX/no /other/packages/no";
         let found = mentioned(text, Path::new("/var/vcap/packages"));
         let found: Vec<&str> = found.iter().map(Name::as_str).collect();

@@ -52,10 +52,10 @@ pub(super) async fn choose(
                 let source = Some(Box::new(error));
                 return Err(SandboxError::Network { source }.into());
             }
-            Err(error) => reasons.push(format!("namespaces cannot be used: {}", Chain(&error))),
+            Err(error) => reasons.push(format!("no namespaces: {}", reason(&error))),
         }
         if let Entry::Refused(error) = &options.user_namespace {
-            reasons.push(format!("user namespaces cannot: {error}"));
+            reasons.push(format!("no user namespaces: {error}"));
         }
     }
     let mut has_rules = false;
@@ -63,7 +63,7 @@ pub(super) async fn choose(
         match Landlocked::probe(work, &options.agent).await {
             Ok(()) => has_rules = true,
             Err(error) if wanted == Isolation::Landlock => return Err(error.into()),
-            Err(error) => reasons.push(format!("Landlock cannot: {}", Chain(&error))),
+            Err(error) => reasons.push(format!("no Landlock: {}", reason(&error))),
         }
     }
     let reasons = match reasons.join("; ") {
@@ -86,6 +86,14 @@ pub(super) async fn choose(
     }
     let home = options.environment.get("HOME").map(Path::new);
     Ok(Sandbox::Landlocked(Landlocked::new(tree, work, home)?))
+}
+
+/// Why something cannot be had, in short.
+fn reason(error: &SandboxError) -> String {
+    match error {
+        SandboxError::Step(step) => step.to_string(),
+        other => Chain(other).to_string(),
+    }
 }
 
 /// How packages would be kept apart better.

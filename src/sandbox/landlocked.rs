@@ -340,7 +340,8 @@ impl Landlocked {
     /// Removes everything of the package. A dependency that is complete stays for the next.
     pub(super) fn leave(&self, place: &LandlockPlace) -> Result<(), SandboxError> {
         if !Self::restricts(place) {
-            self.tree.clear()?;
+            // The script may have removed the directories of packages, too.
+            self.tree.clear_for(&[])?;
             return Ok(fs::remove_tree(&self.temporary(&place.package))?);
         }
         let mut names = self.names();

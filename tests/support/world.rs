@@ -25,8 +25,9 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new() -> Self {
         match isolation().as_str() {
-            "namespace" => Self::outside_tmp(),
-            _ => Self::new_in(&std::env::temp_dir()),
+            "none" => Self::new_in(&std::env::temp_dir()),
+            // Scripts have /tmp to themselves, or may not write to it where the base directory lies in it.
+            _ => Self::outside_tmp(),
         }
     }
 
