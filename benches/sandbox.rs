@@ -1,5 +1,5 @@
 //! What a sandbox costs: from the start of the child to the script's first instruction, and from there to the last process and
-//! mount, with 0, 5 and 30 dependencies. `cargo bench --bench sandbox`, as root.
+//! mount, with 0, 5 and 30 dependencies. `cargo bench --bench sandbox`, as root; with `-- userns` in a user namespace.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 #![expect(
     clippy::unwrap_used,
@@ -14,7 +14,10 @@ use bosh_agent::config::{Environment, Vcap};
 use bosh_agent::fs;
 use bosh_agent::process::Output;
 use bosh_agent::release::{Name, Version};
-use bosh_agent::sandbox::{Landlocked, Namespaces, Sandbox, Script, SharedTree, Spec, Wishes, run};
+use bosh_agent::sandbox::{
+    Entry, Landlocked, Namespaces, Sandbox, Script, SharedTree, Spec, Users, Wishes,
+    enter_user_namespace, run,
+};
 use tokio_util::sync::CancellationToken;
 
 const ROUNDS: usize = 30;
@@ -31,18 +34,27 @@ struct Times {
 }
 
 fn main() {
+    // Before there is a second thread.
+    let entry = match std::env::args().any(|argument| argument == "userns") {
+        true => enter_user_namespace(),
+        false => Entry::Outside,
+    };
+    let (names, users): (&[&str], _) = match entry {
+        Entry::Inside(users) => (&["userns"], Some(users)),
+        _ => (&["namespace", "landlock", "none"], None),
+    };
     let tokio = tokio::runtime::Runtime::new().unwrap();
     println!(
         "isolation   deps   prepare   spawn to exec   exec to end   remove   (ms, medians of {ROUNDS})"
     );
     for dependencies in [0, 5, 30] {
-        for isolation in ["namespace", "landlock", "none"] {
-            tokio.block_on(measure(isolation, dependencies));
+        for isolation in names {
+            tokio.block_on(measure(isolation, users, dependencies));
         }
     }
 }
 
-async fn measure(isolation: &str, dependencies: usize) {
+async fn measure(isolation: &str, users: Option<Users>, dependencies: usize) {
     // Not in /tmp, which is in memory on some machines.
     let scratch = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let (work, vcap) = (scratch.path().join("work"), scratch.path().join("vcap"));
@@ -50,7 +62,10 @@ async fn measure(isolation: &str, dependencies: usize) {
     let vcap = Vcap::new(&vcap);
     let tree = || SharedTree::take(&vcap, "a benchmark", false, &|| false).unwrap();
     let agent = Path::new(AGENT);
-    let wishes = Wishes::default();
+    let wishes = Wishes {
+        users,
+        ..Wishes::default()
+    };
     let sandbox = match isolation {
         "none" => Ok(Sandbox::Shared(tree())),
         "landlock" => match Landlocked::probe(&work, agent).await {

@@ -20,8 +20,8 @@ use bosh_agent::release::{Name, Version};
 use bosh_agent::sandbox::{Landlocked, Sandbox, SharedTree};
 use nix::sys::signal::Signal;
 use support::{
-    Agent, Listed, Ran, ReleaseBuilder, World, extract, list, processes_below, require_root,
-    require_tools, snapshot, unpacked, wait_for,
+    Agent, Listed, Ran, ReleaseBuilder, World, extract, list, processes_below, require,
+    require_root, require_tools, snapshot, unpacked, wait_for,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -79,6 +79,25 @@ const NONE: Tier = Tier {
 impl Tier {
     fn has_mounts(self) -> bool {
         matches!(self.name, "namespace" | "userns")
+    }
+
+    /// Whether this machine has what the tier and its tests are made with; see [`require`].
+    fn is_possible(self) -> bool {
+        let works = |arguments: &[&str]| {
+            let mut command = std::process::Command::new("unshare");
+            command
+                .args(arguments)
+                .arg("true")
+                .stderr(std::process::Stdio::null())
+                .status()
+                .is_ok_and(|status| status.success())
+        };
+        require(works(&["--mount"]), "the right to mount")
+            && require(
+                self.name != "userns" || works(&["--user", "--mount"]),
+                "user namespaces",
+            )
+            && require(self.name != "landlock" || has_landlock(), "Landlock")
     }
 }
 
@@ -308,6 +327,15 @@ fn nix_nice() -> i32 {
         .unwrap()
 }
 
+fn has_landlock() -> bool {
+    use landlock::{ABI, Access, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr};
+    Ruleset::default()
+        .set_compatibility(CompatLevel::HardRequirement)
+        .handle_access(AccessFs::from_all(ABI::V2))
+        .and_then(Ruleset::create)
+        .is_ok()
+}
+
 /// The user of these tests, who has no account.
 const USER: u32 = 12_345;
 
@@ -321,6 +349,9 @@ impl Place {
     /// Nothing where the tier cannot be had; then the reason has been told.
     fn new(tier: Tier) -> Option<Self> {
         if !require_root() || !require_tools(&["setpriv", "unshare", "newuidmap", "perl"]) {
+            return None;
+        }
+        if !tier.is_possible() {
             return None;
         }
         let world = World::for_everybody();

@@ -201,7 +201,6 @@ impl Landlocked {
             .collect();
         self.names().clear();
         self.tree.clear_for(&names)?;
-        self.make_temporary(package)?;
         Ok(LandlockPlace {
             package: package.clone(),
             to_provide: dependencies.clone(),
@@ -299,12 +298,12 @@ impl Landlocked {
         own: &PackagePaths,
         dependencies: &[&PackagePaths],
     ) {
-        let temporary = self.temporary(&place.package);
-        let variable = ("TMPDIR", temporary.clone().into());
-        script.environment = script.environment.with(&[variable]);
         if !Self::restricts(place) {
             return;
         }
+        let temporary = self.temporary(&place.package);
+        let variable = ("TMPDIR", temporary.clone().into());
+        script.environment = script.environment.with(&[variable]);
         let real = |path: &Path| match path.strip_prefix(self.tree.base()) {
             Ok(below) => self.base.join(below),
             Err(_) => path.to_owned(),
@@ -341,8 +340,7 @@ impl Landlocked {
     pub(super) fn leave(&self, place: &LandlockPlace) -> Result<(), SandboxError> {
         if !Self::restricts(place) {
             // The script may have removed the directories of packages, too.
-            self.tree.clear_for(&[])?;
-            return Ok(fs::remove_tree(&self.temporary(&place.package))?);
+            return Ok(self.tree.clear_for(&[])?);
         }
         let mut names = self.names();
         names.remove(&place.package);
