@@ -100,10 +100,23 @@ impl Place {
 }
 
 impl Sandbox {
-    /// Whether scripts can run at the same time. Where they cannot, [`enter`](Self::enter) makes them wait for each other.
+    /// Whether packages that are compiled at the same time see one tree, with each other's names in it.
     #[must_use]
-    pub fn is_parallel(&self) -> bool {
-        !matches!(self, Self::Shared(_))
+    pub fn is_shared(&self) -> bool {
+        match self {
+            Self::Namespaces(_) => false,
+            Self::Landlocked(_) | Self::Shared(_) => true,
+        }
+    }
+
+    /// Whether a package can be in it while another one is. Where it cannot, [`enter`](Self::enter) makes them wait for each
+    /// other.
+    #[must_use]
+    pub fn takes_several(&self) -> bool {
+        match self {
+            Self::Namespaces(_) | Self::Landlocked(_) => true,
+            Self::Shared(_) => false,
+        }
     }
 
     /// Makes room for one package and its dependencies, given by name and sealed tree. Waits as long as another package that

@@ -153,7 +153,10 @@ async fn attempt(
         cancel: cancel.clone(),
     };
     let result = work.run().await;
-    let left = context.sandbox.leave(&place);
+    // Trees can be large, and others go on meanwhile.
+    let left = work
+        .blocking_to_the_end("leave", move |work| work.context.sandbox.leave(&place))
+        .await?;
     let compiled = result.inspect_err(|_| {
         // Half a blob is of no use; what is not there need not go.
         let _ = fs::remove_file_if_there(&work.job.blob);
@@ -213,15 +216,25 @@ impl Work {
         name: &'static str,
         step: impl FnOnce(&Self) -> Result<T, CompileError> + Send + 'static,
     ) -> Result<T, CompileError> {
-        let work = self.clone();
-        let done = runtime::spawn_blocking(name, move || step(&work)).await;
+        let done = self.blocking_to_the_end(name, step).await;
         if self.cancel.is_cancelled() {
             return Err(self.stopped());
         }
+        done?
+    }
+
+    /// Runs a step that blocks, whatever anybody wishes.
+    async fn blocking_to_the_end<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        step: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> Result<T, CompileError> {
+        let work = self.clone();
+        let done = runtime::spawn_blocking(name, move || step(&work)).await;
         done.map_err(|source| CompileError::Task {
             package: self.job.name.clone(),
             source,
-        })?
+        })
     }
 
     fn stopped(&self) -> CompileError {
