@@ -37,7 +37,8 @@ setup: ## Install what the tests need from Debian's packages, where it is missin
 	@integration/setup || { [ -z "$${BOSH_AGENT_TEST_REQUIRE_ALL:-}" ] && echo "what is missing will make tests skip" >&2; }
 
 unit: setup ## Tests that need no container
-	cargo test --locked --lib --bins $(patsubst tests/%.rs,--test %,$(wildcard tests/*.rs))
+	cargo test --locked --lib --bins $(patsubst tests/%.rs,--test %,$(wildcard tests/*.rs)) --test nats --test https --test blobs
+	cargo test --locked --test daemon -- --skip containers::
 	cargo test --locked --doc
 	@# The same contents whatever keeps packages apart.
 	if [ "$$(id -u)" = 0 ]; then \
@@ -50,9 +51,11 @@ containers: setup dist $(EXAMPLE) ## Tests in containers of a stemcell-like imag
 	integration/checker/self-test
 	@integration/stemcell-image || { [ -z "$${BOSH_AGENT_TEST_REQUIRE_ALL:-}" ] && echo "without the image container tests skip" >&2; }
 	cargo test --locked --test containers
+	cargo test --locked --test daemon containers::
 
 soak: ## The long form of the tests: full sizes, hundreds of repetitions
-	BOSH_AGENT_SOAK=1 cargo test --locked --release --test scale --test scripts --test stops
+	BOSH_AGENT_SOAK=1 cargo test --locked --release --test scale --test scripts --test stops --test parallel --test https
+	BOSH_AGENT_SOAK=1 cargo test --locked --release --test daemon -- --skip containers:: --nocapture
 
 fuzz: ## Ten minutes on archives and ten on manifests (needs cargo-fuzz; the compiler's own nightly features are unlocked for it)
 	@command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz

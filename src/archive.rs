@@ -24,6 +24,7 @@ mod number;
 pub mod pack;
 mod pax;
 pub mod read;
+mod size;
 mod sparse;
 pub mod tarball;
 pub mod unpack;
@@ -37,8 +38,9 @@ pub use gzip::GzipWriter;
 pub use header::EntryHeader;
 pub use pack::{Owners, PackError, Packed, SystemOwners, pack};
 pub use read::{Entry, Owner, ReadError, Reader};
+pub use size::least_unpacked;
 pub use tarball::{AppendError, EntryWriter};
-pub use unpack::{Skipped, UnpackError, Unpacked, unpack, unpack_file};
+pub use unpack::{Skipped, UnpackError, Unpacked, unpack, unpack_file, unpack_whole};
 
 /// The unit of a tar archive, in bytes: headers are one block, content is padded to whole blocks.
 const BLOCK: usize = 512;

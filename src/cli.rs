@@ -2,6 +2,8 @@
 
 mod arguments;
 mod compile;
+mod daemon;
+mod daemon_flags;
 mod flags;
 
 use std::ffi::OsString;
@@ -9,7 +11,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use crate::config::Environment;
-use crate::runtime;
+use crate::runtime::{self, LogFormat};
 use crate::sandbox;
 
 /// Everything was done.
@@ -31,8 +33,16 @@ pub fn main() -> ExitCode {
         return sandbox::child_main();
     }
     let environment = Environment::of_this_process();
-    runtime::init_telemetry(environment.get("BOSH_AGENT_LOG"));
-    ExitCode::from(match arguments::parse(&arguments) {
+    let level = environment.get("BOSH_AGENT_LOG");
+    let command = arguments::parse(&arguments);
+    match command {
+        Ok(arguments::Command::Daemon(_)) => {
+            runtime::init_telemetry(level, "info", LogFormat::GoAgent);
+        }
+        _ => runtime::init_telemetry(level, "warn", LogFormat::Plain),
+    }
+    ExitCode::from(match command {
+        Ok(arguments::Command::Daemon(flags)) => daemon::main(flags, environment),
         Ok(arguments::Command::Compile(arguments)) => compile::main(*arguments, environment),
         Ok(arguments::Command::Version) => print(env!("CARGO_PKG_VERSION")),
         Ok(arguments::Command::Help(text)) => {

@@ -7,13 +7,15 @@
 //! plan (pure) → unpack the source → provide the dependencies → run the script → pack and digest → seal into the store
 //! ```
 //!
-//! A good place to start reading is [`compile`].
+//! A good place to start reading is [`compile`]. The packages of a whole call are a [`Schedule`].
 
 mod error;
 mod event;
 mod job;
 mod package;
 mod plan;
+mod queue;
+mod schedule;
 mod seal;
 mod store;
 mod undeclared;
@@ -23,4 +25,6 @@ pub use event::{Event, Phase};
 pub use job::{Compiled, Dependency, Job};
 pub use package::{Context, compile};
 pub use plan::Plan;
+pub use queue::{Claim, Graph, Holds, Id, Queue};
+pub use schedule::{Limits, MEMORY_FLOOR, Origin, Package, Schedule, Told};
 pub use store::{Installed, Store};

@@ -9,19 +9,24 @@
 
 use std::ffi::OsStr;
 use std::fs::{DirEntry, File, Metadata, OpenOptions, Permissions};
-use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::io::{self, Read, Seek, SeekFrom, Write as _};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+
+use tempfile::{NamedTempFile, TempPath};
 
 mod lease;
 mod made;
 mod space;
 mod tree;
 
-pub use lease::{LeasedDirectory, LeasedFile, remove_abandoned, wait_until_free};
+pub use lease::{LeasedDirectory, LeasedFile, hold, remove_abandoned, wait_until_free};
 pub use made::MadeDirectories;
 pub use space::{Space, is_volatile_or_overlay, space};
 pub use tree::{copy_tree, move_tree, remove_tree};
+
+/// Begins the names of files that are being written; see [`write_atomic`].
+const WRITE_PREFIX: &str = ".bosh-agent-write-";
 
 /// A file operation that failed: what was tried, on which path, and why it did not work.
 #[derive(Debug, thiserror::Error)]
@@ -182,6 +187,50 @@ pub fn write(path: &Path, contents: &[u8]) -> Result<()> {
     std::fs::write(path, contents).at("write", path)
 }
 
+/// Writes a whole file so that whoever reads it, even after a crash, finds the old contents or the new ones. The file has
+/// `mode` from its first byte on, whatever the umask is. What a crash leaves goes with [`remove_abandoned_writes`].
+///
+/// # Errors
+/// What the system answered; then the file is as it was.
+pub fn write_atomic(path: &Path, contents: &[u8], mode: u32) -> Result<()> {
+    let file = LeasedFile::create(parent(path), WRITE_PREFIX, "")?;
+    set_mode(file.path(), mode)?;
+    let mut open = file.file();
+    open.write_all(contents).at("write", path)?;
+    open.sync_all().at("sync", path)?;
+    file.persist(path)
+}
+
+/// Removes what crashes have left of files in `directory`, and says what it removed.
+///
+/// # Errors
+/// When the directory cannot be listed.
+pub fn remove_abandoned_writes(directory: &Path) -> Result<Vec<PathBuf>> {
+    remove_abandoned(directory, WRITE_PREFIX, None)
+}
+
+/// An empty file with mode 0600 in the directory of `path`, removed unless it is [persisted](persist).
+///
+/// # Errors
+/// What the system answered.
+pub fn temporary_beside(path: &Path) -> Result<NamedTempFile> {
+    tempfile::Builder::new()
+        .prefix(".bosh-agent-")
+        .tempfile_in(parent(path))
+        .at("create a temporary file beside", path)
+}
+
+/// Gives a temporary file its final name, in place of what has that name.
+///
+/// # Errors
+/// What the system answered; then the file is removed and what had the name is as it was.
+pub fn persist(temporary: TempPath, path: &Path) -> Result<()> {
+    temporary
+        .persist(path)
+        .map_err(|error| error.error)
+        .at("rename a temporary file to", path)
+}
+
 /// Creates a directory, whose parent exists.
 ///
 /// # Errors
@@ -196,6 +245,18 @@ pub fn create_dir(path: &Path) -> Result<()> {
 /// As `std::fs::create_dir_all`.
 pub fn create_dir_all(path: &Path) -> Result<()> {
     std::fs::create_dir_all(path).at("create the directory", path)
+}
+
+/// Creates a directory and what is missing above it, with this mode less the umask.
+///
+/// # Errors
+/// As `std::fs::create_dir_all`.
+pub fn create_dir_all_with_mode(path: &Path, mode: u32) -> Result<()> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(path)
+        .at("create the directory", path)
 }
 
 /// Removes a file or a link.
@@ -236,6 +297,15 @@ pub fn hard_link(original: &Path, link: &Path) -> Result<()> {
 /// As `std::os::unix::fs::symlink`.
 pub fn symlink(target: &Path, link: &Path) -> Result<()> {
     std::os::unix::fs::symlink(target, link).at("create the link", link)
+}
+
+/// Makes a FIFO with mode 0600.
+///
+/// # Errors
+/// What the system answered.
+pub fn make_fifo(path: &Path) -> Result<()> {
+    let mode = nix::sys::stat::Mode::S_IRUSR | nix::sys::stat::Mode::S_IWUSR;
+    nix::unistd::mkfifo(path, mode).at("make the FIFO", path)
 }
 
 /// What a symbolic link says.
@@ -353,7 +423,7 @@ pub fn check_writable(directory: &Path) -> Result<()> {
     tempfile::Builder::new()
         .prefix(".bosh-agent-probe-")
         .tempfile_in(directory)
-        .and_then(tempfile::NamedTempFile::close)
+        .and_then(NamedTempFile::close)
         .at("write to", directory)
 }
 
@@ -425,5 +495,23 @@ mod tests {
                 .unwrap()
                 .ends_with("xwanted and more")
         );
+    }
+
+    #[test]
+    fn a_file_is_replaced_whole_with_its_mode_and_what_a_crash_left_goes() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("settings.json");
+        write(&path, b"old and longer").unwrap();
+        set_mode(&path, 0o644).unwrap();
+        write(&scratch.path().join(".bosh-agent-write-1-0"), b"half").unwrap();
+
+        write_atomic(&path, b"new", 0o600).unwrap();
+        assert_eq!(read(&path).unwrap(), b"new");
+        assert_eq!(metadata(&path).unwrap().mode() & 0o7777, 0o600);
+        assert_eq!(remove_abandoned_writes(scratch.path()).unwrap().len(), 1);
+        assert_eq!(list(scratch.path()).unwrap().len(), 1);
+
+        let error = write_atomic(&scratch.path().join("none/x"), b"", 0o600).unwrap_err();
+        assert!(error.is_not_found());
     }
 }

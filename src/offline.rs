@@ -4,21 +4,29 @@
 //! open        one pass over each tarball: manifest read, blobs to disk while they are hashed
 //! inspect     what a release says against what its tarball holds: every problem, not the first
 //! select      what is to be done with each: compile, pass on, leave; whose output goes where
-//! releases    the packages of a release, one after another, through `compile`
+//! graph       the packages of all releases, each once
+//! release     one release: its packages, where they are, what it becomes
+//! releases    the packages of all through `compile`, several at a time; each release assembled when its last package is done
+//! durations   how long packages took before
 //! assemble    the compiled release: written beside its place, read back, renamed
 //! progress    what a person sees while it works
-//! report      what a person is told when it failed
+//! failure     what has become of the packages when it failed
+//! report      what a person is told then
 //! ```
 //!
 //! Nothing of a release is compiled before all releases of the call have been found to be in order.
 
 mod assemble;
+mod durations;
 mod error;
+mod failure;
+mod graph;
 mod inspect;
 mod isolation;
 mod open;
 mod outputs;
 mod progress;
+mod release;
 mod releases;
 mod report;
 mod run;
@@ -29,6 +37,7 @@ mod verify;
 mod workplace;
 
 pub use error::OfflineError;
+pub use failure::{Incomplete, PackageFailure, UnfinishedRelease};
 pub use isolation::Isolation;
 pub use progress::Progress;
 pub use report::report;

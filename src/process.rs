@@ -1,22 +1,32 @@
-//! Processes: started, listened to, ended.
+//! Processes: started, listened to, ended; and what of the machine is there for them.
 //!
 //! ```text
 //!   this process                         its child (bosh-agent once more, `sandbox::child`)
 //!   supervise  ── first line, stop ──▶   subreaper: starts the script, owns whatever it forks
 //!              ◀── report ───────────         │
-//!   output     ◀── one pipe ──────────   script and all its descendants
+//!   output     ◀── a pipe or two ─────   script and all its descendants
 //! ```
 //!
 //! The child watches the socket between the two: when this process dies, however it dies, the socket ends and the child
 //! ends the script. [`tree`] is used on the child's side.
+//!
+//! Programs that are no packaging scripts, such as the stemcell's blobstore programs, are [run](run_to_end) without a child
+//! between.
 
+mod cgroup;
+mod jobserver;
 mod memory;
 mod output;
+mod processors;
+mod run;
 mod status;
 mod supervise;
 pub mod tree;
 
-pub use memory::out_of_memory_kills;
-pub use output::{Output, OutputSummary, TAIL_LINES};
+pub use jobserver::{Jobserver, Offered};
+pub use memory::{available_memory, out_of_memory_kills};
+pub use output::{ENDING_LIMIT, Ending, Output, OutputSummary, TAIL_LINES};
+pub use processors::processors;
+pub use run::{Ended, Program, RunError, find_program, run_to_end};
 pub use status::{Status, Usage};
 pub use supervise::{Child, SuperviseError, Supervised, adopt_orphans, end_orphans, supervise};

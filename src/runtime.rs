@@ -7,5 +7,5 @@ mod telemetry;
 
 pub use cancellable::Cancellable;
 pub use signals::{Signals, StopSignal};
-pub use task::{Task, TaskFailed, spawn, spawn_blocking};
-pub use telemetry::init as init_telemetry;
+pub use task::{Task, TaskFailed, TaskSet, spawn, spawn_blocking};
+pub use telemetry::{LogFormat, init as init_telemetry};

@@ -29,6 +29,7 @@ pub use namespace::{Namespaces, Wishes};
 pub use script::{Script, ScriptEnd, run};
 pub use shared_tree::SharedTree;
 pub use spec::{Mounted, Report, Rules, Spec, Step, StepError, View, Writes};
+pub(crate) use sys::set_variable_before_threads;
 pub use users::{
     Entry, Users, enter as enter_user_namespace, enter_if_needed as enter_user_namespace_if_needed,
 };

@@ -3,14 +3,16 @@
 //! What BOSH's own servers accept in TLS 1.2 are two cipher suites (protocol: `ECDHE_RSA` with AES-GCM); stores of others get
 //! the whole list.
 
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
 use rustls::{CipherSuite, ClientConfig, RootCertStore};
 
-use crate::config::Secret;
+use crate::config::{Environment, Secret};
 
 /// Which TLS 1.2 cipher suites are offered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +54,52 @@ pub enum TlsError {
     /// The system has no certificates of authorities.
     #[error("the system's certificates of authorities cannot be loaded: {0}")]
     SystemRoots(String),
+}
+
+/// Where the system keeps the certificates of authorities.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SystemCertificates {
+    file: Option<PathBuf>,
+    directory: Option<PathBuf>,
+}
+
+static SYSTEM: OnceLock<SystemCertificates> = OnceLock::new();
+
+impl SystemCertificates {
+    /// Where Debian, Ubuntu, Fedora, SUSE and Alpine keep them in one file.
+    const FILES: [&'static str; 4] = [
+        "/etc/ssl/certs/ca-certificates.crt",
+        "/etc/pki/tls/certs/ca-bundle.crt",
+        "/etc/ssl/ca-bundle.pem",
+        "/etc/ssl/cert.pem",
+    ];
+
+    /// What `SSL_CERT_FILE` and `SSL_CERT_DIR` say, as for OpenSSL; else where systems keep them.
+    #[must_use]
+    pub fn of(environment: &Environment) -> Self {
+        let file = environment.get("SSL_CERT_FILE").map(PathBuf::from);
+        let directories = environment.get("SSL_CERT_DIR").map(std::env::split_paths);
+        let directory = directories.into_iter().flatten().next();
+        match (file, directory) {
+            (None, None) => Self::default(),
+            (file, directory) => Self { file, directory },
+        }
+    }
+
+    /// Has them be the ones for this process. Only the first call counts, and it must come before certificates are used.
+    pub fn use_these(self) {
+        let _ = SYSTEM.set(self);
+    }
+}
+
+impl Default for SystemCertificates {
+    fn default() -> Self {
+        let files = Self::FILES.into_iter().map(PathBuf::from);
+        Self {
+            file: files.into_iter().find(|file| file.is_file()),
+            directory: None,
+        }
+    }
 }
 
 /// The cryptography behind a profile.
@@ -103,6 +151,22 @@ pub fn private_key(pem: &Secret) -> Result<PrivateKeyDer<'static>, TlsError> {
     PrivateKeyDer::from_pem_slice(pem.expose().as_bytes()).map_err(TlsError::Key)
 }
 
+/// Whether a certificate, its key and, where there are any, the authorities of its peers can be used.
+///
+/// # Errors
+/// What is wrong with them.
+pub fn check(certificate: &str, key: &Secret, ca: &str) -> Result<(), TlsError> {
+    if !ca.trim().is_empty() {
+        roots(Some(ca))?;
+    }
+    let chain = certificates(certificate, "the agent's certificate")?;
+    let pair = CertifiedKey::from_der(chain, private_key(key)?, &provider(Profile::External));
+    pair.map(drop).map_err(|source| TlsError::Unusable {
+        what: "the agent's certificate with its key",
+        source,
+    })
+}
+
 /// The authorities that are trusted: those of `ca` alone where it has any, else the system's.
 ///
 /// # Errors
@@ -120,7 +184,8 @@ pub fn roots(ca: Option<&str>) -> Result<RootCertStore, TlsError> {
         }
         return Ok(roots);
     }
-    let loaded = rustls_native_certs::load_native_certs();
+    let SystemCertificates { file, directory } = SYSTEM.get_or_init(SystemCertificates::default);
+    let loaded = rustls_native_certs::load_certs_from_paths(file.as_deref(), directory.as_deref());
     let (added, _ignored) = roots.add_parsable_certificates(loaded.certs);
     if added == 0 {
         let reasons: Vec<String> = loaded.errors.iter().map(ToString::to_string).collect();

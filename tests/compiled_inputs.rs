@@ -366,8 +366,12 @@ fn what_was_complete_before_a_failure_stays_and_is_named() {
     let bad = world.release("bad.tgz", &bad);
     let later = ReleaseBuilder::new("later", "1").package("p", &[], "true");
     let later = world.release("later.tgz", &later);
+    // One after another: together they would end as it happens.
     world
-        .compile(&[&good, &bad, &later])
+        .agent()
+        .args(&["--jobs", "1"])
+        .args(&[&good, &bad, &later])
+        .run()
         .fails()
         .says("of release bad/1")
         .says(&format!(

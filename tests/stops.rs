@@ -28,7 +28,8 @@ fn rounds() -> u64 {
     }
 }
 
-/// Scripts that fork, detach, ignore signals and change their dependencies; a chain, so that every phase is met.
+/// Scripts that fork, detach, ignore signals and change their dependencies; a chain, so that every phase is met, and one that
+/// may run beside it.
 fn release() -> ReleaseBuilder {
     let stubborn = "setsid bash -c \"trap '' TERM HUP INT; for n in $(seq 100); do sleep 0.1; done\" & \
                     (trap '' TERM; sleep 0.05; sleep 10) & head -c 300000 /dev/urandom > $BOSH_INSTALL_TARGET/data; sleep 0.03";
@@ -36,6 +37,7 @@ fn release() -> ReleaseBuilder {
         .package("a", &[], stubborn)
         .package("b", &["a"], &format!("touch @packages@/a/new; {stubborn}"))
         .package("c", &["a", "b"], stubborn)
+        .package("d", &[], stubborn)
 }
 
 /// A place with what a machine may already have in its base directory.

@@ -683,6 +683,7 @@ impl Together {
             grace: Duration::from_secs(1),
             nice: 0,
             limit: None,
+            jobserver: None,
             compression_level: 1,
             events: Arc::new(move |event| heard.lock().unwrap().push(event)),
         });
@@ -708,13 +709,16 @@ impl Together {
         ];
         support::run_tool("tar", &arguments);
         let job = Job {
+            number: 0,
             name: Name::parse(name).unwrap(),
             version: Version::parse("1").unwrap(),
             source: blob,
             dependencies: Vec::new(),
             log: source.with_extension("log"),
+            stdout_log: None,
             blob: source.with_extension("compiled.tgz"),
             is_dependency: false,
+            algorithms: Vec::new(),
         };
         let log = job.log.clone();
         match compile::compile(&self.context, job, &CancellationToken::new()).await {

@@ -30,10 +30,19 @@ pub(crate) struct Inputs {
     pub(crate) packages: usize,
 }
 
+/// The inputs, and the image with the agent in it. Otherwise as [`require_parts`].
+#[track_caller]
+pub(crate) fn require() -> Option<&'static Inputs> {
+    static BUILT: OnceLock<()> = OnceLock::new();
+    let inputs = require_parts()?;
+    BUILT.get_or_init(|| build_agent_image(&inputs.dist));
+    Some(inputs)
+}
+
 /// The inputs, or nothing when one is missing: the test then says why it is skipped. With `BOSH_AGENT_TEST_REQUIRE_ALL` in the
 /// environment that is a failure, so that CI cannot skip unnoticed.
 #[track_caller]
-pub(crate) fn require() -> Option<&'static Inputs> {
+pub(crate) fn require_parts() -> Option<&'static Inputs> {
     static INPUTS: OnceLock<Result<Inputs, String>> = OnceLock::new();
     match INPUTS.get_or_init(find) {
         Ok(inputs) => Some(inputs),
@@ -87,7 +96,6 @@ fn find() -> Result<Inputs, String> {
         ".cache/example-release.tgz",
         "call packaging-scripts/example-release/assemble .cache/example-release.tgz",
     )?;
-    build_agent_image(&dist);
     let manifest = manifest_of(&release);
     let field = |key: &str| {
         let line = manifest

@@ -1,26 +1,44 @@
-//! Writes gzip: one member, with the same bytes for the same content.
+//! Writes gzip: one member, with the same bytes for the same content, compressed on all idle cores.
 //!
 //! One member, because Ruby's `Zlib::GzipReader` stops after the first without saying so. The header holds no name and no time;
 //! XFL is 0 and the operating system 255 ("unknown"), as Go's `compress/gzip` writes them.
+//!
+//! Content is cut into blocks of a fixed size, each compressed by itself with the end of the block before it as its dictionary
+//! and joined by flushes, so that the bytes depend on the content and the level alone.
 
+mod blocks;
+
+use std::collections::VecDeque;
 use std::io::{self, Write};
+use std::sync::mpsc::Receiver;
 
 use flate2::Crc;
-use flate2::write::DeflateEncoder;
+
+use blocks::{Block, Compressor, Helpers};
 
 /// RFC 1952, 2.3: magic, deflate, no flags, no time, XFL 0, operating system unknown.
 const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
 
-/// Content is handed to the compressor in pieces of this many bytes, so that the result does not depend on how the
-/// caller's writes were cut.
-const PIECE: usize = 128 * 1024;
+/// How much content is compressed at once, in bytes: so much that the cuts cost nothing in size.
+const BLOCK: usize = 1 << 20;
+
+/// As much of what came before as deflate can refer to, in bytes.
+const WINDOW: usize = 32 * 1024;
 
 /// Compresses what is written to it. [`GzipWriter::finish`] must be called, or the end is missing.
 #[derive(Debug)]
 pub struct GzipWriter<W: Write> {
-    deflate: DeflateEncoder<W>,
+    out: W,
+    level: u32,
     crc: Crc,
-    piece: Vec<u8>,
+    content: Vec<u8>,
+    /// The end of the block before `content`.
+    window: Vec<u8>,
+    /// Blocks on their way, in order.
+    pending: VecDeque<Receiver<io::Result<Vec<u8>>>>,
+    helpers: Helpers,
+    /// For blocks that no helper takes.
+    own: Option<Compressor>,
 }
 
 impl<W: Write> GzipWriter<W> {
@@ -31,12 +49,27 @@ impl<W: Write> GzipWriter<W> {
     ///
     /// # Errors
     /// As writing to `out`.
-    pub fn new(mut out: W, level: u32) -> io::Result<Self> {
+    pub fn new(out: W, level: u32) -> io::Result<Self> {
+        Self::with_helpers(out, level, Helpers::on_idle_cores())
+    }
+
+    /// The same with at most `threads` threads beside the caller's.
+    #[cfg(test)]
+    pub(super) fn with_threads(out: W, level: u32, threads: usize) -> io::Result<Self> {
+        Self::with_helpers(out, level, Helpers::at_most(threads))
+    }
+
+    fn with_helpers(mut out: W, level: u32, helpers: Helpers) -> io::Result<Self> {
         out.write_all(&HEADER)?;
         Ok(Self {
-            deflate: DeflateEncoder::new(out, flate2::Compression::new(level.min(9))),
+            out,
+            level: level.min(9),
             crc: Crc::new(),
-            piece: Vec::with_capacity(PIECE),
+            content: Vec::new(),
+            window: Vec::new(),
+            pending: VecDeque::new(),
+            helpers,
+            own: None,
         })
     }
 
@@ -45,26 +78,70 @@ impl<W: Write> GzipWriter<W> {
     /// # Errors
     /// As writing to what [`GzipWriter::new`] was given.
     pub fn finish(mut self) -> io::Result<W> {
-        self.compress()?;
-        let mut out = self.deflate.finish()?;
-        out.write_all(&self.crc.sum().to_le_bytes())?;
-        out.write_all(&self.crc.amount().to_le_bytes())?;
-        Ok(out)
+        // Nothing will come that a helper could take meanwhile.
+        let last = self.next_block(true);
+        while let Some(block) = self.pending.pop_front() {
+            self.write(&block)?;
+        }
+        let compressed = self.own().compress(&last)?;
+        self.out.write_all(&compressed)?;
+        self.out.write_all(&self.crc.sum().to_le_bytes())?;
+        self.out.write_all(&self.crc.amount().to_le_bytes())?;
+        Ok(self.out)
     }
 
+    /// Hands the content that has come to a helper, or compresses it where there is none.
     fn compress(&mut self) -> io::Result<()> {
-        self.crc.update(&self.piece);
-        self.deflate.write_all(&self.piece)?;
-        self.piece.clear();
+        let block = self.next_block(false);
+        match self.helpers.hand(block, self.level) {
+            Ok(compressed) => self.pending.push_back(compressed),
+            Err(block) => {
+                // What is on its way has to be written before it.
+                while let Some(earlier) = self.pending.pop_front() {
+                    self.write(&earlier)?;
+                }
+                let compressed = self.own().compress(&block)?;
+                self.out.write_all(&compressed)?;
+            }
+        }
+        while self.pending.len() > self.helpers.in_flight() {
+            if let Some(block) = self.pending.pop_front() {
+                self.write(&block)?;
+            }
+        }
         Ok(())
+    }
+
+    fn next_block(&mut self, last: bool) -> Block {
+        let content = std::mem::take(&mut self.content);
+        self.crc.update(&content);
+        let next_window = match last {
+            true => Vec::new(),
+            false => content[content.len() - WINDOW..].to_vec(),
+        };
+        Block {
+            window: std::mem::replace(&mut self.window, next_window),
+            content,
+            last,
+        }
+    }
+
+    fn own(&mut self) -> &mut Compressor {
+        let level = self.level;
+        self.own.get_or_insert_with(|| Compressor::new(level))
+    }
+
+    fn write(&mut self, block: &Receiver<io::Result<Vec<u8>>>) -> io::Result<()> {
+        let gone = |_| io::Error::other("a thread that compresses has ended");
+        self.out.write_all(&block.recv().map_err(gone)??)
     }
 }
 
 impl<W: Write> Write for GzipWriter<W> {
     fn write(&mut self, content: &[u8]) -> io::Result<usize> {
-        let taken = content.len().min(PIECE - self.piece.len());
-        self.piece.extend_from_slice(&content[..taken]);
-        if self.piece.len() == PIECE {
+        let taken = content.len().min(BLOCK - self.content.len());
+        self.content.extend_from_slice(&content[..taken]);
+        if self.content.len() == BLOCK {
             self.compress()?;
         }
         Ok(taken)

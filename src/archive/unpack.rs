@@ -84,8 +84,19 @@ pub fn unpack_file(
     archive: &Path,
     destination: &Path,
 ) -> Result<(Unpacked, Compression), UnpackError> {
+    unpack_whole(fs::open(archive)?, destination)
+}
+
+/// [`unpack_file`] for what is read from anywhere.
+///
+/// # Errors
+/// As [`unpack_file`].
+pub fn unpack_whole(
+    archive: impl Read,
+    destination: &Path,
+) -> Result<(Unpacked, Compression), UnpackError> {
     let decode = |source| UnpackError::Decode { source };
-    let mut decoder = Decoder::new(fs::open(archive)?).map_err(decode)?;
+    let mut decoder = Decoder::new(archive).map_err(decode)?;
     let compression = decoder.compression();
     let unpacked = unpack(&mut decoder, destination)?;
     decoder.finish().map_err(decode)?;

@@ -1,11 +1,13 @@
 //! What the command line asks for.
 
 use std::ffi::OsString;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::error::ErrorKind;
 use clap::{Args, FromArgMatches, Parser, ValueEnum};
 
+use super::daemon_flags::{self, Daemon};
 use super::flags;
 use crate::config::Vcap;
 use crate::release::Slug;
@@ -14,6 +16,7 @@ use crate::release::Slug;
 #[derive(Debug)]
 pub(super) enum Command {
     Compile(Box<Compile>),
+    Daemon(Daemon),
     Version,
     Help(String),
 }
@@ -23,6 +26,8 @@ Usage:
 
   bosh-agent compile [FLAGS] TARBALL...   compile the packages of BOSH releases
   bosh-agent compile --help               all flags of it
+  bosh-agent -P PLATFORM -C AGENT.JSON    serve a Director on a compilation VM
+                                          (-P ubuntu or dummy; -b BASE instead of /var/vcap)
   bosh-agent -v                           print the version
   bosh-agent -h                           print this text
 ";
@@ -43,6 +48,16 @@ pub(super) struct Compile {
     /// How packages are kept apart
     #[arg(long, value_enum, default_value_t = Isolation::Auto)]
     pub isolation: Isolation,
+
+    /// How many packages are compiled at once, at the most [default: as many as there are processors for us; 1 with
+    /// --isolation=none, which allows no more]. While less than 256 MiB of memory is available none is started beside another
+    #[arg(long, value_name = "N")]
+    pub jobs: Option<NonZeroUsize>,
+
+    /// Have all scripts share one pool of jobs for GNU make, as large as there are processors. A bare `make` becomes parallel
+    /// by that, which not every package bears; `make -jN` does as it did
+    #[arg(long)]
+    pub make_jobserver: bool,
 
     /// Have writes into dependencies fail, where packages are kept apart; otherwise they are dropped with the script
     #[arg(long)]
@@ -140,6 +155,9 @@ pub(super) fn parse(arguments: &[OsString]) -> Result<Command, String> {
         Some("compile") => compile(rest),
         Some("-v" | "--v" | "-version" | "--version") => Ok(Command::Version),
         Some("-h" | "--h" | "-help" | "--help") => Ok(Command::Help(USAGE.to_owned())),
+        _ if daemon_flags::is_for_daemon(arguments) => {
+            daemon_flags::parse(arguments).map(Command::Daemon)
+        }
         _ => Err(format!(
             "Error: unknown command `{}`\n\n{USAGE}",
             first.to_string_lossy()
@@ -170,6 +188,12 @@ fn compile(arguments: &[OsString]) -> Result<Command, String> {
         .is_some_and(|path| path.as_os_str().is_empty())
     {
         return Err("Error: --output-directory needs a directory".to_owned());
+    }
+    let is_parallel = parsed.jobs.is_some_and(|jobs| jobs > NonZeroUsize::MIN);
+    if is_parallel && parsed.isolation == Isolation::None {
+        return Err(
+            "Error: with --isolation=none packages compile one after another in one tree: --jobs can only be 1".to_owned(),
+        );
     }
     if parsed.base_directory.to_str().is_none() {
         return Err(format!(
@@ -244,6 +268,11 @@ mod tests {
             (&["compile", "a.tgz", "-force"], "-force"),
             (&["compile", "--stemcell", "noble", "a.tgz"], "noble"),
             (&["compile", "--base-directory=vcap", "a.tgz"], "vcap"),
+            (&["compile", "--jobs=0", "a.tgz"], "--jobs"),
+            (
+                &["compile", "--jobs=2", "--isolation=none", "a.tgz"],
+                "--isolation=none",
+            ),
         ] {
             let text = parsed(given).unwrap_err();
             assert!(
@@ -275,6 +304,8 @@ mod tests {
             "--logs-dir",
             "--stemcell",
             "--isolation",
+            "--jobs",
+            "256 MiB",
         ] {
             assert!(text.contains(flag), "{flag} is missing:\n{text}");
         }

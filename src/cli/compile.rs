@@ -16,7 +16,7 @@ use crate::runtime::{self, Signals};
 use crate::sandbox::{self, Entry};
 
 /// This program, whatever becomes of its file meanwhile.
-const SELF: &str = "/proc/self/exe";
+pub(super) const SELF: &str = "/proc/self/exe";
 
 pub(super) fn main(arguments: Compile, environment: Environment) -> u8 {
     // Before there is a second thread: only then can it be entered.
@@ -96,6 +96,8 @@ fn options(arguments: Compile, environment: Environment, user_namespace: Entry) 
             Isolation::None => offline::Isolation::None,
         },
         user_namespace,
+        jobs: arguments.jobs,
+        make_jobserver: arguments.make_jobserver,
         readonly_dependencies: arguments.readonly_deps,
         network: arguments.network == Network::Host,
         nice: arguments.nice,
@@ -110,7 +112,7 @@ fn options(arguments: Compile, environment: Environment, user_namespace: Entry) 
 }
 
 /// Who we are, for others who want to compile in the same place.
-fn who() -> String {
+pub(super) fn who() -> String {
     let host = nix::unistd::gethostname().map_or_else(
         |_| "an unknown host".to_owned(),
         |name| name.to_string_lossy().into_owned(),

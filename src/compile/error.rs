@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::archive::{PackError, UnpackError};
 use crate::diag::{Bytes, Elapsed};
-use crate::process::Status;
+use crate::process::{Ending, Status};
 use crate::release::Name;
 use crate::sandbox::SandboxError;
 use crate::{fs, runtime};
@@ -59,6 +59,16 @@ pub enum CompileError {
         /// What went wrong.
         source: SandboxError,
     },
+    /// A disk (or a quota) is full.
+    #[error("no space left in `{}`: {space}", directory.display())]
+    NoSpace {
+        /// Where.
+        directory: PathBuf,
+        /// How full the disk was when it happened.
+        space: fs::Space,
+        /// What could not be done.
+        source: Box<CompileError>,
+    },
     /// A part of this program broke.
     #[error("failed to compile package `{package}`")]
     Task {
@@ -92,6 +102,7 @@ impl CompileError {
             | Self::Files { .. }
             | Self::Sandbox { .. }
             | Self::Task { .. }
+            | Self::NoSpace { .. }
             | Self::Stopped { .. } => false,
         }
     }
@@ -113,6 +124,8 @@ pub struct ScriptFailure {
     pub tail: Vec<String>,
     /// Packages that it speaks of and that are no dependencies of its package.
     pub undeclared: Vec<Name>,
+    /// The end of each of its streams.
+    pub endings: Vec<Ending>,
     /// Everything that it printed.
     pub log: PathBuf,
     /// Why the log is not complete, where it is not.

@@ -2,11 +2,13 @@
 
 use crate::release::Name;
 
-/// Something happened to a package.
+/// Something happened to a package. Each has the number of its job, too.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// It entered a phase.
     Entered {
+        /// The job's number.
+        job: usize,
         /// The package.
         package: Name,
         /// The phase.
@@ -14,6 +16,8 @@ pub enum Event {
     },
     /// Its script has failed where it could not reach all that there is, and is tried once more by itself, unrestricted.
     Retried {
+        /// The job's number.
+        job: usize,
         /// The package.
         package: Name,
         /// How it failed.
@@ -23,6 +27,8 @@ pub enum Event {
     },
     /// Its script printed something. Not every line is told, only where it stands from time to time.
     Printed {
+        /// The job's number.
+        job: usize,
         /// The package.
         package: Name,
         /// The last line.

@@ -4,12 +4,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::store::Installed;
+use crate::release::digest::Algorithm;
 use crate::release::{Digests, Name, Version};
 use crate::sandbox::ScriptEnd;
 
 /// One package to compile.
 #[derive(Debug, Clone)]
 pub struct Job {
+    /// Tells the job's events from those of others, which may have packages of the same name.
+    pub number: usize,
     /// The package's name.
     pub name: Name,
     /// The package's version, which the script sees as `BOSH_PACKAGE_VERSION`.
@@ -20,10 +23,14 @@ pub struct Job {
     pub dependencies: Vec<Dependency>,
     /// Where everything that the script prints is kept. The directory exists.
     pub log: PathBuf,
+    /// Where its standard output is kept instead, where the two streams are to be kept apart.
+    pub stdout_log: Option<PathBuf>,
     /// Where the compiled blob is written. The directory exists.
     pub blob: PathBuf,
     /// Whether another package will be compiled against this one.
     pub is_dependency: bool,
+    /// The digests of the compiled blob that are wanted.
+    pub algorithms: Vec<Algorithm>,
 }
 
 /// A package that another one is compiled against.
@@ -44,7 +51,7 @@ pub struct Compiled {
     pub blob: PathBuf,
     /// The blob's size in bytes.
     pub size: u64,
-    /// The blob's SHA-1 and SHA-256.
+    /// The blob's digests, by the algorithms that the job names.
     pub digests: Digests,
     /// What the script installed, where another package will be compiled against it.
     pub installed: Option<Installed>,

@@ -1,5 +1,6 @@
 //! One package, from its source blob to its compiled blob.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,12 +14,12 @@ use super::job::{Compiled, Job};
 use super::plan::Plan;
 use super::store::Store;
 use super::undeclared::mentioned;
-use crate::archive::{self, Compression, Decoder, GzipWriter, SystemOwners};
+use crate::archive::{self, Compression, GzipWriter, SystemOwners};
 use crate::config::{Environment, PackagePaths, Vcap};
 use crate::fs::{self, Context as _};
-use crate::process::{self, Output, Status};
+use crate::process::{self, Jobserver, Output, Status};
 use crate::release::Name;
-use crate::release::digest::{Algorithm, Hasher, HashingWriter};
+use crate::release::digest::{Hasher, HashingWriter};
 use crate::runtime::{self, Cancellable};
 use crate::sandbox::{self, Place, Sandbox, SandboxError, ScriptEnd};
 
@@ -51,6 +52,8 @@ pub struct Context {
     pub limit: Option<Duration>,
     /// The gzip level of compiled blobs.
     pub compression_level: u32,
+    /// The jobs that all scripts share, where that is asked for.
+    pub jobserver: Option<Jobserver>,
     /// Hears what happens.
     pub events: Arc<dyn Fn(Event) + Send + Sync>,
 }
@@ -92,6 +95,7 @@ pub async fn compile(
         other => return other,
     };
     (context.events)(Event::Retried {
+        job: job.number,
         package: job.name.clone(),
         failure: failure.to_string(),
         undeclared: match failure {
@@ -152,16 +156,20 @@ async fn attempt(
         place: Arc::clone(&place),
         cancel: cancel.clone(),
     };
-    let result = work.run().await;
-    // Trees can be large, and others go on meanwhile.
+    let result = work.run().await.map_err(|error| work.with_space(error));
+    let (own, failed) = (Arc::clone(&work.job), result.is_err());
+    // Trees can be large and disks slow, and others go on meanwhile.
     let left = work
-        .blocking_to_the_end("leave", move |work| work.context.sandbox.leave(&place))
-        .await?;
-    let compiled = result.inspect_err(|_| {
-        // Half a blob is of no use; what is not there need not go.
-        let _ = fs::remove_file_if_there(&work.job.blob);
-    })?;
-    left.map_err(|source| CompileError::Sandbox {
+        .blocking_to_the_end("leave", move |work| {
+            if failed {
+                // Half a blob is of no use; what is not there need not go.
+                let _ = fs::remove_file_if_there(&own.blob);
+            }
+            work.context.sandbox.leave(&place)
+        })
+        .await;
+    let compiled = result?;
+    left?.map_err(|source| CompileError::Sandbox {
         package: job.name.clone(),
         source,
     })?;
@@ -204,6 +212,7 @@ impl Work {
 
     fn enter(&self, phase: Phase) {
         (self.context.events)(Event::Entered {
+            job: self.job.number,
             package: self.job.name.clone(),
             phase,
         });
@@ -251,23 +260,39 @@ impl Work {
         }
     }
 
+    /// Adds how full the disk is, where that is what is wrong. Measured before anything is removed.
+    fn with_space(&self, error: CompileError) -> CompileError {
+        if !fs::is_no_space_behind(&error) {
+            return error;
+        }
+        let directory = match error {
+            CompileError::Source { .. } => &self.plan.paths.compile,
+            _ => fs::parent(&self.job.blob),
+        };
+        match fs::space(directory) {
+            Ok(space) => CompileError::NoSpace {
+                directory: directory.to_owned(),
+                space,
+                source: Box::new(error),
+            },
+            Err(_) => error,
+        }
+    }
+
     fn unpack_source(&self) -> Result<Compression, CompileError> {
         let compile = &self.plan.paths.compile;
         self.make_directory(compile).map_err(self.files())?;
+        if let Some(temporary) = &self.plan.temporary {
+            fs::create_dir_all(temporary).map_err(self.files())?;
+        }
         let source = fs::open(&self.job.source).map_err(self.files())?;
-        let unpack = || {
-            let decode = |source| archive::UnpackError::Decode { source };
-            let mut decoder =
-                Decoder::new(Cancellable::new(source, &self.cancel)).map_err(decode)?;
-            archive::unpack(&mut decoder, compile)?;
-            let compression = decoder.compression();
-            decoder.finish().map_err(decode)?;
-            Ok(compression)
-        };
-        unpack().map_err(|source| CompileError::Source {
-            package: self.job.name.clone(),
-            source,
-        })
+        let source = Cancellable::new(source, &self.cancel);
+        let (_, compression) =
+            archive::unpack_whole(source, compile).map_err(|source| CompileError::Source {
+                package: self.job.name.clone(),
+                source,
+            })?;
+        Ok(compression)
     }
 
     /// Makes the install directory with its link, and puts the dependencies in place.
@@ -316,20 +341,32 @@ impl Work {
             return Ok(None);
         }
         let events = Arc::clone(&self.context.events);
-        let package = self.job.name.clone();
-        let output = Output::to_log(&self.job.log, move |line| {
+        let (package, job) = (self.job.name.clone(), self.job.number);
+        let tell = move |line: &str| {
             events(Event::Printed {
+                job,
                 package: package.clone(),
                 line: line.to_owned(),
             });
-        })
+        };
+        let output = match &self.job.stdout_log {
+            None => Output::to_log(&self.job.log, tell),
+            Some(stdout) => Output::to_two_logs(stdout, &self.job.log, tell),
+        }
         .map_err(&files)?;
+        let mut script = self.plan.script.clone();
+        if let Some(jobserver) = &self.context.jobserver {
+            let offered = jobserver.offer(&self.plan.paths.compile).map_err(&files)?;
+            let spec = &mut script.spec;
+            spec.arguments = offered.through_bash(&spec.program, &spec.arguments);
+            spec.program = "bash".to_owned();
+        }
         let killed_before = process::out_of_memory_kills();
         let start = Instant::now();
         // A limit ends a script in the way in which a wish to stop does.
         let stop = self.cancel.child_token();
         let end = {
-            let running = sandbox::run(self.plan.script.clone(), output, &stop);
+            let running = sandbox::run(script, output, &stop);
             tokio::pin!(running);
             tokio::select! {
                 // Cancel-safe: the same future is polled on below.
@@ -344,8 +381,10 @@ impl Work {
             package: self.job.name.clone(),
             source,
         })?;
-        let limit = self.context.limit.filter(|_| stop.is_cancelled());
-        if self.cancel.is_cancelled() {
+        let is_cancelled = self.cancel.is_cancelled();
+        let limit = self.context.limit;
+        let limit = limit.filter(|_| stop.is_cancelled() && !is_cancelled);
+        if is_cancelled && !has_failed_by_itself(end.status) {
             return Err(self.stopped());
         }
         if end.status.is_success() && limit.is_none() {
@@ -365,6 +404,7 @@ impl Work {
             cause: cause.or_else(|| self.cause(&end, killed_before)),
             tail: end.output.tail,
             undeclared: self.undeclared(),
+            endings: end.output.endings,
             log: self.job.log.clone(),
             log_failure: end.output.log_failure,
         })))
@@ -373,7 +413,17 @@ impl Work {
     /// Whether the script was kept from something and went on: many scripts do not end with a command that fails. To root
     /// nothing else says this.
     fn was_denied(&self) -> Result<bool, CompileError> {
-        fs::contains(&self.job.log, b"Permission denied").map_err(self.files())
+        for log in self.logs() {
+            if fs::contains(log, b"Permission denied").map_err(self.files())? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Everything that the script printed.
+    fn logs(&self) -> impl Iterator<Item = &Path> {
+        std::iter::once(self.job.log.as_path()).chain(self.job.stdout_log.as_deref())
     }
 
     /// Packages that the script speaks of and that are no dependencies of its package.
@@ -386,11 +436,13 @@ impl Work {
                     .map(|dependency| &dependency.name),
             )
             .collect();
-        let log = fs::read_end(&self.job.log, LOG_END).unwrap_or_default();
-        mentioned(&log, &self.context.vcap.packages())
-            .into_iter()
-            .filter(|name| !known.contains(&name))
-            .collect()
+        let mut found = BTreeSet::new();
+        for log in self.logs() {
+            let log = fs::read_end(log, LOG_END).unwrap_or_default();
+            found.extend(mentioned(&log, &self.context.vcap.packages()));
+        }
+        found.retain(|name| !known.contains(&name));
+        found.into_iter().collect()
     }
 
     /// Lack of memory or of space looks like many other failures from inside a script, so it is looked for.
@@ -489,7 +541,7 @@ impl Work {
         let file = fs::create(blob).map_err(self.files())?;
         let out = HashingWriter::new(
             Cancellable::new(io::BufWriter::new(file), &self.cancel),
-            Hasher::new(&[Algorithm::Sha1, Algorithm::Sha256]),
+            Hasher::new(&self.job.algorithms),
         );
         let out = if compression == Compression::None {
             let mut out = out;
@@ -516,6 +568,12 @@ impl Work {
             script: None,
         })
     }
+}
+
+/// Whether a script that was stopped had failed already, or failed on the way to its end: bash itself would die of the signal,
+/// and a code above 128 tells of one in a command.
+fn has_failed_by_itself(status: Status) -> bool {
+    matches!(status, Status::Exited(1..=128))
 }
 
 /// Comes back when a limit of time is over; never where there is none.

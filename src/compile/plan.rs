@@ -1,6 +1,6 @@
 //! Everything that is decided before anything is done for a package. Pure.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::job::Job;
@@ -27,6 +27,9 @@ pub struct Plan {
     pub packaging: PathBuf,
     /// The dependencies, in the job's order.
     pub dependencies: Vec<PlannedDependency>,
+    /// The directory for temporary files that the environment names, on this side, where it is one of the tree. A script
+    /// that sees a tree of its own would miss it.
+    pub temporary: Option<PathBuf>,
     /// How the script is run.
     pub script: Script,
 }
@@ -76,7 +79,12 @@ impl Plan {
             ("BOSH_PACKAGE_NAME", job.name.as_str().into()),
             ("BOSH_PACKAGE_VERSION", job.version.as_str().into()),
         ]);
+        let temporary = environment
+            .get("TMPDIR")
+            .and_then(|directory| Path::new(directory).strip_prefix(inside.base()).ok())
+            .map(|below| outside.base().join(below));
         Self {
+            temporary,
             packaging: paths.compile.join(PACKAGING),
             outside: outside.clone(),
             paths,
@@ -103,14 +111,13 @@ impl Plan {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
     use crate::release::Version;
 
     #[test]
     fn a_script_sees_the_base_directory_wherever_its_tree_is() {
         let job = Job {
+            number: 0,
             name: Name::parse("app").unwrap(),
             version: Version::parse("1.2").unwrap(),
             source: PathBuf::from("/work/app.tgz"),
@@ -118,11 +125,17 @@ mod tests {
             log: PathBuf::from("/log"),
             blob: PathBuf::from("/blob"),
             is_dependency: false,
+            stdout_log: None,
+            algorithms: Vec::new(),
         };
-        let inherited: Environment = [("PATH", "/bin"), ("BOSH_PACKAGE_NAME", "other")]
-            .map(|(name, value)| (name.into(), value.into()))
-            .into_iter()
-            .collect();
+        let inherited: Environment = [
+            ("PATH", "/bin"),
+            ("BOSH_PACKAGE_NAME", "other"),
+            ("TMPDIR", "/var/vcap/data/tmp"),
+        ]
+        .map(|(name, value)| (name.into(), value.into()))
+        .into_iter()
+        .collect();
         let plan = Plan::new(
             &job,
             &Vcap::new(Path::new("/var/vcap")),
@@ -144,5 +157,9 @@ mod tests {
         assert_eq!(value("BOSH_PACKAGE_NAME"), "app");
         assert_eq!(value("BOSH_PACKAGE_VERSION"), "1.2");
         assert_eq!(value("PATH"), "/bin");
+        assert_eq!(
+            plan.temporary.as_deref(),
+            Some(Path::new("/work/tree/data/tmp"))
+        );
     }
 }

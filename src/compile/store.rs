@@ -1,16 +1,25 @@
-//! Installed packages of one run, each once, sealed.
+//! Installed packages of one run, each once, sealed, and for how long each is needed.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use tokio_util::sync::CancellationToken;
+
+use super::queue::Id;
 use super::seal::seal;
 use crate::archive::{self, UnpackError};
 use crate::fs;
 use crate::release::Name;
+use crate::runtime::Cancellable;
 
 /// A directory of installed packages that are never written to again.
 #[derive(Debug, Clone)]
 pub struct Store {
     directory: PathBuf,
+    /// Numbers for trees: two packages of one name may be taken at the same time.
+    next: Arc<AtomicUsize>,
 }
 
 /// An installed package in the store.
@@ -33,6 +42,7 @@ impl Store {
     pub fn new(directory: &Path) -> Self {
         Self {
             directory: directory.to_owned(),
+            next: Arc::default(),
         }
     }
 
@@ -47,16 +57,22 @@ impl Store {
         Ok(installed)
     }
 
-    /// Installs a package from its compiled blob.
+    /// Installs a package from its compiled blob. When `cancel` is called it fails at its next read.
     ///
     /// # Errors
-    /// When the blob cannot be unpacked.
-    pub fn unpack(&self, name: &Name, blob: &Path) -> Result<Installed, UnpackError> {
+    /// When the blob cannot be unpacked. What was unpacked of it until then is nobody's.
+    pub fn unpack(
+        &self,
+        name: &Name,
+        blob: &Path,
+        cancel: &CancellationToken,
+    ) -> Result<Installed, UnpackError> {
         let installed = self.place(name)?;
         fs::create_dir(installed.tree())?;
         // An archive without an entry for its root leaves this.
         fs::set_mode(installed.tree(), 0o755)?;
-        archive::unpack_file(blob, installed.tree())?;
+        let blob = Cancellable::new(fs::open(blob)?, cancel);
+        archive::unpack_whole(blob, installed.tree())?;
         Ok(installed)
     }
 
@@ -68,17 +84,150 @@ impl Store {
         fs::remove_tree(installed.tree())
     }
 
+    /// Removes everything but these packages: results that nobody got to know of, and halves.
+    ///
+    /// # Errors
+    /// What the system answered.
+    pub fn keep_only(&self, kept: &[Installed]) -> fs::Result<()> {
+        for name in fs::list(&self.directory)? {
+            for tree in fs::list(&name.path())? {
+                let tree = tree.path();
+                if !kept.iter().any(|installed| installed.tree == tree) {
+                    fs::remove_tree(&tree)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// A fresh place for a package: names may come again, in another release.
     fn place(&self, name: &Name) -> fs::Result<Installed> {
         let directory = self.directory.join(name.as_str());
         fs::create_dir_all(&directory)?;
-        let mut number = 0;
-        loop {
-            let tree = directory.join(number.to_string());
-            if fs::lookup(&tree)?.is_none() {
-                return Ok(Installed { tree });
-            }
-            number += 1;
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        Ok(Installed {
+            tree: directory.join(number.to_string()),
+        })
+    }
+}
+
+/// Installed packages with how many others will still be compiled against each.
+#[derive(Debug, Default)]
+pub(super) struct Needed {
+    packages: HashMap<Id, (usize, Option<Installed>)>,
+}
+
+impl Needed {
+    /// One more package will be compiled against this one.
+    pub(super) fn expect(&mut self, package: Id) {
+        self.packages.entry(package).or_default().0 += 1;
+    }
+
+    /// Whether a package will be compiled against this one.
+    pub(super) fn is_needed(&self, package: Id) -> bool {
+        self.packages.contains_key(&package)
+    }
+
+    /// The package has been installed. Returns what is to be removed at once, for nobody needs it any more.
+    #[must_use]
+    pub(super) fn keep(&mut self, package: Id, installed: Installed) -> Option<Installed> {
+        match self.packages.get_mut(&package) {
+            Some((_, place)) => place.replace(installed),
+            None => Some(installed),
         }
+    }
+
+    /// What it installed, while that is needed.
+    pub(super) fn get(&self, package: Id) -> Option<&Installed> {
+        self.packages.get(&package)?.1.as_ref()
+    }
+
+    /// One of those that needed the package has been compiled. Returns what is to be removed when it was the last.
+    #[must_use]
+    pub(super) fn let_go(&mut self, package: Id) -> Option<Installed> {
+        let (count, _) = self.packages.get_mut(&package)?;
+        *count -= 1;
+        if *count > 0 {
+            return None;
+        }
+        self.packages.remove(&package)?.1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::archive::{EntryHeader, EntryWriter, Kind};
+    use crate::compile::Graph;
+
+    #[test]
+    fn what_is_installed_stays_for_the_last_that_needs_it() {
+        let mut graph = Graph::default();
+        let lib = graph.add(&[], std::time::Duration::ZERO, Vec::new());
+        let alone = graph.add(&[], std::time::Duration::ZERO, Vec::new());
+        let mut needed = Needed::default();
+        needed.expect(lib);
+        needed.expect(lib);
+        assert!(needed.is_needed(lib) && !needed.is_needed(alone));
+        assert_eq!(needed.get(lib), None);
+        let installed = Installed {
+            tree: PathBuf::from("store/lib/0"),
+        };
+        assert_eq!(needed.keep(lib, installed.clone()), None);
+        assert_eq!(needed.let_go(lib), None);
+        assert_eq!(needed.get(lib), Some(&installed));
+        assert_eq!(needed.let_go(lib), Some(installed.clone()));
+        assert_eq!(needed.get(lib), None);
+        assert_eq!(needed.keep(lib, installed.clone()), Some(installed));
+    }
+
+    #[test]
+    fn packages_of_one_name_get_different_places() {
+        let scratch = tempfile::tempdir().unwrap();
+        let store = Store::new(scratch.path());
+        let name = Name::parse("lib").unwrap();
+        let trees = [0, 1].map(|number| {
+            let tree = scratch.path().join(format!("made-{number}"));
+            fs::create_dir(&tree).unwrap();
+            store.take(&name, &tree).unwrap().tree().to_owned()
+        });
+        assert_ne!(trees[0], trees[1]);
+        store
+            .remove(&Installed {
+                tree: trees[0].clone(),
+            })
+            .unwrap();
+        assert!(!trees[0].exists() && trees[1].exists());
+    }
+
+    fn store() -> (tempfile::TempDir, Store, Name, PathBuf) {
+        let scratch = tempfile::tempdir().unwrap();
+        let store = Store::new(&scratch.path().join("store"));
+        let blob = scratch.path().join("blob");
+        let mut archive = EntryWriter::new(fs::create(&blob).unwrap());
+        let header = EntryHeader {
+            size: 4,
+            ..EntryHeader::new(Kind::File, b"./file", 0o644)
+        };
+        archive.append(&header, &b"text"[..]).unwrap();
+        archive.finish().unwrap();
+        (scratch, store, Name::parse("redis").unwrap(), blob)
+    }
+
+    #[test]
+    fn a_package_whose_unpacking_was_broken_off_goes_with_all_that_is_not_kept() {
+        let (scratch, store, name, blob) = store();
+        let cancel = CancellationToken::new();
+        let kept = store.unpack(&name, &blob, &cancel).unwrap();
+        let other = store.unpack(&name, &blob, &cancel).unwrap();
+        cancel.cancel();
+        store.unpack(&name, &blob, &cancel).unwrap_err();
+        let trees = || fs::list(&scratch.path().join("store/redis")).unwrap().len();
+        assert_eq!(trees(), 3);
+
+        store.keep_only(std::slice::from_ref(&kept)).unwrap();
+        assert_eq!(trees(), 1);
+        assert_eq!(fs::read(&kept.tree().join("file")).unwrap(), b"text");
+        assert!(!other.tree().exists());
     }
 }

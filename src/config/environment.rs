@@ -1,9 +1,10 @@
 //! The environment this process was started with.
 
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 
 /// A copy of the environment variables, taken once at the start. Packaging scripts inherit all of them.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Environment(Vec<(OsString, OsString)>);
 
 impl Environment {
@@ -48,6 +49,15 @@ impl Environment {
     }
 }
 
+/// The names alone: a value may be a password, or a proxy's URL with one in it.
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set()
+            .entries(self.0.iter().map(|(name, _)| name))
+            .finish()
+    }
+}
+
 impl FromIterator<(OsString, OsString)> for Environment {
     fn from_iter<I: IntoIterator<Item = (OsString, OsString)>>(variables: I) -> Self {
         Self(variables.into_iter().collect())
@@ -69,5 +79,12 @@ mod tests {
         assert_eq!(changed.get("B"), Some(OsStr::new("3")));
         assert_eq!(changed.get("C"), Some(OsStr::new("4")));
         assert_eq!(changed.iter().count(), 3);
+    }
+
+    #[test]
+    fn values_are_not_printed() {
+        let environment =
+            Environment::default().with(&[("HTTP_PROXY", "http://me:hunter2@proxy".into())]);
+        assert_eq!(format!("{environment:?}"), r#"{"HTTP_PROXY"}"#);
     }
 }

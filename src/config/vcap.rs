@@ -55,16 +55,143 @@ impl Vcap {
         self.base.join("data/compile")
     }
 
+    /// Held while somebody compiles in the tree itself.
+    #[must_use]
+    pub fn compile_lock(&self) -> PathBuf {
+        self.base.join("data/.bosh-agent-compile.lock")
+    }
+
+    /// Says that the packages in the tree are ours, and which they are. No package can be called so.
+    #[must_use]
+    pub fn compile_marker(&self) -> PathBuf {
+        self.base.join("packages/.bosh-agent:compile")
+    }
+
     /// Where `bosh logs` looks for the logs of packaging scripts.
     #[must_use]
     pub fn compilation_logs(&self) -> PathBuf {
         self.base.join("sys/log/compilation")
     }
 
+    /// The configuration that `bosh-blobstore-PROVIDER` is given.
+    #[must_use]
+    pub fn blobstore_configuration(&self, provider: &str) -> PathBuf {
+        self.base
+            .join(format!("bosh/etc/blobstore-{provider}.json"))
+    }
+
     /// The file in which a stemcell says its version.
     #[must_use]
     pub fn stemcell_version(&self) -> PathBuf {
         self.base.join("bosh/etc/stemcell_version")
+    }
+
+    /// The agent's own directory: programs, configuration, state.
+    #[must_use]
+    pub fn bosh(&self) -> PathBuf {
+        self.base.join("bosh")
+    }
+
+    /// What a stemcell says of itself, and the options of blobstores.
+    #[must_use]
+    pub fn etc(&self) -> PathBuf {
+        self.base.join("bosh/etc")
+    }
+
+    /// Where the service keeps the agent's own log; `bosh logs --agent` is this directory.
+    #[must_use]
+    pub fn agent_log(&self) -> PathBuf {
+        self.base.join("bosh/log")
+    }
+
+    /// Held by the agent that serves this base directory.
+    #[must_use]
+    pub fn agent_lock(&self) -> PathBuf {
+        self.base.join("bosh/agent.lock")
+    }
+
+    /// The settings as they were last loaded.
+    #[must_use]
+    pub fn settings(&self) -> PathBuf {
+        self.base.join("bosh/settings.json")
+    }
+
+    /// The same where settings must not be on a disk: the directory is one in memory.
+    #[must_use]
+    pub fn settings_in_memory(&self) -> PathBuf {
+        self.base.join("bosh/settings/settings.json")
+    }
+
+    /// What a Director changed in the settings.
+    #[must_use]
+    pub fn update_settings(&self) -> PathBuf {
+        self.base.join("bosh/update_settings.json")
+    }
+
+    /// What was last applied.
+    #[must_use]
+    pub fn spec(&self) -> PathBuf {
+        self.base.join("bosh/spec.json")
+    }
+
+    /// The tasks that a restart must not lose.
+    #[must_use]
+    pub fn tasks(&self) -> PathBuf {
+        self.base.join("bosh/tasks.json")
+    }
+
+    /// What a blobstore's program is told, for providers that have one.
+    #[must_use]
+    pub fn blobstore_options(&self, provider: &str) -> PathBuf {
+        self.etc().join(format!("blobstore-{provider}.json"))
+    }
+
+    /// What jobs may ask about the machine they are on.
+    #[must_use]
+    pub fn instance(&self) -> PathBuf {
+        self.base.join("instance")
+    }
+
+    /// Whether the machine is well, in the words of heartbeats.
+    #[must_use]
+    pub fn health(&self) -> PathBuf {
+        self.base.join("instance/health.json")
+    }
+
+    /// What `TMPDIR` is for the agent's children.
+    #[must_use]
+    pub fn temporary(&self) -> PathBuf {
+        self.base.join("data/tmp")
+    }
+
+    /// Blobs that were brought here over HTTPS.
+    #[must_use]
+    pub fn blobs(&self) -> PathBuf {
+        self.base.join("data/blobs")
+    }
+
+    /// Blobs that were sent in messages.
+    #[must_use]
+    pub fn sensitive_blobs(&self) -> PathBuf {
+        self.base.join("data/sensitive_blobs")
+    }
+
+    /// The link that jobs use for their logs and process numbers.
+    #[must_use]
+    pub fn sys(&self) -> PathBuf {
+        self.base.join("sys")
+    }
+
+    /// The logs of jobs.
+    #[must_use]
+    pub fn sys_log(&self) -> PathBuf {
+        self.base.join("sys/log")
+    }
+
+    /// The persistent disk.
+    #[must_use]
+    pub fn store(&self) -> PathBuf {
+        self.base.join("store")
     }
 
     /// The paths of one package.

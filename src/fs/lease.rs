@@ -194,6 +194,26 @@ fn is_still_there(path: &Path, file: &File) -> Result<bool> {
     Ok(super::lookup(path)?.is_some_and(|metadata| metadata.ino() == inode))
 }
 
+/// Makes a file where there is none, and holds it until the returned one is dropped. `None` when another process holds it.
+///
+/// # Errors
+/// When the file cannot be opened or locked.
+pub fn hold(path: &Path) -> Result<Option<File>> {
+    let mut options = OpenOptions::new();
+    options
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(OFlag::O_NOFOLLOW.bits());
+    let file = super::open_with(&options, path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error).at("lock", path),
+    }
+}
+
 /// Waits until nobody holds a lock on a file. `false` when somebody still does after `limit`, or when `stop` says so.
 ///
 /// # Errors

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use super::assemble::AssembleError;
+use super::failure::{Incomplete, PackageFailure};
 use super::inspect::Problem;
 use super::open::OpenError;
-use super::releases::ReleaseFailure;
 use super::stemcell::UnknownStemcell;
 use crate::diag::Bytes;
 use crate::release::ManifestProblem;
@@ -27,9 +27,12 @@ pub enum OfflineError {
     /// The tree in which packages are compiled cannot be had.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
-    /// A package of a release has not been compiled.
+    /// Not every release was written.
     #[error(transparent)]
-    Release(Box<ReleaseFailure>),
+    Incomplete(Box<Incomplete>),
+    /// A package has not been compiled.
+    #[error(transparent)]
+    Package(Box<PackageFailure>),
     /// A compiled release has not been written.
     #[error("failed to write the compiled release `{}`", output.display())]
     Assemble {

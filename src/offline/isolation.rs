@@ -1,5 +1,6 @@
 //! How packages are kept apart in a call.
 
+use std::num::NonZeroUsize;
 use std::path::Path;
 
 use tokio_util::sync::CancellationToken;
@@ -8,6 +9,7 @@ use super::error::OfflineError;
 use super::progress::Progress;
 use super::run::Options;
 use crate::diag::Chain;
+use crate::process;
 use crate::runtime;
 use crate::sandbox::{
     Entry, Landlocked, Namespaces, Sandbox, SandboxError, SharedTree, Users, Wishes, Writes,
@@ -142,4 +144,26 @@ fn described(namespaces: &Namespaces) -> String {
         text += ", without a process namespace";
     }
     text
+}
+
+/// How many packages are compiled at once, and says so where there are several.
+pub(super) fn jobs(
+    wanted: Option<NonZeroUsize>,
+    sandbox: &Sandbox,
+    progress: &Progress,
+) -> NonZeroUsize {
+    const ONE: NonZeroUsize = NonZeroUsize::MIN;
+    if !sandbox.takes_several() {
+        if let Some(wanted) = wanted.filter(|wanted| *wanted > ONE) {
+            progress.line(&format!(
+                "Packages compile one after another, not {wanted} at once: nothing keeps them apart here"
+            ));
+        }
+        return ONE;
+    }
+    let jobs = wanted.unwrap_or_else(process::processors);
+    if jobs > ONE {
+        progress.line(&format!("Compiling up to {jobs} packages at once"));
+    }
+    jobs
 }

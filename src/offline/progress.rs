@@ -25,7 +25,8 @@ pub struct Progress {
 
 #[derive(Debug, Default)]
 struct State {
-    running: BTreeMap<Name, Running>,
+    /// By the numbers of their jobs.
+    running: BTreeMap<usize, Running>,
     started: usize,
     total: usize,
 }
@@ -70,8 +71,8 @@ impl Progress {
         state.started = 0;
     }
 
-    /// A package begins.
-    pub(super) fn start(&self, name: &Name, version: &Version) {
+    /// The job of a package begins.
+    pub(super) fn start(&self, job: usize, name: &Name, version: &Version) {
         let mut state = self.state();
         state.started += 1;
         let position = format!("{} of {}", state.started, state.total);
@@ -85,7 +86,7 @@ impl Progress {
             bar
         });
         state.running.insert(
-            name.clone(),
+            job,
             Running {
                 label: label.clone(),
                 since: now,
@@ -99,9 +100,9 @@ impl Progress {
         self.line(&format!("Compiling package {label} ({position})"));
     }
 
-    /// A package has ended, well or not.
-    pub(super) fn end(&self, name: &Name) {
-        if let Some(running) = self.state().running.remove(name)
+    /// A job has ended, well or not.
+    pub(super) fn end(&self, job: usize) {
+        if let Some(running) = self.state().running.remove(&job)
             && let (Some(bar), Some(bars)) = (running.bar, &self.bars)
         {
             bar.finish_and_clear();
@@ -111,29 +112,27 @@ impl Progress {
 
     /// The core tells something.
     pub(super) fn hear(&self, event: Event) {
-        let (package, event) = match event {
-            Event::Retried {
-                package,
-                failure,
-                undeclared,
-            } => {
-                let names: Vec<&str> = undeclared.iter().map(Name::as_str).collect();
-                let undeclared = match names.join(", ") {
-                    none if none.is_empty() => none,
-                    names => format!("; it speaks of undeclared packages: {names}"),
-                };
-                self.line(&format!(
-                    "Warning: {failure} where it reaches nothing but its declared dependencies{undeclared}. {package} is tried \
-                     once more by itself, with nothing kept from it"
-                ));
-                return;
-            }
-            Event::Entered { ref package, .. } | Event::Printed { ref package, .. } => {
-                (package.clone(), event)
-            }
-        };
+        if let Event::Retried {
+            package,
+            failure,
+            undeclared,
+            ..
+        } = &event
+        {
+            let names: Vec<&str> = undeclared.iter().map(Name::as_str).collect();
+            let undeclared = match names.join(", ") {
+                none if none.is_empty() => none,
+                names => format!("; it speaks of undeclared packages: {names}"),
+            };
+            self.line(&format!(
+                "Warning: {failure} where it reaches nothing but its declared dependencies{undeclared}. {package} is tried \
+                 once more by itself, with nothing kept from it"
+            ));
+        }
         let mut state = self.state();
-        let Some(running) = state.running.get_mut(&package) else {
+        let (Event::Entered { job, .. } | Event::Retried { job, .. } | Event::Printed { job, .. }) =
+            &event;
+        let Some(running) = state.running.get_mut(job) else {
             return;
         };
         match event {

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::error::{InputProblem, InputProblemKind, OfflineError};
-use super::releases::ReleaseFailure;
+use super::failure::{Incomplete, PackageFailure};
 use crate::compile::{Cause, CompileError, ScriptFailure};
 use crate::diag::{Chain, Elapsed};
 use crate::fs;
@@ -18,22 +18,37 @@ const ELSEWHERE: &str =
 #[must_use]
 pub fn report(error: &OfflineError) -> String {
     let mut text = String::new();
-    match error {
-        OfflineError::Input(problems) => inputs(&mut text, problems),
-        OfflineError::Release(failure) => release(&mut text, failure),
-        OfflineError::Stemcell(_)
-        | OfflineError::Files(_)
-        | OfflineError::Sandbox(_)
-        | OfflineError::Assemble { .. }
-        | OfflineError::Task(_)
-        | OfflineError::Stopped => {}
-    }
-    let _ = match error {
-        // Said in full above.
-        OfflineError::Release(failure) => writeln!(text, "{}", headline(failure)),
-        other => writeln!(text, "Error: {}", Chain(other)),
+    let failures = match error {
+        OfflineError::Incomplete(incomplete) => incomplete.failures.as_slice(),
+        other => std::slice::from_ref(other),
     };
-    for hint in hints(error) {
+    for failure in failures {
+        match failure {
+            OfflineError::Input(problems) => inputs(&mut text, problems),
+            OfflineError::Package(failure) => {
+                if let CompileError::Script(script) = &failure.source {
+                    output(&mut text, script);
+                }
+            }
+            _ => {}
+        }
+    }
+    if let OfflineError::Incomplete(incomplete) = error {
+        releases(&mut text, incomplete);
+    }
+    let mut hints = Vec::new();
+    for failure in failures {
+        let _ = match failure {
+            OfflineError::Package(failure) => writeln!(text, "{}", headline(failure)),
+            other => writeln!(text, "Error: {}", Chain(other)),
+        };
+        for hint in hints_of(failure) {
+            if !hints.contains(&hint) {
+                hints.push(hint);
+            }
+        }
+    }
+    for hint in hints {
         let _ = writeln!(text, "Hint: {hint}");
     }
     text
@@ -50,7 +65,7 @@ fn inputs(text: &mut String, problems: &[InputProblem]) {
     }
 }
 
-fn headline(failure: &ReleaseFailure) -> String {
+fn headline(failure: &PackageFailure) -> String {
     let cause = match &failure.source {
         CompileError::Script(script) => {
             let cause = script.cause.as_ref();
@@ -70,28 +85,41 @@ fn headline(failure: &ReleaseFailure) -> String {
     format!("Error: {failure}: {cause}")
 }
 
-fn release(text: &mut String, failure: &ReleaseFailure) {
-    if let CompileError::Script(script) = &failure.source {
-        output(text, script);
+/// What has become of the packages that did not fail. The releases of failed packages are told of in full, in one paragraph
+/// without names where there is only one.
+fn releases(text: &mut String, incomplete: &Incomplete) {
+    let (failed, others): (Vec<_>, Vec<_>) = incomplete
+        .releases
+        .iter()
+        .partition(|release| !release.dependents.is_empty());
+    for release in &failed {
+        let prefix = match failed.as_slice() {
+            [_] => String::new(),
+            _ => format!("Release {}/{}: ", release.release.0, release.release.1),
+        };
+        let mut tell = |what: &str, names: &[Name]| {
+            if !names.is_empty() {
+                let _ = writeln!(text, "{prefix}{what}: {}", list(names));
+            }
+        };
+        tell("Compiled before it, and dropped with it", &release.compiled);
+        for (package, dependents) in &release.dependents {
+            tell(
+                &format!("Not compiled because they depend on {package}"),
+                dependents,
+            );
+        }
+        tell("Stopped because of it", &release.stopped);
+        tell("Not begun", &release.not_begun);
     }
-    let compiled = failure.compiled.len();
-    if compiled > 0 {
+    for release in others {
+        let (name, version) = &release.release;
+        let all = release.compiled.len() + release.stopped.len() + release.not_begun.len();
         let _ = writeln!(
             text,
-            "Compiled before it, and dropped with it: {}",
-            list(&failure.compiled)
+            "Not written because of it: {name}/{version} ({} of {all} packages were compiled)",
+            release.compiled.len()
         );
-    }
-    if !failure.dependents.is_empty() {
-        let _ = writeln!(
-            text,
-            "Not compiled because they depend on {}: {}",
-            failure.package.0,
-            list(&failure.dependents)
-        );
-    }
-    if !failure.not_begun.is_empty() {
-        let _ = writeln!(text, "Not begun: {}", list(&failure.not_begun));
     }
 }
 
@@ -125,7 +153,7 @@ fn output(text: &mut String, script: &ScriptFailure) {
     }
 }
 
-fn cause_hint(failure: &ReleaseFailure) -> Option<String> {
+fn cause_hint(failure: &PackageFailure) -> Option<String> {
     let CompileError::Script(script) = &failure.source else {
         return match &failure.source {
             CompileError::Sandbox { source, .. } => source.hint(),
@@ -146,7 +174,7 @@ fn list(names: &[Name]) -> String {
     names.join(", ")
 }
 
-fn hints(error: &OfflineError) -> Vec<String> {
+fn hints_of(error: &OfflineError) -> Vec<String> {
     let mut hints = Vec::new();
     match error {
         OfflineError::Stemcell(unknown) => hints.push(unknown.hint()),
@@ -167,8 +195,9 @@ fn hints(error: &OfflineError) -> Vec<String> {
                 hints.push(format!("make room there, or {ELSEWHERE}"));
             }
         }
-        OfflineError::Release(failure) => hints.extend(cause_hint(failure)),
+        OfflineError::Package(failure) => hints.extend(cause_hint(failure)),
         OfflineError::Files(_)
+        | OfflineError::Incomplete(_)
         | OfflineError::Assemble { .. }
         | OfflineError::Task(_)
         | OfflineError::Stopped => {}
@@ -185,6 +214,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::offline::failure::UnfinishedRelease;
     use crate::process::Status;
     use crate::release::Version;
 
@@ -192,25 +222,89 @@ mod tests {
         Name::parse(text).unwrap()
     }
 
-    #[test]
-    fn a_failed_script_is_told_with_all_that_helps() {
-        let version = |text| Version::parse(text).unwrap();
-        let error = OfflineError::Release(Box::new(ReleaseFailure {
-            release: (name("demo"), version("1.10")),
-            package: (name("app"), version("abc")),
+    fn version(text: &str) -> Version {
+        Version::parse(text).unwrap()
+    }
+
+    fn failure(package: &str, releases: &[&str], code: i32) -> OfflineError {
+        OfflineError::Package(Box::new(PackageFailure {
+            releases: releases
+                .iter()
+                .map(|release| (name(release), version("1.10")))
+                .collect(),
+            package: (name(package), version("abc")),
             source: CompileError::Script(Box::new(ScriptFailure {
-                package: name("app"),
-                status: Status::Exited(137),
+                package: name(package),
+                status: Status::Exited(code),
                 elapsed: Duration::from_secs(61),
-                cause: Some(Cause::OutOfMemory { killed: 1 }),
+                cause: (code == 137).then_some(Cause::OutOfMemory { killed: 1 }),
                 tail: vec!["+ make".to_owned(), "Killed".to_owned()],
                 undeclared: vec![name("zlib")],
-                log: PathBuf::from("/logs/app.log"),
+                endings: Vec::new(),
+                log: PathBuf::from(format!("/logs/{package}.log")),
                 log_failure: None,
             })),
+        }))
+    }
+
+    #[test]
+    fn every_failure_is_told_and_every_hint_once() {
+        let unfinished = |text, dependents: Vec<(Name, Vec<Name>)>| UnfinishedRelease {
+            release: (name(text), version("1.10")),
             compiled: vec![name("lib")],
-            dependents: vec![name("web"), name("top")],
-            not_begun: vec![name("other")],
+            dependents,
+            stopped: vec![name("slow")],
+            not_begun: Vec::new(),
+        };
+        let error = OfflineError::Incomplete(Box::new(Incomplete {
+            failures: vec![
+                failure("a", &["one", "two"], 137),
+                failure("b", &["two"], 137),
+            ],
+            releases: vec![
+                unfinished("one", vec![(name("a"), vec![])]),
+                unfinished(
+                    "two",
+                    vec![(name("a"), vec![]), (name("b"), vec![name("c")])],
+                ),
+                unfinished("three", vec![]),
+            ],
+        }));
+        let headline = |package: &str, releases: &str| {
+            format!(
+                "Error: failed to compile package {package}/abc of release {releases}: the packaging script exited with 137 (a command \
+                 in it was killed by SIGKILL) after 1m01s (out of memory: the kernel killed 1 process while the script ran)\n"
+            )
+        };
+        let text = report(&error);
+        let (_, rest) = text.split_once("/logs/b.log\n").unwrap();
+        assert_eq!(
+            rest,
+            format!(
+                "Release one/1.10: Compiled before it, and dropped with it: lib\n\
+                 Release one/1.10: Stopped because of it: slow\n\
+                 Release two/1.10: Compiled before it, and dropped with it: lib\n\
+                 Release two/1.10: Not compiled because they depend on b: c\n\
+                 Release two/1.10: Stopped because of it: slow\n\
+                 Not written because of it: three/1.10 (1 of 2 packages were compiled)\n\
+                 {}{}Hint: give the machine or the container more memory, or fewer processors\n",
+                headline("a", "one/1.10 and two/1.10"),
+                headline("b", "two/1.10")
+            )
+        );
+    }
+
+    #[test]
+    fn a_failed_script_is_told_with_all_that_helps() {
+        let error = OfflineError::Incomplete(Box::new(Incomplete {
+            failures: vec![failure("app", &["demo"], 137)],
+            releases: vec![UnfinishedRelease {
+                release: (name("demo"), version("1.10")),
+                compiled: vec![name("lib")],
+                dependents: vec![(name("app"), vec![name("web"), name("top")])],
+                stopped: Vec::new(),
+                not_begun: vec![name("other")],
+            }],
         }));
         assert_eq!(
             report(&error),

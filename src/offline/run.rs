@@ -1,6 +1,7 @@
 //! One call, from the tarballs to the last line.
 
 use std::fmt::Write;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,12 +10,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::assemble;
 use super::error::OfflineError;
-use super::inspect;
 use super::isolation::{self, Isolation};
 use super::open::{self, Opened, Role};
 use super::outputs::{LAST_RESORT, output_directories};
 use super::progress::Progress;
-use super::releases::{Places, compile_release};
+use super::release::Release;
+use super::releases::{self, Compiler};
 use super::select::{Input, Task, select};
 use super::space;
 use super::stemcell;
@@ -23,6 +24,7 @@ use crate::compile::{Context, Store};
 use crate::config::{Environment, Vcap};
 use crate::diag::Bytes;
 use crate::fs::{self, MadeDirectories};
+use crate::process::{self, Jobserver};
 use crate::release::Slug;
 use crate::{runtime, sandbox};
 
@@ -45,6 +47,10 @@ pub struct Options {
     pub isolation: Isolation,
     /// The user namespace that this process has entered for it.
     pub user_namespace: sandbox::Entry,
+    /// How many packages are compiled at once, at the most; `None` for as many as there are processors.
+    pub jobs: Option<NonZeroUsize>,
+    /// Whether all scripts share one pool of jobs for GNU make.
+    pub make_jobserver: bool,
     /// Whether scripts are kept from writing into dependencies, where that can be done.
     pub readonly_dependencies: bool,
     /// Whether scripts get the network that everybody has.
@@ -162,40 +168,59 @@ impl Call<'_> {
         if !needs_sandbox {
             return self.carry_out_all(tasks, None, workplace, written).await;
         }
-        let context = self.context(workplace).await?;
+        let compiler = self.compiler(workplace).await?;
         let result = self
-            .carry_out_all(tasks, Some(&context), workplace, written)
+            .carry_out_all(tasks, Some(&compiler), workplace, written)
             .await;
         // No package is on its way any more, so nobody else holds it.
-        let closed = match Arc::try_unwrap(context) {
+        let closed = match Arc::try_unwrap(compiler.context) {
             Ok(context) => context.sandbox.close().map_err(OfflineError::Sandbox),
             Err(_) => Ok(()),
         };
         result.and(closed)
     }
 
+    /// Carries out what is quick first. Results are written down in the order of the inputs.
     async fn carry_out_all(
         &self,
         tasks: Vec<Task>,
-        context: Option<&Arc<Context>>,
+        compiler: Option<&Compiler>,
         workplace: &Workplace,
         written: &mut Vec<PathBuf>,
     ) -> Result<(), OfflineError> {
-        let mut compiler = None;
-        if let Some(context) = context {
-            let wanted = self.options.logs_directory.as_deref();
-            let logs = workplace.logs(wanted, &self.options.vcap)?;
-            self.progress.line(&format!(
-                "Logs of packaging scripts are kept in {}",
-                logs.display()
-            ));
-            compiler = Some((Arc::clone(context), logs));
+        let mut results: Vec<Option<PathBuf>> = tasks.iter().map(|_| None).collect();
+        let (mut releases, mut places) = (Vec::new(), Vec::new());
+        let mut result = Ok(());
+        for (place, task) in tasks.into_iter().enumerate() {
+            if let Task::Compile {
+                input,
+                opened,
+                output,
+            } = task
+            {
+                releases.push(Release::new(*opened, output, workplace.blobs(input)?));
+                places.push(place);
+            } else if result.is_ok() {
+                match self.carry_out(task).await {
+                    Ok(done) => results[place] = done,
+                    Err(error) => result = Err(error),
+                }
+            }
         }
-        for task in tasks {
-            self.carry_out(task, compiler.as_ref(), workplace, written)
-                .await?;
+        if result.is_ok() {
+            let call = releases::Call {
+                stemcell: &self.stemcell,
+                progress: &self.progress,
+                cancel: self.cancel,
+            };
+            let (compiled, ended) = releases::carry_out(&call, releases, compiler).await;
+            for (place, output) in places.into_iter().zip(compiled) {
+                results[place] = output;
+            }
+            result = ended;
         }
-        Ok(())
+        written.extend(results.into_iter().flatten());
+        result
     }
 
     fn tell_free_space(&self, workplace: &Workplace, output: &Path) {
@@ -276,32 +301,60 @@ impl Call<'_> {
         }
     }
 
-    async fn context(&self, workplace: &Workplace) -> Result<Arc<Context>, OfflineError> {
+    async fn compiler(&self, workplace: &Workplace) -> Result<Compiler, OfflineError> {
         let options = &self.options;
         let sandbox =
             isolation::choose(options, workplace.path(), &self.progress, self.cancel).await?;
+        let jobs = isolation::jobs(options.jobs, &sandbox, &self.progress);
+        let logs = match workplace.logs(options.logs_directory.as_deref(), &options.vcap) {
+            Ok(logs) => logs,
+            Err(error) => {
+                sandbox.close()?;
+                return Err(error.into());
+            }
+        };
+        self.progress.line(&format!(
+            "Logs of packaging scripts are kept in {}",
+            logs.display()
+        ));
+        let mut environment = options.environment.clone();
+        let mut jobserver = None;
+        if options.make_jobserver {
+            // A make that finds the pool empty goes on alone.
+            let tokens = process::processors().get() - 1;
+            match Jobserver::make(&workplace.jobserver(), tokens) {
+                Ok(pool) => jobserver = Some(pool),
+                Err(error) => {
+                    sandbox.close()?;
+                    return Err(error.into());
+                }
+            }
+            let (name, value) = Jobserver::variable();
+            environment = environment.with(&[(name, value.into())]);
+        }
         let progress = Arc::clone(&self.progress);
-        Ok(Arc::new(Context {
+        let context = Arc::new(Context {
             vcap: options.vcap.clone(),
             sandbox,
             store: Store::new(&workplace.store()),
-            environment: options.environment.clone(),
+            environment,
             agent: options.agent.clone(),
             grace: options.grace,
             nice: options.nice,
             limit: options.limit,
             compression_level: options.compression_level,
+            jobserver,
             events: Arc::new(move |event| progress.hear(event)),
-        }))
+        });
+        Ok(Compiler {
+            context,
+            jobs,
+            logs,
+        })
     }
 
-    async fn carry_out(
-        &self,
-        task: Task,
-        compiler: Option<&(Arc<Context>, PathBuf)>,
-        workplace: &Workplace,
-        written: &mut Vec<PathBuf>,
-    ) -> Result<(), OfflineError> {
+    /// Does what needs no compiling. Returns the result, where there is one.
+    async fn carry_out(&self, task: Task) -> Result<Option<PathBuf>, OfflineError> {
         self.check_stop()?;
         match task {
             Task::Replaced { tarball, of } => {
@@ -310,13 +363,14 @@ impl Call<'_> {
                     tarball.display(),
                     of.display()
                 ));
+                Ok(None)
             }
             Task::InPlace { tarball } => {
                 self.progress.line(&format!(
                     "{} is compiled for this stemcell already and stays as it is",
                     tarball.display()
                 ));
-                written.push(tarball);
+                Ok(Some(tarball))
             }
             Task::PassOn { opened, output } => {
                 self.progress.line(&format!(
@@ -327,67 +381,13 @@ impl Call<'_> {
                 let done = runtime::spawn_blocking("pass on", move || {
                     assemble::pass_on(&opened.tarball, &opened.digests, &target, &cancel)
                 });
-                done.await?.map_err(|source| OfflineError::Assemble {
-                    output: output.clone(),
-                    source,
-                })?;
-                written.push(output);
+                match done.await? {
+                    Ok(()) => Ok(Some(output)),
+                    Err(source) => Err(OfflineError::Assemble { output, source }),
+                }
             }
-            Task::Compile {
-                input,
-                opened,
-                output,
-            } => {
-                self.compile(input, *opened, &output, compiler, workplace)
-                    .await?;
-                written.push(output);
-            }
+            // Taken care of together.
+            Task::Compile { .. } => Ok(None),
         }
-        Ok(())
-    }
-
-    async fn compile(
-        &self,
-        input: usize,
-        opened: Opened,
-        output: &Path,
-        compiler: Option<&(Arc<Context>, PathBuf)>,
-        workplace: &Workplace,
-    ) -> Result<(), OfflineError> {
-        let manifest = &opened.manifest;
-        let label = format!("{}/{}", manifest.name, manifest.version);
-        let (manifest, packages) = match compiler {
-            Some((context, logs)) if !inspect::members(manifest).is_empty() => {
-                let logs = logs.join(format!("{}-{}", manifest.name, manifest.version));
-                fs::create_dir_all(&logs)?;
-                let places = Places {
-                    blobs: workplace.blobs(input)?,
-                    logs,
-                };
-                let compiled = compile_release(
-                    context,
-                    &opened,
-                    &self.stemcell,
-                    &places,
-                    &self.progress,
-                    self.cancel,
-                )
-                .await?;
-                (compiled.manifest, compiled.packages)
-            }
-            _ => (manifest.clone(), Vec::new()),
-        };
-        self.progress.line(&format!(
-            "Archiving compiled BOSH Release {label} with stemcell {}",
-            self.stemcell
-        ));
-        let (target, cancel) = (output.to_owned(), self.cancel.clone());
-        let done = runtime::spawn_blocking("assemble", move || {
-            assemble::assemble(&manifest, &opened.carried, &packages, &target, &cancel)
-        });
-        done.await?.map_err(|source| OfflineError::Assemble {
-            output: output.to_owned(),
-            source,
-        })
     }
 }

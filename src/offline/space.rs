@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::error::{InputProblem, InputProblemKind, OfflineError};
 use super::open::Role;
 use super::select::Task;
+use crate::archive;
 use crate::fs;
 
 /// Room that is needed somewhere.
@@ -44,7 +45,7 @@ pub(super) fn check_for_tasks(tasks: &[Task], places: &[&Path]) -> Result<(), Of
         for carried in &opened.carried {
             let Some(blob) = &carried.blob else { continue };
             match carried.role {
-                Role::Package(_) => largest = largest.max(least_unpacked(&blob.file, blob.size)?),
+                Role::Package(_) => largest = largest.max(archive::least_unpacked(&blob.file)?),
                 // What is not compressed yet may take less in the output.
                 Role::CompiledPackage(_) | Role::Job(_) => carried_over += surely(blob.size),
                 _ => {}
@@ -107,26 +108,6 @@ fn check(needs: &[Need], purpose: &'static str) -> fs::Result<Vec<InputProblem>>
     Ok(short.collect())
 }
 
-/// What a blob is at least when it is unpacked: a gzip file tells in its last four bytes, modulo 4 GiB; other blobs are at
-/// least as large as they are.
-fn least_unpacked(blob: &Path, size: u64) -> fs::Result<u64> {
-    use std::os::unix::fs::FileExt;
-
-    use crate::fs::Context;
-    let file = fs::open(blob)?;
-    let mut magic = [0; 2];
-    let mut last = [0; 4];
-    if size < 18 {
-        return Ok(size);
-    }
-    file.read_exact_at(&mut magic, 0).at("read", blob)?;
-    file.read_exact_at(&mut last, size - 4).at("read", blob)?;
-    Ok(match magic {
-        [0x1f, 0x8b] => u64::from(u32::from_le_bytes(last)),
-        _ => size,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,17 +128,5 @@ mod tests {
             text.contains(&Bytes(free + (1 << 40)).to_string()) && text.contains("for a test"),
             "{text}"
         );
-    }
-
-    #[test]
-    fn a_gzip_blob_tells_its_size() {
-        use std::io::Write;
-        let scratch = tempfile::tempdir().unwrap();
-        let path = scratch.path().join("blob");
-        let mut gzip = crate::archive::GzipWriter::new(Vec::new(), 6).unwrap();
-        gzip.write_all(&[7; 100_000]).unwrap();
-        let packed = gzip.finish().unwrap();
-        fs::write(&path, &packed).unwrap();
-        assert_eq!(least_unpacked(&path, packed.len() as u64).unwrap(), 100_000);
     }
 }

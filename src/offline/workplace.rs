@@ -3,12 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::config::Vcap;
+use crate::config::{Vcap, WORK_PREFIX};
 use crate::fs::{self, LeasedDirectory, MadeDirectories};
 use crate::sandbox;
-
-/// What our work directories are called. The names are hidden, for they may lie beside results.
-const WORK_PREFIX: &str = ".bosh-agent-work-";
 
 /// How long the processes of a killed run may take to end before its work directory is removed.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -85,6 +82,11 @@ impl Workplace {
     /// Where installed packages go.
     pub(super) fn store(&self) -> PathBuf {
         self.path().join("store")
+    }
+
+    /// Where the pool of jobs of all scripts is.
+    pub(super) fn jobserver(&self) -> PathBuf {
+        self.path().join("jobserver")
     }
 
     /// Where logs stay: in `wanted`, else in the usual place, else beside the work directory.

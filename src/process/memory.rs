@@ -1,7 +1,8 @@
-//! Whether the kernel has killed for lack of memory.
+//! How much memory is left, and whether the kernel has killed for lack of it.
 
 use std::path::Path;
 
+use super::cgroup;
 use crate::fs;
 
 /// How many processes the kernel has killed for lack of memory since it booted, in any container. `None` where it does not
@@ -11,11 +12,51 @@ pub fn out_of_memory_kills() -> Option<u64> {
     kills_in(&fs::read_lossy(Path::new("/proc/vmstat")).ok()?)
 }
 
+/// The bytes of memory that new processes can still use: what the machine has available, or less where a control group has a
+/// limit. What the kernel would give back at once, the contents of files, counts as available. `None` where nobody says.
+#[must_use]
+pub fn available_memory() -> Option<u64> {
+    let machine = fs::read_lossy(Path::new("/proc/meminfo"))
+        .ok()
+        .and_then(|text| field(&text, "MemAvailable:"))
+        .map(|kib| kib.saturating_mul(1024));
+    cgroup::each("memory", left_in)
+        .into_iter()
+        .chain(machine)
+        .min()
+}
+
 fn kills_in(vmstat: &str) -> Option<u64> {
-    vmstat
-        .lines()
-        .find_map(|line| line.strip_prefix("oom_kill "))
-        .and_then(|count| count.trim().parse().ok())
+    field(vmstat, "oom_kill")
+}
+
+/// The number behind a name.
+fn field(text: &str, name: &str) -> Option<u64> {
+    text.lines().find_map(|line| {
+        let mut words = line.split_whitespace();
+        (words.next() == Some(name)).then(|| words.next()?.parse().ok())?
+    })
+}
+
+/// What a group's limit leaves; `None` where it has no limit.
+fn left_in(group: &Path) -> Option<u64> {
+    let (limit, usage, prefix) = match cgroup::value(group, "memory.max") {
+        Some(limit) => (limit, "memory.current", ""),
+        None => (
+            cgroup::value(group, "memory.limit_in_bytes")?,
+            "memory.usage_in_bytes",
+            "total_",
+        ),
+    };
+    // Without a limit this is `max` in version 2; in version 1 it is more than any machine has.
+    let limit: u64 = limit.parse().ok()?;
+    let usage: u64 = cgroup::value(group, usage)?.parse().ok()?;
+    let stat = cgroup::value(group, "memory.stat").unwrap_or_default();
+    let files: u64 = ["inactive_file", "active_file"]
+        .iter()
+        .filter_map(|name| field(&stat, &format!("{prefix}{name}")))
+        .sum();
+    Some(limit.saturating_sub(usage.saturating_sub(files)))
 }
 
 #[cfg(test)]
@@ -27,5 +68,38 @@ mod tests {
         let vmstat = "nr_free_pages 1\noom_kill_other 7\noom_kill 3\n";
         assert_eq!(kills_in(vmstat), Some(3));
         assert_eq!(kills_in("nr_free_pages 1\n"), None);
+    }
+
+    #[test]
+    fn what_a_limit_leaves_does_not_count_the_contents_of_files_as_used() {
+        let group = |files: &[(&str, &str)]| {
+            let group = tempfile::tempdir().unwrap();
+            for (name, text) in files {
+                fs::write(&group.path().join(name), text.as_bytes()).unwrap();
+            }
+            left_in(group.path())
+        };
+        let two = [
+            ("memory.max", "1000\n"),
+            ("memory.current", "900\n"),
+            (
+                "memory.stat",
+                "anon 1\ninactive_file 200\nactive_file 100\n",
+            ),
+        ];
+        assert_eq!(group(&two), Some(400));
+        assert_eq!(group(&[("memory.max", "max\n"), two[1]]), None);
+        let one = [
+            ("memory.limit_in_bytes", "1000\n"),
+            ("memory.usage_in_bytes", "900\n"),
+            ("memory.stat", "inactive_file 1\ntotal_inactive_file 200\n"),
+        ];
+        assert_eq!(group(&one), Some(300));
+        assert_eq!(group(&[]), None);
+    }
+
+    #[test]
+    fn this_machine_has_memory() {
+        assert!(available_memory().unwrap() > 1 << 20);
     }
 }

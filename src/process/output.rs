@@ -4,8 +4,11 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::fs;
 
@@ -21,17 +24,27 @@ const TELL_INTERVAL: Duration = Duration::from_millis(200);
 /// As much as a pipe holds.
 const BUFFER: usize = 64 * 1024;
 
-/// Receives the output of one script. Standard output and standard error come through one pipe, in the order in which they
-/// were written.
+/// How many of the last bytes of each stream are kept: as many as the Go agent reports of a script that failed.
+pub const ENDING_LIMIT: usize = 10 * 1024;
+
+/// Receives the output of one script: both streams through one pipe, in the order in which they were written, or each
+/// through its own.
 pub struct Output {
-    path: PathBuf,
-    log: File,
+    logs: Vec<Log>,
     tell: Box<dyn Fn(&str) + Send>,
+}
+
+/// Where a stream is kept.
+struct Log {
+    path: PathBuf,
+    file: File,
 }
 
 impl fmt::Debug for Output {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Output").field("path", &self.path).finish()
+        f.debug_list()
+            .entries(self.logs.iter().map(|log| &log.path))
+            .finish()
     }
 }
 
@@ -44,30 +57,99 @@ pub struct OutputSummary {
     pub bytes: u64,
     /// Why the log is not complete, where it is not.
     pub log_failure: Option<String>,
+    /// The end of each stream: one, or standard output and standard error.
+    pub endings: Vec<Ending>,
+}
+
+/// The end of a stream.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ending {
+    /// Its last bytes, [`ENDING_LIMIT`] at most.
+    pub bytes: Vec<u8>,
+    /// How long the stream was.
+    pub total: u64,
+}
+
+impl Ending {
+    fn push(&mut self, chunk: &[u8]) {
+        self.total += chunk.len() as u64;
+        let chunk = &chunk[chunk.len().saturating_sub(ENDING_LIMIT)..];
+        let excess = (self.bytes.len() + chunk.len()).saturating_sub(ENDING_LIMIT);
+        self.bytes.drain(..excess);
+        self.bytes.extend_from_slice(chunk);
+    }
 }
 
 impl Output {
-    /// Output that goes into a new file at `path`; `tell` hears the last line from time to time.
+    /// Both streams into one new file at `path`; `tell` hears the last line from time to time.
     ///
     /// # Errors
     /// When the log cannot be created.
     pub fn to_log(path: &Path, tell: impl Fn(&str) + Send + 'static) -> fs::Result<Self> {
+        Self::to_logs(&[path], tell)
+    }
+
+    /// Standard output and standard error each into a new file of its own.
+    ///
+    /// # Errors
+    /// When a log cannot be created.
+    pub fn to_two_logs(
+        stdout: &Path,
+        stderr: &Path,
+        tell: impl Fn(&str) + Send + 'static,
+    ) -> fs::Result<Self> {
+        Self::to_logs(&[stdout, stderr], tell)
+    }
+
+    fn to_logs(paths: &[&Path], tell: impl Fn(&str) + Send + 'static) -> fs::Result<Self> {
+        let log = |path: &&Path| {
+            Ok(Log {
+                path: path.to_path_buf(),
+                file: fs::create(path)?,
+            })
+        };
         Ok(Self {
-            path: path.to_owned(),
-            log: fs::create(path)?,
+            logs: paths.iter().map(log).collect::<fs::Result<_>>()?,
             tell: Box::new(tell),
         })
     }
 
-    /// Reads to the end. A log that cannot be written any more stops no script: the pipe is read on.
-    pub(super) fn read_to_end(mut self, mut from: impl Read) -> OutputSummary {
+    /// How many pipes it is read from.
+    pub(super) fn streams(&self) -> usize {
+        self.logs.len()
+    }
+
+    /// Reads all pipes, one for each stream, to their ends. A log that cannot be written any more stops no script: the pipe
+    /// is read on.
+    pub(super) fn read_to_end<R: Read + AsFd>(mut self, pipes: Vec<R>) -> OutputSummary {
         let mut buffer = vec![0; BUFFER];
-        let mut tail = Tail::default();
-        let mut summary = OutputSummary::default();
+        let mut tail = Tail::new(pipes.len());
+        let mut summary = OutputSummary {
+            endings: vec![Ending::default(); pipes.len()],
+            ..OutputSummary::default()
+        };
         let mut told: Option<Instant> = None;
-        loop {
-            let chunk = match from.read(&mut buffer) {
-                Ok(0) => break,
+        // The stream whose last line is not told yet.
+        let mut untold: Option<usize> = None;
+        let mut open: Vec<(usize, R)> = pipes.into_iter().enumerate().collect();
+        while !open.is_empty() {
+            let rest = told.map_or(Duration::ZERO, |told| {
+                TELL_INTERVAL.saturating_sub(told.elapsed())
+            });
+            let Some(at) = ready(&open, untold.map(|_| rest)) else {
+                if let Some(line) = untold.take().and_then(|stream| tail.last_line(stream)) {
+                    (self.tell)(&line);
+                    told = Some(Instant::now());
+                }
+                continue;
+            };
+            let (stream, pipe) = &mut open[at];
+            let stream = *stream;
+            let chunk = match pipe.read(&mut buffer) {
+                Ok(0) => {
+                    open.remove(at);
+                    continue;
+                }
                 Ok(length) => &buffer[..length],
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => {
@@ -76,17 +158,22 @@ impl Output {
                 }
             };
             summary.bytes += chunk.len() as u64;
+            summary.endings[stream].push(chunk);
+            let log = &mut self.logs[stream];
             if summary.log_failure.is_none()
-                && let Err(error) = self.log.write_all(chunk)
+                && let Err(error) = log.file.write_all(chunk)
             {
-                summary.log_failure = Some(format!("`{}`: {error}", self.path.display()));
+                summary.log_failure = Some(format!("`{}`: {error}", log.path.display()));
             }
-            tail.push(chunk);
+            tail.push(stream, chunk);
             if told.is_none_or(|told| told.elapsed() >= TELL_INTERVAL)
-                && let Some(line) = tail.last_line()
+                && let Some(line) = tail.last_line(stream)
             {
                 (self.tell)(&line);
                 told = Some(Instant::now());
+                untold = None;
+            } else {
+                untold = Some(stream);
             }
         }
         summary.tail = tail.into_lines();
@@ -94,44 +181,75 @@ impl Output {
     }
 }
 
-/// The last lines of a stream.
+/// Waits for a pipe that has something to read, and tells which. `None` when none has within `limit`.
+fn ready<R: AsFd>(open: &[(usize, R)], limit: Option<Duration>) -> Option<usize> {
+    if open.len() == 1 && limit.is_none() {
+        return Some(0);
+    }
+    let limit = limit.map_or(PollTimeout::NONE, |limit| {
+        PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX)
+    });
+    let mut sources: Vec<PollFd> = open
+        .iter()
+        .map(|(_, pipe)| PollFd::new(pipe.as_fd(), PollFlags::POLLIN))
+        .collect();
+    // An interrupted wait is one more round.
+    while poll(&mut sources, limit).is_err() {}
+    sources
+        .iter()
+        .position(|source| source.any().unwrap_or(false))
+}
+
+/// The last lines of a script's output.
 #[derive(Debug, Default)]
-struct Tail {
+pub(super) struct Tail {
     complete: VecDeque<Vec<u8>>,
-    /// The line that has not ended yet.
-    open: Vec<u8>,
+    /// The line of each stream that has not ended yet.
+    open: Vec<Vec<u8>>,
 }
 
 impl Tail {
-    fn push(&mut self, chunk: &[u8]) {
+    pub(super) fn new(streams: usize) -> Self {
+        Self {
+            complete: VecDeque::new(),
+            open: vec![Vec::new(); streams],
+        }
+    }
+
+    pub(super) fn push(&mut self, stream: usize, chunk: &[u8]) {
         for piece in chunk.split_inclusive(|byte| *byte == b'\n') {
             let (text, ended) = match piece.split_last() {
                 Some((b'\n', text)) => (text, true),
                 _ => (piece, false),
             };
-            let room = LINE_LIMIT.saturating_sub(self.open.len());
-            self.open.extend_from_slice(&text[..text.len().min(room)]);
+            let open = &mut self.open[stream];
+            let room = LINE_LIMIT.saturating_sub(open.len());
+            open.extend_from_slice(&text[..text.len().min(room)]);
             if ended {
-                if self.complete.len() == TAIL_LINES {
-                    self.complete.pop_front();
-                }
-                self.complete.push_back(std::mem::take(&mut self.open));
+                let line = std::mem::take(open);
+                self.keep(line);
             }
         }
     }
 
-    fn last_line(&self) -> Option<String> {
-        Some(&self.open)
+    fn keep(&mut self, line: Vec<u8>) {
+        if self.complete.len() == TAIL_LINES {
+            self.complete.pop_front();
+        }
+        self.complete.push_back(line);
+    }
+
+    fn last_line(&self, stream: usize) -> Option<String> {
+        Some(&self.open[stream])
             .filter(|open| !open.is_empty())
             .or(self.complete.back())
             .map(|line| printable(line))
     }
 
-    fn into_lines(mut self) -> Vec<String> {
-        if !self.open.is_empty() {
-            self.complete.push_back(self.open);
-            if self.complete.len() > TAIL_LINES {
-                self.complete.pop_front();
+    pub(super) fn into_lines(mut self) -> Vec<String> {
+        for open in std::mem::take(&mut self.open) {
+            if !open.is_empty() {
+                self.keep(open);
             }
         }
         self.complete.iter().map(|line| printable(line)).collect()
@@ -153,10 +271,17 @@ fn printable(line: &[u8]) -> String {
 mod tests {
     use super::*;
 
+    /// The reading end of a pipe that has these bytes and nothing more to come.
+    fn pipe_with(bytes: &[u8]) -> io::PipeReader {
+        let (reader, mut writer) = io::pipe().unwrap();
+        writer.write_all(bytes).unwrap();
+        reader
+    }
+
     fn tail_of(chunks: &[&[u8]]) -> Vec<String> {
-        let mut tail = Tail::default();
+        let mut tail = Tail::new(1);
         for chunk in chunks {
-            tail.push(chunk);
+            tail.push(0, chunk);
         }
         tail.into_lines()
     }
@@ -196,10 +321,54 @@ mod tests {
         let path = scratch.path().join("log");
         let (sender, receiver) = std::sync::mpsc::channel();
         let output = Output::to_log(&path, move |line| sender.send(line.to_owned()).unwrap());
-        let summary = output.unwrap().read_to_end(&b"one\ntwo\n"[..]);
+        let summary = output.unwrap().read_to_end(vec![pipe_with(b"one\ntwo\n")]);
         assert_eq!(fs::read(&path).unwrap(), b"one\ntwo\n");
         assert_eq!(summary.tail, ["one", "two"]);
         assert_eq!(summary.bytes, 8);
         assert_eq!(receiver.recv().unwrap(), "two");
+    }
+
+    #[test]
+    fn the_line_after_which_a_script_is_silent_is_told() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let output = Output::to_log(&scratch.path().join("log"), move |line| {
+            sender.send(line.to_owned()).unwrap();
+        });
+        let (reader, mut writer) = io::pipe().unwrap();
+        let output = output.unwrap();
+        let reading = std::thread::spawn(move || output.read_to_end(vec![reader]));
+        let next = || receiver.recv_timeout(Duration::from_secs(30)).unwrap();
+        writer.write_all(b"+ configure\n").unwrap();
+        assert_eq!(next(), "+ configure");
+        // Too soon after the first one to be told at once.
+        writer.write_all(b"+ make\n").unwrap();
+        assert_eq!(next(), "+ make");
+        drop(writer);
+        assert_eq!(reading.join().unwrap().tail, ["+ configure", "+ make"]);
+    }
+
+    #[test]
+    fn two_streams_keep_their_own_logs_and_endings_and_share_the_tail() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (out, err) = (scratch.path().join("out"), scratch.path().join("err"));
+        let output = Output::to_two_logs(&out, &err, |_| {}).unwrap();
+        let summary = output.read_to_end(vec![pipe_with(b"one\nopen"), pipe_with(b"two\n")]);
+        assert_eq!(fs::read(&out).unwrap(), b"one\nopen");
+        assert_eq!(fs::read(&err).unwrap(), b"two\n");
+        assert_eq!(summary.tail, ["one", "two", "open"]);
+        assert_eq!(summary.endings[1].bytes, b"two\n");
+        assert_eq!(summary.endings[0].total, 8);
+    }
+
+    #[test]
+    fn an_ending_has_the_last_bytes_however_the_chunks_fall() {
+        let text: Vec<u8> = (0..3 * ENDING_LIMIT).map(|at| (at % 251) as u8).collect();
+        for size in [1, 1000, ENDING_LIMIT, ENDING_LIMIT + 1, text.len()] {
+            let mut ending = Ending::default();
+            text.chunks(size).for_each(|chunk| ending.push(chunk));
+            assert_eq!(ending.bytes, text[text.len() - ENDING_LIMIT..]);
+            assert_eq!(ending.total, text.len() as u64);
+        }
     }
 }

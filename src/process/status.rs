@@ -1,6 +1,8 @@
 //! How a process ended, and what it used.
 
 use std::fmt;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -21,6 +23,16 @@ impl Status {
     #[must_use]
     pub fn is_success(self) -> bool {
         self == Self::Exited(0)
+    }
+}
+
+impl From<ExitStatus> for Status {
+    fn from(status: ExitStatus) -> Self {
+        match status.code() {
+            Some(code) => Self::Exited(code),
+            // What has no exit code was ended by a signal.
+            None => Self::Signaled(status.signal().unwrap_or_default()),
+        }
     }
 }
 

@@ -24,7 +24,7 @@ use crate::runtime;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How long the output may stay open when the child is gone.
-const OUTPUT_PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const OUTPUT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// No report is longer.
 const REPORT_LIMIT: u64 = 64 * 1024;
@@ -90,10 +90,9 @@ pub async fn supervise(
     ours.set_nonblocking(true)
         .map_err(SuperviseError::Channels)?;
     let socket = UnixStream::from_std(ours).map_err(SuperviseError::Channels)?;
-    let (reader, writer) = io::pipe().map_err(SuperviseError::Channels)?;
-    let mut process = start(&child, theirs, writer)?;
-    let _known = Known::new(&process);
-    let reading = runtime::spawn_blocking("output", move || output.read_to_end(reader));
+    let (readers, writers) = pipes(output.streams()).map_err(SuperviseError::Channels)?;
+    let (mut process, _known) = Known::start(|| start(&child, theirs, writers))?;
+    let reading = runtime::spawn_blocking("output", move || output.read_to_end(readers));
 
     let (from_child, mut to_child) = socket.into_split();
     let mut orders = child.orders;
@@ -146,13 +145,18 @@ pub async fn supervise(
 static SUPERVISED: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
 
 /// A child on the list, as long as it is supervised.
-struct Known(Option<Pid>);
+pub(super) struct Known(Option<Pid>);
 
 impl Known {
-    fn new(process: &tokio::process::Child) -> Self {
-        let process = process.id().map(|id| Pid::from_raw(id.cast_signed()));
-        supervised().extend(process);
-        Self(process)
+    /// Starts a child. Nobody looks for orphans before it is on the list: it would be taken for one.
+    pub(super) fn start<E>(
+        start: impl FnOnce() -> Result<tokio::process::Child, E>,
+    ) -> Result<(tokio::process::Child, Self), E> {
+        let mut supervised = supervised();
+        let process = start()?;
+        let id = process.id().map(|id| Pid::from_raw(id.cast_signed()));
+        supervised.extend(id);
+        Ok((process, Self(id)))
     }
 }
 
@@ -179,16 +183,26 @@ pub fn end_orphans() {
     tree::kill_orphans(&supervised());
 }
 
+/// The pipes of a script's output: what we read, and standard output and standard error.
+fn pipes(streams: usize) -> io::Result<(Vec<io::PipeReader>, [io::PipeWriter; 2])> {
+    let (reader, stdout) = io::pipe()?;
+    if streams == 1 {
+        let stderr = stdout.try_clone()?;
+        return Ok((vec![reader], [stdout, stderr]));
+    }
+    let (error_reader, stderr) = io::pipe()?;
+    Ok((vec![reader, error_reader], [stdout, stderr]))
+}
+
 #[expect(
     clippy::disallowed_methods,
-    reason = "one of the two places that start processes"
+    reason = "one of the places that start processes"
 )]
 fn start(
     child: &Child,
     socket: StdUnixStream,
-    output: io::PipeWriter,
+    [output, error_output]: [io::PipeWriter; 2],
 ) -> Result<tokio::process::Child, SuperviseError> {
-    let error_output = output.try_clone().map_err(SuperviseError::Channels)?;
     tokio::process::Command::new(&child.program)
         .arg0("bosh-agent")
         .args(&child.arguments)

@@ -4,11 +4,12 @@
     reason = "the one place that starts tasks: it names them and ties them to their owner"
 )]
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::task::JoinHandle;
+use tokio::task::{Id, JoinHandle, JoinSet};
 use tracing::Instrument;
 
 /// A running task. Awaiting it gives its result; dropping it ends it at its next await.
@@ -63,4 +64,86 @@ pub fn spawn_blocking<T: Send + 'static>(
     let span = tracing::info_span!("blocking", name);
     let handle = tokio::task::spawn_blocking(move || span.in_scope(work));
     Task { name, handle }
+}
+
+/// Running tasks of one kind, each with a key that tells it from the others. Dropping the set ends them at their next await.
+#[derive(Debug)]
+pub struct TaskSet<K, T> {
+    name: &'static str,
+    tasks: JoinSet<T>,
+    keys: HashMap<Id, K>,
+}
+
+impl<K, T: Send + 'static> TaskSet<K, T> {
+    /// An empty set of tasks with this name.
+    #[must_use]
+    pub fn new(name: &'static str) -> Self {
+        Self {
+            name,
+            tasks: JoinSet::new(),
+            keys: HashMap::new(),
+        }
+    }
+
+    /// How many tasks have been started and not yet been taken by [`next`](Self::next).
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.tasks.is_empty()
+    }
+
+    /// Starts a task.
+    pub fn spawn(&mut self, key: K, future: impl Future<Output = T> + Send + 'static) {
+        let future = future.instrument(tracing::info_span!("task", name = self.name));
+        let handle = self.tasks.spawn(future);
+        self.keys.insert(handle.id(), key);
+    }
+
+    /// Runs what blocks beside the tasks.
+    pub fn spawn_blocking(&mut self, key: K, work: impl FnOnce() -> T + Send + 'static) {
+        let span = tracing::info_span!("blocking", name = self.name);
+        let handle = self.tasks.spawn_blocking(move || span.in_scope(work));
+        self.keys.insert(handle.id(), key);
+    }
+
+    /// The next task that has ended, with its key; `None` when there are no tasks. Cancel-safe, as `JoinSet::join_next` is.
+    pub async fn next(&mut self) -> Option<(K, Result<T, TaskFailed>)> {
+        loop {
+            let (id, result) = match self.tasks.join_next_with_id().await? {
+                Ok((id, result)) => (id, Ok(result)),
+                Err(source) => {
+                    let name = self.name;
+                    (source.id(), Err(TaskFailed { name, source }))
+                }
+            };
+            if let Some(key) = self.keys.remove(&id) {
+                return Some((key, result));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn every_task_of_a_set_comes_back_with_its_key_even_one_that_panics() {
+        let mut set = TaskSet::new("test");
+        set.spawn("good", async { 1 });
+        set.spawn_blocking("blocking", || 2);
+        set.spawn("bad", async { panic!("as it should") });
+        let mut results = HashMap::new();
+        while let Some((key, result)) = set.next().await {
+            results.insert(key, result.ok());
+        }
+        assert!(set.is_empty());
+        let expected = [("good", Some(1)), ("blocking", Some(2)), ("bad", None)];
+        assert_eq!(results, HashMap::from(expected));
+    }
 }

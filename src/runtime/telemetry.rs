@@ -1,20 +1,134 @@
-//! The log for those who look into the program itself. What a user is told goes another way (`offline::progress`).
+//! The log for those who look into the program itself. What a user of `compile` is told goes another way
+//! (`offline::progress`).
 
 use std::ffi::OsStr;
+use std::fmt;
 
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
+use tracing_subscriber::fmt::{FmtContext, FormattedFields};
+use tracing_subscriber::registry::LookupSpan;
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For a person at a terminal.
+    Plain,
+    /// As the Go agent's: `[tag] 2006/01/02 15:04:05 INFO - message`, in local time. Operators' tools read it.
+    GoAgent,
+}
 
 /// Sends log lines to stderr. `level` is the value of `BOSH_AGENT_LOG`, such as `debug` or `bosh_agent::compile=trace`;
-/// without it only warnings and errors are shown.
-pub fn init(level: Option<&OsStr>) {
+/// without it, or where it cannot be understood, `default` holds.
+pub fn init(level: Option<&OsStr>, default: &str, format: LogFormat) {
     let filter = level
         .and_then(OsStr::to_str)
         .and_then(|level| EnvFilter::try_new(level).ok())
-        .unwrap_or_else(|| EnvFilter::new("warn"));
-    // A second call, in tests, keeps the first log.
-    let _ = tracing_subscriber::fmt()
+        .unwrap_or_else(|| EnvFilter::new(default));
+    // Its refusals are told by `transport`, once a minute and with the server's name; it would tell each of them.
+    let filter = match "async_nats=off".parse() {
+        Ok(silence) => filter.add_directive(silence),
+        Err(_) => filter,
+    };
+    let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .try_init();
+        .with_ansi(false);
+    // A second call, in tests, keeps the first log.
+    let _ = match format {
+        LogFormat::Plain => log.try_init(),
+        LogFormat::GoAgent => log.event_format(GoAgent).try_init(),
+    };
+}
+
+struct GoAgent;
+
+impl<S, N> FormatEvent<S, N> for GoAgent
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let metadata = event.metadata();
+        let level = match *metadata.level() {
+            Level::ERROR => "ERROR",
+            Level::WARN => "WARN",
+            Level::INFO => "INFO",
+            Level::DEBUG | Level::TRACE => "DEBUG",
+        };
+        let now = chrono::Local::now().format("%Y/%m/%d %H:%M:%S");
+        write!(writer, "[{}] {now} {level} - ", tag(metadata.target()))?;
+        let mut line = String::new();
+        context
+            .field_format()
+            .format_fields(Writer::new(&mut line), event)?;
+        // One event is one line, whatever a peer has sent.
+        writer.write_str(&line.replace('\n', "\\n").replace('\r', "\\r"))?;
+        // Which package or request it is about.
+        for span in context.event_scope().into_iter().flatten() {
+            let extensions = span.extensions();
+            if span.name() != "task"
+                && span.name() != "blocking"
+                && let Some(fields) = extensions.get::<FormattedFields<N>>()
+                && !fields.fields.is_empty()
+            {
+                write!(writer, " {}", fields.fields)?;
+            }
+        }
+        writeln!(writer)
+    }
+}
+
+/// The part of the program, as the Go agent's lines name it: the last name of a module's path.
+fn tag(target: &str) -> &str {
+    target.rsplit("::").next().unwrap_or(target)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_look_as_those_of_the_go_agent() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(move || writer.clone())
+            .with_ansi(false)
+            .event_format(GoAgent)
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            let _span = tracing::info_span!("compile", package = "redis").entered();
+            tracing::warn!(seconds = 3, "two\nlines");
+        });
+        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        let (start, rest) = text.split_once("] ").unwrap();
+        assert_eq!(start, "[tests");
+        let (time, rest) = rest.split_at("2006/01/02 15:04:05".len());
+        assert!(chrono::NaiveDateTime::parse_from_str(time, "%Y/%m/%d %H:%M:%S").is_ok());
+        assert_eq!(rest, " WARN - two\\nlines seconds=3 package=\"redis\"\n");
+    }
 }

@@ -17,6 +17,17 @@ use nix::unistd::ForkResult;
 
 use super::landlock;
 
+/// Sets a variable in the environment of this process, which must have one thread. Only what a library reads by itself is set
+/// so: everything of ours is handed its `config::Environment`.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "called before there is another thread that could read the environment"
+)]
+pub(crate) fn set_variable_before_threads(name: &str, value: &str) {
+    // SAFETY: with one thread nobody reads the environment meanwhile.
+    unsafe { std::env::set_var(name, value) }
+}
+
 /// Forks this process, which must have one thread: the sandbox child has, and the agent at its start.
 pub(super) fn fork() -> nix::Result<ForkResult> {
     // SAFETY: with one thread there are no locks that another one could hold in the copy.

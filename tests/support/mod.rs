@@ -24,4 +24,4 @@ pub(crate) use tools::{
     require, require_root, require_tools, run_tool, run_tool_with, wait_for, with_input,
 };
 pub(crate) use ustar::{Kind, Member, archive};
-pub(crate) use world::{STEMCELL, World, snapshot};
+pub(crate) use world::{STEMCELL, World, directory_outside_tmp, snapshot};

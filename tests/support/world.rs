@@ -33,16 +33,7 @@ impl World {
 
     /// A place that scripts in namespaces see, too: they have /tmp and /var/tmp to themselves.
     pub(crate) fn outside_tmp() -> Self {
-        let home = std::env::var("HOME").unwrap_or_default();
-        let directory = [env!("CARGO_TARGET_TMPDIR"), &home, "/var/lib", "/opt"]
-            .into_iter()
-            .map(Path::new)
-            .find(|directory| {
-                directory.is_dir()
-                    && !directory.starts_with("/tmp")
-                    && !directory.starts_with("/var/tmp")
-            });
-        Self::new_in(directory.expect("a directory outside /tmp"))
+        Self::new_in(&directory_outside_tmp())
     }
 
     /// A place outside /tmp that every user can reach.
@@ -155,6 +146,20 @@ impl World {
     pub(crate) fn snapshot(&self) -> BTreeMap<String, String> {
         snapshot(self.root.path())
     }
+}
+
+/// A directory that scripts in namespaces see, too: they have /tmp and /var/tmp to themselves.
+pub(crate) fn directory_outside_tmp() -> PathBuf {
+    let home = std::env::var("HOME").unwrap_or_default();
+    let directory = [env!("CARGO_TARGET_TMPDIR"), &home, "/var/lib", "/opt"]
+        .into_iter()
+        .map(Path::new)
+        .find(|directory| {
+            directory.is_dir()
+                && !directory.starts_with("/tmp")
+                && !directory.starts_with("/var/tmp")
+        });
+    directory.expect("a directory outside /tmp").to_owned()
 }
 
 /// Every path below a directory with its type, mode and contents.

@@ -44,6 +44,46 @@ fn gzip_and_python_read_one_member() {
 }
 
 #[test]
+fn the_bytes_do_not_depend_on_the_number_of_threads() {
+    let content: Vec<u8> = content().into_iter().cycle().take(5_300_000).collect();
+    for content in [&content[..], &content[..2 << 20], &content[..(2 << 20) + 1]] {
+        let outputs: Vec<Vec<u8>> = [0, 1, 2, 4, 8]
+            .map(|threads| {
+                let mut writer = GzipWriter::with_threads(Vec::new(), 6, threads).unwrap();
+                writer.write_all(content).unwrap();
+                writer.finish().unwrap()
+            })
+            .into();
+        assert!(outputs.iter().all(|output| *output == outputs[0]));
+        let temp = temporary();
+        let file = temp.path().join("content.gz");
+        fs::write(&file, &outputs[0]).unwrap();
+        assert!(sh("gzip -dc \"$1\"", &[&file]) == content);
+    }
+}
+
+#[test]
+fn a_writer_that_fails_ends_the_threads() {
+    struct Full;
+    impl Write for Full {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            // The header still fits.
+            if bytes.len() == 10 {
+                Ok(10)
+            } else {
+                Err(std::io::ErrorKind::StorageFull.into())
+            }
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut writer = GzipWriter::with_threads(Full, 6, 2).unwrap();
+    let error = writer.write_all(&noise(20 << 20)).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+}
+
+#[test]
 fn the_header_holds_no_time_and_no_name() {
     for level in [1, 6, 9] {
         let compressed = compressed(b"x", level, 1);

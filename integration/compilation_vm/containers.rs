@@ -1,0 +1,212 @@
+//! Compilation VMs as CPIs for containers make them, of a stemcell image: what a Director gets is what `bosh-agent compile` makes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::scene::{director, https_machine, is_possible, nats_machine, small_release, spec};
+use crate::common::extract;
+use crate::support::blobstore::Blobstore;
+use crate::support::certificates::AGENT;
+use crate::support::director::Director;
+use crate::support::docker::Container;
+use crate::support::inputs::{Inputs, STEMCELL_IMAGE, require_parts};
+use crate::support::nats::NatsServer;
+use crate::support::source_release::SourceRelease;
+use crate::support::vm::ContainerVm;
+
+/// For a whole release, on a machine with other things to do.
+const LONG: Duration = Duration::from_secs(900);
+
+/// Options for a container that may mount, as the containers of CPIs are: all rights, or where the machine that the tests run on
+/// has not all of them itself, those that matter.
+fn with_all_rights() -> &'static [&'static str] {
+    const ALL: [&str; 1] = ["--privileged"];
+    const MOUNT: [&str; 4] = [
+        "--cap-add",
+        "SYS_ADMIN",
+        "--security-opt",
+        "apparmor=unconfined",
+    ];
+    static OPTIONS: OnceLock<&[&str]> = OnceLock::new();
+    OPTIONS.get_or_init(|| {
+        let probe = Container::new("privileged");
+        let outcome = probe.run(&["--rm", "--privileged"], STEMCELL_IMAGE, &["true"], LONG);
+        if outcome.code == Some(0) {
+            return &ALL;
+        }
+        eprintln!(
+            "no container can have all rights here, so it gets SYS_ADMIN: {}",
+            outcome.stderr.trim()
+        );
+        &MOUNT
+    })
+}
+
+fn volume(path: &Path, inside: &str) -> String {
+    format!("{}:{inside}", path.display())
+}
+
+/// The directory with the packages of the example release as `bosh-agent compile` makes them in the same image.
+fn compiled_offline(inputs: &Inputs) -> PathBuf {
+    static COMPILED: OnceLock<TempDir> = OnceLock::new();
+    let directory = COMPILED.get_or_init(|| {
+        let directory = TempDir::new().unwrap();
+        let outcome = Container::new("offline").run(
+            &[
+                "--rm",
+                "-v",
+                &volume(&inputs.dist, "/usr/local/bin/bosh-agent:ro"),
+                "-v",
+                &volume(&inputs.release, "/source/release.tgz:ro"),
+                "-v",
+                &volume(directory.path(), "/out"),
+            ],
+            STEMCELL_IMAGE,
+            &[
+                "bosh-agent",
+                "compile",
+                "--output-directory",
+                "/out",
+                "/source/release.tgz",
+            ],
+            LONG,
+        );
+        outcome.expect_code(0, "compiling the same release without a Director");
+        extract(
+            &directory.path().join(&inputs.compiled_name),
+            directory.path(),
+        );
+        directory
+    });
+    directory.path().join("compiled_packages")
+}
+
+/// Has a Director compile the example release, and compares every package with that of the offline compile: names, kinds, modes,
+/// owners, link targets and contents, but not times.
+async fn compile_and_compare(director: &Director, blobs: &Blobstore, inputs: &Inputs) {
+    let release = SourceRelease::read(&inputs.release);
+    assert_eq!(release.packages.len(), inputs.packages);
+    let compiled = director.compile_release(&release, blobs).await.unwrap();
+    let kept = TempDir::new().unwrap();
+    for (package, result) in &compiled {
+        let name = format!("{package}.tgz");
+        fs::copy(blobs.path(&result.blob), kept.path().join(name)).unwrap();
+    }
+    same_packages(&compiled_offline(inputs), kept.path(), inputs.packages);
+}
+
+/// Compares two directories of packages, as root in a container, so that owners are what the archives say.
+#[track_caller]
+fn same_packages(first: &Path, second: &Path, count: usize) {
+    const SCRIPT: &str = r#"
+        set -euo pipefail
+        for side in first second; do
+            for blob in "/kept/$side"/*.tgz; do
+                package=/tmp/$side/$(basename "$blob" .tgz)
+                mkdir -p "$package"
+                tar -C "$package" --same-owner --numeric-owner -xpf "$blob"
+            done
+            cd "/tmp/$side"
+            find . -mindepth 1 -printf '%y %m %U:%G %n links %p -> %l\n' | sort >"/tmp/$side.tree"
+            find . -type f -print0 | sort -z | xargs -0r sha256sum >"/tmp/$side.sums"
+            ls | wc -l
+        done
+        diff /tmp/first.tree /tmp/second.tree
+        diff /tmp/first.sums /tmp/second.sums
+    "#;
+    let outcome = Container::new("compare-vm").run(
+        &[
+            "--rm",
+            "-v",
+            &volume(first, "/kept/first:ro"),
+            "-v",
+            &volume(second, "/kept/second:ro"),
+        ],
+        STEMCELL_IMAGE,
+        &["bash", "-c", SCRIPT],
+        LONG,
+    );
+    outcome.expect_code(0, "the packages differ");
+    assert_eq!(outcome.stdout, format!("{count}\n{count}\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_a_privileged_container_over_nats_a_release_is_what_it_is_offline() {
+    let Some(inputs) = require_parts().filter(|_| is_possible()) else {
+        return;
+    };
+    let blobs = Blobstore::local();
+    let directory = blobs.directory().unwrap();
+    let shared = volume(directory, directory.to_str().unwrap());
+    let server = NatsServer::start("server", &[AGENT]);
+    let vm = ContainerVm::create(
+        "nats-vm",
+        (STEMCELL_IMAGE, &inputs.dist),
+        &[with_all_rights(), &["-v", &shared, "-v", "/var/vcap/data"]].concat(),
+        nats_machine(&server, "agent", &blobs),
+    );
+    let director = director(&server).await;
+    director.prepare(&spec()).await.unwrap();
+    compile_and_compare(&director, &blobs, inputs).await;
+    assert!(vm.log().contains("isolation: namespace"), "{}", vm.log());
+    assert_clean(&vm);
+    let files = vm.shell("cat /var/vcap/instance/id /var/vcap/instance/deployment");
+    assert!(files.ends_with("compiling"), "{files}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_an_unprivileged_container_over_https_a_release_is_what_it_is_offline() {
+    let Some(inputs) = require_parts().filter(|_| is_possible()) else {
+        return;
+    };
+    let Some(blobs) = Blobstore::dav() else {
+        return;
+    };
+    let (machine, bus) = https_machine(&blobs);
+    let vm = ContainerVm::create("https-vm", (STEMCELL_IMAGE, &inputs.dist), &[], machine);
+    let director = Director::new(bus, AGENT).hurried();
+    director.prepare(&spec()).await.unwrap();
+    compile_and_compare(&director, &blobs, inputs).await;
+    assert_clean(&vm);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_an_unprivileged_container_with_signed_urls_a_release_is_compiled() {
+    let Some(inputs) = require_parts().filter(|_| is_possible()) else {
+        return;
+    };
+    let Some(blobs) = Blobstore::signed_urls() else {
+        return;
+    };
+    let server = NatsServer::start("server", &[AGENT]);
+    let machine = nats_machine(&server, "agent", &blobs);
+    let vm = ContainerVm::create("signed-vm", (STEMCELL_IMAGE, &inputs.dist), &[], machine);
+    let director = director(&server).await;
+    director.prepare(&spec()).await.unwrap();
+    let compiled = director
+        .compile_release(&small_release(), &blobs)
+        .await
+        .unwrap();
+    assert_eq!(compiled.len(), 3);
+    assert_clean(&vm);
+}
+
+/// The agent has never ended, and has left no package installed.
+#[track_caller]
+fn assert_clean(vm: &ContainerVm) {
+    let log = vm.log();
+    assert!(!log.contains("the supervisor:"), "{log}");
+    let left = vm.shell(
+        "ls -A /var/vcap/packages /var/vcap/data/packages /var/vcap/data/compile 2>/dev/null; true",
+    );
+    let left: Vec<_> = left
+        .lines()
+        // The mark of an agent that compiles in place is no package.
+        .filter(|line| !line.is_empty() && !line.ends_with(':') && *line != ".bosh-agent:compile")
+        .collect();
+    assert_eq!(left, [""; 0], "something is still installed");
+}

@@ -1,0 +1,115 @@
+//! A compilation VM's whole life, message by message.
+
+use serde_json::json;
+
+use super::scene::{Scene, file_in, https_machine, is_possible, small_release, spec};
+use crate::common::{contents, extract};
+use crate::support::blobstore::Blobstore;
+use crate::support::director::compile_stage::CompiledPackages;
+use crate::support::director::{Director, Exchange};
+use crate::support::vm::HostVm;
+
+/// Compiles the generated release, and looks at what came of it.
+async fn compile_small_release(director: &Director, blobs: &Blobstore) -> CompiledPackages {
+    let release = small_release();
+    let compiled = director.compile_release(&release, blobs).await.unwrap();
+    assert_eq!(compiled.len(), 3);
+    let said = file_in(&blobs.path(&compiled["top"].blob), "said");
+    let version = &release.package("top").version;
+    assert_eq!(said, format!("tool\ntop {version}\n"));
+    let tree = tempfile::tempdir().unwrap();
+    extract(&blobs.path(&compiled["base"].blob), tree.path());
+    let files = contents(tree.path());
+    let names: Vec<_> = files.keys().map(String::as_str).collect();
+    assert_eq!(
+        names,
+        ["", "bin", "bin/alias", "bin/same", "bin/tool", "empty"]
+    );
+    assert_eq!(files["bin/alias"], "120777 tool");
+    assert_eq!(files["bin/tool"], "100755 #!/bin/sh\necho tool\n");
+    assert_eq!(files["empty"], "40750 ");
+    compiled
+}
+
+/// The replies that told of a running task, and whether any was slow.
+fn look_at(exchanges: &[Exchange]) {
+    for exchange in exchanges.iter().filter(|it| it.method != "ping") {
+        assert!(exchange.elapsed.as_secs() < 5, "slow: {exchange}");
+        assert!(exchange.reply.is_some(), "lost: {exchange}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_is_compiled_over_nats_with_a_shared_directory() {
+    if !is_possible() {
+        return;
+    }
+    let scene = Scene::ready().await;
+    compile_small_release(&scene.director, &scene.blobs).await;
+    look_at(&scene.director.exchanges());
+    assert_eq!(scene.director.bus().strays(), [""; 0]);
+    assert!(
+        !scene.server.log().contains("Violation"),
+        "{}",
+        scene.server.log()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_is_compiled_with_a_webdav_server() {
+    let Some(blobs) = Blobstore::dav().filter(|_| is_possible()) else {
+        return;
+    };
+    let scene = Scene::with(blobs).await.prepared().await;
+    compile_small_release(&scene.director, &scene.blobs).await;
+    look_at(&scene.director.exchanges());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_is_compiled_with_signed_urls() {
+    let Some(blobs) = Blobstore::signed_urls().filter(|_| is_possible()) else {
+        return;
+    };
+    let scene = Scene::with(blobs).await.prepared().await;
+    let compiled = compile_small_release(&scene.director, &scene.blobs).await;
+    for package in compiled.values() {
+        assert!(package.digest.contains(";sha512:"), "{package:?}");
+    }
+    assert_eq!(scene.director.count("compile_package"), 0);
+    look_at(&scene.director.exchanges());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_is_compiled_over_https() {
+    if !is_possible() {
+        return;
+    }
+    let blobs = Blobstore::local();
+    let (machine, bus) = https_machine(&blobs);
+    let _vm = HostVm::create(machine);
+    let director = Director::new(bus, crate::support::certificates::AGENT).hurried();
+    director.prepare(&spec()).await.unwrap();
+    compile_small_release(&director, &blobs).await;
+    look_at(&director.exchanges());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vm_whose_settings_come_late_waits_for_them() {
+    if !is_possible() {
+        return;
+    }
+    let blobs = Blobstore::local();
+    let server =
+        crate::support::nats::NatsServer::start("server", &[crate::support::certificates::AGENT]);
+    let mut vm = HostVm::boot(super::scene::nats_machine(&server, "agent", &blobs));
+    vm.stays_up_for(std::time::Duration::from_secs(1));
+    vm.deliver_settings();
+    let director = super::scene::director(&server).await;
+    director.prepare(&spec()).await.unwrap();
+    assert_eq!(
+        director
+            .request("ping", json!([]), std::time::Duration::from_secs(1))
+            .await,
+        Ok(json!("pong"))
+    );
+}

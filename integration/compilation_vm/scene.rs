@@ -1,0 +1,204 @@
+//! What most tests need: servers, a VM, and a Director that talks to it.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::common::{ReleaseBuilder, wait_for};
+use crate::support::blobstore::Blobstore;
+use crate::support::certificates::{AGENT, pairs};
+use crate::support::director::bus::{Bus, Https, Nats};
+use crate::support::director::{Director, compilation_spec, manual_network};
+use crate::support::nats::{NatsServer, connect};
+use crate::support::programs::{free_port, require};
+use crate::support::source_release::SourceRelease;
+use crate::support::vm::{HostVm, LIMIT, Machine};
+
+/// Whether tests are to last long.
+pub(super) fn is_soak() -> bool {
+    std::env::var_os("BOSH_AGENT_SOAK").is_some()
+}
+
+/// Whether what every test needs is there.
+pub(super) fn is_possible() -> bool {
+    require(&["nats-server", "ruby"])
+}
+
+/// An agent on a VM, and a Director that reaches it over NATS. What comes first is dropped first.
+pub(super) struct Scene {
+    pub(super) director: Director,
+    pub(super) vm: HostVm,
+    pub(super) blobs: Blobstore,
+    pub(super) server: NatsServer,
+}
+
+/// The certificate of one of the tests' parties, as settings have it.
+pub(super) fn certificate(name: &str) -> Value {
+    let pair = &pairs()[name];
+    json!({ "ca": pairs()["ca"].certificate, "certificate": pair.certificate, "private_key": pair.key })
+}
+
+/// What a CPI is told of a VM on NATS.
+pub(super) fn nats_machine(
+    server: &NatsServer,
+    certificate_name: &str,
+    blobs: &Blobstore,
+) -> Machine {
+    Machine {
+        agent: AGENT.to_owned(),
+        mbus: server.url(),
+        certificate: certificate(certificate_name),
+        blobstore: blobs.settings(),
+        secrets: blobs.secrets(),
+    }
+}
+
+/// What a CPI is told of a VM that is to be reached over HTTPS, and how to reach it.
+pub(super) fn https_machine(blobs: &Blobstore) -> (Machine, Bus) {
+    let port = free_port();
+    let machine = Machine {
+        agent: AGENT.to_owned(),
+        mbus: format!("https://mbus:very-secret-word@127.0.0.1:{port}"),
+        certificate: certificate("server"),
+        blobstore: blobs.settings(),
+        secrets: blobs.secrets(),
+    };
+    let url = format!("https://127.0.0.1:{port}");
+    let ca = &pairs()["ca"].certificate;
+    let bus = Https::new(&url, "mbus", "very-secret-word", ca);
+    (machine, Bus::Https(bus))
+}
+
+/// A Director on NATS.
+pub(super) async fn director(server: &NatsServer) -> Director {
+    let client = connect(server, "director").await;
+    Director::new(Bus::Nats(Nats::new(client).await), AGENT).hurried()
+}
+
+impl Scene {
+    /// A VM that a Director has made and not yet talked to, with a directory for a blobstore.
+    pub(super) async fn new() -> Self {
+        Self::with(Blobstore::local()).await
+    }
+
+    /// The same with another blobstore.
+    pub(super) async fn with(blobs: Blobstore) -> Self {
+        let server = NatsServer::start("server", &[AGENT]);
+        let vm = HostVm::create(nats_machine(&server, "agent", &blobs));
+        let director = director(&server).await;
+        Self {
+            director,
+            vm,
+            blobs,
+            server,
+        }
+    }
+
+    /// A VM that is ready to compile.
+    pub(super) async fn ready() -> Self {
+        Self::new().await.prepared().await
+    }
+
+    /// Has the Director prepare the VM.
+    pub(super) async fn prepared(self) -> Self {
+        self.director.prepare(&spec()).await.unwrap();
+        self
+    }
+
+    /// A script that waits until the test lets it go on, and counts how often it is run.
+    pub(super) fn gate(&self, name: &str) -> Gate {
+        let directory = self.vm.path(name);
+        fs::create_dir(&directory).unwrap();
+        Gate { directory }
+    }
+}
+
+/// The spec that a Director gives to a VM of these tests.
+pub(super) fn spec() -> Value {
+    compilation_spec(&manual_network())
+}
+
+/// Where a script waits for the test. Nothing waits for ever: the script gives up when the gate's directory goes.
+pub(super) struct Gate {
+    directory: std::path::PathBuf,
+}
+
+impl Gate {
+    /// The lines of the script.
+    pub(super) fn script(&self) -> String {
+        let directory = self.directory.display();
+        format!(
+            "echo run >> {directory}/runs\n\
+             while [ ! -e {directory}/open ]; do [ -d {directory} ]; sleep 0.02; done\n"
+        )
+    }
+
+    /// Lets the script go on.
+    pub(super) fn open(&self) {
+        fs::write(self.directory.join("open"), "").unwrap();
+    }
+
+    /// How often the script was started.
+    pub(super) fn runs(&self) -> usize {
+        let runs = fs::read_to_string(self.directory.join("runs"));
+        runs.unwrap_or_default().lines().count()
+    }
+
+    /// Waits until the script is there.
+    #[track_caller]
+    pub(super) fn reached(&self) {
+        wait_for("the script", LIMIT, || match self.runs() {
+            0 => Err("it was not started".to_owned()),
+            _ => Ok(()),
+        });
+    }
+}
+
+/// A release as the Director has it, by way of a tarball.
+pub(super) fn source(release: &ReleaseBuilder) -> SourceRelease {
+    let directory = TempDir::new().unwrap();
+    let tarball = directory.path().join("release.tgz");
+    release.write(&tarball);
+    SourceRelease::read(&tarball)
+}
+
+/// A release of one package, `app`, with this script.
+pub(super) fn source_of_script(script: &str) -> SourceRelease {
+    source(&ReleaseBuilder::of_script(&format!("set -e\n{script}")))
+}
+
+/// A generated release: three packages of which the last needs the second, the second the first; links, modes, an empty directory.
+pub(super) fn small_release() -> SourceRelease {
+    let release = ReleaseBuilder::new("small", "1")
+        .package(
+            "base",
+            &[],
+            "set -e\nmkdir -p $BOSH_INSTALL_TARGET/bin $BOSH_INSTALL_TARGET/empty\n\
+             cp tool $BOSH_INSTALL_TARGET/bin/tool\nln -s tool $BOSH_INSTALL_TARGET/bin/alias\n\
+             ln $BOSH_INSTALL_TARGET/bin/tool $BOSH_INSTALL_TARGET/bin/same\n\
+             chmod 0750 $BOSH_INSTALL_TARGET/empty\n",
+        )
+        .file("tool", 0o755, b"#!/bin/sh\necho tool\n")
+        .package(
+            "middle",
+            &["base"],
+            "set -e\n@packages@/base/bin/alias > $BOSH_INSTALL_TARGET/said\n",
+        )
+        .package(
+            "top",
+            &["middle"],
+            "set -e\n[ ! -e @packages@/base ]\ncat @packages@/middle/said > $BOSH_INSTALL_TARGET/said\n\
+             echo $BOSH_PACKAGE_NAME $BOSH_PACKAGE_VERSION >> $BOSH_INSTALL_TARGET/said\n",
+        );
+    source(&release)
+}
+
+/// Unpacks a blob, and returns the content of one file.
+#[track_caller]
+pub(super) fn file_in(blob: &Path, path: &str) -> String {
+    let directory = TempDir::new().unwrap();
+    crate::common::extract(blob, directory.path());
+    fs::read_to_string(directory.path().join(path)).unwrap()
+}

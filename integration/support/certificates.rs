@@ -1,0 +1,156 @@
+//! Keys and certificates as a Director makes them, and the bus that they belong to.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use bosh_agent::config::Secret;
+use bosh_agent::transport::Bus;
+use serde::{Deserialize, Serialize};
+
+/// A certificate and its key, PEM.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Pair {
+    pub(crate) certificate: String,
+    /// PKCS#1, as the Director's are.
+    pub(crate) key: String,
+}
+
+impl Pair {
+    /// The key in the other common form.
+    pub(crate) fn as_pkcs8(&self) -> String {
+        let mut openssl = Command::new("openssl")
+            .args(["pkcs8", "-topk8", "-nocrypt"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = openssl.stdin.take().unwrap();
+        stdin.write_all(self.key.as_bytes()).unwrap();
+        drop(stdin);
+        String::from_utf8(openssl.wait_with_output().unwrap().stdout).unwrap()
+    }
+}
+
+/// What a certificate is to say.
+#[derive(Debug, Clone, Serialize)]
+struct Wanted {
+    name: String,
+    issuer: String,
+    subject: Vec<(&'static str, String)>,
+    names: Vec<String>,
+    usage: Option<&'static str>,
+    elliptic: bool,
+}
+
+impl Wanted {
+    /// An authority.
+    fn authority(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            issuer: name.to_owned(),
+            subject: subject(name),
+            names: Vec::new(),
+            usage: None,
+            elliptic: false,
+        }
+    }
+
+    /// A server's, with a common name and alternative names such as `IP:127.0.0.1`.
+    fn server(name: &str, issuer: &str, common_name: &str, names: &[&str]) -> Self {
+        Self {
+            name: name.to_owned(),
+            issuer: issuer.to_owned(),
+            subject: subject(common_name),
+            names: names.iter().map(|name| (*name).to_owned()).collect(),
+            usage: Some("serverAuth"),
+            elliptic: false,
+        }
+    }
+
+    /// A client's.
+    fn client(name: &str, issuer: &str, common_name: &str) -> Self {
+        Self {
+            usage: Some("clientAuth"),
+            ..Self::server(name, issuer, common_name, &[])
+        }
+    }
+}
+
+fn subject(common_name: &str) -> Vec<(&'static str, String)> {
+    vec![
+        ("C", "USA".to_owned()),
+        ("O", "Cloud Foundry".to_owned()),
+        ("CN", common_name.to_owned()),
+    ]
+}
+
+/// The agent of most tests.
+pub(crate) const AGENT: &str = "3a5e6c5e-8f0b-4f66-a9d4-32c1f3b3b3c3";
+
+/// The same agent under the name of the certificate that it boots with, where a Director replaces that at once.
+pub(crate) const BOOTSTRAP: &str = "3a5e6c5e-8f0b-4f66-a9d4-32c1f3b3b3c3.bootstrap";
+
+/// The name that a Director's NATS server has.
+pub(crate) const SERVER_NAME: &str = "default.nats.bosh-internal";
+
+/// The certificates of all tests, made once: `ca` has issued `server`, `wrong-name` (another common name), `wrong-host`
+/// (for another host), `director`, `monitor`, `agent`, `elliptic-agent`, `bootstrap`; `other-ca` has issued `other-server`.
+pub(crate) fn pairs() -> &'static HashMap<String, Pair> {
+    static PAIRS: OnceLock<HashMap<String, Pair>> = OnceLock::new();
+    PAIRS.get_or_init(|| {
+        let here = ["IP:127.0.0.1", "DNS:localhost"];
+        make(&[
+            Wanted::authority("ca"),
+            Wanted::authority("other-ca"),
+            Wanted::server("server", "ca", SERVER_NAME, &here),
+            Wanted::server("wrong-name", "ca", "evil.example.com", &here),
+            Wanted::server("wrong-host", "ca", SERVER_NAME, &["IP:127.0.0.2"]),
+            Wanted::server("other-server", "other-ca", SERVER_NAME, &here),
+            Wanted::client("director", "ca", "default.director.bosh-internal"),
+            Wanted::client("monitor", "ca", "default.hm.bosh-internal"),
+            Wanted::client("agent", "ca", &common_name(AGENT)),
+            Wanted::client("bootstrap", "ca", &common_name(BOOTSTRAP)),
+            Wanted {
+                elliptic: true,
+                ..Wanted::client("elliptic-agent", "ca", &common_name(AGENT))
+            },
+        ])
+    })
+}
+
+/// The common name of an agent's certificate.
+pub(crate) fn common_name(agent: &str) -> String {
+    format!("{agent}.agent.bosh-internal")
+}
+
+/// A bus at these URLs, for the agent of most tests.
+pub(crate) fn bus(urls: &[&str]) -> Bus {
+    let agent = &pairs()["agent"];
+    Bus {
+        urls: urls.iter().map(|url| Secret::new(*url)).collect(),
+        ca: pairs()["ca"].certificate.clone(),
+        certificate: agent.certificate.clone(),
+        private_key: Secret::new(agent.key.clone()),
+    }
+}
+
+/// Makes certificates, by name. Issuers come before those that they sign.
+fn make(wanted: &[Wanted]) -> HashMap<String, Pair> {
+    let script = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/integration/support/certificates.rb"
+    );
+    let mut ruby = Command::new("ruby")
+        .arg(script)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let wanted = serde_json::to_vec(wanted).unwrap();
+    ruby.stdin.take().unwrap().write_all(&wanted).unwrap();
+    let output = ruby.wait_with_output().unwrap();
+    assert!(output.status.success(), "no certificates were made");
+    serde_json::from_slice(&output.stdout).unwrap()
+}

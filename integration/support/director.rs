@@ -1,0 +1,291 @@
+//! A Director that plays its side of a compilation VM's life to the letter: `agent_client.rb`, `vm_creator.rb` and
+//! `package_compile_stage.rb` of BOSH, with their time limits and their reading of replies.
+
+pub(crate) mod bus;
+pub(crate) mod compile_stage;
+pub(crate) mod monitor;
+pub(crate) mod reply;
+
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use bus::Bus;
+use reply::{Reply, Status};
+
+/// How long a Director waits for one reply, but for pings.
+pub(crate) const RPC_LIMIT: Duration = Duration::from_secs(45);
+/// How long it waits for the reply to one ping of a new VM.
+pub(crate) const PING_LIMIT: Duration = Duration::from_secs(1);
+/// How long it goes on pinging a new VM.
+pub(crate) const READY_LIMIT: Duration = Duration::from_secs(600);
+/// The pause between two polls of a task.
+pub(crate) const POLL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Why a call came to nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// No reply in time.
+    Timeout(String),
+    /// The agent's exception, as it gets into the task's output.
+    Exception(String),
+    /// A reply that a Director refuses.
+    Refused(String),
+}
+
+impl Failure {
+    /// The text of an exception; anything else fails the test.
+    #[track_caller]
+    pub(crate) fn exception(&self) -> &str {
+        match self {
+            Self::Exception(text) => text,
+            other => panic!("no exception: {other:?}"),
+        }
+    }
+}
+
+/// One request with what came of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Exchange {
+    pub(crate) method: String,
+    pub(crate) arguments: Value,
+    pub(crate) reply: Option<Reply>,
+    pub(crate) elapsed: Duration,
+}
+
+impl fmt::Display for Exchange {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            formatter,
+            "{} -> {:?} ({:.1?})",
+            self.method, self.reply, self.elapsed
+        )
+    }
+}
+
+/// A Director with one agent.
+pub(crate) struct Director {
+    bus: Bus,
+    agent: String,
+    poll: Duration,
+    patience: Duration,
+    exchanges: Mutex<Vec<Exchange>>,
+}
+
+impl Director {
+    /// With a Director's poll interval.
+    pub(crate) fn new(bus: Bus, agent: &str) -> Self {
+        Self {
+            bus,
+            agent: agent.to_owned(),
+            poll: POLL_INTERVAL,
+            patience: READY_LIMIT,
+            exchanges: Mutex::default(),
+        }
+    }
+
+    /// One that polls more often and gives a new VM less time, for tests that are to be over soon.
+    pub(crate) fn hurried(mut self) -> Self {
+        self.poll = Duration::from_millis(50);
+        self.patience = Duration::from_secs(60);
+        self
+    }
+
+    pub(crate) fn agent(&self) -> &str {
+        &self.agent
+    }
+
+    pub(crate) fn bus(&self) -> &Bus {
+        &self.bus
+    }
+
+    /// Everything that was asked so far.
+    pub(crate) fn exchanges(&self) -> Vec<Exchange> {
+        self.exchanges
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// How often a method was asked for so far.
+    pub(crate) fn count(&self, method: &str) -> usize {
+        let exchanges = self.exchanges();
+        exchanges.iter().filter(|it| it.method == method).count()
+    }
+
+    /// One request with one time limit.
+    pub(crate) async fn request(
+        &self,
+        method: &str,
+        arguments: Value,
+        limit: Duration,
+    ) -> Result<Value, Failure> {
+        let id = uuid::Uuid::new_v4().to_string();
+        let mut envelope = json!({
+            "protocol": 3,
+            "method": method,
+            "arguments": arguments,
+            "reply_to": self.bus.reply_to(&self.agent, &id),
+        });
+        if matches!(self.bus, Bus::Https(_)) {
+            // `bosh create-env` does not send any.
+            envelope.as_object_mut().unwrap().remove("protocol");
+        }
+        let body = envelope.to_string().into_bytes();
+        let start = Instant::now();
+        let reply = self
+            .bus
+            .ask(&self.agent, &id, body, limit, reply::read)
+            .await;
+        let exchange = Exchange {
+            method: method.to_owned(),
+            arguments,
+            reply: reply.clone(),
+            elapsed: start.elapsed(),
+        };
+        self.exchanges
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(exchange);
+        match reply {
+            None => Err(Failure::Timeout(method.to_owned())),
+            Some(Reply::Exception(text)) => Err(Failure::Exception(text)),
+            Some(Reply::Value(value)) => Ok(value),
+        }
+    }
+
+    /// A request that is repeated as often as a Director repeats it when no reply comes.
+    pub(crate) async fn call(&self, method: &str, arguments: Value) -> Result<Value, Failure> {
+        let retries = match method {
+            "get_task" => 4,
+            "get_state" => 2,
+            "upload_blob" => 3,
+            _ => 0,
+        };
+        for _ in 0..retries {
+            match self.request(method, arguments.clone(), RPC_LIMIT).await {
+                Err(Failure::Timeout(_)) => {}
+                other => return other,
+            }
+        }
+        self.request(method, arguments, RPC_LIMIT).await
+    }
+
+    /// Starts something that may be a task.
+    pub(crate) async fn start(&self, method: &str, arguments: Value) -> Result<Status, Failure> {
+        self.call(method, arguments).await.map(Status::of)
+    }
+
+    /// Starts something that must be a task, and returns its id.
+    pub(crate) async fn start_task(&self, method: &str, arguments: Value) -> String {
+        let status = self.start(method, arguments).await.unwrap();
+        status
+            .task_id()
+            .unwrap_or_else(|| panic!("{method} is no task: {status:?}"))
+    }
+
+    /// What `get_task` says.
+    pub(crate) async fn status(&self, task: &str) -> Result<Status, Failure> {
+        self.call("get_task", json!([task])).await.map(Status::of)
+    }
+
+    /// Polls a task until it is over.
+    pub(crate) async fn wait_for_task(&self, task: &str) -> Result<Value, Failure> {
+        loop {
+            let status = self.status(task).await?;
+            if !status.is_running() {
+                return Ok(status.value);
+            }
+            tokio::time::sleep(self.poll).await;
+        }
+    }
+
+    /// Calls a method, and waits for its task where it is one.
+    pub(crate) async fn send(&self, method: &str, arguments: Value) -> Result<Value, Failure> {
+        let status = self.start(method, arguments).await?;
+        match status.task_id() {
+            Some(task) => self.wait_for_task(&task).await,
+            None => Ok(status.value),
+        }
+    }
+
+    /// Pings a new VM until it answers.
+    pub(crate) async fn wait_until_ready(&self, limit: Duration) -> Result<(), Failure> {
+        let start = Instant::now();
+        loop {
+            match self.request("ping", json!([]), PING_LIMIT).await {
+                Ok(_) => return Ok(()),
+                Err(Failure::Timeout(_)) if start.elapsed() < limit => {}
+                Err(Failure::Exception(text))
+                    if text.starts_with("restarting agent") && start.elapsed() < limit => {}
+                Err(other) => return Err(other),
+            }
+        }
+    }
+
+    /// `update_settings`, of which old agents know nothing.
+    pub(crate) async fn update_settings(&self, settings: Value) -> Result<Value, Failure> {
+        match self.send("update_settings", json!([settings])).await {
+            Err(Failure::Exception(text)) if text.contains("unknown message") => Ok(Value::Null),
+            other => other,
+        }
+    }
+
+    /// All that comes between the creation of a compilation VM and its first package.
+    pub(crate) async fn prepare(&self, spec: &Value) -> Result<(), Failure> {
+        self.wait_until_ready(self.patience).await?;
+        self.update_settings(json!({ "trusted_certs": "", "disk_associations": [] }))
+            .await?;
+        self.send("apply", json!([spec])).await?;
+        let state = self.call("get_state", json!([])).await?;
+        match &state["networks"] {
+            Value::Null | Value::Object(_) => Ok(()),
+            other => Err(Failure::Refused(format!("networks are {other}"))),
+        }
+    }
+
+    /// Sends a request and does not wait for the reply, as a Director shuts down a VM that it abandons.
+    pub(crate) async fn fire_and_forget(&self, method: &str, arguments: Value) {
+        let id = uuid::Uuid::new_v4().to_string();
+        let envelope = json!({
+            "protocol": 3,
+            "method": method,
+            "arguments": arguments,
+            "reply_to": self.bus.reply_to(&self.agent, &id),
+        });
+        self.bus
+            .publish(&self.agent, envelope.to_string().into_bytes())
+            .await;
+    }
+}
+
+/// The spec that a compilation VM is given, on these networks.
+pub(crate) fn compilation_spec(networks: &Value) -> Value {
+    let id = uuid::Uuid::new_v4();
+    json!({
+        "deployment": "compiling",
+        "job": { "name": format!("compilation-{id}") },
+        "index": 0,
+        "id": uuid::Uuid::new_v4().to_string(),
+        "networks": networks,
+    })
+}
+
+/// The network of a compilation VM, as a Director's spec has it, with a key that no agent knows.
+pub(crate) fn manual_network() -> Value {
+    json!({
+        "default": {
+            "type": "manual",
+            "ip": "127.0.0.1",
+            "prefix": "32",
+            "netmask": "255.255.255.255",
+            "cloud_properties": { "name": "random", "number": 12_345_678_901_234_567_u64 },
+            "default": ["dns", "gateway"],
+            "dns": ["127.0.0.53"],
+            "gateway": "127.0.0.1",
+            "only_in_newer_directors": { "Kept": [1, 2, null] },
+        }
+    })
+}

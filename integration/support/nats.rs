@@ -1,0 +1,250 @@
+//! A real NATS server that is set up as a Director's, and clients of it that stand for the Director and its health
+//! monitor.
+
+use std::fs::{self, File};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use async_nats::{Client, ConnectOptions, Subscriber};
+use bosh_agent::config::Secret;
+use bosh_agent::tls::{self, Profile};
+use futures_util::StreamExt;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use rustls::ClientConfig;
+use tempfile::TempDir;
+
+use super::certificates::{common_name, pairs};
+use super::programs::{free_port, wait_for};
+
+/// A NATS server. It ends with this value.
+pub(crate) struct NatsServer {
+    directory: TempDir,
+    port: u16,
+    address: String,
+    process: Option<Child>,
+}
+
+impl NatsServer {
+    /// A running server with the certificate of this name, which knows these agents.
+    pub(crate) fn start(certificate: &str, agents: &[&str]) -> Self {
+        let mut server = Self::prepare(certificate, agents);
+        server.launch();
+        server
+    }
+
+    /// A server that does not run yet.
+    pub(crate) fn prepare(certificate: &str, agents: &[&str]) -> Self {
+        let port = free_port();
+        let server = Self {
+            directory: tempfile::tempdir().unwrap(),
+            port,
+            address: format!("127.0.0.1:{port}"),
+            process: None,
+        };
+        let pair = &pairs()[certificate];
+        server.write("server.crt", &pair.certificate);
+        server.write("server.key", &pair.key);
+        server.write("ca.crt", &pairs()["ca"].certificate);
+        server.configure(agents, 1 << 20);
+        server
+    }
+
+    /// The server's configuration, as the release's template and bosh-nats-sync write it.
+    pub(crate) fn configure(&self, agents: &[&str], max_payload: usize) {
+        let path = |name| self.directory.path().join(name);
+        let configuration = format!(
+            "host: \"127.0.0.1\"\nport: {}\nmax_payload: {max_payload}\n\
+             tls {{\n  cert_file: {:?}\n  key_file: {:?}\n  ca_file: {:?}\n  verify_and_map: true\n  timeout: 5\n}}\n\
+             include \"auth.json\"\n",
+            self.port,
+            path("server.crt"),
+            path("server.key"),
+            path("ca.crt"),
+        );
+        let user = |name: &str, publish: Vec<String>, subscribe: Vec<String>| {
+            serde_json::json!({
+                "user": format!("C=USA, O=Cloud Foundry, CN={name}"),
+                "permissions": { "publish": publish, "subscribe": subscribe },
+            })
+        };
+        let mut users = vec![
+            user(
+                "default.director.bosh-internal",
+                vec!["agent.*".into(), "hm.director.alert".into()],
+                vec!["director.>".into()],
+            ),
+            user(
+                "default.hm.bosh-internal",
+                vec![],
+                vec![
+                    "hm.agent.heartbeat.*".into(),
+                    "hm.agent.alert.*".into(),
+                    "hm.agent.shutdown.*".into(),
+                ],
+            ),
+        ];
+        for name in agents {
+            let agent = name.trim_end_matches(".bootstrap");
+            users.push(user(
+                &common_name(name),
+                vec![
+                    format!("hm.agent.heartbeat.{agent}"),
+                    format!("hm.agent.alert.{agent}"),
+                    format!("hm.agent.shutdown.{agent}"),
+                    format!("director.*.{agent}.*"),
+                ],
+                vec![format!("agent.{agent}")],
+            ));
+        }
+        let authorization = serde_json::json!({ "authorization": { "users": users } });
+        self.write("nats.cfg", &configuration);
+        self.write("auth.json", &authorization.to_string());
+    }
+
+    /// Changes which agents a running server knows, as bosh-nats-sync does.
+    pub(crate) fn allow(&self, agents: &[&str]) {
+        let reloads = self.log().matches("Reloaded server configuration").count();
+        self.configure(agents, 1 << 20);
+        let process = self.process.as_ref().unwrap();
+        kill(
+            Pid::from_raw(i32::try_from(process.id()).unwrap()),
+            Signal::SIGHUP,
+        )
+        .unwrap();
+        wait_for("the server to reload", || {
+            self.log().matches("Reloaded server configuration").count() > reloads
+        });
+    }
+
+    /// Starts the server and waits until it listens.
+    pub(crate) fn launch(&mut self) {
+        assert!(self.process.is_none());
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.directory.path().join("log"))
+            .unwrap();
+        let process = Command::new("nats-server")
+            .arg("-c")
+            .arg(self.directory.path().join("nats.cfg"))
+            .env("PATH", "/usr/sbin:/usr/bin:/usr/local/bin:/bin")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.process = Some(process);
+        wait_for("the server to listen", || {
+            TcpStream::connect(("127.0.0.1", self.port)).is_ok()
+        });
+    }
+
+    /// Kills the server.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().unwrap();
+            process.wait().unwrap();
+        }
+    }
+
+    /// Where it is, by address, as the Director tells agents.
+    pub(crate) fn url(&self) -> String {
+        format!("nats://{}", self.address)
+    }
+
+    /// Host and port.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// What the server has logged so far.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.directory.path().join(name), text).unwrap();
+    }
+}
+
+impl Drop for NatsServer {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            eprintln!("--- the NATS server's log\n{}", self.log());
+        }
+    }
+}
+
+/// A client other than the agent: `director` or `monitor`.
+pub(crate) async fn connect(server: &NatsServer, name: &str) -> Client {
+    let pair = &pairs()[name];
+    let config = ClientConfig::builder_with_provider(tls::provider(Profile::External))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(tls::roots(Some(&pairs()["ca"].certificate)).unwrap())
+        .with_client_auth_cert(
+            tls::certificates(&pair.certificate, "the client").unwrap(),
+            tls::private_key(&Secret::new(pair.key.clone())).unwrap(),
+        )
+        .unwrap();
+    ConnectOptions::new()
+        .tls_client_config(config)
+        .require_tls(true)
+        .retry_on_initial_connect()
+        .subscription_capacity(10_000)
+        .connect(server.url())
+        .await
+        .unwrap()
+}
+
+/// A Director that talks to one agent.
+pub(crate) struct Director {
+    client: Client,
+    replies: Subscriber,
+    agent: String,
+}
+
+impl Director {
+    pub(crate) async fn connect(server: &NatsServer, agent: &str) -> Self {
+        let client = connect(server, "director").await;
+        let replies = client.subscribe("director.uuid.>").await.unwrap();
+        client.flush().await.unwrap();
+        Self {
+            client,
+            replies,
+            agent: agent.to_owned(),
+        }
+    }
+
+    /// The subject for the reply to a request.
+    pub(crate) fn reply_to(&self, request: &str) -> String {
+        format!("director.uuid.{}.{request}", self.agent)
+    }
+
+    /// Sends bytes to the agent at once.
+    pub(crate) async fn send(&self, payload: Vec<u8>) {
+        self.publish(payload).await;
+        self.client.flush().await.unwrap();
+    }
+
+    /// Sends bytes to the agent together with what follows.
+    pub(crate) async fn publish(&self, payload: Vec<u8>) {
+        let subject = format!("agent.{}", self.agent);
+        self.client.publish(subject, payload.into()).await.unwrap();
+    }
+
+    /// The next reply: which request it belongs to, and its text.
+    pub(crate) async fn reply(&mut self, limit: Duration) -> Option<(String, String)> {
+        let message = tokio::time::timeout(limit, self.replies.next())
+            .await
+            .ok()??;
+        let request = message.subject.rsplit('.').next().unwrap().to_owned();
+        Some((
+            request,
+            String::from_utf8(message.payload.to_vec()).unwrap(),
+        ))
+    }
+}

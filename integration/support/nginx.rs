@@ -1,0 +1,312 @@
+//! A real nginx, set up as the Director's blobstore is, with an authority of its own.
+
+use std::fs::{self, File};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// A user who may fetch, and the password.
+pub(crate) const READER: (&str, &str) = ("reader", "read-hunter2");
+/// A user who may fetch and store, and the password.
+pub(crate) const WRITER: (&str, &str) = ("writer", "write-hunter2");
+/// What a signed URL's query must hold.
+pub(crate) const SIGNATURE: &str = "st=signed-hunter2";
+/// A name that the certificate is valid for and that no resolver knows. `127.0.0.1` is valid, too.
+pub(crate) const NAME: &str = "blobstore.example";
+/// No bigger file can be stored.
+pub(crate) const MAX_MIB: u64 = 400;
+
+/// How long nginx may take to start on a busy machine.
+const START: Duration = Duration::from_secs(60);
+
+/// The server, which ends when this goes out of scope.
+pub(crate) struct Nginx {
+    child: Child,
+    prefix: TempDir,
+    ports: Ports,
+}
+
+#[derive(Clone, Copy)]
+struct Ports {
+    tls: u16,
+    tls_1_2: u16,
+    plain: u16,
+}
+
+impl Nginx {
+    /// Starts a server, or says why it cannot and gives nothing. With `BOSH_AGENT_TEST_REQUIRE_ALL` in the environment that is a
+    /// failure.
+    #[track_caller]
+    pub(crate) fn start() -> Option<Self> {
+        for program in ["nginx", "openssl"] {
+            let found = Command::new("sh")
+                .args(["-c", &format!("command -v {program} >/dev/null")])
+                .status();
+            if !found.unwrap().success() {
+                assert!(
+                    std::env::var_os("BOSH_AGENT_TEST_REQUIRE_ALL").is_none(),
+                    "{program} is not there; integration/setup installs it"
+                );
+                eprintln!("skipped: {program} is not there; integration/setup installs it");
+                return None;
+            }
+        }
+        let prefix = tempfile::tempdir().unwrap();
+        for directory in ["store", "signed", "logs", "tmp"] {
+            fs::create_dir(prefix.path().join(directory)).unwrap();
+        }
+        make_certificates(prefix.path());
+        // Somebody else may take a port between the moment that it is found free and the start.
+        let started = (0..5).find_map(|_| {
+            let ports = Ports::free();
+            let child = launch(prefix.path(), ports)?;
+            Some((child, ports))
+        });
+        let log = prefix.path().join("logs/error.log");
+        let (child, ports) = started.unwrap_or_else(|| {
+            panic!("nginx does not start: {}", fs::read_to_string(log).unwrap());
+        });
+        Some(Self {
+            child,
+            prefix,
+            ports,
+        })
+    }
+
+    /// The authority's certificate.
+    pub(crate) fn ca(&self) -> String {
+        fs::read_to_string(self.prefix.path().join("ca.pem")).unwrap()
+    }
+
+    /// The blobstore over TLS 1.2 and 1.3.
+    pub(crate) fn endpoint(&self) -> String {
+        format!("https://127.0.0.1:{}", self.ports.tls)
+    }
+
+    /// The same over TLS 1.2 with the cipher suites of BOSH's own servers.
+    pub(crate) fn endpoint_tls_1_2(&self) -> String {
+        format!("https://127.0.0.1:{}", self.ports.tls_1_2)
+    }
+
+    /// The same without TLS.
+    pub(crate) fn plain_endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.ports.plain)
+    }
+
+    /// The same under a name that only a proxy can resolve.
+    pub(crate) fn named(&self, endpoint: &str) -> String {
+        endpoint.replace("127.0.0.1", NAME)
+    }
+
+    /// A URL that whoever has it may fetch from and store at.
+    pub(crate) fn signed_url(&self, endpoint: &str, key: &str) -> String {
+        format!("{endpoint}/signed/{key}?e=0&{SIGNATURE}")
+    }
+
+    /// Where the blobs are.
+    pub(crate) fn store(&self) -> PathBuf {
+        self.prefix.path().join("store")
+    }
+
+    /// Where the objects behind signed URLs are.
+    pub(crate) fn signed(&self) -> PathBuf {
+        self.prefix.path().join("signed")
+    }
+
+    /// The requests with this text, when there are so many of them: method, path, status and bytes of each request. nginx writes
+    /// them a moment after its answer.
+    #[track_caller]
+    pub(crate) fn requests(&self, with: &str, count: usize) -> Vec<Request> {
+        let start = Instant::now();
+        loop {
+            let log = fs::read_to_string(self.prefix.path().join("logs/access.log")).unwrap();
+            let found: Vec<Request> = log
+                .lines()
+                .filter(|line| line.contains(with))
+                .map(Request::of)
+                .collect();
+            if found.len() >= count {
+                assert_eq!(found.len(), count, "{log}");
+                return found;
+            }
+            assert!(start.elapsed() < START, "{log}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// The file that a request stored.
+    pub(crate) fn stored_by(&self, request: &Request) -> PathBuf {
+        self.store().join(request.path.trim_start_matches('/'))
+    }
+}
+
+/// What a test wants to know of a request.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) path: String,
+    /// How many bytes came in, the head included.
+    pub(crate) length: u64,
+}
+
+impl Request {
+    fn of(line: &str) -> Self {
+        let fields: Vec<&str> = line.split(' ').collect();
+        Self {
+            path: fields[1].to_owned(),
+            length: fields[3].parse().unwrap(),
+        }
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        // There is one process alone: nothing outlives it.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Ports {
+    fn free() -> Self {
+        let listeners = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+        let [tls, tls_1_2, plain] = listeners.map(|held| held.local_addr().unwrap().port());
+        Self {
+            tls,
+            tls_1_2,
+            plain,
+        }
+    }
+}
+
+fn launch(prefix: &Path, ports: Ports) -> Option<Child> {
+    fs::write(prefix.join("nginx.conf"), configuration(prefix, ports)).unwrap();
+    let users = |users: &[(&str, &str)]| {
+        let lines = users
+            .iter()
+            .map(|(name, password)| format!("{name}:{{PLAIN}}{password}\n"));
+        lines.collect::<String>()
+    };
+    fs::write(prefix.join("read_users"), users(&[READER, WRITER])).unwrap();
+    fs::write(prefix.join("write_users"), users(&[WRITER])).unwrap();
+    let log = File::create(prefix.join("logs/error.log")).unwrap();
+    let mut child = Command::new("nginx")
+        .arg("-p")
+        .arg(prefix)
+        .arg("-c")
+        .arg(prefix.join("nginx.conf"))
+        .args(["-e", "stderr"])
+        .stdin(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .unwrap();
+    let start = Instant::now();
+    loop {
+        if TcpStream::connect(("127.0.0.1", ports.plain)).is_ok() {
+            // Not another process that was given the port meanwhile.
+            return child.try_wait().unwrap().is_none().then_some(child);
+        }
+        if child.try_wait().unwrap().is_some() {
+            return None;
+        }
+        assert!(start.elapsed() < START, "nginx does not listen");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// The locations and users are those of the Director's blobstore job. Its signed URLs are checked by a module that Debian's
+/// nginx lacks: here one signature is good.
+fn configuration(prefix: &Path, ports: Ports) -> String {
+    let prefix = prefix.display();
+    let Ports {
+        tls,
+        tls_1_2,
+        plain,
+    } = ports;
+    let signature = SIGNATURE.trim_start_matches("st=");
+    let user = if nix::unistd::geteuid().is_root() {
+        "user root;"
+    } else {
+        ""
+    };
+    let common = format!(
+        r#"
+    ssl_certificate {prefix}/server.pem;
+    ssl_certificate_key {prefix}/server.key;
+    client_max_body_size {MAX_MIB}m;
+    root {prefix}/store;
+    location ~* ^/(?<object_id>[a-fA-F0-9][a-fA-F0-9]/.+) {{
+      auth_basic "Blobstore Read";
+      auth_basic_user_file {prefix}/read_users;
+      dav_methods PUT DELETE;
+      create_full_put_path on;
+      dav_access user:rw group:r;
+      limit_except GET {{
+        auth_basic "Blobstore Write";
+        auth_basic_user_file {prefix}/write_users;
+      }}
+    }}
+    location ~ ^/signed/(?<key>.+)$ {{
+      if ($arg_st != "{signature}") {{ return 403; }}
+      alias {prefix}/signed/$key;
+      dav_methods PUT;
+      create_full_put_path on;
+    }}
+    location / {{ return 404; }}
+"#
+    );
+    format!(
+        r#"
+daemon off;
+master_process off;
+{user}
+pid {prefix}/nginx.pid;
+events {{ worker_connections 256; }}
+http {{
+  log_format asked '$request_method $uri $status $request_length';
+  access_log {prefix}/logs/access.log asked;
+  client_body_temp_path {prefix}/tmp/body;
+  proxy_temp_path {prefix}/tmp/proxy;
+  fastcgi_temp_path {prefix}/tmp/fastcgi;
+  uwsgi_temp_path {prefix}/tmp/uwsgi;
+  scgi_temp_path {prefix}/tmp/scgi;
+  server {{
+    listen 127.0.0.1:{tls} ssl;
+    listen 127.0.0.1:{plain};
+    ssl_protocols TLSv1.2 TLSv1.3;
+{common}
+  }}
+  server {{
+    listen 127.0.0.1:{tls_1_2} ssl;
+    ssl_protocols TLSv1.2;
+    ssl_ciphers ECDHE-RSA-AES256-GCM-SHA384:ECDHE-RSA-AES128-GCM-SHA256;
+{common}
+  }}
+}}
+"#
+    )
+}
+
+/// `ca.pem`, and `server.pem` with its key, signed by it.
+fn make_certificates(directory: &Path) {
+    let extensions = format!("subjectAltName=IP:127.0.0.1,DNS:{NAME}\n");
+    fs::write(directory.join("extensions"), extensions).unwrap();
+    for arguments in [
+        "req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=test-ca",
+        "req -newkey rsa:2048 -nodes -keyout server.key -out server.csr -subj /CN=blobstore",
+        "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out server.pem -days 2 -extfile extensions",
+    ] {
+        let output = Command::new("openssl")
+            .args(arguments.split(' '))
+            .current_dir(directory)
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "openssl {arguments}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+}

@@ -1,0 +1,475 @@
+//! Compilation VMs: the agent as a process of this machine with a base directory of its own, or in a container of a stemcell image
+//! as a CPI for containers makes it.
+
+use std::fs::{self, File};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::docker::{Container, docker};
+use crate::common::{directory_outside_tmp, processes_below, wait_for};
+
+/// Far more than any single step takes on a slow and busy machine.
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+
+/// The name that CPIs for containers give to the file with a VM's settings.
+const SETTINGS: &str = "bosh/warden-cpi-agent-env.json";
+
+/// What a CPI is told of a VM that it is to make.
+#[derive(Debug, Clone)]
+pub(crate) struct Machine {
+    pub(crate) agent: String,
+    /// The message bus, `nats://…` or `https://user:password@…`.
+    pub(crate) mbus: String,
+    /// `{"ca", "certificate", "private_key"}`
+    pub(crate) certificate: Value,
+    /// `{"provider", "options"}`
+    pub(crate) blobstore: Value,
+    /// What must not appear in any log beyond the secrets of the settings.
+    pub(crate) secrets: Vec<String>,
+}
+
+impl Machine {
+    /// The settings as the Docker CPI writes them, with the `env` that the Director hands to it.
+    pub(crate) fn settings(&self) -> Value {
+        json!({
+            "agent_id": self.agent,
+            "vm": { "name": "c-1", "id": "c-1" },
+            "mbus": self.mbus,
+            "ntp": [],
+            "networks": { "default": {
+                "type": "manual", "ip": "127.0.0.1", "netmask": "255.255.255.255", "gateway": "127.0.0.1",
+                "dns": ["127.0.0.53"], "default": ["dns", "gateway"], "preconfigured": true,
+                "cloud_properties": { "name": "random" },
+            }},
+            "disks": { "system": "", "ephemeral": null, "persistent": null },
+            "env": { "bosh": {
+                "mbus": { "cert": self.certificate },
+                "blobstores": [self.blobstore],
+                "password": "*",
+                "tags": { "director": "bosh" },
+                "group": "bosh-compiling-compilation-1",
+                "groups": ["bosh", "compiling", "compilation-1"],
+            }},
+        })
+    }
+
+    /// Every text that no log may have.
+    fn secrets(&self) -> Vec<String> {
+        let mut secrets = self.secrets.clone();
+        collect_secrets(&self.settings(), &mut secrets);
+        if let Some((_, rest)) = self.mbus.split_once("://")
+            && let Some((userinfo, _)) = rest.split_once('@')
+            && let Some((_, password)) = userinfo.split_once(':')
+        {
+            secrets.push(password.to_owned());
+        }
+        secrets
+    }
+}
+
+/// The passwords and the lines of keys in some settings.
+pub(crate) fn collect_secrets(value: &Value, secrets: &mut Vec<String>) {
+    match value {
+        Value::Object(object) => {
+            for (key, value) in object {
+                match value {
+                    Value::String(text) if key == "private_key" => {
+                        let lines = text.lines().filter(|line| !line.starts_with('-'));
+                        secrets.extend(lines.filter(|line| line.len() > 30).map(str::to_owned));
+                    }
+                    Value::String(text) if key == "password" || key == "secret" => {
+                        secrets.extend((text.len() > 3).then(|| text.clone()));
+                    }
+                    _ => collect_secrets(value, secrets),
+                }
+            }
+        }
+        Value::Array(values) => values
+            .iter()
+            .for_each(|value| collect_secrets(value, secrets)),
+        _ => {}
+    }
+}
+
+/// Panics when a text has one of the secrets. The secret is not shown, but where it stands.
+#[track_caller]
+pub(crate) fn assert_no_secret(text: &str, secrets: &[String]) {
+    for (number, line) in text.lines().enumerate() {
+        for secret in secrets {
+            assert!(
+                !line.contains(secret.as_str()),
+                "line {} of the log has a secret: {}",
+                number + 1,
+                line.replace(secret.as_str(), "<the secret>")
+            );
+        }
+    }
+}
+
+/// The program: this build's, or another one.
+fn binary() -> PathBuf {
+    let other = std::env::var_os("BOSH_AGENT_BINARY");
+    other.map_or_else(|| env!("CARGO_BIN_EXE_bosh-agent").into(), PathBuf::from)
+}
+
+/// `agent.json`, with settings that come in a file.
+fn agent_config(settings: &str) -> Value {
+    json!({
+        "Platform": { "Linux": { "UseDefaultTmpDir": true, "SkipDiskSetup": true } },
+        "Infrastructure": { "Settings": { "Sources": [{ "Type": "File", "SettingsPath": settings }] } },
+    })
+}
+
+/// A VM on this machine. Its agent is killed when this goes out of scope, and its log is searched for secrets.
+pub(crate) struct HostVm {
+    root: TempDir,
+    machine: Machine,
+    /// What it was ever told in confidence.
+    secrets: Vec<String>,
+    agent: Option<Child>,
+}
+
+impl HostVm {
+    /// Starts the agent. It has no settings yet.
+    pub(crate) fn boot(machine: Machine) -> Self {
+        let root = tempfile::Builder::new()
+            .prefix("bosh-agent-test-")
+            .tempdir_in(directory_outside_tmp())
+            .unwrap();
+        fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let mut vm = Self {
+            secrets: machine.secrets(),
+            root,
+            machine,
+            agent: None,
+        };
+        fs::create_dir_all(vm.base().join("bosh/log")).unwrap();
+        let settings = vm.base().join(SETTINGS);
+        let config = agent_config(settings.to_str().unwrap());
+        fs::write(vm.base().join("bosh/agent.json"), config.to_string()).unwrap();
+        vm.start();
+        vm
+    }
+
+    /// A VM that gets its settings at once.
+    pub(crate) fn create(machine: Machine) -> Self {
+        let vm = Self::boot(machine);
+        vm.deliver_settings();
+        vm
+    }
+
+    /// The CPI's last step.
+    pub(crate) fn deliver_settings(&self) {
+        let path = self.base().join(SETTINGS);
+        let part = path.with_extension("part");
+        fs::write(&part, self.machine.settings().to_string()).unwrap();
+        fs::rename(part, path).unwrap();
+    }
+
+    /// Starts the agent, again after it has ended, as a supervisor does.
+    pub(crate) fn start(&mut self) {
+        assert!(self.agent.is_none(), "it runs");
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.log_path())
+            .unwrap();
+        let agent = Command::new(binary())
+            .args(["-P", "dummy", "-M", "dummy", "-C"])
+            .arg(self.base().join("bosh/agent.json"))
+            .arg("-b")
+            .arg(self.base())
+            .env_clear()
+            .env(
+                "PATH",
+                "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            )
+            .current_dir(self.base().join("bosh"))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.agent = Some(agent);
+    }
+
+    /// A directory beside the base directory, which scripts see too.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    /// The base directory.
+    pub(crate) fn base(&self) -> PathBuf {
+        self.path("vcap")
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.path("log")
+    }
+
+    /// What the agents of this VM have said.
+    pub(crate) fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(self.log_path()).unwrap_or_default()).into_owned()
+    }
+
+    /// The agent's process.
+    #[track_caller]
+    pub(crate) fn pid(&self) -> i32 {
+        self.agent.as_ref().expect("it runs").id().cast_signed()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.pid()), signal).unwrap();
+    }
+
+    /// Waits until the agent has ended: its exit code, or 128 and the signal's number.
+    #[track_caller]
+    pub(crate) fn ended(&mut self, limit: Duration) -> i32 {
+        let mut agent = self.agent.take().expect("it runs");
+        let log = self.log_path();
+        let status = wait_for("the agent's end", limit, || {
+            agent.try_wait().unwrap().ok_or_else(|| {
+                let log = fs::read_to_string(&log).unwrap_or_default();
+                format!("it runs on: {}", last_lines(&log))
+            })
+        });
+        status
+            .code()
+            .unwrap_or_else(|| 128 + status.signal().unwrap())
+    }
+
+    /// Looks again and again, for so long, whether the agent still runs.
+    #[track_caller]
+    pub(crate) fn stays_up_for(&mut self, time: Duration) {
+        let start = Instant::now();
+        let agent = self.agent.as_mut().expect("it runs");
+        while start.elapsed() < time {
+            let ended = agent.try_wait().unwrap();
+            assert!(ended.is_none(), "the agent has ended with {ended:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Notes what was told in confidence after the start.
+    pub(crate) fn confide(&mut self, value: &Value) {
+        collect_secrets(value, &mut self.secrets);
+    }
+
+    /// Processes of this VM other than the agent.
+    pub(crate) fn other_processes(&self) -> Vec<String> {
+        let agent = self.agent.as_ref().map(|agent| format!("{}: ", agent.id()));
+        let mut processes = processes_below(&self.base());
+        processes.retain(|process| {
+            agent
+                .as_ref()
+                .is_none_or(|agent| !process.starts_with(agent))
+        });
+        processes
+    }
+
+    /// What the agent uses.
+    pub(crate) fn usage(&self) -> Usage {
+        let pid = self.pid();
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let resident = resident.unwrap().trim().trim_end_matches(" kB");
+        Usage {
+            resident: resident.parse::<u64>().unwrap() * 1024,
+            descriptors: fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count(),
+            threads: fs::read_dir(format!("/proc/{pid}/task")).unwrap().count(),
+            files: files_below(&self.base()).len(),
+            disk: files_below(&self.base()).iter().map(|(_, size)| size).sum(),
+        }
+    }
+
+    /// The names of the files below a directory of the base directory.
+    pub(crate) fn files(&self, directory: &str) -> Vec<PathBuf> {
+        let files = files_below(&self.base().join(directory));
+        files.into_iter().map(|(path, _)| path).collect()
+    }
+}
+
+impl Drop for HostVm {
+    fn drop(&mut self) {
+        if let Some(mut agent) = self.agent.take() {
+            let _ = agent.kill();
+            let _ = agent.wait();
+        }
+        finish(&self.log(), &self.secrets);
+    }
+}
+
+/// What an agent uses: bytes of memory, open files, threads, files and bytes on disk.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Usage {
+    pub(crate) resident: u64,
+    pub(crate) descriptors: usize,
+    pub(crate) threads: usize,
+    pub(crate) files: usize,
+    pub(crate) disk: u64,
+}
+
+/// Everything below a directory that is no directory, with its size on disk in bytes.
+fn files_below(directory: &Path) -> Vec<(PathBuf, u64)> {
+    let mut found = Vec::new();
+    let mut next = vec![directory.to_owned()];
+    while let Some(directory) = next.pop() {
+        // What goes away meanwhile is not there.
+        for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
+            let Ok(metadata) = entry.metadata() else {
+                continue;
+            };
+            if metadata.is_dir() {
+                next.push(entry.path());
+            } else {
+                found.push((entry.path(), metadata.blocks() * 512));
+            }
+        }
+    }
+    found
+}
+
+/// The end of every VM: its log is shown when the test has failed, and else must have no secret and no panic.
+fn finish(log: &str, secrets: &[String]) {
+    if std::thread::panicking() {
+        eprintln!("--- the agent's log\n{}", last_lines(log));
+        return;
+    }
+    assert_no_secret(log, secrets);
+    assert!(
+        !log.contains("panicked at"),
+        "the agent has panicked: {log}"
+    );
+}
+
+fn last_lines(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(80)..].join("\n")
+}
+
+/// A container that is a VM, with a supervisor that starts the agent again when it ends, as runit does in a stemcell.
+pub(crate) struct ContainerVm {
+    container: Container,
+    machine: Machine,
+    /// What is mounted into the container.
+    _mounted: TempDir,
+}
+
+impl ContainerVm {
+    /// Starts a container of an image, into which the program is brought. As with the Docker CPI, the settings come when it
+    /// runs already.
+    #[track_caller]
+    pub(crate) fn create(
+        label: &str,
+        (image, program): (&str, &Path),
+        options: &[&str],
+        machine: Machine,
+    ) -> Self {
+        const SUPERVISE: &str = r#"
+            cd /var/vcap/bosh
+            PATH=/var/vcap/bosh/bin:$PATH
+            while true; do
+                nice -n -15 bosh-agent -P "$(cat etc/operating_system)" -C agent.json
+                echo "the supervisor: the agent has ended with $?" >&2
+                sleep 1
+            done
+        "#;
+        let container = Container::new(label);
+        let directory = tempfile::tempdir().unwrap();
+        let config = directory.path().join("agent.json");
+        let text = agent_config(&format!("/var/vcap/{SETTINGS}")).to_string();
+        fs::write(&config, text).unwrap();
+        let config = format!("{}:/var/vcap/bosh/agent.json:ro", config.display());
+        let program = format!("{}:/var/vcap/bosh/bin/bosh-agent:ro", program.display());
+        let fixed = [
+            "run",
+            "--detach",
+            "--network",
+            "host",
+            "--name",
+            container.name(),
+            "-v",
+            &config,
+            "-v",
+            &program,
+        ];
+        let command = [image, "bash", "-c", SUPERVISE];
+        docker(&[&fixed, options, &command].concat(), LIMIT).expect_code(0, "docker run");
+        let settings = directory.path().join("settings.json");
+        fs::write(&settings, machine.settings().to_string()).unwrap();
+        let vm = Self {
+            container,
+            machine,
+            _mounted: directory,
+        };
+        let target = format!("{}:/var/vcap/{SETTINGS}", vm.container.name());
+        docker(&["cp", settings.to_str().unwrap(), &target], LIMIT).expect_code(0, "docker cp");
+        vm
+    }
+
+    /// What the agent has said.
+    pub(crate) fn log(&self) -> String {
+        let outcome = docker(&["logs", self.container.name()], LIMIT);
+        outcome.stdout + &outcome.stderr
+    }
+
+    /// Runs a shell command in the container, and returns what it prints.
+    #[track_caller]
+    pub(crate) fn shell(&self, script: &str) -> String {
+        let arguments = ["exec", self.container.name(), "bash", "-c", script];
+        let outcome = docker(&arguments, LIMIT);
+        outcome.expect_code(0, script);
+        outcome.stdout
+    }
+}
+
+impl Drop for ContainerVm {
+    fn drop(&mut self) {
+        finish(&self.log(), &self.machine.secrets());
+    }
+}
+
+mod tests {
+    use super::*;
+
+    fn machine() -> Machine {
+        Machine {
+            agent: "a".to_owned(),
+            mbus: "https://mbus:geheim@127.0.0.1:6868".to_owned(),
+            certificate: json!({
+                "ca": "-----BEGIN CERTIFICATE-----\nMIIDpublicpublicpublicpublicpublicpublic\n",
+                "certificate": "",
+                "private_key": "-----BEGIN RSA PRIVATE KEY-----\nMIIEprivateprivateprivateprivateprivate\n",
+            }),
+            blobstore: json!({ "provider": "dav", "options": { "user": "u", "password": "word of the store" } }),
+            secrets: vec!["signature".to_owned()],
+        }
+    }
+
+    #[test]
+    fn secrets_of_settings_are_known() {
+        let mut secrets = machine().secrets();
+        secrets.sort();
+        let expected = [
+            "MIIEprivateprivateprivateprivateprivate",
+            "geheim",
+            "signature",
+            "word of the store",
+        ];
+        assert_eq!(secrets, expected);
+    }
+
+    #[test]
+    #[should_panic(expected = "line 2 of the log has a secret: x <the secret> y")]
+    fn a_secret_in_a_log_is_found_and_not_shown() {
+        assert_no_secret("a\nx geheim y", &machine().secrets());
+    }
+}

@@ -1,0 +1,447 @@
+//! Compiling for a Director: blobs are fetched, the core compiles, the result is uploaded. One package at a time.
+
+mod cache;
+mod failure;
+mod logs;
+mod order;
+mod phases;
+mod workbench;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+
+pub use failure::{OrderFailure, Reason};
+pub use order::{Destination, Order, OrderedDependency, Place};
+
+use super::tasks::TaskContext;
+use crate::archive;
+use crate::blobs::Blobs;
+use crate::compile::{self, CompileError, Compiled, Dependency, Installed, Job};
+use crate::config::{Environment, Vcap};
+use crate::diag::Chain;
+use crate::fs;
+use crate::release::digest::Algorithm;
+use crate::release::{MultiDigest, Name};
+use crate::runtime;
+use failure::ScriptText;
+use phases::Phases;
+use workbench::Workbench;
+
+/// How much is left free for the machine itself where something is kept only to save time, in bytes.
+const RESERVE: u64 = 512 << 20;
+
+/// What no script is expected to need more of, in bytes. Nobody knows before how much a script will write, so what is kept of
+/// earlier orders makes way for it unless this much, or half of the disk, is free.
+const AMPLE: u64 = 16 << 30;
+
+/// With what the compiler works.
+#[derive(Debug, Clone)]
+pub struct CompilerOptions {
+    /// The base directory.
+    pub vcap: Vcap,
+    /// What scripts inherit.
+    pub environment: Environment,
+    /// This program's file.
+    pub agent: PathBuf,
+    /// Who we are, for others who want to compile in the same place.
+    pub who: String,
+    /// Whether packages of another agent may be removed: on a VM that is there to compile, they may.
+    pub force: bool,
+    /// How long processes get between SIGTERM and SIGKILL.
+    pub grace: Duration,
+}
+
+/// Compiles what a Director orders.
+#[derive(Debug)]
+pub struct Compiler {
+    options: CompilerOptions,
+    /// Held by the compile whose turn it is. Made when first needed, and made again where that failed.
+    workbench: Mutex<Option<Workbench>>,
+}
+
+impl Compiler {
+    /// A compiler that has not touched anything yet.
+    #[must_use]
+    pub fn new(options: CompilerOptions) -> Self {
+        Self {
+            options,
+            workbench: Mutex::new(None),
+        }
+    }
+
+    /// Makes ready to compile, and removes what an agent that was killed has left. What fails here is tried again, and told,
+    /// when something is to be compiled.
+    pub async fn prepare(&self) {
+        let mut workbench = self.workbench.lock().await;
+        match Workbench::make(&self.options, &CancellationToken::new()).await {
+            Ok(made) => *workbench = Some(made),
+            Err(error) => {
+                tracing::warn!(error = %Chain(&error), "nothing can be compiled as things are");
+            }
+        }
+    }
+
+    /// Compiles one package and uploads it. The value is what the Director reads.
+    ///
+    /// # Errors
+    /// See [`OrderFailure`].
+    pub async fn compile(
+        &self,
+        order: Order,
+        blobs: Arc<Blobs>,
+        task: &TaskContext,
+    ) -> Result<Value, OrderFailure> {
+        let phases = Phases::new(&order.name, &task.progress);
+        phases.enter("queued");
+        let package = order.name.clone();
+        let result = tokio::select! {
+            mut workbench = self.workbench.lock() => {
+                let work = Work { compiler: self, order, blobs, task, phases: &phases };
+                work.run(&mut workbench).await
+            }
+            () = task.cancel.cancelled() => Err(Reason::Canceled),
+        };
+        phases.end();
+        result.map_err(|source| {
+            // What was broken off ends in many ways; the reason is this one.
+            let source = match source {
+                _ if task.cancel.is_cancelled() => Reason::Canceled,
+                source => source,
+            };
+            OrderFailure { package, source }
+        })
+    }
+
+    /// Removes everything temporary.
+    pub async fn close(&self) {
+        if let Some(workbench) = self.workbench.lock().await.take()
+            && let Err(error) = workbench.close()
+        {
+            tracing::warn!(error = %Chain(&error), "something temporary stays behind");
+        }
+    }
+}
+
+/// One order on its way.
+struct Work<'a> {
+    compiler: &'a Compiler,
+    order: Order,
+    blobs: Arc<Blobs>,
+    task: &'a TaskContext,
+    phases: &'a Arc<Phases>,
+}
+
+impl Work<'_> {
+    async fn run(&self, slot: &mut Option<Workbench>) -> Result<Value, Reason> {
+        if slot.is_none() {
+            *slot = Some(Workbench::make(&self.compiler.options, &self.task.cancel).await?);
+        }
+        let workbench = slot.as_mut().ok_or(Reason::Canceled)?;
+        workbench.listen(Some(Arc::clone(self.phases)));
+        let result = match self.on(workbench).await {
+            Err(reason) => Err(with_space(reason, workbench.path().to_owned()).await),
+            compiled => compiled,
+        };
+        workbench.listen(None);
+        // Whatever is left of this order is of no use to the next one.
+        let cleared = workbench.clear().await;
+        let value = result?;
+        cleared?;
+        Ok(value)
+    }
+
+    async fn on(&self, workbench: &mut Workbench) -> Result<Value, Reason> {
+        self.phases.enter("fetching");
+        let needed: Vec<(&Name, &MultiDigest)> = self
+            .order
+            .dependencies
+            .iter()
+            .map(|dependency| (&dependency.name, &dependency.digest))
+            .collect();
+        workbench.cache.begin(&needed);
+        let mut dependencies = Vec::new();
+        for dependency in &self.order.dependencies {
+            let installed = self
+                .dependency(workbench, dependency)
+                .await
+                .map_err(|source| Reason::Dependency {
+                    dependency: dependency.name.clone(),
+                    source: Box::new(source),
+                })?;
+            dependencies.push(Dependency {
+                name: dependency.name.clone(),
+                version: dependency.version.clone(),
+                installed,
+            });
+        }
+        let source = workbench.fetched(&self.order.name);
+        let place = self.order.source.as_ref();
+        self.fetch(&self.order.name, place, &self.order.digest, &source)
+            .await?;
+        self.make_room(workbench, &self.order.name, &source).await?;
+        let (vcap, name) = (self.compiler.options.vcap.clone(), self.order.name.clone());
+        let logs = on_disk("logs", move || logs::prepare(&vcap, &name)).await?;
+        let algorithms = match self.order.destination {
+            Destination::Blobstore => vec![Algorithm::Sha1],
+            Destination::Signed(..) => vec![Algorithm::Sha1, Algorithm::Sha512],
+        };
+        let job = Job {
+            number: 0,
+            name: self.order.name.clone(),
+            version: self.order.version.clone(),
+            source,
+            dependencies,
+            log: logs.stderr,
+            stdout_log: Some(logs.stdout),
+            blob: workbench.result(),
+            is_dependency: true,
+            algorithms: algorithms.clone(),
+        };
+        let compiled = compile::compile(workbench.context(), job, &self.task.cancel)
+            .await
+            .map_err(reason)?;
+        self.phases.enter("uploading");
+        let result = self.upload(&compiled, &algorithms).await?;
+        self.remember(workbench, compiled, &algorithms);
+        Ok(json!({ "result": result }))
+    }
+
+    /// What a dependency installed: from an earlier order, or from its blob.
+    async fn dependency(
+        &self,
+        workbench: &mut Workbench,
+        dependency: &OrderedDependency,
+    ) -> Result<Installed, Reason> {
+        if let Some(installed) = workbench.cache.get(&dependency.name, &dependency.digest) {
+            return Ok(installed);
+        }
+        let OrderedDependency {
+            name,
+            version,
+            digest,
+            ..
+        } = dependency;
+        let blob = workbench.fetched(name);
+        self.fetch(name, dependency.blob.as_ref(), digest, &blob)
+            .await?;
+        self.make_room(workbench, name, &blob).await?;
+        let (context, own) = (Arc::clone(workbench.context()), name.clone());
+        let (from, cancel) = (blob.clone(), self.task.cancel.clone());
+        let unpacking = runtime::spawn_blocking("install", move || {
+            context.store.unpack(&own, &from, &cancel)
+        });
+        let unpacked = unpacking.await.map_err(Reason::Task)?;
+        let installed = unpacked.map_err(|source| Reason::Unpack {
+            package: name.clone(),
+            source,
+        })?;
+        workbench
+            .cache
+            .insert(name, version, digest, installed.clone());
+        on_disk("blob", move || fs::remove_file(&blob)).await?;
+        Ok(installed)
+    }
+
+    async fn fetch(
+        &self,
+        package: &Name,
+        place: Option<&Place>,
+        digest: &MultiDigest,
+        to: &Path,
+    ) -> Result<(), Reason> {
+        let cancel = &self.task.cancel;
+        let fetched = match place {
+            None => {
+                return Err(Reason::NoBlob {
+                    package: package.clone(),
+                });
+            }
+            Some(Place::Blobstore(id)) => self.blobs.get(id, digest, to, cancel).await,
+            Some(Place::Signed(url, headers)) => {
+                self.blobs
+                    .get_signed(url, headers, digest, to, cancel)
+                    .await
+            }
+        };
+        fetched.map_err(|source| Reason::Fetch {
+            package: package.clone(),
+            source: Box::new(source),
+        })
+    }
+
+    /// Sees to it that a blob can be unpacked, at the cost of what is kept of earlier orders.
+    async fn make_room(
+        &self,
+        workbench: &mut Workbench,
+        package: &Name,
+        blob: &Path,
+    ) -> Result<(), Reason> {
+        let own = blob.to_owned();
+        let needed = on_disk("measure", move || archive::least_unpacked(&own)).await?;
+        let space = loop {
+            let own = blob.to_owned();
+            let space = on_disk("measure", move || fs::space(&own)).await?;
+            if is_roomy(space, needed) || !workbench.forget_one().await? {
+                break space;
+            }
+        };
+        if space.free < needed {
+            return Err(Reason::NoSpace {
+                package: package.clone(),
+                directory: fs::parent(blob).to_owned(),
+                purpose: "its contents",
+                needed,
+                free: space.free,
+            });
+        }
+        Ok(())
+    }
+
+    /// Uploads the result. What is given back is what the Director stores: over a signed URL the id is its own.
+    async fn upload(&self, compiled: &Compiled, algorithms: &[Algorithm]) -> Result<Value, Reason> {
+        let cancel = &self.task.cancel;
+        let digest = MultiDigest::of(&compiled.digests, algorithms);
+        let digest = digest.as_ref().map(MultiDigest::as_str);
+        match &self.order.destination {
+            Destination::Blobstore => {
+                let id = self.blobs.create(&compiled.blob, cancel).await;
+                let id = id
+                    .map_err(|error| Reason::Upload(Box::new(error)))?
+                    .to_string();
+                Ok(json!({ "blobstore_id": id, "sha1": digest }))
+            }
+            Destination::Signed(url, headers) => {
+                let put = self.blobs.put_signed(url, headers, &compiled.blob, cancel);
+                put.await.map_err(|error| Reason::Upload(Box::new(error)))?;
+                Ok(json!({ "sha1": digest }))
+            }
+        }
+    }
+
+    /// The next order may depend on this result, under this very digest.
+    fn remember(&self, workbench: &mut Workbench, compiled: Compiled, algorithms: &[Algorithm]) {
+        if let Some(digest) = MultiDigest::of(&compiled.digests, algorithms)
+            && let Some(installed) = compiled.installed
+        {
+            let (name, version) = (&self.order.name, &self.order.version);
+            workbench.cache.insert(name, version, &digest, installed);
+        }
+    }
+}
+
+/// Whether a script can be let loose without removing what is kept of earlier orders.
+fn is_roomy(space: fs::Space, needed: u64) -> bool {
+    let ample = AMPLE.min(space.total / 2);
+    space.free >= needed.saturating_add(RESERVE).max(ample)
+}
+
+fn reason(error: CompileError) -> Reason {
+    match error {
+        CompileError::Script(failure) => Reason::Script(ScriptText(failure)),
+        CompileError::Source { package, source } => Reason::Unpack { package, source },
+        CompileError::Stopped { .. } => Reason::Canceled,
+        CompileError::NoSpace {
+            directory,
+            space,
+            source,
+        } => Reason::Full {
+            directory,
+            space,
+            source: Box::new(reason(*source)),
+        },
+        other => Reason::Compile(other),
+    }
+}
+
+/// Adds how full the disk is, where that is what is wrong and is not told yet. Measured before anything is removed.
+async fn with_space(reason: Reason, directory: PathBuf) -> Reason {
+    if matches!(reason, Reason::Full { .. }) || !fs::is_no_space_behind(&reason) {
+        return reason;
+    }
+    let own = directory.clone();
+    match on_disk("measure", move || fs::space(&own)).await {
+        Ok(space) => Reason::Full {
+            directory,
+            space,
+            source: Box::new(reason),
+        },
+        Err(_) => reason,
+    }
+}
+
+/// Runs what may wait for a disk beside the tasks, which answer a Director within milliseconds.
+async fn on_disk<T: Send + 'static>(
+    name: &'static str,
+    work: impl FnOnce() -> fs::Result<T> + Send + 'static,
+) -> Result<T, Reason> {
+    let done = runtime::spawn_blocking(name, work).await;
+    done.map_err(Reason::Task)?.map_err(Reason::Files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_full_disk_is_told_with_how_full_it_is() {
+        let scratch = tempfile::tempdir().unwrap();
+        let failed = || {
+            let source = std::io::ErrorKind::StorageFull.into();
+            fs::Error::new("write", Path::new("/file"), source)
+        };
+        let package = Name::parse("redis").unwrap();
+        let of_core = CompileError::NoSpace {
+            directory: scratch.path().to_owned(),
+            space: fs::space(scratch.path()).unwrap(),
+            source: Box::new(CompileError::Source {
+                package: package.clone(),
+                source: failed().into(),
+            }),
+        };
+        let of_dependency = Reason::Dependency {
+            dependency: package.clone(),
+            source: Box::new(Reason::Unpack {
+                package,
+                source: failed().into(),
+            }),
+        };
+        for reason in [reason(of_core), of_dependency, Reason::Files(failed())] {
+            let told = with_space(reason, scratch.path().to_owned()).await;
+            let text = Chain(&told).to_string();
+            let start = format!("No space left in {}: ", scratch.path().display());
+            assert!(text.starts_with(&start), "{text}");
+            assert_eq!(text.matches(" free: ").count(), 1, "{text}");
+            assert!(text.contains(": failed to write `/file`: "), "{text}");
+        }
+        let other = with_space(Reason::Canceled, scratch.path().to_owned()).await;
+        assert!(matches!(other, Reason::Canceled));
+    }
+
+    #[test]
+    fn what_is_kept_of_earlier_orders_makes_way_when_the_disk_is_no_longer_ample() {
+        const GIB: u64 = 1 << 30;
+        let is_roomy = |free, total, needed| {
+            is_roomy(
+                fs::Space {
+                    free,
+                    total,
+                    device: 0,
+                },
+                needed,
+            )
+        };
+        assert!(is_roomy(6 * GIB, 10 * GIB, GIB));
+        assert!(!is_roomy(4 * GIB, 10 * GIB, GIB));
+        // Of a large disk half is more than anybody needs.
+        assert!(is_roomy(17 * GIB, 1000 * GIB, GIB));
+        assert!(!is_roomy(15 * GIB, 1000 * GIB, GIB));
+        // What is to be unpacked counts, too.
+        assert!(!is_roomy(6 * GIB, 10 * GIB, 6 * GIB));
+        assert!(is_roomy(u64::MAX, 0, u64::MAX));
+    }
+}

@@ -1,0 +1,156 @@
+//! Which packages are installed already, so that they need not be fetched for the next order.
+
+use crate::compile::Installed;
+use crate::release::{MultiDigest, Name, Version};
+
+/// Installed packages, the least recently used first.
+#[derive(Debug, Default)]
+pub(super) struct Cache {
+    packages: Vec<Cached>,
+    /// How many of the last ones the present order needs.
+    needed: usize,
+}
+
+#[derive(Debug)]
+struct Cached {
+    name: Name,
+    version: Version,
+    digest: MultiDigest,
+    installed: Installed,
+}
+
+impl Cache {
+    /// Begins an order, which needs these packages. The others may be forgotten.
+    pub(super) fn begin(&mut self, needed: &[(&Name, &MultiDigest)]) {
+        self.needed = 0;
+        for (name, digest) in needed {
+            self.get(name, digest);
+        }
+    }
+
+    /// A package that is installed. It is not forgotten before the next order.
+    pub(super) fn get(&mut self, name: &Name, digest: &MultiDigest) -> Option<Installed> {
+        let at = self
+            .packages
+            .iter()
+            .position(|cached| cached.name == *name && cached.digest == *digest)?;
+        if at < self.packages.len() - self.needed {
+            let cached = self.packages.remove(at);
+            self.packages.push(cached);
+            self.needed += 1;
+            return self.packages.last().map(|cached| cached.installed.clone());
+        }
+        Some(self.packages[at].installed.clone())
+    }
+
+    /// Notes a package. It is not forgotten before the next order, but an earlier result of the same source is: a Director
+    /// knows the last one.
+    pub(super) fn insert(
+        &mut self,
+        name: &Name,
+        version: &Version,
+        digest: &MultiDigest,
+        installed: Installed,
+    ) {
+        let free = self.packages.len() - self.needed;
+        let mut at = 0;
+        self.packages.retain(|cached| {
+            at += 1;
+            at > free || cached.name != *name || cached.version != *version
+        });
+        self.packages.push(Cached {
+            name: name.clone(),
+            version: version.clone(),
+            digest: digest.clone(),
+            installed,
+        });
+        self.needed += 1;
+    }
+
+    /// Forgets the package that has not been used for the longest time; `None` where the order needs all that are left.
+    pub(super) fn forget(&mut self) -> Option<(Name, Installed)> {
+        if self.packages.len() == self.needed {
+            return None;
+        }
+        let cached = self.packages.remove(0);
+        Some((cached.name, cached.installed))
+    }
+
+    /// Ends an order, and gives what is to be kept for the next one.
+    pub(super) fn end(&mut self) -> Vec<Installed> {
+        self.needed = 0;
+        let installed = self.packages.iter().map(|cached| cached.installed.clone());
+        installed.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compile::Store;
+    use crate::fs;
+
+    struct Made {
+        _scratch: tempfile::TempDir,
+        store: Store,
+        cache: Cache,
+    }
+
+    fn digest(number: u8) -> MultiDigest {
+        MultiDigest::parse(&format!("{number:040}")).unwrap()
+    }
+
+    fn name(name: &str) -> Name {
+        Name::parse(name).unwrap()
+    }
+
+    impl Made {
+        fn new() -> Self {
+            let scratch = tempfile::tempdir().unwrap();
+            let store = Store::new(&scratch.path().join("store"));
+            Self {
+                _scratch: scratch,
+                store,
+                cache: Cache::default(),
+            }
+        }
+
+        fn insert(&mut self, package: &str, version: &str, number: u8) -> Installed {
+            let tree = self._scratch.path().join("tree");
+            fs::create_dir(&tree).unwrap();
+            let installed = self.store.take(&name(package), &tree).unwrap();
+            let version = Version::parse(version).unwrap();
+            self.cache
+                .insert(&name(package), &version, &digest(number), installed.clone());
+            installed
+        }
+    }
+
+    #[test]
+    fn the_least_recently_used_goes_first_and_none_that_is_needed() {
+        let mut made = Made::new();
+        let a = made.insert("a", "1", 1);
+        let b = made.insert("b", "1", 2);
+        made.cache.end();
+        made.cache.begin(&[(&name("a"), &digest(1))]);
+        assert_eq!(made.cache.forget(), Some((name("b"), b)));
+        assert_eq!(made.cache.forget(), None);
+        assert_eq!(made.cache.get(&name("a"), &digest(1)), Some(a));
+        assert_eq!(made.cache.get(&name("a"), &digest(2)), None);
+    }
+
+    #[test]
+    fn a_newer_result_of_the_same_source_takes_the_place_of_the_older_one() {
+        let mut made = Made::new();
+        made.insert("a", "1", 1);
+        let other = made.insert("a", "2", 2);
+        made.cache.end();
+        made.cache.begin(&[]);
+        let newer = made.insert("a", "1", 3);
+        assert_eq!(made.cache.end(), [other, newer]);
+        // One that the order depends on stays to its end.
+        made.cache.begin(&[(&name("a"), &digest(3))]);
+        made.insert("a", "1", 4);
+        assert_eq!(made.cache.end().len(), 3);
+    }
+}

@@ -1,0 +1,226 @@
+//! Why an ordered package has not been compiled, in the words that a Director's users look for.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use crate::archive::UnpackError;
+use crate::blobs::BlobError;
+use crate::compile::{CompileError, ScriptFailure};
+use crate::diag::Bytes;
+use crate::process::{ENDING_LIMIT, Ending, Status};
+use crate::release::Name;
+use crate::sandbox::SandboxError;
+use crate::{fs, runtime};
+
+/// How far into a cut stream a line end is looked for, so that what is shown begins with a whole line.
+const FIRST_LINE: usize = ENDING_LIMIT / 4;
+
+/// Why an ordered package has not been compiled. Printed with its sources it reads as the Go agent's errors do.
+#[derive(Debug, thiserror::Error)]
+#[error("Compiling package {package}")]
+pub struct OrderFailure {
+    /// The package.
+    pub package: Name,
+    /// Why.
+    pub source: Reason,
+}
+
+/// What went wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum Reason {
+    /// A dependency could not be had.
+    #[error("Installing dependent package: '{dependency}'")]
+    Dependency {
+        /// The dependency.
+        dependency: Name,
+        /// Why.
+        source: Box<Reason>,
+    },
+    /// The request names no blob.
+    #[error("Fetching package {package}: No blobstore reference for package '{package}'")]
+    NoBlob {
+        /// Of which package.
+        package: Name,
+    },
+    /// A blob could not be fetched.
+    #[error("Fetching package {package}: Fetching package blob")]
+    Fetch {
+        /// Of which package.
+        package: Name,
+        /// Why.
+        source: Box<BlobError>,
+    },
+    /// There is no room for what is to be done next.
+    #[error(
+        "No space left for package {package} in {}: {} are needed for {purpose}, {} are free",
+        directory.display(),
+        Bytes(*needed),
+        Bytes(*free)
+    )]
+    NoSpace {
+        /// Of which package.
+        package: Name,
+        /// Where.
+        directory: PathBuf,
+        /// What for.
+        purpose: &'static str,
+        /// How many bytes at the least.
+        needed: u64,
+        /// How many there are.
+        free: u64,
+    },
+    /// A disk (or a quota) is full.
+    #[error("No space left in {}: {space}", directory.display())]
+    Full {
+        /// Where.
+        directory: PathBuf,
+        /// How full the disk was when it happened.
+        space: fs::Space,
+        /// What could not be done.
+        source: Box<Reason>,
+    },
+    /// A dependency's blob could not be unpacked.
+    #[error("Uncompressing package {package}")]
+    Unpack {
+        /// The dependency.
+        package: Name,
+        /// Why.
+        source: UnpackError,
+    },
+    /// The packaging script failed.
+    #[error(transparent)]
+    Script(ScriptText),
+    /// The core failed.
+    #[error(transparent)]
+    Compile(CompileError),
+    /// The result could not be uploaded.
+    #[error("Uploading compiled package")]
+    Upload(#[source] Box<BlobError>),
+    /// The packages of others are where ours would be, or somebody else compiles there.
+    #[error("Preparing to compile")]
+    Sandbox(#[source] SandboxError),
+    /// A file operation of ours failed.
+    #[error("Preparing to compile")]
+    Files(#[source] fs::Error),
+    /// A part of this program broke.
+    #[error("Preparing to compile")]
+    Task(#[source] runtime::TaskFailed),
+    /// Somebody asked for it.
+    #[error("the compilation was canceled")]
+    Canceled,
+}
+
+/// A script's failure as the Go agent tells it: the doubled phrase, the exit code, the ends of both streams.
+#[derive(Debug)]
+pub struct ScriptText(pub Box<ScriptFailure>);
+
+impl std::error::Error for ScriptText {}
+
+impl fmt::Display for ScriptText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let failure = &self.0;
+        let code = match failure.status {
+            Status::Exited(code) => code,
+            Status::Signaled(signal) => 128 + signal,
+        };
+        write!(
+            f,
+            "Running packaging script: Running packaging script: Command exited with {code}; "
+        )?;
+        let mut streams = ["stdout", "stderr"].into_iter().zip(&failure.endings);
+        if let Some((name, ending)) = streams.next() {
+            stream(f, name, ending)?;
+        }
+        for (name, ending) in streams {
+            f.write_str(", ")?;
+            stream(f, name, ending)?;
+        }
+        if let Some(cause) = &failure.cause {
+            write!(f, "\nCause: {cause}")?;
+        }
+        write!(
+            f,
+            "\nThe whole output is on the VM: {}",
+            failure.log.display()
+        )?;
+        if let Some(reason) = &failure.log_failure {
+            write!(f, " (not complete: {reason})")?;
+        }
+        Ok(())
+    }
+}
+
+/// `Stdout: …`, or `Truncated stdout: …` and what is left from its first whole line on.
+fn stream(f: &mut fmt::Formatter<'_>, name: &str, ending: &Ending) -> fmt::Result {
+    let is_cut = ending.total > ending.bytes.len() as u64;
+    let (label, bytes) = if is_cut {
+        (format!("Truncated {name}"), from_first_line(&ending.bytes))
+    } else {
+        let mut label = name.to_owned();
+        label[..1].make_ascii_uppercase();
+        (label, &ending.bytes[..])
+    };
+    write!(f, "{label}: {}", String::from_utf8_lossy(bytes))
+}
+
+fn from_first_line(bytes: &[u8]) -> &[u8] {
+    let near = &bytes[..bytes.len().min(FIRST_LINE)];
+    if let Some(end) = near.iter().position(|byte| *byte == b'\n') {
+        return &bytes[end + 1..];
+    }
+    // No line begins near: then a character does.
+    let is_continuation = |byte: &&u8| **byte & 0b1100_0000 == 0b1000_0000;
+    let inside = bytes.iter().take(3).take_while(is_continuation).count();
+    &bytes[inside..]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::diag::Chain;
+
+    fn failure(stdout: Ending, stderr: Ending) -> OrderFailure {
+        let package = Name::parse("redis").unwrap();
+        OrderFailure {
+            package: package.clone(),
+            source: Reason::Script(ScriptText(Box::new(ScriptFailure {
+                package,
+                status: Status::Exited(1),
+                elapsed: Duration::from_secs(1),
+                cause: None,
+                tail: Vec::new(),
+                undeclared: Vec::new(),
+                endings: vec![stdout, stderr],
+                log: PathBuf::from("/log"),
+                log_failure: None,
+            }))),
+        }
+    }
+
+    fn ending(text: &[u8], total: u64) -> Ending {
+        Ending {
+            bytes: text.to_vec(),
+            total,
+        }
+    }
+
+    #[test]
+    fn a_scripts_failure_reads_as_the_go_agents() {
+        let failure = failure(ending(b"one\ntwo\n", 8), ending(b"rest\nline\n", 20_000));
+        assert_eq!(
+            Chain(&failure).to_string(),
+            "Compiling package redis: Running packaging script: Running packaging script: Command exited with 1; \
+             Stdout: one\ntwo\n, Truncated stderr: line\n\nThe whole output is on the VM: /log"
+        );
+    }
+
+    #[test]
+    fn what_is_cut_begins_with_a_line_or_at_least_with_a_character() {
+        let long = [b"x".repeat(FIRST_LINE), b"\nmore".to_vec()].concat();
+        assert_eq!(from_first_line(&long), &long[..]);
+        let cut = &"€".as_bytes()[1..];
+        assert_eq!(from_first_line(&[cut, b"abc"].concat()), b"abc");
+    }
+}

@@ -1,0 +1,106 @@
+//! The logs of packaging scripts, which stay on the VM for `bosh logs`.
+//!
+//! Each package has its own, `NAME.stdout.log` and `NAME.stderr.log`. `packaging.stdout.log` and `packaging.stderr.log`, the
+//! names that people know from the Go agent, are links to those of the package that was compiled last.
+
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use crate::config::Vcap;
+use crate::fs;
+use crate::release::Name;
+
+/// How many bytes of logs of earlier packages are kept.
+const KEPT: u64 = 512 << 20;
+
+/// The logs of one package.
+pub(super) struct Logs {
+    pub stdout: PathBuf,
+    pub stderr: PathBuf,
+}
+
+/// Makes the logs of a package, empty.
+pub(super) fn prepare(vcap: &Vcap, package: &Name) -> fs::Result<Logs> {
+    let directory = vcap.compilation_logs();
+    fs::create_dir_all(&directory)?;
+    fs::set_mode(&directory, 0o750)?;
+    prune(&directory)?;
+    let make = |stream: &str| {
+        let log = directory.join(format!("{package}.{stream}.log"));
+        let link = directory.join(format!("packaging.{stream}.log"));
+        // A script of old may still hold it open.
+        fs::remove_file_if_there(&log)?;
+        fs::write(&log, b"")?;
+        fs::set_mode(&log, 0o640)?;
+        if log != link {
+            fs::remove_file_if_there(&link)?;
+            fs::hard_link(&log, &link)?;
+        }
+        Ok(log)
+    };
+    Ok(Logs {
+        stdout: make("stdout")?,
+        stderr: make("stderr")?,
+    })
+}
+
+/// Removes the oldest logs where all together are too large.
+fn prune(directory: &Path) -> fs::Result<()> {
+    let mut logs = Vec::new();
+    for entry in fs::list(directory)? {
+        if let Some(metadata) = fs::lookup(&entry.path())?
+            && metadata.is_file()
+        {
+            let changed = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+            logs.push((changed, metadata.len(), entry.path()));
+        }
+    }
+    logs.sort();
+    let mut bytes: u64 = logs.iter().map(|(_, size, _)| size).sum();
+    for (_, size, path) in logs {
+        if bytes <= KEPT {
+            break;
+        }
+        fs::remove_file_if_there(&path)?;
+        bytes -= size;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn the_last_packages_logs_have_the_names_that_people_know_as_well() {
+        let scratch = tempfile::tempdir().unwrap();
+        let vcap = Vcap::new(scratch.path());
+        for package in ["one", "two"] {
+            let logs = prepare(&vcap, &Name::parse(package).unwrap()).unwrap();
+            fs::write(&logs.stdout, package.as_bytes()).unwrap();
+        }
+        let directory = vcap.compilation_logs();
+        let read = |name: &str| fs::read(&directory.join(name)).unwrap();
+        assert_eq!(read("packaging.stdout.log"), b"two");
+        assert_eq!(read("one.stdout.log"), b"one");
+        assert_eq!(read("two.stderr.log"), b"");
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+        assert_eq!(mode(&directory), 0o750);
+        assert_eq!(mode(&directory.join("two.stdout.log")), 0o640);
+        prepare(&vcap, &Name::parse("packaging").unwrap()).unwrap();
+    }
+
+    #[test]
+    fn old_logs_go_when_they_fill_the_disk() {
+        let scratch = tempfile::tempdir().unwrap();
+        let old = scratch.path().join("old");
+        let file = fs::create(&old).unwrap();
+        file.set_len(KEPT).unwrap();
+        file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        fs::write(&scratch.path().join("new"), b"x").unwrap();
+        prune(scratch.path()).unwrap();
+        assert!(!old.exists() && scratch.path().join("new").exists());
+    }
+}

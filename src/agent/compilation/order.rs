@@ -1,0 +1,267 @@
+//! What a Director orders: one package, its direct dependencies, and where their blobs are. Pure.
+
+use serde_json::{Map, Value};
+
+use crate::agent::arguments::{ArgumentError, get, object, take, text};
+use crate::blobs::{BlobId, Headers, SignedUrl};
+use crate::release::{MultiDigest, Name, Version};
+
+/// A package to compile.
+#[derive(Debug, Clone)]
+pub struct Order {
+    /// Its name.
+    pub name: Name,
+    /// Its version, with the Director's build number behind it.
+    pub version: Version,
+    /// Where its source is; nowhere, where the request names no blob.
+    pub source: Option<Place>,
+    /// The digest of its source.
+    pub digest: MultiDigest,
+    /// Its direct dependencies.
+    pub dependencies: Vec<OrderedDependency>,
+    /// Where the result goes.
+    pub destination: Destination,
+}
+
+/// A compiled package that the ordered one is compiled against.
+#[derive(Debug, Clone)]
+pub struct OrderedDependency {
+    /// Its name.
+    pub name: Name,
+    /// Its version.
+    pub version: Version,
+    /// Where it is.
+    pub blob: Option<Place>,
+    /// Its digest.
+    pub digest: MultiDigest,
+}
+
+/// Where a blob is.
+#[derive(Debug, Clone)]
+pub enum Place {
+    /// In the blobstore of the settings.
+    Blobstore(BlobId),
+    /// Behind a URL that says by itself that it may be read.
+    Signed(SignedUrl, Headers),
+}
+
+/// Where a result goes.
+#[derive(Debug, Clone)]
+pub enum Destination {
+    /// Into the blobstore of the settings, under an id that is made there.
+    Blobstore,
+    /// To a URL that says by itself that it may be written.
+    Signed(SignedUrl, Headers),
+}
+
+impl Order {
+    /// Reads the arguments of `compile_package`: blob id, digest, name, version, dependencies.
+    ///
+    /// # Errors
+    /// What is wrong with them. Names are checked, for paths are made of them.
+    pub fn of_blobs(arguments: &[Value]) -> Result<Self, ArgumentError> {
+        let [id, digest, name, version, dependencies] = take(arguments)?;
+        Ok(Self {
+            name: parsed(name, "name", Name::parse)?,
+            version: parsed(version, "version", Version::parse)?,
+            source: blob(text(id, "blobstore_id")?)?,
+            digest: parsed(digest, "digest", MultiDigest::parse)?,
+            dependencies: dependencies_of(dependencies)?,
+            destination: Destination::Blobstore,
+        })
+    }
+
+    /// Reads the argument of `compile_package_with_signed_url`.
+    ///
+    /// # Errors
+    /// As [`of_blobs`](Self::of_blobs).
+    pub fn of_signed_urls(arguments: &[Value]) -> Result<Self, ArgumentError> {
+        let [order] = take(arguments)?;
+        let nothing = Map::new();
+        let order = object(order, "compile_package_with_signed_url")?.unwrap_or(&nothing);
+        let destination = signed(order, "upload_signed_url")?.ok_or(ArgumentError::Invalid {
+            what: "upload_signed_url",
+            reason: "it is missing".to_owned(),
+        })?;
+        Ok(Self {
+            name: parsed(get(order, "name"), "name", Name::parse)?,
+            version: parsed(get(order, "version"), "version", Version::parse)?,
+            source: place(order)?,
+            digest: parsed(get(order, "digest"), "digest", MultiDigest::parse)?,
+            dependencies: dependencies_of(get(order, "deps"))?,
+            destination: Destination::Signed(destination.0, destination.1),
+        })
+    }
+}
+
+/// Only the name inside counts; the key is the Director's own.
+fn dependencies_of(value: &Value) -> Result<Vec<OrderedDependency>, ArgumentError> {
+    let Some(dependencies) = object(value, "deps")? else {
+        return Ok(Vec::new());
+    };
+    let mut found: Vec<OrderedDependency> = Vec::new();
+    for dependency in dependencies.values() {
+        let Some(dependency) = object(dependency, "deps")? else {
+            continue;
+        };
+        let name = parsed(get(dependency, "name"), "deps.name", Name::parse)?;
+        if found.iter().any(|other| other.name == name) {
+            return Err(ArgumentError::Invalid {
+                what: "deps",
+                reason: format!("two of them are called `{name}`"),
+            });
+        }
+        found.push(OrderedDependency {
+            version: parsed(get(dependency, "version"), "deps.version", Version::parse)?,
+            blob: place(dependency)?,
+            digest: parsed(get(dependency, "sha1"), "deps.sha1", MultiDigest::parse)?,
+            name,
+        });
+    }
+    // The order in which they are fetched does not depend on a map's.
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(found)
+}
+
+/// A signed URL wins over a blob id.
+fn place(order: &Map<String, Value>) -> Result<Option<Place>, ArgumentError> {
+    if let Some((url, headers)) = signed(order, "package_get_signed_url")? {
+        return Ok(Some(Place::Signed(url, headers)));
+    }
+    blob(text(get(order, "blobstore_id"), "blobstore_id")?)
+}
+
+fn signed(
+    order: &Map<String, Value>,
+    what: &'static str,
+) -> Result<Option<(SignedUrl, Headers)>, ArgumentError> {
+    let url = text(get(order, what), what)?;
+    if url.is_empty() {
+        return Ok(None);
+    }
+    let invalid = |what, reason: String| ArgumentError::Invalid { what, reason };
+    let url = SignedUrl::parse(url).map_err(|error| invalid(what, error.to_string()))?;
+    let headers = Headers::from_json(get(order, "blobstore_headers"))
+        .map_err(|error| invalid("blobstore_headers", error.to_string()))?;
+    Ok(Some((url, headers)))
+}
+
+fn blob(id: &str) -> Result<Option<Place>, ArgumentError> {
+    if id.is_empty() {
+        return Ok(None);
+    }
+    let id = BlobId::parse(id).map_err(|error| ArgumentError::Invalid {
+        what: "blobstore_id",
+        reason: error.to_string(),
+    })?;
+    Ok(Some(Place::Blobstore(id)))
+}
+
+fn parsed<T, E: std::fmt::Display>(
+    value: &Value,
+    what: &'static str,
+    parse: impl FnOnce(&str) -> Result<T, E>,
+) -> Result<T, ArgumentError> {
+    parse(text(value, what)?).map_err(|error| ArgumentError::Invalid {
+        what,
+        reason: error.to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const SHA1: &str = "a1b2c3d4e5f6a7b8c9d0a1b2c3d4e5f6a7b8c9d0";
+
+    #[test]
+    fn a_directors_order_is_read() {
+        let order = Order::of_blobs(&[
+            json!("7ab1f0a2-58c2-4d43-9b3c-1d1f52cf0001"),
+            json!(SHA1),
+            json!("redis"),
+            json!("0f3c.1"),
+            json!({
+                "key": {"name": "libfoo", "version": "9aa.1", "sha1": SHA1, "blobstore_id": "id-1"},
+                "z": {"Name": "a", "VERSION": "1", "sha1": SHA1, "blobstore_id": "id-2", "new": {}},
+            }),
+        ])
+        .unwrap();
+        assert_eq!(order.name.as_str(), "redis");
+        assert_eq!(order.version.as_str(), "0f3c.1");
+        let names: Vec<&str> = order.dependencies.iter().map(|d| d.name.as_str()).collect();
+        assert_eq!(names, ["a", "libfoo"]);
+        assert!(matches!(order.source, Some(Place::Blobstore(_))));
+        for nothing in [json!(null), json!({})] {
+            let arguments = [json!("x"), json!(SHA1), json!("a"), json!("1"), nothing];
+            assert!(Order::of_blobs(&arguments).unwrap().dependencies.is_empty());
+        }
+    }
+
+    #[test]
+    fn an_order_with_signed_urls_prefers_them() {
+        let order = Order::of_signed_urls(&[json!({
+            "package_get_signed_url": "https://s3/bucket/a?X-Amz-Signature=hunter2",
+            "upload_signed_url": "https://s3/bucket/b?X-Amz-Signature=hunter2",
+            "blobstore_headers": {"x-ms-blob-type": "blockblob"},
+            "digest": SHA1, "name": "redis", "version": "1.1",
+            "deps": {"libfoo": {
+                "name": "libfoo", "version": "1", "sha1": SHA1, "blobstore_id": "id",
+                "package_get_signed_url": "https://s3/c?sig=hunter2", "blobstore_headers": null,
+            }},
+        })])
+        .unwrap();
+        assert!(matches!(order.source, Some(Place::Signed(..))));
+        assert!(matches!(order.destination, Destination::Signed(..)));
+        assert!(matches!(
+            order.dependencies[0].blob,
+            Some(Place::Signed(..))
+        ));
+        let shown = format!("{order:?}");
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
+
+    #[test]
+    fn no_path_is_made_of_a_name_that_leads_elsewhere() {
+        for (name, version) in [("../../evil", "1"), ("a/b", "1"), ("", "1"), ("a", "../1")] {
+            let arguments = [
+                json!("x"),
+                json!(SHA1),
+                json!(name),
+                json!(version),
+                json!({}),
+            ];
+            let error = Order::of_blobs(&arguments).unwrap_err();
+            assert!(matches!(error, ArgumentError::Invalid { .. }), "{error}");
+            let deps = json!({"k": {"name": name, "version": version, "sha1": SHA1}});
+            let arguments = [json!("x"), json!(SHA1), json!("a"), json!("1"), deps];
+            Order::of_blobs(&arguments).unwrap_err();
+        }
+        let arguments = [
+            json!("../x"),
+            json!(SHA1),
+            json!("a"),
+            json!("1"),
+            json!({}),
+        ];
+        Order::of_blobs(&arguments).unwrap_err();
+    }
+
+    #[test]
+    fn what_is_missing_or_of_another_type_is_named() {
+        let error = Order::of_blobs(&[json!("x")]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "Extracting method arguments from payload: Not enough arguments, expected 5, got 1"
+        );
+        let arguments = [json!("x"), json!(SHA1), json!(7), json!("1"), json!({})];
+        let error = Order::of_blobs(&arguments).unwrap_err().to_string();
+        assert!(error.ends_with("Unmarshalling action argument: `name` is a number"));
+        let arguments = [json!("x"), json!(null), json!("a"), json!("1"), json!({})];
+        let error = Order::of_blobs(&arguments).unwrap_err().to_string();
+        assert!(error.contains("digest"), "{error}");
+        Order::of_signed_urls(&[json!({"name": "a", "version": "1", "digest": SHA1})]).unwrap_err();
+    }
+}

@@ -1,0 +1,61 @@
+//! Where a compile stands: for the Director's polls and, one line for each phase that is over, for the log.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use crate::agent::tasks::Progress;
+use crate::compile::{Event, Phase};
+use crate::release::Name;
+
+/// The phases of one compile.
+#[derive(Debug)]
+pub(super) struct Phases {
+    package: Name,
+    progress: Arc<Progress>,
+    current: Mutex<Option<(&'static str, Instant)>>,
+}
+
+impl Phases {
+    pub(super) fn new(package: &Name, progress: &Arc<Progress>) -> Arc<Self> {
+        Arc::new(Self {
+            package: package.clone(),
+            progress: Arc::clone(progress),
+            current: Mutex::new(None),
+        })
+    }
+
+    /// The compile enters a phase.
+    pub(super) fn enter(&self, phase: &'static str) {
+        self.end();
+        self.progress.enter(phase);
+        *self.current() = Some((phase, Instant::now()));
+    }
+
+    /// The last phase is over.
+    pub(super) fn end(&self) {
+        if let Some((phase, since)) = self.current().take() {
+            let seconds = format!("{:.3}", since.elapsed().as_secs_f64());
+            tracing::info!(package = %self.package, phase, seconds, "a phase is over");
+        }
+    }
+
+    /// Hears what the core tells.
+    pub(super) fn hear(&self, event: &Event) {
+        match event {
+            Event::Entered { phase, .. } => self.enter(match phase {
+                Phase::Unpacking => "unpacking",
+                Phase::Installing => "installing",
+                Phase::Packaging => "packaging",
+                Phase::Packing => "packing",
+            }),
+            Event::Retried { failure, .. } => {
+                tracing::warn!(package = %self.package, failure, "the package is tried again, unrestricted");
+            }
+            Event::Printed { line, .. } => self.progress.printed(line),
+        }
+    }
+
+    fn current(&self) -> MutexGuard<'_, Option<(&'static str, Instant)>> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

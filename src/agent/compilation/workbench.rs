@@ -1,0 +1,173 @@
+//! Where the daemon compiles: a work directory below the data directory, the sandbox, and the packages that earlier orders
+//! have installed.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::cache::Cache;
+use super::failure::Reason;
+use super::phases::Phases;
+use super::{CompilerOptions, on_disk};
+use crate::compile::{Context, Event, Store};
+use crate::config::WORK_PREFIX;
+use crate::diag::Chain;
+use crate::fs::{self, LeasedDirectory};
+use crate::release::Name;
+use crate::runtime;
+use crate::sandbox::{self, Namespaces, Sandbox, SandboxError, SharedTree, Wishes};
+
+/// How long the processes of a killed agent may take to end before its work directory is removed.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The gzip level of compiled packages, as the Go agent's tar has it.
+const COMPRESSION_LEVEL: u32 = 6;
+
+/// Who listens to the core at the moment.
+type Listener = Arc<Mutex<Option<Arc<Phases>>>>;
+
+/// Everything that compiling needs.
+#[derive(Debug)]
+pub(super) struct Workbench {
+    work: LeasedDirectory,
+    context: Arc<Context>,
+    listener: Listener,
+    pub(super) cache: Cache,
+}
+
+impl Workbench {
+    /// Makes it. What an agent that was killed has left is removed first; `cancel` ends the waiting for its processes.
+    pub(super) async fn make(
+        options: &CompilerOptions,
+        cancel: &CancellationToken,
+    ) -> Result<Self, Reason> {
+        let (data, own) = (options.vcap.data(), cancel.clone());
+        let making = runtime::spawn_blocking("workbench", move || {
+            make_directory(&data, &|| own.is_cancelled())
+        });
+        let work = making.await.map_err(Reason::Task)?.map_err(Reason::Files)?;
+        let sandbox = choose(options, work.path(), cancel).await?;
+        let listener = Listener::default();
+        let heard = Arc::clone(&listener);
+        let context = Context {
+            vcap: options.vcap.clone(),
+            sandbox,
+            store: Store::new(&work.path().join("store")),
+            environment: options.environment.clone(),
+            agent: options.agent.clone(),
+            grace: options.grace,
+            nice: 0,
+            limit: None,
+            jobserver: None,
+            compression_level: COMPRESSION_LEVEL,
+            events: Arc::new(move |event: Event| {
+                let listener = heard.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(phases) = listener.as_ref() {
+                    phases.hear(&event);
+                }
+            }),
+        };
+        Ok(Self {
+            work,
+            context: Arc::new(context),
+            listener,
+            cache: Cache::default(),
+        })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        self.work.path()
+    }
+
+    pub(super) fn context(&self) -> &Arc<Context> {
+        &self.context
+    }
+
+    /// Has the core's events go to `phases`.
+    pub(super) fn listen(&self, phases: Option<Arc<Phases>>) {
+        *self.listener.lock().unwrap_or_else(PoisonError::into_inner) = phases;
+    }
+
+    /// Where the blob of a package is put.
+    pub(super) fn fetched(&self, package: &Name) -> PathBuf {
+        self.work.path().join("fetched").join(package.as_str())
+    }
+
+    /// Where the result is put.
+    pub(super) fn result(&self) -> PathBuf {
+        self.work.path().join("result.tgz")
+    }
+
+    /// Removes the package that has not been used for the longest time. `false` where only needed ones are left.
+    pub(super) async fn forget_one(&mut self) -> Result<bool, Reason> {
+        let Some((name, installed)) = self.cache.forget() else {
+            return Ok(false);
+        };
+        let context = Arc::clone(&self.context);
+        on_disk("forget", move || context.store.remove(&installed)).await?;
+        tracing::info!(package = %name, "removed an installed package for lack of space");
+        Ok(true)
+    }
+
+    /// Removes what an order has left.
+    pub(super) async fn clear(&mut self) -> Result<(), Reason> {
+        let (result, fetched) = (self.result(), self.work.path().join("fetched"));
+        let (context, cached) = (Arc::clone(&self.context), self.cache.end());
+        on_disk("clear", move || {
+            fs::remove_file_if_there(&result)?;
+            for entry in fs::list(&fetched)? {
+                fs::remove_file_if_there(&entry.path())?;
+            }
+            context.store.keep_only(&cached)
+        })
+        .await
+    }
+
+    /// Removes everything.
+    pub(super) fn close(self) -> Result<(), Reason> {
+        if let Ok(context) = Arc::try_unwrap(self.context) {
+            context.sandbox.close().map_err(Reason::Sandbox)?;
+        }
+        self.work.remove().map_err(Reason::Files)
+    }
+}
+
+fn make_directory(data: &Path, stop: &dyn Fn() -> bool) -> fs::Result<LeasedDirectory> {
+    fs::create_dir_all(data)?;
+    let data = fs::canonicalize(data)?;
+    let processes = (sandbox::PROCESSES, PATIENCE, stop);
+    for removed in fs::remove_abandoned(&data, WORK_PREFIX, Some(processes))? {
+        tracing::info!(path = %removed.display(), "removed what an agent that was killed had left");
+    }
+    let work = LeasedDirectory::create(&data, WORK_PREFIX)?;
+    for name in ["fetched", "store"] {
+        fs::create_dir(&work.path().join(name))?;
+    }
+    Ok(work)
+}
+
+/// In namespaces where that works, else in place.
+async fn choose(
+    options: &CompilerOptions,
+    work: &Path,
+    cancel: &CancellationToken,
+) -> Result<Sandbox, Reason> {
+    let probe = Namespaces::probe(work, &options.vcap, &options.agent, Wishes::default());
+    let reason = match probe.await {
+        Ok(namespaces) => {
+            tracing::info!("isolation: namespace");
+            return Ok(Sandbox::Namespaces(namespaces));
+        }
+        Err(error) => Chain(&error).to_string(),
+    };
+    tracing::info!(reason, "isolation: none");
+    let (vcap, who, force) = (options.vcap.clone(), options.who.clone(), options.force);
+    let cancel = cancel.clone();
+    let taking = runtime::spawn_blocking("tree", move || -> Result<SharedTree, SandboxError> {
+        SharedTree::take(&vcap, &who, force, &|| cancel.is_cancelled())
+    });
+    let tree = taking.await.map_err(Reason::Task)?;
+    Ok(Sandbox::Shared(tree.map_err(Reason::Sandbox)?))
+}

@@ -1,0 +1,271 @@
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::*;
+use crate::agent::{AgentOptions, CompilerOptions};
+use crate::config::{AgentConfig, Environment, Settings, Source, UpdateSettings, Vcap};
+use crate::fs;
+use crate::machine::bootstrap::Platform;
+use crate::machine::settings::SettingsStore;
+
+/// Nothing comes back as late as this.
+const LIMIT: Duration = Duration::from_secs(30);
+
+fn agent(base: &std::path::Path) -> Agent {
+    let vcap = Vcap::new(base);
+    fs::create_dir_all(&vcap.bosh()).unwrap();
+    let config = AgentConfig {
+        sources: vec![Source::File {
+            path: vcap.settings(),
+        }],
+        ..AgentConfig::default()
+    };
+    let environment = Environment::default();
+    Agent::start(AgentOptions {
+        compiler: CompilerOptions {
+            vcap: vcap.clone(),
+            environment: environment.clone(),
+            // No order in these tests comes so far.
+            agent: "/none".into(),
+            who: "a test".to_owned(),
+            force: false,
+            grace: Duration::ZERO,
+        },
+        environment,
+        platform: Platform::Dummy,
+        store: SettingsStore::new(&vcap, &config).unwrap(),
+        settings: Settings::from_json(json!({"agent_id": "a-1", "vm": {"name": "c-1"}})).unwrap(),
+        update: UpdateSettings::default(),
+    })
+    .unwrap()
+}
+
+async fn ask(agent: &Agent, method: &str, arguments: Value) -> Value {
+    let request = json!({"protocol": 3, "method": method, "arguments": arguments, "reply_to": "x"})
+        .to_string();
+    let answered = agent.handle(request.as_bytes(), None, false).await.unwrap();
+    assert_eq!(
+        (answered.method.as_str(), answered.reply_to.as_str()),
+        (method, "x")
+    );
+    serde_json::from_slice(&answered.body).unwrap()
+}
+
+fn exception(reply: &Value) -> &str {
+    reply["exception"]["message"].as_str().unwrap()
+}
+
+/// Starts a task and asks until it has ended; also gives its id.
+async fn task(agent: &Agent, method: &str, arguments: Value) -> (String, Value) {
+    let started = ask(agent, method, arguments).await;
+    assert_eq!(started["value"]["state"], "running", "{started}");
+    let id = started["value"]["agent_task_id"].as_str().unwrap();
+    let end = async {
+        loop {
+            let reply = ask(agent, "get_task", json!([id])).await;
+            if reply["value"]["state"] != "running" {
+                return reply;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let end = tokio::time::timeout(LIMIT, end).await.unwrap();
+    (id.to_owned(), end)
+}
+
+#[tokio::test]
+async fn what_is_asked_is_answered_at_once_or_by_a_task() {
+    let scratch = tempfile::tempdir().unwrap();
+    let agent = agent(scratch.path());
+    assert_eq!(
+        ask(&agent, "ping", json!(null)).await,
+        json!({"value": "pong"})
+    );
+    assert_eq!(
+        ask(&agent, "info", json!([])).await,
+        json!({"value": {"api_version": 1}})
+    );
+    let spec =
+        json!([{"deployment": "dep", "id": "i-1", "job": {"name": "compilation-1"}, "index": 0}]);
+    let (_, applied) = task(&agent, "apply", spec).await;
+    assert_eq!(applied, json!({"value": "applied"}));
+    let state = ask(&agent, "get_state", json!(["full"])).await;
+    assert_eq!(state["value"]["deployment"], "dep");
+    assert_eq!(state["value"]["agent_id"], "a-1");
+    assert!(state["value"]["vitals"].is_object());
+    let state = ask(&agent, "get_state", json!([])).await;
+    assert!(state["value"].get("vitals").is_none());
+    let (_, updated) = task(
+        &agent,
+        "update_settings",
+        json!([{"trusted_certs": "", "disk_associations": []}]),
+    )
+    .await;
+    assert_eq!(updated, json!({"value": "ok"}));
+    assert_eq!(
+        ask(&agent, "shutdown", json!([])).await,
+        json!({"value": ""})
+    );
+}
+
+#[tokio::test]
+async fn an_unknown_method_is_named_without_the_words_of_a_failed_action() {
+    let scratch = tempfile::tempdir().unwrap();
+    let agent = agent(scratch.path());
+    for method in ["run_script", "", "PING", "unmount_disk"] {
+        let reply = ask(&agent, method, json!([])).await;
+        assert_eq!(exception(&reply), format!("unknown message {method}"));
+    }
+    let reply = ask(&agent, &"x".repeat(10_000), json!([])).await;
+    assert_eq!(exception(&reply).len(), 200 + "unknown message ".len());
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_request_is_told_at_once_and_with_an_order_by_its_task() {
+    let scratch = tempfile::tempdir().unwrap();
+    let agent = agent(scratch.path());
+    for (method, arguments, expected) in [
+        (
+            "get_task",
+            json!([]),
+            "Extracting method arguments from payload: Not enough arguments, expected 1, got 0",
+        ),
+        (
+            "cancel_task",
+            json!([7]),
+            "Extracting method arguments from payload: Unmarshalling action argument: `task_id` is a number",
+        ),
+        (
+            "get_task",
+            json!(["x", "more"]),
+            "Task with id x could not be found",
+        ),
+    ] {
+        let reply = ask(&agent, method, arguments).await;
+        assert_eq!(
+            exception(&reply),
+            format!("Action Failed {method}: {expected}")
+        );
+    }
+    for (method, arguments) in [
+        ("compile_package", json!(["id"])),
+        ("compile_package_with_signed_url", json!([[]])),
+        ("compile_package", json!(["../x", "sha1", "name", "1", {}])),
+        ("fetch_logs", json!([])),
+        ("fetch_logs", json!([7, null])),
+        (
+            "fetch_logs_with_signed_url",
+            json!([{"signed_url": "hunter2"}]),
+        ),
+        ("apply", json!([])),
+        ("apply", json!([null])),
+        ("apply", json!(["hunter2"])),
+        ("update_settings", json!([{"trusted_certs": ["hunter2"]}])),
+        ("update_settings", json!(["hunter2"])),
+    ] {
+        let (id, reply) = task(&agent, method, arguments.clone()).await;
+        if method == "apply" && arguments[0].is_null() && reply["exception"].is_null() {
+            // Nothing is as good as an empty spec.
+            continue;
+        }
+        let message = exception(&reply);
+        let start = format!("Action Failed get_task: Task {id} result: ");
+        assert!(message.starts_with(&start), "{method}: {message}");
+        assert!(!message.contains("hunter2"), "{method}: {message}");
+    }
+}
+
+#[tokio::test]
+async fn a_reply_has_at_most_as_many_bytes_as_it_may() {
+    let scratch = tempfile::tempdir().unwrap();
+    let agent = agent(scratch.path());
+    let networks = json!({"local": {"ip": "127.0.0.1", "more": "<".repeat(3000)}});
+    let (_, applied) = task(&agent, "apply", json!([{"networks": networks}])).await;
+    assert_eq!(applied, json!({"value": "applied"}));
+    let request = br#"{"method":"get_state","arguments":[]}"#;
+    let answered = agent.handle(request, Some(2000), false).await.unwrap();
+    let reply: Value = serde_json::from_slice(&answered.body).unwrap();
+    assert_eq!(
+        exception(&reply),
+        "Response exceeded maximum allowed length"
+    );
+    let id = "x".repeat(3000);
+    let request = json!({"method": "get_task", "arguments": [id]}).to_string();
+    let answered = agent.handle(request.as_bytes(), Some(2000), false);
+    let body = answered.await.unwrap().body;
+    assert!((1900..=2000).contains(&body.len()), "{}", body.len());
+    let reply: Value = serde_json::from_slice(&body).unwrap();
+    assert!(exception(&reply).starts_with("Action Failed get_task: Task with id xxx"));
+}
+
+#[tokio::test]
+async fn a_copy_of_a_request_is_not_handled_again_where_copies_may_come() {
+    let scratch = tempfile::tempdir().unwrap();
+    let agent = agent(scratch.path());
+    let ping = |reply_to: &str| {
+        let request = json!({"method": "ping", "reply_to": reply_to}).to_string();
+        request.into_bytes()
+    };
+    agent.handle(&ping("a"), None, true).await.unwrap();
+    let copy = agent.handle(&ping("a"), None, true).await.unwrap_err();
+    assert_eq!(copy, InvalidRequest::Copy);
+    agent.handle(&ping("b"), None, true).await.unwrap();
+    // Over HTTPS every request is one of its own.
+    agent.handle(&ping("a"), None, false).await.unwrap();
+    agent.handle(b"{", None, true).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn settings_that_cannot_be_used_are_refused_and_not_kept() {
+    let scratch = tempfile::tempdir().unwrap();
+    let agent = agent(scratch.path());
+    let none = "no certificate";
+    for update in [
+        json!({"mbus": {"cert": {"ca": none, "certificate": none, "private_key": "hunter2"}}}),
+        json!({"blobstores": [{"provider": "dav", "options": {"tls": {"cert": {"ca": none}}}}]}),
+    ] {
+        let (_, reply) = task(&agent, "update_settings", json!([update])).await;
+        let message = exception(&reply);
+        assert!(message.contains("certificate authority"), "{message}");
+        assert!(!message.contains("hunter2"), "{message}");
+        assert!(!Vcap::new(scratch.path()).update_settings().exists());
+        assert_eq!(agent.live().update, UpdateSettings::default());
+        assert!(!agent.bus_changes().has_changed().unwrap());
+    }
+}
+
+/// A FIFO that nobody writes to hangs as a broken disk does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_hangs_holds_up_no_ping() {
+    let scratch = tempfile::tempdir().unwrap();
+    let agent = agent(scratch.path());
+    let spec = Vcap::new(scratch.path()).spec();
+    nix::unistd::mkfifo(&spec, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let asking = || {
+        let agent = agent.clone();
+        crate::runtime::spawn(
+            "test",
+            async move { ask(&agent, "get_state", json!([])).await },
+        )
+    };
+    let asked: Vec<_> = (0..4).map(|_| asking()).collect();
+    for _ in 0..10 {
+        let agent = agent.clone();
+        let ping =
+            crate::runtime::spawn("test", async move { ask(&agent, "ping", json!([])).await });
+        assert_eq!(ping.await.unwrap(), json!({"value": "pong"}));
+    }
+    // Lets them end.
+    let writing = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(&spec);
+    let mut writing = writing.unwrap();
+    std::io::Write::write_all(&mut writing, b"{}").unwrap();
+    fs::remove_file(&spec).unwrap();
+    drop(writing);
+    for asked in asked {
+        let _ = tokio::time::timeout(LIMIT, asked).await.unwrap();
+    }
+}

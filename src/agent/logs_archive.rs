@@ -1,0 +1,232 @@
+//! The archive that `fetch_logs` makes.
+
+use std::io::{self, BufWriter, Read, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use tokio_util::sync::CancellationToken;
+use walkdir::WalkDir;
+
+use crate::archive::{AppendError, EntryHeader, EntryWriter, GzipWriter, Kind};
+use crate::config::Vcap;
+use crate::fs::{self, Context as _};
+use crate::release::Digests;
+use crate::release::digest::{Algorithm, Hasher, HashingWriter};
+use crate::runtime::Cancellable;
+
+/// The gzip level: logs are large, and somebody waits.
+const LEVEL: u32 = 3;
+
+/// Why logs cannot be packed.
+#[derive(Debug, thiserror::Error)]
+pub enum LogsError {
+    /// A kind of logs that there is not.
+    #[error("Invalid log type")]
+    Kind,
+    /// A filter that is no pattern.
+    #[error("Finding files matching filters: `{filter}` is no pattern")]
+    Filter {
+        /// The filter.
+        filter: String,
+        /// Why.
+        source: globset::Error,
+    },
+    /// A file operation failed.
+    #[error("Making logs tarball")]
+    Files(#[from] fs::Error),
+    /// The archive could not be written.
+    #[error("Making logs tarball")]
+    Archive(#[from] AppendError),
+}
+
+/// Which logs.
+#[derive(Debug, Clone)]
+pub struct Selection {
+    /// Directories, and what the names of their files begin with in the archive.
+    directories: Vec<(PathBuf, &'static str)>,
+    filters: GlobSet,
+}
+
+impl Selection {
+    /// Logs of these kinds (`job`, `agent`, `system`, joined by commas) whose names below their directory match one of the
+    /// filters; all, where there is none. `*` matches within one directory, `**` in all below.
+    ///
+    /// # Errors
+    /// When a kind is unknown, or a filter is no pattern.
+    pub fn new(vcap: &Vcap, kinds: &str, filters: &[String]) -> Result<Self, LogsError> {
+        let mut directories = Vec::new();
+        for kind in kinds.split(',') {
+            directories.push(match kind.trim() {
+                "job" => (vcap.base().join("sys/log"), ""),
+                "agent" => (vcap.base().join("bosh/log"), ""),
+                "system" => (PathBuf::from("/var/log"), "var/log/"),
+                _ => return Err(LogsError::Kind),
+            });
+        }
+        let mut set = GlobSetBuilder::new();
+        let everything = ["**/*".to_owned()];
+        let filters = if filters.is_empty() {
+            &everything
+        } else {
+            filters
+        };
+        for filter in filters {
+            let wrong = |source| LogsError::Filter {
+                filter: filter.clone(),
+                source,
+            };
+            let glob = GlobBuilder::new(filter)
+                .literal_separator(true)
+                .backslash_escape(true)
+                .build();
+            set.add(glob.map_err(wrong)?);
+        }
+        let filters = set.build().map_err(|source| LogsError::Filter {
+            filter: String::new(),
+            source,
+        })?;
+        Ok(Self {
+            directories,
+            filters,
+        })
+    }
+
+    /// The files, each with its name in the archive. A directory that is not there has none.
+    fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        let mut files = Vec::new();
+        for (directory, prefix) in &self.directories {
+            // The directory itself may be a link, as /var/vcap/sys is; below it none is followed.
+            let Ok(directory) = fs::canonicalize(directory) else {
+                continue;
+            };
+            let found = WalkDir::new(&directory).sort_by_file_name().into_iter();
+            for entry in found.filter_map(Result::ok) {
+                if let Ok(name) = entry.path().strip_prefix(&directory)
+                    && entry.file_type().is_file()
+                    && self.filters.is_match(name)
+                {
+                    let name = [b"./", prefix.as_bytes(), name.as_os_str().as_bytes()].concat();
+                    files.push((entry.into_path(), name));
+                }
+            }
+        }
+        files
+    }
+
+    /// Packs the logs into a new file at `to`. Logs that grow meanwhile are packed as long as they were when it was their
+    /// turn; what goes away is left out.
+    ///
+    /// # Errors
+    /// When `to` cannot be written.
+    pub fn pack(
+        &self,
+        to: &Path,
+        algorithms: &[Algorithm],
+        cancel: &CancellationToken,
+    ) -> Result<Digests, LogsError> {
+        let file = Cancellable::new(BufWriter::new(fs::create(to)?), cancel);
+        let hashing = HashingWriter::new(file, Hasher::new(algorithms));
+        let gzip = GzipWriter::new(hashing, LEVEL).at("write", to)?;
+        let mut archive = EntryWriter::new(gzip);
+        archive.append(
+            &EntryHeader::new(Kind::Directory, b"./", 0o755),
+            io::empty(),
+        )?;
+        for (path, name) in self.files() {
+            let Ok(log) = fs::open(&path) else {
+                continue;
+            };
+            let metadata = log.metadata().at("examine", &path)?;
+            let header = EntryHeader {
+                size: metadata.len(),
+                mtime: metadata.mtime().max(0).unsigned_abs(),
+                ..EntryHeader::new(Kind::File, &name, metadata.mode() & 0o777)
+            };
+            // A log that was cut off meanwhile ends with zeros.
+            let content = log.chain(io::repeat(0)).take(header.size);
+            archive.append(&header, content)?;
+        }
+        let gzip = archive.finish().at("write", to)?;
+        let hashing = gzip.finish().at("write", to)?;
+        let (file, digests) = hashing.finish();
+        file.into_inner().flush().at("write", to)?;
+        Ok(digests)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn logs() -> (tempfile::TempDir, Vcap) {
+        let scratch = tempfile::tempdir().unwrap();
+        let vcap = Vcap::new(scratch.path());
+        for name in ["a.log", "redis/b.log", "redis/deep/c.txt"] {
+            let path = scratch.path().join("data/sys/log").join(name);
+            fs::create_dir_all(fs::parent(&path)).unwrap();
+            fs::write(&path, name.as_bytes()).unwrap();
+        }
+        fs::symlink(Path::new("data/sys"), &scratch.path().join("sys")).unwrap();
+        fs::symlink(Path::new("a.log"), &scratch.path().join("sys/log/link")).unwrap();
+        (scratch, vcap)
+    }
+
+    fn packed(vcap: &Vcap, filters: &[&str]) -> Vec<String> {
+        let filters: Vec<String> = filters.iter().map(|filter| (*filter).to_owned()).collect();
+        let selection = Selection::new(vcap, "job,agent", &filters).unwrap();
+        let to = vcap.base().join("logs.tgz");
+        let cancel = CancellationToken::new();
+        let digests = selection.pack(&to, &[Algorithm::Sha1], &cancel).unwrap();
+        assert_eq!(
+            digests,
+            Digests::of(&fs::read(&to).unwrap(), &[Algorithm::Sha1])
+        );
+        let tree = vcap.base().join("unpacked");
+        fs::create_dir_all(&tree).unwrap();
+        crate::archive::unpack_file(&to, &tree).unwrap();
+        let mut names: Vec<String> = WalkDir::new(&tree)
+            .into_iter()
+            .map(Result::unwrap)
+            .filter(|entry| entry.file_type().is_file())
+            .map(|entry| {
+                let name = entry.path().strip_prefix(&tree).unwrap();
+                let content = fs::read(entry.path()).unwrap();
+                assert_eq!(content, name.as_os_str().as_bytes());
+                name.to_str().unwrap().to_owned()
+            })
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn all_logs_are_packed_where_nothing_is_filtered() {
+        let (_scratch, vcap) = logs();
+        let all = ["a.log", "redis/b.log", "redis/deep/c.txt"];
+        assert_eq!(packed(&vcap, &[]), all);
+    }
+
+    #[test]
+    fn filters_are_patterns_of_paths() {
+        for (filter, expected) in [
+            ("**/*", &["a.log", "redis/b.log", "redis/deep/c.txt"][..]),
+            ("*.log", &["a.log"]),
+            ("**/*.log", &["a.log", "redis/b.log"]),
+            ("redis/**/*", &["redis/b.log", "redis/deep/c.txt"]),
+            ("nothing", &[]),
+        ] {
+            let (_scratch, vcap) = logs();
+            assert_eq!(packed(&vcap, &[filter]), expected, "{filter}");
+        }
+    }
+
+    #[test]
+    fn a_kind_that_there_is_not_is_refused() {
+        let (_scratch, vcap) = logs();
+        let error = Selection::new(&vcap, "job,nothing", &[]).unwrap_err();
+        assert_eq!(error.to_string(), "Invalid log type");
+        Selection::new(&vcap, "job", &["[".to_owned()]).unwrap_err();
+    }
+}

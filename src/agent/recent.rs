@@ -1,0 +1,57 @@
+//! Requests that have been seen: while the bus is changed two connections may bring the same one.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Mutex, PoisonError};
+
+/// How many are remembered. A Director sends about one a second.
+const REMEMBERED: usize = 1000;
+
+/// The last requests, by where their replies go: a Director makes that name anew for each request.
+#[derive(Debug, Default)]
+pub(super) struct Recent {
+    seen: Mutex<Seen>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    order: VecDeque<String>,
+    set: HashSet<String>,
+}
+
+impl Recent {
+    /// Notes a request. `false` when it was noted before.
+    pub(super) fn is_new(&self, reply_to: &str) -> bool {
+        if reply_to.is_empty() {
+            return true;
+        }
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if !seen.set.insert(reply_to.to_owned()) {
+            return false;
+        }
+        seen.order.push_back(reply_to.to_owned());
+        if seen.order.len() > REMEMBERED
+            && let Some(oldest) = seen.order.pop_front()
+        {
+            seen.set.remove(&oldest);
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_new_once() {
+        let recent = Recent::default();
+        assert!(recent.is_new("director.1.a.1"));
+        assert!(!recent.is_new("director.1.a.1"));
+        for number in 0..REMEMBERED {
+            assert!(recent.is_new(&number.to_string()));
+        }
+        // Forgotten by now.
+        assert!(recent.is_new("director.1.a.1"));
+        assert!(recent.is_new("") && recent.is_new(""));
+    }
+}

@@ -1,0 +1,50 @@
+//! How large an archive is unpacked, as far as that can be told without unpacking it.
+
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+use crate::fs::{self, Context as _};
+
+/// The least size of a gzip file.
+const GZIP_LEAST: u64 = 18;
+
+/// What an archive is at least when it is unpacked, in bytes: a gzip file tells in its last four bytes, modulo 4 GiB; others
+/// are at least as large as they are.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn least_unpacked(archive: &Path) -> fs::Result<u64> {
+    let size = fs::metadata(archive)?.len();
+    if size < GZIP_LEAST {
+        return Ok(size);
+    }
+    let file = fs::open(archive)?;
+    let mut magic = [0; 2];
+    let mut last = [0; 4];
+    file.read_exact_at(&mut magic, 0).at("read", archive)?;
+    file.read_exact_at(&mut last, size - 4)
+        .at("read", archive)?;
+    Ok(match magic {
+        [0x1f, 0x8b] => u64::from(u32::from_le_bytes(last)),
+        _ => size,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    #[test]
+    fn a_gzip_archive_tells_its_size() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("blob");
+        let mut gzip = crate::archive::GzipWriter::new(Vec::new(), 6).unwrap();
+        gzip.write_all(&[7; 100_000]).unwrap();
+        fs::write(&path, &gzip.finish().unwrap()).unwrap();
+        assert_eq!(least_unpacked(&path).unwrap(), 100_000);
+        fs::write(&path, b"short").unwrap();
+        assert_eq!(least_unpacked(&path).unwrap(), 5);
+    }
+}

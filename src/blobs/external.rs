@@ -1,0 +1,183 @@
+//! Blobs in a store that only the stemcell's own program can speak to: `bosh-blobstore-PROVIDER`.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use super::error::Printed;
+use super::receive::Wanted;
+use super::{BlobId, BlobstoreSettings, Cause, StoreProblem};
+use crate::config::{Environment, Secret, Vcap};
+use crate::fs;
+use crate::process::{self, Program};
+
+#[derive(Debug)]
+pub(super) struct External {
+    name: String,
+    file: PathBuf,
+    configuration: PathBuf,
+    environment: Environment,
+    /// What must not be seen, should the program print it.
+    secrets: Vec<Secret>,
+}
+
+impl External {
+    /// Finds the program and writes its configuration: the options as they are.
+    pub(super) fn new(
+        settings: &BlobstoreSettings,
+        vcap: &Vcap,
+        environment: &Environment,
+    ) -> Result<Self, StoreProblem> {
+        let provider = &settings.provider;
+        // It becomes part of two paths.
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        if !provider.bytes().all(is_name) {
+            return Err(StoreProblem::Provider(provider.clone()));
+        }
+        let name = format!("bosh-blobstore-{provider}");
+        let Some(file) = process::find_program(&name, environment) else {
+            return Err(StoreProblem::NoProgram(name));
+        };
+        let configuration = vcap.blobstore_options(provider);
+        let written = fs::create_dir_all(fs::parent(&configuration)).and_then(|()| {
+            let options = settings.options.to_string();
+            fs::write_atomic(&configuration, options.as_bytes(), 0o600)
+        });
+        if let Err(source) = written {
+            return Err(StoreProblem::Configuration {
+                program: name,
+                source,
+            });
+        }
+        let mut secrets = Vec::new();
+        collect_secrets(&settings.options, false, &mut secrets);
+        Ok(Self {
+            name,
+            file,
+            configuration,
+            environment: environment.clone(),
+            secrets,
+        })
+    }
+
+    pub(super) async fn get(
+        &self,
+        id: &BlobId,
+        wanted: &Wanted<'_>,
+        cancel: &CancellationToken,
+    ) -> Result<(), Cause> {
+        let temporary = wanted.temporary()?;
+        let to = temporary.to_path_buf().into();
+        self.run(["get".into(), id.as_str().into(), to], cancel)
+            .await?;
+        wanted.check(temporary, cancel).await
+    }
+
+    pub(super) async fn put(
+        &self,
+        from: &Path,
+        id: &BlobId,
+        cancel: &CancellationToken,
+    ) -> Result<(), Cause> {
+        self.run(["put".into(), from.into(), id.as_str().into()], cancel)
+            .await
+    }
+
+    async fn run(&self, call: [OsString; 3], cancel: &CancellationToken) -> Result<(), Cause> {
+        let configuration = ["-c".into(), self.configuration.clone().into()];
+        let program = Program {
+            file: self.file.clone(),
+            arguments: configuration.into_iter().chain(call).collect(),
+            environment: self.environment.clone(),
+        };
+        let ended = process::run_to_end(&program, cancel).await?;
+        if ended.status.is_success() {
+            return Ok(());
+        }
+        Err(Cause::Program {
+            program: self.name.clone(),
+            status: ended.status,
+            source: Printed {
+                lines: ended.tail.iter().map(|line| self.redacted(line)).collect(),
+            },
+        })
+    }
+
+    fn redacted(&self, line: &str) -> String {
+        self.secrets.iter().fold(line.to_owned(), |line, secret| {
+            line.replace(secret.expose(), "[redacted]")
+        })
+    }
+}
+
+impl fmt::Display for External {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+/// The texts below keys that speak of secrets, the lines of a longer text (a private key) each for itself. What is too short
+/// to be a secret is left alone: it would tear holes into every message.
+fn collect_secrets(value: &Value, is_secret: bool, into: &mut Vec<Secret>) {
+    const SPEAK_OF_SECRETS: [&str; 5] = ["key", "secret", "password", "token", "credential"];
+    match value {
+        Value::Object(object) => {
+            for (key, value) in object {
+                let key = key.to_lowercase();
+                let named = SPEAK_OF_SECRETS.iter().any(|word| key.contains(word));
+                collect_secrets(value, is_secret || named, into);
+            }
+        }
+        Value::Array(values) => {
+            for value in values {
+                collect_secrets(value, is_secret, into);
+            }
+        }
+        Value::String(text) if is_secret => {
+            // As in the JSON text of a key, which has its line ends escaped.
+            let lines = text.lines().flat_map(|line| line.split("\\n"));
+            into.extend(
+                lines
+                    .map(str::trim)
+                    .filter(|line| line.len() >= 6)
+                    .map(Secret::new),
+            );
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn texts_under_telling_keys_are_secrets_and_a_private_key_is_one_line_by_line() {
+        let options = json!({
+            "bucket_name": "compiled-packages",
+            "access_key_id": "AKIAHUNTER2",
+            "json_key": r#"{"private_key": "-----BEGIN-----\nhunter2A\nhunter2B\n"}"#,
+            "credentials": {"user": "hunter2", "pin": "1234", "number": 1234567},
+            "password": null,
+        });
+        let mut secrets = Vec::new();
+        collect_secrets(&options, false, &mut secrets);
+        let mut texts: Vec<&str> = secrets.iter().map(Secret::expose).collect();
+        texts.sort_unstable();
+        assert_eq!(
+            texts,
+            [
+                "AKIAHUNTER2",
+                "hunter2",
+                "hunter2A",
+                "hunter2B",
+                r#"{"private_key": "-----BEGIN-----"#,
+            ]
+        );
+    }
+}

@@ -1,0 +1,136 @@
+//! A blobstore's settings, as tolerant as Go reads them.
+
+use std::fmt;
+
+use serde_json::{Map, Value};
+
+/// Which blobstore the agent is to use: `{"provider": …, "options": {…}}` in its settings.
+#[derive(Clone, PartialEq)]
+pub struct BlobstoreSettings {
+    /// `dav`, `local`, `s3`, …
+    pub provider: String,
+    /// What the provider wants to know, passwords included.
+    pub options: Value,
+}
+
+impl BlobstoreSettings {
+    pub(super) fn options(&self) -> Options<'_> {
+        Options(self.options.as_object())
+    }
+}
+
+/// The options are not printed: there are passwords in them.
+impl fmt::Debug for BlobstoreSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BlobstoreSettings")
+            .field("provider", &self.provider)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A JSON object whose keys are found in any case where the exact one is not there. `null` counts as absent.
+#[derive(Clone, Copy)]
+pub(super) struct Options<'a>(Option<&'a Map<String, Value>>);
+
+/// An option that is there, but not as a text.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the option `{0}` is not a text")]
+pub struct NotText(&'static str);
+
+impl<'a> Options<'a> {
+    pub(super) fn none() -> Self {
+        Self(None)
+    }
+
+    pub(super) fn get(self, name: &str) -> Option<&'a Value> {
+        let object = self.0?;
+        object
+            .get(name)
+            .or_else(|| {
+                object
+                    .iter()
+                    .find(|(key, _)| key.eq_ignore_ascii_case(name))
+                    .map(|(_, value)| value)
+            })
+            .filter(|value| !value.is_null())
+    }
+
+    /// The object under a key; an empty one where there is none.
+    pub(super) fn section(self, name: &str) -> Self {
+        Self(self.get(name).and_then(Value::as_object))
+    }
+
+    pub(super) fn text(self, name: &'static str) -> Result<Option<String>, NotText> {
+        match self.get(name) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.clone())),
+            // A password of digits, written without quotes.
+            Some(Value::Number(number)) => Ok(Some(number.to_string())),
+            Some(_) => Err(NotText(name)),
+        }
+    }
+
+    /// A number, or a text that is one; anything else is taken for absent.
+    pub(super) fn number(self, name: &str) -> Option<u32> {
+        match self.get(name)? {
+            Value::String(text) => text.trim().parse().ok(),
+            other => u32::try_from(other.as_u64()?).ok(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn settings(options: Value) -> BlobstoreSettings {
+        BlobstoreSettings {
+            provider: "dav".to_owned(),
+            options,
+        }
+    }
+
+    #[test]
+    fn keys_are_found_in_any_case_and_null_is_nothing() {
+        let settings = settings(json!({
+            "Endpoint": "x", "user": null, "password": 12, "TLS": {"cert": null}, "list": [], "extra": {},
+        }));
+        let options = settings.options();
+        assert_eq!(options.text("endpoint"), Ok(Some("x".to_owned())));
+        assert_eq!(options.text("user"), Ok(None));
+        assert_eq!(options.text("password"), Ok(Some("12".to_owned())));
+        assert_eq!(options.text("list"), Err(NotText("list")));
+        assert_eq!(options.section("tls").section("cert").text("ca"), Ok(None));
+        assert_eq!(options.section("list").text("ca"), Ok(None));
+    }
+
+    #[test]
+    fn the_exact_key_wins() {
+        let settings = settings(json!({"USER": "a", "user": "b"}));
+        assert_eq!(settings.options().text("user"), Ok(Some("b".to_owned())));
+    }
+
+    #[test]
+    fn a_number_may_be_a_text_and_nonsense_is_nothing() {
+        for (value, number) in [
+            (json!(5), Some(5)),
+            (json!("7"), Some(7)),
+            (json!(null), None),
+            (json!("many"), None),
+            (json!(-1), None),
+            (json!([3]), None),
+        ] {
+            let settings = settings(json!({"retryattempts": value}));
+            assert_eq!(settings.options().number("RetryAttempts"), number);
+        }
+    }
+
+    #[test]
+    fn options_that_are_no_object_are_none() {
+        let settings = settings(json!("hunter2"));
+        assert_eq!(settings.options().text("user"), Ok(None));
+        assert!(!format!("{settings:?}").contains("hunter2"));
+    }
+}

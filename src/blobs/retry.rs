@@ -1,0 +1,138 @@
+//! Attempts and the pauses between them.
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio_util::sync::CancellationToken;
+
+use super::Cause;
+
+/// How long to wait between attempts.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pace {
+    store: Duration,
+    signed: Duration,
+}
+
+impl Default for Pace {
+    /// Signed URLs as the Go agent does, but not after the last attempt. It does not wait for a store at all; a server that is
+    /// being restarted needs a moment.
+    fn default() -> Self {
+        Self {
+            store: Duration::from_secs(1),
+            signed: Duration::from_secs(5),
+        }
+    }
+}
+
+impl Pace {
+    /// For something that is tried once.
+    pub(super) fn none(_attempt: u32) -> Duration {
+        Duration::ZERO
+    }
+
+    /// One second longer each time, up to five.
+    pub(super) fn store(self) -> impl Fn(u32) -> Duration {
+        move |attempt| self.store * attempt.min(5)
+    }
+
+    pub(super) fn signed(self) -> impl Fn(u32) -> Duration {
+        move |_| self.signed
+    }
+
+    #[cfg(test)]
+    pub(super) fn hurried() -> Self {
+        Self {
+            store: Duration::from_millis(1),
+            signed: Duration::from_millis(1),
+        }
+    }
+}
+
+/// One attempt.
+pub(super) type Attempt<'a, T> = BoxFuture<'a, Result<T, Cause>>;
+
+/// Tries until it succeeds, fails for good, has failed `attempts` times, or we are stopped. The error says how often it was
+/// tried.
+pub(super) async fn retry<'a, T>(
+    attempts: u32,
+    pause: impl Fn(u32) -> Duration,
+    cancel: &CancellationToken,
+    attempt: impl Fn() -> Attempt<'a, T>,
+) -> Result<T, (u32, Cause)> {
+    let mut number = 1;
+    loop {
+        let cause = match cancel.run_until_cancelled(attempt()).await {
+            Some(Ok(value)) => return Ok(value),
+            // What was cut short by a stop has failed for that reason, whatever it says.
+            Some(Err(cause)) if !cancel.is_cancelled() => cause,
+            Some(Err(_)) | None => Cause::Stopped,
+        };
+        if number >= attempts || !cause.is_temporary() {
+            return Err((number, cause));
+        }
+        tracing::warn!(error = %crate::diag::Chain(&cause), attempt = number, "a blob is tried again");
+        if cancel
+            .run_until_cancelled(tokio::time::sleep(pause(number)))
+            .await
+            .is_none()
+        {
+            return Err((number, Cause::Stopped));
+        }
+        number += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::http::StatusCode;
+
+    fn refused(status: u16) -> Cause {
+        Cause::PutRefused {
+            blob: "x".to_owned(),
+            status: StatusCode::from_u16(status).unwrap(),
+        }
+    }
+
+    async fn attempts(statuses: &[u16]) -> (Result<(), u32>, Duration) {
+        let start = Instant::now();
+        let (next, cancel) = (Cell::new(statuses.iter()), CancellationToken::new());
+        let result = retry(3, Pace::default().signed(), &cancel, || {
+            let mut statuses = next.take();
+            let status = statuses.next();
+            next.set(statuses);
+            Box::pin(async move { status.map_or(Ok(()), |status| Err(refused(*status))) })
+        });
+        let result = result.await.map_err(|(attempts, _)| attempts);
+        (result, start.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn there_is_a_pause_between_attempts_but_none_after_the_last() {
+        let pause = Duration::from_secs(5);
+        assert_eq!(attempts(&[]).await, (Ok(()), Duration::ZERO));
+        assert_eq!(attempts(&[500, 429]).await, (Ok(()), pause * 2));
+        assert_eq!(attempts(&[503, 408, 500]).await, (Err(3), pause * 2));
+        assert_eq!(attempts(&[500, 403]).await, (Err(2), pause));
+        assert_eq!(attempts(&[401]).await, (Err(1), Duration::ZERO));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stop_ends_a_pause_and_an_attempt() {
+        let cancel = CancellationToken::new();
+        let (result, ()) = tokio::join!(
+            retry::<()>(3, Pace::default().signed(), &cancel, || {
+                Box::pin(async { Err(refused(500)) })
+            }),
+            async { cancel.cancel() }
+        );
+        assert!(matches!(result, Err((1, Cause::Stopped))));
+        let result = retry::<()>(3, Pace::none, &cancel, || Box::pin(std::future::pending())).await;
+        assert!(matches!(result, Err((1, Cause::Stopped))));
+    }
+}

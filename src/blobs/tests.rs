@@ -1,0 +1,712 @@
+//! Blobs against servers that fail on purpose, directories and a program.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::*;
+use crate::diag::Chain;
+use crate::http::testing::{Reply, Server};
+use crate::release::{Algorithm, Digests};
+
+const CONTENTS: &[u8] = b"the contents of a blob";
+
+/// A base directory with a place for downloads in it.
+struct Base {
+    directory: TempDir,
+    /// After how long a silent server is given up.
+    stall: Duration,
+}
+
+impl Base {
+    fn new() -> Self {
+        let base = Self {
+            directory: tempfile::tempdir().unwrap(),
+            stall: Duration::from_secs(600),
+        };
+        fs::create_dir(base.target().parent().unwrap()).unwrap();
+        fs::create_dir_all(&base.vcap().blobs()).unwrap();
+        fs::create_dir_all(&base.vcap().sensitive_blobs()).unwrap();
+        fs::write(&base.source(), CONTENTS).unwrap();
+        base
+    }
+
+    fn vcap(&self) -> Vcap {
+        Vcap::new(self.directory.path())
+    }
+
+    fn target(&self) -> PathBuf {
+        self.directory.path().join("downloads/blob")
+    }
+
+    /// A file to upload.
+    fn source(&self) -> PathBuf {
+        self.directory.path().join("source")
+    }
+
+    fn downloads(&self) -> Vec<String> {
+        names(&self.directory.path().join("downloads"))
+    }
+
+    fn blobs(&self, provider: &str, options: Value) -> Blobs {
+        self.blobs_in(provider, options, &Environment::default())
+    }
+
+    fn blobs_in(&self, provider: &str, options: Value, environment: &Environment) -> Blobs {
+        let settings = BlobstoreSettings {
+            provider: provider.to_owned(),
+            options,
+        };
+        let limits = Limits {
+            stall: self.stall,
+            ..Limits::default()
+        };
+        Blobs::with_limits(
+            Some(&settings),
+            &self.vcap(),
+            environment,
+            limits,
+            Pace::hurried(),
+        )
+        .unwrap()
+    }
+
+    fn dav(&self, server: &Server) -> Blobs {
+        let endpoint = format!("http://127.0.0.1:{}", server.port());
+        let options = json!({"endpoint": endpoint, "user": "agent", "password": "hunter2"});
+        self.blobs("dav", options)
+    }
+
+    /// Nothing but signed URLs.
+    fn signed(&self) -> Blobs {
+        self.blobs("dummy", Value::Null)
+    }
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    let entries = fs::list(directory).unwrap();
+    entries
+        .iter()
+        .map(|entry| entry.file_name().into_string().unwrap())
+        .collect()
+}
+
+fn digest() -> MultiDigest {
+    let algorithms = [Algorithm::Sha1, Algorithm::Sha512];
+    MultiDigest::of(&Digests::of(CONTENTS, &Algorithm::ALL), &algorithms).unwrap()
+}
+
+fn id() -> BlobId {
+    BlobId::parse("7ab1").unwrap()
+}
+
+fn never() -> CancellationToken {
+    CancellationToken::new()
+}
+
+fn good() -> Reply {
+    Reply::Answer(200, CONTENTS.to_vec())
+}
+
+#[track_caller]
+fn assert_no_secret(error: &BlobError) {
+    let text = format!("{error} {error:?} {error:#?} {}", Chain(error));
+    assert!(!text.contains("hunter2"), "{text}");
+}
+
+/// Fetches by id and by signed URL from a server with this script; both end in the same way, after so many attempts.
+async fn fetch(script: &[Reply], attempts: usize) -> Result<(), [String; 2]> {
+    let mut errors = Vec::new();
+    for signed in [false, true] {
+        let (mut base, server) = (Base::new(), Server::start(script));
+        if matches!(script, [Reply::Silence]) {
+            base.stall = Duration::from_millis(300);
+        }
+        let url = server.url("/bucket/7ab1?signature=hunter2");
+        let result = if signed {
+            let (blobs, headers) = (base.signed(), Headers::new());
+            blobs
+                .get_signed(&url, &headers, &digest(), &base.target(), &never())
+                .await
+        } else {
+            let blobs = base.dav(&server);
+            blobs.get(&id(), &digest(), &base.target(), &never()).await
+        };
+        assert!(
+            server.asked().len() <= attempts,
+            "signed: {signed}, {:?}",
+            server.asked()
+        );
+        match result {
+            Ok(()) => {
+                assert_eq!(fs::read(&base.target()).unwrap(), CONTENTS);
+                let mode = fs::metadata(&base.target()).unwrap().permissions().mode();
+                assert_eq!(mode & 0o7777, 0o600);
+                assert_eq!(base.downloads(), ["blob"]);
+            }
+            Err(error) => {
+                assert_no_secret(&error);
+                assert_eq!(base.downloads(), [""; 0]);
+                let text = Chain(&error).to_string();
+                let s = if attempts == 1 { "" } else { "s" };
+                assert!(text.contains(&format!("{attempts} attempt{s})")), "{text}");
+                let port = server.port().to_string();
+                errors.push(text.replace(&port, "PORT"));
+            }
+        }
+    }
+    match <[String; 2]>::try_from(errors) {
+        Ok(errors) => Err(errors),
+        Err(errors) => {
+            assert_eq!(errors, [""; 0]);
+            Ok(())
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_comes_back_gives_the_blob() {
+    let script = [
+        Reply::Answer(500, b"oops".to_vec()),
+        Reply::Answer(503, Vec::new()),
+        good(),
+    ];
+    fetch(&script, 3).await.unwrap();
+    fetch(&[Reply::Close, Reply::Cut(CONTENTS.to_vec()), good()], 3)
+        .await
+        .unwrap();
+    fetch(&[Reply::Answer(404, Vec::new()), good()], 2)
+        .await
+        .unwrap();
+    let wrong = Reply::Answer(200, b"something else".to_vec());
+    fetch(&[wrong, Reply::Close, good()], 3).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_refusal_is_not_tried_again_and_told_with_the_status() {
+    let [stored, signed] = fetch(&[Reply::Answer(403, b"hunter2".to_vec())], 1)
+        .await
+        .unwrap_err();
+    assert_eq!(
+        stored,
+        "Getting blob from inner blobstore: Getting blob from inner blobstore: \
+         Getting dav blob 7ab1: Wrong response code: 403 \
+         (dav blobstore http://127.0.0.1:PORT/, blob 7ab1, 1 attempt)"
+    );
+    assert_eq!(
+        signed,
+        "Failed to download blob: Error executing GET, response was 403 \
+         (http://127.0.0.1:PORT/bucket/7ab1, 1 attempt)"
+    );
+}
+
+#[tokio::test]
+async fn a_wrong_blob_is_told_with_both_digests_and_never_there() {
+    let wrong = b"something else";
+    let [stored, signed] = fetch(&[Reply::Answer(200, wrong.to_vec())], 3)
+        .await
+        .unwrap_err();
+    let sha1 = |bytes| {
+        Digests::of(bytes, &[Algorithm::Sha1])
+            .sha1()
+            .unwrap()
+            .to_owned()
+    };
+    let mismatch = format!(
+        "Checking downloaded blob '7ab1': Expected stream to have digest '{}' but was '{}'",
+        sha1(CONTENTS),
+        sha1(wrong)
+    );
+    for text in [stored, signed] {
+        assert!(text.contains(&mismatch), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn every_digest_of_a_blob_must_be_right() {
+    let (base, server) = (Base::new(), Server::start(&[good()]));
+    let sha1 = Digests::of(CONTENTS, &[Algorithm::Sha1]);
+    let digest = MultiDigest::parse(&format!("{};sha256:00", sha1.sha1().unwrap())).unwrap();
+    let error = base
+        .dav(&server)
+        .get(&id(), &digest, &base.target(), &never())
+        .await
+        .unwrap_err();
+    let text = Chain(&error).to_string();
+    assert!(
+        text.contains("digest 'sha256:00' but was 'sha256:"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn a_server_that_cuts_is_silent_or_is_not_there_is_given_up_after_three_attempts() {
+    for script in [Reply::Cut(CONTENTS.to_vec()), Reply::Silence, Reply::Close] {
+        fetch(&[script], 3).await.unwrap_err();
+    }
+    let base = Base::new();
+    let url = format!("http://127.0.0.1:{}/x?hunter2", Server::nobody());
+    let url = SignedUrl::parse(&url).unwrap();
+    let blobs = base.signed();
+    let got = blobs
+        .get_signed(&url, &Headers::new(), &digest(), &base.target(), &never())
+        .await
+        .unwrap_err();
+    let put = blobs
+        .put_signed(&url, &Headers::new(), &base.source(), &never())
+        .await
+        .unwrap_err();
+    for error in [got, put] {
+        assert_no_secret(&error);
+        let text = Chain(&error).to_string();
+        assert!(text.contains("3 attempts"), "{text}");
+        assert!(text.contains("Connection refused"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_stop_ends_a_download_at_once_and_leaves_nothing() {
+    let mut half = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", 1 << 20).into_bytes();
+    half.extend([0; 1000]);
+    for reply in [Reply::Silence, Reply::Stuck(half)] {
+        let (base, server) = (Base::new(), Server::start(&[reply]));
+        let (blobs, cancel) = (base.dav(&server), CancellationToken::new());
+        let start = Instant::now();
+        let (id, digest, target) = (id(), digest(), base.target());
+        let (result, ()) = tokio::join!(blobs.get(&id, &digest, &target, &cancel), async {
+            while server.asked().is_empty() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            cancel.cancel();
+        });
+        assert!(matches!(result, Err(BlobError::Stopped)), "{result:?}");
+        assert!(start.elapsed() < Duration::from_secs(200));
+        assert_eq!(base.downloads(), [""; 0]);
+    }
+}
+
+#[tokio::test]
+async fn a_place_that_cannot_be_written_is_told_at_once() {
+    let (base, server) = (Base::new(), Server::start(&[good()]));
+    let target = base.directory.path().join("not-there/blob");
+    let error = base
+        .dav(&server)
+        .get(&id(), &digest(), &target, &never())
+        .await
+        .unwrap_err();
+    let text = Chain(&error).to_string();
+    assert!(text.contains("1 attempt)"), "{text}");
+    assert!(text.contains("No such file or directory"), "{text}");
+}
+
+#[tokio::test]
+async fn an_upload_has_a_new_id_at_each_attempt_and_sends_all_of_the_file() {
+    let script = [
+        Reply::Answer(500, Vec::new()),
+        Reply::Close,
+        Reply::Answer(204, Vec::new()),
+    ];
+    let (base, server) = (Base::new(), Server::start(&script));
+    let id = base
+        .dav(&server)
+        .create(&base.source(), &never())
+        .await
+        .unwrap();
+    let asked = server.asked();
+    assert_eq!(asked.len(), 2);
+    for asked in &asked {
+        assert_eq!(asked.body, CONTENTS);
+        assert!(
+            asked.head.contains("authorization: Basic "),
+            "{}",
+            asked.head
+        );
+        assert!(
+            asked.head.contains("expect: 100-continue"),
+            "{}",
+            asked.head
+        );
+    }
+    assert!(!asked[0].head.contains(id.as_str()));
+    let path = format!("/{id} HTTP/1.1\r\n");
+    assert!(asked[1].head.contains(&path), "{}", asked[1].head);
+}
+
+#[tokio::test]
+async fn an_upload_that_is_refused_is_not_sent_and_not_tried_again() {
+    let (base, server) = (Base::new(), Server::start(&[Reply::Refuse(403)]));
+    let error = base.dav(&server).create(&base.source(), &never()).await;
+    let error = error.unwrap_err();
+    assert_no_secret(&error);
+    let text = Chain(&error).to_string();
+    let start = "Creating blob in inner blobstore: Putting dav blob ";
+    assert!(text.starts_with(start), "{text}");
+    assert!(text.contains(": Wrong response code: 403 (dav"), "{text}");
+
+    let url = server.url("/key?hunter2");
+    let headers = Headers::from_json(&json!({"x-ms-blob-type": "hunter2"})).unwrap();
+    let error = base
+        .signed()
+        .put_signed(&url, &headers, &base.source(), &never())
+        .await
+        .unwrap_err();
+    assert_no_secret(&error);
+    let text = Chain(&error).to_string();
+    let expected = format!(
+        "Failed to upload blob: Error executing PUT for {}, response was 403 ({url}, 1 attempt)",
+        base.source().display()
+    );
+    assert_eq!(text, expected);
+    let asked = server.asked();
+    assert_eq!(asked.len(), 2);
+    assert!(asked.iter().all(|asked| asked.body.is_empty()));
+}
+
+#[tokio::test]
+async fn an_upload_to_a_signed_url_is_tried_again_with_the_whole_file() {
+    let script = [
+        Reply::Answer(503, Vec::new()),
+        Reply::Close,
+        Reply::Answer(200, Vec::new()),
+    ];
+    let (base, server) = (Base::new(), Server::start(&script));
+    let headers = Headers::from_json(&json!({"x-ms-blob-type": "blockblob"})).unwrap();
+    base.signed()
+        .put_signed(
+            &server.url("/key?sig=1"),
+            &headers,
+            &base.source(),
+            &never(),
+        )
+        .await
+        .unwrap();
+    let asked = server.asked();
+    assert_eq!(asked.len(), 2);
+    for asked in &asked {
+        assert!(asked.head.starts_with("PUT /key?sig=1 HTTP/1.1\r\n"));
+        assert!(asked.head.contains("x-ms-blob-type: blockblob\r\n"));
+        assert!(asked.head.contains("accept: */*\r\n"));
+        assert_eq!(asked.body, CONTENTS);
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_is_not_there_is_not_uploaded() {
+    let (base, server) = (Base::new(), Server::start(&[good()]));
+    let error = base
+        .dav(&server)
+        .create(Path::new("/not/there"), &never())
+        .await
+        .unwrap_err();
+    let text = Chain(&error).to_string();
+    assert!(text.contains("failed to open `/not/there`"), "{text}");
+    assert_eq!(server.asked().len(), 0);
+}
+
+#[tokio::test]
+async fn blobs_of_this_machine_come_first_unless_they_are_wrong() {
+    let base = Base::new();
+    let directories = [base.vcap().sensitive_blobs(), base.vcap().blobs()];
+    for directory in &directories {
+        let server = Server::start(&[Reply::Close]);
+        let blobs = base.dav(&server);
+        let local = directory.join("7ab1");
+        fs::write(&local, CONTENTS).unwrap();
+        blobs
+            .get(&id(), &digest(), &base.target(), &never())
+            .await
+            .unwrap();
+        assert_eq!(server.asked().len(), 0);
+        assert_eq!(base.downloads(), ["blob"]);
+        fs::write(&local, b"spoilt").unwrap();
+        fs::remove_file(&base.target()).unwrap();
+    }
+    let server = Server::start(&[good()]);
+    base.dav(&server)
+        .get(&id(), &digest(), &base.target(), &never())
+        .await
+        .unwrap();
+    assert_eq!(server.asked().len(), 1);
+}
+
+#[tokio::test]
+async fn a_local_store_keeps_blobs_in_its_directory() {
+    let base = Base::new();
+    let directory = base.directory.path().join("a/store");
+    let blobs = base.blobs("local", json!({"Blobstore_Path": directory, "else": null}));
+    let id = blobs.create(&base.source(), &never()).await.unwrap();
+    assert_eq!(names(&directory), [id.as_str()]);
+    assert_eq!(fs::read(&directory.join(id.as_str())).unwrap(), CONTENTS);
+    blobs
+        .get(&id, &digest(), &base.target(), &never())
+        .await
+        .unwrap();
+    assert_eq!(fs::read(&base.target()).unwrap(), CONTENTS);
+
+    let missing = BlobId::parse("missing").unwrap();
+    let error = blobs
+        .get(&missing, &digest(), &base.target(), &never())
+        .await
+        .unwrap_err();
+    let text = Chain(&error).to_string();
+    let path = directory.join("missing");
+    assert!(
+        text.contains(&format!("failed to open `{}`", path.display())),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn the_cache_of_a_micro_bosh_is_the_machines_own_directory() {
+    let base = Base::new();
+    let options = json!({"blobstore_path": "/var/vcap/micro_bosh/data/cache"});
+    let blobs = base.blobs("local", options);
+    let id = blobs.create(&base.source(), &never()).await.unwrap();
+    assert_eq!(names(&base.vcap().blobs()), [id.as_str()]);
+}
+
+#[tokio::test]
+async fn a_stop_ends_a_copy_and_leaves_nothing() {
+    let base = Base::new();
+    let store = base.directory.path().join("store");
+    let blobs = base.blobs("local", json!({"blobstore_path": store}));
+    let cancel = CancellationToken::new();
+    cancel.cancel();
+    let created = blobs.create(&base.source(), &cancel).await;
+    assert!(matches!(created, Err(BlobError::Stopped)));
+    assert!(fs::list(&store).unwrap().is_empty());
+    fs::write(&base.vcap().blobs().join("7ab1"), CONTENTS).unwrap();
+    let got = blobs.get(&id(), &digest(), &base.target(), &cancel).await;
+    assert!(matches!(got, Err(BlobError::Stopped)));
+    assert_eq!(base.downloads(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_be_used_is_told_when_it_is_used() {
+    let base = Base::new();
+    let none = Blobs::new(None, &base.vcap(), &Environment::default()).unwrap();
+    for (blobs, message) in [
+        (
+            none,
+            "the settings name no blobstore, neither in env.bosh.blobstores nor as blobstore",
+        ),
+        (
+            base.signed(),
+            "the blobstore provider `dummy` keeps no blobs",
+        ),
+        (
+            base.blobs("s3", json!({})),
+            "Getting blobstore: Validating blobstore: executable bosh-blobstore-s3 not found in PATH",
+        ),
+        (
+            base.blobs("../s3", json!({})),
+            r#""../s3" cannot be the name of a blobstore provider"#,
+        ),
+        (
+            base.blobs("local", json!({"blobstore_path": null})),
+            "the local blobstore lacks the option `blobstore_path`",
+        ),
+    ] {
+        let got = blobs.get(&id(), &digest(), &base.target(), &never()).await;
+        let created = blobs.create(&base.source(), &never()).await;
+        for error in [got.unwrap_err(), created.unwrap_err()] {
+            let text = Chain(&error).to_string();
+            assert!(text.contains(message), "{text}");
+        }
+        let server = Server::start(&[good()]);
+        blobs
+            .get_signed(
+                &server.url("/x"),
+                &Headers::new(),
+                &digest(),
+                &base.target(),
+                &never(),
+            )
+            .await
+            .unwrap();
+    }
+}
+
+#[test]
+fn authorities_that_are_none_are_told_at_the_start() {
+    let base = Base::new();
+    for (ca, message) in [
+        (
+            json!("nonsense"),
+            "the blobstore's authorities cannot be used: the certificate authority has no certificate in it",
+        ),
+        (
+            json!(["x"]),
+            "the blobstore's authorities cannot be read: the option `ca` is not a text",
+        ),
+    ] {
+        let settings = BlobstoreSettings {
+            provider: "dav".to_owned(),
+            options: json!({"endpoint": "https://host", "tls": {"cert": {"ca": ca}}}),
+        };
+        let error = Blobs::new(Some(&settings), &base.vcap(), &Environment::default()).unwrap_err();
+        assert_eq!(Chain(&error).to_string(), message);
+    }
+}
+
+/// A store in a directory, as a program. It fails as often as a file says.
+const PROGRAM: &str = r#"#!/bin/bash
+set -eu
+[ "$1" = -c ]; [ "$(stat -c %a "$2")" = 600 ]
+store=$(sed -n 's/.*"bucket_name":"\([^"]*\)".*/\1/p' "$2")
+echo "$3 $(basename "$4")" >>"$store/calls"
+if [ -e "$store/hang" ]; then echo $$ >"$store/pid"; sleep 1000 & wait; fi
+failures=$(cat "$store/failures" 2>/dev/null || echo 0)
+if [ "$failures" -gt 0 ]; then
+  echo $((failures - 1)) >"$store/failures"
+  echo "half" >"$store/half"; [ "$3" = put ] || cp "$store/half" "$5"
+  echo "cannot sign with hunter2hunter2" >&2
+  exit 7
+fi
+case $3 in
+  get) cp "$store/blob-$4" "$5" ;;
+  put) cp "$4" "$store/blob-$5" ;;
+esac
+"#;
+
+struct Bucket {
+    base: Base,
+    store: PathBuf,
+    blobs: Blobs,
+}
+
+impl Bucket {
+    fn new() -> Self {
+        let base = Base::new();
+        let store = base.directory.path().join("bucket");
+        fs::create_dir(&store).unwrap();
+        let bin = base.directory.path().join("bin");
+        fs::create_dir(&bin).unwrap();
+        let program = bin.join("bosh-blobstore-s3");
+        fs::write(&program, PROGRAM.as_bytes()).unwrap();
+        fs::set_mode(&program, 0o755).unwrap();
+        let path = format!("{}:/usr/local/bin:/usr/bin:/bin", bin.display());
+        let environment = Environment::default().with(&[("PATH", path.into())]);
+        let options = json!({"bucket_name": store, "secret_access_key": "hunter2hunter2"});
+        let blobs = base.blobs_in("s3", options, &environment);
+        Self { base, store, blobs }
+    }
+
+    fn calls(&self) -> Vec<String> {
+        let calls = fs::read_lossy(&self.store.join("calls")).unwrap();
+        calls.lines().map(str::to_owned).collect()
+    }
+}
+
+#[tokio::test]
+async fn other_stores_are_spoken_to_by_their_program() {
+    let bucket = Bucket::new();
+    let configuration = bucket.base.vcap().blobstore_options("s3");
+    let written: Value = serde_json::from_slice(&fs::read(&configuration).unwrap()).unwrap();
+    assert_eq!(written["secret_access_key"], "hunter2hunter2");
+    let id = bucket
+        .blobs
+        .create(&bucket.base.source(), &never())
+        .await
+        .unwrap();
+    bucket
+        .blobs
+        .get(&id, &digest(), &bucket.base.target(), &never())
+        .await
+        .unwrap();
+    let target = bucket.base.target();
+    assert_eq!(fs::read(&target).unwrap(), CONTENTS);
+    let mode = fs::metadata(&target).unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0o600);
+    assert_eq!(bucket.base.downloads(), ["blob"]);
+    assert_eq!(
+        bucket.calls(),
+        ["put source".to_owned(), format!("get {id}")]
+    );
+}
+
+#[tokio::test]
+async fn a_program_that_fails_is_called_three_times_and_what_it_says_is_told_without_secrets() {
+    let bucket = Bucket::new();
+    fs::write(&bucket.store.join("blob-7ab1"), CONTENTS).unwrap();
+    fs::write(&bucket.store.join("failures"), b"2").unwrap();
+    let (id, digest, target) = (id(), digest(), bucket.base.target());
+    bucket
+        .blobs
+        .get(&id, &digest, &target, &never())
+        .await
+        .unwrap();
+    assert_eq!(bucket.calls().len(), 3);
+
+    fs::remove_file(&target).unwrap();
+    fs::write(&bucket.store.join("failures"), b"9").unwrap();
+    let error = bucket
+        .blobs
+        .get(&id, &digest, &target, &never())
+        .await
+        .unwrap_err();
+    assert_no_secret(&error);
+    assert_eq!(
+        Chain(&error).to_string(),
+        "Getting blob from inner blobstore: Getting blob from inner blobstore: `bosh-blobstore-s3` exited with 7 \
+         (bosh-blobstore-s3, blob 7ab1, 3 attempts): cannot sign with [redacted]"
+    );
+    assert_eq!(bucket.calls().len(), 6);
+    assert_eq!(bucket.base.downloads(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_wrong_blob_from_a_program_is_no_blob() {
+    let bucket = Bucket::new();
+    fs::write(&bucket.store.join("blob-7ab1"), b"something else").unwrap();
+    let error = bucket
+        .blobs
+        .get(&id(), &digest(), &bucket.base.target(), &never())
+        .await
+        .unwrap_err();
+    let text = Chain(&error).to_string();
+    assert!(text.contains("Checking downloaded blob '7ab1'"), "{text}");
+    assert_eq!(bucket.base.downloads(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_stop_kills_the_program() {
+    let bucket = Bucket::new();
+    fs::write(&bucket.store.join("hang"), b"").unwrap();
+    let pid_file = bucket.store.join("pid");
+    let cancel = CancellationToken::new();
+    let (id, digest, target) = (id(), digest(), bucket.base.target());
+    let pid = || {
+        let text = fs::read_lossy(&pid_file).unwrap_or_default();
+        text.trim().parse::<u32>().ok()
+    };
+    let (result, ()) = tokio::join!(bucket.blobs.get(&id, &digest, &target, &cancel), async {
+        while pid().is_none() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        cancel.cancel();
+    });
+    assert!(matches!(result, Err(BlobError::Stopped)), "{result:?}");
+    assert_eq!(bucket.base.downloads(), [""; 0]);
+    let stat = PathBuf::from(format!("/proc/{}/stat", pid().unwrap()));
+    while fs::read_lossy(&stat).is_ok_and(|stat| !stat.contains(") Z ")) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// The futures are sent between threads, whatever they hold.
+#[test]
+fn blobs_can_be_fetched_and_stored_from_any_task() {
+    fn is_send<T: Send>(_: T) {}
+    let base = Base::new();
+    let (blobs, id, digest, cancel) = (base.signed(), id(), digest(), never());
+    let (url, headers) = (SignedUrl::parse("http://host/").unwrap(), Headers::new());
+    let path = base.target();
+    is_send(blobs.get(&id, &digest, &path, &cancel));
+    is_send(blobs.create(&path, &cancel));
+    is_send(blobs.get_signed(&url, &headers, &digest, &path, &cancel));
+    is_send(blobs.put_signed(&url, &headers, &path, &cancel));
+}

@@ -1,0 +1,92 @@
+//! `bosh-agent -P … -C agent.json`, wired.
+
+use std::path::PathBuf;
+
+use tokio_util::sync::CancellationToken;
+
+use super::compile::{SELF, who};
+use super::daemon_flags::Daemon;
+use super::{DONE, FAILED, tell};
+use crate::config::{Environment, Vcap};
+use crate::daemon::{self, DaemonOptions};
+use crate::diag::Chain;
+use crate::machine::bootstrap::Platform;
+use crate::process;
+use crate::runtime::{self, Signals, StopSignal};
+use crate::sandbox;
+use crate::tls::SystemCertificates;
+
+pub(super) fn main(flags: Daemon, environment: Environment) -> u8 {
+    SystemCertificates::of(&environment).use_these();
+    // The NATS client loads the system's certificates at every connect, though it is given its own, and does not connect where
+    // one of them is broken. It finds none here.
+    sandbox::set_variable_before_threads("SSL_CERT_FILE", "/dev/null");
+    sandbox::set_variable_before_threads("SSL_CERT_DIR", "");
+    let tokio = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
+    let tokio = match tokio {
+        Ok(tokio) => tokio,
+        Err(error) => {
+            tell(&format!("Error: failed to start: {error}"));
+            return FAILED;
+        }
+    };
+    let code = tokio.block_on(run(flags, environment));
+    // A reader of some output that never ends must not keep us.
+    tokio.shutdown_background();
+    code
+}
+
+async fn run(flags: Daemon, environment: Environment) -> u8 {
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "Starting agent");
+    for ignored in &flags.ignored {
+        tracing::warn!(ignored, "an argument that is not known is passed over");
+    }
+    let ready = Signals::listen().and_then(|signals| process::adopt_orphans().map(|()| signals));
+    let mut signals = match ready {
+        Ok(signals) => signals,
+        Err(error) => {
+            tracing::error!(%error, "Agent exited with error: it cannot start");
+            return FAILED;
+        }
+    };
+    let stop = CancellationToken::new();
+    let stopping = runtime::spawn("signals", {
+        let stop = stop.clone();
+        async move {
+            let signal = signals.next().await;
+            stop.cancel();
+            signal
+        }
+    });
+    let options = DaemonOptions {
+        platform: match flags.platform.as_str() {
+            "dummy" => Platform::Dummy,
+            _ => Platform::Linux,
+        },
+        config: flags.config,
+        vcap: Vcap::new(&flags.base),
+        environment,
+        agent: PathBuf::from(SELF),
+        who: who(),
+    };
+    match daemon::run(options, &stop).await {
+        Err(error) => {
+            tracing::error!("Agent exited with error: {}", Chain(&error));
+            FAILED
+        }
+        Ok(()) if stop.is_cancelled() => {
+            let signal = match stopping.await {
+                Ok(StopSignal::Interrupt) => "interrupt",
+                Ok(StopSignal::HangUp) => "hangup",
+                Ok(StopSignal::Terminate) | Err(_) => "terminated",
+            };
+            // Word for word the Go agent's, and its exit code: supervisors are used to both.
+            tracing::error!("Agent exited with error: received signal ({signal}): stopping now");
+            FAILED
+        }
+        Ok(()) => DONE,
+    }
+}

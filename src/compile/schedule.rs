@@ -1,0 +1,554 @@
+//! The packages of a whole call, several at a time, each as soon as what it needs is there.
+//!
+//! The order is the [`Queue`]'s; here its packages are started, awaited, and what nobody needs any more is removed.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::error::CompileError;
+use super::job::{Compiled, Dependency, Job};
+use super::package::{Context, compile};
+use super::queue::{Claim, Graph, Holds, Id, Queue};
+use super::store::{Installed, Needed};
+use crate::fs;
+use crate::process;
+use crate::release::digest::Algorithm;
+use crate::release::{Name, Version};
+use crate::runtime::{self, TaskFailed, TaskSet};
+
+/// With less memory available than this, in bytes, no second package is started beside a first.
+pub const MEMORY_FLOOR: u64 = 256 << 20;
+
+/// How often a lack of memory is looked at again.
+const MEMORY_INTERVAL: Duration = Duration::from_millis(500);
+
+/// A package of a schedule.
+#[derive(Debug, Clone)]
+pub struct Package {
+    /// Its name.
+    pub name: Name,
+    /// Its version.
+    pub version: Version,
+    /// What it is made from.
+    pub origin: Origin,
+    /// Its direct dependencies, in manifest order.
+    pub dependencies: Vec<Id>,
+    /// How long it will take, as far as that can be told: what waits for much time comes first. In a schedule without
+    /// durations packages come in the order of adding.
+    pub expected: Duration,
+}
+
+/// What a package is made from.
+#[derive(Debug, Clone)]
+pub enum Origin {
+    /// It is compiled.
+    Source {
+        /// Its source blob, which is removed when it has been compiled.
+        source: PathBuf,
+        /// Where everything that its script prints is kept.
+        log: PathBuf,
+        /// Where the compiled blob is written.
+        blob: PathBuf,
+    },
+    /// It is compiled already, and only installed for those that need it.
+    Compiled {
+        /// Its compiled blob.
+        blob: PathBuf,
+    },
+}
+
+/// How much is done at once.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// So many packages at the most.
+    pub jobs: NonZeroUsize,
+    /// While less memory than this is available, in bytes, none is started but where nothing runs.
+    pub memory_floor: u64,
+}
+
+/// What is told while a schedule runs.
+#[derive(Debug)]
+pub enum Told {
+    /// A package begins. Events carry its number.
+    Started(Id),
+    /// A package has ended, with its compiled blob where it was compiled here.
+    Ended(Id, Box<Result<Option<Compiled>, CompileError>>),
+}
+
+/// Packages to be compiled, in one graph.
+#[derive(Debug)]
+pub struct Schedule {
+    graph: Graph,
+    packages: Vec<Package>,
+    needed: Needed,
+    /// The names' numbers as places, where packages share a tree.
+    places: Option<HashMap<Name, usize>>,
+}
+
+impl Schedule {
+    /// A schedule without packages. In a shared tree a name is used by one package at a time, and dependencies of one name
+    /// but different contents are not there together.
+    #[must_use]
+    pub fn new(is_shared: bool) -> Self {
+        Self {
+            graph: Graph::default(),
+            packages: Vec::new(),
+            needed: Needed::default(),
+            places: is_shared.then(HashMap::new),
+        }
+    }
+
+    /// Adds a package. Its dependencies are there already.
+    pub fn add(&mut self, package: Package) -> Id {
+        let claims = self.claims(&package);
+        let id = self
+            .graph
+            .add(&package.dependencies, package.expected, claims);
+        for dependency in &package.dependencies {
+            self.needed.expect(*dependency);
+        }
+        self.packages.push(package);
+        id
+    }
+
+    fn claims(&mut self, package: &Package) -> Vec<Claim> {
+        let Some(places) = &mut self.places else {
+            return Vec::new();
+        };
+        let mut place = |name: &Name| {
+            let next = places.len();
+            *places.entry(name.clone()).or_insert(next)
+        };
+        let own = Claim {
+            place: place(&package.name),
+            holds: Holds::Exclusive,
+        };
+        let dependencies = package.dependencies.iter().map(|id| Claim {
+            place: place(&self.packages[id.index()].name),
+            holds: Holds::Contents(id.index()),
+        });
+        std::iter::once(own).chain(dependencies).collect()
+    }
+
+    /// Compiles everything.
+    ///
+    /// After the first failure, or when `stop` is called by somebody else, nothing more is started and what runs is stopped,
+    /// as [`compile`] does it; this returns when all of it has ended. Packages of which nothing was told were not begun.
+    pub async fn run(
+        self,
+        context: &Arc<Context>,
+        limits: &Limits,
+        stop: &CancellationToken,
+        tell: &mut (dyn FnMut(Told) + Send),
+    ) {
+        let mut queue = Queue::new(self.graph);
+        let mut work = Compiling {
+            context,
+            packages: self.packages,
+            needed: self.needed,
+            removing: TaskSet::new("remove"),
+            stop,
+            tell,
+        };
+        let is_short =
+            || process::available_memory().is_some_and(|available| available < limits.memory_floor);
+        drive(&mut queue, limits.jobs, &is_short, stop, &mut work).await;
+        while let Some(((), result)) = work.removing.next().await {
+            report_removal(result);
+        }
+    }
+}
+
+/// Work on packages that are started by their ids.
+trait Work {
+    type Result: Send + 'static;
+
+    /// What is to be done for a package.
+    fn start(&mut self, id: Id) -> impl Future<Output = Self::Result> + Send + 'static;
+
+    /// A package has ended. Says whether it has succeeded.
+    fn end(&mut self, id: Id, result: Result<Self::Result, TaskFailed>) -> bool;
+
+    /// A package will not be started, for one that it needs has failed.
+    fn skip(&mut self, id: Id);
+}
+
+/// Starts what is ready as long as there are permits, until all has ended. The first failure calls `stop`.
+async fn drive(
+    queue: &mut Queue,
+    jobs: NonZeroUsize,
+    is_short_of_memory: &(dyn Fn() -> bool + Sync),
+    stop: &CancellationToken,
+    work: &mut impl Work,
+) {
+    let mut running = TaskSet::new("package");
+    loop {
+        let mut is_short = false;
+        while running.len() < jobs.get() && !stop.is_cancelled() {
+            is_short = !running.is_empty() && is_short_of_memory();
+            if is_short {
+                break;
+            }
+            let Some(id) = queue.next() else { break };
+            running.spawn(id, work.start(id));
+        }
+        let ended = tokio::select! {
+            // Cancel-safe per docs on `next`.
+            ended = running.next() => ended,
+            () = tokio::time::sleep(MEMORY_INTERVAL), if is_short => continue,
+        };
+        let Some((id, result)) = ended else { return };
+        if work.end(id, result) {
+            queue.done(id);
+        } else {
+            for skipped in queue.failed(id) {
+                work.skip(skipped);
+            }
+            stop.cancel();
+        }
+    }
+}
+
+/// Packages that are compiled.
+struct Compiling<'a> {
+    context: &'a Arc<Context>,
+    packages: Vec<Package>,
+    needed: Needed,
+    removing: TaskSet<(), fs::Result<()>>,
+    stop: &'a CancellationToken,
+    tell: &'a mut (dyn FnMut(Told) + Send),
+}
+
+/// A package that is ready for those that need it.
+struct Ready {
+    compiled: Option<Compiled>,
+    installed: Option<Installed>,
+}
+
+impl Compiling<'_> {
+    fn dependencies(&self, id: Id) -> Vec<Dependency> {
+        let mut found: Vec<Dependency> = Vec::new();
+        for dependency in &self.packages[id.index()].dependencies {
+            let package = &self.packages[dependency.index()];
+            if let Some(installed) = self.needed.get(*dependency)
+                && found.iter().all(|other| other.name != package.name)
+            {
+                found.push(Dependency {
+                    name: package.name.clone(),
+                    version: package.version.clone(),
+                    installed: installed.clone(),
+                });
+            }
+        }
+        found
+    }
+
+    fn let_go_of_dependencies(&mut self, id: Id) {
+        for dependency in self.packages[id.index()].dependencies.clone() {
+            let installed = self.needed.let_go(dependency);
+            self.remove(installed);
+        }
+    }
+
+    fn remove(&mut self, installed: Option<Installed>) {
+        if let Some(installed) = installed {
+            let store = self.context.store.clone();
+            self.removing
+                .spawn_blocking((), move || store.remove(&installed));
+        }
+    }
+}
+
+impl Work for Compiling<'_> {
+    type Result = Result<Ready, CompileError>;
+
+    fn start(&mut self, id: Id) -> impl Future<Output = Self::Result> + Send + 'static {
+        (self.tell)(Told::Started(id));
+        let Package {
+            name,
+            version,
+            origin,
+            ..
+        } = self.packages[id.index()].clone();
+        let (dependencies, is_dependency) = (self.dependencies(id), self.needed.is_needed(id));
+        let (context, stop) = (Arc::clone(self.context), self.stop.clone());
+        async move {
+            match origin {
+                Origin::Source { source, log, blob } => {
+                    let job = Job {
+                        number: id.index(),
+                        name,
+                        version,
+                        source,
+                        dependencies,
+                        log,
+                        blob,
+                        is_dependency,
+                        stdout_log: None,
+                        algorithms: vec![Algorithm::Sha1, Algorithm::Sha256],
+                    };
+                    let compiled = compile(&context, job, &stop).await?;
+                    Ok(Ready {
+                        installed: compiled.installed.clone(),
+                        compiled: Some(compiled),
+                    })
+                }
+                Origin::Compiled { blob } => install(context, name, blob, stop).await,
+            }
+        }
+    }
+
+    fn end(&mut self, id: Id, result: Result<Self::Result, TaskFailed>) -> bool {
+        self.let_go_of_dependencies(id);
+        let package = &self.packages[id.index()];
+        let result = result.unwrap_or_else(|source| {
+            Err(CompileError::Task {
+                package: package.name.clone(),
+                source,
+            })
+        });
+        let result = match result {
+            Ok(ready) => {
+                if let Origin::Source { source, .. } = &package.origin {
+                    let source = source.clone();
+                    self.removing
+                        .spawn_blocking((), move || fs::remove_file_if_there(&source));
+                }
+                if let Some(installed) = ready.installed {
+                    let unwanted = self.needed.keep(id, installed);
+                    self.remove(unwanted);
+                }
+                Ok(ready.compiled)
+            }
+            Err(error) => Err(error),
+        };
+        let is_good = result.is_ok();
+        (self.tell)(Told::Ended(id, Box::new(result)));
+        is_good
+    }
+
+    fn skip(&mut self, id: Id) {
+        self.let_go_of_dependencies(id);
+    }
+}
+
+async fn install(
+    context: Arc<Context>,
+    name: Name,
+    blob: PathBuf,
+    cancel: CancellationToken,
+) -> Result<Ready, CompileError> {
+    let unpacking = runtime::spawn_blocking("install", {
+        let (name, cancel) = (name.clone(), cancel.clone());
+        move || context.store.unpack(&name, &blob, &cancel)
+    });
+    let unpacked = unpacking.await;
+    if cancel.is_cancelled() {
+        return Err(CompileError::Stopped { package: name });
+    }
+    match unpacked {
+        Ok(Ok(installed)) => Ok(Ready {
+            compiled: None,
+            installed: Some(installed),
+        }),
+        Ok(Err(source)) => Err(CompileError::Source {
+            package: name,
+            source,
+        }),
+        Err(source) => Err(CompileError::Task {
+            package: name,
+            source,
+        }),
+    }
+}
+
+/// What cannot be removed now is in the way of nobody: the work directory as a whole goes at the end, and tells then.
+fn report_removal(result: Result<fs::Result<()>, TaskFailed>) {
+    match result {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "what nobody needs any more stays for now"),
+        Err(error) => tracing::warn!(%error, "what nobody needs any more stays for now"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+    use tokio::sync::Notify;
+
+    use super::*;
+
+    /// Work that ends when the test says so; `stop` ends it, too.
+    struct Fake {
+        gates: Vec<Arc<Notify>>,
+        started: Arc<std::sync::Mutex<Vec<usize>>>,
+        now: Arc<AtomicUsize>,
+        most: Arc<AtomicUsize>,
+        stop: CancellationToken,
+        failing: Vec<usize>,
+        ended: Vec<(usize, bool)>,
+        skipped: Vec<usize>,
+    }
+
+    impl Fake {
+        fn new(count: usize, failing: &[usize], stop: &CancellationToken) -> Self {
+            Self {
+                gates: (0..count).map(|_| Arc::default()).collect(),
+                started: Arc::default(),
+                now: Arc::default(),
+                most: Arc::default(),
+                stop: stop.clone(),
+                failing: failing.to_vec(),
+                ended: Vec::new(),
+                skipped: Vec::new(),
+            }
+        }
+
+        fn open_all(&self) {
+            self.gates.iter().for_each(|gate| gate.notify_one());
+        }
+    }
+
+    impl Work for Fake {
+        type Result = bool;
+
+        fn start(&mut self, id: Id) -> impl Future<Output = bool> + Send + 'static {
+            let (gate, stop) = (Arc::clone(&self.gates[id.index()]), self.stop.clone());
+            let (now, most) = (Arc::clone(&self.now), Arc::clone(&self.most));
+            let fails = self.failing.contains(&id.index());
+            self.started.lock().unwrap().push(id.index());
+            most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            async move {
+                let was_stopped = tokio::select! {
+                    biased;
+                    () = gate.notified() => false,
+                    () = stop.cancelled() => true,
+                };
+                now.fetch_sub(1, Ordering::SeqCst);
+                !was_stopped && !fails
+            }
+        }
+
+        fn end(&mut self, id: Id, result: Result<bool, TaskFailed>) -> bool {
+            let is_good = result.unwrap_or(false);
+            self.ended.push((id.index(), is_good));
+            is_good
+        }
+
+        fn skip(&mut self, id: Id) {
+            self.skipped.push(id.index());
+        }
+    }
+
+    /// `0` and `1` are needed by `2`, `3` by `4`; `5` stands alone.
+    fn queue() -> Queue {
+        let mut graph = Graph::default();
+        let mut add = |dependencies: &[Id]| graph.add(dependencies, Duration::ZERO, Vec::new());
+        let (a, b) = (add(&[]), add(&[]));
+        add(&[a, b]);
+        let c = add(&[]);
+        add(&[c]);
+        add(&[]);
+        Queue::new(graph)
+    }
+
+    fn jobs(jobs: usize) -> NonZeroUsize {
+        NonZeroUsize::new(jobs).unwrap()
+    }
+
+    #[tokio::test]
+    async fn no_more_run_at_once_than_may_and_all_run() {
+        for at_once in 1..5 {
+            let stop = CancellationToken::new();
+            let mut work = Fake::new(6, &[], &stop);
+            work.open_all();
+            drive(&mut queue(), jobs(at_once), &|| false, &stop, &mut work).await;
+            assert_eq!(work.ended.len(), 6);
+            assert_eq!(work.most.load(Ordering::SeqCst), at_once.min(4));
+            assert!(!stop.is_cancelled());
+            if at_once == 1 {
+                assert_eq!(*work.started.lock().unwrap(), [0, 1, 2, 3, 4, 5]);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn after_a_failure_nothing_starts_and_what_runs_is_stopped() {
+        let stop = CancellationToken::new();
+        let mut work = Fake::new(6, &[0], &stop);
+        // The others end only because they are stopped.
+        work.gates[0].notify_one();
+        drive(&mut queue(), jobs(2), &|| false, &stop, &mut work).await;
+        assert_eq!(work.ended, [(0, false), (1, false)]);
+        assert_eq!(work.skipped, [2]);
+        assert_eq!(*work.started.lock().unwrap(), [0, 1]);
+    }
+
+    #[tokio::test]
+    async fn a_stop_from_outside_starts_nothing_more() {
+        let stop = CancellationToken::new();
+        stop.cancel();
+        let mut work = Fake::new(6, &[], &stop);
+        drive(&mut queue(), jobs(2), &|| false, &stop, &mut work).await;
+        assert!(work.ended.is_empty());
+    }
+
+    #[tokio::test]
+    async fn without_memory_only_one_runs_and_with_it_more_do_without_an_end_before() {
+        let stop = CancellationToken::new();
+        let mut work = Fake::new(6, &[], &stop);
+        let (is_short, looks) = (AtomicBool::new(true), AtomicUsize::new(0));
+        let started = Arc::clone(&work.started);
+        let gates = work.gates.clone();
+        let look = || {
+            // Nothing has ended before the second look, so the second package starts because of the memory alone.
+            if looks.fetch_add(1, Ordering::SeqCst) == 1 {
+                assert_eq!(*started.lock().unwrap(), [0]);
+                is_short.store(false, Ordering::SeqCst);
+                gates.iter().for_each(|gate| gate.notify_one());
+            }
+            is_short.load(Ordering::SeqCst)
+        };
+        drive(&mut queue(), jobs(2), &look, &stop, &mut work).await;
+        assert_eq!(work.ended.len(), 6);
+        assert_eq!(work.most.load(Ordering::SeqCst), 2);
+    }
+
+    #[test]
+    fn in_a_shared_tree_names_are_claimed() {
+        let package = |name: &str, dependencies: &[Id]| Package {
+            name: Name::parse(name).unwrap(),
+            version: Version::parse("1").unwrap(),
+            origin: Origin::Compiled {
+                blob: PathBuf::new(),
+            },
+            dependencies: dependencies.to_vec(),
+            expected: Duration::ZERO,
+        };
+        for is_shared in [false, true] {
+            let mut schedule = Schedule::new(is_shared);
+            let lib = schedule.add(package("lib", &[]));
+            let other_lib = schedule.add(package("lib", &[]));
+            let app = schedule.add(package("app", &[lib]));
+            let web = schedule.add(package("web", &[other_lib]));
+            let mut queue = Queue::new(schedule.graph);
+            assert_eq!(queue.next(), Some(lib));
+            assert_eq!(queue.next(), (!is_shared).then_some(other_lib));
+            queue.done(lib);
+            if is_shared {
+                assert_eq!(queue.next(), Some(other_lib));
+                assert_eq!(queue.next(), None, "`app` would see the other `lib`");
+            }
+            queue.done(other_lib);
+            assert_eq!(queue.next(), Some(app));
+            assert_eq!(queue.next(), (!is_shared).then_some(web));
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! The daemon: an agent on a machine, its settings loaded, its bus connected, until somebody stops it.
+
+mod bus;
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::agent::{Agent, AgentOptions, CompilerOptions};
+use crate::blobs::BlobsError;
+use crate::config::{AgentConfig, AgentConfigError, Environment, Vcap};
+use crate::diag::Chain;
+use crate::machine::bootstrap::{self, BootstrapError, Platform};
+use crate::machine::settings::{LoadError, SettingsStore};
+use crate::machine::sources::NoSource;
+use crate::transport::TransportError;
+use crate::{fs, runtime};
+use bus::Line;
+
+/// How long scripts get to end when the daemon is stopped, before they are killed.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// How long everything gets to end. runit kills what has not ended seven seconds after it was told to, systemd after ninety.
+const STOP_WITHIN: Duration = Duration::from_secs(30);
+
+/// How a daemon is started.
+#[derive(Debug)]
+pub struct DaemonOptions {
+    /// Whose machine it is.
+    pub platform: Platform,
+    /// The agent's configuration, `agent.json`.
+    pub config: Option<PathBuf>,
+    /// The base directory.
+    pub vcap: Vcap,
+    /// What the daemon was started with.
+    pub environment: Environment,
+    /// This program's file.
+    pub agent: PathBuf,
+    /// Who we are, for others who want to compile in the same place.
+    pub who: String,
+}
+
+/// Why a daemon ends by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The configuration cannot be read.
+    #[error("the agent's configuration cannot be read")]
+    ReadConfig(#[source] fs::Error),
+    /// The configuration is not what it should be.
+    #[error("the agent's configuration `{}` cannot be used", path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: AgentConfigError,
+    },
+    /// The configuration names no source of settings.
+    #[error("the agent's configuration does not say where settings come from")]
+    NoSource(#[from] NoSource),
+    /// There are no settings.
+    #[error("Loading settings")]
+    Settings(#[from] LoadError),
+    /// The machine could not be made ready.
+    #[error("Preparing the machine")]
+    Machine(#[from] BootstrapError),
+    /// Another one serves this base directory.
+    #[error("another agent runs here: it holds `{}`", path.display())]
+    Running {
+        /// What it holds.
+        path: PathBuf,
+    },
+    /// A part of this program broke.
+    #[error("Preparing the machine")]
+    Task(#[from] runtime::TaskFailed),
+    /// The blobstore's settings cannot be used.
+    #[error("Getting blobstore")]
+    Blobstore(#[from] BlobsError),
+    /// The message bus cannot be used.
+    #[error("Getting mbus handler")]
+    Bus(#[from] TransportError),
+}
+
+/// Runs until `stop` is called.
+///
+/// # Errors
+/// When it cannot start, or cannot serve any more. Stopping is no error.
+pub async fn run(options: DaemonOptions, stop: &CancellationToken) -> Result<(), DaemonError> {
+    let config = read_config(options.config.as_ref())?;
+    let _alone = be_alone(&options.vcap)?;
+    let store = SettingsStore::new(&options.vcap, &config)?;
+    let loaded = match store.load(stop).await {
+        Err(LoadError::Stopped) => return Ok(()),
+        loaded => loaded?,
+    };
+    tracing::info!(agent_id = %loaded.settings.agent_id, "this is who we are");
+    let environment = {
+        let (vcap, own) = (options.vcap.clone(), options.environment.clone());
+        let platform = options.platform;
+        let making = runtime::spawn_blocking("bootstrap", move || {
+            bootstrap::bootstrap(&vcap, platform, &own)
+        });
+        making.await??
+    };
+    let agent = Agent::start(AgentOptions {
+        compiler: CompilerOptions {
+            vcap: options.vcap.clone(),
+            environment,
+            agent: options.agent.clone(),
+            who: options.who.clone(),
+            force: loaded.settings.is_for_compilation(),
+            grace: GRACE,
+        },
+        environment: options.environment.clone(),
+        platform: options.platform,
+        store,
+        settings: loaded.settings,
+        update: loaded.update,
+    })?;
+    let mut line = Line::start(&agent, &options.vcap).await?;
+    let preparing = runtime::spawn("prepare", {
+        let agent = agent.clone();
+        async move { agent.prepare().await }
+    });
+    let served = line.serve(&agent, stop).await;
+    tracing::info!("stopping");
+    drop(preparing);
+    if !agent.stop(STOP_WITHIN).await {
+        tracing::error!("something has not ended in time");
+    }
+    line.stop().await;
+    Ok(served?)
+}
+
+/// Two agents would take each other's temporary files for remains, and answer the same requests.
+fn be_alone(vcap: &Vcap) -> Result<Option<File>, DaemonError> {
+    let path = vcap.agent_lock();
+    match fs::create_dir_all(&vcap.bosh()).and_then(|()| fs::hold(&path)) {
+        Ok(Some(held)) => Ok(Some(held)),
+        Ok(None) => Err(DaemonError::Running { path }),
+        Err(error) => {
+            tracing::warn!(error = %Chain(&error), "a second agent would not be noticed");
+            Ok(None)
+        }
+    }
+}
+
+fn read_config(path: Option<&PathBuf>) -> Result<AgentConfig, DaemonError> {
+    let Some(path) = path else {
+        return Ok(AgentConfig::default());
+    };
+    let text = fs::read(path).map_err(DaemonError::ReadConfig)?;
+    AgentConfig::parse(&text).map_err(|source| DaemonError::Config {
+        path: path.clone(),
+        source,
+    })
+}

@@ -1,0 +1,214 @@
+//! The daemon's line to a Director: the bus that the settings name, connected anew when they change.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use crate::agent::{Agent, Live};
+use crate::config::Vcap;
+use crate::diag::Chain;
+use crate::runtime::{self, Task};
+use crate::transport::{Answer, Bus, Handle, Https, Malformed, Nats, Scheme, TransportError};
+
+/// How often a Director's health monitor hears of us. It takes an agent for lost after a minute of silence.
+const HEARTBEAT: Duration = Duration::from_secs(30);
+
+/// How long an old connection goes on when the new one is up.
+const OVERLAP: Duration = Duration::from_secs(1);
+
+/// The line.
+pub(super) struct Line {
+    current: Transport,
+    /// Connections with certificates that do not hold any more. They serve until the current one is up.
+    old: Vec<Nats>,
+    retiring: Vec<Task<()>>,
+    changes: watch::Receiver<u64>,
+    blobs: PathBuf,
+}
+
+enum Transport {
+    Nats(Nats),
+    /// None only while one listener takes over from another.
+    Https(Option<Https>),
+}
+
+impl Line {
+    /// Starts to connect, or to listen.
+    pub(super) async fn start(agent: &Agent, vcap: &Vcap) -> Result<Self, TransportError> {
+        // Before the settings are read, so that no change is missed.
+        let changes = agent.bus_changes();
+        let blobs = vcap.blobs();
+        Ok(Self {
+            current: Transport::start(agent, blobs.clone()).await?,
+            old: Vec::new(),
+            retiring: Vec::new(),
+            changes,
+            blobs,
+        })
+    }
+
+    /// Serves until `stop` is called. Requests are handled beside it.
+    pub(super) async fn serve(
+        &mut self,
+        agent: &Agent,
+        stop: &CancellationToken,
+    ) -> Result<(), TransportError> {
+        // Looking at the machine may hang with its disks, which must hold up nothing here.
+        let (beats, mut beat) = mpsc::channel(1);
+        let _beating = runtime::spawn("heartbeats", look_again(agent.clone(), beats));
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                Some(payload) = beat.recv() => self.beat(agent, payload),
+                Ok(()) = self.changes.changed() => self.renew(agent).await?,
+                served = self.current.next(!self.old.is_empty()) => {
+                    // It is up; or it has failed for good.
+                    served?;
+                    for old in self.old.drain(..) {
+                        self.retiring.push(runtime::spawn("old bus", retire(old)));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Connects with the settings that hold now.
+    async fn renew(&mut self, agent: &Agent) -> Result<(), TransportError> {
+        if let Transport::Https(https) = &mut self.current {
+            // Two cannot listen at one address, so for a moment nobody does.
+            if let Some(old) = https.take() {
+                old.stop().await;
+            }
+            self.current = Transport::start(agent, self.blobs.clone()).await?;
+            return Ok(());
+        }
+        match Transport::start(agent, self.blobs.clone()).await {
+            Ok(new) => {
+                tracing::info!("connecting to the message bus with new settings");
+                if let Transport::Nats(old) = std::mem::replace(&mut self.current, new) {
+                    self.old.push(old);
+                }
+            }
+            Err(error) => {
+                tracing::error!(error = %Chain(&error), "the new settings of the message bus cannot be used; the old ones hold");
+            }
+        }
+        Ok(())
+    }
+
+    fn beat(&self, agent: &Agent, payload: Vec<u8>) {
+        // HTTPS has nobody who would hear it.
+        if let Transport::Nats(nats) = &self.current {
+            let live = agent.live();
+            let subject = format!("hm.agent.heartbeat.{}", live.settings.agent_id);
+            if let Err(error) = nats.publish(subject, payload) {
+                tracing::warn!(error = %Chain(&error), "a heartbeat is lost");
+            }
+        }
+    }
+
+    /// Lets the replies that are on their way go out, and closes.
+    pub(super) async fn stop(self) {
+        match self.current {
+            Transport::Nats(nats) => nats.stop().await,
+            Transport::Https(Some(https)) => https.stop().await,
+            Transport::Https(None) => {}
+        }
+        for old in self.old {
+            old.stop().await;
+        }
+        for retiring in self.retiring {
+            let _ = retiring.await;
+        }
+    }
+}
+
+/// Closes an old connection once every server of a cluster must know of the new one's subscription. What comes twice
+/// meanwhile is handled once.
+async fn retire(old: Nats) {
+    tokio::time::sleep(OVERLAP).await;
+    old.stop().await;
+}
+
+/// Looks at the machine again and again.
+async fn look_again(agent: Agent, beats: mpsc::Sender<Vec<u8>>) {
+    let mut beat = tokio::time::interval(HEARTBEAT);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        beat.tick().await;
+        if let Some(payload) = agent.heartbeat().await
+            && beats.send(payload).await.is_err()
+        {
+            return;
+        }
+    }
+}
+
+impl Transport {
+    async fn start(agent: &Agent, blobs: PathBuf) -> Result<Self, TransportError> {
+        let live = agent.live();
+        let bus = bus(&live);
+        Ok(match bus.scheme()? {
+            Scheme::Nats => {
+                let id = live.settings.agent_id.as_str();
+                Self::Nats(Nats::start(&bus, id, handle(agent, true)).await?)
+            }
+            Scheme::Https => {
+                let handle = handle(agent, false);
+                Self::Https(Some(Https::start(&bus, blobs, handle).await?))
+            }
+        })
+    }
+
+    /// Comes back when the connection is up, where that is waited for, and when it has failed for good.
+    async fn next(&mut self, is_waited_for: bool) -> Result<(), TransportError> {
+        match self {
+            Self::Nats(nats) if is_waited_for => {
+                nats.connected().await;
+                Ok(())
+            }
+            Self::Https(Some(https)) => Err(https.failed().await),
+            Self::Nats(_) | Self::Https(None) => std::future::pending().await,
+        }
+    }
+}
+
+fn bus(live: &Live) -> Bus {
+    let certificate = live.settings.bus_certificate(&live.update);
+    Bus {
+        urls: live
+            .settings
+            .bus_urls(&live.update)
+            .into_iter()
+            .cloned()
+            .collect(),
+        ca: certificate.ca.clone(),
+        certificate: certificate.certificate.clone(),
+        private_key: certificate.private_key.clone(),
+    }
+}
+
+/// `once`: a request whose reply goes where that of an earlier one went is a copy of it.
+fn handle(agent: &Agent, once: bool) -> Handle {
+    let agent = agent.clone();
+    Arc::new(move |bytes, limit| {
+        let agent = agent.clone();
+        Box::pin(async move {
+            let answered = agent.handle(&bytes, limit, once).await;
+            match answered {
+                Ok(answered) => Ok(Answer {
+                    method: answered.method,
+                    reply_to: answered.reply_to,
+                    body: answered.body,
+                }),
+                Err(error) => Err(Malformed {
+                    reason: error.to_string(),
+                }),
+            }
+        })
+    })
+}

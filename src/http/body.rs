@@ -1,0 +1,183 @@
+//! What is sent with a request.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use hyper::body::{Frame, SizeHint};
+use tokio::sync::mpsc;
+
+use crate::fs::{self, Context as _};
+use crate::runtime;
+
+/// How much of a file is read at once.
+const CHUNK: usize = 128 * 1024;
+
+/// How many chunks are read ahead of the network.
+const AHEAD: usize = 4;
+
+/// The body of a request: nothing, or a file, read beside the tasks while it is sent.
+pub struct Body {
+    /// How many bytes are still to come.
+    remaining: u64,
+    /// Nothing is sent before this is done.
+    gate: Option<BoxFuture<'static, ()>>,
+    chunks: mpsc::Receiver<fs::Result<Bytes>>,
+    _reading: Option<runtime::Task<()>>,
+}
+
+impl Body {
+    /// No body: its length is zero.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self {
+            remaining: 0,
+            gate: None,
+            chunks: mpsc::channel(1).1,
+            _reading: None,
+        }
+    }
+
+    /// The contents of a file. What is appended to it meanwhile is not sent; that it is cut is an error of the request.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn file(path: &Path) -> fs::Result<Self> {
+        let file = fs::open(path)?;
+        let length = file.metadata().at("examine", path)?.len();
+        let (sender, chunks) = mpsc::channel(AHEAD);
+        let path = path.to_owned();
+        let reading =
+            runtime::spawn_blocking("upload", move || read(&file, length, &path, &sender));
+        Ok(Self {
+            remaining: length,
+            gate: None,
+            chunks,
+            _reading: Some(reading),
+        })
+    }
+
+    /// How many bytes are to be sent.
+    #[must_use]
+    pub fn length(&self) -> u64 {
+        self.remaining
+    }
+
+    /// Holds the body back until `gate` is done.
+    pub(super) fn behind(mut self, gate: impl Future<Output = ()> + Send + 'static) -> Self {
+        self.gate = Some(Box::pin(gate));
+        self
+    }
+}
+
+fn read(mut file: &File, length: u64, path: &Path, to: &mpsc::Sender<fs::Result<Bytes>>) {
+    let mut remaining = length;
+    while remaining > 0 {
+        let wanted = CHUNK.min(usize::try_from(remaining).unwrap_or(CHUNK));
+        let mut chunk = vec![0; wanted];
+        let result = file.read_exact(&mut chunk).at("read", path);
+        let failed = result.is_err();
+        // Nobody listens any more when the request has ended.
+        if to.blocking_send(result.map(|()| chunk.into())).is_err() || failed {
+            return;
+        }
+        remaining -= wanted as u64;
+    }
+}
+
+impl std::fmt::Debug for Body {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Body")
+            .field("remaining", &self.remaining)
+            .finish_non_exhaustive()
+    }
+}
+
+impl hyper::body::Body for Body {
+    type Data = Bytes;
+    type Error = fs::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, fs::Error>>> {
+        if let Some(gate) = &mut self.gate {
+            ready!(gate.as_mut().poll(context));
+            self.gate = None;
+        }
+        let chunk = ready!(self.chunks.poll_recv(context));
+        if let Some(Ok(chunk)) = &chunk {
+            self.remaining -= chunk.len() as u64;
+        }
+        Poll::Ready(chunk.map(|chunk| chunk.map(Frame::data)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.remaining == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.remaining)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_file_comes_in_chunks_and_none_before_the_gate_is_open() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("file");
+        let contents: Vec<u8> = (0..CHUNK * 3 + 5).map(|number| number as u8).collect();
+        fs::write(&path, &contents).unwrap();
+        let (open, gate) = tokio::sync::oneshot::channel::<()>();
+        let mut body = Body::file(&path).unwrap().behind(async {
+            let _ = gate.await;
+        });
+        assert!(futures_util::poll!(std::pin::pin!(body.frame())).is_pending());
+        open.send(()).unwrap();
+        let mut sent = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let chunk = frame.unwrap().into_data().unwrap();
+            assert!(chunk.len() <= CHUNK);
+            sent.extend_from_slice(&chunk);
+        }
+        assert_eq!(sent, contents);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_cut_meanwhile_is_an_error() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("file");
+        fs::write(&path, &vec![0; CHUNK * (AHEAD + 4)]).unwrap();
+        let mut body = Body::file(&path).unwrap();
+        body.frame().await.unwrap().unwrap();
+        let file = std::fs::OpenOptions::new();
+        fs::open_with(file.clone().write(true), &path)
+            .unwrap()
+            .set_len(0)
+            .unwrap();
+        let mut last = Ok(());
+        while let Some(frame) = body.frame().await {
+            last = frame.map(drop);
+        }
+        assert_eq!(
+            last.unwrap_err().to_string(),
+            format!("failed to read `{}`", path.display())
+        );
+    }
+
+    #[tokio::test]
+    async fn an_empty_body_has_a_length() {
+        let mut body = Body::empty();
+        assert_eq!(hyper::body::Body::size_hint(&body).exact(), Some(0));
+        assert!(body.frame().await.is_none());
+    }
+}

@@ -1,0 +1,205 @@
+//! A stream whose peer must not fall silent.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep};
+
+/// A stream that fails when not a single byte went either way for some time while we waited for one.
+///
+/// There is no limit for a transfer as a whole, since nobody knows how big a blob or how slow a link may be; this limit ends a
+/// connection whose peer died without a word.
+///
+/// A peer that does not want more of what we send may answer and close: the answer is worth more than "broken pipe". So a
+/// failing write does not fail the stream, it waits for what is there to read: the answer, or the same failure.
+#[derive(Debug)]
+pub(super) struct Stalling<T> {
+    inner: T,
+    limit: Duration,
+    timer: Pin<Box<Sleep>>,
+    /// Whether the timer runs: from the first time that we had to wait after the last byte.
+    waiting: bool,
+    write_failed: bool,
+}
+
+impl<T> Stalling<T> {
+    pub(super) fn new(inner: T, limit: Duration) -> Self {
+        Self {
+            inner,
+            limit,
+            timer: Box::pin(tokio::time::sleep(limit)),
+            waiting: false,
+            write_failed: false,
+        }
+    }
+
+    fn wait(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
+        if !self.waiting {
+            self.timer.as_mut().reset(Instant::now() + self.limit);
+            self.waiting = true;
+        }
+        ready!(self.timer.as_mut().poll(context));
+        Poll::Ready(io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!(
+                "not a byte went either way for {} s",
+                self.limit.as_secs_f32()
+            ),
+        ))
+    }
+
+    fn write(
+        &mut self,
+        context: &mut Context<'_>,
+        write: impl FnOnce(&mut T, &mut Context<'_>) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if self.write_failed {
+            return self.wait(context).map(Err);
+        }
+        match write(&mut self.inner, context) {
+            Poll::Ready(Ok(written)) => {
+                // Somebody may be waiting to read all the while, and is to be woken for the time from now on.
+                if self.waiting {
+                    self.timer.as_mut().reset(Instant::now() + self.limit);
+                }
+                Poll::Ready(Ok(written))
+            }
+            Poll::Ready(Err(error)) if is_gone(&error) => {
+                self.write_failed = true;
+                self.wait(context).map(Err)
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => self.wait(context).map(Err),
+        }
+    }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+    )
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Stalling<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match Pin::new(&mut self.inner).poll_read(context, buffer) {
+            Poll::Ready(result) => {
+                self.waiting = false;
+                Poll::Ready(result)
+            }
+            Poll::Pending => self.wait(context).map(Err),
+        }
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Stalling<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.write(context, |inner, context| {
+            Pin::new(inner).poll_write(context, buffer)
+        })
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.write(context, |inner, context| {
+            Pin::new(inner).poll_write_vectored(context, buffers)
+        })
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    // A TCP stream has nothing to flush, and to shut it down takes no time.
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(300);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_peer_is_given_up_and_one_that_sends_a_byte_now_and_then_is_not() {
+        let (ours, mut theirs) = tokio::io::duplex(16);
+        let mut stream = Stalling::new(ours, LIMIT);
+        let start = Instant::now();
+        for _ in 0..3 {
+            tokio::time::sleep(LIMIT * 9 / 10).await;
+            let (written, read) = tokio::join!(
+                async {
+                    tokio::time::sleep(LIMIT * 9 / 10).await;
+                    theirs.write_u8(1).await
+                },
+                stream.read_u8()
+            );
+            written.unwrap();
+            assert_eq!(read.unwrap(), 1);
+        }
+        let talked = start.elapsed();
+        let error = stream.read_u8().await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(error.to_string(), "not a byte went either way for 300 s");
+        assert!(start.elapsed() - talked >= LIMIT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_byte_that_is_written_gives_a_reader_who_waits_the_whole_time_again_and_no_more() {
+        let (ours, _theirs) = tokio::io::duplex(16);
+        let (mut read, mut write) = tokio::io::split(Stalling::new(ours, LIMIT));
+        let start = Instant::now();
+        let (error, ()) = tokio::join!(read.read_u8(), async {
+            tokio::time::sleep(LIMIT / 2).await;
+            write.write_u8(1).await.unwrap();
+        });
+        assert_eq!(error.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        let waited = start.elapsed();
+        assert!(waited >= LIMIT * 3 / 2 && waited < LIMIT * 2, "{waited:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_takes_nothing_any_more_is_given_up() {
+        let (ours, _theirs) = tokio::io::duplex(16);
+        let mut stream = Stalling::new(ours, LIMIT);
+        let error = stream.write_all(&[0; 64]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_peer_said_before_it_closed_can_be_read_though_writing_fails() {
+        let (ours, mut theirs) = tokio::io::duplex(16);
+        let (mut read, mut write) = tokio::io::split(Stalling::new(ours, LIMIT));
+        theirs.write_all(b"403").await.unwrap();
+        drop(theirs);
+        let mut answer = String::new();
+        tokio::select! {
+            result = write.write_all(&[0; 64]) => panic!("{result:?}"),
+            result = read.read_to_string(&mut answer) => { result.unwrap(); }
+        }
+        assert_eq!(answer, "403");
+    }
+}

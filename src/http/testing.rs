@@ -1,0 +1,142 @@
+//! A server that fails on purpose.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use super::Url;
+
+/// What the server does with one connection.
+#[derive(Debug, Clone)]
+pub(crate) enum Reply {
+    /// Answers with a status and a body, when the whole request was read.
+    Answer(u16, Vec<u8>),
+    /// As [`Answer`](Self::Answer), without a word to a request that expects one before it sends its body.
+    AnswerLate(u16),
+    /// Sends the client elsewhere.
+    Redirect(String),
+    /// Answers with a status before the request's body was read, and closes.
+    Refuse(u16),
+    /// Promises a body and closes in the middle of it.
+    Cut(Vec<u8>),
+    /// Reads the request and says nothing until the peer closes.
+    Silence,
+    /// Sends this and then says nothing until the peer closes.
+    Stuck(Vec<u8>),
+    /// Closes at once.
+    Close,
+}
+
+/// What the server was asked.
+#[derive(Debug, Clone)]
+pub(crate) struct Asked {
+    /// Request line and headers.
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
+}
+
+/// A server on a port of its own. It follows a script, one reply for each connection; the last one is repeated.
+#[derive(Debug)]
+pub(crate) struct Server {
+    port: u16,
+    asked: Arc<Mutex<Vec<Asked>>>,
+}
+
+impl Server {
+    pub(crate) fn start(script: &[Reply]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let (script, log) = (script.to_vec(), Arc::clone(&asked));
+        // The thread ends with the test's process.
+        thread::spawn(move || {
+            for (number, stream) in listener.incoming().enumerate() {
+                let reply = script[number.min(script.len() - 1)].clone();
+                let log = Arc::clone(&log);
+                // A peer that goes away is what some tests are about.
+                thread::spawn(move || drop(serve(stream.unwrap(), &reply, &log)));
+            }
+        });
+        Self { port, asked }
+    }
+
+    /// A port that nobody listens on.
+    pub(crate) fn nobody() -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap().port()
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(crate) fn url(&self, path: &str) -> Url {
+        Url::parse(&format!("http://127.0.0.1:{}{path}", self.port)).unwrap()
+    }
+
+    /// Everything that was asked so far.
+    pub(crate) fn asked(&self) -> Vec<Asked> {
+        self.asked.lock().unwrap().clone()
+    }
+}
+
+fn serve(mut stream: TcpStream, reply: &Reply, log: &Mutex<Vec<Asked>>) -> std::io::Result<()> {
+    if matches!(reply, Reply::Close) {
+        return Ok(());
+    }
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte)?;
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8_lossy(&head).into_owned();
+    let lower = head.to_lowercase();
+    if let Reply::Refuse(status) = reply {
+        log.lock().unwrap().push(Asked {
+            head,
+            body: Vec::new(),
+        });
+        return stream.write_all(answer(*status, b"").as_slice());
+    }
+    if lower.contains("expect: 100-continue") && !matches!(reply, Reply::AnswerLate(_)) {
+        stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
+    }
+    let length = lower
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: "))
+        .map_or(0, |length| length.parse().unwrap());
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body)?;
+    log.lock().unwrap().push(Asked { head, body });
+    match reply {
+        Reply::Answer(status, body) => stream.write_all(&answer(*status, body)),
+        Reply::AnswerLate(status) => stream.write_all(&answer(*status, b"")),
+        Reply::Redirect(location) => stream.write_all(
+            format!("HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n")
+                .as_bytes(),
+        ),
+        Reply::Cut(body) => {
+            let mut whole = answer(200, body);
+            whole.truncate(whole.len() - body.len() / 2);
+            stream.write_all(&whole)
+        }
+        Reply::Stuck(bytes) => {
+            stream.write_all(bytes)?;
+            stream.read_to_end(&mut Vec::new()).map(drop)
+        }
+        Reply::Silence => stream.read_to_end(&mut Vec::new()).map(drop),
+        Reply::Refuse(_) | Reply::Close => Ok(()),
+    }
+}
+
+fn answer(status: u16, body: &[u8]) -> Vec<u8> {
+    let mut whole = format!(
+        "HTTP/1.1 {status} Whatever\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    )
+    .into_bytes();
+    whole.extend_from_slice(body);
+    whole
+}

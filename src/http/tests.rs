@@ -1,0 +1,265 @@
+//! The client against a server that fails on purpose.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use super::testing::{Reply, Server};
+use super::*;
+use crate::config::{Environment, Secret};
+use crate::diag::Chain;
+use crate::tls;
+
+const SHORT: Duration = Duration::from_millis(100);
+
+fn client_in(variables: &[(&str, String)]) -> Client {
+    let environment: Environment = variables
+        .iter()
+        .map(|(name, value)| (name.into(), value.into()))
+        .collect();
+    let tls = tls::client(Some(CA), tls::Profile::Internal);
+    Client::new(tls, &environment)
+}
+
+/// Some authority that has signed nothing here.
+const CA: &str = include_str!("testing-ca.pem");
+
+fn client() -> Client {
+    client_in(&[])
+}
+
+fn secret_headers() -> Headers {
+    Headers::new()
+        .with("X-Key", &Secret::new("hunter2"))
+        .unwrap()
+}
+
+fn file(length: usize) -> (TempDir, PathBuf) {
+    let scratch = tempfile::tempdir().unwrap();
+    let path = scratch.path().join("file");
+    crate::fs::write(&path, &vec![b'x'; length]).unwrap();
+    (scratch, path)
+}
+
+#[tokio::test]
+async fn a_request_says_what_a_server_needs_and_its_answer_is_read() {
+    let server = Server::start(&[Reply::Answer(200, b"hello".to_vec())]);
+    let url = server.url("/a%20b?sig=1");
+    let response = client().get(&url, &secret_headers()).await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!(response.header("content-length"), Some("5"));
+    assert_eq!(response.bytes(5).await.unwrap(), b"hello");
+    let head = &server.asked()[0].head;
+    assert!(head.starts_with("GET /a%20b?sig=1 HTTP/1.1\r\n"), "{head}");
+    assert!(head.contains(&format!("host: 127.0.0.1:{}\r\n", server.port())));
+    assert!(head.contains("x-key: hunter2\r\n"), "{head}");
+    assert!(head.contains("connection: close\r\n"), "{head}");
+}
+
+#[tokio::test]
+async fn an_answer_that_is_longer_than_it_should_be_is_refused() {
+    let server = Server::start(&[Reply::Answer(200, b"hello".to_vec())]);
+    let response = client().get(&server.url("/"), &Headers::new()).await;
+    let error = response.unwrap().bytes(4).await.unwrap_err();
+    assert!(matches!(error, Error::TooLong { limit: 4 }));
+}
+
+#[tokio::test]
+async fn redirects_are_followed_and_another_server_does_not_get_the_headers() {
+    let other = Server::start(&[Reply::Answer(200, b"there".to_vec())]);
+    let server = Server::start(&[
+        Reply::Redirect("/second".to_owned()),
+        Reply::Redirect(format!("http://127.0.0.1:{}/third", other.port())),
+    ]);
+    let response = client().get(&server.url("/first"), &secret_headers()).await;
+    assert_eq!(response.unwrap().bytes(10).await.unwrap(), b"there");
+    assert!(server.asked()[1].head.starts_with("GET /second "));
+    assert!(server.asked()[1].head.contains("hunter2"));
+    assert!(other.asked()[0].head.starts_with("GET /third "));
+    assert!(!other.asked()[0].head.contains("hunter2"));
+}
+
+#[tokio::test]
+async fn redirects_without_an_end_and_those_of_uploads_are_not_followed() {
+    let server = Server::start(&[Reply::Redirect("/again".to_owned())]);
+    let error = client()
+        .get(&server.url("/"), &Headers::new())
+        .await
+        .unwrap_err();
+    assert!(matches!(error, Error::Redirect(_)));
+    assert_eq!(server.asked().len(), 11);
+    let response = client()
+        .put(&server.url("/"), &Headers::new(), Body::empty())
+        .await;
+    assert_eq!(response.unwrap().status(), StatusCode::FOUND);
+    assert_eq!(server.asked().len(), 12);
+}
+
+#[tokio::test]
+async fn a_body_is_sent_whole_with_its_length_and_an_empty_one_too() {
+    let server = Server::start(&[Reply::Answer(201, Vec::new())]);
+    let (_scratch, path) = file(1_000_000);
+    for (body, length) in [(Body::file(&path).unwrap(), 1_000_000), (Body::empty(), 0)] {
+        let response = client().put(&server.url("/"), &Headers::new(), body).await;
+        assert_eq!(response.unwrap().status(), StatusCode::CREATED);
+        let asked = server.asked().pop().unwrap();
+        assert_eq!(asked.body, vec![b'x'; length]);
+        let expects = asked.head.contains("expect: 100-continue\r\n");
+        assert_eq!(expects, length > 0, "{}", asked.head);
+        assert!(!asked.head.contains("chunked"), "{}", asked.head);
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_comes_before_the_body_is_sent() {
+    let server = Server::start(&[Reply::Refuse(403)]);
+    let (_scratch, path) = file(50_000_000);
+    let body = Body::file(&path).unwrap();
+    let start = Instant::now();
+    let response = client()
+        .with_limits(Limits {
+            expect: Duration::from_secs(600),
+            ..Limits::default()
+        })
+        .put(&server.url("/"), &Headers::new(), body)
+        .await;
+    assert_eq!(response.unwrap().status(), StatusCode::FORBIDDEN);
+    assert!(start.elapsed() < Duration::from_secs(300));
+}
+
+#[tokio::test]
+async fn a_server_that_never_says_that_it_wants_the_body_gets_it_after_a_while() {
+    let server = Server::start(&[Reply::AnswerLate(200)]);
+    let (_scratch, path) = file(1000);
+    let limits = Limits {
+        expect: SHORT,
+        ..Limits::default()
+    };
+    let start = Instant::now();
+    let response = client()
+        .with_limits(limits)
+        .put(
+            &server.url("/"),
+            &Headers::new(),
+            Body::file(&path).unwrap(),
+        )
+        .await;
+    assert_eq!(response.unwrap().status(), StatusCode::OK);
+    assert!(start.elapsed() >= SHORT);
+    assert_eq!(server.asked()[0].body.len(), 1000);
+}
+
+#[tokio::test]
+async fn headers_of_the_caller_replace_ours_but_not_those_of_the_transport() {
+    let server = Server::start(&[Reply::Answer(200, Vec::new())]);
+    let headers = serde_json::json!({
+        "accept": "text/plain", "content-length": "7", "transfer-encoding": "chunked", "host": "elsewhere",
+    });
+    let headers = Headers::from_json(&headers).unwrap();
+    client()
+        .put(&server.url("/"), &headers, Body::empty())
+        .await
+        .unwrap();
+    let head = &server.asked()[0].head;
+    assert!(head.contains("accept: text/plain\r\n"), "{head}");
+    assert!(head.contains("content-length: 0\r\n"), "{head}");
+    assert!(
+        !head.contains("chunked") && !head.contains("elsewhere"),
+        "{head}"
+    );
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_or_cuts_is_told_and_may_be_tried_again() {
+    let client = client();
+    let nobody = Url::parse(&format!("http://127.0.0.1:{}/", Server::nobody())).unwrap();
+    let error = client.get(&nobody, &Headers::new()).await.unwrap_err();
+    assert!(matches!(error, Error::Connect { .. }), "{error:?}");
+    assert!(error.is_temporary());
+
+    let server = Server::start(&[Reply::Close]);
+    let error = client.get(&server.url("/"), &Headers::new()).await;
+    let error = error.unwrap_err();
+    assert!(matches!(error, Error::Exchange(_)), "{error:?}");
+    assert!(error.is_temporary());
+
+    let server = Server::start(&[Reply::Cut(vec![0; 1000])]);
+    let mut response = client.get(&server.url("/"), &Headers::new()).await.unwrap();
+    let error = loop {
+        match response.chunk().await {
+            Ok(chunk) => assert!(chunk.is_some(), "the end came without an error"),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, Error::Cut(_)) && error.is_temporary());
+}
+
+#[tokio::test]
+async fn a_server_that_is_silent_is_given_up() {
+    let client = client().with_limits(Limits {
+        stall: SHORT,
+        handshake: SHORT / 2,
+        ..Limits::default()
+    });
+    let server = Server::start(&[Reply::Silence]);
+    let error = client.get(&server.url("/"), &Headers::new()).await;
+    let error = error.unwrap_err();
+    assert!(error.is_temporary());
+    let text = Chain(&error).to_string();
+    assert!(
+        text.contains("not a byte went either way for 0.1 s"),
+        "{text}"
+    );
+
+    let https = Url::parse(&format!("https://127.0.0.1:{}/", server.port())).unwrap();
+    let error = client.get(&https, &Headers::new()).await.unwrap_err();
+    assert!(matches!(error, Error::Slow { .. }), "{error:?}");
+    assert!(error.is_temporary());
+}
+
+#[tokio::test]
+async fn a_proxy_gets_the_whole_url_and_its_password_and_nothing_of_it_is_told() {
+    let proxy = Server::start(&[Reply::Answer(200, b"by proxy".to_vec()), Reply::Close]);
+    let address = format!("http://me:hunter2@127.0.0.1:{}", proxy.port());
+    let client = client_in(&[("HTTP_PROXY", address.clone()), ("https_proxy", address)]);
+    let url = Url::parse("http://blobs.example:8080/a?sig=1").unwrap();
+    let response = client.get(&url, &Headers::new()).await.unwrap();
+    assert_eq!(response.bytes(100).await.unwrap(), b"by proxy");
+    let head = &proxy.asked()[0].head;
+    assert!(
+        head.starts_with("GET http://blobs.example:8080/a?sig=1 HTTP/1.1\r\n"),
+        "{head}"
+    );
+    assert!(head.contains("proxy-authorization: Basic "), "{head}");
+
+    let secure = Url::parse("https://blobs.example/a?sig=hunter2").unwrap();
+    let error = client.get(&secure, &Headers::new()).await.unwrap_err();
+    assert!(matches!(error, Error::Proxy { .. }), "{error:?}");
+    let text = format!("{error:?} {} {client:?}", Chain(&error));
+    assert!(!text.contains("hunter2"), "{text}");
+}
+
+#[tokio::test]
+async fn https_without_certificates_of_authorities_is_told_when_it_is_used() {
+    let tls = tls::TlsError::SystemRoots("there are none".to_owned());
+    let client = Client::new(Err(tls), &Environment::default());
+    let server = Server::start(&[Reply::Answer(200, Vec::new()), Reply::Silence]);
+    client.get(&server.url("/"), &Headers::new()).await.unwrap();
+    let https = Url::parse(&format!("https://127.0.0.1:{}/", server.port())).unwrap();
+    let error = client.get(&https, &Headers::new()).await.unwrap_err();
+    assert_eq!(
+        Chain(&error).to_string(),
+        "HTTPS cannot be used: the system's certificates of authorities cannot be loaded: there are none"
+    );
+    assert!(!error.is_temporary());
+}
+
+/// The future is sent between threads, whatever it holds.
+#[test]
+fn requests_can_be_sent_from_any_task() {
+    fn is_send<T: Send>(_: T) {}
+    let (client, url) = (client(), Url::parse("http://host/").unwrap());
+    is_send(client.get(&url, &Headers::new()));
+    is_send(client.put(&url, &Headers::new(), Body::empty()));
+}

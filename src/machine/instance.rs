@@ -1,0 +1,142 @@
+//! What a Director has applied to this machine, and what the machine tells of it.
+
+use std::path::PathBuf;
+
+use crate::config::Vcap;
+use crate::config::json::{self, JsonError};
+use crate::fs;
+
+mod spec;
+mod state;
+
+pub use spec::{ApplySpec, NetworkNotFound};
+pub use state::State;
+
+/// The files that say which instance this machine is.
+#[derive(Debug, Clone)]
+pub struct Instance {
+    vcap: Vcap,
+}
+
+/// Why it is not known what was applied.
+#[derive(Debug, thiserror::Error)]
+pub enum InstanceError {
+    /// The file cannot be read.
+    #[error(transparent)]
+    File(#[from] fs::Error),
+    /// The file is not what it should be.
+    #[error("`{}` cannot be used", path.display())]
+    Contents {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: JsonError,
+    },
+}
+
+impl Instance {
+    /// The files below a base directory.
+    #[must_use]
+    pub fn new(vcap: &Vcap) -> Self {
+        Self { vcap: vcap.clone() }
+    }
+
+    /// What was last applied; `None` when nothing was.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is broken.
+    pub fn spec(&self) -> Result<Option<ApplySpec>, InstanceError> {
+        let path = self.vcap.spec();
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.is_not_found() => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        match json::parse(&text).and_then(ApplySpec::parse) {
+            Ok(spec) => Ok(Some(spec)),
+            Err(source) => Err(InstanceError::Contents { path, source }),
+        }
+    }
+
+    /// Remembers what is applied, and writes the files by which jobs know their instance. It blocks until all is on the disk.
+    ///
+    /// # Errors
+    /// What the system answered.
+    pub fn apply(&self, spec: &ApplySpec) -> fs::Result<()> {
+        let directory = self.vcap.instance();
+        if fs::lookup(&directory)?.is_none() {
+            fs::create_dir_all(&directory)?;
+            fs::set_mode(&directory, 0o755)?;
+        }
+        for (name, value) in [
+            ("id", &spec.id),
+            ("az", &spec.az),
+            ("name", &spec.name),
+            ("deployment", &spec.deployment),
+        ] {
+            fs::write_atomic(&directory.join(name), value.as_bytes(), 0o644)?;
+        }
+        let path = self.vcap.spec();
+        fs::create_dir_all(fs::parent(&path))?;
+        let text = spec.document().expose().to_string();
+        fs::write_atomic(&path, text.as_bytes(), 0o600)
+    }
+
+    /// Tells jobs whether the machine is well, as every heartbeat does.
+    ///
+    /// # Errors
+    /// What the system answered. Where nothing was applied yet there is no place for it, which is none.
+    pub fn tell_health(&self, job_state: &str) -> fs::Result<()> {
+        let text = serde_json::json!({ "state": job_state }).to_string();
+        match fs::write_atomic(&self.vcap.health(), text.as_bytes(), 0o644) {
+            Err(error) if error.is_not_found() => Ok(()),
+            other => other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_applied_is_remembered_whole_and_told_to_jobs() {
+        let scratch = tempfile::tempdir().unwrap();
+        let vcap = Vcap::new(&scratch.path().join("vcap"));
+        let instance = Instance::new(&vcap);
+        assert!(instance.spec().unwrap().is_none());
+        instance.tell_health("running").unwrap();
+        assert!(!vcap.health().exists());
+
+        let document = json!({"deployment": "dep", "id": "i-1", "job": {"name": "j"}, "future": [1], "az": null});
+        let spec = ApplySpec::parse(document.clone()).unwrap();
+        for _ in 0..2 {
+            instance.apply(&spec).unwrap();
+        }
+        assert_eq!(
+            *instance.spec().unwrap().unwrap().document().expose(),
+            document
+        );
+        let read = |name: &str| fs::read_lossy(&vcap.instance().join(name)).unwrap();
+        assert_eq!(
+            ["id", "az", "name", "deployment"].map(read),
+            ["i-1", "", "", "dep"]
+        );
+        let mode =
+            |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+        assert_eq!(mode(&vcap.instance()), 0o755);
+        assert_eq!(mode(&vcap.instance().join("id")), 0o644);
+        assert_eq!(mode(&vcap.spec()), 0o600);
+
+        instance.tell_health("running").unwrap();
+        assert_eq!(fs::read(&vcap.health()).unwrap(), br#"{"state":"running"}"#);
+        fs::write(&vcap.spec(), b"{\"job\": \"x\"").unwrap();
+        let error = instance.spec().unwrap_err();
+        let path = vcap.spec().display().to_string();
+        assert_eq!(error.to_string(), format!("`{path}` cannot be used"));
+    }
+}

@@ -1,0 +1,243 @@
+//! An apply spec: what a Director wants a machine to be.
+
+use serde_json::{Map, Value};
+
+use crate::config::json::{JsonError, Object};
+use crate::config::{Hidden, Settings};
+use crate::machine::network::DefaultNetwork;
+
+/// What a Director wants a machine to be, as far as an agent without jobs understands it, and the document itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ApplySpec {
+    /// `deployment`.
+    pub deployment: String,
+    /// `name` of the instance group; a compilation VM has none.
+    pub name: String,
+    /// `id` of the instance.
+    pub id: String,
+    /// `az`; a compilation VM has none.
+    pub az: String,
+    /// `job.name`.
+    pub job_name: Option<String>,
+    /// `configuration_hash`, which says that there are jobs to configure.
+    pub configuration_hash: String,
+    raw: Hidden<Value>,
+}
+
+/// A network of the spec that the CPI has not given to the machine; told as the Go agent does.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("Network '{name}' is not found in settings")]
+pub struct NetworkNotFound {
+    /// The network's name.
+    pub name: String,
+}
+
+impl ApplySpec {
+    /// Reads a spec.
+    ///
+    /// # Errors
+    /// When a value in use is of the wrong kind.
+    pub fn parse(document: Value) -> Result<Self, JsonError> {
+        let spec = Object::document(&document, "apply spec")?;
+        let job = spec.object_or_empty("job")?;
+        for (name, network) in spec.object_or_empty("networks")?.iter() {
+            Object::document(network, &format!("apply spec.networks.{name}"))?;
+        }
+        Ok(Self {
+            deployment: spec.text_or_empty("deployment")?,
+            name: spec.text_or_empty("name")?,
+            id: spec.text_or_empty("id")?,
+            az: spec.text_or_empty("az")?,
+            job_name: job.text("name")?.map(str::to_owned),
+            configuration_hash: spec.text_or_empty("configuration_hash")?,
+            raw: Hidden::new(document),
+        })
+    }
+
+    /// The document, with everything in it that is not understood.
+    #[must_use]
+    pub fn document(&self) -> &Hidden<Value> {
+        &self.raw
+    }
+
+    /// What of it an agent without jobs cannot do: `None` for what is sent to a compilation VM.
+    #[must_use]
+    pub fn has_work(&self) -> Option<&'static str> {
+        let is_there = |value: Option<&Value>| match value {
+            None | Some(Value::Null) => false,
+            Some(Value::Array(list)) => !list.is_empty(),
+            Some(Value::Object(members)) => !members.is_empty(),
+            Some(_) => true,
+        };
+        let job = self.member("job");
+        let in_job = |name| Object::of(job?.as_object()?).get(name);
+        if is_there(self.member("packages")) {
+            Some("the spec has packages to install")
+        } else if is_there(in_job("templates")) {
+            Some("the spec has jobs to configure")
+        } else if is_there(self.member("rendered_templates_archive")) {
+            Some("the spec has templates of jobs to install")
+        } else {
+            None
+        }
+    }
+
+    /// `index`: an integer or null.
+    #[must_use]
+    pub fn index(&self) -> Value {
+        self.member("index")
+            .filter(|index| index.is_i64() || index.is_u64())
+            .cloned()
+            .unwrap_or_default()
+    }
+
+    /// The networks, each as it was sent.
+    #[must_use]
+    pub fn networks(&self) -> Map<String, Value> {
+        self.object("networks")
+    }
+
+    /// Checks that the machine has every network of the spec, and fills in the addresses that only the machine knows: ip,
+    /// netmask and gateway of networks with DHCP, from the settings or from the machine's default route. All else in a network
+    /// stays as it was sent, because a Director compares it.
+    ///
+    /// # Errors
+    /// When the settings lack a network.
+    pub fn resolve_networks(
+        mut self,
+        settings: &Settings,
+        machine: Option<DefaultNetwork>,
+    ) -> Result<Self, NetworkNotFound> {
+        let mut networks = self.networks();
+        for (name, network) in &mut networks {
+            // Old command line tools add it; no CPI knows it.
+            let is_local = name == "local" && network.get("ip").is_some_and(|ip| ip == "127.0.0.1");
+            if is_local || network.is_null() {
+                continue;
+            }
+            let Some(known) = settings.networks.get(name) else {
+                return Err(NetworkNotFound { name: name.clone() });
+            };
+            if !known.is_dhcp() {
+                continue;
+            }
+            let [ip, netmask, gateway] = match machine.filter(|_| known.is_single_address()) {
+                Some(machine) => [machine.ip, machine.netmask, machine.gateway]
+                    .map(|address| address.to_string()),
+                None => [&known.ip, &known.netmask, &known.gateway].map(Clone::clone),
+            };
+            if let Some(members) = network.as_object_mut() {
+                members.insert("ip".to_owned(), ip.into());
+                members.insert("netmask".to_owned(), netmask.into());
+                members.insert("gateway".to_owned(), gateway.into());
+            }
+        }
+        let mut document = self.raw.expose().clone();
+        if let Some(members) = document.as_object_mut() {
+            let name = members
+                .keys()
+                .find(|name| name.eq_ignore_ascii_case("networks"))
+                .cloned();
+            if let Some(name) = name {
+                members.insert(name, Value::Object(networks));
+            }
+        }
+        self.raw = Hidden::new(document);
+        Ok(self)
+    }
+
+    /// A member, `None` where it is null.
+    pub(super) fn member(&self, name: &str) -> Option<&Value> {
+        Object::of(self.raw.expose().as_object()?).get(name)
+    }
+
+    /// An object among the members, empty where it is none.
+    pub(super) fn object(&self, name: &str) -> Map<String, Value> {
+        let object = self.member(name).and_then(Value::as_object);
+        object.cloned().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn settings(networks: &Value) -> Settings {
+        Settings::from_json(json!({"agent_id": "a", "networks": networks})).unwrap()
+    }
+
+    fn machine() -> Option<DefaultNetwork> {
+        Some(DefaultNetwork {
+            ip: Ipv4Addr::new(192, 0, 2, 7),
+            netmask: Ipv4Addr::new(255, 255, 255, 0),
+            gateway: Ipv4Addr::new(192, 0, 2, 1),
+        })
+    }
+
+    fn resolved(spec: Value, known: &Value) -> Result<Value, NetworkNotFound> {
+        let spec = ApplySpec::parse(json!({ "networks": spec })).unwrap();
+        let resolved = spec.resolve_networks(&settings(known), machine())?;
+        Ok(Value::Object(resolved.networks()))
+    }
+
+    #[test]
+    fn what_a_compilation_vm_is_sent_has_no_work_in_it() {
+        let sent = json!({
+            "deployment": "dep", "job": {"name": "compilation-1"}, "index": 0, "id": "i-1", "networks": {},
+        });
+        let spec = ApplySpec::parse(sent.clone()).unwrap();
+        assert_eq!(spec.has_work(), None);
+        assert_eq!(spec.index(), json!(0));
+        for (name, value) in [
+            ("packages", json!({"redis": {}})),
+            ("job", json!({"templates": [{"name": "redis"}]})),
+            ("rendered_templates_archive", json!({"sha1": "x"})),
+        ] {
+            let mut sent = sent.clone();
+            sent[name] = value;
+            assert!(
+                ApplySpec::parse(sent).unwrap().has_work().is_some(),
+                "{name}"
+            );
+        }
+        let empty =
+            json!({"packages": {}, "job": {"templates": []}, "rendered_templates_archive": null});
+        assert_eq!(ApplySpec::parse(empty).unwrap().has_work(), None);
+        assert!(ApplySpec::parse(json!([])).is_err());
+        assert!(ApplySpec::parse(json!({"networks": {"n": 1}})).is_err());
+    }
+
+    #[test]
+    fn a_network_that_the_machine_lacks_is_named_as_the_go_agent_does() {
+        let error = resolved(json!({"x": {}}), &json!({"default": {}})).unwrap_err();
+        assert_eq!(error.to_string(), "Network 'x' is not found in settings");
+        let local = json!({"local": {"ip": "127.0.0.1"}});
+        assert_eq!(resolved(local.clone(), &json!({})).unwrap(), local);
+    }
+
+    #[test]
+    fn static_networks_stay_as_sent_and_others_get_the_machines_address() {
+        let known = json!({
+            "manual": {"type": "manual", "ip": "10.0.0.9", "netmask": "255.0.0.0"},
+            "dynamic": {"type": "dynamic"},
+            "wide": {"type": "dynamic", "prefix": "24", "ip": "10.0.0.5", "netmask": "n", "gateway": "g"},
+            "vip": {"type": "vip"},
+        });
+        let sent = json!({
+            "manual": {"ip": "10.0.0.9", "unknown": {"a": 1}, "prefix": "32"},
+            "dynamic": {"type": "dynamic", "cloud_properties": {}, "ip": null},
+            "wide": {},
+            "vip": {"ip": "1.2.3.4"},
+        });
+        let mut expected = sent.clone();
+        expected["dynamic"]["ip"] = json!("192.0.2.7");
+        expected["dynamic"]["netmask"] = json!("255.255.255.0");
+        expected["dynamic"]["gateway"] = json!("192.0.2.1");
+        expected["wide"] = json!({"ip": "10.0.0.5", "netmask": "n", "gateway": "g"});
+        assert_eq!(resolved(sent, &known).unwrap(), expected);
+    }
+}

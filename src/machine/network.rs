@@ -1,0 +1,139 @@
+//! The address of a machine that nobody has told one: what its default route says.
+
+use std::net::{Ipv4Addr, UdpSocket};
+use std::path::Path;
+
+use crate::fs;
+
+/// An address with the network that it is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DefaultNetwork {
+    /// The machine's own address.
+    pub ip: Ipv4Addr,
+    /// The mask of its network.
+    pub netmask: Ipv4Addr,
+    /// The router.
+    pub gateway: Ipv4Addr,
+}
+
+/// A line of `/proc/net/route`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Route {
+    interface: String,
+    destination: u32,
+    gateway: u32,
+    mask: u32,
+    metric: u32,
+}
+
+impl DefaultNetwork {
+    /// What the machine's default route says. `None` when it has none for IPv4, or no address to use on it.
+    #[must_use]
+    pub fn of_this_machine() -> Option<Self> {
+        let routes = routes(&fs::read_lossy(Path::new("/proc/net/route")).ok()?);
+        let route = default_route(&routes)?;
+        let gateway = Ipv4Addr::from(route.gateway);
+        // To connect a UDP socket sends nothing: the kernel only picks the address that it would send from.
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+        socket.connect((gateway, 9)).ok()?;
+        let std::net::IpAddr::V4(ip) = socket.local_addr().ok()?.ip() else {
+            return None;
+        };
+        Some(Self {
+            ip,
+            netmask: netmask(&routes, &route.interface, ip),
+            gateway,
+        })
+    }
+}
+
+/// The routes that are up. Addresses are in the byte order of the machine: read as they lie in memory, they are in that of the
+/// network.
+fn routes(text: &str) -> Vec<Route> {
+    text.lines()
+        .skip(1)
+        .filter_map(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let number = |index: usize| u32::from_str_radix(fields.get(index)?, 16).ok();
+            let address = |index: usize| Some(u32::from_be_bytes(number(index)?.to_ne_bytes()));
+            let is_up = number(3)? & 1 != 0;
+            let route = Route {
+                interface: (*fields.first()?).to_owned(),
+                destination: address(1)?,
+                gateway: address(2)?,
+                mask: address(7)?,
+                metric: fields.get(6)?.parse().ok()?,
+            };
+            is_up.then_some(route)
+        })
+        .collect()
+}
+
+/// The default route that the kernel prefers, among those with a router.
+fn default_route(routes: &[Route]) -> Option<&Route> {
+    routes
+        .iter()
+        .filter(|route| route.destination == 0 && route.mask == 0 && route.gateway != 0)
+        .min_by_key(|route| route.metric)
+}
+
+/// The mask of the network that an interface is in; that of a single address where it is in none.
+fn netmask(routes: &[Route], interface: &str, ip: Ipv4Addr) -> Ipv4Addr {
+    let ip = u32::from(ip);
+    let mask = routes
+        .iter()
+        .filter(|route| route.interface == interface && route.gateway == 0 && route.mask != 0)
+        .filter(|route| ip & route.mask == route.destination)
+        .map(|route| route.mask)
+        .min();
+    Ipv4Addr::from(mask.unwrap_or(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLE: &str = "\
+Iface	Destination	Gateway 	Flags	RefCnt	Use	Metric	Mask		MTU	Window	IRTT
+eth1	00000000	0101A8C0	0003	0	0	200	00000000	0	0	0
+eth0	00000000	010200C0	0003	0	0	100	00000000	0	0	0
+docker0	000011AC	00000000	0001	0	0	0	0000FFFF	0	0	0
+eth0	0AFEA9C0	00000000	0005	0	0	0	FFFFFFFF	0	0	0
+eth0	000200C0	00000000	0001	0	0	0	00FFFFFF	0	0	0
+eth0	000300C0	00000000	0000	0	0	0	00FFFFFF	0	0	0
+";
+
+    #[cfg(target_endian = "little")]
+    #[test]
+    fn the_default_route_and_its_network_are_found() {
+        let routes = routes(TABLE);
+        assert_eq!(routes.len(), 5);
+        let route = default_route(&routes).unwrap();
+        assert_eq!(route.interface, "eth0");
+        assert_eq!(Ipv4Addr::from(route.gateway), Ipv4Addr::new(192, 0, 2, 1));
+        let mask = netmask(&routes, "eth0", Ipv4Addr::new(192, 0, 2, 7));
+        assert_eq!(mask, Ipv4Addr::new(255, 255, 255, 0));
+        let single = netmask(&routes, "eth1", Ipv4Addr::new(10, 0, 0, 7));
+        assert_eq!(single, Ipv4Addr::BROADCAST);
+    }
+
+    #[test]
+    fn without_a_default_route_there_is_no_address() {
+        let header = TABLE.lines().next().unwrap();
+        assert!(default_route(&routes(header)).is_none());
+        assert!(routes("a\nb\nc d e f g h i j\n").is_empty());
+    }
+
+    #[test]
+    fn what_this_machine_says_of_itself_fits_together() {
+        let table = fs::read_lossy(Path::new("/proc/net/route")).unwrap();
+        match DefaultNetwork::of_this_machine() {
+            Some(network) => {
+                let mask = u32::from(network.netmask);
+                assert_eq!(mask.leading_ones() + mask.trailing_zeros().min(32), 32);
+                assert!(!network.ip.is_unspecified() && network.ip != network.gateway);
+            }
+            None => assert!(default_route(&routes(&table)).is_none()),
+        }
+    }
+}

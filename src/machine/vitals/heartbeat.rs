@@ -1,0 +1,80 @@
+//! What the health monitor hears every 30 seconds.
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::Vitals;
+use crate::machine::instance::ApplySpec;
+
+/// One heartbeat. Its fields have the names and the order that the Go agent sends.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Heartbeat {
+    deployment: String,
+    job: Option<String>,
+    index: Value,
+    job_state: String,
+    vitals: Vitals,
+    node_id: String,
+    number_of_processes: u32,
+}
+
+impl Heartbeat {
+    /// A heartbeat of a machine without jobs; `spec` is what was last applied, if anything was.
+    #[must_use]
+    pub fn new(spec: Option<&ApplySpec>, vitals: Vitals, job_state: &str) -> Self {
+        Self {
+            deployment: spec.map(|spec| spec.deployment.clone()).unwrap_or_default(),
+            job: spec.and_then(|spec| spec.job_name.clone()),
+            index: spec.map(ApplySpec::index).unwrap_or_default(),
+            job_state: job_state.to_owned(),
+            vitals,
+            node_id: spec.map(|spec| spec.id.clone()).unwrap_or_default(),
+            number_of_processes: 0,
+        }
+    }
+
+    /// The message.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        // It has texts and numbers only, which always are JSON.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn sent(spec: Option<&ApplySpec>) -> String {
+        let heartbeat = Heartbeat::new(spec, Vitals::default(), "running");
+        String::from_utf8(heartbeat.to_bytes()).unwrap()
+    }
+
+    #[test]
+    fn before_anything_is_applied_it_names_nothing() {
+        let text = sent(None);
+        assert!(
+            text.starts_with(
+                r#"{"deployment":"","job":null,"index":null,"job_state":"running","vitals":{"cpu":{"sys":"#
+            ),
+            "{text}"
+        );
+        assert!(
+            text.ends_with(r#""node_id":"","number_of_processes":0}"#),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn it_names_what_was_applied() {
+        let spec = ApplySpec::parse(json!({
+            "deployment": "dep", "job": {"name": "compilation-1"}, "index": 0, "id": "i-1",
+        }))
+        .unwrap();
+        let text = sent(Some(&spec));
+        assert!(text.starts_with(r#"{"deployment":"dep","job":"compilation-1","index":0,"#));
+        assert!(text.contains(r#""node_id":"i-1""#));
+    }
+}

@@ -1,0 +1,247 @@
+//! How long packages took in earlier runs, kept beside the logs, so that the longest begin first.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::fs::{self, Context, LeasedFile};
+use crate::release::{Name, Version};
+
+/// The file's name in the directory of logs.
+const FILE: &str = "durations.json";
+
+/// What an unfinished one is called.
+const PARTIAL_PREFIX: &str = ".bosh-agent-durations-";
+
+/// How many versions of a package are remembered.
+const VERSIONS: usize = 8;
+
+/// What a package is taken to need beside its script, in seconds.
+const BASE: f64 = 0.2;
+
+/// What compressed source is taken to need where nothing is known, in seconds per byte: 1 MB/s.
+const PER_BYTE: f64 = 1e-6;
+
+/// What was remembered, and what has been learnt since.
+#[derive(Debug, Default)]
+pub(super) struct Durations {
+    remembered: Remembered,
+    learnt: Vec<(Name, Version, Duration)>,
+}
+
+/// The file.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Remembered {
+    /// By package name; the version that was compiled last comes first.
+    packages: BTreeMap<String, Vec<Entry>>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Entry {
+    version: String,
+    seconds: f64,
+}
+
+/// A file of durations that says nothing.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unusable {
+    #[error(transparent)]
+    Files(#[from] fs::Error),
+    #[error("`{}` is damaged", path.display())]
+    Damaged {
+        path: PathBuf,
+        source: serde_json::Error,
+    },
+}
+
+impl Durations {
+    /// Reads what is remembered in a directory. Where there is nothing, nothing is known.
+    pub(super) fn read(directory: &Path) -> Result<Self, Unusable> {
+        let path = directory.join(FILE);
+        let text = match fs::read(&path) {
+            Err(error) if error.is_not_found() => return Ok(Self::default()),
+            other => other?,
+        };
+        let remembered: Remembered =
+            serde_json::from_slice(&text).map_err(|source| Unusable::Damaged { path, source })?;
+        Ok(Self {
+            remembered,
+            learnt: Vec::new(),
+        })
+    }
+
+    /// How long each of these packages will take, by what is known of them or of others: name, version, size of the source in
+    /// bytes.
+    pub(super) fn expect(&self, packages: &[(&Name, &Version, u64)]) -> Vec<Duration> {
+        let known: Vec<Option<f64>> = packages
+            .iter()
+            .map(|(name, version, _)| self.seconds(name, version))
+            .collect();
+        let (mut seconds, mut bytes) = (0.0, 0.0);
+        for (known, (_, _, size)) in known.iter().zip(packages) {
+            if let Some(known) = known {
+                seconds += known;
+                bytes += *size as f64;
+            }
+        }
+        // This machine's speed, where something of this call has been compiled on it before.
+        let per_byte = if bytes > 0.0 {
+            seconds / bytes
+        } else {
+            PER_BYTE
+        };
+        known
+            .into_iter()
+            .zip(packages)
+            .map(|(known, (_, _, size))| {
+                let seconds = known.unwrap_or(*size as f64 * per_byte);
+                Duration::try_from_secs_f64(BASE + seconds).unwrap_or_default()
+            })
+            .collect()
+    }
+
+    /// Seconds of the same version, else of the version that was compiled last.
+    fn seconds(&self, name: &Name, version: &Version) -> Option<f64> {
+        let entries = self.remembered.packages.get(name.as_str())?;
+        let same = entries
+            .iter()
+            .find(|entry| entry.version == version.as_str());
+        let seconds = same.or(entries.first())?.seconds;
+        (seconds.is_finite() && seconds >= 0.0).then_some(seconds)
+    }
+
+    /// A package has been compiled.
+    pub(super) fn learn(&mut self, name: &Name, version: &Version, took: Duration) {
+        self.learnt.push((name.clone(), version.clone(), took));
+    }
+
+    /// Writes what is known now. Another run may have written meanwhile: what it learnt is kept.
+    pub(super) fn write(self, directory: &Path) -> Result<(), Unusable> {
+        if self.learnt.is_empty() {
+            return Ok(());
+        }
+        let path = directory.join(FILE);
+        let mut remembered = Self::read(directory).map_or(self.remembered, |now| now.remembered);
+        for (name, version, took) in self.learnt {
+            let entries = remembered
+                .packages
+                .entry(name.as_str().to_owned())
+                .or_default();
+            entries.retain(|entry| entry.version != version.as_str());
+            let entry = Entry {
+                version: version.as_str().to_owned(),
+                // Thousandths are more than anybody needs.
+                seconds: (took.as_secs_f64() * 1000.0).round() / 1000.0,
+            };
+            entries.insert(0, entry);
+            entries.truncate(VERSIONS);
+        }
+        let damaged = |source| Unusable::Damaged {
+            path: path.clone(),
+            source,
+        };
+        let text = serde_json::to_vec_pretty(&remembered).map_err(damaged)?;
+        fs::remove_abandoned(directory, PARTIAL_PREFIX, None)?;
+        let file = LeasedFile::create(directory, PARTIAL_PREFIX, "")?;
+        file.file().write_all(&text).at("write", file.path())?;
+        Ok(file.persist(&path)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn package(name: &str, version: &str) -> (Name, Version) {
+        (Name::parse(name).unwrap(), Version::parse(version).unwrap())
+    }
+
+    fn expected(durations: &Durations, packages: &[(&str, &str, u64)]) -> Vec<f64> {
+        let named: Vec<_> = packages
+            .iter()
+            .map(|(name, version, _)| package(name, version))
+            .collect();
+        let asked: Vec<_> = named
+            .iter()
+            .zip(packages)
+            .map(|((name, version), (_, _, size))| (name, version, *size))
+            .collect();
+        let found = durations.expect(&asked);
+        found
+            .iter()
+            .map(|it| (it.as_secs_f64() * 10.0).round() / 10.0)
+            .collect()
+    }
+
+    #[test]
+    fn what_took_long_is_expected_to_take_long() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut durations = Durations::read(directory.path()).unwrap();
+        let (name, old) = package("lib", "old");
+        durations.learn(&name, &old, Duration::from_secs(100));
+        durations.learn(
+            &name,
+            &package("lib", "new").1,
+            Duration::from_millis(3_000),
+        );
+        durations.write(directory.path()).unwrap();
+        let durations = Durations::read(directory.path()).unwrap();
+        assert_eq!(
+            expected(&durations, &[("lib", "old", 9), ("lib", "next", 9)]),
+            [100.2, 3.2]
+        );
+        // Unknown ones by their size, at the speed of the known ones.
+        assert_eq!(
+            expected(&durations, &[("lib", "new", 1000), ("app", "1", 2000)]),
+            [3.2, 6.2]
+        );
+        assert_eq!(
+            expected(&Durations::default(), &[("app", "1", 5_000_000)]),
+            [5.2]
+        );
+        assert_eq!(fs::list(directory.path()).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn what_others_have_learnt_meanwhile_is_kept_and_not_more_than_some_versions() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut first = Durations::read(directory.path()).unwrap();
+        let mut second = Durations::read(directory.path()).unwrap();
+        for number in 0..20 {
+            let (name, version) = package("lib", &number.to_string());
+            first.learn(&name, &version, Duration::from_secs(number));
+        }
+        let (name, version) = package("app", "1");
+        second.learn(&name, &version, Duration::from_secs(1));
+        first.write(directory.path()).unwrap();
+        second.write(directory.path()).unwrap();
+        let both = Durations::read(directory.path()).unwrap();
+        assert_eq!(both.remembered.packages["lib"].len(), VERSIONS);
+        assert_eq!(both.remembered.packages["lib"][0].seconds, 19.0);
+        assert_eq!(both.remembered.packages["app"].len(), 1);
+    }
+
+    #[test]
+    fn a_damaged_file_is_told_and_written_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(&directory.path().join(FILE), b"{\"packages\": 7").unwrap();
+        let error = Durations::read(directory.path()).unwrap_err();
+        assert!(error.to_string().contains(FILE), "{error}");
+        let mut durations = Durations::default();
+        let (name, version) = package("lib", "1");
+        durations.learn(&name, &version, Duration::from_secs(1));
+        durations.write(directory.path()).unwrap();
+        assert!(Durations::read(directory.path()).is_ok());
+        // Numbers that mean no time.
+        fs::write(
+            &directory.path().join(FILE),
+            br#"{"packages": {"lib": [{"version": "1", "seconds": -5}]}}"#,
+        )
+        .unwrap();
+        let odd = Durations::read(directory.path()).unwrap();
+        assert_eq!(expected(&odd, &[("lib", "1", 1_000_000)]), [1.2]);
+    }
+}

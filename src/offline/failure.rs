@@ -1,0 +1,66 @@
+//! What has become of the packages of a call that failed.
+
+use crate::compile::CompileError;
+use crate::release::{Name, Version};
+
+use super::error::OfflineError;
+
+/// A call of which not every release was written.
+#[derive(Debug)]
+pub struct Incomplete {
+    /// Everything that failed, the first failure first; at least one.
+    pub failures: Vec<OfflineError>,
+    /// The releases whose packages have not all been compiled, in the order of the inputs.
+    pub releases: Vec<UnfinishedRelease>,
+}
+
+impl std::fmt::Display for Incomplete {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.failures.as_slice() {
+            [only] => write!(f, "{only}"),
+            [first, others @ ..] => write!(f, "{first}, and {} more failed", others.len()),
+            [] => write!(f, "not every release was written"),
+        }
+    }
+}
+
+impl std::error::Error for Incomplete {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.failures.first()?.source()
+    }
+}
+
+/// A package that has not been compiled.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to compile package {}/{} of release {}", package.0, package.1, named(releases))]
+pub struct PackageFailure {
+    /// Names and versions of the releases that have it.
+    pub releases: Vec<(Name, Version)>,
+    /// Name and version of the package.
+    pub package: (Name, Version),
+    /// Why.
+    pub source: CompileError,
+}
+
+fn named(releases: &[(Name, Version)]) -> String {
+    let names: Vec<String> = releases
+        .iter()
+        .map(|(name, version)| format!("{name}/{version}"))
+        .collect();
+    names.join(" and ")
+}
+
+/// A release whose packages have not all been compiled.
+#[derive(Debug)]
+pub struct UnfinishedRelease {
+    /// Name and version of the release.
+    pub release: (Name, Version),
+    /// Packages that have been compiled.
+    pub compiled: Vec<Name>,
+    /// Packages that failed, each with those that need it.
+    pub dependents: Vec<(Name, Vec<Name>)>,
+    /// Packages that were stopped for no fault of theirs.
+    pub stopped: Vec<Name>,
+    /// Packages that were not begun for no fault of theirs.
+    pub not_begun: Vec<Name>,
+}

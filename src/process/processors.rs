@@ -1,0 +1,78 @@
+//! How many processors are ours.
+
+use std::num::NonZeroUsize;
+use std::path::Path;
+
+use nix::sched::{CpuSet, sched_getaffinity};
+use nix::unistd::Pid;
+
+use super::cgroup;
+
+/// How many processors this process may use: those that it may run on, or fewer where a control group gives it less time
+/// than that. A part of one counts as one.
+#[must_use]
+pub fn processors() -> NonZeroUsize {
+    let most = allowed().unwrap_or_else(|| {
+        // More processors than the set of the C library can hold.
+        std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
+    });
+    let least = cgroup::each("cpu", quota)
+        .into_iter()
+        .fold(most, usize::min);
+    NonZeroUsize::new(least).unwrap_or(NonZeroUsize::MIN)
+}
+
+fn allowed() -> Option<usize> {
+    let set = sched_getaffinity(Pid::from_raw(0)).ok()?;
+    let allowed = (0..CpuSet::count()).filter(|cpu| set.is_set(*cpu).unwrap_or(false));
+    Some(allowed.count())
+}
+
+/// The processors that a group's time comes to; `None` where it has no limit.
+fn quota(group: &Path) -> Option<usize> {
+    let (quota, period) = match cgroup::value(group, "cpu.max") {
+        Some(line) => {
+            let (quota, period) = line.split_once(' ')?;
+            (quota.to_owned(), period.to_owned())
+        }
+        None => (
+            cgroup::value(group, "cpu.cfs_quota_us")?,
+            cgroup::value(group, "cpu.cfs_period_us")?,
+        ),
+    };
+    // Without a limit the first is `max` in version 2 and -1 in version 1.
+    let (quota, period): (u64, u64) = (quota.parse().ok()?, period.parse().ok()?);
+    match period {
+        0 => None,
+        _ => usize::try_from(quota.div_ceil(period).max(1)).ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs;
+
+    #[test]
+    fn a_quota_is_rounded_up_in_both_versions() {
+        for (file, quota_of, expected) in [
+            ("cpu.max", "150000 100000\n", Some(2)),
+            ("cpu.max", "max 100000\n", None),
+            ("cpu.max", "1000 100000\n", Some(1)),
+            ("cpu.cfs_quota_us", "400000\n", Some(4)),
+            ("cpu.cfs_quota_us", "-1\n", None),
+        ] {
+            let group = tempfile::tempdir().unwrap();
+            fs::write(&group.path().join("cpu.cfs_period_us"), b"100000\n").unwrap();
+            fs::write(&group.path().join(file), quota_of.as_bytes()).unwrap();
+            assert_eq!(quota(group.path()), expected, "{file}: {quota_of}");
+        }
+        let empty = tempfile::tempdir().unwrap();
+        assert_eq!(quota(empty.path()), None);
+    }
+
+    #[test]
+    fn no_more_processors_are_ours_than_we_may_run_on() {
+        assert!(processors().get() <= allowed().unwrap());
+    }
+}

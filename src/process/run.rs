@@ -1,0 +1,279 @@
+//! One program from start to end, without a terminal, input or anything to supervise.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
+use tokio_util::sync::CancellationToken;
+
+use super::output::Tail;
+use super::status::Status;
+use super::supervise::{Known, OUTPUT_PATIENCE};
+use crate::config::Environment;
+use crate::fs;
+
+/// A program to be run.
+#[derive(Debug, Clone)]
+pub struct Program {
+    /// Its file.
+    pub file: PathBuf,
+    /// Its arguments.
+    pub arguments: Vec<OsString>,
+    /// Its whole environment.
+    pub environment: Environment,
+}
+
+/// A program that has ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// How.
+    pub status: Status,
+    /// The last lines that it printed, [`TAIL_LINES`](super::TAIL_LINES) at most.
+    pub tail: Vec<String>,
+}
+
+/// Why it is not known how a program ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// No pipe for the output.
+    #[error("failed to make a pipe for the output of `{}`", program.display())]
+    Pipe {
+        /// The program's file.
+        program: PathBuf,
+        /// What the system answered.
+        source: io::Error,
+    },
+    /// It could not be started.
+    #[error("failed to start `{}`", program.display())]
+    Start {
+        /// The program's file.
+        program: PathBuf,
+        /// What the system answered.
+        source: io::Error,
+    },
+    /// The system could not tell how it ended.
+    #[error("failed to wait for `{}`", program.display())]
+    Wait {
+        /// The program's file.
+        program: PathBuf,
+        /// What the system answered.
+        source: io::Error,
+    },
+    /// We were asked to stop, and killed it.
+    #[error("stopped")]
+    Stopped,
+}
+
+/// The file of a program that is called by its name alone: the first of that name in `PATH` that may be executed.
+#[must_use]
+pub fn find_program(name: &str, environment: &Environment) -> Option<PathBuf> {
+    std::env::split_paths(environment.get("PATH")?)
+        .map(|directory| directory.join(name))
+        .find(|file| {
+            fs::metadata(file).is_ok_and(|metadata| {
+                metadata.is_file() && metadata.permissions().mode() & 0o111 != 0
+            })
+        })
+}
+
+/// Runs a program and waits for its end; standard input is empty. On `cancel`, and when this future is dropped, its process
+/// group is killed.
+///
+/// # Errors
+/// When it cannot be run, or was stopped. That it failed is no error here.
+pub async fn run_to_end(program: &Program, cancel: &CancellationToken) -> Result<Ended, RunError> {
+    let pipe_error = |source| RunError::Pipe {
+        program: program.file.clone(),
+        source,
+    };
+    let (reader, writer) = io::pipe().map_err(pipe_error)?;
+    let mut output = pipe::Receiver::from_owned_fd(OwnedFd::from(reader)).map_err(pipe_error)?;
+    let error_output = writer.try_clone().map_err(pipe_error)?;
+    let (mut process, _known) = Known::start(|| start(program, writer, error_output))?;
+    let mut group = Group::of(&process);
+
+    let mut tail = Tail::new(1);
+    let gone = CancellationToken::new();
+    let reading = async {
+        let mut buffer = vec![0; 16 * 1024];
+        loop {
+            match output.read(&mut buffer).await {
+                Ok(0) | Err(_) => return,
+                Ok(length) => tail.push(0, &buffer[..length]),
+            }
+        }
+    };
+    // What a program leaves behind may keep the pipe open.
+    let reading = async {
+        tokio::select! {
+            () = reading => {}
+            () = async { gone.cancelled().await; tokio::time::sleep(OUTPUT_PATIENCE).await } => {}
+        }
+    };
+    let waiting = async {
+        let status = process.wait().await;
+        gone.cancel();
+        status
+    };
+    let ended = async { tokio::join!(waiting, reading).0 };
+    let status = cancel.run_until_cancelled(ended).await;
+    let status = match status {
+        Some(status) => status,
+        None => {
+            group.kill();
+            // Its end is waited for, so that it writes nothing any more when we are gone.
+            let _ = process.wait().await;
+            return Err(RunError::Stopped);
+        }
+    };
+    group.forget();
+    let status = status.map_err(|source| RunError::Wait {
+        program: program.file.clone(),
+        source,
+    })?;
+    Ok(Ended {
+        status: status.into(),
+        tail: tail.into_lines(),
+    })
+}
+
+/// A process group that is killed when nobody waits for it any more.
+struct Group(Option<Pid>);
+
+impl Group {
+    fn of(process: &tokio::process::Child) -> Self {
+        Self(process.id().map(|id| Pid::from_raw(id.cast_signed())))
+    }
+
+    fn kill(&mut self) {
+        if let Some(group) = self.0.take() {
+            // It may be gone already.
+            let _ = killpg(group, Signal::SIGKILL);
+        }
+    }
+
+    fn forget(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "one of the places that start processes"
+)]
+fn start(
+    program: &Program,
+    output: io::PipeWriter,
+    error_output: io::PipeWriter,
+) -> Result<tokio::process::Child, RunError> {
+    tokio::process::Command::new(&program.file)
+        .args(&program.arguments)
+        .env_clear()
+        .envs(program.environment.iter())
+        .stdin(Stdio::null())
+        .stdout(output)
+        .stderr(error_output)
+        .process_group(0)
+        .spawn()
+        .map_err(|source| RunError::Start {
+            program: program.file.clone(),
+            source,
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    fn shell(script: &str) -> Program {
+        Program {
+            file: "/bin/sh".into(),
+            arguments: vec!["-c".into(), script.into()],
+            environment: Environment::default().with(&[("GREETING", "hello".into())]),
+        }
+    }
+
+    #[tokio::test]
+    async fn its_exit_code_and_last_lines_are_told_and_its_environment_is_what_was_given() {
+        let script = "cat; echo $GREETING $HOME; echo to stderr >&2; exit 3";
+        let ended = run_to_end(&shell(script), &CancellationToken::new())
+            .await
+            .unwrap();
+        assert_eq!(ended.status, Status::Exited(3));
+        assert_eq!(ended.tail, ["hello", "to stderr"]);
+        let ended = run_to_end(&shell("kill -9 $$"), &CancellationToken::new()).await;
+        assert_eq!(ended.unwrap().status, Status::Signaled(9));
+    }
+
+    #[tokio::test]
+    async fn a_stop_kills_the_whole_group_at_once() {
+        let scratch = tempfile::tempdir().unwrap();
+        let pids = scratch.path().join("pids");
+        let script = format!(
+            "sleep 1000 & echo $$ $! >{0}.new; mv {0}.new {0}; wait",
+            pids.display()
+        );
+        let cancel = CancellationToken::new();
+        let program = shell(&script);
+        let start = Instant::now();
+        let (ended, ()) = tokio::join!(run_to_end(&program, &cancel), async {
+            while !pids.exists() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            cancel.cancel();
+        });
+        assert!(matches!(ended, Err(RunError::Stopped)));
+        assert!(start.elapsed() < Duration::from_secs(500));
+        for pid in fs::read_lossy(&pids).unwrap().split_whitespace() {
+            // An orphan's entry stays until its new parent hears of its end: a zombie is as good as gone.
+            let stat = format!("/proc/{pid}/stat");
+            while fs::read_lossy(stat.as_ref()).is_ok_and(|stat| !stat.contains(") Z ")) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_program_that_does_not_exist_is_named() {
+        let mut program = shell("");
+        program.file = "/nowhere/at-all".into();
+        let error = run_to_end(&program, &CancellationToken::new())
+            .await
+            .unwrap_err();
+        assert_eq!(error.to_string(), "failed to start `/nowhere/at-all`");
+    }
+
+    #[test]
+    fn a_program_is_found_in_the_path_when_it_may_be_executed() {
+        let scratch = tempfile::tempdir().unwrap();
+        let [first, second] = ["first", "second"].map(|name| scratch.path().join(name));
+        for (directory, mode) in [(&first, 0o644), (&second, 0o755)] {
+            fs::create_dir(directory).unwrap();
+            fs::write(&directory.join("tool"), b"").unwrap();
+            fs::set_mode(&directory.join("tool"), mode).unwrap();
+        }
+        let path = format!("{}:{}", first.display(), second.display());
+        let environment = Environment::default().with(&[("PATH", path.into())]);
+        assert_eq!(
+            find_program("tool", &environment),
+            Some(second.join("tool"))
+        );
+        assert_eq!(find_program("other", &environment), None);
+        assert_eq!(find_program("tool", &Environment::default()), None);
+    }
+}

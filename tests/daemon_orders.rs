@@ -1,0 +1,269 @@
+//! Orders of packages, given to an agent without a socket between: what becomes of them, and what they leave.
+#![expect(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "tests start programs and handle files by the plain means, and fail where these fail"
+)]
+
+mod support;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bosh_agent::agent::{self, AgentOptions, CompilerOptions};
+use bosh_agent::config::{AgentConfig, Environment, Settings, Source, UpdateSettings, Vcap};
+use bosh_agent::machine::bootstrap::{self, Platform};
+use bosh_agent::machine::settings::SettingsStore;
+use serde_json::{Value, json};
+use support::{Member, World, archive, processes_below, sha1_of};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// An agent with a local blobstore.
+struct Play {
+    world: World,
+    agent: agent::Agent,
+}
+
+impl Play {
+    fn start() -> Self {
+        let world = World::outside_tmp();
+        let vcap = Vcap::new(&world.base());
+        let environment = Environment::of_this_process();
+        std::fs::create_dir_all(vcap.bosh()).unwrap();
+        bootstrap::bootstrap(&vcap, Platform::Dummy, &environment).unwrap();
+        std::fs::create_dir(world.path("store")).unwrap();
+        let settings = json!({
+            "agent_id": "agent-1",
+            "blobstore": {"provider": "local", "options": {"blobstore_path": world.path("store")}},
+        });
+        let sources = vec![Source::File {
+            path: vcap.settings(),
+        }];
+        let config = AgentConfig {
+            sources,
+            ..AgentConfig::default()
+        };
+        let agent = agent::Agent::start(AgentOptions {
+            compiler: CompilerOptions {
+                vcap: vcap.clone(),
+                environment: environment.clone(),
+                agent: env!("CARGO_BIN_EXE_bosh-agent").into(),
+                who: "a test".to_owned(),
+                force: true,
+                grace: Duration::from_millis(100),
+            },
+            environment,
+            platform: Platform::Dummy,
+            store: SettingsStore::new(&vcap, &config).unwrap(),
+            settings: Settings::from_json(settings).unwrap(),
+            update: UpdateSettings::default(),
+        });
+        Self {
+            world,
+            agent: agent.unwrap(),
+        }
+    }
+
+    async fn ask(&self, method: &str, arguments: Value) -> Value {
+        let request = json!({"protocol": 3, "method": method, "arguments": arguments}).to_string();
+        let answered = self
+            .agent
+            .handle(request.as_bytes(), None, false)
+            .await
+            .unwrap();
+        serde_json::from_slice(&answered.body).unwrap()
+    }
+
+    /// Puts a source with this packaging script into the store, and gives the arguments that order it.
+    fn source(&self, name: &str, script: &str, dependencies: Value) -> Value {
+        let id = format!("source-of-{name}");
+        let path = self.world.path("store").join(&id);
+        std::fs::write(
+            &path,
+            archive(&[Member::file("packaging", script.as_bytes())]),
+        )
+        .unwrap();
+        json!([id, sha1_of(&path), name, "1.1", dependencies])
+    }
+
+    async fn order(&self, arguments: &Value) -> String {
+        let reply = self.ask("compile_package", arguments.clone()).await;
+        reply["value"]["agent_task_id"].as_str().unwrap().to_owned()
+    }
+
+    /// Asks for a task until `is_it`.
+    async fn until(&self, task: &str, is_it: impl Fn(&Value) -> bool) -> Value {
+        let asking = async {
+            loop {
+                let reply = self.ask("get_task", json!([task])).await;
+                if is_it(&reply) {
+                    return reply;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(LIMIT, asking).await.unwrap()
+    }
+
+    async fn phase(&self, task: &str, phase: &str) {
+        self.until(task, |reply| reply["value"]["progress"]["phase"] == phase)
+            .await;
+    }
+
+    async fn end(&self, task: &str) -> Value {
+        self.until(task, |reply| reply["value"]["state"] != "running")
+            .await
+    }
+
+    async fn failure(&self, task: &str) -> String {
+        let end = self.end(task).await;
+        let message = end["exception"]["message"].as_str();
+        message.unwrap_or_else(|| panic!("{end}")).to_owned()
+    }
+
+    /// The files and directories of orders that are on the disk: blobs, installed packages, places of scripts.
+    fn left(&self) -> Vec<PathBuf> {
+        let mut left = Vec::new();
+        for work in std::fs::read_dir(self.world.base().join("data"))
+            .unwrap()
+            .flatten()
+        {
+            if !work
+                .file_name()
+                .to_str()
+                .unwrap()
+                .starts_with(".bosh-agent-work-")
+            {
+                continue;
+            }
+            left.extend(
+                work.path()
+                    .join("result.tgz")
+                    .exists()
+                    .then(|| "result.tgz".into()),
+            );
+            for place in ["fetched", "store/*", "places"] {
+                let pattern = work.path().join(place);
+                let directories = match pattern.ends_with("*") {
+                    true => listed(pattern.parent().unwrap().to_owned()),
+                    false => vec![pattern],
+                };
+                left.extend(directories.into_iter().flat_map(listed));
+            }
+        }
+        left
+    }
+}
+
+fn listed(directory: PathBuf) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).collect()
+}
+
+fn message_of_cancel(package: &str) -> String {
+    format!(" result: Compiling package {package}: the compilation was canceled")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_canceled_order_ends_at_once_and_leaves_nothing() {
+    let play = Play::start();
+    let long = play.source(
+        "long",
+        "(setsid sleep 1000 &)\ntrap '' TERM\nsleep 1000",
+        json!({}),
+    );
+    let short = play.source("short", "echo x >$BOSH_INSTALL_TARGET/file", json!({}));
+    let first = play.order(&long).await;
+    play.phase(&first, "packaging").await;
+    let second = play.order(&short).await;
+    play.phase(&second, "queued").await;
+    for (task, package) in [(&second, "short"), (&first, "long")] {
+        assert_eq!(
+            play.ask("cancel_task", json!([task])).await,
+            json!({"value": "canceled"})
+        );
+        let message = play.failure(task).await;
+        assert!(message.ends_with(&message_of_cancel(package)), "{message}");
+    }
+    assert_eq!(processes_below(&play.world.base()), [] as [&str; 0]);
+    assert_eq!(play.left(), [] as [PathBuf; 0]);
+    // And the next one is compiled.
+    let third = play.order(&short).await;
+    let result = play.end(&third).await["value"]["result"].clone();
+    assert!(
+        play.world
+            .path("store")
+            .join(result["blobstore_id"].as_str().unwrap())
+            .exists()
+    );
+    assert_eq!(
+        play.left().len(),
+        1,
+        "what it installed is kept for its dependents"
+    );
+
+    // As it is when the agent ends.
+    let last = play.order(&long).await;
+    play.phase(&last, "packaging").await;
+    assert!(play.agent.stop(LIMIT).await);
+    assert_eq!(processes_below(&play.world.base()), [] as [&str; 0]);
+    let message = play.failure(&last).await;
+    assert!(message.ends_with(&message_of_cancel("long")), "{message}");
+    let hidden = listed(play.world.base().join("data"));
+    assert!(
+        hidden
+            .iter()
+            .all(|path| !path.to_str().unwrap().contains(".bosh-agent-")),
+        "{hidden:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_that_fails_leaves_nothing_but_what_others_can_use() {
+    let play = Play::start();
+    let dependency = play.source("lib", "echo lib >$BOSH_INSTALL_TARGET/file", json!({}));
+    let lib = play.order(&dependency).await;
+    let lib = play.end(&lib).await["value"]["result"].clone();
+    let dependencies = |digest: &Value| json!({"k": {"name": "lib", "version": "1.1", "blobstore_id": lib["blobstore_id"], "sha1": digest}});
+    assert_eq!(play.left().len(), 1);
+
+    // A dependency that is no archive, under the right digest.
+    let broken = play.world.path("store/broken");
+    std::fs::write(&broken, b"this is no archive").unwrap();
+    let deps = json!({"k": {"name": "lib", "version": "1", "blobstore_id": "broken", "sha1": sha1_of(&broken)}});
+    let task = play.order(&play.source("app", "true", deps)).await;
+    let message = play.failure(&task).await;
+    assert!(
+        message.contains("Compiling package app: Installing dependent package: 'lib': "),
+        "{message}"
+    );
+    assert_eq!(play.left().len(), 1);
+
+    // A script that fails, and its text.
+    let script = "cat ${BOSH_INSTALL_TARGET%/*}/lib/file\nexit 3";
+    let task = play
+        .order(&play.source("app", script, dependencies(&lib["sha1"])))
+        .await;
+    let message = play.failure(&task).await;
+    assert!(
+        message.contains("Command exited with 3; Stdout: lib\n, Stderr: + cat "),
+        "{message}"
+    );
+    assert_eq!(play.left().len(), 1);
+
+    // A result that cannot be stored: the store is no directory any more when the script has ended.
+    let store = play.world.path("store");
+    let script = format!(
+        "rm -r {0}\n>{0}\necho x >$BOSH_INSTALL_TARGET/file",
+        store.display()
+    );
+    let task = play.order(&play.source("app", &script, json!({}))).await;
+    let message = play.failure(&task).await;
+    assert!(
+        message.contains("Compiling package app: Uploading compiled package: "),
+        "{message}"
+    );
+    assert_eq!(play.left().len(), 1);
+    assert!(play.agent.stop(LIMIT).await);
+}
