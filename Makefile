@@ -42,8 +42,10 @@ unit: setup ## Tests that need no container
 	cargo test --locked --doc
 	@# The same contents whatever keeps packages apart.
 	if [ "$$(id -u)" = 0 ]; then \
-	  BOSH_AGENT_TEST_ISOLATION=namespace cargo test --locked --test output --test compiled_inputs; \
-	else echo "not root: tests in namespaces are skipped"; fi
+	  for isolation in namespace userns landlock; do \
+	    BOSH_AGENT_TEST_ISOLATION=$$isolation cargo test --locked --test output --test compiled_inputs; \
+	  done; \
+	else echo "not root: the tests of other isolations are skipped"; fi
 
 containers: setup dist $(EXAMPLE) ## Tests in containers of a stemcell-like image
 	integration/checker/self-test

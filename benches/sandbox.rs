@@ -1,5 +1,5 @@
 //! What a sandbox costs: from the start of the child to the script's first instruction, and from there to the last process and
-//! mount, with 0, 5 and 30 dependencies. `cargo bench --bench sandbox`, as root.
+//! mount, with 0, 5 and 30 dependencies. `cargo bench --bench sandbox`, as root; with `-- userns` in a user namespace.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 #![expect(
     clippy::unwrap_used,
@@ -14,7 +14,10 @@ use bosh_agent::config::{Environment, Vcap};
 use bosh_agent::fs;
 use bosh_agent::process::Output;
 use bosh_agent::release::{Name, Version};
-use bosh_agent::sandbox::{Namespaces, Sandbox, Script, SharedTree, Spec, run};
+use bosh_agent::sandbox::{
+    Entry, Landlocked, Namespaces, Sandbox, Script, SharedTree, Spec, Users, Wishes,
+    enter_user_namespace, run,
+};
 use tokio_util::sync::CancellationToken;
 
 const ROUNDS: usize = 30;
@@ -31,31 +34,53 @@ struct Times {
 }
 
 fn main() {
+    // Before there is a second thread.
+    let entry = match std::env::args().any(|argument| argument == "userns") {
+        true => enter_user_namespace(),
+        false => Entry::Outside,
+    };
+    let (names, users): (&[&str], _) = match entry {
+        Entry::Inside(users) => (&["userns"], Some(users)),
+        _ => (&["namespace", "landlock", "none"], None),
+    };
     let tokio = tokio::runtime::Runtime::new().unwrap();
     println!(
         "isolation   deps   prepare   spawn to exec   exec to end   remove   (ms, medians of {ROUNDS})"
     );
     for dependencies in [0, 5, 30] {
-        tokio.block_on(measure("namespace", dependencies));
-        tokio.block_on(measure("none", dependencies));
+        for isolation in names {
+            tokio.block_on(measure(isolation, users, dependencies));
+        }
     }
 }
 
-async fn measure(isolation: &str, dependencies: usize) {
+async fn measure(isolation: &str, users: Option<Users>, dependencies: usize) {
     // Not in /tmp, which is in memory on some machines.
     let scratch = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let (work, vcap) = (scratch.path().join("work"), scratch.path().join("vcap"));
     fs::create_dir(&work).unwrap();
     let vcap = Vcap::new(&vcap);
-    let sandbox = if isolation == "none" {
-        Sandbox::Shared(SharedTree::take(&vcap, "a benchmark", false, &|| false).unwrap())
-    } else {
-        match Namespaces::probe(&work, &vcap, Path::new(AGENT), false).await {
-            Ok(namespaces) => Sandbox::Namespaces(namespaces),
-            Err(error) => {
-                println!("{isolation}: {}", bosh_agent::diag::Chain(&error));
-                return;
-            }
+    let tree = || SharedTree::take(&vcap, "a benchmark", false, &|| false).unwrap();
+    let agent = Path::new(AGENT);
+    let wishes = Wishes {
+        users,
+        ..Wishes::default()
+    };
+    let sandbox = match isolation {
+        "none" => Ok(Sandbox::Shared(tree())),
+        "landlock" => match Landlocked::probe(&work, agent).await {
+            Ok(()) => Landlocked::new(tree(), &work, None).map(Sandbox::Landlocked),
+            Err(error) => Err(error),
+        },
+        _ => Namespaces::probe(&work, &vcap, agent, wishes)
+            .await
+            .map(Sandbox::Namespaces),
+    };
+    let sandbox = match sandbox {
+        Ok(sandbox) => sandbox,
+        Err(error) => {
+            println!("{isolation}: {}", bosh_agent::diag::Chain(&error));
+            return;
         }
     };
     let sealed = sealed_packages(&work, dependencies);
@@ -94,27 +119,40 @@ fn sealed_packages(work: &Path, count: usize) -> Vec<Sealed> {
 
 async fn one(sandbox: &Sandbox, vcap: &Vcap, sealed: &[Sealed], log: &Path, times: &mut Times) {
     let start = Instant::now();
-    let place = sandbox.enter(&[]).unwrap();
+    let own = Name::parse("own").unwrap();
+    let names: Vec<(Name, PathBuf)> = sealed
+        .iter()
+        .map(|(name, _, tree)| (name.clone(), tree.clone()))
+        .collect();
+    let place = sandbox.enter(&own, &names).await.unwrap();
     let mut mounted = Vec::new();
     for (name, version, tree) in sealed {
         let paths = place.vcap().package(name, version);
-        fs::create_dir_all(&paths.packages).unwrap();
-        sandbox.provide(tree, &paths.install).unwrap();
-        mounted.push((tree.clone(), paths.install));
+        if !place.has(name) {
+            fs::create_dir_all(&paths.packages).unwrap();
+            sandbox.provide(tree, &paths.install).unwrap();
+        }
+        mounted.push((tree.as_path(), paths));
     }
-    let script = Script {
+    sandbox.provided(&place);
+    let mut script = Script {
         spec: Spec {
             program: "date".to_owned(),
             arguments: vec!["+%s%N".to_owned()],
             directory: vcap.compile(),
             umask: 0o022,
+            nice: 0,
             hold: sandbox.hold(),
             grace: Duration::from_secs(1),
-            view: sandbox.view(&place, &mounted),
+            view: None,
+            rules: None,
         },
         environment: Environment::of_this_process(),
         agent: PathBuf::from(AGENT),
     };
+    let own = place.vcap().package(&own, &Version::parse("1").unwrap());
+    let mounted: Vec<_> = mounted.iter().map(|(tree, paths)| (*tree, paths)).collect();
+    sandbox.confine(&place, &mut script, &own, &mounted);
     times.prepare.push(start.elapsed());
     let spawned = now();
     let output = Output::to_log(log, |_| {}).unwrap();
@@ -127,7 +165,7 @@ async fn one(sandbox: &Sandbox, vcap: &Vcap, sealed: &[Sealed], log: &Path, time
     times.to_exec.push(executed.saturating_sub(spawned));
     times.to_end.push(ended.saturating_sub(executed));
     let start = Instant::now();
-    sandbox.leave(place).unwrap();
+    sandbox.leave(&place).unwrap();
     times.remove.push(start.elapsed());
 }
 

@@ -7,6 +7,7 @@
 )]
 
 mod support {
+    pub(crate) mod concourse;
     pub(crate) mod docker;
     pub(crate) mod inputs;
     pub(crate) mod release;
@@ -19,6 +20,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use support::concourse;
 use support::docker::{Container, Outcome, docker, run};
 use support::inputs::{self, AGENT_IMAGE, Inputs, SLUG, STEMCELL_IMAGE};
 use support::release;
@@ -36,43 +38,31 @@ fn the_documented_line_gives_a_release_that_works() {
     let Some(inputs) = inputs::require() else {
         return;
     };
-    let releases = releases_with(&inputs.release, "X.tgz");
-    let outcome = Container::new("documented").run(
-        &["--rm", "-v", &volume(releases.path(), "/releases")],
-        AGENT_IMAGE,
-        &[
-            AGENT,
-            "compile",
-            "--output-directory=/releases",
-            "/releases/X.tgz",
-        ],
-        LONG,
-    );
-    outcome.expect_code(0, "the documented line");
-    assert!(outcome.stderr.contains("Isolation: none ("), "{outcome}");
-    let output = only_new_file(releases.path(), &["X.tgz"], inputs, &outcome);
+    let output = in_a_default_container(inputs);
     check(&output, inputs);
     smoke_test(&output);
-    let kept = tempfile::tempdir().unwrap();
-    fs::copy(&output, kept.path().join("first.tgz")).unwrap();
-    fs::copy(in_namespaces(inputs), kept.path().join("second.tgz")).unwrap();
-    same_contents(kept.path());
 }
 
-/// Compiles where mounts are allowed.
-fn in_namespaces(inputs: &Inputs) -> PathBuf {
-    static RELEASES: OnceLock<TempDir> = OnceLock::new();
-    let releases = RELEASES.get_or_init(|| releases_with(&inputs.release, "X.tgz"));
-    let outcome = Container::new("namespaces").run(
-        &[
-            "--rm",
-            "--cap-add",
-            "SYS_ADMIN",
-            "--security-opt",
-            "apparmor=unconfined",
-            "-v",
-            &volume(releases.path(), "/releases"),
-        ],
+/// Compiles the example release as the documented line does, once for all tests.
+fn in_a_default_container(inputs: &Inputs) -> PathBuf {
+    static RELEASE: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
+    let (_, output) =
+        RELEASE.get_or_init(|| compile_with(inputs, "documented", &[], &["landlock ("]));
+    output.clone()
+}
+
+/// Compiles the example release in a container with these options. `auto` must take one of the given isolations.
+#[track_caller]
+fn compile_with(
+    inputs: &Inputs,
+    label: &str,
+    options: &[&str],
+    isolations: &[&str],
+) -> (TempDir, PathBuf) {
+    let releases = releases_with(&inputs.release, "X.tgz");
+    let mount = volume(releases.path(), "/releases");
+    let outcome = Container::new(label).run(
+        &[&["--rm", "-v", &mount], options].concat(),
         AGENT_IMAGE,
         &[
             AGENT,
@@ -82,14 +72,99 @@ fn in_namespaces(inputs: &Inputs) -> PathBuf {
         ],
         LONG,
     );
-    outcome.expect_code(0, "with SYS_ADMIN");
-    assert!(
-        outcome.stderr.contains("Isolation: namespace\n"),
-        "{outcome}"
-    );
+    outcome.expect_code(0, label);
+    takes(&outcome, isolations);
     let output = only_new_file(releases.path(), &["X.tgz"], inputs, &outcome);
+    (releases, output)
+}
+
+#[track_caller]
+fn takes(outcome: &Outcome, isolations: &[&str]) {
+    let taken = isolations
+        .iter()
+        .any(|name| outcome.stderr.contains(&format!("Isolation: {name}")));
+    assert!(taken, "not one of {isolations:?}: {outcome}");
+    let is_best = outcome.stderr.contains("Isolation: namespace")
+        || outcome.stderr.contains("Isolation: userns");
+    assert_eq!(outcome.stderr.contains("Hint: "), !is_best, "{outcome}");
+    assert!(!outcome.stderr.contains("is tried once more"), "{outcome}");
+}
+
+#[test]
+fn with_the_right_to_mount_there_are_namespaces_and_the_same_packages() {
+    let options = [
+        "--cap-add",
+        "SYS_ADMIN",
+        "--security-opt",
+        "apparmor=unconfined",
+    ];
+    same_packages_with("sys-admin", &options, &["namespace\n"]);
+}
+
+#[test]
+fn without_a_filter_there_are_user_namespaces_and_the_same_packages() {
+    let options = [
+        "--security-opt",
+        "seccomp=unconfined",
+        "--security-opt",
+        "apparmor=unconfined",
+    ];
+    same_packages_with(
+        "unconfined",
+        &options,
+        &["userns, without a process namespace\n"],
+    );
+}
+
+#[test]
+fn without_a_filter_and_with_all_of_proc_there_are_process_namespaces_too() {
+    let options = [
+        "--security-opt",
+        "seccomp=unconfined",
+        "--security-opt",
+        "apparmor=unconfined",
+        "--security-opt",
+        "systempaths=unconfined",
+    ];
+    same_packages_with("systempaths", &options, &["userns\n"]);
+}
+
+#[test]
+fn a_privileged_container_has_namespaces_and_the_same_packages() {
+    // Docker gives all capabilities, and cannot where this machine has not all. Then all but that one are as good.
+    let all = ["--privileged"];
+    let most = [
+        "--cap-add=ALL",
+        "--cap-drop=SYS_RESOURCE",
+        "--security-opt=seccomp=unconfined",
+        "--security-opt=apparmor=unconfined",
+        "--security-opt=systempaths=unconfined",
+    ];
+    if inputs::require().is_none() {
+        return;
+    }
+    let attempt =
+        Container::new("try").run(&["--rm", "--privileged"], STEMCELL_IMAGE, &["true"], SHORT);
+    let options: &[&str] = if attempt.code == Some(0) { &all } else { &most };
+    same_packages_with("privileged", options, &["namespace\n"]);
+}
+
+/// Compiles with these options, and compares with what the documented line gives.
+#[track_caller]
+fn same_packages_with(label: &str, options: &[&str], isolations: &[&str]) {
+    let Some(inputs) = inputs::require() else {
+        return;
+    };
+    let (_releases, output) = compile_with(inputs, label, options, isolations);
     check(&output, inputs);
-    output
+    let kept = tempfile::tempdir().unwrap();
+    fs::copy(
+        in_a_default_container(inputs),
+        kept.path().join("first.tgz"),
+    )
+    .unwrap();
+    fs::copy(output, kept.path().join("second.tgz")).unwrap();
+    same_contents(label, kept.path());
 }
 
 #[test]
@@ -117,14 +192,18 @@ fn a_glob_over_its_own_output_changes_nothing() {
     // The shell's pattern now matches the compiled release, too.
     fs::copy(compile(), kept.path().join("second.tgz")).unwrap();
     check(&output, inputs);
-    same_contents(kept.path());
+    same_contents("glob", kept.path());
 }
 
 #[test]
-fn a_concourse_task_finds_one_file_in_its_output() {
+fn a_concourse_task_finds_one_file_in_its_output_and_the_same_packages() {
     let Some(inputs) = inputs::require() else {
         return;
     };
+    if let Some(reason) = concourse::is_missing() {
+        inputs::skip(&reason);
+        return;
+    }
     let build = tempfile::tempdir().unwrap();
     let (release, compiled) = (
         build.path().join("release"),
@@ -133,31 +212,26 @@ fn a_concourse_task_finds_one_file_in_its_output() {
     fs::create_dir(&release).unwrap();
     fs::create_dir(&compiled).unwrap();
     fs::copy(&inputs.release, release.join("example-1.tgz")).unwrap();
-    let outcome = Container::new("concourse").run(
-        &[
-            "--rm",
-            "--workdir",
-            "/tmp/build/abc",
-            "-v",
-            &volume(&release, "/tmp/build/abc/release"),
-            "-v",
-            &volume(&compiled, "/tmp/build/abc/compiled-release"),
-        ],
-        AGENT_IMAGE,
-        &[
-            "bash",
-            "-c",
-            &format!("set -eu\n{AGENT} compile --output-directory compiled-release release/*.tgz"),
-        ],
-        LONG,
-    );
+    let script =
+        format!("set -eu\n{AGENT} compile --output-directory compiled-release release/*.tgz");
+    let outcome = concourse::run_task("concourse", AGENT_IMAGE, build.path(), &script, LONG);
     outcome.expect_code(0, "the task");
+    takes(&outcome, &["landlock ("]);
     assert_eq!(
         names(&release),
         ["example-1.tgz"],
         "the input directory: {outcome}"
     );
-    check(&only_new_file(&compiled, &[], inputs, &outcome), inputs);
+    let output = only_new_file(&compiled, &[], inputs, &outcome);
+    check(&output, inputs);
+    let kept = tempfile::tempdir().unwrap();
+    fs::copy(
+        in_a_default_container(inputs),
+        kept.path().join("first.tgz"),
+    )
+    .unwrap();
+    fs::copy(output, kept.path().join("second.tgz")).unwrap();
+    same_contents("concourse", kept.path());
 }
 
 #[test]
@@ -439,7 +513,7 @@ fn smoke_test(output: &Path) {
 /// Compares `first.tgz` and `second.tgz`: names, kinds, modes, owners, link targets and contents of all compiled packages, but not times.
 /// Done as root in a container, so that owners are what the archives say whoever runs the tests.
 #[track_caller]
-fn same_contents(directory: &Path) {
+fn same_contents(label: &str, directory: &Path) {
     const SCRIPT: &str = r#"
         set -euo pipefail
         for run in first second; do
@@ -458,7 +532,7 @@ fn same_contents(directory: &Path) {
         diff /tmp/first/tree /tmp/second/tree
         diff /tmp/first/sums /tmp/second/sums
     "#;
-    let outcome = Container::new("compare").run(
+    let outcome = Container::new(&format!("compare-{label}")).run(
         &["--rm", "-v", &volume(directory, "/kept:ro")],
         STEMCELL_IMAGE,
         &["bash", "-c", SCRIPT],

@@ -18,6 +18,7 @@ mod queue;
 mod schedule;
 mod seal;
 mod store;
+mod undeclared;
 
 pub use error::{Cause, CompileError, ScriptFailure};
 pub use event::{Event, Phase};

@@ -9,7 +9,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{DirEntry, File, Metadata, OpenOptions, Permissions};
-use std::io::{self, Write as _};
+use std::io::{self, Read, Seek, SeekFrom, Write as _};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -138,6 +138,45 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
 /// As `std::fs::read`.
 pub fn read_lossy(path: &Path) -> Result<String> {
     Ok(String::from_utf8_lossy(&read(path)?).into_owned())
+}
+
+/// Reads the end of a file of text, `limit` bytes at the most; bytes that are not UTF-8 are replaced.
+///
+/// # Errors
+/// As `std::fs::read`.
+pub fn read_end(path: &Path, limit: u64) -> Result<String> {
+    let mut file = open(path)?;
+    let size = file.metadata().at("examine", path)?.len();
+    file.seek(SeekFrom::Start(size.saturating_sub(limit)))
+        .at("read", path)?;
+    let mut text = Vec::new();
+    file.take(limit).read_to_end(&mut text).at("read", path)?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+/// Whether a file has these bytes in it.
+///
+/// # Errors
+/// As `std::fs::read`.
+pub fn contains(path: &Path, wanted: &[u8]) -> Result<bool> {
+    let mut file = open(path)?;
+    let mut buffer = vec![0; 64 * 1024 + wanted.len()];
+    // What may be the beginning of it stays in front of what is read next.
+    let mut kept = 0;
+    loop {
+        let read = file.read(&mut buffer[kept..]).at("read", path)?;
+        let seen = &buffer[..kept + read];
+        if seen.windows(wanted.len()).any(|part| part == wanted) {
+            return Ok(true);
+        }
+        if read == 0 {
+            return Ok(false);
+        }
+        let rest = seen.len().min(wanted.len().saturating_sub(1));
+        let start = seen.len() - rest;
+        buffer.copy_within(start..start + rest, 0);
+        kept = rest;
+    }
 }
 
 /// Writes a whole file.
@@ -438,6 +477,25 @@ pub fn file_name(path: &Path) -> &OsStr {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_are_found_across_the_borders_of_what_is_read_at_once() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("file");
+        for before in [0, 1, 65_530, 65_536, 65_540, 131_070] {
+            let mut bytes = vec![b'x'; before];
+            bytes.extend(b"wanted and more");
+            write(&path, &bytes).unwrap();
+            assert!(contains(&path, b"wanted").unwrap(), "{before}");
+            assert!(!contains(&path, b"not wanted").unwrap(), "{before}");
+        }
+        assert_eq!(read_end(&path, 4).unwrap(), "more");
+        assert!(
+            read_end(&path, 1 << 20)
+                .unwrap()
+                .ends_with("xwanted and more")
+        );
+    }
 
     #[test]
     fn a_file_is_replaced_whole_with_its_mode_and_what_a_crash_left_goes() {

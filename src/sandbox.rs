@@ -1,51 +1,75 @@
 //! What a packaging script may see, and the child that owns its processes.
 //!
 //! A sandbox is chosen once at the start. For each package it gives a [`Place`]: the root below which the package's
-//! directories lie on this side, and the [`View`] that its script has of them. With `--isolation=namespace` the root is in the
-//! work directory and is mounted over the base directory for that script alone ([`Namespaces`]); with `--isolation=none` it is
-//! the base directory itself ([`SharedTree`]), so only one package is in it at a time.
+//! directories lie on this side, and confines its script to it. With `--isolation=namespace` and `--isolation=userns` the root
+//! is in the work directory and is mounted over the base directory for that script alone ([`Namespaces`]); with
+//! `--isolation=landlock` it is the base directory itself, in which each script reaches its own only ([`Landlocked`]); with
+//! `--isolation=none` it is that, too, and only one package is in it at a time ([`SharedTree`]).
 //!
 //! Every `unsafe` of the crate lives here.
 
 mod child;
 mod error;
 mod init;
+mod landlock;
+mod landlocked;
 mod mounts;
 mod namespace;
 mod script;
 mod shared_tree;
 mod spec;
 mod sys;
+mod users;
 
 pub use child::{ARGUMENT as CHILD_ARGUMENT, main as child_main};
 pub use error::SandboxError;
-pub use namespace::Namespaces;
+pub use landlocked::Landlocked;
 pub(crate) use namespace::PROCESSES;
+pub use namespace::{Namespaces, Wishes};
 pub use script::{Script, ScriptEnd, run};
 pub use shared_tree::SharedTree;
-pub use spec::{Mounted, Report, Spec, Step, StepError, View, Writes};
+pub use spec::{Mounted, Report, Rules, Spec, Step, StepError, View, Writes};
 pub(crate) use sys::set_variable_before_threads;
+pub use users::{
+    Entry, Users, enter as enter_user_namespace, enter_if_needed as enter_user_namespace_if_needed,
+};
 
 use std::path::{Path, PathBuf};
 
-use crate::config::Vcap;
+use tokio::sync::OwnedMutexGuard;
+
+use crate::config::{PackagePaths, Vcap};
 use crate::release::Name;
+use landlocked::LandlockPlace;
 use namespace::NamespacePlace;
 
 /// How packages are kept apart.
 #[derive(Debug)]
 pub enum Sandbox {
-    /// Each in its own namespaces (`--isolation=namespace`).
+    /// Each in its own namespaces (`--isolation=namespace`, `--isolation=userns`).
     Namespaces(Namespaces),
+    /// In place, several at a time, by rules on what a script may reach (`--isolation=landlock`).
+    Landlocked(Landlocked),
     /// In place, one package after another (`--isolation=none`).
     Shared(SharedTree),
 }
 
-/// Where one package compiles, as seen from this side.
+/// Where one package compiles, as seen from this side. Who has it gives it back by [`Sandbox::leave`] and drops it; until
+/// both is done others may have to wait.
 #[derive(Debug)]
 pub struct Place {
     root: PathBuf,
-    namespace: Option<NamespacePlace>,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Namespace(NamespacePlace),
+    Landlock(LandlockPlace),
+    Shared {
+        #[expect(dead_code, reason = "held")]
+        turn: OwnedMutexGuard<()>,
+    },
 }
 
 impl Place {
@@ -53,6 +77,26 @@ impl Place {
     #[must_use]
     pub fn vcap(&self) -> Vcap {
         Vcap::new(&self.root)
+    }
+
+    /// Whether the script is kept from something that the Go agent allows, so that it may succeed where nothing is: see
+    /// [`Sandbox::enter_alone`].
+    #[must_use]
+    pub fn is_restricted(&self) -> bool {
+        match &self.kind {
+            Kind::Landlock(place) => Landlocked::restricts(place),
+            Kind::Namespace(_) | Kind::Shared { .. } => false,
+        }
+    }
+
+    /// Whether a dependency is there already, put there for another package. Otherwise it is to be made ready by
+    /// [`Sandbox::provide`].
+    #[must_use]
+    pub fn has(&self, dependency: &Name) -> bool {
+        match &self.kind {
+            Kind::Landlock(place) => Landlocked::has(place, dependency),
+            Kind::Namespace(_) | Kind::Shared { .. } => false,
+        }
     }
 }
 
@@ -62,51 +106,95 @@ impl Sandbox {
     pub fn is_shared(&self) -> bool {
         match self {
             Self::Namespaces(_) => false,
-            Self::Shared(_) => true,
+            Self::Landlocked(_) | Self::Shared(_) => true,
         }
     }
 
-    /// Whether a package can be in it while another one is: a tree that is emptied for each has room for one.
+    /// Whether a package can be in it while another one is. Where it cannot, [`enter`](Self::enter) makes them wait for each
+    /// other.
     #[must_use]
     pub fn takes_several(&self) -> bool {
         match self {
-            Self::Namespaces(_) => true,
+            Self::Namespaces(_) | Self::Landlocked(_) => true,
             Self::Shared(_) => false,
         }
     }
 
-    /// Makes room for one package and its dependencies, whose names are given: nothing of another one is seen there.
+    /// Makes room for one package and its dependencies, given by name and sealed tree. Waits as long as another package that
+    /// is being compiled is in the way: every other one in a shared tree, or, with rules, one that has one of the names with
+    /// other contents.
+    ///
+    /// Cancel-safe: nothing is taken before it returns.
     ///
     /// # Errors
     /// When the tree cannot be made or cleared.
-    pub fn enter(&self, names: &[Name]) -> Result<Place, SandboxError> {
+    pub async fn enter(
+        &self,
+        package: &Name,
+        dependencies: &[(Name, PathBuf)],
+    ) -> Result<Place, SandboxError> {
         match self {
             Self::Namespaces(namespaces) => {
                 let place = namespaces.enter()?;
                 Ok(Place {
                     root: namespaces.root(&place),
-                    namespace: Some(place),
+                    kind: Kind::Namespace(place),
                 })
             }
+            Self::Landlocked(landlocked) => Ok(Place {
+                root: landlocked.tree().base().to_owned(),
+                kind: Kind::Landlock(landlocked.enter(package, dependencies).await?),
+            }),
             Self::Shared(tree) => {
-                tree.clear_for(names)?;
+                let turn = tree.turn().await;
+                let names: Vec<Name> = std::iter::once(package)
+                    .chain(dependencies.iter().map(|(name, _)| name))
+                    .cloned()
+                    .collect();
+                tree.clear_for(&names)?;
                 Ok(Place {
                     root: tree.base().to_owned(),
-                    namespace: None,
+                    kind: Kind::Shared { turn },
                 })
             }
         }
     }
 
-    /// Makes ready that a dependency is where the script will look for it. A shared tree gets a copy of its own each time,
-    /// for the script there can write to it; elsewhere the sealed tree is mounted when the script starts.
+    /// As [`enter`](Self::enter), but with no restriction on the script, and with no other script running where that takes
+    /// it. The place that the package had before is to be given back first.
+    ///
+    /// # Errors
+    /// When the tree cannot be made or cleared.
+    pub async fn enter_alone(
+        &self,
+        package: &Name,
+        dependencies: &[(Name, PathBuf)],
+    ) -> Result<Place, SandboxError> {
+        match self {
+            Self::Landlocked(landlocked) => Ok(Place {
+                root: landlocked.tree().base().to_owned(),
+                kind: Kind::Landlock(landlocked.enter_alone(package, dependencies).await?),
+            }),
+            Self::Namespaces(_) | Self::Shared(_) => self.enter(package, dependencies).await,
+        }
+    }
+
+    /// Makes ready that a dependency is where the script will look for it. A shared tree gets a copy, for the script there can
+    /// change it; elsewhere the sealed tree is mounted when the script starts.
     ///
     /// # Errors
     /// When it cannot be put there.
     pub fn provide(&self, sealed: &Path, install: &Path) -> Result<(), SandboxError> {
         match self {
             Self::Namespaces(_) => Namespaces::provide(install),
-            Self::Shared(_) => Ok(crate::fs::copy_tree(sealed, install)?),
+            Self::Landlocked(_) | Self::Shared(_) => Ok(crate::fs::copy_tree(sealed, install)?),
+        }
+    }
+
+    /// Says that all dependencies of a package are where they should be, links included.
+    pub fn provided(&self, place: &Place) {
+        if let (Self::Landlocked(landlocked), Kind::Landlock(place)) = (self, &place.kind) {
+            landlocked.provided(place);
         }
     }
 
@@ -115,18 +203,33 @@ impl Sandbox {
     pub fn hold(&self) -> PathBuf {
         match self {
             Self::Namespaces(namespaces) => namespaces.hold(),
+            Self::Landlocked(landlocked) => landlocked.tree().marker(),
             Self::Shared(tree) => tree.marker(),
         }
     }
 
-    /// The view that the script in a place has. Dependencies: sealed tree and install directory.
-    #[must_use]
-    pub fn view(&self, place: &Place, dependencies: &[(PathBuf, PathBuf)]) -> Option<View> {
-        match (self, &place.namespace) {
-            (Self::Namespaces(namespaces), Some(place)) => {
-                Some(namespaces.view(place, dependencies))
+    /// Confines a script to its place. Dependencies: sealed tree and paths.
+    pub fn confine(
+        &self,
+        place: &Place,
+        script: &mut Script,
+        own: &PackagePaths,
+        dependencies: &[(&Path, &PackagePaths)],
+    ) {
+        match (self, &place.kind) {
+            (Self::Namespaces(namespaces), Kind::Namespace(place)) => {
+                let mounted: Vec<(&Path, &Path)> = dependencies
+                    .iter()
+                    .map(|(sealed, paths)| (*sealed, paths.install.as_path()))
+                    .collect();
+                script.spec.view = Some(namespaces.view(place, &mounted));
             }
-            _ => None,
+            (Self::Landlocked(landlocked), Kind::Landlock(place)) => {
+                let dependencies: Vec<&PackagePaths> =
+                    dependencies.iter().map(|(_, paths)| *paths).collect();
+                landlocked.confine(place, script, own, &dependencies);
+            }
+            _ => {}
         }
     }
 
@@ -134,11 +237,13 @@ impl Sandbox {
     ///
     /// # Errors
     /// When something cannot be removed.
-    pub fn leave(&self, place: Place) -> Result<(), SandboxError> {
-        match (self, place.namespace) {
-            (Self::Namespaces(namespaces), Some(place)) => namespaces.leave(&place),
+    pub fn leave(&self, place: &Place) -> Result<(), SandboxError> {
+        match (self, &place.kind) {
+            (Self::Namespaces(namespaces), Kind::Namespace(place)) => namespaces.leave(place),
+            (Self::Landlocked(landlocked), Kind::Landlock(place)) => landlocked.leave(place),
             (Self::Shared(tree), _) => Ok(tree.clear()?),
-            (Self::Namespaces(_), None) => Ok(()),
+            // A place of another sandbox.
+            (Self::Namespaces(_) | Self::Landlocked(_), _) => Ok(()),
         }
     }
 
@@ -152,6 +257,7 @@ impl Sandbox {
                 namespaces.close();
                 Ok(())
             }
+            Self::Landlocked(landlocked) => landlocked.close(),
             Self::Shared(tree) => tree.close(),
         }
     }

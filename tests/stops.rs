@@ -194,3 +194,27 @@ fn sigkill_in_namespaces() {
         killed_again_and_again("namespace");
     }
 }
+
+#[test]
+fn sigterm_in_user_namespaces() {
+    if require_root() {
+        stopped_again_and_again("userns", Signal::SIGTERM, 143);
+    }
+}
+
+#[test]
+fn sigkill_in_user_namespaces() {
+    if require_root() {
+        killed_again_and_again("userns");
+    }
+}
+
+#[test]
+fn sigterm_under_rules() {
+    stopped_again_and_again("landlock", Signal::SIGTERM, 143);
+}
+
+#[test]
+fn sigkill_under_rules() {
+    killed_again_and_again("landlock");
+}

@@ -47,14 +47,20 @@ pub(crate) fn require_parts() -> Option<&'static Inputs> {
     match INPUTS.get_or_init(find) {
         Ok(inputs) => Some(inputs),
         Err(reason) => {
-            assert!(
-                env::var_os("BOSH_AGENT_TEST_REQUIRE_ALL").is_none(),
-                "{reason}"
-            );
-            eprintln!("skipped: {reason}");
+            skip(reason);
             None
         }
     }
+}
+
+/// Says why a test is skipped, or fails it: see [`require`].
+#[track_caller]
+pub(crate) fn skip(reason: &str) {
+    assert!(
+        env::var_os("BOSH_AGENT_TEST_REQUIRE_ALL").is_none(),
+        "{reason}"
+    );
+    eprintln!("skipped: {reason}");
 }
 
 /// The repository this was built from.

@@ -63,6 +63,14 @@ pub(super) struct Compile {
     #[arg(long)]
     pub readonly_deps: bool,
 
+    /// The network that packaging scripts have
+    #[arg(long, value_enum, default_value_t = Network::Host)]
+    pub network: Network,
+
+    /// How much nicer than this program packaging scripts are
+    #[arg(long, value_name = "0..19", default_value_t = 0, value_parser = clap::value_parser!(i32).range(0..=19))]
+    pub nice: i32,
+
     /// Compile even where another agent has left packages; they are removed
     #[arg(long)]
     pub force: bool,
@@ -99,11 +107,24 @@ pub(super) struct Compile {
 /// How packages are kept apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Isolation {
-    /// `namespace` where that works, else `none`; a line says which and why
+    /// The first of the following that works; a line says which, and why none before it
     Auto,
     /// Each package in its own mount, process and IPC namespace; needs root or CAP_SYS_ADMIN
     Namespace,
+    /// The same in a user namespace; an ordinary user needs newuidmap and a range in /etc/subuid, or gets a single owner
+    Userns,
+    /// In place, by rules on what a script may reach; needs Landlock (Linux 5.19) and no rights
+    Landlock,
     /// In place, one package after another, as the Go agent does
+    None,
+}
+
+/// The network that packaging scripts have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Network {
+    /// That of this program, as with the Go agent
+    Host,
+    /// A loopback of their own and nothing else; needs `namespace` or `userns`
     None,
 }
 

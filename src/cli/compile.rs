@@ -7,21 +7,29 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::arguments::{Compile, Isolation};
+use super::arguments::{Compile, Isolation, Network};
 use super::{DONE, FAILED, on_threads, tell};
 use crate::config::{Environment, Vcap};
 use crate::offline::{self, OfflineError, Options, Progress};
 use crate::process;
 use crate::runtime::{self, Signals};
+use crate::sandbox::{self, Entry};
 
 /// This program, whatever becomes of its file meanwhile.
 pub(super) const SELF: &str = "/proc/self/exe";
 
 pub(super) fn main(arguments: Compile, environment: Environment) -> u8 {
-    on_threads(run(arguments, environment))
+    // Before there is a second thread: only then can it be entered.
+    let user_namespace = match arguments.isolation {
+        Isolation::Auto => sandbox::enter_user_namespace_if_needed(),
+        Isolation::Userns => sandbox::enter_user_namespace(),
+        Isolation::Namespace | Isolation::Landlock | Isolation::None => Entry::Outside,
+    };
+    let options = options(arguments, environment, user_namespace);
+    on_threads(run(options))
 }
 
-async fn run(arguments: Compile, environment: Environment) -> u8 {
+async fn run(options: Options) -> u8 {
     let mut signals = match Signals::listen() {
         Ok(signals) => signals,
         Err(error) => {
@@ -44,7 +52,7 @@ async fn run(arguments: Compile, environment: Environment) -> u8 {
             signal
         }
     });
-    let result = offline::run(options(arguments, environment), progress, &cancel).await;
+    let result = offline::run(options, progress, &cancel).await;
     match result {
         Ok(()) => DONE,
         Err(OfflineError::Stopped) if cancel.is_cancelled() => match stopping.await {
@@ -58,7 +66,7 @@ async fn run(arguments: Compile, environment: Environment) -> u8 {
     }
 }
 
-fn options(arguments: Compile, environment: Environment) -> Options {
+fn options(arguments: Compile, environment: Environment, user_namespace: Entry) -> Options {
     Options {
         inputs: arguments.tarballs,
         output_directory: arguments.output_directory,
@@ -69,11 +77,16 @@ fn options(arguments: Compile, environment: Environment) -> Options {
         isolation: match arguments.isolation {
             Isolation::Auto => offline::Isolation::Auto,
             Isolation::Namespace => offline::Isolation::Namespace,
+            Isolation::Userns => offline::Isolation::Userns,
+            Isolation::Landlock => offline::Isolation::Landlock,
             Isolation::None => offline::Isolation::None,
         },
+        user_namespace,
         jobs: arguments.jobs,
         make_jobserver: arguments.make_jobserver,
         readonly_dependencies: arguments.readonly_deps,
+        network: arguments.network == Network::Host,
+        nice: arguments.nice,
         force: arguments.force,
         grace: Duration::from_secs(arguments.grace),
         limit: arguments.timeout.map(Duration::from_secs),

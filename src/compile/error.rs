@@ -77,12 +77,35 @@ pub enum CompileError {
         /// Which part.
         source: runtime::TaskFailed,
     },
+    /// The script went on without something that rules kept from it. Then it is run again, so nobody else hears of this.
+    #[error("the packaging script of `{package}` went on after a `Permission denied`")]
+    Denied {
+        /// The package.
+        package: Name,
+    },
     /// Somebody asked us to stop.
     #[error("the compilation of package `{package}` was stopped")]
     Stopped {
         /// The package.
         package: Name,
     },
+}
+
+impl CompileError {
+    /// Whether the script may have failed because it was kept from something.
+    pub(super) fn may_be_for_rules(&self) -> bool {
+        match self {
+            Self::Script(failure) => !matches!(failure.cause, Some(Cause::TimeLimit { .. })),
+            Self::InstallTarget { .. } | Self::Denied { .. } => true,
+            Self::Source { .. }
+            | Self::Pack { .. }
+            | Self::Files { .. }
+            | Self::Sandbox { .. }
+            | Self::Task { .. }
+            | Self::NoSpace { .. }
+            | Self::Stopped { .. } => false,
+        }
+    }
 }
 
 /// A packaging script that did not succeed.
@@ -99,6 +122,8 @@ pub struct ScriptFailure {
     pub cause: Option<Cause>,
     /// The last lines that it printed.
     pub tail: Vec<String>,
+    /// Packages that it speaks of and that are no dependencies of its package.
+    pub undeclared: Vec<Name>,
     /// The end of each of its streams.
     pub endings: Vec<Ending>,
     /// Everything that it printed.

@@ -14,6 +14,17 @@ pub enum Event {
         /// The phase.
         phase: Phase,
     },
+    /// Its script has failed where it could not reach all that there is, and is tried once more by itself, unrestricted.
+    Retried {
+        /// The job's number.
+        job: usize,
+        /// The package.
+        package: Name,
+        /// How it failed.
+        failure: String,
+        /// Packages that it speaks of and that are no dependencies of its package.
+        undeclared: Vec<Name>,
+    },
     /// Its script printed something. Not every line is told, only where it stands from time to time.
     Printed {
         /// The job's number.

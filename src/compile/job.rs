@@ -55,6 +55,8 @@ pub struct Compiled {
     pub digests: Digests,
     /// What the script installed, where another package will be compiled against it.
     pub installed: Option<Installed>,
+    /// Whether it was compiled by a script that nothing kept from undeclared packages, after it had failed otherwise.
+    pub unrestricted: bool,
     /// How long it took from the first step to the last.
     pub elapsed: Duration,
     /// How the script ended; `None` where the package has none.

@@ -1,5 +1,6 @@
 //! One package, from its source blob to its compiled blob.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,17 +13,21 @@ use super::event::{Event, Phase};
 use super::job::{Compiled, Job};
 use super::plan::Plan;
 use super::store::Store;
+use super::undeclared::mentioned;
 use crate::archive::{self, Compression, GzipWriter, SystemOwners};
-use crate::config::{Environment, Vcap};
+use crate::config::{Environment, PackagePaths, Vcap};
 use crate::fs::{self, Context as _};
 use crate::process::{self, Jobserver, Output, Status};
 use crate::release::Name;
 use crate::release::digest::{Hasher, HashingWriter};
 use crate::runtime::{self, Cancellable};
-use crate::sandbox::{self, Sandbox, ScriptEnd};
+use crate::sandbox::{self, Place, Sandbox, SandboxError, ScriptEnd};
 
 /// The group that packages belong to, and its number on every stemcell.
 const VCAP: (&str, u32) = ("vcap", 1000);
+
+/// How much of a log is searched for what a script lacks, in bytes.
+const LOG_END: u64 = 1 << 20;
 
 /// A disk with less than this is full for a compiler.
 const FULL: u64 = 1 << 20;
@@ -41,6 +46,8 @@ pub struct Context {
     pub agent: PathBuf,
     /// How long processes get between SIGTERM and SIGKILL.
     pub grace: Duration,
+    /// How much nicer than this program scripts are, from 0 to 19.
+    pub nice: i32,
     /// How long a script may run; `None` for as long as it takes.
     pub limit: Option<Duration>,
     /// The gzip level of compiled blobs.
@@ -71,27 +78,60 @@ pub async fn compile(
     job: Job,
     cancel: &CancellationToken,
 ) -> Result<Compiled, CompileError> {
-    let package = job.name.clone();
-    let in_sandbox = |source| CompileError::Sandbox {
-        package: package.clone(),
-        source,
-    };
-    let names: Vec<Name> = std::iter::once(&job.name)
-        .chain(job.dependencies.iter().map(|dependency| &dependency.name))
-        .cloned()
+    let dependencies: Vec<(Name, PathBuf)> = job
+        .dependencies
+        .iter()
+        .map(|dependency| {
+            let tree = dependency.installed.tree().to_owned();
+            (dependency.name.clone(), tree)
+        })
         .collect();
-    let task = |source| CompileError::Task {
-        package: package.clone(),
-        source,
+    let job = Arc::new(job);
+    let enter = context.sandbox.enter(&job.name, &dependencies);
+    let place = entered(&job, enter, cancel).await?;
+    let is_restricted = place.is_restricted();
+    let failure = match attempt(context, &job, place, cancel).await {
+        Err(failure) if is_restricted && failure.may_be_for_rules() => failure,
+        other => return other,
     };
-    // Trees may be large and disks slow: what makes and removes them has no place among the tasks.
-    let own = Arc::clone(context);
-    let place = runtime::spawn_blocking("enter", move || own.sandbox.enter(&names))
-        .await
-        .map_err(task)?
-        .map_err(in_sandbox)?;
+    (context.events)(Event::Retried {
+        job: job.number,
+        package: job.name.clone(),
+        failure: failure.to_string(),
+        undeclared: match failure {
+            CompileError::Script(failure) => failure.undeclared,
+            _ => Vec::new(),
+        },
+    });
+    let enter = context.sandbox.enter_alone(&job.name, &dependencies);
+    let place = entered(&job, enter, cancel).await?;
+    let mut compiled = attempt(context, &job, place, cancel).await?;
+    compiled.unrestricted = true;
+    Ok(compiled)
+}
+
+/// The place of a package, as soon as there is room, unless somebody asks us to stop before.
+async fn entered(
+    job: &Job,
+    enter: impl Future<Output = Result<Place, SandboxError>>,
+    cancel: &CancellationToken,
+) -> Result<Place, CompileError> {
+    let package = job.name.clone();
+    tokio::select! {
+        // Cancel-safe: nothing is taken before it is ready.
+        place = enter => place.map_err(|source| CompileError::Sandbox { package, source }),
+        () = cancel.cancelled() => Err(CompileError::Stopped { package }),
+    }
+}
+
+async fn attempt(
+    context: &Arc<Context>,
+    job: &Arc<Job>,
+    place: Place,
+    cancel: &CancellationToken,
+) -> Result<Compiled, CompileError> {
     let mut plan = Plan::new(
-        &job,
+        job,
         &context.vcap,
         &place.vcap(),
         &context.environment,
@@ -99,26 +139,40 @@ pub async fn compile(
         context.sandbox.hold(),
         context.grace,
     );
-    plan.script.spec.view = context.sandbox.view(&place, &plan.mounted());
+    plan.script.spec.nice = context.nice;
+    let dependencies: Vec<(&Path, &PackagePaths)> = plan
+        .dependencies
+        .iter()
+        .map(|dependency| (dependency.sealed.as_path(), &dependency.paths))
+        .collect();
+    context
+        .sandbox
+        .confine(&place, &mut plan.script, &plan.paths, &dependencies);
+    let place = Arc::new(place);
     let work = Work {
         context: Arc::clone(context),
-        job: Arc::new(job),
+        job: Arc::clone(job),
         plan: Arc::new(plan),
+        place: Arc::clone(&place),
         cancel: cancel.clone(),
     };
     let result = work.run().await.map_err(|error| work.with_space(error));
     let (own, failed) = (Arc::clone(&work.job), result.is_err());
-    let context = Arc::clone(context);
-    let leaving = runtime::spawn_blocking("leave", move || {
-        if failed {
-            // Half a blob is of no use; what is not there need not go.
-            let _ = fs::remove_file_if_there(&own.blob);
-        }
-        context.sandbox.leave(place)
-    });
-    let left = leaving.await;
+    // Trees can be large and disks slow, and others go on meanwhile.
+    let left = work
+        .blocking_to_the_end("leave", move |work| {
+            if failed {
+                // Half a blob is of no use; what is not there need not go.
+                let _ = fs::remove_file_if_there(&own.blob);
+            }
+            work.context.sandbox.leave(&place)
+        })
+        .await;
     let compiled = result?;
-    left.map_err(task)?.map_err(in_sandbox)?;
+    left?.map_err(|source| CompileError::Sandbox {
+        package: job.name.clone(),
+        source,
+    })?;
     Ok(compiled)
 }
 
@@ -128,6 +182,7 @@ struct Work {
     context: Arc<Context>,
     job: Arc<Job>,
     plan: Arc<Plan>,
+    place: Arc<Place>,
     cancel: CancellationToken,
 }
 
@@ -170,15 +225,25 @@ impl Work {
         name: &'static str,
         step: impl FnOnce(&Self) -> Result<T, CompileError> + Send + 'static,
     ) -> Result<T, CompileError> {
-        let work = self.clone();
-        let done = runtime::spawn_blocking(name, move || step(&work)).await;
+        let done = self.blocking_to_the_end(name, step).await;
         if self.cancel.is_cancelled() {
             return Err(self.stopped());
         }
+        done?
+    }
+
+    /// Runs a step that blocks, whatever anybody wishes.
+    async fn blocking_to_the_end<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        step: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> Result<T, CompileError> {
+        let work = self.clone();
+        let done = runtime::spawn_blocking(name, move || step(&work)).await;
         done.map_err(|source| CompileError::Task {
             package: self.job.name.clone(),
             source,
-        })?
+        })
     }
 
     fn stopped(&self) -> CompileError {
@@ -235,6 +300,9 @@ impl Work {
         let files = self.files();
         let plan = &self.plan;
         for dependency in &plan.dependencies {
+            if self.place.has(&dependency.name) {
+                continue;
+            }
             self.make_directory(&dependency.paths.packages)
                 .map_err(&files)?;
             self.context
@@ -246,6 +314,7 @@ impl Work {
                 })?;
             self.link(&dependency.link_target, &dependency.paths.link)?;
         }
+        self.context.sandbox.provided(&self.place);
         self.make_directory(&plan.paths.packages).map_err(&files)?;
         self.make_directory(&plan.paths.install).map_err(&files)?;
         self.link(&plan.link_target, &plan.paths.link)
@@ -319,7 +388,13 @@ impl Work {
             return Err(self.stopped());
         }
         if end.status.is_success() && limit.is_none() {
-            return Ok(Some(end));
+            return if self.place.is_restricted() && self.was_denied()? {
+                Err(CompileError::Denied {
+                    package: self.job.name.clone(),
+                })
+            } else {
+                Ok(Some(end))
+            };
         }
         let cause = limit.map(|limit| Cause::TimeLimit { limit });
         Err(CompileError::Script(Box::new(ScriptFailure {
@@ -328,10 +403,46 @@ impl Work {
             elapsed: start.elapsed(),
             cause: cause.or_else(|| self.cause(&end, killed_before)),
             tail: end.output.tail,
+            undeclared: self.undeclared(),
             endings: end.output.endings,
             log: self.job.log.clone(),
             log_failure: end.output.log_failure,
         })))
+    }
+
+    /// Whether the script was kept from something and went on: many scripts do not end with a command that fails. To root
+    /// nothing else says this.
+    fn was_denied(&self) -> Result<bool, CompileError> {
+        for log in self.logs() {
+            if fs::contains(log, b"Permission denied").map_err(self.files())? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Everything that the script printed.
+    fn logs(&self) -> impl Iterator<Item = &Path> {
+        std::iter::once(self.job.log.as_path()).chain(self.job.stdout_log.as_deref())
+    }
+
+    /// Packages that the script speaks of and that are no dependencies of its package.
+    fn undeclared(&self) -> Vec<Name> {
+        let known: Vec<&Name> = std::iter::once(&self.job.name)
+            .chain(
+                self.job
+                    .dependencies
+                    .iter()
+                    .map(|dependency| &dependency.name),
+            )
+            .collect();
+        let mut found = BTreeSet::new();
+        for log in self.logs() {
+            let log = fs::read_end(log, LOG_END).unwrap_or_default();
+            found.extend(mentioned(&log, &self.context.vcap.packages()));
+        }
+        found.retain(|name| !known.contains(&name));
+        found.into_iter().collect()
     }
 
     /// Lack of memory or of space looks like many other failures from inside a script, so it is looked for.
@@ -452,6 +563,7 @@ impl Work {
             size,
             digests,
             installed: None,
+            unrestricted: false,
             elapsed: Duration::ZERO,
             script: None,
         })

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::job::Job;
 use crate::config::{Environment, PackagePaths, Vcap};
+use crate::release::Name;
 use crate::sandbox::{Script, Spec};
 
 /// The name of the script in a package's source.
@@ -36,6 +37,8 @@ pub struct Plan {
 /// Where a dependency goes.
 #[derive(Debug, Clone)]
 pub struct PlannedDependency {
+    /// Its name.
+    pub name: Name,
     /// Its tree in the store.
     pub sealed: PathBuf,
     /// Its paths on this side of the sandbox.
@@ -62,6 +65,7 @@ impl Plan {
             .dependencies
             .iter()
             .map(|dependency| PlannedDependency {
+                name: dependency.name.clone(),
                 sealed: dependency.installed.tree().to_owned(),
                 paths: outside.package(&dependency.name, &dependency.version),
                 link_target: inside
@@ -92,9 +96,11 @@ impl Plan {
                     arguments: vec!["-x".to_owned(), PACKAGING.to_owned()],
                     directory: seen.compile,
                     umask: UMASK,
+                    nice: 0,
                     hold,
                     grace,
                     view: None,
+                    rules: None,
                 },
                 environment,
                 agent,
@@ -103,21 +109,10 @@ impl Plan {
     }
 }
 
-impl Plan {
-    /// Sealed tree and install directory of each dependency.
-    #[must_use]
-    pub fn mounted(&self) -> Vec<(PathBuf, PathBuf)> {
-        self.dependencies
-            .iter()
-            .map(|dependency| (dependency.sealed.clone(), dependency.paths.install.clone()))
-            .collect()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::release::{Name, Version};
+    use crate::release::Version;
 
     #[test]
     fn a_script_sees_the_base_directory_wherever_its_tree_is() {

@@ -11,7 +11,9 @@ use super::run::Options;
 use crate::diag::Chain;
 use crate::process;
 use crate::runtime;
-use crate::sandbox::{Namespaces, Sandbox, SharedTree, Writes};
+use crate::sandbox::{
+    Entry, Landlocked, Namespaces, Sandbox, SandboxError, SharedTree, Users, Wishes, Writes,
+};
 
 /// How packages are to be kept apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,48 +22,128 @@ pub enum Isolation {
     Auto,
     /// In namespaces, or not at all.
     Namespace,
+    /// In namespaces that a user namespace makes possible, or not at all.
+    Userns,
+    /// In place, by rules on what a script may reach, or not at all.
+    Landlock,
     /// In place, one after another.
     None,
 }
 
-/// Chooses how packages are kept apart, and says so in one line.
+/// Chooses how packages are kept apart, and says so in one line. A second one says how it would be better.
 pub(super) async fn choose(
     options: &Options,
     work: &Path,
     progress: &Progress,
     cancel: &CancellationToken,
 ) -> Result<Sandbox, OfflineError> {
-    let unusable = if options.isolation == Isolation::None {
-        None
+    let wanted = options.isolation;
+    let mut reasons = Vec::new();
+    if matches!(wanted, Isolation::Landlock | Isolation::None) {
+        if !options.network {
+            return Err(SandboxError::Network { source: None }.into());
+        }
     } else {
-        let probe = Namespaces::probe(
-            work,
-            &options.vcap,
-            &options.agent,
-            options.readonly_dependencies,
-        );
-        match probe.await {
+        match namespaces(options, work).await {
             Ok(namespaces) => {
-                progress.line(match namespaces.writes() {
-                    Writes::ToDisk | Writes::ToMemory => "Isolation: namespace",
-                    Writes::Refused => "Isolation: namespace, with read-only dependencies",
-                });
+                progress.line(&format!("Isolation: {}", described(&namespaces)));
                 return Ok(Sandbox::Namespaces(namespaces));
             }
-            Err(error) if options.isolation == Isolation::Namespace => return Err(error.into()),
-            Err(error) => Some(error),
+            Err(error) if wanted != Isolation::Auto => return Err(error.into()),
+            Err(error) if !options.network => {
+                let source = Some(Box::new(error));
+                return Err(SandboxError::Network { source }.into());
+            }
+            Err(error) => reasons.push(format!("no namespaces: {}", reason(&error))),
         }
+        if let Entry::Refused(error) = &options.user_namespace {
+            reasons.push(format!("no user namespaces: {error}"));
+        }
+    }
+    let mut has_rules = false;
+    if wanted != Isolation::None {
+        match Landlocked::probe(work, &options.agent).await {
+            Ok(()) => has_rules = true,
+            Err(error) if wanted == Isolation::Landlock => return Err(error.into()),
+            Err(error) => reasons.push(format!("no Landlock: {}", reason(&error))),
+        }
+    }
+    let reasons = match reasons.join("; ") {
+        none if none.is_empty() => none,
+        reasons => format!(" ({reasons})"),
     };
-    let reason = unusable.map_or_else(String::new, |error| {
-        format!(" (namespaces cannot be used here: {})", Chain(&error))
-    });
-    progress.line(&format!("Isolation: none{reason}"));
+    let name = if has_rules { "landlock" } else { "none" };
+    progress.line(&format!("Isolation: {name}{reasons}"));
+    if wanted == Isolation::Auto {
+        progress.line(hint());
+    }
     let (vcap, who, force) = (options.vcap.clone(), options.who.clone(), options.force);
     let cancel = cancel.clone();
     let taking = runtime::spawn_blocking("tree", move || {
         SharedTree::take(&vcap, &who, force, &|| cancel.is_cancelled())
     });
-    Ok(Sandbox::Shared(taking.await??))
+    let tree = taking.await??;
+    if !has_rules {
+        return Ok(Sandbox::Shared(tree));
+    }
+    let home = options.environment.get("HOME").map(Path::new);
+    Ok(Sandbox::Landlocked(Landlocked::new(tree, work, home)?))
+}
+
+/// Why something cannot be had, in short.
+fn reason(error: &SandboxError) -> String {
+    match error {
+        SandboxError::Step(step) => step.to_string(),
+        other => Chain(other).to_string(),
+    }
+}
+
+/// How packages would be kept apart better.
+fn hint() -> &'static str {
+    if nix::unistd::geteuid().is_root() {
+        "Hint: packages are kept apart better in a container with `--cap-add SYS_ADMIN --security-opt apparmor=unconfined`, or \
+         without a capability with `--security-opt seccomp=unconfined --security-opt apparmor=unconfined`, and in a Concourse \
+         task with `privileged: true`"
+    } else {
+        "Hint: packages are kept apart better for root, or with newuidmap (package uidmap), a range for this user in \
+         /etc/subuid and /etc/subgid, and user namespaces allowed"
+    }
+}
+
+async fn namespaces(options: &Options, work: &Path) -> Result<Namespaces, SandboxError> {
+    let users = match &options.user_namespace {
+        Entry::Outside => None,
+        Entry::Inside(users) => Some(*users),
+        Entry::Refused(error) if options.isolation == Isolation::Userns => {
+            return Err(SandboxError::NoUserNamespace(error.clone()));
+        }
+        Entry::Refused(_) => None,
+    };
+    let wishes = Wishes {
+        readonly_dependencies: options.readonly_dependencies,
+        network: options.network,
+        users,
+    };
+    Namespaces::probe(work, &options.vcap, &options.agent, wishes).await
+}
+
+/// A tier with what a person should know of it.
+fn described(namespaces: &Namespaces) -> String {
+    let mut text = match namespaces.users() {
+        None => "namespace",
+        Some(_) => "userns",
+    }
+    .to_owned();
+    if namespaces.users() == Some(Users::Single) {
+        text += ", with a single user: scripts that change owners fail";
+    }
+    if namespaces.writes() == Writes::Refused {
+        text += ", with read-only dependencies";
+    }
+    if !namespaces.has_processes() {
+        text += ", without a process namespace";
+    }
+    text
 }
 
 /// How many packages are compiled at once, and says so where there are several.

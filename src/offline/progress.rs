@@ -112,12 +112,31 @@ impl Progress {
 
     /// The core tells something.
     pub(super) fn hear(&self, event: Event) {
+        if let Event::Retried {
+            package,
+            failure,
+            undeclared,
+            ..
+        } = &event
+        {
+            let names: Vec<&str> = undeclared.iter().map(Name::as_str).collect();
+            let undeclared = match names.join(", ") {
+                none if none.is_empty() => none,
+                names => format!("; it speaks of undeclared packages: {names}"),
+            };
+            self.line(&format!(
+                "Warning: {failure} where it reaches nothing but its declared dependencies{undeclared}. {package} is tried \
+                 once more by itself, with nothing kept from it"
+            ));
+        }
         let mut state = self.state();
-        let (Event::Entered { job, .. } | Event::Printed { job, .. }) = &event;
+        let (Event::Entered { job, .. } | Event::Retried { job, .. } | Event::Printed { job, .. }) =
+            &event;
         let Some(running) = state.running.get_mut(job) else {
             return;
         };
         match event {
+            Event::Retried { .. } => {}
             Event::Entered { phase, .. } => running.phase = described(phase),
             Event::Printed { line, .. } => running.line = line,
         }

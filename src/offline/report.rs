@@ -140,6 +140,13 @@ fn output(text: &mut String, script: &ScriptFailure) {
             let _ = writeln!(text, "  | {line}");
         }
     }
+    for name in &script.undeclared {
+        let _ = writeln!(
+            text,
+            "It speaks of package {name}, which is no declared dependency of {}",
+            script.package
+        );
+    }
     let _ = writeln!(text, "Everything that it printed: {}", script.log.display());
     if let Some(failure) = &script.log_failure {
         let _ = writeln!(text, "That log is not complete: {failure}");
@@ -232,6 +239,7 @@ mod tests {
                 elapsed: Duration::from_secs(61),
                 cause: (code == 137).then_some(Cause::OutOfMemory { killed: 1 }),
                 tail: vec!["+ make".to_owned(), "Killed".to_owned()],
+                undeclared: vec![name("zlib")],
                 endings: Vec::new(),
                 log: PathBuf::from(format!("/logs/{package}.log")),
                 log_failure: None,
@@ -303,6 +311,7 @@ mod tests {
             "The last lines that the packaging script of app printed:\n\
              \x20 | + make\n\
              \x20 | Killed\n\
+             It speaks of package zlib, which is no declared dependency of app\n\
              Everything that it printed: /logs/app.log\n\
              Compiled before it, and dropped with it: lib\n\
              Not compiled because they depend on app: web, top\n\

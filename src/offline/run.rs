@@ -26,7 +26,7 @@ use crate::diag::Bytes;
 use crate::fs::{self, MadeDirectories};
 use crate::process::{self, Jobserver};
 use crate::release::Slug;
-use crate::runtime;
+use crate::{runtime, sandbox};
 
 /// What a call is to do.
 #[derive(Debug, Clone)]
@@ -45,12 +45,18 @@ pub struct Options {
     pub vcap: Vcap,
     /// How packages are kept apart.
     pub isolation: Isolation,
+    /// The user namespace that this process has entered for it.
+    pub user_namespace: sandbox::Entry,
     /// How many packages are compiled at once, at the most; `None` for as many as there are processors.
     pub jobs: Option<NonZeroUsize>,
     /// Whether all scripts share one pool of jobs for GNU make.
     pub make_jobserver: bool,
     /// Whether scripts are kept from writing into dependencies, where that can be done.
     pub readonly_dependencies: bool,
+    /// Whether scripts get the network that everybody has.
+    pub network: bool,
+    /// How much nicer than this program scripts are, from 0 to 19.
+    pub nice: i32,
     /// Whether packages of another agent may be removed.
     pub force: bool,
     /// How long scripts get to end when they are told to.
@@ -152,8 +158,8 @@ impl Call<'_> {
         let (work, data) = (fs::parent(workplace.path()), self.options.vcap.data());
         let places: &[&Path] = match self.options.isolation {
             Isolation::Auto => &[work, &data],
-            Isolation::Namespace => &[work],
-            Isolation::None => &[&data],
+            Isolation::Namespace | Isolation::Userns => &[work],
+            Isolation::Landlock | Isolation::None => &[&data],
         };
         space::check_for_tasks(&tasks, places)?;
         let needs_sandbox = tasks.iter().any(
@@ -334,6 +340,7 @@ impl Call<'_> {
             environment,
             agent: options.agent.clone(),
             grace: options.grace,
+            nice: options.nice,
             limit: options.limit,
             compression_level: options.compression_level,
             jobserver,

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -22,7 +23,7 @@ use nix::unistd::Pid;
 
 use super::init::{Init, InitReport};
 use super::spec::{Report, Spec, Step, StepError};
-use super::sys;
+use super::{landlock, mounts, sys};
 use crate::fs;
 use crate::process::{Status, Usage, tree};
 
@@ -80,29 +81,40 @@ impl<T> StepResult<T> for nix::Result<T> {
     }
 }
 
+impl<T> StepResult<T> for fs::Result<T> {
+    fn step(self, step: Step) -> Result<T, StepError> {
+        self.map_err(|error| error.source).step(step)
+    }
+}
+
 fn run(socket: &mut UnixStream) -> Result<Report, StepError> {
     let orders = read_line(socket).step(Step::ReadOrders)?;
     let spec: Spec = serde_json::from_slice(&orders)
         .map_err(io::Error::from)
         .step(Step::ReadOrders)?;
     // Locked until this process ends: descriptors of the standard library are not inherited.
-    let hold = fs::open(&spec.hold).map_err(|error| error.source);
-    let hold = hold.step(Step::Hold(spec.hold.clone()))?;
+    let hold = fs::open(&spec.hold).step(Step::Hold(spec.hold.clone()))?;
     hold.lock_shared().step(Step::Hold(spec.hold.clone()))?;
     nix::sys::prctl::set_child_subreaper(true).step(Step::AdoptOrphans)?;
     umask(Mode::from_bits_truncate(spec.umask));
     let signals = listen().step(Step::ListenForSignals)?;
     let init = match &spec.view {
-        Some(view) => Some(Init::start(
+        Some(view) if view.processes => Some(Init::start(
             &spec,
             view,
             &[socket.as_fd(), signals.as_fd()],
         )?),
+        Some(view) => {
+            // What this process may still need it has open.
+            unshare(CloneFlags::CLONE_NEWIPC).step(Step::SeparateIpc)?;
+            mounts::make(view)?;
+            None
+        }
         None => None,
     };
     let script = match &init {
         Some(init) => init.process,
-        None => start_script(&spec).step(Step::Start(spec.program.clone()))?,
+        None => start_script(&spec)?,
     };
     let mut watch = Watch {
         socket,
@@ -168,19 +180,20 @@ fn listen() -> nix::Result<SignalFd> {
     SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
 }
 
-/// Starts the script, with nothing to read and none of our blocked signals.
+/// Starts the script, with nothing to read and none of our blocked signals. Its rules are its own: its parent has to reach more.
 #[expect(
     clippy::disallowed_methods,
     reason = "one of the two places that start processes"
 )]
-pub(super) fn start_script(spec: &Spec) -> io::Result<Pid> {
+pub(super) fn start_script(spec: &Spec) -> Result<Pid, StepError> {
+    let rules = spec.rules.as_ref().map(landlock::prepare).transpose()?;
     let mut command = Command::new(&spec.program);
     command
         .args(&spec.arguments)
         .current_dir(&spec.directory)
         .stdin(Stdio::null());
-    sys::detach(&mut command);
-    let child = command.spawn()?;
+    sys::detach(&mut command, spec.nice, rules);
+    let child = command.spawn().step(Step::Start(spec.program.clone()))?;
     Ok(Pid::from_raw(child.id().cast_signed()))
 }
 

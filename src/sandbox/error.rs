@@ -37,6 +37,15 @@ pub enum SandboxError {
     /// The child process reported a step that failed.
     #[error("the sandbox of a packaging script could not be made")]
     Step(#[source] StepError),
+    /// This process could not enter a user namespace.
+    #[error("user namespaces cannot be used here")]
+    NoUserNamespace(#[source] StepError),
+    /// Scripts cannot be kept from the network.
+    #[error("packaging scripts can be kept from the network (--network=none) in namespaces only")]
+    Network {
+        /// Why these cannot be had, where they were tried.
+        source: Option<Box<SandboxError>>,
+    },
     /// A sandbox was made for a try, but nothing ran in it.
     #[error("a program in a trial sandbox {0}")]
     ProbeFailed(Status),
@@ -73,6 +82,8 @@ impl SandboxError {
             | Self::Supervise(_)
             | Self::Orders(_)
             | Self::Step(_)
+            | Self::NoUserNamespace(_)
+            | Self::Network { .. }
             | Self::ProbeFailed(_)
             | Self::NoReport { .. } => None,
         }

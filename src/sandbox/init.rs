@@ -85,12 +85,11 @@ fn main(spec: &Spec, view: &View, writer: OwnedFd) -> ! {
 
 fn run(spec: &Spec, view: &View) -> Result<InitReport, StepError> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).step(Step::FollowParent)?;
-    let nothing = fs::open("/dev/null".as_ref()).map_err(|error| error.source);
-    let nothing = nothing.step(Step::FollowParent)?;
+    let nothing = fs::open("/dev/null".as_ref()).step(Step::FollowParent)?;
     // The orders' socket: as long as it is open anywhere, the agent takes us for alive.
     dup2_stdin(&nothing).step(Step::FollowParent)?;
     mounts::make(view)?;
-    let script = start_script(spec).step(Step::Start(spec.program.clone()))?;
+    let script = start_script(spec)?;
     let status = loop {
         match waitpid(None, None) {
             Ok(ended) if ended.pid() == Some(script) => {

@@ -1,4 +1,5 @@
-//! A view of the file system, made by the first process of a namespace for itself and the script.
+//! A view of the file system, made by the first process of a namespace, or by the script's parent where there is no process
+//! namespace, for itself and the script.
 //!
 //! Only `mount(2)` is used: the newer calls for mounts would bring nothing but a need for newer kernels, and `pivot_root` is
 //! refused by Docker's filter even where everything else is allowed.
@@ -8,22 +9,20 @@ use std::path::Path;
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::statvfs::{FsFlags, statvfs};
 
 use super::child::StepResult;
 use super::spec::{Mounted, Step, StepError, View, Writes};
+use super::sys;
 use crate::fs;
 
 /// Mounts everything. Afterwards the working directory is meaningless: the caller enters the script's.
 pub(super) fn make(view: &View) -> Result<(), StepError> {
-    unshare(CloneFlags::CLONE_NEWNS).step(Step::SeparateMounts)?;
-    mount_to(
-        None,
-        Path::new("/"),
-        None,
-        MsFlags::MS_REC | MsFlags::MS_PRIVATE,
-        None,
-    )
-    .step(Step::KeepMountsPrivate)?;
+    if !view.network {
+        unshare(CloneFlags::CLONE_NEWNET).step(Step::SeparateNetwork)?;
+        sys::start_loopback().step(Step::StartLoopback)?;
+    }
+    separate()?;
     std::env::set_current_dir(&view.work).step(Step::EnterWork(view.work.clone()))?;
     if view.writes == Writes::ToMemory && !view.dependencies.is_empty() {
         mount_to(
@@ -38,7 +37,8 @@ pub(super) fn make(view: &View) -> Result<(), StepError> {
     for (number, dependency) in view.dependencies.iter().enumerate() {
         match view.writes {
             Writes::ToDisk | Writes::ToMemory => {
-                overlay(dependency, &view.scratch.join(number.to_string()))?;
+                let scratch = view.scratch.join(number.to_string());
+                overlay(dependency, &scratch, view.in_user_namespace)?;
             }
             Writes::Refused => read_only(dependency)?,
         }
@@ -61,16 +61,51 @@ pub(super) fn make(view: &View) -> Result<(), StepError> {
     // After all that lies in it, so that one recursive mount carries the rest, and so that one mount holds both the sources
     // and what is installed: `mv` and `ln` work between them.
     bind(&view.tree.0, &view.tree.1)?;
-    mount_to(
-        Some(Path::new("proc")),
-        Path::new("/proc"),
-        Some("proc"),
-        MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
-        None,
-    )
-    .step(Step::MountProc)?;
+    if view.processes {
+        mount_to(
+            Some(Path::new("proc")),
+            Path::new("/proc"),
+            Some("proc"),
+            MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
+            None,
+        )
+        .step(Step::MountProc)?;
+    }
     // The directory that we are in would be another way to the work directory, through /proc.
     std::env::set_current_dir("/").step(Step::EnterWork("/".into()))
+}
+
+/// A mount namespace that tells nobody of its mounts.
+fn separate() -> Result<(), StepError> {
+    unshare(CloneFlags::CLONE_NEWNS).step(Step::SeparateMounts)?;
+    mount_to(
+        None,
+        Path::new("/"),
+        None,
+        MsFlags::MS_REC | MsFlags::MS_PRIVATE,
+        None,
+    )
+    .step(Step::KeepMountsPrivate)
+}
+
+/// Tries, in a process that is thrown away, whether mounts are allowed: a filter or a security module may refuse them where
+/// namespaces are allowed.
+pub(super) fn try_any() -> Result<(), StepError> {
+    separate()?;
+    let place = Path::new("/tmp");
+    mount_to(
+        Some(Path::new("tmpfs")),
+        place,
+        Some("tmpfs"),
+        MsFlags::empty(),
+        None,
+    )
+    .step(Step::TryMount)?;
+    let (from, to) = (place.join("from"), place.join("to"));
+    for directory in [&from, &to] {
+        fs::create_dir(directory).step(Step::TryMount)?;
+    }
+    bind(&from, &to)
 }
 
 fn hide(directory: &Path) -> Result<(), StepError> {
@@ -106,20 +141,16 @@ fn bind(from: &Path, to: &Path) -> Result<(), StepError> {
 }
 
 /// A dependency whose changes go to `scratch`. The sealed tree below stays as it is.
-fn overlay(dependency: &Mounted, scratch: &Path) -> Result<(), StepError> {
+fn overlay(dependency: &Mounted, scratch: &Path, in_user_namespace: bool) -> Result<(), StepError> {
     let (upper, work) = (scratch.join("upper"), scratch.join("work"));
-    prepare(dependency, &upper, &work).map_err(|error| StepError {
-        step: Step::PrepareOverlay(scratch.to_owned()),
-        errno: error
-            .source
-            .raw_os_error()
-            .unwrap_or(nix::errno::Errno::EIO as i32),
-    })?;
+    prepare(dependency, &upper, &work).step(Step::PrepareOverlay(scratch.to_owned()))?;
     let options = format!(
-        "lowerdir={},upperdir={},workdir={}",
+        "lowerdir={},upperdir={},workdir={}{}",
         dependency.sealed.display(),
         upper.display(),
-        work.display()
+        work.display(),
+        // An overlay's notes on removed and replaced directories are in attributes that only the real root may set.
+        if in_user_namespace { ",userxattr" } else { "" }
     );
     mount_to(
         Some(Path::new("overlay")),
@@ -151,7 +182,23 @@ fn read_only(dependency: &Mounted) -> Result<(), StepError> {
         None,
     )
     .step(step())?;
-    // A bind mount takes flags only when it is mounted once more.
-    let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+    // A bind mount takes flags only when it is mounted once more. In a user namespace it must keep those that it has.
+    let has = statvfs(&dependency.at).step(step())?.flags();
+    let mut flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+    for (flag, kept) in KEPT {
+        if has.contains(flag) {
+            flags |= kept;
+        }
+    }
     mount_to(None, &dependency.at, None, flags, None).step(step())
 }
+
+/// What a mount may have been given by somebody who has more rights.
+const KEPT: [(FsFlags, MsFlags); 6] = [
+    (FsFlags::ST_NOSUID, MsFlags::MS_NOSUID),
+    (FsFlags::ST_NODEV, MsFlags::MS_NODEV),
+    (FsFlags::ST_NOEXEC, MsFlags::MS_NOEXEC),
+    (FsFlags::ST_NOATIME, MsFlags::MS_NOATIME),
+    (FsFlags::ST_NODIRATIME, MsFlags::MS_NODIRATIME),
+    (FsFlags::ST_RELATIME, MsFlags::MS_RELATIME),
+];

@@ -1,15 +1,18 @@
-//! `--isolation=namespace`: every package in its own mount, process and IPC namespace.
+//! `--isolation=namespace` and `--isolation=userns`: every package in its own mount, process and IPC namespace.
 //!
 //! A package's tree lies in the work directory and is mounted over the base directory, inside a namespace that ends with
 //! the script. On the host nothing is mounted and nothing changes.
 //!
 //! ```text
-//! WORK/places/N/vcap      → BASE          packages and data of the package; the rest of BASE is mounted into it
+//! WORK/places/N/tree      → BASE          packages and data of the package; the rest of BASE is mounted into it
 //!               tmp       → /tmp
 //!               var-tmp   → /var/tmp
 //!               overlay     what is written into dependencies, dropped
 //! WORK/store/NAME…          sealed dependencies, mounted into data/packages
 //! ```
+//!
+//! Where the base directory is missing and may not be made, as for an ordinary user of a plain machine, the tree covers the
+//! nearest directory above it that is there (`/var`), with everything that this has mounted into it.
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
@@ -21,13 +24,17 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::SandboxError;
 use super::script::{self, Script};
-use super::spec::{Mounted, Spec, View, Writes};
+use super::spec::{Mounted, Spec, Step, View, Writes};
+use super::users::Users;
 use crate::config::{Environment, Vcap};
 use crate::fs::{self, Context, MadeDirectories};
 use crate::process::{Output, Status};
 
 /// What the base directory has of a package itself; the rest is the host's.
 const OWN: [&str; 2] = ["packages", "data"];
+
+/// What is found at the covered directory.
+const TREE: &str = "tree";
 
 /// What is written into dependencies, for the time being.
 const SCRATCH: &str = "overlay";
@@ -43,23 +50,51 @@ const PROBE_GRACE: Duration = Duration::from_secs(5);
 pub struct Namespaces {
     work: PathBuf,
     vcap: Vcap,
+    /// The directory that trees are mounted over: the base directory, or one above it.
+    cover: PathBuf,
+    wishes: Wishes,
     writes: Writes,
+    /// Whether scripts get process namespaces.
+    processes: bool,
     next: AtomicUsize,
     made: MadeDirectories,
-    /// Held by everybody who mounts over the base directory: whoever removed it would take the mounts away.
-    base: File,
+    /// Held by everybody who mounts over the base directory: whoever removed it would take the mounts away. Where it is not
+    /// there, nobody can.
+    base: Option<File>,
+}
+
+/// What is wanted of namespaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wishes {
+    /// Whether writes into dependencies are to fail.
+    pub readonly_dependencies: bool,
+    /// Whether scripts get the network that everybody has.
+    pub network: bool,
+    /// The user namespace that this process is in for the purpose.
+    pub users: Option<Users>,
+}
+
+impl Default for Wishes {
+    fn default() -> Self {
+        Self {
+            readonly_dependencies: false,
+            network: true,
+            users: None,
+        }
+    }
 }
 
 /// A package's place.
 #[derive(Debug)]
 pub(super) struct NamespacePlace {
     number: usize,
-    /// Entries of the base directory that are the host's.
-    kept: Vec<PathBuf>,
+    /// What the covered directory has that is the host's: where it is, and its place in the tree.
+    kept: Vec<(PathBuf, PathBuf)>,
 }
 
 impl Namespaces {
-    /// Tries everything that a view needs, once, with the way of writing into dependencies that works here.
+    /// Tries everything that a view needs, once, with the way of writing into dependencies that works here, and with a process
+    /// namespace where it can be had.
     ///
     /// # Errors
     /// What the first thing that does not work is.
@@ -67,44 +102,80 @@ impl Namespaces {
         work: &Path,
         vcap: &Vcap,
         agent: &Path,
-        readonly_dependencies: bool,
+        wishes: Wishes,
     ) -> Result<Self, SandboxError> {
         let mut made = MadeDirectories::default();
-        let base = lock_base(vcap, &mut made)?;
+        let (cover, base) = match lock_base(vcap, &mut made) {
+            Ok(base) => (vcap.base().to_owned(), Some(base)),
+            Err(error) => match fs::nearest_existing(vcap.base()) {
+                cover if cover != Path::new("/") && cover != vcap.base() && is_refused(&error) => {
+                    (cover, None)
+                }
+                _ => return Err(error),
+            },
+        };
         fs::create_dir_all(&work.join("places"))?;
         fs::write(&work.join(PROCESSES), b"")?;
         let mut namespaces = Self {
             work: fs::canonicalize(work)?,
             vcap: vcap.clone(),
-            writes: Writes::Refused,
+            cover,
+            wishes,
+            writes: if wishes.readonly_dependencies {
+                Writes::Refused
+            } else {
+                Writes::ToDisk
+            },
+            processes: true,
             next: AtomicUsize::new(0),
             made,
             base,
         };
-        let ways: &[Writes] = if readonly_dependencies {
-            &[Writes::Refused]
-        } else {
-            &[Writes::ToDisk, Writes::ToMemory, Writes::Refused]
-        };
-        let mut failure = None;
-        for writes in ways {
-            namespaces.writes = *writes;
-            match namespaces.try_once(agent).await {
-                Ok(()) => return Ok(namespaces),
-                Err(error) => failure = Some(error),
+        loop {
+            let Err(error) = namespaces.try_once(agent).await else {
+                return Ok(namespaces);
+            };
+            if !namespaces.do_without(&error) {
+                namespaces.close();
+                return Err(error);
             }
         }
-        namespaces.close();
-        match failure {
-            Some(error) => Err(error),
-            None => Err(SandboxError::ProbeFailed(Status::Exited(1))),
+    }
+
+    /// Gives up what did not work, if there is another way.
+    fn do_without(&mut self, error: &SandboxError) -> bool {
+        let SandboxError::Step(error) = error else {
+            return false;
+        };
+        let overlay = matches!(
+            error.step,
+            Step::MountScratch(_) | Step::PrepareOverlay(_) | Step::MountOverlay(_)
+        );
+        match (&error.step, self.writes) {
+            (Step::MountProc, _) if self.processes => self.processes = false,
+            (_, Writes::ToDisk) if overlay => self.writes = Writes::ToMemory,
+            (_, Writes::ToMemory) if overlay => self.writes = Writes::Refused,
+            _ => return false,
         }
+        true
     }
 
     /// How writes into dependencies are treated.
     #[must_use]
     pub fn writes(&self) -> Writes {
         self.writes
+    }
+
+    /// The user namespace that makes them possible.
+    #[must_use]
+    pub fn users(&self) -> Option<Users> {
+        self.wishes.users
+    }
+
+    /// Whether scripts have processes of their own, or see everybody's.
+    #[must_use]
+    pub fn has_processes(&self) -> bool {
+        self.processes
     }
 
     /// The file that is locked as long as a process of a script lives.
@@ -133,9 +204,11 @@ impl Namespaces {
                 arguments: Vec::new(),
                 directory: self.vcap.compile(),
                 umask: 0o022,
+                nice: 0,
                 hold: self.hold(),
                 grace: PROBE_GRACE,
-                view: Some(self.view(place, &[(sealed, install)])),
+                view: Some(self.view(place, &[(&sealed, &install)])),
+                rules: None,
             },
             environment: [("PATH".into(), "/usr/bin:/bin:/usr/local/bin".into())]
                 .into_iter()
@@ -159,9 +232,18 @@ impl Namespaces {
         self.work.join(Self::relative(place))
     }
 
-    /// The tree that is found at the base directory inside.
+    /// What is found at the covered directory inside.
+    fn tree(&self, place: &NamespacePlace) -> PathBuf {
+        self.place(place).join(TREE)
+    }
+
+    /// What is found at the base directory inside.
     pub(super) fn root(&self, place: &NamespacePlace) -> PathBuf {
-        self.place(place).join("vcap")
+        match self.vcap.base().strip_prefix(&self.cover) {
+            // Joined with nothing it would end with a slash.
+            Ok(below) if below != Path::new("") => self.tree(place).join(below),
+            _ => self.tree(place),
+        }
     }
 
     pub(super) fn enter(&self) -> Result<NamespacePlace, SandboxError> {
@@ -169,16 +251,19 @@ impl Namespaces {
             number: self.next.fetch_add(1, Ordering::Relaxed),
             kept: Vec::new(),
         };
-        let root = self.root(&place);
-        for directory in [
-            self.place(&place),
-            self.place(&place).join(SCRATCH),
-            root.clone(),
+        let (tree, root) = (self.tree(&place), self.root(&place));
+        let mut directories = vec![self.place(&place), self.place(&place).join(SCRATCH)];
+        let between = root.ancestors().take_while(|path| path.starts_with(&tree));
+        let mut between: Vec<PathBuf> = between.map(Path::to_owned).collect();
+        between.reverse();
+        directories.extend(between);
+        directories.extend([
             root.join("packages"),
             root.join("data"),
             root.join("data/packages"),
             root.join("data/compile"),
-        ] {
+        ]);
+        for directory in directories {
             fs::create_dir(&directory)?;
             fs::set_mode(&directory, 0o755)?;
         }
@@ -192,29 +277,42 @@ impl Namespaces {
         Ok(place)
     }
 
-    /// Makes the places at which the host's other entries of the base directory are mounted.
+    /// Makes the places at which the host's other entries of the covered directory are mounted.
     fn keep(&self, place: &mut NamespacePlace) -> Result<(), SandboxError> {
-        let root = self.root(place);
-        for entry in fs::list(self.vcap.base())? {
+        let tree = self.tree(place);
+        for entry in fs::list(&self.cover)? {
             let name = entry.file_name();
-            if OWN.iter().any(|own| name == *own) {
+            let (mut source, target) = (entry.path(), tree.join(&name));
+            // The package's own, or the way to it.
+            if self.is_base_covered() && OWN.iter().any(|own| name == *own)
+                || fs::lookup(&target)?.is_some()
+            {
                 continue;
             }
-            let (source, target) = (entry.path(), root.join(&name));
             let Some(metadata) = fs::lookup(&source)? else {
                 continue;
             };
             if metadata.is_symlink() {
                 fs::symlink(&fs::read_link(&source)?, &target)?;
+                continue;
             } else if metadata.is_dir() {
                 fs::create_dir(&target)?;
-                place.kept.push(PathBuf::from(name));
             } else if metadata.is_file() {
                 fs::write(&target, b"")?;
-                place.kept.push(PathBuf::from(name));
+            } else {
+                continue;
             }
+            if let Some((temporary, _)) = TEMPORARY.iter().find(|(_, at)| source == Path::new(at)) {
+                source = Self::relative(place).join(temporary);
+            }
+            let target = Self::relative(place).join(TREE).join(name);
+            place.kept.push((source, target));
         }
         Ok(())
+    }
+
+    fn is_base_covered(&self) -> bool {
+        self.cover == self.vcap.base()
     }
 
     /// A base directory below a temporary one disappears with it, so it is made in the private one.
@@ -233,7 +331,7 @@ impl Namespaces {
     }
 
     /// What the script in a place sees. Dependencies: sealed tree and install directory.
-    pub(super) fn view(&self, place: &NamespacePlace, dependencies: &[(PathBuf, PathBuf)]) -> View {
+    pub(super) fn view(&self, place: &NamespacePlace, dependencies: &[(&Path, &Path)]) -> View {
         let relative = Self::relative(place);
         let below_work = |path: &Path| match path.strip_prefix(&self.work) {
             Ok(below) => below.to_owned(),
@@ -248,24 +346,20 @@ impl Namespaces {
                     at: below_work(install),
                 })
                 .collect(),
+            in_user_namespace: self.wishes.users.is_some(),
+            processes: self.processes,
+            network: self.wishes.network,
             writes: self.writes,
             scratch: relative.join(SCRATCH),
-            kept: place
-                .kept
-                .iter()
-                .map(|name| {
-                    (
-                        self.vcap.base().join(name),
-                        relative.join("vcap").join(name),
-                    )
-                })
-                .collect(),
+            kept: place.kept.clone(),
             temporary: TEMPORARY
                 .iter()
                 .filter(|(_, at)| Path::new(at).is_dir())
+                // Below a covered directory they are among what is kept.
+                .filter(|(_, at)| self.is_base_covered() || !Path::new(at).starts_with(&self.cover))
                 .map(|(name, at)| (relative.join(name), PathBuf::from(at)))
                 .collect(),
-            tree: (relative.join("vcap"), self.vcap.base().to_owned()),
+            tree: (relative.join(TREE), self.cover.clone()),
         }
     }
 
@@ -296,6 +390,18 @@ fn lock_base(vcap: &Vcap, made: &mut MadeDirectories) -> Result<File, SandboxErr
             return Ok(base);
         }
     }
+}
+
+/// Whether somebody may not make a directory, in words of the system.
+fn is_refused(error: &SandboxError) -> bool {
+    use std::io::ErrorKind;
+    let SandboxError::Files(error) = error else {
+        return false;
+    };
+    matches!(
+        error.source.kind(),
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem
+    )
 }
 
 /// Directories that scripts have to themselves: what they are called in a place, and where they are.

@@ -1,4 +1,5 @@
-//! `--isolation=none`: the base directory itself, used by one package after another as the Go agent does.
+//! `--isolation=none`: the base directory itself, used by one package after another as the Go agent does. With
+//! `--isolation=landlock` it is used by several at a time.
 //!
 //! The Go agent's first act is to remove all installed packages, which is deadly on a live VM. This one works only in
 //! directories that were empty, and leaves them as they were. Its marker names what it puts there, so that a run which follows
@@ -8,7 +9,10 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::error::SandboxError;
 use crate::config::Vcap;
@@ -20,6 +24,9 @@ const MARKER: &str = ".bosh-agent:compile";
 
 /// Held, inside the data directory, while somebody compiles. It tells who.
 const LOCK: &str = ".bosh-agent-compile.lock";
+
+/// Directories for temporary files, inside the data directory, where packages have their own.
+const TEMPORARY: &str = ".bosh-agent-tmp";
 
 /// How long the processes of a killed run may take to end. They get the grace time that their run was given.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -33,6 +40,8 @@ pub struct SharedTree {
     made_outside: MadeDirectories,
     /// The directories of packages.
     made: MadeDirectories,
+    /// Held by the one package that is in it.
+    turn: Arc<Mutex<()>>,
 }
 
 impl SharedTree {
@@ -55,6 +64,7 @@ impl SharedTree {
             lock,
             made_outside,
             made: MadeDirectories::default(),
+            turn: Arc::default(),
         };
         match tree.prepare(force, stop) {
             Ok(()) => Ok(tree),
@@ -81,6 +91,7 @@ impl SharedTree {
             self.remove_named(&fs::read_lossy(&marker)?)?;
             self.remove_older_than(&marker)?;
         }
+        fs::remove_tree(&self.temporary())?;
         if force {
             self.clear()?;
         }
@@ -97,6 +108,16 @@ impl SharedTree {
     /// The file that says that this tree is ours. It is locked as long as a process of a script lives.
     pub(super) fn marker(&self) -> PathBuf {
         self.vcap.packages().join(MARKER)
+    }
+
+    /// Where packages have directories for temporary files, if they do.
+    pub(super) fn temporary(&self) -> PathBuf {
+        self.vcap.data().join(TEMPORARY)
+    }
+
+    /// Waits until nobody is in the tree.
+    pub(super) async fn turn(&self) -> OwnedMutexGuard<()> {
+        Arc::clone(&self.turn).lock_owned().await
     }
 
     fn contents(&self) -> [PathBuf; 3] {
@@ -130,9 +151,7 @@ impl SharedTree {
     /// Removes what the marker of a killed run names.
     fn remove_named(&self, names: &str) -> Result<(), SandboxError> {
         for name in names.lines().filter_map(|line| Name::parse(line).ok()) {
-            for directory in self.contents() {
-                fs::remove_tree(&directory.join(name.as_str()))?;
-            }
+            self.remove(&name)?;
         }
         Ok(())
     }
@@ -162,6 +181,23 @@ impl SharedTree {
         fs::write(&self.marker(), names.join("\n").as_bytes())
     }
 
+    /// Notes further names, before anything is made for them.
+    pub(super) fn note(&self, names: &[&Name]) -> fs::Result<()> {
+        let marker = self.marker();
+        let mut options = std::fs::OpenOptions::new();
+        options.append(true).create(true);
+        let lines: String = names.iter().map(|name| format!("\n{name}")).collect();
+        let mut file = fs::open_with(&options, &marker)?;
+        file.write_all(lines.as_bytes()).at("write", &marker)
+    }
+
+    /// Removes what has a package's name.
+    pub(super) fn remove(&self, name: &Name) -> fs::Result<()> {
+        self.contents()
+            .iter()
+            .try_for_each(|directory| fs::remove_tree(&directory.join(name.as_str())))
+    }
+
     /// Removes every package, installed or unpacked.
     ///
     /// # Errors
@@ -178,6 +214,7 @@ impl SharedTree {
     /// When something cannot be removed. The marker stays then.
     pub fn close(self) -> Result<(), SandboxError> {
         self.clear()?;
+        fs::remove_tree(&self.temporary())?;
         self.put_back();
         Ok(())
     }

@@ -20,6 +20,8 @@ pub struct Spec {
     pub directory: PathBuf,
     /// Its umask.
     pub umask: u32,
+    /// How much nicer than this program it is, from 0 to 19.
+    pub nice: i32,
     /// A file that the child keeps locked, shared, until the last process is gone. Who finds it free may remove what the script
     /// worked in.
     pub hold: PathBuf,
@@ -27,6 +29,20 @@ pub struct Spec {
     pub grace: Duration,
     /// Its own view of the file system, with its own processes and IPC; `None` for the one that everybody has.
     pub view: Option<View>,
+    /// What it may reach of the tree that everybody has; `None` for everything.
+    pub rules: Option<Rules>,
+}
+
+/// What a script may reach where no view can be made for it. Everything beside the way to the guarded directories is free. All
+/// paths are absolute and without links.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rules {
+    /// Directories in which nothing is reached but for what follows.
+    pub guarded: Vec<PathBuf>,
+    /// What is the script's own.
+    pub whole: Vec<PathBuf>,
+    /// What it may read and run.
+    pub readable: Vec<PathBuf>,
 }
 
 /// A view of the file system: what is mounted where, in namespaces that end with the script.
@@ -35,6 +51,12 @@ pub struct Spec {
 /// overlay options cannot hold every character that a directory's name may have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct View {
+    /// Whether it is made in a user namespace, where overlays are mounted a little differently.
+    pub in_user_namespace: bool,
+    /// Whether the script gets a process namespace. It needs a `/proc` of its own, which not every place allows.
+    pub processes: bool,
+    /// Whether the script has the network that everybody has, or nothing but a loopback of its own.
+    pub network: bool,
     /// The work directory. Scripts see an empty one there.
     pub work: PathBuf,
     /// Dependencies, mounted into the package's tree.
@@ -43,11 +65,11 @@ pub struct View {
     pub writes: Writes,
     /// Where they go for the time being.
     pub scratch: PathBuf,
-    /// What else the base directory has: mounted into the package's tree as it is. Source, place.
+    /// What else the covered directory has: mounted into the package's tree as it is. Source, place.
     pub kept: Vec<(PathBuf, PathBuf)>,
     /// Private directories for temporary files. Source, place.
     pub temporary: Vec<(PathBuf, PathBuf)>,
-    /// The package's tree and the base directory that it is found at.
+    /// The package's tree and the directory that it covers: the base directory or, where that is not there, one above it.
     pub tree: (PathBuf, PathBuf),
 }
 
@@ -113,14 +135,28 @@ pub enum Step {
     AdoptOrphans,
     /// Making signals readable.
     ListenForSignals,
+    /// A user namespace.
+    SeparateUsers,
+    /// The owners that there are in a user namespace.
+    MapUsers(String),
+    /// Becoming root in a user namespace.
+    BecomeRoot,
+    /// A small file system in memory, to see whether mounts are allowed at all.
+    TryMount,
     /// A process namespace and an IPC namespace for what is started from now on.
     SeparateProcesses,
     /// The first process in them.
     Fork,
     /// Ending with the parent.
     FollowParent,
+    /// An IPC namespace.
+    SeparateIpc,
     /// A mount namespace.
     SeparateMounts,
+    /// A network namespace.
+    SeparateNetwork,
+    /// The loopback of a network namespace.
+    StartLoopback,
     /// Keeping its mounts from everybody else.
     KeepMountsPrivate,
     /// Entering the work directory.
@@ -139,6 +175,8 @@ pub enum Step {
     HideWork(PathBuf),
     /// The process namespace's own `/proc`.
     MountProc,
+    /// Rules on what the script may reach.
+    Restrict,
     /// The script itself.
     Start(String),
 }
@@ -150,10 +188,17 @@ impl fmt::Display for Step {
             Self::Hold(path) => write!(f, "lock `{}`", path.display()),
             Self::AdoptOrphans => write!(f, "become the parent of orphans"),
             Self::ListenForSignals => write!(f, "listen for signals"),
+            Self::SeparateUsers => write!(f, "make a user namespace"),
+            Self::MapUsers(how) => write!(f, "set the owners of a user namespace {how}"),
+            Self::BecomeRoot => write!(f, "become root in a user namespace"),
+            Self::TryMount => write!(f, "mount anything"),
             Self::SeparateProcesses => write!(f, "make a process namespace"),
             Self::Fork => write!(f, "start the first process of a namespace"),
             Self::FollowParent => write!(f, "bind a process to its parent's life"),
+            Self::SeparateIpc => write!(f, "make an IPC namespace"),
             Self::SeparateMounts => write!(f, "make a mount namespace"),
+            Self::SeparateNetwork => write!(f, "make a network namespace"),
+            Self::StartLoopback => write!(f, "start the loopback of a network namespace"),
             Self::KeepMountsPrivate => write!(f, "make mounts private"),
             Self::EnterWork(path) => write!(f, "enter `{}`", path.display()),
             Self::MountScratch(path) => write!(f, "mount a tmpfs at `{}`", path.display()),
@@ -165,6 +210,7 @@ impl fmt::Display for Step {
             }
             Self::HideWork(path) => write!(f, "hide `{}`", path.display()),
             Self::MountProc => write!(f, "mount /proc"),
+            Self::Restrict => write!(f, "restrict what a script may reach"),
             Self::Start(program) => write!(f, "start `{program}`"),
         }
     }
@@ -181,9 +227,13 @@ mod tests {
             arguments: vec!["-x".to_owned(), "a\nb".to_owned()],
             directory: PathBuf::from("/var/vcap/data/compile/a"),
             umask: 0o022,
+            nice: 0,
             hold: PathBuf::from("/var/vcap/packages/.lock"),
             grace: Duration::from_millis(1500),
             view: Some(View {
+                in_user_namespace: false,
+                processes: true,
+                network: true,
                 work: PathBuf::from("/work"),
                 dependencies: vec![Mounted {
                     sealed: PathBuf::from("store/a"),
@@ -194,6 +244,11 @@ mod tests {
                 kept: Vec::new(),
                 temporary: vec![(PathBuf::from("places/0/tmp"), PathBuf::from("/tmp"))],
                 tree: (PathBuf::from("places/0/vcap"), PathBuf::from("/var/vcap")),
+            }),
+            rules: Some(Rules {
+                guarded: vec![PathBuf::from("/var/vcap/packages")],
+                whole: Vec::new(),
+                readable: Vec::new(),
             }),
         };
         let line = serde_json::to_string(&spec).unwrap();

@@ -1,7 +1,8 @@
 //! A directory for one test: a base directory, an output directory, and what the test puts beside them.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::MetadataExt;
+use std::fs::Permissions;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::agent::{Agent, Ran};
@@ -24,14 +25,24 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new() -> Self {
         match isolation().as_str() {
-            "namespace" => Self::outside_tmp(),
-            _ => Self::new_in(&std::env::temp_dir()),
+            "none" => Self::new_in(&std::env::temp_dir()),
+            // Scripts have /tmp to themselves, or may not write to it where the base directory lies in it.
+            _ => Self::outside_tmp(),
         }
     }
 
     /// A place that scripts in namespaces see, too: they have /tmp and /var/tmp to themselves.
     pub(crate) fn outside_tmp() -> Self {
         Self::new_in(&directory_outside_tmp())
+    }
+
+    /// A place outside /tmp that every user can reach.
+    pub(crate) fn for_everybody() -> Self {
+        let directory = ["/opt", "/var/lib", "/srv"].map(Path::new);
+        let directory = directory.into_iter().find(|directory| directory.is_dir());
+        let world = Self::new_in(directory.expect("a directory outside /tmp"));
+        std::fs::set_permissions(world.root.path(), Permissions::from_mode(0o755)).unwrap();
+        world
     }
 
     fn new_in(directory: &Path) -> Self {

@@ -191,6 +191,7 @@ mod tests {
                 elapsed: Duration::from_secs(1),
                 cause: None,
                 tail: Vec::new(),
+                undeclared: Vec::new(),
                 endings: vec![stdout, stderr],
                 log: PathBuf::from("/log"),
                 log_failure: None,

@@ -48,6 +48,9 @@ impl Phases {
                 Phase::Packaging => "packaging",
                 Phase::Packing => "packing",
             }),
+            Event::Retried { failure, .. } => {
+                tracing::warn!(package = %self.package, failure, "the package is tried again, unrestricted");
+            }
             Event::Printed { line, .. } => self.progress.printed(line),
         }
     }

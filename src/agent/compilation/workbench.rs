@@ -17,7 +17,7 @@ use crate::diag::Chain;
 use crate::fs::{self, LeasedDirectory};
 use crate::release::Name;
 use crate::runtime;
-use crate::sandbox::{self, Namespaces, Sandbox, SandboxError, SharedTree};
+use crate::sandbox::{self, Namespaces, Sandbox, SandboxError, SharedTree, Wishes};
 
 /// How long the processes of a killed agent may take to end before its work directory is removed.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -58,6 +58,7 @@ impl Workbench {
             environment: options.environment.clone(),
             agent: options.agent.clone(),
             grace: options.grace,
+            nice: 0,
             limit: None,
             jobserver: None,
             compression_level: COMPRESSION_LEVEL,
@@ -153,8 +154,8 @@ async fn choose(
     work: &Path,
     cancel: &CancellationToken,
 ) -> Result<Sandbox, Reason> {
-    let probe = Namespaces::probe(work, &options.vcap, &options.agent, false).await;
-    let reason = match probe {
+    let probe = Namespaces::probe(work, &options.vcap, &options.agent, Wishes::default());
+    let reason = match probe.await {
         Ok(namespaces) => {
             tracing::info!("isolation: namespace");
             return Ok(Sandbox::Namespaces(namespaces));

@@ -1,0 +1,527 @@
+//! `--isolation=landlock`: the base directory itself, used by several packages at a time. Each script reaches its own
+//! directories and its declared dependencies there, which it cannot write to.
+//!
+//! ```text
+//! BASE/packages/NAME            links, there as long as the package is compiled or a dependency of another
+//! BASE/data/compile/NAME        the script's own
+//! BASE/data/packages/NAME       the script's own, or a copy of the sealed dependency for all that need it
+//! BASE/data/.bosh-agent-tmp/    its TMPDIR; /tmp itself everybody has
+//! ```
+//!
+//! Paths are told apart by names alone, so a name is there once: who needs it with other contents waits. A script that fails
+//! is tried once more by itself, over a tree with nothing but its own and with no rules: then it has all that the Go agent
+//! gives it. As long as that lasts no other script runs.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
+use tokio_util::sync::CancellationToken;
+
+use super::error::SandboxError;
+use super::namespace::PROCESSES;
+use super::script::{self, Script};
+use super::shared_tree::SharedTree;
+use super::spec::{Rules, Spec};
+use crate::config::{Environment, PackagePaths, Vcap};
+use crate::fs;
+use crate::process::{Output, Status};
+use crate::release::Name;
+
+/// What the first try of rules may take.
+const PROBE_GRACE: Duration = Duration::from_secs(5);
+
+/// Directories that scripts use by their names. Work directories below them cannot be guarded without closing them.
+const TEMPORARY: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
+
+/// The shared tree of one run, and who is in it.
+#[derive(Debug)]
+pub struct Landlocked {
+    tree: SharedTree,
+    /// The base directory without links: rules need it so.
+    base: PathBuf,
+    /// The work directory, where it can be guarded.
+    work: Option<PathBuf>,
+    names: Mutex<HashMap<Name, InTree>>,
+    /// Some name is free, or ready.
+    changed: Notify,
+    /// Shared by all scripts that keep to the rules.
+    alone: Arc<RwLock<()>>,
+}
+
+/// What stands under a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum InTree {
+    /// A package that is being compiled.
+    Compiling,
+    /// A copy of a sealed one.
+    Dependency {
+        sealed: PathBuf,
+        /// How many packages are being compiled against it.
+        users: usize,
+        /// Whether the copy is complete.
+        ready: bool,
+    },
+}
+
+/// A package's place.
+#[derive(Debug)]
+pub(super) struct LandlockPlace {
+    package: Name,
+    dependencies: Vec<Name>,
+    /// Those that this package has to put there.
+    to_provide: Vec<Name>,
+    turn: Turn,
+}
+
+/// The right to be in the tree.
+#[derive(Debug)]
+enum Turn {
+    WithOthers(#[expect(dead_code, reason = "held")] OwnedRwLockReadGuard<()>),
+    Alone(#[expect(dead_code, reason = "held")] OwnedRwLockWriteGuard<()>),
+}
+
+impl Landlocked {
+    /// Tries once whether rules can be set here, and do what they should.
+    ///
+    /// # Errors
+    /// What does not work.
+    pub async fn probe(work: &Path, agent: &Path) -> Result<(), SandboxError> {
+        let place = work.join("probe");
+        let (own, other) = (place.join("own"), place.join("other"));
+        for directory in [&own, &other] {
+            fs::create_dir_all(directory)?;
+        }
+        let place = fs::canonicalize(&place)?;
+        let (own, other) = (place.join("own"), place.join("other"));
+        fs::write(&other.join("file"), b"")?;
+        let hold = work.join(PROCESSES);
+        fs::write(&hold, b"")?;
+        let script = Script {
+            spec: Spec {
+                program: "bash".to_owned(),
+                arguments: vec![
+                    "-c".to_owned(),
+                    "echo >file && ! cat ../other/file".to_owned(),
+                ],
+                directory: own.clone(),
+                umask: 0o022,
+                nice: 0,
+                hold,
+                grace: PROBE_GRACE,
+                view: None,
+                rules: Some(Rules {
+                    guarded: vec![own.clone(), other],
+                    whole: vec![own],
+                    readable: Vec::new(),
+                }),
+            },
+            environment: [("PATH".into(), "/usr/bin:/bin:/usr/local/bin".into())]
+                .into_iter()
+                .collect::<Environment>(),
+            agent: agent.to_owned(),
+        };
+        let output = Output::to_log(&place.join("probe.log"), |_| {})?;
+        let end = script::run(script, output, &CancellationToken::new()).await?;
+        fs::remove_tree(&place)?;
+        match end.status {
+            Status::Exited(0) => Ok(()),
+            status => Err(SandboxError::ProbeFailed(status)),
+        }
+    }
+
+    /// Uses a tree that has been taken. `home` is the directory in which scripts may keep what is to outlast them.
+    ///
+    /// # Errors
+    /// When its directories cannot be examined.
+    pub fn new(tree: SharedTree, work: &Path, home: Option<&Path>) -> Result<Self, SandboxError> {
+        let base = fs::canonicalize(tree.base())?;
+        let work = fs::canonicalize(work)?;
+        let is_open = TEMPORARY
+            .iter()
+            .map(Path::new)
+            .chain(home)
+            .any(|open| work.starts_with(open));
+        Ok(Self {
+            tree,
+            base,
+            work: (!is_open).then_some(work),
+            names: Mutex::default(),
+            changed: Notify::new(),
+            alone: Arc::default(),
+        })
+    }
+
+    /// The tree.
+    pub(super) fn tree(&self) -> &SharedTree {
+        &self.tree
+    }
+
+    fn names(&self) -> MutexGuard<'_, HashMap<Name, InTree>> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes room for a package, as soon as nobody has one of its names with other contents. Dependencies: name and sealed
+    /// tree.
+    pub(super) async fn enter(
+        &self,
+        package: &Name,
+        dependencies: &[(Name, PathBuf)],
+    ) -> Result<LandlockPlace, SandboxError> {
+        let turn = Turn::WithOthers(Arc::clone(&self.alone).read_owned().await);
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            // What changes from now on is heard.
+            changed.as_mut().enable();
+            if let Some(to_provide) = self.take(package, dependencies)? {
+                return Ok(LandlockPlace {
+                    package: package.clone(),
+                    dependencies: dependencies.iter().map(|(name, _)| name.clone()).collect(),
+                    to_provide,
+                    turn,
+                });
+            }
+            changed.await;
+        }
+    }
+
+    /// Makes room for a package and nobody else, as soon as no script runs.
+    pub(super) async fn enter_alone(
+        &self,
+        package: &Name,
+        dependencies: &[(Name, PathBuf)],
+    ) -> Result<LandlockPlace, SandboxError> {
+        let turn = Turn::Alone(Arc::clone(&self.alone).write_owned().await);
+        let dependencies: Vec<Name> = dependencies.iter().map(|(name, _)| name.clone()).collect();
+        let names: Vec<Name> = std::iter::once(package.clone())
+            .chain(dependencies.iter().cloned())
+            .collect();
+        self.names().clear();
+        self.tree.clear_for(&names)?;
+        Ok(LandlockPlace {
+            package: package.clone(),
+            to_provide: dependencies.clone(),
+            dependencies,
+            turn,
+        })
+    }
+
+    /// Takes the names of a package and its dependencies, all at once. `None` when one of them is not to be had now; else the
+    /// dependencies that the package has to provide.
+    fn take(
+        &self,
+        package: &Name,
+        dependencies: &[(Name, PathBuf)],
+    ) -> Result<Option<Vec<Name>>, SandboxError> {
+        let mut names = self.names();
+        let is_in_use = names.get(package).is_some_and(InTree::is_in_use)
+            || dependencies.iter().any(|(name, sealed)| {
+                names
+                    .get(name)
+                    .is_some_and(|there| there.is_in_use() && !there.is_ready(sealed))
+            });
+        if is_in_use {
+            return Ok(None);
+        }
+        // What is no longer in the store is of no use to anybody.
+        let mut evicted = vec![package.clone()];
+        for (name, there) in names.iter() {
+            if let InTree::Dependency {
+                sealed, users: 0, ..
+            } = there
+                && fs::lookup(sealed)?.is_none()
+            {
+                evicted.push(name.clone());
+            }
+        }
+        let to_provide: Vec<Name> = dependencies
+            .iter()
+            .filter(|(name, sealed)| !names.get(name).is_some_and(|there| there.is_ready(sealed)))
+            .map(|(name, _)| name.clone())
+            .collect();
+        evicted.extend(to_provide.iter().cloned());
+        for name in evicted {
+            if names.remove(&name).is_some() {
+                self.remove(&name)?;
+            }
+        }
+        self.tree.note(
+            &std::iter::once(package)
+                .chain(&to_provide)
+                .collect::<Vec<_>>(),
+        )?;
+        self.make_temporary(package)?;
+        names.insert(package.clone(), InTree::Compiling);
+        for (name, sealed) in dependencies {
+            let there = names.entry(name.clone()).or_insert(InTree::Dependency {
+                sealed: sealed.clone(),
+                users: 0,
+                ready: false,
+            });
+            if let InTree::Dependency { users, .. } = there {
+                *users += 1;
+            }
+        }
+        Ok(Some(to_provide))
+    }
+
+    /// Whether a dependency is there already, for others.
+    pub(super) fn has(place: &LandlockPlace, dependency: &Name) -> bool {
+        !place.to_provide.contains(dependency)
+    }
+
+    /// Says that a package's dependencies are all there.
+    pub(super) fn provided(&self, place: &LandlockPlace) {
+        let mut names = self.names();
+        for name in &place.to_provide {
+            if let Some(InTree::Dependency { ready, .. }) = names.get_mut(name) {
+                *ready = true;
+            }
+        }
+        drop(names);
+        self.changed.notify_waiters();
+    }
+
+    /// Whether the script in a place has to keep to rules.
+    pub(super) fn restricts(place: &LandlockPlace) -> bool {
+        matches!(place.turn, Turn::WithOthers(_))
+    }
+
+    /// Gives a script its rules and its directory for temporary files.
+    pub(super) fn confine(
+        &self,
+        place: &LandlockPlace,
+        script: &mut Script,
+        own: &PackagePaths,
+        dependencies: &[&PackagePaths],
+    ) {
+        if !Self::restricts(place) {
+            return;
+        }
+        let temporary = self.temporary(&place.package);
+        let variable = ("TMPDIR", temporary.clone().into());
+        script.environment = script.environment.with(&[variable]);
+        let real = |path: &Path| match path.strip_prefix(self.tree.base()) {
+            Ok(below) => self.base.join(below),
+            Err(_) => path.to_owned(),
+        };
+        let vcap = Vcap::new(&self.base);
+        let mut guarded = vec![
+            vcap.packages(),
+            vcap.data_packages(),
+            vcap.compile(),
+            real(&self.tree.temporary()),
+        ];
+        guarded.extend(self.work.clone());
+        script.spec.rules = Some(Rules {
+            guarded,
+            whole: vec![real(&own.compile), real(&own.packages), real(&temporary)],
+            readable: dependencies
+                .iter()
+                .map(|paths| real(&paths.packages))
+                .collect(),
+        });
+    }
+
+    fn temporary(&self, package: &Name) -> PathBuf {
+        self.tree.temporary().join(package.as_str())
+    }
+
+    fn make_temporary(&self, package: &Name) -> Result<(), SandboxError> {
+        let directory = self.temporary(package);
+        fs::create_dir_all(&directory)?;
+        Ok(fs::set_mode(&directory, 0o1777)?)
+    }
+
+    /// Removes everything of the package. A dependency that is complete stays for the next.
+    pub(super) fn leave(&self, place: &LandlockPlace) -> Result<(), SandboxError> {
+        if !Self::restricts(place) {
+            // The script may have removed the directories of packages, too.
+            return Ok(self.tree.clear_for(&[])?);
+        }
+        let mut names = self.names();
+        names.remove(&place.package);
+        let mut removed = self.remove(&place.package);
+        for name in &place.dependencies {
+            let Some(InTree::Dependency { users, ready, .. }) = names.get_mut(name) else {
+                continue;
+            };
+            *users = users.saturating_sub(1);
+            if !*ready {
+                names.remove(name);
+                removed = removed.and(self.remove(name));
+            }
+        }
+        drop(names);
+        self.changed.notify_waiters();
+        removed
+    }
+
+    fn remove(&self, name: &Name) -> Result<(), SandboxError> {
+        self.tree.remove(name)?;
+        Ok(fs::remove_tree(&self.temporary(name))?)
+    }
+
+    pub(super) fn close(self) -> Result<(), SandboxError> {
+        self.tree.close()
+    }
+}
+
+impl InTree {
+    fn is_in_use(&self) -> bool {
+        match self {
+            Self::Compiling => true,
+            Self::Dependency { users, .. } => *users > 0,
+        }
+    }
+
+    fn is_ready(&self, wanted: &Path) -> bool {
+        matches!(self, Self::Dependency { sealed, ready: true, .. } if sealed == wanted)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+
+    struct Scratch {
+        directory: tempfile::TempDir,
+        shared: Landlocked,
+    }
+
+    fn scratch() -> Scratch {
+        let directory = tempfile::tempdir().unwrap();
+        let vcap = Vcap::new(&directory.path().join("vcap"));
+        let tree = SharedTree::take(&vcap, "a test", false, &|| false).unwrap();
+        for sealed in ["a1", "a2", "b1"] {
+            fs::create_dir(&directory.path().join(sealed)).unwrap();
+        }
+        let shared = Landlocked::new(tree, directory.path(), None).unwrap();
+        Scratch { directory, shared }
+    }
+
+    impl Scratch {
+        fn sealed(&self, name: &str) -> PathBuf {
+            self.directory.path().join(name)
+        }
+
+        /// Enters at once, or says that this has to wait.
+        fn enter(&self, package: &str, dependencies: &[(&str, &str)]) -> Option<LandlockPlace> {
+            let dependencies: Vec<(Name, PathBuf)> = dependencies
+                .iter()
+                .map(|(dependency, sealed)| (name(dependency), self.sealed(sealed)))
+                .collect();
+            let package = name(package);
+            at_once(self.shared.enter(&package, &dependencies)).map(Result::unwrap)
+        }
+
+        fn install(&self, place: &LandlockPlace) {
+            for name in &place.to_provide {
+                let packages = Vcap::new(self.shared.tree.base()).data_packages();
+                fs::create_dir(&packages.join(name.as_str())).unwrap();
+            }
+            self.shared.provided(place);
+        }
+
+        fn installed(&self) -> Vec<String> {
+            let packages = Vcap::new(self.shared.tree.base()).data_packages();
+            let entries = fs::list(&packages).unwrap();
+            let name = |entry: &std::fs::DirEntry| entry.file_name().into_string().unwrap();
+            entries.iter().map(name).collect()
+        }
+    }
+
+    fn at_once<T>(future: impl Future<Output = T>) -> Option<T> {
+        let mut context = Context::from_waker(Waker::noop());
+        match pin!(future).poll(&mut context) {
+            Poll::Ready(value) => Some(value),
+            Poll::Pending => None,
+        }
+    }
+
+    fn name(text: &str) -> Name {
+        Name::parse(text).unwrap()
+    }
+
+    #[test]
+    fn a_dependency_is_put_there_once_and_waited_for_until_it_is_complete() {
+        let scratch = scratch();
+        let first = scratch.enter("x", &[("a", "a1")]).unwrap();
+        assert!(!Landlocked::has(&first, &name("a")));
+        assert!(scratch.enter("y", &[("a", "a1")]).is_none());
+        scratch.install(&first);
+        let second = scratch.enter("y", &[("a", "a1")]).unwrap();
+        assert!(Landlocked::has(&second, &name("a")));
+        scratch.shared.leave(&first).unwrap();
+        scratch.shared.leave(&second).unwrap();
+        let third = scratch.enter("z", &[("a", "a1")]).unwrap();
+        assert!(Landlocked::has(&third, &name("a")));
+        assert_eq!(scratch.installed(), ["a"]);
+    }
+
+    #[test]
+    fn a_name_waits_for_the_end_of_its_other_contents() {
+        let scratch = scratch();
+        let first = scratch.enter("x", &[("a", "a1")]).unwrap();
+        scratch.install(&first);
+        assert!(scratch.enter("x", &[]).is_none(), "it is being compiled");
+        assert!(scratch.enter("a", &[]).is_none(), "it is a dependency");
+        assert!(
+            scratch.enter("y", &[("a", "a2")]).is_none(),
+            "other contents"
+        );
+        assert!(
+            scratch.enter("y", &[("x", "b1")]).is_none(),
+            "being compiled"
+        );
+        scratch.shared.leave(&first).unwrap();
+        let second = scratch.enter("y", &[("a", "a2"), ("x", "b1")]).unwrap();
+        assert_eq!(second.to_provide, [name("a"), name("x")]);
+        assert!(scratch.installed().is_empty());
+    }
+
+    #[test]
+    fn what_the_store_has_given_up_goes_and_half_a_copy_too() {
+        let scratch = scratch();
+        let first = scratch.enter("x", &[("a", "a1")]).unwrap();
+        scratch.install(&first);
+        scratch.shared.leave(&first).unwrap();
+        let failed = scratch.enter("x", &[("b", "b1")]).unwrap();
+        let half = Vcap::new(scratch.shared.tree.base()).data_packages();
+        fs::create_dir(&half.join("b")).unwrap();
+        scratch.shared.leave(&failed).unwrap();
+        assert_eq!(scratch.installed(), ["a"]);
+        fs::remove_tree(&scratch.sealed("a1")).unwrap();
+        scratch.enter("y", &[]).unwrap();
+        assert!(scratch.installed().is_empty());
+    }
+
+    #[test]
+    fn who_is_alone_is_alone() {
+        let scratch = scratch();
+        let first = scratch.enter("x", &[("a", "a1")]).unwrap();
+        scratch.install(&first);
+        let package = name("y");
+        assert!(at_once(scratch.shared.enter_alone(&package, &[])).is_none());
+        scratch.shared.leave(&first).unwrap();
+        drop(first);
+        let alone = at_once(scratch.shared.enter_alone(&package, &[]))
+            .unwrap()
+            .unwrap();
+        assert!(!Landlocked::restricts(&alone));
+        assert!(scratch.installed().is_empty());
+        assert!(scratch.enter("z", &[]).is_none());
+        scratch.shared.leave(&alone).unwrap();
+        drop(alone);
+        assert!(scratch.enter("z", &[]).is_some());
+        scratch.shared.close().unwrap();
+        assert!(!scratch.directory.path().join("vcap").exists());
+    }
+}

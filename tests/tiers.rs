@@ -1,0 +1,804 @@
+//! The same behaviour whatever keeps packages apart: every test runs under each isolation that this machine can give, as root
+//! and, where it says so, as an ordinary user.
+
+#![expect(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "tests start programs and handle files by the plain means, and fail where these fail"
+)]
+
+mod support;
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bosh_agent::compile::{self, Compiled, Context, Event, Job, Store};
+use bosh_agent::config::{Environment, Vcap};
+use bosh_agent::release::{Name, Version};
+use bosh_agent::sandbox::{Landlocked, Sandbox, SharedTree};
+use nix::sys::signal::Signal;
+use support::{
+    Agent, Listed, Ran, ReleaseBuilder, World, extract, list, processes_below, require,
+    require_root, require_tools, snapshot, unpacked, wait_for,
+};
+use tokio_util::sync::CancellationToken;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Who compiles, with which rights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Who {
+    Root,
+    /// Root without the right to mount.
+    RootWithoutMounts,
+    /// The same, who may not make a user namespace either, as in most containers.
+    RootWithoutNamespaces,
+    /// A user to whom /etc/subuid gives a range.
+    User,
+    /// A user to whom it gives nothing.
+    UserWithoutRange,
+}
+
+/// An isolation, and who asks for it by which name.
+#[derive(Debug, Clone, Copy)]
+struct Tier {
+    who: Who,
+    flag: &'static str,
+    /// What it calls itself.
+    name: &'static str,
+}
+
+const NAMESPACE: Tier = Tier {
+    who: Who::Root,
+    flag: "auto",
+    name: "namespace",
+};
+const USERNS_OF_ROOT: Tier = Tier {
+    who: Who::RootWithoutMounts,
+    flag: "auto",
+    name: "userns",
+};
+const USERNS_OF_A_USER: Tier = Tier {
+    who: Who::User,
+    flag: "auto",
+    name: "userns",
+};
+const LANDLOCK: Tier = Tier {
+    who: Who::RootWithoutNamespaces,
+    flag: "auto",
+    name: "landlock",
+};
+const NONE: Tier = Tier {
+    who: Who::Root,
+    flag: "none",
+    name: "none",
+};
+
+impl Tier {
+    fn has_mounts(self) -> bool {
+        matches!(self.name, "namespace" | "userns")
+    }
+
+    /// Whether this machine has what the tier and its tests are made with; see [`require`].
+    fn is_possible(self) -> bool {
+        let works = |arguments: &[&str]| {
+            let mut command = std::process::Command::new("unshare");
+            command
+                .args(arguments)
+                .arg("true")
+                .stderr(std::process::Stdio::null())
+                .status()
+                .is_ok_and(|status| status.success())
+        };
+        require(works(&["--mount"]), "the right to mount")
+            && require(
+                self.name != "userns" || works(&["--user", "--mount"]),
+                "user namespaces",
+            )
+            && require(self.name != "landlock" || has_landlock(), "Landlock")
+    }
+}
+
+/// Makes a test of `$test` for each of the tiers.
+macro_rules! in_tiers {
+    ($test:ident: $($tier:ident)*) => {
+        #[expect(non_snake_case, reason = "the tests are called as the tiers are")]
+        mod $test {
+            $(#[test]
+            fn $tier() {
+                super::bodies::$test(super::$tier);
+            })*
+        }
+    };
+}
+
+in_tiers!(only_declared_packages_can_be_read: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(only_declared_packages_are_listed: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER NONE);
+in_tiers!(a_write_into_a_dependency_is_seen_by_nobody_else: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(files_can_be_moved_and_linked_into_the_install_target: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(owners_are_those_that_the_script_gave: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(whatever_a_script_forks_ends_with_it: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(a_stop_leaves_nothing: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(the_next_run_clears_away_what_a_killed_one_left: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(scripts_are_as_nice_as_they_are_told_to_be: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(without_a_network_there_is_a_loopback_and_nothing_else: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+
+mod bodies {
+    use super::*;
+
+    pub(super) fn only_declared_packages_can_be_read(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let ran = place.run(&release_of(
+            "if cat @packages@/other/file; then exit 1; fi; cp @packages@/lib/file $BOSH_INSTALL_TARGET/",
+        ));
+        ran.succeeds().says(&format!("Isolation: {}", tier.name));
+        assert_eq!(place.file("app", "file"), "100644 lib\n");
+    }
+
+    pub(super) fn only_declared_packages_are_listed(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        place
+            .run(&release_of(
+                "ls @packages@ > $BOSH_INSTALL_TARGET/seen; ls @base@/data/packages >> $BOSH_INSTALL_TARGET/seen",
+            ))
+            .succeeds();
+        assert_eq!(place.file("app", "seen"), "100644 app\nlib\napp\nlib\n");
+    }
+
+    pub(super) fn a_write_into_a_dependency_is_seen_by_nobody_else(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let change = "set -e; echo changed > @packages@/lib/file; mkdir @packages@/lib/new; rm -r @packages@/lib/dir; \
+                      mkdir @packages@/lib/dir; ls @packages@/lib/dir > $BOSH_INSTALL_TARGET/empty; \
+                      cp @packages@/lib/file $BOSH_INSTALL_TARGET/";
+        let look = "set -e; cp -R @packages@/lib/. $BOSH_INSTALL_TARGET/";
+        let release = ReleaseBuilder::new("demo", "1.10")
+            .package(
+                "lib",
+                &[],
+                "cd $BOSH_INSTALL_TARGET; echo lib > file; mkdir dir; echo kept > dir/file",
+            )
+            .package("first", &["lib"], change)
+            .package("second", &["first", "lib"], look);
+        place.run(&release).succeeds();
+        assert_eq!(place.file("first", "file"), "100644 changed\n");
+        assert_eq!(place.file("first", "empty"), "100644 ");
+        assert_eq!(place.file("second", "file"), "100644 lib\n");
+        assert_eq!(place.file("second", "dir/file"), "100644 kept\n");
+    }
+
+    pub(super) fn files_can_be_moved_and_linked_into_the_install_target(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        place
+            .run(&ReleaseBuilder::of_script(
+                "set -e; mkdir a; echo a > a/file; ln a/file $BOSH_INSTALL_TARGET/linked; \
+                 perl -e 'rename($ARGV[0], $ARGV[1]) or die $!' a $BOSH_INSTALL_TARGET/moved",
+            ))
+            .succeeds()
+            .does_not_say("Warning");
+        assert_eq!(place.file("app", "linked"), "100644 a\n");
+        assert_eq!(place.file("app", "moved/file"), "100644 a\n");
+    }
+
+    pub(super) fn owners_are_those_that_the_script_gave(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        place
+            .run(&ReleaseBuilder::of_script(
+                "set -e; cd $BOSH_INSTALL_TARGET; echo > root; mkdir secret; echo > secret/user; \
+                 chown 1234:5678 secret/user; chmod 4711 secret/user; chown 1234 secret; chmod 700 secret; id -u > id",
+            ))
+            .succeeds();
+        assert_eq!(place.file("app", "id"), "100644 0\n");
+        let entries = place.entries("app");
+        let entry = |name: &str| entries.iter().find(|entry| entry.name == name).unwrap();
+        assert_eq!(entry("./").owner, "0/1000");
+        assert_eq!(entry("./").names, "root/vcap");
+        assert_eq!(entry("./root").names, "root/root");
+        assert_eq!(entry("./secret/").owner, "1234/0");
+        assert_eq!(entry("./secret/user").owner, "1234/5678");
+        assert_eq!(entry("./secret/user").mode, "-rws--x--x");
+    }
+
+    pub(super) fn whatever_a_script_forks_ends_with_it(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        place
+            .run(&ReleaseBuilder::of_script(
+                "for n in 1 2 3; do setsid bash -c \"trap '' TERM HUP; while :; do echo > $FACTS/alive-$n; sleep 0.01; done\" & done; \
+                 while [ $(ls $FACTS | grep -c alive) -lt 3 ]; do sleep 0.01; done",
+            ))
+            .succeeds()
+            .says("left ");
+        assert_eq!(processes_below(&place.world.path("")), [""; 0]);
+    }
+
+    pub(super) fn a_stop_leaves_nothing(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let running = place.start("trap '' TERM; touch $FACTS/started; sleep 1000; sleep 1000");
+        running.signal(Signal::SIGTERM);
+        running.end().ends_with(143);
+        assert_eq!(processes_below(&place.world.path("")), [""; 0]);
+        let left: Vec<String> = snapshot(&place.world.path("")).into_keys().collect();
+        assert!(!left.iter().any(|path| path.contains("data")), "{left:?}");
+        assert!(
+            !left.iter().any(|path| path.contains(".bosh-agent-")),
+            "{left:?}"
+        );
+    }
+
+    pub(super) fn the_next_run_clears_away_what_a_killed_one_left(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        // An ordinary user outside its namespace could not remove what has another owner.
+        let running = place.start(
+            "trap '' TERM; mkdir d; echo > d/file; chown -R 1234 d; chmod 700 d; touch $FACTS/started; sleep 1000; sleep 1000",
+        );
+        running.signal(Signal::SIGKILL);
+        running.end();
+        place.run(&ReleaseBuilder::demo()).succeeds();
+        assert_eq!(processes_below(&place.world.path("")), [""; 0]);
+        let left: Vec<String> = snapshot(&place.world.path("")).into_keys().collect();
+        // Empty directories that the killed run made may stay.
+        let ours = |path: &String| {
+            [".bosh-agent-", "data/compile/", "data/packages/"]
+                .iter()
+                .any(|part| path.contains(part))
+        };
+        assert!(!left.iter().any(ours), "{left:?}");
+    }
+
+    pub(super) fn scripts_are_as_nice_as_they_are_told_to_be(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let tarball = place.release(&ReleaseBuilder::of_script(
+            "nice > $BOSH_INSTALL_TARGET/nice",
+        ));
+        let own = nix_nice();
+        place
+            .agent()
+            .args(&["--nice", "7"])
+            .arg(tarball)
+            .run()
+            .succeeds();
+        assert_eq!(place.file("app", "nice"), format!("100644 {}\n", own + 7));
+    }
+
+    pub(super) fn without_a_network_there_is_a_loopback_and_nothing_else(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let tarball = place.release(&ReleaseBuilder::of_script(
+            "set -e; tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' ' | tr '\\n' ' ' > $BOSH_INSTALL_TARGET/interfaces; \
+             perl -MIO::Socket -e '$s = IO::Socket::INET->new(Listen => 1, LocalAddr => \"127.0.0.1\") or die; \
+               IO::Socket::INET->new(PeerAddr => \"127.0.0.1\", PeerPort => $s->sockport) or die'; \
+             if perl -MIO::Socket -e 'IO::Socket::INET->new(Proto => \"udp\", PeerAddr => \"192.0.2.1:53\") or die'; then exit 1; fi",
+        ));
+        let ran = place.agent().arg("--network=none").arg(tarball).run();
+        if tier.has_mounts() {
+            ran.succeeds();
+            let seen = place.file("app", "interfaces");
+            assert!(
+                seen.starts_with("100644 lo") || seen.contains(" lo "),
+                "{seen}"
+            );
+            assert!(!seen.contains("eth") && !seen.contains("en"), "{seen}");
+        } else {
+            ran.fails()
+                .says("--network=none")
+                .says("in namespaces only");
+        }
+    }
+}
+
+/// `lib` and `other`, which are needed by `app` and `late`, of which `app` is given.
+fn release_of(app: &str) -> ReleaseBuilder {
+    ReleaseBuilder::new("demo", "1.10")
+        .package("lib", &[], "echo lib > $BOSH_INSTALL_TARGET/file")
+        .package("other", &[], "echo other > $BOSH_INSTALL_TARGET/file")
+        .package("early", &["other"], "cat @packages@/other/file")
+        .package("app", &["lib"], app)
+        .package(
+            "late",
+            &["early", "other", "app"],
+            "cat @packages@/other/file",
+        )
+}
+
+fn nix_nice() -> i32 {
+    support::run_tool("nice", &[] as &[&str])
+        .trim()
+        .parse()
+        .unwrap()
+}
+
+fn has_landlock() -> bool {
+    use landlock::{ABI, Access, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr};
+    Ruleset::default()
+        .set_compatibility(CompatLevel::HardRequirement)
+        .handle_access(AccessFs::from_all(ABI::V2))
+        .and_then(Ruleset::create)
+        .is_ok()
+}
+
+/// The user of these tests, who has no account.
+const USER: u32 = 12_345;
+
+/// A place for one test, in which the one who compiles may write.
+struct Place {
+    tier: Tier,
+    world: World,
+}
+
+impl Place {
+    /// Nothing where the tier cannot be had; then the reason has been told.
+    fn new(tier: Tier) -> Option<Self> {
+        if !require_root() || !require_tools(&["setpriv", "unshare", "newuidmap", "perl"]) {
+            return None;
+        }
+        if !tier.is_possible() {
+            return None;
+        }
+        let world = World::for_everybody();
+        let place = Self { tier, world };
+        for directory in ["facts", "printed", "logs", "accounts"] {
+            let _ = std::fs::create_dir(place.world.path(directory));
+        }
+        // The program itself may lie where only root can go.
+        std::fs::copy(
+            env!("CARGO_BIN_EXE_bosh-agent"),
+            place.world.path("bosh-agent"),
+        )
+        .unwrap();
+        place.give_accounts();
+        if matches!(tier.who, Who::User | Who::UserWithoutRange) {
+            for directory in ["", "facts", "printed", "logs"] {
+                std::os::unix::fs::chown(place.world.path(directory), Some(USER), Some(USER))
+                    .unwrap();
+            }
+        }
+        Some(place)
+    }
+
+    /// Files that are mounted over the system's: tests change no accounts.
+    fn give_accounts(&self) {
+        let mut passwd = std::fs::read_to_string("/etc/passwd").unwrap();
+        passwd.extend([format!("bosh-agent-test:x:{USER}:{USER}::/:/bin/sh\n")]);
+        self.world.write("accounts/passwd", passwd);
+        let range = match self.tier.who {
+            Who::UserWithoutRange => String::new(),
+            _ => "bosh-agent-test:1000000:65536\n".to_owned(),
+        };
+        for file in ["subuid", "subgid"] {
+            self.world.write(&format!("accounts/{file}"), &range);
+        }
+    }
+
+    fn agent(&self) -> Agent {
+        self.agent_as(self.tier.flag, &self.world.base())
+    }
+
+    fn agent_as(&self, isolation: &str, base: &Path) -> Agent {
+        self.bare()
+            .args(&["compile", "--isolation", isolation])
+            .args(&["--stemcell", support::STEMCELL])
+            .arg("--base-directory")
+            .arg(base)
+            .arg("--logs-dir")
+            .arg(self.world.path("logs"))
+            .arg("--output-directory")
+            .arg(self.world.out())
+            .env("FACTS", self.world.path("facts").to_str().unwrap())
+    }
+
+    /// The program with the rights of the tier.
+    fn bare(&self) -> Agent {
+        let own = self.world.path("bosh-agent").display().to_string();
+        let before = match self.tier.who {
+            Who::Root => format!("shift; exec {own} \"$@\""),
+            Who::RootWithoutMounts => format!(
+                "shift; exec setpriv --bounding-set -sys_admin --inh-caps -sys_admin {own} \"$@\""
+            ),
+            // In a changed root nobody may make one.
+            Who::RootWithoutNamespaces => format!(
+                "shift; mount --rbind / /mnt && \
+                 exec chroot /mnt setpriv --bounding-set -sys_admin --inh-caps -sys_admin {own} \"$@\""
+            ),
+            Who::User | Who::UserWithoutRange => {
+                let accounts = self.world.path("accounts").display().to_string();
+                format!(
+                    "shift; for file in passwd subuid subgid; do \
+                       mount --bind {accounts}/$file /etc/$file || exit 9; done; \
+                     exec setpriv --reuid={USER} --regid={USER} --clear-groups {own} \"$@\""
+                )
+            }
+        };
+        let mut words = vec!["sh", "-c", &before, "sh"];
+        if !matches!(self.tier.who, Who::Root | Who::RootWithoutMounts) {
+            words.splice(0..0, ["unshare", "--mount"]);
+        }
+        Agent::wrapped(&self.world.path("printed"), &words)
+    }
+
+    fn release(&self, release: &ReleaseBuilder) -> PathBuf {
+        let path = self.world.release("release.tgz", release);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        path
+    }
+
+    fn run(&self, release: &ReleaseBuilder) -> Ran {
+        self.agent().arg(self.release(release)).run()
+    }
+
+    /// A run whose script has made `facts/started`.
+    fn start(&self, script: &str) -> support::Running {
+        let tarball = self.release(&ReleaseBuilder::of_script(script));
+        let mut running = self.agent().args(&["--grace", "1"]).arg(tarball).start();
+        let started = self.world.path("facts/started");
+        wait_for("the script's start", LIMIT, || {
+            if started.exists() {
+                return Ok(());
+            }
+            assert!(!running.has_ended(), "{}", running.stderr());
+            Err(running.stderr())
+        });
+        running
+    }
+
+    fn file(&self, package: &str, name: &str) -> String {
+        let (_scratch, contents) = unpacked(&self.world.result("demo-1.10"), package);
+        contents[name].clone()
+    }
+
+    /// The entries of a compiled package as its archive has them.
+    fn entries(&self, package: &str) -> Vec<Listed> {
+        let scratch = tempfile::tempdir().unwrap();
+        extract(&self.world.result("demo-1.10"), scratch.path());
+        list(
+            &scratch
+                .path()
+                .join(format!("compiled_packages/{package}.tgz")),
+        )
+    }
+}
+
+#[test]
+fn a_user_needs_no_base_directory_and_sees_everything_that_is_beside_it() {
+    let Some(place) = Place::new(USERNS_OF_A_USER) else {
+        return;
+    };
+    // Nobody but root may make anything here, as in /var.
+    place.world.write("var/lib/file", "of the host\n");
+    place.world.write("var/other", "beside\n");
+    std::os::unix::fs::symlink("lib/file", place.world.path("var/link")).unwrap();
+    let before = snapshot(&place.world.path("var"));
+    let base = place.world.path("var/above/vcap");
+    let tarball = place.release(
+        &ReleaseBuilder::new("demo", "1.10")
+            .package("lib", &[], "echo lib > $BOSH_INSTALL_TARGET/file")
+            .package(
+                "app",
+                &["lib"],
+                "set -e; cd $BOSH_INSTALL_TARGET; cp @base@/../../lib/file .; cat @base@/../../other > other; \
+                 cat @base@/../../link > link; cat @packages@/lib/file > dependency; echo $BOSH_INSTALL_TARGET > target",
+            ),
+    );
+    place
+        .agent_as("auto", &base)
+        .arg(tarball)
+        .run()
+        .succeeds()
+        .says("Isolation: userns\n");
+    assert_eq!(place.file("app", "file"), "100644 of the host\n");
+    assert_eq!(place.file("app", "other"), "100644 beside\n");
+    assert_eq!(place.file("app", "link"), "100644 of the host\n");
+    assert_eq!(place.file("app", "dependency"), "100644 lib\n");
+    assert_eq!(
+        place.file("app", "target"),
+        format!("100644 {}\n", base.join("packages/app").display())
+    );
+    assert_eq!(snapshot(&place.world.path("var")), before);
+}
+
+#[test]
+fn a_user_without_a_range_gets_a_single_owner_only_when_asked() {
+    let tier = Tier {
+        who: Who::UserWithoutRange,
+        ..USERNS_OF_A_USER
+    };
+    let Some(place) = Place::new(tier) else {
+        return;
+    };
+    let tarball = place.release(&ReleaseBuilder::of_script(
+        "id -u > $BOSH_INSTALL_TARGET/id; if chown 1234 $BOSH_INSTALL_TARGET/id; then exit 1; fi",
+    ));
+    let run = |isolation: &str| {
+        place
+            .agent_as(isolation, &place.world.base())
+            .arg(&tarball)
+            .run()
+    };
+    run("userns")
+        .succeeds()
+        .says("Isolation: userns, with a single user");
+    assert_eq!(place.file("app", "id"), "100644 0\n");
+    run("namespace")
+        .fails()
+        .says("failed to make a process namespace");
+    run("auto")
+        .says("there is no range for this user in `/etc/subuid`")
+        .does_not_say("Isolation: userns");
+}
+
+#[test]
+fn root_can_ask_for_a_user_namespace() {
+    let tier = Tier {
+        flag: "userns",
+        ..NAMESPACE
+    };
+    let Some(place) = Place::new(tier) else {
+        return;
+    };
+    place
+        .run(&ReleaseBuilder::demo())
+        .succeeds()
+        .says("Isolation: userns\n");
+}
+
+#[test]
+fn without_a_proc_of_its_own_a_script_has_no_process_namespace_and_leaves_nothing_all_the_same() {
+    let Some(place) = Place::new(USERNS_OF_ROOT) else {
+        return;
+    };
+    // As in a container: what covers parts of /proc must not be seen to be taken away.
+    let own = place.world.path("bosh-agent").display().to_string();
+    let before = format!(
+        "shift; mount -t tmpfs tmpfs /proc/scsi || mount -t tmpfs tmpfs /proc/fs; \
+         exec setpriv --bounding-set -sys_admin --inh-caps -sys_admin {own} \"$@\""
+    );
+    let tarball = place.release(&ReleaseBuilder::of_script(
+        "for n in 1 2 3; do setsid bash -c \"trap '' TERM HUP; while :; do echo > $FACTS/alive-$n; sleep 0.01; done\" & done; \
+         while [ $(ls $FACTS | grep -c alive) -lt 3 ]; do sleep 0.01; done; cat <(echo fine) > $BOSH_INSTALL_TARGET/file",
+    ));
+    let words = ["unshare", "--mount", "sh", "-c", &before, "sh"];
+    let agent = Agent::wrapped(&place.world.path("printed"), &words);
+    place
+        .world
+        .flags_with(agent, "auto")
+        .arg("--output-directory")
+        .arg(place.world.out())
+        .env("FACTS", place.world.path("facts").to_str().unwrap())
+        .arg(tarball)
+        .run()
+        .succeeds()
+        .says("Isolation: userns, without a process namespace")
+        .says("left ");
+    assert_eq!(processes_below(&place.world.path("")), [""; 0]);
+    assert_eq!(place.file("app", "file"), "100644 fine\n");
+}
+
+#[test]
+fn a_script_that_needs_more_than_rules_allow_is_tried_once_more_and_named() {
+    for script in [
+        // This one does not even notice.
+        "rm $BOSH_INSTALL_TARGET; mkdir $BOSH_INSTALL_TARGET; touch @base@/new; rm -r @packages@; rm @base@/new; mkdir -p $BOSH_INSTALL_TARGET; \
+         echo changed > $BOSH_INSTALL_TARGET/file",
+        "set -e; echo changed > @packages@/lib/file; cp @packages@/lib/file $BOSH_INSTALL_TARGET/",
+        "set -e; rm $BOSH_INSTALL_TARGET; mkdir $BOSH_INSTALL_TARGET; echo changed > $BOSH_INSTALL_TARGET/file",
+        "set -e; touch @base@/new; rm @base@/new; echo changed > $BOSH_INSTALL_TARGET/file",
+    ] {
+        let Some(place) = Place::new(LANDLOCK) else {
+            return;
+        };
+        place
+            .run(&release_of(script))
+            .succeeds()
+            .says("Warning: the packaging script of `app` ")
+            .says("app is tried once more by itself")
+            .does_not_say("lib is tried");
+        assert_eq!(place.file("app", "file"), "100644 changed\n");
+        assert!(!place.world.base().exists());
+    }
+}
+
+#[test]
+fn an_undeclared_package_that_a_failing_script_speaks_of_is_named() {
+    for tier in [NAMESPACE, LANDLOCK] {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        place
+            .run(&release_of(
+                "set -e; cat @packages@/lib/file @packages@/other/file",
+            ))
+            .fails()
+            .says("It speaks of package other, which is no declared dependency of app")
+            .does_not_say("It speaks of package lib")
+            .does_not_say("It speaks of package app");
+    }
+}
+
+#[test]
+fn where_rules_are_set_temporary_files_are_a_scripts_own_and_the_rest_of_the_system_is_free() {
+    let Some(place) = Place::new(LANDLOCK) else {
+        return;
+    };
+    place.world.write("vcap/bosh/etc/file", "kept\n");
+    let before = snapshot(&place.world.base());
+    place
+        .run(&ReleaseBuilder::of_script(
+            "set -e; file=$(mktemp); case $file in @base@/data/*) ;; *) exit 1;; esac; \
+             file=$(mktemp -p /tmp); rm $file; touch $FACTS/new; ls / /var > /dev/null; cat @base@/bosh/etc/file; \
+             cat <(echo fine) > $BOSH_INSTALL_TARGET/file; su -s /bin/sh nobody -c 'mktemp > /dev/null'; \
+             if cat @base@/data/.bosh-agent-work-*/processes 2> /dev/null; then exit 1; fi",
+        ))
+        .succeeds()
+        .does_not_say("Warning");
+    assert_eq!(place.file("app", "file"), "100644 fine\n");
+    assert_eq!(snapshot(&place.world.base()), before);
+}
+
+/// Scripts in a shared tree, several at a time.
+struct Together {
+    place: Place,
+    context: Arc<Context>,
+    events: Arc<Mutex<Vec<Event>>>,
+}
+
+impl Together {
+    async fn new() -> Option<Self> {
+        let place = Place::new(LANDLOCK)?;
+        let work = place.world.path("work");
+        for directory in ["work", "work/store", "sources"] {
+            std::fs::create_dir(place.world.path(directory)).unwrap();
+        }
+        let agent = PathBuf::from(env!("CARGO_BIN_EXE_bosh-agent"));
+        let vcap = Vcap::new(&place.world.base());
+        Landlocked::probe(&work, &agent).await.unwrap();
+        let tree = SharedTree::take(&vcap, "a test", false, &|| false).unwrap();
+        let events = Arc::new(Mutex::new(Vec::new()));
+        let heard = Arc::clone(&events);
+        let facts = ("FACTS", place.world.path("facts").into());
+        let context = Arc::new(Context {
+            vcap,
+            sandbox: Sandbox::Landlocked(Landlocked::new(tree, &work, None).unwrap()),
+            store: Store::new(&work.join("store")),
+            environment: Environment::of_this_process().with(&[facts]),
+            agent,
+            grace: Duration::from_secs(1),
+            nice: 0,
+            limit: None,
+            jobserver: None,
+            compression_level: 1,
+            events: Arc::new(move |event| heard.lock().unwrap().push(event)),
+        });
+        Some(Self {
+            place,
+            context,
+            events,
+        })
+    }
+
+    async fn compile(&self, name: &str, script: &str) -> Compiled {
+        let source = self.place.world.path(&format!("sources/{name}"));
+        std::fs::create_dir(&source).unwrap();
+        std::fs::write(source.join("packaging"), script).unwrap();
+        let blob = source.with_extension("tgz");
+        let directory = source.as_os_str();
+        let arguments = [
+            "-czf".as_ref(),
+            blob.as_os_str(),
+            "-C".as_ref(),
+            directory,
+            ".".as_ref(),
+        ];
+        support::run_tool("tar", &arguments);
+        let job = Job {
+            number: 0,
+            name: Name::parse(name).unwrap(),
+            version: Version::parse("1").unwrap(),
+            source: blob,
+            dependencies: Vec::new(),
+            log: source.with_extension("log"),
+            stdout_log: None,
+            blob: source.with_extension("compiled.tgz"),
+            is_dependency: false,
+            algorithms: Vec::new(),
+        };
+        let log = job.log.clone();
+        match compile::compile(&self.context, job, &CancellationToken::new()).await {
+            Ok(compiled) => compiled,
+            Err(error) => panic!("{error:?}\n{}", std::fs::read_to_string(log).unwrap()),
+        }
+    }
+
+    fn retried(&self) -> Vec<String> {
+        let events = self.events.lock().unwrap();
+        let retried = events.iter().filter_map(|event| match event {
+            Event::Retried { package, .. } => Some(package.to_string()),
+            _ => None,
+        });
+        retried.collect()
+    }
+}
+
+#[tokio::test]
+async fn scripts_that_run_at_once_reach_nothing_of_each_other() {
+    let Some(together) = Together::new().await else {
+        return;
+    };
+    let script = |own: &str, other: &str| {
+        format!(
+            "set -e; await() {{ while [ ! -e $FACTS/$1 ]; do sleep 0.01; done; }}; \
+             touch $FACTS/{own}; await {other}; other=$BOSH_COMPILE_TARGET/../{other}; \
+             if cat $other/packaging 2> /dev/null || touch $other/new 2> /dev/null; then false; fi; \
+             if touch ${{BOSH_INSTALL_TARGET%/*}}/{other}/new 2> /dev/null; then false; fi; touch $FACTS/{own}-done; await {other}-done"
+        )
+    };
+    let (a, b) = (script("a", "b"), script("b", "a"));
+    tokio::join!(together.compile("a", &a), together.compile("b", &b));
+    assert_eq!(together.retried(), [""; 0]);
+}
+
+#[tokio::test]
+async fn while_a_script_is_tried_unrestricted_no_other_runs() {
+    let Some(together) = Together::new().await else {
+        return;
+    };
+    let packages = together.place.world.base().join("packages");
+    // Beyond its rules; then nobody else may be there.
+    let wilful = format!(
+        "set -e; if ! touch {0}/new; then touch $FACTS/failed; exit 1; fi; rm {0}/new; touch $FACTS/alone; \
+         for n in $(seq 30); do [ ! -e $FACTS/other ]; [ ! -e $FACTS/later ]; sleep 0.01; done; rm $FACTS/alone",
+        packages.display()
+    );
+    let other = "set -e; touch $FACTS/other; while [ ! -e $FACTS/failed ]; do sleep 0.01; done; \
+                 for n in $(seq 30); do [ ! -e $FACTS/alone ]; sleep 0.01; done; rm $FACTS/other";
+    let later = "set -e; touch $FACTS/later; for n in $(seq 30); do [ ! -e $FACTS/alone ]; sleep 0.01; done; rm $FACTS/later";
+    let wait_and_compile = async {
+        let failed = together.place.world.path("facts/failed");
+        while !failed.exists() {
+            tokio::task::yield_now().await;
+        }
+        together.compile("later", later).await
+    };
+    let (wilful, other, later) = tokio::join!(
+        together.compile("wilful", &wilful),
+        together.compile("other", other),
+        wait_and_compile
+    );
+    assert_eq!(together.retried(), ["wilful"]);
+    assert!(wilful.unrestricted && !other.unrestricted && !later.unrestricted);
+}
+
+#[test]
+fn a_user_in_a_container_compiles_by_rules() {
+    let Some(place) = Place::new(Tier {
+        who: Who::UserWithoutRange,
+        flag: "landlock",
+        name: "landlock",
+    }) else {
+        return;
+    };
+    place
+        .run(&release_of("id -u > $BOSH_INSTALL_TARGET/id"))
+        .succeeds()
+        .says("Isolation: landlock\n")
+        .does_not_say("Warning");
+    assert_eq!(place.file("app", "id"), format!("100644 {USER}\n"));
+}
