@@ -954,8 +954,9 @@ fn an_interrupt_from_the_keyboard_reaches_the_script_through_the_agent() {
         return;
     }
     let facts = Facts::new();
+    // `wait`, for what bash has just forked may lose the signal.
     let text = "trap 'touch $FACTS/interrupted' INT\ntrap 'touch $FACTS/asked; exit' TERM\n\
-                touch $FACTS/started\nsleep 1000";
+                sleep 1000 & touch $FACTS/started; wait";
     let tarball = facts.world.release("release.tgz", &script(text));
     let wrapped = Agent::wrapped(
         &facts.world.path("printed"),
