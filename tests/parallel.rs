@@ -137,6 +137,53 @@ fn independent_packages_run_together_as_far_as_allowed_and_dependents_wait() {
 }
 
 #[test]
+fn with_nothing_between_them_packages_run_together_only_where_that_is_asked_for() {
+    let world = World::new();
+    std::fs::create_dir(world.path("facts")).unwrap();
+    let meets = |own: &str, other: &str| {
+        format!(
+            "touch $FACTS/{own}; while [ ! -e $FACTS/{other} ]; do sleep 0.01; done\n\
+             cat @packages@/lib/file > $BOSH_INSTALL_TARGET/file; echo more >> @packages@/lib/file"
+        )
+    };
+    let release = ReleaseBuilder::new("demo", "1.10")
+        .package("lib", &[], "echo lib > $BOSH_INSTALL_TARGET/file")
+        .package("a", &["lib"], &meets("a", "b"))
+        .package("b", &["lib"], &meets("b", "a"))
+        .package(
+            "c",
+            &["lib", "a", "b"],
+            "cat @packages@/lib/file > $BOSH_INSTALL_TARGET/file",
+        );
+    let tarball = world.release("release.tgz", &release);
+    let facts = world.path("facts");
+    let agent = || {
+        let logs = world.path("logs");
+        let agent = world.agent_at("none", "out");
+        agent
+            .env("FACTS", facts.to_str().unwrap())
+            .arg("--logs-dir")
+            .arg(logs)
+    };
+    agent()
+        .args(&["--jobs", "2"])
+        .arg(&tarball)
+        .run()
+        .succeeds()
+        .says("Isolation: none")
+        .says("Warning: nothing keeps packages apart that are compiled at once")
+        .says("Compiling up to 2 packages at once\n");
+    // What others have written to a dependency is gone when the next needs it.
+    let scratch = tempfile::tempdir().unwrap();
+    support::extract(&world.result("demo-1.10"), scratch.path());
+    let blob = scratch.path().join("compiled_packages/c.tgz");
+    support::extract(&blob, scratch.path());
+    let file = std::fs::read_to_string(scratch.path().join("file")).unwrap();
+    assert_eq!(file, "lib\n");
+    assert!(!world.base().join("packages").exists());
+}
+
+#[test]
 fn with_one_job_packages_come_in_the_go_agents_order() {
     let Some(place) = Place::new() else { return };
     let script = |name: &str| timed(name, &format!("echo {name} >> $FACTS/order"));

@@ -50,7 +50,7 @@ pub(super) struct Compile {
     pub isolation: Isolation,
 
     /// How many packages are compiled at once, at the most [default: as many as there are processors for us; 1 with
-    /// --isolation=none, which allows no more]. While less than 256 MiB of memory is available none is started beside another
+    /// --isolation=none, which keeps nothing apart]. While less than 256 MiB of memory is available none is started beside another
     #[arg(long, value_name = "N")]
     pub jobs: Option<NonZeroUsize>,
 
@@ -189,12 +189,6 @@ fn compile(arguments: &[OsString]) -> Result<Command, String> {
     {
         return Err("Error: --output-directory needs a directory".to_owned());
     }
-    let is_parallel = parsed.jobs.is_some_and(|jobs| jobs > NonZeroUsize::MIN);
-    if is_parallel && parsed.isolation == Isolation::None {
-        return Err(
-            "Error: with --isolation=none packages compile one after another in one tree: --jobs can only be 1".to_owned(),
-        );
-    }
     if parsed.base_directory.to_str().is_none() {
         return Err(format!(
             "Error: --base-directory `{}` is not UTF-8 text",
@@ -269,10 +263,6 @@ mod tests {
             (&["compile", "--stemcell", "noble", "a.tgz"], "noble"),
             (&["compile", "--base-directory=vcap", "a.tgz"], "vcap"),
             (&["compile", "--jobs=0", "a.tgz"], "--jobs"),
-            (
-                &["compile", "--jobs=2", "--isolation=none", "a.tgz"],
-                "--isolation=none",
-            ),
         ] {
             let text = parsed(given).unwrap_err();
             assert!(

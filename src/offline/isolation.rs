@@ -26,7 +26,7 @@ pub enum Isolation {
     Userns,
     /// In place, by rules on what a script may reach, or not at all.
     Landlock,
-    /// In place, one after another.
+    /// In place, one after another unless several jobs are asked for.
     None,
 }
 
@@ -83,11 +83,20 @@ pub(super) async fn choose(
         SharedTree::take(&vcap, &who, force, &|| cancel.is_cancelled())
     });
     let tree = taking.await??;
-    if !has_rules {
+    let is_parallel = options.jobs.is_some_and(|jobs| jobs > NonZeroUsize::MIN);
+    if !has_rules && !is_parallel {
         return Ok(Sandbox::Shared(tree));
     }
     let home = options.environment.get("HOME").map(Path::new);
-    Ok(Sandbox::Landlocked(Landlocked::new(tree, work, home)?))
+    let several = Landlocked::new(tree, work, home)?;
+    if has_rules {
+        return Ok(Sandbox::Landlocked(several));
+    }
+    progress.line(
+        "Warning: nothing keeps packages apart that are compiled at once: a script that uses one that it does not declare is \
+         not found out, and may get another one's files",
+    );
+    Ok(Sandbox::Landlocked(several.without_rules()))
 }
 
 /// Why something cannot be had, in short.
@@ -152,17 +161,11 @@ pub(super) fn jobs(
     sandbox: &Sandbox,
     progress: &Progress,
 ) -> NonZeroUsize {
-    const ONE: NonZeroUsize = NonZeroUsize::MIN;
     if !sandbox.takes_several() {
-        if let Some(wanted) = wanted.filter(|wanted| *wanted > ONE) {
-            progress.line(&format!(
-                "Packages compile one after another, not {wanted} at once: nothing keeps them apart here"
-            ));
-        }
-        return ONE;
+        return NonZeroUsize::MIN;
     }
     let jobs = wanted.unwrap_or_else(process::processors);
-    if jobs > ONE {
+    if jobs > NonZeroUsize::MIN {
         progress.line(&format!("Compiling up to {jobs} packages at once"));
     }
     jobs

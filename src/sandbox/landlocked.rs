@@ -49,6 +49,8 @@ pub struct Landlocked {
     changed: Notify,
     /// Shared by all scripts that keep to the rules.
     alone: Arc<RwLock<()>>,
+    /// Whether there are rules at all.
+    ruled: bool,
 }
 
 /// What stands under a name.
@@ -74,6 +76,8 @@ pub(super) struct LandlockPlace {
     /// Those that this package has to put there.
     to_provide: Vec<Name>,
     turn: Turn,
+    /// Whether the script has to keep to rules.
+    ruled: bool,
 }
 
 /// The right to be in the tree.
@@ -151,7 +155,16 @@ impl Landlocked {
             names: Mutex::default(),
             changed: Notify::new(),
             alone: Arc::default(),
+            ruled: true,
         })
+    }
+
+    /// The same without any rules (`--isolation=none` with several jobs): scripts that run at once see each other's packages
+    /// and can write to them.
+    #[must_use]
+    pub fn without_rules(mut self) -> Self {
+        self.ruled = false;
+        self
     }
 
     /// The tree.
@@ -182,6 +195,7 @@ impl Landlocked {
                     dependencies: dependencies.iter().map(|(name, _)| name.clone()).collect(),
                     to_provide,
                     turn,
+                    ruled: self.ruled,
                 });
             }
             changed.await;
@@ -206,6 +220,7 @@ impl Landlocked {
             to_provide: dependencies.clone(),
             dependencies,
             turn,
+            ruled: false,
         })
     }
 
@@ -287,7 +302,7 @@ impl Landlocked {
 
     /// Whether the script in a place has to keep to rules.
     pub(super) fn restricts(place: &LandlockPlace) -> bool {
-        matches!(place.turn, Turn::WithOthers(_))
+        place.ruled
     }
 
     /// Gives a script its rules and its directory for temporary files.
@@ -336,9 +351,9 @@ impl Landlocked {
         Ok(fs::set_mode(&directory, 0o1777)?)
     }
 
-    /// Removes everything of the package. A dependency that is complete stays for the next.
+    /// Removes everything of the package. A dependency that is complete, and that no script could write to, stays for the next.
     pub(super) fn leave(&self, place: &LandlockPlace) -> Result<(), SandboxError> {
-        if !Self::restricts(place) {
+        if let Turn::Alone(_) = place.turn {
             // The script may have removed the directories of packages, too.
             return Ok(self.tree.clear_for(&[])?);
         }
@@ -350,7 +365,9 @@ impl Landlocked {
                 continue;
             };
             *users = users.saturating_sub(1);
-            if !*ready {
+            // Without rules a script may have written to it.
+            let is_spoilt = !self.ruled && *users == 0;
+            if !*ready || is_spoilt {
                 names.remove(name);
                 removed = removed.and(self.remove(name));
             }
