@@ -17,7 +17,7 @@ TARGET := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help demo test soak fuzz check setup unit containers dist example deny clean
+.PHONY: help demo test soak bench fuzz check setup unit containers dist example deny clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -56,6 +56,11 @@ containers: setup dist $(EXAMPLE) ## Tests in containers of a stemcell-like imag
 soak: ## The long form of the tests: full sizes, hundreds of repetitions
 	BOSH_AGENT_SOAK=1 cargo test --locked --release --test scale --test scripts --test stops --test parallel --test https
 	BOSH_AGENT_SOAK=1 cargo test --locked --release --test daemon -- --skip containers:: --nocapture
+
+bench: setup ## Benchmarks: archives, the queue, sandboxes, and whole runs beside a serial reference (as root, some minutes)
+	cargo bench --locked --bench archive --bench queue --bench sandbox
+	cargo build --locked --release
+	benches/whole-runs/compare
 
 fuzz: ## Ten minutes on archives and ten on manifests (needs cargo-fuzz; the compiler's own nightly features are unlocked for it)
 	@command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz

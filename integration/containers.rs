@@ -149,6 +149,68 @@ fn a_privileged_container_has_namespaces_and_the_same_packages() {
     same_packages_with("privileged", options, &["namespace\n"]);
 }
 
+/// The number of a user who has no account outside the test.
+const USER: u32 = 4243;
+
+#[test]
+fn on_a_plain_machine_root_and_an_ordinary_user_get_the_same_packages() {
+    let Some(inputs) = inputs::require() else {
+        return;
+    };
+    if !nix::unistd::geteuid().is_root() || !Path::new("/usr/bin/newuidmap").exists() {
+        inputs::skip("this needs root and newuidmap");
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let path = |name: &str| place.path().join(name);
+    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::copy(&inputs.dist, path("bosh-agent")).unwrap();
+    fs::copy(&inputs.release, path("X.tgz")).unwrap();
+    // Files that are mounted over the system's: the test changes no accounts.
+    let accounts = fs::read_to_string("/etc/passwd").unwrap();
+    let account = format!("bosh-agent-test:x:{USER}:{USER}::/:/bin/sh\n");
+    fs::write(path("passwd"), accounts + &account).unwrap();
+    for file in ["subuid", "subgid"] {
+        fs::write(path(file), "bosh-agent-test:2000000:65536\n").unwrap();
+    }
+    let as_user = format!(
+        "for file in passwd subuid subgid; do mount --bind $file /etc/$file || exit 9; done; \
+         exec setpriv --reuid={USER} --regid={USER} --clear-groups \"$@\""
+    );
+    let kept = tempfile::tempdir().unwrap();
+    for (name, before, isolation) in [
+        ("first", "exec \"$@\"", "namespace"),
+        ("second", as_user.as_str(), "userns"),
+    ] {
+        let own = path(name);
+        fs::create_dir(&own).unwrap();
+        if name == "second" {
+            std::os::unix::fs::chown(&own, Some(USER), Some(USER)).unwrap();
+        }
+        let outcome = run(
+            Command::new("unshare")
+                .args(["--mount", "sh", "-c", before, "sh"])
+                .args(["./bosh-agent", "compile", "--stemcell", SLUG])
+                .arg("--output-directory")
+                .arg(own.join("out"))
+                .arg("--work-dir")
+                .arg(own.join("work"))
+                .arg("--logs-dir")
+                .arg(own.join("logs"))
+                .arg("X.tgz")
+                .env("HOME", &own)
+                .current_dir(place.path()),
+            LONG,
+        );
+        outcome.expect_code(0, name);
+        takes(&outcome, &[isolation]);
+        let output = own.join("out").join(&inputs.compiled_name);
+        check(&output, inputs);
+        fs::copy(output, kept.path().join(format!("{name}.tgz"))).unwrap();
+    }
+    same_contents("machine", kept.path());
+}
+
 /// Compiles with these options, and compares with what the documented line gives.
 #[track_caller]
 fn same_packages_with(label: &str, options: &[&str], isolations: &[&str]) {
