@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// What a program did.
@@ -89,8 +90,11 @@ pub(crate) struct Container {
 
 impl Container {
     pub(crate) fn new(label: &str) -> Self {
+        // Tests that run at once may give the same label.
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
         Self {
-            name: format!("bosh-agent-test-{}-{label}", std::process::id()),
+            name: format!("bosh-agent-test-{}-{label}-{number}", std::process::id()),
         }
     }
 
