@@ -3,10 +3,13 @@
 //! One member, because Ruby's `Zlib::GzipReader` stops after the first without saying so. The header holds no name and no time;
 //! XFL is 0 and the operating system 255 ("unknown"), as Go's `compress/gzip` writes them.
 //!
-//! Content is cut into blocks of a fixed size, each compressed by itself with the end of the block before it as its dictionary
-//! and joined by flushes, so that the bytes depend on the content and the level alone.
+//! Content is cut into blocks of a fixed size, each compressed by itself and then joined, so that the bytes depend on the content
+//! and the level alone.
 
 mod blocks;
+mod deflate;
+mod huffman;
+mod joint;
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -14,16 +17,14 @@ use std::sync::mpsc::Receiver;
 
 use flate2::Crc;
 
-use blocks::{Block, Compressor, Helpers};
+use blocks::{Block, Helpers};
+use deflate::Compressor;
 
 /// RFC 1952, 2.3: magic, deflate, no flags, no time, XFL 0, operating system unknown.
 const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
 
 /// How much content is compressed at once, in bytes: so much that the cuts cost nothing in size.
 const BLOCK: usize = 1 << 20;
-
-/// As much of what came before as deflate can refer to, in bytes.
-const WINDOW: usize = 32 * 1024;
 
 /// Compresses what is written to it. [`GzipWriter::finish`] must be called, or the end is missing.
 #[derive(Debug)]
@@ -32,8 +33,6 @@ pub struct GzipWriter<W: Write> {
     level: u32,
     crc: Crc,
     content: Vec<u8>,
-    /// The end of the block before `content`.
-    window: Vec<u8>,
     /// Blocks on their way, in order.
     pending: VecDeque<Receiver<io::Result<Vec<u8>>>>,
     helpers: Helpers,
@@ -45,7 +44,7 @@ impl<W: Write> GzipWriter<W> {
     /// gzip's own default.
     pub const DEFAULT_LEVEL: u32 = 6;
 
-    /// Writes the header; `level` is from 0 (stored) to 9 (smallest), and more counts as 9.
+    /// Writes the header; `level` is from 0 (stored) to 9 (smallest), about as gzip counts them, and more counts as 9.
     ///
     /// # Errors
     /// As writing to `out`.
@@ -66,7 +65,6 @@ impl<W: Write> GzipWriter<W> {
             level: level.min(9),
             crc: Crc::new(),
             content: Vec::new(),
-            window: Vec::new(),
             pending: VecDeque::new(),
             helpers,
             own: None,
@@ -83,8 +81,7 @@ impl<W: Write> GzipWriter<W> {
         while let Some(block) = self.pending.pop_front() {
             self.write(&block)?;
         }
-        let compressed = self.own().compress(&last)?;
-        self.out.write_all(&compressed)?;
+        self.write_own(&last)?;
         self.out.write_all(&self.crc.sum().to_le_bytes())?;
         self.out.write_all(&self.crc.amount().to_le_bytes())?;
         Ok(self.out)
@@ -100,8 +97,7 @@ impl<W: Write> GzipWriter<W> {
                 while let Some(earlier) = self.pending.pop_front() {
                     self.write(&earlier)?;
                 }
-                let compressed = self.own().compress(&block)?;
-                self.out.write_all(&compressed)?;
+                self.write_own(&block)?;
             }
         }
         while self.pending.len() > self.helpers.in_flight() {
@@ -115,20 +111,12 @@ impl<W: Write> GzipWriter<W> {
     fn next_block(&mut self, last: bool) -> Block {
         let content = std::mem::take(&mut self.content);
         self.crc.update(&content);
-        let next_window = match last {
-            true => Vec::new(),
-            false => content[content.len() - WINDOW..].to_vec(),
-        };
-        Block {
-            window: std::mem::replace(&mut self.window, next_window),
-            content,
-            last,
-        }
+        Block { content, last }
     }
 
-    fn own(&mut self) -> &mut Compressor {
-        let level = self.level;
-        self.own.get_or_insert_with(|| Compressor::new(level))
+    fn write_own(&mut self, block: &Block) -> io::Result<()> {
+        let own = self.own.get_or_insert_with(|| Compressor::new(self.level));
+        self.out.write_all(own.compress(block)?)
     }
 
     fn write(&mut self, block: &Receiver<io::Result<Vec<u8>>>) -> io::Result<()> {

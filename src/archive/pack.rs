@@ -122,11 +122,12 @@ impl<W: Write, O: Owners + ?Sized> Packer<'_, W, O> {
         let Some(kind) = kind(metadata) else {
             return Ok(());
         };
-        let user = self.owners.user(metadata.uid());
-        let group = self.owners.group(metadata.gid());
+        let (uid, gid) = self.owners.numbers(name, metadata);
+        let user = self.owners.user(uid);
+        let group = self.owners.group(gid);
         let mut header = EntryHeader {
-            uid: metadata.uid(),
-            gid: metadata.gid(),
+            uid,
+            gid,
             user: &user,
             group: &group,
             mtime: u64::try_from(metadata.mtime()).unwrap_or(0),

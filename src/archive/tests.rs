@@ -6,7 +6,7 @@ mod hostile;
 mod packing;
 mod raw;
 mod sparse;
-mod support;
+pub(in crate::archive) mod support;
 mod tarball;
 mod trees;
 mod unpacking;

@@ -57,7 +57,7 @@ pub struct Compiled {
     pub installed: Option<Installed>,
     /// Whether it was compiled by a script that nothing kept from undeclared packages, after it had failed otherwise.
     pub unrestricted: bool,
-    /// How long it took from the first step to the last.
+    /// How long it took until those compiled against it could start. Packing goes on beside them.
     pub elapsed: Duration,
     /// How the script ended; `None` where the package has none.
     pub script: Option<ScriptEnd>,

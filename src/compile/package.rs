@@ -1,7 +1,9 @@
 //! One package, from its source blob to its compiled blob.
 
 use std::collections::BTreeSet;
+use std::fs::Metadata;
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,14 +14,15 @@ use super::error::{Cause, CompileError, ScriptFailure};
 use super::event::{Event, Phase};
 use super::job::{Compiled, Job};
 use super::plan::Plan;
-use super::store::Store;
+use super::seal::{self, Unsealed};
+use super::store::{Installed, Store};
 use super::undeclared::mentioned;
 use crate::archive::{self, Compression, GzipWriter, SystemOwners};
 use crate::config::{Environment, PackagePaths, Vcap};
 use crate::fs::{self, Context as _};
 use crate::process::{self, Jobserver, Output, Status};
-use crate::release::Name;
 use crate::release::digest::{Hasher, HashingWriter};
+use crate::release::{Digests, Name};
 use crate::runtime::{self, Cancellable};
 use crate::sandbox::{self, Place, Sandbox, SandboxError, ScriptEnd};
 
@@ -78,6 +81,51 @@ pub async fn compile(
     job: Job,
     cancel: &CancellationToken,
 ) -> Result<Compiled, CompileError> {
+    let built = build(context, job, cancel).await?;
+    let installed = built.installed.clone();
+    let packed = pack(context, built, cancel).await;
+    if packed.is_err()
+        && let Some(installed) = installed
+    {
+        let store = context.store.clone();
+        let removing = runtime::spawn_blocking("remove", move || store.remove(&installed));
+        if let Ok(Err(error)) = removing.await {
+            tracing::warn!(%error, "what nobody needs any more stays for now");
+        }
+    }
+    packed
+}
+
+/// A package whose script has done its work. Others can be compiled against it, and it is still to be packed.
+#[derive(Debug)]
+pub(super) struct Built {
+    job: Arc<Job>,
+    /// What was installed. `None` where it was packed in its place and nobody needs it.
+    pub installed: Option<Installed>,
+    /// What the tree was before it was sealed.
+    unsealed: Unsealed,
+    /// How the source was compressed, and so the blob.
+    compression: Compression,
+    /// Where it has been packed already.
+    packed: Option<Packed>,
+    unrestricted: bool,
+    elapsed: Duration,
+    script: Option<ScriptEnd>,
+}
+
+/// A compiled blob.
+#[derive(Debug)]
+struct Packed {
+    size: u64,
+    digests: Digests,
+}
+
+/// Does all for a package that those compiled against it wait for.
+pub(super) async fn build(
+    context: &Arc<Context>,
+    job: Job,
+    cancel: &CancellationToken,
+) -> Result<Built, CompileError> {
     let dependencies: Vec<(Name, PathBuf)> = job
         .dependencies
         .iter()
@@ -105,9 +153,59 @@ pub async fn compile(
     });
     let enter = context.sandbox.enter_alone(&job.name, &dependencies);
     let place = entered(&job, enter, cancel).await?;
-    let mut compiled = attempt(context, &job, place, cancel).await?;
-    compiled.unrestricted = true;
-    Ok(compiled)
+    let mut built = attempt(context, &job, place, cancel).await?;
+    built.unrestricted = true;
+    Ok(built)
+}
+
+/// Packs what was built. The tree stays.
+pub(super) async fn pack(
+    context: &Arc<Context>,
+    built: Built,
+    cancel: &CancellationToken,
+) -> Result<Compiled, CompileError> {
+    let Built {
+        job,
+        installed,
+        unsealed,
+        compression,
+        packed,
+        unrestricted,
+        elapsed,
+        script,
+    } = built;
+    let packed = match (packed, &installed) {
+        (Some(packed), _) => packed,
+        (None, None) => return Err(stopped(&job)),
+        (None, Some(installed)) => {
+            let (tree, own) = (installed.tree().to_owned(), Arc::clone(&job));
+            let (level, cancel) = (context.compression_level, cancel.clone());
+            let packing = runtime::spawn_blocking("pack", move || {
+                let packed = pack_tree(&own, &tree, unsealed, compression, level, &cancel);
+                if packed.is_err() {
+                    // Half a blob is of no use; what is not there need not go.
+                    let _ = fs::remove_file_if_there(&own.blob);
+                }
+                if cancel.is_cancelled() {
+                    return Err(stopped(&own));
+                }
+                packed.map_err(|error| with_space(error, fs::parent(&own.blob)))
+            });
+            packing.await.map_err(|source| CompileError::Task {
+                package: job.name.clone(),
+                source,
+            })??
+        }
+    };
+    Ok(Compiled {
+        blob: job.blob.clone(),
+        size: packed.size,
+        digests: packed.digests,
+        installed,
+        unrestricted,
+        elapsed,
+        script,
+    })
 }
 
 /// The place of a package, as soon as there is room, unless somebody asks us to stop before.
@@ -129,7 +227,7 @@ async fn attempt(
     job: &Arc<Job>,
     place: Place,
     cancel: &CancellationToken,
-) -> Result<Compiled, CompileError> {
+) -> Result<Built, CompileError> {
     let mut plan = Plan::new(
         job,
         &context.vcap,
@@ -156,7 +254,13 @@ async fn attempt(
         place: Arc::clone(&place),
         cancel: cancel.clone(),
     };
-    let result = work.run().await.map_err(|error| work.with_space(error));
+    let result = work.run().await.map_err(|error| {
+        let directory = match error {
+            CompileError::Source { .. } => &work.plan.paths.compile,
+            _ => fs::parent(&job.blob),
+        };
+        with_space(error, directory)
+    });
     let (own, failed) = (Arc::clone(&work.job), result.is_err());
     // Trees can be large and disks slow, and others go on meanwhile.
     let left = work
@@ -168,12 +272,12 @@ async fn attempt(
             work.context.sandbox.leave(&place)
         })
         .await;
-    let compiled = result?;
+    let built = result?;
     left?.map_err(|source| CompileError::Sandbox {
         package: job.name.clone(),
         source,
     })?;
-    Ok(compiled)
+    Ok(built)
 }
 
 /// One package on its way. Cheap to clone: steps that block take a clone along.
@@ -187,7 +291,7 @@ struct Work {
 }
 
 impl Work {
-    async fn run(&self) -> Result<Compiled, CompileError> {
+    async fn run(&self) -> Result<Built, CompileError> {
         let start = Instant::now();
         self.enter(Phase::Unpacking);
         let compression = self.blocking("unpack", Self::unpack_source).await?;
@@ -196,18 +300,51 @@ impl Work {
         self.enter(Phase::Packaging);
         let script = self.run_script().await?;
         self.enter(Phase::Packing);
-        self.blocking("pack", move |work| {
-            let tree = work.installed_tree()?;
-            let mut compiled = work.pack(&tree, compression)?;
-            if work.job.is_dependency {
-                let taken = work.context.store.take(&work.job.name, &tree);
-                compiled.installed = Some(taken.map_err(work.files())?);
-            }
-            compiled.elapsed = start.elapsed();
-            compiled.script = script;
-            Ok(compiled)
+        self.blocking("take", move |work| {
+            let mut built = work.take(compression)?;
+            built.script = script;
+            built.elapsed = start.elapsed();
+            Ok(built)
         })
         .await
+    }
+
+    /// Takes over what the script installed, so that its place can be given to others.
+    fn take(&self, compression: Compression) -> Result<Built, CompileError> {
+        let files = self.files();
+        let (name, store) = (&self.job.name, &self.context.store);
+        let mut built = Built {
+            job: Arc::clone(&self.job),
+            installed: None,
+            unsealed: Unsealed::default(),
+            compression,
+            packed: None,
+            unrestricted: false,
+            elapsed: Duration::ZERO,
+            script: None,
+        };
+        let tree = self.installed_tree()?;
+        let pack = || {
+            let level = self.context.compression_level;
+            let unsealed = Unsealed::default();
+            pack_tree(&self.job, &tree, unsealed, compression, level, &self.cancel)
+        };
+        if self.job.is_dependency {
+            let examined = seal::examine(&tree).map_err(&files)?;
+            if examined.has_devices {
+                // They are packed, and nobody that is compiled against the package has them.
+                built.packed = Some(pack()?);
+            }
+            let taken = store.take_sealed(name, &tree, examined);
+            let (installed, unsealed) = taken.map_err(&files)?;
+            (built.installed, built.unsealed) = (Some(installed), unsealed);
+        } else {
+            built.installed = store.take_to_pack(name, &tree).map_err(&files)?;
+            if built.installed.is_none() {
+                built.packed = Some(pack()?);
+            }
+        }
+        Ok(built)
     }
 
     fn enter(&self, phase: Phase) {
@@ -227,7 +364,7 @@ impl Work {
     ) -> Result<T, CompileError> {
         let done = self.blocking_to_the_end(name, step).await;
         if self.cancel.is_cancelled() {
-            return Err(self.stopped());
+            return Err(stopped(&self.job));
         }
         done?
     }
@@ -246,37 +383,8 @@ impl Work {
         })
     }
 
-    fn stopped(&self) -> CompileError {
-        CompileError::Stopped {
-            package: self.job.name.clone(),
-        }
-    }
-
-    fn files(&self) -> impl Fn(fs::Error) -> CompileError {
-        let package = self.job.name.clone();
-        move |source| CompileError::Files {
-            package: package.clone(),
-            source,
-        }
-    }
-
-    /// Adds how full the disk is, where that is what is wrong. Measured before anything is removed.
-    fn with_space(&self, error: CompileError) -> CompileError {
-        if !fs::is_no_space_behind(&error) {
-            return error;
-        }
-        let directory = match error {
-            CompileError::Source { .. } => &self.plan.paths.compile,
-            _ => fs::parent(&self.job.blob),
-        };
-        match fs::space(directory) {
-            Ok(space) => CompileError::NoSpace {
-                directory: directory.to_owned(),
-                space,
-                source: Box::new(error),
-            },
-            Err(_) => error,
-        }
+    fn files(&self) -> impl Fn(fs::Error) -> CompileError + use<> {
+        files(&self.job)
     }
 
     fn unpack_source(&self) -> Result<Compression, CompileError> {
@@ -385,7 +493,7 @@ impl Work {
         let limit = self.context.limit;
         let limit = limit.filter(|_| stop.is_cancelled() && !is_cancelled);
         if is_cancelled && !has_failed_by_itself(end.status) {
-            return Err(self.stopped());
+            return Err(stopped(&self.job));
         }
         if end.status.is_success() && limit.is_none() {
             return if self.place.is_restricted() && self.was_denied()? {
@@ -531,42 +639,73 @@ impl Work {
     fn is_elsewhere(&self) -> bool {
         self.plan.outside != self.context.vcap
     }
+}
 
-    fn pack(&self, tree: &Path, compression: Compression) -> Result<Compiled, CompileError> {
-        let in_pack = |source| CompileError::Pack {
-            package: self.job.name.clone(),
-            source,
-        };
-        let blob = &self.job.blob;
-        let file = fs::create(blob).map_err(self.files())?;
-        let out = HashingWriter::new(
-            Cancellable::new(io::BufWriter::new(file), &self.cancel),
-            Hasher::new(&self.job.algorithms),
-        );
-        let out = if compression == Compression::None {
-            let mut out = out;
-            archive::pack(tree, &mut out, &mut Owners::new()).map_err(in_pack)?;
-            out
-        } else {
-            let mut gzip = GzipWriter::new(out, self.context.compression_level)
-                .at("write", blob)
-                .map_err(self.files())?;
-            archive::pack(tree, &mut gzip, &mut Owners::new()).map_err(in_pack)?;
-            gzip.finish().at("write", blob).map_err(self.files())?
-        };
-        let size = out.count();
-        let (writer, digests) = out.finish();
-        let mut buffered = writer.into_inner();
-        buffered.flush().at("write", blob).map_err(self.files())?;
-        Ok(Compiled {
-            blob: blob.clone(),
-            size,
-            digests,
-            installed: None,
-            unrestricted: false,
-            elapsed: Duration::ZERO,
-            script: None,
-        })
+/// Packs a tree to where the job says.
+fn pack_tree(
+    job: &Job,
+    tree: &Path,
+    unsealed: Unsealed,
+    compression: Compression,
+    level: u32,
+    cancel: &CancellationToken,
+) -> Result<Packed, CompileError> {
+    let in_pack = |source| CompileError::Pack {
+        package: job.name.clone(),
+        source,
+    };
+    let files = files(job);
+    let blob = &job.blob;
+    let mut owners = Owners::new(unsealed);
+    let file = fs::create(blob).map_err(&files)?;
+    let out = HashingWriter::new(
+        Cancellable::new(io::BufWriter::new(file), cancel),
+        Hasher::new(&job.algorithms),
+    );
+    let out = if compression == Compression::None {
+        let mut out = out;
+        archive::pack(tree, &mut out, &mut owners).map_err(in_pack)?;
+        out
+    } else {
+        let mut gzip = GzipWriter::new(out, level)
+            .at("write", blob)
+            .map_err(&files)?;
+        archive::pack(tree, &mut gzip, &mut owners).map_err(in_pack)?;
+        gzip.finish().at("write", blob).map_err(&files)?
+    };
+    let size = out.count();
+    let (writer, digests) = out.finish();
+    let mut buffered = writer.into_inner();
+    buffered.flush().at("write", blob).map_err(&files)?;
+    Ok(Packed { size, digests })
+}
+
+fn stopped(job: &Job) -> CompileError {
+    CompileError::Stopped {
+        package: job.name.clone(),
+    }
+}
+
+fn files(job: &Job) -> impl Fn(fs::Error) -> CompileError + use<> {
+    let package = job.name.clone();
+    move |source| CompileError::Files {
+        package: package.clone(),
+        source,
+    }
+}
+
+/// Adds how full the disk is, where that is what is wrong. Measured before anything is removed.
+fn with_space(error: CompileError, directory: &Path) -> CompileError {
+    if !fs::is_no_space_behind(&error) {
+        return error;
+    }
+    match fs::space(directory) {
+        Ok(space) => CompileError::NoSpace {
+            directory: directory.to_owned(),
+            space,
+            source: Box::new(error),
+        },
+        Err(_) => error,
     }
 }
 
@@ -592,17 +731,20 @@ fn vcap_group() -> u32 {
     }
 }
 
-/// The names of owners for archives. On a machine without the group, its number is written with its name all the same.
+/// The owners of what is packed: those that the script gave it. On a machine without packages' group, its number is written
+/// with its name all the same.
 struct Owners {
     system: SystemOwners,
     has_vcap: bool,
+    unsealed: Unsealed,
 }
 
 impl Owners {
-    fn new() -> Self {
+    fn new(unsealed: Unsealed) -> Self {
         Self {
             system: SystemOwners::new(),
             has_vcap: matches!(nix::unistd::Group::from_name(VCAP.0), Ok(Some(_))),
+            unsealed,
         }
     }
 }
@@ -617,5 +759,10 @@ impl archive::Owners for Owners {
             return VCAP.0.to_owned();
         }
         self.system.group(gid)
+    }
+
+    fn numbers(&mut self, name: &[u8], metadata: &Metadata) -> (u32, u32) {
+        let found = self.unsealed.owners(name);
+        found.unwrap_or_else(|| (metadata.uid(), metadata.gid()))
     }
 }

@@ -1,8 +1,9 @@
 //! The packages of a whole call, several at a time, each as soon as what it needs is there.
 //!
-//! The order is the [`Queue`]'s; here its packages are started, awaited, and what nobody needs any more is removed.
+//! The order is the [`Queue`]'s; here its packages are started, awaited, and what nobody needs any more is removed. Those that are
+//! compiled against a package start as soon as it is installed; it is packed beside them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -13,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::CompileError;
 use super::job::{Compiled, Dependency, Job};
-use super::package::{Context, compile};
+use super::package::{self, Built, Context};
 use super::queue::{Claim, Graph, Holds, Id, Queue};
 use super::store::{Installed, Needed};
 use crate::fs;
@@ -66,7 +67,7 @@ pub enum Origin {
 /// How much is done at once.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// So many packages at the most.
+    /// So many packages at the most, and as many that are packed.
     pub jobs: NonZeroUsize,
     /// While less memory than this is available, in bytes, none is started but where nothing runs.
     pub memory_floor: u64,
@@ -87,6 +88,8 @@ pub struct Schedule {
     graph: Graph,
     packages: Vec<Package>,
     needed: Needed,
+    /// Whether others are compiled against it, for each package.
+    is_dependency: Vec<bool>,
     /// The names' numbers as places, where packages share a tree.
     places: Option<HashMap<Name, usize>>,
 }
@@ -100,6 +103,7 @@ impl Schedule {
             graph: Graph::default(),
             packages: Vec::new(),
             needed: Needed::default(),
+            is_dependency: Vec::new(),
             places: is_shared.then(HashMap::new),
         }
     }
@@ -112,7 +116,13 @@ impl Schedule {
             .add(&package.dependencies, package.expected, claims);
         for dependency in &package.dependencies {
             self.needed.expect(*dependency);
+            self.is_dependency[dependency.index()] = true;
         }
+        if let Origin::Source { .. } = package.origin {
+            // Whoever packs it needs it, too.
+            self.needed.expect(id);
+        }
+        self.is_dependency.push(false);
         self.packages.push(package);
         id
     }
@@ -139,7 +149,7 @@ impl Schedule {
     /// Compiles everything.
     ///
     /// After the first failure, or when `stop` is called by somebody else, nothing more is started and what runs is stopped,
-    /// as [`compile`] does it; this returns when all of it has ended. Packages of which nothing was told were not begun.
+    /// as [`compile`](super::compile) does it; this returns when all of it has ended. Packages of which nothing was told were not begun.
     pub async fn run(
         self,
         context: &Arc<Context>,
@@ -152,6 +162,7 @@ impl Schedule {
             context,
             packages: self.packages,
             needed: self.needed,
+            is_dependency: self.is_dependency,
             removing: TaskSet::new("remove"),
             stop,
             tell,
@@ -167,10 +178,18 @@ impl Schedule {
 
 /// Work on packages that are started by their ids.
 trait Work {
+    type Built: Send + 'static;
+    type Rest: Send + 'static;
     type Result: Send + 'static;
 
-    /// What is to be done for a package.
-    fn start(&mut self, id: Id) -> impl Future<Output = Self::Result> + Send + 'static;
+    /// What others wait for.
+    fn start(&mut self, id: Id) -> impl Future<Output = Self::Built> + Send + 'static;
+
+    /// That is over. Gives the rest, if it has succeeded.
+    fn built(&mut self, id: Id, result: Result<Self::Built, TaskFailed>) -> Option<Self::Rest>;
+
+    /// What nobody waits for.
+    fn go_on(&mut self, rest: Self::Rest) -> impl Future<Output = Self::Result> + Send + 'static;
 
     /// A package has ended. Says whether it has succeeded.
     fn end(&mut self, id: Id, result: Result<Self::Result, TaskFailed>) -> bool;
@@ -188,29 +207,45 @@ async fn drive(
     work: &mut impl Work,
 ) {
     let mut running = TaskSet::new("package");
+    let mut waiting = VecDeque::new();
+    let mut ending = TaskSet::new("pack");
     loop {
+        while ending.len() < jobs.get()
+            && let Some((id, rest)) = waiting.pop_front()
+        {
+            ending.spawn(id, work.go_on(rest));
+        }
         let mut is_short = false;
-        while running.len() < jobs.get() && !stop.is_cancelled() {
-            is_short = !running.is_empty() && is_short_of_memory();
+        // Trees that wait take space.
+        while running.len() < jobs.get() && waiting.len() < jobs.get() && !stop.is_cancelled() {
+            is_short = !(running.is_empty() && ending.is_empty()) && is_short_of_memory();
             if is_short {
                 break;
             }
             let Some(id) = queue.next() else { break };
             running.spawn(id, work.start(id));
         }
-        let ended = tokio::select! {
-            // Cancel-safe per docs on `next`.
-            ended = running.next() => ended,
-            () = tokio::time::sleep(MEMORY_INTERVAL), if is_short => continue,
-        };
-        let Some((id, result)) = ended else { return };
-        if work.end(id, result) {
-            queue.done(id);
-        } else {
-            for skipped in queue.failed(id) {
-                work.skip(skipped);
-            }
-            stop.cancel();
+        // Cancel-safe per docs on `next`.
+        tokio::select! {
+            Some((id, result)) = running.next() => match work.built(id, result) {
+                Some(rest) => {
+                    queue.done(id);
+                    waiting.push_back((id, rest));
+                }
+                None => {
+                    for skipped in queue.failed(id) {
+                        work.skip(skipped);
+                    }
+                    stop.cancel();
+                }
+            },
+            Some((id, result)) = ending.next() => {
+                if !work.end(id, result) {
+                    stop.cancel();
+                }
+            },
+            () = tokio::time::sleep(MEMORY_INTERVAL), if is_short => {}
+            else => return,
         }
     }
 }
@@ -220,15 +255,17 @@ struct Compiling<'a> {
     context: &'a Arc<Context>,
     packages: Vec<Package>,
     needed: Needed,
+    is_dependency: Vec<bool>,
     removing: TaskSet<(), fs::Result<()>>,
     stop: &'a CancellationToken,
     tell: &'a mut (dyn FnMut(Told) + Send),
 }
 
 /// A package that is ready for those that need it.
-struct Ready {
-    compiled: Option<Compiled>,
-    installed: Option<Installed>,
+enum Ready {
+    Built(Box<Built>),
+    /// It was compiled already.
+    Installed(Installed),
 }
 
 impl Compiling<'_> {
@@ -256,6 +293,31 @@ impl Compiling<'_> {
         }
     }
 
+    fn keep(&mut self, id: Id, installed: Option<Installed>) {
+        if let Some(installed) = installed {
+            let unwanted = self.needed.keep(id, installed);
+            self.remove(unwanted);
+        }
+    }
+
+    fn fail(&mut self, id: Id, failure: CompileError) {
+        (self.tell)(Told::Ended(id, Box::new(Err(failure))));
+    }
+
+    /// What became of a package that may have ended in a panic.
+    fn result<T>(
+        &self,
+        id: Id,
+        result: Result<Result<T, CompileError>, TaskFailed>,
+    ) -> Result<T, CompileError> {
+        result.unwrap_or_else(|source| {
+            Err(CompileError::Task {
+                package: self.packages[id.index()].name.clone(),
+                source,
+            })
+        })
+    }
+
     fn remove(&mut self, installed: Option<Installed>) {
         if let Some(installed) = installed {
             let store = self.context.store.clone();
@@ -266,9 +328,11 @@ impl Compiling<'_> {
 }
 
 impl Work for Compiling<'_> {
-    type Result = Result<Ready, CompileError>;
+    type Built = Result<Ready, CompileError>;
+    type Rest = Option<Box<Built>>;
+    type Result = Result<Option<Compiled>, CompileError>;
 
-    fn start(&mut self, id: Id) -> impl Future<Output = Self::Result> + Send + 'static {
+    fn start(&mut self, id: Id) -> impl Future<Output = Self::Built> + Send + 'static {
         (self.tell)(Told::Started(id));
         let Package {
             name,
@@ -276,7 +340,7 @@ impl Work for Compiling<'_> {
             origin,
             ..
         } = self.packages[id.index()].clone();
-        let (dependencies, is_dependency) = (self.dependencies(id), self.needed.is_needed(id));
+        let (dependencies, is_dependency) = (self.dependencies(id), self.is_dependency[id.index()]);
         let (context, stop) = (Arc::clone(self.context), self.stop.clone());
         async move {
             match origin {
@@ -293,41 +357,56 @@ impl Work for Compiling<'_> {
                         stdout_log: None,
                         algorithms: vec![Algorithm::Sha1, Algorithm::Sha256],
                     };
-                    let compiled = compile(&context, job, &stop).await?;
-                    Ok(Ready {
-                        installed: compiled.installed.clone(),
-                        compiled: Some(compiled),
-                    })
+                    let built = package::build(&context, job, &stop).await?;
+                    Ok(Ready::Built(Box::new(built)))
                 }
-                Origin::Compiled { blob } => install(context, name, blob, stop).await,
+                Origin::Compiled { blob } => {
+                    let installed = install(context, name, blob, stop).await?;
+                    Ok(Ready::Installed(installed))
+                }
+            }
+        }
+    }
+
+    fn built(&mut self, id: Id, result: Result<Self::Built, TaskFailed>) -> Option<Self::Rest> {
+        self.let_go_of_dependencies(id);
+        match self.result(id, result) {
+            Ok(Ready::Built(built)) => {
+                if let Origin::Source { source, .. } = &self.packages[id.index()].origin {
+                    let source = source.clone();
+                    self.removing
+                        .spawn_blocking((), move || fs::remove_file_if_there(&source));
+                }
+                self.keep(id, built.installed.clone());
+                Some(Some(built))
+            }
+            Ok(Ready::Installed(installed)) => {
+                self.keep(id, Some(installed));
+                Some(None)
+            }
+            Err(failure) => {
+                self.fail(id, failure);
+                None
+            }
+        }
+    }
+
+    fn go_on(&mut self, rest: Self::Rest) -> impl Future<Output = Self::Result> + Send + 'static {
+        let (context, stop) = (Arc::clone(self.context), self.stop.clone());
+        async move {
+            match rest {
+                Some(built) => package::pack(&context, *built, &stop).await.map(Some),
+                None => Ok(None),
             }
         }
     }
 
     fn end(&mut self, id: Id, result: Result<Self::Result, TaskFailed>) -> bool {
-        self.let_go_of_dependencies(id);
-        let package = &self.packages[id.index()];
-        let result = result.unwrap_or_else(|source| {
-            Err(CompileError::Task {
-                package: package.name.clone(),
-                source,
-            })
-        });
-        let result = match result {
-            Ok(ready) => {
-                if let Origin::Source { source, .. } = &package.origin {
-                    let source = source.clone();
-                    self.removing
-                        .spawn_blocking((), move || fs::remove_file_if_there(&source));
-                }
-                if let Some(installed) = ready.installed {
-                    let unwanted = self.needed.keep(id, installed);
-                    self.remove(unwanted);
-                }
-                Ok(ready.compiled)
-            }
-            Err(error) => Err(error),
-        };
+        let result = self.result(id, result);
+        if let Origin::Source { .. } = self.packages[id.index()].origin {
+            let installed = self.needed.let_go(id);
+            self.remove(installed);
+        }
         let is_good = result.is_ok();
         (self.tell)(Told::Ended(id, Box::new(result)));
         is_good
@@ -343,7 +422,7 @@ async fn install(
     name: Name,
     blob: PathBuf,
     cancel: CancellationToken,
-) -> Result<Ready, CompileError> {
+) -> Result<Installed, CompileError> {
     let unpacking = runtime::spawn_blocking("install", {
         let (name, cancel) = (name.clone(), cancel.clone());
         move || context.store.unpack(&name, &blob, &cancel)
@@ -353,10 +432,7 @@ async fn install(
         return Err(CompileError::Stopped { package: name });
     }
     match unpacked {
-        Ok(Ok(installed)) => Ok(Ready {
-            compiled: None,
-            installed: Some(installed),
-        }),
+        Ok(Ok(installed)) => Ok(installed),
         Ok(Err(source)) => Err(CompileError::Source {
             package: name,
             source,
@@ -388,11 +464,14 @@ mod tests {
     /// Work that ends when the test says so; `stop` ends it, too.
     struct Fake {
         gates: Vec<Arc<Notify>>,
+        /// For what nobody waits for.
+        rests: Vec<Arc<Notify>>,
         started: Arc<std::sync::Mutex<Vec<usize>>>,
         now: Arc<AtomicUsize>,
         most: Arc<AtomicUsize>,
         stop: CancellationToken,
         failing: Vec<usize>,
+        failing_rest: Option<usize>,
         ended: Vec<(usize, bool)>,
         skipped: Vec<usize>,
     }
@@ -401,22 +480,27 @@ mod tests {
         fn new(count: usize, failing: &[usize], stop: &CancellationToken) -> Self {
             Self {
                 gates: (0..count).map(|_| Arc::default()).collect(),
+                rests: (0..count).map(|_| Arc::default()).collect(),
                 started: Arc::default(),
                 now: Arc::default(),
                 most: Arc::default(),
                 stop: stop.clone(),
                 failing: failing.to_vec(),
+                failing_rest: None,
                 ended: Vec::new(),
                 skipped: Vec::new(),
             }
         }
 
         fn open_all(&self) {
-            self.gates.iter().for_each(|gate| gate.notify_one());
+            let gates = self.gates.iter().chain(&self.rests);
+            gates.for_each(|gate| gate.notify_one());
         }
     }
 
     impl Work for Fake {
+        type Built = bool;
+        type Rest = (Arc<Notify>, bool);
         type Result = bool;
 
         fn start(&mut self, id: Id) -> impl Future<Output = bool> + Send + 'static {
@@ -433,6 +517,29 @@ mod tests {
                 };
                 now.fetch_sub(1, Ordering::SeqCst);
                 !was_stopped && !fails
+            }
+        }
+
+        fn built(&mut self, id: Id, result: Result<bool, TaskFailed>) -> Option<Self::Rest> {
+            if result.unwrap_or(false) {
+                let fails = self.failing_rest == Some(id.index());
+                return Some((Arc::clone(&self.rests[id.index()]), fails));
+            }
+            self.ended.push((id.index(), false));
+            None
+        }
+
+        fn go_on(
+            &mut self,
+            (rest, fails): Self::Rest,
+        ) -> impl Future<Output = bool> + Send + 'static {
+            let stop = self.stop.clone();
+            async move {
+                tokio::select! {
+                    biased;
+                    () = rest.notified() => !fails,
+                    () = stop.cancelled() => false,
+                }
             }
         }
 
@@ -492,6 +599,50 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_others_wait_for_holds_nobody_up_any_longer() {
+        let stop = CancellationToken::new();
+        let mut work = Fake::new(6, &[], &stop);
+        work.gates.iter().for_each(|gate| gate.notify_one());
+        // `2` needs `0` and `1`, and lets them come to their end.
+        let (started, rests) = (Arc::clone(&work.started), work.rests.clone());
+        let opening = tokio::spawn(async move {
+            while !started.lock().unwrap().contains(&2) {
+                tokio::task::yield_now().await;
+            }
+            // Two may wait beside two that come to their end, and then nothing more is started.
+            while started.lock().unwrap().len() < 5 {
+                tokio::task::yield_now().await;
+            }
+            rests.iter().for_each(|rest| rest.notify_one());
+        });
+        drive(&mut queue(), jobs(2), &|| false, &stop, &mut work).await;
+        opening.await.unwrap();
+        assert_eq!(work.ended.len(), 6);
+        assert!(work.ended.iter().all(|(_, is_good)| *is_good));
+    }
+
+    #[tokio::test]
+    async fn a_failure_of_the_rest_stops_those_that_have_started() {
+        let stop = CancellationToken::new();
+        let mut work = Fake::new(6, &[], &stop);
+        work.failing_rest = Some(0);
+        work.gates[0].notify_one();
+        work.gates[1].notify_one();
+        let (started, rest) = (Arc::clone(&work.started), Arc::clone(&work.rests[0]));
+        let opening = tokio::spawn(async move {
+            while !started.lock().unwrap().contains(&2) {
+                tokio::task::yield_now().await;
+            }
+            rest.notify_one();
+        });
+        drive(&mut queue(), jobs(2), &|| false, &stop, &mut work).await;
+        opening.await.unwrap();
+        assert!(stop.is_cancelled());
+        assert!(work.ended.contains(&(0, false)) && work.ended.contains(&(2, false)));
+        assert_eq!(work.started.lock().unwrap().len(), 4);
+    }
+
+    #[tokio::test]
     async fn a_stop_from_outside_starts_nothing_more() {
         let stop = CancellationToken::new();
         stop.cancel();
@@ -506,13 +657,14 @@ mod tests {
         let mut work = Fake::new(6, &[], &stop);
         let (is_short, looks) = (AtomicBool::new(true), AtomicUsize::new(0));
         let started = Arc::clone(&work.started);
-        let gates = work.gates.clone();
+        let (gates, rests) = (work.gates.clone(), work.rests.clone());
         let look = || {
             // Nothing has ended before the second look, so the second package starts because of the memory alone.
             if looks.fetch_add(1, Ordering::SeqCst) == 1 {
                 assert_eq!(*started.lock().unwrap(), [0]);
                 is_short.store(false, Ordering::SeqCst);
                 gates.iter().for_each(|gate| gate.notify_one());
+                rests.iter().for_each(|rest| rest.notify_one());
             }
             is_short.load(Ordering::SeqCst)
         };

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::fs::Metadata;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -22,21 +23,76 @@ const XATTR_LIST_MAX: usize = 64 * 1024;
 /// What a file is called while it takes the place of one that has names elsewhere. No package has such a file.
 const COPY: &str = ".bosh-agent:copy";
 
-/// Seals a tree. Its own root directory keeps its owner, which no archive changes either.
+/// What a tree was before it was sealed, as far as its archive tells of it and the sealed tree does not.
+#[derive(Debug, Default)]
+pub(super) struct Unsealed {
+    /// Owners other than root, by names in the archive.
+    owners: HashMap<Vec<u8>, (u32, u32)>,
+}
+
+impl Unsealed {
+    /// The user and the group that an entry had, by its name in the archive (`./bin/tool`), where that was not root.
+    pub(super) fn owners(&self, name: &[u8]) -> Option<(u32, u32)> {
+        self.owners.get(name).copied()
+    }
+}
+
+/// A tree that has been looked through before it is sealed.
+#[derive(Debug, Default)]
+pub(super) struct Examined {
+    unsealed: Unsealed,
+    /// The names in the tree of each file with several names, by device and inode, and how many names it has everywhere.
+    linked: HashMap<(u64, u64), (u64, Vec<PathBuf>)>,
+    /// Whether there is something that an archive has and a sealed tree has not.
+    pub has_devices: bool,
+}
+
+/// Looks through a tree that is to be sealed.
 ///
 /// # Errors
 /// What the system answered, with the path of the entry.
-pub(super) fn seal(tree: &Path) -> fs::Result<()> {
-    separate(tree)?;
+pub(super) fn examine(tree: &Path) -> fs::Result<Examined> {
+    let mut examined = Examined::default();
+    for entry in WalkDir::new(tree) {
+        let (path, metadata) = looked_at(entry, tree)?;
+        let kind = metadata.file_type();
+        examined.has_devices |= kind.is_block_device() || kind.is_char_device();
+        let owners = (metadata.uid(), metadata.gid());
+        if owners != (0, 0)
+            && let Ok(below) = path.strip_prefix(tree)
+        {
+            let name = [b"./", below.as_os_str().as_bytes()].concat();
+            examined.unsealed.owners.insert(name, owners);
+        }
+        if kind.is_file() && metadata.nlink() > 1 {
+            examined
+                .linked
+                .entry((metadata.dev(), metadata.ino()))
+                .or_insert_with(|| (metadata.nlink(), Vec::new()))
+                .1
+                .push(path);
+        }
+    }
+    Ok(examined)
+}
+
+/// Seals a tree that nothing has changed since it was examined. Its own root directory keeps its owner, which no archive changes
+/// either.
+///
+/// # Errors
+/// What the system answered, with the path of the entry.
+pub(super) fn seal(tree: &Path, examined: Examined) -> fs::Result<Unsealed> {
+    for (links, paths) in examined.linked.into_values() {
+        if links != paths.len() as u64 {
+            separate(&paths)?;
+        }
+    }
     // Contents first: removing an entry changes the time of its directory.
     for entry in WalkDir::new(tree).contents_first(true) {
-        let (path, metadata) = examined(entry, tree)?;
+        let (path, metadata) = looked_at(entry, tree)?;
         let kind = metadata.file_type();
         if kind.is_socket() || kind.is_block_device() || kind.is_char_device() {
-            let parent = fs::parent(&path);
-            let before = fs::metadata(parent)?;
-            fs::remove_file(&path)?;
-            set_whole_seconds(parent, before.mtime())?;
+            keeping_time(fs::parent(&path), || fs::remove_file(&path))?;
             continue;
         }
         remove_attributes(&path)?;
@@ -49,10 +105,10 @@ pub(super) fn seal(tree: &Path) -> fs::Result<()> {
         }
         set_whole_seconds(&path, metadata.mtime())?;
     }
-    Ok(())
+    Ok(examined.unsealed)
 }
 
-fn examined(
+fn looked_at(
     entry: walkdir::Result<walkdir::DirEntry>,
     tree: &Path,
 ) -> fs::Result<(PathBuf, Metadata)> {
@@ -67,35 +123,30 @@ fn examined(
     Ok((entry.into_path(), metadata))
 }
 
-/// Gives files that have names outside the tree, too, an existence of their own: what is changed here must not change there.
-fn separate(tree: &Path) -> fs::Result<()> {
-    let mut names: HashMap<(u64, u64), (u64, Vec<PathBuf>)> = HashMap::new();
-    for entry in WalkDir::new(tree) {
-        let (path, metadata) = examined(entry, tree)?;
-        if metadata.is_file() && metadata.nlink() > 1 {
-            names
-                .entry((metadata.dev(), metadata.ino()))
-                .or_insert_with(|| (metadata.nlink(), Vec::new()))
-                .1
-                .push(path);
-        }
-    }
-    for (links, paths) in names.into_values() {
-        let [first, others @ ..] = paths.as_slice() else {
-            continue;
-        };
-        if links == paths.len() as u64 {
-            continue;
-        }
-        let copy = fs::parent(first).join(COPY);
+/// Gives a file that has names outside the tree, too, an existence of its own: what is changed here must not change there.
+fn separate(paths: &[PathBuf]) -> fs::Result<()> {
+    let [first, others @ ..] = paths else {
+        return Ok(());
+    };
+    let copy = fs::parent(first).join(COPY);
+    keeping_time(fs::parent(first), || {
         fs::copy_tree(first, &copy)?;
-        fs::rename(&copy, first)?;
-        for other in others {
+        fs::rename(&copy, first)
+    })?;
+    for other in others {
+        keeping_time(fs::parent(other), || {
             fs::remove_file(other)?;
-            fs::hard_link(first, other)?;
-        }
+            fs::hard_link(first, other)
+        })?;
     }
     Ok(())
+}
+
+/// Does something in a directory whose time is to stay what it is, for archives tell it.
+fn keeping_time(directory: &Path, work: impl FnOnce() -> fs::Result<()>) -> fs::Result<()> {
+    let before = fs::metadata(directory)?;
+    work()?;
+    set_whole_seconds(directory, before.mtime())
 }
 
 fn set_whole_seconds(path: &Path, seconds: i64) -> fs::Result<()> {
@@ -158,7 +209,9 @@ mod tests {
         );
         let before = fs::metadata(&tree.join("bin")).unwrap().mtime();
 
-        seal(tree).unwrap();
+        let examined = examine(tree).unwrap();
+        assert!(!examined.has_devices);
+        let unsealed = seal(tree, examined).unwrap();
 
         assert!(fs::lookup(&tree.join("bin/socket")).unwrap().is_none());
         let sealed = fs::metadata(&tool).unwrap();
@@ -166,6 +219,8 @@ mod tests {
         assert_eq!(sealed.mtime_nsec(), 0);
         if is_root {
             assert_eq!((sealed.uid(), sealed.gid()), (0, 0));
+            assert_eq!(unsealed.owners(b"./bin/tool"), Some((1234, 5678)));
+            assert_eq!(unsealed.owners(b"./bin"), None);
         }
         let mut names = Vec::with_capacity(1024);
         rustix::fs::llistxattr(&tool, rustix::buffer::spare_capacity(&mut names)).unwrap();
@@ -182,15 +237,17 @@ mod tests {
         fs::write(&outside, b"contents").unwrap();
         fs::hard_link(&outside, &tree.join("a")).unwrap();
         fs::hard_link(&outside, &tree.join("b")).unwrap();
+        set_whole_seconds(&tree, 1_000_000_000).unwrap();
         let before = fs::metadata(&outside).unwrap();
 
-        seal(&tree).unwrap();
+        seal(&tree, examine(&tree).unwrap()).unwrap();
 
         let after = fs::metadata(&outside).unwrap();
         assert_eq!(
             (before.mtime(), before.mtime_nsec(), 1),
             (after.mtime(), after.mtime_nsec(), after.nlink())
         );
+        assert_eq!(fs::metadata(&tree).unwrap().mtime(), 1_000_000_000);
         let inode = |name| fs::metadata(&tree.join(name)).unwrap().ino();
         assert_eq!(inode("a"), inode("b"));
         assert_eq!(fs::read(&tree.join("b")).unwrap(), b"contents");

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio_util::sync::CancellationToken;
 
 use super::queue::Id;
-use super::seal::seal;
+use super::seal::{self, Examined, Unsealed};
 use crate::archive::{self, UnpackError};
 use crate::fs;
 use crate::release::Name;
@@ -46,15 +46,32 @@ impl Store {
         }
     }
 
-    /// Takes what a script installed: seals the tree and moves it in.
+    /// Takes what a script installed for others to be compiled against: seals the tree and moves it in.
     ///
     /// # Errors
     /// What the system answered.
     pub fn take(&self, name: &Name, tree: &Path) -> fs::Result<Installed> {
-        let installed = self.place(name)?;
-        seal(tree)?;
-        fs::move_tree(tree, installed.tree())?;
+        let (installed, _) = self.take_sealed(name, tree, seal::examine(tree)?)?;
         Ok(installed)
+    }
+
+    /// The same with a tree that was examined; tells what it was before.
+    pub(super) fn take_sealed(
+        &self,
+        name: &Name,
+        tree: &Path,
+        examined: Examined,
+    ) -> fs::Result<(Installed, Unsealed)> {
+        let installed = self.place(name)?;
+        let unsealed = seal::seal(tree, examined)?;
+        fs::move_tree(tree, installed.tree())?;
+        Ok((installed, unsealed))
+    }
+
+    /// Takes what a script installed as it is, to be packed. `None` where it would have to be copied.
+    pub(super) fn take_to_pack(&self, name: &Name, tree: &Path) -> fs::Result<Option<Installed>> {
+        let installed = self.place(name)?;
+        Ok(fs::rename_tree(tree, installed.tree())?.then_some(installed))
     }
 
     /// Installs a package from its compiled blob. When `cancel` is called it fails at its next read.
@@ -111,21 +128,16 @@ impl Store {
     }
 }
 
-/// Installed packages with how many others will still be compiled against each.
+/// Installed packages with how many users each still has: those that will be compiled against it, and who packs it.
 #[derive(Debug, Default)]
 pub(super) struct Needed {
     packages: HashMap<Id, (usize, Option<Installed>)>,
 }
 
 impl Needed {
-    /// One more package will be compiled against this one.
+    /// The package has one more user.
     pub(super) fn expect(&mut self, package: Id) {
         self.packages.entry(package).or_default().0 += 1;
-    }
-
-    /// Whether a package will be compiled against this one.
-    pub(super) fn is_needed(&self, package: Id) -> bool {
-        self.packages.contains_key(&package)
     }
 
     /// The package has been installed. Returns what is to be removed at once, for nobody needs it any more.
@@ -142,7 +154,7 @@ impl Needed {
         self.packages.get(&package)?.1.as_ref()
     }
 
-    /// One of those that needed the package has been compiled. Returns what is to be removed when it was the last.
+    /// A user of the package is done with it. Returns what is to be removed when it was the last.
     #[must_use]
     pub(super) fn let_go(&mut self, package: Id) -> Option<Installed> {
         let (count, _) = self.packages.get_mut(&package)?;
@@ -164,11 +176,9 @@ mod tests {
     fn what_is_installed_stays_for_the_last_that_needs_it() {
         let mut graph = Graph::default();
         let lib = graph.add(&[], std::time::Duration::ZERO, Vec::new());
-        let alone = graph.add(&[], std::time::Duration::ZERO, Vec::new());
         let mut needed = Needed::default();
         needed.expect(lib);
         needed.expect(lib);
-        assert!(needed.is_needed(lib) && !needed.is_needed(alone));
         assert_eq!(needed.get(lib), None);
         let installed = Installed {
             tree: PathBuf::from("store/lib/0"),

@@ -51,19 +51,29 @@ fn open_up(path: &Path) {
 /// # Errors
 /// What the system answered. After a failed copy the original is still whole.
 pub fn move_tree(from: &Path, to: &Path) -> Result<()> {
+    if rename_tree(from, to)? {
+        return Ok(());
+    }
+    copy_tree(from, to)?;
+    remove_tree(from)
+}
+
+/// Moves a tree by a rename. `false` where that cannot be done, for the two places are on different file systems.
+///
+/// # Errors
+/// What the system answered.
+pub fn rename_tree(from: &Path, to: &Path) -> Result<bool> {
     match super::rename(from, to) {
-        Err(error) if error.source.kind() == io::ErrorKind::CrossesDevices => {
-            copy_tree(from, to)?;
-            remove_tree(from)
-        }
+        Err(error) if error.source.kind() == io::ErrorKind::CrossesDevices => Ok(false),
         // To move a directory its owner must be allowed to write to it, for its `..` changes.
         Err(error) if error.source.kind() == io::ErrorKind::PermissionDenied => {
             let mode = super::metadata(from)?.permissions().mode() & 0o7777;
             super::set_mode(from, mode | 0o200)?;
             super::rename(from, to)?;
-            super::set_mode(to, mode)
+            super::set_mode(to, mode)?;
+            Ok(true)
         }
-        other => other,
+        other => other.map(|()| true),
     }
 }
 

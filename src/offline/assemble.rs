@@ -1,6 +1,6 @@
 //! The compiled release: written beside its place, read back, renamed.
 //!
-//! Entries come in the source's order under canonical names (`./release.MF`), the compiled packages in place of the source
+//! The blobs inside are compressed already, and the compressor takes them over as they are. Entries come in the source's order under canonical names (`./release.MF`), the compiled packages in place of the source
 //! packages, with the modes and times that the Go agent gives them.
 
 use std::fs::File;
@@ -19,10 +19,6 @@ use crate::runtime::Cancellable;
 
 /// What an unfinished output is called: hidden, and no `*.tgz`.
 pub(super) const PARTIAL_PREFIX: &str = ".bosh-agent-partial-";
-
-/// The blobs inside are compressed already: effort gains nothing. Level 1 would even make them larger by a twentieth, for it
-/// knows no blocks that are only copied.
-const COMPRESSION_LEVEL: u32 = 2;
 
 const BUFFER: usize = 128 * 1024;
 
@@ -77,7 +73,7 @@ pub(super) fn assemble(
         if manifest.no_compression {
             write(out, &entries)?.flush().at("write", output)?;
         } else {
-            let gzip = GzipWriter::new(out, COMPRESSION_LEVEL).at("write", output)?;
+            let gzip = GzipWriter::new(out, GzipWriter::<File>::DEFAULT_LEVEL).at("write", output)?;
             let mut out = write(gzip, &entries)?.finish().at("write", output)?;
             out.flush().at("write", output)?;
         }

@@ -1,4 +1,4 @@
-//! Blocks of deflated content, and the threads that make them.
+//! Blocks of content, and the threads that compress them.
 
 use std::io;
 use std::num::NonZero;
@@ -7,62 +7,20 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use flate2::{Compress, Compression, FlushCompress, Status};
+use super::deflate::Compressor;
 
 /// Threads of all writers of this process that compress at the moment.
 static BUSY: AtomicUsize = AtomicUsize::new(0);
 
+/// How much nicer than the rest of this program threads are that compress.
+const NICER: i32 = 5;
+
 /// A piece of content.
 #[derive(Debug)]
 pub(super) struct Block {
-    /// What comes before it.
-    pub window: Vec<u8>,
     pub content: Vec<u8>,
     /// Whether the stream ends with it.
     pub last: bool,
-}
-
-/// Deflates blocks one after another.
-#[derive(Debug)]
-pub(super) struct Compressor {
-    deflate: Compress,
-}
-
-impl Compressor {
-    pub(super) fn new(level: u32) -> Self {
-        Self {
-            deflate: Compress::new(Compression::new(level), false),
-        }
-    }
-
-    /// A block's part of the stream, which ends at a whole byte.
-    pub(super) fn compress(&mut self, block: &Block) -> io::Result<Vec<u8>> {
-        self.deflate.reset();
-        if !block.window.is_empty() {
-            self.deflate.set_dictionary(&block.window)?;
-        }
-        let flush = match block.last {
-            true => FlushCompress::Finish,
-            false => FlushCompress::Sync,
-        };
-        // What cannot be compressed grows a little.
-        let mut out = Vec::with_capacity(block.content.len() / 2 + 1024);
-        loop {
-            let taken = usize::try_from(self.deflate.total_in()).unwrap_or(usize::MAX);
-            let status = self
-                .deflate
-                .compress_vec(&block.content[taken..], &mut out, flush)?;
-            let is_done = match status {
-                Status::StreamEnd => true,
-                // With room left the flush is complete.
-                Status::Ok | Status::BufError => !block.last && out.len() < out.capacity(),
-            };
-            if is_done {
-                return Ok(out);
-            }
-            out.reserve(out.capacity().max(1024));
-        }
-    }
 }
 
 type Job = (Block, SyncSender<io::Result<Vec<u8>>>);
@@ -140,16 +98,24 @@ impl Helpers {
 fn start(jobs: Arc<Mutex<Receiver<Job>>>, level: u32) -> bool {
     let work = move || {
         let _busy = Busy::new();
+        give_way();
         let mut compressor = Compressor::new(level);
         loop {
             let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let Ok((block, answer)) = next else { return };
             // A writer that is gone does not want it any more.
-            let _ = answer.send(compressor.compress(&block));
+            let _ = answer.send(compressor.compress(&block).map(<[u8]>::to_vec));
         }
     };
     let builder = thread::Builder::new().name("gzip".to_owned());
     builder.spawn(work).is_ok()
+}
+
+/// Lets packaging scripts go first: others wait for what they make, and seldom for what is compressed.
+fn give_way() {
+    let now = rustix::process::getpriority_process(None).unwrap_or(0);
+    // To be nicer is allowed to everybody. On Linux this is the calling thread's affair alone.
+    let _ = rustix::process::setpriority_process(None, (now + NICER).min(19));
 }
 
 /// Counts a thread as long as it works.

@@ -1,10 +1,12 @@
-//! Names for the numbers of owners.
+//! Owners as archives have them.
 
 use std::collections::HashMap;
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
 
 use nix::unistd::{Gid, Group, Uid, User};
 
-/// Says what owners are called in the archive.
+/// Says who owns an entry of the archive, and what owners are called.
 ///
 /// The numbers on disk and the names that a reader looks up belong together only on the machine that will unpack the
 /// archive: hence a caller may put names of its own before the system's.
@@ -14,6 +16,12 @@ pub trait Owners {
 
     /// The group's name; empty when it has none.
     fn group(&mut self, gid: u32) -> String;
+
+    /// The numbers of an entry's user and group, by its name in the archive. Without anything else known, those on disk.
+    fn numbers(&mut self, name: &[u8], metadata: &Metadata) -> (u32, u32) {
+        let _ = name;
+        (metadata.uid(), metadata.gid())
+    }
 }
 
 /// The names in this system's user and group databases. Each number is looked up once.

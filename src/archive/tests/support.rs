@@ -134,7 +134,7 @@ pub(super) fn directory(parent: &Path, name: &str) -> PathBuf {
 }
 
 /// Bytes that do not compress, the same every time.
-pub(super) fn noise(length: usize) -> Vec<u8> {
+pub(in crate::archive) fn noise(length: usize) -> Vec<u8> {
     let mut state: u64 = 0x9e37_79b9_7f4a_7c15;
     (0..length)
         .map(|_| {

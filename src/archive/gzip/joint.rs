@@ -1,0 +1,273 @@
+//! Where the last block of a deflate stream begins and ends, so that another stream can be appended to it.
+//!
+//! RFC 1951: a stream is a row of blocks, and the first bit of each says whether it is the last. Nothing but reading all that
+//! comes before tells where the last one begins.
+
+use super::huffman::{Kind, Table};
+
+/// How many literal and length codes there are at the most, and how many distance codes.
+const CODES: (usize, usize) = (288, 32);
+
+/// The order in which the lengths of code length codes are given (RFC 1951, 3.2.7).
+const LENGTHS_ORDER: [usize; 19] = [
+    16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15,
+];
+
+/// What a stored block of no bytes is after its three bits of header and the padding to a whole byte: the joint that zlib
+/// makes by `Z_SYNC_FLUSH`.
+const EMPTY_STORED: [u8; 4] = [0, 0, 0xff, 0xff];
+
+/// Turns a whole deflate stream into one that another can be appended to: its last block is no longer marked as the last, and
+/// an empty stored block leads to a whole byte.
+///
+/// Returns `None` for what is no deflate stream; it is then of no use any more.
+pub(super) fn open_ended(stream: &mut Vec<u8>) -> Option<()> {
+    let (last, end) = last_block(stream)?;
+    stream[last / 8] &= !(1 << (last % 8));
+    // The header of the stored block is three zeros, and so is all that fills up the last byte.
+    if stream.len() * 8 - end < 3 {
+        stream.push(0);
+    }
+    stream.extend_from_slice(&EMPTY_STORED);
+    Some(())
+}
+
+/// The first bit of the last block, and the first behind it.
+fn last_block(stream: &[u8]) -> Option<(usize, usize)> {
+    let mut bits = Bits {
+        stream,
+        position: 0,
+    };
+    let mut tables = Tables::default();
+    loop {
+        let start = bits.position;
+        let is_last = bits.take(1)? == 1;
+        match bits.take(2)? {
+            0 => bits.skip_stored()?,
+            1 => {
+                tables.fixed();
+                bits.skip_symbols(&tables)?;
+            }
+            2 => {
+                tables.dynamic(&mut bits)?;
+                bits.skip_symbols(&tables)?;
+            }
+            _ => return None,
+        }
+        if is_last {
+            return (bits.position <= stream.len() * 8).then_some((start, bits.position));
+        }
+    }
+}
+
+/// The codes of a block.
+#[derive(Default)]
+struct Tables {
+    literals: Table,
+    distances: Table,
+}
+
+impl Tables {
+    fn fixed(&mut self) {
+        let mut lengths = [8; CODES.0];
+        lengths[144..256].fill(9);
+        lengths[256..280].fill(7);
+        self.literals.fill(&lengths, Kind::of_literal);
+        self.distances.fill(&[5; CODES.1], Kind::of_distance);
+    }
+
+    fn dynamic(&mut self, bits: &mut Bits<'_>) -> Option<()> {
+        let literals = bits.take(5)? + 257;
+        let distances = bits.take(5)? + 1;
+        let given = bits.take(4)? + 4;
+        let mut lengths = [0; LENGTHS_ORDER.len()];
+        for place in &LENGTHS_ORDER[..given] {
+            lengths[*place] = u8::try_from(bits.take(3)?).ok()?;
+        }
+        let mut codes = Table::default();
+        codes.fill(&lengths, Kind::of_length);
+        let mut lengths = [0; CODES.0 + CODES.1];
+        let mut at = 0;
+        while at < literals + distances {
+            let (symbol, length) = codes.symbol(bits.peek())?;
+            bits.position += length;
+            let (value, times) = match symbol {
+                16 => (*lengths.get(at.checked_sub(1)?)?, 3 + bits.take(2)?),
+                17 => (0, 3 + bits.take(3)?),
+                18 => (0, 11 + bits.take(7)?),
+                length => (length, 1),
+            };
+            lengths.get_mut(at..at + times)?.fill(value);
+            at += times;
+        }
+        self.literals.fill(&lengths[..literals], Kind::of_literal);
+        self.distances
+            .fill(&lengths[literals..literals + distances], Kind::of_distance);
+        Some(())
+    }
+}
+
+/// A deflate stream, bit by bit.
+struct Bits<'a> {
+    stream: &'a [u8],
+    position: usize,
+}
+
+impl Bits<'_> {
+    /// The next 57 bits or more; behind the end come zeros.
+    fn peek(&self) -> u64 {
+        let at = self.position / 8;
+        let word = match self.stream.get(at..at + 8) {
+            Some(bytes) => bytes.try_into().map_or(0, u64::from_le_bytes),
+            None => {
+                let mut bytes = [0; 8];
+                let rest = self.stream.get(at..).unwrap_or_default();
+                bytes[..rest.len()].copy_from_slice(rest);
+                u64::from_le_bytes(bytes)
+            }
+        };
+        word >> (self.position % 8)
+    }
+
+    fn take(&mut self, count: usize) -> Option<usize> {
+        let value = self.peek() & ((1 << count) - 1);
+        self.position += count;
+        if self.position > self.stream.len() * 8 {
+            return None;
+        }
+        usize::try_from(value).ok()
+    }
+
+    fn skip_stored(&mut self) -> Option<()> {
+        let at = self.position.div_ceil(8);
+        let length = self.stream.get(at..at + 2)?.try_into().ok()?;
+        self.position = (at + 4 + usize::from(u16::from_le_bytes(length))) * 8;
+        Some(())
+    }
+
+    fn skip_symbols(&mut self, tables: &Tables) -> Option<()> {
+        let end = self.stream.len() * 8;
+        while self.position < end {
+            let next = self.peek();
+            let (kind, length) = tables.literals.step(next);
+            // A length with its extra bits has at most 20 bits and a distance 28, and so many were looked at.
+            self.position += length;
+            match kind {
+                Kind::Literal => {}
+                Kind::Length => {
+                    let (kind, length) = tables.distances.step(next >> length);
+                    if kind != Kind::Distance {
+                        return None;
+                    }
+                    self.position += length;
+                }
+                Kind::End => return Some(()),
+                Kind::Distance | Kind::None => return None,
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use flate2::{Compress, Compression, FlushCompress};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::archive::tests::support::noise;
+
+    fn by_libdeflate(content: &[u8], level: i32) -> Vec<u8> {
+        let level = libdeflater::CompressionLvl::new(level).unwrap();
+        let mut engine = libdeflater::Compressor::new(level);
+        let mut stream = vec![0; engine.deflate_compress_bound(content.len())];
+        let length = engine.deflate_compress(content, &mut stream).unwrap();
+        stream.truncate(length);
+        stream
+    }
+
+    fn by_zlib(content: &[u8], level: u32) -> Vec<u8> {
+        let mut stream = Vec::with_capacity(2 * content.len() + 1000);
+        Compress::new(Compression::new(level), false)
+            .compress_vec(content, &mut stream, FlushCompress::Finish)
+            .unwrap();
+        stream
+    }
+
+    fn inflated(stream: &[u8]) -> Vec<u8> {
+        let mut content = Vec::new();
+        flate2::bufread::DeflateDecoder::new(stream)
+            .read_to_end(&mut content)
+            .unwrap();
+        content
+    }
+
+    /// Joins streams and inflates the whole.
+    fn joined(mut streams: Vec<Vec<u8>>) -> Vec<u8> {
+        let last = streams.pop().unwrap();
+        for stream in &mut streams {
+            open_ended(stream).unwrap();
+        }
+        inflated(&[streams.concat(), last].concat())
+    }
+
+    fn contents() -> Vec<Vec<u8>> {
+        let text: Vec<u8> = (0..60_000)
+            .flat_map(|n: u32| n.to_string().into_bytes())
+            .collect();
+        vec![
+            Vec::new(),
+            b"x".to_vec(),
+            b"Small enough for a code that is known to everybody.".to_vec(),
+            vec![0; 300_000],
+            noise(200_000),
+            [text.clone(), noise(100_000), text].concat(),
+        ]
+    }
+
+    #[test]
+    fn streams_of_every_kind_are_joined() {
+        for first in contents() {
+            for second in contents() {
+                let content = [&first[..], &second, &first].concat();
+                for level in [1, 5, 12] {
+                    let streams = [&first, &second, &first].map(|it| by_libdeflate(it, level));
+                    assert!(joined(streams.to_vec()) == content);
+                }
+                for level in [0, 1, 9] {
+                    let streams = [&first, &second, &first].map(|it| by_zlib(it, level));
+                    assert!(joined(streams.to_vec()) == content);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_stream_that_is_cut_is_none() {
+        let stream = by_libdeflate(&contents()[5], 6);
+        for length in (0..stream.len()).step_by(997).chain([stream.len() - 2]) {
+            assert!(open_ended(&mut stream[..length].to_vec()).is_none());
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+
+        #[test]
+        fn whatever_is_compressed_is_joined(
+            first in prop::collection::vec(prop_oneof![Just(b'a'), any::<u8>()], 0..5000),
+            second in prop::collection::vec(0..4_u8, 0..5000),
+            level in 1..=12,
+        ) {
+            let streams = vec![by_libdeflate(&first, level), by_libdeflate(&second, level)];
+            prop_assert_eq!(joined(streams), [first, second].concat());
+        }
+
+        #[test]
+        fn what_is_no_stream_is_refused_or_read(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+            let _ = open_ended(&mut bytes.clone());
+        }
+    }
+}
