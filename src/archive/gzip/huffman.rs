@@ -3,28 +3,31 @@
 /// No code of deflate is longer, in bits.
 const LONGEST: usize = 15;
 
+/// So many bits are looked at together. Longer codes are rare, and tables of this size stay in a core's nearest cache.
+const LOOKED_AT: usize = 11;
+
 /// What a code stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Nothing: no such code is used.
+    /// Nothing that is known from the bits that were looked at.
     None,
-    /// A byte, or the length of a code.
-    Literal,
-    /// The length of something that is repeated; a distance follows.
-    Length,
     /// How far back the repeated is.
     Distance,
     /// The end of the block.
     End,
+    /// A byte, or several.
+    Literal,
+    /// The length of something that is repeated, and literals before it; a distance follows.
+    Length,
 }
 
 impl Kind {
     const ALL: [Self; 5] = [
         Self::None,
-        Self::Literal,
-        Self::Length,
         Self::Distance,
         Self::End,
+        Self::Literal,
+        Self::Length,
     ];
 
     /// What a literal or length symbol stands for, and how many bits follow its code (RFC 1951, 3.2.5).
@@ -38,6 +41,7 @@ impl Kind {
         }
     }
 
+    /// The same of a distance symbol.
     pub(super) fn of_distance(symbol: usize) -> (Self, usize) {
         match symbol {
             0..=3 => (Self::Distance, 0),
@@ -45,80 +49,177 @@ impl Kind {
             _ => (Self::None, 0),
         }
     }
-
-    pub(super) fn of_length(_: usize) -> (Self, usize) {
-        (Self::Literal, 0)
-    }
 }
 
-/// What the next bits of a stream mean, by the bits.
-pub(super) struct Table {
-    /// How many bits are looked at: as many as the longest code has.
-    bits: usize,
-    /// For all that these can be, from the lowest bits up: how many bits the code has together with those that follow it, what
-    /// it stands for, and its symbol where that is below 256.
-    steps: Vec<u16>,
+/// A canonical code (RFC 1951, 3.2.2).
+#[derive(Debug, Default)]
+pub(super) struct Code {
+    /// How many symbols have a code of each length.
+    counts: [usize; LONGEST + 1],
+    /// The symbols by the order of their codes.
+    symbols: Vec<usize>,
 }
 
-/// Where the parts of a step begin.
-const KIND: usize = 5;
-const SYMBOL: usize = 8;
-
-impl Default for Table {
-    fn default() -> Self {
-        Self {
-            bits: 0,
-            steps: vec![0],
+impl Code {
+    /// The code whose lengths these are, by symbols; 0 for those that are not used.
+    pub(super) fn fill(&mut self, lengths: &[u8]) {
+        self.counts = [0; LONGEST + 1];
+        for length in lengths {
+            self.counts[usize::from(*length)] += 1;
         }
+        self.counts[0] = 0;
+        self.symbols.clear();
+        let used = lengths.iter().enumerate().filter(|(_, length)| **length > 0);
+        self.symbols.extend(used.map(|(symbol, _)| symbol));
+        // A stable order: within one length by symbols.
+        self.symbols.sort_by_key(|symbol| lengths[*symbol]);
     }
+
+    /// The next symbol, and the length of its code in bits.
+    pub(super) fn next(&self, bits: u64) -> Option<(usize, usize)> {
+        let (mut code, mut first, mut index) = (0, 0, 0);
+        for length in 1..=LONGEST {
+            code = code << 1 | usize::from(bits >> (length - 1) & 1 == 1);
+            first <<= 1;
+            let count = self.counts[length];
+            if code >= first && code - first < count {
+                return Some((self.symbols[index + code - first], length));
+            }
+            index += count;
+            first += count;
+        }
+        None
+    }
+}
+
+/// What comes next in a stream, by the next bits.
+pub(super) struct Table {
+    code: Code,
+    kind: fn(usize) -> (Kind, usize),
+    /// For all that [`LOOKED_AT`] bits can be, lowest first: what comes next, and how many bits it has. Literals are taken
+    /// together with what comes behind them, as far as that is certain.
+    steps: Box<[Step; 1 << LOOKED_AT]>,
+}
+
+/// What comes next in a stream, in a byte: how many bits it has, and what it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Step(u8);
+
+/// How many bits of a step are its length.
+const LENGTH_BITS: usize = 5;
+
+impl Step {
+    fn new(kind: Kind, length: usize) -> Self {
+        Self(((kind as usize) << LENGTH_BITS | length) as u8)
+    }
+
+    pub(super) fn kind(self) -> Kind {
+        Kind::ALL[usize::from(self.0) >> LENGTH_BITS]
+    }
+
+    /// In bits.
+    #[inline]
+    pub(super) fn length(self) -> usize {
+        usize::from(self.0) & ((1 << LENGTH_BITS) - 1)
+    }
+
+    /// Whether it is a literal or the length of something repeated: what nearly every step is.
+    #[inline]
+    pub(super) fn is_usual(self) -> bool {
+        self.0 >= Self::LITERAL
+    }
+
+    #[inline]
+    pub(super) fn is_length(self) -> bool {
+        self.0 >= Self::LENGTH
+    }
+
+    #[inline]
+    pub(super) fn is_distance(self) -> bool {
+        self.0 >> LENGTH_BITS == Kind::Distance as u8
+    }
+
+    const LITERAL: u8 = (Kind::Literal as u8) << LENGTH_BITS;
+    const LENGTH: u8 = (Kind::Length as u8) << LENGTH_BITS;
 }
 
 impl Table {
-    /// Makes the table of the canonical code whose lengths these are, by symbols.
-    pub(super) fn fill(&mut self, lengths: &[u8], kind: impl Fn(usize) -> (Kind, usize)) {
-        let mut counts = [0_usize; LONGEST + 1];
-        for length in lengths.iter().filter(|length| **length > 0) {
-            counts[usize::from(*length)] += 1;
+    /// A table for symbols of which `kind` tells what they stand for.
+    pub(super) fn new(kind: fn(usize) -> (Kind, usize)) -> Self {
+        Self {
+            code: Code::default(),
+            kind,
+            steps: Box::new([Step::default(); 1 << LOOKED_AT]),
         }
-        self.bits = counts.iter().rposition(|count| *count > 0).unwrap_or(0);
-        self.steps.clear();
-        self.steps.resize(1 << self.bits, 0);
-        let mut next = [0_usize; LONGEST + 2];
-        for length in 1..=LONGEST {
-            next[length + 1] = (next[length] + counts[length]) << 1;
+    }
+
+    /// Makes the table for the code whose lengths these are.
+    pub(super) fn fill(&mut self, lengths: &[u8]) {
+        self.code.fill(lengths);
+        self.steps.fill(Step::default());
+        // How many bits of each step are certain to be among those that are looked at: all but what follows a code.
+        let mut certain = [0_u8; 1 << LOOKED_AT];
+        let (mut code, mut index) = (0_usize, 0);
+        for length in 1..=LOOKED_AT {
+            code <<= 1;
+            for symbol in &self.code.symbols[index..index + self.code.counts[length]] {
+                let (kind, extra) = (self.kind)(*symbol);
+                // A code stands in the stream from its highest bit on, and whatever comes behind it.
+                let first = code.reverse_bits() >> (usize::BITS as usize - length);
+                for at in (first..1 << LOOKED_AT).step_by(1 << length) {
+                    self.steps[at] = Step::new(kind, length + extra);
+                    certain[at] = length as u8;
+                }
+                code += 1;
+            }
+            index += self.code.counts[length];
         }
-        for (symbol, length) in lengths.iter().enumerate() {
-            let length = usize::from(*length);
-            if length == 0 {
+        self.take_together(certain);
+    }
+
+    /// Takes literals together with what comes behind them.
+    fn take_together(&mut self, mut certain: [u8; 1 << LOOKED_AT]) {
+        let (alone, certain_alone) = (self.steps.clone(), certain);
+        for at in 1..self.steps.len() {
+            if alone[at].kind() != Kind::Literal {
                 continue;
             }
-            // A code stands in the stream from its highest bit on, and whatever comes behind it.
-            let first = next[length].reverse_bits() >> (usize::BITS as usize - length);
-            next[length] += 1;
-            let (kind, extra) = kind(symbol);
-            let step = (symbol & 0xff) << SYMBOL | (kind as usize) << KIND | (length + extra);
-            for at in (first..1 << self.bits).step_by(1 << length) {
-                self.steps[at] = u16::try_from(step).unwrap_or(0);
+            let length = alone[at].length();
+            // It is smaller, so that it has been taken together with what comes behind it itself.
+            let behind = at >> length;
+            let choices = [
+                (self.steps[behind], certain[behind]),
+                (alone[behind], certain_alone[behind]),
+            ];
+            for (behind, bits) in choices {
+                let both = length + usize::from(bits);
+                if behind != Step::default() && both <= LOOKED_AT {
+                    self.steps[at] = Step::new(behind.kind(), length + behind.length());
+                    certain[at] = both as u8;
+                    break;
+                }
             }
         }
     }
 
-    /// What comes next, and how many bits it has.
-    pub(super) fn step(&self, next: u64) -> (Kind, usize) {
-        let (kind, length, _) = self.look(next);
-        (kind, length)
+    /// What comes next, if that can be told from the bits that are looked at. At the end of a stream it may have more bits than
+    /// are left.
+    #[inline]
+    pub(super) fn usual(&self, bits: u64) -> Step {
+        self.steps[bits as usize & ((1 << LOOKED_AT) - 1)]
     }
 
-    /// Which symbol comes next, of a code with less than 256, and how many bits it has.
-    pub(super) fn symbol(&self, next: u64) -> Option<(u8, usize)> {
-        let (kind, length, symbol) = self.look(next);
-        (kind != Kind::None).then_some((symbol, length))
-    }
-
-    fn look(&self, next: u64) -> (Kind, usize, u8) {
-        let at = usize::try_from(next & ((1 << self.bits) - 1)).unwrap_or(0);
-        let [low, symbol] = self.steps[at].to_le_bytes();
-        let low = usize::from(low);
-        (Kind::ALL[low >> KIND], low & ((1 << KIND) - 1), symbol)
+    /// What comes next.
+    pub(super) fn next(&self, bits: u64) -> Step {
+        let step = self.usual(bits);
+        if step != Step::default() {
+            return step;
+        }
+        self.code
+            .next(bits)
+            .map_or_else(Step::default, |(symbol, length)| {
+                let (kind, extra) = (self.kind)(symbol);
+                Step::new(kind, length + extra)
+            })
     }
 }

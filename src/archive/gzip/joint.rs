@@ -3,7 +3,7 @@
 //! RFC 1951: a stream is a row of blocks, and the first bit of each says whether it is the last. Nothing but reading all that
 //! comes before tells where the last one begins.
 
-use super::huffman::{Kind, Table};
+use super::huffman::{Code, Kind, Table};
 
 /// How many literal and length codes there are at the most, and how many distance codes.
 const CODES: (usize, usize) = (288, 32);
@@ -38,7 +38,7 @@ fn last_block(stream: &[u8]) -> Option<(usize, usize)> {
         stream,
         position: 0,
     };
-    let mut tables = Tables::default();
+    let mut tables = Tables::new();
     loop {
         let start = bits.position;
         let is_last = bits.take(1)? == 1;
@@ -61,19 +61,27 @@ fn last_block(stream: &[u8]) -> Option<(usize, usize)> {
 }
 
 /// The codes of a block.
-#[derive(Default)]
 struct Tables {
+    lengths: Code,
     literals: Table,
     distances: Table,
 }
 
 impl Tables {
+    fn new() -> Self {
+        Self {
+            lengths: Code::default(),
+            literals: Table::new(Kind::of_literal),
+            distances: Table::new(Kind::of_distance),
+        }
+    }
+
     fn fixed(&mut self) {
         let mut lengths = [8; CODES.0];
         lengths[144..256].fill(9);
         lengths[256..280].fill(7);
-        self.literals.fill(&lengths, Kind::of_literal);
-        self.distances.fill(&[5; CODES.1], Kind::of_distance);
+        self.literals.fill(&lengths);
+        self.distances.fill(&[5; CODES.1]);
     }
 
     fn dynamic(&mut self, bits: &mut Bits<'_>) -> Option<()> {
@@ -84,25 +92,24 @@ impl Tables {
         for place in &LENGTHS_ORDER[..given] {
             lengths[*place] = u8::try_from(bits.take(3)?).ok()?;
         }
-        let mut codes = Table::default();
-        codes.fill(&lengths, Kind::of_length);
+        self.lengths.fill(&lengths);
         let mut lengths = [0; CODES.0 + CODES.1];
         let mut at = 0;
         while at < literals + distances {
-            let (symbol, length) = codes.symbol(bits.peek())?;
+            let (symbol, length) = self.lengths.next(bits.peek())?;
             bits.position += length;
             let (value, times) = match symbol {
                 16 => (*lengths.get(at.checked_sub(1)?)?, 3 + bits.take(2)?),
                 17 => (0, 3 + bits.take(3)?),
                 18 => (0, 11 + bits.take(7)?),
-                length => (length, 1),
+                length => (u8::try_from(length).ok()?, 1),
             };
             lengths.get_mut(at..at + times)?.fill(value);
             at += times;
         }
-        self.literals.fill(&lengths[..literals], Kind::of_literal);
+        self.literals.fill(&lengths[..literals]);
         self.distances
-            .fill(&lengths[literals..literals + distances], Kind::of_distance);
+            .fill(&lengths[literals..literals + distances]);
         Some(())
     }
 }
@@ -114,19 +121,8 @@ struct Bits<'a> {
 }
 
 impl Bits<'_> {
-    /// The next 57 bits or more; behind the end come zeros.
     fn peek(&self) -> u64 {
-        let at = self.position / 8;
-        let word = match self.stream.get(at..at + 8) {
-            Some(bytes) => bytes.try_into().map_or(0, u64::from_le_bytes),
-            None => {
-                let mut bytes = [0; 8];
-                let rest = self.stream.get(at..).unwrap_or_default();
-                bytes[..rest.len()].copy_from_slice(rest);
-                u64::from_le_bytes(bytes)
-            }
-        };
-        word >> (self.position % 8)
+        peek(self.stream, self.position)
     }
 
     fn take(&mut self, count: usize) -> Option<usize> {
@@ -146,27 +142,75 @@ impl Bits<'_> {
     }
 
     fn skip_symbols(&mut self, tables: &Tables) -> Option<()> {
-        let end = self.stream.len() * 8;
-        while self.position < end {
+        loop {
+            self.skip_usual(tables);
             let next = self.peek();
-            let (kind, length) = tables.literals.step(next);
-            // A length with its extra bits has at most 20 bits and a distance 28, and so many were looked at.
-            self.position += length;
-            match kind {
+            let step = tables.literals.next(next);
+            self.position += step.length();
+            match step.kind() {
                 Kind::Literal => {}
                 Kind::Length => {
-                    let (kind, length) = tables.distances.step(next >> length);
-                    if kind != Kind::Distance {
+                    let distance = tables.distances.next(next >> step.length());
+                    if !distance.is_distance() {
                         return None;
                     }
-                    self.position += length;
+                    self.position += distance.length();
                 }
                 Kind::End => return Some(()),
                 Kind::Distance | Kind::None => return None,
             }
+            if self.position >= self.stream.len() * 8 {
+                return None;
+            }
         }
-        None
     }
+
+    /// Skips what is found in tables, up to something else or nearly the end of the stream.
+    ///
+    /// This takes a good part of what compressing does. A processor cannot foretell what a stream has, so that there are no
+    /// branches for it, and what comes next is looked up before bits are added behind those that are there.
+    fn skip_usual(&mut self, tables: &Tables) {
+        let used = self.position % 8;
+        let (mut bits, mut count) = (self.peek(), 56 - used);
+        let mut at = self.position / 8 + 7;
+        if at > self.stream.len() {
+            return;
+        }
+        while let Some(next) = self.stream.get(at..at + 8) {
+            let step = tables.literals.usual(bits);
+            bits |= next.try_into().map_or(0, u64::from_le_bytes) << count;
+            at += (63 - count) >> 3;
+            count |= 56;
+            let behind = bits >> step.length();
+            let distance = tables.distances.usual(behind);
+            let is_length = step.is_length();
+            // Not `&&` and `||`, which would be branches.
+            if !(step.is_usual() & (distance.is_distance() | !is_length)) {
+                break;
+            }
+            let distance = distance.length() * usize::from(is_length);
+            // Together at most 16 and 11 + 13 bits: of 56 as many are left as are looked up next.
+            bits = behind >> distance;
+            count -= step.length() + distance;
+            self.position = at * 8 - count;
+        }
+    }
+}
+
+/// The next 57 bits or more; behind the end come zeros.
+#[inline]
+fn peek(stream: &[u8], position: usize) -> u64 {
+    let at = position / 8;
+    let word = match stream.get(at..at + 8) {
+        Some(bytes) => bytes.try_into().map_or(0, u64::from_le_bytes),
+        None => {
+            let mut bytes = [0; 8];
+            let rest = stream.get(at..).unwrap_or_default();
+            bytes[..rest.len()].copy_from_slice(rest);
+            u64::from_le_bytes(bytes)
+        }
+    };
+    word >> (position % 8)
 }
 
 #[cfg(test)]
