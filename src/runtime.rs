@@ -1,10 +1,12 @@
 //! What the whole program runs on: named tasks, signals, the log.
 
+mod ahead;
 mod cancellable;
 mod signals;
 mod task;
 mod telemetry;
 
+pub use ahead::ReadAhead;
 pub use cancellable::Cancellable;
 pub use signals::{Signals, StopSignal};
 pub use task::{Task, TaskFailed, TaskSet, spawn, spawn_blocking};

@@ -29,6 +29,7 @@ use crate::archive::entry::{Kind, normalise};
 use crate::archive::read::{Entry, Reader};
 use crate::archive::sparse::Piece;
 use crate::fs::{self, Context};
+use crate::runtime::ReadAhead;
 use tree::Tree;
 
 pub use error::UnpackError;
@@ -58,7 +59,7 @@ pub struct Skipped {
 
 /// Unpacks a tar stream, already decoded, into a directory that exists.
 ///
-/// What lies behind the archive's end is not read: whoever decodes must still call [`Decoder::finish`].
+/// What lies behind the archive's end is not read: whoever decodes must still read to the end ([`Decoder::finish`]).
 ///
 /// # Errors
 /// When the archive is none, ends early or is damaged, when an entry must not be unpacked, or when the system refuses.
@@ -87,19 +88,20 @@ pub fn unpack_file(
     unpack_whole(fs::open(archive)?, destination)
 }
 
-/// [`unpack_file`] for what is read from anywhere.
+/// [`unpack_file`] for what is read from anywhere. It is decoded while files are written.
 ///
 /// # Errors
 /// As [`unpack_file`].
 pub fn unpack_whole(
-    archive: impl Read,
+    archive: impl Read + Send + 'static,
     destination: &Path,
 ) -> Result<(Unpacked, Compression), UnpackError> {
     let decode = |source| UnpackError::Decode { source };
-    let mut decoder = Decoder::new(archive).map_err(decode)?;
+    let decoder = Decoder::new(archive).map_err(decode)?;
     let compression = decoder.compression();
-    let unpacked = unpack(&mut decoder, destination)?;
-    decoder.finish().map_err(decode)?;
+    let mut decoded = ReadAhead::new(decoder);
+    let unpacked = unpack(&mut decoded, destination)?;
+    decoded.finish().map_err(decode)?;
     Ok((unpacked, compression))
 }
 

@@ -605,7 +605,7 @@ mod tests {
         work.gates.iter().for_each(|gate| gate.notify_one());
         // `2` needs `0` and `1`, and lets them come to their end.
         let (started, rests) = (Arc::clone(&work.started), work.rests.clone());
-        let opening = tokio::spawn(async move {
+        let opening = runtime::spawn("opening", async move {
             while !started.lock().unwrap().contains(&2) {
                 tokio::task::yield_now().await;
             }
@@ -629,7 +629,7 @@ mod tests {
         work.gates[0].notify_one();
         work.gates[1].notify_one();
         let (started, rest) = (Arc::clone(&work.started), Arc::clone(&work.rests[0]));
-        let opening = tokio::spawn(async move {
+        let opening = runtime::spawn("opening", async move {
             while !started.lock().unwrap().contains(&2) {
                 tokio::task::yield_now().await;
             }

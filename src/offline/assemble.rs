@@ -73,7 +73,8 @@ pub(super) fn assemble(
         if manifest.no_compression {
             write(out, &entries)?.flush().at("write", output)?;
         } else {
-            let gzip = GzipWriter::new(out, GzipWriter::<File>::DEFAULT_LEVEL).at("write", output)?;
+            let gzip =
+                GzipWriter::new(out, GzipWriter::<File>::DEFAULT_LEVEL).at("write", output)?;
             let mut out = write(gzip, &entries)?.finish().at("write", output)?;
             out.flush().at("write", output)?;
         }
@@ -236,10 +237,9 @@ fn expectations(entries: &[Entry]) -> Vec<Expected> {
             kind: entry.kind,
             content: match &entry.content {
                 Content::None => None,
-                Content::Text(text) => Some((
-                    text.len() as u64,
-                    Digests::of(text, &[Algorithm::Sha1, Algorithm::Sha256]),
-                )),
+                Content::Text(text) => {
+                    Some((text.len() as u64, Digests::of(text, &[Algorithm::Sha256])))
+                }
                 Content::Blob(blob) => Some((blob.size, blob.digests.clone())),
             },
         })

@@ -8,15 +8,16 @@ use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
 use crate::archive::entry::{EntryPathError, normalise};
 use crate::archive::{Decoder, Entry, Kind, ReadError, Reader};
 use crate::fs::{self, Context};
-use crate::release::digest::{Hasher, HashingReader, HashingWriter};
-use crate::release::{Algorithm, Digests, Manifest, ManifestProblem};
-use crate::runtime::Cancellable;
+use crate::release::digest::{Hasher, HashingWriter};
+use crate::release::{Algorithm, Digests, Manifest, ManifestProblem, MultiDigest};
+use crate::runtime::{Cancellable, ReadAhead};
 
 /// No manifest is longer, in bytes. The largest releases have some hundred kilobytes.
 const MANIFEST_LIMIT: u64 = 64 << 20;
@@ -161,13 +162,14 @@ pub(super) fn open(
         .map_err(OpenError::Files);
     }
     let is_file = file.metadata().at("examine", tarball)?.is_file();
-    let mut raw = HashingReader::new(
-        Cancellable::new(file, cancel),
-        Hasher::new(&[Algorithm::Sha256]),
-    );
-    let decoder = Decoder::new(&mut raw).map_err(OpenError::Decode)?;
+    let hasher = Arc::new(Mutex::new(Hasher::new(&[Algorithm::Sha256])));
+    let raw = Hashed {
+        inner: Cancellable::new(file, cancel),
+        hasher: Arc::clone(&hasher),
+    };
+    let decoder = Decoder::new(raw).map_err(OpenError::Decode)?;
     let mut pass = Pass {
-        reader: Reader::new(decoder),
+        reader: Reader::new(ReadAhead::new(decoder)),
         spool,
         manifest: None,
         carried: Vec::new(),
@@ -184,23 +186,40 @@ pub(super) fn open(
         ..
     } = pass;
     reader.into_inner().finish().map_err(OpenError::Decode)?;
-    let (_, digests) = raw.finish();
+    let digests = locked(&hasher).clone().finish();
     let manifest = manifest.ok_or(OpenError::NoManifest)?;
-    let manifest = Manifest::parse(&manifest).map_err(OpenError::Manifest)?;
     Ok(Opened {
         tarball: tarball.to_owned(),
         is_file,
         digests,
-        manifest,
+        manifest: manifest.map_err(OpenError::Manifest)?,
         carried: carried.into_iter().flatten().collect(),
     })
+}
+
+/// A reader whose bytes are hashed, wherever it is read.
+struct Hashed<R> {
+    inner: R,
+    hasher: Arc<Mutex<Hasher>>,
+}
+
+impl<R: Read> Read for Hashed<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        locked(&self.hasher).update(&buffer[..count]);
+        Ok(count)
+    }
+}
+
+fn locked(hasher: &Mutex<Hasher>) -> MutexGuard<'_, Hasher> {
+    hasher.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The state of a pass.
 struct Pass<'a, R> {
     reader: Reader<R>,
     spool: &'a Path,
-    manifest: Option<Vec<u8>>,
+    manifest: Option<Result<Manifest, Vec<ManifestProblem>>>,
     /// An entry that a later one replaced leaves a gap.
     carried: Vec<Option<Carried>>,
     places: HashMap<PathBuf, usize>,
@@ -220,14 +239,15 @@ impl<R: Read> Pass<'_, R> {
         let role = Role::of(&path);
         let blob = match entry.kind {
             Kind::File if role == Role::Manifest => {
-                self.manifest = Some(self.read_manifest(&entry)?);
+                let text = self.read_manifest(&entry)?;
+                self.manifest = Some(Manifest::parse(&text));
                 None
             }
-            Kind::File => Some(self.spool_file(&entry)?),
+            Kind::File => Some(self.spool_file(&role, &entry)?),
             Kind::HardLink => {
-                let target = self.linked(&path, &entry)?;
+                let target = self.linked(&path, &role, &entry)?;
                 if role == Role::Manifest {
-                    self.manifest = Some(fs::read(&target.file)?);
+                    self.manifest = Some(Manifest::parse(&fs::read(&target.file)?));
                 }
                 Some(target)
             }
@@ -279,12 +299,26 @@ impl<R: Read> Pass<'_, R> {
         Ok(text)
     }
 
-    fn spool_file(&mut self, entry: &Entry) -> Result<Blob, OpenError> {
+    /// The digests that are wanted of a blob: its SHA-256, by which packages are told apart, and those that the manifest names.
+    /// A manifest that is still to come may name any.
+    fn algorithms(&self, role: &Role) -> Vec<Algorithm> {
+        match &self.manifest {
+            Some(Ok(manifest)) => {
+                let named = expected_digest(manifest, role).map(MultiDigest::algorithms);
+                let mut algorithms = named.unwrap_or_default();
+                algorithms.push(Algorithm::Sha256);
+                algorithms
+            }
+            _ => Algorithm::ALL.to_vec(),
+        }
+    }
+
+    fn spool_file(&mut self, role: &Role, entry: &Entry) -> Result<Blob, OpenError> {
         let path = self.next_file();
         let file: File = fs::create(&path)?;
         let mut out = HashingWriter::new(
             BufWriter::with_capacity(BUFFER, file),
-            Hasher::new(&Algorithm::ALL),
+            Hasher::new(&self.algorithms(role)),
         );
         let mut content = self.reader.whole(entry);
         let mut buffer = vec![0; BUFFER];
@@ -309,7 +343,7 @@ impl<R: Read> Pass<'_, R> {
     }
 
     /// What a hard link leads to, as a file of its own: each is removed when it is done with.
-    fn linked(&mut self, path: &Path, entry: &Entry) -> Result<Blob, OpenError> {
+    fn linked(&mut self, path: &Path, role: &Role, entry: &Entry) -> Result<Blob, OpenError> {
         let target = normalise(&entry.link)
             .ok()
             .and_then(|target| self.places.get(&target))
@@ -320,7 +354,21 @@ impl<R: Read> Pass<'_, R> {
             })?;
         let file = self.next_file();
         fs::hard_link(&target.file, &file)?;
-        Ok(Blob { file, ..target })
+        let wanted = self.algorithms(role);
+        let is_known = |algorithm: &Algorithm| target.digests.get(*algorithm).is_some();
+        let digests = if wanted.iter().all(is_known) {
+            target.digests
+        } else {
+            // Under its other name nobody asked for these.
+            let mut out = HashingWriter::new(io::sink(), Hasher::new(&wanted));
+            io::copy(&mut fs::open(&file)?, &mut out).at("read", &file)?;
+            out.finish().1
+        };
+        Ok(Blob {
+            file,
+            size: target.size,
+            digests,
+        })
     }
 
     fn next_file(&mut self) -> PathBuf {
@@ -328,6 +376,27 @@ impl<R: Read> Pass<'_, R> {
         self.spooled += 1;
         path
     }
+}
+
+/// What a manifest says of the digest of a role's blob.
+fn expected_digest<'a>(manifest: &'a Manifest, role: &Role) -> Option<&'a MultiDigest> {
+    let digest = match role {
+        Role::Package(name) => {
+            let mut packages = manifest.packages.iter();
+            &packages.find(|it| it.name.as_str() == name)?.digest
+        }
+        Role::CompiledPackage(name) => {
+            let mut packages = manifest.compiled_packages.iter().flatten();
+            &packages.find(|it| it.name.as_str() == name)?.digest
+        }
+        Role::Job(name) => {
+            let mut jobs = manifest.jobs.iter();
+            &jobs.find(|it| it.name.as_str() == name)?.digest
+        }
+        Role::License => &manifest.license.as_ref()?.digest,
+        Role::Manifest | Role::PackagesDirectory | Role::Stray | Role::Other => return None,
+    };
+    Some(digest)
 }
 
 /// The path of an entry, as messages show it.

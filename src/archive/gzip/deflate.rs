@@ -183,7 +183,11 @@ mod tests {
     #[test]
     fn a_higher_level_makes_it_smaller() {
         let text: Vec<u8> = (0..150_000_u32)
-            .flat_map(|n| (n.wrapping_mul(2_654_435_761) >> 12).to_string().into_bytes())
+            .flat_map(|n| {
+                (n.wrapping_mul(2_654_435_761) >> 12)
+                    .to_string()
+                    .into_bytes()
+            })
             .take(1 << 20)
             .collect();
         let sizes = [0, 1, 3, 9].map(|level| compressed(text.clone(), level));

@@ -69,7 +69,10 @@ impl Code {
         }
         self.counts[0] = 0;
         self.symbols.clear();
-        let used = lengths.iter().enumerate().filter(|(_, length)| **length > 0);
+        let used = lengths
+            .iter()
+            .enumerate()
+            .filter(|(_, length)| **length > 0);
         self.symbols.extend(used.map(|(symbol, _)| symbol));
         // A stable order: within one length by symbols.
         self.symbols.sort_by_key(|symbol| lengths[*symbol]);

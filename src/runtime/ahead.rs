@@ -1,0 +1,264 @@
+//! Reading on a thread of its own.
+
+use std::io::{self, Read};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::thread;
+
+/// So much is read before a thread is started, in bytes: for less it does not pay.
+const PAYS: usize = 1 << 20;
+
+/// How much is read at once, in bytes.
+const CHUNK: usize = 256 * 1024;
+
+/// So many chunks are read ahead at the most.
+const CHUNKS: usize = 4;
+
+/// Reads ahead, on a thread of its own as soon as there is so much to read that this pays: what is read may take a while to
+/// make, as when it is decompressed.
+///
+/// When it is dropped the thread ends at its next read.
+#[derive(Debug)]
+pub struct ReadAhead<R> {
+    source: Source<R>,
+    /// How much was read before the thread was started.
+    read: usize,
+}
+
+#[derive(Debug)]
+enum Source<R> {
+    Here(R),
+    Thread(Chunks),
+    /// On its way from here to the thread.
+    Moving,
+}
+
+/// What a thread reads.
+#[derive(Debug)]
+struct Chunks {
+    full: Receiver<io::Result<Vec<u8>>>,
+    /// Chunks come back this way, to be filled again.
+    empty: Sender<Vec<u8>>,
+    current: Vec<u8>,
+    taken: usize,
+    ended: bool,
+}
+
+impl<R: Read + Send + 'static> ReadAhead<R> {
+    /// Reads from `inner`.
+    pub fn new(inner: R) -> Self {
+        Self {
+            source: Source::Here(inner),
+            read: 0,
+        }
+    }
+
+    /// Reads to the end, for those who want to know that there is one.
+    ///
+    /// # Errors
+    /// As reading.
+    pub fn finish(mut self) -> io::Result<()> {
+        let mut rest = vec![0; CHUNK];
+        loop {
+            match self.read(&mut rest) {
+                Ok(0) => return Ok(()),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Moves the reader to a thread. Where the system has none to give it stays here.
+    fn start(&mut self) {
+        let Source::Here(inner) = std::mem::replace(&mut self.source, Source::Moving) else {
+            return;
+        };
+        let (hand_over, take_over) = sync_channel::<R>(1);
+        let (filled, full) = sync_channel(CHUNKS);
+        let (empty, emptied) = channel();
+        let builder = thread::Builder::new().name("read ahead".to_owned());
+        let started = builder.spawn(move || {
+            if let Ok(inner) = take_over.recv() {
+                read_all(inner, &emptied, &filled);
+            }
+        });
+        if started.is_err() {
+            self.source = Source::Here(inner);
+            return;
+        }
+        for _ in 0..CHUNKS {
+            // Whoever takes it waits below.
+            let _ = empty.send(Vec::new());
+        }
+        self.source = match hand_over.send(inner) {
+            Ok(()) => Source::Thread(Chunks {
+                full,
+                empty,
+                current: Vec::new(),
+                taken: 0,
+                ended: false,
+            }),
+            Err(unsent) => Source::Here(unsent.0),
+        };
+    }
+}
+
+/// Reads to the end or the first error. Nobody wants it any more when a channel is closed.
+fn read_all(
+    mut inner: impl Read,
+    empty: &Receiver<Vec<u8>>,
+    full: &SyncSender<io::Result<Vec<u8>>>,
+) {
+    while let Ok(mut chunk) = empty.recv() {
+        chunk.resize(CHUNK, 0);
+        let mut length = 0;
+        let mut failed = None;
+        while length < CHUNK {
+            match inner.read(&mut chunk[length..]) {
+                Ok(0) => break,
+                Ok(count) => length += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    failed = Some(error);
+                    break;
+                }
+            }
+        }
+        let is_last = length < CHUNK;
+        chunk.truncate(length);
+        if full.send(Ok(chunk)).is_err() {
+            return;
+        }
+        if let Some(error) = failed {
+            let _ = full.send(Err(error));
+            return;
+        }
+        if is_last {
+            return;
+        }
+    }
+}
+
+impl Chunks {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.taken == self.current.len() && !self.ended {
+            let emptied = std::mem::take(&mut self.current);
+            self.taken = 0;
+            // The thread may have ended; what it has read is there.
+            let _ = self.empty.send(emptied);
+            match self.full.recv() {
+                Ok(Ok(chunk)) => self.current = chunk,
+                Ok(Err(error)) => {
+                    self.ended = true;
+                    return Err(error);
+                }
+                Err(_) => self.ended = true,
+            }
+        }
+        let rest = &self.current[self.taken..];
+        let count = rest.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&rest[..count]);
+        self.taken += count;
+        Ok(count)
+    }
+}
+
+impl<R: Read + Send + 'static> Read for ReadAhead<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.read >= PAYS && matches!(self.source, Source::Here(_)) {
+            self.start();
+            // Once is enough, whatever came of it.
+            self.read = 0;
+        }
+        match &mut self.source {
+            Source::Here(inner) => {
+                let count = inner.read(buffer)?;
+                self.read += count;
+                Ok(count)
+            }
+            Source::Thread(chunks) => chunks.read(buffer),
+            Source::Moving => Ok(0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gives bytes that count, in pieces of odd sizes, and fails at the end if it is to.
+    struct Counting {
+        at: usize,
+        length: usize,
+        fails: bool,
+        dropped: Option<Sender<()>>,
+    }
+
+    impl Read for Counting {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            if self.at == self.length && self.fails {
+                return Err(io::Error::other("the end"));
+            }
+            let count = buffer.len().min(self.length - self.at).min(10_007);
+            for byte in &mut buffer[..count] {
+                *byte = self.at as u8;
+                self.at += 1;
+            }
+            Ok(count)
+        }
+    }
+
+    impl Drop for Counting {
+        fn drop(&mut self) {
+            if let Some(dropped) = self.dropped.take() {
+                let _ = dropped.send(());
+            }
+        }
+    }
+
+    fn counting(length: usize, fails: bool) -> Counting {
+        Counting {
+            at: 0,
+            length,
+            fails,
+            dropped: None,
+        }
+    }
+
+    const LENGTHS: [usize; 6] = [0, 1, PAYS - 1, PAYS, PAYS + 3 * CHUNK, 5_000_001];
+
+    #[test]
+    fn everything_is_read_in_order() {
+        for length in LENGTHS {
+            let mut read = Vec::new();
+            let mut ahead = ReadAhead::new(counting(length, false));
+            ahead.read_to_end(&mut read).unwrap();
+            assert_eq!(read.len(), length);
+            assert!(read.iter().enumerate().all(|(at, byte)| *byte == at as u8));
+            assert_eq!(ahead.read(&mut [0]).unwrap(), 0);
+        }
+    }
+
+    #[test]
+    fn an_error_comes_behind_what_was_read_before_it() {
+        for length in LENGTHS {
+            let mut read = Vec::new();
+            let error = ReadAhead::new(counting(length, true)).read_to_end(&mut read);
+            assert_eq!(error.unwrap_err().to_string(), "the end");
+            assert_eq!(read.len(), length);
+            assert!(ReadAhead::new(counting(length, true)).finish().is_err());
+            ReadAhead::new(counting(length, false)).finish().unwrap();
+        }
+    }
+
+    #[test]
+    fn who_does_not_read_on_lets_go_of_the_reader() {
+        let (dropped, was_dropped) = channel();
+        let mut inner = counting(usize::MAX / 2, false);
+        inner.dropped = Some(dropped);
+        let mut ahead = ReadAhead::new(inner);
+        ahead.read_exact(&mut vec![0; PAYS + CHUNK]).unwrap();
+        drop(ahead);
+        was_dropped.recv().unwrap();
+    }
+}
