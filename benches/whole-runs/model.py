@@ -9,7 +9,7 @@ The model adds what the agent does, and assumes:
 
 - Until the first package begins, and after the last has ended, a run takes as long as it did here: these parts do not become
   shorter with more cores. What of reading and writing is done beside packages is taken as free.
-- A package is unpacked, then its script runs, then it is packed. As many packages as there are cores are on their way at a time,
+- A package is unpacked, then its script runs, then it is packed. As many packages as there are cores are on their way at once,
   each from the begin of its first step to the end of its last.
 - Unpacking uses one core: a fixed time for each package, and the size of its source divided by a rate.
 - A script uses one core, and takes as long as it took alone: what runs beside it does not slow it, nor do free cores help it.
