@@ -3,6 +3,7 @@
 
     read_release.py RELEASE.tgz            verify, and list every entry of the release and of its inner tarballs
     read_release.py --names ARCHIVE        only the names of one tar archive, raw ("-": standard input)
+    read_release.py --contents ARCHIVE     name, size and SHA-1 of each file in it, name and target of each symbolic link
 
 A second opinion beside check_release.rb: another language, other libraries, and a manifest reader of its own that needs no YAML
 library because it only takes what the writers of release.MF produce (one `key: value` on a line). Exit code 1 on any finding.
@@ -42,6 +43,23 @@ def entries(data):
 def raw_name(member):
     """As it stands in the archive: tarfile drops the slash behind a directory."""
     return member.name.rstrip("/") + "/" if member.isdir() else member.name
+
+
+def plain(name):
+    return "/".join(part for part in name.split("/") if part not in ("", "."))
+
+
+def contents(data):
+    """One line for each file and each symbolic link."""
+    known = {}
+    for member, content in entries(data):
+        name = plain(member.name)
+        if member.issym():
+            yield f"{name}\t->\t{member.linkname}"
+        elif content is not None or member.islnk():
+            # A hard link is what it stands for.
+            known[name] = known[plain(member.linkname)] if content is None else f"{len(content)}\t{hashlib.sha1(content).hexdigest()}"
+            yield f"{name}\t{known[name]}"
 
 
 def scalar(text):
@@ -97,7 +115,7 @@ def read(path):
     contents = {}
     for member, content in entries(release):
         print(raw_name(member))
-        name = "/".join(part for part in member.name.split("/") if part not in ("", "."))
+        name = plain(member.name)
         if content is None:
             continue
         if name in contents:
@@ -126,10 +144,11 @@ def read(path):
 
 def main():
     arguments = sys.argv[1:]
-    if len(arguments) == 2 and arguments[0] == "--names":
+    if len(arguments) == 2 and arguments[0] in ("--names", "--contents"):
         data = sys.stdin.buffer.read() if arguments[1] == "-" else open(arguments[1], "rb").read()
-        for member, _ in entries(data):
-            sys.stdout.buffer.write(raw_name(member).encode("utf-8", "surrogateescape") + b"\n")
+        lines = contents(data) if arguments[0] == "--contents" else (raw_name(member) for member, _ in entries(data))
+        for line in lines:
+            sys.stdout.buffer.write(line.encode("utf-8", "surrogateescape") + b"\n")
         return 0
     if len(arguments) != 1:
         sys.exit(__doc__)

@@ -1,11 +1,13 @@
 #!/usr/bin/env ruby
 # frozen_string_literal: true
 
-# Reads tar headers as they stand in the file: ustar, GNU (long names, base-256 numbers) and PAX. Written for the checker so that it
-# shares no code with what it checks; nothing is normalised, a wrong byte is an error.
+# Reads tar headers as they stand in the file: ustar, GNU (long names, base-256 numbers, sparse files) and PAX. Written for the checker
+# so that it shares no code with what it checks; nothing is normalised, a wrong byte is an error.
 #
-#   tar_reader.rb ARCHIVE   prints the names of its entries, raw (ARCHIVE: tar, plain or gzip, "-" for standard input)
+#   tar_reader.rb ARCHIVE              prints the names of its entries, raw (ARCHIVE: tar, plain or gzip, "-" for standard input)
+#   tar_reader.rb --contents ARCHIVE   prints name, size and SHA-1 of each file, name and target of each symbolic link
 
+require 'digest'
 require 'stringio'
 require 'zlib'
 
@@ -13,8 +15,10 @@ require 'zlib'
 class TarReader
   class Malformed < StandardError; end
 
-  Entry = Struct.new(:name, :type, :mode, :uid, :gid, :mtime, :size, :link, :offset, keyword_init: true) do
-    def file? = type == '0'
+  # Of a sparse file `size` is what the archive holds of it, `pieces` are offsets and lengths of that in the file, and `real` is the
+  # file's size.
+  Entry = Struct.new(:name, :type, :mode, :uid, :gid, :mtime, :size, :link, :offset, :pieces, :real, keyword_init: true) do
+    def file? = %w[0 S].include?(type)
     def directory? = type == '5'
     def hard_link? = type == '1'
     def symlink? = type == '2'
@@ -36,7 +40,7 @@ class TarReader
     bytes = @io.read(entry.size) || ''.b
     raise Malformed, "#{entry.name}: the archive ends inside it" if bytes.bytesize != entry.size
 
-    bytes
+    entry.pieces ? spread(entry, bytes) : bytes
   end
 
   private
@@ -56,6 +60,7 @@ class TarReader
       when 'x' then long.merge!(records(data(entry)))
       when 'g' then global.merge!(records(data(entry)))
       else
+        sparse(entry, header) if entry.type == 'S'
         apply(entry, global.merge(long))
         long = {}
         skip(entry)
@@ -94,6 +99,36 @@ class TarReader
               mtime: number(header[136, 12]), link: text(header[157, 100]), offset: @io.pos)
   end
 
+  # GNU's old form: four pieces in the header, more in blocks behind it.
+  def sparse(entry, header)
+    entry.real = number(header[483, 12])
+    entry.pieces = pieces(header[386, 96])
+    more = header.getbyte(482) != 0
+    while more
+      extension = block or raise Malformed, "#{entry.name}: the archive ends inside its header"
+      entry.pieces += pieces(extension[0, 504])
+      more = extension.getbyte(504) != 0
+    end
+    entry.offset = @io.pos
+  end
+
+  def pieces(field)
+    field.scan(/.{24}/mn).reject { |pair| pair.start_with?("\0".b) }.map { |pair| [number(pair[0, 12]), number(pair[12, 12])] }
+  end
+
+  def spread(entry, bytes)
+    whole = ''.b
+    entry.pieces.each do |offset, length|
+      raise Malformed, "#{entry.name}: its pieces overlap" if offset < whole.bytesize
+
+      whole << "\0".b * (offset - whole.bytesize) << bytes.slice!(0, length)
+    end
+    whole << "\0".b * [entry.real - whole.bytesize, 0].max
+    raise Malformed, "#{entry.name}: its pieces are not its size" unless whole.bytesize == entry.real && bytes.empty?
+
+    whole
+  end
+
   def text(field) = field[/\A[^\0]*/n]
 
   # Octal digits, or GNU's base-256 with the top bit set (and the next one for a negative number).
@@ -123,7 +158,7 @@ class TarReader
   end
 
   def apply(entry, extra)
-    raise Malformed, "#{entry.name}: a sparse file" if entry.type == 'S' || extra.keys.any? { |key| key.start_with?('GNU.sparse') }
+    raise Malformed, "#{entry.name}: a sparse file as PAX has them" if extra.keys.any? { |key| key.start_with?('GNU.sparse') }
 
     entry.name = extra['path'] if extra['path']
     entry.link = extra['linkpath'] if extra['linkpath']
@@ -146,8 +181,25 @@ class TarReader
 end
 
 if $PROGRAM_NAME == __FILE__
+  wants_contents = ARGV.first == '--contents' && ARGV.shift
   bytes = ARGV.fetch(0) == '-' ? $stdin.binmode.read : File.binread(ARGV.fetch(0))
+  # As the Director reads: to the end of the first member, whatever follows.
   bytes = Zlib::GzipReader.new(StringIO.new(bytes)).read if bytes.start_with?("\x1f\x8b".b)
   $stdout.binmode
-  TarReader.new(StringIO.new(bytes)).entries.each { |entry| $stdout.write(entry.name, "\n") }
+  archive = TarReader.new(StringIO.new(bytes))
+  plain = ->(name) { name.split('/').reject { |part| part.empty? || part == '.' }.join('/') }
+  # What hard links stand for.
+  known = {}
+  archive.entries.each do |entry|
+    name = plain.call(entry.name)
+    if !wants_contents
+      $stdout.write(entry.name, "\n")
+    elsif entry.symlink?
+      $stdout.write(name, "\t->\t", entry.link, "\n")
+    elsif entry.file? || entry.hard_link?
+      content = archive.content(entry) if entry.file?
+      known[name] = content ? "#{content.bytesize}\t#{Digest::SHA1.hexdigest(content)}" : known.fetch(plain.call(entry.link))
+      $stdout.write(name, "\t", known[name], "\n")
+    end
+  end
 end

@@ -74,6 +74,7 @@ fn find() -> Result<Inputs, String> {
         ("ruby", "--version"),
         ("python3", "--version"),
         ("bsdtar", "--version"),
+        ("go", "version"),
     ] {
         if !Command::new(program)
             .arg(argument)
