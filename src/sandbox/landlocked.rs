@@ -241,13 +241,14 @@ impl Landlocked {
         if is_in_use {
             return Ok(None);
         }
-        // What is no longer in the store is of no use to anybody.
+        // What is no longer in the store is of no use to anybody but this package, if it is there for it already.
         let mut evicted = vec![package.clone()];
         for (name, there) in names.iter() {
             if let InTree::Dependency {
                 sealed, users: 0, ..
             } = there
                 && fs::lookup(sealed)?.is_none()
+                && dependencies.iter().all(|(needed, _)| needed != name)
             {
                 evicted.push(name.clone());
             }
@@ -516,6 +517,10 @@ mod tests {
         scratch.shared.leave(&failed).unwrap();
         assert_eq!(scratch.installed(), ["a"]);
         fs::remove_tree(&scratch.sealed("a1")).unwrap();
+        let user = scratch.enter("y", &[("a", "a1")]).unwrap();
+        assert!(Landlocked::has(&user, &name("a")));
+        assert_eq!(scratch.installed(), ["a"], "a copy that is needed stays");
+        scratch.shared.leave(&user).unwrap();
         scratch.enter("y", &[]).unwrap();
         assert!(scratch.installed().is_empty());
     }
