@@ -100,7 +100,10 @@ impl LeasedDirectory {
         options.write(true).create_new(true).mode(0o600);
         let (path, lock) = create_locked(directory, prefix, "", |path| {
             super::create_dir(path)?;
-            super::open_with(&options, &path.join(LOCK))
+            super::open_with(&options, &path.join(LOCK)).inspect_err(|_| {
+                // A disk may have room for the one and not for the other.
+                let _ = super::remove_dir(path);
+            })
         })?;
         Ok(Self {
             path,

@@ -30,6 +30,22 @@ impl Workplace {
         stop: &dyn Fn() -> bool,
     ) -> fs::Result<Self> {
         let mut made = MadeDirectories::default();
+        match Self::make_work(wanted, vcap, beside, stop, &mut made) {
+            Ok(work) => Ok(Self { work, made }),
+            Err(error) => {
+                made.remove_empty();
+                Err(error)
+            }
+        }
+    }
+
+    fn make_work(
+        wanted: Option<&Path>,
+        vcap: &Vcap,
+        beside: &Path,
+        stop: &dyn Fn() -> bool,
+        made: &mut MadeDirectories,
+    ) -> fs::Result<LeasedDirectory> {
         let parent = match wanted {
             Some(directory) => {
                 made.make(directory)?;
@@ -58,7 +74,7 @@ impl Workplace {
         for name in ["spool", "blobs", "store"] {
             fs::create_dir(&work.path().join(name))?;
         }
-        Ok(Self { work, made })
+        Ok(work)
     }
 
     pub(super) fn path(&self) -> &Path {

@@ -58,7 +58,8 @@ impl SharedTree {
         stop: &dyn Fn() -> bool,
     ) -> Result<Self, SandboxError> {
         let mut made_outside = MadeDirectories::default();
-        let lock = lock(vcap, who, &mut made_outside)?;
+        let lock =
+            lock(vcap, who, &mut made_outside).inspect_err(|_| made_outside.remove_empty())?;
         let mut tree = Self {
             vcap: vcap.clone(),
             lock,
@@ -260,9 +261,16 @@ fn lock(vcap: &Vcap, who: &str, made: &mut MadeDirectories) -> Result<File, Sand
         let inode = file.metadata().at("examine", &path)?.ino();
         // The holder before us removes the file before it lets go: then we hold a file without a name.
         if fs::lookup(&path)?.is_some_and(|metadata| metadata.ino() == inode) {
-            file.seek(SeekFrom::Start(0)).at("write", &path)?;
-            file.set_len(0).at("write", &path)?;
-            file.write_all(who.as_bytes()).at("write", &path)?;
+            let write = |file: &mut File| {
+                file.seek(SeekFrom::Start(0))?;
+                file.set_len(0)?;
+                file.write_all(who.as_bytes())
+            };
+            if let Err(error) = write(&mut file) {
+                // It is ours still, so that nobody else loses theirs.
+                let _ = fs::remove_file_if_there(&path);
+                return Err(fs::Error::new("write", &path, error).into());
+            }
             return Ok(file);
         }
     }
