@@ -54,7 +54,7 @@ containers: setup dist $(EXAMPLE) ## Tests in containers of a stemcell-like imag
 	cargo test --locked --test daemon containers::
 
 soak: ## The long form of the tests: full sizes, hundreds of repetitions
-	BOSH_AGENT_SOAK=1 cargo test --locked --release --test scale --test scripts --test stops --test parallel --test https
+	BOSH_AGENT_SOAK=1 cargo test --locked --release --test scale --test scripts --test stops --test parallel --test faults --test https
 	BOSH_AGENT_SOAK=1 cargo test --locked --release --test daemon -- --skip containers:: --nocapture
 
 bench: setup ## Benchmarks: archives, the queue, sandboxes, and whole runs beside a serial reference (as root, some minutes)

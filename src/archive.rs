@@ -38,7 +38,7 @@ pub use gzip::GzipWriter;
 pub use header::EntryHeader;
 pub use pack::{Owners, PackError, Packed, SystemOwners, pack};
 pub use read::{Entry, Owner, ReadError, Reader};
-pub use size::least_unpacked;
+pub use size::{is_whole, least_unpacked};
 pub use tarball::{AppendError, EntryWriter};
 pub use unpack::{Skipped, UnpackError, Unpacked, unpack, unpack_file, unpack_whole};
 

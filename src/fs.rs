@@ -458,9 +458,24 @@ pub fn set_owner_if_allowed(path: &Path, uid: u32, gid: u32) -> Result<()> {
 /// Whether a full disk (or quota) lies behind an error, however deep.
 #[must_use]
 pub fn is_no_space_behind(error: &(dyn std::error::Error + 'static)) -> bool {
+    is_behind(error, is_no_space)
+}
+
+/// Whether a file system that cannot be written to lies behind an error, however deep.
+#[must_use]
+pub fn is_read_only_behind(error: &(dyn std::error::Error + 'static)) -> bool {
+    is_behind(error, |error| {
+        error.kind() == io::ErrorKind::ReadOnlyFilesystem
+    })
+}
+
+fn is_behind(
+    error: &(dyn std::error::Error + 'static),
+    wanted: impl Fn(&io::Error) -> bool,
+) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
-        if error.downcast_ref::<io::Error>().is_some_and(is_no_space) {
+        if error.downcast_ref::<io::Error>().is_some_and(&wanted) {
             return true;
         }
         next = error.source();

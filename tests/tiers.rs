@@ -21,7 +21,7 @@ use bosh_agent::sandbox::{Landlocked, Sandbox, SharedTree};
 use nix::sys::signal::Signal;
 use support::{
     Agent, Listed, Ran, ReleaseBuilder, World, extract, list, processes_below, require,
-    require_root, require_tools, snapshot, unpacked, wait_for,
+    require_landlock, require_root, require_tools, snapshot, unpacked, wait_for,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -97,7 +97,7 @@ impl Tier {
                 self.name != "userns" || works(&["--user", "--mount"]),
                 "user namespaces",
             )
-            && require(self.name != "landlock" || has_landlock(), "Landlock")
+            && (self.name != "landlock" || require_landlock())
     }
 }
 
@@ -325,15 +325,6 @@ fn nix_nice() -> i32 {
         .trim()
         .parse()
         .unwrap()
-}
-
-fn has_landlock() -> bool {
-    use landlock::{ABI, Access, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr};
-    Ruleset::default()
-        .set_compatibility(CompatLevel::HardRequirement)
-        .handle_access(AccessFs::from_all(ABI::V2))
-        .and_then(Ruleset::create)
-        .is_ok()
 }
 
 /// The user of these tests, who has no account.

@@ -430,6 +430,7 @@ mod tests {
                 fs::Space {
                     free,
                     total,
+                    inodes: None,
                     device: 0,
                 },
                 needed,

@@ -3,6 +3,7 @@
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
+use crate::archive::Decoder;
 use crate::fs::{self, Context as _};
 
 /// The least size of a gzip file.
@@ -30,6 +31,12 @@ pub fn least_unpacked(archive: &Path) -> fs::Result<u64> {
     })
 }
 
+/// Whether the compressed data of a file can be read to its end.
+#[must_use]
+pub fn is_whole(archive: &Path) -> bool {
+    fs::open(archive).is_ok_and(|file| Decoder::new(file).and_then(Decoder::finish).is_ok())
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
@@ -44,6 +51,10 @@ mod tests {
         gzip.write_all(&[7; 100_000]).unwrap();
         fs::write(&path, &gzip.finish().unwrap()).unwrap();
         assert_eq!(least_unpacked(&path).unwrap(), 100_000);
+        assert!(is_whole(&path));
+        let cut = fs::read(&path).unwrap();
+        fs::write(&path, &cut[..cut.len() - 4]).unwrap();
+        assert!(!is_whole(&path));
         fs::write(&path, b"short").unwrap();
         assert_eq!(least_unpacked(&path).unwrap(), 5);
     }

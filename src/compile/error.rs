@@ -1,11 +1,11 @@
 //! Why a package has not been compiled: its script failed, its source is bad, or we or the machine failed.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::archive::{PackError, UnpackError};
-use crate::diag::{Bytes, Elapsed};
+use crate::diag::Elapsed;
 use crate::process::{Ending, Status};
 use crate::release::Name;
 use crate::sandbox::SandboxError;
@@ -24,6 +24,22 @@ pub enum CompileError {
         package: Name,
         /// What is wrong with it.
         source: UnpackError,
+    },
+    /// The blob of a package that is compiled already cannot be unpacked.
+    #[error("failed to unpack the compiled package `{package}`")]
+    Compiled {
+        /// The package.
+        package: Name,
+        /// What is wrong with it.
+        source: UnpackError,
+    },
+    /// What a dependency installed has been taken away by somebody else.
+    #[error("what its dependency `{dependency}` installed is no longer in `{}`", tree.display())]
+    NoDependency {
+        /// The dependency.
+        dependency: Name,
+        /// Where it was.
+        tree: PathBuf,
     },
     /// The script left something at its install target that is no directory.
     #[error("package `{package}` has no directory at its install target `{}`: {found}", path.display())]
@@ -92,12 +108,61 @@ pub enum CompileError {
 }
 
 impl CompileError {
+    /// Whether a disk (or a quota) is full.
+    #[must_use]
+    pub fn is_no_space(&self) -> bool {
+        match self {
+            Self::NoSpace { .. } => true,
+            Self::Sandbox { source, .. } => source.is_no_space(),
+            other => fs::is_no_space_behind(other),
+        }
+    }
+
+    /// Adds how full the disk is, where that is what is wrong: the disk of the file that it is about, or of the directory
+    /// `otherwise`. To be called before anything is removed.
+    pub(super) fn with_space(self, otherwise: &Path) -> Self {
+        if !self.is_no_space() {
+            return self;
+        }
+        let directory = self.file().map_or(otherwise, fs::parent).to_owned();
+        match fs::space(&directory) {
+            Ok(space) => Self::NoSpace {
+                directory,
+                space,
+                source: Box::new(self),
+            },
+            Err(_) => self,
+        }
+    }
+
+    /// The file that could not be made or written.
+    fn file(&self) -> Option<&Path> {
+        match self {
+            Self::Files { source, .. }
+            | Self::Sandbox {
+                source: SandboxError::Files(source),
+                ..
+            }
+            | Self::Source {
+                source: UnpackError::File(source),
+                ..
+            }
+            | Self::Compiled {
+                source: UnpackError::File(source),
+                ..
+            } => Some(&source.path),
+            _ => None,
+        }
+    }
+
     /// Whether the script may have failed because it was kept from something.
     pub(super) fn may_be_for_rules(&self) -> bool {
         match self {
             Self::Script(failure) => !matches!(failure.cause, Some(Cause::TimeLimit { .. })),
             Self::InstallTarget { .. } | Self::Denied { .. } => true,
             Self::Source { .. }
+            | Self::Compiled { .. }
+            | Self::NoDependency { .. }
             | Self::Pack { .. }
             | Self::Files { .. }
             | Self::Sandbox { .. }
@@ -147,9 +212,9 @@ pub enum Cause {
     },
     /// A disk was full.
     NoSpace {
-        /// A directory on it and the bytes that were still free when the script had ended, where one that is known to be used
-        /// was found to be full then.
-        full: Option<(PathBuf, u64)>,
+        /// A directory on it and how full it was when the script had ended, where one that is known to be used was found to be
+        /// full then.
+        full: Option<(PathBuf, fs::Space)>,
     },
 }
 
@@ -166,12 +231,11 @@ impl fmt::Display for Cause {
             }
             Self::NoSpace { full: None } => write!(f, "no space left on a device"),
             Self::NoSpace {
-                full: Some((directory, free)),
+                full: Some((directory, space)),
             } => write!(
                 f,
-                "no space left on the device of `{}`: {} free",
+                "no space left on the device of `{}`: {space}",
                 directory.display(),
-                Bytes(*free)
             ),
         }
     }

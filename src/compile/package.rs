@@ -32,9 +32,6 @@ const VCAP: (&str, u32) = ("vcap", 1000);
 /// How much of a log is searched for what a script lacks, in bytes.
 const LOG_END: u64 = 1 << 20;
 
-/// A disk with less than this is full for a compiler.
-const FULL: u64 = 1 << 20;
-
 /// What the core works with. Shared by all packages of a run.
 pub struct Context {
     /// The tree as scripts see it.
@@ -182,6 +179,7 @@ pub(super) async fn pack(
             let (level, cancel) = (context.compression_level, cancel.clone());
             let packing = runtime::spawn_blocking("pack", move || {
                 let packed = pack_tree(&own, &tree, unsealed, compression, level, &cancel);
+                let packed = packed.map_err(|error| error.with_space(fs::parent(&own.blob)));
                 if packed.is_err() {
                     // Half a blob is of no use; what is not there need not go.
                     let _ = fs::remove_file_if_there(&own.blob);
@@ -189,7 +187,7 @@ pub(super) async fn pack(
                 if cancel.is_cancelled() {
                     return Err(stopped(&own));
                 }
-                packed.map_err(|error| with_space(error, fs::parent(&own.blob)))
+                packed
             });
             packing.await.map_err(|source| CompileError::Task {
                 package: job.name.clone(),
@@ -217,7 +215,9 @@ async fn entered(
     let package = job.name.clone();
     tokio::select! {
         // Cancel-safe: nothing is taken before it is ready.
-        place = enter => place.map_err(|source| CompileError::Sandbox { package, source }),
+        place = enter => place.map_err(|source| {
+            CompileError::Sandbox { package, source }.with_space(fs::parent(&job.blob))
+        }),
         () = cancel.cancelled() => Err(CompileError::Stopped { package }),
     }
 }
@@ -254,13 +254,8 @@ async fn attempt(
         place: Arc::clone(&place),
         cancel: cancel.clone(),
     };
-    let result = work.run().await.map_err(|error| {
-        let directory = match error {
-            CompileError::Source { .. } => &work.plan.paths.compile,
-            _ => fs::parent(&job.blob),
-        };
-        with_space(error, directory)
-    });
+    let result = work.run().await;
+    let result = result.map_err(|error| error.with_space(fs::parent(&job.blob)));
     let (own, failed) = (Arc::clone(&work.job), result.is_err());
     // Trees can be large and disks slow, and others go on meanwhile.
     let left = work
@@ -410,6 +405,12 @@ impl Work {
         for dependency in &plan.dependencies {
             if self.place.has(&dependency.name) {
                 continue;
+            }
+            if fs::lookup(&dependency.sealed).map_err(&files)?.is_none() {
+                return Err(CompileError::NoDependency {
+                    dependency: dependency.name.clone(),
+                    tree: dependency.sealed.clone(),
+                });
             }
             self.make_directory(&dependency.paths.packages)
                 .map_err(&files)?;
@@ -569,8 +570,8 @@ impl Work {
             // Elsewhere the script has a /tmp of its own, on the same disk as the rest.
             .take(if self.is_elsewhere() { 1 } else { 2 })
             .filter_map(|directory| {
-                let free = fs::space(&directory).ok()?.free;
-                (free < FULL).then_some((directory, free))
+                let space = fs::space(&directory).ok()?;
+                space.is_full().then_some((directory, space))
             })
             .next();
         (says("No space left on device") || full.is_some()).then_some(Cause::NoSpace { full })
@@ -691,21 +692,6 @@ fn files(job: &Job) -> impl Fn(fs::Error) -> CompileError + use<> {
     move |source| CompileError::Files {
         package: package.clone(),
         source,
-    }
-}
-
-/// Adds how full the disk is, where that is what is wrong. Measured before anything is removed.
-fn with_space(error: CompileError, directory: &Path) -> CompileError {
-    if !fs::is_no_space_behind(&error) {
-        return error;
-    }
-    match fs::space(directory) {
-        Ok(space) => CompileError::NoSpace {
-            directory: directory.to_owned(),
-            space,
-            source: Box::new(error),
-        },
-        Err(_) => error,
     }
 }
 

@@ -425,7 +425,13 @@ async fn install(
 ) -> Result<Installed, CompileError> {
     let unpacking = runtime::spawn_blocking("install", {
         let (name, cancel) = (name.clone(), cancel.clone());
-        move || context.store.unpack(&name, &blob, &cancel)
+        move || {
+            let unpacked = context.store.unpack(&name, &blob, &cancel);
+            unpacked.map_err(|source| {
+                let package = name;
+                CompileError::Compiled { package, source }.with_space(fs::parent(&blob))
+            })
+        }
     });
     let unpacked = unpacking.await;
     if cancel.is_cancelled() {
@@ -433,10 +439,7 @@ async fn install(
     }
     match unpacked {
         Ok(Ok(installed)) => Ok(installed),
-        Ok(Err(source)) => Err(CompileError::Source {
-            package: name,
-            source,
-        }),
+        Ok(Err(error)) => Err(error),
         Err(source) => Err(CompileError::Task {
             package: name,
             source,

@@ -86,7 +86,7 @@ impl Drop for LeasedFile {
 #[derive(Debug)]
 pub struct LeasedDirectory {
     path: PathBuf,
-    _lock: File,
+    lock: File,
     removed: bool,
 }
 
@@ -107,7 +107,7 @@ impl LeasedDirectory {
         })?;
         Ok(Self {
             path,
-            _lock: lock,
+            lock,
             removed: false,
         })
     }
@@ -116,6 +116,12 @@ impl LeasedDirectory {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether it is still the directory that was made, which somebody else may have removed and somebody made anew.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        is_still_there(&self.path.join(LOCK), &self.lock).unwrap_or(true)
     }
 
     /// Removes the directory with all that is in it.
@@ -337,6 +343,11 @@ mod tests {
             [".ours-1.partial", ".ours-dead"].map(|name| scratch.path().join(name))
         );
         assert!(held.path().exists() && file.path().exists());
+
+        assert!(held.is_there());
+        std::fs::remove_dir_all(held.path()).unwrap();
+        std::fs::create_dir(held.path()).unwrap();
+        assert!(!held.is_there(), "it is another one");
 
         let (held_path, file_path) = (held.path().to_owned(), file.path().to_owned());
         held.remove().unwrap();

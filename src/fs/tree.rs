@@ -11,7 +11,7 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::mkfifo;
 use walkdir::WalkDir;
 
-use super::{Context, Result};
+use super::{Context, Error, Result};
 
 /// Removes a file, a link or a whole tree; that there is nothing is fine. No link is followed.
 ///
@@ -144,11 +144,21 @@ fn copy_file(from: &Path, to: &Path, metadata: &Metadata) -> Result<()> {
     options.write(true).create_new(true).mode(0o600);
     let mut target = super::open_with(&options, to)?;
     if metadata.blocks() * 512 >= metadata.size() {
-        io::copy(&mut source, &mut target).at("copy", from)?;
-        return Ok(());
+        return match io::copy(&mut source, &mut target) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(copy_error(from, to, error)),
+        };
     }
-    copy_data_segments(&mut source, &mut target).at("copy", from)?;
+    copy_data_segments(&mut source, &mut target).map_err(|error| copy_error(from, to, error))?;
     target.set_len(metadata.size()).at("resize", to)
+}
+
+/// Names the file that an error of a copy is about: it is the one written to that has no room.
+fn copy_error(from: &Path, to: &Path, error: io::Error) -> Error {
+    match super::is_no_space(&error) {
+        true => Error::new("write", to, error),
+        false => Error::new("copy", from, error),
+    }
 }
 
 fn copy_data_segments(source: &mut File, target: &mut File) -> io::Result<()> {

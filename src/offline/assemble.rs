@@ -36,6 +36,17 @@ pub enum AssembleError {
     Verify(#[from] VerifyError),
 }
 
+impl AssembleError {
+    /// Whether the files that the result is made of are no longer what they were.
+    pub(super) fn is_of_changed_files(&self) -> bool {
+        match self {
+            Self::Files(error) => error.is_not_found(),
+            Self::Append(error) => matches!(error, AppendError::Size { .. }),
+            Self::Verify(error) => matches!(error, VerifyError::Content(_)),
+        }
+    }
+}
+
 /// A compiled package for the output.
 #[derive(Debug, Clone)]
 pub(super) struct PackageBlob {

@@ -21,6 +21,14 @@ pub enum OfflineError {
     /// The releases of the call are not in order. Nothing has been compiled.
     #[error("nothing was compiled: {} found in what was given", count(.0.len()))]
     Input(Vec<InputProblem>),
+    /// What is in a tarball cannot be written to the work directory.
+    #[error("failed to take `{}` apart", tarball.display())]
+    Spool {
+        /// The tarball.
+        tarball: PathBuf,
+        /// What went wrong.
+        source: fs::Error,
+    },
     /// A file operation failed.
     #[error(transparent)]
     Files(#[from] fs::Error),
@@ -47,6 +55,29 @@ pub enum OfflineError {
     /// Somebody asked us to stop.
     #[error("stopped")]
     Stopped,
+}
+
+impl OfflineError {
+    /// Everything that failed, the first failure first.
+    pub(super) fn failures(&self) -> &[Self] {
+        match self {
+            Self::Incomplete(incomplete) => &incomplete.failures,
+            only => std::slice::from_ref(only),
+        }
+    }
+
+    /// Whether a disk (or a quota) is full.
+    pub(super) fn is_no_space(&self) -> bool {
+        match self {
+            Self::Incomplete(incomplete) => incomplete.failures.iter().any(Self::is_no_space),
+            Self::Package(failure) => failure.source.is_no_space(),
+            Self::Sandbox(error) => error.is_no_space(),
+            Self::Input(problems) => problems
+                .iter()
+                .any(|problem| fs::is_no_space_behind(&problem.kind)),
+            other => fs::is_no_space_behind(other),
+        }
+    }
 }
 
 fn count(problems: usize) -> String {

@@ -1,5 +1,7 @@
 //! What has become of the packages of a call that failed.
 
+use std::path::PathBuf;
+
 use crate::compile::CompileError;
 use crate::release::{Name, Version};
 
@@ -38,6 +40,8 @@ pub struct PackageFailure {
     pub releases: Vec<(Name, Version)>,
     /// Name and version of the package.
     pub package: (Name, Version),
+    /// Its blob in the tarball, and how large that is, in bytes.
+    pub blob: Option<(PathBuf, u64)>,
     /// Why.
     pub source: CompileError,
 }

@@ -49,7 +49,10 @@ pub(super) async fn choose(
                 progress.line(&format!("Isolation: {}", described(&namespaces)));
                 return Ok(Sandbox::Namespaces(namespaces));
             }
-            Err(error) if wanted != Isolation::Auto => return Err(error.into()),
+            // A full disk says nothing of what could be had on another one.
+            Err(error) if wanted != Isolation::Auto || error.is_no_space() => {
+                return Err(error.into());
+            }
             Err(error) if !options.network => {
                 let source = Some(Box::new(error));
                 return Err(SandboxError::Network { source }.into());
@@ -64,7 +67,9 @@ pub(super) async fn choose(
     if wanted != Isolation::None {
         match Landlocked::probe(work, &options.agent).await {
             Ok(()) => has_rules = true,
-            Err(error) if wanted == Isolation::Landlock => return Err(error.into()),
+            Err(error) if wanted == Isolation::Landlock || error.is_no_space() => {
+                return Err(error.into());
+            }
             Err(error) => reasons.push(format!("no Landlock: {}", reason(&error))),
         }
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::assemble::PackageBlob;
 use super::graph::Candidate;
 use super::inspect::{Listed, Member, members, order};
-use super::open::{Blob, Opened, Role};
+use super::open::{Blob, Carried, Opened, Role};
 use crate::compile::Compiled;
 use crate::release::{
     Algorithm, CompiledPackage, Manifest, MultiDigest, Name, Slug, Version, graph,
@@ -76,6 +76,11 @@ impl Release {
 
     /// A package's blob in the tarball. Every package has one: that was checked when the release was inspected.
     pub(super) fn blob(&self, member: usize) -> Option<&Blob> {
+        self.carried(member)?.blob.as_ref()
+    }
+
+    /// A package's entry in the tarball.
+    pub(super) fn carried(&self, member: usize) -> Option<&Carried> {
         let name = self.members[member].name.to_string();
         let role = match self.members[member].listed {
             Listed::Source(_) => Role::Package(name),
@@ -85,7 +90,6 @@ impl Release {
             .carried
             .iter()
             .find(|carried| carried.role == role)
-            .and_then(|carried| carried.blob.as_ref())
     }
 
     pub(super) fn candidates(&self) -> Vec<Candidate<'_>> {

@@ -380,7 +380,9 @@ impl<'a> Run<'a> {
             ));
         }
         let uses = &self.nodes[node].uses;
+        let carried = self.releases[uses[0].0].carried(uses[0].1);
         let failure = PackageFailure {
+            blob: carried.and_then(|it| Some((it.path.clone(), it.blob.as_ref()?.size))),
             releases: uses
                 .iter()
                 .map(|(it, _)| self.releases[*it].named())

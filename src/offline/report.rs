@@ -5,8 +5,9 @@ use std::path::Path;
 
 use super::error::{InputProblem, InputProblemKind, OfflineError};
 use super::failure::{Incomplete, PackageFailure};
+use crate::archive::UnpackError;
 use crate::compile::{Cause, CompileError, ScriptFailure};
-use crate::diag::{Chain, Elapsed};
+use crate::diag::{Bytes, Chain, Elapsed};
 use crate::fs;
 use crate::release::Name;
 
@@ -14,14 +15,15 @@ use crate::release::Name;
 const ELSEWHERE: &str =
     "choose a larger disk by --work-dir, --output-directory or --base-directory";
 
+/// What to do where somebody else changes what is ours.
+const TAKEN: &str = "something else has changed files of this call while it ran: keep what removes temporary files away from \
+                     its work directory, or choose another one by --work-dir";
+
 /// Everything that a failure is told with, in lines.
 #[must_use]
 pub fn report(error: &OfflineError) -> String {
     let mut text = String::new();
-    let failures = match error {
-        OfflineError::Incomplete(incomplete) => incomplete.failures.as_slice(),
-        other => std::slice::from_ref(other),
-    };
+    let failures = error.failures();
     for failure in failures {
         match failure {
             OfflineError::Input(problems) => inputs(&mut text, problems),
@@ -66,7 +68,11 @@ fn inputs(text: &mut String, problems: &[InputProblem]) {
 }
 
 fn headline(failure: &PackageFailure) -> String {
-    let cause = match &failure.source {
+    format!("Error: {failure}: {}", cause(&failure.source))
+}
+
+fn cause(error: &CompileError) -> String {
+    match error {
         CompileError::Script(script) => {
             let cause = script.cause.as_ref();
             let cause = cause.map_or_else(String::new, |cause| format!(" ({cause})"));
@@ -80,9 +86,9 @@ fn headline(failure: &PackageFailure) -> String {
         CompileError::Files { source, .. } => Chain(source).to_string(),
         CompileError::Sandbox { source, .. } => Chain(source).to_string(),
         CompileError::Task { source, .. } => Chain(source).to_string(),
+        CompileError::NoSpace { source, .. } => format!("{error}: {}", cause(source)),
         other => Chain(other).to_string(),
-    };
-    format!("Error: {failure}: {cause}")
+    }
 }
 
 /// What has become of the packages that did not fail. The releases of failed packages are told of in full, in one paragraph
@@ -157,6 +163,21 @@ fn cause_hint(failure: &PackageFailure) -> Option<String> {
     let CompileError::Script(script) = &failure.source else {
         return match &failure.source {
             CompileError::Sandbox { source, .. } => source.hint(),
+            CompileError::NoDependency { .. } => Some(TAKEN.to_owned()),
+            CompileError::InstallTarget { .. } => Some(
+                "a packaging script has to leave a directory at $BOSH_INSTALL_TARGET".to_owned(),
+            ),
+            CompileError::Source { source, .. } | CompileError::Compiled { source, .. }
+                if !matches!(source, UnpackError::File(_)) =>
+            {
+                let (path, size) = failure.blob.as_ref()?;
+                Some(format!(
+                    "`{}` ({}) is what its digest in release.MF says, so it was bad when the release was made: make the \
+                     release anew",
+                    path.display(),
+                    Bytes(*size)
+                ))
+            }
             _ => None,
         };
     };
@@ -196,14 +217,24 @@ fn hints_of(error: &OfflineError) -> Vec<String> {
             }
         }
         OfflineError::Package(failure) => hints.extend(cause_hint(failure)),
-        OfflineError::Files(_)
+        OfflineError::Assemble { source, .. } if source.is_of_changed_files() => {
+            hints.push(TAKEN.to_owned());
+        }
+        OfflineError::Spool { .. }
+        | OfflineError::Files(_)
         | OfflineError::Incomplete(_)
         | OfflineError::Assemble { .. }
         | OfflineError::Task(_)
         | OfflineError::Stopped => {}
     }
-    if fs::is_no_space_behind(error) {
+    if error.is_no_space() {
         hints.push(format!("make room, or {ELSEWHERE}"));
+    }
+    if fs::is_read_only_behind(error) {
+        hints.push(
+            "choose a directory that can be written to by --work-dir, --output-directory, --logs-dir or --base-directory"
+                .to_owned(),
+        );
     }
     hints
 }
@@ -233,6 +264,7 @@ mod tests {
                 .map(|release| (name(release), version("1.10")))
                 .collect(),
             package: (name(package), version("abc")),
+            blob: None,
             source: CompileError::Script(Box::new(ScriptFailure {
                 package: name(package),
                 status: Status::Exited(code),

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::assemble;
 use super::error::OfflineError;
 use super::isolation::{self, Isolation};
-use super::open::{self, Opened, Role};
+use super::open::{self, OpenError, Opened, Role};
 use super::outputs::{LAST_RESORT, output_directories};
 use super::progress::Progress;
 use super::release::Release;
@@ -22,7 +22,7 @@ use super::stemcell;
 use super::workplace::Workplace;
 use crate::compile::{Context, Store};
 use crate::config::{Environment, Vcap};
-use crate::diag::Bytes;
+use crate::diag::Chain;
 use crate::fs::{self, MadeDirectories};
 use crate::process::{self, Jobserver};
 use crate::release::Slug;
@@ -93,20 +93,35 @@ pub async fn run(
         options.output_directory.as_deref(),
         &mut made,
         &progress,
-    )?;
+    )
+    .inspect_err(|error| {
+        let directory = options.output_directory.as_deref();
+        tell_free_space(
+            &progress,
+            error,
+            &[directory.unwrap_or(LAST_RESORT.as_ref())],
+        );
+    })?;
     let beside = outputs
         .first()
         .cloned()
         .unwrap_or_else(|| LAST_RESORT.into());
-    let workplace = {
+    let making = {
         let (wanted, vcap) = (options.work_directory.clone(), options.vcap.clone());
         let (beside, cancel) = (beside.clone(), cancel.clone());
         // It may wait for the processes of a run that was killed.
-        let making = runtime::spawn_blocking("work directory", move || {
+        runtime::spawn_blocking("work directory", move || {
             Workplace::make(wanted.as_deref(), &vcap, &beside, &|| cancel.is_cancelled())
-        });
-        making.await?.inspect_err(|_| made.remove_empty())?
+        })
     };
+    let workplace = making.await?.map_err(|error| {
+        let error = OfflineError::Files(error);
+        let data = options.vcap.data();
+        let wanted = options.work_directory.as_deref();
+        tell_free_space(&progress, &error, &[wanted.unwrap_or(&data), &beside]);
+        made.remove_empty();
+        error
+    })?;
     let call = Call {
         options,
         stemcell,
@@ -115,14 +130,20 @@ pub async fn run(
     };
     let mut written = Vec::new();
     let result = call.run(&workplace, outputs, &mut written).await;
-    if let Err(error) = &result
-        && fs::is_no_space_behind(error)
-    {
-        // Measured before anything is removed.
-        call.tell_free_space(&workplace, &beside);
+    if let Err(error) = &result {
+        // Looked at before anything is removed.
+        call.tell_of_disks(error, &workplace, &beside);
     }
+    let work = workplace.path().to_owned();
     let removed = workplace.remove();
     made.remove_empty();
+    if let (Err(_), Err(error)) = (&result, &removed) {
+        call.progress.line(&format!(
+            "Warning: `{}` stays until the next run that works there: {}",
+            work.display(),
+            Chain(error)
+        ));
+    }
     // Last, and one for each release: scripts read the path from here.
     for output in &written {
         call.progress.line(&format!(
@@ -135,6 +156,22 @@ pub async fn run(
     }
     result?;
     Ok(removed?)
+}
+
+/// Tells how much is free in directories, where that is what an error is about.
+fn tell_free_space(progress: &Progress, error: &OfflineError, directories: &[&Path]) {
+    // With a package's failure it is told how it was when it failed.
+    let is_untold = |failure: &OfflineError| {
+        failure.is_no_space() && !matches!(failure, OfflineError::Package(_))
+    };
+    if !error.failures().iter().any(is_untold) {
+        return;
+    }
+    for directory in directories {
+        if let Ok(space) = fs::space(directory) {
+            progress.line(&format!("{space} at {}", directory.display()));
+        }
+    }
 }
 
 /// One call, once it is known what it is for.
@@ -177,6 +214,12 @@ impl Call<'_> {
             Ok(context) => context.sandbox.close().map_err(OfflineError::Sandbox),
             Err(_) => Ok(()),
         };
+        if let (Err(_), Err(error)) = (&result, &closed) {
+            self.progress.line(&format!(
+                "Warning: not everything could be put back: {}",
+                Chain(error)
+            ));
+        }
         result.and(closed)
     }
 
@@ -223,16 +266,17 @@ impl Call<'_> {
         result
     }
 
-    fn tell_free_space(&self, workplace: &Workplace, output: &Path) {
-        let data = self.options.vcap.data();
-        for directory in [workplace.path(), &data, output] {
-            if let Ok(space) = fs::space(directory) {
-                self.progress.line(&format!(
-                    "{} free at {}",
-                    Bytes(space.free),
-                    directory.display()
-                ));
-            }
+    /// What a person should know of the call's directories when it failed.
+    fn tell_of_disks(&self, error: &OfflineError, workplace: &Workplace, output: &Path) {
+        let (work, data) = (workplace.path(), self.options.vcap.data());
+        let mut directories = vec![work, &data, output];
+        directories.extend(self.options.logs_directory.as_deref());
+        tell_free_space(&self.progress, error, &directories);
+        if !workplace.is_there() {
+            self.progress.line(&format!(
+                "Warning: `{}` has been removed by something else while this call worked there",
+                work.display()
+            ));
         }
     }
 
@@ -263,6 +307,13 @@ impl Call<'_> {
             let (path, cancel) = (tarball.clone(), self.cancel.clone());
             let opened =
                 runtime::spawn_blocking("open", move || open::open(&path, &spool, &cancel)).await?;
+            let opened = match opened {
+                // No fault of the tarball's.
+                Err(OpenError::Files(source)) if source.path.starts_with(workplace.path()) => {
+                    return Err(OfflineError::Spool { tarball, source });
+                }
+                opened => opened,
+            };
             if let Ok(opened) = &opened {
                 self.describe(opened);
             }

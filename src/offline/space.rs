@@ -36,7 +36,7 @@ pub(super) fn check_for_tarballs(tarballs: &[PathBuf], work: &Path) -> Result<()
 /// than fits there.
 pub(super) fn check_for_tasks(tasks: &[Task], places: &[&Path]) -> Result<(), OfflineError> {
     let mut needs = Vec::new();
-    let mut largest = 0;
+    let mut sources = Vec::new();
     for task in tasks {
         let Task::Compile { opened, output, .. } = task else {
             continue;
@@ -45,7 +45,9 @@ pub(super) fn check_for_tasks(tasks: &[Task], places: &[&Path]) -> Result<(), Of
         for carried in &opened.carried {
             let Some(blob) = &carried.blob else { continue };
             match carried.role {
-                Role::Package(_) => largest = largest.max(archive::least_unpacked(&blob.file)?),
+                Role::Package(_) => {
+                    sources.push((archive::least_unpacked(&blob.file)?, &blob.file));
+                }
                 // What is not compressed yet may take less in the output.
                 Role::CompiledPackage(_) | Role::Job(_) => carried_over += surely(blob.size),
                 _ => {}
@@ -63,12 +65,26 @@ pub(super) fn check_for_tasks(tasks: &[Task], places: &[&Path]) -> Result<(), Of
             roomiest = Some((free, place));
         }
     }
-    needs.extend(roomiest.map(|(_, place)| Need {
-        directory: place.to_owned(),
-        bytes: largest,
-    }));
+    if let Some((free, place)) = roomiest {
+        needs.push(Need {
+            directory: place.to_owned(),
+            bytes: largest(sources, free),
+        });
+    }
     let purpose = "for the largest source unpacked and for what the outputs take over";
     refuse(check(&needs, purpose)?)
+}
+
+/// The size of the largest source. One that is damaged says anything of its size: what is wrong with it is told when it is
+/// unpacked.
+fn largest(mut sources: Vec<(u64, &PathBuf)>, free: u64) -> u64 {
+    sources.sort();
+    let is_one = |(bytes, file): &(u64, &PathBuf)| *bytes <= free || archive::is_whole(file);
+    sources
+        .into_iter()
+        .rev()
+        .find(is_one)
+        .map_or(0, |(bytes, _)| bytes)
 }
 
 /// What remains of a size at the least when something is decompressed or compressed once more.

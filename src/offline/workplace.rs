@@ -81,6 +81,11 @@ impl Workplace {
         self.work.path()
     }
 
+    /// Whether nobody has removed it.
+    pub(super) fn is_there(&self) -> bool {
+        self.work.is_there()
+    }
+
     /// Where the files of one tarball go.
     pub(super) fn spool(&self, input: usize) -> fs::Result<PathBuf> {
         let path = self.path().join("spool").join(input.to_string());

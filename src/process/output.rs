@@ -40,6 +40,18 @@ struct Log {
     file: File,
 }
 
+impl Log {
+    /// What a person should know of a log that cannot be written.
+    fn failure(&self, error: io::Error) -> String {
+        let text = format!("`{}`: {error}", self.path.display());
+        let error = fs::Error::new("write", &self.path, error);
+        match fs::space(fs::parent(&self.path)) {
+            Ok(space) if error.is_no_space() => format!("{text}: {space}"),
+            _ => text,
+        }
+    }
+}
+
 impl fmt::Debug for Output {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list()
@@ -163,7 +175,7 @@ impl Output {
             if summary.log_failure.is_none()
                 && let Err(error) = log.file.write_all(chunk)
             {
-                summary.log_failure = Some(format!("`{}`: {error}", log.path.display()));
+                summary.log_failure = Some(log.failure(error));
             }
             tail.push(stream, chunk);
             if told.is_none_or(|told| told.elapsed() >= TELL_INTERVAL)

@@ -58,6 +58,15 @@ pub enum SandboxError {
 }
 
 impl SandboxError {
+    /// Whether the disk (or the quota) is full.
+    #[must_use]
+    pub fn is_no_space(&self) -> bool {
+        match self {
+            Self::Step(step) => step.is_no_space(),
+            other => fs::is_no_space_behind(other),
+        }
+    }
+
     /// What to do about it.
     #[must_use]
     pub fn hint(&self) -> Option<String> {

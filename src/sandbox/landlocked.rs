@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use tokio::sync::{Notify, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 use tokio_util::sync::CancellationToken;
 
@@ -118,7 +119,7 @@ impl Landlocked {
                 view: None,
                 rules: Some(Rules {
                     guarded: vec![own.clone(), other],
-                    whole: vec![own],
+                    whole: vec![own.clone()],
                     readable: Vec::new(),
                 }),
             },
@@ -130,8 +131,14 @@ impl Landlocked {
         let output = Output::to_log(&place.join("probe.log"), |_| {})?;
         let end = script::run(script, output, &CancellationToken::new()).await?;
         fs::remove_tree(&place)?;
+        let is_full = |line: &String| line.contains("No space left on device");
         match end.status {
             Status::Exited(0) => Ok(()),
+            // That says nothing of rules.
+            _ if end.output.tail.iter().any(is_full) => {
+                let source = Errno::ENOSPC.into();
+                Err(fs::Error::new("write", &own.join("file"), source).into())
+            }
             status => Err(SandboxError::ProbeFailed(status)),
         }
     }

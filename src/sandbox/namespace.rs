@@ -104,6 +104,10 @@ impl Namespaces {
         agent: &Path,
         wishes: Wishes,
     ) -> Result<Self, SandboxError> {
+        fs::create_dir_all(&work.join("places"))?;
+        fs::write(&work.join(PROCESSES), b"")?;
+        let work = fs::canonicalize(work)?;
+        // From here on there may be a directory to be removed.
         let mut made = MadeDirectories::default();
         let (cover, base) = match lock_base(vcap, &mut made) {
             Ok(base) => (vcap.base().to_owned(), Some(base)),
@@ -111,13 +115,14 @@ impl Namespaces {
                 cover if cover != Path::new("/") && cover != vcap.base() && is_refused(&error) => {
                     (cover, None)
                 }
-                _ => return Err(error),
+                _ => {
+                    made.remove_empty();
+                    return Err(error);
+                }
             },
         };
-        fs::create_dir_all(&work.join("places"))?;
-        fs::write(&work.join(PROCESSES), b"")?;
         let mut namespaces = Self {
-            work: fs::canonicalize(work)?,
+            work,
             vcap: vcap.clone(),
             cover,
             wishes,
@@ -147,6 +152,10 @@ impl Namespaces {
         let SandboxError::Step(error) = error else {
             return false;
         };
+        if error.is_no_space() {
+            // There would be as little for the other way.
+            return false;
+        }
         let overlay = matches!(
             error.step,
             Step::MountScratch(_) | Step::PrepareOverlay(_) | Step::MountOverlay(_)

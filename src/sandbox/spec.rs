@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::process::{Status, Usage};
@@ -121,6 +122,14 @@ pub struct StepError {
     pub step: Step,
     /// What the system answered.
     pub errno: i32,
+}
+
+impl StepError {
+    /// Whether the disk (or the quota) is full.
+    #[must_use]
+    pub fn is_no_space(&self) -> bool {
+        [Errno::ENOSPC, Errno::EDQUOT].contains(&Errno::from_raw(self.errno))
+    }
 }
 
 /// The steps of the child, in their order.

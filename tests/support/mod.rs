@@ -21,7 +21,8 @@ pub(crate) use outcome::{
 };
 pub(crate) use release::{Compression, Digest, ReleaseBuilder};
 pub(crate) use tools::{
-    require, require_root, require_tools, run_tool, run_tool_with, wait_for, with_input,
+    require, require_landlock, require_root, require_tools, run_tool, run_tool_with, wait_for,
+    with_input,
 };
 pub(crate) use ustar::{Kind, Member, archive};
 pub(crate) use world::{STEMCELL, World, directory_outside_tmp, snapshot};

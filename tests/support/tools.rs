@@ -38,6 +38,16 @@ pub(crate) fn require_root() -> bool {
     require(nix::unistd::geteuid().is_root(), "root's rights")
 }
 
+/// Whether the kernel knows Landlock as scripts need it; see [`require`].
+pub(crate) fn require_landlock() -> bool {
+    use landlock::{ABI, Access, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr};
+    let ruleset = Ruleset::default()
+        .set_compatibility(CompatLevel::HardRequirement)
+        .handle_access(AccessFs::from_all(ABI::V2))
+        .and_then(Ruleset::create);
+    require(ruleset.is_ok(), "Landlock")
+}
+
 /// Runs a tool that must succeed, and returns what it prints.
 pub(crate) fn run_tool(tool: &str, arguments: &[impl AsRef<OsStr>]) -> String {
     String::from_utf8_lossy(&run_tool_with(tool, arguments, b"")).into_owned()
