@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::sync::mpsc::Receiver;
 
-use flate2::Crc;
+use crc32fast::Hasher as Crc;
 
 use blocks::{Block, Helpers};
 use deflate::Compressor;
@@ -32,6 +32,8 @@ pub struct GzipWriter<W: Write> {
     out: W,
     level: u32,
     crc: Crc,
+    /// How much content there was so far, in bytes, as far as 32 bits can tell.
+    length: u32,
     content: Vec<u8>,
     /// Blocks on their way, in order.
     pending: VecDeque<Receiver<io::Result<Vec<u8>>>>,
@@ -64,6 +66,7 @@ impl<W: Write> GzipWriter<W> {
             out,
             level: level.min(9),
             crc: Crc::new(),
+            length: 0,
             content: Vec::new(),
             pending: VecDeque::new(),
             helpers,
@@ -82,8 +85,8 @@ impl<W: Write> GzipWriter<W> {
             self.write(&block)?;
         }
         self.write_own(&last)?;
-        self.out.write_all(&self.crc.sum().to_le_bytes())?;
-        self.out.write_all(&self.crc.amount().to_le_bytes())?;
+        self.out.write_all(&self.crc.finalize().to_le_bytes())?;
+        self.out.write_all(&self.length.to_le_bytes())?;
         Ok(self.out)
     }
 
@@ -111,6 +114,7 @@ impl<W: Write> GzipWriter<W> {
     fn next_block(&mut self, last: bool) -> Block {
         let content = std::mem::take(&mut self.content);
         self.crc.update(&content);
+        self.length = self.length.wrapping_add(content.len() as u32);
         Block { content, last }
     }
 

@@ -43,6 +43,8 @@ pub enum Phase {
     Unpacking,
     /// Its dependencies are put in place.
     Installing,
+    /// It is ready, and waits until fewer scripts run.
+    Ready,
     /// Its script runs.
     Packaging,
     /// What the script installed is packed.

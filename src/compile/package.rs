@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::error::{Cause, CompileError, ScriptFailure};
@@ -78,7 +79,8 @@ pub async fn compile(
     job: Job,
     cancel: &CancellationToken,
 ) -> Result<Compiled, CompileError> {
-    let built = build(context, job, cancel).await?;
+    let turns = Arc::new(Semaphore::new(1));
+    let built = build(context, job, &turns, cancel).await?;
     let installed = built.installed.clone();
     let packed = pack(context, built, cancel).await;
     if packed.is_err()
@@ -117,10 +119,11 @@ struct Packed {
     digests: Digests,
 }
 
-/// Does all for a package that those compiled against it wait for.
+/// Does all for a package that those compiled against it wait for. Its script takes one of the `turns`.
 pub(super) async fn build(
     context: &Arc<Context>,
     job: Job,
+    turns: &Arc<Semaphore>,
     cancel: &CancellationToken,
 ) -> Result<Built, CompileError> {
     let dependencies: Vec<(Name, PathBuf)> = job
@@ -135,7 +138,7 @@ pub(super) async fn build(
     let enter = context.sandbox.enter(&job.name, &dependencies);
     let place = entered(&job, enter, cancel).await?;
     let is_restricted = place.is_restricted();
-    let failure = match attempt(context, &job, place, cancel).await {
+    let failure = match attempt(context, &job, place, turns, cancel).await {
         Err(failure) if is_restricted && failure.may_be_for_rules() => failure,
         other => return other,
     };
@@ -150,7 +153,7 @@ pub(super) async fn build(
     });
     let enter = context.sandbox.enter_alone(&job.name, &dependencies);
     let place = entered(&job, enter, cancel).await?;
-    let mut built = attempt(context, &job, place, cancel).await?;
+    let mut built = attempt(context, &job, place, turns, cancel).await?;
     built.unrestricted = true;
     Ok(built)
 }
@@ -226,6 +229,7 @@ async fn attempt(
     context: &Arc<Context>,
     job: &Arc<Job>,
     place: Place,
+    turns: &Arc<Semaphore>,
     cancel: &CancellationToken,
 ) -> Result<Built, CompileError> {
     let mut plan = Plan::new(
@@ -252,6 +256,7 @@ async fn attempt(
         job: Arc::clone(job),
         plan: Arc::new(plan),
         place: Arc::clone(&place),
+        turns: Arc::clone(turns),
         cancel: cancel.clone(),
     };
     let result = work.run().await;
@@ -282,6 +287,7 @@ struct Work {
     job: Arc<Job>,
     plan: Arc<Plan>,
     place: Arc<Place>,
+    turns: Arc<Semaphore>,
     cancel: CancellationToken,
 }
 
@@ -292,8 +298,10 @@ impl Work {
         let compression = self.blocking("unpack", Self::unpack_source).await?;
         self.enter(Phase::Installing);
         self.blocking("install", Self::install).await?;
+        let turn = self.turn().await?;
         self.enter(Phase::Packaging);
         let script = self.run_script().await?;
+        drop(turn);
         self.enter(Phase::Packing);
         self.blocking("take", move |work| {
             let mut built = work.take(compression)?;
@@ -441,6 +449,19 @@ impl Work {
         fs::create_dir_all(path)?;
         fs::set_mode(path, 0o755)?;
         fs::set_owner_if_allowed(path, 0, vcap_group())
+    }
+
+    /// Waits until no more scripts run than may.
+    async fn turn(&self) -> Result<OwnedSemaphorePermit, CompileError> {
+        if let Ok(turn) = Arc::clone(&self.turns).try_acquire_owned() {
+            return Ok(turn);
+        }
+        self.enter(Phase::Ready);
+        tokio::select! {
+            // Cancel-safe: who does not wait any longer only loses the place in the row.
+            Ok(turn) = Arc::clone(&self.turns).acquire_owned() => Ok(turn),
+            () = self.cancel.cancelled() => Err(stopped(&self.job)),
+        }
     }
 
     async fn run_script(&self) -> Result<Option<ScriptEnd>, CompileError> {

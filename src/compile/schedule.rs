@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::error::CompileError;
@@ -67,7 +68,7 @@ pub enum Origin {
 /// How much is done at once.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// So many packages at the most, and as many that are packed.
+    /// So many scripts at the most, and as many packages that are packed.
     pub jobs: NonZeroUsize,
     /// While less memory than this is available, in bytes, none is started but where nothing runs.
     pub memory_floor: u64,
@@ -158,8 +159,16 @@ impl Schedule {
         tell: &mut (dyn FnMut(Told) + Send),
     ) {
         let mut queue = Queue::new(self.graph);
+        let jobs = limits.jobs.get();
+        let at_once = AtOnce {
+            // One is made ready while the scripts of others run. In a shared tree it would be in the way of others, and who wants
+            // one after another wants no second.
+            building: jobs + usize::from(jobs > 1 && self.places.is_none()),
+            ending: jobs,
+        };
         let mut work = Compiling {
             context,
+            turns: Arc::new(Semaphore::new(jobs)),
             packages: self.packages,
             needed: self.needed,
             is_dependency: self.is_dependency,
@@ -169,7 +178,7 @@ impl Schedule {
         };
         let is_short =
             || process::available_memory().is_some_and(|available| available < limits.memory_floor);
-        drive(&mut queue, limits.jobs, &is_short, stop, &mut work).await;
+        drive(&mut queue, at_once, &is_short, stop, &mut work).await;
         while let Some(((), result)) = work.removing.next().await {
             report_removal(result);
         }
@@ -198,10 +207,19 @@ trait Work {
     fn skip(&mut self, id: Id);
 }
 
+/// How much is on its way at once, at the most.
+#[derive(Debug, Clone, Copy)]
+struct AtOnce {
+    /// Packages that others wait for.
+    building: usize,
+    /// Packages that nobody waits for, and as many before them.
+    ending: usize,
+}
+
 /// Starts what is ready as long as there are permits, until all has ended. The first failure calls `stop`.
 async fn drive(
     queue: &mut Queue,
-    jobs: NonZeroUsize,
+    at_once: AtOnce,
     is_short_of_memory: &(dyn Fn() -> bool + Sync),
     stop: &CancellationToken,
     work: &mut impl Work,
@@ -210,14 +228,17 @@ async fn drive(
     let mut waiting = VecDeque::new();
     let mut ending = TaskSet::new("pack");
     loop {
-        while ending.len() < jobs.get()
+        while ending.len() < at_once.ending
             && let Some((id, rest)) = waiting.pop_front()
         {
             ending.spawn(id, work.go_on(rest));
         }
         let mut is_short = false;
         // Trees that wait take space.
-        while running.len() < jobs.get() && waiting.len() < jobs.get() && !stop.is_cancelled() {
+        while running.len() < at_once.building
+            && waiting.len() < at_once.ending
+            && !stop.is_cancelled()
+        {
             is_short = !(running.is_empty() && ending.is_empty()) && is_short_of_memory();
             if is_short {
                 break;
@@ -253,6 +274,8 @@ async fn drive(
 /// Packages that are compiled.
 struct Compiling<'a> {
     context: &'a Arc<Context>,
+    /// For scripts.
+    turns: Arc<Semaphore>,
     packages: Vec<Package>,
     needed: Needed,
     is_dependency: Vec<bool>,
@@ -342,6 +365,7 @@ impl Work for Compiling<'_> {
         } = self.packages[id.index()].clone();
         let (dependencies, is_dependency) = (self.dependencies(id), self.is_dependency[id.index()]);
         let (context, stop) = (Arc::clone(self.context), self.stop.clone());
+        let turns = Arc::clone(&self.turns);
         async move {
             match origin {
                 Origin::Source { source, log, blob } => {
@@ -357,7 +381,7 @@ impl Work for Compiling<'_> {
                         stdout_log: None,
                         algorithms: vec![Algorithm::Sha1, Algorithm::Sha256],
                     };
-                    let built = package::build(&context, job, &stop).await?;
+                    let built = package::build(&context, job, &turns, &stop).await?;
                     Ok(Ready::Built(Box::new(built)))
                 }
                 Origin::Compiled { blob } => {
@@ -569,8 +593,11 @@ mod tests {
         Queue::new(graph)
     }
 
-    fn jobs(jobs: usize) -> NonZeroUsize {
-        NonZeroUsize::new(jobs).unwrap()
+    fn jobs(jobs: usize) -> AtOnce {
+        AtOnce {
+            building: jobs,
+            ending: jobs,
+        }
     }
 
     #[tokio::test]

@@ -183,6 +183,7 @@ fn described(phase: Phase) -> &'static str {
     match phase {
         Phase::Unpacking => "unpacking the source",
         Phase::Installing => "installing dependencies",
+        Phase::Ready => "waiting for another script to end",
         Phase::Packaging => "running its packaging script",
         Phase::Packing => "packing the result",
     }

@@ -45,6 +45,7 @@ impl Phases {
             Event::Entered { phase, .. } => self.enter(match phase {
                 Phase::Unpacking => "unpacking",
                 Phase::Installing => "installing",
+                Phase::Ready => "waiting",
                 Phase::Packaging => "packaging",
                 Phase::Packing => "packing",
             }),
