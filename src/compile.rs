@@ -4,7 +4,7 @@
 //! asked: it prints nothing, reads no environment, and is told every path.
 //!
 //! ```text
-//! plan (pure) → unpack the source → provide the dependencies → run the script → pack and digest → seal into the store
+//! plan (pure) → unpack the source → provide the dependencies → run the script → seal into the store → pack and digest
 //! ```
 //!
 //! A good place to start reading is [`compile`]. The packages of a whole call are a [`Schedule`].

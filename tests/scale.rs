@@ -10,7 +10,7 @@ mod support;
 
 use support::{
     Agent, Outcome, Ran, ReleaseBuilder, Running, World, compiled_packages, list, manifest_of,
-    unpacked, wait_for,
+    require, require_root, require_tools, unpacked, wait_for,
 };
 
 /// What the agent may use at most, in KiB, whatever it compiles.
@@ -194,15 +194,7 @@ fn a_large_package_is_compiled_in_little_memory() {
 fn a_large_source_is_read_in_little_memory() {
     let world = World::new();
     let megabytes = scaled(400);
-    let mut data = vec![0; megabytes << 20];
-    let mut state = 0x2545_f491_4f6c_dd1d_u64;
-    for chunk in data.chunks_exact_mut(8) {
-        // Xorshift: nothing that a compression finds a pattern in.
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        chunk.copy_from_slice(&state.to_le_bytes());
-    }
+    let data = noise(megabytes << 20);
     let release = ReleaseBuilder::of_script("sha1sum < data > $BOSH_INSTALL_TARGET/sum")
         .file("data", 0o644, &data)
         .other("docs/data", &data);
@@ -217,6 +209,66 @@ fn a_large_source_is_read_in_little_memory() {
     let scratch = world.path("unpacked");
     support::extract(&world.result("demo-1.10"), &scratch);
     assert!(std::fs::read(scratch.join("docs/data")).unwrap() == data);
+}
+
+/// Runs a command and writes to a file how many bytes it and all its processes wrote to disks.
+const COUNTING: &str = "import resource, subprocess, sys
+code = subprocess.call(sys.argv[2:])
+open(sys.argv[1], 'w').write(str(512 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_oublock))
+sys.exit(code)";
+
+#[test]
+fn nothing_is_written_twice_on_its_way() {
+    if !require_root() || !require_tools(&["python3"]) {
+        return;
+    }
+    let world = World::new();
+    let bytes = scaled(200) << 20;
+    let data = noise(bytes);
+    let release = ReleaseBuilder::new("demo", "1.10")
+        .package("large", &[], "cp data $BOSH_INSTALL_TARGET/")
+        .file("data", 0o644, &data)
+        .package(
+            "user",
+            &["large"],
+            "ls @packages@/large > $BOSH_INSTALL_TARGET/list",
+        );
+    let tarball = world.release("release.tgz", &release);
+    let count = world.path("count");
+    let count_text = count.to_str().unwrap();
+    let agent = Agent::wrapped(
+        &world.path("printed"),
+        &["python3", "-c", COUNTING, count_text],
+    );
+    // Elsewhere a dependency is copied to where a script can reach it.
+    let agent = world
+        .flags_with(agent, "namespace")
+        .arg("--output-directory")
+        .arg(world.out());
+    agent.arg(tarball).run().succeeds();
+    let written: usize = std::fs::read_to_string(count).unwrap().parse().unwrap();
+    if !require(written > bytes, "a disk whose writes the kernel counts") {
+        return;
+    }
+    // The blob from the tarball, the source, what the script installs, the compiled blob, the result; and 5 % for all else.
+    let needed = 5 * bytes;
+    assert!(
+        written < needed + needed / 20,
+        "{written} bytes were written, and {needed} are needed"
+    );
+}
+
+/// Bytes that nothing finds a pattern in (xorshift).
+fn noise(bytes: usize) -> Vec<u8> {
+    let mut data = vec![0; bytes];
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    for chunk in data.chunks_exact_mut(8) {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        chunk.copy_from_slice(&state.to_le_bytes());
+    }
+    data
 }
 
 #[test]
