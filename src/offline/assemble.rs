@@ -4,7 +4,7 @@
 //! packages, with the modes and times that the Go agent gives them.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -21,6 +21,9 @@ use crate::runtime::Cancellable;
 pub(super) const PARTIAL_PREFIX: &str = ".bosh-agent-partial-";
 
 const BUFFER: usize = 128 * 1024;
+
+/// How much of a tarball that is passed on is copied at once, in bytes.
+const PIECE: u64 = 64 << 20;
 
 /// Why a compiled release has not been written.
 #[derive(Debug, thiserror::Error)]
@@ -102,9 +105,13 @@ pub(super) fn pass_on(
 ) -> Result<(), AssembleError> {
     fs::create_dir_all(fs::parent(output))?;
     let target = LeasedFile::create(fs::parent(output), PARTIAL_PREFIX, "")?;
-    let mut source = Cancellable::new(fs::open(tarball)?, cancel);
-    let mut file = target.file();
-    io::copy(&mut source, &mut file).at("copy", tarball)?;
+    let (source, mut file) = (fs::open(tarball)?, target.file());
+    // In pieces, so that a wish to stop is heard. The kernel copies them, or has both files share them where it can.
+    while io::copy(&mut (&source).take(PIECE), &mut file).at("copy", tarball)? > 0 {
+        if cancel.is_cancelled() {
+            return Err(io::Error::other("stopped")).at("copy", tarball)?;
+        }
+    }
     file.sync_all().at("write to the disk", target.path())?;
     verify::same_bytes(target.path(), digests, cancel)?;
     Ok(target.persist(output)?)

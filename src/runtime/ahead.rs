@@ -103,7 +103,7 @@ impl<R: Read + Send + 'static> ReadAhead<R> {
     }
 }
 
-/// Reads to the end or the first error. Nobody wants it any more when a channel is closed.
+/// Reads to the end, which an empty chunk tells, or to the first error. Nobody wants it any more when a channel is closed.
 fn read_all(
     mut inner: impl Read,
     empty: &Receiver<Vec<u8>>,
@@ -124,16 +124,12 @@ fn read_all(
                 }
             }
         }
-        let is_last = length < CHUNK;
         chunk.truncate(length);
-        if full.send(Ok(chunk)).is_err() {
+        if length > 0 && full.send(Ok(chunk)).is_err() {
             return;
         }
-        if let Some(error) = failed {
-            let _ = full.send(Err(error));
-            return;
-        }
-        if is_last {
+        if length < CHUNK {
+            let _ = full.send(failed.map_or_else(|| Ok(Vec::new()), Err));
             return;
         }
     }
@@ -147,12 +143,16 @@ impl Chunks {
             // The thread may have ended; what it has read is there.
             let _ = self.empty.send(emptied);
             match self.full.recv() {
-                Ok(Ok(chunk)) => self.current = chunk,
+                Ok(Ok(chunk)) => {
+                    self.ended = chunk.is_empty();
+                    self.current = chunk;
+                }
                 Ok(Err(error)) => {
                     self.ended = true;
                     return Err(error);
                 }
-                Err(_) => self.ended = true,
+                // It has panicked: what was read is not all.
+                Err(_) => return Err(io::Error::other("the thread that reads ahead is gone")),
             }
         }
         let rest = &self.current[self.taken..];
@@ -249,6 +249,20 @@ mod tests {
             assert!(ReadAhead::new(counting(length, true)).finish().is_err());
             ReadAhead::new(counting(length, false)).finish().unwrap();
         }
+    }
+
+    #[test]
+    fn a_thread_that_panics_is_not_the_end() {
+        struct Panicking(usize);
+        impl Read for Panicking {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                self.0 += buffer.len();
+                assert!(self.0 < 2 * PAYS);
+                Ok(buffer.len())
+            }
+        }
+        let error = ReadAhead::new(Panicking(0)).finish().unwrap_err();
+        assert!(error.to_string().contains("is gone"), "{error}");
     }
 
     #[test]
