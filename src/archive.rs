@@ -11,7 +11,7 @@
 //! - [`unpack()`] makes files of them as root's `tar --no-same-owner -xf` does, and nothing outside the destination.
 //! - [`pack()`] writes a tree as GNU `tar -cf - -C TREE .` does, in sorted order.
 //! - [`tarball`] writes single entries, for archives that are not a tree on disk.
-//! - [`gzip`] writes gzip in one member, on all idle cores, and leaves what is compressed already as it is.
+//! - [`gzip`] writes gzip in one member, on all cores, and leaves what is compressed already as it is.
 //!
 //! The headers' layout is the `tar` crate's; its entry iterator is not used, because it splits PAX records at line
 //! ends, reads headers of any length into memory, and takes PAX sparse files for ordinary ones.

@@ -18,6 +18,7 @@ mod queue;
 mod schedule;
 mod seal;
 mod store;
+mod turns;
 mod undeclared;
 
 pub use error::{Cause, CompileError, ScriptFailure};

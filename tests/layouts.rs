@@ -273,6 +273,27 @@ fn of_several_entries_for_one_path_the_last_counts() {
 }
 
 #[test]
+fn a_manifest_that_replaces_another_may_name_other_digests() {
+    let release = |digest| ReleaseBuilder::demo().digests(digest);
+    for (first, last) in [
+        (Digest::Sha256, Digest::Sha1),
+        (Digest::Sha1, Digest::Sha512),
+    ] {
+        // As `tar -r` leaves it: blobs come between the two.
+        let mut members = release(first).members();
+        members.extend(
+            release(last)
+                .members()
+                .into_iter()
+                .filter(|it| it.name == "release.MF"),
+        );
+        let outcome = outcome_of(&gzip(&members));
+        // The digests of what is carried over stay in the manifest.
+        assert_eq!(outcome.packages, expected().packages);
+    }
+}
+
+#[test]
 fn what_has_the_name_of_the_manifest_or_of_packages_elsewhere_is_just_a_file() {
     let mut members = demo();
     let nested = [

@@ -53,11 +53,12 @@ pub struct Compiled {
     pub size: u64,
     /// The blob's digests, by the algorithms that the job names.
     pub digests: Digests,
-    /// What the script installed, where another package will be compiled against it.
+    /// What the script installed, in the store: where others can be compiled against it, or [`Schedule`](super::Schedule) has it
+    /// removed.
     pub installed: Option<Installed>,
     /// Whether it was compiled by a script that nothing kept from undeclared packages, after it had failed otherwise.
     pub unrestricted: bool,
-    /// How long it took until those compiled against it could start. Packing goes on beside them.
+    /// How long it took until those compiled against it could start, without the wait for its turn. Packing goes on beside them.
     pub elapsed: Duration,
     /// How the script ended; `None` where the package has none.
     pub script: Option<ScriptEnd>,

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::error::{Cause, CompileError, ScriptFailure};
@@ -17,6 +16,7 @@ use super::job::{Compiled, Job};
 use super::plan::Plan;
 use super::seal::{self, Unsealed};
 use super::store::{Installed, Store};
+use super::turns::{Turn, Turns};
 use super::undeclared::mentioned;
 use crate::archive::{self, Compression, GzipWriter, SystemOwners};
 use crate::config::{Environment, PackagePaths, Vcap};
@@ -79,11 +79,15 @@ pub async fn compile(
     job: Job,
     cancel: &CancellationToken,
 ) -> Result<Compiled, CompileError> {
-    let turns = Arc::new(Semaphore::new(1));
+    let is_dependency = job.is_dependency;
+    let turns = Arc::new(Turns::new(1, || false));
     let built = build(context, job, &turns, cancel).await?;
     let installed = built.installed.clone();
-    let packed = pack(context, built, cancel).await;
-    if packed.is_err()
+    let mut packed = pack(context, built, cancel).await;
+    if !is_dependency && let Ok(compiled) = &mut packed {
+        compiled.installed = None;
+    }
+    if (packed.is_err() || !is_dependency)
         && let Some(installed) = installed
     {
         let store = context.store.clone();
@@ -101,15 +105,25 @@ pub(super) struct Built {
     job: Arc<Job>,
     /// What was installed. `None` where it was packed in its place and nobody needs it.
     pub installed: Option<Installed>,
-    /// What the tree was before it was sealed.
-    unsealed: Unsealed,
-    /// How the source was compressed, and so the blob.
-    compression: Compression,
-    /// Where it has been packed already.
-    packed: Option<Packed>,
+    rest: Rest,
     unrestricted: bool,
     elapsed: Duration,
     script: Option<ScriptEnd>,
+}
+
+/// What is still to be done for a package.
+#[derive(Debug)]
+enum Rest {
+    /// Its tree is to be packed.
+    Pack {
+        tree: PathBuf,
+        /// What the tree was before it was sealed.
+        unsealed: Unsealed,
+        /// How the source was compressed, and so the blob.
+        compression: Compression,
+    },
+    /// Nothing: it had to be packed in its place.
+    Nothing(Packed),
 }
 
 /// A compiled blob.
@@ -123,7 +137,7 @@ struct Packed {
 pub(super) async fn build(
     context: &Arc<Context>,
     job: Job,
-    turns: &Arc<Semaphore>,
+    turns: &Arc<Turns>,
     cancel: &CancellationToken,
 ) -> Result<Built, CompileError> {
     let dependencies: Vec<(Name, PathBuf)> = job
@@ -167,28 +181,29 @@ pub(super) async fn pack(
     let Built {
         job,
         installed,
-        unsealed,
-        compression,
-        packed,
+        rest,
         unrestricted,
         elapsed,
         script,
     } = built;
-    let packed = match (packed, &installed) {
-        (Some(packed), _) => packed,
-        (None, None) => return Err(stopped(&job)),
-        (None, Some(installed)) => {
-            let (tree, own) = (installed.tree().to_owned(), Arc::clone(&job));
-            let (level, cancel) = (context.compression_level, cancel.clone());
+    let packed = match rest {
+        Rest::Nothing(packed) => packed,
+        Rest::Pack {
+            tree,
+            unsealed,
+            compression,
+        } => {
+            let (own, level, cancel) =
+                (Arc::clone(&job), context.compression_level, cancel.clone());
             let packing = runtime::spawn_blocking("pack", move || {
                 let packed = pack_tree(&own, &tree, unsealed, compression, level, &cancel);
-                let packed = packed.map_err(|error| error.with_space(fs::parent(&own.blob)));
+                let packed = match packed {
+                    _ if cancel.is_cancelled() => Err(stopped(&own)),
+                    other => other.map_err(|error| error.with_space(fs::parent(&own.blob))),
+                };
                 if packed.is_err() {
                     // Half a blob is of no use; what is not there need not go.
                     let _ = fs::remove_file_if_there(&own.blob);
-                }
-                if cancel.is_cancelled() {
-                    return Err(stopped(&own));
                 }
                 packed
             });
@@ -229,7 +244,7 @@ async fn attempt(
     context: &Arc<Context>,
     job: &Arc<Job>,
     place: Place,
-    turns: &Arc<Semaphore>,
+    turns: &Arc<Turns>,
     cancel: &CancellationToken,
 ) -> Result<Built, CompileError> {
     let mut plan = Plan::new(
@@ -287,7 +302,7 @@ struct Work {
     job: Arc<Job>,
     plan: Arc<Plan>,
     place: Arc<Place>,
-    turns: Arc<Semaphore>,
+    turns: Arc<Turns>,
     cancel: CancellationToken,
 }
 
@@ -298,7 +313,9 @@ impl Work {
         let compression = self.blocking("unpack", Self::unpack_source).await?;
         self.enter(Phase::Installing);
         self.blocking("install", Self::install).await?;
+        let asked = Instant::now();
         let turn = self.turn().await?;
+        let waited = asked.elapsed();
         self.enter(Phase::Packaging);
         let script = self.run_script().await?;
         drop(turn);
@@ -306,7 +323,7 @@ impl Work {
         self.blocking("take", move |work| {
             let mut built = work.take(compression)?;
             built.script = script;
-            built.elapsed = start.elapsed();
+            built.elapsed = start.elapsed().saturating_sub(waited);
             Ok(built)
         })
         .await
@@ -316,38 +333,40 @@ impl Work {
     fn take(&self, compression: Compression) -> Result<Built, CompileError> {
         let files = self.files();
         let (name, store) = (&self.job.name, &self.context.store);
-        let mut built = Built {
-            job: Arc::clone(&self.job),
-            installed: None,
-            unsealed: Unsealed::default(),
-            compression,
-            packed: None,
-            unrestricted: false,
-            elapsed: Duration::ZERO,
-            script: None,
-        };
         let tree = self.installed_tree()?;
         let pack = || {
             let level = self.context.compression_level;
             let unsealed = Unsealed::default();
             pack_tree(&self.job, &tree, unsealed, compression, level, &self.cancel)
         };
-        if self.job.is_dependency {
+        let (installed, unsealed, packed) = if self.job.is_dependency {
             let examined = seal::examine(&tree).map_err(&files)?;
-            if examined.has_devices {
-                // They are packed, and nobody that is compiled against the package has them.
-                built.packed = Some(pack()?);
-            }
+            // Devices are packed, and nobody that is compiled against the package has them.
+            let packed = examined.has_devices.then(pack).transpose()?;
             let taken = store.take_sealed(name, &tree, examined);
             let (installed, unsealed) = taken.map_err(&files)?;
-            (built.installed, built.unsealed) = (Some(installed), unsealed);
+            (Some(installed), unsealed, packed)
         } else {
-            built.installed = store.take_to_pack(name, &tree).map_err(&files)?;
-            if built.installed.is_none() {
-                built.packed = Some(pack()?);
-            }
-        }
-        Ok(built)
+            let taken = store.take_to_pack(name, &tree).map_err(&files)?;
+            let packed = taken.is_none().then(pack).transpose()?;
+            (taken, Unsealed::default(), packed)
+        };
+        let rest = match packed {
+            Some(packed) => Rest::Nothing(packed),
+            None => Rest::Pack {
+                tree: installed.as_ref().map_or(tree, |it| it.tree().to_owned()),
+                unsealed,
+                compression,
+            },
+        };
+        Ok(Built {
+            job: Arc::clone(&self.job),
+            installed,
+            rest,
+            unrestricted: false,
+            elapsed: Duration::ZERO,
+            script: None,
+        })
     }
 
     fn enter(&self, phase: Phase) {
@@ -452,14 +471,13 @@ impl Work {
     }
 
     /// Waits until no more scripts run than may.
-    async fn turn(&self) -> Result<OwnedSemaphorePermit, CompileError> {
-        if let Ok(turn) = Arc::clone(&self.turns).try_acquire_owned() {
+    async fn turn(&self) -> Result<Turn, CompileError> {
+        if let Some(turn) = self.turns.try_take() {
             return Ok(turn);
         }
         self.enter(Phase::Ready);
         tokio::select! {
-            // Cancel-safe: who does not wait any longer only loses the place in the row.
-            Ok(turn) = Arc::clone(&self.turns).acquire_owned() => Ok(turn),
+            Some(turn) = self.turns.take() => Ok(turn),
             () = self.cancel.cancelled() => Err(stopped(&self.job)),
         }
     }

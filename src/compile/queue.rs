@@ -142,6 +142,22 @@ impl Queue {
         Some(id)
     }
 
+    /// The same for one that is only made ready while others run: `None`, too, where something that has a longer way to the end
+    /// waits for one of those, for its turn would come later then.
+    pub fn next_ahead(&mut self) -> Option<Id> {
+        let (Reverse(way), _) = self.ready.iter().find(|(_, id)| self.is_free(*id))?;
+        let waiting = self
+            .nodes
+            .iter()
+            .filter(|node| node.state == State::Running)
+            .flat_map(|node| &node.dependents)
+            .map(|dependent| self.ways[dependent.0]);
+        if waiting.max().is_some_and(|longest| longest > *way) {
+            return None;
+        }
+        self.next()
+    }
+
     /// A running package is done: those that waited for it alone become ready.
     pub fn done(&mut self, id: Id) {
         self.end(id, State::Done);
@@ -234,6 +250,23 @@ mod tests {
         assert_eq!(queue.next(), Some(behind));
         assert_eq!(queue.next(), Some(equal));
         assert_eq!(queue.next(), None);
+    }
+
+    #[test]
+    fn what_is_made_ready_holds_up_nothing_more_urgent() {
+        let mut graph = Graph::default();
+        let long = graph.add(&[], seconds(1), Vec::new());
+        graph.add(&[long], seconds(9), Vec::new());
+        let short = graph.add(&[], seconds(5), Vec::new());
+        let other = graph.add(&[], seconds(4), Vec::new());
+        let mut queue = Queue::new(graph);
+        assert_eq!(queue.next(), Some(long));
+        assert_eq!(queue.next_ahead(), None);
+        assert_eq!(queue.next(), Some(short));
+        queue.done(long);
+        assert!(queue.next().is_some());
+        assert_eq!(queue.next_ahead(), Some(other));
+        assert_eq!(queue.next_ahead(), None);
     }
 
     #[test]

@@ -10,7 +10,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::error::CompileError;
@@ -18,17 +17,15 @@ use super::job::{Compiled, Dependency, Job};
 use super::package::{self, Built, Context};
 use super::queue::{Claim, Graph, Holds, Id, Queue};
 use super::store::{Installed, Needed};
+use super::turns::Turns;
 use crate::fs;
 use crate::process;
 use crate::release::digest::Algorithm;
 use crate::release::{Name, Version};
 use crate::runtime::{self, TaskFailed, TaskSet};
 
-/// With less memory available than this, in bytes, no second package is started beside a first.
+/// With less memory available than this, in bytes, no script is started beside another.
 pub const MEMORY_FLOOR: u64 = 256 << 20;
-
-/// How often a lack of memory is looked at again.
-const MEMORY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A package of a schedule.
 #[derive(Debug, Clone)]
@@ -70,7 +67,7 @@ pub enum Origin {
 pub struct Limits {
     /// So many scripts at the most, and as many packages that are packed.
     pub jobs: NonZeroUsize,
-    /// While less memory than this is available, in bytes, none is started but where nothing runs.
+    /// While less memory than this is available, in bytes, no script is started but where none runs.
     pub memory_floor: u64,
 }
 
@@ -159,16 +156,17 @@ impl Schedule {
         tell: &mut (dyn FnMut(Told) + Send),
     ) {
         let mut queue = Queue::new(self.graph);
-        let jobs = limits.jobs.get();
+        let jobs = limits.jobs.get().min(self.packages.len().max(1));
         let at_once = AtOnce {
-            // One is made ready while the scripts of others run. In a shared tree it would be in the way of others, and who wants
-            // one after another wants no second.
-            building: jobs + usize::from(jobs > 1 && self.places.is_none()),
-            ending: jobs,
+            scripts: jobs,
+            // In a shared tree it would be in the way of others, and who wants one after another wants no second.
+            ahead: usize::from(jobs > 1 && self.places.is_none()),
         };
+        let memory_floor = limits.memory_floor;
+        let is_short = move || process::available_memory().is_some_and(|it| it < memory_floor);
         let mut work = Compiling {
             context,
-            turns: Arc::new(Semaphore::new(jobs)),
+            turns: Arc::new(Turns::new(jobs, is_short)),
             packages: self.packages,
             needed: self.needed,
             is_dependency: self.is_dependency,
@@ -176,9 +174,7 @@ impl Schedule {
             stop,
             tell,
         };
-        let is_short =
-            || process::available_memory().is_some_and(|available| available < limits.memory_floor);
-        drive(&mut queue, at_once, &is_short, stop, &mut work).await;
+        drive(&mut queue, at_once, stop, &mut work).await;
         while let Some(((), result)) = work.removing.next().await {
             report_removal(result);
         }
@@ -210,40 +206,30 @@ trait Work {
 /// How much is on its way at once, at the most.
 #[derive(Debug, Clone, Copy)]
 struct AtOnce {
-    /// Packages that others wait for.
-    building: usize,
-    /// Packages that nobody waits for, and as many before them.
-    ending: usize,
+    /// Packages that others wait for. As many come to their end beside them, and no more wait for that: they take space.
+    scripts: usize,
+    /// Packages that are made ready beside them.
+    ahead: usize,
 }
 
-/// Starts what is ready as long as there are permits, until all has ended. The first failure calls `stop`.
-async fn drive(
-    queue: &mut Queue,
-    at_once: AtOnce,
-    is_short_of_memory: &(dyn Fn() -> bool + Sync),
-    stop: &CancellationToken,
-    work: &mut impl Work,
-) {
+/// Starts what is ready as long as it may, until all has ended. The first failure calls `stop`.
+async fn drive(queue: &mut Queue, at_once: AtOnce, stop: &CancellationToken, work: &mut impl Work) {
     let mut running = TaskSet::new("package");
     let mut waiting = VecDeque::new();
     let mut ending = TaskSet::new("pack");
     loop {
-        while ending.len() < at_once.ending
+        while ending.len() < at_once.scripts
             && let Some((id, rest)) = waiting.pop_front()
         {
             ending.spawn(id, work.go_on(rest));
         }
-        let mut is_short = false;
-        // Trees that wait take space.
-        while running.len() < at_once.building
-            && waiting.len() < at_once.ending
-            && !stop.is_cancelled()
-        {
-            is_short = !(running.is_empty() && ending.is_empty()) && is_short_of_memory();
-            if is_short {
-                break;
-            }
-            let Some(id) = queue.next() else { break };
+        while waiting.len() < at_once.scripts && !stop.is_cancelled() {
+            let next = match running.len() {
+                few if few < at_once.scripts => queue.next(),
+                more if more < at_once.scripts + at_once.ahead => queue.next_ahead(),
+                _ => None,
+            };
+            let Some(id) = next else { break };
             running.spawn(id, work.start(id));
         }
         // Cancel-safe per docs on `next`.
@@ -265,7 +251,6 @@ async fn drive(
                     stop.cancel();
                 }
             },
-            () = tokio::time::sleep(MEMORY_INTERVAL), if is_short => {}
             else => return,
         }
     }
@@ -275,7 +260,7 @@ async fn drive(
 struct Compiling<'a> {
     context: &'a Arc<Context>,
     /// For scripts.
-    turns: Arc<Semaphore>,
+    turns: Arc<Turns>,
     packages: Vec<Package>,
     needed: Needed,
     is_dependency: Vec<bool>,
@@ -482,7 +467,7 @@ fn report_removal(result: Result<fs::Result<()>, TaskFailed>) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use tokio::sync::Notify;
 
@@ -595,8 +580,8 @@ mod tests {
 
     fn jobs(jobs: usize) -> AtOnce {
         AtOnce {
-            building: jobs,
-            ending: jobs,
+            scripts: jobs,
+            ahead: 0,
         }
     }
 
@@ -606,7 +591,7 @@ mod tests {
             let stop = CancellationToken::new();
             let mut work = Fake::new(6, &[], &stop);
             work.open_all();
-            drive(&mut queue(), jobs(at_once), &|| false, &stop, &mut work).await;
+            drive(&mut queue(), jobs(at_once), &stop, &mut work).await;
             assert_eq!(work.ended.len(), 6);
             assert_eq!(work.most.load(Ordering::SeqCst), at_once.min(4));
             assert!(!stop.is_cancelled());
@@ -622,7 +607,7 @@ mod tests {
         let mut work = Fake::new(6, &[0], &stop);
         // The others end only because they are stopped.
         work.gates[0].notify_one();
-        drive(&mut queue(), jobs(2), &|| false, &stop, &mut work).await;
+        drive(&mut queue(), jobs(2), &stop, &mut work).await;
         assert_eq!(work.ended, [(0, false), (1, false)]);
         assert_eq!(work.skipped, [2]);
         assert_eq!(*work.started.lock().unwrap(), [0, 1]);
@@ -645,7 +630,7 @@ mod tests {
             }
             rests.iter().for_each(|rest| rest.notify_one());
         });
-        drive(&mut queue(), jobs(2), &|| false, &stop, &mut work).await;
+        drive(&mut queue(), jobs(2), &stop, &mut work).await;
         opening.await.unwrap();
         assert_eq!(work.ended.len(), 6);
         assert!(work.ended.iter().all(|(_, is_good)| *is_good));
@@ -665,7 +650,7 @@ mod tests {
             }
             rest.notify_one();
         });
-        drive(&mut queue(), jobs(2), &|| false, &stop, &mut work).await;
+        drive(&mut queue(), jobs(2), &stop, &mut work).await;
         opening.await.unwrap();
         assert!(stop.is_cancelled());
         assert!(work.ended.contains(&(0, false)) && work.ended.contains(&(2, false)));
@@ -677,30 +662,8 @@ mod tests {
         let stop = CancellationToken::new();
         stop.cancel();
         let mut work = Fake::new(6, &[], &stop);
-        drive(&mut queue(), jobs(2), &|| false, &stop, &mut work).await;
+        drive(&mut queue(), jobs(2), &stop, &mut work).await;
         assert!(work.ended.is_empty());
-    }
-
-    #[tokio::test]
-    async fn without_memory_only_one_runs_and_with_it_more_do_without_an_end_before() {
-        let stop = CancellationToken::new();
-        let mut work = Fake::new(6, &[], &stop);
-        let (is_short, looks) = (AtomicBool::new(true), AtomicUsize::new(0));
-        let started = Arc::clone(&work.started);
-        let (gates, rests) = (work.gates.clone(), work.rests.clone());
-        let look = || {
-            // Nothing has ended before the second look, so the second package starts because of the memory alone.
-            if looks.fetch_add(1, Ordering::SeqCst) == 1 {
-                assert_eq!(*started.lock().unwrap(), [0]);
-                is_short.store(false, Ordering::SeqCst);
-                gates.iter().for_each(|gate| gate.notify_one());
-                rests.iter().for_each(|rest| rest.notify_one());
-            }
-            is_short.load(Ordering::SeqCst)
-        };
-        drive(&mut queue(), jobs(2), &look, &stop, &mut work).await;
-        assert_eq!(work.ended.len(), 6);
-        assert_eq!(work.most.load(Ordering::SeqCst), 2);
     }
 
     #[test]

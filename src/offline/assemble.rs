@@ -1,7 +1,8 @@
 //! The compiled release: written beside its place, read back, renamed.
 //!
-//! The blobs inside are compressed already, and the compressor takes them over as they are. Entries come in the source's order under canonical names (`./release.MF`), the compiled packages in place of the source
-//! packages, with the modes and times that the Go agent gives them.
+//! Entries come in the source's order under canonical names (`./release.MF`), the compiled packages in place of the source
+//! packages, with the modes and times that the Go agent gives them. The blobs inside are compressed already, and the compressor takes
+//! them over as they are.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};

@@ -188,13 +188,35 @@ pub(super) fn open(
     reader.into_inner().finish().map_err(OpenError::Decode)?;
     let digests = locked(&hasher).clone().finish();
     let manifest = manifest.ok_or(OpenError::NoManifest)?;
+    let manifest = manifest.map_err(OpenError::Manifest)?;
+    let mut carried: Vec<Carried> = carried.into_iter().flatten().collect();
+    for carried in &mut carried {
+        complete_digests(&manifest, carried)?;
+    }
     Ok(Opened {
         tarball: tarball.to_owned(),
         is_file,
         digests,
-        manifest: manifest.map_err(OpenError::Manifest)?,
-        carried: carried.into_iter().flatten().collect(),
+        manifest,
+        carried,
     })
+}
+
+/// Hashes a blob once more of which other digests were taken than the manifest names. That is so where an earlier manifest was
+/// another one, or an earlier name of the blob was linked to.
+fn complete_digests(manifest: &Manifest, carried: &mut Carried) -> Result<(), OpenError> {
+    let (Some(digest), Some(blob)) = (expected_digest(manifest, &carried.role), &mut carried.blob)
+    else {
+        return Ok(());
+    };
+    let mut wanted = digest.algorithms();
+    if wanted.iter().any(|it| blob.digests.get(*it).is_none()) {
+        wanted.push(Algorithm::Sha256);
+        let mut out = HashingWriter::new(io::sink(), Hasher::new(&wanted));
+        io::copy(&mut fs::open(&blob.file)?, &mut out).at("read", &blob.file)?;
+        blob.digests = out.finish().1;
+    }
+    Ok(())
 }
 
 /// A reader whose bytes are hashed, wherever it is read.
@@ -245,7 +267,7 @@ impl<R: Read> Pass<'_, R> {
             }
             Kind::File => Some(self.spool_file(&role, &entry)?),
             Kind::HardLink => {
-                let target = self.linked(&path, &role, &entry)?;
+                let target = self.linked(&path, &entry)?;
                 if role == Role::Manifest {
                     self.manifest = Some(Manifest::parse(&fs::read(&target.file)?));
                 }
@@ -343,7 +365,7 @@ impl<R: Read> Pass<'_, R> {
     }
 
     /// What a hard link leads to, as a file of its own: each is removed when it is done with.
-    fn linked(&mut self, path: &Path, role: &Role, entry: &Entry) -> Result<Blob, OpenError> {
+    fn linked(&mut self, path: &Path, entry: &Entry) -> Result<Blob, OpenError> {
         let target = normalise(&entry.link)
             .ok()
             .and_then(|target| self.places.get(&target))
@@ -354,21 +376,7 @@ impl<R: Read> Pass<'_, R> {
             })?;
         let file = self.next_file();
         fs::hard_link(&target.file, &file)?;
-        let wanted = self.algorithms(role);
-        let is_known = |algorithm: &Algorithm| target.digests.get(*algorithm).is_some();
-        let digests = if wanted.iter().all(is_known) {
-            target.digests
-        } else {
-            // Under its other name nobody asked for these.
-            let mut out = HashingWriter::new(io::sink(), Hasher::new(&wanted));
-            io::copy(&mut fs::open(&file)?, &mut out).at("read", &file)?;
-            out.finish().1
-        };
-        Ok(Blob {
-            file,
-            size: target.size,
-            digests,
-        })
+        Ok(Blob { file, ..target })
     }
 
     fn next_file(&mut self) -> PathBuf {

@@ -168,7 +168,7 @@ fn cause_hint(failure: &PackageFailure) -> Option<String> {
                 "a packaging script has to leave a directory at $BOSH_INSTALL_TARGET".to_owned(),
             ),
             CompileError::Source { source, .. } | CompileError::Compiled { source, .. }
-                if !matches!(source, UnpackError::File(_)) =>
+                if !is_of_the_system(source) =>
             {
                 let (path, size) = failure.blob.as_ref()?;
                 Some(format!(
@@ -188,6 +188,20 @@ fn cause_hint(failure: &PackageFailure) -> Option<String> {
         Cause::TimeLimit { .. } => Some("give it more by --timeout".to_owned()),
         Cause::NoSpace { .. } => Some(format!("make room, or {ELSEWHERE}")),
     }
+}
+
+/// Whether the system refused something: that says nothing of what should have been read.
+fn is_of_the_system(error: &UnpackError) -> bool {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = next {
+        if let Some(error) = error.downcast_ref::<std::io::Error>()
+            && error.raw_os_error().is_some()
+        {
+            return true;
+        }
+        next = error.source();
+    }
+    matches!(error, UnpackError::File(_))
 }
 
 fn list(names: &[Name]) -> String {

@@ -16,11 +16,11 @@ const CHUNKS: usize = 4;
 /// Reads ahead, on a thread of its own as soon as there is so much to read that this pays: what is read may take a while to
 /// make, as when it is decompressed.
 ///
-/// When it is dropped the thread ends at its next read.
+/// When it is dropped the thread ends with the chunk that it is reading.
 #[derive(Debug)]
 pub struct ReadAhead<R> {
     source: Source<R>,
-    /// How much was read before the thread was started.
+    /// How much was read without a thread, since one was last asked for.
     read: usize,
 }
 
@@ -167,7 +167,7 @@ impl<R: Read + Send + 'static> Read for ReadAhead<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.read >= PAYS && matches!(self.source, Source::Here(_)) {
             self.start();
-            // Once is enough, whatever came of it.
+            // Where no thread was to be had there may be one later.
             self.read = 0;
         }
         match &mut self.source {

@@ -125,10 +125,12 @@ pub struct StepError {
 }
 
 impl StepError {
-    /// Whether the disk (or the quota) is full.
+    /// Whether the disk (or the quota) is full. Steps that write nothing are answered alike where there are too many namespaces or
+    /// mounts.
     #[must_use]
     pub fn is_no_space(&self) -> bool {
-        [Errno::ENOSPC, Errno::EDQUOT].contains(&Errno::from_raw(self.errno))
+        matches!(self.step, Step::PrepareOverlay(_) | Step::MountOverlay(_))
+            && [Errno::ENOSPC, Errno::EDQUOT].contains(&Errno::from_raw(self.errno))
     }
 }
 
@@ -227,6 +229,14 @@ impl fmt::Display for Step {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn too_many_namespaces_are_no_full_disk() {
+        let errno = Errno::ENOSPC as i32;
+        let failed = |step| StepError { step, errno };
+        assert!(!failed(Step::SeparateMounts).is_no_space());
+        assert!(failed(Step::PrepareOverlay(PathBuf::from("overlay"))).is_no_space());
+    }
+
     use super::*;
 
     #[test]

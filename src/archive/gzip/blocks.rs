@@ -9,7 +9,7 @@ use std::thread;
 
 use super::deflate::Compressor;
 
-/// Threads of all writers of this process that compress at the moment.
+/// Threads that compress for writers of this process that have not ended.
 static BUSY: AtomicUsize = AtomicUsize::new(0);
 
 /// How much nicer than the rest of this program threads are that compress.

@@ -1,7 +1,7 @@
 //! Compresses single blocks, each to a part of a stream that ends at a whole byte.
 //!
-//! The engine is libdeflate. With what it makes at [`level`] a block is as small as with zlib and ready half again as fast (see
-//! docs/performance.md). It knows whole streams only, so that all but the last are opened at their end: see [`joint`].
+//! The engine is libdeflate: docs/adr/0009-archives-at-the-speed-of-the-disk.md says why. It knows whole streams only, so that all
+//! but the last are opened at their end: see [`joint`].
 
 use std::io;
 
