@@ -40,6 +40,7 @@ unit: setup ## Tests that need no container
 	cargo test --locked --lib --bins $(patsubst tests/%.rs,--test %,$(wildcard tests/*.rs)) --test nats --test https --test blobs
 	cargo test --locked --test daemon -- --skip containers::
 	cargo test --locked --doc
+	python3 -B -m doctest benches/whole-runs/model.py
 	@# The same contents whatever keeps packages apart.
 	if [ "$$(id -u)" = 0 ]; then \
 	  for isolation in namespace userns landlock; do \
@@ -57,7 +58,7 @@ soak: ## The long form of the tests: full sizes, hundreds of repetitions
 	BOSH_AGENT_SOAK=1 cargo test --locked --release --test scale --test scripts --test stops --test parallel --test faults --test https
 	BOSH_AGENT_SOAK=1 cargo test --locked --release --test daemon -- --skip containers:: --nocapture
 
-bench: setup ## Benchmarks: archives, the queue, sandboxes, and whole runs beside a serial reference (as root, some minutes)
+bench: setup ## Benchmarks: archives, the queue, sandboxes, and whole runs beside a serial reference (as root, about twenty minutes)
 	cargo bench --locked --bench archive --bench queue --bench sandbox
 	cargo build --locked --release
 	benches/whole-runs/compare

@@ -10,7 +10,8 @@ The model adds what the agent does, and assumes:
 - Until the first package begins, and after the last has ended, a run takes as long as it did here: these parts do not become
   shorter with more cores. What of reading and writing is done beside packages is taken as free.
 - A package is unpacked, then its script runs, and then it is packed. As many packages as there are cores are unpacked or have their
-  script running; packing goes on beside them. Those that need a package wait for its script alone.
+  script running, without the one more that is made ready ahead; packing goes on beside them. Those that need a package wait for
+  its script alone.
 - Unpacking uses one core: a fixed time for each package, and the size of its source divided by a rate.
 - A script has the processor time that it had alone, on as many cores as it used on average then: more of them do not help it.
 - Packing takes the size of the installed tree divided by a rate for one core, on any number of cores.
