@@ -9,8 +9,7 @@
 
 mod support;
 
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -20,99 +19,10 @@ use bosh_agent::release::{Name, Version};
 use bosh_agent::sandbox::{Landlocked, Sandbox, SharedTree};
 use nix::sys::signal::Signal;
 use support::{
-    Agent, Listed, Ran, ReleaseBuilder, World, extract, list, processes_below, require,
-    require_landlock, require_root, require_tools, snapshot, unpacked, wait_for,
+    Agent, LANDLOCK, NAMESPACE, NONE, Place, ReleaseBuilder, Tier, USER, USERNS_OF_A_USER,
+    USERNS_OF_ROOT, Who, in_tiers, processes_below, snapshot,
 };
 use tokio_util::sync::CancellationToken;
-
-const LIMIT: Duration = Duration::from_secs(60);
-
-/// Who compiles, with which rights.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Who {
-    Root,
-    /// Root without the right to mount.
-    RootWithoutMounts,
-    /// The same, who may not make a user namespace either, as in most containers.
-    RootWithoutNamespaces,
-    /// A user to whom /etc/subuid gives a range.
-    User,
-    /// A user to whom it gives nothing.
-    UserWithoutRange,
-}
-
-/// An isolation, and who asks for it by which name.
-#[derive(Debug, Clone, Copy)]
-struct Tier {
-    who: Who,
-    flag: &'static str,
-    /// What it calls itself.
-    name: &'static str,
-}
-
-const NAMESPACE: Tier = Tier {
-    who: Who::Root,
-    flag: "auto",
-    name: "namespace",
-};
-const USERNS_OF_ROOT: Tier = Tier {
-    who: Who::RootWithoutMounts,
-    flag: "auto",
-    name: "userns",
-};
-const USERNS_OF_A_USER: Tier = Tier {
-    who: Who::User,
-    flag: "auto",
-    name: "userns",
-};
-const LANDLOCK: Tier = Tier {
-    who: Who::RootWithoutNamespaces,
-    flag: "auto",
-    name: "landlock",
-};
-const NONE: Tier = Tier {
-    who: Who::Root,
-    flag: "none",
-    name: "none",
-};
-
-impl Tier {
-    fn has_mounts(self) -> bool {
-        matches!(self.name, "namespace" | "userns")
-    }
-
-    /// Whether this machine has what the tier and its tests are made with; see [`require`].
-    fn is_possible(self) -> bool {
-        let works = |arguments: &[&str]| {
-            let mut command = std::process::Command::new("unshare");
-            command
-                .args(arguments)
-                .arg("true")
-                .stderr(std::process::Stdio::null())
-                .status()
-                .is_ok_and(|status| status.success())
-        };
-        require(works(&["--mount"]), "the right to mount")
-            && require(
-                self.name != "userns" || works(&["--user", "--mount"]),
-                "user namespaces",
-            )
-            && (self.name != "landlock" || require_landlock())
-    }
-}
-
-/// Makes a test of `$test` for each of the tiers.
-macro_rules! in_tiers {
-    ($test:ident: $($tier:ident)*) => {
-        #[expect(non_snake_case, reason = "the tests are called as the tiers are")]
-        mod $test {
-            $(#[test]
-            fn $tier() {
-                super::bodies::$test(super::$tier);
-            })*
-        }
-    };
-}
 
 in_tiers!(only_declared_packages_can_be_read: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 in_tiers!(only_declared_packages_are_listed: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER NONE);
@@ -325,147 +235,6 @@ fn nix_nice() -> i32 {
         .trim()
         .parse()
         .unwrap()
-}
-
-/// The user of these tests, who has no account.
-const USER: u32 = 12_345;
-
-/// A place for one test, in which the one who compiles may write.
-struct Place {
-    tier: Tier,
-    world: World,
-}
-
-impl Place {
-    /// Nothing where the tier cannot be had; then the reason has been told.
-    fn new(tier: Tier) -> Option<Self> {
-        if !require_root() || !require_tools(&["setpriv", "unshare", "newuidmap", "perl"]) {
-            return None;
-        }
-        if !tier.is_possible() {
-            return None;
-        }
-        let world = World::for_everybody();
-        let place = Self { tier, world };
-        for directory in ["facts", "printed", "logs", "accounts"] {
-            let _ = std::fs::create_dir(place.world.path(directory));
-        }
-        // The program itself may lie where only root can go.
-        std::fs::copy(
-            env!("CARGO_BIN_EXE_bosh-agent"),
-            place.world.path("bosh-agent"),
-        )
-        .unwrap();
-        place.give_accounts();
-        if matches!(tier.who, Who::User | Who::UserWithoutRange) {
-            for directory in ["", "facts", "printed", "logs"] {
-                std::os::unix::fs::chown(place.world.path(directory), Some(USER), Some(USER))
-                    .unwrap();
-            }
-        }
-        Some(place)
-    }
-
-    /// Files that are mounted over the system's: tests change no accounts.
-    fn give_accounts(&self) {
-        let mut passwd = std::fs::read_to_string("/etc/passwd").unwrap();
-        passwd.extend([format!("bosh-agent-test:x:{USER}:{USER}::/:/bin/sh\n")]);
-        self.world.write("accounts/passwd", passwd);
-        let range = match self.tier.who {
-            Who::UserWithoutRange => String::new(),
-            _ => "bosh-agent-test:1000000:65536\n".to_owned(),
-        };
-        for file in ["subuid", "subgid"] {
-            self.world.write(&format!("accounts/{file}"), &range);
-        }
-    }
-
-    fn agent(&self) -> Agent {
-        self.agent_as(self.tier.flag, &self.world.base())
-    }
-
-    fn agent_as(&self, isolation: &str, base: &Path) -> Agent {
-        self.bare()
-            .args(&["compile", "--isolation", isolation])
-            .args(&["--stemcell", support::STEMCELL])
-            .arg("--base-directory")
-            .arg(base)
-            .arg("--logs-dir")
-            .arg(self.world.path("logs"))
-            .arg("--output-directory")
-            .arg(self.world.out())
-            .env("FACTS", self.world.path("facts").to_str().unwrap())
-    }
-
-    /// The program with the rights of the tier.
-    fn bare(&self) -> Agent {
-        let own = self.world.path("bosh-agent").display().to_string();
-        let before = match self.tier.who {
-            Who::Root => format!("shift; exec {own} \"$@\""),
-            Who::RootWithoutMounts => format!(
-                "shift; exec setpriv --bounding-set -sys_admin --inh-caps -sys_admin {own} \"$@\""
-            ),
-            // In a changed root nobody may make one.
-            Who::RootWithoutNamespaces => format!(
-                "shift; mount --rbind / /mnt && \
-                 exec chroot /mnt setpriv --bounding-set -sys_admin --inh-caps -sys_admin {own} \"$@\""
-            ),
-            Who::User | Who::UserWithoutRange => {
-                let accounts = self.world.path("accounts").display().to_string();
-                format!(
-                    "shift; for file in passwd subuid subgid; do \
-                       mount --bind {accounts}/$file /etc/$file || exit 9; done; \
-                     exec setpriv --reuid={USER} --regid={USER} --clear-groups {own} \"$@\""
-                )
-            }
-        };
-        let mut words = vec!["sh", "-c", &before, "sh"];
-        if !matches!(self.tier.who, Who::Root | Who::RootWithoutMounts) {
-            words.splice(0..0, ["unshare", "--mount"]);
-        }
-        Agent::wrapped(&self.world.path("printed"), &words)
-    }
-
-    fn release(&self, release: &ReleaseBuilder) -> PathBuf {
-        let path = self.world.release("release.tgz", release);
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
-        path
-    }
-
-    fn run(&self, release: &ReleaseBuilder) -> Ran {
-        self.agent().arg(self.release(release)).run()
-    }
-
-    /// A run whose script has made `facts/started`.
-    fn start(&self, script: &str) -> support::Running {
-        let tarball = self.release(&ReleaseBuilder::of_script(script));
-        let mut running = self.agent().args(&["--grace", "1"]).arg(tarball).start();
-        let started = self.world.path("facts/started");
-        wait_for("the script's start", LIMIT, || {
-            if started.exists() {
-                return Ok(());
-            }
-            assert!(!running.has_ended(), "{}", running.stderr());
-            Err(running.stderr())
-        });
-        running
-    }
-
-    fn file(&self, package: &str, name: &str) -> String {
-        let (_scratch, contents) = unpacked(&self.world.result("demo-1.10"), package);
-        contents[name].clone()
-    }
-
-    /// The entries of a compiled package as its archive has them.
-    fn entries(&self, package: &str) -> Vec<Listed> {
-        let scratch = tempfile::tempdir().unwrap();
-        extract(&self.world.result("demo-1.10"), scratch.path());
-        list(
-            &scratch
-                .path()
-                .join(format!("compiled_packages/{package}.tgz")),
-        )
-    }
 }
 
 #[test]

@@ -4,12 +4,14 @@
 #![allow(
     dead_code,
     unused_imports,
+    unused_macros,
     reason = "every test file takes from here what it needs"
 )]
 
 mod agent;
 mod outcome;
 mod release;
+mod tiers;
 mod tools;
 mod ustar;
 mod world;
@@ -20,6 +22,9 @@ pub(crate) use outcome::{
     unpacked,
 };
 pub(crate) use release::{Compression, Digest, ReleaseBuilder};
+pub(crate) use tiers::{
+    LANDLOCK, NAMESPACE, NONE, Place, Tier, USER, USERNS_OF_A_USER, USERNS_OF_ROOT, Who, in_tiers,
+};
 pub(crate) use tools::{
     require, require_landlock, require_root, require_tools, run_tool, run_tool_with, wait_for,
     with_input,
