@@ -161,12 +161,13 @@ impl Sandbox {
         }
     }
 
-    /// How many packages have a place, where a place may have to be given to one alone.
+    /// Says that a package's script has ended and that it will [`enter_alone`](Self::enter_alone). Returns for how many others
+    /// that will have to wait.
     #[must_use]
-    pub fn inside(&self) -> usize {
-        match self {
-            Self::Landlocked(landlocked) => landlocked.inside(),
-            Self::Namespaces(_) | Self::Shared(_) => 0,
+    pub fn step_aside(&self, place: &Place) -> usize {
+        match (self, &place.kind) {
+            (Self::Landlocked(landlocked), Kind::Landlock(place)) => landlocked.step_aside(place),
+            _ => 0,
         }
     }
 
