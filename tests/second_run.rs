@@ -9,7 +9,7 @@
 mod support;
 
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -23,7 +23,8 @@ use bosh_agent::sandbox::{Landlocked, Sandbox, SharedTree};
 use tokio_util::sync::CancellationToken;
 
 use support::{
-    LANDLOCK, NAMESPACE, NONE, Place, Ran, ReleaseBuilder, Tier, USERNS_OF_ROOT, in_tiers, wait_for,
+    LANDLOCK, NAMESPACE, NONE, Place, Ran, ReleaseBuilder, Tier, USERNS_OF_ROOT, in_tiers, require,
+    wait_for,
 };
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -307,6 +308,62 @@ async fn timed_out_script_runs_once() {
         panic!("{failed:?}");
     };
     assert_eq!(failure.cause, Some(Cause::TimeLimit { limit }));
+    assert_eq!(core.runs("app"), 1);
+}
+
+/// A control group with a limit of memory, until it is dropped.
+struct MemoryGroup(PathBuf);
+
+impl MemoryGroup {
+    fn new(limit: u64) -> Option<Self> {
+        let name = format!("bosh-agent-test-{}", std::process::id());
+        let (root, file, swap) = match Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+            true => ("/sys/fs/cgroup", "memory.max", ("memory.swap.max", 0)),
+            false => (
+                "/sys/fs/cgroup/memory",
+                "memory.limit_in_bytes",
+                ("memory.memsw.limit_in_bytes", limit),
+            ),
+        };
+        let path = Path::new(root).join(name);
+        std::fs::create_dir(&path).ok()?;
+        let group = Self(path);
+        std::fs::write(group.0.join(file), limit.to_string()).ok()?;
+        // Not every kernel counts swap.
+        let _ = std::fs::write(group.0.join(swap.0), swap.1.to_string());
+        Some(group)
+    }
+}
+
+impl Drop for MemoryGroup {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir(&self.0);
+    }
+}
+
+#[tokio::test]
+async fn script_that_is_out_of_memory_runs_once() {
+    let Some(core) = Core::new(SecondRun::Always).await else {
+        return;
+    };
+    let group = MemoryGroup::new(64 << 20);
+    if !require(group.is_some(), "a control group with a limit of memory") {
+        return;
+    }
+    let group = group.unwrap();
+    let script = format!(
+        "set -e; echo $$ > {}/cgroup.procs; echo 'mkdir /x: permission denied' >&2; \
+         perl -e '$x = \"x\" x (300 << 20)' || exit 1",
+        group.0.display()
+    );
+    let failed = core.compile("app", &script).await;
+    let Err(CompileError::Script(failure)) = failed else {
+        panic!("{failed:?}");
+    };
+    let is_out_of_memory =
+        matches!(failure.cause, Some(Cause::OutOfMemory { killed }) if killed > 0);
+    assert!(is_out_of_memory, "{failure:?}");
+    assert_eq!(failure.status, Status::Exited(1));
     assert_eq!(core.runs("app"), 1);
 }
 
