@@ -46,6 +46,8 @@ const ORDER_LIMIT: usize = 1 << 20;
 /// Runs as the child. Called before anything else, while there is one thread and nothing is open.
 #[must_use]
 pub fn main() -> ExitCode {
+    // The script starts with what this process has.
+    sys::default_signals(&[]);
     let Ok(socket) = io::stdin().as_fd().try_clone_to_owned() else {
         return ExitCode::FAILURE;
     };
