@@ -14,12 +14,14 @@ mod init;
 mod landlock;
 mod landlocked;
 mod mounts;
+mod named;
 mod namespace;
 mod script;
 mod shared_tree;
 mod spec;
 mod sys;
 mod users;
+mod wire;
 
 pub use child::{ARGUMENT as CHILD_ARGUMENT, main as child_main};
 pub use error::SandboxError;
@@ -32,6 +34,7 @@ pub use spec::{Mounted, Report, Rules, Spec, Step, StepError, View, Writes};
 pub(crate) use sys::set_variable_before_threads;
 pub use users::{
     Entry, Users, enter as enter_user_namespace, enter_if_needed as enter_user_namespace_if_needed,
+    highest_owner,
 };
 
 use std::path::{Path, PathBuf};
@@ -222,7 +225,8 @@ impl Sandbox {
                     .iter()
                     .map(|(sealed, paths)| (*sealed, paths.install.as_path()))
                     .collect();
-                script.spec.view = Some(namespaces.view(place, &mounted));
+                let view = namespaces.view(place, &mounted, &script.environment);
+                script.spec.view = Some(view);
             }
             (Self::Landlocked(landlocked), Kind::Landlock(place)) => {
                 let dependencies: Vec<&PackagePaths> =

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::finding::Finding;
 use crate::archive::{PackError, UnpackError};
 use crate::diag::Elapsed;
 use crate::process::{Ending, Status};
@@ -40,6 +41,14 @@ pub enum CompileError {
         dependency: Name,
         /// Where it was.
         tree: PathBuf,
+    },
+    /// The packaging script is a link that leads nowhere.
+    #[error("the `packaging` script of `{package}` is a link to `{}`, which does not exist", target.display())]
+    DanglingScript {
+        /// The package.
+        package: Name,
+        /// What the link says.
+        target: PathBuf,
     },
     /// The script left something at its install target that is no directory.
     #[error("package `{package}` has no directory at its install target `{}`: {found}", path.display())]
@@ -163,6 +172,7 @@ impl CompileError {
             Self::Source { .. }
             | Self::Compiled { .. }
             | Self::NoDependency { .. }
+            | Self::DanglingScript { .. }
             | Self::Pack { .. }
             | Self::Files { .. }
             | Self::Sandbox { .. }
@@ -189,6 +199,8 @@ pub struct ScriptFailure {
     pub tail: Vec<String>,
     /// Packages that it speaks of and that are no dependencies of its package.
     pub undeclared: Vec<Name>,
+    /// What may lie behind it.
+    pub findings: Vec<Finding>,
     /// The end of each of its streams.
     pub endings: Vec<Ending>,
     /// Everything that it printed.

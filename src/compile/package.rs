@@ -12,8 +12,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::{Cause, CompileError, ScriptFailure};
 use super::event::{Event, Phase};
+use super::finding::Finding;
 use super::job::{Compiled, Job};
 use super::plan::Plan;
+use super::printed::Printed;
+use super::references;
+use super::script_file::{self, ScriptFile};
 use super::seal::{self, Unsealed};
 use super::store::{Installed, Store};
 use super::turns::{Turn, Turns};
@@ -107,6 +111,7 @@ pub(super) struct Built {
     pub installed: Option<Installed>,
     rest: Rest,
     unrestricted: bool,
+    findings: Vec<Finding>,
     elapsed: Duration,
     script: Option<ScriptEnd>,
 }
@@ -131,6 +136,8 @@ enum Rest {
 struct Packed {
     size: u64,
     digests: Digests,
+    /// What a person should know of what is in it.
+    findings: Vec<Finding>,
 }
 
 /// Does all for a package that those compiled against it wait for. Its script takes one of the `turns`.
@@ -183,6 +190,7 @@ pub(super) async fn pack(
         installed,
         rest,
         unrestricted,
+        mut findings,
         elapsed,
         script,
     } = built;
@@ -195,8 +203,9 @@ pub(super) async fn pack(
         } => {
             let (own, level, cancel) =
                 (Arc::clone(&job), context.compression_level, cancel.clone());
+            let vcap = context.vcap.clone();
             let packing = runtime::spawn_blocking("pack", move || {
-                let packed = pack_tree(&own, &tree, unsealed, compression, level, &cancel);
+                let packed = pack_tree(&own, &vcap, &tree, unsealed, compression, level, &cancel);
                 let packed = match packed {
                     _ if cancel.is_cancelled() => Err(stopped(&own)),
                     other => other.map_err(|error| error.with_space(fs::parent(&own.blob))),
@@ -213,12 +222,14 @@ pub(super) async fn pack(
             })??
         }
     };
+    findings.extend(packed.findings);
     Ok(Compiled {
         blob: job.blob.clone(),
         size: packed.size,
         digests: packed.digests,
         installed,
         unrestricted,
+        findings,
         elapsed,
         script,
     })
@@ -317,11 +328,15 @@ impl Work {
         let turn = self.turn().await?;
         let waited = asked.elapsed();
         self.enter(Phase::Packaging);
-        let script = self.run_script().await?;
+        let (script, mut findings) = self.run_script(&turn).await?;
         drop(turn);
         self.enter(Phase::Packing);
         self.blocking("take", move |work| {
+            if script.is_some() {
+                findings.extend(work.findings_of_success()?);
+            }
             let mut built = work.take(compression)?;
+            built.findings = findings;
             built.script = script;
             built.elapsed = start.elapsed().saturating_sub(waited);
             Ok(built)
@@ -337,7 +352,16 @@ impl Work {
         let pack = || {
             let level = self.context.compression_level;
             let unsealed = Unsealed::default();
-            pack_tree(&self.job, &tree, unsealed, compression, level, &self.cancel)
+            let vcap = &self.context.vcap;
+            pack_tree(
+                &self.job,
+                vcap,
+                &tree,
+                unsealed,
+                compression,
+                level,
+                &self.cancel,
+            )
         };
         let (installed, unsealed, packed) = if self.job.is_dependency {
             let examined = seal::examine(&tree).map_err(&files)?;
@@ -364,6 +388,7 @@ impl Work {
             installed,
             rest,
             unrestricted: false,
+            findings: Vec::new(),
             elapsed: Duration::ZERO,
             script: None,
         })
@@ -482,12 +507,26 @@ impl Work {
         }
     }
 
-    async fn run_script(&self) -> Result<Option<ScriptEnd>, CompileError> {
+    /// Runs the packaging script, if there is one, and says what a person should know of it.
+    async fn run_script(
+        &self,
+        turn: &Turn,
+    ) -> Result<(Option<ScriptEnd>, Vec<Finding>), CompileError> {
         let files = self.files();
-        if fs::metadata(&self.plan.packaging).is_err_and(|error| error.is_not_found()) {
-            fs::write(&self.job.log, b"This package has no packaging script.\n").map_err(&files)?;
-            return Ok(None);
-        }
+        let packaging = &self.plan.packaging;
+        let dangling = match script_file::look(packaging).map_err(&files)? {
+            ScriptFile::There => None,
+            ScriptFile::Missing => {
+                let log = b"This package has no packaging script.\n";
+                fs::write(&self.job.log, log).map_err(&files)?;
+                let finding = script_file::missing(packaging).map_err(&files)?;
+                return Ok((None, vec![finding]));
+            }
+            // It may lead to something that only the script's own view has, as a dependency.
+            ScriptFile::Dangling(target) if self.is_elsewhere() => Some(target),
+            ScriptFile::Dangling(target) => return Err(self.dangling(target)),
+        };
+        let mut findings = script_file::misread(packaging);
         let events = Arc::clone(&self.context.events);
         let (package, job) = (self.job.name.clone(), self.job.number);
         let tell = move |line: &str| {
@@ -541,9 +580,13 @@ impl Work {
                     package: self.job.name.clone(),
                 })
             } else {
-                Ok(Some(end))
+                Ok((Some(end), findings))
             };
         }
+        if let (Some(target), Status::Exited(127)) = (dangling, end.status) {
+            return Err(self.dangling(target));
+        }
+        findings.extend(self.findings_of_failure(end.status, turn)?);
         let cause = limit.map(|limit| Cause::TimeLimit { limit });
         Err(CompileError::Script(Box::new(ScriptFailure {
             package: self.job.name.clone(),
@@ -552,10 +595,56 @@ impl Work {
             cause: cause.or_else(|| self.cause(&end, killed_before)),
             tail: end.output.tail,
             undeclared: self.undeclared(),
+            findings,
             endings: end.output.endings,
             log: self.job.log.clone(),
             log_failure: end.output.log_failure,
         })))
+    }
+
+    fn dangling(&self, target: PathBuf) -> CompileError {
+        CompileError::DanglingScript {
+            package: self.job.name.clone(),
+            target,
+        }
+    }
+
+    /// What a person should know of a script that succeeded, before what it installed is taken.
+    fn findings_of_success(&self) -> Result<Vec<Finding>, CompileError> {
+        let printed = Printed::read(&self.job.log).map_err(self.files())?;
+        let mut findings = Vec::new();
+        if !printed.missing.is_empty() {
+            let tree = self.installed_tree()?;
+            if fs::list(&tree).map_err(self.files())?.is_empty() {
+                findings.push(Finding::NothingInstalled {
+                    lines: printed.missing.clone(),
+                    log: self.job.log.clone(),
+                });
+            }
+        }
+        findings.extend(no_such_owner(&printed));
+        Ok(findings)
+    }
+
+    /// What may lie behind a failure. The script's turn is not over yet.
+    fn findings_of_failure(
+        &self,
+        status: Status,
+        turn: &Turn,
+    ) -> Result<Vec<Finding>, CompileError> {
+        let printed = Printed::read(&self.job.log).map_err(self.files())?;
+        let mut findings: Vec<Finding> = no_such_owner(&printed).into_iter().collect();
+        let compile = &self.plan.paths.compile;
+        let is_denied = status == Status::Exited(126) || !printed.denied.is_empty();
+        if is_denied && let Some(directory) = fs::noexec(compile).map_err(self.files())? {
+            findings.push(Finding::NoExecution { directory });
+        }
+        if turn.was_beside_others() {
+            findings.push(Finding::RanBeside {
+                line: printed.taken.into_iter().next_back(),
+            });
+        }
+        Ok(findings)
     }
 
     /// Whether the script was kept from something and went on: many scripts do not end with a command that fails. To root
@@ -681,9 +770,17 @@ impl Work {
     }
 }
 
-/// Packs a tree to where the job says.
+/// An owner that a script could not give, for there is no such owner here.
+fn no_such_owner(printed: &Printed) -> Option<Finding> {
+    let line = printed.owners.first()?.clone();
+    let highest = sandbox::highest_owner()?;
+    Some(Finding::NoSuchOwner { line, highest })
+}
+
+/// Packs a tree to where the job says, and looks through it: what is read then is read once from the disk.
 fn pack_tree(
     job: &Job,
+    vcap: &Vcap,
     tree: &Path,
     unsealed: Unsealed,
     compression: Compression,
@@ -717,7 +814,35 @@ fn pack_tree(
     let (writer, digests) = out.finish();
     let mut buffered = writer.into_inner();
     buffered.flush().at("write", blob).map_err(&files)?;
-    Ok(Packed { size, digests })
+    Ok(Packed {
+        size,
+        digests,
+        findings: references_in(job, vcap, tree, cancel).into_iter().collect(),
+    })
+}
+
+/// What a tree needs of the directory in which packages are compiled.
+fn references_in(
+    job: &Job,
+    vcap: &Vcap,
+    tree: &Path,
+    cancel: &CancellationToken,
+) -> Option<Finding> {
+    let directory = vcap.compile();
+    let mut directories = vec![directory.clone()];
+    // A shell names its directory without links.
+    if let Ok(real) = fs::canonicalize(&vcap.data())
+        && real != vcap.data()
+    {
+        directories.push(real.join("compile"));
+    }
+    let installed = vcap.package(&job.name, &job.version).install;
+    let found = references::find(tree, &installed, &directories, &|| cancel.is_cancelled());
+    (!found.shown.is_empty()).then_some(Finding::CompileDirectory {
+        directory,
+        references: found.shown,
+        others: found.others,
+    })
 }
 
 fn stopped(job: &Job) -> CompileError {

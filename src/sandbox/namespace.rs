@@ -7,6 +7,7 @@
 //! WORK/places/N/tree      → BASE          packages and data of the package; the rest of BASE is mounted into it
 //!               tmp       → /tmp
 //!               var-tmp   → /var/tmp
+//!               dev-shm   → /dev/shm      in memory
 //!               overlay     what is written into dependencies, dropped
 //! WORK/store/NAME…          sealed dependencies, mounted into data/packages
 //! ```
@@ -23,6 +24,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::error::SandboxError;
+use super::named;
 use super::script::{self, Script};
 use super::spec::{Mounted, Spec, Step, View, Writes};
 use super::users::Users;
@@ -216,7 +218,7 @@ impl Namespaces {
                 nice: 0,
                 hold: self.hold(),
                 grace: PROBE_GRACE,
-                view: Some(self.view(place, &[(&sealed, &install)])),
+                view: Some(self.view(place, &[(&sealed, &install)], &Environment::default())),
                 rules: None,
             },
             environment: [("PATH".into(), "/usr/bin:/bin:/usr/local/bin".into())]
@@ -339,9 +341,15 @@ impl Namespaces {
         Ok(fs::create_dir(install)?)
     }
 
-    /// What the script in a place sees. Dependencies: sealed tree and install directory.
-    pub(super) fn view(&self, place: &NamespacePlace, dependencies: &[(&Path, &Path)]) -> View {
+    /// What the script in a place sees, with this environment. Dependencies: sealed tree and install directory.
+    pub(super) fn view(
+        &self,
+        place: &NamespacePlace,
+        dependencies: &[(&Path, &Path)],
+        environment: &Environment,
+    ) -> View {
         let relative = Self::relative(place);
+        let (named, links) = self.named(place, environment);
         let below_work = |path: &Path| match path.strip_prefix(&self.work) {
             Ok(below) => below.to_owned(),
             Err(_) => path.to_owned(),
@@ -361,6 +369,13 @@ impl Namespaces {
             writes: self.writes,
             scratch: relative.join(SCRATCH),
             kept: place.kept.clone(),
+            memory: Some(MEMORY)
+                .filter(|(_, at)| Path::new(at).is_dir())
+                .map(|(name, _)| relative.join(name))
+                .into_iter()
+                .collect(),
+            named,
+            links,
             temporary: TEMPORARY
                 .iter()
                 .filter(|(_, at)| Path::new(at).is_dir())
@@ -370,6 +385,44 @@ impl Namespaces {
                 .collect(),
             tree: (relative.join(TREE), self.cover.clone()),
         }
+    }
+
+    /// What an environment names below the private directories, with its places in them: directories and files with their paths
+    /// on the host, links with what they say.
+    fn named(
+        &self,
+        place: &NamespacePlace,
+        environment: &Environment,
+    ) -> (Vec<(PathBuf, PathBuf)>, Vec<(PathBuf, PathBuf)>) {
+        let relative = Self::relative(place);
+        let private: Vec<(&str, PathBuf)> = TEMPORARY
+            .iter()
+            // One may be a link.
+            .filter_map(|(name, at)| Some((*name, fs::canonicalize(Path::new(at)).ok()?)))
+            .collect();
+        let directories: Vec<PathBuf> = private.iter().map(|(_, at)| at.clone()).collect();
+        let base = fs::canonicalize(self.vcap.base()).unwrap_or_else(|_| self.vcap.base().into());
+        let mut hidden = vec![self.work.as_path(), self.vcap.base(), &base];
+        if directories.iter().any(|at| self.cover.starts_with(at)) {
+            hidden.push(&self.cover);
+        }
+        let named = named::find(environment, &directories, &hidden);
+        // Of two names for one directory the last is mounted over the first.
+        let place_of = |path: &Path| {
+            let mut private = private.iter().rev();
+            private
+                .find_map(|(name, at)| Some(relative.join(name).join(path.strip_prefix(at).ok()?)))
+        };
+        let paths = named.paths.into_iter();
+        let links = named.links.into_iter();
+        (
+            paths
+                .filter_map(|path| place_of(&path).map(|place| (path, place)))
+                .collect(),
+            links
+                .filter_map(|(link, says)| Some((place_of(&link)?, says)))
+                .collect(),
+        )
     }
 
     pub(super) fn leave(&self, place: &NamespacePlace) -> Result<(), SandboxError> {
@@ -413,5 +466,9 @@ fn is_refused(error: &SandboxError) -> bool {
     )
 }
 
-/// Directories that scripts have to themselves: what they are called in a place, and where they are.
-const TEMPORARY: [(&str, &str); 2] = [("tmp", "/tmp"), ("var-tmp", "/var/tmp")];
+/// Directories that scripts have to themselves: what they are called in a place, and where they are. What the environment
+/// names in them is mounted into them.
+const TEMPORARY: [(&str, &str); 3] = [("tmp", "/tmp"), ("var-tmp", "/var/tmp"), MEMORY];
+
+/// The one that is in memory.
+const MEMORY: (&str, &str) = ("dev-shm", "/dev/shm");

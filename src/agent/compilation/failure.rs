@@ -192,6 +192,7 @@ mod tests {
                 cause: None,
                 tail: Vec::new(),
                 undeclared: Vec::new(),
+                findings: Vec::new(),
                 endings: vec![stdout, stderr],
                 log: PathBuf::from("/log"),
                 log_failure: None,
