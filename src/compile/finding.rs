@@ -128,8 +128,7 @@ impl fmt::Display for Finding {
             ),
             Self::RanBeside { line: Some(line) } => write!(
                 f,
-                "`{}`, while other packaging scripts ran: they share the network, abstract sockets and HOME. Compile one package \
-                 at a time with `--jobs 1`",
+                "`{}`, while other packaging scripts ran, which share the network, abstract sockets and HOME. Try `--jobs 1`",
                 line.text
             ),
             Self::NoExecution { directory } => write!(

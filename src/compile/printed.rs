@@ -1,4 +1,4 @@
-//! Lines in a script's output that point to a known reason. The lines of bash's trace, which begin with `+`, do not count: they
+//! Lines in a script's output that point to a known reason. The lines of bash's trace, which begin with `+ `, do not count: they
 //! show what the script says and not what happened.
 
 use std::io::{BufRead, BufReader};
@@ -70,7 +70,7 @@ impl Printed {
             if reader.read_until(b'\n', &mut line).at("read", log)? == 0 {
                 break;
             }
-            if !line.starts_with(b"+") {
+            if !is_trace(&line) {
                 printed.take(number, &line);
             }
         }
@@ -99,6 +99,14 @@ impl Printed {
             }
         }
     }
+}
+
+fn is_trace(line: &[u8]) -> bool {
+    let after = line
+        .iter()
+        .position(|byte| *byte != b'+')
+        .unwrap_or_default();
+    after > 0 && line[after] == b' '
 }
 
 /// Whether a line has a word for a lock.

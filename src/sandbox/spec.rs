@@ -1,5 +1,6 @@
 //! What the child is told and what it tells: plain data, one line of JSON each.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -17,7 +18,8 @@ pub struct Spec {
     /// The program, looked up in `PATH`.
     pub program: String,
     /// Its arguments.
-    pub arguments: Vec<String>,
+    #[serde(with = "wire")]
+    pub arguments: Vec<OsString>,
     /// Its working directory, as it sees it.
     #[serde(with = "wire")]
     pub directory: PathBuf,
@@ -260,7 +262,6 @@ impl fmt::Display for Step {
 
 #[cfg(test)]
 mod tests {
-    use std::ffi::OsString;
     use std::os::unix::ffi::OsStringExt;
 
     #[test]
@@ -277,7 +278,7 @@ mod tests {
     fn a_spec_and_a_report_are_one_line_each_and_come_back_as_they_were() {
         let spec = Spec {
             program: "bash".to_owned(),
-            arguments: vec!["-x".to_owned(), "a\nb".to_owned()],
+            arguments: vec!["-x".into(), "a\nb".into()],
             directory: PathBuf::from("/var/vcap/data/compile/a"),
             umask: 0o022,
             nice: 0,

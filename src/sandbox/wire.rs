@@ -1,4 +1,4 @@
-//! Paths in JSON: as text where they are UTF-8, else as an array of bytes. `serde` itself refuses a path that is not UTF-8.
+//! Paths and arguments in JSON: as text where they are UTF-8, else as an array of bytes. `serde` itself refuses a path that is not UTF-8.
 //!
 //! Used as `#[serde(with = "wire")]` on a field that is a path, or a vector, pair or option of paths.
 
@@ -16,7 +16,7 @@ pub(super) enum WirePath {
     Bytes(Vec<u8>),
 }
 
-/// What consists of paths.
+/// A path, or what consists of paths.
 pub(super) trait Paths {
     type Wire: Serialize + for<'de> Deserialize<'de>;
 
@@ -39,6 +39,18 @@ impl Paths for PathBuf {
             WirePath::Text(text) => text.into(),
             WirePath::Bytes(bytes) => OsString::from_vec(bytes).into(),
         }
+    }
+}
+
+impl Paths for OsString {
+    type Wire = WirePath;
+
+    fn to_wire(&self) -> WirePath {
+        PathBuf::from(self).to_wire()
+    }
+
+    fn from_wire(wire: WirePath) -> Self {
+        PathBuf::from_wire(wire).into()
     }
 }
 
