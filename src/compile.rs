@@ -9,6 +9,7 @@
 //!
 //! A good place to start reading is [`compile`]. The packages of a whole call are a [`Schedule`].
 
+mod across;
 mod elf;
 mod error;
 mod event;

@@ -138,7 +138,7 @@ impl Sandbox {
     ) -> Result<Place, SandboxError> {
         match self {
             Self::Namespaces(namespaces) => {
-                let place = namespaces.enter()?;
+                let place = namespaces.enter(false)?;
                 Ok(Place {
                     root: namespaces.root(&place),
                     kind: Kind::Namespace(place),
@@ -182,15 +182,52 @@ impl Sandbox {
         }
     }
 
-    /// Makes ready that a dependency is where the script will look for it. A shared tree gets a copy, for the script there can
+    /// As [`enter`](Self::enter), but with copies of dependencies on the file system of the package's own directories, where
+    /// `enter` has them mounted. The place that the package had before is to be given back first.
+    ///
+    /// # Errors
+    /// When the tree cannot be made or cleared.
+    pub async fn enter_with_copies(
+        &self,
+        package: &Name,
+        dependencies: &[(Name, PathBuf)],
+    ) -> Result<Place, SandboxError> {
+        match self {
+            Self::Namespaces(namespaces) => {
+                let place = namespaces.enter(true)?;
+                Ok(Place {
+                    root: namespaces.root(&place),
+                    kind: Kind::Namespace(place),
+                })
+            }
+            Self::Landlocked(_) | Self::Shared(_) => self.enter(package, dependencies).await,
+        }
+    }
+
+    /// Whether the script in a place may fail at a link or a rename because its dependencies are mounted, so that it may succeed
+    /// where they are copies: see [`enter_with_copies`](Self::enter_with_copies).
+    #[must_use]
+    pub fn mounts_dependencies(&self, place: &Place) -> bool {
+        match (self, &place.kind) {
+            (Self::Namespaces(namespaces), Kind::Namespace(place)) => namespaces.restricts(place),
+            _ => false,
+        }
+    }
+
+    /// Makes a dependency available where the script will look for it. A shared tree gets a copy, for the script there can
     /// change it; elsewhere the sealed tree is mounted when the script starts.
     ///
     /// # Errors
     /// When it cannot be put there.
-    pub fn provide(&self, sealed: &Path, install: &Path) -> Result<(), SandboxError> {
-        match self {
-            Self::Namespaces(_) => Namespaces::provide(install),
-            Self::Landlocked(_) | Self::Shared(_) => Ok(crate::fs::copy_tree(sealed, install)?),
+    pub fn provide(
+        &self,
+        place: &Place,
+        sealed: &Path,
+        install: &Path,
+    ) -> Result<(), SandboxError> {
+        match &place.kind {
+            Kind::Namespace(place) => Namespaces::provide(place, sealed, install),
+            Kind::Landlock(_) | Kind::Shared { .. } => Ok(crate::fs::copy_tree(sealed, install)?),
         }
     }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::finding::Finding;
+use super::printed::PrintedLine;
 use crate::archive::{PackError, UnpackError};
 use crate::diag::Elapsed;
 use crate::process::{Ending, Status};
@@ -108,6 +109,14 @@ pub enum CompileError {
         /// The package.
         package: Name,
     },
+    /// The script met the bounds of the mounts that its dependencies are. It is run again with copies, so this reaches no caller.
+    #[error("the packaging script of `{package}` met the bounds of a mounted dependency")]
+    AcrossMounts {
+        /// The package.
+        package: Name,
+        /// The lines that show this.
+        lines: Vec<PrintedLine>,
+    },
     /// Somebody asked us to stop.
     #[error("the compilation of package `{package}` was stopped")]
     Stopped {
@@ -173,6 +182,7 @@ impl CompileError {
             | Self::Compiled { .. }
             | Self::NoDependency { .. }
             | Self::DanglingScript { .. }
+            | Self::AcrossMounts { .. }
             | Self::Pack { .. }
             | Self::Files { .. }
             | Self::Sandbox { .. }

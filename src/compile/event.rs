@@ -1,5 +1,8 @@
 //! What the core tells while it works: names and numbers, never finished sentences.
 
+use std::path::PathBuf;
+
+use super::printed::PrintedLine;
 use crate::release::Name;
 
 /// Something happened to a package. Each has the number of its job, too.
@@ -24,6 +27,17 @@ pub enum Event {
         failure: String,
         /// Packages that it speaks of and that are no dependencies of its package.
         undeclared: Vec<Name>,
+    },
+    /// Its script met the bounds of the mounts that its dependencies are, and is run again with copies of them.
+    RunWithCopies {
+        /// The job's number.
+        job: usize,
+        /// The package.
+        package: Name,
+        /// The lines that show this.
+        lines: Vec<PrintedLine>,
+        /// Where the log of the first run is kept.
+        log: PathBuf,
     },
     /// Its script printed something. Not every line is told, only where it stands from time to time.
     Printed {

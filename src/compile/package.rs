@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
+use super::across::Mounts;
 use super::error::{Cause, CompileError, ScriptFailure};
 use super::event::{Event, Phase};
 use super::finding::Finding;
 use super::job::{Compiled, Job};
 use super::plan::Plan;
-use super::printed::Printed;
+use super::printed::{Printed, PrintedLine};
 use super::references;
 use super::script_file::{self, ScriptFile};
 use super::seal::{self, Unsealed};
@@ -161,6 +162,9 @@ pub(super) async fn build(
     let is_restricted = place.is_restricted();
     let failure = match attempt(context, &job, place, turns, cancel).await {
         Err(failure) if is_restricted && failure.may_be_for_rules() => failure,
+        Err(CompileError::AcrossMounts { lines, .. }) => {
+            return run_with_copies(context, &job, &dependencies, turns, cancel, lines).await;
+        }
         other => return other,
     };
     (context.events)(Event::Retried {
@@ -177,6 +181,41 @@ pub(super) async fn build(
     let mut built = attempt(context, &job, place, turns, cancel).await?;
     built.unrestricted = true;
     Ok(built)
+}
+
+/// Runs a script again that met the bounds of the mounts that its dependencies are, with copies of them. `lines` show that.
+async fn run_with_copies(
+    context: &Arc<Context>,
+    job: &Arc<Job>,
+    dependencies: &[(Name, PathBuf)],
+    turns: &Arc<Turns>,
+    cancel: &CancellationToken,
+    lines: Vec<PrintedLine>,
+) -> Result<Built, CompileError> {
+    let own = Arc::clone(job);
+    let keeping = runtime::spawn_blocking("keep log", move || keep_log(&own.log));
+    let log = keeping.await.map_err(|source| CompileError::Task {
+        package: job.name.clone(),
+        source,
+    })?;
+    (context.events)(Event::RunWithCopies {
+        job: job.number,
+        package: job.name.clone(),
+        lines,
+        log: log.map_err(files(job))?,
+    });
+    let enter = context.sandbox.enter_with_copies(&job.name, dependencies);
+    let place = entered(job, enter, cancel).await?;
+    attempt(context, job, place, turns, cancel).await
+}
+
+/// Keeps the log of a first run beside that of the second, which overwrites it.
+fn keep_log(log: &Path) -> fs::Result<PathBuf> {
+    let kept = log.with_extension("first.log");
+    fs::remove_file_if_there(&kept)?;
+    // No second name of the file: the log itself may have another one.
+    fs::copy_tree(log, &kept)?;
+    Ok(kept)
 }
 
 /// Packs what was built. The tree stays.
@@ -468,7 +507,7 @@ impl Work {
                 .map_err(&files)?;
             self.context
                 .sandbox
-                .provide(&dependency.sealed, &dependency.paths.install)
+                .provide(&self.place, &dependency.sealed, &dependency.paths.install)
                 .map_err(|source| CompileError::Sandbox {
                     package: self.job.name.clone(),
                     source,
@@ -586,7 +625,12 @@ impl Work {
         if let (Some(target), Status::Exited(127)) = (dangling, end.status) {
             return Err(self.dangling(target));
         }
-        findings.extend(self.findings_of_failure(end.status, turn)?);
+        let reading = self.blocking_to_the_end("read log", |work| Printed::read(&work.job.log));
+        let printed = reading.await?.map_err(&files)?;
+        if limit.is_none() && has_failed_by_itself(end.status) {
+            self.check_mounts(&printed, Some(start.elapsed()))?;
+        }
+        findings.extend(self.findings_of_failure(end.status, printed, turn)?);
         let cause = limit.map(|limit| Cause::TimeLimit { limit });
         Err(CompileError::Script(Box::new(ScriptFailure {
             package: self.job.name.clone(),
@@ -612,6 +656,7 @@ impl Work {
     /// What a person should know of a script that succeeded, before what it installed is taken.
     fn findings_of_success(&self) -> Result<Vec<Finding>, CompileError> {
         let printed = Printed::read(&self.job.log).map_err(self.files())?;
+        self.check_mounts(&printed, None)?;
         let mut findings = Vec::new();
         if !printed.missing.is_empty() {
             let tree = self.installed_tree()?;
@@ -630,9 +675,9 @@ impl Work {
     fn findings_of_failure(
         &self,
         status: Status,
+        printed: Printed,
         turn: &Turn,
     ) -> Result<Vec<Finding>, CompileError> {
-        let printed = Printed::read(&self.job.log).map_err(self.files())?;
         let mut findings: Vec<Finding> = no_such_owner(&printed).into_iter().collect();
         let compile = &self.plan.paths.compile;
         let is_denied = status == Status::Exited(126) || !printed.denied.is_empty();
@@ -645,6 +690,35 @@ impl Work {
             });
         }
         Ok(findings)
+    }
+
+    /// Fails where the script met the bounds of the mounts that its dependencies are, and another run may help.
+    fn check_mounts(
+        &self,
+        printed: &Printed,
+        failed_after: Option<Duration>,
+    ) -> Result<(), CompileError> {
+        if printed.across.is_empty()
+            || self.cancel.is_cancelled()
+            || !self.context.sandbox.mounts_dependencies(&self.place)
+        {
+            return Ok(());
+        }
+        let vcap = &self.context.vcap;
+        let seen: Vec<PackagePaths> = self
+            .job
+            .dependencies
+            .iter()
+            .map(|dependency| vcap.package(&dependency.name, &dependency.version))
+            .collect();
+        let lines = Mounts::of(seen.iter()).met(&printed.across, failed_after);
+        match lines.is_empty() {
+            true => Ok(()),
+            false => Err(CompileError::AcrossMounts {
+                package: self.job.name.clone(),
+                lines,
+            }),
+        }
     }
 
     /// Whether the script was kept from something and went on: many scripts do not end with a command that fails. To root

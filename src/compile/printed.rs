@@ -39,11 +39,13 @@ pub(super) struct Printed {
 }
 
 const MISSING: [&str; 3] = ["No such file", "command not found", "cannot stat"];
-const ACROSS: [&str; 4] = [
+const ACROSS: [&str; 5] = [
     "ross-device link",
     "EXDEV",
-    "evice or resource busy",
+    "esource busy",
     "EBUSY",
+    // Where dependencies can only be mounted so.
+    "ead-only file system",
 ];
 const OWNERS: [&str; 3] = ["Cannot change ownership", "changing ownership", "chown"];
 const INVALID: [&str; 2] = ["Invalid argument", "EINVAL"];

@@ -129,14 +129,33 @@ impl Progress {
                  once more by itself, with nothing kept from it"
             ));
         }
+        if let Event::RunWithCopies {
+            package,
+            lines,
+            log,
+            ..
+        } = &event
+        {
+            let lines: String = lines
+                .iter()
+                .map(|line| format!("  line {}: {}\n", line.number, line.text))
+                .collect();
+            self.line(&format!(
+                "Warning: the packaging script of {package} links, moves or removes what a dependency installed, which fails \
+                 where dependencies are mounted:\n{lines}  in {}\n{package} is compiled again with copies of its dependencies",
+                log.display()
+            ));
+        }
         let mut state = self.state();
-        let (Event::Entered { job, .. } | Event::Retried { job, .. } | Event::Printed { job, .. }) =
-            &event;
+        let (Event::Entered { job, .. }
+        | Event::Retried { job, .. }
+        | Event::RunWithCopies { job, .. }
+        | Event::Printed { job, .. }) = &event;
         let Some(running) = state.running.get_mut(job) else {
             return;
         };
         match event {
-            Event::Retried { .. } => {}
+            Event::Retried { .. } | Event::RunWithCopies { .. } => {}
             Event::Entered { phase, .. } => running.phase = described(phase),
             Event::Printed { line, .. } => running.line = line,
         }

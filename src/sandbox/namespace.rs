@@ -90,6 +90,8 @@ impl Default for Wishes {
 #[derive(Debug)]
 pub(super) struct NamespacePlace {
     number: usize,
+    /// Whether dependencies are copied into it instead of being mounted.
+    pub(super) copies: bool,
     /// What the covered directory has that is the host's: where it is, and its place in the tree.
     kept: Vec<(PathBuf, PathBuf)>,
 }
@@ -195,7 +197,7 @@ impl Namespaces {
     }
 
     async fn try_once(&self, agent: &Path) -> Result<(), SandboxError> {
-        let place = self.enter()?;
+        let place = self.enter(false)?;
         let result = self.try_in(&place, agent).await;
         self.leave(&place)?;
         result
@@ -257,9 +259,16 @@ impl Namespaces {
         }
     }
 
-    pub(super) fn enter(&self) -> Result<NamespacePlace, SandboxError> {
+    /// Whether a script in a place may fail at what it could do where dependencies are not mounted. It is meant to where they
+    /// are to be read-only.
+    pub(super) fn restricts(&self, place: &NamespacePlace) -> bool {
+        !place.copies && !self.wishes.readonly_dependencies
+    }
+
+    pub(super) fn enter(&self, copies: bool) -> Result<NamespacePlace, SandboxError> {
         let mut place = NamespacePlace {
             number: self.next.fetch_add(1, Ordering::Relaxed),
+            copies,
             kept: Vec::new(),
         };
         let (tree, root) = (self.tree(&place), self.root(&place));
@@ -336,9 +345,16 @@ impl Namespaces {
         Ok(())
     }
 
-    /// Makes the place at which a dependency is mounted.
-    pub(super) fn provide(install: &Path) -> Result<(), SandboxError> {
-        Ok(fs::create_dir(install)?)
+    /// Makes the place at which a dependency is mounted, or a copy of it.
+    pub(super) fn provide(
+        place: &NamespacePlace,
+        sealed: &Path,
+        install: &Path,
+    ) -> Result<(), SandboxError> {
+        Ok(match place.copies {
+            true => fs::copy_tree(sealed, install)?,
+            false => fs::create_dir(install)?,
+        })
     }
 
     /// What the script in a place sees, with this environment. Dependencies: sealed tree and install directory.
@@ -358,6 +374,7 @@ impl Namespaces {
             work: self.work.clone(),
             dependencies: dependencies
                 .iter()
+                .filter(|_| !place.copies)
                 .map(|(sealed, install)| Mounted {
                     sealed: below_work(sealed),
                     at: below_work(install),

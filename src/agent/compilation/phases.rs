@@ -52,6 +52,10 @@ impl Phases {
             Event::Retried { failure, .. } => {
                 tracing::warn!(package = %self.package, failure, "the package is tried again, unrestricted");
             }
+            Event::RunWithCopies { lines, .. } => {
+                let line = lines.first().map_or("", |line| line.text.as_str());
+                tracing::warn!(package = %self.package, line, "the package is compiled again with copies of its dependencies");
+            }
             Event::Printed { line, .. } => self.progress.printed(line),
         }
     }
