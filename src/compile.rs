@@ -10,6 +10,7 @@
 //! A good place to start reading is [`compile`]. The packages of a whole call are a [`Schedule`].
 
 mod across;
+mod denials;
 mod elf;
 mod error;
 mod event;
@@ -23,10 +24,12 @@ mod references;
 mod schedule;
 mod script_file;
 mod seal;
+mod second_run;
 mod store;
 mod turns;
 mod undeclared;
 
+pub use denials::Denial;
 pub use error::{Cause, CompileError, ScriptFailure};
 pub use event::{Event, Phase};
 pub use finding::Finding;
@@ -37,4 +40,5 @@ pub use printed::PrintedLine;
 pub use queue::{Claim, Graph, Holds, Id, Queue};
 pub use references::{Reference, ReferenceKind};
 pub use schedule::{Limits, MEMORY_FLOOR, Origin, Package, Schedule, Told};
+pub use second_run::{FirstRun, SecondRun, first_log};
 pub use store::{Installed, Store};

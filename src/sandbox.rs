@@ -25,6 +25,7 @@ mod wire;
 
 pub use child::{ARGUMENT as CHILD_ARGUMENT, main as child_main};
 pub use error::SandboxError;
+pub use landlock::{Closed, closed};
 pub use landlocked::Landlocked;
 pub(crate) use namespace::PROCESSES;
 pub use namespace::{Namespaces, Wishes};
@@ -163,8 +164,18 @@ impl Sandbox {
         }
     }
 
+    /// How many packages have a place, where a place may have to be given to one alone.
+    #[must_use]
+    pub fn inside(&self) -> usize {
+        match self {
+            Self::Landlocked(landlocked) => landlocked.inside(),
+            Self::Namespaces(_) | Self::Shared(_) => 0,
+        }
+    }
+
     /// As [`enter`](Self::enter), but with no restriction on the script, and with no other script running where that takes
-    /// it. The place that the package had before is to be given back first.
+    /// it. The place that the package had before is to be given back first. `waits` hears for how many others this waits,
+    /// whenever that changes.
     ///
     /// # Errors
     /// When the tree cannot be made or cleared.
@@ -172,11 +183,12 @@ impl Sandbox {
         &self,
         package: &Name,
         dependencies: &[(Name, PathBuf)],
+        waits: &(dyn Fn(usize) + Send + Sync),
     ) -> Result<Place, SandboxError> {
         match self {
             Self::Landlocked(landlocked) => Ok(Place {
                 root: landlocked.tree().base().to_owned(),
-                kind: Kind::Landlock(landlocked.enter_alone(package, dependencies).await?),
+                kind: Kind::Landlock(landlocked.enter_alone(package, dependencies, waits).await?),
             }),
             Self::Namespaces(_) | Self::Shared(_) => self.enter(package, dependencies).await,
         }

@@ -193,8 +193,10 @@ mod tests {
                 tail: Vec::new(),
                 undeclared: Vec::new(),
                 findings: Vec::new(),
+                denials: None,
                 endings: vec![stdout, stderr],
                 log: PathBuf::from("/log"),
+                first_log: None,
                 log_failure: None,
             }))),
         }
