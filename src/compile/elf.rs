@@ -251,7 +251,7 @@ pub(super) mod tests {
             for value in [offset, 0x1000 + offset, 0, length, length] {
                 file.extend(number(value, word));
             }
-            file.resize(file.len() + if is_64 { 8 } else { 8 }, 0);
+            file.resize(file.len() + 8, 0);
         }
         file.extend(section);
         file.extend(table);

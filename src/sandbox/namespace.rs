@@ -47,6 +47,9 @@ pub(crate) const PROCESSES: &str = "processes";
 /// What the first try of a view may take.
 const PROBE_GRACE: Duration = Duration::from_secs(5);
 
+/// Paths with what each stands for.
+type Pairs = Vec<(PathBuf, PathBuf)>;
+
 /// The namespaces of one run.
 #[derive(Debug)]
 pub struct Namespaces {
@@ -351,10 +354,11 @@ impl Namespaces {
         sealed: &Path,
         install: &Path,
     ) -> Result<(), SandboxError> {
-        Ok(match place.copies {
+        match place.copies {
             true => fs::copy_tree(sealed, install)?,
             false => fs::create_dir(install)?,
-        })
+        }
+        Ok(())
     }
 
     /// What the script in a place sees, with this environment. Dependencies: sealed tree and install directory.
@@ -406,11 +410,7 @@ impl Namespaces {
 
     /// What an environment names below the private directories, with its places in them: directories and files with their paths
     /// on the host, links with what they say.
-    fn named(
-        &self,
-        place: &NamespacePlace,
-        environment: &Environment,
-    ) -> (Vec<(PathBuf, PathBuf)>, Vec<(PathBuf, PathBuf)>) {
+    fn named(&self, place: &NamespacePlace, environment: &Environment) -> (Pairs, Pairs) {
         let relative = Self::relative(place);
         let private: Vec<(&str, PathBuf)> = TEMPORARY
             .iter()
