@@ -130,7 +130,8 @@ async fn one(sandbox: &Sandbox, vcap: &Vcap, sealed: &[Sealed], log: &Path, time
         let paths = place.vcap().package(name, version);
         if !place.has(name) {
             fs::create_dir_all(&paths.packages).unwrap();
-            sandbox.provide(&place, tree, &paths.install).unwrap();
+            let provided = sandbox.provide(&place, tree, &paths.install, &|| false);
+            provided.unwrap();
         }
         mounted.push((tree.as_path(), paths));
     }

@@ -32,7 +32,7 @@ pub use namespace::{Namespaces, Wishes};
 pub use script::{Script, ScriptEnd, run};
 pub use shared_tree::SharedTree;
 pub use spec::{Mounted, Report, Rules, Spec, Step, StepError, View, Writes};
-pub(crate) use sys::set_variable_before_threads;
+pub(crate) use sys::{default_signals, set_variable_before_threads};
 pub use users::{
     Entry, Users, enter as enter_user_namespace, enter_if_needed as enter_user_namespace_if_needed,
     highest_owner,
@@ -164,12 +164,13 @@ impl Sandbox {
         }
     }
 
-    /// How many packages have a place, where a place may have to be given to one alone.
+    /// Says that a package's script has ended and that it will [`enter_alone`](Self::enter_alone). Returns for how many others
+    /// that will have to wait.
     #[must_use]
-    pub fn inside(&self) -> usize {
-        match self {
-            Self::Landlocked(landlocked) => landlocked.inside(),
-            Self::Namespaces(_) | Self::Shared(_) => 0,
+    pub fn step_aside(&self, place: &Place) -> usize {
+        match (self, &place.kind) {
+            (Self::Landlocked(landlocked), Kind::Landlock(place)) => landlocked.step_aside(place),
+            _ => 0,
         }
     }
 
@@ -230,16 +231,19 @@ impl Sandbox {
     /// change it; elsewhere the sealed tree is mounted when the script starts.
     ///
     /// # Errors
-    /// When it cannot be put there.
+    /// When it cannot be put there, and when `stop` says so before it is.
     pub fn provide(
         &self,
         place: &Place,
         sealed: &Path,
         install: &Path,
+        stop: &dyn Fn() -> bool,
     ) -> Result<(), SandboxError> {
         match &place.kind {
-            Kind::Namespace(place) => Namespaces::provide(place, sealed, install),
-            Kind::Landlock(_) | Kind::Shared { .. } => Ok(crate::fs::copy_tree(sealed, install)?),
+            Kind::Namespace(place) => Namespaces::provide(place, sealed, install, stop),
+            Kind::Landlock(_) | Kind::Shared { .. } => {
+                Ok(crate::fs::copy_tree_until(sealed, install, stop)?)
+            }
         }
     }
 

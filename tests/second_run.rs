@@ -1,7 +1,14 @@
 //! The second run of a script that failed under Landlock: when there is one, what it waits for, what is printed and kept.
 
+#![expect(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "tests start programs and handle files by the plain means, and fail where these fail"
+)]
+
 mod support;
 
+use std::fmt::Write;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -515,7 +522,7 @@ async fn habits_are_allowed_or_denied_as_documented() {
         .chain(DENIED.iter().map(|(command, _)| command));
     for (number, command) in commands.enumerate() {
         let quoted = command.replace('\'', "'\\''");
-        script.push_str(&format!("try {number} '{quoted}'\n"));
+        writeln!(script, "try {number} '{quoted}'").unwrap();
     }
     script.push_str("true\n");
     core.compile("app", &script).await.unwrap();
@@ -652,7 +659,7 @@ fn successful_second_run_shows_denials_and_hints() {
             "Warning: app was compiled only by its second run, without restrictions\n",
             "What the first run was denied:\n",
             "  | mkdir: cannot create directory ",
-            &format!("{new}"),
+            &new,
             "app.first.log\n",
             &format!("Hint: Landlock lets no script make, replace or remove `{new}`"),
             "Finished compiling release app/",

@@ -170,30 +170,30 @@ pub(super) async fn build(
         Err(failure) => work.announce_second_run(failure).await,
         Ok(_) => None,
     };
-    let result = work.leave(result).await;
     match (first, result) {
-        (Some(first), Err(failure)) => {
-            second_run(context, &job, &dependencies, turns, cancel, first, failure).await
-        }
+        (Some(first), Err(failure)) => second_run(work, &dependencies, first, failure).await,
         // A second run would follow, but the compile was stopped.
-        (None, Err(CompileError::Denied { package })) => Err(CompileError::Stopped { package }),
+        (None, Err(CompileError::Denied { package })) => {
+            work.leave(true).await?;
+            Err(CompileError::Stopped { package })
+        }
         (None, Err(CompileError::AcrossMounts { lines, .. })) => {
+            work.leave(true).await?;
             run_with_copies(context, &job, &dependencies, turns, cancel, lines).await
         }
-        (_, result) => result,
+        (_, result) => work.leave_with(result).await,
     }
 }
 
-/// Runs a script again, alone and without rules, after a first run that failed with `failure`.
+/// Runs a script again, alone and without rules, after its first run, which was `work`, has failed with `failure`.
 async fn second_run(
-    context: &Arc<Context>,
-    job: &Arc<Job>,
+    work: Work,
     dependencies: &[(Name, PathBuf)],
-    turns: &Arc<Turns>,
-    cancel: &CancellationToken,
     first: Arc<FirstRun>,
     failure: CompileError,
 ) -> Result<Built, CompileError> {
+    let (context, job) = (&Arc::clone(&work.context), &Arc::clone(&work.job));
+    let (turns, cancel) = (&Arc::clone(&work.turns), &work.cancel.clone());
     let waits = |running| {
         (context.events)(Event::Entered {
             job: job.number,
@@ -202,7 +202,10 @@ async fn second_run(
         });
     };
     let enter = context.sandbox.enter_alone(&job.name, dependencies, &waits);
-    let place = match entered_within(job, enter, cancel).await {
+    // It asks for the tree before the directories of the first run are gone, which can take long: no script starts meanwhile.
+    // What cannot be removed is removed with the rest when the tree is cleared.
+    let (_, place) = tokio::join!(work.leave(true), entered_within(job, enter, cancel));
+    let place = match place {
         // The script has failed, whether or not a second run would have helped.
         Err(CompileError::Stopped { .. }) if matches!(failure, CompileError::Script(_)) => {
             return Err(failure);
@@ -219,7 +222,7 @@ async fn second_run(
     }
     let work = Work::new(context, job, place, turns, cancel);
     let result = work.run_to_end().await;
-    match work.leave(result).await {
+    match work.leave_with(result).await {
         Ok(mut built) => {
             (context.events)(Event::SecondRunSucceeded {
                 job: job.number,
@@ -262,7 +265,7 @@ async fn run_with_copies(
     let place = entered_within(job, enter, cancel).await?;
     let work = Work::new(context, job, place, turns, cancel);
     let result = work.run_to_end().await;
-    work.leave(result).await
+    work.leave_with(result).await
 }
 
 /// Copies the log of a first run, which the second one overwrites.
@@ -438,8 +441,7 @@ impl Work {
     }
 
     /// Gives the place back.
-    async fn leave(self, result: Result<Built, CompileError>) -> Result<Built, CompileError> {
-        let failed = result.is_err();
+    async fn leave(self, failed: bool) -> Result<(), CompileError> {
         // Trees can be large and disks slow, and others go on meanwhile.
         let left = self
             .blocking_to_the_end("leave", move |work| {
@@ -449,12 +451,17 @@ impl Work {
                 }
                 work.context.sandbox.leave(&work.place)
             })
-            .await;
-        let built = result?;
-        left?.map_err(|source| CompileError::Sandbox {
+            .await?;
+        left.map_err(|source| CompileError::Sandbox {
             package: self.job.name.clone(),
             source,
-        })?;
+        })
+    }
+
+    async fn leave_with(self, result: Result<Built, CompileError>) -> Result<Built, CompileError> {
+        let left = self.leave(result.is_err()).await;
+        let built = result?;
+        left?;
         Ok(built)
     }
 
@@ -492,8 +499,7 @@ impl Work {
             job: self.job.number,
             package: self.job.name.clone(),
             first: Arc::clone(&first),
-            // Without this one.
-            running: self.context.sandbox.inside().saturating_sub(1),
+            running: self.context.sandbox.step_aside(&self.place),
         });
         Some(first)
     }
@@ -586,8 +592,8 @@ impl Work {
         });
     }
 
-    /// Runs a step that blocks. A wish to stop ends unpacking and packing at their next read or write; copies of trees run to
-    /// their end.
+    /// Runs a step that blocks. A stop ends unpacking, packing and copying at their next read or write; sealing and removing a tree
+    /// run to their end.
     async fn blocking<T: Send + 'static>(
         &self,
         name: &'static str,
@@ -652,7 +658,12 @@ impl Work {
                 .map_err(&files)?;
             self.context
                 .sandbox
-                .provide(&self.place, &dependency.sealed, &dependency.paths.install)
+                .provide(
+                    &self.place,
+                    &dependency.sealed,
+                    &dependency.paths.install,
+                    &|| self.cancel.is_cancelled(),
+                )
                 .map_err(|source| CompileError::Sandbox {
                     package: self.job.name.clone(),
                     source,

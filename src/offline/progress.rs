@@ -111,6 +111,21 @@ impl Progress {
         }
     }
 
+    /// The packages whose packaging scripts run.
+    pub fn scripts(&self) -> Vec<String> {
+        let is_running = |running: &&Running| running.phase == described(Phase::Packaging);
+        let name = |running: &Running| match running.label.split_once('/') {
+            Some((name, _version)) => name.to_owned(),
+            None => running.label.clone(),
+        };
+        self.state()
+            .running
+            .values()
+            .filter(is_running)
+            .map(name)
+            .collect()
+    }
+
     /// The core tells something.
     pub(super) fn hear(&self, event: Event) {
         let (job, phase) = match event {
@@ -213,4 +228,40 @@ fn described(phase: Phase) -> String {
         Phase::Packing => "packing the result",
     };
     text.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waiting_package_is_shown_with_what_it_waits_for() {
+        let progress = Progress::to_stderr(false);
+        let (package, version) = (Name::parse("app").unwrap(), Version::parse("1").unwrap());
+        progress.start(0, &package, &version);
+        progress.hear(Event::Printed {
+            job: 0,
+            package: package.clone(),
+            line: "make: *** [all] Error 1".to_owned(),
+        });
+        for (running, expected) in [
+            (
+                2,
+                "waiting for 2 running packaging scripts before the second run",
+            ),
+            (
+                1,
+                "waiting for 1 running packaging script before the second run",
+            ),
+        ] {
+            progress.hear(Event::Entered {
+                job: 0,
+                package: package.clone(),
+                phase: Phase::SecondRun { running },
+            });
+            let state = progress.state();
+            let shown = &state.running[&0];
+            assert_eq!((shown.phase.as_str(), shown.line.as_str()), (expected, ""));
+        }
+    }
 }

@@ -14,6 +14,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -79,26 +80,38 @@ pub(super) struct LandlockPlace {
     /// Those that this package has to put there.
     to_provide: Vec<Name>,
     turn: Turn,
-    #[expect(dead_code, reason = "held")]
     inside: Inside,
     /// Whether the script has to keep to rules.
     ruled: bool,
 }
 
-/// One package in the tree, until it is dropped.
+/// One package in the tree, counted until its end.
 #[derive(Debug)]
-struct Inside(Arc<watch::Sender<usize>>);
+struct Inside {
+    count: Arc<watch::Sender<usize>>,
+    has_ended: AtomicBool,
+}
 
 impl Inside {
     fn new(count: &Arc<watch::Sender<usize>>) -> Self {
         count.send_modify(|count| *count += 1);
-        Self(Arc::clone(count))
+        Self {
+            count: Arc::clone(count),
+            has_ended: AtomicBool::new(false),
+        }
+    }
+
+    fn end(&self) {
+        if !self.has_ended.swap(true, Ordering::AcqRel) {
+            self.count
+                .send_modify(|count| *count = count.saturating_sub(1));
+        }
     }
 }
 
 impl Drop for Inside {
     fn drop(&mut self) {
-        self.0.send_modify(|count| *count = count.saturating_sub(1));
+        self.end();
     }
 }
 
@@ -229,8 +242,9 @@ impl Landlocked {
         }
     }
 
-    /// How many packages are in the tree.
-    pub(super) fn inside(&self) -> usize {
+    /// Does not count a package any longer whose script has ended. Returns how many others are in the tree.
+    pub(super) fn step_aside(&self, place: &LandlockPlace) -> usize {
+        place.inside.end();
         *self.inside.borrow()
     }
 
@@ -584,7 +598,9 @@ mod tests {
     #[test]
     fn packages_that_come_later_wait_behind_a_second_run() {
         let scratch = scratch();
+        let own = scratch.enter("z", &[]).unwrap();
         let (first, second) = (scratch.enter("x", &[]), scratch.enter("y", &[]));
+        assert_eq!(scratch.shared.step_aside(&own), 2);
         let package = name("z");
         let told = Mutex::new(Vec::new());
         let waits = |count| told.lock().unwrap().push(count);
@@ -595,6 +611,8 @@ mod tests {
         };
         assert!(poll(&mut alone).is_pending());
         assert!(scratch.enter("later", &[]).is_none());
+        drop(own);
+        assert!(poll(&mut alone).is_pending());
         drop(first);
         assert!(poll(&mut alone).is_pending());
         assert!(scratch.enter("later", &[]).is_none());
