@@ -22,7 +22,7 @@ mod tree;
 
 pub use lease::{LeasedDirectory, LeasedFile, hold, remove_abandoned, wait_until_free};
 pub use made::MadeDirectories;
-pub use space::{Space, is_volatile_or_overlay, space};
+pub use space::{Space, is_volatile_or_overlay, noexec, space};
 pub use tree::{copy_tree, copy_tree_until, move_tree, remove_tree, rename_tree};
 
 /// Begins the names of files that are being written; see [`write_atomic`].

@@ -14,12 +14,14 @@ mod init;
 mod landlock;
 mod landlocked;
 mod mounts;
+mod named;
 mod namespace;
 mod script;
 mod shared_tree;
 mod spec;
 mod sys;
 mod users;
+mod wire;
 
 pub use child::{ARGUMENT as CHILD_ARGUMENT, main as child_main};
 pub use error::SandboxError;
@@ -33,6 +35,7 @@ pub use spec::{Mounted, Report, Rules, Spec, Step, StepError, View, Writes};
 pub(crate) use sys::{default_signals, set_variable_before_threads};
 pub use users::{
     Entry, Users, enter as enter_user_namespace, enter_if_needed as enter_user_namespace_if_needed,
+    highest_owner,
 };
 
 use std::path::{Path, PathBuf};
@@ -136,7 +139,7 @@ impl Sandbox {
     ) -> Result<Place, SandboxError> {
         match self {
             Self::Namespaces(namespaces) => {
-                let place = namespaces.enter()?;
+                let place = namespaces.enter(false)?;
                 Ok(Place {
                     root: namespaces.root(&place),
                     kind: Kind::Namespace(place),
@@ -192,20 +195,53 @@ impl Sandbox {
         }
     }
 
-    /// Makes ready that a dependency is where the script will look for it. A shared tree gets a copy, for the script there can
+    /// As [`enter`](Self::enter), but with copies of dependencies on the file system of the package's own directories, where
+    /// `enter` has them mounted. The place that the package had before is to be given back first.
+    ///
+    /// # Errors
+    /// When the tree cannot be made or cleared.
+    pub async fn enter_with_copies(
+        &self,
+        package: &Name,
+        dependencies: &[(Name, PathBuf)],
+    ) -> Result<Place, SandboxError> {
+        match self {
+            Self::Namespaces(namespaces) => {
+                let place = namespaces.enter(true)?;
+                Ok(Place {
+                    root: namespaces.root(&place),
+                    kind: Kind::Namespace(place),
+                })
+            }
+            Self::Landlocked(_) | Self::Shared(_) => self.enter(package, dependencies).await,
+        }
+    }
+
+    /// Whether the script in a place may fail at a link or a rename because its dependencies are mounted, so that it may succeed
+    /// where they are copies: see [`enter_with_copies`](Self::enter_with_copies).
+    #[must_use]
+    pub fn mounts_dependencies(&self, place: &Place) -> bool {
+        match (self, &place.kind) {
+            (Self::Namespaces(namespaces), Kind::Namespace(place)) => namespaces.restricts(place),
+            _ => false,
+        }
+    }
+
+    /// Makes a dependency available where the script will look for it. A shared tree gets a copy, for the script there can
     /// change it; elsewhere the sealed tree is mounted when the script starts.
     ///
     /// # Errors
     /// When it cannot be put there, and when `stop` says so before it is.
     pub fn provide(
         &self,
+        place: &Place,
         sealed: &Path,
         install: &Path,
         stop: &dyn Fn() -> bool,
     ) -> Result<(), SandboxError> {
-        match self {
-            Self::Namespaces(_) => Namespaces::provide(install),
-            Self::Landlocked(_) | Self::Shared(_) => {
+        match &place.kind {
+            Kind::Namespace(place) => Namespaces::provide(place, sealed, install, stop),
+            Kind::Landlock(_) | Kind::Shared { .. } => {
                 Ok(crate::fs::copy_tree_until(sealed, install, stop)?)
             }
         }
@@ -242,7 +278,8 @@ impl Sandbox {
                     .iter()
                     .map(|(sealed, paths)| (*sealed, paths.install.as_path()))
                     .collect();
-                script.spec.view = Some(namespaces.view(place, &mounted));
+                let view = namespaces.view(place, &mounted, &script.environment);
+                script.spec.view = Some(view);
             }
             (Self::Landlocked(landlocked), Kind::Landlock(place)) => {
                 let dependencies: Vec<&PackagePaths> =

@@ -83,7 +83,8 @@ pub(super) struct Compile {
     #[arg(long, value_name = "OS/VERSION", value_parser = stemcell)]
     pub stemcell: Option<Slug>,
 
-    /// The directory for temporary files [default: BASE/data where that is a real disk, else the output directory]
+    /// The directory for temporary files, in which scripts run where packages have namespaces [default: BASE/data where that is
+    /// a real disk, else the output directory; one that is mounted noexec only where there is no other]
     #[arg(long, value_name = "DIR")]
     pub work_dir: Option<PathBuf>,
 

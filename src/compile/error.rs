@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::denials::Denial;
+use super::finding::Finding;
+use super::printed::PrintedLine;
 use crate::archive::{PackError, UnpackError};
 use crate::diag::Elapsed;
 use crate::process::{Ending, Status};
@@ -41,6 +43,14 @@ pub enum CompileError {
         dependency: Name,
         /// Where it was.
         tree: PathBuf,
+    },
+    /// The packaging script is a link that leads nowhere.
+    #[error("the `packaging` script of `{package}` is a link to `{}`, which does not exist", target.display())]
+    DanglingScript {
+        /// The package.
+        package: Name,
+        /// What the link says.
+        target: PathBuf,
     },
     /// The script left something at its install target that is no directory.
     #[error("package `{package}` has no directory at its install target `{}`: {found}", path.display())]
@@ -99,6 +109,14 @@ pub enum CompileError {
     Denied {
         /// The package.
         package: Name,
+    },
+    /// The script met the bounds of the mounts that its dependencies are. It is run again with copies, so this reaches no caller.
+    #[error("the packaging script of `{package}` met the bounds of a mounted dependency")]
+    AcrossMounts {
+        /// The package.
+        package: Name,
+        /// The lines that show this.
+        lines: Vec<PrintedLine>,
     },
     /// Somebody asked us to stop.
     #[error("the compilation of package `{package}` was stopped")]
@@ -164,6 +182,8 @@ impl CompileError {
             Self::Source { .. }
             | Self::Compiled { .. }
             | Self::NoDependency { .. }
+            | Self::DanglingScript { .. }
+            | Self::AcrossMounts { .. }
             | Self::Pack { .. }
             | Self::Files { .. }
             | Self::Sandbox { .. }
@@ -190,6 +210,8 @@ pub struct ScriptFailure {
     pub tail: Vec<String>,
     /// Packages that it failed to reach and that its package does not declare.
     pub undeclared: Vec<Name>,
+    /// What may lie behind it.
+    pub findings: Vec<Finding>,
     /// What it was denied where it ran under rules, as far as its output shows it; `None` where it ran without.
     pub denials: Option<Vec<Denial>>,
     /// The end of each of its streams.

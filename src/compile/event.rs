@@ -1,8 +1,10 @@
 //! What the core tells while it works: names and numbers, never finished sentences.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::denials::Denial;
+use super::printed::PrintedLine;
 use super::second_run::FirstRun;
 use crate::release::Name;
 
@@ -53,6 +55,17 @@ pub enum Event {
         package: Name,
         /// What it was denied.
         denials: Vec<Denial>,
+    },
+    /// Its script met the bounds of the mounts that its dependencies are, and is run again with copies of them.
+    RunWithCopies {
+        /// The job's number.
+        job: usize,
+        /// The package.
+        package: Name,
+        /// The lines that show this.
+        lines: Vec<PrintedLine>,
+        /// Where the log of the first run is kept.
+        log: PathBuf,
     },
     /// Its script printed something. Not every line is told, only where it stands from time to time.
     Printed {

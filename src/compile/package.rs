@@ -10,11 +10,16 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
+use super::across::Mounts;
 use super::denials::{Denial, Search};
 use super::error::{Cause, CompileError, ScriptFailure};
 use super::event::{Event, Phase};
+use super::finding::Finding;
 use super::job::{Compiled, Job};
 use super::plan::Plan;
+use super::printed::{Printed, PrintedLine};
+use super::references;
+use super::script_file::{self, ScriptFile};
 use super::seal::{self, Unsealed};
 use super::second_run::{FirstRun, SecondRun, first_log};
 use super::store::{Installed, Store};
@@ -111,6 +116,7 @@ pub(super) struct Built {
     pub installed: Option<Installed>,
     rest: Rest,
     unrestricted: bool,
+    findings: Vec<Finding>,
     elapsed: Duration,
     script: Option<ScriptEnd>,
 }
@@ -135,6 +141,8 @@ enum Rest {
 struct Packed {
     size: u64,
     digests: Digests,
+    /// What a person should know of what is in it.
+    findings: Vec<Finding>,
 }
 
 /// Does all for a package that those compiled against it wait for. Its script takes one of the `turns`.
@@ -168,6 +176,10 @@ pub(super) async fn build(
         (None, Err(CompileError::Denied { package })) => {
             work.leave(true).await?;
             Err(CompileError::Stopped { package })
+        }
+        (None, Err(CompileError::AcrossMounts { lines, .. })) => {
+            work.leave(true).await?;
+            run_with_copies(context, &job, &dependencies, turns, cancel, lines).await
         }
         (_, result) => work.leave_with(result).await,
     }
@@ -228,6 +240,43 @@ async fn second_run(
     }
 }
 
+/// Runs a script again that met the bounds of the mounts that its dependencies are, with copies of them. `lines` show that.
+async fn run_with_copies(
+    context: &Arc<Context>,
+    job: &Arc<Job>,
+    dependencies: &[(Name, PathBuf)],
+    turns: &Arc<Turns>,
+    cancel: &CancellationToken,
+    lines: Vec<PrintedLine>,
+) -> Result<Built, CompileError> {
+    let own = Arc::clone(job);
+    let keeping = runtime::spawn_blocking("keep log", move || copy_first_log(&own.log));
+    let log = keeping.await.map_err(|source| CompileError::Task {
+        package: job.name.clone(),
+        source,
+    })?;
+    (context.events)(Event::RunWithCopies {
+        job: job.number,
+        package: job.name.clone(),
+        lines,
+        log: log.map_err(files(job))?,
+    });
+    let enter = context.sandbox.enter_with_copies(&job.name, dependencies);
+    let place = entered_within(job, enter, cancel).await?;
+    let work = Work::new(context, job, place, turns, cancel);
+    let result = work.run_to_end().await;
+    work.leave_with(result).await
+}
+
+/// Copies the log of a first run, which the second one overwrites.
+fn copy_first_log(log: &Path) -> fs::Result<PathBuf> {
+    let kept = first_log(log);
+    fs::remove_file_if_there(&kept)?;
+    // No second name of the file: the log itself may have another one.
+    fs::copy_tree(log, &kept)?;
+    Ok(kept)
+}
+
 /// Packs what was built. The tree stays.
 pub(super) async fn pack(
     context: &Arc<Context>,
@@ -239,6 +288,7 @@ pub(super) async fn pack(
         installed,
         rest,
         unrestricted,
+        mut findings,
         elapsed,
         script,
     } = built;
@@ -251,8 +301,9 @@ pub(super) async fn pack(
         } => {
             let (own, level, cancel) =
                 (Arc::clone(&job), context.compression_level, cancel.clone());
+            let vcap = context.vcap.clone();
             let packing = runtime::spawn_blocking("pack", move || {
-                let packed = pack_tree(&own, &tree, unsealed, compression, level, &cancel);
+                let packed = pack_tree(&own, &vcap, &tree, unsealed, compression, level, &cancel);
                 let packed = match packed {
                     _ if cancel.is_cancelled() => Err(stopped(&own)),
                     other => other.map_err(|error| error.with_space(fs::parent(&own.blob))),
@@ -269,12 +320,14 @@ pub(super) async fn pack(
             })??
         }
     };
+    findings.extend(packed.findings);
     Ok(Compiled {
         blob: job.blob.clone(),
         size: packed.size,
         digests: packed.digests,
         installed,
         unrestricted,
+        findings,
         elapsed,
         script,
     })
@@ -465,11 +518,15 @@ impl Work {
         let turn = self.turn().await?;
         let waited = asked.elapsed();
         self.enter(Phase::Packaging);
-        let script = self.run_script().await?;
+        let (script, mut findings) = self.run_script(&turn).await?;
         drop(turn);
         self.enter(Phase::Packing);
         self.blocking("take", move |work| {
+            if script.is_some() {
+                findings.extend(work.findings_of_success()?);
+            }
             let mut built = work.take(compression)?;
+            built.findings = findings;
             built.script = script;
             built.elapsed = start.elapsed().saturating_sub(waited);
             Ok(built)
@@ -485,7 +542,16 @@ impl Work {
         let pack = || {
             let level = self.context.compression_level;
             let unsealed = Unsealed::default();
-            pack_tree(&self.job, &tree, unsealed, compression, level, &self.cancel)
+            let vcap = &self.context.vcap;
+            pack_tree(
+                &self.job,
+                vcap,
+                &tree,
+                unsealed,
+                compression,
+                level,
+                &self.cancel,
+            )
         };
         let (installed, unsealed, packed) = if self.job.is_dependency {
             let examined = seal::examine(&tree).map_err(&files)?;
@@ -512,6 +578,7 @@ impl Work {
             installed,
             rest,
             unrestricted: false,
+            findings: Vec::new(),
             elapsed: Duration::ZERO,
             script: None,
         })
@@ -591,9 +658,12 @@ impl Work {
                 .map_err(&files)?;
             self.context
                 .sandbox
-                .provide(&dependency.sealed, &dependency.paths.install, &|| {
-                    self.cancel.is_cancelled()
-                })
+                .provide(
+                    &self.place,
+                    &dependency.sealed,
+                    &dependency.paths.install,
+                    &|| self.cancel.is_cancelled(),
+                )
                 .map_err(|source| CompileError::Sandbox {
                     package: self.job.name.clone(),
                     source,
@@ -632,12 +702,26 @@ impl Work {
         }
     }
 
-    async fn run_script(&self) -> Result<Option<ScriptEnd>, CompileError> {
+    /// Runs the packaging script, if there is one, and says what a person should know of it.
+    async fn run_script(
+        &self,
+        turn: &Turn,
+    ) -> Result<(Option<ScriptEnd>, Vec<Finding>), CompileError> {
         let files = self.files();
-        if fs::metadata(&self.plan.packaging).is_err_and(|error| error.is_not_found()) {
-            fs::write(&self.job.log, b"This package has no packaging script.\n").map_err(&files)?;
-            return Ok(None);
-        }
+        let packaging = &self.plan.packaging;
+        let dangling = match script_file::look(packaging).map_err(&files)? {
+            ScriptFile::There => None,
+            ScriptFile::Missing => {
+                let log = b"This package has no packaging script.\n";
+                fs::write(&self.job.log, log).map_err(&files)?;
+                let finding = script_file::missing(packaging).map_err(&files)?;
+                return Ok((None, vec![finding]));
+            }
+            // It may lead to something that only the script's own view has, as a dependency.
+            ScriptFile::Dangling(target) if self.is_elsewhere() => Some(target),
+            ScriptFile::Dangling(target) => return Err(self.dangling(target)),
+        };
+        let mut findings = script_file::misread(packaging);
         let events = Arc::clone(&self.context.events);
         let (package, job) = (self.job.name.clone(), self.job.number);
         let tell = move |line: &str| {
@@ -701,8 +785,17 @@ impl Work {
         *self.shown() = shown.clone();
         if is_success {
             self.check_denials(shown.denials)?;
-            return Ok(Some(end));
+            return Ok((Some(end), findings));
         }
+        if let (Some(target), Status::Exited(127)) = (dangling, end.status) {
+            return Err(self.dangling(target));
+        }
+        let reading = self.blocking_to_the_end("read log", |work| Printed::read(&work.job.log));
+        let printed = reading.await?.map_err(&files)?;
+        if limit.is_none() && has_failed_by_itself(end.status) {
+            self.check_mounts(&printed, Some(start.elapsed()))?;
+        }
+        findings.extend(self.findings_of_failure(end.status, printed, turn)?);
         let cause = limit.map(|limit| Cause::TimeLimit { limit });
         Err(CompileError::Script(Box::new(ScriptFailure {
             package: self.job.name.clone(),
@@ -711,12 +804,88 @@ impl Work {
             cause: cause.or_else(|| self.cause(&end, killed_before)),
             tail: shown.tail,
             undeclared: shown.undeclared,
+            findings,
             denials: self.place.is_restricted().then_some(shown.denials),
             endings: end.output.endings,
             log: self.job.log.clone(),
             first_log: None,
             log_failure: end.output.log_failure,
         })))
+    }
+
+    fn dangling(&self, target: PathBuf) -> CompileError {
+        CompileError::DanglingScript {
+            package: self.job.name.clone(),
+            target,
+        }
+    }
+
+    /// What a person should know of a script that succeeded, before what it installed is taken.
+    fn findings_of_success(&self) -> Result<Vec<Finding>, CompileError> {
+        let printed = Printed::read(&self.job.log).map_err(self.files())?;
+        self.check_mounts(&printed, None)?;
+        let mut findings = Vec::new();
+        if !printed.missing.is_empty() {
+            let tree = self.installed_tree()?;
+            if fs::list(&tree).map_err(self.files())?.is_empty() {
+                findings.push(Finding::NothingInstalled {
+                    lines: printed.missing.clone(),
+                    log: self.job.log.clone(),
+                });
+            }
+        }
+        findings.extend(no_such_owner(&printed));
+        Ok(findings)
+    }
+
+    /// What may lie behind a failure. The script's turn is not over yet.
+    fn findings_of_failure(
+        &self,
+        status: Status,
+        printed: Printed,
+        turn: &Turn,
+    ) -> Result<Vec<Finding>, CompileError> {
+        let mut findings: Vec<Finding> = no_such_owner(&printed).into_iter().collect();
+        let compile = &self.plan.paths.compile;
+        let is_denied = status == Status::Exited(126) || !printed.denied.is_empty();
+        if is_denied && let Some(directory) = fs::noexec(compile).map_err(self.files())? {
+            findings.push(Finding::NoExecution { directory });
+        }
+        if turn.was_beside_others() {
+            findings.push(Finding::RanBeside {
+                line: printed.taken.into_iter().next_back(),
+            });
+        }
+        Ok(findings)
+    }
+
+    /// Fails where the script met the bounds of the mounts that its dependencies are, and another run may help.
+    fn check_mounts(
+        &self,
+        printed: &Printed,
+        failed_after: Option<Duration>,
+    ) -> Result<(), CompileError> {
+        if printed.across.is_empty()
+            || self.cancel.is_cancelled()
+            || !self.context.sandbox.mounts_dependencies(&self.place)
+        {
+            return Ok(());
+        }
+        let vcap = &self.context.vcap;
+        let seen: Vec<PackagePaths> = self
+            .job
+            .dependencies
+            .iter()
+            .map(|dependency| vcap.package(&dependency.name, &dependency.version))
+            .collect();
+        let lines = Mounts::of(seen.iter()).met(&printed.across, failed_after);
+        match lines.is_empty() {
+            true => Ok(()),
+            false => Err(CompileError::AcrossMounts {
+                package: self.job.name.clone(),
+                lines,
+            }),
+        }
     }
 
     /// A script that succeeded although rules denied it something may have made another package than it makes without rules:
@@ -863,9 +1032,17 @@ impl Work {
     }
 }
 
-/// Packs a tree to where the job says.
+/// An owner that a script could not give, for there is no such owner here.
+fn no_such_owner(printed: &Printed) -> Option<Finding> {
+    let line = printed.owners.first()?.clone();
+    let highest = sandbox::highest_owner()?;
+    Some(Finding::NoSuchOwner { line, highest })
+}
+
+/// Packs a tree to where the job says, and looks through it: what is read then is read once from the disk.
 fn pack_tree(
     job: &Job,
+    vcap: &Vcap,
     tree: &Path,
     unsealed: Unsealed,
     compression: Compression,
@@ -899,7 +1076,35 @@ fn pack_tree(
     let (writer, digests) = out.finish();
     let mut buffered = writer.into_inner();
     buffered.flush().at("write", blob).map_err(&files)?;
-    Ok(Packed { size, digests })
+    Ok(Packed {
+        size,
+        digests,
+        findings: references_in(job, vcap, tree, cancel).into_iter().collect(),
+    })
+}
+
+/// What a tree needs of the directory in which packages are compiled.
+fn references_in(
+    job: &Job,
+    vcap: &Vcap,
+    tree: &Path,
+    cancel: &CancellationToken,
+) -> Option<Finding> {
+    let directory = vcap.compile();
+    let mut directories = vec![directory.clone()];
+    // A shell names its directory without links.
+    if let Ok(real) = fs::canonicalize(&vcap.data())
+        && real != vcap.data()
+    {
+        directories.push(real.join("compile"));
+    }
+    let installed = vcap.package(&job.name, &job.version).install;
+    let found = references::find(tree, &installed, &directories, &|| cancel.is_cancelled());
+    (!found.shown.is_empty()).then_some(Finding::CompileDirectory {
+        directory,
+        references: found.shown,
+        others: found.others,
+    })
 }
 
 /// Keeps the log of a first run. Best effort: the second run writes its own to the old name.

@@ -94,6 +94,7 @@ mod tests {
             cause,
             tail: Vec::new(),
             undeclared: Vec::new(),
+            findings: Vec::new(),
             denials: None,
             endings: Vec::new(),
             log: PathBuf::from("/log"),

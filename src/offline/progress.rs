@@ -146,6 +146,12 @@ impl Progress {
             Event::Denied {
                 package, denials, ..
             } => return self.line(&second_run::ignored(&package, &denials)),
+            Event::RunWithCopies {
+                package,
+                lines,
+                log,
+                ..
+            } => return self.line(&second_run::with_copies(&package, &lines, &log)),
             Event::Entered { job, phase, .. } => (job, Some(phase)),
             Event::Printed { job, line, .. } => {
                 if let Some(running) = self.state().running.get_mut(&job) {

@@ -360,6 +360,9 @@ impl<'a> Run<'a> {
             compiled.digests.sha1().unwrap_or_default(),
             Elapsed(compiled.elapsed)
         ));
+        for finding in &compiled.findings {
+            progress.line(&format!("Warning: package {name}: {finding}"));
+        }
         if let Some(end) = &compiled.script {
             for warning in warnings(&name, end) {
                 progress.line(&warning);

@@ -225,7 +225,13 @@ fn hints_of(error: &OfflineError) -> Vec<String> {
                 hints.push(format!("make room there, or {ELSEWHERE}"));
             }
         }
-        OfflineError::Package(failure) => hints.extend(cause_hint(failure)),
+        OfflineError::Package(failure) => {
+            if let CompileError::Script(script) = &failure.source {
+                let findings = script.findings.iter();
+                hints.extend(findings.map(|it| format!("package {}: {it}", script.package)));
+            }
+            hints.extend(cause_hint(failure));
+        }
         OfflineError::Assemble { source, .. } if source.is_of_changed_files() => {
             hints.push(TAKEN.to_owned());
         }
@@ -254,6 +260,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::compile::Finding;
     use crate::offline::failure::UnfinishedRelease;
     use crate::process::Status;
     use crate::release::Version;
@@ -281,6 +288,7 @@ mod tests {
                 cause: (code == 137).then_some(Cause::OutOfMemory { killed: 1 }),
                 tail: vec!["+ make".to_owned(), "Killed".to_owned()],
                 undeclared: vec![name("zlib")],
+                findings: vec![Finding::RanBeside { line: None }],
                 denials: None,
                 first_log: None,
                 endings: Vec::new(),
@@ -330,7 +338,9 @@ mod tests {
                  Release two/1.10: Not compiled because they depend on b: c\n\
                  Release two/1.10: Stopped because of it: slow\n\
                  Not written because of it: three/1.10 (1 of 2 packages were compiled)\n\
-                 {}{}Hint: give the machine or the container more memory, or fewer processors\n",
+                 {}{}Hint: package a: other packaging scripts ran at the same time. If it passes with `--jobs 1`, they were in its way\n\
+                 Hint: give the machine or the container more memory, or fewer processors\n\
+                 Hint: package b: other packaging scripts ran at the same time. If it passes with `--jobs 1`, they were in its way\n",
                 headline("a", "one/1.10 and two/1.10"),
                 headline("b", "two/1.10")
             )
@@ -361,6 +371,7 @@ mod tests {
              Not begun: other\n\
              Error: failed to compile package app/abc of release demo/1.10: the packaging script exited with 137 (a command in \
              it was killed by SIGKILL) after 1m01s (out of memory: the kernel killed 1 process while the script ran)\n\
+             Hint: package app: other packaging scripts ran at the same time. If it passes with `--jobs 1`, they were in its way\n\
              Hint: give the machine or the container more memory, or fewer processors\n"
         );
     }

@@ -26,6 +26,7 @@ use crate::diag::Chain;
 use crate::fs::{self, MadeDirectories};
 use crate::process::{self, Jobserver};
 use crate::release::Slug;
+use crate::sandbox::Sandbox;
 use crate::{runtime, sandbox};
 
 /// How long a read of an input may go on when the call was asked to stop.
@@ -373,6 +374,7 @@ impl Call<'_> {
         let sandbox =
             isolation::choose(options, workplace.path(), &self.progress, self.cancel).await?;
         let jobs = isolation::jobs(options.jobs, &sandbox, &self.progress);
+        self.warn_of_noexec(&sandbox, workplace);
         let logs = match workplace.logs(options.logs_directory.as_deref(), &options.vcap) {
             Ok(logs) => logs,
             Err(error) => {
@@ -419,6 +421,22 @@ impl Call<'_> {
             jobs,
             logs,
         })
+    }
+
+    /// Says so where scripts cannot run what they build.
+    fn warn_of_noexec(&self, sandbox: &Sandbox, workplace: &Workplace) {
+        let data = self.options.vcap.data();
+        let (directory, option) = match sandbox.is_shared() {
+            true => (data.as_path(), "--base-directory"),
+            false => (fs::parent(workplace.path()), "--work-dir"),
+        };
+        if let Ok(Some(directory)) = fs::noexec(directory) {
+            self.progress.line(&format!(
+                "Warning: `{}` is on a file system that is mounted noexec: packaging scripts cannot run programs that they \
+                 build there. Choose another one by {option}, or mount it with exec (docker: `--tmpfs PATH:exec`)",
+                directory.display()
+            ));
+        }
     }
 
     /// Does what needs no compiling. Returns the result, where there is one.

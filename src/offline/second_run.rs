@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
 
-use crate::compile::{Denial, FirstRun};
+use crate::compile::{Denial, FirstRun, PrintedLine};
 use crate::diag::Elapsed;
 use crate::release::Name;
 use crate::sandbox::Closed;
@@ -54,6 +54,23 @@ pub(super) fn succeeded(package: &Name, first: &FirstRun) -> String {
     log(&mut text, &first.log);
     hints(&mut text, package, &first.denials, &first.undeclared);
     text.trim_end().to_owned()
+}
+
+/// The script met the bounds of the mounts that its dependencies are, and is run again.
+pub(super) fn with_copies(package: &Name, shown: &[PrintedLine], log: &Path) -> String {
+    let mut text = format!(
+        "Warning: the packaging script of {package} links, moves or removes what a dependency installed, which fails where \
+         dependencies are mounted:\n"
+    );
+    for line in shown {
+        let _ = writeln!(text, "  line {}: {}", line.number, line.text);
+    }
+    let _ = write!(
+        text,
+        "  in {}\n{package} is compiled again with copies of its dependencies",
+        log.display()
+    );
+    text
 }
 
 /// The script has succeeded although it was denied something, and no second run is wanted.

@@ -141,10 +141,7 @@ impl Landlocked {
         let script = Script {
             spec: Spec {
                 program: "bash".to_owned(),
-                arguments: vec![
-                    "-c".to_owned(),
-                    "echo >file && ! cat ../other/file".to_owned(),
-                ],
+                arguments: vec!["-c".into(), "echo >file && ! cat ../other/file".into()],
                 directory: own.clone(),
                 umask: 0o022,
                 nice: 0,

@@ -7,6 +7,7 @@
 //! WORK/places/N/tree      → BASE          packages and data of the package; the rest of BASE is mounted into it
 //!               tmp       → /tmp
 //!               var-tmp   → /var/tmp
+//!               dev-shm   → /dev/shm      in memory
 //!               overlay     what is written into dependencies, dropped
 //! WORK/store/NAME…          sealed dependencies, mounted into data/packages
 //! ```
@@ -23,6 +24,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::error::SandboxError;
+use super::named;
 use super::script::{self, Script};
 use super::spec::{Mounted, Spec, Step, View, Writes};
 use super::users::Users;
@@ -47,6 +49,9 @@ const ATTEMPTS: usize = 100;
 
 /// What the first try of a view may take.
 const PROBE_GRACE: Duration = Duration::from_secs(5);
+
+/// Paths with what each stands for.
+type Pairs = Vec<(PathBuf, PathBuf)>;
 
 /// The namespaces of one run.
 #[derive(Debug)]
@@ -91,6 +96,8 @@ impl Default for Wishes {
 #[derive(Debug)]
 pub(super) struct NamespacePlace {
     number: usize,
+    /// Whether dependencies are copied into it instead of being mounted.
+    pub(super) copies: bool,
     /// What the covered directory has that is the host's: where it is, and its place in the tree.
     kept: Vec<(PathBuf, PathBuf)>,
 }
@@ -196,7 +203,7 @@ impl Namespaces {
     }
 
     async fn try_once(&self, agent: &Path) -> Result<(), SandboxError> {
-        let place = self.enter()?;
+        let place = self.enter(false)?;
         let result = self.try_in(&place, agent).await;
         self.leave(&place)?;
         result
@@ -219,7 +226,7 @@ impl Namespaces {
                 nice: 0,
                 hold: self.hold(),
                 grace: PROBE_GRACE,
-                view: Some(self.view(place, &[(&sealed, &install)])),
+                view: Some(self.view(place, &[(&sealed, &install)], &Environment::default())),
                 rules: None,
             },
             environment: [("PATH".into(), "/usr/bin:/bin:/usr/local/bin".into())]
@@ -258,9 +265,16 @@ impl Namespaces {
         }
     }
 
-    pub(super) fn enter(&self) -> Result<NamespacePlace, SandboxError> {
+    /// Whether a script in a place may fail at what it could do where dependencies are not mounted. It is meant to where they
+    /// are to be read-only.
+    pub(super) fn restricts(&self, place: &NamespacePlace) -> bool {
+        !place.copies && !self.wishes.readonly_dependencies
+    }
+
+    pub(super) fn enter(&self, copies: bool) -> Result<NamespacePlace, SandboxError> {
         let mut place = NamespacePlace {
             number: self.next.fetch_add(1, Ordering::Relaxed),
+            copies,
             kept: Vec::new(),
         };
         let (tree, root) = (self.tree(&place), self.root(&place));
@@ -337,14 +351,29 @@ impl Namespaces {
         Ok(())
     }
 
-    /// Makes the place at which a dependency is mounted.
-    pub(super) fn provide(install: &Path) -> Result<(), SandboxError> {
-        Ok(fs::create_dir(install)?)
+    /// Makes the place at which a dependency is mounted, or a copy of it.
+    pub(super) fn provide(
+        place: &NamespacePlace,
+        sealed: &Path,
+        install: &Path,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<(), SandboxError> {
+        match place.copies {
+            true => fs::copy_tree_until(sealed, install, stop)?,
+            false => fs::create_dir(install)?,
+        }
+        Ok(())
     }
 
-    /// What the script in a place sees. Dependencies: sealed tree and install directory.
-    pub(super) fn view(&self, place: &NamespacePlace, dependencies: &[(&Path, &Path)]) -> View {
+    /// What the script in a place sees, with this environment. Dependencies: sealed tree and install directory.
+    pub(super) fn view(
+        &self,
+        place: &NamespacePlace,
+        dependencies: &[(&Path, &Path)],
+        environment: &Environment,
+    ) -> View {
         let relative = Self::relative(place);
+        let (named, links) = self.named(place, environment);
         let below_work = |path: &Path| match path.strip_prefix(&self.work) {
             Ok(below) => below.to_owned(),
             Err(_) => path.to_owned(),
@@ -353,6 +382,7 @@ impl Namespaces {
             work: self.work.clone(),
             dependencies: dependencies
                 .iter()
+                .filter(|_| !place.copies)
                 .map(|(sealed, install)| Mounted {
                     sealed: below_work(sealed),
                     at: below_work(install),
@@ -364,6 +394,13 @@ impl Namespaces {
             writes: self.writes,
             scratch: relative.join(SCRATCH),
             kept: place.kept.clone(),
+            memory: Some(MEMORY)
+                .filter(|(_, at)| Path::new(at).is_dir())
+                .map(|(name, _)| relative.join(name))
+                .into_iter()
+                .collect(),
+            named,
+            links,
             temporary: TEMPORARY
                 .iter()
                 .filter(|(_, at)| Path::new(at).is_dir())
@@ -373,6 +410,40 @@ impl Namespaces {
                 .collect(),
             tree: (relative.join(TREE), self.cover.clone()),
         }
+    }
+
+    /// What an environment names below the private directories, with its places in them: directories and files with their paths
+    /// on the host, links with what they say.
+    fn named(&self, place: &NamespacePlace, environment: &Environment) -> (Pairs, Pairs) {
+        let relative = Self::relative(place);
+        let private: Vec<(&str, PathBuf)> = TEMPORARY
+            .iter()
+            // One may be a link.
+            .filter_map(|(name, at)| Some((*name, fs::canonicalize(Path::new(at)).ok()?)))
+            .collect();
+        let directories: Vec<PathBuf> = private.iter().map(|(_, at)| at.clone()).collect();
+        let base = fs::canonicalize(self.vcap.base()).unwrap_or_else(|_| self.vcap.base().into());
+        let mut hidden = vec![self.work.as_path(), self.vcap.base(), &base];
+        if directories.iter().any(|at| self.cover.starts_with(at)) {
+            hidden.push(&self.cover);
+        }
+        let named = named::find(environment, &directories, &hidden);
+        // Of two names for one directory the last is mounted over the first.
+        let place_of = |path: &Path| {
+            let mut private = private.iter().rev();
+            private
+                .find_map(|(name, at)| Some(relative.join(name).join(path.strip_prefix(at).ok()?)))
+        };
+        let paths = named.paths.into_iter();
+        let links = named.links.into_iter();
+        (
+            paths
+                .filter_map(|path| place_of(&path).map(|place| (path, place)))
+                .collect(),
+            links
+                .filter_map(|(link, says)| Some((place_of(&link)?, says)))
+                .collect(),
+        )
     }
 
     pub(super) fn leave(&self, place: &NamespacePlace) -> Result<(), SandboxError> {
@@ -422,5 +493,9 @@ fn is_refused(error: &SandboxError) -> bool {
     )
 }
 
-/// Directories that scripts have to themselves: what they are called in a place, and where they are.
-const TEMPORARY: [(&str, &str); 2] = [("tmp", "/tmp"), ("var-tmp", "/var/tmp")];
+/// Directories that scripts have to themselves: what they are called in a place, and where they are. What the environment
+/// names in them is mounted into them.
+const TEMPORARY: [(&str, &str); 3] = [("tmp", "/tmp"), ("var-tmp", "/var/tmp"), MEMORY];
+
+/// The one that is in memory.
+const MEMORY: (&str, &str) = ("dev-shm", "/dev/shm");

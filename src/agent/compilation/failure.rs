@@ -192,6 +192,7 @@ mod tests {
                 cause: None,
                 tail: Vec::new(),
                 undeclared: Vec::new(),
+                findings: Vec::new(),
                 denials: None,
                 endings: vec![stdout, stderr],
                 log: PathBuf::from("/log"),

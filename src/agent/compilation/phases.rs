@@ -52,6 +52,10 @@ impl Phases {
             Event::FirstRunFailed { first, .. } => {
                 tracing::warn!(package = %self.package, failure = first.failure, "the script is run again without restrictions");
             }
+            Event::RunWithCopies { lines, .. } => {
+                let line = lines.first().map_or("", |line| line.text.as_str());
+                tracing::warn!(package = %self.package, line, "the package is compiled again with copies of its dependencies");
+            }
             Event::SecondRunStarted { .. }
             | Event::SecondRunSucceeded { .. }
             | Event::Denied { .. } => {}
