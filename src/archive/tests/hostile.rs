@@ -104,7 +104,7 @@ fn names_and_links() -> Vec<Case> {
                 .directory("d")
                 .symlink("l", "d")
                 .file("l/new", b"x"),
-            Some("through the symbolic link `l`"),
+            None,
         ),
         (
             "a directory through a link",
@@ -143,7 +143,94 @@ fn names_and_links() -> Vec<Case> {
         (
             "a link that loops",
             Raw::default().symlink("a", "a").file("a/new", b"x"),
-            Some("through the symbolic link `a`"),
+            Some("through the symbolic link `a`, which leads in a circle"),
+        ),
+        (
+            "links that lead to each other",
+            Raw::default()
+                .symlink("a", "b/c")
+                .symlink("b", "a")
+                .file("a/new", b"x"),
+            Some("through the symbolic link `a`, which leads in a circle"),
+        ),
+        (
+            "a link that leads in and then out",
+            Raw::default()
+                .directory("d")
+                .symlink("l", "d/../../outside")
+                .file("l/new", b"x"),
+            Some("through the symbolic link `l`, which leads out of the archive"),
+        ),
+        (
+            "a link that leads out and then in",
+            Raw::default()
+                .directory("d")
+                .symlink("l", "../inside/d")
+                .file("l/new", b"x"),
+            Some("through the symbolic link `l`, which leads out of the archive"),
+        ),
+        (
+            "a link to what holds the root",
+            Raw::default().symlink("l", "..").file("l/new", b"x"),
+            Some("which leads out of the archive"),
+        ),
+        (
+            "a link out behind a link inside",
+            Raw::default()
+                .directory("d")
+                .symlink("d/o", "../../outside")
+                .symlink("l", "d")
+                .file("l/o/new", b"x"),
+            Some("which leads out of the archive"),
+        ),
+        (
+            "an absolute link",
+            Raw::default()
+                .symlink("l", "/tmp")
+                .file("l/bosh-agent-hostile", b"x"),
+            Some("which leads out of the archive"),
+        ),
+        (
+            "a link that was good and leads out later",
+            Raw::default()
+                .directory("d")
+                .symlink("l", "d")
+                .file("l/new", b"x")
+                .symlink("l", "../outside")
+                .file("l/new", b"x"),
+            Some("which leads out of the archive"),
+        ),
+        (
+            "a link to a directory that becomes a link out",
+            Raw::default()
+                .directory("d")
+                .symlink("l", "d")
+                .directory("l/e")
+                .symlink("l/e", "../../outside")
+                .file("d/e/new", b"x"),
+            Some("which leads out of the archive"),
+        ),
+        (
+            "a link to nothing",
+            Raw::default().symlink("l", "d").file("l/new", b"x"),
+            Some("`l/new` would be unpacked through the symbolic link `l`, which leads to nothing"),
+        ),
+        (
+            "a link to a file",
+            Raw::default()
+                .file("f", b"x")
+                .symlink("l", "f")
+                .file("l/new", b"x"),
+            Some("which leads to something that is not a directory"),
+        ),
+        (
+            "a hard link through a link inside to a link outwards",
+            Raw::default()
+                .directory("d")
+                .symlink("d/o", "../../outside")
+                .symlink("l", "d")
+                .hard_link("h", "l/o/secret"),
+            Some("which leads out of the archive"),
         ),
         (
             "a link in place of a directory just used",
