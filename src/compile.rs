@@ -9,6 +9,7 @@
 //!
 //! A good place to start reading is [`compile`]. The packages of a whole call are a [`Schedule`].
 
+mod content;
 mod error;
 mod event;
 mod job;
@@ -21,6 +22,7 @@ mod store;
 mod turns;
 mod undeclared;
 
+pub use content::content_digest;
 pub use error::{Cause, CompileError, ScriptFailure};
 pub use event::{Event, Phase};
 pub use job::{Compiled, Dependency, Job};

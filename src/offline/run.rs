@@ -28,6 +28,9 @@ use crate::process::{self, Jobserver};
 use crate::release::Slug;
 use crate::{runtime, sandbox};
 
+/// How many ignored files are named.
+const CLUTTER_NAMED: usize = 10;
+
 /// What a call is to do.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -156,6 +159,30 @@ pub async fn run(
     }
     result?;
     Ok(removed?)
+}
+
+/// One line about the files of operating systems and tools in a tarball.
+fn clutter(opened: &Opened) -> Option<String> {
+    let found = &opened.clutter;
+    let named: Vec<String> = found
+        .iter()
+        .take(CLUTTER_NAMED)
+        .map(|path| format!("`{}`", open::shown(path).escape_debug()))
+        .collect();
+    let (what, more) = match found.len() {
+        0 => return None,
+        1 => ("a file that is".to_owned(), String::new()),
+        count if count > CLUTTER_NAMED => (
+            format!("{count} files that are"),
+            format!(" and {} more", count - CLUTTER_NAMED),
+        ),
+        count => (format!("{count} files that are"), String::new()),
+    };
+    Some(format!(
+        "Warning: ignoring {what} not part of the release in {}, but left there by an operating system or a tool: {}{more}",
+        opened.tarball.display(),
+        named.join(", ")
+    ))
 }
 
 /// Tells how much is free in directories, where that is what an error is about.
@@ -339,6 +366,9 @@ impl Call<'_> {
         }
         self.progress.line(&line);
         self.progress.line("Extracting packages");
+        if let Some(warning) = clutter(opened) {
+            self.progress.line(&warning);
+        }
         for stray in opened
             .carried
             .iter()
