@@ -2,6 +2,8 @@
 
 mod numbers;
 
+use proptest::prelude::*;
+
 use super::raw::Raw;
 use super::support::{chain, describe, directory, temporary};
 use crate::archive::unpack;
@@ -414,4 +416,69 @@ fn a_link_that_was_there_before_is_not_followed_either() {
     let error = unpack(&archive[..], &inside).unwrap_err();
     assert!(chain(&error).contains("through the symbolic link `l`"));
     assert!(fs::list(&outside).unwrap().is_empty());
+}
+
+/// A path of few names, so that entries meet each other.
+fn any_path() -> impl Strategy<Value = String> {
+    proptest::collection::vec(prop_oneof![Just("a"), Just("b"), Just("c")], 1..4)
+        .prop_map(|parts| parts.join("/"))
+}
+
+/// Where a link may lead: inside, up, out, and to what an earlier link of the archive may be.
+fn any_target() -> impl Strategy<Value = String> {
+    let part = prop_oneof![
+        4 => Just("a"),
+        4 => Just("b"),
+        4 => Just("c"),
+        5 => Just(".."),
+        1 => Just("."),
+        1 => Just("outside"),
+        1 => Just("inside"),
+        1 => Just("secret"),
+    ];
+    let relative = proptest::collection::vec(part, 1..5).prop_map(|parts| parts.join("/"));
+    prop_oneof![9 => relative.clone(), 1 => relative.prop_map(|path| format!("/{path}"))]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(150))]
+
+    #[test]
+    fn archives_full_of_links_change_nothing_outside(
+        entries in proptest::collection::vec((0..8, any_path(), any_target()), 1..30)
+    ) {
+        let temp = temporary();
+        let outside = directory(temp.path(), "outside");
+        fs::write(&outside.join("secret"), b"secret").unwrap();
+        directory(&outside, "a");
+        fs::set_mode(&outside.join("a"), 0o700).unwrap();
+        let before = describe(&outside);
+        // Each entry goes into an archive of its own, so that one that is refused does not end the others.
+        let inside = directory(temp.path(), "inside");
+        for (kind, name, target) in &entries {
+            let archive = match kind {
+                0 | 1 => Raw::default().directory(name),
+                2 => Raw::default().file(name, b"x"),
+                3 => Raw::default().hard_link(name, target),
+                4 => Raw::default().entry(b'6', name.as_bytes(), b"", b"", |header| header.set_mode(0o777)),
+                _ => Raw::default().symlink(name, target),
+            };
+            let _ = unpack(&archive.finish()[..], &inside);
+        }
+        prop_assert_eq!(&describe(&outside), &before);
+        let names: Vec<_> = fs::list(temp.path()).unwrap().iter().map(|entry| entry.file_name()).collect();
+        prop_assert_eq!(names, ["inside", "outside"]);
+        // And all of them in one archive.
+        let again = directory(&inside, "again");
+        let mut archive = Raw::default();
+        for (kind, name, target) in &entries {
+            archive = match kind {
+                0 | 1 => archive.directory(name),
+                2..=4 => archive.file(name, b"x"),
+                _ => archive.symlink(name, target),
+            };
+        }
+        let _ = unpack(&archive.finish()[..], &again);
+        prop_assert_eq!(describe(&outside), before);
+    }
 }
