@@ -38,6 +38,7 @@ mod release;
 mod releases;
 mod report;
 mod run;
+mod second_run;
 mod select;
 mod space;
 mod stemcell;

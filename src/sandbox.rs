@@ -23,13 +23,14 @@ mod users;
 
 pub use child::{ARGUMENT as CHILD_ARGUMENT, main as child_main};
 pub use error::SandboxError;
+pub use landlock::{Closed, closed};
 pub use landlocked::Landlocked;
 pub(crate) use namespace::PROCESSES;
 pub use namespace::{Namespaces, Wishes};
 pub use script::{Script, ScriptEnd, run};
 pub use shared_tree::SharedTree;
 pub use spec::{Mounted, Report, Rules, Spec, Step, StepError, View, Writes};
-pub(crate) use sys::set_variable_before_threads;
+pub(crate) use sys::{default_signals, set_variable_before_threads};
 pub use users::{
     Entry, Users, enter as enter_user_namespace, enter_if_needed as enter_user_namespace_if_needed,
 };
@@ -160,8 +161,19 @@ impl Sandbox {
         }
     }
 
+    /// Says that a package's script has ended and that it will [`enter_alone`](Self::enter_alone). Returns for how many others
+    /// that will have to wait.
+    #[must_use]
+    pub fn step_aside(&self, place: &Place) -> usize {
+        match (self, &place.kind) {
+            (Self::Landlocked(landlocked), Kind::Landlock(place)) => landlocked.step_aside(place),
+            _ => 0,
+        }
+    }
+
     /// As [`enter`](Self::enter), but with no restriction on the script, and with no other script running where that takes
-    /// it. The place that the package had before is to be given back first.
+    /// it. The place that the package had before is to be given back first. `waits` hears for how many others this waits,
+    /// whenever that changes.
     ///
     /// # Errors
     /// When the tree cannot be made or cleared.
@@ -169,11 +181,12 @@ impl Sandbox {
         &self,
         package: &Name,
         dependencies: &[(Name, PathBuf)],
+        waits: &(dyn Fn(usize) + Send + Sync),
     ) -> Result<Place, SandboxError> {
         match self {
             Self::Landlocked(landlocked) => Ok(Place {
                 root: landlocked.tree().base().to_owned(),
-                kind: Kind::Landlock(landlocked.enter_alone(package, dependencies).await?),
+                kind: Kind::Landlock(landlocked.enter_alone(package, dependencies, waits).await?),
             }),
             Self::Namespaces(_) | Self::Shared(_) => self.enter(package, dependencies).await,
         }
@@ -183,11 +196,18 @@ impl Sandbox {
     /// change it; elsewhere the sealed tree is mounted when the script starts.
     ///
     /// # Errors
-    /// When it cannot be put there.
-    pub fn provide(&self, sealed: &Path, install: &Path) -> Result<(), SandboxError> {
+    /// When it cannot be put there, and when `stop` says so before it is.
+    pub fn provide(
+        &self,
+        sealed: &Path,
+        install: &Path,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<(), SandboxError> {
         match self {
             Self::Namespaces(_) => Namespaces::provide(install),
-            Self::Landlocked(_) | Self::Shared(_) => Ok(crate::fs::copy_tree(sealed, install)?),
+            Self::Landlocked(_) | Self::Shared(_) => {
+                Ok(crate::fs::copy_tree_until(sealed, install, stop)?)
+            }
         }
     }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::second_run;
 use crate::compile::{Event, Phase};
 use crate::diag::Elapsed;
 use crate::release::{Name, Version};
@@ -39,7 +40,8 @@ struct Running {
     label: String,
     since: Instant,
     reminded: Instant,
-    phase: Shown,
+    /// `None` before the first.
+    phase: Option<Phase>,
     /// When the phase began, and how long it waited in phases before.
     entered: Instant,
     waited: Duration,
@@ -47,25 +49,6 @@ struct Running {
     line: String,
     bar: Option<ProgressBar>,
 }
-
-/// A phase, as a person reads it.
-#[derive(Debug, Clone, Copy)]
-struct Shown {
-    text: &'static str,
-    is_waiting: bool,
-}
-
-/// Before the first phase: the place where the package is compiled may be taken.
-const BEGINNING: Shown = Shown {
-    text: "waiting for a place to be compiled in",
-    is_waiting: true,
-};
-
-/// Between a first and a second run of a script.
-const AGAIN: Shown = Shown {
-    text: "waiting for the other scripts to end, to be tried once more by itself",
-    is_waiting: true,
-};
 
 /// How long a package took, from the line that says that it begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,20 +70,27 @@ impl std::fmt::Display for Took {
 }
 
 impl Running {
-    fn enter(&mut self, phase: Shown, now: Instant) {
+    fn enter(&mut self, phase: Phase, now: Instant) {
         self.waited = self.waited_until(now);
-        self.phase = phase;
+        self.phase = Some(phase);
         self.entered = now;
         // What the script printed says nothing of another phase.
         self.line.clear();
     }
 
     fn waited_until(&self, now: Instant) -> Duration {
-        let current = match self.phase.is_waiting {
+        let current = match self.is_waiting() {
             true => now.saturating_duration_since(self.entered),
             false => Duration::ZERO,
         };
         self.waited + current
+    }
+
+    fn is_waiting(&self) -> bool {
+        match self.phase {
+            None | Some(Phase::Waiting | Phase::Ready | Phase::SecondRun { .. }) => true,
+            Some(Phase::Unpacking | Phase::Installing | Phase::Packaging | Phase::Packing) => false,
+        }
     }
 
     fn took(&self, now: Instant) -> Took {
@@ -113,8 +103,8 @@ impl Running {
     /// What it is doing, with the last line of its script.
     fn doing(&self) -> String {
         match self.line.as_str() {
-            "" => self.phase.text.to_owned(),
-            line => format!("{}: {line}", self.phase.text),
+            "" => described(self.phase),
+            line => format!("{}: {line}", described(self.phase)),
         }
     }
 
@@ -178,7 +168,7 @@ impl Progress {
                 label: label.clone(),
                 since: now,
                 reminded: now,
-                phase: BEGINNING,
+                phase: None,
                 entered: now,
                 waited: Duration::ZERO,
                 line: String::new(),
@@ -205,37 +195,58 @@ impl Progress {
         Some(took)
     }
 
+    /// The packages whose packaging scripts run.
+    pub fn scripts(&self) -> Vec<String> {
+        let is_running = |running: &&Running| running.phase == Some(Phase::Packaging);
+        let name = |running: &Running| match running.label.split_once('/') {
+            Some((name, _version)) => name.to_owned(),
+            None => running.label.clone(),
+        };
+        self.state()
+            .running
+            .values()
+            .filter(is_running)
+            .map(name)
+            .collect()
+    }
+
     /// The core tells something.
     pub(super) fn hear(&self, event: Event) {
-        if let Event::Retried {
-            package,
-            failure,
-            undeclared,
-            ..
-        } = &event
-        {
-            let names: Vec<&str> = undeclared.iter().map(Name::as_str).collect();
-            let undeclared = match names.join(", ") {
-                none if none.is_empty() => none,
-                names => format!("; it speaks of undeclared packages: {names}"),
-            };
-            self.line(&format!(
-                "Warning: {failure} where it reaches nothing but its declared dependencies{undeclared}. {package} is tried \
-                 once more by itself, with nothing kept from it"
-            ));
-        }
+        let (job, phase) = match event {
+            Event::FirstRunFailed {
+                package,
+                first,
+                running,
+                ..
+            } => return self.line(&second_run::failed(&package, &first, running)),
+            Event::SecondRunStarted { package, .. } => {
+                return self.line(&format!(
+                    "Compiling package {package} again, alone and without restrictions"
+                ));
+            }
+            Event::SecondRunSucceeded { package, first, .. } => {
+                return self.line(&second_run::succeeded(&package, &first));
+            }
+            Event::Denied {
+                package, denials, ..
+            } => return self.line(&second_run::ignored(&package, &denials)),
+            Event::Entered { job, phase, .. } => (job, Some(phase)),
+            Event::Printed { job, line, .. } => {
+                // One that comes late is of a phase that has ended.
+                if let Some(running) = self.state().running.get_mut(&job)
+                    && !running.is_waiting()
+                {
+                    running.line = line;
+                }
+                (job, None)
+            }
+        };
         let mut state = self.state();
-        let (Event::Entered { job, .. } | Event::Retried { job, .. } | Event::Printed { job, .. }) =
-            &event;
-        let Some(running) = state.running.get_mut(job) else {
+        let Some(running) = state.running.get_mut(&job) else {
             return;
         };
-        match event {
-            Event::Retried { .. } => running.enter(AGAIN, Instant::now()),
-            Event::Entered { phase, .. } => running.enter(described(phase), Instant::now()),
-            // One that comes late is of a phase that has ended.
-            Event::Printed { line, .. } if !running.phase.is_waiting => running.line = line,
-            Event::Printed { .. } => {}
+        if let Some(phase) = phase {
+            running.enter(phase, Instant::now());
         }
         if let Some(bar) = &running.bar {
             bar.set_message(running.doing());
@@ -267,18 +278,28 @@ impl Progress {
     }
 }
 
-fn described(phase: Phase) -> Shown {
+/// A phase, as a person reads it.
+fn described(phase: Option<Phase>) -> String {
+    let Some(phase) = phase else {
+        return "waiting for a place to be compiled in".to_owned();
+    };
     let text = match phase {
+        Phase::Waiting => "waiting for packages that are in its way",
+        Phase::SecondRun { running: 1 } => {
+            "waiting for 1 running packaging script before the second run"
+        }
+        Phase::SecondRun { running } => {
+            return format!(
+                "waiting for {running} running packaging scripts before the second run"
+            );
+        }
         Phase::Unpacking => "unpacking the source",
         Phase::Installing => "installing dependencies",
         Phase::Ready => "waiting for another script to end",
         Phase::Packaging => "running its packaging script",
         Phase::Packing => "packing the result",
     };
-    Shown {
-        text,
-        is_waiting: phase == Phase::Ready,
-    }
+    text.to_owned()
 }
 
 #[cfg(test)]
@@ -290,7 +311,7 @@ mod tests {
             label: "app/1".to_owned(),
             since,
             reminded: since,
-            phase: BEGINNING,
+            phase: None,
             entered: since,
             waited: Duration::ZERO,
             line: String::new(),
@@ -303,13 +324,13 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut app = running(start);
-        app.enter(described(Phase::Unpacking), at(2));
-        app.enter(described(Phase::Ready), at(3));
+        app.enter(Phase::Unpacking, at(2));
+        app.enter(Phase::Ready, at(3));
         assert_eq!(
             app.reminder(at(60)),
             "Still compiling package app/1 after 1m00s (59.0s of it waiting), waiting for another script to end"
         );
-        app.enter(described(Phase::Packaging), at(70));
+        app.enter(Phase::Packaging, at(70));
         app.line = "+ make".to_owned();
         assert_eq!(
             app.reminder(at(120)),
@@ -322,12 +343,15 @@ mod tests {
     fn last_line_of_the_script_goes_with_its_phase() {
         let start = Instant::now();
         let mut app = running(start);
-        app.enter(described(Phase::Packaging), start);
+        app.enter(Phase::Packaging, start);
         app.line = "+ make install".to_owned();
-        app.enter(described(Phase::Packing), start);
+        app.enter(Phase::Packing, start);
         assert_eq!(app.doing(), "packing the result");
-        app.enter(AGAIN, start);
-        assert!(app.doing().starts_with("waiting for the other scripts"));
+        app.enter(Phase::SecondRun { running: 2 }, start);
+        assert!(
+            app.doing()
+                .starts_with("waiting for 2 running packaging scripts")
+        );
         assert_eq!(
             app.took(start + Duration::from_millis(1500)).to_string(),
             "1.5s (1.5s of it waiting)"
@@ -354,15 +378,40 @@ mod tests {
         progress.hear(printed());
         let doing = || progress.state().running[&0].doing();
         assert_eq!(doing(), "running its packaging script: + make");
-        progress.hear(Event::Retried {
-            job: 0,
-            package: parse("app"),
-            failure: String::new(),
-            undeclared: Vec::new(),
-        });
+        progress.hear(entered(Phase::SecondRun { running: 1 }));
         progress.hear(printed());
         assert!(!doing().contains("make"), "{}", doing());
         assert!(progress.end(0).is_some());
         assert!(progress.end(0).is_none());
+    }
+
+    #[test]
+    fn waiting_package_is_shown_with_what_it_waits_for() {
+        let progress = Progress::to_stderr(false);
+        let (package, version) = (Name::parse("app").unwrap(), Version::parse("1").unwrap());
+        progress.start(0, &package, &version, &[]);
+        progress.hear(Event::Printed {
+            job: 0,
+            package: package.clone(),
+            line: "make: *** [all] Error 1".to_owned(),
+        });
+        for (running, expected) in [
+            (
+                2,
+                "waiting for 2 running packaging scripts before the second run",
+            ),
+            (
+                1,
+                "waiting for 1 running packaging script before the second run",
+            ),
+        ] {
+            progress.hear(Event::Entered {
+                job: 0,
+                package: package.clone(),
+                phase: Phase::SecondRun { running },
+            });
+            let state = progress.state();
+            assert_eq!(state.running[&0].doing(), expected);
+        }
     }
 }
