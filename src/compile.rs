@@ -10,6 +10,7 @@
 //! A good place to start reading is [`compile`]. The packages of a whole call are a [`Schedule`].
 
 mod across;
+mod content;
 mod denials;
 mod elf;
 mod error;
@@ -29,6 +30,7 @@ mod store;
 mod turns;
 mod undeclared;
 
+pub use content::content_digest;
 pub use denials::Denial;
 pub use error::{Cause, CompileError, ScriptFailure};
 pub use event::{Event, Phase};

@@ -14,9 +14,10 @@ use super::durations::Durations;
 use super::error::OfflineError;
 use super::failure::{Incomplete, PackageFailure, UnfinishedRelease};
 use super::graph::{self, Node};
+use super::identity::{self, Identities};
 use super::inspect::Listed;
 use super::open::Blob;
-use super::progress::Progress;
+use super::progress::{Progress, Took};
 use super::release::Release;
 use crate::compile::{
     self, CompileError, Compiled, Context, Id, Limits, MEMORY_FLOOR, Origin, Schedule, Told,
@@ -25,7 +26,7 @@ use crate::compile::{
 use crate::diag::{Chain, Elapsed};
 use crate::fs;
 use crate::release::{Manifest, Name, Slug, Version};
-use crate::runtime::TaskSet;
+use crate::runtime::{self, TaskSet};
 use crate::sandbox::ScriptEnd;
 
 /// How often the progress is drawn.
@@ -58,7 +59,24 @@ pub(super) async fn carry_out(
 ) -> (Vec<Option<PathBuf>>, Result<(), OfflineError>) {
     let mut written = releases.iter().map(|_| None).collect();
     let stop = call.cancel.child_token();
-    let mut run = match Run::new(call, releases, compiler, stop) {
+    let cancel = call.cancel.clone();
+    let comparing = runtime::spawn_blocking("compare sources", move || {
+        let compared = identity::compare(&releases, &cancel);
+        (releases, compared)
+    });
+    let (releases, (identities, conflicts)) = match comparing.await {
+        Ok(done) => done,
+        Err(error) => return (written, Err(error.into())),
+    };
+    for identity::Conflict { package, releases } in conflicts {
+        call.progress.line(&format!(
+            "Warning: package {}/{} has the same fingerprint but different contents in releases {}: it is compiled for each",
+            package.0,
+            package.1,
+            releases.join(", ")
+        ));
+    }
+    let mut run = match Run::new(call, releases, &identities, compiler, stop) {
         Ok(run) => run,
         Err(error) => return (written, Err(error.into())),
     };
@@ -106,12 +124,17 @@ impl<'a> Run<'a> {
     fn new(
         call: &'a Call<'a>,
         releases: Vec<Release>,
+        identities: &Identities,
         compiler: Option<&Compiler>,
         stop: CancellationToken,
     ) -> fs::Result<Self> {
         let candidates: Vec<_> = releases
             .iter()
-            .map(|release| (release.candidates(), release.order.as_slice()))
+            .enumerate()
+            .map(|(number, release)| {
+                let candidates = release.candidates(number, identities);
+                (candidates, release.order.as_slice())
+            })
             .collect();
         let nodes = graph::merge(&candidates);
         drop(candidates);
@@ -307,9 +330,9 @@ impl<'a> Run<'a> {
                 }
             }
             Told::Ended(id, result) => {
-                self.call.progress.end(id.index());
+                let took = self.call.progress.end(id.index());
                 if let Some(node) = ids.get(&id) {
-                    self.ended(*node, *result);
+                    self.ended(*node, *result, took);
                 }
             }
         }
@@ -323,15 +346,33 @@ impl<'a> Run<'a> {
         if self.is_source(&self.nodes[node]) {
             self.forget_logs(node);
             let (name, version) = self.package(node);
-            self.call.progress.start(id.index(), &name, &version);
+            let releases = self.releases_of(node);
+            self.call
+                .progress
+                .start(id.index(), &name, &version, &releases);
         }
     }
 
-    fn ended(&mut self, node: usize, result: Result<Option<Compiled>, CompileError>) {
+    /// The releases that have a node, for messages; none where the call has one release only.
+    fn releases_of(&self, node: usize) -> Vec<String> {
+        if self.releases.len() < 2 {
+            return Vec::new();
+        }
+        let uses = self.nodes[node].uses.iter();
+        uses.map(|(release, _)| self.releases[*release].label())
+            .collect()
+    }
+
+    fn ended(
+        &mut self,
+        node: usize,
+        result: Result<Option<Compiled>, CompileError>,
+        took: Option<Took>,
+    ) {
         self.states[node] = match result {
             Ok(compiled) => {
                 if let Some(compiled) = &compiled {
-                    self.tell(node, compiled);
+                    self.tell(node, compiled, took);
                 }
                 State::Done(compiled.map(Box::new))
             }
@@ -352,13 +393,16 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn tell(&mut self, node: usize, compiled: &Compiled) {
+    fn tell(&mut self, node: usize, compiled: &Compiled, took: Option<Took>) {
         let (name, version) = self.package(node);
         let progress = self.call.progress;
         progress.line(&format!(
             "Finished compiling release {name}/{version} BlobstoreID={} after {}",
             compiled.digests.sha1().unwrap_or_default(),
-            Elapsed(compiled.elapsed)
+            took.unwrap_or(Took {
+                total: compiled.elapsed,
+                waited: Duration::ZERO,
+            })
         ));
         for finding in &compiled.findings {
             progress.line(&format!("Warning: package {name}: {finding}"));
@@ -446,10 +490,16 @@ impl<'a> Run<'a> {
         );
         // Together, or lines of other releases could come between.
         self.call.progress.line(&match self.since[index] {
-            Some(since) => format!(
-                "Finished packages compilation after {}\n{archiving}",
-                Elapsed(since.elapsed())
-            ),
+            Some(since) => {
+                let of = match self.releases.len() {
+                    1 => String::new(),
+                    _ => format!("Compiled all packages of release {}\n", release.label()),
+                };
+                format!(
+                    "{of}Finished packages compilation after {}\n{archiving}",
+                    Elapsed(since.elapsed())
+                )
+            }
             None => archiving,
         });
         let (manifest, packages) = self.result(index);

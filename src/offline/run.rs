@@ -29,6 +29,9 @@ use crate::release::Slug;
 use crate::sandbox::Sandbox;
 use crate::{runtime, sandbox};
 
+/// How many ignored files are named.
+const CLUTTER_NAMED: usize = 10;
+
 /// How long a read of an input may go on when the call was asked to stop.
 const READ_WITHIN: Duration = Duration::from_secs(2);
 
@@ -162,6 +165,30 @@ pub async fn run(
     }
     result?;
     Ok(removed?)
+}
+
+/// One line about the files of operating systems and tools in a tarball.
+fn clutter(opened: &Opened) -> Option<String> {
+    let found = &opened.clutter;
+    let named: Vec<String> = found
+        .iter()
+        .take(CLUTTER_NAMED)
+        .map(|path| format!("`{}`", open::shown(path).escape_debug()))
+        .collect();
+    let (what, more) = match found.len() {
+        0 => return None,
+        1 => ("a file that is".to_owned(), String::new()),
+        count if count > CLUTTER_NAMED => (
+            format!("{count} files that are"),
+            format!(" and {} more", count - CLUTTER_NAMED),
+        ),
+        count => (format!("{count} files that are"), String::new()),
+    };
+    Some(format!(
+        "Warning: ignoring {what} not part of the release in {}, but left there by an operating system or a tool: {}{more}",
+        opened.tarball.display(),
+        named.join(", ")
+    ))
 }
 
 /// Tells how much is free in directories, where that is what an error is about.
@@ -356,6 +383,9 @@ impl Call<'_> {
         }
         self.progress.line(&line);
         self.progress.line("Extracting packages");
+        if let Some(warning) = clutter(opened) {
+            self.progress.line(&warning);
+        }
         for stray in opened
             .carried
             .iter()
