@@ -215,7 +215,7 @@ fn remove_remains(vcap: &Vcap) {
         vcap.blobs(),
         vcap.sensitive_blobs(),
     ] {
-        warn(fs::remove_abandoned(&directory, TEMPORARY, None));
+        fs::remove_abandoned(&directory, TEMPORARY, None);
     }
 }
 
@@ -229,7 +229,7 @@ fn is_unused(vcap: &Vcap) -> bool {
 
 /// Removes what is in a directory, but for mounts and for what somebody holds.
 fn empty(directory: &Path) -> fs::Result<()> {
-    fs::remove_abandoned(directory, TEMPORARY, None)?;
+    fs::remove_abandoned(directory, TEMPORARY, None);
     let entries = fs::list(directory)?;
     if entries.is_empty() {
         return Ok(());

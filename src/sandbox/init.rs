@@ -15,6 +15,7 @@ use nix::unistd::{ForkResult, Pid, close, dup2_stdin, pipe2};
 use serde::{Deserialize, Serialize};
 
 use super::child::{LEFTOVER_GRACE, StepResult, start_script, status_of};
+use super::left_mounts::MountsBefore;
 use super::spec::{Spec, Step, StepError, View};
 use super::{mounts, sys};
 use crate::fs;
@@ -27,7 +28,12 @@ const ROUND: Duration = Duration::from_millis(1);
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum InitReport {
-    Ended { status: Status, left_behind: usize },
+    Ended {
+        status: Status,
+        left_behind: usize,
+        #[serde(default)]
+        mounts: Vec<String>,
+    },
     Failed(StepError),
 }
 
@@ -89,6 +95,7 @@ fn run(spec: &Spec, view: &View) -> Result<InitReport, StepError> {
     // The orders' socket: as long as it is open anywhere, the agent takes us for alive.
     dup2_stdin(&nothing).step(Step::FollowParent)?;
     mounts::make(view)?;
+    let before = MountsBefore::now();
     let script = start_script(spec)?;
     let status = loop {
         match waitpid(None, None) {
@@ -109,6 +116,8 @@ fn run(spec: &Spec, view: &View) -> Result<InitReport, StepError> {
     Ok(InitReport::Ended {
         status,
         left_behind,
+        // They end with this process.
+        mounts: before.since(),
     })
 }
 
