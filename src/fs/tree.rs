@@ -19,6 +19,9 @@ use super::{Error, Result};
 /// As much of a path as is passed to the kernel at once, in bytes.
 const PATH_PIECE: usize = 4000;
 
+/// So much of a file is copied between two looks at whether to stop, in bytes.
+const PIECE: u64 = 64 << 20;
+
 /// Moves a tree: by a rename, or by copy and removal where the two places are on different file systems.
 ///
 /// # Errors
@@ -68,6 +71,14 @@ pub fn rename_tree(from: &Path, to: &Path) -> Result<bool> {
 /// # Errors
 /// What the system answered, with the path of the entry.
 pub fn copy_tree(from: &Path, to: &Path) -> Result<()> {
+    copy_tree_until(from, to, &|| false)
+}
+
+/// [`copy_tree`] that fails as soon as `stop` says so, which is asked for each entry and each piece of a file.
+///
+/// # Errors
+/// What the system answered, with the path of the entry.
+pub fn copy_tree_until(from: &Path, to: &Path, stop: &dyn Fn() -> bool) -> Result<()> {
     if super::lookup(to)?.is_none() {
         super::create_dir(to)?;
     }
@@ -79,9 +90,11 @@ pub fn copy_tree(from: &Path, to: &Path) -> Result<()> {
         root,
         inside: PathBuf::new(),
         first_names: HashMap::new(),
+        stop,
     };
     let mut is_root = true;
     while let Some(step) = source.next_step()? {
+        check(stop).map_err(|error| Error::new("copy", source.path(), error))?;
         match step {
             Step::Enter(_) if is_root => is_root = false,
             Step::Enter(_) => {
@@ -113,16 +126,17 @@ fn make_and_enter(target: &mut Descent, name: &OsStr) -> Result<()> {
     }
 }
 
-struct Copy {
+struct Copy<'a> {
     /// The root of the copy.
     root: OwnedFd,
     /// The current directory below it.
     inside: PathBuf,
     /// Of each file with several names, the first one in the copy.
     first_names: HashMap<(u64, u64), PathBuf>,
+    stop: &'a dyn Fn() -> bool,
 }
 
-impl Copy {
+impl Copy<'_> {
     /// Copies what is not a directory.
     fn entry(
         &mut self,
@@ -146,7 +160,13 @@ impl Copy {
             }
             FileType::RegularFile => {
                 let file = source.open(name, found)?;
-                copy_file(file, &source.path_of(name), found, target, name)?;
+                copy_file(
+                    file,
+                    &source.path_of(name),
+                    found,
+                    (target, name),
+                    self.stop,
+                )?;
             }
             FileType::Fifo => {
                 let mode = Mode::RUSR | Mode::WUSR;
@@ -167,7 +187,7 @@ impl Copy {
 pub(crate) fn detach(walk: &Walk, name: &OsStr, found: &Found, copy: &OsStr) -> Result<()> {
     let descent = walk.descent();
     let file = walk.open(name, found)?;
-    copy_file(file, &walk.path_of(name), found, descent, copy)?;
+    copy_file(file, &walk.path_of(name), found, (descent, copy), &|| false)?;
     copy_attributes(descent, copy, found)?;
     let directory = descent.directory();
     rustix::fs::renameat(directory, copy, directory, name)
@@ -205,17 +225,17 @@ fn copy_file(
     mut source: File,
     from: &Path,
     found: &Found,
-    target: &Descent,
-    name: &OsStr,
+    (target, name): (&Descent, &OsStr),
+    stop: &dyn Fn() -> bool,
 ) -> Result<()> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let file = openat(target.directory(), name, flags, Mode::RUSR | Mode::WUSR)
         .map_err(|error| target.failed("create", name, error.into()))?;
     let mut file = File::from(file);
     let copied = if found.blocks * 512 >= found.size {
-        io::copy(&mut source, &mut file).map(|_| ())
+        copy_pieces(&mut source, u64::MAX, &mut file, stop)
     } else {
-        copy_data_segments(&mut source, &mut file)
+        copy_data_segments(&mut source, &mut file, stop)
     };
     copied.map_err(|error| match super::is_no_space(&error) {
         // It is the one written to that has no room.
@@ -229,7 +249,36 @@ fn copy_file(
     Ok(())
 }
 
-fn copy_data_segments(source: &mut File, target: &mut File) -> io::Result<()> {
+fn check(stop: &dyn Fn() -> bool) -> io::Result<()> {
+    match stop() {
+        true => Err(io::Error::other("stopped")),
+        false => Ok(()),
+    }
+}
+
+/// Copies what comes next, `length` bytes at the most. The kernel copies each piece, or has both files share it where it can.
+fn copy_pieces(
+    source: &mut File,
+    length: u64,
+    target: &mut File,
+    stop: &dyn Fn() -> bool,
+) -> io::Result<()> {
+    let mut left = length;
+    loop {
+        check(stop)?;
+        let copied = io::copy(&mut Read::by_ref(source).take(left.min(PIECE)), target)?;
+        left -= copied;
+        if copied == 0 || left == 0 {
+            return Ok(());
+        }
+    }
+}
+
+fn copy_data_segments(
+    source: &mut File,
+    target: &mut File,
+    stop: &dyn Fn() -> bool,
+) -> io::Result<()> {
     let mut offset = 0;
     loop {
         let start = match rustix::fs::seek(&*source, rustix::fs::SeekFrom::Data(offset)) {
@@ -241,7 +290,7 @@ fn copy_data_segments(source: &mut File, target: &mut File) -> io::Result<()> {
         let end = rustix::fs::seek(&*source, rustix::fs::SeekFrom::Hole(start))?;
         source.seek(SeekFrom::Start(start))?;
         target.seek(SeekFrom::Start(start))?;
-        io::copy(&mut Read::by_ref(source).take(end - start), target)?;
+        copy_pieces(source, end - start, target, stop)?;
         target.flush()?;
         offset = end;
     }
@@ -383,6 +432,22 @@ mod tests {
         remove_tree(&from).unwrap();
         remove_tree(&to).unwrap();
         assert!(super::super::list(scratch.path()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_copy_ends_when_it_is_asked_to_stop() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (from, to) = (scratch.path().join("from"), scratch.path().join("to"));
+        std::fs::create_dir(&from).unwrap();
+        a_tree(&from);
+        let looks = std::cell::Cell::new(0);
+        let stop = || {
+            looks.set(looks.get() + 1);
+            looks.get() > 3
+        };
+        let error = copy_tree_until(&from, &to, &stop).unwrap_err();
+        assert_eq!(error.source.to_string(), "stopped");
+        assert_eq!(looks.get(), 4);
     }
 
     #[test]
