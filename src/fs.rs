@@ -28,7 +28,7 @@ mod walk;
 
 pub use descent::Found;
 #[cfg(test)]
-pub(crate) use fixtures::{flag, make_deep};
+pub(crate) use fixtures::{flag, make_deep, scratch_for_deep_trees};
 pub use lease::{LeasedDirectory, LeasedFile, hold, remove_abandoned, wait_until_free};
 pub use made::MadeDirectories;
 pub use mounts::{MountPoint, mount_points, unmount};

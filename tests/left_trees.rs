@@ -40,6 +40,7 @@ in_tiers!(a_mount_in_the_install_target_fails_by_name: NAMESPACE USERNS_OF_ROOT 
 in_tiers!(a_mount_over_an_installed_file_fails_by_name: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK_OF_ROOT NONE);
 in_tiers!(a_mount_over_the_install_target_fails_by_name: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK_OF_ROOT NONE);
 in_tiers!(mounts_over_the_shared_directories_keep_their_files: LANDLOCK_OF_ROOT NONE);
+in_tiers!(mounts_below_a_bound_directory_stay_mounted: NAMESPACE LANDLOCK_OF_ROOT NONE);
 in_tiers!(immutable_and_append_only_files_do_no_harm: NAMESPACE LANDLOCK NONE);
 in_tiers!(deep_trees_need_few_descriptors: NAMESPACE USERNS_OF_A_USER LANDLOCK NONE_OF_A_USER);
 in_tiers!(long_paths_are_packed_and_reach_dependents: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE LANDLOCK_OF_A_USER NONE_OF_A_USER);
@@ -117,6 +118,26 @@ mod bodies {
         }
     }
 
+    pub(super) fn mounts_below_a_bound_directory_stay_mounted(tier: Tier) {
+        let Some(site) = Site::new(tier) else {
+            return;
+        };
+        // Where mounts are shared, as on most hosts, unmounting a recursive bind mount can reach the original.
+        let inner = site.host.join("dir").display().to_string();
+        let host = site.host.display();
+        let tarball = site.place.release(&ReleaseBuilder::of_script(&format!(
+            "set -e; mkdir m; mount --rbind {host} m; test -e m/dir/inner; echo > $BOSH_INSTALL_TARGET/file"
+        )));
+        site.agent_after(
+            &format!("mount --make-rshared /; mount -t tmpfs none {inner}; echo > {inner}/inner; "),
+            &format!("; code=$?; test -e {inner}/inner || exit 99; exit $code"),
+        )
+        .arg(tarball)
+        .run()
+        .succeeds();
+        site.assert_untouched();
+    }
+
     pub(super) fn immutable_and_append_only_files_do_no_harm(tier: Tier) {
         let Some(site) = Site::new(tier) else {
             return;
@@ -151,7 +172,7 @@ mod bodies {
         };
         let script = format!(
             "set -e; cd $BOSH_COMPILE_TARGET; {}; cd $BOSH_INSTALL_TARGET; {}",
-            deep(15_000),
+            deep(5000),
             deep(1500)
         );
         let release = ReleaseBuilder::new("demo", "1.10")
@@ -311,8 +332,13 @@ impl Site {
         if self.place.tier.who != Who::Root {
             return self.place.agent();
         }
+        self.agent_after("exec ", "")
+    }
+
+    /// Root's program between shell commands.
+    fn agent_after(&self, before: &str, after: &str) -> Agent {
         let own = self.place.world.path("bosh-agent").display().to_string();
-        let before = format!("shift; ulimit -n 1024; exec {own} \"$@\"");
+        let before = format!("shift; ulimit -n 1024; {before}{own} \"$@\"{after}");
         let words = ["unshare", "--mount", "sh", "-c", &before, "sh"];
         let world = &self.place.world;
         Agent::wrapped(&world.path("printed"), &words)

@@ -346,7 +346,7 @@ mod tests {
 
     #[test]
     fn deep_trees_and_flagged_and_old_files_are_sealed() {
-        let scratch = tempfile::tempdir().unwrap();
+        let scratch = fs::scratch_for_deep_trees();
         let tree = scratch.path().join("tree");
         fs::create_dir(&tree).unwrap();
         fs::make_deep(&tree, 15_000);

@@ -142,12 +142,12 @@ impl Found {
             let file = openat(directory, name, flags, Mode::empty())?;
             mount_of(file.as_fd())
         };
+        let kind = FileType::from_raw_mode(found.st_mode);
         #[expect(
             clippy::useless_conversion,
             clippy::cast_possible_truncation,
             reason = "the fields have other types on other architectures; nanoseconds are below 2^30"
         )]
-        let kind = FileType::from_raw_mode(found.st_mode);
         Ok(Self {
             mode: found.st_mode,
             device: found.st_dev,
@@ -364,10 +364,8 @@ impl Descent {
         }
     }
 
-    /// The entries of the current directory in no order. What the file system does not tell of their kinds is looked up.
+    /// The entries of the current directory in no order; once for each time that it is entered. What the file system does not tell of their kinds is looked up.
     pub(super) fn entries(&mut self) -> Result<Vec<(OsString, FileType)>> {
-        // It may have been read before.
-        let _ = rustix::fs::seek(&self.current, rustix::fs::SeekFrom::Start(0));
         let mut entries = Vec::new();
         let mut unknown = false;
         let mut list = RawDir::new(&self.current, self.buffer.spare_capacity_mut());

@@ -4,6 +4,11 @@ use std::path::Path;
 
 use rustix::fs::{IFlags, Mode, OFlags, mkdirat, openat};
 
+/// A directory for deep trees, in memory where that is possible: disks take long to remove them.
+pub(crate) fn scratch_for_deep_trees() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap())
+}
+
 /// Makes directories in each other, with a file in the last. From a depth of 2,048 on its path is too long for the kernel.
 pub(crate) fn make_deep(directory: &Path, depth: usize) {
     let flags = OFlags::PATH | OFlags::DIRECTORY;

@@ -222,7 +222,7 @@ mod tests {
 
     #[test]
     fn trees_of_any_depth_are_removed() {
-        let scratch = tempfile::tempdir().unwrap();
+        let scratch = fs::scratch_for_deep_trees();
         let tree = scratch.path().join("tree");
         fs::create_dir(&tree).unwrap();
         fs::make_deep(&tree, 15_000);

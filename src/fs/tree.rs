@@ -452,7 +452,7 @@ mod tests {
 
     #[test]
     fn deep_trees_are_copied_with_their_hard_links() {
-        let scratch = tempfile::tempdir().unwrap();
+        let scratch = super::super::scratch_for_deep_trees();
         let (from, to) = (scratch.path().join("from"), scratch.path().join("to"));
         std::fs::create_dir(&from).unwrap();
         super::super::make_deep(&from, 15_000);

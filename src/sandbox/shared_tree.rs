@@ -35,6 +35,9 @@ const SET_ASIDE: &str = ".bosh-agent-left-";
 /// Begins the line of a marker that tells which directories are the tree's. No package can be called so.
 const DIRECTORIES: &str = "#directories";
 
+/// How many mounts a script may leave, one after the other, before the agent gives up.
+const MOST_MOUNTS: usize = 10_000;
+
 /// How often the lock is tried anew: it fails only where another run ends, and takes the directory away, at the same moment.
 const ATTEMPTS: usize = 100;
 
@@ -262,46 +265,55 @@ impl SharedTree {
         let Some(before) = &self.mounts else {
             return Ok(());
         };
-        let now = fs::mount_points().unwrap_or_default();
-        let new: Vec<MountPoint> = now
-            .into_iter()
-            .filter(|mount| !before.contains(mount))
-            .collect();
-        if new.is_empty() {
-            return Ok(());
-        }
-        let own: Vec<PathBuf> = self
-            .contents()
-            .into_iter()
-            .chain([self.temporary()])
-            .map(|directory| fs::canonicalize(&directory).unwrap_or(directory))
-            .collect();
-        let base = fs::canonicalize(self.base()).unwrap_or_else(|_| self.base().to_owned());
-        // The last one first: it may lie on another.
-        for mount in new.iter().rev() {
-            let path = &mount.path;
-            let covers = path.starts_with(&base) && own.iter().any(|own| own.starts_with(path));
-            let is_inside = own.iter().any(|own| {
-                path.starts_with(match package {
-                    Some(package) => own.join(package.as_str()),
-                    None => own.clone(),
-                })
-            });
-            if !covers && !is_inside {
-                continue;
+        let mut is_left = None;
+        for _ in 0..MOST_MOUNTS {
+            let now = fs::mount_points().unwrap_or_default();
+            let mut new = now
+                .into_iter()
+                .filter(|mount| !before.contains(mount))
+                .peekable();
+            if new.peek().is_none() {
+                return Ok(());
             }
-            match fs::unmount(path) {
-                Ok(()) => {
-                    tracing::warn!(path = %path.display(), "unmounted what a script had left mounted")
-                }
-                // It went with another one.
-                Err(error)
-                    if error.is_not_found()
-                        || error.source.kind() == std::io::ErrorKind::InvalidInput => {}
-                Err(error) => return Err(error),
-            }
+            let is_left = is_left.get_or_insert_with(|| self.left_mounts(package));
+            // The outermost first: it takes along what is mounted in it. By itself this could be a peer of a mount of the host's,
+            // and the host's would go with it.
+            let outermost = new
+                .filter(|mount| is_left(&mount.path))
+                .min_by_key(|mount| mount.path.as_os_str().len());
+            let Some(mount) = outermost else {
+                return Ok(());
+            };
+            fs::unmount(&mount.path)?;
+            tracing::warn!(path = %mount.path.display(), "unmounted what a script had left mounted");
         }
         Ok(())
+    }
+
+    /// Tells mounts over the tree's directories, or in those of a package, from others.
+    fn left_mounts(&self, package: Option<&Name>) -> impl Fn(&Path) -> bool + use<> {
+        let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        // The data directory may be a link to another disk.
+        let roots = [real(self.base()), real(&self.vcap.data())];
+        let own: Vec<PathBuf> = self
+            .contents()
+            .iter()
+            .map(|directory| real(directory))
+            .collect();
+        let inside: Vec<PathBuf> = own
+            .iter()
+            .cloned()
+            .chain([real(&self.temporary())])
+            .map(|directory| match package {
+                Some(package) => directory.join(package.as_str()),
+                None => directory,
+            })
+            .collect();
+        move |mount| {
+            let covers = own.iter().any(|own| own.starts_with(mount))
+                && roots.iter().any(|root| mount.starts_with(root));
+            covers || inside.iter().any(|inside| mount.starts_with(inside))
+        }
     }
 
     /// Takes away the flags by which a script keeps the tree's own directories and the marker from being changed.
