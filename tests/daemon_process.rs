@@ -195,6 +195,22 @@ fn a_daemon_that_inherits_ignored_and_blocked_signals_can_be_stopped() {
 }
 
 #[test]
+fn a_daemon_names_a_data_directory_that_is_a_dangling_link() {
+    if !require_tools(&["openssl"]) {
+        return;
+    }
+    let world = machine();
+    let (link, target) = (world.base().join("data"), world.path("not-mounted"));
+    std::fs::create_dir_all(world.base()).unwrap();
+    std::os::unix::fs::symlink(&target, &link).unwrap();
+    let ended = daemon(&world).run();
+    assert_eq!(ended.code, Some(1));
+    let (link, target) = (link.display(), target.display());
+    let said = format!("`{link}` is a link to `{target}`, which does not exist");
+    assert!(ended.stderr.contains(&said), "{}", ended.stderr);
+}
+
+#[test]
 fn a_second_sigterm_kills_scripts_and_ends_the_daemon() {
     if !require_root() || !require_tools(&["openssl", "curl"]) {
         return;
