@@ -15,15 +15,37 @@ use std::path::{Path, PathBuf};
 
 use tempfile::{NamedTempFile, TempPath};
 
+mod descent;
+#[cfg(test)]
+mod fixtures;
 mod lease;
 mod made;
+mod mounts;
+mod remove;
 mod space;
 mod tree;
+mod walk;
 
+pub use descent::Found;
+#[cfg(test)]
+pub(crate) use fixtures::{flag, make_deep, scratch_for_deep_trees};
 pub use lease::{LeasedDirectory, LeasedFile, hold, remove_abandoned, wait_until_free};
 pub use made::MadeDirectories;
+pub use mounts::{MountPoint, mount_points, unmount};
+pub use remove::{clear_flags, remove_tree};
 pub use space::{Space, is_volatile_or_overlay, noexec, space};
-pub use tree::{copy_tree, copy_tree_until, move_tree, remove_tree, rename_tree};
+pub use tree::{copy_tree, copy_tree_until, move_tree, rename_tree};
+pub(crate) use tree::{detach, link_below, set_mode_at, set_owner_if_allowed_at, set_times_at};
+pub use walk::{Mounts, Step, Walk};
+
+/// What is tried of something that a script has left mounted.
+const UNMOUNT: &str = "unmount";
+
+/// What is not done where a script has left something mounted.
+const CROSS_MOUNT: &str = "read through the mount at";
+
+/// What is tried of files that `chattr` has protected.
+const CLEAR_FLAGS: &str = "clear the immutable or append-only flag of";
 
 /// Begins the names of files that are being written; see [`write_atomic`].
 const WRITE_PREFIX: &str = ".bosh-agent-write-";
@@ -61,6 +83,23 @@ impl Error {
     #[must_use]
     pub fn is_no_space(&self) -> bool {
         is_no_space(&self.source)
+    }
+
+    /// What to do about it, where that depends on the file alone.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        let path = self.path.display();
+        match self.action {
+            UNMOUNT => Some(format!(
+                "a script mounted something there: run `umount {path}` (`fusermount -u {path}` for FUSE) as the user who may; \
+                 nothing below it was removed"
+            )),
+            CROSS_MOUNT => Some(format!(
+                "a script mounted something at `{path}`: have it unmounted at the end of the script, or its files copied"
+            )),
+            CLEAR_FLAGS => Some(format!("run `chattr -i -a {path}` as root")),
+            _ => None,
+        }
     }
 }
 
@@ -206,10 +245,7 @@ pub fn write_atomic(path: &Path, contents: &[u8], mode: u32) -> Result<()> {
 }
 
 /// Removes what crashes have left of files in `directory`, and says what it removed.
-///
-/// # Errors
-/// When the directory cannot be listed.
-pub fn remove_abandoned_writes(directory: &Path) -> Result<Vec<PathBuf>> {
+pub fn remove_abandoned_writes(directory: &Path) -> Vec<PathBuf> {
     remove_abandoned(directory, WRITE_PREFIX, None)
 }
 
@@ -557,7 +593,7 @@ mod tests {
         write_atomic(&path, b"new", 0o600).unwrap();
         assert_eq!(read(&path).unwrap(), b"new");
         assert_eq!(metadata(&path).unwrap().mode() & 0o7777, 0o600);
-        assert_eq!(remove_abandoned_writes(scratch.path()).unwrap().len(), 1);
+        assert_eq!(remove_abandoned_writes(scratch.path()).len(), 1);
         assert_eq!(list(scratch.path()).unwrap().len(), 1);
 
         let error = write_atomic(&scratch.path().join("none/x"), b"", 0o600).unwrap_err();

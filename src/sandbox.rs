@@ -13,6 +13,7 @@ mod error;
 mod init;
 mod landlock;
 mod landlocked;
+mod left_mounts;
 mod mounts;
 mod named;
 mod namespace;

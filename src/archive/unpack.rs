@@ -18,7 +18,7 @@ mod error;
 mod tree;
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -108,8 +108,8 @@ pub fn unpack_whole(
 
 struct Unpacker {
     tree: Tree,
-    /// Mode and time of each directory, set at the end.
-    directories: BTreeMap<PathBuf, (u32, i64)>,
+    /// Mode and time of each directory, set at the end. In the order of the bytes of their paths.
+    directories: BTreeMap<OsString, (u32, i64)>,
     buffer: Vec<u8>,
     unpacked: Unpacked,
 }
@@ -126,7 +126,8 @@ impl Unpacker {
                 if !path.as_os_str().is_empty() {
                     self.tree.directory(&path)?;
                 }
-                self.directories.insert(path, (entry.mode, entry.mtime));
+                self.directories
+                    .insert(path.into_os_string(), (entry.mode, entry.mtime));
                 self.unpacked.entries += 1;
                 return Ok(());
             }
@@ -168,7 +169,7 @@ impl Unpacker {
             Kind::Other(kind) => return Err(UnpackError::Unsupported { entry: path, kind }),
         }
         // What was a directory there is none any more.
-        self.directories.remove(&path);
+        self.directories.remove(path.as_os_str());
         self.unpacked.entries += 1;
         Ok(())
     }
@@ -221,7 +222,7 @@ impl Unpacker {
     fn finish(mut self) -> Result<Unpacked, UnpackError> {
         // In this order a directory comes before what is in it, so backwards it comes after.
         for (path, (mode, mtime)) in self.directories.iter().rev() {
-            self.tree.finish_directory(path, *mode, *mtime)?;
+            self.tree.finish_directory(path.as_ref(), *mode, *mtime)?;
         }
         Ok(self.unpacked)
     }

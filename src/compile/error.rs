@@ -62,6 +62,14 @@ pub enum CompileError {
         /// What is there.
         found: &'static str,
     },
+    /// The script left something mounted where it installed files.
+    #[error("the packaging script of `{package}` left a mount at `{}`, so what it installed there cannot be packed", mount.display())]
+    Mounted {
+        /// The package.
+        package: Name,
+        /// Where it is mounted, as the script sees it.
+        mount: PathBuf,
+    },
     /// What the script installed cannot be packed.
     #[error("failed to pack what package `{package}` installed")]
     Pack {
@@ -185,6 +193,7 @@ impl CompileError {
             | Self::DanglingScript { .. }
             | Self::AcrossMounts { .. }
             | Self::Pack { .. }
+            | Self::Mounted { .. }
             | Self::Files { .. }
             | Self::Sandbox { .. }
             | Self::Task { .. }

@@ -1,9 +1,7 @@
 //! One package, from its source blob to its compiled blob.
 
 use std::collections::BTreeSet;
-use std::fs::Metadata;
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -126,14 +124,22 @@ pub(super) struct Built {
 enum Rest {
     /// Its tree is to be packed.
     Pack {
-        tree: PathBuf,
-        /// What the tree was before it was sealed.
-        unsealed: Unsealed,
+        tree: Tree,
         /// How the source was compressed, and so the blob.
         compression: Compression,
     },
     /// Nothing: it had to be packed in its place.
     Nothing(Packed),
+}
+
+/// What is to be packed.
+#[derive(Debug)]
+struct Tree {
+    path: PathBuf,
+    /// What it was before it was sealed.
+    unsealed: Unsealed,
+    /// Whether its root is a directory that was made for the package, not by the script.
+    is_ours: bool,
 }
 
 /// A compiled blob.
@@ -294,16 +300,12 @@ pub(super) async fn pack(
     } = built;
     let packed = match rest {
         Rest::Nothing(packed) => packed,
-        Rest::Pack {
-            tree,
-            unsealed,
-            compression,
-        } => {
+        Rest::Pack { tree, compression } => {
             let (own, level, cancel) =
                 (Arc::clone(&job), context.compression_level, cancel.clone());
             let vcap = context.vcap.clone();
             let packing = runtime::spawn_blocking("pack", move || {
-                let packed = pack_tree(&own, &vcap, &tree, unsealed, compression, level, &cancel);
+                let packed = pack_tree(&own, &vcap, tree, compression, level, &cancel);
                 let packed = match packed {
                     _ if cancel.is_cancelled() => Err(stopped(&own)),
                     other => other.map_err(|error| error.with_space(fs::parent(&own.blob))),
@@ -522,10 +524,11 @@ impl Work {
         drop(turn);
         self.enter(Phase::Packing);
         self.blocking("take", move |work| {
+            let mounts = script.as_ref().map_or(&[][..], |end| &end.mounts);
             if script.is_some() {
-                findings.extend(work.findings_of_success()?);
+                findings.extend(work.findings_of_success(mounts)?);
             }
-            let mut built = work.take(compression)?;
+            let mut built = work.take(compression, mounts)?;
             built.findings = findings;
             built.script = script;
             built.elapsed = start.elapsed().saturating_sub(waited);
@@ -535,23 +538,19 @@ impl Work {
     }
 
     /// Takes over what the script installed, so that its place can be given to others.
-    fn take(&self, compression: Compression) -> Result<Built, CompileError> {
+    fn take(&self, compression: Compression, mounts: &[String]) -> Result<Built, CompileError> {
         let files = self.files();
         let (name, store) = (&self.job.name, &self.context.store);
-        let tree = self.installed_tree()?;
+        let (tree, is_ours) = self.installed_tree(mounts)?;
         let pack = || {
             let level = self.context.compression_level;
-            let unsealed = Unsealed::default();
+            let tree = Tree {
+                path: tree.clone(),
+                unsealed: Unsealed::default(),
+                is_ours,
+            };
             let vcap = &self.context.vcap;
-            pack_tree(
-                &self.job,
-                vcap,
-                &tree,
-                unsealed,
-                compression,
-                level,
-                &self.cancel,
-            )
+            pack_tree(&self.job, vcap, tree, compression, level, &self.cancel)
         };
         let (installed, unsealed, packed) = if self.job.is_dependency {
             let examined = seal::examine(&tree).map_err(&files)?;
@@ -568,8 +567,11 @@ impl Work {
         let rest = match packed {
             Some(packed) => Rest::Nothing(packed),
             None => Rest::Pack {
-                tree: installed.as_ref().map_or(tree, |it| it.tree().to_owned()),
-                unsealed,
+                tree: Tree {
+                    path: installed.as_ref().map_or(tree, |it| it.tree().to_owned()),
+                    unsealed,
+                    is_ours,
+                },
                 compression,
             },
         };
@@ -793,7 +795,7 @@ impl Work {
         let reading = self.blocking_to_the_end("read log", |work| Printed::read(&work.job.log));
         let printed = reading.await?.map_err(&files)?;
         if limit.is_none() && has_failed_by_itself(end.status) {
-            self.check_mounts(&printed, Some(start.elapsed()))?;
+            self.check_dependency_mounts(&printed, Some(start.elapsed()))?;
         }
         findings.extend(self.findings_of_failure(end.status, printed, turn)?);
         let cause = limit.map(|limit| Cause::TimeLimit { limit });
@@ -821,13 +823,14 @@ impl Work {
     }
 
     /// What a person should know of a script that succeeded, before what it installed is taken.
-    fn findings_of_success(&self) -> Result<Vec<Finding>, CompileError> {
+    fn findings_of_success(&self, mounts: &[String]) -> Result<Vec<Finding>, CompileError> {
         let printed = Printed::read(&self.job.log).map_err(self.files())?;
-        self.check_mounts(&printed, None)?;
+        self.check_dependency_mounts(&printed, None)?;
         let mut findings = Vec::new();
         if !printed.missing.is_empty() {
-            let tree = self.installed_tree()?;
-            if fs::list(&tree).map_err(self.files())?.is_empty() {
+            let (tree, _) = self.installed_tree(mounts)?;
+            // One that cannot be listed is not empty.
+            if fs::list(&tree).is_ok_and(|entries| entries.is_empty()) {
                 findings.push(Finding::NothingInstalled {
                     lines: printed.missing.clone(),
                     log: self.job.log.clone(),
@@ -860,7 +863,7 @@ impl Work {
     }
 
     /// Fails where the script met the bounds of the mounts that its dependencies are, and another run may help.
-    fn check_mounts(
+    fn check_dependency_mounts(
         &self,
         printed: &Printed,
         failed_after: Option<Duration>,
@@ -967,10 +970,12 @@ impl Work {
         (says("No space left on device") || full.is_some()).then_some(Cause::NoSpace { full })
     }
 
-    /// What is found at the install target. A script may replace the link by a directory of its own; then that is the
-    /// package.
-    fn installed_tree(&self) -> Result<PathBuf, CompileError> {
+    /// What is found at the install target, and whether it is the directory that was made for it. A script may replace the link by
+    /// a directory of its own; then that is the package.
+    fn installed_tree(&self, mounts: &[String]) -> Result<(PathBuf, bool), CompileError> {
         let paths = &self.plan.paths;
+        self.check_mounts(&paths.link, mounts)?;
+        self.check_mounts(&paths.install, mounts)?;
         let wrong = |found| CompileError::InstallTarget {
             package: self.job.name.clone(),
             path: paths.link.clone(),
@@ -979,12 +984,12 @@ impl Work {
         let Some(metadata) = fs::lookup(&paths.link).map_err(self.files())? else {
             // The link is gone; what it led to may still be there.
             return match fs::lookup(&paths.install).map_err(self.files())? {
-                Some(metadata) if metadata.is_dir() => Ok(paths.install.clone()),
+                Some(metadata) if metadata.is_dir() => Ok((paths.install.clone(), true)),
                 _ => Err(wrong("there is nothing")),
             };
         };
         if metadata.is_dir() {
-            return Ok(paths.link.clone());
+            return Ok((paths.link.clone(), false));
         }
         if !metadata.is_symlink() {
             return Err(wrong("there is a file"));
@@ -992,16 +997,47 @@ impl Work {
         let target = fs::read_link(&paths.link).map_err(self.files())?;
         if target == self.plan.link_target {
             return match fs::lookup(&paths.install).map_err(self.files())? {
-                Some(metadata) if metadata.is_dir() => Ok(paths.install.clone()),
+                Some(metadata) if metadata.is_dir() => Ok((paths.install.clone(), true)),
                 _ => Err(wrong("there is a link that leads nowhere")),
             };
         }
-        self.copy_of(&paths.link.parent().unwrap_or(&paths.link).join(target))
+        self.copy_of(
+            &paths.link.parent().unwrap_or(&paths.link).join(target),
+            mounts,
+        )
+    }
+
+    /// Refuses a package whose script has left something mounted in, on or over what it installed: the files that it saw there
+    /// are not its own, and with namespaces they are gone.
+    fn check_mounts(&self, installed: &Path, mounts: &[String]) -> Result<(), CompileError> {
+        if mounts.is_empty() {
+            return Ok(());
+        }
+        let Ok(below) = installed.strip_prefix(self.plan.outside.base()) else {
+            return Ok(());
+        };
+        let base = self.context.vcap.base();
+        // The kernel names mount points without links.
+        let real = fs::canonicalize(base).unwrap_or_else(|_| base.to_owned());
+        let wrong = mounts.iter().map(Path::new).find(|mount| {
+            [base, &real].into_iter().any(|base| {
+                let installed = base.join(below).to_string_lossy().into_owned();
+                let installed = Path::new(&installed);
+                mount.starts_with(installed) || installed.starts_with(mount)
+            })
+        });
+        match wrong {
+            None => Ok(()),
+            Some(mount) => Err(CompileError::Mounted {
+                package: self.job.name.clone(),
+                mount: mount.to_owned(),
+            }),
+        }
     }
 
     /// The script has made the install target a link to somewhere else. That place may be another package's, or the system's:
     /// it is copied, not taken.
-    fn copy_of(&self, target: &Path) -> Result<PathBuf, CompileError> {
+    fn copy_of(&self, target: &Path, mounts: &[String]) -> Result<(PathBuf, bool), CompileError> {
         let files = self.files();
         // What the script calls the base directory is elsewhere on this side.
         let target = match target.strip_prefix(self.context.vcap.base()) {
@@ -1021,9 +1057,13 @@ impl Work {
                 found: "there is a link that leads out of the package's own directories",
             });
         }
+        if self.is_elsewhere() {
+            self.check_mounts(target, mounts)?;
+        }
         let copy = self.plan.paths.packages.join("copy");
         fs::copy_tree(&resolved, &copy).map_err(&files)?;
-        Ok(copy)
+        let is_ours = target == paths.compile.as_path() || target == paths.packages.as_path();
+        Ok((copy, is_ours))
     }
 
     /// Whether the script's tree is in another place on this side.
@@ -1043,8 +1083,7 @@ fn no_such_owner(printed: &Printed) -> Option<Finding> {
 fn pack_tree(
     job: &Job,
     vcap: &Vcap,
-    tree: &Path,
-    unsealed: Unsealed,
+    tree: Tree,
     compression: Compression,
     level: u32,
     cancel: &CancellationToken,
@@ -1055,7 +1094,8 @@ fn pack_tree(
     };
     let files = files(job);
     let blob = &job.blob;
-    let mut owners = Owners::new(unsealed);
+    let path = tree.path.clone();
+    let mut owners = Owners::new(tree);
     let file = fs::create(blob).map_err(&files)?;
     let out = HashingWriter::new(
         Cancellable::new(io::BufWriter::new(file), cancel),
@@ -1063,13 +1103,13 @@ fn pack_tree(
     );
     let out = if compression == Compression::None {
         let mut out = out;
-        archive::pack(tree, &mut out, &mut owners).map_err(in_pack)?;
+        archive::pack(&path, &mut out, &mut owners).map_err(in_pack)?;
         out
     } else {
         let mut gzip = GzipWriter::new(out, level)
             .at("write", blob)
             .map_err(&files)?;
-        archive::pack(tree, &mut gzip, &mut owners).map_err(in_pack)?;
+        archive::pack(&path, &mut gzip, &mut owners).map_err(in_pack)?;
         gzip.finish().at("write", blob).map_err(&files)?
     };
     let size = out.count();
@@ -1079,7 +1119,9 @@ fn pack_tree(
     Ok(Packed {
         size,
         digests,
-        findings: references_in(job, vcap, tree, cancel).into_iter().collect(),
+        findings: references_in(job, vcap, &path, cancel)
+            .into_iter()
+            .collect(),
     })
 }
 
@@ -1159,15 +1201,60 @@ struct Owners {
     system: SystemOwners,
     has_vcap: bool,
     unsealed: Unsealed,
+    user: Option<OrdinaryUser>,
+}
+
+/// An ordinary user outside a user namespace, who can own files only as itself. Its account and its groups are this machine's,
+/// not the VM's, so what is its own is root's in the archive, as where the script is root. Files of other owners were given away
+/// with privileges, on purpose, and keep them.
+struct OrdinaryUser {
+    uid: u32,
+    groups: Vec<u32>,
+    /// The group of the package's root directory.
+    root_group: u32,
 }
 
 impl Owners {
-    fn new(unsealed: Unsealed) -> Self {
+    fn new(tree: Tree) -> Self {
+        let root_group = if tree.is_ours { vcap_group() } else { 0 };
         Self {
             system: SystemOwners::new(),
             has_vcap: matches!(nix::unistd::Group::from_name(VCAP.0), Ok(Some(_))),
-            unsealed,
+            unsealed: tree.unsealed,
+            user: OrdinaryUser::this(root_group),
         }
+    }
+}
+
+impl OrdinaryUser {
+    /// `None` for root.
+    fn this(root_group: u32) -> Option<Self> {
+        let uid = nix::unistd::geteuid();
+        if uid.is_root() {
+            return None;
+        }
+        let groups = nix::unistd::getgroups().unwrap_or_default();
+        let own = [nix::unistd::getegid(), nix::unistd::getgid()];
+        Some(Self {
+            uid: uid.as_raw(),
+            groups: groups
+                .into_iter()
+                .chain(own)
+                .map(nix::unistd::Gid::as_raw)
+                .collect(),
+            root_group,
+        })
+    }
+
+    /// The owners of an entry as they would be if the script had been root.
+    fn as_root(&self, name: &[u8], uid: u32, gid: u32) -> (u32, u32) {
+        let is_own = uid == self.uid;
+        let gid = match self.groups.contains(&gid) {
+            true if is_own && name == b"." => self.root_group,
+            true => 0,
+            false => gid,
+        };
+        (if is_own { 0 } else { uid }, gid)
     }
 }
 
@@ -1183,8 +1270,30 @@ impl archive::Owners for Owners {
         self.system.group(gid)
     }
 
-    fn numbers(&mut self, name: &[u8], metadata: &Metadata) -> (u32, u32) {
-        let found = self.unsealed.owners(name);
-        found.unwrap_or_else(|| (metadata.uid(), metadata.gid()))
+    fn numbers(&mut self, name: &[u8], uid: u32, gid: u32) -> (u32, u32) {
+        let (uid, gid) = self.unsealed.owners(name).unwrap_or((uid, gid));
+        match &self.user {
+            Some(user) => user.as_root(name, uid, gid),
+            None => (uid, gid),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_an_ordinary_user_are_packed_as_roots() {
+        let user = OrdinaryUser {
+            uid: 1003,
+            groups: vec![1003, 27],
+            root_group: 1000,
+        };
+        assert_eq!(user.as_root(b".", 1003, 1003), (0, 1000));
+        assert_eq!(user.as_root(b"./file", 1003, 1003), (0, 0));
+        assert_eq!(user.as_root(b"./of-another-group", 1003, 27), (0, 0));
+        assert_eq!(user.as_root(b"./given-away", 33, 33), (33, 33));
+        assert_eq!(user.as_root(b"./of-root", 0, 0), (0, 0));
     }
 }

@@ -44,6 +44,8 @@ impl MadeDirectories {
             // A lock says that somebody has mounted something over it, and would lose that with the directory.
             let is_free = super::open(directory).is_ok_and(|file| file.try_lock().is_ok());
             if is_free {
+                // A script may have protected it.
+                let _ = super::clear_flags(directory);
                 let _ = super::remove_dir(directory);
             }
         }

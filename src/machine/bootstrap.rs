@@ -217,7 +217,7 @@ fn remove_remains(vcap: &Vcap) {
         vcap.blobs(),
         vcap.sensitive_blobs(),
     ] {
-        warn(fs::remove_abandoned(&directory, TEMPORARY, None));
+        fs::remove_abandoned(&directory, TEMPORARY, None);
     }
 }
 
@@ -231,7 +231,7 @@ fn is_unused(vcap: &Vcap) -> bool {
 
 /// Removes what is in a directory, but for mounts and for what somebody holds.
 fn empty(directory: &Path) -> fs::Result<()> {
-    fs::remove_abandoned(directory, TEMPORARY, None)?;
+    fs::remove_abandoned(directory, TEMPORARY, None);
     let entries = fs::list(directory)?;
     if entries.is_empty() {
         return Ok(());

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::error::{InputProblem, InputProblemKind, OfflineError};
 use super::failure::{Incomplete, PackageFailure};
 use super::second_run;
-use crate::archive::UnpackError;
+use crate::archive::{PackError, UnpackError};
 use crate::compile::{Cause, CompileError, ScriptFailure};
 use crate::diag::{Bytes, Chain, Elapsed};
 use crate::fs;
@@ -151,6 +151,15 @@ fn cause_hint(failure: &PackageFailure) -> Option<String> {
     let CompileError::Script(script) = &failure.source else {
         return match &failure.source {
             CompileError::Sandbox { source, .. } => source.hint(),
+            CompileError::Files { source, .. }
+            | CompileError::Pack {
+                source: PackError::File(source),
+                ..
+            } => source.hint(),
+            CompileError::Mounted { mount, .. } => Some(format!(
+                "have the script unmount `{}` at its end, or copy the files that are to be installed",
+                mount.display()
+            )),
             CompileError::NoDependency { .. } => Some(TAKEN.to_owned()),
             CompileError::InstallTarget { .. } => Some(
                 "a packaging script has to leave a directory at $BOSH_INSTALL_TARGET".to_owned(),

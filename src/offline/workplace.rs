@@ -60,7 +60,7 @@ impl Workplace {
             &parent,
             WORK_PREFIX,
             Some((sandbox::PROCESSES, PATIENCE, stop)),
-        )? {
+        ) {
             tracing::info!(path = %removed.display(), "removed what a run that was killed had left");
         }
         // One spelling for all: paths below it are told apart from others by how they begin.

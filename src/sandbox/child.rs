@@ -22,6 +22,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::init::{Init, InitReport};
+use super::left_mounts::MountsBefore;
 use super::spec::{Report, Spec, Step, StepError};
 use super::{landlock, mounts, sys};
 use crate::fs;
@@ -118,6 +119,12 @@ fn run(socket: &mut UnixStream) -> Result<Report, StepError> {
         }
         None => None,
     };
+    // Where the script has a namespace to itself, its first process looks.
+    let before = match (&init, &spec.rules) {
+        (None, None) => MountsBefore::now(),
+        // Under rules nobody can mount anything.
+        _ => MountsBefore::default(),
+    };
     let script = match &init {
         Some(init) => init.process,
         None => start_script(&spec)?,
@@ -139,21 +146,29 @@ fn run(socket: &mut UnixStream) -> Result<Report, StepError> {
     let left_behind = watch.left_behind;
     // Without a status the script was none of our children, which cannot be.
     let status = watch.status.unwrap_or(KILLED);
-    let (status, left_behind) = match init.map(Init::report) {
-        None => (status, left_behind),
+    let (status, left_behind, mounts) = match init.map(Init::report) {
+        None => {
+            let mounts = match &spec.rules {
+                None => before.since(),
+                Some(_) => Vec::new(),
+            };
+            (status, left_behind, mounts)
+        }
         Some(Some(InitReport::Ended {
             status,
             left_behind: in_namespace,
-        })) => (status, left_behind + in_namespace),
+            mounts,
+        })) => (status, left_behind + in_namespace, mounts),
         Some(Some(InitReport::Failed(error))) => return Err(error),
         // It was killed, and with it the script.
-        Some(None) => (KILLED, left_behind),
+        Some(None) => (KILLED, left_behind, Vec::new()),
     };
     Ok(Report::Ended {
         status,
         left_behind,
         not_ended,
         usage: usage(),
+        mounts,
     })
 }
 

@@ -77,6 +77,7 @@ impl SandboxError {
                  pass --force to have everything in `{}` and the packages it leads to removed",
                 directory.display()
             )),
+            Self::Files(error) if error.hint().is_some() => error.hint(),
             Self::Files(error)
                 if error.source.kind() == std::io::ErrorKind::PermissionDenied
                     && !nix::unistd::geteuid().is_root() =>

@@ -17,6 +17,7 @@ use nix::unistd::{ForkResult, Pid, close, dup2_stdin, pipe2};
 use serde::{Deserialize, Serialize};
 
 use super::child::{LEFTOVER_GRACE, SETTLE, StepResult, poll_timeout, start_script, status_of};
+use super::left_mounts::MountsBefore;
 use super::spec::{Spec, Step, StepError, View};
 use super::{mounts, sys};
 use crate::fs;
@@ -26,7 +27,12 @@ use crate::process::{Status, tree};
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum InitReport {
-    Ended { status: Status, left_behind: usize },
+    Ended {
+        status: Status,
+        left_behind: usize,
+        #[serde(default)]
+        mounts: Vec<String>,
+    },
     Failed(StepError),
 }
 
@@ -88,6 +94,7 @@ fn run(spec: &Spec, view: &View) -> Result<InitReport, StepError> {
     // The orders' socket: as long as it is open anywhere, the agent takes us for alive.
     dup2_stdin(&nothing).step(Step::FollowParent)?;
     mounts::make(view)?;
+    let before = MountsBefore::now();
     let script = start_script(spec)?;
     let status = loop {
         match waitpid(None, None) {
@@ -101,9 +108,12 @@ fn run(spec: &Spec, view: &View) -> Result<InitReport, StepError> {
             Err(_) => break Status::Signaled(Signal::SIGKILL as i32),
         }
     };
+    let left_behind = end_leftovers(spec.grace.min(LEFTOVER_GRACE))?;
     Ok(InitReport::Ended {
         status,
-        left_behind: end_leftovers(spec.grace.min(LEFTOVER_GRACE))?,
+        left_behind,
+        // They end with this process.
+        mounts: before.since(),
     })
 }
 

@@ -133,6 +133,9 @@ pub enum Report {
         not_ended: usize,
         /// What it used, with all its descendants.
         usage: Usage,
+        /// Where it left something mounted, as far as that can be written as text.
+        #[serde(default)]
+        mounts: Vec<String>,
     },
     /// It could not be run.
     Failed(StepError),
@@ -332,6 +335,7 @@ mod tests {
             left_behind: 2,
             not_ended: 0,
             usage: Usage::default(),
+            mounts: vec!["/var/vcap/data/compile/a/m".to_owned()],
         };
         let line = serde_json::to_string(&report).unwrap();
         assert_eq!(serde_json::from_str::<Report>(&line).unwrap(), report);

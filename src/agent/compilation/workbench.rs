@@ -139,7 +139,7 @@ fn make_directory(data: &Path, stop: &dyn Fn() -> bool) -> fs::Result<LeasedDire
     fs::create_dir_all(data)?;
     let data = fs::canonicalize(data)?;
     let processes = (sandbox::PROCESSES, PATIENCE, stop);
-    for removed in fs::remove_abandoned(&data, WORK_PREFIX, Some(processes))? {
+    for removed in fs::remove_abandoned(&data, WORK_PREFIX, Some(processes)) {
         tracing::info!(path = %removed.display(), "removed what an agent that was killed had left");
     }
     let work = LeasedDirectory::create(&data, WORK_PREFIX)?;

@@ -5,7 +5,7 @@
 //! of its path by reading them. The path that comes out has no links, and the operations that use it refuse any.
 
 use std::collections::VecDeque;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -32,13 +32,19 @@ const DIRECTORY: OFlag = OFlag::O_PATH
 /// How many links may be on the way to one entry: as many as the kernel follows.
 const LINKS: usize = 40;
 
-/// The destination, and the directory that was used last.
+/// How many directories are kept open.
+const KEPT: usize = 32;
+
+/// The destination, and the directories that were used last.
 pub(super) struct Tree {
     root: OwnedFd,
     /// For messages.
     destination: PathBuf,
-    /// Archives list a directory's content in a row, so one is enough. It is given up when anything is removed.
-    last: Option<(PathBuf, OwnedFd)>,
+    /// The path of the directory that was used last, below the destination.
+    path: Vec<u8>,
+    /// That directory is the last of these, and each is in the one before it; with how much of the path leads to it. Archives list
+    /// a directory's content in a row, so few are enough. They are given up when anything is removed.
+    open: VecDeque<(usize, OwnedFd)>,
 }
 
 /// Whether missing directories on the way are made.
@@ -63,7 +69,8 @@ impl Tree {
         Ok(Self {
             root,
             destination: destination.to_owned(),
-            last: None,
+            path: Vec::new(),
+            open: VecDeque::new(),
         })
     }
 
@@ -319,7 +326,7 @@ impl Tree {
             }
             removed => removed.at("replace", &full)?,
         }
-        self.last = None;
+        self.open.clear();
         Ok(())
     }
 
@@ -357,21 +364,38 @@ impl Tree {
         if parent.as_os_str().is_empty() {
             return Ok((&self.root, name));
         }
-        let (mut path, mut directory) = match self.last.take() {
-            Some((path, directory)) if parent.starts_with(&path) => (path, Some(directory)),
-            _ => (PathBuf::new(), None),
-        };
-        let rest = parent.strip_prefix(&path).unwrap_or(parent);
-        for component in rest.components() {
-            path.push(component);
-            let at = directory.as_ref().unwrap_or(&self.root);
-            let component = Path::new(component.as_os_str());
-            directory = Some(self.step(at, component, &path, missing)?);
+        let parent = parent.as_os_str().as_bytes();
+        while let Some((length, _)) = self.open.back() {
+            if is_at_or_below(parent, &self.path[..*length]) {
+                break;
+            }
+            self.open.pop_back();
         }
-        let (_, directory) = self
-            .last
-            .insert((path, directory.ok_or(Obstacle::Missing)?));
-        Ok((directory, name))
+        let length = self.open.back().map_or(0, |(length, _)| *length);
+        self.path.truncate(length);
+        let rest = parent.get(length..).unwrap_or_default();
+        for component in rest.split(|byte| *byte == b'/') {
+            // What is there already ends where a slash begins the rest.
+            if component.is_empty() {
+                continue;
+            }
+            if !self.path.is_empty() {
+                self.path.push(b'/');
+            }
+            self.path.extend_from_slice(component);
+            let at = self.open.back().map_or(&self.root, |(_, open)| open);
+            let path = Path::new(OsStr::from_bytes(&self.path));
+            let component = Path::new(OsStr::from_bytes(component));
+            let directory = self.step(at, component, path, missing)?;
+            self.open.push_back((self.path.len(), directory));
+            if self.open.len() > KEPT {
+                self.open.pop_front();
+            }
+        }
+        match self.open.back() {
+            Some((_, directory)) => Ok((directory, name)),
+            None => Err(Obstacle::Missing),
+        }
     }
 
     /// Opens one directory in another.
@@ -433,6 +457,12 @@ fn refused(entry: &Path, obstacle: Obstacle) -> UnpackError {
             source: Errno::ENOENT.into(),
         }),
     }
+}
+
+/// Whether a path is a directory's own or leads below it.
+fn is_at_or_below(path: &[u8], directory: &[u8]) -> bool {
+    path.strip_prefix(directory)
+        .is_some_and(|rest| rest.first().is_none_or(|first| *first == b'/'))
 }
 
 fn is(found: &FileStat, kind: SFlag) -> bool {
