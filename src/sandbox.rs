@@ -168,7 +168,8 @@ impl Sandbox {
                     tree.share(scratch)?;
                 } else {
                     for name in scratch {
-                        if tree.make_private(name, true)? {
+                        // As on a VM where nothing was compiled before.
+                        if tree.make_private(name, false)? {
                             private.push(name.clone());
                         }
                     }

@@ -191,8 +191,10 @@ mod bodies {
             "own",
             &[],
             &format!(
-                "set -e; mkdir -p {0}; ls -A {0} | wc -l > $BOSH_INSTALL_TARGET/found; echo > {0}/file",
-                place.world.base().join("data/own").display()
+                "set -e; mkdir {1} {0}; ls -A {0} | wc -l > $BOSH_INSTALL_TARGET/found; echo > {0}/file",
+                place.world.base().join("data/own").display(),
+                // Made in advance there, for nobody can be let in later.
+                if tier.name == "landlock" { "-p" } else { "" }
             ),
         );
         let tarball = place.release(&release);
@@ -307,6 +309,42 @@ mod bodies {
         runs_once(&place, place.run(&release));
         assert_eq!(place.file("one", "linked"), "100644 a\n");
         assert_eq!(place.file("one", "moved/file"), "100644 a\n");
+    }
+}
+
+#[test]
+fn scratch_outlives_a_second_run_without_rules() {
+    let Some(place) = Place::new(LANDLOCK) else {
+        return;
+    };
+    let denied = format!("{USE_CACHE}touch @base@/new; rm @base@/new");
+    let release = with_golang(&place)
+        .package("one", &["golang"], &denied)
+        .package("two", &["golang", "one"], USE_CACHE)
+        .package("three", &["golang", "two"], USE_CACHE);
+    place
+        .run(&release)
+        .succeeds()
+        .says("Warning: the packaging script of `one` ")
+        .does_not_say("`two` ");
+    // Its first run has added a file.
+    assert_eq!(found(&place), ["2", "2", "3"]);
+    assert!(!place.world.base().exists());
+}
+
+#[test]
+fn script_that_cannot_remove_its_scratch_directory_is_told_why() {
+    for command in ["mkdir @base@/data/app", "rm -r @base@/data/app"] {
+        let Some(place) = Place::new(NAMESPACE) else {
+            return;
+        };
+        let release = ReleaseBuilder::of_script(&format!("set -e; {command}"));
+        let data = place.world.base().join("data/app");
+        place
+            .run(&release)
+            .fails()
+            .says(&format!("`{}` is a scratch directory", data.display()))
+            .says("--no-shared-scratch");
     }
 }
 

@@ -88,7 +88,7 @@ pub(super) struct Compile {
     #[arg(long, value_name = "DIR")]
     pub scratch_dir: Option<PathBuf>,
 
-    /// Share no scratch directories between packages: each package gets empty ones, with `landlock` only the one of its own name
+    /// Share no scratch directories: each package creates its own, with `landlock` only the one of its own name
     #[arg(long, conflicts_with = "scratch_dir")]
     pub no_shared_scratch: bool,
 

@@ -626,7 +626,8 @@ impl Work {
         found.into_iter().collect()
     }
 
-    /// Lack of memory or of space looks like many other failures from inside a script, so it is looked for.
+    /// Lack of memory or of space looks like many other failures from inside a script, so it is looked for. So is a scratch
+    /// directory that was not expected.
     fn cause(&self, end: &ScriptEnd, killed_before: Option<u64>) -> Option<Cause> {
         let killed = process::out_of_memory_kills()
             .zip(killed_before)
@@ -646,7 +647,15 @@ impl Work {
                 space.is_full().then_some((directory, space))
             })
             .next();
-        (says("No space left on device") || full.is_some()).then_some(Cause::NoSpace { full })
+        if says("No space left on device") || full.is_some() {
+            return Some(Cause::NoSpace { full });
+        }
+        let vcap = &self.context.vcap;
+        let names = scratch::shared(&self.job, vcap);
+        let mut directories = names.iter().filter_map(|name| vcap.scratch(name));
+        directories
+            .find(|directory| scratch::is_in_the_way(directory, &end.output.tail))
+            .map(|directory| Cause::Scratch { directory })
     }
 
     /// What is found at the install target. A script may replace the link by a directory of its own; then that is the

@@ -351,17 +351,17 @@ impl Namespaces {
         Ok(())
     }
 
-    /// Makes scratch directories, and the places at which they are mounted. Where packages share none, these are what they get.
+    /// Makes scratch directories, and the places at which they are mounted. Where packages share none, a script makes its own.
     fn share(&self, place: &mut NamespacePlace, names: &[Name]) -> Result<(), SandboxError> {
+        if !self.scratch.is_shared() {
+            return Ok(());
+        }
         let root = self.root(place);
         for name in names {
             let Some(at) = Vcap::new(&root).scratch(name) else {
                 continue;
             };
             scratch::make(&at)?;
-            if !self.scratch.is_shared() {
-                continue;
-            }
             if self.scratch.kept().is_none() {
                 fs::create_dir_all(&self.work.join(SHARED))?;
             }
@@ -483,3 +483,48 @@ fn is_refused(error: &SandboxError) -> bool {
 
 /// Directories that scripts have to themselves: what they are called in a place, and where they are.
 const TEMPORARY: [(&str, &str); 2] = [("tmp", "/tmp"), ("var-tmp", "/var/tmp")];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn discarded_scratch_is_made_again_for_the_next_package() {
+        let temporary = tempfile::tempdir().unwrap();
+        let work = temporary.path().join("work");
+        fs::create_dir_all(&work.join("places")).unwrap();
+        let vcap = Vcap::new(&temporary.path().join("vcap"));
+        fs::create_dir(vcap.base()).unwrap();
+        let namespaces = Namespaces {
+            work: work.clone(),
+            cover: vcap.base().to_owned(),
+            vcap,
+            wishes: Wishes::default(),
+            writes: Writes::ToDisk,
+            processes: true,
+            next: AtomicUsize::new(0),
+            made: MadeDirectories::default(),
+            base: None,
+            scratch: Scratch::default(),
+            shared: PathBuf::from(SHARED),
+        };
+        let name = Name::parse("golang").unwrap();
+        let enter = || namespaces.enter(std::slice::from_ref(&name)).unwrap();
+        namespaces.leave(&enter()).unwrap();
+        assert!(!namespaces.discard_scratch().unwrap(), "it was empty");
+        let place = enter();
+        assert_eq!(
+            place.shared,
+            [(
+                PathBuf::from("scratch/golang"),
+                PathBuf::from("places/1/tree/data/golang")
+            )]
+        );
+        fs::write(&work.join("scratch/golang/file"), b"").unwrap();
+        namespaces.leave(&place).unwrap();
+        assert!(namespaces.discard_scratch().unwrap());
+        assert!(!work.join("scratch/golang").exists());
+        enter();
+        assert!(work.join("scratch/golang").is_dir());
+    }
+}

@@ -18,7 +18,7 @@ pub enum Sharing {
     Run,
     /// All scripts of all runs that are given this directory. It holds one directory for each package name.
     Kept(PathBuf),
-    /// Nobody: each package gets empty ones where that is possible.
+    /// Nobody: each package makes its own where that is possible.
     Off,
 }
 

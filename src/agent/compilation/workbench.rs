@@ -184,3 +184,39 @@ async fn choose(
     let tree = taking.await.map_err(Reason::Task)?;
     Ok(Sandbox::Shared(tree.map_err(Reason::Sandbox)?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Environment, Vcap};
+
+    #[tokio::test]
+    async fn scratch_makes_way_when_no_package_can() {
+        let temporary = tempfile::tempdir().unwrap();
+        let options = CompilerOptions {
+            vcap: Vcap::new(&temporary.path().join("vcap")),
+            environment: Environment::default(),
+            // Without a child there are no namespaces.
+            agent: temporary.path().join("none"),
+            who: "a test".to_owned(),
+            force: true,
+            grace: Duration::ZERO,
+        };
+        let cancel = CancellationToken::new();
+        let mut workbench = Workbench::make(&options, &cancel).await.unwrap();
+        assert!(!workbench.forget_one().await.unwrap());
+        let name = Name::parse("golang").unwrap();
+        let sandbox = &workbench.context.sandbox;
+        let scratch = std::slice::from_ref(&name);
+        let place = sandbox.enter(&name, &[], scratch).await.unwrap();
+        let file = options.vcap.data().join("golang/file");
+        fs::write(&file, b"").unwrap();
+        sandbox.leave(&place).unwrap();
+        drop(place);
+        assert!(file.exists());
+        assert!(workbench.forget_one().await.unwrap());
+        assert!(!file.exists());
+        assert!(!workbench.forget_one().await.unwrap());
+        workbench.close().unwrap();
+    }
+}
