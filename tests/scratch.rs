@@ -171,9 +171,14 @@ mod bodies {
                 .world
                 .path("")
                 .join(OsStr::from_bytes(b"odd \xff,:\\=\n name")),
+            // Below it is the work directory alone.
+            place.world.path("parent"),
         ] {
             let tarball = place.release(&go_release(&place));
-            let agent = place.agent().arg("--scratch-dir").arg(&directory);
+            let mut agent = place.agent().arg("--scratch-dir").arg(&directory);
+            if directory.ends_with("parent") {
+                agent = agent.arg("--work-dir").arg(directory.join("work"));
+            }
             runs_once(&place, agent.arg(tarball).run());
             assert_eq!(found(&place), ["1", "2", "3"], "{}", directory.display());
             let cached = directory.join("golang/cache/three");

@@ -362,11 +362,11 @@ impl Namespaces {
                 continue;
             };
             scratch::make(&at)?;
-            if self.scratch.kept().is_none() {
-                fs::create_dir_all(&self.work.join(SHARED))?;
-            }
             let source = self.shared.join(name.as_str());
-            scratch::make(&self.work.join(&source))?;
+            if self.scratch.make_kept(name)?.is_none() {
+                fs::create_dir_all(&self.work.join(SHARED))?;
+                scratch::make(&self.work.join(&source))?;
+            }
             place.shared.push((source, self.below_work(&at)));
         }
         Ok(())

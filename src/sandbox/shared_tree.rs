@@ -257,13 +257,12 @@ impl SharedTree {
             if is_there && !self.beside().contains(name) {
                 continue;
             }
-            let target = kept.join(name.as_str());
             let is_in_place = fs::canonicalize(fs::parent(&path))? == kept;
-            if !is_there && !is_in_place {
+            let target = self.scratch.make_kept(name)?;
+            if let Some(target) = target.filter(|_| !is_there && !is_in_place) {
                 self.note_beside(name)?;
                 fs::symlink(&target, &path)?;
             }
-            scratch::make(&target)?;
         }
         Ok(())
     }
