@@ -24,6 +24,7 @@ mod users;
 
 pub use child::{ARGUMENT as CHILD_ARGUMENT, main as child_main};
 pub use error::SandboxError;
+pub use landlock::{Closed, closed};
 pub use landlocked::Landlocked;
 pub(crate) use namespace::PROCESSES;
 pub use namespace::{Namespaces, Wishes};
@@ -31,7 +32,7 @@ pub use scratch::{Scratch, Sharing};
 pub use script::{Script, ScriptEnd, run};
 pub use shared_tree::SharedTree;
 pub use spec::{Mounted, Report, Rules, Spec, Step, StepError, View, Writes};
-pub(crate) use sys::set_variable_before_threads;
+pub(crate) use sys::{default_signals, set_variable_before_threads};
 pub use users::{
     Entry, Users, enter as enter_user_namespace, enter_if_needed as enter_user_namespace_if_needed,
 };
@@ -185,8 +186,19 @@ impl Sandbox {
         }
     }
 
+    /// Says that a package's script has ended and that it will [`enter_alone`](Self::enter_alone). Returns for how many others
+    /// that will have to wait.
+    #[must_use]
+    pub fn step_aside(&self, place: &Place) -> usize {
+        match (self, &place.kind) {
+            (Self::Landlocked(landlocked), Kind::Landlock(place)) => landlocked.step_aside(place),
+            _ => 0,
+        }
+    }
+
     /// As [`enter`](Self::enter), but with no restriction on the script, and with no other script running where that takes
-    /// it. The place that the package had before is to be given back first.
+    /// it. The place that the package had before is to be given back first. `waits` hears for how many others this waits,
+    /// whenever that changes.
     ///
     /// # Errors
     /// When the tree cannot be made or cleared.
@@ -195,13 +207,14 @@ impl Sandbox {
         package: &Name,
         dependencies: &[(Name, PathBuf)],
         scratch: &[Name],
+        waits: &(dyn Fn(usize) + Send + Sync),
     ) -> Result<Place, SandboxError> {
         match self {
             Self::Landlocked(landlocked) => Ok(Place {
                 root: landlocked.tree().base().to_owned(),
                 kind: Kind::Landlock(
                     landlocked
-                        .enter_alone(package, dependencies, scratch)
+                        .enter_alone(package, dependencies, scratch, waits)
                         .await?,
                 ),
             }),
@@ -215,11 +228,18 @@ impl Sandbox {
     /// change it; elsewhere the sealed tree is mounted when the script starts.
     ///
     /// # Errors
-    /// When it cannot be put there.
-    pub fn provide(&self, sealed: &Path, install: &Path) -> Result<(), SandboxError> {
+    /// When it cannot be put there, and when `stop` says so before it is.
+    pub fn provide(
+        &self,
+        sealed: &Path,
+        install: &Path,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<(), SandboxError> {
         match self {
             Self::Namespaces(_) => Namespaces::provide(install),
-            Self::Landlocked(_) | Self::Shared(_) => Ok(crate::fs::copy_tree(sealed, install)?),
+            Self::Landlocked(_) | Self::Shared(_) => {
+                Ok(crate::fs::copy_tree_until(sealed, install, stop)?)
+            }
         }
     }
 

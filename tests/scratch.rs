@@ -209,7 +209,7 @@ mod bodies {
             .arg(tarball)
             .run()
             .succeeds()
-            .does_not_say("own is tried once more");
+            .does_not_say("packaging script of `own`");
         assert_eq!(found(&place), ["0", "0", "0"]);
         assert_eq!(place.file("own", "found"), "100644 0\n");
         assert_same(&place, &before);
@@ -458,7 +458,7 @@ fn runs_once(place: &Place, ran: Ran) {
     ran.succeeds()
         .says(&format!("Isolation: {}", place.tier.name))
         .does_not_say("Warning")
-        .does_not_say("tried once more")
+        .does_not_say("second run")
         .does_not_say("Permission denied");
 }
 

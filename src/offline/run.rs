@@ -20,13 +20,16 @@ use super::select::{Input, Task, select};
 use super::space;
 use super::stemcell;
 use super::workplace::Workplace;
-use crate::compile::{Context, Store};
+use crate::compile::{Context, SecondRun, Store};
 use crate::config::{Environment, Vcap};
 use crate::diag::Chain;
 use crate::fs::{self, MadeDirectories};
 use crate::process::{self, Jobserver};
 use crate::release::Slug;
 use crate::{runtime, sandbox};
+
+/// How long a read of an input may go on when the call was asked to stop.
+const READ_WITHIN: Duration = Duration::from_secs(2);
 
 /// What a call is to do.
 #[derive(Debug, Clone)]
@@ -65,6 +68,8 @@ pub struct Options {
     pub grace: Duration,
     /// How long a script may run.
     pub limit: Option<Duration>,
+    /// When a script that failed under rules is run again without them.
+    pub second_run: SecondRun,
     /// The gzip level of compiled packages.
     pub compression_level: u32,
     /// What scripts inherit.
@@ -282,6 +287,12 @@ impl Call<'_> {
         }
     }
 
+    /// Waits until the call was asked to stop and this time has passed since.
+    async fn stopped_for(&self, time: Duration) {
+        self.cancel.cancelled().await;
+        tokio::time::sleep(time).await;
+    }
+
     fn check_stop(&self) -> Result<(), OfflineError> {
         if self.cancel.is_cancelled() {
             return Err(OfflineError::Stopped);
@@ -307,8 +318,13 @@ impl Call<'_> {
             ));
             let spool = workplace.spool(index)?;
             let (path, cancel) = (tarball.clone(), self.cancel.clone());
-            let opened =
-                runtime::spawn_blocking("open", move || open::open(&path, &spool, &cancel)).await?;
+            let mut opening =
+                runtime::spawn_blocking("open", move || open::open(&path, &spool, &cancel));
+            let opened = tokio::select! {
+                opened = &mut opening => opened?,
+                // It ends at its next read. One that waits for data, from a pipe or a server that does not answer, is left alone.
+                () = self.stopped_for(READ_WITHIN) => return Err(OfflineError::Stopped),
+            };
             let opened = match opened {
                 // No fault of the tarball's.
                 Err(OpenError::Files(source)) if source.path.starts_with(workplace.path()) => {
@@ -395,6 +411,7 @@ impl Call<'_> {
             grace: options.grace,
             nice: options.nice,
             limit: options.limit,
+            second_run: options.second_run,
             compression_level: options.compression_level,
             jobserver,
             events: Arc::new(move |event| progress.hear(event)),
