@@ -179,6 +179,7 @@ impl Landlocked {
                 view: None,
                 rules: Some(Rules {
                     guarded: vec![own.clone(), other],
+                    listed: Vec::new(),
                     whole: vec![own.clone()],
                     readable: Vec::new(),
                 }),
@@ -525,7 +526,12 @@ impl Landlocked {
             Ok(below) => self.data.join(below),
             Err(_) => path.to_owned(),
         };
-        let mut guarded = vec![Vcap::new(&self.base).packages(), self.data.clone()];
+        let mut guarded = vec![
+            Vcap::new(&self.base).packages(),
+            real(&Vcap::new(self.tree.base()).data_packages()),
+            real(&Vcap::new(self.tree.base()).compile()),
+            real(&self.tree.temporary()),
+        ];
         guarded.extend(self.hidden.iter().cloned());
         let mut whole = vec![real(&own.compile), real(&own.packages), real(&temporary)];
         whole.extend(
@@ -537,6 +543,7 @@ impl Landlocked {
         whole.extend(self.free_beside());
         script.spec.rules = Some(Rules {
             guarded,
+            listed: vec![self.data.clone()],
             whole,
             readable: dependencies
                 .iter()

@@ -40,6 +40,8 @@ pub struct Spec {
 pub struct Rules {
     /// Directories in which nothing is reached but for what follows.
     pub guarded: Vec<PathBuf>,
+    /// Directories on the way to guarded ones of which no entry is free by itself: `whole` names those that are.
+    pub listed: Vec<PathBuf>,
     /// What is the script's own.
     pub whole: Vec<PathBuf>,
     /// What it may read and run.
@@ -275,6 +277,7 @@ mod tests {
             }),
             rules: Some(Rules {
                 guarded: vec![PathBuf::from("/var/vcap/packages")],
+                listed: Vec::new(),
                 whole: Vec::new(),
                 readable: Vec::new(),
             }),
