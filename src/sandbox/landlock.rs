@@ -144,9 +144,9 @@ pub fn closed(rules: &Rules, path: &Path) -> Option<Closed> {
         None
     } else if is_dependency {
         Some(Closed::ReadOnly)
-    } else if below(&whole, &rules.guarded) {
-        Some(Closed::Guarded)
-    } else if below(&whole, &rules.listed) && !leads_to_guarded(&fs::nearest_existing(&whole)) {
+    } else if below(&whole, &rules.guarded)
+        || below(&whole, &rules.listed) && !leads_to_guarded(&fs::nearest_existing(&whole))
+    {
         Some(Closed::Guarded)
     } else {
         // Either leads to what is guarded, or it is to be made below a directory that cannot be made.
