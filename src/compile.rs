@@ -23,6 +23,7 @@ mod printed;
 mod queue;
 mod references;
 mod schedule;
+mod scratch;
 mod script_file;
 mod seal;
 mod second_run;

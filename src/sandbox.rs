@@ -17,6 +17,7 @@ mod left_mounts;
 mod mounts;
 mod named;
 mod namespace;
+mod scratch;
 mod script;
 mod shared_tree;
 mod spec;
@@ -30,6 +31,7 @@ pub use landlock::{Closed, closed};
 pub use landlocked::Landlocked;
 pub(crate) use namespace::PROCESSES;
 pub use namespace::{Namespaces, Wishes};
+pub use scratch::{Scratch, Sharing};
 pub use script::{Script, ScriptEnd, run};
 pub use shared_tree::SharedTree;
 pub use spec::{Mounted, Report, Rules, Spec, Step, StepError, View, Writes};
@@ -39,7 +41,9 @@ pub use users::{
     highest_owner,
 };
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::OwnedMutexGuard;
 
@@ -50,6 +54,10 @@ use namespace::NamespacePlace;
 
 /// How packages are kept apart.
 #[derive(Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "a run has one of them, and it is not moved while packages compile"
+)]
 pub enum Sandbox {
     /// Each in its own namespaces (`--isolation=namespace`, `--isolation=userns`).
     Namespaces(Namespaces),
@@ -74,6 +82,8 @@ enum Kind {
     Shared {
         #[expect(dead_code, reason = "held")]
         turn: OwnedMutexGuard<()>,
+        /// Directories beside those of packages that are removed with the package.
+        private: Mutex<Vec<Name>>,
     },
 }
 
@@ -127,7 +137,7 @@ impl Sandbox {
 
     /// Makes room for one package and its dependencies, given by name and sealed tree. Waits as long as another package that
     /// is being compiled is in the way: every other one in a shared tree, or, with rules, one that has one of the names with
-    /// other contents.
+    /// other contents. `scratch` names the scratch directories that the package has with others.
     ///
     /// Cancel-safe: nothing is taken before it returns.
     ///
@@ -137,10 +147,11 @@ impl Sandbox {
         &self,
         package: &Name,
         dependencies: &[(Name, PathBuf)],
+        scratch: &[Name],
     ) -> Result<Place, SandboxError> {
         match self {
             Self::Namespaces(namespaces) => {
-                let place = namespaces.enter(false)?;
+                let place = namespaces.enter(false, scratch)?;
                 Ok(Place {
                     root: namespaces.root(&place),
                     kind: Kind::Namespace(place),
@@ -148,7 +159,7 @@ impl Sandbox {
             }
             Self::Landlocked(landlocked) => Ok(Place {
                 root: landlocked.tree().base().to_owned(),
-                kind: Kind::Landlock(landlocked.enter(package, dependencies).await?),
+                kind: Kind::Landlock(landlocked.enter(package, dependencies, scratch).await?),
             }),
             Self::Shared(tree) => {
                 let turn = tree.turn().await;
@@ -157,9 +168,23 @@ impl Sandbox {
                     .cloned()
                     .collect();
                 tree.clear_for(&names)?;
+                let mut private = Vec::new();
+                if tree.shares_scratch() {
+                    tree.share(scratch)?;
+                } else {
+                    for name in scratch {
+                        // As on a VM where nothing was compiled before.
+                        if tree.make_private(name, false)? {
+                            private.push(name.clone());
+                        }
+                    }
+                }
                 Ok(Place {
                     root: tree.base().to_owned(),
-                    kind: Kind::Shared { turn },
+                    kind: Kind::Shared {
+                        turn,
+                        private: Mutex::new(private),
+                    },
                 })
             }
         }
@@ -185,14 +210,21 @@ impl Sandbox {
         &self,
         package: &Name,
         dependencies: &[(Name, PathBuf)],
+        scratch: &[Name],
         waits: &(dyn Fn(usize) + Send + Sync),
     ) -> Result<Place, SandboxError> {
         match self {
             Self::Landlocked(landlocked) => Ok(Place {
                 root: landlocked.tree().base().to_owned(),
-                kind: Kind::Landlock(landlocked.enter_alone(package, dependencies, waits).await?),
+                kind: Kind::Landlock(
+                    landlocked
+                        .enter_alone(package, dependencies, scratch, waits)
+                        .await?,
+                ),
             }),
-            Self::Namespaces(_) | Self::Shared(_) => self.enter(package, dependencies).await,
+            Self::Namespaces(_) | Self::Shared(_) => {
+                self.enter(package, dependencies, scratch).await
+            }
         }
     }
 
@@ -205,16 +237,19 @@ impl Sandbox {
         &self,
         package: &Name,
         dependencies: &[(Name, PathBuf)],
+        scratch: &[Name],
     ) -> Result<Place, SandboxError> {
         match self {
             Self::Namespaces(namespaces) => {
-                let place = namespaces.enter(true)?;
+                let place = namespaces.enter(true, scratch)?;
                 Ok(Place {
                     root: namespaces.root(&place),
                     kind: Kind::Namespace(place),
                 })
             }
-            Self::Landlocked(_) | Self::Shared(_) => self.enter(package, dependencies).await,
+            Self::Landlocked(_) | Self::Shared(_) => {
+                self.enter(package, dependencies, scratch).await
+            }
         }
     }
 
@@ -252,6 +287,52 @@ impl Sandbox {
     pub fn provided(&self, place: &Place) {
         if let (Self::Landlocked(landlocked), Kind::Landlock(place)) = (self, &place.kind) {
             landlocked.provided(place);
+        }
+    }
+
+    /// Gives a package the directories of these names in the data directory, to itself and until it is left. Where the tree is
+    /// private anyway there is nothing to do; where several packages are in it at a time this waits for those that have one of
+    /// the names. What is there already stays as it is.
+    ///
+    /// Cancel-safe: nothing is taken before it returns.
+    ///
+    /// # Errors
+    /// When a directory cannot be made.
+    pub async fn claim(&self, place: &Place, names: &BTreeSet<Name>) -> Result<(), SandboxError> {
+        match (self, &place.kind) {
+            (Self::Landlocked(landlocked), Kind::Landlock(place)) => {
+                landlocked.claim(place, names).await
+            }
+            (Self::Shared(tree), Kind::Shared { private, .. }) => {
+                let mut private = private.lock().unwrap_or_else(PoisonError::into_inner);
+                for name in names {
+                    // Nothing keeps the script from making it, so only its removal is ours.
+                    if tree.make_private(name, false)? {
+                        private.push(name.clone());
+                    }
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Lets a script into the directories that its package has [claimed](Self::claim).
+    pub fn open(&self, place: &Place, script: &mut Script) {
+        if let (Self::Landlocked(landlocked), Kind::Landlock(place)) = (self, &place.kind) {
+            landlocked.open(place, script);
+        }
+    }
+
+    /// Removes what scripts have left in shared scratch directories. No script may be running. `false` where there was nothing.
+    ///
+    /// # Errors
+    /// When something cannot be removed.
+    pub fn discard_scratch(&self) -> crate::fs::Result<bool> {
+        match self {
+            Self::Namespaces(namespaces) => namespaces.discard_scratch(),
+            Self::Landlocked(landlocked) => landlocked.tree().discard_scratch(),
+            Self::Shared(tree) => tree.discard_scratch(),
         }
     }
 
@@ -299,9 +380,13 @@ impl Sandbox {
         match (self, &place.kind) {
             (Self::Namespaces(namespaces), Kind::Namespace(place)) => namespaces.leave(place),
             (Self::Landlocked(landlocked), Kind::Landlock(place)) => landlocked.leave(place),
-            (Self::Shared(tree), _) => Ok(tree.clear()?),
+            (Self::Shared(tree), Kind::Shared { private, .. }) => {
+                let mut private = private.lock().unwrap_or_else(PoisonError::into_inner);
+                tree.remove_beside(&std::mem::take(&mut *private))?;
+                Ok(tree.clear()?)
+            }
             // A place of another sandbox.
-            (Self::Namespaces(_) | Self::Landlocked(_), _) => Ok(()),
+            (Self::Namespaces(_) | Self::Landlocked(_) | Self::Shared(_), _) => Ok(()),
         }
     }
 

@@ -246,6 +246,11 @@ pub enum Cause {
         /// How long it may.
         limit: Duration,
     },
+    /// The script tried to create a scratch directory, which is there before the script starts, or to remove it.
+    Scratch {
+        /// The directory, as the script sees it.
+        directory: PathBuf,
+    },
     /// A disk was full.
     NoSpace {
         /// A directory on it and how full it was when the script had ended, where one that is known to be used was found to be
@@ -265,6 +270,11 @@ impl fmt::Display for Cause {
             Self::TimeLimit { limit } => {
                 write!(f, "it ran longer than the {} that it may", Elapsed(*limit))
             }
+            Self::Scratch { directory } => write!(
+                f,
+                "`{}` is a scratch directory: it exists before the script starts, and the script cannot remove it",
+                directory.display()
+            ),
             Self::NoSpace { full: None } => write!(f, "no space left on a device"),
             Self::NoSpace {
                 full: Some((directory, space)),

@@ -17,6 +17,7 @@ use super::job::{Compiled, Job};
 use super::plan::Plan;
 use super::printed::{Printed, PrintedLine};
 use super::references;
+use super::scratch;
 use super::script_file::{self, ScriptFile};
 use super::seal::{self, Unsealed};
 use super::second_run::{FirstRun, SecondRun, first_log};
@@ -167,7 +168,8 @@ pub(super) async fn build(
         })
         .collect();
     let job = Arc::new(job);
-    let enter = context.sandbox.enter(&job.name, &dependencies);
+    let scratch = scratch::shared(&job, &context.vcap);
+    let enter = context.sandbox.enter(&job.name, &dependencies, &scratch);
     let place = entered(context, &job, enter, cancel).await?;
     let work = Work::new(context, &job, place, turns, cancel);
     let result = work.run_to_end().await;
@@ -207,7 +209,10 @@ async fn second_run(
             phase: Phase::SecondRun { running },
         });
     };
-    let enter = context.sandbox.enter_alone(&job.name, dependencies, &waits);
+    let scratch = scratch::shared(job, &context.vcap);
+    let enter = context
+        .sandbox
+        .enter_alone(&job.name, dependencies, &scratch, &waits);
     // It asks for the tree before the directories of the first run are gone, which can take long: no script starts meanwhile.
     // What cannot be removed is removed with the rest when the tree is cleared.
     let (_, place) = tokio::join!(work.leave(true), entered_within(job, enter, cancel));
@@ -267,7 +272,10 @@ async fn run_with_copies(
         lines,
         log: log.map_err(files(job))?,
     });
-    let enter = context.sandbox.enter_with_copies(&job.name, dependencies);
+    let scratch = scratch::shared(job, &context.vcap);
+    let enter = context
+        .sandbox
+        .enter_with_copies(&job.name, dependencies, &scratch);
     let place = entered_within(job, enter, cancel).await?;
     let work = Work::new(context, job, place, turns, cancel);
     let result = work.run_to_end().await;
@@ -515,7 +523,13 @@ impl Work {
         self.enter(Phase::Unpacking);
         let compression = self.blocking("unpack", Self::unpack_source).await?;
         self.enter(Phase::Installing);
-        self.blocking("install", Self::install).await?;
+        let named = self
+            .blocking("install", |work| {
+                work.install()?;
+                Ok(work.named())
+            })
+            .await?;
+        self.claim(&named).await?;
         let asked = Instant::now();
         let turn = self.turn().await?;
         let waited = asked.elapsed();
@@ -692,6 +706,28 @@ impl Work {
         fs::set_owner_if_allowed(path, 0, vcap_group())
     }
 
+    /// The directories in the data directory that the script names, where it would share them with others otherwise.
+    fn named(&self) -> BTreeSet<Name> {
+        if !self.context.sandbox.is_shared() {
+            return BTreeSet::new();
+        }
+        scratch::named(&self.job, &self.plan.paths.compile, &self.context.vcap)
+    }
+
+    /// Takes directories in the data directory for the script, as soon as no other has them to itself.
+    async fn claim(&self, named: &BTreeSet<Name>) -> Result<(), CompileError> {
+        tokio::select! {
+            // Cancel-safe: nothing is taken before it is ready.
+            claimed = self.context.sandbox.claim(&self.place, named) => {
+                claimed.map_err(|source| CompileError::Sandbox {
+                    package: self.job.name.clone(),
+                    source,
+                })
+            }
+            () = self.cancel.cancelled() => Err(stopped(&self.job)),
+        }
+    }
+
     /// Waits until no more scripts run than may.
     async fn turn(&self) -> Result<Turn, CompileError> {
         if let Some(turn) = self.turns.try_take() {
@@ -739,6 +775,7 @@ impl Work {
         }
         .map_err(&files)?;
         let mut script = self.plan.script.clone();
+        self.context.sandbox.open(&self.place, &mut script);
         if let Some(jobserver) = &self.context.jobserver {
             let offered = jobserver.offer(&self.plan.paths.compile).map_err(&files)?;
             let spec = &mut script.spec;
@@ -947,7 +984,8 @@ impl Work {
         found.into_iter().collect()
     }
 
-    /// Lack of memory or of space looks like many other failures from inside a script, so it is looked for.
+    /// Lack of memory or of space looks like many other failures from inside a script, so it is looked for. So is a scratch
+    /// directory that was not expected.
     fn cause(&self, end: &ScriptEnd, killed_before: Option<u64>) -> Option<Cause> {
         let killed = process::out_of_memory_kills()
             .zip(killed_before)
@@ -967,7 +1005,15 @@ impl Work {
                 space.is_full().then_some((directory, space))
             })
             .next();
-        (says("No space left on device") || full.is_some()).then_some(Cause::NoSpace { full })
+        if says("No space left on device") || full.is_some() {
+            return Some(Cause::NoSpace { full });
+        }
+        let vcap = &self.context.vcap;
+        let names = scratch::shared(&self.job, vcap);
+        let mut directories = names.iter().filter_map(|name| vcap.scratch(name));
+        directories
+            .find(|directory| scratch::is_in_the_way(directory, &end.output.tail))
+            .map(|directory| Cause::Scratch { directory })
     }
 
     /// What is found at the install target, and whether it is the directory that was made for it. A script may replace the link by

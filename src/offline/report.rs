@@ -190,6 +190,11 @@ fn cause_hint(failure: &PackageFailure) -> Option<String> {
             Some("give the machine or the container more memory, or fewer processors".to_owned())
         }
         Cause::TimeLimit { .. } => Some("give it more by --timeout".to_owned()),
+        Cause::Scratch { .. } => Some(
+            "use `mkdir -p` in the script, and remove what is in the directory instead of the directory itself; or pass \
+             --no-shared-scratch"
+                .to_owned(),
+        ),
         Cause::NoSpace { .. } => Some(format!("make room, or {ELSEWHERE}")),
     }
 }

@@ -28,6 +28,14 @@ pub enum SandboxError {
         /// One of its entries.
         entry: String,
     },
+    /// A scratch directory cannot be made or written to.
+    #[error("the scratch directory `{}` cannot be used", directory.display())]
+    Scratch {
+        /// The directory.
+        directory: PathBuf,
+        /// What does not work.
+        source: fs::Error,
+    },
     /// The child process could not be run.
     #[error(transparent)]
     Supervise(#[from] process::SuperviseError),
@@ -78,6 +86,9 @@ impl SandboxError {
                 directory.display()
             )),
             Self::Files(error) if error.hint().is_some() => error.hint(),
+            Self::Scratch { .. } => Some(
+                "pass a --scratch-dir that the user who compiles can write to, with everything in it, or none".to_owned(),
+            ),
             Self::Files(error)
                 if error.source.kind() == std::io::ErrorKind::PermissionDenied
                     && !nix::unistd::geteuid().is_root() =>

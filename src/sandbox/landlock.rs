@@ -45,7 +45,7 @@ pub(super) fn prepare(rules: &Rules) -> Result<RulesetCreated, StepError> {
         .map_err(|error| step(&error))?;
     let all = AccessFs::from_all(WANTED);
     let read = AccessFs::from_read(WANTED);
-    let mut granted: Vec<(PathBuf, BitFlags<AccessFs>)> = free(&rules.guarded)?
+    let mut granted: Vec<(PathBuf, BitFlags<AccessFs>)> = free(&rules.guarded, &rules.listed)?
         .into_iter()
         .map(|path| (path, all))
         .collect();
@@ -82,12 +82,12 @@ pub(super) fn restrict(rules: RulesetCreated) -> io::Result<()> {
     }
 }
 
-/// The entries beside the way to what is guarded.
-fn free(guarded: &[PathBuf]) -> Result<Vec<PathBuf>, StepError> {
+/// The entries beside the way to what is guarded, but for those of directories that are listed in another way.
+fn free(guarded: &[PathBuf], listed: &[PathBuf]) -> Result<Vec<PathBuf>, StepError> {
     let on_the_way: BTreeSet<&Path> = guarded.iter().flat_map(|path| path.ancestors()).collect();
     let mut free = Vec::new();
     for directory in &on_the_way {
-        if guarded.iter().any(|path| path == directory) {
+        if guarded.iter().chain(listed).any(|path| path == directory) {
             continue;
         }
         for entry in fs::list(directory).step(Step::Restrict)? {
@@ -144,7 +144,9 @@ pub fn closed(rules: &Rules, path: &Path) -> Option<Closed> {
         None
     } else if is_dependency {
         Some(Closed::ReadOnly)
-    } else if below(&whole, &rules.guarded) {
+    } else if below(&whole, &rules.guarded)
+        || below(&whole, &rules.listed) && !leads_to_guarded(&fs::nearest_existing(&whole))
+    {
         Some(Closed::Guarded)
     } else {
         // Either leads to what is guarded, or it is to be made below a directory that cannot be made.
@@ -193,14 +195,19 @@ mod tests {
         }
         fs::create_dir_all(&vcap.join("data/compile/app")).unwrap();
         fs::create_dir_all(&vcap.join("bosh/etc")).unwrap();
+        for scratch in ["app", "other"] {
+            fs::create_dir(&vcap.join("data").join(scratch)).unwrap();
+        }
         fs::symlink(Path::new("real"), &root.join("vcap")).unwrap();
         let rules = Rules {
             guarded: ["packages", "data/packages", "data/compile"]
                 .map(|it| vcap.join(it))
                 .to_vec(),
+            listed: vec![vcap.join("data")],
             whole: vec![
                 vcap.join("data/packages/app"),
                 vcap.join("data/compile/app"),
+                vcap.join("data/app"),
             ],
             readable: vec![vcap.join("data/packages/dep")],
         };
@@ -215,6 +222,9 @@ mod tests {
             ("data/compile/other/packaging", Some(Closed::Guarded)),
             ("packages/app", Some(Closed::Entry)),
             ("data/compile/app", Some(Closed::Entry)),
+            ("data/app/file", None),
+            ("data/other/file", Some(Closed::Guarded)),
+            ("data/other", Some(Closed::Entry)),
             ("data/new/a", Some(Closed::Entry)),
             ("data", Some(Closed::Entry)),
             ("new", Some(Closed::Entry)),
@@ -244,7 +254,11 @@ mod tests {
         }
         fs::write(&root.join("vcap/file"), b"").unwrap();
         fs::symlink(Path::new("vcap"), &root.join("link")).unwrap();
-        let found = free(&[root.join("vcap/data/compile"), root.join("vcap/packages")]).unwrap();
+        let found = free(
+            &[root.join("vcap/data/compile"), root.join("vcap/packages")],
+            &[],
+        )
+        .unwrap();
         let below: Vec<&Path> = found
             .iter()
             .filter_map(|path| path.strip_prefix(&root).ok())

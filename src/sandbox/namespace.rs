@@ -10,6 +10,7 @@
 //!               dev-shm   → /dev/shm      in memory
 //!               overlay     what is written into dependencies, dropped
 //! WORK/store/NAME…          sealed dependencies, mounted into data/packages
+//! WORK/scratch/NAME         scratch directories, mounted at data/NAME, unless they are kept in another place
 //! ```
 //!
 //! Where the base directory is missing and may not be made, as for an ordinary user of a plain machine, the tree covers the
@@ -25,12 +26,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::SandboxError;
 use super::named;
+use super::scratch::{self, Scratch};
 use super::script::{self, Script};
 use super::spec::{Mounted, Spec, Step, View, Writes};
 use super::users::Users;
 use crate::config::{Environment, Vcap};
 use crate::fs::{self, Context, MadeDirectories};
 use crate::process::{Output, Status};
+use crate::release::Name;
 
 /// What the base directory has of a package itself; the rest is the host's.
 const OWN: [&str; 2] = ["packages", "data"];
@@ -40,6 +43,9 @@ const TREE: &str = "tree";
 
 /// What is written into dependencies, for the time being.
 const SCRATCH: &str = "overlay";
+
+/// Scratch directories that packages share, in the work directory.
+const SHARED: &str = "scratch";
 
 /// Locked, in the work directory, as long as a process of a script lives.
 pub(crate) const PROCESSES: &str = "processes";
@@ -69,6 +75,9 @@ pub struct Namespaces {
     /// Held by everybody who mounts over the base directory: whoever removed it would take the mounts away. Where it is not
     /// there, nobody can.
     base: Option<File>,
+    scratch: Scratch,
+    /// Where scratch directories are, relative to the work directory unless they are kept in another place.
+    shared: PathBuf,
 }
 
 /// What is wanted of namespaces.
@@ -100,6 +109,8 @@ pub(super) struct NamespacePlace {
     pub(super) copies: bool,
     /// What the covered directory has that is the host's: where it is, and its place in the tree.
     kept: Vec<(PathBuf, PathBuf)>,
+    /// Shared scratch directories: where they are, and their places in the tree.
+    shared: Vec<(PathBuf, PathBuf)>,
 }
 
 impl Namespaces {
@@ -145,6 +156,8 @@ impl Namespaces {
             next: AtomicUsize::new(0),
             made,
             base,
+            scratch: Scratch::default(),
+            shared: PathBuf::from(SHARED),
         };
         loop {
             let Err(error) = namespaces.try_once(agent).await else {
@@ -155,6 +168,21 @@ impl Namespaces {
                 return Err(error);
             }
         }
+    }
+
+    /// Sets which scratch directories packages share. Without it these are directories that end with the run.
+    ///
+    /// # Errors
+    /// When the directory that they are kept in cannot be linked to.
+    pub fn with_scratch(mut self, scratch: Scratch) -> Result<Self, SandboxError> {
+        match scratch.kept() {
+            Some(kept) if kept.to_str().is_some() => kept.clone_into(&mut self.shared),
+            // Paths are written down as text for the child, so this one gets another name.
+            Some(kept) => fs::symlink(kept, &self.work.join(SHARED))?,
+            None => {}
+        }
+        self.scratch = scratch;
+        Ok(self)
     }
 
     /// Gives up what did not work, if there is another way.
@@ -203,7 +231,7 @@ impl Namespaces {
     }
 
     async fn try_once(&self, agent: &Path) -> Result<(), SandboxError> {
-        let place = self.enter(false)?;
+        let place = self.enter(false, &[])?;
         let result = self.try_in(&place, agent).await;
         self.leave(&place)?;
         result
@@ -271,11 +299,18 @@ impl Namespaces {
         !place.copies && !self.wishes.readonly_dependencies
     }
 
-    pub(super) fn enter(&self, copies: bool) -> Result<NamespacePlace, SandboxError> {
+    /// Makes a place, with scratch directories of these names. With `copies`, dependencies are copied into it instead of being
+    /// mounted.
+    pub(super) fn enter(
+        &self,
+        copies: bool,
+        names: &[Name],
+    ) -> Result<NamespacePlace, SandboxError> {
         let mut place = NamespacePlace {
             number: self.next.fetch_add(1, Ordering::Relaxed),
             copies,
             kept: Vec::new(),
+            shared: Vec::new(),
         };
         let (tree, root) = (self.tree(&place), self.root(&place));
         let mut directories = vec![self.place(&place), self.place(&place).join(SCRATCH)];
@@ -299,6 +334,7 @@ impl Namespaces {
             fs::set_mode(&directory, 0o1777)?;
         }
         self.keep(&mut place)?;
+        self.share(&mut place, names)?;
         self.prepare_base_below_temporary(&place)?;
         Ok(place)
     }
@@ -335,6 +371,45 @@ impl Namespaces {
             place.kept.push((source, target));
         }
         Ok(())
+    }
+
+    /// Makes scratch directories, and the places at which they are mounted. Where packages share none, a script makes its own.
+    fn share(&self, place: &mut NamespacePlace, names: &[Name]) -> Result<(), SandboxError> {
+        if !self.scratch.is_shared() {
+            return Ok(());
+        }
+        let root = self.root(place);
+        for name in names {
+            let Some(at) = Vcap::new(&root).scratch(name) else {
+                continue;
+            };
+            scratch::make(&at)?;
+            let source = self.shared.join(name.as_str());
+            if self.scratch.make_kept(name)?.is_none() {
+                fs::create_dir_all(&self.work.join(SHARED))?;
+                scratch::make(&self.work.join(&source))?;
+            }
+            place.shared.push((source, self.below_work(&at)));
+        }
+        Ok(())
+    }
+
+    /// Removes what scripts have left in shared scratch directories. No script may be running. `false` where there was nothing.
+    pub(super) fn discard_scratch(&self) -> fs::Result<bool> {
+        let mut found = false;
+        for entry in fs::list(&self.work.join(&self.shared))? {
+            if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                continue;
+            }
+            found |= !fs::list(&entry.path())?.is_empty();
+            fs::remove_tree(&entry.path())?;
+        }
+        Ok(found)
+    }
+
+    /// A path relative to the work directory where it lies there.
+    fn below_work(&self, path: &Path) -> PathBuf {
+        path.strip_prefix(&self.work).unwrap_or(path).to_owned()
     }
 
     fn is_base_covered(&self) -> bool {
@@ -374,18 +449,14 @@ impl Namespaces {
     ) -> View {
         let relative = Self::relative(place);
         let (named, links) = self.named(place, environment);
-        let below_work = |path: &Path| match path.strip_prefix(&self.work) {
-            Ok(below) => below.to_owned(),
-            Err(_) => path.to_owned(),
-        };
         View {
             work: self.work.clone(),
             dependencies: dependencies
                 .iter()
                 .filter(|_| !place.copies)
                 .map(|(sealed, install)| Mounted {
-                    sealed: below_work(sealed),
-                    at: below_work(install),
+                    sealed: self.below_work(sealed),
+                    at: self.below_work(install),
                 })
                 .collect(),
             in_user_namespace: self.wishes.users.is_some(),
@@ -393,6 +464,8 @@ impl Namespaces {
             network: self.wishes.network,
             writes: self.writes,
             scratch: relative.join(SCRATCH),
+            shared: place.shared.clone(),
+            hidden: self.scratch.separable().map(|_| self.shared.clone()),
             kept: place.kept.clone(),
             memory: Some(MEMORY)
                 .filter(|(_, at)| Path::new(at).is_dir())
@@ -499,3 +572,52 @@ const TEMPORARY: [(&str, &str); 3] = [("tmp", "/tmp"), ("var-tmp", "/var/tmp"), 
 
 /// The one that is in memory.
 const MEMORY: (&str, &str) = ("dev-shm", "/dev/shm");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn discarded_scratch_is_made_again_for_the_next_package() {
+        let temporary = tempfile::tempdir().unwrap();
+        let work = temporary.path().join("work");
+        fs::create_dir_all(&work.join("places")).unwrap();
+        let vcap = Vcap::new(&temporary.path().join("vcap"));
+        fs::create_dir(vcap.base()).unwrap();
+        let namespaces = Namespaces {
+            work: work.clone(),
+            cover: vcap.base().to_owned(),
+            vcap,
+            wishes: Wishes::default(),
+            writes: Writes::ToDisk,
+            processes: true,
+            next: AtomicUsize::new(0),
+            made: MadeDirectories::default(),
+            base: None,
+            scratch: Scratch::default(),
+            shared: PathBuf::from(SHARED),
+        };
+        let name = Name::parse("golang").unwrap();
+        let enter = || {
+            namespaces
+                .enter(false, std::slice::from_ref(&name))
+                .unwrap()
+        };
+        namespaces.leave(&enter()).unwrap();
+        assert!(!namespaces.discard_scratch().unwrap(), "it was empty");
+        let place = enter();
+        assert_eq!(
+            place.shared,
+            [(
+                PathBuf::from("scratch/golang"),
+                PathBuf::from("places/1/tree/data/golang")
+            )]
+        );
+        fs::write(&work.join("scratch/golang/file"), b"").unwrap();
+        namespaces.leave(&place).unwrap();
+        assert!(namespaces.discard_scratch().unwrap());
+        assert!(!work.join("scratch/golang").exists());
+        enter();
+        assert!(work.join("scratch/golang").is_dir());
+    }
+}

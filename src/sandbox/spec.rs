@@ -46,6 +46,8 @@ pub struct Rules {
     /// Directories in which nothing is reached but for what follows.
     #[serde(with = "wire")]
     pub guarded: Vec<PathBuf>,
+    /// Directories on the way to guarded ones of which no entry is free by itself: `whole` names those that are.
+    pub listed: Vec<PathBuf>,
     /// What is the script's own.
     #[serde(with = "wire")]
     pub whole: Vec<PathBuf>,
@@ -76,6 +78,11 @@ pub struct View {
     /// Where they go for the time being.
     #[serde(with = "wire")]
     pub scratch: PathBuf,
+    /// Scratch directories that packages share, mounted into the package's tree. Source, place.
+    #[serde(with = "wire")]
+    pub shared: Vec<(PathBuf, PathBuf)>,
+    /// Where they are kept for later runs, if it is a place that scripts would see. They see an empty one there.
+    pub hidden: Option<PathBuf>,
     /// What else the covered directory has: mounted into the package's tree as it is. Source, place.
     #[serde(with = "wire")]
     pub kept: Vec<(PathBuf, PathBuf)>,
@@ -298,6 +305,11 @@ mod tests {
                 }],
                 writes: Writes::ToDisk,
                 scratch: PathBuf::from("places/0/overlay"),
+                shared: vec![(
+                    PathBuf::from("scratch/a"),
+                    PathBuf::from("places/0/vcap/data/a"),
+                )],
+                hidden: Some(PathBuf::from("scratch")),
                 kept: Vec::new(),
                 memory: vec![PathBuf::from("places/0/dev-shm")],
                 named: vec![(
@@ -310,6 +322,7 @@ mod tests {
             }),
             rules: Some(Rules {
                 guarded: vec![PathBuf::from("/var/vcap/packages")],
+                listed: Vec::new(),
                 whole: Vec::new(),
                 readable: Vec::new(),
             }),
