@@ -124,7 +124,7 @@ async fn one(sandbox: &Sandbox, vcap: &Vcap, sealed: &[Sealed], log: &Path, time
         .iter()
         .map(|(name, _, tree)| (name.clone(), tree.clone()))
         .collect();
-    let place = sandbox.enter(&own, &names).await.unwrap();
+    let place = sandbox.enter(&own, &names, &[]).await.unwrap();
     let mut mounted = Vec::new();
     for (name, version, tree) in sealed {
         let paths = place.vcap().package(name, version);

@@ -16,6 +16,7 @@ mod package;
 mod plan;
 mod queue;
 mod schedule;
+mod scratch;
 mod seal;
 mod store;
 mod turns;

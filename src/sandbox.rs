@@ -15,6 +15,7 @@ mod landlock;
 mod landlocked;
 mod mounts;
 mod namespace;
+mod scratch;
 mod script;
 mod shared_tree;
 mod spec;
@@ -26,6 +27,7 @@ pub use error::SandboxError;
 pub use landlocked::Landlocked;
 pub(crate) use namespace::PROCESSES;
 pub use namespace::{Namespaces, Wishes};
+pub use scratch::{Scratch, Sharing};
 pub use script::{Script, ScriptEnd, run};
 pub use shared_tree::SharedTree;
 pub use spec::{Mounted, Report, Rules, Spec, Step, StepError, View, Writes};
@@ -34,7 +36,9 @@ pub use users::{
     Entry, Users, enter as enter_user_namespace, enter_if_needed as enter_user_namespace_if_needed,
 };
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::OwnedMutexGuard;
 
@@ -69,6 +73,8 @@ enum Kind {
     Shared {
         #[expect(dead_code, reason = "held")]
         turn: OwnedMutexGuard<()>,
+        /// Directories beside those of packages that are removed with the package.
+        private: Mutex<Vec<Name>>,
     },
 }
 
@@ -122,7 +128,7 @@ impl Sandbox {
 
     /// Makes room for one package and its dependencies, given by name and sealed tree. Waits as long as another package that
     /// is being compiled is in the way: every other one in a shared tree, or, with rules, one that has one of the names with
-    /// other contents.
+    /// other contents. `scratch` names the scratch directories that the package has with others.
     ///
     /// Cancel-safe: nothing is taken before it returns.
     ///
@@ -132,10 +138,11 @@ impl Sandbox {
         &self,
         package: &Name,
         dependencies: &[(Name, PathBuf)],
+        scratch: &[Name],
     ) -> Result<Place, SandboxError> {
         match self {
             Self::Namespaces(namespaces) => {
-                let place = namespaces.enter()?;
+                let place = namespaces.enter(scratch)?;
                 Ok(Place {
                     root: namespaces.root(&place),
                     kind: Kind::Namespace(place),
@@ -143,7 +150,7 @@ impl Sandbox {
             }
             Self::Landlocked(landlocked) => Ok(Place {
                 root: landlocked.tree().base().to_owned(),
-                kind: Kind::Landlock(landlocked.enter(package, dependencies).await?),
+                kind: Kind::Landlock(landlocked.enter(package, dependencies, scratch).await?),
             }),
             Self::Shared(tree) => {
                 let turn = tree.turn().await;
@@ -152,9 +159,22 @@ impl Sandbox {
                     .cloned()
                     .collect();
                 tree.clear_for(&names)?;
+                let mut private = Vec::new();
+                if tree.shares_scratch() {
+                    tree.share(scratch)?;
+                } else {
+                    for name in scratch {
+                        if tree.make_private(name, true)? {
+                            private.push(name.clone());
+                        }
+                    }
+                }
                 Ok(Place {
                     root: tree.base().to_owned(),
-                    kind: Kind::Shared { turn },
+                    kind: Kind::Shared {
+                        turn,
+                        private: Mutex::new(private),
+                    },
                 })
             }
         }
@@ -169,13 +189,20 @@ impl Sandbox {
         &self,
         package: &Name,
         dependencies: &[(Name, PathBuf)],
+        scratch: &[Name],
     ) -> Result<Place, SandboxError> {
         match self {
             Self::Landlocked(landlocked) => Ok(Place {
                 root: landlocked.tree().base().to_owned(),
-                kind: Kind::Landlock(landlocked.enter_alone(package, dependencies).await?),
+                kind: Kind::Landlock(
+                    landlocked
+                        .enter_alone(package, dependencies, scratch)
+                        .await?,
+                ),
             }),
-            Self::Namespaces(_) | Self::Shared(_) => self.enter(package, dependencies).await,
+            Self::Namespaces(_) | Self::Shared(_) => {
+                self.enter(package, dependencies, scratch).await
+            }
         }
     }
 
@@ -195,6 +222,52 @@ impl Sandbox {
     pub fn provided(&self, place: &Place) {
         if let (Self::Landlocked(landlocked), Kind::Landlock(place)) = (self, &place.kind) {
             landlocked.provided(place);
+        }
+    }
+
+    /// Gives a package the directories of these names in the data directory, to itself and until it is left. Where the tree is
+    /// private anyway there is nothing to do; where several packages are in it at a time this waits for those that have one of
+    /// the names. What is there already stays as it is.
+    ///
+    /// Cancel-safe: nothing is taken before it returns.
+    ///
+    /// # Errors
+    /// When a directory cannot be made.
+    pub async fn claim(&self, place: &Place, names: &BTreeSet<Name>) -> Result<(), SandboxError> {
+        match (self, &place.kind) {
+            (Self::Landlocked(landlocked), Kind::Landlock(place)) => {
+                landlocked.claim(place, names).await
+            }
+            (Self::Shared(tree), Kind::Shared { private, .. }) => {
+                let mut private = private.lock().unwrap_or_else(PoisonError::into_inner);
+                for name in names {
+                    // Nothing keeps the script from making it, so only its removal is ours.
+                    if tree.make_private(name, false)? {
+                        private.push(name.clone());
+                    }
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Lets a script into the directories that its package has [claimed](Self::claim).
+    pub fn open(&self, place: &Place, script: &mut Script) {
+        if let (Self::Landlocked(landlocked), Kind::Landlock(place)) = (self, &place.kind) {
+            landlocked.open(place, script);
+        }
+    }
+
+    /// Removes what scripts have left in shared scratch directories. No script may be running. `false` where there was nothing.
+    ///
+    /// # Errors
+    /// When something cannot be removed.
+    pub fn discard_scratch(&self) -> crate::fs::Result<bool> {
+        match self {
+            Self::Namespaces(namespaces) => namespaces.discard_scratch(),
+            Self::Landlocked(landlocked) => landlocked.tree().discard_scratch(),
+            Self::Shared(tree) => tree.discard_scratch(),
         }
     }
 
@@ -241,9 +314,13 @@ impl Sandbox {
         match (self, &place.kind) {
             (Self::Namespaces(namespaces), Kind::Namespace(place)) => namespaces.leave(place),
             (Self::Landlocked(landlocked), Kind::Landlock(place)) => landlocked.leave(place),
-            (Self::Shared(tree), _) => Ok(tree.clear()?),
+            (Self::Shared(tree), Kind::Shared { private, .. }) => {
+                let mut private = private.lock().unwrap_or_else(PoisonError::into_inner);
+                tree.remove_beside(&std::mem::take(&mut *private))?;
+                Ok(tree.clear()?)
+            }
             // A place of another sandbox.
-            (Self::Namespaces(_) | Self::Landlocked(_), _) => Ok(()),
+            (Self::Namespaces(_) | Self::Landlocked(_) | Self::Shared(_), _) => Ok(()),
         }
     }
 

@@ -83,6 +83,15 @@ pub(super) struct Compile {
     #[arg(long, value_name = "DIR")]
     pub work_dir: Option<PathBuf>,
 
+    /// Keep the scratch directories of packages (BASE/data/NAME) in this directory, for later runs. They hold Go's build cache, for
+    /// example [default: they are removed at the end]
+    #[arg(long, value_name = "DIR")]
+    pub scratch_dir: Option<PathBuf>,
+
+    /// Share no scratch directories between packages: each package gets empty ones, with `landlock` only the one of its own name
+    #[arg(long, conflicts_with = "scratch_dir")]
+    pub no_shared_scratch: bool,
+
     /// The directory for logs of packaging scripts [default: BASE/sys/log/compilation, else beside the work directory]
     #[arg(long, value_name = "DIR")]
     pub logs_dir: Option<PathBuf>,
@@ -182,12 +191,17 @@ fn compile(arguments: &[OsString]) -> Result<Command, String> {
     let parsed = CompileCommand::from_arg_matches(&matches)
         .map_err(|error| capitalised(&error.to_string()))?
         .compile;
-    if parsed
-        .output_directory
-        .as_ref()
-        .is_some_and(|path| path.as_os_str().is_empty())
-    {
-        return Err("Error: --output-directory needs a directory".to_owned());
+    let directories = [
+        ("--output-directory", &parsed.output_directory),
+        ("--scratch-dir", &parsed.scratch_dir),
+    ];
+    for (flag, directory) in directories {
+        if directory
+            .as_ref()
+            .is_some_and(|path| path.as_os_str().is_empty())
+        {
+            return Err(format!("Error: {flag} needs a directory"));
+        }
     }
     if parsed.base_directory.to_str().is_none() {
         return Err(format!(
@@ -259,6 +273,11 @@ mod tests {
                 &["compile", "--output-directory=", "a.tgz"],
                 "--output-directory",
             ),
+            (&["compile", "--scratch-dir=", "a.tgz"], "--scratch-dir"),
+            (
+                &["compile", "--scratch-dir=d", "--no-shared-scratch", "a.tgz"],
+                "--no-shared-scratch",
+            ),
             (&["compile", "a.tgz", "-force"], "-force"),
             (&["compile", "--stemcell", "noble", "a.tgz"], "noble"),
             (&["compile", "--base-directory=vcap", "a.tgz"], "vcap"),
@@ -292,6 +311,8 @@ mod tests {
             "--output-directory",
             "--work-dir",
             "--logs-dir",
+            "--scratch-dir",
+            "--no-shared-scratch",
             "--stemcell",
             "--isolation",
             "--jobs",

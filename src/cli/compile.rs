@@ -73,6 +73,11 @@ fn options(arguments: Compile, environment: Environment, user_namespace: Entry) 
         stemcell: arguments.stemcell,
         work_directory: arguments.work_dir,
         logs_directory: arguments.logs_dir,
+        scratch: match arguments.scratch_dir {
+            Some(directory) => sandbox::Sharing::Kept(directory),
+            None if arguments.no_shared_scratch => sandbox::Sharing::Off,
+            None => sandbox::Sharing::Run,
+        },
         vcap: Vcap::new(&arguments.base_directory),
         isolation: match arguments.isolation {
             Isolation::Auto => offline::Isolation::Auto,

@@ -14,6 +14,7 @@ use super::error::{Cause, CompileError, ScriptFailure};
 use super::event::{Event, Phase};
 use super::job::{Compiled, Job};
 use super::plan::Plan;
+use super::scratch;
 use super::seal::{self, Unsealed};
 use super::store::{Installed, Store};
 use super::turns::{Turn, Turns};
@@ -149,7 +150,14 @@ pub(super) async fn build(
         })
         .collect();
     let job = Arc::new(job);
-    let enter = context.sandbox.enter(&job.name, &dependencies);
+    let own = Arc::clone(&job);
+    let vcap = context.vcap.clone();
+    let looking = runtime::spawn_blocking("scratch", move || scratch::shared(&own, &vcap));
+    let scratch = looking.await.map_err(|source| CompileError::Task {
+        package: job.name.clone(),
+        source,
+    })?;
+    let enter = context.sandbox.enter(&job.name, &dependencies, &scratch);
     let place = entered(&job, enter, cancel).await?;
     let is_restricted = place.is_restricted();
     let failure = match attempt(context, &job, place, turns, cancel).await {
@@ -165,7 +173,9 @@ pub(super) async fn build(
             _ => Vec::new(),
         },
     });
-    let enter = context.sandbox.enter_alone(&job.name, &dependencies);
+    let enter = context
+        .sandbox
+        .enter_alone(&job.name, &dependencies, &scratch);
     let place = entered(&job, enter, cancel).await?;
     let mut built = attempt(context, &job, place, turns, cancel).await?;
     built.unrestricted = true;
@@ -313,6 +323,7 @@ impl Work {
         let compression = self.blocking("unpack", Self::unpack_source).await?;
         self.enter(Phase::Installing);
         self.blocking("install", Self::install).await?;
+        self.claim().await?;
         let asked = Instant::now();
         let turn = self.turn().await?;
         let waited = asked.elapsed();
@@ -470,6 +481,29 @@ impl Work {
         fs::set_owner_if_allowed(path, 0, vcap_group())
     }
 
+    /// Takes the directories in the data directory that the script names, where it would share them with others otherwise.
+    async fn claim(&self) -> Result<(), CompileError> {
+        if !self.context.sandbox.is_shared() {
+            return Ok(());
+        }
+        let names = self
+            .blocking("names", |work| {
+                let compile = &work.plan.paths.compile;
+                Ok(scratch::named(&work.job, compile, &work.context.vcap))
+            })
+            .await?;
+        tokio::select! {
+            // Cancel-safe: nothing is taken before it is ready.
+            claimed = self.context.sandbox.claim(&self.place, &names) => {
+                claimed.map_err(|source| CompileError::Sandbox {
+                    package: self.job.name.clone(),
+                    source,
+                })
+            }
+            () = self.cancel.cancelled() => Err(stopped(&self.job)),
+        }
+    }
+
     /// Waits until no more scripts run than may.
     async fn turn(&self) -> Result<Turn, CompileError> {
         if let Some(turn) = self.turns.try_take() {
@@ -503,6 +537,7 @@ impl Work {
         }
         .map_err(&files)?;
         let mut script = self.plan.script.clone();
+        self.context.sandbox.open(&self.place, &mut script);
         if let Some(jobserver) = &self.context.jobserver {
             let offered = jobserver.offer(&self.plan.paths.compile).map_err(&files)?;
             let spec = &mut script.spec;

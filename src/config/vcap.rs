@@ -6,6 +6,24 @@ use sha1::{Digest, Sha1};
 
 use crate::release::{Name, Version};
 
+/// Directories of `BASE/data` that have a use of their own, here or on a VM.
+const NOT_SCRATCH: [&str; 14] = [
+    "blobs",
+    "bosh",
+    "bosh-agent-logs",
+    "compile",
+    "dynamic_disks",
+    "jobs",
+    "lost+found",
+    "packages",
+    "root_log",
+    "root_tmp",
+    "sensitive_blobs",
+    "store",
+    "sys",
+    "tmp",
+];
+
 /// The paths below a base directory. Compiled programs carry these paths inside, so the base is `/var/vcap` for anything
 /// that is to run on a BOSH VM.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +73,15 @@ impl Vcap {
         self.base.join("data/compile")
     }
 
+    /// The scratch directory of a package, which the scripts of the package and of its dependents share. `None` for a name that
+    /// stands for something else in the data directory.
+    #[must_use]
+    pub fn scratch(&self, name: &Name) -> Option<PathBuf> {
+        let name = name.as_str();
+        let is_free = !name.starts_with('.') && !NOT_SCRATCH.contains(&name);
+        is_free.then(|| self.data().join(name))
+    }
+
     /// Held while somebody compiles in the tree itself.
     #[must_use]
     pub fn compile_lock(&self) -> PathBuf {
@@ -71,6 +98,12 @@ impl Vcap {
     #[must_use]
     pub fn compilation_logs(&self) -> PathBuf {
         self.base.join("sys/log/compilation")
+    }
+
+    /// Where the daemon keeps scratch directories for later orders.
+    #[must_use]
+    pub fn kept_scratch(&self) -> PathBuf {
+        self.base.join("data/.bosh-agent-scratch")
     }
 
     /// The configuration that `bosh-blobstore-PROVIDER` is given.
@@ -244,5 +277,18 @@ mod tests {
             paths.install,
             Path::new("/var/vcap/data/packages/redis/22a585885b5cb7cc58d60445ecf0d8ad6f76ef24")
         );
+    }
+
+    #[test]
+    fn directories_with_another_use_are_no_scratch() {
+        let vcap = Vcap::new(Path::new(Vcap::BASE));
+        let scratch = |name| vcap.scratch(&Name::parse(name).unwrap());
+        assert_eq!(
+            scratch("golang-1-linux"),
+            Some(PathBuf::from("/var/vcap/data/golang-1-linux"))
+        );
+        for name in ["packages", "compile", ".bosh-agent-tmp", "sys", "tmp"] {
+            assert_eq!(scratch(name), None, "{name}");
+        }
     }
 }

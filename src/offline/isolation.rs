@@ -12,7 +12,8 @@ use crate::diag::Chain;
 use crate::process;
 use crate::runtime;
 use crate::sandbox::{
-    Entry, Landlocked, Namespaces, Sandbox, SandboxError, SharedTree, Users, Wishes, Writes,
+    Entry, Landlocked, Namespaces, Sandbox, SandboxError, Scratch, SharedTree, Users, Wishes,
+    Writes,
 };
 
 /// How packages are to be kept apart.
@@ -38,6 +39,7 @@ pub(super) async fn choose(
     cancel: &CancellationToken,
 ) -> Result<Sandbox, OfflineError> {
     let wanted = options.isolation;
+    let scratch = scratch(options)?;
     let mut reasons = Vec::new();
     if matches!(wanted, Isolation::Landlock | Isolation::None) {
         if !options.network {
@@ -47,7 +49,7 @@ pub(super) async fn choose(
         match namespaces(options, work).await {
             Ok(namespaces) => {
                 progress.line(&format!("Isolation: {}", described(&namespaces)));
-                return Ok(Sandbox::Namespaces(namespaces));
+                return Ok(Sandbox::Namespaces(namespaces.with_scratch(scratch)?));
             }
             // A full disk says nothing of what could be had on another one.
             Err(error) if wanted != Isolation::Auto || error.is_no_space() => {
@@ -87,7 +89,7 @@ pub(super) async fn choose(
     let taking = runtime::spawn_blocking("tree", move || {
         SharedTree::take(&vcap, &who, force, &|| cancel.is_cancelled())
     });
-    let tree = taking.await??;
+    let tree = taking.await??.with_scratch(scratch);
     let is_parallel = options.jobs.is_some_and(|jobs| jobs > NonZeroUsize::MIN);
     if !has_rules && !is_parallel {
         return Ok(Sandbox::Shared(tree));
@@ -102,6 +104,18 @@ pub(super) async fn choose(
          not found out, and may get another one's files",
     );
     Ok(Sandbox::Landlocked(several.without_rules()))
+}
+
+/// The scratch directories of packages. Packages can be kept from each other's unless they lie where scripts have to go.
+fn scratch(options: &Options) -> Result<Scratch, SandboxError> {
+    let home = options.environment.get("HOME").map(Path::new);
+    let in_use: Vec<&Path> = ["/tmp", "/var/tmp", "/dev/shm"]
+        .into_iter()
+        .map(Path::new)
+        .chain(home)
+        .chain([options.vcap.base()])
+        .collect();
+    Scratch::open(&options.scratch, &in_use)
 }
 
 /// Why something cannot be had, in short.

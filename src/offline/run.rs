@@ -41,6 +41,8 @@ pub struct Options {
     pub work_directory: Option<PathBuf>,
     /// Where logs stay.
     pub logs_directory: Option<PathBuf>,
+    /// Who shares the scratch directories of packages.
+    pub scratch: sandbox::Sharing,
     /// The base directory, `/var/vcap`.
     pub vcap: Vcap,
     /// How packages are kept apart.

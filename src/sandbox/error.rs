@@ -28,6 +28,14 @@ pub enum SandboxError {
         /// One of its entries.
         entry: String,
     },
+    /// A scratch directory cannot be made or written to.
+    #[error("the scratch directory `{}` cannot be used", directory.display())]
+    Scratch {
+        /// The directory.
+        directory: PathBuf,
+        /// What does not work.
+        source: fs::Error,
+    },
     /// The child process could not be run.
     #[error(transparent)]
     Supervise(#[from] process::SuperviseError),
@@ -77,6 +85,9 @@ impl SandboxError {
                  pass --force to have everything in `{}` and the packages it leads to removed",
                 directory.display()
             )),
+            Self::Scratch { .. } => Some(
+                "pass a --scratch-dir that the user who compiles can write to, with everything in it, or none".to_owned(),
+            ),
             Self::Files(error)
                 if error.source.kind() == std::io::ErrorKind::PermissionDenied
                     && !nix::unistd::geteuid().is_root() =>

@@ -6,13 +6,14 @@
 //! BASE/data/compile/NAME        the script's own
 //! BASE/data/packages/NAME       the script's own, or a copy of the sealed dependency for all that need it
 //! BASE/data/.bosh-agent-tmp/    its TMPDIR; /tmp itself everybody has
+//! BASE/data/NAME                scratch of the package and its dependents, or another directory that the script names
 //! ```
 //!
 //! Paths are told apart by names alone, so a name is there once: who needs it with other contents waits. A script that fails
 //! is tried once more by itself, over a tree with nothing but its own and with no rules: then it has all that the Go agent
 //! gives it. As long as that lasts no other script runs.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -37,21 +38,40 @@ const PROBE_GRACE: Duration = Duration::from_secs(5);
 /// Directories that scripts use by their names. Work directories below them cannot be guarded without closing them.
 const TEMPORARY: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
 
+/// Begins the names of our own files in the data directory.
+const OURS: &str = ".bosh-agent-";
+
+/// The directories of packages in the data directory.
+const NOT_FREE: [&str; 2] = ["packages", "compile"];
+
 /// The shared tree of one run, and who is in it.
 #[derive(Debug)]
 pub struct Landlocked {
     tree: SharedTree,
     /// The base directory without links: rules need it so.
     base: PathBuf,
-    /// The work directory, where it can be guarded.
-    work: Option<PathBuf>,
+    /// The data directory without links.
+    data: PathBuf,
+    /// The work directory and the directory of kept scratch, where they can be guarded.
+    hidden: Vec<PathBuf>,
     names: Mutex<HashMap<Name, InTree>>,
+    /// Taken after `names` where both are needed.
+    beside: Mutex<Beside>,
     /// Some name is free, or ready.
     changed: Notify,
     /// Shared by all scripts that keep to the rules.
     alone: Arc<RwLock<()>>,
     /// Whether there are rules at all.
     ruled: bool,
+}
+
+/// Names of directories in the data directory that scripts use beside those of packages.
+#[derive(Debug, Default)]
+struct Beside {
+    /// Scratch that packages share.
+    shared: BTreeSet<Name>,
+    /// Those that one package has to itself.
+    private: BTreeSet<Name>,
 }
 
 /// What stands under a name.
@@ -76,6 +96,12 @@ pub(super) struct LandlockPlace {
     dependencies: Vec<Name>,
     /// Those that this package has to put there.
     to_provide: Vec<Name>,
+    /// The shared scratch directories that the package has.
+    shared: Vec<Name>,
+    /// Scratch directories that it gets to itself, for packages share none.
+    unshared: Vec<Name>,
+    /// The directories beside those of packages that it has to itself.
+    private: Mutex<Vec<Name>>,
     turn: Turn,
     /// Whether the script has to keep to rules.
     ruled: bool,
@@ -149,17 +175,23 @@ impl Landlocked {
     /// When its directories cannot be examined.
     pub fn new(tree: SharedTree, work: &Path, home: Option<&Path>) -> Result<Self, SandboxError> {
         let base = fs::canonicalize(tree.base())?;
+        let data = fs::canonicalize(&Vcap::new(tree.base()).data())?;
         let work = fs::canonicalize(work)?;
-        let is_open = TEMPORARY
-            .iter()
-            .map(Path::new)
-            .chain(home)
-            .any(|open| work.starts_with(open));
+        let is_open = |directory: &PathBuf| {
+            let mut open = TEMPORARY.iter().map(Path::new).chain(home);
+            open.any(|open| directory.starts_with(open))
+        };
+        // Rules are written down as text.
+        let scratch = tree.separable_scratch().map(Path::to_owned);
+        let scratch = scratch.filter(|directory| directory.to_str().is_some());
+        let hidden: Vec<PathBuf> = std::iter::once(work).chain(scratch).collect();
         Ok(Self {
             tree,
             base,
-            work: (!is_open).then_some(work),
+            data,
+            hidden: hidden.into_iter().filter(|it| !is_open(it)).collect(),
             names: Mutex::default(),
+            beside: Mutex::default(),
             changed: Notify::new(),
             alone: Arc::default(),
             ruled: true,
@@ -183,12 +215,17 @@ impl Landlocked {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn beside(&self) -> MutexGuard<'_, Beside> {
+        self.beside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Makes room for a package, as soon as nobody has one of its names with other contents. Dependencies: name and sealed
     /// tree.
     pub(super) async fn enter(
         &self,
         package: &Name,
         dependencies: &[(Name, PathBuf)],
+        scratch: &[Name],
     ) -> Result<LandlockPlace, SandboxError> {
         let turn = Turn::WithOthers(Arc::clone(&self.alone).read_owned().await);
         loop {
@@ -196,11 +233,15 @@ impl Landlocked {
             tokio::pin!(changed);
             // What changes from now on is heard.
             changed.as_mut().enable();
-            if let Some(to_provide) = self.take(package, dependencies)? {
+            if let Some(to_provide) = self.take(package, dependencies, scratch)? {
                 return Ok(LandlockPlace {
                     package: package.clone(),
                     dependencies: dependencies.iter().map(|(name, _)| name.clone()).collect(),
                     to_provide,
+                    shared: self.shared(scratch).to_vec(),
+                    // A dependency's name may be wanted by several packages at once.
+                    unshared: self.unshared(scratch, |name| name == package),
+                    private: Mutex::default(),
                     turn,
                     ruled: self.ruled,
                 });
@@ -214,6 +255,7 @@ impl Landlocked {
         &self,
         package: &Name,
         dependencies: &[(Name, PathBuf)],
+        scratch: &[Name],
     ) -> Result<LandlockPlace, SandboxError> {
         let turn = Turn::Alone(Arc::clone(&self.alone).write_owned().await);
         let dependencies: Vec<Name> = dependencies.iter().map(|(name, _)| name.clone()).collect();
@@ -222,13 +264,38 @@ impl Landlocked {
             .collect();
         self.names().clear();
         self.tree.clear_for(&names)?;
+        self.share(scratch)?;
         Ok(LandlockPlace {
             package: package.clone(),
             to_provide: dependencies.clone(),
             dependencies,
+            shared: self.shared(scratch).to_vec(),
+            unshared: self.unshared(scratch, |_| true),
+            private: Mutex::default(),
             turn,
             ruled: false,
         })
+    }
+
+    /// Those of the names that packages share.
+    fn shared<'a>(&self, scratch: &'a [Name]) -> &'a [Name] {
+        match self.tree.shares_scratch() {
+            true => scratch,
+            false => &[],
+        }
+    }
+
+    /// Those of the names that a package gets to itself where packages share none.
+    fn unshared(&self, scratch: &[Name], is_wanted: impl Fn(&Name) -> bool) -> Vec<Name> {
+        let is_off = !self.tree.shares_scratch();
+        let wanted = scratch.iter().filter(|name| is_off && is_wanted(name));
+        wanted.cloned().collect()
+    }
+
+    fn share(&self, scratch: &[Name]) -> Result<(), SandboxError> {
+        let shared = self.shared(scratch);
+        self.beside().shared.extend(shared.iter().cloned());
+        self.tree.share(shared)
     }
 
     /// Takes the names of a package and its dependencies, all at once. `None` when one of them is not to be had now; else the
@@ -237,8 +304,13 @@ impl Landlocked {
         &self,
         package: &Name,
         dependencies: &[(Name, PathBuf)],
+        scratch: &[Name],
     ) -> Result<Option<Vec<Name>>, SandboxError> {
         let mut names = self.names();
+        let is_private = |name: &Name| self.beside().private.contains(name);
+        if self.shared(scratch).iter().any(is_private) {
+            return Ok(None);
+        }
         let is_in_use = names.get(package).is_some_and(InTree::is_in_use)
             || dependencies.iter().any(|(name, sealed)| {
                 names
@@ -277,6 +349,7 @@ impl Landlocked {
                 .collect::<Vec<_>>(),
         )?;
         self.make_temporary(package)?;
+        self.share(scratch)?;
         names.insert(package.clone(), InTree::Compiling);
         for (name, sealed) in dependencies {
             let there = names.entry(name.clone()).or_insert(InTree::Dependency {
@@ -289,6 +362,58 @@ impl Landlocked {
             }
         }
         Ok(Some(to_provide))
+    }
+
+    /// Gives a package directories beside those of packages, as soon as no other package has one of them to itself. Shared
+    /// scratch and what the machine has under these names stay what they are.
+    ///
+    /// Cancel-safe: nothing is taken before it returns.
+    pub(super) async fn claim(
+        &self,
+        place: &LandlockPlace,
+        names: &BTreeSet<Name>,
+    ) -> Result<(), SandboxError> {
+        let names = names.iter().chain(&place.unshared);
+        let names: BTreeSet<Name> = names.cloned().collect();
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            // What changes from now on is heard.
+            changed.as_mut().enable();
+            if self.try_claim(place, &names)? {
+                return Ok(());
+            }
+            changed.await;
+        }
+    }
+
+    fn try_claim(
+        &self,
+        place: &LandlockPlace,
+        names: &BTreeSet<Name>,
+    ) -> Result<bool, SandboxError> {
+        let mut beside = self.beside();
+        if names.iter().any(|name| beside.private.contains(name)) {
+            return Ok(false);
+        }
+        let mut private = place.private();
+        for name in names {
+            // A script without rules makes its directories itself, and may expect that they are not there.
+            if !beside.shared.contains(name) && self.tree.make_private(name, place.ruled)? {
+                beside.private.insert(name.clone());
+                private.push(name.clone());
+            }
+        }
+        Ok(true)
+    }
+
+    /// Opens the directories of a package beside those of packages to its script.
+    pub(super) fn open(&self, place: &LandlockPlace, script: &mut Script) {
+        if let Some(rules) = &mut script.spec.rules {
+            let private = place.private();
+            let paths = private.iter().map(|name| self.data.join(name.as_str()));
+            rules.whole.extend(paths);
+        }
     }
 
     /// Whether a dependency is there already, for others.
@@ -327,26 +452,50 @@ impl Landlocked {
         let temporary = self.temporary(&place.package);
         let variable = ("TMPDIR", temporary.clone().into());
         script.environment = script.environment.with(&[variable]);
-        let real = |path: &Path| match path.strip_prefix(self.tree.base()) {
-            Ok(below) => self.base.join(below),
+        let data = Vcap::new(self.tree.base()).data();
+        let real = |path: &Path| match path.strip_prefix(&data) {
+            Ok(below) => self.data.join(below),
             Err(_) => path.to_owned(),
         };
-        let vcap = Vcap::new(&self.base);
-        let mut guarded = vec![
-            vcap.packages(),
-            vcap.data_packages(),
-            vcap.compile(),
-            real(&self.tree.temporary()),
-        ];
-        guarded.extend(self.work.clone());
+        let mut guarded = vec![Vcap::new(&self.base).packages(), self.data.clone()];
+        guarded.extend(self.hidden.iter().cloned());
+        let mut whole = vec![real(&own.compile), real(&own.packages), real(&temporary)];
+        whole.extend(
+            place
+                .shared
+                .iter()
+                .map(|name| self.data.join(name.as_str())),
+        );
+        whole.extend(self.free_beside());
         script.spec.rules = Some(Rules {
             guarded,
-            whole: vec![real(&own.compile), real(&own.packages), real(&temporary)],
+            whole,
             readable: dependencies
                 .iter()
                 .map(|paths| real(&paths.packages))
                 .collect(),
         });
+    }
+
+    /// What the data directory has that is nobody's here. It is looked up now, because a directory that is made for another
+    /// package later must not be free.
+    fn free_beside(&self) -> Vec<PathBuf> {
+        let beside = self.beside();
+        let is_ours = |name: &str| {
+            name.starts_with(OURS)
+                || NOT_FREE.contains(&name)
+                || Name::parse(name).is_ok_and(|name| {
+                    beside.shared.contains(&name) || beside.private.contains(&name)
+                })
+        };
+        let entries = fs::list(&self.data).unwrap_or_default();
+        let free = entries.iter().filter(|entry| {
+            // What a link leads to is free, or not, by its own path.
+            let is_link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
+            let name = entry.file_name();
+            !is_link && name.to_str().is_some_and(|name| !is_ours(name))
+        });
+        free.map(std::fs::DirEntry::path).collect()
     }
 
     fn temporary(&self, package: &Name) -> PathBuf {
@@ -361,13 +510,15 @@ impl Landlocked {
 
     /// Removes everything of the package. A dependency that is complete, and that no script could write to, stays for the next.
     pub(super) fn leave(&self, place: &LandlockPlace) -> Result<(), SandboxError> {
+        let private = std::mem::take(&mut *place.private());
+        let mut removed = self.release(&private);
         if let Turn::Alone(_) = place.turn {
             // The script may have removed the directories of packages, too.
-            return Ok(self.tree.clear_for(&[])?);
+            return removed.and(Ok(self.tree.clear_for(&[])?));
         }
         let mut names = self.names();
         names.remove(&place.package);
-        let mut removed = self.remove(&place.package);
+        removed = removed.and(self.remove(&place.package));
         for name in &place.dependencies {
             let Some(InTree::Dependency { users, ready, .. }) = names.get_mut(name) else {
                 continue;
@@ -385,6 +536,16 @@ impl Landlocked {
         removed
     }
 
+    /// Removes directories that a package had to itself. What cannot be removed stays closed to others.
+    fn release(&self, private: &[Name]) -> Result<(), SandboxError> {
+        self.tree.remove_beside(private)?;
+        let mut beside = self.beside();
+        for name in private {
+            beside.private.remove(name);
+        }
+        Ok(())
+    }
+
     fn remove(&self, name: &Name) -> Result<(), SandboxError> {
         self.tree.remove(name)?;
         Ok(fs::remove_tree(&self.temporary(name))?)
@@ -392,6 +553,12 @@ impl Landlocked {
 
     pub(super) fn close(self) -> Result<(), SandboxError> {
         self.tree.close()
+    }
+}
+
+impl LandlockPlace {
+    fn private(&self) -> MutexGuard<'_, Vec<Name>> {
+        self.private.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -444,7 +611,7 @@ mod tests {
                 .map(|(dependency, sealed)| (name(dependency), self.sealed(sealed)))
                 .collect();
             let package = name(package);
-            at_once(self.shared.enter(&package, &dependencies)).map(Result::unwrap)
+            at_once(self.shared.enter(&package, &dependencies, &[])).map(Result::unwrap)
         }
 
         fn install(&self, place: &LandlockPlace) {
@@ -538,10 +705,10 @@ mod tests {
         let first = scratch.enter("x", &[("a", "a1")]).unwrap();
         scratch.install(&first);
         let package = name("y");
-        assert!(at_once(scratch.shared.enter_alone(&package, &[])).is_none());
+        assert!(at_once(scratch.shared.enter_alone(&package, &[], &[])).is_none());
         scratch.shared.leave(&first).unwrap();
         drop(first);
-        let alone = at_once(scratch.shared.enter_alone(&package, &[]))
+        let alone = at_once(scratch.shared.enter_alone(&package, &[], &[]))
             .unwrap()
             .unwrap();
         assert!(!Landlocked::restricts(&alone));

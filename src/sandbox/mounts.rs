@@ -43,11 +43,20 @@ pub(super) fn make(view: &View) -> Result<(), StepError> {
             Writes::Refused => read_only(dependency)?,
         }
     }
+    for (from, to) in &view.shared {
+        bind(from, to)?;
+    }
+    // Before the directories above it are mounted in other places, and before anything covers it.
+    if let Some(hidden) = &view.hidden {
+        hide(hidden)?;
+    }
     for (from, to) in &view.kept {
         bind(from, to)?;
     }
-    // Relative paths lead past it, through the directory that we are in.
-    hide(&view.work)?;
+    // Relative paths lead past it, through the directory that we are in. It is gone where what has just been hidden holds it.
+    if view.hidden.is_none() || view.work.is_dir() {
+        hide(&view.work)?;
+    }
     if let Ok(below) = view.work.strip_prefix(&view.tree.1) {
         // What is kept of the base directory has been mounted with the work directory in it.
         let again = view.tree.0.join(below);

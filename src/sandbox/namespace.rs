@@ -9,6 +9,7 @@
 //!               var-tmp   → /var/tmp
 //!               overlay     what is written into dependencies, dropped
 //! WORK/store/NAME…          sealed dependencies, mounted into data/packages
+//! WORK/scratch/NAME         scratch directories, mounted at data/NAME; a link where they are kept in another place
 //! ```
 //!
 //! Where the base directory is missing and may not be made, as for an ordinary user of a plain machine, the tree covers the
@@ -23,12 +24,14 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::error::SandboxError;
+use super::scratch::{self, Scratch};
 use super::script::{self, Script};
 use super::spec::{Mounted, Spec, Step, View, Writes};
 use super::users::Users;
 use crate::config::{Environment, Vcap};
 use crate::fs::{self, Context, MadeDirectories};
 use crate::process::{Output, Status};
+use crate::release::Name;
 
 /// What the base directory has of a package itself; the rest is the host's.
 const OWN: [&str; 2] = ["packages", "data"];
@@ -38,6 +41,9 @@ const TREE: &str = "tree";
 
 /// What is written into dependencies, for the time being.
 const SCRATCH: &str = "overlay";
+
+/// Scratch directories that packages share, in the work directory, or a link to where they are.
+const SHARED: &str = "scratch";
 
 /// Locked, in the work directory, as long as a process of a script lives.
 pub(crate) const PROCESSES: &str = "processes";
@@ -61,6 +67,7 @@ pub struct Namespaces {
     /// Held by everybody who mounts over the base directory: whoever removed it would take the mounts away. Where it is not
     /// there, nobody can.
     base: Option<File>,
+    scratch: Scratch,
 }
 
 /// What is wanted of namespaces.
@@ -90,6 +97,8 @@ pub(super) struct NamespacePlace {
     number: usize,
     /// What the covered directory has that is the host's: where it is, and its place in the tree.
     kept: Vec<(PathBuf, PathBuf)>,
+    /// Shared scratch directories: where they are, and their places in the tree.
+    shared: Vec<(PathBuf, PathBuf)>,
 }
 
 impl Namespaces {
@@ -135,6 +144,7 @@ impl Namespaces {
             next: AtomicUsize::new(0),
             made,
             base,
+            scratch: Scratch::default(),
         };
         loop {
             let Err(error) = namespaces.try_once(agent).await else {
@@ -145,6 +155,19 @@ impl Namespaces {
                 return Err(error);
             }
         }
+    }
+
+    /// Sets which scratch directories packages share. Without it these are directories that end with the run.
+    ///
+    /// # Errors
+    /// When the directory that they are kept in cannot be linked to.
+    pub fn with_scratch(mut self, scratch: Scratch) -> Result<Self, SandboxError> {
+        if let Some(kept) = scratch.kept() {
+            // A path below the work directory can be written down for the child, whatever characters the other has.
+            fs::symlink(kept, &self.work.join(SHARED))?;
+        }
+        self.scratch = scratch;
+        Ok(self)
     }
 
     /// Gives up what did not work, if there is another way.
@@ -193,7 +216,7 @@ impl Namespaces {
     }
 
     async fn try_once(&self, agent: &Path) -> Result<(), SandboxError> {
-        let place = self.enter()?;
+        let place = self.enter(&[])?;
         let result = self.try_in(&place, agent).await;
         self.leave(&place)?;
         result
@@ -255,10 +278,12 @@ impl Namespaces {
         }
     }
 
-    pub(super) fn enter(&self) -> Result<NamespacePlace, SandboxError> {
+    /// Makes a place, with scratch directories of these names.
+    pub(super) fn enter(&self, names: &[Name]) -> Result<NamespacePlace, SandboxError> {
         let mut place = NamespacePlace {
             number: self.next.fetch_add(1, Ordering::Relaxed),
             kept: Vec::new(),
+            shared: Vec::new(),
         };
         let (tree, root) = (self.tree(&place), self.root(&place));
         let mut directories = vec![self.place(&place), self.place(&place).join(SCRATCH)];
@@ -282,6 +307,7 @@ impl Namespaces {
             fs::set_mode(&directory, 0o1777)?;
         }
         self.keep(&mut place)?;
+        self.share(&mut place, names)?;
         self.prepare_base_below_temporary(&place)?;
         Ok(place)
     }
@@ -320,6 +346,45 @@ impl Namespaces {
         Ok(())
     }
 
+    /// Makes scratch directories, and the places at which they are mounted. Where packages share none, these are what they get.
+    fn share(&self, place: &mut NamespacePlace, names: &[Name]) -> Result<(), SandboxError> {
+        let root = self.root(place);
+        for name in names {
+            let Some(at) = Vcap::new(&root).scratch(name) else {
+                continue;
+            };
+            scratch::make(&at)?;
+            if !self.scratch.is_shared() {
+                continue;
+            }
+            if self.scratch.kept().is_none() {
+                fs::create_dir_all(&self.work.join(SHARED))?;
+            }
+            let source = Path::new(SHARED).join(name.as_str());
+            scratch::make(&self.work.join(&source))?;
+            place.shared.push((source, self.below_work(&at)));
+        }
+        Ok(())
+    }
+
+    /// Removes what scripts have left in shared scratch directories. No script may be running. `false` where there was nothing.
+    pub(super) fn discard_scratch(&self) -> fs::Result<bool> {
+        let mut found = false;
+        for entry in fs::list(&self.work.join(SHARED))? {
+            if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                continue;
+            }
+            found |= !fs::list(&entry.path())?.is_empty();
+            fs::remove_tree(&entry.path())?;
+        }
+        Ok(found)
+    }
+
+    /// A path relative to the work directory where it lies there.
+    fn below_work(&self, path: &Path) -> PathBuf {
+        path.strip_prefix(&self.work).unwrap_or(path).to_owned()
+    }
+
     fn is_base_covered(&self) -> bool {
         self.cover == self.vcap.base()
     }
@@ -342,17 +407,13 @@ impl Namespaces {
     /// What the script in a place sees. Dependencies: sealed tree and install directory.
     pub(super) fn view(&self, place: &NamespacePlace, dependencies: &[(&Path, &Path)]) -> View {
         let relative = Self::relative(place);
-        let below_work = |path: &Path| match path.strip_prefix(&self.work) {
-            Ok(below) => below.to_owned(),
-            Err(_) => path.to_owned(),
-        };
         View {
             work: self.work.clone(),
             dependencies: dependencies
                 .iter()
                 .map(|(sealed, install)| Mounted {
-                    sealed: below_work(sealed),
-                    at: below_work(install),
+                    sealed: self.below_work(sealed),
+                    at: self.below_work(install),
                 })
                 .collect(),
             in_user_namespace: self.wishes.users.is_some(),
@@ -360,6 +421,8 @@ impl Namespaces {
             network: self.wishes.network,
             writes: self.writes,
             scratch: relative.join(SCRATCH),
+            shared: place.shared.clone(),
+            hidden: self.scratch.separable().map(|_| PathBuf::from(SHARED)),
             kept: place.kept.clone(),
             temporary: TEMPORARY
                 .iter()

@@ -4,17 +4,22 @@
 //! The Go agent's first act is to remove all installed packages, which is deadly on a live VM. This one works only in
 //! directories that were empty, and leaves them as they were. Its marker names what it puts there, so that a run which follows
 //! a killed one removes that and nothing else.
+//!
+//! Directories beside those of packages (`BASE/data/NAME`) are used as they are where the machine has them. The marker names
+//! those that this run made.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex as PlainMutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::error::SandboxError;
+use super::scratch::{self, Scratch};
 use crate::config::Vcap;
 use crate::fs::{self, Context, MadeDirectories};
 use crate::release::Name;
@@ -27,6 +32,9 @@ const LOCK: &str = ".bosh-agent-compile.lock";
 
 /// Directories for temporary files, inside the data directory, where packages have their own.
 const TEMPORARY: &str = ".bosh-agent-tmp";
+
+/// Begins the lines of the marker that name directories beside those of packages. No package can be called so.
+const BESIDE: &str = "data/";
 
 /// How long the processes of a killed run may take to end. They get the grace time that their run was given.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -42,6 +50,9 @@ pub struct SharedTree {
     made: MadeDirectories,
     /// Held by the one package that is in it.
     turn: Arc<Mutex<()>>,
+    scratch: Scratch,
+    /// The names of directories beside those of packages that this run made, or that its scripts may make.
+    beside: PlainMutex<BTreeSet<Name>>,
 }
 
 impl SharedTree {
@@ -66,6 +77,8 @@ impl SharedTree {
             made_outside,
             made: MadeDirectories::default(),
             turn: Arc::default(),
+            scratch: Scratch::default(),
+            beside: PlainMutex::default(),
         };
         match tree.prepare(force, stop) {
             Ok(()) => Ok(tree),
@@ -74,6 +87,13 @@ impl SharedTree {
                 Err(error)
             }
         }
+    }
+
+    /// Sets which scratch directories packages share. Without it these are directories that end with the run.
+    #[must_use]
+    pub fn with_scratch(mut self, scratch: Scratch) -> Self {
+        self.scratch = scratch;
+        self
     }
 
     fn prepare(&mut self, force: bool, stop: &dyn Fn() -> bool) -> Result<(), SandboxError> {
@@ -151,8 +171,14 @@ impl SharedTree {
 
     /// Removes what the marker of a killed run names.
     fn remove_named(&self, names: &str) -> Result<(), SandboxError> {
-        for name in names.lines().filter_map(|line| Name::parse(line).ok()) {
-            self.remove(&name)?;
+        for line in names.lines() {
+            if let Some(beside) = line.strip_prefix(BESIDE) {
+                if let Ok(name) = Name::parse(beside) {
+                    fs::remove_tree(&self.vcap.data().join(name.as_str()))?;
+                }
+            } else if let Ok(name) = Name::parse(line) {
+                self.remove(&name)?;
+            }
         }
         Ok(())
     }
@@ -178,18 +204,108 @@ impl SharedTree {
             // A script may have removed them.
             fs::create_dir_all(&directory)?;
         }
-        let names: Vec<&str> = names.iter().map(Name::as_str).collect();
-        fs::write(&self.marker(), names.join("\n").as_bytes())
+        let names = names.iter().map(ToString::to_string);
+        let beside = self.beside();
+        let lines = names.chain(beside.iter().map(|name| format!("{BESIDE}{name}")));
+        let lines: Vec<String> = lines.collect();
+        fs::write(&self.marker(), lines.join("\n").as_bytes())
     }
 
     /// Notes further names, before anything is made for them.
     pub(super) fn note(&self, names: &[&Name]) -> fs::Result<()> {
+        let lines: String = names.iter().map(|name| format!("\n{name}")).collect();
+        self.append(&lines)
+    }
+
+    fn append(&self, lines: &str) -> fs::Result<()> {
         let marker = self.marker();
         let mut options = std::fs::OpenOptions::new();
         options.append(true).create(true);
-        let lines: String = names.iter().map(|name| format!("\n{name}")).collect();
         let mut file = fs::open_with(&options, &marker)?;
         file.write_all(lines.as_bytes()).at("write", &marker)
+    }
+
+    fn beside(&self) -> MutexGuard<'_, BTreeSet<Name>> {
+        self.beside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether packages share scratch directories.
+    pub(super) fn shares_scratch(&self) -> bool {
+        self.scratch.is_shared()
+    }
+
+    /// Where scratch directories are kept for later runs, if packages can be kept from each other's there.
+    pub(super) fn separable_scratch(&self) -> Option<&Path> {
+        self.scratch.separable()
+    }
+
+    /// Makes shared scratch directories of these names, until the end of the run or in the directory that is kept. What is
+    /// there already is used as it is.
+    pub(super) fn share(&self, names: &[Name]) -> Result<(), SandboxError> {
+        for name in names {
+            let Some(path) = self.vcap.scratch(name) else {
+                continue;
+            };
+            let Some(kept) = self.scratch.kept() else {
+                if fs::lookup(&path)?.is_none() {
+                    self.note_beside(name)?;
+                    scratch::make(&path)?;
+                }
+                continue;
+            };
+            let is_there = fs::lookup(&path)?.is_some();
+            if is_there && !self.beside().contains(name) {
+                continue;
+            }
+            let target = kept.join(name.as_str());
+            let is_in_place = fs::canonicalize(fs::parent(&path))? == kept;
+            if !is_there && !is_in_place {
+                self.note_beside(name)?;
+                fs::symlink(&target, &path)?;
+            }
+            scratch::make(&target)?;
+        }
+        Ok(())
+    }
+
+    /// Notes a directory beside those of packages that one package is about to have to itself, and makes it if asked to.
+    /// `false` where there is something of this name already, which stays as it is.
+    pub(super) fn make_private(&self, name: &Name, make: bool) -> Result<bool, SandboxError> {
+        let path = self.vcap.data().join(name.as_str());
+        if fs::lookup(&path)?.is_some() {
+            return Ok(false);
+        }
+        self.note_beside(name)?;
+        if make {
+            scratch::make(&path)?;
+        }
+        Ok(true)
+    }
+
+    fn note_beside(&self, name: &Name) -> fs::Result<()> {
+        self.append(&format!("\n{BESIDE}{name}"))?;
+        self.beside().insert(name.clone());
+        Ok(())
+    }
+
+    /// Removes directories beside those of packages. Their names are noted.
+    pub(super) fn remove_beside(&self, names: &[Name]) -> fs::Result<()> {
+        for name in names {
+            fs::remove_tree(&self.vcap.data().join(name.as_str()))?;
+            self.beside().remove(name);
+        }
+        Ok(())
+    }
+
+    /// Removes what this run has left in shared scratch directories. No script may be running. `false` where there was nothing.
+    pub(super) fn discard_scratch(&self) -> fs::Result<bool> {
+        let names: Vec<Name> = self.beside().iter().cloned().collect();
+        let mut found = false;
+        for name in &names {
+            found |= !fs::list(&self.vcap.data().join(name.as_str()))?.is_empty();
+        }
+        self.remove_beside(&names)?;
+        Ok(found)
     }
 
     /// Removes what has a package's name.
@@ -216,6 +332,8 @@ impl SharedTree {
     pub fn close(self) -> Result<(), SandboxError> {
         self.clear()?;
         fs::remove_tree(&self.temporary())?;
+        let beside: Vec<Name> = self.beside().iter().cloned().collect();
+        self.remove_beside(&beside)?;
         self.put_back();
         Ok(())
     }

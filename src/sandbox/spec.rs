@@ -66,6 +66,10 @@ pub struct View {
     pub writes: Writes,
     /// Where they go for the time being.
     pub scratch: PathBuf,
+    /// Scratch directories that packages share, mounted into the package's tree. Source, place.
+    pub shared: Vec<(PathBuf, PathBuf)>,
+    /// Where they are kept for later runs, if it is a place that scripts would see. They see an empty one there.
+    pub hidden: Option<PathBuf>,
     /// What else the covered directory has: mounted into the package's tree as it is. Source, place.
     pub kept: Vec<(PathBuf, PathBuf)>,
     /// Private directories for temporary files. Source, place.
@@ -260,6 +264,11 @@ mod tests {
                 }],
                 writes: Writes::ToDisk,
                 scratch: PathBuf::from("places/0/overlay"),
+                shared: vec![(
+                    PathBuf::from("scratch/a"),
+                    PathBuf::from("places/0/vcap/data/a"),
+                )],
+                hidden: Some(PathBuf::from("scratch")),
                 kept: Vec::new(),
                 temporary: vec![(PathBuf::from("places/0/tmp"), PathBuf::from("/tmp"))],
                 tree: (PathBuf::from("places/0/vcap"), PathBuf::from("/var/vcap")),

@@ -1,0 +1,140 @@
+//! Which directories of `BASE/data` a package uses beside the agent's own: scratch that it shares with other packages, and what
+//! its script names.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::job::Job;
+use crate::config::Vcap;
+use crate::fs;
+use crate::release::Name;
+
+/// The largest file that is searched for names, in bytes. Scripts are smaller.
+const TEXT_LIMIT: u64 = 64 << 10;
+
+/// What belongs to the agent whatever a script calls it.
+const NOT_FOR_SCRIPTS: [&str; 3] = ["packages", "compile", "bosh-agent-logs"];
+
+/// The scratch directories that a package shares with others: its own, those of its direct dependencies, and those that the
+/// environment files of these (`bosh/*.env`) name.
+pub(super) fn shared(job: &Job, vcap: &Vcap) -> Vec<Name> {
+    let mut names = BTreeSet::from([job.name.clone()]);
+    for dependency in &job.dependencies {
+        names.insert(dependency.name.clone());
+        let bosh = dependency.installed.tree().join("bosh");
+        names.extend(named_in(&bosh, vcap, |name| name.ends_with(".env")));
+    }
+    names.retain(|name| vcap.scratch(name).is_some());
+    names.into_iter().collect()
+}
+
+/// The directories that the files at the top of a package's source name, but for the scratch directories that it shares.
+pub(super) fn named(job: &Job, source: &Path, vcap: &Vcap) -> BTreeSet<Name> {
+    let mut names = named_in(source, vcap, |_| true);
+    for shared in shared(job, vcap) {
+        names.remove(&shared);
+    }
+    names
+}
+
+/// The names in the small files of a directory. A file that cannot be read names nothing.
+fn named_in(directory: &Path, vcap: &Vcap, is_wanted: impl Fn(&str) -> bool) -> BTreeSet<Name> {
+    let mut names = BTreeSet::new();
+    for entry in fs::list(directory).unwrap_or_default() {
+        let is_small = entry
+            .metadata()
+            .is_ok_and(|metadata| metadata.is_file() && metadata.len() <= TEXT_LIMIT);
+        if is_small
+            && entry.file_name().to_str().is_some_and(&is_wanted)
+            && let Ok(text) = fs::read_lossy(&entry.path())
+        {
+            names.extend(in_text(&text, &vcap.data()));
+        }
+    }
+    names
+}
+
+/// The names below a directory in a script: as `DIRECTORY/NAME`, and as `$VARIABLE/NAME` where the script sets the variable to
+/// the directory. Quotes are skipped and braces are expanded as far as scripts commonly use them.
+fn in_text(text: &str, directory: &Path) -> BTreeSet<Name> {
+    let directory = directory.display().to_string();
+    if !text.contains(&directory) {
+        return BTreeSet::new();
+    }
+    let text = text.replace(['"', '\''], "");
+    let mut prefixes = vec![format!("{directory}/")];
+    for (at, _) in text.match_indices(&format!("={directory}")) {
+        let after = text[at + 1 + directory.len()..].trim_start_matches('/');
+        let variable = text[..at]
+            .rsplit(|character: char| !(character.is_ascii_alphanumeric() || character == '_'))
+            .next()
+            .unwrap_or_default();
+        if !variable.is_empty() && !after.starts_with(is_in_names) {
+            prefixes.push(format!("${variable}/"));
+            prefixes.push(format!("${{{variable}}}/"));
+        }
+    }
+    let mut names = BTreeSet::new();
+    for after in prefixes
+        .iter()
+        .flat_map(|prefix| text.split(prefix).skip(1))
+    {
+        let alternatives = after
+            .strip_prefix('{')
+            .and_then(|rest| rest.split_once('}'));
+        match alternatives {
+            Some((alternatives, _)) => names.extend(alternatives.split(',').filter_map(first)),
+            None => names.extend(first(after)),
+        }
+    }
+    names
+}
+
+/// The name that a text begins with. One that goes on with a variable is not known before the script runs.
+fn first(text: &str) -> Option<Name> {
+    let end = text
+        .find(|character: char| !is_in_names(character))
+        .unwrap_or(text.len());
+    if text[end..].starts_with(['$', '*', '?', '[', '{', '`']) {
+        return None;
+    }
+    let name = Name::parse(text[..end].trim_end_matches('.')).ok()?;
+    let is_ours = name.as_str().starts_with(".bosh-agent");
+    (!is_ours && !NOT_FOR_SCRIPTS.contains(&name.as_str())).then_some(name)
+}
+
+fn is_in_names(character: char) -> bool {
+    character.is_ascii_alphanumeric() || "-_.+".contains(character)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(text: &str) -> Vec<String> {
+        let names = in_text(text, Path::new("/var/vcap/data"));
+        names.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn literal_paths_are_found() {
+        let text = "mkdir -p /var/vcap/data/a/b \"/var/vcap/data/c\" '/var/vcap/data'/d\n\
+                    export GOCACHE=/var/vcap/data/go-1.22/cache # see /var/vcap/data/e.\n\
+                    mkdir /var/vcap/data/{f,g-1}/x; ls /var/vcap/data /other/var/vcap/data2/no";
+        assert_eq!(found(text), ["a", "c", "d", "e", "f", "g-1", "go-1.22"]);
+    }
+
+    #[test]
+    fn variables_that_hold_the_directory_are_followed() {
+        let text = "DATA_DIR=\"/var/vcap/data\"\nOTHER=/var/vcap/data/; SUB=/var/vcap/data/sub\n\
+                    mkdir -p $DATA_DIR/a \"${OTHER}/b\" $SUB/no $DATA_DIRS/no $UNKNOWN/no";
+        assert_eq!(found(text), ["a", "b", "sub"]);
+    }
+
+    #[test]
+    fn unknown_and_reserved_names_are_left_out() {
+        let text = "rm -rf /var/vcap/data/x$NAME /var/vcap/data/$NAME /var/vcap/data/* /var/vcap/data/y*\n\
+             ls /var/vcap/data/packages/a /var/vcap/data/compile /var/vcap/data/.bosh-agent-tmp /var/vcap/data/..";
+        assert_eq!(found(text), [""; 0]);
+    }
+}
