@@ -9,6 +9,7 @@
 )]
 
 mod agent;
+pub(crate) mod go_release;
 mod outcome;
 mod release;
 mod tiers;
