@@ -49,6 +49,10 @@ use namespace::NamespacePlace;
 
 /// How packages are kept apart.
 #[derive(Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "a run has one of them, and it is not moved while packages compile"
+)]
 pub enum Sandbox {
     /// Each in its own namespaces (`--isolation=namespace`, `--isolation=userns`).
     Namespaces(Namespaces),

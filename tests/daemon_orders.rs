@@ -15,7 +15,9 @@ use bosh_agent::config::{AgentConfig, Environment, Settings, Source, UpdateSetti
 use bosh_agent::machine::bootstrap::{self, Platform};
 use bosh_agent::machine::settings::SettingsStore;
 use serde_json::{Value, json};
-use support::{Member, World, archive, processes_below, sha1_of};
+use support::{
+    Member, NAMESPACE, World, archive, processes_below, require_root, run_tool, sha1_of,
+};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -28,11 +30,21 @@ struct Play {
 impl Play {
     fn start() -> Self {
         let world = World::outside_tmp();
+        std::fs::create_dir(world.path("store")).unwrap();
+        Self::start_in(world)
+    }
+
+    /// Stops the agent and starts another one in its place.
+    async fn restart(self) -> Self {
+        assert!(self.agent.stop(LIMIT).await);
+        Self::start_in(self.world)
+    }
+
+    fn start_in(world: World) -> Self {
         let vcap = Vcap::new(&world.base());
         let environment = Environment::of_this_process();
         std::fs::create_dir_all(vcap.bosh()).unwrap();
         bootstrap::bootstrap(&vcap, Platform::Dummy, &environment).unwrap();
-        std::fs::create_dir(world.path("store")).unwrap();
         let settings = json!({
             "agent_id": "agent-1",
             "blobstore": {"provider": "local", "options": {"blobstore_path": world.path("store")}},
@@ -265,5 +277,69 @@ async fn an_order_that_fails_leaves_nothing_but_what_others_can_use() {
         "{message}"
     );
     assert_eq!(play.left().len(), 1);
+    assert!(play.agent.stop(LIMIT).await);
+}
+
+/// A script that says how many files are in a scratch directory, and adds one.
+fn counting(play: &Play, name: &str) -> String {
+    let scratch = play.world.base().join("data").join(name);
+    format!(
+        "set -e\nls {0} | wc -l >$BOSH_INSTALL_TARGET/found\n>{0}/$BOSH_PACKAGE_NAME-$(ls {0} | wc -l)",
+        scratch.display()
+    )
+}
+
+impl Play {
+    /// What a package says that it found in a scratch directory, and how later orders depend on it.
+    async fn found(&self, order: &Value) -> (String, Value) {
+        let task = self.order(order).await;
+        let end = self.end(&task).await;
+        let result = &end["value"]["result"];
+        let id = result["blobstore_id"].as_str();
+        let id = id.unwrap_or_else(|| panic!("{end}"));
+        let blob = self.world.path("store").join(id);
+        let arguments = ["-xOf".as_ref(), blob.as_os_str(), "./found".as_ref()];
+        let found = run_tool("tar", &arguments).trim().to_owned();
+        let dependency = json!({"k": {
+            "name": order[2], "version": "1.1", "blobstore_id": id, "sha1": result["sha1"],
+        }});
+        (found, dependency)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn orders_share_the_scratch_of_a_dependency() {
+    let play = Play::start();
+    let script = counting(&play, "golang");
+    let golang = play.source("golang", &script, json!({}));
+    let (found, dependency) = play.found(&golang).await;
+    assert_eq!(found, "0");
+    let app = play.source("app", &script, dependency);
+    assert_eq!(play.found(&app).await.0, "1");
+    assert_eq!(play.found(&app).await.0, "2");
+    assert!(play.agent.stop(LIMIT).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn scratch_in_namespaces_is_private_to_dependents_and_outlives_the_agent() {
+    if !require_root() || !NAMESPACE.is_possible() {
+        return;
+    }
+    let play = Play::start();
+    let script = counting(&play, "golang");
+    let golang = play.source("golang", &script, json!({}));
+    let (_, dependency) = play.found(&golang).await;
+    let data = play.world.base().join("data");
+    let look = format!(
+        "ls {}/golang 2>/dev/null | wc -l >$BOSH_INSTALL_TARGET/found",
+        data.display()
+    );
+    let other = play.source("other", &look, json!({}));
+    assert_eq!(play.found(&other).await.0, "0");
+    let play = play.restart().await;
+    let kept = listed(data.join(".bosh-agent-scratch"));
+    assert_eq!(kept, [data.join(".bosh-agent-scratch/golang")]);
+    let app = play.source("app", &script, dependency);
+    assert_eq!(play.found(&app).await.0, "1");
     assert!(play.agent.stop(LIMIT).await);
 }

@@ -150,13 +150,7 @@ pub(super) async fn build(
         })
         .collect();
     let job = Arc::new(job);
-    let own = Arc::clone(&job);
-    let vcap = context.vcap.clone();
-    let looking = runtime::spawn_blocking("scratch", move || scratch::shared(&own, &vcap));
-    let scratch = looking.await.map_err(|source| CompileError::Task {
-        package: job.name.clone(),
-        source,
-    })?;
+    let scratch = scratch::shared(&job, &context.vcap);
     let enter = context.sandbox.enter(&job.name, &dependencies, &scratch);
     let place = entered(&job, enter, cancel).await?;
     let is_restricted = place.is_restricted();
@@ -322,8 +316,13 @@ impl Work {
         self.enter(Phase::Unpacking);
         let compression = self.blocking("unpack", Self::unpack_source).await?;
         self.enter(Phase::Installing);
-        self.blocking("install", Self::install).await?;
-        self.claim().await?;
+        let named = self
+            .blocking("install", |work| {
+                work.install()?;
+                Ok(work.named())
+            })
+            .await?;
+        self.claim(&named).await?;
         let asked = Instant::now();
         let turn = self.turn().await?;
         let waited = asked.elapsed();
@@ -481,20 +480,19 @@ impl Work {
         fs::set_owner_if_allowed(path, 0, vcap_group())
     }
 
-    /// Takes the directories in the data directory that the script names, where it would share them with others otherwise.
-    async fn claim(&self) -> Result<(), CompileError> {
+    /// The directories in the data directory that the script names, where it would share them with others otherwise.
+    fn named(&self) -> BTreeSet<Name> {
         if !self.context.sandbox.is_shared() {
-            return Ok(());
+            return BTreeSet::new();
         }
-        let names = self
-            .blocking("names", |work| {
-                let compile = &work.plan.paths.compile;
-                Ok(scratch::named(&work.job, compile, &work.context.vcap))
-            })
-            .await?;
+        scratch::named(&self.job, &self.plan.paths.compile, &self.context.vcap)
+    }
+
+    /// Takes directories in the data directory for the script, as soon as no other has them to itself.
+    async fn claim(&self, named: &BTreeSet<Name>) -> Result<(), CompileError> {
         tokio::select! {
             // Cancel-safe: nothing is taken before it is ready.
-            claimed = self.context.sandbox.claim(&self.place, &names) => {
+            claimed = self.context.sandbox.claim(&self.place, named) => {
                 claimed.map_err(|source| CompileError::Sandbox {
                     package: self.job.name.clone(),
                     source,

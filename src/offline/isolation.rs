@@ -12,8 +12,8 @@ use crate::diag::Chain;
 use crate::process;
 use crate::runtime;
 use crate::sandbox::{
-    Entry, Landlocked, Namespaces, Sandbox, SandboxError, Scratch, SharedTree, Users, Wishes,
-    Writes,
+    Entry, Landlocked, Namespaces, Sandbox, SandboxError, Scratch, SharedTree, Sharing, Users,
+    Wishes, Writes,
 };
 
 /// How packages are to be kept apart.
@@ -40,6 +40,12 @@ pub(super) async fn choose(
 ) -> Result<Sandbox, OfflineError> {
     let wanted = options.isolation;
     let scratch = scratch(options)?;
+    if let Sharing::Kept(directory) = &options.scratch {
+        progress.line(&format!(
+            "Scratch directories of packages are kept in {}",
+            directory.display()
+        ));
+    }
     let mut reasons = Vec::new();
     if matches!(wanted, Isolation::Landlock | Isolation::None) {
         if !options.network {
@@ -108,11 +114,15 @@ pub(super) async fn choose(
 
 /// The scratch directories of packages. Packages can be kept from each other's unless they lie where scripts have to go.
 fn scratch(options: &Options) -> Result<Scratch, SandboxError> {
-    let home = options.environment.get("HOME").map(Path::new);
+    // Variables name a home directory, for example, or the cache of a compiler.
+    let named = options
+        .environment
+        .iter()
+        .map(|(_, value)| Path::new(value));
     let in_use: Vec<&Path> = ["/tmp", "/var/tmp", "/dev/shm"]
         .into_iter()
         .map(Path::new)
-        .chain(home)
+        .chain(named.filter(|value| value.is_absolute()))
         .chain([options.vcap.base()])
         .collect();
     Scratch::open(&options.scratch, &in_use)

@@ -720,4 +720,69 @@ mod tests {
         scratch.shared.close().unwrap();
         assert!(!scratch.directory.path().join("vcap").exists());
     }
+
+    fn names(texts: &[&str]) -> BTreeSet<Name> {
+        texts.iter().map(|text| name(text)).collect()
+    }
+
+    #[test]
+    fn directory_of_one_package_is_waited_for_by_another() {
+        let scratch = scratch();
+        let data = Vcap::new(scratch.shared.tree.base()).data();
+        let first = scratch.enter("x", &[]).unwrap();
+        let second = scratch.enter("y", &[]).unwrap();
+        let claim = |place| at_once(scratch.shared.claim(place, &names(&["a", "b"])));
+        claim(&first).unwrap().unwrap();
+        fs::write(&data.join("a/file"), b"").unwrap();
+        assert!(claim(&second).is_none());
+        scratch.shared.leave(&first).unwrap();
+        assert!(!data.join("a").exists());
+        claim(&second).unwrap().unwrap();
+        assert!(fs::list(&data.join("a")).unwrap().is_empty());
+    }
+
+    #[test]
+    fn shared_scratch_waits_for_a_package_that_has_the_name_to_itself() {
+        let scratch = scratch();
+        let data = Vcap::new(scratch.shared.tree.base()).data();
+        let first = scratch.enter("x", &[]).unwrap();
+        let claimed = at_once(scratch.shared.claim(&first, &names(&["go"])));
+        claimed.unwrap().unwrap();
+        let (package, shared) = (name("y"), [name("go")]);
+        let enter = || at_once(scratch.shared.enter(&package, &[], &shared));
+        assert!(enter().is_none());
+        scratch.shared.leave(&first).unwrap();
+        enter().unwrap().unwrap();
+        fs::write(&data.join("go/file"), b"").unwrap();
+        // From now on nobody gets it to themselves.
+        let third = scratch.enter("z", &[]).unwrap();
+        let claimed = at_once(scratch.shared.claim(&third, &names(&["go"])));
+        claimed.unwrap().unwrap();
+        scratch.shared.leave(&third).unwrap();
+        assert!(data.join("go/file").exists());
+    }
+
+    #[test]
+    fn scratch_outlives_a_package_that_is_alone() {
+        let scratch = scratch();
+        let data = Vcap::new(scratch.shared.tree.base()).data();
+        let (package, shared) = (name("y"), [name("go")]);
+        let enter = scratch.shared.enter(&package, &[], &shared);
+        let place = at_once(enter).unwrap().unwrap();
+        fs::write(&data.join("go/file"), b"").unwrap();
+        scratch.shared.leave(&place).unwrap();
+        drop(place);
+        let alone = scratch.shared.enter_alone(&package, &[], &shared);
+        let alone = at_once(alone).unwrap().unwrap();
+        assert!(data.join("go/file").exists());
+        let claimed = at_once(scratch.shared.claim(&alone, &names(&["made-by-itself"])));
+        claimed.unwrap().unwrap();
+        assert!(!data.join("made-by-itself").exists());
+        fs::create_dir(&data.join("made-by-itself")).unwrap();
+        scratch.shared.leave(&alone).unwrap();
+        assert!(!data.join("made-by-itself").exists());
+        drop(alone);
+        scratch.shared.close().unwrap();
+        assert!(!scratch.directory.path().join("vcap").exists());
+    }
 }

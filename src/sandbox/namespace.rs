@@ -9,7 +9,7 @@
 //!               var-tmp   → /var/tmp
 //!               overlay     what is written into dependencies, dropped
 //! WORK/store/NAME…          sealed dependencies, mounted into data/packages
-//! WORK/scratch/NAME         scratch directories, mounted at data/NAME; a link where they are kept in another place
+//! WORK/scratch/NAME         scratch directories, mounted at data/NAME, unless they are kept in another place
 //! ```
 //!
 //! Where the base directory is missing and may not be made, as for an ordinary user of a plain machine, the tree covers the
@@ -42,7 +42,7 @@ const TREE: &str = "tree";
 /// What is written into dependencies, for the time being.
 const SCRATCH: &str = "overlay";
 
-/// Scratch directories that packages share, in the work directory, or a link to where they are.
+/// Scratch directories that packages share, in the work directory.
 const SHARED: &str = "scratch";
 
 /// Locked, in the work directory, as long as a process of a script lives.
@@ -68,6 +68,8 @@ pub struct Namespaces {
     /// there, nobody can.
     base: Option<File>,
     scratch: Scratch,
+    /// Where scratch directories are, relative to the work directory unless they are kept in another place.
+    shared: PathBuf,
 }
 
 /// What is wanted of namespaces.
@@ -145,6 +147,7 @@ impl Namespaces {
             made,
             base,
             scratch: Scratch::default(),
+            shared: PathBuf::from(SHARED),
         };
         loop {
             let Err(error) = namespaces.try_once(agent).await else {
@@ -162,9 +165,11 @@ impl Namespaces {
     /// # Errors
     /// When the directory that they are kept in cannot be linked to.
     pub fn with_scratch(mut self, scratch: Scratch) -> Result<Self, SandboxError> {
-        if let Some(kept) = scratch.kept() {
-            // A path below the work directory can be written down for the child, whatever characters the other has.
-            fs::symlink(kept, &self.work.join(SHARED))?;
+        match scratch.kept() {
+            Some(kept) if kept.to_str().is_some() => kept.clone_into(&mut self.shared),
+            // Paths are written down as text for the child, so this one gets another name.
+            Some(kept) => fs::symlink(kept, &self.work.join(SHARED))?,
+            None => {}
         }
         self.scratch = scratch;
         Ok(self)
@@ -360,7 +365,7 @@ impl Namespaces {
             if self.scratch.kept().is_none() {
                 fs::create_dir_all(&self.work.join(SHARED))?;
             }
-            let source = Path::new(SHARED).join(name.as_str());
+            let source = self.shared.join(name.as_str());
             scratch::make(&self.work.join(&source))?;
             place.shared.push((source, self.below_work(&at)));
         }
@@ -370,7 +375,7 @@ impl Namespaces {
     /// Removes what scripts have left in shared scratch directories. No script may be running. `false` where there was nothing.
     pub(super) fn discard_scratch(&self) -> fs::Result<bool> {
         let mut found = false;
-        for entry in fs::list(&self.work.join(SHARED))? {
+        for entry in fs::list(&self.work.join(&self.shared))? {
             if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 continue;
             }
@@ -422,7 +427,7 @@ impl Namespaces {
             writes: self.writes,
             scratch: relative.join(SCRATCH),
             shared: place.shared.clone(),
-            hidden: self.scratch.separable().map(|_| PathBuf::from(SHARED)),
+            hidden: self.scratch.separable().map(|_| self.shared.clone()),
             kept: place.kept.clone(),
             temporary: TEMPORARY
                 .iter()

@@ -515,4 +515,47 @@ mod tests {
         assert!(tree.marker().exists());
         tree.close().unwrap();
     }
+
+    #[test]
+    fn scratch_is_noted_and_goes_but_what_was_there_stays() {
+        let (_scratch, vcap) = vcap();
+        let theirs = vcap.data().join("theirs");
+        fs::create_dir_all(&theirs).unwrap();
+        let killed = take(&vcap, "us", false).unwrap();
+        killed.share(&names(&["ours", "theirs", "tmp"])).unwrap();
+        killed.clear_for(&names(&["package"])).unwrap();
+        fs::write(&vcap.data().join("ours/file"), b"").unwrap();
+        assert!(!vcap.data().join("tmp").exists());
+        drop(killed);
+
+        let tree = take(&vcap, "us", false).unwrap();
+        assert!(!vcap.data().join("ours").exists());
+        tree.share(&names(&["ours", "theirs"])).unwrap();
+        fs::write(&vcap.data().join("ours/file"), b"").unwrap();
+        assert!(tree.discard_scratch().unwrap());
+        assert!(!tree.discard_scratch().unwrap());
+        tree.share(&names(&["ours"])).unwrap();
+        tree.close().unwrap();
+        assert!(!vcap.data().join("ours").exists());
+        assert!(theirs.exists());
+    }
+
+    #[test]
+    fn kept_scratch_is_linked_to_and_stays() {
+        let (scratch, vcap) = vcap();
+        let kept = scratch.path().join("kept");
+        let opened = || Scratch::open(&super::super::Sharing::Kept(kept.clone()), &[]).unwrap();
+        let killed = take(&vcap, "us", false).unwrap().with_scratch(opened());
+        killed.share(&names(&["a"])).unwrap();
+        fs::write(&vcap.data().join("a/file"), b"").unwrap();
+        drop(killed);
+        let tree = take(&vcap, "us", false).unwrap();
+        assert!(fs::lookup(&vcap.data().join("a")).unwrap().is_none());
+        let tree = tree.with_scratch(opened());
+        tree.share(&names(&["a"])).unwrap();
+        assert!(vcap.data().join("a/file").exists());
+        tree.close().unwrap();
+        assert!(fs::lookup(&vcap.data().join("a")).unwrap().is_none());
+        assert!(kept.join("a/file").exists());
+    }
 }

@@ -1,5 +1,5 @@
-//! Where the daemon compiles: a work directory below the data directory, the sandbox, and the packages that earlier orders
-//! have installed.
+//! Where the daemon compiles: a work directory below the data directory, the sandbox, the packages that earlier orders have
+//! installed, and the scratch directories that all orders share. In namespaces these outlive the agent.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,7 +17,9 @@ use crate::diag::Chain;
 use crate::fs::{self, LeasedDirectory};
 use crate::release::Name;
 use crate::runtime;
-use crate::sandbox::{self, Namespaces, Sandbox, SandboxError, SharedTree, Wishes};
+use crate::sandbox::{
+    self, Namespaces, Sandbox, SandboxError, Scratch, SharedTree, Sharing, Wishes,
+};
 
 /// How long the processes of a killed agent may take to end before its work directory is removed.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -100,12 +102,17 @@ impl Workbench {
         self.work.path().join("result.tgz")
     }
 
-    /// Removes the package that has not been used for the longest time. `false` where only needed ones are left.
+    /// Removes the package that has not been used for the longest time, or, where only needed ones are left, what scripts have
+    /// in scratch directories. `false` where there is nothing of that either.
     pub(super) async fn forget_one(&mut self) -> Result<bool, Reason> {
-        let Some((name, installed)) = self.cache.forget() else {
-            return Ok(false);
-        };
         let context = Arc::clone(&self.context);
+        let Some((name, installed)) = self.cache.forget() else {
+            let discarded = on_disk("discard", move || context.sandbox.discard_scratch()).await?;
+            if discarded {
+                tracing::info!("removed the scratch directories of packages for lack of space");
+            }
+            return Ok(discarded);
+        };
         on_disk("forget", move || context.store.remove(&installed)).await?;
         tracing::info!(package = %name, "removed an installed package for lack of space");
         Ok(true)
@@ -158,7 +165,13 @@ async fn choose(
     let reason = match probe.await {
         Ok(namespaces) => {
             tracing::info!("isolation: namespace");
-            return Ok(Sandbox::Namespaces(namespaces));
+            let vcap = options.vcap.clone();
+            let opening = runtime::spawn_blocking("scratch", move || {
+                let kept = Sharing::Kept(vcap.kept_scratch());
+                namespaces.with_scratch(Scratch::open(&kept, &[vcap.base()])?)
+            });
+            let namespaces = opening.await.map_err(Reason::Task)?;
+            return Ok(Sandbox::Namespaces(namespaces.map_err(Reason::Sandbox)?));
         }
         Err(error) => Chain(&error).to_string(),
     };
