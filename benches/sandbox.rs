@@ -130,7 +130,8 @@ async fn one(sandbox: &Sandbox, vcap: &Vcap, sealed: &[Sealed], log: &Path, time
         let paths = place.vcap().package(name, version);
         if !place.has(name) {
             fs::create_dir_all(&paths.packages).unwrap();
-            sandbox.provide(tree, &paths.install).unwrap();
+            let provided = sandbox.provide(&place, tree, &paths.install, &|| false);
+            provided.unwrap();
         }
         mounted.push((tree.as_path(), paths));
     }
@@ -138,7 +139,7 @@ async fn one(sandbox: &Sandbox, vcap: &Vcap, sealed: &[Sealed], log: &Path, time
     let mut script = Script {
         spec: Spec {
             program: "date".to_owned(),
-            arguments: vec!["+%s%N".to_owned()],
+            arguments: vec!["+%s%N".into()],
             directory: vcap.compile(),
             umask: 0o022,
             nice: 0,

@@ -9,24 +9,39 @@
 //!
 //! A good place to start reading is [`compile`]. The packages of a whole call are a [`Schedule`].
 
+mod across;
+mod content;
+mod denials;
+mod elf;
 mod error;
 mod event;
+mod finding;
 mod job;
 mod package;
 mod plan;
+mod printed;
 mod queue;
+mod references;
 mod schedule;
 mod scratch;
+mod script_file;
 mod seal;
+mod second_run;
 mod store;
 mod turns;
 mod undeclared;
 
+pub use content::content_digest;
+pub use denials::Denial;
 pub use error::{Cause, CompileError, ScriptFailure};
 pub use event::{Event, Phase};
+pub use finding::Finding;
 pub use job::{Compiled, Dependency, Job};
 pub use package::{Context, compile};
 pub use plan::Plan;
+pub use printed::PrintedLine;
 pub use queue::{Claim, Graph, Holds, Id, Queue};
+pub use references::{Reference, ReferenceKind};
 pub use schedule::{Limits, MEMORY_FLOOR, Origin, Package, Schedule, Told};
+pub use second_run::{FirstRun, SecondRun, first_log};
 pub use store::{Installed, Store};

@@ -15,15 +15,37 @@ use std::path::{Path, PathBuf};
 
 use tempfile::{NamedTempFile, TempPath};
 
+mod descent;
+#[cfg(test)]
+mod fixtures;
 mod lease;
 mod made;
+mod mounts;
+mod remove;
 mod space;
 mod tree;
+mod walk;
 
+pub use descent::Found;
+#[cfg(test)]
+pub(crate) use fixtures::{flag, make_deep, scratch_for_deep_trees};
 pub use lease::{LeasedDirectory, LeasedFile, hold, remove_abandoned, wait_until_free};
 pub use made::MadeDirectories;
-pub use space::{Space, is_volatile_or_overlay, space};
-pub use tree::{copy_tree, move_tree, remove_tree, rename_tree};
+pub use mounts::{MountPoint, mount_points, unmount};
+pub use remove::{clear_flags, remove_tree};
+pub use space::{Space, is_volatile_or_overlay, noexec, space};
+pub use tree::{copy_tree, copy_tree_until, move_tree, rename_tree};
+pub(crate) use tree::{detach, link_below, set_mode_at, set_owner_if_allowed_at, set_times_at};
+pub use walk::{Mounts, Step, Walk};
+
+/// What is tried of something that a script has left mounted.
+const UNMOUNT: &str = "unmount";
+
+/// What is not done where a script has left something mounted.
+const CROSS_MOUNT: &str = "read through the mount at";
+
+/// What is tried of files that `chattr` has protected.
+const CLEAR_FLAGS: &str = "clear the immutable or append-only flag of";
 
 /// Begins the names of files that are being written; see [`write_atomic`].
 const WRITE_PREFIX: &str = ".bosh-agent-write-";
@@ -61,6 +83,23 @@ impl Error {
     #[must_use]
     pub fn is_no_space(&self) -> bool {
         is_no_space(&self.source)
+    }
+
+    /// What to do about it, where that depends on the file alone.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        let path = self.path.display();
+        match self.action {
+            UNMOUNT => Some(format!(
+                "a script mounted something there: run `umount {path}` (`fusermount -u {path}` for FUSE) as the user who may; \
+                 nothing below it was removed"
+            )),
+            CROSS_MOUNT => Some(format!(
+                "a script mounted something at `{path}`: have it unmounted at the end of the script, or its files copied"
+            )),
+            CLEAR_FLAGS => Some(format!("run `chattr -i -a {path}` as root")),
+            _ => None,
+        }
     }
 }
 
@@ -154,28 +193,32 @@ pub fn read_end(path: &Path, limit: u64) -> Result<String> {
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
-/// Whether a file has these bytes in it.
+/// Reads a text file in blocks of whole lines; a line that is longer than a block is cut. Bytes that are not UTF-8 are replaced.
 ///
 /// # Errors
 /// As `std::fs::read`.
-pub fn contains(path: &Path, wanted: &[u8]) -> Result<bool> {
+pub fn for_each_block(path: &Path, mut visit: impl FnMut(&str)) -> Result<()> {
     let mut file = open(path)?;
-    let mut buffer = vec![0; 64 * 1024 + wanted.len()];
-    // What may be the beginning of it stays in front of what is read next.
+    let mut buffer = vec![0; 64 * 1024];
+    // The beginning of a line whose end is still to be read.
     let mut kept = 0;
     loop {
         let read = file.read(&mut buffer[kept..]).at("read", path)?;
-        let seen = &buffer[..kept + read];
-        if seen.windows(wanted.len()).any(|part| part == wanted) {
-            return Ok(true);
+        let seen = kept + read;
+        let end = match buffer[..seen].iter().rposition(|byte| *byte == b'\n') {
+            _ if read == 0 => seen,
+            Some(last) => last + 1,
+            None if seen == buffer.len() => seen,
+            None => 0,
+        };
+        if end > 0 {
+            visit(&String::from_utf8_lossy(&buffer[..end]));
         }
         if read == 0 {
-            return Ok(false);
+            return Ok(());
         }
-        let rest = seen.len().min(wanted.len().saturating_sub(1));
-        let start = seen.len() - rest;
-        buffer.copy_within(start..start + rest, 0);
-        kept = rest;
+        buffer.copy_within(end..seen, 0);
+        kept = seen - end;
     }
 }
 
@@ -202,10 +245,7 @@ pub fn write_atomic(path: &Path, contents: &[u8], mode: u32) -> Result<()> {
 }
 
 /// Removes what crashes have left of files in `directory`, and says what it removed.
-///
-/// # Errors
-/// When the directory cannot be listed.
-pub fn remove_abandoned_writes(directory: &Path) -> Result<Vec<PathBuf>> {
+pub fn remove_abandoned_writes(directory: &Path) -> Vec<PathBuf> {
     remove_abandoned(directory, WRITE_PREFIX, None)
 }
 
@@ -236,7 +276,33 @@ pub fn persist(temporary: TempPath, path: &Path) -> Result<()> {
 /// # Errors
 /// As `std::fs::create_dir`.
 pub fn create_dir(path: &Path) -> Result<()> {
-    std::fs::create_dir(path).at("create the directory", path)
+    made(path, std::fs::create_dir(path))
+}
+
+/// Names the link that leads nowhere where that is why a directory cannot be created: the system only says that something exists,
+/// or that something does not.
+fn made(path: &Path, result: io::Result<()>) -> Result<()> {
+    result
+        .map_err(|error| dangling_link(path).unwrap_or(error))
+        .at("create the directory", path)
+}
+
+/// The error of a link that leads nowhere, at `path` or above it.
+fn dangling_link(path: &Path) -> Option<io::Error> {
+    let is_dangling = |path: &&Path| {
+        lookup(path).is_ok_and(|found| found.is_some_and(|metadata| metadata.is_symlink()))
+            && metadata(path).is_err_and(|error| error.is_not_found())
+    };
+    let link = path.ancestors().find(is_dangling)?;
+    let target = read_link(link).ok()?;
+    Some(io::Error::new(
+        io::ErrorKind::NotADirectory,
+        format!(
+            "`{}` is a link to `{}`, which does not exist",
+            link.display(),
+            target.display()
+        ),
+    ))
 }
 
 /// Creates a directory and what is missing above it.
@@ -244,7 +310,7 @@ pub fn create_dir(path: &Path) -> Result<()> {
 /// # Errors
 /// As `std::fs::create_dir_all`.
 pub fn create_dir_all(path: &Path) -> Result<()> {
-    std::fs::create_dir_all(path).at("create the directory", path)
+    made(path, std::fs::create_dir_all(path))
 }
 
 /// Creates a directory and what is missing above it, with this mode less the umask.
@@ -252,11 +318,8 @@ pub fn create_dir_all(path: &Path) -> Result<()> {
 /// # Errors
 /// As `std::fs::create_dir_all`.
 pub fn create_dir_all_with_mode(path: &Path, mode: u32) -> Result<()> {
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(mode)
-        .create(path)
-        .at("create the directory", path)
+    let mut builder = std::fs::DirBuilder::new();
+    made(path, builder.recursive(true).mode(mode).create(path))
 }
 
 /// Removes a file or a link.
@@ -494,22 +557,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_are_found_across_the_borders_of_what_is_read_at_once() {
+    fn blocks_end_with_lines_however_the_reads_fall() {
         let scratch = tempfile::tempdir().unwrap();
         let path = scratch.path().join("file");
-        for before in [0, 1, 65_530, 65_536, 65_540, 131_070] {
-            let mut bytes = vec![b'x'; before];
-            bytes.extend(b"wanted and more");
-            write(&path, &bytes).unwrap();
-            assert!(contains(&path, b"wanted").unwrap(), "{before}");
-            assert!(!contains(&path, b"not wanted").unwrap(), "{before}");
+        for before in [0, 1, 65_530, 65_535, 65_536, 131_070] {
+            let text = format!("{}\n", "x\n".repeat(before / 2)) + "a wanted line\nthe end";
+            write(&path, text.as_bytes()).unwrap();
+            let (mut all, mut found) = (String::new(), 0);
+            for_each_block(&path, |block| {
+                found += block
+                    .lines()
+                    .filter(|line| *line == "a wanted line")
+                    .count();
+                all.push_str(block);
+            })
+            .unwrap();
+            assert_eq!((found, all), (1, text), "{before}");
         }
-        assert_eq!(read_end(&path, 4).unwrap(), "more");
-        assert!(
-            read_end(&path, 1 << 20)
-                .unwrap()
-                .ends_with("xwanted and more")
-        );
+        let long = format!("{}\nend\u{ff}", "x".repeat(200_000));
+        write(&path, long.as_bytes()).unwrap();
+        let mut all = String::new();
+        for_each_block(&path, |block| all.push_str(block)).unwrap();
+        assert_eq!(all, long);
+        assert_eq!(read_end(&path, 3).unwrap(), "d\u{ff}");
     }
 
     #[test]
@@ -523,7 +593,7 @@ mod tests {
         write_atomic(&path, b"new", 0o600).unwrap();
         assert_eq!(read(&path).unwrap(), b"new");
         assert_eq!(metadata(&path).unwrap().mode() & 0o7777, 0o600);
-        assert_eq!(remove_abandoned_writes(scratch.path()).unwrap().len(), 1);
+        assert_eq!(remove_abandoned_writes(scratch.path()).len(), 1);
         assert_eq!(list(scratch.path()).unwrap().len(), 1);
 
         let error = write_atomic(&scratch.path().join("none/x"), b"", 0o600).unwrap_err();

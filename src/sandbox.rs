@@ -13,7 +13,9 @@ mod error;
 mod init;
 mod landlock;
 mod landlocked;
+mod left_mounts;
 mod mounts;
+mod named;
 mod namespace;
 mod scratch;
 mod script;
@@ -21,9 +23,11 @@ mod shared_tree;
 mod spec;
 mod sys;
 mod users;
+mod wire;
 
 pub use child::{ARGUMENT as CHILD_ARGUMENT, main as child_main};
 pub use error::SandboxError;
+pub use landlock::{Closed, closed};
 pub use landlocked::Landlocked;
 pub(crate) use namespace::PROCESSES;
 pub use namespace::{Namespaces, Wishes};
@@ -31,9 +35,10 @@ pub use scratch::{Scratch, Sharing};
 pub use script::{Script, ScriptEnd, run};
 pub use shared_tree::SharedTree;
 pub use spec::{Mounted, Report, Rules, Spec, Step, StepError, View, Writes};
-pub(crate) use sys::set_variable_before_threads;
+pub(crate) use sys::{default_signals, set_variable_before_threads};
 pub use users::{
     Entry, Users, enter as enter_user_namespace, enter_if_needed as enter_user_namespace_if_needed,
+    highest_owner,
 };
 
 use std::collections::BTreeSet;
@@ -146,7 +151,7 @@ impl Sandbox {
     ) -> Result<Place, SandboxError> {
         match self {
             Self::Namespaces(namespaces) => {
-                let place = namespaces.enter(scratch)?;
+                let place = namespaces.enter(false, scratch)?;
                 Ok(Place {
                     root: namespaces.root(&place),
                     kind: Kind::Namespace(place),
@@ -168,7 +173,8 @@ impl Sandbox {
                     tree.share(scratch)?;
                 } else {
                     for name in scratch {
-                        if tree.make_private(name, true)? {
+                        // As on a VM where nothing was compiled before.
+                        if tree.make_private(name, false)? {
                             private.push(name.clone());
                         }
                     }
@@ -184,8 +190,19 @@ impl Sandbox {
         }
     }
 
+    /// Says that a package's script has ended and that it will [`enter_alone`](Self::enter_alone). Returns for how many others
+    /// that will have to wait.
+    #[must_use]
+    pub fn step_aside(&self, place: &Place) -> usize {
+        match (self, &place.kind) {
+            (Self::Landlocked(landlocked), Kind::Landlock(place)) => landlocked.step_aside(place),
+            _ => 0,
+        }
+    }
+
     /// As [`enter`](Self::enter), but with no restriction on the script, and with no other script running where that takes
-    /// it. The place that the package had before is to be given back first.
+    /// it. The place that the package had before is to be given back first. `waits` hears for how many others this waits,
+    /// whenever that changes.
     ///
     /// # Errors
     /// When the tree cannot be made or cleared.
@@ -194,13 +211,14 @@ impl Sandbox {
         package: &Name,
         dependencies: &[(Name, PathBuf)],
         scratch: &[Name],
+        waits: &(dyn Fn(usize) + Send + Sync),
     ) -> Result<Place, SandboxError> {
         match self {
             Self::Landlocked(landlocked) => Ok(Place {
                 root: landlocked.tree().base().to_owned(),
                 kind: Kind::Landlock(
                     landlocked
-                        .enter_alone(package, dependencies, scratch)
+                        .enter_alone(package, dependencies, scratch, waits)
                         .await?,
                 ),
             }),
@@ -210,15 +228,58 @@ impl Sandbox {
         }
     }
 
-    /// Makes ready that a dependency is where the script will look for it. A shared tree gets a copy, for the script there can
+    /// As [`enter`](Self::enter), but with copies of dependencies on the file system of the package's own directories, where
+    /// `enter` has them mounted. The place that the package had before is to be given back first.
+    ///
+    /// # Errors
+    /// When the tree cannot be made or cleared.
+    pub async fn enter_with_copies(
+        &self,
+        package: &Name,
+        dependencies: &[(Name, PathBuf)],
+        scratch: &[Name],
+    ) -> Result<Place, SandboxError> {
+        match self {
+            Self::Namespaces(namespaces) => {
+                let place = namespaces.enter(true, scratch)?;
+                Ok(Place {
+                    root: namespaces.root(&place),
+                    kind: Kind::Namespace(place),
+                })
+            }
+            Self::Landlocked(_) | Self::Shared(_) => {
+                self.enter(package, dependencies, scratch).await
+            }
+        }
+    }
+
+    /// Whether the script in a place may fail at a link or a rename because its dependencies are mounted, so that it may succeed
+    /// where they are copies: see [`enter_with_copies`](Self::enter_with_copies).
+    #[must_use]
+    pub fn mounts_dependencies(&self, place: &Place) -> bool {
+        match (self, &place.kind) {
+            (Self::Namespaces(namespaces), Kind::Namespace(place)) => namespaces.restricts(place),
+            _ => false,
+        }
+    }
+
+    /// Makes a dependency available where the script will look for it. A shared tree gets a copy, for the script there can
     /// change it; elsewhere the sealed tree is mounted when the script starts.
     ///
     /// # Errors
-    /// When it cannot be put there.
-    pub fn provide(&self, sealed: &Path, install: &Path) -> Result<(), SandboxError> {
-        match self {
-            Self::Namespaces(_) => Namespaces::provide(install),
-            Self::Landlocked(_) | Self::Shared(_) => Ok(crate::fs::copy_tree(sealed, install)?),
+    /// When it cannot be put there, and when `stop` says so before it is.
+    pub fn provide(
+        &self,
+        place: &Place,
+        sealed: &Path,
+        install: &Path,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<(), SandboxError> {
+        match &place.kind {
+            Kind::Namespace(place) => Namespaces::provide(place, sealed, install, stop),
+            Kind::Landlock(_) | Kind::Shared { .. } => {
+                Ok(crate::fs::copy_tree_until(sealed, install, stop)?)
+            }
         }
     }
 
@@ -299,7 +360,8 @@ impl Sandbox {
                     .iter()
                     .map(|(sealed, paths)| (*sealed, paths.install.as_path()))
                     .collect();
-                script.spec.view = Some(namespaces.view(place, &mounted));
+                let view = namespaces.view(place, &mounted, &script.environment);
+                script.spec.view = Some(view);
             }
             (Self::Landlocked(landlocked), Kind::Landlock(place)) => {
                 let dependencies: Vec<&PackagePaths> =

@@ -714,10 +714,10 @@ fn what_is_no_tarball_is_told() {
     refused_bytes(b"# a script\n")
         .says("neither a tar archive nor compressed data of a known kind");
     let page = format!("<html>{}</html>", "not found ".repeat(500));
-    refused_bytes(page.as_bytes())
-        .says("neither a tar archive nor compressed data of a known kind");
-    refused_bytes(&Compression::Gzip.apply(page.as_bytes())).says("not a tar archive");
-    refused_bytes(&Compression::Gzip.apply(b"")).says("failed to read the tarball");
+    refused_bytes(page.as_bytes()).says("it is an HTML page");
+    refused_bytes(&Compression::Gzip.apply(page.as_bytes())).says("it is an HTML page");
+    refused_bytes(&Compression::Gzip.apply(b"# a script\n")).says("not a tar archive");
+    refused_bytes(&Compression::Gzip.apply(b"")).says("the file is empty");
 }
 
 #[test]
@@ -783,7 +783,7 @@ fn problems_of_a_manifest_are_told_with_their_lines() {
             "package number 1: `name` is missing",
         ),
         (
-            "name: a\nversion: 1\nno_compression: \"true\"\n",
+            "name: a\nversion: 1\nno_compression: \"maybe\"\n",
             "`no_compression` must be true or false",
         ),
         (

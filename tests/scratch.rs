@@ -171,9 +171,14 @@ mod bodies {
                 .world
                 .path("")
                 .join(OsStr::from_bytes(b"odd \xff,:\\=\n name")),
+            // Below it is the work directory alone.
+            place.world.path("parent"),
         ] {
             let tarball = place.release(&go_release(&place));
-            let agent = place.agent().arg("--scratch-dir").arg(&directory);
+            let mut agent = place.agent().arg("--scratch-dir").arg(&directory);
+            if directory.ends_with("parent") {
+                agent = agent.arg("--work-dir").arg(directory.join("work"));
+            }
             runs_once(&place, agent.arg(tarball).run());
             assert_eq!(found(&place), ["1", "2", "3"], "{}", directory.display());
             let cached = directory.join("golang/cache/three");
@@ -191,8 +196,10 @@ mod bodies {
             "own",
             &[],
             &format!(
-                "set -e; mkdir -p {0}; ls -A {0} | wc -l > $BOSH_INSTALL_TARGET/found; echo > {0}/file",
-                place.world.base().join("data/own").display()
+                "set -e; mkdir {1} {0}; ls -A {0} | wc -l > $BOSH_INSTALL_TARGET/found; echo > {0}/file",
+                place.world.base().join("data/own").display(),
+                // Made in advance there, for nobody can be let in later.
+                if tier.name == "landlock" { "-p" } else { "" }
             ),
         );
         let tarball = place.release(&release);
@@ -202,7 +209,7 @@ mod bodies {
             .arg(tarball)
             .run()
             .succeeds()
-            .does_not_say("own is tried once more");
+            .does_not_say("packaging script of `own`");
         assert_eq!(found(&place), ["0", "0", "0"]);
         assert_eq!(place.file("own", "found"), "100644 0\n");
         assert_same(&place, &before);
@@ -311,6 +318,42 @@ mod bodies {
 }
 
 #[test]
+fn scratch_outlives_a_second_run_without_rules() {
+    let Some(place) = Place::new(LANDLOCK) else {
+        return;
+    };
+    let denied = format!("{USE_CACHE}touch @base@/new; rm @base@/new");
+    let release = with_golang(&place)
+        .package("one", &["golang"], &denied)
+        .package("two", &["golang", "one"], USE_CACHE)
+        .package("three", &["golang", "two"], USE_CACHE);
+    place
+        .run(&release)
+        .succeeds()
+        .says("Warning: the packaging script of `one` ")
+        .does_not_say("`two` ");
+    // Its first run has added a file.
+    assert_eq!(found(&place), ["2", "2", "3"]);
+    assert!(!place.world.base().exists());
+}
+
+#[test]
+fn script_that_cannot_remove_its_scratch_directory_is_told_why() {
+    for command in ["mkdir @base@/data/app", "rm -r @base@/data/app"] {
+        let Some(place) = Place::new(NAMESPACE) else {
+            return;
+        };
+        let release = ReleaseBuilder::of_script(&format!("set -e; {command}"));
+        let data = place.world.base().join("data/app");
+        place
+            .run(&release)
+            .fails()
+            .says(&format!("`{}` is a scratch directory", data.display()))
+            .says("--no-shared-scratch");
+    }
+}
+
+#[test]
 fn unwritable_kept_scratch_is_named() {
     let Some(place) = Place::new(USERNS_OF_A_USER) else {
         return;
@@ -415,7 +458,7 @@ fn runs_once(place: &Place, ran: Ran) {
     ran.succeeds()
         .says(&format!("Isolation: {}", place.tier.name))
         .does_not_say("Warning")
-        .does_not_say("tried once more")
+        .does_not_say("second run")
         .does_not_say("Permission denied");
 }
 

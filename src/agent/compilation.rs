@@ -205,6 +205,9 @@ impl Work<'_> {
         let compiled = compile::compile(workbench.context(), job, &self.task.cancel)
             .await
             .map_err(reason)?;
+        for finding in &compiled.findings {
+            tracing::warn!(package = %self.order.name, "{finding}");
+        }
         self.phases.enter("uploading");
         let result = self.upload(&compiled, &algorithms).await?;
         self.remember(workbench, compiled, &algorithms);
@@ -342,7 +345,12 @@ fn is_roomy(space: fs::Space, needed: u64) -> bool {
 
 fn reason(error: CompileError) -> Reason {
     match error {
-        CompileError::Script(failure) => Reason::Script(ScriptText(failure)),
+        CompileError::Script(failure) => {
+            for finding in &failure.findings {
+                tracing::warn!(package = %failure.package, "{finding}");
+            }
+            Reason::Script(ScriptText(failure))
+        }
         CompileError::Source { package, source } => Reason::Unpack { package, source },
         CompileError::Stopped { .. } => Reason::Canceled,
         CompileError::NoSpace {

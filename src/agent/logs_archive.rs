@@ -141,7 +141,7 @@ impl Selection {
             let metadata = log.metadata().at("examine", &path)?;
             let header = EntryHeader {
                 size: metadata.len(),
-                mtime: metadata.mtime().max(0).unsigned_abs(),
+                mtime: metadata.mtime(),
                 ..EntryHeader::new(Kind::File, &name, metadata.mode() & 0o777)
             };
             // A log that was cut off meanwhile ends with zeros.

@@ -25,7 +25,7 @@ pub enum Kind {
     CharacterDevice,
     /// A block device.
     BlockDevice,
-    /// Something else, with the type byte of its header.
+    /// The rest of a file whose beginning is on another volume, which cannot be unpacked, with the type byte of its header.
     Other(u8),
 }
 
@@ -33,7 +33,7 @@ impl Kind {
     /// The kind that a header's type byte means (POSIX `pax`, "ustar Interchange Format"; GNU adds `S` and `D`).
     ///
     /// A regular file whose name ends in `/` is a directory: the convention of archives older than the type byte,
-    /// which GNU tar still follows.
+    /// which GNU tar still follows. As in GNU tar and POSIX, an entry of an unknown type is a regular file.
     #[must_use]
     pub fn from_type(byte: u8, name: &[u8]) -> Self {
         match byte {
@@ -45,7 +45,8 @@ impl Kind {
             b'4' => Self::BlockDevice,
             b'5' | b'D' => Self::Directory,
             b'6' => Self::Fifo,
-            other => Self::Other(other),
+            b'M' => Self::Other(b'M'),
+            _ => Self::File,
         }
     }
 
@@ -161,6 +162,14 @@ mod tests {
         ] {
             assert_eq!(path(name), expected, "{name:?}");
         }
+    }
+
+    #[test]
+    fn unknown_types_are_files() {
+        for byte in *b"ZAEIN89~\xff" {
+            assert_eq!(Kind::from_type(byte, b"a"), Kind::File, "{byte}");
+        }
+        assert_eq!(Kind::from_type(b'M', b"a"), Kind::Other(b'M'));
     }
 
     #[test]

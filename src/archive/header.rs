@@ -29,7 +29,7 @@ pub struct EntryHeader<'a> {
     /// The group's name, likewise.
     pub group: &'a str,
     /// When it was last modified, in seconds since 1970.
-    pub mtime: u64,
+    pub mtime: i64,
     /// How long the content is, in bytes; 0 for everything but files.
     pub size: u64,
     /// Major and minor number of a device.
@@ -75,7 +75,7 @@ pub(super) fn write(
     number::write(&mut fields.mode, u64::from(entry.mode & 0o7777));
     number::write(&mut fields.uid, u64::from(entry.uid));
     number::write(&mut fields.gid, u64::from(entry.gid));
-    number::write(&mut fields.mtime, entry.mtime);
+    number::write_signed(&mut fields.mtime, entry.mtime);
     number::write(&mut fields.size, entry.size);
     fields.typeflag = [entry.kind.to_type()];
     if let Some((major, minor)) = entry.device {

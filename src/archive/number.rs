@@ -64,6 +64,21 @@ pub(super) fn write(field: &mut [u8], value: u64) {
     field[0] |= 0x80;
 }
 
+/// As [`write`], and a negative number in base-256.
+pub(super) fn write_signed(field: &mut [u8], value: i64) {
+    match u64::try_from(value) {
+        Ok(value) => write(field, value),
+        Err(_) => {
+            let mut rest = value;
+            for byte in field.iter_mut().rev() {
+                *byte = rest.to_le_bytes()[0];
+                // Shifts the sign in, to the last byte.
+                rest >>= 8;
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,6 +120,20 @@ mod tests {
         let mut huge = [0x7f; 12];
         huge[0] = 0x80 | 0x3f;
         assert_eq!(parse(&huge), None);
+    }
+
+    #[test]
+    fn negative_numbers_are_written_in_base_256() {
+        for value in [-1, -1000, -86_400 * 365 * 50, i64::MIN] {
+            let mut field = [0; 12];
+            write_signed(&mut field, value);
+            assert_eq!(parse(&field), Some(value), "{value}");
+        }
+        let mut field = [0; 12];
+        write_signed(&mut field, -1);
+        assert_eq!(field, [0xff; 12]);
+        write_signed(&mut field, 8);
+        assert_eq!(&field, b"00000000010\0");
     }
 
     #[test]

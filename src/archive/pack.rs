@@ -4,28 +4,31 @@
 //! bytes (GNU tar's `--sort=name`). For a tree without sparse files the archive is byte for byte GNU tar's.
 //!
 //! Hard links are kept, FIFOs and devices are entries, sockets are left out, and so are extended attributes. Times are
-//! whole seconds, and those before 1970 are 1970 (a negative time is not read everywhere). A file with at least a
-//! mebibyte of holes is written as an old GNU sparse entry, which GNU tar, bsdtar and Python read.
+//! whole seconds; those before 1970 are negative numbers in base-256, as GNU tar writes and all common readers read them. A file
+//! with at least a mebibyte of holes is written as an old GNU sparse entry, which GNU tar, bsdtar and Python read.
+//!
+//! Trees of any depth and paths of any length are packed, and what only its owner's permissions hide from its owner, too. A
+//! mount in the tree is an error.
 
 mod content;
 mod error;
 mod owners;
 
 use std::collections::HashMap;
-use std::ffi::OsString;
-use std::fs::{Metadata, OpenOptions};
+use std::ffi::OsStr;
+use std::fs::Metadata;
 use std::io::Write;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use nix::fcntl::OFlag;
+use rustix::fs::FileType;
 
 use crate::archive::CHUNK;
 use crate::archive::entry::Kind;
 use crate::archive::header::EntryHeader;
 use crate::archive::tarball::EntryWriter;
-use crate::fs::{self, Context};
+use crate::fs::{self, Context, Found, Mounts, Step, Walk};
 
 pub use error::PackError;
 pub use owners::{Owners, SystemOwners};
@@ -62,29 +65,29 @@ pub fn pack<W: Write>(
             path: tree.to_owned(),
         });
     }
-    packer.add(tree, b".", &metadata)?;
-
-    // Of each directory on the way down, the names that are still to come, last first.
-    let mut levels = vec![names(tree)?];
-    let mut directory = tree.to_owned();
+    let mut walk = Walk::to_read(tree, Mounts::Refuse)?;
     let mut name = b".".to_vec();
-    while let Some(level) = levels.last_mut() {
-        let Some(next) = level.pop() else {
-            levels.pop();
-            directory.pop();
-            name.truncate(name.iter().rposition(|byte| *byte == b'/').unwrap_or(0));
-            continue;
-        };
-        directory.push(&next);
-        name.push(b'/');
-        name.extend_from_slice(next.as_bytes());
-        let metadata = fs::lookup(&directory)?.ok_or_else(|| content::changed(&directory))?;
-        packer.add(&directory, &name, &metadata)?;
-        if metadata.is_dir() {
-            levels.push(names(&directory)?);
-        } else {
-            directory.pop();
-            name.truncate(name.len() - next.len() - 1);
+    let mut is_root = true;
+    while let Some(step) = walk.next_step().map_err(changed_or_failed)? {
+        match step {
+            Step::Enter(found) => {
+                if !is_root {
+                    name.push(b'/');
+                    name.extend_from_slice(fs::file_name(walk.path()).as_bytes());
+                }
+                is_root = false;
+                packer.add(&walk, OsStr::new(""), &name, &found)?;
+            }
+            Step::Entry(file, found) => {
+                let length = name.len();
+                name.push(b'/');
+                name.extend_from_slice(file.as_bytes());
+                packer.add(&walk, &file, &name, &found)?;
+                name.truncate(length);
+            }
+            Step::Leave(_) => {
+                name.truncate(name.iter().rposition(|byte| *byte == b'/').unwrap_or(0));
+            }
         }
     }
     let Packer {
@@ -96,15 +99,13 @@ pub fn pack<W: Write>(
     Ok(packed)
 }
 
-/// The names in a directory, last first.
-fn names(directory: &Path) -> Result<Vec<OsString>, PackError> {
-    // Names only: an entry of `list` keeps its directory open, and there may be more levels than open files.
-    let mut names: Vec<OsString> = fs::list(directory)?
-        .iter()
-        .map(|entry| entry.file_name())
-        .collect();
-    names.reverse();
-    Ok(names)
+/// What was listed a moment ago must still be there.
+fn changed_or_failed(error: fs::Error) -> PackError {
+    if error.is_not_found() {
+        content::changed(&error.path)
+    } else {
+        PackError::File(error)
+    }
 }
 
 struct Packer<'a, W, O: ?Sized> {
@@ -117,12 +118,18 @@ struct Packer<'a, W, O: ?Sized> {
 }
 
 impl<W: Write, O: Owners + ?Sized> Packer<'_, W, O> {
-    /// Adds one entry; what is in a directory is not its business.
-    fn add(&mut self, path: &Path, name: &[u8], metadata: &Metadata) -> Result<(), PackError> {
-        let Some(kind) = kind(metadata) else {
+    /// Adds an entry of the walk's directory, or the directory itself without what is in it.
+    fn add(
+        &mut self,
+        walk: &Walk,
+        file: &OsStr,
+        name: &[u8],
+        found: &Found,
+    ) -> Result<(), PackError> {
+        let Some(kind) = kind(found) else {
             return Ok(());
         };
-        let (uid, gid) = self.owners.numbers(name, metadata);
+        let (uid, gid) = self.owners.numbers(name, found.uid, found.gid);
         let user = self.owners.user(uid);
         let group = self.owners.group(gid);
         let mut header = EntryHeader {
@@ -130,8 +137,8 @@ impl<W: Write, O: Owners + ?Sized> Packer<'_, W, O> {
             gid,
             user: &user,
             group: &group,
-            mtime: u64::try_from(metadata.mtime()).unwrap_or(0),
-            ..EntryHeader::new(kind, name, metadata.mode())
+            mtime: found.mtime.0,
+            ..EntryHeader::new(kind, name, found.mode)
         };
         self.packed.entries += 1;
         if kind == Kind::Directory {
@@ -139,22 +146,22 @@ impl<W: Write, O: Owners + ?Sized> Packer<'_, W, O> {
             header.name = &name;
             return self.plain(&header);
         }
-        if metadata.nlink() > 1
-            && let Some(first) = self.first_name(name, metadata)
+        if found.links > 1
+            && let Some(first) = self.first_name(name, found)
         {
             header.kind = Kind::HardLink;
             header.link = &first;
             return self.plain(&header);
         }
         match kind {
-            Kind::File => self.file(path, header, metadata),
+            Kind::File => self.file(walk, file, header, found),
             Kind::Symlink => {
-                let target = fs::read_link(path)?.into_os_string().into_vec();
+                let target = walk.read_link(file)?;
                 header.link = &target;
                 self.plain(&header)
             }
             Kind::CharacterDevice | Kind::BlockDevice => {
-                header.device = Some(device(metadata.rdev()));
+                header.device = Some(device(found.stands_for));
                 self.plain(&header)
             }
             Kind::Directory | Kind::HardLink | Kind::Fifo | Kind::Other(_) => self.plain(&header),
@@ -170,17 +177,16 @@ impl<W: Write, O: Owners + ?Sized> Packer<'_, W, O> {
 
     fn file(
         &mut self,
-        path: &Path,
+        walk: &Walk,
+        file: &OsStr,
         mut header: EntryHeader<'_>,
-        listed: &Metadata,
+        listed: &Found,
     ) -> Result<(), PackError> {
+        let path = &walk.path_of(file);
         // If something else took the file's place it is neither followed nor waited for.
-        let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits();
-        let mut options = OpenOptions::new();
-        options.read(true).custom_flags(flags);
-        let mut file = fs::open_with(&options, path)?;
+        let mut file = walk.open(file, listed)?;
         let metadata = file.metadata().at("examine", path)?;
-        if inode(&metadata) != inode(listed) || !metadata.is_file() {
+        if inode(&metadata) != listed.id() || !metadata.is_file() {
             return Err(content::changed(path));
         }
         header.size = metadata.len();
@@ -200,38 +206,30 @@ impl<W: Write, O: Owners + ?Sized> Packer<'_, W, O> {
     }
 
     /// The name under which a file with several names is in the archive already.
-    fn first_name(&mut self, name: &[u8], metadata: &Metadata) -> Option<Vec<u8>> {
-        let Some((first, left)) = self.linked.get_mut(&inode(metadata)) else {
-            let others = metadata.nlink() - 1;
-            self.linked.insert(inode(metadata), (name.to_vec(), others));
+    fn first_name(&mut self, name: &[u8], found: &Found) -> Option<Vec<u8>> {
+        let Some((first, left)) = self.linked.get_mut(&found.id()) else {
+            let others = found.links - 1;
+            self.linked.insert(found.id(), (name.to_vec(), others));
             return None;
         };
         *left -= 1;
         if *left > 0 {
             return Some(first.clone());
         }
-        self.linked.remove(&inode(metadata)).map(|(first, _)| first)
+        self.linked.remove(&found.id()).map(|(first, _)| first)
     }
 }
 
 /// What a file is in an archive; `None` for a socket, which means nothing without its process.
-fn kind(metadata: &Metadata) -> Option<Kind> {
-    let kind = metadata.file_type();
-    if kind.is_socket() {
-        return None;
-    }
-    Some(if kind.is_dir() {
-        Kind::Directory
-    } else if kind.is_symlink() {
-        Kind::Symlink
-    } else if kind.is_fifo() {
-        Kind::Fifo
-    } else if kind.is_char_device() {
-        Kind::CharacterDevice
-    } else if kind.is_block_device() {
-        Kind::BlockDevice
-    } else {
-        Kind::File
+fn kind(found: &Found) -> Option<Kind> {
+    Some(match found.kind() {
+        FileType::Socket => return None,
+        FileType::Directory => Kind::Directory,
+        FileType::Symlink => Kind::Symlink,
+        FileType::Fifo => Kind::Fifo,
+        FileType::CharacterDevice => Kind::CharacterDevice,
+        FileType::BlockDevice => Kind::BlockDevice,
+        FileType::RegularFile | FileType::Unknown => Kind::File,
     })
 }
 

@@ -4,10 +4,11 @@
 //!   seconds. Those of directories come last, the deepest first, so that a read-only directory can be filled.
 //! - A later entry replaces an earlier one of the same name, or what was there before; directories are merged, and only
 //!   empty ones are replaced. Directories that the archive does not list are made with mode 0755.
-//! - Nothing is written through a symbolic link, wherever it came from: an entry below one is an error. Links
-//!   themselves may point anywhere. Names with `..` and absolute names are errors (see [`entry`](crate::archive::entry)).
+//! - An entry below a symbolic link goes where the link leads, as with GNU tar, if that is a directory inside the
+//!   destination; otherwise it is an error. Links themselves may point anywhere. Names with `..` and absolute names are
+//!   errors (see [`entry`](crate::archive::entry)).
 //! - Hard links point into the destination, and to what came before.
-//! - FIFOs are made; device nodes are skipped and counted. Owners and extended attributes are ignored.
+//! - FIFOs are made; device nodes are skipped and counted; what is of an unknown type is a file. Owners and extended attributes are ignored.
 //! - Holes of sparse files stay holes.
 //!
 //! Unpacking expects that nobody else changes the destination at the same time; where someone does, it still does not
@@ -17,7 +18,7 @@ mod error;
 mod tree;
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -32,7 +33,7 @@ use crate::fs::{self, Context};
 use crate::runtime::ReadAhead;
 use tree::Tree;
 
-pub use error::UnpackError;
+pub use error::{LinkProblem, UnpackError};
 
 /// How many names of skipped entries are kept.
 const SKIPPED_NAMES: usize = 20;
@@ -107,8 +108,8 @@ pub fn unpack_whole(
 
 struct Unpacker {
     tree: Tree,
-    /// Mode and time of each directory, set at the end.
-    directories: BTreeMap<PathBuf, (u32, i64)>,
+    /// Mode and time of each directory, set at the end. In the order of the bytes of their paths.
+    directories: BTreeMap<OsString, (u32, i64)>,
     buffer: Vec<u8>,
     unpacked: Unpacked,
 }
@@ -119,12 +120,14 @@ impl Unpacker {
         if path.as_os_str().is_empty() && entry.kind != Kind::Directory {
             return Err(UnpackError::RootNotDirectory);
         }
+        let path = self.tree.settled(&path)?;
         match entry.kind {
             Kind::Directory => {
                 if !path.as_os_str().is_empty() {
                     self.tree.directory(&path)?;
                 }
-                self.directories.insert(path, (entry.mode, entry.mtime));
+                self.directories
+                    .insert(path.into_os_string(), (entry.mode, entry.mtime));
                 self.unpacked.entries += 1;
                 return Ok(());
             }
@@ -142,6 +145,17 @@ impl Unpacker {
                         entry: path.clone(),
                         source,
                     })?;
+                let target = self.tree.settled(&target).map_err(|error| match error {
+                    UnpackError::ThroughSymlink { link, problem, .. } => {
+                        let entry = path.clone();
+                        UnpackError::ThroughSymlink {
+                            entry,
+                            link,
+                            problem,
+                        }
+                    }
+                    other => other,
+                })?;
                 self.tree.hard_link(&path, &target)?;
             }
             Kind::Fifo => self.tree.fifo(&path, entry.mode, entry.mtime)?,
@@ -155,7 +169,7 @@ impl Unpacker {
             Kind::Other(kind) => return Err(UnpackError::Unsupported { entry: path, kind }),
         }
         // What was a directory there is none any more.
-        self.directories.remove(&path);
+        self.directories.remove(path.as_os_str());
         self.unpacked.entries += 1;
         Ok(())
     }
@@ -208,7 +222,7 @@ impl Unpacker {
     fn finish(mut self) -> Result<Unpacked, UnpackError> {
         // In this order a directory comes before what is in it, so backwards it comes after.
         for (path, (mode, mtime)) in self.directories.iter().rev() {
-            self.tree.finish_directory(path, *mode, *mtime)?;
+            self.tree.finish_directory(path.as_ref(), *mode, *mtime)?;
         }
         Ok(self.unpacked)
     }

@@ -49,6 +49,10 @@ pub(super) struct Compile {
     #[arg(long, value_enum, default_value_t = Isolation::Auto)]
     pub isolation: Isolation,
 
+    /// Whether a script that fails with Landlock is run a second time, alone and without restrictions
+    #[arg(long, value_enum, default_value_t = SecondRun::Auto)]
+    pub second_run: SecondRun,
+
     /// How many packages are compiled at once, at the most [default: as many as there are processors for us; 1 with
     /// --isolation=none, which keeps nothing apart]. While less than 256 MiB of memory is available none is started beside another
     #[arg(long, value_name = "N")]
@@ -79,7 +83,8 @@ pub(super) struct Compile {
     #[arg(long, value_name = "OS/VERSION", value_parser = stemcell)]
     pub stemcell: Option<Slug>,
 
-    /// The directory for temporary files [default: BASE/data where that is a real disk, else the output directory]
+    /// The directory for temporary files, in which scripts run where packages have namespaces [default: BASE/data where that is
+    /// a real disk, else the output directory; one that is mounted noexec only where there is no other]
     #[arg(long, value_name = "DIR")]
     pub work_dir: Option<PathBuf>,
 
@@ -88,7 +93,7 @@ pub(super) struct Compile {
     #[arg(long, value_name = "DIR")]
     pub scratch_dir: Option<PathBuf>,
 
-    /// Share no scratch directories between packages: each package gets empty ones, with `landlock` only the one of its own name
+    /// Share no scratch directories: each package creates its own, with `landlock` only the one of its own name
     #[arg(long, conflicts_with = "scratch_dir")]
     pub no_shared_scratch: bool,
 
@@ -126,6 +131,17 @@ pub(super) enum Isolation {
     Landlock,
     /// In place, one package after another, as the Go agent does
     None,
+}
+
+/// Whether a script that fails with Landlock is run a second time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum SecondRun {
+    /// If it failed within 30 seconds, or its output shows that it was denied something
+    Auto,
+    /// After every failure but a signal, a timeout, or a lack of memory or disk space
+    Always,
+    /// Not even if it succeeded although it was denied something: that is a warning then
+    Never,
 }
 
 /// The network that packaging scripts have.
@@ -315,6 +331,7 @@ mod tests {
             "--no-shared-scratch",
             "--stemcell",
             "--isolation",
+            "--second-run",
             "--jobs",
             "256 MiB",
         ] {

@@ -4,6 +4,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::denials::Denial;
+use super::finding::Finding;
+use super::printed::PrintedLine;
 use crate::archive::{PackError, UnpackError};
 use crate::diag::Elapsed;
 use crate::process::{Ending, Status};
@@ -41,6 +44,14 @@ pub enum CompileError {
         /// Where it was.
         tree: PathBuf,
     },
+    /// The packaging script is a link that leads nowhere.
+    #[error("the `packaging` script of `{package}` is a link to `{}`, which does not exist", target.display())]
+    DanglingScript {
+        /// The package.
+        package: Name,
+        /// What the link says.
+        target: PathBuf,
+    },
     /// The script left something at its install target that is no directory.
     #[error("package `{package}` has no directory at its install target `{}`: {found}", path.display())]
     InstallTarget {
@@ -50,6 +61,14 @@ pub enum CompileError {
         path: PathBuf,
         /// What is there.
         found: &'static str,
+    },
+    /// The script left something mounted where it installed files.
+    #[error("the packaging script of `{package}` left a mount at `{}`, so what it installed there cannot be packed", mount.display())]
+    Mounted {
+        /// The package.
+        package: Name,
+        /// Where it is mounted, as the script sees it.
+        mount: PathBuf,
     },
     /// What the script installed cannot be packed.
     #[error("failed to pack what package `{package}` installed")]
@@ -93,11 +112,19 @@ pub enum CompileError {
         /// Which part.
         source: runtime::TaskFailed,
     },
-    /// The script went on without something that rules kept from it. Then it is run again, so nobody else hears of this.
-    #[error("the packaging script of `{package}` went on after a `Permission denied`")]
+    /// The script succeeded although rules denied it something. It is run again, so that this reaches no caller.
+    #[error("the packaging script of `{package}` succeeded, but was denied something")]
     Denied {
         /// The package.
         package: Name,
+    },
+    /// The script met the bounds of the mounts that its dependencies are. It is run again with copies, so this reaches no caller.
+    #[error("the packaging script of `{package}` met the bounds of a mounted dependency")]
+    AcrossMounts {
+        /// The package.
+        package: Name,
+        /// The lines that show this.
+        lines: Vec<PrintedLine>,
     },
     /// Somebody asked us to stop.
     #[error("the compilation of package `{package}` was stopped")]
@@ -155,15 +182,18 @@ impl CompileError {
         }
     }
 
-    /// Whether the script may have failed because it was kept from something.
+    /// Whether rules can have made the script fail. They send no signals, and take neither memory, space nor time.
     pub(super) fn may_be_for_rules(&self) -> bool {
         match self {
-            Self::Script(failure) => !matches!(failure.cause, Some(Cause::TimeLimit { .. })),
+            Self::Script(failure) => failure.cause.is_none() && failure.status.signal().is_none(),
             Self::InstallTarget { .. } | Self::Denied { .. } => true,
             Self::Source { .. }
             | Self::Compiled { .. }
             | Self::NoDependency { .. }
+            | Self::DanglingScript { .. }
+            | Self::AcrossMounts { .. }
             | Self::Pack { .. }
+            | Self::Mounted { .. }
             | Self::Files { .. }
             | Self::Sandbox { .. }
             | Self::Task { .. }
@@ -187,12 +217,18 @@ pub struct ScriptFailure {
     pub cause: Option<Cause>,
     /// The last lines that it printed.
     pub tail: Vec<String>,
-    /// Packages that it speaks of and that are no dependencies of its package.
+    /// Packages that it failed to reach and that its package does not declare.
     pub undeclared: Vec<Name>,
+    /// What may lie behind it.
+    pub findings: Vec<Finding>,
+    /// What it was denied where it ran under rules, as far as its output shows it; `None` where it ran without.
+    pub denials: Option<Vec<Denial>>,
     /// The end of each of its streams.
     pub endings: Vec<Ending>,
     /// Everything that it printed.
     pub log: PathBuf,
+    /// Everything that the first run printed, where this was the second.
+    pub first_log: Option<PathBuf>,
     /// Why the log is not complete, where it is not.
     pub log_failure: Option<String>,
 }
@@ -209,6 +245,11 @@ pub enum Cause {
     TimeLimit {
         /// How long it may.
         limit: Duration,
+    },
+    /// The script tried to create a scratch directory, which is there before the script starts, or to remove it.
+    Scratch {
+        /// The directory, as the script sees it.
+        directory: PathBuf,
     },
     /// A disk was full.
     NoSpace {
@@ -229,6 +270,11 @@ impl fmt::Display for Cause {
             Self::TimeLimit { limit } => {
                 write!(f, "it ran longer than the {} that it may", Elapsed(*limit))
             }
+            Self::Scratch { directory } => write!(
+                f,
+                "`{}` is a scratch directory: it exists before the script starts, and the script cannot remove it",
+                directory.display()
+            ),
             Self::NoSpace { full: None } => write!(f, "no space left on a device"),
             Self::NoSpace {
                 full: Some((directory, space)),

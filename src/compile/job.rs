@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::finding::Finding;
 use super::store::Installed;
 use crate::release::digest::Algorithm;
 use crate::release::{Digests, Name, Version};
@@ -60,6 +61,8 @@ pub struct Compiled {
     pub unrestricted: bool,
     /// How long it took until those compiled against it could start, without the wait for its turn. Packing goes on beside them.
     pub elapsed: Duration,
+    /// What a person should know of it.
+    pub findings: Vec<Finding>,
     /// How the script ended; `None` where the package has none.
     pub script: Option<ScriptEnd>,
 }

@@ -1,24 +1,29 @@
 //! One package, from its source blob to its compiled blob.
 
 use std::collections::BTreeSet;
-use std::fs::Metadata;
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
+use super::across::Mounts;
+use super::denials::{Denial, Search};
 use super::error::{Cause, CompileError, ScriptFailure};
 use super::event::{Event, Phase};
+use super::finding::Finding;
 use super::job::{Compiled, Job};
 use super::plan::Plan;
+use super::printed::{Printed, PrintedLine};
+use super::references;
 use super::scratch;
+use super::script_file::{self, ScriptFile};
 use super::seal::{self, Unsealed};
+use super::second_run::{FirstRun, SecondRun, first_log};
 use super::store::{Installed, Store};
 use super::turns::{Turn, Turns};
-use super::undeclared::mentioned;
+use super::undeclared::missed;
 use crate::archive::{self, Compression, GzipWriter, SystemOwners};
 use crate::config::{Environment, PackagePaths, Vcap};
 use crate::fs::{self, Context as _};
@@ -52,6 +57,8 @@ pub struct Context {
     pub nice: i32,
     /// How long a script may run; `None` for as long as it takes.
     pub limit: Option<Duration>,
+    /// When a script that failed under rules is run again without them.
+    pub second_run: SecondRun,
     /// The gzip level of compiled blobs.
     pub compression_level: u32,
     /// The jobs that all scripts share, where that is asked for.
@@ -108,6 +115,7 @@ pub(super) struct Built {
     pub installed: Option<Installed>,
     rest: Rest,
     unrestricted: bool,
+    findings: Vec<Finding>,
     elapsed: Duration,
     script: Option<ScriptEnd>,
 }
@@ -117,9 +125,7 @@ pub(super) struct Built {
 enum Rest {
     /// Its tree is to be packed.
     Pack {
-        tree: PathBuf,
-        /// What the tree was before it was sealed.
-        unsealed: Unsealed,
+        tree: Tree,
         /// How the source was compressed, and so the blob.
         compression: Compression,
     },
@@ -127,11 +133,23 @@ enum Rest {
     Nothing(Packed),
 }
 
+/// What is to be packed.
+#[derive(Debug)]
+struct Tree {
+    path: PathBuf,
+    /// What it was before it was sealed.
+    unsealed: Unsealed,
+    /// Whether its root is a directory that was made for the package, not by the script.
+    is_ours: bool,
+}
+
 /// A compiled blob.
 #[derive(Debug)]
 struct Packed {
     size: u64,
     digests: Digests,
+    /// What a person should know of what is in it.
+    findings: Vec<Finding>,
 }
 
 /// Does all for a package that those compiled against it wait for. Its script takes one of the `turns`.
@@ -152,28 +170,125 @@ pub(super) async fn build(
     let job = Arc::new(job);
     let scratch = scratch::shared(&job, &context.vcap);
     let enter = context.sandbox.enter(&job.name, &dependencies, &scratch);
-    let place = entered(&job, enter, cancel).await?;
-    let is_restricted = place.is_restricted();
-    let failure = match attempt(context, &job, place, turns, cancel).await {
-        Err(failure) if is_restricted && failure.may_be_for_rules() => failure,
-        other => return other,
+    let place = entered(context, &job, enter, cancel).await?;
+    let work = Work::new(context, &job, place, turns, cancel);
+    let result = work.run_to_end().await;
+    // Before the package's directories go: the user is to hear of it at once, and they can be large.
+    let first = match &result {
+        Err(failure) => work.announce_second_run(failure).await,
+        Ok(_) => None,
     };
-    (context.events)(Event::Retried {
-        job: job.number,
-        package: job.name.clone(),
-        failure: failure.to_string(),
-        undeclared: match failure {
-            CompileError::Script(failure) => failure.undeclared,
-            _ => Vec::new(),
-        },
-    });
+    match (first, result) {
+        (Some(first), Err(failure)) => second_run(work, &dependencies, first, failure).await,
+        // A second run would follow, but the compile was stopped.
+        (None, Err(CompileError::Denied { package })) => {
+            work.leave(true).await?;
+            Err(CompileError::Stopped { package })
+        }
+        (None, Err(CompileError::AcrossMounts { lines, .. })) => {
+            work.leave(true).await?;
+            run_with_copies(context, &job, &dependencies, turns, cancel, lines).await
+        }
+        (_, result) => work.leave_with(result).await,
+    }
+}
+
+/// Runs a script again, alone and without rules, after its first run, which was `work`, has failed with `failure`.
+async fn second_run(
+    work: Work,
+    dependencies: &[(Name, PathBuf)],
+    first: Arc<FirstRun>,
+    failure: CompileError,
+) -> Result<Built, CompileError> {
+    let (context, job) = (&Arc::clone(&work.context), &Arc::clone(&work.job));
+    let (turns, cancel) = (&Arc::clone(&work.turns), &work.cancel.clone());
+    let waits = |running| {
+        (context.events)(Event::Entered {
+            job: job.number,
+            package: job.name.clone(),
+            phase: Phase::SecondRun { running },
+        });
+    };
+    let scratch = scratch::shared(job, &context.vcap);
     let enter = context
         .sandbox
-        .enter_alone(&job.name, &dependencies, &scratch);
-    let place = entered(&job, enter, cancel).await?;
-    let mut built = attempt(context, &job, place, turns, cancel).await?;
-    built.unrestricted = true;
-    Ok(built)
+        .enter_alone(&job.name, dependencies, &scratch, &waits);
+    // It asks for the tree before the directories of the first run are gone, which can take long: no script starts meanwhile.
+    // What cannot be removed is removed with the rest when the tree is cleared.
+    let (_, place) = tokio::join!(work.leave(true), entered_within(job, enter, cancel));
+    let place = match place {
+        // The script has failed, whether or not a second run would have helped.
+        Err(CompileError::Stopped { .. }) if matches!(failure, CompileError::Script(_)) => {
+            return Err(failure);
+        }
+        entered => entered?,
+    };
+    (context.events)(Event::SecondRunStarted {
+        job: job.number,
+        package: job.name.clone(),
+    });
+    for log in logs(job) {
+        // It is the first run's, too, which keeps it under another name.
+        fs::remove_file_if_there(log).map_err(files(job))?;
+    }
+    let work = Work::new(context, job, place, turns, cancel);
+    let result = work.run_to_end().await;
+    match work.leave_with(result).await {
+        Ok(mut built) => {
+            (context.events)(Event::SecondRunSucceeded {
+                job: job.number,
+                package: job.name.clone(),
+                first,
+            });
+            built.unrestricted = true;
+            Ok(built)
+        }
+        Err(CompileError::Script(mut second)) => {
+            second.first_log = Some(first.log.clone());
+            Err(CompileError::Script(second))
+        }
+        Err(other) => Err(other),
+    }
+}
+
+/// Runs a script again that met the bounds of the mounts that its dependencies are, with copies of them. `lines` show that.
+async fn run_with_copies(
+    context: &Arc<Context>,
+    job: &Arc<Job>,
+    dependencies: &[(Name, PathBuf)],
+    turns: &Arc<Turns>,
+    cancel: &CancellationToken,
+    lines: Vec<PrintedLine>,
+) -> Result<Built, CompileError> {
+    let own = Arc::clone(job);
+    let keeping = runtime::spawn_blocking("keep log", move || copy_first_log(&own.log));
+    let log = keeping.await.map_err(|source| CompileError::Task {
+        package: job.name.clone(),
+        source,
+    })?;
+    (context.events)(Event::RunWithCopies {
+        job: job.number,
+        package: job.name.clone(),
+        lines,
+        log: log.map_err(files(job))?,
+    });
+    let scratch = scratch::shared(job, &context.vcap);
+    let enter = context
+        .sandbox
+        .enter_with_copies(&job.name, dependencies, &scratch);
+    let place = entered_within(job, enter, cancel).await?;
+    let work = Work::new(context, job, place, turns, cancel);
+    let result = work.run_to_end().await;
+    work.leave_with(result).await
+}
+
+/// Copies the log of a first run, which the second one overwrites.
+fn copy_first_log(log: &Path) -> fs::Result<PathBuf> {
+    let kept = first_log(log);
+    fs::remove_file_if_there(&kept)?;
+    // No second name of the file: the log itself may have another one.
+    fs::copy_tree(log, &kept)?;
+    Ok(kept)
 }
 
 /// Packs what was built. The tree stays.
@@ -187,20 +302,18 @@ pub(super) async fn pack(
         installed,
         rest,
         unrestricted,
+        mut findings,
         elapsed,
         script,
     } = built;
     let packed = match rest {
         Rest::Nothing(packed) => packed,
-        Rest::Pack {
-            tree,
-            unsealed,
-            compression,
-        } => {
+        Rest::Pack { tree, compression } => {
             let (own, level, cancel) =
                 (Arc::clone(&job), context.compression_level, cancel.clone());
+            let vcap = context.vcap.clone();
             let packing = runtime::spawn_blocking("pack", move || {
-                let packed = pack_tree(&own, &tree, unsealed, compression, level, &cancel);
+                let packed = pack_tree(&own, &vcap, tree, compression, level, &cancel);
                 let packed = match packed {
                     _ if cancel.is_cancelled() => Err(stopped(&own)),
                     other => other.map_err(|error| error.with_space(fs::parent(&own.blob))),
@@ -217,19 +330,43 @@ pub(super) async fn pack(
             })??
         }
     };
+    findings.extend(packed.findings);
     Ok(Compiled {
         blob: job.blob.clone(),
         size: packed.size,
         digests: packed.digests,
         installed,
         unrestricted,
+        findings,
         elapsed,
         script,
     })
 }
 
-/// The place of a package, as soon as there is room, unless somebody asks us to stop before.
+/// The place of a package, as soon as there is room, unless the compile is stopped before.
 async fn entered(
+    context: &Arc<Context>,
+    job: &Job,
+    enter: impl Future<Output = Result<Place, SandboxError>>,
+    cancel: &CancellationToken,
+) -> Result<Place, CompileError> {
+    let entering = entered_within(job, enter, cancel);
+    tokio::pin!(entering);
+    tokio::select! {
+        biased;
+        // Cancel-safe: the same future is polled on below.
+        place = &mut entering => return place,
+        () = std::future::ready(()) => {}
+    }
+    (context.events)(Event::Entered {
+        job: job.number,
+        package: job.name.clone(),
+        phase: Phase::Waiting,
+    });
+    entering.await
+}
+
+async fn entered_within(
     job: &Job,
     enter: impl Future<Output = Result<Place, SandboxError>>,
     cancel: &CancellationToken,
@@ -244,59 +381,19 @@ async fn entered(
     }
 }
 
-async fn attempt(
-    context: &Arc<Context>,
-    job: &Arc<Job>,
-    place: Place,
-    turns: &Arc<Turns>,
-    cancel: &CancellationToken,
-) -> Result<Built, CompileError> {
-    let mut plan = Plan::new(
-        job,
-        &context.vcap,
-        &place.vcap(),
-        &context.environment,
-        context.agent.clone(),
-        context.sandbox.hold(),
-        context.grace,
-    );
-    plan.script.spec.nice = context.nice;
-    let dependencies: Vec<(&Path, &PackagePaths)> = plan
-        .dependencies
-        .iter()
-        .map(|dependency| (dependency.sealed.as_path(), &dependency.paths))
-        .collect();
-    context
-        .sandbox
-        .confine(&place, &mut plan.script, &plan.paths, &dependencies);
-    let place = Arc::new(place);
-    let work = Work {
-        context: Arc::clone(context),
-        job: Arc::clone(job),
-        plan: Arc::new(plan),
-        place: Arc::clone(&place),
-        turns: Arc::clone(turns),
-        cancel: cancel.clone(),
-    };
-    let result = work.run().await;
-    let result = result.map_err(|error| error.with_space(fs::parent(&job.blob)));
-    let (own, failed) = (Arc::clone(&work.job), result.is_err());
-    // Trees can be large and disks slow, and others go on meanwhile.
-    let left = work
-        .blocking_to_the_end("leave", move |work| {
-            if failed {
-                // Half a blob is of no use; what is not there need not go.
-                let _ = fs::remove_file_if_there(&own.blob);
-            }
-            work.context.sandbox.leave(&place)
-        })
-        .await;
-    let built = result?;
-    left?.map_err(|source| CompileError::Sandbox {
-        package: job.name.clone(),
-        source,
-    })?;
-    Ok(built)
+/// Everything that a package's script prints.
+fn logs(job: &Job) -> impl Iterator<Item = &Path> {
+    std::iter::once(job.log.as_path()).chain(job.stdout_log.as_deref())
+}
+
+/// What a script's run has shown.
+#[derive(Debug, Clone, Default)]
+struct Shown {
+    elapsed: Duration,
+    tail: Vec<String>,
+    undeclared: Vec<Name>,
+    /// What it was denied, where it ran under rules.
+    denials: Vec<Denial>,
 }
 
 /// One package on its way. Cheap to clone: steps that block take a clone along.
@@ -308,9 +405,119 @@ struct Work {
     place: Arc<Place>,
     turns: Arc<Turns>,
     cancel: CancellationToken,
+    shown: Arc<Mutex<Shown>>,
 }
 
 impl Work {
+    fn new(
+        context: &Arc<Context>,
+        job: &Arc<Job>,
+        place: Place,
+        turns: &Arc<Turns>,
+        cancel: &CancellationToken,
+    ) -> Self {
+        let mut plan = Plan::new(
+            job,
+            &context.vcap,
+            &place.vcap(),
+            &context.environment,
+            context.agent.clone(),
+            context.sandbox.hold(),
+            context.grace,
+        );
+        plan.script.spec.nice = context.nice;
+        let dependencies: Vec<(&Path, &PackagePaths)> = plan
+            .dependencies
+            .iter()
+            .map(|dependency| (dependency.sealed.as_path(), &dependency.paths))
+            .collect();
+        context
+            .sandbox
+            .confine(&place, &mut plan.script, &plan.paths, &dependencies);
+        Self {
+            context: Arc::clone(context),
+            job: Arc::clone(job),
+            plan: Arc::new(plan),
+            place: Arc::new(place),
+            turns: Arc::clone(turns),
+            cancel: cancel.clone(),
+            shown: Arc::default(),
+        }
+    }
+
+    async fn run_to_end(&self) -> Result<Built, CompileError> {
+        let result = self.run().await;
+        result.map_err(|error| error.with_space(fs::parent(&self.job.blob)))
+    }
+
+    /// Gives the place back.
+    async fn leave(self, failed: bool) -> Result<(), CompileError> {
+        // Trees can be large and disks slow, and others go on meanwhile.
+        let left = self
+            .blocking_to_the_end("leave", move |work| {
+                if failed {
+                    // Removes the partial blob, if any.
+                    let _ = fs::remove_file_if_there(&work.job.blob);
+                }
+                work.context.sandbox.leave(&work.place)
+            })
+            .await?;
+        left.map_err(|source| CompileError::Sandbox {
+            package: self.job.name.clone(),
+            source,
+        })
+    }
+
+    async fn leave_with(self, result: Result<Built, CompileError>) -> Result<Built, CompileError> {
+        let left = self.leave(result.is_err()).await;
+        let built = result?;
+        left?;
+        Ok(built)
+    }
+
+    /// Reports a failure that a second run follows, and keeps its log. `None` where none follows.
+    async fn announce_second_run(&self, failure: &CompileError) -> Option<Arc<FirstRun>> {
+        let shown = self.shown().clone();
+        let policy = self.context.second_run;
+        if !self.place.is_restricted()
+            || self.cancel.is_cancelled()
+            || !policy.follows(failure, shown.elapsed, &shown.denials)
+        {
+            return None;
+        }
+        let log = self
+            .blocking_to_the_end("keep log", |work| {
+                logs(&work.job).for_each(keep_first_log);
+                let kept = first_log(&work.job.log);
+                match fs::lookup(&kept) {
+                    Ok(Some(_)) => kept,
+                    _ => work.job.log.clone(),
+                }
+            })
+            .await
+            .unwrap_or_else(|_| self.job.log.clone());
+        let first = Arc::new(FirstRun {
+            failure: failure.to_string(),
+            succeeded: matches!(failure, CompileError::Denied { .. }),
+            elapsed: shown.elapsed,
+            tail: shown.tail,
+            denials: shown.denials,
+            undeclared: shown.undeclared,
+            log,
+        });
+        (self.context.events)(Event::FirstRunFailed {
+            job: self.job.number,
+            package: self.job.name.clone(),
+            first: Arc::clone(&first),
+            running: self.context.sandbox.step_aside(&self.place),
+        });
+        Some(first)
+    }
+
+    fn shown(&self) -> MutexGuard<'_, Shown> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn run(&self) -> Result<Built, CompileError> {
         let start = Instant::now();
         self.enter(Phase::Unpacking);
@@ -327,11 +534,16 @@ impl Work {
         let turn = self.turn().await?;
         let waited = asked.elapsed();
         self.enter(Phase::Packaging);
-        let script = self.run_script().await?;
+        let (script, mut findings) = self.run_script(&turn).await?;
         drop(turn);
         self.enter(Phase::Packing);
         self.blocking("take", move |work| {
-            let mut built = work.take(compression)?;
+            let mounts = script.as_ref().map_or(&[][..], |end| &end.mounts);
+            if script.is_some() {
+                findings.extend(work.findings_of_success(mounts)?);
+            }
+            let mut built = work.take(compression, mounts)?;
+            built.findings = findings;
             built.script = script;
             built.elapsed = start.elapsed().saturating_sub(waited);
             Ok(built)
@@ -340,14 +552,19 @@ impl Work {
     }
 
     /// Takes over what the script installed, so that its place can be given to others.
-    fn take(&self, compression: Compression) -> Result<Built, CompileError> {
+    fn take(&self, compression: Compression, mounts: &[String]) -> Result<Built, CompileError> {
         let files = self.files();
         let (name, store) = (&self.job.name, &self.context.store);
-        let tree = self.installed_tree()?;
+        let (tree, is_ours) = self.installed_tree(mounts)?;
         let pack = || {
             let level = self.context.compression_level;
-            let unsealed = Unsealed::default();
-            pack_tree(&self.job, &tree, unsealed, compression, level, &self.cancel)
+            let tree = Tree {
+                path: tree.clone(),
+                unsealed: Unsealed::default(),
+                is_ours,
+            };
+            let vcap = &self.context.vcap;
+            pack_tree(&self.job, vcap, tree, compression, level, &self.cancel)
         };
         let (installed, unsealed, packed) = if self.job.is_dependency {
             let examined = seal::examine(&tree).map_err(&files)?;
@@ -364,8 +581,11 @@ impl Work {
         let rest = match packed {
             Some(packed) => Rest::Nothing(packed),
             None => Rest::Pack {
-                tree: installed.as_ref().map_or(tree, |it| it.tree().to_owned()),
-                unsealed,
+                tree: Tree {
+                    path: installed.as_ref().map_or(tree, |it| it.tree().to_owned()),
+                    unsealed,
+                    is_ours,
+                },
                 compression,
             },
         };
@@ -374,6 +594,7 @@ impl Work {
             installed,
             rest,
             unrestricted: false,
+            findings: Vec::new(),
             elapsed: Duration::ZERO,
             script: None,
         })
@@ -387,8 +608,8 @@ impl Work {
         });
     }
 
-    /// Runs a step that blocks. A wish to stop ends unpacking and packing at their next read or write; copies of trees run to
-    /// their end.
+    /// Runs a step that blocks. A stop ends unpacking, packing and copying at their next read or write; sealing and removing a tree
+    /// run to their end.
     async fn blocking<T: Send + 'static>(
         &self,
         name: &'static str,
@@ -453,7 +674,12 @@ impl Work {
                 .map_err(&files)?;
             self.context
                 .sandbox
-                .provide(&dependency.sealed, &dependency.paths.install)
+                .provide(
+                    &self.place,
+                    &dependency.sealed,
+                    &dependency.paths.install,
+                    &|| self.cancel.is_cancelled(),
+                )
                 .map_err(|source| CompileError::Sandbox {
                     package: self.job.name.clone(),
                     source,
@@ -514,12 +740,26 @@ impl Work {
         }
     }
 
-    async fn run_script(&self) -> Result<Option<ScriptEnd>, CompileError> {
+    /// Runs the packaging script, if there is one, and says what a person should know of it.
+    async fn run_script(
+        &self,
+        turn: &Turn,
+    ) -> Result<(Option<ScriptEnd>, Vec<Finding>), CompileError> {
         let files = self.files();
-        if fs::metadata(&self.plan.packaging).is_err_and(|error| error.is_not_found()) {
-            fs::write(&self.job.log, b"This package has no packaging script.\n").map_err(&files)?;
-            return Ok(None);
-        }
+        let packaging = &self.plan.packaging;
+        let dangling = match script_file::look(packaging).map_err(&files)? {
+            ScriptFile::There => None,
+            ScriptFile::Missing => {
+                let log = b"This package has no packaging script.\n";
+                fs::write(&self.job.log, log).map_err(&files)?;
+                let finding = script_file::missing(packaging).map_err(&files)?;
+                return Ok((None, vec![finding]));
+            }
+            // It may lead to something that only the script's own view has, as a dependency.
+            ScriptFile::Dangling(target) if self.is_elsewhere() => Some(target),
+            ScriptFile::Dangling(target) => return Err(self.dangling(target)),
+        };
+        let mut findings = script_file::misread(packaging);
         let events = Arc::clone(&self.context.events);
         let (package, job) = (self.job.name.clone(), self.job.number);
         let tell = move |line: &str| {
@@ -568,65 +808,184 @@ impl Work {
         if is_cancelled && !has_failed_by_itself(end.status) {
             return Err(stopped(&self.job));
         }
-        if end.status.is_success() && limit.is_none() {
-            return if self.place.is_restricted() && self.was_denied()? {
-                Err(CompileError::Denied {
-                    package: self.job.name.clone(),
-                })
-            } else {
-                Ok(Some(end))
-            };
+        let is_success = end.status.is_success() && limit.is_none();
+        let shown = Shown {
+            elapsed: start.elapsed(),
+            tail: end.output.tail.clone(),
+            ..Shown::default()
+        };
+        let shown = match is_success && self.plan.script.spec.rules.is_none() {
+            true => shown,
+            false => {
+                self.blocking_to_the_end("read log", move |work| work.read_logs(shown, is_success))
+                    .await??
+            }
+        };
+        *self.shown() = shown.clone();
+        if is_success {
+            self.check_denials(shown.denials)?;
+            return Ok((Some(end), findings));
         }
+        if let (Some(target), Status::Exited(127)) = (dangling, end.status) {
+            return Err(self.dangling(target));
+        }
+        let reading = self.blocking_to_the_end("read log", |work| Printed::read(&work.job.log));
+        let printed = reading.await?.map_err(&files)?;
+        if limit.is_none() && has_failed_by_itself(end.status) {
+            self.check_dependency_mounts(&printed, Some(start.elapsed()))?;
+        }
+        findings.extend(self.findings_of_failure(end.status, printed, turn)?);
         let cause = limit.map(|limit| Cause::TimeLimit { limit });
         Err(CompileError::Script(Box::new(ScriptFailure {
             package: self.job.name.clone(),
             status: end.status,
-            elapsed: start.elapsed(),
+            elapsed: shown.elapsed,
             cause: cause.or_else(|| self.cause(&end, killed_before)),
-            tail: end.output.tail,
-            undeclared: self.undeclared(),
+            tail: shown.tail,
+            undeclared: shown.undeclared,
+            findings,
+            denials: self.place.is_restricted().then_some(shown.denials),
             endings: end.output.endings,
             log: self.job.log.clone(),
+            first_log: None,
             log_failure: end.output.log_failure,
         })))
     }
 
-    /// Whether the script was kept from something and went on: many scripts do not end with a command that fails. To root
-    /// nothing else says this.
-    fn was_denied(&self) -> Result<bool, CompileError> {
-        for log in self.logs() {
-            if fs::contains(log, b"Permission denied").map_err(self.files())? {
-                return Ok(true);
+    fn dangling(&self, target: PathBuf) -> CompileError {
+        CompileError::DanglingScript {
+            package: self.job.name.clone(),
+            target,
+        }
+    }
+
+    /// What a person should know of a script that succeeded, before what it installed is taken.
+    fn findings_of_success(&self, mounts: &[String]) -> Result<Vec<Finding>, CompileError> {
+        let printed = Printed::read(&self.job.log).map_err(self.files())?;
+        self.check_dependency_mounts(&printed, None)?;
+        let mut findings = Vec::new();
+        if !printed.missing.is_empty() {
+            let (tree, _) = self.installed_tree(mounts)?;
+            // One that cannot be listed is not empty.
+            if fs::list(&tree).is_ok_and(|entries| entries.is_empty()) {
+                findings.push(Finding::NothingInstalled {
+                    lines: printed.missing.clone(),
+                    log: self.job.log.clone(),
+                });
             }
         }
-        Ok(false)
+        findings.extend(no_such_owner(&printed));
+        Ok(findings)
     }
 
-    /// Everything that the script printed.
-    fn logs(&self) -> impl Iterator<Item = &Path> {
-        std::iter::once(self.job.log.as_path()).chain(self.job.stdout_log.as_deref())
-    }
-
-    /// Packages that the script speaks of and that are no dependencies of its package.
-    fn undeclared(&self) -> Vec<Name> {
-        let known: Vec<&Name> = std::iter::once(&self.job.name)
-            .chain(
-                self.job
-                    .dependencies
-                    .iter()
-                    .map(|dependency| &dependency.name),
-            )
-            .collect();
-        let mut found = BTreeSet::new();
-        for log in self.logs() {
-            let log = fs::read_end(log, LOG_END).unwrap_or_default();
-            found.extend(mentioned(&log, &self.context.vcap.packages()));
+    /// What may lie behind a failure. The script's turn is not over yet.
+    fn findings_of_failure(
+        &self,
+        status: Status,
+        printed: Printed,
+        turn: &Turn,
+    ) -> Result<Vec<Finding>, CompileError> {
+        let mut findings: Vec<Finding> = no_such_owner(&printed).into_iter().collect();
+        let compile = &self.plan.paths.compile;
+        let is_denied = status == Status::Exited(126) || !printed.denied.is_empty();
+        if is_denied && let Some(directory) = fs::noexec(compile).map_err(self.files())? {
+            findings.push(Finding::NoExecution { directory });
         }
-        found.retain(|name| !known.contains(&name));
+        if turn.was_beside_others() {
+            findings.push(Finding::RanBeside {
+                line: printed.taken.into_iter().next_back(),
+            });
+        }
+        Ok(findings)
+    }
+
+    /// Fails where the script met the bounds of the mounts that its dependencies are, and another run may help.
+    fn check_dependency_mounts(
+        &self,
+        printed: &Printed,
+        failed_after: Option<Duration>,
+    ) -> Result<(), CompileError> {
+        if printed.across.is_empty()
+            || self.cancel.is_cancelled()
+            || !self.context.sandbox.mounts_dependencies(&self.place)
+        {
+            return Ok(());
+        }
+        let vcap = &self.context.vcap;
+        let seen: Vec<PackagePaths> = self
+            .job
+            .dependencies
+            .iter()
+            .map(|dependency| vcap.package(&dependency.name, &dependency.version))
+            .collect();
+        let lines = Mounts::of(seen.iter()).met(&printed.across, failed_after);
+        match lines.is_empty() {
+            true => Ok(()),
+            false => Err(CompileError::AcrossMounts {
+                package: self.job.name.clone(),
+                lines,
+            }),
+        }
+    }
+
+    /// A script that succeeded although rules denied it something may have made another package than it makes without rules:
+    /// many scripts do not end with a command that fails.
+    fn check_denials(&self, denials: Vec<Denial>) -> Result<(), CompileError> {
+        let denials: Vec<Denial> = denials
+            .into_iter()
+            .filter(Denial::may_be_for_rules)
+            .collect();
+        if denials.is_empty() {
+            return Ok(());
+        }
+        if self.context.second_run != SecondRun::Never {
+            return Err(CompileError::Denied {
+                package: self.job.name.clone(),
+            });
+        }
+        (self.context.events)(Event::Denied {
+            job: self.job.number,
+            package: self.job.name.clone(),
+            denials,
+        });
+        Ok(())
+    }
+
+    /// Reads what the script printed for what it was denied and what it lacked.
+    fn read_logs(&self, mut shown: Shown, is_success: bool) -> Result<Shown, CompileError> {
+        if let Some(rules) = &self.plan.script.spec.rules {
+            let closed = |path: &Path| sandbox::closed(rules, path);
+            let mut search = Search::new(&closed);
+            for log in logs(&self.job) {
+                fs::for_each_block(log, |block| search.read(block)).map_err(self.files())?;
+            }
+            shown.denials = search.into_denials();
+        }
+        let is_denied = shown.denials.iter().any(Denial::may_be_for_rules);
+        if !is_success || is_denied {
+            shown.undeclared = self.undeclared();
+        }
+        Ok(shown)
+    }
+
+    /// Packages that the script failed to reach and that its package does not declare.
+    fn undeclared(&self) -> Vec<Name> {
+        let (own, dependencies) = (&self.job.name, &self.job.dependencies);
+        let is_declared =
+            |name: &Name| name == own || dependencies.iter().any(|it| it.name == *name);
+        let vcap = &self.context.vcap;
+        let directories = [vcap.packages(), vcap.data_packages()];
+        let mut found = BTreeSet::new();
+        for log in logs(&self.job) {
+            let log = fs::read_end(log, LOG_END).unwrap_or_default();
+            found.extend(missed(&log, &directories));
+        }
+        found.retain(|name| !is_declared(name));
         found.into_iter().collect()
     }
 
-    /// Lack of memory or of space looks like many other failures from inside a script, so it is looked for.
+    /// Lack of memory or of space looks like many other failures from inside a script, so it is looked for. So is a scratch
+    /// directory that was not expected.
     fn cause(&self, end: &ScriptEnd, killed_before: Option<u64>) -> Option<Cause> {
         let killed = process::out_of_memory_kills()
             .zip(killed_before)
@@ -646,13 +1005,23 @@ impl Work {
                 space.is_full().then_some((directory, space))
             })
             .next();
-        (says("No space left on device") || full.is_some()).then_some(Cause::NoSpace { full })
+        if says("No space left on device") || full.is_some() {
+            return Some(Cause::NoSpace { full });
+        }
+        let vcap = &self.context.vcap;
+        let names = scratch::shared(&self.job, vcap);
+        let mut directories = names.iter().filter_map(|name| vcap.scratch(name));
+        directories
+            .find(|directory| scratch::is_in_the_way(directory, &end.output.tail))
+            .map(|directory| Cause::Scratch { directory })
     }
 
-    /// What is found at the install target. A script may replace the link by a directory of its own; then that is the
-    /// package.
-    fn installed_tree(&self) -> Result<PathBuf, CompileError> {
+    /// What is found at the install target, and whether it is the directory that was made for it. A script may replace the link by
+    /// a directory of its own; then that is the package.
+    fn installed_tree(&self, mounts: &[String]) -> Result<(PathBuf, bool), CompileError> {
         let paths = &self.plan.paths;
+        self.check_mounts(&paths.link, mounts)?;
+        self.check_mounts(&paths.install, mounts)?;
         let wrong = |found| CompileError::InstallTarget {
             package: self.job.name.clone(),
             path: paths.link.clone(),
@@ -661,12 +1030,12 @@ impl Work {
         let Some(metadata) = fs::lookup(&paths.link).map_err(self.files())? else {
             // The link is gone; what it led to may still be there.
             return match fs::lookup(&paths.install).map_err(self.files())? {
-                Some(metadata) if metadata.is_dir() => Ok(paths.install.clone()),
+                Some(metadata) if metadata.is_dir() => Ok((paths.install.clone(), true)),
                 _ => Err(wrong("there is nothing")),
             };
         };
         if metadata.is_dir() {
-            return Ok(paths.link.clone());
+            return Ok((paths.link.clone(), false));
         }
         if !metadata.is_symlink() {
             return Err(wrong("there is a file"));
@@ -674,16 +1043,47 @@ impl Work {
         let target = fs::read_link(&paths.link).map_err(self.files())?;
         if target == self.plan.link_target {
             return match fs::lookup(&paths.install).map_err(self.files())? {
-                Some(metadata) if metadata.is_dir() => Ok(paths.install.clone()),
+                Some(metadata) if metadata.is_dir() => Ok((paths.install.clone(), true)),
                 _ => Err(wrong("there is a link that leads nowhere")),
             };
         }
-        self.copy_of(&paths.link.parent().unwrap_or(&paths.link).join(target))
+        self.copy_of(
+            &paths.link.parent().unwrap_or(&paths.link).join(target),
+            mounts,
+        )
+    }
+
+    /// Refuses a package whose script has left something mounted in, on or over what it installed: the files that it saw there
+    /// are not its own, and with namespaces they are gone.
+    fn check_mounts(&self, installed: &Path, mounts: &[String]) -> Result<(), CompileError> {
+        if mounts.is_empty() {
+            return Ok(());
+        }
+        let Ok(below) = installed.strip_prefix(self.plan.outside.base()) else {
+            return Ok(());
+        };
+        let base = self.context.vcap.base();
+        // The kernel names mount points without links.
+        let real = fs::canonicalize(base).unwrap_or_else(|_| base.to_owned());
+        let wrong = mounts.iter().map(Path::new).find(|mount| {
+            [base, &real].into_iter().any(|base| {
+                let installed = base.join(below).to_string_lossy().into_owned();
+                let installed = Path::new(&installed);
+                mount.starts_with(installed) || installed.starts_with(mount)
+            })
+        });
+        match wrong {
+            None => Ok(()),
+            Some(mount) => Err(CompileError::Mounted {
+                package: self.job.name.clone(),
+                mount: mount.to_owned(),
+            }),
+        }
     }
 
     /// The script has made the install target a link to somewhere else. That place may be another package's, or the system's:
     /// it is copied, not taken.
-    fn copy_of(&self, target: &Path) -> Result<PathBuf, CompileError> {
+    fn copy_of(&self, target: &Path, mounts: &[String]) -> Result<(PathBuf, bool), CompileError> {
         let files = self.files();
         // What the script calls the base directory is elsewhere on this side.
         let target = match target.strip_prefix(self.context.vcap.base()) {
@@ -703,9 +1103,13 @@ impl Work {
                 found: "there is a link that leads out of the package's own directories",
             });
         }
+        if self.is_elsewhere() {
+            self.check_mounts(target, mounts)?;
+        }
         let copy = self.plan.paths.packages.join("copy");
         fs::copy_tree(&resolved, &copy).map_err(&files)?;
-        Ok(copy)
+        let is_ours = target == paths.compile.as_path() || target == paths.packages.as_path();
+        Ok((copy, is_ours))
     }
 
     /// Whether the script's tree is in another place on this side.
@@ -714,11 +1118,18 @@ impl Work {
     }
 }
 
-/// Packs a tree to where the job says.
+/// An owner that a script could not give, for there is no such owner here.
+fn no_such_owner(printed: &Printed) -> Option<Finding> {
+    let line = printed.owners.first()?.clone();
+    let highest = sandbox::highest_owner()?;
+    Some(Finding::NoSuchOwner { line, highest })
+}
+
+/// Packs a tree to where the job says, and looks through it: what is read then is read once from the disk.
 fn pack_tree(
     job: &Job,
-    tree: &Path,
-    unsealed: Unsealed,
+    vcap: &Vcap,
+    tree: Tree,
     compression: Compression,
     level: u32,
     cancel: &CancellationToken,
@@ -729,7 +1140,8 @@ fn pack_tree(
     };
     let files = files(job);
     let blob = &job.blob;
-    let mut owners = Owners::new(unsealed);
+    let path = tree.path.clone();
+    let mut owners = Owners::new(tree);
     let file = fs::create(blob).map_err(&files)?;
     let out = HashingWriter::new(
         Cancellable::new(io::BufWriter::new(file), cancel),
@@ -737,20 +1149,60 @@ fn pack_tree(
     );
     let out = if compression == Compression::None {
         let mut out = out;
-        archive::pack(tree, &mut out, &mut owners).map_err(in_pack)?;
+        archive::pack(&path, &mut out, &mut owners).map_err(in_pack)?;
         out
     } else {
         let mut gzip = GzipWriter::new(out, level)
             .at("write", blob)
             .map_err(&files)?;
-        archive::pack(tree, &mut gzip, &mut owners).map_err(in_pack)?;
+        archive::pack(&path, &mut gzip, &mut owners).map_err(in_pack)?;
         gzip.finish().at("write", blob).map_err(&files)?
     };
     let size = out.count();
     let (writer, digests) = out.finish();
     let mut buffered = writer.into_inner();
     buffered.flush().at("write", blob).map_err(&files)?;
-    Ok(Packed { size, digests })
+    Ok(Packed {
+        size,
+        digests,
+        findings: references_in(job, vcap, &path, cancel)
+            .into_iter()
+            .collect(),
+    })
+}
+
+/// What a tree needs of the directory in which packages are compiled.
+fn references_in(
+    job: &Job,
+    vcap: &Vcap,
+    tree: &Path,
+    cancel: &CancellationToken,
+) -> Option<Finding> {
+    let directory = vcap.compile();
+    let mut directories = vec![directory.clone()];
+    // A shell names its directory without links.
+    if let Ok(real) = fs::canonicalize(&vcap.data())
+        && real != vcap.data()
+    {
+        directories.push(real.join("compile"));
+    }
+    let installed = vcap.package(&job.name, &job.version).install;
+    let found = references::find(tree, &installed, &directories, &|| cancel.is_cancelled());
+    (!found.shown.is_empty()).then_some(Finding::CompileDirectory {
+        directory,
+        references: found.shown,
+        others: found.others,
+    })
+}
+
+/// Keeps the log of a first run. Best effort: the second run writes its own to the old name.
+fn keep_first_log(log: &Path) {
+    let kept = first_log(log);
+    let linked = fs::remove_file_if_there(&kept).and_then(|()| fs::hard_link(log, &kept));
+    // Some file systems have no hard links.
+    if let Err(error) = linked.or_else(|_| fs::rename(log, &kept)) {
+        tracing::warn!(%error, "the log of the first run is not kept");
+    }
 }
 
 fn stopped(job: &Job) -> CompileError {
@@ -795,15 +1247,60 @@ struct Owners {
     system: SystemOwners,
     has_vcap: bool,
     unsealed: Unsealed,
+    user: Option<OrdinaryUser>,
+}
+
+/// An ordinary user outside a user namespace, who can own files only as itself. Its account and its groups are this machine's,
+/// not the VM's, so what is its own is root's in the archive, as where the script is root. Files of other owners were given away
+/// with privileges, on purpose, and keep them.
+struct OrdinaryUser {
+    uid: u32,
+    groups: Vec<u32>,
+    /// The group of the package's root directory.
+    root_group: u32,
 }
 
 impl Owners {
-    fn new(unsealed: Unsealed) -> Self {
+    fn new(tree: Tree) -> Self {
+        let root_group = if tree.is_ours { vcap_group() } else { 0 };
         Self {
             system: SystemOwners::new(),
             has_vcap: matches!(nix::unistd::Group::from_name(VCAP.0), Ok(Some(_))),
-            unsealed,
+            unsealed: tree.unsealed,
+            user: OrdinaryUser::this(root_group),
         }
+    }
+}
+
+impl OrdinaryUser {
+    /// `None` for root.
+    fn this(root_group: u32) -> Option<Self> {
+        let uid = nix::unistd::geteuid();
+        if uid.is_root() {
+            return None;
+        }
+        let groups = nix::unistd::getgroups().unwrap_or_default();
+        let own = [nix::unistd::getegid(), nix::unistd::getgid()];
+        Some(Self {
+            uid: uid.as_raw(),
+            groups: groups
+                .into_iter()
+                .chain(own)
+                .map(nix::unistd::Gid::as_raw)
+                .collect(),
+            root_group,
+        })
+    }
+
+    /// The owners of an entry as they would be if the script had been root.
+    fn as_root(&self, name: &[u8], uid: u32, gid: u32) -> (u32, u32) {
+        let is_own = uid == self.uid;
+        let gid = match self.groups.contains(&gid) {
+            true if is_own && name == b"." => self.root_group,
+            true => 0,
+            false => gid,
+        };
+        (if is_own { 0 } else { uid }, gid)
     }
 }
 
@@ -819,8 +1316,30 @@ impl archive::Owners for Owners {
         self.system.group(gid)
     }
 
-    fn numbers(&mut self, name: &[u8], metadata: &Metadata) -> (u32, u32) {
-        let found = self.unsealed.owners(name);
-        found.unwrap_or_else(|| (metadata.uid(), metadata.gid()))
+    fn numbers(&mut self, name: &[u8], uid: u32, gid: u32) -> (u32, u32) {
+        let (uid, gid) = self.unsealed.owners(name).unwrap_or((uid, gid));
+        match &self.user {
+            Some(user) => user.as_root(name, uid, gid),
+            None => (uid, gid),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_an_ordinary_user_are_packed_as_roots() {
+        let user = OrdinaryUser {
+            uid: 1003,
+            groups: vec![1003, 27],
+            root_group: 1000,
+        };
+        assert_eq!(user.as_root(b".", 1003, 1003), (0, 1000));
+        assert_eq!(user.as_root(b"./file", 1003, 1003), (0, 0));
+        assert_eq!(user.as_root(b"./of-another-group", 1003, 27), (0, 0));
+        assert_eq!(user.as_root(b"./given-away", 33, 33), (33, 33));
+        assert_eq!(user.as_root(b"./of-root", 0, 0), (0, 0));
     }
 }

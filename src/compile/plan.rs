@@ -93,7 +93,7 @@ impl Plan {
             script: Script {
                 spec: Spec {
                     program: "bash".to_owned(),
-                    arguments: vec!["-x".to_owned(), PACKAGING.to_owned()],
+                    arguments: vec!["-x".into(), PACKAGING.into()],
                     directory: seen.compile,
                     umask: UMASK,
                     nice: 0,

@@ -37,6 +37,18 @@ pub(super) fn named(job: &Job, source: &Path, vcap: &Vcap) -> BTreeSet<Name> {
     names
 }
 
+/// Whether a command says that it could not create or remove a scratch directory itself.
+pub(super) fn is_in_the_way(directory: &Path, lines: &[String]) -> bool {
+    let directory = directory.display().to_string();
+    let refused = ["File exists", "Device or resource busy"];
+    lines.iter().any(|line| {
+        refused.iter().any(|reason| line.ends_with(reason))
+            && line.split(&directory).skip(1).any(|after| {
+                !after.starts_with(|character| character == '/' || is_in_names(character))
+            })
+    })
+}
+
 /// The names in the small files of a directory. A file that cannot be read names nothing.
 fn named_in(directory: &Path, vcap: &Vcap, is_wanted: impl Fn(&str) -> bool) -> BTreeSet<Name> {
     let mut names = BTreeSet::new();
@@ -129,6 +141,26 @@ mod tests {
         let text = "DATA_DIR=\"/var/vcap/data\"\nOTHER=/var/vcap/data/; SUB=/var/vcap/data/sub\n\
                     mkdir -p $DATA_DIR/a \"${OTHER}/b\" $SUB/no $DATA_DIRS/no $UNKNOWN/no";
         assert_eq!(found(text), ["a", "b", "sub"]);
+    }
+
+    #[test]
+    fn commands_that_fail_on_the_directory_itself_are_recognized() {
+        let is_in_the_way =
+            |line: &str| is_in_the_way(Path::new("/var/vcap/data/go"), &[line.to_owned()]);
+        for line in [
+            "mkdir: cannot create directory '/var/vcap/data/go': File exists",
+            "mkdir: cannot create directory \u{2018}/var/vcap/data/go\u{2019}: File exists",
+            "rm: cannot remove '/var/vcap/data/go': Device or resource busy",
+        ] {
+            assert!(is_in_the_way(line), "{line}");
+        }
+        for line in [
+            "mkdir: cannot create directory '/var/vcap/data/go/a': File exists",
+            "mkdir: cannot create directory '/var/vcap/data/go-1': File exists",
+            "ls: cannot access '/var/vcap/data/go': No such file or directory",
+        ] {
+            assert!(!is_in_the_way(line), "{line}");
+        }
     }
 
     #[test]

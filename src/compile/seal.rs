@@ -4,24 +4,25 @@
 //! The measure is our own unpacking as root: everything belongs to root, times are whole seconds, extended attributes,
 //! sockets and devices are not there.
 
-use std::collections::HashMap;
-use std::fs::Metadata;
-use std::io;
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use nix::sys::stat::{UtimensatFlags, utimensat};
-use nix::sys::time::TimeSpec;
-use walkdir::WalkDir;
+use rustix::fs::{AtFlags, FileType, Timespec, Timestamps};
+use rustix::io::Errno;
 
-use crate::fs::{self, Context};
+use crate::fs::{self, Found, Mounts, Step, Walk};
 
 /// As long as the kernel lets a list of attributes be (`XATTR_LIST_MAX`), in bytes.
 const XATTR_LIST_MAX: usize = 64 * 1024;
 
 /// What a file is called while it takes the place of one that has names elsewhere. No package has such a file.
 const COPY: &str = ".bosh-agent:copy";
+
+/// The directory that a walk is in, among its entries.
+const ITSELF: &str = "";
 
 /// What a tree was before it was sealed, as far as its archive tells of it and the sealed tree does not.
 #[derive(Debug, Default)]
@@ -41,8 +42,8 @@ impl Unsealed {
 #[derive(Debug, Default)]
 pub(super) struct Examined {
     unsealed: Unsealed,
-    /// The names in the tree of each file with several names, by device and inode, and how many names it has everywhere.
-    linked: HashMap<(u64, u64), (u64, Vec<PathBuf>)>,
+    /// Of each file with several names, by device and inode: how many names it has everywhere, and how many in the tree.
+    linked: HashMap<(u64, u64), (u64, u64)>,
     /// Whether there is something that an archive has and a sealed tree has not.
     pub has_devices: bool,
 }
@@ -50,139 +51,228 @@ pub(super) struct Examined {
 /// Looks through a tree that is to be sealed.
 ///
 /// # Errors
-/// What the system answered, with the path of the entry.
+/// What the system answered, with the path of the entry. A mount in the tree is an error.
 pub(super) fn examine(tree: &Path) -> fs::Result<Examined> {
     let mut examined = Examined::default();
-    for entry in WalkDir::new(tree) {
-        let (path, metadata) = looked_at(entry, tree)?;
-        let kind = metadata.file_type();
-        examined.has_devices |= kind.is_block_device() || kind.is_char_device();
-        let owners = (metadata.uid(), metadata.gid());
+    let mut walk = Walk::to_read(tree, Mounts::Refuse)?;
+    while let Some(step) = walk.next_step()? {
+        let (name, found) = match step {
+            Step::Enter(found) => (ITSELF.into(), found),
+            Step::Entry(name, found) => (name, found),
+            Step::Leave(_) => continue,
+        };
+        let kind = found.kind();
+        examined.has_devices |= is_device(kind);
+        let owners = (found.uid, found.gid);
         if owners != (0, 0)
+            && let path = walk.path_of(&name)
             && let Ok(below) = path.strip_prefix(tree)
         {
             let name = [b"./", below.as_os_str().as_bytes()].concat();
             examined.unsealed.owners.insert(name, owners);
         }
-        if kind.is_file() && metadata.nlink() > 1 {
-            examined
+        if kind == FileType::RegularFile && found.links > 1 {
+            let (_, here) = examined
                 .linked
-                .entry((metadata.dev(), metadata.ino()))
-                .or_insert_with(|| (metadata.nlink(), Vec::new()))
-                .1
-                .push(path);
+                .entry(found.id())
+                .or_insert((found.links, 0));
+            *here += 1;
         }
     }
     Ok(examined)
 }
 
 /// Seals a tree that nothing has changed since it was examined. Its own root directory keeps its owner, which no archive changes
-/// either.
+/// either. Immutable and append-only flags are cleared, which no archive has.
 ///
 /// # Errors
 /// What the system answered, with the path of the entry.
 pub(super) fn seal(tree: &Path, examined: Examined) -> fs::Result<Unsealed> {
-    for (links, paths) in examined.linked.into_values() {
-        if links != paths.len() as u64 {
-            separate(&paths)?;
-        }
-    }
-    // Contents first: removing an entry changes the time of its directory.
-    for entry in WalkDir::new(tree).contents_first(true) {
-        let (path, metadata) = looked_at(entry, tree)?;
-        let kind = metadata.file_type();
-        if kind.is_socket() || kind.is_block_device() || kind.is_char_device() {
-            keeping_time(fs::parent(&path), || fs::remove_file(&path))?;
-            continue;
-        }
-        remove_attributes(&path)?;
-        if path != tree && (metadata.uid(), metadata.gid()) != (0, 0) {
-            fs::set_owner_if_allowed(&path, 0, 0)?;
-            // A change of owner takes the setuid and setgid bits away.
-            if !kind.is_symlink() {
-                fs::set_mode(&path, metadata.permissions().mode() & 0o7777)?;
+    let linked = examined.linked.into_iter();
+    let mut sealing = Sealing {
+        walk: Walk::to_change(tree, Mounts::Refuse)?,
+        shared: linked
+            .filter(|(_, (everywhere, here))| everywhere != here)
+            .map(|(id, _)| id)
+            .collect(),
+        detached: HashMap::new(),
+        root: None,
+        attributes: Vec::with_capacity(XATTR_LIST_MAX),
+        is_root: nix::unistd::geteuid().is_root(),
+    };
+    // Of the current directory below the root, if that is not the root itself.
+    let mut inside = PathBuf::new();
+    while let Some(step) = sealing.walk.next_step()? {
+        match step {
+            Step::Enter(found) => {
+                if sealing.root.is_none() {
+                    let root = sealing.walk.directory().try_clone_to_owned();
+                    let failed = |error| {
+                        sealing
+                            .walk
+                            .failed("open the directory", ITSELF.as_ref(), error)
+                    };
+                    sealing.root = Some(root.map_err(failed)?);
+                } else {
+                    inside.push(sealing.walk.path().file_name().unwrap_or_default());
+                }
+                if found.is_flagged {
+                    sealing.walk.clear_flags(ITSELF.as_ref())?;
+                }
+            }
+            Step::Entry(name, found) => {
+                if found.is_flagged {
+                    sealing.walk.clear_flags(&name)?;
+                }
+                if found.kind() == FileType::Socket || is_device(found.kind()) {
+                    sealing.remove(&name)?;
+                    continue;
+                }
+                if sealing.shared.contains(&found.id()) && sealing.detach(&inside, &name, &found)? {
+                    continue;
+                }
+                sealing.seal(&name, &found, true)?;
+            }
+            // The contents first: what is removed changes the time of its directory.
+            Step::Leave(found) => {
+                let is_below = !inside.as_os_str().is_empty();
+                sealing.seal(ITSELF.as_ref(), &found, is_below)?;
+                inside.pop();
             }
         }
-        set_whole_seconds(&path, metadata.mtime())?;
     }
     Ok(examined.unsealed)
 }
 
-fn looked_at(
-    entry: walkdir::Result<walkdir::DirEntry>,
-    tree: &Path,
-) -> fs::Result<(PathBuf, Metadata)> {
-    let entry = entry.map_err(|error| {
-        let path = error.path().unwrap_or(tree).to_owned();
-        fs::Error::new("read the tree", &path, error.into())
-    })?;
-    let metadata = entry
-        .metadata()
-        .map_err(io::Error::from)
-        .at("examine", entry.path())?;
-    Ok((entry.into_path(), metadata))
+fn is_device(kind: FileType) -> bool {
+    matches!(kind, FileType::BlockDevice | FileType::CharacterDevice)
 }
 
-/// Gives a file that has names outside the tree, too, an existence of its own: what is changed here must not change there.
-fn separate(paths: &[PathBuf]) -> fs::Result<()> {
-    let [first, others @ ..] = paths else {
-        return Ok(());
-    };
-    let copy = fs::parent(first).join(COPY);
-    keeping_time(fs::parent(first), || {
-        fs::copy_tree(first, &copy)?;
-        fs::rename(&copy, first)
-    })?;
-    for other in others {
-        keeping_time(fs::parent(other), || {
-            fs::remove_file(other)?;
-            fs::hard_link(first, other)
-        })?;
+/// A tree on its way to be sealed.
+struct Sealing {
+    walk: Walk,
+    /// Files that have names outside the tree, too.
+    shared: HashSet<(u64, u64)>,
+    /// Where the tree has its own copy of such a file, below its root.
+    detached: HashMap<(u64, u64), PathBuf>,
+    root: Option<OwnedFd>,
+    attributes: Vec<u8>,
+    is_root: bool,
+}
+
+impl Sealing {
+    /// Makes an entry what it would be after unpacking.
+    fn seal(&mut self, name: &OsStr, found: &Found, with_owner: bool) -> fs::Result<()> {
+        self.remove_attributes(name)?;
+        if with_owner && (found.uid, found.gid) != (0, 0) {
+            self.give_to_root(name)?;
+            // A change of owner takes the setuid and setgid bits away.
+            if found.kind() != FileType::Symlink && !found.is_dir() {
+                self.change("set the mode of", name, |walk| {
+                    fs::set_mode_at(walk.directory(), name, found.permissions())
+                })?;
+            }
+        }
+        if found.is_dir() || found.mtime.1 != 0 {
+            let time = Timespec {
+                tv_sec: found.mtime.0,
+                tv_nsec: 0,
+            };
+            let times = Timestamps {
+                last_access: time,
+                last_modification: time,
+            };
+            self.change("set the times of", name, |walk| {
+                fs::set_times_at(walk.directory(), name, &times)
+            })?;
+        }
+        Ok(())
     }
-    Ok(())
-}
 
-/// Does something in a directory whose time is to stay what it is, for archives tell it.
-fn keeping_time(directory: &Path, work: impl FnOnce() -> fs::Result<()>) -> fs::Result<()> {
-    let before = fs::metadata(directory)?;
-    work()?;
-    set_whole_seconds(directory, before.mtime())
-}
-
-fn set_whole_seconds(path: &Path, seconds: i64) -> fs::Result<()> {
-    // What an archive cannot hold is stored as the nearest that it can.
-    let time = TimeSpec::new(seconds.max(0), 0);
-    utimensat(
-        nix::fcntl::AT_FDCWD,
-        path,
-        &time,
-        &time,
-        UtimensatFlags::NoFollowSymlink,
-    )
-    .at("set the times of", path)
-}
-
-/// Removes the extended attributes, capabilities and ACLs among them. Where there can be none, there is nothing to do.
-fn remove_attributes(path: &Path) -> fs::Result<()> {
-    let mut names = Vec::with_capacity(XATTR_LIST_MAX);
-    match rustix::fs::llistxattr(path, rustix::buffer::spare_capacity(&mut names)) {
-        Ok(0) | Err(rustix::io::Errno::NOTSUP) => return Ok(()),
-        Ok(_) => {}
-        Err(error) => return Err(io::Error::from(error)).at("list the attributes of", path),
+    /// Changes an entry, and once more when a flag that was not known of stood in the way.
+    fn change(
+        &self,
+        action: &'static str,
+        name: &OsStr,
+        change: impl Fn(&Walk) -> rustix::io::Result<()>,
+    ) -> fs::Result<()> {
+        let mut changed = change(&self.walk);
+        if changed == Err(Errno::PERM) && self.walk.clear_flags(name)? {
+            changed = change(&self.walk);
+        }
+        changed.map_err(|error| self.walk.failed(action, name, error.into()))
     }
-    for name in names
-        .split(|byte| *byte == 0)
-        .filter(|name| !name.is_empty())
-    {
-        // A security label that the system sets by itself can neither be removed nor packed.
-        let _ = rustix::fs::lremovexattr(path, name);
+
+    fn give_to_root(&self, name: &OsStr) -> fs::Result<()> {
+        if self.is_root {
+            let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH;
+            let root = (rustix::fs::Uid::ROOT, rustix::fs::Gid::ROOT);
+            let give = |walk: &Walk| {
+                let (uid, gid) = (Some(root.0), Some(root.1));
+                rustix::fs::chownat(walk.directory(), name, uid, gid, flags)
+            };
+            if give(&self.walk) == Err(Errno::PERM) && self.walk.clear_flags(name)? {
+                return give(&self.walk)
+                    .map_err(|error| self.walk.failed("set the owner of", name, error.into()));
+            }
+        } else {
+            fs::set_owner_if_allowed_at(self.walk.directory(), name, 0, 0)
+                .map_err(|error| self.walk.failed("set the owner of", name, error.into()))?;
+        }
+        Ok(())
     }
-    Ok(())
+
+    fn remove(&self, name: &OsStr) -> fs::Result<()> {
+        rustix::fs::unlinkat(self.walk.directory(), name, AtFlags::empty())
+            .map_err(|error| self.walk.failed("remove", name, error.into()))
+    }
+
+    /// Gives a file that has names outside the tree an existence of its own: what is changed here must not change there. `true`
+    /// when it is one more name of a file that has been sealed.
+    fn detach(&mut self, inside: &Path, name: &OsStr, found: &Found) -> fs::Result<bool> {
+        if let (Some(first), Some(root)) = (self.detached.get(&found.id()), &self.root) {
+            self.remove(name)?;
+            fs::link_below(root.as_fd(), first, self.walk.directory(), name)
+                .map_err(|error| self.walk.failed("link", name, error.into()))?;
+            return Ok(true);
+        }
+        fs::detach(&self.walk, name, found, COPY.as_ref())?;
+        self.detached.insert(found.id(), inside.join(name));
+        Ok(false)
+    }
+
+    /// Removes the extended attributes, capabilities and ACLs among them. Where there can be none, there is nothing to do.
+    fn remove_attributes(&mut self, name: &OsStr) -> fs::Result<()> {
+        let path = self.walk.usable_path_of(name);
+        self.attributes.clear();
+        let list = rustix::buffer::spare_capacity(&mut self.attributes);
+        match rustix::fs::llistxattr(&path, list) {
+            Ok(0) | Err(Errno::NOTSUP) => return Ok(()),
+            Ok(_) => {}
+            Err(error) => {
+                return Err(self
+                    .walk
+                    .failed("list the attributes of", name, error.into()));
+            }
+        }
+        for attribute in self
+            .attributes
+            .split(|byte| *byte == 0)
+            .filter(|attribute| !attribute.is_empty())
+        {
+            let removed = rustix::fs::lremovexattr(&path, attribute);
+            // A security label that the system sets by itself can neither be removed nor packed.
+            if removed == Err(Errno::PERM) && self.walk.clear_flags(name)? {
+                let _ = rustix::fs::lremovexattr(&path, attribute);
+            }
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{MetadataExt, symlink};
     use std::os::unix::net::UnixListener;
 
     use super::*;
@@ -237,7 +327,8 @@ mod tests {
         fs::write(&outside, b"contents").unwrap();
         fs::hard_link(&outside, &tree.join("a")).unwrap();
         fs::hard_link(&outside, &tree.join("b")).unwrap();
-        set_whole_seconds(&tree, 1_000_000_000).unwrap();
+        let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+        fs::open(&tree).unwrap().set_modified(time).unwrap();
         let before = fs::metadata(&outside).unwrap();
 
         seal(&tree, examine(&tree).unwrap()).unwrap();
@@ -251,5 +342,34 @@ mod tests {
         let inode = |name| fs::metadata(&tree.join(name)).unwrap().ino();
         assert_eq!(inode("a"), inode("b"));
         assert_eq!(fs::read(&tree.join("b")).unwrap(), b"contents");
+    }
+
+    #[test]
+    fn deep_trees_and_flagged_and_old_files_are_sealed() {
+        let scratch = fs::scratch_for_deep_trees();
+        let tree = scratch.path().join("tree");
+        fs::create_dir(&tree).unwrap();
+        fs::make_deep(&tree, 15_000);
+        let old = tree.join("old");
+        fs::write(&old, b"").unwrap();
+        let time = Timespec {
+            tv_sec: -1001,
+            tv_nsec: 500_000_000,
+        };
+        let times = Timestamps {
+            last_access: time,
+            last_modification: time,
+        };
+        rustix::fs::utimensat(rustix::fs::CWD, &old, &times, AtFlags::empty()).unwrap();
+        let flagged = fs::flag(&old);
+
+        seal(&tree, examine(&tree).unwrap()).unwrap();
+
+        let sealed = fs::metadata(&old).unwrap();
+        assert_eq!((sealed.mtime(), sealed.mtime_nsec()), (-1001, 0));
+        fs::write(&old, b"free").unwrap_or_else(|error| panic!("{flagged}: {error}"));
+        let store = scratch.path().join("store");
+        fs::rename_tree(&tree, &store).unwrap();
+        fs::remove_tree(&store).unwrap();
     }
 }

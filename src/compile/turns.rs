@@ -13,6 +13,8 @@ const MEMORY_INTERVAL: Duration = Duration::from_millis(500);
 pub(super) struct Turns {
     places: Arc<Semaphore>,
     running: Arc<AtomicUsize>,
+    /// How many have begun.
+    begun: Arc<AtomicUsize>,
     is_short_of_memory: Box<dyn Fn() -> bool + Send + Sync>,
 }
 
@@ -20,6 +22,18 @@ pub(super) struct Turns {
 pub(super) struct Turn {
     _place: OwnedSemaphorePermit,
     running: Arc<AtomicUsize>,
+    begun: Arc<AtomicUsize>,
+    /// How many had begun with this one.
+    begun_with_it: usize,
+    /// Whether others ran when it began.
+    began_beside_others: bool,
+}
+
+impl Turn {
+    /// Whether the script ran at the same time as another one.
+    pub(super) fn was_beside_others(&self) -> bool {
+        self.began_beside_others || self.begun.load(Ordering::Acquire) > self.begun_with_it
+    }
 }
 
 impl Drop for Turn {
@@ -37,6 +51,7 @@ impl Turns {
         Self {
             places: Arc::new(Semaphore::new(scripts)),
             running: Arc::default(),
+            begun: Arc::default(),
             is_short_of_memory: Box::new(is_short_of_memory),
         }
     }
@@ -73,7 +88,11 @@ impl Turns {
     fn turn(&self, place: OwnedSemaphorePermit) -> Turn {
         Turn {
             _place: place,
+            // It is counted itself.
+            began_beside_others: self.running.load(Ordering::Acquire) > 1,
             running: Arc::clone(&self.running),
+            begun_with_it: self.begun.fetch_add(1, Ordering::AcqRel) + 1,
+            begun: Arc::clone(&self.begun),
         }
     }
 }
@@ -92,6 +111,19 @@ mod tests {
         assert!(turns.try_take().is_none());
         drop(first);
         assert!(turns.try_take().is_some());
+    }
+
+    #[test]
+    fn each_knows_whether_others_ran_meanwhile() {
+        let turns = Turns::new(2, || false);
+        let first = turns.try_take().unwrap();
+        assert!(!first.was_beside_others());
+        let second = turns.try_take().unwrap();
+        assert!(first.was_beside_others() && second.was_beside_others());
+        drop(first);
+        drop(second);
+        let third = turns.try_take().unwrap();
+        assert!(!third.was_beside_others());
     }
 
     #[tokio::test(start_paused = true)]

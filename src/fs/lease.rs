@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use nix::fcntl::OFlag;
 
 use super::{Context, Error, Result};
+use crate::diag::Chain;
 
 /// The lock's file name inside a leased directory.
 const LOCK: &str = ".lock";
@@ -248,20 +249,22 @@ pub fn wait_until_free(path: &Path, limit: Duration, stop: &dyn Fn() -> bool) ->
 }
 
 /// Removes what an earlier run has left in `directory` under names of this form, and says what it removed. What another
-/// process still holds, and what cannot be removed, stays.
+/// process still holds stays. So does what cannot be removed, under another name and with a warning: no run fails for it, and the
+/// next one tries again.
 ///
 /// Where a leased directory has a file `processes`, its owner's children may outlive it for a moment; they are waited for as
 /// [`wait_until_free`] does.
-///
-/// # Errors
-/// When the directory cannot be listed.
 pub fn remove_abandoned(
     directory: &Path,
     prefix: &str,
     processes: Option<(&str, Duration, &dyn Fn() -> bool)>,
-) -> Result<Vec<PathBuf>> {
+) -> Vec<PathBuf> {
     let mut removed = Vec::new();
-    for entry in super::list(directory)? {
+    let entries = super::list(directory).unwrap_or_else(|error| {
+        warn(&error);
+        Vec::new()
+    });
+    for entry in entries {
         let name = entry.file_name();
         if !name.as_bytes().starts_with(prefix.as_bytes()) {
             continue;
@@ -276,11 +279,20 @@ pub fn remove_abandoned(
         {
             continue;
         }
-        if remove_under_other_name(&path, prefix).is_ok() {
-            removed.push(path);
+        match remove_under_other_name(&path, prefix) {
+            Ok(()) => removed.push(path),
+            Err(error) => warn(&error),
         }
     }
-    Ok(removed)
+    removed
+}
+
+fn warn(error: &Error) {
+    tracing::warn!(
+        error = %Chain(error),
+        hint = error.hint(),
+        "could not remove what an earlier run left; it stays for now"
+    );
 }
 
 /// The lock of something whose owner is gone. Only files and directories are ours; a FIFO or a link of such a name is not.
@@ -318,7 +330,9 @@ fn remove_under_other_name(path: &Path, prefix: &str) -> Result<()> {
         std::process::id(),
         super::metadata(path)?.ino()
     ));
-    super::rename(path, &doomed)?;
+    if !super::rename_tree(path, &doomed)? {
+        return super::remove_tree(path);
+    }
     super::remove_tree(&doomed)
 }
 
@@ -336,7 +350,7 @@ mod tests {
         std::fs::write(scratch.path().join(".ours-1.partial"), "half").unwrap();
         std::fs::write(scratch.path().join("theirs"), "").unwrap();
 
-        let mut removed = remove_abandoned(scratch.path(), ".ours-", None).unwrap();
+        let mut removed = remove_abandoned(scratch.path(), ".ours-", None);
         removed.sort();
         assert_eq!(
             removed,
@@ -363,7 +377,7 @@ mod tests {
         let held = std::thread::scope(|scope| {
             scope.spawn(|| {
                 while !done.load(std::sync::atomic::Ordering::Relaxed) {
-                    remove_abandoned(scratch.path(), ".ours-", None).unwrap();
+                    remove_abandoned(scratch.path(), ".ours-", None);
                 }
             });
             let held: Vec<LeasedDirectory> = (0..60)

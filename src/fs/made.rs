@@ -30,7 +30,7 @@ impl MadeDirectories {
                     super::set_mode(directory, 0o755)?;
                     self.made.push(directory.to_owned());
                 }
-                // Somebody else needs it too, and was faster.
+                // Another process needs it too, and was faster. A link that leads nowhere is another error.
                 Err(error) if error.source.kind() == std::io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
             }
@@ -44,6 +44,8 @@ impl MadeDirectories {
             // A lock says that somebody has mounted something over it, and would lose that with the directory.
             let is_free = super::open(directory).is_ok_and(|file| file.try_lock().is_ok());
             if is_free {
+                // A script may have protected it.
+                let _ = super::clear_flags(directory);
                 let _ = super::remove_dir(directory);
             }
         }

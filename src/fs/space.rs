@@ -1,8 +1,10 @@
 //! Free space, and what kind of file system a directory is on.
 
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use nix::sys::statfs::{FUSE_SUPER_MAGIC, FsType, OVERLAYFS_SUPER_MAGIC, TMPFS_MAGIC, statfs};
+use nix::sys::statvfs::{FsFlags, statvfs};
 
 use super::{Context, Result, nearest_existing};
 use crate::diag::Bytes;
@@ -58,9 +60,8 @@ impl std::fmt::Display for Space {
 /// # Errors
 /// What the system answered.
 pub fn space(path: &Path) -> Result<Space> {
-    use std::os::unix::fs::MetadataExt;
     let there = nearest_existing(path);
-    let stat = nix::sys::statvfs::statvfs(&there).at("measure the free space of", &there)?;
+    let stat = statvfs(&there).at("measure the free space of", &there)?;
     Ok(Space {
         total: stat.blocks().saturating_mul(stat.fragment_size()),
         // Some file systems do not count.
@@ -89,6 +90,26 @@ pub fn is_volatile_or_overlay(path: &Path) -> Result<bool> {
         .at("examine the file system of", &there)?
         .filesystem_type();
     Ok(NOT_A_DISK.contains(&kind))
+}
+
+/// The highest directory at or above `path` from which on programs cannot be run, for the file system is mounted so. `None`
+/// where they can.
+///
+/// # Errors
+/// What the system answered.
+pub fn noexec(path: &Path) -> Result<Option<PathBuf>> {
+    let there = nearest_existing(path);
+    let device = super::metadata(&there)?.dev();
+    let mut found = None;
+    for directory in there.ancestors().filter(|it| *it != Path::new("")) {
+        let stat = statvfs(directory).at("examine the file system of", directory)?;
+        if !stat.flags().contains(FsFlags::ST_NOEXEC) || super::metadata(directory)?.dev() != device
+        {
+            break;
+        }
+        found = Some(directory.to_owned());
+    }
+    Ok(found)
 }
 
 #[cfg(test)]

@@ -1,50 +1,26 @@
-//! Whole directory trees: copied, moved and removed without following a link out of them.
+//! Whole directory trees: copied and moved without following a link out of them.
 
 use std::collections::HashMap;
-use std::fs::{File, Metadata, OpenOptions};
+use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use nix::sys::stat::{Mode, UtimensatFlags, utimensat};
-use nix::sys::time::TimeSpec;
-use nix::unistd::mkfifo;
-use walkdir::WalkDir;
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, openat};
+use rustix::io::Errno;
 
-use super::{Context, Error, Result};
+use super::descent::{Descent, Found, WRITE};
+use super::remove::{clear_flags, remove_tree};
+use super::walk::{Mounts, Step, Walk};
+use super::{Error, Result};
 
-/// Removes a file, a link or a whole tree; that there is nothing is fine. No link is followed.
-///
-/// Directories that their owner made unreadable are made readable first, so that a tree left by a script which was not
-/// run by root goes as well.
-///
-/// # Errors
-/// What the system answered; the path is the tree's.
-pub fn remove_tree(path: &Path) -> Result<()> {
-    match super::lookup(path)? {
-        None => return Ok(()),
-        Some(metadata) if !metadata.is_dir() => return super::remove_file_if_there(path),
-        Some(_) => {}
-    }
-    match std::fs::remove_dir_all(path) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            open_up(path);
-            std::fs::remove_dir_all(path).at("remove the tree", path)
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other.at("remove the tree", path),
-    }
-}
+/// As much of a path as is passed to the kernel at once, in bytes.
+const PATH_PIECE: usize = 4000;
 
-/// Gives the owner access to every directory below `path`, as far as that can be done.
-fn open_up(path: &Path) {
-    let _ = super::set_mode(path, 0o700);
-    for entry in super::list(path).unwrap_or_default() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            open_up(&entry.path());
-        }
-    }
-}
+/// So much of a file is copied between two looks at whether to stop, in bytes.
+const PIECE: u64 = 64 << 20;
 
 /// Moves a tree: by a rename, or by copy and removal where the two places are on different file systems.
 ///
@@ -60,10 +36,20 @@ pub fn move_tree(from: &Path, to: &Path) -> Result<()> {
 
 /// Moves a tree by a rename. `false` where that cannot be done, for the two places are on different file systems.
 ///
+/// Immutable and append-only flags of the tree's root and of the directory it lies in are cleared where they prevent it.
+///
 /// # Errors
 /// What the system answered.
 pub fn rename_tree(from: &Path, to: &Path) -> Result<bool> {
-    match super::rename(from, to) {
+    let renamed = match super::rename(from, to) {
+        Err(error) if error.source.raw_os_error() == Some(Errno::PERM.raw_os_error()) => {
+            clear_flags(super::parent(from))?;
+            clear_flags(from)?;
+            super::rename(from, to)
+        }
+        other => other,
+    };
+    match renamed {
         Err(error) if error.source.kind() == io::ErrorKind::CrossesDevices => Ok(false),
         // To move a directory its owner must be allowed to write to it, for its `..` changes.
         Err(error) if error.source.kind() == io::ErrorKind::PermissionDenied => {
@@ -80,128 +66,304 @@ pub fn rename_tree(from: &Path, to: &Path) -> Result<bool> {
 /// Copies a tree with its modes, times, links, hard links, holes and FIFOs, and its owners as far as we may set them.
 ///
 /// `to` must not exist or be an empty directory. Sockets and devices are left out: no archive of ours holds a socket, and
-/// we make no devices.
+/// we make no devices. What is mounted below `from` is copied as it is seen.
 ///
 /// # Errors
 /// What the system answered, with the path of the entry.
 pub fn copy_tree(from: &Path, to: &Path) -> Result<()> {
-    let mut first_names: HashMap<(u64, u64), PathBuf> = HashMap::new();
-    let mut directories: Vec<(PathBuf, Metadata)> = Vec::new();
-    for entry in WalkDir::new(from).sort_by_file_name() {
-        let entry = entry
-            .map_err(|error| {
-                let path = error.path().unwrap_or(from).to_owned();
-                (io::Error::from(error), path)
-            })
-            .or_else(|(error, path)| Err(error).at("read the tree", &path))?;
-        let target = match entry.path().strip_prefix(from) {
-            Ok(below) if !below.as_os_str().is_empty() => to.join(below),
-            _ => to.to_owned(),
-        };
-        let metadata = entry
-            .metadata()
-            .map_err(io::Error::from)
-            .at("examine", entry.path())?;
-        let kind = metadata.file_type();
-        if kind.is_dir() {
-            if super::lookup(&target)?.is_none() {
-                super::create_dir(&target)?;
-            }
-            directories.push((target, metadata));
-            continue;
-        }
-        if metadata.nlink() > 1
-            && let Some(first) = first_names.get(&(metadata.dev(), metadata.ino()))
-        {
-            super::hard_link(first, &target)?;
-            continue;
-        }
-        if kind.is_symlink() {
-            super::symlink(&super::read_link(entry.path())?, &target)?;
-        } else if kind.is_file() {
-            copy_file(entry.path(), &target, &metadata)?;
-        } else if kind.is_fifo() {
-            mkfifo(&target, Mode::from_bits_truncate(0o600)).at("create the FIFO", &target)?;
-        } else {
-            continue;
-        }
-        copy_attributes(&target, &metadata)?;
-        if metadata.nlink() > 1 {
-            first_names.insert((metadata.dev(), metadata.ino()), target);
-        }
+    copy_tree_until(from, to, &|| false)
+}
+
+/// [`copy_tree`] that fails as soon as `stop` says so, which is asked for each entry and each piece of a file.
+///
+/// # Errors
+/// What the system answered, with the path of the entry.
+pub fn copy_tree_until(from: &Path, to: &Path, stop: &dyn Fn() -> bool) -> Result<()> {
+    if super::lookup(to)?.is_none() {
+        super::create_dir(to)?;
     }
-    // Directories last and the deepest first: what is made in a directory changes its time, and may need its mode open.
-    for (directory, metadata) in directories.iter().rev() {
-        copy_attributes(directory, metadata)?;
+    let mut source = Walk::to_read(from, Mounts::Cross)?;
+    let mut target = Descent::open(to, WRITE)?;
+    let root = target.directory().try_clone_to_owned();
+    let root = root.map_err(|error| target.failed("open the directory", OsStr::new(""), error))?;
+    let mut copy = Copy {
+        root,
+        inside: PathBuf::new(),
+        first_names: HashMap::new(),
+        stop,
+    };
+    let mut is_root = true;
+    while let Some(step) = source.next_step()? {
+        check(stop).map_err(|error| Error::new("copy", source.path(), error))?;
+        match step {
+            Step::Enter(_) if is_root => is_root = false,
+            Step::Enter(_) => {
+                let name = source.path().file_name().unwrap_or_default().to_owned();
+                make_and_enter(&mut target, &name)?;
+                copy.inside.push(name);
+            }
+            Step::Entry(name, found) => copy.entry(&source, &target, &name, &found)?,
+            // What is made in a directory changes its time, and may need its mode open.
+            Step::Leave(found) => {
+                copy_attributes(&target, OsStr::new(""), &found)?;
+                copy.inside.pop();
+                target.keep_mode();
+                target.leave()?;
+            }
+        }
     }
     Ok(())
 }
 
-/// Copies the contents of a file, hole for hole.
-fn copy_file(from: &Path, to: &Path, metadata: &Metadata) -> Result<()> {
-    let mut source = super::open(from)?;
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true).mode(0o600);
-    let mut target = super::open_with(&options, to)?;
-    if metadata.blocks() * 512 >= metadata.size() {
-        return match io::copy(&mut source, &mut target) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(copy_error(from, to, error)),
-        };
+fn make_and_enter(target: &mut Descent, name: &OsStr) -> Result<()> {
+    match rustix::fs::mkdirat(target.directory(), name, Mode::RWXU) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(error) => return Err(target.failed("create the directory", name, error.into())),
     }
-    copy_data_segments(&mut source, &mut target).map_err(|error| copy_error(from, to, error))?;
-    target.set_len(metadata.size()).at("resize", to)
+    match target.enter(name, true)? {
+        Some(_) => Ok(()),
+        None => Err(target.failed(super::CROSS_MOUNT, name, Errno::XDEV.into())),
+    }
 }
 
-/// Names the file that an error of a copy is about: it is the one written to that has no room.
-fn copy_error(from: &Path, to: &Path, error: io::Error) -> Error {
-    match super::is_no_space(&error) {
-        true => Error::new("write", to, error),
+struct Copy<'a> {
+    /// The root of the copy.
+    root: OwnedFd,
+    /// The current directory below it.
+    inside: PathBuf,
+    /// Of each file with several names, the first one in the copy.
+    first_names: HashMap<(u64, u64), PathBuf>,
+    stop: &'a dyn Fn() -> bool,
+}
+
+impl Copy<'_> {
+    /// Copies what is not a directory.
+    fn entry(
+        &mut self,
+        source: &Walk,
+        target: &Descent,
+        name: &OsStr,
+        found: &Found,
+    ) -> Result<()> {
+        let (directory, id) = (target.directory(), found.id());
+        if found.links > 1
+            && let Some(first) = self.first_names.get(&id)
+        {
+            return link_below(self.root.as_fd(), first, directory, name)
+                .map_err(|error| target.failed("link", name, error.into()));
+        }
+        match found.kind() {
+            FileType::Symlink => {
+                let says = source.read_link(name)?;
+                rustix::fs::symlinkat(says.as_slice(), directory, name)
+                    .map_err(|error| target.failed("create the link", name, error.into()))?;
+            }
+            FileType::RegularFile => {
+                let file = source.open(name, found)?;
+                copy_file(
+                    file,
+                    &source.path_of(name),
+                    found,
+                    (target, name),
+                    self.stop,
+                )?;
+            }
+            FileType::Fifo => {
+                let mode = Mode::RUSR | Mode::WUSR;
+                rustix::fs::mknodat(directory, name, FileType::Fifo, mode, 0)
+                    .map_err(|error| target.failed("create the FIFO", name, error.into()))?;
+            }
+            _ => return Ok(()),
+        }
+        copy_attributes(target, name, found)?;
+        if found.links > 1 {
+            self.first_names.insert(id, self.inside.join(name));
+        }
+        Ok(())
+    }
+}
+
+/// Replaces an entry of a walk's current directory by a copy of itself, which has no other name. `copy` is its name meanwhile.
+pub(crate) fn detach(walk: &Walk, name: &OsStr, found: &Found, copy: &OsStr) -> Result<()> {
+    let descent = walk.descent();
+    let file = walk.open(name, found)?;
+    copy_file(file, &walk.path_of(name), found, (descent, copy), &|| false)?;
+    copy_attributes(descent, copy, found)?;
+    let directory = descent.directory();
+    rustix::fs::renameat(directory, copy, directory, name)
+        .map_err(|error| walk.failed("replace", name, error.into()))
+}
+
+/// Gives a file below `root` one more name. Its own path may be of any length and must be free of links.
+pub(crate) fn link_below(
+    root: BorrowedFd<'_>,
+    file: &Path,
+    directory: BorrowedFd<'_>,
+    name: &OsStr,
+) -> rustix::io::Result<()> {
+    if file.as_os_str().len() <= PATH_PIECE {
+        return rustix::fs::linkat(root, file, directory, name, AtFlags::empty());
+    }
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut at: Option<OwnedFd> = None;
+    let mut piece = PathBuf::new();
+    for part in super::parent(file).components() {
+        piece.push(part);
+        if piece.as_os_str().len() > PATH_PIECE - 256 {
+            let above = at.as_ref().map_or(root, AsFd::as_fd);
+            at = Some(openat(above, &piece, flags, Mode::empty())?);
+            piece.clear();
+        }
+    }
+    let above = at.as_ref().map_or(root, AsFd::as_fd);
+    let file = piece.join(file.file_name().unwrap_or_default());
+    rustix::fs::linkat(above, &file, directory, name, AtFlags::empty())
+}
+
+/// Copies the contents of a file, hole for hole, to a new one.
+fn copy_file(
+    mut source: File,
+    from: &Path,
+    found: &Found,
+    (target, name): (&Descent, &OsStr),
+    stop: &dyn Fn() -> bool,
+) -> Result<()> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let file = openat(target.directory(), name, flags, Mode::RUSR | Mode::WUSR)
+        .map_err(|error| target.failed("create", name, error.into()))?;
+    let mut file = File::from(file);
+    let copied = if found.blocks * 512 >= found.size {
+        copy_pieces(&mut source, u64::MAX, &mut file, stop)
+    } else {
+        copy_data_segments(&mut source, &mut file, stop)
+    };
+    copied.map_err(|error| match super::is_no_space(&error) {
+        // It is the one written to that has no room.
+        true => target.failed("write", name, error),
         false => Error::new("copy", from, error),
+    })?;
+    if found.blocks * 512 < found.size {
+        file.set_len(found.size)
+            .map_err(|error| target.failed("resize", name, error))?;
+    }
+    Ok(())
+}
+
+fn check(stop: &dyn Fn() -> bool) -> io::Result<()> {
+    match stop() {
+        true => Err(io::Error::other("stopped")),
+        false => Ok(()),
     }
 }
 
-fn copy_data_segments(source: &mut File, target: &mut File) -> io::Result<()> {
+/// Copies what comes next, `length` bytes at the most. The kernel copies each piece, or has both files share it where it can.
+fn copy_pieces(
+    source: &mut File,
+    length: u64,
+    target: &mut File,
+    stop: &dyn Fn() -> bool,
+) -> io::Result<()> {
+    let mut left = length;
+    loop {
+        check(stop)?;
+        let copied = io::copy(&mut Read::by_ref(source).take(left.min(PIECE)), target)?;
+        left -= copied;
+        if copied == 0 || left == 0 {
+            return Ok(());
+        }
+    }
+}
+
+fn copy_data_segments(
+    source: &mut File,
+    target: &mut File,
+    stop: &dyn Fn() -> bool,
+) -> io::Result<()> {
     let mut offset = 0;
     loop {
         let start = match rustix::fs::seek(&*source, rustix::fs::SeekFrom::Data(offset)) {
             Ok(start) => start,
             // No data behind `offset`: the rest is a hole.
-            Err(rustix::io::Errno::NXIO) => return Ok(()),
+            Err(Errno::NXIO) => return Ok(()),
             Err(error) => return Err(error.into()),
         };
         let end = rustix::fs::seek(&*source, rustix::fs::SeekFrom::Hole(start))?;
         source.seek(SeekFrom::Start(start))?;
         target.seek(SeekFrom::Start(start))?;
-        io::copy(&mut Read::by_ref(source).take(end - start), target)?;
+        copy_pieces(source, end - start, target, stop)?;
         target.flush()?;
         offset = end;
     }
 }
 
-/// Owner, mode and times, in this order: a change of owner takes the setuid bit away.
-fn copy_attributes(path: &Path, metadata: &Metadata) -> Result<()> {
-    super::set_owner_if_allowed(path, metadata.uid(), metadata.gid())?;
-    if !metadata.file_type().is_symlink() {
-        super::set_mode(path, metadata.permissions().mode() & 0o7777)?;
+/// Owner, mode and times, in this order: a change of owner takes the setuid bit away. The empty name is the directory itself.
+fn copy_attributes(target: &Descent, name: &OsStr, found: &Found) -> Result<()> {
+    set_owner_if_allowed_at(target.directory(), name, found.uid, found.gid)
+        .map_err(|error| target.failed("set the owner of", name, error.into()))?;
+    if found.kind() != FileType::Symlink {
+        set_mode_at(target.directory(), name, found.permissions())
+            .map_err(|error| target.failed("set the mode of", name, error.into()))?;
     }
-    set_times(path, metadata)
+    let times = Timestamps {
+        last_access: timespec(found.atime),
+        last_modification: timespec(found.mtime),
+    };
+    set_times_at(target.directory(), name, &times)
+        .map_err(|error| target.failed("set the times of", name, error.into()))
 }
 
-fn set_times(path: &Path, metadata: &Metadata) -> Result<()> {
-    utimensat(
-        nix::fcntl::AT_FDCWD,
-        path,
-        &TimeSpec::new(metadata.atime(), metadata.atime_nsec()),
-        &TimeSpec::new(metadata.mtime(), metadata.mtime_nsec()),
-        UtimensatFlags::NoFollowSymlink,
-    )
-    .at("set the times of", path)
+fn timespec((seconds, nanoseconds): (i64, u32)) -> Timespec {
+    Timespec {
+        tv_sec: seconds,
+        tv_nsec: nanoseconds.into(),
+    }
+}
+
+/// Sets the owner of an entry, or of the directory for the empty name, as far as that is allowed; see
+/// [`super::set_owner_if_allowed`].
+pub(crate) fn set_owner_if_allowed_at(
+    directory: BorrowedFd<'_>,
+    name: &OsStr,
+    uid: u32,
+    gid: u32,
+) -> rustix::io::Result<()> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH;
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    match rustix::fs::chownat(directory, name, Some(uid), Some(gid), flags) {
+        Err(Errno::PERM | Errno::ACCESS | Errno::INVAL) => Ok(()),
+        other => other,
+    }
+}
+
+/// Sets the mode of an entry that is no link, or of the directory for the empty name.
+pub(crate) fn set_mode_at(
+    directory: BorrowedFd<'_>,
+    name: &OsStr,
+    mode: Mode,
+) -> rustix::io::Result<()> {
+    if name.is_empty() {
+        rustix::fs::fchmod(directory, mode)
+    } else {
+        rustix::fs::chmodat(directory, name, mode, AtFlags::empty())
+    }
+}
+
+/// Sets the times of an entry, or of the directory for the empty name; a link is not followed.
+pub(crate) fn set_times_at(
+    directory: BorrowedFd<'_>,
+    name: &OsStr,
+    times: &Timestamps,
+) -> rustix::io::Result<()> {
+    if name.is_empty() {
+        rustix::fs::futimens(directory, times)
+    } else {
+        rustix::fs::utimensat(directory, name, times, AtFlags::SYMLINK_NOFOLLOW)
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{MetadataExt, symlink};
     use std::os::unix::net::UnixListener;
 
     use super::*;
@@ -220,7 +382,8 @@ mod tests {
         write_with_hole(&directory.join("holes"), 64 << 20);
         std::fs::write(directory.join("tool"), "#!/bin/sh\n").unwrap();
         super::super::set_mode(&directory.join("tool"), 0o4755).unwrap();
-        mkfifo(&directory.join("pipe"), Mode::from_bits_truncate(0o640)).unwrap();
+        let mode = nix::sys::stat::Mode::from_bits_truncate(0o640);
+        nix::unistd::mkfifo(&directory.join("pipe"), mode).unwrap();
         let _ = UnixListener::bind(directory.join("socket")).unwrap();
         super::super::set_mode(&directory.join("a/b"), 0o555).unwrap();
     }
@@ -272,15 +435,49 @@ mod tests {
     }
 
     #[test]
-    fn removing_a_tree_leaves_what_its_links_point_to() {
+    fn a_copy_ends_when_it_is_asked_to_stop() {
         let scratch = tempfile::tempdir().unwrap();
-        let (kept, tree) = (scratch.path().join("kept"), scratch.path().join("tree"));
-        std::fs::create_dir(&kept).unwrap();
-        std::fs::write(kept.join("file"), "kept").unwrap();
-        std::fs::create_dir(&tree).unwrap();
-        symlink(&kept, tree.join("link")).unwrap();
-        remove_tree(&tree).unwrap();
-        remove_tree(&tree).unwrap();
-        assert!(kept.join("file").exists());
+        let (from, to) = (scratch.path().join("from"), scratch.path().join("to"));
+        std::fs::create_dir(&from).unwrap();
+        a_tree(&from);
+        let looks = std::cell::Cell::new(0);
+        let stop = || {
+            looks.set(looks.get() + 1);
+            looks.get() > 3
+        };
+        let error = copy_tree_until(&from, &to, &stop).unwrap_err();
+        assert_eq!(error.source.to_string(), "stopped");
+        assert_eq!(looks.get(), 4);
+    }
+
+    #[test]
+    fn deep_trees_are_copied_with_their_hard_links() {
+        let scratch = super::super::scratch_for_deep_trees();
+        let (from, to) = (scratch.path().join("from"), scratch.path().join("to"));
+        std::fs::create_dir(&from).unwrap();
+        super::super::make_deep(&from, 15_000);
+        // In the same directory, which only its own walk reaches.
+        let mut walk = Walk::to_change(&from, Mounts::Refuse).unwrap();
+        while let Some(step) = walk.next_step().unwrap() {
+            if let Step::Entry(name, _) = step {
+                let directory = walk.directory();
+                rustix::fs::linkat(directory, &name, directory, "same", AtFlags::empty()).unwrap();
+            }
+        }
+        copy_tree(&from, &to).unwrap();
+        let mut walk = Walk::to_read(&to, Mounts::Refuse).unwrap();
+        let (mut directories, mut files) = (0, Vec::new());
+        while let Some(step) = walk.next_step().unwrap() {
+            match step {
+                Step::Enter(_) => directories += 1,
+                Step::Entry(_, found) => files.push(found.id()),
+                Step::Leave(_) => {}
+            }
+        }
+        assert_eq!((directories, files.len()), (15_001, 2));
+        assert_eq!(files[0], files[1]);
+        move_tree(&to, &scratch.path().join("moved")).unwrap();
+        remove_tree(&from).unwrap();
+        remove_tree(&scratch.path().join("moved")).unwrap();
     }
 }

@@ -149,6 +149,8 @@ fn make_at(
         }
         // A link is somebody's decision; it only must lead to a directory.
         Some(_) if path.is_dir() => return Ok(()),
+        // The error names what the link leads to: the disk may not be mounted yet.
+        Some(there) if there.is_symlink() && fs::metadata(path).is_err() => fs::create_dir(path)?,
         Some(_) => {
             return Err(BootstrapError::NoDirectory {
                 path: path.to_owned(),
@@ -215,7 +217,7 @@ fn remove_remains(vcap: &Vcap) {
         vcap.blobs(),
         vcap.sensitive_blobs(),
     ] {
-        warn(fs::remove_abandoned(&directory, TEMPORARY, None));
+        fs::remove_abandoned(&directory, TEMPORARY, None);
     }
 }
 
@@ -229,7 +231,7 @@ fn is_unused(vcap: &Vcap) -> bool {
 
 /// Removes what is in a directory, but for mounts and for what somebody holds.
 fn empty(directory: &Path) -> fs::Result<()> {
-    fs::remove_abandoned(directory, TEMPORARY, None)?;
+    fs::remove_abandoned(directory, TEMPORARY, None);
     let entries = fs::list(directory)?;
     if entries.is_empty() {
         return Ok(());

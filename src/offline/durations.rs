@@ -144,7 +144,7 @@ impl Durations {
             source,
         };
         let text = serde_json::to_vec_pretty(&remembered).map_err(damaged)?;
-        fs::remove_abandoned(directory, PARTIAL_PREFIX, None)?;
+        fs::remove_abandoned(directory, PARTIAL_PREFIX, None);
         let file = LeasedFile::create(directory, PARTIAL_PREFIX, "")?;
         file.file().write_all(&text).at("write", file.path())?;
         Ok(file.persist(&path)?)

@@ -1,7 +1,7 @@
 //! One graph for all releases of a call: a package that several of them have is one node.
 //!
 //! Packages are the same when nothing tells them apart that shapes what they install: name and version, which a script is told,
-//! the bytes of the source, and the dependencies, which are the same in the same sense.
+//! what the source unpacks to, and the dependencies, which are the same in the same sense.
 
 use std::collections::HashMap;
 
@@ -13,7 +13,7 @@ use crate::release::{Name, Version};
 pub(super) struct Candidate<'a> {
     pub member: &'a Member,
     pub version: &'a Version,
-    /// The SHA-256 of its blob.
+    /// What its blob is known by: see [`identity`](super::identity).
     pub digest: &'a str,
 }
 

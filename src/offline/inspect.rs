@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use super::jobs::ContentProblem;
 use super::open::{Blob, Carried, Opened, Role, shown};
 use crate::release::graph::{self, GraphProblem};
 use crate::release::{DigestMismatch, Manifest, MultiDigest, Name, Slug};
@@ -34,6 +35,16 @@ pub enum Problem {
         path: String,
         /// Which digest, and what it should have been.
         mismatch: DigestMismatch,
+    },
+    /// A blob's contents are not what they should be, though its digest is right.
+    #[error("{what}: `{path}` {problem}")]
+    Content {
+        /// What it belongs to.
+        what: String,
+        /// Where it is.
+        path: String,
+        /// What is wrong.
+        problem: ContentProblem,
     },
     /// The tarball has a package that the manifest does not list.
     #[error("`{path}` is in the tarball, but release.MF lists no such package")]
@@ -152,6 +163,7 @@ pub(super) fn problems(opened: &Opened, stemcell: &Slug) -> Vec<Problem> {
             &mut problems,
         );
     }
+    problems.extend(opened.problems.iter().cloned());
     let members = members(manifest);
     extra_packages(opened, &members, &mut problems);
     if let Err(found) = order(&members) {

@@ -12,6 +12,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
+use super::clutter::is_clutter;
+use super::inspect::Problem;
+use super::jobs;
+use super::lookalike::{self, Lookalike};
+use crate::archive::compression::DecodeError;
 use crate::archive::entry::{EntryPathError, normalise};
 use crate::archive::{Decoder, Entry, Kind, ReadError, Reader};
 use crate::fs::{self, Context};
@@ -25,7 +30,7 @@ const MANIFEST_LIMIT: u64 = 64 << 20;
 const BUFFER: usize = 128 * 1024;
 
 /// What a path inside a release tarball means.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Role {
     /// `release.MF`.
     Manifest,
@@ -106,6 +111,10 @@ pub(super) struct Opened {
     pub manifest: Manifest,
     /// In the tarball's order.
     pub carried: Vec<Carried>,
+    /// Files of operating systems and tools, which are left out.
+    pub clutter: Vec<PathBuf>,
+    /// What is wrong with the contents of jobs and the license.
+    pub problems: Vec<Problem>,
 }
 
 /// Why a tarball is no release.
@@ -128,9 +137,18 @@ pub enum OpenError {
         /// What is wrong with it.
         source: EntryPathError,
     },
+    /// It is something else than a tar archive.
+    #[error("{0}")]
+    Lookalike(Lookalike),
+    /// A directory is given that has a release in it.
+    #[error("it is a directory and not a tarball: {}", advice)]
+    Directory {
+        /// What to do.
+        advice: String,
+    },
     /// There is no manifest.
-    #[error("there is no release.MF at the top of the tarball")]
-    NoManifest,
+    #[error("there is no release.MF at the top of the tarball: {0}")]
+    NoManifest(Lookalike),
     /// The manifest is no file, or too long.
     #[error("release.MF is {0}")]
     OddManifest(String),
@@ -155,6 +173,9 @@ pub(super) fn open(
 ) -> Result<Opened, OpenError> {
     let file = fs::open(tarball)?;
     if file.metadata().at("examine", tarball)?.is_dir() {
+        if let Some(advice) = advice_on_directory(tarball) {
+            return Err(OpenError::Directory { advice });
+        }
         return Err(io::Error::from_raw_os_error(
             nix::errno::Errno::EISDIR as i32,
         ))
@@ -163,21 +184,26 @@ pub(super) fn open(
     }
     let is_file = file.metadata().at("examine", tarball)?.is_file();
     let hasher = Arc::new(Mutex::new(Hasher::new(&[Algorithm::Sha256])));
-    let raw = Hashed {
+    let (raw, beginning) = Beginning::new(Hashed {
         inner: Cancellable::new(file, cancel),
         hasher: Arc::clone(&hasher),
-    };
-    let decoder = Decoder::new(raw).map_err(OpenError::Decode)?;
+    });
+    let decoder =
+        Decoder::new(raw).map_err(|error| recognized(OpenError::Decode(error), &beginning))?;
+    let (decoded, beginning) = Beginning::new(decoder);
     let mut pass = Pass {
-        reader: Reader::new(ReadAhead::new(decoder)),
+        reader: Reader::new(ReadAhead::new(decoded)),
         spool,
         manifest: None,
         carried: Vec::new(),
         places: HashMap::new(),
         spooled: 0,
     };
-    while let Some(entry) = pass.reader.next_entry()? {
-        pass.take(entry)?;
+    let mut next = || pass.reader.next_entry();
+    let mut entry = next().map_err(|error| recognized(error.into(), &beginning))?;
+    while let Some(found) = entry {
+        pass.take(found)?;
+        entry = pass.reader.next_entry()?;
     }
     let Pass {
         reader,
@@ -187,19 +213,80 @@ pub(super) fn open(
     } = pass;
     reader.into_inner().finish().map_err(OpenError::Decode)?;
     let digests = locked(&hasher).clone().finish();
-    let manifest = manifest.ok_or(OpenError::NoManifest)?;
-    let manifest = manifest.map_err(OpenError::Manifest)?;
     let mut carried: Vec<Carried> = carried.into_iter().flatten().collect();
+    let manifest = manifest.ok_or_else(|| {
+        let paths = carried.iter().map(|carried| carried.path.as_path());
+        OpenError::NoManifest(Lookalike::of_paths(paths))
+    })?;
+    let manifest = manifest.map_err(OpenError::Manifest)?;
+    let clutter = remove_clutter(&manifest, &mut carried)?;
     for carried in &mut carried {
         complete_digests(&manifest, carried)?;
     }
+    let problems = jobs::problems(&manifest, &carried, cancel)?;
     Ok(Opened {
+        clutter,
+        problems,
         tarball: tarball.to_owned(),
         is_file,
         digests,
         manifest,
         carried,
     })
+}
+
+/// What the file is, where that can be told from its beginning; else the error.
+fn recognized(error: OpenError, beginning: &Mutex<Vec<u8>>) -> OpenError {
+    let is_foreign = match &error {
+        OpenError::Read(ReadError::NotTar) => true,
+        OpenError::Decode(error) => error.get_ref().is_some_and(|inner| {
+            matches!(
+                inner.downcast_ref(),
+                Some(DecodeError::Empty | DecodeError::Unknown)
+            )
+        }),
+        _ => false,
+    };
+    let beginning = beginning.lock().unwrap_or_else(PoisonError::into_inner);
+    match Lookalike::of_bytes(&beginning) {
+        Some(found) if is_foreign => OpenError::Lookalike(found),
+        _ => error,
+    }
+}
+
+/// What to do with a directory that is given as a release.
+fn advice_on_directory(directory: &Path) -> Option<String> {
+    let has = |name: &str| fs::metadata(&directory.join(name)).is_ok_and(|found| found.is_file());
+    if has("release.MF") {
+        return Some(format!(
+            "pack the release in it, as `tar -czf RELEASE.tgz -C {} .` does",
+            directory.display()
+        ));
+    }
+    (has("config/final.yml") || has("config/dev.yml")).then(|| {
+        "run `bosh create-release --tarball=RELEASE.tgz` in it, and pass that tarball".to_owned()
+    })
+}
+
+/// Takes files of operating systems and tools out of what a tarball carries, and returns their paths. A file that the manifest
+/// lists is none of them, whatever its name.
+fn remove_clutter(
+    manifest: &Manifest,
+    carried: &mut Vec<Carried>,
+) -> Result<Vec<PathBuf>, OpenError> {
+    let (mut kept, mut clutter) = (Vec::new(), Vec::new());
+    for entry in carried.drain(..) {
+        if !is_clutter(&entry.path) || expected_digest(manifest, &entry.role).is_some() {
+            kept.push(entry);
+            continue;
+        }
+        if let Some(blob) = &entry.blob {
+            fs::remove_file_if_there(&blob.file)?;
+        }
+        clutter.push(entry.path);
+    }
+    *carried = kept;
+    Ok(clutter)
 }
 
 /// Hashes a blob once more of which other digests were taken than the manifest names. That is so where an earlier manifest was
@@ -229,6 +316,38 @@ impl<R: Read> Read for Hashed<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(buffer)?;
         locked(&self.hasher).update(&buffer[..count]);
+        Ok(count)
+    }
+}
+
+/// A reader of which the first bytes are kept.
+struct Beginning<R> {
+    inner: R,
+    kept: Arc<Mutex<Vec<u8>>>,
+    is_full: bool,
+}
+
+impl<R> Beginning<R> {
+    fn new(inner: R) -> (Self, Arc<Mutex<Vec<u8>>>) {
+        let kept = Arc::default();
+        let reader = Self {
+            inner,
+            kept: Arc::clone(&kept),
+            is_full: false,
+        };
+        (reader, kept)
+    }
+}
+
+impl<R: Read> Read for Beginning<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        if !self.is_full {
+            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            let wanted = lookalike::BEGINNING.saturating_sub(kept.len()).min(count);
+            kept.extend_from_slice(&buffer[..wanted]);
+            self.is_full = kept.len() >= lookalike::BEGINNING;
+        }
         Ok(count)
     }
 }

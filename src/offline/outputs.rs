@@ -39,7 +39,7 @@ pub(super) fn output_directories(
             .and_then(|()| fs::check_writable(&directory));
         match usable {
             Ok(()) => {
-                fs::remove_abandoned(&directory, PARTIAL_PREFIX, None)?;
+                fs::remove_abandoned(&directory, PARTIAL_PREFIX, None);
             }
             Err(error) => problems.push(InputProblem {
                 path: directory,

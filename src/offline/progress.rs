@@ -9,12 +9,16 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::second_run;
 use crate::compile::{Event, Phase};
 use crate::diag::Elapsed;
 use crate::release::{Name, Version};
 
 /// Where there is no terminal, a package that takes long is mentioned this often.
 const REMINDER: Duration = Duration::from_secs(60);
+
+/// Waiting for less is not mentioned.
+const WORTH_TELLING: Duration = Duration::from_secs(1);
 
 /// Tells a person how far the work is.
 #[derive(Debug)]
@@ -36,9 +40,82 @@ struct Running {
     label: String,
     since: Instant,
     reminded: Instant,
-    phase: &'static str,
+    /// `None` before the first.
+    phase: Option<Phase>,
+    /// When the phase began, and how long it waited in phases before.
+    entered: Instant,
+    waited: Duration,
+    /// The last line that the script printed in this phase.
     line: String,
     bar: Option<ProgressBar>,
+}
+
+/// How long a package took, from the line that says that it begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Took {
+    /// All of it.
+    pub total: Duration,
+    /// How long it only waited for others.
+    pub waited: Duration,
+}
+
+impl std::fmt::Display for Took {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", Elapsed(self.total))?;
+        if self.waited >= WORTH_TELLING {
+            write!(f, " ({} of it waiting)", Elapsed(self.waited))?;
+        }
+        Ok(())
+    }
+}
+
+impl Running {
+    fn enter(&mut self, phase: Phase, now: Instant) {
+        self.waited = self.waited_until(now);
+        self.phase = Some(phase);
+        self.entered = now;
+        // What the script printed says nothing of another phase.
+        self.line.clear();
+    }
+
+    fn waited_until(&self, now: Instant) -> Duration {
+        let current = match self.is_waiting() {
+            true => now.saturating_duration_since(self.entered),
+            false => Duration::ZERO,
+        };
+        self.waited + current
+    }
+
+    fn is_waiting(&self) -> bool {
+        match self.phase {
+            None | Some(Phase::Waiting | Phase::Ready | Phase::SecondRun { .. }) => true,
+            Some(Phase::Unpacking | Phase::Installing | Phase::Packaging | Phase::Packing) => false,
+        }
+    }
+
+    fn took(&self, now: Instant) -> Took {
+        Took {
+            total: now.saturating_duration_since(self.since),
+            waited: self.waited_until(now),
+        }
+    }
+
+    /// What it is doing, with the last line of its script.
+    fn doing(&self) -> String {
+        match self.line.as_str() {
+            "" => described(self.phase),
+            line => format!("{}: {line}", described(self.phase)),
+        }
+    }
+
+    fn reminder(&self, now: Instant) -> String {
+        format!(
+            "Still compiling package {} after {}, {}",
+            self.label,
+            self.took(now),
+            self.doing()
+        )
+    }
 }
 
 impl Progress {
@@ -71,8 +148,8 @@ impl Progress {
         state.started = 0;
     }
 
-    /// The job of a package begins.
-    pub(super) fn start(&self, job: usize, name: &Name, version: &Version) {
+    /// The job of a package begins. Where a call has several releases, those that have the package are named.
+    pub(super) fn start(&self, job: usize, name: &Name, version: &Version, releases: &[String]) {
         let mut state = self.state();
         state.started += 1;
         let position = format!("{} of {}", state.started, state.total);
@@ -91,79 +168,107 @@ impl Progress {
                 label: label.clone(),
                 since: now,
                 reminded: now,
-                phase: "",
+                phase: None,
+                entered: now,
+                waited: Duration::ZERO,
                 line: String::new(),
                 bar,
             },
         );
         drop(state);
-        self.line(&format!("Compiling package {label} ({position})"));
+        let of = match releases {
+            [] => String::new(),
+            [only] => format!(" for release {only}"),
+            several => format!(" for releases {}", several.join(", ")),
+        };
+        self.line(&format!("Compiling package {label} ({position}){of}"));
     }
 
-    /// A job has ended, well or not.
-    pub(super) fn end(&self, job: usize) {
-        if let Some(running) = self.state().running.remove(&job)
-            && let (Some(bar), Some(bars)) = (running.bar, &self.bars)
-        {
+    /// A job has ended, well or not. Returns how long it took, if it was started.
+    pub(super) fn end(&self, job: usize) -> Option<Took> {
+        let running = self.state().running.remove(&job)?;
+        let took = running.took(Instant::now());
+        if let (Some(bar), Some(bars)) = (running.bar, &self.bars) {
             bar.finish_and_clear();
             bars.remove(&bar);
         }
+        Some(took)
+    }
+
+    /// The packages whose packaging scripts run.
+    pub fn scripts(&self) -> Vec<String> {
+        let is_running = |running: &&Running| running.phase == Some(Phase::Packaging);
+        let name = |running: &Running| match running.label.split_once('/') {
+            Some((name, _version)) => name.to_owned(),
+            None => running.label.clone(),
+        };
+        self.state()
+            .running
+            .values()
+            .filter(is_running)
+            .map(name)
+            .collect()
     }
 
     /// The core tells something.
     pub(super) fn hear(&self, event: Event) {
-        if let Event::Retried {
-            package,
-            failure,
-            undeclared,
-            ..
-        } = &event
-        {
-            let names: Vec<&str> = undeclared.iter().map(Name::as_str).collect();
-            let undeclared = match names.join(", ") {
-                none if none.is_empty() => none,
-                names => format!("; it speaks of undeclared packages: {names}"),
-            };
-            self.line(&format!(
-                "Warning: {failure} where it reaches nothing but its declared dependencies{undeclared}. {package} is tried \
-                 once more by itself, with nothing kept from it"
-            ));
-        }
+        let (job, phase) = match event {
+            Event::FirstRunFailed {
+                package,
+                first,
+                running,
+                ..
+            } => return self.line(&second_run::failed(&package, &first, running)),
+            Event::SecondRunStarted { package, .. } => {
+                return self.line(&format!(
+                    "Compiling package {package} again, alone and without restrictions"
+                ));
+            }
+            Event::SecondRunSucceeded { package, first, .. } => {
+                return self.line(&second_run::succeeded(&package, &first));
+            }
+            Event::Denied {
+                package, denials, ..
+            } => return self.line(&second_run::ignored(&package, &denials)),
+            Event::RunWithCopies {
+                package,
+                lines,
+                log,
+                ..
+            } => return self.line(&second_run::with_copies(&package, &lines, &log)),
+            Event::Entered { job, phase, .. } => (job, Some(phase)),
+            Event::Printed { job, line, .. } => {
+                // One that comes late is of a phase that has ended.
+                if let Some(running) = self.state().running.get_mut(&job)
+                    && !running.is_waiting()
+                {
+                    running.line = line;
+                }
+                (job, None)
+            }
+        };
         let mut state = self.state();
-        let (Event::Entered { job, .. } | Event::Retried { job, .. } | Event::Printed { job, .. }) =
-            &event;
-        let Some(running) = state.running.get_mut(job) else {
+        let Some(running) = state.running.get_mut(&job) else {
             return;
         };
-        match event {
-            Event::Retried { .. } => {}
-            Event::Entered { phase, .. } => running.phase = described(phase),
-            Event::Printed { line, .. } => running.line = line,
+        if let Some(phase) = phase {
+            running.enter(phase, Instant::now());
         }
         if let Some(bar) = &running.bar {
-            bar.set_message(match running.line.as_str() {
-                "" => running.phase.to_owned(),
-                line => format!("{}: {line}", running.phase),
-            });
+            bar.set_message(running.doing());
         }
     }
 
     /// Some time has gone by.
     pub(super) fn tick(&self) {
         let mut reminders = Vec::new();
+        let now = Instant::now();
         for running in self.state().running.values_mut() {
             match &running.bar {
                 Some(bar) => bar.tick(),
                 None if running.reminded.elapsed() >= REMINDER => {
-                    running.reminded = Instant::now();
-                    reminders.push(format!(
-                        "Still compiling package {} after {}, {}{}{}",
-                        running.label,
-                        Elapsed(running.since.elapsed()),
-                        running.phase,
-                        if running.line.is_empty() { "" } else { ": " },
-                        running.line
-                    ));
+                    running.reminded = now;
+                    reminders.push(running.reminder(now));
                 }
                 None => {}
             }
@@ -179,12 +284,140 @@ impl Progress {
     }
 }
 
-fn described(phase: Phase) -> &'static str {
-    match phase {
+/// A phase, as a person reads it.
+fn described(phase: Option<Phase>) -> String {
+    let Some(phase) = phase else {
+        return "waiting for a place to be compiled in".to_owned();
+    };
+    let text = match phase {
+        Phase::Waiting => "waiting for packages that are in its way",
+        Phase::SecondRun { running: 1 } => {
+            "waiting for 1 running packaging script before the second run"
+        }
+        Phase::SecondRun { running } => {
+            return format!(
+                "waiting for {running} running packaging scripts before the second run"
+            );
+        }
         Phase::Unpacking => "unpacking the source",
         Phase::Installing => "installing dependencies",
         Phase::Ready => "waiting for another script to end",
         Phase::Packaging => "running its packaging script",
         Phase::Packing => "packing the result",
+    };
+    text.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn running(since: Instant) -> Running {
+        Running {
+            label: "app/1".to_owned(),
+            since,
+            reminded: since,
+            phase: None,
+            entered: since,
+            waited: Duration::ZERO,
+            line: String::new(),
+            bar: None,
+        }
+    }
+
+    #[test]
+    fn reminder_and_end_measure_the_same_time() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut app = running(start);
+        app.enter(Phase::Unpacking, at(2));
+        app.enter(Phase::Ready, at(3));
+        assert_eq!(
+            app.reminder(at(60)),
+            "Still compiling package app/1 after 1m00s (59.0s of it waiting), waiting for another script to end"
+        );
+        app.enter(Phase::Packaging, at(70));
+        app.line = "+ make".to_owned();
+        assert_eq!(
+            app.reminder(at(120)),
+            "Still compiling package app/1 after 2m00s (1m09s of it waiting), running its packaging script: + make"
+        );
+        assert_eq!(app.took(at(125)).to_string(), "2m05s (1m09s of it waiting)");
+    }
+
+    #[test]
+    fn last_line_of_the_script_goes_with_its_phase() {
+        let start = Instant::now();
+        let mut app = running(start);
+        app.enter(Phase::Packaging, start);
+        app.line = "+ make install".to_owned();
+        app.enter(Phase::Packing, start);
+        assert_eq!(app.doing(), "packing the result");
+        app.enter(Phase::SecondRun { running: 2 }, start);
+        assert!(
+            app.doing()
+                .starts_with("waiting for 2 running packaging scripts")
+        );
+        assert_eq!(
+            app.took(start + Duration::from_millis(1500)).to_string(),
+            "1.5s (1.5s of it waiting)"
+        );
+    }
+
+    #[test]
+    fn line_that_arrives_while_a_package_waits_is_not_shown() {
+        let progress = Progress::to_stderr(false);
+        progress.expect(1);
+        let parse = |text| Name::parse(text).unwrap();
+        progress.start(0, &parse("app"), &Version::parse("1").unwrap(), &[]);
+        let entered = |phase| Event::Entered {
+            job: 0,
+            package: parse("app"),
+            phase,
+        };
+        let printed = || Event::Printed {
+            job: 0,
+            package: parse("app"),
+            line: "+ make".to_owned(),
+        };
+        progress.hear(entered(Phase::Packaging));
+        progress.hear(printed());
+        let doing = || progress.state().running[&0].doing();
+        assert_eq!(doing(), "running its packaging script: + make");
+        progress.hear(entered(Phase::SecondRun { running: 1 }));
+        progress.hear(printed());
+        assert!(!doing().contains("make"), "{}", doing());
+        assert!(progress.end(0).is_some());
+        assert!(progress.end(0).is_none());
+    }
+
+    #[test]
+    fn waiting_package_is_shown_with_what_it_waits_for() {
+        let progress = Progress::to_stderr(false);
+        let (package, version) = (Name::parse("app").unwrap(), Version::parse("1").unwrap());
+        progress.start(0, &package, &version, &[]);
+        progress.hear(Event::Printed {
+            job: 0,
+            package: package.clone(),
+            line: "make: *** [all] Error 1".to_owned(),
+        });
+        for (running, expected) in [
+            (
+                2,
+                "waiting for 2 running packaging scripts before the second run",
+            ),
+            (
+                1,
+                "waiting for 1 running packaging script before the second run",
+            ),
+        ] {
+            progress.hear(Event::Entered {
+                job: 0,
+                package: package.clone(),
+                phase: Phase::SecondRun { running },
+            });
+            let state = progress.state();
+            assert_eq!(state.running[&0].doing(), expected);
+        }
     }
 }

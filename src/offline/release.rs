@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::assemble::PackageBlob;
 use super::graph::Candidate;
+use super::identity::Identities;
 use super::inspect::{Listed, Member, members, order};
 use super::open::{Blob, Carried, Opened, Role};
 use crate::compile::Compiled;
@@ -92,17 +93,26 @@ impl Release {
             .find(|carried| carried.role == role)
     }
 
-    pub(super) fn candidates(&self) -> Vec<Candidate<'_>> {
+    /// The packages, told apart by `identities` where these have them, else by the SHA-256 of their blobs. This is the release
+    /// of the call with that `number`.
+    pub(super) fn candidates<'a>(
+        &'a self,
+        number: usize,
+        identities: &'a Identities,
+    ) -> Vec<Candidate<'a>> {
         self.members
             .iter()
             .enumerate()
             .map(|(index, member)| Candidate {
                 member,
                 version: self.version(index),
-                digest: self
-                    .blob(index)
-                    .and_then(|blob| blob.digests.sha256())
-                    .unwrap_or_default(),
+                digest: match identities.get(&(number, index)) {
+                    Some(identity) => identity,
+                    None => self
+                        .blob(index)
+                        .and_then(|blob| blob.digests.sha256())
+                        .unwrap_or_default(),
+                },
             })
             .collect()
     }

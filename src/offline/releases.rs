@@ -14,17 +14,19 @@ use super::durations::Durations;
 use super::error::OfflineError;
 use super::failure::{Incomplete, PackageFailure, UnfinishedRelease};
 use super::graph::{self, Node};
+use super::identity::{self, Identities};
 use super::inspect::Listed;
 use super::open::Blob;
-use super::progress::Progress;
+use super::progress::{Progress, Took};
 use super::release::Release;
 use crate::compile::{
     self, CompileError, Compiled, Context, Id, Limits, MEMORY_FLOOR, Origin, Schedule, Told,
+    first_log,
 };
 use crate::diag::{Chain, Elapsed};
 use crate::fs;
 use crate::release::{Manifest, Name, Slug, Version};
-use crate::runtime::TaskSet;
+use crate::runtime::{self, TaskSet};
 use crate::sandbox::ScriptEnd;
 
 /// How often the progress is drawn.
@@ -57,7 +59,24 @@ pub(super) async fn carry_out(
 ) -> (Vec<Option<PathBuf>>, Result<(), OfflineError>) {
     let mut written = releases.iter().map(|_| None).collect();
     let stop = call.cancel.child_token();
-    let mut run = match Run::new(call, releases, compiler, stop) {
+    let cancel = call.cancel.clone();
+    let comparing = runtime::spawn_blocking("compare sources", move || {
+        let compared = identity::compare(&releases, &cancel);
+        (releases, compared)
+    });
+    let (releases, (identities, conflicts)) = match comparing.await {
+        Ok(done) => done,
+        Err(error) => return (written, Err(error.into())),
+    };
+    for identity::Conflict { package, releases } in conflicts {
+        call.progress.line(&format!(
+            "Warning: package {}/{} has the same fingerprint but different contents in releases {}: it is compiled for each",
+            package.0,
+            package.1,
+            releases.join(", ")
+        ));
+    }
+    let mut run = match Run::new(call, releases, &identities, compiler, stop) {
         Ok(run) => run,
         Err(error) => return (written, Err(error.into())),
     };
@@ -105,12 +124,17 @@ impl<'a> Run<'a> {
     fn new(
         call: &'a Call<'a>,
         releases: Vec<Release>,
+        identities: &Identities,
         compiler: Option<&Compiler>,
         stop: CancellationToken,
     ) -> fs::Result<Self> {
         let candidates: Vec<_> = releases
             .iter()
-            .map(|release| (release.candidates(), release.order.as_slice()))
+            .enumerate()
+            .map(|(number, release)| {
+                let candidates = release.candidates(number, identities);
+                (candidates, release.order.as_slice())
+            })
             .collect();
         let nodes = graph::merge(&candidates);
         drop(candidates);
@@ -306,9 +330,9 @@ impl<'a> Run<'a> {
                 }
             }
             Told::Ended(id, result) => {
-                self.call.progress.end(id.index());
+                let took = self.call.progress.end(id.index());
                 if let Some(node) = ids.get(&id) {
-                    self.ended(*node, *result);
+                    self.ended(*node, *result, took);
                 }
             }
         }
@@ -322,15 +346,33 @@ impl<'a> Run<'a> {
         if self.is_source(&self.nodes[node]) {
             self.forget_logs(node);
             let (name, version) = self.package(node);
-            self.call.progress.start(id.index(), &name, &version);
+            let releases = self.releases_of(node);
+            self.call
+                .progress
+                .start(id.index(), &name, &version, &releases);
         }
     }
 
-    fn ended(&mut self, node: usize, result: Result<Option<Compiled>, CompileError>) {
+    /// The releases that have a node, for messages; none where the call has one release only.
+    fn releases_of(&self, node: usize) -> Vec<String> {
+        if self.releases.len() < 2 {
+            return Vec::new();
+        }
+        let uses = self.nodes[node].uses.iter();
+        uses.map(|(release, _)| self.releases[*release].label())
+            .collect()
+    }
+
+    fn ended(
+        &mut self,
+        node: usize,
+        result: Result<Option<Compiled>, CompileError>,
+        took: Option<Took>,
+    ) {
         self.states[node] = match result {
             Ok(compiled) => {
                 if let Some(compiled) = &compiled {
-                    self.tell(node, compiled);
+                    self.tell(node, compiled, took);
                 }
                 State::Done(compiled.map(Box::new))
             }
@@ -351,14 +393,20 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn tell(&mut self, node: usize, compiled: &Compiled) {
+    fn tell(&mut self, node: usize, compiled: &Compiled, took: Option<Took>) {
         let (name, version) = self.package(node);
         let progress = self.call.progress;
         progress.line(&format!(
             "Finished compiling release {name}/{version} BlobstoreID={} after {}",
             compiled.digests.sha1().unwrap_or_default(),
-            Elapsed(compiled.elapsed)
+            took.unwrap_or(Took {
+                total: compiled.elapsed,
+                waited: Duration::ZERO,
+            })
         ));
+        for finding in &compiled.findings {
+            progress.line(&format!("Warning: package {name}: {finding}"));
+        }
         if let Some(end) = &compiled.script {
             for warning in warnings(&name, end) {
                 progress.line(&warning);
@@ -396,8 +444,10 @@ impl<'a> Run<'a> {
     /// Removes what an earlier run left: it may be the log of another release, too, which is not to change.
     fn forget_logs(&self, node: usize) {
         for log in self.logs.get(node).into_iter().flatten() {
-            if let Err(error) = fs::remove_file_if_there(log) {
-                tracing::warn!(%error, "an old log stays");
+            for log in [log.clone(), first_log(log)] {
+                if let Err(error) = fs::remove_file_if_there(&log) {
+                    tracing::warn!(%error, "could not remove an old log");
+                }
             }
         }
     }
@@ -408,10 +458,15 @@ impl<'a> Run<'a> {
             return;
         };
         for other in others {
-            if let Err(error) = fs::hard_link(log, other)
-                && !error.is_not_found()
-            {
-                tracing::warn!(%error, "a log is found in one release only");
+            for (log, other) in [
+                (log.clone(), other.clone()),
+                (first_log(log), first_log(other)),
+            ] {
+                if let Err(error) = fs::hard_link(&log, &other)
+                    && !error.is_not_found()
+                {
+                    tracing::warn!(%error, "a log is found in one release only");
+                }
             }
         }
     }
@@ -435,10 +490,16 @@ impl<'a> Run<'a> {
         );
         // Together, or lines of other releases could come between.
         self.call.progress.line(&match self.since[index] {
-            Some(since) => format!(
-                "Finished packages compilation after {}\n{archiving}",
-                Elapsed(since.elapsed())
-            ),
+            Some(since) => {
+                let of = match self.releases.len() {
+                    1 => String::new(),
+                    _ => format!("Compiled all packages of release {}\n", release.label()),
+                };
+                format!(
+                    "{of}Finished packages compilation after {}\n{archiving}",
+                    Elapsed(since.elapsed())
+                )
+            }
             None => archiving,
         });
         let (manifest, packages) = self.result(index);
@@ -590,7 +651,8 @@ fn warnings(package: &Name, end: &ScriptEnd) -> Vec<String> {
     }
     if end.not_ended > 0 {
         warnings.push(format!(
-            "Warning: {} of the packaging script of {package} could not be ended: another user has it by now",
+            "Warning: {} of the packaging script of {package} could not be ended: it belongs to another user, or the kernel \
+             does not end it",
             count(end.not_ended)
         ));
     }

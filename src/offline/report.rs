@@ -5,7 +5,8 @@ use std::path::Path;
 
 use super::error::{InputProblem, InputProblemKind, OfflineError};
 use super::failure::{Incomplete, PackageFailure};
-use crate::archive::UnpackError;
+use super::second_run;
+use crate::archive::{PackError, UnpackError};
 use crate::compile::{Cause, CompileError, ScriptFailure};
 use crate::diag::{Bytes, Chain, Elapsed};
 use crate::fs;
@@ -130,30 +131,17 @@ fn releases(text: &mut String, incomplete: &Incomplete) {
 }
 
 fn output(text: &mut String, script: &ScriptFailure) {
-    if script.tail.is_empty() {
-        let _ = writeln!(
-            text,
-            "The packaging script of {} printed nothing",
-            script.package
-        );
-    } else {
-        let _ = writeln!(
-            text,
-            "The last lines that the packaging script of {} printed:",
-            script.package
-        );
-        for line in &script.tail {
-            let _ = writeln!(text, "  | {line}");
-        }
-    }
-    for name in &script.undeclared {
-        let _ = writeln!(
-            text,
-            "It speaks of package {name}, which is no declared dependency of {}",
-            script.package
-        );
-    }
+    second_run::tail(text, &script.package, &script.tail);
+    second_run::denied_paths(text, script.denials.as_deref().unwrap_or_default());
+    second_run::undeclared(text, &script.package, &script.undeclared);
     let _ = writeln!(text, "Everything that it printed: {}", script.log.display());
+    if let Some(log) = &script.first_log {
+        let _ = writeln!(
+            text,
+            "Everything that the first run printed, restricted by Landlock: {}",
+            log.display()
+        );
+    }
     if let Some(failure) = &script.log_failure {
         let _ = writeln!(text, "That log is not complete: {failure}");
     }
@@ -163,6 +151,15 @@ fn cause_hint(failure: &PackageFailure) -> Option<String> {
     let CompileError::Script(script) = &failure.source else {
         return match &failure.source {
             CompileError::Sandbox { source, .. } => source.hint(),
+            CompileError::Files { source, .. }
+            | CompileError::Pack {
+                source: PackError::File(source),
+                ..
+            } => source.hint(),
+            CompileError::Mounted { mount, .. } => Some(format!(
+                "have the script unmount `{}` at its end, or copy the files that are to be installed",
+                mount.display()
+            )),
             CompileError::NoDependency { .. } => Some(TAKEN.to_owned()),
             CompileError::InstallTarget { .. } => Some(
                 "a packaging script has to leave a directory at $BOSH_INSTALL_TARGET".to_owned(),
@@ -181,11 +178,23 @@ fn cause_hint(failure: &PackageFailure) -> Option<String> {
             _ => None,
         };
     };
-    match script.cause.as_ref()? {
+    let Some(cause) = &script.cause else {
+        let is_restricted = script.denials.is_some() && script.status.signal().is_none();
+        return is_restricted.then(|| {
+            "Landlock restricted it: --second-run=always compiles it again without restrictions"
+                .to_owned()
+        });
+    };
+    match cause {
         Cause::OutOfMemory { .. } => {
             Some("give the machine or the container more memory, or fewer processors".to_owned())
         }
         Cause::TimeLimit { .. } => Some("give it more by --timeout".to_owned()),
+        Cause::Scratch { .. } => Some(
+            "use `mkdir -p` in the script, and remove what is in the directory instead of the directory itself; or pass \
+             --no-shared-scratch"
+                .to_owned(),
+        ),
         Cause::NoSpace { .. } => Some(format!("make room, or {ELSEWHERE}")),
     }
 }
@@ -230,7 +239,13 @@ fn hints_of(error: &OfflineError) -> Vec<String> {
                 hints.push(format!("make room there, or {ELSEWHERE}"));
             }
         }
-        OfflineError::Package(failure) => hints.extend(cause_hint(failure)),
+        OfflineError::Package(failure) => {
+            if let CompileError::Script(script) = &failure.source {
+                let findings = script.findings.iter();
+                hints.extend(findings.map(|it| format!("package {}: {it}", script.package)));
+            }
+            hints.extend(cause_hint(failure));
+        }
         OfflineError::Assemble { source, .. } if source.is_of_changed_files() => {
             hints.push(TAKEN.to_owned());
         }
@@ -259,6 +274,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::compile::Finding;
     use crate::offline::failure::UnfinishedRelease;
     use crate::process::Status;
     use crate::release::Version;
@@ -286,6 +302,9 @@ mod tests {
                 cause: (code == 137).then_some(Cause::OutOfMemory { killed: 1 }),
                 tail: vec!["+ make".to_owned(), "Killed".to_owned()],
                 undeclared: vec![name("zlib")],
+                findings: vec![Finding::RanBeside { line: None }],
+                denials: None,
+                first_log: None,
                 endings: Vec::new(),
                 log: PathBuf::from(format!("/logs/{package}.log")),
                 log_failure: None,
@@ -333,7 +352,9 @@ mod tests {
                  Release two/1.10: Not compiled because they depend on b: c\n\
                  Release two/1.10: Stopped because of it: slow\n\
                  Not written because of it: three/1.10 (1 of 2 packages were compiled)\n\
-                 {}{}Hint: give the machine or the container more memory, or fewer processors\n",
+                 {}{}Hint: package a: other packaging scripts ran at the same time. If it passes with `--jobs 1`, they were in its way\n\
+                 Hint: give the machine or the container more memory, or fewer processors\n\
+                 Hint: package b: other packaging scripts ran at the same time. If it passes with `--jobs 1`, they were in its way\n",
                 headline("a", "one/1.10 and two/1.10"),
                 headline("b", "two/1.10")
             )
@@ -364,6 +385,7 @@ mod tests {
              Not begun: other\n\
              Error: failed to compile package app/abc of release demo/1.10: the packaging script exited with 137 (a command in \
              it was killed by SIGKILL) after 1m01s (out of memory: the kernel killed 1 process while the script ran)\n\
+             Hint: package app: other packaging scripts ran at the same time. If it passes with `--jobs 1`, they were in its way\n\
              Hint: give the machine or the container more memory, or fewer processors\n"
         );
     }

@@ -20,13 +20,20 @@ use super::select::{Input, Task, select};
 use super::space;
 use super::stemcell;
 use super::workplace::Workplace;
-use crate::compile::{Context, Store};
+use crate::compile::{Context, SecondRun, Store};
 use crate::config::{Environment, Vcap};
 use crate::diag::Chain;
 use crate::fs::{self, MadeDirectories};
 use crate::process::{self, Jobserver};
 use crate::release::Slug;
+use crate::sandbox::Sandbox;
 use crate::{runtime, sandbox};
+
+/// How many ignored files are named.
+const CLUTTER_NAMED: usize = 10;
+
+/// How long a read of an input may go on when the call was asked to stop.
+const READ_WITHIN: Duration = Duration::from_secs(2);
 
 /// What a call is to do.
 #[derive(Debug, Clone)]
@@ -65,6 +72,8 @@ pub struct Options {
     pub grace: Duration,
     /// How long a script may run.
     pub limit: Option<Duration>,
+    /// When a script that failed under rules is run again without them.
+    pub second_run: SecondRun,
     /// The gzip level of compiled packages.
     pub compression_level: u32,
     /// What scripts inherit.
@@ -158,6 +167,30 @@ pub async fn run(
     }
     result?;
     Ok(removed?)
+}
+
+/// One line about the files of operating systems and tools in a tarball.
+fn clutter(opened: &Opened) -> Option<String> {
+    let found = &opened.clutter;
+    let named: Vec<String> = found
+        .iter()
+        .take(CLUTTER_NAMED)
+        .map(|path| format!("`{}`", open::shown(path).escape_debug()))
+        .collect();
+    let (what, more) = match found.len() {
+        0 => return None,
+        1 => ("a file that is".to_owned(), String::new()),
+        count if count > CLUTTER_NAMED => (
+            format!("{count} files that are"),
+            format!(" and {} more", count - CLUTTER_NAMED),
+        ),
+        count => (format!("{count} files that are"), String::new()),
+    };
+    Some(format!(
+        "Warning: ignoring {what} not part of the release in {}, but left there by an operating system or a tool: {}{more}",
+        opened.tarball.display(),
+        named.join(", ")
+    ))
 }
 
 /// Tells how much is free in directories, where that is what an error is about.
@@ -282,6 +315,12 @@ impl Call<'_> {
         }
     }
 
+    /// Waits until the call was asked to stop and this time has passed since.
+    async fn stopped_for(&self, time: Duration) {
+        self.cancel.cancelled().await;
+        tokio::time::sleep(time).await;
+    }
+
     fn check_stop(&self) -> Result<(), OfflineError> {
         if self.cancel.is_cancelled() {
             return Err(OfflineError::Stopped);
@@ -307,8 +346,13 @@ impl Call<'_> {
             ));
             let spool = workplace.spool(index)?;
             let (path, cancel) = (tarball.clone(), self.cancel.clone());
-            let opened =
-                runtime::spawn_blocking("open", move || open::open(&path, &spool, &cancel)).await?;
+            let mut opening =
+                runtime::spawn_blocking("open", move || open::open(&path, &spool, &cancel));
+            let opened = tokio::select! {
+                opened = &mut opening => opened?,
+                // It ends at its next read. One that waits for data, from a pipe or a server that does not answer, is left alone.
+                () = self.stopped_for(READ_WITHIN) => return Err(OfflineError::Stopped),
+            };
             let opened = match opened {
                 // No fault of the tarball's.
                 Err(OpenError::Files(source)) if source.path.starts_with(workplace.path()) => {
@@ -341,6 +385,9 @@ impl Call<'_> {
         }
         self.progress.line(&line);
         self.progress.line("Extracting packages");
+        if let Some(warning) = clutter(opened) {
+            self.progress.line(&warning);
+        }
         for stray in opened
             .carried
             .iter()
@@ -359,6 +406,7 @@ impl Call<'_> {
         let sandbox =
             isolation::choose(options, workplace.path(), &self.progress, self.cancel).await?;
         let jobs = isolation::jobs(options.jobs, &sandbox, &self.progress);
+        self.warn_of_noexec(&sandbox, workplace);
         let logs = match workplace.logs(options.logs_directory.as_deref(), &options.vcap) {
             Ok(logs) => logs,
             Err(error) => {
@@ -395,6 +443,7 @@ impl Call<'_> {
             grace: options.grace,
             nice: options.nice,
             limit: options.limit,
+            second_run: options.second_run,
             compression_level: options.compression_level,
             jobserver,
             events: Arc::new(move |event| progress.hear(event)),
@@ -404,6 +453,22 @@ impl Call<'_> {
             jobs,
             logs,
         })
+    }
+
+    /// Says so where scripts cannot run what they build.
+    fn warn_of_noexec(&self, sandbox: &Sandbox, workplace: &Workplace) {
+        let data = self.options.vcap.data();
+        let (directory, option) = match sandbox.is_shared() {
+            true => (data.as_path(), "--base-directory"),
+            false => (fs::parent(workplace.path()), "--work-dir"),
+        };
+        if let Ok(Some(directory)) = fs::noexec(directory) {
+            self.progress.line(&format!(
+                "Warning: `{}` is on a file system that is mounted noexec: packaging scripts cannot run programs that they \
+                 build there. Choose another one by {option}, or mount it with exec (docker: `--tmpfs PATH:exec`)",
+                directory.display()
+            ));
+        }
     }
 
     /// Does what needs no compiling. Returns the result, where there is one.

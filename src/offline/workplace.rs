@@ -10,6 +10,9 @@ use crate::sandbox;
 /// How long the processes of a killed run may take to end before its work directory is removed.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Where the work directory goes when programs can be run in none of the usual places.
+const LAST_RESORT: &str = "/var/tmp";
+
 /// Where logs stay when the usual place cannot be had.
 const LOGS_BESIDE: &str = "bosh-agent-logs";
 
@@ -51,21 +54,13 @@ impl Workplace {
                 made.make(directory)?;
                 directory.to_owned()
             }
-            None if !fs::is_volatile_or_overlay(&vcap.data())?
-                && made.make(&vcap.data()).is_ok() =>
-            {
-                match fs::check_writable(&vcap.data()) {
-                    Ok(()) => vcap.data(),
-                    Err(_) => beside.to_owned(),
-                }
-            }
-            None => beside.to_owned(),
+            None => Self::parent_of_work(vcap, beside, made)?,
         };
         for removed in fs::remove_abandoned(
             &parent,
             WORK_PREFIX,
             Some((sandbox::PROCESSES, PATIENCE, stop)),
-        )? {
+        ) {
             tracing::info!(path = %removed.display(), "removed what a run that was killed had left");
         }
         // One spelling for all: paths below it are told apart from others by how they begin.
@@ -75,6 +70,29 @@ impl Workplace {
             fs::create_dir(&work.path().join(name))?;
         }
         Ok(work)
+    }
+
+    /// Where the work directory goes when nobody says. Scripts may run in it, so a file system on which no program can be run
+    /// comes last.
+    fn parent_of_work(
+        vcap: &Vcap,
+        beside: &Path,
+        made: &mut MadeDirectories,
+    ) -> fs::Result<PathBuf> {
+        let data = vcap.data();
+        let can_run = |directory: &Path| matches!(fs::noexec(directory), Ok(None));
+        let mut is_usable = |directory: &Path| {
+            made.make(directory).is_ok() && fs::check_writable(directory).is_ok()
+        };
+        if !fs::is_volatile_or_overlay(&data)? && can_run(&data) && is_usable(&data) {
+            return Ok(data);
+        }
+        if can_run(beside) {
+            return Ok(beside.to_owned());
+        }
+        let others = [data.as_path(), LAST_RESORT.as_ref()];
+        let other = others.into_iter().find(|it| can_run(it) && is_usable(it));
+        Ok(other.unwrap_or(beside).to_owned())
     }
 
     pub(super) fn path(&self) -> &Path {

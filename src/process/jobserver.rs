@@ -3,6 +3,7 @@
 //! A make that finds a jobserver in `MAKEFLAGS` takes a token from it for each recipe beyond its first, and puts it back. The
 //! pool is a FIFO: each script opens it before anything else, so that no descriptor has to be handed down to it.
 
+use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -76,14 +77,17 @@ pub struct Offered(Option<PathBuf>);
 impl Offered {
     /// The arguments of a bash that opens the pool and becomes `program`. Nothing of it is left in the directory then.
     #[must_use]
-    pub fn through_bash(self, program: &str, arguments: &[String]) -> Vec<String> {
+    pub fn through_bash(self, program: &str, arguments: &[OsString]) -> Vec<OsString> {
         let (open, fifo) = match self.0 {
-            None => ("exec FD<>\"$0\" && rm -- \"$0\"", format!("./{NAME}")),
-            Some(fifo) => ("exec FD<>\"$0\"", fifo.display().to_string()),
+            None => (
+                "exec FD<>\"$0\" && rm -- \"$0\"",
+                format!("./{NAME}").into(),
+            ),
+            Some(fifo) => ("exec FD<>\"$0\"", fifo.into_os_string()),
         };
         let open = open.replace("FD", &DESCRIPTOR.to_string());
         let script = format!("{open} && exec \"$@\"");
-        let mut all = vec!["-c".to_owned(), script, fifo, program.to_owned()];
+        let mut all = vec!["-c".into(), script.into(), fifo, program.into()];
         all.extend_from_slice(arguments);
         all
     }
@@ -102,7 +106,7 @@ mod tests {
         let directory = scratch.path().join("source");
         fs::create_dir(&directory).unwrap();
         let offered = pool.offer(&directory).unwrap();
-        let arguments = offered.through_bash("bash", &["-x".to_owned(), "packaging".to_owned()]);
+        let arguments = offered.through_bash("bash", &["-x".into(), "packaging".into()]);
         assert_eq!(arguments[2], "./.bosh-agent:jobserver");
         assert_eq!(arguments[3..], ["bash", "-x", "packaging"]);
         let mut options = OpenOptions::new();

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::PathBuf;
 use std::process::ExitStatus;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nix::unistd::Pid;
@@ -15,7 +15,7 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::output::{Output, OutputSummary};
+use super::output::{Collected, Output, OutputSummary};
 use super::tree;
 use crate::config::Environment;
 use crate::runtime;
@@ -92,7 +92,11 @@ pub async fn supervise(
     let socket = UnixStream::from_std(ours).map_err(SuperviseError::Channels)?;
     let (readers, writers) = pipes(output.streams()).map_err(SuperviseError::Channels)?;
     let (mut process, _known) = Known::start(|| start(&child, theirs, writers))?;
-    let reading = runtime::spawn_blocking("output", move || output.read_to_end(readers));
+    let collected = Arc::new(Collected::new(output.streams()));
+    let reading = runtime::spawn_blocking("output", {
+        let collected = Arc::clone(&collected);
+        move || output.read_to_end(readers, &collected)
+    });
 
     let (from_child, mut to_child) = socket.into_split();
     let mut orders = child.orders;
@@ -127,13 +131,16 @@ pub async fn supervise(
         }
     }
     .map_err(SuperviseError::Wait)?;
-    let output = match timeout(OUTPUT_PATIENCE, reading).await {
-        Ok(summary) => summary.map_err(SuperviseError::Output)?,
-        Err(_) => OutputSummary {
-            log_failure: Some("a process outside our reach keeps the output open".to_owned()),
-            ..OutputSummary::default()
-        },
+    let is_closed = match timeout(OUTPUT_PATIENCE, reading).await {
+        Ok(read) => read.map(|()| true).map_err(SuperviseError::Output)?,
+        Err(_) => false,
     };
+    let mut output = collected.summary();
+    if !is_closed {
+        output.log_failure.get_or_insert_with(|| {
+            "a process that the agent cannot reach still has the output open".to_owned()
+        });
+    }
     Ok(Supervised {
         report,
         status,
@@ -181,6 +188,12 @@ pub fn adopt_orphans() -> io::Result<()> {
 /// Ends the processes that became ours because the child above them died.
 pub fn end_orphans() {
     tree::kill_orphans(&supervised());
+}
+
+/// Kills every process below this one, the children that are supervised among them, without waiting for longer than `limit`. For
+/// a program that ends then: whoever waits for a child does not hear of its end.
+pub fn kill_all_below(limit: Duration) {
+    tree::kill_all(limit, |_, _| {});
 }
 
 /// The pipes of a script's output: what we read, and standard output and standard error.

@@ -7,6 +7,7 @@
 //! It knows no types but text: what is a bool or a null is decided where a field is read, by [`Scalar`].
 
 mod base64;
+mod input;
 mod plain;
 mod tree;
 
@@ -75,7 +76,7 @@ impl Scalar {
         }
     }
 
-    /// What YAML takes it for, if that is a bool: the words of YAML 1.2 and 1.1, not quoted unless tagged as a bool.
+    /// The bool that it is in YAML: the words of YAML 1.2 and 1.1, not quoted unless tagged as a bool.
     #[must_use]
     pub fn as_bool(&self) -> Option<bool> {
         let may_be = match self.tag.as_deref() {

@@ -85,6 +85,7 @@ impl SandboxError {
                  pass --force to have everything in `{}` and the packages it leads to removed",
                 directory.display()
             )),
+            Self::Files(error) if error.hint().is_some() => error.hint(),
             Self::Scratch { .. } => Some(
                 "pass a --scratch-dir that the user who compiles can write to, with everything in it, or none".to_owned(),
             ),

@@ -4,9 +4,11 @@
 //! Only `mount(2)` is used: the newer calls for mounts would bring nothing but a need for newer kernels, and `pivot_root` is
 //! refused by Docker's filter even where everything else is allowed.
 
+use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::statvfs::{FsFlags, statvfs};
@@ -24,6 +26,18 @@ pub(super) fn make(view: &View) -> Result<(), StepError> {
     }
     separate()?;
     std::env::set_current_dir(&view.work).step(Step::EnterWork(view.work.clone()))?;
+    for place in &view.memory {
+        mount_to(
+            Some(Path::new("tmpfs")),
+            place,
+            Some("tmpfs"),
+            MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
+            Some(OsStr::new("mode=1777")),
+        )
+        .step(Step::MountMemory(place.clone()))?;
+    }
+    // While the host's directories for temporary files can be seen.
+    mount_named(view)?;
     if view.writes == Writes::ToMemory && !view.dependencies.is_empty() {
         mount_to(
             Some(Path::new("tmpfs")),
@@ -84,6 +98,51 @@ pub(super) fn make(view: &View) -> Result<(), StepError> {
     std::env::set_current_dir("/").step(Step::EnterWork("/".into()))
 }
 
+/// Puts what the environment names into the private directories, which are mounted later.
+fn mount_named(view: &View) -> Result<(), StepError> {
+    for (source, at) in &view.temporary {
+        // The covered directory may lie in a private one, where it is made to be mounted over.
+        if let Ok(below) = view.tree.1.strip_prefix(at)
+            && view.memory.contains(source)
+        {
+            let place = source.join(below);
+            fs::create_dir_all(&place).step(Step::MakePlace(place.clone()))?;
+        }
+    }
+    for (link, says) in &view.links {
+        make_link(link, says).step(Step::MakePlace(link.clone()))?;
+    }
+    for (from, to) in &view.named {
+        make_place(from, to).step(Step::MakePlace(to.clone()))?;
+        match bind(from, to) {
+            // Somebody has removed it since it was found.
+            Err(error) if error.errno == Errno::ENOENT as i32 => continue,
+            other => other?,
+        }
+        if let Ok(below) = view.work.strip_prefix(from) {
+            hide(&to.join(below))?;
+        }
+    }
+    Ok(())
+}
+
+fn make_link(link: &Path, says: &Path) -> fs::Result<()> {
+    fs::create_dir_all(fs::parent(link))?;
+    if fs::lookup(link)?.is_none() {
+        fs::symlink(says, link)?;
+    }
+    Ok(())
+}
+
+/// Makes a directory or a file to mount `from` over.
+fn make_place(from: &Path, to: &Path) -> fs::Result<()> {
+    if fs::metadata(from).is_ok_and(|metadata| metadata.is_file()) {
+        fs::create_dir_all(fs::parent(to))?;
+        return fs::write(to, b"");
+    }
+    fs::create_dir_all(to)
+}
+
 /// A mount namespace that tells nobody of its mounts.
 fn separate() -> Result<(), StepError> {
     unshare(CloneFlags::CLONE_NEWNS).step(Step::SeparateMounts)?;
@@ -123,7 +182,7 @@ fn hide(directory: &Path) -> Result<(), StepError> {
         directory,
         Some("tmpfs"),
         MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
-        Some("size=4k,mode=755"),
+        Some(OsStr::new("size=4k,mode=755")),
     )
     .step(Step::HideWork(directory.to_owned()))
 }
@@ -133,7 +192,7 @@ fn mount_to(
     target: &Path,
     kind: Option<&str>,
     flags: MsFlags,
-    data: Option<&str>,
+    data: Option<&OsStr>,
 ) -> nix::Result<()> {
     mount(source, target, kind, flags, data)
 }
@@ -153,14 +212,19 @@ fn bind(from: &Path, to: &Path) -> Result<(), StepError> {
 fn overlay(dependency: &Mounted, scratch: &Path, in_user_namespace: bool) -> Result<(), StepError> {
     let (upper, work) = (scratch.join("upper"), scratch.join("work"));
     prepare(dependency, &upper, &work).step(Step::PrepareOverlay(scratch.to_owned()))?;
-    let options = format!(
-        "lowerdir={},upperdir={},workdir={}{}",
-        dependency.sealed.display(),
-        upper.display(),
-        work.display(),
+    let mut options = OsString::new();
+    for (key, path) in [
+        ("lowerdir=", &dependency.sealed),
+        (",upperdir=", &upper),
+        (",workdir=", &work),
+    ] {
+        options.push(key);
+        options.push(path);
+    }
+    if in_user_namespace {
         // An overlay's notes on removed and replaced directories are in attributes that only the real root may set.
-        if in_user_namespace { ",userxattr" } else { "" }
-    );
+        options.push(",userxattr");
+    }
     mount_to(
         Some(Path::new("overlay")),
         &dependency.at,

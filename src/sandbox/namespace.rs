@@ -7,6 +7,7 @@
 //! WORK/places/N/tree      → BASE          packages and data of the package; the rest of BASE is mounted into it
 //!               tmp       → /tmp
 //!               var-tmp   → /var/tmp
+//!               dev-shm   → /dev/shm      in memory
 //!               overlay     what is written into dependencies, dropped
 //! WORK/store/NAME…          sealed dependencies, mounted into data/packages
 //! WORK/scratch/NAME         scratch directories, mounted at data/NAME, unless they are kept in another place
@@ -24,6 +25,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::error::SandboxError;
+use super::named;
 use super::scratch::{self, Scratch};
 use super::script::{self, Script};
 use super::spec::{Mounted, Spec, Step, View, Writes};
@@ -48,8 +50,14 @@ const SHARED: &str = "scratch";
 /// Locked, in the work directory, as long as a process of a script lives.
 pub(crate) const PROCESSES: &str = "processes";
 
+/// How often the base directory is opened anew: that fails only where another run ends, and takes it away, at the same moment.
+const ATTEMPTS: usize = 100;
+
 /// What the first try of a view may take.
 const PROBE_GRACE: Duration = Duration::from_secs(5);
+
+/// Paths with what each stands for.
+type Pairs = Vec<(PathBuf, PathBuf)>;
 
 /// The namespaces of one run.
 #[derive(Debug)]
@@ -97,6 +105,8 @@ impl Default for Wishes {
 #[derive(Debug)]
 pub(super) struct NamespacePlace {
     number: usize,
+    /// Whether dependencies are copied into it instead of being mounted.
+    pub(super) copies: bool,
     /// What the covered directory has that is the host's: where it is, and its place in the tree.
     kept: Vec<(PathBuf, PathBuf)>,
     /// Shared scratch directories: where they are, and their places in the tree.
@@ -221,7 +231,7 @@ impl Namespaces {
     }
 
     async fn try_once(&self, agent: &Path) -> Result<(), SandboxError> {
-        let place = self.enter(&[])?;
+        let place = self.enter(false, &[])?;
         let result = self.try_in(&place, agent).await;
         self.leave(&place)?;
         result
@@ -244,7 +254,7 @@ impl Namespaces {
                 nice: 0,
                 hold: self.hold(),
                 grace: PROBE_GRACE,
-                view: Some(self.view(place, &[(&sealed, &install)])),
+                view: Some(self.view(place, &[(&sealed, &install)], &Environment::default())),
                 rules: None,
             },
             environment: [("PATH".into(), "/usr/bin:/bin:/usr/local/bin".into())]
@@ -283,10 +293,22 @@ impl Namespaces {
         }
     }
 
-    /// Makes a place, with scratch directories of these names.
-    pub(super) fn enter(&self, names: &[Name]) -> Result<NamespacePlace, SandboxError> {
+    /// Whether a script in a place may fail at what it could do where dependencies are not mounted. It is meant to where they
+    /// are to be read-only.
+    pub(super) fn restricts(&self, place: &NamespacePlace) -> bool {
+        !place.copies && !self.wishes.readonly_dependencies
+    }
+
+    /// Makes a place, with scratch directories of these names. With `copies`, dependencies are copied into it instead of being
+    /// mounted.
+    pub(super) fn enter(
+        &self,
+        copies: bool,
+        names: &[Name],
+    ) -> Result<NamespacePlace, SandboxError> {
         let mut place = NamespacePlace {
             number: self.next.fetch_add(1, Ordering::Relaxed),
+            copies,
             kept: Vec::new(),
             shared: Vec::new(),
         };
@@ -351,22 +373,22 @@ impl Namespaces {
         Ok(())
     }
 
-    /// Makes scratch directories, and the places at which they are mounted. Where packages share none, these are what they get.
+    /// Makes scratch directories, and the places at which they are mounted. Where packages share none, a script makes its own.
     fn share(&self, place: &mut NamespacePlace, names: &[Name]) -> Result<(), SandboxError> {
+        if !self.scratch.is_shared() {
+            return Ok(());
+        }
         let root = self.root(place);
         for name in names {
             let Some(at) = Vcap::new(&root).scratch(name) else {
                 continue;
             };
             scratch::make(&at)?;
-            if !self.scratch.is_shared() {
-                continue;
-            }
-            if self.scratch.kept().is_none() {
-                fs::create_dir_all(&self.work.join(SHARED))?;
-            }
             let source = self.shared.join(name.as_str());
-            scratch::make(&self.work.join(&source))?;
+            if self.scratch.make_kept(name)?.is_none() {
+                fs::create_dir_all(&self.work.join(SHARED))?;
+                scratch::make(&self.work.join(&source))?;
+            }
             place.shared.push((source, self.below_work(&at)));
         }
         Ok(())
@@ -404,18 +426,34 @@ impl Namespaces {
         Ok(())
     }
 
-    /// Makes the place at which a dependency is mounted.
-    pub(super) fn provide(install: &Path) -> Result<(), SandboxError> {
-        Ok(fs::create_dir(install)?)
+    /// Makes the place at which a dependency is mounted, or a copy of it.
+    pub(super) fn provide(
+        place: &NamespacePlace,
+        sealed: &Path,
+        install: &Path,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<(), SandboxError> {
+        match place.copies {
+            true => fs::copy_tree_until(sealed, install, stop)?,
+            false => fs::create_dir(install)?,
+        }
+        Ok(())
     }
 
-    /// What the script in a place sees. Dependencies: sealed tree and install directory.
-    pub(super) fn view(&self, place: &NamespacePlace, dependencies: &[(&Path, &Path)]) -> View {
+    /// What the script in a place sees, with this environment. Dependencies: sealed tree and install directory.
+    pub(super) fn view(
+        &self,
+        place: &NamespacePlace,
+        dependencies: &[(&Path, &Path)],
+        environment: &Environment,
+    ) -> View {
         let relative = Self::relative(place);
+        let (named, links) = self.named(place, environment);
         View {
             work: self.work.clone(),
             dependencies: dependencies
                 .iter()
+                .filter(|_| !place.copies)
                 .map(|(sealed, install)| Mounted {
                     sealed: self.below_work(sealed),
                     at: self.below_work(install),
@@ -429,6 +467,13 @@ impl Namespaces {
             shared: place.shared.clone(),
             hidden: self.scratch.separable().map(|_| self.shared.clone()),
             kept: place.kept.clone(),
+            memory: Some(MEMORY)
+                .filter(|(_, at)| Path::new(at).is_dir())
+                .map(|(name, _)| relative.join(name))
+                .into_iter()
+                .collect(),
+            named,
+            links,
             temporary: TEMPORARY
                 .iter()
                 .filter(|(_, at)| Path::new(at).is_dir())
@@ -438,6 +483,40 @@ impl Namespaces {
                 .collect(),
             tree: (relative.join(TREE), self.cover.clone()),
         }
+    }
+
+    /// What an environment names below the private directories, with its places in them: directories and files with their paths
+    /// on the host, links with what they say.
+    fn named(&self, place: &NamespacePlace, environment: &Environment) -> (Pairs, Pairs) {
+        let relative = Self::relative(place);
+        let private: Vec<(&str, PathBuf)> = TEMPORARY
+            .iter()
+            // One may be a link.
+            .filter_map(|(name, at)| Some((*name, fs::canonicalize(Path::new(at)).ok()?)))
+            .collect();
+        let directories: Vec<PathBuf> = private.iter().map(|(_, at)| at.clone()).collect();
+        let base = fs::canonicalize(self.vcap.base()).unwrap_or_else(|_| self.vcap.base().into());
+        let mut hidden = vec![self.work.as_path(), self.vcap.base(), &base];
+        if directories.iter().any(|at| self.cover.starts_with(at)) {
+            hidden.push(&self.cover);
+        }
+        let named = named::find(environment, &directories, &hidden);
+        // Of two names for one directory the last is mounted over the first.
+        let place_of = |path: &Path| {
+            let mut private = private.iter().rev();
+            private
+                .find_map(|(name, at)| Some(relative.join(name).join(path.strip_prefix(at).ok()?)))
+        };
+        let paths = named.paths.into_iter();
+        let links = named.links.into_iter();
+        (
+            paths
+                .filter_map(|path| place_of(&path).map(|place| (path, place)))
+                .collect(),
+            links
+                .filter_map(|(link, says)| Some((place_of(&link)?, says)))
+                .collect(),
+        )
     }
 
     pub(super) fn leave(&self, place: &NamespacePlace) -> Result<(), SandboxError> {
@@ -453,10 +532,14 @@ impl Namespaces {
 
 /// Makes and locks the base directory. A run that ends may take it away between the two.
 fn lock_base(vcap: &Vcap, made: &mut MadeDirectories) -> Result<File, SandboxError> {
-    loop {
+    let mut failure = None;
+    for _ in 0..ATTEMPTS {
         made.make(vcap.base())?;
         let base = match fs::open(vcap.base()) {
-            Err(error) if error.is_not_found() => continue,
+            Err(error) if error.is_not_found() => {
+                failure = Some(error);
+                continue;
+            }
             other => other?,
         };
         base.lock_shared().at("lock", vcap.base())?;
@@ -467,6 +550,8 @@ fn lock_base(vcap: &Vcap, made: &mut MadeDirectories) -> Result<File, SandboxErr
             return Ok(base);
         }
     }
+    let error = || fs::Error::new("open", vcap.base(), std::io::ErrorKind::NotFound.into());
+    Err(failure.unwrap_or_else(error).into())
 }
 
 /// Whether somebody may not make a directory, in words of the system.
@@ -481,5 +566,58 @@ fn is_refused(error: &SandboxError) -> bool {
     )
 }
 
-/// Directories that scripts have to themselves: what they are called in a place, and where they are.
-const TEMPORARY: [(&str, &str); 2] = [("tmp", "/tmp"), ("var-tmp", "/var/tmp")];
+/// Directories that scripts have to themselves: what they are called in a place, and where they are. What the environment
+/// names in them is mounted into them.
+const TEMPORARY: [(&str, &str); 3] = [("tmp", "/tmp"), ("var-tmp", "/var/tmp"), MEMORY];
+
+/// The one that is in memory.
+const MEMORY: (&str, &str) = ("dev-shm", "/dev/shm");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn discarded_scratch_is_made_again_for_the_next_package() {
+        let temporary = tempfile::tempdir().unwrap();
+        let work = temporary.path().join("work");
+        fs::create_dir_all(&work.join("places")).unwrap();
+        let vcap = Vcap::new(&temporary.path().join("vcap"));
+        fs::create_dir(vcap.base()).unwrap();
+        let namespaces = Namespaces {
+            work: work.clone(),
+            cover: vcap.base().to_owned(),
+            vcap,
+            wishes: Wishes::default(),
+            writes: Writes::ToDisk,
+            processes: true,
+            next: AtomicUsize::new(0),
+            made: MadeDirectories::default(),
+            base: None,
+            scratch: Scratch::default(),
+            shared: PathBuf::from(SHARED),
+        };
+        let name = Name::parse("golang").unwrap();
+        let enter = || {
+            namespaces
+                .enter(false, std::slice::from_ref(&name))
+                .unwrap()
+        };
+        namespaces.leave(&enter()).unwrap();
+        assert!(!namespaces.discard_scratch().unwrap(), "it was empty");
+        let place = enter();
+        assert_eq!(
+            place.shared,
+            [(
+                PathBuf::from("scratch/golang"),
+                PathBuf::from("places/1/tree/data/golang")
+            )]
+        );
+        fs::write(&work.join("scratch/golang/file"), b"").unwrap();
+        namespaces.leave(&place).unwrap();
+        assert!(namespaces.discard_scratch().unwrap());
+        assert!(!work.join("scratch/golang").exists());
+        enter();
+        assert!(work.join("scratch/golang").is_dir());
+    }
+}

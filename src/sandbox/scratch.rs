@@ -1,8 +1,10 @@
 //! Scratch directories: `BASE/data/NAME` for each direct dependency of a package and for the package itself. All scripts of a
 //! run share them, and they are never part of a result. The golang packages of Cloud Foundry keep Go's build cache there.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use nix::unistd::{AccessFlags, access};
 
@@ -18,7 +20,7 @@ pub enum Sharing {
     Run,
     /// All scripts of all runs that are given this directory. It holds one directory for each package name.
     Kept(PathBuf),
-    /// Nobody: each package gets empty ones where that is possible.
+    /// Nobody: each package makes its own where that is possible.
     Off,
 }
 
@@ -33,10 +35,12 @@ pub struct Scratch {
 #[derive(Debug)]
 struct Kept {
     path: PathBuf,
-    /// Locked, shared, by every run that uses the directory: only the last one removes empty directories.
+    /// Locked, shared, by every run that uses the directory: only one that is alone removes empty directories.
     lock: File,
     /// The directory and what was missing above it.
     made: MadeDirectories,
+    /// The directories of packages that this run made.
+    packages: Mutex<BTreeSet<PathBuf>>,
     is_separable: bool,
 }
 
@@ -70,7 +74,20 @@ impl Scratch {
         self.kept.as_ref().map(|kept| kept.path.as_path())
     }
 
-    /// The same where packages can be kept from each other's directories in it.
+    /// Makes the directory of a package in the one that outlives the run. `None` where there is no such one.
+    pub(super) fn make_kept(&self, name: &Name) -> Result<Option<PathBuf>, SandboxError> {
+        let Some(kept) = &self.kept else {
+            return Ok(None);
+        };
+        let directory = kept.path.join(name.as_str());
+        if make(&directory)? {
+            let mut packages = kept.packages.lock().unwrap_or_else(PoisonError::into_inner);
+            packages.insert(directory.clone());
+        }
+        Ok(Some(directory))
+    }
+
+    /// The directory that outlives the run, where packages can be kept from each other's directories in it.
     pub(super) fn separable(&self) -> Option<&Path> {
         let kept = self.kept.as_ref().filter(|kept| kept.is_separable);
         kept.map(|kept| kept.path.as_path())
@@ -90,6 +107,7 @@ impl Kept {
             path,
             lock,
             made,
+            packages: Mutex::default(),
             is_separable,
         })
     }
@@ -104,19 +122,17 @@ impl Kept {
     }
 }
 
-/// Removes the empty directories of packages, in which no run would find anything, unless another run uses them.
+/// Removes the directories of packages that are still empty, unless another run may use them.
 impl Drop for Kept {
     fn drop(&mut self) {
         // A run that begins waits for the end of this.
         if self.lock.unlock().is_err() || self.lock.try_lock().is_err() {
             return;
         }
-        for entry in fs::list(&self.path).unwrap_or_default() {
-            let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
-            if is_directory && is_name(&entry) {
-                // One that has something in it stays.
-                let _ = fs::remove_dir(&entry.path());
-            }
+        let packages = self.packages.get_mut();
+        for directory in packages.unwrap_or_else(PoisonError::into_inner).iter() {
+            // One that has something in it stays.
+            let _ = fs::remove_dir(directory);
         }
         // What is locked counts as in use.
         let _ = self.lock.unlock();
@@ -124,17 +140,15 @@ impl Drop for Kept {
     }
 }
 
-fn is_name(entry: &std::fs::DirEntry) -> bool {
-    let name = entry.file_name();
-    name.to_str().is_some_and(|name| Name::parse(name).is_ok())
-}
-
-/// Makes a scratch directory, or takes the one that is there, which scripts must be able to write to.
-pub(super) fn make(directory: &Path) -> Result<(), SandboxError> {
+/// Makes a scratch directory, or takes the one that is there, which scripts must be able to write to. `true` where it was made.
+pub(super) fn make(directory: &Path) -> Result<bool, SandboxError> {
     let made = match fs::create_dir(directory) {
-        Ok(()) => fs::set_mode(directory, 0o755),
+        Ok(()) => fs::set_mode(directory, 0o755).map(|()| true),
         Err(error) if error.source.kind() == std::io::ErrorKind::AlreadyExists => {
-            access(directory, AccessFlags::W_OK | AccessFlags::X_OK).at("write to", directory)
+            let writable = AccessFlags::W_OK | AccessFlags::X_OK;
+            access(directory, writable)
+                .at("write to", directory)
+                .map(|()| false)
         }
         Err(error) => Err(error),
     };
@@ -152,26 +166,42 @@ mod tests {
         Scratch::open(&Sharing::Kept(directory.to_owned()), &[]).unwrap()
     }
 
+    fn make_kept(scratch: &Scratch, name: &str) -> PathBuf {
+        let name = Name::parse(name).unwrap();
+        scratch.make_kept(&name).unwrap().unwrap()
+    }
+
     #[test]
-    fn empty_directories_go_with_the_last_run() {
+    fn empty_directories_of_the_run_are_removed() {
+        let temporary = tempfile::tempdir().unwrap();
+        let scratch = kept(&temporary.path().join("a/b"));
+        let full = make_kept(&scratch, "full");
+        fs::write(&full.join("file"), b"").unwrap();
+        make_kept(&scratch, "empty");
+        let theirs = temporary.path().join("a/b/theirs");
+        fs::create_dir(&theirs).unwrap();
+        assert_eq!(make_kept(&scratch, "theirs"), theirs);
+        drop(scratch);
+        assert!(full.join("file").exists() && theirs.exists());
+        assert!(!temporary.path().join("a/b/empty").exists());
+    }
+
+    #[test]
+    fn empty_directories_stay_while_another_run_is_there() {
         let temporary = tempfile::tempdir().unwrap();
         let directory = temporary.path().join("a/b");
         let (first, second) = (kept(&directory), kept(&directory));
-        make(&directory.join("empty")).unwrap();
-        make(&directory.join("full")).unwrap();
-        fs::write(&directory.join("full/file"), b"").unwrap();
+        let made = make_kept(&first, "x");
+        assert_eq!(make_kept(&second, "x"), made);
         drop(first);
-        assert!(directory.join("empty").exists());
-        drop(second);
-        assert!(!directory.join("empty").exists());
-        assert!(directory.join("full/file").exists());
+        assert!(made.exists());
     }
 
     #[test]
     fn directory_with_nothing_in_it_is_removed() {
         let temporary = tempfile::tempdir().unwrap();
         let scratch = kept(&temporary.path().join("a/b"));
-        make(&temporary.path().join("a/b/empty")).unwrap();
+        make_kept(&scratch, "empty");
         drop(scratch);
         assert!(!temporary.path().join("a").exists());
     }

@@ -33,6 +33,8 @@ pub struct ScriptEnd {
     pub not_ended: usize,
     /// What it used, with all its descendants.
     pub usage: Usage,
+    /// Where it left something mounted.
+    pub mounts: Vec<String>,
     /// What it printed.
     pub output: OutputSummary,
 }
@@ -60,11 +62,13 @@ pub async fn run(
             left_behind,
             not_ended,
             usage,
+            mounts,
         }) => Ok(ScriptEnd {
             status,
             left_behind,
             not_ended,
             usage,
+            mounts,
             output: ended.output,
         }),
         Ok(Report::Failed(step)) => Err(SandboxError::Step(step)),

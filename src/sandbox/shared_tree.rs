@@ -21,7 +21,8 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use super::error::SandboxError;
 use super::scratch::{self, Scratch};
 use crate::config::Vcap;
-use crate::fs::{self, Context, MadeDirectories};
+use crate::diag::Chain;
+use crate::fs::{self, Context, MadeDirectories, MountPoint};
 use crate::release::Name;
 
 /// Names, inside the directory of packages, what was put there and beside it by us. No package can be called so.
@@ -33,8 +34,20 @@ const LOCK: &str = ".bosh-agent-compile.lock";
 /// Directories for temporary files, inside the data directory, where packages have their own.
 const TEMPORARY: &str = ".bosh-agent-tmp";
 
+/// Begins the names, inside the data directory, of what a killed run left and what could not be removed.
+const SET_ASIDE: &str = ".bosh-agent-left-";
+
+/// Begins the line of a marker that tells which directories are the tree's. No package can be called so.
+const DIRECTORIES: &str = "#directories";
+
 /// Begins the lines of the marker that name directories beside those of packages. No package can be called so.
 const BESIDE: &str = "data/";
+
+/// How many mounts a script may leave, one after the other, before the agent gives up.
+const MOST_MOUNTS: usize = 10_000;
+
+/// How often the lock is tried anew: it fails only where another run ends, and takes the directory away, at the same moment.
+const ATTEMPTS: usize = 100;
 
 /// How long the processes of a killed run may take to end. They get the grace time that their run was given.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -48,6 +61,8 @@ pub struct SharedTree {
     made_outside: MadeDirectories,
     /// The directories of packages.
     made: MadeDirectories,
+    /// What was mounted when it was taken; `None` as long as it is not, and where that is not known.
+    mounts: Option<Vec<MountPoint>>,
     /// Held by the one package that is in it.
     turn: Arc<Mutex<()>>,
     scratch: Scratch,
@@ -76,6 +91,7 @@ impl SharedTree {
             lock,
             made_outside,
             made: MadeDirectories::default(),
+            mounts: None,
             turn: Arc::default(),
             scratch: Scratch::default(),
             beside: PlainMutex::default(),
@@ -109,15 +125,20 @@ impl SharedTree {
                     holder: "processes of a run that was killed".to_owned(),
                 });
             }
-            self.remove_named(&fs::read_lossy(&marker)?)?;
+            let noted = fs::read_lossy(&marker)?;
+            self.uncover(&noted)?;
+            self.remove_named(&noted)?;
             self.remove_older_than(&marker)?;
         }
-        fs::remove_tree(&self.temporary())?;
+        self.remove_or_set_aside(&self.temporary())?;
+        fs::remove_abandoned(&self.vcap.data(), SET_ASIDE, None);
+        self.mounts = fs::mount_points().ok();
         if force {
+            self.check_no_mounts()?;
             self.clear()?;
         }
         self.check_empty()?;
-        Ok(fs::write(&marker, b"")?)
+        Ok(fs::write(&marker, self.directories().as_bytes())?)
     }
 
     /// The base directory.
@@ -174,13 +195,159 @@ impl SharedTree {
         for line in names.lines() {
             if let Some(beside) = line.strip_prefix(BESIDE) {
                 if let Ok(name) = Name::parse(beside) {
-                    fs::remove_tree(&self.vcap.data().join(name.as_str()))?;
+                    self.remove_or_set_aside(&self.vcap.data().join(name.as_str()))?;
                 }
             } else if let Ok(name) = Name::parse(line) {
-                self.remove(&name)?;
+                for directory in self.contents() {
+                    self.remove_or_set_aside(&directory.join(name.as_str()))?;
+                }
             }
         }
         Ok(())
+    }
+
+    /// Removes what a killed run left. What cannot be removed is moved out of the way, so that this run can go on.
+    fn remove_or_set_aside(&self, path: &Path) -> Result<(), SandboxError> {
+        let Err(error) = fs::remove_tree(path) else {
+            return Ok(());
+        };
+        let Some(metadata) = fs::lookup(path)? else {
+            return Ok(());
+        };
+        let aside = format!("{SET_ASIDE}{}-{}", std::process::id(), metadata.ino());
+        let aside = self.vcap.data().join(aside);
+        match fs::rename_tree(path, &aside) {
+            Ok(true) => {
+                tracing::warn!(
+                    error = %Chain(&error),
+                    hint = error.hint(),
+                    path = %aside.display(),
+                    "could not remove what an earlier run left; it was moved out of the way"
+                );
+                Ok(())
+            }
+            Ok(false) | Err(_) => Err(error.into()),
+        }
+    }
+
+    /// Unmounts what the script of a killed run has mounted over the tree's directories themselves, as the run's marker tells
+    /// them. What lies there is not the tree's.
+    fn uncover(&self, noted: &str) -> Result<(), SandboxError> {
+        let Some(noted) = noted
+            .lines()
+            .find_map(|line| line.strip_prefix(DIRECTORIES))
+        else {
+            return Ok(());
+        };
+        let mounts = fs::mount_points().unwrap_or_default();
+        for (directory, inode) in self.contents().iter().zip(noted.split_whitespace()) {
+            let real = fs::canonicalize(directory)?;
+            for _ in mounts.iter().filter(|mount| mount.path == real) {
+                if fs::metadata(&real)?.ino().to_string() != inode {
+                    fs::unmount(&real)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What is noted of the tree's directories in its marker.
+    fn directories(&self) -> String {
+        let inode = |directory: &PathBuf| fs::metadata(directory).map_or(0, |found| found.ino());
+        let inodes = self
+            .contents()
+            .map(|directory| inode(&directory).to_string());
+        format!("{DIRECTORIES} {}", inodes.join(" "))
+    }
+
+    /// Refuses to remove packages of another agent that something is mounted in.
+    fn check_no_mounts(&self) -> Result<(), SandboxError> {
+        let entries = self.entries()?;
+        let entries: Vec<PathBuf> = entries
+            .iter()
+            .filter_map(|entry| {
+                Some(
+                    fs::canonicalize(fs::parent(entry))
+                        .ok()?
+                        .join(entry.file_name()?),
+                )
+            })
+            .collect();
+        let mounts = self.mounts.iter().flatten();
+        let mut inside =
+            mounts.filter(|mount| entries.iter().any(|entry| mount.path.starts_with(entry)));
+        match inside.next() {
+            None => Ok(()),
+            Some(mount) => {
+                let busy = std::io::ErrorKind::ResourceBusy.into();
+                Err(fs::Error::new("remove, for it is mounted,", &mount.path, busy).into())
+            }
+        }
+    }
+
+    /// Unmounts what scripts have mounted since the tree was taken: over its directories or above them, and in them, or in those
+    /// of one package only.
+    fn unmount_left(&self, package: Option<&Name>) -> fs::Result<()> {
+        let Some(before) = &self.mounts else {
+            return Ok(());
+        };
+        let mut is_left = None;
+        for _ in 0..MOST_MOUNTS {
+            let now = fs::mount_points().unwrap_or_default();
+            let mut new = now
+                .into_iter()
+                .filter(|mount| !before.contains(mount))
+                .peekable();
+            if new.peek().is_none() {
+                return Ok(());
+            }
+            let is_left = is_left.get_or_insert_with(|| self.left_mounts(package));
+            // The outermost first: it takes along what is mounted in it. By itself this could be a peer of a mount of the host's,
+            // and the host's would go with it.
+            let outermost = new
+                .filter(|mount| is_left(&mount.path))
+                .min_by_key(|mount| mount.path.as_os_str().len());
+            let Some(mount) = outermost else {
+                return Ok(());
+            };
+            fs::unmount(&mount.path)?;
+            tracing::warn!(path = %mount.path.display(), "unmounted what a script had left mounted");
+        }
+        Ok(())
+    }
+
+    /// Tells mounts over the tree's directories, or in those of a package, from others.
+    fn left_mounts(&self, package: Option<&Name>) -> impl Fn(&Path) -> bool + use<> {
+        let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        // The data directory may be a link to another disk.
+        let roots = [real(self.base()), real(&self.vcap.data())];
+        let own: Vec<PathBuf> = self
+            .contents()
+            .iter()
+            .map(|directory| real(directory))
+            .collect();
+        let inside: Vec<PathBuf> = own
+            .iter()
+            .cloned()
+            .chain([real(&self.temporary())])
+            .map(|directory| match package {
+                Some(package) => directory.join(package.as_str()),
+                None => directory,
+            })
+            .collect();
+        move |mount| {
+            let covers = own.iter().any(|own| own.starts_with(mount))
+                && roots.iter().any(|root| mount.starts_with(root));
+            covers || inside.iter().any(|inside| mount.starts_with(inside))
+        }
+    }
+
+    /// Takes away the flags by which a script keeps the tree's own directories and the marker from being changed.
+    fn clear_flags(&self) -> fs::Result<()> {
+        self.contents()
+            .iter()
+            .chain([&self.vcap.data(), &self.marker()])
+            .try_for_each(|path| fs::clear_flags(path))
     }
 
     /// Removes what is older than the marker. The tree was empty when the marker was made, and a script's parent touches it
@@ -191,7 +358,7 @@ impl SharedTree {
             if let Some(metadata) = fs::lookup(&entry)?
                 && (metadata.ctime(), metadata.ctime_nsec()) < (end.mtime(), end.mtime_nsec())
             {
-                fs::remove_tree(&entry)?;
+                self.remove_or_set_aside(&entry)?;
             }
         }
         Ok(())
@@ -204,10 +371,9 @@ impl SharedTree {
             // A script may have removed them.
             fs::create_dir_all(&directory)?;
         }
-        let names = names.iter().map(ToString::to_string);
-        let beside = self.beside();
-        let lines = names.chain(beside.iter().map(|name| format!("{BESIDE}{name}")));
-        let lines: Vec<String> = lines.collect();
+        let mut lines = vec![self.directories()];
+        lines.extend(names.iter().map(ToString::to_string));
+        lines.extend(self.beside().iter().map(|name| format!("{BESIDE}{name}")));
         fs::write(&self.marker(), lines.join("\n").as_bytes())
     }
 
@@ -257,13 +423,12 @@ impl SharedTree {
             if is_there && !self.beside().contains(name) {
                 continue;
             }
-            let target = kept.join(name.as_str());
             let is_in_place = fs::canonicalize(fs::parent(&path))? == kept;
-            if !is_there && !is_in_place {
+            let target = self.scratch.make_kept(name)?;
+            if let Some(target) = target.filter(|_| !is_there && !is_in_place) {
                 self.note_beside(name)?;
                 fs::symlink(&target, &path)?;
             }
-            scratch::make(&target)?;
         }
         Ok(())
     }
@@ -310,6 +475,7 @@ impl SharedTree {
 
     /// Removes what has a package's name.
     pub(super) fn remove(&self, name: &Name) -> fs::Result<()> {
+        self.unmount_left(Some(name))?;
         self.contents()
             .iter()
             .try_for_each(|directory| fs::remove_tree(&directory.join(name.as_str())))
@@ -320,6 +486,8 @@ impl SharedTree {
     /// # Errors
     /// When something cannot be removed.
     pub fn clear(&self) -> fs::Result<()> {
+        self.unmount_left(None)?;
+        self.clear_flags()?;
         self.entries()?
             .iter()
             .try_for_each(|entry| fs::remove_tree(entry))
@@ -357,11 +525,15 @@ fn lock(vcap: &Vcap, who: &str, made: &mut MadeDirectories) -> Result<File, Sand
     let path = vcap.data().join(LOCK);
     let mut options = std::fs::OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
-    loop {
+    let mut failure = None;
+    for _ in 0..ATTEMPTS {
         made.make(&vcap.data())?;
         let mut file = match fs::open_with(&options, &path) {
             // A run that has just ended took the directory away.
-            Err(error) if error.is_not_found() => continue,
+            Err(error) if error.is_not_found() => {
+                failure = Some(error);
+                continue;
+            }
             other => other?,
         };
         match file.try_lock() {
@@ -392,6 +564,9 @@ fn lock(vcap: &Vcap, who: &str, made: &mut MadeDirectories) -> Result<File, Sand
             return Ok(file);
         }
     }
+    Err(failure
+        .unwrap_or_else(|| fs::Error::new("lock", &path, std::io::ErrorKind::NotFound.into()))
+        .into())
 }
 
 /// What the holder of a lock has written into it. It may be gone, or not have written yet.

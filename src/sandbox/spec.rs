@@ -1,5 +1,6 @@
 //! What the child is told and what it tells: plain data, one line of JSON each.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
+use super::wire;
 use crate::process::{Status, Usage};
 
 /// What the child is to run. Its environment is the script's.
@@ -16,8 +18,10 @@ pub struct Spec {
     /// The program, looked up in `PATH`.
     pub program: String,
     /// Its arguments.
-    pub arguments: Vec<String>,
+    #[serde(with = "wire")]
+    pub arguments: Vec<OsString>,
     /// Its working directory, as it sees it.
+    #[serde(with = "wire")]
     pub directory: PathBuf,
     /// Its umask.
     pub umask: u32,
@@ -25,6 +29,7 @@ pub struct Spec {
     pub nice: i32,
     /// A file that the child keeps locked, shared, until the last process is gone. Who finds it free may remove what the script
     /// worked in.
+    #[serde(with = "wire")]
     pub hold: PathBuf,
     /// How long the processes get between SIGTERM and SIGKILL when the agent is lost or the child itself is asked to end.
     pub grace: Duration,
@@ -39,10 +44,15 @@ pub struct Spec {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rules {
     /// Directories in which nothing is reached but for what follows.
+    #[serde(with = "wire")]
     pub guarded: Vec<PathBuf>,
+    /// Directories on the way to guarded ones of which no entry is free by itself: `whole` names those that are.
+    pub listed: Vec<PathBuf>,
     /// What is the script's own.
+    #[serde(with = "wire")]
     pub whole: Vec<PathBuf>,
     /// What it may read and run.
+    #[serde(with = "wire")]
     pub readable: Vec<PathBuf>,
 }
 
@@ -59,22 +69,37 @@ pub struct View {
     /// Whether the script has the network that everybody has, or nothing but a loopback of its own.
     pub network: bool,
     /// The work directory. Scripts see an empty one there.
+    #[serde(with = "wire")]
     pub work: PathBuf,
     /// Dependencies, mounted into the package's tree.
     pub dependencies: Vec<Mounted>,
     /// What becomes of writes into dependencies.
     pub writes: Writes,
     /// Where they go for the time being.
+    #[serde(with = "wire")]
     pub scratch: PathBuf,
     /// Scratch directories that packages share, mounted into the package's tree. Source, place.
+    #[serde(with = "wire")]
     pub shared: Vec<(PathBuf, PathBuf)>,
     /// Where they are kept for later runs, if it is a place that scripts would see. They see an empty one there.
     pub hidden: Option<PathBuf>,
     /// What else the covered directory has: mounted into the package's tree as it is. Source, place.
+    #[serde(with = "wire")]
     pub kept: Vec<(PathBuf, PathBuf)>,
+    /// Those sources of `temporary` that are to be file systems in memory, as `/dev/shm` is.
+    #[serde(with = "wire")]
+    pub memory: Vec<PathBuf>,
+    /// What the script's environment names below the private directories. The host's path, its place in the private directory.
+    #[serde(with = "wire")]
+    pub named: Vec<(PathBuf, PathBuf)>,
+    /// Links on the way to that. Place in the private directory, what the link says.
+    #[serde(with = "wire")]
+    pub links: Vec<(PathBuf, PathBuf)>,
     /// Private directories for temporary files. Source, place.
+    #[serde(with = "wire")]
     pub temporary: Vec<(PathBuf, PathBuf)>,
     /// The package's tree and the directory that it covers: the base directory or, where that is not there, one above it.
+    #[serde(with = "wire")]
     pub tree: (PathBuf, PathBuf),
 }
 
@@ -82,8 +107,10 @@ pub struct View {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mounted {
     /// Its sealed tree.
+    #[serde(with = "wire")]
     pub sealed: PathBuf,
     /// Where it is mounted.
+    #[serde(with = "wire")]
     pub at: PathBuf,
 }
 
@@ -113,6 +140,9 @@ pub enum Report {
         not_ended: usize,
         /// What it used, with all its descendants.
         usage: Usage,
+        /// Where it left something mounted, as far as that can be written as text.
+        #[serde(default)]
+        mounts: Vec<String>,
     },
     /// It could not be run.
     Failed(StepError),
@@ -145,7 +175,7 @@ pub enum Step {
     /// Reading the spec.
     ReadOrders,
     /// Locking what says that the script has processes.
-    Hold(PathBuf),
+    Hold(#[serde(with = "wire")] PathBuf),
     /// Becoming a subreaper.
     AdoptOrphans,
     /// Making signals readable.
@@ -175,19 +205,26 @@ pub enum Step {
     /// Keeping its mounts from everybody else.
     KeepMountsPrivate,
     /// Entering the work directory.
-    EnterWork(PathBuf),
+    EnterWork(#[serde(with = "wire")] PathBuf),
+    /// A private directory in memory.
+    MountMemory(#[serde(with = "wire")] PathBuf),
+    /// A directory, a file or a link in a private directory.
+    MakePlace(#[serde(with = "wire")] PathBuf),
     /// A file system in memory for writes into dependencies.
-    MountScratch(PathBuf),
+    MountScratch(#[serde(with = "wire")] PathBuf),
     /// The directories of an overlay.
-    PrepareOverlay(PathBuf),
+    PrepareOverlay(#[serde(with = "wire")] PathBuf),
     /// A dependency, writable.
-    MountOverlay(PathBuf),
+    MountOverlay(#[serde(with = "wire")] PathBuf),
     /// A dependency, read-only.
-    MountReadOnly(PathBuf),
+    MountReadOnly(#[serde(with = "wire")] PathBuf),
     /// A directory or file in another place.
-    Bind(PathBuf, PathBuf),
+    Bind(
+        #[serde(with = "wire")] PathBuf,
+        #[serde(with = "wire")] PathBuf,
+    ),
     /// An empty directory over the work directory.
-    HideWork(PathBuf),
+    HideWork(#[serde(with = "wire")] PathBuf),
     /// The process namespace's own `/proc`.
     MountProc,
     /// Rules on what the script may reach.
@@ -216,6 +253,8 @@ impl fmt::Display for Step {
             Self::StartLoopback => write!(f, "start the loopback of a network namespace"),
             Self::KeepMountsPrivate => write!(f, "make mounts private"),
             Self::EnterWork(path) => write!(f, "enter `{}`", path.display()),
+            Self::MountMemory(path) => write!(f, "mount a tmpfs at `{}`", path.display()),
+            Self::MakePlace(path) => write!(f, "make `{}`", path.display()),
             Self::MountScratch(path) => write!(f, "mount a tmpfs at `{}`", path.display()),
             Self::PrepareOverlay(path) => write!(f, "prepare `{}`", path.display()),
             Self::MountOverlay(path) => write!(f, "mount an overlay at `{}`", path.display()),
@@ -233,6 +272,8 @@ impl fmt::Display for Step {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
     #[test]
     fn too_many_namespaces_are_no_full_disk() {
         let errno = Errno::ENOSPC as i32;
@@ -247,7 +288,7 @@ mod tests {
     fn a_spec_and_a_report_are_one_line_each_and_come_back_as_they_were() {
         let spec = Spec {
             program: "bash".to_owned(),
-            arguments: vec!["-x".to_owned(), "a\nb".to_owned()],
+            arguments: vec!["-x".into(), "a\nb".into()],
             directory: PathBuf::from("/var/vcap/data/compile/a"),
             umask: 0o022,
             nice: 0,
@@ -257,7 +298,7 @@ mod tests {
                 in_user_namespace: false,
                 processes: true,
                 network: true,
-                work: PathBuf::from("/work"),
+                work: PathBuf::from(OsString::from_vec(b"/work-\xff".to_vec())),
                 dependencies: vec![Mounted {
                     sealed: PathBuf::from("store/a"),
                     at: PathBuf::from("places/0/vcap/data/packages/a/1"),
@@ -270,23 +311,44 @@ mod tests {
                 )],
                 hidden: Some(PathBuf::from("scratch")),
                 kept: Vec::new(),
+                memory: vec![PathBuf::from("places/0/dev-shm")],
+                named: vec![(
+                    PathBuf::from("/tmp/home"),
+                    PathBuf::from("places/0/tmp/home"),
+                )],
+                links: Vec::new(),
                 temporary: vec![(PathBuf::from("places/0/tmp"), PathBuf::from("/tmp"))],
                 tree: (PathBuf::from("places/0/vcap"), PathBuf::from("/var/vcap")),
             }),
             rules: Some(Rules {
                 guarded: vec![PathBuf::from("/var/vcap/packages")],
+                listed: Vec::new(),
                 whole: Vec::new(),
                 readable: Vec::new(),
             }),
         };
         let line = serde_json::to_string(&spec).unwrap();
         assert!(!line.contains('\n'));
+        assert!(
+            line.contains("/var/vcap/data/compile/a"),
+            "readable where it can be: {line}"
+        );
         assert_eq!(serde_json::from_str::<Spec>(&line).unwrap(), spec);
+        let failed = Report::Failed(StepError {
+            step: Step::Bind(
+                PathBuf::from(OsString::from_vec(vec![0xff])),
+                PathBuf::from("/b"),
+            ),
+            errno: 2,
+        });
+        let line = serde_json::to_string(&failed).unwrap();
+        assert_eq!(serde_json::from_str::<Report>(&line).unwrap(), failed);
         let report = Report::Ended {
             status: Status::Signaled(9),
             left_behind: 2,
             not_ended: 0,
             usage: Usage::default(),
+            mounts: vec!["/var/vcap/data/compile/a/m".to_owned()],
         };
         let line = serde_json::to_string(&report).unwrap();
         assert_eq!(serde_json::from_str::<Report>(&line).unwrap(), report);

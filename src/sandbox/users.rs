@@ -270,9 +270,25 @@ fn same(map: &str) -> Vec<Extent> {
             let mut numbers = line.split_whitespace().map(str::parse);
             let (inside, _, count) = (numbers.next()?, numbers.next()?, numbers.next()?);
             let inside = inside.ok()?;
-            Some((inside, inside, count.ok()?))
+            let count = count.ok().filter(|count| *count > 0)?;
+            Some((inside, inside, count))
         })
         .collect()
+}
+
+/// The highest owner that this process can give files; `None` where every owner exists, or where that is not known.
+#[must_use]
+pub fn highest_owner() -> Option<u32> {
+    let map = fs::read_lossy("/proc/self/uid_map".as_ref()).ok()?;
+    highest(&same(&map))
+}
+
+fn highest(extents: &[Extent]) -> Option<u32> {
+    let ends = extents
+        .iter()
+        .map(|(first, _, count)| first.saturating_add(count - 1));
+    // The last number means "no owner".
+    ends.max().filter(|highest| *highest < u32::MAX - 1)
 }
 
 /// `own` as 0, and behind it what the file gives the user.
@@ -319,6 +335,14 @@ mod tests {
         // As Concourse sets it.
         let outer = "         0 4294967294          1\n         1          1 4294967293\n";
         assert_eq!(text(&same(outer)), "0 0 1\n1 1 4294967293\n");
+    }
+
+    #[test]
+    fn the_highest_owner_is_known_where_there_is_one() {
+        assert_eq!(highest(&same("0 0 4294967295\n")), None);
+        assert_eq!(highest(&same("0 12345 1\n1 1000000 65536\n")), Some(65_536));
+        assert_eq!(highest(&same("0 12345 1\n")), Some(0));
+        assert_eq!(highest(&same("")), None);
     }
 
     #[test]

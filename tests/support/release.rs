@@ -81,6 +81,7 @@ pub(crate) struct ReleaseBuilder {
     digest: Digest,
     others: Vec<(String, Vec<u8>)>,
     missing: Vec<String>,
+    replaced: Vec<(String, Vec<u8>)>,
     edits: Vec<(String, String)>,
     manifest: Option<Vec<u8>>,
 }
@@ -97,6 +98,7 @@ impl ReleaseBuilder {
             digest: Digest::Sha256,
             others: Vec::new(),
             missing: Vec::new(),
+            replaced: Vec::new(),
             edits: Vec::new(),
             manifest: None,
         }
@@ -234,6 +236,12 @@ impl ReleaseBuilder {
         self
     }
 
+    /// Puts other bytes in the place of a blob; its digest in the manifest is theirs.
+    pub(crate) fn replace(mut self, path: &str, content: &[u8]) -> Self {
+        self.replaced.push((path.to_owned(), content.to_vec()));
+        self
+    }
+
     /// Replaces a text in the manifest, which must be there.
     pub(crate) fn edit(mut self, from: &str, to: &str) -> Self {
         self.edits.push((from.to_owned(), to.to_owned()));
@@ -270,6 +278,11 @@ impl ReleaseBuilder {
             ];
             let blob = Compression::Gzip.apply(&archive(&files));
             blobs.push(("license.tgz".to_owned(), blob));
+        }
+        for (path, content) in &self.replaced {
+            let blob = blobs.iter_mut().find(|(it, _)| it == path);
+            let (_, blob) = blob.unwrap_or_else(|| panic!("no blob is at `{path}`"));
+            blob.clone_from(content);
         }
         let manifest = match &self.manifest {
             Some(manifest) => manifest.clone(),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::agent::{Agent, Ran, Running};
 use super::outcome::{Listed, extract, list, unpacked};
 use super::release::ReleaseBuilder;
-use super::tools::{require, require_landlock, require_root, require_tools, wait_for};
+use super::tools::{require, require_landlock, require_root, require_tools, run_tool, wait_for};
 use super::world::{STEMCELL, World};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -129,11 +129,13 @@ impl Place {
             let _ = std::fs::create_dir(place.world.path(directory));
         }
         // The program itself may lie where only root can go.
-        std::fs::copy(
-            env!("CARGO_BIN_EXE_bosh-agent"),
-            place.world.path("bosh-agent"),
-        )
-        .unwrap();
+        let own = place.world.path("bosh-agent");
+        // Copied by another process: one that a test beside this one starts would inherit the open file, and while it is open
+        // for writing it cannot be run.
+        run_tool(
+            "cp",
+            &[env!("CARGO_BIN_EXE_bosh-agent").as_ref(), own.as_os_str()],
+        );
         place.give_accounts();
         if matches!(tier.who, Who::User | Who::UserWithoutRange) {
             for directory in ["", "facts", "printed", "logs"] {
@@ -179,7 +181,20 @@ impl Place {
     }
 
     pub(crate) fn agent_as(&self, isolation: &str, base: &Path) -> Agent {
-        self.bare()
+        self.flags(self.bare(), isolation, base)
+    }
+
+    /// `bosh-agent compile`, started by another program, given with its arguments.
+    pub(crate) fn agent_through(&self, program: &str) -> Agent {
+        self.flags(
+            self.bare_through(program),
+            self.tier.flag,
+            &self.world.base(),
+        )
+    }
+
+    fn flags(&self, agent: Agent, isolation: &str, base: &Path) -> Agent {
+        agent
             .args(&["compile", "--isolation", isolation])
             .args(&["--stemcell", STEMCELL])
             .arg("--base-directory")
@@ -193,7 +208,12 @@ impl Place {
 
     /// The program with the rights of the tier.
     pub(crate) fn bare(&self) -> Agent {
-        let own = self.world.path("bosh-agent").display().to_string();
+        self.bare_through("")
+    }
+
+    /// The same, started by another program, given with its arguments.
+    pub(crate) fn bare_through(&self, program: &str) -> Agent {
+        let own = format!("{program} {}", self.world.path("bosh-agent").display());
         let before = match self.tier.who {
             Who::Root => format!("shift; exec {own} \"$@\""),
             Who::RootWithoutMounts => format!(
@@ -236,8 +256,13 @@ impl Place {
 
     /// A run whose script has made `facts/started`.
     pub(crate) fn start(&self, script: &str) -> Running {
+        self.start_of(self.agent().args(&["--grace", "1"]), script)
+    }
+
+    /// The same of a call that lacks the release alone.
+    pub(crate) fn start_of(&self, agent: Agent, script: &str) -> Running {
         let tarball = self.release(&ReleaseBuilder::of_script(script));
-        let mut running = self.agent().args(&["--grace", "1"]).arg(tarball).start();
+        let mut running = agent.arg(tarball).start();
         let started = self.world.path("facts/started");
         wait_for("the script's start", LIMIT, || {
             if started.exists() {

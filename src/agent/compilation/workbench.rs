@@ -11,7 +11,7 @@ use super::cache::Cache;
 use super::failure::Reason;
 use super::phases::Phases;
 use super::{CompilerOptions, on_disk};
-use crate::compile::{Context, Event, Store};
+use crate::compile::{Context, Event, SecondRun, Store};
 use crate::config::WORK_PREFIX;
 use crate::diag::Chain;
 use crate::fs::{self, LeasedDirectory};
@@ -62,6 +62,7 @@ impl Workbench {
             grace: options.grace,
             nice: 0,
             limit: None,
+            second_run: SecondRun::AUTO,
             jobserver: None,
             compression_level: COMPRESSION_LEVEL,
             events: Arc::new(move |event: Event| {
@@ -145,7 +146,7 @@ fn make_directory(data: &Path, stop: &dyn Fn() -> bool) -> fs::Result<LeasedDire
     fs::create_dir_all(data)?;
     let data = fs::canonicalize(data)?;
     let processes = (sandbox::PROCESSES, PATIENCE, stop);
-    for removed in fs::remove_abandoned(&data, WORK_PREFIX, Some(processes))? {
+    for removed in fs::remove_abandoned(&data, WORK_PREFIX, Some(processes)) {
         tracing::info!(path = %removed.display(), "removed what an agent that was killed had left");
     }
     let work = LeasedDirectory::create(&data, WORK_PREFIX)?;
@@ -183,4 +184,40 @@ async fn choose(
     });
     let tree = taking.await.map_err(Reason::Task)?;
     Ok(Sandbox::Shared(tree.map_err(Reason::Sandbox)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Environment, Vcap};
+
+    #[tokio::test]
+    async fn scratch_makes_way_when_no_package_can() {
+        let temporary = tempfile::tempdir().unwrap();
+        let options = CompilerOptions {
+            vcap: Vcap::new(&temporary.path().join("vcap")),
+            environment: Environment::default(),
+            // Without a child there are no namespaces.
+            agent: temporary.path().join("none"),
+            who: "a test".to_owned(),
+            force: true,
+            grace: Duration::ZERO,
+        };
+        let cancel = CancellationToken::new();
+        let mut workbench = Workbench::make(&options, &cancel).await.unwrap();
+        assert!(!workbench.forget_one().await.unwrap());
+        let name = Name::parse("golang").unwrap();
+        let sandbox = &workbench.context.sandbox;
+        let scratch = std::slice::from_ref(&name);
+        let place = sandbox.enter(&name, &[], scratch).await.unwrap();
+        let file = options.vcap.data().join("golang/file");
+        fs::write(&file, b"").unwrap();
+        sandbox.leave(&place).unwrap();
+        drop(place);
+        assert!(file.exists());
+        assert!(workbench.forget_one().await.unwrap());
+        assert!(!file.exists());
+        assert!(!workbench.forget_one().await.unwrap());
+        workbench.close().unwrap();
+    }
 }

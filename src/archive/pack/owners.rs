@@ -1,8 +1,6 @@
 //! Owners as archives have them.
 
 use std::collections::HashMap;
-use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt;
 
 use nix::unistd::{Gid, Group, Uid, User};
 
@@ -17,10 +15,10 @@ pub trait Owners {
     /// The group's name; empty when it has none.
     fn group(&mut self, gid: u32) -> String;
 
-    /// The numbers of an entry's user and group, by its name in the archive. Without anything else known, those on disk.
-    fn numbers(&mut self, name: &[u8], metadata: &Metadata) -> (u32, u32) {
+    /// The numbers of an entry's user and group in the archive, by its name there and the numbers that it has on disk.
+    fn numbers(&mut self, name: &[u8], uid: u32, gid: u32) -> (u32, u32) {
         let _ = name;
-        (metadata.uid(), metadata.gid())
+        (uid, gid)
     }
 }
 

@@ -2,6 +2,8 @@
 
 mod numbers;
 
+use proptest::prelude::*;
+
 use super::raw::Raw;
 use super::support::{chain, describe, directory, temporary};
 use crate::archive::unpack;
@@ -104,7 +106,7 @@ fn names_and_links() -> Vec<Case> {
                 .directory("d")
                 .symlink("l", "d")
                 .file("l/new", b"x"),
-            Some("through the symbolic link `l`"),
+            None,
         ),
         (
             "a directory through a link",
@@ -143,7 +145,94 @@ fn names_and_links() -> Vec<Case> {
         (
             "a link that loops",
             Raw::default().symlink("a", "a").file("a/new", b"x"),
-            Some("through the symbolic link `a`"),
+            Some("through the symbolic link `a`, which leads in a circle"),
+        ),
+        (
+            "links that lead to each other",
+            Raw::default()
+                .symlink("a", "b/c")
+                .symlink("b", "a")
+                .file("a/new", b"x"),
+            Some("through the symbolic link `a`, which leads in a circle"),
+        ),
+        (
+            "a link that leads in and then out",
+            Raw::default()
+                .directory("d")
+                .symlink("l", "d/../../outside")
+                .file("l/new", b"x"),
+            Some("through the symbolic link `l`, which leads out of the archive"),
+        ),
+        (
+            "a link that leads out and then in",
+            Raw::default()
+                .directory("d")
+                .symlink("l", "../inside/d")
+                .file("l/new", b"x"),
+            Some("through the symbolic link `l`, which leads out of the archive"),
+        ),
+        (
+            "a link to what holds the root",
+            Raw::default().symlink("l", "..").file("l/new", b"x"),
+            Some("which leads out of the archive"),
+        ),
+        (
+            "a link out behind a link inside",
+            Raw::default()
+                .directory("d")
+                .symlink("d/o", "../../outside")
+                .symlink("l", "d")
+                .file("l/o/new", b"x"),
+            Some("which leads out of the archive"),
+        ),
+        (
+            "an absolute link",
+            Raw::default()
+                .symlink("l", "/tmp")
+                .file("l/bosh-agent-hostile", b"x"),
+            Some("which leads out of the archive"),
+        ),
+        (
+            "a link that was good and leads out later",
+            Raw::default()
+                .directory("d")
+                .symlink("l", "d")
+                .file("l/new", b"x")
+                .symlink("l", "../outside")
+                .file("l/new", b"x"),
+            Some("which leads out of the archive"),
+        ),
+        (
+            "a link to a directory that becomes a link out",
+            Raw::default()
+                .directory("d")
+                .symlink("l", "d")
+                .directory("l/e")
+                .symlink("l/e", "../../outside")
+                .file("d/e/new", b"x"),
+            Some("which leads out of the archive"),
+        ),
+        (
+            "a link to nothing",
+            Raw::default().symlink("l", "d").file("l/new", b"x"),
+            Some("`l/new` would be unpacked through the symbolic link `l`, which leads to nothing"),
+        ),
+        (
+            "a link to a file",
+            Raw::default()
+                .file("f", b"x")
+                .symlink("l", "f")
+                .file("l/new", b"x"),
+            Some("which leads to something that is not a directory"),
+        ),
+        (
+            "a hard link through a link inside to a link outwards",
+            Raw::default()
+                .directory("d")
+                .symlink("d/o", "../../outside")
+                .symlink("l", "d")
+                .hard_link("h", "l/o/secret"),
+            Some("which leads out of the archive"),
         ),
         (
             "a link in place of a directory just used",
@@ -327,4 +416,69 @@ fn a_link_that_was_there_before_is_not_followed_either() {
     let error = unpack(&archive[..], &inside).unwrap_err();
     assert!(chain(&error).contains("through the symbolic link `l`"));
     assert!(fs::list(&outside).unwrap().is_empty());
+}
+
+/// A path of few names, so that entries meet each other.
+fn any_path() -> impl Strategy<Value = String> {
+    proptest::collection::vec(prop_oneof![Just("a"), Just("b"), Just("c")], 1..4)
+        .prop_map(|parts| parts.join("/"))
+}
+
+/// Where a link may lead: inside, up, out, and to what an earlier link of the archive may be.
+fn any_target() -> impl Strategy<Value = String> {
+    let part = prop_oneof![
+        4 => Just("a"),
+        4 => Just("b"),
+        4 => Just("c"),
+        5 => Just(".."),
+        1 => Just("."),
+        1 => Just("outside"),
+        1 => Just("inside"),
+        1 => Just("secret"),
+    ];
+    let relative = proptest::collection::vec(part, 1..5).prop_map(|parts| parts.join("/"));
+    prop_oneof![9 => relative.clone(), 1 => relative.prop_map(|path| format!("/{path}"))]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(150))]
+
+    #[test]
+    fn archives_full_of_links_change_nothing_outside(
+        entries in proptest::collection::vec((0..8, any_path(), any_target()), 1..30)
+    ) {
+        let temp = temporary();
+        let outside = directory(temp.path(), "outside");
+        fs::write(&outside.join("secret"), b"secret").unwrap();
+        directory(&outside, "a");
+        fs::set_mode(&outside.join("a"), 0o700).unwrap();
+        let before = describe(&outside);
+        // Each entry goes into an archive of its own, so that one that is refused does not end the others.
+        let inside = directory(temp.path(), "inside");
+        for (kind, name, target) in &entries {
+            let archive = match kind {
+                0 | 1 => Raw::default().directory(name),
+                2 => Raw::default().file(name, b"x"),
+                3 => Raw::default().hard_link(name, target),
+                4 => Raw::default().entry(b'6', name.as_bytes(), b"", b"", |header| header.set_mode(0o777)),
+                _ => Raw::default().symlink(name, target),
+            };
+            let _ = unpack(&archive.finish()[..], &inside);
+        }
+        prop_assert_eq!(&describe(&outside), &before);
+        let names: Vec<_> = fs::list(temp.path()).unwrap().iter().map(|entry| entry.file_name()).collect();
+        prop_assert_eq!(names, ["inside", "outside"]);
+        // And all of them in one archive.
+        let again = directory(&inside, "again");
+        let mut archive = Raw::default();
+        for (kind, name, target) in &entries {
+            archive = match kind {
+                0 | 1 => archive.directory(name),
+                2..=4 => archive.file(name, b"x"),
+                _ => archive.symlink(name, target),
+            };
+        }
+        let _ = unpack(&archive.finish()[..], &again);
+        prop_assert_eq!(describe(&outside), before);
+    }
 }

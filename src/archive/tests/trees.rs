@@ -70,7 +70,11 @@ fn node() -> impl Strategy<Value = Node> {
 /// Any tree.
 pub(super) fn any_tree() -> impl Strategy<Value = Tree> {
     let path = proptest::collection::vec(name(), 1..5);
-    let mtime = prop_oneof![0..2_000_000_000_i64, Just(0), Just(8_600_000_000)];
+    let mtime = prop_oneof![
+        -600_000_000..2_000_000_000_i64,
+        Just(0),
+        Just(8_600_000_000)
+    ];
     proptest::collection::vec((path, node(), mtime), 0..25)
 }
 

@@ -7,6 +7,26 @@ use crate::archive::entry::EntryPathError;
 use crate::archive::read::ReadError;
 use crate::fs;
 
+/// Why a symbolic link cannot be followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum LinkProblem {
+    /// It is absolute, or has too many `..`.
+    #[error("leads out of the archive")]
+    Outside,
+    /// It leads to something that does not exist.
+    #[error("leads to nothing")]
+    Missing,
+    /// It leads to something that is no directory.
+    #[error("leads to something that is not a directory")]
+    NotDirectory,
+    /// It leads to itself, or through too many other links.
+    #[error("leads in a circle or through too many links")]
+    Circle,
+    /// It was not there a moment ago.
+    #[error("something else has made while the archive was unpacked")]
+    New,
+}
+
 /// Why an archive could not be unpacked.
 #[derive(Debug, thiserror::Error)]
 pub enum UnpackError {
@@ -30,13 +50,15 @@ pub enum UnpackError {
         #[source]
         source: EntryPathError,
     },
-    /// An entry would be written through a symbolic link.
-    #[error("`{}` would be unpacked through the symbolic link `{}`", entry.display(), link.display())]
+    /// An entry would be written through a symbolic link that does not lead to a directory inside.
+    #[error("`{}` would be unpacked through the symbolic link `{}`, which {problem}", entry.display(), link.display())]
     ThroughSymlink {
         /// The entry's path.
         entry: PathBuf,
         /// The link's path.
         link: PathBuf,
+        /// Why it cannot be followed.
+        problem: LinkProblem,
     },
     /// An entry lies below something that is not a directory.
     #[error("`{}` would be unpacked below `{}`, which is not a directory", entry.display(), parent.display())]
@@ -78,7 +100,7 @@ pub enum UnpackError {
     /// The entry for the destination itself is not a directory.
     #[error("the archive's root is not a directory")]
     RootNotDirectory,
-    /// An entry is of a type that is not known.
+    /// An entry is of a type that cannot be unpacked.
     #[error("`{}` is of the unsupported type `{}`", entry.display(), kind.escape_ascii())]
     Unsupported {
         /// The entry's path.

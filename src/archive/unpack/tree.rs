@@ -1,13 +1,18 @@
 //! The tree that is being filled: every operation goes through the opened directory of an entry, and none follows a
 //! symbolic link below the destination.
+//!
+//! An entry below a link of the archive goes where the link leads, if that is inside: [`Tree::settled`] replaces the links
+//! of its path by reading them. The path that comes out has no links, and the operations that use it refuse any.
 
+use std::collections::VecDeque;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, readlinkat};
 use nix::sys::stat::{
     FchmodatFlags, FileStat, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, fstatat, futimens,
     mkdirat, utimensat,
@@ -16,6 +21,7 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{UnlinkatFlags, linkat, mkfifoat, symlinkat, unlinkat};
 
 use super::UnpackError;
+use super::error::LinkProblem;
 use crate::fs::{Context, Error};
 
 /// How directories are opened: only to name what is in them, so that no permission to list them is needed.
@@ -23,13 +29,22 @@ const DIRECTORY: OFlag = OFlag::O_PATH
     .union(OFlag::O_DIRECTORY)
     .union(OFlag::O_CLOEXEC);
 
-/// The destination, and the directory that was used last.
+/// How many links may be on the way to one entry: as many as the kernel follows.
+const LINKS: usize = 40;
+
+/// How many directories are kept open.
+const KEPT: usize = 32;
+
+/// The destination, and the directories that were used last.
 pub(super) struct Tree {
     root: OwnedFd,
     /// For messages.
     destination: PathBuf,
-    /// Archives list a directory's content in a row, so one is enough. It is given up when anything is removed.
-    last: Option<(PathBuf, OwnedFd)>,
+    /// The path of the directory that was used last, below the destination.
+    path: Vec<u8>,
+    /// That directory is the last of these, and each is in the one before it; with how much of the path leads to it. Archives list
+    /// a directory's content in a row, so few are enough. They are given up when anything is removed.
+    open: VecDeque<(usize, OwnedFd)>,
 }
 
 /// Whether missing directories on the way are made.
@@ -54,12 +69,101 @@ impl Tree {
         Ok(Self {
             root,
             destination: destination.to_owned(),
-            last: None,
+            path: Vec::new(),
+            open: VecDeque::new(),
         })
     }
 
     pub(super) fn full(&self, entry: &Path) -> PathBuf {
         self.destination.join(entry)
+    }
+
+    /// The path of an entry without links on the way: each link is replaced by what it leads to, as long as that is a
+    /// directory inside. Directories that are missing behind the last link stay missing. The entry itself may be a link.
+    pub(super) fn settled(&mut self, entry: &Path) -> Result<PathBuf, UnpackError> {
+        match self.enter(entry, Missing::Refuse) {
+            Err(Obstacle::Symlink(_)) => self.through_links(entry),
+            // Whatever else is in the way is told of by the operation that meets it.
+            _ => Ok(entry.to_owned()),
+        }
+    }
+
+    fn through_links(&mut self, entry: &Path) -> Result<PathBuf, UnpackError> {
+        let mut settled = PathBuf::new();
+        let parts = |path: &Path| -> Vec<OsString> {
+            path.components()
+                .filter(|part| !matches!(part, Component::CurDir))
+                .map(|part| part.as_os_str().to_owned())
+                .collect()
+        };
+        let mut rest = VecDeque::from(parts(entry.parent().unwrap_or(Path::new(""))));
+        // How many parts at the front come from a link, and which link of the entry's own path that was.
+        let (mut of_link, mut link) = (0_usize, PathBuf::new());
+        let mut links = 0;
+        while let Some(part) = rest.pop_front() {
+            let is_of_link = of_link > 0;
+            of_link = of_link.saturating_sub(1);
+            let refused = |link: &PathBuf, problem| UnpackError::ThroughSymlink {
+                entry: entry.to_owned(),
+                link: link.clone(),
+                problem,
+            };
+            if part == ".." {
+                // Only links have this. What is settled has no links in it, so its parent is the directory that holds it.
+                if !settled.pop() {
+                    return Err(refused(&link, LinkProblem::Outside));
+                }
+                continue;
+            }
+            let here = settled.join(&part);
+            let Some(found) = self.look(&here, Missing::Refuse)? else {
+                if is_of_link {
+                    return Err(refused(&link, LinkProblem::Missing));
+                }
+                settled = here;
+                settled.extend(rest);
+                break;
+            };
+            if !is(&found, SFlag::S_IFLNK) {
+                if is_of_link && !is(&found, SFlag::S_IFDIR) {
+                    return Err(refused(&link, LinkProblem::NotDirectory));
+                }
+                settled = here;
+                if !is(&found, SFlag::S_IFDIR) {
+                    settled.extend(rest);
+                    break;
+                }
+                continue;
+            }
+            if !is_of_link {
+                link.clone_from(&here);
+            }
+            links += 1;
+            if links > LINKS {
+                return Err(refused(&link, LinkProblem::Circle));
+            }
+            let target = self.read_link(&here)?;
+            if target.is_absolute() {
+                return Err(refused(&link, LinkProblem::Outside));
+            }
+            let target = parts(&target);
+            of_link += target.len();
+            for part in target.into_iter().rev() {
+                rest.push_front(part);
+            }
+        }
+        Ok(match entry.file_name() {
+            Some(name) => settled.join(name),
+            None => settled,
+        })
+    }
+
+    fn read_link(&mut self, entry: &Path) -> Result<PathBuf, UnpackError> {
+        let full = self.full(entry);
+        let (directory, name) = self.parent(entry, Missing::Refuse)?;
+        Ok(readlinkat(directory, name)
+            .at("read the link", &full)?
+            .into())
     }
 
     /// Makes a new file, in place of what is there.
@@ -222,7 +326,7 @@ impl Tree {
             }
             removed => removed.at("replace", &full)?,
         }
-        self.last = None;
+        self.open.clear();
         Ok(())
     }
 
@@ -260,21 +364,38 @@ impl Tree {
         if parent.as_os_str().is_empty() {
             return Ok((&self.root, name));
         }
-        let (mut path, mut directory) = match self.last.take() {
-            Some((path, directory)) if parent.starts_with(&path) => (path, Some(directory)),
-            _ => (PathBuf::new(), None),
-        };
-        let rest = parent.strip_prefix(&path).unwrap_or(parent);
-        for component in rest.components() {
-            path.push(component);
-            let at = directory.as_ref().unwrap_or(&self.root);
-            let component = Path::new(component.as_os_str());
-            directory = Some(self.step(at, component, &path, missing)?);
+        let parent = parent.as_os_str().as_bytes();
+        while let Some((length, _)) = self.open.back() {
+            if is_at_or_below(parent, &self.path[..*length]) {
+                break;
+            }
+            self.open.pop_back();
         }
-        let (_, directory) = self
-            .last
-            .insert((path, directory.ok_or(Obstacle::Missing)?));
-        Ok((directory, name))
+        let length = self.open.back().map_or(0, |(length, _)| *length);
+        self.path.truncate(length);
+        let rest = parent.get(length..).unwrap_or_default();
+        for component in rest.split(|byte| *byte == b'/') {
+            // What is there already ends where a slash begins the rest.
+            if component.is_empty() {
+                continue;
+            }
+            if !self.path.is_empty() {
+                self.path.push(b'/');
+            }
+            self.path.extend_from_slice(component);
+            let at = self.open.back().map_or(&self.root, |(_, open)| open);
+            let path = Path::new(OsStr::from_bytes(&self.path));
+            let component = Path::new(OsStr::from_bytes(component));
+            let directory = self.step(at, component, path, missing)?;
+            self.open.push_back((self.path.len(), directory));
+            if self.open.len() > KEPT {
+                self.open.pop_front();
+            }
+        }
+        match self.open.back() {
+            Some((_, directory)) => Ok((directory, name)),
+            None => Err(Obstacle::Missing),
+        }
     }
 
     /// Opens one directory in another.
@@ -322,7 +443,12 @@ impl Tree {
 fn refused(entry: &Path, obstacle: Obstacle) -> UnpackError {
     let entry = entry.to_owned();
     match obstacle {
-        Obstacle::Symlink(link) => UnpackError::ThroughSymlink { entry, link },
+        // It was none when the path was settled: somebody else is at work here.
+        Obstacle::Symlink(link) => UnpackError::ThroughSymlink {
+            entry,
+            link,
+            problem: LinkProblem::New,
+        },
         Obstacle::Other(parent) => UnpackError::ParentNotDirectory { entry, parent },
         Obstacle::Failed(error) => UnpackError::File(error),
         Obstacle::Missing => UnpackError::File(Error {
@@ -331,6 +457,12 @@ fn refused(entry: &Path, obstacle: Obstacle) -> UnpackError {
             source: Errno::ENOENT.into(),
         }),
     }
+}
+
+/// Whether a path is a directory's own or leads below it.
+fn is_at_or_below(path: &[u8], directory: &[u8]) -> bool {
+    path.strip_prefix(directory)
+        .is_some_and(|rest| rest.first().is_none_or(|first| *first == b'/'))
 }
 
 fn is(found: &FileStat, kind: SFlag) -> bool {

@@ -100,7 +100,7 @@ pub enum Problem {
         found: &'static str,
     },
     /// A value that must be true or false.
-    #[error("`{key}` must be true or false without quotes, it is `{text}`")]
+    #[error("`{key}` must be true or false, it is `{text}`")]
     NotABool {
         /// The key.
         key: &'static str,

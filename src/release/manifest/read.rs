@@ -232,21 +232,23 @@ impl<'m> Fields<'m, '_> {
         let Some(scalar) = self.scalar(key) else {
             return false;
         };
-        scalar.as_bool().unwrap_or_else(|| {
+        flag_of(scalar).unwrap_or_else(|| {
             let text = shown(&scalar.text);
             self.add(scalar.line, Problem::NotABool { key, text });
             false
         })
     }
 
-    /// The items of a list; `None` when the key is absent or null.
+    /// The items of a list; `None` when the key is absent or null. An empty mapping has no items either.
     fn list(&mut self, key: &'static str) -> Option<&'m [Node]> {
-        let node = self.value(key)?;
-        let Node::Sequence(sequence) = node else {
-            self.add_kind(key, "a list", node);
-            return None;
-        };
-        Some(&sequence.items)
+        match self.value(key)? {
+            Node::Sequence(sequence) => Some(&sequence.items),
+            Node::Mapping(mapping) if mapping.entries.is_empty() => Some(&[]),
+            node => {
+                self.add_kind(key, "a list", node);
+                None
+            }
+        }
     }
 
     fn names(&mut self, key: &'static str) -> Option<Vec<Name>> {
@@ -303,9 +305,13 @@ impl<'m> Fields<'m, '_> {
         Some(entries)
     }
 
+    /// The license. An empty one is as good as none: tools write `{}`, or empty texts for its three keys.
     fn license(&mut self) -> Option<License> {
         let key = "license";
         let node = self.value(key)?;
+        if is_empty(node) {
+            return None;
+        }
         let Node::Mapping(mapping) = node else {
             self.add_kind(key, "a mapping", node);
             return None;
@@ -323,6 +329,27 @@ impl<'m> Fields<'m, '_> {
             fingerprint,
             digest: digest?,
         })
+    }
+}
+
+/// What a flag says. YAML takes a quoted word for a text; `"true"` and `"false"` still leave no doubt.
+fn flag_of(scalar: &Scalar) -> Option<bool> {
+    scalar.as_bool().or_else(|| {
+        let is = |word: &str| scalar.text.eq_ignore_ascii_case(word);
+        match (is("true"), is("false")) {
+            (true, _) => Some(true),
+            (_, true) => Some(false),
+            _ => None,
+        }
+    })
+}
+
+/// Whether a value says nothing: an empty text, list or mapping, or a mapping of such.
+fn is_empty(node: &Node) -> bool {
+    match node {
+        Node::Scalar(scalar) => scalar.is_null() || scalar.text.is_empty(),
+        Node::Sequence(sequence) => sequence.items.is_empty(),
+        Node::Mapping(mapping) => mapping.entries.iter().all(|(_, value)| is_empty(value)),
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Tag};
 
+use super::input::LenientInput;
 use super::{Mapping, Node, Scalar, Sequence, base64};
 use crate::release::name::shown;
 
@@ -43,9 +44,6 @@ pub enum ErrorKind {
         /// The character.
         found: char,
     },
-    /// A second document, after `---`.
-    #[error("a second document starts, only one is allowed")]
-    SecondDocument,
     /// A key that the mapping already has.
     #[error("the key `{key}` is already on line {first}")]
     DuplicateKey {
@@ -94,15 +92,19 @@ impl From<ScanError> for Error {
     }
 }
 
-/// Reads one document. An empty text is a null.
+/// Reads the first document of a text, as Psych's `load` and yaml.v3's `Unmarshal` do: documents after it are ignored. An
+/// empty text is a null.
 ///
 /// # Errors
 /// Text that is not YAML, or that is outside the rules and limits of this module.
 pub fn parse(text: &str) -> Result<Node, Error> {
     refuse_control_characters(text)?;
     let mut builder = Builder::default();
-    for event in Parser::new_from_str(text) {
+    for event in Parser::new(LenientInput::new(text)) {
         let (event, span) = event?;
+        if matches!(event, Event::DocumentStart(_)) && builder.root.is_some() {
+            break;
+        }
         builder.take(event, span.start)?;
     }
     Ok(match builder.root {
@@ -167,11 +169,11 @@ impl Builder {
     fn take(&mut self, event: Event<'_>, mark: Marker) -> Result<(), Error> {
         let line = mark.line();
         match event {
-            Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => Ok(()),
-            Event::DocumentStart(_) if self.root.is_some() => {
-                Err(ErrorKind::SecondDocument.at(mark))
-            }
-            Event::DocumentStart(_) => Ok(()),
+            Event::Nothing
+            | Event::StreamStart
+            | Event::StreamEnd
+            | Event::DocumentStart(_)
+            | Event::DocumentEnd => Ok(()),
             Event::Alias(anchor) => {
                 // The parser refuses unknown anchors: one that is not here yet is still open.
                 let anchored = self.anchors.get(&anchor);

@@ -80,7 +80,8 @@ impl Blobs {
         let there = Arc::clone(&directory);
         runtime::spawn_blocking("blobs", move || {
             fs::create_dir_all(&there)?;
-            fs::remove_abandoned(&there, UNFINISHED, None)
+            fs::remove_abandoned(&there, UNFINISHED, None);
+            Ok(())
         })
         .await
         .map_err(BlobError::Lost)?

@@ -150,8 +150,8 @@ fn an_empty_list_of_compiled_packages_is_not_an_absent_one() {
 #[test]
 fn everything_that_is_wrong_is_listed_at_once() {
     let text = r#"name: ../x
-uncommitted_changes: "true"
-jobs: {}
+uncommitted_changes: "yes"
+jobs: {a: b}
 packages:
 - name: app
   version: ""
@@ -168,14 +168,14 @@ compiled_packages:
   sha1: ;
   stemcell: jammy
   dependencies: lib
-license: []
+license: [x]
 "#;
     assert_eq!(
         problems(text),
         [
             "line 1: `name`: `../x` has '/', only letters, digits and `-_+.` are allowed",
             "line 1: `version` is missing",
-            "line 2: `uncommitted_changes` must be true or false without quotes, it is `true`",
+            "line 2: `uncommitted_changes` must be true or false, it is `yes`",
             "line 3: `jobs` must be a list, it is a mapping",
             "line 6: package `app`: `version`: `` is empty",
             "line 5: package `app`: `sha1` is missing",
@@ -201,9 +201,12 @@ fn other_things_that_are_wrong_name_the_thing_and_the_line() {
     for (line, expected) in [
         (
             "no_compression: 1",
-            "line 3: `no_compression` must be true or false without quotes, it is `1`",
+            "line 3: `no_compression` must be true or false, it is `1`",
         ),
-        ("license: {}", "line 3: license: `sha1` is missing"),
+        (
+            "license: {version: x}",
+            "line 3: license: `sha1` is missing",
+        ),
         (
             "commit_hash: {}",
             "line 3: `commit_hash` must be a text, it is a mapping",
@@ -235,6 +238,46 @@ fn other_things_that_are_wrong_name_the_thing_and_the_line() {
         problems("- a"),
         ["line 1: the manifest is a list, not a mapping"]
     );
+}
+
+#[test]
+fn quoted_flags_are_read() {
+    for (text, expected) in [
+        ("\"true\"", true),
+        ("'True'", true),
+        ("!!str true", true),
+        ("\"FALSE\"", false),
+        ("'false'", false),
+        ("yes", true),
+    ] {
+        let text =
+            format!("name: a\nversion: b\nno_compression: {text}\nuncommitted_changes: {text}");
+        let manifest = parse(&text);
+        assert_eq!(manifest.no_compression, expected, "{text}");
+        assert_eq!(manifest.uncommitted_changes, expected, "{text}");
+    }
+}
+
+#[test]
+fn empty_license_is_no_license() {
+    for text in [
+        "{}",
+        "[]",
+        "''",
+        "~",
+        "{version: '', fingerprint: '', sha1: ''}",
+        "{sha1: ~}",
+    ] {
+        let manifest = parse(&format!("name: a\nversion: b\nlicense: {text}"));
+        assert_eq!(manifest.license, None, "{text}");
+    }
+}
+
+#[test]
+fn empty_mapping_is_an_empty_list() {
+    let manifest = parse("name: a\nversion: b\njobs: {}\npackages: {}\ncompiled_packages: {}");
+    assert_eq!(manifest.compiled_packages, Some(vec![]));
+    assert!(manifest.packages.is_empty() && manifest.jobs.is_empty());
 }
 
 #[test]

@@ -129,10 +129,6 @@ fn what_is_wrong_is_said_with_its_place() {
             "line 2, column 1: the key `<<` is already on line 1",
         ),
         (
-            "a: 1\n---\nb: 2",
-            "line 2, column 1: a second document starts, only one is allowed",
-        ),
-        (
             "? [a]\n: 1",
             "line 1, column 3: a key must be a scalar, this one is a list",
         ),
@@ -165,6 +161,55 @@ fn what_is_wrong_is_said_with_its_place() {
         let message = error(text);
         assert!(message.starts_with(expected), "{text:?} gave {message:?}");
     }
+}
+
+/// Every expectation was compared with Psych 4.0.3 on libyaml 0.2.5.
+#[test]
+fn tabs_are_read_as_libyaml_reads_them() {
+    for (text, expected) in [
+        ("name:\tdemo", "{name: demo}"),
+        ("name:\t\tdemo\t\nb:\t\"c\"", "{name: demo, b: \"c\"}"),
+        ("name: \tdemo", "{name: demo}"),
+        ("name\t: demo", "{name: demo}"),
+        ("a:\t-1", "{a: -1}"),
+        ("a:\t# none\n- b", "{a: [b]}"),
+        ("a:\t|-\n  b:\tc", "{a: \"b:\\tc\"}"),
+        ("a: [\tb,\tc\t]", "{a: [b, c]}"),
+        ("{\n\t\"a\":\t[\n\t\t\"b\"\n\t]\n}\n", "{a: [\"b\"]}"),
+    ] {
+        assert_eq!(tree(text), expected, "{text:?}");
+    }
+    for (text, expected) in [
+        (
+            "a:\n\tb: c",
+            "tabs disallowed within this context (block indentation)",
+        ),
+        ("a:\tb: c", "mapping values are not allowed in this context"),
+        (
+            "a:\t- b",
+            "block sequence entries are not allowed in this context",
+        ),
+    ] {
+        let message = error(text);
+        assert!(message.ends_with(expected), "{text:?} gave {message:?}");
+    }
+}
+
+#[test]
+fn only_the_first_document_is_read() {
+    for text in [
+        "a: b\n---\nc: d\n",
+        "---\na: b\n---\nc: [d\n",
+        "a: b\n...\n---\nc: d\n",
+        "a: b\n...\n...\n---\n",
+        "# x\n---\na: b\n",
+        "a: b\n---\nc: *undefined\n",
+    ] {
+        assert_eq!(tree(text), "{a: b}", "{text:?}");
+    }
+    assert!(parse("---\n---\na: b\n").unwrap().is_null());
+    // What follows without `---` is a mistake, which Psych does not notice.
+    assert!(error("  a: b\nc: d").ends_with("did not find expected <document start>"));
 }
 
 #[test]

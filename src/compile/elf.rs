@@ -1,0 +1,306 @@
+//! Where an ELF file has the dynamic linker look for libraries: `DT_RPATH`, `DT_RUNPATH`, and names of libraries that are
+//! paths. Reads the few places of a file that say this, and nothing else.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+/// What every ELF file begins with.
+pub(super) const MAGIC: &[u8] = b"\x7fELF";
+
+/// More program headers than any real file has.
+const HEADERS_LIMIT: u64 = 1024;
+
+/// More than any real dynamic section, in bytes.
+const DYNAMIC_LIMIT: u64 = 1 << 20;
+
+/// More than a search path needs, in bytes.
+const PATH_LIMIT: usize = 64 * 1024;
+
+const PT_LOAD: u64 = 1;
+const PT_DYNAMIC: u64 = 2;
+
+const DT_NEEDED: u64 = 1;
+const DT_STRTAB: u64 = 5;
+const DT_RPATH: u64 = 15;
+const DT_RUNPATH: u64 = 29;
+
+/// The class and the byte order of a file.
+#[derive(Clone, Copy)]
+struct Layout {
+    is_64: bool,
+    is_big: bool,
+}
+
+/// A program header, as far as it is of interest.
+struct Segment {
+    kind: u64,
+    offset: u64,
+    address: u64,
+    size: u64,
+}
+
+impl Layout {
+    fn number(self, bytes: &[u8], at: usize, length: usize) -> Option<u64> {
+        let bytes = bytes.get(at..at.checked_add(length)?)?;
+        let add = |value: u64, byte: &u8| (value << 8) | u64::from(*byte);
+        Some(match self.is_big {
+            true => bytes.iter().fold(0, add),
+            false => bytes.iter().rev().fold(0, add),
+        })
+    }
+
+    /// The size of an address in bytes.
+    fn word(self) -> usize {
+        if self.is_64 { 8 } else { 4 }
+    }
+}
+
+/// The directories and libraries that a file names. Empty for what is no dynamically linked ELF file, or a damaged one.
+///
+/// # Errors
+/// What the system answered.
+pub(super) fn searched(file: &File) -> io::Result<Vec<Vec<u8>>> {
+    let start = read(file, 0, 64)?;
+    let layout = match start.get(..6) {
+        Some([0x7f, b'E', b'L', b'F', class @ (1 | 2), order @ (1 | 2)]) => Layout {
+            is_64: *class == 2,
+            is_big: *order == 2,
+        },
+        _ => return Ok(Vec::new()),
+    };
+    Ok(searched_in(file, layout, &start)?.unwrap_or_default())
+}
+
+/// `None` when the file ends before what it announces.
+fn searched_in(file: &File, layout: Layout, start: &[u8]) -> io::Result<Option<Vec<Vec<u8>>>> {
+    let Some(segments) = segments(file, layout, start)? else {
+        return Ok(None);
+    };
+    let Some(dynamic) = segments.iter().find(|segment| segment.kind == PT_DYNAMIC) else {
+        return Ok(None);
+    };
+    let section = read(file, dynamic.offset, dynamic.size.min(DYNAMIC_LIMIT))?;
+    let word = layout.word();
+    let entries: Vec<(u64, u64)> = section
+        .chunks_exact(2 * word)
+        .filter_map(|entry| {
+            let tag = layout.number(entry, 0, word)?;
+            Some((tag, layout.number(entry, word, word)?))
+        })
+        .take_while(|(tag, _)| *tag != 0)
+        .collect();
+    let Some((_, strings)) = entries.iter().find(|(tag, _)| *tag == DT_STRTAB) else {
+        return Ok(None);
+    };
+    let in_file = segments.iter().find_map(|segment| {
+        let within = strings.checked_sub(segment.address)?;
+        (segment.kind == PT_LOAD && within < segment.size)
+            .then(|| segment.offset.checked_add(within))?
+    });
+    let Some(strings) = in_file else {
+        return Ok(None);
+    };
+    let mut found = Vec::new();
+    for (tag, value) in entries {
+        if ![DT_NEEDED, DT_RPATH, DT_RUNPATH].contains(&tag) {
+            continue;
+        }
+        let Some(at) = strings.checked_add(value) else {
+            return Ok(None);
+        };
+        let text = string(file, at)?;
+        match tag {
+            DT_NEEDED if text.starts_with(b"/") => found.push(text),
+            DT_NEEDED => {}
+            _ => found.extend(text.split(|byte| *byte == b':').map(<[u8]>::to_vec)),
+        }
+    }
+    Ok(Some(found))
+}
+
+fn segments(file: &File, layout: Layout, start: &[u8]) -> io::Result<Option<Vec<Segment>>> {
+    let word = layout.word();
+    // Where the header of the file says where the others are, how large each is, and how many there are.
+    let (offset, size, count) = if layout.is_64 {
+        (32, 54, 56)
+    } else {
+        (28, 42, 44)
+    };
+    let header = |at, length| layout.number(start, at, length);
+    let (Some(offset), Some(size), Some(count)) =
+        (header(offset, word), header(size, 2), header(count, 2))
+    else {
+        return Ok(None);
+    };
+    // Where a program header has its fields: offset, address, size in the file.
+    let fields: [usize; 3] = if layout.is_64 {
+        [8, 16, 32]
+    } else {
+        [4, 8, 16]
+    };
+    if size < 32 || count > HEADERS_LIMIT {
+        return Ok(None);
+    }
+    let table = read(file, offset, size * count)?;
+    let segments = table.chunks_exact(usize::try_from(size).unwrap_or(usize::MAX));
+    let segments = segments.map(|header| {
+        let [offset, address, size] = fields.map(|at| layout.number(header, at, word));
+        Some(Segment {
+            kind: layout.number(header, 0, 4)?,
+            offset: offset?,
+            address: address?,
+            size: size?,
+        })
+    });
+    Ok(segments.collect())
+}
+
+/// So many bytes, or fewer at the end of the file.
+fn read(file: &File, offset: u64, length: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        let Some(at) = offset
+            .checked_add(filled as u64)
+            .filter(|at| i64::try_from(*at).is_ok())
+        else {
+            break;
+        };
+        match file.read_at(&mut bytes[filled..], at) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    bytes.truncate(filled);
+    Ok(bytes)
+}
+
+/// The bytes up to the next zero.
+fn string(file: &File, mut offset: u64) -> io::Result<Vec<u8>> {
+    const STEP: u64 = 512;
+    let mut text = Vec::new();
+    while text.len() < PATH_LIMIT {
+        let bytes = read(file, offset, STEP)?;
+        if let Some(end) = bytes.iter().position(|byte| *byte == 0) {
+            text.extend_from_slice(&bytes[..end]);
+            break;
+        }
+        if bytes.is_empty() {
+            break;
+        }
+        text.extend_from_slice(&bytes);
+        offset = offset.saturating_add(STEP);
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::io::Write;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A file with one loaded segment, which is all of it, and a dynamic section with these entries of text.
+    pub(in crate::compile) fn file_with(
+        is_64: bool,
+        is_big: bool,
+        entries: &[(u64, &str)],
+    ) -> Vec<u8> {
+        let word = if is_64 { 8 } else { 4 };
+        let number = |value: u64, length: usize| -> Vec<u8> {
+            match is_big {
+                true => value.to_be_bytes()[8 - length..].to_vec(),
+                false => value.to_le_bytes()[..length].to_vec(),
+            }
+        };
+        let (header, program) = if is_64 { (64, 56) } else { (52, 32) };
+        let dynamic = header + 2 * program;
+        let dynamic_size = (entries.len() as u64 + 2) * 2 * word as u64;
+        let strings = dynamic + dynamic_size;
+        let mut table = vec![0];
+        let mut section = [number(DT_STRTAB, word), number(0x1000 + strings, word)].concat();
+        for (tag, text) in entries {
+            section.extend(number(*tag, word));
+            section.extend(number(table.len() as u64, word));
+            table.extend_from_slice(text.as_bytes());
+            table.push(0);
+        }
+        section.extend(number(0, 2 * word.min(4)));
+        section.resize(usize::try_from(dynamic_size).unwrap(), 0);
+        let size = strings + table.len() as u64;
+
+        let mut file = MAGIC.to_vec();
+        file.extend([if is_64 { 2 } else { 1 }, if is_big { 2 } else { 1 }, 1]);
+        file.resize(16, 0);
+        file.extend([number(3, 2), number(62, 2), number(1, 4)].concat());
+        file.extend([number(0, word), number(header, word), number(0, word)].concat());
+        file.extend(number(0, 4));
+        for half in [header, program, 2, 0, 0, 0] {
+            file.extend(number(half, 2));
+        }
+        for (kind, offset, length) in [(PT_LOAD, 0, size), (PT_DYNAMIC, dynamic, dynamic_size)] {
+            file.extend(number(kind, 4));
+            if is_64 {
+                file.extend(number(0, 4));
+            }
+            for value in [offset, 0x1000 + offset, 0, length, length] {
+                file.extend(number(value, word));
+            }
+            file.resize(file.len() + 8, 0);
+        }
+        file.extend(section);
+        file.extend(table);
+        file
+    }
+
+    fn searched_in_bytes(bytes: &[u8]) -> Vec<Vec<u8>> {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        searched(&file).unwrap()
+    }
+
+    #[test]
+    fn search_paths_and_absolute_libraries_are_found_in_every_layout() {
+        let entries = [
+            (DT_NEEDED, "libc.so.6"),
+            (DT_NEEDED, "/build/libx.so"),
+            (DT_RPATH, "/build/lib:$ORIGIN/../lib"),
+            (DT_RUNPATH, "/opt/lib"),
+        ];
+        for (is_64, is_big) in [(true, false), (true, true), (false, false), (false, true)] {
+            let found = searched_in_bytes(&file_with(is_64, is_big, &entries));
+            let found: Vec<&str> = found.iter().map(|it| str::from_utf8(it).unwrap()).collect();
+            assert_eq!(
+                found,
+                ["/build/libx.so", "/build/lib", "$ORIGIN/../lib", "/opt/lib"],
+                "{is_64} {is_big}"
+            );
+        }
+        assert!(searched_in_bytes(b"").is_empty());
+        assert!(searched_in_bytes(b"#!/bin/sh\n").is_empty());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+        #[test]
+        fn damaged_files_are_read_without_a_failure(
+            is_64: bool,
+            cut in 0_usize..400,
+            changes in prop::collection::vec((4_usize..400, any::<u8>()), 0..20),
+        ) {
+            let mut bytes = file_with(is_64, false, &[(DT_RPATH, "/build/lib")]);
+            bytes.truncate(bytes.len().saturating_sub(cut % 300));
+            for (at, byte) in changes {
+                if let Some(place) = bytes.get_mut(at) {
+                    *place = byte;
+                }
+            }
+            searched_in_bytes(&bytes);
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! What a person should know of a package: a warning where it was compiled, a hint where it was not.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use super::printed::PrintedLine;
+use super::references::{Reference, ReferenceKind};
+
+/// Something that was found out about a package on the way. `Display` gives it as a sentence without the package's name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finding {
+    /// The source has no packaging script, so the package is empty.
+    NoScript {
+        /// Names in the source that may be mistakes for `packaging`.
+        similar: Vec<String>,
+        /// Names in the source.
+        entries: Vec<String>,
+        /// How many names there are beside these.
+        others: usize,
+    },
+    /// Lines of the packaging script end as on Windows.
+    CarriageReturns {
+        /// The number of the first such line.
+        first: usize,
+        /// How many there are.
+        lines: usize,
+    },
+    /// The packaging script begins with a byte order mark.
+    ByteOrderMark,
+    /// The script succeeded and installed nothing, after errors.
+    NothingInstalled {
+        /// The first lines that tell of errors.
+        lines: Vec<PrintedLine>,
+        /// The log that they are in.
+        log: PathBuf,
+    },
+    /// What was installed refers to the directory in which packages are compiled.
+    CompileDirectory {
+        /// That directory.
+        directory: PathBuf,
+        /// The first references.
+        references: Vec<Reference>,
+        /// How many files there are beside these.
+        others: usize,
+    },
+    /// A program could not set an owner that does not exist in this user namespace.
+    NoSuchOwner {
+        /// The first line that tells of it.
+        line: PrintedLine,
+        /// The highest owner that exists.
+        highest: u32,
+    },
+    /// The script failed while others ran.
+    RanBeside {
+        /// A line that may tell of something that was in use.
+        line: Option<PrintedLine>,
+    },
+    /// Scripts cannot run programs that they build, for the file system is mounted so.
+    NoExecution {
+        /// The directory at which it is mounted.
+        directory: PathBuf,
+    },
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoScript {
+                similar,
+                entries,
+                others,
+            } => no_script(f, similar, entries, *others),
+            Self::CarriageReturns { first, lines } => write!(
+                f,
+                "{lines} {} of its `packaging` script {} with a carriage return, the first is line {first}: bash takes it for a \
+                 part of the command (`$'\\r': command not found`). Convert the script to Unix line ends (dos2unix)",
+                if *lines == 1 { "line" } else { "lines" },
+                if *lines == 1 { "ends" } else { "end" },
+            ),
+            Self::ByteOrderMark => write!(
+                f,
+                "its `packaging` script begins with a byte order mark, which bash takes for a part of the first line. Save the \
+                 script as UTF-8 without one"
+            ),
+            Self::NothingInstalled { lines, log } => {
+                write!(
+                    f,
+                    "it is empty: its script went on after errors (`set -e` would end it) and installed nothing"
+                )?;
+                for PrintedLine { number, text } in lines {
+                    write!(f, "\n  line {number}: {text}")?;
+                }
+                write!(f, "\n  in {}", log.display())
+            }
+            Self::CompileDirectory {
+                directory,
+                references,
+                others,
+            } => {
+                write!(
+                    f,
+                    "what it installed refers to `{}`, which does not exist on the VM that it is for",
+                    directory.display()
+                )?;
+                for reference in references {
+                    write!(f, "\n  {reference}")?;
+                }
+                match others {
+                    0 => Ok(()),
+                    others => write!(f, "\n  and {others} more"),
+                }
+            }
+            Self::NoSuchOwner { line, highest: 0 } => write!(
+                f,
+                "`{}`: scripts have a single owner here. Extract with `tar --no-same-owner`, or give this user a range in \
+                 /etc/subuid and /etc/subgid, and newuidmap (package uidmap)",
+                line.text
+            ),
+            Self::NoSuchOwner { line, highest } => write!(
+                f,
+                "`{}`: the owners that scripts have here end at {highest}. Extract with `tar --no-same-owner`, or give this user \
+                 a larger range in /etc/subuid and /etc/subgid, or compile as root",
+                line.text
+            ),
+            Self::RanBeside { line: None } => write!(
+                f,
+                "other packaging scripts ran at the same time. If it passes with `--jobs 1`, they were in its way"
+            ),
+            Self::RanBeside { line: Some(line) } => write!(
+                f,
+                "`{}`, while other packaging scripts ran, which share the network, abstract sockets and HOME. Try `--jobs 1`",
+                line.text
+            ),
+            Self::NoExecution { directory } => write!(
+                f,
+                "`{}` is on a file system that is mounted noexec, so its script cannot run programs that it builds. Choose \
+                 another one by --work-dir (with --isolation=landlock and none: by --base-directory), or mount it with exec \
+                 (docker: `--tmpfs PATH:exec`)",
+                directory.display()
+            ),
+        }
+    }
+}
+
+fn no_script(
+    f: &mut fmt::Formatter<'_>,
+    similar: &[String],
+    entries: &[String],
+    others: usize,
+) -> fmt::Result {
+    write!(
+        f,
+        "its source has no `packaging` script, so it is empty, as with the Go agent"
+    )?;
+    if !similar.is_empty() {
+        write!(
+            f,
+            ". A script has to be called `packaging`, not {}",
+            quoted(similar)
+        )?;
+    }
+    match (entries, others) {
+        ([], _) => write!(f, ". Its source is empty"),
+        (entries, 0) => write!(f, ". Its source has {}", quoted(entries)),
+        (entries, others) => write!(f, ". Its source has {} and {others} more", quoted(entries)),
+    }
+}
+
+fn quoted(names: &[String]) -> String {
+    let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+    names.join(", ")
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.kind {
+            ReferenceKind::Interpreter => "its interpreter is",
+            ReferenceKind::Libraries => "it looks for libraries in",
+            ReferenceKind::Link => "it is a link to",
+            ReferenceKind::Description => "it says",
+        };
+        write!(f, "{}: {kind} `{}`", self.path.display(), self.target)
+    }
+}

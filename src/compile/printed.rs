@@ -1,0 +1,165 @@
+//! Lines in a script's output that point to a known reason. The lines of bash's trace, which begin with `+ `, do not count: they
+//! show what the script says and not what happened.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+
+use memchr::memmem;
+
+use crate::fs::{self, Context as _};
+
+/// How many lines are kept of each kind.
+const LIMIT: usize = 5;
+
+/// How much of a line is shown, in characters.
+const WIDTH: usize = 300;
+
+/// A line of a script's output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PrintedLine {
+    /// Its number in the log, from 1.
+    pub number: usize,
+    /// The line, shortened where it is long.
+    pub text: String,
+}
+
+/// The first lines of each kind.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Printed {
+    /// A file or a command was not there.
+    pub(super) missing: Vec<PrintedLine>,
+    /// A link or a rename between two mounts, or the removal of a place where something is mounted.
+    pub(super) across: Vec<PrintedLine>,
+    /// An owner could not be set that does not exist in this user namespace.
+    pub(super) owners: Vec<PrintedLine>,
+    /// Something of which there is one was in use by somebody else.
+    pub(super) taken: Vec<PrintedLine>,
+    /// Access was denied.
+    pub(super) denied: Vec<PrintedLine>,
+}
+
+const MISSING: [&str; 3] = ["No such file", "command not found", "cannot stat"];
+const ACROSS: [&str; 5] = [
+    "ross-device link",
+    "EXDEV",
+    "esource busy",
+    "EBUSY",
+    // Where dependencies can only be mounted so.
+    "ead-only file system",
+];
+const OWNERS: [&str; 3] = ["Cannot change ownership", "changing ownership", "chown"];
+const INVALID: [&str; 2] = ["Invalid argument", "EINVAL"];
+const TAKEN: [&str; 5] = [
+    "ddress already in use",
+    "EADDRINUSE",
+    "ile exists",
+    "EEXIST",
+    "ext file busy",
+];
+const DENIED: [&str; 2] = ["ermission denied", "EACCES"];
+
+impl Printed {
+    /// Reads what a script printed to standard error, or to both streams.
+    ///
+    /// # Errors
+    /// What the system answered.
+    pub(super) fn read(log: &Path) -> fs::Result<Self> {
+        let mut printed = Self::default();
+        let mut reader = BufReader::with_capacity(64 * 1024, fs::open(log)?);
+        let mut line = Vec::new();
+        for number in 1.. {
+            line.clear();
+            if reader.read_until(b'\n', &mut line).at("read", log)? == 0 {
+                break;
+            }
+            if !is_trace(&line) {
+                printed.take(number, &line);
+            }
+        }
+        Ok(printed)
+    }
+
+    fn take(&mut self, number: usize, line: &[u8]) {
+        let has = |wanted: &[&str]| {
+            wanted
+                .iter()
+                .any(|it| memmem::find(line, it.as_bytes()).is_some())
+        };
+        let kinds = [
+            (&mut self.missing, has(&MISSING)),
+            (&mut self.across, has(&ACROSS)),
+            (&mut self.owners, has(&OWNERS) && has(&INVALID)),
+            (&mut self.taken, has(&TAKEN) || is_about_locks(line)),
+            (&mut self.denied, has(&DENIED)),
+        ];
+        for (lines, is_one) in kinds {
+            if is_one && lines.len() < LIMIT {
+                lines.push(PrintedLine {
+                    number,
+                    text: shown(line),
+                });
+            }
+        }
+    }
+}
+
+fn is_trace(line: &[u8]) -> bool {
+    let after = line
+        .iter()
+        .position(|byte| *byte != b'+')
+        .unwrap_or_default();
+    after > 0 && line[after] == b' '
+}
+
+/// Whether a line has a word for a lock.
+fn is_about_locks(line: &[u8]) -> bool {
+    memmem::find(line, b"ock").is_some()
+        && line
+            .split(|byte| !byte.is_ascii_alphanumeric())
+            .any(|word| {
+                ["lock", "locked", "lockfile"]
+                    .iter()
+                    .any(|lock| word.eq_ignore_ascii_case(lock.as_bytes()))
+            })
+}
+
+fn shown(line: &[u8]) -> String {
+    let line = String::from_utf8_lossy(line);
+    let line = line.trim_end();
+    line.chars()
+        .map(|character| if character == '\t' { ' ' } else { character })
+        .filter(|character| !character.is_control())
+        .take(WIDTH)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_found_by_what_they_mean_but_for_the_trace() {
+        let scratch = tempfile::tempdir().unwrap();
+        let log = scratch.path().join("log");
+        fs::write(
+            &log,
+            b"+ cp none /target\ncp: cannot stat 'none': No such file or directory\n\
+              + echo 'command not found'\n++ cat none\n\
+              ln: failed to create hard link 'a' => 'b': Invalid cross-device link\n\
+              tar: x: Cannot change ownership to uid 70000, gid 0: Invalid argument\n\
+              clock block: fine\nfatal: Unable to lock the cache\x1b[0m\tnow\n",
+        )
+        .unwrap();
+        let printed = Printed::read(&log).unwrap();
+        let numbers = |lines: &[PrintedLine]| lines.iter().map(|it| it.number).collect::<Vec<_>>();
+        assert_eq!(numbers(&printed.missing), [2]);
+        assert_eq!(numbers(&printed.across), [5]);
+        assert_eq!(numbers(&printed.owners), [6]);
+        assert_eq!(numbers(&printed.taken), [8]);
+        assert_eq!(numbers(&printed.denied), [0; 0]);
+        assert_eq!(
+            printed.taken[0].text,
+            "fatal: Unable to lock the cache[0m now"
+        );
+    }
+}

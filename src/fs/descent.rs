@@ -1,0 +1,523 @@
+//! Going down and up in a directory tree by descriptors, so that neither the length of a path nor the depth of a tree is limited.
+//!
+//! At most [`KEPT`] directories of a tree are open at a time. The way up to one that was closed leads through `..`, and what is
+//! found there must be the directory that was left. Nothing here is recursive.
+//!
+//! Each file is examined together with the mount that it belongs to (`statx`, Linux 5.8). Where the kernel or a filter of system
+//! calls does not allow that, `/proc/self/fdinfo` gives the mount, and without it a different device marks a mount.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{
+    AtFlags, CWD, FileType, IFlags, Mode, OFlags, RawDir, StatxAttributes, StatxFlags, openat,
+};
+use rustix::io::Errno;
+
+use super::{Context, Error, Result};
+
+/// How many directories of a tree are kept open above the current one.
+const KEPT: usize = 16;
+
+/// How many bytes of directory entries are read at once.
+const ENTRIES: usize = 32 * 1024;
+
+/// Longer paths are refused by the kernel (`PATH_MAX`, in bytes, with the terminating NUL).
+const PATH_MAX: usize = 4096;
+
+/// How a directory is opened to go below it.
+const DIRECTORY: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::CLOEXEC);
+
+/// How a file is opened for reading: nothing is followed and nothing is waited for.
+const FILE: OFlags = OFlags::RDONLY
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::NOCTTY)
+    .union(OFlags::CLOEXEC);
+
+/// To list a directory and to open what is in it.
+pub(super) const READ: u32 = 0o500;
+
+/// The same, and to make and remove entries.
+pub(super) const WRITE: u32 = 0o700;
+
+/// What is known of a file; a link is not followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// Type and permissions.
+    pub mode: u32,
+    /// The number of the device that the file is on.
+    pub device: u64,
+    /// The number of the file on its device.
+    pub inode: u64,
+    /// How many names the file has.
+    pub links: u64,
+    /// The owner.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+    /// The length in bytes.
+    pub size: u64,
+    /// The space that the file takes, in units of 512 bytes.
+    pub blocks: u64,
+    /// The device that a device node stands for.
+    pub stands_for: u64,
+    /// When it was last modified: seconds since 1970 and nanoseconds.
+    pub mtime: (i64, u32),
+    /// When it was last read.
+    pub atime: (i64, u32),
+    /// Whether it may be immutable or append-only.
+    pub is_flagged: bool,
+    /// The mount that it was reached through, where the kernel tells.
+    mount: Option<u64>,
+}
+
+impl Found {
+    /// What kind of file it is.
+    #[must_use]
+    pub fn kind(&self) -> FileType {
+        FileType::from_raw_mode(self.mode)
+    }
+
+    /// Whether it is a directory.
+    #[must_use]
+    pub fn is_dir(&self) -> bool {
+        self.kind() == FileType::Directory
+    }
+
+    /// The permission bits with setuid, setgid and sticky.
+    #[must_use]
+    pub fn permissions(&self) -> Mode {
+        Mode::from_raw_mode(self.mode & 0o7777)
+    }
+
+    /// Device and inode: what two names of one file have in common.
+    #[must_use]
+    pub fn id(&self) -> (u64, u64) {
+        (self.device, self.inode)
+    }
+
+    /// Examines `name` in a directory; the empty name is the directory itself.
+    pub(super) fn of(directory: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<Self> {
+        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH;
+        let wanted = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID;
+        match rustix::fs::statx(directory, name, flags, wanted) {
+            Ok(found) if found.stx_mask & StatxFlags::MNT_ID.bits() != 0 => Ok(Self {
+                mode: found.stx_mode.into(),
+                device: rustix::fs::makedev(found.stx_dev_major, found.stx_dev_minor),
+                inode: found.stx_ino,
+                links: found.stx_nlink.into(),
+                uid: found.stx_uid,
+                gid: found.stx_gid,
+                size: found.stx_size,
+                blocks: found.stx_blocks,
+                stands_for: rustix::fs::makedev(found.stx_rdev_major, found.stx_rdev_minor),
+                mtime: (found.stx_mtime.tv_sec, found.stx_mtime.tv_nsec),
+                atime: (found.stx_atime.tv_sec, found.stx_atime.tv_nsec),
+                is_flagged: found
+                    .stx_attributes
+                    .intersects(StatxAttributes::IMMUTABLE | StatxAttributes::APPEND),
+                mount: Some(found.stx_mnt_id),
+            }),
+            // An older kernel, or a filter that does not know the call.
+            Ok(_) | Err(Errno::NOSYS | Errno::PERM) => Self::without_statx(directory, name),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The same by means of older kernels.
+    fn without_statx(directory: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<Self> {
+        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH;
+        let found = rustix::fs::statat(directory, name, flags)?;
+        let mount = if name.is_empty() {
+            mount_of(directory)
+        } else {
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let file = openat(directory, name, flags, Mode::empty())?;
+            mount_of(file.as_fd())
+        };
+        let kind = FileType::from_raw_mode(found.st_mode);
+        #[expect(
+            clippy::useless_conversion,
+            clippy::cast_possible_truncation,
+            reason = "the fields have other types on other architectures; nanoseconds are below 2^30"
+        )]
+        Ok(Self {
+            mode: found.st_mode,
+            device: found.st_dev,
+            inode: found.st_ino,
+            links: found.st_nlink.into(),
+            uid: found.st_uid,
+            gid: found.st_gid,
+            size: found.st_size.unsigned_abs(),
+            blocks: found.st_blocks.unsigned_abs(),
+            stands_for: found.st_rdev,
+            mtime: (found.st_mtime, found.st_mtime_nsec as u32),
+            atime: (found.st_atime, found.st_atime_nsec as u32),
+            is_flagged: matches!(kind, FileType::RegularFile | FileType::Directory),
+            mount,
+        })
+    }
+}
+
+/// The mount that an open file was reached through, as `/proc` tells it.
+fn mount_of(file: BorrowedFd<'_>) -> Option<u64> {
+    let path = format!("/proc/self/fdinfo/{}", file.as_raw_fd());
+    let facts = super::read_lossy(path.as_ref()).ok()?;
+    let line = facts
+        .lines()
+        .find_map(|line| line.strip_prefix("mnt_id:"))?;
+    line.trim().parse().ok()
+}
+
+/// What is remembered of a directory that was entered.
+#[derive(Debug)]
+struct Entered {
+    id: (u64, u64),
+    /// The mode to be restored, where it had to be changed to go below.
+    mode: Option<Mode>,
+}
+
+/// A directory of a tree, and the way to it.
+#[derive(Debug)]
+pub(super) struct Descent {
+    current: OwnedFd,
+    entered: Entered,
+    /// The directories above, the root first; all but the last few are closed.
+    above: Vec<(Option<OwnedFd>, Entered)>,
+    /// The path of the current directory.
+    path: PathBuf,
+    root: Found,
+    /// The permissions that are needed in each directory.
+    need: u32,
+    buffer: Vec<u8>,
+}
+
+impl Descent {
+    /// Opens the root of a tree; a link is followed. Directories below whose owner lacks the permissions `need` get them as long
+    /// as they are open.
+    pub(super) fn open(root: &Path, need: u32) -> Result<Self> {
+        let name = root.as_os_str();
+        let (current, found, mode) =
+            open_directory(CWD, name, DIRECTORY, need).at("open the directory", root)?;
+        Ok(Self {
+            current,
+            entered: Entered {
+                id: found.id(),
+                mode,
+            },
+            above: Vec::new(),
+            path: root.to_owned(),
+            root: found,
+            need,
+            buffer: Vec::with_capacity(ENTRIES),
+        })
+    }
+
+    /// Opens the directory in which a tree lies. It is entered for its entries alone, and stays as it is.
+    pub(super) fn open_above(tree: &Path) -> Result<Self> {
+        let path = super::parent(tree);
+        let open = |flags| openat(CWD, path, flags | OFlags::CLOEXEC, Mode::empty());
+        let current = match open(DIRECTORY) {
+            // It may be entered, though not listed.
+            Err(Errno::ACCESS) => open(OFlags::PATH | OFlags::DIRECTORY),
+            other => other,
+        }
+        .map_err(io::Error::from)
+        .at("open the directory", path)?;
+        let found = Found::of(current.as_fd(), OsStr::new(""))
+            .map_err(io::Error::from)
+            .at("examine", path)?;
+        Ok(Self {
+            current,
+            entered: Entered {
+                id: found.id(),
+                mode: None,
+            },
+            above: Vec::new(),
+            path: path.to_owned(),
+            root: found,
+            need: WRITE,
+            buffer: Vec::with_capacity(ENTRIES),
+        })
+    }
+
+    /// What the root is.
+    pub(super) fn root(&self) -> &Found {
+        &self.root
+    }
+
+    /// The current directory.
+    pub(super) fn directory(&self) -> BorrowedFd<'_> {
+        self.current.as_fd()
+    }
+
+    /// The path of the current directory, which may be too long to be used.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The path of an entry of the current directory.
+    pub(super) fn path_of(&self, name: &OsStr) -> PathBuf {
+        if name.is_empty() {
+            self.path.clone()
+        } else {
+            self.path.join(name)
+        }
+    }
+
+    /// A path that leads to an entry of the current directory, however long its real one is.
+    pub(super) fn usable_path_of(&self, name: &OsStr) -> PathBuf {
+        let path = self.path_of(name);
+        if path.as_os_str().len() < PATH_MAX {
+            return path;
+        }
+        let directory = format!("/proc/self/fd/{}", self.current.as_raw_fd());
+        Path::new(&directory).join(name)
+    }
+
+    /// Examines an entry of the current directory.
+    pub(super) fn look(&self, name: &OsStr) -> Result<Found> {
+        Found::of(self.directory(), name)
+            .map_err(io::Error::from)
+            .map_err(|error| self.failed("examine", name, error))
+    }
+
+    /// Whether something was reached through another mount than the root.
+    pub(super) fn is_mount(&self, found: &Found) -> bool {
+        match (self.root.mount, found.mount) {
+            (Some(own), Some(other)) => own != other,
+            // Files of an overlay may have other devices than its directories.
+            _ => found.is_dir() && found.device != self.root.device,
+        }
+    }
+
+    /// Goes into a directory of the current one. `None` where something is mounted over it and `cross` is not set.
+    pub(super) fn enter(&mut self, name: &OsStr, cross: bool) -> Result<Option<Found>> {
+        let flags = DIRECTORY | OFlags::NOFOLLOW;
+        let (directory, found, mode) = open_directory(self.directory(), name, flags, self.need)
+            .map_err(|error| self.failed("open the directory", name, error))?;
+        if !cross && self.is_mount(&found) {
+            return Ok(None);
+        }
+        let entered = Entered {
+            id: found.id(),
+            mode,
+        };
+        let above = std::mem::replace(&mut self.entered, entered);
+        let directory = std::mem::replace(&mut self.current, directory);
+        self.above.push((Some(directory), above));
+        if let Some(far) = self.above.len().checked_sub(KEPT + 1)
+            && let Some((directory, _)) = self.above.get_mut(far)
+        {
+            *directory = None;
+        }
+        self.path.push(name);
+        Ok(Some(found))
+    }
+
+    /// Goes back up, and gives the name of the directory that was left. `None` at the root, whose mode is restored as well.
+    pub(super) fn leave(&mut self) -> Result<Option<OsString>> {
+        let above = match self.above.pop() {
+            None => {
+                self.restore();
+                return Ok(None);
+            }
+            Some((Some(directory), entered)) => (directory, entered),
+            Some((None, entered)) => {
+                let directory =
+                    openat(self.directory(), "..", DIRECTORY, Mode::empty()).map_err(|error| {
+                        self.failed("find the directory above", "".as_ref(), error.into())
+                    })?;
+                let found = Found::of(directory.as_fd(), OsStr::new("")).map_err(|error| {
+                    self.failed("find the directory above", "".as_ref(), error.into())
+                })?;
+                if found.id() != entered.id {
+                    let moved = Errno::STALE.into();
+                    return Err(self.failed("find the directory above", "".as_ref(), moved));
+                }
+                (directory, entered)
+            }
+        };
+        self.restore();
+        (self.current, self.entered) = above;
+        let name = self.path.file_name().unwrap_or_default().to_owned();
+        self.path.pop();
+        Ok(Some(name))
+    }
+
+    /// Leaves the current directory the mode that it has now.
+    pub(super) fn keep_mode(&mut self) {
+        self.entered.mode = None;
+    }
+
+    /// Gives the current directory the mode back that it had. What cannot be restored is about to be removed, or not ours.
+    fn restore(&mut self) {
+        if let Some(mode) = self.entered.mode.take() {
+            let _ = rustix::fs::fchmod(&self.current, mode);
+        }
+    }
+
+    /// The entries of the current directory in no order; once for each time that it is entered. What the file system does not tell of their kinds is looked up.
+    pub(super) fn entries(&mut self) -> Result<Vec<(OsString, FileType)>> {
+        let mut entries = Vec::new();
+        let mut unknown = false;
+        let mut list = RawDir::new(&self.current, self.buffer.spare_capacity_mut());
+        while let Some(entry) = list.next() {
+            let entry = entry.map_err(io::Error::from).at("list", &self.path)?;
+            let name = entry.file_name().to_bytes();
+            if name != b"." && name != b".." {
+                unknown |= entry.file_type() == FileType::Unknown;
+                entries.push((OsStr::from_bytes(name).to_owned(), entry.file_type()));
+            }
+        }
+        if unknown {
+            for (name, kind) in &mut entries {
+                if *kind == FileType::Unknown {
+                    *kind = self.look(name)?.kind();
+                }
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Opens a file of the current directory for reading. Where its owner may not read it, the owner gets the permission for the
+    /// moment of opening.
+    pub(super) fn open_file(&self, name: &OsStr, found: &Found) -> Result<File> {
+        let open = || openat(self.directory(), name, FILE, Mode::empty());
+        let file = match open() {
+            Err(Errno::ACCESS) if found.kind() == FileType::RegularFile => {
+                let mode = found.permissions();
+                let change =
+                    |mode| rustix::fs::chmodat(self.directory(), name, mode, AtFlags::empty());
+                match change(mode | Mode::RUSR) {
+                    Ok(()) => {
+                        let file = open();
+                        let _ = change(mode);
+                        file
+                    }
+                    Err(_) => Err(Errno::ACCESS),
+                }
+            }
+            other => other,
+        };
+        file.map(File::from)
+            .map_err(|error| self.failed("open", name, error.into()))
+    }
+
+    /// Clears the flags of an entry, of the current directory for the empty name, that keep even root from changing or removing
+    /// it. `true` when there were any.
+    pub(super) fn clear_flags(&self, name: &OsStr) -> Result<bool> {
+        let cleared = if name.is_empty() {
+            clear_flags_of(self.directory())
+        } else {
+            // No other kind can have them, and opening another kind may do something.
+            match self.look(name)?.kind() {
+                FileType::RegularFile | FileType::Directory => {}
+                _ => return Ok(false),
+            }
+            match openat(self.directory(), name, FILE, Mode::empty()) {
+                Ok(file) => clear_flags_of(file.as_fd()),
+                Err(_) => return Ok(false),
+            }
+        };
+        cleared.map_err(|error| self.failed(super::CLEAR_FLAGS, name, error.into()))
+    }
+
+    /// Adds the path of an entry to an error.
+    pub(super) fn failed(&self, action: &'static str, name: &OsStr, source: io::Error) -> Error {
+        Error {
+            action,
+            path: self.path_of(name),
+            source,
+        }
+    }
+}
+
+/// Opens a directory in which the permissions `need` are there, if they can be had. Gives what it was before, and its mode where
+/// that had to be changed.
+fn open_directory(
+    at: BorrowedFd<'_>,
+    name: &OsStr,
+    flags: OFlags,
+    need: u32,
+) -> io::Result<(OwnedFd, Found, Option<Mode>)> {
+    let need = Mode::from_raw_mode(need);
+    let mut changed = None;
+    let directory = match openat(at, name, flags, Mode::empty()) {
+        Err(Errno::ACCESS) => {
+            let mode = Found::of(at, name)?.permissions();
+            rustix::fs::chmodat(at, name, mode | need, AtFlags::empty())
+                .map_err(|_| Errno::ACCESS)?;
+            changed = Some(mode);
+            openat(at, name, flags, Mode::empty())?
+        }
+        other => other?,
+    };
+    let mut found = Found::of(directory.as_fd(), OsStr::new(""))?;
+    if let Some(mode) = changed {
+        found.mode = found.mode & !0o7777 | mode.as_raw_mode();
+    } else if !found.permissions().contains(need) && is_refused(&directory, need) {
+        let mode = found.permissions();
+        if rustix::fs::fchmod(&directory, mode | need).is_ok() {
+            changed = Some(mode);
+        }
+    }
+    Ok((directory, found, changed))
+}
+
+/// Whether the permissions are needed, which root can do without.
+fn is_refused(directory: &OwnedFd, need: Mode) -> bool {
+    use rustix::fs::Access;
+    let mut access = Access::READ_OK | Access::EXEC_OK;
+    if need.contains(Mode::WUSR) {
+        access |= Access::WRITE_OK;
+    }
+    rustix::fs::accessat(directory, ".", access, AtFlags::EACCESS).is_err()
+}
+
+/// Clears the immutable and the append-only flag of an open file. `true` when one was set. Not every file system has them.
+pub(super) fn clear_flags_of(file: BorrowedFd<'_>) -> rustix::io::Result<bool> {
+    let locks = IFlags::IMMUTABLE | IFlags::APPEND;
+    match rustix::fs::ioctl_getflags(file) {
+        Ok(flags) if flags.intersects(locks) => {
+            rustix::fs::ioctl_setflags(file, flags - locks)?;
+            Ok(true)
+        }
+        Ok(_) | Err(_) => Ok(false),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_kernels_give_the_same_answers() {
+        let scratch = tempfile::tempdir().unwrap();
+        super::super::write(&scratch.path().join("file"), b"text").unwrap();
+        let descent = Descent::open(scratch.path(), READ).unwrap();
+        for name in ["file", ""] {
+            let name = OsStr::new(name);
+            let mut old = Found::without_statx(descent.directory(), name).unwrap();
+            assert!(old.is_flagged, "it may have flags");
+            old.is_flagged = false;
+            assert_eq!(old, Found::of(descent.directory(), name).unwrap());
+            assert!(old.mount.is_some() && !descent.is_mount(&old));
+        }
+        let root = Descent::open("/".as_ref(), READ).unwrap();
+        let proc = Found::without_statx(root.directory(), OsStr::new("proc")).unwrap();
+        assert!(root.is_mount(&proc));
+        let unknown = Found {
+            mount: None,
+            ..proc
+        };
+        assert!(root.is_mount(&unknown), "the device tells as well");
+    }
+}

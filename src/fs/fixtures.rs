@@ -1,0 +1,34 @@
+//! Trees that tests of several modules make.
+
+use std::path::Path;
+
+use rustix::fs::{IFlags, Mode, OFlags, mkdirat, openat};
+
+/// A directory for deep trees, in memory where that is possible: disks take long to remove them.
+pub(crate) fn scratch_for_deep_trees() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap())
+}
+
+/// Makes directories in each other, with a file in the last. From a depth of 2,048 on its path is too long for the kernel.
+pub(crate) fn make_deep(directory: &Path, depth: usize) {
+    let flags = OFlags::PATH | OFlags::DIRECTORY;
+    let mut at = openat(rustix::fs::CWD, directory, flags, Mode::empty()).unwrap();
+    for _ in 0..depth {
+        mkdirat(&at, "d", Mode::from_raw_mode(0o755)).unwrap();
+        at = openat(&at, "d", flags, Mode::empty()).unwrap();
+    }
+    let flags = OFlags::CREATE | OFlags::WRONLY;
+    openat(&at, "file", flags, Mode::from_raw_mode(0o644)).unwrap();
+}
+
+/// Makes a file immutable. `false` where the file system or the user's rights do not allow that.
+pub(crate) fn flag(path: &Path) -> bool {
+    let file = super::open(path).unwrap();
+    let is_flagged = rustix::fs::ioctl_getflags(&file)
+        .and_then(|flags| rustix::fs::ioctl_setflags(&file, flags | IFlags::IMMUTABLE))
+        .is_ok();
+    if !is_flagged {
+        eprintln!("no immutable flag can be set on `{}`", path.display());
+    }
+    is_flagged
+}

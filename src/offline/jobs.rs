@@ -1,0 +1,336 @@
+//! What a Director checks of the jobs of a release when it is uploaded, so that a release that it would refuse is not compiled
+//! for hours first.
+//!
+//! A Director extracts `jobs/NAME.tgz` with tar. It wants a `job.MF` in it that has the job's name, every template that
+//! `job.MF` lists as a file below `templates`, and `monit` or another `*.monit` file. It does not read the license; one that
+//! is no archive is refused all the same, because whatever made it has failed.
+
+use std::collections::HashMap;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use tokio_util::sync::CancellationToken;
+
+use super::inspect::{Problem, place_of};
+use super::open::{Blob, Carried, OpenError, Role};
+use crate::archive::entry::normalise;
+use crate::archive::{Decoder, Kind, ReadError, Reader};
+use crate::diag::Chain;
+use crate::fs;
+use crate::release::{Manifest, MultiDigest, yaml};
+use crate::runtime::Cancellable;
+
+/// No `job.MF` is longer, in bytes. Long ones have some hundred kilobytes.
+const MANIFEST_LIMIT: u64 = 4 << 20;
+
+/// What is wrong with the contents of a blob.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ContentProblem {
+    /// It cannot be extracted.
+    #[error(
+        "is not a tar archive that can be extracted ({cause}), although its digest is right: create the release again"
+    )]
+    NotArchive {
+        /// Why.
+        cause: String,
+    },
+    /// A job without `job.MF`.
+    #[error("has no job.MF at its top: a Director refuses the release")]
+    NoManifest,
+    /// A `job.MF` of another job.
+    #[error("has a job.MF {}: a Director refuses the release", named(found.as_deref()))]
+    OtherName {
+        /// The name in it, if there is one.
+        found: Option<String>,
+    },
+    /// A template that is listed and missing.
+    #[error(
+        "lacks the template `templates/{path}`, which its job.MF lists: a Director refuses the release"
+    )]
+    NoTemplate {
+        /// The template's path below `templates`.
+        path: String,
+    },
+    /// A job without a file for monit.
+    #[error(
+        "has neither `monit` nor another `*.monit` file at its top: a Director refuses the release"
+    )]
+    NoMonit,
+}
+
+fn named(found: Option<&str>) -> String {
+    match found {
+        Some(name) => format!("of a job `{}`", name.escape_debug()),
+        None => "without a name".to_owned(),
+    }
+}
+
+/// Checks the contents of all jobs and of the license. Blobs that are missing or have a wrong digest are left to others.
+pub(super) fn problems(
+    manifest: &Manifest,
+    carried: &[Carried],
+    cancel: &CancellationToken,
+) -> Result<Vec<Problem>, OpenError> {
+    let blobs: HashMap<&Role, &Blob> = carried
+        .iter()
+        .filter_map(|carried| Some((&carried.role, carried.blob.as_ref()?)))
+        .collect();
+    let blob = |role: &Role, digest: &MultiDigest| {
+        let blob = blobs.get(role)?;
+        digest.verify(&blob.digests).is_ok().then_some(*blob)
+    };
+    let mut problems = Vec::new();
+    let mut add = |what: String, role: &Role, found: Vec<ContentProblem>| {
+        problems.extend(found.into_iter().map(|problem| Problem::Content {
+            what: what.clone(),
+            path: place_of(role),
+            problem,
+        }));
+    };
+    for job in &manifest.jobs {
+        let role = Role::Job(job.name.to_string());
+        if let Some(blob) = blob(&role, &job.digest) {
+            let found = match Contents::read(blob, cancel)? {
+                Ok(contents) => contents.problems_of_job(job.name.as_str()),
+                Err(problem) => vec![problem],
+            };
+            add(format!("job `{}`", job.name), &role, found);
+        }
+    }
+    if let Some(license) = &manifest.license
+        && let Some(blob) = blob(&Role::License, &license.digest)
+        && let Err(problem) = Contents::read(blob, cancel)?
+    {
+        add("license".to_owned(), &Role::License, vec![problem]);
+    }
+    Ok(problems)
+}
+
+/// What an archive holds.
+#[derive(Debug, Default)]
+struct Contents {
+    /// What each path is.
+    kinds: HashMap<PathBuf, Kind>,
+    /// The text of `job.MF` at the top.
+    manifest: Option<Vec<u8>>,
+}
+
+impl Contents {
+    /// Reads an archive to its end. The outer error is not the archive's fault.
+    fn read(
+        blob: &Blob,
+        cancel: &CancellationToken,
+    ) -> Result<Result<Self, ContentProblem>, OpenError> {
+        let file = Cancellable::new(fs::open(&blob.file)?, cancel);
+        let not_archive = |error: &(dyn std::error::Error + 'static)| ContentProblem::NotArchive {
+            cause: Chain(error).to_string(),
+        };
+        let read = Decoder::new(file)
+            .map_err(|error| not_archive(&error))
+            .and_then(|decoder| {
+                let mut reader = Reader::new(decoder);
+                let contents = Self::of(&mut reader).map_err(|error| not_archive(&error))?;
+                let rest = reader.into_inner().finish();
+                rest.map_err(|error| not_archive(&error))?;
+                Ok(contents)
+            });
+        if read.is_err() && cancel.is_cancelled() {
+            return Err(OpenError::Decode(io::ErrorKind::Interrupted.into()));
+        }
+        Ok(read)
+    }
+
+    fn of(reader: &mut Reader<impl Read>) -> Result<Self, ReadError> {
+        let mut contents = Self::default();
+        while let Some(entry) = reader.next_entry()? {
+            let Ok(path) = normalise(&entry.name) else {
+                continue;
+            };
+            if entry.kind == Kind::File && path == Path::new("job.MF") {
+                let mut text = Vec::new();
+                let mut content = reader.whole(&entry).take(MANIFEST_LIMIT);
+                content
+                    .read_to_end(&mut text)
+                    .map_err(|source| ReadError::Input { source })?;
+                contents.manifest = Some(text);
+            }
+            contents.kinds.insert(path, entry.kind);
+        }
+        Ok(contents)
+    }
+
+    fn problems_of_job(&self, name: &str) -> Vec<ContentProblem> {
+        if !self.may_be_file(Path::new("job.MF")) {
+            return vec![ContentProblem::NoManifest];
+        }
+        let mut problems = Vec::new();
+        if let Some(root) = self.root() {
+            problems.extend(self.problems_of_manifest(&root, name));
+        }
+        let has_monit = self.kinds.keys().any(|path| {
+            let is_at_top = path.components().count() == 1;
+            is_at_top
+                && (path == Path::new("monit") || path.extension().is_some_and(|it| it == "monit"))
+        });
+        if !has_monit {
+            problems.push(ContentProblem::NoMonit);
+        }
+        problems
+    }
+
+    /// The tree of `job.MF`. There is none where it cannot be read here: a Director's YAML reader accepts a little more than
+    /// ours, so it has the last word.
+    fn root(&self) -> Option<yaml::Node> {
+        let text = self.manifest.as_deref()?;
+        yaml::parse(std::str::from_utf8(text).ok()?).ok()
+    }
+
+    fn problems_of_manifest(&self, root: &yaml::Node, name: &str) -> Vec<ContentProblem> {
+        let field = |key: &str| match root {
+            yaml::Node::Mapping(mapping) => mapping.get(key),
+            yaml::Node::Scalar(_) | yaml::Node::Sequence(_) => None,
+        };
+        let mut problems = Vec::new();
+        match field("name") {
+            Some(yaml::Node::Scalar(found)) if found.text == name => {}
+            Some(yaml::Node::Scalar(found)) if !found.is_null() => {
+                problems.push(ContentProblem::OtherName {
+                    found: Some(found.text.clone()),
+                });
+            }
+            _ => problems.push(ContentProblem::OtherName { found: None }),
+        }
+        if let Some(yaml::Node::Mapping(templates)) = field("templates") {
+            for (template, _) in &templates.entries {
+                let Ok(path) = normalise(template.text.as_bytes()) else {
+                    continue;
+                };
+                if !self.may_be_file(&Path::new("templates").join(path)) {
+                    problems.push(ContentProblem::NoTemplate {
+                        path: template.text.escape_debug().to_string(),
+                    });
+                }
+            }
+        }
+        problems
+    }
+
+    /// Whether there is a file at a path once the archive is extracted, or a link that may lead to one.
+    fn may_be_file(&self, path: &Path) -> bool {
+        match self.kinds.get(path) {
+            Some(Kind::Directory) => false,
+            Some(_) => true,
+            None => path
+                .ancestors()
+                .any(|above| self.kinds.get(above) == Some(&Kind::Symlink)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::archive::{EntryHeader, EntryWriter};
+
+    const MANIFEST: &str = "name: web\ntemplates: {ctl.erb: bin/ctl, a/b: c}\n";
+
+    /// An archive of files; a name with `/` at its end is a directory, one with `@` a link.
+    fn contents(files: &[(&str, &str)]) -> Contents {
+        let mut writer = EntryWriter::new(Vec::new());
+        for (name, text) in files {
+            let kind = match name {
+                name if name.ends_with('/') => Kind::Directory,
+                name if name.ends_with('@') => Kind::Symlink,
+                _ => Kind::File,
+            };
+            let name = name.trim_end_matches('@').as_bytes();
+            let mut header = EntryHeader::new(kind, name, 0o644);
+            header.size = if kind == Kind::File {
+                text.len() as u64
+            } else {
+                0
+            };
+            let link = text.as_bytes();
+            if kind == Kind::Symlink {
+                header.link = link;
+            }
+            let content = if kind == Kind::File { link } else { b"" };
+            writer.append(&header, content).unwrap();
+        }
+        let archive = writer.finish().unwrap();
+        Contents::of(&mut Reader::new(&archive[..])).unwrap()
+    }
+
+    fn found(files: &[(&str, &str)]) -> Vec<String> {
+        let problems = contents(files).problems_of_job("web");
+        problems.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn complete_job_is_accepted() {
+        let whole = [
+            ("./", ""),
+            ("./job.MF", MANIFEST),
+            ("./monit", ""),
+            ("./templates/ctl.erb", "x"),
+            ("./templates/a/b", "x"),
+        ];
+        assert_eq!(found(&whole), [""; 0]);
+        let linked = [
+            ("job.MF", MANIFEST),
+            ("x.monit", ""),
+            ("shared/", ""),
+            ("templates@", "shared"),
+        ];
+        assert_eq!(found(&linked), [""; 0]);
+        // Not for us to judge.
+        for manifest in ["name: web\nname: web\n", "a: [", "\u{7}"] {
+            assert_eq!(found(&[("job.MF", manifest), ("monit", "")]), [""; 0]);
+        }
+        assert_eq!(found(&[("job.MF@", "x"), ("monit", "")]), [""; 0]);
+        assert_eq!(
+            found(&[("job.MF", "name: web\ntemplates:\n"), ("monit", "")]),
+            [""; 0]
+        );
+    }
+
+    #[test]
+    fn what_a_director_refuses_is_found() {
+        let refused = ": a Director refuses the release";
+        assert_eq!(
+            found(&[("monit", "")]),
+            [format!("has no job.MF at its top{refused}")]
+        );
+        for files in [
+            [("job.MF/", ""), ("monit", "")],
+            [("web/job.MF", MANIFEST), ("monit", "")],
+        ] {
+            assert_eq!(
+                found(&files),
+                [format!("has no job.MF at its top{refused}")]
+            );
+        }
+        assert_eq!(
+            found(&[("job.MF", MANIFEST), ("templates/a/b/", "")]),
+            [
+                format!("lacks the template `templates/ctl.erb`, which its job.MF lists{refused}"),
+                format!("lacks the template `templates/a/b`, which its job.MF lists{refused}"),
+                format!("has neither `monit` nor another `*.monit` file at its top{refused}"),
+            ]
+        );
+        for (manifest, name) in [
+            ("name: other", "of a job `other`"),
+            ("name: 'we\tb'", "of a job `we\\tb`"),
+            ("name: ~", "without a name"),
+            ("text", "without a name"),
+            ("", "without a name"),
+            ("- name: web", "without a name"),
+        ] {
+            assert_eq!(
+                found(&[("job.MF", manifest), ("monit", "")]),
+                [format!("has a job.MF {name}{refused}")],
+                "{manifest}"
+            );
+        }
+    }
+}
