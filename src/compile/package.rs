@@ -287,7 +287,8 @@ fn copy_first_log(log: &Path) -> fs::Result<PathBuf> {
     let kept = first_log(log);
     fs::remove_file_if_there(&kept)?;
     // No second name of the file: the log itself may have another one.
-    fs::copy_tree(log, &kept)?;
+    let mut copy = fs::create(&kept)?;
+    io::copy(&mut fs::open(log)?, &mut copy).at("copy", log)?;
     Ok(kept)
 }
 
