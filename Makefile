@@ -6,6 +6,7 @@ SHELL := /bin/bash
 CACHE := .cache
 export BOSH_AGENT_CACHE := $(CURDIR)/$(CACHE)
 EXAMPLE := $(CACHE)/example-release.tgz
+GO_RELEASE := $(CACHE)/go-release.tgz
 DIST := dist/bosh-agent
 
 # The portable binary is linked by zig against the symbols of an old glibc. Both come from PyPI, pinned.
@@ -36,7 +37,7 @@ check: ## Format, lints, documentation
 setup: ## Install what the tests need from Debian's packages, where it is missing
 	@integration/setup || { [ -z "$${BOSH_AGENT_TEST_REQUIRE_ALL:-}" ] && echo "what is missing will make tests skip" >&2; }
 
-unit: setup ## Tests that need no container
+unit: setup $(GO_RELEASE) ## Tests that need no container
 	cargo test --locked --lib --bins $(patsubst tests/%.rs,--test %,$(wildcard tests/*.rs)) --test nats --test https --test blobs
 	cargo test --locked --test daemon -- --skip containers::
 	cargo test --locked --doc
@@ -48,7 +49,7 @@ unit: setup ## Tests that need no container
 	  done; \
 	else echo "not root: the tests of other isolations are skipped"; fi
 
-containers: setup dist $(EXAMPLE) ## Tests in containers of a stemcell-like image
+containers: setup dist $(EXAMPLE) $(GO_RELEASE) ## Tests in containers of a stemcell-like image
 	integration/checker/self-test
 	@integration/stemcell-image || { [ -z "$${BOSH_AGENT_TEST_REQUIRE_ALL:-}" ] && echo "without the image container tests skip" >&2; }
 	cargo test --locked --test containers
@@ -86,11 +87,13 @@ $(ZIG_TOOLS)/.installed-%:
 	  cargo-zigbuild==$(ZIGBUILD_VERSION) ziglang==$(ZIGLANG_VERSION)
 	touch $@
 
-example: $(EXAMPLE) ## The tarball of the example release
+example: $(EXAMPLE) $(GO_RELEASE) ## The tarballs of the example release and of the Go release
 
 $(EXAMPLE): $(shell find packaging-scripts/example-release -type f 2>/dev/null)
+$(GO_RELEASE): $(shell find packaging-scripts/go-release -type f 2>/dev/null)
+$(EXAMPLE) $(GO_RELEASE): $(CACHE)/%.tgz: packaging-scripts/assembling.bash
 	@mkdir -p $(@D)
-	packaging-scripts/example-release/assemble $@
+	packaging-scripts/$*/assemble $@
 
 deny: ## Licences, advisories and sources of all crates (needs cargo-deny and its database)
 	cargo deny --locked check

@@ -1,31 +1,9 @@
 #!/bin/bash
 # Runs every tool of the example release, with all compiled packages unpacked below /var/vcap/packages, and checks what it really does.
 # Needs bash, coreutils and the packages: nothing else. One line per check, and the end at the first that fails.
-set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/../smoke.bash"
 
-packages=/var/vcap/packages
-scratch=$(mktemp -d)
-trap 'rm -rf "${scratch}"' EXIT
-cd "${scratch}"
-
-ok() {
-  echo "ok $*"
-}
-
-fail() {
-  echo "not ok $*" >&2
-  exit 1
-}
-
-# equal WHAT EXPECTED ACTUAL
-equal() {
-  [[ $2 == "$3" ]] || fail "$1: expected '$2', got '$3'"
-  ok "$1: ${3//$'\n'/ }"
-}
-
-for package in bzip2 leveldb libpng lua lua-png lua-sqlite report snappy sqlite zlib zstd; do
-  [[ -d ${packages}/${package}/. ]] || fail "${package} is not unpacked at ${packages}/${package}"
-done
+unpacked bzip2 leveldb libpng lua lua-png lua-sqlite report snappy sqlite zlib zstd
 
 # Repetitive enough to shrink, long enough for several blocks.
 for ((i = 0; i < 20000; i++)); do echo "line ${i} of a text that repeats itself"; done >text

@@ -18,6 +18,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 pub(crate) struct Agent {
     command: Command,
     output: PathBuf,
+    limit: Duration,
 }
 
 /// A call that has ended.
@@ -34,6 +35,7 @@ pub(crate) struct Running {
     child: Child,
     output: PathBuf,
     shown: String,
+    limit: Duration,
 }
 
 impl Agent {
@@ -51,7 +53,14 @@ impl Agent {
         Self {
             command,
             output: output.to_owned(),
+            limit: LIMIT,
         }
+    }
+
+    /// Gives it another limit.
+    pub(crate) fn within(mut self, limit: Duration) -> Self {
+        self.limit = limit;
+        self
     }
 
     pub(crate) fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
@@ -95,6 +104,7 @@ impl Agent {
             child,
             output,
             shown,
+            limit: self.limit,
         }
     }
 
@@ -125,7 +135,7 @@ impl Running {
     pub(crate) fn end(mut self) -> Ran {
         let output = self.output.clone();
         let shown = self.shown.clone();
-        let status: ExitStatus = wait_for(&format!("the end of {shown}"), LIMIT, || {
+        let status: ExitStatus = wait_for(&format!("the end of {shown}"), self.limit, || {
             self.child.try_wait().unwrap().ok_or_else(|| {
                 format!("it runs on and has said:\n{}", read(&output.join("stderr")))
             })

@@ -9,6 +9,7 @@
 )]
 
 mod agent;
+pub(crate) mod go_release;
 mod outcome;
 mod release;
 mod tiers;
@@ -24,6 +25,7 @@ pub(crate) use outcome::{
 pub(crate) use release::{Compression, Digest, ReleaseBuilder};
 pub(crate) use tiers::{
     LANDLOCK, NAMESPACE, NONE, Place, Tier, USER, USERNS_OF_A_USER, USERNS_OF_ROOT, Who, in_tiers,
+    mount_at_var_vcap,
 };
 pub(crate) use tools::{
     require, require_landlock, require_root, require_tools, run_tool, run_tool_with, wait_for,

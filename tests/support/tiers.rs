@@ -107,6 +107,7 @@ pub(crate) const USER: u32 = 12_345;
 pub(crate) struct Place {
     pub(crate) tier: Tier,
     pub(crate) world: World,
+    is_at_var_vcap: bool,
 }
 
 impl Place {
@@ -119,7 +120,11 @@ impl Place {
             return None;
         }
         let world = World::for_everybody();
-        let place = Self { tier, world };
+        let place = Self {
+            tier,
+            world,
+            is_at_var_vcap: false,
+        };
         for directory in ["facts", "printed", "logs", "accounts"] {
             let _ = std::fs::create_dir(place.world.path(directory));
         }
@@ -141,6 +146,18 @@ impl Place {
         Some(place)
     }
 
+    /// The agent of this place finds its base directory at /var/vcap, for releases whose scripts name it.
+    pub(crate) fn at_var_vcap(mut self) -> Self {
+        self.is_at_var_vcap = true;
+        for directory in ["var", "vcap"] {
+            std::fs::create_dir(self.world.path(directory)).unwrap();
+        }
+        if matches!(self.tier.who, Who::User | Who::UserWithoutRange) {
+            std::os::unix::fs::chown(self.world.base(), Some(USER), Some(USER)).unwrap();
+        }
+        self
+    }
+
     /// Files that are mounted over the system's: tests change no accounts.
     pub(crate) fn give_accounts(&self) {
         let mut passwd = std::fs::read_to_string("/etc/passwd").unwrap();
@@ -156,7 +173,11 @@ impl Place {
     }
 
     pub(crate) fn agent(&self) -> Agent {
-        self.agent_as(self.tier.flag, &self.world.base())
+        let base = match self.is_at_var_vcap {
+            true => PathBuf::from("/var/vcap"),
+            false => self.world.base(),
+        };
+        self.agent_as(self.tier.flag, &base)
     }
 
     pub(crate) fn agent_as(&self, isolation: &str, base: &Path) -> Agent {
@@ -212,8 +233,12 @@ impl Place {
                 )
             }
         };
+        let before = match self.is_at_var_vcap {
+            true => mount_at_var_vcap(&self.world.path("var"), &self.world.base()) + &before,
+            false => before,
+        };
         let mut words = vec!["sh", "-c", &before, "sh"];
-        if !matches!(self.tier.who, Who::Root | Who::RootWithoutMounts) {
+        if self.is_at_var_vcap || !matches!(self.tier.who, Who::Root | Who::RootWithoutMounts) {
             words.splice(0..0, ["unshare", "--mount"]);
         }
         Agent::wrapped(&self.world.path("printed"), &words)
@@ -264,6 +289,19 @@ impl Place {
                 .join(format!("compiled_packages/{package}.tgz")),
         )
     }
+}
+
+/// Lines of a shell script that make a directory appear as /var/vcap, in a mount namespace of its own. Nothing is made in the /var of
+/// the machine: `scratch`, an empty directory, gets a /var with everything that is in the real one.
+pub(crate) fn mount_at_var_vcap(scratch: &Path, base: &Path) -> String {
+    let (scratch, base) = (scratch.display(), base.display());
+    format!(
+        "set -e; mount -t tmpfs -o mode=755 tmpfs {scratch}; \
+         for entry in /var/*; do copy={scratch}/${{entry##*/}}; \
+           if [ -L $entry ]; then cp -P $entry $copy; \
+           elif [ -d $entry ]; then mkdir $copy; mount --rbind $entry $copy; fi; done; \
+         mkdir -p {scratch}/vcap; mount --bind {base} {scratch}/vcap; mount --rbind {scratch} /var; set +e; "
+    )
 }
 
 pub(crate) use in_tiers;

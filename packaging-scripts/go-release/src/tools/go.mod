@@ -1,0 +1,3 @@
+module tools.example
+
+go 1.27

@@ -1,0 +1,31 @@
+# What the `smoke.sh` scripts of the releases share. Sourced, not run. Afterwards the current directory is an empty one that is removed
+# at the end.
+set -euo pipefail
+
+packages=/var/vcap/packages
+scratch=$(mktemp -d)
+trap 'rm -rf "${scratch}"' EXIT
+cd "${scratch}"
+
+ok() {
+  echo "ok $*"
+}
+
+fail() {
+  echo "not ok $*" >&2
+  exit 1
+}
+
+# equal WHAT EXPECTED ACTUAL
+equal() {
+  [[ $2 == "$3" ]] || fail "$1: expected '$2', got '$3'"
+  ok "$1: ${3//$'\n'/ }"
+}
+
+# unpacked PACKAGE...: fails unless all of them are there.
+unpacked() {
+  local package
+  for package in "$@"; do
+    [[ -d ${packages}/${package}/. ]] || fail "${package} is not unpacked at ${packages}/${package}"
+  done
+}
