@@ -11,6 +11,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use crate::config::Environment;
+use crate::process;
 use crate::runtime::{self, LogFormat};
 use crate::sandbox;
 
@@ -25,12 +26,12 @@ const USAGE: u8 = 2;
 #[must_use]
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
-    // Before anything else: the child must have one thread and nothing open.
+    // Before anything else: the server must have one thread and nothing open.
     if arguments
         .first()
-        .is_some_and(|first| first == sandbox::CHILD_ARGUMENT)
+        .is_some_and(|first| first == process::SERVER_ARGUMENT)
     {
-        return sandbox::child_main();
+        return sandbox::server_main();
     }
     let environment = Environment::of_this_process();
     let level = environment.get("BOSH_AGENT_LOG");

@@ -1,7 +1,6 @@
 //! `bosh-agent compile`, wired.
 
 use std::io::{self, IsTerminal};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -93,7 +92,7 @@ fn options(arguments: Compile, environment: Environment, user_namespace: Entry) 
         compression_level: arguments.compression_level,
         who: who(),
         environment,
-        agent: PathBuf::from(SELF),
+        agent: SELF.into(),
     }
 }
 

@@ -1,7 +1,5 @@
 //! `bosh-agent -P … -C agent.json`, wired.
 
-use std::path::PathBuf;
-
 use tokio_util::sync::CancellationToken;
 
 use super::compile::{SELF, who};
@@ -55,7 +53,7 @@ async fn run(flags: Daemon, environment: Environment) -> u8 {
         config: flags.config,
         vcap: Vcap::new(&flags.base),
         environment,
-        agent: PathBuf::from(SELF),
+        agent: SELF.into(),
         who: who(),
     };
     match daemon::run(options, &stop).await {

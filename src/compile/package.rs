@@ -21,7 +21,7 @@ use super::undeclared::mentioned;
 use crate::archive::{self, Compression, GzipWriter, SystemOwners};
 use crate::config::{Environment, PackagePaths, Vcap};
 use crate::fs::{self, Context as _};
-use crate::process::{self, Jobserver, Output, Status};
+use crate::process::{self, ForkServer, Jobserver, Output, Status};
 use crate::release::digest::{Hasher, HashingWriter};
 use crate::release::{Digests, Name};
 use crate::runtime::{self, Cancellable};
@@ -43,8 +43,8 @@ pub struct Context {
     pub store: Store,
     /// What scripts inherit.
     pub environment: Environment,
-    /// This program's file.
-    pub agent: PathBuf,
+    /// Forks the parents of scripts.
+    pub agent: ForkServer,
     /// How long processes get between SIGTERM and SIGKILL.
     pub grace: Duration,
     /// How much nicer than this program scripts are, from 0 to 19.

@@ -1,20 +1,20 @@
 //! One child from start to end: its output read, its report taken, a wish to stop passed on.
 
-use std::ffi::OsString;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::PathBuf;
-use std::process::ExitStatus;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Take};
 use tokio::net::UnixStream;
+use tokio::net::unix::OwnedReadHalf;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::fork_server::{ForkServer, encode_orders};
 use super::output::{Output, OutputSummary};
 use super::tree;
 use crate::config::Environment;
@@ -29,26 +29,22 @@ pub(super) const OUTPUT_PATIENCE: Duration = Duration::from_secs(5);
 /// No report is longer.
 const REPORT_LIMIT: u64 = 64 * 1024;
 
-/// A child to be started: a program that takes its orders on a socket, which is its standard input.
+/// A child to be started: the parent of a script, which takes its orders on a socket.
 #[derive(Debug, Clone)]
 pub struct Child {
-    /// The program's file.
-    pub program: PathBuf,
-    /// Its arguments.
-    pub arguments: Vec<OsString>,
+    /// Forks it.
+    pub server: ForkServer,
     /// Its whole environment.
     pub environment: Environment,
-    /// The first line that it is sent, without the line end.
+    /// What it is to do.
     pub orders: Vec<u8>,
 }
 
 /// A child that has ended.
 #[derive(Debug)]
 pub struct Supervised {
-    /// What it wrote on its socket.
+    /// What it or, in its place, the fork server wrote on its socket. Empty when both were killed.
     pub report: Vec<u8>,
-    /// How it ended itself.
-    pub status: ExitStatus,
     /// What the script printed.
     pub output: OutputSummary,
 }
@@ -67,9 +63,6 @@ pub enum SuperviseError {
         /// What the system answered.
         source: io::Error,
     },
-    /// The system could not tell how the child ended.
-    #[error("failed to wait for a child process")]
-    Wait(#[source] io::Error),
     /// The reader of the output broke.
     #[error("failed to read the output of a child process")]
     Output(#[source] runtime::TaskFailed),
@@ -91,42 +84,41 @@ pub async fn supervise(
         .map_err(SuperviseError::Channels)?;
     let socket = UnixStream::from_std(ours).map_err(SuperviseError::Channels)?;
     let (readers, writers) = pipes(output.streams()).map_err(SuperviseError::Channels)?;
-    let (mut process, _known) = Known::start(|| start(&child, theirs, writers))?;
+    let orders = encode_orders(&child.environment, &child.orders);
+    // What fits is there before the child looks for it. The socket is the child's only when the server has it.
+    let sent = socket.try_write(&orders).unwrap_or(0);
+    let [stdout, stderr] = writers;
+    let forked = child
+        .server
+        .fork([theirs.into(), stdout.into(), stderr.into()]);
+    forked.map_err(|source| SuperviseError::Start {
+        program: child.server.program().to_owned(),
+        source,
+    })?;
     let reading = runtime::spawn_blocking("output", move || output.read_to_end(readers));
 
     let (from_child, mut to_child) = socket.into_split();
-    let mut orders = child.orders;
-    orders.push(b'\n');
     // A child that is already gone has its say in the report, or in its lack.
-    let _ = to_child.write_all(&orders).await;
+    let _ = to_child.write_all(&orders[sent..]).await;
 
-    let mut report = Vec::new();
-    let status = {
-        let mut listen = from_child.take(REPORT_LIMIT);
-        let talk = async {
-            let _ = listen.read_to_end(&mut report).await;
-            process.wait().await
-        };
-        tokio::pin!(talk);
-        tokio::select! {
-            // Cancel-safe: `talk` is polled on below.
-            status = &mut talk => Some(status),
-            () = cancel.cancelled() => {
-                let stop = format!("stop {}\n", grace.as_millis());
-                let _ = to_child.write_all(stop.as_bytes()).await;
-                timeout(grace + PATIENCE, &mut talk).await.ok()
-            }
+    let mut reports = Reports::new(from_child);
+    let is_reported = tokio::select! {
+        // Cancel-safe per docs on `next`.
+        () = reports.next() => true,
+        () = cancel.cancelled() => {
+            let stop = format!("stop {}\n", grace.as_millis());
+            let _ = to_child.write_all(stop.as_bytes()).await;
+            timeout(grace + PATIENCE, reports.next()).await.is_ok()
         }
     };
-    let status = match status {
-        Some(status) => status,
-        None => {
-            tracing::error!("a child process did not end its script in time and is killed");
-            let _ = process.start_kill();
-            process.wait().await
+    if !is_reported {
+        tracing::error!("a child process did not end its script in time and is killed");
+        if let Some(process) = &reports.process {
+            process.kill();
         }
+        // The server reaps it and reports.
+        let _ = timeout(PATIENCE, reports.next()).await;
     }
-    .map_err(SuperviseError::Wait)?;
     let output = match timeout(OUTPUT_PATIENCE, reading).await {
         Ok(summary) => summary.map_err(SuperviseError::Output)?,
         Err(_) => OutputSummary {
@@ -135,28 +127,80 @@ pub async fn supervise(
         },
     };
     Ok(Supervised {
-        report,
-        status,
+        report: reports.line,
         output,
     })
+}
+
+/// What a child, or the fork server in its place, says: the child's process number, then its report, a line each.
+struct Reports {
+    lines: BufReader<Take<OwnedReadHalf>>,
+    line: Vec<u8>,
+    is_first: bool,
+    process: Option<Known>,
+}
+
+impl Reports {
+    fn new(socket: OwnedReadHalf) -> Self {
+        Self {
+            lines: BufReader::new(socket.take(REPORT_LIMIT)),
+            line: Vec::new(),
+            is_first: true,
+            process: None,
+        }
+    }
+
+    /// Waits for the report, or the end of the socket: then there is none. Cancel-safe: what was read so far is kept.
+    async fn next(&mut self) {
+        loop {
+            match self.lines.read_until(b'\n', &mut self.line).await {
+                Ok(length) if length > 0 => {}
+                _ => return,
+            }
+            let line = self.line.trim_ascii();
+            if self.is_first {
+                self.process = std::str::from_utf8(line)
+                    .ok()
+                    .and_then(|line| line.parse().ok())
+                    .map(|number| Known::new(Pid::from_raw(number)));
+            } else if !line.is_empty() {
+                return;
+            }
+            self.is_first = false;
+            self.line.clear();
+        }
+    }
 }
 
 /// The children that are supervised now.
 static SUPERVISED: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
 
 /// A child on the list, as long as it is supervised.
+#[derive(Debug)]
 pub(super) struct Known(Option<Pid>);
 
 impl Known {
     /// Starts a child. Nobody looks for orphans before it is on the list: it would be taken for one.
-    pub(super) fn start<E>(
-        start: impl FnOnce() -> Result<tokio::process::Child, E>,
-    ) -> Result<(tokio::process::Child, Self), E> {
+    pub(super) fn start<P, E>(
+        start: impl FnOnce() -> Result<(P, Option<Pid>), E>,
+    ) -> Result<(P, Self), E> {
         let mut supervised = supervised();
-        let process = start()?;
-        let id = process.id().map(|id| Pid::from_raw(id.cast_signed()));
+        let (process, id) = start()?;
         supervised.extend(id);
         Ok((process, Self(id)))
+    }
+
+    /// A child of the fork server. It becomes a child of this process when the server dies.
+    fn new(process: Pid) -> Self {
+        supervised().push(process);
+        Self(Some(process))
+    }
+
+    fn kill(&self) {
+        if let Some(process) = self.0 {
+            // It may be gone already.
+            let _ = kill(process, Signal::SIGKILL);
+        }
     }
 }
 
@@ -192,30 +236,4 @@ fn pipes(streams: usize) -> io::Result<(Vec<io::PipeReader>, [io::PipeWriter; 2]
     }
     let (error_reader, stderr) = io::pipe()?;
     Ok((vec![reader, error_reader], [stdout, stderr]))
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "one of the places that start processes"
-)]
-fn start(
-    child: &Child,
-    socket: StdUnixStream,
-    [output, error_output]: [io::PipeWriter; 2],
-) -> Result<tokio::process::Child, SuperviseError> {
-    tokio::process::Command::new(&child.program)
-        .arg0("bosh-agent")
-        .args(&child.arguments)
-        .env_clear()
-        .envs(child.environment.iter())
-        .stdin(OwnedFd::from(socket))
-        .stdout(output)
-        .stderr(error_output)
-        // Ctrl-C in a terminal goes to the whole foreground group. It must reach the script through us alone.
-        .process_group(0)
-        .spawn()
-        .map_err(|source| SuperviseError::Start {
-            program: child.program.clone(),
-            source,
-        })
 }

@@ -28,7 +28,7 @@ use super::spec::{Mounted, Spec, Step, View, Writes};
 use super::users::Users;
 use crate::config::{Environment, Vcap};
 use crate::fs::{self, Context, MadeDirectories};
-use crate::process::{Output, Status};
+use crate::process::{ForkServer, Output, Status};
 
 /// What the base directory has of a package itself; the rest is the host's.
 const OWN: [&str; 2] = ["packages", "data"];
@@ -101,7 +101,7 @@ impl Namespaces {
     pub async fn probe(
         work: &Path,
         vcap: &Vcap,
-        agent: &Path,
+        agent: &ForkServer,
         wishes: Wishes,
     ) -> Result<Self, SandboxError> {
         fs::create_dir_all(&work.join("places"))?;
@@ -192,14 +192,14 @@ impl Namespaces {
         self.work.join(PROCESSES)
     }
 
-    async fn try_once(&self, agent: &Path) -> Result<(), SandboxError> {
+    async fn try_once(&self, agent: &ForkServer) -> Result<(), SandboxError> {
         let place = self.enter()?;
         let result = self.try_in(&place, agent).await;
         self.leave(&place)?;
         result
     }
 
-    async fn try_in(&self, place: &NamespacePlace, agent: &Path) -> Result<(), SandboxError> {
+    async fn try_in(&self, place: &NamespacePlace, agent: &ForkServer) -> Result<(), SandboxError> {
         let root = self.root(place);
         let vcap = Vcap::new(&root);
         let sealed = self.place(place).join("probe");
@@ -222,7 +222,7 @@ impl Namespaces {
             environment: [("PATH".into(), "/usr/bin:/bin:/usr/local/bin".into())]
                 .into_iter()
                 .collect::<Environment>(),
-            agent: agent.to_owned(),
+            agent: agent.clone(),
         };
         let output = Output::to_log(&self.place(place).join("probe.log"), |_| {})?;
         let end = script::run(script, output, &CancellationToken::new()).await?;

@@ -1,15 +1,13 @@
 //! One packaging script, from its start to the end of the last process that it left.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::child;
 use super::error::SandboxError;
 use super::spec::{Report, Spec};
 use crate::config::Environment;
-use crate::process::{self, Output, OutputSummary, Status, Usage};
+use crate::process::{self, ForkServer, Output, OutputSummary, Status, Usage};
 
 /// A script to be run.
 #[derive(Debug, Clone)]
@@ -18,8 +16,8 @@ pub struct Script {
     pub spec: Spec,
     /// Its whole environment.
     pub environment: Environment,
-    /// This program's file, which is started again as the script's parent.
-    pub agent: PathBuf,
+    /// Forks the script's parent.
+    pub agent: ForkServer,
 }
 
 /// A script that has ended.
@@ -48,8 +46,7 @@ pub async fn run(
 ) -> Result<ScriptEnd, SandboxError> {
     let grace: Duration = script.spec.grace;
     let child = process::Child {
-        program: script.agent,
-        arguments: vec![child::ARGUMENT.into()],
+        server: script.agent,
         environment: script.environment,
         orders: serde_json::to_vec(&script.spec).map_err(SandboxError::Orders)?,
     };
@@ -68,12 +65,11 @@ pub async fn run(
             output: ended.output,
         }),
         Ok(Report::Failed(step)) => Err(SandboxError::Step(step)),
+        Ok(Report::Lost { status }) => Err(SandboxError::NoReport { status }),
         Err(_) => {
-            // Whoever killed it may have hoped to get away.
+            // The server has died too. What it and the child left has become this process's.
             process::end_orphans();
-            Err(SandboxError::NoReport {
-                status: ended.status,
-            })
+            Err(SandboxError::NoServer)
         }
     }
 }

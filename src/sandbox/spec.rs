@@ -112,6 +112,11 @@ pub enum Report {
     },
     /// It could not be run.
     Failed(StepError),
+    /// The child ended without a report of its own; the fork server has killed what it left and says this in its place.
+    Lost {
+        /// How the child ended.
+        status: Status,
+    },
 }
 
 /// A step of the child that failed.

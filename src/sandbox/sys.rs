@@ -4,6 +4,7 @@
     reason = "system calls without a safe wrapper; each says why it is sound"
 )]
 
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixDatagram;
@@ -28,7 +29,23 @@ pub(crate) fn set_variable_before_threads(name: &str, value: &str) {
     unsafe { std::env::set_var(name, value) }
 }
 
-/// Forks this process, which must have one thread: the sandbox child has, and the agent at its start.
+/// Replaces the environment of this process, which must have one thread: a forked child's, which its script inherits.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "called in a process with one thread"
+)]
+pub(super) fn replace_environment(variables: Vec<(OsString, OsString)>) {
+    for (name, _) in std::env::vars_os() {
+        // SAFETY: with one thread nobody reads the environment meanwhile.
+        unsafe { std::env::remove_var(name) }
+    }
+    for (name, value) in variables {
+        // SAFETY: with one thread nobody reads the environment meanwhile.
+        unsafe { std::env::set_var(name, value) }
+    }
+}
+
+/// Forks this process, which must have one thread: the fork server and its children have, and the agent at its start.
 pub(super) fn fork() -> nix::Result<ForkResult> {
     // SAFETY: with one thread there are no locks that another one could hold in the copy.
     unsafe { nix::unistd::fork() }
