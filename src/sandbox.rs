@@ -26,7 +26,7 @@ pub use error::SandboxError;
 pub use landlocked::Landlocked;
 pub(crate) use namespace::PROCESSES;
 pub use namespace::{Namespaces, Wishes};
-pub use script::{Script, ScriptEnd, run};
+pub use script::{Script, ScriptEnd, run, run_holding};
 pub use server::main as server_main;
 pub use shared_tree::SharedTree;
 pub use spec::{Mounted, Report, Rules, Spec, Step, StepError, View, Writes};

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -132,14 +133,9 @@ impl Output {
     }
 
     /// Reads all pipes, one for each stream, to their ends. A log that cannot be written any more stops no script: the pipe
-    /// is read on.
-    pub(super) fn read_to_end<R: Read + AsFd>(mut self, pipes: Vec<R>) -> OutputSummary {
+    /// is read on. `collected` has what was read so far at any time.
+    pub(super) fn read_to_end<R: Read + AsFd>(mut self, pipes: Vec<R>, collected: &Collected) {
         let mut buffer = vec![0; BUFFER];
-        let mut tail = Tail::new(pipes.len());
-        let mut summary = OutputSummary {
-            endings: vec![Ending::default(); pipes.len()],
-            ..OutputSummary::default()
-        };
         let mut told: Option<Instant> = None;
         // The stream whose last line is not told yet.
         let mut untold: Option<usize> = None;
@@ -149,7 +145,8 @@ impl Output {
                 TELL_INTERVAL.saturating_sub(told.elapsed())
             });
             let Some(at) = ready(&open, untold.map(|_| rest)) else {
-                if let Some(line) = untold.take().and_then(|stream| tail.last_line(stream)) {
+                let line = untold.take().and_then(|stream| collected.last_line(stream));
+                if let Some(line) = line {
                     (self.tell)(&line);
                     told = Some(Instant::now());
                 }
@@ -165,22 +162,26 @@ impl Output {
                 Ok(length) => &buffer[..length],
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => {
-                    summary.log_failure = Some(format!("the pipe cannot be read: {error}"));
+                    collected.state().summary.log_failure =
+                        Some(format!("the pipe cannot be read: {error}"));
                     break;
                 }
             };
-            summary.bytes += chunk.len() as u64;
-            summary.endings[stream].push(chunk);
-            let log = &mut self.logs[stream];
-            if summary.log_failure.is_none()
-                && let Err(error) = log.file.write_all(chunk)
-            {
-                summary.log_failure = Some(log.failure(error));
-            }
-            tail.push(stream, chunk);
-            if told.is_none_or(|told| told.elapsed() >= TELL_INTERVAL)
-                && let Some(line) = tail.last_line(stream)
-            {
+            let is_time_to_tell = told.is_none_or(|told| told.elapsed() >= TELL_INTERVAL);
+            let line = {
+                let mut state = collected.state();
+                let log = &mut self.logs[stream];
+                if state.summary.log_failure.is_none()
+                    && let Err(error) = log.file.write_all(chunk)
+                {
+                    state.summary.log_failure = Some(log.failure(error));
+                }
+                state.push(stream, chunk);
+                is_time_to_tell
+                    .then(|| state.tail.last_line(stream))
+                    .flatten()
+            };
+            if let Some(line) = line {
                 (self.tell)(&line);
                 told = Some(Instant::now());
                 untold = None;
@@ -188,8 +189,56 @@ impl Output {
                 untold = Some(stream);
             }
         }
-        summary.tail = tail.into_lines();
-        summary
+    }
+}
+
+/// What was read of a script's output so far. It can be taken even where the pipe never ends, since a process outside our
+/// reach keeps it open.
+#[derive(Debug)]
+pub(super) struct Collected(Mutex<CollectedState>);
+
+#[derive(Debug)]
+struct CollectedState {
+    tail: Tail,
+    summary: OutputSummary,
+}
+
+impl CollectedState {
+    fn push(&mut self, stream: usize, chunk: &[u8]) {
+        self.summary.bytes += chunk.len() as u64;
+        self.summary.endings[stream].push(chunk);
+        self.tail.push(stream, chunk);
+    }
+}
+
+impl Collected {
+    /// Nothing, of so many streams.
+    pub(super) fn new(streams: usize) -> Self {
+        Self(Mutex::new(CollectedState {
+            tail: Tail::new(streams),
+            summary: OutputSummary {
+                endings: vec![Ending::default(); streams],
+                ..OutputSummary::default()
+            },
+        }))
+    }
+
+    fn state(&self) -> MutexGuard<'_, CollectedState> {
+        // Whole after each chunk, even where the reader has panicked.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn last_line(&self, stream: usize) -> Option<String> {
+        self.state().tail.last_line(stream)
+    }
+
+    /// What was read so far, with the last lines.
+    pub(super) fn summary(&self) -> OutputSummary {
+        let state = self.state();
+        OutputSummary {
+            tail: state.tail.clone().into_lines(),
+            ..state.summary.clone()
+        }
     }
 }
 
@@ -213,7 +262,7 @@ fn ready<R: AsFd>(open: &[(usize, R)], limit: Option<Duration>) -> Option<usize>
 }
 
 /// The last lines of a script's output.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Tail {
     complete: VecDeque<Vec<u8>>,
     /// The line of each stream that has not ended yet.
@@ -290,6 +339,12 @@ mod tests {
         reader
     }
 
+    fn read(output: Output, pipes: Vec<io::PipeReader>) -> OutputSummary {
+        let collected = Collected::new(output.streams());
+        output.read_to_end(pipes, &collected);
+        collected.summary()
+    }
+
     fn tail_of(chunks: &[&[u8]]) -> Vec<String> {
         let mut tail = Tail::new(1);
         for chunk in chunks {
@@ -333,7 +388,7 @@ mod tests {
         let path = scratch.path().join("log");
         let (sender, receiver) = std::sync::mpsc::channel();
         let output = Output::to_log(&path, move |line| sender.send(line.to_owned()).unwrap());
-        let summary = output.unwrap().read_to_end(vec![pipe_with(b"one\ntwo\n")]);
+        let summary = read(output.unwrap(), vec![pipe_with(b"one\ntwo\n")]);
         assert_eq!(fs::read(&path).unwrap(), b"one\ntwo\n");
         assert_eq!(summary.tail, ["one", "two"]);
         assert_eq!(summary.bytes, 8);
@@ -349,7 +404,7 @@ mod tests {
         });
         let (reader, mut writer) = io::pipe().unwrap();
         let output = output.unwrap();
-        let reading = std::thread::spawn(move || output.read_to_end(vec![reader]));
+        let reading = std::thread::spawn(move || read(output, vec![reader]));
         let next = || receiver.recv_timeout(Duration::from_secs(30)).unwrap();
         writer.write_all(b"+ configure\n").unwrap();
         assert_eq!(next(), "+ configure");
@@ -365,7 +420,7 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let (out, err) = (scratch.path().join("out"), scratch.path().join("err"));
         let output = Output::to_two_logs(&out, &err, |_| {}).unwrap();
-        let summary = output.read_to_end(vec![pipe_with(b"one\nopen"), pipe_with(b"two\n")]);
+        let summary = read(output, vec![pipe_with(b"one\nopen"), pipe_with(b"two\n")]);
         assert_eq!(fs::read(&out).unwrap(), b"one\nopen");
         assert_eq!(fs::read(&err).unwrap(), b"two\n");
         assert_eq!(summary.tail, ["one", "two", "open"]);

@@ -1,9 +1,9 @@
 //! One child from start to end: its output read, its report taken, a wish to stop passed on.
 
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::fork_server::{ForkServer, encode_orders};
-use super::output::{Output, OutputSummary};
+use super::output::{Collected, Output, OutputSummary};
 use super::tree;
 use crate::config::Environment;
 use crate::runtime;
@@ -68,7 +68,7 @@ pub enum SuperviseError {
     Output(#[source] runtime::TaskFailed),
 }
 
-/// Starts a child and stays with it to its end. When `cancel` is called, the child is told to end its script within `grace`;
+/// Starts a child and stays with it to its end. `held` is dropped as soon as the child has reported. When `cancel` is called, the child is told to end its script within `grace`;
 /// the report then tells how the script ended. Where this future is dropped the socket ends, which tells the child the same.
 ///
 /// # Errors
@@ -78,15 +78,16 @@ pub async fn supervise(
     output: Output,
     cancel: &CancellationToken,
     grace: Duration,
+    held: impl Send,
 ) -> Result<Supervised, SuperviseError> {
-    let (ours, theirs) = StdUnixStream::pair().map_err(SuperviseError::Channels)?;
+    let (mut ours, theirs) = StdUnixStream::pair().map_err(SuperviseError::Channels)?;
     ours.set_nonblocking(true)
         .map_err(SuperviseError::Channels)?;
-    let socket = UnixStream::from_std(ours).map_err(SuperviseError::Channels)?;
     let (readers, writers) = pipes(output.streams()).map_err(SuperviseError::Channels)?;
     let orders = encode_orders(&child.environment, &child.orders);
-    // What fits is there before the child looks for it. The socket is the child's only when the server has it.
-    let sent = socket.try_write(&orders).unwrap_or(0);
+    // The child finds its orders when it starts and does not wait for them. What the socket cannot hold follows below.
+    let sent = ours.write(&orders).unwrap_or(0);
+    let socket = UnixStream::from_std(ours).map_err(SuperviseError::Channels)?;
     let [stdout, stderr] = writers;
     let forked = child
         .server
@@ -95,7 +96,11 @@ pub async fn supervise(
         program: child.server.program().to_owned(),
         source,
     })?;
-    let reading = runtime::spawn_blocking("output", move || output.read_to_end(readers));
+    let collected = Arc::new(Collected::new(output.streams()));
+    let reading = runtime::spawn_blocking("output", {
+        let collected = Arc::clone(&collected);
+        move || output.read_to_end(readers, &collected)
+    });
 
     let (from_child, mut to_child) = socket.into_split();
     // A child that is already gone has its say in the report, or in its lack.
@@ -119,13 +124,17 @@ pub async fn supervise(
         // The server reaps it and reports.
         let _ = timeout(PATIENCE, reports.next()).await;
     }
-    let output = match timeout(OUTPUT_PATIENCE, reading).await {
-        Ok(summary) => summary.map_err(SuperviseError::Output)?,
-        Err(_) => OutputSummary {
-            log_failure: Some("a process outside our reach keeps the output open".to_owned()),
-            ..OutputSummary::default()
-        },
+    drop(held);
+    let is_closed = match timeout(OUTPUT_PATIENCE, reading).await {
+        Ok(read) => read.map(|()| true).map_err(SuperviseError::Output)?,
+        Err(_) => false,
     };
+    let mut output = collected.summary();
+    if !is_closed {
+        output.log_failure.get_or_insert_with(|| {
+            "a process that the agent cannot reach still has the output open".to_owned()
+        });
+    }
     Ok(Supervised {
         report: reports.line,
         output,

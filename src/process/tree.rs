@@ -16,6 +16,10 @@ const ROUND: Duration = Duration::from_millis(1);
 /// How long a process that may not be killed is waited for.
 const REFUSED_LIMIT: Duration = Duration::from_secs(10);
 
+/// How long killed processes may take to be gone, from the end of the last one on. One that waits for a disk or a server that
+/// does not answer cannot die before it does.
+pub const KILL_LIMIT: Duration = Duration::from_secs(60);
+
 /// The children of this process, whichever of its threads started or adopted them.
 #[must_use]
 pub fn children() -> Vec<Pid> {
@@ -94,18 +98,18 @@ pub fn ask_to_end() {
 pub struct Killed {
     /// Processes that ended here.
     pub ended: usize,
-    /// Processes that we were not allowed to kill, and that did not end by themselves in time.
-    pub refused: usize,
+    /// Processes that did not end in time: those that we were not allowed to kill, and those that the kernel cannot end yet.
+    pub left: usize,
 }
 
-/// Kills every process below this one, and waits until none is left.
+/// Kills every process below this one, and waits until none is left. Where nothing has ended for `limit` it gives up.
 ///
 /// An orphan becomes our child when its parent dies, so killing the children again and again reaches all of them. They are
 /// stopped before they are killed: a process that forks in a loop cannot get ahead of us. One that has become another user
 /// (by `sudo`, say) cannot be killed by an ordinary one; it is waited for, but not for ever.
-pub fn kill_all(mut ended: impl FnMut(Pid, WaitStatus)) -> Killed {
+pub fn kill_all(limit: Duration, mut ended: impl FnMut(Pid, WaitStatus)) -> Killed {
     let mut killed = Killed::default();
-    let mut refused_since: Option<Instant> = None;
+    let mut last_end = Instant::now();
     loop {
         let children = children();
         let refused = kill_once(&children);
@@ -115,6 +119,7 @@ pub fn kill_all(mut ended: impl FnMut(Pid, WaitStatus)) -> Killed {
                 Ok(status) => {
                     if let Some(process) = status.pid() {
                         killed.ended += 1;
+                        last_end = Instant::now();
                         ended(process, status);
                     }
                 }
@@ -123,10 +128,13 @@ pub fn kill_all(mut ended: impl FnMut(Pid, WaitStatus)) -> Killed {
                 Err(_) => return killed,
             }
         }
-        if refused == 0 || refused < children.len() {
-            refused_since = None;
-        } else if refused_since.get_or_insert_with(Instant::now).elapsed() > REFUSED_LIMIT {
-            killed.refused = refused;
+        let are_all_refused = refused > 0 && refused == children.len();
+        let limit = match are_all_refused {
+            true => limit.min(REFUSED_LIMIT),
+            false => limit,
+        };
+        if last_end.elapsed() > limit {
+            killed.left = children.len();
             return killed;
         }
         std::thread::sleep(ROUND);

@@ -30,6 +30,10 @@ use crate::process::{self, Status, Usage, tree};
 /// What is said of a script that was killed with its whole namespace.
 const KILLED: Status = Status::Signaled(Signal::SIGKILL as i32);
 
+/// How long processes that outlive their script may take to end by themselves, as the `tee` of `exec > >(tee log)` does. The
+/// wait ends as soon as none is left.
+pub(super) const SETTLE: Duration = Duration::from_secs(1);
+
 /// How long processes that a script left behind may take to end when they are asked to, at the most.
 pub(super) const LEFTOVER_GRACE: Duration = Duration::from_secs(1);
 
@@ -126,6 +130,7 @@ fn run(socket: &mut UnixStream) -> Result<Report, StepError> {
         signals,
         script,
         status: None,
+        settle_until: None,
         stop_at: None,
         left_behind: 0,
         grace: spec.grace,
@@ -202,6 +207,17 @@ pub(super) fn start_script(spec: &Spec) -> Result<Pid, StepError> {
     Ok(Pid::from_raw(child.id().cast_signed()))
 }
 
+/// A limit for `poll`; without one it waits for ever.
+pub(super) fn poll_timeout(left: Option<Duration>) -> PollTimeout {
+    match left {
+        // Rounded up, or the last millisecond would be spent polling.
+        Some(left) => {
+            PollTimeout::try_from(left.as_micros().div_ceil(1000)).unwrap_or(PollTimeout::MAX)
+        }
+        None => PollTimeout::NONE,
+    }
+}
+
 /// How a child ended, if it has.
 pub(super) fn status_of(ended: WaitStatus) -> Option<Status> {
     match ended {
@@ -217,6 +233,8 @@ struct Watch<'a> {
     signals: SignalFd,
     script: Pid,
     status: Option<Status>,
+    /// When processes that outlive the script must have ended by themselves.
+    settle_until: Option<Instant>,
     /// When patience with processes that were asked to end is over.
     stop_at: Option<Instant>,
     /// Processes that the script left when it ended.
@@ -233,18 +251,16 @@ impl Watch<'_> {
                 return;
             }
             if self.status.is_some() && self.stop_at.is_none() {
-                // The script is done; what it left gets a moment to end well.
-                self.left_behind = tree::descendants().len();
-                self.stop(self.grace.min(LEFTOVER_GRACE));
+                self.settle();
             }
-            let left = match self
+            let left = self
                 .stop_at
-                .map(|at| at.saturating_duration_since(Instant::now()))
-            {
-                Some(Duration::ZERO) => return,
-                Some(left) => PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX),
-                None => PollTimeout::NONE,
-            };
+                .or(self.settle_until)
+                .map(|at| at.saturating_duration_since(Instant::now()));
+            if self.stop_at.is_some() && left == Some(Duration::ZERO) {
+                return;
+            }
+            let left = poll_timeout(left);
             let (signaled, spoken_to) = {
                 let mut sources = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
                 if listen_to_parent {
@@ -265,6 +281,15 @@ impl Watch<'_> {
             if spoken_to {
                 listen_to_parent = self.take_order();
             }
+        }
+    }
+
+    /// The script has ended. Processes that outlive it first get time to end by themselves, then a moment to end when asked.
+    fn settle(&mut self) {
+        let now = Instant::now();
+        if now >= *self.settle_until.get_or_insert(now + SETTLE) {
+            self.left_behind = tree::descendants().len();
+            self.stop(self.grace.min(LEFTOVER_GRACE));
         }
     }
 
@@ -322,8 +347,8 @@ impl Watch<'_> {
 
     /// Kills what is left. Returns how many could not be killed.
     fn end_all(&mut self) -> usize {
-        let killed = tree::kill_all(|_, status| self.note(status));
-        killed.refused
+        let killed = tree::kill_all(tree::KILL_LIMIT, |_, status| self.note(status));
+        killed.left
     }
 }
 

@@ -3,25 +3,24 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, close, dup2_stdin, pipe2};
 use serde::{Deserialize, Serialize};
 
-use super::child::{LEFTOVER_GRACE, StepResult, start_script, status_of};
+use super::child::{LEFTOVER_GRACE, SETTLE, StepResult, poll_timeout, start_script, status_of};
 use super::spec::{Spec, Step, StepError, View};
 use super::{mounts, sys};
 use crate::fs;
 use crate::process::{Status, tree};
-
-/// Between two looks at what is left: short beside any script.
-const ROUND: Duration = Duration::from_millis(1);
 
 /// What the first process of a namespace tells the one outside.
 #[derive(Debug, Serialize, Deserialize)]
@@ -102,26 +101,66 @@ fn run(spec: &Spec, view: &View) -> Result<InitReport, StepError> {
             Err(_) => break Status::Signaled(Signal::SIGKILL as i32),
         }
     };
-    let left_behind = tree::descendants().len();
-    if left_behind > 0 {
-        let_go(spec.grace.min(LEFTOVER_GRACE));
-    }
     Ok(InitReport::Ended {
         status,
-        left_behind,
+        left_behind: end_leftovers(spec.grace.min(LEFTOVER_GRACE))?,
     })
 }
 
-/// Asks what is left to end, and gives it a moment. With this process the kernel ends everything else.
-fn let_go(moment: Duration) {
+/// Waits for the processes that outlive the script. Those that do not end by themselves are asked to, and get a moment for it:
+/// with this process the kernel ends everything else. Returns how many were asked.
+fn end_leftovers(moment: Duration) -> Result<usize, StepError> {
+    if reap() == Children::None {
+        return Ok(0);
+    }
+    // Blocked since before this process was forked, so that no end of a child goes unnoticed.
+    let mut ends = SigSet::empty();
+    ends.add(Signal::SIGCHLD);
+    let ends = SignalFd::with_flags(&ends, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+        .step(Step::ListenForSignals)?;
+    if wait_for_all(&ends, SETTLE) == Children::None {
+        return Ok(0);
+    }
+    let left_behind = tree::descendants().len();
     tree::ask_to_end();
-    let start = Instant::now();
-    while start.elapsed() < moment {
+    wait_for_all(&ends, moment);
+    Ok(left_behind)
+}
+
+/// Whether this process has any.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Children {
+    Some,
+    None,
+}
+
+/// Takes the ends of children.
+fn reap() -> Children {
+    loop {
         match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::StillAlive) => std::thread::sleep(ROUND),
-            // Nobody is left.
-            Err(Errno::ECHILD) => return,
-            Ok(_) | Err(_) => {}
+            Ok(WaitStatus::StillAlive) => return Children::Some,
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(_) => return Children::None,
         }
+    }
+}
+
+/// Waits until no child is left, for as long as `limit` at the most.
+fn wait_for_all(ends: &SignalFd, limit: Duration) -> Children {
+    let until = Instant::now() + limit;
+    loop {
+        // Taken before the children are looked at: the end of one in between is a new signal.
+        while let Ok(Some(_)) = ends.read_signal() {}
+        let left = until.saturating_duration_since(Instant::now());
+        if reap() == Children::None {
+            return Children::None;
+        } else if left.is_zero() {
+            return Children::Some;
+        }
+        // An interrupted wait is one more round.
+        let _ = poll(
+            &mut [PollFd::new(ends.as_fd(), PollFlags::POLLIN)],
+            poll_timeout(Some(left)),
+        );
     }
 }

@@ -44,13 +44,27 @@ pub async fn run(
     output: Output,
     cancel: &CancellationToken,
 ) -> Result<ScriptEnd, SandboxError> {
+    run_holding(script, output, cancel, ()).await
+}
+
+/// As [`run`]. `held` is dropped as soon as the last process of the script has ended: before the output is read to its end, and
+/// where the script could not be started.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_holding(
+    script: Script,
+    output: Output,
+    cancel: &CancellationToken,
+    held: impl Send,
+) -> Result<ScriptEnd, SandboxError> {
     let grace: Duration = script.spec.grace;
     let child = process::Child {
         server: script.agent,
         environment: script.environment,
         orders: serde_json::to_vec(&script.spec).map_err(SandboxError::Orders)?,
     };
-    let ended = process::supervise(child, output, cancel, grace).await?;
+    let ended = process::supervise(child, output, cancel, grace, held).await?;
     match serde_json::from_slice(&ended.report) {
         Ok(Report::Ended {
             status,
