@@ -81,8 +81,15 @@ pub async fn compile(
 ) -> Result<Compiled, CompileError> {
     let is_dependency = job.is_dependency;
     let turns = Arc::new(Turns::new(1, || false));
-    let built = build(context, job, &turns, cancel).await?;
+    let mut built = build(context, job, &turns, cancel).await?;
     let installed = built.installed.clone();
+    if let Some(left) = built.left.take() {
+        let sandbox = Arc::clone(context);
+        let leaving = runtime::spawn_blocking("leave", move || left.remove(&sandbox));
+        if let Ok(Err(error)) = leaving.await {
+            tracing::warn!(%error, "could not remove the directories of a package; they are removed at exit");
+        }
+    }
     let mut packed = pack(context, built, cancel).await;
     if !is_dependency && let Ok(compiled) = &mut packed {
         compiled.installed = None;
@@ -109,6 +116,22 @@ pub(super) struct Built {
     unrestricted: bool,
     elapsed: Duration,
     script: Option<ScriptEnd>,
+    /// The package's directories, where they are in no other package's way. Whoever has built the package removes them.
+    pub left: Option<Left>,
+}
+
+/// Directories of a package that has been built.
+#[derive(Debug)]
+pub(super) struct Left(Arc<Place>);
+
+impl Left {
+    /// Removes them.
+    ///
+    /// # Errors
+    /// When something cannot be removed.
+    pub(super) fn remove(&self, context: &Context) -> Result<(), SandboxError> {
+        context.sandbox.leave(&self.0)
+    }
 }
 
 /// What is still to be done for a package.
@@ -185,6 +208,7 @@ pub(super) async fn pack(
         unrestricted,
         elapsed,
         script,
+        left: _,
     } = built;
     let packed = match rest {
         Rest::Nothing(packed) => packed,
@@ -276,6 +300,14 @@ async fn attempt(
     };
     let result = work.run().await;
     let result = result.map_err(|error| error.with_space(fs::parent(&job.blob)));
+    let result = match result {
+        // Removing takes its time; dependents need not wait for it.
+        Ok(mut built) if !context.sandbox.is_shared() => {
+            built.left = Some(Left(place));
+            return Ok(built);
+        }
+        other => other,
+    };
     let (own, failed) = (Arc::clone(&work.job), result.is_err());
     // Trees can be large and disks slow, and others go on meanwhile.
     let left = work
@@ -310,15 +342,22 @@ impl Work {
     async fn run(&self) -> Result<Built, CompileError> {
         let start = Instant::now();
         self.enter(Phase::Unpacking);
-        let compression = self.blocking("unpack", Self::unpack_source).await?;
-        self.enter(Phase::Installing);
-        self.blocking("install", Self::install).await?;
+        // One step for both: each hand-over to another thread waits for its turn on a busy machine.
+        let prepare = |work: &Self| {
+            let compression = work.unpack_source()?;
+            if work.cancel.is_cancelled() {
+                return Err(stopped(&work.job));
+            }
+            work.enter(Phase::Installing);
+            work.install()?;
+            Ok(compression)
+        };
+        let compression = self.blocking("prepare", prepare).await?;
         let asked = Instant::now();
         let turn = self.turn().await?;
         let waited = asked.elapsed();
         self.enter(Phase::Packaging);
-        let script = self.run_script().await?;
-        drop(turn);
+        let script = self.run_script(turn).await?;
         self.enter(Phase::Packing);
         self.blocking("take", move |work| {
             let mut built = work.take(compression)?;
@@ -366,6 +405,7 @@ impl Work {
             unrestricted: false,
             elapsed: Duration::ZERO,
             script: None,
+            left: None,
         })
     }
 
@@ -482,7 +522,8 @@ impl Work {
         }
     }
 
-    async fn run_script(&self) -> Result<Option<ScriptEnd>, CompileError> {
+    /// Runs the script. The turn is given back when its last process has ended.
+    async fn run_script(&self, turn: Turn) -> Result<Option<ScriptEnd>, CompileError> {
         let files = self.files();
         if fs::metadata(&self.plan.packaging).is_err_and(|error| error.is_not_found()) {
             fs::write(&self.job.log, b"This package has no packaging script.\n").map_err(&files)?;
@@ -514,7 +555,7 @@ impl Work {
         // A limit ends a script in the way in which a wish to stop does.
         let stop = self.cancel.child_token();
         let end = {
-            let running = sandbox::run(script, output, &stop);
+            let running = sandbox::run_holding(script, output, &stop, turn);
             tokio::pin!(running);
             tokio::select! {
                 // Cancel-safe: the same future is polled on below.

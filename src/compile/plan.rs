@@ -142,7 +142,7 @@ mod tests {
             &Vcap::new(Path::new("/var/vcap")),
             &Vcap::new(Path::new("/work/tree")),
             &inherited,
-            PathBuf::from("/agent"),
+            "/agent".into(),
             PathBuf::from("/lock"),
             Duration::from_secs(1),
         );

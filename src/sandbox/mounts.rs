@@ -4,7 +4,6 @@
 //! Only `mount(2)` is used: the newer calls for mounts would bring nothing but a need for newer kernels, and `pivot_root` is
 //! refused by Docker's filter even where everything else is allowed.
 
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 
 use nix::mount::{MsFlags, mount};
@@ -34,13 +33,17 @@ pub(super) fn make(view: &View) -> Result<(), StepError> {
         )
         .step(Step::MountScratch(view.scratch.clone()))?;
     }
-    for (number, dependency) in view.dependencies.iter().enumerate() {
-        match view.writes {
-            Writes::ToDisk | Writes::ToMemory => {
+    match view.writes {
+        Writes::ToDisk | Writes::ToMemory => {
+            for (number, dependencies) in view.dependencies.chunks(LAYERS).enumerate() {
                 let scratch = view.scratch.join(number.to_string());
-                overlay(dependency, &scratch, view.in_user_namespace)?;
+                overlay(dependencies, &scratch, view.in_user_namespace)?;
             }
-            Writes::Refused => read_only(dependency)?,
+        }
+        Writes::Refused => {
+            for dependency in &view.dependencies {
+                read_only(dependency)?;
+            }
         }
     }
     for (from, to) in &view.kept {
@@ -140,13 +143,29 @@ fn bind(from: &Path, to: &Path) -> Result<(), StepError> {
     .step(Step::Bind(from.to_owned(), to.to_owned()))
 }
 
-/// A dependency whose changes go to `scratch`. The sealed tree below stays as it is.
-fn overlay(dependency: &Mounted, scratch: &Path, in_user_namespace: bool) -> Result<(), StepError> {
+/// How many dependencies one overlay has as layers: their paths must fit into the page that holds its options.
+const LAYERS: usize = 64;
+
+/// Dependencies whose changes go to `scratch`. The sealed trees below stay as they are.
+///
+/// One overlay has them all, mounted over `scratch` itself, and each is mounted from there to its place: a mount costs a
+/// fraction of an overlay with its directories. Each tree is alone in its directory, and that directory is the layer.
+fn overlay(
+    dependencies: &[Mounted],
+    scratch: &Path,
+    in_user_namespace: bool,
+) -> Result<(), StepError> {
     let (upper, work) = (scratch.join("upper"), scratch.join("work"));
-    prepare(dependency, &upper, &work).step(Step::PrepareOverlay(scratch.to_owned()))?;
+    for directory in [&upper, &work] {
+        fs::create_dir_all(directory).step(Step::PrepareOverlay(scratch.to_owned()))?;
+    }
+    let layers: Vec<String> = dependencies
+        .iter()
+        .map(|dependency| fs::parent(&dependency.sealed).display().to_string())
+        .collect();
     let options = format!(
         "lowerdir={},upperdir={},workdir={}{}",
-        dependency.sealed.display(),
+        layers.join(":"),
         upper.display(),
         work.display(),
         // An overlay's notes on removed and replaced directories are in attributes that only the real root may set.
@@ -154,22 +173,17 @@ fn overlay(dependency: &Mounted, scratch: &Path, in_user_namespace: bool) -> Res
     );
     mount_to(
         Some(Path::new("overlay")),
-        &dependency.at,
+        scratch,
         Some("overlay"),
         MsFlags::empty(),
         Some(&options),
     )
-    .step(Step::MountOverlay(dependency.at.clone()))
-}
-
-fn prepare(dependency: &Mounted, upper: &Path, work: &Path) -> fs::Result<()> {
-    use fs::Context;
-    fs::create_dir_all(upper)?;
-    fs::create_dir_all(work)?;
-    // The root of an overlay has the attributes of its upper directory.
-    let sealed = fs::metadata(&dependency.sealed)?;
-    chown(upper, Some(sealed.uid()), Some(sealed.gid())).at("set the owner of", upper)?;
-    fs::set_mode(upper, sealed.permissions().mode() & 0o7777)
+    .step(Step::MountOverlay(scratch.to_owned()))?;
+    for dependency in dependencies {
+        let name = dependency.sealed.file_name().unwrap_or_default();
+        bind(&scratch.join(name), &dependency.at)?;
+    }
+    Ok(())
 }
 
 fn read_only(dependency: &Mounted) -> Result<(), StepError> {

@@ -8,7 +8,7 @@
 //!               tmp       → /tmp
 //!               var-tmp   → /var/tmp
 //!               overlay     what is written into dependencies, dropped
-//! WORK/store/NAME…          sealed dependencies, mounted into data/packages
+//! WORK/store/N/NAME         sealed dependencies, mounted into data/packages
 //! ```
 //!
 //! Where the base directory is missing and may not be made, as for an ordinary user of a plain machine, the tree covers the
@@ -202,7 +202,7 @@ impl Namespaces {
     async fn try_in(&self, place: &NamespacePlace, agent: &ForkServer) -> Result<(), SandboxError> {
         let root = self.root(place);
         let vcap = Vcap::new(&root);
-        let sealed = self.place(place).join("probe");
+        let sealed = self.place(place).join("probe/sealed");
         let install = vcap.data_packages().join("probe");
         for directory in [&sealed, &install, &vcap.compile()] {
             fs::create_dir_all(directory)?;

@@ -77,7 +77,7 @@ pub struct View {
 /// A dependency's place in a view.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mounted {
-    /// Its sealed tree.
+    /// Its sealed tree, which is alone in its directory.
     pub sealed: PathBuf,
     /// Where it is mounted.
     pub at: PathBuf,
@@ -181,7 +181,7 @@ pub enum Step {
     MountScratch(PathBuf),
     /// The directories of an overlay.
     PrepareOverlay(PathBuf),
-    /// A dependency, writable.
+    /// Dependencies, writable.
     MountOverlay(PathBuf),
     /// A dependency, read-only.
     MountReadOnly(PathBuf),
