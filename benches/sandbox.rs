@@ -136,7 +136,7 @@ async fn one(
         let paths = place.vcap().package(name, version);
         if !place.has(name) {
             fs::create_dir_all(&paths.packages).unwrap();
-            sandbox.provide(tree, &paths.install).unwrap();
+            sandbox.provide(tree, &paths.install, &|| false).unwrap();
         }
         mounted.push((tree.as_path(), paths));
     }

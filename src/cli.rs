@@ -5,10 +5,13 @@ mod compile;
 mod daemon;
 mod daemon_flags;
 mod flags;
+mod stopping;
 
 use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
+
+use nix::sys::signal::Signal;
 
 use crate::config::Environment;
 use crate::process;
@@ -33,6 +36,8 @@ pub fn main() -> ExitCode {
     {
         return sandbox::server_main();
     }
+    // Before a process is started or a signal listened for. Whoever says `nohup` wants this program to outlive the terminal.
+    sandbox::default_signals(&[Signal::SIGHUP]);
     let environment = Environment::of_this_process();
     let level = environment.get("BOSH_AGENT_LOG");
     let command = arguments::parse(&arguments);

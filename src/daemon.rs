@@ -21,7 +21,7 @@ use crate::{fs, runtime};
 use bus::Line;
 
 /// How long scripts get to end when the daemon is stopped, before they are killed.
-const GRACE: Duration = Duration::from_secs(5);
+pub(crate) const GRACE: Duration = Duration::from_secs(5);
 
 /// How long everything gets to end. runit kills what has not ended seven seconds after it was told to, systemd after ninety.
 const STOP_WITHIN: Duration = Duration::from_secs(30);

@@ -23,7 +23,7 @@ mod tree;
 pub use lease::{LeasedDirectory, LeasedFile, hold, remove_abandoned, wait_until_free};
 pub use made::MadeDirectories;
 pub use space::{Space, is_volatile_or_overlay, space};
-pub use tree::{copy_tree, move_tree, remove_tree, rename_tree};
+pub use tree::{copy_tree, copy_tree_until, move_tree, remove_tree, rename_tree};
 
 /// Begins the names of files that are being written; see [`write_atomic`].
 const WRITE_PREFIX: &str = ".bosh-agent-write-";
@@ -236,7 +236,33 @@ pub fn persist(temporary: TempPath, path: &Path) -> Result<()> {
 /// # Errors
 /// As `std::fs::create_dir`.
 pub fn create_dir(path: &Path) -> Result<()> {
-    std::fs::create_dir(path).at("create the directory", path)
+    made(path, std::fs::create_dir(path))
+}
+
+/// Names the link that leads nowhere where that is why a directory cannot be created: the system only says that something exists,
+/// or that something does not.
+fn made(path: &Path, result: io::Result<()>) -> Result<()> {
+    result
+        .map_err(|error| dangling_link(path).unwrap_or(error))
+        .at("create the directory", path)
+}
+
+/// The error of a link that leads nowhere, at `path` or above it.
+fn dangling_link(path: &Path) -> Option<io::Error> {
+    let is_dangling = |path: &&Path| {
+        lookup(path).is_ok_and(|found| found.is_some_and(|metadata| metadata.is_symlink()))
+            && metadata(path).is_err_and(|error| error.is_not_found())
+    };
+    let link = path.ancestors().find(is_dangling)?;
+    let target = read_link(link).ok()?;
+    Some(io::Error::new(
+        io::ErrorKind::NotADirectory,
+        format!(
+            "`{}` is a link to `{}`, which does not exist",
+            link.display(),
+            target.display()
+        ),
+    ))
 }
 
 /// Creates a directory and what is missing above it.
@@ -244,7 +270,7 @@ pub fn create_dir(path: &Path) -> Result<()> {
 /// # Errors
 /// As `std::fs::create_dir_all`.
 pub fn create_dir_all(path: &Path) -> Result<()> {
-    std::fs::create_dir_all(path).at("create the directory", path)
+    made(path, std::fs::create_dir_all(path))
 }
 
 /// Creates a directory and what is missing above it, with this mode less the umask.
@@ -252,11 +278,8 @@ pub fn create_dir_all(path: &Path) -> Result<()> {
 /// # Errors
 /// As `std::fs::create_dir_all`.
 pub fn create_dir_all_with_mode(path: &Path, mode: u32) -> Result<()> {
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(mode)
-        .create(path)
-        .at("create the directory", path)
+    let mut builder = std::fs::DirBuilder::new();
+    made(path, builder.recursive(true).mode(mode).create(path))
 }
 
 /// Removes a file or a link.

@@ -34,4 +34,6 @@ pub use output::{ENDING_LIMIT, Ending, Output, OutputSummary, TAIL_LINES};
 pub use processors::processors;
 pub use run::{Ended, Program, RunError, find_program, run_to_end};
 pub use status::{Status, Usage};
-pub use supervise::{Child, SuperviseError, Supervised, adopt_orphans, end_orphans, supervise};
+pub use supervise::{
+    Child, SuperviseError, Supervised, adopt_orphans, end_orphans, kill_all_below, supervise,
+};

@@ -30,7 +30,7 @@ pub use script::{Script, ScriptEnd, run, run_holding};
 pub use server::main as server_main;
 pub use shared_tree::SharedTree;
 pub use spec::{Mounted, Report, Rules, Spec, Step, StepError, View, Writes};
-pub(crate) use sys::set_variable_before_threads;
+pub(crate) use sys::{default_signals, set_variable_before_threads};
 pub use users::{
     Entry, Users, enter as enter_user_namespace, enter_if_needed as enter_user_namespace_if_needed,
 };
@@ -184,11 +184,18 @@ impl Sandbox {
     /// change it; elsewhere the sealed tree is mounted when the script starts.
     ///
     /// # Errors
-    /// When it cannot be put there.
-    pub fn provide(&self, sealed: &Path, install: &Path) -> Result<(), SandboxError> {
+    /// When it cannot be put there, and when `stop` says so before it is.
+    pub fn provide(
+        &self,
+        sealed: &Path,
+        install: &Path,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<(), SandboxError> {
         match self {
             Self::Namespaces(_) => Namespaces::provide(install),
-            Self::Landlocked(_) | Self::Shared(_) => Ok(crate::fs::copy_tree(sealed, install)?),
+            Self::Landlocked(_) | Self::Shared(_) => {
+                Ok(crate::fs::copy_tree_until(sealed, install, stop)?)
+            }
         }
     }
 

@@ -583,7 +583,7 @@ fn a_stop_ends_all_that_run_at_once_and_leaves_nothing() {
         return;
     };
     ran.ends_with(143)
-        .says("Stopping on SIGTERM\n")
+        .says("Stopping on SIGTERM: waiting up to 1s for 4 packaging scripts (a, b, c, d); send SIGTERM again to kill them\n")
         .does_not_say("Error");
     place.assert_no_process();
     assert!(!place.world.base().exists());

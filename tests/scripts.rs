@@ -723,25 +723,6 @@ fn a_stop_ends_processes_that_do_not_want_to() {
 }
 
 #[test]
-fn a_second_stop_changes_nothing() {
-    let facts = Facts::new();
-    let running = facts.start(&script(
-        "trap '' TERM\ntouch $FACTS/started\nsleep 1000; sleep 1000",
-    ));
-    running.signal(Signal::SIGTERM);
-    wait_for("the signal to be heard", LIMIT, || {
-        let said = running.stderr();
-        said.contains("Stopping on SIGTERM")
-            .then_some(())
-            .ok_or(said)
-    });
-    running.signal(Signal::SIGTERM);
-    running.signal(Signal::SIGINT);
-    running.end().ends_with(143).does_not_say("SIGINT");
-    facts.assert_clean();
-}
-
-#[test]
 fn a_stop_keeps_what_was_complete_before_and_begins_nothing_new() {
     let facts = Facts::new();
     let first = facts.world.release("first.tgz", &ReleaseBuilder::demo());

@@ -7,11 +7,12 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::arguments::{Compile, Isolation, Network};
+use super::stopping::{Stopping, announcement};
 use super::{DONE, FAILED, on_threads, tell};
 use crate::config::{Environment, Vcap};
 use crate::offline::{self, OfflineError, Options, Progress};
 use crate::process;
-use crate::runtime::{self, Signals};
+use crate::runtime::{Signals, StopSignal};
 use crate::sandbox::{self, Entry};
 
 /// This program, whatever becomes of its file meanwhile.
@@ -29,7 +30,7 @@ pub(super) fn main(arguments: Compile, environment: Environment) -> u8 {
 }
 
 async fn run(options: Options) -> u8 {
-    let mut signals = match Signals::listen() {
+    let signals = match Signals::listen() {
         Ok(signals) => signals,
         Err(error) => {
             tell(&format!("Error: failed to listen for signals: {error}"));
@@ -42,22 +43,27 @@ async fn run(options: Options) -> u8 {
     }
     let progress = Arc::new(Progress::to_stderr(io::stderr().is_terminal()));
     let cancel = CancellationToken::new();
-    let stopping = runtime::spawn("signals", {
-        let (cancel, progress) = (cancel.clone(), Arc::clone(&progress));
-        async move {
-            let signal = signals.next().await;
-            progress.line(&format!("Stopping on {}", signal.name()));
-            cancel.cancel();
-            signal
-        }
-    });
+    let stopping = {
+        let (announced, killed) = (Arc::clone(&progress), Arc::clone(&progress));
+        let grace = options.grace;
+        Stopping::start(
+            signals,
+            &cancel,
+            move |signal| announced.line(&announcement(signal, &announced.scripts(), grace)),
+            move |signal| {
+                killed.line(&format!(
+                    "Killing everything on a second {}: the next run removes what is left behind",
+                    signal.name()
+                ));
+                signal.exit_code()
+            },
+        )
+    };
     let result = offline::run(options, progress, &cancel).await;
+    let signal = stopping.signal().await;
     match result {
         Ok(()) => DONE,
-        Err(OfflineError::Stopped) if cancel.is_cancelled() => match stopping.await {
-            Ok(signal) => signal.exit_code(),
-            Err(_) => FAILED,
-        },
+        Err(OfflineError::Stopped) => signal.map_or(FAILED, StopSignal::exit_code),
         Err(error) => {
             tell(&offline::report(&error));
             FAILED

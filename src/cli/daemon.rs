@@ -4,13 +4,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::compile::{SELF, who};
 use super::daemon_flags::Daemon;
+use super::stopping::Stopping;
 use super::{DONE, FAILED, on_threads};
 use crate::config::{Environment, Vcap};
 use crate::daemon::{self, DaemonOptions};
 use crate::diag::Chain;
 use crate::machine::bootstrap::Platform;
 use crate::process;
-use crate::runtime::{self, Signals, StopSignal};
+use crate::runtime::{Signals, StopSignal};
 use crate::sandbox;
 use crate::tls::SystemCertificates;
 
@@ -29,7 +30,7 @@ async fn run(flags: Daemon, environment: Environment) -> u8 {
         tracing::warn!(ignored, "an argument that is not known is passed over");
     }
     let ready = Signals::listen().and_then(|signals| process::adopt_orphans().map(|()| signals));
-    let mut signals = match ready {
+    let signals = match ready {
         Ok(signals) => signals,
         Err(error) => {
             tracing::error!(%error, "Agent exited with error: it cannot start");
@@ -37,14 +38,25 @@ async fn run(flags: Daemon, environment: Environment) -> u8 {
         }
     };
     let stop = CancellationToken::new();
-    let stopping = runtime::spawn("signals", {
-        let stop = stop.clone();
-        async move {
-            let signal = signals.next().await;
-            stop.cancel();
-            signal
-        }
-    });
+    let stopping = Stopping::start(
+        signals,
+        &stop,
+        |signal| {
+            let (signal, grace) = (signal.name(), daemon::GRACE);
+            tracing::info!(
+                signal,
+                ?grace,
+                "stopping: scripts get the grace time; a second SIGTERM kills them at once"
+            );
+        },
+        |signal| {
+            let signal = signal.name();
+            tracing::error!(
+                "Agent exited with error: received a second signal ({signal}): killing everything"
+            );
+            FAILED
+        },
+    );
     let options = DaemonOptions {
         platform: match flags.platform.as_str() {
             "dummy" => Platform::Dummy,
@@ -56,16 +68,18 @@ async fn run(flags: Daemon, environment: Environment) -> u8 {
         agent: SELF.into(),
         who: who(),
     };
-    match daemon::run(options, &stop).await {
+    let result = daemon::run(options, &stop).await;
+    let signal = stopping.signal().await;
+    match result {
         Err(error) => {
             tracing::error!("Agent exited with error: {}", Chain(&error));
             FAILED
         }
         Ok(()) if stop.is_cancelled() => {
-            let signal = match stopping.await {
-                Ok(StopSignal::Interrupt) => "interrupt",
-                Ok(StopSignal::HangUp) => "hangup",
-                Ok(StopSignal::Terminate) | Err(_) => "terminated",
+            let signal = match signal {
+                Some(StopSignal::Interrupt) => "interrupt",
+                Some(StopSignal::HangUp) => "hangup",
+                Some(StopSignal::Terminate) | None => "terminated",
             };
             // Word for word the Go agent's, and its exit code: supervisors are used to both.
             tracing::error!("Agent exited with error: received signal ({signal}): stopping now");

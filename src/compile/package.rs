@@ -417,8 +417,8 @@ impl Work {
         });
     }
 
-    /// Runs a step that blocks. A wish to stop ends unpacking and packing at their next read or write; copies of trees run to
-    /// their end.
+    /// Runs a step that blocks. A stop ends unpacking, packing and copying at their next read or write; sealing and removing a tree
+    /// run to their end.
     async fn blocking<T: Send + 'static>(
         &self,
         name: &'static str,
@@ -483,7 +483,9 @@ impl Work {
                 .map_err(&files)?;
             self.context
                 .sandbox
-                .provide(&dependency.sealed, &dependency.paths.install)
+                .provide(&dependency.sealed, &dependency.paths.install, &|| {
+                    self.cancel.is_cancelled()
+                })
                 .map_err(|source| CompileError::Sandbox {
                     package: self.job.name.clone(),
                     source,

@@ -30,7 +30,7 @@ impl MadeDirectories {
                     super::set_mode(directory, 0o755)?;
                     self.made.push(directory.to_owned());
                 }
-                // Somebody else needs it too, and was faster.
+                // Another process needs it too, and was faster. A link that leads nowhere is another error.
                 Err(error) if error.source.kind() == std::io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
             }

@@ -13,6 +13,9 @@ use walkdir::WalkDir;
 
 use super::{Context, Error, Result};
 
+/// So much of a file is copied between two looks at whether to stop, in bytes.
+const PIECE: u64 = 64 << 20;
+
 /// Removes a file, a link or a whole tree; that there is nothing is fine. No link is followed.
 ///
 /// Directories that their owner made unreadable are made readable first, so that a tree left by a script which was not
@@ -85,6 +88,14 @@ pub fn rename_tree(from: &Path, to: &Path) -> Result<bool> {
 /// # Errors
 /// What the system answered, with the path of the entry.
 pub fn copy_tree(from: &Path, to: &Path) -> Result<()> {
+    copy_tree_until(from, to, &|| false)
+}
+
+/// [`copy_tree`] that fails as soon as `stop` says so, which is asked for each entry and each piece of a file.
+///
+/// # Errors
+/// What the system answered, with the path of the entry.
+pub fn copy_tree_until(from: &Path, to: &Path, stop: &dyn Fn() -> bool) -> Result<()> {
     let mut first_names: HashMap<(u64, u64), PathBuf> = HashMap::new();
     let mut directories: Vec<(PathBuf, Metadata)> = Vec::new();
     for entry in WalkDir::new(from).sort_by_file_name() {
@@ -94,6 +105,7 @@ pub fn copy_tree(from: &Path, to: &Path) -> Result<()> {
                 (io::Error::from(error), path)
             })
             .or_else(|(error, path)| Err(error).at("read the tree", &path))?;
+        check(stop).at("copy", entry.path())?;
         let target = match entry.path().strip_prefix(from) {
             Ok(below) if !below.as_os_str().is_empty() => to.join(below),
             _ => to.to_owned(),
@@ -119,7 +131,7 @@ pub fn copy_tree(from: &Path, to: &Path) -> Result<()> {
         if kind.is_symlink() {
             super::symlink(&super::read_link(entry.path())?, &target)?;
         } else if kind.is_file() {
-            copy_file(entry.path(), &target, &metadata)?;
+            copy_file(entry.path(), &target, &metadata, stop)?;
         } else if kind.is_fifo() {
             mkfifo(&target, Mode::from_bits_truncate(0o600)).at("create the FIFO", &target)?;
         } else {
@@ -138,18 +150,17 @@ pub fn copy_tree(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// Copies the contents of a file, hole for hole.
-fn copy_file(from: &Path, to: &Path, metadata: &Metadata) -> Result<()> {
+fn copy_file(from: &Path, to: &Path, metadata: &Metadata, stop: &dyn Fn() -> bool) -> Result<()> {
     let mut source = super::open(from)?;
     let mut options = OpenOptions::new();
     options.write(true).create_new(true).mode(0o600);
     let mut target = super::open_with(&options, to)?;
     if metadata.blocks() * 512 >= metadata.size() {
-        return match io::copy(&mut source, &mut target) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(copy_error(from, to, error)),
-        };
+        return copy_pieces(&mut source, u64::MAX, &mut target, stop)
+            .map_err(|error| copy_error(from, to, error));
     }
-    copy_data_segments(&mut source, &mut target).map_err(|error| copy_error(from, to, error))?;
+    copy_data_segments(&mut source, &mut target, stop)
+        .map_err(|error| copy_error(from, to, error))?;
     target.set_len(metadata.size()).at("resize", to)
 }
 
@@ -161,7 +172,36 @@ fn copy_error(from: &Path, to: &Path, error: io::Error) -> Error {
     }
 }
 
-fn copy_data_segments(source: &mut File, target: &mut File) -> io::Result<()> {
+fn check(stop: &dyn Fn() -> bool) -> io::Result<()> {
+    match stop() {
+        true => Err(io::Error::other("stopped")),
+        false => Ok(()),
+    }
+}
+
+/// Copies what comes next, `length` bytes at the most. The kernel copies each piece, or has both files share it where it can.
+fn copy_pieces(
+    source: &mut File,
+    length: u64,
+    target: &mut File,
+    stop: &dyn Fn() -> bool,
+) -> io::Result<()> {
+    let mut left = length;
+    loop {
+        check(stop)?;
+        let copied = io::copy(&mut Read::by_ref(source).take(left.min(PIECE)), target)?;
+        left -= copied;
+        if copied == 0 || left == 0 {
+            return Ok(());
+        }
+    }
+}
+
+fn copy_data_segments(
+    source: &mut File,
+    target: &mut File,
+    stop: &dyn Fn() -> bool,
+) -> io::Result<()> {
     let mut offset = 0;
     loop {
         let start = match rustix::fs::seek(&*source, rustix::fs::SeekFrom::Data(offset)) {
@@ -173,7 +213,7 @@ fn copy_data_segments(source: &mut File, target: &mut File) -> io::Result<()> {
         let end = rustix::fs::seek(&*source, rustix::fs::SeekFrom::Hole(start))?;
         source.seek(SeekFrom::Start(start))?;
         target.seek(SeekFrom::Start(start))?;
-        io::copy(&mut Read::by_ref(source).take(end - start), target)?;
+        copy_pieces(source, end - start, target, stop)?;
         target.flush()?;
         offset = end;
     }
@@ -269,6 +309,22 @@ mod tests {
         remove_tree(&from).unwrap();
         remove_tree(&to).unwrap();
         assert!(super::super::list(scratch.path()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_copy_ends_when_it_is_asked_to_stop() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (from, to) = (scratch.path().join("from"), scratch.path().join("to"));
+        std::fs::create_dir(&from).unwrap();
+        a_tree(&from);
+        let looks = std::cell::Cell::new(0);
+        let stop = || {
+            looks.set(looks.get() + 1);
+            looks.get() > 3
+        };
+        let error = copy_tree_until(&from, &to, &stop).unwrap_err();
+        assert_eq!(error.source.to_string(), "stopped");
+        assert_eq!(looks.get(), 4);
     }
 
     #[test]

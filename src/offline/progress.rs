@@ -110,6 +110,21 @@ impl Progress {
         }
     }
 
+    /// The packages whose packaging scripts run.
+    pub fn scripts(&self) -> Vec<String> {
+        let is_running = |running: &&Running| running.phase == described(Phase::Packaging);
+        let name = |running: &Running| match running.label.split_once('/') {
+            Some((name, _version)) => name.to_owned(),
+            None => running.label.clone(),
+        };
+        self.state()
+            .running
+            .values()
+            .filter(is_running)
+            .map(name)
+            .collect()
+    }
+
     /// The core tells something.
     pub(super) fn hear(&self, event: Event) {
         if let Event::Retried {

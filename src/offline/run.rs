@@ -28,6 +28,9 @@ use crate::process::{self, ForkServer, Jobserver};
 use crate::release::Slug;
 use crate::{runtime, sandbox};
 
+/// How long a read of an input may go on when the call was asked to stop.
+const READ_WITHIN: Duration = Duration::from_secs(2);
+
 /// What a call is to do.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -280,6 +283,12 @@ impl Call<'_> {
         }
     }
 
+    /// Waits until the call was asked to stop and this time has passed since.
+    async fn stopped_for(&self, time: Duration) {
+        self.cancel.cancelled().await;
+        tokio::time::sleep(time).await;
+    }
+
     fn check_stop(&self) -> Result<(), OfflineError> {
         if self.cancel.is_cancelled() {
             return Err(OfflineError::Stopped);
@@ -305,8 +314,13 @@ impl Call<'_> {
             ));
             let spool = workplace.spool(index)?;
             let (path, cancel) = (tarball.clone(), self.cancel.clone());
-            let opened =
-                runtime::spawn_blocking("open", move || open::open(&path, &spool, &cancel)).await?;
+            let mut opening =
+                runtime::spawn_blocking("open", move || open::open(&path, &spool, &cancel));
+            let opened = tokio::select! {
+                opened = &mut opening => opened?,
+                // It ends at its next read. One that waits for data, from a pipe or a server that does not answer, is left alone.
+                () = self.stopped_for(READ_WITHIN) => return Err(OfflineError::Stopped),
+            };
             let opened = match opened {
                 // No fault of the tarball's.
                 Err(OpenError::Files(source)) if source.path.starts_with(workplace.path()) => {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::fs;
@@ -254,8 +255,13 @@ fn ready<R: AsFd>(open: &[(usize, R)], limit: Option<Duration>) -> Option<usize>
         .iter()
         .map(|(_, pipe)| PollFd::new(pipe.as_fd(), PollFlags::POLLIN))
         .collect();
-    // An interrupted wait is one more round.
-    while poll(&mut sources, limit).is_err() {}
+    match poll(&mut sources, limit) {
+        Ok(_) => {}
+        // One more round.
+        Err(Errno::EINTR) => return None,
+        // Then the first is read from, which waits as well.
+        Err(_) => return Some(0),
+    }
     sources
         .iter()
         .position(|source| source.any().unwrap_or(false))

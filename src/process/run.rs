@@ -132,8 +132,8 @@ pub async fn run_to_end(program: &Program, cancel: &CancellationToken) -> Result
         Some(status) => status,
         None => {
             group.kill();
-            // Its end is waited for, so that it writes nothing any more when we are gone.
-            let _ = process.wait().await;
+            // Its end is waited for, so that it writes nothing any more when we are gone. The kernel may not be able to end it.
+            let _ = tokio::time::timeout(OUTPUT_PATIENCE, process.wait()).await;
             return Err(RunError::Stopped);
         }
     };

@@ -236,6 +236,12 @@ pub fn end_orphans() {
     tree::kill_orphans(&supervised());
 }
 
+/// Kills every process below this one, the children that are supervised among them, without waiting for longer than `limit`. For
+/// a program that ends then: whoever waits for a child does not hear of its end.
+pub fn kill_all_below(limit: Duration) {
+    tree::kill_all(limit, |_, _| {});
+}
+
 /// The pipes of a script's output: what we read, and standard output and standard error.
 fn pipes(streams: usize) -> io::Result<(Vec<io::PipeReader>, [io::PipeWriter; 2])> {
     let (reader, stdout) = io::pipe()?;

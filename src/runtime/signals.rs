@@ -1,9 +1,14 @@
 //! The signals that ask the program to stop.
 
 use std::io;
-use std::task::Poll;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// What arrives so soon after the first signal is the same wish to stop: `timeout` sends a signal to the process and to its
+/// group, some wrappers pass on what the terminal has sent already.
+const SAME_WISH: Duration = Duration::from_millis(50);
 
 /// A signal that asks us to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +46,7 @@ impl StopSignal {
 /// Listens for the signals that ask us to stop. From its making on, none of them ends the process by itself. The first
 /// process of a container (PID 1) needs that: without a handler the kernel drops the signal there.
 ///
-/// A signal that was ignored when the process was started, as by `nohup`, goes on being ignored.
+/// SIGHUP goes on being ignored where it was ignored when the process was started, as by `nohup`.
 #[derive(Debug)]
 pub struct Signals {
     listeners: Vec<(StopSignal, Signal)>,
@@ -70,15 +75,35 @@ impl Signals {
 
     /// Waits for the next one. Cancel-safe, as `Signal::poll_recv` is.
     pub async fn next(&mut self) -> StopSignal {
+        std::future::poll_fn(|context| self.poll(context)).await
+    }
+
+    /// Waits, after a first signal, for a second one of a person who does not want to wait: SIGINT or SIGTERM.
+    pub async fn next_again(&mut self) -> StopSignal {
+        tokio::time::sleep(SAME_WISH).await;
         std::future::poll_fn(|context| {
-            for (stop, listener) in &mut self.listeners {
-                if listener.poll_recv(context).is_ready() {
-                    return Poll::Ready(*stop);
-                }
+            for (_, listener) in &mut self.listeners {
+                let _ = listener.poll_recv(context);
             }
-            Poll::Pending
+            Poll::Ready(())
         })
-        .await
+        .await;
+        loop {
+            match self.next().await {
+                // A terminal that goes away may say so twice.
+                StopSignal::HangUp => {}
+                signal => return signal,
+            }
+        }
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<StopSignal> {
+        for (stop, listener) in &mut self.listeners {
+            if listener.poll_recv(context).is_ready() {
+                return Poll::Ready(*stop);
+            }
+        }
+        Poll::Pending
     }
 }
 

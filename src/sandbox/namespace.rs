@@ -42,6 +42,9 @@ const SCRATCH: &str = "overlay";
 /// Locked, in the work directory, as long as a process of a script lives.
 pub(crate) const PROCESSES: &str = "processes";
 
+/// How often the base directory is opened anew: that fails only where another run ends, and takes it away, at the same moment.
+const ATTEMPTS: usize = 100;
+
 /// What the first try of a view may take.
 const PROBE_GRACE: Duration = Duration::from_secs(5);
 
@@ -385,10 +388,14 @@ impl Namespaces {
 
 /// Makes and locks the base directory. A run that ends may take it away between the two.
 fn lock_base(vcap: &Vcap, made: &mut MadeDirectories) -> Result<File, SandboxError> {
-    loop {
+    let mut failure = None;
+    for _ in 0..ATTEMPTS {
         made.make(vcap.base())?;
         let base = match fs::open(vcap.base()) {
-            Err(error) if error.is_not_found() => continue,
+            Err(error) if error.is_not_found() => {
+                failure = Some(error);
+                continue;
+            }
             other => other?,
         };
         base.lock_shared().at("lock", vcap.base())?;
@@ -399,6 +406,8 @@ fn lock_base(vcap: &Vcap, made: &mut MadeDirectories) -> Result<File, SandboxErr
             return Ok(base);
         }
     }
+    let error = || fs::Error::new("open", vcap.base(), std::io::ErrorKind::NotFound.into());
+    Err(failure.unwrap_or_else(error).into())
 }
 
 /// Whether somebody may not make a directory, in words of the system.

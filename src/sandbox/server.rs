@@ -27,6 +27,8 @@ const PANICKED: u8 = 101;
 /// Runs as the fork server. Called before anything else, while there is one thread and nothing is open.
 #[must_use]
 pub fn main() -> ExitCode {
+    // Scripts start with what this process has.
+    sys::default_signals(&[]);
     match serve() {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,

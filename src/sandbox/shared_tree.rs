@@ -28,6 +28,9 @@ const LOCK: &str = ".bosh-agent-compile.lock";
 /// Directories for temporary files, inside the data directory, where packages have their own.
 const TEMPORARY: &str = ".bosh-agent-tmp";
 
+/// How often the lock is tried anew: it fails only where another run ends, and takes the directory away, at the same moment.
+const ATTEMPTS: usize = 100;
+
 /// How long the processes of a killed run may take to end. They get the grace time that their run was given.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -239,11 +242,15 @@ fn lock(vcap: &Vcap, who: &str, made: &mut MadeDirectories) -> Result<File, Sand
     let path = vcap.data().join(LOCK);
     let mut options = std::fs::OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
-    loop {
+    let mut failure = None;
+    for _ in 0..ATTEMPTS {
         made.make(&vcap.data())?;
         let mut file = match fs::open_with(&options, &path) {
             // A run that has just ended took the directory away.
-            Err(error) if error.is_not_found() => continue,
+            Err(error) if error.is_not_found() => {
+                failure = Some(error);
+                continue;
+            }
             other => other?,
         };
         match file.try_lock() {
@@ -274,6 +281,9 @@ fn lock(vcap: &Vcap, who: &str, made: &mut MadeDirectories) -> Result<File, Sand
             return Ok(file);
         }
     }
+    Err(failure
+        .unwrap_or_else(|| fs::Error::new("lock", &path, std::io::ErrorKind::NotFound.into()))
+        .into())
 }
 
 /// What the holder of a lock has written into it. It may be gone, or not have written yet.

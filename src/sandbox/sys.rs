@@ -5,15 +5,16 @@
 )]
 
 use std::ffi::OsString;
-use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::{io, ptr};
 
 use ::landlock::RulesetCreated;
 use nix::errno::Errno;
-use nix::sys::signal::SigSet;
+use nix::libc;
+use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::ForkResult;
 
 use super::landlock;
@@ -45,7 +46,53 @@ pub(super) fn replace_environment(variables: Vec<(OsString, OsString)>) {
     }
 }
 
-/// Forks this process, which must have one thread: the fork server and its children have, and the agent at its start.
+/// Gives every signal that this process has inherited as ignored its default disposition, except those in `keep`, and unblocks
+/// all. Supervisors, container entry points and shells pass on what they ignore: with SIGCHLD ignored the kernel reaps children
+/// itself, so that nobody hears of their ends.
+///
+/// Handlers stay, such as the one of the Rust runtime for stack overflows. SIGPIPE stays ignored, which is the Rust runtime's
+/// doing; `std::process::Command` gives programs the default again.
+pub(crate) fn default_signals(keep: &[Signal]) {
+    let is_kept = |number| {
+        number == libc::SIGPIPE || keep.iter().any(|signal| *signal as libc::c_int == number)
+    };
+    for number in (1..=SIGNALS).filter(|number| !is_kept(*number)) {
+        let mut current = KernelAction::default();
+        if sigaction(number, None, Some(&mut current)) && current.handler == libc::SIG_IGN {
+            sigaction(number, Some(&KernelAction::default()), None);
+        }
+    }
+    // It cannot fail: both arguments are valid.
+    let _ = SigSet::empty().thread_set_mask();
+}
+
+/// Signals are numbered from 1 to this.
+const SIGNALS: libc::c_int = 64;
+
+/// The kernel's `struct sigaction`, whose first field is the handler and which is smaller than this. All zeros is the default
+/// disposition.
+#[repr(C)]
+#[derive(Default)]
+struct KernelAction {
+    handler: libc::sighandler_t,
+    rest: [u64; 7],
+}
+
+/// The system call itself: the C library refuses the signals that it keeps for itself, which can be inherited as ignored, too.
+fn sigaction(
+    number: libc::c_int,
+    new: Option<&KernelAction>,
+    old: Option<&mut KernelAction>,
+) -> bool {
+    let new = new.map_or(ptr::null(), ptr::from_ref);
+    let old = old.map_or(ptr::null_mut(), ptr::from_mut);
+    let mask_size: libc::size_t = 8;
+    // SAFETY: both are null or large enough, and live until the call returns. Only the default disposition is ever set here, which
+    // runs no code of ours.
+    unsafe { libc::syscall(libc::SYS_rt_sigaction, number, new, old, mask_size) == 0 }
+}
+
+/// Forks this process, which must have one thread: the sandbox child has, and the agent at its start.
 pub(super) fn fork() -> nix::Result<ForkResult> {
     // SAFETY: with one thread there are no locks that another one could hold in the copy.
     unsafe { nix::unistd::fork() }
@@ -54,7 +101,7 @@ pub(super) fn fork() -> nix::Result<ForkResult> {
 /// Ends this process without running what was to be run at its end: that is the business of the process it was forked from.
 pub(super) fn exit(code: i32) -> ! {
     // SAFETY: `_exit` has no conditions.
-    unsafe { nix::libc::_exit(code) }
+    unsafe { libc::_exit(code) }
 }
 
 /// Has a command start in a session of its own, without a terminal, and with no signal blocked, whatever is blocked here. In a
@@ -76,8 +123,6 @@ pub(super) fn detach(command: &mut Command, nice: i32, mut rules: Option<Ruleset
 
 /// Starts the loopback of this process's network namespace. It has its addresses already.
 pub(super) fn start_loopback() -> io::Result<()> {
-    use nix::libc;
-
     // A socket of any family takes requests about interfaces.
     let socket = UnixDatagram::unbound()?;
     // SAFETY: all of its fields are numbers, for which zero is a value.

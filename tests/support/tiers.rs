@@ -158,7 +158,20 @@ impl Place {
     }
 
     pub(crate) fn agent_as(&self, isolation: &str, base: &Path) -> Agent {
-        self.bare()
+        self.flags(self.bare(), isolation, base)
+    }
+
+    /// `bosh-agent compile`, started by another program, given with its arguments.
+    pub(crate) fn agent_through(&self, program: &str) -> Agent {
+        self.flags(
+            self.bare_through(program),
+            self.tier.flag,
+            &self.world.base(),
+        )
+    }
+
+    fn flags(&self, agent: Agent, isolation: &str, base: &Path) -> Agent {
+        agent
             .args(&["compile", "--isolation", isolation])
             .args(&["--stemcell", STEMCELL])
             .arg("--base-directory")
@@ -172,7 +185,12 @@ impl Place {
 
     /// The program with the rights of the tier.
     pub(crate) fn bare(&self) -> Agent {
-        let own = self.world.path("bosh-agent").display().to_string();
+        self.bare_through("")
+    }
+
+    /// The same, started by another program, given with its arguments.
+    pub(crate) fn bare_through(&self, program: &str) -> Agent {
+        let own = format!("{program} {}", self.world.path("bosh-agent").display());
         let before = match self.tier.who {
             Who::Root => format!("shift; exec {own} \"$@\""),
             Who::RootWithoutMounts => format!(
@@ -211,8 +229,13 @@ impl Place {
 
     /// A run whose script has made `facts/started`.
     pub(crate) fn start(&self, script: &str) -> Running {
+        self.start_of(self.agent().args(&["--grace", "1"]), script)
+    }
+
+    /// The same of a call that lacks the release alone.
+    pub(crate) fn start_of(&self, agent: Agent, script: &str) -> Running {
         let tarball = self.release(&ReleaseBuilder::of_script(script));
-        let mut running = self.agent().args(&["--grace", "1"]).arg(tarball).start();
+        let mut running = agent.arg(tarball).start();
         let started = self.world.path("facts/started");
         wait_for("the script's start", LIMIT, || {
             if started.exists() {

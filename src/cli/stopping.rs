@@ -1,0 +1,128 @@
+//! What signals do: the first asks everything to end, a second one kills it.
+
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::process;
+use crate::runtime::{self, Signals, StopSignal, Task};
+
+/// How long killed processes may take to be gone.
+const KILL_WITHIN: Duration = Duration::from_secs(5);
+
+/// So many names are printed in one line at the most.
+const NAMES: usize = 5;
+
+/// Listens for signals to the end.
+#[derive(Debug)]
+pub(super) struct Stopping {
+    first: Arc<OnceLock<StopSignal>>,
+    second: Arc<OnceLock<StopSignal>>,
+    task: Task<()>,
+}
+
+impl Stopping {
+    /// On a first signal calls `announce`, then `cancel`. On a second one calls `killing`, kills every process below this one,
+    /// and ends this one with the exit code that `killing` returns.
+    pub(super) fn start(
+        mut signals: Signals,
+        cancel: &CancellationToken,
+        announce: impl Fn(StopSignal) + Send + 'static,
+        killing: impl Fn(StopSignal) -> u8 + Send + 'static,
+    ) -> Self {
+        let (first, second) = (Arc::<OnceLock<_>>::default(), Arc::<OnceLock<_>>::default());
+        let task = runtime::spawn("signals", {
+            let (first, second) = (Arc::clone(&first), Arc::clone(&second));
+            let cancel = cancel.clone();
+            async move {
+                let signal = signals.next().await;
+                announce(signal);
+                let _ = first.set(signal);
+                cancel.cancel();
+                let signal = signals.next_again().await;
+                let _ = second.set(signal);
+                let code = killing(signal);
+                process::kill_all_below(KILL_WITHIN);
+                exit(code)
+            }
+        });
+        Self {
+            first,
+            second,
+            task,
+        }
+    }
+
+    /// The signal that asked for the stop, if one did. After a second one this never returns: the process ends.
+    pub(super) async fn signal(self) -> Option<StopSignal> {
+        if self.second.get().is_some() {
+            let _ = self.task.await;
+        }
+        self.first.get().copied()
+    }
+}
+
+/// Ends the process as it is: destructors would remove work directories, which may take long.
+#[expect(clippy::exit, reason = "a second signal ends the program at once")]
+fn exit(code: u8) {
+    std::process::exit(code.into());
+}
+
+/// The line for a first signal: what is waited for, and for how long.
+pub(super) fn announcement(signal: StopSignal, scripts: &[String], grace: Duration) -> String {
+    let name = signal.name();
+    let again = match signal {
+        StopSignal::Interrupt => "interrupt again",
+        StopSignal::Terminate | StopSignal::HangUp => "send SIGTERM again",
+    };
+    if scripts.is_empty() {
+        return format!(
+            "Stopping on {name}: waiting for files to be closed and removed; {again} to end at once"
+        );
+    }
+    let shown: Vec<&str> = scripts.iter().take(NAMES).map(String::as_str).collect();
+    let more = match scripts.len() - shown.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let (plural, them) = match scripts.len() {
+        1 => ("", "it"),
+        _ => ("s", "them"),
+    };
+    format!(
+        "Stopping on {name}: waiting up to {}s for {} packaging script{plural} ({}{more}); {again} to kill {them}",
+        grace.as_secs(),
+        scripts.len(),
+        shown.join(", ")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_signal_says_what_is_waited_for() {
+        let grace = Duration::from_secs(10);
+        let names =
+            |count: usize| -> Vec<String> { (1..=count).map(|n| format!("p{n}")).collect() };
+        assert_eq!(
+            announcement(StopSignal::Interrupt, &names(2), grace),
+            "Stopping on SIGINT: waiting up to 10s for 2 packaging scripts (p1, p2); interrupt again to kill them"
+        );
+        assert_eq!(
+            announcement(StopSignal::Terminate, &names(1), grace),
+            "Stopping on SIGTERM: waiting up to 10s for 1 packaging script (p1); send SIGTERM again to kill it"
+        );
+        assert!(
+            announcement(StopSignal::Interrupt, &names(7), grace)
+                .contains("7 packaging scripts (p1, p2, p3, p4, p5 and 2 more)")
+        );
+        assert_eq!(
+            announcement(StopSignal::HangUp, &[], grace),
+            "Stopping on SIGHUP: waiting for files to be closed and removed; send SIGTERM again to end at once"
+        );
+    }
+}
