@@ -13,7 +13,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use support::{Agent, Running, World, require_tools, run_tool, wait_for};
+use support::{
+    Agent, Member, Running, World, archive, processes_below, require_root, require_tools, run_tool,
+    sha1_of, wait_for,
+};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -46,9 +49,14 @@ fn machine() -> World {
 }
 
 fn daemon(world: &World) -> Agent {
+    daemon_through(world, &[])
+}
+
+/// A daemon that is started by another program, given with its arguments.
+fn daemon_through(world: &World, program: &[&str]) -> Agent {
     let config = world.path("agent.json");
     let base = world.base();
-    Agent::bare(&world.path("printed")).args(&[
+    Agent::wrapped(&world.path("printed"), program).args(&[
         "-P".as_ref(),
         "dummy".as_ref(),
         "-C".as_ref(),
@@ -170,4 +178,83 @@ fn settings_that_cannot_be_used_end_a_daemon_with_a_reason_and_without_their_sec
         ended.stderr
     );
     assert!(!ended.stderr.contains("hunter2"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_daemon_that_inherits_ignored_and_blocked_signals_can_be_stopped() {
+    if !require_tools(&["openssl"]) {
+        return;
+    }
+    let world = machine();
+    let inherited = ["env", "--ignore-signal", "--block-signal"];
+    let daemon = daemon_through(&world, &inherited).start();
+    wait_until_it_says(&daemon, "listening for HTTPS requests");
+    wait_until_it_says(&daemon, "isolation: ");
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.end().code, Some(1));
+}
+
+#[test]
+fn a_daemon_names_a_data_directory_that_is_a_dangling_link() {
+    if !require_tools(&["openssl"]) {
+        return;
+    }
+    let world = machine();
+    let (link, target) = (world.base().join("data"), world.path("not-mounted"));
+    std::fs::create_dir_all(world.base()).unwrap();
+    std::os::unix::fs::symlink(&target, &link).unwrap();
+    let ended = daemon(&world).run();
+    assert_eq!(ended.code, Some(1));
+    let (link, target) = (link.display(), target.display());
+    let said = format!("`{link}` is a link to `{target}`, which does not exist");
+    assert!(ended.stderr.contains(&said), "{}", ended.stderr);
+}
+
+#[test]
+fn a_second_sigterm_kills_scripts_and_ends_the_daemon() {
+    if !require_root() || !require_tools(&["openssl", "curl"]) {
+        return;
+    }
+    let world = machine();
+    let mut daemon = daemon(&world).start();
+    wait_until_it_says(&daemon, "listening for HTTPS requests");
+    order(&world, "trap '' TERM\nsleep 1000\nsleep 1000");
+    wait_for("the script", LIMIT, || {
+        let found = processes_below(&world.base());
+        let is_there = found.iter().any(|process| process.contains("sleep 1000"));
+        is_there
+            .then_some(())
+            .ok_or_else(|| format!("{found:?}\n{}", daemon.stderr()))
+    });
+    daemon.signal(Signal::SIGTERM);
+    wait_until_it_says(&daemon, "a second SIGTERM kills them at once");
+    wait_for("the end", LIMIT, || {
+        if daemon.has_ended() {
+            return Ok(());
+        }
+        daemon.signal(Signal::SIGTERM);
+        Err(daemon.stderr())
+    });
+    let ended = daemon.end();
+    assert_eq!(ended.code, Some(1));
+    let said = "Agent exited with error: received a second signal (SIGTERM): killing everything";
+    assert!(ended.stderr.contains(said), "{}", ended.stderr);
+    assert_eq!(processes_below(&world.base()), [""; 0]);
+}
+
+/// Has the daemon compile a package with this script.
+fn order(world: &World, script: &str) {
+    let store = world.path("store");
+    std::fs::create_dir_all(&store).unwrap();
+    let blob = store.join("source");
+    let source = archive(&[Member::file("packaging", script.as_bytes())]);
+    std::fs::write(&blob, source).unwrap();
+    let arguments = serde_json::json!(["source", sha1_of(&blob), "app", "1.1", {}]);
+    let request = serde_json::json!({
+        "protocol": 3, "method": "compile_package", "arguments": arguments, "reply_to": "test",
+    });
+    let settings: serde_json::Value = serde_json::from_str(&world.read("settings.json")).unwrap();
+    let url = format!("{}/agent", settings["mbus"].as_str().unwrap());
+    let reply = run_tool("curl", &["-sk", "-d", &request.to_string(), &url]);
+    assert!(reply.contains("agent_task_id"), "{reply}");
 }

@@ -149,6 +149,8 @@ fn make_at(
         }
         // A link is somebody's decision; it only must lead to a directory.
         Some(_) if path.is_dir() => return Ok(()),
+        // The error names what the link leads to: the disk may not be mounted yet.
+        Some(there) if there.is_symlink() && fs::metadata(path).is_err() => fs::create_dir(path)?,
         Some(_) => {
             return Err(BootstrapError::NoDirectory {
                 path: path.to_owned(),

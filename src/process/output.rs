@@ -422,6 +422,26 @@ mod tests {
     }
 
     #[test]
+    fn lines_are_available_before_the_pipe_ends() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let output = Output::to_log(&scratch.path().join("log"), move |line| {
+            sender.send(line.to_owned()).unwrap();
+        });
+        let (reader, mut writer) = io::pipe().unwrap();
+        let (output, collected) = (output.unwrap(), Collected::new(1));
+        std::thread::scope(|scope| {
+            scope.spawn(|| output.read_to_end(vec![reader], &collected));
+            writer.write_all(b"the reason\n").unwrap();
+            receiver.recv_timeout(Duration::from_secs(30)).unwrap();
+            let summary = collected.summary();
+            assert_eq!(summary.tail, ["the reason"]);
+            assert_eq!(summary.endings[0].bytes, b"the reason\n");
+            drop(writer);
+        });
+    }
+
+    #[test]
     fn two_streams_keep_their_own_logs_and_endings_and_share_the_tail() {
         let scratch = tempfile::tempdir().unwrap();
         let (out, err) = (scratch.path().join("out"), scratch.path().join("err"));
