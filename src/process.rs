@@ -27,7 +27,9 @@ mod status;
 mod supervise;
 pub mod tree;
 
-pub use fork_server::{ARGUMENT as SERVER_ARGUMENT, DESCRIPTORS, ForkServer, read_orders, receive};
+pub use fork_server::{
+    ARGUMENT as SERVER_ARGUMENT, DESCRIPTORS, ForkServer, Request, read_orders, receive,
+};
 pub use jobserver::{Jobserver, Offered};
 pub use memory::{available_memory, out_of_memory_kills};
 pub use output::{ENDING_LIMIT, Ending, Output, OutputSummary, TAIL_LINES};

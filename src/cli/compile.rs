@@ -19,6 +19,7 @@ use crate::sandbox::{self, Entry};
 pub(super) const SELF: &str = "/proc/self/exe";
 
 pub(super) fn main(arguments: Compile, environment: Environment) -> u8 {
+    sandbox::shorten_slices_before_threads();
     // Before there is a second thread: only then can it be entered.
     let user_namespace = match arguments.isolation {
         Isolation::Auto => sandbox::enter_user_namespace_if_needed(),

@@ -8,13 +8,14 @@ use std::ffi::{OsStr, OsString};
 use std::io::{self, IoSlice, IoSliceMut, Read};
 use std::mem::MaybeUninit;
 use std::net::Shutdown;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nix::unistd::Pid;
@@ -35,6 +36,12 @@ const END_LIMIT: Duration = Duration::from_secs(1);
 /// The size limit of a script's orders and environment, in bytes.
 const ORDERS_LIMIT: usize = 16 << 20;
 
+/// A request for a child.
+const FORK: u8 = b'f';
+
+/// A request to kill one.
+const KILL: u8 = b'k';
+
 /// The descriptors of a script's parent: the socket to the agent, standard output, standard error.
 pub const DESCRIPTORS: usize = 3;
 
@@ -49,6 +56,8 @@ pub struct ForkServer(Arc<Inner>);
 struct Inner {
     program: PathBuf,
     running: Mutex<Option<Server>>,
+    /// The next child's number.
+    next: AtomicU32,
 }
 
 impl<P: Into<PathBuf>> From<P> for ForkServer {
@@ -57,6 +66,7 @@ impl<P: Into<PathBuf>> From<P> for ForkServer {
         Self(Arc::new(Inner {
             program: program.into(),
             running: Mutex::default(),
+            next: AtomicU32::new(0),
         }))
     }
 }
@@ -68,28 +78,40 @@ impl ForkServer {
     }
 
     /// Has the server fork a child with these descriptors: the child's socket, standard output, standard error. Starts the
-    /// server if none runs.
+    /// server if none runs. Returns the child's number, by which the server knows it.
     ///
     /// # Errors
     /// When the server cannot be started.
-    pub(super) fn fork(&self, descriptors: [OwnedFd; DESCRIPTORS]) -> io::Result<()> {
-        let mut running = self
-            .0
-            .running
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+    pub(super) fn fork(&self, descriptors: &[OwnedFd; DESCRIPTORS]) -> io::Result<u32> {
+        let number = self.0.next.fetch_add(1, Ordering::Relaxed);
+        let mut running = self.running();
         if let Some(server) = running.as_ref()
-            && server.send(&descriptors).is_ok()
+            && server.ask_to_fork(number, descriptors).is_ok()
         {
-            return Ok(());
+            return Ok(number);
         }
         if running.take().is_some() {
             tracing::warn!("the sandbox server has died and is started again");
         }
         let server = Server::start(&self.0.program)?;
-        server.send(&descriptors)?;
+        server.ask_to_fork(number, descriptors)?;
         *running = Some(server);
-        Ok(())
+        Ok(number)
+    }
+
+    /// Has the server kill a child that does not do what it is told.
+    pub(super) fn kill(&self, number: u32) {
+        if let Some(server) = self.running().as_ref() {
+            // A server that is gone has no child to kill.
+            let _ = server.send(KILL, number, &[]);
+        }
+    }
+
+    fn running(&self) -> MutexGuard<'_, Option<Server>> {
+        self.0
+            .running
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -134,19 +156,36 @@ impl Server {
         })
     }
 
-    fn send(&self, descriptors: &[OwnedFd; DESCRIPTORS]) -> io::Result<()> {
-        let borrowed = descriptors.each_ref().map(AsFd::as_fd);
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        control.push(SendAncillaryMessage::ScmRights(&borrowed));
-        sendmsg(
-            &self.socket,
-            &[IoSlice::new(b".")],
-            &mut control,
-            SendFlags::NOSIGNAL,
-        )?;
-        Ok(())
+    fn ask_to_fork(&self, number: u32, descriptors: &[OwnedFd; DESCRIPTORS]) -> io::Result<()> {
+        self.send(FORK, number, &descriptors.each_ref().map(AsFd::as_fd))
     }
+
+    fn send(&self, order: u8, number: u32, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        send(&self.socket, order, number, descriptors)
+    }
+}
+
+/// Sends a request: one byte for what is to be done, and the child's number. It is short enough to be sent and received whole.
+fn send(
+    socket: &UnixStream,
+    order: u8,
+    number: u32,
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() {
+        control.push(SendAncillaryMessage::ScmRights(descriptors));
+    }
+    let [first, second, third, fourth] = number.to_le_bytes();
+    let request = [order, first, second, third, fourth];
+    sendmsg(
+        socket,
+        &[IoSlice::new(&request)],
+        &mut control,
+        SendFlags::NOSIGNAL,
+    )?;
+    Ok(())
 }
 
 impl Drop for Server {
@@ -165,19 +204,28 @@ impl Drop for Server {
     }
 }
 
-/// Receives the descriptors of a script's parent. `None` when the agent has closed its end.
+/// What the agent asks the server for.
+#[derive(Debug)]
+pub enum Request {
+    /// A child with this number and these descriptors.
+    Fork(u32, [OwnedFd; DESCRIPTORS]),
+    /// The death of a child.
+    Kill(u32),
+}
+
+/// Receives a request. `None` when the agent has closed its end.
 ///
 /// # Errors
-/// When the system refuses, and for a message without three descriptors.
-pub fn receive(socket: &UnixStream) -> io::Result<Option<[OwnedFd; DESCRIPTORS]>> {
+/// When the system refuses, and for a message that is no request.
+pub fn receive(socket: &UnixStream) -> io::Result<Option<Request>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let mut byte = [0];
+    let mut request = [0; 5];
     let received = recvmsg(
         socket,
-        &mut [IoSliceMut::new(&mut byte)],
+        &mut [IoSliceMut::new(&mut request)],
         &mut control,
-        RecvFlags::CMSG_CLOEXEC,
+        RecvFlags::CMSG_CLOEXEC | RecvFlags::WAITALL,
     )?;
     if received.bytes == 0 {
         return Ok(None);
@@ -188,9 +236,12 @@ pub fn receive(socket: &UnixStream) -> io::Result<Option<[OwnedFd; DESCRIPTORS]>
             found.extend(descriptors);
         }
     }
-    match found.try_into() {
-        Ok(descriptors) => Ok(Some(descriptors)),
-        Err(_) => Err(io::ErrorKind::InvalidData.into()),
+    let [order, first, second, third, fourth] = request;
+    let number = u32::from_le_bytes([first, second, third, fourth]);
+    match (order, found.try_into()) {
+        (FORK, Ok(descriptors)) => Ok(Some(Request::Fork(number, descriptors))),
+        (KILL, _) => Ok(Some(Request::Kill(number))),
+        _ => Err(io::ErrorKind::InvalidData.into()),
     }
 }
 
@@ -249,6 +300,8 @@ pub fn read_orders(socket: &mut impl Read) -> io::Result<(Vec<(OsString, OsStrin
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     #[test]
@@ -275,36 +328,23 @@ mod tests {
     }
 
     #[test]
-    fn descriptors_cross_the_socket_and_its_end_is_seen() {
+    fn requests_cross_the_socket_with_their_descriptors() {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let (mut reader, writer) = io::pipe().unwrap();
-        let server = || -> io::Result<()> {
-            let copy = OwnedFd::from(writer.try_clone()?);
-            let descriptors = [copy.try_clone()?, copy.try_clone()?, copy];
-            let borrowed = descriptors.each_ref().map(AsFd::as_fd);
-            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
-            let mut control = SendAncillaryBuffer::new(&mut space);
-            control.push(SendAncillaryMessage::ScmRights(&borrowed));
-            sendmsg(
-                &ours,
-                &[IoSlice::new(b".")],
-                &mut control,
-                SendFlags::NOSIGNAL,
-            )?;
-            Ok(())
-        };
-        server().unwrap();
+        send(&ours, FORK, 7, &[writer.as_fd(); DESCRIPTORS]).unwrap();
+        send(&ours, KILL, 0x0102_0304, &[]).unwrap();
         drop(writer);
-        let received = receive(&theirs).unwrap().unwrap();
-        let mut last = None;
-        for descriptor in received {
-            last = Some(descriptor);
-        }
-        use std::io::Write;
-        std::fs::File::from(last.unwrap()).write_all(b"x").unwrap();
+        let Some(Request::Fork(7, [.., last])) = receive(&theirs).unwrap() else {
+            panic!("no request for a child");
+        };
+        std::fs::File::from(last).write_all(b"x").unwrap();
         let mut read = String::new();
         reader.read_to_string(&mut read).unwrap();
         assert_eq!(read, "x");
+        let killed = receive(&theirs).unwrap();
+        assert!(matches!(killed, Some(Request::Kill(0x0102_0304))));
+        send(&ours, FORK, 8, &[reader.as_fd()]).unwrap();
+        receive(&theirs).unwrap_err();
         drop(ours);
         assert!(receive(&theirs).unwrap().is_none());
     }

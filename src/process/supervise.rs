@@ -6,11 +6,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Take};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
-use tokio::net::unix::OwnedReadHalf;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -89,13 +87,15 @@ pub async fn supervise(
     let sent = ours.write(&orders).unwrap_or(0);
     let socket = UnixStream::from_std(ours).map_err(SuperviseError::Channels)?;
     let [stdout, stderr] = writers;
-    let forked = child
-        .server
-        .fork([theirs.into(), stdout.into(), stderr.into()]);
-    forked.map_err(|source| SuperviseError::Start {
-        program: child.server.program().to_owned(),
-        source,
-    })?;
+    let number = {
+        // They are the child's alone once the server has them.
+        let descriptors = [theirs.into(), stdout.into(), stderr.into()];
+        let forked = child.server.fork(&descriptors);
+        forked.map_err(|source| SuperviseError::Start {
+            program: child.server.program().to_owned(),
+            source,
+        })?
+    };
     let collected = Arc::new(Collected::new(output.streams()));
     let reading = runtime::spawn_blocking("output", {
         let collected = Arc::clone(&collected);
@@ -106,23 +106,34 @@ pub async fn supervise(
     // A child that is already gone has its say in the report, or in its lack.
     let _ = to_child.write_all(&orders[sent..]).await;
 
-    let mut reports = Reports::new(from_child);
-    let is_reported = tokio::select! {
-        // Cancel-safe per docs on `next`.
-        () = reports.next() => true,
-        () = cancel.cancelled() => {
-            let stop = format!("stop {}\n", grace.as_millis());
-            let _ = to_child.write_all(stop.as_bytes()).await;
-            timeout(grace + PATIENCE, reports.next()).await.is_ok()
+    let mut report = Vec::new();
+    {
+        let mut lines = BufReader::new(from_child.take(REPORT_LIMIT));
+        let talk = async {
+            // The server's report begins with a line end, for a killed child may have been about to report.
+            while report.trim_ascii().is_empty() {
+                report.clear();
+                if !matches!(lines.read_until(b'\n', &mut report).await, Ok(length) if length > 0) {
+                    return;
+                }
+            }
+        };
+        tokio::pin!(talk);
+        let is_reported = tokio::select! {
+            // Cancel-safe: `talk` is polled on below.
+            () = &mut talk => true,
+            () = cancel.cancelled() => {
+                let stop = format!("stop {}\n", grace.as_millis());
+                let _ = to_child.write_all(stop.as_bytes()).await;
+                timeout(grace + PATIENCE, &mut talk).await.is_ok()
+            }
+        };
+        if !is_reported {
+            tracing::error!("a child process did not end its script in time and is killed");
+            child.server.kill(number);
+            // The server reports in its place.
+            let _ = timeout(PATIENCE, &mut talk).await;
         }
-    };
-    if !is_reported {
-        tracing::error!("a child process did not end its script in time and is killed");
-        if let Some(process) = &reports.process {
-            process.kill();
-        }
-        // The server reaps it and reports.
-        let _ = timeout(PATIENCE, reports.next()).await;
     }
     drop(held);
     let is_closed = match timeout(OUTPUT_PATIENCE, reading).await {
@@ -135,50 +146,7 @@ pub async fn supervise(
             "a process that the agent cannot reach still has the output open".to_owned()
         });
     }
-    Ok(Supervised {
-        report: reports.line,
-        output,
-    })
-}
-
-/// What a child, or the fork server in its place, says: the child's process number, then its report, a line each.
-struct Reports {
-    lines: BufReader<Take<OwnedReadHalf>>,
-    line: Vec<u8>,
-    is_first: bool,
-    process: Option<Known>,
-}
-
-impl Reports {
-    fn new(socket: OwnedReadHalf) -> Self {
-        Self {
-            lines: BufReader::new(socket.take(REPORT_LIMIT)),
-            line: Vec::new(),
-            is_first: true,
-            process: None,
-        }
-    }
-
-    /// Waits for the report, or the end of the socket: then there is none. Cancel-safe: what was read so far is kept.
-    async fn next(&mut self) {
-        loop {
-            match self.lines.read_until(b'\n', &mut self.line).await {
-                Ok(length) if length > 0 => {}
-                _ => return,
-            }
-            let line = self.line.trim_ascii();
-            if self.is_first {
-                self.process = std::str::from_utf8(line)
-                    .ok()
-                    .and_then(|line| line.parse().ok())
-                    .map(|number| Known::new(Pid::from_raw(number)));
-            } else if !line.is_empty() {
-                return;
-            }
-            self.is_first = false;
-            self.line.clear();
-        }
-    }
+    Ok(Supervised { report, output })
 }
 
 /// The children that are supervised now.
@@ -197,19 +165,6 @@ impl Known {
         let (process, id) = start()?;
         supervised.extend(id);
         Ok((process, Self(id)))
-    }
-
-    /// A child of the fork server. It becomes a child of this process when the server dies.
-    fn new(process: Pid) -> Self {
-        supervised().push(process);
-        Self(Some(process))
-    }
-
-    fn kill(&self) {
-        if let Some(process) = self.0 {
-            // It may be gone already.
-            let _ = kill(process, Signal::SIGKILL);
-        }
     }
 }
 

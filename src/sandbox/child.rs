@@ -46,13 +46,8 @@ const DONE: u8 = 0;
 /// The exit code of a child that could not report.
 const FAILED: u8 = 1;
 
-/// Runs as the child, with nothing open but its socket, and returns its exit code. It first writes its process number, so that
-/// the agent can kill it, and at last its report.
+/// Runs as the child, with nothing open but its socket, and returns its exit code.
 pub(super) fn main(mut socket: UnixStream) -> u8 {
-    let process = format!("{}\n", std::process::id());
-    if socket.write_all(process.as_bytes()).is_err() {
-        return FAILED;
-    }
     let report = match run(&mut socket) {
         Ok(report) => report,
         Err(error) => Report::Failed(error),

@@ -24,6 +24,7 @@ pub(super) fn make(view: &View) -> Result<(), StepError> {
     separate()?;
     std::env::set_current_dir(&view.work).step(Step::EnterWork(view.work.clone()))?;
     if view.writes == Writes::ToMemory && !view.dependencies.is_empty() {
+        fs::create_dir_all(&view.scratch).step(Step::MountScratch(view.scratch.clone()))?;
         mount_to(
             Some(Path::new("tmpfs")),
             &view.scratch,

@@ -264,7 +264,7 @@ impl Namespaces {
             kept: Vec::new(),
         };
         let (tree, root) = (self.tree(&place), self.root(&place));
-        let mut directories = vec![self.place(&place), self.place(&place).join(SCRATCH)];
+        let mut directories = vec![self.place(&place)];
         let between = root.ancestors().take_while(|path| path.starts_with(&tree));
         let mut between: Vec<PathBuf> = between.map(Path::to_owned).collect();
         between.reverse();

@@ -12,6 +12,7 @@ use std::process::ExitCode;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, setpgid};
 
@@ -19,7 +20,7 @@ use super::child::{self, StepResult, listen, status_of};
 use super::spec::{Report, Step, StepError};
 use super::sys;
 use crate::fs;
-use crate::process::{self, DESCRIPTORS, Status, tree};
+use crate::process::{self, DESCRIPTORS, Request, Status, tree};
 
 /// A forked child's exit code when it has panicked.
 const PANICKED: u8 = 101;
@@ -37,6 +38,8 @@ pub fn main() -> ExitCode {
 
 /// The parent of a script.
 struct Child {
+    /// The agent's number for it.
+    number: u32,
     process: Pid,
     /// A copy of its socket.
     socket: UnixStream,
@@ -49,6 +52,7 @@ fn serve() -> io::Result<()> {
     let nothing = fs::open("/dev/null".as_ref()).map_err(|error| error.source)?;
     dup2_stdin(&nothing)?;
     drop(nothing);
+    sys::leave_terminal();
     // What a killed child leaves becomes the server's.
     nix::sys::prctl::set_child_subreaper(true)?;
     let signals = listen()?;
@@ -80,10 +84,11 @@ fn serve() -> io::Result<()> {
             continue;
         }
         match process::receive(&requests) {
-            Ok(Some(descriptors)) => {
+            Ok(Some(Request::Fork(number, descriptors))) => {
                 let [socket, output, error_output] = descriptors;
                 match start([&socket, &output, &error_output]) {
                     Ok(ForkResult::Parent { child: process }) => children.push(Child {
+                        number,
                         process,
                         socket: socket.into(),
                     }),
@@ -92,6 +97,12 @@ fn serve() -> io::Result<()> {
                         run(socket.into());
                     }
                     Err(error) => report(socket.into(), &Report::Failed(error)),
+                }
+            }
+            Ok(Some(Request::Kill(number))) => {
+                for child in children.iter().filter(|child| child.number == number) {
+                    // It is not reaped yet, so that the process is still this one.
+                    let _ = kill(child.process, Signal::SIGKILL);
                 }
             }
             // The agent has closed its end, or is gone.
@@ -152,7 +163,7 @@ fn reap(children: &mut Vec<Child>) {
 
 /// Reports in the place of a child.
 fn report(mut socket: UnixStream, report: &Report) {
-    // Without a process to name, and behind whatever a child has written before it was killed.
+    // On a line of its own, behind whatever a child has written before it was killed.
     let mut line = b"\n".to_vec();
     line.extend(serde_json::to_vec(report).unwrap_or_default());
     line.push(b'\n');
