@@ -15,6 +15,9 @@ use crate::process;
 use crate::runtime::{Signals, StopSignal};
 use crate::sandbox::{self, Entry};
 
+/// One thread for what waits: with two, each event wakes the other as well, to see whether there is more to do.
+const WORKERS: usize = 1;
+
 /// This program, whatever becomes of its file meanwhile.
 pub(super) const SELF: &str = "/proc/self/exe";
 
@@ -27,7 +30,7 @@ pub(super) fn main(arguments: Compile, environment: Environment) -> u8 {
         Isolation::Namespace | Isolation::Landlock | Isolation::None => Entry::Outside,
     };
     let options = options(arguments, environment, user_namespace);
-    on_threads(run(options))
+    on_threads(WORKERS, run(options))
 }
 
 async fn run(options: Options) -> u8 {

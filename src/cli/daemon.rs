@@ -15,13 +15,16 @@ use crate::runtime::{Signals, StopSignal};
 use crate::sandbox;
 use crate::tls::SystemCertificates;
 
+/// Two threads: requests are answered while one of them is held up.
+const WORKERS: usize = 2;
+
 pub(super) fn main(flags: Daemon, environment: Environment) -> u8 {
     SystemCertificates::of(&environment).use_these();
     // The NATS client loads the system's certificates at every connect, though it is given its own, and does not connect where
     // one of them is broken. It finds none here.
     sandbox::set_variable_before_threads("SSL_CERT_FILE", "/dev/null");
     sandbox::set_variable_before_threads("SSL_CERT_DIR", "");
-    on_threads(run(flags, environment))
+    on_threads(WORKERS, run(flags, environment))
 }
 
 async fn run(flags: Daemon, environment: Environment) -> u8 {
