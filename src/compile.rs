@@ -9,6 +9,7 @@
 //!
 //! A good place to start reading is [`compile`]. The packages of a whole call are a [`Schedule`].
 
+mod denials;
 mod error;
 mod event;
 mod job;
@@ -17,10 +18,12 @@ mod plan;
 mod queue;
 mod schedule;
 mod seal;
+mod second_run;
 mod store;
 mod turns;
 mod undeclared;
 
+pub use denials::Denial;
 pub use error::{Cause, CompileError, ScriptFailure};
 pub use event::{Event, Phase};
 pub use job::{Compiled, Dependency, Job};
@@ -28,4 +31,5 @@ pub use package::{Context, compile};
 pub use plan::Plan;
 pub use queue::{Claim, Graph, Holds, Id, Queue};
 pub use schedule::{Limits, MEMORY_FLOOR, Origin, Package, Schedule, Told};
+pub use second_run::{FirstRun, SecondRun, first_log};
 pub use store::{Installed, Store};

@@ -154,28 +154,32 @@ pub fn read_end(path: &Path, limit: u64) -> Result<String> {
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
-/// Whether a file has these bytes in it.
+/// Reads a text file in blocks of whole lines; a line that is longer than a block is cut. Bytes that are not UTF-8 are replaced.
 ///
 /// # Errors
 /// As `std::fs::read`.
-pub fn contains(path: &Path, wanted: &[u8]) -> Result<bool> {
+pub fn for_each_block(path: &Path, mut visit: impl FnMut(&str)) -> Result<()> {
     let mut file = open(path)?;
-    let mut buffer = vec![0; 64 * 1024 + wanted.len()];
-    // What may be the beginning of it stays in front of what is read next.
+    let mut buffer = vec![0; 64 * 1024];
+    // The beginning of a line whose end is still to be read.
     let mut kept = 0;
     loop {
         let read = file.read(&mut buffer[kept..]).at("read", path)?;
-        let seen = &buffer[..kept + read];
-        if seen.windows(wanted.len()).any(|part| part == wanted) {
-            return Ok(true);
+        let seen = kept + read;
+        let end = match buffer[..seen].iter().rposition(|byte| *byte == b'\n') {
+            _ if read == 0 => seen,
+            Some(last) => last + 1,
+            None if seen == buffer.len() => seen,
+            None => 0,
+        };
+        if end > 0 {
+            visit(&String::from_utf8_lossy(&buffer[..end]));
         }
         if read == 0 {
-            return Ok(false);
+            return Ok(());
         }
-        let rest = seen.len().min(wanted.len().saturating_sub(1));
-        let start = seen.len() - rest;
-        buffer.copy_within(start..start + rest, 0);
-        kept = rest;
+        buffer.copy_within(end..seen, 0);
+        kept = seen - end;
     }
 }
 
@@ -517,22 +521,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_are_found_across_the_borders_of_what_is_read_at_once() {
+    fn blocks_end_with_lines_however_the_reads_fall() {
         let scratch = tempfile::tempdir().unwrap();
         let path = scratch.path().join("file");
-        for before in [0, 1, 65_530, 65_536, 65_540, 131_070] {
-            let mut bytes = vec![b'x'; before];
-            bytes.extend(b"wanted and more");
-            write(&path, &bytes).unwrap();
-            assert!(contains(&path, b"wanted").unwrap(), "{before}");
-            assert!(!contains(&path, b"not wanted").unwrap(), "{before}");
+        for before in [0, 1, 65_530, 65_535, 65_536, 131_070] {
+            let text = format!("{}\n", "x\n".repeat(before / 2)) + "a wanted line\nthe end";
+            write(&path, text.as_bytes()).unwrap();
+            let (mut all, mut found) = (String::new(), 0);
+            for_each_block(&path, |block| {
+                found += block
+                    .lines()
+                    .filter(|line| *line == "a wanted line")
+                    .count();
+                all.push_str(block);
+            })
+            .unwrap();
+            assert_eq!((found, all), (1, text), "{before}");
         }
-        assert_eq!(read_end(&path, 4).unwrap(), "more");
-        assert!(
-            read_end(&path, 1 << 20)
-                .unwrap()
-                .ends_with("xwanted and more")
-        );
+        let long = format!("{}\nend\u{ff}", "x".repeat(200_000));
+        write(&path, long.as_bytes()).unwrap();
+        let mut all = String::new();
+        for_each_block(&path, |block| all.push_str(block)).unwrap();
+        assert_eq!(all, long);
+        assert_eq!(read_end(&path, 3).unwrap(), "d\u{ff}");
     }
 
     #[test]

@@ -30,6 +30,7 @@ mod release;
 mod releases;
 mod report;
 mod run;
+mod second_run;
 mod select;
 mod space;
 mod stemcell;

@@ -23,6 +23,7 @@ mod sys;
 mod users;
 
 pub use error::SandboxError;
+pub use landlock::{Closed, closed};
 pub use landlocked::Landlocked;
 pub(crate) use namespace::PROCESSES;
 pub use namespace::{Namespaces, Wishes};
@@ -161,8 +162,19 @@ impl Sandbox {
         }
     }
 
+    /// Says that a package's script has ended and that it will [`enter_alone`](Self::enter_alone). Returns for how many others
+    /// that will have to wait.
+    #[must_use]
+    pub fn step_aside(&self, place: &Place) -> usize {
+        match (self, &place.kind) {
+            (Self::Landlocked(landlocked), Kind::Landlock(place)) => landlocked.step_aside(place),
+            _ => 0,
+        }
+    }
+
     /// As [`enter`](Self::enter), but with no restriction on the script, and with no other script running where that takes
-    /// it. The place that the package had before is to be given back first.
+    /// it. The place that the package had before is to be given back first. `waits` hears for how many others this waits,
+    /// whenever that changes.
     ///
     /// # Errors
     /// When the tree cannot be made or cleared.
@@ -170,11 +182,12 @@ impl Sandbox {
         &self,
         package: &Name,
         dependencies: &[(Name, PathBuf)],
+        waits: &(dyn Fn(usize) + Send + Sync),
     ) -> Result<Place, SandboxError> {
         match self {
             Self::Landlocked(landlocked) => Ok(Place {
                 root: landlocked.tree().base().to_owned(),
-                kind: Kind::Landlock(landlocked.enter_alone(package, dependencies).await?),
+                kind: Kind::Landlock(landlocked.enter_alone(package, dependencies, waits).await?),
             }),
             Self::Namespaces(_) | Self::Shared(_) => self.enter(package, dependencies).await,
         }

@@ -1055,7 +1055,7 @@ fn tree_taken_away(isolation: &'static str) {
         // It may have been for the rules that there is nothing, so the script is run once more, and then all is well.
         wait_for("the second run", LIMIT, || {
             let stderr = running.stderr();
-            let is_there = stderr.contains("app is tried once more by itself");
+            let is_there = stderr.contains("app will be compiled again");
             is_there.then_some(()).ok_or(stderr)
         });
         place.open_gate();

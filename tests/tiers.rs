@@ -12,7 +12,7 @@ mod support;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bosh_agent::compile::{self, Compiled, Context, Event, Job, Store};
+use bosh_agent::compile::{self, Compiled, Context, Event, Job, SecondRun, Store};
 use bosh_agent::config::{Environment, Vcap};
 use bosh_agent::process::ForkServer;
 use bosh_agent::release::{Name, Version};
@@ -369,8 +369,8 @@ fn a_script_that_needs_more_than_rules_allow_is_tried_once_more_and_named() {
             .run(&release_of(script))
             .succeeds()
             .says("Warning: the packaging script of `app` ")
-            .says("app is tried once more by itself")
-            .does_not_say("lib is tried");
+            .says("app will be compiled again, alone and without restrictions")
+            .does_not_say("lib will be compiled again");
         assert_eq!(place.file("app", "file"), "100644 changed\n");
         assert!(!place.world.base().exists());
     }
@@ -443,6 +443,7 @@ impl Together {
             grace: Duration::from_secs(1),
             nice: 0,
             limit: None,
+            second_run: SecondRun::AUTO,
             jobserver: None,
             compression_level: 1,
             events: Arc::new(move |event| heard.lock().unwrap().push(event)),
@@ -490,7 +491,7 @@ impl Together {
     fn retried(&self) -> Vec<String> {
         let events = self.events.lock().unwrap();
         let retried = events.iter().filter_map(|event| match event {
-            Event::Retried { package, .. } => Some(package.to_string()),
+            Event::FirstRunFailed { package, .. } => Some(package.to_string()),
             _ => None,
         });
         retried.collect()

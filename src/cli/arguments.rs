@@ -49,6 +49,10 @@ pub(super) struct Compile {
     #[arg(long, value_enum, default_value_t = Isolation::Auto)]
     pub isolation: Isolation,
 
+    /// Whether a script that fails with Landlock is run a second time, alone and without restrictions
+    #[arg(long, value_enum, default_value_t = SecondRun::Auto)]
+    pub second_run: SecondRun,
+
     /// How many packages are compiled at once, at the most [default: as many as there are processors for us; 1 with
     /// --isolation=none, which keeps nothing apart]. While less than 256 MiB of memory is available none is started beside another
     #[arg(long, value_name = "N")]
@@ -117,6 +121,17 @@ pub(super) enum Isolation {
     Landlock,
     /// In place, one package after another, as the Go agent does
     None,
+}
+
+/// Whether a script that fails with Landlock is run a second time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum SecondRun {
+    /// If it failed within 30 seconds, or its output shows that it was denied something
+    Auto,
+    /// After every failure but a signal, a timeout, or a lack of memory or disk space
+    Always,
+    /// Not even if it succeeded although it was denied something: that is a warning then
+    Never,
 }
 
 /// The network that packaging scripts have.
@@ -294,6 +309,7 @@ mod tests {
             "--logs-dir",
             "--stemcell",
             "--isolation",
+            "--second-run",
             "--jobs",
             "256 MiB",
         ] {

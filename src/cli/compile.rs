@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::arguments::{Compile, Isolation, Network};
+use super::arguments::{Compile, Isolation, Network, SecondRun};
 use super::stopping::{Stopping, announcement};
 use super::{DONE, FAILED, on_threads, tell};
+use crate::compile;
 use crate::config::{Environment, Vcap};
 use crate::offline::{self, OfflineError, Options, Progress};
 use crate::process;
@@ -99,6 +100,11 @@ fn options(arguments: Compile, environment: Environment, user_namespace: Entry) 
         force: arguments.force,
         grace: Duration::from_secs(arguments.grace),
         limit: arguments.timeout.map(Duration::from_secs),
+        second_run: match arguments.second_run {
+            SecondRun::Auto => compile::SecondRun::AUTO,
+            SecondRun::Always => compile::SecondRun::Always,
+            SecondRun::Never => compile::SecondRun::Never,
+        },
         compression_level: arguments.compression_level,
         who: who(),
         environment,

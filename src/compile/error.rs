@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::denials::Denial;
 use crate::archive::{PackError, UnpackError};
 use crate::diag::Elapsed;
 use crate::process::{Ending, Status};
@@ -93,8 +94,8 @@ pub enum CompileError {
         /// Which part.
         source: runtime::TaskFailed,
     },
-    /// The script went on without something that rules kept from it. Then it is run again, so nobody else hears of this.
-    #[error("the packaging script of `{package}` went on after a `Permission denied`")]
+    /// The script succeeded although rules denied it something. It is run again, so that this reaches no caller.
+    #[error("the packaging script of `{package}` succeeded, but was denied something")]
     Denied {
         /// The package.
         package: Name,
@@ -155,10 +156,10 @@ impl CompileError {
         }
     }
 
-    /// Whether the script may have failed because it was kept from something.
+    /// Whether rules can have made the script fail. They send no signals, and take neither memory, space nor time.
     pub(super) fn may_be_for_rules(&self) -> bool {
         match self {
-            Self::Script(failure) => !matches!(failure.cause, Some(Cause::TimeLimit { .. })),
+            Self::Script(failure) => failure.cause.is_none() && failure.status.signal().is_none(),
             Self::InstallTarget { .. } | Self::Denied { .. } => true,
             Self::Source { .. }
             | Self::Compiled { .. }
@@ -187,12 +188,16 @@ pub struct ScriptFailure {
     pub cause: Option<Cause>,
     /// The last lines that it printed.
     pub tail: Vec<String>,
-    /// Packages that it speaks of and that are no dependencies of its package.
+    /// Packages that it failed to reach and that its package does not declare.
     pub undeclared: Vec<Name>,
+    /// What it was denied where it ran under rules, as far as its output shows it; `None` where it ran without.
+    pub denials: Option<Vec<Denial>>,
     /// The end of each of its streams.
     pub endings: Vec<Ending>,
     /// Everything that it printed.
     pub log: PathBuf,
+    /// Everything that the first run printed, where this was the second.
+    pub first_log: Option<PathBuf>,
     /// Why the log is not complete, where it is not.
     pub log_failure: Option<String>,
 }

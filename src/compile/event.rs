@@ -1,5 +1,9 @@
 //! What the core tells while it works: names and numbers, never finished sentences.
 
+use std::sync::Arc;
+
+use super::denials::Denial;
+use super::second_run::FirstRun;
 use crate::release::Name;
 
 /// Something happened to a package. Each has the number of its job, too.
@@ -14,16 +18,41 @@ pub enum Event {
         /// The phase.
         phase: Phase,
     },
-    /// Its script has failed where it could not reach all that there is, and is tried once more by itself, unrestricted.
-    Retried {
+    /// The first run of its script, under rules, has failed. A second one without rules follows as soon as no other script runs.
+    FirstRunFailed {
         /// The job's number.
         job: usize,
         /// The package.
         package: Name,
         /// How it failed.
-        failure: String,
-        /// Packages that it speaks of and that are no dependencies of its package.
-        undeclared: Vec<Name>,
+        first: Arc<FirstRun>,
+        /// How many scripts run beside it.
+        running: usize,
+    },
+    /// The second run of its script begins.
+    SecondRunStarted {
+        /// The job's number.
+        job: usize,
+        /// The package.
+        package: Name,
+    },
+    /// The second run of its script has succeeded.
+    SecondRunSucceeded {
+        /// The job's number.
+        job: usize,
+        /// The package.
+        package: Name,
+        /// How the first one failed.
+        first: Arc<FirstRun>,
+    },
+    /// Its script has succeeded although rules denied it something, and no second run is wanted.
+    Denied {
+        /// The job's number.
+        job: usize,
+        /// The package.
+        package: Name,
+        /// What it was denied.
+        denials: Vec<Denial>,
     },
     /// Its script printed something. Not every line is told, only where it stands from time to time.
     Printed {
@@ -43,8 +72,15 @@ pub enum Phase {
     Unpacking,
     /// Its dependencies are put in place.
     Installing,
+    /// It waits until packages that are in its way are done.
+    Waiting,
     /// It is ready, and waits until fewer scripts run.
     Ready,
+    /// Its first run has failed, and it waits until no other script runs.
+    SecondRun {
+        /// How many run.
+        running: usize,
+    },
     /// Its script runs.
     Packaging,
     /// What the script installed is packed.

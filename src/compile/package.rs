@@ -5,19 +5,21 @@ use std::fs::Metadata;
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
+use super::denials::{Denial, Search};
 use super::error::{Cause, CompileError, ScriptFailure};
 use super::event::{Event, Phase};
 use super::job::{Compiled, Job};
 use super::plan::Plan;
 use super::seal::{self, Unsealed};
+use super::second_run::{FirstRun, SecondRun, first_log};
 use super::store::{Installed, Store};
 use super::turns::{Turn, Turns};
-use super::undeclared::mentioned;
+use super::undeclared::missed;
 use crate::archive::{self, Compression, GzipWriter, SystemOwners};
 use crate::config::{Environment, PackagePaths, Vcap};
 use crate::fs::{self, Context as _};
@@ -51,6 +53,8 @@ pub struct Context {
     pub nice: i32,
     /// How long a script may run; `None` for as long as it takes.
     pub limit: Option<Duration>,
+    /// When a script that failed under rules is run again without them.
+    pub second_run: SecondRun,
     /// The gzip level of compiled blobs.
     pub compression_level: u32,
     /// The jobs that all scripts share, where that is asked for.
@@ -173,26 +177,78 @@ pub(super) async fn build(
         .collect();
     let job = Arc::new(job);
     let enter = context.sandbox.enter(&job.name, &dependencies);
-    let place = entered(&job, enter, cancel).await?;
-    let is_restricted = place.is_restricted();
-    let failure = match attempt(context, &job, place, turns, cancel).await {
-        Err(failure) if is_restricted && failure.may_be_for_rules() => failure,
-        other => return other,
+    let place = entered(context, &job, enter, cancel).await?;
+    let work = Work::new(context, &job, place, turns, cancel);
+    let result = work.run_to_end().await;
+    // Before the package's directories go: the user is to hear of it at once, and they can be large.
+    let first = match &result {
+        Err(failure) => work.announce_second_run(failure).await,
+        Ok(_) => None,
     };
-    (context.events)(Event::Retried {
+    match (first, result) {
+        (Some(first), Err(failure)) => second_run(work, &dependencies, first, failure).await,
+        // A second run would follow, but the compile was stopped.
+        (None, Err(CompileError::Denied { package })) => {
+            work.leave(true).await?;
+            Err(CompileError::Stopped { package })
+        }
+        (_, result) => work.leave_with(result).await,
+    }
+}
+
+/// Runs a script again, alone and without rules, after its first run, which was `work`, has failed with `failure`.
+async fn second_run(
+    work: Work,
+    dependencies: &[(Name, PathBuf)],
+    first: Arc<FirstRun>,
+    failure: CompileError,
+) -> Result<Built, CompileError> {
+    let (context, job) = (&Arc::clone(&work.context), &Arc::clone(&work.job));
+    let (turns, cancel) = (&Arc::clone(&work.turns), &work.cancel.clone());
+    let waits = |running| {
+        (context.events)(Event::Entered {
+            job: job.number,
+            package: job.name.clone(),
+            phase: Phase::SecondRun { running },
+        });
+    };
+    let enter = context.sandbox.enter_alone(&job.name, dependencies, &waits);
+    // It asks for the tree before the directories of the first run are gone, which can take long: no script starts meanwhile.
+    // What cannot be removed is removed with the rest when the tree is cleared.
+    let (_, place) = tokio::join!(work.leave(true), entered_within(job, enter, cancel));
+    let place = match place {
+        // The script has failed, whether or not a second run would have helped.
+        Err(CompileError::Stopped { .. }) if matches!(failure, CompileError::Script(_)) => {
+            return Err(failure);
+        }
+        entered => entered?,
+    };
+    (context.events)(Event::SecondRunStarted {
         job: job.number,
         package: job.name.clone(),
-        failure: failure.to_string(),
-        undeclared: match failure {
-            CompileError::Script(failure) => failure.undeclared,
-            _ => Vec::new(),
-        },
     });
-    let enter = context.sandbox.enter_alone(&job.name, &dependencies);
-    let place = entered(&job, enter, cancel).await?;
-    let mut built = attempt(context, &job, place, turns, cancel).await?;
-    built.unrestricted = true;
-    Ok(built)
+    for log in logs(job) {
+        // It is the first run's, too, which keeps it under another name.
+        fs::remove_file_if_there(log).map_err(files(job))?;
+    }
+    let work = Work::new(context, job, place, turns, cancel);
+    let result = work.run_to_end().await;
+    match work.leave_with(result).await {
+        Ok(mut built) => {
+            (context.events)(Event::SecondRunSucceeded {
+                job: job.number,
+                package: job.name.clone(),
+                first,
+            });
+            built.unrestricted = true;
+            Ok(built)
+        }
+        Err(CompileError::Script(mut second)) => {
+            second.first_log = Some(first.log.clone());
+            Err(CompileError::Script(second))
+        }
+        Err(other) => Err(other),
+    }
 }
 
 /// Packs what was built. The tree stays.
@@ -248,8 +304,30 @@ pub(super) async fn pack(
     })
 }
 
-/// The place of a package, as soon as there is room, unless somebody asks us to stop before.
+/// The place of a package, as soon as there is room, unless the compile is stopped before.
 async fn entered(
+    context: &Arc<Context>,
+    job: &Job,
+    enter: impl Future<Output = Result<Place, SandboxError>>,
+    cancel: &CancellationToken,
+) -> Result<Place, CompileError> {
+    let entering = entered_within(job, enter, cancel);
+    tokio::pin!(entering);
+    tokio::select! {
+        biased;
+        // Cancel-safe: the same future is polled on below.
+        place = &mut entering => return place,
+        () = std::future::ready(()) => {}
+    }
+    (context.events)(Event::Entered {
+        job: job.number,
+        package: job.name.clone(),
+        phase: Phase::Waiting,
+    });
+    entering.await
+}
+
+async fn entered_within(
     job: &Job,
     enter: impl Future<Output = Result<Place, SandboxError>>,
     cancel: &CancellationToken,
@@ -264,67 +342,19 @@ async fn entered(
     }
 }
 
-async fn attempt(
-    context: &Arc<Context>,
-    job: &Arc<Job>,
-    place: Place,
-    turns: &Arc<Turns>,
-    cancel: &CancellationToken,
-) -> Result<Built, CompileError> {
-    let mut plan = Plan::new(
-        job,
-        &context.vcap,
-        &place.vcap(),
-        &context.environment,
-        context.agent.clone(),
-        context.sandbox.hold(),
-        context.grace,
-    );
-    plan.script.spec.nice = context.nice;
-    let dependencies: Vec<(&Path, &PackagePaths)> = plan
-        .dependencies
-        .iter()
-        .map(|dependency| (dependency.sealed.as_path(), &dependency.paths))
-        .collect();
-    context
-        .sandbox
-        .confine(&place, &mut plan.script, &plan.paths, &dependencies);
-    let place = Arc::new(place);
-    let work = Work {
-        context: Arc::clone(context),
-        job: Arc::clone(job),
-        plan: Arc::new(plan),
-        place: Arc::clone(&place),
-        turns: Arc::clone(turns),
-        cancel: cancel.clone(),
-    };
-    let result = work.run().await;
-    let result = result.map_err(|error| error.with_space(fs::parent(&job.blob)));
-    let result = match result {
-        // Removing takes its time; dependents need not wait for it.
-        Ok(mut built) if !context.sandbox.is_shared() => {
-            built.left = Some(Left(place));
-            return Ok(built);
-        }
-        other => other,
-    };
-    let (own, failed) = (Arc::clone(&work.job), result.is_err());
-    // Trees can be large and disks slow, and others go on meanwhile.
-    let left = work
-        .blocking_to_the_end("leave", move |work| {
-            if failed {
-                // Half a blob is of no use; what is not there need not go.
-                let _ = fs::remove_file_if_there(&own.blob);
-            }
-            work.context.sandbox.leave(&place)
-        })
-        .await;
-    let built = result?;
-    left?.map_err(|source| CompileError::Sandbox {
-        package: job.name.clone(),
-        source,
-    })?;
-    Ok(built)
+/// Everything that a package's script prints.
+fn logs(job: &Job) -> impl Iterator<Item = &Path> {
+    std::iter::once(job.log.as_path()).chain(job.stdout_log.as_deref())
+}
+
+/// What a script's run has shown.
+#[derive(Debug, Clone, Default)]
+struct Shown {
+    elapsed: Duration,
+    tail: Vec<String>,
+    undeclared: Vec<Name>,
+    /// What it was denied, where it ran under rules.
+    denials: Vec<Denial>,
 }
 
 /// One package on its way. Cheap to clone: steps that block take a clone along.
@@ -336,9 +366,128 @@ struct Work {
     place: Arc<Place>,
     turns: Arc<Turns>,
     cancel: CancellationToken,
+    shown: Arc<Mutex<Shown>>,
 }
 
 impl Work {
+    fn new(
+        context: &Arc<Context>,
+        job: &Arc<Job>,
+        place: Place,
+        turns: &Arc<Turns>,
+        cancel: &CancellationToken,
+    ) -> Self {
+        let mut plan = Plan::new(
+            job,
+            &context.vcap,
+            &place.vcap(),
+            &context.environment,
+            context.agent.clone(),
+            context.sandbox.hold(),
+            context.grace,
+        );
+        plan.script.spec.nice = context.nice;
+        let dependencies: Vec<(&Path, &PackagePaths)> = plan
+            .dependencies
+            .iter()
+            .map(|dependency| (dependency.sealed.as_path(), &dependency.paths))
+            .collect();
+        context
+            .sandbox
+            .confine(&place, &mut plan.script, &plan.paths, &dependencies);
+        Self {
+            context: Arc::clone(context),
+            job: Arc::clone(job),
+            plan: Arc::new(plan),
+            place: Arc::new(place),
+            turns: Arc::clone(turns),
+            cancel: cancel.clone(),
+            shown: Arc::default(),
+        }
+    }
+
+    async fn run_to_end(&self) -> Result<Built, CompileError> {
+        let result = self.run().await;
+        result.map_err(|error| error.with_space(fs::parent(&self.job.blob)))
+    }
+
+    /// Gives the place back.
+    async fn leave(self, failed: bool) -> Result<(), CompileError> {
+        // Trees can be large and disks slow, and others go on meanwhile.
+        let left = self
+            .blocking_to_the_end("leave", move |work| {
+                if failed {
+                    // Removes the partial blob, if any.
+                    let _ = fs::remove_file_if_there(&work.job.blob);
+                }
+                work.context.sandbox.leave(&work.place)
+            })
+            .await?;
+        left.map_err(|source| CompileError::Sandbox {
+            package: self.job.name.clone(),
+            source,
+        })
+    }
+
+    /// Gives the place back, or, where no other package waits for it, leaves that to the caller: see [`Built::left`].
+    async fn leave_with(self, result: Result<Built, CompileError>) -> Result<Built, CompileError> {
+        let result = match result {
+            // Nothing waits for the place, and dependents need not wait for its removal.
+            Ok(mut built) if !self.context.sandbox.is_shared() => {
+                built.left = Some(Left(Arc::clone(&self.place)));
+                return Ok(built);
+            }
+            other => other,
+        };
+        let left = self.leave(result.is_err()).await;
+        let built = result?;
+        left?;
+        Ok(built)
+    }
+
+    /// Reports a failure that a second run follows, and keeps its log. `None` where none follows.
+    async fn announce_second_run(&self, failure: &CompileError) -> Option<Arc<FirstRun>> {
+        let shown = self.shown().clone();
+        let policy = self.context.second_run;
+        if !self.place.is_restricted()
+            || self.cancel.is_cancelled()
+            || !policy.follows(failure, shown.elapsed, &shown.denials)
+        {
+            return None;
+        }
+        let log = self
+            .blocking_to_the_end("keep log", |work| {
+                logs(&work.job).for_each(keep_first_log);
+                let kept = first_log(&work.job.log);
+                match fs::lookup(&kept) {
+                    Ok(Some(_)) => kept,
+                    _ => work.job.log.clone(),
+                }
+            })
+            .await
+            .unwrap_or_else(|_| self.job.log.clone());
+        let first = Arc::new(FirstRun {
+            failure: failure.to_string(),
+            succeeded: matches!(failure, CompileError::Denied { .. }),
+            elapsed: shown.elapsed,
+            tail: shown.tail,
+            denials: shown.denials,
+            undeclared: shown.undeclared,
+            log,
+        });
+        (self.context.events)(Event::FirstRunFailed {
+            job: self.job.number,
+            package: self.job.name.clone(),
+            first: Arc::clone(&first),
+            running: self.context.sandbox.step_aside(&self.place),
+        });
+        Some(first)
+    }
+
+    fn shown(&self) -> MutexGuard<'_, Shown> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn run(&self) -> Result<Built, CompileError> {
         let start = Instant::now();
         self.enter(Phase::Unpacking);
@@ -578,61 +727,93 @@ impl Work {
         if is_cancelled && !has_failed_by_itself(end.status) {
             return Err(stopped(&self.job));
         }
-        if end.status.is_success() && limit.is_none() {
-            return if self.place.is_restricted() && self.was_denied()? {
-                Err(CompileError::Denied {
-                    package: self.job.name.clone(),
-                })
-            } else {
-                Ok(Some(end))
-            };
+        let is_success = end.status.is_success() && limit.is_none();
+        let shown = Shown {
+            elapsed: start.elapsed(),
+            tail: end.output.tail.clone(),
+            ..Shown::default()
+        };
+        let shown = match is_success && self.plan.script.spec.rules.is_none() {
+            true => shown,
+            false => {
+                self.blocking_to_the_end("read log", move |work| work.read_logs(shown, is_success))
+                    .await??
+            }
+        };
+        *self.shown() = shown.clone();
+        if is_success {
+            self.check_denials(shown.denials)?;
+            return Ok(Some(end));
         }
         let cause = limit.map(|limit| Cause::TimeLimit { limit });
         Err(CompileError::Script(Box::new(ScriptFailure {
             package: self.job.name.clone(),
             status: end.status,
-            elapsed: start.elapsed(),
+            elapsed: shown.elapsed,
             cause: cause.or_else(|| self.cause(&end, killed_before)),
-            tail: end.output.tail,
-            undeclared: self.undeclared(),
+            tail: shown.tail,
+            undeclared: shown.undeclared,
+            denials: self.place.is_restricted().then_some(shown.denials),
             endings: end.output.endings,
             log: self.job.log.clone(),
+            first_log: None,
             log_failure: end.output.log_failure,
         })))
     }
 
-    /// Whether the script was kept from something and went on: many scripts do not end with a command that fails. To root
-    /// nothing else says this.
-    fn was_denied(&self) -> Result<bool, CompileError> {
-        for log in self.logs() {
-            if fs::contains(log, b"Permission denied").map_err(self.files())? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// Everything that the script printed.
-    fn logs(&self) -> impl Iterator<Item = &Path> {
-        std::iter::once(self.job.log.as_path()).chain(self.job.stdout_log.as_deref())
-    }
-
-    /// Packages that the script speaks of and that are no dependencies of its package.
-    fn undeclared(&self) -> Vec<Name> {
-        let known: Vec<&Name> = std::iter::once(&self.job.name)
-            .chain(
-                self.job
-                    .dependencies
-                    .iter()
-                    .map(|dependency| &dependency.name),
-            )
+    /// A script that succeeded although rules denied it something may have made another package than it makes without rules:
+    /// many scripts do not end with a command that fails.
+    fn check_denials(&self, denials: Vec<Denial>) -> Result<(), CompileError> {
+        let denials: Vec<Denial> = denials
+            .into_iter()
+            .filter(Denial::may_be_for_rules)
             .collect();
-        let mut found = BTreeSet::new();
-        for log in self.logs() {
-            let log = fs::read_end(log, LOG_END).unwrap_or_default();
-            found.extend(mentioned(&log, &self.context.vcap.packages()));
+        if denials.is_empty() {
+            return Ok(());
         }
-        found.retain(|name| !known.contains(&name));
+        if self.context.second_run != SecondRun::Never {
+            return Err(CompileError::Denied {
+                package: self.job.name.clone(),
+            });
+        }
+        (self.context.events)(Event::Denied {
+            job: self.job.number,
+            package: self.job.name.clone(),
+            denials,
+        });
+        Ok(())
+    }
+
+    /// Reads what the script printed for what it was denied and what it lacked.
+    fn read_logs(&self, mut shown: Shown, is_success: bool) -> Result<Shown, CompileError> {
+        if let Some(rules) = &self.plan.script.spec.rules {
+            let closed = |path: &Path| sandbox::closed(rules, path);
+            let mut search = Search::new(&closed);
+            for log in logs(&self.job) {
+                fs::for_each_block(log, |block| search.read(block)).map_err(self.files())?;
+            }
+            shown.denials = search.into_denials();
+        }
+        let is_denied = shown.denials.iter().any(Denial::may_be_for_rules);
+        if !is_success || is_denied {
+            shown.undeclared = self.undeclared();
+        }
+        Ok(shown)
+    }
+
+    /// Packages that the script failed to reach and that its package does not declare.
+    fn undeclared(&self) -> Vec<Name> {
+        let (own, dependencies) = (&self.job.name, &self.job.dependencies);
+        let is_declared =
+            |name: &Name| name == own || dependencies.iter().any(|it| it.name == *name);
+        let vcap = &self.context.vcap;
+        let directories = [vcap.packages(), vcap.data_packages()];
+        let mut found = BTreeSet::new();
+        for log in logs(&self.job) {
+            let log = fs::read_end(log, LOG_END).unwrap_or_default();
+            found.extend(missed(&log, &directories));
+        }
+        found.retain(|name| !is_declared(name));
         found.into_iter().collect()
     }
 
@@ -761,6 +942,16 @@ fn pack_tree(
     let mut buffered = writer.into_inner();
     buffered.flush().at("write", blob).map_err(&files)?;
     Ok(Packed { size, digests })
+}
+
+/// Keeps the log of a first run. Best effort: the second run writes its own to the old name.
+fn keep_first_log(log: &Path) {
+    let kept = first_log(log);
+    let linked = fs::remove_file_if_there(&kept).and_then(|()| fs::hard_link(log, &kept));
+    // Some file systems have no hard links.
+    if let Err(error) = linked.or_else(|_| fs::rename(log, &kept)) {
+        tracing::warn!(%error, "the log of the first run is not kept");
+    }
 }
 
 fn stopped(job: &Job) -> CompileError {

@@ -1,44 +1,96 @@
-//! Packages that a script speaks of. Pure.
+//! Packages that a script failed to reach and does not declare. Pure.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use super::denials::{absolute_paths, is_trace};
 use crate::release::Name;
 
-/// The names of packages that stand below the directory of packages in a text, each once.
-pub(super) fn mentioned(text: &str, packages: &Path) -> BTreeSet<Name> {
-    let directory = format!("{}/", packages.display());
-    text.split(&directory)
-        .skip(1)
-        .filter_map(|after| {
-            let end = after
-                .find(|character: char| !is_in_names(character))
-                .unwrap_or(after.len());
-            // A sentence may end behind it.
-            Name::parse(after[..end].trim_end_matches('.')).ok()
+/// What tools print, in lower case, when they cannot reach a path.
+const FAILURES: [&str; 20] = [
+    "permission denied",
+    "operation not permitted",
+    "invalid cross-device link",
+    "read-only file system",
+    "no such file",
+    "not found",
+    "not a directory",
+    "not exist",
+    "doesn't exist",
+    "cannot open",
+    "can't open",
+    "could not open",
+    "unable to open",
+    "cannot find",
+    "can't find",
+    "could not find",
+    "unable to find",
+    "can't cd to",
+    "no rule to make target",
+    "enoent",
+];
+
+/// The packages below the `directories` of installed packages that a text names in lines that say that something was not to
+/// be had, each once. A package that is merely mentioned, as in a linker's option or a traced command, is none of them.
+pub(super) fn missed(text: &str, directories: &[PathBuf]) -> BTreeSet<Name> {
+    text.lines()
+        .filter(|line| !is_trace(line))
+        .filter(|line| {
+            let line = line.to_lowercase();
+            FAILURES.iter().any(|failure| line.contains(failure))
         })
-        // What begins with a dot is there for ourselves.
-        .filter(|name| !name.as_str().starts_with('.'))
+        .flat_map(absolute_paths)
+        .filter_map(|path| package(Path::new(path), directories))
         .collect()
 }
 
-fn is_in_names(character: char) -> bool {
-    character.is_ascii_alphanumeric() || "-_.+".contains(character)
+fn package(path: &Path, directories: &[PathBuf]) -> Option<Name> {
+    let below = directories
+        .iter()
+        .find_map(|directory| path.strip_prefix(directory).ok())?;
+    let name = below.components().next()?.as_os_str().to_str()?;
+    let name = Name::parse(name.trim_end_matches('.')).ok()?;
+    // The agent's own names begin with a dot.
+    (!name.as_str().starts_with('.')).then_some(name)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn names(text: &str) -> Vec<String> {
+        let directories = ["/var/vcap/packages", "/var/vcap/data/packages"].map(PathBuf::from);
+        let found = missed(text, &directories);
+        found.iter().map(Name::to_string).collect()
+    }
+
     #[test]
-    fn packages_are_found_wherever_they_stand() {
-        let text = "+ /var/vcap/packages/go-1.2/bin/go build\n\
-                    cat: /var/vcap/packages/zlib: Permission denied\n\
-                    CFLAGS=-I/var/vcap/packages/lib_a/include -L'/var/vcap/packages/zlib'\n\
-                    rm: /var/vcap/packages/.hidden: it is not in /var/vcap/packages/end. Nor in /var/vcap/packages/\n\
-                    /var/vcap/packages/*/bin /var/vcap/packagesX/no /other/packages/no";
-        let found = mentioned(text, Path::new("/var/vcap/packages"));
-        let found: Vec<&str> = found.iter().map(Name::as_str).collect();
-        assert_eq!(found, ["end", "go-1.2", "lib_a", "zlib"]);
+    fn packages_of_failing_paths_are_found() {
+        let text = "cat: /var/vcap/packages/zlib/x: Permission denied\n\
+                    packaging: line 3: /var/vcap/packages/go-1.2/bin/go: No such file or directory\n\
+                    gcc: error: /var/vcap/data/packages/lib_a/lib/a.a: No such file or directory\n\
+                    ls: cannot access '/var/vcap/packages/libb': No such file or directory\n\
+                    make: *** No rule to make target '/var/vcap/packages/libc/c.o', needed by 'all'.  Stop.\n\
+                    sh: 1: cd: can't cd to /var/vcap/packages/libd\n\
+                    open /var/vcap/packages/libe/go.mod: no such file or directory\n";
+        assert_eq!(
+            names(text),
+            ["go-1.2", "lib_a", "libb", "libc", "libd", "libe", "zlib"]
+        );
+    }
+
+    #[test]
+    fn packages_that_are_mentioned_in_passing_are_not_found() {
+        let text = "+ /var/vcap/packages/go/bin/go build || echo not found\n\
+                    ++ cat /var/vcap/packages/a: Permission denied\n\
+                    gcc -L/var/vcap/packages/bpm/lib -o x x.o\n\
+                    gcc -L/var/vcap/packages/bpm/lib -o x x.o || echo not found\n\
+                    PATH=/var/vcap/packages/b/bin:/var/vcap/packages/c/bin ./configure || echo not found\n\
+                    checking for /var/vcap/packages/d/lib... yes\n\
+                    libtool: error: cannot find the library 'x.la' or unhandled argument '-L/var/vcap/packages/e'\n\
+                    rm: /var/vcap/packages/.hidden: No such file or directory\n\
+                    ls: /var/vcap/packages/: No such file or directory\n\
+                    /var/vcap/packagesX/no: No such file or directory\n";
+        assert_eq!(names(text), [""; 0]);
     }
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::second_run;
 use crate::compile::{Event, Phase};
 use crate::diag::Elapsed;
 use crate::release::{Name, Version};
@@ -36,7 +37,7 @@ struct Running {
     label: String,
     since: Instant,
     reminded: Instant,
-    phase: &'static str,
+    phase: String,
     line: String,
     bar: Option<ProgressBar>,
 }
@@ -91,7 +92,7 @@ impl Progress {
                 label: label.clone(),
                 since: now,
                 reminded: now,
-                phase: "",
+                phase: String::new(),
                 line: String::new(),
                 bar,
             },
@@ -127,37 +128,46 @@ impl Progress {
 
     /// The core tells something.
     pub(super) fn hear(&self, event: Event) {
-        if let Event::Retried {
-            package,
-            failure,
-            undeclared,
-            ..
-        } = &event
-        {
-            let names: Vec<&str> = undeclared.iter().map(Name::as_str).collect();
-            let undeclared = match names.join(", ") {
-                none if none.is_empty() => none,
-                names => format!("; it speaks of undeclared packages: {names}"),
-            };
-            self.line(&format!(
-                "Warning: {failure} where it reaches nothing but its declared dependencies{undeclared}. {package} is tried \
-                 once more by itself, with nothing kept from it"
-            ));
-        }
+        let (job, phase) = match event {
+            Event::FirstRunFailed {
+                package,
+                first,
+                running,
+                ..
+            } => return self.line(&second_run::failed(&package, &first, running)),
+            Event::SecondRunStarted { package, .. } => {
+                return self.line(&format!(
+                    "Compiling package {package} again, alone and without restrictions"
+                ));
+            }
+            Event::SecondRunSucceeded { package, first, .. } => {
+                return self.line(&second_run::succeeded(&package, &first));
+            }
+            Event::Denied {
+                package, denials, ..
+            } => return self.line(&second_run::ignored(&package, &denials)),
+            Event::Entered { job, phase, .. } => (job, Some(phase)),
+            Event::Printed { job, line, .. } => {
+                if let Some(running) = self.state().running.get_mut(&job) {
+                    running.line = line;
+                }
+                (job, None)
+            }
+        };
         let mut state = self.state();
-        let (Event::Entered { job, .. } | Event::Retried { job, .. } | Event::Printed { job, .. }) =
-            &event;
-        let Some(running) = state.running.get_mut(job) else {
+        let Some(running) = state.running.get_mut(&job) else {
             return;
         };
-        match event {
-            Event::Retried { .. } => {}
-            Event::Entered { phase, .. } => running.phase = described(phase),
-            Event::Printed { line, .. } => running.line = line,
+        if let Some(phase) = phase {
+            running.phase = described(phase);
+            if let Phase::SecondRun { .. } = phase {
+                // It is the first run's.
+                running.line.clear();
+            }
         }
         if let Some(bar) = &running.bar {
             bar.set_message(match running.line.as_str() {
-                "" => running.phase.to_owned(),
+                "" => running.phase.clone(),
                 line => format!("{}: {line}", running.phase),
             });
         }
@@ -194,12 +204,58 @@ impl Progress {
     }
 }
 
-fn described(phase: Phase) -> &'static str {
-    match phase {
+fn described(phase: Phase) -> String {
+    let text = match phase {
+        Phase::Waiting => "waiting for packages that are in its way",
+        Phase::SecondRun { running: 1 } => {
+            "waiting for 1 running packaging script before the second run"
+        }
+        Phase::SecondRun { running } => {
+            return format!(
+                "waiting for {running} running packaging scripts before the second run"
+            );
+        }
         Phase::Unpacking => "unpacking the source",
         Phase::Installing => "installing dependencies",
         Phase::Ready => "waiting for another script to end",
         Phase::Packaging => "running its packaging script",
         Phase::Packing => "packing the result",
+    };
+    text.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waiting_package_is_shown_with_what_it_waits_for() {
+        let progress = Progress::to_stderr(false);
+        let (package, version) = (Name::parse("app").unwrap(), Version::parse("1").unwrap());
+        progress.start(0, &package, &version);
+        progress.hear(Event::Printed {
+            job: 0,
+            package: package.clone(),
+            line: "make: *** [all] Error 1".to_owned(),
+        });
+        for (running, expected) in [
+            (
+                2,
+                "waiting for 2 running packaging scripts before the second run",
+            ),
+            (
+                1,
+                "waiting for 1 running packaging script before the second run",
+            ),
+        ] {
+            progress.hear(Event::Entered {
+                job: 0,
+                package: package.clone(),
+                phase: Phase::SecondRun { running },
+            });
+            let state = progress.state();
+            let shown = &state.running[&0];
+            assert_eq!((shown.phase.as_str(), shown.line.as_str()), (expected, ""));
+        }
     }
 }

@@ -20,6 +20,7 @@ use super::progress::Progress;
 use super::release::Release;
 use crate::compile::{
     self, CompileError, Compiled, Context, Id, Limits, MEMORY_FLOOR, Origin, Schedule, Told,
+    first_log,
 };
 use crate::diag::{Chain, Elapsed};
 use crate::fs;
@@ -396,8 +397,10 @@ impl<'a> Run<'a> {
     /// Removes what an earlier run left: it may be the log of another release, too, which is not to change.
     fn forget_logs(&self, node: usize) {
         for log in self.logs.get(node).into_iter().flatten() {
-            if let Err(error) = fs::remove_file_if_there(log) {
-                tracing::warn!(%error, "an old log stays");
+            for log in [log.clone(), first_log(log)] {
+                if let Err(error) = fs::remove_file_if_there(&log) {
+                    tracing::warn!(%error, "could not remove an old log");
+                }
             }
         }
     }
@@ -408,10 +411,15 @@ impl<'a> Run<'a> {
             return;
         };
         for other in others {
-            if let Err(error) = fs::hard_link(log, other)
-                && !error.is_not_found()
-            {
-                tracing::warn!(%error, "a log is found in one release only");
+            for (log, other) in [
+                (log.clone(), other.clone()),
+                (first_log(log), first_log(other)),
+            ] {
+                if let Err(error) = fs::hard_link(&log, &other)
+                    && !error.is_not_found()
+                {
+                    tracing::warn!(%error, "a log is found in one release only");
+                }
             }
         }
     }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::error::{InputProblem, InputProblemKind, OfflineError};
 use super::failure::{Incomplete, PackageFailure};
+use super::second_run;
 use crate::archive::UnpackError;
 use crate::compile::{Cause, CompileError, ScriptFailure};
 use crate::diag::{Bytes, Chain, Elapsed};
@@ -130,30 +131,17 @@ fn releases(text: &mut String, incomplete: &Incomplete) {
 }
 
 fn output(text: &mut String, script: &ScriptFailure) {
-    if script.tail.is_empty() {
-        let _ = writeln!(
-            text,
-            "The packaging script of {} printed nothing",
-            script.package
-        );
-    } else {
-        let _ = writeln!(
-            text,
-            "The last lines that the packaging script of {} printed:",
-            script.package
-        );
-        for line in &script.tail {
-            let _ = writeln!(text, "  | {line}");
-        }
-    }
-    for name in &script.undeclared {
-        let _ = writeln!(
-            text,
-            "It speaks of package {name}, which is no declared dependency of {}",
-            script.package
-        );
-    }
+    second_run::tail(text, &script.package, &script.tail);
+    second_run::denied_paths(text, script.denials.as_deref().unwrap_or_default());
+    second_run::undeclared(text, &script.package, &script.undeclared);
     let _ = writeln!(text, "Everything that it printed: {}", script.log.display());
+    if let Some(log) = &script.first_log {
+        let _ = writeln!(
+            text,
+            "Everything that the first run printed, restricted by Landlock: {}",
+            log.display()
+        );
+    }
     if let Some(failure) = &script.log_failure {
         let _ = writeln!(text, "That log is not complete: {failure}");
     }
@@ -181,7 +169,14 @@ fn cause_hint(failure: &PackageFailure) -> Option<String> {
             _ => None,
         };
     };
-    match script.cause.as_ref()? {
+    let Some(cause) = &script.cause else {
+        let is_restricted = script.denials.is_some() && script.status.signal().is_none();
+        return is_restricted.then(|| {
+            "Landlock restricted it: --second-run=always compiles it again without restrictions"
+                .to_owned()
+        });
+    };
+    match cause {
         Cause::OutOfMemory { .. } => {
             Some("give the machine or the container more memory, or fewer processors".to_owned())
         }
@@ -286,6 +281,8 @@ mod tests {
                 cause: (code == 137).then_some(Cause::OutOfMemory { killed: 1 }),
                 tail: vec!["+ make".to_owned(), "Killed".to_owned()],
                 undeclared: vec![name("zlib")],
+                denials: None,
+                first_log: None,
                 endings: Vec::new(),
                 log: PathBuf::from(format!("/logs/{package}.log")),
                 log_failure: None,

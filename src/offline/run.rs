@@ -20,7 +20,7 @@ use super::select::{Input, Task, select};
 use super::space;
 use super::stemcell;
 use super::workplace::Workplace;
-use crate::compile::{Context, Store};
+use crate::compile::{Context, SecondRun, Store};
 use crate::config::{Environment, Vcap};
 use crate::diag::Chain;
 use crate::fs::{self, MadeDirectories};
@@ -66,6 +66,8 @@ pub struct Options {
     pub grace: Duration,
     /// How long a script may run.
     pub limit: Option<Duration>,
+    /// When a script that failed under rules is run again without them.
+    pub second_run: SecondRun,
     /// The gzip level of compiled packages.
     pub compression_level: u32,
     /// What scripts inherit.
@@ -407,6 +409,7 @@ impl Call<'_> {
             grace: options.grace,
             nice: options.nice,
             limit: options.limit,
+            second_run: options.second_run,
             compression_level: options.compression_level,
             jobserver,
             events: Arc::new(move |event| progress.hear(event)),

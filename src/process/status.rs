@@ -24,6 +24,17 @@ impl Status {
     pub fn is_success(self) -> bool {
         self == Self::Exited(0)
     }
+
+    /// The signal that ended the process, or that ended the last command of a shell, which exits with 128 and the number then.
+    #[must_use]
+    pub fn signal(self) -> Option<i32> {
+        match self {
+            Self::Signaled(number) => Some(number),
+            Self::Exited(code) => Signal::try_from(code - 128)
+                .ok()
+                .map(|signal| signal as i32),
+        }
+    }
 }
 
 impl From<ExitStatus> for Status {
@@ -80,5 +91,10 @@ mod tests {
         );
         assert_eq!(Status::Signaled(64).to_string(), "was killed by signal 64");
         assert!(Status::Exited(0).is_success() && !Status::Signaled(0).is_success());
+        assert_eq!(Status::Exited(137).signal(), Some(9));
+        assert_eq!(Status::Signaled(64).signal(), Some(64));
+        for code in [0, 1, 126, 128, 255] {
+            assert_eq!(Status::Exited(code).signal(), None, "{code}");
+        }
     }
 }

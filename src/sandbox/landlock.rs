@@ -3,6 +3,7 @@
 //!
 //! A rule allows something for everything below a directory, and nothing takes a part of that away again. So what leads to a
 //! guarded directory is free in its entries only: a script cannot make anything in `/` or in `/var/vcap/data` itself.
+//! `docs/adr/0011-the-second-run.md` lists what this denies to common habits of scripts.
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -14,6 +15,7 @@ use landlock::{
     RulesetAttr, RulesetCreated, RulesetCreatedAttr,
 };
 use nix::errno::Errno;
+use nix::unistd::{AccessFlags, access};
 
 use super::child::StepResult;
 use super::spec::{Rules, Step, StepError};
@@ -100,6 +102,65 @@ fn free(guarded: &[PathBuf]) -> Result<Vec<PathBuf>, StepError> {
     Ok(free)
 }
 
+/// How rules close a path to a script.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Closed {
+    /// It is an entry of a directory in which nothing can be made, replaced or removed.
+    Entry,
+    /// It belongs to a dependency, which can be read only.
+    ReadOnly,
+    /// It belongs to another package or to the agent.
+    Guarded,
+}
+
+/// How rules close an absolute path, if they do. Links in it are followed as they are now.
+pub fn closed(rules: &Rules, path: &Path) -> Option<Closed> {
+    let below = |path: &Path, directories: &[PathBuf]| {
+        directories
+            .iter()
+            .any(|directory| path.starts_with(directory))
+    };
+    let whole = resolved(path);
+    let is_own = below(&whole, &rules.whole);
+    let is_dependency = below(&whole, &rules.readable);
+    let parent = resolved(path.parent()?);
+    let leads_to_guarded = |path: &Path| {
+        rules
+            .guarded
+            .iter()
+            .any(|directory| directory.starts_with(path))
+    };
+    if leads_to_guarded(&parent) {
+        // What this user cannot even read without rules was not denied by them.
+        let is_readable = access(path, AccessFlags::R_OK) != Err(Errno::EACCES);
+        let is_others = below(&parent, &rules.guarded) && !is_own;
+        return match is_dependency {
+            true => Some(Closed::ReadOnly),
+            false if is_others => Some(Closed::Guarded),
+            false => is_readable.then_some(Closed::Entry),
+        };
+    }
+    if is_own {
+        None
+    } else if is_dependency {
+        Some(Closed::ReadOnly)
+    } else if below(&whole, &rules.guarded) {
+        Some(Closed::Guarded)
+    } else {
+        // Either leads to what is guarded, or it is to be made below a directory that cannot be made.
+        let there = fs::nearest_existing(&whole);
+        let is_new_entry = there != whole && there != parent && leads_to_guarded(&there);
+        (is_new_entry || leads_to_guarded(&whole)).then_some(Closed::Entry)
+    }
+}
+
+/// A path without links, as far as it is there.
+fn resolved(path: &Path) -> PathBuf {
+    let there = fs::nearest_existing(path);
+    let rest = path.strip_prefix(&there).unwrap_or(Path::new(""));
+    fs::canonicalize(&there).map_or_else(|_| path.to_owned(), |there| there.join(rest))
+}
+
 /// What the system said, however deep. Without a word of it the kernel has no such thing.
 fn errno(error: &(dyn Error + 'static)) -> i32 {
     let mut next = Some(error);
@@ -118,6 +179,56 @@ fn errno(error: &(dyn Error + 'static)) -> i32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn closed_paths_are_told_from_open_ones_through_links() {
+        let scratch = tempfile::tempdir().unwrap();
+        let root = fs::canonicalize(scratch.path()).unwrap();
+        let vcap = root.join("real");
+        for directory in ["app", "dep", "other"] {
+            let installed = vcap.join("data/packages").join(directory);
+            fs::create_dir_all(&installed).unwrap();
+            fs::create_dir_all(&vcap.join("packages")).unwrap();
+            fs::symlink(&installed, &vcap.join("packages").join(directory)).unwrap();
+        }
+        fs::create_dir_all(&vcap.join("data/compile/app")).unwrap();
+        fs::create_dir_all(&vcap.join("bosh/etc")).unwrap();
+        fs::symlink(Path::new("real"), &root.join("vcap")).unwrap();
+        let rules = Rules {
+            guarded: ["packages", "data/packages", "data/compile"]
+                .map(|it| vcap.join(it))
+                .to_vec(),
+            whole: vec![
+                vcap.join("data/packages/app"),
+                vcap.join("data/compile/app"),
+            ],
+            readable: vec![vcap.join("data/packages/dep")],
+        };
+        let cases = [
+            ("packages/app/file", None),
+            ("data/compile/app/a/b", None),
+            ("bosh/etc/file", None),
+            ("packages/dep/new", Some(Closed::ReadOnly)),
+            ("packages/dep", Some(Closed::ReadOnly)),
+            ("packages/other/file", Some(Closed::Guarded)),
+            ("packages/unknown", Some(Closed::Guarded)),
+            ("data/compile/other/packaging", Some(Closed::Guarded)),
+            ("packages/app", Some(Closed::Entry)),
+            ("data/compile/app", Some(Closed::Entry)),
+            ("data/new/a", Some(Closed::Entry)),
+            ("data", Some(Closed::Entry)),
+            ("new", Some(Closed::Entry)),
+        ];
+        for (path, expected) in cases {
+            assert_eq!(
+                closed(&rules, &root.join("vcap").join(path)),
+                expected,
+                "{path}"
+            );
+        }
+        assert_eq!(closed(&rules, Path::new("/new")), Some(Closed::Entry));
+        assert_eq!(closed(&rules, Path::new("/usr/new")), None);
+    }
 
     #[test]
     fn what_is_beside_the_way_is_free_and_the_way_is_not() {

@@ -14,11 +14,12 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use tokio::sync::{Notify, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
+use tokio::sync::{Notify, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::error::SandboxError;
@@ -48,6 +49,8 @@ pub struct Landlocked {
     names: Mutex<HashMap<Name, InTree>>,
     /// Some name is free, or ready.
     changed: Notify,
+    /// How many packages are in the tree.
+    inside: Arc<watch::Sender<usize>>,
     /// Shared by all scripts that keep to the rules.
     alone: Arc<RwLock<()>>,
     /// Whether there are rules at all.
@@ -77,8 +80,39 @@ pub(super) struct LandlockPlace {
     /// Those that this package has to put there.
     to_provide: Vec<Name>,
     turn: Turn,
+    inside: Inside,
     /// Whether the script has to keep to rules.
     ruled: bool,
+}
+
+/// One package in the tree, counted until its end.
+#[derive(Debug)]
+struct Inside {
+    count: Arc<watch::Sender<usize>>,
+    has_ended: AtomicBool,
+}
+
+impl Inside {
+    fn new(count: &Arc<watch::Sender<usize>>) -> Self {
+        count.send_modify(|count| *count += 1);
+        Self {
+            count: Arc::clone(count),
+            has_ended: AtomicBool::new(false),
+        }
+    }
+
+    fn end(&self) {
+        if !self.has_ended.swap(true, Ordering::AcqRel) {
+            self.count
+                .send_modify(|count| *count = count.saturating_sub(1));
+        }
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        self.end();
+    }
 }
 
 /// The right to be in the tree.
@@ -161,6 +195,7 @@ impl Landlocked {
             work: (!is_open).then_some(work),
             names: Mutex::default(),
             changed: Notify::new(),
+            inside: Arc::new(watch::Sender::new(0)),
             alone: Arc::default(),
             ruled: true,
         })
@@ -202,6 +237,7 @@ impl Landlocked {
                     dependencies: dependencies.iter().map(|(name, _)| name.clone()).collect(),
                     to_provide,
                     turn,
+                    inside: Inside::new(&self.inside),
                     ruled: self.ruled,
                 });
             }
@@ -209,13 +245,21 @@ impl Landlocked {
         }
     }
 
-    /// Makes room for a package and nobody else, as soon as no script runs.
+    /// Does not count a package any longer whose script has ended. Returns how many others are in the tree.
+    pub(super) fn step_aside(&self, place: &LandlockPlace) -> usize {
+        place.inside.end();
+        *self.inside.borrow()
+    }
+
+    /// Makes room for a package alone, as soon as all that are in the tree have left it. Packages that ask for room later wait
+    /// behind it, so that it does not wait for ever. `waits` hears how many are left, whenever that changes.
     pub(super) async fn enter_alone(
         &self,
         package: &Name,
         dependencies: &[(Name, PathBuf)],
+        waits: &(dyn Fn(usize) + Send + Sync),
     ) -> Result<LandlockPlace, SandboxError> {
-        let turn = Turn::Alone(Arc::clone(&self.alone).write_owned().await);
+        let turn = Turn::Alone(self.write_turn(waits).await);
         let dependencies: Vec<Name> = dependencies.iter().map(|(name, _)| name.clone()).collect();
         let names: Vec<Name> = std::iter::once(package.clone())
             .chain(dependencies.iter().cloned())
@@ -227,8 +271,30 @@ impl Landlocked {
             to_provide: dependencies.clone(),
             dependencies,
             turn,
+            inside: Inside::new(&self.inside),
             ruled: false,
         })
+    }
+
+    async fn write_turn(&self, waits: &(dyn Fn(usize) + Send + Sync)) -> OwnedRwLockWriteGuard<()> {
+        let turn = Arc::clone(&self.alone).write_owned();
+        tokio::pin!(turn);
+        let mut inside = self.inside.subscribe();
+        let mut told = 0;
+        loop {
+            let count = *inside.borrow_and_update();
+            tokio::select! {
+                biased;
+                // Cancel-safe: the same future is polled in the next round.
+                turn = &mut turn => return turn,
+                () = std::future::ready(()), if count != told => {
+                    waits(count);
+                    told = count;
+                }
+                // Cancel-safe per docs on `changed`. The sender lives as long as this tree.
+                Ok(()) = inside.changed() => {}
+            }
+        }
     }
 
     /// Takes the names of a package and its dependencies, all at once. `None` when one of them is not to be had now; else the
@@ -533,15 +599,50 @@ mod tests {
     }
 
     #[test]
+    fn packages_that_come_later_wait_behind_a_second_run() {
+        let scratch = scratch();
+        let own = scratch.enter("z", &[]).unwrap();
+        let (first, second) = (scratch.enter("x", &[]), scratch.enter("y", &[]));
+        assert_eq!(scratch.shared.step_aside(&own), 2);
+        let package = name("z");
+        let told = Mutex::new(Vec::new());
+        let waits = |count| told.lock().unwrap().push(count);
+        let mut alone = Box::pin(scratch.shared.enter_alone(&package, &[], &waits));
+        let poll = |alone: &mut _| {
+            let mut context = Context::from_waker(Waker::noop());
+            Future::poll(std::pin::Pin::new(alone), &mut context)
+        };
+        assert!(poll(&mut alone).is_pending());
+        assert!(scratch.enter("later", &[]).is_none());
+        drop(own);
+        assert!(poll(&mut alone).is_pending());
+        drop(first);
+        assert!(poll(&mut alone).is_pending());
+        assert!(scratch.enter("later", &[]).is_none());
+        drop(second);
+        let Poll::Ready(Ok(place)) = poll(&mut alone) else {
+            panic!("the tree is empty");
+        };
+        assert_eq!(*told.lock().unwrap(), [2, 1]);
+        assert!(scratch.enter("later", &[]).is_none());
+        drop(place);
+        drop(alone);
+        assert!(scratch.enter("later", &[]).is_some());
+    }
+
+    #[test]
     fn who_is_alone_is_alone() {
         let scratch = scratch();
         let first = scratch.enter("x", &[("a", "a1")]).unwrap();
         scratch.install(&first);
         let package = name("y");
-        assert!(at_once(scratch.shared.enter_alone(&package, &[])).is_none());
+        let told = Mutex::new(Vec::new());
+        let waits = |count| told.lock().unwrap().push(count);
+        assert!(at_once(scratch.shared.enter_alone(&package, &[], &waits)).is_none());
+        assert_eq!(*told.lock().unwrap(), [1]);
         scratch.shared.leave(&first).unwrap();
         drop(first);
-        let alone = at_once(scratch.shared.enter_alone(&package, &[]))
+        let alone = at_once(scratch.shared.enter_alone(&package, &[], &waits))
             .unwrap()
             .unwrap();
         assert!(!Landlocked::restricts(&alone));

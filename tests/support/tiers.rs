@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::agent::{Agent, Ran, Running};
 use super::outcome::{Listed, extract, list, unpacked};
 use super::release::ReleaseBuilder;
-use super::tools::{require, require_landlock, require_root, require_tools, wait_for};
+use super::tools::{require, require_landlock, require_root, require_tools, run_tool, wait_for};
 use super::world::{STEMCELL, World};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -124,11 +124,13 @@ impl Place {
             let _ = std::fs::create_dir(place.world.path(directory));
         }
         // The program itself may lie where only root can go.
-        std::fs::copy(
-            env!("CARGO_BIN_EXE_bosh-agent"),
-            place.world.path("bosh-agent"),
-        )
-        .unwrap();
+        let own = place.world.path("bosh-agent");
+        // Copied by another process: one that a test beside this one starts would inherit the open file, and while it is open
+        // for writing it cannot be run.
+        run_tool(
+            "cp",
+            &[env!("CARGO_BIN_EXE_bosh-agent").as_ref(), own.as_os_str()],
+        );
         place.give_accounts();
         if matches!(tier.who, Who::User | Who::UserWithoutRange) {
             for directory in ["", "facts", "printed", "logs"] {

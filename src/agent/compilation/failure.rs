@@ -192,8 +192,10 @@ mod tests {
                 cause: None,
                 tail: Vec::new(),
                 undeclared: Vec::new(),
+                denials: None,
                 endings: vec![stdout, stderr],
                 log: PathBuf::from("/log"),
+                first_log: None,
                 log_failure: None,
             }))),
         }

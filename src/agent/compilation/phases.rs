@@ -45,13 +45,16 @@ impl Phases {
             Event::Entered { phase, .. } => self.enter(match phase {
                 Phase::Unpacking => "unpacking",
                 Phase::Installing => "installing",
-                Phase::Ready => "waiting",
+                Phase::Waiting | Phase::Ready | Phase::SecondRun { .. } => "waiting",
                 Phase::Packaging => "packaging",
                 Phase::Packing => "packing",
             }),
-            Event::Retried { failure, .. } => {
-                tracing::warn!(package = %self.package, failure, "the package is tried again, unrestricted");
+            Event::FirstRunFailed { first, .. } => {
+                tracing::warn!(package = %self.package, failure = first.failure, "the script is run again without restrictions");
             }
+            Event::SecondRunStarted { .. }
+            | Event::SecondRunSucceeded { .. }
+            | Event::Denied { .. } => {}
             Event::Printed { line, .. } => self.progress.printed(line),
         }
     }

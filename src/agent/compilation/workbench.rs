@@ -11,7 +11,7 @@ use super::cache::Cache;
 use super::failure::Reason;
 use super::phases::Phases;
 use super::{CompilerOptions, on_disk};
-use crate::compile::{Context, Event, Store};
+use crate::compile::{Context, Event, SecondRun, Store};
 use crate::config::WORK_PREFIX;
 use crate::diag::Chain;
 use crate::fs::{self, LeasedDirectory};
@@ -60,6 +60,7 @@ impl Workbench {
             grace: options.grace,
             nice: 0,
             limit: None,
+            second_run: SecondRun::AUTO,
             jobserver: None,
             compression_level: COMPRESSION_LEVEL,
             events: Arc::new(move |event: Event| {

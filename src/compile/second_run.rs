@@ -1,0 +1,182 @@
+//! Whether a script that ran under rules is run again without them. Pure.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::denials::Denial;
+use super::error::CompileError;
+use crate::process::Status;
+use crate::release::Name;
+
+/// A first run that fails within this time is cheap to repeat.
+const CHEAP: Duration = Duration::from_secs(30);
+
+/// What a shell exits with when it may not run a program.
+const NOT_EXECUTABLE: i32 = 126;
+
+/// When a script that failed under rules is run a second time, without them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SecondRun {
+    /// When its output shows a denial, or when it failed within this time. For a script that succeeded: when its output shows a
+    /// denial that the rules can have caused.
+    Auto(Duration),
+    /// After every failure that the rules can have caused.
+    Always,
+    /// Never.
+    Never,
+}
+
+impl SecondRun {
+    /// What is done unless something else is asked for.
+    pub const AUTO: Self = Self::Auto(CHEAP);
+
+    /// Whether a second run follows a failure. A signal, a lack of memory or space, a time limit and a stop are not the
+    /// rules' doing.
+    pub(super) fn follows(
+        self,
+        failure: &CompileError,
+        elapsed: Duration,
+        denials: &[Denial],
+    ) -> bool {
+        let is_denied = || !denials.is_empty() || has_status(failure, NOT_EXECUTABLE);
+        failure.may_be_for_rules()
+            && match self {
+                Self::Auto(cheap) => elapsed <= cheap || is_denied(),
+                Self::Always => true,
+                Self::Never => false,
+            }
+    }
+}
+
+fn has_status(failure: &CompileError, code: i32) -> bool {
+    matches!(failure, CompileError::Script(script) if script.status == Status::Exited(code))
+}
+
+/// The first run of a script, under rules, which a second one follows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FirstRun {
+    /// How it failed.
+    pub failure: String,
+    /// Whether the script succeeded, although it was denied something.
+    pub succeeded: bool,
+    /// How long the script ran.
+    pub elapsed: Duration,
+    /// The last lines that it printed.
+    pub tail: Vec<String>,
+    /// What it was denied, as far as its output shows it. Those come first that the rules can have caused.
+    pub denials: Vec<Denial>,
+    /// Packages that it failed to reach and that its package does not declare.
+    pub undeclared: Vec<Name>,
+    /// Everything that it printed.
+    pub log: PathBuf,
+}
+
+/// Where the log of a first run is kept: `NAME.first.log` beside the `NAME.log` of the second.
+#[must_use]
+pub fn first_log(log: &Path) -> PathBuf {
+    log.with_extension("first.log")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compile::denials::Search;
+    use crate::compile::error::{Cause, ScriptFailure};
+
+    const LONG: Duration = Duration::from_secs(31);
+    const SHORT: Duration = Duration::from_secs(30);
+
+    fn failure(status: Status, cause: Option<Cause>) -> CompileError {
+        CompileError::Script(Box::new(ScriptFailure {
+            package: package(),
+            status,
+            elapsed: Duration::ZERO,
+            cause,
+            tail: Vec::new(),
+            undeclared: Vec::new(),
+            denials: None,
+            endings: Vec::new(),
+            log: PathBuf::from("/log"),
+            first_log: None,
+            log_failure: None,
+        }))
+    }
+
+    fn package() -> Name {
+        Name::parse("app").unwrap()
+    }
+
+    fn denials(text: &str) -> Vec<Denial> {
+        let mut search = Search::new(&|_| None);
+        search.read(text);
+        search.into_denials()
+    }
+
+    #[test]
+    fn auto_repeats_quick_failures_and_those_with_a_denial() {
+        let failed = failure(Status::Exited(1), None);
+        let none = denials("undefined reference to `main'");
+        assert!(SecondRun::AUTO.follows(&failed, SHORT, &none));
+        assert!(!SecondRun::AUTO.follows(&failed, LONG, &none));
+        for text in [
+            "mkdir: cannot create directory '/x': Permission denied",
+            "mkdir /x: permission denied",
+            "chown: x: Operation not permitted",
+            "ln: x: Invalid cross-device link",
+            "touch: x: Read-only file system",
+        ] {
+            assert!(
+                SecondRun::AUTO.follows(&failed, LONG, &denials(text)),
+                "{text}"
+            );
+        }
+        let not_run = failure(Status::Exited(126), None);
+        assert!(SecondRun::AUTO.follows(&not_run, LONG, &none));
+        let empty = CompileError::InstallTarget {
+            package: package(),
+            path: PathBuf::from("/x"),
+            found: "there is nothing",
+        };
+        assert!(SecondRun::AUTO.follows(&empty, SHORT, &none));
+        assert!(!SecondRun::AUTO.follows(&empty, LONG, &none));
+    }
+
+    #[test]
+    fn always_and_never_do_so_however_long_it_took() {
+        let failed = failure(Status::Exited(1), None);
+        let denied = denials("x: Permission denied");
+        assert!(SecondRun::Always.follows(&failed, LONG, &[]));
+        assert!(!SecondRun::Never.follows(&failed, SHORT, &denied));
+    }
+
+    #[test]
+    fn causes_other_than_rules_are_never_repeated() {
+        let denied = denials("x: Permission denied");
+        let limit = Duration::from_secs(1);
+        for failed in [
+            failure(Status::Signaled(9), None),
+            failure(Status::Exited(137), None),
+            failure(Status::Exited(139), None),
+            failure(Status::Exited(1), Some(Cause::OutOfMemory { killed: 1 })),
+            failure(Status::Exited(1), Some(Cause::TimeLimit { limit })),
+            failure(Status::Exited(1), Some(Cause::NoSpace { full: None })),
+            CompileError::Stopped { package: package() },
+        ] {
+            for policy in [SecondRun::AUTO, SecondRun::Always] {
+                assert!(!policy.follows(&failed, SHORT, &denied), "{failed:?}");
+            }
+        }
+        for status in [Status::Exited(1), Status::Exited(128), Status::Exited(255)] {
+            assert!(
+                SecondRun::AUTO.follows(&failure(status, None), LONG, &denied),
+                "{status}"
+            );
+        }
+    }
+
+    #[test]
+    fn first_log_lies_beside_the_second() {
+        let path = first_log(Path::new("/logs/demo-1/lib.so-1.2.log"));
+        assert_eq!(path, Path::new("/logs/demo-1/lib.so-1.2.first.log"));
+    }
+}

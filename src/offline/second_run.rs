@@ -1,0 +1,297 @@
+//! What a person reads of a script that ran under rules and is run again without them.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::path::Path;
+
+use crate::compile::{Denial, FirstRun};
+use crate::diag::Elapsed;
+use crate::release::Name;
+use crate::sandbox::Closed;
+
+/// How many lines or paths of denials are printed.
+const SHOWN: usize = 5;
+
+/// The first run has failed; `running` other scripts have to end before the second.
+pub(super) fn failed(package: &Name, first: &FirstRun, running: usize) -> String {
+    let mut text = format!(
+        "Warning: {} (after {}, restricted by Landlock)\n",
+        first.failure,
+        Elapsed(first.elapsed)
+    );
+    if first.succeeded {
+        lines(&mut text, &first.denials);
+    } else {
+        tail(&mut text, package, &first.tail);
+        denied_paths(&mut text, &first.denials);
+    }
+    undeclared(&mut text, package, &first.undeclared);
+    log(&mut text, &first.log);
+    let when = match running {
+        0 => String::new(),
+        1 => " after the running packaging script has ended; no other starts before".to_owned(),
+        more => {
+            format!(" after {more} running packaging scripts have ended; no others start before")
+        }
+    };
+    let _ = write!(
+        text,
+        "{package} will be compiled again, alone and without restrictions{when}"
+    );
+    text
+}
+
+/// The second run has succeeded.
+pub(super) fn succeeded(package: &Name, first: &FirstRun) -> String {
+    let mut text =
+        format!("Warning: {package} was compiled only by its second run, without restrictions\n");
+    if first.denials.is_empty() {
+        text.push_str("The output of the first run shows nothing that it was denied\n");
+    } else {
+        text.push_str("What the first run was denied:\n");
+        lines(&mut text, &first.denials);
+    }
+    log(&mut text, &first.log);
+    hints(&mut text, package, &first.denials, &first.undeclared);
+    text.trim_end().to_owned()
+}
+
+/// The script has succeeded although it was denied something, and no second run is wanted.
+pub(super) fn ignored(package: &Name, denials: &[Denial]) -> String {
+    let mut text = format!(
+        "Warning: the packaging script of {package} succeeded, but was denied something. Because of --second-run=never the \
+         result stays as it is:\n"
+    );
+    lines(&mut text, denials);
+    hints(&mut text, package, denials, &[]);
+    text.trim_end().to_owned()
+}
+
+/// The last lines of a script.
+pub(super) fn tail(text: &mut String, package: &Name, tail: &[String]) {
+    if tail.is_empty() {
+        let _ = writeln!(text, "The packaging script of {package} printed nothing");
+        return;
+    }
+    let _ = writeln!(
+        text,
+        "The last lines that the packaging script of {package} printed:"
+    );
+    for line in tail {
+        let _ = writeln!(text, "  | {line}");
+    }
+}
+
+/// The paths that rules close, and that a script was denied.
+pub(super) fn denied_paths(text: &mut String, denials: &[Denial]) {
+    let closed = denials.iter().flat_map(|denial| &denial.closed);
+    let mut paths: Vec<&Path> = Vec::new();
+    for (path, _) in closed {
+        if !paths.contains(&path.as_path()) {
+            paths.push(path);
+        }
+    }
+    if paths.is_empty() {
+        return;
+    }
+    let shown: Vec<String> = paths
+        .iter()
+        .take(SHOWN)
+        .map(|path| format!("`{}`", path.display()))
+        .collect();
+    let more = match paths.len().saturating_sub(SHOWN) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let _ = writeln!(text, "It was denied: {}{more}", shown.join(", "));
+}
+
+/// Packages that a script failed to reach and that are not declared.
+pub(super) fn undeclared(text: &mut String, package: &Name, undeclared: &[Name]) {
+    for name in undeclared {
+        let _ = writeln!(
+            text,
+            "It speaks of package {name}, which is no declared dependency of {package}"
+        );
+    }
+}
+
+fn log(text: &mut String, log: &Path) {
+    let _ = writeln!(text, "Everything that it printed: {}", log.display());
+}
+
+fn lines(text: &mut String, denials: &[Denial]) {
+    let is_for_rules = denials.iter().any(Denial::may_be_for_rules);
+    let shown: Vec<&Denial> = denials
+        .iter()
+        .filter(|denial| !is_for_rules || denial.may_be_for_rules())
+        .collect();
+    for denial in shown.iter().take(SHOWN) {
+        let _ = writeln!(text, "  | {}", denial.line);
+    }
+    if shown.len() > SHOWN {
+        let _ = writeln!(text, "  | ... and {} more", shown.len() - SHOWN);
+    }
+}
+
+fn hints(text: &mut String, package: &Name, denials: &[Denial], undeclared: &[Name]) {
+    let mut kinds = BTreeSet::new();
+    for (path, closed) in denials.iter().flat_map(|denial| &denial.closed) {
+        let path = path.display();
+        // One of each kind shows what to do.
+        let (kind, hint) = match closed {
+            Closed::Entry => (
+                0,
+                format!(
+                    "Landlock lets no script make, replace or remove `{path}`: use $BOSH_COMPILE_TARGET, $BOSH_INSTALL_TARGET \
+                     or $TMPDIR instead"
+                ),
+            ),
+            Closed::ReadOnly => (
+                1,
+                format!(
+                    "Landlock lets no script change or hard-link a dependency (`{path}`): copy what is to be changed to \
+                     $BOSH_COMPILE_TARGET"
+                ),
+            ),
+            Closed::Guarded if undeclared.is_empty() => (
+                2,
+                format!("`{path}` belongs to no declared dependency of {package}"),
+            ),
+            Closed::Guarded => continue,
+        };
+        if kinds.insert(kind) {
+            let _ = writeln!(text, "Hint: {hint}");
+        }
+    }
+    for name in undeclared {
+        let _ = writeln!(
+            text,
+            "Hint: add {name} to the dependencies in the spec of package {package}, or do not use it"
+        );
+    }
+    if kinds.is_empty() && undeclared.is_empty() {
+        let _ = writeln!(
+            text,
+            "Hint: --isolation=namespace and --isolation=userns deny scripts nothing, where they are possible"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn name(text: &str) -> Name {
+        Name::parse(text).unwrap()
+    }
+
+    fn denial(line: &str, closed: &[(&str, Closed)]) -> Denial {
+        Denial {
+            line: line.to_owned(),
+            closed: closed
+                .iter()
+                .map(|(path, closed)| (PathBuf::from(path), *closed))
+                .collect(),
+            is_unclear: false,
+        }
+    }
+
+    fn first(denials: Vec<Denial>, undeclared: &[&str]) -> FirstRun {
+        FirstRun {
+            failure: "the packaging script of `app` exited with 1".to_owned(),
+            succeeded: false,
+            elapsed: Duration::from_secs(8),
+            tail: vec!["make: ***".to_owned()],
+            denials,
+            undeclared: undeclared.iter().map(|it| name(it)).collect(),
+            log: PathBuf::from("/logs/app.first.log"),
+        }
+    }
+
+    #[test]
+    fn first_failure_is_printed_with_its_output_and_what_follows() {
+        let denials = vec![
+            denial(
+                "mkdir: /data/a: permission denied",
+                &[("/data/a", Closed::Entry)],
+            ),
+            denial("cat: /etc/x: Permission denied", &[]),
+        ];
+        let shown = |running| failed(&name("app"), &first(denials.clone(), &["zlib"]), running);
+        let expected = "Warning: the packaging script of `app` exited with 1 (after 8.0s, restricted by Landlock)\n\
+             The last lines that the packaging script of app printed:\n\
+             \x20 | make: ***\n\
+             It was denied: `/data/a`\n\
+             It speaks of package zlib, which is no declared dependency of app\n\
+             Everything that it printed: /logs/app.first.log\n\
+             app will be compiled again, alone and without restrictions";
+        assert_eq!(shown(0), expected);
+        assert_eq!(
+            shown(1),
+            format!(
+                "{expected} after the running packaging script has ended; no other starts before"
+            )
+        );
+        assert_eq!(
+            shown(2),
+            format!(
+                "{expected} after 2 running packaging scripts have ended; no others start before"
+            )
+        );
+    }
+
+    #[test]
+    fn success_shows_some_denials_and_one_hint_of_each_kind() {
+        let mut denials: Vec<Denial> = (0..7)
+            .map(|number| {
+                let path = format!("/data/{number}");
+                denial(
+                    &format!("mkdir {path}: permission denied"),
+                    &[(&path, Closed::Entry)],
+                )
+            })
+            .collect();
+        denials.push(denial("ln", &[("/packages/lib/x", Closed::ReadOnly)]));
+        denials.push(denial("cat: /etc/x: Permission denied", &[]));
+        assert_eq!(
+            succeeded(&name("app"), &first(denials, &[])),
+            "Warning: app was compiled only by its second run, without restrictions\n\
+             What the first run was denied:\n\
+             \x20 | mkdir /data/0: permission denied\n\
+             \x20 | mkdir /data/1: permission denied\n\
+             \x20 | mkdir /data/2: permission denied\n\
+             \x20 | mkdir /data/3: permission denied\n\
+             \x20 | mkdir /data/4: permission denied\n\
+             \x20 | ... and 3 more\n\
+             Everything that it printed: /logs/app.first.log\n\
+             Hint: Landlock lets no script make, replace or remove `/data/0`: use $BOSH_COMPILE_TARGET, $BOSH_INSTALL_TARGET or \
+             $TMPDIR instead\n\
+             Hint: Landlock lets no script change or hard-link a dependency (`/packages/lib/x`): copy what is to be changed to \
+             $BOSH_COMPILE_TARGET"
+        );
+    }
+
+    #[test]
+    fn success_without_a_known_denial_says_so() {
+        assert_eq!(
+            succeeded(&name("app"), &first(Vec::new(), &[])),
+            "Warning: app was compiled only by its second run, without restrictions\n\
+             The output of the first run shows nothing that it was denied\n\
+             Everything that it printed: /logs/app.first.log\n\
+             Hint: --isolation=namespace and --isolation=userns deny scripts nothing, where they are possible"
+        );
+        let guarded = denial(
+            "cat: /packages/other: Permission denied",
+            &[("/packages/other", Closed::Guarded)],
+        );
+        assert!(
+            succeeded(&name("app"), &first(vec![guarded], &["other"])).ends_with(
+                "\nHint: add other to the dependencies in the spec of package app, or do not use it"
+            )
+        );
+    }
+}
