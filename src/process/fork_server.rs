@@ -265,7 +265,7 @@ pub(super) fn encode_orders(environment: &Environment, orders: &[u8]) -> Vec<u8>
 ///
 /// # Errors
 /// When the socket ends before, or what it holds is no such frame.
-pub fn read_orders(socket: &mut impl Read) -> io::Result<(Vec<(OsString, OsString)>, Vec<u8>)> {
+pub fn read_orders(socket: &mut impl Read) -> io::Result<(Environment, Vec<u8>)> {
     let mut length = [0; size_of::<u32>()];
     socket.read_exact(&mut length)?;
     let length = u32::from_le_bytes(length) as usize;
@@ -284,7 +284,7 @@ pub fn read_orders(socket: &mut impl Read) -> io::Result<(Vec<(OsString, OsStrin
         };
         rest = behind;
         if variable.is_empty() {
-            return Ok((environment, rest.to_vec()));
+            return Ok((environment.into_iter().collect(), rest.to_vec()));
         }
         // A name may begin with `=`, as the standard library reads them.
         let Some(split) = variable.iter().skip(1).position(|byte| *byte == b'=') else {
@@ -319,12 +319,18 @@ mod tests {
         let environment: Environment = variables.iter().cloned().collect();
         let frame = encode_orders(&environment, b"{\"a\": 1}");
         let (read, orders) = read_orders(&mut frame.as_slice()).unwrap();
-        assert_eq!(read, variables);
+        let pairs = |environment: &Environment| -> Vec<(OsString, OsString)> {
+            let pairs = environment.iter();
+            pairs
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect()
+        };
+        assert_eq!(pairs(&read), variables);
         assert_eq!(orders, b"{\"a\": 1}");
         read_orders(&mut &frame[..frame.len() - 1]).unwrap_err();
         let (read, orders) =
             read_orders(&mut encode_orders(&Environment::default(), b"").as_slice()).unwrap();
-        assert!(read.is_empty() && orders.is_empty());
+        assert!(pairs(&read).is_empty() && orders.is_empty());
     }
 
     #[test]

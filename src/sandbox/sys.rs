@@ -4,7 +4,6 @@
     reason = "system calls without a safe wrapper; each says why it is sound"
 )]
 
-use std::ffi::OsString;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
@@ -18,6 +17,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::ForkResult;
 
 use super::landlock;
+use crate::config::Environment;
 
 /// Sets a variable in the environment of this process, which must have one thread. Only what a library reads by itself is set
 /// so: everything of ours is handed its `config::Environment`.
@@ -35,12 +35,12 @@ pub(crate) fn set_variable_before_threads(name: &str, value: &str) {
     clippy::disallowed_methods,
     reason = "called in a process with one thread"
 )]
-pub(super) fn replace_environment(variables: Vec<(OsString, OsString)>) {
+pub(super) fn replace_environment(variables: &Environment) {
     for (name, _) in std::env::vars_os() {
         // SAFETY: with one thread nobody reads the environment meanwhile.
         unsafe { std::env::remove_var(name) }
     }
-    for (name, value) in variables {
+    for (name, value) in variables.iter() {
         // SAFETY: with one thread nobody reads the environment meanwhile.
         unsafe { std::env::set_var(name, value) }
     }
