@@ -2,7 +2,8 @@
 //!
 //! The server is this program, started once more with [`ARGUMENT`] and without an environment, at the first script of a run. To
 //! start a script the agent sends it three descriptors over a socket; the server forks, and the copy becomes the script's parent.
-//! A fork of a small process costs a tenth of what it takes to execute this program again. `sandbox::server` is the other side.
+//! A fork of a small process takes less than half of what it takes to execute this program again. `sandbox::server` is the other
+//! side.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, IoSlice, IoSliceMut, Read};
