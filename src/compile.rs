@@ -11,6 +11,7 @@
 
 mod error;
 mod event;
+mod filling;
 mod job;
 mod package;
 mod plan;
