@@ -64,7 +64,7 @@ pub(super) fn write(field: &mut [u8], value: u64) {
     field[0] |= 0x80;
 }
 
-/// As [`write`], and a negative number in base-256.
+/// As [`write`](fn@write), and a negative number in base-256.
 pub(super) fn write_signed(field: &mut [u8], value: i64) {
     match u64::try_from(value) {
         Ok(value) => write(field, value),
