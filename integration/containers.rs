@@ -6,13 +6,9 @@
     reason = "these tests drive docker from outside the agent, and a test may fail loudly"
 )]
 
-mod go_release;
-
 mod support {
     pub(crate) mod concourse;
     pub(crate) mod docker;
-    #[path = "../../tests/support/go_release.rs"]
-    pub(crate) mod go_release;
     pub(crate) mod inputs;
     pub(crate) mod release;
 }
@@ -44,26 +40,25 @@ fn the_documented_line_gives_a_release_that_works() {
     };
     let output = in_a_default_container(inputs);
     check(&output, inputs);
-    smoke_test(&output, "example-release");
+    smoke_test(&output);
 }
 
 /// Compiles the example release as the documented line does, once for all tests.
 fn in_a_default_container(inputs: &Inputs) -> PathBuf {
-    static RELEASE: OnceLock<Compiled> = OnceLock::new();
-    let compiled = RELEASE.get_or_init(|| compile_with(inputs, "documented", &[], &["landlock ("]));
-    compiled.output.clone()
+    static RELEASE: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
+    let (_, output) =
+        RELEASE.get_or_init(|| compile_with(inputs, "documented", &[], &["landlock ("]));
+    output.clone()
 }
 
-/// A compiled release.
-struct Compiled {
-    _releases: TempDir,
-    output: PathBuf,
-    outcome: Outcome,
-}
-
-/// Compiles a release in a container with these options. `auto` must take one of the given isolations.
+/// Compiles the example release in a container with these options. `auto` must take one of the given isolations.
 #[track_caller]
-fn compile_with(inputs: &Inputs, label: &str, options: &[&str], isolations: &[&str]) -> Compiled {
+fn compile_with(
+    inputs: &Inputs,
+    label: &str,
+    options: &[&str],
+    isolations: &[&str],
+) -> (TempDir, PathBuf) {
     let releases = releases_with(&inputs.release, "X.tgz");
     let mount = volume(releases.path(), "/releases");
     let outcome = Container::new(label).run(
@@ -80,11 +75,7 @@ fn compile_with(inputs: &Inputs, label: &str, options: &[&str], isolations: &[&s
     outcome.expect_code(0, label);
     takes(&outcome, isolations);
     let output = only_new_file(releases.path(), &["X.tgz"], inputs, &outcome);
-    Compiled {
-        _releases: releases,
-        output,
-        outcome,
-    }
+    (releases, output)
 }
 
 #[track_caller]
@@ -226,15 +217,15 @@ fn same_packages_with(label: &str, options: &[&str], isolations: &[&str]) {
     let Some(inputs) = inputs::require() else {
         return;
     };
-    let compiled = compile_with(inputs, label, options, isolations);
-    check(&compiled.output, inputs);
+    let (_releases, output) = compile_with(inputs, label, options, isolations);
+    check(&output, inputs);
     let kept = tempfile::tempdir().unwrap();
     fs::copy(
         in_a_default_container(inputs),
         kept.path().join("first.tgz"),
     )
     .unwrap();
-    fs::copy(&compiled.output, kept.path().join("second.tgz")).unwrap();
+    fs::copy(output, kept.path().join("second.tgz")).unwrap();
     same_contents(label, kept.path());
 }
 
@@ -551,10 +542,9 @@ fn check(output: &Path, inputs: &Inputs) {
     .expect_code(0, "read_release.py");
 }
 
-/// Unpacks the compiled packages where an agent would, in a fresh container without this agent, and runs the `smoke.sh` of the
-/// release there.
+/// Unpacks the compiled packages where an agent would, in a fresh container without this agent, and uses every one of them there.
 #[track_caller]
-fn smoke_test(output: &Path, scripts_of: &str) {
+fn smoke_test(output: &Path) {
     const SCRIPT: &str = r#"
         set -euo pipefail
         mkdir -p /tmp/release /var/vcap/packages
@@ -564,19 +554,19 @@ fn smoke_test(output: &Path, scripts_of: &str) {
             mkdir "$package"
             tar -C "$package" --no-same-owner -xf "$blob"
         done
-        bash "/scripts/$1/smoke.sh"
+        bash /smoke.sh
     "#;
-    let scripts = inputs::repository().join("packaging-scripts");
+    let smoke = inputs::repository().join("packaging-scripts/example-release/smoke.sh");
     let outcome = Container::new("smoke").run(
         &[
             "--rm",
             "-v",
             &volume(output, "/release.tgz:ro"),
             "-v",
-            &volume(&scripts, "/scripts:ro"),
+            &volume(&smoke, "/smoke.sh:ro"),
         ],
         STEMCELL_IMAGE,
-        &["bash", "-c", SCRIPT, "bash", scripts_of],
+        &["bash", "-c", SCRIPT],
         SHORT,
     );
     outcome.expect_code(0, "smoke.sh in a fresh stemcell");
