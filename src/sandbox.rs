@@ -54,7 +54,7 @@ use namespace::NamespacePlace;
 
 /// How packages are kept apart.
 #[derive(Debug)]
-#[allow(
+#[expect(
     clippy::large_enum_variant,
     reason = "a run has one of them, and it is not moved while packages compile"
 )]

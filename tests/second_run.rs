@@ -14,11 +14,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bosh_agent::compile::{
-    self, Cause, CompileError, Compiled, Context, Event, FirstRun, Job, Phase, SecondRun, Store,
+    self, Cause, CompileError, Compiled, Context, Event, FirstRun, Phase, SecondRun, Store,
 };
 use bosh_agent::config::{Environment, Vcap};
 use bosh_agent::process::Status;
-use bosh_agent::release::{Name, Version};
 use bosh_agent::sandbox::{Landlocked, Sandbox, SharedTree};
 use tokio_util::sync::CancellationToken;
 
@@ -92,30 +91,7 @@ impl Core {
         script: &str,
         cancel: &CancellationToken,
     ) -> Result<Compiled, CompileError> {
-        let source = self.place.world.path(&format!("sources/{name}"));
-        std::fs::create_dir(&source).unwrap();
-        std::fs::write(source.join("packaging"), format!("{COUNT}{script}")).unwrap();
-        let blob = source.with_extension("tgz");
-        let arguments = [
-            "-czf".as_ref(),
-            blob.as_os_str(),
-            "-C".as_ref(),
-            source.as_os_str(),
-            ".".as_ref(),
-        ];
-        support::run_tool("tar", &arguments);
-        let job = Job {
-            number: 0,
-            name: Name::parse(name).unwrap(),
-            version: Version::parse("1").unwrap(),
-            source: blob,
-            dependencies: Vec::new(),
-            log: source.with_extension("log"),
-            stdout_log: None,
-            blob: source.with_extension("compiled.tgz"),
-            is_dependency: false,
-            algorithms: Vec::new(),
-        };
+        let job = self.place.job(name, &format!("{COUNT}{script}"));
         compile::compile(&self.context, job, cancel).await
     }
 

@@ -13,9 +13,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bosh_agent::compile::{self, Compiled, Context, Event, Job, SecondRun, Store};
+use bosh_agent::compile::{self, Compiled, Context, Event, SecondRun, Store};
 use bosh_agent::config::{Environment, Vcap};
-use bosh_agent::release::{Name, Version};
 use bosh_agent::sandbox::{Landlocked, Sandbox, SharedTree};
 use nix::sys::signal::Signal;
 use support::{
@@ -456,31 +455,7 @@ impl Together {
     }
 
     async fn compile(&self, name: &str, script: &str) -> Compiled {
-        let source = self.place.world.path(&format!("sources/{name}"));
-        std::fs::create_dir(&source).unwrap();
-        std::fs::write(source.join("packaging"), script).unwrap();
-        let blob = source.with_extension("tgz");
-        let directory = source.as_os_str();
-        let arguments = [
-            "-czf".as_ref(),
-            blob.as_os_str(),
-            "-C".as_ref(),
-            directory,
-            ".".as_ref(),
-        ];
-        support::run_tool("tar", &arguments);
-        let job = Job {
-            number: 0,
-            name: Name::parse(name).unwrap(),
-            version: Version::parse("1").unwrap(),
-            source: blob,
-            dependencies: Vec::new(),
-            log: source.with_extension("log"),
-            stdout_log: None,
-            blob: source.with_extension("compiled.tgz"),
-            is_dependency: false,
-            algorithms: Vec::new(),
-        };
+        let job = self.place.job(name, script);
         let log = job.log.clone();
         match compile::compile(&self.context, job, &CancellationToken::new()).await {
             Ok(compiled) => compiled,

@@ -168,10 +168,10 @@ pub(super) async fn build(
         })
         .collect();
     let job = Arc::new(job);
-    let scratch = scratch::shared(&job, &context.vcap);
+    let scratch = Arc::new(scratch::shared(&job, &context.vcap));
     let enter = context.sandbox.enter(&job.name, &dependencies, &scratch);
     let place = entered(context, &job, enter, cancel).await?;
-    let work = Work::new(context, &job, place, turns, cancel);
+    let work = Work::new(context, &job, place, &scratch, turns, cancel);
     let result = work.run_to_end().await;
     // Before the package's directories go: the user is to hear of it at once, and they can be large.
     let first = match &result {
@@ -186,8 +186,7 @@ pub(super) async fn build(
             Err(CompileError::Stopped { package })
         }
         (None, Err(CompileError::AcrossMounts { lines, .. })) => {
-            work.leave(true).await?;
-            run_with_copies(context, &job, &dependencies, turns, cancel, lines).await
+            run_with_copies(work, &dependencies, lines).await
         }
         (_, result) => work.leave_with(result).await,
     }
@@ -209,7 +208,7 @@ async fn second_run(
             phase: Phase::SecondRun { running },
         });
     };
-    let scratch = scratch::shared(job, &context.vcap);
+    let scratch = Arc::clone(&work.scratch);
     let enter = context
         .sandbox
         .enter_alone(&job.name, dependencies, &scratch, &waits);
@@ -231,7 +230,7 @@ async fn second_run(
         // It is the first run's, too, which keeps it under another name.
         fs::remove_file_if_there(log).map_err(files(job))?;
     }
-    let work = Work::new(context, job, place, turns, cancel);
+    let work = Work::new(context, job, place, &scratch, turns, cancel);
     let result = work.run_to_end().await;
     match work.leave_with(result).await {
         Ok(mut built) => {
@@ -251,15 +250,17 @@ async fn second_run(
     }
 }
 
-/// Runs a script again that met the bounds of the mounts that its dependencies are, with copies of them. `lines` show that.
+/// Runs a script again, with copies of its dependencies, after its first run, which was `work`, failed because they are mounts:
+/// `lines` show that.
 async fn run_with_copies(
-    context: &Arc<Context>,
-    job: &Arc<Job>,
+    work: Work,
     dependencies: &[(Name, PathBuf)],
-    turns: &Arc<Turns>,
-    cancel: &CancellationToken,
     lines: Vec<PrintedLine>,
 ) -> Result<Built, CompileError> {
+    let (context, job) = (&Arc::clone(&work.context), &Arc::clone(&work.job));
+    let (turns, cancel) = (&Arc::clone(&work.turns), &work.cancel.clone());
+    let scratch = Arc::clone(&work.scratch);
+    work.leave(true).await?;
     let own = Arc::clone(job);
     let keeping = runtime::spawn_blocking("keep log", move || copy_first_log(&own.log));
     let log = keeping.await.map_err(|source| CompileError::Task {
@@ -272,12 +273,11 @@ async fn run_with_copies(
         lines,
         log: log.map_err(files(job))?,
     });
-    let scratch = scratch::shared(job, &context.vcap);
     let enter = context
         .sandbox
         .enter_with_copies(&job.name, dependencies, &scratch);
     let place = entered_within(job, enter, cancel).await?;
-    let work = Work::new(context, job, place, turns, cancel);
+    let work = Work::new(context, job, place, &scratch, turns, cancel);
     let result = work.run_to_end().await;
     work.leave_with(result).await
 }
@@ -404,6 +404,8 @@ struct Work {
     job: Arc<Job>,
     plan: Arc<Plan>,
     place: Arc<Place>,
+    /// The scratch directories that the package shares with others.
+    scratch: Arc<Vec<Name>>,
     turns: Arc<Turns>,
     cancel: CancellationToken,
     shown: Arc<Mutex<Shown>>,
@@ -414,6 +416,7 @@ impl Work {
         context: &Arc<Context>,
         job: &Arc<Job>,
         place: Place,
+        scratch: &Arc<Vec<Name>>,
         turns: &Arc<Turns>,
         cancel: &CancellationToken,
     ) -> Self {
@@ -440,6 +443,7 @@ impl Work {
             job: Arc::clone(job),
             plan: Arc::new(plan),
             place: Arc::new(place),
+            scratch: Arc::clone(scratch),
             turns: Arc::clone(turns),
             cancel: cancel.clone(),
             shown: Arc::default(),
@@ -712,7 +716,7 @@ impl Work {
         if !self.context.sandbox.is_shared() {
             return BTreeSet::new();
         }
-        scratch::named(&self.job, &self.plan.paths.compile, &self.context.vcap)
+        scratch::named(&self.scratch, &self.plan.paths.compile, &self.context.vcap)
     }
 
     /// Takes directories in the data directory for the script, as soon as no other has them to itself.
@@ -1010,8 +1014,7 @@ impl Work {
             return Some(Cause::NoSpace { full });
         }
         let vcap = &self.context.vcap;
-        let names = scratch::shared(&self.job, vcap);
-        let mut directories = names.iter().filter_map(|name| vcap.scratch(name));
+        let mut directories = self.scratch.iter().filter_map(|name| vcap.scratch(name));
         directories
             .find(|directory| scratch::is_in_the_way(directory, &end.output.tail))
             .map(|directory| Cause::Scratch { directory })

@@ -29,10 +29,10 @@ pub(super) fn shared(job: &Job, vcap: &Vcap) -> Vec<Name> {
 }
 
 /// The directories that the files at the top of a package's source name, but for the scratch directories that it shares.
-pub(super) fn named(job: &Job, source: &Path, vcap: &Vcap) -> BTreeSet<Name> {
+pub(super) fn named(shared: &[Name], source: &Path, vcap: &Vcap) -> BTreeSet<Name> {
     let mut names = named_in(source, vcap, |_| true);
-    for shared in shared(job, vcap) {
-        names.remove(&shared);
+    for shared in shared {
+        names.remove(shared);
     }
     names
 }

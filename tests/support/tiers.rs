@@ -5,6 +5,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bosh_agent::compile::Job;
+use bosh_agent::release::{Name, Version};
+
 use super::agent::{Agent, Ran, Running};
 use super::outcome::{Listed, extract, list, unpacked};
 use super::release::ReleaseBuilder;
@@ -272,6 +275,34 @@ impl Place {
             Err(running.stderr())
         });
         running
+    }
+
+    /// The job of a package without dependencies, for tests that call the core. `sources` exists.
+    pub(crate) fn job(&self, name: &str, script: &str) -> Job {
+        let source = self.world.path(&format!("sources/{name}"));
+        std::fs::create_dir(&source).unwrap();
+        std::fs::write(source.join("packaging"), script).unwrap();
+        let blob = source.with_extension("tgz");
+        let arguments = [
+            "-czf".as_ref(),
+            blob.as_os_str(),
+            "-C".as_ref(),
+            source.as_os_str(),
+            ".".as_ref(),
+        ];
+        run_tool("tar", &arguments);
+        Job {
+            number: 0,
+            name: Name::parse(name).unwrap(),
+            version: Version::parse("1").unwrap(),
+            source: blob,
+            dependencies: Vec::new(),
+            log: source.with_extension("log"),
+            stdout_log: None,
+            blob: source.with_extension("compiled.tgz"),
+            is_dependency: false,
+            algorithms: Vec::new(),
+        }
     }
 
     pub(crate) fn file(&self, package: &str, name: &str) -> String {
