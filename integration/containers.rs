@@ -554,16 +554,16 @@ fn smoke_test(output: &Path) {
             mkdir "$package"
             tar -C "$package" --no-same-owner -xf "$blob"
         done
-        bash /smoke.sh
+        bash /scripts/example-release/smoke.sh
     "#;
-    let smoke = inputs::repository().join("packaging-scripts/example-release/smoke.sh");
+    let scripts = inputs::repository().join("packaging-scripts");
     let outcome = Container::new("smoke").run(
         &[
             "--rm",
             "-v",
             &volume(output, "/release.tgz:ro"),
             "-v",
-            &volume(&smoke, "/smoke.sh:ro"),
+            &volume(&scripts, "/scripts:ro"),
         ],
         STEMCELL_IMAGE,
         &["bash", "-c", SCRIPT],
