@@ -15,15 +15,15 @@ use crate::support::vm::{HostVm, LIMIT};
 
 const NOTHING: CompiledPackages = CompiledPackages::new();
 
-/// What is in the data directory: how many entries of each kind of name, numbers left out.
+/// The names in the data directory, sorted, without the process and attempt numbers that temporary ones end in.
 fn kinds_of_data(vm: &HostVm) -> Vec<String> {
     let entries = fs::read_dir(vm.base().join("data")).unwrap();
     let mut kinds: Vec<String> = entries
         .map(|entry| {
             let name = entry.unwrap().file_name().into_string().unwrap();
-            // Temporary names end in random letters.
+            let number = |c: char| c.is_ascii_digit() || c == '-';
             match name.starts_with('.') {
-                true => name[..name.len() - 6].to_owned(),
+                true => name.trim_end_matches(number).to_owned(),
                 false => name,
             }
         })
