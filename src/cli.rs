@@ -14,6 +14,7 @@ use std::process::ExitCode;
 use nix::sys::signal::Signal;
 
 use crate::config::Environment;
+use crate::process;
 use crate::runtime::{self, LogFormat};
 use crate::sandbox;
 
@@ -28,12 +29,12 @@ const USAGE: u8 = 2;
 #[must_use]
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
-    // Before anything else: the child must have one thread and nothing open.
+    // Before anything else: the server must have one thread and nothing open.
     if arguments
         .first()
-        .is_some_and(|first| first == sandbox::CHILD_ARGUMENT)
+        .is_some_and(|first| first == process::SERVER_ARGUMENT)
     {
-        return sandbox::child_main();
+        return sandbox::server_main();
     }
     // Before a process is started or a signal listened for. Whoever says `nohup` wants this program to outlive the terminal.
     sandbox::default_signals(&[Signal::SIGHUP]);
@@ -61,10 +62,13 @@ pub fn main() -> ExitCode {
     })
 }
 
-/// Runs to the end on the program's threads. Two carry everything that waits; what blocks has threads of its own.
-fn on_threads(run: impl Future<Output = u8>) -> u8 {
+/// Runs to the end on the program's threads. `workers` of them carry everything that waits; what blocks has threads of its own.
+///
+/// All of it is a task of the workers, and the main thread waits: a task that wakes another on the same thread costs no
+/// hand-over.
+fn on_threads(workers: usize, run: impl Future<Output = u8> + Send + 'static) -> u8 {
     let tokio = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+        .worker_threads(workers)
         .enable_all()
         .build();
     let tokio = match tokio {
@@ -74,10 +78,11 @@ fn on_threads(run: impl Future<Output = u8>) -> u8 {
             return FAILED;
         }
     };
-    let code = tokio.block_on(run);
+    let code = tokio.block_on(async { runtime::spawn("main", run).await });
     // A reader of some output that never ends must not keep us.
     tokio.shutdown_background();
-    code
+    // A panic has been reported where it happened.
+    code.unwrap_or(FAILED)
 }
 
 /// Prints what a program asks for.

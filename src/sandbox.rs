@@ -19,23 +19,24 @@ mod named;
 mod namespace;
 mod scratch;
 mod script;
+mod server;
 mod shared_tree;
 mod spec;
 mod sys;
 mod users;
 mod wire;
 
-pub use child::{ARGUMENT as CHILD_ARGUMENT, main as child_main};
 pub use error::SandboxError;
 pub use landlock::{Closed, closed};
 pub use landlocked::Landlocked;
 pub(crate) use namespace::PROCESSES;
 pub use namespace::{Namespaces, Wishes};
 pub use scratch::{Scratch, Sharing};
-pub use script::{Script, ScriptEnd, run};
+pub use script::{Script, ScriptEnd, run, run_holding};
+pub use server::main as server_main;
 pub use shared_tree::SharedTree;
 pub use spec::{Mounted, Report, Rules, Spec, Step, StepError, View, Writes};
-pub(crate) use sys::{default_signals, set_variable_before_threads};
+pub(crate) use sys::{default_signals, set_variable_before_threads, shorten_slices_before_threads};
 pub use users::{
     Entry, Users, enter as enter_user_namespace, enter_if_needed as enter_user_namespace_if_needed,
     highest_owner,

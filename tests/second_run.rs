@@ -17,6 +17,7 @@ use bosh_agent::compile::{
     self, Cause, CompileError, Compiled, Context, Event, FirstRun, Phase, SecondRun, Store,
 };
 use bosh_agent::config::{Environment, Vcap};
+use bosh_agent::process::ForkServer;
 use bosh_agent::process::Status;
 use bosh_agent::sandbox::{Landlocked, Sandbox, SharedTree};
 use tokio_util::sync::CancellationToken;
@@ -53,7 +54,7 @@ impl Core {
         for directory in ["work", "work/store", "sources"] {
             std::fs::create_dir(place.world.path(directory)).unwrap();
         }
-        let agent = PathBuf::from(env!("CARGO_BIN_EXE_bosh-agent"));
+        let agent = ForkServer::from(env!("CARGO_BIN_EXE_bosh-agent"));
         let vcap = Vcap::new(&place.world.base());
         let tree = SharedTree::take(&vcap, "a test", false, &|| false).unwrap();
         let events = Arc::new(Mutex::new(Vec::new()));

@@ -9,12 +9,12 @@
 
 mod support;
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bosh_agent::compile::{self, Compiled, Context, Event, SecondRun, Store};
 use bosh_agent::config::{Environment, Vcap};
+use bosh_agent::process::ForkServer;
 use bosh_agent::sandbox::{Landlocked, Sandbox, SharedTree};
 use nix::sys::signal::Signal;
 use support::{
@@ -426,7 +426,7 @@ impl Together {
         for directory in ["work", "work/store", "sources"] {
             std::fs::create_dir(place.world.path(directory)).unwrap();
         }
-        let agent = PathBuf::from(env!("CARGO_BIN_EXE_bosh-agent"));
+        let agent = ForkServer::from(env!("CARGO_BIN_EXE_bosh-agent"));
         let vcap = Vcap::new(&place.world.base());
         Landlocked::probe(&work, &agent).await.unwrap();
         let tree = SharedTree::take(&vcap, "a test", false, &|| false).unwrap();

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
@@ -22,12 +22,12 @@ use super::script_file::{self, ScriptFile};
 use super::seal::{self, Unsealed};
 use super::second_run::{FirstRun, SecondRun, first_log};
 use super::store::{Installed, Store};
-use super::turns::{Turn, Turns};
+use super::turns::{Company, Turn, Turns};
 use super::undeclared::missed;
 use crate::archive::{self, Compression, GzipWriter, SystemOwners};
 use crate::config::{Environment, PackagePaths, Vcap};
 use crate::fs::{self, Context as _};
-use crate::process::{self, Jobserver, Output, Status};
+use crate::process::{self, ForkServer, Jobserver, Output, Status};
 use crate::release::digest::{Hasher, HashingWriter};
 use crate::release::{Digests, Name};
 use crate::runtime::{self, Cancellable};
@@ -49,8 +49,8 @@ pub struct Context {
     pub store: Store,
     /// What scripts inherit.
     pub environment: Environment,
-    /// This program's file.
-    pub agent: PathBuf,
+    /// Forks the parents of scripts.
+    pub agent: ForkServer,
     /// How long processes get between SIGTERM and SIGKILL.
     pub grace: Duration,
     /// How much nicer than this program scripts are, from 0 to 19.
@@ -89,8 +89,15 @@ pub async fn compile(
 ) -> Result<Compiled, CompileError> {
     let is_dependency = job.is_dependency;
     let turns = Arc::new(Turns::new(1, || false));
-    let built = build(context, job, &turns, cancel).await?;
+    let mut built = build(context, job, &turns, cancel).await?;
     let installed = built.installed.clone();
+    if let Some(left) = built.left.take() {
+        let sandbox = Arc::clone(context);
+        let leaving = runtime::spawn_blocking("leave", move || left.remove(&sandbox));
+        if let Ok(Err(error)) = leaving.await {
+            tracing::warn!(%error, "could not remove the directories of a package; they are removed at exit");
+        }
+    }
     let mut packed = pack(context, built, cancel).await;
     if !is_dependency && let Ok(compiled) = &mut packed {
         compiled.installed = None;
@@ -118,6 +125,22 @@ pub(super) struct Built {
     findings: Vec<Finding>,
     elapsed: Duration,
     script: Option<ScriptEnd>,
+    /// The package's directories, where they are in no other package's way. Whoever has built the package removes them.
+    pub left: Option<Left>,
+}
+
+/// Directories of a package that has been built.
+#[derive(Debug)]
+pub(super) struct Left(Arc<Place>);
+
+impl Left {
+    /// Removes them.
+    ///
+    /// # Errors
+    /// When something cannot be removed.
+    pub(super) fn remove(&self, context: &Context) -> Result<(), SandboxError> {
+        context.sandbox.leave(&self.0)
+    }
 }
 
 /// What is still to be done for a package.
@@ -306,6 +329,7 @@ pub(super) async fn pack(
         mut findings,
         elapsed,
         script,
+        left: _,
     } = built;
     let packed = match rest {
         Rest::Nothing(packed) => packed,
@@ -473,7 +497,16 @@ impl Work {
         })
     }
 
+    /// Gives the place back, or, where no other package waits for it, leaves that to the caller: see [`Built::left`].
     async fn leave_with(self, result: Result<Built, CompileError>) -> Result<Built, CompileError> {
+        let result = match result {
+            // Nothing waits for the place, and dependents need not wait for its removal.
+            Ok(mut built) if !self.context.sandbox.is_shared() => {
+                built.left = Some(Left(Arc::clone(&self.place)));
+                return Ok(built);
+            }
+            other => other,
+        };
         let left = self.leave(result.is_err()).await;
         let built = result?;
         left?;
@@ -526,21 +559,23 @@ impl Work {
     async fn run(&self) -> Result<Built, CompileError> {
         let start = Instant::now();
         self.enter(Phase::Unpacking);
-        let compression = self.blocking("unpack", Self::unpack_source).await?;
-        self.enter(Phase::Installing);
-        let named = self
-            .blocking("install", |work| {
-                work.install()?;
-                Ok(work.named())
-            })
-            .await?;
+        // One step for both: each hand-over to another thread waits for its turn on a busy machine.
+        let prepare = |work: &Self| {
+            let compression = work.unpack_source()?;
+            if work.cancel.is_cancelled() {
+                return Err(stopped(&work.job));
+            }
+            work.enter(Phase::Installing);
+            work.install()?;
+            Ok((compression, work.named()))
+        };
+        let (compression, named) = self.blocking("prepare", prepare).await?;
         self.claim(&named).await?;
         let asked = Instant::now();
         let turn = self.turn().await?;
         let waited = asked.elapsed();
         self.enter(Phase::Packaging);
-        let (script, mut findings) = self.run_script(&turn).await?;
-        drop(turn);
+        let (script, mut findings) = self.run_script(turn).await?;
         self.enter(Phase::Packing);
         self.blocking("take", move |work| {
             let mounts = script.as_ref().map_or(&[][..], |end| &end.mounts);
@@ -602,6 +637,7 @@ impl Work {
             findings: Vec::new(),
             elapsed: Duration::ZERO,
             script: None,
+            left: None,
         })
     }
 
@@ -745,10 +781,11 @@ impl Work {
         }
     }
 
-    /// Runs the packaging script, if there is one, and says what a person should know of it.
+    /// Runs the packaging script, if there is one, and says what a person should know of it. The turn is given back when the
+    /// script's last process has ended.
     async fn run_script(
         &self,
-        turn: &Turn,
+        turn: Turn,
     ) -> Result<(Option<ScriptEnd>, Vec<Finding>), CompileError> {
         let files = self.files();
         let packaging = &self.plan.packaging;
@@ -791,8 +828,9 @@ impl Work {
         let start = Instant::now();
         // A limit ends a script in the way in which a wish to stop does.
         let stop = self.cancel.child_token();
+        let company = turn.company();
         let end = {
-            let running = sandbox::run(script, output, &stop);
+            let running = sandbox::run_holding(script, output, &stop, turn);
             tokio::pin!(running);
             tokio::select! {
                 // Cancel-safe: the same future is polled on below.
@@ -839,7 +877,7 @@ impl Work {
         if limit.is_none() && has_failed_by_itself(end.status) {
             self.check_dependency_mounts(&printed, Some(start.elapsed()))?;
         }
-        findings.extend(self.findings_of_failure(end.status, printed, turn)?);
+        findings.extend(self.findings_of_failure(end.status, printed, &company)?);
         let cause = limit.map(|limit| Cause::TimeLimit { limit });
         Err(CompileError::Script(Box::new(ScriptFailure {
             package: self.job.name.clone(),
@@ -883,12 +921,12 @@ impl Work {
         Ok(findings)
     }
 
-    /// What may lie behind a failure. The script's turn is not over yet.
+    /// What may lie behind a failure.
     fn findings_of_failure(
         &self,
         status: Status,
         printed: Printed,
-        turn: &Turn,
+        company: &Company,
     ) -> Result<Vec<Finding>, CompileError> {
         let mut findings: Vec<Finding> = no_such_owner(&printed).into_iter().collect();
         let compile = &self.plan.paths.compile;
@@ -896,7 +934,7 @@ impl Work {
         if is_denied && let Some(directory) = fs::noexec(compile).map_err(self.files())? {
             findings.push(Finding::NoExecution { directory });
         }
-        if turn.was_beside_others() {
+        if company.was_there() {
             findings.push(Finding::RanBeside {
                 line: printed.taken.into_iter().next_back(),
             });
@@ -1237,12 +1275,16 @@ async fn over(limit: Option<Duration>) {
     }
 }
 
+/// The number of packages' group on this machine, where it has one by that name. It is looked up once: a database that does not
+/// have it is asked in a dozen places, for each of some seven directories of a package.
+static VCAP_HERE: LazyLock<Option<u32>> = LazyLock::new(|| {
+    let group = nix::unistd::Group::from_name(VCAP.0).ok().flatten();
+    group.map(|group| group.gid.as_raw())
+});
+
 /// The group of packages: by name, else by the number that it has on every stemcell.
 fn vcap_group() -> u32 {
-    match nix::unistd::Group::from_name(VCAP.0) {
-        Ok(Some(group)) => group.gid.as_raw(),
-        _ => VCAP.1,
-    }
+    VCAP_HERE.unwrap_or(VCAP.1)
 }
 
 /// The owners of what is packed: those that the script gave it. On a machine without packages' group, its number is written
@@ -1269,7 +1311,7 @@ impl Owners {
         let root_group = if tree.is_ours { vcap_group() } else { 0 };
         Self {
             system: SystemOwners::new(),
-            has_vcap: matches!(nix::unistd::Group::from_name(VCAP.0), Ok(Some(_))),
+            has_vcap: VCAP_HERE.is_some(),
             unsealed: tree.unsealed,
             user: OrdinaryUser::this(root_group),
         }

@@ -23,6 +23,7 @@ use crate::process;
 use crate::release::digest::Algorithm;
 use crate::release::{Name, Version};
 use crate::runtime::{self, TaskFailed, TaskSet};
+use crate::sandbox::SandboxError;
 
 /// With less memory available than this, in bytes, no script is started beside another.
 pub const MEMORY_FLOOR: u64 = 256 << 20;
@@ -264,7 +265,7 @@ struct Compiling<'a> {
     packages: Vec<Package>,
     needed: Needed,
     is_dependency: Vec<bool>,
-    removing: TaskSet<(), fs::Result<()>>,
+    removing: TaskSet<(), Result<(), SandboxError>>,
     stop: &'a CancellationToken,
     tell: &'a mut (dyn FnMut(Told) + Send),
 }
@@ -330,7 +331,7 @@ impl Compiling<'_> {
         if let Some(installed) = installed {
             let store = self.context.store.clone();
             self.removing
-                .spawn_blocking((), move || store.remove(&installed));
+                .spawn_blocking((), move || Ok(store.remove(&installed)?));
         }
     }
 }
@@ -380,11 +381,14 @@ impl Work for Compiling<'_> {
     fn built(&mut self, id: Id, result: Result<Self::Built, TaskFailed>) -> Option<Self::Rest> {
         self.let_go_of_dependencies(id);
         match self.result(id, result) {
-            Ok(Ready::Built(built)) => {
+            Ok(Ready::Built(mut built)) => {
                 if let Origin::Source { source, .. } = &self.packages[id.index()].origin {
-                    let source = source.clone();
-                    self.removing
-                        .spawn_blocking((), move || fs::remove_file_if_there(&source));
+                    let (source, left) = (source.clone(), built.left.take());
+                    let context = Arc::clone(self.context);
+                    self.removing.spawn_blocking((), move || {
+                        left.map_or(Ok(()), |left| left.remove(&context))?;
+                        Ok(fs::remove_file_if_there(&source)?)
+                    });
                 }
                 self.keep(id, built.installed.clone());
                 Some(Some(built))
@@ -457,7 +461,7 @@ async fn install(
 }
 
 /// What cannot be removed now is in the way of nobody: the work directory as a whole goes at the end, and tells then.
-fn report_removal(result: Result<fs::Result<()>, TaskFailed>) {
+fn report_removal(result: Result<Result<(), SandboxError>, TaskFailed>) {
     match result {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!(%error, "what nobody needs any more stays for now"),

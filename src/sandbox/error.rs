@@ -57,12 +57,15 @@ pub enum SandboxError {
     /// A sandbox was made for a try, but nothing ran in it.
     #[error("a program in a trial sandbox {0}")]
     ProbeFailed(Status),
-    /// The child process ended without a word.
-    #[error("the child process that runs packaging scripts ended without a report ({status})")]
+    /// A script's parent was killed.
+    #[error("the process that runs the packaging script ended without a report: it {status}")]
     NoReport {
         /// How it ended.
-        status: std::process::ExitStatus,
+        status: Status,
     },
+    /// A script's parent was killed, and the fork server that could have told how.
+    #[error("the process that runs the packaging script and the sandbox server were killed")]
+    NoServer,
 }
 
 impl SandboxError {
@@ -106,7 +109,8 @@ impl SandboxError {
             | Self::NoUserNamespace(_)
             | Self::Network { .. }
             | Self::ProbeFailed(_)
-            | Self::NoReport { .. } => None,
+            | Self::NoReport { .. }
+            | Self::NoServer => None,
         }
     }
 }
