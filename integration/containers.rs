@@ -426,7 +426,7 @@ fn as_the_first_process_it_ends_on_sigterm() {
         std::thread::sleep(Duration::from_millis(100));
     }
     docker(&["kill", "--signal", "TERM", container.name()], SHORT).expect_code(0, "docker kill");
-    let waited = docker(&["wait", container.name()], Duration::from_secs(10));
+    let waited = docker(&["wait", container.name()], SHORT);
     assert_eq!(
         waited.stdout.trim(),
         "143",

@@ -17,7 +17,7 @@ mod tools;
 mod ustar;
 mod world;
 
-pub(crate) use agent::{Agent, Ran, Running, processes_below};
+pub(crate) use agent::{Agent, Ran, Running, copied_agent, processes_below};
 pub(crate) use outcome::{
     Listed, Outcome, compiled_packages, contents, extract, list, manifest_of, mode_of, sha1_of,
     unpacked,
