@@ -544,6 +544,7 @@ impl Work {
         self.enter(Phase::Packing);
         self.blocking("take", move |work| {
             let mounts = script.as_ref().map_or(&[][..], |end| &end.mounts);
+            work.check_directories()?;
             if script.is_some() {
                 findings.extend(work.findings_of_success(mounts)?);
             }
@@ -1025,6 +1026,24 @@ impl Work {
         directories
             .find(|directory| scratch::is_in_the_way(directory, &end.output.tail))
             .map(|directory| Cause::Scratch { directory })
+    }
+
+    /// Checks that what is found below the package's directories is the package's.
+    fn check_directories(&self) -> Result<(), CompileError> {
+        let checked = self.context.sandbox.check(&self.place);
+        checked.map_err(|source| CompileError::Sandbox {
+            package: self.job.name.clone(),
+            source,
+        })?;
+        let paths = &self.plan.paths;
+        match fs::lookup(&paths.packages).map_err(self.files())? {
+            Some(metadata) if !metadata.is_dir() => Err(CompileError::InstallTarget {
+                package: self.job.name.clone(),
+                path: paths.packages.clone(),
+                found: "there is a link or a file",
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// What is found at the install target, and whether it is the directory that was made for it. A script may replace the link by

@@ -28,8 +28,8 @@ pub(crate) use tiers::{
     mount_at_var_vcap,
 };
 pub(crate) use tools::{
-    require, require_landlock, require_root, require_tools, run_tool, run_tool_with, wait_for,
-    with_input,
+    require, require_landlock, require_landlock_scopes, require_root, require_tools, run_tool,
+    run_tool_with, wait_for, with_input,
 };
 pub(crate) use ustar::{Kind, Member, archive};
 pub(crate) use world::{STEMCELL, World, directory_outside_tmp, snapshot};
