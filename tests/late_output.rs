@@ -141,7 +141,7 @@ mod bodies {
                     .says(&format!("line {LINES}\n"))
                     .does_not_say("left ");
                 // Under Landlock it fails twice.
-                for log in ["app.first.log", "app.log"] {
+                for log in ["app@first.log", "app.log"] {
                     let what = format!("{log} of {idiom}-{round}");
                     if log == "app.log" || place.tier.name == "landlock" {
                         let text = place.world.read(&format!("logs/demo-1.10/{log}"));

@@ -498,12 +498,12 @@ async fn both_logs_are_kept() {
     };
     let directory = core.place.world.path("sources");
     assert_eq!(failure.log, directory.join("app.log"));
-    assert_eq!(failure.first_log, Some(directory.join("app.first.log")));
+    assert_eq!(failure.first_log, Some(directory.join("app@first.log")));
     assert_eq!(failure.denials, None);
     assert!(core.log("app.log").contains("\nthis is run 2\n"));
-    assert!(core.log("app.first.log").contains("\nthis is run 1\n"));
+    assert!(core.log("app@first.log").contains("\nthis is run 1\n"));
     core.compile("good", "echo fine").await.unwrap();
-    assert!(!directory.join("good.first.log").exists());
+    assert!(!directory.join("good@first.log").exists());
 }
 
 /// What scripts do in the directories around them. The commands of `docs/adr/0011-the-second-run.md`.
@@ -658,7 +658,7 @@ fn first_failure_is_printed_before_the_script_beside_it_ends() {
             "Warning: the packaging script of `app` exited with 8 (after ",
             ", restricted by Landlock)\nThe last lines that the packaging script of app printed:\n",
             "  | it is broken\n",
-            &format!("Everything that it printed: {}\n", log("app.first.log")),
+            &format!("Everything that it printed: {}\n", log("app@first.log")),
             announced,
             "Compiling package app again, alone and without restrictions\n",
             "The last lines that the packaging script of app printed:\n",
@@ -666,7 +666,7 @@ fn first_failure_is_printed_before_the_script_beside_it_ends() {
             &format!("Everything that it printed: {}\n", log("app.log")),
             &format!(
                 "Everything that the first run printed, restricted by Landlock: {}\n",
-                log("app.first.log")
+                log("app@first.log")
             ),
             "Error: failed to compile package app/",
             "the packaging script exited with 8 after ",
@@ -694,7 +694,7 @@ fn successful_second_run_shows_denials_and_hints() {
             "What the first run was denied:\n",
             "  | mkdir: cannot create directory ",
             &new,
-            "app.first.log\n",
+            "app@first.log\n",
             &format!("Hint: Landlock lets no script make, replace or remove `{new}`"),
             "Finished compiling release app/",
         ],
@@ -756,7 +756,7 @@ fn first_log_is_in_each_release_and_goes_with_the_next_call() {
     place.agent().args(&tarballs).run().succeeds();
     for release in ["one", "two"] {
         for (name, text) in [
-            ("app.first.log", "this is run 1"),
+            ("app@first.log", "this is run 1"),
             ("app.log", "this is run 2"),
         ] {
             let found = std::fs::read_to_string(log(release, name)).unwrap();
@@ -768,7 +768,7 @@ fn first_log_is_in_each_release_and_goes_with_the_next_call() {
     }
     place.agent().args(&tarballs).run().succeeds();
     for release in ["one", "two"] {
-        assert!(!log(release, "app.first.log").exists());
+        assert!(!log(release, "app@first.log").exists());
         assert!(log(release, "app.log").exists());
     }
 }
