@@ -373,6 +373,21 @@ impl Sandbox {
         }
     }
 
+    /// Checks that a script that has ended left the directories above its own as they were, so that what is taken from them is its
+    /// own.
+    ///
+    /// # Errors
+    /// [`SandboxError::Replaced`] where it put something else in the place of one.
+    pub fn check(&self, place: &Place) -> Result<(), SandboxError> {
+        match (self, &place.kind) {
+            (Self::Namespaces(namespaces), Kind::Namespace(place)) => namespaces.check(place),
+            (Self::Landlocked(landlocked), _) => landlocked.tree().check(),
+            (Self::Shared(tree), _) => tree.check(),
+            // A place of another sandbox.
+            (Self::Namespaces(_), _) => Ok(()),
+        }
+    }
+
     /// Removes everything of the package, after its end, good or bad.
     ///
     /// # Errors

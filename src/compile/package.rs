@@ -579,6 +579,7 @@ impl Work {
         self.enter(Phase::Packing);
         self.blocking("take", move |work| {
             let mounts = script.as_ref().map_or(&[][..], |end| &end.mounts);
+            work.check_directories()?;
             if script.is_some() {
                 findings.extend(work.findings_of_success(mounts)?);
             }
@@ -851,33 +852,26 @@ impl Work {
         if is_cancelled && !has_failed_by_itself(end.status) {
             return Err(stopped(&self.job));
         }
-        let is_success = end.status.is_success() && limit.is_none();
-        let shown = Shown {
+        *self.shown() = Shown {
             elapsed: start.elapsed(),
             tail: end.output.tail.clone(),
             ..Shown::default()
         };
-        let shown = match is_success && self.plan.script.spec.rules.is_none() {
-            true => shown,
-            false => {
-                self.blocking_to_the_end("read log", move |work| work.read_logs(shown, is_success))
-                    .await??
-            }
-        };
-        *self.shown() = shown.clone();
-        if is_success {
-            self.check_denials(shown.denials)?;
+        if end.status.is_success() && limit.is_none() {
+            // Its log is read together with the next step.
             return Ok((Some(end), findings));
         }
+        let printed = self
+            .blocking_to_the_end("read log", |work| work.read_logs(false))
+            .await??;
         if let (Some(target), Status::Exited(127)) = (dangling, end.status) {
             return Err(self.dangling(target));
         }
-        let reading = self.blocking_to_the_end("read log", |work| Printed::read(&work.job.log));
-        let printed = reading.await?.map_err(&files)?;
         if limit.is_none() && has_failed_by_itself(end.status) {
             self.check_dependency_mounts(&printed, Some(start.elapsed()))?;
         }
         findings.extend(self.findings_of_failure(end.status, printed, &company)?);
+        let shown = self.shown().clone();
         let cause = limit.map(|limit| Cause::TimeLimit { limit });
         Err(CompileError::Script(Box::new(ScriptFailure {
             package: self.job.name.clone(),
@@ -904,7 +898,8 @@ impl Work {
 
     /// What a person should know of a script that succeeded, before what it installed is taken.
     fn findings_of_success(&self, mounts: &[String]) -> Result<Vec<Finding>, CompileError> {
-        let printed = Printed::read(&self.job.log).map_err(self.files())?;
+        let printed = self.read_logs(true)?;
+        self.check_denials()?;
         self.check_dependency_mounts(&printed, None)?;
         let mut findings = Vec::new();
         if !printed.missing.is_empty() {
@@ -973,11 +968,9 @@ impl Work {
 
     /// A script that succeeded although rules denied it something may have made another package than it makes without rules:
     /// many scripts do not end with a command that fails.
-    fn check_denials(&self, denials: Vec<Denial>) -> Result<(), CompileError> {
-        let denials: Vec<Denial> = denials
-            .into_iter()
-            .filter(Denial::may_be_for_rules)
-            .collect();
+    fn check_denials(&self) -> Result<(), CompileError> {
+        let mut denials = self.shown().denials.clone();
+        denials.retain(Denial::may_be_for_rules);
         if denials.is_empty() {
             return Ok(());
         }
@@ -994,21 +987,36 @@ impl Work {
         Ok(())
     }
 
-    /// Reads what the script printed for what it was denied and what it lacked.
-    fn read_logs(&self, mut shown: Shown, is_success: bool) -> Result<Shown, CompileError> {
-        if let Some(rules) = &self.plan.script.spec.rules {
-            let closed = |path: &Path| sandbox::closed(rules, path);
-            let mut search = Search::new(&closed);
-            for log in logs(&self.job) {
-                fs::for_each_block(log, |block| search.read(block)).map_err(self.files())?;
+    /// Reads what the script printed. Notes what it was denied, and which packages it lacked.
+    fn read_logs(&self, is_success: bool) -> Result<Printed, CompileError> {
+        let rules = self.plan.script.spec.rules.as_ref();
+        let closed = |path: &Path| rules.and_then(|rules| sandbox::closed(rules, path));
+        let mut search = rules.map(|_| Search::new(&closed));
+        let mut printed = Printed::default();
+        for log in logs(&self.job) {
+            let is_main = log == self.job.log;
+            if !is_main && search.is_none() {
+                continue;
             }
-            shown.denials = search.into_denials();
+            let read = fs::for_each_block(log, |block| {
+                if is_main {
+                    printed.read(block);
+                }
+                if let Some(search) = &mut search {
+                    search.read(block);
+                }
+            });
+            read.map_err(self.files())?;
         }
-        let is_denied = shown.denials.iter().any(Denial::may_be_for_rules);
-        if !is_success || is_denied {
-            shown.undeclared = self.undeclared();
-        }
-        Ok(shown)
+        let denials = search.map(Search::into_denials).unwrap_or_default();
+        let is_denied = denials.iter().any(Denial::may_be_for_rules);
+        let undeclared = match is_success && !is_denied {
+            true => Vec::new(),
+            false => self.undeclared(),
+        };
+        let mut shown = self.shown();
+        (shown.denials, shown.undeclared) = (denials, undeclared);
+        Ok(printed)
     }
 
     /// Packages that the script failed to reach and that its package does not declare.
@@ -1056,6 +1064,24 @@ impl Work {
         directories
             .find(|directory| scratch::is_in_the_way(directory, &end.output.tail))
             .map(|directory| Cause::Scratch { directory })
+    }
+
+    /// Checks that what is found below the package's directories is the package's.
+    fn check_directories(&self) -> Result<(), CompileError> {
+        let checked = self.context.sandbox.check(&self.place);
+        checked.map_err(|source| CompileError::Sandbox {
+            package: self.job.name.clone(),
+            source,
+        })?;
+        let paths = &self.plan.paths;
+        match fs::lookup(&paths.packages).map_err(self.files())? {
+            Some(metadata) if !metadata.is_dir() => Err(CompileError::InstallTarget {
+                package: self.job.name.clone(),
+                path: paths.packages.clone(),
+                found: "there is a link or a file",
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// What is found at the install target, and whether it is the directory that was made for it. A script may replace the link by

@@ -28,6 +28,14 @@ pub enum SandboxError {
         /// One of its entries.
         entry: String,
     },
+    /// A script has put something else in the place of a directory that packages are kept in.
+    #[error("the packaging script replaced `{}`, which leads to `{}` now", directory.display(), found.display())]
+    Replaced {
+        /// The directory, by its path in the script's view.
+        directory: PathBuf,
+        /// Where its path leads.
+        found: PathBuf,
+    },
     /// A scratch directory cannot be made or written to.
     #[error("the scratch directory `{}` cannot be used", directory.display())]
     Scratch {
@@ -88,6 +96,10 @@ impl SandboxError {
                  pass --force to have everything in `{}` and the packages it leads to removed",
                 directory.display()
             )),
+            Self::Replaced { .. } => Some(
+                "have the script change files in $BOSH_COMPILE_TARGET and $BOSH_INSTALL_TARGET only, not the directories above them"
+                    .to_owned(),
+            ),
             Self::Files(error) if error.hint().is_some() => error.hint(),
             Self::Scratch { .. } => Some(
                 "pass a --scratch-dir that the user who compiles can write to, with everything in it, or none".to_owned(),

@@ -293,6 +293,39 @@ impl Namespaces {
         }
     }
 
+    /// Checks that a script has replaced none of the directories that it worked below.
+    ///
+    /// # Errors
+    /// [`SandboxError::Replaced`].
+    pub(super) fn check(&self, place: &NamespacePlace) -> Result<(), SandboxError> {
+        let (tree, root) = (self.tree(place), Vcap::new(&self.root(place)));
+        let directories = [root.packages(), root.data_packages(), root.compile()];
+        for directory in &directories {
+            // Outermost first.
+            let mut above: Vec<&Path> = directory
+                .ancestors()
+                .take_while(|above| *above != tree)
+                .collect();
+            above.reverse();
+            for path in above {
+                let Some(metadata) = fs::lookup(path)? else {
+                    break;
+                };
+                if !metadata.is_dir() {
+                    let below = path.strip_prefix(&tree).unwrap_or(path);
+                    return Err(SandboxError::Replaced {
+                        directory: self.cover.join(below),
+                        found: match metadata.is_symlink() {
+                            true => fs::read_link(path)?,
+                            false => self.cover.join(below),
+                        },
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Whether a script in a place may fail at what it could do where dependencies are not mounted. It is meant to where they
     /// are to be read-only.
     pub(super) fn restricts(&self, place: &NamespacePlace) -> bool {
