@@ -427,6 +427,12 @@ impl Namespaces {
         Ok(())
     }
 
+    /// Where a shared scratch directory is, there or not.
+    pub(super) fn scratch_directory(&self, name: &Name) -> Option<PathBuf> {
+        let is_shared = self.scratch.is_shared();
+        is_shared.then(|| self.work.join(&self.shared).join(name.as_str()))
+    }
+
     /// Removes what scripts have left in shared scratch directories. No script may be running. `false` where there was nothing.
     pub(super) fn discard_scratch(&self) -> fs::Result<bool> {
         let mut found = false;
