@@ -19,7 +19,7 @@ use bosh_agent::sandbox::{Landlocked, Sandbox, SharedTree};
 use nix::sys::signal::Signal;
 use support::{
     Agent, LANDLOCK, NAMESPACE, NONE, Place, ReleaseBuilder, Tier, USER, USERNS_OF_A_USER,
-    USERNS_OF_ROOT, Who, in_tiers, processes_below, snapshot,
+    USERNS_OF_ROOT, Who, in_tiers, mode_of, processes_below, run_tool, snapshot,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -34,8 +34,51 @@ in_tiers!(the_next_run_clears_away_what_a_killed_one_left: NAMESPACE USERNS_OF_R
 in_tiers!(scripts_are_as_nice_as_they_are_told_to_be: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 in_tiers!(without_a_network_there_is_a_loopback_and_nothing_else: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 
+in_tiers!(umask_of_zero_opens_nothing_to_others: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+
 mod bodies {
     use super::*;
+
+    pub(super) fn umask_of_zero_opens_nothing_to_others(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let program = "sh -c 'umask 0; exec \"$@\"' sh";
+        let agent = place.agent_through(program);
+        let running = place.start_of(agent, "umask > $BOSH_INSTALL_TARGET/umask\ntouch $FACTS/started\nuntil [ -e $FACTS/go ]; do sleep 0.1; done");
+        let work: Vec<_> = std::fs::read_dir(place.world.base().join("data"))
+            .into_iter()
+            .chain(std::fs::read_dir(std::env::temp_dir()))
+            .flatten()
+            .map(|entry| entry.unwrap())
+            .filter(|entry| {
+                entry
+                    .file_name()
+                    .to_string_lossy()
+                    .starts_with(".bosh-agent-work-")
+            })
+            .collect();
+        assert!(!work.is_empty());
+        for directory in &work {
+            assert_eq!(mode_of(&directory.path()) & 0o077, 0, "{directory:?}");
+        }
+        std::fs::write(place.world.path("facts/go"), "").unwrap();
+        running.end().succeeds();
+        assert_eq!(place.file("app", "umask"), "100644 0022\n");
+        let open = run_tool(
+            "find",
+            &[
+                place.world.out().as_os_str(),
+                place.world.path("logs").as_os_str(),
+                "-perm".as_ref(),
+                "/002".as_ref(),
+                "-not".as_ref(),
+                "-type".as_ref(),
+                "l".as_ref(),
+            ],
+        );
+        assert_eq!(open, "");
+    }
 
     pub(super) fn only_declared_packages_can_be_read(tier: Tier) {
         let Some(place) = Place::new(tier) else {
@@ -230,10 +273,7 @@ fn release_of(app: &str) -> ReleaseBuilder {
 }
 
 fn nix_nice() -> i32 {
-    support::run_tool("nice", &[] as &[&str])
-        .trim()
-        .parse()
-        .unwrap()
+    run_tool("nice", &[] as &[&str]).trim().parse().unwrap()
 }
 
 #[test]
