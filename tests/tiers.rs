@@ -34,10 +34,56 @@ in_tiers!(the_next_run_clears_away_what_a_killed_one_left: NAMESPACE USERNS_OF_R
 in_tiers!(scripts_are_as_nice_as_they_are_told_to_be: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 in_tiers!(without_a_network_there_is_a_loopback_and_nothing_else: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 
+in_tiers!(secrets_of_the_agent_cannot_be_read: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK);
 in_tiers!(umask_of_zero_opens_nothing_to_others: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 
 mod bodies {
     use super::*;
+
+    pub(super) fn secrets_of_the_agent_cannot_be_read(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let bosh = place.world.base().join("bosh");
+        let secrets = [
+            "agent.json",
+            "etc/blobstore-dav.json",
+            "settings.json",
+            "settings/settings.json",
+            "tasks.json",
+            "update_settings.json",
+            "warden-cpi-agent-env.json",
+        ];
+        for (path, content) in secrets.map(|path| (path, "hunter2")).into_iter().chain([
+            ("etc/stemcell_version", "1.406"),
+            ("bin/tool", "echo works"),
+        ]) {
+            let path = bosh.join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            // Readable for everybody: only the sandbox keeps them from the script.
+            std::fs::write(&path, content).unwrap();
+        }
+        let bosh = bosh.display();
+        let script = format!(
+            "cd {bosh} || exit 1\n\
+             for file in {}; do if [ -n \"$(cat $file)\" ]; then exit 2; fi; done\n\
+             if grep -rs hunter2 .; then exit 3; fi\n\
+             cat etc/stemcell_version > $BOSH_INSTALL_TARGET/version || exit 4\n\
+             sh bin/tool > $BOSH_INSTALL_TARGET/printed || exit 5\n",
+            secrets.join(" "),
+        );
+        let tarball = place.release(&ReleaseBuilder::of_script(&script));
+        // A second run under Landlock has no restrictions.
+        place
+            .agent()
+            .args(&["--second-run", "never"])
+            .arg(tarball)
+            .run()
+            .succeeds()
+            .says(&format!("Isolation: {}", tier.name));
+        assert_eq!(place.file("app", "version"), "100644 1.406");
+        assert_eq!(place.file("app", "printed"), "100644 works\n");
+    }
 
     pub(super) fn umask_of_zero_opens_nothing_to_others(tier: Tier) {
         let Some(place) = Place::new(tier) else {
