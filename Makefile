@@ -56,7 +56,7 @@ containers: setup dist $(EXAMPLE) $(GO_RELEASE) ## Tests in containers of a stem
 	cargo test --locked --test daemon containers::
 
 soak: ## The long form of the tests: full sizes, hundreds of repetitions
-	BOSH_AGENT_SOAK=1 cargo test --locked --release --test scale --test scripts --test stops --test parallel --test faults --test https
+	BOSH_AGENT_SOAK=1 cargo test --locked --release --test scale --test stops --test parallel --test late_output --test faults --test https
 	BOSH_AGENT_SOAK=1 cargo test --locked --release --test daemon -- --skip containers:: --nocapture
 
 bench: setup ## Benchmarks: archives, the queue, sandboxes, and whole runs beside a serial reference (as root, about twenty minutes)

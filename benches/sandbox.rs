@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bosh_agent::compile::Store;
 use bosh_agent::config::{Environment, Vcap};
 use bosh_agent::fs;
-use bosh_agent::process::Output;
+use bosh_agent::process::{ForkServer, Output};
 use bosh_agent::release::{Name, Version};
 use bosh_agent::sandbox::{
     Entry, Landlocked, Namespaces, Sandbox, Script, SharedTree, Spec, Users, Wishes,
@@ -61,18 +61,18 @@ async fn measure(isolation: &str, users: Option<Users>, dependencies: usize) {
     fs::create_dir(&work).unwrap();
     let vcap = Vcap::new(&vcap);
     let tree = || SharedTree::take(&vcap, "a benchmark", false, &|| false).unwrap();
-    let agent = Path::new(AGENT);
+    let agent = ForkServer::from(AGENT);
     let wishes = Wishes {
         users,
         ..Wishes::default()
     };
     let sandbox = match isolation {
         "none" => Ok(Sandbox::Shared(tree())),
-        "landlock" => match Landlocked::probe(&work, agent).await {
+        "landlock" => match Landlocked::probe(&work, &agent).await {
             Ok(()) => Landlocked::new(tree(), &work, None).map(Sandbox::Landlocked),
             Err(error) => Err(error),
         },
-        _ => Namespaces::probe(&work, &vcap, agent, wishes)
+        _ => Namespaces::probe(&work, &vcap, &agent, wishes)
             .await
             .map(Sandbox::Namespaces),
     };
@@ -87,7 +87,7 @@ async fn measure(isolation: &str, users: Option<Users>, dependencies: usize) {
     let mut times = Times::default();
     for round in 0..ROUNDS {
         let log = work.join(format!("log-{round}"));
-        one(&sandbox, &vcap, &sealed, &log, &mut times).await;
+        one(&sandbox, &vcap, &sealed, (&log, &agent), &mut times).await;
     }
     sandbox.close().unwrap();
     println!(
@@ -117,7 +117,13 @@ fn sealed_packages(work: &Path, count: usize) -> Vec<Sealed> {
     sealed
 }
 
-async fn one(sandbox: &Sandbox, vcap: &Vcap, sealed: &[Sealed], log: &Path, times: &mut Times) {
+async fn one(
+    sandbox: &Sandbox,
+    vcap: &Vcap,
+    sealed: &[Sealed],
+    (log, agent): (&Path, &ForkServer),
+    times: &mut Times,
+) {
     let start = Instant::now();
     let own = Name::parse("own").unwrap();
     let names: Vec<(Name, PathBuf)> = sealed
@@ -149,7 +155,7 @@ async fn one(sandbox: &Sandbox, vcap: &Vcap, sealed: &[Sealed], log: &Path, time
             rules: None,
         },
         environment: Environment::of_this_process(),
-        agent: PathBuf::from(AGENT),
+        agent: agent.clone(),
     };
     let own = place.vcap().package(&own, &Version::parse("1").unwrap());
     let mounted: Vec<_> = mounted.iter().map(|(tree, paths)| (*tree, paths)).collect();

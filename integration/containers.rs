@@ -6,9 +6,13 @@
     reason = "these tests drive docker from outside the agent, and a test may fail loudly"
 )]
 
+mod go_release;
+
 mod support {
     pub(crate) mod concourse;
     pub(crate) mod docker;
+    #[path = "../../tests/support/go_release.rs"]
+    pub(crate) mod go_release;
     pub(crate) mod inputs;
     pub(crate) mod release;
 }
@@ -40,25 +44,26 @@ fn the_documented_line_gives_a_release_that_works() {
     };
     let output = in_a_default_container(inputs);
     check(&output, inputs);
-    smoke_test(&output);
+    smoke_test(&output, "example-release");
 }
 
 /// Compiles the example release as the documented line does, once for all tests.
 fn in_a_default_container(inputs: &Inputs) -> PathBuf {
-    static RELEASE: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
-    let (_, output) =
-        RELEASE.get_or_init(|| compile_with(inputs, "documented", &[], &["landlock ("]));
-    output.clone()
+    static RELEASE: OnceLock<Compiled> = OnceLock::new();
+    let compiled = RELEASE.get_or_init(|| compile_with(inputs, "documented", &[], &["landlock ("]));
+    compiled.output.clone()
 }
 
-/// Compiles the example release in a container with these options. `auto` must take one of the given isolations.
+/// A compiled release.
+struct Compiled {
+    _releases: TempDir,
+    output: PathBuf,
+    outcome: Outcome,
+}
+
+/// Compiles a release in a container with these options. `auto` must take one of the given isolations.
 #[track_caller]
-fn compile_with(
-    inputs: &Inputs,
-    label: &str,
-    options: &[&str],
-    isolations: &[&str],
-) -> (TempDir, PathBuf) {
+fn compile_with(inputs: &Inputs, label: &str, options: &[&str], isolations: &[&str]) -> Compiled {
     let releases = releases_with(&inputs.release, "X.tgz");
     let mount = volume(releases.path(), "/releases");
     let outcome = Container::new(label).run(
@@ -75,7 +80,11 @@ fn compile_with(
     outcome.expect_code(0, label);
     takes(&outcome, isolations);
     let output = only_new_file(releases.path(), &["X.tgz"], inputs, &outcome);
-    (releases, output)
+    Compiled {
+        _releases: releases,
+        output,
+        outcome,
+    }
 }
 
 #[track_caller]
@@ -126,11 +135,11 @@ fn without_a_filter_and_with_all_of_proc_there_are_process_namespaces_too() {
         "--security-opt",
         "systempaths=unconfined",
     ];
-    same_packages_with("systempaths", &options, &["userns\n"]);
+    same_small_package_with("systempaths", &options, &["userns\n"]);
 }
 
 #[test]
-fn a_privileged_container_has_namespaces_and_the_same_packages() {
+fn a_privileged_container_has_namespaces_and_the_same_package() {
     // Docker gives all capabilities, and cannot where this machine has not all. Then all but that one are as good.
     let all = ["--privileged"];
     let most = [
@@ -146,7 +155,7 @@ fn a_privileged_container_has_namespaces_and_the_same_packages() {
     let attempt =
         Container::new("try").run(&["--rm", "--privileged"], STEMCELL_IMAGE, &["true"], SHORT);
     let options: &[&str] = if attempt.code == Some(0) { &all } else { &most };
-    same_packages_with("privileged", options, &["namespace\n"]);
+    same_small_package_with("privileged", options, &["namespace\n"]);
 }
 
 /// The number of a user who has no account outside the test.
@@ -177,7 +186,7 @@ fn on_a_plain_machine_root_and_an_ordinary_user_get_the_same_packages() {
         "for file in passwd subuid subgid; do mount --bind $file /etc/$file || exit 9; done; \
          exec setpriv --reuid={USER} --regid={USER} --clear-groups \"$@\""
     );
-    let kept = tempfile::tempdir().unwrap();
+    let mut outputs = Vec::new();
     for (name, before, isolation) in [
         ("first", "exec \"$@\"", "namespace"),
         ("second", as_user.as_str(), "userns"),
@@ -206,27 +215,42 @@ fn on_a_plain_machine_root_and_an_ordinary_user_get_the_same_packages() {
         takes(&outcome, &[isolation]);
         let output = own.join("out").join(&inputs.compiled_name);
         check(&output, inputs);
-        fs::copy(output, kept.path().join(format!("{name}.tgz"))).unwrap();
+        outputs.push(output);
     }
-    same_contents("machine", kept.path());
+    same_contents("machine", &outputs[0], &outputs[1]);
 }
 
-/// Compiles with these options, and compares with what the documented line gives.
+/// Compiles the example release with these options, and compares with what the documented line gives.
 #[track_caller]
 fn same_packages_with(label: &str, options: &[&str], isolations: &[&str]) {
     let Some(inputs) = inputs::require() else {
         return;
     };
-    let (_releases, output) = compile_with(inputs, label, options, isolations);
-    check(&output, inputs);
-    let kept = tempfile::tempdir().unwrap();
-    fs::copy(
-        in_a_default_container(inputs),
-        kept.path().join("first.tgz"),
-    )
-    .unwrap();
-    fs::copy(output, kept.path().join("second.tgz")).unwrap();
-    same_contents(label, kept.path());
+    let compiled = compile_with(inputs, label, options, isolations);
+    check(&compiled.output, inputs);
+    same_contents(label, &in_a_default_container(inputs), &compiled.output);
+}
+
+/// The same with a release of one small package, for settings that differ little from one in which the example release is compiled.
+#[track_caller]
+fn same_small_package_with(label: &str, options: &[&str], isolations: &[&str]) {
+    const SCRIPT: &str = "set -eu\n\
+        echo 'int main(void) { return 7; }' >seven.c\n\
+        cc -o seven seven.c\n\
+        ./seven || [ $? = 7 ]\n\
+        mkdir $BOSH_INSTALL_TARGET/bin\n\
+        mv seven $BOSH_INSTALL_TARGET/bin/\n\
+        ln -s bin/seven $BOSH_INSTALL_TARGET/link\n";
+    let Some(inputs) = inputs::require() else {
+        return;
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let release = release::write(directory.path(), "small", "seven", SCRIPT);
+    let inputs = Inputs::new(inputs.dist.clone(), release);
+    let compiled = compile_with(&inputs, label, options, isolations);
+    check(&compiled.output, &inputs);
+    let first = compile_with(&inputs, "small", &[], &["landlock ("]);
+    same_contents(label, &first.output, &compiled.output);
 }
 
 #[test]
@@ -234,27 +258,22 @@ fn a_glob_over_its_own_output_changes_nothing() {
     let Some(inputs) = inputs::require() else {
         return;
     };
+    let first = in_a_default_container(inputs);
     let releases = releases_with(&inputs.release, "X.tgz");
-    let kept = tempfile::tempdir().unwrap();
-    let compile = || {
-        let line = format!("{AGENT} compile --output-directory=/releases /releases/*.tgz");
-        let mount = volume(releases.path(), "/releases");
-        let outcome = Container::new("glob").run(
-            &["--rm", "-v", &mount],
-            AGENT_IMAGE,
-            &["bash", "-c", &line],
-            LONG,
-        );
-        outcome.expect_code(0, "compile over a glob");
-        only_new_file(releases.path(), &["X.tgz"], inputs, &outcome)
-    };
-    let output = compile();
+    // The shell's pattern matches the compiled release, too.
+    fs::copy(&first, releases.path().join(&inputs.compiled_name)).unwrap();
+    let line = format!("{AGENT} compile --output-directory=/releases /releases/*.tgz");
+    let mount = volume(releases.path(), "/releases");
+    let outcome = Container::new("glob").run(
+        &["--rm", "-v", &mount],
+        AGENT_IMAGE,
+        &["bash", "-c", &line],
+        LONG,
+    );
+    outcome.expect_code(0, "compile over a glob");
+    let output = only_new_file(releases.path(), &["X.tgz"], inputs, &outcome);
     check(&output, inputs);
-    fs::copy(&output, kept.path().join("first.tgz")).unwrap();
-    // The shell's pattern now matches the compiled release, too.
-    fs::copy(compile(), kept.path().join("second.tgz")).unwrap();
-    check(&output, inputs);
-    same_contents("glob", kept.path());
+    same_contents("glob", &first, &output);
 }
 
 #[test]
@@ -286,14 +305,7 @@ fn a_concourse_task_finds_one_file_in_its_output_and_the_same_packages() {
     );
     let output = only_new_file(&compiled, &[], inputs, &outcome);
     check(&output, inputs);
-    let kept = tempfile::tempdir().unwrap();
-    fs::copy(
-        in_a_default_container(inputs),
-        kept.path().join("first.tgz"),
-    )
-    .unwrap();
-    fs::copy(output, kept.path().join("second.tgz")).unwrap();
-    same_contents("concourse", kept.path());
+    same_contents("concourse", &in_a_default_container(inputs), &output);
 }
 
 #[test]
@@ -426,7 +438,7 @@ fn as_the_first_process_it_ends_on_sigterm() {
         std::thread::sleep(Duration::from_millis(100));
     }
     docker(&["kill", "--signal", "TERM", container.name()], SHORT).expect_code(0, "docker kill");
-    let waited = docker(&["wait", container.name()], Duration::from_secs(10));
+    let waited = docker(&["wait", container.name()], SHORT);
     assert_eq!(
         waited.stdout.trim(),
         "143",
@@ -542,9 +554,10 @@ fn check(output: &Path, inputs: &Inputs) {
     .expect_code(0, "read_release.py");
 }
 
-/// Unpacks the compiled packages where an agent would, in a fresh container without this agent, and uses every one of them there.
+/// Unpacks the compiled packages where an agent would, in a fresh container without this agent, and runs the `smoke.sh` of the
+/// release there.
 #[track_caller]
-fn smoke_test(output: &Path) {
+fn smoke_test(output: &Path, scripts_of: &str) {
     const SCRIPT: &str = r#"
         set -euo pipefail
         mkdir -p /tmp/release /var/vcap/packages
@@ -554,7 +567,7 @@ fn smoke_test(output: &Path) {
             mkdir "$package"
             tar -C "$package" --no-same-owner -xf "$blob"
         done
-        bash /scripts/example-release/smoke.sh
+        bash "/scripts/$1/smoke.sh"
     "#;
     let scripts = inputs::repository().join("packaging-scripts");
     let outcome = Container::new("smoke").run(
@@ -566,16 +579,16 @@ fn smoke_test(output: &Path) {
             &volume(&scripts, "/scripts:ro"),
         ],
         STEMCELL_IMAGE,
-        &["bash", "-c", SCRIPT],
+        &["bash", "-c", SCRIPT, "bash", scripts_of],
         SHORT,
     );
     outcome.expect_code(0, "smoke.sh in a fresh stemcell");
 }
 
-/// Compares `first.tgz` and `second.tgz`: names, kinds, modes, owners, link targets and contents of all compiled packages, but not times.
+/// Compares two compiled releases: names, kinds, modes, owners, link targets and contents of all compiled packages, but not times.
 /// Done as root in a container, so that owners are what the archives say whoever runs the tests.
 #[track_caller]
-fn same_contents(label: &str, directory: &Path) {
+fn same_contents(label: &str, first: &Path, second: &Path) {
     const SCRIPT: &str = r#"
         set -euo pipefail
         for run in first second; do
@@ -595,7 +608,13 @@ fn same_contents(label: &str, directory: &Path) {
         diff /tmp/first/sums /tmp/second/sums
     "#;
     let outcome = Container::new(&format!("compare-{label}")).run(
-        &["--rm", "-v", &volume(directory, "/kept:ro")],
+        &[
+            "--rm",
+            "-v",
+            &volume(first, "/kept/first.tgz:ro"),
+            "-v",
+            &volume(second, "/kept/second.tgz:ro"),
+        ],
         STEMCELL_IMAGE,
         &["bash", "-c", SCRIPT],
         SHORT,

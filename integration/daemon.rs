@@ -17,6 +17,7 @@ mod support {
     pub(crate) mod director;
     pub(crate) mod docker;
     pub(crate) mod faults;
+    pub(crate) use crate::common::go_release;
     pub(crate) mod inputs;
     pub(crate) mod nats;
     pub(crate) mod nginx;
@@ -29,6 +30,7 @@ mod compilation_vm {
     mod blob_faults;
     mod containers;
     mod conversation;
+    mod go_release;
     mod load;
     mod outages;
     mod requests;

@@ -321,7 +321,8 @@ async fn what_is_too_large_is_refused_before_it_is_sent() {
         let answer = rest(&mut stream).await;
         assert!(answer.starts_with(status), "{answer}");
     }
-    assert!(start.elapsed() < Duration::from_secs(5));
+    // Not after a wait for the body, which would be 20 seconds.
+    assert!(start.elapsed() < Duration::from_secs(15));
     // Without an announcement.
     let pieces = futures_util::stream::repeat_with(|| Ok::<_, io::Error>(vec![b'x'; 1 << 20]));
     let request = client()
@@ -446,7 +447,7 @@ async fn a_stop_lets_requests_end_but_not_for_ever() {
     assert_eq!(world.post("x").await.0, 200);
     let start = Instant::now();
     world.https.stop().await;
-    assert!(start.elapsed() < Duration::from_secs(8));
+    assert!(start.elapsed() < LONG);
 }
 
 #[tokio::test(flavor = "multi_thread")]

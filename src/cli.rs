@@ -18,6 +18,7 @@ use nix::sys::stat::{Mode, umask};
 use tokio::runtime::Runtime;
 
 use crate::config::Environment;
+use crate::process;
 use crate::runtime::{self, LogFormat};
 use crate::sandbox;
 
@@ -32,12 +33,12 @@ const USAGE: u8 = 2;
 #[must_use]
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
-    // Before anything else: the child must have one thread and nothing open.
+    // Before anything else: the server must have one thread and nothing open.
     if arguments
         .first()
-        .is_some_and(|first| first == sandbox::CHILD_ARGUMENT)
+        .is_some_and(|first| first == process::SERVER_ARGUMENT)
     {
-        return sandbox::child_main();
+        return sandbox::server_main();
     }
     // Before a process is started or a signal listened for. Whoever says `nohup` wants this program to outlive the terminal.
     sandbox::default_signals(&[Signal::SIGHUP]);
@@ -75,16 +76,16 @@ fn forbid_writing_by_others() {
 /// How long an idle thread is kept: for ever.
 const KEEP: Duration = Duration::from_secs(u32::MAX as u64);
 
-/// Starts the program's threads: two that carry everything that waits, and one for what blocks. While the system has no more
+/// Starts the program's threads: `workers` that carry everything that waits, and one for what blocks. While the system has no more
 /// threads to give, blocking work waits for one that is there. Without any tokio would panic, so the first one is kept.
-fn start_threads() -> io::Result<Runtime> {
+fn start_threads(workers: usize) -> io::Result<Runtime> {
     // Where the system has no thread or no descriptor to give, tokio panics, and would wait for threads that never end.
     let hook = panic::take_hook();
     panic::set_hook(Box::new(|panic| {
         cannot_start(panic.payload_as_str().unwrap_or_default())
     }));
     let tokio = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+        .worker_threads(workers)
         .thread_keep_alive(KEEP)
         .enable_all()
         .build();
@@ -102,19 +103,23 @@ fn cannot_start(reason: &str) -> ! {
     std::process::exit(FAILED.into())
 }
 
-/// Runs to the end on the program's threads.
-fn on_threads(run: impl Future<Output = u8>) -> u8 {
-    let tokio = match start_threads() {
+/// Runs to the end on the program's threads. `workers` of them carry everything that waits; what blocks has threads of its own.
+///
+/// All of it is a task of the workers, and the main thread waits: a task that wakes another on the same thread costs no
+/// hand-over.
+fn on_threads(workers: usize, run: impl Future<Output = u8> + Send + 'static) -> u8 {
+    let tokio = match start_threads(workers) {
         Ok(tokio) => tokio,
         Err(error) => {
             tell(&format!("Error: failed to start: {error}"));
             return FAILED;
         }
     };
-    let code = tokio.block_on(run);
+    let code = tokio.block_on(async { runtime::spawn("main", run).await });
     // A reader of some output that never ends must not keep us.
     tokio.shutdown_background();
-    code
+    // A panic has been reported where it happened.
+    code.unwrap_or(FAILED)
 }
 
 /// Prints what a program asks for.

@@ -15,6 +15,7 @@ use crate::diag::Chain;
 use crate::machine::bootstrap::{self, BootstrapError, Platform};
 use crate::machine::settings::{LoadError, SettingsStore};
 use crate::machine::sources::NoSource;
+use crate::process::ForkServer;
 use crate::transport::TransportError;
 use crate::{fs, runtime};
 use bus::Line;
@@ -36,8 +37,8 @@ pub struct DaemonOptions {
     pub vcap: Vcap,
     /// What the daemon was started with.
     pub environment: Environment,
-    /// This program's file.
-    pub agent: PathBuf,
+    /// Forks the parents of scripts.
+    pub agent: ForkServer,
     /// Who we are, for others who want to compile in the same place.
     pub who: String,
 }

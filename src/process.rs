@@ -1,8 +1,11 @@
 //! Processes: started, listened to, ended; and what of the machine is there for them.
 //!
 //! ```text
-//!   this process                         its child (bosh-agent once more, `sandbox::child`)
-//!   supervise  ── first line, stop ──▶   subreaper: starts the script, owns whatever it forks
+//!   this process                         fork server (this program once more, `sandbox::server`)
+//!   fork_server ── descriptors ──────▶    forks a child for each script, reaps it
+//!
+//!                                        the child (`sandbox::child`)
+//!   supervise  ── orders, stop ──────▶    subreaper: starts the script, owns whatever it forks
 //!              ◀── report ───────────         │
 //!   output     ◀── a pipe or two ─────   script and all its descendants
 //! ```
@@ -14,6 +17,7 @@
 //! between.
 
 mod cgroup;
+mod fork_server;
 mod jobserver;
 mod memory;
 mod output;
@@ -23,6 +27,9 @@ mod status;
 mod supervise;
 pub mod tree;
 
+pub use fork_server::{
+    ARGUMENT as SERVER_ARGUMENT, DESCRIPTORS, ForkServer, Request, read_orders, receive,
+};
 pub use jobserver::{Jobserver, Offered};
 pub use memory::{available_memory, out_of_memory_kills};
 pub use output::{ENDING_LIMIT, Ending, Output, OutputSummary, TAIL_LINES};

@@ -19,23 +19,24 @@ mod named;
 mod namespace;
 mod scratch;
 mod script;
+mod server;
 mod shared_tree;
 mod spec;
 mod sys;
 mod users;
 mod wire;
 
-pub use child::{ARGUMENT as CHILD_ARGUMENT, main as child_main};
 pub use error::SandboxError;
 pub use landlock::{Closed, closed};
 pub use landlocked::Landlocked;
 pub(crate) use namespace::PROCESSES;
 pub use namespace::{Namespaces, Wishes};
 pub use scratch::{Scratch, Sharing};
-pub use script::{Script, ScriptEnd, run};
+pub use script::{Script, ScriptEnd, run, run_holding};
+pub use server::main as server_main;
 pub use shared_tree::SharedTree;
 pub use spec::{Mounted, Report, Rules, Spec, Step, StepError, View, Writes};
-pub(crate) use sys::{default_signals, set_variable_before_threads};
+pub(crate) use sys::{default_signals, set_variable_before_threads, shorten_slices_before_threads};
 pub use users::{
     Entry, Users, enter as enter_user_namespace, enter_if_needed as enter_user_namespace_if_needed,
     highest_owner,
@@ -132,6 +133,16 @@ impl Sandbox {
         match self {
             Self::Namespaces(_) | Self::Landlocked(_) => true,
             Self::Shared(_) => false,
+        }
+    }
+
+    /// Where the scratch directory of a name is on this side, there or not. `None` where packages share none.
+    #[must_use]
+    pub fn scratch_directory(&self, name: &Name) -> Option<PathBuf> {
+        match self {
+            Self::Namespaces(namespaces) => namespaces.scratch_directory(name),
+            Self::Landlocked(landlocked) => landlocked.tree().scratch_directory(name),
+            Self::Shared(tree) => tree.scratch_directory(name),
         }
     }
 
@@ -369,6 +380,21 @@ impl Sandbox {
                 landlocked.confine(place, script, own, &dependencies);
             }
             _ => {}
+        }
+    }
+
+    /// Checks that a script that has ended left the directories above its own as they were, so that what is taken from them is its
+    /// own.
+    ///
+    /// # Errors
+    /// [`SandboxError::Replaced`] where it put something else in the place of one.
+    pub fn check(&self, place: &Place) -> Result<(), SandboxError> {
+        match (self, &place.kind) {
+            (Self::Namespaces(namespaces), Kind::Namespace(place)) => namespaces.check(place),
+            (Self::Landlocked(landlocked), _) => landlocked.tree().check(),
+            (Self::Shared(tree), _) => tree.check(),
+            // A place of another sandbox.
+            (Self::Namespaces(_), _) => Ok(()),
         }
     }
 

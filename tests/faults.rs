@@ -936,6 +936,15 @@ fn wait_for_first(running: &Running) {
     });
 }
 
+/// Removes a package from the store, where it has a directory of its own.
+fn remove_sealed(store: &Path, package: &str) {
+    let directories = std::fs::read_dir(store).unwrap().flatten();
+    let sealed = directories
+        .map(|directory| directory.path())
+        .find(|directory| directory.join(package).exists());
+    std::fs::remove_dir_all(sealed.unwrap()).unwrap();
+}
+
 fn dependency_taken_away(isolation: &'static str) {
     let Some(mut place) = Place::new(isolation, "size=4m", &["work", "vcap"]) else {
         return;
@@ -943,8 +952,8 @@ fn dependency_taken_away(isolation: &'static str) {
     place.remember();
     let running = place.start_to_gate(&with_gate(&[]));
     wait_for_first(&running);
-    let store = place.work().join("store/lib");
-    std::fs::remove_dir_all(place.inside(&store)).unwrap();
+    let store = place.work().join("store");
+    remove_sealed(&place.inside(&store), "lib");
     place.open_gate();
     let ran = running
         .end()
@@ -982,8 +991,8 @@ fn a_dependency_that_is_taken_away_when_it_is_in_place_does_no_harm() {
     };
     let running = place.start_to_gate(&with_gate(&["lib"]));
     wait_for_first(&running);
-    let store = place.work().join("store/lib");
-    std::fs::remove_dir_all(place.inside(&store)).unwrap();
+    let store = place.work().join("store");
+    remove_sealed(&place.inside(&store), "lib");
     place.open_gate();
     running.end().succeeds();
     let outcome = Outcome::of(&place.inside(&place.result()));
@@ -1176,11 +1185,11 @@ fn missing_descriptors_or_threads_are_an_error_not_a_panic() {
     for limit in (9..40).step_by(if is_long() { 1 } else { 6 }) {
         try_with(format!("--nofile={limit}:{limit}"));
     }
-    for limit in [1, 2, 3] {
+    for limit in [1, 2] {
         let ran = try_with(format!("--nproc={limit}:{limit}"));
         assert!(ran.stderr.contains(short), "{}", ran.stderr);
     }
-    for limit in (4..20).step_by(if is_long() { 1 } else { 4 }) {
+    for limit in (3..20).step_by(if is_long() { 1 } else { 4 }) {
         try_with(format!("--nproc={limit}:{limit}"));
     }
 }

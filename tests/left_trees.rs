@@ -41,6 +41,8 @@ in_tiers!(a_mount_over_an_installed_file_fails_by_name: NAMESPACE USERNS_OF_ROOT
 in_tiers!(a_mount_over_the_install_target_fails_by_name: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK_OF_ROOT NONE);
 in_tiers!(mounts_over_the_shared_directories_keep_their_files: LANDLOCK_OF_ROOT NONE);
 in_tiers!(mounts_below_a_bound_directory_stay_mounted: NAMESPACE LANDLOCK_OF_ROOT NONE);
+in_tiers!(links_in_place_of_directories_fail_by_name: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK LANDLOCK_OF_ROOT NONE NONE_OF_A_USER);
+in_tiers!(a_link_in_place_of_the_packages_directory_fails_by_name: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK LANDLOCK_OF_ROOT NONE NONE_OF_A_USER);
 in_tiers!(immutable_and_append_only_files_do_no_harm: NAMESPACE LANDLOCK NONE);
 in_tiers!(deep_trees_need_few_descriptors: NAMESPACE USERNS_OF_A_USER LANDLOCK NONE_OF_A_USER);
 in_tiers!(long_paths_are_packed_and_reach_dependents: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE LANDLOCK_OF_A_USER NONE_OF_A_USER);
@@ -135,6 +137,60 @@ mod bodies {
         .arg(tarball)
         .run()
         .succeeds();
+        site.assert_untouched();
+    }
+
+    pub(super) fn links_in_place_of_directories_fail_by_name(tier: Tier) {
+        let Some(mut site) = Site::new(tier) else {
+            return;
+        };
+        // What the agent would take, rename or remove by its name.
+        for directory in ["app", "compile/app", "packages/app"] {
+            std::fs::create_dir_all(site.host.join(directory)).unwrap();
+            std::fs::write(site.host.join(directory).join("file"), "host").unwrap();
+        }
+        site.before = snapshot(&site.host);
+        let base = site.place.world.base();
+        let install = "set -e; echo > $BOSH_INSTALL_TARGET/file";
+        for (below, needed) in ["packages", "data", "data/compile", "data/packages"]
+            .into_iter()
+            .flat_map(|below| [(below, false), (below, true)])
+        {
+            let (path, host) = (base.join(below), site.host.display());
+            let path = path.display();
+            let mut release = ReleaseBuilder::of_script(&format!(
+                "{install}; cd /; mv {path} {path}-old; ln -s {host} {path}"
+            ));
+            if needed {
+                release = release.package("late", &["app"], "true");
+            }
+            site.release(&release).fails().says(&format!(
+                "the packaging script replaced `{path}`, which leads to `{host}` now"
+            ));
+            site.assert_untouched();
+            assert!(!base.exists(), "{below}");
+        }
+        site.run(&format!(
+            "{install}; rm -rf {}",
+            base.join("data/packages/app").display()
+        ))
+        .fails()
+        .says("leads nowhere");
+        site.run(install).succeeds();
+        site.assert_untouched();
+    }
+
+    pub(super) fn a_link_in_place_of_the_packages_directory_fails_by_name(tier: Tier) {
+        let Some(site) = Site::new(tier) else {
+            return;
+        };
+        let own = site.place.world.base().join("data/packages/app");
+        let (own, host) = (own.display(), site.host.display());
+        site.run(&format!(
+            "set -e; mv {own} $BOSH_COMPILE_TARGET/; ln -s {host} {own}"
+        ))
+        .fails()
+        .says("/data/packages/app`: there is a link or a file");
         site.assert_untouched();
     }
 

@@ -43,7 +43,7 @@ fn compiled(place: &Place, script: &str) {
     if place.tier.has_mounts() {
         ran.says(WARNING)
             .says("app is compiled again with copies of its dependencies");
-        let first = place.world.path("logs/demo-1.10/app.first.log");
+        let first = place.world.path("logs/demo-1.10/app@first.log");
         let first = std::fs::read_to_string(first).unwrap();
         assert!(
             first.contains("cross-device link") || first.contains("resource busy"),

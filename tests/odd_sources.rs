@@ -134,17 +134,19 @@ mod bodies {
         let source = place.world.path("source");
         std::fs::create_dir(&source).unwrap();
         let packaging = source.join("packaging");
-        let device = |packaging: &Path| std::os::unix::fs::symlink("/dev/zero", packaging).unwrap();
-        let make: [(&str, &dyn Fn(&Path)); 3] = [
-            ("a FIFO", &|packaging| {
+        type Make = fn(&Path);
+        let kinds: [(&str, Make); 3] = [
+            ("a FIFO", |packaging| {
                 run_tool("mkfifo", &[packaging]);
             }),
-            ("a device", &device),
-            ("a directory", &|packaging| {
+            ("a device", |packaging| {
+                std::os::unix::fs::symlink("/dev/zero", packaging).unwrap();
+            }),
+            ("a directory", |packaging| {
                 std::fs::create_dir(packaging).unwrap();
             }),
         ];
-        for (found, make) in make {
+        for (found, make) in kinds {
             make(&packaging);
             let blob = place.world.path("source.tgz");
             let arguments = [

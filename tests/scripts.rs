@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use support::{
-    Agent, Ran, ReleaseBuilder, Running, World, processes_below, require_root, require_tools,
-    run_tool_with, unpacked, wait_for,
+    Agent, Ran, ReleaseBuilder, Running, World, copied_agent, processes_below, require_root,
+    require_tools, run_tool_with, unpacked, wait_for,
 };
 
 /// Far longer than it takes, on any machine.
@@ -501,6 +501,14 @@ const STUBBORN: &str = r#"
     touch $FACTS/started
 "#;
 
+/// A process notes itself with its start, as its number alone may soon be another's.
+const NOTES_ITSELF: &str =
+    r#"echo $$ $(cut "-d " -f 22 /proc/$$/stat) > $FACTS/noted; mv $FACTS/noted $FACTS/process"#;
+
+/// Whether the process that noted itself runs.
+const NOTED_IS_ALIVE: &str =
+    r#"read number start < $FACTS/process; [ "$(cut "-d " -f 22 /proc/$number/stat)" = $start ]"#;
+
 #[test]
 fn processes_that_a_script_leaves_behind_are_gone_when_the_agent_ends() {
     let facts = Facts::new();
@@ -525,13 +533,15 @@ fn processes_of_one_script_are_gone_before_the_next_begins() {
         .package(
             "a",
             &[],
-            "setsid bash -c \"trap '' TERM; echo \\$\\$ > $FACTS/pid; sleep 1000; sleep 1000\" &\n\
-             while [ ! -s $FACTS/pid ]; do sleep 0.01; done",
+            &format!(
+                "setsid bash -c 'trap \"\" TERM; {NOTES_ITSELF}; sleep 1000; sleep 1000' &\n\
+                 while [ ! -s $FACTS/process ]; do sleep 0.01; done"
+            ),
         )
         .package(
             "b",
             &[],
-            "if kill -0 $(cat $FACTS/pid); then touch $FACTS/alive; fi",
+            &format!("if {NOTED_IS_ALIVE}; then touch $FACTS/alive; fi"),
         );
     facts.run(&release).succeeds();
     assert!(!facts.has("alive"));
@@ -709,7 +719,7 @@ fn a_stop_ends_the_script_and_leaves_nothing() {
 fn a_stop_asks_a_script_to_end_before_it_is_killed() {
     // A trap of bash runs between commands and during `wait`. What bash has just forked may lose the signal: then it would run
     // no trap before a command in the foreground has ended.
-    let text = "trap 'touch $FACTS/asked; exit' TERM; sleep 1000 & touch $FACTS/started; wait";
+    let text = "trap ': > $FACTS/asked; exit' TERM; sleep 1000 & touch $FACTS/started; wait";
     let (facts, _) = stop(text, Signal::SIGTERM, 143);
     assert!(facts.has("asked"));
 }
@@ -730,12 +740,14 @@ fn a_stop_keeps_what_was_complete_before_and_begins_nothing_new() {
         .package("b", &[], "touch $FACTS/b");
     let second = facts.world.release("second.tgz", &second);
     let running = facts.agent().args(&[first, second]).start();
-    wait_for("the second release", LIMIT, || {
-        facts.has("started").then_some(()).ok_or(running.stderr())
-    });
-    running.signal(Signal::SIGTERM);
     let result = facts.world.result("demo-1.10");
     let told = format!("Finished archiving compiled tarball {}\n", result.display());
+    // The first release is written while the second one compiles.
+    wait_for("the first release and the second's script", LIMIT, || {
+        let are_there = facts.has("started") && result.exists();
+        are_there.then_some(()).ok_or(running.stderr())
+    });
+    running.signal(Signal::SIGTERM);
     running.end().ends_with(143).says(&told);
     assert!(result.exists());
     assert!(!facts.has("b"));
@@ -801,14 +813,16 @@ fn when_the_agent_is_killed_its_script_ends_and_the_next_run_cleans_up() {
 fn a_run_that_follows_a_killed_one_at_once_never_meets_its_script() {
     let facts = Facts::new();
     // It prints nothing, or the broken pipe would end it at once.
-    let text = "{ set +x; } 2>/dev/null\n\
-                trap '' TERM\necho $$ > $FACTS/pid\ntouch $FACTS/started\n\
-                while true; do touch $BOSH_INSTALL_TARGET/old 2>/dev/null; sleep 0.01; done";
-    let running = facts.start(&script(text));
+    let text = format!(
+        "{{ set +x; }} 2>/dev/null\n\
+         trap '' TERM\n{NOTES_ITSELF}\ntouch $FACTS/started\n\
+         while true; do touch $BOSH_INSTALL_TARGET/old 2>/dev/null; sleep 0.01; done"
+    );
+    let running = facts.start(&script(&text));
     running.signal(Signal::SIGKILL);
     running.end();
-    let next = script("if kill -0 $(cat $FACTS/pid); then touch $FACTS/met; fi");
-    let ran = facts.run(&next);
+    let next = format!("if {NOTED_IS_ALIVE}; then touch $FACTS/met; fi");
+    let ran = facts.run(&script(&next));
     assert!(
         !facts.has("met"),
         "both scripts ran at once:\n{}",
@@ -853,7 +867,10 @@ fn what_another_agent_is_at_work_on_is_not_taken_for_abandoned() {
     };
     call();
     assert!(partial.exists() && lock.exists());
-    drop(held);
+    // Closing them would not do: a process that another test is about to start may still have them open.
+    for file in &held {
+        file.unlock().unwrap();
+    }
     call();
     assert!(!partial.exists() && !lock.exists());
 }
@@ -1103,8 +1120,7 @@ fn a_user_who_is_not_root_can_compile() {
         b"",
     );
     // The program itself may lie where only root can go.
-    let own = home.join("bosh-agent");
-    std::fs::copy(env!("CARGO_BIN_EXE_bosh-agent"), &own).unwrap();
+    let own = copied_agent(home);
     let script = format!("shift; exec {} \"$@\"", own.display());
     let wrapped = Agent::wrapped(
         &facts.world.path("printed"),
@@ -1135,7 +1151,7 @@ fn processes_that_are_left_behind_are_asked_to_end_before_they_are_killed() {
     let facts = Facts::new();
     facts
         .run(&script(
-            "bash -c 'trap \"touch $FACTS/asked; exit\" TERM; touch $FACTS/ready; while :; do sleep 0.01; done' &\n\
+            "bash -c 'trap \": > $FACTS/asked; exit\" TERM; touch $FACTS/ready; while :; do sleep 0.01; done' &\n\
              while [ ! -e $FACTS/ready ]; do sleep 0.01; done",
         ))
         .succeeds();
@@ -1147,7 +1163,7 @@ fn a_script_that_kills_its_parent_does_not_outlive_it() {
     let facts = Facts::new();
     facts
         .run(&script(
-            "trap '' TERM\necho $$ > $FACTS/pid\nkill -9 $PPID\nwhile :; do sleep 0.01; done",
+            "trap '' TERM\nkill -9 $PPID\nwhile :; do sleep 0.01; done",
         ))
         .fails();
     facts.assert_clean();

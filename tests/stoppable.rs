@@ -230,12 +230,18 @@ mod bodies {
         let Some(place) = Place::new(tier) else {
             return;
         };
-        // As by `timeout`: to the process and to its group.
+        // As by wrappers that pass on what the terminal has sent already. A stopped process gets both when it goes on.
         let running = place
-            .start("trap 'touch $FACTS/asked; exit' TERM; touch $FACTS/started; sleep 1000 & wait");
-        running.signal(Signal::SIGTERM);
-        running.signal(Signal::SIGTERM);
-        running.end().ends_with(143).does_not_say("second");
+            .start("trap ': > $FACTS/asked; exit' TERM; touch $FACTS/started; sleep 1000 & wait");
+        running.signal(Signal::SIGSTOP);
+        wait_for("the agent to stand still", LIMIT, || {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", running.pid())).unwrap();
+            stat.contains(") T ").then_some(()).ok_or(stat)
+        });
+        for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGCONT] {
+            running.signal(signal);
+        }
+        running.end().ends_with(130).does_not_say("second");
         assert!(place.world.path("facts/asked").exists());
     }
 

@@ -9,17 +9,20 @@
 
 mod support;
 
-use std::path::PathBuf;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bosh_agent::compile::{self, Compiled, Context, Event, SecondRun, Store};
 use bosh_agent::config::{Environment, Vcap};
+use bosh_agent::process::ForkServer;
 use bosh_agent::sandbox::{Landlocked, Sandbox, SharedTree};
 use nix::sys::signal::Signal;
 use support::{
     Agent, LANDLOCK, NAMESPACE, NONE, Place, ReleaseBuilder, Tier, USER, USERNS_OF_A_USER,
-    USERNS_OF_ROOT, Who, in_tiers, mode_of, processes_below, run_tool, snapshot,
+    USERNS_OF_ROOT, Who, in_tiers, mode_of, processes_below, require_landlock_scopes, run_tool,
+    snapshot,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -29,6 +32,8 @@ in_tiers!(a_write_into_a_dependency_is_seen_by_nobody_else: NAMESPACE USERNS_OF_
 in_tiers!(files_can_be_moved_and_linked_into_the_install_target: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 in_tiers!(owners_are_those_that_the_script_gave: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 in_tiers!(whatever_a_script_forks_ends_with_it: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(signals_reach_other_processes_only_without_isolation: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(abstract_sockets_of_others_are_closed_under_landlock: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 in_tiers!(a_stop_leaves_nothing: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 in_tiers!(the_next_run_clears_away_what_a_killed_one_left: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 in_tiers!(scripts_are_as_nice_as_they_are_told_to_be: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
@@ -36,6 +41,13 @@ in_tiers!(without_a_network_there_is_a_loopback_and_nothing_else: NAMESPACE USER
 
 in_tiers!(secrets_of_the_agent_cannot_be_read: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK);
 in_tiers!(umask_of_zero_opens_nothing_to_others: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+
+/// A place where Landlock, if that is the tier, knows scopes for signals and sockets.
+fn place_with_scopes(tier: Tier) -> Option<Place> {
+    (tier.name != "landlock" || require_landlock_scopes())
+        .then(|| Place::new(tier))
+        .flatten()
+}
 
 mod bodies {
     use super::*;
@@ -220,6 +232,53 @@ mod bodies {
             .succeeds()
             .says("left ");
         assert_eq!(processes_below(&place.world.path("")), [""; 0]);
+    }
+
+    pub(super) fn signals_reach_other_processes_only_without_isolation(tier: Tier) {
+        let Some(place) = place_with_scopes(tier) else {
+            return;
+        };
+        let script = format!(
+            "set -e; sleep 1000 & kill -TERM $!; kill -0 $$; cd $BOSH_INSTALL_TARGET; \
+             if kill -0 {} 2>/dev/null; then echo reached > seen; else echo nothing > seen; fi",
+            std::process::id()
+        );
+        let ran = place.run(&ReleaseBuilder::of_script(&script));
+        ran.succeeds().does_not_say("Warning");
+        let seen = match tier.name {
+            "none" => "100644 reached\n",
+            _ => "100644 nothing\n",
+        };
+        assert_eq!(place.file("app", "seen"), seen);
+    }
+
+    pub(super) fn abstract_sockets_of_others_are_closed_under_landlock(tier: Tier) {
+        let Some(place) = place_with_scopes(tier) else {
+            return;
+        };
+        let name = place.world.path("socket").display().to_string();
+        let address = SocketAddr::from_abstract_name(&name).unwrap();
+        let _listener = UnixListener::bind_addr(&address).unwrap();
+        let connect = |name: &str| {
+            format!(
+                "perl -MSocket -e 'socket(my $s, PF_UNIX, SOCK_STREAM, 0) or die; \
+                 connect($s, sockaddr_un(\"\\0{name}\")) or exit 1'"
+            )
+        };
+        let own = "perl -MSocket -e 'socket(my $l, PF_UNIX, SOCK_STREAM, 0) or die; my $a = sockaddr_un(\"\\0own $$\"); \
+                   bind($l, $a) && listen($l, 1) or die; if (!fork) { socket(my $s, PF_UNIX, SOCK_STREAM, 0) or die; \
+                   connect($s, $a) or die; exit } wait; exit $? >> 8'";
+        let script = format!(
+            "set -e; {own}; cd $BOSH_INSTALL_TARGET; if {}; then echo reached > seen; else echo nothing > seen; fi",
+            connect(&name)
+        );
+        let ran = place.run(&ReleaseBuilder::of_script(&script));
+        ran.succeeds().does_not_say("Warning");
+        let seen = match tier.name {
+            "landlock" => "100644 nothing\n",
+            _ => "100644 reached\n",
+        };
+        assert_eq!(place.file("app", "seen"), seen);
     }
 
     pub(super) fn a_stop_leaves_nothing(tier: Tier) {
@@ -512,7 +571,7 @@ impl Together {
         for directory in ["work", "work/store", "sources"] {
             std::fs::create_dir(place.world.path(directory)).unwrap();
         }
-        let agent = PathBuf::from(env!("CARGO_BIN_EXE_bosh-agent"));
+        let agent = ForkServer::from(env!("CARGO_BIN_EXE_bosh-agent"));
         let vcap = Vcap::new(&place.world.base());
         Landlocked::probe(&work, &agent).await.unwrap();
         let tree = SharedTree::take(&vcap, "a test", false, &|| false).unwrap();

@@ -11,7 +11,7 @@ fuzz_target!(|data: &[u8]| {
     };
     // What is shown to a person.
     match &report {
-        Report::Ended { status, .. } => {
+        Report::Ended { status, .. } | Report::Lost { status } => {
             let shown = status.to_string();
             assert_eq!(status.is_success(), shown == "exited with 0", "{shown}");
             let _ = status.signal();

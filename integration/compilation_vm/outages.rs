@@ -9,7 +9,7 @@ use crate::support::blobstore::Blobstore;
 use crate::support::certificates::AGENT;
 use crate::support::director::compile_stage::{CompiledPackages, result};
 use crate::support::nats::NatsServer;
-use crate::support::vm::HostVm;
+use crate::support::vm::{HostVm, LIMIT};
 
 fn seconds(normal: u64, soak: u64) -> Duration {
     Duration::from_secs(if is_soak() { soak } else { normal })
@@ -80,9 +80,7 @@ async fn an_agent_that_the_bus_does_not_know_yet_asks_until_it_is_known() {
     let director = director(&server).await;
     director.prepare(&spec()).await.unwrap();
     assert_eq!(
-        director
-            .request("ping", json!([]), Duration::from_secs(1))
-            .await,
+        director.request("ping", json!([]), LIMIT).await,
         Ok(json!("pong"))
     );
 }

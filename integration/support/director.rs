@@ -17,6 +17,8 @@ use reply::{Reply, Status};
 
 /// How long a Director waits for one reply, but for pings.
 pub(crate) const RPC_LIMIT: Duration = Duration::from_secs(45);
+/// A reply that takes longer waited for something that it must not wait for, however busy the machine is.
+pub(crate) const PROMPT: Duration = Duration::from_secs(20);
 /// How long it waits for the reply to one ping of a new VM.
 pub(crate) const PING_LIMIT: Duration = Duration::from_secs(1);
 /// How long it goes on pinging a new VM.

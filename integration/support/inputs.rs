@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use super::docker::{docker, run};
+use super::go_release;
 
 /// The image that `integration/stemcell-image` makes, and what it says of itself.
 pub(crate) const STEMCELL_IMAGE: &str = "bosh-agent-test/stemcell:latest";
@@ -22,12 +23,42 @@ const SHORT: Duration = Duration::from_secs(60);
 pub(crate) struct Inputs {
     /// The portable binary.
     pub(crate) dist: PathBuf,
-    /// The example release's source tarball.
+    /// The source tarball of a release: the example release unless something else is said.
     pub(crate) release: PathBuf,
     /// What its compiled release must be called.
     pub(crate) compiled_name: String,
     /// How many packages it has.
     pub(crate) packages: usize,
+}
+
+impl Inputs {
+    /// With another release.
+    pub(crate) fn new(dist: PathBuf, release: PathBuf) -> Self {
+        let manifest = manifest_of(&release);
+        let field = |key: &str| {
+            let line = manifest
+                .lines()
+                .find_map(|line| line.strip_prefix(key))
+                .unwrap();
+            line.trim().trim_matches(['"', '\'']).to_owned()
+        };
+        let compiled_name = format!(
+            "{}-{}-{}.tgz",
+            field("name:"),
+            field("version:"),
+            SLUG.replace('/', "-")
+        );
+        let packages = names_in(&release)
+            .iter()
+            .filter(|name| is_package(name))
+            .count();
+        Self {
+            dist,
+            release,
+            compiled_name,
+            packages,
+        }
+    }
 }
 
 /// The inputs, and the image with the agent in it. Otherwise as [`require_parts`].
@@ -37,6 +68,21 @@ pub(crate) fn require() -> Option<&'static Inputs> {
     let inputs = require_parts()?;
     BUILT.get_or_init(|| build_agent_image(&inputs.dist));
     Some(inputs)
+}
+
+/// The same with the Go release.
+#[track_caller]
+pub(crate) fn require_go_release() -> Option<&'static Inputs> {
+    static INPUTS: OnceLock<Option<Inputs>> = OnceLock::new();
+    let dist = require()?.dist.clone();
+    let inputs = INPUTS.get_or_init(|| {
+        if !go_release::tarball().is_file() {
+            skip("there is no Go release: call `make example`");
+            return None;
+        }
+        Some(Inputs::new(dist, go_release::tarball()))
+    });
+    inputs.as_ref()
 }
 
 /// The inputs, or nothing when one is missing: the test then says why it is skipped. With `BOSH_AGENT_TEST_REQUIRE_ALL` in the
@@ -97,30 +143,7 @@ fn find() -> Result<Inputs, String> {
         ".cache/example-release.tgz",
         "call packaging-scripts/example-release/assemble .cache/example-release.tgz",
     )?;
-    let manifest = manifest_of(&release);
-    let field = |key: &str| {
-        let line = manifest
-            .lines()
-            .find_map(|line| line.strip_prefix(key))
-            .unwrap();
-        line.trim().trim_matches(['"', '\'']).to_owned()
-    };
-    let compiled_name = format!(
-        "{}-{}-{}.tgz",
-        field("name:"),
-        field("version:"),
-        SLUG.replace('/', "-")
-    );
-    let packages = names_in(&release)
-        .iter()
-        .filter(|name| is_package(name))
-        .count();
-    Ok(Inputs {
-        dist,
-        release,
-        compiled_name,
-        packages,
-    })
+    Ok(Inputs::new(dist, release))
 }
 
 fn is_package(name: &str) -> bool {

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::docker::{Container, docker};
-use crate::common::{directory_outside_tmp, processes_below, wait_for};
+use crate::common::{directory_outside_tmp, mount_at_var_vcap, processes_below, wait_for};
 
 /// Far more than any single step takes on a slow and busy machine.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
@@ -135,11 +135,17 @@ pub(crate) struct HostVm {
     /// What it was ever told in confidence.
     secrets: Vec<String>,
     agent: Option<Child>,
+    /// Whether the agent finds the base directory at /var/vcap.
+    is_at_var_vcap: bool,
 }
 
 impl HostVm {
     /// Starts the agent. It has no settings yet.
     pub(crate) fn boot(machine: Machine) -> Self {
+        Self::boot_at(machine, false)
+    }
+
+    fn boot_at(machine: Machine, is_at_var_vcap: bool) -> Self {
         let root = tempfile::Builder::new()
             .prefix("bosh-agent-test-")
             .tempdir_in(directory_outside_tmp())
@@ -150,6 +156,7 @@ impl HostVm {
             root,
             machine,
             agent: None,
+            is_at_var_vcap,
         };
         fs::create_dir_all(vm.base().join("bosh/log")).unwrap();
         let settings = vm.base().join(SETTINGS);
@@ -162,6 +169,13 @@ impl HostVm {
     /// A VM that gets its settings at once.
     pub(crate) fn create(machine: Machine) -> Self {
         let vm = Self::boot(machine);
+        vm.deliver_settings();
+        vm
+    }
+
+    /// The same for releases whose scripts name /var/vcap: the agent finds the base directory there.
+    pub(crate) fn create_at_var_vcap(machine: Machine) -> Self {
+        let vm = Self::boot_at(machine, true);
         vm.deliver_settings();
         vm
     }
@@ -182,11 +196,23 @@ impl HostVm {
             .append(true)
             .open(self.log_path())
             .unwrap();
-        let agent = Command::new(binary())
+        let mut agent = Command::new(binary());
+        let mut base = self.base();
+        if self.is_at_var_vcap {
+            let scratch = self.path("var");
+            fs::create_dir_all(&scratch).unwrap();
+            let script = mount_at_var_vcap(&scratch, &base) + "exec \"$@\"";
+            agent = Command::new("unshare");
+            agent
+                .args(["--mount", "sh", "-c", &script, "sh"])
+                .arg(binary());
+            base = "/var/vcap".into();
+        }
+        let agent = agent
             .args(["-P", "dummy", "-M", "dummy", "-C"])
-            .arg(self.base().join("bosh/agent.json"))
+            .arg(base.join("bosh/agent.json"))
             .arg("-b")
-            .arg(self.base())
+            .arg(base)
             .env_clear()
             .env(
                 "PATH",

@@ -25,6 +25,7 @@ use crate::compile::{self, CompileError, Compiled, Dependency, Installed, Job};
 use crate::config::{Environment, Vcap};
 use crate::diag::Chain;
 use crate::fs;
+use crate::process::ForkServer;
 use crate::release::digest::Algorithm;
 use crate::release::{MultiDigest, Name};
 use crate::runtime;
@@ -46,8 +47,8 @@ pub struct CompilerOptions {
     pub vcap: Vcap,
     /// What scripts inherit.
     pub environment: Environment,
-    /// This program's file.
-    pub agent: PathBuf,
+    /// Forks the parents of scripts.
+    pub agent: ForkServer,
     /// Who we are, for others who want to compile in the same place.
     pub who: String,
     /// Whether packages of another agent may be removed: on a VM that is there to compile, they may.

@@ -1,17 +1,19 @@
 //! The archive that `fetch_logs` makes.
 
+use std::ffi::OsStr;
 use std::io::{self, BufWriter, Read, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use rustix::fs::FileType;
 use tokio_util::sync::CancellationToken;
-use walkdir::WalkDir;
 
 use crate::archive::{AppendError, EntryHeader, EntryWriter, GzipWriter, Kind};
 use crate::config::Vcap;
-use crate::fs::{self, Context as _};
+use crate::diag::Chain;
+use crate::fs::{self, Context as _, Found, Mounts, Step, Walk};
 use crate::release::Digests;
 use crate::release::digest::{Algorithm, Hasher, HashingWriter};
 use crate::runtime::Cancellable;
@@ -93,28 +95,6 @@ impl Selection {
         })
     }
 
-    /// The files, each with its name in the archive. A directory that is not there has none.
-    fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
-        let mut files = Vec::new();
-        for (directory, prefix) in &self.directories {
-            // The directory itself may be a link, as /var/vcap/sys is; below it none is followed.
-            let Ok(directory) = fs::canonicalize(directory) else {
-                continue;
-            };
-            let found = WalkDir::new(&directory).sort_by_file_name().into_iter();
-            for entry in found.filter_map(Result::ok) {
-                if let Ok(name) = entry.path().strip_prefix(&directory)
-                    && entry.file_type().is_file()
-                    && self.filters.is_match(name)
-                {
-                    let name = [b"./", prefix.as_bytes(), name.as_os_str().as_bytes()].concat();
-                    files.push((entry.into_path(), name));
-                }
-            }
-        }
-        files
-    }
-
     /// Packs the logs into a new file at `to`. Logs that grow meanwhile are packed as long as they were when it was their
     /// turn; what goes away is left out.
     ///
@@ -134,19 +114,12 @@ impl Selection {
             &EntryHeader::new(Kind::Directory, b"./", 0o755),
             io::empty(),
         )?;
-        for (path, name) in self.files() {
-            let Ok(log) = fs::open(&path) else {
-                continue;
-            };
-            let metadata = log.metadata().at("examine", &path)?;
-            let header = EntryHeader {
-                size: metadata.len(),
-                mtime: metadata.mtime(),
-                ..EntryHeader::new(Kind::File, &name, metadata.mode() & 0o777)
-            };
-            // A log that was cut off meanwhile ends with zeros.
-            let content = log.chain(io::repeat(0)).take(header.size);
-            archive.append(&header, content)?;
+        for (directory, prefix) in &self.directories {
+            // One that is not there has no logs. It may be a link, as /var/vcap/sys is; below it none is followed.
+            match Walk::to_read(directory, Mounts::Cross) {
+                Ok(walk) => self.add(walk, directory, prefix, &mut archive)?,
+                Err(error) => tracing::debug!(error = %Chain(&error), "no logs are packed"),
+            }
         }
         let gzip = archive.finish().at("write", to)?;
         let hashing = gzip.finish().at("write", to)?;
@@ -154,11 +127,69 @@ impl Selection {
         file.into_inner().flush().at("write", to)?;
         Ok(digests)
     }
+
+    /// Adds the selected logs of one directory.
+    fn add<W: io::Write>(
+        &self,
+        mut walk: Walk,
+        directory: &Path,
+        prefix: &str,
+        archive: &mut EntryWriter<W>,
+    ) -> Result<(), LogsError> {
+        loop {
+            let (file, found) = match walk.next_step() {
+                Ok(None) => return Ok(()),
+                Ok(Some(Step::Entry(file, found))) if found.kind() == FileType::RegularFile => {
+                    (file, found)
+                }
+                Ok(Some(_)) => continue,
+                Err(error) => {
+                    tracing::debug!(error = %Chain(&error), "a log is left out");
+                    continue;
+                }
+            };
+            let path = walk.path_of(&file);
+            let Ok(below) = path.strip_prefix(directory) else {
+                continue;
+            };
+            if self.filters.is_match(below) {
+                let name = [b"./", prefix.as_bytes(), below.as_os_str().as_bytes()].concat();
+                append(&walk, &file, &found, &name, archive)?;
+            }
+        }
+    }
+}
+
+/// Adds one log, unless it has just gone away.
+fn append<W: io::Write>(
+    walk: &Walk,
+    file: &OsStr,
+    found: &Found,
+    name: &[u8],
+    archive: &mut EntryWriter<W>,
+) -> Result<(), LogsError> {
+    let Ok(log) = walk.open(file, found) else {
+        return Ok(());
+    };
+    let metadata = log.metadata().at("examine", &walk.path_of(file))?;
+    // Something else may have taken its place.
+    if !metadata.is_file() {
+        return Ok(());
+    }
+    let header = EntryHeader {
+        size: metadata.len(),
+        mtime: metadata.mtime(),
+        ..EntryHeader::new(Kind::File, name, metadata.mode() & 0o777)
+    };
+    // A log that was cut off meanwhile ends with zeros.
+    let content = log.chain(io::repeat(0)).take(header.size);
+    Ok(archive.append(&header, content)?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fs::{make_deep, scratch_for_deep_trees};
 
     fn logs() -> (tempfile::TempDir, Vcap) {
         let scratch = tempfile::tempdir().unwrap();
@@ -186,19 +217,33 @@ mod tests {
         let tree = vcap.base().join("unpacked");
         fs::create_dir_all(&tree).unwrap();
         crate::archive::unpack_file(&to, &tree).unwrap();
-        let mut names: Vec<String> = WalkDir::new(&tree)
-            .into_iter()
-            .map(Result::unwrap)
-            .filter(|entry| entry.file_type().is_file())
-            .map(|entry| {
-                let name = entry.path().strip_prefix(&tree).unwrap();
-                let content = fs::read(entry.path()).unwrap();
-                assert_eq!(content, name.as_os_str().as_bytes());
-                name.to_str().unwrap().to_owned()
-            })
-            .collect();
-        names.sort();
+        let mut names = Vec::new();
+        let mut walk = Walk::to_read(&tree, Mounts::Refuse).unwrap();
+        while let Some(step) = walk.next_step().unwrap() {
+            if let Step::Entry(file, found) = step {
+                let path = walk.path_of(&file);
+                let name = path.strip_prefix(&tree).unwrap().to_str().unwrap();
+                let mut content = String::new();
+                let mut log = walk.open(&file, &found).unwrap();
+                log.read_to_string(&mut content).unwrap();
+                assert!(content.is_empty() || content == name, "{name}");
+                names.push(name.to_owned());
+            }
+        }
         names
+    }
+
+    #[test]
+    fn logs_with_long_paths_are_packed() {
+        const DEPTH: usize = 2100;
+        let scratch = scratch_for_deep_trees();
+        let vcap = Vcap::new(scratch.path());
+        let logs = scratch.path().join("sys/log");
+        fs::create_dir_all(&logs).unwrap();
+        make_deep(&logs, DEPTH);
+        let names = packed(&vcap, &["**/file"]);
+        assert_eq!(names, ["d/".repeat(DEPTH) + "file"]);
+        fs::remove_tree(scratch.path()).unwrap();
     }
 
     #[test]

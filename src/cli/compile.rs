@@ -1,7 +1,6 @@
 //! `bosh-agent compile`, wired.
 
 use std::io::{self, IsTerminal};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,10 +16,14 @@ use crate::process;
 use crate::runtime::{Signals, StopSignal};
 use crate::sandbox::{self, Entry};
 
+/// One thread for what waits: with two, each event wakes the other as well, to see whether there is more to do.
+const WORKERS: usize = 1;
+
 /// This program, whatever becomes of its file meanwhile.
 pub(super) const SELF: &str = "/proc/self/exe";
 
 pub(super) fn main(arguments: Compile, environment: Environment) -> u8 {
+    sandbox::shorten_slices_before_threads();
     // Before there is a second thread: only then can it be entered.
     let user_namespace = match arguments.isolation {
         Isolation::Auto => sandbox::enter_user_namespace_if_needed(),
@@ -28,7 +31,7 @@ pub(super) fn main(arguments: Compile, environment: Environment) -> u8 {
         Isolation::Namespace | Isolation::Landlock | Isolation::None => Entry::Outside,
     };
     let options = options(arguments, environment, user_namespace);
-    on_threads(run(options))
+    on_threads(WORKERS, run(options))
 }
 
 async fn run(options: Options) -> u8 {
@@ -110,7 +113,7 @@ fn options(arguments: Compile, environment: Environment, user_namespace: Entry) 
         compression_level: arguments.compression_level,
         who: who(),
         environment,
-        agent: PathBuf::from(SELF),
+        agent: SELF.into(),
     }
 }
 

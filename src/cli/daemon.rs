@@ -1,7 +1,5 @@
 //! `bosh-agent -P … -C agent.json`, wired.
 
-use std::path::PathBuf;
-
 use tokio_util::sync::CancellationToken;
 
 use super::compile::{SELF, who};
@@ -17,13 +15,16 @@ use crate::runtime::{Signals, StopSignal};
 use crate::sandbox;
 use crate::tls::SystemCertificates;
 
+/// Two threads: requests are answered while one of them is held up.
+const WORKERS: usize = 2;
+
 pub(super) fn main(flags: Daemon, environment: Environment) -> u8 {
     SystemCertificates::of(&environment).use_these();
     // The NATS client loads the system's certificates at every connect, though it is given its own, and does not connect where
     // one of them is broken. It finds none here.
     sandbox::set_variable_before_threads("SSL_CERT_FILE", "/dev/null");
     sandbox::set_variable_before_threads("SSL_CERT_DIR", "");
-    on_threads(run(flags, environment))
+    on_threads(WORKERS, run(flags, environment))
 }
 
 async fn run(flags: Daemon, environment: Environment) -> u8 {
@@ -67,7 +68,7 @@ async fn run(flags: Daemon, environment: Environment) -> u8 {
         config: flags.config,
         vcap: Vcap::new(&flags.base),
         environment,
-        agent: PathBuf::from(SELF),
+        agent: SELF.into(),
         who: who(),
     };
     let result = daemon::run(options, &stop).await;

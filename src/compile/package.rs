@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
@@ -22,12 +22,12 @@ use super::script_file::{self, ScriptFile};
 use super::seal::{self, Unsealed};
 use super::second_run::{FirstRun, SecondRun, first_log};
 use super::store::{Installed, Store};
-use super::turns::{Turn, Turns};
+use super::turns::{Company, Turn, Turns};
 use super::undeclared::missed;
 use crate::archive::{self, Compression, GzipWriter, SystemOwners};
 use crate::config::{Environment, PackagePaths, Vcap};
 use crate::fs::{self, Context as _};
-use crate::process::{self, Jobserver, Output, Status};
+use crate::process::{self, ForkServer, Jobserver, Output, Status};
 use crate::release::digest::{Hasher, HashingWriter};
 use crate::release::{Digests, Name};
 use crate::runtime::{self, Cancellable};
@@ -49,8 +49,8 @@ pub struct Context {
     pub store: Store,
     /// What scripts inherit.
     pub environment: Environment,
-    /// This program's file.
-    pub agent: PathBuf,
+    /// Forks the parents of scripts.
+    pub agent: ForkServer,
     /// How long processes get between SIGTERM and SIGKILL.
     pub grace: Duration,
     /// How much nicer than this program scripts are, from 0 to 19.
@@ -89,8 +89,15 @@ pub async fn compile(
 ) -> Result<Compiled, CompileError> {
     let is_dependency = job.is_dependency;
     let turns = Arc::new(Turns::new(1, || false));
-    let built = build(context, job, &turns, cancel).await?;
+    let mut built = build(context, job, &turns, cancel).await?;
     let installed = built.installed.clone();
+    if let Some(left) = built.left.take() {
+        let sandbox = Arc::clone(context);
+        let leaving = runtime::spawn_blocking("leave", move || left.remove(&sandbox));
+        if let Ok(Err(error)) = leaving.await {
+            tracing::warn!(%error, "could not remove the directories of a package; they are removed at exit");
+        }
+    }
     let mut packed = pack(context, built, cancel).await;
     if !is_dependency && let Ok(compiled) = &mut packed {
         compiled.installed = None;
@@ -118,6 +125,22 @@ pub(super) struct Built {
     findings: Vec<Finding>,
     elapsed: Duration,
     script: Option<ScriptEnd>,
+    /// The package's directories, where they are in no other package's way. Whoever has built the package removes them.
+    pub left: Option<Left>,
+}
+
+/// Directories of a package that has been built.
+#[derive(Debug)]
+pub(super) struct Left(Arc<Place>);
+
+impl Left {
+    /// Removes them.
+    ///
+    /// # Errors
+    /// When something cannot be removed.
+    pub(super) fn remove(&self, context: &Context) -> Result<(), SandboxError> {
+        context.sandbox.leave(&self.0)
+    }
 }
 
 /// What is still to be done for a package.
@@ -306,6 +329,7 @@ pub(super) async fn pack(
         mut findings,
         elapsed,
         script,
+        left: _,
     } = built;
     let packed = match rest {
         Rest::Nothing(packed) => packed,
@@ -473,7 +497,16 @@ impl Work {
         })
     }
 
+    /// Gives the place back, or, where no other package waits for it, leaves that to the caller: see [`Built::left`].
     async fn leave_with(self, result: Result<Built, CompileError>) -> Result<Built, CompileError> {
+        let result = match result {
+            // Nothing waits for the place, and dependents need not wait for its removal.
+            Ok(mut built) if !self.context.sandbox.is_shared() => {
+                built.left = Some(Left(Arc::clone(&self.place)));
+                return Ok(built);
+            }
+            other => other,
+        };
         let left = self.leave(result.is_err()).await;
         let built = result?;
         left?;
@@ -526,24 +559,27 @@ impl Work {
     async fn run(&self) -> Result<Built, CompileError> {
         let start = Instant::now();
         self.enter(Phase::Unpacking);
-        let compression = self.blocking("unpack", Self::unpack_source).await?;
-        self.enter(Phase::Installing);
-        let named = self
-            .blocking("install", |work| {
-                work.install()?;
-                Ok(work.named())
-            })
-            .await?;
+        // One step for both: each hand-over to another thread waits for its turn on a busy machine.
+        let prepare = |work: &Self| {
+            let compression = work.unpack_source()?;
+            if work.cancel.is_cancelled() {
+                return Err(stopped(&work.job));
+            }
+            work.enter(Phase::Installing);
+            work.install()?;
+            Ok((compression, work.named()))
+        };
+        let (compression, named) = self.blocking("prepare", prepare).await?;
         self.claim(&named).await?;
         let asked = Instant::now();
         let turn = self.turn().await?;
         let waited = asked.elapsed();
         self.enter(Phase::Packaging);
-        let (script, mut findings) = self.run_script(&turn).await?;
-        drop(turn);
+        let (script, mut findings) = self.run_script(turn).await?;
         self.enter(Phase::Packing);
         self.blocking("take", move |work| {
             let mounts = script.as_ref().map_or(&[][..], |end| &end.mounts);
+            work.check_directories()?;
             if script.is_some() {
                 findings.extend(work.findings_of_success(mounts)?);
             }
@@ -602,6 +638,7 @@ impl Work {
             findings: Vec::new(),
             elapsed: Duration::ZERO,
             script: None,
+            left: None,
         })
     }
 
@@ -745,10 +782,11 @@ impl Work {
         }
     }
 
-    /// Runs the packaging script, if there is one, and says what a person should know of it.
+    /// Runs the packaging script, if there is one, and says what a person should know of it. The turn is given back when the
+    /// script's last process has ended.
     async fn run_script(
         &self,
-        turn: &Turn,
+        turn: Turn,
     ) -> Result<(Option<ScriptEnd>, Vec<Finding>), CompileError> {
         let files = self.files();
         let packaging = &self.plan.packaging;
@@ -797,8 +835,9 @@ impl Work {
         let start = Instant::now();
         // A limit ends a script in the way in which a wish to stop does.
         let stop = self.cancel.child_token();
+        let company = turn.company();
         let end = {
-            let running = sandbox::run(script, output, &stop);
+            let running = sandbox::run_holding(script, output, &stop, turn);
             tokio::pin!(running);
             tokio::select! {
                 // Cancel-safe: the same future is polled on below.
@@ -819,33 +858,26 @@ impl Work {
         if is_cancelled && !has_failed_by_itself(end.status) {
             return Err(stopped(&self.job));
         }
-        let is_success = end.status.is_success() && limit.is_none();
-        let shown = Shown {
+        *self.shown() = Shown {
             elapsed: start.elapsed(),
             tail: end.output.tail.clone(),
             ..Shown::default()
         };
-        let shown = match is_success && self.plan.script.spec.rules.is_none() {
-            true => shown,
-            false => {
-                self.blocking_to_the_end("read log", move |work| work.read_logs(shown, is_success))
-                    .await??
-            }
-        };
-        *self.shown() = shown.clone();
-        if is_success {
-            self.check_denials(shown.denials)?;
+        if end.status.is_success() && limit.is_none() {
+            // Its log is read together with the next step.
             return Ok((Some(end), findings));
         }
+        let printed = self
+            .blocking_to_the_end("read log", |work| work.read_logs(false))
+            .await??;
         if let (Some(target), Status::Exited(127)) = (dangling, end.status) {
             return Err(self.dangling(target));
         }
-        let reading = self.blocking_to_the_end("read log", |work| Printed::read(&work.job.log));
-        let printed = reading.await?.map_err(&files)?;
         if limit.is_none() && has_failed_by_itself(end.status) {
             self.check_dependency_mounts(&printed, Some(start.elapsed()))?;
         }
-        findings.extend(self.findings_of_failure(end.status, printed, turn)?);
+        findings.extend(self.findings_of_failure(end.status, printed, &company)?);
+        let shown = self.shown().clone();
         let cause = limit.map(|limit| Cause::TimeLimit { limit });
         Err(CompileError::Script(Box::new(ScriptFailure {
             package: self.job.name.clone(),
@@ -872,7 +904,8 @@ impl Work {
 
     /// What a person should know of a script that succeeded, before what it installed is taken.
     fn findings_of_success(&self, mounts: &[String]) -> Result<Vec<Finding>, CompileError> {
-        let printed = Printed::read(&self.job.log).map_err(self.files())?;
+        let printed = self.read_logs(true)?;
+        self.check_denials()?;
         self.check_dependency_mounts(&printed, None)?;
         let mut findings = Vec::new();
         if !printed.missing.is_empty() {
@@ -889,12 +922,12 @@ impl Work {
         Ok(findings)
     }
 
-    /// What may lie behind a failure. The script's turn is not over yet.
+    /// What may lie behind a failure.
     fn findings_of_failure(
         &self,
         status: Status,
         printed: Printed,
-        turn: &Turn,
+        company: &Company,
     ) -> Result<Vec<Finding>, CompileError> {
         let mut findings: Vec<Finding> = no_such_owner(&printed).into_iter().collect();
         let compile = &self.plan.paths.compile;
@@ -902,7 +935,7 @@ impl Work {
         if is_denied && let Some(directory) = fs::noexec(compile).map_err(self.files())? {
             findings.push(Finding::NoExecution { directory });
         }
-        if turn.was_beside_others() {
+        if company.was_there() {
             findings.push(Finding::RanBeside {
                 line: printed.taken.into_iter().next_back(),
             });
@@ -941,11 +974,9 @@ impl Work {
 
     /// A script that succeeded although rules denied it something may have made another package than it makes without rules:
     /// many scripts do not end with a command that fails.
-    fn check_denials(&self, denials: Vec<Denial>) -> Result<(), CompileError> {
-        let denials: Vec<Denial> = denials
-            .into_iter()
-            .filter(Denial::may_be_for_rules)
-            .collect();
+    fn check_denials(&self) -> Result<(), CompileError> {
+        let mut denials = self.shown().denials.clone();
+        denials.retain(Denial::may_be_for_rules);
         if denials.is_empty() {
             return Ok(());
         }
@@ -962,21 +993,36 @@ impl Work {
         Ok(())
     }
 
-    /// Reads what the script printed for what it was denied and what it lacked.
-    fn read_logs(&self, mut shown: Shown, is_success: bool) -> Result<Shown, CompileError> {
-        if let Some(rules) = &self.plan.script.spec.rules {
-            let closed = |path: &Path| sandbox::closed(rules, path);
-            let mut search = Search::new(&closed);
-            for log in logs(&self.job) {
-                fs::for_each_block(log, |block| search.read(block)).map_err(self.files())?;
+    /// Reads what the script printed. Notes what it was denied, and which packages it lacked.
+    fn read_logs(&self, is_success: bool) -> Result<Printed, CompileError> {
+        let rules = self.plan.script.spec.rules.as_ref();
+        let closed = |path: &Path| rules.and_then(|rules| sandbox::closed(rules, path));
+        let mut search = rules.map(|_| Search::new(&closed));
+        let mut printed = Printed::default();
+        for log in logs(&self.job) {
+            let is_main = log == self.job.log;
+            if !is_main && search.is_none() {
+                continue;
             }
-            shown.denials = search.into_denials();
+            let read = fs::for_each_block(log, |block| {
+                if is_main {
+                    printed.read(block);
+                }
+                if let Some(search) = &mut search {
+                    search.read(block);
+                }
+            });
+            read.map_err(self.files())?;
         }
-        let is_denied = shown.denials.iter().any(Denial::may_be_for_rules);
-        if !is_success || is_denied {
-            shown.undeclared = self.undeclared();
-        }
-        Ok(shown)
+        let denials = search.map(Search::into_denials).unwrap_or_default();
+        let is_denied = denials.iter().any(Denial::may_be_for_rules);
+        let undeclared = match is_success && !is_denied {
+            true => Vec::new(),
+            false => self.undeclared(),
+        };
+        let mut shown = self.shown();
+        (shown.denials, shown.undeclared) = (denials, undeclared);
+        Ok(printed)
     }
 
     /// Packages that the script failed to reach and that its package does not declare.
@@ -1024,6 +1070,24 @@ impl Work {
         directories
             .find(|directory| scratch::is_in_the_way(directory, &end.output.tail))
             .map(|directory| Cause::Scratch { directory })
+    }
+
+    /// Checks that what is found below the package's directories is the package's.
+    fn check_directories(&self) -> Result<(), CompileError> {
+        let checked = self.context.sandbox.check(&self.place);
+        checked.map_err(|source| CompileError::Sandbox {
+            package: self.job.name.clone(),
+            source,
+        })?;
+        let paths = &self.plan.paths;
+        match fs::lookup(&paths.packages).map_err(self.files())? {
+            Some(metadata) if !metadata.is_dir() => Err(CompileError::InstallTarget {
+                package: self.job.name.clone(),
+                path: paths.packages.clone(),
+                found: "there is a link or a file",
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// What is found at the install target, and whether it is the directory that was made for it. A script may replace the link by
@@ -1243,12 +1307,16 @@ async fn over(limit: Option<Duration>) {
     }
 }
 
+/// The number of packages' group on this machine, where it has one by that name. It is looked up once: a database that does not
+/// have it is asked in a dozen places, for each of some seven directories of a package.
+static VCAP_HERE: LazyLock<Option<u32>> = LazyLock::new(|| {
+    let group = nix::unistd::Group::from_name(VCAP.0).ok().flatten();
+    group.map(|group| group.gid.as_raw())
+});
+
 /// The group of packages: by name, else by the number that it has on every stemcell.
 fn vcap_group() -> u32 {
-    match nix::unistd::Group::from_name(VCAP.0) {
-        Ok(Some(group)) => group.gid.as_raw(),
-        _ => VCAP.1,
-    }
+    VCAP_HERE.unwrap_or(VCAP.1)
 }
 
 /// The owners of what is packed: those that the script gave it. On a machine without packages' group, its number is written
@@ -1275,7 +1343,7 @@ impl Owners {
         let root_group = if tree.is_ours { vcap_group() } else { 0 };
         Self {
             system: SystemOwners::new(),
-            has_vcap: matches!(nix::unistd::Group::from_name(VCAP.0), Ok(Some(_))),
+            has_vcap: VCAP_HERE.is_some(),
             unsealed: tree.unsealed,
             user: OrdinaryUser::this(root_group),
         }

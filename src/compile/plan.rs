@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::job::Job;
 use crate::config::{Environment, PackagePaths, Vcap};
+use crate::process::ForkServer;
 use crate::release::Name;
 use crate::sandbox::{Script, Spec};
 
@@ -55,7 +56,7 @@ impl Plan {
         inside: &Vcap,
         outside: &Vcap,
         environment: &Environment,
-        agent: PathBuf,
+        agent: ForkServer,
         hold: PathBuf,
         grace: Duration,
     ) -> Self {
@@ -141,7 +142,7 @@ mod tests {
             &Vcap::new(Path::new("/var/vcap")),
             &Vcap::new(Path::new("/work/tree")),
             &inherited,
-            PathBuf::from("/agent"),
+            "/agent".into(),
             PathBuf::from("/lock"),
             Duration::from_secs(1),
         );

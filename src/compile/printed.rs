@@ -1,12 +1,9 @@
 //! Lines in a script's output that point to a known reason. The lines of bash's trace, which begin with `+ `, do not count: they
 //! show what the script says and not what happened.
 
-use std::io::{BufRead, BufReader};
-use std::path::Path;
-
 use memchr::memmem;
 
-use crate::fs::{self, Context as _};
+use super::denials::is_trace;
 
 /// How many lines are kept of each kind.
 const LIMIT: usize = 5;
@@ -36,6 +33,8 @@ pub(super) struct Printed {
     pub(super) taken: Vec<PrintedLine>,
     /// Access was denied.
     pub(super) denied: Vec<PrintedLine>,
+    /// How many lines were read.
+    lines: usize,
 }
 
 const MISSING: [&str; 3] = ["No such file", "command not found", "cannot stat"];
@@ -59,31 +58,21 @@ const TAKEN: [&str; 5] = [
 const DENIED: [&str; 2] = ["ermission denied", "EACCES"];
 
 impl Printed {
-    /// Reads what a script printed to standard error, or to both streams.
-    ///
-    /// # Errors
-    /// What the system answered.
-    pub(super) fn read(log: &Path) -> fs::Result<Self> {
-        let mut printed = Self::default();
-        let mut reader = BufReader::with_capacity(64 * 1024, fs::open(log)?);
-        let mut line = Vec::new();
-        for number in 1.. {
-            line.clear();
-            if reader.read_until(b'\n', &mut line).at("read", log)? == 0 {
-                break;
+    /// Reads the next lines of what a script printed to standard error, or to both streams.
+    pub(super) fn read(&mut self, block: &str) {
+        for line in block.split_inclusive('\n') {
+            if !is_trace(line) {
+                self.take(self.lines + 1, line);
             }
-            if !is_trace(&line) {
-                printed.take(number, &line);
-            }
+            self.lines += usize::from(line.ends_with('\n'));
         }
-        Ok(printed)
     }
 
-    fn take(&mut self, number: usize, line: &[u8]) {
+    fn take(&mut self, number: usize, line: &str) {
         let has = |wanted: &[&str]| {
             wanted
                 .iter()
-                .any(|it| memmem::find(line, it.as_bytes()).is_some())
+                .any(|it| memmem::find(line.as_bytes(), it.as_bytes()).is_some())
         };
         let kinds = [
             (&mut self.missing, has(&MISSING)),
@@ -103,30 +92,21 @@ impl Printed {
     }
 }
 
-fn is_trace(line: &[u8]) -> bool {
-    let after = line
-        .iter()
-        .position(|byte| *byte != b'+')
-        .unwrap_or_default();
-    after > 0 && line[after] == b' '
-}
-
 /// Whether a line has a word for a lock.
-fn is_about_locks(line: &[u8]) -> bool {
-    memmem::find(line, b"ock").is_some()
+fn is_about_locks(line: &str) -> bool {
+    memmem::find(line.as_bytes(), b"ock").is_some()
         && line
-            .split(|byte| !byte.is_ascii_alphanumeric())
+            .split(|it: char| !it.is_ascii_alphanumeric())
             .any(|word| {
                 ["lock", "locked", "lockfile"]
                     .iter()
-                    .any(|lock| word.eq_ignore_ascii_case(lock.as_bytes()))
+                    .any(|lock| word.eq_ignore_ascii_case(lock))
             })
 }
 
-fn shown(line: &[u8]) -> String {
-    let line = String::from_utf8_lossy(line);
-    let line = line.trim_end();
-    line.chars()
+fn shown(line: &str) -> String {
+    line.trim_end()
+        .chars()
         .map(|character| if character == '\t' { ' ' } else { character })
         .filter(|character| !character.is_control())
         .take(WIDTH)
@@ -139,18 +119,17 @@ mod tests {
 
     #[test]
     fn lines_are_found_by_what_they_mean_but_for_the_trace() {
-        let scratch = tempfile::tempdir().unwrap();
-        let log = scratch.path().join("log");
-        fs::write(
-            &log,
-            b"+ cp none /target\ncp: cannot stat 'none': No such file or directory\n\
-              + echo 'command not found'\n++ cat none\n\
+        let mut printed = Printed::default();
+        for block in [
+            "+ cp none /target\ncp: cannot stat 'none': No such file or directory\n\
+              + echo 'command not found'\n++ cat none\n",
+            "\
               ln: failed to create hard link 'a' => 'b': Invalid cross-device link\n\
               tar: x: Cannot change ownership to uid 70000, gid 0: Invalid argument\n\
               clock block: fine\nfatal: Unable to lock the cache\x1b[0m\tnow\n",
-        )
-        .unwrap();
-        let printed = Printed::read(&log).unwrap();
+        ] {
+            printed.read(block);
+        }
         let numbers = |lines: &[PrintedLine]| lines.iter().map(|it| it.number).collect::<Vec<_>>();
         assert_eq!(numbers(&printed.missing), [2]);
         assert_eq!(numbers(&printed.across), [5]);

@@ -71,10 +71,13 @@ pub struct FirstRun {
     pub log: PathBuf,
 }
 
-/// Where the log of a first run is kept: `NAME.first.log` beside the `NAME.log` of the second.
+/// Where the log of a first run is kept: `NAME@first.log` beside the `NAME.log` of the second. No package's name has an `@`, so no
+/// other log is called that.
 #[must_use]
 pub fn first_log(log: &Path) -> PathBuf {
-    log.with_extension("first.log")
+    let mut name = log.file_stem().unwrap_or_default().to_owned();
+    name.push("@first.log");
+    log.with_file_name(name)
 }
 
 #[cfg(test)]
@@ -178,6 +181,6 @@ mod tests {
     #[test]
     fn first_log_lies_beside_the_second() {
         let path = first_log(Path::new("/logs/demo-1/lib.so-1.2.log"));
-        assert_eq!(path, Path::new("/logs/demo-1/lib.so-1.2.first.log"));
+        assert_eq!(path, Path::new("/logs/demo-1/lib.so-1.2@first.log"));
     }
 }

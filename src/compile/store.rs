@@ -98,7 +98,7 @@ impl Store {
     /// # Errors
     /// What the system answered.
     pub fn remove(&self, installed: &Installed) -> fs::Result<()> {
-        fs::remove_tree(installed.tree())
+        fs::remove_tree(fs::parent(installed.tree()))
     }
 
     /// Removes everything but these packages: results that nobody got to know of, and halves.
@@ -106,24 +106,26 @@ impl Store {
     /// # Errors
     /// What the system answered.
     pub fn keep_only(&self, kept: &[Installed]) -> fs::Result<()> {
-        for name in fs::list(&self.directory)? {
-            for tree in fs::list(&name.path())? {
-                let tree = tree.path();
-                if !kept.iter().any(|installed| installed.tree == tree) {
-                    fs::remove_tree(&tree)?;
-                }
+        for entry in fs::list(&self.directory)? {
+            let directory = entry.path();
+            if kept
+                .iter()
+                .all(|installed| fs::parent(&installed.tree) != directory)
+            {
+                fs::remove_tree(&directory)?;
             }
         }
         Ok(())
     }
 
-    /// A fresh place for a package: names may come again, in another release.
+    /// A fresh place for a package: names may come again, in another release. The tree has its package's name and is alone in
+    /// its directory, so that the directories of several dependencies can be the layers of one overlay.
     fn place(&self, name: &Name) -> fs::Result<Installed> {
-        let directory = self.directory.join(name.as_str());
-        fs::create_dir_all(&directory)?;
         let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let directory = self.directory.join(number.to_string());
+        fs::create_dir_all(&directory)?;
         Ok(Installed {
-            tree: directory.join(number.to_string()),
+            tree: directory.join(name.as_str()),
         })
     }
 }
@@ -181,7 +183,7 @@ mod tests {
         needed.expect(lib);
         assert_eq!(needed.get(lib), None);
         let installed = Installed {
-            tree: PathBuf::from("store/lib/0"),
+            tree: PathBuf::from("store/0/lib"),
         };
         assert_eq!(needed.keep(lib, installed.clone()), None);
         assert_eq!(needed.let_go(lib), None);
@@ -232,7 +234,7 @@ mod tests {
         let other = store.unpack(&name, &blob, &cancel).unwrap();
         cancel.cancel();
         store.unpack(&name, &blob, &cancel).unwrap_err();
-        let trees = || fs::list(&scratch.path().join("store/redis")).unwrap().len();
+        let trees = || fs::list(&scratch.path().join("store")).unwrap().len();
         assert_eq!(trees(), 3);
 
         store.keep_only(std::slice::from_ref(&kept)).unwrap();

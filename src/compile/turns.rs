@@ -1,7 +1,7 @@
 //! Turns for packaging scripts: so many at once, and only one where memory is short.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -25,19 +25,33 @@ pub(super) struct Turn {
     begun: Arc<AtomicUsize>,
     /// How many had begun with this one.
     begun_with_it: usize,
-    /// Whether others ran when it began.
-    began_beside_others: bool,
+    /// Whether others ran when it began or, once it is over, at any time.
+    company: Company,
+}
+
+/// What a turn leaves behind when it is over.
+#[derive(Debug, Clone)]
+pub(super) struct Company(Arc<AtomicBool>);
+
+impl Company {
+    /// Whether the script of a turn that is over ran at the same time as another one.
+    pub(super) fn was_there(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
 }
 
 impl Turn {
-    /// Whether the script ran at the same time as another one.
-    pub(super) fn was_beside_others(&self) -> bool {
-        self.began_beside_others || self.begun.load(Ordering::Acquire) > self.begun_with_it
+    /// Tells of the turn when it is over.
+    pub(super) fn company(&self) -> Company {
+        self.company.clone()
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
+        if self.begun.load(Ordering::Acquire) > self.begun_with_it {
+            self.company.0.store(true, Ordering::Release);
+        }
         self.running.fetch_sub(1, Ordering::AcqRel);
     }
 }
@@ -89,7 +103,9 @@ impl Turns {
         Turn {
             _place: place,
             // It is counted itself.
-            began_beside_others: self.running.load(Ordering::Acquire) > 1,
+            company: Company(Arc::new(AtomicBool::new(
+                self.running.load(Ordering::Acquire) > 1,
+            ))),
             running: Arc::clone(&self.running),
             begun_with_it: self.begun.fetch_add(1, Ordering::AcqRel) + 1,
             begun: Arc::clone(&self.begun),
@@ -99,8 +115,6 @@ impl Turns {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicBool;
-
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -116,14 +130,16 @@ mod tests {
     #[test]
     fn each_knows_whether_others_ran_meanwhile() {
         let turns = Turns::new(2, || false);
+        let company = |turn: Turn| {
+            let company = turn.company();
+            drop(turn);
+            company.was_there()
+        };
+        assert!(!company(turns.try_take().unwrap()));
         let first = turns.try_take().unwrap();
-        assert!(!first.was_beside_others());
         let second = turns.try_take().unwrap();
-        assert!(first.was_beside_others() && second.was_beside_others());
-        drop(first);
-        drop(second);
-        let third = turns.try_take().unwrap();
-        assert!(!third.was_beside_others());
+        assert!(company(first) && company(second));
+        assert!(!company(turns.try_take().unwrap()));
     }
 
     #[tokio::test(start_paused = true)]

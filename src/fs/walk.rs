@@ -75,7 +75,7 @@ impl Walk {
         }
     }
 
-    /// Goes one step further; `None` at the end.
+    /// Goes one step further; `None` at the end. After an error it leaves out what could not be reached and goes on with the rest.
     ///
     /// # Errors
     /// What the system answered, with the path. An entry that is no longer there is one.
@@ -87,8 +87,15 @@ impl Walk {
             }
             State::Leaving => {
                 self.levels.pop();
-                if self.descent.leave()?.is_none() {
-                    return Ok(None);
+                match self.descent.leave() {
+                    Ok(Some(_)) => {}
+                    Ok(None) => return Ok(None),
+                    Err(error) => {
+                        // Nothing leads to what is left.
+                        self.levels.clear();
+                        self.state = State::Inside;
+                        return Err(error);
+                    }
                 }
             }
             State::Inside => {}
@@ -115,16 +122,14 @@ impl Walk {
     }
 
     fn start(&mut self, directory: Found) -> Result<Step> {
-        let mut names: Vec<OsString> = self
-            .descent
-            .entries()?
-            .into_iter()
-            .map(|(name, _)| name)
-            .collect();
+        self.state = State::Inside;
+        let (mut names, failure) = match self.descent.entries() {
+            Ok(entries) => (entries.into_iter().map(|(name, _)| name).collect(), None),
+            Err(error) => (Vec::new(), Some(error)),
+        };
         names.sort_unstable_by(|a, b| b.cmp(a));
         self.levels.push((names, directory));
-        self.state = State::Inside;
-        Ok(Step::Enter(directory))
+        failure.map_or(Ok(Step::Enter(directory)), Err)
     }
 
     fn mount(&self, name: &OsStr) -> Error {

@@ -24,7 +24,7 @@ use crate::compile::{Context, SecondRun, Store};
 use crate::config::{Environment, Vcap};
 use crate::diag::Chain;
 use crate::fs::{self, MadeDirectories};
-use crate::process::{self, Jobserver};
+use crate::process::{self, ForkServer, Jobserver};
 use crate::release::Slug;
 use crate::sandbox::Sandbox;
 use crate::{runtime, sandbox};
@@ -78,8 +78,8 @@ pub struct Options {
     pub compression_level: u32,
     /// What scripts inherit.
     pub environment: Environment,
-    /// This program's file.
-    pub agent: PathBuf,
+    /// Forks the parents of scripts.
+    pub agent: ForkServer,
     /// Who we are, for others who want to compile here.
     pub who: String,
 }

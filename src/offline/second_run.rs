@@ -225,7 +225,7 @@ mod tests {
             tail: vec!["make: ***".to_owned()],
             denials,
             undeclared: undeclared.iter().map(|it| name(it)).collect(),
-            log: PathBuf::from("/logs/app.first.log"),
+            log: PathBuf::from("/logs/app@first.log"),
         }
     }
 
@@ -244,7 +244,7 @@ mod tests {
              \x20 | make: ***\n\
              It was denied: `/data/a`\n\
              It speaks of package zlib, which is no declared dependency of app\n\
-             Everything that it printed: /logs/app.first.log\n\
+             Everything that it printed: /logs/app@first.log\n\
              app will be compiled again, alone and without restrictions";
         assert_eq!(shown(0), expected);
         assert_eq!(
@@ -284,7 +284,7 @@ mod tests {
              \x20 | mkdir /data/3: permission denied\n\
              \x20 | mkdir /data/4: permission denied\n\
              \x20 | ... and 3 more\n\
-             Everything that it printed: /logs/app.first.log\n\
+             Everything that it printed: /logs/app@first.log\n\
              Hint: Landlock lets no script make, replace or remove `/data/0`: use $BOSH_COMPILE_TARGET, $BOSH_INSTALL_TARGET or \
              $TMPDIR instead\n\
              Hint: Landlock lets no script change or hard-link a dependency (`/packages/lib/x`): copy what is to be changed to \
@@ -298,7 +298,7 @@ mod tests {
             succeeded(&name("app"), &first(Vec::new(), &[])),
             "Warning: app was compiled only by its second run, without restrictions\n\
              The output of the first run shows nothing that it was denied\n\
-             Everything that it printed: /logs/app.first.log\n\
+             Everything that it printed: /logs/app@first.log\n\
              Hint: --isolation=namespace and --isolation=userns deny scripts nothing, where they are possible"
         );
         let guarded = denial(

@@ -96,7 +96,11 @@ pub async fn run_to_end(program: &Program, cancel: &CancellationToken) -> Result
     let (reader, writer) = io::pipe().map_err(pipe_error)?;
     let mut output = pipe::Receiver::from_owned_fd(OwnedFd::from(reader)).map_err(pipe_error)?;
     let error_output = writer.try_clone().map_err(pipe_error)?;
-    let (mut process, _known) = Known::start(|| start(program, writer, error_output))?;
+    let (mut process, _known) = Known::start(|| {
+        let process = start(program, writer, error_output)?;
+        let id = process.id().map(|id| Pid::from_raw(id.cast_signed()));
+        Ok((process, id))
+    })?;
     let mut group = Group::of(&process);
 
     let mut tail = Tail::new(1);

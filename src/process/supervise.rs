@@ -1,20 +1,18 @@
 //! One child from start to end: its output read, its report taken, a wish to stop passed on.
 
-use std::ffi::OsString;
-use std::io;
-use std::os::fd::OwnedFd;
+use std::io::{self, Write};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::PathBuf;
-use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nix::unistd::Pid;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::fork_server::{ForkServer, encode_orders};
 use super::output::{Collected, Output, OutputSummary};
 use super::tree;
 use crate::config::Environment;
@@ -29,26 +27,22 @@ pub(super) const OUTPUT_PATIENCE: Duration = Duration::from_secs(5);
 /// No report is longer.
 const REPORT_LIMIT: u64 = 64 * 1024;
 
-/// A child to be started: a program that takes its orders on a socket, which is its standard input.
+/// A child to be started: the parent of a script, which takes its orders on a socket.
 #[derive(Debug, Clone)]
 pub struct Child {
-    /// The program's file.
-    pub program: PathBuf,
-    /// Its arguments.
-    pub arguments: Vec<OsString>,
+    /// Forks it.
+    pub server: ForkServer,
     /// Its whole environment.
     pub environment: Environment,
-    /// The first line that it is sent, without the line end.
+    /// What it is to do.
     pub orders: Vec<u8>,
 }
 
 /// A child that has ended.
 #[derive(Debug)]
 pub struct Supervised {
-    /// What it wrote on its socket.
+    /// What it or, in its place, the fork server wrote on its socket. Empty when both were killed.
     pub report: Vec<u8>,
-    /// How it ended itself.
-    pub status: ExitStatus,
     /// What the script printed.
     pub output: OutputSummary,
 }
@@ -67,15 +61,12 @@ pub enum SuperviseError {
         /// What the system answered.
         source: io::Error,
     },
-    /// The system could not tell how the child ended.
-    #[error("failed to wait for a child process")]
-    Wait(#[source] io::Error),
     /// The reader of the output broke.
     #[error("failed to read the output of a child process")]
     Output(#[source] runtime::TaskFailed),
 }
 
-/// Starts a child and stays with it to its end. When `cancel` is called, the child is told to end its script within `grace`;
+/// Starts a child and stays with it to its end. `held` is dropped as soon as the child has reported. When `cancel` is called, the child is told to end its script within `grace`;
 /// the report then tells how the script ended. Where this future is dropped the socket ends, which tells the child the same.
 ///
 /// # Errors
@@ -85,13 +76,26 @@ pub async fn supervise(
     output: Output,
     cancel: &CancellationToken,
     grace: Duration,
+    held: impl Send,
 ) -> Result<Supervised, SuperviseError> {
-    let (ours, theirs) = StdUnixStream::pair().map_err(SuperviseError::Channels)?;
+    let (mut ours, theirs) = StdUnixStream::pair().map_err(SuperviseError::Channels)?;
     ours.set_nonblocking(true)
         .map_err(SuperviseError::Channels)?;
-    let socket = UnixStream::from_std(ours).map_err(SuperviseError::Channels)?;
     let (readers, writers) = pipes(output.streams()).map_err(SuperviseError::Channels)?;
-    let (mut process, _known) = Known::start(|| start(&child, theirs, writers))?;
+    let orders = encode_orders(&child.environment, &child.orders);
+    // The child finds its orders when it starts and does not wait for them. What the socket cannot hold follows below.
+    let sent = ours.write(&orders).unwrap_or(0);
+    let socket = UnixStream::from_std(ours).map_err(SuperviseError::Channels)?;
+    let [stdout, stderr] = writers;
+    let number = {
+        // They are the child's alone once the server has them.
+        let descriptors = [theirs.into(), stdout.into(), stderr.into()];
+        let forked = child.server.fork(&descriptors);
+        forked.map_err(|source| SuperviseError::Start {
+            program: child.server.program().to_owned(),
+            source,
+        })?
+    };
     let collected = Arc::new(Collected::new(output.streams()));
     let reading = runtime::spawn_blocking("output", {
         let collected = Arc::clone(&collected);
@@ -99,38 +103,39 @@ pub async fn supervise(
     });
 
     let (from_child, mut to_child) = socket.into_split();
-    let mut orders = child.orders;
-    orders.push(b'\n');
     // A child that is already gone has its say in the report, or in its lack.
-    let _ = to_child.write_all(&orders).await;
+    let _ = to_child.write_all(&orders[sent..]).await;
 
     let mut report = Vec::new();
-    let status = {
-        let mut listen = from_child.take(REPORT_LIMIT);
+    {
+        let mut lines = BufReader::new(from_child.take(REPORT_LIMIT));
         let talk = async {
-            let _ = listen.read_to_end(&mut report).await;
-            process.wait().await
+            // The server's report begins with a line end, for a killed child may have been about to report.
+            while report.trim_ascii().is_empty() {
+                report.clear();
+                if !matches!(lines.read_until(b'\n', &mut report).await, Ok(length) if length > 0) {
+                    return;
+                }
+            }
         };
         tokio::pin!(talk);
-        tokio::select! {
+        let is_reported = tokio::select! {
             // Cancel-safe: `talk` is polled on below.
-            status = &mut talk => Some(status),
+            () = &mut talk => true,
             () = cancel.cancelled() => {
                 let stop = format!("stop {}\n", grace.as_millis());
                 let _ = to_child.write_all(stop.as_bytes()).await;
-                timeout(grace + PATIENCE, &mut talk).await.ok()
+                timeout(grace + PATIENCE, &mut talk).await.is_ok()
             }
-        }
-    };
-    let status = match status {
-        Some(status) => status,
-        None => {
+        };
+        if !is_reported {
             tracing::error!("a child process did not end its script in time and is killed");
-            let _ = process.start_kill();
-            process.wait().await
+            child.server.kill(number);
+            // The server reports in its place.
+            let _ = timeout(PATIENCE, &mut talk).await;
         }
     }
-    .map_err(SuperviseError::Wait)?;
+    drop(held);
     let is_closed = match timeout(OUTPUT_PATIENCE, reading).await {
         Ok(read) => read.map(|()| true).map_err(SuperviseError::Output)?,
         Err(_) => false,
@@ -141,27 +146,23 @@ pub async fn supervise(
             "a process that the agent cannot reach still has the output open".to_owned()
         });
     }
-    Ok(Supervised {
-        report,
-        status,
-        output,
-    })
+    Ok(Supervised { report, output })
 }
 
 /// The children that are supervised now.
 static SUPERVISED: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
 
 /// A child on the list, as long as it is supervised.
+#[derive(Debug)]
 pub(super) struct Known(Option<Pid>);
 
 impl Known {
     /// Starts a child. Nobody looks for orphans before it is on the list: it would be taken for one.
-    pub(super) fn start<E>(
-        start: impl FnOnce() -> Result<tokio::process::Child, E>,
-    ) -> Result<(tokio::process::Child, Self), E> {
+    pub(super) fn start<P, E>(
+        start: impl FnOnce() -> Result<(P, Option<Pid>), E>,
+    ) -> Result<(P, Self), E> {
         let mut supervised = supervised();
-        let process = start()?;
-        let id = process.id().map(|id| Pid::from_raw(id.cast_signed()));
+        let (process, id) = start()?;
         supervised.extend(id);
         Ok((process, Self(id)))
     }
@@ -205,30 +206,4 @@ fn pipes(streams: usize) -> io::Result<(Vec<io::PipeReader>, [io::PipeWriter; 2]
     }
     let (error_reader, stderr) = io::pipe()?;
     Ok((vec![reader, error_reader], [stdout, stderr]))
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "one of the places that start processes"
-)]
-fn start(
-    child: &Child,
-    socket: StdUnixStream,
-    [output, error_output]: [io::PipeWriter; 2],
-) -> Result<tokio::process::Child, SuperviseError> {
-    tokio::process::Command::new(&child.program)
-        .arg0("bosh-agent")
-        .args(&child.arguments)
-        .env_clear()
-        .envs(child.environment.iter())
-        .stdin(OwnedFd::from(socket))
-        .stdout(output)
-        .stderr(error_output)
-        // Ctrl-C in a terminal goes to the whole foreground group. It must reach the script through us alone.
-        .process_group(0)
-        .spawn()
-        .map_err(|source| SuperviseError::Start {
-            program: child.program.clone(),
-            source,
-        })
 }

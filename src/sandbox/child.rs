@@ -1,13 +1,13 @@
-//! The child: this program started once more, with one thread, as the parent of one script.
+//! The child: a copy of the fork server, with one thread, as the parent of one script.
 //!
 //! It is a subreaper, so that every orphan of the script becomes its child and none escapes. It ends them all when the
-//! script is done, when it is told to stop, when it gets SIGTERM or SIGINT, and when its own parent is gone, which it sees by
-//! the end of the socket that is its standard input.
+//! script is done, when it is told to stop, when it gets SIGTERM or SIGINT, and when the agent is gone, which it sees by
+//! the end of its socket.
 
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::errno::Errno;
@@ -26,10 +26,7 @@ use super::left_mounts::MountsBefore;
 use super::spec::{Report, Spec, Step, StepError};
 use super::{landlock, mounts, sys};
 use crate::fs;
-use crate::process::{Status, Usage, tree};
-
-/// The argument that makes this program a child.
-pub const ARGUMENT: &str = "__sandbox-child";
+use crate::process::{self, Status, Usage, tree};
 
 /// What is said of a script that was killed with its whole namespace.
 const KILLED: Status = Status::Signaled(Signal::SIGKILL as i32);
@@ -42,26 +39,26 @@ pub(super) const SETTLE: Duration = Duration::from_secs(1);
 pub(super) const LEFTOVER_GRACE: Duration = Duration::from_secs(1);
 
 /// No order is longer.
-const ORDER_LIMIT: usize = 1 << 20;
+const ORDER_LIMIT: usize = 100;
 
-/// Runs as the child. Called before anything else, while there is one thread and nothing is open.
-#[must_use]
-pub fn main() -> ExitCode {
-    // The script starts with what this process has.
-    sys::default_signals(&[]);
-    let Ok(socket) = io::stdin().as_fd().try_clone_to_owned() else {
-        return ExitCode::FAILURE;
-    };
-    let mut socket = UnixStream::from(socket);
+/// The exit code of a child that has reported.
+const DONE: u8 = 0;
+
+/// The exit code of a child that could not report.
+const FAILED: u8 = 1;
+
+/// Runs as the child, with nothing open but its socket, and returns its exit code.
+pub(super) fn main(mut socket: UnixStream) -> u8 {
     let report = match run(&mut socket) {
         Ok(report) => report,
         Err(error) => Report::Failed(error),
     };
-    let line = serde_json::to_vec(&report).unwrap_or_default();
+    let mut line = serde_json::to_vec(&report).unwrap_or_default();
+    line.push(b'\n');
     match socket.write_all(&line) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => DONE,
         // Nobody is there to hear it.
-        Err(_) => ExitCode::FAILURE,
+        Err(_) => FAILED,
     }
 }
 
@@ -95,11 +92,12 @@ impl<T> StepResult<T> for fs::Result<T> {
 }
 
 fn run(socket: &mut UnixStream) -> Result<Report, StepError> {
-    let orders = read_line(socket).step(Step::ReadOrders)?;
+    let (environment, orders) = process::read_orders(socket).step(Step::ReadOrders)?;
+    sys::replace_environment(&environment);
     let spec: Spec = serde_json::from_slice(&orders)
         .map_err(io::Error::from)
         .step(Step::ReadOrders)?;
-    // Locked until this process ends: descriptors of the standard library are not inherited.
+    // Locked until this process ends: descriptors of the standard library are not inherited by the script.
     let hold = fs::open(&spec.hold).step(Step::Hold(spec.hold.clone()))?;
     hold.lock_shared().step(Step::Hold(spec.hold.clone()))?;
     nix::sys::prctl::set_child_subreaper(true).step(Step::AdoptOrphans)?;
@@ -188,7 +186,7 @@ fn read_line(socket: &mut UnixStream) -> io::Result<Vec<u8>> {
 }
 
 /// Makes the signals that matter readable. They are blocked for that; the script's start unblocks them for the script.
-fn listen() -> nix::Result<SignalFd> {
+pub(super) fn listen() -> nix::Result<SignalFd> {
     let mut signals = SigSet::empty();
     for signal in [
         Signal::SIGCHLD,

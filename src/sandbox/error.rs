@@ -28,6 +28,14 @@ pub enum SandboxError {
         /// One of its entries.
         entry: String,
     },
+    /// A script has put something else in the place of a directory that packages are kept in.
+    #[error("the packaging script replaced `{}`, which leads to `{}` now", directory.display(), found.display())]
+    Replaced {
+        /// The directory, by its path in the script's view.
+        directory: PathBuf,
+        /// Where its path leads.
+        found: PathBuf,
+    },
     /// A scratch directory cannot be made or written to.
     #[error("the scratch directory `{}` cannot be used", directory.display())]
     Scratch {
@@ -57,12 +65,15 @@ pub enum SandboxError {
     /// A sandbox was made for a try, but nothing ran in it.
     #[error("a program in a trial sandbox {0}")]
     ProbeFailed(Status),
-    /// The child process ended without a word.
-    #[error("the child process that runs packaging scripts ended without a report ({status})")]
+    /// A script's parent was killed.
+    #[error("the process that runs the packaging script ended without a report: it {status}")]
     NoReport {
         /// How it ended.
-        status: std::process::ExitStatus,
+        status: Status,
     },
+    /// A script's parent was killed, and the fork server that could have told how.
+    #[error("the process that runs the packaging script and the sandbox server were killed")]
+    NoServer,
 }
 
 impl SandboxError {
@@ -85,6 +96,10 @@ impl SandboxError {
                  pass --force to have everything in `{}` and the packages it leads to removed",
                 directory.display()
             )),
+            Self::Replaced { .. } => Some(
+                "have the script change files in $BOSH_COMPILE_TARGET and $BOSH_INSTALL_TARGET only, not the directories above them"
+                    .to_owned(),
+            ),
             Self::Files(error) if error.hint().is_some() => error.hint(),
             Self::Scratch { .. } => Some(
                 "pass a --scratch-dir that the user who compiles can write to, with everything in it, or none".to_owned(),
@@ -106,7 +121,8 @@ impl SandboxError {
             | Self::NoUserNamespace(_)
             | Self::Network { .. }
             | Self::ProbeFailed(_)
-            | Self::NoReport { .. } => None,
+            | Self::NoReport { .. }
+            | Self::NoServer => None,
         }
     }
 }

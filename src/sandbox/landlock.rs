@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use landlock::{
     ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset,
-    RulesetAttr, RulesetCreated, RulesetCreatedAttr,
+    RulesetAttr, RulesetCreated, RulesetCreatedAttr, Scope,
 };
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
@@ -24,7 +24,7 @@ use crate::fs;
 /// The least that is of use: before it, no file could be linked from one directory into another.
 const NEEDED: ABI = ABI::V2;
 
-/// What is asked for where it is there: a file can no longer be cut by its path alone.
+/// What is asked for where it is there: a file can no longer be cut by its path alone. Scopes (ABI 6, Linux 6.12) are asked for, too.
 const WANTED: ABI = ABI::V3;
 
 /// Makes the rules, to be applied by [`restrict`].
@@ -41,6 +41,8 @@ pub(super) fn prepare(rules: &Rules) -> Result<RulesetCreated, StepError> {
                 .set_compatibility(CompatLevel::BestEffort)
                 .handle_access(AccessFs::Truncate)
         })
+        // Signals and abstract sockets reach only what runs under the same rules: the script's own processes.
+        .and_then(|ruleset| ruleset.scope(Scope::AbstractUnixSocket | Scope::Signal))
         .and_then(Ruleset::create)
         .map_err(|error| step(&error))?;
     let all = AccessFs::from_all(WANTED);

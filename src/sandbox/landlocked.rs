@@ -30,7 +30,7 @@ use super::shared_tree::SharedTree;
 use super::spec::{Rules, Spec};
 use crate::config::{Environment, PackagePaths, Seen, Vcap};
 use crate::fs;
-use crate::process::{Output, Status};
+use crate::process::{ForkServer, Output, Status};
 use crate::release::Name;
 
 /// What the first try of rules may take.
@@ -153,7 +153,7 @@ impl Landlocked {
     ///
     /// # Errors
     /// What does not work.
-    pub async fn probe(work: &Path, agent: &Path) -> Result<(), SandboxError> {
+    pub async fn probe(work: &Path, agent: &ForkServer) -> Result<(), SandboxError> {
         let place = work.join("probe");
         let (own, other) = (place.join("own"), place.join("other"));
         for directory in [&own, &other] {
@@ -184,7 +184,7 @@ impl Landlocked {
             environment: [("PATH".into(), "/usr/bin:/bin:/usr/local/bin".into())]
                 .into_iter()
                 .collect::<Environment>(),
-            agent: agent.to_owned(),
+            agent: agent.clone(),
         };
         let output = Output::to_log(&place.join("probe.log"), |_| {})?;
         let end = script::run(script, output, &CancellationToken::new()).await?;

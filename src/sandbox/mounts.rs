@@ -5,7 +5,6 @@
 //! refused by Docker's filter even where everything else is allowed.
 
 use std::ffi::{OsStr, OsString};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -39,6 +38,7 @@ pub(super) fn make(view: &View) -> Result<(), StepError> {
     // While the host's directories for temporary files can be seen.
     mount_named(view)?;
     if view.writes == Writes::ToMemory && !view.dependencies.is_empty() {
+        fs::create_dir_all(&view.scratch).step(Step::MountScratch(view.scratch.clone()))?;
         mount_to(
             Some(Path::new("tmpfs")),
             &view.scratch,
@@ -48,13 +48,17 @@ pub(super) fn make(view: &View) -> Result<(), StepError> {
         )
         .step(Step::MountScratch(view.scratch.clone()))?;
     }
-    for (number, dependency) in view.dependencies.iter().enumerate() {
-        match view.writes {
-            Writes::ToDisk | Writes::ToMemory => {
+    match view.writes {
+        Writes::ToDisk | Writes::ToMemory => {
+            for (number, dependencies) in view.dependencies.chunks(LAYERS).enumerate() {
                 let scratch = view.scratch.join(number.to_string());
-                overlay(dependency, &scratch, view.in_user_namespace)?;
+                overlay(dependencies, &scratch, view.in_user_namespace)?;
             }
-            Writes::Refused => read_only(dependency)?,
+        }
+        Writes::Refused => {
+            for dependency in &view.dependencies {
+                read_only(dependency)?;
+            }
         }
     }
     for (from, to) in &view.shared {
@@ -221,16 +225,34 @@ fn bind(from: &Path, to: &Path) -> Result<(), StepError> {
     .step(Step::Bind(from.to_owned(), to.to_owned()))
 }
 
-/// A dependency whose changes go to `scratch`. The sealed tree below stays as it is.
-fn overlay(dependency: &Mounted, scratch: &Path, in_user_namespace: bool) -> Result<(), StepError> {
+/// Nothing that is written into an overlay is kept. Without this its end, with every script, has the kernel write everything to the
+/// disk that is on the same file system. Linux before 5.10 does not know it.
+const VOLATILE: &str = ",volatile";
+
+/// How many dependencies one overlay has as layers: their paths must fit into the page that holds its options.
+const LAYERS: usize = 64;
+
+/// Dependencies whose changes go to `scratch`. The sealed trees below stay as they are.
+///
+/// One overlay has them all, mounted over `scratch` itself, and each is mounted from there to its place: a mount costs a
+/// fraction of an overlay with its directories. Each tree is alone in its directory, and that directory is the layer.
+fn overlay(
+    dependencies: &[Mounted],
+    scratch: &Path,
+    in_user_namespace: bool,
+) -> Result<(), StepError> {
     let (upper, work) = (scratch.join("upper"), scratch.join("work"));
-    prepare(dependency, &upper, &work).step(Step::PrepareOverlay(scratch.to_owned()))?;
-    let mut options = OsString::new();
-    for (key, path) in [
-        ("lowerdir=", &dependency.sealed),
-        (",upperdir=", &upper),
-        (",workdir=", &work),
-    ] {
+    for directory in [&upper, &work] {
+        fs::create_dir_all(directory).step(Step::PrepareOverlay(scratch.to_owned()))?;
+    }
+    let mut options = OsString::from("lowerdir=");
+    for (number, dependency) in dependencies.iter().enumerate() {
+        if number > 0 {
+            options.push(":");
+        }
+        options.push(fs::parent(&dependency.sealed));
+    }
+    for (key, path) in [(",upperdir=", &upper), (",workdir=", &work)] {
         options.push(key);
         options.push(path);
     }
@@ -238,24 +260,27 @@ fn overlay(dependency: &Mounted, scratch: &Path, in_user_namespace: bool) -> Res
         // An overlay's notes on removed and replaced directories are in attributes that only the real root may set.
         options.push(",userxattr");
     }
-    mount_to(
-        Some(Path::new("overlay")),
-        &dependency.at,
-        Some("overlay"),
-        MsFlags::empty(),
-        Some(&options),
-    )
-    .step(Step::MountOverlay(dependency.at.clone()))
-}
-
-fn prepare(dependency: &Mounted, upper: &Path, work: &Path) -> fs::Result<()> {
-    use fs::Context;
-    fs::create_dir_all(upper)?;
-    fs::create_dir_all(work)?;
-    // The root of an overlay has the attributes of its upper directory.
-    let sealed = fs::metadata(&dependency.sealed)?;
-    chown(upper, Some(sealed.uid()), Some(sealed.gid())).at("set the owner of", upper)?;
-    fs::set_mode(upper, sealed.permissions().mode() & 0o7777)
+    let mounted = |options: &OsStr| {
+        mount_to(
+            Some(Path::new("overlay")),
+            scratch,
+            Some("overlay"),
+            MsFlags::empty(),
+            Some(options),
+        )
+    };
+    let mut volatile = options.clone();
+    volatile.push(VOLATILE);
+    match mounted(&volatile) {
+        Err(Errno::EINVAL) => mounted(&options),
+        other => other,
+    }
+    .step(Step::MountOverlay(scratch.to_owned()))?;
+    for dependency in dependencies {
+        let name = dependency.sealed.file_name().unwrap_or_default();
+        bind(&scratch.join(name), &dependency.at)?;
+    }
+    Ok(())
 }
 
 fn read_only(dependency: &Mounted) -> Result<(), StepError> {

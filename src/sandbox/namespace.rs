@@ -9,7 +9,7 @@
 //!               var-tmp   → /var/tmp
 //!               dev-shm   → /dev/shm      in memory
 //!               overlay     what is written into dependencies, dropped
-//! WORK/store/NAME…          sealed dependencies, mounted into data/packages
+//! WORK/store/N/NAME         sealed dependencies, mounted into data/packages
 //! WORK/scratch/NAME         scratch directories, mounted at data/NAME, unless they are kept in another place
 //! ```
 //!
@@ -32,7 +32,7 @@ use super::spec::{Mounted, Spec, Step, View, Writes};
 use super::users::Users;
 use crate::config::{Environment, Seen, Vcap};
 use crate::fs::{self, Context, MadeDirectories};
-use crate::process::{Output, Status};
+use crate::process::{ForkServer, Output, Status};
 use crate::release::Name;
 
 /// What the base directory has of a package itself; the rest is the host's.
@@ -124,7 +124,7 @@ impl Namespaces {
     pub async fn probe(
         work: &Path,
         vcap: &Vcap,
-        agent: &Path,
+        agent: &ForkServer,
         wishes: Wishes,
     ) -> Result<Self, SandboxError> {
         fs::create_dir_all(&work.join("places"))?;
@@ -240,17 +240,17 @@ impl Namespaces {
         self.work.join(PROCESSES)
     }
 
-    async fn try_once(&self, agent: &Path) -> Result<(), SandboxError> {
+    async fn try_once(&self, agent: &ForkServer) -> Result<(), SandboxError> {
         let place = self.enter(false, &[])?;
         let result = self.try_in(&place, agent).await;
         self.leave(&place)?;
         result
     }
 
-    async fn try_in(&self, place: &NamespacePlace, agent: &Path) -> Result<(), SandboxError> {
+    async fn try_in(&self, place: &NamespacePlace, agent: &ForkServer) -> Result<(), SandboxError> {
         let root = self.root(place);
         let vcap = Vcap::new(&root);
-        let sealed = self.place(place).join("probe");
+        let sealed = self.place(place).join("probe/sealed");
         let install = vcap.data_packages().join("probe");
         for directory in [&sealed, &install, &vcap.compile()] {
             fs::create_dir_all(directory)?;
@@ -270,7 +270,7 @@ impl Namespaces {
             environment: [("PATH".into(), "/usr/bin:/bin:/usr/local/bin".into())]
                 .into_iter()
                 .collect::<Environment>(),
-            agent: agent.to_owned(),
+            agent: agent.clone(),
         };
         let output = Output::to_log(&self.place(place).join("probe.log"), |_| {})?;
         let end = script::run(script, output, &CancellationToken::new()).await?;
@@ -303,6 +303,39 @@ impl Namespaces {
         }
     }
 
+    /// Checks that a script has replaced none of the directories that it worked below.
+    ///
+    /// # Errors
+    /// [`SandboxError::Replaced`].
+    pub(super) fn check(&self, place: &NamespacePlace) -> Result<(), SandboxError> {
+        let (tree, root) = (self.tree(place), Vcap::new(&self.root(place)));
+        let directories = [root.packages(), root.data_packages(), root.compile()];
+        for directory in &directories {
+            // Outermost first.
+            let mut above: Vec<&Path> = directory
+                .ancestors()
+                .take_while(|above| *above != tree)
+                .collect();
+            above.reverse();
+            for path in above {
+                let Some(metadata) = fs::lookup(path)? else {
+                    break;
+                };
+                if !metadata.is_dir() {
+                    let below = path.strip_prefix(&tree).unwrap_or(path);
+                    return Err(SandboxError::Replaced {
+                        directory: self.cover.join(below),
+                        found: match metadata.is_symlink() {
+                            true => fs::read_link(path)?,
+                            false => self.cover.join(below),
+                        },
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Whether a script in a place may fail at what it could do where dependencies are not mounted. It is meant to where they
     /// are to be read-only.
     pub(super) fn restricts(&self, place: &NamespacePlace) -> bool {
@@ -323,7 +356,7 @@ impl Namespaces {
             shared: Vec::new(),
         };
         let (tree, root) = (self.tree(&place), self.root(&place));
-        let mut directories = vec![self.place(&place), self.place(&place).join(SCRATCH)];
+        let mut directories = vec![self.place(&place)];
         let between = root.ancestors().take_while(|path| path.starts_with(&tree));
         let mut between: Vec<PathBuf> = between.map(Path::to_owned).collect();
         between.reverse();
@@ -419,6 +452,12 @@ impl Namespaces {
             place.shared.push((source, self.below_work(&at)));
         }
         Ok(())
+    }
+
+    /// Where a shared scratch directory is, there or not.
+    pub(super) fn scratch_directory(&self, name: &Name) -> Option<PathBuf> {
+        let is_shared = self.scratch.is_shared();
+        is_shared.then(|| self.work.join(&self.shared).join(name.as_str()))
     }
 
     /// Removes what scripts have left in shared scratch directories. No script may be running. `false` where there was nothing.

@@ -1,15 +1,13 @@
 //! One packaging script, from its start to the end of the last process that it left.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::child;
 use super::error::SandboxError;
 use super::spec::{Report, Spec};
 use crate::config::Environment;
-use crate::process::{self, Output, OutputSummary, Status, Usage};
+use crate::process::{self, ForkServer, Output, OutputSummary, Status, Usage};
 
 /// A script to be run.
 #[derive(Debug, Clone)]
@@ -18,8 +16,8 @@ pub struct Script {
     pub spec: Spec,
     /// Its whole environment.
     pub environment: Environment,
-    /// This program's file, which is started again as the script's parent.
-    pub agent: PathBuf,
+    /// Forks the script's parent.
+    pub agent: ForkServer,
 }
 
 /// A script that has ended.
@@ -48,14 +46,27 @@ pub async fn run(
     output: Output,
     cancel: &CancellationToken,
 ) -> Result<ScriptEnd, SandboxError> {
+    run_holding(script, output, cancel, ()).await
+}
+
+/// As [`run`]. `held` is dropped as soon as the last process of the script has ended: before the output is read to its end, and
+/// where the script could not be started.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_holding(
+    script: Script,
+    output: Output,
+    cancel: &CancellationToken,
+    held: impl Send,
+) -> Result<ScriptEnd, SandboxError> {
     let grace: Duration = script.spec.grace;
     let child = process::Child {
-        program: script.agent,
-        arguments: vec![child::ARGUMENT.into()],
+        server: script.agent,
         environment: script.environment,
         orders: serde_json::to_vec(&script.spec).map_err(SandboxError::Orders)?,
     };
-    let ended = process::supervise(child, output, cancel, grace).await?;
+    let ended = process::supervise(child, output, cancel, grace, held).await?;
     match serde_json::from_slice(&ended.report) {
         Ok(Report::Ended {
             status,
@@ -72,12 +83,11 @@ pub async fn run(
             output: ended.output,
         }),
         Ok(Report::Failed(step)) => Err(SandboxError::Step(step)),
+        Ok(Report::Lost { status }) => Err(SandboxError::NoReport { status }),
         Err(_) => {
-            // Whoever killed it may have hoped to get away.
+            // The server has died too. What it and the child left has become this process's.
             process::end_orphans();
-            Err(SandboxError::NoReport {
-                status: ended.status,
-            })
+            Err(SandboxError::NoServer)
         }
     }
 }

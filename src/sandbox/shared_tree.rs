@@ -22,7 +22,7 @@ use super::error::SandboxError;
 use super::scratch::{self, Scratch};
 use crate::config::Vcap;
 use crate::diag::Chain;
-use crate::fs::{self, Context, MadeDirectories, MountPoint};
+use crate::fs::{self, Context, MadeDirectories, MountPoint, Pinned};
 use crate::release::Name;
 
 /// Names, inside the directory of packages, what was put there and beside it by us. No package can be called so.
@@ -61,6 +61,8 @@ pub struct SharedTree {
     made_outside: MadeDirectories,
     /// The directories of packages.
     made: MadeDirectories,
+    /// The directories that scripts work below, the outermost first, as they were when it was taken.
+    pinned: Vec<Pinned>,
     /// What was mounted when it was taken; `None` as long as it is not, and where that is not known.
     mounts: Option<Vec<MountPoint>>,
     /// Held by the one package that is in it.
@@ -91,6 +93,7 @@ impl SharedTree {
             lock,
             made_outside,
             made: MadeDirectories::default(),
+            pinned: Vec::new(),
             mounts: None,
             turn: Arc::default(),
             scratch: Scratch::default(),
@@ -126,9 +129,9 @@ impl SharedTree {
                 });
             }
             let noted = fs::read_lossy(&marker)?;
-            self.uncover(&noted)?;
-            self.remove_named(&noted)?;
-            self.remove_older_than(&marker)?;
+            let own = self.uncover(&noted)?;
+            self.remove_named(&noted, &own)?;
+            self.remove_older_than(&marker, &own)?;
         }
         self.remove_or_set_aside(&self.temporary())?;
         fs::remove_abandoned(&self.vcap.data(), SET_ASIDE, None);
@@ -138,7 +141,12 @@ impl SharedTree {
             self.clear()?;
         }
         self.check_empty()?;
-        Ok(fs::write(&marker, self.directories().as_bytes())?)
+        self.pinned = self
+            .directories()
+            .iter()
+            .map(|directory| Pinned::new(directory))
+            .collect::<fs::Result<_>>()?;
+        Ok(fs::write(&marker, self.noted_directories().as_bytes())?)
     }
 
     /// The base directory.
@@ -170,11 +178,44 @@ impl SharedTree {
         ]
     }
 
+    /// Everything that scripts work below, the outermost first.
+    fn directories(&self) -> Vec<PathBuf> {
+        let above = [self.base().to_owned(), self.vcap.data()];
+        let below = self.contents().into_iter().chain([self.temporary()]);
+        above.into_iter().chain(below).collect()
+    }
+
+    /// Checks that scripts have replaced none of the directories that they work below.
+    ///
+    /// # Errors
+    /// [`SandboxError::Replaced`].
+    pub(super) fn check(&self) -> Result<(), SandboxError> {
+        for pinned in &self.pinned {
+            if let Some(found) = pinned.replacement()? {
+                return Err(SandboxError::Replaced {
+                    directory: pinned.path().to_owned(),
+                    found,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the directories back that a script has moved away or replaced. Nothing may be removed before: what lies behind a link
+    /// is not the tree's.
+    fn put_directories_back(&self) -> fs::Result<()> {
+        self.pinned.iter().try_for_each(Pinned::put_back)
+    }
+
     /// What is in the tree, but for the marker.
     fn entries(&self) -> fs::Result<Vec<PathBuf>> {
+        self.entries_of(&self.contents())
+    }
+
+    fn entries_of(&self, directories: &[PathBuf]) -> fs::Result<Vec<PathBuf>> {
         let mut entries = Vec::new();
-        for directory in self.contents() {
-            entries.extend(fs::list(&directory)?.iter().map(std::fs::DirEntry::path));
+        for directory in directories {
+            entries.extend(fs::list(directory)?.iter().map(std::fs::DirEntry::path));
         }
         entries.retain(|entry| *entry != self.marker());
         Ok(entries)
@@ -190,15 +231,15 @@ impl SharedTree {
         }
     }
 
-    /// Removes what the marker of a killed run names.
-    fn remove_named(&self, names: &str) -> Result<(), SandboxError> {
+    /// Removes what the marker of a killed run names, in directories that were its own.
+    fn remove_named(&self, names: &str, own: &[PathBuf]) -> Result<(), SandboxError> {
         for line in names.lines() {
             if let Some(beside) = line.strip_prefix(BESIDE) {
                 if let Ok(name) = Name::parse(beside) {
                     self.remove_or_set_aside(&self.vcap.data().join(name.as_str()))?;
                 }
             } else if let Ok(name) = Name::parse(line) {
-                for directory in self.contents() {
+                for directory in own {
                     self.remove_or_set_aside(&directory.join(name.as_str()))?;
                 }
             }
@@ -230,29 +271,47 @@ impl SharedTree {
         }
     }
 
-    /// Unmounts what the script of a killed run has mounted over the tree's directories themselves, as the run's marker tells
-    /// them. What lies there is not the tree's.
-    fn uncover(&self, noted: &str) -> Result<(), SandboxError> {
+    /// Takes away what the script of a killed run has mounted over the tree's directories, or linked in their places, as the run's
+    /// marker tells them: what lies there is not the tree's. Returns the directories that are.
+    fn uncover(&self, noted: &str) -> Result<Vec<PathBuf>, SandboxError> {
         let Some(noted) = noted
             .lines()
             .find_map(|line| line.strip_prefix(DIRECTORIES))
         else {
-            return Ok(());
+            return Ok(self.contents().to_vec());
         };
+        let base = fs::canonicalize(self.base())?;
         let mounts = fs::mount_points().unwrap_or_default();
-        for (directory, inode) in self.contents().iter().zip(noted.split_whitespace()) {
-            let real = fs::canonicalize(directory)?;
+        let mut own = Vec::new();
+        for (directory, inode) in self.contents().into_iter().zip(noted.split_whitespace()) {
+            let is_noted = |path: &Path| -> fs::Result<bool> {
+                Ok(fs::metadata(path)?.ino().to_string() == inode)
+            };
+            let real = fs::canonicalize(&directory)?;
             for _ in mounts.iter().filter(|mount| mount.path == real) {
-                if fs::metadata(&real)?.ino().to_string() != inode {
+                if !is_noted(&real)? {
                     fs::unmount(&real)?;
                 }
             }
+            if fs::lookup(&directory)?.is_some_and(|found| found.is_symlink())
+                && !is_noted(&directory)?
+            {
+                fs::remove_file(&directory)?;
+                fs::create_dir(&directory)?;
+            }
+            // A script may have made one anew. Behind a link above it is another one.
+            let is_in_base = directory.strip_prefix(self.base()).is_ok_and(|below| {
+                fs::canonicalize(&directory).is_ok_and(|real| real == base.join(below))
+            });
+            if is_in_base || is_noted(&directory)? {
+                own.push(directory);
+            }
         }
-        Ok(())
+        Ok(own)
     }
 
     /// What is noted of the tree's directories in its marker.
-    fn directories(&self) -> String {
+    fn noted_directories(&self) -> String {
         let inode = |directory: &PathBuf| fs::metadata(directory).map_or(0, |found| found.ino());
         let inodes = self
             .contents()
@@ -352,9 +411,9 @@ impl SharedTree {
 
     /// Removes what is older than the marker. The tree was empty when the marker was made, and a script's parent touches it
     /// when the last process is gone: what is older than that was made by the script.
-    fn remove_older_than(&self, marker: &Path) -> Result<(), SandboxError> {
+    fn remove_older_than(&self, marker: &Path, own: &[PathBuf]) -> Result<(), SandboxError> {
         let end = fs::metadata(marker)?;
-        for entry in self.entries()? {
+        for entry in self.entries_of(own)? {
             if let Some(metadata) = fs::lookup(&entry)?
                 && (metadata.ctime(), metadata.ctime_nsec()) < (end.mtime(), end.mtime_nsec())
             {
@@ -371,7 +430,7 @@ impl SharedTree {
             // A script may have removed them.
             fs::create_dir_all(&directory)?;
         }
-        let mut lines = vec![self.directories()];
+        let mut lines = vec![self.noted_directories()];
         lines.extend(names.iter().map(ToString::to_string));
         lines.extend(self.beside().iter().map(|name| format!("{BESIDE}{name}")));
         fs::write(&self.marker(), lines.join("\n").as_bytes())
@@ -403,6 +462,16 @@ impl SharedTree {
     /// Where scratch directories are kept for later runs, if packages can be kept from each other's there.
     pub(super) fn separable_scratch(&self) -> Option<&Path> {
         self.scratch.separable()
+    }
+
+    /// Where a shared scratch directory is, there or not.
+    pub(super) fn scratch_directory(&self, name: &Name) -> Option<PathBuf> {
+        let kept = self.scratch.kept();
+        let directory = kept.map_or_else(
+            || self.vcap.scratch(name),
+            |kept| Some(kept.join(name.as_str())),
+        );
+        directory.filter(|_| self.shares_scratch())
     }
 
     /// Makes shared scratch directories of these names, until the end of the run or in the directory that is kept. What is
@@ -455,6 +524,7 @@ impl SharedTree {
 
     /// Removes directories beside those of packages. Their names are noted.
     pub(super) fn remove_beside(&self, names: &[Name]) -> fs::Result<()> {
+        self.put_directories_back()?;
         for name in names {
             fs::remove_tree(&self.vcap.data().join(name.as_str()))?;
             self.beside().remove(name);
@@ -475,6 +545,7 @@ impl SharedTree {
 
     /// Removes what has a package's name.
     pub(super) fn remove(&self, name: &Name) -> fs::Result<()> {
+        self.put_directories_back()?;
         self.unmount_left(Some(name))?;
         self.contents()
             .iter()
@@ -486,6 +557,7 @@ impl SharedTree {
     /// # Errors
     /// When something cannot be removed.
     pub fn clear(&self) -> fs::Result<()> {
+        self.put_directories_back()?;
         self.unmount_left(None)?;
         self.clear_flags()?;
         self.entries()?
@@ -679,6 +751,30 @@ mod tests {
         marker.set_modified(std::time::SystemTime::now()).unwrap();
         drop(killed);
         take(&vcap, "us", false).unwrap().close().unwrap();
+    }
+
+    #[test]
+    fn a_link_that_a_killed_run_left_leads_to_no_removal() {
+        for linked in ["packages", "data", "data/packages", "data/compile"] {
+            let (scratch, vcap) = vcap();
+            let theirs = scratch.path().join("theirs");
+            for directory in ["ours", "packages/ours", "compile/ours"] {
+                fs::create_dir_all(&theirs.join(directory)).unwrap();
+            }
+            let killed = take(&vcap, "us", false).unwrap();
+            killed.clear_for(&names(&["ours"])).unwrap();
+            drop(killed);
+            let (path, moved) = (vcap.base().join(linked), scratch.path().join("moved"));
+            fs::rename(&path, &moved).unwrap();
+            fs::symlink(&theirs, &path).unwrap();
+            match take(&vcap, "us", false) {
+                Ok(tree) => tree.close().unwrap(),
+                Err(error) => assert!(error.to_string().contains("did not put there"), "{error}"),
+            }
+            for directory in ["ours", "packages/ours", "compile/ours"] {
+                assert!(theirs.join(directory).exists(), "{linked} {directory}");
+            }
+        }
     }
 
     #[test]

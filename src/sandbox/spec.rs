@@ -109,7 +109,7 @@ pub struct View {
 /// A dependency's place in a view.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mounted {
-    /// Its sealed tree.
+    /// Its sealed tree, which is alone in its directory.
     #[serde(with = "wire")]
     pub sealed: PathBuf,
     /// Where it is mounted.
@@ -149,6 +149,11 @@ pub enum Report {
     },
     /// It could not be run.
     Failed(StepError),
+    /// The child ended without a report of its own; the fork server has killed what it left and says this in its place.
+    Lost {
+        /// How the child ended.
+        status: Status,
+    },
 }
 
 /// A step of the child that failed.
@@ -217,7 +222,7 @@ pub enum Step {
     MountScratch(#[serde(with = "wire")] PathBuf),
     /// The directories of an overlay.
     PrepareOverlay(#[serde(with = "wire")] PathBuf),
-    /// A dependency, writable.
+    /// Dependencies, writable.
     MountOverlay(#[serde(with = "wire")] PathBuf),
     /// A dependency, read-only.
     MountReadOnly(#[serde(with = "wire")] PathBuf),

@@ -17,6 +17,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::ForkResult;
 
 use super::landlock;
+use crate::config::Environment;
 
 /// Sets a variable in the environment of this process, which must have one thread. Only what a library reads by itself is set
 /// so: everything of ours is handed its `config::Environment`.
@@ -27,6 +28,22 @@ use super::landlock;
 pub(crate) fn set_variable_before_threads(name: &str, value: &str) {
     // SAFETY: with one thread nobody reads the environment meanwhile.
     unsafe { std::env::set_var(name, value) }
+}
+
+/// Replaces the environment of this process, which must have one thread: a forked child's, which its script inherits.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "called in a process with one thread"
+)]
+pub(super) fn replace_environment(variables: &Environment) {
+    for (name, _) in std::env::vars_os() {
+        // SAFETY: with one thread nobody reads the environment meanwhile.
+        unsafe { std::env::remove_var(name) }
+    }
+    for (name, value) in variables.iter() {
+        // SAFETY: with one thread nobody reads the environment meanwhile.
+        unsafe { std::env::set_var(name, value) }
+    }
 }
 
 /// Gives every signal that this process has inherited as ignored its default disposition, except those in `keep`, and unblocks
@@ -87,14 +104,13 @@ pub(super) fn exit(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// Has a command start in a session of its own, without a terminal, and with no signal blocked, whatever is blocked here. In a
-/// background group of our session it would be stopped when it asks a question on the terminal, and wait for ever. It is
-/// `nice` nicer than we are, and has the rules.
+/// Has a command start in a process group of its own and with no signal blocked, whatever is blocked here. It is `nice` nicer
+/// than this process, and has the rules.
 pub(super) fn detach(command: &mut Command, nice: i32, mut rules: Option<RulesetCreated>) {
+    command.process_group(0);
     // SAFETY: this process has one thread, so that the closure may even allocate. It makes system calls, which are safe between fork and exec, and touches no memory but its own.
     unsafe {
         command.pre_exec(move || {
-            nix::unistd::setsid().map_err(io::Error::from)?;
             if nice != 0 {
                 rustix::process::nice(nice).map_err(io::Error::from)?;
             }
@@ -103,6 +119,47 @@ pub(super) fn detach(command: &mut Command, nice: i32, mut rules: Option<Ruleset
         });
     }
 }
+
+/// Gives up the terminal of this process's session, for itself and what it forks from now on. A script in a background group of
+/// a session with a terminal would be stopped when it asks a question there, and wait for ever.
+///
+/// A session of its own would do the same, but the kernel's autogroups divide the processor between sessions first and heed
+/// niceness within a session only: each script would get as much as everything that the user has started at nice 19.
+pub(super) fn leave_terminal() {
+    // SAFETY: the flags are valid, and the path ends with a zero byte.
+    let terminal = unsafe { libc::open(c"/dev/tty".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC) };
+    if terminal < 0 {
+        // There is none.
+        return;
+    }
+    // SAFETY: the request takes no argument. It is an error in a process without a terminal only.
+    unsafe { libc::ioctl(terminal, libc::TIOCNOTTY) };
+    // SAFETY: this function has opened it, and nobody else has it.
+    unsafe { libc::close(terminal) };
+}
+
+/// Asks for short time slices for this process, which must have one thread, and for everything that it starts. The share of the
+/// processor stays the same, but a thread that wakes up does not wait until a process of lower priority has used up its slice: a
+/// package is handed from thread to thread and from process to process some thirty times.
+///
+/// Linux before 6.12 ignores it.
+pub(crate) fn shorten_slices_before_threads() {
+    // SAFETY: all of its fields are numbers, for which zero is a value.
+    let mut attributes: libc::sched_attr = unsafe { std::mem::zeroed() };
+    let size = size_of::<libc::sched_attr>() as libc::c_uint;
+    // SAFETY: the structure is as large as it is said to be and lives until the call returns.
+    let got = unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attributes, size, 0) };
+    if got != 0 || attributes.sched_policy != libc::SCHED_OTHER.cast_unsigned() {
+        return;
+    }
+    attributes.sched_flags = 0;
+    attributes.sched_runtime = SLICE;
+    // SAFETY: as above. Niceness is given back as it was read; what the kernel refuses stays as it is.
+    unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
+}
+
+/// A short time slice, in nanoseconds: below the kernel's 0.7 ms to 3 ms.
+const SLICE: u64 = 500_000;
 
 /// Starts the loopback of this process's network namespace. It has its addresses already.
 pub(super) fn start_loopback() -> io::Result<()> {

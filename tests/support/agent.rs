@@ -8,7 +8,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::tools::wait_for;
+use super::tools::{run_tool, wait_for};
 
 /// Longer than any test needs on a slow and busy machine.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -228,6 +228,18 @@ pub(crate) fn processes_below(directory: &Path) -> Vec<String> {
         }
     }
     found
+}
+
+/// A copy of the program in a directory that others than root can go to.
+pub(crate) fn copied_agent(directory: &Path) -> PathBuf {
+    let own = directory.join("bosh-agent");
+    // Copied by another process: one that a test beside this one starts would inherit the open file, and while it is open for
+    // writing it cannot be run.
+    run_tool(
+        "cp",
+        &[env!("CARGO_BIN_EXE_bosh-agent").as_ref(), own.as_os_str()],
+    );
+    own
 }
 
 fn read(path: &Path) -> String {

@@ -17,7 +17,7 @@ mod tools;
 mod ustar;
 mod world;
 
-pub(crate) use agent::{Agent, Ran, Running, processes_below};
+pub(crate) use agent::{Agent, Ran, Running, copied_agent, processes_below};
 pub(crate) use outcome::{
     Listed, Outcome, compiled_packages, contents, extract, list, manifest_of, mode_of, sha1_of,
     unpacked,
@@ -28,8 +28,8 @@ pub(crate) use tiers::{
     mount_at_var_vcap,
 };
 pub(crate) use tools::{
-    require, require_landlock, require_root, require_tools, run_tool, run_tool_with, wait_for,
-    with_input,
+    require, require_landlock, require_landlock_scopes, require_root, require_tools, run_tool,
+    run_tool_with, wait_for, with_input,
 };
 pub(crate) use ustar::{Kind, Member, archive};
 pub(crate) use world::{STEMCELL, World, directory_outside_tmp, snapshot};

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bosh_agent::compile::Job;
 use bosh_agent::release::{Name, Version};
 
-use super::agent::{Agent, Ran, Running};
+use super::agent::{Agent, Ran, Running, copied_agent};
 use super::outcome::{Listed, extract, list, unpacked};
 use super::release::ReleaseBuilder;
 use super::tools::{require, require_landlock, require_root, require_tools, run_tool, wait_for};
@@ -132,13 +132,7 @@ impl Place {
             let _ = std::fs::create_dir(place.world.path(directory));
         }
         // The program itself may lie where only root can go.
-        let own = place.world.path("bosh-agent");
-        // Copied by another process: one that a test beside this one starts would inherit the open file, and while it is open
-        // for writing it cannot be run.
-        run_tool(
-            "cp",
-            &[env!("CARGO_BIN_EXE_bosh-agent").as_ref(), own.as_os_str()],
-        );
+        copied_agent(&place.world.path(""));
         place.give_accounts();
         if matches!(tier.who, Who::User | Who::UserWithoutRange) {
             for directory in ["", "facts", "printed", "logs"] {

@@ -48,6 +48,16 @@ pub(crate) fn require_landlock() -> bool {
     require(ruleset.is_ok(), "Landlock")
 }
 
+/// Whether Landlock can keep scripts from signalling other processes; see [`require`].
+pub(crate) fn require_landlock_scopes() -> bool {
+    use landlock::{ABI, Access, CompatLevel, Compatible, Ruleset, RulesetAttr, Scope};
+    let ruleset = Ruleset::default()
+        .set_compatibility(CompatLevel::HardRequirement)
+        .scope(Scope::from_all(ABI::V6))
+        .and_then(Ruleset::create);
+    require(ruleset.is_ok(), "Landlock's scopes, of Linux 6.12")
+}
+
 /// Runs a tool that must succeed, and returns what it prints.
 pub(crate) fn run_tool(tool: &str, arguments: &[impl AsRef<OsStr>]) -> String {
     String::from_utf8_lossy(&run_tool_with(tool, arguments, b"")).into_owned()

@@ -200,7 +200,7 @@ mod tests {
             vcap: Vcap::new(&temporary.path().join("vcap")),
             environment: Environment::default(),
             // Without a child there are no namespaces.
-            agent: temporary.path().join("none"),
+            agent: temporary.path().join("none").into(),
             who: "a test".to_owned(),
             force: true,
             grace: Duration::ZERO,

@@ -1,0 +1,216 @@
+//! Directories that others may move away or replace.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+
+use super::{Context, Error, Result};
+
+/// What an error says that it could not do.
+const USE: &str = "use";
+
+/// A directory that is remembered with where its path leads. Whoever may write above it, such as a packaging script that runs as
+/// root, can put a link to another directory in its place: what is meant for this directory would happen there then.
+#[derive(Debug)]
+pub struct Pinned {
+    path: PathBuf,
+    /// Where the path leads, without links.
+    real: PathBuf,
+    /// The target, where the last name of the path is a link itself.
+    link: Option<PathBuf>,
+    /// The directory, wherever it is moved to; `None` when there was none yet.
+    directory: Option<OwnedFd>,
+}
+
+impl Pinned {
+    /// Remembers a directory. It may be missing; the directory above it has to be there.
+    ///
+    /// # Errors
+    /// What the system answered.
+    pub fn new(path: &Path) -> Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let (real, link, directory) = match super::lookup(path)? {
+            None => {
+                let above = super::canonicalize(super::parent(path))?;
+                (above.join(super::file_name(path)), None, None)
+            }
+            Some(metadata) => {
+                let link = metadata.is_symlink().then(|| super::read_link(path));
+                let directory = rustix::fs::open(path, flags, Mode::empty());
+                let directory = directory.map_err(io::Error::from).at("open", path)?;
+                (
+                    super::canonicalize(path)?,
+                    link.transpose()?,
+                    Some(directory),
+                )
+            }
+        };
+        Ok(Self {
+            path: path.to_owned(),
+            real,
+            link,
+            directory,
+        })
+    }
+
+    /// The path by which it is known.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the path leads by now, if that is not where it led. That there is nothing is no replacement.
+    ///
+    /// # Errors
+    /// What the system answered.
+    pub fn replacement(&self) -> Result<Option<PathBuf>> {
+        match super::canonicalize(&self.path) {
+            Ok(real) if real != self.real => Ok(Some(real)),
+            Ok(_) => {
+                let is_directory = super::metadata(&self.path)?.is_dir();
+                Ok((!is_directory).then(|| self.path.clone()))
+            }
+            Err(error) => match super::lookup(&self.path) {
+                Ok(None) => Ok(None),
+                // A link that leads nowhere, or round in circles.
+                Ok(Some(metadata)) if metadata.is_symlink() => {
+                    super::read_link(&self.path).map(Some)
+                }
+                Ok(Some(_)) => Err(error),
+                // Something above it is a file.
+                Err(_) => Ok(Some(super::nearest_existing(&self.path))),
+            },
+        }
+    }
+
+    /// Removes a link or a file that stands at its path, and moves the directory back if it still exists. Directories above it are to
+    /// be put back first.
+    ///
+    /// # Errors
+    /// When the path still leads elsewhere, as it does when a link above it is none of those that are put back. Nothing may be done
+    /// by this path then.
+    pub fn put_back(&self) -> Result<()> {
+        let is_in_the_way = match super::lookup(&self.path)? {
+            Some(metadata) if metadata.is_symlink() => {
+                Some(super::read_link(&self.path)?) != self.link
+            }
+            Some(metadata) => !metadata.is_dir(),
+            None => false,
+        };
+        if is_in_the_way {
+            super::clear_flags(super::parent(&self.path))?;
+            super::clear_flags(&self.path)?;
+            super::remove_file(&self.path)?;
+        }
+        if super::lookup(&self.path)?.is_none() {
+            self.return_directory()?;
+        }
+        match self.replacement()? {
+            None => Ok(()),
+            Some(found) => {
+                let leads = io::Error::other(format!("it leads to `{}` now", found.display()));
+                Err(Error::new(USE, &self.path, leads))
+            }
+        }
+    }
+
+    /// Puts the link or the directory back where there is nothing.
+    fn return_directory(&self) -> Result<()> {
+        if let Some(target) = &self.link {
+            return match super::symlink(target, &self.path) {
+                Err(error) if error.is_not_found() => Ok(()),
+                other => other,
+            };
+        }
+        let Some(directory) = &self.directory else {
+            return Ok(());
+        };
+        let by_descriptor = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()));
+        // Of a directory that was removed the kernel tells a path that does not exist.
+        let Ok(moved_to) = super::read_link(&by_descriptor) else {
+            return Ok(());
+        };
+        let id = |path: &Path| super::metadata(path).map(|found| (found.dev(), found.ino()));
+        match (id(&moved_to), id(&by_descriptor)) {
+            (Ok(found), Ok(own)) if found == own => super::rename(&moved_to, &self.path),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs;
+
+    fn scene() -> (tempfile::TempDir, PathBuf, PathBuf) {
+        let scratch = tempfile::tempdir().unwrap();
+        let (own, other) = (scratch.path().join("own"), scratch.path().join("other"));
+        for directory in [&own, &other] {
+            fs::create_dir(directory).unwrap();
+            fs::write(&directory.join("file"), b"").unwrap();
+        }
+        (scratch, own, other)
+    }
+
+    #[test]
+    fn a_directory_that_stays_or_goes_is_not_replaced() {
+        let (_scratch, own, _) = scene();
+        let pinned = Pinned::new(&own).unwrap();
+        assert_eq!(pinned.replacement().unwrap(), None);
+        fs::remove_tree(&own).unwrap();
+        assert_eq!(pinned.replacement().unwrap(), None);
+        pinned.put_back().unwrap();
+        fs::create_dir(&own).unwrap();
+        assert_eq!(pinned.replacement().unwrap(), None);
+    }
+
+    #[test]
+    fn a_link_in_its_place_is_named_and_removed() {
+        let (scratch, own, other) = scene();
+        let pinned = Pinned::new(&own).unwrap();
+        for target in [other.clone(), scratch.path().join("nowhere")] {
+            fs::rename(&own, &scratch.path().join("moved")).unwrap();
+            fs::symlink(&target, &own).unwrap();
+            assert_eq!(pinned.replacement().unwrap(), Some(target));
+            pinned.put_back().unwrap();
+            assert_eq!(pinned.replacement().unwrap(), None);
+            assert!(own.join("file").exists() && other.join("file").exists());
+        }
+        fs::remove_tree(&own).unwrap();
+        fs::write(&own, b"").unwrap();
+        assert_eq!(pinned.replacement().unwrap(), Some(own.clone()));
+        pinned.put_back().unwrap();
+        assert_eq!(fs::lookup(&own).unwrap().map(|it| it.len()), None);
+    }
+
+    #[test]
+    fn a_link_that_was_there_is_put_back() {
+        let (scratch, own, other) = scene();
+        let link = scratch.path().join("link");
+        fs::symlink(&own, &link).unwrap();
+        let pinned = Pinned::new(&link).unwrap();
+        assert_eq!(pinned.replacement().unwrap(), None);
+        fs::remove_file(&link).unwrap();
+        fs::symlink(&other, &link).unwrap();
+        assert_eq!(pinned.replacement().unwrap(), Some(other));
+        pinned.put_back().unwrap();
+        assert_eq!(fs::read_link(&link).unwrap(), own);
+    }
+
+    #[test]
+    fn nothing_is_used_below_a_link_that_cannot_be_put_back() {
+        let (scratch, own, other) = scene();
+        let inner = own.join("inner");
+        let pinned = Pinned::new(&inner).unwrap();
+        fs::rename(&own, &scratch.path().join("moved")).unwrap();
+        fs::symlink(&other, &own).unwrap();
+        fs::create_dir(&other.join("inner")).unwrap();
+        let error = pinned.put_back().unwrap_err();
+        assert!(error.source.to_string().contains("other/inner"), "{error}");
+        assert!(other.join("inner").exists());
+    }
+}

@@ -1,0 +1,358 @@
+//! The agent's side of the fork server: the process that forks the parent of each script.
+//!
+//! The server is this program, started once more with [`ARGUMENT`] and without an environment, at the first script of a run. To
+//! start a script the agent sends it three descriptors over a socket; the server forks, and the copy becomes the script's parent.
+//! A fork of a small process takes less than half of what it takes to execute this program again. `sandbox::server` is the other
+//! side.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{self, IoSlice, IoSliceMut, Read};
+use std::mem::MaybeUninit;
+use std::net::Shutdown;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use nix::unistd::Pid;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
+
+use super::supervise::Known;
+use crate::config::Environment;
+
+/// The argument that makes this program a fork server.
+pub const ARGUMENT: &str = "__sandbox-server";
+
+/// How long the agent waits at its end for a server that still has scripts to end.
+const END_LIMIT: Duration = Duration::from_secs(1);
+
+/// The size limit of a script's orders and environment, in bytes.
+const ORDERS_LIMIT: usize = 16 << 20;
+
+/// A request for a child.
+const FORK: u8 = b'f';
+
+/// A request to kill one.
+const KILL: u8 = b'k';
+
+/// The descriptors of a script's parent: the socket to the agent, standard output, standard error.
+pub const DESCRIPTORS: usize = 3;
+
+/// A handle to the fork server. Clones share one server.
+///
+/// The server starts at the first use and again when it has died. It ends when the last clone is dropped and its children have
+/// ended; when the agent dies, its end of the socket closes, which the server and its children treat as a stop.
+#[derive(Debug, Clone)]
+pub struct ForkServer(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    program: PathBuf,
+    running: Mutex<Option<Server>>,
+    /// The next child's number.
+    next: AtomicU32,
+}
+
+impl<P: Into<PathBuf>> From<P> for ForkServer {
+    /// A server that will run this program file.
+    fn from(program: P) -> Self {
+        Self(Arc::new(Inner {
+            program: program.into(),
+            running: Mutex::default(),
+            next: AtomicU32::new(0),
+        }))
+    }
+}
+
+impl ForkServer {
+    /// The program's file.
+    pub(super) fn program(&self) -> &Path {
+        &self.0.program
+    }
+
+    /// Has the server fork a child with these descriptors: the child's socket, standard output, standard error. Starts the
+    /// server if none runs. Returns the child's number, by which the server knows it.
+    ///
+    /// # Errors
+    /// When the server cannot be started.
+    pub(super) fn fork(&self, descriptors: &[OwnedFd; DESCRIPTORS]) -> io::Result<u32> {
+        let number = self.0.next.fetch_add(1, Ordering::Relaxed);
+        let mut running = self.running();
+        if let Some(server) = running.as_ref()
+            && server.ask_to_fork(number, descriptors).is_ok()
+        {
+            return Ok(number);
+        }
+        if running.take().is_some() {
+            tracing::warn!("the sandbox server has died and is started again");
+        }
+        let server = Server::start(&self.0.program)?;
+        server.ask_to_fork(number, descriptors)?;
+        *running = Some(server);
+        Ok(number)
+    }
+
+    /// Has the server kill a child that does not do what it is told.
+    pub(super) fn kill(&self, number: u32) {
+        if let Some(server) = self.running().as_ref() {
+            // A server that is gone has no child to kill.
+            let _ = server.send(KILL, number, &[]);
+        }
+    }
+
+    fn running(&self) -> MutexGuard<'_, Option<Server>> {
+        self.0
+            .running
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A running fork server.
+#[derive(Debug)]
+struct Server {
+    process: Child,
+    socket: UnixStream,
+    #[expect(
+        dead_code,
+        reason = "held: keeps the server from being treated as an orphan"
+    )]
+    known: Known,
+}
+
+impl Server {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "one of the places that start processes"
+    )]
+    fn start(program: &Path) -> io::Result<Self> {
+        let (ours, theirs) = UnixStream::pair()?;
+        let (process, known) = Known::start(|| {
+            let process = Command::new(program)
+                .arg0("bosh-agent")
+                .arg(ARGUMENT)
+                .env_clear()
+                .stdin(OwnedFd::from(theirs))
+                // The server outlives a killed agent for a moment and must not keep the agent's output open.
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                // Ctrl-C in a terminal goes to the whole foreground group. It must reach scripts through the agent alone.
+                .process_group(0)
+                .spawn()?;
+            let id = Pid::from_raw(process.id().cast_signed());
+            Ok::<_, io::Error>((process, Some(id)))
+        })?;
+        Ok(Self {
+            process,
+            socket: ours,
+            known,
+        })
+    }
+
+    fn ask_to_fork(&self, number: u32, descriptors: &[OwnedFd; DESCRIPTORS]) -> io::Result<()> {
+        self.send(FORK, number, &descriptors.each_ref().map(AsFd::as_fd))
+    }
+
+    fn send(&self, order: u8, number: u32, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        send(&self.socket, order, number, descriptors)
+    }
+}
+
+/// Sends a request: one byte for what is to be done, and the child's number. It is short enough to be sent and received whole.
+fn send(
+    socket: &UnixStream,
+    order: u8,
+    number: u32,
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() {
+        control.push(SendAncillaryMessage::ScmRights(descriptors));
+    }
+    let [first, second, third, fourth] = number.to_le_bytes();
+    let request = [order, first, second, third, fourth];
+    sendmsg(
+        socket,
+        &[IoSlice::new(&request)],
+        &mut control,
+        SendFlags::NOSIGNAL,
+    )?;
+    Ok(())
+}
+
+impl Drop for Server {
+    /// Waits for the server's end, so that the processor time of scripts is counted as the agent's and nothing is left.
+    fn drop(&mut self) {
+        let _ = self.socket.shutdown(Shutdown::Write);
+        let _ = self.socket.set_read_timeout(Some(END_LIMIT));
+        // The server's end closes the socket. With children left it takes as long as they do; the agent does not.
+        let ended = match self.socket.read(&mut [0]) {
+            Ok(_) => true,
+            Err(error) => error.kind() == io::ErrorKind::ConnectionReset,
+        };
+        if ended {
+            let _ = self.process.wait();
+        }
+    }
+}
+
+/// What the agent asks the server for.
+#[derive(Debug)]
+pub enum Request {
+    /// A child with this number and these descriptors.
+    Fork(u32, [OwnedFd; DESCRIPTORS]),
+    /// The death of a child.
+    Kill(u32),
+}
+
+/// Receives a request. `None` when the agent has closed its end.
+///
+/// # Errors
+/// When the system refuses, and for a message that is no request.
+pub fn receive(socket: &UnixStream) -> io::Result<Option<Request>> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut request = [0; 5];
+    let received = recvmsg(
+        socket,
+        &mut [IoSliceMut::new(&mut request)],
+        &mut control,
+        RecvFlags::CMSG_CLOEXEC | RecvFlags::WAITALL,
+    )?;
+    if received.bytes == 0 {
+        return Ok(None);
+    }
+    let mut found = Vec::new();
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+            found.extend(descriptors);
+        }
+    }
+    let [order, first, second, third, fourth] = request;
+    let number = u32::from_le_bytes([first, second, third, fourth]);
+    match (order, found.try_into()) {
+        (FORK, Ok(descriptors)) => Ok(Some(Request::Fork(number, descriptors))),
+        (KILL, _) => Ok(Some(Request::Kill(number))),
+        _ => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
+/// What a script's parent reads first: the script's environment and its orders, with their length in front.
+#[must_use]
+pub(super) fn encode_orders(environment: &Environment, orders: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0; size_of::<u32>()];
+    for (name, value) in environment.iter() {
+        for part in [name.as_bytes(), b"=", value.as_bytes(), b"\0"] {
+            frame.extend_from_slice(part);
+        }
+    }
+    frame.push(0);
+    frame.extend_from_slice(orders);
+    let length = u32::try_from(frame.len() - size_of::<u32>()).unwrap_or(u32::MAX);
+    frame[..size_of::<u32>()].copy_from_slice(&length.to_le_bytes());
+    frame
+}
+
+/// Reads what `encode_orders` has written: the environment and the orders.
+///
+/// # Errors
+/// When the socket ends before, or what it holds is no such frame.
+pub fn read_orders(socket: &mut impl Read) -> io::Result<(Environment, Vec<u8>)> {
+    let mut length = [0; size_of::<u32>()];
+    socket.read_exact(&mut length)?;
+    let length = u32::from_le_bytes(length) as usize;
+    if length > ORDERS_LIMIT {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut frame = vec![0; length];
+    socket.read_exact(&mut frame)?;
+    let mut environment = Vec::new();
+    let mut rest = frame.as_slice();
+    loop {
+        let end = rest.iter().position(|byte| *byte == 0);
+        let (variable, behind) = match end {
+            Some(end) => (&rest[..end], &rest[end + 1..]),
+            None => return Err(io::ErrorKind::InvalidData.into()),
+        };
+        rest = behind;
+        if variable.is_empty() {
+            return Ok((environment.into_iter().collect(), rest.to_vec()));
+        }
+        // A name may begin with `=`, as the standard library reads them.
+        let Some(split) = variable.iter().skip(1).position(|byte| *byte == b'=') else {
+            continue;
+        };
+        let (name, value) = (&variable[..=split], &variable[split + 2..]);
+        environment.push((
+            OsStr::from_bytes(name).to_owned(),
+            OsString::from_vec(value.to_vec()),
+        ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn environment_and_orders_survive_the_socket() {
+        let variables = [
+            ("PATH", "/bin:/usr/bin"),
+            ("LINES", "a\nb"),
+            ("EMPTY", ""),
+            ("=odd", "x=y"),
+        ]
+        .map(|(name, value)| (OsString::from(name), OsString::from(value)));
+        let bytes = OsString::from_vec(vec![0xff, b'=']);
+        let mut variables = variables.to_vec();
+        variables.push(("BYTES".into(), bytes));
+        let environment: Environment = variables.iter().cloned().collect();
+        let frame = encode_orders(&environment, b"{\"a\": 1}");
+        let (read, orders) = read_orders(&mut frame.as_slice()).unwrap();
+        let pairs = |environment: &Environment| -> Vec<(OsString, OsString)> {
+            let pairs = environment.iter();
+            pairs
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect()
+        };
+        assert_eq!(pairs(&read), variables);
+        assert_eq!(orders, b"{\"a\": 1}");
+        read_orders(&mut &frame[..frame.len() - 1]).unwrap_err();
+        let (read, orders) =
+            read_orders(&mut encode_orders(&Environment::default(), b"").as_slice()).unwrap();
+        assert!(pairs(&read).is_empty() && orders.is_empty());
+    }
+
+    #[test]
+    fn requests_cross_the_socket_with_their_descriptors() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (mut reader, writer) = io::pipe().unwrap();
+        send(&ours, FORK, 7, &[writer.as_fd(); DESCRIPTORS]).unwrap();
+        send(&ours, KILL, 0x0102_0304, &[]).unwrap();
+        drop(writer);
+        let Some(Request::Fork(7, [.., last])) = receive(&theirs).unwrap() else {
+            panic!("no request for a child");
+        };
+        std::fs::File::from(last).write_all(b"x").unwrap();
+        let mut read = String::new();
+        reader.read_to_string(&mut read).unwrap();
+        assert_eq!(read, "x");
+        let killed = receive(&theirs).unwrap();
+        assert!(matches!(killed, Some(Request::Kill(0x0102_0304))));
+        send(&ours, FORK, 8, &[reader.as_fd()]).unwrap();
+        receive(&theirs).unwrap_err();
+        drop(ours);
+        assert!(receive(&theirs).unwrap().is_none());
+    }
+}
