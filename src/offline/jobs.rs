@@ -1,9 +1,9 @@
 //! What a Director checks of the jobs of a release when it is uploaded, so that a release that it would refuse is not compiled
 //! for hours first.
 //!
-//! A Director extracts `jobs/NAME.tgz` with `tar -xzf`, which reads gzip only. It wants a `job.MF` in it that has the job's name, every template that
-//! `job.MF` lists as a file below `templates`, and `monit` or another `*.monit` file. It does not read the license; one that
-//! is no archive is refused all the same, because whatever made it has failed.
+//! A Director extracts `jobs/NAME.tgz` with `tar -xzf`, which reads gzip only. It wants a `job.MF` in it that has the job's name,
+//! every template that `job.MF` lists as a file below `templates`, and `monit` or another `*.monit` file. It does not read the
+//! license; one that is no archive is refused all the same, because whatever made it has failed.
 
 use std::collections::HashMap;
 use std::io::{self, Read};
