@@ -262,7 +262,7 @@ pub(super) fn encode_orders(environment: &Environment, orders: &[u8]) -> Vec<u8>
     frame
 }
 
-/// Reads what [`encode_orders`] has written: the environment and the orders.
+/// Reads what `encode_orders` has written: the environment and the orders.
 ///
 /// # Errors
 /// When the socket ends before, or what it holds is no such frame.
