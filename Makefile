@@ -64,9 +64,9 @@ bench: setup ## Benchmarks: archives, the queue, sandboxes, and whole runs besid
 	cargo build --locked --release
 	benches/whole-runs/compare
 
-fuzz: ## Ten minutes on archives and ten on manifests (needs cargo-fuzz; the compiler's own nightly features are unlocked for it)
+fuzz: ## Ten minutes each on archives, manifests, requests and sandbox reports (needs cargo-fuzz; the compiler's own nightly features are unlocked for it)
 	@command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
-	for target in archive manifest; do \
+	for target in archive manifest request report; do \
 	  mkdir -p fuzz/corpus/$$target; \
 	  RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
 	    -max_total_time=$${FUZZ_SECONDS:-600} -timeout=20 -rss_limit_mb=1024 -print_final_stats=1; \

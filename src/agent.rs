@@ -15,6 +15,7 @@ pub mod compilation;
 mod dispatch;
 mod heartbeat;
 pub mod logs_archive;
+pub mod logs_order;
 pub mod protocol;
 mod recent;
 pub mod tasks;

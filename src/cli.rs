@@ -8,10 +8,14 @@ mod flags;
 mod stopping;
 
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{self, Write};
+use std::panic;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use nix::sys::stat::{Mode, umask};
+use tokio::runtime::Runtime;
 
 use crate::config::Environment;
 use crate::process;
@@ -38,6 +42,7 @@ pub fn main() -> ExitCode {
     }
     // Before a process is started or a signal listened for. Whoever says `nohup` wants this program to outlive the terminal.
     sandbox::default_signals(&[Signal::SIGHUP]);
+    forbid_writing_by_others();
     let environment = Environment::of_this_process();
     let level = environment.get("BOSH_AGENT_LOG");
     let command = arguments::parse(&arguments);
@@ -62,16 +67,48 @@ pub fn main() -> ExitCode {
     })
 }
 
+/// Some supervisors and container entry points set the umask to 0. Scripts get a umask of their own.
+fn forbid_writing_by_others() {
+    let inherited = umask(Mode::S_IWOTH);
+    umask(inherited | Mode::S_IWOTH);
+}
+
+/// How long an idle thread is kept: for ever.
+const KEEP: Duration = Duration::from_secs(u32::MAX as u64);
+
+/// Starts the program's threads: `workers` that carry everything that waits, and one for what blocks. While the system has no more
+/// threads to give, blocking work waits for one that is there. Without any tokio would panic, so the first one is kept.
+fn start_threads(workers: usize) -> io::Result<Runtime> {
+    // Where the system has no thread or no descriptor to give, tokio panics, and would wait for threads that never end.
+    let hook = panic::take_hook();
+    panic::set_hook(Box::new(|panic| {
+        cannot_start(panic.payload_as_str().unwrap_or_default())
+    }));
+    let tokio = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers)
+        .thread_keep_alive(KEEP)
+        .enable_all()
+        .build();
+    if let Ok(tokio) = &tokio {
+        let _entered = tokio.enter();
+        drop(runtime::spawn_blocking("start", || {}));
+    }
+    panic::set_hook(hook);
+    tokio
+}
+
+#[expect(clippy::exit, reason = "a panic could not be recovered from")]
+fn cannot_start(reason: &str) -> ! {
+    tell(&format!("Error: failed to start: {reason}"));
+    std::process::exit(FAILED.into())
+}
+
 /// Runs to the end on the program's threads. `workers` of them carry everything that waits; what blocks has threads of its own.
 ///
 /// All of it is a task of the workers, and the main thread waits: a task that wakes another on the same thread costs no
 /// hand-over.
 fn on_threads(workers: usize, run: impl Future<Output = u8> + Send + 'static) -> u8 {
-    let tokio = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(workers)
-        .enable_all()
-        .build();
-    let tokio = match tokio {
+    let tokio = match start_threads(workers) {
         Ok(tokio) => tokio,
         Err(error) => {
             tell(&format!("Error: failed to start: {error}"));
@@ -87,7 +124,7 @@ fn on_threads(workers: usize, run: impl Future<Output = u8> + Send + 'static) ->
 
 /// Prints what a program asks for.
 fn print(text: &str) -> u8 {
-    match writeln!(std::io::stdout().lock(), "{text}") {
+    match writeln!(io::stdout().lock(), "{text}") {
         Ok(()) => DONE,
         Err(_) => FAILED,
     }
@@ -96,5 +133,5 @@ fn print(text: &str) -> u8 {
 /// Tells a person something.
 fn tell(text: &str) {
     // Nobody reads it: there is nobody to tell that to.
-    let _ = writeln!(std::io::stderr().lock(), "{}", text.trim_end());
+    let _ = writeln!(io::stderr().lock(), "{}", text.trim_end());
 }

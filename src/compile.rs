@@ -15,6 +15,7 @@ mod denials;
 mod elf;
 mod error;
 mod event;
+mod filling;
 mod finding;
 mod job;
 mod package;

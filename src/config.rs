@@ -16,7 +16,7 @@ pub use settings::{
     SettingsError,
 };
 pub use update_settings::{DiskAssociation, Merged, UpdateSettings};
-pub use vcap::{PackagePaths, Vcap};
+pub use vcap::{PackagePaths, Seen, Vcap};
 
 /// How the names of our work directories begin. They are hidden, for they may lie beside results.
 pub const WORK_PREFIX: &str = ".bosh-agent-work-";

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::agent::{Agent, AgentOptions, CompilerOptions};
 use crate::blobs::BlobsError;
-use crate::config::{AgentConfig, AgentConfigError, Environment, Vcap};
+use crate::config::{AgentConfig, AgentConfigError, Environment, Source, Vcap};
 use crate::diag::Chain;
 use crate::machine::bootstrap::{self, BootstrapError, Platform};
 use crate::machine::settings::{LoadError, SettingsStore};
@@ -90,6 +90,7 @@ pub enum DaemonError {
 pub async fn run(options: DaemonOptions, stop: &CancellationToken) -> Result<(), DaemonError> {
     let config = read_config(options.config.as_ref())?;
     let _alone = be_alone(&options.vcap)?;
+    let secrets = secrets(options.config.as_ref(), &config);
     let store = SettingsStore::new(&options.vcap, &config)?;
     let loaded = match store.load(stop).await {
         Err(LoadError::Stopped) => return Ok(()),
@@ -112,6 +113,7 @@ pub async fn run(options: DaemonOptions, stop: &CancellationToken) -> Result<(),
             who: options.who.clone(),
             force: loaded.settings.is_for_compilation(),
             grace: GRACE,
+            secrets,
         },
         environment: options.environment.clone(),
         platform: options.platform,
@@ -145,6 +147,18 @@ fn be_alone(vcap: &Vcap) -> Result<Option<File>, DaemonError> {
             Ok(None)
         }
     }
+}
+
+/// The agent's configuration, which may hold passwords of metadata services, and the files that settings come from.
+fn secrets(path: Option<&PathBuf>, config: &AgentConfig) -> Vec<PathBuf> {
+    let sources = config.sources.iter().filter_map(|source| match source {
+        Source::File { path } => Some(path),
+        Source::Http(_) | Source::Unsupported { .. } => None,
+    });
+    path.into_iter()
+        .chain(sources)
+        .filter_map(|path| std::path::absolute(path).ok())
+        .collect()
 }
 
 fn read_config(path: Option<&PathBuf>) -> Result<AgentConfig, DaemonError> {

@@ -281,6 +281,14 @@ pub fn create_dir(path: &Path) -> Result<()> {
     made(path, std::fs::create_dir(path))
 }
 
+/// Creates a directory, whose parent exists, with this mode less the umask.
+///
+/// # Errors
+/// As `std::fs::create_dir`.
+pub fn create_dir_with_mode(path: &Path, mode: u32) -> Result<()> {
+    made(path, std::fs::DirBuilder::new().mode(mode).create(path))
+}
+
 /// Names the link that leads nowhere where that is why a directory cannot be created: the system only says that something exists,
 /// or that something does not.
 fn made(path: &Path, result: io::Result<()>) -> Result<()> {

@@ -136,6 +136,16 @@ impl Sandbox {
         }
     }
 
+    /// Where the scratch directory of a name is on this side, there or not. `None` where packages share none.
+    #[must_use]
+    pub fn scratch_directory(&self, name: &Name) -> Option<PathBuf> {
+        match self {
+            Self::Namespaces(namespaces) => namespaces.scratch_directory(name),
+            Self::Landlocked(landlocked) => landlocked.tree().scratch_directory(name),
+            Self::Shared(tree) => tree.scratch_directory(name),
+        }
+    }
+
     /// Makes room for one package and its dependencies, given by name and sealed tree. Waits as long as another package that
     /// is being compiled is in the way: every other one in a shared tree, or, with rules, one that has one of the names with
     /// other contents. `scratch` names the scratch directories that the package has with others.

@@ -16,7 +16,7 @@ use bosh_agent::machine::bootstrap::{self, Platform};
 use bosh_agent::machine::settings::SettingsStore;
 use serde_json::{Value, json};
 use support::{
-    Member, NAMESPACE, World, archive, processes_below, require_root, run_tool, sha1_of,
+    Member, NAMESPACE, World, archive, processes_below, require_root, run_tool, sha1_of, wait_for,
 };
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -64,6 +64,7 @@ impl Play {
                 who: "a test".to_owned(),
                 force: true,
                 grace: Duration::from_millis(100),
+                secrets: vec![world.path("agent.json"), world.path("keys")],
             },
             environment,
             platform: Platform::Dummy,
@@ -317,6 +318,63 @@ async fn orders_share_the_scratch_of_a_dependency() {
     let app = play.source("app", &script, dependency);
     assert_eq!(play.found(&app).await.0, "1");
     assert_eq!(play.found(&app).await.0, "2");
+    assert!(play.agent.stop(LIMIT).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn script_in_namespaces_finds_no_secret_of_the_agent() {
+    if !require_root() || !NAMESPACE.is_possible() {
+        return;
+    }
+    let play = Play::start();
+    let base = play.world.base();
+    for path in [
+        "bosh/settings.json",
+        "bosh/etc/blobstore-dav.json",
+        "bosh/etc/stemcell_version",
+    ] {
+        std::fs::create_dir_all(base.join("bosh/etc")).unwrap();
+        std::fs::write(base.join(path), "hunter2").unwrap();
+    }
+    std::fs::create_dir_all(play.world.path("keys")).unwrap();
+    for path in ["agent.json", "keys/key.pem"] {
+        play.world.write(path, "hunter2");
+    }
+    let look = format!(
+        "grep -rsl hunter2 {}/bosh {} >$BOSH_INSTALL_TARGET/found",
+        base.display(),
+        ["agent.json", "keys"]
+            .map(|path| play.world.path(path).display().to_string())
+            .join(" "),
+    );
+    let app = play.source("app", &look, json!({}));
+    let seen = base.join("bosh/etc/stemcell_version");
+    assert_eq!(play.found(&app).await.0, seen.to_str().unwrap());
+    // A file that is replaced while the agent runs stays hidden: what was mounted over it would be gone.
+    let replacing = format!(
+        ">{0}/started; until [ -e {0}/go ]; do sleep 0.1; done; {look}",
+        base.join("data/app").display()
+    );
+    let app = play.source("app", &replacing, json!({}));
+    let task = play.order(&app).await;
+    let shared = base.join("data/.bosh-agent-scratch/app");
+    wait_for("the script's start", LIMIT, || {
+        if shared.join("started").exists() {
+            Ok(())
+        } else {
+            Err("it has not started".to_owned())
+        }
+    });
+    std::fs::write(base.join("bosh/new"), "hunter2").unwrap();
+    std::fs::rename(base.join("bosh/new"), base.join("bosh/settings.json")).unwrap();
+    std::fs::write(shared.join("go"), "").unwrap();
+    let end = play.end(&task).await;
+    let id = end["value"]["result"]["blobstore_id"]
+        .as_str()
+        .unwrap_or_else(|| panic!("{end}"));
+    let blob = play.world.path("store").join(id);
+    let arguments = ["-xOf".as_ref(), blob.as_os_str(), "./found".as_ref()];
+    assert_eq!(run_tool("tar", &arguments).trim(), seen.to_str().unwrap());
     assert!(play.agent.stop(LIMIT).await);
 }
 

@@ -14,7 +14,7 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -22,7 +22,7 @@ use std::time::Duration;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use support::{
-    Agent, Compression, Kind, Member, Outcome, Ran, ReleaseBuilder, Running, STEMCELL, World,
+    Agent, Compression, Kind, Member, Outcome, Ran, ReleaseBuilder, Running, STEMCELL, USER, World,
     archive, processes_below, require_landlock, require_root, require_tools, run_tool, snapshot,
     wait_for,
 };
@@ -1125,4 +1125,71 @@ fn a_package_whose_files_are_taken_away_while_its_script_runs_is_told_under_rule
 #[test]
 fn a_package_whose_files_are_taken_away_while_its_script_runs_is_told_in_place() {
     tree_taken_away("none");
+}
+
+/// A call with few descriptors, or few threads, ends by itself: it succeeds, or says what is missing.
+#[test]
+fn missing_descriptors_or_threads_are_an_error_not_a_panic() {
+    if !require_root() || !require_tools(&["prlimit", "setpriv"]) {
+        return;
+    }
+    let world = World::for_everybody();
+    for directory in ["printed", "logs"] {
+        let directory = world.path(directory);
+        std::fs::create_dir_all(&directory).unwrap();
+        std::fs::set_permissions(&directory, PermissionsExt::from_mode(0o777)).unwrap();
+    }
+    std::fs::set_permissions(world.path(""), PermissionsExt::from_mode(0o777)).unwrap();
+    // The program itself may lie where only root can go.
+    let agent = world.path("bosh-agent");
+    run_tool(
+        "cp",
+        &[env!("CARGO_BIN_EXE_bosh-agent").as_ref(), agent.as_os_str()],
+    );
+    let release = world.release("release.tgz", &ReleaseBuilder::of_script("true"));
+    std::fs::set_permissions(&release, PermissionsExt::from_mode(0o644)).unwrap();
+    let try_with = |limit: String| {
+        // The limit of processes holds for users alone; this one has no other processes.
+        let user = USER.to_string();
+        let through = [
+            "setpriv",
+            "--reuid",
+            &user,
+            "--regid",
+            &user,
+            "--clear-groups",
+            "prlimit",
+            &limit,
+        ];
+        let words = through
+            .map(AsRef::as_ref)
+            .into_iter()
+            .chain([agent.as_os_str()]);
+        let ran = world
+            .flags_with(Agent::through(&world.path("printed"), words), "none")
+            .arg(&release)
+            .run();
+        for word in ["panicked", "RUST_BACKTRACE"] {
+            assert!(!ran.stderr.contains(word), "{limit}: {}", ran.stderr);
+        }
+        assert!(matches!(ran.code, Some(0 | 1)), "{limit}: {ran:?}");
+        let is_told = ran.code == Some(0) || ran.stderr.contains("Error: ");
+        assert!(is_told, "{limit}: {}", ran.stderr);
+        ran
+    };
+    let short = "failed to start";
+    for limit in [5, 6, 7, 8] {
+        let ran = try_with(format!("--nofile={limit}:{limit}"));
+        assert!(ran.stderr.contains(short), "{}", ran.stderr);
+    }
+    for limit in (9..40).step_by(if is_long() { 1 } else { 6 }) {
+        try_with(format!("--nofile={limit}:{limit}"));
+    }
+    for limit in [1, 2] {
+        let ran = try_with(format!("--nproc={limit}:{limit}"));
+        assert!(ran.stderr.contains(short), "{}", ran.stderr);
+    }
+    for limit in (3..20).step_by(if is_long() { 1 } else { 4 }) {
+        try_with(format!("--nproc={limit}:{limit}"));
+    }
 }

@@ -335,6 +335,23 @@ fn job_that_is_no_archive_is_refused_before_compiling() {
 }
 
 #[test]
+fn job_that_is_not_compressed_with_gzip_is_refused_before_compiling() {
+    let members = [
+        Member::file("job.MF", b"name: web"),
+        Member::file("monit", b""),
+    ];
+    for (compression, found) in [
+        (Compression::Plain, "plain tar"),
+        (Compression::Xz, "compressed with xz"),
+    ] {
+        let blob = compression.apply(&archive(&members));
+        refused(&with_job().replace("jobs/web.tgz", &blob)).says(&format!(
+            "job `web`: `jobs/web.tgz` is {found}, not gzip: a Director refuses the release"
+        ));
+    }
+}
+
+#[test]
 fn license_that_is_no_archive_is_refused_before_compiling() {
     refused(&with_job().replace("license.tgz", b"All rights reserved.\n"))
         .says("license: `license.tgz` is not a tar archive that can be extracted (")

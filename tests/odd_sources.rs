@@ -10,18 +10,19 @@ mod support;
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use support::{
     Agent, Compression, Kind, LANDLOCK, Member, NAMESPACE, NONE, Place, Ran, ReleaseBuilder,
     STEMCELL, Tier, USERNS_OF_A_USER, USERNS_OF_ROOT, World, archive, in_tiers, require_root,
-    require_tools,
+    require_tools, run_tool,
 };
 
 in_tiers!(owners_beyond_the_range_of_a_user_are_explained: USERNS_OF_A_USER);
 in_tiers!(owners_of_any_number_are_set: NAMESPACE USERNS_OF_ROOT);
 in_tiers!(a_missing_script_is_a_warning_with_similar_names: NAMESPACE USERNS_OF_A_USER LANDLOCK NONE);
 in_tiers!(a_script_that_is_a_dangling_link_is_an_error: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(a_script_that_is_not_a_file_is_refused: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 in_tiers!(a_script_may_be_a_link_into_a_dependency: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 in_tiers!(windows_line_ends_are_a_warning_or_a_hint: NAMESPACE USERNS_OF_A_USER LANDLOCK NONE);
 in_tiers!(a_byte_order_mark_is_a_warning: NAMESPACE LANDLOCK NONE);
@@ -123,6 +124,48 @@ mod bodies {
             place.run(&source_of(&members)).fails().says(&format!(
                 "the `packaging` script of `app` is a link to `{target}`, which does not exist"
             ));
+        }
+    }
+
+    pub(super) fn a_script_that_is_not_a_file_is_refused(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let source = place.world.path("source");
+        std::fs::create_dir(&source).unwrap();
+        let packaging = source.join("packaging");
+        type Make = fn(&Path);
+        let kinds: [(&str, Make); 3] = [
+            ("a FIFO", |packaging| {
+                run_tool("mkfifo", &[packaging]);
+            }),
+            ("a device", |packaging| {
+                std::os::unix::fs::symlink("/dev/zero", packaging).unwrap();
+            }),
+            ("a directory", |packaging| {
+                std::fs::create_dir(packaging).unwrap();
+            }),
+        ];
+        for (found, make) in kinds {
+            make(&packaging);
+            let blob = place.world.path("source.tgz");
+            let arguments = [
+                "-czf".as_ref(),
+                blob.as_os_str(),
+                "-C".as_ref(),
+                source.as_os_str(),
+                ".".as_ref(),
+            ];
+            run_tool("tar", &arguments);
+            let release = ReleaseBuilder::of_script("").blob(&std::fs::read(blob).unwrap());
+            place.run(&release).fails().says(&format!(
+                "the `packaging` script of `app` is {found}, not a file"
+            ));
+            let entry = std::fs::symlink_metadata(&packaging).unwrap();
+            match entry.is_dir() {
+                true => std::fs::remove_dir(&packaging).unwrap(),
+                false => std::fs::remove_file(&packaging).unwrap(),
+            }
         }
     }
 

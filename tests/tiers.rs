@@ -21,7 +21,8 @@ use bosh_agent::sandbox::{Landlocked, Sandbox, SharedTree};
 use nix::sys::signal::Signal;
 use support::{
     Agent, LANDLOCK, NAMESPACE, NONE, Place, ReleaseBuilder, Tier, USER, USERNS_OF_A_USER,
-    USERNS_OF_ROOT, Who, in_tiers, processes_below, require_landlock_scopes, snapshot,
+    USERNS_OF_ROOT, Who, in_tiers, mode_of, processes_below, require_landlock_scopes, run_tool,
+    snapshot,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -38,6 +39,9 @@ in_tiers!(the_next_run_clears_away_what_a_killed_one_left: NAMESPACE USERNS_OF_R
 in_tiers!(scripts_are_as_nice_as_they_are_told_to_be: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 in_tiers!(without_a_network_there_is_a_loopback_and_nothing_else: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 
+in_tiers!(secrets_of_the_agent_cannot_be_read: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK);
+in_tiers!(umask_of_zero_opens_nothing_to_others: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+
 /// A place where Landlock, if that is the tier, knows scopes for signals and sockets.
 fn place_with_scopes(tier: Tier) -> Option<Place> {
     (tier.name != "landlock" || require_landlock_scopes())
@@ -47,6 +51,92 @@ fn place_with_scopes(tier: Tier) -> Option<Place> {
 
 mod bodies {
     use super::*;
+
+    pub(super) fn secrets_of_the_agent_cannot_be_read(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let bosh = place.world.base().join("bosh");
+        let secrets = [
+            "agent.json",
+            "etc/blobstore-dav.json",
+            "settings.json",
+            "settings/settings.json",
+            "tasks.json",
+            "update_settings.json",
+            "warden-cpi-agent-env.json",
+        ];
+        for (path, content) in secrets.map(|path| (path, "hunter2")).into_iter().chain([
+            ("etc/stemcell_version", "1.406"),
+            ("bin/tool", "echo works"),
+        ]) {
+            let path = bosh.join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            // Readable for everybody: only the sandbox keeps them from the script.
+            std::fs::write(&path, content).unwrap();
+        }
+        let bosh = bosh.display();
+        let script = format!(
+            "cd {bosh} || exit 1\n\
+             for file in {}; do if [ -n \"$(cat $file)\" ]; then exit 2; fi; done\n\
+             if grep -rs hunter2 .; then exit 3; fi\n\
+             cat etc/stemcell_version > $BOSH_INSTALL_TARGET/version || exit 4\n\
+             sh bin/tool > $BOSH_INSTALL_TARGET/printed || exit 5\n",
+            secrets.join(" "),
+        );
+        let tarball = place.release(&ReleaseBuilder::of_script(&script));
+        // A second run under Landlock has no restrictions.
+        place
+            .agent()
+            .args(&["--second-run", "never"])
+            .arg(tarball)
+            .run()
+            .succeeds()
+            .says(&format!("Isolation: {}", tier.name));
+        assert_eq!(place.file("app", "version"), "100644 1.406");
+        assert_eq!(place.file("app", "printed"), "100644 works\n");
+    }
+
+    pub(super) fn umask_of_zero_opens_nothing_to_others(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let program = "sh -c 'umask 0; exec \"$@\"' sh";
+        let agent = place.agent_through(program);
+        let running = place.start_of(agent, "umask > $BOSH_INSTALL_TARGET/umask\ntouch $FACTS/started\nuntil [ -e $FACTS/go ]; do sleep 0.1; done");
+        let work: Vec<_> = std::fs::read_dir(place.world.base().join("data"))
+            .into_iter()
+            .chain(std::fs::read_dir(std::env::temp_dir()))
+            .flatten()
+            .map(|entry| entry.unwrap())
+            .filter(|entry| {
+                entry
+                    .file_name()
+                    .to_string_lossy()
+                    .starts_with(".bosh-agent-work-")
+            })
+            .collect();
+        assert!(!work.is_empty());
+        for directory in &work {
+            assert_eq!(mode_of(&directory.path()) & 0o077, 0, "{directory:?}");
+        }
+        std::fs::write(place.world.path("facts/go"), "").unwrap();
+        running.end().succeeds();
+        assert_eq!(place.file("app", "umask"), "100644 0022\n");
+        let open = run_tool(
+            "find",
+            &[
+                place.world.out().as_os_str(),
+                place.world.path("logs").as_os_str(),
+                "-perm".as_ref(),
+                "/002".as_ref(),
+                "-not".as_ref(),
+                "-type".as_ref(),
+                "l".as_ref(),
+            ],
+        );
+        assert_eq!(open, "");
+    }
 
     pub(super) fn only_declared_packages_can_be_read(tier: Tier) {
         let Some(place) = Place::new(tier) else {
@@ -288,10 +378,7 @@ fn release_of(app: &str) -> ReleaseBuilder {
 }
 
 fn nix_nice() -> i32 {
-    support::run_tool("nice", &[] as &[&str])
-        .trim()
-        .parse()
-        .unwrap()
+    run_tool("nice", &[] as &[&str]).trim().parse().unwrap()
 }
 
 #[test]

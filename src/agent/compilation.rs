@@ -55,6 +55,8 @@ pub struct CompilerOptions {
     pub force: bool,
     /// How long processes get between SIGTERM and SIGKILL.
     pub grace: Duration,
+    /// Files and directories with secrets, absolute, which scripts find empty where that is possible.
+    pub secrets: Vec<PathBuf>,
 }
 
 /// Compiles what a Director orders.

@@ -52,6 +52,14 @@ pub enum CompileError {
         /// What the link says.
         target: PathBuf,
     },
+    /// The packaging script is not a file.
+    #[error("the `packaging` script of `{package}` is {found}, not a file")]
+    ScriptIsNotAFile {
+        /// The package.
+        package: Name,
+        /// What it is.
+        found: &'static str,
+    },
     /// The script left something at its install target that is no directory.
     #[error("package `{package}` has no directory at its install target `{}`: {found}", path.display())]
     InstallTarget {
@@ -191,6 +199,7 @@ impl CompileError {
             | Self::Compiled { .. }
             | Self::NoDependency { .. }
             | Self::DanglingScript { .. }
+            | Self::ScriptIsNotAFile { .. }
             | Self::AcrossMounts { .. }
             | Self::Pack { .. }
             | Self::Mounted { .. }

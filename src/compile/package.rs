@@ -801,6 +801,12 @@ impl Work {
             // It may lead to something that only the script's own view has, as a dependency.
             ScriptFile::Dangling(target) if self.is_elsewhere() => Some(target),
             ScriptFile::Dangling(target) => return Err(self.dangling(target)),
+            ScriptFile::NotAFile(found) => {
+                return Err(CompileError::ScriptIsNotAFile {
+                    package: self.job.name.clone(),
+                    found,
+                });
+            }
         };
         let mut findings = script_file::misread(packaging);
         let events = Arc::clone(&self.context.events);

@@ -2,9 +2,12 @@
 //!
 //! A package is ready when its dependencies are done. Of those that are ready the one comes first behind which the most work
 //! waits: the longest way from it to the end, by the expected durations. Where that is equal, the one that was added first.
+//!
+//! Where a package gives its dependents a cache that is still empty, one of them runs before the others do: it fills the cache, and
+//! the others would only do the same work at the same time.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 /// A package in a [`Graph`] and its [`Queue`]: its number, in the order of adding.
@@ -45,6 +48,7 @@ pub struct Graph {
 
 #[derive(Debug)]
 struct Node {
+    dependencies: Vec<Id>,
     dependents: Vec<Id>,
     /// Dependencies that are not done.
     missing: usize,
@@ -75,6 +79,7 @@ impl Graph {
         self.nodes.push(Node {
             dependents: Vec::new(),
             missing: dependencies.len(),
+            dependencies,
             expected,
             claims,
             state: State::Waiting,
@@ -91,6 +96,8 @@ pub struct Queue {
     ways: Vec<Duration>,
     ready: BTreeSet<(Reverse<Duration>, Id)>,
     claimed: HashMap<usize, (Holds, usize)>,
+    /// Packages whose dependents share a cache that is empty, and the dependent that fills it.
+    unfilled: BTreeMap<Id, Option<Id>>,
 }
 
 impl Queue {
@@ -111,6 +118,7 @@ impl Queue {
             ways,
             ready: BTreeSet::new(),
             claimed: HashMap::new(),
+            unfilled: BTreeMap::new(),
         };
         for index in 0..queue.nodes.len() {
             queue.offer(Id(index));
@@ -139,7 +147,30 @@ impl Queue {
                 .or_insert((claim.holds, 0))
                 .1 += 1;
         }
+        for dependency in &self.nodes[id.0].dependencies {
+            if let Some(filler) = self.unfilled.get_mut(dependency) {
+                *filler = Some(id);
+            }
+        }
         Some(id)
+    }
+
+    /// The dependents of a package share a cache that is empty: one of them runs first, until it is done or
+    /// [`filled`](Self::filled) is called. If it fails, another one follows.
+    pub fn fill_first(&mut self, dependency: Id) {
+        self.unfilled.insert(dependency, None);
+    }
+
+    /// The other dependents need not wait any longer.
+    pub fn filled(&mut self, dependency: Id) {
+        self.unfilled.remove(&dependency);
+    }
+
+    /// The packages whose dependents wait for one of them.
+    #[must_use]
+    pub fn filling(&self) -> Vec<Id> {
+        let filling = self.unfilled.iter().filter(|(_, filler)| filler.is_some());
+        filling.map(|(dependency, _)| *dependency).collect()
     }
 
     /// The same for one that is only made ready while others run: `None`, too, where something that has a longer way to the end
@@ -202,13 +233,18 @@ impl Queue {
     }
 
     fn is_free(&self, id: Id) -> bool {
-        self.nodes[id.0].claims.iter().all(|claim| {
-            match (self.claimed.get(&claim.place), claim.holds) {
-                (None, _) => true,
-                (Some((Holds::Contents(there), _)), Holds::Contents(wanted)) => *there == wanted,
-                (Some(_), _) => false,
-            }
-        })
+        let node = &self.nodes[id.0];
+        let is_filled = |dependency| !matches!(self.unfilled.get(dependency), Some(Some(_)));
+        node.dependencies.iter().all(is_filled)
+            && node.claims.iter().all(
+                |claim| match (self.claimed.get(&claim.place), claim.holds) {
+                    (None, _) => true,
+                    (Some((Holds::Contents(there), _)), Holds::Contents(wanted)) => {
+                        *there == wanted
+                    }
+                    (Some(_), _) => false,
+                },
+            )
     }
 
     fn end(&mut self, id: Id, state: State) {
@@ -220,6 +256,16 @@ impl Queue {
                 *count -= 1;
                 if *count == 0 {
                     self.claimed.remove(&claim.place);
+                }
+            }
+        }
+        for dependency in &node.dependencies {
+            if let Some(filler) = self.unfilled.get_mut(dependency)
+                && *filler == Some(id)
+            {
+                *filler = None;
+                if state == State::Done {
+                    self.unfilled.remove(dependency);
                 }
             }
         }
@@ -298,6 +344,49 @@ mod tests {
         assert!(queue.failed(first).is_empty());
         assert_eq!(queue.next(), Some(namesake));
         queue.done(same);
+        assert_eq!(queue.next(), Some(other));
+    }
+
+    #[test]
+    fn one_dependent_fills_an_empty_cache_before_the_others_run() {
+        let mut graph = Graph::default();
+        let golang = graph.add(&[], seconds(9), Vec::new());
+        let failing = graph.add(&[golang], seconds(5), Vec::new());
+        let filling = graph.add(&[golang], seconds(4), Vec::new());
+        let other = graph.add(&[golang], seconds(3), Vec::new());
+        let unrelated = graph.add(&[], seconds(1), Vec::new());
+        let last = graph.add(&[golang], seconds(1), Vec::new());
+        let mut queue = Queue::new(graph);
+        assert_eq!(queue.next(), Some(golang));
+        queue.done(golang);
+        queue.fill_first(golang);
+        assert!(queue.filling().is_empty());
+        assert_eq!(queue.next(), Some(failing));
+        assert_eq!(queue.filling(), [golang]);
+        assert_eq!(queue.next(), Some(unrelated));
+        assert_eq!(queue.next(), None);
+        queue.failed(failing);
+        assert_eq!(queue.next(), Some(filling));
+        assert_eq!(queue.next(), None);
+        queue.done(filling);
+        assert!(queue.filling().is_empty());
+        assert_eq!(queue.next(), Some(other));
+        assert_eq!(queue.next(), Some(last));
+    }
+
+    #[test]
+    fn dependents_run_when_the_cache_counts_as_filled() {
+        let mut graph = Graph::default();
+        let golang = graph.add(&[], seconds(1), Vec::new());
+        let filling = graph.add(&[golang], seconds(1), Vec::new());
+        let other = graph.add(&[golang], seconds(1), Vec::new());
+        let mut queue = Queue::new(graph);
+        assert_eq!(queue.next(), Some(golang));
+        queue.done(golang);
+        queue.fill_first(golang);
+        assert_eq!(queue.next(), Some(filling));
+        assert_eq!(queue.next(), None);
+        queue.filled(golang);
         assert_eq!(queue.next(), Some(other));
     }
 

@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::error::CompileError;
+use super::filling::{self, Filling};
 use super::job::{Compiled, Dependency, Job};
 use super::package::{self, Built, Context};
 use super::queue::{Claim, Graph, Holds, Id, Queue};
@@ -171,6 +172,8 @@ impl Schedule {
             packages: self.packages,
             needed: self.needed,
             is_dependency: self.is_dependency,
+            fills_first: jobs > 1 && jobs <= filling::MOST_JOBS,
+            filling: HashMap::new(),
             removing: TaskSet::new("remove"),
             stop,
             tell,
@@ -202,6 +205,16 @@ trait Work {
 
     /// A package will not be started, for one that it needs has failed.
     fn skip(&mut self, id: Id);
+
+    /// Whether a package that is built gives its dependents a cache that one of them is to fill first.
+    fn is_filled_first(&mut self, _id: Id) -> bool {
+        false
+    }
+
+    /// Whether the other dependents of a package need not wait any longer for the one that fills their cache.
+    fn is_filled(&mut self, _id: Id) -> bool {
+        true
+    }
 }
 
 /// How much is on its way at once, at the most.
@@ -238,6 +251,9 @@ async fn drive(queue: &mut Queue, at_once: AtOnce, stop: &CancellationToken, wor
             Some((id, result)) = running.next() => match work.built(id, result) {
                 Some(rest) => {
                     queue.done(id);
+                    if work.is_filled_first(id) {
+                        queue.fill_first(id);
+                    }
                     waiting.push_back((id, rest));
                 }
                 None => {
@@ -252,6 +268,13 @@ async fn drive(queue: &mut Queue, at_once: AtOnce, stop: &CancellationToken, wor
                     stop.cancel();
                 }
             },
+            () = tokio::time::sleep(filling::INTERVAL), if !queue.filling().is_empty() => {
+                for id in queue.filling() {
+                    if work.is_filled(id) {
+                        queue.filled(id);
+                    }
+                }
+            }
             else => return,
         }
     }
@@ -265,6 +288,10 @@ struct Compiling<'a> {
     packages: Vec<Package>,
     needed: Needed,
     is_dependency: Vec<bool>,
+    /// Whether one dependent fills an empty cache before the others start.
+    fills_first: bool,
+    /// The caches that packages give their dependents, which are being filled or were.
+    filling: HashMap<Id, Filling>,
     removing: TaskSet<(), Result<(), SandboxError>>,
     stop: &'a CancellationToken,
     tell: &'a mut (dyn FnMut(Told) + Send),
@@ -427,6 +454,19 @@ impl Work for Compiling<'_> {
 
     fn skip(&mut self, id: Id) {
         self.let_go_of_dependencies(id);
+    }
+
+    fn is_filled_first(&mut self, id: Id) -> bool {
+        let installed = self.needed.get(id).filter(|_| self.fills_first);
+        let filling = installed.and_then(|installed| {
+            Filling::of(installed, &self.context.vcap, &self.context.sandbox)
+        });
+        filling.is_some_and(|filling| self.filling.insert(id, filling).is_none())
+    }
+
+    fn is_filled(&mut self, id: Id) -> bool {
+        let filling = self.filling.get_mut(&id);
+        filling.is_none_or(Filling::is_over)
     }
 }
 

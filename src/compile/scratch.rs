@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::job::Job;
+use super::store::Installed;
 use crate::config::Vcap;
 use crate::fs;
 use crate::release::Name;
@@ -21,11 +22,16 @@ pub(super) fn shared(job: &Job, vcap: &Vcap) -> Vec<Name> {
     let mut names = BTreeSet::from([job.name.clone()]);
     for dependency in &job.dependencies {
         names.insert(dependency.name.clone());
-        let bosh = dependency.installed.tree().join("bosh");
-        names.extend(named_in(&bosh, vcap, |name| name.ends_with(".env")));
+        names.extend(named_for_dependents(&dependency.installed, vcap));
     }
     names.retain(|name| vcap.scratch(name).is_some());
     names.into_iter().collect()
+}
+
+/// The directories that the environment files of an installed package name for its dependents.
+pub(super) fn named_for_dependents(installed: &Installed, vcap: &Vcap) -> BTreeSet<Name> {
+    let bosh = installed.tree().join("bosh");
+    named_in(&bosh, vcap, |name| name.ends_with(".env"))
 }
 
 /// The directories that the files at the top of a package's source name, but for the scratch directories that it shares.

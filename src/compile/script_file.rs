@@ -1,5 +1,6 @@
 //! What can be known of a packaging script before it runs: whether it is there, and whether it is text as bash reads it.
 
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use super::finding::Finding;
@@ -20,6 +21,8 @@ pub(super) enum ScriptFile {
     Missing,
     /// It is a link that leads nowhere, as seen from here.
     Dangling(PathBuf),
+    /// It is, or leads to, something that is not a file. Reading a FIFO or a device may never end.
+    NotAFile(&'static str),
 }
 
 /// Looks for a packaging script.
@@ -27,16 +30,29 @@ pub(super) enum ScriptFile {
 /// # Errors
 /// What the system answered.
 pub(super) fn look(packaging: &Path) -> fs::Result<ScriptFile> {
-    match fs::lookup(packaging)? {
-        None => Ok(ScriptFile::Missing),
-        Some(metadata)
-            if metadata.is_symlink()
-                && fs::metadata(packaging).is_err_and(|error| error.is_not_found()) =>
-        {
-            Ok(ScriptFile::Dangling(fs::read_link(packaging)?))
+    let Some(entry) = fs::lookup(packaging)? else {
+        return Ok(ScriptFile::Missing);
+    };
+    let metadata = match fs::metadata(packaging) {
+        Err(error) if entry.is_symlink() && error.is_not_found() => {
+            return Ok(ScriptFile::Dangling(fs::read_link(packaging)?));
         }
-        Some(_) => Ok(ScriptFile::There),
-    }
+        // Bash reports why it cannot be read.
+        Err(_) => return Ok(ScriptFile::There),
+        Ok(metadata) => metadata,
+    };
+    let kind = metadata.file_type();
+    Ok(if kind.is_file() {
+        ScriptFile::There
+    } else if kind.is_dir() {
+        ScriptFile::NotAFile("a directory")
+    } else if kind.is_fifo() {
+        ScriptFile::NotAFile("a FIFO")
+    } else if kind.is_socket() {
+        ScriptFile::NotAFile("a socket")
+    } else {
+        ScriptFile::NotAFile("a device")
+    })
 }
 
 /// What a source without a packaging script has instead.

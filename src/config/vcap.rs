@@ -1,5 +1,6 @@
 //! The tree below the base directory, `/var/vcap` wherever it counts.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use sha1::{Digest, Sha1};
@@ -23,6 +24,17 @@ const NOT_SCRATCH: [&str; 14] = [
     "sys",
     "tmp",
 ];
+
+/// How much of a path below the base directory scripts see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    /// All of it.
+    Whole,
+    /// It is a directory, and each entry has its own answer.
+    InPart,
+    /// Nothing: it holds keys or passwords, or is the agent's own.
+    Nothing,
+}
 
 /// The paths below a base directory. Compiled programs carry these paths inside, so the base is `/var/vcap` for anything
 /// that is to run on a BOSH VM.
@@ -123,6 +135,22 @@ impl Vcap {
     #[must_use]
     pub fn bosh(&self) -> PathBuf {
         self.base.join("bosh")
+    }
+
+    /// How much of a path scripts see. Of the agent's own directory they see its programs and what a stemcell says of itself. All
+    /// else may hold secrets: settings with the key of the bus, changes of settings, tasks, passwords of blobstores.
+    #[must_use]
+    pub fn seen(&self, path: &Path) -> Seen {
+        let Ok(below) = path.strip_prefix(self.bosh()) else {
+            return Seen::Whole;
+        };
+        let mut names = below.iter().map(OsStr::as_encoded_bytes);
+        match (names.next(), names.next()) {
+            (None, _) | (Some(b"etc"), None) => Seen::InPart,
+            (Some(b"etc"), Some(name)) if name.starts_with(b"blobstore-") => Seen::Nothing,
+            (Some(b"bin" | b"etc"), _) => Seen::Whole,
+            _ => Seen::Nothing,
+        }
     }
 
     /// What a stemcell says of itself, and the options of blobstores.
@@ -277,6 +305,26 @@ mod tests {
             paths.install,
             Path::new("/var/vcap/data/packages/redis/22a585885b5cb7cc58d60445ecf0d8ad6f76ef24")
         );
+    }
+
+    #[test]
+    fn scripts_see_programs_and_the_stemcell_but_no_secrets() {
+        let vcap = Vcap::new(Path::new(Vcap::BASE));
+        for (path, seen) in [
+            ("/var/vcap", Seen::Whole),
+            ("/var/vcap/bosh", Seen::InPart),
+            ("/var/vcap/bosh/bin", Seen::Whole),
+            ("/var/vcap/bosh/bin/bosh-agent", Seen::Whole),
+            ("/var/vcap/bosh/etc", Seen::InPart),
+            ("/var/vcap/bosh/etc/stemcell_version", Seen::Whole),
+            ("/var/vcap/bosh/etc/blobstore-dav.json", Seen::Nothing),
+            ("/var/vcap/bosh/settings.json", Seen::Nothing),
+            ("/var/vcap/bosh/settings/settings.json", Seen::Nothing),
+            ("/var/vcap/bosh/agent.json", Seen::Nothing),
+            ("/var/vcap/jobs", Seen::Whole),
+        ] {
+            assert_eq!(vcap.seen(Path::new(path)), seen, "{path}");
+        }
     }
 
     #[test]

@@ -92,7 +92,7 @@ pub struct LeasedDirectory {
 }
 
 impl LeasedDirectory {
-    /// Creates `directory/PREFIX…`, locked.
+    /// Creates `directory/PREFIX…` with mode 0700, locked.
     ///
     /// # Errors
     /// What the system answered.
@@ -100,7 +100,7 @@ impl LeasedDirectory {
         let mut options = OpenOptions::new();
         options.write(true).create_new(true).mode(0o600);
         let (path, lock) = create_locked(directory, prefix, "", |path| {
-            super::create_dir(path)?;
+            super::create_dir_with_mode(path, 0o700)?;
             super::open_with(&options, &path.join(LOCK)).inspect_err(|_| {
                 // A disk may have room for the one and not for the other.
                 let _ = super::remove_dir(path);

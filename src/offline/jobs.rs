@@ -1,7 +1,7 @@
 //! What a Director checks of the jobs of a release when it is uploaded, so that a release that it would refuse is not compiled
 //! for hours first.
 //!
-//! A Director extracts `jobs/NAME.tgz` with tar. It wants a `job.MF` in it that has the job's name, every template that
+//! A Director extracts `jobs/NAME.tgz` with `tar -xzf`, which reads gzip only. It wants a `job.MF` in it that has the job's name, every template that
 //! `job.MF` lists as a file below `templates`, and `monit` or another `*.monit` file. It does not read the license; one that
 //! is no archive is refused all the same, because whatever made it has failed.
 
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::inspect::{Problem, place_of};
 use super::open::{Blob, Carried, OpenError, Role};
 use crate::archive::entry::normalise;
-use crate::archive::{Decoder, Kind, ReadError, Reader};
+use crate::archive::{Compression, Decoder, Kind, ReadError, Reader};
 use crate::diag::Chain;
 use crate::fs;
 use crate::release::{Manifest, MultiDigest, yaml};
@@ -33,6 +33,12 @@ pub enum ContentProblem {
     NotArchive {
         /// Why.
         cause: String,
+    },
+    /// A job that is compressed in another way than with gzip, or not at all.
+    #[error("is {}, not gzip: a Director refuses the release", format_of(*found))]
+    NotGzip {
+        /// How it is compressed.
+        found: Compression,
     },
     /// A job without `job.MF`.
     #[error("has no job.MF at its top: a Director refuses the release")]
@@ -56,6 +62,13 @@ pub enum ContentProblem {
         "has neither `monit` nor another `*.monit` file at its top: a Director refuses the release"
     )]
     NoMonit,
+}
+
+fn format_of(compression: Compression) -> String {
+    match compression {
+        Compression::None => "plain tar".to_owned(),
+        other => format!("compressed with {other}"),
+    }
 }
 
 fn named(found: Option<&str>) -> String {
@@ -113,6 +126,8 @@ struct Contents {
     kinds: HashMap<PathBuf, Kind>,
     /// The text of `job.MF` at the top.
     manifest: Option<Vec<u8>>,
+    /// How the archive is compressed, as far as that is known.
+    compression: Option<Compression>,
 }
 
 impl Contents {
@@ -128,8 +143,10 @@ impl Contents {
         let read = Decoder::new(file)
             .map_err(|error| not_archive(&error))
             .and_then(|decoder| {
+                let compression = decoder.compression();
                 let mut reader = Reader::new(decoder);
-                let contents = Self::of(&mut reader).map_err(|error| not_archive(&error))?;
+                let mut contents = Self::of(&mut reader).map_err(|error| not_archive(&error))?;
+                contents.compression = Some(compression);
                 let rest = reader.into_inner().finish();
                 rest.map_err(|error| not_archive(&error))?;
                 Ok(contents)
@@ -160,6 +177,11 @@ impl Contents {
     }
 
     fn problems_of_job(&self, name: &str) -> Vec<ContentProblem> {
+        if let Some(found) = self.compression
+            && found != Compression::Gzip
+        {
+            return vec![ContentProblem::NotGzip { found }];
+        }
         if !self.may_be_file(Path::new("job.MF")) {
             return vec![ContentProblem::NoManifest];
         }

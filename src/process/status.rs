@@ -30,11 +30,14 @@ impl Status {
     pub fn signal(self) -> Option<i32> {
         match self {
             Self::Signaled(number) => Some(number),
-            Self::Exited(code) => Signal::try_from(code - 128)
-                .ok()
-                .map(|signal| signal as i32),
+            Self::Exited(code) => signal_of_last_command(code).map(|signal| signal as i32),
         }
     }
+}
+
+/// A shell reports the signal that ended its last command as 128 and the number.
+fn signal_of_last_command(code: i32) -> Option<Signal> {
+    Signal::try_from(code.checked_sub(128)?).ok()
 }
 
 impl From<ExitStatus> for Status {
@@ -56,9 +59,8 @@ impl fmt::Display for Status {
                 Err(_) => write!(f, "was killed by signal {number}")?,
             },
         }
-        // A shell reports the signal that ended its last command as 128 and the number.
         if let Self::Exited(code) = *self
-            && let Ok(signal) = Signal::try_from(code - 128)
+            && let Some(signal) = signal_of_last_command(code)
         {
             write!(f, " (a command in it was killed by {signal})")?;
         }
@@ -93,7 +95,7 @@ mod tests {
         assert!(Status::Exited(0).is_success() && !Status::Signaled(0).is_success());
         assert_eq!(Status::Exited(137).signal(), Some(9));
         assert_eq!(Status::Signaled(64).signal(), Some(64));
-        for code in [0, 1, 126, 128, 255] {
+        for code in [0, 1, 126, 128, 255, -1, i32::MIN, i32::MAX] {
             assert_eq!(Status::Exited(code).signal(), None, "{code}");
         }
     }

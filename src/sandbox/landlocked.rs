@@ -28,7 +28,7 @@ use super::namespace::PROCESSES;
 use super::script::{self, Script};
 use super::shared_tree::SharedTree;
 use super::spec::{Rules, Spec};
-use crate::config::{Environment, PackagePaths, Vcap};
+use crate::config::{Environment, PackagePaths, Seen, Vcap};
 use crate::fs;
 use crate::process::{ForkServer, Output, Status};
 use crate::release::Name;
@@ -530,7 +530,10 @@ impl Landlocked {
             real(&self.tree.temporary()),
         ];
         guarded.extend(self.hidden.iter().cloned());
+        let base = Vcap::new(&self.base);
+        guarded.push(base.bosh());
         let mut whole = vec![real(&own.compile), real(&own.packages), real(&temporary)];
+        whole.extend(seen_in_part(&base, &base.bosh()));
         whole.extend(
             place
                 .shared
@@ -626,6 +629,18 @@ impl Landlocked {
     pub(super) fn close(self) -> Result<(), SandboxError> {
         self.tree.close()
     }
+}
+
+/// What scripts see of a directory of which they do not see everything.
+fn seen_in_part(vcap: &Vcap, directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::list(directory).unwrap_or_default();
+    let paths = entries.iter().map(std::fs::DirEntry::path);
+    let seen = paths.flat_map(|path| match vcap.seen(&path) {
+        Seen::Whole => vec![path],
+        Seen::InPart => seen_in_part(vcap, &path),
+        Seen::Nothing => Vec::new(),
+    });
+    seen.collect()
 }
 
 impl LandlockPlace {

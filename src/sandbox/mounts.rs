@@ -68,6 +68,9 @@ pub(super) fn make(view: &View) -> Result<(), StepError> {
     if let Some(hidden) = &view.hidden {
         hide(hidden)?;
     }
+    for secret in &view.secrets {
+        cover(secret)?;
+    }
     for (from, to) in &view.kept {
         bind(from, to)?;
     }
@@ -189,6 +192,16 @@ fn hide(directory: &Path) -> Result<(), StepError> {
         Some(OsStr::new("size=4k,mode=755")),
     )
     .step(Step::HideWork(directory.to_owned()))
+}
+
+/// Makes a directory or a file appear empty.
+fn cover(path: &Path) -> Result<(), StepError> {
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => hide(path),
+        Ok(_) => bind(Path::new("/dev/null"), path),
+        Err(error) if error.is_not_found() => Ok(()),
+        Err(error) => Err(error).step(Step::HideWork(path.to_owned())),
+    }
 }
 
 fn mount_to(

@@ -30,7 +30,7 @@ use super::scratch::{self, Scratch};
 use super::script::{self, Script};
 use super::spec::{Mounted, Spec, Step, View, Writes};
 use super::users::Users;
-use crate::config::{Environment, Vcap};
+use crate::config::{Environment, Seen, Vcap};
 use crate::fs::{self, Context, MadeDirectories};
 use crate::process::{ForkServer, Output, Status};
 use crate::release::Name;
@@ -78,6 +78,8 @@ pub struct Namespaces {
     scratch: Scratch,
     /// Where scratch directories are, relative to the work directory unless they are kept in another place.
     shared: PathBuf,
+    /// Files and directories that scripts find empty.
+    secrets: Vec<PathBuf>,
 }
 
 /// What is wanted of namespaces.
@@ -158,6 +160,7 @@ impl Namespaces {
             base,
             scratch: Scratch::default(),
             shared: PathBuf::from(SHARED),
+            secrets: Vec::new(),
         };
         loop {
             let Err(error) = namespaces.try_once(agent).await else {
@@ -183,6 +186,13 @@ impl Namespaces {
         }
         self.scratch = scratch;
         Ok(self)
+    }
+
+    /// Sets which files and directories scripts find empty. Those in the agent's own directory are hidden without it.
+    #[must_use]
+    pub fn with_secrets(mut self, secrets: Vec<PathBuf>) -> Self {
+        self.secrets = secrets;
+        self
     }
 
     /// Gives up what did not work, if there is another way.
@@ -377,32 +387,49 @@ impl Namespaces {
         let tree = self.tree(place);
         for entry in fs::list(&self.cover)? {
             let name = entry.file_name();
-            let (mut source, target) = (entry.path(), tree.join(&name));
+            let target = tree.join(&name);
             // The package's own, or the way to it.
             if self.is_base_covered() && OWN.iter().any(|own| name == *own)
                 || fs::lookup(&target)?.is_some()
             {
                 continue;
             }
-            let Some(metadata) = fs::lookup(&source)? else {
-                continue;
-            };
-            if metadata.is_symlink() {
-                fs::symlink(&fs::read_link(&source)?, &target)?;
-                continue;
-            } else if metadata.is_dir() {
-                fs::create_dir(&target)?;
-            } else if metadata.is_file() {
-                fs::write(&target, b"")?;
-            } else {
-                continue;
-            }
-            if let Some((temporary, _)) = TEMPORARY.iter().find(|(_, at)| source == Path::new(at)) {
-                source = Self::relative(place).join(temporary);
-            }
-            let target = Self::relative(place).join(TREE).join(name);
-            place.kept.push((source, target));
+            self.keep_one(place, entry.path(), target)?;
         }
+        Ok(())
+    }
+
+    fn keep_one(
+        &self,
+        place: &mut NamespacePlace,
+        mut source: PathBuf,
+        target: PathBuf,
+    ) -> Result<(), SandboxError> {
+        let seen = self.vcap.seen(&source);
+        let Some(metadata) = fs::lookup(&source)?.filter(|_| seen != Seen::Nothing) else {
+            return Ok(());
+        };
+        if metadata.is_symlink() {
+            return Ok(fs::symlink(&fs::read_link(&source)?, &target)?);
+        } else if metadata.is_dir() {
+            fs::create_dir(&target)?;
+        } else if metadata.is_file() {
+            fs::write(&target, b"")?;
+        } else {
+            return Ok(());
+        }
+        if metadata.is_dir() && seen == Seen::InPart {
+            // A directory of the package's own, so that what is made in the host's one later does not appear in it.
+            for entry in list_if_allowed(&source)? {
+                self.keep_one(place, entry.path(), target.join(entry.file_name()))?;
+            }
+            fs::set_owner_if_allowed(&target, metadata.uid(), metadata.gid())?;
+            return Ok(fs::set_mode(&target, metadata.mode() & 0o7777)?);
+        }
+        if let Some((temporary, _)) = TEMPORARY.iter().find(|(_, at)| source == Path::new(at)) {
+            source = Self::relative(place).join(temporary);
+        }
+        place.kept.push((source, self.below_work(&target)));
         Ok(())
     }
 
@@ -425,6 +452,12 @@ impl Namespaces {
             place.shared.push((source, self.below_work(&at)));
         }
         Ok(())
+    }
+
+    /// Where a shared scratch directory is, there or not.
+    pub(super) fn scratch_directory(&self, name: &Name) -> Option<PathBuf> {
+        let is_shared = self.scratch.is_shared();
+        is_shared.then(|| self.work.join(&self.shared).join(name.as_str()))
     }
 
     /// Removes what scripts have left in shared scratch directories. No script may be running. `false` where there was nothing.
@@ -499,6 +532,7 @@ impl Namespaces {
             scratch: relative.join(SCRATCH),
             shared: place.shared.clone(),
             hidden: self.scratch.separable().map(|_| self.shared.clone()),
+            secrets: self.secrets.clone(),
             kept: place.kept.clone(),
             memory: Some(MEMORY)
                 .filter(|(_, at)| Path::new(at).is_dir())
@@ -560,6 +594,14 @@ impl Namespaces {
     pub(super) fn close(self) {
         drop(self.base);
         self.made.remove_empty();
+    }
+}
+
+/// The entries of a directory; none where this user may not see them.
+fn list_if_allowed(directory: &Path) -> fs::Result<Vec<std::fs::DirEntry>> {
+    match fs::list(directory) {
+        Err(error) if error.source.kind() == std::io::ErrorKind::PermissionDenied => Ok(Vec::new()),
+        other => other,
     }
 }
 
@@ -629,6 +671,7 @@ mod tests {
             base: None,
             scratch: Scratch::default(),
             shared: PathBuf::from(SHARED),
+            secrets: Vec::new(),
         };
         let name = Name::parse("golang").unwrap();
         let enter = || {

@@ -464,6 +464,16 @@ impl SharedTree {
         self.scratch.separable()
     }
 
+    /// Where a shared scratch directory is, there or not.
+    pub(super) fn scratch_directory(&self, name: &Name) -> Option<PathBuf> {
+        let kept = self.scratch.kept();
+        let directory = kept.map_or_else(
+            || self.vcap.scratch(name),
+            |kept| Some(kept.join(name.as_str())),
+        );
+        directory.filter(|_| self.shares_scratch())
+    }
+
     /// Makes shared scratch directories of these names, until the end of the run or in the directory that is kept. What is
     /// there already is used as it is.
     pub(super) fn share(&self, names: &[Name]) -> Result<(), SandboxError> {

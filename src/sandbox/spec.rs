@@ -83,6 +83,9 @@ pub struct View {
     pub shared: Vec<(PathBuf, PathBuf)>,
     /// Where they are kept for later runs, if it is a place that scripts would see. They see an empty one there.
     pub hidden: Option<PathBuf>,
+    /// Files and directories with secrets, absolute. Scripts see empty ones there.
+    #[serde(with = "wire")]
+    pub secrets: Vec<PathBuf>,
     /// What else the covered directory has: mounted into the package's tree as it is. Source, place.
     #[serde(with = "wire")]
     pub kept: Vec<(PathBuf, PathBuf)>,
@@ -315,6 +318,7 @@ mod tests {
                     PathBuf::from("places/0/vcap/data/a"),
                 )],
                 hidden: Some(PathBuf::from("scratch")),
+                secrets: vec![PathBuf::from("/etc/agent.json")],
                 kept: Vec::new(),
                 memory: vec![PathBuf::from("places/0/dev-shm")],
                 named: vec![(

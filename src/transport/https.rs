@@ -5,6 +5,7 @@
 mod blobs;
 mod body;
 mod routes;
+mod slots;
 
 use std::convert::Infallible;
 use std::io;
@@ -30,14 +31,19 @@ use tokio_util::sync::CancellationToken;
 
 use self::blobs::Blobs;
 use self::routes::{ResponseBody, Routes};
+use self::slots::{Login, Slots};
 use super::throttle::Throttle;
 use super::url::{BusUrl, Scheme};
 use super::{Bus, Handle, TransportError, audit, tls};
 use crate::config::Secret;
 use crate::runtime::{self, Task};
 
-/// How many connections there are at once. More wait in the kernel's queue.
+/// How many connections there are at once. For one more, one that has not logged in is closed; where all have, it waits in the
+/// kernel's queue.
 const MOST_CONNECTIONS: usize = 256;
+
+/// How many more tasks of connections there are at once: those of closed connections, until they have ended.
+const MOST_CLOSING: usize = 256;
 
 /// How long a client may take for the TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -172,26 +178,35 @@ async fn serve(
     server: Arc<Server>,
     mut started: mpsc::UnboundedReceiver<Task<()>>,
 ) {
+    let mut slots = Slots::new(MOST_CONNECTIONS);
     let mut connections = FuturesUnordered::new();
     let mut requests = FuturesUnordered::new();
     let mut listener = Some(listener);
     loop {
         tokio::select! {
             () = server.stop.cancelled(), if listener.is_some() => listener = None,
-            accepted = accept(listener.as_ref()), if connections.len() < MOST_CONNECTIONS => match accepted {
+            accepted = accept(listener.as_ref()),
+                if slots.has_room() && connections.len() < MOST_CONNECTIONS + MOST_CLOSING => match accepted {
                 Ok((stream, peer)) => {
-                    let connection = Arc::clone(&server).connection(stream, peer);
-                    connections.push(runtime::spawn("https connection", connection));
+                    let (number, login) = slots.open(peer.ip());
+                    let connection = Arc::clone(&server).connection(stream, peer, login);
+                    let connection = runtime::spawn("https connection", connection);
+                    connections.push(async move { (number, connection.await) });
                 }
                 Err(error) => {
                     if server.said.is_news("accept") {
                         tracing::warn!(%error, "a connection cannot be taken");
                     }
+                    // Most likely there is no descriptor left: this frees one.
+                    slots.close_one();
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },
             Some(task) = started.recv() => requests.push(task),
-            Some(ended) = connections.next(), if !connections.is_empty() => tell(ended),
+            Some((number, ended)) = connections.next(), if !connections.is_empty() => {
+                slots.end(number);
+                tell(ended);
+            }
             Some(ended) = requests.next(), if !requests.is_empty() => tell(ended),
         }
         if listener.is_none() && connections.is_empty() && requests.is_empty() {
@@ -215,7 +230,14 @@ fn tell(ended: Result<(), runtime::TaskFailed>) {
 }
 
 impl Server {
-    async fn connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr) {
+    async fn connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, login: Arc<Login>) {
+        tokio::select! {
+            () = login.closed() => tracing::debug!(%peer, "a connection was closed for another one"),
+            () = self.served(stream, peer, &login) => {}
+        }
+    }
+
+    async fn served(&self, stream: TcpStream, peer: SocketAddr, login: &Login) {
         if let Err(error) = limit_waiting(&stream) {
             tracing::debug!(%error, "a connection's limits were not set");
         }
@@ -228,7 +250,7 @@ impl Server {
             }
             Err(_) => return,
         };
-        let service = service_fn(|request| self.audited(request, peer));
+        let service = service_fn(|request| self.audited(request, peer, login));
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_TIMEOUT)
@@ -251,9 +273,10 @@ impl Server {
         &self,
         request: Request<Incoming>,
         peer: SocketAddr,
+        login: &Login,
     ) -> Result<Response<ResponseBody>, Infallible> {
         let (method, uri) = (request.method().clone(), request.uri().clone());
-        let response = self.routes.answer(request).await;
+        let response = self.routes.answer(request, login).await;
         if response.status() != StatusCode::UNAUTHORIZED {
             audit::https(&method, uri.path(), &self.user, peer, response.status());
         }

@@ -47,7 +47,12 @@ impl Agent {
     /// The program, started by another, which is `before` with its arguments.
     pub(crate) fn wrapped(output: &Path, before: &[impl AsRef<OsStr>]) -> Self {
         let agent = OsStr::new(env!("CARGO_BIN_EXE_bosh-agent"));
-        let mut words = before.iter().map(AsRef::as_ref).chain([agent]);
+        Self::through(output, before.iter().map(AsRef::as_ref).chain([agent]))
+    }
+
+    /// A program that starts another one, with its arguments.
+    pub(crate) fn through<'a>(output: &Path, words: impl IntoIterator<Item = &'a OsStr>) -> Self {
+        let mut words = words.into_iter();
         let mut command = Command::new(words.next().unwrap());
         command.args(words).current_dir(output);
         Self {

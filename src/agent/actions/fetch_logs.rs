@@ -2,14 +2,13 @@
 
 use std::path::Path;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tempfile::TempPath;
 
 use crate::agent::Agent;
-use crate::agent::arguments::{get, object, take, text, texts};
 use crate::agent::logs_archive::Selection;
+use crate::agent::logs_order::LogsOrder;
 use crate::agent::tasks::{Outcome, TaskContext};
-use crate::blobs::{Headers, SignedUrl};
 use crate::diag::Chain;
 use crate::fs::Context as _;
 use crate::release::MultiDigest;
@@ -22,10 +21,8 @@ pub(in crate::agent) async fn fetch_logs(
     arguments: &[Value],
     task: &TaskContext,
 ) -> Outcome {
-    let [kinds, filters] = take(arguments).map_err(|error| error.to_string())?;
-    let kinds = text(kinds, "log_type").map_err(|error| error.to_string())?;
-    let filters = texts(filters, "filters").map_err(|error| error.to_string())?;
-    let (archive, digest) = pack(agent, kinds, &filters, &[Algorithm::Sha1], task).await?;
+    let order = LogsOrder::of_blobs(arguments).map_err(|error| error.to_string())?;
+    let (archive, digest) = pack(agent, &order, &[Algorithm::Sha1], task).await?;
     task.progress.enter("uploading");
     let id = agent.blobs().create(&archive, &task.cancel).await;
     let id = id.map_err(|error| format!("Create file on blobstore: {}", Chain(&error)))?;
@@ -38,19 +35,10 @@ pub(in crate::agent) async fn fetch_logs_with_signed_url(
     arguments: &[Value],
     task: &TaskContext,
 ) -> Outcome {
-    let of = |error: crate::agent::arguments::ArgumentError| error.to_string();
-    let [request] = take(arguments).map_err(of)?;
-    let nothing = Map::new();
-    let request = object(request, "fetch_logs_with_signed_url").map_err(of)?;
-    let request = request.unwrap_or(&nothing);
-    let kinds = text(get(request, "log_type"), "log_type").map_err(of)?;
-    let filters = texts(get(request, "filters"), "filters").map_err(of)?;
-    let url = text(get(request, "signed_url"), "signed_url").map_err(of)?;
-    let url = SignedUrl::parse(url).map_err(|error| format!("`signed_url`: {error}"))?;
-    let headers = Headers::from_json(get(request, "blobstore_headers"))
-        .map_err(|error| format!("`blobstore_headers`: {error}"))?;
+    let (order, (url, headers)) =
+        LogsOrder::of_signed_url(arguments).map_err(|error| error.to_string())?;
     let algorithms = [Algorithm::Sha1, Algorithm::Sha512];
-    let (archive, digest) = pack(agent, kinds, &filters, &algorithms, task).await?;
+    let (archive, digest) = pack(agent, &order, &algorithms, task).await?;
     task.progress.enter("uploading");
     let put = agent
         .blobs()
@@ -63,14 +51,13 @@ pub(in crate::agent) async fn fetch_logs_with_signed_url(
 /// Packs logs into a file that is gone when nobody holds its path any more.
 async fn pack(
     agent: &Agent,
-    kinds: &str,
-    filters: &[String],
+    order: &LogsOrder,
     algorithms: &[Algorithm],
     task: &TaskContext,
 ) -> Result<(TempPath, String), String> {
     task.progress.enter("packing");
-    let selection =
-        Selection::new(agent.vcap(), kinds, filters).map_err(|error| Chain(&error).to_string())?;
+    let selection = Selection::new(agent.vcap(), &order.kinds, &order.filters)
+        .map_err(|error| Chain(&error).to_string())?;
     let archive = temporary(&agent.vcap().temporary())?;
     let (to, own) = (archive.to_path_buf(), algorithms.to_vec());
     let cancel = task.cancel.clone();

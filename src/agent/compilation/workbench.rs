@@ -172,7 +172,9 @@ async fn choose(
                 namespaces.with_scratch(Scratch::open(&kept, &[vcap.base()])?)
             });
             let namespaces = opening.await.map_err(Reason::Task)?;
-            return Ok(Sandbox::Namespaces(namespaces.map_err(Reason::Sandbox)?));
+            let namespaces = namespaces.map_err(Reason::Sandbox)?;
+            let secrets = options.secrets.clone();
+            return Ok(Sandbox::Namespaces(namespaces.with_secrets(secrets)));
         }
         Err(error) => Chain(&error).to_string(),
     };
@@ -202,6 +204,7 @@ mod tests {
             who: "a test".to_owned(),
             force: true,
             grace: Duration::ZERO,
+            secrets: Vec::new(),
         };
         let cancel = CancellationToken::new();
         let mut workbench = Workbench::make(&options, &cancel).await.unwrap();

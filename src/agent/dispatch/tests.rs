@@ -31,6 +31,7 @@ fn agent(base: &std::path::Path) -> Agent {
             who: "a test".to_owned(),
             force: false,
             grace: Duration::ZERO,
+            secrets: Vec::new(),
         },
         environment,
         platform: Platform::Dummy,

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::blobs::{BlobError, Blobs};
 use super::body::{Body, BodyError};
+use super::slots::Login;
 use crate::config::Secret;
 use crate::diag::Chain;
 use crate::runtime::{self, Task};
@@ -50,8 +51,12 @@ impl Routes {
         }
     }
 
-    /// Answers one request.
-    pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<ResponseBody> {
+    /// Answers one request. The connection has logged in once the password was right.
+    pub(super) async fn answer(
+        &self,
+        request: Request<Incoming>,
+        login: &Login,
+    ) -> Response<ResponseBody> {
         let path = request.uri().path();
         let blob = path.strip_prefix("/blobs/").map(str::to_owned);
         if path != "/agent" && blob.is_none() {
@@ -59,6 +64,10 @@ impl Routes {
         }
         if !self.is_authorized(&request) {
             return unauthorized();
+        }
+        if !login.succeed() {
+            // The connection is being closed. Nothing may be begun that has no reply.
+            return closing(status(StatusCode::SERVICE_UNAVAILABLE));
         }
         match (blob, request.method()) {
             (None, &Method::POST) => self.request(request.into_body()).await,

@@ -1,0 +1,28 @@
+//! Any bytes as the report of a script's sandbox: nothing may panic, and what is understood is written so that it is understood the
+//! same. A script that broke out of its sandbox could write one.
+#![no_main]
+
+use bosh_agent::sandbox::Report;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    let Ok(report) = serde_json::from_slice::<Report>(data) else {
+        return;
+    };
+    // What is shown to a person.
+    match &report {
+        Report::Ended { status, .. } | Report::Lost { status } => {
+            let shown = status.to_string();
+            assert_eq!(status.is_success(), shown == "exited with 0", "{shown}");
+            let _ = status.signal();
+        }
+        Report::Failed(error) => {
+            assert!(error.to_string().starts_with("failed to "));
+            let _ = error.is_no_space();
+        }
+    }
+    let line = serde_json::to_vec(&report).expect("a report can be written");
+    assert!(!line.contains(&b'\n'));
+    let again: Report = serde_json::from_slice(&line).expect("a report can be read");
+    assert_eq!(again, report);
+});

@@ -1,0 +1,80 @@
+//! Any bytes as a request, as NATS and HTTPS bring them: nothing may panic or hang, what is understood is safe to make paths of, and
+//! every reply fits.
+#![no_main]
+
+use std::path::{Component, Path};
+
+use bosh_agent::agent::arguments::{take, text};
+use bosh_agent::agent::compilation::Order;
+use bosh_agent::agent::logs_archive::Selection;
+use bosh_agent::agent::logs_order::LogsOrder;
+use bosh_agent::agent::protocol::{Reply, Request};
+use bosh_agent::config::{UpdateSettings, Vcap};
+use bosh_agent::machine::instance::ApplySpec;
+use libfuzzer_sys::fuzz_target;
+use serde_json::Value;
+
+/// The longest reply; a Director allows a megabyte.
+const LIMIT: usize = 500;
+
+fuzz_target!(|data: &[u8]| {
+    let reply = match Request::parse(data) {
+        Err(error) => Reply::Exception(error.to_string()),
+        Ok(request) => match read_arguments(&request.method, &request.arguments) {
+            Ok(()) => Reply::Value(Value::Array(request.arguments)),
+            Err(error) => Reply::Exception(format!("Action Failed {}: {error}", request.method)),
+        },
+    };
+    let bytes = reply.to_bytes(Some(LIMIT));
+    assert!(bytes.len() <= LIMIT || matches!(reply, Reply::Exception(_)));
+    serde_json::from_slice::<Value>(&bytes).expect("a reply is JSON");
+});
+
+/// Reads arguments as the action does.
+fn read_arguments(method: &str, arguments: &[Value]) -> Result<(), String> {
+    let vcap = Vcap::new(Path::new(Vcap::BASE));
+    match method {
+        "get_task" | "cancel_task" => {
+            let [id] = take(arguments).map_err(|error| error.to_string())?;
+            text(id, "task_id").map_err(|error| error.to_string())?;
+        }
+        "compile_package" => check(&Order::of_blobs(arguments).map_err(|error| error.to_string())?),
+        "compile_package_with_signed_url" => {
+            check(&Order::of_signed_urls(arguments).map_err(|error| error.to_string())?);
+        }
+        "fetch_logs" => {
+            let order = LogsOrder::of_blobs(arguments).map_err(|error| error.to_string())?;
+            Selection::new(&vcap, &order.kinds, &order.filters).map_err(|error| error.to_string())?;
+        }
+        "fetch_logs_with_signed_url" => {
+            let (order, _) = LogsOrder::of_signed_url(arguments).map_err(|error| error.to_string())?;
+            Selection::new(&vcap, &order.kinds, &order.filters).map_err(|error| error.to_string())?;
+        }
+        "apply" => {
+            let [spec] = take(arguments).map_err(|error| error.to_string())?;
+            let spec = ApplySpec::parse(spec.clone()).map_err(|error| error.to_string())?;
+            let _ = (spec.has_work(), spec.index(), spec.networks());
+            let again = ApplySpec::parse(spec.document().expose().clone());
+            assert_eq!(again.expect("it was understood before"), spec);
+        }
+        "update_settings" => {
+            let [update] = take(arguments).map_err(|error| error.to_string())?;
+            let update = UpdateSettings::from_json(update).map_err(|error| error.to_string())?;
+            let saved = UpdateSettings::from_json(update.to_json().expose());
+            assert_eq!(saved.expect("it was understood before"), update);
+            let merged = UpdateSettings::default().merge(&update);
+            assert!(!merged.settings.merge(&update).bus_changed, "the same update changes nothing");
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Names of packages become names of directories.
+fn check(order: &Order) {
+    let dependencies = order.dependencies.iter().map(|dependency| &dependency.name);
+    for name in dependencies.chain([&order.name]) {
+        let components: Vec<_> = Path::new(name.as_str()).components().collect();
+        assert!(matches!(components[..], [Component::Normal(_)]), "{name:?}");
+    }
+}

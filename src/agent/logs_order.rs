@@ -1,0 +1,58 @@
+//! What a Director orders with `fetch_logs` and `fetch_logs_with_signed_url`. Pure.
+
+use serde_json::{Map, Value};
+
+use super::arguments::{ArgumentError, get, object, take, text, texts};
+use crate::blobs::{Headers, SignedUrl};
+
+/// Logs to be packed.
+#[derive(Debug, Clone)]
+pub struct LogsOrder {
+    /// `job`, `agent`, `system`, joined by commas.
+    pub kinds: String,
+    /// Patterns for names of files; all files, where there is none.
+    pub filters: Vec<String>,
+}
+
+impl LogsOrder {
+    /// Reads the arguments of `fetch_logs`: kinds, filters.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn of_blobs(arguments: &[Value]) -> Result<Self, ArgumentError> {
+        let [kinds, filters] = take(arguments)?;
+        Self::new(kinds, filters)
+    }
+
+    /// Reads the argument of `fetch_logs_with_signed_url`. With the order comes where the archive goes.
+    ///
+    /// # Errors
+    /// As [`of_blobs`](Self::of_blobs).
+    pub fn of_signed_url(
+        arguments: &[Value],
+    ) -> Result<(Self, (SignedUrl, Headers)), ArgumentError> {
+        let [request] = take(arguments)?;
+        let nothing = Map::new();
+        let request = object(request, "fetch_logs_with_signed_url")?.unwrap_or(&nothing);
+        let order = Self::new(get(request, "log_type"), get(request, "filters"))?;
+        let url = text(get(request, "signed_url"), "signed_url")?;
+        let url = SignedUrl::parse(url).map_err(|error| ArgumentError::Invalid {
+            what: "signed_url",
+            reason: error.to_string(),
+        })?;
+        let headers = Headers::from_json(get(request, "blobstore_headers")).map_err(|error| {
+            ArgumentError::Invalid {
+                what: "blobstore_headers",
+                reason: error.to_string(),
+            }
+        })?;
+        Ok((order, (url, headers)))
+    }
+
+    fn new(kinds: &Value, filters: &Value) -> Result<Self, ArgumentError> {
+        Ok(Self {
+            kinds: text(kinds, "log_type")?.to_owned(),
+            filters: texts(filters, "filters")?,
+        })
+    }
+}

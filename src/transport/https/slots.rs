@@ -1,0 +1,212 @@
+//! Who has a connection, and who loses it when there are too many: whoever reaches the port can open one, so those that have
+//! not logged in must not keep out those that can. Pure.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use tokio_util::sync::CancellationToken;
+
+/// The open connections.
+#[derive(Debug)]
+pub(super) struct Slots {
+    most: usize,
+    /// By the order of arrival.
+    open: BTreeMap<u64, Slot>,
+    next: u64,
+}
+
+#[derive(Debug)]
+struct Slot {
+    network: IpAddr,
+    login: Arc<Login>,
+}
+
+/// Whether a connection has logged in or has been closed, whichever came first.
+#[derive(Debug, Default)]
+pub(super) struct Login {
+    state: AtomicU8,
+    closed: CancellationToken,
+}
+
+const NEW: u8 = 0;
+const LOGGED_IN: u8 = 1;
+const CLOSED: u8 = 2;
+
+impl Login {
+    /// Notes that the client has logged in. The connection is not closed for another one from now on. `false` when it was
+    /// closed before.
+    pub(super) fn succeed(&self) -> bool {
+        self.change(LOGGED_IN) != CLOSED
+    }
+
+    /// Returns when the connection must make room for another one.
+    pub(super) async fn closed(&self) {
+        self.closed.cancelled().await;
+    }
+
+    fn close(&self) -> bool {
+        let is_closed = self.change(CLOSED) == NEW;
+        if is_closed {
+            self.closed.cancel();
+        }
+        is_closed
+    }
+
+    fn is_new(&self) -> bool {
+        self.state.load(Ordering::Acquire) == NEW
+    }
+
+    /// Only a new connection changes. Returns the state before.
+    fn change(&self, to: u8) -> u8 {
+        let changed = self
+            .state
+            .compare_exchange(NEW, to, Ordering::AcqRel, Ordering::Acquire);
+        changed.unwrap_or_else(|other| other)
+    }
+}
+
+impl Slots {
+    /// At most `most` connections.
+    pub(super) fn new(most: usize) -> Self {
+        Self {
+            most,
+            open: BTreeMap::new(),
+            next: 0,
+        }
+    }
+
+    /// Whether a connection can be accepted: there is a free slot, or a connection that can be closed for it.
+    pub(super) fn has_room(&self) -> bool {
+        self.open.len() < self.most || self.open.values().any(|slot| slot.login.is_new())
+    }
+
+    /// Gives a connection a slot. Where there is none, [closes one](Self::close_one), which is the new connection itself when all
+    /// others have logged in. Returns the slot's number and the connection's login.
+    pub(super) fn open(&mut self, peer: IpAddr) -> (u64, Arc<Login>) {
+        let (number, login) = (self.next, Arc::new(Login::default()));
+        self.next += 1;
+        let slot = Slot {
+            network: network(peer),
+            login: Arc::clone(&login),
+        };
+        self.open.insert(number, slot);
+        if self.open.len() > self.most {
+            self.close_one();
+        }
+        (number, login)
+    }
+
+    /// Closes a connection that has not logged in: the oldest of the peer that has most of them.
+    pub(super) fn close_one(&mut self) {
+        while let Some(number) = self.oldest_of_the_largest() {
+            // Otherwise it has just logged in.
+            let is_closed = self
+                .open
+                .get(&number)
+                .is_some_and(|slot| slot.login.close());
+            if is_closed {
+                self.open.remove(&number);
+                return;
+            }
+        }
+    }
+
+    /// Frees the slot of a connection that has ended.
+    pub(super) fn end(&mut self, number: u64) {
+        self.open.remove(&number);
+    }
+
+    fn oldest_of_the_largest(&self) -> Option<u64> {
+        // For each peer the number of connections that have not logged in, and the oldest of them.
+        let mut peers: HashMap<IpAddr, (usize, u64)> = HashMap::new();
+        for (number, slot) in &self.open {
+            if slot.login.is_new() {
+                peers.entry(slot.network).or_insert((0, *number)).0 += 1;
+            }
+        }
+        let largest = peers
+            .into_values()
+            .max_by_key(|(count, oldest)| (*count, std::cmp::Reverse(*oldest)));
+        largest.map(|(_, oldest)| oldest)
+    }
+}
+
+/// What stands for one peer: an IPv4 address, or the 64 bits of an IPv6 address that a network has to itself.
+fn network(peer: IpAddr) -> IpAddr {
+    match peer.to_canonical() {
+        IpAddr::V6(address) => {
+            let bits = address.to_bits() >> 64 << 64;
+            IpAddr::V6(Ipv6Addr::from_bits(bits))
+        }
+        address @ IpAddr::V4(_) => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slots(most: usize, peers: &[&str]) -> (Slots, Vec<Arc<Login>>) {
+        let mut slots = Slots::new(most);
+        let logins = peers
+            .iter()
+            .map(|peer| slots.open(peer.parse().unwrap()).1)
+            .collect();
+        (slots, logins)
+    }
+
+    fn closed(logins: &[Arc<Login>]) -> Vec<usize> {
+        let closed = logins.iter().enumerate();
+        closed
+            .filter(|(_, login)| login.closed.is_cancelled())
+            .map(|(index, _)| index)
+            .collect()
+    }
+
+    #[test]
+    fn oldest_connection_of_the_largest_peer_is_closed() {
+        let (_, logins) = slots(
+            4,
+            &["10.0.0.1", "10.0.0.2", "10.0.0.2", "10.0.0.3", "10.0.0.4"],
+        );
+        assert_eq!(closed(&logins), [1]);
+        let (_, logins) = slots(2, &["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
+        assert_eq!(closed(&logins), [0]);
+        let (_, logins) = slots(2, &["10.0.0.1"; 5]);
+        assert_eq!(closed(&logins), [0, 1, 2]);
+    }
+
+    #[test]
+    fn connection_that_logged_in_is_never_closed() {
+        let (mut slots, mut logins) = slots(2, &["10.0.0.1", "10.0.0.1"]);
+        assert!(logins[0].succeed() && logins[0].succeed());
+        for _ in 0..3 {
+            assert!(slots.has_room());
+            logins.push(slots.open("10.0.0.1".parse().unwrap()).1);
+        }
+        assert_eq!(closed(&logins), [1, 2, 3]);
+        assert!(!logins[1].succeed());
+        assert!(logins[4].succeed());
+        assert!(!slots.has_room());
+        logins.push(slots.open("10.0.0.1".parse().unwrap()).1);
+        assert_eq!(closed(&logins), [1, 2, 3, 5]);
+        slots.close_one();
+        slots.end(0);
+        assert!(slots.has_room());
+    }
+
+    #[test]
+    fn addresses_of_one_network_are_one_peer() {
+        for (one, other, is_same) in [
+            ("10.0.0.1", "::ffff:10.0.0.1", true),
+            ("10.0.0.1", "10.0.0.2", false),
+            ("fd00::1", "fd00::ffff:2", true),
+            ("fd00::1", "fd00:0:0:1::1", false),
+        ] {
+            let [one, other] = [one, other].map(|peer| network(peer.parse().unwrap()));
+            assert_eq!(one == other, is_same, "{one} {other}");
+        }
+    }
+}
