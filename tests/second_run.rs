@@ -511,7 +511,7 @@ async fn both_logs_are_kept() {
 const ALLOWED: &[&str] = &[
     "ls / $base $base/packages $base/data",
     "mkdir ~/.habit && rmdir ~/.habit",
-    "mkdir $base/bosh/new && rmdir $base/bosh/new",
+    "mkdir $base/monit/new && rmdir $base/monit/new",
     "touch /etc/habit && mv /etc/habit /var/lib/habit && rm /var/lib/habit",
     "mkdir d && mv d $BOSH_INSTALL_TARGET/d",
     "touch f && ln f $BOSH_INSTALL_TARGET/f",
@@ -548,7 +548,7 @@ async fn habits_are_allowed_or_denied_as_documented() {
     let Some(core) = Core::new(SecondRun::Never).await else {
         return;
     };
-    std::fs::create_dir_all(core.place.world.base().join("bosh")).unwrap();
+    std::fs::create_dir_all(core.place.world.base().join("monit")).unwrap();
     let mut script = String::from(
         "set +x; try() { if ( eval \"$2\" ) > /dev/null; then echo \"$1 yes\"; else echo \"$1 no\"; fi >> $FACTS/habits; }\n",
     );
