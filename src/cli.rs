@@ -14,10 +14,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use nix::sys::stat::{Mode, umask};
 use tokio::runtime::Runtime;
 
 use crate::config::Environment;
+use crate::fs;
 use crate::process;
 use crate::runtime::{self, LogFormat};
 use crate::sandbox;
@@ -42,7 +42,8 @@ pub fn main() -> ExitCode {
     }
     // Before a process is started or a signal listened for. Whoever says `nohup` wants this program to outlive the terminal.
     sandbox::default_signals(&[Signal::SIGHUP]);
-    forbid_writing_by_others();
+    // Scripts get a umask of their own.
+    fs::forbid_writing_by_others();
     let environment = Environment::of_this_process();
     let level = environment.get("BOSH_AGENT_LOG");
     let command = arguments::parse(&arguments);
@@ -65,12 +66,6 @@ pub fn main() -> ExitCode {
             USAGE
         }
     })
-}
-
-/// Some supervisors and container entry points set the umask to 0. Scripts get a umask of their own.
-fn forbid_writing_by_others() {
-    let inherited = umask(Mode::S_IWOTH);
-    umask(inherited | Mode::S_IWOTH);
 }
 
 /// How long an idle thread is kept: for ever.

@@ -25,6 +25,7 @@ mod pinned;
 mod remove;
 mod space;
 mod tree;
+mod umask;
 mod walk;
 
 pub use descent::Found;
@@ -38,6 +39,8 @@ pub use remove::{clear_flags, remove_tree};
 pub use space::{Space, is_volatile_or_overlay, noexec, space};
 pub use tree::{copy_tree, copy_tree_until, move_tree, rename_tree};
 pub(crate) use tree::{detach, link_below, set_mode_at, set_owner_if_allowed_at, set_times_at};
+pub use umask::forbid_writing_by_others;
+pub(crate) use umask::mode_for_others_to_write;
 pub use walk::{Mounts, Step, Walk};
 
 /// What is tried of something that a script has left mounted.

@@ -10,6 +10,7 @@
 mod support;
 
 use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -102,20 +103,12 @@ mod bodies {
             return;
         };
         let program = "sh -c 'umask 0; exec \"$@\"' sh";
-        let agent = place.agent_through(program);
+        let works = place.world.path("work");
+        std::fs::create_dir(&works).unwrap();
+        std::fs::set_permissions(&works, std::fs::Permissions::from_mode(0o1777)).unwrap();
+        let agent = place.agent_through(program).arg("--work-dir").arg(&works);
         let running = place.start_of(agent, "umask > $BOSH_INSTALL_TARGET/umask\ntouch $FACTS/started\nuntil [ -e $FACTS/go ]; do sleep 0.1; done");
-        let work: Vec<_> = std::fs::read_dir(place.world.base().join("data"))
-            .into_iter()
-            .chain(std::fs::read_dir(std::env::temp_dir()))
-            .flatten()
-            .map(|entry| entry.unwrap())
-            .filter(|entry| {
-                entry
-                    .file_name()
-                    .to_string_lossy()
-                    .starts_with(".bosh-agent-work-")
-            })
-            .collect();
+        let work: Vec<_> = std::fs::read_dir(&works).unwrap().flatten().collect();
         assert!(!work.is_empty());
         for directory in &work {
             assert_eq!(mode_of(&directory.path()) & 0o077, 0, "{directory:?}");
@@ -126,7 +119,6 @@ mod bodies {
         let open = run_tool(
             "find",
             &[
-                place.world.out().as_os_str(),
                 place.world.path("logs").as_os_str(),
                 "-perm".as_ref(),
                 "/002".as_ref(),

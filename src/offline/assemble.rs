@@ -105,7 +105,7 @@ pub(super) fn pass_on(
     cancel: &CancellationToken,
 ) -> Result<(), AssembleError> {
     fs::create_dir_all(fs::parent(output))?;
-    let target = LeasedFile::create(fs::parent(output), PARTIAL_PREFIX, "")?;
+    let target = partial(output)?;
     let (source, mut file) = (fs::open(tarball)?, target.file());
     // In pieces, so that a wish to stop is heard. The kernel copies them, or has both files share them where it can.
     while io::copy(&mut (&source).take(PIECE), &mut file).at("copy", tarball)? > 0 {
@@ -118,6 +118,16 @@ pub(super) fn pass_on(
     Ok(target.persist(output)?)
 }
 
+/// The file that becomes a result, beside its place.
+fn partial(output: &Path) -> fs::Result<LeasedFile> {
+    let file = LeasedFile::create(fs::parent(output), PARTIAL_PREFIX, "")?;
+    // A result is the caller's, and has the mode that the caller's umask leaves.
+    if let Some(mode) = fs::mode_for_others_to_write() {
+        fs::set_mode(file.path(), mode)?;
+    }
+    Ok(file)
+}
+
 /// Writes a new file, has it read back, and only then gives it its name.
 fn replace(
     output: &Path,
@@ -126,7 +136,7 @@ fn replace(
 ) -> Result<(), AssembleError> {
     // It was there, but another run may have made it and taken it away again.
     fs::create_dir_all(fs::parent(output))?;
-    let target = LeasedFile::create(fs::parent(output), PARTIAL_PREFIX, "")?;
+    let target = partial(output)?;
     let expected = write(target.file())?;
     target
         .file()
