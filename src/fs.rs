@@ -21,6 +21,7 @@ mod fixtures;
 mod lease;
 mod made;
 mod mounts;
+mod opened_up;
 mod pinned;
 mod remove;
 mod space;

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::archive::{AppendError, EntryHeader, EntryWriter, GzipWriter, Kind};
 use crate::config::Vcap;
 use crate::diag::Chain;
-use crate::fs::{self, Context as _, Found, Mounts, Step, Walk};
+use crate::fs::{self, Context as _, Mounts, Step, Walk};
 use crate::release::Digests;
 use crate::release::digest::{Algorithm, Hasher, HashingWriter};
 use crate::runtime::Cancellable;
@@ -137,11 +137,9 @@ impl Selection {
         archive: &mut EntryWriter<W>,
     ) -> Result<(), LogsError> {
         loop {
-            let (file, found) = match walk.next_step() {
+            let file = match walk.next_step() {
                 Ok(None) => return Ok(()),
-                Ok(Some(Step::Entry(file, found))) if found.kind() == FileType::RegularFile => {
-                    (file, found)
-                }
+                Ok(Some(Step::Entry(file, found))) if found.kind() == FileType::RegularFile => file,
                 Ok(Some(_)) => continue,
                 Err(error) => {
                     tracing::debug!(error = %Chain(&error), "a log is left out");
@@ -154,7 +152,7 @@ impl Selection {
             };
             if self.filters.is_match(below) {
                 let name = [b"./", prefix.as_bytes(), below.as_os_str().as_bytes()].concat();
-                append(&walk, &file, &found, &name, archive)?;
+                append(&walk, &file, &name, archive)?;
             }
         }
     }
@@ -164,11 +162,10 @@ impl Selection {
 fn append<W: io::Write>(
     walk: &Walk,
     file: &OsStr,
-    found: &Found,
     name: &[u8],
     archive: &mut EntryWriter<W>,
 ) -> Result<(), LogsError> {
-    let Ok(log) = walk.open(file, found) else {
+    let Ok(log) = walk.open(file) else {
         return Ok(());
     };
     let metadata = log.metadata().at("examine", &walk.path_of(file))?;
@@ -220,11 +217,11 @@ mod tests {
         let mut names = Vec::new();
         let mut walk = Walk::to_read(&tree, Mounts::Refuse).unwrap();
         while let Some(step) = walk.next_step().unwrap() {
-            if let Step::Entry(file, found) = step {
+            if let Step::Entry(file, _) = step {
                 let path = walk.path_of(&file);
                 let name = path.strip_prefix(&tree).unwrap().to_str().unwrap();
                 let mut content = String::new();
-                let mut log = walk.open(&file, &found).unwrap();
+                let mut log = walk.open(&file).unwrap();
                 log.read_to_string(&mut content).unwrap();
                 assert!(content.is_empty() || content == name, "{name}");
                 names.push(name.to_owned());

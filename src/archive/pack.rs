@@ -184,7 +184,7 @@ impl<W: Write, O: Owners + ?Sized> Packer<'_, W, O> {
     ) -> Result<(), PackError> {
         let path = &walk.path_of(file);
         // If something else took the file's place it is neither followed nor waited for.
-        let mut file = walk.open(file, listed)?;
+        let mut file = walk.open(file)?;
         let metadata = file.metadata().at("examine", path)?;
         if inode(&metadata) != listed.id() || !metadata.is_file() {
             return Err(content::changed(path));

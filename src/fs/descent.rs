@@ -18,6 +18,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use super::opened_up::{self, Inside};
 use super::{Context, Error, Result};
 
 /// How many directories of a tree are kept open above the current one.
@@ -42,10 +43,10 @@ const FILE: OFlags = OFlags::RDONLY
     .union(OFlags::CLOEXEC);
 
 /// To list a directory and to open what is in it.
-pub(super) const READ: u32 = 0o500;
+pub(super) const READ: Mode = Mode::RUSR.union(Mode::XUSR);
 
 /// The same, and to make and remove entries.
-pub(super) const WRITE: u32 = 0o700;
+pub(super) const WRITE: Mode = Mode::RWXU;
 
 /// What is known of a file; a link is not followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -180,8 +181,8 @@ fn mount_of(file: BorrowedFd<'_>) -> Option<u64> {
 #[derive(Debug)]
 struct Entered {
     id: (u64, u64),
-    /// The mode to be restored, where it had to be changed to go below.
-    mode: Option<Mode>,
+    /// That it is opened up, where it had to be to go below.
+    inside: Option<Inside>,
 }
 
 /// A directory of a tree, and the way to it.
@@ -195,22 +196,23 @@ pub(super) struct Descent {
     path: PathBuf,
     root: Found,
     /// The permissions that are needed in each directory.
-    need: u32,
+    need: Mode,
     buffer: Vec<u8>,
 }
 
 impl Descent {
     /// Opens the root of a tree; a link is followed. Directories below whose owner lacks the permissions `need` get them as long
     /// as they are open.
-    pub(super) fn open(root: &Path, need: u32) -> Result<Self> {
+    pub(super) fn open(root: &Path, need: Mode) -> Result<Self> {
         let name = root.as_os_str();
-        let (current, found, mode) =
-            open_directory(CWD, name, DIRECTORY, need).at("open the directory", root)?;
+        let (current, found, inside) = opened_up::open_directory(CWD, name, DIRECTORY, need)
+            .map_err(io::Error::from)
+            .at("open the directory", root)?;
         Ok(Self {
             current,
             entered: Entered {
                 id: found.id(),
-                mode,
+                inside,
             },
             above: Vec::new(),
             path: root.to_owned(),
@@ -238,7 +240,7 @@ impl Descent {
             current,
             entered: Entered {
                 id: found.id(),
-                mode: None,
+                inside: None,
             },
             above: Vec::new(),
             path: path.to_owned(),
@@ -284,9 +286,8 @@ impl Descent {
 
     /// Examines an entry of the current directory.
     pub(super) fn look(&self, name: &OsStr) -> Result<Found> {
-        Found::of(self.directory(), name)
-            .map_err(io::Error::from)
-            .map_err(|error| self.failed("examine", name, error))
+        opened_up::look(self.directory(), name)
+            .map_err(|error| self.failed("examine", name, error.into()))
     }
 
     /// Whether something was reached through another mount than the root.
@@ -301,14 +302,15 @@ impl Descent {
     /// Goes into a directory of the current one. `None` where something is mounted over it and `cross` is not set.
     pub(super) fn enter(&mut self, name: &OsStr, cross: bool) -> Result<Option<Found>> {
         let flags = DIRECTORY | OFlags::NOFOLLOW;
-        let (directory, found, mode) = open_directory(self.directory(), name, flags, self.need)
-            .map_err(|error| self.failed("open the directory", name, error))?;
+        let (directory, found, inside) =
+            opened_up::open_directory(self.directory(), name, flags, self.need)
+                .map_err(|error| self.failed("open the directory", name, error.into()))?;
         if !cross && self.is_mount(&found) {
             return Ok(None);
         }
         let entered = Entered {
             id: found.id(),
-            mode,
+            inside,
         };
         let above = std::mem::replace(&mut self.entered, entered);
         let directory = std::mem::replace(&mut self.current, directory);
@@ -354,13 +356,13 @@ impl Descent {
 
     /// Leaves the current directory the mode that it has now.
     pub(super) fn keep_mode(&mut self) {
-        self.entered.mode = None;
+        self.entered.inside = None;
     }
 
-    /// Gives the current directory the mode back that it had. What cannot be restored is about to be removed, or not ours.
+    /// Gives the current directory the mode back that it had, unless somebody else is in it.
     fn restore(&mut self) {
-        if let Some(mode) = self.entered.mode.take() {
-            let _ = rustix::fs::fchmod(&self.current, mode);
+        if let Some(inside) = self.entered.inside.take() {
+            inside.leave(self.current.as_fd());
         }
     }
 
@@ -389,25 +391,9 @@ impl Descent {
 
     /// Opens a file of the current directory for reading. Where its owner may not read it, the owner gets the permission for the
     /// moment of opening.
-    pub(super) fn open_file(&self, name: &OsStr, found: &Found) -> Result<File> {
-        let open = || openat(self.directory(), name, FILE, Mode::empty());
-        let file = match open() {
-            Err(Errno::ACCESS) if found.kind() == FileType::RegularFile => {
-                let mode = found.permissions();
-                let change =
-                    |mode| rustix::fs::chmodat(self.directory(), name, mode, AtFlags::empty());
-                match change(mode | Mode::RUSR) {
-                    Ok(()) => {
-                        let file = open();
-                        let _ = change(mode);
-                        file
-                    }
-                    Err(_) => Err(Errno::ACCESS),
-                }
-            }
-            other => other,
-        };
-        file.map(File::from)
+    pub(super) fn open_file(&self, name: &OsStr) -> Result<File> {
+        opened_up::open_file(self.directory(), name, FILE)
+            .map(File::from)
             .map_err(|error| self.failed("open", name, error.into()))
     }
 
@@ -440,46 +426,11 @@ impl Descent {
     }
 }
 
-/// Opens a directory in which the permissions `need` are there, if they can be had. Gives what it was before, and its mode where
-/// that had to be changed.
-fn open_directory(
-    at: BorrowedFd<'_>,
-    name: &OsStr,
-    flags: OFlags,
-    need: u32,
-) -> io::Result<(OwnedFd, Found, Option<Mode>)> {
-    let need = Mode::from_raw_mode(need);
-    let mut changed = None;
-    let directory = match openat(at, name, flags, Mode::empty()) {
-        Err(Errno::ACCESS) => {
-            let mode = Found::of(at, name)?.permissions();
-            rustix::fs::chmodat(at, name, mode | need, AtFlags::empty())
-                .map_err(|_| Errno::ACCESS)?;
-            changed = Some(mode);
-            openat(at, name, flags, Mode::empty())?
-        }
-        other => other?,
-    };
-    let mut found = Found::of(directory.as_fd(), OsStr::new(""))?;
-    if let Some(mode) = changed {
-        found.mode = found.mode & !0o7777 | mode.as_raw_mode();
-    } else if !found.permissions().contains(need) && is_refused(&directory, need) {
-        let mode = found.permissions();
-        if rustix::fs::fchmod(&directory, mode | need).is_ok() {
-            changed = Some(mode);
-        }
+impl Drop for Descent {
+    /// Where a tree was not walked to its end, what was opened up is closed as far as something leads to it.
+    fn drop(&mut self) {
+        while let Ok(Some(_)) = self.leave() {}
     }
-    Ok((directory, found, changed))
-}
-
-/// Whether the permissions are needed, which root can do without.
-fn is_refused(directory: &OwnedFd, need: Mode) -> bool {
-    use rustix::fs::Access;
-    let mut access = Access::READ_OK | Access::EXEC_OK;
-    if need.contains(Mode::WUSR) {
-        access |= Access::WRITE_OK;
-    }
-    rustix::fs::accessat(directory, ".", access, AtFlags::EACCESS).is_err()
 }
 
 /// Clears the immutable and the append-only flag of an open file. `true` when one was set. Not every file system has them.

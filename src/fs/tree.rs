@@ -159,7 +159,7 @@ impl Copy<'_> {
                     .map_err(|error| target.failed("create the link", name, error.into()))?;
             }
             FileType::RegularFile => {
-                let file = source.open(name, found)?;
+                let file = source.open(name)?;
                 copy_file(
                     file,
                     &source.path_of(name),
@@ -186,7 +186,7 @@ impl Copy<'_> {
 /// Replaces an entry of a walk's current directory by a copy of itself, which has no other name. `copy` is its name meanwhile.
 pub(crate) fn detach(walk: &Walk, name: &OsStr, found: &Found, copy: &OsStr) -> Result<()> {
     let descent = walk.descent();
-    let file = walk.open(name, found)?;
+    let file = walk.open(name)?;
     copy_file(file, &walk.path_of(name), found, (descent, copy), &|| false)?;
     copy_attributes(descent, copy, found)?;
     let directory = descent.directory();

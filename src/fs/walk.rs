@@ -153,8 +153,8 @@ impl Walk {
     ///
     /// # Errors
     /// As `std::fs::File::open`.
-    pub fn open(&self, name: &OsStr, found: &Found) -> Result<File> {
-        self.descent.open_file(name, found)
+    pub fn open(&self, name: &OsStr) -> Result<File> {
+        self.descent.open_file(name)
     }
 
     /// What a link of the current directory says.
