@@ -12,7 +12,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use support::{
-    Agent, LANDLOCK, NAMESPACE, NONE, Place, ReleaseBuilder, Tier, USERNS_OF_A_USER,
+    Agent, LANDLOCK, NAMESPACE, NONE, Place, Ran, ReleaseBuilder, Tier, USERNS_OF_A_USER,
     USERNS_OF_ROOT, in_tiers,
 };
 
@@ -22,7 +22,8 @@ in_tiers!(links_below_tmp_lead_where_they_lead_outside: NAMESPACE USERNS_OF_ROOT
 in_tiers!(unnamed_files_below_tmp_stay_hidden: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER);
 in_tiers!(the_work_directory_stays_hidden_in_a_named_directory: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER);
 in_tiers!(shared_memory_is_private: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER);
-in_tiers!(a_fixed_port_taken_by_another_script_is_explained: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER NONE);
+in_tiers!(what_another_script_has_taken_is_explained: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER NONE);
+in_tiers!(a_second_run_that_finds_it_free_hints_at_jobs: LANDLOCK);
 in_tiers!(a_failure_of_a_script_that_ran_alone_mentions_no_jobs: NAMESPACE LANDLOCK NONE);
 
 /// A directory below `parent` that everybody may write to.
@@ -54,6 +55,47 @@ fn with(agent: Agent, variables: &[(&str, &Path)]) -> Agent {
 fn path_with(directory: &Path) -> PathBuf {
     let path = std::env::var("PATH").unwrap();
     PathBuf::from(format!("{}:{path}", directory.display()))
+}
+
+/// Takes a TCP port that nobody has, in Perl.
+fn port() -> String {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = free.local_addr().unwrap().port();
+    format!(
+        "use IO::Socket::INET; \
+         $s = IO::Socket::INET->new(Listen => 1, LocalAddr => q(127.0.0.1), LocalPort => {port}) or die qq($!\\n)"
+    )
+}
+
+const ABSTRACT_SOCKET: &str = "use Socket; socket($s, PF_UNIX, SOCK_STREAM, 0) or die; \
+                               bind($s, pack_sockaddr_un(qq(\\0$ENV{HOME}))) or die qq($!\\n)";
+
+const FILE_IN_HOME: &str = "use Fcntl; sysopen($s, qq($ENV{HOME}/lock), O_CREAT|O_EXCL) or die qq($!\\n); END { unlink qq($ENV{HOME}/lock) if $s }";
+
+/// Compiles two packages whose scripts take the same thing: the first keeps it until the second has failed at it.
+fn two_that_take(tier: Tier, take: &str) -> Option<(Place, Ran)> {
+    let place = Place::new(tier)?;
+    let home = open_directory("/tmp");
+    let first = format!(
+        "perl -e '{take}; open(F, q(>), qq($ENV{{FACTS}}/taken)); close F; \
+         until (-e qq($ENV{{FACTS}}/failed)) {{ select undef, undef, undef, 0.01 }}'"
+    );
+    let second = format!(
+        "until [ -e $FACTS/taken ]; do sleep 0.01; done; \
+         perl -e '{take}' || {{ echo > $FACTS/failed; exit 1; }}"
+    );
+    let release = place.release(
+        &ReleaseBuilder::new("demo", "1.10")
+            .package("first", &[], &first)
+            .package("second", &[], &second),
+    );
+    let ran = place
+        .agent()
+        .args(&["--jobs", "2", "--grace", "1"])
+        .env("HOME", home.path().to_str().unwrap())
+        .arg(release)
+        .run();
+    Some((place, ran))
 }
 
 mod bodies {
@@ -216,36 +258,34 @@ mod bodies {
         assert!(!Path::new(&format!("/dev/shm/{name}-x")).exists());
     }
 
-    pub(super) fn a_fixed_port_taken_by_another_script_is_explained(tier: Tier) {
-        let Some(place) = Place::new(tier) else {
-            return;
-        };
-        let listen = "perl -MIO::Socket::INET -e '\
-                      $s = IO::Socket::INET->new(Listen => 1, LocalAddr => q(127.0.0.1), LocalPort => $ENV{PORT}) or die qq($!\\n); \
-                      open(F, q(>), qq($ENV{FACTS}/listening)); sleep(100)'";
-        let second =
-            format!("set -e; until [ -e $FACTS/listening ]; do sleep 0.01; done; {listen}");
-        let release = place.release(
-            &ReleaseBuilder::new("demo", "1.10")
-                .package("first", &[], listen)
-                .package("second", &[], &second),
-        );
-        let port = std::net::TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
-        place
-            .agent()
-            .args(&["--jobs", "2", "--grace", "1"])
-            .env("PORT", &port.to_string())
-            .arg(release)
-            .run()
-            .fails()
-            .says(
-                "Hint: package second: `Address already in use`, while other packaging scripts ran, which share the network, \
-                 abstract sockets and HOME. Try `--jobs 1`",
-            );
+    pub(super) fn what_another_script_has_taken_is_explained(tier: Tier) {
+        for (take, message) in [
+            (port(), "Address already in use"),
+            (ABSTRACT_SOCKET.to_owned(), "Address already in use"),
+            (FILE_IN_HOME.to_owned(), "File exists"),
+        ] {
+            let Some((place, ran)) = two_that_take(tier, &take) else {
+                return;
+            };
+            ran.fails().says(&format!(
+                "Hint: package second: `{message}`, while other packaging scripts ran, which share the network, abstract \
+                 sockets and HOME. Try `--jobs 1`"
+            ));
+            drop(place);
+        }
+    }
+
+    pub(super) fn a_second_run_that_finds_it_free_hints_at_jobs(tier: Tier) {
+        for take in [port(), ABSTRACT_SOCKET.to_owned(), FILE_IN_HOME.to_owned()] {
+            let Some((place, ran)) = two_that_take(tier, &take) else {
+                return;
+            };
+            ran.succeeds()
+                .says("Warning: second was compiled only by its second run")
+                .says(", while other packaging scripts ran, which share the network, abstract sockets and HOME. Try `--jobs 1`")
+                .does_not_say("--isolation=namespace");
+            drop(place);
+        }
     }
 
     pub(super) fn a_failure_of_a_script_that_ran_alone_mentions_no_jobs(tier: Tier) {

@@ -62,6 +62,14 @@ pub enum Finding {
     },
 }
 
+impl Finding {
+    /// Whether a line of the output shows that a script that ran at the same time was in the way.
+    #[must_use]
+    pub fn is_a_collision(&self) -> bool {
+        matches!(self, Self::RanBeside { line: Some(_) })
+    }
+}
+
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

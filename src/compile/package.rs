@@ -541,6 +541,10 @@ impl Work {
             tail: shown.tail,
             denials: shown.denials,
             undeclared: shown.undeclared,
+            findings: match failure {
+                CompileError::Script(script) => script.findings.clone(),
+                _ => Vec::new(),
+            },
             log,
         });
         (self.context.events)(Event::FirstRunFailed {

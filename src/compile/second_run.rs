@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::denials::Denial;
 use super::error::CompileError;
+use super::finding::Finding;
 use crate::process::Status;
 use crate::release::Name;
 
@@ -67,6 +68,8 @@ pub struct FirstRun {
     pub denials: Vec<Denial>,
     /// Packages that it failed to reach and that its package does not declare.
     pub undeclared: Vec<Name>,
+    /// What may have made it fail besides the rules.
+    pub findings: Vec<Finding>,
     /// Everything that it printed.
     pub log: PathBuf,
 }

@@ -52,6 +52,12 @@ pub(super) fn succeeded(package: &Name, first: &FirstRun) -> String {
         lines(&mut text, &first.denials);
     }
     log(&mut text, &first.log);
+    if first.denials.is_empty()
+        && let Some(finding) = first.findings.iter().find(|it| it.is_a_collision())
+    {
+        let _ = write!(text, "Hint: package {package}: {finding}");
+        return text;
+    }
     hints(&mut text, package, &first.denials, &first.undeclared);
     text.trim_end().to_owned()
 }
@@ -201,6 +207,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::compile::Finding;
 
     fn name(text: &str) -> Name {
         Name::parse(text).unwrap()
@@ -225,6 +232,7 @@ mod tests {
             tail: vec!["make: ***".to_owned()],
             denials,
             undeclared: undeclared.iter().map(|it| name(it)).collect(),
+            findings: Vec::new(),
             log: PathBuf::from("/logs/app@first.log"),
         }
     }
@@ -289,6 +297,27 @@ mod tests {
              $TMPDIR instead\n\
              Hint: Landlock lets no script change or hard-link a dependency (`/packages/lib/x`): copy what is to be changed to \
              $BOSH_COMPILE_TARGET"
+        );
+    }
+
+    #[test]
+    fn success_after_a_collision_hints_at_fewer_jobs() {
+        let collision = |text: &str| FirstRun {
+            findings: vec![Finding::RanBeside {
+                line: Some(PrintedLine {
+                    number: 3,
+                    text: text.to_owned(),
+                }),
+            }],
+            ..first(Vec::new(), &[])
+        };
+        let text = succeeded(&name("app"), &collision("bind: Address already in use"));
+        assert!(
+            text.ends_with(
+                "\nHint: package app: `bind: Address already in use`, while other packaging scripts ran, which share the network, \
+                 abstract sockets and HOME. Try `--jobs 1`"
+            ),
+            "{text}"
         );
     }
 
