@@ -803,7 +803,7 @@ fn turned_read_only(isolation: &'static str) {
         .says("Read-only file system")
         .says("Hint: ")
         // Nobody can remove it now.
-        .says(&format!("`{}` stays", work.display()));
+        .says(&format!("Warning: could not remove `{}`", work.display()));
     let left = processes_below(&place.world.path("facts"));
     assert!(left.is_empty(), "{left:#?}");
 

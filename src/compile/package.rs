@@ -108,7 +108,7 @@ pub async fn compile(
         let store = context.store.clone();
         let removing = runtime::spawn_blocking("remove", move || store.remove(&installed));
         if let Ok(Err(error)) = removing.await {
-            tracing::warn!(%error, "what nobody needs any more stays for now");
+            tracing::warn!(%error, "could not remove an unused tree");
         }
     }
     packed

@@ -500,12 +500,12 @@ async fn install(
     }
 }
 
-/// What cannot be removed now is in the way of nobody: the work directory as a whole goes at the end, and tells then.
+/// Logs a failed removal. It delays nothing: the whole work directory is removed at the end, and a failure is reported then.
 fn report_removal(result: Result<Result<(), SandboxError>, TaskFailed>) {
     match result {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::warn!(%error, "what nobody needs any more stays for now"),
-        Err(error) => tracing::warn!(%error, "what nobody needs any more stays for now"),
+        Ok(Err(error)) => tracing::debug!(%error, "could not remove an unused tree"),
+        Err(error) => tracing::debug!(%error, "could not remove an unused tree"),
     }
 }
 

@@ -291,7 +291,7 @@ fn warn(error: &Error) {
     tracing::warn!(
         error = %Chain(error),
         hint = error.hint(),
-        "could not remove what an earlier run left; it stays for now"
+        "could not remove what an earlier run left; the next run tries again"
     );
 }
 

@@ -627,11 +627,11 @@ async fn watch(progress: &Progress, work: impl Future<Output = ()>) {
     }
 }
 
-/// Removes what nobody needs any more. What stays is told of when the work directory goes.
+/// Removes files that are not used any more. The whole work directory is removed at the end, and a failure is reported then.
 fn remove_all(files: impl Iterator<Item = PathBuf>) {
     for file in files {
         if let Err(error) = fs::remove_file_if_there(&file) {
-            tracing::warn!(%error, "what nobody needs any more stays for now");
+            tracing::debug!(%error, "could not remove an unused file");
         }
     }
 }

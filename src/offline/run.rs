@@ -148,11 +148,12 @@ pub async fn run(
     let work = workplace.path().to_owned();
     let removed = workplace.remove();
     made.remove_empty();
-    if let (Err(_), Err(error)) = (&result, &removed) {
+    if let Err(error) = &removed {
         call.progress.line(&format!(
-            "Warning: `{}` stays until the next run that works there: {}",
+            "Warning: could not remove `{}`: {}. The next run that works there tries again{}",
             work.display(),
-            Chain(error)
+            Chain(error),
+            hint(error)
         ));
     }
     // Last, and one for each release: scripts read the path from here.
@@ -165,8 +166,7 @@ pub async fn run(
     if call.cancel.is_cancelled() {
         return Err(OfflineError::Stopped);
     }
-    result?;
-    Ok(removed?)
+    result
 }
 
 /// One line about the files of operating systems and tools in a tarball.
@@ -191,6 +191,13 @@ fn clutter(opened: &Opened) -> Option<String> {
         opened.tarball.display(),
         named.join(", ")
     ))
+}
+
+/// The hint of an error, as a line to follow a warning.
+fn hint(error: &fs::Error) -> String {
+    error
+        .hint()
+        .map_or_else(String::new, |hint| format!("\nHint: {hint}"))
 }
 
 /// Tells how much is free in directories, where that is what an error is about.
@@ -246,16 +253,17 @@ impl Call<'_> {
             .await;
         // No package is on its way any more, so nobody else holds it.
         let closed = match Arc::try_unwrap(compiler.context) {
-            Ok(context) => context.sandbox.close().map_err(OfflineError::Sandbox),
+            Ok(context) => context.sandbox.close(),
             Err(_) => Ok(()),
         };
-        if let (Err(_), Err(error)) = (&result, &closed) {
+        // What was compiled is not affected.
+        if let Err(error) = closed {
             self.progress.line(&format!(
-                "Warning: not everything could be put back: {}",
-                Chain(error)
+                "Warning: could not remove everything that packaging scripts left: {}. The next run tries again",
+                Chain(&error)
             ));
         }
-        result.and(closed)
+        result
     }
 
     /// Carries out what is quick first. Results are written down in the order of the inputs.

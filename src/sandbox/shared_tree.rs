@@ -247,8 +247,9 @@ impl SharedTree {
         Ok(())
     }
 
-    /// Removes what a killed run left. What cannot be removed is moved out of the way, so that this run can go on.
-    fn remove_or_set_aside(&self, path: &Path) -> Result<(), SandboxError> {
+    /// Removes what a run left, this one or a killed one. What cannot be removed is moved out of the way, so that nothing that
+    /// follows meets it; the next run tries again.
+    fn remove_or_set_aside(&self, path: &Path) -> fs::Result<()> {
         let Err(error) = fs::remove_tree(path) else {
             return Ok(());
         };
@@ -263,11 +264,11 @@ impl SharedTree {
                     error = %Chain(&error),
                     hint = error.hint(),
                     path = %aside.display(),
-                    "could not remove what an earlier run left; it was moved out of the way"
+                    "could not remove what a script left; it was moved out of the way, and the next run tries again"
                 );
                 Ok(())
             }
-            Ok(false) | Err(_) => Err(error.into()),
+            Ok(false) | Err(_) => Err(error),
         }
     }
 
@@ -345,7 +346,7 @@ impl SharedTree {
     }
 
     /// Unmounts what scripts have mounted since the tree was taken: over its directories or above them, and in them, or in those
-    /// of one package only.
+    /// of one package only. The directory of a package in which a mount may not be unmounted is moved out of the way with it.
     fn unmount_left(&self, package: Option<&Name>) -> fs::Result<()> {
         let Some(before) = &self.mounts else {
             return Ok(());
@@ -369,10 +370,26 @@ impl SharedTree {
             let Some(mount) = outermost else {
                 return Ok(());
             };
-            fs::unmount(&mount.path)?;
+            if let Err(error) = fs::unmount(&mount.path) {
+                let Some(entry) = self.entry_above(&mount.path) else {
+                    return Err(error);
+                };
+                self.remove_or_set_aside(&entry)?;
+                continue;
+            }
             tracing::warn!(path = %mount.path.display(), "unmounted what a script had left mounted");
         }
         Ok(())
+    }
+
+    /// The directory of a package that a path lies in.
+    fn entry_above(&self, path: &Path) -> Option<PathBuf> {
+        self.contents().into_iter().find_map(|directory| {
+            let real = fs::canonicalize(&directory).unwrap_or(directory);
+            let mut below = path.strip_prefix(&real).ok()?.components();
+            let entry = real.join(below.next()?);
+            below.next().map(|_| entry)
+        })
     }
 
     /// Tells mounts over the tree's directories, or in those of a package, from others.
@@ -526,7 +543,7 @@ impl SharedTree {
     pub(super) fn remove_beside(&self, names: &[Name]) -> fs::Result<()> {
         self.put_directories_back()?;
         for name in names {
-            fs::remove_tree(&self.vcap.data().join(name.as_str()))?;
+            self.remove_or_set_aside(&self.vcap.data().join(name.as_str()))?;
             self.beside().remove(name);
         }
         Ok(())
@@ -549,7 +566,7 @@ impl SharedTree {
         self.unmount_left(Some(name))?;
         self.contents()
             .iter()
-            .try_for_each(|directory| fs::remove_tree(&directory.join(name.as_str())))
+            .try_for_each(|directory| self.remove_or_set_aside(&directory.join(name.as_str())))
     }
 
     /// Removes every package, installed or unpacked.
@@ -562,7 +579,7 @@ impl SharedTree {
         self.clear_flags()?;
         self.entries()?
             .iter()
-            .try_for_each(|entry| fs::remove_tree(entry))
+            .try_for_each(|entry| self.remove_or_set_aside(entry))
     }
 
     /// Leaves the tree as it was found, but for packages of another agent.
