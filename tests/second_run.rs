@@ -96,6 +96,22 @@ impl Core {
         compile::compile(&self.context, job, cancel).await
     }
 
+    /// The same of a script that succeeds.
+    async fn compiled(&self, name: &str, script: &str) -> Compiled {
+        let result = self.compile(name, script).await;
+        result.unwrap_or_else(|error| panic!("{error:?}"))
+    }
+
+    /// The packages that are compiled a second time.
+    fn retried(&self) -> Vec<String> {
+        let events = self.events.lock().unwrap();
+        let retried = events.iter().filter_map(|event| match event {
+            Event::FirstRunFailed { package, .. } => Some(package.to_string()),
+            _ => None,
+        });
+        retried.collect()
+    }
+
     fn fact(&self, name: &str) -> PathBuf {
         self.place.world.path(&format!("facts/{name}"))
     }
@@ -453,6 +469,55 @@ async fn failure_is_announced_at_once_and_waits_for_running_scripts() {
         waits,
         "a package that comes later waits behind the second run"
     );
+}
+
+#[tokio::test]
+async fn scripts_that_run_at_once_reach_nothing_of_each_other() {
+    let Some(core) = Core::new(SecondRun::AUTO).await else {
+        return;
+    };
+    let script = |own: &str, other: &str| {
+        format!(
+            "set -e; await() {{ while [ ! -e $FACTS/$1 ]; do sleep 0.01; done; }}; \
+             touch $FACTS/{own}; await {other}; other=$BOSH_COMPILE_TARGET/../{other}; \
+             if cat $other/packaging 2> /dev/null || touch $other/new 2> /dev/null; then false; fi; \
+             if touch ${{BOSH_INSTALL_TARGET%/*}}/{other}/new 2> /dev/null; then false; fi; touch $FACTS/{own}-done; await {other}-done"
+        )
+    };
+    let (a, b) = (script("a", "b"), script("b", "a"));
+    tokio::join!(core.compiled("a", &a), core.compiled("b", &b));
+    assert_eq!(core.retried(), [""; 0]);
+}
+
+#[tokio::test]
+async fn while_a_script_is_tried_unrestricted_no_other_runs() {
+    let Some(core) = Core::new(SecondRun::AUTO).await else {
+        return;
+    };
+    let packages = core.place.world.base().join("packages");
+    // Beyond its rules; then nobody else may be there.
+    let wilful = format!(
+        "set -e; if ! touch {0}/new; then touch $FACTS/failed; exit 1; fi; rm {0}/new; touch $FACTS/alone; \
+         for n in $(seq 30); do [ ! -e $FACTS/other ]; [ ! -e $FACTS/later ]; sleep 0.01; done; rm $FACTS/alone",
+        packages.display()
+    );
+    let other = "set -e; touch $FACTS/other; while [ ! -e $FACTS/failed ]; do sleep 0.01; done; \
+                 for n in $(seq 30); do [ ! -e $FACTS/alone ]; sleep 0.01; done; rm $FACTS/other";
+    let later = "set -e; touch $FACTS/later; for n in $(seq 30); do [ ! -e $FACTS/alone ]; sleep 0.01; done; rm $FACTS/later";
+    let wait_and_compile = async {
+        let failed = core.place.world.path("facts/failed");
+        while !failed.exists() {
+            tokio::task::yield_now().await;
+        }
+        core.compiled("later", later).await
+    };
+    let (wilful, other, later) = tokio::join!(
+        core.compiled("wilful", &wilful),
+        core.compiled("other", other),
+        wait_and_compile
+    );
+    assert_eq!(core.retried(), ["wilful"]);
+    assert!(wilful.unrestricted && !other.unrestricted && !later.unrestricted);
 }
 
 #[tokio::test]

@@ -12,20 +12,13 @@ mod support;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
-use bosh_agent::compile::{self, Compiled, Context, Event, SecondRun, Store};
-use bosh_agent::config::{Environment, Vcap};
-use bosh_agent::process::ForkServer;
-use bosh_agent::sandbox::{Landlocked, Sandbox, SharedTree};
 use nix::sys::signal::Signal;
 use support::{
     Agent, LANDLOCK, NAMESPACE, NONE, Place, ReleaseBuilder, Tier, USER, USERNS_OF_A_USER,
     USERNS_OF_ROOT, Who, in_tiers, mode_of, processes_below, require_landlock_scopes, run_tool,
     snapshot,
 };
-use tokio_util::sync::CancellationToken;
 
 in_tiers!(only_declared_packages_can_be_read: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 in_tiers!(only_declared_packages_are_listed: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER NONE);
@@ -547,116 +540,6 @@ fn where_rules_are_set_temporary_files_are_a_scripts_own_and_the_rest_of_the_sys
         .does_not_say("Warning");
     assert_eq!(place.file("app", "file"), "100644 fine\n");
     assert_eq!(snapshot(&place.world.base()), before);
-}
-
-/// Scripts in a shared tree, several at a time.
-struct Together {
-    place: Place,
-    context: Arc<Context>,
-    events: Arc<Mutex<Vec<Event>>>,
-}
-
-impl Together {
-    async fn new() -> Option<Self> {
-        let place = Place::new(LANDLOCK)?;
-        let work = place.world.path("work");
-        for directory in ["work", "work/store", "sources"] {
-            std::fs::create_dir(place.world.path(directory)).unwrap();
-        }
-        let agent = ForkServer::from(env!("CARGO_BIN_EXE_bosh-agent"));
-        let vcap = Vcap::new(&place.world.base());
-        Landlocked::probe(&work, &agent).await.unwrap();
-        let tree = SharedTree::take(&vcap, "a test", false, &|| false).unwrap();
-        let events = Arc::new(Mutex::new(Vec::new()));
-        let heard = Arc::clone(&events);
-        let facts = ("FACTS", place.world.path("facts").into());
-        let context = Arc::new(Context {
-            vcap,
-            sandbox: Sandbox::Landlocked(Landlocked::new(tree, &work, None).unwrap()),
-            store: Store::new(&work.join("store")),
-            environment: Environment::of_this_process().with(&[facts]),
-            agent,
-            grace: Duration::from_secs(1),
-            nice: 0,
-            limit: None,
-            second_run: SecondRun::AUTO,
-            jobserver: None,
-            compression_level: 1,
-            events: Arc::new(move |event| heard.lock().unwrap().push(event)),
-        });
-        Some(Self {
-            place,
-            context,
-            events,
-        })
-    }
-
-    async fn compile(&self, name: &str, script: &str) -> Compiled {
-        let job = self.place.job(name, script);
-        let log = job.log.clone();
-        match compile::compile(&self.context, job, &CancellationToken::new()).await {
-            Ok(compiled) => compiled,
-            Err(error) => panic!("{error:?}\n{}", std::fs::read_to_string(log).unwrap()),
-        }
-    }
-
-    fn retried(&self) -> Vec<String> {
-        let events = self.events.lock().unwrap();
-        let retried = events.iter().filter_map(|event| match event {
-            Event::FirstRunFailed { package, .. } => Some(package.to_string()),
-            _ => None,
-        });
-        retried.collect()
-    }
-}
-
-#[tokio::test]
-async fn scripts_that_run_at_once_reach_nothing_of_each_other() {
-    let Some(together) = Together::new().await else {
-        return;
-    };
-    let script = |own: &str, other: &str| {
-        format!(
-            "set -e; await() {{ while [ ! -e $FACTS/$1 ]; do sleep 0.01; done; }}; \
-             touch $FACTS/{own}; await {other}; other=$BOSH_COMPILE_TARGET/../{other}; \
-             if cat $other/packaging 2> /dev/null || touch $other/new 2> /dev/null; then false; fi; \
-             if touch ${{BOSH_INSTALL_TARGET%/*}}/{other}/new 2> /dev/null; then false; fi; touch $FACTS/{own}-done; await {other}-done"
-        )
-    };
-    let (a, b) = (script("a", "b"), script("b", "a"));
-    tokio::join!(together.compile("a", &a), together.compile("b", &b));
-    assert_eq!(together.retried(), [""; 0]);
-}
-
-#[tokio::test]
-async fn while_a_script_is_tried_unrestricted_no_other_runs() {
-    let Some(together) = Together::new().await else {
-        return;
-    };
-    let packages = together.place.world.base().join("packages");
-    // Beyond its rules; then nobody else may be there.
-    let wilful = format!(
-        "set -e; if ! touch {0}/new; then touch $FACTS/failed; exit 1; fi; rm {0}/new; touch $FACTS/alone; \
-         for n in $(seq 30); do [ ! -e $FACTS/other ]; [ ! -e $FACTS/later ]; sleep 0.01; done; rm $FACTS/alone",
-        packages.display()
-    );
-    let other = "set -e; touch $FACTS/other; while [ ! -e $FACTS/failed ]; do sleep 0.01; done; \
-                 for n in $(seq 30); do [ ! -e $FACTS/alone ]; sleep 0.01; done; rm $FACTS/other";
-    let later = "set -e; touch $FACTS/later; for n in $(seq 30); do [ ! -e $FACTS/alone ]; sleep 0.01; done; rm $FACTS/later";
-    let wait_and_compile = async {
-        let failed = together.place.world.path("facts/failed");
-        while !failed.exists() {
-            tokio::task::yield_now().await;
-        }
-        together.compile("later", later).await
-    };
-    let (wilful, other, later) = tokio::join!(
-        together.compile("wilful", &wilful),
-        together.compile("other", other),
-        wait_and_compile
-    );
-    assert_eq!(together.retried(), ["wilful"]);
-    assert!(wilful.unrestricted && !other.unrestricted && !later.unrestricted);
 }
 
 #[test]
