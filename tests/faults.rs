@@ -497,8 +497,11 @@ fn a_disk_that_a_script_fills_is_told_as_the_cause_with_its_figures() {
         let Some(mut place) = Place::new(isolation, "size=2m", &["work", "vcap"]) else {
             return;
         };
-        let release =
-            ReleaseBuilder::of_script("set -e; head -c 3M /dev/zero > $BOSH_INSTALL_TARGET/data");
+        // Also with what else is taken for a sign of rules.
+        let release = ReleaseBuilder::of_script(
+            "set -e; echo run >> $FACTS/runs; echo 'x: Permission denied'; \
+             head -c 3M /dev/zero > $BOSH_INSTALL_TARGET/data",
+        );
         let ran = place
             .has_no_room_for(&release)
             .says("Error: failed to compile package app/")
@@ -507,6 +510,7 @@ fn a_disk_that_a_script_fills_is_told_as_the_cause_with_its_figures() {
             .says(NO_ROOM);
         let ended = ran.stderr.matches("Error: ").count();
         assert_eq!(ended, 1, "{}", ran.stderr);
+        assert_eq!(place.world.read("facts/runs"), "run\n", "{isolation}");
     }
 }
 
