@@ -56,7 +56,8 @@ pub fn main() -> ExitCode {
     ExitCode::from(match command {
         Ok(arguments::Command::Daemon(flags)) => daemon::main(flags, environment),
         Ok(arguments::Command::Compile(arguments)) => compile::main(*arguments, environment),
-        Ok(arguments::Command::Version) => print(env!("CARGO_PKG_VERSION")),
+        Ok(arguments::Command::Version { verbose: false }) => print(env!("CARGO_PKG_VERSION")),
+        Ok(arguments::Command::Version { verbose: true }) => print(VERSION),
         Ok(arguments::Command::Help(text)) => {
             tell(&text);
             DONE
@@ -67,6 +68,16 @@ pub fn main() -> ExitCode {
         }
     })
 }
+
+/// Version, commit with its date, target.
+const VERSION: &str = concat!(
+    "bosh-agent ",
+    env!("CARGO_PKG_VERSION"),
+    " (",
+    env!("BOSH_AGENT_COMMIT"),
+    ") ",
+    env!("BOSH_AGENT_TARGET"),
+);
 
 /// How long an idle thread is kept: for ever.
 const KEEP: Duration = Duration::from_secs(u32::MAX as u64);

@@ -1012,11 +1012,18 @@ fn help_and_version_end_well() {
             .ends_with(0)
             .says("Usage:");
     }
-    for flag in ["-v", "--version"] {
+    let version = env!("CARGO_PKG_VERSION");
+    let print = |flag: &str| {
         let ran = Agent::bare(&world.path("printed")).arg(flag).run();
         assert_eq!(ran.code, Some(0));
-        assert_eq!(ran.stdout, format!("{}\n", env!("CARGO_PKG_VERSION")));
-    }
+        ran.stdout
+    };
+    assert_eq!(print("-v"), format!("{version}\n"));
+    let (program, built) = (format!("bosh-agent {version} ("), print("--version"));
+    assert!(
+        built.starts_with(&program) && built.ends_with("-linux-gnu\n"),
+        "{built}"
+    );
 }
 
 #[test]

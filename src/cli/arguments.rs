@@ -17,7 +17,8 @@ use crate::release::Slug;
 pub(super) enum Command {
     Compile(Box<Compile>),
     Daemon(Daemon),
-    Version,
+    /// The version, and for `true` what it was built from.
+    Version { verbose: bool },
     Help(String),
 }
 
@@ -29,6 +30,7 @@ Usage:
   bosh-agent -P PLATFORM -C AGENT.JSON    serve a Director on a compilation VM
                                           (-P ubuntu or dummy; -b BASE instead of /var/vcap)
   bosh-agent -v                           print the version
+  bosh-agent --version                    print the version, the commit and the target
   bosh-agent -h                           print this text
 ";
 
@@ -178,7 +180,8 @@ pub(super) fn parse(arguments: &[OsString]) -> Result<Command, String> {
     };
     match first.to_str() {
         Some("compile") => compile(rest),
-        Some("-v" | "--v" | "-version" | "--version") => Ok(Command::Version),
+        Some("-v" | "--v") => Ok(Command::Version { verbose: false }),
+        Some("-version" | "--version") => Ok(Command::Version { verbose: true }),
         Some("-h" | "--h" | "-help" | "--help") => Ok(Command::Help(USAGE.to_owned())),
         _ if daemon_flags::is_for_daemon(arguments) => {
             daemon_flags::parse(arguments).map(Command::Daemon)
@@ -317,8 +320,10 @@ mod tests {
         ] {
             assert!(matches!(parsed(given), Ok(Command::Help(_))), "{given:?}");
         }
-        for given in ["-v", "--version"] {
-            assert!(matches!(parsed(&[given]), Ok(Command::Version)));
+        for (given, expected) in [("-v", false), ("--version", true)] {
+            assert!(
+                matches!(parsed(&[given]), Ok(Command::Version { verbose }) if verbose == expected)
+            );
         }
         let Ok(Command::Help(text)) = parsed(&["compile", "--help"]) else {
             panic!("no help");
