@@ -1,8 +1,5 @@
 //! Tells the program which commit it was built from, for `bosh-agent --version`.
-#![expect(
-    clippy::disallowed_methods,
-    reason = "a build script runs git itself"
-)]
+#![expect(clippy::disallowed_methods, reason = "a build script runs git itself")]
 
 use std::process::Command;
 

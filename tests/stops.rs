@@ -9,7 +9,7 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -28,6 +28,12 @@ fn rounds() -> u64 {
     }
 }
 
+/// What runs may leave in the output directory.
+const RESULTS: [&str; 2] = [
+    "demo-1.10-ubuntu-noble-1.406.tgz",
+    "hostile-1-ubuntu-noble-1.406.tgz",
+];
+
 /// Scripts that fork, detach, ignore signals and change their dependencies; a chain, so that every phase is met, and one that
 /// may run beside it.
 fn release() -> ReleaseBuilder {
@@ -40,11 +46,41 @@ fn release() -> ReleaseBuilder {
         .package("d", &[], stubborn)
 }
 
+/// Scripts that leave what is hard to remove, or put something else in the place of the agent's directories. `@host@` is a
+/// directory of the host.
+const HOSTILE: [&str; 6] = [
+    "for tree in $BOSH_COMPILE_TARGET $BOSH_INSTALL_TARGET; do \
+       perl -e 'chdir $ARGV[0] or die; for (1..2500) { mkdir \"d\" or die; chdir \"d\" or die } open F, \">file\"' $tree; done",
+    "mkdir bound memory; mount --bind @host@ bound; mount -t tmpfs none memory; echo > memory/file; \
+     mkdir $BOSH_INSTALL_TARGET/bound; mount --bind @host@ $BOSH_INSTALL_TARGET/bound",
+    "mkdir -p a/b; echo > a/b/file; chattr +i a/b/file a/b; chattr +a a .; echo > $BOSH_INSTALL_TARGET/file; \
+     chattr +i $BOSH_INSTALL_TARGET/file $BOSH_INSTALL_TARGET",
+    "mkdir -p a/b; echo > a/b/file; chmod 0 a/b/file a/b a; chmod 0 .; chmod 0 $BOSH_INSTALL_TARGET",
+    "cd /; mv @base@/data/compile @base@/data/compile-moved; ln -s @host@ @base@/data/compile",
+    "cd /; rm -rf @base@/data/packages/[bc]; ln -s @host@ @base@/data/packages/b; \
+     mv @base@/packages @base@/packages-moved; ln -s @host@ @base@/packages",
+];
+
+/// A package with one of these scripts, beside a stubborn one.
+fn hostile(script: &str, host: &Path, base: &Path) -> ReleaseBuilder {
+    let script = script
+        .replace("@host@", &host.display().to_string())
+        .replace("@base@", &base.display().to_string());
+    ReleaseBuilder::new("hostile", "1")
+        .package("a", &[], "(trap '' TERM; sleep 10) & sleep 0.05")
+        .package("b", &[], &format!("{script}\nsleep 0.2"))
+        .package("c", &["a"], &format!("{script}\nsleep 0.2"))
+}
+
 /// A place with what a machine may already have in its base directory.
 struct Place {
     world: World,
     isolation: &'static str,
     tarball: PathBuf,
+    /// Releases with hostile scripts.
+    hostile: Vec<PathBuf>,
+    /// A directory that such scripts link to and mount.
+    host: PathBuf,
     before: BTreeMap<String, String>,
     chance: u64,
 }
@@ -56,18 +92,33 @@ impl Place {
         std::fs::create_dir_all(world.base().join("bosh")).unwrap();
         std::fs::create_dir_all(world.base().join("data")).unwrap();
         let tarball = world.release("release.tgz", &release());
-        let before = snapshot(&world.base());
+        let host = world.path("host");
+        // What the agent would use and remove by its names.
+        for directory in ["b", "c", "compile/b", "packages/b"] {
+            std::fs::create_dir_all(host.join(directory)).unwrap();
+            std::fs::write(host.join(directory).join("file"), "the host's").unwrap();
+        }
+        let hostile = HOSTILE.iter().enumerate().map(|(number, script)| {
+            let release = hostile(script, &host, &world.base());
+            world.release(&format!("hostile-{number}.tgz"), &release)
+        });
         Self {
+            hostile: hostile.collect(),
+            before: snapshot(&world.base()),
             world,
             isolation,
             tarball,
-            before,
+            host,
             chance: 0x9e37_79b9_7f4a_7c15,
         }
     }
 
     /// Starts a run and sends it a signal at some moment of it. Returns its exit code.
     fn interrupt(&mut self, signal: Signal) -> Option<i32> {
+        self.interrupt_with(&self.tarball.clone(), signal)
+    }
+
+    fn interrupt_with(&mut self, tarball: &Path, signal: Signal) -> Option<i32> {
         // xorshift: random enough, and the same each time.
         self.chance ^= self.chance << 13;
         self.chance ^= self.chance >> 7;
@@ -76,12 +127,32 @@ impl Place {
         let running = agent
             .args(&["--grace", "1", "--logs-dir"])
             .arg(self.world.path("logs"))
-            .arg(&self.tarball)
+            .arg(tarball)
             .start();
         // The moment is what is varied here; nothing is expected to have happened by then.
         std::thread::sleep(Duration::from_millis(self.chance % SPAN_MS));
         running.signal(signal);
         running.end().code
+    }
+
+    /// The run after a killed one succeeds and removes what that left.
+    fn next_run_leaves_nothing(&self, tarball: &Path) {
+        let next = self.world.agent_at(self.isolation, "out");
+        next.args(&["--grace", "1", "--logs-dir"])
+            .arg(self.world.path("logs"))
+            .arg(tarball)
+            .run()
+            .succeeds();
+        self.check_output();
+        self.wait_for_no_process();
+        let after = snapshot(&self.world.base());
+        let left: Vec<&String> = after
+            .keys()
+            .filter(|name| !self.before.contains_key(*name))
+            // Directories that the killed run made for packages, empty now.
+            .filter(|name| !matches!(name.as_str(), "packages" | "data/packages" | "data/compile"))
+            .collect();
+        assert!(left.is_empty(), "{left:?}");
     }
 
     fn wait_for_no_process(&self) {
@@ -98,10 +169,10 @@ impl Place {
             .into_keys()
             .filter(|name| !name.is_empty())
             .collect();
-        if !names.is_empty() {
-            assert_eq!(names, ["demo-1.10-ubuntu-noble-1.406.tgz"]);
-            support::list(&self.world.result("demo-1.10"));
-            std::fs::remove_file(self.world.result("demo-1.10")).unwrap();
+        for name in names {
+            assert!(RESULTS.contains(&name.as_str()), "{name}");
+            support::list(&out.join(&name));
+            std::fs::remove_file(out.join(name)).unwrap();
         }
     }
 
@@ -141,25 +212,29 @@ fn killed_again_and_again(isolation: &'static str) {
     let mounts = place.mounts();
     for _ in 0..rounds() {
         place.interrupt(Signal::SIGKILL);
-        let next = place
-            .world
-            .agent_at(isolation, "out")
-            .arg("--logs-dir")
-            .arg(place.world.path("logs"))
-            .arg(&place.tarball);
-        next.run().succeeds();
-        place.check_output();
-        place.wait_for_no_process();
-        let after = snapshot(&place.world.base());
-        let left: Vec<&String> = after
-            .keys()
-            .filter(|name| !place.before.contains_key(*name))
-            // Directories that the killed run made for packages, empty now.
-            .filter(|name| !matches!(name.as_str(), "packages" | "data/packages" | "data/compile"))
-            .collect();
-        assert!(left.is_empty(), "{left:?}");
+        place.next_run_leaves_nothing(&place.tarball);
     }
     assert_eq!(place.mounts(), mounts);
+}
+
+fn killed_with_hostile_scripts(isolation: &'static str) {
+    let mut place = Place::new(isolation);
+    let (mounts, host) = (place.mounts(), snapshot(&place.host));
+    let hostile = place.hostile.clone();
+    let plain = ReleaseBuilder::new("demo", "1.10")
+        .package("b", &[], "echo > $BOSH_INSTALL_TARGET/file")
+        .package("c", &["b"], "cat @packages@/b/file");
+    let plain = place.world.release("plain.tgz", &plain);
+    let rounds = match rounds() {
+        10 => HOSTILE.len() as u64,
+        many => many,
+    };
+    for (round, tarball) in (0..rounds).zip(hostile.iter().cycle()) {
+        place.interrupt_with(tarball, Signal::SIGKILL);
+        place.next_run_leaves_nothing(&plain);
+        assert_eq!(snapshot(&place.host), host, "round {round}");
+        assert_eq!(place.mounts(), mounts, "round {round}");
+    }
 }
 
 #[test]
@@ -220,4 +295,32 @@ fn sigterm_under_rules() {
 #[test]
 fn sigkill_under_rules() {
     killed_again_and_again("landlock");
+}
+
+#[test]
+fn sigkill_with_hostile_scripts_in_place() {
+    if require_root() {
+        killed_with_hostile_scripts("none");
+    }
+}
+
+#[test]
+fn sigkill_with_hostile_scripts_in_namespaces() {
+    if require_root() {
+        killed_with_hostile_scripts("namespace");
+    }
+}
+
+#[test]
+fn sigkill_with_hostile_scripts_in_user_namespaces() {
+    if require_root() {
+        killed_with_hostile_scripts("userns");
+    }
+}
+
+#[test]
+fn sigkill_with_hostile_scripts_under_rules() {
+    if require_root() {
+        killed_with_hostile_scripts("landlock");
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -149,7 +150,12 @@ impl Gate {
     /// Waits until the script is there.
     #[track_caller]
     pub(super) fn reached(&self) {
-        wait_for("the script", LIMIT, || match self.runs() {
+        self.reached_within(LIMIT);
+    }
+
+    #[track_caller]
+    pub(super) fn reached_within(&self, limit: Duration) {
+        wait_for("the script", limit, || match self.runs() {
             0 => Err("it was not started".to_owned()),
             _ => Ok(()),
         });

@@ -1,12 +1,12 @@
 //! The agent's end in the middle of a compile, and the beginning after it.
 
 use std::fs;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use super::scene::{Scene, is_possible, source, source_of_script};
+use super::scene::{Scene, is_possible, is_soak, source, source_of_script};
 use crate::common::{ReleaseBuilder, wait_for};
 use crate::support::blobstore::Blobstore;
 use crate::support::director::compile_stage::CompiledPackages;
@@ -127,6 +127,53 @@ async fn an_agent_that_was_killed_leaves_nothing_that_the_next_one_does_not_clea
     assert_eq!(kinds_of_data(&scene.vm), before);
     let left = scene.vm.files("data/packages");
     assert!(left.is_empty(), "{left:?}");
+}
+
+/// A full-size tree takes minutes to make.
+const LONG_LIMIT: Duration = Duration::from_secs(600);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn huge_trees_of_killed_agents_are_removed_by_the_next() {
+    if !is_possible() {
+        return;
+    }
+    let (files, levels) = match is_soak() {
+        true => (1_000_000, 30_000),
+        false => (5_000, 2_000),
+    };
+    let mut scene = Scene::ready().await;
+    let before = kinds_of_data(&scene.vm);
+    for round in 0..3 {
+        let gate = scene.gate(&format!("huge-{round}"));
+        let release = source_of_script(&format!(
+            "set -e; cd $BOSH_COMPILE_TARGET; mkdir deep wide\n\
+             perl -e 'chdir \"deep\"; for (1..{levels}) {{ mkdir \"d\" or die; chdir \"d\" or die }} open F, \">file\"'\n\
+             perl -e 'chdir \"wide\"; for (1..{files}) {{ open F, \">$_\" or die }}'\n{}",
+            gate.script()
+        ));
+        scene
+            .director
+            .start_compile(release.package("app"), &NOTHING, &scene.blobs)
+            .await;
+        gate.reached_within(LONG_LIMIT);
+        scene.vm.signal(Signal::SIGKILL);
+        assert_eq!(scene.vm.ended(LIMIT), 137);
+        let start = Instant::now();
+        scene.vm.start();
+        scene.director.wait_until_ready(LONG_LIMIT).await.unwrap();
+        eprintln!(
+            "start after {files} files and {levels} levels: {:.1?}",
+            start.elapsed()
+        );
+        no_process_is_left(&scene.vm);
+        // It is removed while the agent serves.
+        wait_for("the removal", LONG_LIMIT, || {
+            let kinds = kinds_of_data(&scene.vm);
+            (kinds == before).then_some(()).ok_or(format!("{kinds:?}"))
+        });
+        eprintln!("removed after {:.1?}", start.elapsed());
+    }
+    still_works(&scene).await;
 }
 
 /// The phases of a compile in which somebody may want it to end.

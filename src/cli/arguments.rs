@@ -18,7 +18,9 @@ pub(super) enum Command {
     Compile(Box<Compile>),
     Daemon(Daemon),
     /// The version, and for `true` what it was built from.
-    Version { verbose: bool },
+    Version {
+        verbose: bool,
+    },
     Help(String),
 }
 
