@@ -100,6 +100,7 @@ fn options(arguments: Compile, environment: Environment, user_namespace: Entry) 
         jobs: arguments.jobs,
         make_jobserver: arguments.make_jobserver,
         readonly_dependencies: arguments.readonly_deps,
+        protect_host: arguments.protect_host,
         network: arguments.network == Network::Host,
         nice: arguments.nice,
         force: arguments.force,

@@ -16,6 +16,7 @@ use super::finding::Finding;
 use super::job::{Compiled, Job};
 use super::plan::Plan;
 use super::printed::{Printed, PrintedLine};
+use super::protected;
 use super::references;
 use super::scratch;
 use super::script_file::{self, ScriptFile};
@@ -31,7 +32,7 @@ use crate::process::{self, ForkServer, Jobserver, Output, Status};
 use crate::release::digest::{Hasher, HashingWriter};
 use crate::release::{Digests, Name};
 use crate::runtime::{self, Cancellable};
-use crate::sandbox::{self, Place, Sandbox, SandboxError, ScriptEnd};
+use crate::sandbox::{self, Place, Sandbox, SandboxError, ScriptEnd, View};
 
 /// The group that packages belong to, and its number on every stemcell.
 const VCAP: (&str, u32) = ("vcap", 1000);
@@ -923,6 +924,7 @@ impl Work {
             }
         }
         findings.extend(no_such_owner(&printed));
+        findings.extend(protected::refused(&printed, self.view(), true));
         Ok(findings)
     }
 
@@ -934,6 +936,7 @@ impl Work {
         company: &Company,
     ) -> Result<Vec<Finding>, CompileError> {
         let mut findings: Vec<Finding> = no_such_owner(&printed).into_iter().collect();
+        findings.extend(protected::refused(&printed, self.view(), false));
         let compile = &self.plan.paths.compile;
         let is_denied = status == Status::Exited(126) || !printed.denied.is_empty();
         if is_denied && let Some(directory) = fs::noexec(compile).map_err(self.files())? {
@@ -966,7 +969,14 @@ impl Work {
             .iter()
             .map(|dependency| vcap.package(&dependency.name, &dependency.version))
             .collect();
-        let lines = Mounts::of(seen.iter()).met(&printed.across, failed_after);
+        let mut lines = printed.across.clone();
+        if let Some(view) = self.view() {
+            let is_caused = |line: &PrintedLine| {
+                printed.read_only.contains(line) && protected::is_caused(line, view)
+            };
+            lines.retain(|line| !is_caused(line));
+        }
+        let lines = Mounts::of(seen.iter()).met(&lines, failed_after);
         match lines.is_empty() {
             true => Ok(()),
             false => Err(CompileError::AcrossMounts {
@@ -1188,6 +1198,11 @@ impl Work {
         fs::copy_tree(&resolved, &copy).map_err(&files)?;
         let is_ours = target == paths.compile.as_path() || target == paths.packages.as_path();
         Ok((copy, is_ours))
+    }
+
+    /// What the script sees where it has a view of its own.
+    fn view(&self) -> Option<&View> {
+        self.plan.script.spec.view.as_ref()
     }
 
     /// Whether the script's tree is in another place on this side.

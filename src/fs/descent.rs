@@ -104,6 +104,11 @@ impl Found {
         (self.device, self.inode)
     }
 
+    /// The number of the mount that it was reached through, where the kernel tells.
+    pub(super) fn mount(&self) -> Option<u64> {
+        self.mount
+    }
+
     /// Examines `name` in a directory; the empty name is the directory itself.
     pub(super) fn of(directory: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<Self> {
         let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH;

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-use super::{Context, Result};
+use rustix::fs::CWD;
+
+use super::{Context, Found, Result};
 
 /// A mount of this process's mount namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -23,22 +25,60 @@ pub struct MountPoint {
 /// # Errors
 /// When `/proc` does not tell.
 pub fn mount_points() -> Result<Vec<MountPoint>> {
-    let table = super::read("/proc/self/mountinfo".as_ref())?;
+    Ok(read_table()?.into_iter().map(|(mount, _)| mount).collect())
+}
+
+/// Everything that is mounted and not read-only, whatever the file system itself is.
+///
+/// # Errors
+/// When `/proc` cannot be read.
+pub fn writable_mounts() -> Result<Vec<MountPoint>> {
+    let writable = read_table()?
+        .into_iter()
+        .filter(|(_, access)| *access == Access::Writable);
+    Ok(writable.map(|(mount, _)| mount).collect())
+}
+
+/// Whether a mount is the one that its path leads to: nothing covers it.
+#[must_use]
+pub fn is_mounted_at(mount: &MountPoint) -> bool {
+    Found::of(CWD, mount.path.as_os_str()).is_ok_and(|found| found.mount() == Some(mount.id))
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Access {
+    Writable,
+    ReadOnly,
+}
+
+fn read_table() -> Result<Vec<(MountPoint, Access)>> {
+    // A thread may be in a mount namespace of its own.
+    let table = super::read("/proc/thread-self/mountinfo".as_ref())?;
     Ok(table
         .split(|byte| *byte == b'\n')
         .filter_map(parse)
         .collect())
 }
 
-/// One line of `mountinfo`: number, number above, device, root, mount point, and more that is not needed.
-fn parse(line: &[u8]) -> Option<MountPoint> {
+/// One line of `mountinfo`: number, number above, device, root, mount point, options of the mount, and more that is not needed.
+fn parse(line: &[u8]) -> Option<(MountPoint, Access)> {
     let mut fields = line.split(|byte| *byte == b' ');
     let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
     let path = unescape(fields.nth(3)?);
-    Some(MountPoint {
+    let mut options = fields.next()?.split(|byte| *byte == b',');
+    let mount = MountPoint {
         id,
         path: PathBuf::from(OsString::from_vec(path)),
-    })
+    };
+    let is_read_only = options.any(|option| option == b"ro");
+    Some((
+        mount,
+        if is_read_only {
+            Access::ReadOnly
+        } else {
+            Access::Writable
+        },
+    ))
 }
 
 /// The kernel writes space, tab, newline and backslash as a backslash and three octal digits.
@@ -99,7 +139,9 @@ mod tests {
             id: 36,
             path: PathBuf::from("/mnt 2/a\\b"),
         };
-        assert_eq!(parse(line), Some(expected));
+        assert_eq!(parse(line), Some((expected, Access::Writable)));
+        let line = b"40 35 0:20 / /sys ro,nosuid - sysfs sysfs rw";
+        assert!(parse(line).is_some_and(|(_, access)| access == Access::ReadOnly));
         assert_eq!(parse(b""), None);
         assert!(
             mount_points()

@@ -101,6 +101,9 @@ pub(super) fn make(view: &View) -> Result<(), StepError> {
         )
         .step(Step::MountProc)?;
     }
+    if let Some(protection) = &view.protection {
+        protection.apply()?;
+    }
     // The directory that we are in would be another way to the work directory, through /proc.
     std::env::set_current_dir("/").step(Step::EnterWork("/".into()))
 }
@@ -214,7 +217,7 @@ fn mount_to(
     mount(source, target, kind, flags, data)
 }
 
-fn bind(from: &Path, to: &Path) -> Result<(), StepError> {
+pub(super) fn bind(from: &Path, to: &Path) -> Result<(), StepError> {
     mount_to(
         Some(from),
         to,
@@ -294,14 +297,16 @@ fn read_only(dependency: &Mounted) -> Result<(), StepError> {
     )
     .step(step())?;
     // A bind mount takes flags only when it is mounted once more. In a user namespace it must keep those that it has.
-    let has = statvfs(&dependency.at).step(step())?.flags();
-    let mut flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
-    for (flag, kept) in KEPT {
-        if has.contains(flag) {
-            flags |= kept;
-        }
-    }
-    mount_to(None, &dependency.at, None, flags, None).step(step())
+    let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+    let kept = kept_flags(&dependency.at).step(step())?;
+    mount_to(None, &dependency.at, None, flags | kept, None).step(step())
+}
+
+/// The flags of a mount that it must keep when it is mounted once more.
+pub(super) fn kept_flags(at: &Path) -> nix::Result<MsFlags> {
+    let has = statvfs(at)?.flags();
+    let kept = KEPT.iter().filter(|(flag, _)| has.contains(*flag));
+    Ok(kept.map(|(_, kept)| *kept).collect())
 }
 
 /// What a mount may have been given by somebody who has more rights.

@@ -1,0 +1,183 @@
+//! `--protect-host`: scripts in namespaces write to their own directories only.
+
+#![expect(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "tests start programs and handle files by the plain means, and fail where these fail"
+)]
+
+mod support;
+
+use std::path::{Path, PathBuf};
+
+use support::{
+    Agent, LANDLOCK, NAMESPACE, NONE, Place, Ran, ReleaseBuilder, Tier, USER, USERNS_OF_A_USER,
+    USERNS_OF_ROOT, Who, in_tiers, snapshot,
+};
+
+in_tiers!(everything_but_own_directories_is_read_only: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER);
+in_tiers!(own_directories_are_writable: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER);
+in_tiers!(devices_and_proc_are_usable: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER);
+in_tiers!(scripts_cannot_undo_it: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER);
+in_tiers!(failure_names_the_protected_path: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER);
+in_tiers!(tiers_that_cannot_refuse_before_compiling: LANDLOCK NONE);
+
+/// A place with a `HOME`, whose other directories stand for the host's.
+struct Site(Place);
+
+impl Site {
+    fn new(tier: Tier) -> Option<Self> {
+        let site = Self(Place::new(tier)?);
+        for directory in ["home", "host"] {
+            std::fs::create_dir(site.path(directory)).unwrap();
+            if tier.who == Who::User {
+                std::os::unix::fs::chown(site.path(directory), Some(USER), Some(USER)).unwrap();
+            }
+        }
+        Some(site)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.world.path(name)
+    }
+
+    fn agent(&self) -> Agent {
+        self.0
+            .agent()
+            .arg("--protect-host")
+            .env("HOME", self.path("home").to_str().unwrap())
+    }
+
+    /// `@host@` in the script is a directory of the host that the user who compiles may write to.
+    fn run(&self, script: &str) -> Ran {
+        let script = script.replace("@host@", self.path("host").to_str().unwrap());
+        let tarball = self.0.release(&ReleaseBuilder::of_script(&script));
+        self.agent().arg(tarball).run()
+    }
+}
+
+mod bodies {
+    use super::*;
+
+    pub(super) fn everything_but_own_directories_is_read_only(tier: Tier) {
+        let Some(site) = Site::new(tier) else { return };
+        let sys = site.path("vcap/sys/run");
+        std::fs::create_dir_all(&sys).unwrap();
+        std::fs::write(site.path("host/file"), "kept").unwrap();
+        let before = snapshot(&site.path("host"));
+        let own = format!("bosh-agent-test-{}", std::process::id());
+        site.run(&format!(
+            "for directory in / /etc /usr /run /opt /dev /sys @host@ @base@/sys/run; do \
+               if (echo > $directory/{own}) 2>/dev/null; then echo reached $directory; exit 1; fi; \
+               if [ -e $directory/{own} ]; then exit 2; fi; done; \
+             if rm @host@/file || mv @host@/file $BOSH_INSTALL_TARGET || chmod 600 @host@/file; then exit 3; fi; \
+             cat @host@/file > $BOSH_INSTALL_TARGET/file"
+        ))
+        .succeeds()
+        .says(&format!("Isolation: {}, with a read-only host", tier.name));
+        assert_eq!(site.0.file("app", "file"), "100644 kept");
+        assert_eq!(snapshot(&site.path("host")), before);
+        assert_eq!(std::fs::read_dir(&sys).unwrap().count(), 0);
+        for directory in ["/", "/etc", "/usr", "/run", "/opt", "/dev"] {
+            let file = Path::new(directory).join(&own);
+            if file.exists() {
+                std::fs::remove_file(&file).unwrap();
+                panic!("a script made {}", file.display());
+            }
+        }
+    }
+
+    pub(super) fn own_directories_are_writable(tier: Tier) {
+        let Some(site) = Site::new(tier) else { return };
+        let cache = tempfile::Builder::new().tempdir_in("/tmp").unwrap();
+        if tier.who == Who::User {
+            std::os::unix::fs::chown(cache.path(), Some(USER), Some(USER)).unwrap();
+        }
+        let release = ReleaseBuilder::new("demo", "1.10")
+            .package("lib", &[], "echo lib > $BOSH_INSTALL_TARGET/file; mkdir -p @base@/data/lib/cache")
+            .package(
+                "app",
+                &["lib"],
+                "set -e; for directory in /tmp /var/tmp /dev/shm $HOME $CACHE $BOSH_COMPILE_TARGET $BOSH_INSTALL_TARGET \
+                   @base@ @base@/data @base@/data/app @base@/data/lib/cache @packages@/lib; do \
+                   mkdir $directory/new; echo > $directory/new/file; mv $directory/new/file $directory/new/moved; done; \
+                 su -s /bin/sh nobody -c 'mktemp > /dev/null'; chown 1234 /tmp/new",
+            );
+        let tarball = site.0.release(&release);
+        site.agent()
+            .env("CACHE", cache.path().to_str().unwrap())
+            .arg(tarball)
+            .run()
+            .succeeds()
+            .does_not_say("Warning");
+        assert!(site.path("home/new/moved").exists() && cache.path().join("new/moved").exists());
+        assert!(!site.path("vcap").exists());
+    }
+
+    pub(super) fn devices_and_proc_are_usable(tier: Tier) {
+        let Some(site) = Site::new(tier) else { return };
+        site.run(
+            "set -e; echo > /dev/null; echo fine > /dev/stderr; cat <(echo fine) > /dev/null; head -c 8 /dev/zero > /dev/full || true; \
+             head -c 8 /dev/urandom | wc -c > $BOSH_INSTALL_TARGET/file; echo 1000 > /proc/self/oom_score_adj; \
+             echo renamed > /proc/self/comm; cat /sys/kernel/mm/transparent_hugepage/enabled /proc/sys/kernel/ostype > /dev/null; \
+             for file in /proc/sys/kernel/core_pattern /proc/sysrq-trigger /sys/kernel/mm/transparent_hugepage/enabled; do \
+               if [ -e $file ] && true 2>/dev/null >> $file; then exit 1; fi; done; \
+             perl -e 'open(my $p, \"+<\", \"/dev/ptmx\") or die $!; print $p \"x\\n\"'",
+        )
+        .succeeds()
+        .does_not_say("Warning");
+        assert_eq!(site.0.file("app", "file"), "100644 8\n");
+    }
+
+    pub(super) fn scripts_cannot_undo_it(tier: Tier) {
+        let Some(site) = Site::new(tier) else { return };
+        let before = snapshot(&site.path("host"));
+        site.run(
+            "if mount -o remount,rw / || mount -o remount,bind,rw / || mount --bind @host@ /tmp; then exit 1; fi; \
+             if umount -l /proc/sys; then exit 2; fi; if nsenter --mount=/proc/1/ns/mnt true; then exit 3; fi; \
+             if unshare --user --map-root-user --mount sh -c 'mount -o remount,bind,rw /; echo > @host@/file'; then exit 4; fi; \
+             set -e; if unshare --user --map-root-user true; then mkdir m; \
+               unshare --user --map-root-user --mount sh -c 'mount -t tmpfs none m && echo > m/file'; fi",
+        )
+        .succeeds();
+        assert_eq!(snapshot(&site.path("host")), before);
+    }
+
+    pub(super) fn failure_names_the_protected_path(tier: Tier) {
+        let Some(site) = Site::new(tier) else { return };
+        let host = site.path("host").display().to_string();
+        site.run("set -e; touch @host@/file").fails().says(&format!(
+            "`{host}/file` is protected from writes by --protect-host"
+        ));
+        site.run("touch @host@/file; echo > $BOSH_INSTALL_TARGET/file")
+            .succeeds()
+            .says("Warning: ")
+            .says(&format!(
+                "`{host}/file` is protected from writes by --protect-host"
+            ));
+        // A dependency is a mount, too, and may be read-only: a second run with copies of it would not help here.
+        let release = ReleaseBuilder::new("demo", "1.10")
+            .package("lib", &[], "echo lib > $BOSH_INSTALL_TARGET/file")
+            .package("app", &["lib"], &format!("set -e; cd {host}; touch file"));
+        let tarball = site.0.release(&release);
+        site.agent()
+            .arg(tarball)
+            .run()
+            .fails()
+            .says("Read-only file system`: --protect-host protects")
+            .does_not_say("copies");
+        site.run("mkdir m; mount -t tmpfs none m")
+            .fails()
+            .says("--protect-host");
+    }
+
+    pub(super) fn tiers_that_cannot_refuse_before_compiling(tier: Tier) {
+        let Some(site) = Site::new(tier) else { return };
+        site.run("touch @host@/file")
+            .fails()
+            .says("in namespaces only")
+            .says("Hint: use --isolation=namespace")
+            .does_not_say("Compiling package");
+        assert!(!site.path("host/file").exists());
+    }
+}
