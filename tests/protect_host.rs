@@ -9,10 +9,11 @@
 mod support;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use support::{
     Agent, LANDLOCK, NAMESPACE, NONE, Place, Ran, ReleaseBuilder, Tier, USER, USERNS_OF_A_USER,
-    USERNS_OF_ROOT, Who, in_tiers, snapshot,
+    USERNS_OF_ROOT, Who, in_tiers, require, require_tools, snapshot,
 };
 
 in_tiers!(everything_but_own_directories_is_read_only: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER);
@@ -20,6 +21,7 @@ in_tiers!(own_directories_are_writable: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USE
 in_tiers!(devices_and_proc_are_usable: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER);
 in_tiers!(scripts_cannot_undo_it: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER);
 in_tiers!(failure_names_the_protected_path: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER);
+in_tiers!(example_release_compiles: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER);
 in_tiers!(tiers_that_cannot_refuse_before_compiling: LANDLOCK NONE);
 
 /// A place with a `HOME`, whose other directories stand for the host's.
@@ -54,6 +56,16 @@ impl Site {
         let tarball = self.0.release(&ReleaseBuilder::of_script(&script));
         self.agent().arg(tarball).run()
     }
+}
+
+/// For a compile of a real release, on a machine with other things to do.
+const LONG: Duration = Duration::from_secs(900);
+
+/// The source release that `make example` assembles, or the one that a variable names.
+fn example_release() -> PathBuf {
+    let chosen = std::env::var_os("BOSH_AGENT_EXAMPLE_RELEASE");
+    let chosen = chosen.unwrap_or_else(|| ".cache/example-release.tgz".into());
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(chosen)
 }
 
 mod bodies {
@@ -169,6 +181,23 @@ mod bodies {
         site.run("mkdir m; mount -t tmpfs none m")
             .fails()
             .says("--protect-host");
+    }
+
+    pub(super) fn example_release_compiles(tier: Tier) {
+        let tarball = example_release();
+        if !require(tarball.is_file(), "the example release (`make example`)")
+            || !require_tools(&["gcc", "g++", "make"])
+        {
+            return;
+        }
+        let Some(site) = Site::new(tier) else { return };
+        let site = Site(site.0.at_var_vcap());
+        site.agent()
+            .within(LONG)
+            .arg(tarball)
+            .run()
+            .succeeds()
+            .does_not_say("Warning");
     }
 
     pub(super) fn tiers_that_cannot_refuse_before_compiling(tier: Tier) {
