@@ -1,7 +1,8 @@
 //! `--isolation=namespace` and `--isolation=userns`: every package in its own mount, process and IPC namespace.
 //!
 //! A package's tree lies in the work directory and is mounted over the base directory, inside a namespace that ends with
-//! the script. On the host nothing is mounted and nothing changes.
+//! the script. On the host nothing is mounted. What a script writes outside of its tree is the host's, unless the host is
+//! protected ([`Protection`]).
 //!
 //! ```text
 //! WORK/places/N/tree      → BASE          packages and data of the package; the rest of BASE is mounted into it
