@@ -27,6 +27,7 @@ use super::turns::{Company, Turn, Turns};
 use super::undeclared::missed;
 use crate::archive::{self, Compression, GzipWriter, SystemOwners};
 use crate::config::{Environment, PackagePaths, Vcap};
+use crate::diag::Chain;
 use crate::fs::{self, Context as _};
 use crate::process::{self, ForkServer, Jobserver, Output, Status};
 use crate::release::digest::{Hasher, HashingWriter};
@@ -96,7 +97,7 @@ pub async fn compile(
         let sandbox = Arc::clone(context);
         let leaving = runtime::spawn_blocking("leave", move || left.remove(&sandbox));
         if let Ok(Err(error)) = leaving.await {
-            tracing::warn!(%error, "could not remove the directories of a package; they are removed at exit");
+            tracing::warn!(error = %Chain(&error), "could not remove the directories of a package; they are removed at exit");
         }
     }
     let mut packed = pack(context, built, cancel).await;
@@ -109,7 +110,7 @@ pub async fn compile(
         let store = context.store.clone();
         let removing = runtime::spawn_blocking("remove", move || store.remove(&installed));
         if let Ok(Err(error)) = removing.await {
-            tracing::warn!(%error, "could not remove an unused tree");
+            tracing::warn!(error = %Chain(&error), "could not remove an unused tree");
         }
     }
     packed
@@ -1294,7 +1295,7 @@ fn keep_first_log(log: &Path) {
     let linked = fs::remove_file_if_there(&kept).and_then(|()| fs::hard_link(log, &kept));
     // Some file systems have no hard links.
     if let Err(error) = linked.or_else(|_| fs::rename(log, &kept)) {
-        tracing::warn!(%error, "the log of the first run is not kept");
+        tracing::warn!(error = %Chain(&error), "could not keep the log of the first run");
     }
 }
 
