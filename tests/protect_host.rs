@@ -21,6 +21,8 @@ in_tiers!(own_directories_are_writable: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USE
 in_tiers!(devices_and_proc_are_usable: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER);
 in_tiers!(scripts_cannot_undo_it: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER);
 in_tiers!(failure_names_the_protected_path: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER);
+in_tiers!(home_above_the_tree_stays_read_only: NAMESPACE USERNS_OF_A_USER);
+in_tiers!(work_directory_below_home_stays_hidden: NAMESPACE USERNS_OF_A_USER);
 in_tiers!(example_release_compiles: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER);
 in_tiers!(tiers_that_cannot_refuse_before_compiling: LANDLOCK NONE);
 
@@ -183,6 +185,36 @@ mod bodies {
             .says("--protect-host");
     }
 
+    pub(super) fn home_above_the_tree_stays_read_only(tier: Tier) {
+        let Some(site) = Site::new(tier) else { return };
+        let above = site.path("").display().to_string();
+        for home in ["/", &above, "/none", "relative"] {
+            let host = site.path("host").display().to_string();
+            let script =
+                format!("if touch {host}/file; then exit 1; fi; echo > $BOSH_INSTALL_TARGET/file");
+            let tarball = site.0.release(&ReleaseBuilder::of_script(&script));
+            site.agent().env("HOME", home).arg(tarball).run().succeeds();
+            assert!(!site.path("host/file").exists(), "{home}");
+        }
+    }
+
+    pub(super) fn work_directory_below_home_stays_hidden(tier: Tier) {
+        let Some(site) = Site::new(tier) else { return };
+        let work = site.path("home/work");
+        let script = format!(
+            "touch $HOME/new; if ls {0}/.bosh-agent-work-*/places || touch {0}/.bosh-agent-work-*/new; then exit 1; fi",
+            work.display()
+        );
+        let tarball = site.0.release(&ReleaseBuilder::of_script(&script));
+        site.agent()
+            .arg("--work-dir")
+            .arg(&work)
+            .arg(tarball)
+            .run()
+            .succeeds();
+        assert!(site.path("home/new").exists());
+    }
+
     pub(super) fn example_release_compiles(tier: Tier) {
         let tarball = example_release();
         if !require(tarball.is_file(), "the example release (`make example`)")
@@ -209,4 +241,29 @@ mod bodies {
             .does_not_say("Compiling package");
         assert!(!site.path("host/file").exists());
     }
+}
+
+#[test]
+fn host_beside_a_missing_base_directory_is_read_only() {
+    let Some(site) = Site::new(USERNS_OF_A_USER) else {
+        return;
+    };
+    // Nobody but root may make anything here, as in /var, so the tree covers all of it.
+    let file = site.0.world.write("var/lib/file", "of the host");
+    let lib = file.parent().unwrap();
+    std::os::unix::fs::chown(lib, Some(USER), Some(USER)).unwrap();
+    let base = site.path("var/above/vcap");
+    let script = format!(
+        "cat {0}/file; if touch {0}/new; then exit 1; fi; touch /tmp/new $HOME/new; echo > $BOSH_INSTALL_TARGET/file",
+        lib.display()
+    );
+    let tarball = site.0.release(&ReleaseBuilder::of_script(&script));
+    site.0
+        .agent_as("auto", &base)
+        .arg("--protect-host")
+        .env("HOME", site.path("home").to_str().unwrap())
+        .arg(tarball)
+        .run()
+        .succeeds();
+    assert!(site.path("home/new").exists() && !lib.join("new").exists());
 }
