@@ -169,7 +169,7 @@ mod bodies {
             .says(&format!(
                 "`{host}/file` is protected from writes by --protect-host"
             ));
-        // A dependency is a mount, too, and may be read-only: a second run with copies of it would not help here.
+        // Dependencies are mounts, too, but a second run with copies of them would not help here.
         let release = ReleaseBuilder::new("demo", "1.10")
             .package("lib", &[], "echo lib > $BOSH_INSTALL_TARGET/file")
             .package("app", &["lib"], &format!("set -e; cd {host}; touch file"));
@@ -180,6 +180,18 @@ mod bodies {
             .fails()
             .says("Read-only file system`: --protect-host protects")
             .does_not_say("copies");
+        // A write that --readonly-deps refuses is not reported as protected.
+        let release = ReleaseBuilder::new("demo", "1.10")
+            .package("lib", &[], "echo lib > $BOSH_INSTALL_TARGET/file")
+            .package("app", &["lib"], "set -e; touch @packages@/lib/new");
+        let tarball = site.0.release(&release);
+        site.agent()
+            .arg("--readonly-deps")
+            .arg(tarball)
+            .run()
+            .fails()
+            .says("Read-only file system")
+            .does_not_say("--protect-host");
         site.run("mkdir m; mount -t tmpfs none m")
             .fails()
             .says("--protect-host");
@@ -248,7 +260,7 @@ fn host_beside_a_missing_base_directory_is_read_only() {
     let Some(site) = Site::new(USERNS_OF_A_USER) else {
         return;
     };
-    // Nobody but root may make anything here, as in /var, so the tree covers all of it.
+    // Only root may create anything here, as in /var, so the tree covers all of it.
     let file = site.0.world.write("var/lib/file", "of the host");
     let lib = file.parent().unwrap();
     std::os::unix::fs::chown(lib, Some(USER), Some(USER)).unwrap();

@@ -7,8 +7,8 @@ use super::finding::Finding;
 use super::printed::{Printed, PrintedLine};
 use crate::sandbox::{Protection, View, Writes};
 
-/// What a person should know of writes and mounts that were refused. A script that succeeded is believed unless a line names
-/// a protected path: many scripts try what they can do without.
+/// Findings about refused writes and mounts. For a script that succeeded only a line with a protected path counts: many scripts
+/// try optional steps.
 pub(super) fn refused(printed: &Printed, view: Option<&View>, is_success: bool) -> Vec<Finding> {
     let Some(view) = view.filter(|view| view.protection.is_some()) else {
         return Vec::new();
@@ -39,7 +39,7 @@ pub(super) fn refused(printed: &Printed, view: Option<&View>, is_success: bool) 
     findings
 }
 
-/// Whether a line tells of a read-only file that is so because the host is protected.
+/// Whether a line reports a read-only file because of the host's protection.
 pub(super) fn is_caused(line: &PrintedLine, view: &View) -> bool {
     let Some(protection) = &view.protection else {
         return false;

@@ -1,6 +1,6 @@
 //! `--protect-host`: in namespaces everything but a script's own directories is mounted read-only, and the script cannot undo it.
 //!
-//! Mounts alone would not hold: root in a mount namespace can mount everything writable again. So the script's process also gives
+//! Read-only mounts alone are not enough: root in a mount namespace can make them writable again. So the script's process also gives
 //! up the capability to mount, and the one to take over processes that have it.
 
 use std::io;
@@ -16,8 +16,8 @@ use super::spec::{Step, StepError, View};
 use super::{mounts, sys, wire};
 use crate::fs::{self, MountPoint};
 
-/// What of `/proc` and `/sys` changes the kernel that all share. The rest of `/proc` stays writable: scripts set the owners of
-/// user namespaces there, for example.
+/// The parts of `/proc` and `/sys` that change the kernel for everybody. The rest of `/proc` stays writable: programs set the owners
+/// of user namespaces there, for example.
 const KERNEL: [&str; 6] = [
     "/proc/bus",
     "/proc/fs",
@@ -27,27 +27,27 @@ const KERNEL: [&str; 6] = [
     "/sys",
 ];
 
-/// What is of each process itself.
+/// Its files belong to single processes, but for those in [`KERNEL`].
 const PROC: &str = "/proc";
 
-/// What a script gives up: mounting, and taking over a process that can.
+/// The capabilities that a script gives up: to mount, and to take over a process that can mount.
 const GIVEN_UP: [CapabilitySet; 2] = [CapabilitySet::SYS_ADMIN, CapabilitySet::SYS_PTRACE];
 
-/// What of a script's view is writable. Everything else is read-only.
+/// The writable part of a script's view. Everything else is read-only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Protection {
     /// Directories that stay as they are mounted, with everything below them.
     #[serde(with = "wire")]
     writable: Vec<PathBuf>,
-    /// What is read-only below them: the host's.
+    /// Entries of these directories that are the host's, and read-only.
     #[serde(with = "wire")]
     read_only: Vec<PathBuf>,
-    /// `HOME`, where it is none of these directories.
+    /// `HOME`, if none of these directories contains it.
     home: Option<PathBuf>,
 }
 
 impl Protection {
-    /// What a script with this view may write to. `home` is its `HOME`.
+    /// The protection of the host from a script with this view, whose `HOME` is `home`.
     pub(super) fn new(view: &View, home: Option<&Path>) -> Self {
         let (tree, cover) = &view.tree;
         let mut writable = vec![cover.clone(), PathBuf::from(PROC)];
@@ -55,7 +55,7 @@ impl Protection {
         let read_only = view
             .kept
             .iter()
-            // What is relative lies in the work directory, and is the script's.
+            // A relative source lies in the work directory and belongs to the script.
             .filter(|(source, _)| source.is_absolute())
             .filter_map(|(_, at)| Some(cover.join(at.strip_prefix(tree).ok()?)))
             .chain(KERNEL.map(PathBuf::from))
@@ -66,7 +66,7 @@ impl Protection {
             home: None,
         };
         let home = home.and_then(|home| fs::canonicalize(home).ok());
-        // With all that is above the script's tree the host would be writable.
+        // A directory above the script's tree would open the host.
         protection.home = home.filter(|home| {
             home.is_dir()
                 && home.to_str().is_some()
@@ -93,7 +93,7 @@ impl Protection {
     pub(super) fn apply(&self) -> Result<(), StepError> {
         for path in KERNEL.iter().map(Path::new).chain(self.home.as_deref()) {
             match mounts::bind(path, path) {
-                // Not every kernel and not every view has each.
+                // Some kernels and views lack some of them.
                 Err(error) if error.errno == Errno::ENOENT as i32 => {}
                 other => other?,
             }
@@ -120,7 +120,7 @@ impl Protection {
     /// Makes the host's mounts read-only one by one.
     fn close(&self, mounted: &[MountPoint]) -> Result<(), StepError> {
         for it in mounted.iter().filter(|it| !self.leaves_writable(&it.path)) {
-            // What others cover cannot be reached by the script either.
+            // The script cannot reach a covered mount either.
             if !fs::is_mounted_at(it) {
                 continue;
             }
