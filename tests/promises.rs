@@ -116,6 +116,17 @@ fn namespaces_with_a_protected_host_protect_as_promised() {
 }
 
 #[test]
+fn without_a_network_sockets_are_protected_as_promised() {
+    let mut promised = column("`namespace`");
+    for row in ["network", "abstract-sockets"] {
+        promised.insert(row.to_owned(), true);
+    }
+    if let Some(succeeded) = attack(NAMESPACE, &["--network=none"], "") {
+        assert_as_promised(&promised, &succeeded);
+    }
+}
+
+#[test]
 fn user_namespaces_of_root_protect_as_promised() {
     if let Some(succeeded) = attack(USERNS_OF_ROOT, &[], "") {
         assert_as_promised(&column("`userns`"), &succeeded);
@@ -136,6 +147,7 @@ fn user_namespaces_with_a_protected_host_have_both_protections() {
 #[test]
 fn user_namespaces_of_a_user_protect_at_least_as_promised() {
     if let Some(mut succeeded) = attack(USERNS_OF_A_USER, &[], "") {
+        assert!(!succeeded["kernel-settings"], "as the footnote says");
         let promised = column("`userns`");
         // A user may do less than root.
         for (row, succeeds) in &mut succeeded {

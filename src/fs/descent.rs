@@ -104,11 +104,6 @@ impl Found {
         (self.device, self.inode)
     }
 
-    /// The number of the mount that it was reached through, where the kernel tells.
-    pub(super) fn mount(&self) -> Option<u64> {
-        self.mount
-    }
-
     /// Examines `name` in a directory; the empty name is the directory itself.
     pub(super) fn of(directory: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<Self> {
         let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH;
@@ -170,6 +165,13 @@ impl Found {
             mount,
         })
     }
+}
+
+/// The mount that a path leads to. Its file system is not asked.
+pub(super) fn mount_at(path: &Path) -> Option<u64> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = openat(CWD, path, flags, Mode::empty()).ok()?;
+    mount_of(file.as_fd())
 }
 
 /// The mount that an open file was reached through, as `/proc` tells it.

@@ -297,16 +297,14 @@ fn read_only(dependency: &Mounted) -> Result<(), StepError> {
     )
     .step(step())?;
     // A bind mount takes flags only when it is mounted once more. In a user namespace it must keep those that it has.
-    let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
-    let kept = kept_flags(&dependency.at).step(step())?;
-    mount_to(None, &dependency.at, None, flags | kept, None).step(step())
-}
-
-/// The flags of a mount that it must keep when it is mounted once more.
-pub(super) fn kept_flags(at: &Path) -> nix::Result<MsFlags> {
-    let has = statvfs(at)?.flags();
-    let kept = KEPT.iter().filter(|(flag, _)| has.contains(*flag));
-    Ok(kept.map(|(_, kept)| *kept).collect())
+    let has = statvfs(&dependency.at).step(step())?.flags();
+    let mut flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+    for (flag, kept) in KEPT {
+        if has.contains(flag) {
+            flags |= kept;
+        }
+    }
+    mount_to(None, &dependency.at, None, flags, None).step(step())
 }
 
 /// What a mount may have been given by somebody who has more rights.

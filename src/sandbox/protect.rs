@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::child::StepResult;
 use super::spec::{Step, StepError, View};
 use super::{mounts, sys, wire};
-use crate::fs::{self, MountPoint};
+use crate::fs::{self, Mount};
 
 /// The parts of `/proc` and `/sys` that change the kernel for everybody. The rest of `/proc` stays writable: programs set the owners
 /// of user namespaces there, for example.
@@ -98,7 +98,8 @@ impl Protection {
                 other => other?,
             }
         }
-        let mounted = fs::writable_mounts().step(Step::Protect(PathBuf::from("/")))?;
+        let mut mounted = fs::mounts().step(Step::Protect(PathBuf::from("/")))?;
+        mounted.retain(|mount| !mount.flags.contains(MsFlags::MS_RDONLY));
         match sys::set_read_only_below(Path::new("/"), true) {
             Ok(()) => self.open(&mounted),
             // Before Linux 5.12, and where a filter of system calls does not know it.
@@ -108,26 +109,25 @@ impl Protection {
     }
 
     /// Makes those mounts writable again that are the script's and were writable.
-    fn open(&self, mounted: &[MountPoint]) -> Result<(), StepError> {
-        for mount in mounted.iter().filter(|it| self.leaves_writable(&it.path)) {
-            if fs::is_mounted_at(mount) {
-                sys::set_read_only(&mount.path, false).step(Step::Protect(mount.path.clone()))?;
+    fn open(&self, mounted: &[Mount]) -> Result<(), StepError> {
+        for Mount { point, .. } in mounted {
+            if self.leaves_writable(&point.path) && fs::is_mounted_at(point) {
+                sys::set_read_only(&point.path, false).step(Step::Protect(point.path.clone()))?;
             }
         }
         Ok(())
     }
 
     /// Makes the host's mounts read-only one by one.
-    fn close(&self, mounted: &[MountPoint]) -> Result<(), StepError> {
-        for it in mounted.iter().filter(|it| !self.leaves_writable(&it.path)) {
+    fn close(&self, mounted: &[Mount]) -> Result<(), StepError> {
+        for Mount { point, flags } in mounted {
             // The script cannot reach a covered mount either.
-            if !fs::is_mounted_at(it) {
+            if self.leaves_writable(&point.path) || !fs::is_mounted_at(point) {
                 continue;
             }
-            let step = || Step::Protect(it.path.clone());
-            let kept = mounts::kept_flags(&it.path).step(step())?;
-            let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY | kept;
-            mount(None::<&str>, &it.path, None::<&str>, flags, None::<&str>).step(step())?;
+            let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY | *flags;
+            mount(None::<&str>, &point.path, None::<&str>, flags, None::<&str>)
+                .step(Step::Protect(point.path.clone()))?;
         }
         Ok(())
     }
@@ -212,7 +212,8 @@ mod tests {
             mount(Some("none"), directory, Some("tmpfs"), flags, none).unwrap();
         }
         let protection = protection(&[&own], &[]);
-        let mounted = fs::writable_mounts().unwrap();
+        let mut mounted = fs::mounts().unwrap();
+        mounted.retain(|mount| !mount.flags.contains(MsFlags::MS_RDONLY));
         if is_old {
             protection.close(&mounted).unwrap();
         } else {
@@ -224,11 +225,14 @@ mod tests {
         for directory in [&host, &own.join("sealed"), temporary] {
             assert!(!writes(directory), "old: {is_old}, {}", directory.display());
         }
-        let kept = mounts::kept_flags(&host).unwrap();
-        assert!(
-            kept.contains(MsFlags::MS_NOSUID | MsFlags::MS_NOATIME),
-            "old: {is_old}, {kept:?}"
-        );
+        let mounted = fs::mounts().unwrap();
+        let kept = mounted
+            .iter()
+            .find(|it| it.point.path == host)
+            .unwrap()
+            .flags;
+        let given = MsFlags::MS_NOSUID | MsFlags::MS_NOATIME;
+        assert_eq!(kept, given | MsFlags::MS_RDONLY, "old: {is_old}");
         for directory in [own.join("sealed"), own, host] {
             fs::unmount(&directory).unwrap();
         }
