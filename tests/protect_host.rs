@@ -145,15 +145,20 @@ mod bodies {
 
     pub(super) fn scripts_cannot_undo_it(tier: Tier) {
         let Some(site) = Site::new(tier) else { return };
+        std::fs::write(site.path("host/file"), "kept").unwrap();
         let before = snapshot(&site.path("host"));
-        site.run(
-            "if mount -o remount,rw / || mount -o remount,bind,rw / || mount --bind @host@ /tmp; then exit 1; fi; \
-             if umount -l /proc/sys; then exit 2; fi; if nsenter --mount=/proc/1/ns/mnt true; then exit 3; fi; \
-             if unshare --user --map-root-user --mount sh -c 'mount -o remount,bind,rw /; echo > @host@/file'; then exit 4; fi; \
+        let script = "mkdir bound; mount --bind @host@ bound; \
+             for at in / /dev /sys /proc/sys bound; do mount -o remount,bind,rw $at; umount -l $at; done; \
+             mount -o remount,rw /; umount -l /; mount -t sysfs none /sys; mount -t proc none /proc; \
+             touch @host@/new bound/new; rm @host@/file; nsenter --mount=/proc/1/ns/mnt touch @host@/new; \
+             unshare --user --map-root-user --mount sh -c 'mount -o remount,bind,rw /; touch @host@/new'; \
+             if touch /dev/@own@; then rm /dev/@own@; exit 1; fi; \
+             for file in /sys/kernel/mm/transparent_hugepage/enabled /proc/sys/kernel/core_pattern /proc/sysrq-trigger; do \
+               if [ -e $file ] && true >> $file; then exit 2; fi; done; \
              set -e; if unshare --user --map-root-user true; then mkdir m; \
-               unshare --user --map-root-user --mount sh -c 'mount -t tmpfs none m && echo > m/file'; fi",
-        )
-        .succeeds();
+               unshare --user --map-root-user --mount sh -c 'mount -t tmpfs none m && echo > m/file'; fi";
+        let own = format!("bosh-agent-test-{}", std::process::id());
+        site.run(&script.replace("@own@", &own)).succeeds();
         assert_eq!(snapshot(&site.path("host")), before);
     }
 

@@ -72,7 +72,7 @@ pub(super) struct Compile {
     pub readonly_deps: bool,
 
     /// Have writes to everything fail that is not the package's own: all but its directories below BASE, its scratch directories,
-    /// /tmp, /var/tmp, /dev/shm and HOME is read-only for scripts, and they cannot mount anything. Needs `namespace` or `userns`
+    /// /tmp, /var/tmp, /dev/shm and HOME is read-only for scripts, and they cannot mount file systems. Needs `namespace` or `userns`
     #[arg(long)]
     pub protect_host: bool,
 

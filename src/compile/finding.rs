@@ -165,7 +165,7 @@ impl fmt::Display for Finding {
             ),
             Self::NoMounts { line } => write!(
                 f,
-                "`{}`: with --protect-host scripts cannot mount anything but in a user namespace of their own \
+                "`{}`: with --protect-host scripts can mount file systems only in a user namespace of their own \
                  (`unshare --user --map-root-user --mount`). Compile without --protect-host if the package needs it",
                 line.text
             ),
