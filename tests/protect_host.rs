@@ -147,14 +147,16 @@ mod bodies {
         let Some(site) = Site::new(tier) else { return };
         std::fs::write(site.path("host/file"), "kept").unwrap();
         let before = snapshot(&site.path("host"));
-        let script = "mkdir bound; mount --bind @host@ bound; \
-             for at in / /dev /sys /proc/sys bound; do mount -o remount,bind,rw $at; umount -l $at; done; \
-             mount -o remount,rw /; umount -l /; mount -t sysfs none /sys; mount -t proc none /proc; \
-             touch @host@/new bound/new; rm @host@/file; nsenter --mount=/proc/1/ns/mnt touch @host@/new; \
+        let script = "writable() { \
+               for file in /sys/kernel/mm/transparent_hugepage/enabled /proc/sys/kernel/core_pattern /proc/sysrq-trigger; do \
+                 if [ -e $file ] && true >> $file; then exit 1; fi; done; \
+               if touch /dev/@own@; then rm /dev/@own@; exit 2; fi; \
+               touch @host@/new bound/new; rm @host@/file; }; \
+             mkdir bound; mount --bind @host@ bound; \
+             for at in / /dev /sys /proc/sys bound; do mount -o remount,bind,rw $at; done; writable; \
+             mount -o remount,rw /; mount -t sysfs none /sys; writable; umount -l /sys; umount -l /proc/sys; writable; \
+             nsenter --mount=/proc/1/ns/mnt touch @host@/new; \
              unshare --user --map-root-user --mount sh -c 'mount -o remount,bind,rw /; touch @host@/new'; \
-             if touch /dev/@own@; then rm /dev/@own@; exit 1; fi; \
-             for file in /sys/kernel/mm/transparent_hugepage/enabled /proc/sys/kernel/core_pattern /proc/sysrq-trigger; do \
-               if [ -e $file ] && true >> $file; then exit 2; fi; done; \
              set -e; if unshare --user --map-root-user true; then mkdir m; \
                unshare --user --map-root-user --mount sh -c 'mount -t tmpfs none m && echo > m/file'; fi";
         let own = format!("bosh-agent-test-{}", std::process::id());
