@@ -51,7 +51,9 @@ pub fn main() -> ExitCode {
         Ok(arguments::Command::Daemon(_)) => {
             runtime::init_telemetry(level, "info", LogFormat::GoAgent);
         }
-        _ => runtime::init_telemetry(level, "warn", LogFormat::Plain),
+        // Whoever sets a level looks into the program itself.
+        _ if level.is_some() => runtime::init_telemetry(level, "warn", LogFormat::Plain),
+        _ => runtime::init_telemetry(None, "warn", LogFormat::Warnings),
     }
     ExitCode::from(match command {
         Ok(arguments::Command::Daemon(flags)) => daemon::main(flags, environment),

@@ -21,6 +21,7 @@ mod job;
 mod package;
 mod plan;
 mod printed;
+mod protected;
 mod queue;
 mod references;
 mod schedule;

@@ -34,7 +34,7 @@ pub use descent::Found;
 pub(crate) use fixtures::{flag, make_deep, scratch_for_deep_trees};
 pub use lease::{LeasedDirectory, LeasedFile, hold, remove_abandoned, wait_until_free};
 pub use made::MadeDirectories;
-pub use mounts::{MountPoint, mount_points, unmount};
+pub use mounts::{Mount, MountPoint, is_mounted_at, mount_points, mounts, unmount};
 pub use pinned::Pinned;
 pub use remove::{clear_flags, remove_tree};
 pub use space::{Space, is_volatile_or_overlay, noexec, space};

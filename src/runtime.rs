@@ -5,9 +5,11 @@ mod cancellable;
 mod signals;
 mod task;
 mod telemetry;
+mod warnings;
 
 pub use ahead::ReadAhead;
 pub use cancellable::Cancellable;
 pub use signals::{Signals, StopSignal};
 pub use task::{Task, TaskFailed, TaskSet, spawn, spawn_blocking};
 pub use telemetry::{LogFormat, init as init_telemetry};
+pub use warnings::print_warnings_by;

@@ -115,8 +115,16 @@ impl Run {
                 &["-R".as_ref(), USER.to_string().as_ref(), cache.as_os_str()],
             );
         }
+        // The first one is without: that the others have the same result shows that it changes none.
+        let is_protected = tier.has_mounts() && before.is_some();
+        let protection: &[&str] = if is_protected {
+            &["--protect-host"]
+        } else {
+            &[]
+        };
         let ran = place
             .agent()
+            .args(protection)
             .within(LONG)
             .arg("--scratch-dir")
             .arg(&cache)

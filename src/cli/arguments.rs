@@ -71,6 +71,11 @@ pub(super) struct Compile {
     #[arg(long)]
     pub readonly_deps: bool,
 
+    /// Have writes to everything fail that is not the package's own: all but its directories below BASE, its scratch directories,
+    /// /tmp, /var/tmp, /dev/shm and HOME is read-only for scripts, and they cannot mount file systems. Needs `namespace` or `userns`
+    #[arg(long)]
+    pub protect_host: bool,
+
     /// The network that packaging scripts have
     #[arg(long, value_enum, default_value_t = Network::Host)]
     pub network: Network,
@@ -338,6 +343,7 @@ mod tests {
             "--no-shared-scratch",
             "--stemcell",
             "--isolation",
+            "--protect-host",
             "--second-run",
             "--jobs",
             "256 MiB",

@@ -13,7 +13,7 @@ use crate::compile;
 use crate::config::{Environment, Vcap};
 use crate::offline::{self, OfflineError, Options, Progress};
 use crate::process;
-use crate::runtime::{Signals, StopSignal};
+use crate::runtime::{self, Signals, StopSignal};
 use crate::sandbox::{self, Entry};
 
 /// One thread for what waits: with two, each event wakes the other as well, to see whether there is more to do.
@@ -47,6 +47,8 @@ async fn run(options: Options) -> u8 {
         return FAILED;
     }
     let progress = Arc::new(Progress::to_stderr(io::stderr().is_terminal()));
+    let printer = Arc::clone(&progress);
+    runtime::print_warnings_by(move |line| printer.line(line));
     let cancel = CancellationToken::new();
     let stopping = {
         let (announced, killed) = (Arc::clone(&progress), Arc::clone(&progress));
@@ -100,6 +102,7 @@ fn options(arguments: Compile, environment: Environment, user_namespace: Entry) 
         jobs: arguments.jobs,
         make_jobserver: arguments.make_jobserver,
         readonly_dependencies: arguments.readonly_deps,
+        protect_host: arguments.protect_host,
         network: arguments.network == Network::Host,
         nice: arguments.nice,
         force: arguments.force,

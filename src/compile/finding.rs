@@ -55,6 +55,18 @@ pub enum Finding {
         /// A line that may tell of something that was in use.
         line: Option<PrintedLine>,
     },
+    /// A write was refused because the host is protected.
+    ProtectedHost {
+        /// The line that shows it.
+        line: PrintedLine,
+        /// What was to be written to, if the line names it.
+        path: Option<PathBuf>,
+    },
+    /// A mount was refused because the host is protected.
+    NoMounts {
+        /// The line that shows it.
+        line: PrintedLine,
+    },
     /// Scripts cannot run programs that they build, for the file system is mounted so.
     NoExecution {
         /// The directory at which it is mounted.
@@ -139,6 +151,24 @@ impl fmt::Display for Finding {
                 "`{}`, while other packaging scripts ran, which share the network, abstract sockets and HOME. Try `--jobs 1`",
                 line.text
             ),
+            Self::ProtectedHost {
+                path: Some(path), ..
+            } => write!(
+                f,
+                "`{}` is protected from writes by --protect-host. {INSTEAD}",
+                path.display()
+            ),
+            Self::ProtectedHost { line, path: None } => write!(
+                f,
+                "`{}`: --protect-host protects everything from writes but the package's own directories. {INSTEAD}",
+                line.text
+            ),
+            Self::NoMounts { line } => write!(
+                f,
+                "`{}`: with --protect-host scripts can mount file systems only in a user namespace of their own \
+                 (`unshare --user --map-root-user --mount`). Compile without --protect-host if the package needs it",
+                line.text
+            ),
             Self::NoExecution { directory } => write!(
                 f,
                 "`{}` is on a file system that is mounted noexec, so its script cannot run programs that it builds. Choose \
@@ -149,6 +179,10 @@ impl fmt::Display for Finding {
         }
     }
 }
+
+/// What to do where the host is protected.
+const INSTEAD: &str = "Have the script write to $BOSH_COMPILE_TARGET, $BOSH_INSTALL_TARGET, $HOME or /tmp, or compile without \
+                       --protect-host";
 
 fn no_script(
     f: &mut fmt::Formatter<'_>,

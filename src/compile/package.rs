@@ -16,6 +16,7 @@ use super::finding::Finding;
 use super::job::{Compiled, Job};
 use super::plan::Plan;
 use super::printed::{Printed, PrintedLine};
+use super::protected;
 use super::references;
 use super::scratch;
 use super::script_file::{self, ScriptFile};
@@ -26,12 +27,13 @@ use super::turns::{Company, Turn, Turns};
 use super::undeclared::missed;
 use crate::archive::{self, Compression, GzipWriter, SystemOwners};
 use crate::config::{Environment, PackagePaths, Vcap};
+use crate::diag::Chain;
 use crate::fs::{self, Context as _};
 use crate::process::{self, ForkServer, Jobserver, Output, Status};
 use crate::release::digest::{Hasher, HashingWriter};
 use crate::release::{Digests, Name};
 use crate::runtime::{self, Cancellable};
-use crate::sandbox::{self, Place, Sandbox, SandboxError, ScriptEnd};
+use crate::sandbox::{self, Place, Sandbox, SandboxError, ScriptEnd, View};
 
 /// The group that packages belong to, and its number on every stemcell.
 const VCAP: (&str, u32) = ("vcap", 1000);
@@ -95,7 +97,7 @@ pub async fn compile(
         let sandbox = Arc::clone(context);
         let leaving = runtime::spawn_blocking("leave", move || left.remove(&sandbox));
         if let Ok(Err(error)) = leaving.await {
-            tracing::warn!(%error, "could not remove the directories of a package; they are removed at exit");
+            tracing::warn!(error = %Chain(&error), "could not remove the directories of a package; they are removed at exit");
         }
     }
     let mut packed = pack(context, built, cancel).await;
@@ -108,7 +110,7 @@ pub async fn compile(
         let store = context.store.clone();
         let removing = runtime::spawn_blocking("remove", move || store.remove(&installed));
         if let Ok(Err(error)) = removing.await {
-            tracing::warn!(%error, "could not remove an unused tree");
+            tracing::warn!(error = %Chain(&error), "could not remove an unused tree");
         }
     }
     packed
@@ -923,6 +925,7 @@ impl Work {
             }
         }
         findings.extend(no_such_owner(&printed));
+        findings.extend(protected::refused(&printed, self.view(), true));
         Ok(findings)
     }
 
@@ -934,6 +937,7 @@ impl Work {
         company: &Company,
     ) -> Result<Vec<Finding>, CompileError> {
         let mut findings: Vec<Finding> = no_such_owner(&printed).into_iter().collect();
+        findings.extend(protected::refused(&printed, self.view(), false));
         let compile = &self.plan.paths.compile;
         let is_denied = status == Status::Exited(126) || !printed.denied.is_empty();
         if is_denied && let Some(directory) = fs::noexec(compile).map_err(self.files())? {
@@ -966,7 +970,14 @@ impl Work {
             .iter()
             .map(|dependency| vcap.package(&dependency.name, &dependency.version))
             .collect();
-        let lines = Mounts::of(seen.iter()).met(&printed.across, failed_after);
+        let mut lines = printed.across.clone();
+        if let Some(view) = self.view() {
+            let is_caused = |line: &PrintedLine| {
+                printed.read_only.contains(line) && protected::is_caused(line, view)
+            };
+            lines.retain(|line| !is_caused(line));
+        }
+        let lines = Mounts::of(seen.iter()).met(&lines, failed_after);
         match lines.is_empty() {
             true => Ok(()),
             false => Err(CompileError::AcrossMounts {
@@ -1190,6 +1201,11 @@ impl Work {
         Ok((copy, is_ours))
     }
 
+    /// What the script sees where it has a view of its own.
+    fn view(&self) -> Option<&View> {
+        self.plan.script.spec.view.as_ref()
+    }
+
     /// Whether the script's tree is in another place on this side.
     fn is_elsewhere(&self) -> bool {
         self.plan.outside != self.context.vcap
@@ -1279,7 +1295,7 @@ fn keep_first_log(log: &Path) {
     let linked = fs::remove_file_if_there(&kept).and_then(|()| fs::hard_link(log, &kept));
     // Some file systems have no hard links.
     if let Err(error) = linked.or_else(|_| fs::rename(log, &kept)) {
-        tracing::warn!(%error, "the log of the first run is not kept");
+        tracing::warn!(error = %Chain(&error), "could not keep the log of the first run");
     }
 }
 

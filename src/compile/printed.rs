@@ -33,6 +33,8 @@ pub(super) struct Printed {
     pub(super) taken: Vec<PrintedLine>,
     /// Access was denied.
     pub(super) denied: Vec<PrintedLine>,
+    /// Something could not be written to because its mount is read-only.
+    pub(super) read_only: Vec<PrintedLine>,
     /// How many lines were read.
     lines: usize,
 }
@@ -44,8 +46,9 @@ const ACROSS: [&str; 5] = [
     "esource busy",
     "EBUSY",
     // Where dependencies can only be mounted so.
-    "ead-only file system",
+    READ_ONLY,
 ];
+const READ_ONLY: &str = "ead-only file system";
 const OWNERS: [&str; 3] = ["Cannot change ownership", "changing ownership", "chown"];
 const INVALID: [&str; 2] = ["Invalid argument", "EINVAL"];
 const TAKEN: [&str; 5] = [
@@ -80,6 +83,7 @@ impl Printed {
             (&mut self.owners, has(&OWNERS) && has(&INVALID)),
             (&mut self.taken, has(&TAKEN) || is_about_locks(line)),
             (&mut self.denied, has(&DENIED)),
+            (&mut self.read_only, has(&[READ_ONLY, "EROFS"])),
         ];
         for (lines, is_one) in kinds {
             if is_one && lines.len() < LIMIT {

@@ -167,6 +167,13 @@ impl Found {
     }
 }
 
+/// The mount that a path leads to. Its file system is not asked.
+pub(super) fn mount_at(path: &Path) -> Option<u64> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = openat(CWD, path, flags, Mode::empty()).ok()?;
+    mount_of(file.as_fd())
+}
+
 /// The mount that an open file was reached through, as `/proc` tells it.
 fn mount_of(file: BorrowedFd<'_>) -> Option<u64> {
     let path = format!("/proc/self/fdinfo/{}", file.as_raw_fd());

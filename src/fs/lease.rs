@@ -78,7 +78,7 @@ impl Drop for LeasedFile {
         if !self.persisted
             && let Err(error) = super::remove_file_if_there(&self.path)
         {
-            tracing::warn!(%error, "a temporary file stays behind");
+            tracing::warn!(error = %Chain(&error), "could not remove a temporary file");
         }
     }
 }
@@ -140,7 +140,7 @@ impl Drop for LeasedDirectory {
         if !self.removed
             && let Err(error) = super::remove_tree(&self.path)
         {
-            tracing::warn!(%error, "a work directory stays behind");
+            tracing::warn!(error = %Chain(&error), "could not remove a work directory");
         }
     }
 }

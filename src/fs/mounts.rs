@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
+use super::descent::mount_at;
 use super::{Context, Result};
 
 /// A mount of this process's mount namespace.
@@ -18,26 +19,67 @@ pub struct MountPoint {
     pub path: PathBuf,
 }
 
+/// A mount with its own flags, which are not those of its file system.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// Where it is.
+    pub point: MountPoint,
+    /// Those of `MS_RDONLY`, `MS_NOSUID`, `MS_NODEV`, `MS_NOEXEC` and of the access times that it has.
+    pub flags: MsFlags,
+}
+
 /// Everything that is mounted, the oldest of a place first.
 ///
 /// # Errors
 /// When `/proc` does not tell.
 pub fn mount_points() -> Result<Vec<MountPoint>> {
-    let table = super::read("/proc/self/mountinfo".as_ref())?;
+    Ok(mounts()?.into_iter().map(|mount| mount.point).collect())
+}
+
+/// Everything that is mounted, with flags. No file system is asked: one that does not answer would hold up the caller.
+///
+/// # Errors
+/// When `/proc` cannot be read.
+pub fn mounts() -> Result<Vec<Mount>> {
+    // A thread may be in a mount namespace of its own.
+    let table = super::read("/proc/thread-self/mountinfo".as_ref())?;
     Ok(table
         .split(|byte| *byte == b'\n')
         .filter_map(parse)
         .collect())
 }
 
-/// One line of `mountinfo`: number, number above, device, root, mount point, and more that is not needed.
-fn parse(line: &[u8]) -> Option<MountPoint> {
+/// Whether a mount is the one that its path leads to: nothing covers it.
+#[must_use]
+pub fn is_mounted_at(mount: &MountPoint) -> bool {
+    mount_at(&mount.path) == Some(mount.id)
+}
+
+/// One line of `mountinfo`: number, number above, device, root, mount point, options of the mount, and more that is not needed.
+fn parse(line: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|byte| *byte == b' ');
     let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
     let path = unescape(fields.nth(3)?);
-    Some(MountPoint {
-        id,
-        path: PathBuf::from(OsString::from_vec(path)),
+    let options = fields.next()?.split(|byte| *byte == b',');
+    Some(Mount {
+        point: MountPoint {
+            id,
+            path: PathBuf::from(OsString::from_vec(path)),
+        },
+        flags: options.filter_map(flag).collect(),
+    })
+}
+
+fn flag(option: &[u8]) -> Option<MsFlags> {
+    Some(match option {
+        b"ro" => MsFlags::MS_RDONLY,
+        b"nosuid" => MsFlags::MS_NOSUID,
+        b"nodev" => MsFlags::MS_NODEV,
+        b"noexec" => MsFlags::MS_NOEXEC,
+        b"noatime" => MsFlags::MS_NOATIME,
+        b"nodiratime" => MsFlags::MS_NODIRATIME,
+        b"relatime" => MsFlags::MS_RELATIME,
+        _ => return None,
     })
 }
 
@@ -99,7 +141,15 @@ mod tests {
             id: 36,
             path: PathBuf::from("/mnt 2/a\\b"),
         };
+        let flags = MsFlags::MS_NOATIME;
+        let expected = Mount {
+            point: expected,
+            flags,
+        };
         assert_eq!(parse(line), Some(expected));
+        let line = b"40 35 0:20 / /sys ro,nosuid,relatime - sysfs sysfs rw";
+        let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_RELATIME;
+        assert_eq!(parse(line).unwrap().flags, flags);
         assert_eq!(parse(b""), None);
         assert!(
             mount_points()

@@ -208,7 +208,7 @@ impl Removal {
     fn unmount(&self, name: &OsStr) -> Result<()> {
         let path = self.descent.path_of(name);
         unmount_at(&self.descent.usable_path_of(name)).at(super::UNMOUNT, &path)?;
-        tracing::warn!(path = %path.display(), "unmounted what a script had left mounted");
+        tracing::warn!(path = %path.display(), "unmounted what a packaging script left mounted");
         Ok(())
     }
 }

@@ -48,8 +48,8 @@ pub(super) async fn choose(
     }
     let mut reasons = Vec::new();
     if matches!(wanted, Isolation::Landlock | Isolation::None) {
-        if !options.network {
-            return Err(SandboxError::Network { source: None }.into());
+        if let Some(error) = beyond_namespaces(options, None) {
+            return Err(error.into());
         }
     } else {
         match namespaces(options, work).await {
@@ -61,11 +61,12 @@ pub(super) async fn choose(
             Err(error) if wanted != Isolation::Auto || error.is_no_space() => {
                 return Err(error.into());
             }
-            Err(error) if !options.network => {
-                let source = Some(Box::new(error));
-                return Err(SandboxError::Network { source }.into());
+            Err(error) => {
+                reasons.push(format!("no namespaces: {}", reason(&error)));
+                if let Some(error) = beyond_namespaces(options, Some(error)) {
+                    return Err(error.into());
+                }
             }
-            Err(error) => reasons.push(format!("no namespaces: {}", reason(&error))),
         }
         if let Entry::Refused(error) = &options.user_namespace {
             reasons.push(format!("no user namespaces: {error}"));
@@ -136,6 +137,18 @@ fn reason(error: &SandboxError) -> String {
     }
 }
 
+/// The error where something is asked for that takes namespaces, and there are none: for `source`, where they were tried.
+fn beyond_namespaces(options: &Options, source: Option<SandboxError>) -> Option<SandboxError> {
+    let source = source.map(Box::new);
+    if !options.network {
+        Some(SandboxError::Network { source })
+    } else if options.protect_host {
+        Some(SandboxError::ProtectHost { source })
+    } else {
+        None
+    }
+}
+
 /// How packages would be kept apart better.
 fn hint() -> &'static str {
     if nix::unistd::geteuid().is_root() {
@@ -159,6 +172,7 @@ async fn namespaces(options: &Options, work: &Path) -> Result<Namespaces, Sandbo
     };
     let wishes = Wishes {
         readonly_dependencies: options.readonly_dependencies,
+        protect_host: options.protect_host,
         network: options.network,
         users,
     };
@@ -174,6 +188,9 @@ fn described(namespaces: &Namespaces) -> String {
     .to_owned();
     if namespaces.users() == Some(Users::Single) {
         text += ", with a single user: scripts that change owners fail";
+    }
+    if namespaces.protects_host() {
+        text += ", with a read-only host";
     }
     if namespaces.writes() == Writes::Refused {
         text += ", with read-only dependencies";

@@ -446,7 +446,7 @@ impl<'a> Run<'a> {
         for log in self.logs.get(node).into_iter().flatten() {
             for log in [log.clone(), first_log(log)] {
                 if let Err(error) = fs::remove_file_if_there(&log) {
-                    tracing::warn!(%error, "could not remove an old log");
+                    tracing::warn!(error = %Chain(&error), "could not remove an old log");
                 }
             }
         }
@@ -465,7 +465,7 @@ impl<'a> Run<'a> {
                 if let Err(error) = fs::hard_link(&log, &other)
                     && !error.is_not_found()
                 {
-                    tracing::warn!(%error, "a log is found in one release only");
+                    tracing::warn!(error = %Chain(&error), "a log is found in the directory of one release only");
                 }
             }
         }

@@ -62,6 +62,8 @@ pub struct Options {
     pub make_jobserver: bool,
     /// Whether scripts are kept from writing into dependencies, where that can be done.
     pub readonly_dependencies: bool,
+    /// Whether everything that is not a script's own is read-only for it; it is an error where that cannot be done.
+    pub protect_host: bool,
     /// Whether scripts get the network that everybody has.
     pub network: bool,
     /// How much nicer than this program scripts are, from 0 to 19.

@@ -92,7 +92,7 @@ impl ForkServer {
             return Ok(number);
         }
         if running.take().is_some() {
-            tracing::warn!("the sandbox server has died and is started again");
+            tracing::warn!("the sandbox server was killed and is started again");
         }
         let server = Server::start(&self.0.program)?;
         server.ask_to_fork(number, descriptors)?;

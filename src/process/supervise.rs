@@ -129,7 +129,9 @@ pub async fn supervise(
             }
         };
         if !is_reported {
-            tracing::error!("a child process did not end its script in time and is killed");
+            tracing::error!(
+                "the process that runs a packaging script did not end in time and is killed"
+            );
             child.server.kill(number);
             // The server reports in its place.
             let _ = timeout(PATIENCE, &mut talk).await;

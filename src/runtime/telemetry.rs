@@ -1,5 +1,5 @@
-//! The log for those who look into the program itself. What a user of `compile` is told goes another way
-//! (`offline::progress`).
+//! The developer log. What a user of `compile` reads goes another way (`offline::progress`), but for warnings of the modules below
+//! it (`runtime::warnings`).
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -10,11 +10,15 @@ use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormattedFields};
 use tracing_subscriber::registry::LookupSpan;
 
+use super::warnings::{Printer, Warnings};
+
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For a person at a terminal.
+    /// With times and modules, for developers.
     Plain,
+    /// As other warnings of `compile`, for its users.
+    Warnings,
     /// As the Go agent's: `[tag] 2006/01/02 15:04:05 INFO - message`, in local time. Operators' tools read it.
     GoAgent,
 }
@@ -38,6 +42,10 @@ pub fn init(level: Option<&OsStr>, default: &str, format: LogFormat) {
     // A second call, in tests, keeps the first log.
     let _ = match format {
         LogFormat::Plain => log.try_init(),
+        LogFormat::Warnings => log
+            .with_writer(|| Printer)
+            .event_format(Warnings)
+            .try_init(),
         LogFormat::GoAgent => log.event_format(GoAgent).try_init(),
     };
 }

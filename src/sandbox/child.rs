@@ -212,7 +212,7 @@ pub(super) fn start_script(spec: &Spec) -> Result<Pid, StepError> {
         .args(&spec.arguments)
         .current_dir(&spec.directory)
         .stdin(Stdio::null());
-    sys::detach(&mut command, spec.nice, rules);
+    sys::detach(&mut command, spec, rules);
     let child = command.spawn().step(Step::Start(spec.program.clone()))?;
     Ok(Pid::from_raw(child.id().cast_signed()))
 }

@@ -62,6 +62,14 @@ pub enum SandboxError {
         /// Why these cannot be had, where they were tried.
         source: Option<Box<SandboxError>>,
     },
+    /// The host cannot be protected from writes.
+    #[error(
+        "the host can be protected from writes by packaging scripts (--protect-host) in namespaces only"
+    )]
+    ProtectHost {
+        /// Why these are not available, where they were tried.
+        source: Option<Box<SandboxError>>,
+    },
     /// A sandbox was made for a try, but nothing ran in it.
     #[error("a program in a trial sandbox {0}")]
     ProbeFailed(Status),
@@ -101,6 +109,12 @@ impl SandboxError {
                     .to_owned(),
             ),
             Self::Files(error) if error.hint().is_some() => error.hint(),
+            Self::ProtectHost { .. } => Some(
+                "use --isolation=namespace or userns where these work, or compile without --protect-host: `landlock` keeps scripts \
+                 from writing to other packages, to dependencies, and to new entries of `/`, `/var/vcap` and `/var/vcap/data`, but \
+                 not to /etc and /usr, and `none` keeps them from nothing"
+                    .to_owned(),
+            ),
             Self::Scratch { .. } => Some(
                 "pass a --scratch-dir that the user who compiles can write to, with everything in it, or none".to_owned(),
             ),

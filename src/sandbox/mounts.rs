@@ -101,6 +101,9 @@ pub(super) fn make(view: &View) -> Result<(), StepError> {
         )
         .step(Step::MountProc)?;
     }
+    if let Some(protection) = &view.protection {
+        protection.apply()?;
+    }
     // The directory that we are in would be another way to the work directory, through /proc.
     std::env::set_current_dir("/").step(Step::EnterWork("/".into()))
 }
@@ -214,7 +217,7 @@ fn mount_to(
     mount(source, target, kind, flags, data)
 }
 
-fn bind(from: &Path, to: &Path) -> Result<(), StepError> {
+pub(super) fn bind(from: &Path, to: &Path) -> Result<(), StepError> {
     mount_to(
         Some(from),
         to,

@@ -1,7 +1,8 @@
 //! `--isolation=namespace` and `--isolation=userns`: every package in its own mount, process and IPC namespace.
 //!
 //! A package's tree lies in the work directory and is mounted over the base directory, inside a namespace that ends with
-//! the script. On the host nothing is mounted and nothing changes.
+//! the script. On the host nothing is mounted. What a script writes outside of its tree is the host's, unless the host is
+//! protected ([`Protection`]).
 //!
 //! ```text
 //! WORK/places/N/tree      → BASE          packages and data of the package; the rest of BASE is mounted into it
@@ -26,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::SandboxError;
 use super::named;
+use super::protect::Protection;
 use super::scratch::{self, Scratch};
 use super::script::{self, Script};
 use super::spec::{Mounted, Spec, Step, View, Writes};
@@ -87,6 +89,8 @@ pub struct Namespaces {
 pub struct Wishes {
     /// Whether writes into dependencies are to fail.
     pub readonly_dependencies: bool,
+    /// Whether everything that is not the script's is to be read-only for it.
+    pub protect_host: bool,
     /// Whether scripts get the network that everybody has.
     pub network: bool,
     /// The user namespace that this process is in for the purpose.
@@ -97,6 +101,7 @@ impl Default for Wishes {
     fn default() -> Self {
         Self {
             readonly_dependencies: false,
+            protect_host: false,
             network: true,
             users: None,
         }
@@ -221,6 +226,12 @@ impl Namespaces {
     #[must_use]
     pub fn writes(&self) -> Writes {
         self.writes
+    }
+
+    /// Whether everything that is not the script's is read-only for it.
+    #[must_use]
+    pub fn protects_host(&self) -> bool {
+        self.wishes.protect_host
     }
 
     /// The user namespace that makes them possible.
@@ -515,7 +526,7 @@ impl Namespaces {
     ) -> View {
         let relative = Self::relative(place);
         let (named, links) = self.named(place, environment);
-        View {
+        let mut view = View {
             work: self.work.clone(),
             dependencies: dependencies
                 .iter()
@@ -549,7 +560,13 @@ impl Namespaces {
                 .map(|(name, at)| (relative.join(name), PathBuf::from(at)))
                 .collect(),
             tree: (relative.join(TREE), self.cover.clone()),
+            protection: None,
+        };
+        if self.wishes.protect_host {
+            let home = environment.get("HOME").map(Path::new);
+            view.protection = Some(Protection::new(&view, home));
         }
+        view
     }
 
     /// What an environment names below the private directories, with its places in them: directories and files with their paths

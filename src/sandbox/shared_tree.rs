@@ -264,7 +264,7 @@ impl SharedTree {
                     error = %Chain(&error),
                     hint = error.hint(),
                     path = %aside.display(),
-                    "could not remove what a script left; it was moved out of the way, and the next run tries again"
+                    "could not remove what a packaging script left; it was moved out of the way, and the next run tries again"
                 );
                 Ok(())
             }
@@ -377,7 +377,7 @@ impl SharedTree {
                 self.remove_or_set_aside(&entry)?;
                 continue;
             }
-            tracing::warn!(path = %mount.path.display(), "unmounted what a script had left mounted");
+            tracing::warn!(path = %mount.path.display(), "unmounted what a packaging script left mounted");
         }
         Ok(())
     }
@@ -603,7 +603,7 @@ impl SharedTree {
         self.made.remove_empty();
         // Then only may another run begin.
         if let Err(error) = fs::remove_file_if_there(&self.vcap.data().join(LOCK)) {
-            tracing::warn!(%error, "the lock stays behind, unlocked");
+            tracing::warn!(error = %Chain(&error), "could not remove the lock file, which stops no other run");
         }
         let _ = self.lock.unlock();
         self.made_outside.remove_empty();

@@ -9,6 +9,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
+use super::protect::Protection;
 use super::wire;
 use crate::process::{Status, Usage};
 
@@ -104,6 +105,8 @@ pub struct View {
     /// The package's tree and the directory that it covers: the base directory or, where that is not there, one above it.
     #[serde(with = "wire")]
     pub tree: (PathBuf, PathBuf),
+    /// What of all this the script may write to; `None` where mounts are as they are.
+    pub protection: Option<Protection>,
 }
 
 /// A dependency's place in a view.
@@ -235,6 +238,8 @@ pub enum Step {
     HideWork(#[serde(with = "wire")] PathBuf),
     /// The process namespace's own `/proc`.
     MountProc,
+    /// Making a mount of the host read-only, or keeping one writable that is the script's.
+    Protect(#[serde(with = "wire")] PathBuf),
     /// Rules on what the script may reach.
     Restrict,
     /// The script itself.
@@ -272,6 +277,7 @@ impl fmt::Display for Step {
             }
             Self::HideWork(path) => write!(f, "hide `{}`", path.display()),
             Self::MountProc => write!(f, "mount /proc"),
+            Self::Protect(path) => write!(f, "protect `{}` from writes", path.display()),
             Self::Restrict => write!(f, "restrict what a script may reach"),
             Self::Start(program) => write!(f, "start `{program}`"),
         }
@@ -328,6 +334,7 @@ mod tests {
                 links: Vec::new(),
                 temporary: vec![(PathBuf::from("places/0/tmp"), PathBuf::from("/tmp"))],
                 tree: (PathBuf::from("places/0/vcap"), PathBuf::from("/var/vcap")),
+                protection: None,
             }),
             rules: Some(Rules {
                 guarded: vec![PathBuf::from("/var/vcap/packages")],

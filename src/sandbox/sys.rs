@@ -7,16 +7,19 @@
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 use std::{io, ptr};
 
 use ::landlock::RulesetCreated;
+use nix::NixPath;
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::ForkResult;
 
-use super::landlock;
+use super::spec::Spec;
+use super::{landlock, protect};
 use crate::config::Environment;
 
 /// Sets a variable in the environment of this process, which must have one thread. Only what a library reads by itself is set
@@ -104,9 +107,11 @@ pub(super) fn exit(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// Has a command start in a process group of its own and with no signal blocked, whatever is blocked here. It is `nice` nicer
-/// than this process, and has the rules.
-pub(super) fn detach(command: &mut Command, nice: i32, mut rules: Option<RulesetCreated>) {
+/// Has a command start in a process group of its own and with no signal blocked, whatever is blocked here. It is as nice as the spec
+/// says, and has the rules.
+pub(super) fn detach(command: &mut Command, spec: &Spec, mut rules: Option<RulesetCreated>) {
+    let nice = spec.nice;
+    let is_protected = spec.view.as_ref().is_some_and(|it| it.protection.is_some());
     command.process_group(0);
     // SAFETY: this process has one thread, so that the closure may even allocate. It makes system calls, which are safe between fork and exec, and touches no memory but its own.
     unsafe {
@@ -115,6 +120,9 @@ pub(super) fn detach(command: &mut Command, nice: i32, mut rules: Option<Ruleset
                 rustix::process::nice(nice).map_err(io::Error::from)?;
             }
             SigSet::all().thread_unblock().map_err(io::Error::from)?;
+            if is_protected {
+                protect::give_up_capabilities()?;
+            }
             rules.take().map_or(Ok(()), landlock::restrict)
         });
     }
@@ -160,6 +168,61 @@ pub(crate) fn shorten_slices_before_threads() {
 
 /// A short time slice, in nanoseconds: below the kernel's 0.7 ms to 3 ms.
 const SLICE: u64 = 500_000;
+
+/// Sets or clears the read-only flag of a mount. Its other flags stay.
+pub(super) fn set_read_only(at: &Path, is_read_only: bool) -> nix::Result<()> {
+    mount_setattr(at, 0, is_read_only)
+}
+
+/// The same for a mount and everything that is mounted below it: all of them, or none.
+pub(super) fn set_read_only_below(at: &Path, is_read_only: bool) -> nix::Result<()> {
+    mount_setattr(at, AT_RECURSIVE, is_read_only)
+}
+
+/// Everything below a mount, too.
+const AT_RECURSIVE: libc::c_uint = 0x8000;
+
+/// Not writable.
+const MOUNT_ATTR_RDONLY: u64 = 1;
+
+/// The kernel's `struct mount_attr`.
+#[repr(C)]
+#[derive(Default)]
+struct MountAttributes {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    user_namespace: u64,
+}
+
+/// Linux 5.12 and later.
+fn mount_setattr(at: &Path, flags: libc::c_uint, is_read_only: bool) -> nix::Result<()> {
+    let attributes = match is_read_only {
+        true => MountAttributes {
+            set: MOUNT_ATTR_RDONLY,
+            ..MountAttributes::default()
+        },
+        false => MountAttributes {
+            clear: MOUNT_ATTR_RDONLY,
+            ..MountAttributes::default()
+        },
+    };
+    let size = size_of::<MountAttributes>();
+    let result = at.with_nix_path(|at| {
+        // SAFETY: the path ends with a zero byte, the structure is as large as it is said to be, and both live until the call returns.
+        unsafe {
+            libc::syscall(
+                libc::SYS_mount_setattr,
+                libc::AT_FDCWD,
+                at.as_ptr(),
+                flags,
+                &raw const attributes,
+                size,
+            )
+        }
+    })?;
+    Errno::result(result).map(drop)
+}
 
 /// Starts the loopback of this process's network namespace. It has its addresses already.
 pub(super) fn start_loopback() -> io::Result<()> {

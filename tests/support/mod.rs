@@ -9,8 +9,10 @@
 )]
 
 mod agent;
+mod attacks;
 pub(crate) mod go_release;
 mod outcome;
+mod play;
 mod release;
 mod tiers;
 mod tools;
@@ -18,10 +20,12 @@ mod ustar;
 mod world;
 
 pub(crate) use agent::{Agent, Ran, Running, copied_agent, processes_below};
+pub(crate) use attacks::{ATTACKS, Site, attacks, packages};
 pub(crate) use outcome::{
     Listed, Outcome, compiled_packages, contents, extract, list, manifest_of, mode_of, sha1_of,
     unpacked,
 };
+pub(crate) use play::{Play, listed};
 pub(crate) use release::{Compression, Digest, ReleaseBuilder};
 pub(crate) use tiers::{
     LANDLOCK, NAMESPACE, NONE, Place, Tier, USER, USERNS_OF_A_USER, USERNS_OF_ROOT, Who, in_tiers,

@@ -190,6 +190,11 @@ impl Place {
         )
     }
 
+    /// The same arguments for another program.
+    pub(crate) fn with_flags(&self, agent: Agent) -> Agent {
+        self.flags(agent, self.tier.flag, &self.world.base())
+    }
+
     fn flags(&self, agent: Agent, isolation: &str, base: &Path) -> Agent {
         agent
             .args(&["compile", "--isolation", isolation])

@@ -1,0 +1,152 @@
+//! The log of a call of `compile` as its user reads it: warnings, in the form of those that `offline::progress` prints.
+//!
+//! What can only warn, such as the removal of a temporary file, does not know who is there to read: it logs an event. This makes
+//! one line of an event: `Warning: MESSAGE: PATH: ERROR. HINT`.
+
+use std::fmt::{self, Write as _};
+use std::io::{self, Write};
+use std::sync::OnceLock;
+
+use tracing::field::{Field, Visit};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::fmt::FmtContext;
+use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
+use tracing_subscriber::registry::LookupSpan;
+
+type Print = Box<dyn Fn(&str) + Send + Sync>;
+
+/// Prints lines for a person, once there is somebody to do so.
+static PRINT: OnceLock<Print> = OnceLock::new();
+
+/// Has warnings printed by `print`, one line at a time, instead of to stderr. It is there for progress bars: lines go above them.
+pub fn print_warnings_by(print: impl Fn(&str) + Send + Sync + 'static) {
+    // There is one call in a process.
+    let _ = PRINT.set(Box::new(print));
+}
+
+/// Writes where warnings are printed.
+#[derive(Debug)]
+pub(super) struct Printer;
+
+impl Write for Printer {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        match PRINT.get() {
+            Some(print) => print(String::from_utf8_lossy(line).trim_end()),
+            None => io::stderr().lock().write_all(line)?,
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// One line for each event.
+pub(super) struct Warnings;
+
+impl<S, N> FormatEvent<S, N> for Warnings
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        _: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let mut parts = Parts::default();
+        event.record(&mut parts);
+        let line = parts.line().replace(['\n', '\r'], " ");
+        writeln!(writer, "Warning: {line}")
+    }
+}
+
+/// The fields of an event.
+#[derive(Default)]
+struct Parts {
+    message: String,
+    path: Option<String>,
+    error: Option<String>,
+    hint: Option<String>,
+    others: Vec<String>,
+}
+
+impl Parts {
+    fn line(&self) -> String {
+        let mut line = self.message.clone();
+        if !self.others.is_empty() {
+            let _ = write!(line, " ({})", self.others.join(", "));
+        }
+        for part in [&self.path, &self.error].into_iter().flatten() {
+            let _ = write!(line, ": {part}");
+        }
+        if let Some(hint) = &self.hint {
+            let _ = write!(line, ". Hint: {hint}");
+        }
+        line
+    }
+}
+
+impl Visit for Parts {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let text = format!("{value:?}");
+        match field.name() {
+            "message" => self.message = text,
+            "path" => self.path = Some(format!("`{text}`")),
+            "error" => self.error = Some(text),
+            "hint" => self.hint = Some(text),
+            name => self.others.push(format!("{name}: {text}")),
+        }
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.record_debug(field, &format_args!("{value}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn event_is_one_line_without_time_and_module() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(move || writer.clone())
+            .with_ansi(false)
+            .event_format(Warnings)
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            let _span = tracing::info_span!("task", name = "compile").entered();
+            tracing::warn!(path = %"/a/m", "unmounted what a packaging script left mounted");
+            tracing::warn!(error = %"failed to remove `/a`:\nbusy", hint = "unmount it", attempts = 3, "could not remove it");
+            tracing::warn!(hint = None::<&str>, "it is there");
+        });
+        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(
+            text,
+            "Warning: unmounted what a packaging script left mounted: `/a/m`\n\
+             Warning: could not remove it (attempts: 3): failed to remove `/a`: busy. Hint: unmount it\n\
+             Warning: it is there\n"
+        );
+    }
+}

@@ -1,0 +1,170 @@
+//! A daemon's agent in this process, which is given requests without a socket between.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bosh_agent::agent::{self, AgentOptions, CompilerOptions};
+use bosh_agent::config::{AgentConfig, Environment, Settings, Source, UpdateSettings, Vcap};
+use bosh_agent::machine::bootstrap::{self, Platform};
+use bosh_agent::machine::settings::SettingsStore;
+use serde_json::{Value, json};
+
+use super::outcome::sha1_of;
+use super::tools::run_tool;
+use super::ustar::{Member, archive};
+use super::world::World;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// An agent with a local blobstore.
+pub(crate) struct Play {
+    pub(crate) world: World,
+    pub(crate) agent: agent::Agent,
+}
+
+impl Play {
+    pub(crate) fn start() -> Self {
+        let world = World::outside_tmp();
+        std::fs::create_dir(world.path("store")).unwrap();
+        Self::start_in(world)
+    }
+
+    /// Stops the agent and starts another one in its place.
+    pub(crate) async fn restart(self) -> Self {
+        assert!(self.agent.stop(LIMIT).await);
+        Self::start_in(self.world)
+    }
+
+    fn start_in(world: World) -> Self {
+        let vcap = Vcap::new(&world.base());
+        let environment = Environment::of_this_process();
+        std::fs::create_dir_all(vcap.bosh()).unwrap();
+        bootstrap::bootstrap(&vcap, Platform::Dummy, &environment).unwrap();
+        let settings = json!({
+            "agent_id": "agent-1",
+            "blobstore": {"provider": "local", "options": {"blobstore_path": world.path("store")}},
+        });
+        let sources = vec![Source::File {
+            path: vcap.settings(),
+        }];
+        let config = AgentConfig {
+            sources,
+            ..AgentConfig::default()
+        };
+        let agent = agent::Agent::start(AgentOptions {
+            compiler: CompilerOptions {
+                vcap: vcap.clone(),
+                environment: environment.clone(),
+                agent: env!("CARGO_BIN_EXE_bosh-agent").into(),
+                who: "a test".to_owned(),
+                force: true,
+                grace: Duration::from_millis(100),
+                secrets: vec![world.path("agent.json"), world.path("keys")],
+            },
+            environment,
+            platform: Platform::Dummy,
+            store: SettingsStore::new(&vcap, &config).unwrap(),
+            settings: Settings::from_json(settings).unwrap(),
+            update: UpdateSettings::default(),
+        });
+        Self {
+            world,
+            agent: agent.unwrap(),
+        }
+    }
+
+    pub(crate) async fn ask(&self, method: &str, arguments: Value) -> Value {
+        let request = json!({"protocol": 3, "method": method, "arguments": arguments}).to_string();
+        let answered = self
+            .agent
+            .handle(request.as_bytes(), None, false)
+            .await
+            .unwrap();
+        serde_json::from_slice(&answered.body).unwrap()
+    }
+
+    /// Puts a source with this packaging script into the store, and gives the arguments that order it.
+    pub(crate) fn source(&self, name: &str, script: &str, dependencies: Value) -> Value {
+        let id = format!("source-of-{name}");
+        let path = self.world.path("store").join(&id);
+        std::fs::write(
+            &path,
+            archive(&[Member::file("packaging", script.as_bytes())]),
+        )
+        .unwrap();
+        json!([id, sha1_of(&path), name, "1.1", dependencies])
+    }
+
+    pub(crate) async fn order(&self, arguments: &Value) -> String {
+        let reply = self.ask("compile_package", arguments.clone()).await;
+        reply["value"]["agent_task_id"].as_str().unwrap().to_owned()
+    }
+
+    /// Asks for a task until `is_it`.
+    pub(crate) async fn until(&self, task: &str, is_it: impl Fn(&Value) -> bool) -> Value {
+        let asking = async {
+            loop {
+                let reply = self.ask("get_task", json!([task])).await;
+                if is_it(&reply) {
+                    return reply;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(LIMIT, asking).await.unwrap()
+    }
+
+    pub(crate) async fn phase(&self, task: &str, phase: &str) {
+        self.until(task, |reply| reply["value"]["progress"]["phase"] == phase)
+            .await;
+    }
+
+    pub(crate) async fn end(&self, task: &str) -> Value {
+        self.until(task, |reply| reply["value"]["state"] != "running")
+            .await
+    }
+
+    pub(crate) async fn failure(&self, task: &str) -> String {
+        let end = self.end(task).await;
+        let message = end["exception"]["message"].as_str();
+        message.unwrap_or_else(|| panic!("{end}")).to_owned()
+    }
+
+    /// The files and directories of orders that are on the disk: blobs, installed packages, places of scripts.
+    pub(crate) fn left(&self) -> Vec<PathBuf> {
+        let mut left = Vec::new();
+        for work in std::fs::read_dir(self.world.base().join("data"))
+            .unwrap()
+            .flatten()
+        {
+            if !work
+                .file_name()
+                .to_str()
+                .unwrap()
+                .starts_with(".bosh-agent-work-")
+            {
+                continue;
+            }
+            left.extend(
+                work.path()
+                    .join("result.tgz")
+                    .exists()
+                    .then(|| "result.tgz".into()),
+            );
+            for place in ["fetched", "store/*", "places"] {
+                let pattern = work.path().join(place);
+                let directories = match pattern.ends_with("*") {
+                    true => listed(pattern.parent().unwrap().to_owned()),
+                    false => vec![pattern],
+                };
+                left.extend(directories.into_iter().flat_map(listed));
+            }
+        }
+        left
+    }
+}
+
+pub(crate) fn listed(directory: PathBuf) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).collect()
+}
