@@ -14,6 +14,7 @@ mod init;
 mod landlock;
 mod landlocked;
 mod left_mounts;
+mod locked;
 mod mounts;
 mod named;
 mod namespace;

@@ -14,7 +14,7 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 
 use super::child::StepResult;
 use super::spec::{Mounted, Step, StepError, View, Writes};
-use super::sys;
+use super::{locked, sys};
 use crate::fs;
 
 /// Mounts everything. Afterwards the working directory is meaningless: the caller enters the script's.
@@ -100,6 +100,9 @@ pub(super) fn make(view: &View) -> Result<(), StepError> {
             None,
         )
         .step(Step::MountProc)?;
+    }
+    if view.locked {
+        locked::lock(view)?;
     }
     // The directory that we are in would be another way to the work directory, through /proc.
     std::env::set_current_dir("/").step(Step::EnterWork("/".into()))

@@ -70,6 +70,8 @@ pub struct Namespaces {
     writes: Writes,
     /// Whether scripts get process namespaces.
     processes: bool,
+    /// Whether the mounts of scripts are locked.
+    locked: bool,
     next: AtomicUsize,
     made: MadeDirectories,
     /// Held by everybody who mounts over the base directory: whoever removed it would take the mounts away. Where it is not
@@ -155,6 +157,7 @@ impl Namespaces {
                 Writes::ToDisk
             },
             processes: true,
+            locked: true,
             next: AtomicUsize::new(0),
             made,
             base,
@@ -210,6 +213,12 @@ impl Namespaces {
         );
         match (&error.step, self.writes) {
             (Step::MountProc, _) if self.processes => self.processes = false,
+            // A nested user namespace is made for that alone.
+            (Step::LockMounts | Step::SeparateUsers | Step::MapUsers(_) | Step::BecomeRoot, _)
+                if self.locked =>
+            {
+                self.locked = false
+            }
             (_, Writes::ToDisk) if overlay => self.writes = Writes::ToMemory,
             (_, Writes::ToMemory) if overlay => self.writes = Writes::Refused,
             _ => return false,
@@ -233,6 +242,12 @@ impl Namespaces {
     #[must_use]
     pub fn has_processes(&self) -> bool {
         self.processes
+    }
+
+    /// Whether scripts cannot undo what is mounted for them.
+    #[must_use]
+    pub fn has_locked_mounts(&self) -> bool {
+        self.locked
     }
 
     /// The file that is locked as long as a process of a script lives.
@@ -527,6 +542,7 @@ impl Namespaces {
                 .collect(),
             in_user_namespace: self.wishes.users.is_some(),
             processes: self.processes,
+            locked: self.locked,
             network: self.wishes.network,
             writes: self.writes,
             scratch: relative.join(SCRATCH),
@@ -666,6 +682,7 @@ mod tests {
             wishes: Wishes::default(),
             writes: Writes::ToDisk,
             processes: true,
+            locked: true,
             next: AtomicUsize::new(0),
             made: MadeDirectories::default(),
             base: None,

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -66,6 +66,8 @@ pub struct View {
     pub in_user_namespace: bool,
     /// Whether the script gets a process namespace. It needs a `/proc` of its own, which not every place allows.
     pub processes: bool,
+    /// Whether the mounts are locked, so that the script cannot undo them.
+    pub locked: bool,
     /// Whether the script has the network that everybody has, or nothing but a loopback of its own.
     pub network: bool,
     /// The work directory. Scripts see an empty one there.
@@ -104,6 +106,16 @@ pub struct View {
     /// The package's tree and the directory that it covers: the base directory or, where that is not there, one above it.
     #[serde(with = "wire")]
     pub tree: (PathBuf, PathBuf),
+}
+
+impl View {
+    /// Whether something in this directory is hidden from the script.
+    pub(super) fn covers_below(&self, directory: &Path) -> bool {
+        let hidden = self.hidden.iter().map(|hidden| self.work.join(hidden));
+        let mut hidden = hidden.chain([self.work.clone(), self.tree.1.clone()]);
+        let is_below = |path: &Path| path.starts_with(directory);
+        hidden.any(|path| is_below(&path)) || self.secrets.iter().any(|path| is_below(path))
+    }
 }
 
 /// A dependency's place in a view.
@@ -235,6 +247,8 @@ pub enum Step {
     HideWork(#[serde(with = "wire")] PathBuf),
     /// The process namespace's own `/proc`.
     MountProc,
+    /// Locking all mounts.
+    LockMounts,
     /// Rules on what the script may reach.
     Restrict,
     /// The script itself.
@@ -272,6 +286,7 @@ impl fmt::Display for Step {
             }
             Self::HideWork(path) => write!(f, "hide `{}`", path.display()),
             Self::MountProc => write!(f, "mount /proc"),
+            Self::LockMounts => write!(f, "lock mounts"),
             Self::Restrict => write!(f, "restrict what a script may reach"),
             Self::Start(program) => write!(f, "start `{program}`"),
         }
@@ -305,6 +320,7 @@ mod tests {
             view: Some(View {
                 in_user_namespace: false,
                 processes: true,
+                locked: true,
                 network: true,
                 work: PathBuf::from(OsString::from_vec(b"/work-\xff".to_vec())),
                 dependencies: vec![Mounted {
