@@ -30,7 +30,7 @@ pub mod tree;
 pub use fork_server::{
     ARGUMENT as SERVER_ARGUMENT, DESCRIPTORS, ForkServer, Request, read_orders, receive,
 };
-pub use jobserver::{Jobserver, Offered};
+pub use jobserver::{Jobserver, Offered, inherited as inherited_jobserver};
 pub use memory::{available_memory, out_of_memory_kills};
 pub use output::{ENDING_LIMIT, Ending, Output, OutputSummary, TAIL_LINES};
 pub use processors::processors;

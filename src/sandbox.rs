@@ -37,7 +37,10 @@ pub use script::{Script, ScriptEnd, run, run_holding};
 pub use server::main as server_main;
 pub use shared_tree::SharedTree;
 pub use spec::{Mounted, Report, Rules, Spec, Step, StepError, View, Writes};
-pub(crate) use sys::{default_signals, set_variable_before_threads, shorten_slices_before_threads};
+pub(crate) use sys::{
+    default_signals, inherit_no_descriptors, set_variable_before_threads,
+    shorten_slices_before_threads,
+};
 pub use users::{
     Entry, Users, enter as enter_user_namespace, enter_if_needed as enter_user_namespace_if_needed,
     highest_owner,

@@ -94,6 +94,7 @@ impl<T> StepResult<T> for fs::Result<T> {
 fn run(socket: &mut UnixStream) -> Result<Report, StepError> {
     let (environment, orders) = process::read_orders(socket).step(Step::ReadOrders)?;
     sys::replace_environment(&environment);
+    sys::inherit_no_descriptors(&process::inherited_jobserver(&environment));
     let spec: Spec = serde_json::from_slice(&orders)
         .map_err(io::Error::from)
         .step(Step::ReadOrders)?;
