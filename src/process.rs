@@ -26,6 +26,7 @@ mod run;
 mod status;
 mod supervise;
 pub mod tree;
+mod unkillable;
 
 pub use fork_server::{
     ARGUMENT as SERVER_ARGUMENT, DESCRIPTORS, ForkServer, Request, read_orders, receive,
@@ -39,3 +40,4 @@ pub use status::{Status, Usage};
 pub use supervise::{
     Child, SuperviseError, Supervised, adopt_orphans, end_orphans, kill_all_below, supervise,
 };
+pub use unkillable::Unkillable;

@@ -402,6 +402,21 @@ impl Sandbox {
         }
     }
 
+    /// Takes the directories of a package out of use because processes of its script cannot be killed: they may change them at any
+    /// time, so nobody waits for their removal. Returns where they are then, where that worked.
+    #[must_use]
+    pub fn set_aside(&self, place: &Place, paths: &PackagePaths) -> Option<PathBuf> {
+        match (self, &place.kind) {
+            (Self::Namespaces(namespaces), Kind::Namespace(place)) => {
+                Some(namespaces.set_aside(place))
+            }
+            (Self::Landlocked(landlocked), _) => landlocked.tree().set_aside(paths),
+            (Self::Shared(tree), _) => tree.set_aside(paths),
+            // A place of another sandbox.
+            (Self::Namespaces(_), _) => None,
+        }
+    }
+
     /// Removes everything of the package, after its end, good or bad.
     ///
     /// # Errors

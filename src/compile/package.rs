@@ -856,6 +856,9 @@ impl Work {
             package: self.job.name.clone(),
             source,
         })?;
+        if !end.unkillable.is_empty() {
+            return Err(self.unkillable(end).await?);
+        }
         let is_cancelled = self.cancel.is_cancelled();
         let limit = self.context.limit;
         let limit = limit.filter(|_| stop.is_cancelled() && !is_cancelled);
@@ -897,6 +900,28 @@ impl Work {
             first_log: None,
             log_failure: end.output.log_failure,
         })))
+    }
+
+    /// Takes the package's directories out of use, for processes of its script may still be at work in them.
+    async fn unkillable(&self, end: ScriptEnd) -> Result<CompileError, CompileError> {
+        let set_aside = |work: &Self| {
+            work.context
+                .sandbox
+                .set_aside(&work.place, &work.plan.paths)
+        };
+        let left = self.blocking_to_the_end("set aside", set_aside).await?;
+        if self.cancel.is_cancelled() {
+            for process in &end.unkillable {
+                tracing::warn!(package = %self.job.name, "a process of the packaging script cannot be killed: {process}");
+            }
+            return Err(stopped(&self.job));
+        }
+        Ok(CompileError::Unkillable {
+            package: self.job.name.clone(),
+            processes: end.unkillable,
+            status: end.status,
+            left,
+        })
     }
 
     fn dangling(&self, target: PathBuf) -> CompileError {

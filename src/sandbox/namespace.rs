@@ -19,7 +19,7 @@
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -111,6 +111,8 @@ pub(super) struct NamespacePlace {
     number: usize,
     /// Whether dependencies are copied into it instead of being mounted.
     pub(super) copies: bool,
+    /// Whether processes that cannot be killed may still be at work in it.
+    set_aside: AtomicBool,
     /// What the covered directory has that is the host's: where it is, and its place in the tree.
     kept: Vec<(PathBuf, PathBuf)>,
     /// Shared scratch directories: where they are, and their places in the tree.
@@ -367,6 +369,7 @@ impl Namespaces {
         let mut place = NamespacePlace {
             number: self.next.fetch_add(1, Ordering::Relaxed),
             copies,
+            set_aside: AtomicBool::new(false),
             kept: Vec::new(),
             shared: Vec::new(),
         };
@@ -602,7 +605,16 @@ impl Namespaces {
         )
     }
 
+    /// Keeps a place from being removed before the whole work directory is. Returns where it lies.
+    pub(super) fn set_aside(&self, place: &NamespacePlace) -> PathBuf {
+        place.set_aside.store(true, Ordering::Relaxed);
+        self.place(place)
+    }
+
     pub(super) fn leave(&self, place: &NamespacePlace) -> Result<(), SandboxError> {
+        if place.set_aside.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         Ok(fs::remove_tree(&self.place(place))?)
     }
 

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::wire;
-use crate::process::{Status, Usage};
+use crate::process::{Status, Unkillable, Usage};
 
 /// What the child is to run. Its environment is the script's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -153,6 +153,9 @@ pub enum Report {
         left_behind: usize,
         /// How many of them could not be ended, for they belong to another user by now.
         not_ended: usize,
+        /// Those that the kernel does not end.
+        #[serde(default)]
+        unkillable: Vec<Unkillable>,
         /// What it used, with all its descendants.
         usage: Usage,
         /// Where it left something mounted, as far as that can be written as text.
@@ -372,6 +375,12 @@ mod tests {
             status: Status::Signaled(9),
             left_behind: 2,
             not_ended: 0,
+            unkillable: vec![Unkillable {
+                process: 7,
+                name: "stat".to_owned(),
+                state: "D".to_owned(),
+                waits_in: None,
+            }],
             usage: Usage::default(),
             mounts: vec!["/var/vcap/data/compile/a/m".to_owned()],
         };
