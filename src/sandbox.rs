@@ -278,6 +278,15 @@ impl Sandbox {
         }
     }
 
+    /// Whether the dependencies in a place are copies, which the script may have changed.
+    #[must_use]
+    pub fn has_copies(&self, place: &Place) -> bool {
+        match &place.kind {
+            Kind::Namespace(place) => place.copies,
+            Kind::Landlock(_) | Kind::Shared { .. } => true,
+        }
+    }
+
     /// Makes a dependency available where the script will look for it. A shared tree gets a copy, for the script there can
     /// change it; elsewhere the sealed tree is mounted when the script starts.
     ///
