@@ -15,7 +15,7 @@ use super::error::{Cause, CompileError, ScriptFailure};
 use super::event::{Event, Phase};
 use super::finding::Finding;
 use super::job::{Compiled, Job};
-use super::plan::Plan;
+use super::plan::{PACKAGING, Plan};
 use super::printed::{Printed, PrintedLine};
 use super::references;
 use super::scratch;
@@ -796,7 +796,14 @@ impl Work {
     ) -> Result<(Option<ScriptEnd>, Vec<Finding>), CompileError> {
         let files = self.files();
         let packaging = &self.plan.packaging;
-        let dangling = match script_file::look(packaging).map_err(&files)? {
+        let mut script_file = script_file::look(packaging).map_err(&files)?;
+        if let ScriptFile::Dangling(_) = script_file
+            && let Some(leads) = self.linked_script().map_err(&files)?
+            && let other @ ScriptFile::NotAFile(_) = script_file::look(&leads).map_err(&files)?
+        {
+            script_file = other;
+        }
+        let dangling = match script_file {
             ScriptFile::There => None,
             ScriptFile::Missing => {
                 let log = b"This package has no packaging script.\n";
@@ -902,6 +909,17 @@ impl Work {
             first_log: None,
             log_failure: end.output.log_failure,
         })))
+    }
+
+    /// Where a packaging script that is a link leads as the script's view has it, found on this side: into a dependency, for example.
+    fn linked_script(&self) -> fs::Result<Option<PathBuf>> {
+        let outside = |path: &Path| {
+            let here = self.outside(path);
+            self.in_dependency(&here).unwrap_or(here)
+        };
+        let packaging = self.plan.script.spec.directory.join(PACKAGING);
+        let seen = seen::resolve(&packaging, &outside)?;
+        Ok(seen.map(|seen| outside(&seen)))
     }
 
     /// Takes the package's directories out of use, for processes of its script may still be at work in them.
