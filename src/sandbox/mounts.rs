@@ -92,14 +92,7 @@ pub(super) fn make(view: &View) -> Result<(), StepError> {
     // and what is installed: `mv` and `ln` work between them.
     bind(&view.tree.0, &view.tree.1)?;
     if view.processes {
-        mount_to(
-            Some(Path::new("proc")),
-            Path::new("/proc"),
-            Some("proc"),
-            MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
-            None,
-        )
-        .step(Step::MountProc)?;
+        mount_proc()?;
     }
     if view.locked {
         locked::lock(view)?;
@@ -153,8 +146,20 @@ fn make_place(from: &Path, to: &Path) -> fs::Result<()> {
     fs::create_dir_all(to)
 }
 
+/// Mounts the `/proc` of this process's namespace.
+pub(super) fn mount_proc() -> Result<(), StepError> {
+    mount_to(
+        Some(Path::new("proc")),
+        Path::new("/proc"),
+        Some("proc"),
+        MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
+        None,
+    )
+    .step(Step::MountProc)
+}
+
 /// A mount namespace that tells nobody of its mounts.
-fn separate() -> Result<(), StepError> {
+pub(super) fn separate() -> Result<(), StepError> {
     unshare(CloneFlags::CLONE_NEWNS).step(Step::SeparateMounts)?;
     mount_to(
         None,
