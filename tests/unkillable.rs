@@ -8,62 +8,18 @@
 
 mod support;
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::Signal;
 use support::{
-    LANDLOCK, NAMESPACE, NONE, Place, ReleaseBuilder, Tier, USERNS_OF_A_USER, USERNS_OF_ROOT,
-    in_tiers, require, require_tools, wait_for,
+    Hanging, LANDLOCK, NAMESPACE, NONE, Place, ReleaseBuilder, Tier, USERNS_OF_A_USER,
+    USERNS_OF_ROOT, in_tiers, wait_for,
 };
 
 in_tiers!(an_unkillable_orphan_fails_its_package: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 in_tiers!(a_stop_does_not_wait_for_an_unkillable_script: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 
 const LIMIT: Duration = Duration::from_secs(60);
-
-/// A file system that does not answer, as of a server that is gone.
-struct Hanging {
-    server: Child,
-    at: PathBuf,
-}
-
-impl Hanging {
-    fn mount(place: &Place) -> Option<Self> {
-        if !require_tools(&["python3"]) || !require(Path::new("/dev/fuse").exists(), "FUSE") {
-            return None;
-        }
-        let (at, facts) = (place.world.path("hanging"), place.world.path("facts"));
-        std::fs::create_dir(&at).unwrap();
-        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/hanging.py");
-        let server = Command::new("python3")
-            .arg(program)
-            .args([&at, &facts])
-            .spawn()
-            .unwrap();
-        let mut hanging = Self { server, at };
-        wait_for("the mount", LIMIT, || {
-            assert!(
-                hanging.server.try_wait().unwrap().is_none(),
-                "no FUSE mount"
-            );
-            let is_mounted = facts.join("mounted").exists();
-            is_mounted.then_some(()).ok_or_else(String::new)
-        });
-        Some(hanging)
-    }
-}
-
-impl Drop for Hanging {
-    fn drop(&mut self) {
-        // With its server the connection ends, and every process that waits for it.
-        let _ = self.server.kill();
-        let _ = self.server.wait();
-        let _ = umount2(&self.at, MntFlags::MNT_DETACH);
-    }
-}
 
 mod bodies {
     use super::*;
@@ -72,7 +28,7 @@ mod bodies {
         let Some(place) = Place::new(tier) else {
             return;
         };
-        let Some(_hanging) = Hanging::mount(&place) else {
+        let Some(_hanging) = Hanging::mount(&place.world) else {
             return;
         };
         let start = Instant::now();
@@ -94,7 +50,7 @@ mod bodies {
         let Some(place) = Place::new(tier) else {
             return;
         };
-        let Some(_hanging) = Hanging::mount(&place) else {
+        let Some(_hanging) = Hanging::mount(&place.world) else {
             return;
         };
         let running = place.start(

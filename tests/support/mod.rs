@@ -10,6 +10,7 @@
 
 mod agent;
 pub(crate) mod go_release;
+mod hanging;
 mod outcome;
 mod release;
 mod tiers;
@@ -18,6 +19,7 @@ mod ustar;
 mod world;
 
 pub(crate) use agent::{Agent, Ran, Running, copied_agent, processes_below};
+pub(crate) use hanging::Hanging;
 pub(crate) use outcome::{
     Listed, Outcome, compiled_packages, contents, extract, list, manifest_of, mode_of, sha1_of,
     unpacked,
