@@ -45,6 +45,8 @@ pub fn main() -> ExitCode {
     // Scripts get a umask of their own.
     fs::forbid_writing_by_others();
     let environment = Environment::of_this_process();
+    // Programs that this one starts are not to find what happened to be open in the shell or the supervisor above.
+    sandbox::inherit_no_descriptors(&process::inherited_jobserver(&environment));
     let level = environment.get("BOSH_AGENT_LOG");
     let command = arguments::parse(&arguments);
     match command {

@@ -29,6 +29,7 @@ mod scratch;
 mod script_file;
 mod seal;
 mod second_run;
+mod seen;
 mod store;
 mod turns;
 mod undeclared;

@@ -26,11 +26,12 @@ mod run;
 mod status;
 mod supervise;
 pub mod tree;
+mod unkillable;
 
 pub use fork_server::{
     ARGUMENT as SERVER_ARGUMENT, DESCRIPTORS, ForkServer, Request, read_orders, receive,
 };
-pub use jobserver::{Jobserver, Offered};
+pub use jobserver::{Jobserver, Offered, inherited as inherited_jobserver};
 pub use memory::{available_memory, out_of_memory_kills};
 pub use output::{ENDING_LIMIT, Ending, Output, OutputSummary, TAIL_LINES};
 pub use processors::processors;
@@ -39,3 +40,4 @@ pub use status::{Status, Usage};
 pub use supervise::{
     Child, SuperviseError, Supervised, adopt_orphans, end_orphans, kill_all_below, supervise,
 };
+pub use unkillable::Unkillable;

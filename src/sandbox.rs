@@ -14,9 +14,11 @@ mod init;
 mod landlock;
 mod landlocked;
 mod left_mounts;
+mod locked;
 mod mounts;
 mod named;
 mod namespace;
+mod own_proc;
 mod protect;
 mod scratch;
 mod script;
@@ -32,13 +34,17 @@ pub use landlock::{Closed, closed};
 pub use landlocked::Landlocked;
 pub(crate) use namespace::PROCESSES;
 pub use namespace::{Namespaces, Wishes};
+pub use own_proc::{has_proc, mount_proc_before_threads};
 pub use protect::Protection;
 pub use scratch::{Scratch, Sharing};
 pub use script::{Script, ScriptEnd, run, run_holding};
 pub use server::main as server_main;
 pub use shared_tree::SharedTree;
 pub use spec::{Mounted, Report, Rules, Spec, Step, StepError, View, Writes};
-pub(crate) use sys::{default_signals, set_variable_before_threads, shorten_slices_before_threads};
+pub(crate) use sys::{
+    default_signals, inherit_no_descriptors, set_variable_before_threads,
+    shorten_slices_before_threads,
+};
 pub use users::{
     Entry, Users, enter as enter_user_namespace, enter_if_needed as enter_user_namespace_if_needed,
     highest_owner,
@@ -276,6 +282,15 @@ impl Sandbox {
         }
     }
 
+    /// Whether the dependencies in a place are copies, which the script may have changed.
+    #[must_use]
+    pub fn has_copies(&self, place: &Place) -> bool {
+        match &place.kind {
+            Kind::Namespace(place) => place.copies,
+            Kind::Landlock(_) | Kind::Shared { .. } => true,
+        }
+    }
+
     /// Makes a dependency available where the script will look for it. A shared tree gets a copy, for the script there can
     /// change it; elsewhere the sealed tree is mounted when the script starts.
     ///
@@ -397,6 +412,21 @@ impl Sandbox {
             (Self::Shared(tree), _) => tree.check(),
             // A place of another sandbox.
             (Self::Namespaces(_), _) => Ok(()),
+        }
+    }
+
+    /// Takes the directories of a package out of use because processes of its script cannot be killed: they may change them at any
+    /// time, so nobody waits for their removal. Returns where they are then, where that worked.
+    #[must_use]
+    pub fn set_aside(&self, place: &Place, paths: &PackagePaths) -> Option<PathBuf> {
+        match (self, &place.kind) {
+            (Self::Namespaces(namespaces), Kind::Namespace(place)) => {
+                Some(namespaces.set_aside(place))
+            }
+            (Self::Landlocked(landlocked), _) => landlocked.tree().set_aside(paths),
+            (Self::Shared(tree), _) => tree.set_aside(paths),
+            // A place of another sandbox.
+            (Self::Namespaces(_), _) => None,
         }
     }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::{
-    NAMESPACE, Play, listed, processes_below, require_root, run_tool, sha1_of, wait_for,
+    Hanging, NAMESPACE, Play, listed, processes_below, require_root, run_tool, sha1_of, wait_for,
 };
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -121,6 +121,34 @@ async fn an_order_that_fails_leaves_nothing_but_what_others_can_use() {
         "{message}"
     );
     assert_eq!(play.left().len(), 1);
+    assert!(play.agent.stop(LIMIT).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_with_an_unkillable_process_fails_and_the_next_one_is_compiled() {
+    let play = Play::start();
+    std::fs::create_dir(play.world.path("facts")).unwrap();
+    let Some(_hanging) = Hanging::mount(&play.world) else {
+        return;
+    };
+    let (hanging, hung) = (play.world.path("hanging/x"), play.world.path("facts/hung"));
+    let script = format!(
+        "stat {} & while [ ! -e {} ]; do sleep 0.01; done",
+        hanging.display(),
+        hung.display()
+    );
+    let task = play.order(&play.source("app", &script, json!({}))).await;
+    let message = play.failure(&task).await;
+    assert!(
+        message.contains("a process of the packaging script of `app` cannot be killed: `stat` ("),
+        "{message}"
+    );
+    for name in ["app", "other"] {
+        let script = "echo fine >$BOSH_INSTALL_TARGET/file";
+        let task = play.order(&play.source(name, script, json!({}))).await;
+        let end = play.end(&task).await;
+        assert!(end["value"]["result"].is_object(), "{end}");
+    }
     assert!(play.agent.stop(LIMIT).await);
 }
 

@@ -12,7 +12,8 @@ use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::stat::Mode;
+use nix::unistd::{Pid, mkfifo};
 use support::{
     LANDLOCK, NAMESPACE, NONE, Place, ReleaseBuilder, Tier, USERNS_OF_A_USER, USERNS_OF_ROOT,
     in_tiers, processes_below, snapshot, wait_for,
@@ -23,6 +24,7 @@ in_tiers!(a_killed_parent_of_a_script_is_reported: NAMESPACE USERNS_OF_ROOT USER
 in_tiers!(a_parent_killed_with_its_server_is_reported: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 in_tiers!(the_server_ends_with_a_killed_agent: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 in_tiers!(scripts_inherit_nothing_of_the_server: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(jobserver_of_a_make_above_reaches_scripts: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 in_tiers!(scripts_share_the_autogroup_of_the_agent: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 in_tiers!(dependencies_of_one_overlay_are_independent: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER);
 
@@ -191,7 +193,7 @@ mod bodies {
             place.world.write("facts/other", "");
         }
         place
-            .agent()
+            .agent_through("7</etc/shadow 9</")
             .args(&["--jobs", jobs])
             .env("MARK", "a\nb=c")
             .arg(tarball)
@@ -202,20 +204,34 @@ mod bodies {
             assert_eq!(place.file(own, "environment"), environment);
             assert_eq!(
                 place.file(own, "descriptors"),
-                format!("100644 {}", plain_descriptors())
+                // The last one is that of the directory itself.
+                "100644 0\n1\n2\n3\n"
             );
         }
         has_no_leftovers(&place);
     }
 
-    /// Those of a program that this process starts by itself, which may have inherited some.
-    fn plain_descriptors() -> String {
-        let output = std::process::Command::new("ls")
-            .arg("/proc/self/fd")
-            .stdin(std::process::Stdio::null())
-            .output()
-            .unwrap();
-        String::from_utf8(output.stdout).unwrap()
+    pub(super) fn jobserver_of_a_make_above_reaches_scripts(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let pool = place.world.path("facts/pool");
+        mkfifo(&pool, Mode::from_bits_truncate(0o666)).unwrap();
+        let pool = pool.display();
+        let script = "set -e; echo x >&6; read -n 1 -u 5 token; echo $token > $BOSH_INSTALL_TARGET/token; ls /proc/self/fd > $BOSH_INSTALL_TARGET/descriptors; \
+             printf 'all:\n\t+@$(MAKE) -s inner\ninner:\n\t@true\n' > Makefile; make -s 2> $BOSH_INSTALL_TARGET/said";
+        place
+            .agent_through(&format!("7</etc/shadow 5<>{pool} 6<>{pool}"))
+            .env("MAKEFLAGS", "w -j3 --jobserver-auth=5,6")
+            .arg(place.release(&ReleaseBuilder::of_script(script)))
+            .run()
+            .succeeds();
+        assert_eq!(place.file("app", "token"), "100644 x\n");
+        assert_eq!(
+            place.file("app", "descriptors"),
+            "100644 0\n1\n2\n3\n5\n6\n"
+        );
+        assert_eq!(place.file("app", "said"), "100644 ");
     }
 
     pub(super) fn scripts_share_the_autogroup_of_the_agent(tier: Tier) {

@@ -24,6 +24,7 @@ in_tiers!(a_missing_script_is_a_warning_with_similar_names: NAMESPACE USERNS_OF_
 in_tiers!(a_script_that_is_a_dangling_link_is_an_error: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 in_tiers!(a_script_that_is_not_a_file_is_refused: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 in_tiers!(a_script_may_be_a_link_into_a_dependency: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(a_link_to_a_fifo_in_a_dependency_is_refused: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 in_tiers!(windows_line_ends_are_a_warning_or_a_hint: NAMESPACE USERNS_OF_A_USER LANDLOCK NONE);
 in_tiers!(a_byte_order_mark_is_a_warning: NAMESPACE LANDLOCK NONE);
 in_tiers!(a_script_that_installed_nothing_after_errors_is_a_warning: NAMESPACE USERNS_OF_A_USER NONE);
@@ -191,6 +192,35 @@ mod bodies {
             .blob(&Compression::Gzip.apply(&archive(&members)));
         place.run(&release).succeeds().does_not_say("Warning");
         assert_eq!(place.file("app", "file"), "100644 built\n");
+    }
+
+    pub(super) fn a_link_to_a_fifo_in_a_dependency_is_refused(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        for target in ["../../../packages/lib/fifo", "@packages@/lib/fifo", "way"] {
+            let target = target.replace(
+                "@packages@",
+                &place.world.base().join("packages").display().to_string(),
+            );
+            let members = [
+                Member::directory("./"),
+                Member::link(Kind::Symlink, "./packaging", &target),
+                Member::link(Kind::Symlink, "./way", "../../../packages/lib/more/fifo"),
+            ];
+            let release = ReleaseBuilder::new("demo", "1.10")
+                .package(
+                    "lib",
+                    &[],
+                    "cd $BOSH_INSTALL_TARGET; mkfifo fifo; ln -s . more",
+                )
+                .package("app", &["lib"], "")
+                .blob(&Compression::Gzip.apply(&archive(&members)));
+            place
+                .run(&release)
+                .fails()
+                .says("the `packaging` script of `app` is a FIFO, not a file");
+        }
     }
 
     pub(super) fn windows_line_ends_are_a_warning_or_a_hint(tier: Tier) {

@@ -22,8 +22,25 @@ const WORKERS: usize = 1;
 /// This program, whatever becomes of its file meanwhile.
 pub(super) const SELF: &str = "/proc/self/exe";
 
+/// Why nothing can be compiled.
+pub(super) const NO_PROC: &str = "`/proc` is not mounted, and bosh-agent needs it to start and end packaging scripts under every isolation";
+
+/// What to do about it.
+pub(super) const NO_PROC_HINT: &str = "run `mount -t proc proc /proc` as root before";
+
 pub(super) fn main(arguments: Compile, environment: Environment) -> u8 {
     sandbox::shorten_slices_before_threads();
+    if !sandbox::has_proc() {
+        if let Err(error) = sandbox::mount_proc_before_threads() {
+            tell(&format!(
+                "Error: {NO_PROC}, and it cannot be mounted for this run: {error}\nHint: {NO_PROC_HINT}"
+            ));
+            return FAILED;
+        }
+        tell(&format!(
+            "Warning: {NO_PROC}: it is mounted for this run, in a mount namespace of its own"
+        ));
+    }
     // Before there is a second thread: only then can it be entered.
     let user_namespace = match arguments.isolation {
         Isolation::Auto => sandbox::enter_user_namespace_if_needed(),

@@ -2,7 +2,7 @@
 
 use tokio_util::sync::CancellationToken;
 
-use super::compile::{SELF, who};
+use super::compile::{NO_PROC, NO_PROC_HINT, SELF, who};
 use super::daemon_flags::Daemon;
 use super::stopping::Stopping;
 use super::{DONE, FAILED, on_threads};
@@ -29,6 +29,10 @@ pub(super) fn main(flags: Daemon, environment: Environment) -> u8 {
 
 async fn run(flags: Daemon, environment: Environment) -> u8 {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "Starting agent");
+    if !sandbox::has_proc() {
+        tracing::error!(hint = NO_PROC_HINT, "Agent exited with error: {NO_PROC}");
+        return FAILED;
+    }
     for ignored in &flags.ignored {
         tracing::warn!(ignored, "an argument that is not known is passed over");
     }

@@ -9,7 +9,7 @@ use super::finding::Finding;
 use super::printed::PrintedLine;
 use crate::archive::{PackError, UnpackError};
 use crate::diag::Elapsed;
-use crate::process::{Ending, Status};
+use crate::process::{Ending, Status, Unkillable};
 use crate::release::Name;
 use crate::sandbox::SandboxError;
 use crate::{fs, runtime};
@@ -77,6 +77,22 @@ pub enum CompileError {
         package: Name,
         /// Where it is mounted, as the script sees it.
         mount: PathBuf,
+    },
+    /// Processes of the script could not be killed, and may still change what it installed.
+    #[error(
+        "{} of the packaging script of `{package}` cannot be killed: {}",
+        count_of(processes),
+        list_of(processes)
+    )]
+    Unkillable {
+        /// The package.
+        package: Name,
+        /// The processes.
+        processes: Vec<Unkillable>,
+        /// How the script itself ended.
+        status: Status,
+        /// Where the package's directories are left.
+        left: Option<PathBuf>,
     },
     /// What the script installed cannot be packed.
     #[error("failed to pack what package `{package}` installed")]
@@ -203,6 +219,7 @@ impl CompileError {
             | Self::AcrossMounts { .. }
             | Self::Pack { .. }
             | Self::Mounted { .. }
+            | Self::Unkillable { .. }
             | Self::Files { .. }
             | Self::Sandbox { .. }
             | Self::Task { .. }
@@ -211,6 +228,25 @@ impl CompileError {
         }
     }
 }
+
+fn count_of(processes: &[Unkillable]) -> String {
+    match processes.len() {
+        1 => "a process".to_owned(),
+        more => format!("{more} processes"),
+    }
+}
+
+fn list_of(processes: &[Unkillable]) -> String {
+    let shown = processes.iter().take(MOST_NAMED).map(ToString::to_string);
+    let mut list: Vec<String> = shown.collect();
+    if processes.len() > MOST_NAMED {
+        list.push("...".to_owned());
+    }
+    list.join(", ")
+}
+
+/// How many processes an error names.
+const MOST_NAMED: usize = 5;
 
 /// A packaging script that did not succeed.
 #[derive(Debug, thiserror::Error)]

@@ -1,5 +1,6 @@
 //! One package, from its source blob to its compiled blob.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ use super::error::{Cause, CompileError, ScriptFailure};
 use super::event::{Event, Phase};
 use super::finding::Finding;
 use super::job::{Compiled, Job};
-use super::plan::Plan;
+use super::plan::{PACKAGING, Plan};
 use super::printed::{Printed, PrintedLine};
 use super::protected;
 use super::references;
@@ -22,6 +23,7 @@ use super::scratch;
 use super::script_file::{self, ScriptFile};
 use super::seal::{self, Unsealed};
 use super::second_run::{FirstRun, SecondRun, first_log};
+use super::seen;
 use super::store::{Installed, Store};
 use super::turns::{Company, Turn, Turns};
 use super::undeclared::missed;
@@ -796,7 +798,14 @@ impl Work {
     ) -> Result<(Option<ScriptEnd>, Vec<Finding>), CompileError> {
         let files = self.files();
         let packaging = &self.plan.packaging;
-        let dangling = match script_file::look(packaging).map_err(&files)? {
+        let mut script_file = script_file::look(packaging).map_err(&files)?;
+        if let ScriptFile::Dangling(_) = script_file
+            && let Some(leads) = self.linked_script().map_err(&files)?
+            && let other @ ScriptFile::NotAFile(_) = script_file::look(&leads).map_err(&files)?
+        {
+            script_file = other;
+        }
+        let dangling = match script_file {
             ScriptFile::There => None,
             ScriptFile::Missing => {
                 let log = b"This package has no packaging script.\n";
@@ -858,6 +867,9 @@ impl Work {
             package: self.job.name.clone(),
             source,
         })?;
+        if !end.unkillable.is_empty() {
+            return Err(self.unkillable(end).await?);
+        }
         let is_cancelled = self.cancel.is_cancelled();
         let limit = self.context.limit;
         let limit = limit.filter(|_| stop.is_cancelled() && !is_cancelled);
@@ -899,6 +911,39 @@ impl Work {
             first_log: None,
             log_failure: end.output.log_failure,
         })))
+    }
+
+    /// Where a packaging script that is a link leads as the script's view has it, found on this side: into a dependency, for example.
+    fn linked_script(&self) -> fs::Result<Option<PathBuf>> {
+        let outside = |path: &Path| {
+            let here = self.outside(path);
+            self.in_dependency(&here).unwrap_or(here)
+        };
+        let packaging = self.plan.script.spec.directory.join(PACKAGING);
+        let seen = seen::resolve(&packaging, &outside)?;
+        Ok(seen.map(|seen| outside(&seen)))
+    }
+
+    /// Takes the package's directories out of use, for processes of its script may still be at work in them.
+    async fn unkillable(&self, end: ScriptEnd) -> Result<CompileError, CompileError> {
+        let set_aside = |work: &Self| {
+            work.context
+                .sandbox
+                .set_aside(&work.place, &work.plan.paths)
+        };
+        let left = self.blocking_to_the_end("set aside", set_aside).await?;
+        if self.cancel.is_cancelled() {
+            for process in &end.unkillable {
+                tracing::warn!(package = %self.job.name, "a process of the packaging script cannot be killed: {process}");
+            }
+            return Err(stopped(&self.job));
+        }
+        Ok(CompileError::Unkillable {
+            package: self.job.name.clone(),
+            processes: end.unkillable,
+            status: end.status,
+            left,
+        })
     }
 
     fn dangling(&self, target: PathBuf) -> CompileError {
@@ -1131,15 +1176,14 @@ impl Work {
         }
         let target = fs::read_link(&paths.link).map_err(self.files())?;
         if target == self.plan.link_target {
-            return match fs::lookup(&paths.install).map_err(self.files())? {
-                Some(metadata) if metadata.is_dir() => Ok((paths.install.clone(), true)),
-                _ => Err(wrong("there is a link that leads nowhere")),
-            };
+            match fs::lookup(&paths.install).map_err(self.files())? {
+                Some(metadata) if metadata.is_dir() => return Ok((paths.install.clone(), true)),
+                // The script has replaced the directory behind the link.
+                Some(metadata) if metadata.is_symlink() => {}
+                _ => return Err(wrong("there is a link that leads nowhere")),
+            }
         }
-        self.copy_of(
-            &paths.link.parent().unwrap_or(&paths.link).join(target),
-            mounts,
-        )
+        self.copy_of_linked(mounts)
     }
 
     /// Refuses a package whose script has left something mounted in, on or over what it installed: the files that it saw there
@@ -1172,33 +1216,95 @@ impl Work {
 
     /// The script has made the install target a link to somewhere else. That place may be another package's, or the system's:
     /// it is copied, not taken.
-    fn copy_of(&self, target: &Path, mounts: &[String]) -> Result<(PathBuf, bool), CompileError> {
+    fn copy_of_linked(&self, mounts: &[String]) -> Result<(PathBuf, bool), CompileError> {
         let files = self.files();
-        // What the script calls the base directory is elsewhere on this side.
-        let target = match target.strip_prefix(self.context.vcap.base()) {
-            Ok(below) => &self.plan.outside.base().join(below),
-            Err(_) => target,
-        };
-        let resolved = fs::canonicalize(target).map_err(&files)?;
         let paths = &self.plan.paths;
-        let is_own = [&paths.compile, &paths.packages, &paths.link]
-            .iter()
-            .any(|own| resolved.starts_with(own));
-        if self.is_elsewhere() && !is_own {
-            // What the script saw there is gone with its view of the file system.
-            return Err(CompileError::InstallTarget {
+        let wrong = |found| CompileError::InstallTarget {
+            package: self.job.name.clone(),
+            path: paths.link.clone(),
+            found,
+        };
+        let is_dependency = Cell::new(false);
+        let outside = |path: &Path| match self.in_dependency(&self.outside(path)) {
+            Some(sealed) => {
+                is_dependency.set(true);
+                sealed
+            }
+            None => self.outside(path),
+        };
+        let seen = self.context.vcap.packages().join(self.job.name.as_ref());
+        let seen = seen::resolve(&seen, &outside).map_err(&files)?;
+        if is_dependency.get() && self.context.sandbox.mounts_dependencies(&self.place) {
+            // What the script has written there is gone with its view.
+            return Err(CompileError::AcrossMounts {
                 package: self.job.name.clone(),
-                path: paths.link.clone(),
-                found: "there is a link that leads out of the package's own directories",
+                lines: Vec::new(),
             });
         }
-        if self.is_elsewhere() {
-            self.check_mounts(target, mounts)?;
+        let Some(seen) = seen else {
+            return Err(wrong("there is a link that leads nowhere"));
+        };
+        let (found, tree) = (self.outside(&seen), outside(&seen));
+        if self.is_elsewhere() && self.in_dependency(&found).is_none() {
+            let scratch = self.scratch_directories().map(|(_, directory)| directory);
+            let own = [&paths.compile, &paths.packages, &paths.link].into_iter();
+            if !own
+                .cloned()
+                .chain(scratch)
+                .any(|own| found.starts_with(own))
+            {
+                // What the script saw there is gone with its view of the file system.
+                return Err(wrong(
+                    "there is a link that leads out of the package's own directories",
+                ));
+            }
+            self.check_mounts(&found, mounts)?;
         }
-        let copy = self.plan.paths.packages.join("copy");
-        fs::copy_tree(&resolved, &copy).map_err(&files)?;
-        let is_ours = target == paths.compile.as_path() || target == paths.packages.as_path();
-        Ok((copy, is_ours))
+        if !fs::metadata(&tree).map_err(&files)?.is_dir() {
+            return Err(wrong("there is a link to a file"));
+        }
+        let copy = paths.packages.join("copy");
+        fs::copy_tree(&tree, &copy).map_err(&files)?;
+        // The data directory may be a link.
+        let is = |own: &Path| found == own || fs::canonicalize(own).is_ok_and(|own| found == own);
+        Ok((copy, is(&paths.compile) || is(&paths.packages)))
+    }
+
+    /// Where a path on this side that is in a dependency is found while the script does not run.
+    fn in_dependency(&self, path: &Path) -> Option<PathBuf> {
+        let mut dependencies = self.plan.dependencies.iter();
+        dependencies.find_map(|dependency| {
+            let below = path.strip_prefix(&dependency.paths.install).ok()?;
+            Some(match self.context.sandbox.has_copies(&self.place) {
+                true => path.to_owned(),
+                false => joined(&dependency.sealed, below),
+            })
+        })
+    }
+
+    /// Where a path of the script's is found on this side.
+    fn outside(&self, path: &Path) -> PathBuf {
+        let (base, outside) = (self.context.vcap.base(), self.plan.outside.base());
+        // A script may know the directory by its name without links.
+        let real = fs::canonicalize(base).unwrap_or_else(|_| base.to_owned());
+        let below = path.strip_prefix(base);
+        let Ok(below) = below.or_else(|_| path.strip_prefix(&real)) else {
+            return path.to_owned();
+        };
+        let here = joined(outside, below);
+        let mut scratch = self.scratch_directories();
+        let in_scratch = scratch
+            .find_map(|(at, directory)| Some(joined(&directory, here.strip_prefix(at).ok()?)));
+        in_scratch.unwrap_or(here)
+    }
+
+    /// The places of shared scratch directories in the script's tree and, where they are mounted there, the directories.
+    fn scratch_directories(&self) -> impl Iterator<Item = (PathBuf, PathBuf)> {
+        let names = self.scratch.iter().filter(|_| self.is_elsewhere());
+        names.filter_map(|name| {
+            let at = self.plan.outside.scratch(name)?;
+            Some((at, self.context.sandbox.scratch_directory(name)?))
+        })
     }
 
     /// What the script sees where it has a view of its own.
@@ -1209,6 +1315,14 @@ impl Work {
     /// Whether the script's tree is in another place on this side.
     fn is_elsewhere(&self) -> bool {
         self.plan.outside != self.context.vcap
+    }
+}
+
+/// Joined with nothing, a path would end with a slash.
+fn joined(path: &Path, below: &Path) -> PathBuf {
+    match below == Path::new("") {
+        true => path.to_owned(),
+        false => path.join(below),
     }
 }
 

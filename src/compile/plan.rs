@@ -10,7 +10,7 @@ use crate::release::Name;
 use crate::sandbox::{Script, Spec};
 
 /// The name of the script in a package's source.
-const PACKAGING: &str = "packaging";
+pub(super) const PACKAGING: &str = "packaging";
 
 /// The umask of scripts, which decides the modes of what they install.
 const UMASK: u32 = 0o022;

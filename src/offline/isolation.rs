@@ -198,6 +198,9 @@ fn described(namespaces: &Namespaces) -> String {
     if !namespaces.has_processes() {
         text += ", without a process namespace";
     }
+    if !namespaces.has_locked_mounts() {
+        text += ", with mounts that a script can undo";
+    }
     text
 }
 

@@ -651,8 +651,7 @@ fn warnings(package: &Name, end: &ScriptEnd) -> Vec<String> {
     }
     if end.not_ended > 0 {
         warnings.push(format!(
-            "Warning: {} of the packaging script of {package} could not be ended: it belongs to another user, or the kernel \
-             does not end it",
+            "Warning: {} of the packaging script of {package} could not be ended: it belongs to another user",
             count(end.not_ended)
         ));
     }

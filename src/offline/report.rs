@@ -147,6 +147,19 @@ fn output(text: &mut String, script: &ScriptFailure) {
     }
 }
 
+fn unkillable(left: Option<&Path>) -> String {
+    let left = left.map_or_else(String::new, |left| {
+        format!(
+            "; the package's directories are left in `{}`",
+            left.display()
+        )
+    });
+    format!(
+        "the process waits in the kernel, for a file system or a disk that does not answer: look at the machine's network file \
+         systems, FUSE mounts and disks{left}"
+    )
+}
+
 fn cause_hint(failure: &PackageFailure) -> Option<String> {
     let CompileError::Script(script) = &failure.source else {
         return match &failure.source {
@@ -160,6 +173,7 @@ fn cause_hint(failure: &PackageFailure) -> Option<String> {
                 "have the script unmount `{}` at its end, or copy the files that are to be installed",
                 mount.display()
             )),
+            CompileError::Unkillable { left, .. } => Some(unkillable(left.as_deref())),
             CompileError::NoDependency { .. } => Some(TAKEN.to_owned()),
             CompileError::InstallTarget { .. } => Some(
                 "a packaging script has to leave a directory at $BOSH_INSTALL_TARGET".to_owned(),

@@ -64,6 +64,12 @@ pub(super) fn succeeded(package: &Name, first: &FirstRun) -> String {
 
 /// The script met the bounds of the mounts that its dependencies are, and is run again.
 pub(super) fn with_copies(package: &Name, shown: &[PrintedLine], log: &Path) -> String {
+    if shown.is_empty() {
+        return format!(
+            "Warning: the packaging script of {package} replaces its install target by a link to a dependency, whose files are \
+             mounted: it is compiled again with copies of its dependencies"
+        );
+    }
     let mut text = format!(
         "Warning: the packaging script of {package} links, moves or removes what a dependency installed, which fails where \
          dependencies are mounted:\n"

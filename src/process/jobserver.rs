@@ -9,6 +9,7 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use crate::config::Environment;
 use crate::fs::{self, Context};
 
 /// The descriptor that scripts find the pool at, for reading and writing. Scripts use small numbers themselves.
@@ -70,6 +71,24 @@ impl Jobserver {
     }
 }
 
+/// The descriptors of a pool that this program was started with, as a recipe of a make that shares its own. Scripts inherit them.
+#[must_use]
+pub fn inherited(environment: &Environment) -> Vec<i32> {
+    let flags = environment.get("MAKEFLAGS").unwrap_or_default();
+    let flags = flags.to_string_lossy();
+    let pairs = flags.split_ascii_whitespace().filter_map(|flag| {
+        let named = flag.strip_prefix("--jobserver-auth=");
+        named.or_else(|| flag.strip_prefix("--jobserver-fds="))
+    });
+    // A FIFO has a path instead of numbers, and a make that shares nothing says so by negative ones.
+    pairs
+        .filter_map(|pair| pair.split_once(','))
+        .filter_map(|(read, write)| Some([read.parse().ok()?, write.parse().ok()?]))
+        .flatten()
+        .filter(|number| *number > 2)
+        .collect()
+}
+
 /// A pool that a script can reach.
 #[derive(Debug)]
 pub struct Offered(Option<PathBuf>);
@@ -98,6 +117,23 @@ mod tests {
     use std::io::Read;
 
     use super::*;
+
+    #[test]
+    fn descriptors_of_a_make_above_are_known() {
+        let of =
+            |flags: &str| inherited(&Environment::default().with(&[("MAKEFLAGS", flags.into())]));
+        assert_eq!(of("w -j4 --jobserver-auth=3,4"), [3, 4]);
+        assert_eq!(of("--jobserver-fds=5,6 -j"), [5, 6]);
+        for none in [
+            "",
+            "--jobserver-auth=fifo:/tmp/3,4",
+            "-j --jobserver-auth=-2,-2",
+            "--jobserver-auth=0,1 3,4",
+        ] {
+            assert!(of(none).is_empty(), "{none}");
+        }
+        assert!(inherited(&Environment::default()).is_empty());
+    }
 
     #[test]
     fn every_link_of_a_pool_leads_to_its_tokens() {

@@ -13,12 +13,9 @@ use crate::fs;
 /// Between two rounds of killing: long enough for a killed process to be gone, short beside any script.
 const ROUND: Duration = Duration::from_millis(1);
 
-/// How long a process that may not be killed is waited for.
-const REFUSED_LIMIT: Duration = Duration::from_secs(10);
-
-/// How long killed processes may take to be gone, from the end of the last one on. One that waits for a disk or a server that
-/// does not answer cannot die before it does.
-pub const KILL_LIMIT: Duration = Duration::from_secs(60);
+/// How long killed processes may take to be gone, from the end of the last one on, and how long a process that may not be killed is
+/// waited for. One that waits for a disk or a server that does not answer cannot die before it does.
+pub const KILL_LIMIT: Duration = Duration::from_secs(10);
 
 /// The children of this process, whichever of its threads started or adopted them.
 #[must_use]
@@ -112,7 +109,7 @@ pub fn kill_all(limit: Duration, mut ended: impl FnMut(Pid, WaitStatus)) -> Kill
     let mut last_end = Instant::now();
     loop {
         let children = children();
-        let refused = kill_once(&children);
+        kill_once(&children);
         loop {
             match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
                 Ok(WaitStatus::StillAlive) => break,
@@ -128,11 +125,6 @@ pub fn kill_all(limit: Duration, mut ended: impl FnMut(Pid, WaitStatus)) -> Kill
                 Err(_) => return killed,
             }
         }
-        let are_all_refused = refused > 0 && refused == children.len();
-        let limit = match are_all_refused {
-            true => limit.min(REFUSED_LIMIT),
-            false => limit,
-        };
         if last_end.elapsed() > limit {
             killed.left = children.len();
             return killed;
@@ -141,21 +133,20 @@ pub fn kill_all(limit: Duration, mut ended: impl FnMut(Pid, WaitStatus)) -> Kill
     }
 }
 
-/// Kills these processes. Returns how many of them we are not allowed to kill.
-fn kill_once(processes: &[Pid]) -> usize {
+/// Kills those of these processes that we are allowed to kill.
+fn kill_once(processes: &[Pid]) {
     for process in processes {
         let _ = kill(*process, Signal::SIGSTOP);
     }
-    processes
-        .iter()
-        .filter(|process| kill(**process, Signal::SIGKILL) == Err(Errno::EPERM))
-        .count()
+    for process in processes {
+        let _ = kill(*process, Signal::SIGKILL);
+    }
 }
 
 /// Kills the children of this process but for `known`, and theirs when they become ours.
 pub fn kill_orphans(known: &[Pid]) {
     let start = Instant::now();
-    while start.elapsed() < REFUSED_LIMIT {
+    while start.elapsed() < KILL_LIMIT {
         let mut orphans = children();
         orphans.retain(|child| !known.contains(child));
         if orphans.is_empty() {

@@ -5,7 +5,7 @@
 //! the end of its socket.
 
 use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
@@ -26,7 +26,7 @@ use super::left_mounts::MountsBefore;
 use super::spec::{Report, Spec, Step, StepError};
 use super::{landlock, mounts, sys};
 use crate::fs;
-use crate::process::{self, Status, Usage, tree};
+use crate::process::{self, Status, Unkillable, Usage, tree};
 
 /// What is said of a script that was killed with its whole namespace.
 const KILLED: Status = Status::Signaled(Signal::SIGKILL as i32);
@@ -94,6 +94,7 @@ impl<T> StepResult<T> for fs::Result<T> {
 fn run(socket: &mut UnixStream) -> Result<Report, StepError> {
     let (environment, orders) = process::read_orders(socket).step(Step::ReadOrders)?;
     sys::replace_environment(&environment);
+    sys::inherit_no_descriptors(&process::inherited_jobserver(&environment));
     let spec: Spec = serde_json::from_slice(&orders)
         .map_err(io::Error::from)
         .step(Step::ReadOrders)?;
@@ -134,11 +135,18 @@ fn run(socket: &mut UnixStream) -> Result<Report, StepError> {
         status: None,
         settle_until: None,
         stop_at: None,
+        ending: init.as_ref().map(Init::ending),
+        gone_by: None,
         left_behind: 0,
         grace: spec.grace,
     };
     watch.until_the_end();
-    let not_ended = watch.end_all();
+    let left = watch.end_all();
+    let unkillable = match left {
+        0 => Vec::new(),
+        _ => Unkillable::below_this_process(init.as_ref().map(|init| init.process)),
+    };
+    let not_ended = left.saturating_sub(unkillable.len());
     // Tells a run that follows a killed one until when there were processes. Where it cannot be told, names have to do.
     let _ = hold.set_modified(SystemTime::now());
     let left_behind = watch.left_behind;
@@ -165,6 +173,7 @@ fn run(socket: &mut UnixStream) -> Result<Report, StepError> {
         status,
         left_behind,
         not_ended,
+        unkillable,
         usage: usage(),
         mounts,
     })
@@ -247,6 +256,10 @@ struct Watch<'a> {
     settle_until: Option<Instant>,
     /// When patience with processes that were asked to end is over.
     stop_at: Option<Instant>,
+    /// Readable when the first process of the script's namespace is about to end.
+    ending: Option<BorrowedFd<'a>>,
+    /// When that must be gone. The kernel ends it after all others in the namespace, so it never is where one of them cannot be killed.
+    gone_by: Option<Instant>,
     /// Processes that the script left when it ended.
     left_behind: usize,
     grace: Duration,
@@ -270,9 +283,17 @@ impl Watch<'_> {
             if self.stop_at.is_some() && left == Some(Duration::ZERO) {
                 return;
             }
-            let left = poll_timeout(left);
-            let (signaled, spoken_to) = {
+            let gone = self
+                .gone_by
+                .map(|at| at.saturating_duration_since(Instant::now()));
+            if gone == Some(Duration::ZERO) {
+                return;
+            }
+            let left = poll_timeout([left, gone].into_iter().flatten().min());
+            let (signaled, spoken_to, is_ending) = {
                 let mut sources = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+                let ending = self.ending.filter(|_| self.gone_by.is_none());
+                sources.extend(ending.map(|ending| PollFd::new(ending, PollFlags::POLLIN)));
                 if listen_to_parent {
                     sources.push(PollFd::new(self.socket.as_fd(), PollFlags::POLLIN));
                 }
@@ -283,8 +304,16 @@ impl Watch<'_> {
                         .get(index)
                         .is_some_and(|source| source.any().unwrap_or(false))
                 };
-                (is_ready(0), is_ready(1))
+                let behind = usize::from(ending.is_some());
+                (
+                    is_ready(0),
+                    is_ready(1 + behind),
+                    ending.is_some() && is_ready(1),
+                )
             };
+            if is_ending {
+                self.gone_by = Some(Instant::now() + tree::KILL_LIMIT);
+            }
             if signaled {
                 self.take_signals();
             }
@@ -357,7 +386,11 @@ impl Watch<'_> {
 
     /// Kills what is left. Returns how many could not be killed.
     fn end_all(&mut self) -> usize {
-        let killed = tree::kill_all(tree::KILL_LIMIT, |_, status| self.note(status));
+        let limit = match self.gone_by {
+            Some(at) => at.saturating_duration_since(Instant::now()),
+            None => tree::KILL_LIMIT,
+        };
+        let killed = tree::kill_all(limit, |_, status| self.note(status));
         killed.left
     }
 }

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, Signal};
@@ -69,10 +69,17 @@ impl Init {
         }
     }
 
+    /// Readable as soon as the first process has reported or is ending. The kernel ends it when it has ended all others.
+    pub(super) fn ending(&self) -> BorrowedFd<'_> {
+        self.report.as_fd()
+    }
+
     /// What it told, once it has ended. `None` when it was killed before.
     pub(super) fn report(mut self) -> Option<InitReport> {
         let mut line = Vec::new();
-        self.report.read_to_end(&mut line).ok()?;
+        // A process that cannot be killed may keep the pipe open. What it holds is the whole report.
+        let _ = fcntl(&self.report, FcntlArg::F_SETFL(OFlag::O_NONBLOCK));
+        let _ = self.report.read_to_end(&mut line);
         serde_json::from_slice(&line).ok()
     }
 }

@@ -14,7 +14,7 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 
 use super::child::StepResult;
 use super::spec::{Mounted, Step, StepError, View, Writes};
-use super::sys;
+use super::{locked, sys};
 use crate::fs;
 
 /// Mounts everything. Afterwards the working directory is meaningless: the caller enters the script's.
@@ -92,17 +92,14 @@ pub(super) fn make(view: &View) -> Result<(), StepError> {
     // and what is installed: `mv` and `ln` work between them.
     bind(&view.tree.0, &view.tree.1)?;
     if view.processes {
-        mount_to(
-            Some(Path::new("proc")),
-            Path::new("/proc"),
-            Some("proc"),
-            MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
-            None,
-        )
-        .step(Step::MountProc)?;
+        mount_proc()?;
     }
+    // Before its flags are locked.
     if let Some(protection) = &view.protection {
         protection.apply()?;
+    }
+    if view.locked {
+        locked::lock(view)?;
     }
     // The directory that we are in would be another way to the work directory, through /proc.
     std::env::set_current_dir("/").step(Step::EnterWork("/".into()))
@@ -153,8 +150,20 @@ fn make_place(from: &Path, to: &Path) -> fs::Result<()> {
     fs::create_dir_all(to)
 }
 
+/// Mounts the `/proc` of this process's namespace.
+pub(super) fn mount_proc() -> Result<(), StepError> {
+    mount_to(
+        Some(Path::new("proc")),
+        Path::new("/proc"),
+        Some("proc"),
+        MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
+        None,
+    )
+    .step(Step::MountProc)
+}
+
 /// A mount namespace that tells nobody of its mounts.
-fn separate() -> Result<(), StepError> {
+pub(super) fn separate() -> Result<(), StepError> {
     unshare(CloneFlags::CLONE_NEWNS).step(Step::SeparateMounts)?;
     mount_to(
         None,

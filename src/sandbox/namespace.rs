@@ -20,7 +20,7 @@
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -72,6 +72,8 @@ pub struct Namespaces {
     writes: Writes,
     /// Whether scripts get process namespaces.
     processes: bool,
+    /// Whether the mounts of scripts are locked.
+    locked: bool,
     next: AtomicUsize,
     made: MadeDirectories,
     /// Held by everybody who mounts over the base directory: whoever removed it would take the mounts away. Where it is not
@@ -114,6 +116,8 @@ pub(super) struct NamespacePlace {
     number: usize,
     /// Whether dependencies are copied into it instead of being mounted.
     pub(super) copies: bool,
+    /// Whether processes that cannot be killed may still be at work in it.
+    set_aside: AtomicBool,
     /// What the covered directory has that is the host's: where it is, and its place in the tree.
     kept: Vec<(PathBuf, PathBuf)>,
     /// Shared scratch directories: where they are, and their places in the tree.
@@ -160,6 +164,7 @@ impl Namespaces {
                 Writes::ToDisk
             },
             processes: true,
+            locked: true,
             next: AtomicUsize::new(0),
             made,
             base,
@@ -215,6 +220,12 @@ impl Namespaces {
         );
         match (&error.step, self.writes) {
             (Step::MountProc, _) if self.processes => self.processes = false,
+            // A nested user namespace is made for that alone.
+            (Step::LockMounts | Step::SeparateUsers | Step::MapUsers(_) | Step::BecomeRoot, _)
+                if self.locked =>
+            {
+                self.locked = false
+            }
             (_, Writes::ToDisk) if overlay => self.writes = Writes::ToMemory,
             (_, Writes::ToMemory) if overlay => self.writes = Writes::Refused,
             _ => return false,
@@ -244,6 +255,12 @@ impl Namespaces {
     #[must_use]
     pub fn has_processes(&self) -> bool {
         self.processes
+    }
+
+    /// Whether scripts cannot undo what is mounted for them.
+    #[must_use]
+    pub fn has_locked_mounts(&self) -> bool {
+        self.locked
     }
 
     /// The file that is locked as long as a process of a script lives.
@@ -363,6 +380,7 @@ impl Namespaces {
         let mut place = NamespacePlace {
             number: self.next.fetch_add(1, Ordering::Relaxed),
             copies,
+            set_aside: AtomicBool::new(false),
             kept: Vec::new(),
             shared: Vec::new(),
         };
@@ -538,6 +556,7 @@ impl Namespaces {
                 .collect(),
             in_user_namespace: self.wishes.users.is_some(),
             processes: self.processes,
+            locked: self.locked,
             network: self.wishes.network,
             writes: self.writes,
             scratch: relative.join(SCRATCH),
@@ -603,7 +622,16 @@ impl Namespaces {
         )
     }
 
+    /// Keeps a place from being removed before the whole work directory is. Returns where it lies.
+    pub(super) fn set_aside(&self, place: &NamespacePlace) -> PathBuf {
+        place.set_aside.store(true, Ordering::Relaxed);
+        self.place(place)
+    }
+
     pub(super) fn leave(&self, place: &NamespacePlace) -> Result<(), SandboxError> {
+        if place.set_aside.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         Ok(fs::remove_tree(&self.place(place))?)
     }
 
@@ -683,6 +711,7 @@ mod tests {
             wishes: Wishes::default(),
             writes: Writes::ToDisk,
             processes: true,
+            locked: true,
             next: AtomicUsize::new(0),
             made: MadeDirectories::default(),
             base: None,

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::error::SandboxError;
 use super::spec::{Report, Spec};
 use crate::config::Environment;
-use crate::process::{self, ForkServer, Output, OutputSummary, Status, Usage};
+use crate::process::{self, ForkServer, Output, OutputSummary, Status, Unkillable, Usage};
 
 /// A script to be run.
 #[derive(Debug, Clone)]
@@ -29,6 +29,8 @@ pub struct ScriptEnd {
     pub left_behind: usize,
     /// How many of them could not be ended, for they belong to another user by now.
     pub not_ended: usize,
+    /// Those that the kernel does not end: they may still change what the script worked on.
+    pub unkillable: Vec<Unkillable>,
     /// What it used, with all its descendants.
     pub usage: Usage,
     /// Where it left something mounted.
@@ -72,12 +74,14 @@ pub async fn run_holding(
             status,
             left_behind,
             not_ended,
+            unkillable,
             usage,
             mounts,
         }) => Ok(ScriptEnd {
             status,
             left_behind,
             not_ended,
+            unkillable,
             usage,
             mounts,
             output: ended.output,

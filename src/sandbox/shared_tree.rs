@@ -20,7 +20,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::error::SandboxError;
 use super::scratch::{self, Scratch};
-use crate::config::Vcap;
+use crate::config::{PackagePaths, Vcap};
 use crate::diag::Chain;
 use crate::fs::{self, Context, MadeDirectories, MountPoint, Pinned};
 use crate::release::Name;
@@ -270,6 +270,23 @@ impl SharedTree {
             }
             Ok(false) | Err(_) => Err(error),
         }
+    }
+
+    /// Moves the directories of a package out of the way whose processes cannot be killed, into a directory that the next run removes.
+    /// `None` where that does not work.
+    pub(super) fn set_aside(&self, paths: &PackagePaths) -> Option<PathBuf> {
+        // What lies there may not be ours.
+        self.check().ok()?;
+        let inode = fs::lookup(&paths.compile).ok()??.ino();
+        let aside = format!("{SET_ASIDE}{}-{inode}", std::process::id());
+        let aside = self.vcap.data().join(aside);
+        fs::create_dir(&aside).ok()?;
+        for (directory, name) in [(&paths.compile, "compile"), (&paths.packages, "packages")] {
+            if !fs::rename_tree(directory, &aside.join(name)).ok()? {
+                return None;
+            }
+        }
+        Some(aside)
     }
 
     /// Takes away what the script of a killed run has mounted over the tree's directories, or linked in their places, as the run's

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::protect::Protection;
 use super::wire;
-use crate::process::{Status, Usage};
+use crate::process::{Status, Unkillable, Usage};
 
 /// What the child is to run. Its environment is the script's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +67,8 @@ pub struct View {
     pub in_user_namespace: bool,
     /// Whether the script gets a process namespace. It needs a `/proc` of its own, which not every place allows.
     pub processes: bool,
+    /// Whether the mounts are locked, so that the script cannot undo them.
+    pub locked: bool,
     /// Whether the script has the network that everybody has, or nothing but a loopback of its own.
     pub network: bool,
     /// The work directory. Scripts see an empty one there.
@@ -109,6 +111,16 @@ pub struct View {
     pub protection: Option<Protection>,
 }
 
+impl View {
+    /// Whether something in this directory is hidden from the script.
+    pub(super) fn covers_below(&self, directory: &Path) -> bool {
+        let hidden = self.hidden.iter().map(|hidden| self.work.join(hidden));
+        let mut hidden = hidden.chain([self.work.clone(), self.tree.1.clone()]);
+        let is_below = |path: &Path| path.starts_with(directory);
+        hidden.any(|path| is_below(&path)) || self.secrets.iter().any(|path| is_below(path))
+    }
+}
+
 /// A dependency's place in a view.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mounted {
@@ -144,6 +156,9 @@ pub enum Report {
         left_behind: usize,
         /// How many of them could not be ended, for they belong to another user by now.
         not_ended: usize,
+        /// Those that the kernel does not end.
+        #[serde(default)]
+        unkillable: Vec<Unkillable>,
         /// What it used, with all its descendants.
         usage: Usage,
         /// Where it left something mounted, as far as that can be written as text.
@@ -240,6 +255,8 @@ pub enum Step {
     MountProc,
     /// Making a mount of the host read-only, or keeping one writable that is the script's.
     Protect(#[serde(with = "wire")] PathBuf),
+    /// Locking all mounts.
+    LockMounts,
     /// Rules on what the script may reach.
     Restrict,
     /// The script itself.
@@ -278,6 +295,7 @@ impl fmt::Display for Step {
             Self::HideWork(path) => write!(f, "hide `{}`", path.display()),
             Self::MountProc => write!(f, "mount /proc"),
             Self::Protect(path) => write!(f, "protect `{}` from writes", path.display()),
+            Self::LockMounts => write!(f, "lock mounts"),
             Self::Restrict => write!(f, "restrict what a script may reach"),
             Self::Start(program) => write!(f, "start `{program}`"),
         }
@@ -311,6 +329,7 @@ mod tests {
             view: Some(View {
                 in_user_namespace: false,
                 processes: true,
+                locked: true,
                 network: true,
                 work: PathBuf::from(OsString::from_vec(b"/work-\xff".to_vec())),
                 dependencies: vec![Mounted {
@@ -363,6 +382,12 @@ mod tests {
             status: Status::Signaled(9),
             left_behind: 2,
             not_ended: 0,
+            unkillable: vec![Unkillable {
+                process: 7,
+                name: "stat".to_owned(),
+                state: "D".to_owned(),
+                waits_in: None,
+            }],
             usage: Usage::default(),
             mounts: vec!["/var/vcap/data/compile/a/m".to_owned()],
         };

@@ -21,6 +21,7 @@ use nix::unistd::ForkResult;
 use super::spec::Spec;
 use super::{landlock, protect};
 use crate::config::Environment;
+use crate::fs;
 
 /// Sets a variable in the environment of this process, which must have one thread. Only what a library reads by itself is set
 /// so: everything of ours is handed its `config::Environment`.
@@ -105,6 +106,57 @@ pub(super) fn fork() -> nix::Result<ForkResult> {
 pub(super) fn exit(code: i32) -> ! {
     // SAFETY: `_exit` has no conditions.
     unsafe { libc::_exit(code) }
+}
+
+/// Has the programs that this process executes inherit none of its descriptors but standard input and output, and pipes among those in
+/// `keep`. Whoever started this process may have left files open in it that they must not read.
+pub(crate) fn inherit_no_descriptors(keep: &[i32]) {
+    let mut keep: Vec<i32> = keep
+        .iter()
+        .copied()
+        .filter(|number| is_pipe(*number))
+        .collect();
+    keep.sort_unstable();
+    let mut first = 3;
+    for number in keep.into_iter().chain([i32::MAX]) {
+        if first < number {
+            close_on_exec(first, number - 1);
+        }
+        first = number.saturating_add(1);
+    }
+}
+
+fn is_pipe(descriptor: i32) -> bool {
+    // SAFETY: all of its fields are numbers, for which zero is a value.
+    let mut status: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: the structure lives until the call returns. A number that is no open descriptor is an error and nothing else.
+    let found = unsafe { libc::fstat(descriptor, &raw mut status) };
+    found == 0 && status.st_mode & libc::S_IFMT == libc::S_IFIFO
+}
+
+/// Sets the flag for every descriptor in a range.
+fn close_on_exec(first: i32, last: i32) {
+    // SAFETY: three numbers, of which descriptors that are not open are no error.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            first,
+            last,
+            libc::CLOSE_RANGE_CLOEXEC,
+        )
+    };
+    if done == 0 {
+        return;
+    }
+    // Linux before 5.11, or a filter of system calls.
+    let open = fs::list("/proc/self/fd".as_ref()).unwrap_or_default();
+    let numbers = open
+        .iter()
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    for number in numbers.filter(|number| (first..=last).contains(number)) {
+        // SAFETY: it sets a flag of a descriptor. The one that the list was read from is closed by now, which is an error and nothing else.
+        unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+    }
 }
 
 /// Has a command start in a process group of its own and with no signal blocked, whatever is blocked here. It is as nice as the spec

@@ -79,15 +79,20 @@ fn usual() -> Users {
 fn enter_one_of(users: Users) -> Entry {
     let entered = Map::of(users).and_then(|map| {
         try_in_a_copy(|| {
-            map.enter()?;
+            map.enter(CloneFlags::empty())?;
             mounts::try_any()
         })?;
-        map.enter()
+        map.enter(CloneFlags::empty())
     });
     match entered {
         Ok(()) => Entry::Inside(users),
         Err(error) => Entry::Refused(error),
     }
+}
+
+/// Enters a user namespace below this one, with the same owners and a mount namespace of its own, whose mounts are locked.
+pub(super) fn enter_nested() -> Result<(), StepError> {
+    Map::of(Users::Same)?.enter(CloneFlags::CLONE_NEWNS)
 }
 
 /// Does something in a copy of this process, and tells what came of it.
@@ -116,12 +121,14 @@ fn try_in_a_copy(attempt: impl FnOnce() -> Result<(), StepError>) -> Result<(), 
     }
 }
 
-fn pipe() -> Result<(File, File), StepError> {
+/// Both ends of a pipe that is not inherited.
+pub(super) fn pipe() -> Result<(File, File), StepError> {
     let (reader, writer) = pipe2(OFlag::O_CLOEXEC).step(Step::Fork)?;
     Ok((File::from(reader), File::from(writer)))
 }
 
-fn wait_for(child: Pid) -> Option<WaitStatus> {
+/// How a child ended.
+pub(super) fn wait_for(child: Pid) -> Option<WaitStatus> {
     loop {
         match waitpid(child, None) {
             Err(Errno::EINTR) => {}
@@ -164,8 +171,8 @@ impl Map {
     }
 
     /// Makes a user namespace for this process, and becomes root in it. A process that stays outside sets its owners: only
-    /// there are the rights to do that.
-    fn enter(&self) -> Result<(), StepError> {
+    /// there are the rights to do that. Other namespaces that are wanted belong to it.
+    fn enter(&self, others: CloneFlags) -> Result<(), StepError> {
         let (mut reader, mut writer) = pipe()?;
         let us = Pid::this();
         match sys::fork().step(Step::Fork)? {
@@ -180,7 +187,8 @@ impl Map {
             }
             ForkResult::Parent { child } => {
                 drop(reader);
-                let separated = unshare(CloneFlags::CLONE_NEWUSER).step(Step::SeparateUsers);
+                let separated =
+                    unshare(CloneFlags::CLONE_NEWUSER | others).step(Step::SeparateUsers);
                 if separated.is_ok() {
                     // A helper that is gone is seen by its status.
                     let _ = writer.write_all(b".");

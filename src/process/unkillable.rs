@@ -1,0 +1,100 @@
+//! Processes that SIGKILL does not end, because they wait in the kernel for something that never comes: a server that is gone, a
+//! file system that does not answer.
+
+use std::fmt;
+
+use nix::errno::Errno;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+
+use super::tree;
+use crate::fs;
+
+/// A process that could not be killed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unkillable {
+    /// Its number.
+    pub process: i32,
+    /// The name of its program, shortened by the kernel.
+    pub name: String,
+    /// Its state, as `ps` shows it: `D` for a wait that no signal interrupts.
+    pub state: String,
+    /// The function of the kernel that it waits in, where that may be read.
+    pub waits_in: Option<String>,
+}
+
+impl Unkillable {
+    /// Those below this process. `helper`, the first process of a process namespace, counts only where no other can be seen: the kernel
+    /// delays its end until the others are gone. Processes that this user may not kill are not among them.
+    #[must_use]
+    pub fn below_this_process(helper: Option<Pid>) -> Vec<Self> {
+        let processes = tree::descendants();
+        let mut found: Vec<Self> = processes
+            .iter()
+            .filter(|process| Some(**process) != helper)
+            .filter(|process| kill(**process, None) != Err(Errno::EPERM))
+            .filter_map(|process| Self::look(*process))
+            .collect();
+        if found.is_empty() {
+            // Where the others cannot be seen, the helper stands for them.
+            found.extend(
+                helper
+                    .filter(|it| processes.contains(it))
+                    .and_then(Self::look),
+            );
+        }
+        found
+    }
+
+    fn look(process: Pid) -> Option<Self> {
+        // `cmdline` would say more, but reading it can wait for the process itself.
+        let stat = fs::read_lossy(format!("/proc/{process}/stat").as_ref()).ok()?;
+        let (start, fields) = stat.rsplit_once(')')?;
+        let (_, name) = start.split_once('(')?;
+        let waits_in = fs::read_lossy(format!("/proc/{process}/wchan").as_ref()).ok();
+        Some(Self {
+            process: process.as_raw(),
+            name: name.to_owned(),
+            state: fields.split_whitespace().next()?.to_owned(),
+            waits_in: waits_in.filter(|function| !function.is_empty() && function != "0"),
+        })
+    }
+}
+
+impl fmt::Display for Unkillable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "`{}` (process {}, state {}",
+            self.name, self.process, self.state
+        )?;
+        if let Some(function) = &self.waits_in {
+            write!(f, ", waiting in {function}")?;
+        }
+        f.write_str(")")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_described_in_one_line() {
+        let mut process = Unkillable::look(Pid::this()).unwrap();
+        assert_eq!(process.process, Pid::this().as_raw());
+        process = Unkillable {
+            process: 7,
+            name: "stat".to_owned(),
+            state: "D".to_owned(),
+            waits_in: None,
+        };
+        assert_eq!(process.to_string(), "`stat` (process 7, state D)");
+        process.waits_in = Some("request_wait_answer".to_owned());
+        assert_eq!(
+            process.to_string(),
+            "`stat` (process 7, state D, waiting in request_wait_answer)"
+        );
+    }
+}

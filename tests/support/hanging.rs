@@ -1,0 +1,57 @@
+//! A FUSE file system that does not answer.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::time::Duration;
+
+use nix::mount::{MntFlags, umount2};
+
+use super::tools::{require, require_root, require_tools, wait_for};
+use super::world::World;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A file system that does not answer, as of a server that is gone.
+pub(crate) struct Hanging {
+    server: Child,
+    at: PathBuf,
+}
+
+impl Hanging {
+    /// Mounts it at `hanging`; it makes `facts/hung` when the first process hangs. `facts` exists. Nothing where there is no FUSE.
+    pub(crate) fn mount(world: &World) -> Option<Self> {
+        if !require_root()
+            || !require_tools(&["python3"])
+            || !require(Path::new("/dev/fuse").exists(), "FUSE")
+        {
+            return None;
+        }
+        let (at, facts) = (world.path("hanging"), world.path("facts"));
+        std::fs::create_dir(&at).unwrap();
+        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/hanging.py");
+        let server = Command::new("python3")
+            .arg(program)
+            .args([&at, &facts])
+            .spawn()
+            .unwrap();
+        let mut hanging = Self { server, at };
+        wait_for("the mount", LIMIT, || {
+            assert!(
+                hanging.server.try_wait().unwrap().is_none(),
+                "no FUSE mount"
+            );
+            let is_mounted = facts.join("mounted").exists();
+            is_mounted.then_some(()).ok_or_else(String::new)
+        });
+        Some(hanging)
+    }
+}
+
+impl Drop for Hanging {
+    fn drop(&mut self) {
+        // With its server the connection ends, and every process that waits for it.
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+        let _ = umount2(&self.at, MntFlags::MNT_DETACH);
+    }
+}
