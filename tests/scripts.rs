@@ -190,10 +190,8 @@ fn a_script_has_an_empty_input_and_no_other_file_open() {
     facts.run(&script(text)).succeeds();
     assert_eq!(facts.read("stdin"), "/dev/null");
     assert!(!facts.has("line"));
-    // What bash has open when it is started without the agent; whoever started the tests may have left files open.
-    let list = facts.world.write("list", "ls /proc/$$/fd");
-    let usual = support::run_tool("bash", &[list]);
-    assert_eq!(facts.lines("open"), usual.lines().collect::<Vec<_>>());
+    // Bash has the script itself at the last one. Whoever started the tests may have left files open in the agent.
+    assert_eq!(facts.lines("open"), ["0", "1", "2", "255"]);
 }
 
 #[test]
