@@ -7,6 +7,7 @@
 //! - What an ordinary user's permissions do not allow reading gets another mode for a moment while a walk reads it (`opened_up`).
 //! - A file that has names outside the tree changes when one of these is removed.
 
+mod clock;
 mod difference;
 
 use std::collections::{HashMap, HashSet};
@@ -15,10 +16,8 @@ use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
-use std::time::{Duration, Instant};
 
 use rustix::fs::FileType;
-use rustix::time::{ClockId, clock_gettime};
 
 use super::walk::{Mounts, Step, Walk};
 use super::{Context, Found, Result};
@@ -27,12 +26,6 @@ pub use difference::{Aspect, Change, Difference};
 
 /// Hashes are keyed, so that no script can aim at one.
 static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
-
-/// How often the clock is read while [`Record::of`] waits for its next tick. A tick takes 1 to 10 ms.
-const CLOCK_INTERVAL: Duration = Duration::from_micros(200);
-
-/// How long a tick may take. The clock may be set back meanwhile.
-const LONGEST_TICK: Duration = Duration::from_millis(20);
 
 /// What a tree was at some time. It takes 24 bytes for each entry.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -64,7 +57,7 @@ impl Record {
     /// # Errors
     /// What the system answered, with the path. A mount in the tree is an error.
     pub fn of(tree: &Path) -> Result<Self> {
-        wait_for_tick();
+        clock::wait_for_later(tree);
         let mut names = HashMap::new();
         let items = Walking {
             names: Some(&mut names),
@@ -100,19 +93,6 @@ impl Record {
             Ok(items) => Some(Difference::between(&self.items, &items, &paths)),
             Err(error) => Some(Difference::unreadable(tree, &error)),
         }
-    }
-}
-
-/// The kernel takes change times from a clock that advances by ticks. Waits until it has advanced: what is changed from now on has
-/// a later change time than what was changed before.
-fn wait_for_tick() {
-    let now = || {
-        let now = clock_gettime(ClockId::RealtimeCoarse);
-        (now.tv_sec, now.tv_nsec)
-    };
-    let (before, start) = (now(), Instant::now());
-    while now() <= before && start.elapsed() < LONGEST_TICK {
-        std::thread::sleep(CLOCK_INTERVAL);
     }
 }
 
