@@ -112,7 +112,7 @@ fn sealed_packages(work: &Path, count: usize) -> Vec<Sealed> {
         fs::create_dir_all(&tree.join("bin")).unwrap();
         fs::write(&tree.join("bin/tool"), b"#!/bin/sh\n").unwrap();
         let installed = store.take(&name, &tree).unwrap();
-        sealed.push((name, version, installed.tree().to_owned()));
+        sealed.push((name, version, installed.tree()));
     }
     sealed
 }
@@ -141,7 +141,7 @@ async fn one(
         }
         mounted.push((tree.as_path(), paths));
     }
-    sandbox.provided(&place);
+    sandbox.provided(&place).unwrap();
     let mut script = Script {
         spec: Spec {
             program: "date".to_owned(),

@@ -10,6 +10,7 @@
 //! A good place to start reading is [`compile`]. The packages of a whole call are a [`Schedule`].
 
 mod across;
+mod check;
 mod content;
 mod denials;
 mod elf;
@@ -17,6 +18,7 @@ mod error;
 mod event;
 mod filling;
 mod finding;
+mod installed;
 mod job;
 mod package;
 mod plan;
@@ -27,6 +29,7 @@ mod references;
 mod schedule;
 mod scratch;
 mod script_file;
+mod script_runs;
 mod seal;
 mod second_run;
 mod seen;
@@ -34,11 +37,13 @@ mod store;
 mod turns;
 mod undeclared;
 
+pub use check::{Changed, RestoreError};
 pub use content::content_digest;
 pub use denials::Denial;
 pub use error::{Cause, CompileError, ScriptFailure};
 pub use event::{Event, Phase};
 pub use finding::Finding;
+pub use installed::Installed;
 pub use job::{Compiled, Dependency, Job};
 pub use package::{Context, compile};
 pub use plan::Plan;
@@ -46,5 +51,6 @@ pub use printed::PrintedLine;
 pub use queue::{Claim, Graph, Holds, Id, Queue};
 pub use references::{Reference, ReferenceKind};
 pub use schedule::{Limits, MEMORY_FLOOR, Origin, Package, Schedule, Told};
+pub use script_runs::Suspects;
 pub use second_run::{FirstRun, SecondRun, first_log};
-pub use store::{Installed, Store};
+pub use store::Store;

@@ -23,6 +23,7 @@ mod made;
 mod mounts;
 mod opened_up;
 mod pinned;
+mod record;
 mod remove;
 mod space;
 mod tree;
@@ -36,6 +37,7 @@ pub use lease::{LeasedDirectory, LeasedFile, hold, remove_abandoned, wait_until_
 pub use made::MadeDirectories;
 pub use mounts::{Mount, MountPoint, is_mounted_at, mount_points, mounts, unmount};
 pub use pinned::Pinned;
+pub use record::{Aspect, Change, Difference, Record};
 pub use remove::{clear_flags, remove_tree};
 pub use space::{Space, is_volatile_or_overlay, noexec, space};
 pub use tree::{copy_tree, copy_tree_until, move_tree, rename_tree};

@@ -21,6 +21,7 @@
 //! Nothing of a release is compiled before all releases of the call have been found to be in order.
 
 mod assemble;
+mod changed;
 mod clutter;
 mod durations;
 mod error;

@@ -31,7 +31,7 @@ mod wire;
 
 pub use error::SandboxError;
 pub use landlock::{Closed, closed};
-pub use landlocked::Landlocked;
+pub use landlocked::{Landlocked, ReplacedCopy};
 pub(crate) use namespace::PROCESSES;
 pub use namespace::{Namespaces, Wishes};
 pub use own_proc::{has_proc, mount_proc_before_threads};
@@ -110,6 +110,15 @@ impl Place {
         match &self.kind {
             Kind::Landlock(place) => Landlocked::restricts(place),
             Kind::Namespace(_) | Kind::Shared { .. } => false,
+        }
+    }
+
+    /// Copies of dependencies that other packages had, and that were removed because somebody had changed them.
+    #[must_use]
+    pub fn replaced(&self) -> &[ReplacedCopy] {
+        match &self.kind {
+            Kind::Landlock(place) => Landlocked::replaced(place),
+            Kind::Namespace(_) | Kind::Shared { .. } => &[],
         }
     }
 
@@ -282,7 +291,7 @@ impl Sandbox {
         }
     }
 
-    /// Whether the dependencies in a place are copies, which the script may have changed.
+    /// Whether the dependencies in a place are copies, which the script may have changed. Otherwise they are mounted when it starts.
     #[must_use]
     pub fn has_copies(&self, place: &Place) -> bool {
         match &place.kind {
@@ -312,9 +321,13 @@ impl Sandbox {
     }
 
     /// Says that all dependencies of a package are where they should be, links included.
-    pub fn provided(&self, place: &Place) {
-        if let (Self::Landlocked(landlocked), Kind::Landlock(place)) = (self, &place.kind) {
-            landlocked.provided(place);
+    ///
+    /// # Errors
+    /// When one of them cannot be examined.
+    pub fn provided(&self, place: &Place) -> Result<(), SandboxError> {
+        match (self, &place.kind) {
+            (Self::Landlocked(landlocked), Kind::Landlock(place)) => landlocked.provided(place),
+            _ => Ok(()),
         }
     }
 

@@ -272,3 +272,30 @@ async fn scratch_in_namespaces_is_private_to_dependents_and_outlives_the_agent()
     assert_eq!(play.found(&app).await.0, "1");
     assert!(play.agent.stop(LIMIT).await);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_that_changes_an_installed_package_does_not_reach_later_orders() {
+    let play = Play::start();
+    let lib = play.source("lib", "echo good >$BOSH_INSTALL_TARGET/found", json!({}));
+    let (_, dependency) = play.found(&lib).await;
+    let [tree] = play.left().try_into().unwrap();
+    // In namespaces, the script's own tree covers the base directory, and below it an empty directory the work directory.
+    let evil = format!(
+        "cd $BOSH_INSTALL_TARGET\numount -l {0}\numount -l {1}\ntouch -r {2}/found time\necho evil >{2}/found\n\
+         touch -r time {2}/found\necho done >found\n",
+        play.world.base().display(),
+        tree.ancestors().nth(3).unwrap().display(),
+        tree.display(),
+    );
+    let evil = play.source("evil", &evil, json!({}));
+    assert_eq!(play.found(&evil).await.0, "done");
+    if std::fs::read_to_string(tree.join("found")).unwrap() == "good\n" {
+        // The script cannot reach it, so another program does.
+        std::fs::write(tree.join("found"), "evil\n").unwrap();
+    }
+    let copy = "cp ${BOSH_INSTALL_TARGET%/*}/lib/found $BOSH_INSTALL_TARGET/";
+    let app = play.source("app", copy, dependency);
+    assert_eq!(play.found(&app).await.0, "good");
+    assert!(!tree.exists());
+    assert!(play.agent.stop(LIMIT).await);
+}

@@ -952,42 +952,69 @@ fn remove_sealed(store: &Path, package: &str) {
     std::fs::remove_dir_all(sealed.unwrap()).unwrap();
 }
 
-fn dependency_taken_away(isolation: &'static str) {
+/// The sealed tree of a dependency disappears, and with it the compiled package or not.
+fn dependency_taken_away(isolation: &'static str, with_blob: bool) {
     let Some(mut place) = Place::new(isolation, "size=4m", &["work", "vcap"]) else {
         return;
     };
     place.remember();
     let running = place.start_to_gate(&with_gate(&[]));
     wait_for_first(&running);
-    let store = place.work().join("store");
-    remove_sealed(&place.inside(&store), "lib");
+    remove_sealed(&place.inside(&place.work().join("store")), "lib");
+    if with_blob {
+        let blob = place.work().join("blobs/0/lib.tgz");
+        std::fs::remove_file(place.inside(&blob)).unwrap();
+    }
     place.open_gate();
+    let changed = "what package lib installed was changed afterwards: `.` (No such file or directory (os error 2))";
+    if !with_blob {
+        running.end().succeeds().says(&format!(
+            "Warning: {changed}. It is installed again from its compiled package.\nSince its last check, the packaging script of \
+             `wait` ran"
+        ));
+        let outcome = Outcome::of(&place.inside(&place.result()));
+        assert_eq!(outcome.packages["app"]["file"], "100644 lib\n");
+        return;
+    }
     let ran = running
         .end()
         .fails()
         .says("Error: failed to compile package app/")
-        .says(&format!(
-            "what its dependency `lib` installed is no longer in `{}/",
-            store.display()
-        ))
-        .says("Hint: ");
+        .says(&changed.replace(" lib ", " `lib` "))
+        .says(": there is no compiled package to install it from again")
+        .says("Hint: since its last check, the packaging script of `wait` ran");
     assert!(!place.world.path("facts/ran").exists());
     place.is_as_before(&ran);
 }
 
 #[test]
-fn a_dependency_that_is_taken_away_is_told_in_namespaces() {
-    dependency_taken_away("namespace");
+fn a_dependency_that_is_taken_away_is_installed_again_in_namespaces() {
+    dependency_taken_away("namespace", false);
 }
 
 #[test]
-fn a_dependency_that_is_taken_away_is_told_under_rules() {
-    dependency_taken_away("landlock");
+fn a_dependency_that_is_taken_away_is_installed_again_under_rules() {
+    dependency_taken_away("landlock", false);
 }
 
 #[test]
-fn a_dependency_that_is_taken_away_is_told_in_place() {
-    dependency_taken_away("none");
+fn a_dependency_that_is_taken_away_is_installed_again_in_place() {
+    dependency_taken_away("none", false);
+}
+
+#[test]
+fn a_dependency_that_is_taken_away_with_its_blob_is_told_in_namespaces() {
+    dependency_taken_away("namespace", true);
+}
+
+#[test]
+fn a_dependency_that_is_taken_away_with_its_blob_is_told_under_rules() {
+    dependency_taken_away("landlock", true);
+}
+
+#[test]
+fn a_dependency_that_is_taken_away_with_its_blob_is_told_in_place() {
+    dependency_taken_away("none", true);
 }
 
 /// Under rules a dependency is copied once for all that need it, and nobody can write to the copy.

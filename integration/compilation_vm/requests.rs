@@ -276,6 +276,61 @@ async fn a_dependency_is_fetched_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_dependency_that_a_script_changes_is_fetched_again() {
+    if !is_possible() {
+        return;
+    }
+    let scene = Scene::ready().await;
+    let data = scene.vm.base().join("data");
+    // In namespaces, the script's own tree covers the base directory, and an empty one the work directory.
+    let evil = format!(
+        "cd $BOSH_INSTALL_TARGET; base={0}; umount -l $base; umount -l $base/data/.bosh-agent-work-*\n\
+         for file in $base/data/.bosh-agent-work-*/store/*/lib/done; do\n\
+           touch -r $file time; echo evil > $file; touch -r time $file\ndone\necho done > done\n",
+        scene.vm.base().display()
+    );
+    let look = "set -e; cat @packages@/lib/done > $BOSH_INSTALL_TARGET/is";
+    let release = source(
+        &ReleaseBuilder::new("three", "1")
+            .package("lib", &[], SMALL)
+            .package("evil", &[], &evil)
+            .package("app", &["lib"], look),
+    );
+    let compile = async |name: &str, compiled: &CompiledPackages| {
+        let package = release.package(name);
+        let compiling = scene.director.compile(package, compiled, &scene.blobs);
+        compiling.await.unwrap()
+    };
+    let lib = compile("lib", &NOTHING).await;
+    compile("evil", &NOTHING).await;
+    let trees = || -> Vec<_> {
+        let works = fs::read_dir(&data).unwrap().flatten();
+        let stores = works.filter_map(|work| fs::read_dir(work.path().join("store")).ok());
+        let trees = stores
+            .flatten()
+            .flatten()
+            .map(|it| it.path().join("lib/done"));
+        trees.filter(|file| file.exists()).collect()
+    };
+    let [tree] = trees().try_into().unwrap();
+    if fs::read_to_string(&tree).unwrap() == "done\n" {
+        // The script cannot reach it, so another program does.
+        fs::write(&tree, "evil\n").unwrap();
+    }
+    let compiled = CompiledPackages::from([("lib".to_owned(), lib)]);
+    let app = compile("app", &compiled).await;
+    assert_eq!(file_in(&scene.blobs.path(&app.blob), "is"), "done\n");
+    assert!(!tree.exists());
+    let log = scene.vm.log();
+    assert!(
+        log.contains("an installed package was changed: it is fetched again"),
+        "{log}"
+    );
+    assert!(log.contains("`done` (contents or times)"), "{log}");
+    assert!(log.contains("the packaging script of `evil` ran"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn names_that_lead_elsewhere_are_refused() {
     if !is_possible() {
         return;

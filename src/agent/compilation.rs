@@ -224,7 +224,12 @@ impl Work<'_> {
         dependency: &OrderedDependency,
     ) -> Result<Installed, Reason> {
         if let Some(installed) = workbench.cache.get(&dependency.name, &dependency.digest) {
-            return Ok(installed);
+            if is_unchanged(workbench, &dependency.name, &installed).await? {
+                return Ok(installed);
+            }
+            workbench
+                .discard(&dependency.name, &dependency.digest)
+                .await?;
         }
         let OrderedDependency {
             name,
@@ -335,9 +340,30 @@ impl Work<'_> {
             && let Some(installed) = compiled.installed
         {
             let (name, version) = (&self.order.name, &self.order.version);
+            installed.forget_blob();
             workbench.cache.insert(name, version, &digest, installed);
         }
     }
+}
+
+/// Whether an installed package is what it was when it was installed.
+async fn is_unchanged(
+    workbench: &Workbench,
+    package: &Name,
+    installed: &Installed,
+) -> Result<bool, Reason> {
+    let (context, own) = (Arc::clone(workbench.context()), installed.clone());
+    let checking = runtime::spawn_blocking("check", move || context.store.check(&own));
+    let Err(changed) = checking.await.map_err(Reason::Task)? else {
+        return Ok(true);
+    };
+    tracing::warn!(
+        package = %package,
+        changes = %changed.difference,
+        suspects = %changed.suspects,
+        "an installed package was changed: it is fetched again"
+    );
+    Ok(false)
 }
 
 /// Whether a script can be let loose without removing what is kept of earlier orders.

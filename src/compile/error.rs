@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::check::{Changed, RestoreError};
 use super::denials::Denial;
 use super::finding::Finding;
 use super::printed::PrintedLine;
@@ -36,13 +37,15 @@ pub enum CompileError {
         /// What is wrong with it.
         source: UnpackError,
     },
-    /// What a dependency installed has been taken away by somebody else.
-    #[error("what its dependency `{dependency}` installed is no longer in `{}`", tree.display())]
-    NoDependency {
-        /// The dependency.
-        dependency: Name,
-        /// Where it was.
-        tree: PathBuf,
+    /// What a package installed was changed by somebody, and cannot be had again.
+    #[error("what package `{package}` installed was changed afterwards: {}", changed.difference)]
+    Changed {
+        /// The package whose files were changed.
+        package: Name,
+        /// What was changed.
+        changed: Box<Changed>,
+        /// Why it cannot be installed again; `None` where it was changed before it was packed.
+        source: Option<Box<RestoreError>>,
     },
     /// The packaging script is a link that leads nowhere.
     #[error("the `packaging` script of `{package}` is a link to `{}`, which does not exist", target.display())]
@@ -213,7 +216,7 @@ impl CompileError {
             Self::InstallTarget { .. } | Self::Denied { .. } => true,
             Self::Source { .. }
             | Self::Compiled { .. }
-            | Self::NoDependency { .. }
+            | Self::Changed { .. }
             | Self::DanglingScript { .. }
             | Self::ScriptIsNotAFile { .. }
             | Self::AcrossMounts { .. }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::check::Changed;
 use super::denials::Denial;
 use super::printed::PrintedLine;
 use super::second_run::FirstRun;
@@ -66,6 +67,28 @@ pub enum Event {
         lines: Vec<PrintedLine>,
         /// Where the log of the first run is kept.
         log: PathBuf,
+    },
+    /// What one of its dependencies installed was changed by somebody, and was installed again.
+    TreeChanged {
+        /// The job's number.
+        job: usize,
+        /// The package.
+        package: Name,
+        /// The dependency.
+        dependency: Name,
+        /// What was changed.
+        changed: Box<Changed>,
+    },
+    /// A copy of one of its dependencies, which others had as well, was changed by somebody, and another one is made.
+    CopyChanged {
+        /// The job's number.
+        job: usize,
+        /// The package.
+        package: Name,
+        /// The dependency.
+        dependency: Name,
+        /// What was changed.
+        changed: Box<Changed>,
     },
     /// Its script printed something. Not every line is told, only where it stands from time to time.
     Printed {

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::installed::Installed;
 use super::scratch;
-use super::store::Installed;
 use crate::config::Vcap;
 use crate::fs;
 use crate::sandbox::Sandbox;

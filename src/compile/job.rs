@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::finding::Finding;
-use super::store::Installed;
+use super::installed::Installed;
 use crate::release::digest::Algorithm;
 use crate::release::{Digests, Name, Version};
 use crate::sandbox::ScriptEnd;

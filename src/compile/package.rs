@@ -10,11 +10,13 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::across::Mounts;
+use super::check::{self, Changed};
 use super::denials::{Denial, Search};
 use super::error::{Cause, CompileError, ScriptFailure};
 use super::event::{Event, Phase};
 use super::finding::Finding;
-use super::job::{Compiled, Job};
+use super::installed::{CompiledBlob, Installed};
+use super::job::{Compiled, Dependency, Job};
 use super::plan::{PACKAGING, Plan};
 use super::printed::{Printed, PrintedLine};
 use super::protected;
@@ -24,7 +26,7 @@ use super::script_file::{self, ScriptFile};
 use super::seal::{self, Unsealed};
 use super::second_run::{FirstRun, SecondRun, first_log};
 use super::seen;
-use super::store::{Installed, Store};
+use super::store::Store;
 use super::turns::{Company, Turn, Turns};
 use super::undeclared::missed;
 use crate::archive::{self, Compression, GzipWriter, SystemOwners};
@@ -35,7 +37,7 @@ use crate::process::{self, ForkServer, Jobserver, Output, Status};
 use crate::release::digest::{Hasher, HashingWriter};
 use crate::release::{Digests, Name};
 use crate::runtime::{self, Cancellable};
-use crate::sandbox::{self, Place, Sandbox, SandboxError, ScriptEnd, View};
+use crate::sandbox::{self, Place, Sandbox, SandboxError, Script, ScriptEnd, View};
 
 /// The group that packages belong to, and its number on every stemcell.
 const VCAP: (&str, u32) = ("vcap", 1000);
@@ -190,7 +192,7 @@ pub(super) async fn build(
         .dependencies
         .iter()
         .map(|dependency| {
-            let tree = dependency.installed.tree().to_owned();
+            let tree = dependency.installed.tree();
             (dependency.name.clone(), tree)
         })
         .collect();
@@ -336,16 +338,20 @@ pub(super) async fn pack(
         left: _,
     } = built;
     let packed = match rest {
-        Rest::Nothing(packed) => packed,
+        Rest::Nothing(packed) => Ok(packed),
         Rest::Pack { tree, compression } => {
             let (own, level, cancel) =
                 (Arc::clone(&job), context.compression_level, cancel.clone());
-            let vcap = context.vcap.clone();
+            let (vcap, store) = (context.vcap.clone(), context.store.clone());
+            let sealed = installed.clone();
             let packing = runtime::spawn_blocking("pack", move || {
                 let packed = pack_tree(&own, &vcap, tree, compression, level, &cancel);
-                let packed = match packed {
+                // Afterwards, so that a change during packing is seen, too.
+                let checked = sealed.map_or(Ok(()), |it| store.check(&it).map(drop));
+                let packed = match (checked, packed) {
                     _ if cancel.is_cancelled() => Err(stopped(&own)),
-                    other => other.map_err(|error| error.with_space(fs::parent(&own.blob))),
+                    (Err(changed), _) => Err(changed_before_packing(&own, changed)),
+                    (_, other) => other.map_err(|error| error.with_space(fs::parent(&own.blob))),
                 };
                 if packed.is_err() {
                     // Half a blob is of no use; what is not there need not go.
@@ -353,12 +359,18 @@ pub(super) async fn pack(
                 }
                 packed
             });
-            packing.await.map_err(|source| CompileError::Task {
+            let packed = packing.await.map_err(|source| CompileError::Task {
                 package: job.name.clone(),
                 source,
-            })??
+            });
+            packed.and_then(|packed| packed)
         }
     };
+    if let Some(installed) = &installed {
+        let blob = packed.as_ref().ok();
+        installed.set_blob(blob.and_then(|it| CompiledBlob::new(&job.blob, &it.digests)));
+    }
+    let packed = packed?;
     findings.extend(packed.findings);
     Ok(Compiled {
         blob: job.blob.clone(),
@@ -370,6 +382,14 @@ pub(super) async fn pack(
         elapsed,
         script,
     })
+}
+
+fn changed_before_packing(job: &Job, changed: Changed) -> CompileError {
+    CompileError::Changed {
+        package: job.name.clone(),
+        changed: Box::new(changed),
+        source: None,
+    }
 }
 
 /// The place of a package, as soon as there is room, unless the compile is stopped before.
@@ -479,6 +499,7 @@ impl Work {
     }
 
     async fn run_to_end(&self) -> Result<Built, CompileError> {
+        check::report_copies(&self.context, &self.job, self.place.replaced());
         let result = self.run().await;
         result.map_err(|error| error.with_space(fs::parent(&self.job.blob)))
     }
@@ -631,7 +652,7 @@ impl Work {
             Some(packed) => Rest::Nothing(packed),
             None => Rest::Pack {
                 tree: Tree {
-                    path: installed.as_ref().map_or(tree, |it| it.tree().to_owned()),
+                    path: installed.as_ref().map_or(tree, Installed::tree),
                     unsealed,
                     is_ours,
                 },
@@ -710,36 +731,75 @@ impl Work {
     fn install(&self) -> Result<(), CompileError> {
         let files = self.files();
         let plan = &self.plan;
-        for dependency in &plan.dependencies {
+        for (wanted, dependency) in self.job.dependencies.iter().zip(&plan.dependencies) {
             if self.place.has(&dependency.name) {
                 continue;
             }
-            if fs::lookup(&dependency.sealed).map_err(&files)?.is_none() {
-                return Err(CompileError::NoDependency {
-                    dependency: dependency.name.clone(),
-                    tree: dependency.sealed.clone(),
-                });
-            }
             self.make_directory(&dependency.paths.packages)
                 .map_err(&files)?;
-            self.context
-                .sandbox
-                .provide(
-                    &self.place,
-                    &dependency.sealed,
-                    &dependency.paths.install,
-                    &|| self.cancel.is_cancelled(),
-                )
-                .map_err(|source| CompileError::Sandbox {
-                    package: self.job.name.clone(),
-                    source,
-                })?;
+            self.provide(wanted, &dependency.paths.install)?;
             self.link(&dependency.link_target, &dependency.paths.link)?;
         }
-        self.context.sandbox.provided(&self.place);
+        let provided = self.context.sandbox.provided(&self.place);
+        provided.map_err(|source| CompileError::Sandbox {
+            package: self.job.name.clone(),
+            source,
+        })?;
         self.make_directory(&plan.paths.packages).map_err(&files)?;
         self.make_directory(&plan.paths.install).map_err(&files)?;
         self.link(&plan.link_target, &plan.paths.link)
+    }
+
+    /// Puts a dependency in place. Its tree is checked after a copy has been made of it, so that a change meanwhile is seen, too;
+    /// one that is mounted is checked right before the script starts.
+    fn provide(&self, dependency: &Dependency, install: &Path) -> Result<(), CompileError> {
+        let (sandbox, place) = (&self.context.sandbox, &self.place);
+        let mut tree = dependency.installed.tree();
+        loop {
+            let stop = || self.cancel.is_cancelled();
+            let provided = sandbox.provide(place, &tree, install, &stop);
+            if sandbox.has_copies(place) {
+                let genuine = self.genuine(dependency)?;
+                if genuine != tree {
+                    fs::remove_tree(install).map_err(self.files())?;
+                    tree = genuine;
+                    continue;
+                }
+            }
+            return provided.map_err(|source| CompileError::Sandbox {
+                package: self.job.name.clone(),
+                source,
+            });
+        }
+    }
+
+    /// The tree of a dependency as it was sealed.
+    fn genuine(&self, dependency: &Dependency) -> Result<PathBuf, CompileError> {
+        check::genuine(&self.context, &self.job, dependency, &self.cancel)
+    }
+
+    /// The script with the trees of its dependencies as they were sealed, where it has them mounted.
+    fn checked_script(&self) -> Result<Script, CompileError> {
+        let mut script = self.plan.script.clone();
+        let sandbox = &self.context.sandbox;
+        if sandbox.has_copies(&self.place) {
+            return Ok(script);
+        }
+        let dependencies = self.job.dependencies.iter();
+        let trees: Vec<PathBuf> = dependencies
+            .map(|dependency| self.genuine(dependency))
+            .collect::<Result<_, _>>()?;
+        let planned = self.plan.dependencies.iter();
+        if planned.clone().map(|it| &it.sealed).eq(&trees) {
+            return Ok(script);
+        }
+        let mounted: Vec<(&Path, &PackagePaths)> = trees
+            .iter()
+            .map(PathBuf::as_path)
+            .zip(planned.map(|it| &it.paths))
+            .collect();
+        sandbox.confine(&self.place, &mut script, &self.plan.paths, &mounted);
+        Ok(script)
     }
 
     fn link(&self, target: &Path, link: &Path) -> Result<(), CompileError> {
@@ -838,7 +898,10 @@ impl Work {
             Some(stdout) => Output::to_two_logs(stdout, &self.job.log, tell),
         }
         .map_err(&files)?;
-        let mut script = self.plan.script.clone();
+        let mut script = match self.job.dependencies.is_empty() {
+            true => self.plan.script.clone(),
+            false => self.blocking("check", Self::checked_script).await?,
+        };
         self.context.sandbox.open(&self.place, &mut script);
         if let Some(jobserver) = &self.context.jobserver {
             let offered = jobserver.offer(&self.plan.paths.compile).map_err(&files)?;
@@ -851,6 +914,7 @@ impl Work {
         // A limit ends a script in the way in which a wish to stop does.
         let stop = self.cancel.child_token();
         let company = turn.company();
+        let ran = self.context.store.script_runs().begin(&self.job.name);
         let end = {
             let running = sandbox::run_holding(script, output, &stop, turn);
             tokio::pin!(running);
@@ -868,8 +932,11 @@ impl Work {
             source,
         })?;
         if !end.unkillable.is_empty() {
+            // They run on, and may still change something.
+            std::mem::forget(ran);
             return Err(self.unkillable(end).await?);
         }
+        drop(ran);
         let is_cancelled = self.cancel.is_cancelled();
         let limit = self.context.limit;
         let limit = limit.filter(|_| stop.is_cancelled() && !is_cancelled);

@@ -67,7 +67,7 @@ impl Plan {
             .iter()
             .map(|dependency| PlannedDependency {
                 name: dependency.name.clone(),
-                sealed: dependency.installed.tree().to_owned(),
+                sealed: dependency.installed.tree(),
                 paths: outside.package(&dependency.name, &dependency.version),
                 link_target: inside
                     .package(&dependency.name, &dependency.version)

@@ -14,15 +14,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::CompileError;
 use super::filling::{self, Filling};
+use super::installed::Installed;
 use super::job::{Compiled, Dependency, Job};
 use super::package::{self, Built, Context};
 use super::queue::{Claim, Graph, Holds, Id, Queue};
-use super::store::{Installed, Needed};
+use super::store::Needed;
 use super::turns::Turns;
 use crate::fs;
 use crate::process;
 use crate::release::digest::Algorithm;
-use crate::release::{Name, Version};
+use crate::release::{Digests, Name, Version};
 use crate::runtime::{self, TaskFailed, TaskSet};
 use crate::sandbox::SandboxError;
 
@@ -59,8 +60,10 @@ pub enum Origin {
     },
     /// It is compiled already, and only installed for those that need it.
     Compiled {
-        /// Its compiled blob.
+        /// Its compiled blob, which stays there as long as others need the package.
         blob: PathBuf,
+        /// The blob's digests, which were verified.
+        digests: Digests,
     },
 }
 
@@ -397,8 +400,8 @@ impl Work for Compiling<'_> {
                     let built = package::build(&context, job, &turns, &stop).await?;
                     Ok(Ready::Built(Box::new(built)))
                 }
-                Origin::Compiled { blob } => {
-                    let installed = install(context, name, blob, stop).await?;
+                Origin::Compiled { blob, digests } => {
+                    let installed = install(context, name, (blob, digests), stop).await?;
                     Ok(Ready::Installed(installed))
                 }
             }
@@ -473,13 +476,14 @@ impl Work for Compiling<'_> {
 async fn install(
     context: Arc<Context>,
     name: Name,
-    blob: PathBuf,
+    (blob, digests): (PathBuf, Digests),
     cancel: CancellationToken,
 ) -> Result<Installed, CompileError> {
     let unpacking = runtime::spawn_blocking("install", {
         let (name, cancel) = (name.clone(), cancel.clone());
         move || {
-            let unpacked = context.store.unpack(&name, &blob, &cancel);
+            let kept = (blob.as_path(), &digests);
+            let unpacked = context.store.unpack_kept(&name, kept, &cancel);
             unpacked.map_err(|source| {
                 let package = name;
                 CompileError::Compiled { package, source }.with_space(fs::parent(&blob))
@@ -717,6 +721,7 @@ mod tests {
             version: Version::parse("1").unwrap(),
             origin: Origin::Compiled {
                 blob: PathBuf::new(),
+                digests: Digests::default(),
             },
             dependencies: dependencies.to_vec(),
             expected: Duration::ZERO,

@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use super::installed::Installed;
 use super::job::Job;
-use super::store::Installed;
 use crate::config::Vcap;
 use crate::fs;
 use crate::release::Name;

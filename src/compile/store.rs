@@ -7,10 +7,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio_util::sync::CancellationToken;
 
+use super::installed::{CompiledBlob, Installed};
 use super::queue::Id;
+use super::script_runs::ScriptRuns;
 use super::seal::{self, Examined, Unsealed};
 use crate::archive::{self, UnpackError};
-use crate::fs;
+use crate::fs::{self, Record};
+use crate::release::Digests;
 use crate::release::Name;
 use crate::runtime::Cancellable;
 
@@ -20,20 +23,7 @@ pub struct Store {
     directory: PathBuf,
     /// Numbers for trees: two packages of one name may be taken at the same time.
     next: Arc<AtomicUsize>,
-}
-
-/// An installed package in the store.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Installed {
-    tree: PathBuf,
-}
-
-impl Installed {
-    /// The root of what the package installed.
-    #[must_use]
-    pub fn tree(&self) -> &Path {
-        &self.tree
-    }
+    script_runs: ScriptRuns,
 }
 
 impl Store {
@@ -43,7 +33,13 @@ impl Store {
         Self {
             directory: directory.to_owned(),
             next: Arc::default(),
+            script_runs: ScriptRuns::default(),
         }
+    }
+
+    /// The scripts that may reach what is in the store.
+    pub(super) fn script_runs(&self) -> &ScriptRuns {
+        &self.script_runs
     }
 
     /// Takes what a script installed for others to be compiled against: seals the tree and moves it in.
@@ -52,6 +48,7 @@ impl Store {
     /// What the system answered.
     pub fn take(&self, name: &Name, tree: &Path) -> fs::Result<Installed> {
         let (installed, _) = self.take_sealed(name, tree, seal::examine(tree)?)?;
+        installed.forget_blob();
         Ok(installed)
     }
 
@@ -62,16 +59,22 @@ impl Store {
         tree: &Path,
         examined: Examined,
     ) -> fs::Result<(Installed, Unsealed)> {
-        let installed = self.place(name)?;
+        let place = self.place(name)?;
         let unsealed = seal::seal(tree, examined)?;
-        fs::move_tree(tree, installed.tree())?;
-        Ok((installed, unsealed))
+        fs::move_tree(tree, &place)?;
+        // Not before: a rename changes the root.
+        let record = Record::of(&place)?;
+        Ok((Installed::to_be_packed(place, record), unsealed))
     }
 
     /// Takes what a script installed as it is, to be packed. `None` where it would have to be copied.
     pub(super) fn take_to_pack(&self, name: &Name, tree: &Path) -> fs::Result<Option<Installed>> {
-        let installed = self.place(name)?;
-        Ok(fs::rename_tree(tree, installed.tree())?.then_some(installed))
+        let place = self.place(name)?;
+        if !fs::rename_tree(tree, &place)? {
+            return Ok(None);
+        }
+        let record = Record::of(&place)?;
+        Ok(Some(Installed::to_be_packed(place, record)))
     }
 
     /// Installs a package from its compiled blob. When `cancel` is called it fails at its next read.
@@ -84,12 +87,24 @@ impl Store {
         blob: &Path,
         cancel: &CancellationToken,
     ) -> Result<Installed, UnpackError> {
-        let installed = self.place(name)?;
-        fs::create_dir(installed.tree())?;
-        // An archive without an entry for its root leaves this.
-        fs::set_mode(installed.tree(), 0o755)?;
+        let place = self.place(name)?;
+        make_tree(&place)?;
         let blob = Cancellable::new(fs::open(blob)?, cancel);
-        archive::unpack_whole(blob, installed.tree())?;
+        archive::unpack_whole(blob, &place)?;
+        let record = Record::of(&place)?;
+        Ok(Installed::new(place, record))
+    }
+
+    /// The same of a blob that stays where it is and has these digests: it is installed from there again where somebody changes
+    /// the tree.
+    pub(super) fn unpack_kept(
+        &self,
+        name: &Name,
+        (blob, digests): (&Path, &Digests),
+        cancel: &CancellationToken,
+    ) -> Result<Installed, UnpackError> {
+        let installed = self.unpack(name, blob, cancel)?;
+        installed.set_blob(CompiledBlob::new(blob, digests));
         Ok(installed)
     }
 
@@ -98,7 +113,10 @@ impl Store {
     /// # Errors
     /// What the system answered.
     pub fn remove(&self, installed: &Installed) -> fs::Result<()> {
-        fs::remove_tree(fs::parent(installed.tree()))
+        installed
+            .trees()
+            .iter()
+            .try_for_each(|tree| fs::remove_tree(fs::parent(tree)))
     }
 
     /// Removes everything but these packages: results that nobody got to know of, and halves.
@@ -110,7 +128,7 @@ impl Store {
             let directory = entry.path();
             if kept
                 .iter()
-                .all(|installed| fs::parent(&installed.tree) != directory)
+                .all(|installed| fs::parent(&installed.tree()) != directory)
             {
                 fs::remove_tree(&directory)?;
             }
@@ -120,14 +138,18 @@ impl Store {
 
     /// A fresh place for a package: names may come again, in another release. The tree has its package's name and is alone in
     /// its directory, so that the directories of several dependencies can be the layers of one overlay.
-    fn place(&self, name: &Name) -> fs::Result<Installed> {
+    pub(super) fn place(&self, name: &Name) -> fs::Result<PathBuf> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let directory = self.directory.join(number.to_string());
         fs::create_dir_all(&directory)?;
-        Ok(Installed {
-            tree: directory.join(name.as_str()),
-        })
+        Ok(directory.join(name.as_str()))
     }
+}
+
+/// Makes the root of a tree that is to be unpacked. An archive without an entry for its root leaves it so.
+pub(super) fn make_tree(tree: &Path) -> fs::Result<()> {
+    fs::create_dir(tree)?;
+    fs::set_mode(tree, 0o755)
 }
 
 /// Installed packages with how many users each still has: those that will be compiled against it, and who packs it.
@@ -182,9 +204,7 @@ mod tests {
         needed.expect(lib);
         needed.expect(lib);
         assert_eq!(needed.get(lib), None);
-        let installed = Installed {
-            tree: PathBuf::from("store/0/lib"),
-        };
+        let installed = Installed::new(PathBuf::from("store/0/lib"), Record::default());
         assert_eq!(needed.keep(lib, installed.clone()), None);
         assert_eq!(needed.let_go(lib), None);
         assert_eq!(needed.get(lib), Some(&installed));
@@ -198,18 +218,14 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let store = Store::new(scratch.path());
         let name = Name::parse("lib").unwrap();
-        let trees = [0, 1].map(|number| {
+        let installed = [0, 1].map(|number| {
             let tree = scratch.path().join(format!("made-{number}"));
             fs::create_dir(&tree).unwrap();
-            store.take(&name, &tree).unwrap().tree().to_owned()
+            store.take(&name, &tree).unwrap()
         });
-        assert_ne!(trees[0], trees[1]);
-        store
-            .remove(&Installed {
-                tree: trees[0].clone(),
-            })
-            .unwrap();
-        assert!(!trees[0].exists() && trees[1].exists());
+        assert_ne!(installed[0].tree(), installed[1].tree());
+        store.remove(&installed[0]).unwrap();
+        assert!(!installed[0].tree().exists() && installed[1].tree().exists());
     }
 
     fn store() -> (tempfile::TempDir, Store, Name, PathBuf) {

@@ -73,6 +73,8 @@ pub struct Found {
     pub mtime: (i64, u32),
     /// When it was last read.
     pub atime: (i64, u32),
+    /// When anything about it last changed. Nobody can set this time, except by setting the clock.
+    pub ctime: (i64, u32),
     /// Whether it may be immutable or append-only.
     pub is_flagged: bool,
     /// The mount that it was reached through, where the kernel tells.
@@ -121,6 +123,7 @@ impl Found {
                 stands_for: rustix::fs::makedev(found.stx_rdev_major, found.stx_rdev_minor),
                 mtime: (found.stx_mtime.tv_sec, found.stx_mtime.tv_nsec),
                 atime: (found.stx_atime.tv_sec, found.stx_atime.tv_nsec),
+                ctime: (found.stx_ctime.tv_sec, found.stx_ctime.tv_nsec),
                 is_flagged: found
                     .stx_attributes
                     .intersects(StatxAttributes::IMMUTABLE | StatxAttributes::APPEND),
@@ -161,6 +164,7 @@ impl Found {
             stands_for: found.st_rdev,
             mtime: (found.st_mtime, found.st_mtime_nsec as u32),
             atime: (found.st_atime, found.st_atime_nsec as u32),
+            ctime: (found.st_ctime, found.st_ctime_nsec as u32),
             is_flagged: matches!(kind, FileType::RegularFile | FileType::Directory),
             mount,
         })

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::second_run;
+use super::{changed, second_run};
 use crate::compile::{Event, Phase};
 use crate::diag::Elapsed;
 use crate::release::{Name, Version};
@@ -236,6 +236,20 @@ impl Progress {
                 log,
                 ..
             } => return self.line(&second_run::with_copies(&package, &lines, &log)),
+            Event::TreeChanged {
+                dependency,
+                changed,
+                ..
+            } => {
+                return self.line(&changed::tree(&dependency, &changed));
+            }
+            Event::CopyChanged {
+                dependency,
+                changed,
+                ..
+            } => {
+                return self.line(&changed::copy(&dependency, &changed));
+            }
             Event::Entered { job, phase, .. } => (job, Some(phase)),
             Event::Printed { job, line, .. } => {
                 // One that comes late is of a phase that has ended.

@@ -25,7 +25,7 @@ use crate::compile::{
 };
 use crate::diag::{Chain, Elapsed};
 use crate::fs;
-use crate::release::{Manifest, Name, Slug, Version};
+use crate::release::{Digests, Manifest, Name, Slug, Version};
 use crate::runtime::{self, TaskSet};
 use crate::sandbox::ScriptEnd;
 
@@ -304,7 +304,10 @@ impl<'a> Run<'a> {
                     blob: directory.join(format!("{name}.tgz")),
                 }
             } else {
-                Origin::Compiled { blob: file }
+                Origin::Compiled {
+                    blob: file,
+                    digests: blobs[index].map_or_else(Digests::default, |it| it.digests.clone()),
+                }
             };
             ids.push(schedule.add(compile::Package {
                 name,

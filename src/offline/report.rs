@@ -174,7 +174,12 @@ fn cause_hint(failure: &PackageFailure) -> Option<String> {
                 mount.display()
             )),
             CompileError::Unkillable { left, .. } => Some(unkillable(left.as_deref())),
-            CompileError::NoDependency { .. } => Some(TAKEN.to_owned()),
+            CompileError::Changed { changed, .. } if changed.suspects.0.is_empty() => {
+                Some(TAKEN.to_owned())
+            }
+            CompileError::Changed { changed, .. } => {
+                Some(format!("since its last check, {}", changed.suspects))
+            }
             CompileError::InstallTarget { .. } => Some(
                 "a packaging script has to leave a directory at $BOSH_INSTALL_TARGET".to_owned(),
             ),

@@ -17,7 +17,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use tokio::sync::{Notify, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock, watch};
@@ -29,7 +29,7 @@ use super::script::{self, Script};
 use super::shared_tree::SharedTree;
 use super::spec::{Rules, Spec};
 use crate::config::{Environment, PackagePaths, Seen, Vcap};
-use crate::fs;
+use crate::fs::{self, Difference, Record};
 use crate::process::{ForkServer, Output, Status};
 use crate::release::Name;
 
@@ -87,9 +87,39 @@ enum InTree {
         sealed: PathBuf,
         /// How many packages are being compiled against it.
         users: usize,
-        /// Whether the copy is complete.
-        ready: bool,
+        /// The copy, as soon as it is complete.
+        copy: Option<Copied>,
     },
+}
+
+/// A copy of a sealed dependency. Rules keep no script from changing its modes, owners and times.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Copied {
+    /// What it was when it was made.
+    record: Record,
+    /// When it was last known to be that.
+    good: Instant,
+    /// How it has changed since.
+    changed: Option<Difference>,
+}
+
+/// A copy of a dependency that was changed, and replaced by another one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplacedCopy {
+    /// The dependency.
+    pub dependency: Name,
+    /// What was changed of it.
+    pub difference: Difference,
+    /// When it was last known to be good.
+    pub good: Instant,
+}
+
+/// What taking the names of a package and its dependencies leads to.
+struct Taken {
+    /// The dependencies that the package has to provide.
+    to_provide: Vec<Name>,
+    /// Copies that were changed by somebody, and are gone.
+    replaced: Vec<ReplacedCopy>,
 }
 
 /// A package's place.
@@ -99,6 +129,8 @@ pub(super) struct LandlockPlace {
     dependencies: Vec<Name>,
     /// Those that this package has to put there.
     to_provide: Vec<Name>,
+    /// Copies that were removed for it because somebody had changed them.
+    replaced: Vec<ReplacedCopy>,
     /// The shared scratch directories that the package has.
     shared: Vec<Name>,
     /// Scratch directories that it gets to itself, for packages share none.
@@ -266,11 +298,12 @@ impl Landlocked {
             tokio::pin!(changed);
             // What changes from now on is heard.
             changed.as_mut().enable();
-            if let Some(to_provide) = self.take(package, dependencies, scratch)? {
+            if let Some(taken) = self.take(package, dependencies, scratch)? {
                 return Ok(LandlockPlace {
+                    to_provide: taken.to_provide,
+                    replaced: taken.replaced,
                     package: package.clone(),
                     dependencies: dependencies.iter().map(|(name, _)| name.clone()).collect(),
-                    to_provide,
                     shared: self.shared(scratch).to_vec(),
                     // A dependency's name may be wanted by several packages at once.
                     unshared: self.unshared(scratch, |name| name == package),
@@ -312,6 +345,7 @@ impl Landlocked {
         Ok(LandlockPlace {
             package: package.clone(),
             to_provide: dependencies.clone(),
+            replaced: Vec::new(),
             dependencies,
             shared: self.shared(scratch).to_vec(),
             unshared: self.unshared(scratch, |_| true),
@@ -364,26 +398,34 @@ impl Landlocked {
         }
     }
 
-    /// Takes the names of a package and its dependencies, all at once. `None` when one of them is not to be had now; else the
-    /// dependencies that the package has to provide.
+    /// Takes the names of a package and its dependencies, all at once. `None` when one of them is not to be had now.
     fn take(
         &self,
         package: &Name,
         dependencies: &[(Name, PathBuf)],
         scratch: &[Name],
-    ) -> Result<Option<Vec<Name>>, SandboxError> {
+    ) -> Result<Option<Taken>, SandboxError> {
         let mut names = self.names();
         let is_private = |name: &Name| self.beside().private.contains(name);
         if self.shared(scratch).iter().any(is_private) {
             return Ok(None);
         }
-        let is_in_use = names.get(package).is_some_and(InTree::is_in_use)
-            || dependencies.iter().any(|(name, sealed)| {
-                names
-                    .get(name)
-                    .is_some_and(|there| there.is_in_use() && !there.is_ready(sealed))
-            });
-        if is_in_use {
+        let is_in_use = |names: &HashMap<Name, InTree>| {
+            names.get(package).is_some_and(InTree::is_in_use)
+                || dependencies.iter().any(|(name, sealed)| {
+                    names
+                        .get(name)
+                        .is_some_and(|there| there.is_in_use() && !there.is_ready(sealed))
+                })
+        };
+        if is_in_use(&names) {
+            return Ok(None);
+        }
+        for (name, sealed) in dependencies {
+            self.compare(&mut names, name, sealed);
+        }
+        // Those that use a changed copy go on with it.
+        if is_in_use(&names) {
             return Ok(None);
         }
         // What is no longer in the store is of no use to anybody but this package, if it is there for it already.
@@ -404,9 +446,11 @@ impl Landlocked {
             .map(|(name, _)| name.clone())
             .collect();
         evicted.extend(to_provide.iter().cloned());
+        let mut replaced = Vec::new();
         for name in evicted {
-            if names.remove(&name).is_some() {
+            if let Some(there) = names.remove(&name) {
                 self.remove(&name)?;
+                replaced.extend(there.into_replaced(name));
             }
         }
         self.tree.note(
@@ -421,13 +465,37 @@ impl Landlocked {
             let there = names.entry(name.clone()).or_insert(InTree::Dependency {
                 sealed: sealed.clone(),
                 users: 0,
-                ready: false,
+                copy: None,
             });
             if let InTree::Dependency { users, .. } = there {
                 *users += 1;
             }
         }
-        Ok(Some(to_provide))
+        Ok(Some(Taken {
+            to_provide,
+            replaced,
+        }))
+    }
+
+    /// Compares the copy of a dependency with what it was. Without rules, scripts that run at once may write to what they share,
+    /// and the copy does not outlive them.
+    fn compare(&self, names: &mut HashMap<Name, InTree>, name: &Name, sealed: &Path) {
+        let there = names.get_mut(name).filter(|there| there.is_ready(sealed));
+        if let (Some(InTree::Dependency { copy, .. }), true) = (there, self.ruled)
+            && let Some(copy) = copy
+        {
+            let moment = Instant::now();
+            copy.changed = copy.record.compare(&self.copy_of(name));
+            if copy.changed.is_none() {
+                copy.good = moment;
+            }
+        }
+    }
+
+    /// Where a dependency's copy is.
+    fn copy_of(&self, name: &Name) -> PathBuf {
+        let packages = Vcap::new(self.tree.base()).data_packages();
+        packages.join(name.as_str())
     }
 
     /// Gives a package directories beside those of packages, as soon as no other package has one of them to itself. Shared
@@ -488,15 +556,36 @@ impl Landlocked {
     }
 
     /// Says that a package's dependencies are all there.
-    pub(super) fn provided(&self, place: &LandlockPlace) {
+    ///
+    /// # Errors
+    /// When one of them cannot be examined.
+    pub(super) fn provided(&self, place: &LandlockPlace) -> Result<(), SandboxError> {
+        let copies: Vec<(&Name, Copied)> = place
+            .to_provide
+            .iter()
+            .map(|name| Ok((name, Copied::new(self.record_of(name)?))))
+            .collect::<fs::Result<_>>()?;
         let mut names = self.names();
-        for name in &place.to_provide {
-            if let Some(InTree::Dependency { ready, .. }) = names.get_mut(name) {
-                *ready = true;
+        for (name, made) in copies {
+            if let Some(InTree::Dependency { copy, .. }) = names.get_mut(name) {
+                *copy = Some(made);
             }
         }
         drop(names);
         self.changed.notify_waiters();
+        Ok(())
+    }
+
+    fn record_of(&self, name: &Name) -> fs::Result<Record> {
+        match self.ruled {
+            true => Record::of(&self.copy_of(name)),
+            false => Ok(Record::default()),
+        }
+    }
+
+    /// Copies that were removed for a package because somebody had changed them.
+    pub(super) fn replaced(place: &LandlockPlace) -> &[ReplacedCopy] {
+        &place.replaced
     }
 
     /// Whether the script in a place has to keep to rules.
@@ -595,13 +684,13 @@ impl Landlocked {
         names.remove(&place.package);
         removed = removed.and(self.remove(&place.package));
         for name in &place.dependencies {
-            let Some(InTree::Dependency { users, ready, .. }) = names.get_mut(name) else {
+            let Some(InTree::Dependency { users, copy, .. }) = names.get_mut(name) else {
                 continue;
             };
             *users = users.saturating_sub(1);
             // Without rules a script may have written to it.
             let is_spoilt = !self.ruled && *users == 0;
-            if !*ready || is_spoilt {
+            if copy.is_none() || is_spoilt {
                 names.remove(name);
                 removed = removed.and(self.remove(name));
             }
@@ -658,7 +747,39 @@ impl InTree {
     }
 
     fn is_ready(&self, wanted: &Path) -> bool {
-        matches!(self, Self::Dependency { sealed, ready: true, .. } if sealed == wanted)
+        match self {
+            Self::Dependency {
+                sealed,
+                copy: Some(copy),
+                ..
+            } => sealed == wanted && copy.changed.is_none(),
+            Self::Compiling | Self::Dependency { .. } => false,
+        }
+    }
+
+    /// That it was a changed copy.
+    fn into_replaced(self, dependency: Name) -> Option<ReplacedCopy> {
+        let Self::Dependency {
+            copy: Some(copy), ..
+        } = self
+        else {
+            return None;
+        };
+        Some(ReplacedCopy {
+            dependency,
+            difference: copy.changed?,
+            good: copy.good,
+        })
+    }
+}
+
+impl Copied {
+    fn new(record: Record) -> Self {
+        Self {
+            record,
+            good: Instant::now(),
+            changed: None,
+        }
     }
 }
 
@@ -706,7 +827,7 @@ mod tests {
                 let packages = Vcap::new(self.shared.tree.base()).data_packages();
                 fs::create_dir(&packages.join(name.as_str())).unwrap();
             }
-            self.shared.provided(place);
+            self.shared.provided(place).unwrap();
         }
 
         fn installed(&self) -> Vec<String> {
@@ -743,6 +864,30 @@ mod tests {
         let third = scratch.enter("z", &[("a", "a1")]).unwrap();
         assert!(Landlocked::has(&third, &name("a")));
         assert_eq!(scratch.installed(), ["a"]);
+    }
+
+    #[test]
+    fn a_changed_copy_is_replaced_when_its_users_have_ended() {
+        let scratch = scratch();
+        let first = scratch.enter("x", &[("a", "a1")]).unwrap();
+        scratch.install(&first);
+        let copy = scratch.shared.copy_of(&name("a"));
+        fs::set_mode(&copy, 0o700).unwrap();
+        assert!(scratch.enter("y", &[("a", "a1")]).is_none(), "it is used");
+        scratch.shared.leave(&first).unwrap();
+        let second = scratch.enter("y", &[("a", "a1")]).unwrap();
+        assert!(!Landlocked::has(&second, &name("a")));
+        assert!(!copy.exists());
+        let [replaced] = Landlocked::replaced(&second) else {
+            panic!("{second:?}");
+        };
+        assert_eq!(replaced.dependency, name("a"));
+        assert_eq!(replaced.difference.to_string(), "`.` (mode)");
+        scratch.install(&second);
+        scratch.shared.leave(&second).unwrap();
+        let third = scratch.enter("z", &[("a", "a1")]).unwrap();
+        assert!(Landlocked::has(&third, &name("a")));
+        assert!(Landlocked::replaced(&third).is_empty());
     }
 
     #[test]

@@ -76,6 +76,18 @@ impl Cache {
         Some((cached.name, cached.installed))
     }
 
+    /// Forgets a package that this order needs, for it cannot be used.
+    pub(super) fn discard(&mut self, name: &Name, digest: &MultiDigest) -> Option<Installed> {
+        let at = self
+            .packages
+            .iter()
+            .position(|cached| cached.name == *name && cached.digest == *digest)?;
+        if at >= self.packages.len() - self.needed {
+            self.needed -= 1;
+        }
+        Some(self.packages.remove(at).installed)
+    }
+
     /// Ends an order, and gives what is to be kept for the next one.
     pub(super) fn end(&mut self) -> Vec<Installed> {
         self.needed = 0;
@@ -137,6 +149,9 @@ mod tests {
         assert_eq!(made.cache.forget(), None);
         assert_eq!(made.cache.get(&name("a"), &digest(1)), Some(a));
         assert_eq!(made.cache.get(&name("a"), &digest(2)), None);
+        assert!(made.cache.discard(&name("a"), &digest(1)).is_some());
+        assert_eq!(made.cache.discard(&name("a"), &digest(1)), None);
+        assert_eq!(made.cache.end(), []);
     }
 
     #[test]

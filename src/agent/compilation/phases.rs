@@ -56,7 +56,15 @@ impl Phases {
                 let line = lines.first().map_or("", |line| line.text.as_str());
                 tracing::warn!(package = %self.package, line, "the package is compiled again with copies of its dependencies");
             }
-            Event::SecondRunStarted { .. }
+            Event::TreeChanged {
+                dependency,
+                changed,
+                ..
+            } => {
+                tracing::warn!(package = %dependency, changes = %changed.difference, suspects = %changed.suspects, "an installed package was changed, and is installed again");
+            }
+            Event::CopyChanged { .. }
+            | Event::SecondRunStarted { .. }
             | Event::SecondRunSucceeded { .. }
             | Event::Denied { .. } => {}
             Event::Printed { line, .. } => self.progress.printed(line),

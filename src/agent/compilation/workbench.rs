@@ -15,7 +15,7 @@ use crate::compile::{Context, Event, SecondRun, Store};
 use crate::config::WORK_PREFIX;
 use crate::diag::Chain;
 use crate::fs::{self, LeasedDirectory};
-use crate::release::Name;
+use crate::release::{MultiDigest, Name};
 use crate::runtime;
 use crate::sandbox::{
     self, Namespaces, Sandbox, SandboxError, Scratch, SharedTree, Sharing, Wishes,
@@ -117,6 +117,19 @@ impl Workbench {
         on_disk("forget", move || context.store.remove(&installed)).await?;
         tracing::info!(package = %name, "removed an installed package for lack of space");
         Ok(true)
+    }
+
+    /// Removes an installed package that cannot be used.
+    pub(super) async fn discard(
+        &mut self,
+        name: &Name,
+        digest: &MultiDigest,
+    ) -> Result<(), Reason> {
+        let context = Arc::clone(&self.context);
+        let Some(installed) = self.cache.discard(name, digest) else {
+            return Ok(());
+        };
+        on_disk("discard", move || context.store.remove(&installed)).await
     }
 
     /// Removes what an order has left.

@@ -1,0 +1,198 @@
+//! A sealed tree is compared with what it was before anybody uses it. One that was changed is installed again from its blob.
+//!
+//! See `docs/adr/0014-a-seal-is-checked.md`.
+
+use std::io::{self, Read, Seek};
+use std::path::PathBuf;
+
+use tokio_util::sync::CancellationToken;
+
+use super::error::CompileError;
+use super::event::Event;
+use super::installed::{CompiledBlob, Installed};
+use super::job::{Dependency, Job};
+use super::package::Context;
+use super::script_runs::Suspects;
+use super::store::Store;
+use crate::archive::{self, UnpackError};
+use crate::fs::{self, Context as _, Difference, Record};
+use crate::release::Name;
+use crate::release::digest::{DigestMismatch, Hasher, HashingReader};
+use crate::runtime::Cancellable;
+use crate::sandbox::ReplacedCopy;
+
+/// How often a tree is installed again for one package.
+const ATTEMPTS: usize = 3;
+
+/// A tree was changed after it had been sealed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changed {
+    /// Where it is.
+    pub tree: PathBuf,
+    /// What of it.
+    pub difference: Difference,
+    /// The packages whose scripts ran since it was last known to be good.
+    pub suspects: Suspects,
+}
+
+/// Why a changed tree could not be installed again.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// The package was not packed before.
+    #[error("there is no compiled package to install it from again")]
+    NoBlob,
+    /// Its compiled package was changed as well.
+    #[error("its compiled package `{}` was changed as well", path.display())]
+    Blob {
+        /// The file.
+        path: PathBuf,
+        /// How.
+        source: DigestMismatch,
+    },
+    /// Its compiled package cannot be unpacked.
+    #[error("failed to install it again")]
+    Unpack(#[from] UnpackError),
+    /// Somebody changes it again and again.
+    #[error("it was installed again {ATTEMPTS} times, and changed each time")]
+    Again,
+}
+
+impl From<fs::Error> for RestoreError {
+    fn from(error: fs::Error) -> Self {
+        Self::Unpack(error.into())
+    }
+}
+
+impl Store {
+    /// Compares a tree with what it was when it was sealed.
+    ///
+    /// # Errors
+    /// [`Changed`], also where it cannot be read any more.
+    pub fn check(&self, installed: &Installed) -> Result<PathBuf, Changed> {
+        let moment = std::time::Instant::now();
+        let known = installed.known();
+        match known.record.compare(&known.tree) {
+            None => {
+                installed.was_good(&known.tree, moment);
+                Ok(known.tree)
+            }
+            Some(difference) => Err(Changed {
+                tree: known.tree,
+                difference,
+                suspects: self.script_runs().since(known.good),
+            }),
+        }
+    }
+
+    /// Installs a package again whose tree was changed, in another place: scripts may still have the old one mounted. `false` where
+    /// that was done already for another dependent.
+    fn install_again(
+        &self,
+        name: &Name,
+        installed: &Installed,
+        changed: &Changed,
+        cancel: &CancellationToken,
+    ) -> Result<bool, RestoreError> {
+        let blob = installed.blob(cancel).ok_or(RestoreError::NoBlob)?;
+        installed.replace(&changed.tree, || {
+            let tree = self.place(name)?;
+            match unpack_verified(&blob, &tree, cancel) {
+                Ok(record) => Ok((tree, record)),
+                Err(error) => {
+                    if let Err(error) = fs::remove_tree(fs::parent(&tree)) {
+                        tracing::debug!(%error, "could not remove a partial tree");
+                    }
+                    Err(error)
+                }
+            }
+        })
+    }
+}
+
+fn unpack_verified(
+    blob: &CompiledBlob,
+    tree: &std::path::Path,
+    cancel: &CancellationToken,
+) -> Result<Record, RestoreError> {
+    let mut file = match fs::open(&blob.file) {
+        Err(error) if error.is_not_found() => return Err(RestoreError::NoBlob),
+        other => other?,
+    };
+    let hasher = Hasher::new(&blob.digest.algorithms());
+    let mut reader = HashingReader::new(Cancellable::new(&mut file, cancel), hasher);
+    io::copy(&mut reader.by_ref(), &mut io::sink()).at("read", &blob.file)?;
+    let (_, digests) = reader.finish();
+    let verified = blob.digest.verify(&digests);
+    verified.map_err(|source| RestoreError::Blob {
+        path: blob.file.clone(),
+        source,
+    })?;
+    file.rewind().at("read", &blob.file)?;
+    super::store::make_tree(tree)?;
+    archive::unpack_whole(Cancellable::new(file, cancel), tree)?;
+    Ok(Record::of(tree)?)
+}
+
+/// The tree of a dependency as it was sealed: the one that is there, or one that was installed again. Blocks.
+///
+/// # Errors
+/// [`CompileError::Changed`] when it was changed and cannot be installed again.
+pub(super) fn genuine(
+    context: &Context,
+    job: &Job,
+    dependency: &Dependency,
+    cancel: &CancellationToken,
+) -> Result<PathBuf, CompileError> {
+    let store = &context.store;
+    let (name, installed) = (&dependency.name, &dependency.installed);
+    let mut failure = None;
+    for _ in 0..ATTEMPTS {
+        let changed = match store.check(installed) {
+            Ok(tree) => return Ok(tree),
+            Err(changed) => changed,
+        };
+        let restored = store.install_again(name, installed, &changed, cancel);
+        if cancel.is_cancelled() {
+            let package = job.name.clone();
+            return Err(CompileError::Stopped { package });
+        }
+        match restored {
+            Ok(false) => {}
+            Ok(true) => (context.events)(Event::TreeChanged {
+                job: job.number,
+                package: job.name.clone(),
+                dependency: name.clone(),
+                changed: Box::new(changed.clone()),
+            }),
+            Err(source) => {
+                failure = Some((changed, source));
+                break;
+            }
+        }
+        failure = Some((changed, RestoreError::Again));
+    }
+    match failure {
+        None => Ok(installed.tree()),
+        Some((changed, source)) => Err(CompileError::Changed {
+            package: name.clone(),
+            changed: Box::new(changed),
+            source: Some(Box::new(source)),
+        }),
+    }
+}
+
+/// Reports copies of dependencies that were changed, and are made again for this package.
+pub(super) fn report_copies(context: &Context, job: &Job, replaced: &[ReplacedCopy]) {
+    for copy in replaced {
+        (context.events)(Event::CopyChanged {
+            job: job.number,
+            package: job.name.clone(),
+            dependency: copy.dependency.clone(),
+            changed: Box::new(Changed {
+                tree: context.vcap.data_packages().join(copy.dependency.as_str()),
+                difference: copy.difference.clone(),
+                suspects: context.store.script_runs().since(copy.good),
+            }),
+        });
+    }
+}

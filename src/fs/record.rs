@@ -1,0 +1,234 @@
+//! What a tree is, in a few bytes for each entry, so that a later change is noticed without reading any contents.
+//!
+//! The kernel sets the change time (`ctime`) of a file whenever its contents, mode, owner, times, attributes or number of names
+//! change, and no system call sets it to a chosen value. So two walks that find the same inodes with the same change times have
+//! found the same files. Where we change this time ourselves, the modification time counts and, for files, the contents:
+//!
+//! - What an ordinary user's permissions do not allow reading gets another mode for a moment while a walk reads it (`opened_up`).
+//! - A file that has names outside the tree changes when one of these is removed.
+
+mod clock;
+mod difference;
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+use rustix::fs::FileType;
+
+use super::walk::{Mounts, Step, Walk};
+use super::{Context, Found, Result};
+
+pub use difference::{Aspect, Change, Difference};
+
+/// Hashes are keyed, so that no script can aim at one.
+static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
+/// What a tree was at some time. It takes 24 bytes for each entry.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Record {
+    /// In the order of a walk.
+    items: Vec<Item>,
+    /// The inodes of files with names outside the tree, which are told by their contents.
+    shared: HashSet<u64>,
+}
+
+/// An entry of a tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Item {
+    /// A hash of its path.
+    path: u64,
+    /// A hash of everything that tells whether it is what it was.
+    identity: u64,
+    /// The length of a file modulo 2^32; of a directory, how many entries it has.
+    size: u32,
+    /// The last bits of a hash of its owners.
+    owner: u16,
+    /// Type and permissions.
+    mode: u16,
+}
+
+impl Record {
+    /// Takes down what a tree is.
+    ///
+    /// # Errors
+    /// What the system answered, with the path. A mount in the tree is an error.
+    pub fn of(tree: &Path) -> Result<Self> {
+        clock::wait_for_later(tree);
+        let mut names = HashMap::new();
+        let items = Walking {
+            names: Some(&mut names),
+            ..Walking::default()
+        }
+        .items_of(tree)?;
+        let shared = names.into_iter();
+        let shared: HashSet<u64> = shared
+            .filter(|(_, (everywhere, here))| everywhere != here)
+            .map(|(inode, _)| inode)
+            .collect();
+        if shared.is_empty() {
+            return Ok(Self { items, shared });
+        }
+        let items = Walking::of_shared(&shared).items_of(tree)?;
+        Ok(Self { items, shared })
+    }
+
+    /// Compares a tree with what it was. `None` where nothing has changed. What cannot be read any more has changed.
+    #[must_use]
+    pub fn compare(&self, tree: &Path) -> Option<Difference> {
+        match Walking::of_shared(&self.shared).items_of(tree) {
+            Ok(items) if items == self.items => return None,
+            Ok(_) => {}
+            Err(error) => return Some(Difference::unreadable(tree, &error)),
+        }
+        let mut paths = Vec::new();
+        let walking = Walking {
+            paths: Some(&mut paths),
+            ..Walking::of_shared(&self.shared)
+        };
+        match walking.items_of(tree) {
+            Ok(items) => Some(Difference::between(&self.items, &items, &paths)),
+            Err(error) => Some(Difference::unreadable(tree, &error)),
+        }
+    }
+}
+
+/// A walk through a tree, and what is to be noted on the way beside the items.
+#[derive(Default)]
+struct Walking<'a> {
+    /// Files that are told by their contents.
+    shared: Option<&'a HashSet<u64>>,
+    /// The path of each item below the tree.
+    paths: Option<&'a mut Vec<PathBuf>>,
+    /// How many names a file with several has, everywhere and in the tree.
+    names: Option<&'a mut HashMap<u64, (u64, u64)>>,
+}
+
+impl<'a> Walking<'a> {
+    fn of_shared(shared: &'a HashSet<u64>) -> Self {
+        Self {
+            shared: Some(shared),
+            ..Self::default()
+        }
+    }
+
+    fn items_of(mut self, tree: &Path) -> Result<Vec<Item>> {
+        let mut items: Vec<Item> = Vec::new();
+        // The directories on the way down: the hash of the path, and the place among the items.
+        let mut above: Vec<(u64, usize)> = Vec::new();
+        let mut walk = Walk::to_read(tree, Mounts::Refuse)?;
+        while let Some(step) = walk.next_step()? {
+            let (name, found) = match step {
+                Step::Enter(found) => (None, found),
+                Step::Entry(name, found) => (Some(name), found),
+                Step::Leave(_) => {
+                    above.pop();
+                    continue;
+                }
+            };
+            let (parent, named) = match (above.last(), &name) {
+                (None, _) => (0, OsStr::new("")),
+                (Some((parent, _)), Some(name)) => (*parent, name.as_os_str()),
+                (Some((parent, _)), None) => (*parent, super::file_name(walk.path())),
+            };
+            let path = hash(&(parent, named));
+            if let Some((_, directory)) = above.last() {
+                items[*directory].size = items[*directory].size.wrapping_add(1);
+            }
+            if let Some(paths) = &mut self.paths {
+                let path = walk.path_of(name.as_deref().unwrap_or_default());
+                paths.push(path.strip_prefix(tree).unwrap_or(&path).to_owned());
+            }
+            match &name {
+                Some(name) => items.push(self.entry(path, &walk, name, &found)?),
+                None => {
+                    above.push((path, items.len()));
+                    items.push(Item::of_directory(path, &found));
+                }
+            }
+        }
+        Ok(items)
+    }
+
+    fn entry(&mut self, path: u64, walk: &Walk, name: &OsStr, found: &Found) -> Result<Item> {
+        if found.links > 1
+            && let Some(names) = &mut self.names
+        {
+            let (_, here) = names.entry(found.inode).or_insert((found.links, 0));
+            *here += 1;
+        }
+        let is_shared = self.shared.is_some_and(|it| it.contains(&found.inode));
+        let contents = match found.kind() {
+            FileType::RegularFile if is_shared || found.mode & 0o400 == 0 => contents(walk, name)?,
+            FileType::Symlink if is_shared => Some(hash(&walk.read_link(name)?)),
+            _ if is_shared => Some(0),
+            _ => None,
+        };
+        Ok(Item::of_entry(path, found, contents))
+    }
+}
+
+impl Item {
+    /// The inode of a directory does not count: on an overlay it may change by itself, and another directory in its place has
+    /// another change time or other entries.
+    fn of_directory(path: u64, found: &Found) -> Self {
+        let is_readable = found.mode & 0o500 == 0o500;
+        let time = is_readable.then_some(found.ctime);
+        Self::new(path, found, &(found.mtime, time), 0)
+    }
+
+    fn of_entry(path: u64, found: &Found, contents: Option<u64>) -> Self {
+        let time = contents.is_none().then_some(found.ctime);
+        let identity = (found.inode, found.size, contents, found.mtime, time);
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "it tells sizes apart in messages only"
+        )]
+        let size = found.size as u32;
+        Self::new(path, found, &identity, size)
+    }
+
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a mode has 16 bits, and owners are told apart in messages only"
+    )]
+    fn new(path: u64, found: &Found, identity: &impl Hash, size: u32) -> Self {
+        let owners = (found.uid, found.gid);
+        Self {
+            path,
+            identity: hash(&(identity, found.mode, owners)),
+            size,
+            owner: hash(&owners) as u16,
+            mode: found.mode as u16,
+        }
+    }
+
+    fn kind(&self) -> FileType {
+        FileType::from_raw_mode(self.mode.into())
+    }
+}
+
+/// A hash of a file's contents; `None` where they cannot be had.
+fn contents(walk: &Walk, name: &OsStr) -> Result<Option<u64>> {
+    let Ok(mut file) = walk.open(name) else {
+        return Ok(None);
+    };
+    let mut hasher = KEY.build_hasher();
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        match file.read(&mut buffer).at("read", &walk.path_of(name))? {
+            0 => return Ok(Some(hasher.finish())),
+            count => hasher.write(&buffer[..count]),
+        }
+    }
+}
+
+fn hash(of: &impl Hash) -> u64 {
+    KEY.hash_one(of)
+}
+
+#[cfg(test)]
+mod tests;

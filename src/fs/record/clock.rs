@@ -1,0 +1,103 @@
+//! The clock from which the kernel takes change times.
+//!
+//! It advances by ticks, and two changes within a tick have the same time. Since Linux 6.13 many file systems give a file that was
+//! examined since its last change a finer time at the next one, so that the two differ.
+
+use std::collections::HashSet;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{Timespec, Timestamps, UTIME_OMIT};
+use rustix::time::{ClockId, clock_gettime};
+
+/// How often the clock is read while it is waited for. A tick takes 1 to 10 ms.
+const INTERVAL: Duration = Duration::from_micros(200);
+
+/// How long a tick may take. The clock may be set back meanwhile.
+const LONGEST_TICK: Duration = Duration::from_millis(20);
+
+/// No two ticks are as close to each other.
+const SHORTEST_TICK: Duration = Duration::from_micros(500);
+
+/// The devices whose file systems are known to have finer times.
+static FINE: Mutex<Option<HashSet<u64>>> = Mutex::new(None);
+
+/// Waits until every change of a file in `tree` that is examined from now on has a later time than its last one.
+pub(super) fn wait_for_later(tree: &Path) {
+    if !is_fine(tree).unwrap_or(false) {
+        wait_for_tick();
+    }
+}
+
+fn wait_for_tick() {
+    let now = || {
+        let now = clock_gettime(ClockId::RealtimeCoarse);
+        (now.tv_sec, now.tv_nsec)
+    };
+    let (before, start) = (now(), Instant::now());
+    while now() <= before && start.elapsed() < LONGEST_TICK {
+        std::thread::sleep(INTERVAL);
+    }
+}
+
+/// Tries whether changes of the root that follow each other at once have different times. `None` where its owner is another one.
+fn is_fine(tree: &Path) -> Option<bool> {
+    let root = crate::fs::open(tree).ok()?;
+    let found = root.metadata().ok()?;
+    let mut fine = FINE.lock().unwrap_or_else(PoisonError::into_inner);
+    let fine = fine.get_or_insert_default();
+    if fine.contains(&found.dev()) {
+        return Some(true);
+    }
+    let same = Timestamps {
+        last_access: Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_OMIT,
+        },
+        last_modification: Timespec {
+            tv_sec: found.mtime(),
+            tv_nsec: found.mtime_nsec(),
+        },
+    };
+    let start = Instant::now();
+    let mut last = (found.ctime(), found.ctime_nsec());
+    // One may be the next tick's.
+    for _ in 0..3 {
+        rustix::fs::futimens(&root, &same).ok()?;
+        let found = root.metadata().ok()?;
+        let time = (found.ctime(), found.ctime_nsec());
+        if time == last || start.elapsed() > SHORTEST_TICK {
+            return Some(false);
+        }
+        last = time;
+    }
+    fine.insert(found.dev());
+    Some(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs;
+
+    #[test]
+    fn changes_after_the_wait_have_later_times() {
+        let scratch = tempfile::tempdir().unwrap();
+        let file = scratch.path().join("file");
+        for _ in 0..20 {
+            for wait in [&wait_for_later as &dyn Fn(&Path), &|_| wait_for_tick()] {
+                fs::write(&file, b"a").unwrap();
+                wait(scratch.path());
+                let time = |file| {
+                    let found = fs::metadata(file).unwrap();
+                    (found.ctime(), found.ctime_nsec())
+                };
+                let before = time(&file);
+                fs::write(&file, b"b").unwrap();
+                assert!(before < time(&file));
+            }
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! What of a tree has changed, for a person.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FileType;
+
+use super::Item;
+use crate::diag::Chain;
+use crate::fs::Error;
+
+/// How many changed paths are kept. The others are counted.
+const SHOWN: usize = 5;
+
+/// How a tree differs from what it was. `Display` gives one line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// The first changes.
+    pub changes: Vec<Change>,
+    /// How many there are beside them.
+    pub others: usize,
+}
+
+/// A path of which something has changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The path below the tree; empty for its root.
+    pub path: PathBuf,
+    /// What has changed of it.
+    pub aspects: Vec<Aspect>,
+}
+
+/// What has changed of a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Aspect {
+    /// It was not there.
+    Added,
+    /// So many entries of this directory are gone.
+    Removed(usize),
+    /// It is of another kind, such as a link.
+    Kind,
+    /// The contents, for the length is another one.
+    Contents,
+    /// The permissions.
+    Mode,
+    /// User or group.
+    Owner,
+    /// The contents with the same length, or only times or attributes.
+    ContentsOrTimes,
+    /// It cannot be read any more.
+    Unreadable(String),
+}
+
+impl Difference {
+    pub(super) fn unreadable(tree: &Path, error: &Error) -> Self {
+        let path = error.path.strip_prefix(tree).unwrap_or(&error.path);
+        Self {
+            changes: vec![Change {
+                path: path.to_owned(),
+                aspects: vec![Aspect::Unreadable(Chain(&error.source).to_string())],
+            }],
+            others: 0,
+        }
+    }
+
+    /// `paths` are those of the items of `after`.
+    pub(super) fn between(before: &[Item], after: &[Item], paths: &[PathBuf]) -> Self {
+        let known: HashMap<u64, &Item> = before.iter().map(|item| (item.path, item)).collect();
+        let mut added: HashMap<&Path, usize> = HashMap::new();
+        for (item, path) in after.iter().zip(paths) {
+            if !known.contains_key(&item.path)
+                && let Some(parent) = path.parent()
+            {
+                *added.entry(parent).or_default() += 1;
+            }
+        }
+        let (mut changes, mut touched) = (Vec::new(), Vec::new());
+        for (item, path) in after.iter().zip(paths) {
+            let Some(old) = known.get(&item.path) else {
+                changes.push((path, vec![Aspect::Added]));
+                continue;
+            };
+            let added = added.get(path.as_path()).copied().unwrap_or_default();
+            // As many may have been removed, and the time set back.
+            if *old == item && added == 0 {
+                continue;
+            }
+            match aspects(old, item, added) {
+                // Its entries tell more, if they have changed.
+                aspects if aspects.is_empty() && added > 0 => {}
+                aspects if aspects.is_empty() => {
+                    touched.push((path, vec![Aspect::ContentsOrTimes]))
+                }
+                aspects => changes.push((path, aspects)),
+            }
+        }
+        if changes.is_empty() {
+            changes = touched;
+        }
+        let others = changes.len().saturating_sub(SHOWN);
+        let shown = changes.into_iter().take(SHOWN);
+        Self {
+            changes: shown
+                .map(|(path, aspects)| Change {
+                    path: path.clone(),
+                    aspects,
+                })
+                .collect(),
+            others,
+        }
+    }
+}
+
+/// What tells two items of one path apart; nothing for a directory of which only a time has changed. `added` entries are new in it.
+fn aspects(old: &Item, new: &Item, added: usize) -> Vec<Aspect> {
+    if old.kind() != new.kind() {
+        return vec![Aspect::Kind];
+    }
+    let is_directory = new.kind() == FileType::Directory;
+    let mut aspects = Vec::new();
+    if is_directory {
+        let removed = (old.size as usize + added).saturating_sub(new.size as usize);
+        if removed > 0 {
+            aspects.push(Aspect::Removed(removed));
+        }
+    } else if old.size != new.size {
+        aspects.push(Aspect::Contents);
+    }
+    if old.mode != new.mode {
+        aspects.push(Aspect::Mode);
+    }
+    if old.owner != new.owner {
+        aspects.push(Aspect::Owner);
+    }
+    if aspects.is_empty() && !is_directory {
+        aspects.push(Aspect::ContentsOrTimes);
+    }
+    aspects
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, change) in self.changes.iter().enumerate() {
+            let separator = if index == 0 { "" } else { ", " };
+            write!(f, "{separator}{change}")?;
+        }
+        match self.others {
+            0 => Ok(()),
+            others => write!(f, " and {others} more"),
+        }
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = match self.path.as_os_str().is_empty() {
+            true => Path::new("."),
+            false => &self.path,
+        };
+        let aspects: Vec<String> = self.aspects.iter().map(ToString::to_string).collect();
+        write!(f, "`{}` ({})", path.display(), aspects.join(", "))
+    }
+}
+
+impl fmt::Display for Aspect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Added => write!(f, "added"),
+            Self::Removed(1) => write!(f, "1 entry removed"),
+            Self::Removed(count) => write!(f, "{count} entries removed"),
+            Self::Kind => write!(f, "replaced by another kind of file"),
+            Self::Contents => write!(f, "contents"),
+            Self::Mode => write!(f, "mode"),
+            Self::Owner => write!(f, "owner"),
+            Self::ContentsOrTimes => write!(f, "contents or times"),
+            Self::Unreadable(error) => write!(f, "{error}"),
+        }
+    }
+}

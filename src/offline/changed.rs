@@ -1,0 +1,30 @@
+//! What a person reads of an installed package that was changed afterwards.
+
+use crate::compile::Changed;
+use crate::release::Name;
+
+/// A sealed tree was changed and installed again.
+pub(super) fn tree(package: &Name, changed: &Changed) -> String {
+    let Changed {
+        difference,
+        suspects,
+        ..
+    } = changed;
+    format!(
+        "Warning: what package {package} installed was changed afterwards: {difference}. It is installed again from its compiled package.\n\
+         Since its last check, {suspects}"
+    )
+}
+
+/// A copy of a sealed tree was changed and replaced.
+pub(super) fn copy(package: &Name, changed: &Changed) -> String {
+    let Changed {
+        difference,
+        suspects,
+        ..
+    } = changed;
+    format!(
+        "Warning: the copy of package {package} that its dependents share was changed: {difference}. It is copied again.\n\
+         Since its last check, {suspects}"
+    )
+}
