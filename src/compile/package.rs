@@ -1339,12 +1339,14 @@ impl Work {
 
     /// Where a path on this side that is in a dependency is found while the script does not run.
     fn in_dependency(&self, path: &Path) -> Option<PathBuf> {
-        let mut dependencies = self.plan.dependencies.iter();
-        dependencies.find_map(|dependency| {
+        let planned = self.plan.dependencies.iter();
+        let mut dependencies = planned.zip(&self.job.dependencies);
+        dependencies.find_map(|(dependency, wanted)| {
             let below = path.strip_prefix(&dependency.paths.install).ok()?;
             Some(match self.context.sandbox.has_copies(&self.place) {
                 true => path.to_owned(),
-                false => joined(&dependency.sealed, below),
+                // Not the planned one, which may have been changed and installed again.
+                false => joined(&wanted.installed.tree(), below),
             })
         })
     }
