@@ -54,6 +54,7 @@ in_tiers!(a_package_that_is_changed_before_it_is_packed_fails_by_name: NAMESPACE
 in_tiers!(a_changed_blob_is_not_used: NAMESPACE LANDLOCK NONE);
 in_tiers!(a_tree_that_was_compiled_before_is_installed_again: NAMESPACE LANDLOCK NONE);
 in_tiers!(the_second_run_may_change_contents: LANDLOCK);
+in_tiers!(a_source_that_is_changed_before_it_is_unpacked_fails_by_name: NONE);
 in_tiers!(a_changed_copy_is_replaced: LANDLOCK LANDLOCK_OF_A_USER);
 
 mod bodies {
@@ -103,6 +104,34 @@ mod bodies {
         assert!(!site.place.world.result("demo-1.10").exists());
     }
 
+    pub(super) fn a_source_that_is_changed_before_it_is_unpacked_fails_by_name(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let work = place.world.path("work");
+        let evil = format!(
+            "set -e; cd {}; for blob in $(find . -path '*/spool/*' -type f); do touch -r $blob $FACTS/time; \
+             printf x | dd of=$blob bs=1 seek=20 conv=notrunc; touch -r $FACTS/time $blob; done",
+            work.display()
+        );
+        let release = place.release(
+            &ReleaseBuilder::new("demo", "1.10")
+                .package("evil", &[], &evil)
+                .package("app", &["evil"], "touch $FACTS/ran"),
+        );
+        place
+            .agent()
+            .arg("--work-dir")
+            .arg(&work)
+            .arg(release)
+            .run()
+            .fails()
+            .says("Error: failed to compile package app/")
+            .says("the blob of package `app` was changed after it had been verified: `")
+            .says("expected the sha256 digest");
+        assert!(!place.world.path("facts/ran").exists());
+    }
+
     pub(super) fn a_changed_blob_is_not_used(tier: Tier) {
         let Some(site) = Site::new(tier) else {
             return;
@@ -119,7 +148,7 @@ mod bodies {
             .fails()
             .says("Error: failed to compile package app/")
             .says("what package `lib` installed was changed afterwards: `file` (")
-            .says("blobs/0/lib.tgz` was changed as well: expected the sha1 digest");
+            .says("blobs/0/lib.tgz` was changed as well: expected the sha256 digest");
     }
 
     pub(super) fn a_tree_that_was_compiled_before_is_installed_again(tier: Tier) {

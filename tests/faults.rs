@@ -48,7 +48,7 @@ struct Place {
     on_disk: &'static [&'static str],
     /// What is to be as it was when a call has failed, and how it was.
     before: BTreeMap<PathBuf, BTreeMap<String, String>>,
-    mounts: String,
+    mounts: Vec<String>,
 }
 
 impl Place {
@@ -89,7 +89,7 @@ impl Place {
             jobs: 1,
             on_disk,
             before: BTreeMap::new(),
-            mounts: String::new(),
+            mounts: Vec::new(),
         };
         place.mounts = place.mountinfo();
         Some(place)
@@ -109,8 +109,14 @@ impl Place {
         root.join(path.strip_prefix("/").unwrap())
     }
 
-    fn mountinfo(&self) -> String {
-        std::fs::read_to_string(format!("/proc/{}/mountinfo", self.keeper.id())).unwrap()
+    fn mountinfo(&self) -> Vec<String> {
+        let own = self.world.path("").display().to_string();
+        let own = own.trim_end_matches('/');
+        let mounts = format!("/proc/{}/mountinfo", self.keeper.id());
+        let mounts = std::fs::read_to_string(mounts).unwrap();
+        // Others end when their directories are removed, also in this namespace.
+        let mounts = mounts.lines().filter(|mount| mount.contains(own));
+        mounts.map(str::to_owned).collect()
     }
 
     /// Runs a tool where the disk is.

@@ -27,7 +27,7 @@ use crate::diag::Chain;
 use crate::fs;
 use crate::process::ForkServer;
 use crate::release::digest::Algorithm;
-use crate::release::{MultiDigest, Name};
+use crate::release::{Digests, MultiDigest, Name};
 use crate::runtime;
 use failure::ScriptText;
 use phases::Phases;
@@ -198,6 +198,8 @@ impl Work<'_> {
             name: self.order.name.clone(),
             version: self.order.version.clone(),
             source,
+            // One order is carried out at a time, and this one has just fetched it.
+            source_digests: Digests::default(),
             dependencies,
             log: logs.stderr,
             stdout_log: Some(logs.stdout),

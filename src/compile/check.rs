@@ -1,23 +1,22 @@
 //! A sealed tree is compared with what it was before anybody uses it. One that was changed is installed again from its blob.
 //!
-//! See `docs/adr/0014-a-seal-is-checked.md`.
+//! See `docs/adr/0016-a-seal-is-checked.md`.
 
-use std::io::{self, Read, Seek};
 use std::path::PathBuf;
 
 use tokio_util::sync::CancellationToken;
 
 use super::error::CompileError;
 use super::event::Event;
-use super::installed::{CompiledBlob, Installed};
+use super::installed::{BlobError, Installed, KnownBlob};
 use super::job::{Dependency, Job};
 use super::package::Context;
 use super::script_runs::Suspects;
 use super::store::Store;
 use crate::archive::{self, UnpackError};
-use crate::fs::{self, Context as _, Difference, Record};
+use crate::fs::{self, Difference, Record};
 use crate::release::Name;
-use crate::release::digest::{DigestMismatch, Hasher, HashingReader};
+use crate::release::digest::DigestMismatch;
 use crate::runtime::Cancellable;
 use crate::sandbox::ReplacedCopy;
 
@@ -110,24 +109,18 @@ impl Store {
 }
 
 fn unpack_verified(
-    blob: &CompiledBlob,
+    blob: &KnownBlob,
     tree: &std::path::Path,
     cancel: &CancellationToken,
 ) -> Result<Record, RestoreError> {
-    let mut file = match fs::open(&blob.file) {
-        Err(error) if error.is_not_found() => return Err(RestoreError::NoBlob),
-        other => other?,
-    };
-    let hasher = Hasher::new(&blob.digest.algorithms());
-    let mut reader = HashingReader::new(Cancellable::new(&mut file, cancel), hasher);
-    io::copy(&mut reader.by_ref(), &mut io::sink()).at("read", &blob.file)?;
-    let (_, digests) = reader.finish();
-    let verified = blob.digest.verify(&digests);
-    verified.map_err(|source| RestoreError::Blob {
-        path: blob.file.clone(),
-        source,
+    let file = blob.open(cancel).map_err(|error| match error {
+        BlobError::File(error) if error.is_not_found() => RestoreError::NoBlob,
+        BlobError::File(error) => error.into(),
+        BlobError::Changed(source) => RestoreError::Blob {
+            path: blob.file.clone(),
+            source,
+        },
     })?;
-    file.rewind().at("read", &blob.file)?;
     super::store::make_tree(tree)?;
     archive::unpack_whole(Cancellable::new(file, cancel), tree)?;
     Ok(Record::of(tree)?)

@@ -12,6 +12,7 @@ use crate::archive::{PackError, UnpackError};
 use crate::diag::Elapsed;
 use crate::process::{Ending, Status, Unkillable};
 use crate::release::Name;
+use crate::release::digest::DigestMismatch;
 use crate::sandbox::SandboxError;
 use crate::{fs, runtime};
 
@@ -36,6 +37,16 @@ pub enum CompileError {
         package: Name,
         /// What is wrong with it.
         source: UnpackError,
+    },
+    /// A blob was changed after its digest had been verified.
+    #[error("the blob of package `{package}` was changed after it had been verified: `{}`", path.display())]
+    BlobChanged {
+        /// The package.
+        package: Name,
+        /// Where the blob is kept.
+        path: PathBuf,
+        /// How it differs.
+        source: DigestMismatch,
     },
     /// What a package installed was changed by somebody, and cannot be had again.
     #[error("what package `{package}` installed was changed afterwards: {}", changed.difference)]
@@ -216,6 +227,7 @@ impl CompileError {
             Self::InstallTarget { .. } | Self::Denied { .. } => true,
             Self::Source { .. }
             | Self::Compiled { .. }
+            | Self::BlobChanged { .. }
             | Self::Changed { .. }
             | Self::DanglingScript { .. }
             | Self::ScriptIsNotAFile { .. }

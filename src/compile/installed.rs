@@ -1,5 +1,7 @@
 //! An installed package: its tree, what that was when it was sealed, and the blob that it can be installed from again.
 
+use std::fs::File;
+use std::io::{self, Seek};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -7,9 +9,10 @@ use std::time::Instant;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::fs::Record;
-use crate::release::digest::Algorithm;
+use crate::fs::{self, Context as _, Record};
+use crate::release::digest::{Algorithm, DigestMismatch, Hasher, HashingReader};
 use crate::release::{Digests, MultiDigest};
+use crate::runtime::Cancellable;
 
 /// An installed package in the store. Clones are the same package.
 #[derive(Debug, Clone)]
@@ -37,27 +40,50 @@ pub(super) struct Known {
 enum BlobState {
     /// The package is still to be packed.
     Expected,
-    There(CompiledBlob),
+    There(KnownBlob),
     /// There is none, and there will be none.
     None,
 }
 
-/// A compiled blob with its digest, which is to be verified before the blob is used.
+/// A blob with its digest, which is verified before each use: scripts may have run since the last time.
 #[derive(Debug, Clone)]
-pub(super) struct CompiledBlob {
+pub(super) struct KnownBlob {
     pub(super) file: PathBuf,
     pub(super) digest: MultiDigest,
 }
 
-impl CompiledBlob {
-    /// `None` without any digest.
+/// Why a blob cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum BlobError {
+    /// It cannot be read.
+    #[error(transparent)]
+    File(#[from] fs::Error),
+    /// It was changed after its digest had been verified.
+    #[error(transparent)]
+    Changed(#[from] DigestMismatch),
+}
+
+impl KnownBlob {
+    /// `None` without any digest. One is enough.
     pub(super) fn new(file: &Path, digests: &Digests) -> Option<Self> {
-        let known = Algorithm::ALL.into_iter();
-        let known: Vec<Algorithm> = known.filter(|it| digests.get(*it).is_some()).collect();
+        let preferred = [Algorithm::Sha256, Algorithm::Sha512, Algorithm::Sha1];
+        let known = preferred.into_iter().find(|it| digests.get(*it).is_some());
         Some(Self {
             file: file.to_owned(),
-            digest: MultiDigest::of(digests, &known)?,
+            digest: MultiDigest::of(digests, &[known?])?,
         })
+    }
+
+    /// Opens the blob, once its digest was verified.
+    pub(super) fn open(&self, cancel: &CancellationToken) -> Result<File, BlobError> {
+        let mut file = fs::open(&self.file)?;
+        let hasher = Hasher::new(&self.digest.algorithms());
+        let mut reader = HashingReader::new(Cancellable::new(&mut file, cancel), hasher);
+        io::copy(&mut reader, &mut io::sink()).at("read", &self.file)?;
+        let (_, digests) = reader.finish();
+        self.digest.verify(&digests)?;
+        file.rewind().at("read", &self.file)?;
+        Ok(file)
     }
 }
 
@@ -135,14 +161,14 @@ impl Installed {
     }
 
     /// The blob is there, or there will be none.
-    pub(super) fn set_blob(&self, blob: Option<CompiledBlob>) {
+    pub(super) fn set_blob(&self, blob: Option<KnownBlob>) {
         let state = blob.map_or(BlobState::None, BlobState::There);
         self.0.blob.send_replace(state);
     }
 
     /// The blob, as soon as the package has been packed. `None` when there is none, and when `cancel` is called. Blocks, on a
     /// thread of the runtime that may.
-    pub(super) fn blob(&self, cancel: &CancellationToken) -> Option<CompiledBlob> {
+    pub(super) fn blob(&self, cancel: &CancellationToken) -> Option<KnownBlob> {
         let mut blob = self.0.blob.subscribe();
         let decided = async {
             tokio::select! {

@@ -20,6 +20,9 @@ pub struct Job {
     pub version: Version,
     /// The source blob: a tar archive, compressed or not, whose digest has been verified.
     pub source: PathBuf,
+    /// The digests of the source blob by which it is verified once more before it is unpacked; none where no script can have run
+    /// since it was verified.
+    pub source_digests: Digests,
     /// The direct dependencies. No others are there while the script runs.
     pub dependencies: Vec<Dependency>,
     /// Where everything that the script prints is kept. The directory exists.

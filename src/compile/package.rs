@@ -15,7 +15,7 @@ use super::denials::{Denial, Search};
 use super::error::{Cause, CompileError, ScriptFailure};
 use super::event::{Event, Phase};
 use super::finding::Finding;
-use super::installed::{CompiledBlob, Installed};
+use super::installed::{BlobError, Installed, KnownBlob};
 use super::job::{Compiled, Dependency, Job};
 use super::plan::{PACKAGING, Plan};
 use super::printed::{Printed, PrintedLine};
@@ -368,7 +368,7 @@ pub(super) async fn pack(
     };
     if let Some(installed) = &installed {
         let blob = packed.as_ref().ok();
-        installed.set_blob(blob.and_then(|it| CompiledBlob::new(&job.blob, &it.digests)));
+        installed.set_blob(blob.and_then(|it| KnownBlob::new(&job.blob, &it.digests)));
     }
     let packed = packed?;
     findings.extend(packed.findings);
@@ -717,7 +717,12 @@ impl Work {
         if let Some(temporary) = &self.plan.temporary {
             fs::create_dir_all(temporary).map_err(self.files())?;
         }
-        let source = fs::open(&self.job.source).map_err(self.files())?;
+        let blob = KnownBlob::new(&self.job.source, &self.job.source_digests);
+        let opened = match blob {
+            None => fs::open(&self.job.source).map_err(BlobError::File),
+            Some(blob) => blob.open(&self.cancel),
+        };
+        let source = opened.map_err(|error| self.blob_failed(error))?;
         let source = Cancellable::new(source, &self.cancel);
         let (_, compression) =
             archive::unpack_whole(source, compile).map_err(|source| CompileError::Source {
@@ -725,6 +730,18 @@ impl Work {
                 source,
             })?;
         Ok(compression)
+    }
+
+    fn blob_failed(&self, error: BlobError) -> CompileError {
+        match error {
+            BlobError::File(_) if self.cancel.is_cancelled() => stopped(&self.job),
+            BlobError::File(error) => self.files()(error),
+            BlobError::Changed(source) => CompileError::BlobChanged {
+                package: self.job.name.clone(),
+                path: self.job.source.clone(),
+                source,
+            },
+        }
     }
 
     /// Makes the install directory with its link, and puts the dependencies in place.

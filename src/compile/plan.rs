@@ -113,7 +113,7 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::release::Version;
+    use crate::release::{Digests, Version};
 
     #[test]
     fn a_script_sees_the_base_directory_wherever_its_tree_is() {
@@ -122,6 +122,7 @@ mod tests {
             name: Name::parse("app").unwrap(),
             version: Version::parse("1.2").unwrap(),
             source: PathBuf::from("/work/app.tgz"),
+            source_digests: Digests::default(),
             dependencies: Vec::new(),
             log: PathBuf::from("/log"),
             blob: PathBuf::from("/blob"),

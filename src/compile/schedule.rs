@@ -18,7 +18,7 @@ use super::installed::Installed;
 use super::job::{Compiled, Dependency, Job};
 use super::package::{self, Built, Context};
 use super::queue::{Claim, Graph, Holds, Id, Queue};
-use super::store::Needed;
+use super::store::{KeptError, Needed};
 use super::turns::Turns;
 use crate::fs;
 use crate::process;
@@ -53,6 +53,8 @@ pub enum Origin {
     Source {
         /// Its source blob, which is removed when it has been compiled.
         source: PathBuf,
+        /// The blob's digests, which were verified.
+        digests: Digests,
         /// Where everything that its script prints is kept.
         log: PathBuf,
         /// Where the compiled blob is written.
@@ -384,12 +386,18 @@ impl Work for Compiling<'_> {
         let turns = Arc::clone(&self.turns);
         async move {
             match origin {
-                Origin::Source { source, log, blob } => {
+                Origin::Source {
+                    source,
+                    digests,
+                    log,
+                    blob,
+                } => {
                     let job = Job {
                         number: id.index(),
                         name,
                         version,
                         source,
+                        source_digests: digests,
                         dependencies,
                         log,
                         blob,
@@ -484,9 +492,18 @@ async fn install(
         move || {
             let kept = (blob.as_path(), &digests);
             let unpacked = context.store.unpack_kept(&name, kept, &cancel);
-            unpacked.map_err(|source| {
+            unpacked.map_err(|error| {
                 let package = name;
-                CompileError::Compiled { package, source }.with_space(fs::parent(&blob))
+                match error {
+                    KeptError::Changed(source) => CompileError::BlobChanged {
+                        package,
+                        path: blob,
+                        source,
+                    },
+                    KeptError::Unpack(source) => {
+                        CompileError::Compiled { package, source }.with_space(fs::parent(&blob))
+                    }
+                }
             })
         }
     });

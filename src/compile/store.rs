@@ -1,20 +1,21 @@
 //! Installed packages of one run, each once, sealed, and for how long each is needed.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio_util::sync::CancellationToken;
 
-use super::installed::{CompiledBlob, Installed};
+use super::installed::{BlobError, Installed, KnownBlob};
 use super::queue::Id;
 use super::script_runs::ScriptRuns;
 use super::seal::{self, Examined, Unsealed};
 use crate::archive::{self, UnpackError};
 use crate::fs::{self, Record};
-use crate::release::Digests;
-use crate::release::Name;
+use crate::release::digest::DigestMismatch;
+use crate::release::{Digests, Name};
 use crate::runtime::Cancellable;
 
 /// A directory of installed packages that are never written to again.
@@ -24,6 +25,32 @@ pub struct Store {
     /// Numbers for trees: two packages of one name may be taken at the same time.
     next: Arc<AtomicUsize>,
     script_runs: ScriptRuns,
+}
+
+/// Why a package that stays in its blob cannot be installed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum KeptError {
+    /// The blob was changed after its digest had been verified.
+    #[error(transparent)]
+    Changed(DigestMismatch),
+    /// The blob cannot be read or unpacked.
+    #[error(transparent)]
+    Unpack(#[from] UnpackError),
+}
+
+impl From<fs::Error> for KeptError {
+    fn from(error: fs::Error) -> Self {
+        Self::Unpack(error.into())
+    }
+}
+
+impl From<BlobError> for KeptError {
+    fn from(error: BlobError) -> Self {
+        match error {
+            BlobError::File(error) => error.into(),
+            BlobError::Changed(mismatch) => Self::Changed(mismatch),
+        }
+    }
 }
 
 impl Store {
@@ -87,12 +114,7 @@ impl Store {
         blob: &Path,
         cancel: &CancellationToken,
     ) -> Result<Installed, UnpackError> {
-        let place = self.place(name)?;
-        make_tree(&place)?;
-        let blob = Cancellable::new(fs::open(blob)?, cancel);
-        archive::unpack_whole(blob, &place)?;
-        let record = Record::of(&place)?;
-        Ok(Installed::new(place, record))
+        self.unpack_opened(name, fs::open(blob)?, cancel)
     }
 
     /// The same of a blob that stays where it is and has these digests: it is installed from there again where somebody changes
@@ -102,10 +124,28 @@ impl Store {
         name: &Name,
         (blob, digests): (&Path, &Digests),
         cancel: &CancellationToken,
-    ) -> Result<Installed, UnpackError> {
-        let installed = self.unpack(name, blob, cancel)?;
-        installed.set_blob(CompiledBlob::new(blob, digests));
+    ) -> Result<Installed, KeptError> {
+        let known = KnownBlob::new(blob, digests);
+        let opened = match &known {
+            None => fs::open(blob)?,
+            Some(known) => known.open(cancel)?,
+        };
+        let installed = self.unpack_opened(name, opened, cancel)?;
+        installed.set_blob(known);
         Ok(installed)
+    }
+
+    fn unpack_opened(
+        &self,
+        name: &Name,
+        blob: File,
+        cancel: &CancellationToken,
+    ) -> Result<Installed, UnpackError> {
+        let place = self.place(name)?;
+        make_tree(&place)?;
+        archive::unpack_whole(Cancellable::new(blob, cancel), &place)?;
+        let record = Record::of(&place)?;
+        Ok(Installed::new(place, record))
     }
 
     /// Removes a package that nobody will be compiled against any more.

@@ -296,17 +296,19 @@ impl<'a> Run<'a> {
         for (index, node) in self.nodes.iter().enumerate() {
             let (name, version) = named[index].clone();
             let file = blobs[index].map_or_else(PathBuf::new, |blob| blob.file.clone());
+            let digests = blobs[index].map_or_else(Digests::default, |it| it.digests.clone());
             let origin = if self.is_source(node) {
                 let directory = &self.releases[node.uses[0].0].blobs;
                 Origin::Source {
                     source: file,
+                    digests,
                     log: self.logs[index][0].clone(),
                     blob: directory.join(format!("{name}.tgz")),
                 }
             } else {
                 Origin::Compiled {
                     blob: file,
-                    digests: blobs[index].map_or_else(Digests::default, |it| it.digests.clone()),
+                    digests,
                 }
             };
             ids.push(schedule.add(compile::Package {

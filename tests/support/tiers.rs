@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bosh_agent::compile::Job;
-use bosh_agent::release::{Name, Version};
+use bosh_agent::release::{Digests, Name, Version};
 
 use super::agent::{Agent, Ran, Running, copied_agent};
 use super::outcome::{Listed, extract, list, unpacked};
@@ -295,6 +295,7 @@ impl Place {
             name: Name::parse(name).unwrap(),
             version: Version::parse("1").unwrap(),
             source: blob,
+            source_digests: Digests::default(),
             dependencies: Vec::new(),
             log: source.with_extension("log"),
             stdout_log: None,
