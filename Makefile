@@ -37,7 +37,7 @@ check: ## Format, lints, documentation
 setup: ## Install what the tests need from Debian's packages, where it is missing
 	@integration/setup || { [ -z "$${BOSH_AGENT_TEST_REQUIRE_ALL:-}" ] && echo "what is missing will make tests skip" >&2; }
 
-unit: setup $(GO_RELEASE) ## Tests that need no container
+unit: setup $(EXAMPLE) $(GO_RELEASE) ## Tests that need no container
 	cargo test --locked --lib --bins $(patsubst tests/%.rs,--test %,$(wildcard tests/*.rs)) --test nats --test https --test blobs
 	cargo test --locked --test daemon -- --skip containers::
 	cargo test --locked --doc
