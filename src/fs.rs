@@ -499,10 +499,9 @@ pub fn nearest_existing(path: &Path) -> PathBuf {
 /// # Errors
 /// What the system answered.
 pub fn check_writable(directory: &Path) -> Result<()> {
-    tempfile::Builder::new()
-        .prefix(".bosh-agent-probe-")
-        .tempfile_in(directory)
-        .and_then(NamedTempFile::close)
+    // It has no name, where the file system can do that, so a killed run leaves none.
+    tempfile::tempfile_in(directory)
+        .map(drop)
         .at("write to", directory)
 }
 
