@@ -15,22 +15,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use support::{
-    LANDLOCK, NAMESPACE, NONE, Place, ReleaseBuilder, Running, STEMCELL, Tier, USERNS_OF_A_USER,
-    USERNS_OF_ROOT, Who, in_tiers, wait_for,
+    LANDLOCK, LANDLOCK_OF_A_USER, NAMESPACE, NONE, NONE_OF_A_USER, Place, ReleaseBuilder, Running,
+    STEMCELL, Tier, USERNS_OF_A_USER, USERNS_OF_ROOT, in_tiers, wait_for,
 };
 
 const LIMIT: Duration = Duration::from_secs(60);
-
-const LANDLOCK_OF_A_USER: Tier = Tier {
-    who: Who::User,
-    flag: "landlock",
-    name: "landlock",
-};
-const NONE_OF_A_USER: Tier = Tier {
-    who: Who::User,
-    flag: "none",
-    name: "none",
-};
 
 in_tiers!(later_dependents_get_what_was_compiled: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK LANDLOCK_OF_A_USER NONE NONE_OF_A_USER);
 

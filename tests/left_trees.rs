@@ -14,8 +14,9 @@ use std::os::unix::fs::chown;
 use std::path::PathBuf;
 
 use support::{
-    Agent, LANDLOCK, Listed, NAMESPACE, NONE, Place, Ran, ReleaseBuilder, STEMCELL, Tier, USER,
-    USERNS_OF_A_USER, USERNS_OF_ROOT, Who, in_tiers, snapshot,
+    Agent, LANDLOCK, LANDLOCK_OF_A_USER, Listed, NAMESPACE, NONE, NONE_OF_A_USER, Place, Ran,
+    ReleaseBuilder, STEMCELL, Tier, USER, USERNS_OF_A_USER, USERNS_OF_ROOT, Who, in_tiers,
+    snapshot,
 };
 
 /// Root who may mount, and is kept to rules in the first run of a script only.
@@ -24,17 +25,6 @@ const LANDLOCK_OF_ROOT: Tier = Tier {
     flag: "landlock",
     name: "landlock",
 };
-const LANDLOCK_OF_A_USER: Tier = Tier {
-    who: Who::User,
-    flag: "landlock",
-    name: "landlock",
-};
-const NONE_OF_A_USER: Tier = Tier {
-    who: Who::User,
-    flag: "none",
-    name: "none",
-};
-
 in_tiers!(mounts_in_the_compile_directory_keep_their_files: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK_OF_ROOT NONE);
 in_tiers!(a_mount_in_the_install_target_fails_by_name: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK_OF_ROOT NONE);
 in_tiers!(a_mount_over_an_installed_file_fails_by_name: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK_OF_ROOT NONE);

@@ -12,17 +12,9 @@ mod support;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use support::{Place, Ran, Tier, USERNS_OF_A_USER, Who, in_tiers, run_tool, snapshot};
-
-const LANDLOCK_OF_A_USER: Tier = Tier {
-    who: Who::User,
-    flag: "landlock",
-    name: "landlock",
-};
-const NONE_OF_A_USER: Tier = Tier {
-    who: Who::User,
-    flag: "none",
-    name: "none",
+use support::{
+    LANDLOCK_OF_A_USER, NONE_OF_A_USER, Place, Ran, Tier, USERNS_OF_A_USER, in_tiers, run_tool,
+    snapshot,
 };
 
 in_tiers!(flagged_files_in_the_compile_directory_are_left_behind: USERNS_OF_A_USER LANDLOCK_OF_A_USER NONE_OF_A_USER);

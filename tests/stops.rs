@@ -20,12 +20,12 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// The longest wait before a signal: a run takes about as long.
 const SPAN_MS: u64 = 350;
 
+fn is_long() -> bool {
+    std::env::var_os("BOSH_AGENT_SOAK").is_some()
+}
+
 fn rounds() -> u64 {
-    if std::env::var_os("BOSH_AGENT_SOAK").is_some() {
-        100
-    } else {
-        10
-    }
+    if is_long() { 100 } else { 10 }
 }
 
 /// What runs may leave in the output directory.
@@ -225,9 +225,10 @@ fn killed_with_hostile_scripts(isolation: &'static str) {
         .package("b", &[], "echo > $BOSH_INSTALL_TARGET/file")
         .package("c", &["b"], "cat @packages@/b/file");
     let plain = place.world.release("plain.tgz", &plain);
-    let rounds = match rounds() {
-        10 => HOSTILE.len() as u64,
-        many => many,
+    let rounds = if is_long() {
+        rounds()
+    } else {
+        HOSTILE.len() as u64
     };
     for (round, tarball) in (0..rounds).zip(hostile.iter().cycle()) {
         place.interrupt_with(tarball, Signal::SIGKILL);

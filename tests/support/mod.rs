@@ -30,8 +30,8 @@ pub(crate) use outcome::{
 pub(crate) use play::{Play, listed};
 pub(crate) use release::{Compression, Digest, ReleaseBuilder};
 pub(crate) use tiers::{
-    LANDLOCK, NAMESPACE, NONE, Place, Tier, USER, USERNS_OF_A_USER, USERNS_OF_ROOT, Who, in_tiers,
-    mount_at_var_vcap,
+    LANDLOCK, LANDLOCK_OF_A_USER, NAMESPACE, NONE, NONE_OF_A_USER, Place, Tier, USER,
+    USERNS_OF_A_USER, USERNS_OF_ROOT, Who, in_tiers, mount_at_var_vcap,
 };
 pub(crate) use tools::{
     require, require_landlock, require_landlock_scopes, require_root, require_tools, run_tool,

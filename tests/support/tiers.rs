@@ -54,6 +54,16 @@ pub(crate) const USERNS_OF_A_USER: Tier = Tier {
     flag: "auto",
     name: "userns",
 };
+pub(crate) const LANDLOCK_OF_A_USER: Tier = Tier {
+    who: Who::User,
+    flag: "landlock",
+    name: "landlock",
+};
+pub(crate) const NONE_OF_A_USER: Tier = Tier {
+    who: Who::User,
+    flag: "none",
+    name: "none",
+};
 pub(crate) const LANDLOCK: Tier = Tier {
     who: Who::RootWithoutNamespaces,
     flag: "auto",
