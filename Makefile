@@ -38,26 +38,25 @@ setup: ## Install what the tests need from Debian's packages, where it is missin
 	@integration/setup || { [ -z "$${BOSH_AGENT_TEST_REQUIRE_ALL:-}" ] && echo "what is missing will make tests skip" >&2; }
 
 unit: setup $(EXAMPLE) $(GO_RELEASE) ## Tests that need no container
-	cargo test --locked --lib --bins $(patsubst tests/%.rs,--test %,$(wildcard tests/*.rs)) --test nats --test https --test blobs
-	cargo test --locked --test daemon -- --skip containers::
+	cargo test --locked --lib --bins --test it
+	cargo test --locked --test integration -- --skip containers::
 	cargo test --locked --doc
 	python3 -B -m doctest benches/whole-runs/model.py
 	@# The same contents whatever keeps packages apart.
 	if [ "$$(id -u)" = 0 ]; then \
 	  for isolation in namespace userns landlock; do \
-	    BOSH_AGENT_TEST_ISOLATION=$$isolation cargo test --locked --test output --test compiled_inputs; \
+	    BOSH_AGENT_TEST_ISOLATION=$$isolation cargo test --locked --test it -- output:: compiled_inputs::; \
 	  done; \
 	else echo "not root: the tests of other isolations are skipped"; fi
 
 containers: setup dist $(EXAMPLE) $(GO_RELEASE) ## Tests in containers of a stemcell-like image
 	integration/checker/self-test
 	@integration/stemcell-image || { [ -z "$${BOSH_AGENT_TEST_REQUIRE_ALL:-}" ] && echo "without the image container tests skip" >&2; }
-	cargo test --locked --test containers
-	cargo test --locked --test daemon containers::
+	cargo test --locked --test integration containers::
 
 soak: ## The long form of the tests: full sizes, hundreds of repetitions
-	BOSH_AGENT_SOAK=1 cargo test --locked --release --test scale --test stops --test parallel --test late_output --test faults --test https
-	BOSH_AGENT_SOAK=1 cargo test --locked --release --test daemon -- --skip containers:: --nocapture
+	BOSH_AGENT_SOAK=1 cargo test --locked --release --test it scale:: stops:: parallel:: late_output:: faults::
+	BOSH_AGENT_SOAK=1 cargo test --locked --release --test integration -- --skip containers:: --nocapture https:: compilation_vm::
 
 bench: setup ## Benchmarks: archives, the queue, sandboxes, and whole runs beside a serial reference (as root, about twenty minutes)
 	cargo bench --locked --bench archive --bench queue --bench sandbox

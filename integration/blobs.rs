@@ -1,28 +1,17 @@
 //! Blobs in a real nginx, set up as the Director's blobstore is, directly and through proxies.
-#![expect(
-    clippy::disallowed_methods,
-    clippy::print_stderr,
-    clippy::unwrap_used,
-    reason = "these tests drive a server from outside the agent, and a test may fail loudly"
-)]
-
-mod support {
-    pub(crate) mod nginx;
-    pub(crate) mod proxy;
-}
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use crate::support::nginx::{MAX_MIB, NAME, Nginx, READER, WRITER};
+use crate::support::proxy::Proxy;
 use bosh_agent::blobs::{BlobError, BlobId, Blobs, BlobstoreSettings, Headers, SignedUrl};
 use bosh_agent::config::{Environment, Vcap};
 use bosh_agent::diag::Chain;
 use bosh_agent::release::digest::{Hasher, HashingReader};
 use bosh_agent::release::{Algorithm, MultiDigest};
 use serde_json::{Value, json};
-use support::nginx::{MAX_MIB, NAME, Nginx, READER, WRITER};
-use support::proxy::Proxy;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 

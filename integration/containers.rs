@@ -1,21 +1,6 @@
 //! The agent where its users run it: in unprivileged containers of a stemcell image. See `integration/README.md` for what must be there.
-#![expect(
-    clippy::disallowed_methods,
-    clippy::print_stderr,
-    clippy::unwrap_used,
-    reason = "these tests drive docker from outside the agent, and a test may fail loudly"
-)]
 
 mod go_release;
-
-mod support {
-    pub(crate) mod concourse;
-    pub(crate) mod docker;
-    #[path = "../../tests/support/go_release.rs"]
-    pub(crate) mod go_release;
-    pub(crate) mod inputs;
-    pub(crate) mod release;
-}
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -24,10 +9,11 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use support::concourse;
-use support::docker::{Container, Outcome, docker, run};
-use support::inputs::{self, AGENT_IMAGE, Inputs, SLUG, STEMCELL_IMAGE};
-use support::release;
+use crate::common::skip;
+use crate::support::concourse;
+use crate::support::docker::{Container, Outcome, docker, run};
+use crate::support::inputs::{self, AGENT_IMAGE, Inputs, SLUG, STEMCELL_IMAGE};
+use crate::support::release;
 use tempfile::TempDir;
 
 const AGENT: &str = "/var/vcap/bosh/bin/bosh-agent";
@@ -167,7 +153,7 @@ fn on_a_plain_machine_root_and_an_ordinary_user_get_the_same_packages() {
         return;
     };
     if !nix::unistd::geteuid().is_root() || !Path::new("/usr/bin/newuidmap").exists() {
-        inputs::skip("this needs root and newuidmap");
+        skip("this needs root and newuidmap");
         return;
     }
     let place = tempfile::tempdir().unwrap();
@@ -282,7 +268,7 @@ fn a_concourse_task_finds_one_file_in_its_output_and_the_same_packages() {
         return;
     };
     if let Some(reason) = concourse::is_missing() {
-        inputs::skip(&reason);
+        skip(&reason);
         return;
     }
     let build = tempfile::tempdir().unwrap();

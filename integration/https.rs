@@ -1,17 +1,4 @@
 //! The agent's HTTPS transport with real clients, polite and otherwise.
-#![expect(
-    clippy::disallowed_methods,
-    clippy::print_stderr,
-    clippy::unwrap_used,
-    reason = "these tests start clients from outside the agent, and a test may fail loudly"
-)]
-
-mod support {
-    #[expect(dead_code, reason = "shared with the tests of NATS")]
-    pub(crate) mod certificates;
-    #[expect(dead_code, reason = "shared with the tests of NATS")]
-    pub(crate) mod programs;
-}
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -21,14 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::common::{require_tools, wait_until};
+use crate::support::certificates::pairs;
 use bosh_agent::config::Secret;
 use bosh_agent::tls::{self, Profile};
 use bosh_agent::transport::{Answer, Bus, Handle, Https, Malformed};
 use futures_util::{FutureExt, StreamExt};
 use reqwest::{Body, Method, StatusCode};
 use rustls::pki_types::ServerName;
-use support::certificates::pairs;
-use support::programs::{require, wait_for};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
@@ -54,7 +41,7 @@ struct World {
 impl World {
     /// The handler answers with the request's bytes. `malformed` is none, `panic` panics, `wait` waits for the gate.
     async fn start() -> Option<Self> {
-        if !require(&["ruby"]) {
+        if !require_tools(&["ruby"]) {
             return None;
         }
         let gate = Arc::new(Semaphore::new(0));
@@ -296,9 +283,9 @@ async fn a_blob_comes_back_as_it_went_and_an_unfinished_one_never_shows() {
         format!("PUT /blobs/big HTTP/1.1\r\nHost: x\r\n{AUTHORIZED}Content-Length: 100000\r\n\r\n");
     stream.write_all(head.as_bytes()).await.unwrap();
     stream.write_all(&[b'x'; 50_000]).await.unwrap();
-    wait_for("the unfinished file", || world.stored().len() == 2);
+    wait_until("the unfinished file", || world.stored().len() == 2);
     drop(stream);
-    wait_for("its end", || world.stored() == ["big"]);
+    wait_until("its end", || world.stored() == ["big"]);
     assert!(std::fs::read(&path).unwrap() == blob);
 }
 
@@ -343,7 +330,7 @@ async fn tls_is_spoken_as_boshs_clients_do() {
     let Some(world) = World::start().await else {
         return;
     };
-    if !require(&["openssl"]) {
+    if !require_tools(&["openssl"]) {
         return;
     }
     let address = world.https.address().to_string();
@@ -402,7 +389,7 @@ async fn requests_do_not_wait_for_each_other_nor_end_with_their_client() {
     // Closing comes before: it is the handler's turn only when the gate opens.
     assert_eq!(world.post("quick").await.0, 200);
     world.gate.add_permits(2);
-    wait_for("both", || world.handled.load(Ordering::SeqCst) == 23);
+    wait_until("both", || world.handled.load(Ordering::SeqCst) == 23);
     let mut answer = [0; 15];
     kept.read_exact(&mut answer).await.unwrap();
     assert_eq!(&answer, b"HTTP/1.1 200 OK");

@@ -1,29 +1,17 @@
 //! The agent's NATS transport against a real server that is set up as a Director's.
-#![expect(
-    clippy::disallowed_methods,
-    clippy::print_stderr,
-    clippy::unwrap_used,
-    reason = "these tests start servers from outside the agent, and a test may fail loudly"
-)]
-
-mod support {
-    pub(crate) mod certificates;
-    pub(crate) mod nats;
-    pub(crate) mod programs;
-}
 
 use std::collections::HashSet;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::common::{free_port, require_tools, wait_until};
+use crate::support::certificates::{AGENT, bus, pairs};
+use crate::support::nats::{Director, NatsServer, connect};
 use bosh_agent::config::Secret;
 use bosh_agent::transport::nats::PublishError;
 use bosh_agent::transport::{Answer, Handle, Malformed, Nats};
 use futures_util::{FutureExt, StreamExt};
-use support::certificates::{AGENT, bus, pairs};
-use support::nats::{Director, NatsServer, connect};
-use support::programs::{free_port, require, wait_for};
 use tokio::sync::Semaphore;
 
 /// Long enough for everything but what is broken.
@@ -95,7 +83,7 @@ fn can_run() -> bool {
         .with_ansi(false)
         .with_writer(|| Log)
         .try_init();
-    require(&["nats-server", "ruby"])
+    require_tools(&["nats-server", "ruby"])
 }
 
 fn open() -> Arc<Semaphore> {
@@ -181,7 +169,7 @@ async fn a_new_vm_is_refused_until_nats_knows_it() {
     let server = NatsServer::start("server", &[]);
     let nats = start(&[&server.url()]).await;
     let mut director = Director::connect(&server, AGENT).await;
-    wait_for("the first refusals", || {
+    wait_until("the first refusals", || {
         server.log().matches("authentication error").count() >= 2
     });
     assert!(!nats.is_connected());
@@ -192,7 +180,7 @@ async fn a_new_vm_is_refused_until_nats_knows_it() {
 
     // And when its rights end and come back while it is connected.
     server.allow(&[]);
-    wait_for("the connection to end", || !nats.is_connected());
+    wait_until("the connection to end", || !nats.is_connected());
     server.allow(&[AGENT]);
     director.wait_until_served(LONG).await;
     nats.stop().await;
@@ -213,11 +201,11 @@ async fn a_server_that_is_not_the_directors_is_refused_and_the_log_says_why() {
     ] {
         let server = NatsServer::start(certificate, &[AGENT]);
         let nats = start(&[&server.url()]).await;
-        wait_for("two attempts", || {
+        wait_until("two attempts", || {
             server.log().matches("TLS handshake error").count() >= 2
         });
         assert!(!nats.is_connected(), "{certificate}");
-        wait_for("the reason in the log", || has_logged(&server, reason));
+        wait_until("the reason in the log", || has_logged(&server, reason));
         assert_eq!(logged(server.address()).len(), 1, "said once");
         nats.stop().await;
     }
@@ -268,7 +256,7 @@ async fn a_server_may_come_late_and_go_and_come_back() {
     let nats = start(&[&server.url()]).await;
     let heartbeat = format!("hm.agent.heartbeat.{AGENT}");
     nats.publish(heartbeat.clone(), b"early".to_vec()).unwrap();
-    wait_for("a refusal", || has_logged(&server, "refused"));
+    wait_until("a refusal", || has_logged(&server, "refused"));
 
     for text in ["early", "meanwhile"] {
         server.launch();
@@ -284,7 +272,7 @@ async fn a_server_may_come_late_and_go_and_come_back() {
             assert_eq!(first, text);
         }
         server.kill();
-        wait_for("the loss", || !nats.is_connected());
+        wait_until("the loss", || !nats.is_connected());
         nats.publish(heartbeat.clone(), b"meanwhile".to_vec())
             .unwrap();
     }
@@ -320,7 +308,7 @@ async fn what_waits_for_the_server_is_bounded_and_arrives_in_order() {
     ));
 
     // The agent's pause is two seconds and more: the Director is there first.
-    wait_for("a refusal", || has_logged(&server, "refused"));
+    wait_until("a refusal", || has_logged(&server, "refused"));
     server.launch();
     let mut director = Director::connect(&server, AGENT).await;
     for expected in 0..sent {
@@ -452,7 +440,7 @@ async fn what_cannot_be_answered_gets_no_reply_and_leaves_the_connection_alone()
         assert_eq!((request.as_str(), text.as_str()), ("good", "good"));
     }
     assert!(!has_logged(&server, "is lost"));
-    wait_for("the server's complaint in the log", || {
+    wait_until("the server's complaint in the log", || {
         has_logged(&server, "Permissions Violation")
     });
     nats.stop().await;
@@ -492,13 +480,13 @@ async fn two_connections_live_side_by_side_and_one_without_a_server_stops_too() 
     director.wait_until_served(LONG).await;
 
     server.kill();
-    wait_for("the loss", || !new.is_connected());
+    wait_until("the loss", || !new.is_connected());
     let outbox = new.outbox();
     outbox.publish("never.sent".to_owned(), Vec::new()).unwrap();
     let start = Instant::now();
     new.stop().await;
     assert!(start.elapsed() < LONG);
-    wait_for("the end", || {
+    wait_until("the end", || {
         outbox.publish("x".to_owned(), Vec::new()) == Err(PublishError::Closed)
     });
 }

@@ -7,13 +7,12 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::common::{ReleaseBuilder, wait_for};
+use crate::common::{ReleaseBuilder, free_port, require_tools, wait_for};
 use crate::support::blobstore::Blobstore;
 use crate::support::certificates::{AGENT, pairs};
 use crate::support::director::bus::{Bus, Https, Nats};
 use crate::support::director::{Director, compilation_spec, manual_network};
 use crate::support::nats::{NatsServer, connect};
-use crate::support::programs::{free_port, require};
 use crate::support::source_release::SourceRelease;
 use crate::support::vm::{HostVm, LIMIT, Machine};
 
@@ -24,7 +23,7 @@ pub(super) fn is_soak() -> bool {
 
 /// Whether what every test needs is there.
 pub(super) fn is_possible() -> bool {
-    require(&["nats-server", "ruby"])
+    require_tools(&["nats-server", "ruby"])
 }
 
 /// An agent on a VM, and a Director that reaches it over NATS. What comes first is dropped first.

@@ -52,7 +52,6 @@ impl Failure {
 #[derive(Debug, Clone)]
 pub(crate) struct Exchange {
     pub(crate) method: String,
-    pub(crate) arguments: Value,
     pub(crate) reply: Option<Reply>,
     pub(crate) elapsed: Duration,
 }
@@ -93,10 +92,6 @@ impl Director {
         self.poll = Duration::from_millis(50);
         self.patience = Duration::from_secs(60);
         self
-    }
-
-    pub(crate) fn agent(&self) -> &str {
-        &self.agent
     }
 
     pub(crate) fn bus(&self) -> &Bus {
@@ -143,7 +138,6 @@ impl Director {
             .await;
         let exchange = Exchange {
             method: method.to_owned(),
-            arguments,
             reply: reply.clone(),
             elapsed: start.elapsed(),
         };

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use super::docker::{docker, run};
-use super::go_release;
+use crate::common::{go_release, skip};
 
 /// The image that `integration/stemcell-image` makes, and what it says of itself.
 pub(crate) const STEMCELL_IMAGE: &str = "bosh-agent-test/stemcell:latest";
@@ -97,16 +97,6 @@ pub(crate) fn require_parts() -> Option<&'static Inputs> {
             None
         }
     }
-}
-
-/// Says why a test is skipped, or fails it: see [`require`].
-#[track_caller]
-pub(crate) fn skip(reason: &str) {
-    assert!(
-        env::var_os("BOSH_AGENT_TEST_REQUIRE_ALL").is_none(),
-        "{reason}"
-    );
-    eprintln!("skipped: {reason}");
 }
 
 /// The repository this was built from.

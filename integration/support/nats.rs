@@ -16,7 +16,7 @@ use rustls::ClientConfig;
 use tempfile::TempDir;
 
 use super::certificates::{common_name, pairs};
-use super::programs::{free_port, wait_for};
+use crate::common::{free_port, wait_until};
 
 /// A NATS server. It ends with this value.
 pub(crate) struct NatsServer {
@@ -113,7 +113,7 @@ impl NatsServer {
             Signal::SIGHUP,
         )
         .unwrap();
-        wait_for("the server to reload", || {
+        wait_until("the server to reload", || {
             self.log().matches("Reloaded server configuration").count() > reloads
         });
     }
@@ -136,7 +136,7 @@ impl NatsServer {
             .spawn()
             .unwrap();
         self.process = Some(process);
-        wait_for("the server to listen", || {
+        wait_until("the server to listen", || {
             TcpStream::connect(("127.0.0.1", self.port)).is_ok()
         });
     }

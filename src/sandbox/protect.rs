@@ -192,7 +192,7 @@ mod tests {
             let thread = std::thread::spawn(move || {
                 unshare(CloneFlags::CLONE_NEWNS).map(|()| protect_a_tree(is_old, &path))
             });
-            // An ordinary user and root in most containers may not have them; `tests/protect_host.rs` requires them.
+            // An ordinary user and root in most containers may not have them; `tests/it/protect_host.rs` requires them.
             let refused = thread.join().unwrap().err();
             assert!(matches!(refused, None | Some(Errno::EPERM)), "{refused:?}");
         }

@@ -34,8 +34,8 @@ pub(crate) use tiers::{
     USERNS_OF_A_USER, USERNS_OF_ROOT, Who, in_tiers, mount_at_var_vcap,
 };
 pub(crate) use tools::{
-    require, require_landlock, require_landlock_scopes, require_root, require_tools, run_tool,
-    run_tool_with, wait_for, with_input,
+    free_port, require, require_landlock, require_landlock_scopes, require_root, require_tools,
+    run_tool, run_tool_with, skip, wait_for, wait_until, with_input,
 };
 pub(crate) use ustar::{Kind, Member, archive};
 pub(crate) use world::{STEMCELL, World, directory_outside_tmp, snapshot};

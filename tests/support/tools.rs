@@ -2,33 +2,44 @@
 
 use std::ffi::OsStr;
 use std::io::Write;
+use std::net::TcpListener;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Whether a test can run here. Where it cannot, the reason is printed and the test passes, unless
 /// `BOSH_AGENT_TEST_REQUIRE_ALL` is set, as it is where a missing tool is a mistake: then it fails.
+pub(crate) fn require(is_there: bool, what: &str) -> bool {
+    if !is_there {
+        skip(&format!(
+            "this test needs {what}, which this machine does not have"
+        ));
+    }
+    is_there
+}
+
+/// Says why a test is skipped, or fails it; see [`require`].
 #[expect(
     clippy::print_stdout,
     reason = "whoever runs the tests is to see what was skipped"
 )]
-pub(crate) fn require(is_there: bool, what: &str) -> bool {
-    if !is_there {
-        let reason = format!("this test needs {what}, which this machine does not have");
-        assert!(
-            std::env::var_os("BOSH_AGENT_TEST_REQUIRE_ALL").is_none(),
-            "{reason}"
-        );
-        println!("skipped: {reason}");
-    }
-    is_there
+#[track_caller]
+pub(crate) fn skip(reason: &str) {
+    assert!(
+        std::env::var_os("BOSH_AGENT_TEST_REQUIRE_ALL").is_none(),
+        "{reason}"
+    );
+    println!("skipped: {reason}");
 }
 
 /// Whether these tools are installed; see [`require`].
 pub(crate) fn require_tools(tools: &[&str]) -> bool {
     tools.iter().all(|tool| {
-        let found = std::env::var_os("PATH").is_some_and(|path| {
-            std::env::split_paths(&path).any(|directory| directory.join(tool).is_file())
-        });
+        let places = std::env::var_os("PATH").unwrap_or_default();
+        let found = std::env::split_paths(&places)
+            // Where Debian puts servers, which is not in everybody's path.
+            .chain([PathBuf::from("/usr/sbin")])
+            .any(|directory| directory.join(tool).is_file());
         require(found, &format!("the tool `{tool}`"))
     })
 }
@@ -97,6 +108,7 @@ pub(crate) fn with_input(mut command: Command, input: &[u8]) -> Vec<u8> {
 }
 
 /// Waits until `look` says `Ok`. What it says otherwise is told when the time is up.
+#[track_caller]
 pub(crate) fn wait_for<T>(
     what: &str,
     limit: Duration,
@@ -113,4 +125,20 @@ pub(crate) fn wait_for<T>(
         }
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Waits until `is_so`, a minute at most.
+#[track_caller]
+pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    wait_for(what, Duration::from_secs(60), || {
+        is_so()
+            .then_some(())
+            .ok_or_else(|| "it is not so".to_owned())
+    });
+}
+
+/// A port that nobody listens on.
+pub(crate) fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
 }

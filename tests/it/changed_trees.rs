@@ -1,0 +1,290 @@
+//! Scripts that change what other packages have installed, in every isolation. Later dependents get what was compiled, and a warning
+//! says what was changed and which scripts ran meanwhile.
+
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::support::{
+    LANDLOCK, LANDLOCK_OF_A_USER, NAMESPACE, NONE, NONE_OF_A_USER, Place, ReleaseBuilder, Running,
+    STEMCELL, Tier, USERNS_OF_A_USER, USERNS_OF_ROOT, in_tiers, wait_for,
+};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+in_tiers!(later_dependents_get_what_was_compiled: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK LANDLOCK_OF_A_USER NONE NONE_OF_A_USER);
+
+/// Installs a file with known contents.
+const LIB: &str = "set -e; umask 022; echo good > $BOSH_INSTALL_TARGET/file; echo same > $BOSH_INSTALL_TARGET/other";
+
+/// What a dependent makes of it.
+const APP: &str = "set -e; cp @packages@/lib/file $BOSH_INSTALL_TARGET/; stat -c %a @packages@/lib/file > $BOSH_INSTALL_TARGET/mode";
+
+/// Waits until the test has written the path of `lib`'s sealed tree. Where mounts hide that, tries to unmount them.
+const REACH: &str = "touch $FACTS/waits; until [ -s $FACTS/tree ]; do sleep 0.01; done; tree=$(cat $FACTS/tree)\n\
+                     work=${tree%/store/*}; umount -l $work 2>/dev/null\n";
+
+/// Changes the file with its old length and time, and its mode where rules allow nothing else. Waits until the test has seen whether
+/// that worked.
+const CHANGE: &str = "touch -r $tree/file $FACTS/time\n\
+                      echo evil > $tree/file || chmod 0700 $tree/file\n\
+                      touch -r $FACTS/time $tree/file\n\
+                      touch $FACTS/tried; until [ -e $FACTS/go ]; do sleep 0.01; done\n";
+in_tiers!(a_package_that_is_changed_before_it_is_packed_fails_by_name: NAMESPACE USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(a_changed_blob_is_not_used: NAMESPACE LANDLOCK NONE);
+in_tiers!(a_tree_that_was_compiled_before_is_installed_again: NAMESPACE LANDLOCK NONE);
+in_tiers!(the_second_run_may_change_contents: LANDLOCK);
+in_tiers!(a_source_that_is_changed_before_it_is_unpacked_fails_by_name: NONE);
+in_tiers!(a_changed_copy_is_replaced: LANDLOCK LANDLOCK_OF_A_USER);
+
+mod bodies {
+    use super::*;
+
+    pub(super) fn later_dependents_get_what_was_compiled(tier: Tier) {
+        let Some(site) = Site::new(tier) else {
+            return;
+        };
+        let running = site.start(&with_evil(CHANGE));
+        wait_for_lib(&running);
+        site.let_it_change("lib");
+        running
+            .end()
+            .succeeds()
+            .says("Warning: what package lib installed was changed afterwards: `file` (")
+            .says("It is installed again from its compiled package.\nSince its last check, the packaging script of `evil` ran");
+        assert_eq!(site.place.file("app", "file"), "100644 good\n");
+        assert_eq!(site.place.file("app", "mode"), "100644 644\n");
+        assert_eq!(site.place.file("lib", "file"), "100644 good\n");
+    }
+
+    pub(super) fn a_package_that_is_changed_before_it_is_packed_fails_by_name(tier: Tier) {
+        let Some(site) = Site::new(tier) else {
+            return;
+        };
+        // Packing it takes a while.
+        let large = format!("{LIB}; head -c 200M /dev/urandom > $BOSH_INSTALL_TARGET/large");
+        let release = ReleaseBuilder::new("demo", "1.10")
+            .package("evil", &[], &format!("{REACH}{CHANGE}"))
+            .package("lib", &[], &large)
+            .package("app", &["lib", "evil"], APP);
+        let running = site.start_with(&release, &["--jobs", "2"]);
+        let blob = site.work().join("blobs/0/lib.tgz");
+        wait_for("the begin of packing", LIMIT, || {
+            let is_sealed = blob.exists() && site.tree("lib").is_some();
+            is_sealed.then_some(()).ok_or_else(|| running.stderr())
+        });
+        site.let_it_change("lib");
+        running
+            .end()
+            .fails()
+            .says("Error: failed to compile package lib/")
+            .says("what package `lib` installed was changed afterwards: `file` (")
+            .says("Hint: since its last check, the packaging script of `evil` ran")
+            .does_not_say("Finished compiling release lib/");
+        assert!(!site.place.world.result("demo-1.10").exists());
+    }
+
+    pub(super) fn a_source_that_is_changed_before_it_is_unpacked_fails_by_name(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let work = place.world.path("work");
+        let evil = format!(
+            "set -e; cd {}; for blob in $(find . -path '*/spool/*' -type f); do touch -r $blob $FACTS/time; \
+             printf x | dd of=$blob bs=1 seek=20 conv=notrunc; touch -r $FACTS/time $blob; done",
+            work.display()
+        );
+        let release = place.release(
+            &ReleaseBuilder::new("demo", "1.10")
+                .package("evil", &[], &evil)
+                .package("app", &["evil"], "touch $FACTS/ran"),
+        );
+        place
+            .agent()
+            .arg("--work-dir")
+            .arg(&work)
+            .arg(release)
+            .run()
+            .fails()
+            .says("Error: failed to compile package app/")
+            .says("the blob of package `app` was changed after it had been verified: `")
+            .says("expected the sha256 digest");
+        assert!(!place.world.path("facts/ran").exists());
+    }
+
+    pub(super) fn a_changed_blob_is_not_used(tier: Tier) {
+        let Some(site) = Site::new(tier) else {
+            return;
+        };
+        let running = site.start(&with_evil(CHANGE));
+        wait_for_lib(&running);
+        let blob = site.work().join("blobs/0/lib.tgz");
+        let mut bytes = std::fs::read(&blob).unwrap();
+        bytes.push(0);
+        std::fs::write(&blob, bytes).unwrap();
+        site.let_it_change("lib");
+        running
+            .end()
+            .fails()
+            .says("Error: failed to compile package app/")
+            .says("what package `lib` installed was changed afterwards: `file` (")
+            .says("blobs/0/lib.tgz` was changed as well: expected the sha256 digest");
+    }
+
+    pub(super) fn a_tree_that_was_compiled_before_is_installed_again(tier: Tier) {
+        let Some(site) = Site::new(tier) else {
+            return;
+        };
+        let release = ReleaseBuilder::new("demo", "1.10")
+            .compiled("lib", &[], STEMCELL, ("file", b"good\n"))
+            .package("evil", &[], &format!("{REACH}{CHANGE}"))
+            .package("app", &["lib", "evil"], APP);
+        // One after another: the script begins when the tree has been recorded.
+        let running = site.start_with(&release, &["--jobs", "1"]);
+        wait_for("the tree", LIMIT, || {
+            let tree = site.tree("lib").filter(|tree| tree.join("file").exists());
+            tree.map(drop).ok_or_else(|| running.stderr())
+        });
+        site.let_it_change("lib");
+        running
+            .end()
+            .succeeds()
+            .says("Warning: what package lib installed was changed afterwards: `file` (");
+        assert_eq!(site.place.file("app", "file"), "100755 good\n");
+        assert_eq!(site.place.file("app", "mode"), "100644 755\n");
+    }
+
+    pub(super) fn the_second_run_may_change_contents(tier: Tier) {
+        let Some(site) = Site::new(tier) else {
+            return;
+        };
+        let second =
+            format!("[ -e $FACTS/first ] || {{ touch $FACTS/first; exit 1; }}; {REACH}{CHANGE}");
+        let release = ReleaseBuilder::new("demo", "1.10")
+            .package("lib", &[], LIB)
+            .package("evil", &[], &second)
+            .package("app", &["lib", "evil"], APP);
+        let running = site.start(&release);
+        wait_for_lib(&running);
+        site.let_it_change("lib");
+        running.end().succeeds().says(
+            "Warning: what package lib installed was changed afterwards: `file` (contents or times).",
+        );
+        assert_eq!(site.place.file("app", "file"), "100644 good\n");
+    }
+
+    pub(super) fn a_changed_copy_is_replaced(tier: Tier) {
+        let Some(site) = Site::new(tier) else {
+            return;
+        };
+        let change = "set -e; chmod 0711 @packages@/lib/file; touch $FACTS/changed";
+        let release = ReleaseBuilder::new("demo", "1.10")
+            .package("lib", &[], LIB)
+            .package("evil", &["lib"], change)
+            .package("app", &["lib", "evil"], APP);
+        let ran = site
+            .place
+            .run(&release)
+            .succeeds()
+            .says("Warning: the copy of package lib that its dependents share was changed: ");
+        let ran = ran.says("/file` (mode). It is copied again.\nSince its last check, the packaging script of `evil` ran");
+        ran.does_not_say("what package lib installed was changed");
+        assert!(site.place.world.path("facts/changed").exists());
+        assert_eq!(site.place.file("app", "mode"), "100644 644\n");
+    }
+}
+
+/// A package, one that changes it, and one that depends on both.
+fn with_evil(change: &str) -> ReleaseBuilder {
+    ReleaseBuilder::new("demo", "1.10")
+        .package("lib", &[], LIB)
+        .package("evil", &[], &format!("{REACH}{change}"))
+        .package("app", &["lib", "evil"], APP)
+}
+
+/// Waits until `lib` has been packed.
+fn wait_for_lib(running: &Running) {
+    wait_for("the first package", LIMIT, || {
+        let stderr = running.stderr();
+        let is_done = stderr.contains("Finished compiling release lib/");
+        is_done.then_some(()).ok_or(stderr)
+    });
+}
+
+/// A place with a work directory that the test knows.
+struct Site {
+    place: Place,
+}
+
+impl Site {
+    fn new(tier: Tier) -> Option<Self> {
+        let place = Place::new(tier)?;
+        let work = place.world.path("work");
+        std::fs::create_dir(&work).unwrap();
+        let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+        std::fs::set_permissions(&work, everybody).unwrap();
+        Some(Self { place })
+    }
+
+    /// Starts a run, and waits until a script of it waits for the tree.
+    fn start(&self, release: &ReleaseBuilder) -> Running {
+        self.start_with(release, &[])
+    }
+
+    fn start_with(&self, release: &ReleaseBuilder, flags: &[&str]) -> Running {
+        let tarball = self.place.release(release);
+        let agent = self.place.agent().args(flags).arg("--work-dir");
+        let mut running = agent
+            .arg(self.place.world.path("work"))
+            .arg(tarball)
+            .start();
+        let waits = self.place.world.path("facts/waits");
+        wait_for("the script", LIMIT, || {
+            assert!(!running.has_ended(), "{}", running.stderr());
+            waits.exists().then_some(()).ok_or_else(|| running.stderr())
+        });
+        running
+    }
+
+    /// The work directory of the run.
+    fn work(&self) -> PathBuf {
+        let mut found = std::fs::read_dir(self.place.world.path("work")).unwrap();
+        found.next().unwrap().unwrap().path()
+    }
+
+    /// The sealed tree of a package.
+    fn tree(&self, package: &str) -> Option<PathBuf> {
+        let store = std::fs::read_dir(self.work().join("store")).unwrap();
+        let trees = store.map(|entry| entry.unwrap().path().join(package));
+        trees.into_iter().find(|tree| tree.exists())
+    }
+
+    /// Tells the waiting script where that is, and waits until it has tried to change it. A script that cannot reach the tree has
+    /// it changed by the test: whatever the way, the change is to be noticed.
+    fn let_it_change(&self, package: &str) {
+        let facts = self.place.world.path("facts");
+        let file = self.tree(package).unwrap().join("file");
+        let state = || {
+            let metadata = std::fs::metadata(&file).unwrap();
+            (metadata.ctime(), metadata.ctime_nsec())
+        };
+        let before = state();
+        let tree = file.parent().unwrap().display().to_string();
+        std::fs::write(facts.join("new"), tree).unwrap();
+        std::fs::rename(facts.join("new"), facts.join("tree")).unwrap();
+        wait_for("the change", LIMIT, || {
+            let is_tried = facts.join("tried").exists();
+            is_tried.then_some(()).ok_or_else(|| "not tried".to_owned())
+        });
+        if state() == before {
+            assert!(self.place.tier.has_mounts(), "nothing hides the tree here");
+            let time = std::fs::metadata(&file).unwrap().modified().unwrap();
+            let mut options = std::fs::File::options();
+            let mut file = options.write(true).open(&file).unwrap();
+            file.write_all(b"evil").unwrap();
+            file.set_modified(time).unwrap();
+        }
+        std::fs::write(facts.join("go"), "").unwrap();
+    }
+}

@@ -1,0 +1,408 @@
+//! Releases that are compiled already, wholly or in part, and results of earlier runs among the inputs.
+
+use std::path::{Path, PathBuf};
+
+use crate::support::{
+    Agent, Compression, Member, Outcome, ReleaseBuilder, STEMCELL, World, archive, list,
+    manifest_of, unpacked,
+};
+
+fn compiled() -> ReleaseBuilder {
+    ReleaseBuilder::new("demo", "1.10")
+        .compiled("lib", &[], STEMCELL, ("lib.txt", b"lib\n"))
+        .compiled("app", &["lib"], STEMCELL, ("app.txt", b"app\n"))
+        .job("web", &["app"])
+}
+
+/// A source package that needs a compiled one.
+fn mixed() -> ReleaseBuilder {
+    ReleaseBuilder::new("demo", "1.10")
+        .compiled(
+            "lib",
+            &[],
+            STEMCELL,
+            ("bin/tool", b"#!/bin/sh\necho built\n"),
+        )
+        .package(
+            "app",
+            &["lib"],
+            "@packages@/lib/bin/tool > $BOSH_INSTALL_TARGET/app",
+        )
+}
+
+/// Runs without an output directory.
+fn beside(world: &World, tarballs: &[PathBuf]) -> Agent {
+    world
+        .flags(Agent::bare(&world.path("printed")))
+        .args(tarballs)
+}
+
+#[test]
+fn a_compiled_release_is_passed_on_byte_by_byte() {
+    let world = World::new();
+    let tarball = world.release("release.tgz", &compiled());
+    world
+        .compile(&[&tarball])
+        .succeeds()
+        .says("compiled for this stemcell already and is passed on unchanged")
+        .says("Release demo/1.10 has 2 packages, 2 of them compiled already");
+    let result = world.result("demo-1.10");
+    assert!(std::fs::read(result).unwrap() == std::fs::read(tarball).unwrap());
+    assert!(!world.base().exists(), "nothing was compiled");
+}
+
+#[test]
+fn what_is_passed_on_keeps_what_no_compile_would_keep() {
+    let mut members = compiled().members();
+    members.push(Member::file("compiled_packages/README", b"stray"));
+    let bytes = Compression::Xz.apply(&archive(&members));
+    let world = World::new();
+    let tarball = world.write("release.tgz", &bytes);
+    world.compile(&[&tarball]).succeeds();
+    assert!(std::fs::read(world.result("demo-1.10")).unwrap() == bytes);
+}
+
+#[test]
+fn a_release_compiled_for_another_stemcell_is_refused_with_both_named() {
+    let other = "ubuntu-jammy/1.500";
+    let world = World::new();
+    let release = compiled().edit(
+        &format!("stemcell: {STEMCELL}"),
+        &format!("stemcell: {other}"),
+    );
+    let tarball = world.release("release.tgz", &release);
+    let before = world.snapshot();
+    world
+        .compile(&[&tarball])
+        .fails()
+        .says(&format!(
+            "package `lib` is already compiled, for stemcell {other}, and this is {STEMCELL}"
+        ))
+        .says("package `app` is already compiled");
+    assert_eq!(world.snapshot(), before);
+}
+
+#[test]
+fn a_compiled_release_is_checked_before_it_is_passed_on() {
+    let world = World::new();
+    let release = compiled().without("compiled_packages/app.tgz");
+    let tarball = world.release("release.tgz", &release);
+    world
+        .compile(&[&tarball])
+        .fails()
+        .says("compiled package `app`: `compiled_packages/app.tgz` is missing");
+
+    let mut members = compiled().members();
+    for member in &mut members {
+        if member.name == "compiled_packages/app.tgz" {
+            member.content.push(0);
+        }
+    }
+    let tarball = world.write("release.tgz", archive(&members));
+    world
+        .compile(&[&tarball])
+        .fails()
+        .says("compiled package `app`: `compiled_packages/app.tgz` does not match its digest");
+    assert!(!world.out().exists());
+}
+
+#[test]
+fn an_exported_release_without_packages_is_passed_on() {
+    let world = World::new();
+    let manifest = b"---\ncompiled_packages: []\njobs: []\nname: demo\nversion: '1.10'\n";
+    let tarball = world.release(
+        "release.tgz",
+        &ReleaseBuilder::new("", "").manifest(manifest),
+    );
+    world.compile(&[&tarball]).succeeds();
+    let result = std::fs::read(world.result("demo-1.10")).unwrap();
+    assert!(result == std::fs::read(tarball).unwrap());
+}
+
+#[test]
+fn a_package_that_needs_a_compiled_one_sees_it() {
+    let world = World::new();
+    let result = world.compiled(&mixed());
+    let (_scratch, app) = unpacked(&result, "app");
+    assert_eq!(app["app"], "100644 built\n");
+}
+
+#[test]
+fn a_compiled_package_of_a_mixed_release_is_kept_byte_by_byte() {
+    let world = World::new();
+    let result = world.compiled(&mixed());
+    let files = mixed().files();
+    let (_, lib) = files
+        .iter()
+        .find(|(path, _)| path == "compiled_packages/lib.tgz")
+        .unwrap();
+    let scratch = world.path("unpacked");
+    crate::support::extract(&result, &scratch);
+    assert!(std::fs::read(scratch.join("compiled_packages/lib.tgz")).unwrap() == *lib);
+
+    let source = String::from_utf8(files[0].1.clone()).unwrap();
+    let digest = source
+        .lines()
+        .skip_while(|line| *line != "compiled_packages:")
+        .find_map(|line| line.strip_prefix("  sha1: "))
+        .unwrap();
+    assert!(digest.starts_with("sha256:"));
+    let manifest = manifest_of(&result);
+    assert!(
+        manifest.contains(&format!("sha1: {digest}\n")),
+        "{manifest}"
+    );
+    assert!(!manifest.contains("\npackages:"), "{manifest}");
+    let names: Vec<String> = list(&result).into_iter().map(|entry| entry.name).collect();
+    assert_eq!(
+        names,
+        [
+            "./release.MF",
+            "./compiled_packages/",
+            "./compiled_packages/lib.tgz",
+            "./compiled_packages/app.tgz"
+        ]
+    );
+}
+
+#[test]
+fn a_compiled_package_that_needs_a_source_package_is_kept() {
+    let world = World::new();
+    let release = ReleaseBuilder::new("demo", "1.10")
+        .package("lib", &[], "echo lib > $BOSH_INSTALL_TARGET/lib")
+        .compiled("app", &["lib"], STEMCELL, ("app", b"app\n"));
+    let outcome = Outcome::of(&world.compiled(&release));
+    assert_eq!(outcome.packages["lib"]["lib"], "100644 lib\n");
+    assert_eq!(outcome.packages["app"]["app"], "100755 app\n");
+}
+
+#[test]
+fn a_mixed_release_with_a_package_for_another_stemcell_is_refused() {
+    let world = World::new();
+    let release = mixed().edit(STEMCELL, "ubuntu-noble/1.405");
+    let tarball = world.release("release.tgz", &release);
+    let before = world.snapshot();
+    world
+        .compile(&[&tarball])
+        .fails()
+        .says("package `lib` is already compiled, for stemcell ubuntu-noble/1.405");
+    assert_eq!(world.snapshot(), before);
+}
+
+#[test]
+fn without_an_output_directory_the_result_goes_next_to_its_input() {
+    let world = World::new();
+    std::fs::create_dir_all(world.path("some/where")).unwrap();
+    let tarball = world.release("some/where/release.tgz", &ReleaseBuilder::demo());
+    let result = world.path("some/where/demo-1.10-ubuntu-noble-1.406.tgz");
+    beside(&world, &[tarball]).run().succeeds().says(&format!(
+        "Finished archiving compiled tarball {}\n",
+        result.display()
+    ));
+    assert!(result.exists());
+
+    // A bare file name lies in the working directory.
+    world
+        .flags(Agent::bare(&world.path("printed")))
+        .arg("release.tgz")
+        .directory(&world.path("some/where"))
+        .run()
+        .succeeds()
+        .says("Finished archiving compiled tarball ./demo-1.10-ubuntu-noble-1.406.tgz\n");
+}
+
+#[test]
+fn the_same_glob_can_be_compiled_again_with_the_results_among_the_inputs() {
+    let world = World::new();
+    std::fs::create_dir(world.path("in")).unwrap();
+    let first = world.release("in/demo.tgz", &ReleaseBuilder::demo());
+    let second = ReleaseBuilder::new("other", "2").package("p", &[], "true");
+    let second = world.release("in/other.tgz", &second);
+    beside(&world, &[first, second]).run().succeeds();
+
+    let glob = || {
+        let mut found: Vec<PathBuf> = std::fs::read_dir(world.path("in"))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
+        found.sort();
+        found
+    };
+    let inputs = glob();
+    assert_eq!(inputs.len(), 4);
+    let inode = |path: &Path| {
+        use std::os::unix::fs::MetadataExt;
+        std::fs::metadata(path).unwrap().ino()
+    };
+    let result = world.path("in/demo-1.10-ubuntu-noble-1.406.tgz");
+    let before = inode(&result);
+    beside(&world, &inputs)
+        .run()
+        .succeeds()
+        .says("is an earlier result of ")
+        .says("in/demo-1.10-ubuntu-noble-1.406.tgz is an earlier result of ");
+    assert_eq!(glob(), inputs);
+    assert_ne!(inode(&result), before, "the result was made anew");
+    assert_eq!(
+        Outcome::of(&result).packages["lib"]["lib.txt"],
+        "100644 lib\n"
+    );
+}
+
+#[test]
+fn a_result_alone_among_the_inputs_stays_as_it_is() {
+    let world = World::new();
+    let result = world.compiled(&ReleaseBuilder::demo());
+    let before = std::fs::read(&result).unwrap();
+    beside(&world, std::slice::from_ref(&result))
+        .run()
+        .succeeds()
+        .says("is compiled for this stemcell already and stays as it is")
+        .says(&format!(
+            "Finished archiving compiled tarball {}\n",
+            result.display()
+        ));
+    assert!(std::fs::read(&result).unwrap() == before);
+}
+
+#[test]
+fn what_was_compiled_is_passed_on_by_a_later_run() {
+    let world = World::new();
+    let result = world.compiled(&ReleaseBuilder::demo());
+    let agent = world.flags(Agent::bare(&world.path("printed")));
+    agent
+        .arg("--output-directory")
+        .args(&[world.path("second"), result.clone()])
+        .run()
+        .succeeds()
+        .says("passed on unchanged");
+    let copy = world.path("second/demo-1.10-ubuntu-noble-1.406.tgz");
+    assert!(std::fs::read(copy).unwrap() == std::fs::read(result).unwrap());
+}
+
+#[test]
+fn a_damaged_earlier_result_among_the_inputs_is_made_anew() {
+    for damaged in [&b""[..], b"half a tarb"] {
+        let world = World::new();
+        std::fs::create_dir(world.path("in")).unwrap();
+        let source = world.release("in/demo.tgz", &ReleaseBuilder::demo());
+        let old = world.write("in/demo-1.10-ubuntu-noble-1.406.tgz", damaged);
+        beside(&world, &[old.clone(), source])
+            .run()
+            .succeeds()
+            .says("is an earlier result of ");
+        assert_eq!(Outcome::of(&old).packages["lib"]["lib.txt"], "100644 lib\n");
+    }
+}
+
+#[test]
+fn a_damaged_tarball_that_is_nobodys_result_is_refused() {
+    let world = World::new();
+    let source = world.release("release.tgz", &ReleaseBuilder::demo());
+    let damaged = world.write("other.tgz", b"half a tarb");
+    let before = world.snapshot();
+    world
+        .compile(&[&damaged, &source])
+        .fails()
+        .says("other.tgz:\n");
+    assert_eq!(world.snapshot(), before);
+}
+
+#[test]
+fn a_compiled_and_a_source_release_of_one_name_collide() {
+    let world = World::new();
+    let source = world.release("source.tgz", &ReleaseBuilder::demo());
+    let compiled = world.release("compiled.tgz", &compiled());
+    let before = world.snapshot();
+    world
+        .compile(&[&source, &compiled])
+        .fails()
+        .says("and so would");
+    assert_eq!(world.snapshot(), before);
+}
+
+#[test]
+fn several_releases_are_compiled_in_their_order_and_named_at_the_end() {
+    let world = World::new();
+    let release = |name: &str| {
+        ReleaseBuilder::new(name, "1").package(
+            "same",
+            &[],
+            &format!("echo {name} > $BOSH_INSTALL_TARGET/f"),
+        )
+    };
+    let first = world.release("z.tgz", &release("z"));
+    let second = world.release("a.tgz", &release("a"));
+    let third = world.release("c.tgz", &compiled());
+    let ran = world.compile(&[&first, &second, &third]).succeeds();
+    let last: Vec<&str> = ran.stderr.lines().rev().take(3).collect();
+    for (line, release) in last.iter().rev().zip(["z-1", "a-1", "demo-1.10"]) {
+        let path = world.result(release);
+        assert_eq!(
+            *line,
+            format!("Finished archiving compiled tarball {}", path.display())
+        );
+    }
+    // A package of the same name in another release is another package.
+    for name in ["z", "a"] {
+        let (_scratch, contents) = unpacked(&world.result(&format!("{name}-1")), "same");
+        assert_eq!(contents["f"], format!("100644 {name}\n"));
+    }
+}
+
+#[test]
+fn what_was_complete_before_a_failure_stays_and_is_named() {
+    let world = World::new();
+    let good = world.release("good.tgz", &ReleaseBuilder::demo());
+    let bad = ReleaseBuilder::new("bad", "1").package("p", &[], "exit 3");
+    let bad = world.release("bad.tgz", &bad);
+    let later = ReleaseBuilder::new("later", "1").package("p", &[], "true");
+    let later = world.release("later.tgz", &later);
+    // One after another: together they would end as it happens.
+    world
+        .agent()
+        .args(&["--jobs", "1"])
+        .args(&[&good, &bad, &later])
+        .run()
+        .fails()
+        .says("of release bad/1")
+        .says(&format!(
+            "Finished archiving compiled tarball {}\n",
+            world.result("demo-1.10").display()
+        ));
+    let left: Vec<_> = std::fs::read_dir(world.out())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    assert_eq!(left, [world.result("demo-1.10")]);
+}
+
+#[test]
+fn a_compiled_release_from_a_pipe_is_refused_for_it_cannot_be_read_twice() {
+    let world = World::new();
+    let tarball = world.release("release.tgz", &compiled());
+    let script = format!("cat {} | \"$@\" /dev/stdin", tarball.to_str().unwrap());
+    let agent = world.flags(Agent::wrapped(
+        &world.path("printed"),
+        &["bash", "-c", &script, "bash"],
+    ));
+    agent
+        .run()
+        .fails()
+        .says("it is no file that can be read again");
+    assert!(!world.result("demo-1.10").exists());
+}
+
+#[test]
+fn a_glob_with_the_result_of_a_release_without_packages_can_be_compiled_again() {
+    let world = World::new();
+    let tarball = world.release("release.tgz", &ReleaseBuilder::new("demo", "1.10"));
+    world.compile(&[&tarball]).succeeds();
+    let result = world.result("demo-1.10");
+    let first = std::fs::read(&result).unwrap();
+    world
+        .compile(&[&tarball, &result])
+        .succeeds()
+        .says("is an earlier result of");
+    assert_eq!(std::fs::read(&result).unwrap(), first);
+}

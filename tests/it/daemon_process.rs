@@ -1,0 +1,252 @@
+//! The daemon as a process, on its own: how it starts, stops and starts again. Its whole part in a deployment is played in
+//! `integration`.
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::Path;
+use std::time::Duration;
+
+use crate::support::{
+    Agent, Member, Running, World, archive, processes_below, require_root, require_tools, run_tool,
+    sha1_of, wait_for,
+};
+use nix::sys::signal::Signal;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A world with settings of an HTTPS bus.
+fn machine() -> World {
+    let world = World::new();
+    let path = |name: &str| world.path(name).to_str().unwrap().to_owned();
+    let arguments = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=agent".split(' ');
+    let (key, certificate) = (path("key.pem"), path("certificate.pem"));
+    let files = ["-keyout", &key, "-out", &certificate];
+    let arguments: Vec<&str> = arguments.chain(files).collect();
+    run_tool("openssl", &arguments);
+    // Free a moment ago, which is as good as it gets.
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let read = |file: &str| std::fs::read_to_string(file).unwrap();
+    let settings = serde_json::json!({
+        "agent_id": "agent-1",
+        "mbus": format!("https://mbus:hunter2@{address}"),
+        "env": {"bosh": {
+            "mbus": {"cert": {"ca": read(&certificate), "certificate": read(&certificate), "private_key": read(&key)}},
+            "blobstores": [{"provider": "local", "options": {"blobstore_path": path("store")}}],
+        }},
+    });
+    std::fs::write(world.path("settings.json"), settings.to_string()).unwrap();
+    let sources = serde_json::json!([{"Type": "File", "SettingsPath": path("settings.json")}]);
+    let config = serde_json::json!({"Infrastructure": {"Settings": {"Sources": sources}}});
+    std::fs::write(world.path("agent.json"), config.to_string()).unwrap();
+    world
+}
+
+fn daemon(world: &World) -> Agent {
+    daemon_through(world, &[])
+}
+
+/// A daemon that is started by another program, given with its arguments.
+fn daemon_through(world: &World, program: &[&str]) -> Agent {
+    let config = world.path("agent.json");
+    let base = world.base();
+    Agent::wrapped(&world.path("printed"), program).args(&[
+        "-P".as_ref(),
+        "dummy".as_ref(),
+        "-C".as_ref(),
+        config.as_os_str(),
+        "-b".as_ref(),
+        base.as_os_str(),
+    ])
+}
+
+fn wait_until_it_says(daemon: &Running, text: &str) {
+    wait_for(text, LIMIT, || {
+        let log = daemon.stderr();
+        if log.contains(text) { Ok(()) } else { Err(log) }
+    });
+}
+
+fn write(path: &Path) {
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, "x").unwrap();
+}
+
+#[test]
+fn a_second_daemon_beside_a_running_one_says_so_and_touches_nothing() {
+    if !require_tools(&["openssl"]) {
+        return;
+    }
+    let world = machine();
+    let first = daemon(&world).start();
+    wait_until_it_says(&first, "listening for HTTPS requests");
+    let own = world.base().join("data/tmp/file-of-a-script");
+    write(&own);
+    let second = daemon(&world).run();
+    assert_eq!(second.code, Some(1));
+    assert!(
+        second.stderr.contains("another agent runs here"),
+        "{}",
+        second.stderr
+    );
+    assert!(own.exists());
+
+    // It is the process that counts, not what it leaves.
+    first.signal(Signal::SIGKILL);
+    assert_eq!(first.end().code, None);
+    let third = daemon(&world).start();
+    wait_until_it_says(&third, "listening for HTTPS requests");
+    assert!(!own.exists());
+    third.signal(Signal::SIGTERM);
+    let third = third.end();
+    assert_eq!(third.code, Some(1));
+    assert!(
+        third
+            .stderr
+            .contains("received signal (terminated): stopping now"),
+        "{}",
+        third.stderr
+    );
+    assert!(!third.stderr.contains("hunter2") && !third.stderr.contains("PRIVATE KEY"));
+}
+
+#[test]
+fn a_daemon_stops_when_told_though_its_disk_hangs() {
+    if !require_tools(&["openssl"]) {
+        return;
+    }
+    let world = machine();
+    // Whoever opens a FIFO waits for somebody who writes to it.
+    let spec = world.base().join("bosh/spec.json");
+    std::fs::create_dir_all(spec.parent().unwrap()).unwrap();
+    nix::unistd::mkfifo(&spec, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let daemon = daemon(&world).start();
+    wait_until_it_says(&daemon, "listening for HTTPS requests");
+    wait_until_it_says(&daemon, "isolation: ");
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.end().code, Some(1));
+}
+
+#[test]
+fn settings_that_cannot_be_used_end_a_daemon_with_a_reason_and_without_their_secrets() {
+    if !require_tools(&["openssl"]) {
+        return;
+    }
+    let world = machine();
+    let settings = world.path("settings.json");
+    let whole = std::fs::read_to_string(&settings).unwrap();
+    for (from, to, reason) in [
+        (
+            "https://mbus",
+            "tls://mbus",
+            "Getting mbus handler: Message Bus Handler with scheme tls could not be found",
+        ),
+        ("BEGIN PRIVATE KEY", "BEGIN KEY", "private key"),
+    ] {
+        std::fs::write(&settings, whole.replace(from, to)).unwrap();
+        let ended = daemon(&world).run();
+        assert_eq!(ended.code, Some(1));
+        assert!(ended.stderr.contains(reason), "{}", ended.stderr);
+        assert_eq!(
+            ended.stderr.matches("Getting mbus handler").count(),
+            1,
+            "{}",
+            ended.stderr
+        );
+        assert!(!ended.stderr.contains("hunter2"), "{}", ended.stderr);
+    }
+    std::fs::write(&settings, &whole).unwrap();
+    let update = world.base().join("bosh/update_settings.json");
+    std::fs::write(
+        &update,
+        "{\"mbus\": {\"cert\": {\"private_key\": \"hunter2\"",
+    )
+    .unwrap();
+    let ended = daemon(&world).run();
+    assert_eq!(ended.code, Some(1));
+    assert!(
+        ended
+            .stderr
+            .contains("update_settings.json` cannot be used"),
+        "{}",
+        ended.stderr
+    );
+    assert!(!ended.stderr.contains("hunter2"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_daemon_that_inherits_ignored_and_blocked_signals_can_be_stopped() {
+    if !require_tools(&["openssl"]) {
+        return;
+    }
+    let world = machine();
+    let inherited = ["env", "--ignore-signal", "--block-signal"];
+    let daemon = daemon_through(&world, &inherited).start();
+    wait_until_it_says(&daemon, "listening for HTTPS requests");
+    wait_until_it_says(&daemon, "isolation: ");
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.end().code, Some(1));
+}
+
+#[test]
+fn a_daemon_names_a_data_directory_that_is_a_dangling_link() {
+    if !require_tools(&["openssl"]) {
+        return;
+    }
+    let world = machine();
+    let (link, target) = (world.base().join("data"), world.path("not-mounted"));
+    std::fs::create_dir_all(world.base()).unwrap();
+    std::os::unix::fs::symlink(&target, &link).unwrap();
+    let ended = daemon(&world).run();
+    assert_eq!(ended.code, Some(1));
+    let (link, target) = (link.display(), target.display());
+    let said = format!("`{link}` is a link to `{target}`, which does not exist");
+    assert!(ended.stderr.contains(&said), "{}", ended.stderr);
+}
+
+#[test]
+fn a_second_sigterm_kills_scripts_and_ends_the_daemon() {
+    if !require_root() || !require_tools(&["openssl", "curl"]) {
+        return;
+    }
+    let world = machine();
+    let mut daemon = daemon(&world).start();
+    wait_until_it_says(&daemon, "listening for HTTPS requests");
+    order(&world, "trap '' TERM\nsleep 1000\nsleep 1000");
+    wait_for("the script", LIMIT, || {
+        let found = processes_below(&world.base());
+        let is_there = found.iter().any(|process| process.contains("sleep 1000"));
+        is_there
+            .then_some(())
+            .ok_or_else(|| format!("{found:?}\n{}", daemon.stderr()))
+    });
+    daemon.signal(Signal::SIGTERM);
+    wait_until_it_says(&daemon, "a second SIGTERM kills them at once");
+    wait_for("the end", LIMIT, || {
+        if daemon.has_ended() {
+            return Ok(());
+        }
+        daemon.signal(Signal::SIGTERM);
+        Err(daemon.stderr())
+    });
+    let ended = daemon.end();
+    assert_eq!(ended.code, Some(1));
+    let said = "Agent exited with error: received a second signal (SIGTERM): killing everything";
+    assert!(ended.stderr.contains(said), "{}", ended.stderr);
+    assert_eq!(processes_below(&world.base()), [""; 0]);
+}
+
+/// Has the daemon compile a package with this script.
+fn order(world: &World, script: &str) {
+    let store = world.path("store");
+    std::fs::create_dir_all(&store).unwrap();
+    let blob = store.join("source");
+    let source = archive(&[Member::file("packaging", script.as_bytes())]);
+    std::fs::write(&blob, source).unwrap();
+    let arguments = serde_json::json!(["source", sha1_of(&blob), "app", "1.1", {}]);
+    let request = serde_json::json!({
+        "protocol": 3, "method": "compile_package", "arguments": arguments, "reply_to": "test",
+    });
+    let settings: serde_json::Value = serde_json::from_str(&world.read("settings.json")).unwrap();
+    let url = format!("{}/agent", settings["mbus"].as_str().unwrap());
+    let reply = run_tool("curl", &["-sk", "-d", &request.to_string(), &url]);
+    assert!(reply.contains("agent_task_id"), "{reply}");
+}

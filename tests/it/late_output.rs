@@ -1,0 +1,197 @@
+//! Output that arrives after the script itself has ended, under each isolation. `BOSH_AGENT_SOAK=1` makes it fifty times each.
+
+use crate::support::{
+    LANDLOCK, NAMESPACE, NONE, Place, ReleaseBuilder, Tier, USERNS_OF_A_USER, USERNS_OF_ROOT,
+    extract, in_tiers, processes_below, unpacked,
+};
+
+in_tiers!(no_line_is_lost_that_a_tee_writes: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(a_slow_tee_loses_nothing: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(a_failed_script_with_a_tee_is_reported_with_its_reason: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(files_of_a_background_job_that_ends_soon_are_packed: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(daemons_left_behind_are_ended_and_reported: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(a_script_without_leftovers_is_not_waited_for: NAMESPACE NONE);
+
+/// How many lines a script prints through its idiom.
+const LINES: usize = 40;
+
+fn rounds() -> usize {
+    if std::env::var_os("BOSH_AGENT_SOAK").is_some() {
+        50
+    } else {
+        5
+    }
+}
+
+/// Prints `line 1` to `line LINES`.
+fn lines() -> String {
+    format!("for n in $(seq {LINES}); do echo \"line $n\"; done")
+}
+
+/// What scripts do with their output, and the file of the package that has the lines then.
+fn idioms() -> [(&'static str, String, &'static str); 4] {
+    let lines = lines();
+    [
+        (
+            "whole",
+            format!("exec > >(tee -a $BOSH_INSTALL_TARGET/build.log) 2>&1\n{lines}"),
+            "build.log",
+        ),
+        (
+            "errors",
+            format!("{{ {lines}; }} 2> >(tee $BOSH_INSTALL_TARGET/err) >&2"),
+            "err",
+        ),
+        (
+            "filter",
+            format!("{{ {lines}; }} | sed 's/^/ /' | tee $BOSH_INSTALL_TARGET/filtered &"),
+            "filtered",
+        ),
+        (
+            "nested",
+            format!(
+                "exec > >(exec 2>&1; sed 's/^/ /' > >(tee $BOSH_INSTALL_TARGET/nested))\n{lines}"
+            ),
+            "nested",
+        ),
+    ]
+}
+
+/// The numbers of the lines that are in a text, in its order. The trace of `bash -x` is left out.
+fn numbers(text: &str) -> Vec<usize> {
+    text.lines()
+        .filter_map(|line| line.trim().strip_prefix("line ")?.parse().ok())
+        .collect()
+}
+
+#[track_caller]
+fn check_complete(what: &str, text: &str) {
+    let expected: Vec<usize> = (1..=LINES).collect();
+    assert_eq!(numbers(text), expected, "{what} has:\n{text}");
+}
+
+/// The contents of a file of a compiled package.
+fn text_of(place: &Place, package: &str, file: &str) -> String {
+    let found = place.file(package, file);
+    let (_mode, text) = found.split_once(' ').unwrap();
+    text.to_owned()
+}
+
+mod bodies {
+    use super::*;
+
+    pub(super) fn no_line_is_lost_that_a_tee_writes(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let mut release = ReleaseBuilder::new("demo", "1.10");
+        let mut expected = Vec::new();
+        for round in 0..rounds() {
+            for (idiom, script, file) in idioms() {
+                let name = format!("{idiom}-{round}");
+                release = release.package(&name, &[], &script);
+                expected.push((name, file));
+            }
+        }
+        place.run(&release).succeeds().does_not_say("Warning");
+        let scratch = tempfile::tempdir().unwrap();
+        extract(&place.world.result("demo-1.10"), scratch.path());
+        for (name, file) in expected {
+            let tree = scratch.path().join(&name);
+            let blob = scratch.path().join(format!("compiled_packages/{name}.tgz"));
+            extract(&blob, &tree);
+            let text = std::fs::read_to_string(tree.join(file)).unwrap();
+            check_complete(&format!("{file} of {name}"), &text);
+            let log = place.world.read(&format!("logs/demo-1.10/{name}.log"));
+            check_complete(&format!("the log of {name}"), &log);
+        }
+    }
+
+    pub(super) fn a_slow_tee_loses_nothing(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let script = format!(
+            "exec > >(sleep 0.1; tee $BOSH_INSTALL_TARGET/build.log) 2>&1\n{}",
+            lines()
+        );
+        let ran = place.run(&ReleaseBuilder::of_script(&script));
+        ran.succeeds().does_not_say("Warning");
+        check_complete("the file", &text_of(&place, "app", "build.log"));
+        check_complete("the log", &place.world.read("logs/demo-1.10/app.log"));
+    }
+
+    pub(super) fn a_failed_script_with_a_tee_is_reported_with_its_reason(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        for (idiom, script, _) in idioms() {
+            let tarball = place.release(&ReleaseBuilder::of_script(&format!("{script}\nexit 3")));
+            for round in 0..rounds() {
+                let ran = place.agent().arg(&tarball).run().fails();
+                ran.says("the packaging script exited with 3")
+                    .says(&format!("line {LINES}\n"))
+                    .does_not_say("left ");
+                // Under Landlock it fails twice.
+                for log in ["app@first.log", "app.log"] {
+                    let what = format!("{log} of {idiom}-{round}");
+                    if log == "app.log" || place.tier.name == "landlock" {
+                        let text = place.world.read(&format!("logs/demo-1.10/{log}"));
+                        check_complete(&what, &text);
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn files_of_a_background_job_that_ends_soon_are_packed(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let script =
+            "setsid sh -c 'sleep 0.1; echo late > $BOSH_INSTALL_TARGET/late' >/dev/null 2>&1 &";
+        let ran = place.run(&ReleaseBuilder::of_script(script));
+        ran.succeeds().does_not_say("Warning");
+        assert_eq!(place.file("app", "late"), "100644 late\n");
+    }
+
+    pub(super) fn daemons_left_behind_are_ended_and_reported(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let script = "setsid sleep 1000 </dev/null >/dev/null 2>&1 &\n\
+                      sleep 1000 &\n\
+                      exec > >(tee $BOSH_INSTALL_TARGET/build.log) 2>&1\n\
+                      printf 'said %s\\n' $((1200 + 34))";
+        let ran = place.run(&ReleaseBuilder::of_script(script));
+        ran.succeeds()
+            .says("Warning: the packaging script of app left 2 processes running");
+        let (_scratch, contents) = unpacked(&place.world.result("demo-1.10"), "app");
+        assert!(contents["build.log"].contains("said 1234\n"));
+        assert_eq!(processes_below(&place.world.path("facts")), [""; 0]);
+    }
+
+    pub(super) fn a_script_without_leftovers_is_not_waited_for(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        // One after the other. Each notes when it begins and when it ends.
+        let script = "date +%s%N >> $FACTS/times; true; date +%s%N >> $FACTS/times";
+        let names: Vec<String> = (0..21).map(|number| format!("p{number}")).collect();
+        let mut release = ReleaseBuilder::new("demo", "1.10").package(&names[0], &[], script);
+        for pair in names.windows(2) {
+            release = release.package(&pair[1], &[&pair[0]], script);
+        }
+        place.run(&release).succeeds();
+        let times = place.world.read("facts/times");
+        let times: Vec<u64> = times.lines().map(|line| line.parse().unwrap()).collect();
+        let mut gaps: Vec<u64> = times[1..]
+            .chunks_exact(2)
+            .map(|pair| pair[1] - pair[0])
+            .collect();
+        gaps.sort_unstable();
+        // Half of them, so that a busy machine does not matter: a script that is waited for would have a second in each.
+        assert_eq!(gaps.len(), 20);
+        assert!(gaps[10] < 1_000_000_000, "{gaps:?}");
+    }
+}

@@ -1,0 +1,44 @@
+//! The built program, a module for each subject.
+
+#![expect(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "tests start programs and handle files by the plain means, and fail where these fail"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod changed_trees;
+mod checks;
+mod compiled_inputs;
+mod daemon_orders;
+mod daemon_process;
+mod environment;
+mod faults;
+mod fork_server;
+mod go_release;
+mod late_output;
+mod layouts;
+mod left_trees;
+mod linked_targets;
+mod locked_mounts;
+mod mounted_dependencies;
+mod namespace;
+mod no_proc;
+mod odd_releases;
+mod odd_sources;
+mod output;
+mod parallel;
+mod promises;
+mod protect_host;
+mod protected_trees;
+mod readers;
+mod scale;
+mod scratch;
+mod scripts;
+mod second_run;
+mod stoppable;
+mod stops;
+mod tiers;
+mod unkillable;

@@ -1,0 +1,143 @@
+//! Scripts that link, move and remove what dependencies installed. Where dependencies are mounted, these run again with copies.
+
+use crate::support::{
+    NAMESPACE, NONE, Place, ReleaseBuilder, Tier, USERNS_OF_A_USER, USERNS_OF_ROOT, in_tiers,
+};
+
+in_tiers!(hard_links_to_a_dependency_are_installed: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER NONE);
+in_tiers!(files_are_renamed_out_of_a_dependency: NAMESPACE USERNS_OF_A_USER NONE);
+in_tiers!(the_directory_of_a_dependency_is_removed: NAMESPACE USERNS_OF_A_USER NONE);
+in_tiers!(a_script_that_goes_on_after_a_failed_link_runs_again: NAMESPACE USERNS_OF_A_USER NONE);
+in_tiers!(what_the_second_run_fails_at_is_reported_once: NAMESPACE USERNS_OF_A_USER);
+
+const WARNING: &str = "Warning: the packaging script of app links, moves or removes what a dependency installed, which fails \
+                       where dependencies are mounted:";
+
+fn release(script: &str) -> ReleaseBuilder {
+    ReleaseBuilder::new("demo", "1.10")
+        .package(
+            "lib",
+            &[],
+            "cd $BOSH_INSTALL_TARGET; mkdir dir; echo lib > lib.txt; echo in > dir/file; ln dir/file dir/same",
+        )
+        .package("other", &["lib"], "cat @packages@/lib/lib.txt > $BOSH_INSTALL_TARGET/file")
+        .package("app", &["lib"], script)
+        .package(
+            "later",
+            &["lib", "app"],
+            "set -e; cp -R @packages@/lib/. $BOSH_INSTALL_TARGET/",
+        )
+}
+
+/// Compiles, and expects a second run where dependencies are mounted. What the dependency installed is unchanged.
+fn compiled(place: &Place, script: &str) {
+    let ran = place.run(&release(script)).succeeds();
+    if place.tier.has_mounts() {
+        ran.says(WARNING)
+            .says("app is compiled again with copies of its dependencies");
+        let first = place.world.path("logs/demo-1.10/app@first.log");
+        let first = std::fs::read_to_string(first).unwrap();
+        assert!(
+            first.contains("cross-device link") || first.contains("resource busy"),
+            "{first}"
+        );
+    } else {
+        ran.does_not_say("Warning");
+    }
+    assert_eq!(place.file("later", "lib.txt"), "100644 lib\n");
+    assert_eq!(place.file("later", "dir/file"), "100644 in\n");
+}
+
+mod bodies {
+    use super::*;
+
+    pub(super) fn hard_links_to_a_dependency_are_installed(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        compiled(
+            &place,
+            "set -e; cp -al @packages@/lib/. $BOSH_INSTALL_TARGET; echo own > $BOSH_INSTALL_TARGET/own",
+        );
+        for (name, content) in [
+            ("lib.txt", "lib\n"),
+            ("dir/file", "in\n"),
+            ("dir/same", "in\n"),
+            ("own", "own\n"),
+        ] {
+            assert_eq!(
+                place.file("app", name),
+                format!("100644 {content}"),
+                "{name}"
+            );
+        }
+    }
+
+    pub(super) fn files_are_renamed_out_of_a_dependency(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        compiled(
+            &place,
+            "set -e; cd @packages@/lib/; \
+             perl -e 'rename(\"dir\", \"$ENV{BOSH_INSTALL_TARGET}/dir\") or die \"$!\\n\"'",
+        );
+        assert_eq!(place.file("app", "dir/file"), "100644 in\n");
+    }
+
+    pub(super) fn the_directory_of_a_dependency_is_removed(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        compiled(
+            &place,
+            "set -e; cp @packages@/lib/lib.txt $BOSH_INSTALL_TARGET/; rm -rf @base@/data/packages/lib; \
+             test ! -e @packages@/lib/lib.txt",
+        );
+        assert_eq!(place.file("app", "lib.txt"), "100644 lib\n");
+    }
+
+    pub(super) fn a_script_that_goes_on_after_a_failed_link_runs_again(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        compiled(
+            &place,
+            "ln @packages@/lib/lib.txt $BOSH_INSTALL_TARGET/; echo done",
+        );
+        assert_eq!(place.file("app", "lib.txt"), "100644 lib\n");
+    }
+
+    pub(super) fn what_the_second_run_fails_at_is_reported_once(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let ran = place
+            .run(&release(
+                "ln @packages@/lib/lib.txt $BOSH_INSTALL_TARGET/ || echo no link; test ! -e $FACTS/first || exit 7; \
+                 echo > $FACTS/first; exit 6",
+            ))
+            .fails()
+            .says(WARNING)
+            .says("exited with 7");
+        assert_eq!(ran.stderr.matches(WARNING).count(), 1, "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn dependencies_that_are_to_be_read_only_are_not_copied() {
+    let Some(place) = Place::new(NAMESPACE) else {
+        return;
+    };
+    let release = place.release(&release(
+        "set -e; ln @packages@/lib/lib.txt $BOSH_INSTALL_TARGET/",
+    ));
+    place
+        .agent()
+        .arg("--readonly-deps")
+        .arg(release)
+        .run()
+        .fails()
+        .says("Invalid cross-device link")
+        .does_not_say(WARNING);
+}

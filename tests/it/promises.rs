@@ -1,0 +1,231 @@
+//! What each isolation tier protects, as the table in SECURITY.md promises. Every row is an attack that is tried under every
+//! tier; where a cell says `no`, the attack succeeds.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::support::{
+    ATTACKS, Agent, LANDLOCK, NAMESPACE, NONE, Place, Play, ReleaseBuilder, Site, Tier,
+    USERNS_OF_A_USER, USERNS_OF_ROOT, Who, attacks, extract, packages, require_landlock_scopes,
+    require_root, require_tools,
+};
+use serde_json::{Value, json};
+
+/// The cells of a column of SECURITY.md: whether each row is protected.
+fn column(name: &str) -> BTreeMap<String, bool> {
+    let text =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("SECURITY.md")).unwrap();
+    let rows: Vec<Vec<&str>> = text
+        .lines()
+        .filter(|line| line.starts_with('|'))
+        .map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
+        .collect();
+    let at = rows[0].iter().position(|cell| *cell == name);
+    let at = at.unwrap_or_else(|| panic!("no column `{name}`: {:?}", rows[0]));
+    rows[2..]
+        .iter()
+        .map(|row| {
+            let key = row[0].split('`').nth(1).unwrap().to_owned();
+            let is_protected = match row[at] {
+                cell if cell.starts_with("yes") => true,
+                cell if cell.starts_with("no") => false,
+                other => panic!("{key}: `{other}` is neither yes nor no"),
+            };
+            (key, is_protected)
+        })
+        .collect()
+}
+
+/// Compares what succeeded with what the table says.
+#[track_caller]
+fn assert_as_promised(protected: &BTreeMap<String, bool>, succeeded: &BTreeMap<String, bool>) {
+    let found: BTreeMap<String, bool> = succeeded
+        .iter()
+        .map(|(row, succeeded)| (row.clone(), !succeeded))
+        .collect();
+    let tells = |cells: &BTreeMap<String, bool>| -> Vec<String> {
+        let cells = cells.iter();
+        cells
+            .map(|(row, yes)| format!("{row}: {}", if *yes { "yes" } else { "no" }))
+            .collect()
+    };
+    assert_eq!(tells(&found), tells(protected), "found, and promised");
+}
+
+fn can_run(tier: Tier) -> bool {
+    require_tools(&["ipcmk", "ipcrm", "perl", "mknod"])
+        && (tier.name != "landlock" || require_landlock_scopes())
+}
+
+/// Compiles under a tier, with attacks that may begin with other commands.
+fn attack(tier: Tier, flags: &[&str], before: &str) -> Option<BTreeMap<String, bool>> {
+    attack_as(tier, |place| place.agent().args(flags), before)
+}
+
+fn attack_as(
+    tier: Tier,
+    agent: impl Fn(&Place) -> Agent,
+    before: &str,
+) -> Option<BTreeMap<String, bool>> {
+    let place = can_run(tier).then(|| Place::new(tier)).flatten()?;
+    let site = Site::new(&place.world, tier.who);
+    let mut release = ReleaseBuilder::new("demo", "1.10");
+    for (name, dependencies, script) in packages(&site, &format!("{before}{}", attacks())) {
+        release = release.package(name, &dependencies, &script);
+    }
+    let tarball = place.release(&release);
+    agent(&place)
+        .arg(tarball)
+        .run()
+        .succeeds()
+        .says(&format!("Isolation: {}", tier.name));
+    Some(site.succeeded(|package, name| {
+        let content = place.file(package, name);
+        content.split_once(' ').unwrap().1.to_owned()
+    }))
+}
+
+#[test]
+fn every_row_is_tried_and_every_attack_is_a_row() {
+    let rows: Vec<String> = column("`none`").into_keys().collect();
+    let mut attacks: Vec<&str> = ATTACKS.iter().map(|(row, _)| *row).collect();
+    attacks.sort_unstable();
+    assert_eq!(rows, attacks);
+}
+
+#[test]
+fn namespaces_protect_as_promised() {
+    if let Some(succeeded) = attack(NAMESPACE, &[], "") {
+        assert_as_promised(&column("`namespace`"), &succeeded);
+    }
+}
+
+#[test]
+fn namespaces_with_a_protected_host_protect_as_promised() {
+    if let Some(succeeded) = attack(NAMESPACE, &["--protect-host"], "") {
+        assert_as_promised(&column("`namespace --protect-host`"), &succeeded);
+    }
+}
+
+#[test]
+fn without_a_network_sockets_are_protected_as_promised() {
+    let mut promised = column("`namespace`");
+    for row in ["network", "abstract-sockets"] {
+        promised.insert(row.to_owned(), true);
+    }
+    if let Some(succeeded) = attack(NAMESPACE, &["--network=none"], "") {
+        assert_as_promised(&promised, &succeeded);
+    }
+}
+
+#[test]
+fn user_namespaces_of_root_protect_as_promised() {
+    if let Some(succeeded) = attack(USERNS_OF_ROOT, &[], "") {
+        assert_as_promised(&column("`userns`"), &succeeded);
+    }
+}
+
+#[test]
+fn user_namespaces_with_a_protected_host_have_both_protections() {
+    let mut promised = column("`userns`");
+    for (row, is_protected) in column("`namespace --protect-host`") {
+        *promised.get_mut(&row).unwrap() |= is_protected;
+    }
+    if let Some(succeeded) = attack(USERNS_OF_ROOT, &["--protect-host"], "") {
+        assert_as_promised(&promised, &succeeded);
+    }
+}
+
+#[test]
+fn user_namespaces_of_a_user_protect_at_least_as_promised() {
+    if let Some(mut succeeded) = attack(USERNS_OF_A_USER, &[], "") {
+        assert!(!succeeded["kernel-settings"], "as the footnote says");
+        let promised = column("`userns`");
+        // A user may do less than root.
+        for (row, succeeds) in &mut succeeded {
+            *succeeds |= !promised[row];
+        }
+        assert_as_promised(&promised, &succeeded);
+    }
+}
+
+#[test]
+fn without_a_process_namespace_other_processes_can_be_signaled() {
+    // As in a container: what covers parts of /proc must not be seen to be taken away.
+    let masked = |place: &Place, flags: &[&str]| {
+        let own = place.world.path("bosh-agent").display().to_string();
+        let before = format!(
+            "shift; mount -t tmpfs tmpfs /proc/scsi || mount -t tmpfs tmpfs /proc/fs; \
+             exec setpriv --bounding-set -sys_admin --inh-caps -sys_admin {own} \"$@\""
+        );
+        let words = ["unshare", "--mount", "sh", "-c", &before, "sh"];
+        let agent = Agent::wrapped(&place.world.path("printed"), &words);
+        place.with_flags(agent).args(flags)
+    };
+    for (name, flags) in [
+        ("`userns`", &[][..]),
+        ("`namespace --protect-host`", &["--protect-host"]),
+    ] {
+        let Some(succeeded) = attack_as(USERNS_OF_ROOT, |place| masked(place, flags), "") else {
+            return;
+        };
+        let mut promised = column("`userns`");
+        for (row, is_protected) in column(name) {
+            *promised.get_mut(&row).unwrap() |= is_protected;
+        }
+        promised.insert("signals".to_owned(), false);
+        assert_as_promised(&promised, &succeeded);
+    }
+}
+
+#[test]
+fn landlock_protects_as_promised() {
+    if let Some(succeeded) = attack(LANDLOCK, &["--second-run", "never"], "") {
+        assert_as_promised(&column("`landlock`"), &succeeded);
+    }
+}
+
+#[test]
+fn the_second_run_protects_as_promised() {
+    let fail_once = "if [ ! -e @host@/ran ]; then touch @host@/ran; exit 1; fi\n";
+    if let Some(succeeded) = attack(LANDLOCK, &["--second-run", "always"], fail_once) {
+        assert_as_promised(&column("second run of `landlock`"), &succeeded);
+    }
+}
+
+#[test]
+fn no_isolation_protects_as_promised() {
+    if let Some(succeeded) = attack(NONE, &[], "") {
+        assert_as_promised(&column("`none`"), &succeeded);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_daemon_protects_as_promised() {
+    if !require_root() || !NAMESPACE.is_possible() || !can_run(NAMESPACE) {
+        return;
+    }
+    let play = Play::start();
+    let site = Site::new(&play.world, Who::Root);
+    let mut done: BTreeMap<&str, Value> = BTreeMap::new();
+    for (name, needed, script) in packages(&site, &attacks()) {
+        let dependencies: BTreeMap<&str, &Value> =
+            needed.iter().map(|name| (*name, &done[name])).collect();
+        let order = play.source(name, &script, json!(dependencies));
+        let task = play.order(&order).await;
+        let end = play.end(&task).await;
+        let result = &end["value"]["result"];
+        assert!(result["sha1"].is_string(), "{name}: {end}");
+        let found = json!({
+            "name": name, "version": "1.1", "blobstore_id": result["blobstore_id"], "sha1": result["sha1"],
+        });
+        done.insert(name, found);
+    }
+    let succeeded = site.succeeded(|package, name| {
+        let scratch = tempfile::tempdir().unwrap();
+        let blob = done[package]["blobstore_id"].as_str().unwrap();
+        extract(&play.world.path("store").join(blob), scratch.path());
+        std::fs::read_to_string(scratch.path().join(name)).unwrap()
+    });
+    assert_as_promised(&column("daemon"), &succeeded);
+}

@@ -1,0 +1,279 @@
+//! Large releases, large packages, much output. With `BOSH_AGENT_SOAK` set at full size, else at a tenth.
+
+use crate::support::{
+    Agent, Outcome, Ran, ReleaseBuilder, Running, World, compiled_packages, list, manifest_of,
+    require, require_root, require_tools, unpacked, wait_for,
+};
+
+/// What the agent may use at most, in KiB, whatever it compiles.
+const MEMORY: u64 = 100 << 10;
+
+/// Megabytes or packages, as many as this run can afford.
+fn scaled(full: usize) -> usize {
+    match std::env::var_os("BOSH_AGENT_SOAK") {
+        Some(_) => full,
+        None => full / 10,
+    }
+}
+
+/// Runs to a good end, and checks the most memory that the agent itself has used meanwhile.
+#[track_caller]
+fn run_in_little_memory(agent: Agent) -> Ran {
+    let mut running = agent.start();
+    let mut most = None;
+    let limit = std::time::Duration::from_secs(600);
+    wait_for("the end", limit, || {
+        most = peak(&running).or(most);
+        match running.has_ended() {
+            true => Ok(()),
+            false => Err(running.stderr()),
+        }
+    });
+    let ran = running.end().succeeds();
+    let most = most.expect("the agent's memory was seen");
+    assert!(
+        most < MEMORY,
+        "the agent used {most} KiB, {MEMORY} are allowed"
+    );
+    ran
+}
+
+/// The high-water mark of a process's memory, in KiB.
+fn peak(running: &Running) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", running.pid())).ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix(" kB")?.parse().ok()
+}
+
+#[test]
+fn a_release_of_a_hundred_packages_is_compiled_in_the_go_agents_order() {
+    let world = World::new();
+    let mut release = ReleaseBuilder::new("big.release", "1.0+dev.12");
+    // Each needs the next: the last is compiled first.
+    let name = |number: usize| format!("pkg-{number:03}.a+b_c");
+    for number in 0..100 {
+        let next = name(number + 1);
+        let dependencies = if number < 99 {
+            &[next.as_str()][..]
+        } else {
+            &[]
+        };
+        release = release
+            .package(
+                &name(number),
+                dependencies,
+                "cat @packages@/*/count > all 2>/dev/null\n\
+                 echo $(($(cat all) + 1)) > $BOSH_INSTALL_TARGET/count",
+            )
+            .of_version(&format!("{number}.0+dev.12"));
+    }
+    let tarball = world.release("release.tgz", &release);
+    world
+        .compile(&[&tarball])
+        .succeeds()
+        .says("Release big.release/1.0+dev.12 has 100 packages")
+        .says("(100 of 100)");
+    let result = world
+        .out()
+        .join("big.release-1.0+dev.12-ubuntu-noble-1.406.tgz");
+    let manifest = manifest_of(&result);
+    assert!(manifest.contains("\nversion: 1.0+dev.12\n"), "{manifest}");
+    let compiled: Vec<String> = compiled_packages(&manifest)
+        .into_iter()
+        .map(|(name, _)| name)
+        .collect();
+    let expected: Vec<String> = (0..100).rev().map(name).collect();
+    assert_eq!(compiled, expected);
+    let outcome = Outcome::of(&result);
+    assert_eq!(outcome.packages[&name(99)]["count"], "100644 1\n");
+    assert_eq!(outcome.packages[&name(0)]["count"], "100644 100\n");
+    let files = list(&result)
+        .into_iter()
+        .filter(|entry| entry.name.ends_with(".tgz"))
+        .count();
+    assert_eq!(files, 100);
+}
+
+#[test]
+fn a_dependency_of_many_is_there_for_each_of_them() {
+    let world = World::new();
+    let mut release = ReleaseBuilder::new("demo", "1.10").package(
+        "lib",
+        &[],
+        "for i in $(seq 100); do echo $i > $BOSH_INSTALL_TARGET/$i; done",
+    );
+    for number in 0..scaled(300) {
+        release = release.package(
+            &format!("p{number}"),
+            &["lib"],
+            "ls @packages@/lib | wc -l > $BOSH_INSTALL_TARGET/count\nrm -rf @packages@/lib/1*",
+        );
+    }
+    let outcome = Outcome::of(&world.compiled(&release));
+    assert_eq!(outcome.packages.len(), scaled(300) + 1);
+    for (name, contents) in &outcome.packages {
+        if name != "lib" {
+            assert_eq!(contents["count"], "100644 100\n", "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_script_that_prints_much_is_logged_whole_in_little_memory() {
+    let world = World::new();
+    let megabytes = scaled(200);
+    let script = format!(
+        "{{ set +x; }} 2>/dev/null\nyes 'a line of some length that is printed again and again' | head -c {megabytes}M"
+    );
+    let tarball = world.release("release.tgz", &ReleaseBuilder::of_script(&script));
+    run_in_little_memory(world.agent().arg(tarball));
+    let log = std::fs::metadata(world.log("demo-1.10", "app"))
+        .unwrap()
+        .len();
+    assert_eq!(log, (megabytes << 20) as u64);
+}
+
+#[test]
+fn a_line_without_an_end_is_logged_whole_in_little_memory() {
+    let world = World::new();
+    let megabytes = scaled(200);
+    let script = format!("{{ set +x; }} 2>/dev/null\nhead -c {megabytes}M /dev/zero\nexit 1");
+    let tarball = world.release("release.tgz", &ReleaseBuilder::of_script(&script));
+    let ran = world.agent().arg(tarball).run().fails();
+    assert!(
+        ran.stderr.len() < 10_000,
+        "{} bytes are told",
+        ran.stderr.len()
+    );
+    let log = std::fs::metadata(world.log("demo-1.10", "app"))
+        .unwrap()
+        .len();
+    assert_eq!(log, (megabytes << 20) as u64);
+}
+
+#[test]
+fn a_large_package_is_compiled_in_little_memory() {
+    let world = World::new();
+    let megabytes = scaled(400);
+    let release = ReleaseBuilder::new("demo", "1.10")
+        .package(
+            "large",
+            &[],
+            &format!("head -c {megabytes}M /dev/urandom > $BOSH_INSTALL_TARGET/data"),
+        )
+        .package(
+            "user",
+            &["large"],
+            "stat -c %s @packages@/large/data > $BOSH_INSTALL_TARGET/size",
+        );
+    let tarball = world.release("release.tgz", &release);
+    run_in_little_memory(world.agent().arg(tarball));
+    let (scratch, _) = {
+        let scratch = world.path("unpacked");
+        crate::support::extract(&world.result("demo-1.10"), &scratch);
+        (scratch, ())
+    };
+    let blob = scratch.join("compiled_packages/large.tgz");
+    let listed = list(&blob);
+    assert_eq!(listed[1].size, (megabytes << 20) as u64);
+    let (_scratch, user) = unpacked(&world.result("demo-1.10"), "user");
+    assert_eq!(user["size"], format!("100644 {}\n", megabytes << 20));
+}
+
+#[test]
+fn a_large_source_is_read_in_little_memory() {
+    let world = World::new();
+    let megabytes = scaled(400);
+    let data = noise(megabytes << 20);
+    let release = ReleaseBuilder::of_script("sha1sum < data > $BOSH_INSTALL_TARGET/sum")
+        .file("data", 0o644, &data)
+        .other("docs/data", &data);
+    let tarball = world.release("release.tgz", &release);
+    run_in_little_memory(world.agent().arg(tarball));
+    let file = world.write("data", &data);
+    let (_scratch, app) = unpacked(&world.result("demo-1.10"), "app");
+    assert_eq!(
+        app["sum"],
+        format!("100644 {}  -\n", crate::support::sha1_of(&file))
+    );
+    let scratch = world.path("unpacked");
+    crate::support::extract(&world.result("demo-1.10"), &scratch);
+    assert!(std::fs::read(scratch.join("docs/data")).unwrap() == data);
+}
+
+/// Runs a command and writes to a file how many bytes it and all its processes wrote to disks.
+const COUNTING: &str = "import resource, subprocess, sys
+code = subprocess.call(sys.argv[2:])
+open(sys.argv[1], 'w').write(str(512 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_oublock))
+sys.exit(code)";
+
+#[test]
+fn nothing_is_written_twice_on_its_way() {
+    if !require_root() || !require_tools(&["python3"]) {
+        return;
+    }
+    let world = World::new();
+    let bytes = scaled(200) << 20;
+    let data = noise(bytes);
+    let release = ReleaseBuilder::new("demo", "1.10")
+        .package("large", &[], "cp data $BOSH_INSTALL_TARGET/")
+        .file("data", 0o644, &data)
+        .package(
+            "user",
+            &["large"],
+            "ls @packages@/large > $BOSH_INSTALL_TARGET/list",
+        );
+    let tarball = world.release("release.tgz", &release);
+    let count = world.path("count");
+    let count_text = count.to_str().unwrap();
+    let agent = Agent::wrapped(
+        &world.path("printed"),
+        &["python3", "-c", COUNTING, count_text],
+    );
+    // Elsewhere a dependency is copied to where a script can reach it.
+    let agent = world
+        .flags_with(agent, "namespace")
+        .arg("--output-directory")
+        .arg(world.out());
+    agent.arg(tarball).run().succeeds();
+    let written: usize = std::fs::read_to_string(count).unwrap().parse().unwrap();
+    if !require(written > bytes, "a disk whose writes the kernel counts") {
+        return;
+    }
+    // The blob from the tarball, the source, what the script installs, the compiled blob, the result; and 5 % for all else.
+    let needed = 5 * bytes;
+    assert!(
+        written < needed + needed / 20,
+        "{written} bytes were written, and {needed} are needed"
+    );
+}
+
+/// Bytes that nothing finds a pattern in (xorshift).
+fn noise(bytes: usize) -> Vec<u8> {
+    let mut data = vec![0; bytes];
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    for chunk in data.chunks_exact_mut(8) {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        chunk.copy_from_slice(&state.to_le_bytes());
+    }
+    data
+}
+
+#[test]
+fn a_package_of_many_files_is_kept_whole() {
+    let world = World::new();
+    let count = scaled(50_000);
+    let script = format!(
+        "{{ set +x; }} 2>/dev/null\ncd $BOSH_INSTALL_TARGET\n\
+         for d in $(seq {}); do mkdir $d; (cd $d && seq 1000 | xargs touch); done",
+        count / 1000
+    );
+    let tarball = world.release("release.tgz", &ReleaseBuilder::of_script(&script));
+    run_in_little_memory(world.agent().arg(tarball));
+    let (_scratch, app) = unpacked(&world.result("demo-1.10"), "app");
+    assert_eq!(app.len(), count + count / 1000 + 1);
+}

@@ -1,0 +1,552 @@
+//! The same behaviour whatever keeps packages apart: every test runs under each isolation that this machine can give, as root
+//! and, where it says so, as an ordinary user.
+
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
+
+use crate::support::{
+    Agent, LANDLOCK, NAMESPACE, NONE, Place, ReleaseBuilder, Tier, USER, USERNS_OF_A_USER,
+    USERNS_OF_ROOT, Who, in_tiers, mode_of, processes_below, require_landlock_scopes, run_tool,
+    snapshot,
+};
+use nix::sys::signal::Signal;
+
+in_tiers!(only_declared_packages_can_be_read: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(only_declared_packages_are_listed: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER NONE);
+in_tiers!(a_write_into_a_dependency_is_seen_by_nobody_else: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(files_can_be_moved_and_linked_into_the_install_target: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(owners_are_those_that_the_script_gave: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(whatever_a_script_forks_ends_with_it: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(signals_reach_other_processes_only_without_isolation: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(abstract_sockets_of_others_are_closed_under_landlock: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(a_stop_leaves_nothing: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(the_next_run_clears_away_what_a_killed_one_left: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(scripts_are_as_nice_as_they_are_told_to_be: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(without_a_network_there_is_a_loopback_and_nothing_else: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+
+in_tiers!(secrets_of_the_agent_cannot_be_read: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK);
+in_tiers!(umask_of_zero_opens_nothing_to_others: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+
+/// A place where Landlock, if that is the tier, knows scopes for signals and sockets.
+fn place_with_scopes(tier: Tier) -> Option<Place> {
+    (tier.name != "landlock" || require_landlock_scopes())
+        .then(|| Place::new(tier))
+        .flatten()
+}
+
+mod bodies {
+    use super::*;
+
+    pub(super) fn secrets_of_the_agent_cannot_be_read(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let bosh = place.world.base().join("bosh");
+        let secrets = [
+            "agent.json",
+            "etc/blobstore-dav.json",
+            "settings.json",
+            "settings/settings.json",
+            "tasks.json",
+            "update_settings.json",
+            "warden-cpi-agent-env.json",
+        ];
+        for (path, content) in secrets.map(|path| (path, "hunter2")).into_iter().chain([
+            ("etc/stemcell_version", "1.406"),
+            ("bin/tool", "echo works"),
+        ]) {
+            let path = bosh.join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            // Readable for everybody: only the sandbox keeps them from the script.
+            std::fs::write(&path, content).unwrap();
+        }
+        let bosh = bosh.display();
+        let script = format!(
+            "cd {bosh} || exit 1\n\
+             for file in {}; do if [ -n \"$(cat $file)\" ]; then exit 2; fi; done\n\
+             if grep -rs hunter2 .; then exit 3; fi\n\
+             cat etc/stemcell_version > $BOSH_INSTALL_TARGET/version || exit 4\n\
+             sh bin/tool > $BOSH_INSTALL_TARGET/printed || exit 5\n",
+            secrets.join(" "),
+        );
+        let tarball = place.release(&ReleaseBuilder::of_script(&script));
+        // A second run under Landlock has no restrictions.
+        place
+            .agent()
+            .args(&["--second-run", "never"])
+            .arg(tarball)
+            .run()
+            .succeeds()
+            .says(&format!("Isolation: {}", tier.name));
+        assert_eq!(place.file("app", "version"), "100644 1.406");
+        assert_eq!(place.file("app", "printed"), "100644 works\n");
+    }
+
+    pub(super) fn umask_of_zero_opens_nothing_to_others(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let program = "sh -c 'umask 0; exec \"$@\"' sh";
+        let works = place.world.path("work");
+        std::fs::create_dir(&works).unwrap();
+        std::fs::set_permissions(&works, std::fs::Permissions::from_mode(0o1777)).unwrap();
+        let agent = place.agent_through(program).arg("--work-dir").arg(&works);
+        let running = place.start_of(agent, "umask > $BOSH_INSTALL_TARGET/umask\ntouch $FACTS/started\nuntil [ -e $FACTS/go ]; do sleep 0.1; done");
+        let work: Vec<_> = std::fs::read_dir(&works).unwrap().flatten().collect();
+        assert!(!work.is_empty());
+        for directory in &work {
+            assert_eq!(mode_of(&directory.path()) & 0o077, 0, "{directory:?}");
+        }
+        std::fs::write(place.world.path("facts/go"), "").unwrap();
+        running.end().succeeds();
+        assert_eq!(place.file("app", "umask"), "100644 0022\n");
+        let open = run_tool(
+            "find",
+            &[
+                place.world.path("logs").as_os_str(),
+                "-perm".as_ref(),
+                "/002".as_ref(),
+                "-not".as_ref(),
+                "-type".as_ref(),
+                "l".as_ref(),
+            ],
+        );
+        assert_eq!(open, "");
+    }
+
+    pub(super) fn only_declared_packages_can_be_read(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let ran = place.run(&release_of(
+            "if cat @packages@/other/file; then exit 1; fi; cp @packages@/lib/file $BOSH_INSTALL_TARGET/",
+        ));
+        ran.succeeds().says(&format!("Isolation: {}", tier.name));
+        assert_eq!(place.file("app", "file"), "100644 lib\n");
+    }
+
+    pub(super) fn only_declared_packages_are_listed(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        place
+            .run(&release_of(
+                "ls @packages@ > $BOSH_INSTALL_TARGET/seen; ls @base@/data/packages >> $BOSH_INSTALL_TARGET/seen",
+            ))
+            .succeeds();
+        assert_eq!(place.file("app", "seen"), "100644 app\nlib\napp\nlib\n");
+    }
+
+    pub(super) fn a_write_into_a_dependency_is_seen_by_nobody_else(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let change = "set -e; echo changed > @packages@/lib/file; mkdir @packages@/lib/new; rm -r @packages@/lib/dir; \
+                      mkdir @packages@/lib/dir; ls @packages@/lib/dir > $BOSH_INSTALL_TARGET/empty; \
+                      cp @packages@/lib/file $BOSH_INSTALL_TARGET/";
+        let look = "set -e; cp -R @packages@/lib/. $BOSH_INSTALL_TARGET/";
+        let release = ReleaseBuilder::new("demo", "1.10")
+            .package(
+                "lib",
+                &[],
+                "cd $BOSH_INSTALL_TARGET; echo lib > file; mkdir dir; echo kept > dir/file",
+            )
+            .package("first", &["lib"], change)
+            .package("second", &["first", "lib"], look);
+        place.run(&release).succeeds();
+        assert_eq!(place.file("first", "file"), "100644 changed\n");
+        assert_eq!(place.file("first", "empty"), "100644 ");
+        assert_eq!(place.file("second", "file"), "100644 lib\n");
+        assert_eq!(place.file("second", "dir/file"), "100644 kept\n");
+    }
+
+    pub(super) fn files_can_be_moved_and_linked_into_the_install_target(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        place
+            .run(&ReleaseBuilder::of_script(
+                "set -e; mkdir a; echo a > a/file; ln a/file $BOSH_INSTALL_TARGET/linked; \
+                 perl -e 'rename($ARGV[0], $ARGV[1]) or die $!' a $BOSH_INSTALL_TARGET/moved",
+            ))
+            .succeeds()
+            .does_not_say("Warning");
+        assert_eq!(place.file("app", "linked"), "100644 a\n");
+        assert_eq!(place.file("app", "moved/file"), "100644 a\n");
+    }
+
+    pub(super) fn owners_are_those_that_the_script_gave(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        place
+            .run(&ReleaseBuilder::of_script(
+                "set -e; cd $BOSH_INSTALL_TARGET; echo > root; mkdir secret; echo > secret/user; \
+                 chown 1234:5678 secret/user; chmod 4711 secret/user; chown 1234 secret; chmod 700 secret; id -u > id",
+            ))
+            .succeeds();
+        assert_eq!(place.file("app", "id"), "100644 0\n");
+        let entries = place.entries("app");
+        let entry = |name: &str| entries.iter().find(|entry| entry.name == name).unwrap();
+        assert_eq!(entry("./").owner, "0/1000");
+        assert_eq!(entry("./").names, "root/vcap");
+        assert_eq!(entry("./root").names, "root/root");
+        assert_eq!(entry("./secret/").owner, "1234/0");
+        assert_eq!(entry("./secret/user").owner, "1234/5678");
+        assert_eq!(entry("./secret/user").mode, "-rws--x--x");
+    }
+
+    pub(super) fn whatever_a_script_forks_ends_with_it(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        place
+            .run(&ReleaseBuilder::of_script(
+                "for n in 1 2 3; do setsid bash -c \"trap '' TERM HUP; while :; do echo > $FACTS/alive-$n; sleep 0.01; done\" & done; \
+                 while [ $(ls $FACTS | grep -c alive) -lt 3 ]; do sleep 0.01; done",
+            ))
+            .succeeds()
+            .says("left ");
+        assert_eq!(processes_below(&place.world.path("")), [""; 0]);
+    }
+
+    pub(super) fn signals_reach_other_processes_only_without_isolation(tier: Tier) {
+        let Some(place) = place_with_scopes(tier) else {
+            return;
+        };
+        let script = format!(
+            "set -e; sleep 1000 & kill -TERM $!; kill -0 $$; cd $BOSH_INSTALL_TARGET; \
+             if kill -0 {} 2>/dev/null; then echo reached > seen; else echo nothing > seen; fi",
+            std::process::id()
+        );
+        let ran = place.run(&ReleaseBuilder::of_script(&script));
+        ran.succeeds().does_not_say("Warning");
+        let seen = match tier.name {
+            "none" => "100644 reached\n",
+            _ => "100644 nothing\n",
+        };
+        assert_eq!(place.file("app", "seen"), seen);
+    }
+
+    pub(super) fn abstract_sockets_of_others_are_closed_under_landlock(tier: Tier) {
+        let Some(place) = place_with_scopes(tier) else {
+            return;
+        };
+        let name = place.world.path("socket").display().to_string();
+        let address = SocketAddr::from_abstract_name(&name).unwrap();
+        let _listener = UnixListener::bind_addr(&address).unwrap();
+        let connect = |name: &str| {
+            format!(
+                "perl -MSocket -e 'socket(my $s, PF_UNIX, SOCK_STREAM, 0) or die; \
+                 connect($s, sockaddr_un(\"\\0{name}\")) or exit 1'"
+            )
+        };
+        let own = "perl -MSocket -e 'socket(my $l, PF_UNIX, SOCK_STREAM, 0) or die; my $a = sockaddr_un(\"\\0own $$\"); \
+                   bind($l, $a) && listen($l, 1) or die; if (!fork) { socket(my $s, PF_UNIX, SOCK_STREAM, 0) or die; \
+                   connect($s, $a) or die; exit } wait; exit $? >> 8'";
+        let script = format!(
+            "set -e; {own}; cd $BOSH_INSTALL_TARGET; if {}; then echo reached > seen; else echo nothing > seen; fi",
+            connect(&name)
+        );
+        let ran = place.run(&ReleaseBuilder::of_script(&script));
+        ran.succeeds().does_not_say("Warning");
+        let seen = match tier.name {
+            "landlock" => "100644 nothing\n",
+            _ => "100644 reached\n",
+        };
+        assert_eq!(place.file("app", "seen"), seen);
+    }
+
+    pub(super) fn a_stop_leaves_nothing(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let running = place.start("trap '' TERM; touch $FACTS/started; sleep 1000; sleep 1000");
+        running.signal(Signal::SIGTERM);
+        running.end().ends_with(143);
+        assert_eq!(processes_below(&place.world.path("")), [""; 0]);
+        let left: Vec<String> = snapshot(&place.world.path("")).into_keys().collect();
+        assert!(!left.iter().any(|path| path.contains("data")), "{left:?}");
+        assert!(
+            !left.iter().any(|path| path.contains(".bosh-agent-")),
+            "{left:?}"
+        );
+    }
+
+    pub(super) fn the_next_run_clears_away_what_a_killed_one_left(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        // An ordinary user outside its namespace could not remove what has another owner.
+        let running = place.start(
+            "trap '' TERM; mkdir d; echo > d/file; chown -R 1234 d; chmod 700 d; touch $FACTS/started; sleep 1000; sleep 1000",
+        );
+        running.signal(Signal::SIGKILL);
+        running.end();
+        place.run(&ReleaseBuilder::demo()).succeeds();
+        assert_eq!(processes_below(&place.world.path("")), [""; 0]);
+        let left: Vec<String> = snapshot(&place.world.path("")).into_keys().collect();
+        // Empty directories that the killed run made may stay.
+        let ours = |path: &String| {
+            [".bosh-agent-", "data/compile/", "data/packages/"]
+                .iter()
+                .any(|part| path.contains(part))
+        };
+        assert!(!left.iter().any(ours), "{left:?}");
+    }
+
+    pub(super) fn scripts_are_as_nice_as_they_are_told_to_be(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let tarball = place.release(&ReleaseBuilder::of_script(
+            "nice > $BOSH_INSTALL_TARGET/nice",
+        ));
+        let own = nix_nice();
+        place
+            .agent()
+            .args(&["--nice", "7"])
+            .arg(tarball)
+            .run()
+            .succeeds();
+        assert_eq!(place.file("app", "nice"), format!("100644 {}\n", own + 7));
+    }
+
+    pub(super) fn without_a_network_there_is_a_loopback_and_nothing_else(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let tarball = place.release(&ReleaseBuilder::of_script(
+            "set -e; tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' ' | tr '\\n' ' ' > $BOSH_INSTALL_TARGET/interfaces; \
+             perl -MIO::Socket -e '$s = IO::Socket::INET->new(Listen => 1, LocalAddr => \"127.0.0.1\") or die; \
+               IO::Socket::INET->new(PeerAddr => \"127.0.0.1\", PeerPort => $s->sockport) or die'; \
+             if perl -MIO::Socket -e 'IO::Socket::INET->new(Proto => \"udp\", PeerAddr => \"192.0.2.1:53\") or die'; then exit 1; fi",
+        ));
+        let ran = place.agent().arg("--network=none").arg(tarball).run();
+        if tier.has_mounts() {
+            ran.succeeds();
+            let seen = place.file("app", "interfaces");
+            assert!(
+                seen.starts_with("100644 lo") || seen.contains(" lo "),
+                "{seen}"
+            );
+            assert!(!seen.contains("eth") && !seen.contains("en"), "{seen}");
+        } else {
+            ran.fails()
+                .says("--network=none")
+                .says("in namespaces only");
+        }
+    }
+}
+
+/// `lib` and `other`, which are needed by `app` and `late`, of which `app` is given.
+fn release_of(app: &str) -> ReleaseBuilder {
+    ReleaseBuilder::new("demo", "1.10")
+        .package("lib", &[], "echo lib > $BOSH_INSTALL_TARGET/file")
+        .package("other", &[], "echo other > $BOSH_INSTALL_TARGET/file")
+        .package("early", &["other"], "cat @packages@/other/file")
+        .package("app", &["lib"], app)
+        .package(
+            "late",
+            &["early", "other", "app"],
+            "cat @packages@/other/file",
+        )
+}
+
+fn nix_nice() -> i32 {
+    run_tool("nice", &[] as &[&str]).trim().parse().unwrap()
+}
+
+#[test]
+fn a_user_needs_no_base_directory_and_sees_everything_that_is_beside_it() {
+    let Some(place) = Place::new(USERNS_OF_A_USER) else {
+        return;
+    };
+    // Nobody but root may make anything here, as in /var.
+    place.world.write("var/lib/file", "of the host\n");
+    place.world.write("var/other", "beside\n");
+    std::os::unix::fs::symlink("lib/file", place.world.path("var/link")).unwrap();
+    let before = snapshot(&place.world.path("var"));
+    let base = place.world.path("var/above/vcap");
+    let tarball = place.release(
+        &ReleaseBuilder::new("demo", "1.10")
+            .package("lib", &[], "echo lib > $BOSH_INSTALL_TARGET/file")
+            .package(
+                "app",
+                &["lib"],
+                "set -e; cd $BOSH_INSTALL_TARGET; cp @base@/../../lib/file .; cat @base@/../../other > other; \
+                 cat @base@/../../link > link; cat @packages@/lib/file > dependency; echo $BOSH_INSTALL_TARGET > target",
+            ),
+    );
+    place
+        .agent_as("auto", &base)
+        .arg(tarball)
+        .run()
+        .succeeds()
+        .says("Isolation: userns\n");
+    assert_eq!(place.file("app", "file"), "100644 of the host\n");
+    assert_eq!(place.file("app", "other"), "100644 beside\n");
+    assert_eq!(place.file("app", "link"), "100644 of the host\n");
+    assert_eq!(place.file("app", "dependency"), "100644 lib\n");
+    assert_eq!(
+        place.file("app", "target"),
+        format!("100644 {}\n", base.join("packages/app").display())
+    );
+    assert_eq!(snapshot(&place.world.path("var")), before);
+}
+
+#[test]
+fn a_user_without_a_range_gets_a_single_owner_only_when_asked() {
+    let tier = Tier {
+        who: Who::UserWithoutRange,
+        ..USERNS_OF_A_USER
+    };
+    let Some(place) = Place::new(tier) else {
+        return;
+    };
+    let tarball = place.release(&ReleaseBuilder::of_script(
+        "id -u > $BOSH_INSTALL_TARGET/id; if chown 1234 $BOSH_INSTALL_TARGET/id; then exit 1; fi",
+    ));
+    let run = |isolation: &str| {
+        place
+            .agent_as(isolation, &place.world.base())
+            .arg(&tarball)
+            .run()
+    };
+    run("userns")
+        .succeeds()
+        .says("Isolation: userns, with a single user");
+    assert_eq!(place.file("app", "id"), "100644 0\n");
+    run("namespace")
+        .fails()
+        .says("failed to make a process namespace");
+    run("auto")
+        .says("there is no range for this user in `/etc/subuid`")
+        .does_not_say("Isolation: userns");
+}
+
+#[test]
+fn root_can_ask_for_a_user_namespace() {
+    let tier = Tier {
+        flag: "userns",
+        ..NAMESPACE
+    };
+    let Some(place) = Place::new(tier) else {
+        return;
+    };
+    place
+        .run(&ReleaseBuilder::demo())
+        .succeeds()
+        .says("Isolation: userns\n");
+}
+
+#[test]
+fn without_a_proc_of_its_own_a_script_has_no_process_namespace_and_leaves_nothing_all_the_same() {
+    let Some(place) = Place::new(USERNS_OF_ROOT) else {
+        return;
+    };
+    // As in a container: what covers parts of /proc must not be seen to be taken away.
+    let own = place.world.path("bosh-agent").display().to_string();
+    let before = format!(
+        "shift; mount -t tmpfs tmpfs /proc/scsi || mount -t tmpfs tmpfs /proc/fs; \
+         exec setpriv --bounding-set -sys_admin --inh-caps -sys_admin {own} \"$@\""
+    );
+    let tarball = place.release(&ReleaseBuilder::of_script(
+        "for n in 1 2 3; do setsid bash -c \"trap '' TERM HUP; while :; do echo > $FACTS/alive-$n; sleep 0.01; done\" & done; \
+         while [ $(ls $FACTS | grep -c alive) -lt 3 ]; do sleep 0.01; done; cat <(echo fine) > $BOSH_INSTALL_TARGET/file",
+    ));
+    let words = ["unshare", "--mount", "sh", "-c", &before, "sh"];
+    let agent = Agent::wrapped(&place.world.path("printed"), &words);
+    place
+        .world
+        .flags_with(agent, "auto")
+        .arg("--output-directory")
+        .arg(place.world.out())
+        .env("FACTS", place.world.path("facts").to_str().unwrap())
+        .arg(tarball)
+        .run()
+        .succeeds()
+        .says("Isolation: userns, without a process namespace")
+        .says("left ");
+    assert_eq!(processes_below(&place.world.path("")), [""; 0]);
+    assert_eq!(place.file("app", "file"), "100644 fine\n");
+}
+
+#[test]
+fn a_script_that_needs_more_than_rules_allow_is_tried_once_more_and_named() {
+    for script in [
+        // This one does not even notice.
+        "rm $BOSH_INSTALL_TARGET; mkdir $BOSH_INSTALL_TARGET; touch @base@/new; rm -r @packages@; rm @base@/new; mkdir -p $BOSH_INSTALL_TARGET; \
+         echo changed > $BOSH_INSTALL_TARGET/file",
+        "set -e; echo changed > @packages@/lib/file; cp @packages@/lib/file $BOSH_INSTALL_TARGET/",
+        "set -e; rm $BOSH_INSTALL_TARGET; mkdir $BOSH_INSTALL_TARGET; echo changed > $BOSH_INSTALL_TARGET/file",
+        "set -e; touch @base@/new; rm @base@/new; echo changed > $BOSH_INSTALL_TARGET/file",
+    ] {
+        let Some(place) = Place::new(LANDLOCK) else {
+            return;
+        };
+        place
+            .run(&release_of(script))
+            .succeeds()
+            .says("Warning: the packaging script of `app` ")
+            .says("app will be compiled again, alone and without restrictions")
+            .does_not_say("lib will be compiled again");
+        assert_eq!(place.file("app", "file"), "100644 changed\n");
+        assert!(!place.world.base().exists());
+    }
+}
+
+#[test]
+fn an_undeclared_package_that_a_failing_script_speaks_of_is_named() {
+    for tier in [NAMESPACE, LANDLOCK] {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        place
+            .run(&release_of(
+                "set -e; cat @packages@/lib/file @packages@/other/file",
+            ))
+            .fails()
+            .says("It speaks of package other, which is no declared dependency of app")
+            .does_not_say("It speaks of package lib")
+            .does_not_say("It speaks of package app");
+    }
+}
+
+#[test]
+fn where_rules_are_set_temporary_files_are_a_scripts_own_and_the_rest_of_the_system_is_free() {
+    let Some(place) = Place::new(LANDLOCK) else {
+        return;
+    };
+    place.world.write("vcap/bosh/etc/file", "kept\n");
+    let before = snapshot(&place.world.base());
+    place
+        .run(&ReleaseBuilder::of_script(
+            "set -e; file=$(mktemp); case $file in @base@/data/*) ;; *) exit 1;; esac; \
+             file=$(mktemp -p /tmp); rm $file; touch $FACTS/new; ls / /var > /dev/null; cat @base@/bosh/etc/file; \
+             cat <(echo fine) > $BOSH_INSTALL_TARGET/file; su -s /bin/sh nobody -c 'mktemp > /dev/null'; \
+             if cat @base@/data/.bosh-agent-work-*/processes 2> /dev/null; then exit 1; fi",
+        ))
+        .succeeds()
+        .does_not_say("Warning");
+    assert_eq!(place.file("app", "file"), "100644 fine\n");
+    assert_eq!(snapshot(&place.world.base()), before);
+}
+
+#[test]
+fn a_user_in_a_container_compiles_by_rules() {
+    let Some(place) = Place::new(Tier {
+        who: Who::UserWithoutRange,
+        flag: "landlock",
+        name: "landlock",
+    }) else {
+        return;
+    };
+    place
+        .run(&release_of("id -u > $BOSH_INSTALL_TARGET/id"))
+        .succeeds()
+        .says("Isolation: landlock\n")
+        .does_not_say("Warning");
+    assert_eq!(place.file("app", "id"), format!("100644 {USER}\n"));
+}
