@@ -16,9 +16,16 @@ ZIGLANG_VERSION := 0.17.0
 GLIBC := 2.17
 TARGET := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 
+# The test runner, built where it is missing. Its own speed does not matter, so it is built quickly instead of optimized.
+NEXTEST_VERSION := 0.9.143
+export PATH := $(CURDIR)/$(CACHE)/cargo/bin:$(PATH)
+
+# The tests in containers: a filter of nextest.
+CONTAINERS := binary(integration) & test(/(^|::)containers::/)
+
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help demo test soak bench fuzz check setup unit containers dist example deny clean
+.PHONY: help demo test reports summary soak bench fuzz check setup unit containers dist example deny clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -26,37 +33,45 @@ help: ## Show this list
 demo: ## Compile a real release on this machine, and say how to look at the result
 	@packaging-scripts/example-release/demo
 
-test: check unit dist containers ## Everything that CI runs
+test: reports check unit dist containers summary ## Everything that CI runs
 	@echo "highest glibc symbol version of $(DIST): $$(integration/glibc-version $(DIST))"
+
+reports:
+	@rm -rf target/nextest/reports
+
+summary: ## Why tests were skipped, and the slowest ten
+	@tests/summary
 
 check: ## Format, lints, documentation
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
 
-setup: ## Install what the tests need from Debian's packages, where it is missing
+setup: ## Install what the tests need, where it is missing: Debian's packages, cargo-nextest
 	@integration/setup || { [ -z "$${BOSH_AGENT_TEST_REQUIRE_ALL:-}" ] && echo "what is missing will make tests skip" >&2; }
+	@command -v cargo-nextest >/dev/null || \
+	  cargo install --locked --debug --root $(CACHE)/cargo --version $(NEXTEST_VERSION) cargo-nextest
 
 unit: setup $(EXAMPLE) $(GO_RELEASE) ## Tests that need no container
-	cargo test --locked --lib --bins --test it
-	cargo test --locked --test integration -- --skip containers::
+	tests/run unit --lib --bins --test it --test integration -E 'not ($(CONTAINERS))'
 	cargo test --locked --doc
 	python3 -B -m doctest benches/whole-runs/model.py
 	@# The same contents whatever keeps packages apart.
 	if [ "$$(id -u)" = 0 ]; then \
 	  for isolation in namespace userns landlock; do \
-	    BOSH_AGENT_TEST_ISOLATION=$$isolation cargo test --locked --test it -- output:: compiled_inputs::; \
+	    BOSH_AGENT_TEST_ISOLATION=$$isolation tests/run unit-$$isolation --test it -E 'test(/^(output|compiled_inputs)::/)'; \
 	  done; \
 	else echo "not root: the tests of other isolations are skipped"; fi
 
 containers: setup dist $(EXAMPLE) $(GO_RELEASE) ## Tests in containers of a stemcell-like image
 	integration/checker/self-test
 	@integration/stemcell-image || { [ -z "$${BOSH_AGENT_TEST_REQUIRE_ALL:-}" ] && echo "without the image container tests skip" >&2; }
-	cargo test --locked --test integration containers::
+	tests/run containers --test integration -E '$(CONTAINERS)'
 
-soak: ## The long form of the tests: full sizes, hundreds of repetitions
-	BOSH_AGENT_SOAK=1 cargo test --locked --release --test it scale:: stops:: parallel:: late_output:: faults::
-	BOSH_AGENT_SOAK=1 cargo test --locked --release --test integration -- --skip containers:: --nocapture https:: compilation_vm::
+soak: reports setup dist $(EXAMPLE) $(GO_RELEASE) ## The long form of the tests: full sizes, whole releases, hundreds of repetitions
+	BOSH_AGENT_SOAK=1 NEXTEST_PROFILE=soak tests/run soak --release --test it --test integration \
+	  -E 'test(/^(scale|stops|parallel|late_output|faults|protect_host|https|containers|compilation_vm)::/)'
+	@tests/summary
 
 bench: setup ## Benchmarks: archives, the queue, sandboxes, and whole runs beside a serial reference (as root, about twenty minutes)
 	cargo bench --locked --bench archive --bench queue --bench sandbox

@@ -6,10 +6,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use crate::common::skip;
+use crate::common::{is_soak, once, skip};
 use crate::support::concourse;
 use crate::support::docker::{Container, Outcome, docker, run};
 use crate::support::inputs::{self, AGENT_IMAGE, Inputs, SLUG, STEMCELL_IMAGE};
@@ -33,11 +32,36 @@ fn the_documented_line_gives_a_release_that_works() {
     smoke_test(&output, "example-release");
 }
 
-/// Compiles the example release as the documented line does, once for all tests.
-fn in_a_default_container(inputs: &Inputs) -> PathBuf {
-    static RELEASE: OnceLock<Compiled> = OnceLock::new();
-    let compiled = RELEASE.get_or_init(|| compile_with(inputs, "documented", &[], &["landlock ("]));
-    compiled.output.clone()
+/// Compiles a release as the documented line does, once for all tests.
+pub(crate) fn in_a_default_container(inputs: &Inputs) -> PathBuf {
+    let label = format!("documented-{}", inputs.compiled_name);
+    let made = once(&label, |directory| {
+        let compiled = compile_with(inputs, "documented", &[], &["landlock ("]);
+        fs::copy(&compiled.output, directory.join(&inputs.compiled_name)).unwrap();
+    });
+    made.join(&inputs.compiled_name)
+}
+
+/// What tests compile that are about a container's settings or about what is around the agent: a release of one small package, and
+/// with `BOSH_AGENT_SOAK` the example release.
+pub(crate) fn a_release() -> Option<Inputs> {
+    const SCRIPT: &str = "set -eu\n\
+        echo 'int main(void) { return 7; }' >seven.c\n\
+        cc -o seven seven.c\n\
+        ./seven || [ $? = 7 ]\n\
+        mkdir $BOSH_INSTALL_TARGET/bin\n\
+        mv seven $BOSH_INSTALL_TARGET/bin/\n\
+        ln -s bin/seven $BOSH_INSTALL_TARGET/link\n";
+    let inputs = inputs::require()?;
+    let release = if is_soak() {
+        inputs.release.clone()
+    } else {
+        let small = once("small-release", |directory| {
+            release::write(directory, "small", "seven", SCRIPT);
+        });
+        small.join("small.tgz")
+    };
+    Some(Inputs::new(inputs.dist.clone(), release))
 }
 
 /// A compiled release.
@@ -121,7 +145,7 @@ fn without_a_filter_and_with_all_of_proc_there_are_process_namespaces_too() {
         "--security-opt",
         "systempaths=unconfined",
     ];
-    same_small_package_with("systempaths", &options, &["userns\n"]);
+    same_packages_with("systempaths", &options, &["userns\n"]);
 }
 
 #[test]
@@ -141,7 +165,7 @@ fn a_privileged_container_has_namespaces_and_the_same_package() {
     let attempt =
         Container::new("try").run(&["--rm", "--privileged"], STEMCELL_IMAGE, &["true"], SHORT);
     let options: &[&str] = if attempt.code == Some(0) { &all } else { &most };
-    same_small_package_with("privileged", options, &["namespace\n"]);
+    same_packages_with("privileged", options, &["namespace\n"]);
 }
 
 /// The number of a user who has no account outside the test.
@@ -149,7 +173,7 @@ const USER: u32 = 4243;
 
 #[test]
 fn on_a_plain_machine_root_and_an_ordinary_user_get_the_same_packages() {
-    let Some(inputs) = inputs::require() else {
+    let Some(inputs) = a_release() else {
         return;
     };
     if !nix::unistd::geteuid().is_root() || !Path::new("/usr/bin/newuidmap").exists() {
@@ -200,51 +224,29 @@ fn on_a_plain_machine_root_and_an_ordinary_user_get_the_same_packages() {
         outcome.expect_code(0, name);
         takes(&outcome, &[isolation]);
         let output = own.join("out").join(&inputs.compiled_name);
-        check(&output, inputs);
+        check(&output, &inputs);
         outputs.push(output);
     }
     same_contents("machine", &outputs[0], &outputs[1]);
 }
 
-/// Compiles the example release with these options, and compares with what the documented line gives.
+/// Compiles with these options, and compares with what the documented line gives.
 #[track_caller]
 fn same_packages_with(label: &str, options: &[&str], isolations: &[&str]) {
-    let Some(inputs) = inputs::require() else {
+    let Some(inputs) = a_release() else {
         return;
     };
-    let compiled = compile_with(inputs, label, options, isolations);
-    check(&compiled.output, inputs);
-    same_contents(label, &in_a_default_container(inputs), &compiled.output);
-}
-
-/// The same with a release of one small package, for settings that differ little from one in which the example release is compiled.
-#[track_caller]
-fn same_small_package_with(label: &str, options: &[&str], isolations: &[&str]) {
-    const SCRIPT: &str = "set -eu\n\
-        echo 'int main(void) { return 7; }' >seven.c\n\
-        cc -o seven seven.c\n\
-        ./seven || [ $? = 7 ]\n\
-        mkdir $BOSH_INSTALL_TARGET/bin\n\
-        mv seven $BOSH_INSTALL_TARGET/bin/\n\
-        ln -s bin/seven $BOSH_INSTALL_TARGET/link\n";
-    let Some(inputs) = inputs::require() else {
-        return;
-    };
-    let directory = tempfile::tempdir().unwrap();
-    let release = release::write(directory.path(), "small", "seven", SCRIPT);
-    let inputs = Inputs::new(inputs.dist.clone(), release);
     let compiled = compile_with(&inputs, label, options, isolations);
     check(&compiled.output, &inputs);
-    let first = compile_with(&inputs, "small", &[], &["landlock ("]);
-    same_contents(label, &first.output, &compiled.output);
+    same_contents(label, &in_a_default_container(&inputs), &compiled.output);
 }
 
 #[test]
 fn a_glob_over_its_own_output_changes_nothing() {
-    let Some(inputs) = inputs::require() else {
+    let Some(inputs) = a_release() else {
         return;
     };
-    let first = in_a_default_container(inputs);
+    let first = in_a_default_container(&inputs);
     let releases = releases_with(&inputs.release, "X.tgz");
     // The shell's pattern matches the compiled release, too.
     fs::copy(&first, releases.path().join(&inputs.compiled_name)).unwrap();
@@ -257,14 +259,14 @@ fn a_glob_over_its_own_output_changes_nothing() {
         LONG,
     );
     outcome.expect_code(0, "compile over a glob");
-    let output = only_new_file(releases.path(), &["X.tgz"], inputs, &outcome);
-    check(&output, inputs);
+    let output = only_new_file(releases.path(), &["X.tgz"], &inputs, &outcome);
+    check(&output, &inputs);
     same_contents("glob", &first, &output);
 }
 
 #[test]
 fn a_concourse_task_finds_one_file_in_its_output_and_the_same_packages() {
-    let Some(inputs) = inputs::require() else {
+    let Some(inputs) = a_release() else {
         return;
     };
     if let Some(reason) = concourse::is_missing() {
@@ -289,9 +291,9 @@ fn a_concourse_task_finds_one_file_in_its_output_and_the_same_packages() {
         ["example-1.tgz"],
         "the input directory: {outcome}"
     );
-    let output = only_new_file(&compiled, &[], inputs, &outcome);
-    check(&output, inputs);
-    same_contents("concourse", &in_a_default_container(inputs), &output);
+    let output = only_new_file(&compiled, &[], &inputs, &outcome);
+    check(&output, &inputs);
+    same_contents("concourse", &in_a_default_container(&inputs), &output);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::common::{require_tools, wait_until};
+use crate::common::{is_soak, require_tools, wait_until};
 use crate::support::certificates::pairs;
 use bosh_agent::config::Secret;
 use bosh_agent::tls::{self, Profile};
@@ -617,10 +617,6 @@ async fn pings_are_answered_while_silent_clients_hold_every_slot() {
         // Each address of the crowd has more connections than the one that we have.
         assert!(cut_off == 0 || peers == "one address", "{cut_off} cut off");
     }
-}
-
-fn is_soak() -> bool {
-    std::env::var_os("BOSH_AGENT_SOAK").is_some()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,12 +8,13 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::scene::{director, https_machine, is_possible, nats_machine, small_release, spec};
-use crate::common::extract;
+use crate::common::{extract, once};
+use crate::containers::{a_release, in_a_default_container};
 use crate::support::blobstore::Blobstore;
 use crate::support::certificates::AGENT;
 use crate::support::director::Director;
 use crate::support::docker::Container;
-use crate::support::inputs::{Inputs, STEMCELL_IMAGE, require_parts};
+use crate::support::inputs::{self, Inputs, STEMCELL_IMAGE, require_parts};
 use crate::support::nats::NatsServer;
 use crate::support::source_release::SourceRelease;
 use crate::support::vm::ContainerVm;
@@ -50,42 +51,16 @@ fn volume(path: &Path, inside: &str) -> String {
     format!("{}:{inside}", path.display())
 }
 
-/// The directory with the packages of the example release as `bosh-agent compile` makes them in the same image.
+/// The directory with the packages of a release as `bosh-agent compile` makes them in the same image.
 fn compiled_offline(inputs: &Inputs) -> PathBuf {
-    static COMPILED: OnceLock<TempDir> = OnceLock::new();
-    let directory = COMPILED.get_or_init(|| {
-        let directory = TempDir::new().unwrap();
-        let outcome = Container::new("offline").run(
-            &[
-                "--rm",
-                "-v",
-                &volume(&inputs.dist, "/usr/local/bin/bosh-agent:ro"),
-                "-v",
-                &volume(&inputs.release, "/source/release.tgz:ro"),
-                "-v",
-                &volume(directory.path(), "/out"),
-            ],
-            STEMCELL_IMAGE,
-            &[
-                "bosh-agent",
-                "compile",
-                "--output-directory",
-                "/out",
-                "/source/release.tgz",
-            ],
-            LONG,
-        );
-        outcome.expect_code(0, "compiling the same release without a Director");
-        extract(
-            &directory.path().join(&inputs.compiled_name),
-            directory.path(),
-        );
-        directory
+    let compiled = in_a_default_container(inputs);
+    let made = once(&format!("offline-{}", inputs.compiled_name), |directory| {
+        extract(&compiled, directory)
     });
-    directory.path().join("compiled_packages")
+    made.join("compiled_packages")
 }
 
-/// Has a Director compile the example release, and compares every package with that of the offline compile: names, kinds, modes,
+/// Has a Director compile a release, and compares every package with that of the offline compile: names, kinds, modes,
 /// owners, link targets and contents, but not times.
 async fn compile_and_compare(director: &Director, blobs: &Blobstore, inputs: &Inputs) {
     let release = SourceRelease::read(&inputs.release);
@@ -136,7 +111,7 @@ fn same_packages(first: &Path, second: &Path, count: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn in_a_privileged_container_over_nats_a_release_is_what_it_is_offline() {
-    let Some(inputs) = require_parts().filter(|_| is_possible()) else {
+    let Some(inputs) = inputs::require().filter(|_| is_possible()) else {
         return;
     };
     let blobs = Blobstore::local();
@@ -160,7 +135,7 @@ async fn in_a_privileged_container_over_nats_a_release_is_what_it_is_offline() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn in_an_unprivileged_container_over_https_a_release_is_what_it_is_offline() {
-    let Some(inputs) = require_parts().filter(|_| is_possible()) else {
+    let Some(inputs) = a_release().filter(|_| is_possible()) else {
         return;
     };
     let Some(blobs) = Blobstore::dav() else {
@@ -170,7 +145,7 @@ async fn in_an_unprivileged_container_over_https_a_release_is_what_it_is_offline
     let vm = ContainerVm::create("https-vm", (STEMCELL_IMAGE, &inputs.dist), &[], machine);
     let director = Director::new(bus, AGENT).hurried();
     director.prepare(&spec()).await.unwrap();
-    compile_and_compare(&director, &blobs, inputs).await;
+    compile_and_compare(&director, &blobs, &inputs).await;
     assert_clean(&vm);
 }
 

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::scene::{Scene, https_machine, is_possible, is_soak, small_release, source_of_script};
-use crate::common::wait_for;
+use super::scene::{Scene, https_machine, is_possible, small_release, source_of_script};
+use crate::common::{is_soak, wait_for};
 use crate::support::blobstore::Blobstore;
 use crate::support::certificates::AGENT;
 use crate::support::director::Director;

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::scene::{Scene, director, is_possible, is_soak, nats_machine, source_of_script, spec};
+use super::scene::{Scene, director, is_possible, nats_machine, source_of_script, spec};
+use crate::common::is_soak;
 use crate::support::blobstore::Blobstore;
 use crate::support::certificates::AGENT;
 use crate::support::director::compile_stage::{CompiledPackages, result};

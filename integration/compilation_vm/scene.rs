@@ -16,11 +16,6 @@ use crate::support::nats::{NatsServer, connect};
 use crate::support::source_release::SourceRelease;
 use crate::support::vm::{HostVm, LIMIT, Machine};
 
-/// Whether tests are to last long.
-pub(super) fn is_soak() -> bool {
-    std::env::var_os("BOSH_AGENT_SOAK").is_some()
-}
-
 /// Whether what every test needs is there.
 pub(super) fn is_possible() -> bool {
     require_tools(&["nats-server", "ruby"])

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use super::scene::{Scene, is_possible, is_soak, source, source_of_script};
-use crate::common::{ReleaseBuilder, wait_for};
+use super::scene::{Scene, is_possible, source, source_of_script};
+use crate::common::{ReleaseBuilder, is_soak, wait_for};
 use crate::support::blobstore::Blobstore;
 use crate::support::director::compile_stage::CompiledPackages;
 use crate::support::faults::{Fault, FaultyServer};

@@ -1,6 +1,7 @@
 //! Keys and certificates as a Director makes them, and the bus that they belong to.
 
 use std::collections::HashMap;
+use std::fs;
 use std::io::Write;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -8,6 +9,8 @@ use std::sync::OnceLock;
 use bosh_agent::config::Secret;
 use bosh_agent::transport::Bus;
 use serde::{Deserialize, Serialize};
+
+use crate::common::once;
 
 /// A certificate and its key, PEM.
 #[derive(Debug, Clone, Deserialize)]
@@ -101,7 +104,7 @@ pub(crate) fn pairs() -> &'static HashMap<String, Pair> {
     static PAIRS: OnceLock<HashMap<String, Pair>> = OnceLock::new();
     PAIRS.get_or_init(|| {
         let here = ["IP:127.0.0.1", "DNS:localhost"];
-        make(&[
+        let wanted = [
             Wanted::authority("ca"),
             Wanted::authority("other-ca"),
             Wanted::server("server", "ca", SERVER_NAME, &here),
@@ -116,7 +119,11 @@ pub(crate) fn pairs() -> &'static HashMap<String, Pair> {
                 elliptic: true,
                 ..Wanted::client("elliptic-agent", "ca", &common_name(AGENT))
             },
-        ])
+        ];
+        let made = once("certificates", |directory| {
+            fs::write(directory.join("pairs.json"), make(&wanted)).unwrap();
+        });
+        serde_json::from_slice(&fs::read(made.join("pairs.json")).unwrap()).unwrap()
     })
 }
 
@@ -136,8 +143,8 @@ pub(crate) fn bus(urls: &[&str]) -> Bus {
     }
 }
 
-/// Makes certificates, by name. Issuers come before those that they sign.
-fn make(wanted: &[Wanted]) -> HashMap<String, Pair> {
+/// Makes certificates: JSON, by name. Issuers come before those that they sign.
+fn make(wanted: &[Wanted]) -> Vec<u8> {
     let script = concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/integration/support/certificates.rb"
@@ -152,5 +159,5 @@ fn make(wanted: &[Wanted]) -> HashMap<String, Pair> {
     ruby.stdin.take().unwrap().write_all(&wanted).unwrap();
     let output = ruby.wait_with_output().unwrap();
     assert!(output.status.success(), "no certificates were made");
-    serde_json::from_slice(&output.stdout).unwrap()
+    output.stdout
 }

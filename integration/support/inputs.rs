@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use super::docker::{docker, run};
-use crate::common::{go_release, skip};
+use crate::common::{go_release, once, skip};
 
 /// The image that `integration/stemcell-image` makes, and what it says of itself.
 pub(crate) const STEMCELL_IMAGE: &str = "bosh-agent-test/stemcell:latest";
@@ -64,9 +64,8 @@ impl Inputs {
 /// The inputs, and the image with the agent in it. Otherwise as [`require_parts`].
 #[track_caller]
 pub(crate) fn require() -> Option<&'static Inputs> {
-    static BUILT: OnceLock<()> = OnceLock::new();
     let inputs = require_parts()?;
-    BUILT.get_or_init(|| build_agent_image(&inputs.dist));
+    once("agent-image", |_| build_agent_image(&inputs.dist));
     Some(inputs)
 }
 

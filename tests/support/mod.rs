@@ -15,6 +15,7 @@ mod hanging;
 mod outcome;
 mod play;
 mod release;
+mod shared;
 mod tiers;
 mod tools;
 mod ustar;
@@ -29,6 +30,7 @@ pub(crate) use outcome::{
 };
 pub(crate) use play::{Play, listed};
 pub(crate) use release::{Compression, Digest, ReleaseBuilder};
+pub(crate) use shared::{is_soak, once};
 pub(crate) use tiers::{
     LANDLOCK, LANDLOCK_OF_A_USER, NAMESPACE, NONE, NONE_OF_A_USER, Place, Tier, USER,
     USERNS_OF_A_USER, USERNS_OF_ROOT, Who, in_tiers, mount_at_var_vcap,

@@ -1,0 +1,49 @@
+//! What is made once for all tests of a run.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Runs that began longer ago have ended.
+const A_DAY: Duration = Duration::from_hours(24);
+
+/// Whether tests are to last long.
+pub(crate) fn is_soak() -> bool {
+    std::env::var_os("BOSH_AGENT_SOAK").is_some()
+}
+
+/// A directory that `make` fills once in a run of the tests. nextest runs each test in a process of its own, so a static does not do.
+/// Tests that need it at the same time wait for the first of them; after one that fails the next one tries again.
+pub(crate) fn once(name: &str, make: impl FnOnce(&Path)) -> PathBuf {
+    let run = std::env::var("NEXTEST_RUN_ID")
+        .unwrap_or_else(|_| format!("process-{}", std::process::id()));
+    let runs = Path::new(env!("CARGO_TARGET_TMPDIR")).join("shared");
+    let directory = runs.join(run);
+    if !directory.exists() {
+        remove_old(&runs);
+    }
+    fs::create_dir_all(&directory).unwrap();
+    let lock = File::create(directory.join(format!("{name}.lock"))).unwrap();
+    lock.lock().unwrap();
+    let (made, is_made) = (
+        directory.join(name),
+        directory.join(format!("{name}.complete")),
+    );
+    if !is_made.exists() {
+        let _ = fs::remove_dir_all(&made);
+        fs::create_dir(&made).unwrap();
+        make(&made);
+        File::create(is_made).unwrap();
+    }
+    made
+}
+
+fn remove_old(runs: &Path) {
+    for entry in fs::read_dir(runs).into_iter().flatten().flatten() {
+        let began = entry.metadata().and_then(|metadata| metadata.modified());
+        let age = began.ok().and_then(|began| began.elapsed().ok());
+        if age.is_some_and(|age| age > A_DAY) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
