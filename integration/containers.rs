@@ -1,6 +1,8 @@
 //! The agent where its users run it: in unprivileged containers of a stemcell image. See `integration/README.md` for what must be there.
 
+mod failures;
 mod go_release;
+mod ways;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -19,18 +21,6 @@ const AGENT: &str = "/var/vcap/bosh/bin/bosh-agent";
 /// For a compile of the whole example release, on a machine with other things to do.
 const LONG: Duration = Duration::from_secs(900);
 const SHORT: Duration = Duration::from_secs(120);
-
-// ---------------------------------------------------------------- the documented ways to call it
-
-#[test]
-fn the_documented_line_gives_a_release_that_works() {
-    let Some(inputs) = inputs::require() else {
-        return;
-    };
-    let output = in_a_default_container(inputs);
-    check(&output, inputs);
-    smoke_test(&output, "example-release");
-}
 
 /// Compiles a release as the documented line does, once for all tests.
 pub(crate) fn in_a_default_container(inputs: &Inputs) -> PathBuf {
@@ -62,13 +52,6 @@ pub(crate) fn a_release() -> Option<Inputs> {
         small.join("small.tgz")
     };
     Some(Inputs::new(inputs.dist.clone(), release))
-}
-
-/// A compiled release.
-struct Compiled {
-    _releases: TempDir,
-    output: PathBuf,
-    outcome: Outcome,
 }
 
 /// Compiles a release in a container with these options. `auto` must take one of the given isolations.
@@ -109,339 +92,6 @@ fn takes(outcome: &Outcome, isolations: &[&str]) {
     assert!(!outcome.stderr.contains("is tried once more"), "{outcome}");
 }
 
-#[test]
-fn with_the_right_to_mount_there_are_namespaces_and_the_same_packages() {
-    let options = [
-        "--cap-add",
-        "SYS_ADMIN",
-        "--security-opt",
-        "apparmor=unconfined",
-    ];
-    same_packages_with("sys-admin", &options, &["namespace\n"]);
-}
-
-#[test]
-fn without_a_filter_there_are_user_namespaces_and_the_same_packages() {
-    let options = [
-        "--security-opt",
-        "seccomp=unconfined",
-        "--security-opt",
-        "apparmor=unconfined",
-    ];
-    same_packages_with(
-        "unconfined",
-        &options,
-        &["userns, without a process namespace\n"],
-    );
-}
-
-#[test]
-fn without_a_filter_and_with_all_of_proc_there_are_process_namespaces_too() {
-    let options = [
-        "--security-opt",
-        "seccomp=unconfined",
-        "--security-opt",
-        "apparmor=unconfined",
-        "--security-opt",
-        "systempaths=unconfined",
-    ];
-    same_packages_with("systempaths", &options, &["userns\n"]);
-}
-
-#[test]
-fn a_privileged_container_has_namespaces_and_the_same_package() {
-    // Docker gives all capabilities, and cannot where this machine has not all. Then all but that one are as good.
-    let all = ["--privileged"];
-    let most = [
-        "--cap-add=ALL",
-        "--cap-drop=SYS_RESOURCE",
-        "--security-opt=seccomp=unconfined",
-        "--security-opt=apparmor=unconfined",
-        "--security-opt=systempaths=unconfined",
-    ];
-    if inputs::require().is_none() {
-        return;
-    }
-    let attempt =
-        Container::new("try").run(&["--rm", "--privileged"], STEMCELL_IMAGE, &["true"], SHORT);
-    let options: &[&str] = if attempt.code == Some(0) { &all } else { &most };
-    same_packages_with("privileged", options, &["namespace\n"]);
-}
-
-/// The number of a user who has no account outside the test.
-const USER: u32 = 4243;
-
-#[test]
-fn on_a_plain_machine_root_and_an_ordinary_user_get_the_same_packages() {
-    let Some(inputs) = a_release() else {
-        return;
-    };
-    if !nix::unistd::geteuid().is_root() || !Path::new("/usr/bin/newuidmap").exists() {
-        skip("this needs root and newuidmap");
-        return;
-    }
-    let place = tempfile::tempdir().unwrap();
-    let path = |name: &str| place.path().join(name);
-    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    fs::copy(&inputs.dist, path("bosh-agent")).unwrap();
-    fs::copy(&inputs.release, path("X.tgz")).unwrap();
-    // Files that are mounted over the system's: the test changes no accounts.
-    let accounts = fs::read_to_string("/etc/passwd").unwrap();
-    let account = format!("bosh-agent-test:x:{USER}:{USER}::/:/bin/sh\n");
-    fs::write(path("passwd"), accounts + &account).unwrap();
-    for file in ["subuid", "subgid"] {
-        fs::write(path(file), "bosh-agent-test:2000000:65536\n").unwrap();
-    }
-    let as_user = format!(
-        "for file in passwd subuid subgid; do mount --bind $file /etc/$file || exit 9; done; \
-         exec setpriv --reuid={USER} --regid={USER} --clear-groups \"$@\""
-    );
-    let mut outputs = Vec::new();
-    for (name, before, isolation) in [
-        ("first", "exec \"$@\"", "namespace"),
-        ("second", as_user.as_str(), "userns"),
-    ] {
-        let own = path(name);
-        fs::create_dir(&own).unwrap();
-        if name == "second" {
-            std::os::unix::fs::chown(&own, Some(USER), Some(USER)).unwrap();
-        }
-        let outcome = run(
-            Command::new("unshare")
-                .args(["--mount", "sh", "-c", before, "sh"])
-                .args(["./bosh-agent", "compile", "--stemcell", SLUG])
-                .arg("--output-directory")
-                .arg(own.join("out"))
-                .arg("--work-dir")
-                .arg(own.join("work"))
-                .arg("--logs-dir")
-                .arg(own.join("logs"))
-                .arg("X.tgz")
-                .env("HOME", &own)
-                .current_dir(place.path()),
-            LONG,
-        );
-        outcome.expect_code(0, name);
-        takes(&outcome, &[isolation]);
-        let output = own.join("out").join(&inputs.compiled_name);
-        check(&output, &inputs);
-        outputs.push(output);
-    }
-    same_contents("machine", &outputs[0], &outputs[1]);
-}
-
-/// Compiles with these options, and compares with what the documented line gives.
-#[track_caller]
-fn same_packages_with(label: &str, options: &[&str], isolations: &[&str]) {
-    let Some(inputs) = a_release() else {
-        return;
-    };
-    let compiled = compile_with(&inputs, label, options, isolations);
-    check(&compiled.output, &inputs);
-    same_contents(label, &in_a_default_container(&inputs), &compiled.output);
-}
-
-#[test]
-fn a_glob_over_its_own_output_changes_nothing() {
-    let Some(inputs) = a_release() else {
-        return;
-    };
-    let first = in_a_default_container(&inputs);
-    let releases = releases_with(&inputs.release, "X.tgz");
-    // The shell's pattern matches the compiled release, too.
-    fs::copy(&first, releases.path().join(&inputs.compiled_name)).unwrap();
-    let line = format!("{AGENT} compile --output-directory=/releases /releases/*.tgz");
-    let mount = volume(releases.path(), "/releases");
-    let outcome = Container::new("glob").run(
-        &["--rm", "-v", &mount],
-        AGENT_IMAGE,
-        &["bash", "-c", &line],
-        LONG,
-    );
-    outcome.expect_code(0, "compile over a glob");
-    let output = only_new_file(releases.path(), &["X.tgz"], &inputs, &outcome);
-    check(&output, &inputs);
-    same_contents("glob", &first, &output);
-}
-
-#[test]
-fn a_concourse_task_finds_one_file_in_its_output_and_the_same_packages() {
-    let Some(inputs) = a_release() else {
-        return;
-    };
-    if let Some(reason) = concourse::is_missing() {
-        skip(&reason);
-        return;
-    }
-    let build = tempfile::tempdir().unwrap();
-    let (release, compiled) = (
-        build.path().join("release"),
-        build.path().join("compiled-release"),
-    );
-    fs::create_dir(&release).unwrap();
-    fs::create_dir(&compiled).unwrap();
-    fs::copy(&inputs.release, release.join("example-1.tgz")).unwrap();
-    let script =
-        format!("set -eu\n{AGENT} compile --output-directory compiled-release release/*.tgz");
-    let outcome = concourse::run_task("concourse", AGENT_IMAGE, build.path(), &script, LONG);
-    outcome.expect_code(0, "the task");
-    takes(&outcome, &["landlock ("]);
-    assert_eq!(
-        names(&release),
-        ["example-1.tgz"],
-        "the input directory: {outcome}"
-    );
-    let output = only_new_file(&compiled, &[], &inputs, &outcome);
-    check(&output, &inputs);
-    same_contents("concourse", &in_a_default_container(&inputs), &output);
-}
-
-#[test]
-fn it_prints_its_version_alone() {
-    if inputs::require().is_none() {
-        return;
-    }
-    let outcome = Container::new("version").run(&["--rm"], AGENT_IMAGE, &[AGENT, "-v"], SHORT);
-    outcome.expect_code(0, "-v");
-    assert_eq!(outcome.stderr, "", "-v says more than the version");
-    assert_eq!(outcome.stdout.lines().count(), 1, "{outcome}");
-    assert!(
-        outcome
-            .stdout
-            .contains(|character: char| character.is_ascii_digit()),
-        "{outcome}"
-    );
-}
-
-// ---------------------------------------------------------------- when it goes wrong
-
-#[test]
-fn a_failing_script_is_explained() {
-    if inputs::require().is_none() {
-        return;
-    }
-    let releases = tempfile::tempdir().unwrap();
-    let script = "echo so far so good\necho the reason is this >&2\nexit 42\n";
-    release::write(releases.path(), "broken", "rotten", script);
-    let outcome = compile_to_out(
-        &Container::new("broken"),
-        &releases,
-        "broken.tgz",
-        &["--rm"],
-    );
-    outcome.expect_code(1, "a failing script");
-    for part in ["rotten", "42", "so far so good", "the reason is this"] {
-        assert!(
-            outcome.stderr.contains(part),
-            "stderr does not say {part:?}: {outcome}"
-        );
-    }
-    let names_a_log = outcome
-        .stderr
-        .split_whitespace()
-        .any(|word| word.contains('/') && word.contains(".log"));
-    assert!(names_a_log, "stderr names no log file: {outcome}");
-    assert!(
-        names(&releases.path().join("out")).is_empty(),
-        "something was left in the output: {outcome}"
-    );
-}
-
-#[test]
-fn another_user_than_root_gets_a_result_or_a_reason() {
-    let Some(inputs) = inputs::require() else {
-        return;
-    };
-    let releases = tempfile::tempdir().unwrap();
-    release::write(
-        releases.path(),
-        "small",
-        "one",
-        "echo done >\"$BOSH_INSTALL_TARGET/one\"\n",
-    );
-    // A stemcell's /var/vcap/bosh is for root alone, so the binary is brought in from outside.
-    let binary = format!("{}:/usr/local/bin/bosh-agent:ro", inputs.dist.display());
-    open_to_all(releases.path());
-    let out = releases.path().join("out");
-    fs::create_dir(&out).unwrap();
-    open_to_all(&out);
-    let outcome = Container::new("user").run(
-        &[
-            "--rm",
-            "--user",
-            "1000",
-            "-v",
-            &binary,
-            "-v",
-            &volume(releases.path(), "/releases"),
-        ],
-        STEMCELL_IMAGE,
-        &[
-            "/usr/local/bin/bosh-agent",
-            "compile",
-            "--output-directory",
-            "/releases/out",
-            "/releases/small.tgz",
-        ],
-        SHORT,
-    );
-    match outcome.code {
-        Some(0) => assert_eq!(names(&out).len(), 1, "{outcome}"),
-        Some(1) => {
-            assert!(
-                outcome.stderr.contains("/var/vcap") || outcome.stderr.contains("/releases"),
-                "no path: {outcome}"
-            );
-            assert!(
-                names(&out).is_empty(),
-                "something was left in the output: {outcome}"
-            );
-        }
-        other => panic!("exit code {other:?}: {outcome}"),
-    }
-}
-
-#[test]
-fn as_the_first_process_it_ends_on_sigterm() {
-    if inputs::require().is_none() {
-        return;
-    }
-    let releases = tempfile::tempdir().unwrap();
-    release::write(releases.path(), "slow", "sleeper", "sleep 3333\n");
-    let container = Container::new("sigterm");
-    compile_to_out(&container, &releases, "slow.tgz", &["--detach"])
-        .expect_code(0, "docker run --detach");
-    let logs = || docker(&["logs", container.name()], SHORT);
-
-    let start = Instant::now();
-    while !docker(&["top", container.name()], SHORT)
-        .stdout
-        .contains("sleep 3333")
-    {
-        assert!(
-            start.elapsed() < SHORT,
-            "the script was never started: {}",
-            logs()
-        );
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    docker(&["kill", "--signal", "TERM", container.name()], SHORT).expect_code(0, "docker kill");
-    let waited = docker(&["wait", container.name()], SHORT);
-    assert_eq!(
-        waited.stdout.trim(),
-        "143",
-        "exit code of the container: {}",
-        logs()
-    );
-    assert!(
-        names(&releases.path().join("out")).is_empty(),
-        "something was left in the output: {}",
-        logs()
-    );
-}
-
-// ---------------------------------------------------------------- parts of the tests
-
 fn releases_with(release: &Path, name: &str) -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     fs::copy(release, directory.path().join(name)).unwrap();
@@ -450,42 +100,6 @@ fn releases_with(release: &Path, name: &str) -> TempDir {
 
 fn volume(path: &Path, inside: &str) -> String {
     format!("{}:{inside}", path.display())
-}
-
-fn open_to_all(path: &Path) {
-    fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
-}
-
-/// Compiles one of the releases in a directory to its subdirectory `out`, which is there before. The agent is the container's first
-/// process.
-fn compile_to_out(
-    container: &Container,
-    releases: &TempDir,
-    name: &str,
-    options: &[&str],
-) -> Outcome {
-    fs::create_dir(releases.path().join("out")).unwrap();
-    let mount = volume(releases.path(), "/releases");
-    let options = [options, &["-v", &mount]].concat();
-    let input = format!("/releases/{name}");
-    let command = [
-        AGENT,
-        "compile",
-        "--output-directory",
-        "/releases/out",
-        &input,
-    ];
-    if options.contains(&"--detach") {
-        let arguments = [
-            &["run", "--name", container.name()],
-            options.as_slice(),
-            &[AGENT_IMAGE],
-            &command,
-        ]
-        .concat();
-        return docker(&arguments, SHORT);
-    }
-    container.run(&options, AGENT_IMAGE, &command, SHORT)
 }
 
 fn names(directory: &Path) -> Vec<String> {
@@ -608,4 +222,11 @@ fn same_contents(label: &str, first: &Path, second: &Path) {
         SHORT,
     );
     outcome.expect_code(0, "the two runs' packages differ");
+}
+
+/// A compiled release.
+struct Compiled {
+    _releases: TempDir,
+    output: PathBuf,
+    outcome: Outcome,
 }

@@ -1,6 +1,8 @@
 //! Compilation VMs: the agent as a process of this machine with a base directory of its own, or in a container of a stemcell image
 //! as a CPI for containers makes it.
 
+mod tests;
+
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
@@ -460,42 +462,5 @@ impl ContainerVm {
 impl Drop for ContainerVm {
     fn drop(&mut self) {
         finish(&self.log(), &self.machine.secrets());
-    }
-}
-
-mod tests {
-    use super::*;
-
-    fn machine() -> Machine {
-        Machine {
-            agent: "a".to_owned(),
-            mbus: "https://mbus:geheim@127.0.0.1:6868".to_owned(),
-            certificate: json!({
-                "ca": "-----BEGIN CERTIFICATE-----\nMIIDpublicpublicpublicpublicpublicpublic\n",
-                "certificate": "",
-                "private_key": "-----BEGIN RSA PRIVATE KEY-----\nMIIEprivateprivateprivateprivateprivate\n",
-            }),
-            blobstore: json!({ "provider": "dav", "options": { "user": "u", "password": "word of the store" } }),
-            secrets: vec!["signature".to_owned()],
-        }
-    }
-
-    #[test]
-    fn secrets_of_settings_are_known() {
-        let mut secrets = machine().secrets();
-        secrets.sort();
-        let expected = [
-            "MIIEprivateprivateprivateprivateprivate",
-            "geheim",
-            "signature",
-            "word of the store",
-        ];
-        assert_eq!(secrets, expected);
-    }
-
-    #[test]
-    #[should_panic(expected = "line 2 of the log has a secret: x <the secret> y")]
-    fn a_secret_in_a_log_is_found_and_not_shown() {
-        assert_no_secret("a\nx geheim y", &machine().secrets());
     }
 }

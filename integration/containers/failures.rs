@@ -1,0 +1,164 @@
+//! When it goes wrong.
+
+use super::*;
+
+#[test]
+fn a_failing_script_is_explained() {
+    if inputs::require().is_none() {
+        return;
+    }
+    let releases = tempfile::tempdir().unwrap();
+    let script = "echo so far so good\necho the reason is this >&2\nexit 42\n";
+    release::write(releases.path(), "broken", "rotten", script);
+    let outcome = compile_to_out(
+        &Container::new("broken"),
+        &releases,
+        "broken.tgz",
+        &["--rm"],
+    );
+    outcome.expect_code(1, "a failing script");
+    for part in ["rotten", "42", "so far so good", "the reason is this"] {
+        assert!(
+            outcome.stderr.contains(part),
+            "stderr does not say {part:?}: {outcome}"
+        );
+    }
+    let names_a_log = outcome
+        .stderr
+        .split_whitespace()
+        .any(|word| word.contains('/') && word.contains(".log"));
+    assert!(names_a_log, "stderr names no log file: {outcome}");
+    assert!(
+        names(&releases.path().join("out")).is_empty(),
+        "something was left in the output: {outcome}"
+    );
+}
+
+#[test]
+fn another_user_than_root_gets_a_result_or_a_reason() {
+    let Some(inputs) = inputs::require() else {
+        return;
+    };
+    let releases = tempfile::tempdir().unwrap();
+    release::write(
+        releases.path(),
+        "small",
+        "one",
+        "echo done >\"$BOSH_INSTALL_TARGET/one\"\n",
+    );
+    // A stemcell's /var/vcap/bosh is for root alone, so the binary is brought in from outside.
+    let binary = format!("{}:/usr/local/bin/bosh-agent:ro", inputs.dist.display());
+    open_to_all(releases.path());
+    let out = releases.path().join("out");
+    fs::create_dir(&out).unwrap();
+    open_to_all(&out);
+    let outcome = Container::new("user").run(
+        &[
+            "--rm",
+            "--user",
+            "1000",
+            "-v",
+            &binary,
+            "-v",
+            &volume(releases.path(), "/releases"),
+        ],
+        STEMCELL_IMAGE,
+        &[
+            "/usr/local/bin/bosh-agent",
+            "compile",
+            "--output-directory",
+            "/releases/out",
+            "/releases/small.tgz",
+        ],
+        SHORT,
+    );
+    match outcome.code {
+        Some(0) => assert_eq!(names(&out).len(), 1, "{outcome}"),
+        Some(1) => {
+            assert!(
+                outcome.stderr.contains("/var/vcap") || outcome.stderr.contains("/releases"),
+                "no path: {outcome}"
+            );
+            assert!(
+                names(&out).is_empty(),
+                "something was left in the output: {outcome}"
+            );
+        }
+        other => panic!("exit code {other:?}: {outcome}"),
+    }
+}
+
+#[test]
+fn as_the_first_process_it_ends_on_sigterm() {
+    if inputs::require().is_none() {
+        return;
+    }
+    let releases = tempfile::tempdir().unwrap();
+    release::write(releases.path(), "slow", "sleeper", "sleep 3333\n");
+    let container = Container::new("sigterm");
+    compile_to_out(&container, &releases, "slow.tgz", &["--detach"])
+        .expect_code(0, "docker run --detach");
+    let logs = || docker(&["logs", container.name()], SHORT);
+
+    let start = Instant::now();
+    while !docker(&["top", container.name()], SHORT)
+        .stdout
+        .contains("sleep 3333")
+    {
+        assert!(
+            start.elapsed() < SHORT,
+            "the script was never started: {}",
+            logs()
+        );
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    docker(&["kill", "--signal", "TERM", container.name()], SHORT).expect_code(0, "docker kill");
+    let waited = docker(&["wait", container.name()], SHORT);
+    assert_eq!(
+        waited.stdout.trim(),
+        "143",
+        "exit code of the container: {}",
+        logs()
+    );
+    assert!(
+        names(&releases.path().join("out")).is_empty(),
+        "something was left in the output: {}",
+        logs()
+    );
+}
+
+fn open_to_all(path: &Path) {
+    fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
+}
+
+/// Compiles one of the releases in a directory to its subdirectory `out`, which is there before. The agent is the container's first
+/// process.
+fn compile_to_out(
+    container: &Container,
+    releases: &TempDir,
+    name: &str,
+    options: &[&str],
+) -> Outcome {
+    fs::create_dir(releases.path().join("out")).unwrap();
+    let mount = volume(releases.path(), "/releases");
+    let options = [options, &["-v", &mount]].concat();
+    let input = format!("/releases/{name}");
+    let command = [
+        AGENT,
+        "compile",
+        "--output-directory",
+        "/releases/out",
+        &input,
+    ];
+    if options.contains(&"--detach") {
+        let arguments = [
+            &["run", "--name", container.name()],
+            options.as_slice(),
+            &[AGENT_IMAGE],
+            &command,
+        ]
+        .concat();
+        return docker(&arguments, SHORT);
+    }
+    container.run(&options, AGENT_IMAGE, &command, SHORT)
+}

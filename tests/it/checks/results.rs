@@ -1,0 +1,155 @@
+//! Earlier results, directories of the agent, and the stemcell.
+
+use super::*;
+
+#[test]
+fn an_earlier_result_stays_when_a_later_run_is_refused() {
+    let world = World::new();
+    let tarball = world.release("release.tgz", &ReleaseBuilder::demo());
+    world.compile(&[&tarball]).succeeds();
+    let bad = ReleaseBuilder::demo().without("packages/app.tgz");
+    let bad = world.release("bad.tgz", &bad);
+    refused(&world, &[&bad]);
+}
+
+#[test]
+fn an_earlier_result_stays_when_a_later_compile_fails() {
+    let world = World::new();
+    let tarball = world.release("release.tgz", &ReleaseBuilder::of_script("true"));
+    world.compile(&[&tarball]).succeeds();
+    let before = crate::support::snapshot(&world.out());
+    let tarball = world.release("release.tgz", &ReleaseBuilder::of_script("exit 1"));
+    world.compile(&[&tarball]).fails();
+    assert_eq!(crate::support::snapshot(&world.out()), before);
+}
+
+#[test]
+fn a_result_replaces_an_earlier_one() {
+    let world = World::new();
+    let old = world.result("demo-1.10");
+    world.write("elsewhere", "old");
+    std::fs::create_dir(world.out()).unwrap();
+    std::os::unix::fs::symlink(world.path("elsewhere"), &old).unwrap();
+    let tarball = world.release("release.tgz", &ReleaseBuilder::demo());
+    world.compile(&[&tarball]).succeeds();
+    assert!(std::fs::symlink_metadata(&old).unwrap().is_file());
+    assert_eq!(world.read("elsewhere"), "old");
+}
+
+#[test]
+fn a_package_that_is_no_archive_is_named_and_nothing_of_it_stays() {
+    for (blob, told) in [
+        (b"no archive".to_vec(), "neither a tar archive"),
+        (
+            Compression::Gzip.apply(b"no archive either"),
+            "not a tar archive",
+        ),
+        (
+            archive(&[Member::file("../out", b"")]),
+            "the archive has an entry that must not be unpacked",
+        ),
+    ] {
+        let world = World::new();
+        let tarball = world.release("release.tgz", &marking().blob(&blob));
+        world
+            .compile(&[&tarball])
+            .fails()
+            .says("failed to compile package app/")
+            .says(told);
+        assert!(!world.out().exists());
+        assert!(!world.base().join("data").exists());
+        assert!(!world.base().join("packages").exists());
+    }
+}
+
+#[test]
+fn a_work_directory_that_cannot_be_used_is_told_and_nothing_is_left() {
+    let world = World::new();
+    let tarball = world.release("release.tgz", &marking());
+    let file = world.write("file", "");
+    let before = world.snapshot();
+    let agent = world.agent().arg("--work-dir").arg(&file);
+    agent.arg(&tarball).run().fails().says("file");
+    assert_eq!(world.snapshot(), before);
+}
+
+#[test]
+fn a_base_directory_that_cannot_be_made_is_told() {
+    let world = World::new();
+    let tarball = world.release("release.tgz", &marking());
+    world.write("vcap", "a file");
+    let before = world.snapshot();
+    let ran = world.agent().arg(&tarball).run().fails();
+    assert!(ran.stderr.contains("vcap"), "{}", ran.stderr);
+    assert!(!world.result("demo-1.10").exists());
+    assert_eq!(world.read("vcap"), "a file");
+    let after = world.snapshot();
+    let left: Vec<_> = after
+        .keys()
+        .filter(|path| !before.contains_key(*path))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn a_refusal_for_the_base_directorys_sake_leaves_no_logs() {
+    let world = World::new();
+    let tarball = world.release("release.tgz", &marking());
+    world.write("vcap/packages/redis/file", "theirs");
+    refused(&world, &[&tarball]).says("holds `redis`");
+}
+
+#[test]
+fn a_file_in_the_place_of_the_directory_of_packages_is_told_and_nothing_is_left() {
+    let world = World::new();
+    let tarball = world.release("release.tgz", &marking());
+    world.write("vcap/packages", "a file");
+    refused(&world, &[&tarball]).says("vcap/packages");
+}
+
+#[test]
+fn a_machine_that_is_no_stemcell_is_told_with_what_to_do() {
+    let world = World::new();
+    let tarball = world.release("release.tgz", &marking());
+    let before = world.snapshot();
+    Agent::bare(&world.path("printed"))
+        .args(&["compile", "--isolation=none", "--base-directory"])
+        .args(&[world.base(), tarball])
+        .run()
+        .fails()
+        .says("this does not look like a stemcell")
+        .says("Hint: ")
+        .says("--stemcell OS/VERSION");
+    assert_eq!(world.snapshot(), before);
+}
+
+#[test]
+fn the_stemcells_version_is_read_below_the_base_directory() {
+    let os_release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let has = |key: &str| os_release.lines().any(|line| line.starts_with(key));
+    if !crate::support::require(
+        has("ID=") && has("VERSION_CODENAME="),
+        "a codename in os-release",
+    ) {
+        return;
+    }
+    let world = World::new();
+    world.write("vcap/bosh/etc/stemcell_version", "77.1\n");
+    let tarball = world.release("release.tgz", &ReleaseBuilder::demo());
+    let ran = Agent::bare(&world.path("printed"))
+        .args(&["compile", "--isolation=none", "--output-directory"])
+        .arg(world.out())
+        .arg("--base-directory")
+        .args(&[world.base(), tarball])
+        .run()
+        .succeeds();
+    let first = ran.stderr.lines().next().unwrap();
+    let slug = first.strip_prefix("Compiling with stemcell ").unwrap();
+    assert!(slug.ends_with("/77.1"), "{first}");
+    let name = format!("demo-1.10-{}.tgz", slug.replacen('/', "-", 1));
+    let manifest = crate::support::manifest_of(&world.out().join(name));
+    assert!(
+        manifest.contains(&format!("stemcell: {slug}\n")),
+        "{manifest}"
+    );
+}

@@ -1,0 +1,137 @@
+//! Users, time limits and what remains of a script.
+
+use super::*;
+
+#[test]
+fn a_user_who_is_not_root_can_compile() {
+    if !require_root() || !require_tools(&["setpriv", "chown"]) {
+        return;
+    }
+    let facts = Facts::new();
+    let release = script("id -u > $BOSH_INSTALL_TARGET/user\nmkdir -m 0 locked");
+    let tarball = facts.world.release("release.tgz", &release);
+    let home = facts.world.path("printed");
+    let home = home.parent().unwrap();
+    run_tool_with(
+        "chown",
+        &["-R".as_ref(), "12345:12345".as_ref(), home.as_os_str()],
+        b"",
+    );
+    // The program itself may lie where only root can go.
+    let own = copied_agent(home);
+    let script = format!("shift; exec {} \"$@\"", own.display());
+    let wrapped = Agent::wrapped(
+        &facts.world.path("printed"),
+        &[
+            "setpriv",
+            "--reuid=12345",
+            "--regid=12345",
+            "--clear-groups",
+            "sh",
+            "-c",
+            &script,
+            "sh",
+        ],
+    );
+    facts
+        .with_facts(facts.world.flags(wrapped))
+        .arg("--output-directory")
+        .args(&[facts.world.out(), tarball])
+        .run()
+        .succeeds();
+    let (_scratch, app) = unpacked(&facts.world.result("demo-1.10"), "app");
+    assert_eq!(app["user"], "100644 12345\n");
+    facts.assert_clean();
+}
+
+#[test]
+fn processes_that_are_left_behind_are_asked_to_end_before_they_are_killed() {
+    let facts = Facts::new();
+    facts
+        .run(&script(
+            "bash -c 'trap \": > $FACTS/asked; exit\" TERM; touch $FACTS/ready; while :; do sleep 0.01; done' &\n\
+             while [ ! -e $FACTS/ready ]; do sleep 0.01; done",
+        ))
+        .succeeds();
+    assert!(facts.has("asked"));
+}
+
+#[test]
+fn a_script_that_kills_its_parent_does_not_outlive_it() {
+    let facts = Facts::new();
+    facts
+        .run(&script(
+            "trap '' TERM\nkill -9 $PPID\nwhile :; do sleep 0.01; done",
+        ))
+        .fails();
+    facts.assert_clean();
+}
+
+#[test]
+fn the_directories_of_packages_can_be_read_by_everybody() {
+    let facts = Facts::new();
+    facts
+        .run(&script(
+            "umask 077; for path in . .. ../.. $BOSH_INSTALL_TARGET/ @packages@ @packages@/../data/packages; do \
+             stat -L -c %a $path; done > $FACTS/modes",
+        ))
+        .succeeds();
+    assert_eq!(facts.lines("modes"), ["755"; 6]);
+}
+
+#[test]
+fn a_script_that_runs_too_long_is_ended_and_told_so() {
+    let facts = Facts::new();
+    let tarball = facts
+        .world
+        .release("release.tgz", &script(&format!("{STUBBORN}\nsleep 1000")));
+    facts
+        .agent()
+        .args(&["--timeout", "1", "--grace", "1"])
+        .arg(tarball)
+        .run()
+        .fails()
+        .says("(it ran longer than the 1.0s that it may)")
+        .says("Hint: give it more by --timeout");
+    facts.assert_clean();
+}
+
+#[test]
+fn a_script_has_no_terminal_to_ask_on() {
+    if !require_tools(&["script"]) {
+        return;
+    }
+    let facts = Facts::new();
+    let tarball = facts.world.release(
+        "release.tgz",
+        &script("if read answer < /dev/tty; then exit 1; fi; touch $FACTS/went-on"),
+    );
+    let call = format!(
+        "{} compile --isolation none --stemcell ubuntu-noble/1.406 --base-directory {} --output-directory {} {}",
+        env!("CARGO_BIN_EXE_bosh-agent"),
+        facts.world.base().display(),
+        facts.world.out().display(),
+        tarball.display()
+    );
+    let status = std::process::Command::new("timeout")
+        .args(["60", "script", "-qefc", &call, "/dev/null"])
+        .env("FACTS", facts.world.path("facts"))
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success(), "{status}");
+    assert!(facts.has("went-on"));
+}
+
+#[test]
+fn what_a_script_made_beside_its_package_is_gone_after_a_kill_too() {
+    let facts = Facts::new();
+    let running = facts.start(&script(
+        "mkdir @packages@/extra @base@/data/compile/extra; touch $FACTS/started; sleep 1000",
+    ));
+    running.signal(Signal::SIGKILL);
+    running.end();
+    facts.run(&ReleaseBuilder::demo()).succeeds();
+    assert!(!facts.world.base().join("packages/extra").exists());
+}

@@ -1,0 +1,176 @@
+//! A second run as the program reports it.
+
+use super::*;
+
+/// Asserts that texts follow one another.
+#[track_caller]
+fn in_order(text: &str, parts: &[&str]) {
+    let mut rest = text;
+    for part in parts {
+        let Some((_, after)) = rest.split_once(part) else {
+            panic!("`{part}` is not there, or too early, in:\n{text}");
+        };
+        rest = after;
+    }
+}
+
+#[test]
+fn first_failure_is_printed_before_the_script_beside_it_ends() {
+    let Some(place) = Place::new(LANDLOCK) else {
+        return;
+    };
+    let release = ReleaseBuilder::new("demo", "1.10")
+        .package(
+            "app",
+            &[],
+            &format!(
+                "{COUNT}[ $run = 2 ] && touch $FACTS/second; until [ -e $FACTS/slow ]; do sleep 0.01; done; \
+                 echo it is broken; exit 8"
+            ),
+        )
+        .package(
+            "slow",
+            &[],
+            "touch $FACTS/slow; until [ -e $FACTS/gate ]; do sleep 0.01; done",
+        )
+        .package("next", &["slow"], "[ -e $FACTS/second ]");
+    let tarball = place.release(&release);
+    let running = place.agent().args(&["--jobs", "2"]).arg(tarball).start();
+    let announced = "app will be compiled again, alone and without restrictions after the running packaging script has ended; \
+                     no other starts before\n";
+    wait_for("the first failure", LIMIT, || {
+        let stderr = running.stderr();
+        stderr.contains(announced).then_some(()).ok_or(stderr)
+    });
+    place.world.write("facts/gate", "");
+    let ran = running.end().fails();
+    let log = |name: &str| {
+        place
+            .world
+            .path("logs/demo-1.10")
+            .join(name)
+            .display()
+            .to_string()
+    };
+    in_order(
+        &ran.stderr,
+        &[
+            "Warning: the packaging script of `app` exited with 8 (after ",
+            ", restricted by Landlock)\nThe last lines that the packaging script of app printed:\n",
+            "  | it is broken\n",
+            &format!("Everything that it printed: {}\n", log("app@first.log")),
+            announced,
+            "Compiling package app again, alone and without restrictions\n",
+            "The last lines that the packaging script of app printed:\n",
+            "  | it is broken\n",
+            &format!("Everything that it printed: {}\n", log("app.log")),
+            &format!(
+                "Everything that the first run printed, restricted by Landlock: {}\n",
+                log("app@first.log")
+            ),
+            "Error: failed to compile package app/",
+            "the packaging script exited with 8 after ",
+        ],
+    );
+}
+
+#[test]
+fn successful_second_run_shows_denials_and_hints() {
+    let Some((place, ran)) = run(
+        "set -e; mkdir $base/new; rmdir $base/new; echo fine > $BOSH_INSTALL_TARGET/file",
+        &[],
+    ) else {
+        return;
+    };
+    let new = place.world.base().join("new").display().to_string();
+    in_order(
+        &ran.succeeds().stderr,
+        &[
+            "Warning: the packaging script of `app` exited with 1 (after ",
+            &format!("It was denied: `{new}`\n"),
+            "app will be compiled again, alone and without restrictions",
+            "Compiling package app again, alone and without restrictions\n",
+            "Warning: app was compiled only by its second run, without restrictions\n",
+            "What the first run was denied:\n",
+            "  | mkdir: cannot create directory ",
+            &new,
+            "app@first.log\n",
+            &format!("Hint: Landlock lets no script make, replace or remove `{new}`"),
+            "Finished compiling release app/",
+        ],
+    );
+    assert_eq!(place.file("app", "file"), "100644 fine\n");
+}
+
+#[test]
+fn changed_dependency_is_hinted_at() {
+    for script in [
+        "set -e; echo more >> $base/packages/lib/file",
+        "set -e; ln $base/packages/lib/file $BOSH_INSTALL_TARGET/file",
+        // This one goes on.
+        "rm $base/packages/lib/file; true",
+    ] {
+        let Some((place, ran)) = run(script, &[]) else {
+            return;
+        };
+        let lib = place.world.base().join("packages/lib/file");
+        ran.succeeds().says(&format!(
+            "Hint: Landlock lets no script change or hard-link a dependency (`{}`)",
+            lib.display()
+        ));
+    }
+}
+
+#[test]
+fn second_run_can_be_switched_off() {
+    let script = "set -e; mkdir $base/new; rmdir $base/new";
+    let Some((place, ran)) = run(script, &["--second-run=never"]) else {
+        return;
+    };
+    let new = place.world.base().join("new").display().to_string();
+    ran.fails()
+        .says(&format!("It was denied: `{new}`\n"))
+        .says("Hint: Landlock restricted it: --second-run=always compiles it again without restrictions\n")
+        .does_not_say("compiled again, alone");
+    let script = "mkdir $base/new; true";
+    let Some((_place, ran)) = run(script, &["--second-run", "never"]) else {
+        return;
+    };
+    ran.succeeds()
+        .says("Warning: the packaging script of app succeeded, but was denied something. Because of --second-run=never")
+        .says("  | mkdir: cannot create directory ")
+        .says("Hint: Landlock lets no script make, replace or remove `");
+}
+
+#[test]
+fn first_log_is_in_each_release_and_goes_with_the_next_call() {
+    let Some(place) = Place::new(LANDLOCK) else {
+        return;
+    };
+    let script = format!("{COUNT}echo this is run $run; [ $run != 1 ]");
+    let tarballs = ["one", "two"].map(|name| {
+        let release = ReleaseBuilder::new(name, "1").package("app", &[], &script);
+        place.world.release(&format!("{name}.tgz"), &release)
+    });
+    let log = |release: &str, name: &str| place.world.path(&format!("logs/{release}-1/{name}"));
+    place.agent().args(&tarballs).run().succeeds();
+    for release in ["one", "two"] {
+        for (name, text) in [
+            ("app@first.log", "this is run 1"),
+            ("app.log", "this is run 2"),
+        ] {
+            let found = std::fs::read_to_string(log(release, name)).unwrap();
+            assert!(
+                found.lines().any(|line| line == text),
+                "{release} {name}: {found}"
+            );
+        }
+    }
+    place.agent().args(&tarballs).run().succeeds();
+    for release in ["one", "two"] {
+        assert!(!log(release, "app@first.log").exists());
+        assert!(log(release, "app.log").exists());
+    }
+}
+
+in_tiers!(undeclared_packages_count_in_errors_only: NAMESPACE USERNS_OF_ROOT LANDLOCK NONE);
