@@ -1,4 +1,4 @@
-# The only way to run the checks, here and in CI. `make help` lists the targets.
+# All checks run through these targets, locally and in CI. `make help` lists them.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -9,7 +9,7 @@ EXAMPLE := $(CACHE)/example-release.tgz
 GO_RELEASE := $(CACHE)/go-release.tgz
 DIST := dist/bosh-agent
 
-# The portable binary is linked by zig against the symbols of an old glibc. Both come from PyPI, pinned.
+# zig links the portable binary against the symbols of an old glibc. Both tools come from PyPI, with pinned versions.
 ZIG_TOOLS := $(CACHE)/zig
 ZIGBUILD_VERSION := 0.24.0
 ZIGLANG_VERSION := 0.17.0
@@ -27,58 +27,60 @@ export CARGO_TERM_COLOR ?= auto
 
 .PHONY: help demo test reports summary soak bench fuzz check setup unit containers dist example deny clean
 
-help: ## Show this list
+help: ## Print this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
-demo: ## Compile a real release on this machine, and say how to look at the result
+demo: ## Compile a real release on this machine, print how to inspect the result
 	@packaging-scripts/example-release/demo
 
-test: reports check unit dist containers summary ## Everything that CI runs
+test: reports check unit dist containers summary ## Run everything that CI runs
 	@echo "highest glibc symbol version of $(DIST): $$(integration/glibc-version $(DIST))"
 
 reports:
 	@rm -rf target/nextest/reports
 
-summary: ## Why tests were skipped, and the slowest ten
+summary: ## Print the ten slowest tests and why tests were skipped
 	@tests/summary
 
-check: ## Format, lints, documentation
+check: ## Format, vocabulary, lints, documentation
 	cargo fmt --check
+	integration/vocabulary --self-test
+	integration/vocabulary
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
 
-setup: ## Install what the tests need, where it is missing: Debian's packages, cargo-nextest
-	@integration/setup || { [ -z "$${BOSH_AGENT_TEST_REQUIRE_ALL:-}" ] && echo "what is missing will make tests skip" >&2; }
+setup: ## Install missing programs that the tests need: the distribution's packages, cargo-nextest
+	@integration/setup || { [ -z "$${BOSH_AGENT_TEST_REQUIRE_ALL:-}" ] && echo "tests that need the missing programs are skipped" >&2; }
 	@command -v cargo-nextest >/dev/null || \
 	  cargo install --locked --debug --root $(CACHE)/cargo --version $(NEXTEST_VERSION) cargo-nextest
 
-unit: setup $(EXAMPLE) $(GO_RELEASE) ## Tests that need no container
+unit: setup $(EXAMPLE) $(GO_RELEASE) ## Run the tests that need no container
 	tests/run unit --lib --bins --test it --test integration -E 'not ($(CONTAINERS))'
 	cargo test --locked --doc
 	python3 -B -m doctest benches/whole-runs/model.py
-	@# The same contents whatever keeps packages apart.
+	@# All isolation tiers must produce the same contents.
 	if [ "$$(id -u)" = 0 ]; then \
 	  for isolation in namespace userns landlock; do \
 	    BOSH_AGENT_TEST_ISOLATION=$$isolation tests/run unit-$$isolation --test it -E 'test(/^(output|compiled_inputs)::/)'; \
 	  done; \
-	else echo "not root: the tests of other isolations are skipped"; fi
+	else echo "not root: tests in other isolation tiers are skipped"; fi
 
-containers: setup dist $(EXAMPLE) $(GO_RELEASE) ## Tests in containers of a stemcell-like image
+containers: setup dist $(EXAMPLE) $(GO_RELEASE) ## Run the tests in containers of a stemcell-like image
 	integration/checker/self-test
-	@integration/stemcell-image || { [ -z "$${BOSH_AGENT_TEST_REQUIRE_ALL:-}" ] && echo "without the image container tests skip" >&2; }
+	@integration/stemcell-image || { [ -z "$${BOSH_AGENT_TEST_REQUIRE_ALL:-}" ] && echo "without the image, container tests are skipped" >&2; }
 	tests/run containers --test integration -E '$(CONTAINERS)'
 
-soak: reports setup dist $(EXAMPLE) $(GO_RELEASE) ## The long form of the tests: full sizes, whole releases, hundreds of repetitions
+soak: reports setup dist $(EXAMPLE) $(GO_RELEASE) ## Run the long form of the tests: full sizes, whole releases, hundreds of repetitions
 	BOSH_AGENT_SOAK=1 NEXTEST_PROFILE=soak tests/run soak --release --test it --test integration \
 	  -E 'test(/^(scale|stops|parallel|late_output|faults|protect_host|https|containers|compilation_vm)::/)'
 	@tests/summary
 
-bench: setup ## Benchmarks: archives, the queue, sandboxes, and whole runs beside a serial reference (as root, about twenty minutes)
+bench: setup ## Benchmarks: archives, queue, sandboxes, whole runs compared with a serial reference (as root, about 20 minutes)
 	cargo bench --locked --bench archive --bench queue --bench sandbox
 	cargo build --locked --release
 	benches/whole-runs/compare
 
-fuzz: ## Ten minutes each on archives, manifests, requests and sandbox reports (needs cargo-fuzz; the compiler's own nightly features are unlocked for it)
+fuzz: ## Fuzz archives, manifests, requests and sandbox reports, 10 minutes each (needs cargo-fuzz; unlocks nightly features of the stable compiler)
 	@command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
 	for target in archive manifest request report; do \
 	  mkdir -p fuzz/corpus/$$target; \
@@ -86,7 +88,7 @@ fuzz: ## Ten minutes each on archives, manifests, requests and sandbox reports (
 	    -max_total_time=$${FUZZ_SECONDS:-600} -timeout=20 -rss_limit_mb=1024 -print_final_stats=1; \
 	done
 
-dist: $(DIST) ## The portable binary: glibc 2.17 symbols at most, no other shared library
+dist: $(DIST) ## Build the portable binary: needs glibc 2.17 and no other shared library
 
 $(DIST): $(ZIG_TOOLS)/.installed-$(ZIGBUILD_VERSION)-$(ZIGLANG_VERSION) $(shell find src -name '*.rs') Cargo.toml Cargo.lock
 	PATH="$(CURDIR)/$(ZIG_TOOLS)/bin:$(CURDIR)/$(ZIG_TOOLS)/ziglang:$$PATH" PYTHONPATH="$(CURDIR)/$(ZIG_TOOLS)" \
@@ -101,7 +103,7 @@ $(ZIG_TOOLS)/.installed-%:
 	  cargo-zigbuild==$(ZIGBUILD_VERSION) ziglang==$(ZIGLANG_VERSION)
 	touch $@
 
-example: $(EXAMPLE) $(GO_RELEASE) ## The tarballs of the example release and of the Go release
+example: $(EXAMPLE) $(GO_RELEASE) ## Build the tarballs of the example release and the Go release
 
 $(EXAMPLE): $(shell find packaging-scripts/example-release -type f 2>/dev/null)
 $(GO_RELEASE): $(shell find packaging-scripts/go-release -type f 2>/dev/null)
@@ -109,9 +111,9 @@ $(EXAMPLE) $(GO_RELEASE): $(CACHE)/%.tgz: packaging-scripts/assembling.bash
 	@mkdir -p $(@D)
 	packaging-scripts/$*/assemble $@
 
-deny: ## Licences, advisories and sources of all crates (needs cargo-deny and its database)
+deny: ## Check licenses, advisories and sources of all crates (needs cargo-deny and its database)
 	cargo deny --locked check
 
-clean: ## Remove what was built
+clean: ## Remove all build results
 	cargo clean
 	rm -rf $(CACHE) dist

@@ -1,10 +1,10 @@
-# What the `assemble` scripts of the releases share: packages, jobs and the license become a source release tarball in the layout that
-# the bosh CLI writes. Sourced, not run. A script sets `here` to its directory, defines
+# Shared code of the `assemble` scripts: turns packages, jobs and the license into a source release tarball in the layout of the
+# BOSH CLI. Sourced, not run. A script sets `here` to its directory, defines
 #
-#   about             what the script does, for --help
-#   environment       the variables that it reads beside SOURCE_DATE_EPOCH, for --help
-#   get_sources       prepares what packages are made from, once, before the first package
-#   add_sources VIEW  adds sources of the package that read_spec has read to the directory VIEW, beside those of src/
+#   about             description of the script, for --help
+#   environment       the variables that it reads in addition to SOURCE_DATE_EPOCH, for --help
+#   get_sources       prepares the sources, once, before the first package
+#   add_sources VIEW  adds sources of the package that read_spec has read to the directory VIEW, next to those of src/
 #
 # and calls `assemble "$@"`.
 set -euo pipefail
@@ -38,7 +38,7 @@ sha256() {
   echo "${sum%% *}"
 }
 
-# Prints a string as YAML. A number in quotes stays a string: 1.10 would become 1.1. A version of three numbers is no number.
+# Prints a string as YAML. A number in quotes stays a string: 1.10 would become 1.1. A version of three numbers is a string anyway.
 scalar() {
   if [[ $1 =~ ^[0-9]+\.[0-9]+\.[0-9]+ || $1 =~ ^[a-z] || ($1 =~ ^[0-9a-f]+$ && $1 =~ [abcdf]) ]]; then
     echo "$1"
@@ -60,7 +60,7 @@ pack_directory() {
 }
 
 # Prints the fingerprint of a directory: of the names, the kind (executable or not) and the contents of its files, and of the further
-# arguments. As with the CLI's fingerprints, times and owners have no part in it.
+# arguments. As in the CLI's fingerprints, times and owners are ignored.
 fingerprint() {
   local directory=$1 name
   shift
@@ -80,7 +80,7 @@ list_files() {
 }
 
 # Sets name, no_compression, dependencies, files and sources from a package's spec. The format is the YAML of any BOSH release, limited
-# to what these files contain, so that no YAML parser is needed. A line that it does not know is an error.
+# to what these files contain, so that no YAML parser is needed. An unknown line is an error.
 read_spec() {
   local spec=$1 line section=
   name='' no_compression=false dependencies=() files=() sources=()
@@ -108,7 +108,7 @@ read_spec() {
   done <"$spec"
 }
 
-# Makes one directory in which the patterns under `files:` are looked up: src/ of this release, and what add_sources adds.
+# Creates the directory to which the patterns in `files:` are relative: src/ of this release, and the sources of add_sources.
 lay_out_view() {
   local view=$1 directory
   mkdir "$view"
@@ -130,7 +130,7 @@ add_package() {
 
   found=()
   for pattern in "${files[@]}"; do
-    # Unquoted on purpose: this is where the patterns become files.
+    # Unquoted on purpose: expands the patterns.
     # shellcheck disable=SC2086
     mapfile -t matches < <(cd "$view" && for match in $pattern; do echo "$match"; done)
     ((${#matches[@]} > 0)) || die "package $name: nothing matches $pattern"
@@ -199,7 +199,7 @@ add_license() {
   entry license "$print" license.tgz | sed -e 1d >"$stage/license.yml"
 }
 
-# Prints what packages, jobs and the licence have in common.
+# Prints the fields that packages, jobs and the license have in common.
 entry() {
   printf -- '- name: %s\n  version: %s\n  fingerprint: %s\n  sha1: sha256:%s\n' \
     "$1" "$(scalar "$2")" "$(scalar "$2")" "$(sha256 "$stage/release/$3")"
@@ -216,7 +216,7 @@ write_manifest() {
   [[ -n $name && -n $version ]] || die "release.yml needs a name and a version"
   {
     printf 'name: %s\nversion: %s\n' "$(scalar "$name")" "$(scalar "$version")"
-    # What the CLI writes outside of a git repository. The commit would change the bytes without changing the release.
+    # As the CLI writes it outside of a git repository. The commit would change the bytes without changing the release.
     printf 'commit_hash: non-git\nuncommitted_changes: false\n'
     echo 'jobs:'
     cat "$stage/jobs.yml"
@@ -242,11 +242,11 @@ pack_release() {
 
 # ---------------------------------------------------------------- main
 
-# Fails unless all these tools are there.
+# Fails unless all these tools are installed.
 need() {
   local tool
   for tool in "$@"; do
-    command -v "$tool" >/dev/null || die "$tool is needed and not there"
+    command -v "$tool" >/dev/null || die "$tool is missing"
   done
 }
 
@@ -266,7 +266,7 @@ assemble() {
   output=$1
   [[ -d $(dirname "$output") ]] || die "no such directory: $(dirname "$output")"
 
-  # Sorting, modes and compression must not depend on who calls.
+  # Sorting, modes and compression must not depend on the caller.
   export LC_ALL=C
   unset GZIP TAR_OPTIONS
   umask 022
@@ -276,7 +276,7 @@ assemble() {
   tar_options=(--format=gnu --mtime="@$epoch" --owner=root:0 --group=root:0)
 
   need tar gzip sha256sum
-  [[ $(tar --version) == *'GNU tar'* ]] || die "GNU tar is needed: the tar here is another one"
+  [[ $(tar --version) == *'GNU tar'* ]] || die "`tar` is not GNU tar, which is required"
 
   stage=$(mktemp -d)
   trap 'rm -rf "$stage"' EXIT
@@ -289,7 +289,7 @@ assemble() {
   write_manifest
   pack_release
 
-  # By rename, so that an interrupted run leaves no partial release behind.
+  # Renamed when it is complete, so that an interrupted run leaves no partial release.
   cp "$stage/release.tgz" "$output.partial"
   mv "$output.partial" "$output"
   echo "$output: $(stat -c %s "$output") bytes, sha256 $(sha256 "$output")"

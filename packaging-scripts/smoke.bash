@@ -1,5 +1,4 @@
-# What the `smoke.sh` scripts of the releases share. Sourced, not run. Afterwards the current directory is an empty one that is removed
-# at the end.
+# Shared code of the `smoke.sh` scripts. Sourced, not run. Changes to an empty directory that is removed at the end.
 set -euo pipefail
 
 packages=/var/vcap/packages
@@ -22,7 +21,7 @@ equal() {
   ok "$1: ${3//$'\n'/ }"
 }
 
-# unpacked PACKAGE...: fails unless all of them are there.
+# unpacked PACKAGE...: fails unless all of them exist.
 unpacked() {
   local package
   for package in "$@"; do

@@ -1,4 +1,4 @@
-"""What is in releases: sizes, and whether two of them hold the same."""
+"""The contents of releases: sizes, and whether two releases are equal."""
 import hashlib
 import json
 import os
@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Size:
-    """Of one package, in bytes."""
+    """Sizes of one package, in bytes."""
 
-    # What its source or its installed tree holds.
+    # The contents of its source or its installed tree.
     contents: int = 0
     # Its blob.
     blob: int = 0
@@ -41,7 +41,7 @@ def sizes(release, folder):
 
 
 def entries(archive):
-    """Of each entry of a package: what it is, its mode, and a digest of what is in it."""
+    """For each entry of a package: its kind, its mode, and a digest of its contents."""
     found = {}
     for member in archive:
         name = plain(member.name)
@@ -59,7 +59,7 @@ def entries(archive):
 
 
 def differences(ours, theirs):
-    """What is not the same in the packages of two compiled releases."""
+    """The differences between the packages of two compiled releases."""
     found = [
         {name: entries(archive) for name, _, archive in packages(release, "compiled_packages")} for release in (ours, theirs)
     ]
@@ -75,7 +75,7 @@ def differences(ours, theirs):
 
 @dataclass
 class Graph:
-    """Name and version of a release, and the dependencies of its packages."""
+    """The name and version of a release, and the dependencies of its packages."""
 
     name: str = ""
     version: str = ""
@@ -83,7 +83,7 @@ class Graph:
 
 
 def graph(release):
-    """Reads the manifest with Ruby, for Python has no YAML of its own."""
+    """Reads the manifest with Ruby, because Python has no YAML parser."""
     program = (
         "def text(node) = case node\n"
         "  when Psych::Nodes::Mapping then node.children.each_slice(2).to_h { |key, value| [key.value, text(value)] }\n"
@@ -104,5 +104,5 @@ def graph(release):
 
 
 def left_in(directory):
-    """What is still in a directory, hidden files included."""
+    """The remaining entries of a directory, including hidden ones."""
     return sorted(os.listdir(directory)) if os.path.isdir(directory) else []

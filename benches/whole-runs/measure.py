@@ -1,4 +1,4 @@
-"""One command, run and measured."""
+"""Runs and measures a command."""
 import os
 import resource
 import subprocess
@@ -13,19 +13,19 @@ TICK = os.sysconf("SC_CLK_TCK")
 
 @dataclass
 class Run:
-    """What a command took, with all processes that it waited for; `own_` is what its own process did."""
+    """The cost of a command with all processes that it waited for; `own_` is its own process alone."""
 
     seconds: float
     cpu: float
     own_cpu: float
     own_peak: int
-    # To files, in bytes, as far as the kernel counts it: on a memory file system it does not.
+    # Bytes written to files, as counted by the kernel, which does not count memory file systems.
     written: int
-    # What it said on stderr, each line with the second in which it came.
+    # Its lines on stderr, each with its time in seconds.
     lines: list = field(default_factory=list)
 
     def when(self, text):
-        """The seconds in which lines that begin so came."""
+        """The times of lines with this prefix, in seconds."""
         return [second for second, line in self.lines if line.startswith(text)]
 
 
@@ -39,8 +39,8 @@ def proc(pid, name):
 
 
 def run(command, cores=None):
-    """Runs a command, on these cores only where they are said. One that fails ends all."""
-    # What earlier commands left to be written is not this one's business.
+    """Runs a command, only on these cores if they are given. If it fails, the program exits."""
+    # Writes that earlier commands left pending must not count for this one.
     os.sync()
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     confine = (lambda: os.sched_setaffinity(0, cores)) if cores else None
@@ -73,7 +73,7 @@ def run(command, cores=None):
     threads = [threading.Thread(target=hear), threading.Thread(target=watch)]
     for thread in threads:
         thread.start()
-    # It has ended and is still there to be asked.
+    # It has ended, but was not reaped, so /proc still has its figures.
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     seconds = time.monotonic() - start
     ended.set()

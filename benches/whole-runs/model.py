@@ -1,22 +1,22 @@
-"""What a whole run cannot be shorter than, and what it is expected to take on other machines.
+"""A lower bound for the time of a whole run, and its estimated time on other machines.
 
-Run the examples in here with `python3 -m doctest benches/whole-runs/model.py`.
+Run the examples in this file with `python3 -m doctest benches/whole-runs/model.py`.
 
-The bound: the scripts alone. No order of them takes less than the longest chain of scripts that wait for each other, each as long
-as it took alone on the machine, and none takes less than the processor time of all scripts, evenly on all cores.
+The bound considers the scripts alone. No order takes less than the longest chain of dependent scripts, each with the time it took alone
+on the machine, and none takes less than the CPU time of all scripts spread evenly over all cores.
 
-The model adds what the agent does, and assumes:
+The model adds the work of the agent, and assumes:
 
-- Until the first package begins, and after the last has ended, a run takes as long as it did here: these parts do not become
-  shorter with more cores. What of reading and writing is done beside packages is taken as free.
-- A package is unpacked, then its script runs, and then it is packed. As many packages as there are cores are unpacked or have their
-  script running, without the one more that is made ready ahead; packing goes on beside them. Those that need a package wait for
-  its script alone.
-- Unpacking uses one core: a fixed time for each package, and the size of its source divided by a rate.
-- A script has the processor time that it had alone, on as many cores as it used on average then: more of them do not help it.
+- The time before the first package starts and after the last one ends is as measured here: more cores do not shorten these parts.
+  Reading and writing that run concurrently with packages are free.
+- A package is extracted, then its script runs, then it is packed. At most as many packages as there are cores are extracted or run
+  their script at the same time (the additional prefetched package is left out); packing runs concurrently. Dependents wait only
+  for a package's script.
+- Extracting uses one core: a fixed time for each package, plus the size of its source divided by a rate.
+- A script needs the CPU time that it had alone, on as many cores as it used on average then: more cores do not help it.
 - Packing takes the size of the installed tree divided by a rate for one core, on any number of cores.
-- Where more cores are wanted than there are, all get less in proportion.
-- Disk and memory are as fast for many as for one.
+- If more cores are needed than available, all steps get proportionally less.
+- Disk and memory are as fast for many processes as for one.
 """
 import heapq
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Package:
-    """Processor seconds of a package's steps, and how many cores its script uses at the most."""
+    """CPU seconds of a package's steps, and the maximum number of cores that its script uses."""
 
     name: str
     dependencies: list = field(default_factory=list)
@@ -34,12 +34,12 @@ class Package:
     script_cores: float = 1.0
 
     def until_ready(self):
-        """Seconds until others can begin, where nothing else runs."""
+        """Seconds until dependents can start, if nothing else runs."""
         return self.unpack + self.script / self.script_cores
 
 
 def chains(packages):
-    """For each package the longest way from its begin to the last script that waits for it.
+    """For each package, the longest path from its start to the end of the last script that depends on it.
 
     >>> chains([Package("a", [], 1, 2), Package("b", ["a"], 0, 4, 1, 2), Package("c", ["a"], 0, 1)])
     {'a': 5.0, 'b': 2.0, 'c': 1.0}
@@ -60,7 +60,7 @@ def chains(packages):
 
 
 def bound(packages, cores):
-    """What no order of the scripts can beat: the longest chain, or all of them evenly on all cores.
+    """The time that no order of the scripts can beat: the longest chain, or all of them spread evenly over all cores.
 
     >>> bound([Package("a", [], 9, 3), Package("b", [], 9, 2), Package("c", [], 9, 4)], 2)
     4.5
@@ -76,7 +76,7 @@ def bound(packages, cores):
 
 class _Running:
     def __init__(self, package, cores):
-        # Each step with what is left of it, and the cores that it can use.
+        # Each step with its remaining work, and the cores that it can use.
         self.package = package
         self.steps = [("unpack", package.unpack, 1.0), ("script", package.script, package.script_cores), ("pack", package.pack, cores)]
         self.left = package.unpack
@@ -95,9 +95,9 @@ class _Running:
 
 
 def simulate(packages, cores):
-    """Seconds from the begin of the first package to the end of the last.
+    """Seconds from the start of the first package to the end of the last.
 
-    Packing is spread over all cores, and a script over as many as it can use; others wait for the script alone:
+    Packing is spread over all cores, and a script over as many as it can use; dependents wait only for the script:
 
     >>> simulate([Package("a", [], 1, 2, 4), Package("b", [], 1, 2, 4)], 2)
     7.0
@@ -133,7 +133,7 @@ def simulate(packages, cores):
         now += passed
         for one in list(running):
             speed = one.wanted() * share
-            # What ends now has nothing left, whatever rounding says.
+            # A step that ends now has no work left; rounding may differ.
             if one.left / speed <= passed * (1 + 1e-12):
                 if one.step() == "script":
                     release_users(one.package)
@@ -145,5 +145,5 @@ def simulate(packages, cores):
 
 
 def whole(packages, cores, before, after):
-    """A whole run: what comes before the first package and after the last does not become shorter."""
+    """A whole run: the time before the first package and after the last does not change with the number of cores."""
     return before + simulate(packages, cores) + after

@@ -1,4 +1,4 @@
-"""Who writes how much to which files: a run under strace, much slower than one without, so never a timed one."""
+"""Counts the bytes that each process writes to files. Uses strace, which slows the run down, so this is never a timed run."""
 import os
 import re
 import shutil
@@ -6,13 +6,13 @@ import subprocess
 import sys
 from collections import Counter
 
-# Where the file that is written stands among the arguments.
+# The position of the written file in the arguments.
 WRITES = {"write": 0, "pwrite64": 0, "writev": 0, "pwritev": 0, "pwritev2": 0, "sendfile": 0, "copy_file_range": 2, "splice": 2}
 STARTS = ["clone", "clone3", "fork", "vfork"]
 CALL = re.compile(r"(\w+)\((.*)\) += (\d+)")
 FILE = re.compile(r"\d+<(/[^>]*)>")
 
-# By the first that fits. Scripts see their own tree as /var/vcap.
+# The first match decides. Scripts see their own tree as /var/vcap.
 KINDS = [
     ("spool", re.compile(r"/spool/")),
     ("compiled blobs", re.compile(r"/blobs/")),
@@ -32,15 +32,15 @@ def kind(path, output, logs):
 
 
 def traced(command, scratch, output, logs):
-    """Runs a command; gives the bytes that its own process wrote by kind of file, the same of all other processes, and paths of
-    kind `other`. Pipes, sockets and devices do not count, and what is written through a mapping of a file is not seen."""
+    """Runs a command. Returns the bytes that its own process wrote by kind of file, those of all other processes, and the paths
+    of kind `other`. Pipes, sockets and devices are not counted. Writes through file mappings are not seen."""
     if not shutil.which("strace"):
-        sys.exit("compare: strace is not there")
+        sys.exit("compare: strace is missing")
     shutil.rmtree(scratch, ignore_errors=True)
     os.makedirs(scratch)
     trace = ["strace", "-ff", "--seccomp-bpf", "-qq", "-y", "-s", "0", "-e", "signal=none"]
     trace += ["-e", "trace=" + ",".join([*WRITES, *STARTS]), "-o", os.path.join(scratch, "t")]
-    # The process says which it is, and becomes the command.
+    # The process prints its PID, then becomes the command.
     number = os.path.join(scratch, "first")
     trace += ["sh", "-c", 'echo $$ >"$0"; exec "$@"', number]
     quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
@@ -72,7 +72,7 @@ def traced(command, scratch, output, logs):
 
 
 def calls(path):
-    """What a thread wrote, by file, and the threads of its own process that it started."""
+    """The bytes that a thread wrote, by file, and the threads of its own process that it started."""
     written, threads = Counter(), []
     with open(path, errors="replace") as file:
         for line in file:

@@ -1,12 +1,12 @@
 #!/usr/bin/env ruby
 # frozen_string_literal: true
 
-# Checks a compiled BOSH release the way its consumers read it (the Director's upload, the CLI, the agent that installs a blob) and
-# against the source release it was made from. Ruby's standard library and GNU tar only: it shares no code with what it checks.
+# Checks a compiled BOSH release as its consumers read it (the Director's upload, the CLI, the agent that installs a blob), and compares
+# it with its source release. Uses only Ruby's standard library and GNU tar: it shares no code with the agent.
 #
 #   check_release.rb OUTPUT.tgz --source SOURCE.tgz [--stemcell OS/VERSION]
 #
-# Every finding is listed, one line each; the exit code is 1 when there is one.
+# Prints one line for each finding; the exit code is 1 if there is one.
 
 require 'digest'
 require 'json'
@@ -36,7 +36,7 @@ class Release
 
   def entries = @tar.entries
 
-  # `./jobs//web.tgz` and `jobs/web.tgz` are one file to every reader.
+  # `./jobs//web.tgz` and `jobs/web.tgz` are the same file for all readers.
   def self.plain(name) = name.split('/').reject { |part| part.empty? || part == '.' }.join('/')
 
   def files = @files ||= entries.select(&:file?).to_h { |entry| [Release.plain(entry.name), entry] }
@@ -52,7 +52,7 @@ class Release
     head = file.read(8) || ''.b
     file.rewind
     @compression = Compressed.kind(head)
-    # In two steps: binmode gives the bare File, and the file goes when its Tempfile is collected.
+    # In two steps: binmode returns the bare File, and the file is removed when its Tempfile is collected.
     @spool = Tempfile.new('release')
     @spool.binmode
     case @compression
@@ -108,7 +108,7 @@ class Check
     value.is_a?(Array) ? value.grep(Hash) : []
   end
 
-  # As they stand in the manifest: what the source means, whatever Psych makes of it.
+  # The text in the manifest, before Psych converts it: this is what the source means.
   def texts(release, *keys) = keys.flat_map { |key| release.written[key].is_a?(Array) ? release.written[key].grep(Hash) : [] }
 
   def source_packages = texts(@source, 'packages', 'compiled_packages')
@@ -148,7 +148,7 @@ class Check
 
   # --- the manifest alone
 
-  # Psych must give a String for all of these: the Director stores what to_s makes of anything else.
+  # Psych must return a String for all of these: the Director stores the result of to_s for everything else.
   def manifest_types
     top = @output.loaded
     %w[name version commit_hash].each { |key| string(top, key, 'release.MF') }
@@ -169,7 +169,7 @@ class Check
   end
 
   def sections(top)
-    # With the key absent or null the Director takes it for a source release, which is right only when there is nothing to compile.
+    # If the key is absent or null, the Director treats it as a source release, which is right only if there is nothing to compile.
     if top['compiled_packages'].nil?
       report('compiled_packages is absent or null: the Director takes this for a source release') if top.key?('compiled_packages') || source_packages.any?
     elsif !top['compiled_packages'].is_a?(Array)
@@ -239,7 +239,7 @@ class Check
     found
   end
 
-  # What the Director compares between the source release it already has and this one.
+  # The values that the Director compares between an uploaded source release and this one.
   def dependency_keys
     ours = packages.to_h { |package| [package['name'], package] }
     theirs = source_packages.to_h { |package| [package['name'], package] }
@@ -294,12 +294,12 @@ class Check
   def blob(name)
     bytes = @output.content(name)
     gnu_tar_lists(name, bytes)
-    # A package that came compiled is carried over; how it was packed is not our doing.
+    # A package that was already compiled is copied; the agent did not pack it.
     if @source.files[name]
       report("#{name} is not the file of the source") if bytes != @source.content(name)
       return
     end
-    # The Go agent gives a plain tar for a plain tar; everything else becomes gzip.
+    # The Go agent writes a plain tar for a plain tar; everything else becomes gzip.
     source = @source.content(name.sub('compiled_', ''))
     wanted = source && Compressed.kind(source) == :none ? :none : :gzip
     report("#{name}: compressed as #{Compressed.kind(bytes)}, expected #{wanted}") if Compressed.kind(bytes) != wanted
@@ -332,7 +332,7 @@ class Check
       end
       seen << path
     end
-    # Sorted as whole paths or directory by directory: either is the same on every run.
+    # Sorted by path or directory by directory: both are the same in every run.
     names = entries.map { |entry| entry.name.chomp('/') }
     by_directory = names.map { |path| path.split('/') }
     report("#{name}: the entries are not sorted") unless names == names.sort || by_directory == by_directory.sort
@@ -389,8 +389,8 @@ class Check
 
   def release_keys
     %w[name version].each { |key| same('release', key, @output.loaded[key], @source.written[key]) }
-    # An absent commit hash stays absent or becomes the empty string, as the Go agent has it.
-    # The Director stores an absent one as "unknown", and compares with that.
+    # A missing commit hash stays missing or becomes the empty string, as with the Go agent.
+    # The Director stores a missing one as "unknown" and compares with that.
     wanted = @source.written['commit_hash'] || 'unknown'
     same('release', 'commit_hash', @output.loaded['commit_hash'].to_s, wanted.to_s)
     %w[uncommitted_changes no_compression].each do |key|

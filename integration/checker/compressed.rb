@@ -16,8 +16,8 @@ module Compressed
   # :gzip, :bzip2, :xz, :zstd or :none
   def kind(bytes) = MAGIC.find { |_, magic| bytes.start_with?(magic) }&.first || :none
 
-  # Everything in `io` (a gzip stream), written to `sink`. Ruby's reader stops after the first member without a word, and so does
-  # the Director: whatever follows that member would be lost there, so it is an error here.
+  # Everything in `io` (a gzip stream), written to `sink`. Ruby's reader silently stops after the first member, and so does
+  # the Director: data after that member would be lost there, so it is an error here.
   def gunzip(io, sink)
     reader = Zlib::GzipReader.new(io)
     while (chunk = reader.read(CHUNK))

@@ -3,21 +3,21 @@
 require 'date'
 require 'psych'
 
-# release.MF in the two ways its readers see it.
+# release.MF as its two kinds of readers see it.
 module Manifest
   class Unreadable < StandardError; end
 
   module_function
 
-  # As the Director sees it: Psych turns an unquoted 1.10 into a Float and 1:20 into 4800. Classes the Director's loader refuses are
-  # let through here, so that the finding can name the key.
+  # As the Director sees it: Psych turns an unquoted 1.10 into a Float and 1:20 into 4800. Classes that the Director's loader refuses
+  # are accepted here, so that the finding can name the key.
   def loaded(text)
     Psych.safe_load(text, permitted_classes: [Symbol, Date, Time], aliases: true)
   rescue Psych::Exception => e
     raise Unreadable, e.message
   end
 
-  # As it is written: every scalar is its own text, a plain null is nil. This is what the source manifest means.
+  # As written: every scalar is its text, a plain null is nil. This is what the source manifest means.
   def written(text)
     document = Psych.parse(text.gsub(/(?<=: )!binary(?= \|)/, '!!binary')) or return nil
     value(document.root, {}, [])

@@ -5,8 +5,8 @@
     read_release.py --names ARCHIVE        only the names of one tar archive, raw ("-": standard input)
     read_release.py --contents ARCHIVE     name, size and SHA-1 of each file in it, name and target of each symbolic link
 
-A second opinion beside check_release.rb: another language, other libraries, and a manifest reader of its own that needs no YAML
-library because it only takes what the writers of release.MF produce (one `key: value` on a line). Exit code 1 on any finding.
+A second opinion to check_release.rb: another language, other libraries, and its own manifest reader, which needs no YAML library
+because it accepts only what the writers of release.MF produce (one `key: value` on a line). Exit code 1 on any finding.
 """
 
 import gzip
@@ -21,7 +21,7 @@ LINE = re.compile(r"^(?P<indent> *)(?P<item>- )?(?P<key>[a-z0-9_]+):(?: (?P<valu
 
 
 def unpacked(data):
-    """The whole of a gzip file; a plain tar as it is."""
+    """The complete contents of a gzip file, or a plain tar as it is."""
     return gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
 
 
@@ -35,13 +35,13 @@ def entries(data):
             if content is not None and len(content) != member.size:
                 raise tarfile.ReadError(f"{member.name}: the archive ends inside it")
             yield member, content
-        # tarfile takes a broken header for the end.
+        # tarfile treats a broken header as the end.
         if any(data[archive.offset :]):
             raise tarfile.ReadError(f"a broken header at byte {archive.offset}")
 
 
 def raw_name(member):
-    """As it stands in the archive: tarfile drops the slash behind a directory."""
+    """The name in the archive: tarfile drops the slash at the end of a directory."""
     return member.name.rstrip("/") + "/" if member.isdir() else member.name
 
 
@@ -57,7 +57,7 @@ def contents(data):
         if member.issym():
             yield f"{name}\t->\t{member.linkname}"
         elif content is not None or member.islnk():
-            # A hard link is what it stands for.
+            # A hard link counts as its target.
             known[name] = known[plain(member.linkname)] if content is None else f"{len(content)}\t{hashlib.sha1(content).hexdigest()}"
             yield f"{name}\t{known[name]}"
 

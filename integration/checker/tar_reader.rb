@@ -1,8 +1,8 @@
 #!/usr/bin/env ruby
 # frozen_string_literal: true
 
-# Reads tar headers as they stand in the file: ustar, GNU (long names, base-256 numbers, sparse files) and PAX. Written for the checker
-# so that it shares no code with what it checks; nothing is normalised, a wrong byte is an error.
+# Reads raw tar headers: ustar, GNU (long names, base-256 numbers, sparse files) and PAX. Written for the checker
+# so that it shares no code with the agent. It does not normalize anything; a wrong byte is an error.
 #
 #   tar_reader.rb ARCHIVE              prints the names of its entries, raw (ARCHIVE: tar, plain or gzip, "-" for standard input)
 #   tar_reader.rb --contents ARCHIVE   prints name, size and SHA-1 of each file, name and target of each symbolic link
@@ -183,12 +183,12 @@ end
 if $PROGRAM_NAME == __FILE__
   wants_contents = ARGV.first == '--contents' && ARGV.shift
   bytes = ARGV.fetch(0) == '-' ? $stdin.binmode.read : File.binread(ARGV.fetch(0))
-  # As the Director reads: to the end of the first member, whatever follows.
+  # As the Director reads: to the end of the first member, ignoring what follows.
   bytes = Zlib::GzipReader.new(StringIO.new(bytes)).read if bytes.start_with?("\x1f\x8b".b)
   $stdout.binmode
   archive = TarReader.new(StringIO.new(bytes))
   plain = ->(name) { name.split('/').reject { |part| part.empty? || part == '.' }.join('/') }
-  # What hard links stand for.
+  # The targets of hard links.
   known = {}
   archive.entries.each do |entry|
     name = plain.call(entry.name)

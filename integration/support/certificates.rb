@@ -1,7 +1,7 @@
-# Makes keys and certificates as a Director does (RSA, keys as PKCS#1; on demand elliptic curves, keys as SEC1). Reads a JSON list from stdin:
+# Creates keys and certificates like a Director (RSA, keys as PKCS#1; on request elliptic curves, keys as SEC1). Reads a JSON list from stdin:
 #   [{"name": "agent", "issuer": "ca", "subject": [["CN", "x"]], "names": ["IP:127.0.0.1"], "usage": "clientAuth",
 #     "elliptic": false}]
-# and prints {"agent": {"certificate": PEM, "key": PEM}}. What names itself as its issuer is an authority.
+# and prints {"agent": {"certificate": PEM, "key": PEM}}. A certificate that names itself as its issuer is an authority.
 # Ruby, because the openssl command refuses the Director's country "USA", which is longer than two letters.
 require 'json'
 require 'openssl'

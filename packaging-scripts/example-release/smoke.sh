@@ -1,6 +1,6 @@
 #!/bin/bash
-# Runs every tool of the example release, with all compiled packages unpacked below /var/vcap/packages, and checks what it really does.
-# Needs bash, coreutils and the packages: nothing else. One line per check, and the end at the first that fails.
+# Runs every tool of the example release, with all compiled packages in /var/vcap/packages, and checks its behavior. Needs only bash,
+# coreutils and the packages. Prints one line per check and stops at the first failure.
 source "$(dirname "${BASH_SOURCE[0]}")/../smoke.bash"
 
 unpacked bzip2 leveldb libpng lua lua-png lua-sqlite report snappy sqlite zlib zstd
@@ -9,7 +9,7 @@ unpacked bzip2 leveldb libpng lua lua-png lua-sqlite report snappy sqlite zlib z
 for ((i = 0; i < 20000; i++)); do echo "line ${i} of a text that repeats itself"; done >text
 size=$(stat -c %s text)
 
-# round_trip WHAT COMPRESS DECOMPRESS: the result is smaller, not the input, and comes back whole. Damage is noticed.
+# round_trip WHAT COMPRESS DECOMPRESS: compressing shrinks the text, decompressing restores it, and a truncated file is an error.
 round_trip() {
   local what=$1 compress=$2 decompress=$3 small
   # Unquoted on purpose: a command and its option.
@@ -19,8 +19,8 @@ round_trip() {
   small=$(stat -c %s small)
   ((small * 2 < size)) || fail "${what}: ${size} bytes became ${small}"
   head -c "$((small / 2))" small >half
-  if ${decompress} <half >/dev/null 2>&1; then fail "${what}: half a file passes"; fi
-  ok "${what} round trip: ${size} -> ${small} bytes, damage noticed"
+  if ${decompress} <half >/dev/null 2>&1; then fail "${what}: a truncated file is accepted"; fi
+  ok "${what} round trip: ${size} -> ${small} bytes, damage detected"
 }
 
 round_trip zlib "${packages}/zlib/bin/gz" "${packages}/zlib/bin/gz -d"
@@ -28,7 +28,7 @@ round_trip bzip2 "${packages}/bzip2/bin/bzip2 -9" "${packages}/bzip2/bin/bunzip2
 round_trip zstd "${packages}/zstd/bin/zstdpipe" "${packages}/zstd/bin/zstdpipe -d"
 round_trip snappy "${packages}/snappy/bin/snappypipe" "${packages}/snappy/bin/snappypipe -d"
 
-# "NAME VERSION (headers VERSION)": what was compiled against and what runs must be one version.
+# "NAME VERSION (headers VERSION)": the versions at compile time and at run time must be equal.
 for tool in zlib/bin/gz zstd/bin/zstdpipe sqlite/bin/sqlite-query; do
   line=$("${packages}/${tool}" --version)
   [[ ${line} =~ ^([a-z]+)\ ([0-9.]+)\ \(headers\ ([0-9.]+)\)$ && ${BASH_REMATCH[2]} == "${BASH_REMATCH[3]}" ]] ||
@@ -40,7 +40,7 @@ done
 [[ -L ${packages}/zstd/lib/libzstd.so.1 ]] || fail "zstd: libzstd.so.1 is not a link any more"
 ok "zstd's library is a chain of links to $(basename "$(readlink -f "${packages}/zstd/lib/libzstd.so")")"
 
-# The dependencies: what was linked in is the package of this release and not some library of the machine.
+# The dependencies: the linked library is the package of this release, not a library of the machine.
 line=$("${packages}/libpng/bin/pnginfo" --version)
 equal "libpng is linked with the zlib package" "${zlib}" "${line##*with zlib }"
 line=$("${packages}/leveldb/bin/leveldb-kv" --version)
@@ -79,7 +79,7 @@ equal "lua-png writes and reads" "true" "$("${lua}" -e 'local png, dot = require
   png.write("dots.png", 2, 3, dot:rep(3)) local w, h, rgb = png.read("dots.png") print(w == 2 and h == 3 and rgb == dot:rep(3))')"
 unset LUA_CPATH
 
-# 66 x "a" and so on: the numbers are known before the report is made.
+# 66 lines with known counts.
 for ((i = 0; i < 66; i++)); do echo "a b a b, A c"; done >words
 equal "report counts" $'396 words, 3 different\n  198  a\n  132  b\n   66  c' "$("${packages}/report/bin/report" words chart.png words.db)"
 [[ $("${packages}/libpng/bin/pnginfo" chart.png) == "320x66 pixels, crc32 "* ]] || fail "report: not the chart it should be"

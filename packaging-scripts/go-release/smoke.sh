@@ -1,6 +1,6 @@
 #!/bin/bash
-# Runs every program of the Go release, with all compiled packages unpacked below /var/vcap/packages, and checks what it really does.
-# Needs bash, coreutils and the packages: nothing else. One line per check, and the end at the first that fails.
+# Runs every program of the Go release, with all compiled packages in /var/vcap/packages, and checks its behavior. Needs only bash,
+# coreutils and the packages. Prints one line per check and stops at the first failure.
 source "$(dirname "${BASH_SOURCE[0]}")/../smoke.bash"
 
 unpacked certinfo golang-1-linux healthcheck logfilter lookup render squash
@@ -9,7 +9,7 @@ for program in certinfo healthcheck logfilter lookup render; do
   PATH="${packages}/${program}/bin:${PATH}"
 done
 
-# fails WHAT WORDS COMMAND...: the command fails, and says these words.
+# fails WHAT WORDS COMMAND...: the command must fail and print these words.
 fails() {
   local what=$1 words=$2
   shift 2
@@ -18,7 +18,7 @@ fails() {
   ok "${what}: $(tail -n 1 output)"
 }
 
-# The toolchain runs where it is installed, and it made the programs.
+# The installed toolchain runs, and it compiled the programs.
 source "${packages}/golang-1-linux/bosh/runtime.env"
 version=$(go env GOVERSION)
 equal "the toolchain is below its package" "${packages}/golang-1-linux" "$(go env GOROOT)"
@@ -64,9 +64,9 @@ checks other/ca.pem /healthz tools.example
 fails "healthcheck wants the authority" "unknown authority" healthcheck check checks.json
 checks ca.pem /down tools.example
 fails "healthcheck compares the status" "status 503 instead of 200" healthcheck check checks.json
-kill "${server}" && wait "${server}" || fail "healthcheck: the server does not end well"
+kill "${server}" && wait "${server}" || fail "healthcheck: the server does not exit cleanly"
 trap 'rm -rf "${scratch}"' EXIT
-ok "healthcheck ends when it is told to"
+ok "healthcheck stops on SIGTERM"
 
 for ((i = 0; i < 5000; i++)); do
   printf '{"level": "%s", "n": %d, "user": {"name": "u%d", "token": "secret-%d"}}\n' "$((i % 10 ? 0 : 1))" "${i}" "$((i % 7))" "$((i % 7))"
@@ -89,7 +89,7 @@ printf '192.0.2.1 one one.example # the first\n192.0.2.2 two\n2001:db8::1 six\n'
 equal "lookup finds and keeps" $'one 192.0.2.1\nTWO 192.0.2.2\none 192.0.2.1\nsix none\n3 asked, 1 from the cache' \
   "$(lookup hosts one TWO one six)"
 equal "lookup keeps nothing for no time" "2 asked, 0 from the cache" "$(lookup -ttl 0 hosts one one | tail -n 1)"
-fails "lookup refuses what is no name" "not a name" lookup hosts one..example
+fails "lookup refuses an invalid name" "not a name" lookup hosts one..example
 
 echo '{"title": "A <b> & \"c\"", "server": {"port": 80}, "users": {"b": 2, "a": 1}}' >properties.json
 echo '<p title="{{p "title"}}">{{.title}}</p><script>var t = {{.title}}</script>' >page.html

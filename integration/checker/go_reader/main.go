@@ -3,7 +3,7 @@
 //	go_reader names ARCHIVE      the names of its entries, raw
 //	go_reader contents ARCHIVE   name, size and SHA-1 of each file, name and target of each symbolic link
 //
-// A gzip file must be exactly one member: what follows it is an error, though Go would read on.
+// A gzip file must be exactly one member: data after it is an error, although Go would read on.
 package main
 
 import (
@@ -40,7 +40,7 @@ func read(path string, contents bool, out io.Writer) error {
 		return err
 	}
 	defer file.Close()
-	// The decompressor takes bytes from this one by one where it must, and so not one too many.
+	// The decompressor reads single bytes from this where necessary, so it never reads too far.
 	bytes := bufio.NewReader(file)
 	magic, err := bytes.Peek(2)
 	if err != nil {
@@ -63,10 +63,10 @@ func read(path string, contents bool, out io.Writer) error {
 	return nil
 }
 
-// list reads an archive and all that is behind it, up to the end of the input.
+// list reads an archive and everything after it, up to the end of the input.
 func list(input io.Reader, contents bool, out io.Writer) error {
 	archive := tar.NewReader(input)
-	// What hard links stand for.
+	// The targets of hard links.
 	known := map[string]string{}
 	for {
 		header, err := archive.Next()
@@ -111,7 +111,7 @@ func list(input io.Reader, contents bool, out io.Writer) error {
 	return nil
 }
 
-// plain is a name as every reader means it: `./a//b` and `a/b` are one file.
+// plain normalizes a name as all readers do: `./a//b` and `a/b` are one file.
 func plain(name string) string {
 	var parts []string
 	for _, part := range strings.Split(name, "/") {

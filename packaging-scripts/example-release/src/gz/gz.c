@@ -1,4 +1,4 @@
-/* gz: standard input to standard output as gzip; gz -d: the way back; gz --version. */
+/* gz: compresses standard input to standard output; gz -d: decompresses; gz --version. */
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -29,7 +29,7 @@ static int decompress_input(void) {
     int got, error;
     while ((got = gzread(in, buffer, sizeof buffer)) > 0) {
         if (fwrite(buffer, 1, (size_t)got, stdout) != (size_t)got) return fail("cannot write");
-        /* An input that ends too early still gives what it has; the next read would forget the error. */
+        /* A truncated input still returns its data; the next read would lose the error. */
         gzerror(in, &error);
         if (error != Z_OK) return fail("the input is damaged");
     }

@@ -6,7 +6,7 @@ local png = require("png")
 local sqlite = require("sqlite")
 
 local ROWS, BAR, GAP, WIDTH, MARGIN = 8, 14, 6, 320, 10
-local BACKGROUND, COLOURS = "\255\255\255", { "\31\119\180", "\255\127\14", "\44\160\44", "\214\39\40" }
+local BACKGROUND, COLORS = "\255\255\255", { "\31\119\180", "\255\127\14", "\44\160\44", "\214\39\40" }
 
 local function count_words(path, database)
   local db = sqlite.open(database)
@@ -30,8 +30,8 @@ local function draw(top, path)
   local lines = { blank:rep(GAP) }
   for i, row in ipairs(top) do
     local length = (WIDTH - 2 * MARGIN) * row[2] // top[1][2]
-    local colour = COLOURS[(i - 1) % #COLOURS + 1]
-    local line = BACKGROUND:rep(MARGIN) .. colour:rep(length) .. BACKGROUND:rep(WIDTH - MARGIN - length)
+    local color = COLORS[(i - 1) % #COLORS + 1]
+    local line = BACKGROUND:rep(MARGIN) .. color:rep(length) .. BACKGROUND:rep(WIDTH - MARGIN - length)
     lines[#lines + 1] = line:rep(BAR) .. blank:rep(GAP)
   end
   local pixels, height = table.concat(lines), GAP + #top * (BAR + GAP)

@@ -1,4 +1,4 @@
-/* zstdpipe: standard input to standard output as one zstd frame; zstdpipe -d: the way back; zstdpipe --version. */
+/* zstdpipe: standard input to standard output as one zstd frame; zstdpipe -d: decompresses; zstdpipe --version. */
 #include <stdio.h>
 #include <string.h>
 #include <zstd.h>

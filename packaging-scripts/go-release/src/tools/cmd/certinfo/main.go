@@ -1,4 +1,4 @@
-// certinfo makes a certificate authority with a server's certificate, and inspects certificates.
+// certinfo creates a certificate authority with a server's certificate, and inspects certificates.
 package main
 
 import (

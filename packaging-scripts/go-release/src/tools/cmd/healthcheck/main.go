@@ -1,4 +1,4 @@
-// healthcheck asks HTTP and HTTPS endpoints how they are, several at a time.
+// healthcheck checks HTTP and HTTPS endpoints, several at a time.
 package main
 
 import (
@@ -24,7 +24,7 @@ import (
 
 const usage = `healthcheck check FILE | serve [-cert FILE -key FILE] ADDRESS-FILE`
 
-// The file that says what is checked.
+// The configuration file.
 type settings struct {
 	Timeout   string     `json:"timeout"`
 	CA        string     `json:"ca"`
@@ -157,7 +157,7 @@ func (wanted endpoint) fetch(ctx context.Context, trusted *x509.CertPool) (answe
 	return answer{response.StatusCode, string(body)}, err
 }
 
-// serve answers on a free port of the loopback until it is told to stop. The address is in the file once it listens.
+// serve answers on a free port of the loopback until it gets a signal. It writes the address to the file when it listens.
 func serve(file, certificate, key string) error {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

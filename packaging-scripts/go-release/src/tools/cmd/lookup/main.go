@@ -123,7 +123,7 @@ func serve(socket net.PacketConn, hosts map[string]netip.Addr, lifetime uint32) 
 	}
 }
 
-// find looks for a name in the cache of its shard, and asks the server if it is not there. The address is not valid if there is none.
+// find looks up a name in the cache of its shard, or asks the server. It returns an invalid address if the name has none.
 func (resolver *resolver) find(name string) (netip.Addr, error) {
 	if !isName(name) {
 		return netip.Addr{}, fmt.Errorf("not a name")

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// A message is a question for the address of a name, or the answer to it, in the form of RFC 1035. Names are not compressed but for
+// A message is a question for the address of a name, or the answer to it, in the form of RFC 1035. Names are not compressed, except
 // the answer's, which points to the question.
 type message struct {
 	id      uint16

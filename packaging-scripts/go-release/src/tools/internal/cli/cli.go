@@ -1,4 +1,4 @@
-// Package cli holds what the programs have in common: how they start, fail and print.
+// Package cli is shared by the programs: how they start, fail and print.
 package cli
 
 import (

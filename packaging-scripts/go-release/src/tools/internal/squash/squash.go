@@ -1,7 +1,7 @@
 // Package squash is the Go side of the C library in the package squash.
 package squash
 
-// The header is copied here by the packaging scripts: Go's build cache looks at the contents of this directory and of no other.
+// The packaging scripts copy the header here: Go's build cache considers only the contents of this directory.
 
 // #cgo LDFLAGS: -L/var/vcap/packages/squash/lib -lsquash
 // #include "squash.h"
@@ -13,7 +13,7 @@ import (
 	"unsafe"
 )
 
-// ErrDamaged says that bytes are no frame, or not the whole of one.
+// ErrDamaged says that bytes are not a complete frame.
 var ErrDamaged = errors.New("damaged frame")
 
 // most is the largest frame, unpacked, in bytes.
@@ -43,7 +43,7 @@ func Frame(bytes []byte) []byte {
 	return frame[:8+size]
 }
 
-// Unframe gives back what Frame was given.
+// Unframe reverses Frame.
 func Unframe(frame []byte) ([]byte, error) {
 	if len(frame) < 8 {
 		return nil, ErrDamaged

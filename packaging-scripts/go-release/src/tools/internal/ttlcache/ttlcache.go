@@ -1,4 +1,4 @@
-// Package ttlcache keeps values for a while: each has its own end, and the least recently used one goes first when there is no room.
+// Package ttlcache keeps values until they expire. If there is no room, it removes the least recently used one.
 package ttlcache
 
 import (
@@ -29,7 +29,7 @@ func New[K comparable, V any](capacity int, now func() time.Time) *Cache[K, V] {
 	return &Cache[K, V]{capacity: capacity, now: now, order: list.New(), items: make(map[K]*list.Element)}
 }
 
-// Get returns a value that has not ended.
+// Get returns a value that has not expired.
 func (cache *Cache[K, V]) Get(key K) (V, bool) {
 	cache.mutex.Lock()
 	defer cache.mutex.Unlock()
@@ -46,7 +46,7 @@ func (cache *Cache[K, V]) Get(key K) (V, bool) {
 	return none, false
 }
 
-// Put keeps a value for so long.
+// Put stores a value with its time to live.
 func (cache *Cache[K, V]) Put(key K, value V, lifetime time.Duration) {
 	cache.mutex.Lock()
 	defer cache.mutex.Unlock()
