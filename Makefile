@@ -25,7 +25,10 @@ CONTAINERS := binary(integration) & test(/(^|::)containers::/)
 
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help demo test reports summary soak bench fuzz check setup unit containers dist example deny clean
+# A text that differs from its snapshot fails. `make texts` accepts it.
+export INSTA_UPDATE ?= no
+
+.PHONY: help demo test texts reports summary soak bench fuzz check setup unit containers dist example deny clean
 
 help: ## Print this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -64,6 +67,10 @@ unit: setup $(EXAMPLE) $(GO_RELEASE) ## Run the tests that need no container
 	    BOSH_AGENT_TEST_ISOLATION=$$isolation tests/run unit-$$isolation --test it -E 'test(/^(output|compiled_inputs)::/)'; \
 	  done; \
 	else echo "not root: tests in other isolation tiers are skipped"; fi
+
+texts: ## Accept changed texts: rewrites tests/snapshots, whose diff is to be reviewed
+	INSTA_UPDATE=always cargo test --locked --lib texts::
+	INSTA_UPDATE=always cargo test --locked --test it texts::
 
 containers: setup dist $(EXAMPLE) $(GO_RELEASE) ## Run the tests in containers of a stemcell-like image
 	integration/checker/self-test

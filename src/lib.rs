@@ -42,5 +42,7 @@ pub mod process;
 pub mod release;
 pub mod runtime;
 pub mod sandbox;
+#[cfg(test)]
+mod texts;
 pub mod tls;
 pub mod transport;

@@ -43,6 +43,8 @@ mod second_run;
 mod select;
 mod space;
 mod stemcell;
+#[cfg(test)]
+mod texts;
 mod verify;
 mod workplace;
 

@@ -40,5 +40,6 @@ mod scripts;
 mod second_run;
 mod stoppable;
 mod stops;
+mod texts;
 mod tiers;
 mod unkillable;

@@ -1,0 +1,124 @@
+//! Snapshots of the texts of this face that are hard to provoke through the built program.
+
+use super::assemble::AssembleError;
+use super::error::{InputProblem, InputProblemKind, OfflineError};
+use super::inspect::Problem;
+use super::open::OpenError;
+use super::verify::VerifyError;
+use crate::archive::AppendError;
+use crate::compile::CompileError;
+use crate::offline::{PackageFailure, report};
+use crate::process::Unkillable;
+use crate::release::{Slug, Version};
+use crate::texts::{assert_page, chains, file, missing, name, path};
+use crate::{fs, process};
+
+#[test]
+fn errors() {
+    assert_page(
+        "errors_of_offline",
+        &chains(&[
+            &OfflineError::Spool {
+                tarball: path("a.tgz"),
+                source: file(),
+            },
+            &OfflineError::Files(file()),
+            &OfflineError::Stopped,
+            &InputProblemKind::NotAFile,
+            &InputProblemKind::GivenTwice {
+                earlier: path("a.tgz"),
+            },
+            &InputProblemKind::OutputDirectory(file()),
+            &InputProblemKind::NoSpace {
+                purpose: "to take the tarballs apart",
+                needed: 3 << 20,
+                free: 1 << 20,
+            },
+            &AssembleError::Files(file()),
+            &AssembleError::Append(AppendError::Output { source: missing() }),
+            &AssembleError::Verify(VerifyError::Files(file())),
+            &VerifyError::Decode(missing()),
+            &VerifyError::Entry {
+                number: 3,
+                expected: "./a".to_owned(),
+                found: "./b".to_owned(),
+            },
+            &VerifyError::Content("./a".to_owned()),
+            &VerifyError::Copy,
+            &OpenError::Files(file()),
+            &OpenError::Decode(missing()),
+            &OpenError::OddManifest("too long".to_owned()),
+            &OpenError::Manifest(Vec::new()),
+            &Problem::OtherStemcell {
+                package: name("app"),
+                theirs: Slug::parse("ubuntu-jammy/1").unwrap(),
+                ours: Slug::parse("ubuntu-noble/1").unwrap(),
+            },
+        ]),
+    );
+}
+
+#[test]
+fn reports() {
+    let of = |source| {
+        OfflineError::Package(Box::new(PackageFailure {
+            releases: vec![(name("demo"), Version::parse("1").unwrap())],
+            package: (name("app"), Version::parse("abc").unwrap()),
+            blob: None,
+            source,
+        }))
+    };
+    let no_space = || {
+        fs::Error::new(
+            "write",
+            &path("/out/a"),
+            std::io::Error::from_raw_os_error(28),
+        )
+    };
+    let read_only = || {
+        fs::Error::new(
+            "write",
+            &path("/out/a"),
+            std::io::Error::from_raw_os_error(30),
+        )
+    };
+    let app = || name("app");
+    let errors = [
+        OfflineError::Input(vec![InputProblem {
+            path: path("/out"),
+            kind: InputProblemKind::NoSpace {
+                purpose: "for the results",
+                needed: 3 << 20,
+                free: 1 << 20,
+            },
+        }]),
+        OfflineError::Files(no_space()),
+        OfflineError::Files(read_only()),
+        OfflineError::Assemble {
+            output: path("/out/a.tgz"),
+            source: AssembleError::Verify(VerifyError::Copy),
+        },
+        of(CompileError::Files {
+            package: app(),
+            source: no_space(),
+        }),
+        of(CompileError::Mounted {
+            package: app(),
+            mount: path("/var/vcap/packages/app/m"),
+        }),
+        of(CompileError::Unkillable {
+            package: app(),
+            processes: vec![Unkillable {
+                process: 12,
+                name: "cp".to_owned(),
+                state: "D".to_owned(),
+                waits_in: None,
+            }],
+            status: process::Status::Exited(0),
+            left: Some(path("/work/places/1")),
+        }),
+        of(CompileError::Stopped { package: app() }),
+    ];
+    let pages: Vec<String> = errors.iter().map(report).collect();
+    assert_page("reports", &pages);
+}
