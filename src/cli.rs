@@ -1,4 +1,4 @@
-//! The command line: arguments, wiring, exit codes. The only place that ends the process.
+//! The command line: arguments, wiring, exit codes. The only module that exits the process.
 
 mod arguments;
 mod compile;
@@ -22,30 +22,31 @@ use crate::process;
 use crate::runtime::{self, LogFormat};
 use crate::sandbox;
 
-/// Everything was done.
+/// Exit code for success.
 const DONE: u8 = 0;
-/// Something failed.
+/// Exit code for a failure.
 const FAILED: u8 = 1;
-/// The command line is wrong.
+/// Exit code for a usage error.
 const USAGE: u8 = 2;
 
-/// Runs the program.
+/// Runs the program and returns its exit code.
 #[must_use]
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
-    // Before anything else: the server must have one thread and nothing open.
+    // First of all: the fork server must be single-threaded and have no open files.
     if arguments
         .first()
         .is_some_and(|first| first == process::SERVER_ARGUMENT)
     {
         return sandbox::server_main();
     }
-    // Before a process is started or a signal listened for. Whoever says `nohup` wants this program to outlive the terminal.
+    // Before any process is started and any signal handler is installed. SIGHUP stays ignored under
+    // `nohup`, which asks this program to outlive the terminal.
     sandbox::default_signals(&[Signal::SIGHUP]);
-    // Scripts get a umask of their own.
+    // Scripts set their own umask.
     fs::forbid_writing_by_others();
     let environment = Environment::of_this_process();
-    // Programs that this one starts are not to find what happened to be open in the shell or the supervisor above.
+    // Child processes must not inherit files that the calling shell or supervisor left open.
     sandbox::inherit_no_descriptors(&process::inherited_jobserver(&environment));
     let level = environment.get("BOSH_AGENT_LOG");
     let command = arguments::parse(&arguments);
@@ -53,7 +54,7 @@ pub fn main() -> ExitCode {
         Ok(arguments::Command::Daemon(_)) => {
             runtime::init_telemetry(level, "info", LogFormat::GoAgent);
         }
-        // Whoever sets a level looks into the program itself.
+        // BOSH_AGENT_LOG asks for debug logging, with times and modules.
         _ if level.is_some() => runtime::init_telemetry(level, "warn", LogFormat::Plain),
         _ => runtime::init_telemetry(None, "warn", LogFormat::Warnings),
     }
@@ -63,11 +64,11 @@ pub fn main() -> ExitCode {
         Ok(arguments::Command::Version { verbose: false }) => print(env!("CARGO_PKG_VERSION")),
         Ok(arguments::Command::Version { verbose: true }) => print(VERSION),
         Ok(arguments::Command::Help(text)) => {
-            tell(&text);
+            print_error(&text);
             DONE
         }
         Err(error) => {
-            tell(&error);
+            print_error(&error);
             USAGE
         }
     })
@@ -83,13 +84,16 @@ const VERSION: &str = concat!(
     env!("BOSH_AGENT_TARGET"),
 );
 
-/// How long an idle thread is kept: for ever.
+/// How long tokio keeps an idle blocking thread: practically forever.
 const KEEP: Duration = Duration::from_secs(u32::MAX as u64);
 
-/// Starts the program's threads: `workers` that carry everything that waits, and one for what blocks. While the system has no more
-/// threads to give, blocking work waits for one that is there. Without any tokio would panic, so the first one is kept.
+/// Starts a tokio runtime with `workers` worker threads and one blocking thread.
+///
+/// tokio panics if it cannot start its first blocking thread, but queues work if it cannot start
+/// another one. The first one is therefore started here and kept.
 fn start_threads(workers: usize) -> io::Result<Runtime> {
-    // Where the system has no thread or no descriptor to give, tokio panics, and would wait for threads that never end.
+    // If the system refuses a thread or a descriptor, tokio panics and then waits for threads that
+    // never end: exit in the panic hook instead.
     let hook = panic::take_hook();
     panic::set_hook(Box::new(|panic| {
         cannot_start(panic.payload_as_str().unwrap_or_default())
@@ -107,32 +111,33 @@ fn start_threads(workers: usize) -> io::Result<Runtime> {
     tokio
 }
 
-#[expect(clippy::exit, reason = "a panic could not be recovered from")]
+#[expect(clippy::exit, reason = "tokio cannot recover from this panic")]
 fn cannot_start(reason: &str) -> ! {
-    tell(&format!("Error: failed to start: {reason}"));
+    print_error(&format!("Error: failed to start: {reason}"));
     std::process::exit(FAILED.into())
 }
 
-/// Runs to the end on the program's threads. `workers` of them carry everything that waits; what blocks has threads of its own.
+/// Runs `run` to its end on a tokio runtime with `workers` worker threads, and returns its exit
+/// code.
 ///
-/// All of it is a task of the workers, and the main thread waits: a task that wakes another on the same thread costs no
-/// hand-over.
+/// `run` is a task of the workers while the main thread waits: waking another task on the same
+/// thread is cheaper than waking the main thread.
 fn on_threads(workers: usize, run: impl Future<Output = u8> + Send + 'static) -> u8 {
     let tokio = match start_threads(workers) {
         Ok(tokio) => tokio,
         Err(error) => {
-            tell(&format!("Error: failed to start: {error}"));
+            print_error(&format!("Error: failed to start: {error}"));
             return FAILED;
         }
     };
     let code = tokio.block_on(async { runtime::spawn("main", run).await });
-    // A reader of some output that never ends must not keep us.
+    // A blocking task that reads a pipe without an end must not delay the exit.
     tokio.shutdown_background();
-    // A panic has been reported where it happened.
+    // The panic hook has already reported a panic.
     code.unwrap_or(FAILED)
 }
 
-/// Prints what a program asks for.
+/// Prints a line to stdout, for other programs.
 fn print(text: &str) -> u8 {
     match writeln!(io::stdout().lock(), "{text}") {
         Ok(()) => DONE,
@@ -140,8 +145,8 @@ fn print(text: &str) -> u8 {
     }
 }
 
-/// Tells a person something.
-fn tell(text: &str) {
-    // Nobody reads it: there is nobody to tell that to.
+/// Prints a text to stderr, for people.
+fn print_error(text: &str) {
+    // If stderr is closed, there is nowhere to report that.
     let _ = writeln!(io::stderr().lock(), "{}", text.trim_end());
 }

@@ -1,4 +1,5 @@
-//! What was set: the settings of the agent, every path below the base directory, the environment, and secrets.
+//! What was set: the settings of the agent, every path below the base directory, the environment,
+//! and secrets.
 
 mod agent_config;
 mod environment;

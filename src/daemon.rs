@@ -1,4 +1,5 @@
-//! The daemon: an agent on a machine, its settings loaded, its bus connected, until somebody stops it.
+//! The daemon: loads settings, prepares the machine, connects to the message bus and serves it
+//! until it is stopped.
 
 mod bus;
 
@@ -20,36 +21,37 @@ use crate::transport::TransportError;
 use crate::{fs, runtime};
 use bus::Line;
 
-/// How long scripts get to end when the daemon is stopped, before they are killed.
+/// The time between SIGTERM and SIGKILL for scripts when the daemon is stopped.
 pub(crate) const GRACE: Duration = Duration::from_secs(5);
 
-/// How long everything gets to end. runit kills what has not ended seven seconds after it was told to, systemd after ninety.
+/// The limit of the whole shutdown. runit kills a service after seven seconds, systemd after
+/// ninety.
 const STOP_WITHIN: Duration = Duration::from_secs(30);
 
-/// How a daemon is started.
+/// The options of a daemon.
 #[derive(Debug)]
 pub struct DaemonOptions {
-    /// Whose machine it is.
+    /// The kind of machine.
     pub platform: Platform,
     /// The agent's configuration, `agent.json`.
     pub config: Option<PathBuf>,
     /// The base directory.
     pub vcap: Vcap,
-    /// What the daemon was started with.
+    /// The daemon's environment.
     pub environment: Environment,
     /// Forks the parents of scripts.
     pub agent: ForkServer,
-    /// Who we are, for others who want to compile in the same place.
+    /// The name of this process in the lock file of the base directory.
     pub who: String,
 }
 
-/// Why a daemon ends by itself.
+/// Why a daemon ended without being stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
     /// The configuration cannot be read.
     #[error("the agent's configuration cannot be read")]
     ReadConfig(#[source] fs::Error),
-    /// The configuration is not what it should be.
+    /// The configuration is invalid.
     #[error("the agent's configuration `{}` cannot be used", path.display())]
     Config {
         /// The file.
@@ -60,19 +62,19 @@ pub enum DaemonError {
     /// The configuration names no source of settings.
     #[error("the agent's configuration does not say where settings come from")]
     NoSource(#[from] NoSource),
-    /// There are no settings.
+    /// No settings could be loaded.
     #[error("Loading settings")]
     Settings(#[from] LoadError),
     /// The machine could not be made ready.
     #[error("Preparing the machine")]
     Machine(#[from] BootstrapError),
-    /// Another one serves this base directory.
-    #[error("another agent runs here: it holds `{}`", path.display())]
+    /// Another agent serves this base directory.
+    #[error("another agent is running: it holds the lock `{}`", path.display())]
     Running {
-        /// What it holds.
+        /// The lock file.
         path: PathBuf,
     },
-    /// A part of this program broke.
+    /// A task panicked.
     #[error("Preparing the machine")]
     Task(#[from] runtime::TaskFailed),
     /// The blobstore's settings cannot be used.
@@ -83,20 +85,20 @@ pub enum DaemonError {
     Bus(#[from] TransportError),
 }
 
-/// Runs until `stop` is called.
+/// Runs the daemon until `stop` is canceled.
 ///
 /// # Errors
-/// When it cannot start, or cannot serve any more. Stopping is no error.
+/// The daemon could not start, or could not continue to serve. Being stopped is not an error.
 pub async fn run(options: DaemonOptions, stop: &CancellationToken) -> Result<(), DaemonError> {
     let config = read_config(options.config.as_ref())?;
-    let _alone = be_alone(&options.vcap)?;
+    let _lock = lock(&options.vcap)?;
     let secrets = secrets(options.config.as_ref(), &config);
     let store = SettingsStore::new(&options.vcap, &config)?;
     let loaded = match store.load(stop).await {
         Err(LoadError::Stopped) => return Ok(()),
         loaded => loaded?,
     };
-    tracing::info!(agent_id = %loaded.settings.agent_id, "this is who we are");
+    tracing::info!(agent_id = %loaded.settings.agent_id, "loaded the settings");
     let environment = {
         let (vcap, own) = (options.vcap.clone(), options.environment.clone());
         let platform = options.platform;
@@ -130,26 +132,28 @@ pub async fn run(options: DaemonOptions, stop: &CancellationToken) -> Result<(),
     tracing::info!("stopping");
     drop(preparing);
     if !agent.stop(STOP_WITHIN).await {
-        tracing::error!("something has not ended in time");
+        tracing::error!("shutdown timed out");
     }
     line.stop().await;
     Ok(served?)
 }
 
-/// Two agents would take each other's temporary files for remains, and answer the same requests.
-fn be_alone(vcap: &Vcap) -> Result<Option<File>, DaemonError> {
+/// Locks the base directory: two agents would remove each other's temporary files and answer the
+/// same requests.
+fn lock(vcap: &Vcap) -> Result<Option<File>, DaemonError> {
     let path = vcap.agent_lock();
     match fs::create_dir_all(&vcap.bosh()).and_then(|()| fs::hold(&path)) {
         Ok(Some(held)) => Ok(Some(held)),
         Ok(None) => Err(DaemonError::Running { path }),
         Err(error) => {
-            tracing::warn!(error = %Chain(&error), "a second agent would not be noticed");
+            tracing::warn!(error = %Chain(&error), "failed to lock the base directory: a second agent would not be detected");
             Ok(None)
         }
     }
 }
 
-/// The agent's configuration, which may hold passwords of metadata services, and the files that settings come from.
+/// The files that may hold secrets: `agent.json`, which may have passwords of metadata services,
+/// and the settings files.
 fn secrets(path: Option<&PathBuf>, config: &AgentConfig) -> Vec<PathBuf> {
     let sources = config.sources.iter().filter_map(|source| match source {
         Source::File { path } => Some(path),

@@ -1,11 +1,13 @@
-//! Errors as a person reads them.
+//! Formats errors, sizes and times for people.
 
 use std::error::Error;
 use std::fmt;
 
-/// An error with everything that led to it, joined by colons: `failed to write `/out/a.tgz`: No space left on device`.
+/// An error with its sources, joined by colons: `failed to write `/out/a.tgz`: No space left on
+/// device`.
 ///
-/// Errors of this crate do not repeat their source in their own text, so this is the one place that prints it.
+/// Errors of this crate do not include their source in their own text, so printing one without
+/// `Chain` loses the cause.
 #[derive(Debug)]
 pub struct Chain<'a>(pub &'a (dyn Error + 'a));
 
@@ -21,7 +23,7 @@ impl fmt::Display for Chain<'_> {
     }
 }
 
-/// A number of bytes in the unit that suits it.
+/// A number of bytes with a binary unit: `512 B`, `1.5 GiB`.
 #[derive(Debug, Clone, Copy)]
 pub struct Bytes(pub u64);
 
@@ -42,7 +44,7 @@ impl fmt::Display for Bytes {
     }
 }
 
-/// A time as people write it: `3.2s`, `2m05s`, `1h02m`.
+/// A duration: `3.2s`, `2m05s`, `1h02m`.
 #[derive(Debug, Clone, Copy)]
 pub struct Elapsed(pub std::time::Duration);
 
@@ -69,7 +71,7 @@ mod tests {
     use crate::fs::Context as _;
 
     #[test]
-    fn a_chain_says_everything_once() {
+    fn chain_has_every_source_once() {
         let error = Err::<(), _>(io::Error::from_raw_os_error(28))
             .at("write", Path::new("/out/a.tgz"))
             .unwrap_err();
@@ -81,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_and_times_read_well() {
+    fn sizes_and_times_have_suitable_units() {
         assert_eq!(Bytes(512).to_string(), "512 B");
         assert_eq!(Bytes(3 << 29).to_string(), "1.5 GiB");
         assert_eq!(Elapsed(Duration::from_millis(3210)).to_string(), "3.2s");

@@ -1,29 +1,30 @@
 //! `bosh-agent`: compiles BOSH packages on the stemcell they will run on.
 //!
-//! One binary with two faces on one compile core. Each module may use what stands below it, never what stands above:
+//! Two front ends, offline and daemon, share one compile core. A module may use the modules below
+//! it in this list, never those above:
 //!
 //! ```text
-//! cli         arguments, wiring, exit codes; the only place that ends the process
+//! cli         arguments, wiring, exit codes; the only module that exits the process
 //!  ├─ offline   releases in, compiled releases out
-//!  └─ daemon    settings, bus and agent brought together
+//!  └─ daemon    starts and stops the daemon: settings, message bus, agent
 //!      ├─ transport  NATS and HTTPS: requests in, replies out
-//!      └─ agent      a Director's requests: tasks, actions, compile jobs
-//!       machine   the machine that the daemon runs on: settings, directories, vitals
-//!       compile   the core: one package, its direct dependencies, one packaging script, one compiled blob
-//!       blobs     where blobs come from and go to: a store, signed URLs
-//!       sandbox   what a packaging script may see, and the child that owns its process tree
-//!       process   starts processes, reads their output, ends them
-//!       http      requests: proxies, TLS, limits; knows no BOSH
-//!       archive   tar and its compressions; knows no BOSH
+//!      └─ agent      handles a Director's requests: tasks, actions, compilation
+//!       machine   the daemon's machine: settings, directories, vitals
+//!       compile   the core: compiles one package against its dependencies
+//!       blobs     fetches and stores blobs: blobstores, signed URLs
+//!       sandbox   isolates packaging scripts; the child that owns a script's process tree
+//!       process   starts processes, reads their output, stops them
+//!       http      HTTP client: proxies, TLS, limits; independent of BOSH
+//!       archive   tar and its compressions; independent of BOSH
 //!       tls       certificates, keys and cipher suites, for clients and servers
-//!       config    every path below the base directory, the environment
+//!       config    paths below the base directory, environment, settings
 //!       release   release.MF, names, digests, dependency graph, stemcell: pure, no I/O
 //!       runtime   named tasks, signals, telemetry
 //!       fs        `std::fs` with the path in the error
-//!       diag      errors, sizes and times as a person reads them
+//!       diag      formats errors, sizes and times for people
 //! ```
 //!
-//! `docs/architecture.md` is the map.
+//! `docs/architecture.md` has the details.
 #![deny(unsafe_code)]
 
 pub mod agent;

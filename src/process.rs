@@ -1,20 +1,21 @@
-//! Processes: started, listened to, ended; and what of the machine is there for them.
+//! Starts processes, reads their output and stops them; measures the CPUs and memory available to
+//! them.
 //!
 //! ```text
-//!   this process                         fork server (this program once more, `sandbox::server`)
+//!   this process                         fork server (this program again, `sandbox::server`)
 //!   fork_server ── descriptors ──────▶    forks a child for each script, reaps it
 //!
 //!                                        the child (`sandbox::child`)
-//!   supervise  ── orders, stop ──────▶    subreaper: starts the script, owns whatever it forks
+//!   supervise  ── orders, stop ──────▶    subreaper: starts the script, owns all its descendants
 //!              ◀── report ───────────         │
 //!   output     ◀── a pipe or two ─────   script and all its descendants
 //! ```
 //!
-//! The child watches the socket between the two: when this process dies, however it dies, the socket ends and the child
-//! ends the script. [`tree`] is used on the child's side.
+//! The child watches the socket between the two: when this process dies for any reason, the socket
+//! closes and the child stops the script. [`tree`] is used on the child's side.
 //!
-//! Programs that are no packaging scripts, such as the stemcell's blobstore programs, are [run](run_to_end) without a child
-//! between.
+//! Other programs, such as the stemcell's blobstore programs, are [run](run_to_end) without such a
+//! child.
 
 mod cgroup;
 mod fork_server;

@@ -1,4 +1,4 @@
-//! What the whole program runs on: named tasks, signals, the log.
+//! Named tasks, stop signals, the log, and cancellable or background I/O.
 
 mod ahead;
 mod cancellable;

@@ -1,4 +1,4 @@
-//! What the command line asks for.
+//! The command line, parsed.
 
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
@@ -10,15 +10,16 @@ use clap::{Args, FromArgMatches, Parser, ValueEnum};
 use super::daemon_flags::{self, Daemon};
 use super::flags;
 use crate::config::Vcap;
+use crate::diag::Chain;
 use crate::release::Slug;
 
-/// What the program is to do.
+/// A parsed command line.
 #[derive(Debug)]
 pub(super) enum Command {
     Compile(Box<Compile>),
     Daemon(Daemon),
-    /// The version, and for `true` what it was built from.
     Version {
+        /// Also print the commit and the target.
         verbose: bool,
     },
     Help(String),
@@ -28,137 +29,146 @@ const USAGE: &str = "\
 Usage:
 
   bosh-agent compile [FLAGS] TARBALL...   compile the packages of BOSH releases
-  bosh-agent compile --help               all flags of it
-  bosh-agent -P PLATFORM -C AGENT.JSON    serve a Director on a compilation VM
-                                          (-P ubuntu or dummy; -b BASE instead of /var/vcap)
+  bosh-agent compile --help               show all flags of `compile`
+  bosh-agent -P PLATFORM -C AGENT.JSON    run the agent of a compilation VM
+                                          (-P ubuntu or dummy; -b BASE replaces /var/vcap)
   bosh-agent -v                           print the version
   bosh-agent --version                    print the version, the commit and the target
-  bosh-agent -h                           print this text
+  bosh-agent -h                           print this help
 ";
 
-/// Creates BOSH release tarballs with compiled packages from tarballs with source packages.
+/// Compiles the packages of BOSH releases for one stemcell and writes compiled releases.
 ///
-/// The result of each is NAME-VERSION-OS-STEMCELLVERSION.tgz.
+/// Each compiled release is named NAME-VERSION-OS-STEMCELLVERSION.tgz.
 #[derive(Debug, Args)]
 pub(super) struct Compile {
     /// Release tarballs
     #[arg(value_name = "TARBALL", required = true)]
     pub tarballs: Vec<PathBuf>,
 
-    /// The directory to put the compiled releases in [default: that of each tarball]
+    /// Directory for the compiled releases [default: the directory of each tarball]
     #[arg(long, value_name = "DIR")]
     pub output_directory: Option<PathBuf>,
 
-    /// How packages are kept apart
+    /// How packaging scripts are isolated from each other and from the host
     #[arg(long, value_enum, default_value_t = Isolation::Auto)]
     pub isolation: Isolation,
 
-    /// Whether a script that fails with Landlock is run a second time, alone and without restrictions
+    /// When to rerun a script that failed under Landlock, alone and without restrictions
     #[arg(long, value_enum, default_value_t = SecondRun::Auto)]
     pub second_run: SecondRun,
 
-    /// How many packages are compiled at once, at the most [default: as many as there are processors for us; 1 with
-    /// --isolation=none, which keeps nothing apart]. While less than 256 MiB of memory is available none is started beside another
-    #[arg(long, value_name = "N")]
+    /// Maximum number of packages to compile concurrently [default: the available CPUs (cgroup
+    /// limits are honored), or 1 with --isolation=none]. With less than 256 MiB of available
+    /// memory, no script starts while another one runs
+    #[arg(long, value_name = "N", value_parser = jobs)]
     pub jobs: Option<NonZeroUsize>,
 
-    /// Have all scripts share one pool of jobs for GNU make, as large as there are processors. A bare `make` becomes parallel
-    /// by that, which not every package bears; `make -jN` does as it did
+    /// Share one GNU make jobserver between all scripts, with a job per available CPU. A plain
+    /// `make` then runs in parallel, which some packages do not support; `make -jN` is not affected
     #[arg(long)]
     pub make_jobserver: bool,
 
-    /// Have writes into dependencies fail, where packages are kept apart; otherwise they are dropped with the script
+    /// Make dependencies read-only for scripts (`namespace` and `userns`). By default, a script may
+    /// change them, and its changes are discarded when it ends
     #[arg(long)]
     pub readonly_deps: bool,
 
-    /// Have writes to everything fail that is not the package's own: all but its directories below BASE, its scratch directories,
-    /// /tmp, /var/tmp, /dev/shm and HOME is read-only for scripts, and they cannot mount file systems. Needs `namespace` or `userns`
+    /// Make everything read-only for scripts except the package's directories below BASE, its
+    /// scratch directories, /tmp, /var/tmp, /dev/shm and HOME, and do not let them mount file
+    /// systems. Needs `namespace` or `userns`
     #[arg(long)]
     pub protect_host: bool,
 
-    /// The network that packaging scripts have
+    /// Network access of packaging scripts
     #[arg(long, value_enum, default_value_t = Network::Host)]
     pub network: Network,
 
-    /// How much nicer than this program packaging scripts are
+    /// Raise the niceness of packaging scripts by this much
     #[arg(long, value_name = "0..19", default_value_t = 0, value_parser = clap::value_parser!(i32).range(0..=19))]
     pub nice: i32,
 
-    /// Compile even where another agent has left packages; they are removed
+    /// Compile even if another agent left packages below BASE, and remove them
     #[arg(long)]
     pub force: bool,
 
-    /// Compile for this stemcell, as `ubuntu-noble/1.406` [default: what os-release and stemcell_version say]
+    /// Stemcell to compile for, such as `ubuntu-noble/1.406` [default: read from os-release and
+    /// stemcell_version]
     #[arg(long, value_name = "OS/VERSION", value_parser = stemcell)]
     pub stemcell: Option<Slug>,
 
-    /// The directory for temporary files, in which scripts run where packages have namespaces [default: BASE/data where that is
-    /// a real disk, else the output directory; one that is mounted noexec only where there is no other]
+    /// Directory for temporary files; with `namespace` and `userns`, scripts also run in it
+    /// [default: BASE/data if it is on a disk, else the output directory; a directory that is
+    /// mounted noexec is the last choice]
     #[arg(long, value_name = "DIR")]
     pub work_dir: Option<PathBuf>,
 
-    /// Keep the scratch directories of packages (BASE/data/NAME) in this directory, for later runs. They hold Go's build cache, for
-    /// example [default: they are removed at the end]
+    /// Keep the scratch directories of packages (BASE/data/NAME) in this directory for later runs;
+    /// they hold Go's build cache, for example [default: they are removed at the end]
     #[arg(long, value_name = "DIR")]
     pub scratch_dir: Option<PathBuf>,
 
-    /// Share no scratch directories: each package creates its own, with `landlock` only the one of its own name
+    /// Do not share scratch directories: each package creates its own. With `landlock`, a package
+    /// can create only the one with its own name
     #[arg(long, conflicts_with = "scratch_dir")]
     pub no_shared_scratch: bool,
 
-    /// The directory for logs of packaging scripts [default: BASE/sys/log/compilation, else beside the work directory]
+    /// Directory for the logs of packaging scripts [default: BASE/sys/log/compilation, else next to
+    /// the work directory]
     #[arg(long, value_name = "DIR")]
     pub logs_dir: Option<PathBuf>,
 
-    /// The directory below which packages are compiled; what is compiled runs only there
+    /// Base directory to compile in; compiled packages run only below the same path
     #[arg(long, value_name = "BASE", default_value = Vcap::BASE)]
     pub base_directory: PathBuf,
 
-    /// Seconds that the processes of a script get to end by themselves when it is stopped
+    /// Seconds between SIGTERM and SIGKILL when a script is stopped
     #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(0..=3600))]
     pub grace: u64,
 
-    /// Seconds that a packaging script may run [default: as long as it takes]
+    /// Seconds after which a packaging script is stopped and fails [default: no limit]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=604_800))]
     pub timeout: Option<u64>,
 
-    /// The gzip level of compiled packages
+    /// Gzip level of compiled packages
     #[arg(long, value_name = "1..9", default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=9))]
     pub compression_level: u32,
 }
 
-/// How packages are kept apart.
+/// `--isolation`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Isolation {
-    /// The first of the following that works; a line says which, and why none before it
+    /// The first of the following that passes a trial run; the output says which one, and why the
+    /// ones before it failed
     Auto,
-    /// Each package in its own mount, process and IPC namespace; needs root or CAP_SYS_ADMIN
+    /// Mount, process and IPC namespaces for each package; needs root or CAP_SYS_ADMIN
     Namespace,
-    /// The same in a user namespace; an ordinary user needs newuidmap and a range in /etc/subuid, or gets a single owner
+    /// The same in a user namespace; without root, scripts can change file owners only with
+    /// newuidmap and a range in /etc/subuid
     Userns,
-    /// In place, by rules on what a script may reach; needs Landlock (Linux 5.19) and no rights
+    /// Landlock rules, in BASE itself; needs Landlock (Linux 5.19), no privileges
     Landlock,
-    /// In place, one package after another, as the Go agent does
+    /// No isolation, in BASE itself: one package after another, as the Go agent does
     None,
 }
 
-/// Whether a script that fails with Landlock is run a second time.
+/// `--second-run`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum SecondRun {
-    /// If it failed within 30 seconds, or its output shows that it was denied something
+    /// If it failed within 30 seconds, or its output shows a denied access
     Auto,
-    /// After every failure but a signal, a timeout, or a lack of memory or disk space
+    /// After every failure except a signal, a timeout, or a lack of memory or disk space
     Always,
-    /// Not even if it succeeded although it was denied something: that is a warning then
+    /// Never; a script that succeeds in spite of a denied access is reported with a warning
     Never,
 }
 
-/// The network that packaging scripts have.
+/// `--network`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Network {
-    /// That of this program, as with the Go agent
+    /// The network of bosh-agent, as with the Go agent
     Host,
-    /// A loopback of their own and nothing else; needs `namespace` or `userns`
+    /// A private loopback interface only; needs `namespace` or `userns`
     None,
 }
 
@@ -167,7 +177,7 @@ pub(super) enum Network {
     name = "bosh-agent compile",
     args_override_self = true,
     max_term_width = 110,
-    override_usage = "bosh-agent compile [FLAGS] [TARBALL...]",
+    override_usage = "bosh-agent compile [FLAGS] TARBALL...",
     next_help_heading = "Flags",
     disable_version_flag = true
 )]
@@ -177,10 +187,15 @@ struct CompileCommand {
 }
 
 fn stemcell(text: &str) -> Result<Slug, String> {
-    Slug::parse(text).map_err(|error| error.to_string())
+    Slug::parse(text).map_err(|error| Chain(&error).to_string())
 }
 
-/// Reads the arguments behind the program's name. The error is the text for the user.
+fn jobs(text: &str) -> Result<NonZeroUsize, String> {
+    text.parse()
+        .map_err(|_| "expected a number of at least 1".to_owned())
+}
+
+/// Parses the arguments after the program's name. The error is a text for the user.
 pub(super) fn parse(arguments: &[OsString]) -> Result<Command, String> {
     let Some((first, rest)) = arguments.split_first() else {
         return Err(format!("Error: no command is given\n\n{USAGE}"));
@@ -189,7 +204,7 @@ pub(super) fn parse(arguments: &[OsString]) -> Result<Command, String> {
         Some("compile") => compile(rest),
         Some("-v" | "--v") => Ok(Command::Version { verbose: false }),
         Some("-version" | "--version") => Ok(Command::Version { verbose: true }),
-        Some("-h" | "--h" | "-help" | "--help") => Ok(Command::Help(USAGE.to_owned())),
+        Some("help" | "-h" | "--h" | "-help" | "--help") => Ok(Command::Help(USAGE.to_owned())),
         _ if daemon_flags::is_for_daemon(arguments) => {
             daemon_flags::parse(arguments).map(Command::Daemon)
         }
@@ -205,33 +220,21 @@ fn compile(arguments: &[OsString]) -> Result<Command, String> {
     let mut built = command.clone();
     built.build();
     let arguments =
-        flags::normalise(&built, arguments).map_err(|error| format!("Error: {error}"))?;
+        flags::normalize(&built, arguments).map_err(|error| format!("Error: {error}"))?;
     let with_name = std::iter::once(OsString::from("bosh-agent compile")).chain(arguments);
     let matches = match command.try_get_matches_from(with_name) {
         Ok(matches) => matches,
         Err(error) if error.kind() == ErrorKind::DisplayHelp => {
             return Ok(Command::Help(error.to_string()));
         }
-        Err(error) => return Err(capitalised(&error.to_string())),
+        Err(error) => return Err(capitalized(&error.to_string())),
     };
     let parsed = CompileCommand::from_arg_matches(&matches)
-        .map_err(|error| capitalised(&error.to_string()))?
+        .map_err(|error| capitalized(&error.to_string()))?
         .compile;
-    let directories = [
-        ("--output-directory", &parsed.output_directory),
-        ("--scratch-dir", &parsed.scratch_dir),
-    ];
-    for (flag, directory) in directories {
-        if directory
-            .as_ref()
-            .is_some_and(|path| path.as_os_str().is_empty())
-        {
-            return Err(format!("Error: {flag} needs a directory"));
-        }
-    }
     if parsed.base_directory.to_str().is_none() {
         return Err(format!(
-            "Error: --base-directory `{}` is not UTF-8 text",
+            "Error: --base-directory `{}` is not valid UTF-8",
             parsed.base_directory.display()
         ));
     }
@@ -244,8 +247,8 @@ fn compile(arguments: &[OsString]) -> Result<Command, String> {
     Ok(Command::Compile(Box::new(parsed)))
 }
 
-/// Our own errors begin with a capital letter, clap's do not.
-fn capitalised(text: &str) -> String {
+/// clap starts its errors in lower case; ours start with a capital letter.
+fn capitalized(text: &str) -> String {
     match text.strip_prefix("error:") {
         Some(rest) => format!("Error:{rest}"),
         None => text.to_owned(),
@@ -269,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn the_go_agents_command_line_is_understood() {
+    fn go_agents_command_line_is_accepted() {
         for given in [
             &["-output-directory", "out", "a.tgz", "b.tgz"][..],
             &["--output-directory=out", "a.tgz", "b.tgz"],
@@ -288,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_usage_errors_that_name_them() {
+    fn usage_errors_name_the_mistake() {
         for (given, named) in [
             (&[][..], "no command"),
             (&["compiel"], "compiel"),
@@ -318,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn help_and_version_are_no_errors() {
+    fn help_and_version_are_not_errors() {
         for given in [
             &["-h"][..],
             &["--help"],

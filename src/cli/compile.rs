@@ -1,4 +1,4 @@
-//! `bosh-agent compile`, wired.
+//! `bosh-agent compile`: options, signals, and the run.
 
 use std::io::{self, IsTerminal};
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::arguments::{Compile, Isolation, Network, SecondRun};
 use super::stopping::{Stopping, announcement};
-use super::{DONE, FAILED, on_threads, tell};
+use super::{DONE, FAILED, on_threads, print_error};
 use crate::compile;
 use crate::config::{Environment, Vcap};
 use crate::offline::{self, OfflineError, Options, Progress};
@@ -16,32 +16,33 @@ use crate::process;
 use crate::runtime::{self, Signals, StopSignal};
 use crate::sandbox::{self, Entry};
 
-/// One thread for what waits: with two, each event wakes the other as well, to see whether there is more to do.
+/// One worker thread: with two, each event also wakes the other one, which then looks for work.
 const WORKERS: usize = 1;
 
-/// This program, whatever becomes of its file meanwhile.
+/// This program, even if its file is replaced or removed during the run.
 pub(super) const SELF: &str = "/proc/self/exe";
 
-/// Why nothing can be compiled.
-pub(super) const NO_PROC: &str = "`/proc` is not mounted, and bosh-agent needs it to start and end packaging scripts under every isolation";
+/// The error without `/proc`.
+pub(super) const NO_PROC: &str =
+    "`/proc` is not mounted, and bosh-agent needs it to start and stop packaging scripts";
 
-/// What to do about it.
-pub(super) const NO_PROC_HINT: &str = "run `mount -t proc proc /proc` as root before";
+/// The hint to [`NO_PROC`].
+pub(super) const NO_PROC_HINT: &str = "run `mount -t proc proc /proc` as root first";
 
 pub(super) fn main(arguments: Compile, environment: Environment) -> u8 {
     sandbox::shorten_slices_before_threads();
     if !sandbox::has_proc() {
         if let Err(error) = sandbox::mount_proc_before_threads() {
-            tell(&format!(
-                "Error: {NO_PROC}, and it cannot be mounted for this run: {error}\nHint: {NO_PROC_HINT}"
+            print_error(&format!(
+                "Error: {NO_PROC}; mounting it for this run failed: {error}\nHint: {NO_PROC_HINT}"
             ));
             return FAILED;
         }
-        tell(&format!(
-            "Warning: {NO_PROC}: it is mounted for this run, in a mount namespace of its own"
+        print_error(&format!(
+            "Warning: {NO_PROC}; it is mounted for this run, in a private mount namespace"
         ));
     }
-    // Before there is a second thread: only then can it be entered.
+    // Only a single-threaded process can enter a user namespace.
     let user_namespace = match arguments.isolation {
         Isolation::Auto => sandbox::enter_user_namespace_if_needed(),
         Isolation::Userns => sandbox::enter_user_namespace(),
@@ -55,12 +56,12 @@ async fn run(options: Options) -> u8 {
     let signals = match Signals::listen() {
         Ok(signals) => signals,
         Err(error) => {
-            tell(&format!("Error: failed to listen for signals: {error}"));
+            print_error(&format!("Error: failed to listen for signals: {error}"));
             return FAILED;
         }
     };
     if let Err(error) = process::adopt_orphans() {
-        tell(&format!("Error: failed to start: {error}"));
+        print_error(&format!("Error: failed to start: {error}"));
         return FAILED;
     }
     let progress = Arc::new(Progress::to_stderr(io::stderr().is_terminal()));
@@ -76,7 +77,7 @@ async fn run(options: Options) -> u8 {
             move |signal| announced.line(&announcement(signal, &announced.scripts(), grace)),
             move |signal| {
                 killed.line(&format!(
-                    "Killing everything on a second {}: the next run removes what is left behind",
+                    "Killing all processes after a second {}; the next run removes leftover files",
                     signal.name()
                 ));
                 signal.exit_code()
@@ -89,7 +90,7 @@ async fn run(options: Options) -> u8 {
         Ok(()) => DONE,
         Err(OfflineError::Stopped) => signal.map_or(FAILED, StopSignal::exit_code),
         Err(error) => {
-            tell(&offline::report(&error));
+            print_error(&offline::report(&error));
             FAILED
         }
     }
@@ -137,7 +138,7 @@ fn options(arguments: Compile, environment: Environment, user_namespace: Entry) 
     }
 }
 
-/// Who we are, for others who want to compile in the same place.
+/// The name of this process in the lock file, which another run shows in its error.
 pub(super) fn who() -> String {
     let host = nix::unistd::gethostname().map_or_else(
         |_| "an unknown host".to_owned(),

@@ -1,4 +1,4 @@
-//! `bosh-agent -P … -C agent.json`, wired.
+//! `bosh-agent -P … -C agent.json`: options, signals, and the run.
 
 use tokio_util::sync::CancellationToken;
 
@@ -15,13 +15,13 @@ use crate::runtime::{Signals, StopSignal};
 use crate::sandbox;
 use crate::tls::SystemCertificates;
 
-/// Two threads: requests are answered while one of them is held up.
+/// Two worker threads: requests are answered even while one of them is blocked.
 const WORKERS: usize = 2;
 
 pub(super) fn main(flags: Daemon, environment: Environment) -> u8 {
     SystemCertificates::of(&environment).use_these();
-    // The NATS client loads the system's certificates at every connect, though it is given its own, and does not connect where
-    // one of them is broken. It finds none here.
+    // The NATS client loads the system's certificates at every connect, even if it has been given
+    // its own, and refuses to connect if one of them is malformed. Hide them from it.
     sandbox::set_variable_before_threads("SSL_CERT_FILE", "/dev/null");
     sandbox::set_variable_before_threads("SSL_CERT_DIR", "");
     on_threads(WORKERS, run(flags, environment))
@@ -34,13 +34,13 @@ async fn run(flags: Daemon, environment: Environment) -> u8 {
         return FAILED;
     }
     for ignored in &flags.ignored {
-        tracing::warn!(ignored, "an argument that is not known is passed over");
+        tracing::warn!(ignored, "ignoring an unknown argument");
     }
     let ready = Signals::listen().and_then(|signals| process::adopt_orphans().map(|()| signals));
     let signals = match ready {
         Ok(signals) => signals,
         Err(error) => {
-            tracing::error!(%error, "Agent exited with error: it cannot start");
+            tracing::error!(%error, "Agent exited with error: startup failed");
             return FAILED;
         }
     };
@@ -53,13 +53,13 @@ async fn run(flags: Daemon, environment: Environment) -> u8 {
             tracing::info!(
                 signal,
                 ?grace,
-                "stopping: scripts get the grace time; a second SIGTERM kills them at once"
+                "stopping: scripts have the grace time to end; a second SIGTERM kills them at once"
             );
         },
         |signal| {
             let signal = signal.name();
             tracing::error!(
-                "Agent exited with error: received a second signal ({signal}): killing everything"
+                "Agent exited with error: received a second signal ({signal}): killing all processes"
             );
             FAILED
         },
@@ -88,7 +88,7 @@ async fn run(flags: Daemon, environment: Environment) -> u8 {
                 Some(StopSignal::HangUp) => "hangup",
                 Some(StopSignal::Terminate) | None => "terminated",
             };
-            // Word for word the Go agent's, and its exit code: supervisors are used to both.
+            // The Go agent's message and exit code, which supervisors may look for.
             tracing::error!("Agent exited with error: received signal ({signal}): stopping now");
             FAILED
         }

@@ -1,35 +1,37 @@
-//! The daemon's command line: the Go agent's flags, in Go's syntax, and patience with those that we do not know.
+//! The daemon's command line: the Go agent's flags, in Go's syntax. Unknown flags are ignored, as
+//! stemcells of several generations start the agent with different ones.
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use crate::config::Vcap;
 
-/// What the daemon is told.
+/// The daemon's parsed command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Daemon {
-    /// The kind of machine: `ubuntu`, or `dummy` for a machine whose own settings are left alone.
+    /// `ubuntu`, or `dummy` for a machine whose settings are not changed.
     pub platform: String,
-    /// The agent's configuration, `agent.json`.
+    /// The path of `agent.json`.
     pub config: Option<PathBuf>,
-    /// The supervisor of jobs. A compilation VM has no jobs, so only its name is taken.
+    /// The supervisor of jobs. Accepted and not used: a compilation VM has no jobs.
     pub supervisor: String,
     /// The base directory.
     pub base: PathBuf,
-    /// What was not understood, for the log.
+    /// Unknown arguments, for the log.
     pub ignored: Vec<String>,
 }
 
-/// Flags that take a value: one letter, and what it sets.
+/// Flags that take a value.
 const VALUES: [&str; 4] = ["P", "C", "M", "b"];
 
-/// Flags of the Go agent that change nothing here.
+/// Flags of the Go agent without an effect here.
 const SILENT: [&str; 2] = ["r", "no-alerts"];
 
-/// Reads the flags. `-x value`, `-x=value` and the same with two dashes are one.
+/// Parses the flags. `-x value`, `-x=value` and the same with two dashes are equivalent.
 ///
 /// # Errors
-/// A text for the user, where a flag lacks its value or the base directory is no absolute path.
+/// A text for the user if a flag has no value, the base directory is not an absolute path, or the
+/// platform is missing or unknown.
 pub(super) fn parse(arguments: &[OsString]) -> Result<Daemon, String> {
     let mut daemon = Daemon {
         platform: String::new(),
@@ -54,7 +56,7 @@ pub(super) fn parse(arguments: &[OsString]) -> Result<Daemon, String> {
         }
         if !VALUES.contains(&name) {
             daemon.ignored.push(shown.into_owned());
-            // Its value, as in `-I warden` of old agents.
+            // Also ignore its value, as in `-I warden` of old stemcells.
             if value.is_none()
                 && let Some(next) = rest.next_if(|next| !is_flag(next))
             {
@@ -74,20 +76,22 @@ pub(super) fn parse(arguments: &[OsString]) -> Result<Daemon, String> {
     }
     if !daemon.base.is_absolute() || daemon.base.to_str().is_none() {
         return Err(format!(
-            "Error: the base directory `{}` (-b) is no absolute path",
+            "Error: the base directory `{}` (-b) is not an absolute path",
             daemon.base.display()
         ));
     }
     match daemon.platform.as_str() {
         "ubuntu" | "dummy" => Ok(daemon),
-        "" => Err("Error: the flag -P is missing: the platform, `ubuntu` or `dummy`".to_owned()),
+        "" => {
+            Err("Error: the flag -P is missing: pass the platform, `ubuntu` or `dummy`".to_owned())
+        }
         other => Err(format!(
-            "Error: the platform `{other}` (-P) is none of `ubuntu` and `dummy`"
+            "Error: `{other}` is not a platform (-P): use `ubuntu` or `dummy`"
         )),
     }
 }
 
-/// Whether these arguments are meant for the daemon.
+/// Whether the first argument is a flag, which means that these arguments are the daemon's.
 pub(super) fn is_for_daemon(arguments: &[OsString]) -> bool {
     arguments.first().is_some_and(|first| is_flag(first))
 }
@@ -96,7 +100,7 @@ fn is_flag(argument: &OsStr) -> bool {
     argument.to_str().is_some_and(|text| flag(text).is_some())
 }
 
-/// A flag without its dashes.
+/// The flag without its dashes.
 fn flag(text: &str) -> Option<&str> {
     let text = text.strip_prefix("--").or(text.strip_prefix('-'))?;
     (!text.is_empty()).then_some(text)
@@ -112,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stemcells_command_line_is_understood() {
+    fn stemcells_command_line_is_accepted() {
         for given in [
             &["-P", "ubuntu", "-C", "/var/vcap/bosh/agent.json"][..],
             &[
@@ -137,14 +141,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_is_noted_and_passed_over() {
+    fn unknown_arguments_are_ignored_and_kept_for_the_log() {
         let daemon = parsed(&["-I", "warden", "-P", "ubuntu", "stray", "-x=1"]).unwrap();
         assert_eq!(daemon.platform, "ubuntu");
         assert_eq!(daemon.ignored, ["-I", "warden", "stray", "-x=1"]);
     }
 
     #[test]
-    fn mistakes_are_named() {
+    fn usage_errors_name_the_mistake() {
         for (given, named) in [
             (&["-P", "windows"][..], "windows"),
             (&["-C", "agent.json"], "-P"),

@@ -1,24 +1,25 @@
-//! The Go agent's flag syntax on top of clap's: one dash does for two, and flags end at the first tarball.
+//! The Go agent's flag syntax on top of clap's: one dash means the same as two, and flags end at
+//! the first tarball.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use clap::{ArgAction, Command};
 
-/// A flag behind a tarball. The Go agent takes it for another tarball and compiles the first into /tmp.
+/// A flag after a tarball. The Go agent treats it as another tarball and writes results to /tmp.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the flag `{flag}` stands behind a tarball\nHint: flags come first: compile [FLAGS] [TARBALL...]"
+    "the flag `{flag}` follows a tarball\nHint: pass flags first: bosh-agent compile [FLAGS] TARBALL..."
 )]
 pub(super) struct MisplacedFlag {
     flag: String,
 }
 
-/// Gives flags two dashes and marks where they end.
+/// Gives flags two dashes and inserts `--` where they end.
 ///
-/// `-output-directory DIR`, `-output-directory=DIR` and the same with two dashes are one. A lone `-` is a file name, and
-/// `--` ends the flags.
-pub(super) fn normalise(
+/// `-output-directory DIR`, `-output-directory=DIR` and the same with two dashes are equivalent. A
+/// single `-` is a file name, and `--` ends the flags.
+pub(super) fn normalize(
     command: &Command,
     arguments: &[OsString],
 ) -> Result<Vec<OsString>, MisplacedFlag> {
@@ -67,7 +68,7 @@ fn is_flag(argument: &OsStr) -> bool {
     argument.as_bytes().starts_with(b"-") && argument != "-"
 }
 
-/// Whether the flag of this name, with its dashes, takes a value; `None` when there is no such flag.
+/// Whether the flag with this name (dashes included) takes a value; `None` if it does not exist.
 fn long_flag(command: &Command, name: &[u8]) -> Option<bool> {
     let name = name.strip_prefix(b"--").or(name.strip_prefix(b"-"))?;
     command
@@ -87,7 +88,7 @@ mod tests {
             .arg(Arg::new("output").long("output-directory").num_args(1))
             .arg(Arg::new("force").long("force").action(ArgAction::SetTrue));
         let arguments: Vec<OsString> = arguments.iter().map(OsString::from).collect();
-        let normal = normalise(&command, &arguments)?;
+        let normal = normalize(&command, &arguments)?;
         Ok(normal
             .into_iter()
             .map(|argument| argument.into_string().unwrap())
@@ -95,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn one_dash_does_for_two() {
+    fn one_dash_means_two() {
         for given in [
             &["-output-directory", "-dir", "a.tgz"],
             &["--output-directory", "-dir", "a.tgz"],
@@ -112,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_double_dash_ends_the_flags_and_a_lone_one_is_a_name() {
+    fn double_dash_ends_flags_and_single_dash_is_a_name() {
         assert_eq!(
             normal(&["--", "-x.tgz", "--y"]).unwrap(),
             ["--", "-x.tgz", "--y"]
@@ -121,13 +122,13 @@ mod tests {
     }
 
     #[test]
-    fn a_flag_behind_a_tarball_is_refused() {
+    fn flag_after_a_tarball_is_refused() {
         let error = normal(&["a.tgz", "-output-directory", "dir"]).unwrap_err();
         assert!(error.to_string().contains("-output-directory"), "{error}");
     }
 
     #[test]
-    fn unknown_flags_are_left_for_the_parser_to_refuse() {
+    fn unknown_flags_are_left_to_clap() {
         assert_eq!(normal(&["-x", "---y"]).unwrap(), ["-x", "---y"]);
         assert_eq!(
             normal(&["--output-directory"]).unwrap(),

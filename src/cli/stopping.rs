@@ -1,4 +1,4 @@
-//! What signals do: the first asks everything to end, a second one kills it.
+//! Signal handling: the first signal cancels the run, the second kills its processes.
 
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -9,13 +9,13 @@ use tokio_util::sync::CancellationToken;
 use crate::process;
 use crate::runtime::{self, Signals, StopSignal, Task};
 
-/// How long killed processes may take to be gone.
+/// How long to wait for killed processes to disappear.
 const KILL_WITHIN: Duration = Duration::from_secs(5);
 
-/// So many names are printed in one line at the most.
+/// The maximum number of package names in the announcement.
 const NAMES: usize = 5;
 
-/// Listens for signals to the end.
+/// The task that handles signals.
 #[derive(Debug)]
 pub(super) struct Stopping {
     first: Arc<OnceLock<StopSignal>>,
@@ -24,8 +24,9 @@ pub(super) struct Stopping {
 }
 
 impl Stopping {
-    /// On a first signal calls `announce`, then `cancel`. On a second one calls `killing`, kills every process below this one,
-    /// and ends this one with the exit code that `killing` returns.
+    /// On the first signal, calls `announce`, then cancels `cancel`. On the second, calls
+    /// `killing`, kills all descendants of this process, and exits with the code that `killing`
+    /// returned.
     pub(super) fn start(
         mut signals: Signals,
         cancel: &CancellationToken,
@@ -55,7 +56,7 @@ impl Stopping {
         }
     }
 
-    /// The signal that asked for the stop, if one did. After a second one this never returns: the process ends.
+    /// The first signal, if there was one. Does not return after a second one: the process exits.
     pub(super) async fn signal(self) -> Option<StopSignal> {
         if self.second.get().is_some() {
             let _ = self.task.await;
@@ -64,13 +65,13 @@ impl Stopping {
     }
 }
 
-/// Ends the process as it is: destructors would remove work directories, which may take long.
-#[expect(clippy::exit, reason = "a second signal ends the program at once")]
+/// Exits without running destructors, which would remove work directories and may take long.
+#[expect(clippy::exit, reason = "a second signal exits at once")]
 fn exit(code: u8) {
     std::process::exit(code.into());
 }
 
-/// The line for a first signal: what is waited for, and for how long.
+/// The line for the first signal: what the run waits for, and for how long.
 pub(super) fn announcement(signal: StopSignal, scripts: &[String], grace: Duration) -> String {
     let name = signal.name();
     let again = match signal {
@@ -78,9 +79,7 @@ pub(super) fn announcement(signal: StopSignal, scripts: &[String], grace: Durati
         StopSignal::Terminate | StopSignal::HangUp => "send SIGTERM again",
     };
     if scripts.is_empty() {
-        return format!(
-            "Stopping on {name}: waiting for files to be closed and removed; {again} to end at once"
-        );
+        return format!("Stopping on {name}: closing and removing files; {again} to exit at once");
     }
     let shown: Vec<&str> = scripts.iter().take(NAMES).map(String::as_str).collect();
     let more = match scripts.len() - shown.len() {
@@ -104,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_signal_says_what_is_waited_for() {
+    fn announcement_names_the_running_scripts() {
         let grace = Duration::from_secs(10);
         let names =
             |count: usize| -> Vec<String> { (1..=count).map(|n| format!("p{n}")).collect() };
@@ -122,7 +121,7 @@ mod tests {
         );
         assert_eq!(
             announcement(StopSignal::HangUp, &[], grace),
-            "Stopping on SIGHUP: waiting for files to be closed and removed; send SIGTERM again to end at once"
+            "Stopping on SIGHUP: closing and removing files; send SIGTERM again to exit at once"
         );
     }
 }

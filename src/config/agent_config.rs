@@ -8,7 +8,8 @@ use serde_json::Value;
 use super::Secret;
 use super::json::{self, JsonError, Object};
 
-/// What `-C` names. Without a file everything is at its default, and there is no source of settings.
+/// What `-C` names. Without a file everything is at its default, and there is no source of
+/// settings.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AgentConfig {
     /// `Platform.Linux`.
@@ -20,7 +21,8 @@ pub struct AgentConfig {
 /// How the platform is to be set up. What only concerns disks and networks is not read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LinuxOptions {
-    /// `/tmp` stays where it is. Otherwise the Go agent mounts a directory of the data disk over it.
+    /// `/tmp` stays where it is. Otherwise the Go agent mounts a directory of the data disk over
+    /// it.
     pub use_default_tmp_dir: bool,
     /// Whoever made the machine has also made its disks: what is below `data` is not ours to mount.
     pub skip_disk_setup: bool,
@@ -79,7 +81,8 @@ impl AgentConfig {
     /// Reads the text of `agent.json`.
     ///
     /// # Errors
-    /// When it is no JSON, when something is of the wrong kind, and for sources without a known type.
+    /// When it is no JSON, when something is of the wrong kind, and for sources without a known
+    /// type.
     pub fn parse(text: &[u8]) -> Result<Self, AgentConfigError> {
         let document = json::parse(text)?;
         if document.is_null() {

@@ -3,7 +3,8 @@
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 
-/// A copy of the environment variables, taken once at the start. Packaging scripts inherit all of them.
+/// A copy of the environment variables, taken once at the start. Packaging scripts inherit all of
+/// them.
 #[derive(Clone, Default)]
 pub struct Environment(Vec<(OsString, OsString)>);
 

@@ -1,18 +1,18 @@
-//! JSON as Go programs read it: names in any case, unknown ones ignored, `null` as good as absent.
+//! JSON as Go programs read it: names in any case, unknown names ignored, `null` equal to absent.
 //!
-//! Everything that writes settings for the agent was tested against Go's decoder, so it may rely on all three. Errors name the
-//! place of a value, never the value, which may be a secret.
+//! The programs that write settings were tested against Go's decoder and may rely on all three.
+//! Errors name the place of a value, never the value, which may be a secret.
 
 use std::fmt;
 use std::sync::LazyLock;
 
 use serde_json::{Map, Value};
 
-/// Why JSON cannot be used. The texts hold places and kinds, never values.
+/// Why JSON is not usable. The texts have places and types, never values.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JsonError {
-    /// It is no JSON, or not all of it is there.
-    #[error("no complete JSON: {kind} in line {line}, column {column}")]
+    /// It is not valid JSON, or incomplete.
+    #[error("invalid JSON: {kind} in line {line}, column {column}")]
     Syntax {
         /// What is wrong there.
         kind: &'static str,
@@ -21,8 +21,8 @@ pub enum JsonError {
         /// The column, from 1; 0 at the start of a line.
         column: usize,
     },
-    /// A value is not what it should be.
-    #[error("`{place}` is {found} where {expected} belongs")]
+    /// A value has the wrong type.
+    #[error("`{place}` is {found}; expected {expected}")]
     Kind {
         /// The names that lead to it, joined by dots.
         place: String,
@@ -36,7 +36,7 @@ pub enum JsonError {
 /// Reads one JSON value.
 ///
 /// # Errors
-/// When it is none, or when something follows it.
+/// The text is not valid JSON, or something follows the value.
 pub fn parse(text: &[u8]) -> Result<Value, JsonError> {
     serde_json::from_slice(text).map_err(|error| JsonError::Syntax {
         kind: if error.is_eof() {
@@ -49,18 +49,18 @@ pub fn parse(text: &[u8]) -> Result<Value, JsonError> {
     })
 }
 
-/// A JSON object whose members are looked up as Go does.
+/// A JSON object with Go's lookup of members.
 ///
-/// A name matches in any (ASCII) case. Where several match, the one that is written exactly so counts, else the last in the
-/// order of the bytes; Go takes the last in the text, an order which is gone once JSON is read. A `null` counts as absent, so
-/// it also hides nothing.
+/// A name matches in any (ASCII) case. Where several match, the one that is written exactly so
+/// counts, else the last in the order of the bytes; Go takes the last in the text, an order which
+/// is gone once JSON is read. A `null` counts as absent, so it also hides nothing.
 #[derive(Clone)]
 pub struct Object<'a> {
     members: &'a Map<String, Value>,
     place: String,
 }
 
-/// Values may be secret.
+/// Prints no values, which may be secret.
 impl fmt::Debug for Object<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Object")
@@ -275,35 +275,35 @@ mod tests {
     }
 
     #[test]
-    fn what_is_of_the_wrong_kind_is_named_by_its_place_alone() {
+    fn wrong_type_is_reported_without_the_value() {
         let value = json!({"env": {"bosh": {"blobstores": [{}, "hunter2"], "password": 42, "keys": ["a", 7]}}});
         let object = Object::document(&value, "settings").unwrap();
         let env = object.object("env").unwrap().unwrap();
         let bosh = env.object("bosh").unwrap().unwrap();
         assert_eq!(
             bosh.objects("blobstores").unwrap_err().to_string(),
-            "`settings.env.bosh.blobstores[1]` is a text where an object belongs"
+            "`settings.env.bosh.blobstores[1]` is a text; expected an object"
         );
         assert_eq!(
             bosh.text("password").unwrap_err().to_string(),
-            "`settings.env.bosh.password` is a number where a text belongs"
+            "`settings.env.bosh.password` is a number; expected a text"
         );
         assert_eq!(
             bosh.texts("keys").unwrap_err().to_string(),
-            "`settings.env.bosh.keys[1]` is a number where a text belongs"
+            "`settings.env.bosh.keys[1]` is a number; expected a text"
         );
         assert!(!format!("{bosh:?}").contains("hunter2"));
     }
 
     #[test]
-    fn broken_json_is_told_by_its_place() {
+    fn syntax_error_has_line_and_column() {
         assert_eq!(
             parse(b"{\"password\":\n \"hunter").unwrap_err().to_string(),
-            "no complete JSON: an early end in line 2, column 8"
+            "invalid JSON: an early end in line 2, column 8"
         );
         assert_eq!(
             parse(b"{} x").unwrap_err().to_string(),
-            "no complete JSON: an error in line 1, column 4"
+            "invalid JSON: an error in line 1, column 4"
         );
         assert!(parse(b"").is_err());
     }

@@ -1,11 +1,11 @@
-//! Text that must not be seen.
+//! Text that must not be printed.
 
 use std::fmt;
 
 use serde::Deserialize;
 
-/// A key, a password, a signed URL. It prints as `[redacted]`, whatever prints it; who needs the text must ask for it by
-/// name, which is easy to find in a review.
+/// A key, a password, a signed URL. `Debug` and `Display` print `[redacted]`; the text is available
+/// only through [`expose`](Self::expose), which is easy to find in a review.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);

@@ -53,7 +53,8 @@ pub struct BoshEnv {
     pub keep_root_password: bool,
     /// `group`.
     pub group: String,
-    /// `groups`: what this machine is for, among them the names of the deployment and of the instance group.
+    /// `groups`: what this machine is for, among them the names of the deployment and of the
+    /// instance group.
     pub groups: Vec<String>,
     /// `agent.settings.tmpfs`: settings must not be written to a disk.
     pub settings_in_memory: bool,
@@ -66,7 +67,7 @@ pub enum SettingsError {
     #[error("the settings are not valid")]
     Json(#[from] JsonError),
     /// No name, or an impossible one.
-    #[error("the settings do not say who this agent is")]
+    #[error("the settings have no valid agent_id")]
     AgentId(#[from] AgentIdError),
 }
 
@@ -74,7 +75,8 @@ impl Settings {
     /// Reads the text of `settings.json`.
     ///
     /// # Errors
-    /// When it is no JSON, when a value in use is of the wrong kind, or without a usable `agent_id`.
+    /// When it is no JSON, when a value in use is of the wrong kind, or without a usable
+    /// `agent_id`.
     pub fn parse(text: &[u8]) -> Result<Self, SettingsError> {
         Self::from_json(json::parse(text)?)
     }
@@ -99,13 +101,15 @@ impl Settings {
         })
     }
 
-    /// The document as it came, with everything that this agent does not use. It holds keys and passwords.
+    /// The document as it came, with everything that this agent does not use. It holds keys and
+    /// passwords.
     #[must_use]
     pub fn document(&self) -> &Hidden<Value> {
         &self.raw
     }
 
-    /// Where the message bus is: the update's URLs, else those of `env.bosh.mbus`, else `mbus`. Empty where nothing says it.
+    /// Where the message bus is: the update's URLs, else those of `env.bosh.mbus`, else `mbus`.
+    /// Empty where nothing says it.
     #[must_use]
     pub fn bus_urls<'a>(&'a self, update: &'a UpdateSettings) -> Vec<&'a Secret> {
         let lists = [&update.mbus.urls[..], &self.bosh.mbus.urls];
@@ -118,7 +122,8 @@ impl Settings {
         }
     }
 
-    /// The certificates for the message bus: the update's where that has an authority in it, else those of `env.bosh.mbus`.
+    /// The certificates for the message bus: the update's where that has an authority in it, else
+    /// those of `env.bosh.mbus`.
     #[must_use]
     pub fn bus_certificate<'a>(&'a self, update: &'a UpdateSettings) -> &'a BusCertificate {
         if update.mbus.certificate.ca.is_empty() {
@@ -128,7 +133,8 @@ impl Settings {
         }
     }
 
-    /// The blobstore in use: the first of the update's, else the first of `env.bosh.blobstores`, else `blobstore`.
+    /// The blobstore in use: the first of the update's, else the first of `env.bosh.blobstores`,
+    /// else `blobstore`.
     #[must_use]
     pub fn blobstore<'a>(&'a self, update: &'a UpdateSettings) -> Option<&'a Blobstore> {
         update
@@ -146,8 +152,8 @@ impl Settings {
         self.bosh.ntp.as_ref().unwrap_or(&self.ntp)
     }
 
-    /// Whether a Director made this machine to compile packages: its instance group is then called `compilation-` and a UUID,
-    /// and that name is among the groups.
+    /// Whether a Director made this machine to compile packages: its instance group is then called
+    /// `compilation-` and a UUID, and that name is among the groups.
     #[must_use]
     pub fn is_for_compilation(&self) -> bool {
         self.bosh

@@ -84,7 +84,8 @@ impl UpdateSettings {
         })
     }
 
-    /// The document for `update_settings.json`, as the Go agent writes it. It holds keys and passwords.
+    /// The document for `update_settings.json`, as the Go agent writes it. It holds keys and
+    /// passwords.
     #[must_use]
     pub fn to_json(&self) -> Hidden<Value> {
         let blobstores = self
@@ -104,8 +105,8 @@ impl UpdateSettings {
         Hidden::new(Value::Object(document))
     }
 
-    /// Takes in a new update. What it says of certificates to trust and of disks replaces what held; what it says of the
-    /// message bus and of blobstores does so where it says anything.
+    /// Takes in a new update. What it says of certificates to trust and of disks replaces what
+    /// held; what it says of the message bus and of blobstores does so where it says anything.
     ///
     /// A Director sends new bus certificates without URLs. Then the URLs that held go on holding.
     #[must_use]

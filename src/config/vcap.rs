@@ -1,4 +1,4 @@
-//! The tree below the base directory, `/var/vcap` wherever it counts.
+//! The paths below the base directory, which is `/var/vcap` on a BOSH VM.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use sha1::{Digest, Sha1};
 
 use crate::release::{Name, Version};
 
-/// Directories of `BASE/data` that have a use of their own, here or on a VM.
+/// Directories of `BASE/data` with another purpose, here or on a VM.
 const NOT_SCRATCH: [&str; 14] = [
     "blobs",
     "bosh",
@@ -36,8 +36,8 @@ pub enum Seen {
     Nothing,
 }
 
-/// The paths below a base directory. Compiled programs carry these paths inside, so the base is `/var/vcap` for anything
-/// that is to run on a BOSH VM.
+/// The paths below a base directory. Compiled programs carry these paths inside, so the base is
+/// `/var/vcap` for anything that is to run on a BOSH VM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Vcap {
     base: PathBuf,
@@ -85,8 +85,8 @@ impl Vcap {
         self.base.join("data/compile")
     }
 
-    /// The scratch directory of a package, which the scripts of the package and of its dependents share. `None` for a name that
-    /// stands for something else in the data directory.
+    /// The scratch directory of a package, which the scripts of the package and of its dependents
+    /// share. `None` for a name that stands for something else in the data directory.
     #[must_use]
     pub fn scratch(&self, name: &Name) -> Option<PathBuf> {
         let name = name.as_str();
@@ -100,7 +100,8 @@ impl Vcap {
         self.base.join("data/.bosh-agent-compile.lock")
     }
 
-    /// Says that the packages in the tree are ours, and which they are. No package can be called so.
+    /// Says that the packages in the tree are ours, and which they are. No package can be called
+    /// so.
     #[must_use]
     pub fn compile_marker(&self) -> PathBuf {
         self.base.join("packages/.bosh-agent:compile")
@@ -137,8 +138,9 @@ impl Vcap {
         self.base.join("bosh")
     }
 
-    /// How much of a path scripts see. Of the agent's own directory they see its programs and what a stemcell says of itself. All
-    /// else may hold secrets: settings with the key of the bus, changes of settings, tasks, passwords of blobstores.
+    /// How much of a path scripts see. Of the agent's own directory they see its programs and what
+    /// a stemcell says of itself. All else may hold secrets: settings with the key of the bus,
+    /// changes of settings, tasks, passwords of blobstores.
     #[must_use]
     pub fn seen(&self, path: &Path) -> Seen {
         let Ok(below) = path.strip_prefix(self.bosh()) else {
@@ -281,7 +283,8 @@ pub struct PackagePaths {
     pub link: PathBuf,
 }
 
-/// The Go agent calls the directory of a version by its SHA-1, since a version may hold what a path may not.
+/// The Go agent calls the directory of a version by its SHA-1, since a version may hold what a path
+/// may not.
 fn version_directory(version: &Version) -> String {
     let hash = Sha1::digest(version.as_ref().as_bytes());
     hash.iter().map(|byte| format!("{byte:02x}")).collect()

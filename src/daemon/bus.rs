@@ -1,4 +1,5 @@
-//! The daemon's line to a Director: the bus that the settings name, connected anew when they change.
+//! The daemon's connection to a Director: the message bus of the settings, reconnected when they
+//! change.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,16 +15,16 @@ use crate::diag::Chain;
 use crate::runtime::{self, Task};
 use crate::transport::{Answer, Bus, Handle, Https, Malformed, Nats, Scheme, TransportError};
 
-/// How often a Director's health monitor hears of us. It takes an agent for lost after a minute of silence.
+/// The heartbeat interval. A health monitor reports an agent as lost after a minute without one.
 const HEARTBEAT: Duration = Duration::from_secs(30);
 
-/// How long an old connection goes on when the new one is up.
+/// How long an old connection stays open after the new one is up.
 const OVERLAP: Duration = Duration::from_secs(1);
 
-/// The line.
+/// The current connection, and old ones that are being replaced.
 pub(super) struct Line {
     current: Transport,
-    /// Connections with certificates that do not hold any more. They serve until the current one is up.
+    /// Connections with replaced certificates. They serve until the current one is up.
     old: Vec<Nats>,
     retiring: Vec<Task<()>>,
     changes: watch::Receiver<u64>,
@@ -32,14 +33,14 @@ pub(super) struct Line {
 
 enum Transport {
     Nats(Nats),
-    /// None only while one listener takes over from another.
+    /// `None` only while one listener replaces another.
     Https(Option<Https>),
 }
 
 impl Line {
-    /// Starts to connect, or to listen.
+    /// Starts to connect (NATS) or to listen (HTTPS).
     pub(super) async fn start(agent: &Agent, vcap: &Vcap) -> Result<Self, TransportError> {
-        // Before the settings are read, so that no change is missed.
+        // Subscribe before reading the settings, so that no change is missed.
         let changes = agent.bus_changes();
         let blobs = vcap.blobs();
         Ok(Self {
@@ -51,22 +52,22 @@ impl Line {
         })
     }
 
-    /// Serves until `stop` is called. Requests are handled beside it.
+    /// Serves until `stop` is canceled. Requests are handled concurrently.
     pub(super) async fn serve(
         &mut self,
         agent: &Agent,
         stop: &CancellationToken,
     ) -> Result<(), TransportError> {
-        // Looking at the machine may hang with its disks, which must hold up nothing here.
+        // Collecting vitals may block on a hanging disk, which must not block this loop.
         let (beats, mut beat) = mpsc::channel(1);
-        let _beating = runtime::spawn("heartbeats", look_again(agent.clone(), beats));
+        let _beating = runtime::spawn("heartbeats", send_heartbeats(agent.clone(), beats));
         loop {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 Some(payload) = beat.recv() => self.beat(agent, payload),
                 Ok(()) = self.changes.changed() => self.renew(agent).await?,
                 served = self.current.next(!self.old.is_empty()) => {
-                    // It is up; or it has failed for good.
+                    // The connection is up, or it has failed permanently.
                     served?;
                     for old in self.old.drain(..) {
                         self.retiring.push(runtime::spawn("old bus", retire(old)));
@@ -76,10 +77,10 @@ impl Line {
         }
     }
 
-    /// Connects with the settings that hold now.
+    /// Reconnects with the current settings.
     async fn renew(&mut self, agent: &Agent) -> Result<(), TransportError> {
         if let Transport::Https(https) = &mut self.current {
-            // Two cannot listen at one address, so for a moment nobody does.
+            // Two listeners cannot share an address, so there is a short gap.
             if let Some(old) = https.take() {
                 old.stop().await;
             }
@@ -94,24 +95,24 @@ impl Line {
                 }
             }
             Err(error) => {
-                tracing::error!(error = %Chain(&error), "the new settings of the message bus cannot be used; the old ones hold");
+                tracing::error!(error = %Chain(&error), "the new settings of the message bus are not usable; keeping the old ones");
             }
         }
         Ok(())
     }
 
     fn beat(&self, agent: &Agent, payload: Vec<u8>) {
-        // HTTPS has nobody who would hear it.
+        // Over HTTPS, nobody receives heartbeats.
         if let Transport::Nats(nats) = &self.current {
             let live = agent.live();
             let subject = format!("hm.agent.heartbeat.{}", live.settings.agent_id);
             if let Err(error) = nats.publish(subject, payload) {
-                tracing::warn!(error = %Chain(&error), "a heartbeat is lost");
+                tracing::warn!(error = %Chain(&error), "failed to send a heartbeat");
             }
         }
     }
 
-    /// Lets the replies that are on their way go out, and closes.
+    /// Sends pending replies and closes all connections.
     pub(super) async fn stop(self) {
         match self.current {
             Transport::Nats(nats) => nats.stop().await,
@@ -127,15 +128,15 @@ impl Line {
     }
 }
 
-/// Closes an old connection once every server of a cluster must know of the new one's subscription. What comes twice
-/// meanwhile is handled once.
+/// Closes an old connection once every server of a cluster knows the new one's subscription.
+/// Requests that arrive on both meanwhile are handled once.
 async fn retire(old: Nats) {
     tokio::time::sleep(OVERLAP).await;
     old.stop().await;
 }
 
-/// Looks at the machine again and again.
-async fn look_again(agent: Agent, beats: mpsc::Sender<Vec<u8>>) {
+/// Sends a heartbeat in each interval.
+async fn send_heartbeats(agent: Agent, beats: mpsc::Sender<Vec<u8>>) {
     let mut beat = tokio::time::interval(HEARTBEAT);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -164,7 +165,8 @@ impl Transport {
         })
     }
 
-    /// Comes back when the connection is up, where that is waited for, and when it has failed for good.
+    /// Returns when the connection is up, if `is_waited_for`, or with an error when it has failed
+    /// permanently.
     async fn next(&mut self, is_waited_for: bool) -> Result<(), TransportError> {
         match self {
             Self::Nats(nats) if is_waited_for => {
@@ -192,7 +194,7 @@ fn bus(live: &Live) -> Bus {
     }
 }
 
-/// `once`: a request whose reply goes where that of an earlier one went is a copy of it.
+/// With `once`, a request with the reply address of an earlier one is dropped as a copy.
 fn handle(agent: &Agent, once: bool) -> Handle {
     let agent = agent.clone();
     Arc::new(move |bytes, limit| {

@@ -36,7 +36,7 @@ pub enum AssembleError {
     #[error(transparent)]
     Append(#[from] AppendError),
     /// What was written is not what was meant.
-    #[error("what was written is not right when read back")]
+    #[error("verification of the written file failed")]
     Verify(#[from] VerifyError),
 }
 

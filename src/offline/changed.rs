@@ -1,9 +1,9 @@
-//! What a person reads of an installed package that was changed afterwards.
+//! Warnings about installed packages that were changed.
 
 use crate::compile::Changed;
 use crate::release::Name;
 
-/// A sealed tree was changed and installed again.
+/// A sealed tree was changed and has been reinstalled.
 pub(super) fn tree(package: &Name, changed: &Changed) -> String {
     let Changed {
         difference,
@@ -16,7 +16,7 @@ pub(super) fn tree(package: &Name, changed: &Changed) -> String {
     )
 }
 
-/// A copy of a sealed tree was changed and replaced.
+/// A copy of a sealed tree was changed and has been replaced.
 pub(super) fn copy(package: &Name, changed: &Changed) -> String {
     let Changed {
         difference,

@@ -19,10 +19,10 @@ pub enum OfflineError {
     #[error(transparent)]
     Stemcell(#[from] UnknownStemcell),
     /// The releases of the call are not in order. Nothing has been compiled.
-    #[error("nothing was compiled: {} found in what was given", count(.0.len()))]
+    #[error("nothing was compiled: {} found", count(.0.len()))]
     Input(Vec<InputProblem>),
     /// What is in a tarball cannot be written to the work directory.
-    #[error("failed to take `{}` apart", tarball.display())]
+    #[error("failed to extract `{}`", tarball.display())]
     Spool {
         /// The tarball.
         tarball: PathBuf,
@@ -109,16 +109,18 @@ pub enum InputProblemKind {
     #[error(transparent)]
     Release(Problem),
     /// A release that is compiled already is read twice, and this cannot be.
-    #[error("it is compiled already and would be copied, but it is no file that can be read again")]
+    #[error(
+        "it is already compiled and has to be copied, but it is not a file that can be read twice"
+    )]
     NotAFile,
     /// The same file is given more than once.
-    #[error("it is given twice, the first time as `{}`", earlier.display())]
+    #[error("it is given twice, first as `{}`", earlier.display())]
     GivenTwice {
         /// How it was given before.
         earlier: PathBuf,
     },
     /// Two inputs would be written to one file.
-    #[error("it would be written to `{}`, and so would `{}`", output.display(), other.display())]
+    #[error("its result `{}` would overwrite the result of `{}`", output.display(), other.display())]
     SameOutput {
         /// The file.
         output: PathBuf,
@@ -126,20 +128,20 @@ pub enum InputProblemKind {
         other: PathBuf,
     },
     /// An input would be overwritten.
-    #[error("it would be written to `{}`, which is an input of this call", output.display())]
+    #[error("its result would overwrite `{}`, which is an input of this call", output.display())]
     OverInput {
         /// The file.
         output: PathBuf,
     },
     /// A directory is where the output should be.
-    #[error("it would be written to `{}`, which is a directory", output.display())]
+    #[error("its result cannot be written to `{}`, which is a directory", output.display())]
     OverDirectory {
         /// The directory.
         output: PathBuf,
     },
     /// No file can have the name that the output would have.
     #[error(
-        "its result would be called `{}`, which is longer than the {limit} bytes that a file name may have",
+        "the file name of its result, `{}`, is longer than {limit} bytes",
         name
     )]
     LongName {

@@ -1,4 +1,4 @@
-//! How packages are kept apart in a call.
+//! Chooses the isolation tier of a run.
 
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -16,22 +16,23 @@ use crate::sandbox::{
     Wishes, Writes,
 };
 
-/// How packages are to be kept apart.
+/// The requested isolation tier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Isolation {
-    /// As well as it can be done here.
+    /// The first tier that passes a trial run.
     Auto,
-    /// In namespaces, or not at all.
+    /// Namespaces, or an error.
     Namespace,
-    /// In namespaces that a user namespace makes possible, or not at all.
+    /// Namespaces inside a user namespace, or an error.
     Userns,
-    /// In place, by rules on what a script may reach, or not at all.
+    /// Landlock rules in the base directory itself, or an error.
     Landlock,
-    /// In place, one after another unless several jobs are asked for.
+    /// No isolation, in the base directory itself; one job by default.
     None,
 }
 
-/// Chooses how packages are kept apart, and says so in one line. A second one says how it would be better.
+/// Chooses the isolation tier and prints it in one line. Under `auto`, a hint tells how to get a
+/// stronger one.
 pub(super) async fn choose(
     options: &Options,
     work: &Path,
@@ -57,7 +58,7 @@ pub(super) async fn choose(
                 progress.line(&format!("Isolation: {}", described(&namespaces)));
                 return Ok(Sandbox::Namespaces(namespaces.with_scratch(scratch)?));
             }
-            // A full disk says nothing of what could be had on another one.
+            // A full disk says nothing about the tiers that this machine supports.
             Err(error) if wanted != Isolation::Auto || error.is_no_space() => {
                 return Err(error.into());
             }
@@ -107,13 +108,14 @@ pub(super) async fn choose(
         return Ok(Sandbox::Landlocked(several));
     }
     progress.line(
-        "Warning: nothing keeps packages apart that are compiled at once: a script that uses one that it does not declare is \
-         not found out, and may get another one's files",
+        "Warning: packages that are compiled concurrently are not isolated from each other: undeclared dependencies go \
+         undetected, and a script may use files of another package",
     );
     Ok(Sandbox::Landlocked(several.without_rules()))
 }
 
-/// The scratch directories of packages. Packages can be kept from each other's unless they lie where scripts have to go.
+/// Opens the scratch directories of packages. They cannot be hidden from other packages if they lie
+/// in a directory that scripts use.
 fn scratch(options: &Options) -> Result<Scratch, SandboxError> {
     // Variables name a home directory, for example, or the cache of a compiler.
     let named = options
@@ -129,7 +131,7 @@ fn scratch(options: &Options) -> Result<Scratch, SandboxError> {
     Scratch::open(&options.scratch, &in_use)
 }
 
-/// Why something cannot be had, in short.
+/// Why a tier is not available, in short.
 fn reason(error: &SandboxError) -> String {
     match error {
         SandboxError::Step(step) => step.to_string(),
@@ -137,7 +139,8 @@ fn reason(error: &SandboxError) -> String {
     }
 }
 
-/// The error where something is asked for that takes namespaces, and there are none: for `source`, where they were tried.
+/// The error for a requested feature that only namespaces provide. `source` is why they are not
+/// available, if they were tried.
 fn beyond_namespaces(options: &Options, source: Option<SandboxError>) -> Option<SandboxError> {
     let source = source.map(Box::new);
     if !options.network {
@@ -149,15 +152,15 @@ fn beyond_namespaces(options: &Options, source: Option<SandboxError>) -> Option<
     }
 }
 
-/// How packages would be kept apart better.
+/// How to get a stronger tier.
 fn hint() -> &'static str {
     if nix::unistd::geteuid().is_root() {
-        "Hint: packages are kept apart better in a container with `--cap-add SYS_ADMIN --security-opt apparmor=unconfined`, or \
-         without a capability with `--security-opt seccomp=unconfined --security-opt apparmor=unconfined`, and in a Concourse \
+        "Hint: for stronger isolation, start the container with `--cap-add SYS_ADMIN --security-opt apparmor=unconfined`, or \
+         without a capability with `--security-opt seccomp=unconfined --security-opt apparmor=unconfined`, or the Concourse \
          task with `privileged: true`"
     } else {
-        "Hint: packages are kept apart better for root, or with newuidmap (package uidmap), a range for this user in \
-         /etc/subuid and /etc/subgid, and user namespaces allowed"
+        "Hint: for stronger isolation, compile as root, or allow user namespaces, install newuidmap (package uidmap) and give \
+         this user a range in /etc/subuid and /etc/subgid"
     }
 }
 
@@ -179,7 +182,7 @@ async fn namespaces(options: &Options, work: &Path) -> Result<Namespaces, Sandbo
     Namespaces::probe(work, &options.vcap, &options.agent, wishes).await
 }
 
-/// A tier with what a person should know of it.
+/// A tier with its limitations.
 fn described(namespaces: &Namespaces) -> String {
     let mut text = match namespaces.users() {
         None => "namespace",
@@ -204,7 +207,7 @@ fn described(namespaces: &Namespaces) -> String {
     text
 }
 
-/// How many packages are compiled at once, and says so where there are several.
+/// How many packages are compiled concurrently; printed if more than one.
 pub(super) fn jobs(
     wanted: Option<NonZeroUsize>,
     sandbox: &Sandbox,
@@ -215,7 +218,7 @@ pub(super) fn jobs(
     }
     let jobs = wanted.unwrap_or_else(process::processors);
     if jobs > NonZeroUsize::MIN {
-        progress.line(&format!("Compiling up to {jobs} packages at once"));
+        progress.line(&format!("Compiling up to {jobs} packages concurrently"));
     }
     jobs
 }

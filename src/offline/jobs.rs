@@ -1,9 +1,10 @@
-//! What a Director checks of the jobs of a release when it is uploaded, so that a release that it would refuse is not compiled
-//! for hours first.
+//! The checks that a Director makes on the jobs of an uploaded release. Making them first avoids
+//! compiling for hours a release that the Director then refuses.
 //!
-//! A Director extracts `jobs/NAME.tgz` with `tar -xzf`, which reads gzip only. It wants a `job.MF` in it that has the job's name,
-//! every template that `job.MF` lists as a file below `templates`, and `monit` or another `*.monit` file. It does not read the
-//! license; one that is no archive is refused all the same, because whatever made it has failed.
+//! A Director extracts `jobs/NAME.tgz` with `tar -xzf`, which reads gzip only. It wants a `job.MF`
+//! in it that has the job's name, every template that `job.MF` lists as a file below `templates`,
+//! and `monit` or another `*.monit` file. It does not read the license; a license that is not an
+//! archive is refused nevertheless, as the tool that created it has failed.
 
 use std::collections::HashMap;
 use std::io::{self, Read};
@@ -20,46 +21,46 @@ use crate::fs;
 use crate::release::{Manifest, MultiDigest, yaml};
 use crate::runtime::Cancellable;
 
-/// No `job.MF` is longer, in bytes. Long ones have some hundred kilobytes.
+/// The size limit of `job.MF` in bytes. Long ones have a few hundred kilobytes.
 const MANIFEST_LIMIT: u64 = 4 << 20;
 
-/// What is wrong with the contents of a blob.
+/// A problem with the contents of a blob.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ContentProblem {
-    /// It cannot be extracted.
+    /// The blob cannot be extracted.
     #[error(
-        "is not a tar archive that can be extracted ({cause}), although its digest is right: create the release again"
+        "is not a valid tar archive ({cause}), although it matches its digest: create the release again"
     )]
     NotArchive {
         /// Why.
         cause: String,
     },
-    /// A job that is compressed in another way than with gzip, or not at all.
-    #[error("is {}, not gzip: a Director refuses the release", format_of(*found))]
+    /// The job is not compressed with gzip.
+    #[error("is {}, not gzip: Directors refuse the release", format_of(*found))]
     NotGzip {
         /// How it is compressed.
         found: Compression,
     },
-    /// A job without `job.MF`.
-    #[error("has no job.MF at its top: a Director refuses the release")]
+    /// The job has no `job.MF`.
+    #[error("has no job.MF at its top: Directors refuse the release")]
     NoManifest,
-    /// A `job.MF` of another job.
-    #[error("has a job.MF {}: a Director refuses the release", named(found.as_deref()))]
+    /// The `job.MF` has the name of another job, or none.
+    #[error("has a job.MF {}: Directors refuse the release", named(found.as_deref()))]
     OtherName {
-        /// The name in it, if there is one.
+        /// The name in `job.MF`, if any.
         found: Option<String>,
     },
-    /// A template that is listed and missing.
+    /// A listed template is missing.
     #[error(
-        "lacks the template `templates/{path}`, which its job.MF lists: a Director refuses the release"
+        "lacks the template `templates/{path}`, which its job.MF lists: Directors refuse the release"
     )]
     NoTemplate {
         /// The template's path below `templates`.
         path: String,
     },
-    /// A job without a file for monit.
+    /// The job has no file for monit.
     #[error(
-        "has neither `monit` nor another `*.monit` file at its top: a Director refuses the release"
+        "has neither `monit` nor another `*.monit` file at its top: Directors refuse the release"
     )]
     NoMonit,
 }
@@ -78,7 +79,8 @@ fn named(found: Option<&str>) -> String {
     }
 }
 
-/// Checks the contents of all jobs and of the license. Blobs that are missing or have a wrong digest are left to others.
+/// Checks the contents of all jobs and of the license. Missing blobs and wrong digests are reported
+/// by `inspect`.
 pub(super) fn problems(
     manifest: &Manifest,
     carried: &[Carried],
@@ -119,19 +121,20 @@ pub(super) fn problems(
     Ok(problems)
 }
 
-/// What an archive holds.
+/// The contents of an archive, as far as the checks need them.
 #[derive(Debug, Default)]
 struct Contents {
-    /// What each path is.
+    /// The kind of each path.
     kinds: HashMap<PathBuf, Kind>,
     /// The text of `job.MF` at the top.
     manifest: Option<Vec<u8>>,
-    /// How the archive is compressed, as far as that is known.
+    /// How the archive is compressed, if known.
     compression: Option<Compression>,
 }
 
 impl Contents {
-    /// Reads an archive to its end. The outer error is not the archive's fault.
+    /// Reads an archive to its end. The outer error is a cancellation or a file error, not a
+    /// problem of the archive.
     fn read(
         blob: &Blob,
         cancel: &CancellationToken,
@@ -200,8 +203,8 @@ impl Contents {
         problems
     }
 
-    /// The tree of `job.MF`. There is none where it cannot be read here: a Director's YAML reader accepts a little more than
-    /// ours, so it has the last word.
+    /// The tree of `job.MF`. `None` if it is not valid here: a Director's YAML parser accepts
+    /// slightly more than ours, so the check is left to it.
     fn root(&self) -> Option<yaml::Node> {
         let text = self.manifest.as_deref()?;
         yaml::parse(std::str::from_utf8(text).ok()?).ok()
@@ -237,7 +240,7 @@ impl Contents {
         problems
     }
 
-    /// Whether there is a file at a path once the archive is extracted, or a link that may lead to one.
+    /// Whether extracting the archive gives a file at `path`, or a link that may lead to one.
     fn may_be_file(&self, path: &Path) -> bool {
         match self.kinds.get(path) {
             Some(Kind::Directory) => false,
@@ -305,7 +308,7 @@ mod tests {
             ("templates@", "shared"),
         ];
         assert_eq!(found(&linked), [""; 0]);
-        // Not for us to judge.
+        // These are left to the Director.
         for manifest in ["name: web\nname: web\n", "a: [", "\u{7}"] {
             assert_eq!(found(&[("job.MF", manifest), ("monit", "")]), [""; 0]);
         }
@@ -317,8 +320,8 @@ mod tests {
     }
 
     #[test]
-    fn what_a_director_refuses_is_found() {
-        let refused = ": a Director refuses the release";
+    fn job_that_a_director_refuses_is_reported() {
+        let refused = ": Directors refuse the release";
         assert_eq!(
             found(&[("monit", "")]),
             [format!("has no job.MF at its top{refused}")]

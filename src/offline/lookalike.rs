@@ -1,4 +1,5 @@
-//! Recognizes what somebody gave instead of a release tarball: by the first bytes, or by the names in an archive. Pure.
+//! Recognizes files that are passed instead of a release tarball, by their first bytes or by the
+//! names in the archive. Pure.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -6,33 +7,33 @@ use std::path::{Path, PathBuf};
 
 use super::clutter::is_clutter;
 
-/// How many bytes of a file's beginning are looked at.
+/// The number of bytes that are examined at the start of a file.
 pub(super) const BEGINNING: usize = 4096;
 
-/// How many names are listed of an archive that is not recognized.
+/// The number of names that are listed of an unrecognized archive.
 const LISTED: usize = 6;
 
-/// Something that is no release tarball.
+/// A file that is not a release tarball.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Lookalike {
     /// A file without content.
     EmptyFile,
     /// A web page.
     Html,
-    /// An answer of an S3 or GCS blobstore that reports an error.
+    /// An error response of an S3 or GCS blobstore.
     BlobstoreError {
         /// Such as `NoSuchKey`.
         code: Option<String>,
     },
     /// Some other XML.
     Xml,
-    /// JSON, such as the answer of a server.
+    /// JSON, such as a server's response.
     Json,
-    /// A pointer of Git LFS.
+    /// A Git LFS pointer.
     GitLfsPointer,
     /// A zip archive.
     Zip,
-    /// Some other file, by the name of its kind.
+    /// Another known kind of file, with the name of the kind.
     Binary(&'static str),
     /// The manifest of a release without the release.
     ReleaseManifest,
@@ -66,7 +67,7 @@ pub enum Lookalike {
     },
     /// The source repository of a release.
     SourceRepository {
-        /// The directory of the archive that it is in; empty for its top.
+        /// Its directory in the archive; empty for the top.
         directory: PathBuf,
     },
     /// A release without its manifest.
@@ -84,7 +85,7 @@ pub enum Lookalike {
 }
 
 impl Lookalike {
-    /// Recognizes a file that is no tar archive by its beginning, decompressed where it was compressed.
+    /// Recognizes a file that is not a tar archive by its first bytes, which are decompressed.
     pub(super) fn of_bytes(beginning: &[u8]) -> Option<Self> {
         if beginning.is_empty() {
             return Some(Self::EmptyFile);
@@ -143,7 +144,7 @@ impl Lookalike {
         if has("name") && has("version") && lists.iter().any(|key| has(key)) {
             return Some(Self::ReleaseManifest);
         }
-        // A manifest in alphabetical order may begin with more packages than are looked at.
+        // In a manifest in alphabetical order, the other keys may follow after the examined bytes.
         let is_json = text.starts_with('{') || text.starts_with("[{");
         if is_json && text.contains('"') {
             return Some(Self::Json);
@@ -262,11 +263,11 @@ fn element(xml: &str, name: &str) -> Option<String> {
     is_word.then(|| text.to_owned())
 }
 
-/// What makes a release tarball.
+/// How to create a release tarball.
 const CREATE: &str = "run `bosh create-release --tarball=RELEASE.tgz` in the release's repository and pass that tarball, or \
                       download it from bosh.io";
 
-/// What to do when a download has failed.
+/// What to do about a failed download.
 const DOWNLOAD: &str = "download the release tarball again and check the URL and the credentials";
 
 impl fmt::Display for Lookalike {
@@ -274,31 +275,31 @@ impl fmt::Display for Lookalike {
         let part_of = |f: &mut fmt::Formatter<'_>, what: &str| {
             write!(
                 f,
-                "it is {what}, which is one part of a release: pass the tarball of the whole release, which has release.MF at its top"
+                "it is {what}, which is only a part of a release: pass the tarball of the whole release, which has release.MF at its top"
             )
         };
         match self {
             Self::EmptyFile => write!(f, "the file is empty: {DOWNLOAD}"),
             Self::Html => write!(f, "it is an HTML page, such as a login or error page: {DOWNLOAD}"),
             Self::BlobstoreError { code: Some(code) } => {
-                write!(f, "it is the error `{code}` of a blobstore in XML: {DOWNLOAD}")
+                write!(f, "it is an XML error response of a blobstore (`{code}`): {DOWNLOAD}")
             }
             Self::BlobstoreError { code: None } => {
-                write!(f, "it is an error of a blobstore in XML: {DOWNLOAD}")
+                write!(f, "it is an XML error response of a blobstore: {DOWNLOAD}")
             }
             Self::Xml => write!(f, "it is an XML document: {DOWNLOAD}"),
-            Self::Json => write!(f, "it is JSON, such as the answer of a server: {DOWNLOAD}"),
+            Self::Json => write!(f, "it is JSON, such as a server's response: {DOWNLOAD}"),
             Self::GitLfsPointer => f.write_str(
-                "it is a Git LFS pointer and not the file that it stands for: run `git lfs pull` where it was checked out",
+                "it is a Git LFS pointer, not the file itself: run `git lfs pull` in its repository",
             ),
             Self::Zip => write!(
                 f,
-                "it is a zip archive, and a release is a tar archive. If it is GitHub's archive of a repository: {CREATE}. If it is a \
-                 tile, its releases are in its directory `releases`"
+                "it is a zip archive, but a release is a tar archive. For a repository downloaded from GitHub: {CREATE}. For a tile: pass \
+                 the tarballs in its directory `releases`"
             ),
             Self::Binary(kind) => write!(f, "it is {kind}: pass a release tarball"),
             Self::ReleaseManifest => f.write_str(
-                "it is a release manifest in YAML, without the release: run `bosh create-release --tarball=RELEASE.tgz MANIFEST` in \
+                "it is only the manifest of a release: run `bosh create-release --tarball=RELEASE.tgz MANIFEST` in \
                  the release's repository, with the path of this file for MANIFEST, and pass that tarball",
             ),
             Self::ReleaseIndex => {
@@ -316,19 +317,19 @@ impl fmt::Display for Lookalike {
             Self::Package => part_of(f, "the source of a package"),
             Self::License => part_of(f, "the license of a release"),
             Self::ContainerImage => f.write_str(
-                "it is a container image: run it to compile in it, and pass a release tarball",
+                "it is a container image: pass a release tarball, and compile it in a container of that image",
             ),
             Self::RootFileSystem => {
                 f.write_str("it is a root file system: pass a release tarball")
             }
             Self::Nested { directory } => write!(
                 f,
-                "the release is in its directory `{}`: pack what is in that directory, as `tar -czf RELEASE.tgz -C {} .` does",
+                "the release is in its directory `{}`: pack the contents of that directory, for example with `tar -czf RELEASE.tgz -C {} .`",
                 directory.display(),
                 directory.display()
             ),
             Self::OtherCase { name } => {
-                write!(f, "it has `{}` instead: rename it", name.escape_debug())
+                write!(f, "it has `{}`: rename that file to `release.MF`", name.escape_debug())
             }
             Self::SourceRepository { directory } => {
                 f.write_str("it is the source repository of a release")?;
@@ -338,16 +339,16 @@ impl fmt::Display for Lookalike {
                 write!(f, ", and not a release: {CREATE}")
             }
             Self::WithoutManifest => {
-                f.write_str("it has jobs or packages of a release, but not its manifest: pack the release again, with release.MF")
+                f.write_str("it has jobs or packages of a release, but not its manifest: pack the release again with release.MF")
             }
             Self::Tarballs { first } => write!(
                 f,
-                "it is an archive of other archives, such as `{}`: extract it, and pass the releases among them",
+                "it contains other archives, such as `{}`: extract it, and pass the release tarballs in it",
                 first.display()
             ),
             Self::Archive { top } => write!(
                 f,
-                "it has {} at its top, as a compiled package or any other archive may have: pass the tarball of the whole release",
+                "it has {} at its top, so it may be a compiled package or an unrelated archive: pass the tarball of the whole release",
                 top.join(", ")
             ),
         }
@@ -367,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn files_are_recognized_by_their_beginning() {
+    fn files_are_recognized_by_their_first_bytes() {
         let code = |code: &str| Lookalike::BlobstoreError {
             code: Some(code.to_owned()),
         };
@@ -491,7 +492,7 @@ mod tests {
     }
 
     #[test]
-    fn every_lookalike_says_what_to_pass() {
+    fn every_text_says_what_to_pass() {
         for found in [
             of_paths("stemcell.MF"),
             of_paths("job.MF"),

@@ -141,7 +141,7 @@ pub enum OpenError {
     #[error("{0}")]
     Lookalike(Lookalike),
     /// A directory is given that has a release in it.
-    #[error("it is a directory and not a tarball: {}", advice)]
+    #[error("it is a directory, not a tarball: {}", advice)]
     Directory {
         /// What to do.
         advice: String,
@@ -259,7 +259,7 @@ fn advice_on_directory(directory: &Path) -> Option<String> {
     let has = |name: &str| fs::metadata(&directory.join(name)).is_ok_and(|found| found.is_file());
     if has("release.MF") {
         return Some(format!(
-            "pack the release in it, as `tar -czf RELEASE.tgz -C {} .` does",
+            "pack the release in it, for example with `tar -czf RELEASE.tgz -C {} .`",
             directory.display()
         ));
     }

@@ -62,7 +62,7 @@ fn beside_input(input: &Path, progress: &Progress) -> PathBuf {
         return parent.to_owned();
     }
     progress.line(&format!(
-        "`{}` cannot be written to: the result of {} goes to {LAST_RESORT}",
+        "Warning: `{}` is not writable: the result of {} is written to {LAST_RESORT}",
         parent.display(),
         input.display()
     ));

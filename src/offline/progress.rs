@@ -1,6 +1,6 @@
-//! What a person sees while it works: lines for a log, and on a terminal a bar that lives above them.
+//! Progress of a run: lines for a log and, on a terminal, a bar per running package.
 //!
-//! The lines that the Go agent prints begin here as they do there, for there are scripts that look for them.
+//! Scripts look for the Go agent's lines, so those lines keep the Go agent's wording.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -14,13 +14,13 @@ use crate::compile::{Event, Phase};
 use crate::diag::Elapsed;
 use crate::release::{Name, Version};
 
-/// Where there is no terminal, a package that takes long is mentioned this often.
+/// Without a terminal, the interval of reminders about a running package.
 const REMINDER: Duration = Duration::from_secs(60);
 
-/// Waiting for less is not mentioned.
-const WORTH_TELLING: Duration = Duration::from_secs(1);
+/// Shorter waits are not reported.
+const REPORTED_WAIT: Duration = Duration::from_secs(1);
 
-/// Tells a person how far the work is.
+/// Prints the progress of a run to stderr.
 #[derive(Debug)]
 pub struct Progress {
     bars: Option<MultiProgress>,
@@ -29,7 +29,7 @@ pub struct Progress {
 
 #[derive(Debug, Default)]
 struct State {
-    /// By the numbers of their jobs.
+    /// The running packages by job number.
     running: BTreeMap<usize, Running>,
     started: usize,
     total: usize,
@@ -40,29 +40,30 @@ struct Running {
     label: String,
     since: Instant,
     reminded: Instant,
-    /// `None` before the first.
+    /// `None` before the first phase.
     phase: Option<Phase>,
-    /// When the phase began, and how long it waited in phases before.
+    /// When the current phase began.
     entered: Instant,
+    /// How long the package waited in earlier phases.
     waited: Duration,
-    /// The last line that the script printed in this phase.
+    /// The last line that the script printed in the current phase.
     line: String,
     bar: Option<ProgressBar>,
 }
 
-/// How long a package took, from the line that says that it begins.
+/// How long a package took since its `Compiling package` line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Took {
-    /// All of it.
+    /// From start to end, waiting included.
     pub total: Duration,
-    /// How long it only waited for others.
+    /// How long it waited for other packages.
     pub waited: Duration,
 }
 
 impl std::fmt::Display for Took {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}", Elapsed(self.total))?;
-        if self.waited >= WORTH_TELLING {
+        if self.waited >= REPORTED_WAIT {
             write!(f, " ({} of it waiting)", Elapsed(self.waited))?;
         }
         Ok(())
@@ -74,7 +75,7 @@ impl Running {
         self.waited = self.waited_until(now);
         self.phase = Some(phase);
         self.entered = now;
-        // What the script printed says nothing of another phase.
+        // A line of the script does not describe any other phase.
         self.line.clear();
     }
 
@@ -100,7 +101,7 @@ impl Running {
         }
     }
 
-    /// What it is doing, with the last line of its script.
+    /// The current phase, with the last line of the script.
     fn doing(&self) -> String {
         match self.line.as_str() {
             "" => described(self.phase),
@@ -119,7 +120,7 @@ impl Running {
 }
 
 impl Progress {
-    /// Writes to stderr; with bars where that is a terminal.
+    /// Writes to stderr, with bars if it is a terminal.
     #[must_use]
     pub fn to_stderr(is_terminal: bool) -> Self {
         Self {
@@ -129,10 +130,10 @@ impl Progress {
         }
     }
 
-    /// Prints lines, above the bars where there are any.
+    /// Prints one or more lines above the bars.
     pub fn line(&self, text: &str) {
         let print = || {
-            // Nobody reads it: that is no reason to stop.
+            // A closed stderr must not stop the run.
             let _ = writeln!(std::io::stderr().lock(), "{text}");
         };
         match &self.bars {
@@ -141,14 +142,15 @@ impl Progress {
         }
     }
 
-    /// So many packages are to be compiled.
+    /// Sets the number of packages to compile.
     pub(super) fn expect(&self, total: usize) {
         let mut state = self.state();
         state.total = total;
         state.started = 0;
     }
 
-    /// The job of a package begins. Where a call has several releases, those that have the package are named.
+    /// Reports the start of a job. `releases` are the releases with the package, if the run has
+    /// several.
     pub(super) fn start(&self, job: usize, name: &Name, version: &Version, releases: &[String]) {
         let mut state = self.state();
         state.started += 1;
@@ -184,7 +186,7 @@ impl Progress {
         self.line(&format!("Compiling package {label} ({position}){of}"));
     }
 
-    /// A job has ended, well or not. Returns how long it took, if it was started.
+    /// Removes an ended job, successful or not. Returns how long it took, if it was started.
     pub(super) fn end(&self, job: usize) -> Option<Took> {
         let running = self.state().running.remove(&job)?;
         let took = running.took(Instant::now());
@@ -195,7 +197,7 @@ impl Progress {
         Some(took)
     }
 
-    /// The packages whose packaging scripts run.
+    /// The packages whose packaging scripts are running.
     pub fn scripts(&self) -> Vec<String> {
         let is_running = |running: &&Running| running.phase == Some(Phase::Packaging);
         let name = |running: &Running| match running.label.split_once('/') {
@@ -210,8 +212,8 @@ impl Progress {
             .collect()
     }
 
-    /// The core tells something.
-    pub(super) fn hear(&self, event: Event) {
+    /// Shows an event of the compile core.
+    pub(super) fn show(&self, event: Event) {
         let (job, phase) = match event {
             Event::FirstRunFailed {
                 package,
@@ -252,7 +254,7 @@ impl Progress {
             }
             Event::Entered { job, phase, .. } => (job, Some(phase)),
             Event::Printed { job, line, .. } => {
-                // One that comes late is of a phase that has ended.
+                // A line that arrives late belongs to an earlier phase.
                 if let Some(running) = self.state().running.get_mut(&job)
                     && !running.is_waiting()
                 {
@@ -273,7 +275,7 @@ impl Progress {
         }
     }
 
-    /// Some time has gone by.
+    /// Moves the bars and prints reminders that are due.
     pub(super) fn tick(&self) {
         let mut reminders = Vec::new();
         let now = Instant::now();
@@ -293,18 +295,18 @@ impl Progress {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // What is shown is worth showing even after a panic elsewhere.
+        // The state stays usable after a panic in another thread.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A phase, as a person reads it.
+/// The text of a phase.
 fn described(phase: Option<Phase>) -> String {
     let Some(phase) = phase else {
-        return "waiting for a place to be compiled in".to_owned();
+        return "waiting to start".to_owned();
     };
     let text = match phase {
-        Phase::Waiting => "waiting for packages that are in its way",
+        Phase::Waiting => "waiting for packages that use the same directories",
         Phase::SecondRun { running: 1 } => {
             "waiting for 1 running packaging script before the second run"
         }
@@ -379,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn line_that_arrives_while_a_package_waits_is_not_shown() {
+    fn line_of_a_waiting_package_is_not_shown() {
         let progress = Progress::to_stderr(false);
         progress.expect(1);
         let parse = |text| Name::parse(text).unwrap();
@@ -394,23 +396,23 @@ mod tests {
             package: parse("app"),
             line: "+ make".to_owned(),
         };
-        progress.hear(entered(Phase::Packaging));
-        progress.hear(printed());
+        progress.show(entered(Phase::Packaging));
+        progress.show(printed());
         let doing = || progress.state().running[&0].doing();
         assert_eq!(doing(), "running its packaging script: + make");
-        progress.hear(entered(Phase::SecondRun { running: 1 }));
-        progress.hear(printed());
+        progress.show(entered(Phase::SecondRun { running: 1 }));
+        progress.show(printed());
         assert!(!doing().contains("make"), "{}", doing());
         assert!(progress.end(0).is_some());
         assert!(progress.end(0).is_none());
     }
 
     #[test]
-    fn waiting_package_is_shown_with_what_it_waits_for() {
+    fn waiting_package_names_the_reason() {
         let progress = Progress::to_stderr(false);
         let (package, version) = (Name::parse("app").unwrap(), Version::parse("1").unwrap());
         progress.start(0, &package, &version, &[]);
-        progress.hear(Event::Printed {
+        progress.show(Event::Printed {
             job: 0,
             package: package.clone(),
             line: "make: *** [all] Error 1".to_owned(),
@@ -425,7 +427,7 @@ mod tests {
                 "waiting for 1 running packaging script before the second run",
             ),
         ] {
-            progress.hear(Event::Entered {
+            progress.show(Event::Entered {
                 job: 0,
                 package: package.clone(),
                 phase: Phase::SecondRun { running },

@@ -70,7 +70,7 @@ pub(super) async fn carry_out(
     };
     for identity::Conflict { package, releases } in conflicts {
         call.progress.line(&format!(
-            "Warning: package {}/{} has the same fingerprint but different contents in releases {}: it is compiled for each",
+            "Warning: package {}/{} has the same fingerprint but different contents in releases {}: it is compiled once for each",
             package.0,
             package.1,
             releases.join(", ")
@@ -166,7 +166,7 @@ impl<'a> Run<'a> {
             run.remove_unused_sources()?;
             run.durations = Durations::read(&compiler.logs).unwrap_or_else(|error| {
                 call.progress.line(&format!(
-                    "Warning: how long packages took before is not known: {}",
+                    "Warning: could not read how long packages took in the previous run: {}",
                     Chain(&error)
                 ));
                 Durations::default()
@@ -248,10 +248,10 @@ impl<'a> Run<'a> {
         let shared = self.nodes.iter().filter(|node| node.uses.len() > 1).count();
         if shared > 0 {
             progress.line(&format!(
-                "{} in several releases and compiled once",
+                "{} the same in several releases and compiled only once",
                 match shared {
-                    1 => "One package is the same".to_owned(),
-                    more => format!("{more} packages are the same"),
+                    1 => "One package is".to_owned(),
+                    more => format!("{more} packages are"),
                 }
             ));
         }
@@ -270,7 +270,7 @@ impl<'a> Run<'a> {
         let durations = std::mem::take(&mut self.durations);
         if let Err(error) = durations.write(&compiler.logs) {
             progress.line(&format!(
-                "Warning: how long packages took is not kept for the next run: {}",
+                "Warning: could not save for the next run how long packages took: {}",
                 Chain(&error)
             ));
         }
@@ -426,10 +426,10 @@ impl<'a> Run<'a> {
         let others = self.states.iter().filter(is_running).count() - 1;
         if others > 0 && self.failures.is_empty() && !self.call.cancel.is_cancelled() {
             self.call.progress.line(&format!(
-                "Package {}/{} has failed: {others} under way {} told to end",
+                "Package {}/{} failed: stopping {others} running package{}",
                 package.0,
                 package.1,
-                if others == 1 { "is" } else { "are" }
+                if others == 1 { "" } else { "s" }
             ));
         }
         let uses = &self.nodes[node].uses;
@@ -470,7 +470,7 @@ impl<'a> Run<'a> {
                 if let Err(error) = fs::hard_link(&log, &other)
                     && !error.is_not_found()
                 {
-                    tracing::warn!(error = %Chain(&error), "a log is found in the directory of one release only");
+                    tracing::warn!(error = %Chain(&error), "could not link a log into the directory of every release that has the package");
                 }
             }
         }
@@ -641,7 +641,7 @@ fn remove_all(files: impl Iterator<Item = PathBuf>) {
     }
 }
 
-/// What a person should hear of a script that succeeded.
+/// Warnings about a script that succeeded.
 fn warnings(package: &Name, end: &ScriptEnd) -> Vec<String> {
     let count = |processes| match processes {
         1 => "a process".to_owned(),
@@ -650,19 +650,20 @@ fn warnings(package: &Name, end: &ScriptEnd) -> Vec<String> {
     let mut warnings = Vec::new();
     if end.left_behind > 0 {
         warnings.push(format!(
-            "Warning: the packaging script of {package} left {} running, to be ended with it",
+            "Warning: the packaging script of {package} left {} running, which bosh-agent stopped",
             count(end.left_behind)
         ));
     }
     if end.not_ended > 0 {
         warnings.push(format!(
-            "Warning: {} of the packaging script of {package} could not be ended: it belongs to another user",
-            count(end.not_ended)
+            "Warning: could not stop {} of the packaging script of {package}, which belong{} to another user",
+            count(end.not_ended),
+            if end.not_ended == 1 { "s" } else { "" }
         ));
     }
     if let Some(failure) = &end.output.log_failure {
         warnings.push(format!(
-            "Warning: the log of the packaging script of {package} is not complete: {failure}"
+            "Warning: the log of the packaging script of {package} is incomplete: {failure}"
         ));
     }
     warnings

@@ -1,4 +1,4 @@
-//! What a person is told when a call failed: what failed, why, what to do.
+//! The report of a failed run: what failed, why, and what to do.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -12,15 +12,15 @@ use crate::diag::{Bytes, Chain, Elapsed};
 use crate::fs;
 use crate::release::Name;
 
-/// What to do where a disk is too small.
+/// The hint for a disk that is too small.
 const ELSEWHERE: &str =
-    "choose a larger disk by --work-dir, --output-directory or --base-directory";
+    "choose a larger disk with --work-dir, --output-directory or --base-directory";
 
-/// What to do where somebody else changes what is ours.
-const TAKEN: &str = "something else has changed files of this call while it ran: keep what removes temporary files away from \
-                     its work directory, or choose another one by --work-dir";
+/// The hint for files of the run that another program changed.
+const TAKEN: &str = "another program changed files of this run: exclude its work directory from temporary-file cleaners, or choose \
+                     another one with --work-dir";
 
-/// Everything that a failure is told with, in lines.
+/// The lines that report a failure.
 #[must_use]
 pub fn report(error: &OfflineError) -> String {
     let mut text = String::new();
@@ -83,7 +83,7 @@ fn cause(error: &CompileError) -> String {
                 Elapsed(script.elapsed)
             )
         }
-        // These say no more than the headline does: what lies behind them counts.
+        // These texts repeat the headline: only the source adds something.
         CompileError::Files { source, .. } => Chain(source).to_string(),
         CompileError::Sandbox { source, .. } => Chain(source).to_string(),
         CompileError::Task { source, .. } => Chain(source).to_string(),
@@ -92,8 +92,8 @@ fn cause(error: &CompileError) -> String {
     }
 }
 
-/// What has become of the packages that did not fail. The releases of failed packages are told of in full, in one paragraph
-/// without names where there is only one.
+/// Reports the packages that did not fail. The releases of failed packages are reported in full,
+/// without the release's name if there is only one.
 fn releases(text: &mut String, incomplete: &Incomplete) {
     let (failed, others): (Vec<_>, Vec<_>) = incomplete
         .releases
@@ -104,27 +104,30 @@ fn releases(text: &mut String, incomplete: &Incomplete) {
             [_] => String::new(),
             _ => format!("Release {}/{}: ", release.release.0, release.release.1),
         };
-        let mut tell = |what: &str, names: &[Name]| {
+        let mut add = |what: &str, names: &[Name]| {
             if !names.is_empty() {
                 let _ = writeln!(text, "{prefix}{what}: {}", list(names));
             }
         };
-        tell("Compiled before it, and dropped with it", &release.compiled);
+        add(
+            "Compiled before the failure, and discarded",
+            &release.compiled,
+        );
         for (package, dependents) in &release.dependents {
-            tell(
+            add(
                 &format!("Not compiled because they depend on {package}"),
                 dependents,
             );
         }
-        tell("Stopped because of it", &release.stopped);
-        tell("Not begun", &release.not_begun);
+        add("Stopped because of the failure", &release.stopped);
+        add("Not started", &release.not_begun);
     }
     for release in others {
         let (name, version) = &release.release;
         let all = release.compiled.len() + release.stopped.len() + release.not_begun.len();
         let _ = writeln!(
             text,
-            "Not written because of it: {name}/{version} ({} of {all} packages were compiled)",
+            "Not written because of the failure: {name}/{version} ({} of {all} packages were compiled)",
             release.compiled.len()
         );
     }
@@ -134,16 +137,16 @@ fn output(text: &mut String, script: &ScriptFailure) {
     second_run::tail(text, &script.package, &script.tail);
     second_run::denied_paths(text, script.denials.as_deref().unwrap_or_default());
     second_run::undeclared(text, &script.package, &script.undeclared);
-    let _ = writeln!(text, "Everything that it printed: {}", script.log.display());
+    let _ = writeln!(text, "Full log: {}", script.log.display());
     if let Some(log) = &script.first_log {
         let _ = writeln!(
             text,
-            "Everything that the first run printed, restricted by Landlock: {}",
+            "Full log of the first run, restricted by Landlock: {}",
             log.display()
         );
     }
     if let Some(failure) = &script.log_failure {
-        let _ = writeln!(text, "That log is not complete: {failure}");
+        let _ = writeln!(text, "The log is incomplete: {failure}");
     }
 }
 
@@ -155,7 +158,7 @@ fn unkillable(left: Option<&Path>) -> String {
         )
     });
     format!(
-        "the process waits in the kernel, for a file system or a disk that does not answer: look at the machine's network file \
+        "the process waits in the kernel for a file system or a disk that does not respond: check the machine's network file \
          systems, FUSE mounts and disks{left}"
     )
 }
@@ -170,7 +173,7 @@ fn cause_hint(failure: &PackageFailure) -> Option<String> {
                 ..
             } => source.hint(),
             CompileError::Mounted { mount, .. } => Some(format!(
-                "have the script unmount `{}` at its end, or copy the files that are to be installed",
+                "let the script unmount `{}` before it ends, or copy the files to install",
                 mount.display()
             )),
             CompileError::Unkillable { left, .. } => Some(unkillable(left.as_deref())),
@@ -180,16 +183,16 @@ fn cause_hint(failure: &PackageFailure) -> Option<String> {
             CompileError::Changed { changed, .. } => {
                 Some(format!("since its last check, {}", changed.suspects))
             }
-            CompileError::InstallTarget { .. } => Some(
-                "a packaging script has to leave a directory at $BOSH_INSTALL_TARGET".to_owned(),
-            ),
+            CompileError::InstallTarget { .. } => {
+                Some("a packaging script must leave a directory at $BOSH_INSTALL_TARGET".to_owned())
+            }
             CompileError::Source { source, .. } | CompileError::Compiled { source, .. }
                 if !is_of_the_system(source) =>
             {
                 let (path, size) = failure.blob.as_ref()?;
                 Some(format!(
-                    "`{}` ({}) is what its digest in release.MF says, so it was bad when the release was made: make the \
-                     release anew",
+                    "`{}` ({}) matches its digest in release.MF, so it was damaged before the release was created: \
+                     create the release again",
                     path.display(),
                     Bytes(*size)
                 ))
@@ -200,25 +203,24 @@ fn cause_hint(failure: &PackageFailure) -> Option<String> {
     let Some(cause) = &script.cause else {
         let is_restricted = script.denials.is_some() && script.status.signal().is_none();
         return is_restricted.then(|| {
-            "Landlock restricted it: --second-run=always compiles it again without restrictions"
+            "the script was restricted by Landlock: --second-run=always reruns it without restrictions"
                 .to_owned()
         });
     };
     match cause {
         Cause::OutOfMemory { .. } => {
-            Some("give the machine or the container more memory, or fewer processors".to_owned())
+            Some("give the machine or the container more memory or fewer CPUs".to_owned())
         }
-        Cause::TimeLimit { .. } => Some("give it more by --timeout".to_owned()),
+        Cause::TimeLimit { .. } => Some("raise the limit with --timeout".to_owned()),
         Cause::Scratch { .. } => Some(
-            "use `mkdir -p` in the script, and remove what is in the directory instead of the directory itself; or pass \
-             --no-shared-scratch"
+            "use `mkdir -p` in the script and empty the directory instead of removing it, or pass --no-shared-scratch"
                 .to_owned(),
         ),
-        Cause::NoSpace { .. } => Some(format!("make room, or {ELSEWHERE}")),
+        Cause::NoSpace { .. } => Some(format!("free disk space, or {ELSEWHERE}")),
     }
 }
 
-/// Whether the system refused something: that says nothing of what should have been read.
+/// Whether the system refused an operation, which says nothing about the data.
 fn is_of_the_system(error: &UnpackError) -> bool {
     let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = next {
@@ -247,15 +249,13 @@ fn hints_of(error: &OfflineError) -> Vec<String> {
                 problems.iter().any(|problem| wanted(&problem.kind))
             };
             if has(|kind| matches!(kind, InputProblemKind::SameOutput { .. })) {
-                hints.push(
-                    "compile them in two calls, with another --output-directory each".to_owned(),
-                );
+                hints.push("compile them in two runs with different output directories".to_owned());
             }
             if has(|kind| matches!(kind, InputProblemKind::OutputDirectory(_))) {
-                hints.push("pass an --output-directory that can be written to".to_owned());
+                hints.push("pass a writable --output-directory".to_owned());
             }
             if has(|kind| matches!(kind, InputProblemKind::NoSpace { .. })) {
-                hints.push(format!("make room there, or {ELSEWHERE}"));
+                hints.push(format!("free disk space there, or {ELSEWHERE}"));
             }
         }
         OfflineError::Package(failure) => {
@@ -276,11 +276,11 @@ fn hints_of(error: &OfflineError) -> Vec<String> {
         | OfflineError::Stopped => {}
     }
     if error.is_no_space() {
-        hints.push(format!("make room, or {ELSEWHERE}"));
+        hints.push(format!("free disk space, or {ELSEWHERE}"));
     }
     if fs::is_read_only_behind(error) {
         hints.push(
-            "choose a directory that can be written to by --work-dir, --output-directory, --logs-dir or --base-directory"
+            "choose a writable directory with --work-dir, --output-directory, --logs-dir or --base-directory"
                 .to_owned(),
         );
     }
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn every_failure_is_told_and_every_hint_once() {
+    fn every_failure_is_reported_and_every_hint_once() {
         let unfinished = |text, dependents: Vec<(Name, Vec<Name>)>| UnfinishedRelease {
             release: (name(text), version("1.10")),
             compiled: vec![name("lib")],
@@ -365,14 +365,14 @@ mod tests {
         assert_eq!(
             rest,
             format!(
-                "Release one/1.10: Compiled before it, and dropped with it: lib\n\
-                 Release one/1.10: Stopped because of it: slow\n\
-                 Release two/1.10: Compiled before it, and dropped with it: lib\n\
+                "Release one/1.10: Compiled before the failure, and discarded: lib\n\
+                 Release one/1.10: Stopped because of the failure: slow\n\
+                 Release two/1.10: Compiled before the failure, and discarded: lib\n\
                  Release two/1.10: Not compiled because they depend on b: c\n\
-                 Release two/1.10: Stopped because of it: slow\n\
-                 Not written because of it: three/1.10 (1 of 2 packages were compiled)\n\
+                 Release two/1.10: Stopped because of the failure: slow\n\
+                 Not written because of the failure: three/1.10 (1 of 2 packages were compiled)\n\
                  {}{}Hint: package a: other packaging scripts ran at the same time. If it passes with `--jobs 1`, they were in its way\n\
-                 Hint: give the machine or the container more memory, or fewer processors\n\
+                 Hint: give the machine or the container more memory or fewer CPUs\n\
                  Hint: package b: other packaging scripts ran at the same time. If it passes with `--jobs 1`, they were in its way\n",
                 headline("a", "one/1.10 and two/1.10"),
                 headline("b", "two/1.10")
@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_script_is_told_with_all_that_helps() {
+    fn failed_script_is_reported_with_log_and_hints() {
         let error = OfflineError::Incomplete(Box::new(Incomplete {
             failures: vec![failure("app", &["demo"], 137)],
             releases: vec![UnfinishedRelease {
@@ -394,23 +394,23 @@ mod tests {
         }));
         assert_eq!(
             report(&error),
-            "The last lines that the packaging script of app printed:\n\
+            "Last lines of the packaging script of app:\n\
              \x20 | + make\n\
              \x20 | Killed\n\
-             It speaks of package zlib, which is no declared dependency of app\n\
-             Everything that it printed: /logs/app.log\n\
-             Compiled before it, and dropped with it: lib\n\
+             Its output mentions package zlib, which app does not declare as a dependency\n\
+             Full log: /logs/app.log\n\
+             Compiled before the failure, and discarded: lib\n\
              Not compiled because they depend on app: web, top\n\
-             Not begun: other\n\
+             Not started: other\n\
              Error: failed to compile package app/abc of release demo/1.10: the packaging script exited with 137 (a command in \
              it was killed by SIGKILL) after 1m01s (out of memory: the kernel killed 1 process while the script ran)\n\
              Hint: package app: other packaging scripts ran at the same time. If it passes with `--jobs 1`, they were in its way\n\
-             Hint: give the machine or the container more memory, or fewer processors\n"
+             Hint: give the machine or the container more memory or fewer CPUs\n"
         );
     }
 
     #[test]
-    fn all_problems_are_listed_under_their_tarballs() {
+    fn problems_are_listed_under_their_tarballs() {
         let problem = |path: &str, output: &str| InputProblem {
             path: PathBuf::from(path),
             kind: InputProblemKind::OverDirectory {
@@ -425,11 +425,11 @@ mod tests {
         assert_eq!(
             report(&error),
             "a.tgz:\n\
-             \x20 - it would be written to `/out/1`, which is a directory\n\
-             \x20 - it would be written to `/out/2`, which is a directory\n\
+             \x20 - its result cannot be written to `/out/1`, which is a directory\n\
+             \x20 - its result cannot be written to `/out/2`, which is a directory\n\
              b.tgz:\n\
-             \x20 - it would be written to `/out/3`, which is a directory\n\
-             Error: nothing was compiled: 3 problems found in what was given\n"
+             \x20 - its result cannot be written to `/out/3`, which is a directory\n\
+             Error: nothing was compiled: 3 problems found\n"
         );
     }
 }

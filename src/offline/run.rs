@@ -152,7 +152,7 @@ pub async fn run(
     made.remove_empty();
     if let Err(error) = &removed {
         call.progress.line(&format!(
-            "Warning: could not remove `{}`: {}. The next run that works there tries again{}",
+            "Warning: could not remove `{}`: {}. The next run with this work directory tries again{}",
             work.display(),
             Chain(error),
             hint(error)
@@ -261,7 +261,7 @@ impl Call<'_> {
         // What was compiled is not affected.
         if let Err(error) = closed {
             self.progress.line(&format!(
-                "Warning: could not remove everything that packaging scripts left: {}. The next run tries again",
+                "Warning: could not remove all files that packaging scripts left: {}. The next run tries again",
                 Chain(&error)
             ));
         }
@@ -319,7 +319,7 @@ impl Call<'_> {
         tell_free_space(&self.progress, error, &directories);
         if !workplace.is_there() {
             self.progress.line(&format!(
-                "Warning: `{}` has been removed by something else while this call worked there",
+                "Warning: the work directory `{}` was removed by another program during this run",
                 work.display()
             ));
         }
@@ -391,7 +391,7 @@ impl Call<'_> {
             manifest.name, manifest.version
         );
         if compiled > 0 {
-            let _ = write!(line, ", {compiled} of them compiled already");
+            let _ = write!(line, ", {compiled} of them already compiled");
         }
         self.progress.line(&line);
         self.progress.line("Extracting packages");
@@ -404,7 +404,7 @@ impl Call<'_> {
             .filter(|carried| carried.role == Role::Stray)
         {
             self.progress.line(&format!(
-                "Warning: `{}` in {} is no package and is left out",
+                "Warning: `{}` in {} is not a package and is not copied to the result",
                 open::shown(&stray.path),
                 opened.tarball.display()
             ));
@@ -456,7 +456,7 @@ impl Call<'_> {
             second_run: options.second_run,
             compression_level: options.compression_level,
             jobserver,
-            events: Arc::new(move |event| progress.hear(event)),
+            events: Arc::new(move |event| progress.show(event)),
         });
         Ok(Compiler {
             context,
@@ -475,7 +475,7 @@ impl Call<'_> {
         if let Ok(Some(directory)) = fs::noexec(directory) {
             self.progress.line(&format!(
                 "Warning: `{}` is on a file system that is mounted noexec: packaging scripts cannot run programs that they \
-                 build there. Choose another one by {option}, or mount it with exec (docker: `--tmpfs PATH:exec`)",
+                 build there. Choose another one with {option}, or mount it with exec (docker: `--tmpfs PATH:exec`)",
                 directory.display()
             ));
         }
@@ -487,7 +487,7 @@ impl Call<'_> {
         match task {
             Task::Replaced { tarball, of } => {
                 self.progress.line(&format!(
-                    "{} is an earlier result of {} and is made anew",
+                    "{} is an earlier result of {} and is rebuilt",
                     tarball.display(),
                     of.display()
                 ));
@@ -495,14 +495,14 @@ impl Call<'_> {
             }
             Task::InPlace { tarball } => {
                 self.progress.line(&format!(
-                    "{} is compiled for this stemcell already and stays as it is",
+                    "{} is already compiled for this stemcell and stays unchanged",
                     tarball.display()
                 ));
                 Ok(Some(tarball))
             }
             Task::PassOn { opened, output } => {
                 self.progress.line(&format!(
-                    "{} is compiled for this stemcell already and is passed on unchanged",
+                    "{} is already compiled for this stemcell and is copied unchanged",
                     opened.tarball.display()
                 ));
                 let (target, cancel) = (output.clone(), self.cancel.clone());

@@ -1,4 +1,4 @@
-//! What a person reads of a script that ran under rules and is run again without them.
+//! Messages about a script that ran under Landlock rules and is rerun without them.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -9,10 +9,10 @@ use crate::diag::Elapsed;
 use crate::release::Name;
 use crate::sandbox::Closed;
 
-/// How many lines or paths of denials are printed.
+/// The maximum number of denied lines or paths to print.
 const SHOWN: usize = 5;
 
-/// The first run has failed; `running` other scripts have to end before the second.
+/// The first run has failed; the second starts once `running` other scripts have ended.
 pub(super) fn failed(package: &Name, first: &FirstRun, running: usize) -> String {
     let mut text = format!(
         "Warning: {} (after {}, restricted by Landlock)\n",
@@ -29,14 +29,17 @@ pub(super) fn failed(package: &Name, first: &FirstRun, running: usize) -> String
     log(&mut text, &first.log);
     let when = match running {
         0 => String::new(),
-        1 => " after the running packaging script has ended; no other starts before".to_owned(),
+        1 => " once the running packaging script has ended; no other script starts before that"
+            .to_owned(),
         more => {
-            format!(" after {more} running packaging scripts have ended; no others start before")
+            format!(
+                " once {more} running packaging scripts have ended; no other script starts before that"
+            )
         }
     };
     let _ = write!(
         text,
-        "{package} will be compiled again, alone and without restrictions{when}"
+        "{package} is compiled again, alone and without restrictions{when}"
     );
     text
 }
@@ -44,11 +47,11 @@ pub(super) fn failed(package: &Name, first: &FirstRun, running: usize) -> String
 /// The second run has succeeded.
 pub(super) fn succeeded(package: &Name, first: &FirstRun) -> String {
     let mut text =
-        format!("Warning: {package} was compiled only by its second run, without restrictions\n");
+        format!("Warning: {package} compiled only in its second run, without restrictions\n");
     if first.denials.is_empty() {
-        text.push_str("The output of the first run shows nothing that it was denied\n");
+        text.push_str("The output of the first run shows no denied access\n");
     } else {
-        text.push_str("What the first run was denied:\n");
+        text.push_str("Denied in the first run:\n");
         lines(&mut text, &first.denials);
     }
     log(&mut text, &first.log);
@@ -62,17 +65,18 @@ pub(super) fn succeeded(package: &Name, first: &FirstRun) -> String {
     text.trim_end().to_owned()
 }
 
-/// The script met the bounds of the mounts that its dependencies are, and is run again.
+/// The script tried to link or move files across the mounts of its dependencies, and is rerun with
+/// copies.
 pub(super) fn with_copies(package: &Name, shown: &[PrintedLine], log: &Path) -> String {
     if shown.is_empty() {
         return format!(
-            "Warning: the packaging script of {package} replaces its install target by a link to a dependency, whose files are \
-             mounted: it is compiled again with copies of its dependencies"
+            "Warning: the packaging script of {package} replaces its install target with a link to a dependency, which is a \
+             mount: {package} is compiled again with copies of its dependencies"
         );
     }
     let mut text = format!(
-        "Warning: the packaging script of {package} links, moves or removes what a dependency installed, which fails where \
-         dependencies are mounted:\n"
+        "Warning: the packaging script of {package} links, moves or removes files of a dependency, which fails because \
+         dependencies are mounts:\n"
     );
     for line in shown {
         let _ = writeln!(text, "  line {}: {}", line.number, line.text);
@@ -85,33 +89,30 @@ pub(super) fn with_copies(package: &Name, shown: &[PrintedLine], log: &Path) -> 
     text
 }
 
-/// The script has succeeded although it was denied something, and no second run is wanted.
+/// The script has succeeded in spite of a denied access, and `--second-run=never` forbids a rerun.
 pub(super) fn ignored(package: &Name, denials: &[Denial]) -> String {
     let mut text = format!(
-        "Warning: the packaging script of {package} succeeded, but was denied something. Because of --second-run=never the \
-         result stays as it is:\n"
+        "Warning: the packaging script of {package} succeeded in spite of a denied access. With --second-run=never its \
+         result is kept:\n"
     );
     lines(&mut text, denials);
     hints(&mut text, package, denials, &[]);
     text.trim_end().to_owned()
 }
 
-/// The last lines of a script.
+/// Adds the last lines of a script.
 pub(super) fn tail(text: &mut String, package: &Name, tail: &[String]) {
     if tail.is_empty() {
         let _ = writeln!(text, "The packaging script of {package} printed nothing");
         return;
     }
-    let _ = writeln!(
-        text,
-        "The last lines that the packaging script of {package} printed:"
-    );
+    let _ = writeln!(text, "Last lines of the packaging script of {package}:");
     for line in tail {
         let _ = writeln!(text, "  | {line}");
     }
 }
 
-/// The paths that rules close, and that a script was denied.
+/// Adds the paths that Landlock rules denied to a script.
 pub(super) fn denied_paths(text: &mut String, denials: &[Denial]) {
     let closed = denials.iter().flat_map(|denial| &denial.closed);
     let mut paths: Vec<&Path> = Vec::new();
@@ -132,21 +133,21 @@ pub(super) fn denied_paths(text: &mut String, denials: &[Denial]) {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
-    let _ = writeln!(text, "It was denied: {}{more}", shown.join(", "));
+    let _ = writeln!(text, "Denied access to: {}{more}", shown.join(", "));
 }
 
-/// Packages that a script failed to reach and that are not declared.
+/// Adds undeclared packages that a script failed to access.
 pub(super) fn undeclared(text: &mut String, package: &Name, undeclared: &[Name]) {
     for name in undeclared {
         let _ = writeln!(
             text,
-            "It speaks of package {name}, which is no declared dependency of {package}"
+            "Its output mentions package {name}, which {package} does not declare as a dependency"
         );
     }
 }
 
 fn log(text: &mut String, log: &Path) {
-    let _ = writeln!(text, "Everything that it printed: {}", log.display());
+    let _ = writeln!(text, "Full log: {}", log.display());
 }
 
 fn lines(text: &mut String, denials: &[Denial]) {
@@ -167,25 +168,25 @@ fn hints(text: &mut String, package: &Name, denials: &[Denial], undeclared: &[Na
     let mut kinds = BTreeSet::new();
     for (path, closed) in denials.iter().flat_map(|denial| &denial.closed) {
         let path = path.display();
-        // One of each kind shows what to do.
+        // One hint of each kind is enough.
         let (kind, hint) = match closed {
             Closed::Entry => (
                 0,
                 format!(
-                    "Landlock lets no script make, replace or remove `{path}`: use $BOSH_COMPILE_TARGET, $BOSH_INSTALL_TARGET \
+                    "Landlock does not let scripts create, replace or remove `{path}`: use $BOSH_COMPILE_TARGET, $BOSH_INSTALL_TARGET \
                      or $TMPDIR instead"
                 ),
             ),
             Closed::ReadOnly => (
                 1,
                 format!(
-                    "Landlock lets no script change or hard-link a dependency (`{path}`): copy what is to be changed to \
-                     $BOSH_COMPILE_TARGET"
+                    "Landlock does not let scripts change or hard-link a dependency (`{path}`): copy the files to \
+                     $BOSH_COMPILE_TARGET first"
                 ),
             ),
             Closed::Guarded if undeclared.is_empty() => (
                 2,
-                format!("`{path}` belongs to no declared dependency of {package}"),
+                format!("`{path}` does not belong to a declared dependency of {package}"),
             ),
             Closed::Guarded => continue,
         };
@@ -202,7 +203,7 @@ fn hints(text: &mut String, package: &Name, denials: &[Denial], undeclared: &[Na
     if kinds.is_empty() && undeclared.is_empty() {
         let _ = writeln!(
             text,
-            "Hint: --isolation=namespace and --isolation=userns deny scripts nothing, where they are possible"
+            "Hint: --isolation=namespace and --isolation=userns, where available, do not deny scripts any access"
         );
     }
 }
@@ -254,23 +255,23 @@ mod tests {
         ];
         let shown = |running| failed(&name("app"), &first(denials.clone(), &["zlib"]), running);
         let expected = "Warning: the packaging script of `app` exited with 1 (after 8.0s, restricted by Landlock)\n\
-             The last lines that the packaging script of app printed:\n\
+             Last lines of the packaging script of app:\n\
              \x20 | make: ***\n\
-             It was denied: `/data/a`\n\
-             It speaks of package zlib, which is no declared dependency of app\n\
-             Everything that it printed: /logs/app@first.log\n\
-             app will be compiled again, alone and without restrictions";
+             Denied access to: `/data/a`\n\
+             Its output mentions package zlib, which app does not declare as a dependency\n\
+             Full log: /logs/app@first.log\n\
+             app is compiled again, alone and without restrictions";
         assert_eq!(shown(0), expected);
         assert_eq!(
             shown(1),
             format!(
-                "{expected} after the running packaging script has ended; no other starts before"
+                "{expected} once the running packaging script has ended; no other script starts before that"
             )
         );
         assert_eq!(
             shown(2),
             format!(
-                "{expected} after 2 running packaging scripts have ended; no others start before"
+                "{expected} once 2 running packaging scripts have ended; no other script starts before that"
             )
         );
     }
@@ -290,19 +291,19 @@ mod tests {
         denials.push(denial("cat: /etc/x: Permission denied", &[]));
         assert_eq!(
             succeeded(&name("app"), &first(denials, &[])),
-            "Warning: app was compiled only by its second run, without restrictions\n\
-             What the first run was denied:\n\
+            "Warning: app compiled only in its second run, without restrictions\n\
+             Denied in the first run:\n\
              \x20 | mkdir /data/0: permission denied\n\
              \x20 | mkdir /data/1: permission denied\n\
              \x20 | mkdir /data/2: permission denied\n\
              \x20 | mkdir /data/3: permission denied\n\
              \x20 | mkdir /data/4: permission denied\n\
              \x20 | ... and 3 more\n\
-             Everything that it printed: /logs/app@first.log\n\
-             Hint: Landlock lets no script make, replace or remove `/data/0`: use $BOSH_COMPILE_TARGET, $BOSH_INSTALL_TARGET or \
+             Full log: /logs/app@first.log\n\
+             Hint: Landlock does not let scripts create, replace or remove `/data/0`: use $BOSH_COMPILE_TARGET, $BOSH_INSTALL_TARGET or \
              $TMPDIR instead\n\
-             Hint: Landlock lets no script change or hard-link a dependency (`/packages/lib/x`): copy what is to be changed to \
-             $BOSH_COMPILE_TARGET"
+             Hint: Landlock does not let scripts change or hard-link a dependency (`/packages/lib/x`): copy the files to \
+             $BOSH_COMPILE_TARGET first"
         );
     }
 
@@ -331,10 +332,10 @@ mod tests {
     fn success_without_a_known_denial_says_so() {
         assert_eq!(
             succeeded(&name("app"), &first(Vec::new(), &[])),
-            "Warning: app was compiled only by its second run, without restrictions\n\
-             The output of the first run shows nothing that it was denied\n\
-             Everything that it printed: /logs/app@first.log\n\
-             Hint: --isolation=namespace and --isolation=userns deny scripts nothing, where they are possible"
+            "Warning: app compiled only in its second run, without restrictions\n\
+             The output of the first run shows no denied access\n\
+             Full log: /logs/app@first.log\n\
+             Hint: --isolation=namespace and --isolation=userns, where available, do not deny scripts any access"
         );
         let guarded = denial(
             "cat: /packages/other: Permission denied",

@@ -29,7 +29,7 @@ pub(super) fn check_for_tarballs(tarballs: &[PathBuf], work: &Path) -> Result<()
         directory: work.to_owned(),
         bytes,
     };
-    refuse(check(&[need], "to take the tarballs apart")?)
+    refuse(check(&[need], "to extract the tarballs")?)
 }
 
 /// Refuses a call whose largest source does not fit unpacked into any of `places`, or that takes more over into its outputs
@@ -71,7 +71,7 @@ pub(super) fn check_for_tasks(tasks: &[Task], places: &[&Path]) -> Result<(), Of
             bytes: largest(sources, free),
         });
     }
-    let purpose = "for the largest source unpacked and for what the outputs take over";
+    let purpose = "to unpack the largest source and to copy unchanged parts into the results";
     refuse(check(&needs, purpose)?)
 }
 

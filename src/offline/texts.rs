@@ -30,7 +30,7 @@ fn errors() {
             },
             &InputProblemKind::OutputDirectory(file()),
             &InputProblemKind::NoSpace {
-                purpose: "to take the tarballs apart",
+                purpose: "to extract the tarballs",
                 needed: 3 << 20,
                 free: 1 << 20,
             },

@@ -30,10 +30,10 @@ pub enum VerifyError {
     #[error(transparent)]
     Files(#[from] fs::Error),
     /// It cannot be decompressed to the end.
-    #[error("failed to read it back")]
+    #[error("failed to read the written file back")]
     Decode(#[from] io::Error),
     /// It is no tar archive.
-    #[error("failed to read it back")]
+    #[error("failed to read the written file back")]
     Read(#[from] ReadError),
     /// An entry is missing or another than was written.
     #[error("entry {number} is `{found}` instead of `{expected}`")]

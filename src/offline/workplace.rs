@@ -61,7 +61,7 @@ impl Workplace {
             WORK_PREFIX,
             Some((sandbox::PROCESSES, PATIENCE, stop)),
         ) {
-            tracing::info!(path = %removed.display(), "removed what a run that was killed had left");
+            tracing::info!(path = %removed.display(), "removed the leftovers of a killed run");
         }
         // One spelling for all: paths below it are told apart from others by how they begin.
         let parent = fs::canonicalize(&parent)?;

@@ -1,30 +1,31 @@
-//! The limits that a container's control groups set, of both versions.
+//! Limits of a container's cgroups, v1 and v2.
 
 use std::path::{Path, PathBuf};
 
 use crate::fs;
 
-/// Where the groups of this process are told (cgroups(7)).
+/// The file that lists the cgroups of this process (cgroups(7)).
 const OWN: &str = "/proc/self/cgroup";
 
-/// Where the hierarchies are mounted by every system that we know.
+/// Where all known systems mount the hierarchies.
 const MOUNTED: &str = "/sys/fs/cgroup";
 
-/// What `read` finds in the group of this process and in each group above it. A limit of any of them counts.
+/// The values that `read` finds in this process's cgroup and in each cgroup above it. The limits of
+/// all of them apply.
 pub(super) fn each<T>(controller: &str, read: impl Fn(&Path) -> Option<T>) -> Vec<T> {
     let own = fs::read_lossy(Path::new(OWN)).unwrap_or_default();
     let directories = directories(&own, controller, Path::new(MOUNTED));
     directories.iter().filter_map(|path| read(path)).collect()
 }
 
-/// A file of a group without the line end.
+/// The contents of a cgroup's file, trimmed.
 pub(super) fn value(group: &Path, file: &str) -> Option<String> {
     let text = fs::read_lossy(&group.join(file)).ok()?;
     Some(text.trim().to_owned())
 }
 
-/// The directories of a process's groups that this controller may be in. Not all of them need to exist: inside a container the
-/// group itself may be mounted where the hierarchy would be.
+/// The candidate directories of a process's cgroups for a controller. Some may not exist: inside a
+/// container, the cgroup itself may be mounted at the root of the hierarchy.
 fn directories(own: &str, controller: &str, mounted: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for line in own.lines() {
@@ -34,7 +35,7 @@ fn directories(own: &str, controller: &str, mounted: &Path) -> Vec<PathBuf> {
             continue;
         };
         let roots: &[&str] = match controllers {
-            // Version 2, alone or beside version 1.
+            // cgroup v2, alone or in a hybrid with v1.
             "" => &["", "unified"],
             _ if controllers.split(',').any(|name| name == controller) => &[controller],
             _ => continue,
@@ -62,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_and_all_above_it_are_looked_at() {
+    fn cgroup_and_its_ancestors_are_listed() {
         assert_eq!(
             found("0::/ci/job\n"),
             [

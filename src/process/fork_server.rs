@@ -1,9 +1,9 @@
 //! The agent's side of the fork server: the process that forks the parent of each script.
 //!
-//! The server is this program, started once more with [`ARGUMENT`] and without an environment, at the first script of a run. To
-//! start a script the agent sends it three descriptors over a socket; the server forks, and the copy becomes the script's parent.
-//! A fork of a small process takes less than half of what it takes to execute this program again. `sandbox::server` is the other
-//! side.
+//! The server is this program, started again with [`ARGUMENT`] and without an environment, at the
+//! first script of a run. To start a script the agent sends it three descriptors over a socket; the
+//! server forks, and the copy becomes the script's parent. A fork of a small process takes less
+//! than half of what it takes to execute this program again. `sandbox::server` is the other side.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, IoSlice, IoSliceMut, Read};
@@ -48,8 +48,9 @@ pub const DESCRIPTORS: usize = 3;
 
 /// A handle to the fork server. Clones share one server.
 ///
-/// The server starts at the first use and again when it has died. It ends when the last clone is dropped and its children have
-/// ended; when the agent dies, its end of the socket closes, which the server and its children treat as a stop.
+/// The server starts at the first use and again when it has died. It ends when the last clone is
+/// dropped and its children have ended; when the agent dies, its end of the socket closes, which
+/// the server and its children treat as a stop.
 #[derive(Debug, Clone)]
 pub struct ForkServer(Arc<Inner>);
 
@@ -78,8 +79,9 @@ impl ForkServer {
         &self.0.program
     }
 
-    /// Has the server fork a child with these descriptors: the child's socket, standard output, standard error. Starts the
-    /// server if none runs. Returns the child's number, by which the server knows it.
+    /// Has the server fork a child with these descriptors: the child's socket, standard output,
+    /// standard error. Starts the server if none runs. Returns the child's number, by which the
+    /// server knows it.
     ///
     /// # Errors
     /// When the server cannot be started.
@@ -92,7 +94,7 @@ impl ForkServer {
             return Ok(number);
         }
         if running.take().is_some() {
-            tracing::warn!("the sandbox server was killed and is started again");
+            tracing::warn!("the sandbox server was killed; restarting it");
         }
         let server = Server::start(&self.0.program)?;
         server.ask_to_fork(number, descriptors)?;
@@ -100,7 +102,7 @@ impl ForkServer {
         Ok(number)
     }
 
-    /// Has the server kill a child that does not do what it is told.
+    /// Has the server kill a child that does not stop in time.
     pub(super) fn kill(&self, number: u32) {
         if let Some(server) = self.running().as_ref() {
             // A server that is gone has no child to kill.
@@ -141,10 +143,12 @@ impl Server {
                 .arg(ARGUMENT)
                 .env_clear()
                 .stdin(OwnedFd::from(theirs))
-                // The server outlives a killed agent for a moment and must not keep the agent's output open.
+                // The server outlives a killed agent for a moment and must not keep the agent's
+                // output open.
                 .stdout(Stdio::null())
                 .stderr(Stdio::null())
-                // Ctrl-C in a terminal goes to the whole foreground group. It must reach scripts through the agent alone.
+                // Ctrl-C in a terminal goes to the whole foreground group. It must reach scripts
+                // through the agent alone.
                 .process_group(0)
                 .spawn()?;
             let id = Pid::from_raw(process.id().cast_signed());
@@ -166,7 +170,8 @@ impl Server {
     }
 }
 
-/// Sends a request: one byte for what is to be done, and the child's number. It is short enough to be sent and received whole.
+/// Sends a request: one byte for the operation, and the child's number. It is short enough to be
+/// sent and received whole.
 fn send(
     socket: &UnixStream,
     order: u8,
@@ -190,11 +195,12 @@ fn send(
 }
 
 impl Drop for Server {
-    /// Waits for the server's end, so that the processor time of scripts is counted as the agent's and nothing is left.
+    /// Waits for the server's end, so that the CPU time of scripts is counted as the agent's.
     fn drop(&mut self) {
         let _ = self.socket.shutdown(Shutdown::Write);
         let _ = self.socket.set_read_timeout(Some(END_LIMIT));
-        // The server's end closes the socket. With children left it takes as long as they do; the agent does not.
+        // The server's end closes the socket. With children left it takes as long as they do; the
+        // agent does not.
         let ended = match self.socket.read(&mut [0]) {
             Ok(_) => true,
             Err(error) => error.kind() == io::ErrorKind::ConnectionReset,
@@ -205,19 +211,19 @@ impl Drop for Server {
     }
 }
 
-/// What the agent asks the server for.
+/// A request to the server.
 #[derive(Debug)]
 pub enum Request {
-    /// A child with this number and these descriptors.
+    /// Fork a child with this number and these descriptors.
     Fork(u32, [OwnedFd; DESCRIPTORS]),
-    /// The death of a child.
+    /// Kill a child.
     Kill(u32),
 }
 
 /// Receives a request. `None` when the agent has closed its end.
 ///
 /// # Errors
-/// When the system refuses, and for a message that is no request.
+/// Receiving failed, or the message is not a request.
 pub fn receive(socket: &UnixStream) -> io::Result<Option<Request>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -246,7 +252,8 @@ pub fn receive(socket: &UnixStream) -> io::Result<Option<Request>> {
     }
 }
 
-/// What a script's parent reads first: the script's environment and its orders, with their length in front.
+/// Encodes what a script's parent reads first: the script's environment and its orders, prefixed
+/// with their length.
 #[must_use]
 pub(super) fn encode_orders(environment: &Environment, orders: &[u8]) -> Vec<u8> {
     let mut frame = vec![0; size_of::<u32>()];
@@ -262,10 +269,10 @@ pub(super) fn encode_orders(environment: &Environment, orders: &[u8]) -> Vec<u8>
     frame
 }
 
-/// Reads what `encode_orders` has written: the environment and the orders.
+/// Decodes the output of `encode_orders`: the environment and the orders.
 ///
 /// # Errors
-/// When the socket ends before, or what it holds is no such frame.
+/// The socket ended early, or the frame is invalid.
 pub fn read_orders(socket: &mut impl Read) -> io::Result<(Environment, Vec<u8>)> {
     let mut length = [0; size_of::<u32>()];
     socket.read_exact(&mut length)?;

@@ -1,7 +1,8 @@
-//! One pool of jobs for every GNU make of a run.
+//! A GNU make jobserver that all scripts of a run share.
 //!
-//! A make that finds a jobserver in `MAKEFLAGS` takes a token from it for each recipe beyond its first, and puts it back. The
-//! pool is a FIFO: each script opens it before anything else, so that no descriptor has to be handed down to it.
+//! A make that finds a jobserver in `MAKEFLAGS` takes a token from it for each recipe beyond its
+//! first, and puts it back. The pool is a FIFO: each script opens it before anything else, so that
+//! no descriptor has to be handed down to it.
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
@@ -12,29 +13,31 @@ use std::path::{Path, PathBuf};
 use crate::config::Environment;
 use crate::fs::{self, Context};
 
-/// The descriptor that scripts find the pool at, for reading and writing. Scripts use small numbers themselves.
+/// The descriptor of the pool in scripts, for reading and writing. Scripts themselves use small
+/// ones.
 const DESCRIPTOR: u8 = 242;
 
-/// The FIFO's name in a directory that a script starts in, for as long as it takes to open it. No package has such a file.
+/// The FIFO's name in a script's working directory until the script has opened it. It cannot
+/// collide with files of a package.
 const NAME: &str = ".bosh-agent:jobserver";
 
 /// A pool of jobs.
 #[derive(Debug)]
 pub struct Jobserver {
     fifo: PathBuf,
-    /// Without it the tokens would be gone whenever no script has the FIFO open.
+    /// Keeps the FIFO open: its tokens are lost when nobody has it open.
     _open: File,
 }
 
 impl Jobserver {
-    /// Makes a pool with so many tokens. Each make has one job beside them.
+    /// Creates a pool with this many tokens. Each make has one job in addition.
     ///
     /// # Errors
     /// What the system answered.
     pub fn make(fifo: &Path, tokens: usize) -> fs::Result<Self> {
         fs::make_fifo(fifo)?;
         let mut options = OpenOptions::new();
-        // Who has it open for reading and writing need not wait for anybody.
+        // Opening a FIFO for reading and writing does not block.
         options.read(true).write(true);
         options.custom_flags(nix::libc::O_NONBLOCK);
         let mut open = fs::open_with(&options, fifo)?;
@@ -45,8 +48,8 @@ impl Jobserver {
         })
     }
 
-    /// The environment variable that tells make of the pool. Versions before 4.2 know another name for it; each ignores what
-    /// it does not know.
+    /// The environment variable that announces the pool to make. make before 4.2 uses
+    /// `--jobserver-fds`; each version ignores the other flag.
     #[must_use]
     pub fn variable() -> (&'static str, String) {
         let flags = format!(
@@ -55,8 +58,9 @@ impl Jobserver {
         ("MAKEFLAGS", flags)
     }
 
-    /// Makes the pool reachable for a script that starts in `directory`: there itself, for more than that the script may not
-    /// see, or, where that is on another file system, where it is.
+    /// Makes the pool accessible to a script that starts in `directory`: as a hard link in that
+    /// directory, which the script can see under every tier, or at its own path if the directory is
+    /// on another file system.
     ///
     /// # Errors
     /// What the system answered.
@@ -71,7 +75,7 @@ impl Jobserver {
     }
 }
 
-/// The descriptors of a pool that this program was started with, as a recipe of a make that shares its own. Scripts inherit them.
+/// The descriptors of the jobserver of a make that started this program. Scripts inherit them.
 #[must_use]
 pub fn inherited(environment: &Environment) -> Vec<i32> {
     let flags = environment.get("MAKEFLAGS").unwrap_or_default();
@@ -80,7 +84,7 @@ pub fn inherited(environment: &Environment) -> Vec<i32> {
         let named = flag.strip_prefix("--jobserver-auth=");
         named.or_else(|| flag.strip_prefix("--jobserver-fds="))
     });
-    // A FIFO has a path instead of numbers, and a make that shares nothing says so by negative ones.
+    // A FIFO is given by its path, and negative numbers mean that make does not share its pool.
     pairs
         .filter_map(|pair| pair.split_once(','))
         .filter_map(|(read, write)| Some([read.parse().ok()?, write.parse().ok()?]))
@@ -89,12 +93,12 @@ pub fn inherited(environment: &Environment) -> Vec<i32> {
         .collect()
 }
 
-/// A pool that a script can reach.
+/// A pool that is accessible to one script.
 #[derive(Debug)]
 pub struct Offered(Option<PathBuf>);
 
 impl Offered {
-    /// The arguments of a bash that opens the pool and becomes `program`. Nothing of it is left in the directory then.
+    /// The arguments of a bash that opens the pool, removes its link and executes `program`.
     #[must_use]
     pub fn through_bash(self, program: &str, arguments: &[OsString]) -> Vec<OsString> {
         let (open, fifo) = match self.0 {
@@ -119,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn descriptors_of_a_make_above_are_known() {
+    fn descriptors_of_a_parent_make_are_found() {
         let of =
             |flags: &str| inherited(&Environment::default().with(&[("MAKEFLAGS", flags.into())]));
         assert_eq!(of("w -j4 --jobserver-auth=3,4"), [3, 4]);
@@ -136,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn every_link_of_a_pool_leads_to_its_tokens() {
+    fn script_reaches_the_tokens_through_its_link() {
         let scratch = tempfile::tempdir().unwrap();
         let pool = Jobserver::make(&scratch.path().join("pool"), 3).unwrap();
         let directory = scratch.path().join("source");

@@ -1,19 +1,19 @@
-//! How much memory is left, and whether the kernel has killed for lack of it.
+//! Available memory, and out-of-memory kills.
 
 use std::path::Path;
 
 use super::cgroup;
 use crate::fs;
 
-/// How many processes the kernel has killed for lack of memory since it booted, in any container. `None` where it does not
-/// say (before Linux 4.13).
+/// The number of processes that the kernel has killed for lack of memory since boot, in any
+/// container. `None` before Linux 4.13.
 #[must_use]
 pub fn out_of_memory_kills() -> Option<u64> {
     kills_in(&fs::read_lossy(Path::new("/proc/vmstat")).ok()?)
 }
 
-/// The bytes of memory that new processes can still use: what the machine has available, or less where a control group has a
-/// limit. What the kernel would give back at once, the contents of files, counts as available. `None` where nobody says.
+/// The available memory in bytes: that of the machine, or less if a cgroup has a limit. The page
+/// cache counts as available. `None` if unknown.
 #[must_use]
 pub fn available_memory() -> Option<u64> {
     let machine = fs::read_lossy(Path::new("/proc/meminfo"))
@@ -30,7 +30,7 @@ fn kills_in(vmstat: &str) -> Option<u64> {
     field(vmstat, "oom_kill")
 }
 
-/// The number behind a name.
+/// The number after a name.
 fn field(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| {
         let mut words = line.split_whitespace();
@@ -38,7 +38,7 @@ fn field(text: &str, name: &str) -> Option<u64> {
     })
 }
 
-/// What a group's limit leaves; `None` where it has no limit.
+/// The memory that a cgroup's limit leaves; `None` without a limit.
 fn left_in(group: &Path) -> Option<u64> {
     let (limit, usage, prefix) = match cgroup::value(group, "memory.max") {
         Some(limit) => (limit, "memory.current", ""),
@@ -48,7 +48,7 @@ fn left_in(group: &Path) -> Option<u64> {
             "total_",
         ),
     };
-    // Without a limit this is `max` in version 2; in version 1 it is more than any machine has.
+    // Without a limit, this is `max` in cgroup v2 and more than any machine has in v1.
     let limit: u64 = limit.parse().ok()?;
     let usage: u64 = cgroup::value(group, usage)?.parse().ok()?;
     let stat = cgroup::value(group, "memory.stat").unwrap_or_default();
@@ -64,14 +64,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_count_is_found_by_its_whole_name() {
+    fn oom_kill_count_is_found_by_its_exact_name() {
         let vmstat = "nr_free_pages 1\noom_kill_other 7\noom_kill 3\n";
         assert_eq!(kills_in(vmstat), Some(3));
         assert_eq!(kills_in("nr_free_pages 1\n"), None);
     }
 
     #[test]
-    fn what_a_limit_leaves_does_not_count_the_contents_of_files_as_used() {
+    fn page_cache_does_not_count_as_used() {
         let group = |files: &[(&str, &str)]| {
             let group = tempfile::tempdir().unwrap();
             for (name, text) in files {

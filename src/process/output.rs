@@ -1,4 +1,4 @@
-//! What a script prints: all of it into its log, the last lines kept for the report.
+//! The output of a script: written to its log, with the last lines kept for the report.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -14,36 +14,37 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::fs;
 
-/// How many of the last lines are kept.
+/// The number of last lines to keep.
 pub const TAIL_LINES: usize = 25;
 
-/// How much of a line is kept, in bytes. The log has the whole line.
+/// The maximum length of a kept line in bytes. The log has the whole line.
 const LINE_LIMIT: usize = 2000;
 
-/// The last line is told no oftener than this.
-const TELL_INTERVAL: Duration = Duration::from_millis(200);
+/// The minimum interval between two notifications about the last line.
+const NOTIFY_INTERVAL: Duration = Duration::from_millis(200);
 
-/// As much as a pipe holds.
+/// The capacity of a pipe in bytes.
 const BUFFER: usize = 64 * 1024;
 
-/// How many of the last bytes of each stream are kept: as many as the Go agent reports of a script that failed.
+/// The number of last bytes to keep of each stream: as many as the Go agent reports of a failed
+/// script.
 pub const ENDING_LIMIT: usize = 10 * 1024;
 
-/// Receives the output of one script: both streams through one pipe, in the order in which they were written, or each
-/// through its own.
+/// Receives the output of one script: both streams through one pipe, in order, or each through its
+/// own.
 pub struct Output {
     logs: Vec<Log>,
-    tell: Box<dyn Fn(&str) + Send>,
+    notify: Box<dyn Fn(&str) + Send>,
 }
 
-/// Where a stream is kept.
+/// The log file of a stream.
 struct Log {
     path: PathBuf,
     file: File,
 }
 
 impl Log {
-    /// What a person should know of a log that cannot be written.
+    /// The text for a log that cannot be written, with the free space if the disk is full.
     fn failure(&self, error: io::Error) -> String {
         let text = format!("`{}`: {error}", self.path.display());
         let error = fs::Error::new("write", &self.path, error);
@@ -62,16 +63,16 @@ impl fmt::Debug for Output {
     }
 }
 
-/// What remains of a script's output when it has ended.
+/// A summary of a script's output.
 #[derive(Debug, Clone, Default)]
 pub struct OutputSummary {
     /// The last lines, [`TAIL_LINES`] at most, without their line ends.
     pub tail: Vec<String>,
-    /// Bytes printed.
+    /// The number of bytes printed.
     pub bytes: u64,
-    /// Why the log is not complete, where it is not.
+    /// Why the log is incomplete, if it is.
     pub log_failure: Option<String>,
-    /// The end of each stream: one, or standard output and standard error.
+    /// The end of each stream: one for both, or stdout and stderr.
     pub endings: Vec<Ending>,
 }
 
@@ -80,7 +81,7 @@ pub struct OutputSummary {
 pub struct Ending {
     /// Its last bytes, [`ENDING_LIMIT`] at most.
     pub bytes: Vec<u8>,
-    /// How long the stream was.
+    /// The length of the whole stream.
     pub total: u64,
 }
 
@@ -95,27 +96,27 @@ impl Ending {
 }
 
 impl Output {
-    /// Both streams into one new file at `path`; `tell` hears the last line from time to time.
+    /// Both streams into one new file at `path`; `notify` receives the last line from time to time.
     ///
     /// # Errors
     /// When the log cannot be created.
-    pub fn to_log(path: &Path, tell: impl Fn(&str) + Send + 'static) -> fs::Result<Self> {
-        Self::to_logs(&[path], tell)
+    pub fn to_log(path: &Path, notify: impl Fn(&str) + Send + 'static) -> fs::Result<Self> {
+        Self::to_logs(&[path], notify)
     }
 
-    /// Standard output and standard error each into a new file of its own.
+    /// Stdout and stderr each into a new file.
     ///
     /// # Errors
     /// When a log cannot be created.
     pub fn to_two_logs(
         stdout: &Path,
         stderr: &Path,
-        tell: impl Fn(&str) + Send + 'static,
+        notify: impl Fn(&str) + Send + 'static,
     ) -> fs::Result<Self> {
-        Self::to_logs(&[stdout, stderr], tell)
+        Self::to_logs(&[stdout, stderr], notify)
     }
 
-    fn to_logs(paths: &[&Path], tell: impl Fn(&str) + Send + 'static) -> fs::Result<Self> {
+    fn to_logs(paths: &[&Path], notify: impl Fn(&str) + Send + 'static) -> fs::Result<Self> {
         let log = |path: &&Path| {
             Ok(Log {
                 path: path.to_path_buf(),
@@ -124,32 +125,34 @@ impl Output {
         };
         Ok(Self {
             logs: paths.iter().map(log).collect::<fs::Result<_>>()?,
-            tell: Box::new(tell),
+            notify: Box::new(notify),
         })
     }
 
-    /// How many pipes it is read from.
+    /// The number of pipes.
     pub(super) fn streams(&self) -> usize {
         self.logs.len()
     }
 
-    /// Reads all pipes, one for each stream, to their ends. A log that cannot be written any more stops no script: the pipe
-    /// is read on. `collected` has what was read so far at any time.
+    /// Reads all pipes to their ends. After a write error of the log, it continues to read, so that
+    /// the script does not block. `collected` always has the output so far.
     pub(super) fn read_to_end<R: Read + AsFd>(mut self, pipes: Vec<R>, collected: &Collected) {
         let mut buffer = vec![0; BUFFER];
-        let mut told: Option<Instant> = None;
-        // The stream whose last line is not told yet.
-        let mut untold: Option<usize> = None;
+        let mut notified: Option<Instant> = None;
+        // The stream with a last line that `notify` has not received yet.
+        let mut pending: Option<usize> = None;
         let mut open: Vec<(usize, R)> = pipes.into_iter().enumerate().collect();
         while !open.is_empty() {
-            let rest = told.map_or(Duration::ZERO, |told| {
-                TELL_INTERVAL.saturating_sub(told.elapsed())
+            let rest = notified.map_or(Duration::ZERO, |notified| {
+                NOTIFY_INTERVAL.saturating_sub(notified.elapsed())
             });
-            let Some(at) = ready(&open, untold.map(|_| rest)) else {
-                let line = untold.take().and_then(|stream| collected.last_line(stream));
+            let Some(at) = ready(&open, pending.map(|_| rest)) else {
+                let line = pending
+                    .take()
+                    .and_then(|stream| collected.last_line(stream));
                 if let Some(line) = line {
-                    (self.tell)(&line);
-                    told = Some(Instant::now());
+                    (self.notify)(&line);
+                    notified = Some(Instant::now());
                 }
                 continue;
             };
@@ -164,11 +167,11 @@ impl Output {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => {
                     collected.state().summary.log_failure =
-                        Some(format!("the pipe cannot be read: {error}"));
+                        Some(format!("failed to read the output: {error}"));
                     break;
                 }
             };
-            let is_time_to_tell = told.is_none_or(|told| told.elapsed() >= TELL_INTERVAL);
+            let is_due = notified.is_none_or(|notified| notified.elapsed() >= NOTIFY_INTERVAL);
             let line = {
                 let mut state = collected.state();
                 let log = &mut self.logs[stream];
@@ -178,23 +181,21 @@ impl Output {
                     state.summary.log_failure = Some(log.failure(error));
                 }
                 state.push(stream, chunk);
-                is_time_to_tell
-                    .then(|| state.tail.last_line(stream))
-                    .flatten()
+                is_due.then(|| state.tail.last_line(stream)).flatten()
             };
             if let Some(line) = line {
-                (self.tell)(&line);
-                told = Some(Instant::now());
-                untold = None;
+                (self.notify)(&line);
+                notified = Some(Instant::now());
+                pending = None;
             } else {
-                untold = Some(stream);
+                pending = Some(stream);
             }
         }
     }
 }
 
-/// What was read of a script's output so far. It can be taken even where the pipe never ends, since a process outside our
-/// reach keeps it open.
+/// The output so far. It is available even if the pipe never ends because a process that cannot be
+/// killed keeps it open.
 #[derive(Debug)]
 pub(super) struct Collected(Mutex<CollectedState>);
 
@@ -213,7 +214,7 @@ impl CollectedState {
 }
 
 impl Collected {
-    /// Nothing, of so many streams.
+    /// No output yet.
     pub(super) fn new(streams: usize) -> Self {
         Self(Mutex::new(CollectedState {
             tail: Tail::new(streams),
@@ -225,7 +226,7 @@ impl Collected {
     }
 
     fn state(&self) -> MutexGuard<'_, CollectedState> {
-        // Whole after each chunk, even where the reader has panicked.
+        // Consistent after each chunk, even if the reader panicked.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -233,7 +234,7 @@ impl Collected {
         self.state().tail.last_line(stream)
     }
 
-    /// What was read so far, with the last lines.
+    /// A summary of the output so far.
     pub(super) fn summary(&self) -> OutputSummary {
         let state = self.state();
         OutputSummary {
@@ -243,7 +244,7 @@ impl Collected {
     }
 }
 
-/// Waits for a pipe that has something to read, and tells which. `None` when none has within `limit`.
+/// Waits for a readable pipe and returns its index; `None` after `limit`.
 fn ready<R: AsFd>(open: &[(usize, R)], limit: Option<Duration>) -> Option<usize> {
     if open.len() == 1 && limit.is_none() {
         return Some(0);
@@ -257,9 +258,9 @@ fn ready<R: AsFd>(open: &[(usize, R)], limit: Option<Duration>) -> Option<usize>
         .collect();
     match poll(&mut sources, limit) {
         Ok(_) => {}
-        // One more round.
+        // Try again.
         Err(Errno::EINTR) => return None,
-        // Then the first is read from, which waits as well.
+        // Without poll, block on reading the first pipe.
         Err(_) => return Some(0),
     }
     sources
@@ -271,7 +272,7 @@ fn ready<R: AsFd>(open: &[(usize, R)], limit: Option<Duration>) -> Option<usize>
 #[derive(Debug, Clone, Default)]
 pub(super) struct Tail {
     complete: VecDeque<Vec<u8>>,
-    /// The line of each stream that has not ended yet.
+    /// The unfinished line of each stream.
     open: Vec<Vec<u8>>,
 }
 
@@ -323,7 +324,7 @@ impl Tail {
     }
 }
 
-/// A line as it may go to a terminal: what a carriage return has overwritten, and every control character, is left out.
+/// The line without control characters and without text that a carriage return overwrote.
 fn printable(line: &[u8]) -> String {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     let shown = line.rsplit(|byte| *byte == b'\r').next().unwrap_or(line);
@@ -338,7 +339,7 @@ fn printable(line: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    /// The reading end of a pipe that has these bytes and nothing more to come.
+    /// The reading end of a closed pipe with these bytes.
     fn pipe_with(bytes: &[u8]) -> io::PipeReader {
         let (reader, mut writer) = io::pipe().unwrap();
         writer.write_all(bytes).unwrap();
@@ -360,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_lines_are_kept_however_the_chunks_fall() {
+    fn last_lines_do_not_depend_on_chunk_sizes() {
         let text: Vec<u8> = (0..100)
             .flat_map(|number| format!("line {number}\n").into_bytes())
             .collect();
@@ -371,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn a_last_line_without_an_end_counts_and_long_lines_are_cut() {
+    fn unfinished_line_is_kept_and_long_line_is_cut() {
         assert_eq!(tail_of(&[b"a\nb"]), ["a", "b"]);
         let long = [b'x'; 10_000];
         let lines = tail_of(&[&long, b"y\n", b"end"]);
@@ -380,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_that_steers_a_terminal_is_shown() {
+    fn control_characters_are_removed() {
         assert_eq!(tail_of(&[b"10%\r50%\r100%\r\n"]), ["100%"]);
         assert_eq!(
             tail_of(&[b"\x1b[31mred\x07\tx\xff\n"]),
@@ -389,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn the_log_has_everything_and_the_listener_hears_of_it() {
+    fn log_has_the_whole_output() {
         let scratch = tempfile::tempdir().unwrap();
         let path = scratch.path().join("log");
         let (sender, receiver) = std::sync::mpsc::channel();
@@ -402,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn the_line_after_which_a_script_is_silent_is_told() {
+    fn last_line_before_a_silence_is_notified() {
         let scratch = tempfile::tempdir().unwrap();
         let (sender, receiver) = std::sync::mpsc::channel();
         let output = Output::to_log(&scratch.path().join("log"), move |line| {
@@ -414,7 +415,7 @@ mod tests {
         let next = || receiver.recv_timeout(Duration::from_secs(30)).unwrap();
         writer.write_all(b"+ configure\n").unwrap();
         assert_eq!(next(), "+ configure");
-        // Too soon after the first one to be told at once.
+        // Within the interval, so it is delayed.
         writer.write_all(b"+ make\n").unwrap();
         assert_eq!(next(), "+ make");
         drop(writer);
@@ -442,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn two_streams_keep_their_own_logs_and_endings_and_share_the_tail() {
+    fn two_streams_have_own_logs_and_one_tail() {
         let scratch = tempfile::tempdir().unwrap();
         let (out, err) = (scratch.path().join("out"), scratch.path().join("err"));
         let output = Output::to_two_logs(&out, &err, |_| {}).unwrap();
@@ -455,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ending_has_the_last_bytes_however_the_chunks_fall() {
+    fn ending_does_not_depend_on_chunk_sizes() {
         let text: Vec<u8> = (0..3 * ENDING_LIMIT).map(|at| (at % 251) as u8).collect();
         for size in [1, 1000, ENDING_LIMIT, ENDING_LIMIT + 1, text.len()] {
             let mut ending = Ending::default();

@@ -1,4 +1,4 @@
-//! How many processors are ours.
+//! The number of available CPUs.
 
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -8,12 +8,12 @@ use nix::unistd::Pid;
 
 use super::cgroup;
 
-/// How many processors this process may use: those that it may run on, or fewer where a control group gives it less time
-/// than that. A part of one counts as one.
+/// The number of available CPUs: those in this process's affinity mask, or fewer if a cgroup quota
+/// limits its CPU time. A fraction counts as a whole CPU.
 #[must_use]
 pub fn processors() -> NonZeroUsize {
     let most = allowed().unwrap_or_else(|| {
-        // More processors than the set of the C library can hold.
+        // The machine has more CPUs than a `CpuSet` can hold.
         std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
     });
     let least = cgroup::each("cpu", quota)
@@ -28,7 +28,7 @@ fn allowed() -> Option<usize> {
     Some(allowed.count())
 }
 
-/// The processors that a group's time comes to; `None` where it has no limit.
+/// The CPUs that a cgroup's quota corresponds to; `None` without a quota.
 fn quota(group: &Path) -> Option<usize> {
     let (quota, period) = match cgroup::value(group, "cpu.max") {
         Some(line) => {
@@ -40,7 +40,7 @@ fn quota(group: &Path) -> Option<usize> {
             cgroup::value(group, "cpu.cfs_period_us")?,
         ),
     };
-    // Without a limit the first is `max` in version 2 and -1 in version 1.
+    // Without a limit, the quota is `max` in cgroup v2 and -1 in v1.
     let (quota, period): (u64, u64) = (quota.parse().ok()?, period.parse().ok()?);
     match period {
         0 => None,
@@ -54,7 +54,7 @@ mod tests {
     use crate::fs;
 
     #[test]
-    fn a_quota_is_rounded_up_in_both_versions() {
+    fn quota_is_rounded_up_in_both_cgroup_versions() {
         for (file, quota_of, expected) in [
             ("cpu.max", "150000 100000\n", Some(2)),
             ("cpu.max", "max 100000\n", None),
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_processors_are_ours_than_we_may_run_on() {
+    fn result_does_not_exceed_the_affinity_mask() {
         assert!(processors().get() <= allowed().unwrap());
     }
 }

@@ -1,4 +1,4 @@
-//! One program from start to end, without a terminal, input or anything to supervise.
+//! Runs one program to its end, without a terminal and without input.
 
 use std::ffi::OsString;
 use std::io;
@@ -19,31 +19,31 @@ use super::supervise::{Known, OUTPUT_PATIENCE};
 use crate::config::Environment;
 use crate::fs;
 
-/// A program to be run.
+/// A program to run.
 #[derive(Debug, Clone)]
 pub struct Program {
     /// Its file.
     pub file: PathBuf,
     /// Its arguments.
     pub arguments: Vec<OsString>,
-    /// Its whole environment.
+    /// The complete environment.
     pub environment: Environment,
 }
 
 /// A program that has ended.
 #[derive(Debug)]
 pub struct Ended {
-    /// How.
+    /// Its exit status.
     pub status: Status,
-    /// The last lines that it printed, [`TAIL_LINES`](super::TAIL_LINES) at most.
+    /// The last lines of its output, [`TAIL_LINES`](super::TAIL_LINES) at most.
     pub tail: Vec<String>,
 }
 
-/// Why it is not known how a program ended.
+/// Why the exit status of a program is unknown.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// No pipe for the output.
-    #[error("failed to make a pipe for the output of `{}`", program.display())]
+    #[error("failed to create a pipe for the output of `{}`", program.display())]
     Pipe {
         /// The program's file.
         program: PathBuf,
@@ -58,7 +58,7 @@ pub enum RunError {
         /// What the system answered.
         source: io::Error,
     },
-    /// The system could not tell how it ended.
+    /// Waiting for it failed.
     #[error("failed to wait for `{}`", program.display())]
     Wait {
         /// The program's file.
@@ -66,12 +66,12 @@ pub enum RunError {
         /// What the system answered.
         source: io::Error,
     },
-    /// We were asked to stop, and killed it.
+    /// It was killed after a cancellation.
     #[error("stopped")]
     Stopped,
 }
 
-/// The file of a program that is called by its name alone: the first of that name in `PATH` that may be executed.
+/// Finds an executable file with this name in `PATH`.
 #[must_use]
 pub fn find_program(name: &str, environment: &Environment) -> Option<PathBuf> {
     std::env::split_paths(environment.get("PATH")?)
@@ -83,11 +83,11 @@ pub fn find_program(name: &str, environment: &Environment) -> Option<PathBuf> {
         })
 }
 
-/// Runs a program and waits for its end; standard input is empty. On `cancel`, and when this future is dropped, its process
-/// group is killed.
+/// Runs a program with empty stdin and waits for its end. After a cancellation, and when this
+/// future is dropped, its process group is killed.
 ///
 /// # Errors
-/// When it cannot be run, or was stopped. That it failed is no error here.
+/// The program could not be run, or was stopped. A non-zero exit code is not an error here.
 pub async fn run_to_end(program: &Program, cancel: &CancellationToken) -> Result<Ended, RunError> {
     let pipe_error = |source| RunError::Pipe {
         program: program.file.clone(),
@@ -114,7 +114,7 @@ pub async fn run_to_end(program: &Program, cancel: &CancellationToken) -> Result
             }
         }
     };
-    // What a program leaves behind may keep the pipe open.
+    // Background processes of the program may keep the pipe open.
     let reading = async {
         tokio::select! {
             () = reading => {}
@@ -132,7 +132,8 @@ pub async fn run_to_end(program: &Program, cancel: &CancellationToken) -> Result
         Some(status) => status,
         None => {
             group.kill();
-            // Its end is waited for, so that it writes nothing any more when we are gone. The kernel may not be able to end it.
+            // Wait for its end, so that it does not write any more after the return. The limit is
+            // for processes that wait in the kernel.
             let _ = tokio::time::timeout(OUTPUT_PATIENCE, process.wait()).await;
             return Err(RunError::Stopped);
         }
@@ -148,7 +149,7 @@ pub async fn run_to_end(program: &Program, cancel: &CancellationToken) -> Result
     })
 }
 
-/// A process group that is killed when nobody waits for it any more.
+/// A process group that is killed on drop.
 struct Group(Option<Pid>);
 
 impl Group {
@@ -158,7 +159,7 @@ impl Group {
 
     fn kill(&mut self) {
         if let Some(group) = self.0.take() {
-            // It may be gone already.
+            // It may have ended already.
             let _ = killpg(group, Signal::SIGKILL);
         }
     }
@@ -213,7 +214,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn its_exit_code_and_last_lines_are_told_and_its_environment_is_what_was_given() {
+    async fn run_returns_exit_code_and_last_lines() {
         let script = "cat; echo $GREETING $HOME; echo to stderr >&2; exit 3";
         let ended = run_to_end(&shell(script), &CancellationToken::new())
             .await
@@ -225,7 +226,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stop_kills_the_whole_group_at_once() {
+    async fn cancellation_kills_the_process_group() {
         let scratch = tempfile::tempdir().unwrap();
         let pids = scratch.path().join("pids");
         let script = format!(
@@ -244,7 +245,8 @@ mod tests {
         assert!(matches!(ended, Err(RunError::Stopped)));
         assert!(start.elapsed() < Duration::from_secs(500));
         for pid in fs::read_lossy(&pids).unwrap().split_whitespace() {
-            // An orphan's entry stays until its new parent hears of its end: a zombie is as good as gone.
+            // An orphan's entry stays until its new parent hears of its end: a zombie is as good as
+            // gone.
             let stat = format!("/proc/{pid}/stat");
             while fs::read_lossy(stat.as_ref()).is_ok_and(|stat| !stat.contains(") Z ")) {
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -253,7 +255,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_program_that_does_not_exist_is_named() {
+    async fn missing_program_is_named() {
         let mut program = shell("");
         program.file = "/nowhere/at-all".into();
         let error = run_to_end(&program, &CancellationToken::new())
@@ -263,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_is_found_in_the_path_when_it_may_be_executed() {
+    fn executable_program_is_found_in_path() {
         let scratch = tempfile::tempdir().unwrap();
         let [first, second] = ["first", "second"].map(|name| scratch.path().join(name));
         for (directory, mode) in [(&first, 0o644), (&second, 0o755)] {

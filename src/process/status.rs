@@ -1,4 +1,4 @@
-//! How a process ended, and what it used.
+//! The exit status and resource usage of a process.
 
 use std::fmt;
 use std::os::unix::process::ExitStatusExt;
@@ -8,24 +8,25 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
-/// How a process ended.
+/// The exit status of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
-    /// By itself, with an exit code.
+    /// It exited with a code.
     Exited(i32),
-    /// By a signal.
+    /// A signal terminated it.
     Signaled(i32),
 }
 
 impl Status {
-    /// Whether this is success.
+    /// Whether the exit code is zero.
     #[must_use]
     pub fn is_success(self) -> bool {
         self == Self::Exited(0)
     }
 
-    /// The signal that ended the process, or that ended the last command of a shell, which exits with 128 and the number then.
+    /// The signal that terminated the process, or the last command of a shell, which then exits
+    /// with 128 plus the number.
     #[must_use]
     pub fn signal(self) -> Option<i32> {
         match self {
@@ -35,7 +36,8 @@ impl Status {
     }
 }
 
-/// A shell reports the signal that ended its last command as 128 and the number.
+/// The signal behind an exit code of 128 plus its number, with which a shell reports that a signal
+/// terminated its last command.
 fn signal_of_last_command(code: i32) -> Option<Signal> {
     Signal::try_from(code.checked_sub(128)?).ok()
 }
@@ -44,7 +46,7 @@ impl From<ExitStatus> for Status {
     fn from(status: ExitStatus) -> Self {
         match status.code() {
             Some(code) => Self::Exited(code),
-            // What has no exit code was ended by a signal.
+            // Without an exit code, a signal terminated it.
             None => Self::Signaled(status.signal().unwrap_or_default()),
         }
     }
@@ -68,14 +70,14 @@ impl fmt::Display for Status {
     }
 }
 
-/// What a process and all its descendants used.
+/// The resources that a process and all its descendants used.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
-    /// Processor time in user mode.
+    /// CPU time in user mode.
     pub user: Duration,
-    /// Processor time in the kernel.
+    /// CPU time in the kernel.
     pub system: Duration,
-    /// The most memory that any single process of them had, in bytes.
+    /// The largest resident memory of any single process, in bytes.
     pub max_resident: u64,
 }
 
@@ -84,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_end_is_told_by_code_or_by_the_signals_name() {
+    fn status_has_the_code_or_the_signals_name() {
         assert_eq!(Status::Exited(7).to_string(), "exited with 7");
         assert_eq!(Status::Signaled(9).to_string(), "was killed by SIGKILL");
         assert_eq!(

@@ -1,4 +1,4 @@
-//! One child from start to end: its output read, its report taken, a wish to stop passed on.
+//! Supervises one child: reads its output, receives its report, forwards cancellation.
 
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream as StdUnixStream;
@@ -18,32 +18,33 @@ use super::tree;
 use crate::config::Environment;
 use crate::runtime;
 
-/// How long a child may take beyond the grace time to end what its script left, before it is killed itself.
+/// How long a child may take after the grace time to stop its script's processes, before the child
+/// itself is killed.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// How long the output may stay open when the child is gone.
+/// How long to wait for the end of the output after the child has ended.
 pub(super) const OUTPUT_PATIENCE: Duration = Duration::from_secs(5);
 
-/// No report is longer.
+/// The size limit of a report in bytes.
 const REPORT_LIMIT: u64 = 64 * 1024;
 
-/// A child to be started: the parent of a script, which takes its orders on a socket.
+/// A child to start: the parent of a script, which receives its orders on a socket.
 #[derive(Debug, Clone)]
 pub struct Child {
-    /// Forks it.
+    /// The server that forks it.
     pub server: ForkServer,
-    /// Its whole environment.
+    /// The complete environment.
     pub environment: Environment,
-    /// What it is to do.
+    /// The orders, in the child's format.
     pub orders: Vec<u8>,
 }
 
 /// A child that has ended.
 #[derive(Debug)]
 pub struct Supervised {
-    /// What it or, in its place, the fork server wrote on its socket. Empty when both were killed.
+    /// The report of the child, or of the fork server in its place. Empty if both were killed.
     pub report: Vec<u8>,
-    /// What the script printed.
+    /// The script's output.
     pub output: OutputSummary,
 }
 
@@ -51,7 +52,7 @@ pub struct Supervised {
 #[derive(Debug, thiserror::Error)]
 pub enum SuperviseError {
     /// No socket or pipe.
-    #[error("failed to make the channels to a child process")]
+    #[error("failed to create the socket and pipes of a child process")]
     Channels(#[source] io::Error),
     /// The program could not be started.
     #[error("failed to start `{}`", program.display())]
@@ -61,16 +62,20 @@ pub enum SuperviseError {
         /// What the system answered.
         source: io::Error,
     },
-    /// The reader of the output broke.
+    /// The task that reads the output panicked.
     #[error("failed to read the output of a child process")]
     Output(#[source] runtime::TaskFailed),
 }
 
-/// Starts a child and stays with it to its end. `held` is dropped as soon as the child has reported. When `cancel` is called, the child is told to end its script within `grace`;
-/// the report then tells how the script ended. Where this future is dropped the socket ends, which tells the child the same.
+/// Starts a child and supervises it to its end. `held` is dropped as soon as the child has
+/// reported.
+///
+/// After a cancellation, the child stops its script within `grace`, and the report has the script's
+/// status. Dropping this future closes the socket, with the same effect on the child.
 ///
 /// # Errors
-/// Only where the machinery fails: how the script ended is in the report.
+/// The child could not be started or its output not be read. The script's own failure is in the
+/// report.
 pub async fn supervise(
     child: Child,
     output: Output,
@@ -83,12 +88,13 @@ pub async fn supervise(
         .map_err(SuperviseError::Channels)?;
     let (readers, writers) = pipes(output.streams()).map_err(SuperviseError::Channels)?;
     let orders = encode_orders(&child.environment, &child.orders);
-    // The child finds its orders when it starts and does not wait for them. What the socket cannot hold follows below.
+    // Write the orders before the child starts, so that it does not wait. What does not fit into
+    // the socket's buffer is written below.
     let sent = ours.write(&orders).unwrap_or(0);
     let socket = UnixStream::from_std(ours).map_err(SuperviseError::Channels)?;
     let [stdout, stderr] = writers;
     let number = {
-        // They are the child's alone once the server has them.
+        // Dropped here after the server has received them, so that only the child has them open.
         let descriptors = [theirs.into(), stdout.into(), stderr.into()];
         let forked = child.server.fork(&descriptors);
         forked.map_err(|source| SuperviseError::Start {
@@ -103,14 +109,15 @@ pub async fn supervise(
     });
 
     let (from_child, mut to_child) = socket.into_split();
-    // A child that is already gone has its say in the report, or in its lack.
+    // If the child has already ended, its report or the missing report says so.
     let _ = to_child.write_all(&orders[sent..]).await;
 
     let mut report = Vec::new();
     {
         let mut lines = BufReader::new(from_child.take(REPORT_LIMIT));
-        let talk = async {
-            // The server's report begins with a line end, for a killed child may have been about to report.
+        let receive = async {
+            // The server's report starts with a line end, as a killed child may have written a
+            // partial one.
             while report.trim_ascii().is_empty() {
                 report.clear();
                 if !matches!(lines.read_until(b'\n', &mut report).await, Ok(length) if length > 0) {
@@ -118,23 +125,23 @@ pub async fn supervise(
                 }
             }
         };
-        tokio::pin!(talk);
+        tokio::pin!(receive);
         let is_reported = tokio::select! {
-            // Cancel-safe: `talk` is polled on below.
-            () = &mut talk => true,
+            // Cancel-safe: `receive` is polled on below.
+            () = &mut receive => true,
             () = cancel.cancelled() => {
                 let stop = format!("stop {}\n", grace.as_millis());
                 let _ = to_child.write_all(stop.as_bytes()).await;
-                timeout(grace + PATIENCE, &mut talk).await.is_ok()
+                timeout(grace + PATIENCE, &mut receive).await.is_ok()
             }
         };
         if !is_reported {
             tracing::error!(
-                "the process that runs a packaging script did not end in time and is killed"
+                "killing the parent process of a packaging script, which did not stop in time"
             );
             child.server.kill(number);
-            // The server reports in its place.
-            let _ = timeout(PATIENCE, &mut talk).await;
+            // The server then reports in its place.
+            let _ = timeout(PATIENCE, &mut receive).await;
         }
     }
     drop(held);
@@ -145,21 +152,22 @@ pub async fn supervise(
     let mut output = collected.summary();
     if !is_closed {
         output.log_failure.get_or_insert_with(|| {
-            "a process that the agent cannot reach still has the output open".to_owned()
+            "a process that bosh-agent cannot stop keeps the output open".to_owned()
         });
     }
     Ok(Supervised { report, output })
 }
 
-/// The children that are supervised now.
+/// The supervised children.
 static SUPERVISED: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
 
-/// A child on the list, as long as it is supervised.
+/// An entry in the list of supervised children; dropping it removes the child.
 #[derive(Debug)]
 pub(super) struct Known(Option<Pid>);
 
 impl Known {
-    /// Starts a child. Nobody looks for orphans before it is on the list: it would be taken for one.
+    /// Starts a child while holding the lock of the list: otherwise `end_orphans` could run before
+    /// the child is in the list and kill it as an orphan.
     pub(super) fn start<P, E>(
         start: impl FnOnce() -> Result<(P, Option<Pid>), E>,
     ) -> Result<(P, Self), E> {
@@ -180,7 +188,7 @@ fn supervised() -> MutexGuard<'static, Vec<Pid>> {
     SUPERVISED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Makes this process the parent of what a child leaves when it dies before its script.
+/// Makes this process the subreaper of processes that a child leaves if it dies before its script.
 ///
 /// # Errors
 /// What the system answered.
@@ -188,18 +196,18 @@ pub fn adopt_orphans() -> io::Result<()> {
     Ok(nix::sys::prctl::set_child_subreaper(true)?)
 }
 
-/// Ends the processes that became ours because the child above them died.
+/// Kills the orphans that this process adopted from children that died.
 pub fn end_orphans() {
     tree::kill_orphans(&supervised());
 }
 
-/// Kills every process below this one, the children that are supervised among them, without waiting for longer than `limit`. For
-/// a program that ends then: whoever waits for a child does not hear of its end.
+/// Kills all descendants, supervised children included, and waits for their end for at most
+/// `limit`. Only for use right before the exit: it reaps children that other tasks wait for.
 pub fn kill_all_below(limit: Duration) {
     tree::kill_all(limit, |_, _| {});
 }
 
-/// The pipes of a script's output: what we read, and standard output and standard error.
+/// Creates the pipes for a script's output: the reading ends, and stdout and stderr.
 fn pipes(streams: usize) -> io::Result<(Vec<io::PipeReader>, [io::PipeWriter; 2])> {
     let (reader, stdout) = io::pipe()?;
     if streams == 1 {

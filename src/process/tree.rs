@@ -1,4 +1,4 @@
-//! The tree of processes below this one: found and ended. For a process that is a subreaper and has nothing else to wait for.
+//! Finds and kills the descendants of this process, which must be a subreaper.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -10,14 +10,14 @@ use nix::unistd::Pid;
 
 use crate::fs;
 
-/// Between two rounds of killing: long enough for a killed process to be gone, short beside any script.
+/// The pause between two rounds of killing: long enough for a killed process to disappear.
 const ROUND: Duration = Duration::from_millis(1);
 
-/// How long killed processes may take to be gone, from the end of the last one on, and how long a process that may not be killed is
-/// waited for. One that waits for a disk or a server that does not answer cannot die before it does.
+/// How long to wait for killed processes after the last one ended, and for a process that this user
+/// may not kill. A process that waits for a disk or a server in the kernel cannot die before that.
 pub const KILL_LIMIT: Duration = Duration::from_secs(10);
 
-/// The children of this process, whichever of its threads started or adopted them.
+/// The children of all threads of this process.
 #[must_use]
 pub fn children() -> Vec<Pid> {
     let mut found = Vec::new();
@@ -32,14 +32,14 @@ pub fn children() -> Vec<Pid> {
                 // Kernels without CONFIG_PROC_CHILDREN.
                 return below(nix::unistd::getpid(), &parents(), false);
             }
-            // A thread that has just ended.
+            // The thread has ended in the meantime.
             Err(_) => {}
         }
     }
     found
 }
 
-/// Every process below this one.
+/// All descendants of this process.
 #[must_use]
 pub fn descendants() -> Vec<Pid> {
     below(nix::unistd::getpid(), &parents(), true)
@@ -63,7 +63,7 @@ fn below(root: Pid, parents: &HashMap<Pid, Pid>, all: bool) -> Vec<Pid> {
     found
 }
 
-/// Every process that /proc shows, with its parent. What has ended and only waits to be heard of is none.
+/// Every process in /proc with its parent, without zombies.
 fn parents() -> HashMap<Pid, Pid> {
     fs::list("/proc".as_ref())
         .unwrap_or_default()
@@ -71,7 +71,8 @@ fn parents() -> HashMap<Pid, Pid> {
         .filter_map(|entry| {
             let child: i32 = entry.file_name().to_str()?.parse().ok()?;
             let stat = fs::read_lossy(&entry.path().join("stat")).ok()?;
-            // The name, in parentheses, may itself hold spaces and parentheses: the fields begin behind the last one.
+            // The name in parentheses may contain spaces and parentheses: the fields follow the
+            // last one.
             let (_, fields) = stat.rsplit_once(')')?;
             let mut fields = fields.split_whitespace();
             let state = fields.next()?;
@@ -81,29 +82,30 @@ fn parents() -> HashMap<Pid, Pid> {
         .collect()
 }
 
-/// Asks every process below this one to end. Stopped ones are woken, or they would not hear it.
+/// Sends SIGTERM to all descendants, and SIGCONT so that stopped ones receive it.
 pub fn ask_to_end() {
     for process in descendants() {
-        // It may be gone already.
+        // The process may have ended already.
         let _ = kill(process, Signal::SIGTERM);
         let _ = kill(process, Signal::SIGCONT);
     }
 }
 
-/// What came of killing.
+/// The result of [`kill_all`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Killed {
-    /// Processes that ended here.
+    /// Processes that have ended.
     pub ended: usize,
-    /// Processes that did not end in time: those that we were not allowed to kill, and those that the kernel cannot end yet.
+    /// Processes that have not ended in time: this user may not kill them, or they wait in the
+    /// kernel.
     pub left: usize,
 }
 
-/// Kills every process below this one, and waits until none is left. Where nothing has ended for `limit` it gives up.
+/// Kills all descendants and waits until none is left. Gives up if none has ended for `limit`.
 ///
-/// An orphan becomes our child when its parent dies, so killing the children again and again reaches all of them. They are
-/// stopped before they are killed: a process that forks in a loop cannot get ahead of us. One that has become another user
-/// (by `sudo`, say) cannot be killed by an ordinary one; it is waited for, but not for ever.
+/// Orphans become children of this process, so killing its children round after round reaches all
+/// descendants. SIGSTOP precedes SIGKILL so that a process that forks in a loop cannot outrun the
+/// rounds. An ordinary user cannot kill processes of another user (`sudo`).
 pub fn kill_all(limit: Duration, mut ended: impl FnMut(Pid, WaitStatus)) -> Killed {
     let mut killed = Killed::default();
     let mut last_end = Instant::now();
@@ -121,7 +123,7 @@ pub fn kill_all(limit: Duration, mut ended: impl FnMut(Pid, WaitStatus)) -> Kill
                     }
                 }
                 Err(Errno::EINTR) => {}
-                // ECHILD: nobody is left.
+                // ECHILD: no child is left.
                 Err(_) => return killed,
             }
         }
@@ -133,7 +135,7 @@ pub fn kill_all(limit: Duration, mut ended: impl FnMut(Pid, WaitStatus)) -> Kill
     }
 }
 
-/// Kills those of these processes that we are allowed to kill.
+/// Kills these processes, as far as permitted.
 fn kill_once(processes: &[Pid]) {
     for process in processes {
         let _ = kill(*process, Signal::SIGSTOP);
@@ -143,7 +145,7 @@ fn kill_once(processes: &[Pid]) {
     }
 }
 
-/// Kills the children of this process but for `known`, and theirs when they become ours.
+/// Kills the children of this process that are not in `known`, and then their orphans.
 pub fn kill_orphans(known: &[Pid]) {
     let start = Instant::now();
     while start.elapsed() < KILL_LIMIT {
@@ -154,7 +156,7 @@ pub fn kill_orphans(known: &[Pid]) {
         }
         kill_once(&orphans);
         for orphan in orphans {
-            // One at a time: the ends of the others are for those who wait for them.
+            // Reap only this one: other tasks wait for the known children.
             let _ = waitpid(orphan, Some(WaitPidFlag::WNOHANG));
         }
         std::thread::sleep(ROUND);

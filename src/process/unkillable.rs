@@ -1,5 +1,5 @@
-//! Processes that SIGKILL does not end, because they wait in the kernel for something that never comes: a server that is gone, a
-//! file system that does not answer.
+//! Processes that SIGKILL does not end because they wait in the kernel, for example for a network
+//! file system that does not respond.
 
 use std::fmt;
 
@@ -14,19 +14,20 @@ use crate::fs;
 /// A process that could not be killed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unkillable {
-    /// Its number.
+    /// Its PID.
     pub process: i32,
-    /// The name of its program, shortened by the kernel.
+    /// The name of its program, as truncated by the kernel.
     pub name: String,
-    /// Its state, as `ps` shows it: `D` for a wait that no signal interrupts.
+    /// Its state as in `ps`: `D` for uninterruptible sleep.
     pub state: String,
-    /// The function of the kernel that it waits in, where that may be read.
+    /// The kernel function in which it waits, if readable.
     pub waits_in: Option<String>,
 }
 
 impl Unkillable {
-    /// Those below this process. `helper`, the first process of a process namespace, counts only where no other can be seen: the kernel
-    /// delays its end until the others are gone. Processes that this user may not kill are not among them.
+    /// The unkillable descendants of this process, without those that this user may not kill.
+    /// `helper`, the first process of a PID namespace, is included only if no other is visible: the
+    /// kernel delays its end until the others have ended.
     #[must_use]
     pub fn below_this_process(helper: Option<Pid>) -> Vec<Self> {
         let processes = tree::descendants();
@@ -37,7 +38,7 @@ impl Unkillable {
             .filter_map(|process| Self::look(*process))
             .collect();
         if found.is_empty() {
-            // Where the others cannot be seen, the helper stands for them.
+            // The helper stands for processes that are not visible here.
             found.extend(
                 helper
                     .filter(|it| processes.contains(it))
@@ -48,7 +49,7 @@ impl Unkillable {
     }
 
     fn look(process: Pid) -> Option<Self> {
-        // `cmdline` would say more, but reading it can wait for the process itself.
+        // Do not read `cmdline`: that can block on the process itself.
         let stat = fs::read_lossy(format!("/proc/{process}/stat").as_ref()).ok()?;
         let (start, fields) = stat.rsplit_once(')')?;
         let (_, name) = start.split_once('(')?;
@@ -81,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_is_described_in_one_line() {
+    fn process_is_described_in_one_line() {
         let mut process = Unkillable::look(Pid::this()).unwrap();
         assert_eq!(process.process, Pid::this().as_raw());
         process = Unkillable {

@@ -1,26 +1,26 @@
-//! Reading on a thread of its own.
+//! Reading ahead on a thread.
 
 use std::io::{self, Read};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread;
 
-/// So much is read before a thread is started, in bytes: for less it does not pay.
-const PAYS: usize = 1 << 20;
+/// Bytes that are read before a thread is started: for less, the thread costs more than it saves.
+const THREAD_AFTER: usize = 1 << 20;
 
-/// How much is read at once, in bytes.
+/// The size of a chunk in bytes.
 const CHUNK: usize = 256 * 1024;
 
-/// So many chunks are read ahead at the most.
+/// The maximum number of chunks that are read ahead.
 const CHUNKS: usize = 4;
 
-/// Reads ahead, on a thread of its own as soon as there is so much to read that this pays: what is read may take a while to
-/// make, as when it is decompressed.
+/// A reader that moves its source to a thread once it has read more than [`THREAD_AFTER`], so that
+/// an expensive source, such as a decompressor, runs in parallel with its consumer.
 ///
-/// When it is dropped the thread ends with the chunk that it is reading.
+/// After a drop, the thread ends when it has read its current chunk.
 #[derive(Debug)]
 pub struct ReadAhead<R> {
     source: Source<R>,
-    /// How much was read without a thread, since one was last asked for.
+    /// Bytes read without a thread, since the last attempt to start one.
     read: usize,
 }
 
@@ -28,15 +28,15 @@ pub struct ReadAhead<R> {
 enum Source<R> {
     Here(R),
     Thread(Chunks),
-    /// On its way from here to the thread.
+    /// The source is being moved to the thread.
     Moving,
 }
 
-/// What a thread reads.
+/// The receiving side of the thread.
 #[derive(Debug)]
 struct Chunks {
     full: Receiver<io::Result<Vec<u8>>>,
-    /// Chunks come back this way, to be filled again.
+    /// Returns chunks to the thread for reuse.
     empty: Sender<Vec<u8>>,
     current: Vec<u8>,
     taken: usize,
@@ -44,7 +44,7 @@ struct Chunks {
 }
 
 impl<R: Read + Send + 'static> ReadAhead<R> {
-    /// Reads from `inner`.
+    /// Wraps `inner`.
     pub fn new(inner: R) -> Self {
         Self {
             source: Source::Here(inner),
@@ -52,10 +52,10 @@ impl<R: Read + Send + 'static> ReadAhead<R> {
         }
     }
 
-    /// Reads to the end, for those who want to know that there is one.
+    /// Reads to the end and discards the data, to find out whether the source is complete.
     ///
     /// # Errors
-    /// As reading.
+    /// The first error of the source.
     pub fn finish(mut self) -> io::Result<()> {
         let mut rest = vec![0; CHUNK];
         loop {
@@ -68,7 +68,7 @@ impl<R: Read + Send + 'static> ReadAhead<R> {
         }
     }
 
-    /// Moves the reader to a thread. Where the system has none to give it stays here.
+    /// Moves the source to a thread. It stays here if the system refuses a thread.
     fn start(&mut self) {
         let Source::Here(inner) = std::mem::replace(&mut self.source, Source::Moving) else {
             return;
@@ -87,7 +87,7 @@ impl<R: Read + Send + 'static> ReadAhead<R> {
             return;
         }
         for _ in 0..CHUNKS {
-            // Whoever takes it waits below.
+            // The receiver is alive: the thread waits for the source.
             let _ = empty.send(Vec::new());
         }
         self.source = match hand_over.send(inner) {
@@ -103,7 +103,8 @@ impl<R: Read + Send + 'static> ReadAhead<R> {
     }
 }
 
-/// Reads to the end, which an empty chunk tells, or to the first error. Nobody wants it any more when a channel is closed.
+/// Reads to the end, which is sent as an empty chunk, or to the first error. A closed channel means
+/// that the `ReadAhead` was dropped.
 fn read_all(
     mut inner: impl Read,
     empty: &Receiver<Vec<u8>>,
@@ -140,7 +141,7 @@ impl Chunks {
         while self.taken == self.current.len() && !self.ended {
             let emptied = std::mem::take(&mut self.current);
             self.taken = 0;
-            // The thread may have ended; what it has read is there.
+            // The thread may have ended; its chunks are still in the channel.
             let _ = self.empty.send(emptied);
             match self.full.recv() {
                 Ok(Ok(chunk)) => {
@@ -151,8 +152,8 @@ impl Chunks {
                     self.ended = true;
                     return Err(error);
                 }
-                // It has panicked: what was read is not all.
-                Err(_) => return Err(io::Error::other("the thread that reads ahead is gone")),
+                // The thread panicked before it reached the end.
+                Err(_) => return Err(io::Error::other("the read-ahead thread panicked")),
             }
         }
         let rest = &self.current[self.taken..];
@@ -165,9 +166,9 @@ impl Chunks {
 
 impl<R: Read + Send + 'static> Read for ReadAhead<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.read >= PAYS && matches!(self.source, Source::Here(_)) {
+        if self.read >= THREAD_AFTER && matches!(self.source, Source::Here(_)) {
             self.start();
-            // Where no thread was to be had there may be one later.
+            // If no thread could be started, try again after the next THREAD_AFTER bytes.
             self.read = 0;
         }
         match &mut self.source {
@@ -186,7 +187,7 @@ impl<R: Read + Send + 'static> Read for ReadAhead<R> {
 mod tests {
     use super::*;
 
-    /// Gives bytes that count, in pieces of odd sizes, and fails at the end if it is to.
+    /// Returns counting bytes in pieces of odd sizes, and optionally fails at the end.
     struct Counting {
         at: usize,
         length: usize,
@@ -225,7 +226,14 @@ mod tests {
         }
     }
 
-    const LENGTHS: [usize; 6] = [0, 1, PAYS - 1, PAYS, PAYS + 3 * CHUNK, 5_000_001];
+    const LENGTHS: [usize; 6] = [
+        0,
+        1,
+        THREAD_AFTER - 1,
+        THREAD_AFTER,
+        THREAD_AFTER + 3 * CHUNK,
+        5_000_001,
+    ];
 
     #[test]
     fn everything_is_read_in_order() {
@@ -240,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_comes_behind_what_was_read_before_it() {
+    fn error_follows_the_data_before_it() {
         for length in LENGTHS {
             let mut read = Vec::new();
             let error = ReadAhead::new(counting(length, true)).read_to_end(&mut read);
@@ -252,26 +260,28 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_panics_is_not_the_end() {
+    fn panicking_thread_is_an_error() {
         struct Panicking(usize);
         impl Read for Panicking {
             fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
                 self.0 += buffer.len();
-                assert!(self.0 < 2 * PAYS);
+                assert!(self.0 < 2 * THREAD_AFTER);
                 Ok(buffer.len())
             }
         }
         let error = ReadAhead::new(Panicking(0)).finish().unwrap_err();
-        assert!(error.to_string().contains("is gone"), "{error}");
+        assert!(error.to_string().contains("panicked"), "{error}");
     }
 
     #[test]
-    fn who_does_not_read_on_lets_go_of_the_reader() {
+    fn dropping_the_reader_drops_the_source() {
         let (dropped, was_dropped) = channel();
         let mut inner = counting(usize::MAX / 2, false);
         inner.dropped = Some(dropped);
         let mut ahead = ReadAhead::new(inner);
-        ahead.read_exact(&mut vec![0; PAYS + CHUNK]).unwrap();
+        ahead
+            .read_exact(&mut vec![0; THREAD_AFTER + CHUNK])
+            .unwrap();
         drop(ahead);
         was_dropped.recv().unwrap();
     }

@@ -1,10 +1,10 @@
-//! Long reads and writes that end when somebody asks.
+//! Reads and writes that fail after a cancellation.
 
 use std::io::{self, Read, Write};
 
 use tokio_util::sync::CancellationToken;
 
-/// A reader or writer that fails once we are asked to stop.
+/// A reader or writer that fails once its token is canceled.
 #[derive(Debug)]
 pub struct Cancellable<T> {
     inner: T,
@@ -12,7 +12,7 @@ pub struct Cancellable<T> {
 }
 
 impl<T> Cancellable<T> {
-    /// Wraps a reader or writer.
+    /// Wraps `inner`.
     pub fn new(inner: T, cancel: &CancellationToken) -> Self {
         Self {
             inner,
@@ -20,7 +20,7 @@ impl<T> Cancellable<T> {
         }
     }
 
-    /// What was wrapped.
+    /// Unwraps the reader or writer.
     pub fn into_inner(self) -> T {
         self.inner
     }

@@ -1,4 +1,4 @@
-//! The signals that ask the program to stop.
+//! The signals that stop the program.
 
 use std::io;
 use std::task::{Context, Poll};
@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// What arrives so soon after the first signal is the same wish to stop: `timeout` sends a signal to the process and to its
-/// group, some wrappers pass on what the terminal has sent already.
-const SAME_WISH: Duration = Duration::from_millis(50);
+/// Signals within this time after the first one do not count as a second: `timeout` signals both
+/// the process and its group, and some wrappers forward a signal that the terminal has already
+/// sent.
+const REPEAT_WITHIN: Duration = Duration::from_millis(50);
 
-/// A signal that asks us to stop.
+/// A signal that stops the program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopSignal {
     /// Ctrl-C.
@@ -22,7 +23,7 @@ pub enum StopSignal {
 }
 
 impl StopSignal {
-    /// The name people know it by.
+    /// Its name, such as `SIGINT`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -32,7 +33,7 @@ impl StopSignal {
         }
     }
 
-    /// The exit code that tells a shell of this signal: 128 and its number.
+    /// The exit code by which shells report this signal: 128 plus its number.
     #[must_use]
     pub fn exit_code(self) -> u8 {
         match self {
@@ -43,20 +44,21 @@ impl StopSignal {
     }
 }
 
-/// Listens for the signals that ask us to stop. From its making on, none of them ends the process by itself. The first
-/// process of a container (PID 1) needs that: without a handler the kernel drops the signal there.
+/// Receives stop signals. Once it exists, none of them terminates the process by default. A handler
+/// is also necessary for PID 1 of a container, to which the kernel does not deliver unhandled
+/// signals.
 ///
-/// SIGHUP goes on being ignored where it was ignored when the process was started, as by `nohup`.
+/// Signals that were ignored when the process started, such as SIGHUP under `nohup`, stay ignored.
 #[derive(Debug)]
 pub struct Signals {
     listeners: Vec<(StopSignal, Signal)>,
 }
 
 impl Signals {
-    /// Starts to listen. Needs a running tokio runtime.
+    /// Installs the handlers. Needs a running tokio runtime.
     ///
     /// # Errors
-    /// When the system refuses a handler.
+    /// The system refused a handler.
     pub fn listen() -> io::Result<Self> {
         let ignored = ignored();
         let mut listeners = Vec::new();
@@ -73,14 +75,14 @@ impl Signals {
         Ok(Self { listeners })
     }
 
-    /// Waits for the next one. Cancel-safe, as `Signal::poll_recv` is.
+    /// Waits for the next signal. Cancel-safe, as `Signal::poll_recv` is.
     pub async fn next(&mut self) -> StopSignal {
         std::future::poll_fn(|context| self.poll(context)).await
     }
 
-    /// Waits, after a first signal, for a second one of a person who does not want to wait: SIGINT or SIGTERM.
+    /// After a first signal, waits for a second SIGINT or SIGTERM, which asks to exit at once.
     pub async fn next_again(&mut self) -> StopSignal {
-        tokio::time::sleep(SAME_WISH).await;
+        tokio::time::sleep(REPEAT_WITHIN).await;
         std::future::poll_fn(|context| {
             for (_, listener) in &mut self.listeners {
                 let _ = listener.poll_recv(context);
@@ -90,7 +92,7 @@ impl Signals {
         .await;
         loop {
             match self.next().await {
-                // A terminal that goes away may say so twice.
+                // A closing terminal may send SIGHUP twice.
                 StopSignal::HangUp => {}
                 signal => return signal,
             }
@@ -107,7 +109,7 @@ impl Signals {
     }
 }
 
-/// The signals that this process was told to ignore, a bit for each (proc(5), `SigIgn`).
+/// The signals that this process ignores, as a bit mask (`SigIgn` in proc(5)).
 fn ignored() -> u64 {
     let status = crate::fs::read_lossy("/proc/self/status".as_ref()).unwrap_or_default();
     status

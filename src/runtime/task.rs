@@ -1,4 +1,4 @@
-//! Tasks with a name and an owner: the only place that starts any.
+//! Tasks with a name and an owner. No other module starts tasks.
 #![expect(
     clippy::disallowed_methods,
     reason = "the one place that starts tasks: it names them and ties them to their owner"
@@ -12,17 +12,17 @@ use std::task::{Context, Poll};
 use tokio::task::{Id, JoinHandle, JoinSet};
 use tracing::Instrument;
 
-/// A running task. Awaiting it gives its result; dropping it ends it at its next await.
+/// A running task. Awaiting it returns its result; dropping it cancels the task at its next await.
 ///
-/// A blocking task cannot be ended from outside: dropped, it runs on to its end.
+/// A blocking task cannot be canceled: it continues after a drop.
 #[derive(Debug)]
-#[must_use = "a task ends when it is dropped"]
+#[must_use = "dropping a task cancels it"]
 pub struct Task<T> {
     name: &'static str,
     handle: JoinHandle<T>,
 }
 
-/// A task that gave no result.
+/// A task that panicked or was canceled.
 #[derive(Debug, thiserror::Error)]
 #[error("the task `{name}` ended without a result")]
 pub struct TaskFailed {
@@ -56,7 +56,7 @@ pub fn spawn<T: Send + 'static>(
     Task { name, handle }
 }
 
-/// Runs what blocks (files, hashes, compression) beside the tasks.
+/// Runs blocking work (files, hashes, compression) on a blocking thread.
 pub fn spawn_blocking<T: Send + 'static>(
     name: &'static str,
     work: impl FnOnce() -> T + Send + 'static,
@@ -66,7 +66,7 @@ pub fn spawn_blocking<T: Send + 'static>(
     Task { name, handle }
 }
 
-/// Running tasks of one kind, each with a key that tells it from the others. Dropping the set ends them at their next await.
+/// Running tasks with keys. Dropping the set cancels them at their next await.
 #[derive(Debug)]
 pub struct TaskSet<K, T> {
     name: &'static str,
@@ -85,13 +85,13 @@ impl<K, T: Send + 'static> TaskSet<K, T> {
         }
     }
 
-    /// How many tasks have been started and not yet been taken by [`next`](Self::next).
+    /// The number of tasks that [`next`](Self::next) has not returned yet.
     #[must_use]
     pub fn len(&self) -> usize {
         self.tasks.len()
     }
 
-    /// Whether there are none.
+    /// Whether [`len`](Self::len) is zero.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.tasks.is_empty()
@@ -104,14 +104,15 @@ impl<K, T: Send + 'static> TaskSet<K, T> {
         self.keys.insert(handle.id(), key);
     }
 
-    /// Runs what blocks beside the tasks.
+    /// Starts blocking work on a blocking thread.
     pub fn spawn_blocking(&mut self, key: K, work: impl FnOnce() -> T + Send + 'static) {
         let span = tracing::info_span!("blocking", name = self.name);
         let handle = self.tasks.spawn_blocking(move || span.in_scope(work));
         self.keys.insert(handle.id(), key);
     }
 
-    /// The next task that has ended, with its key; `None` when there are no tasks. Cancel-safe, as `JoinSet::join_next` is.
+    /// Waits for the next task to end and returns its key and result; `None` if there are no tasks.
+    /// Cancel-safe, as `JoinSet::join_next` is.
     pub async fn next(&mut self) -> Option<(K, Result<T, TaskFailed>)> {
         loop {
             let (id, result) = match self.tasks.join_next_with_id().await? {
@@ -133,7 +134,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn every_task_of_a_set_comes_back_with_its_key_even_one_that_panics() {
+    async fn set_returns_every_task_with_its_key() {
         let mut set = TaskSet::new("test");
         set.spawn("good", async { 1 });
         set.spawn_blocking("blocking", || 2);

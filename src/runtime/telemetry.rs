@@ -1,5 +1,5 @@
-//! The developer log. What a user of `compile` reads goes another way (`offline::progress`), but for warnings of the modules below
-//! it (`runtime::warnings`).
+//! The log. Under `compile`, users read `offline::progress` instead, except for the warnings of
+//! lower modules (`runtime::warnings`).
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -12,25 +12,27 @@ use tracing_subscriber::registry::LookupSpan;
 
 use super::warnings::{Printer, Warnings};
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
-    /// With times and modules, for developers.
+    /// Times and modules, for debugging.
     Plain,
-    /// As other warnings of `compile`, for its users.
+    /// `Warning: MESSAGE`, for users of `compile`.
     Warnings,
-    /// As the Go agent's: `[tag] 2006/01/02 15:04:05 INFO - message`, in local time. Operators' tools read it.
+    /// The Go agent's format: `[tag] 2006/01/02 15:04:05 INFO - message`, in local time. Operators'
+    /// tools parse it.
     GoAgent,
 }
 
-/// Sends log lines to stderr. `level` is the value of `BOSH_AGENT_LOG`, such as `debug` or `bosh_agent::compile=trace`;
-/// without it, or where it cannot be understood, `default` holds.
+/// Sends log lines to stderr. `level` is the value of `BOSH_AGENT_LOG`, such as `debug` or
+/// `bosh_agent::compile=trace`; without it, or if it is invalid, the level is `default`.
 pub fn init(level: Option<&OsStr>, default: &str, format: LogFormat) {
     let filter = level
         .and_then(OsStr::to_str)
         .and_then(|level| EnvFilter::try_new(level).ok())
         .unwrap_or_else(|| EnvFilter::new(default));
-    // Its refusals are told by `transport`, once a minute and with the server's name; it would tell each of them.
+    // async_nats logs each refused connection; `transport` logs them once a minute, with the
+    // server.
     let filter = match "async_nats=off".parse() {
         Ok(silence) => filter.add_directive(silence),
         Err(_) => filter,
@@ -76,9 +78,9 @@ where
         context
             .field_format()
             .format_fields(Writer::new(&mut line), event)?;
-        // One event is one line, whatever a peer has sent.
+        // Keep one event on one line even if a peer sent line breaks.
         writer.write_str(&line.replace('\n', "\\n").replace('\r', "\\r"))?;
-        // Which package or request it is about.
+        // The package or request that the event belongs to.
         for span in context.event_scope().into_iter().flatten() {
             let extensions = span.extensions();
             if span.name() != "task"
@@ -93,7 +95,7 @@ where
     }
 }
 
-/// The part of the program, as the Go agent's lines name it: the last name of a module's path.
+/// The tag of the Go agent's format: the last segment of the module path.
 fn tag(target: &str) -> &str {
     target.rsplit("::").next().unwrap_or(target)
 }
@@ -120,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_look_as_those_of_the_go_agent() {
+    fn lines_have_the_go_agents_format() {
         let lines = Lines::default();
         let writer = lines.clone();
         let subscriber = tracing_subscriber::fmt()

@@ -1,7 +1,7 @@
-//! The log of a call of `compile` as its user reads it: warnings, in the form of those that `offline::progress` prints.
+//! Prints log events to users of `compile` as warnings, like those of `offline::progress`.
 //!
-//! What can only warn, such as the removal of a temporary file, does not know who is there to read: it logs an event. This makes
-//! one line of an event: `Warning: MESSAGE: PATH: ERROR. HINT`.
+//! Lower modules log an event if they can only warn, for example when they cannot remove a
+//! temporary file. Here it becomes one line: `Warning: MESSAGE: PATH: ERROR. Hint: HINT`.
 
 use std::fmt::{self, Write as _};
 use std::io::{self, Write};
@@ -15,16 +15,17 @@ use tracing_subscriber::registry::LookupSpan;
 
 type Print = Box<dyn Fn(&str) + Send + Sync>;
 
-/// Prints lines for a person, once there is somebody to do so.
+/// Prints a line, once it is set.
 static PRINT: OnceLock<Print> = OnceLock::new();
 
-/// Has warnings printed by `print`, one line at a time, instead of to stderr. It is there for progress bars: lines go above them.
+/// Sends warnings to `print`, line by line, instead of stderr, so that they do not break progress
+/// bars.
 pub fn print_warnings_by(print: impl Fn(&str) + Send + Sync + 'static) {
-    // There is one call in a process.
+    // Called once per process; a second call is ignored.
     let _ = PRINT.set(Box::new(print));
 }
 
-/// Writes where warnings are printed.
+/// Writes to [`PRINT`], or to stderr before it is set.
 #[derive(Debug)]
 pub(super) struct Printer;
 
@@ -42,7 +43,7 @@ impl Write for Printer {
     }
 }
 
-/// One line for each event.
+/// Formats an event as one line.
 pub(super) struct Warnings;
 
 impl<S, N> FormatEvent<S, N> for Warnings

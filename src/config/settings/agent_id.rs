@@ -2,10 +2,11 @@
 
 use std::fmt;
 
-/// The name that a Director gave this agent: a UUID, or `bm-` and a UUID, or what a CPI's user chose.
+/// The name that a Director gave this agent: a UUID, or `bm-` and a UUID, or what a CPI's user
+/// chose.
 ///
-/// It becomes a part of NATS subjects and of file contents, so it has none of what means something there: wildcards, spaces,
-/// slashes, control characters, and no empty token between dots.
+/// It becomes a part of NATS subjects and of file contents, so it has none of what means something
+/// there: wildcards, spaces, slashes, control characters, and no empty token between dots.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct AgentId(String);
 
@@ -13,24 +14,24 @@ pub struct AgentId(String);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AgentIdError {
     /// There is none.
-    #[error("there is no agent_id")]
+    #[error("the agent_id is missing")]
     Missing,
     /// It is longer than any.
-    #[error("the agent_id has {length} bytes, more than {}", AgentId::LONGEST)]
+    #[error("the agent_id has {length} bytes; the limit is {}", AgentId::LONGEST)]
     TooLong {
         /// Its length in bytes.
         length: usize,
     },
     /// It has a character that a NATS subject or a path may not have.
     #[error(
-        "the agent_id has a {character:?} in it; only letters, digits, `.`, `_` and `-` are possible"
+        "the agent_id contains {character:?}; only letters, digits, `.`, `_` and `-` are allowed"
     )]
     Character {
         /// The first such character.
         character: char,
     },
     /// It begins or ends with a dot, or has two in a row.
-    #[error("the agent_id has a dot at an end or beside another")]
+    #[error("the agent_id starts or ends with a dot, or has two dots in a row")]
     Dots,
 }
 

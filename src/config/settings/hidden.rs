@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-/// Something that prints as `[redacted]` whatever is in it: options of a blobstore, a whole settings document.
+/// Something that prints as `[redacted]` whatever is in it: options of a blobstore, a whole
+/// settings document.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Hidden<T>(T);
 

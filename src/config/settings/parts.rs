@@ -37,7 +37,8 @@ impl Blobstore {
     }
 }
 
-/// What this agent shows the message bus, and what it expects of it. All texts are PEM, empty where there is none.
+/// What this agent shows the message bus, and what it expects of it. All texts are PEM, empty where
+/// there is none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BusCertificate {
     /// The authorities that the server's certificate must come from.
@@ -123,8 +124,9 @@ impl Network {
         })
     }
 
-    /// Whether its address is known to the machine alone, by the Go agent's rule: dynamic networks, those that use DHCP, and
-    /// those that lack an address or a mask; never a `vip`, which no interface has.
+    /// Whether its address is known to the machine alone, by the Go agent's rule: dynamic networks,
+    /// those that use DHCP, and those that lack an address or a mask; never a `vip`, which no
+    /// interface has.
     #[must_use]
     pub fn is_dhcp(&self) -> bool {
         let incomplete = self.ip.is_empty() || self.netmask.is_empty();
@@ -132,7 +134,8 @@ impl Network {
             && (self.kind == "dynamic" || self.use_dhcp || self.resolved || incomplete)
     }
 
-    /// Whether it says so little of its prefix that the machine's own address may stand in: nothing, or a single address.
+    /// Whether it says so little of its prefix that the machine's own address may stand in:
+    /// nothing, or a single address.
     #[must_use]
     pub fn is_single_address(&self) -> bool {
         matches!(self.prefix.as_str(), "" | "32" | "128")

@@ -75,7 +75,7 @@ fn an_agent_without_a_usable_name_is_refused() {
     let error = Settings::from_json(document).unwrap_err();
     assert_eq!(
         Chain(&error).to_string(),
-        "the settings do not say who this agent is: there is no agent_id"
+        "the settings have no valid agent_id: the agent_id is missing"
     );
     assert!(Settings::parse(br#"{"agent_id":"a.>"}"#).is_err());
 }

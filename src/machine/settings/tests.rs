@@ -109,7 +109,7 @@ async fn contents_that_stay_broken_are_an_error_that_names_the_place() {
         Chain(&error).to_string(),
         format!(
             "no settings can be loaded: `{}` cannot be used: the settings are not valid: \
-             `settings.mbus` is a number where a text belongs",
+             `settings.mbus` is a number; expected a text",
             machine.file.display()
         )
     );

@@ -76,7 +76,7 @@ impl Page {
             (r"\b\d+\.\ds\b", "[TIME]"),
             (r"\b\d+\.\d ([KMGT]iB)\b", "[SIZE] $1"),
             (r"\+ kill -KILL \d+", "+ kill -KILL [PID]"),
-            (r"(line \d+: +)\d+ [A-Z].*", "$1[PID] [SIGNAL]"),
+            (r"(line \d+:) +\d+ [A-Z].*", "$1 [PID] [SIGNAL]"),
             (r"process \d+ on \S+", "process [PID] on [HOST]"),
             (
                 r"\.bosh-agent-(work|out)-[A-Za-z0-9_]+",

@@ -107,7 +107,7 @@ async fn what_is_refused_or_no_settings_is_told_without_secrets() {
     };
     let (url, _, _serving) = service(&[("GET /latest/user-data", 200, "{\"no\": 1}")]).await;
     let (text, failure) = tell(source(&url, None)).await;
-    assert!(text.ends_with("there is no agent_id"), "{text}");
+    assert!(text.ends_with("the agent_id is missing"), "{text}");
     assert!(failure.is_contents());
 
     let (text, _) = tell(source(&url, Some("/token?hunter2"))).await;
