@@ -18,6 +18,10 @@ use crate::sandbox::Sandbox;
 /// the same several times costs less time than waiting for one package.
 pub(super) const MOST_JOBS: usize = 4;
 
+/// The most scripts at once with which the dependents that share a cache run one after another as long as it is being filled. A
+/// `go build` keeps two cores busy by itself, and two of them at once compile twice what they have in common.
+pub(super) const MOST_JOBS_ONE_AT_A_TIME: usize = 2;
+
 /// How often a cache is looked at.
 pub(super) const INTERVAL: Duration = Duration::from_millis(200);
 
@@ -25,7 +29,8 @@ pub(super) const INTERVAL: Duration = Duration::from_millis(200);
 /// count.
 const UNUSED_LIMIT: Duration = Duration::from_secs(30);
 
-/// Long enough to compile the standard library on one core. What is compiled later belongs to the package alone.
+/// Long enough to compile the standard library on one core. What is compiled later belongs to the package alone. It is counted from
+/// the first use of the cache on, so it also limits how long dependents run one after another.
 const USED_LIMIT: Duration = Duration::from_secs(60);
 
 /// A cache that is being filled.

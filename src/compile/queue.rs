@@ -4,7 +4,8 @@
 //! waits: the longest way from it to the end, by the expected durations. Where that is equal, the one that was added first.
 //!
 //! Where a package gives its dependents a cache that is still empty, one of them runs before the others do: it fills the cache, and
-//! the others would only do the same work at the same time.
+//! the others would only do the same work at the same time. On few cores the others follow one after another, because two that run
+//! at the same time also compile twice what they have in common and the first one did not compile.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -98,6 +99,8 @@ pub struct Queue {
     claimed: HashMap<usize, (Holds, usize)>,
     /// Packages whose dependents share a cache that is empty, and the dependent that fills it.
     unfilled: BTreeMap<Id, Option<Id>>,
+    /// Whether all dependents that share a cache run one after another, until it counts as filled.
+    one_at_a_time: bool,
 }
 
 impl Queue {
@@ -119,6 +122,7 @@ impl Queue {
             ready: BTreeSet::new(),
             claimed: HashMap::new(),
             unfilled: BTreeMap::new(),
+            one_at_a_time: false,
         };
         for index in 0..queue.nodes.len() {
             queue.offer(Id(index));
@@ -153,6 +157,13 @@ impl Queue {
             }
         }
         Some(id)
+    }
+
+    /// The queue in which dependents that share a cache run one after another until [`filled`](Self::filled) is called.
+    #[must_use]
+    pub fn filling_one_at_a_time(mut self, one_at_a_time: bool) -> Self {
+        self.one_at_a_time = one_at_a_time;
+        self
     }
 
     /// The dependents of a package share a cache that is empty: one of them runs first, until it is done or
@@ -264,7 +275,7 @@ impl Queue {
                 && *filler == Some(id)
             {
                 *filler = None;
-                if state == State::Done {
+                if state == State::Done && !self.one_at_a_time {
                     self.unfilled.remove(dependency);
                 }
             }
@@ -388,6 +399,29 @@ mod tests {
         assert_eq!(queue.next(), None);
         queue.filled(golang);
         assert_eq!(queue.next(), Some(other));
+    }
+
+    #[test]
+    fn dependents_that_share_a_cache_follow_one_after_another() {
+        let mut graph = Graph::default();
+        let golang = graph.add(&[], seconds(1), Vec::new());
+        let first = graph.add(&[golang], seconds(4), Vec::new());
+        let second = graph.add(&[golang], seconds(3), Vec::new());
+        let third = graph.add(&[golang], seconds(2), Vec::new());
+        let fourth = graph.add(&[golang], seconds(1), Vec::new());
+        let mut queue = Queue::new(graph).filling_one_at_a_time(true);
+        assert_eq!(queue.next(), Some(golang));
+        queue.done(golang);
+        queue.fill_first(golang);
+        assert_eq!(queue.next(), Some(first));
+        assert_eq!(queue.next(), None);
+        queue.done(first);
+        assert_eq!(queue.next(), Some(second));
+        assert_eq!(queue.next(), None);
+        assert_eq!(queue.next_ahead(), None);
+        queue.filled(golang);
+        assert_eq!(queue.next(), Some(third));
+        assert_eq!(queue.next(), Some(fourth));
     }
 
     #[derive(Debug, Clone)]

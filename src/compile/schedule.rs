@@ -162,8 +162,9 @@ impl Schedule {
         stop: &CancellationToken,
         tell: &mut (dyn FnMut(Told) + Send),
     ) {
-        let mut queue = Queue::new(self.graph);
         let jobs = limits.jobs.get().min(self.packages.len().max(1));
+        let one_at_a_time = jobs <= filling::MOST_JOBS_ONE_AT_A_TIME;
+        let mut queue = Queue::new(self.graph).filling_one_at_a_time(one_at_a_time);
         let at_once = AtOnce {
             scripts: jobs,
             // In a shared tree it would be in the way of others, and who wants one after another wants no second.
