@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use bosh_agent::config::Secret;
 use bosh_agent::tls::{self, Profile};
-use bosh_agent::transport::{Answer, Bus, Handle, Https, Malformed};
+use bosh_agent::transport::{Answer, Bus, Handle, Https, InvalidRequest};
 use futures_util::{FutureExt, StreamExt};
 use reqwest::{Body, Method, StatusCode};
 use rustls::pki_types::ServerName;
@@ -67,9 +67,7 @@ impl World {
                 async move {
                     match bytes.as_ref() {
                         b"malformed" => {
-                            return Err(Malformed {
-                                reason: "as asked".to_owned(),
-                            });
+                            return Err(InvalidRequest::Json { line: 1, column: 1 });
                         }
                         b"panic" => panic!("as asked"),
                         b"wait" => gate.acquire().await.unwrap().forget(),

@@ -3,8 +3,8 @@
 mod cache;
 mod failure;
 mod logs;
-mod order;
 mod phases;
+mod request;
 mod workbench;
 
 use std::path::{Path, PathBuf};
@@ -15,8 +15,8 @@ use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-pub use failure::{OrderFailure, Reason};
-pub use order::{Destination, Order, OrderedDependency, Place};
+pub use failure::{CompileFailure, Reason};
+pub use request::{BlobSource, CompileRequest, Destination, RequestedDependency};
 
 use super::tasks::TaskContext;
 use crate::archive;
@@ -61,13 +61,13 @@ pub struct CompilerOptions {
 
 /// Compiles what a Director orders.
 #[derive(Debug)]
-pub struct Compiler {
+pub struct PackageCompiler {
     options: CompilerOptions,
     /// Held by the compile whose turn it is. Made when first needed, and made again where that failed.
     workbench: Mutex<Option<Workbench>>,
 }
 
-impl Compiler {
+impl PackageCompiler {
     /// A compiler that has not touched anything yet.
     #[must_use]
     pub fn new(options: CompilerOptions) -> Self {
@@ -92,19 +92,19 @@ impl Compiler {
     /// Compiles one package and uploads it. The value is what the Director reads.
     ///
     /// # Errors
-    /// See [`OrderFailure`].
+    /// See [`CompileFailure`].
     pub async fn compile(
         &self,
-        order: Order,
+        order: CompileRequest,
         blobs: Arc<Blobs>,
         task: &TaskContext,
-    ) -> Result<Value, OrderFailure> {
+    ) -> Result<Value, CompileFailure> {
         let phases = Phases::new(&order.name, &task.progress);
         phases.enter("queued");
         let package = order.name.clone();
         let result = tokio::select! {
             mut workbench = self.workbench.lock() => {
-                let work = Work { compiler: self, order, blobs, task, phases: &phases };
+                let work = CompileRun { compiler: self, order, blobs, task, phases: &phases };
                 work.run(&mut workbench).await
             }
             () = task.cancel.cancelled() => Err(Reason::Canceled),
@@ -116,7 +116,7 @@ impl Compiler {
                 _ if task.cancel.is_cancelled() => Reason::Canceled,
                 source => source,
             };
-            OrderFailure { package, source }
+            CompileFailure { package, source }
         })
     }
 
@@ -131,15 +131,15 @@ impl Compiler {
 }
 
 /// One order on its way.
-struct Work<'a> {
-    compiler: &'a Compiler,
-    order: Order,
+struct CompileRun<'a> {
+    compiler: &'a PackageCompiler,
+    order: CompileRequest,
     blobs: Arc<Blobs>,
     task: &'a TaskContext,
     phases: &'a Arc<Phases>,
 }
 
-impl Work<'_> {
+impl CompileRun<'_> {
     async fn run(&self, slot: &mut Option<Workbench>) -> Result<Value, Reason> {
         if slot.is_none() {
             *slot = Some(Workbench::make(&self.compiler.options, &self.task.cancel).await?);
@@ -223,7 +223,7 @@ impl Work<'_> {
     async fn dependency(
         &self,
         workbench: &mut Workbench,
-        dependency: &OrderedDependency,
+        dependency: &RequestedDependency,
     ) -> Result<Installed, Reason> {
         if let Some(installed) = workbench.cache.get(&dependency.name, &dependency.digest) {
             if is_unchanged(workbench, &dependency.name, &installed).await? {
@@ -233,7 +233,7 @@ impl Work<'_> {
                 .discard(&dependency.name, &dependency.digest)
                 .await?;
         }
-        let OrderedDependency {
+        let RequestedDependency {
             name,
             version,
             digest,
@@ -263,7 +263,7 @@ impl Work<'_> {
     async fn fetch(
         &self,
         package: &Name,
-        place: Option<&Place>,
+        place: Option<&BlobSource>,
         digest: &MultiDigest,
         to: &Path,
     ) -> Result<(), Reason> {
@@ -274,8 +274,8 @@ impl Work<'_> {
                     package: package.clone(),
                 });
             }
-            Some(Place::Blobstore(id)) => self.blobs.get(id, digest, to, cancel).await,
-            Some(Place::Signed(url, headers)) => {
+            Some(BlobSource::Blobstore(id)) => self.blobs.get(id, digest, to, cancel).await,
+            Some(BlobSource::Signed(url, headers)) => {
                 self.blobs
                     .get_signed(url, headers, digest, to, cancel)
                     .await

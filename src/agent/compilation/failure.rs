@@ -18,7 +18,7 @@ const FIRST_LINE: usize = ENDING_LIMIT / 4;
 /// Why an ordered package has not been compiled. Printed with its sources it reads as the Go agent's errors do.
 #[derive(Debug, thiserror::Error)]
 #[error("Compiling package {package}")]
-pub struct OrderFailure {
+pub struct CompileFailure {
     /// The package.
     pub package: Name,
     /// Why.
@@ -181,9 +181,9 @@ mod tests {
     use super::*;
     use crate::diag::Chain;
 
-    fn failure(stdout: Ending, stderr: Ending) -> OrderFailure {
+    fn failure(stdout: Ending, stderr: Ending) -> CompileFailure {
         let package = Name::parse("redis").unwrap();
-        OrderFailure {
+        CompileFailure {
             package: package.clone(),
             source: Reason::Script(ScriptText(Box::new(ScriptFailure {
                 package,

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use crate::agent::tasks::Progress;
+use crate::agent::tasks::TaskProgress;
 use crate::compile::{Event, Phase};
 use crate::release::Name;
 
@@ -11,12 +11,12 @@ use crate::release::Name;
 #[derive(Debug)]
 pub(super) struct Phases {
     package: Name,
-    progress: Arc<Progress>,
+    progress: Arc<TaskProgress>,
     current: Mutex<Option<(&'static str, Instant)>>,
 }
 
 impl Phases {
-    pub(super) fn new(package: &Name, progress: &Arc<Progress>) -> Arc<Self> {
+    pub(super) fn new(package: &Name, progress: &Arc<TaskProgress>) -> Arc<Self> {
         Arc::new(Self {
             package: package.clone(),
             progress: Arc::clone(progress),

@@ -18,7 +18,7 @@ use super::slots::Login;
 use crate::config::Secret;
 use crate::diag::Chain;
 use crate::runtime::{self, Task};
-use crate::transport::{Answer, Handle, Malformed};
+use crate::transport::{Answer, Handle, InvalidRequest};
 
 /// The largest request. The largest that there is carries a file as base64 (`upload_blob`), some MiB; over NATS it is 1
 /// MiB. It is held in memory, so there must be an end somewhere.
@@ -98,8 +98,8 @@ impl Routes {
         };
         match self.handled(bytes).await {
             Some(Ok(answer)) => with_body(StatusCode::OK, "text/plain; charset=utf-8", answer.body),
-            Some(Err(malformed)) => {
-                tracing::debug!(error = %malformed, "an HTTPS request was refused");
+            Some(Err(error)) => {
+                tracing::debug!(%error, "an HTTPS request was refused");
                 status(StatusCode::INTERNAL_SERVER_ERROR)
             }
             None => status(StatusCode::INTERNAL_SERVER_ERROR),
@@ -108,7 +108,7 @@ impl Routes {
 
     /// Handles a request in a task of its own: a client that goes away does not end it half done. `None` when it
     /// panicked.
-    async fn handled(&self, bytes: Bytes) -> Option<Result<Answer, Malformed>> {
+    async fn handled(&self, bytes: Bytes) -> Option<Result<Answer, InvalidRequest>> {
         let (done, result) = oneshot::channel();
         let handling = (self.handle)(bytes, None);
         let task = runtime::spawn("request", async move {

@@ -2,43 +2,43 @@
 
 use serde_json::{Map, Value};
 
-use crate::agent::arguments::{ArgumentError, get, object, take, text};
+use crate::agent::arguments::{ArgumentError, first, get, object, text};
 use crate::blobs::{BlobId, Headers, SignedUrl};
 use crate::release::{MultiDigest, Name, Version};
 
 /// A package to compile.
 #[derive(Debug, Clone)]
-pub struct Order {
+pub struct CompileRequest {
     /// Its name.
     pub name: Name,
     /// Its version, with the Director's build number behind it.
     pub version: Version,
     /// Where its source is; nowhere, where the request names no blob.
-    pub source: Option<Place>,
+    pub source: Option<BlobSource>,
     /// The digest of its source.
     pub digest: MultiDigest,
     /// Its direct dependencies.
-    pub dependencies: Vec<OrderedDependency>,
+    pub dependencies: Vec<RequestedDependency>,
     /// Where the result goes.
     pub destination: Destination,
 }
 
 /// A compiled package that the ordered one is compiled against.
 #[derive(Debug, Clone)]
-pub struct OrderedDependency {
+pub struct RequestedDependency {
     /// Its name.
     pub name: Name,
     /// Its version.
     pub version: Version,
     /// Where it is.
-    pub blob: Option<Place>,
+    pub blob: Option<BlobSource>,
     /// Its digest.
     pub digest: MultiDigest,
 }
 
 /// Where a blob is.
 #[derive(Debug, Clone)]
-pub enum Place {
+pub enum BlobSource {
     /// In the blobstore of the settings.
     Blobstore(BlobId),
     /// Behind a URL that says by itself that it may be read.
@@ -54,13 +54,13 @@ pub enum Destination {
     Signed(SignedUrl, Headers),
 }
 
-impl Order {
+impl CompileRequest {
     /// Reads the arguments of `compile_package`: blob id, digest, name, version, dependencies.
     ///
     /// # Errors
     /// What is wrong with them. Names are checked, for paths are made of them.
     pub fn of_blobs(arguments: &[Value]) -> Result<Self, ArgumentError> {
-        let [id, digest, name, version, dependencies] = take(arguments)?;
+        let [id, digest, name, version, dependencies] = first(arguments)?;
         Ok(Self {
             name: parsed(name, "name", Name::parse)?,
             version: parsed(version, "version", Version::parse)?,
@@ -76,7 +76,7 @@ impl Order {
     /// # Errors
     /// As [`of_blobs`](Self::of_blobs).
     pub fn of_signed_urls(arguments: &[Value]) -> Result<Self, ArgumentError> {
-        let [order] = take(arguments)?;
+        let [order] = first(arguments)?;
         let nothing = Map::new();
         let order = object(order, "compile_package_with_signed_url")?.unwrap_or(&nothing);
         let destination = signed(order, "upload_signed_url")?.ok_or(ArgumentError::Invalid {
@@ -95,11 +95,11 @@ impl Order {
 }
 
 /// Only the name inside counts; the key is the Director's own.
-fn dependencies_of(value: &Value) -> Result<Vec<OrderedDependency>, ArgumentError> {
+fn dependencies_of(value: &Value) -> Result<Vec<RequestedDependency>, ArgumentError> {
     let Some(dependencies) = object(value, "deps")? else {
         return Ok(Vec::new());
     };
-    let mut found: Vec<OrderedDependency> = Vec::new();
+    let mut found: Vec<RequestedDependency> = Vec::new();
     for dependency in dependencies.values() {
         let Some(dependency) = object(dependency, "deps")? else {
             continue;
@@ -111,7 +111,7 @@ fn dependencies_of(value: &Value) -> Result<Vec<OrderedDependency>, ArgumentErro
                 reason: format!("two of them are called `{name}`"),
             });
         }
-        found.push(OrderedDependency {
+        found.push(RequestedDependency {
             version: parsed(get(dependency, "version"), "deps.version", Version::parse)?,
             blob: place(dependency)?,
             digest: parsed(get(dependency, "sha1"), "deps.sha1", MultiDigest::parse)?,
@@ -124,9 +124,9 @@ fn dependencies_of(value: &Value) -> Result<Vec<OrderedDependency>, ArgumentErro
 }
 
 /// A signed URL wins over a blob id.
-fn place(order: &Map<String, Value>) -> Result<Option<Place>, ArgumentError> {
+fn place(order: &Map<String, Value>) -> Result<Option<BlobSource>, ArgumentError> {
     if let Some((url, headers)) = signed(order, "package_get_signed_url")? {
-        return Ok(Some(Place::Signed(url, headers)));
+        return Ok(Some(BlobSource::Signed(url, headers)));
     }
     blob(text(get(order, "blobstore_id"), "blobstore_id")?)
 }
@@ -146,7 +146,7 @@ fn signed(
     Ok(Some((url, headers)))
 }
 
-fn blob(id: &str) -> Result<Option<Place>, ArgumentError> {
+fn blob(id: &str) -> Result<Option<BlobSource>, ArgumentError> {
     if id.is_empty() {
         return Ok(None);
     }
@@ -154,7 +154,7 @@ fn blob(id: &str) -> Result<Option<Place>, ArgumentError> {
         what: "blobstore_id",
         reason: error.to_string(),
     })?;
-    Ok(Some(Place::Blobstore(id)))
+    Ok(Some(BlobSource::Blobstore(id)))
 }
 
 fn parsed<T, E: std::fmt::Display>(
@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn a_directors_order_is_read() {
-        let order = Order::of_blobs(&[
+        let order = CompileRequest::of_blobs(&[
             json!("7ab1f0a2-58c2-4d43-9b3c-1d1f52cf0001"),
             json!(SHA1),
             json!("redis"),
@@ -193,16 +193,21 @@ mod tests {
         assert_eq!(order.version.as_str(), "0f3c.1");
         let names: Vec<&str> = order.dependencies.iter().map(|d| d.name.as_str()).collect();
         assert_eq!(names, ["a", "libfoo"]);
-        assert!(matches!(order.source, Some(Place::Blobstore(_))));
+        assert!(matches!(order.source, Some(BlobSource::Blobstore(_))));
         for nothing in [json!(null), json!({})] {
             let arguments = [json!("x"), json!(SHA1), json!("a"), json!("1"), nothing];
-            assert!(Order::of_blobs(&arguments).unwrap().dependencies.is_empty());
+            assert!(
+                CompileRequest::of_blobs(&arguments)
+                    .unwrap()
+                    .dependencies
+                    .is_empty()
+            );
         }
     }
 
     #[test]
     fn an_order_with_signed_urls_prefers_them() {
-        let order = Order::of_signed_urls(&[json!({
+        let order = CompileRequest::of_signed_urls(&[json!({
             "package_get_signed_url": "https://s3/bucket/a?X-Amz-Signature=hunter2",
             "upload_signed_url": "https://s3/bucket/b?X-Amz-Signature=hunter2",
             "blobstore_headers": {"x-ms-blob-type": "blockblob"},
@@ -213,11 +218,11 @@ mod tests {
             }},
         })])
         .unwrap();
-        assert!(matches!(order.source, Some(Place::Signed(..))));
+        assert!(matches!(order.source, Some(BlobSource::Signed(..))));
         assert!(matches!(order.destination, Destination::Signed(..)));
         assert!(matches!(
             order.dependencies[0].blob,
-            Some(Place::Signed(..))
+            Some(BlobSource::Signed(..))
         ));
         let shown = format!("{order:?}");
         assert!(!shown.contains("hunter2"), "{shown}");
@@ -233,11 +238,11 @@ mod tests {
                 json!(version),
                 json!({}),
             ];
-            let error = Order::of_blobs(&arguments).unwrap_err();
+            let error = CompileRequest::of_blobs(&arguments).unwrap_err();
             assert!(matches!(error, ArgumentError::Invalid { .. }), "{error}");
             let deps = json!({"k": {"name": name, "version": version, "sha1": SHA1}});
             let arguments = [json!("x"), json!(SHA1), json!("a"), json!("1"), deps];
-            Order::of_blobs(&arguments).unwrap_err();
+            CompileRequest::of_blobs(&arguments).unwrap_err();
         }
         let arguments = [
             json!("../x"),
@@ -246,22 +251,27 @@ mod tests {
             json!("1"),
             json!({}),
         ];
-        Order::of_blobs(&arguments).unwrap_err();
+        CompileRequest::of_blobs(&arguments).unwrap_err();
     }
 
     #[test]
     fn what_is_missing_or_of_another_type_is_named() {
-        let error = Order::of_blobs(&[json!("x")]).unwrap_err();
+        let error = CompileRequest::of_blobs(&[json!("x")]).unwrap_err();
         assert_eq!(
             error.to_string(),
             "Extracting method arguments from payload: Not enough arguments, expected 5, got 1"
         );
         let arguments = [json!("x"), json!(SHA1), json!(7), json!("1"), json!({})];
-        let error = Order::of_blobs(&arguments).unwrap_err().to_string();
+        let error = CompileRequest::of_blobs(&arguments)
+            .unwrap_err()
+            .to_string();
         assert!(error.ends_with("Unmarshalling action argument: `name` is a number"));
         let arguments = [json!("x"), json!(null), json!("a"), json!("1"), json!({})];
-        let error = Order::of_blobs(&arguments).unwrap_err().to_string();
+        let error = CompileRequest::of_blobs(&arguments)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("digest"), "{error}");
-        Order::of_signed_urls(&[json!({"name": "a", "version": "1", "digest": SHA1})]).unwrap_err();
+        CompileRequest::of_signed_urls(&[json!({"name": "a", "version": "1", "digest": SHA1})])
+            .unwrap_err();
     }
 }
