@@ -1,4 +1,4 @@
-//! Requests that have been seen: while the bus is changed two connections may bring the same one.
+//! Detects duplicate requests: while the bus is changed, two connections may deliver the same one.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Mutex, PoisonError};
@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_is_new_once() {
+    fn request_is_new_once() {
         let recent = RecentRequests::default();
         assert!(recent.is_new("director.1.a.1"));
         assert!(!recent.is_new("director.1.a.1"));

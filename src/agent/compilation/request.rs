@@ -1,4 +1,4 @@
-//! What a Director orders: one package, its direct dependencies, and where their blobs are. Pure.
+//! The arguments of `compile_package` and `compile_package_with_signed_url`. Pure.
 
 use serde_json::{Map, Value};
 
@@ -6,33 +6,33 @@ use crate::agent::arguments::{ArgumentError, first, get, object, text};
 use crate::blobs::{BlobId, Headers, SignedUrl};
 use crate::release::{MultiDigest, Name, Version};
 
-/// A package to compile.
+/// A request to compile one package.
 #[derive(Debug, Clone)]
 pub struct CompileRequest {
-    /// Its name.
+    /// The package's name.
     pub name: Name,
-    /// Its version, with the Director's build number behind it.
+    /// The version, followed by the Director's build number.
     pub version: Version,
-    /// Where its source is; nowhere, where the request names no blob.
+    /// Where the source is; `None` if the request names no blob.
     pub source: Option<BlobSource>,
-    /// The digest of its source.
+    /// The digest of the source.
     pub digest: MultiDigest,
-    /// Its direct dependencies.
+    /// The direct dependencies.
     pub dependencies: Vec<RequestedDependency>,
-    /// Where the result goes.
+    /// Where to upload the result.
     pub destination: Destination,
 }
 
-/// A compiled package that the ordered one is compiled against.
+/// A compiled package that the requested one depends on.
 #[derive(Debug, Clone)]
 pub struct RequestedDependency {
-    /// Its name.
+    /// The package's name.
     pub name: Name,
-    /// Its version.
+    /// The package's version.
     pub version: Version,
-    /// Where it is.
+    /// Where its blob is; `None` if the request names none.
     pub blob: Option<BlobSource>,
-    /// Its digest.
+    /// The digest of its blob.
     pub digest: MultiDigest,
 }
 
@@ -41,24 +41,24 @@ pub struct RequestedDependency {
 pub enum BlobSource {
     /// In the blobstore of the settings.
     Blobstore(BlobId),
-    /// Behind a URL that says by itself that it may be read.
+    /// At a signed URL.
     Signed(SignedUrl, Headers),
 }
 
-/// Where a result goes.
+/// Where to upload a result.
 #[derive(Debug, Clone)]
 pub enum Destination {
-    /// Into the blobstore of the settings, under an id that is made there.
+    /// To the blobstore of the settings, under a new id.
     Blobstore,
-    /// To a URL that says by itself that it may be written.
+    /// To a signed URL.
     Signed(SignedUrl, Headers),
 }
 
 impl CompileRequest {
-    /// Reads the arguments of `compile_package`: blob id, digest, name, version, dependencies.
+    /// Parses the arguments of `compile_package`: blob id, digest, name, version, dependencies.
     ///
     /// # Errors
-    /// What is wrong with them. Names are checked, for paths are made of them.
+    /// When they are invalid. Names are checked because they become parts of paths.
     pub fn of_blobs(arguments: &[Value]) -> Result<Self, ArgumentError> {
         let [id, digest, name, version, dependencies] = first(arguments)?;
         Ok(Self {
@@ -71,7 +71,7 @@ impl CompileRequest {
         })
     }
 
-    /// Reads the argument of `compile_package_with_signed_url`.
+    /// Parses the argument of `compile_package_with_signed_url`.
     ///
     /// # Errors
     /// As [`of_blobs`](Self::of_blobs).
@@ -94,7 +94,7 @@ impl CompileRequest {
     }
 }
 
-/// Only the name inside counts; the key is the Director's own.
+/// Parses dependencies. Their keys are ignored, as their values have the names.
 fn dependencies_of(value: &Value) -> Result<Vec<RequestedDependency>, ArgumentError> {
     let Some(dependencies) = object(value, "deps")? else {
         return Ok(Vec::new());
@@ -118,12 +118,12 @@ fn dependencies_of(value: &Value) -> Result<Vec<RequestedDependency>, ArgumentEr
             name,
         });
     }
-    // The order in which they are fetched does not depend on a map's.
+    // They are fetched in a deterministic order.
     found.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(found)
 }
 
-/// A signed URL wins over a blob id.
+/// A signed URL takes precedence over a blob id.
 fn place(order: &Map<String, Value>) -> Result<Option<BlobSource>, ArgumentError> {
     if let Some((url, headers)) = signed(order, "package_get_signed_url")? {
         return Ok(Some(BlobSource::Signed(url, headers)));
@@ -177,7 +177,7 @@ mod tests {
     const SHA1: &str = "a1b2c3d4e5f6a7b8c9d0a1b2c3d4e5f6a7b8c9d0";
 
     #[test]
-    fn a_directors_order_is_read() {
+    fn request_of_a_director_is_parsed() {
         let order = CompileRequest::of_blobs(&[
             json!("7ab1f0a2-58c2-4d43-9b3c-1d1f52cf0001"),
             json!(SHA1),
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn an_order_with_signed_urls_prefers_them() {
+    fn signed_urls_take_precedence() {
         let order = CompileRequest::of_signed_urls(&[json!({
             "package_get_signed_url": "https://s3/bucket/a?X-Amz-Signature=hunter2",
             "upload_signed_url": "https://s3/bucket/b?X-Amz-Signature=hunter2",
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn no_path_is_made_of_a_name_that_leads_elsewhere() {
+    fn names_that_are_paths_are_refused() {
         for (name, version) in [("../../evil", "1"), ("a/b", "1"), ("", "1"), ("a", "../1")] {
             let arguments = [
                 json!("x"),
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_or_of_another_type_is_named() {
+    fn missing_and_mistyped_arguments_are_named() {
         let error = CompileRequest::of_blobs(&[json!("x")]).unwrap_err();
         assert_eq!(
             error.to_string(),
