@@ -15,7 +15,7 @@ use crate::common::{is_soak, require_tools, wait_until};
 use crate::support::certificates::pairs;
 use bosh_agent::config::Secret;
 use bosh_agent::tls::{self, Profile};
-use bosh_agent::transport::{Answer, Bus, Handle, Https, Malformed};
+use bosh_agent::transport::{Answer, Bus, Handle, Https, InvalidRequest};
 use futures_util::{FutureExt, StreamExt};
 use reqwest::{Body, Method, StatusCode};
 use rustls::pki_types::ServerName;
@@ -57,9 +57,7 @@ impl World {
                 async move {
                     match bytes.as_ref() {
                         b"malformed" => {
-                            return Err(Malformed {
-                                reason: "as asked".to_owned(),
-                            });
+                            return Err(InvalidRequest::Json { line: 1, column: 1 });
                         }
                         b"panic" => panic!("as asked"),
                         b"wait" => gate.acquire().await.unwrap().forget(),

@@ -10,7 +10,7 @@ use crate::support::certificates::{AGENT, bus, pairs};
 use crate::support::nats::{Director, NatsServer, connect};
 use bosh_agent::config::Secret;
 use bosh_agent::transport::nats::PublishError;
-use bosh_agent::transport::{Answer, Handle, Malformed, Nats};
+use bosh_agent::transport::{Answer, Handle, InvalidRequest, Nats};
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::Semaphore;
 
@@ -24,8 +24,9 @@ fn echo(gate: Arc<Semaphore>) -> Handle {
         let gate = Arc::clone(&gate);
         async move {
             let request: serde_json::Value =
-                serde_json::from_slice(&bytes).map_err(|error| Malformed {
-                    reason: error.to_string(),
+                serde_json::from_slice(&bytes).map_err(|error| InvalidRequest::Json {
+                    line: error.line(),
+                    column: error.column(),
                 })?;
             let text = |key: &str| request[key].as_str().unwrap_or_default().to_owned();
             if request["wait"] == true {

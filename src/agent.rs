@@ -1,12 +1,12 @@
-//! The agent that a Director speaks to. It takes requests as bytes and gives replies as bytes, and knows neither NATS nor
-//! HTTP.
+//! The agent that a Director sends requests to: bytes of a request in, bytes of a reply out. It knows neither NATS nor HTTP.
 //!
 //! ```text
-//! protocol     envelopes (pure)
-//! dispatch     a request's method → an action: answered at once, or started as a task
-//! tasks        what runs, what it came to, tasks.json
-//! actions      one file for each kind of request
-//! compilation  one order: fetch, compile, upload
+//! protocol     envelopes of requests and replies (pure)
+//! method       the names of methods, and the action of each
+//! dispatch     runs the action of a request: at once, or as a task
+//! actions      one file for each method
+//! tasks        running tasks, results, tasks.json
+//! compilation  fetches, compiles and uploads one package at a time
 //! ```
 
 mod actions;
@@ -15,7 +15,8 @@ pub mod compilation;
 mod dispatch;
 mod heartbeat;
 pub mod logs_archive;
-pub mod logs_order;
+pub mod logs_request;
+mod method;
 pub mod protocol;
 mod recent;
 pub mod tasks;
@@ -33,50 +34,49 @@ use crate::machine::bootstrap::Platform;
 use crate::machine::instance::Instance;
 use crate::machine::settings::SettingsStore;
 use crate::machine::vitals::VitalsCollector;
-use compilation::Compiler;
-use protocol::Request;
-use recent::Recent;
+use compilation::PackageCompiler;
+use recent::RecentRequests;
 use tasks::Tasks;
 
-/// What is said of jobs, of which there are none: a Director waits for nothing else.
+/// The reported state of the jobs, of which this machine has none. A Director waits for this value.
 const JOB_STATE: &str = "running";
 
-/// A reply, and what is known of its request.
+/// A reply with what a transport needs to know of its request.
 #[derive(Debug)]
-pub struct Answered {
-    /// The method that was asked for.
+pub struct Answer {
+    /// The request's method, for the audit log.
     pub method: String,
-    /// Where the reply goes.
+    /// The NATS subject of the reply. HTTPS ignores it.
     pub reply_to: String,
-    /// The reply.
+    /// The serialized reply.
     pub body: Vec<u8>,
 }
 
-/// What an agent is made of.
+/// The parts of an agent.
 #[derive(Debug)]
 pub struct AgentOptions {
-    /// How it compiles; its base directory is the agent's, too.
+    /// How the agent compiles. The base directory in it is the agent's.
     pub compiler: CompilerOptions,
-    /// What the agent itself was started with: proxies, where programs are found.
+    /// The environment of the agent: proxies, and the search path for programs.
     pub environment: Environment,
-    /// Whose machine it is.
+    /// The kind of machine.
     pub platform: Platform,
-    /// Where settings come from.
+    /// Loads and saves settings.
     pub store: SettingsStore,
-    /// The settings.
+    /// The settings from the CPI.
     pub settings: Settings,
-    /// What a Director has changed in them.
+    /// The Director's changes to the settings.
     pub update: UpdateSettings,
 }
 
-/// The agent. Clones are one agent.
+/// The agent. Clones share its state.
 #[derive(Debug, Clone)]
 pub struct Agent {
-    inner: Arc<Inner>,
+    state: Arc<AgentState>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct AgentState {
     vcap: Vcap,
     instance: Instance,
     vitals: VitalsCollector,
@@ -86,29 +86,28 @@ struct Inner {
     live: RwLock<Arc<Live>>,
     blobs: RwLock<Arc<Blobs>>,
     tasks: Tasks,
-    recent: Recent,
-    compiler: Compiler,
-    /// Held by what changes settings or state.
+    recent: RecentRequests,
+    compiler: PackageCompiler,
+    /// Locked while an action changes the settings or the applied spec.
     changing: tokio::sync::Mutex<()>,
-    /// How often the message bus has been changed.
+    /// Counts changes of the message bus.
     bus: watch::Sender<u64>,
 }
 
-/// The settings that hold.
+/// The settings in use.
 #[derive(Debug)]
 pub struct Live {
-    /// What the CPI said.
+    /// The settings from the CPI.
     pub settings: Settings,
-    /// What a Director has changed since.
+    /// The Director's changes to them.
     pub update: UpdateSettings,
 }
 
 impl Agent {
-    /// An agent that goes on where the one before it ended: results are known again, and settings that were being changed are
-    /// changed now.
+    /// Starts an agent. It loads the results of the last process and resumes an interrupted `update_settings`.
     ///
     /// # Errors
-    /// When the settings' blobstore has certificates that are none.
+    /// When the blobstore in the settings has invalid certificates.
     pub fn start(options: AgentOptions) -> Result<Self, BlobsError> {
         let vcap = options.compiler.vcap.clone();
         let live = Live {
@@ -118,7 +117,7 @@ impl Agent {
         let blobs = blobs(&live, &vcap, &options.environment)?;
         let (tasks, interrupted) = Tasks::load(&vcap.tasks());
         let agent = Self {
-            inner: Arc::new(Inner {
+            state: Arc::new(AgentState {
                 instance: Instance::new(&vcap),
                 vitals: VitalsCollector::new(&vcap),
                 environment: options.environment,
@@ -127,92 +126,82 @@ impl Agent {
                 live: RwLock::new(Arc::new(live)),
                 blobs: RwLock::new(Arc::new(blobs)),
                 tasks,
-                recent: Recent::default(),
-                compiler: Compiler::new(options.compiler),
+                recent: RecentRequests::default(),
+                compiler: PackageCompiler::new(options.compiler),
                 changing: tokio::sync::Mutex::new(()),
                 bus: watch::Sender::new(0),
                 vcap,
             }),
         };
         for task in interrupted {
-            let (agent, again) = (agent.clone(), task.again.clone());
-            let resumed = agent.clone().tasks().resume(task, move |task| async move {
-                match Request::parse(again.expose()) {
-                    Ok(request) => {
-                        let (method, arguments) = (&request.method, &request.arguments);
-                        agent.carry_out(method, arguments, &task).await
-                    }
-                    Err(error) => Err(error.to_string()),
-                }
-            });
-            if let Err(error) = resumed {
-                tracing::warn!(%error, "a task of the last process is not taken up again");
+            if let Err(error) = agent.resume(task) {
+                tracing::warn!(%error, "failed to resume a task of the last process");
             }
         }
         Ok(agent)
     }
 
-    /// Makes ready to compile; see [`Compiler::prepare`].
+    /// Prepares to compile; see [`PackageCompiler::prepare`].
     pub async fn prepare(&self) {
-        self.inner.compiler.prepare().await;
+        self.state.compiler.prepare().await;
     }
 
-    /// The settings that hold.
+    /// The settings in use.
     #[must_use]
     pub fn live(&self) -> Arc<Live> {
-        let live = self.inner.live.read();
+        let live = self.state.live.read();
         Arc::clone(&live.unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Tells when the message bus has to be connected to anew.
+    /// Changes whenever the message bus in the settings changes, and the connection must be replaced.
     #[must_use]
     pub fn bus_changes(&self) -> watch::Receiver<u64> {
-        self.inner.bus.subscribe()
+        self.state.bus.subscribe()
     }
 
-    /// Stops all tasks, their scripts with them, and removes everything temporary. Tells whether all have ended in time.
+    /// Cancels all tasks, which ends their scripts, and removes temporary files. Returns whether all tasks ended within `limit`.
     pub async fn stop(&self, limit: Duration) -> bool {
-        let ended = self.inner.tasks.stop(limit).await;
+        let ended = self.state.tasks.stop(limit).await;
         if ended {
-            self.inner.compiler.close().await;
+            self.state.compiler.close().await;
         }
         ended
     }
 
     fn vcap(&self) -> &Vcap {
-        &self.inner.vcap
+        &self.state.vcap
     }
 
     fn platform(&self) -> Platform {
-        self.inner.platform
+        self.state.platform
     }
 
     fn tasks(&self) -> &Tasks {
-        &self.inner.tasks
+        &self.state.tasks
     }
 
-    fn compiler(&self) -> &Compiler {
-        &self.inner.compiler
+    fn compiler(&self) -> &PackageCompiler {
+        &self.state.compiler
     }
 
     fn blobs(&self) -> Arc<Blobs> {
-        let blobs = self.inner.blobs.read();
+        let blobs = self.state.blobs.read();
         Arc::clone(&blobs.unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// What fetches and stores blobs with these settings.
+    /// A blobstore client for these settings.
     fn blobs_of(&self, live: &Live) -> Result<Blobs, BlobsError> {
-        blobs(live, &self.inner.vcap, &self.inner.environment)
+        blobs(live, &self.state.vcap, &self.state.environment)
     }
 
-    /// Has new settings hold from now on.
+    /// Replaces the settings in use.
     fn adopt(&self, live: Live, blobs: Blobs, bus_changed: bool) {
-        let slot = self.inner.blobs.write();
+        let slot = self.state.blobs.write();
         *slot.unwrap_or_else(PoisonError::into_inner) = Arc::new(blobs);
-        let slot = self.inner.live.write();
+        let slot = self.state.live.write();
         *slot.unwrap_or_else(PoisonError::into_inner) = Arc::new(live);
         if bus_changed {
-            self.inner.bus.send_modify(|changes| *changes += 1);
+            self.state.bus.send_modify(|changes| *changes += 1);
         }
     }
 }

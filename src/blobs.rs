@@ -1,7 +1,7 @@
-//! Where blobs come from and go to.
+//! Fetches and stores blobs.
 //!
-//! A Director tells the agent of a blob in one of two ways: by an id in the blobstore of the settings, or by a signed URL. Both
-//! end here. What arrives is hashed while it is written, and has its name only when its digests are right.
+//! A Director names a blob by its id in the blobstore of the settings, or by a signed URL. Downloads are hashed while they are written,
+//! and a file gets its name only when the digests match.
 //!
 //! ```text
 //! Blobs ─┬─ get ──▶ BASE/data/sensitive_blobs/ID, BASE/data/blobs/ID, then the store
@@ -12,12 +12,12 @@
 //!        └─ get_signed, put_signed
 //! ```
 //!
-//! # What is tried again
+//! # Retries
 //!
-//! What can be otherwise in a moment: no connection, a connection that was cut or fell silent, the statuses 408, 429 and 5xx, a
-//! wrong digest, a failed program. Also 404 when a blob is fetched, which a replicated store answers for a while after an
-//! upload. Not: 401, 403 and all other statuses, certificates that are not trusted, files of ours that cannot be read or
-//! written. The Go agent tries everything again that comes from a store and every download, and no upload to a signed URL.
+//! Temporary failures are retried: no connection, a broken or silent connection, the statuses 408, 429 and 5xx, a wrong digest, a failed
+//! program, and 404 for a download, which a replicated store may return shortly after an upload. Other statuses, untrusted certificates
+//! and local files that cannot be read or written fail at once. The Go agent retries every failure of a store and of a download, and no
+//! upload to a signed URL.
 
 mod dav;
 mod error;
@@ -37,7 +37,7 @@ use std::path::{Path, PathBuf};
 use futures_util::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 
-pub use error::{BlobError, BlobsError, Cause, Failure, Printed, StoreProblem};
+pub use error::{AttemptError, BlobError, BlobsError, Failure, ProgramOutput, StoreProblem};
 pub use id::{BlobId, InvalidBlobId};
 pub use options::{BlobstoreSettings, NotText};
 
@@ -46,30 +46,30 @@ pub use crate::http::{Headers, Url as SignedUrl};
 use crate::config::{Environment, Vcap};
 use crate::http::{Client, Limits};
 use crate::release::MultiDigest;
-use crate::{fs, tls};
-use options::Options;
+use crate::{fs, runtime, tls};
+use options::StoreOptions;
 use receive::Wanted;
 use retry::{Pace, retry};
-use store::Store;
+use store::Blobstore;
 
-/// Fetches and stores blobs. What it is asked to do ends promptly when `cancel` is called, and then has left nothing behind.
+/// Fetches and stores blobs. Canceling an operation ends it promptly and leaves no partial file.
 #[derive(Debug)]
 pub struct Blobs {
-    /// Where blobs are looked for first.
+    /// Local directories that are searched before the store.
     directories: [PathBuf; 2],
-    store: Store,
+    store: Blobstore,
     client: Client,
     pace: Pace,
 }
 
 impl Blobs {
-    /// Makes ready for the blobstore of the settings.
+    /// A client for the blobstore of the settings.
     ///
-    /// That the store itself cannot be used (there is none, its program is missing) is told when it is used: a Director with
-    /// signed URLs needs no store.
+    /// An unusable store (none in the settings, or its program is missing) is reported when it is used: a Director with signed URLs needs
+    /// no store.
     ///
     /// # Errors
-    /// When the certificates in the options are none.
+    /// When the certificates in the options are invalid.
     pub fn new(
         settings: Option<&BlobstoreSettings>,
         vcap: &Vcap,
@@ -91,7 +91,7 @@ impl Blobs {
         limits: Limits,
         pace: Pace,
     ) -> Result<Self, BlobsError> {
-        let options = settings.map_or_else(Options::none, BlobstoreSettings::options);
+        let options = settings.map_or_else(StoreOptions::none, BlobstoreSettings::options);
         let ca = options
             .section("tls")
             .section("cert")
@@ -102,17 +102,17 @@ impl Blobs {
             _ => tls::Profile::External,
         };
         let tls = match tls::client(ca.as_deref(), profile) {
-            // Without certificates plain HTTP and directories still work.
+            // Plain HTTP and directories work without certificates.
             Err(error @ tls::TlsError::SystemRoots(_)) => {
-                tracing::warn!(%error, "blobs cannot be fetched or stored by HTTPS");
+                tracing::warn!(%error, "cannot fetch or store blobs over HTTPS");
                 Err(error)
             }
             other => Ok(other.map_err(BlobsError::Tls)?),
         };
         let client = Client::new(tls, environment).with_limits(limits);
-        let store = Store::new(settings, vcap, environment, &client);
-        if let Store::Unusable(problem) = &store {
-            tracing::warn!(%problem, "only blobs with signed URLs can be fetched and stored");
+        let store = Blobstore::new(settings, vcap, environment, &client);
+        if let Blobstore::Unusable(problem) = &store {
+            tracing::warn!(%problem, "the blobstore cannot be used; only signed URLs work");
         }
         Ok(Self {
             directories: [vcap.sensitive_blobs(), vcap.blobs()],
@@ -122,11 +122,11 @@ impl Blobs {
         })
     }
 
-    /// Fetches the blob `id` into a new file `to` with mode 0600, in place of what is there. The file is there only when every
-    /// digest in `digest` that can be computed is right.
+    /// Fetches the blob `id` into the file `to` with mode 0600, replacing an existing file. The file gets its name when every supported
+    /// digest in `digest` matches.
     ///
     /// # Errors
-    /// When the blob cannot be fetched, is another one, or we are stopped.
+    /// When the blob cannot be fetched, has another digest, or `cancel` is canceled.
     pub async fn get(
         &self,
         id: &BlobId,
@@ -137,17 +137,21 @@ impl Blobs {
         let wanted = Wanted::new(id.as_str(), digest, to);
         for directory in &self.directories {
             let file = directory.join(id.as_str());
-            if !fs::metadata(&file).is_ok_and(|metadata| metadata.is_file()) {
+            let own = file.clone();
+            let looking = runtime::spawn_blocking("find blob", move || {
+                fs::metadata(&own).is_ok_and(|metadata| metadata.is_file())
+            });
+            if !looking.await.unwrap_or(false) {
                 continue;
             }
             let copied = retry(1, Pace::none, cancel, || wanted.copy(&file, cancel).boxed()).await;
             let Err((_, cause)) = copied else {
                 return Ok(());
             };
-            if matches!(cause, Cause::Stopped) {
+            if matches!(cause, AttemptError::Stopped) {
                 return Err(BlobError::Stopped);
             }
-            tracing::warn!(%cause, file = %file.display(), "a blob is there but cannot be used");
+            tracing::warn!(%cause, file = %file.display(), "ignoring a local blob that cannot be used");
         }
         self.store
             .get(id, &wanted, self.pace, cancel)
@@ -155,10 +159,10 @@ impl Blobs {
             .map_err(|failure| failure.told(BlobError::Get))
     }
 
-    /// Stores the file `from` as a new blob. Each attempt has an id of its own, so that none meets the half of another.
+    /// Stores the file `from` as a new blob. Each attempt uses a new id, so that none conflicts with a partial upload.
     ///
     /// # Errors
-    /// When it cannot be read or stored, or we are stopped.
+    /// When the file cannot be read or stored, or `cancel` is canceled.
     pub async fn create(
         &self,
         from: &Path,
@@ -169,4 +173,12 @@ impl Blobs {
             .await
             .map_err(|failure| failure.told(BlobError::Create))
     }
+}
+
+/// Runs file work apart from the threads that carry requests.
+async fn on_disk<T: Send + 'static>(
+    name: &'static str,
+    work: impl FnOnce() -> fs::Result<T> + Send + 'static,
+) -> Result<T, AttemptError> {
+    Ok(runtime::spawn_blocking(name, work).await??)
 }

@@ -5,6 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
+pub use crate::agent::Answer;
+pub use crate::agent::protocol::InvalidRequest;
+
 use crate::config::Secret;
 use crate::tls::TlsError;
 
@@ -19,28 +22,12 @@ pub use self::https::Https;
 pub use self::nats::Nats;
 pub use self::url::Scheme;
 
-/// What came of a request.
-#[derive(Debug)]
-pub struct Answer {
-    /// The request's method, for the audit.
-    pub method: String,
-    /// The subject that the reply goes to; over HTTPS nobody looks at it.
-    pub reply_to: String,
-    /// The reply, serialised, within the limit that was given.
-    pub body: Vec<u8>,
-}
-
-/// A request that cannot be understood: no reply is due over NATS, status 500 over HTTPS.
-#[derive(Debug, thiserror::Error)]
-#[error("the request cannot be understood: {reason}")]
-pub struct Malformed {
-    /// What is wrong with it, without any of its contents.
-    pub reason: String,
-}
-
-/// Handles one request: its bytes, and the most bytes that the reply may have.
+/// Handles one request, given its bytes and the maximum length of the reply. An invalid request gets no reply over NATS, and status
+/// 500 over HTTPS.
 pub type Handle = Arc<
-    dyn Fn(Bytes, Option<usize>) -> BoxFuture<'static, Result<Answer, Malformed>> + Send + Sync,
+    dyn Fn(Bytes, Option<usize>) -> BoxFuture<'static, Result<Answer, InvalidRequest>>
+        + Send
+        + Sync,
 >;
 
 /// The message bus as the settings describe it.

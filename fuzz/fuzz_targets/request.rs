@@ -4,10 +4,10 @@
 
 use std::path::{Component, Path};
 
-use bosh_agent::agent::arguments::{take, text};
-use bosh_agent::agent::compilation::Order;
+use bosh_agent::agent::arguments::{first, text};
+use bosh_agent::agent::compilation::CompileRequest;
 use bosh_agent::agent::logs_archive::Selection;
-use bosh_agent::agent::logs_order::LogsOrder;
+use bosh_agent::agent::logs_request::LogsRequest;
 use bosh_agent::agent::protocol::{Reply, Request};
 use bosh_agent::config::{UpdateSettings, Vcap};
 use bosh_agent::machine::instance::ApplySpec;
@@ -35,30 +35,30 @@ fn read_arguments(method: &str, arguments: &[Value]) -> Result<(), String> {
     let vcap = Vcap::new(Path::new(Vcap::BASE));
     match method {
         "get_task" | "cancel_task" => {
-            let [id] = take(arguments).map_err(|error| error.to_string())?;
+            let [id] = first(arguments).map_err(|error| error.to_string())?;
             text(id, "task_id").map_err(|error| error.to_string())?;
         }
-        "compile_package" => check(&Order::of_blobs(arguments).map_err(|error| error.to_string())?),
+        "compile_package" => check(&CompileRequest::of_blobs(arguments).map_err(|error| error.to_string())?),
         "compile_package_with_signed_url" => {
-            check(&Order::of_signed_urls(arguments).map_err(|error| error.to_string())?);
+            check(&CompileRequest::of_signed_urls(arguments).map_err(|error| error.to_string())?);
         }
         "fetch_logs" => {
-            let order = LogsOrder::of_blobs(arguments).map_err(|error| error.to_string())?;
+            let order = LogsRequest::of_blobs(arguments).map_err(|error| error.to_string())?;
             Selection::new(&vcap, &order.kinds, &order.filters).map_err(|error| error.to_string())?;
         }
         "fetch_logs_with_signed_url" => {
-            let (order, _) = LogsOrder::of_signed_url(arguments).map_err(|error| error.to_string())?;
+            let (order, _) = LogsRequest::of_signed_url(arguments).map_err(|error| error.to_string())?;
             Selection::new(&vcap, &order.kinds, &order.filters).map_err(|error| error.to_string())?;
         }
         "apply" => {
-            let [spec] = take(arguments).map_err(|error| error.to_string())?;
+            let [spec] = first(arguments).map_err(|error| error.to_string())?;
             let spec = ApplySpec::parse(spec.clone()).map_err(|error| error.to_string())?;
             let _ = (spec.has_work(), spec.index(), spec.networks());
             let again = ApplySpec::parse(spec.document().expose().clone());
             assert_eq!(again.expect("it was understood before"), spec);
         }
         "update_settings" => {
-            let [update] = take(arguments).map_err(|error| error.to_string())?;
+            let [update] = first(arguments).map_err(|error| error.to_string())?;
             let update = UpdateSettings::from_json(update).map_err(|error| error.to_string())?;
             let saved = UpdateSettings::from_json(update.to_json().expose());
             assert_eq!(saved.expect("it was understood before"), update);
@@ -71,7 +71,7 @@ fn read_arguments(method: &str, arguments: &[Value]) -> Result<(), String> {
 }
 
 /// Names of packages become names of directories.
-fn check(order: &Order) {
+fn check(order: &CompileRequest) {
     let dependencies = order.dependencies.iter().map(|dependency| &dependency.name);
     for name in dependencies.chain([&order.name]) {
         let components: Vec<_> = Path::new(name.as_str()).components().collect();

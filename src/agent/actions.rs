@@ -1,15 +1,71 @@
-//! What a Director can ask for, one file for each kind of request.
+//! What a Director can ask for, one file for each method.
+//!
+//! Each file has a constant `ACTION`, which says how its method runs. [`Method`](super::method::Method) lists the files.
 
-mod apply;
-mod compile_package;
-mod fetch_logs;
-mod get_state;
-mod shutdown;
-mod update_settings;
+pub(super) mod apply;
+pub(super) mod cancel_task;
+pub(super) mod compile_package;
+pub(super) mod compile_package_with_signed_url;
+pub(super) mod fetch_logs;
+pub(super) mod fetch_logs_with_signed_url;
+pub(super) mod get_state;
+pub(super) mod get_task;
+pub(super) mod info;
+pub(super) mod ping;
+pub(super) mod shutdown;
+pub(super) mod update_settings;
 
-pub(super) use apply::apply;
-pub(super) use compile_package::{compile_package, compile_package_with_signed_url};
-pub(super) use fetch_logs::{fetch_logs, fetch_logs_with_signed_url};
-pub(super) use get_state::get_state;
-pub(super) use shutdown::shutdown;
-pub(super) use update_settings::update_settings;
+use std::error::Error as StdError;
+
+use futures_util::future::BoxFuture;
+use serde_json::Value;
+
+use super::Agent;
+use super::arguments::ArgumentError;
+use super::tasks::{Cancellation, TaskContext, TaskError};
+
+/// How a method runs.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Action {
+    /// The reply has the result. The function returns within milliseconds, or at least does not block other requests.
+    Immediate(RunImmediate),
+    /// The reply has the id of a task; `get_task` has the result.
+    Task {
+        /// Does the work.
+        run: RunTask,
+        /// Whether `cancel_task` stops it.
+        cancellation: Cancellation,
+        /// Whether the agent runs the task again after a restart that interrupted it. Otherwise it fails.
+        resumes: bool,
+    },
+}
+
+pub(super) type RunImmediate = for<'a> fn(&'a Agent, &'a [Value]) -> BoxFuture<'a, ActionResult>;
+
+pub(super) type RunTask =
+    for<'a> fn(&'a Agent, &'a [Value], &'a TaskContext) -> BoxFuture<'a, ActionResult>;
+
+pub(super) type ActionResult = Result<Value, ActionError>;
+
+/// Why an action failed. A Director reads its text, followed by those of its sources.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub(super) struct ActionError(Box<dyn StdError + Send + Sync>);
+
+impl ActionError {
+    pub(super) fn new(error: impl StdError + Send + Sync + 'static) -> Self {
+        Self(Box::new(error))
+    }
+}
+
+impl From<ArgumentError> for ActionError {
+    fn from(error: ArgumentError) -> Self {
+        Self::new(error)
+    }
+}
+
+impl From<TaskError> for ActionError {
+    fn from(error: TaskError) -> Self {
+        Self::new(error)
+    }
+}

@@ -1,42 +1,42 @@
-//! The arguments of a request, as Go's decoder would take them: keys in whatever case, unknown ones ignored, `null` as good
-//! as nothing.
+//! Parses the arguments of a request as Go's decoder does: keys are case-insensitive, unknown ones are ignored, and `null` counts as
+//! absent.
 
 use serde_json::{Map, Value};
 
 use super::protocol::kind;
 use crate::config::json::Object;
 
-/// Why the arguments of a request cannot be used. Begins as the Go agent's text does; nothing of a value is shown.
+/// Why arguments are invalid. The texts begin as the Go agent's do, and quote no value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ArgumentError {
-    /// There are too few.
+    /// There are too few arguments.
     #[error(
         "Extracting method arguments from payload: Not enough arguments, expected {expected}, got {got}"
     )]
     Missing {
-        /// How many the method takes.
+        /// How many arguments the method takes.
         expected: usize,
-        /// How many there are.
+        /// How many arguments there are.
         got: usize,
     },
-    /// One is of another type.
+    /// A value has the wrong type.
     #[error(
         "Extracting method arguments from payload: Unmarshalling action argument: `{what}` is {found}"
     )]
     Type {
-        /// Which.
+        /// The name of the value.
         what: &'static str,
-        /// What it is.
+        /// The kind of value.
         found: &'static str,
     },
-    /// One cannot be what it is given for.
+    /// A value is invalid.
     #[error(
         "Extracting method arguments from payload: Unmarshalling action argument: `{what}`: {reason}"
     )]
     Invalid {
-        /// Which.
+        /// The name of the value.
         what: &'static str,
-        /// Why.
+        /// Why it is invalid.
         reason: String,
     },
 }
@@ -45,17 +45,17 @@ pub enum ArgumentError {
 ///
 /// # Errors
 /// When there are fewer.
-pub fn take<const N: usize>(arguments: &[Value]) -> Result<&[Value; N], ArgumentError> {
+pub fn first<const N: usize>(arguments: &[Value]) -> Result<&[Value; N], ArgumentError> {
     arguments.first_chunk().ok_or(ArgumentError::Missing {
         expected: N,
         got: arguments.len(),
     })
 }
 
-/// A text; nothing is an empty one.
+/// A string; empty for `null`.
 ///
 /// # Errors
-/// When it is something else.
+/// When it is another kind of value.
 pub fn text<'a>(value: &'a Value, what: &'static str) -> Result<&'a str, ArgumentError> {
     match value {
         Value::Null => Ok(""),
@@ -64,10 +64,10 @@ pub fn text<'a>(value: &'a Value, what: &'static str) -> Result<&'a str, Argumen
     }
 }
 
-/// An object; nothing is an empty one.
+/// An object; `None` for `null`.
 ///
 /// # Errors
-/// When it is something else.
+/// When it is another kind of value.
 pub fn object<'a>(
     value: &'a Value,
     what: &'static str,
@@ -79,10 +79,10 @@ pub fn object<'a>(
     }
 }
 
-/// A list of texts; nothing is an empty one.
+/// An array of strings; empty for `null`.
 ///
 /// # Errors
-/// When it is something else.
+/// When it is another kind of value.
 pub fn texts(value: &Value, what: &'static str) -> Result<Vec<String>, ArgumentError> {
     match value {
         Value::Null => Ok(Vec::new()),
@@ -94,7 +94,7 @@ pub fn texts(value: &Value, what: &'static str) -> Result<Vec<String>, ArgumentE
     }
 }
 
-/// The value of a key, in whatever case; `null` where there is none.
+/// The value of a case-insensitive key; `null` if there is none.
 #[must_use]
 pub fn get<'a>(object: &'a Map<String, Value>, key: &str) -> &'a Value {
     static NOTHING: Value = Value::Null;

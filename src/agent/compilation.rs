@@ -1,10 +1,10 @@
-//! Compiling for a Director: blobs are fetched, the core compiles, the result is uploaded. One package at a time.
+//! Compiles for a Director, one package at a time: fetches blobs, runs the compile core, uploads the result.
 
 mod cache;
 mod failure;
 mod logs;
-mod order;
 mod phases;
+mod request;
 mod workbench;
 
 use std::path::{Path, PathBuf};
@@ -15,8 +15,8 @@ use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-pub use failure::{OrderFailure, Reason};
-pub use order::{Destination, Order, OrderedDependency, Place};
+pub use failure::{CompileFailure, Reason};
+pub use request::{BlobSource, CompileRequest, Destination, RequestedDependency};
 
 use super::tasks::TaskContext;
 use crate::archive;
@@ -33,42 +33,42 @@ use failure::ScriptText;
 use phases::Phases;
 use workbench::Workbench;
 
-/// How much is left free for the machine itself where something is kept only to save time, in bytes.
+/// The free space that kept packages must leave to the machine, in bytes.
 const RESERVE: u64 = 512 << 20;
 
-/// What no script is expected to need more of, in bytes. Nobody knows before how much a script will write, so what is kept of
-/// earlier orders makes way for it unless this much, or half of the disk, is free.
+/// The free space that is enough for any script, in bytes. How much a script writes is unknown, so packages of earlier requests are
+/// removed unless this much, or half of the disk, is free.
 const AMPLE: u64 = 16 << 30;
 
-/// With what the compiler works.
+/// What the compiler needs.
 #[derive(Debug, Clone)]
 pub struct CompilerOptions {
     /// The base directory.
     pub vcap: Vcap,
-    /// What scripts inherit.
+    /// The environment of scripts.
     pub environment: Environment,
     /// Forks the parents of scripts.
     pub agent: ForkServer,
-    /// Who we are, for others who want to compile in the same place.
+    /// The name of this agent in the marker that other agents read.
     pub who: String,
-    /// Whether packages of another agent may be removed: on a VM that is there to compile, they may.
+    /// Whether to remove packages of another agent, which is allowed on a compilation VM.
     pub force: bool,
-    /// How long processes get between SIGTERM and SIGKILL.
+    /// The time between SIGTERM and SIGKILL.
     pub grace: Duration,
-    /// Files and directories with secrets, absolute, which scripts find empty where that is possible.
+    /// Absolute paths of files and directories with secrets, which are empty for scripts if the isolation tier allows it.
     pub secrets: Vec<PathBuf>,
 }
 
-/// Compiles what a Director orders.
+/// Compiles the packages that a Director requests.
 #[derive(Debug)]
-pub struct Compiler {
+pub struct PackageCompiler {
     options: CompilerOptions,
-    /// Held by the compile whose turn it is. Made when first needed, and made again where that failed.
+    /// Locked by the running compile. Created at first use, and again after a failure.
     workbench: Mutex<Option<Workbench>>,
 }
 
-impl Compiler {
-    /// A compiler that has not touched anything yet.
+impl PackageCompiler {
+    /// A compiler without a work directory; see [`prepare`](Self::prepare).
     #[must_use]
     pub fn new(options: CompilerOptions) -> Self {
         Self {
@@ -77,88 +77,88 @@ impl Compiler {
         }
     }
 
-    /// Makes ready to compile, and removes what an agent that was killed has left. What fails here is tried again, and told,
-    /// when something is to be compiled.
+    /// Creates the work directory and removes that of a killed agent. A failure is logged; the next compile tries again and
+    /// reports it.
     pub async fn prepare(&self) {
         let mut workbench = self.workbench.lock().await;
         match Workbench::make(&self.options, &CancellationToken::new()).await {
             Ok(made) => *workbench = Some(made),
             Err(error) => {
-                tracing::warn!(error = %Chain(&error), "nothing can be compiled as things are");
+                tracing::warn!(error = %Chain(&error), "the compiler is unavailable");
             }
         }
     }
 
-    /// Compiles one package and uploads it. The value is what the Director reads.
+    /// Compiles one package and uploads it. Returns the value of the reply.
     ///
     /// # Errors
-    /// See [`OrderFailure`].
+    /// See [`CompileFailure`].
     pub async fn compile(
         &self,
-        order: Order,
+        order: CompileRequest,
         blobs: Arc<Blobs>,
         task: &TaskContext,
-    ) -> Result<Value, OrderFailure> {
+    ) -> Result<Value, CompileFailure> {
         let phases = Phases::new(&order.name, &task.progress);
         phases.enter("queued");
         let package = order.name.clone();
         let result = tokio::select! {
             mut workbench = self.workbench.lock() => {
-                let work = Work { compiler: self, order, blobs, task, phases: &phases };
+                let work = CompileRun { compiler: self, order, blobs, task, phases: &phases };
                 work.run(&mut workbench).await
             }
             () = task.cancel.cancelled() => Err(Reason::Canceled),
         };
         phases.end();
         result.map_err(|source| {
-            // What was broken off ends in many ways; the reason is this one.
+            // A canceled compile fails with various errors, all caused by the cancellation.
             let source = match source {
                 _ if task.cancel.is_cancelled() => Reason::Canceled,
                 source => source,
             };
-            OrderFailure { package, source }
+            CompileFailure { package, source }
         })
     }
 
-    /// Removes everything temporary.
+    /// Removes the work directory.
     pub async fn close(&self) {
         if let Some(workbench) = self.workbench.lock().await.take()
             && let Err(error) = workbench.close()
         {
-            tracing::warn!(error = %Chain(&error), "something temporary stays behind");
+            tracing::warn!(error = %Chain(&error), "failed to remove the work directory");
         }
     }
 }
 
-/// One order on its way.
-struct Work<'a> {
-    compiler: &'a Compiler,
-    order: Order,
+/// One running request.
+struct CompileRun<'a> {
+    compiler: &'a PackageCompiler,
+    order: CompileRequest,
     blobs: Arc<Blobs>,
     task: &'a TaskContext,
     phases: &'a Arc<Phases>,
 }
 
-impl Work<'_> {
+impl CompileRun<'_> {
     async fn run(&self, slot: &mut Option<Workbench>) -> Result<Value, Reason> {
         if slot.is_none() {
             *slot = Some(Workbench::make(&self.compiler.options, &self.task.cancel).await?);
         }
         let workbench = slot.as_mut().ok_or(Reason::Canceled)?;
         workbench.listen(Some(Arc::clone(self.phases)));
-        let result = match self.on(workbench).await {
+        let result = match self.compile_on(workbench).await {
             Err(reason) => Err(with_space(reason, workbench.path().to_owned()).await),
             compiled => compiled,
         };
         workbench.listen(None);
-        // Whatever is left of this order is of no use to the next one.
+        // The next request must not find files of this one.
         let cleared = workbench.clear().await;
         let value = result?;
         cleared?;
         Ok(value)
     }
 
-    async fn on(&self, workbench: &mut Workbench) -> Result<Value, Reason> {
+    async fn compile_on(&self, workbench: &mut Workbench) -> Result<Value, Reason> {
         self.phases.enter("fetching");
         let needed: Vec<(&Name, &MultiDigest)> = self
             .order
@@ -198,7 +198,7 @@ impl Work<'_> {
             name: self.order.name.clone(),
             version: self.order.version.clone(),
             source,
-            // One order is carried out at a time, and this one has just fetched it.
+            // Requests run one at a time, and this one has just fetched and verified the blob.
             source_digests: Digests::default(),
             dependencies,
             log: logs.stderr,
@@ -219,11 +219,11 @@ impl Work<'_> {
         Ok(json!({ "result": result }))
     }
 
-    /// What a dependency installed: from an earlier order, or from its blob.
+    /// Returns an installed dependency: that of an earlier request, or newly extracted from its blob.
     async fn dependency(
         &self,
         workbench: &mut Workbench,
-        dependency: &OrderedDependency,
+        dependency: &RequestedDependency,
     ) -> Result<Installed, Reason> {
         if let Some(installed) = workbench.cache.get(&dependency.name, &dependency.digest) {
             if is_unchanged(workbench, &dependency.name, &installed).await? {
@@ -233,7 +233,7 @@ impl Work<'_> {
                 .discard(&dependency.name, &dependency.digest)
                 .await?;
         }
-        let OrderedDependency {
+        let RequestedDependency {
             name,
             version,
             digest,
@@ -263,7 +263,7 @@ impl Work<'_> {
     async fn fetch(
         &self,
         package: &Name,
-        place: Option<&Place>,
+        place: Option<&BlobSource>,
         digest: &MultiDigest,
         to: &Path,
     ) -> Result<(), Reason> {
@@ -274,8 +274,8 @@ impl Work<'_> {
                     package: package.clone(),
                 });
             }
-            Some(Place::Blobstore(id)) => self.blobs.get(id, digest, to, cancel).await,
-            Some(Place::Signed(url, headers)) => {
+            Some(BlobSource::Blobstore(id)) => self.blobs.get(id, digest, to, cancel).await,
+            Some(BlobSource::Signed(url, headers)) => {
                 self.blobs
                     .get_signed(url, headers, digest, to, cancel)
                     .await
@@ -287,7 +287,7 @@ impl Work<'_> {
         })
     }
 
-    /// Sees to it that a blob can be unpacked, at the cost of what is kept of earlier orders.
+    /// Makes room to extract a blob by removing packages of earlier requests.
     async fn make_room(
         &self,
         workbench: &mut Workbench,
@@ -315,7 +315,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Uploads the result. What is given back is what the Director stores: over a signed URL the id is its own.
+    /// Uploads the result. Returns what the Director stores; for a signed URL it knows the id itself.
     async fn upload(&self, compiled: &Compiled, algorithms: &[Algorithm]) -> Result<Value, Reason> {
         let cancel = &self.task.cancel;
         let digest = MultiDigest::of(&compiled.digests, algorithms);
@@ -336,7 +336,7 @@ impl Work<'_> {
         }
     }
 
-    /// The next order may depend on this result, under this very digest.
+    /// Keeps the result for later requests, which name it by this digest.
     fn remember(&self, workbench: &mut Workbench, compiled: Compiled, algorithms: &[Algorithm]) {
         if let Some(digest) = MultiDigest::of(&compiled.digests, algorithms)
             && let Some(installed) = compiled.installed
@@ -348,7 +348,7 @@ impl Work<'_> {
     }
 }
 
-/// Whether an installed package is what it was when it was installed.
+/// Whether an installed package still has the content that was installed.
 async fn is_unchanged(
     workbench: &Workbench,
     package: &Name,
@@ -363,12 +363,12 @@ async fn is_unchanged(
         package = %package,
         changes = %changed.difference,
         suspects = %changed.suspects,
-        "an installed package was changed: it is fetched again"
+        "an installed package was changed; fetching it again"
     );
     Ok(false)
 }
 
-/// Whether a script can be let loose without removing what is kept of earlier orders.
+/// Whether there is room for a script without removing packages of earlier requests.
 fn is_roomy(space: fs::Space, needed: u64) -> bool {
     let ample = AMPLE.min(space.total / 2);
     space.free >= needed.saturating_add(RESERVE).max(ample)
@@ -397,7 +397,7 @@ fn reason(error: CompileError) -> Reason {
     }
 }
 
-/// Adds how full the disk is, where that is what is wrong and is not told yet. Measured before anything is removed.
+/// Adds the free space to an error that a full disk caused. Measured before files are removed.
 async fn with_space(reason: Reason, directory: PathBuf) -> Reason {
     if matches!(reason, Reason::Full { .. }) || !fs::is_no_space_behind(&reason) {
         return reason;
@@ -413,7 +413,7 @@ async fn with_space(reason: Reason, directory: PathBuf) -> Reason {
     }
 }
 
-/// Runs what may wait for a disk beside the tasks, which answer a Director within milliseconds.
+/// Runs file work apart from the threads that carry requests.
 async fn on_disk<T: Send + 'static>(
     name: &'static str,
     work: impl FnOnce() -> fs::Result<T> + Send + 'static,
@@ -427,7 +427,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_full_disk_is_told_with_how_full_it_is() {
+    async fn full_disk_is_reported_with_its_free_space() {
         let scratch = tempfile::tempdir().unwrap();
         let failed = || {
             let source = std::io::ErrorKind::StorageFull.into();
@@ -462,7 +462,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_of_earlier_orders_makes_way_when_the_disk_is_no_longer_ample() {
+    fn packages_are_kept_while_there_is_room() {
         const GIB: u64 = 1 << 30;
         let is_roomy = |free, total, needed| {
             is_roomy(
@@ -477,10 +477,10 @@ mod tests {
         };
         assert!(is_roomy(6 * GIB, 10 * GIB, GIB));
         assert!(!is_roomy(4 * GIB, 10 * GIB, GIB));
-        // Of a large disk half is more than anybody needs.
+        // On a large disk a fixed amount is enough.
         assert!(is_roomy(17 * GIB, 1000 * GIB, GIB));
         assert!(!is_roomy(15 * GIB, 1000 * GIB, GIB));
-        // What is to be unpacked counts, too.
+        // The content to extract counts, too.
         assert!(!is_roomy(6 * GIB, 10 * GIB, 6 * GIB));
         assert!(is_roomy(u64::MAX, 0, u64::MAX));
     }

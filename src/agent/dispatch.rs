@@ -1,35 +1,36 @@
-//! From a request's bytes to its reply.
+//! From the bytes of a request to the bytes of its reply.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::actions;
-use super::arguments::{ArgumentError, take, text};
+use super::actions::{Action, RunTask};
+use super::method::Method;
 use super::protocol::{InvalidRequest, Reply, Request};
-use super::tasks::{Order, Outcome, Stop, TaskContext};
-use super::{Agent, Answered};
+use super::tasks::{Interrupted, Outcome, TaskContext, TaskError, TaskOptions};
+use super::{Agent, Answer};
 use crate::config::Hidden;
+use crate::diag::Chain;
 
-/// How much of an unknown method's name is repeated.
+/// How many characters of an unknown method's name are logged and sent back.
 const METHOD_LIMIT: usize = 200;
 
 impl Agent {
-    /// Handles one request. The reply has at most `limit` bytes. With `once`, requests are told apart by where their
-    /// replies go, and a copy is not handled: while the bus is changed, two connections may bring the same one.
+    /// Handles one request. The reply has at most `limit` bytes. With `once`, a request with the `reply_to` of an earlier one is
+    /// refused as a duplicate: while the bus is changed, two connections may deliver the same request.
     ///
     /// # Errors
-    /// When the bytes are no request, or a copy of one: then nobody can be answered.
+    /// When the bytes are not a request, or it is a duplicate. Neither can be answered.
     pub async fn handle(
         &self,
         bytes: &[u8],
         limit: Option<usize>,
         once: bool,
-    ) -> Result<Answered, InvalidRequest> {
+    ) -> Result<Answer, InvalidRequest> {
         let request = Request::parse(bytes)?;
-        if once && !self.inner.recent.is_new(&request.reply_to) {
-            return Err(InvalidRequest::Copy);
+        if once && !self.state.recent.is_new(&request.reply_to) {
+            return Err(InvalidRequest::Duplicate);
         }
         let reply = self.reply(&request, bytes).await;
-        Ok(Answered {
+        Ok(Answer {
             body: reply.to_bytes(limit),
             method: request.method,
             reply_to: request.reply_to,
@@ -37,104 +38,86 @@ impl Agent {
     }
 
     async fn reply(&self, request: &Request, bytes: &[u8]) -> Reply {
-        let method = request.method.as_str();
-        let arguments = &request.arguments;
+        let Some(method) = Method::parse(&request.method) else {
+            tracing::info!(method = shown(&request.method), "request");
+            return Reply::Exception(unknown(&request.method));
+        };
         match method {
-            // A Director asks these once a second.
-            "ping" | "get_task" => tracing::debug!(method, "request"),
-            _ => tracing::info!(method = shown(method), "request"),
+            // A Director sends these once a second.
+            Method::Ping | Method::GetTask => tracing::debug!(method = method.name(), "request"),
+            _ => tracing::info!(method = method.name(), "request"),
         }
-        let answer: Result<Value, String> = match method {
-            "ping" => Ok(json!("pong")),
-            "info" => Ok(json!({ "api_version": 1 })),
-            "get_task" => self.about_task(arguments, |id| self.tasks().get(id)),
-            "cancel_task" => self.about_task(arguments, |id| {
-                self.tasks().cancel(id).map(|()| json!("canceled"))
-            }),
-            "get_state" => actions::get_state(self, arguments).await,
-            "shutdown" => actions::shutdown(self).await,
-            _ => match self.start_task(method, arguments, bytes).await {
-                Some(answer) => answer,
-                None => {
-                    let method: String = method.chars().take(METHOD_LIMIT).collect();
-                    return Reply::Exception(format!("unknown message {method}"));
-                }
-            },
+        let result = match method.action() {
+            Action::Immediate(run) => run(self, &request.arguments)
+                .await
+                .map_err(|error| Chain(&error).to_string()),
+            Action::Task {
+                run,
+                cancellation,
+                resumes,
+            } => {
+                let options = TaskOptions {
+                    method: method.name().to_owned(),
+                    request: resumes.then(|| Hidden::new(bytes.to_vec())),
+                    cancellation,
+                };
+                let (agent, arguments) = (self.clone(), request.arguments.clone());
+                // Invalid arguments fail the task and not the request, as in the Go agent.
+                let started = self.tasks().start(options, move |task| async move {
+                    agent.run_task(method, run, &arguments, &task).await
+                });
+                started.await.map_err(|error| error.to_string())
+            }
         };
-        match answer {
+        match result {
             Ok(value) => Reply::Value(value),
-            Err(error) => Reply::Exception(format!("Action Failed {method}: {error}")),
+            Err(error) => Reply::Exception(format!("Action Failed {}: {error}", method.name())),
         }
     }
 
-    fn about_task<E: std::fmt::Display>(
-        &self,
-        arguments: &[Value],
-        ask: impl FnOnce(&str) -> Result<Value, E>,
-    ) -> Result<Value, String> {
-        let of = |error: ArgumentError| error.to_string();
-        let [id] = take(arguments).map_err(of)?;
-        let id = text(id, "task_id").map_err(of)?;
-        ask(id).map_err(|error| error.to_string())
+    /// Starts a task again that the end of the last process interrupted.
+    pub(super) fn resume(&self, interrupted: Interrupted) -> Result<(), TaskError> {
+        let (agent, bytes) = (self.clone(), interrupted.request.clone());
+        self.tasks().resume(interrupted, move |task| async move {
+            let request = Request::parse(bytes.expose()).map_err(|error| error.to_string())?;
+            match Method::parse(&request.method).map(|method| (method, method.action())) {
+                Some((method, Action::Task { run, .. })) => {
+                    agent.run_task(method, run, &request.arguments, &task).await
+                }
+                _ => Err(unknown(&request.method)),
+            }
+        })
     }
 
-    /// Starts a task. `None` when the method is unknown. What is wrong with the arguments is the task's error, as in the Go
-    /// agent.
-    async fn start_task(
+    async fn run_task(
         &self,
-        method: &str,
-        arguments: &[Value],
-        bytes: &[u8],
-    ) -> Option<Result<Value, String>> {
-        let stop = match method {
-            "compile_package"
-            | "compile_package_with_signed_url"
-            | "fetch_logs"
-            | "fetch_logs_with_signed_url" => Stop::WhenTold,
-            "apply" | "update_settings" => Stop::Never,
-            _ => return None,
-        };
-        let order = Order {
-            method: method.to_owned(),
-            again: (method == "update_settings").then(|| Hidden::new(bytes.to_vec())),
-            stop,
-        };
-        let (agent, method, arguments) = (self.clone(), method.to_owned(), arguments.to_vec());
-        let started = self.tasks().start(order, move |task| async move {
-            agent.carry_out(&method, &arguments, &task).await
-        });
-        Some(started.await.map_err(|error| error.to_string()))
-    }
-
-    /// Carries out a task.
-    pub(super) async fn carry_out(
-        &self,
-        method: &str,
+        method: Method,
+        run: RunTask,
         arguments: &[Value],
         task: &TaskContext,
     ) -> Outcome {
-        let outcome = match method {
-            "apply" => actions::apply(self, arguments).await,
-            "compile_package" => actions::compile_package(self, arguments, task).await,
-            "compile_package_with_signed_url" => {
-                actions::compile_package_with_signed_url(self, arguments, task).await
+        let method = method.name();
+        match run(self, arguments, task).await {
+            Ok(value) => {
+                tracing::info!(method, "task succeeded");
+                Ok(value)
             }
-            "fetch_logs" => actions::fetch_logs(self, arguments, task).await,
-            "fetch_logs_with_signed_url" => {
-                actions::fetch_logs_with_signed_url(self, arguments, task).await
+            Err(error) => {
+                let error = Chain(&error).to_string();
+                tracing::warn!(method, error, "task failed");
+                Err(error)
             }
-            "update_settings" => actions::update_settings(self, arguments).await,
-            other => Err(format!("unknown message {other}")),
-        };
-        match &outcome {
-            Ok(_) => tracing::info!(method, "the task has succeeded"),
-            Err(error) => tracing::warn!(method, error, "the task has failed"),
         }
-        outcome
     }
 }
 
-/// A method's name as it may stand in a log.
+/// The reply to a method that does not exist. Directors look for this text.
+fn unknown(method: &str) -> String {
+    let method: String = method.chars().take(METHOD_LIMIT).collect();
+    format!("unknown message {method}")
+}
+
+/// A method's name as it is logged.
 fn shown(method: &str) -> String {
     method
         .chars()

@@ -1,4 +1,4 @@
-//! What a Director's health monitor hears of this machine.
+//! Heartbeats for a Director's health monitor.
 
 use super::{Agent, JOB_STATE};
 use crate::diag::Chain;
@@ -6,33 +6,33 @@ use crate::machine::vitals::Heartbeat;
 use crate::runtime;
 
 impl Agent {
-    /// The next heartbeat, in JSON; `None` where the kernel tells nothing. The machine's health is told to its jobs as well.
+    /// The next heartbeat, as JSON; `None` when the vitals cannot be read. Also updates the machine's health file.
     pub async fn heartbeat(&self) -> Option<Vec<u8>> {
         let agent = self.clone();
-        // A disk that hangs must not hold up requests.
-        let looking = runtime::spawn_blocking("heartbeat", move || agent.look());
-        match looking.await {
+        // A disk that hangs must not block requests.
+        let collecting = runtime::spawn_blocking("heartbeat", move || agent.collect_heartbeat());
+        match collecting.await {
             Ok(beat) => beat,
             Err(error) => {
-                tracing::warn!(error = %Chain(&error), "no heartbeat");
+                tracing::warn!(error = %Chain(&error), "skipped a heartbeat");
                 None
             }
         }
     }
 
-    fn look(&self) -> Option<Vec<u8>> {
-        let inner = &self.inner;
-        if let Err(error) = inner.instance.tell_health(JOB_STATE) {
-            tracing::warn!(error = %Chain(&error), "the machine's health is not written");
+    fn collect_heartbeat(&self) -> Option<Vec<u8>> {
+        let state = &self.state;
+        if let Err(error) = state.instance.write_health(JOB_STATE) {
+            tracing::warn!(error = %Chain(&error), "failed to write the health file");
         }
-        let spec = inner.instance.spec().unwrap_or_else(|error| {
-            tracing::warn!(error = %Chain(&error), "it is not known what was applied");
+        let spec = state.instance.spec().unwrap_or_else(|error| {
+            tracing::warn!(error = %Chain(&error), "failed to read the applied spec");
             None
         });
-        match inner.vitals.collect() {
+        match state.vitals.collect() {
             Ok(vitals) => Some(Heartbeat::new(spec.as_ref(), vitals, JOB_STATE).to_bytes()),
             Err(error) => {
-                tracing::warn!(error = %Chain(&error), "no heartbeat");
+                tracing::warn!(error = %Chain(&error), "skipped a heartbeat");
                 None
             }
         }

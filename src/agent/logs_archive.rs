@@ -18,16 +18,16 @@ use crate::release::Digests;
 use crate::release::digest::{Algorithm, Hasher, HashingWriter};
 use crate::runtime::Cancellable;
 
-/// The gzip level: logs are large, and somebody waits.
+/// The gzip level. Logs are large and an operator waits for them.
 const LEVEL: u32 = 3;
 
 /// Why logs cannot be packed.
 #[derive(Debug, thiserror::Error)]
 pub enum LogsError {
-    /// A kind of logs that there is not.
+    /// An unknown kind of logs.
     #[error("Invalid log type")]
     Kind,
-    /// A filter that is no pattern.
+    /// A filter is not a valid pattern.
     #[error("Finding files matching filters: `{filter}` is no pattern")]
     Filter {
         /// The filter.
@@ -43,20 +43,20 @@ pub enum LogsError {
     Archive(#[from] AppendError),
 }
 
-/// Which logs.
+/// Selects logs.
 #[derive(Debug, Clone)]
 pub struct Selection {
-    /// Directories, and what the names of their files begin with in the archive.
+    /// Directories, each with the prefix of its files in the archive.
     directories: Vec<(PathBuf, &'static str)>,
     filters: GlobSet,
 }
 
 impl Selection {
-    /// Logs of these kinds (`job`, `agent`, `system`, joined by commas) whose names below their directory match one of the
-    /// filters; all, where there is none. `*` matches within one directory, `**` in all below.
+    /// Selects logs of these kinds (`job`, `agent`, `system`, separated by commas) whose paths in their directory match one of the filters, or
+    /// all without filters. `*` matches within one directory, `**` in all directories below.
     ///
     /// # Errors
-    /// When a kind is unknown, or a filter is no pattern.
+    /// When a kind is unknown, or a filter is not a valid pattern.
     pub fn new(vcap: &Vcap, kinds: &str, filters: &[String]) -> Result<Self, LogsError> {
         let mut directories = Vec::new();
         for kind in kinds.split(',') {
@@ -95,8 +95,8 @@ impl Selection {
         })
     }
 
-    /// Packs the logs into a new file at `to`. Logs that grow meanwhile are packed as long as they were when it was their
-    /// turn; what goes away is left out.
+    /// Packs the logs into a new file at `to`. A log that grows is packed with the length at which it was opened; a log that is removed is
+    /// left out.
     ///
     /// # Errors
     /// When `to` cannot be written.
@@ -115,10 +115,12 @@ impl Selection {
             io::empty(),
         )?;
         for (directory, prefix) in &self.directories {
-            // One that is not there has no logs. It may be a link, as /var/vcap/sys is; below it none is followed.
+            // A missing directory has no logs. It may be a link, as /var/vcap/sys is; links in it are not followed.
             match Walk::to_read(directory, Mounts::Cross) {
                 Ok(walk) => self.add(walk, directory, prefix, &mut archive)?,
-                Err(error) => tracing::debug!(error = %Chain(&error), "no logs are packed"),
+                Err(error) => {
+                    tracing::debug!(error = %Chain(&error), "skipping a directory of logs")
+                }
             }
         }
         let gzip = archive.finish().at("write", to)?;
@@ -142,7 +144,7 @@ impl Selection {
                 Ok(Some(Step::Entry(file, found))) if found.kind() == FileType::RegularFile => file,
                 Ok(Some(_)) => continue,
                 Err(error) => {
-                    tracing::debug!(error = %Chain(&error), "a log is left out");
+                    tracing::debug!(error = %Chain(&error), "skipping a log");
                     continue;
                 }
             };
@@ -158,7 +160,7 @@ impl Selection {
     }
 }
 
-/// Adds one log, unless it has just gone away.
+/// Adds one log, unless it was just removed.
 fn append<W: io::Write>(
     walk: &Walk,
     file: &OsStr,
@@ -169,7 +171,7 @@ fn append<W: io::Write>(
         return Ok(());
     };
     let metadata = log.metadata().at("examine", &walk.path_of(file))?;
-    // Something else may have taken its place.
+    // Another kind of file may have replaced it.
     if !metadata.is_file() {
         return Ok(());
     }
@@ -178,7 +180,7 @@ fn append<W: io::Write>(
         mtime: metadata.mtime(),
         ..EntryHeader::new(Kind::File, name, metadata.mode() & 0o777)
     };
-    // A log that was cut off meanwhile ends with zeros.
+    // A log that was truncated meanwhile is padded with zeros.
     let content = log.chain(io::repeat(0)).take(header.size);
     Ok(archive.append(&header, content)?)
 }
@@ -244,14 +246,14 @@ mod tests {
     }
 
     #[test]
-    fn all_logs_are_packed_where_nothing_is_filtered() {
+    fn all_logs_are_packed_without_filters() {
         let (_scratch, vcap) = logs();
         let all = ["a.log", "redis/b.log", "redis/deep/c.txt"];
         assert_eq!(packed(&vcap, &[]), all);
     }
 
     #[test]
-    fn filters_are_patterns_of_paths() {
+    fn filters_are_path_patterns() {
         for (filter, expected) in [
             ("**/*", &["a.log", "redis/b.log", "redis/deep/c.txt"][..]),
             ("*.log", &["a.log"]),
@@ -265,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kind_that_there_is_not_is_refused() {
+    fn unknown_kind_is_refused() {
         let (_scratch, vcap) = logs();
         let error = Selection::new(&vcap, "job,nothing", &[]).unwrap_err();
         assert_eq!(error.to_string(), "Invalid log type");

@@ -1,4 +1,4 @@
-//! The envelopes of requests and replies, as the Director and `bosh create-env` write and read them. Pure.
+//! The envelopes of requests and replies, as Directors and `bosh create-env` write and read them. Pure.
 
 mod fit;
 
@@ -9,13 +9,13 @@ use serde_json::{Map, Value};
 /// A request. Its arguments may hold keys.
 #[derive(Clone, PartialEq)]
 pub struct Request {
-    /// The version of the protocol that the sender speaks; 0 where it does not say.
+    /// The protocol version of the sender, 0 if the request has none.
     pub protocol: i64,
-    /// What is asked for.
+    /// The method's name.
     pub method: String,
-    /// With what.
+    /// The method's arguments.
     pub arguments: Vec<Value>,
-    /// Where the reply goes. Over HTTPS it has no meaning.
+    /// The NATS subject of the reply. Ignored over HTTPS.
     pub reply_to: String,
 }
 
@@ -29,42 +29,42 @@ impl fmt::Debug for Request {
     }
 }
 
-/// Bytes that are no request. Nothing of them is told: they may hold keys.
+/// Why a request cannot be answered. Its text quotes nothing of the request, which may hold keys.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidRequest {
-    /// No JSON.
-    #[error("it is no JSON (line {line}, column {column})")]
+    /// The bytes are not JSON.
+    #[error("invalid JSON at line {line}, column {column}")]
     Json {
-        /// In which line the JSON ends, from 1.
+        /// The line, from 1.
         line: usize,
-        /// In which column.
+        /// The column, from 1.
         column: usize,
     },
-    /// JSON, but no object.
-    #[error("it is {found} and no object")]
-    NoObject {
-        /// What it is.
+    /// The JSON is not an object.
+    #[error("invalid request: expected an object, got {found}")]
+    NotObject {
+        /// The kind of value.
         found: &'static str,
     },
-    /// It came before.
-    #[error("it is a copy of an earlier one")]
-    Copy,
-    /// A key with a value of another type.
-    #[error("its `{key}` is {found}")]
+    /// A member has a value of the wrong kind.
+    #[error("invalid request: `{key}` is {found}")]
     Type {
-        /// The key.
+        /// The member's name.
         key: &'static str,
-        /// What the value is.
+        /// The kind of value.
         found: &'static str,
     },
+    /// An earlier request has the same `reply_to`.
+    #[error("duplicate request")]
+    Duplicate,
 }
 
 impl Request {
-    /// Reads a request. Keys are found in whatever case, unknown ones are ignored, and `null` is as good as nothing, as
-    /// Go's decoder has it.
+    /// Parses a request as Go's decoder does: names of members are case-insensitive, unknown members are ignored, and `null`
+    /// counts as absent.
     ///
     /// # Errors
-    /// What is wrong with the bytes.
+    /// When the bytes are not a request.
     pub fn parse(bytes: &[u8]) -> Result<Self, InvalidRequest> {
         let value: Value = serde_json::from_slice(bytes).map_err(|error| InvalidRequest::Json {
             line: error.line(),
@@ -74,7 +74,7 @@ impl Request {
             Value::Object(object) => object,
             Value::Null => Map::new(),
             other => {
-                return Err(InvalidRequest::NoObject {
+                return Err(InvalidRequest::NotObject {
                     found: kind(&other),
                 });
             }
@@ -108,7 +108,7 @@ impl Request {
     }
 }
 
-/// What a JSON value is, without showing it.
+/// The kind of a JSON value, for messages that must not quote it.
 #[must_use]
 pub fn kind(value: &Value) -> &'static str {
     match value {
@@ -124,15 +124,15 @@ pub fn kind(value: &Value) -> &'static str {
 /// A reply.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Reply {
-    /// What was asked for.
+    /// The result.
     Value(Value),
-    /// Why there is none.
+    /// The text of the error.
     Exception(String),
 }
 
 impl Reply {
-    /// The reply's bytes, at most `limit` of them. A value that is too large is replaced by an exception; of an exception
-    /// that is too large head and tail remain.
+    /// The reply as JSON of at most `limit` bytes. A value that is too large becomes an exception; an exception that is too large
+    /// loses its middle.
     #[must_use]
     pub fn to_bytes(&self, limit: Option<usize>) -> Vec<u8> {
         let whole = self.whole();
@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_of_directors_and_of_the_cli_are_understood() {
+    fn requests_of_directors_and_of_the_cli_are_parsed() {
         let request = Request::parse(
             br#"{"protocol":3,"method":"ping","arguments":[],"reply_to":"director.0c1.a.7d2"}"#,
         )
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_request_is_refused_without_showing_it() {
+    fn invalid_request_is_refused_and_not_quoted() {
         for bytes in [
             &b""[..],
             b"{",
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_are_what_a_director_reads() {
+    fn replies_have_the_format_that_directors_read() {
         let bytes = |reply: Reply| String::from_utf8(reply.to_bytes(Some(1 << 20))).unwrap();
         assert_eq!(bytes(Reply::Value(json!("pong"))), r#"{"value":"pong"}"#);
         assert_eq!(bytes(Reply::Value(Value::Null)), r#"{"value":null}"#);
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_is_too_large_becomes_an_exception() {
+    fn too_large_value_becomes_an_exception() {
         let bytes = Reply::Value(json!("x".repeat(200))).to_bytes(Some(150));
         assert_eq!(
             String::from_utf8(bytes).unwrap(),
@@ -232,7 +232,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_exception_fits_whatever_is_in_it(
+        fn exception_fits_the_limit(
             message in "(\\PC|[\\x00-\\x1f\"\\\\]){0,400}",
             limit in 100..600_usize,
         ) {
@@ -247,7 +247,7 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_break_the_parser(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn parser_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = Request::parse(&bytes);
         }
     }

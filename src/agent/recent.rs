@@ -1,25 +1,25 @@
-//! Requests that have been seen: while the bus is changed two connections may bring the same one.
+//! Detects duplicate requests: while the bus is changed, two connections may deliver the same one.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
-/// How many are remembered. A Director sends about one a second.
-const REMEMBERED: usize = 1000;
+/// How many requests are remembered. A Director sends about one a second.
+const CAPACITY: usize = 1000;
 
-/// The last requests, by where their replies go: a Director makes that name anew for each request.
+/// The latest requests, by `reply_to`, which a Director makes unique for each request.
 #[derive(Debug, Default)]
-pub(super) struct Recent {
-    seen: Mutex<Seen>,
+pub(super) struct RecentRequests {
+    seen: Mutex<RecentIds>,
 }
 
 #[derive(Debug, Default)]
-struct Seen {
+struct RecentIds {
     order: VecDeque<String>,
     set: HashSet<String>,
 }
 
-impl Recent {
-    /// Notes a request. `false` when it was noted before.
+impl RecentRequests {
+    /// Remembers a request. Returns `false` when it is remembered already.
     pub(super) fn is_new(&self, reply_to: &str) -> bool {
         if reply_to.is_empty() {
             return true;
@@ -29,7 +29,7 @@ impl Recent {
             return false;
         }
         seen.order.push_back(reply_to.to_owned());
-        if seen.order.len() > REMEMBERED
+        if seen.order.len() > CAPACITY
             && let Some(oldest) = seen.order.pop_front()
         {
             seen.set.remove(&oldest);
@@ -43,11 +43,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_is_new_once() {
-        let recent = Recent::default();
+    fn request_is_new_once() {
+        let recent = RecentRequests::default();
         assert!(recent.is_new("director.1.a.1"));
         assert!(!recent.is_new("director.1.a.1"));
-        for number in 0..REMEMBERED {
+        for number in 0..CAPACITY {
             assert!(recent.is_new(&number.to_string()));
         }
         // Forgotten by now.

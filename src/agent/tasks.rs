@@ -1,5 +1,5 @@
-//! Tasks: what takes longer than a reply may. A request that starts one is answered with its id; `get_task` asks for the
-//! result again and again.
+//! Tasks: actions that take longer than a reply may. The reply to a request that starts one has the task's id; a Director polls
+//! for the result with `get_task`.
 
 mod file;
 mod progress;
@@ -14,78 +14,77 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-pub use progress::Progress;
+pub use progress::TaskProgress;
 
 use crate::config::Hidden;
 use crate::runtime::{self, Task};
 
-/// How long the result of a task that nobody asks for any more is kept at the least. A Director that has lost its bus asks
-/// again within minutes.
+/// How long a result is kept after the last `get_task`, unless there are too many results. A Director that lost its connection
+/// polls again within minutes.
 const KEPT_FOR: Duration = Duration::from_secs(3600);
 
-/// How many results are kept at the most. Past that the ones that were asked for the longest ago go.
+/// How many results are kept. For one more, the least recently polled is removed.
 const KEPT: usize = 1000;
 
-/// How many tasks may be on their way. A Director starts one after another.
+/// How many tasks may run at a time. A Director starts one after another.
 const RUNNING: usize = 1000;
 
-/// What a task is told, and what it tells.
+/// How a running task communicates with the task table.
 #[derive(Debug, Clone)]
 pub struct TaskContext {
-    /// Called when the task is to stop.
+    /// Canceled by `cancel_task` and when the agent stops.
     pub cancel: CancellationToken,
-    /// What the reply to `get_task` says while it runs.
-    pub progress: Arc<Progress>,
+    /// Reported by `get_task` while the task runs.
+    pub progress: Arc<TaskProgress>,
 }
 
-/// What is known of how a task may be stopped.
+/// Whether `cancel_task` can stop a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stop {
-    /// It heeds its cancellation.
-    WhenTold,
-    /// It runs to its end, which is near.
-    Never,
+pub enum Cancellation {
+    /// The task stops when its [`TaskContext::cancel`] is canceled.
+    Supported,
+    /// The task is short and runs to its end.
+    Unsupported,
 }
 
 /// A task to start.
 #[derive(Debug)]
-pub struct Order {
-    /// The request's method.
+pub struct TaskOptions {
+    /// The method's name in the protocol.
     pub method: String,
-    /// The request, where the task is to be done again by the agent's next process when this one ends before it. It may hold
-    /// keys.
-    pub again: Option<Hidden<Vec<u8>>>,
-    /// Whether it can be stopped.
-    pub stop: Stop,
+    /// The request, if the task is to be resumed after a restart of the agent. It may hold keys.
+    pub request: Option<Hidden<Vec<u8>>>,
+    /// Whether `cancel_task` can stop it.
+    pub cancellation: Cancellation,
 }
 
-/// What a task came to: its value, or the text of its error.
+/// The end of a task: its value, or the text of its error.
 pub type Outcome = Result<Value, String>;
 
-/// Why a request about a task cannot be granted. The texts are the Go agent's; Directors' users look for them.
+/// Why a task cannot be started, reported or canceled. Most texts are the Go agent's, which operators search for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TaskError {
-    /// There is no such task.
+    /// No task has this id.
     #[error("Task with id {id} could not be found")]
     Unknown {
-        /// The id that was asked for.
+        /// The requested id.
         id: String,
     },
-    /// It has failed.
+    /// The task failed.
     #[error("Task {id} result: {error}")]
     Failed {
-        /// Its id.
+        /// The task's id.
         id: String,
-        /// Its error.
+        /// The text of the task's error.
         error: String,
     },
-    /// It cannot be stopped.
+    /// The task cannot be canceled.
     #[error("not supported")]
-    NotCancellable,
-    /// Too many are on their way.
+    NotCancelable,
+    /// Too many tasks are running.
     #[error("{RUNNING} tasks are running already")]
     TooMany,
-    /// The agent is about to end.
+    /// The agent is stopping.
     #[error("the agent is stopping")]
     Stopping,
 }
@@ -98,65 +97,64 @@ pub struct Tasks {
 
 #[derive(Debug)]
 struct Shared {
-    table: Mutex<Table>,
+    table: Mutex<TaskTable>,
     file: file::TaskFile,
-    /// Called once, when the agent ends.
+    /// Canceled once, when the agent stops.
     stopping: CancellationToken,
 }
 
 #[derive(Debug, Default)]
-struct Table {
-    entries: HashMap<String, Entry>,
+struct TaskTable {
+    entries: HashMap<String, TaskEntry>,
 }
 
 #[derive(Debug)]
-struct Entry {
-    method: String,
-    again: Option<Hidden<Vec<u8>>>,
-    stop: Stop,
-    state: State,
+enum TaskEntry {
+    Running(RunningTask),
+    Ended {
+        outcome: Outcome,
+        /// When the task ended, or the last `get_task` after that.
+        polled: Instant,
+    },
+}
+
+#[derive(Debug)]
+struct RunningTask {
+    options: TaskOptions,
     context: TaskContext,
-    /// When it ended, or was last asked for after its end.
-    asked: Instant,
-    /// Its work; dropping it would end it.
-    work: Option<Task<()>>,
+    /// Dropping it ends the task. `None` once [`Tasks::stop`] waits for it.
+    handle: Option<Task<()>>,
 }
 
-#[derive(Debug)]
-enum State {
-    Running,
-    Ended(Outcome),
-}
-
-/// A task of a process that has ended, found in the file.
+/// A task that the end of the last process interrupted, and that is to be resumed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interrupted {
-    /// Its id, which the Director goes on asking for.
+    /// The task's id, which the Director still polls.
     pub id: String,
-    /// Its method.
+    /// The method's name in the protocol.
     pub method: String,
-    /// Its request.
-    pub again: Hidden<Vec<u8>>,
+    /// The request that started the task.
+    pub request: Hidden<Vec<u8>>,
 }
 
 impl Tasks {
-    /// Takes over from the agent's last process: what it finished is known again, and what it had not finished has failed.
-    /// The tasks that are to be done again are given back; [`resume`](Self::resume) starts them.
+    /// Loads the tasks of the agent's last process. Finished tasks keep their results, interrupted ones have failed; those to be
+    /// resumed are returned, for [`resume`](Self::resume).
     ///
-    /// A file that cannot be read is as good as none: nobody can do anything about it, and new tasks must not wait for it.
+    /// A file that cannot be read is logged and ignored: new tasks must not depend on it.
     #[must_use]
     pub fn load(path: &Path) -> (Self, Vec<Interrupted>) {
-        let (file, remembered) = file::TaskFile::load(path);
-        let mut table = Table::default();
-        let mut again = Vec::new();
-        for task in remembered {
+        let (file, saved) = file::TaskFile::load(path);
+        let mut table = TaskTable::default();
+        let mut interrupted = Vec::new();
+        for task in saved {
             let outcome = match task.outcome {
                 Some(outcome) => outcome,
-                None if !task.again.expose().is_empty() => {
-                    again.push(Interrupted {
+                None if !task.request.expose().is_empty() => {
+                    interrupted.push(Interrupted {
                         id: task.id,
                         method: task.method,
-                        again: task.again,
+                        request: task.request,
                     });
                     continue;
                 }
@@ -165,14 +163,12 @@ impl Tasks {
                         "the agent ended while {} was running, and has been started again",
                         task.method
                     );
-                    // For a Director that asks only after one more start.
+                    // A Director may poll only after one more restart.
                     file.note_end(&task.id, &Err(error.clone()));
                     Err(error)
                 }
             };
-            table
-                .entries
-                .insert(task.id, Entry::ended(task.method, outcome));
+            table.entries.insert(task.id, TaskEntry::ended(outcome));
         }
         let shared = Shared {
             table: Mutex::new(table),
@@ -182,20 +178,20 @@ impl Tasks {
         let tasks = Self {
             shared: Arc::new(shared),
         };
-        (tasks, again)
+        (tasks, interrupted)
     }
 
-    /// Starts a task. The value is what the request is answered with.
+    /// Starts a task. Returns the value of the reply.
     ///
     /// # Errors
-    /// When it cannot be started.
+    /// When too many tasks are running, or the agent is stopping.
     pub async fn start<F: Future<Output = Outcome> + Send + 'static>(
         &self,
-        order: Order,
+        options: TaskOptions,
         work: impl FnOnce(TaskContext) -> F,
     ) -> Result<Value, TaskError> {
         let id = Uuid::new_v4().to_string();
-        self.begin(&id, order, work)?;
+        self.spawn(&id, options, work)?;
         self.save().await;
         Ok(running(&id, None))
     }
@@ -203,24 +199,24 @@ impl Tasks {
     /// Starts a task of the last process again, under its id.
     ///
     /// # Errors
-    /// When it cannot be started.
+    /// As [`start`](Self::start).
     pub fn resume<F: Future<Output = Outcome> + Send + 'static>(
         &self,
         interrupted: Interrupted,
         work: impl FnOnce(TaskContext) -> F,
     ) -> Result<(), TaskError> {
-        let order = Order {
+        let options = TaskOptions {
             method: interrupted.method,
-            again: Some(interrupted.again),
-            stop: Stop::Never,
+            request: Some(interrupted.request),
+            cancellation: Cancellation::Unsupported,
         };
-        self.begin(&interrupted.id, order, work)
+        self.spawn(&interrupted.id, options, work)
     }
 
-    fn begin<F: Future<Output = Outcome> + Send + 'static>(
+    fn spawn<F: Future<Output = Outcome> + Send + 'static>(
         &self,
         id: &str,
-        order: Order,
+        options: TaskOptions,
         work: impl FnOnce(TaskContext) -> F,
     ) -> Result<(), TaskError> {
         let context = TaskContext {
@@ -228,61 +224,53 @@ impl Tasks {
             progress: Arc::default(),
         };
         let mut table = self.table();
-        // Under the lock: what is in the table when the agent stops is waited for, and nothing comes after.
+        // Checked under the lock: `stop` waits for every task in the table, and none is added after it.
         if self.shared.stopping.is_cancelled() {
             return Err(TaskError::Stopping);
         }
-        table.forget(Instant::now());
-        let is_running = |entry: &&Entry| matches!(entry.state, State::Running);
+        table.remove_old_results(Instant::now());
+        let is_running = |entry: &&TaskEntry| matches!(entry, TaskEntry::Running(_));
         if table.entries.values().filter(is_running).count() >= RUNNING {
             return Err(TaskError::TooMany);
         }
-        let running = work(context.clone());
-        let tasks = self.clone();
-        let own = id.to_owned();
-        // The table is locked until the entry is in it, so that even work that ends at once finds it.
-        let work = runtime::spawn("task", async move {
-            let outcome = running.await;
+        let work = work(context.clone());
+        let (tasks, own) = (self.clone(), id.to_owned());
+        // The table stays locked until it has the entry, so that a task which ends at once finds it.
+        let handle = runtime::spawn("task", async move {
+            let outcome = work.await;
             tasks.end(&own, outcome).await;
         });
         table.entries.insert(
             id.to_owned(),
-            Entry {
-                method: order.method,
-                again: order.again,
-                stop: order.stop,
-                state: State::Running,
+            TaskEntry::Running(RunningTask {
+                options,
                 context,
-                asked: Instant::now(),
-                work: Some(work),
-            },
+                handle: Some(handle),
+            }),
         );
         Ok(())
     }
 
     async fn end(&self, id: &str, outcome: Outcome) {
-        // Told only when the file knows it, too: an agent that is killed in between must not tell something else later.
+        // The file has the result before a Director does: an agent that is killed in between must not report another one later.
         self.shared.file.note_end(id, &outcome);
         self.save().await;
         if let Some(entry) = self.table().entries.get_mut(id) {
-            entry.state = State::Ended(outcome);
-            entry.asked = Instant::now();
-            // It is this very task that runs here: letting go of it ends it at its next await, of which there is none.
-            entry.work = None;
+            // This drops the handle of the task that runs this line, which ends the task at its next await. There is none.
+            *entry = TaskEntry::ended(outcome);
         }
     }
 
-    /// What `get_task` is answered with.
+    /// The value of the reply to `get_task`.
     ///
     /// # Errors
-    /// When there is no such task, and the task's own error.
+    /// When no task has this id, and when the task failed.
     pub fn get(&self, id: &str) -> Result<Value, TaskError> {
         let mut table = self.table();
-        let entry = table.entries.get_mut(id).ok_or_else(|| unknown(id))?;
-        match &entry.state {
-            State::Running => Ok(running(id, Some(&entry.context.progress))),
-            State::Ended(outcome) => {
-                entry.asked = Instant::now();
+        match table.entries.get_mut(id).ok_or_else(|| unknown(id))? {
+            TaskEntry::Running(task) => Ok(running(id, Some(&task.context.progress))),
+            TaskEntry::Ended { outcome, polled } => {
+                *polled = Instant::now();
                 outcome.clone().map_err(|error| TaskError::Failed {
                     id: id.to_owned(),
                     error,
@@ -291,53 +279,59 @@ impl Tasks {
         }
     }
 
-    /// Has a task stopped. One that has ended is left alone.
+    /// Cancels a task, unless it has ended.
     ///
     /// # Errors
-    /// When there is no such task, and when it cannot be stopped.
+    /// When no task has this id, and when the task cannot be canceled.
     pub fn cancel(&self, id: &str) -> Result<(), TaskError> {
         let table = self.table();
-        let entry = table.entries.get(id).ok_or_else(|| unknown(id))?;
-        match (&entry.state, entry.stop) {
-            (State::Ended(_), _) => Ok(()),
-            (State::Running, Stop::WhenTold) => {
-                entry.context.cancel.cancel();
-                Ok(())
-            }
-            (State::Running, Stop::Never) => Err(TaskError::NotCancellable),
+        match table.entries.get(id).ok_or_else(|| unknown(id))? {
+            TaskEntry::Ended { .. } => Ok(()),
+            TaskEntry::Running(task) => match task.options.cancellation {
+                Cancellation::Supported => {
+                    task.context.cancel.cancel();
+                    Ok(())
+                }
+                Cancellation::Unsupported => Err(TaskError::NotCancelable),
+            },
         }
     }
 
-    /// Stops all tasks and waits for their ends, at most as long as `limit`. None begins any more. Tells whether all have
-    /// ended.
+    /// Cancels all tasks, waits until they have ended, but not longer than `limit`, and refuses new ones. Returns whether all
+    /// have ended.
     pub async fn stop(&self, limit: Duration) -> bool {
         self.shared.stopping.cancel();
-        let works: Vec<Task<()>> = {
+        let handles: Vec<Task<()>> = {
             let mut table = self.table();
             let entries = table.entries.values_mut();
-            entries.filter_map(|entry| entry.work.take()).collect()
+            entries
+                .filter_map(|entry| match entry {
+                    TaskEntry::Running(task) => task.handle.take(),
+                    TaskEntry::Ended { .. } => None,
+                })
+                .collect()
         };
-        let all = futures_util::future::join_all(works);
+        let all = futures_util::future::join_all(handles);
         tokio::time::timeout(limit, all).await.is_ok()
     }
 
     async fn save(&self) {
         let unfinished = || -> Vec<file::Unfinished> {
             let table = self.table();
-            let running = |(id, entry): (&String, &Entry)| match entry.state {
-                State::Running => Some(file::Unfinished {
+            let running = |(id, entry): (&String, &TaskEntry)| match entry {
+                TaskEntry::Running(task) => Some(file::Unfinished {
                     id: id.clone(),
-                    method: entry.method.clone(),
-                    again: entry.again.clone().unwrap_or_default(),
+                    method: task.options.method.clone(),
+                    request: task.options.request.clone().unwrap_or_default(),
                 }),
-                State::Ended(_) => None,
+                TaskEntry::Ended { .. } => None,
             };
             table.entries.iter().filter_map(running).collect()
         };
         self.shared.file.save(unfinished).await;
     }
 
-    fn table(&self) -> MutexGuard<'_, Table> {
+    fn table(&self) -> MutexGuard<'_, TaskTable> {
         self.shared
             .table
             .lock()
@@ -345,38 +339,33 @@ impl Tasks {
     }
 }
 
-impl Table {
-    /// Lets go of results that nobody asks for any more.
-    fn forget(&mut self, now: Instant) {
+impl TaskTable {
+    /// Makes room for one more task among the results: removes those that were not polled for [`KEPT_FOR`], and the least
+    /// recently polled beyond [`KEPT`].
+    fn remove_old_results(&mut self, now: Instant) {
         let mut ended: Vec<(Instant, String)> = self
             .entries
             .iter()
-            .filter(|(_, entry)| matches!(entry.state, State::Ended(_)))
-            .map(|(id, entry)| (entry.asked, id.clone()))
+            .filter_map(|(id, entry)| match entry {
+                TaskEntry::Ended { polled, .. } => Some((*polled, id.clone())),
+                TaskEntry::Running(_) => None,
+            })
             .collect();
         ended.sort();
         let excess = ended.len().saturating_sub(KEPT - 1);
-        for (index, (asked, id)) in ended.into_iter().enumerate() {
-            if index < excess || now.saturating_duration_since(asked) > KEPT_FOR {
+        for (index, (polled, id)) in ended.into_iter().enumerate() {
+            if index < excess || now.saturating_duration_since(polled) > KEPT_FOR {
                 self.entries.remove(&id);
             }
         }
     }
 }
 
-impl Entry {
-    fn ended(method: String, outcome: Outcome) -> Self {
-        Self {
-            method,
-            again: None,
-            stop: Stop::Never,
-            state: State::Ended(outcome),
-            context: TaskContext {
-                cancel: CancellationToken::new(),
-                progress: Arc::default(),
-            },
-            asked: Instant::now(),
-            work: None,
+impl TaskEntry {
+    fn ended(outcome: Outcome) -> Self {
+        Self::Ended {
+            outcome,
+            polled: Instant::now(),
         }
     }
 }
@@ -385,10 +374,10 @@ fn unknown(id: &str) -> TaskError {
     TaskError::Unknown { id: id.to_owned() }
 }
 
-/// What tells a Director that it has to ask again. It must have no key `value`: the Director would take that for the result.
-fn running(id: &str, progress: Option<&Progress>) -> Value {
+/// The value that tells a Director to poll again. It has no key `value`: a Director would take that for the result.
+fn running(id: &str, progress: Option<&TaskProgress>) -> Value {
     let mut reply = json!({ "agent_task_id": id, "state": "running" });
-    if let Some(progress) = progress.and_then(Progress::shown) {
+    if let Some(progress) = progress.and_then(TaskProgress::shown) {
         reply["progress"] = progress;
     }
     reply

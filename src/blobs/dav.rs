@@ -1,29 +1,29 @@
-//! Blobs in the Director's own blobstore, an nginx with its DAV module: `ENDPOINT/XX/ID`, where XX is the first byte of the id's
-//! SHA-1 in hex.
+//! Blobs in the Director's own blobstore, an nginx with the DAV module: `ENDPOINT/XX/ID`, where XX is the first byte of the SHA-1 of
+//! the id, in hex.
 
 use std::fmt;
 use std::path::Path;
 
 use sha1::{Digest as _, Sha1};
 
-use super::options::Options;
+use super::options::StoreOptions;
 use super::receive::Wanted;
-use super::store::ATTEMPTS;
-use super::{BlobId, Cause, StoreProblem};
+use super::retry::ATTEMPTS;
+use super::{AttemptError, BlobId, StoreProblem};
 use crate::config::Secret;
 use crate::http::{Body, Client, Headers, StatusCode, Url};
 
 #[derive(Debug)]
 pub(super) struct Dav {
     endpoint: Url,
-    /// The password.
+    /// The authorization header.
     headers: Headers,
     attempts: u32,
     client: Client,
 }
 
 impl Dav {
-    pub(super) fn new(options: Options<'_>, client: &Client) -> Result<Self, StoreProblem> {
+    pub(super) fn new(options: StoreOptions<'_>, client: &Client) -> Result<Self, StoreProblem> {
         let text = |name| {
             options.text(name).map_err(|source| StoreProblem::Option {
                 provider: "dav",
@@ -44,7 +44,7 @@ impl Dav {
         Ok(Self {
             endpoint: Url::parse(&endpoint).map_err(StoreProblem::Endpoint)?,
             headers,
-            // None at all would be no way to fetch a blob.
+            // With no attempt, no blob could be fetched.
             attempts: options.number("retryattempts").unwrap_or(ATTEMPTS).max(1),
             client: client.clone(),
         })
@@ -54,23 +54,23 @@ impl Dav {
         self.attempts
     }
 
-    pub(super) async fn get(&self, id: &BlobId, wanted: &Wanted<'_>) -> Result<(), Cause> {
+    pub(super) async fn get(&self, id: &BlobId, wanted: &Wanted<'_>) -> Result<(), AttemptError> {
         let response = self.client.get(&self.url(id), &self.headers).await?;
         match response.status() {
             StatusCode::OK => wanted.receive(response).await,
-            status => Err(Cause::GetRefused {
+            status => Err(AttemptError::GetRefused {
                 blob: id.to_string(),
                 status,
             }),
         }
     }
 
-    pub(super) async fn put(&self, from: &Path, id: &BlobId) -> Result<(), Cause> {
-        let body = Body::file(from)?;
+    pub(super) async fn put(&self, from: &Path, id: &BlobId) -> Result<(), AttemptError> {
+        let body = Body::file(from).await?;
         let response = self.client.put(&self.url(id), &self.headers, body).await?;
         match response.status() {
             StatusCode::CREATED | StatusCode::NO_CONTENT => Ok(()),
-            status => Err(Cause::PutRefused {
+            status => Err(AttemptError::PutRefused {
                 blob: id.to_string(),
                 status,
             }),
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_blob_lies_in_a_directory_named_after_the_hash_of_its_id() {
+    fn blob_path_has_the_hash_of_its_id() {
         // printf 7ab1 | sha1sum
         let id = BlobId::parse("7ab1").unwrap();
         let store = dav(json!({"endpoint": "https://10.0.0.6:25250/prefix"})).unwrap();
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn attempts_are_three_unless_the_options_say_otherwise() {
+    fn attempts_default_to_three() {
         for (value, attempts) in [
             (json!(null), 3),
             (json!("5"), 5),
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_or_wrong_is_told_without_the_password() {
+    fn invalid_options_are_reported_without_the_password() {
         for (options, message) in [
             (json!({}), "the dav blobstore lacks the option `endpoint`"),
             (

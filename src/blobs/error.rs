@@ -53,14 +53,14 @@ pub struct Failure {
     /// How often it was tried.
     pub attempts: u32,
     /// Why the last attempt failed.
-    pub cause: Cause,
+    pub cause: AttemptError,
 }
 
 impl Failure {
     /// A stop is told as such wherever it comes.
     pub(super) fn told(self, tell: impl FnOnce(Self) -> BlobError) -> BlobError {
         match self.cause {
-            Cause::Stopped => BlobError::Stopped,
+            AttemptError::Stopped => BlobError::Stopped,
             _ => tell(self),
         }
     }
@@ -85,7 +85,7 @@ impl StdError for Failure {
 
 /// Why one attempt failed.
 #[derive(Debug, thiserror::Error)]
-pub enum Cause {
+pub enum AttemptError {
     /// The store cannot be used.
     #[error(transparent)]
     Unusable(Arc<StoreProblem>),
@@ -145,7 +145,7 @@ pub enum Cause {
         /// How it ended.
         status: Status,
         /// What it said to that.
-        source: Printed,
+        source: ProgramOutput,
     },
     /// A program could not be run.
     #[error(transparent)]
@@ -161,12 +161,12 @@ pub enum Cause {
 /// The last lines that a program printed, without our secrets.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", if lines.is_empty() { "it printed nothing".to_owned() } else { lines.join("\n") })]
-pub struct Printed {
+pub struct ProgramOutput {
     /// The lines.
     pub lines: Vec<String>,
 }
 
-impl Cause {
+impl AttemptError {
     pub(super) fn digest(blob: &str, mismatch: DigestMismatch) -> Self {
         let written = |hex: String| match mismatch.algorithm {
             // As BOSH writes it: bare.
@@ -207,7 +207,7 @@ fn may_change(status: StatusCode) -> bool {
         )
 }
 
-impl From<RunError> for Cause {
+impl From<RunError> for AttemptError {
     fn from(error: RunError) -> Self {
         match error {
             RunError::Stopped => Self::Stopped,

@@ -1,4 +1,4 @@
-//! Blobs in a store that only the stemcell's own program can speak to: `bosh-blobstore-PROVIDER`.
+//! Blobs in a store that needs a program of the stemcell: `bosh-blobstore-PROVIDER`.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use super::error::Printed;
+use super::error::ProgramOutput;
 use super::receive::Wanted;
-use super::{BlobId, BlobstoreSettings, Cause, StoreProblem};
+use super::{AttemptError, BlobId, BlobstoreSettings, StoreProblem};
 use crate::config::{Environment, Secret, Vcap};
 use crate::fs;
 use crate::process::{self, Program};
@@ -20,19 +20,19 @@ pub(super) struct External {
     file: PathBuf,
     configuration: PathBuf,
     environment: Environment,
-    /// What must not be seen, should the program print it.
+    /// Removed from the program's output.
     secrets: Vec<Secret>,
 }
 
 impl External {
-    /// Finds the program and writes its configuration: the options as they are.
+    /// Finds the program and writes the options to its configuration file.
     pub(super) fn new(
         settings: &BlobstoreSettings,
         vcap: &Vcap,
         environment: &Environment,
     ) -> Result<Self, StoreProblem> {
         let provider = &settings.provider;
-        // It becomes part of two paths.
+        // The name becomes part of two paths.
         let is_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
         if !provider.bytes().all(is_name) {
             return Err(StoreProblem::Provider(provider.clone()));
@@ -68,8 +68,8 @@ impl External {
         id: &BlobId,
         wanted: &Wanted<'_>,
         cancel: &CancellationToken,
-    ) -> Result<(), Cause> {
-        let temporary = wanted.temporary()?;
+    ) -> Result<(), AttemptError> {
+        let temporary = wanted.temporary().await?;
         let to = temporary.to_path_buf().into();
         self.run(["get".into(), id.as_str().into(), to], cancel)
             .await?;
@@ -81,12 +81,16 @@ impl External {
         from: &Path,
         id: &BlobId,
         cancel: &CancellationToken,
-    ) -> Result<(), Cause> {
+    ) -> Result<(), AttemptError> {
         self.run(["put".into(), from.into(), id.as_str().into()], cancel)
             .await
     }
 
-    async fn run(&self, call: [OsString; 3], cancel: &CancellationToken) -> Result<(), Cause> {
+    async fn run(
+        &self,
+        call: [OsString; 3],
+        cancel: &CancellationToken,
+    ) -> Result<(), AttemptError> {
         let configuration = ["-c".into(), self.configuration.clone().into()];
         let program = Program {
             file: self.file.clone(),
@@ -97,10 +101,10 @@ impl External {
         if ended.status.is_success() {
             return Ok(());
         }
-        Err(Cause::Program {
+        Err(AttemptError::Program {
             program: self.name.clone(),
             status: ended.status,
-            source: Printed {
+            source: ProgramOutput {
                 lines: ended.tail.iter().map(|line| self.redacted(line)).collect(),
             },
         })
@@ -119,15 +123,15 @@ impl fmt::Display for External {
     }
 }
 
-/// The texts below keys that speak of secrets, the lines of a longer text (a private key) each for itself. What is too short
-/// to be a secret is left alone: it would tear holes into every message.
+/// The strings below keys that name secrets, and each line of a longer string (a private key). Short strings are left out: redacting them
+/// would make messages unreadable.
 fn collect_secrets(value: &Value, is_secret: bool, into: &mut Vec<Secret>) {
-    const SPEAK_OF_SECRETS: [&str; 5] = ["key", "secret", "password", "token", "credential"];
+    const SECRET_WORDS: [&str; 5] = ["key", "secret", "password", "token", "credential"];
     match value {
         Value::Object(object) => {
             for (key, value) in object {
                 let key = key.to_lowercase();
-                let named = SPEAK_OF_SECRETS.iter().any(|word| key.contains(word));
+                let named = SECRET_WORDS.iter().any(|word| key.contains(word));
                 collect_secrets(value, is_secret || named, into);
             }
         }
@@ -137,7 +141,7 @@ fn collect_secrets(value: &Value, is_secret: bool, into: &mut Vec<Secret>) {
             }
         }
         Value::String(text) if is_secret => {
-            // As in the JSON text of a key, which has its line ends escaped.
+            // A key in JSON has escaped line ends.
             let lines = text.lines().flat_map(|line| line.split("\\n"));
             into.extend(
                 lines
@@ -157,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_under_telling_keys_are_secrets_and_a_private_key_is_one_line_by_line() {
+    fn secrets_are_found_by_their_keys_and_line_by_line() {
         let options = json!({
             "bucket_name": "compiled-packages",
             "access_key_id": "AKIAHUNTER2",

@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 
 use tokio_util::sync::CancellationToken;
 
-use super::options::Options;
-use super::{BlobId, Cause, StoreProblem};
+use super::options::StoreOptions;
+use super::{AttemptError, BlobId, StoreProblem, on_disk};
 use crate::config::Vcap;
 use crate::fs::{self, Context as _};
-use crate::runtime::{self, Cancellable};
+use crate::runtime::Cancellable;
 
-/// What `create-env` writes for a machine whose blobs the CLI brings itself. The Go agent, too, means its own directory by it.
+/// The path that `create-env` writes for a machine to which the CLI uploads blobs. It stands for the agent's own blob directory, as in
+/// the Go agent.
 const MICRO_BOSH: &str = "/var/vcap/micro_bosh/data/cache";
 
 #[derive(Debug)]
@@ -21,7 +22,7 @@ pub(super) struct Local {
 }
 
 impl Local {
-    pub(super) fn new(options: Options<'_>, vcap: &Vcap) -> Result<Self, StoreProblem> {
+    pub(super) fn new(options: StoreOptions<'_>, vcap: &Vcap) -> Result<Self, StoreProblem> {
         let path = options
             .text("blobstore_path")
             .map_err(|source| StoreProblem::Option {
@@ -46,24 +47,33 @@ impl Local {
         self.directory.join(id.as_str())
     }
 
-    /// Copies a file into the directory, where it has its name only when it is complete.
+    /// Copies a file into the directory under a temporary name, and renames it when it is complete.
     pub(super) async fn put(
         &self,
         from: &Path,
         id: &BlobId,
         cancel: &CancellationToken,
-    ) -> Result<(), Cause> {
-        fs::create_dir_all_with_mode(&self.directory, 0o770)?;
-        let to = self.file(id);
-        let (mut file, temporary) = fs::temporary_beside(&to)?.into_parts();
+    ) -> Result<(), AttemptError> {
+        let (directory, to) = (self.directory.clone(), self.file(id));
+        let own = to.clone();
+        let (mut file, temporary) = on_disk("create", move || {
+            fs::create_dir_all_with_mode(&directory, 0o770)?;
+            fs::temporary_beside(&own)
+        })
+        .await?
+        .into_parts();
         let (source, cancel) = (from.to_owned(), cancel.clone());
-        let copying = runtime::spawn_blocking("copy", move || {
+        on_disk("copy", move || {
             let mut reader = Cancellable::new(fs::open(&source)?, &cancel);
             io::copy(&mut reader, &mut file).at("copy", &source)
-        });
-        copying.await??;
-        fs::set_mode(&temporary, 0o640)?;
-        Ok(fs::persist(temporary, &to)?)
+        })
+        .await?;
+        // Here, and not in the step before: a canceled upload drops the path and so leaves no file.
+        on_disk("persist", move || {
+            fs::set_mode(&temporary, 0o640)?;
+            fs::persist(temporary, &to)
+        })
+        .await
     }
 }
 

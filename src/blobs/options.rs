@@ -16,8 +16,8 @@ pub struct BlobstoreSettings {
 }
 
 impl BlobstoreSettings {
-    pub(super) fn options(&self) -> Options<'_> {
-        Options(self.options.as_object())
+    pub(super) fn options(&self) -> StoreOptions<'_> {
+        StoreOptions(self.options.as_object())
     }
 }
 
@@ -32,14 +32,14 @@ impl fmt::Debug for BlobstoreSettings {
 
 /// A JSON object whose keys are found in any case where the exact one is not there. `null` counts as absent.
 #[derive(Clone, Copy)]
-pub(super) struct Options<'a>(Option<&'a Map<String, Value>>);
+pub(super) struct StoreOptions<'a>(Option<&'a Map<String, Value>>);
 
 /// An option that is there, but not as a text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the option `{0}` is not a text")]
 pub struct NotText(&'static str);
 
-impl<'a> Options<'a> {
+impl<'a> StoreOptions<'a> {
     pub(super) fn none() -> Self {
         Self(None)
     }

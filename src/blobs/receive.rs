@@ -1,27 +1,27 @@
-//! Blobs on their way in.
+//! Downloads: every way of fetching a blob ends here, in a file with verified digests.
 
 use std::io::{self, Write as _};
 use std::path::Path;
 
 use bytes::Bytes;
-use tempfile::TempPath;
+use tempfile::{NamedTempFile, TempPath};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::Cause;
+use super::{AttemptError, on_disk};
 use crate::fs::{self, Context as _};
 use crate::http::Response;
 use crate::release::digest::{Hasher, HashingReader, HashingWriter};
 use crate::release::{Digests, MultiDigest};
 use crate::runtime::{self, Cancellable};
 
-/// How many chunks wait for the disk before the network has to.
+/// How many chunks are received ahead of the disk.
 const AHEAD: usize = 4;
 
-/// A blob that is wanted: its name in messages, what it must be, and where it shall be.
+/// A blob to fetch: its name in messages, its digests and its destination.
 ///
-/// It comes into a temporary file beside its place, which is removed on every way that does not end well: by the drop of
-/// its `TempPath`, also when the future that holds it is dropped.
+/// It is written to a temporary file beside its destination. Dropping the `TempPath` removes that file on every failure, also when
+/// the future that owns it is dropped.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Wanted<'a> {
     name: &'a str,
@@ -34,9 +34,9 @@ impl<'a> Wanted<'a> {
         Self { name, digest, to }
     }
 
-    /// Takes the body of an answer.
-    pub(super) async fn receive(&self, mut response: Response) -> Result<(), Cause> {
-        let (file, temporary) = fs::temporary_beside(self.to)?.into_parts();
+    /// Receives the body of a response.
+    pub(super) async fn receive(&self, mut response: Response) -> Result<(), AttemptError> {
+        let (file, temporary) = self.create().await?.into_parts();
         let (sender, mut chunks) = mpsc::channel::<Bytes>(AHEAD);
         let mut writer = HashingWriter::new(file, self.hasher());
         let writing = runtime::spawn_blocking("download", move || {
@@ -47,61 +47,74 @@ impl<'a> Wanted<'a> {
         });
         while let Some(chunk) = response.chunk().await? {
             if sender.send(chunk).await.is_err() {
-                // The disk does not take any more, and says why.
+                // Writing failed. The error comes from the writer.
                 break;
             }
         }
         drop(sender);
         let digests: io::Result<Digests> = writing.await?;
-        self.keep(temporary, &digests.at("write", self.to)?)
+        self.keep(temporary, digests.at("write", self.to)?).await
     }
 
-    /// Takes a copy of a file.
-    pub(super) async fn copy(&self, from: &Path, cancel: &CancellationToken) -> Result<(), Cause> {
-        let (mut file, temporary) = fs::temporary_beside(self.to)?.into_parts();
+    /// Copies a file.
+    pub(super) async fn copy(
+        &self,
+        from: &Path,
+        cancel: &CancellationToken,
+    ) -> Result<(), AttemptError> {
+        let (mut file, temporary) = self.create().await?.into_parts();
         let (from, to) = (from.to_owned(), self.to.to_owned());
         let (hasher, cancel) = (self.hasher(), cancel.clone());
-        let copying = runtime::spawn_blocking("copy", move || {
+        let digests = on_disk("copy", move || {
             let mut reader =
                 HashingReader::new(Cancellable::new(fs::open(&from)?, &cancel), hasher);
             io::copy(&mut reader, &mut file).at("copy to", &to)?;
-            Ok::<_, fs::Error>(reader.finish().1)
-        });
-        let digests = copying.await??;
-        self.keep(temporary, &digests)
+            Ok(reader.finish().1)
+        })
+        .await?;
+        self.keep(temporary, digests).await
     }
 
-    /// A file for somebody else to write the blob into, to be handed to [`check`](Self::check).
-    pub(super) fn temporary(&self) -> fs::Result<TempPath> {
-        Ok(fs::temporary_beside(self.to)?.into_temp_path())
+    /// A file that a program writes the blob to; see [`check`](Self::check).
+    pub(super) async fn temporary(&self) -> Result<TempPath, AttemptError> {
+        Ok(self.create().await?.into_temp_path())
     }
 
-    /// Takes what somebody else has written.
+    /// Accepts the file that a program wrote.
     pub(super) async fn check(
         &self,
         temporary: TempPath,
         cancel: &CancellationToken,
-    ) -> Result<(), Cause> {
-        // A writer may have put another file in its place.
-        fs::set_mode(&temporary, 0o600)?;
-        let file = Cancellable::new(fs::open(&temporary)?, cancel);
-        let mut reader = HashingReader::new(file, self.hasher());
-        let hashing = runtime::spawn_blocking("hash", move || {
-            io::copy(&mut reader, &mut io::sink())?;
+    ) -> Result<(), AttemptError> {
+        let (path, to) = (temporary.to_path_buf(), self.to.to_owned());
+        let (hasher, cancel) = (self.hasher(), cancel.clone());
+        let digests = on_disk("hash", move || {
+            // The program may have replaced the file.
+            fs::set_mode(&path, 0o600)?;
+            let file = Cancellable::new(fs::open(&path)?, &cancel);
+            let mut reader = HashingReader::new(file, hasher);
+            io::copy(&mut reader, &mut io::sink()).at("read", &to)?;
             Ok(reader.finish().1)
-        });
-        let digests: io::Result<Digests> = hashing.await?;
-        self.keep(temporary, &digests.at("read", self.to)?)
+        })
+        .await?;
+        self.keep(temporary, digests).await
+    }
+
+    async fn create(&self) -> Result<NamedTempFile, AttemptError> {
+        let to = self.to.to_owned();
+        on_disk("create", move || fs::temporary_beside(&to)).await
     }
 
     fn hasher(&self) -> Hasher {
         Hasher::new(&self.digest.algorithms())
     }
 
-    fn keep(&self, temporary: TempPath, digests: &Digests) -> Result<(), Cause> {
+    /// Verifies the digests, then gives the file its name.
+    async fn keep(&self, temporary: TempPath, digests: Digests) -> Result<(), AttemptError> {
         self.digest
-            .verify(digests)
-            .map_err(|mismatch| Cause::digest(self.name, mismatch))?;
-        Ok(fs::persist(temporary, self.to)?)
+            .verify(&digests)
+            .map_err(|mismatch| AttemptError::digest(self.name, mismatch))?;
+        let to = self.to.to_owned();
+        on_disk("persist", move || fs::persist(temporary, &to)).await
     }
 }

@@ -5,7 +5,10 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
-use super::Cause;
+use super::AttemptError;
+
+/// How many attempts are made, as in the Go agent.
+pub(super) const ATTEMPTS: u32 = 3;
 
 /// How long to wait between attempts.
 #[derive(Debug, Clone, Copy)]
@@ -15,8 +18,8 @@ pub(super) struct Pace {
 }
 
 impl Default for Pace {
-    /// Signed URLs as the Go agent does, but not after the last attempt. It does not wait for a store at all; a server that is
-    /// being restarted needs a moment.
+    /// The Go agent pauses as long for signed URLs, also after the last attempt. It does not pause for a store; but a server that
+    /// restarts needs a moment.
     fn default() -> Self {
         Self {
             store: Duration::from_secs(1),
@@ -26,12 +29,12 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// For something that is tried once.
+    /// No pause.
     pub(super) fn none(_attempt: u32) -> Duration {
         Duration::ZERO
     }
 
-    /// One second longer each time, up to five.
+    /// One second more after each attempt, up to five.
     pub(super) fn store(self) -> impl Fn(u32) -> Duration {
         move |attempt| self.store * attempt.min(5)
     }
@@ -50,34 +53,34 @@ impl Pace {
 }
 
 /// One attempt.
-pub(super) type Attempt<'a, T> = BoxFuture<'a, Result<T, Cause>>;
+pub(super) type AttemptFuture<'a, T> = BoxFuture<'a, Result<T, AttemptError>>;
 
-/// Tries until it succeeds, fails for good, has failed `attempts` times, or we are stopped. The error says how often it was
-/// tried.
+/// Makes up to `attempts` attempts until one succeeds or fails permanently, or `cancel` is canceled. The error has the number of
+/// attempts.
 pub(super) async fn retry<'a, T>(
     attempts: u32,
     pause: impl Fn(u32) -> Duration,
     cancel: &CancellationToken,
-    attempt: impl Fn() -> Attempt<'a, T>,
-) -> Result<T, (u32, Cause)> {
+    attempt: impl Fn() -> AttemptFuture<'a, T>,
+) -> Result<T, (u32, AttemptError)> {
     let mut number = 1;
     loop {
         let cause = match cancel.run_until_cancelled(attempt()).await {
             Some(Ok(value)) => return Ok(value),
-            // What was cut short by a stop has failed for that reason, whatever it says.
+            // The cancellation caused this error, whatever its text.
             Some(Err(cause)) if !cancel.is_cancelled() => cause,
-            Some(Err(_)) | None => Cause::Stopped,
+            Some(Err(_)) | None => AttemptError::Stopped,
         };
         if number >= attempts || !cause.is_temporary() {
             return Err((number, cause));
         }
-        tracing::warn!(error = %crate::diag::Chain(&cause), attempt = number, "a blob is tried again");
+        tracing::warn!(error = %crate::diag::Chain(&cause), attempt = number, "retrying a blob transfer");
         if cancel
             .run_until_cancelled(tokio::time::sleep(pause(number)))
             .await
             .is_none()
         {
-            return Err((number, Cause::Stopped));
+            return Err((number, AttemptError::Stopped));
         }
         number += 1;
     }
@@ -92,8 +95,8 @@ mod tests {
     use super::*;
     use crate::http::StatusCode;
 
-    fn refused(status: u16) -> Cause {
-        Cause::PutRefused {
+    fn refused(status: u16) -> AttemptError {
+        AttemptError::PutRefused {
             blob: "x".to_owned(),
             status: StatusCode::from_u16(status).unwrap(),
         }
@@ -113,7 +116,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn there_is_a_pause_between_attempts_but_none_after_the_last() {
+    async fn attempts_are_separated_by_pauses() {
         let pause = Duration::from_secs(5);
         assert_eq!(attempts(&[]).await, (Ok(()), Duration::ZERO));
         assert_eq!(attempts(&[500, 429]).await, (Ok(()), pause * 2));
@@ -123,7 +126,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_stop_ends_a_pause_and_an_attempt() {
+    async fn cancellation_ends_a_pause_and_an_attempt() {
         let cancel = CancellationToken::new();
         let (result, ()) = tokio::join!(
             retry::<()>(3, Pace::default().signed(), &cancel, || {
@@ -131,8 +134,8 @@ mod tests {
             }),
             async { cancel.cancel() }
         );
-        assert!(matches!(result, Err((1, Cause::Stopped))));
+        assert!(matches!(result, Err((1, AttemptError::Stopped))));
         let result = retry::<()>(3, Pace::none, &cancel, || Box::pin(std::future::pending())).await;
-        assert!(matches!(result, Err((1, Cause::Stopped))));
+        assert!(matches!(result, Err((1, AttemptError::Stopped))));
     }
 }

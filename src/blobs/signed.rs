@@ -1,4 +1,4 @@
-//! Blobs behind signed URLs: whoever has the URL may fetch, or store, this one blob.
+//! Blobs behind signed URLs: the URL itself grants access to one blob.
 
 use std::path::Path;
 
@@ -6,18 +6,17 @@ use futures_util::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 
 use super::receive::Wanted;
-use super::retry::retry;
-use super::store::ATTEMPTS;
-use super::{BlobError, Blobs, Cause, Failure, Headers, SignedUrl};
+use super::retry::{ATTEMPTS, retry};
+use super::{AttemptError, BlobError, Blobs, Failure, Headers, SignedUrl};
 use crate::http::Body;
 use crate::release::MultiDigest;
 
 impl Blobs {
-    /// Fetches the blob at `url` into a new file `to` with mode 0600, in place of what is there. The file is there only when
-    /// every digest in `digest` that can be computed is right. Three attempts, five seconds apart.
+    /// Fetches the blob at `url` into the file `to` with mode 0600, replacing an existing file. The file gets its name when every
+    /// supported digest in `digest` matches. Makes up to three attempts, five seconds apart.
     ///
     /// # Errors
-    /// When the blob cannot be fetched, is another one, or we are stopped.
+    /// When the blob cannot be fetched, has another digest, or `cancel` is canceled.
     pub async fn get_signed(
         &self,
         url: &SignedUrl,
@@ -33,14 +32,13 @@ impl Blobs {
             .map_err(|failed| failure(url, failed).told(BlobError::Download))
     }
 
-    /// Stores the file `from` at `url`. It is not sent before the server has said that it wants it, or for a second has said
-    /// nothing.
+    /// Uploads the file `from` to `url`. The body is sent after the server's "100 Continue", or after one second without it.
     ///
-    /// The Go agent tries this once. Here it is tried as often as the rest: a signed URL names one object and each attempt
-    /// sends the same bytes, so that a second one, should the first have arrived after all, changes nothing.
+    /// The Go agent makes one attempt. This one makes three: a signed URL names one object and every attempt sends the same bytes,
+    /// so a second upload is harmless if the first one did succeed.
     ///
     /// # Errors
-    /// When it cannot be read or stored, or we are stopped.
+    /// When the file cannot be read or stored, or `cancel` is canceled.
     pub async fn put_signed(
         &self,
         url: &SignedUrl,
@@ -59,10 +57,10 @@ impl Blobs {
         url: &SignedUrl,
         headers: &Headers,
         wanted: &Wanted<'_>,
-    ) -> Result<(), Cause> {
+    ) -> Result<(), AttemptError> {
         let response = self.client.get(url, headers).await?;
         if !response.status().is_success() {
-            return Err(Cause::DownloadRefused {
+            return Err(AttemptError::DownloadRefused {
                 status: response.status(),
             });
         }
@@ -74,10 +72,13 @@ impl Blobs {
         url: &SignedUrl,
         headers: &Headers,
         from: &Path,
-    ) -> Result<(), Cause> {
-        let response = self.client.put(url, headers, Body::file(from)?).await?;
+    ) -> Result<(), AttemptError> {
+        let response = self
+            .client
+            .put(url, headers, Body::file(from).await?)
+            .await?;
         if !response.status().is_success() {
-            return Err(Cause::UploadRefused {
+            return Err(AttemptError::UploadRefused {
                 file: from.to_owned(),
                 status: response.status(),
             });
@@ -86,7 +87,7 @@ impl Blobs {
     }
 }
 
-fn failure(url: &SignedUrl, (attempts, cause): (u32, Cause)) -> Failure {
+fn failure(url: &SignedUrl, (attempts, cause): (u32, AttemptError)) -> Failure {
     Failure {
         place: url.to_string(),
         attempts,

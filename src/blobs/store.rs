@@ -1,4 +1,4 @@
-//! The blobstore of the settings, whichever it is.
+//! The blobstore that the settings name.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,24 +10,21 @@ use super::dav::Dav;
 use super::external::External;
 use super::local::Local;
 use super::receive::Wanted;
-use super::retry::{Pace, retry};
-use super::{BlobId, BlobstoreSettings, Cause, Failure, StoreProblem};
+use super::retry::{ATTEMPTS, Pace, retry};
+use super::{AttemptError, BlobId, BlobstoreSettings, Failure, StoreProblem};
 use crate::config::{Environment, Vcap};
 use crate::http::Client;
 
-/// How often something is tried, as in the Go agent.
-pub(super) const ATTEMPTS: u32 = 3;
-
 #[derive(Debug)]
-pub(super) enum Store {
+pub(super) enum Blobstore {
     Local(Local),
     Dav(Dav),
     External(External),
-    /// Told when it is used.
+    /// Reported when the blobstore is used.
     Unusable(Arc<StoreProblem>),
 }
 
-impl Store {
+impl Blobstore {
     pub(super) fn new(
         settings: Option<&BlobstoreSettings>,
         vcap: &Vcap,
@@ -65,12 +62,12 @@ impl Store {
         id: &BlobId,
         wanted: &Wanted<'_>,
         cancel: &CancellationToken,
-    ) -> Result<(), Cause> {
+    ) -> Result<(), AttemptError> {
         match self {
             Self::Local(local) => wanted.copy(&local.file(id), cancel).await,
             Self::Dav(dav) => dav.get(id, wanted).await,
             Self::External(program) => program.get(id, wanted, cancel).await,
-            Self::Unusable(problem) => Err(Cause::Unusable(Arc::clone(problem))),
+            Self::Unusable(problem) => Err(AttemptError::Unusable(Arc::clone(problem))),
         }
     }
 
@@ -86,13 +83,17 @@ impl Store {
             .map_err(|failed| self.failure(failed, None))
     }
 
-    async fn create_once(&self, from: &Path, cancel: &CancellationToken) -> Result<BlobId, Cause> {
+    async fn create_once(
+        &self,
+        from: &Path,
+        cancel: &CancellationToken,
+    ) -> Result<BlobId, AttemptError> {
         let id = BlobId::random();
         match self {
             Self::Local(local) => local.put(from, &id, cancel).await?,
             Self::Dav(dav) => dav.put(from, &id).await?,
             Self::External(program) => program.put(from, &id, cancel).await?,
-            Self::Unusable(problem) => return Err(Cause::Unusable(Arc::clone(problem))),
+            Self::Unusable(problem) => return Err(AttemptError::Unusable(Arc::clone(problem))),
         }
         Ok(id)
     }
@@ -104,7 +105,7 @@ impl Store {
         }
     }
 
-    fn failure(&self, (attempts, cause): (u32, Cause), id: Option<&BlobId>) -> Failure {
+    fn failure(&self, (attempts, cause): (u32, AttemptError), id: Option<&BlobId>) -> Failure {
         let store = match self {
             Self::Local(local) => local.to_string(),
             Self::Dav(dav) => dav.to_string(),

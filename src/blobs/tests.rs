@@ -710,3 +710,32 @@ fn blobs_can_be_fetched_and_stored_from_any_task() {
     is_send(blobs.get_signed(&url, &headers, &digest, &path, &cancel));
     is_send(blobs.put_signed(&url, &headers, &path, &cancel));
 }
+
+/// A FIFO without a writer hangs its reader, as a broken disk does.
+#[tokio::test]
+async fn hanging_file_does_not_block_other_tasks() {
+    for provider in ["dav", "local"] {
+        let (base, server) = (Base::new(), Server::start(&[good()]));
+        let blobs = match provider {
+            "dav" => base.dav(&server),
+            _ => base.blobs(
+                "local",
+                json!({"blobstore_path": base.directory.path().join("store")}),
+            ),
+        };
+        let source = base.source();
+        fs::remove_file(&source).unwrap();
+        nix::unistd::mkfifo(&source, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let cancel = CancellationToken::new();
+        let (created, ()) = tokio::join!(blobs.create(&source, &cancel), async {
+            tokio::task::yield_now().await;
+            cancel.cancel();
+        });
+        assert!(matches!(created, Err(BlobError::Stopped)), "{created:?}");
+        // Ends the reader.
+        let mut options = std::fs::OpenOptions::new();
+        let writer = fs::open_with(options.read(true).write(true), &source).unwrap();
+        fs::remove_file(&source).unwrap();
+        drop(writer);
+    }
+}

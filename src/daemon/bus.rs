@@ -13,7 +13,7 @@ use crate::agent::{Agent, Live};
 use crate::config::Vcap;
 use crate::diag::Chain;
 use crate::runtime::{self, Task};
-use crate::transport::{Answer, Bus, Handle, Https, Malformed, Nats, Scheme, TransportError};
+use crate::transport::{Bus, Handle, Https, Nats, Scheme, TransportError};
 
 /// The heartbeat interval. A health monitor reports an agent as lost after a minute without one.
 const HEARTBEAT: Duration = Duration::from_secs(30);
@@ -199,18 +199,6 @@ fn handle(agent: &Agent, once: bool) -> Handle {
     let agent = agent.clone();
     Arc::new(move |bytes, limit| {
         let agent = agent.clone();
-        Box::pin(async move {
-            let answered = agent.handle(&bytes, limit, once).await;
-            match answered {
-                Ok(answered) => Ok(Answer {
-                    method: answered.method,
-                    reply_to: answered.reply_to,
-                    body: answered.body,
-                }),
-                Err(error) => Err(Malformed {
-                    reason: error.to_string(),
-                }),
-            }
-        })
+        Box::pin(async move { agent.handle(&bytes, limit, once).await })
     })
 }

@@ -1,7 +1,7 @@
 //! What is sent with a request.
 
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -46,9 +46,15 @@ impl Body {
     ///
     /// # Errors
     /// When it cannot be opened.
-    pub fn file(path: &Path) -> fs::Result<Self> {
-        let file = fs::open(path)?;
-        let length = file.metadata().at("examine", path)?.len();
+    pub async fn file(path: &Path) -> fs::Result<Self> {
+        let own = path.to_owned();
+        let opening = runtime::spawn_blocking("open", move || {
+            let file = fs::open(&own)?;
+            let length = file.metadata().at("examine", &own)?.len();
+            Ok::<_, fs::Error>((file, length))
+        });
+        let opened = opening.await.map_err(io::Error::other);
+        let (file, length) = opened.at("open", path)??;
         let (sender, chunks) = mpsc::channel(AHEAD);
         let path = path.to_owned();
         let reading =
@@ -138,7 +144,7 @@ mod tests {
         let contents: Vec<u8> = (0..CHUNK * 3 + 5).map(|number| number as u8).collect();
         fs::write(&path, &contents).unwrap();
         let (open, gate) = tokio::sync::oneshot::channel::<()>();
-        let mut body = Body::file(&path).unwrap().behind(async {
+        let mut body = Body::file(&path).await.unwrap().behind(async {
             let _ = gate.await;
         });
         assert!(futures_util::poll!(std::pin::pin!(body.frame())).is_pending());
@@ -157,7 +163,7 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let path = scratch.path().join("file");
         fs::write(&path, &vec![0; CHUNK * (AHEAD + 4)]).unwrap();
-        let mut body = Body::file(&path).unwrap();
+        let mut body = Body::file(&path).await.unwrap();
         body.frame().await.unwrap().unwrap();
         let file = std::fs::OpenOptions::new();
         fs::open_with(file.clone().write(true), &path)

@@ -100,7 +100,10 @@ async fn redirects_without_an_end_and_those_of_uploads_are_not_followed() {
 async fn a_body_is_sent_whole_with_its_length_and_an_empty_one_too() {
     let server = Server::start(&[Reply::Answer(201, Vec::new())]);
     let (_scratch, path) = file(1_000_000);
-    for (body, length) in [(Body::file(&path).unwrap(), 1_000_000), (Body::empty(), 0)] {
+    for (body, length) in [
+        (Body::file(&path).await.unwrap(), 1_000_000),
+        (Body::empty(), 0),
+    ] {
         let response = client().put(&server.url("/"), &Headers::new(), body).await;
         assert_eq!(response.unwrap().status(), StatusCode::CREATED);
         let asked = server.asked().pop().unwrap();
@@ -115,7 +118,7 @@ async fn a_body_is_sent_whole_with_its_length_and_an_empty_one_too() {
 async fn a_refusal_comes_before_the_body_is_sent() {
     let server = Server::start(&[Reply::Refuse(403)]);
     let (_scratch, path) = file(50_000_000);
-    let body = Body::file(&path).unwrap();
+    let body = Body::file(&path).await.unwrap();
     let start = Instant::now();
     let response = client()
         .with_limits(Limits {
@@ -142,7 +145,7 @@ async fn a_server_that_never_says_that_it_wants_the_body_gets_it_after_a_while()
         .put(
             &server.url("/"),
             &Headers::new(),
-            Body::file(&path).unwrap(),
+            Body::file(&path).await.unwrap(),
         )
         .await;
     assert_eq!(response.unwrap().status(), StatusCode::OK);

@@ -10,7 +10,7 @@ mod spec;
 mod state;
 
 pub use spec::{ApplySpec, NetworkNotFound};
-pub use state::State;
+pub use state::MachineState;
 
 /// The files that say which instance this machine is.
 #[derive(Debug, Clone)]
@@ -86,7 +86,7 @@ impl Instance {
     ///
     /// # Errors
     /// What the system answered. Where nothing was applied yet there is no place for it, which is none.
-    pub fn tell_health(&self, job_state: &str) -> fs::Result<()> {
+    pub fn write_health(&self, job_state: &str) -> fs::Result<()> {
         let text = serde_json::json!({ "state": job_state }).to_string();
         match fs::write_atomic(&self.vcap.health(), text.as_bytes(), 0o644) {
             Err(error) if error.is_not_found() => Ok(()),
@@ -109,7 +109,7 @@ mod tests {
         let vcap = Vcap::new(&scratch.path().join("vcap"));
         let instance = Instance::new(&vcap);
         assert!(instance.spec().unwrap().is_none());
-        instance.tell_health("running").unwrap();
+        instance.write_health("running").unwrap();
         assert!(!vcap.health().exists());
 
         let document = json!({"deployment": "dep", "id": "i-1", "job": {"name": "j"}, "future": [1], "az": null});
@@ -132,7 +132,7 @@ mod tests {
         assert_eq!(mode(&vcap.instance().join("id")), 0o644);
         assert_eq!(mode(&vcap.spec()), 0o600);
 
-        instance.tell_health("running").unwrap();
+        instance.write_health("running").unwrap();
         assert_eq!(fs::read(&vcap.health()).unwrap(), br#"{"state":"running"}"#);
         fs::write(&vcap.spec(), b"{\"job\": \"x\"").unwrap();
         let error = instance.spec().unwrap_err();

@@ -1,6 +1,6 @@
-//! HTTPS: the agent is the server, for `bosh create-env`. Requests come as `POST /agent`, blobs lie below `/blobs/`.
+//! HTTPS: the agent is a server, for `bosh create-env`. Requests are `POST /agent`, blobs are below `/blobs/`.
 //!
-//! Whoever reaches the port can open connections, so everything that a client can be slow at has a limit.
+//! Anyone who reaches the port can open connections, so every step that a client can delay has a time limit.
 
 mod blobs;
 mod body;
@@ -29,8 +29,8 @@ use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use self::blobs::Blobs;
-use self::routes::{ResponseBody, Routes};
+use self::blobs::{ResponseBody, UploadedBlobs};
+use self::routes::Routes;
 use self::slots::{Login, Slots};
 use super::throttle::Throttle;
 use super::url::{BusUrl, Scheme};
@@ -38,29 +38,29 @@ use super::{Bus, Handle, TransportError, audit, tls};
 use crate::config::Secret;
 use crate::runtime::{self, Task};
 
-/// How many connections there are at once. For one more, one that has not logged in is closed; where all have, it waits in the
-/// kernel's queue.
+/// The maximum number of connections. For one more, a connection that has not logged in is closed. If all have logged in, the new one
+/// waits in the kernel's queue.
 const MOST_CONNECTIONS: usize = 256;
 
-/// How many more tasks of connections there are at once: those of closed connections, until they have ended.
+/// The maximum number of tasks of closed connections that have not ended yet.
 const MOST_CLOSING: usize = 256;
 
-/// How long a client may take for the TLS handshake.
+/// The time limit of the TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a client may take from one request's end to the end of the next one's headers.
+/// The time limit from the end of a request to the end of the next one's headers.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How long the kernel waits for a client to take what was sent, and how often it probes a silent one.
+/// How long the kernel waits for acknowledgment of sent data, and when it probes an idle connection.
 const PEER_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The most bytes of a request's line and headers.
+/// The maximum length of a request's line and headers, in bytes.
 const HEADERS_LIMIT: usize = 64 << 10;
 
-/// How long no connection is taken after the system refused one (most likely as there are no file descriptors left).
+/// The pause after a failed accept, whose usual cause is a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long requests that are being handled may take to end when the server stops.
+/// How long the server waits for running requests when it stops.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 
 /// The agent's HTTPS server.
@@ -74,12 +74,11 @@ pub struct Https {
 }
 
 impl Https {
-    /// Listens on the host and port of the bus's first URL and hands what comes to `handle`. Uploaded blobs are kept in
-    /// `blobs_directory`, which is made where it is missing.
+    /// Listens on the host and port of the bus's first URL and passes requests to `handle`. Uploaded blobs are stored in
+    /// `blobs_directory`, which is created if missing.
     ///
     /// # Errors
-    /// What can never work: no such URL, certificates or a key that cannot be used or do not fit, an address that
-    /// cannot be listened on, a directory that cannot be made.
+    /// When the URL, the certificates or the key are invalid, the address is in use, or the directory cannot be created.
     pub async fn start(
         bus: &Bus,
         blobs_directory: PathBuf,
@@ -93,7 +92,7 @@ impl Https {
             });
         }
         let config = tls::server(bus).map_err(TransportError::Tls)?;
-        let blobs = Blobs::open(blobs_directory)
+        let blobs = UploadedBlobs::open(blobs_directory)
             .await
             .map_err(|error| TransportError::Blobs(error.into()))?;
         let failed = |source| TransportError::Listen {
@@ -105,7 +104,7 @@ impl Https {
         let (stop, ended) = (CancellationToken::new(), CancellationToken::new());
         let ends = ended.clone().drop_guard();
         let (tasks, started) = mpsc::unbounded_channel();
-        let server = Arc::new(Server {
+        let server = Arc::new(HttpsServer {
             acceptor: TlsAcceptor::from(Arc::new(config)),
             routes: Routes::new(authorization(&url), blobs, handle, tasks),
             user: text(&url.user),
@@ -114,7 +113,7 @@ impl Https {
         });
         tracing::info!(%address, "listening for HTTPS requests");
         let serving = runtime::spawn("https", async move {
-            // However it ends.
+            // Dropped also on a panic.
             let _ends = ends;
             serve(listener, server, started).await;
         });
@@ -126,31 +125,31 @@ impl Https {
         })
     }
 
-    /// Where it listens.
+    /// The address that the server listens on.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Ends when the server did, which it does by itself only when there is a bug.
+    /// Waits until the server ends without [`stop`](Self::stop), which only a bug causes.
     pub async fn failed(&self) -> TransportError {
         self.ended.cancelled().await;
         TransportError::ListenerEnded
     }
 
-    /// Takes no more connections, lets requests that are being handled end, for some seconds at most, and closes.
+    /// Closes the listener and waits a few seconds for running requests.
     pub async fn stop(self) {
         self.stop.cancel();
         if tokio::time::timeout(STOP_WITHIN, self.serving)
             .await
             .is_err()
         {
-            tracing::warn!("HTTPS was closed before every request had its reply");
+            tracing::warn!("the HTTPS server stopped before every request had a reply");
         }
     }
 }
 
-/// What the header `Authorization` must be.
+/// The expected `Authorization` header.
 fn authorization(url: &BusUrl) -> Secret {
     let login = format!("{}:{}", text(&url.user), text(&url.password));
     Secret::new(format!("Basic {}", STANDARD.encode(login)))
@@ -161,21 +160,21 @@ fn text(secret: &Option<Secret>) -> String {
     text.unwrap_or_default().to_owned()
 }
 
-/// What all connections share.
-struct Server {
+/// The shared state of all connections.
+struct HttpsServer {
     acceptor: TlsAcceptor,
     routes: Routes,
-    /// Who may call, for the audit.
+    /// The user name, for the audit log.
     user: String,
     said: Throttle,
     stop: CancellationToken,
 }
 
-/// Takes connections until it is told to stop, and waits for those that are there. `started` are requests that are
-/// being handled: they go on when their connection is lost.
+/// Accepts connections until the server stops, then waits for the open ones. `started` receives the tasks of requests, which go on
+/// when their connection is lost.
 async fn serve(
     listener: TcpListener,
-    server: Arc<Server>,
+    server: Arc<HttpsServer>,
     mut started: mpsc::UnboundedReceiver<Task<()>>,
 ) {
     let mut slots = Slots::new(MOST_CONNECTIONS);
@@ -195,9 +194,9 @@ async fn serve(
                 }
                 Err(error) => {
                     if server.said.is_news("accept") {
-                        tracing::warn!(%error, "a connection cannot be taken");
+                        tracing::warn!(%error, "failed to accept a connection");
                     }
-                    // Most likely there is no descriptor left: this frees one.
+                    // This frees a file descriptor.
                     slots.close_one();
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
@@ -205,9 +204,9 @@ async fn serve(
             Some(task) = started.recv() => requests.push(task),
             Some((number, ended)) = connections.next(), if !connections.is_empty() => {
                 slots.end(number);
-                tell(ended);
+                log_failure(ended);
             }
-            Some(ended) = requests.next(), if !requests.is_empty() => tell(ended),
+            Some(ended) = requests.next(), if !requests.is_empty() => log_failure(ended),
         }
         if listener.is_none() && connections.is_empty() && requests.is_empty() {
             break;
@@ -215,7 +214,7 @@ async fn serve(
     }
 }
 
-/// The next connection; none where nobody listens any more.
+/// Accepts the next connection. Waits forever after the listener was closed.
 async fn accept(listener: Option<&TcpListener>) -> io::Result<(TcpStream, SocketAddr)> {
     match listener {
         Some(listener) => listener.accept().await,
@@ -223,29 +222,29 @@ async fn accept(listener: Option<&TcpListener>) -> io::Result<(TcpStream, Socket
     }
 }
 
-fn tell(ended: Result<(), runtime::TaskFailed>) {
+fn log_failure(ended: Result<(), runtime::TaskFailed>) {
     if let Err(error) = ended {
         tracing::error!(error = %crate::diag::Chain(&error), "an HTTPS request got no reply");
     }
 }
 
-impl Server {
+impl HttpsServer {
     async fn connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, login: Arc<Login>) {
         tokio::select! {
-            () = login.closed() => tracing::debug!(%peer, "a connection was closed for another one"),
+            () = login.closed() => tracing::debug!(%peer, "closed a connection for a new one"),
             () = self.served(stream, peer, &login) => {}
         }
     }
 
     async fn served(&self, stream: TcpStream, peer: SocketAddr, login: &Login) {
         if let Err(error) = limit_waiting(&stream) {
-            tracing::debug!(%error, "a connection's limits were not set");
+            tracing::debug!(%error, "failed to set the limits of a connection");
         }
         let handshake = self.acceptor.accept(stream);
         let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
-                tracing::debug!(%error, "a client failed at TLS");
+                tracing::debug!(%error, "TLS handshake failed");
                 return;
             }
             Err(_) => return,
@@ -265,7 +264,7 @@ impl Server {
             }
         };
         if let Err(error) = ended {
-            tracing::debug!(%error, "a client's connection ended early");
+            tracing::debug!(%error, "a connection failed");
         }
     }
 
@@ -284,7 +283,7 @@ impl Server {
     }
 }
 
-/// A client that is gone, or does not read, is noticed by the kernel.
+/// Has the kernel close the connection of a client that is gone or does not read.
 fn limit_waiting(stream: &TcpStream) -> io::Result<()> {
     use rustix::net::sockopt;
     let milliseconds = u32::try_from(PEER_TIMEOUT.as_millis()).unwrap_or(u32::MAX);

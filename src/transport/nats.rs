@@ -273,10 +273,11 @@ impl Answerer {
                     tracing::warn!(method, bytes, problem, "a request got no reply");
                 }
             }
-            Err(malformed) => {
-                audit::nats("", "", &server, Some(&malformed.reason));
-                if self.said.is_news(&malformed.reason) {
-                    tracing::warn!(error = %malformed, "a request got no reply");
+            Err(error) => {
+                let reason = error.to_string();
+                audit::nats("", "", &server, Some(&reason));
+                if self.said.is_news(&reason) {
+                    tracing::warn!(reason, "a request got no reply");
                 }
             }
         }

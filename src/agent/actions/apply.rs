@@ -1,38 +1,53 @@
-//! `apply`: what this machine is to be. A compilation VM is to be nothing but itself.
+//! `apply`: stores the spec of this instance. A compilation VM's spec has no jobs and no packages.
 
+use futures_util::{FutureExt as _, TryFutureExt as _};
 use serde_json::{Value, json};
 
+use super::{Action, ActionError};
 use crate::agent::Agent;
-use crate::agent::arguments::take;
-use crate::agent::tasks::Outcome;
-use crate::diag::Chain;
-use crate::machine::instance::{ApplySpec, Instance};
+use crate::agent::arguments::{ArgumentError, first};
+use crate::agent::tasks::Cancellation;
+use crate::config::json::JsonError;
+use crate::fs;
+use crate::machine::instance::{ApplySpec, Instance, NetworkNotFound};
 use crate::machine::network::DefaultNetwork;
-use crate::runtime;
+use crate::runtime::{self, TaskFailed};
 
-/// Remembers the spec, which `get_state` and heartbeats tell, and writes the files by which others know the instance.
-pub(in crate::agent) async fn apply(agent: &Agent, arguments: &[Value]) -> Outcome {
-    let [spec] = take(arguments).map_err(|error| error.to_string())?;
-    let spec = ApplySpec::parse(spec.clone()).map_err(|error| {
-        format!(
-            "Extracting method arguments from payload: Unmarshalling action argument: {}",
-            Chain(&error)
-        )
-    })?;
+pub(in crate::agent) const ACTION: Action = Action::Task {
+    run: |agent, arguments, _| apply(agent, arguments).map_err(ActionError::new).boxed(),
+    cancellation: Cancellation::Unsupported,
+    resumes: false,
+};
+
+#[derive(Debug, thiserror::Error)]
+enum ApplyError {
+    #[error(transparent)]
+    Argument(#[from] ArgumentError),
+    #[error("Extracting method arguments from payload: Unmarshalling action argument")]
+    Spec(#[from] JsonError),
+    #[error("Applying: {0}, which this agent cannot: it only compiles packages")]
+    HasWork(&'static str),
+    #[error("Resolving dynamic networks")]
+    Networks(#[from] NetworkNotFound),
+    #[error("Applying")]
+    Write(#[from] fs::Error),
+    #[error(transparent)]
+    Task(#[from] TaskFailed),
+}
+
+/// Stores the spec, which `get_state` and heartbeats report, and writes the files that tell scripts which instance this is.
+async fn apply(agent: &Agent, arguments: &[Value]) -> Result<Value, ApplyError> {
+    let [spec] = first(arguments)?;
+    let spec = ApplySpec::parse(spec.clone())?;
     if let Some(work) = spec.has_work() {
-        return Err(format!(
-            "Applying: {work}, which this agent cannot: it only compiles packages"
-        ));
+        return Err(ApplyError::HasWork(work));
     }
-    let _turn = agent.inner.changing.lock().await;
-    let spec = spec
-        .resolve_networks(&agent.live().settings, DefaultNetwork::of_this_machine())
-        .map_err(|error| format!("Resolving dynamic networks: {error}"))?;
-    let instance = Instance::new(agent.vcap());
-    let applying = runtime::spawn_blocking("apply", move || instance.apply(&spec));
-    match applying.await {
-        Ok(Ok(())) => Ok(json!("applied")),
-        Ok(Err(error)) => Err(format!("Applying: {}", Chain(&error))),
-        Err(error) => Err(Chain(&error).to_string()),
-    }
+    let _changing = agent.state.changing.lock().await;
+    let (settings, instance) = (agent.live(), Instance::new(agent.vcap()));
+    let applying = runtime::spawn_blocking("apply", move || {
+        let spec = spec.resolve_networks(&settings.settings, DefaultNetwork::of_this_machine())?;
+        Ok::<_, ApplyError>(instance.apply(&spec)?)
+    });
+    applying.await??;
+    Ok(json!("applied"))
 }

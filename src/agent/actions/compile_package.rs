@@ -1,37 +1,37 @@
-//! `compile_package` and `compile_package_with_signed_url`.
+//! `compile_package`: compiles a package whose source and result are in the blobstore of the settings.
 
+use futures_util::{FutureExt as _, TryFutureExt as _};
 use serde_json::Value;
 
+use super::{Action, ActionError};
 use crate::agent::Agent;
 use crate::agent::arguments::ArgumentError;
-use crate::agent::compilation::Order;
-use crate::agent::tasks::{Outcome, TaskContext};
-use crate::diag::Chain;
+use crate::agent::compilation::{CompileFailure, CompileRequest};
+use crate::agent::tasks::{Cancellation, TaskContext};
 
-/// Source and result are in the blobstore of the settings.
-pub(in crate::agent) async fn compile_package(
-    agent: &Agent,
-    arguments: &[Value],
-    task: &TaskContext,
-) -> Outcome {
-    compile(agent, Order::of_blobs(arguments), task).await
+pub(in crate::agent) const ACTION: Action = Action::Task {
+    run: |agent, arguments, task| {
+        compile(agent, CompileRequest::of_blobs(arguments), task)
+            .map_err(ActionError::new)
+            .boxed()
+    },
+    cancellation: Cancellation::Supported,
+    resumes: false,
+};
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CompilePackageError {
+    #[error(transparent)]
+    Argument(#[from] ArgumentError),
+    #[error(transparent)]
+    Compile(#[from] CompileFailure),
 }
 
-/// Source and result are behind URLs.
-pub(in crate::agent) async fn compile_package_with_signed_url(
+pub(super) async fn compile(
     agent: &Agent,
-    arguments: &[Value],
+    request: Result<CompileRequest, ArgumentError>,
     task: &TaskContext,
-) -> Outcome {
-    compile(agent, Order::of_signed_urls(arguments), task).await
-}
-
-async fn compile(
-    agent: &Agent,
-    order: Result<Order, ArgumentError>,
-    task: &TaskContext,
-) -> Outcome {
-    let order = order.map_err(|error| error.to_string())?;
-    let compiled = agent.compiler().compile(order, agent.blobs(), task).await;
-    compiled.map_err(|error| Chain(&error).to_string())
+) -> Result<Value, CompilePackageError> {
+    let compiling = agent.compiler().compile(request?, agent.blobs(), task);
+    Ok(compiling.await?)
 }

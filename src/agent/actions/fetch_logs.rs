@@ -1,80 +1,84 @@
-//! `fetch_logs` and `fetch_logs_with_signed_url`.
+//! `fetch_logs`: packs logs and stores them in the blobstore of the settings.
 
 use std::path::Path;
 
+use futures_util::{FutureExt as _, TryFutureExt as _};
 use serde_json::{Value, json};
 use tempfile::TempPath;
 
+use super::{Action, ActionError};
 use crate::agent::Agent;
-use crate::agent::logs_archive::Selection;
-use crate::agent::logs_order::LogsOrder;
-use crate::agent::tasks::{Outcome, TaskContext};
-use crate::diag::Chain;
-use crate::fs::Context as _;
-use crate::release::MultiDigest;
+use crate::agent::arguments::ArgumentError;
+use crate::agent::logs_archive::{LogsError, Selection};
+use crate::agent::logs_request::LogsRequest;
+use crate::agent::tasks::{Cancellation, TaskContext};
+use crate::blobs::BlobError;
+use crate::fs::{self, Context as _};
 use crate::release::digest::Algorithm;
-use crate::runtime;
+use crate::release::{Digests, MultiDigest};
+use crate::runtime::{self, TaskFailed};
 
-/// Into the blobstore of the settings.
-pub(in crate::agent) async fn fetch_logs(
+pub(in crate::agent) const ACTION: Action = Action::Task {
+    run: |agent, arguments, task| {
+        fetch_logs(agent, arguments, task)
+            .map_err(ActionError::new)
+            .boxed()
+    },
+    cancellation: Cancellation::Supported,
+    resumes: false,
+};
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FetchLogsError {
+    #[error(transparent)]
+    Argument(#[from] ArgumentError),
+    #[error(transparent)]
+    Pack(#[from] LogsError),
+    #[error(transparent)]
+    File(#[from] fs::Error),
+    #[error(transparent)]
+    Task(#[from] TaskFailed),
+    #[error("Create file on blobstore")]
+    Upload(#[from] BlobError),
+}
+
+async fn fetch_logs(
     agent: &Agent,
     arguments: &[Value],
     task: &TaskContext,
-) -> Outcome {
-    let order = LogsOrder::of_blobs(arguments).map_err(|error| error.to_string())?;
-    let (archive, digest) = pack(agent, &order, &[Algorithm::Sha1], task).await?;
+) -> Result<Value, FetchLogsError> {
+    let request = LogsRequest::of_blobs(arguments)?;
+    let (archive, digest) = pack(agent, &request, &[Algorithm::Sha1], task).await?;
     task.progress.enter("uploading");
-    let id = agent.blobs().create(&archive, &task.cancel).await;
-    let id = id.map_err(|error| format!("Create file on blobstore: {}", Chain(&error)))?;
+    let id = agent.blobs().create(&archive, &task.cancel).await?;
     Ok(json!({ "blobstore_id": id.to_string(), "sha1": digest }))
 }
 
-/// To a URL.
-pub(in crate::agent) async fn fetch_logs_with_signed_url(
+/// Packs logs into a temporary file, which is removed when its path is dropped.
+pub(super) async fn pack(
     agent: &Agent,
-    arguments: &[Value],
-    task: &TaskContext,
-) -> Outcome {
-    let (order, (url, headers)) =
-        LogsOrder::of_signed_url(arguments).map_err(|error| error.to_string())?;
-    let algorithms = [Algorithm::Sha1, Algorithm::Sha512];
-    let (archive, digest) = pack(agent, &order, &algorithms, task).await?;
-    task.progress.enter("uploading");
-    let put = agent
-        .blobs()
-        .put_signed(&url, &headers, &archive, &task.cancel)
-        .await;
-    put.map_err(|error| format!("Create file on blobstore: {}", Chain(&error)))?;
-    Ok(json!({ "sha1": digest }))
-}
-
-/// Packs logs into a file that is gone when nobody holds its path any more.
-async fn pack(
-    agent: &Agent,
-    order: &LogsOrder,
+    request: &LogsRequest,
     algorithms: &[Algorithm],
     task: &TaskContext,
-) -> Result<(TempPath, String), String> {
+) -> Result<(TempPath, String), FetchLogsError> {
     task.progress.enter("packing");
-    let selection = Selection::new(agent.vcap(), &order.kinds, &order.filters)
-        .map_err(|error| Chain(&error).to_string())?;
-    let archive = temporary(&agent.vcap().temporary())?;
-    let (to, own) = (archive.to_path_buf(), algorithms.to_vec());
-    let cancel = task.cancel.clone();
-    let packing = runtime::spawn_blocking("logs", move || selection.pack(&to, &own, &cancel));
-    let digests = match packing.await {
-        Ok(packed) => packed.map_err(|error| Chain(&error).to_string())?,
-        Err(error) => return Err(Chain(&error).to_string()),
-    };
+    let selection = Selection::new(agent.vcap(), &request.kinds, &request.filters)?;
+    let directory = agent.vcap().temporary();
+    let (own, cancel) = (algorithms.to_vec(), task.cancel.clone());
+    let packing = runtime::spawn_blocking("logs", move || {
+        let archive = temporary(&directory)?;
+        let digests = selection.pack(&archive, &own, &cancel)?;
+        Ok::<(TempPath, Digests), FetchLogsError>((archive, digests))
+    });
+    let (archive, digests) = packing.await??;
     let digest = MultiDigest::of(&digests, algorithms).map(|digest| digest.as_str().to_owned());
     Ok((archive, digest.unwrap_or_default()))
 }
 
-fn temporary(directory: &Path) -> Result<TempPath, String> {
+fn temporary(directory: &Path) -> fs::Result<TempPath> {
     let file = tempfile::Builder::new()
         .prefix("logs-")
         .tempfile_in(directory)
-        .at("make a file in", directory)
-        .map_err(|error| Chain(&error).to_string())?;
+        .at("make a file in", directory)?;
     Ok(file.into_temp_path())
 }

@@ -1,37 +1,46 @@
-//! `get_state`: what this machine is, and how it is doing.
+//! `get_state`: the applied spec, the settings that a Director compares, and the vitals on request.
 
+use futures_util::{FutureExt as _, TryFutureExt as _};
 use serde_json::Value;
 
+use super::{Action, ActionError};
 use crate::agent::{Agent, JOB_STATE};
-use crate::diag::Chain;
-use crate::machine::instance::State;
-use crate::runtime;
+use crate::fs;
+use crate::machine::instance::{InstanceError, MachineState};
+use crate::runtime::{self, TaskFailed};
 
-/// The argument that asks for vitals, too.
+pub(in crate::agent) const ACTION: Action = Action::Immediate(|agent, arguments| {
+    get_state(agent, arguments)
+        .map_err(ActionError::new)
+        .boxed()
+});
+
+/// The argument that asks for vitals.
 const FULL: &str = "full";
 
-/// A few small files are read, which takes no time worth a task; but a disk that hangs must not hold up other requests.
-pub(in crate::agent) async fn get_state(
-    agent: &Agent,
-    arguments: &[Value],
-) -> Result<Value, String> {
-    let is_full = arguments.first().and_then(Value::as_str) == Some(FULL);
-    let agent = agent.clone();
-    let looking = runtime::spawn_blocking("state", move || look(&agent, is_full));
-    match looking.await {
-        Ok(state) => state,
-        Err(error) => Err(Chain(&error).to_string()),
-    }
+#[derive(Debug, thiserror::Error)]
+enum GetStateError {
+    #[error("Building full vitals")]
+    Vitals(#[from] fs::Error),
+    #[error("Getting current spec")]
+    Spec(#[from] InstanceError),
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
+    #[error(transparent)]
+    Task(#[from] TaskFailed),
 }
 
-fn look(agent: &Agent, is_full: bool) -> Result<Value, String> {
-    let vitals = is_full
-        .then(|| agent.inner.vitals.collect())
-        .transpose()
-        .map_err(|error| format!("Building full vitals: {}", Chain(&error)))?;
-    let spec = agent.inner.instance.spec();
-    let spec = spec.map_err(|error| format!("Getting current spec: {}", Chain(&error)))?;
+async fn get_state(agent: &Agent, arguments: &[Value]) -> Result<Value, GetStateError> {
+    let is_full = arguments.first().and_then(Value::as_str) == Some(FULL);
+    let agent = agent.clone();
+    // It reads a few small files, which is not worth a task; but a disk that hangs must not block other requests.
+    runtime::spawn_blocking("state", move || read(&agent, is_full)).await?
+}
+
+fn read(agent: &Agent, is_full: bool) -> Result<Value, GetStateError> {
+    let vitals = is_full.then(|| agent.state.vitals.collect()).transpose()?;
+    let spec = agent.state.instance.spec()?;
     let live = agent.live();
-    let state = State::new(spec.as_ref(), &live.settings, JOB_STATE, vitals);
-    serde_json::to_value(state).map_err(|error| error.to_string())
+    let state = MachineState::new(spec.as_ref(), &live.settings, JOB_STATE, vitals);
+    Ok(serde_json::to_value(state)?)
 }

@@ -1,41 +1,60 @@
-//! `shutdown`: the machine is not needed any more.
+//! `shutdown`: shuts the machine down.
 
 use std::time::Duration;
 
+use futures_util::{FutureExt as _, TryFutureExt as _};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use super::{Action, ActionError};
 use crate::agent::Agent;
-use crate::diag::Chain;
 use crate::machine::bootstrap::Platform;
-use crate::process::{self, Program};
+use crate::process::{self, Program, RunError, Status};
+use crate::runtime::{self, TaskFailed};
 
-/// How long the system may take to begin. A Director waits for this reply for 45 seconds.
+pub(in crate::agent) const ACTION: Action =
+    Action::Immediate(|agent, _| shutdown(agent).map_err(ActionError::new).boxed());
+
+/// How long the program `shutdown` may take. A Director waits 45 seconds for the reply.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Shuts the machine down, unless it is somebody's own.
-pub(in crate::agent) async fn shutdown(agent: &Agent) -> Result<Value, String> {
+#[derive(Debug, thiserror::Error)]
+enum ShutdownError {
+    #[error("there is no program `shutdown` in PATH")]
+    NoProgram,
+    #[error(transparent)]
+    Run(#[from] RunError),
+    #[error(transparent)]
+    Task(#[from] TaskFailed),
+    #[error("`shutdown` {status}: {}", tail.join("\n"))]
+    Failed { status: Status, tail: Vec<String> },
+    #[error("`shutdown` takes too long")]
+    TimedOut,
+}
+
+/// Shuts the machine down. On the dummy platform, which is a developer's machine, it does nothing.
+async fn shutdown(agent: &Agent) -> Result<Value, ShutdownError> {
     if agent.platform() == Platform::Dummy {
         return Ok(json!(""));
     }
-    let environment = &agent.inner.environment;
-    let file = process::find_program("shutdown", environment)
-        .ok_or("there is no program `shutdown` in PATH")?;
+    let environment = agent.state.environment.clone();
+    let own = environment.clone();
+    let finding =
+        runtime::spawn_blocking("shutdown", move || process::find_program("shutdown", &own));
     let program = Program {
-        file,
+        file: finding.await?.ok_or(ShutdownError::NoProgram)?,
         arguments: ["-P", "0"].map(Into::into).into(),
-        environment: environment.clone(),
+        environment,
     };
     let cancel = CancellationToken::new();
-    let ended = tokio::time::timeout(LIMIT, process::run_to_end(&program, &cancel)).await;
-    match ended {
-        Ok(Ok(ended)) if ended.status.is_success() => Ok(json!("")),
-        Ok(Ok(ended)) => Err(format!(
-            "`shutdown` {}: {}",
-            ended.status,
-            ended.tail.join("\n")
-        )),
-        Ok(Err(error)) => Err(Chain(&error).to_string()),
-        Err(_) => Err("`shutdown` takes too long".to_owned()),
+    let ended = tokio::time::timeout(LIMIT, process::run_to_end(&program, &cancel))
+        .await
+        .map_err(|_| ShutdownError::TimedOut)??;
+    if !ended.status.is_success() {
+        return Err(ShutdownError::Failed {
+            status: ended.status,
+            tail: ended.tail,
+        });
     }
+    Ok(json!(""))
 }

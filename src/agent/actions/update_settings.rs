@@ -1,53 +1,80 @@
-//! `update_settings`: certificates to trust, another bus, another blobstore.
+//! `update_settings`: changes trusted certificates, the message bus and the blobstore.
 
 use std::path::Path;
 
+use futures_util::{FutureExt as _, TryFutureExt as _};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::agent::arguments::take;
-use crate::agent::tasks::Outcome;
+use super::{Action, ActionError};
+use crate::agent::arguments::{ArgumentError, first};
+use crate::agent::tasks::Cancellation;
 use crate::agent::{Agent, Live};
+use crate::blobs::BlobsError;
+use crate::config::json::JsonError;
 use crate::config::{Environment, UpdateSettings};
-use crate::diag::Chain;
 use crate::machine::bootstrap::Platform;
+use crate::machine::settings::LoadError;
 use crate::machine::trusted_certs::{self, Refresh, TrustError};
 use crate::process::{self, Program, RunError, Status};
-use crate::tls;
+use crate::runtime::{self, TaskFailed};
+use crate::tls::{self, TlsError};
 
-/// Saves the change, then has it hold. The Go agent ends here where the bus or the blobstore has changed, and misses what a
-/// Director asks meanwhile; this one connects anew and goes on answering on the old connection until the new one is up.
-pub(in crate::agent) async fn update_settings(agent: &Agent, arguments: &[Value]) -> Outcome {
-    let [update] = take(arguments).map_err(|error| error.to_string())?;
-    let update = UpdateSettings::from_json(update).map_err(|error| {
-        format!(
-            "Extracting method arguments from payload: Unmarshalling action argument: {}",
-            Chain(&error)
-        )
-    })?;
-    let _turn = agent.inner.changing.lock().await;
+pub(in crate::agent) const ACTION: Action = Action::Task {
+    run: |agent, arguments, _| {
+        update_settings(agent, arguments)
+            .map_err(ActionError::new)
+            .boxed()
+    },
+    cancellation: Cancellation::Unsupported,
+    resumes: true,
+};
+
+#[derive(Debug, thiserror::Error)]
+enum UpdateSettingsError {
+    #[error(transparent)]
+    Argument(#[from] ArgumentError),
+    #[error("Extracting method arguments from payload: Unmarshalling action argument")]
+    Settings(#[from] JsonError),
+    #[error("Getting blobstore")]
+    Blobstore(#[from] BlobsError),
+    #[error("Getting mbus handler")]
+    Bus(#[from] TlsError),
+    #[error("Updating certificates")]
+    Certificates(#[from] TrustError<RefreshError>),
+    #[error("Saving update settings")]
+    Save(#[from] LoadError),
+    #[error(transparent)]
+    Task(#[from] TaskFailed),
+}
+
+/// Saves the change, then applies it. After a change of the bus or the blobstore the Go agent exits and misses the requests that
+/// arrive before it is back. This agent opens a new connection and answers on the old one until the new one is up.
+async fn update_settings(agent: &Agent, arguments: &[Value]) -> Result<Value, UpdateSettingsError> {
+    let [update] = first(arguments)?;
+    let update = UpdateSettings::from_json(update)?;
+    let _changing = agent.state.changing.lock().await;
     let live = agent.live();
     let merged = live.update.merge(&update);
     let new = Live {
         settings: live.settings.clone(),
         update: merged.settings,
     };
-    // Refused before they are saved: with certificates that are none, no later start of the agent would reach its Director.
-    let blobs = agent
-        .blobs_of(&new)
-        .map_err(|error| format!("Getting blobstore: {}", Chain(&error)))?;
-    if merged.bus_changed {
-        let bus = new.settings.bus_certificate(&new.update);
-        tls::check(&bus.certificate, &bus.private_key, &bus.ca)
-            .map_err(|error| format!("Getting mbus handler: {}", Chain(&error)))?;
-    }
+    // Certificates are checked before they are saved: with invalid ones the agent could not reach its Director after a restart.
+    let (own, bus_changed) = (agent.clone(), merged.bus_changed);
+    let checking = runtime::spawn_blocking("settings", move || {
+        let blobs = own.blobs_of(&new)?;
+        if bus_changed {
+            let bus = new.settings.bus_certificate(&new.update);
+            tls::check(&bus.certificate, &bus.private_key, &bus.ca)?;
+        }
+        Ok::<_, UpdateSettingsError>((new, blobs))
+    });
+    let (new, blobs) = checking.await??;
     if agent.platform() == Platform::Linux {
-        trust(&update.trusted_certs, &agent.inner.environment)
-            .await
-            .map_err(|error| format!("Updating certificates: {}", Chain(&error)))?;
+        trust(&update.trusted_certs, &agent.state.environment).await?;
     }
-    let saved = agent.inner.store.save_update(&new.update).await;
-    saved.map_err(|error| format!("Saving update settings: {}", Chain(&error)))?;
+    agent.state.store.save_update(&new.update).await?;
     if merged.bus_changed || merged.blobstores_changed {
         tracing::info!(
             bus = merged.bus_changed,
@@ -59,7 +86,7 @@ pub(in crate::agent) async fn update_settings(agent: &Agent, arguments: &[Value]
     Ok(json!("ok"))
 }
 
-/// Why the program did not make the system trust new certificates.
+/// Why `update-ca-certificates` failed.
 #[derive(Debug, thiserror::Error)]
 enum RefreshError {
     #[error(transparent)]

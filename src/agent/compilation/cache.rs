@@ -1,4 +1,4 @@
-//! Which packages are installed already, so that they need not be fetched for the next order.
+//! The installed packages that are kept for later requests.
 
 use crate::compile::Installed;
 use crate::release::{MultiDigest, Name, Version};
@@ -7,7 +7,7 @@ use crate::release::{MultiDigest, Name, Version};
 #[derive(Debug, Default)]
 pub(super) struct Cache {
     packages: Vec<Cached>,
-    /// How many of the last ones the present order needs.
+    /// How many of the last packages the running request needs.
     needed: usize,
 }
 
@@ -20,7 +20,7 @@ struct Cached {
 }
 
 impl Cache {
-    /// Begins an order, which needs these packages. The others may be forgotten.
+    /// Begins a request, which needs these packages. The others may be removed.
     pub(super) fn begin(&mut self, needed: &[(&Name, &MultiDigest)]) {
         self.needed = 0;
         for (name, digest) in needed {
@@ -28,7 +28,7 @@ impl Cache {
         }
     }
 
-    /// A package that is installed. It is not forgotten before the next order.
+    /// An installed package. It is kept until the next request.
     pub(super) fn get(&mut self, name: &Name, digest: &MultiDigest) -> Option<Installed> {
         let at = self
             .packages
@@ -43,8 +43,8 @@ impl Cache {
         Some(self.packages[at].installed.clone())
     }
 
-    /// Notes a package. It is not forgotten before the next order, but an earlier result of the same source is: a Director
-    /// knows the last one.
+    /// Adds a package, which is kept until the next request. Drops an earlier result with the same name and version, as a Director uses the
+    /// latest one.
     pub(super) fn insert(
         &mut self,
         name: &Name,
@@ -67,7 +67,7 @@ impl Cache {
         self.needed += 1;
     }
 
-    /// Forgets the package that has not been used for the longest time; `None` where the order needs all that are left.
+    /// Drops the least recently used package; `None` if the request needs all that are left.
     pub(super) fn forget(&mut self) -> Option<(Name, Installed)> {
         if self.packages.len() == self.needed {
             return None;
@@ -76,7 +76,7 @@ impl Cache {
         Some((cached.name, cached.installed))
     }
 
-    /// Forgets a package that this order needs, for it cannot be used.
+    /// Drops a package that the request needs, because it was changed.
     pub(super) fn discard(&mut self, name: &Name, digest: &MultiDigest) -> Option<Installed> {
         let at = self
             .packages
@@ -88,7 +88,7 @@ impl Cache {
         Some(self.packages.remove(at).installed)
     }
 
-    /// Ends an order, and gives what is to be kept for the next one.
+    /// Ends a request. Returns the packages to keep.
     pub(super) fn end(&mut self) -> Vec<Installed> {
         self.needed = 0;
         let installed = self.packages.iter().map(|cached| cached.installed.clone());
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn the_least_recently_used_goes_first_and_none_that_is_needed() {
+    fn least_recently_used_package_is_dropped_first() {
         let mut made = Made::new();
         let a = made.insert("a", "1", 1);
         let b = made.insert("b", "1", 2);
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_result_of_the_same_source_takes_the_place_of_the_older_one() {
+    fn newer_result_replaces_the_older_one() {
         let mut made = Made::new();
         made.insert("a", "1", 1);
         let other = made.insert("a", "2", 2);
@@ -163,7 +163,7 @@ mod tests {
         made.cache.begin(&[]);
         let newer = made.insert("a", "1", 3);
         assert_eq!(made.cache.end(), [other, newer]);
-        // One that the order depends on stays to its end.
+        // A package that the request needs stays until its end.
         made.cache.begin(&[(&name("a"), &digest(3))]);
         made.insert("a", "1", 4);
         assert_eq!(made.cache.end().len(), 3);

@@ -1,4 +1,4 @@
-//! Why an ordered package has not been compiled, in the words that a Director's users look for.
+//! Why a request to compile failed, with the texts of the Go agent, which operators search for.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -12,13 +12,13 @@ use crate::release::Name;
 use crate::sandbox::SandboxError;
 use crate::{fs, runtime};
 
-/// How far into a cut stream a line end is looked for, so that what is shown begins with a whole line.
+/// How far to search a truncated stream for the end of a line, so that the output starts with a whole line.
 const FIRST_LINE: usize = ENDING_LIMIT / 4;
 
-/// Why an ordered package has not been compiled. Printed with its sources it reads as the Go agent's errors do.
+/// Why a package was not compiled. Printed with its sources, it reads like the Go agent's errors.
 #[derive(Debug, thiserror::Error)]
 #[error("Compiling package {package}")]
-pub struct OrderFailure {
+pub struct CompileFailure {
     /// The package.
     pub package: Name,
     /// Why.
@@ -28,7 +28,7 @@ pub struct OrderFailure {
 /// What went wrong.
 #[derive(Debug, thiserror::Error)]
 pub enum Reason {
-    /// A dependency could not be had.
+    /// A dependency could not be installed.
     #[error("Installing dependent package: '{dependency}'")]
     Dependency {
         /// The dependency.
@@ -50,7 +50,7 @@ pub enum Reason {
         /// Why.
         source: Box<BlobError>,
     },
-    /// There is no room for what is to be done next.
+    /// The disk has too little space for the next step.
     #[error(
         "No space left for package {package} in {}: {} are needed for {purpose}, {} are free",
         directory.display(),
@@ -64,9 +64,9 @@ pub enum Reason {
         directory: PathBuf,
         /// What for.
         purpose: &'static str,
-        /// How many bytes at the least.
+        /// The minimum, in bytes.
         needed: u64,
-        /// How many there are.
+        /// The free space, in bytes.
         free: u64,
     },
     /// A disk (or a quota) is full.
@@ -74,12 +74,12 @@ pub enum Reason {
     Full {
         /// Where.
         directory: PathBuf,
-        /// How full the disk was when it happened.
+        /// The free space after the failure.
         space: fs::Space,
-        /// What could not be done.
+        /// The failed operation.
         source: Box<Reason>,
     },
-    /// A dependency's blob could not be unpacked.
+    /// A blob could not be extracted.
     #[error("Uncompressing package {package}")]
     Unpack {
         /// The dependency.
@@ -96,21 +96,21 @@ pub enum Reason {
     /// The result could not be uploaded.
     #[error("Uploading compiled package")]
     Upload(#[source] Box<BlobError>),
-    /// The packages of others are where ours would be, or somebody else compiles there.
+    /// The isolation tier could not be prepared, or another agent uses the base directory.
     #[error("Preparing to compile")]
     Sandbox(#[source] SandboxError),
-    /// A file operation of ours failed.
+    /// A file operation failed.
     #[error("Preparing to compile")]
     Files(#[source] fs::Error),
-    /// A part of this program broke.
+    /// A task panicked.
     #[error("Preparing to compile")]
     Task(#[source] runtime::TaskFailed),
-    /// Somebody asked for it.
+    /// The task was canceled.
     #[error("the compilation was canceled")]
     Canceled,
 }
 
-/// A script's failure as the Go agent tells it: the doubled phrase, the exit code, the ends of both streams.
+/// A script's failure in the Go agent's format: the doubled phrase, the exit code, the ends of both streams.
 #[derive(Debug)]
 pub struct ScriptText(pub Box<ScriptFailure>);
 
@@ -150,7 +150,7 @@ impl fmt::Display for ScriptText {
     }
 }
 
-/// `Stdout: …`, or `Truncated stdout: …` and what is left from its first whole line on.
+/// Writes `Stdout: …`, or `Truncated stdout: …` from the first whole line on.
 fn stream(f: &mut fmt::Formatter<'_>, name: &str, ending: &Ending) -> fmt::Result {
     let is_cut = ending.total > ending.bytes.len() as u64;
     let (label, bytes) = if is_cut {
@@ -168,7 +168,7 @@ fn from_first_line(bytes: &[u8]) -> &[u8] {
     if let Some(end) = near.iter().position(|byte| *byte == b'\n') {
         return &bytes[end + 1..];
     }
-    // No line begins near: then a character does.
+    // Without a line, start with a whole character.
     let is_continuation = |byte: &&u8| **byte & 0b1100_0000 == 0b1000_0000;
     let inside = bytes.iter().take(3).take_while(is_continuation).count();
     &bytes[inside..]
@@ -181,9 +181,9 @@ mod tests {
     use super::*;
     use crate::diag::Chain;
 
-    fn failure(stdout: Ending, stderr: Ending) -> OrderFailure {
+    fn failure(stdout: Ending, stderr: Ending) -> CompileFailure {
         let package = Name::parse("redis").unwrap();
-        OrderFailure {
+        CompileFailure {
             package: package.clone(),
             source: Reason::Script(ScriptText(Box::new(ScriptFailure {
                 package,
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scripts_failure_reads_as_the_go_agents() {
+    fn script_failure_has_the_text_of_the_go_agent() {
         let failure = failure(ending(b"one\ntwo\n", 8), ending(b"rest\nline\n", 20_000));
         assert_eq!(
             Chain(&failure).to_string(),
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_begins_with_a_line_or_at_least_with_a_character() {
+    fn truncated_output_starts_with_a_line_or_character() {
         let long = [b"x".repeat(FIRST_LINE), b"\nmore".to_vec()].concat();
         assert_eq!(from_first_line(&long), &long[..]);
         let cut = &"€".as_bytes()[1..];

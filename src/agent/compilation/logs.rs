@@ -1,7 +1,7 @@
 //! The logs of packaging scripts, which stay on the VM for `bosh logs`.
 //!
-//! Each package has its own, `NAME.stdout.log` and `NAME.stderr.log`. `packaging.stdout.log` and `packaging.stderr.log`, the
-//! names that people know from the Go agent, are links to those of the package that was compiled last.
+//! Each package has `NAME.stdout.log` and `NAME.stderr.log`. `packaging.stdout.log` and `packaging.stderr.log`, the Go agent's names, are
+//! hard links to the logs of the last package.
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -10,7 +10,7 @@ use crate::config::Vcap;
 use crate::fs;
 use crate::release::Name;
 
-/// How many bytes of logs of earlier packages are kept.
+/// The maximum size of all logs of earlier packages, in bytes.
 const KEPT: u64 = 512 << 20;
 
 /// The logs of one package.
@@ -19,7 +19,7 @@ pub(super) struct Logs {
     pub stderr: PathBuf,
 }
 
-/// Makes the logs of a package, empty.
+/// Creates empty logs for a package.
 pub(super) fn prepare(vcap: &Vcap, package: &Name) -> fs::Result<Logs> {
     let directory = vcap.compilation_logs();
     fs::create_dir_all(&directory)?;
@@ -28,7 +28,7 @@ pub(super) fn prepare(vcap: &Vcap, package: &Name) -> fs::Result<Logs> {
     let make = |stream: &str| {
         let log = directory.join(format!("{package}.{stream}.log"));
         let link = directory.join(format!("packaging.{stream}.log"));
-        // A script of old may still hold it open.
+        // A process of an earlier script may still write to the old file.
         fs::remove_file_if_there(&log)?;
         fs::write(&log, b"")?;
         fs::set_mode(&log, 0o640)?;
@@ -44,7 +44,7 @@ pub(super) fn prepare(vcap: &Vcap, package: &Name) -> fs::Result<Logs> {
     })
 }
 
-/// Removes the oldest logs where all together are too large.
+/// Removes the oldest logs beyond [`KEPT`].
 fn prune(directory: &Path) -> fs::Result<()> {
     let mut logs = Vec::new();
     for entry in fs::list(directory)? {
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_packages_logs_have_the_names_that_people_know_as_well() {
+    fn logs_of_the_last_package_have_the_names_of_the_go_agent() {
         let scratch = tempfile::tempdir().unwrap();
         let vcap = Vcap::new(scratch.path());
         for package in ["one", "two"] {
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn old_logs_go_when_they_fill_the_disk() {
+    fn oldest_logs_are_removed_beyond_the_limit() {
         let scratch = tempfile::tempdir().unwrap();
         let old = scratch.path().join("old");
         let file = fs::create(&old).unwrap();

@@ -1,9 +1,9 @@
-//! Where a compile stands: for the Director's polls and, one line for each phase that is over, for the log.
+//! The phases of a compile: reported by `get_task`, and logged with their durations.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use crate::agent::tasks::Progress;
+use crate::agent::tasks::TaskProgress;
 use crate::compile::{Event, Phase};
 use crate::release::Name;
 
@@ -11,12 +11,12 @@ use crate::release::Name;
 #[derive(Debug)]
 pub(super) struct Phases {
     package: Name,
-    progress: Arc<Progress>,
+    progress: Arc<TaskProgress>,
     current: Mutex<Option<(&'static str, Instant)>>,
 }
 
 impl Phases {
-    pub(super) fn new(package: &Name, progress: &Arc<Progress>) -> Arc<Self> {
+    pub(super) fn new(package: &Name, progress: &Arc<TaskProgress>) -> Arc<Self> {
         Arc::new(Self {
             package: package.clone(),
             progress: Arc::clone(progress),
@@ -24,22 +24,22 @@ impl Phases {
         })
     }
 
-    /// The compile enters a phase.
+    /// Ends the current phase and enters another.
     pub(super) fn enter(&self, phase: &'static str) {
         self.end();
         self.progress.enter(phase);
         *self.current() = Some((phase, Instant::now()));
     }
 
-    /// The last phase is over.
+    /// Ends the current phase.
     pub(super) fn end(&self) {
         if let Some((phase, since)) = self.current().take() {
             let seconds = format!("{:.3}", since.elapsed().as_secs_f64());
-            tracing::info!(package = %self.package, phase, seconds, "a phase is over");
+            tracing::info!(package = %self.package, phase, seconds, "phase ended");
         }
     }
 
-    /// Hears what the core tells.
+    /// Handles an event of the compile core.
     pub(super) fn hear(&self, event: &Event) {
         match event {
             Event::Entered { phase, .. } => self.enter(match phase {
@@ -50,18 +50,18 @@ impl Phases {
                 Phase::Packing => "packing",
             }),
             Event::FirstRunFailed { first, .. } => {
-                tracing::warn!(package = %self.package, failure = first.failure, "the script is run again without restrictions");
+                tracing::warn!(package = %self.package, failure = first.failure, "running the script again without restrictions");
             }
             Event::RunWithCopies { lines, .. } => {
                 let line = lines.first().map_or("", |line| line.text.as_str());
-                tracing::warn!(package = %self.package, line, "the package is compiled again with copies of its dependencies");
+                tracing::warn!(package = %self.package, line, "compiling the package again with copies of its dependencies");
             }
             Event::TreeChanged {
                 dependency,
                 changed,
                 ..
             } => {
-                tracing::warn!(package = %dependency, changes = %changed.difference, suspects = %changed.suspects, "an installed package was changed, and is installed again");
+                tracing::warn!(package = %dependency, changes = %changed.difference, suspects = %changed.suspects, "an installed package was changed; installing it again");
             }
             Event::CopyChanged { .. }
             | Event::SecondRunStarted { .. }

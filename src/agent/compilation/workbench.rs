@@ -1,5 +1,5 @@
-//! Where the daemon compiles: a work directory below the data directory, the sandbox, the packages that earlier orders have
-//! installed, and the scratch directories that all orders share. In namespaces these outlive the agent.
+//! The daemon's work directory below the data directory, its sandbox, the packages kept from earlier requests, and the scratch directories
+//! that all requests share. In namespaces scratch directories outlive the agent.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,13 +21,13 @@ use crate::sandbox::{
     self, Namespaces, Sandbox, SandboxError, Scratch, SharedTree, Sharing, Wishes,
 };
 
-/// How long the processes of a killed agent may take to end before its work directory is removed.
+/// How long to wait for the processes of a killed agent before its work directory is removed.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The gzip level of compiled packages, as the Go agent's tar has it.
+/// The gzip level of compiled packages, as in the Go agent.
 const COMPRESSION_LEVEL: u32 = 6;
 
-/// Who listens to the core at the moment.
+/// Receives the events of the compile core, while a request runs.
 type Listener = Arc<Mutex<Option<Arc<Phases>>>>;
 
 /// Everything that compiling needs.
@@ -40,7 +40,7 @@ pub(super) struct Workbench {
 }
 
 impl Workbench {
-    /// Makes it. What an agent that was killed has left is removed first; `cancel` ends the waiting for its processes.
+    /// Removes the work directory of a killed agent and creates a new one. `cancel` ends the wait for its processes.
     pub(super) async fn make(
         options: &CompilerOptions,
         cancel: &CancellationToken,
@@ -88,23 +88,23 @@ impl Workbench {
         &self.context
     }
 
-    /// Has the core's events go to `phases`.
+    /// Sends the core's events to `phases`.
     pub(super) fn listen(&self, phases: Option<Arc<Phases>>) {
         *self.listener.lock().unwrap_or_else(PoisonError::into_inner) = phases;
     }
 
-    /// Where the blob of a package is put.
+    /// The path of a package's blob.
     pub(super) fn fetched(&self, package: &Name) -> PathBuf {
         self.work.path().join("fetched").join(package.as_str())
     }
 
-    /// Where the result is put.
+    /// The path of the compiled package.
     pub(super) fn result(&self) -> PathBuf {
         self.work.path().join("result.tgz")
     }
 
-    /// Removes the package that has not been used for the longest time, or, where only needed ones are left, what scripts have
-    /// in scratch directories. `false` where there is nothing of that either.
+    /// Removes the least recently used package, or the content of scratch directories if the request needs all packages. Returns `false`
+    /// if there was nothing to remove.
     pub(super) async fn forget_one(&mut self) -> Result<bool, Reason> {
         let context = Arc::clone(&self.context);
         let Some((name, installed)) = self.cache.forget() else {
@@ -119,7 +119,7 @@ impl Workbench {
         Ok(true)
     }
 
-    /// Removes an installed package that cannot be used.
+    /// Removes an installed package that was changed.
     pub(super) async fn discard(
         &mut self,
         name: &Name,
@@ -132,7 +132,7 @@ impl Workbench {
         on_disk("discard", move || context.store.remove(&installed)).await
     }
 
-    /// Removes what an order has left.
+    /// Removes the files of a request.
     pub(super) async fn clear(&mut self) -> Result<(), Reason> {
         let (result, fetched) = (self.result(), self.work.path().join("fetched"));
         let (context, cached) = (Arc::clone(&self.context), self.cache.end());
@@ -146,7 +146,7 @@ impl Workbench {
         .await
     }
 
-    /// Removes everything.
+    /// Removes the work directory.
     pub(super) fn close(self) -> Result<(), Reason> {
         if let Ok(context) = Arc::try_unwrap(self.context) {
             context.sandbox.close().map_err(Reason::Sandbox)?;
@@ -160,7 +160,7 @@ fn make_directory(data: &Path, stop: &dyn Fn() -> bool) -> fs::Result<LeasedDire
     let data = fs::canonicalize(data)?;
     let processes = (sandbox::PROCESSES, PATIENCE, stop);
     for removed in fs::remove_abandoned(&data, WORK_PREFIX, Some(processes)) {
-        tracing::info!(path = %removed.display(), "removed what an agent that was killed had left");
+        tracing::info!(path = %removed.display(), "removed the work directory of a killed agent");
     }
     let work = LeasedDirectory::create(&data, WORK_PREFIX)?;
     for name in ["fetched", "store"] {
@@ -169,7 +169,7 @@ fn make_directory(data: &Path, stop: &dyn Fn() -> bool) -> fs::Result<LeasedDire
     Ok(work)
 }
 
-/// In namespaces where that works, else in place.
+/// Selects namespaces if they work, otherwise the shared tree.
 async fn choose(
     options: &CompilerOptions,
     work: &Path,
@@ -207,7 +207,7 @@ mod tests {
     use crate::config::{Environment, Vcap};
 
     #[tokio::test]
-    async fn scratch_makes_way_when_no_package_can() {
+    async fn scratch_is_removed_after_the_packages() {
         let temporary = tempfile::tempdir().unwrap();
         let options = CompilerOptions {
             vcap: Vcap::new(&temporary.path().join("vcap")),

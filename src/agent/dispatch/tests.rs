@@ -9,7 +9,7 @@ use crate::fs;
 use crate::machine::bootstrap::Platform;
 use crate::machine::settings::SettingsStore;
 
-/// Nothing comes back as late as this.
+/// A failed test ends after this time.
 const LIMIT: Duration = Duration::from_secs(30);
 
 fn agent(base: &std::path::Path) -> Agent {
@@ -26,7 +26,7 @@ fn agent(base: &std::path::Path) -> Agent {
         compiler: CompilerOptions {
             vcap: vcap.clone(),
             environment: environment.clone(),
-            // No order in these tests comes so far.
+            // No request in these tests starts a script.
             agent: "/none".into(),
             who: "a test".to_owned(),
             force: false,
@@ -57,7 +57,7 @@ fn exception(reply: &Value) -> &str {
     reply["exception"]["message"].as_str().unwrap()
 }
 
-/// Starts a task and asks until it has ended; also gives its id.
+/// Starts a task and polls until it has ended. Returns its id and the last reply.
 async fn task(agent: &Agent, method: &str, arguments: Value) -> (String, Value) {
     let started = ask(agent, method, arguments).await;
     assert_eq!(started["value"]["state"], "running", "{started}");
@@ -76,7 +76,7 @@ async fn task(agent: &Agent, method: &str, arguments: Value) -> (String, Value) 
 }
 
 #[tokio::test]
-async fn what_is_asked_is_answered_at_once_or_by_a_task() {
+async fn actions_reply_at_once_or_as_a_task() {
     let scratch = tempfile::tempdir().unwrap();
     let agent = agent(scratch.path());
     assert_eq!(
@@ -111,7 +111,7 @@ async fn what_is_asked_is_answered_at_once_or_by_a_task() {
 }
 
 #[tokio::test]
-async fn an_unknown_method_is_named_without_the_words_of_a_failed_action() {
+async fn unknown_method_is_named_in_the_reply() {
     let scratch = tempfile::tempdir().unwrap();
     let agent = agent(scratch.path());
     for method in ["run_script", "", "PING", "unmount_disk"] {
@@ -123,7 +123,7 @@ async fn an_unknown_method_is_named_without_the_words_of_a_failed_action() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_request_is_told_at_once_and_with_an_order_by_its_task() {
+async fn invalid_arguments_fail_the_request_or_its_task() {
     let scratch = tempfile::tempdir().unwrap();
     let agent = agent(scratch.path());
     for (method, arguments, expected) in [
@@ -167,7 +167,7 @@ async fn what_is_wrong_with_a_request_is_told_at_once_and_with_an_order_by_its_t
     ] {
         let (id, reply) = task(&agent, method, arguments.clone()).await;
         if method == "apply" && arguments[0].is_null() && reply["exception"].is_null() {
-            // Nothing is as good as an empty spec.
+            // `null` counts as an empty spec.
             continue;
         }
         let message = exception(&reply);
@@ -177,8 +177,48 @@ async fn what_is_wrong_with_a_request_is_told_at_once_and_with_an_order_by_its_t
     }
 }
 
+/// A Director's users search for these texts.
 #[tokio::test]
-async fn a_reply_has_at_most_as_many_bytes_as_it_may() {
+async fn failed_tasks_have_the_texts_of_the_go_agent() {
+    let scratch = tempfile::tempdir().unwrap();
+    let agent = agent(scratch.path());
+    for (method, arguments, expected) in [
+        (
+            "apply",
+            json!(["x"]),
+            "Extracting method arguments from payload: Unmarshalling action argument: ",
+        ),
+        (
+            "apply",
+            json!([{"packages": {"redis": {}}}]),
+            "Applying: the spec has packages to install, which this agent cannot: it only compiles packages",
+        ),
+        (
+            "apply",
+            json!([{"networks": {"x": {}}}]),
+            "Resolving dynamic networks: Network 'x' is not found in settings",
+        ),
+        ("fetch_logs", json!(["nothing", []]), "Invalid log type"),
+        (
+            "fetch_logs",
+            json!(["job", []]),
+            "failed to make a file in `",
+        ),
+        (
+            "update_settings",
+            json!([{"mbus": {"cert": {"ca": "x", "certificate": "x", "private_key": "x"}}}]),
+            "Getting mbus handler: ",
+        ),
+    ] {
+        let (id, reply) = task(&agent, method, arguments).await;
+        let start = format!("Action Failed get_task: Task {id} result: {expected}");
+        let message = exception(&reply);
+        assert!(message.starts_with(&start), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn reply_is_shortened_to_the_limit() {
     let scratch = tempfile::tempdir().unwrap();
     let agent = agent(scratch.path());
     let networks = json!({"local": {"ip": "127.0.0.1", "more": "<".repeat(3000)}});
@@ -201,7 +241,7 @@ async fn a_reply_has_at_most_as_many_bytes_as_it_may() {
 }
 
 #[tokio::test]
-async fn a_copy_of_a_request_is_not_handled_again_where_copies_may_come() {
+async fn duplicate_request_is_refused_if_asked_to() {
     let scratch = tempfile::tempdir().unwrap();
     let agent = agent(scratch.path());
     let ping = |reply_to: &str| {
@@ -210,15 +250,15 @@ async fn a_copy_of_a_request_is_not_handled_again_where_copies_may_come() {
     };
     agent.handle(&ping("a"), None, true).await.unwrap();
     let copy = agent.handle(&ping("a"), None, true).await.unwrap_err();
-    assert_eq!(copy, InvalidRequest::Copy);
+    assert_eq!(copy, InvalidRequest::Duplicate);
     agent.handle(&ping("b"), None, true).await.unwrap();
-    // Over HTTPS every request is one of its own.
+    // Over HTTPS there are no duplicates.
     agent.handle(&ping("a"), None, false).await.unwrap();
     agent.handle(b"{", None, true).await.unwrap_err();
 }
 
 #[tokio::test]
-async fn settings_that_cannot_be_used_are_refused_and_not_kept() {
+async fn invalid_settings_are_refused_and_not_saved() {
     let scratch = tempfile::tempdir().unwrap();
     let agent = agent(scratch.path());
     let none = "no certificate";
@@ -236,9 +276,9 @@ async fn settings_that_cannot_be_used_are_refused_and_not_kept() {
     }
 }
 
-/// A FIFO that nobody writes to hangs as a broken disk does.
+/// A FIFO without a writer hangs its reader, as a broken disk does.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_disk_that_hangs_holds_up_no_ping() {
+async fn hanging_disk_does_not_delay_ping() {
     let scratch = tempfile::tempdir().unwrap();
     let agent = agent(scratch.path());
     let spec = Vcap::new(scratch.path()).spec();
@@ -257,7 +297,7 @@ async fn a_disk_that_hangs_holds_up_no_ping() {
             crate::runtime::spawn("test", async move { ask(&agent, "ping", json!([])).await });
         assert_eq!(ping.await.unwrap(), json!({"value": "pong"}));
     }
-    // Lets them end.
+    // Ends the readers.
     let writing = std::fs::OpenOptions::new()
         .read(true)
         .write(true)

@@ -1,20 +1,20 @@
-//! Messages made to fit: NATS servers of a Director take one MiB.
+//! Shortens messages to the limit of a Director's NATS server, one MiB.
 
-/// What a reply says that cannot be made to fit.
+/// The message of a reply that cannot be shortened enough.
 pub(super) const TOO_LARGE: &str = "Response exceeded maximum allowed length";
 
-/// What stands where the middle of a message was.
+/// Replaces the middle of a message.
 pub(super) const CUT: &str = "\n...[truncated]...\n";
 
-/// The longest `head + CUT + tail` of a message that fits, with halves as equal as characters allow; the fixed text when
-/// not even that fits. `fits` holds for every shorter text, too.
+/// The longest `head + CUT + tail` of a message that fits, with head and tail of equal length up to a character; [`TOO_LARGE`] if
+/// none fits. When `fits` holds for a text, it must hold for every shorter one.
 pub(super) fn shortened(message: &str, fits: impl Fn(&str) -> bool) -> String {
     let at_most = |kept: usize| {
         let head = floor(message, kept / 2);
         let tail = ceil(message, message.len() - (kept - kept / 2));
         format!("{}{CUT}{}", &message[..head], &message[tail..])
     };
-    // Escapes make bytes of the message cost more than one, so how many may stay is searched for.
+    // JSON escapes some characters to several bytes, so the length is found by bisection.
     let (mut fitting, mut too_many) = (None, message.len() + 1);
     let mut least = 0;
     while least < too_many {
@@ -30,7 +30,7 @@ pub(super) fn shortened(message: &str, fits: impl Fn(&str) -> bool) -> String {
     fitting.unwrap_or_else(|| TOO_LARGE.to_owned())
 }
 
-/// The last character's beginning at or before `at`.
+/// The start of the last character at or before `at`.
 fn floor(text: &str, mut at: usize) -> usize {
     while !text.is_char_boundary(at) {
         at -= 1;
@@ -38,7 +38,7 @@ fn floor(text: &str, mut at: usize) -> usize {
     at
 }
 
-/// The first character's beginning at or after `at`.
+/// The start of the first character at or after `at`.
 fn ceil(text: &str, mut at: usize) -> usize {
     while !text.is_char_boundary(at) {
         at += 1;
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_middle_goes_and_as_much_as_fits_stays() {
+    fn longest_head_and_tail_that_fit_are_kept() {
         let message = "abcdefghij".repeat(10);
         let text = shortened(&message, |text| text.len() <= 40);
         assert_eq!(text.len(), 40);

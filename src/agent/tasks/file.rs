@@ -1,7 +1,7 @@
-//! `tasks.json`: what the next process of the agent must know of this one's tasks.
+//! `tasks.json`: the tasks, for the agent's next process.
 //!
-//! An object with one entry for each task, in the Go agent's form (`TaskID`, `Method`, `Payload` in base64), so that either
-//! agent can follow the other. A task that has ended has `Outcome` beside it, which the Go agent ignores.
+//! An object with one entry per task, in the Go agent's format (`TaskID`, `Method`, `Payload` in base64), so that either agent
+//! can replace the other. A task that has ended has an `Outcome` as well, which the Go agent ignores.
 
 use std::collections::VecDeque;
 use std::io::Write as _;
@@ -19,13 +19,13 @@ use crate::diag::Chain;
 use crate::fs::Context as _;
 use crate::{fs, runtime};
 
-/// How many results outlive the process. A Director that asks after a restart asks for the last one.
-const REMEMBERED: usize = 20;
+/// How many results are saved, the latest ones. A Director that polls after a restart polls for the last task.
+const SAVED: usize = 20;
 
-/// A result that is larger, in bytes, does not.
-const LARGEST: usize = 256 * 1024;
+/// The largest result that is saved, in bytes.
+const MAX_RESULT: usize = 256 * 1024;
 
-/// The file, and the results that it holds.
+/// The file, and the results in it.
 #[derive(Debug)]
 pub(super) struct TaskFile {
     path: PathBuf,
@@ -34,31 +34,31 @@ pub(super) struct TaskFile {
     writing: tokio::sync::Mutex<()>,
 }
 
-/// A task that runs.
+/// A running task.
 #[derive(Debug)]
 pub(super) struct Unfinished {
     pub id: String,
     pub method: String,
-    pub again: Hidden<Vec<u8>>,
+    pub request: Hidden<Vec<u8>>,
 }
 
-/// A task in the file. Without an outcome it had not ended.
+/// A task in the file. Without an outcome it was running when the process ended.
 #[derive(Debug)]
-pub(super) struct Remembered {
+pub(super) struct SavedTask {
     pub id: String,
     pub method: String,
-    pub again: Hidden<Vec<u8>>,
+    pub request: Hidden<Vec<u8>>,
     pub outcome: Option<Outcome>,
 }
 
 impl TaskFile {
-    /// Reads the file. What cannot be read is told in the log and left out.
-    pub(super) fn load(path: &Path) -> (Self, Vec<Remembered>) {
-        let remembered = read(path).unwrap_or_else(|reason| {
-            tracing::warn!(path = %path.display(), reason, "the tasks of the last process are unknown");
+    /// Reads the file. If that fails, it logs why and starts with no tasks.
+    pub(super) fn load(path: &Path) -> (Self, Vec<SavedTask>) {
+        let saved = read(path).unwrap_or_else(|reason| {
+            tracing::warn!(path = %path.display(), reason, "cannot read the tasks of the last process");
             Vec::new()
         });
-        let ended = remembered
+        let ended = saved
             .iter()
             .filter_map(|task| Some((task.id.clone(), task.outcome.clone()?)))
             .collect();
@@ -67,26 +67,26 @@ impl TaskFile {
             ended: Mutex::new(ended),
             writing: tokio::sync::Mutex::new(()),
         };
-        (file, remembered)
+        (file, saved)
     }
 
-    /// Notes a result for the next writing.
+    /// Adds a result, which the next [`save`](Self::save) writes.
     pub(super) fn note_end(&self, id: &str, outcome: &Outcome) {
         let size = match outcome {
             Ok(value) => value.to_string().len(),
             Err(error) => error.len(),
         };
-        if size > LARGEST {
+        if size > MAX_RESULT {
             return;
         }
         let mut ended = self.ended();
         ended.push_back((id.to_owned(), outcome.clone()));
-        while ended.len() > REMEMBERED {
+        while ended.len() > SAVED {
             ended.pop_front();
         }
     }
 
-    /// Writes the file. A disk that is full stops no task: it is told in the log.
+    /// Writes the file. A failure is logged: a full disk must not stop tasks.
     pub(super) async fn save(&self, unfinished: impl Fn() -> Vec<Unfinished>) {
         let _turn = self.writing.lock().await;
         let bytes = self.contents(unfinished());
@@ -94,21 +94,21 @@ impl TaskFile {
         let writing = runtime::spawn_blocking("tasks.json", move || write(&path, &bytes));
         match writing.await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(error = %Chain(&error), "tasks.json is not written"),
-            Err(error) => tracing::warn!(error = %Chain(&error), "tasks.json is not written"),
+            Ok(Err(error)) => tracing::warn!(error = %Chain(&error), "failed to write tasks.json"),
+            Err(error) => tracing::warn!(error = %Chain(&error), "failed to write tasks.json"),
         }
     }
 
     fn contents(&self, unfinished: Vec<Unfinished>) -> Vec<u8> {
         let mut tasks = Map::new();
         for task in unfinished {
-            let payload = STANDARD.encode(task.again.expose());
+            let payload = STANDARD.encode(task.request.expose());
             tasks.insert(
                 task.id.clone(),
                 json!({ "TaskID": task.id, "Method": task.method, "Payload": payload }),
             );
         }
-        // Last: a task that is about to end is in both lists.
+        // Results come last: a task that is about to end is in both lists.
         for (id, outcome) in self.ended().iter() {
             let outcome = match outcome {
                 Ok(value) => json!({ "value": value }),
@@ -127,33 +127,33 @@ impl TaskFile {
     }
 }
 
-/// By renaming, so that a reader finds the old file or the new one. It does not wait for the disk: what it guards against is
-/// the end of the process, not of the machine, whose tasks are lost with it.
+/// Writes by renaming, so that a reader finds the old file or the new one. It does not wait for the disk: the file is for a
+/// restart of the process, not of the machine, which has lost its scripts anyway.
 fn write(path: &Path, bytes: &[u8]) -> fs::Result<()> {
     let new = path.with_extension("json.new");
     let mut options = std::fs::OpenOptions::new();
-    // Requests with keys may be in it.
+    // It may hold requests with keys.
     options.write(true).create(true).truncate(true).mode(0o600);
     let mut file = fs::open_with(&options, &new)?;
     file.write_all(bytes).at("write", &new)?;
     fs::rename(&new, path)
 }
 
-fn read(path: &Path) -> Result<Vec<Remembered>, String> {
+fn read(path: &Path) -> Result<Vec<SavedTask>, String> {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.is_not_found() => return Ok(Vec::new()),
         Err(error) => return Err(Chain(&error).to_string()),
     };
-    // The error's own text may show a part of the file.
+    // The error's own text may quote the file.
     let tasks: Map<String, Value> = serde_json::from_slice(&bytes).map_err(|error| {
         format!(
-            "no JSON object (line {}, column {})",
+            "invalid JSON at line {}, column {}",
             error.line(),
             error.column()
         )
     })?;
-    let remembered = tasks.into_iter().map(|(id, task)| {
+    let saved = tasks.into_iter().map(|(id, task)| {
         let text = |key: &str| task[key].as_str().unwrap_or_default();
         let error = task["Outcome"]["error"].as_str();
         let outcome = match (error, task["Outcome"].get("value")) {
@@ -161,12 +161,12 @@ fn read(path: &Path) -> Result<Vec<Remembered>, String> {
             (None, Some(value)) => Some(Ok(value.clone())),
             (None, None) => None,
         };
-        Remembered {
+        SavedTask {
             id,
             method: text("Method").to_owned(),
-            again: Hidden::new(STANDARD.decode(text("Payload")).unwrap_or_default()),
+            request: Hidden::new(STANDARD.decode(text("Payload")).unwrap_or_default()),
             outcome,
         }
     });
-    Ok(remembered.collect())
+    Ok(saved.collect())
 }

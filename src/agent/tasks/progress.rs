@@ -1,55 +1,56 @@
-//! What is told of a task while it runs.
+//! The progress of a running task, as `get_task` reports it.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use serde_json::{Value, json};
 
-/// How many characters of a line are told.
+/// How many characters of a line are reported.
 const LINE_LIMIT: usize = 200;
 
-/// Where a task stands.
+/// The phase that a task is in.
 #[derive(Debug, Default)]
-pub struct Progress {
-    step: Mutex<Option<Step>>,
+pub struct TaskProgress {
+    current: Mutex<Option<CurrentPhase>>,
 }
 
 #[derive(Debug)]
-struct Step {
+struct CurrentPhase {
     phase: &'static str,
     since: Instant,
     last_line: Option<String>,
 }
 
-impl Progress {
-    /// The task enters a phase.
+impl TaskProgress {
+    /// Enters a phase.
     pub fn enter(&self, phase: &'static str) {
-        *self.step() = Some(Step {
+        *self.current() = Some(CurrentPhase {
             phase,
             since: Instant::now(),
             last_line: None,
         });
     }
 
-    /// Its script has printed something.
+    /// Notes the last line that the task's script printed.
     pub fn printed(&self, line: &str) {
-        if let Some(step) = self.step().as_mut() {
-            step.last_line = Some(line.chars().take(LINE_LIMIT).collect());
+        if let Some(current) = self.current().as_mut() {
+            current.last_line = Some(line.chars().take(LINE_LIMIT).collect());
         }
     }
 
     /// Phase, seconds in it, and the last line; `None` before the first phase.
     pub(super) fn shown(&self) -> Option<Value> {
-        let step = self.step();
-        let step = step.as_ref()?;
-        let mut shown = json!({ "phase": step.phase, "seconds": step.since.elapsed().as_secs() });
-        if let Some(line) = &step.last_line {
+        let current = self.current();
+        let current = current.as_ref()?;
+        let mut shown =
+            json!({ "phase": current.phase, "seconds": current.since.elapsed().as_secs() });
+        if let Some(line) = &current.last_line {
             shown["last_line"] = json!(line);
         }
         Some(shown)
     }
 
-    fn step(&self) -> MutexGuard<'_, Option<Step>> {
-        self.step.lock().unwrap_or_else(PoisonError::into_inner)
+    fn current(&self) -> MutexGuard<'_, Option<CurrentPhase>> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

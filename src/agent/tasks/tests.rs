@@ -6,11 +6,11 @@ use tokio::sync::oneshot;
 use super::*;
 use crate::fs;
 
-fn order(method: &str, stop: Stop) -> Order {
-    Order {
+fn options(method: &str, cancellation: Cancellation) -> TaskOptions {
+    TaskOptions {
         method: method.to_owned(),
-        again: None,
-        stop,
+        request: None,
+        cancellation,
     }
 }
 
@@ -29,7 +29,7 @@ async fn ended(tasks: &Tasks, id: &str) -> Result<Value, TaskError> {
 }
 
 #[tokio::test]
-async fn a_task_tells_where_it_stands_and_then_its_bare_value_as_often_as_asked() {
+async fn running_task_reports_progress_and_ended_task_its_value() {
     let scratch = tempfile::tempdir().unwrap();
     let (tasks, _) = Tasks::load(&scratch.path().join("tasks.json"));
     let (go, wait) = oneshot::channel::<()>();
@@ -39,7 +39,7 @@ async fn a_task_tells_where_it_stands_and_then_its_bare_value_as_often_as_asked(
         wait.await.unwrap();
         Ok(json!({"result": {"sha1": "x"}}))
     };
-    let started = tasks.start(order("compile_package", Stop::WhenTold), work);
+    let started = tasks.start(options("compile_package", Cancellation::Supported), work);
     let id = id_of(&started.await.unwrap());
     assert!(Uuid::parse_str(&id).is_ok());
     let progress = loop {
@@ -62,7 +62,7 @@ async fn a_task_tells_where_it_stands_and_then_its_bare_value_as_often_as_asked(
 }
 
 #[tokio::test]
-async fn errors_are_told_in_the_words_of_the_go_agent() {
+async fn errors_have_the_texts_of_the_go_agent() {
     let scratch = tempfile::tempdir().unwrap();
     let (tasks, _) = Tasks::load(&scratch.path().join("tasks.json"));
     assert_eq!(
@@ -70,7 +70,7 @@ async fn errors_are_told_in_the_words_of_the_go_agent() {
         "Task with id x could not be found"
     );
     let work = |_| async { Err("Something: went wrong".to_owned()) };
-    let started = tasks.start(order("apply", Stop::Never), work);
+    let started = tasks.start(options("apply", Cancellation::Unsupported), work);
     let id = id_of(&started.await.unwrap());
     assert_eq!(
         ended(&tasks, &id).await.unwrap_err().to_string(),
@@ -79,51 +79,55 @@ async fn errors_are_told_in_the_words_of_the_go_agent() {
 }
 
 #[tokio::test]
-async fn a_task_is_cancelled_when_it_can_be() {
+async fn task_that_supports_it_is_canceled() {
     let scratch = tempfile::tempdir().unwrap();
     let (tasks, _) = Tasks::load(&scratch.path().join("tasks.json"));
-    let start = async |stop| {
+    let start = async |cancellation| {
         let work = |context: TaskContext| async move {
             context.cancel.cancelled().await;
             Err("canceled".to_owned())
         };
         id_of(
             &tasks
-                .start(order("compile_package", stop), work)
+                .start(options("compile_package", cancellation), work)
                 .await
                 .unwrap(),
         )
     };
-    let stoppable = start(Stop::WhenTold).await;
-    let stubborn = start(Stop::Never).await;
-    assert_eq!(tasks.cancel(&stubborn), Err(TaskError::NotCancellable));
+    let cancelable = start(Cancellation::Supported).await;
+    let uncancelable = start(Cancellation::Unsupported).await;
+    assert_eq!(tasks.cancel(&uncancelable), Err(TaskError::NotCancelable));
     assert_eq!(tasks.cancel("x"), Err(unknown("x")));
-    tasks.cancel(&stoppable).unwrap();
-    assert!(ended(&tasks, &stoppable).await.is_err());
-    // One that has ended already stays as it is.
-    tasks.cancel(&stoppable).unwrap();
+    tasks.cancel(&cancelable).unwrap();
+    assert!(ended(&tasks, &cancelable).await.is_err());
+    // Canceling a task that has ended changes nothing.
+    tasks.cancel(&cancelable).unwrap();
     assert!(tasks.stop(Duration::from_secs(10)).await);
-    let refused = tasks.start(order("apply", Stop::Never), |_| async { Ok(Value::Null) });
+    let refused = tasks.start(options("apply", Cancellation::Unsupported), |_| async {
+        Ok(Value::Null)
+    });
     assert_eq!(refused.await, Err(TaskError::Stopping));
 }
 
 #[tokio::test]
-async fn the_next_process_knows_what_was_finished_and_what_was_not() {
+async fn next_process_knows_finished_and_interrupted_tasks() {
     let scratch = tempfile::tempdir().unwrap();
     let path = scratch.path().join("tasks.json");
-    let (tasks, again) = Tasks::load(&path);
-    assert!(again.is_empty());
+    let (tasks, interrupted) = Tasks::load(&path);
+    assert!(interrupted.is_empty());
     let work = |_| async { Ok(json!("applied")) };
-    let finished = tasks.start(order("apply", Stop::Never), work).await;
+    let finished = tasks
+        .start(options("apply", Cancellation::Unsupported), work)
+        .await;
     let finished = id_of(&finished.unwrap());
     ended(&tasks, &finished).await.unwrap();
-    let running = async |method: &str, again: Option<&[u8]>| {
-        let order = Order {
+    let running = async |method: &str, request: Option<&[u8]>| {
+        let options = TaskOptions {
             method: method.to_owned(),
-            again: again.map(|request| Hidden::new(request.to_vec())),
-            stop: Stop::Never,
+            request: request.map(|request| Hidden::new(request.to_vec())),
+            cancellation: Cancellation::Unsupported,
         };
-        let started = tasks.start(order, |_| std::future::pending()).await;
+        let started = tasks.start(options, |_| std::future::pending()).await;
         id_of(&started.unwrap())
     };
     let compile = running("compile_package", None).await;
@@ -131,7 +135,7 @@ async fn the_next_process_knows_what_was_finished_and_what_was_not() {
 
     let mode = fs::metadata(&path).unwrap().permissions().mode();
     assert_eq!(mode & 0o7777, 0o600);
-    let (tasks, again) = Tasks::load(&path);
+    let (tasks, interrupted) = Tasks::load(&path);
     assert_eq!(tasks.get(&finished).unwrap(), json!("applied"));
     assert_eq!(
         tasks.get(&compile).unwrap_err().to_string(),
@@ -139,18 +143,18 @@ async fn the_next_process_knows_what_was_finished_and_what_was_not() {
             "Task {compile} result: the agent ended while compile_package was running, and has been started again"
         )
     );
-    let [interrupted] = &again[..] else {
-        panic!("{again:?}");
+    let [interrupted] = &interrupted[..] else {
+        panic!("{interrupted:?}");
     };
     assert_eq!(interrupted.id, update);
-    assert_eq!(interrupted.again.expose(), b"{\"k\":1}");
+    assert_eq!(interrupted.request.expose(), b"{\"k\":1}");
     let work = |_| async { Ok(json!("ok")) };
     tasks.resume(interrupted.clone(), work).unwrap();
     assert_eq!(ended(&tasks, &update).await.unwrap(), json!("ok"));
 
-    // And so does the process after that one.
-    let (tasks, again) = Tasks::load(&path);
-    assert!(again.is_empty());
+    // The process after that one knows them, too.
+    let (tasks, interrupted) = Tasks::load(&path);
+    assert!(interrupted.is_empty());
     assert_eq!(tasks.get(&update).unwrap(), json!("ok"));
     assert!(
         tasks
@@ -162,7 +166,7 @@ async fn the_next_process_knows_what_was_finished_and_what_was_not() {
 }
 
 #[test]
-fn a_broken_file_stops_nobody() {
+fn broken_file_is_ignored() {
     let scratch = tempfile::tempdir().unwrap();
     let path = scratch.path().join("tasks.json");
     for contents in [
@@ -173,30 +177,31 @@ fn a_broken_file_stops_nobody() {
         "\u{0}",
     ] {
         fs::write(&path, contents.as_bytes()).unwrap();
-        let (_, again) = Tasks::load(&path);
-        assert!(again.is_empty());
+        let (_, interrupted) = Tasks::load(&path);
+        assert!(interrupted.is_empty());
     }
 }
 
 #[test]
-fn results_go_an_hour_after_they_were_last_asked_for_or_when_there_are_too_many() {
-    let mut table = Table::default();
+fn old_and_excess_results_are_removed() {
+    let mut table = TaskTable::default();
     let now = Instant::now() + KEPT_FOR * 2;
-    let insert = |table: &mut Table, id: String, asked: Instant| {
-        let mut entry = Entry::ended(String::new(), Ok(Value::Null));
-        entry.asked = asked;
-        table.entries.insert(id, entry);
+    let insert = |table: &mut TaskTable, id: String, polled: Instant| {
+        let outcome = Ok(Value::Null);
+        table
+            .entries
+            .insert(id, TaskEntry::Ended { outcome, polled });
     };
     let second = Duration::from_secs(1);
     insert(&mut table, "old".to_owned(), now - KEPT_FOR - second);
     insert(&mut table, "fresh".to_owned(), now - KEPT_FOR + second);
-    table.forget(now);
+    table.remove_old_results(now);
     assert!(table.entries.contains_key("fresh") && table.entries.len() == 1);
     for number in 0..KEPT + 10 {
-        let asked = now - second * 2000 + Duration::from_millis(number as u64);
-        insert(&mut table, number.to_string(), asked);
+        let polled = now - second * 2000 + Duration::from_millis(number as u64);
+        insert(&mut table, number.to_string(), polled);
     }
-    table.forget(now);
+    table.remove_old_results(now);
     assert_eq!(table.entries.len(), KEPT - 1);
     assert!(!table.entries.contains_key("0") && table.entries.contains_key("1000"));
 }

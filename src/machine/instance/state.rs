@@ -11,9 +11,9 @@ use crate::machine::vitals::Vitals;
 /// The state of a machine without jobs. Its fields have the names and the order of the Go agent's; within `networks` nothing is
 /// changed, because a Director compares it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct State {
+pub struct MachineState {
     properties: Properties,
-    job: Job,
+    job: JobState,
     packages: Map<String, Value>,
     configuration_hash: String,
     networks: Map<String, Value>,
@@ -43,7 +43,7 @@ struct Logging {
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
-struct Job {
+struct JobState {
     name: Option<String>,
     release: String,
     template: String,
@@ -56,7 +56,7 @@ struct Vm {
     name: String,
 }
 
-impl State {
+impl MachineState {
     /// The state after `spec` was applied, or before anything was. `vitals` are told when they are asked for (`full`).
     #[must_use]
     pub fn new(
@@ -81,7 +81,7 @@ impl State {
                         .unwrap_or_default(),
                 },
             },
-            job: Job {
+            job: JobState {
                 name: spec.and_then(|spec| spec.job_name.clone()),
                 release: inner_text(&job, "release"),
                 template: inner_text(&job, "template"),
@@ -130,7 +130,7 @@ mod tests {
         let settings = json!({"agent_id": "a-1", "vm": {"name": "c-1", "id": "c-1"}});
         let settings = Settings::from_json(settings).unwrap();
         let spec = spec.map(|spec| ApplySpec::parse(spec).unwrap());
-        let state = State::new(spec.as_ref(), &settings, "running", vitals);
+        let state = MachineState::new(spec.as_ref(), &settings, "running", vitals);
         serde_json::to_string(&state).unwrap()
     }
 

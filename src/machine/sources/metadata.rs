@@ -1,91 +1,75 @@
-//! Metadata services: small web servers beside a virtual machine, always plain HTTP and never behind a proxy.
+//! Metadata services: web servers next to a virtual machine, always reached by plain HTTP and without a proxy.
 
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_PAD_INDIFFERENT;
-use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::body::Bytes;
-use hyper::client::conn::http1;
-use hyper::header::{HOST, HeaderName, HeaderValue};
-use hyper::{Method, Request, StatusCode, Uri};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::config::HttpSource;
-use crate::runtime;
+use crate::config::{Environment, HttpSource, Secret};
+use crate::http::{self, Body, Client, Headers, InvalidHeaders, Response, StatusCode, Url};
+use crate::tls::TlsError;
 
-/// What one request may take in all. These servers are one hop away.
+/// How long one request may take. These servers are one hop away.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// No cloud keeps so much for a machine.
+/// The maximum length of a response, in bytes. User data of clouds is smaller.
 const SIZE_LIMIT: usize = 4 << 20;
 
-/// How long a token is to be valid, in seconds, in EC2's header.
+/// The header that sets the lifetime of an EC2 token, in seconds.
 const TOKEN_LIFETIME: (&str, &str) = ("x-aws-ec2-metadata-token-ttl-seconds", "300");
 
-/// The header that a token is sent in.
+/// The header that carries the token.
 const TOKEN: &str = "x-aws-ec2-metadata-token";
 
-/// Why a metadata service gave nothing.
+/// Why a metadata service gave no settings.
 #[derive(Debug, thiserror::Error)]
 pub enum MetadataError {
-    /// The configuration's URL is none, or not one of plain HTTP.
+    /// The configuration's URL is invalid, or has another scheme.
     #[error("its URL is not one that starts with `http://`")]
     Url,
-    /// A header of the configuration that cannot be sent.
-    #[error("the header `{name}` cannot be sent")]
-    Header {
-        /// Its name.
-        name: String,
-    },
-    /// No connection.
-    #[error("it cannot be reached")]
-    Connect(#[source] std::io::Error),
-    /// Something that is no HTTP, or a broken connection.
-    #[error("the connection failed")]
-    Http(#[source] hyper::Error),
-    /// A body that broke, or is larger than any settings.
-    #[error("the answer cannot be read")]
-    Body(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// It took too long.
+    /// The configuration or the token has a header that cannot be sent.
+    #[error("a header cannot be sent")]
+    Header(#[from] InvalidHeaders),
+    /// The request failed.
+    #[error("the request failed")]
+    Http(#[from] http::Error),
+    /// The request took too long.
     #[error("it did not answer within {} s", LIMIT.as_secs())]
     TimedOut,
-    /// It refused.
+    /// The response has another status than 200.
     #[error("it answered with status {0}")]
     Status(u16),
 }
 
-/// What the service keeps for this machine.
+/// Fetches the settings of this machine, after a token if the service needs one.
 pub(super) async fn fetch(source: &HttpSource) -> Result<Vec<u8>, MetadataError> {
-    let mut headers = Vec::new();
+    let no_tls = TlsError::SystemRoots("metadata services use plain HTTP".to_owned());
+    let client = Client::new(Err(no_tls), &Environment::default());
+    let mut headers = Headers::new();
     for (name, value) in &source.headers {
-        headers.push(header(name, value.expose())?);
+        headers = headers.with(name, value)?;
     }
     if let Some(path) = &source.token_path {
         let (name, lifetime) = TOKEN_LIFETIME;
-        let ask = vec![header(name, lifetime)?];
-        let token = send(Method::PUT, &uri(source, path)?, ask).await?;
+        let ask = Headers::new().with(name, &Secret::new(lifetime))?;
+        let url = url(source, path)?;
+        let token = read(client.put(&url, &ask, Body::empty())).await?;
         let token = String::from_utf8_lossy(&token);
-        headers.push(header(TOKEN, token.trim())?);
+        headers = headers.with(TOKEN, &Secret::new(token.trim()))?;
     }
-    send(Method::GET, &uri(source, &source.path)?, headers).await
+    read(client.get(&url(source, &source.path)?, &headers)).await
 }
 
-/// The service as messages name it, without what may be secret.
+/// The URL of the service without its secrets.
 pub(super) fn shown(source: &HttpSource) -> String {
-    match uri(source, &source.path) {
-        Ok(uri) => format!(
-            "http://{}{}",
-            host_and_port(&uri).unwrap_or_default(),
-            uri.path()
-        ),
-        Err(_) => "(no URL)".to_owned(),
+    match url(source, &source.path) {
+        Ok(url) => url.to_string(),
+        Err(_) => "(invalid URL)".to_owned(),
     }
 }
 
-/// Text that is the base64 of settings, perhaps in quotes.
+/// Decodes settings in base64, with or without quotes around it.
 pub(super) fn decoded(text: &[u8]) -> Option<Vec<u8>> {
     let digits: Vec<u8> = text
         .iter()
@@ -95,84 +79,26 @@ pub(super) fn decoded(text: &[u8]) -> Option<Vec<u8>> {
     URL_SAFE_PAD_INDIFFERENT.decode(digits).ok()
 }
 
-fn uri(source: &HttpSource, path: &str) -> Result<Uri, MetadataError> {
-    let uri: Uri = format!("{}{path}", source.uri.expose())
-        .parse()
-        .map_err(|_| MetadataError::Url)?;
-    if uri.scheme_str() == Some("http") && uri.host().is_some() {
-        Ok(uri)
-    } else {
-        Err(MetadataError::Url)
-    }
+fn url(source: &HttpSource, path: &str) -> Result<Url, MetadataError> {
+    let url = Url::parse(&format!("{}{path}", source.uri.expose()));
+    url.ok()
+        .filter(|url| !url.is_https())
+        .ok_or(MetadataError::Url)
 }
 
-/// The authority without userinfo.
-fn host_and_port(uri: &Uri) -> Option<String> {
-    let host = uri.host()?;
-    Some(match uri.port_u16() {
-        Some(port) => format!("{host}:{port}"),
-        None => host.to_owned(),
-    })
-}
-
-/// A header whose value does not print.
-fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), MetadataError> {
-    let invalid = || MetadataError::Header {
-        name: name.to_owned(),
-    };
-    let header: HeaderName = name.parse().map_err(|_| invalid())?;
-    let mut value = HeaderValue::from_str(value).map_err(|_| invalid())?;
-    value.set_sensitive(true);
-    Ok((header, value))
-}
-
-async fn send(
-    method: Method,
-    uri: &Uri,
-    headers: Vec<(HeaderName, HeaderValue)>,
+async fn read(
+    request: impl Future<Output = Result<Response, http::Error>>,
 ) -> Result<Vec<u8>, MetadataError> {
-    timeout(LIMIT, send_unlimited(method, uri, headers))
+    let reading = async {
+        let response = request.await?;
+        if response.status() != StatusCode::OK {
+            return Err(MetadataError::Status(response.status().as_u16()));
+        }
+        Ok(response.bytes(SIZE_LIMIT).await?)
+    };
+    timeout(LIMIT, reading)
         .await
         .unwrap_or(Err(MetadataError::TimedOut))
-}
-
-async fn send_unlimited(
-    method: Method,
-    uri: &Uri,
-    headers: Vec<(HeaderName, HeaderValue)>,
-) -> Result<Vec<u8>, MetadataError> {
-    let host = host_and_port(uri).ok_or(MetadataError::Url)?;
-    let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    let mut request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header(HOST, &host)
-        .body(Empty::<Bytes>::new())
-        .map_err(|_| MetadataError::Url)?;
-    request.headers_mut().extend(headers);
-
-    let bare = uri.host().unwrap_or_default();
-    let address = bare.trim_start_matches('[').trim_end_matches(']');
-    let stream = TcpStream::connect((address, uri.port_u16().unwrap_or(80)))
-        .await
-        .map_err(MetadataError::Connect)?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(MetadataError::Http)?;
-    // What it returns, the request returns, too.
-    let _connection = runtime::spawn("metadata connection", connection);
-    let response = sender
-        .send_request(request)
-        .await
-        .map_err(MetadataError::Http)?;
-    if response.status() != StatusCode::OK {
-        return Err(MetadataError::Status(response.status().as_u16()));
-    }
-    let body = Limited::new(response.into_body(), SIZE_LIMIT)
-        .collect()
-        .await
-        .map_err(MetadataError::Body)?;
-    Ok(body.to_bytes().into())
 }
 
 #[cfg(test)]

@@ -1,5 +1,4 @@
-//! Blobs that a client uploads and fetches again, each a file. Unlike with the Go agent a file is there whole or not at
-//! all.
+//! Blobs that clients upload and download, one file each. Unlike in the Go agent, a file appears when its upload is complete.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -8,74 +7,77 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::stream;
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use tokio::sync::mpsc;
 
-use super::body::{Body, BodyError};
-use super::routes::ResponseBody;
+use super::body::{RequestBody, RequestBodyError};
 use crate::fs::{self, Context, LeasedFile};
 use crate::runtime::{self, TaskFailed};
 
-/// What unfinished uploads are called.
+/// The prefix of unfinished uploads.
 const UNFINISHED: &str = ".bosh-agent-upload-";
 
-/// Who may read a blob, as with the Go agent.
+/// The mode of a blob's file, as in the Go agent.
 const MODE: u32 = 0o640;
 
-/// How much of a file is read at once.
+/// How many bytes of a file are read at a time.
 const PIECE: usize = 256 << 10;
 
-/// How many pieces of an upload wait for the disk.
+/// How many pieces of an upload are received ahead of the disk.
 const WAITING: usize = 4;
 
-/// The directory of blobs.
-#[derive(Debug, Clone)]
-pub(super) struct Blobs(Arc<Path>);
+/// The body of a response.
+pub(super) type ResponseBody = UnsyncBoxBody<Bytes, UploadedBlobError>;
 
-/// A blob that was not stored or cannot be read.
+/// The directory of uploaded blobs.
+#[derive(Debug, Clone)]
+pub(super) struct UploadedBlobs(Arc<Path>);
+
+/// Why a blob cannot be stored or read.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum BlobError {
-    /// No file can have that name.
-    #[error("this is no name for a blob")]
+pub(super) enum UploadedBlobError {
+    /// The name is not a valid file name.
+    #[error("invalid blob name")]
     Name,
-    /// The body did not arrive whole.
+    /// The body is incomplete.
     #[error("the blob did not arrive")]
-    Body(#[source] BodyError),
-    /// There is less room than the client wants to send.
+    Body(#[source] RequestBodyError),
+    /// The disk has less space than the client announced.
     #[error("the blob has {announced} bytes, but only {free} are free")]
     NoSpace {
-        /// What the client wants to send.
+        /// The announced length in bytes.
         announced: u64,
-        /// What there is.
+        /// The free space in bytes.
         free: u64,
     },
-    /// The disk.
+    /// A file operation failed.
     #[error("the blob's file cannot be used")]
     File(#[source] fs::Error),
-    /// A bug.
+    /// The task panicked.
     #[error("the blob was lost on the way")]
     Lost(#[source] TaskFailed),
 }
 
-/// A blob that is about to be sent.
+/// A blob to send.
 #[derive(Debug)]
-pub(super) struct Blob {
+pub(super) struct OpenBlob {
     file: File,
     path: PathBuf,
     length: u64,
 }
 
 /// A part of an upload.
-enum Piece {
+enum UploadPiece {
     Bytes(Bytes),
-    /// That was all. Without it the upload is not whole.
+    /// The upload is complete.
     End,
 }
 
-impl Blobs {
-    /// Makes the directory, and removes what uploads have left in it that were cut off with an earlier agent.
-    pub(super) async fn open(directory: PathBuf) -> Result<Self, BlobError> {
+impl UploadedBlobs {
+    /// Creates the directory and removes unfinished uploads of an earlier process.
+    pub(super) async fn open(directory: PathBuf) -> Result<Self, UploadedBlobError> {
         let directory: Arc<Path> = directory.into();
         let there = Arc::clone(&directory);
         runtime::spawn_blocking("blobs", move || {
@@ -84,30 +86,34 @@ impl Blobs {
             Ok(())
         })
         .await
-        .map_err(BlobError::Lost)?
-        .map_err(BlobError::File)?;
+        .map_err(UploadedBlobError::Lost)?
+        .map_err(UploadedBlobError::File)?;
         Ok(Self(directory))
     }
 
     /// The blob of this name, if there is one.
-    pub(super) async fn read(&self, name: &str) -> Result<Option<Blob>, BlobError> {
+    pub(super) async fn read(&self, name: &str) -> Result<Option<OpenBlob>, UploadedBlobError> {
         let path = self.0.join(name);
         runtime::spawn_blocking("blob", move || {
-            // Anything else than a file could block whoever opens it.
+            // Opening anything but a file could block.
             if !fs::lookup(&path)?.is_some_and(|metadata| metadata.is_file()) {
                 return Ok(None);
             }
             let file = fs::open(&path)?;
             let length = file.metadata().at("examine", &path)?.len();
-            Ok(Some(Blob { file, path, length }))
+            Ok(Some(OpenBlob { file, path, length }))
         })
         .await
-        .map_err(BlobError::Lost)?
-        .map_err(BlobError::File)
+        .map_err(UploadedBlobError::Lost)?
+        .map_err(UploadedBlobError::File)
     }
 
-    /// Stores what comes under this name, in place of what has it.
-    pub(super) async fn write(&self, name: String, mut body: Body) -> Result<(), BlobError> {
+    /// Stores the body under this name, replacing an existing blob.
+    pub(super) async fn write(
+        &self,
+        name: String,
+        mut body: RequestBody,
+    ) -> Result<(), UploadedBlobError> {
         let directory = Arc::clone(&self.0);
         let announced = body.announced();
         let (pieces, queue) = mpsc::channel(WAITING);
@@ -116,62 +122,64 @@ impl Blobs {
         let received = loop {
             let next = tokio::select! {
                 next = body.next() => next,
-                // The disk failed: nobody takes more.
+                // Writing failed and accepts no more pieces.
                 () = pieces.closed() => break Ok(()),
             };
             let (piece, is_last) = match next {
-                Ok(Some(bytes)) => (Piece::Bytes(bytes), false),
-                Ok(None) => (Piece::End, true),
-                Err(error) => break Err(BlobError::Body(error)),
+                Ok(Some(bytes)) => (UploadPiece::Bytes(bytes), false),
+                Ok(None) => (UploadPiece::End, true),
+                Err(error) => break Err(UploadedBlobError::Body(error)),
             };
             if pieces.send(piece).await.is_err() || is_last {
                 break Ok(());
             }
         };
         drop(pieces);
-        let stored = writing.await.map_err(BlobError::Lost)?;
+        let stored = writing.await.map_err(UploadedBlobError::Lost)?;
         received.and(stored)
     }
 }
 
-/// Writes the pieces to a file of another name, which gets its own when all have come.
+/// Writes the pieces to a temporary file and renames it after the last one.
 fn store(
     directory: &Path,
     name: &str,
     announced: u64,
-    mut pieces: mpsc::Receiver<Piece>,
-) -> Result<(), BlobError> {
-    let free = fs::space(directory).map_err(BlobError::File)?.free;
+    mut pieces: mpsc::Receiver<UploadPiece>,
+) -> Result<(), UploadedBlobError> {
+    let free = fs::space(directory).map_err(UploadedBlobError::File)?.free;
     if announced > free {
-        return Err(BlobError::NoSpace { announced, free });
+        return Err(UploadedBlobError::NoSpace { announced, free });
     }
     let mut write = || {
         let file = LeasedFile::create(directory, UNFINISHED, "")?;
         while let Some(piece) = pieces.blocking_recv() {
             match piece {
-                Piece::Bytes(bytes) => file.file().write_all(&bytes).at("write", file.path())?,
-                Piece::End => {
+                UploadPiece::Bytes(bytes) => {
+                    file.file().write_all(&bytes).at("write", file.path())?
+                }
+                UploadPiece::End => {
                     fs::set_mode(file.path(), MODE)?;
                     return file.persist(&directory.join(name));
                 }
             }
         }
-        // Whoever sends knows why it is not whole.
+        // The upload is incomplete. The sender knows why.
         Ok(())
     };
-    write().map_err(BlobError::File)
+    write().map_err(UploadedBlobError::File)
 }
 
-impl Blob {
-    /// Bytes.
+impl OpenBlob {
+    /// The length in bytes.
     pub(super) fn length(&self) -> u64 {
         self.length
     }
 
-    /// Its content, read as fast as the client takes it.
+    /// The content, read at the client's pace.
     pub(super) fn into_body(self) -> ResponseBody {
         let pieces = stream::try_unfold(self, |blob| async move {
-            let Blob {
+            let OpenBlob {
                 mut file,
                 path,
                 length,
@@ -184,12 +192,12 @@ impl Blob {
                 let most = length.min(PIECE as u64);
                 let read = (&mut file).take(most).read_to_end(&mut piece);
                 let read = read.and_then(|read| match read {
-                    // The response's length was told already.
+                    // The response's header has the old length.
                     0 => Err(std::io::ErrorKind::UnexpectedEof.into()),
                     read => Ok(read as u64),
                 });
                 let rest = length - read.at("read", &path)?;
-                let blob = Blob {
+                let blob = OpenBlob {
                     file,
                     path,
                     length: rest,
@@ -198,9 +206,9 @@ impl Blob {
             });
             reading
                 .await
-                .map_err(BlobError::Lost)?
+                .map_err(UploadedBlobError::Lost)?
                 .map(Some)
-                .map_err(BlobError::File)
+                .map_err(UploadedBlobError::File)
         });
         StreamBody::new(pieces).boxed_unsync()
     }

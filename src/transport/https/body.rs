@@ -1,4 +1,4 @@
-//! A request's body, piece by piece, from a client that may be slow or lie.
+//! Reads the body of a request from a client that may be slow or malicious.
 
 use std::time::Duration;
 
@@ -6,48 +6,48 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 
-/// How long a client may send nothing in the middle of a body.
+/// How long a client may pause within a body.
 const IDLE_LIMIT: Duration = Duration::from_secs(20);
 
 /// The body of a request.
 #[derive(Debug)]
-pub(super) struct Body(Incoming);
+pub(super) struct RequestBody(Incoming);
 
-/// A body that did not arrive whole.
+/// Why a body could not be read.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum BodyError {
-    /// The connection broke, or what came is no HTTP.
+pub(super) enum RequestBodyError {
+    /// The connection broke, or the body is not valid HTTP.
     #[error("the request's body cannot be read")]
     Broken(#[source] hyper::Error),
     /// The client stopped sending.
     #[error("the client sent nothing more for {} s", IDLE_LIMIT.as_secs())]
     Idle,
-    /// It is larger than it may be.
+    /// The body is too large.
     #[error("the request's body has more than {limit} bytes")]
     TooLarge {
-        /// The most that it may have.
+        /// The maximum length in bytes.
         limit: usize,
     },
 }
 
-impl Body {
+impl RequestBody {
     pub(super) fn new(body: Incoming) -> Self {
         Self(body)
     }
 
-    /// How many bytes the client has said that it will send, 0 when it has not.
+    /// The length that the client announced, in bytes; 0 if it did not.
     pub(super) fn announced(&self) -> u64 {
         self.0.size_hint().lower()
     }
 
     /// The next bytes, `None` at the end.
-    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, RequestBodyError> {
         loop {
             let frame = tokio::time::timeout(IDLE_LIMIT, self.0.frame());
-            match frame.await.map_err(|_| BodyError::Idle)? {
+            match frame.await.map_err(|_| RequestBodyError::Idle)? {
                 None => return Ok(None),
-                Some(Err(error)) => return Err(BodyError::Broken(error)),
-                // What is no data are trailers.
+                Some(Err(error)) => return Err(RequestBodyError::Broken(error)),
+                // Trailers are skipped.
                 Some(Ok(frame)) => {
                     if let Ok(bytes) = frame.into_data() {
                         return Ok(Some(bytes));
@@ -57,15 +57,15 @@ impl Body {
         }
     }
 
-    /// All of it, in memory.
-    pub(super) async fn whole(mut self, limit: usize) -> Result<Bytes, BodyError> {
+    /// Reads the whole body into memory.
+    pub(super) async fn whole(mut self, limit: usize) -> Result<Bytes, RequestBodyError> {
         if self.announced() > limit as u64 {
-            return Err(BodyError::TooLarge { limit });
+            return Err(RequestBodyError::TooLarge { limit });
         }
         let mut whole = BytesMut::new();
         while let Some(bytes) = self.next().await? {
             if whole.len() + bytes.len() > limit {
-                return Err(BodyError::TooLarge { limit });
+                return Err(RequestBodyError::TooLarge { limit });
             }
             whole.extend_from_slice(&bytes);
         }

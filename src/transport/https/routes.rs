@@ -1,7 +1,6 @@
-//! What each path and method does.
+//! Routes by path and method.
 
 use bytes::Bytes;
-use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::header::{
@@ -12,34 +11,31 @@ use percent_encoding::percent_decode_str;
 use subtle::ConstantTimeEq;
 use tokio::sync::{mpsc, oneshot};
 
-use super::blobs::{BlobError, Blobs};
-use super::body::{Body, BodyError};
+use super::blobs::{ResponseBody, UploadedBlobError, UploadedBlobs};
+use super::body::{RequestBody, RequestBodyError};
 use super::slots::Login;
 use crate::config::Secret;
 use crate::diag::Chain;
 use crate::runtime::{self, Task};
-use crate::transport::{Answer, Handle, Malformed};
+use crate::transport::{Answer, Handle, InvalidRequest};
 
-/// The largest request. The largest that there is carries a file as base64 (`upload_blob`), some MiB; over NATS it is 1
-/// MiB. It is held in memory, so there must be an end somewhere.
+/// The maximum length of a request, which is held in memory. The largest ones carry a file in base64 (`upload_blob`), some MiB; NATS
+/// allows 1 MiB.
 const REQUEST_LIMIT: usize = 64 << 20;
-
-/// What a response carries.
-pub(super) type ResponseBody = UnsyncBoxBody<Bytes, BlobError>;
 
 /// The server's routes: `/agent` and `/blobs/`, as the Go agent has them.
 pub(super) struct Routes {
     authorization: Secret,
-    blobs: Blobs,
+    blobs: UploadedBlobs,
     handle: Handle,
     tasks: mpsc::UnboundedSender<Task<()>>,
 }
 
 impl Routes {
-    /// `tasks` takes the requests that are being handled, for an owner that outlives connections.
+    /// `tasks` receives the tasks of running requests; their owner outlives the connections.
     pub(super) fn new(
         authorization: Secret,
-        blobs: Blobs,
+        blobs: UploadedBlobs,
         handle: Handle,
         tasks: mpsc::UnboundedSender<Task<()>>,
     ) -> Self {
@@ -51,7 +47,7 @@ impl Routes {
         }
     }
 
-    /// Answers one request. The connection has logged in once the password was right.
+    /// Answers one request. The right password logs the connection in.
     pub(super) async fn answer(
         &self,
         request: Request<Incoming>,
@@ -66,7 +62,7 @@ impl Routes {
             return unauthorized();
         }
         if !login.succeed() {
-            // The connection is being closed. Nothing may be begun that has no reply.
+            // The connection is being closed, so a request that starts now would get no reply.
             return closing(status(StatusCode::SERVICE_UNAVAILABLE));
         }
         match (blob, request.method()) {
@@ -77,7 +73,7 @@ impl Routes {
         }
     }
 
-    /// The whole header counts, and how far it is right takes no part in how long this takes.
+    /// Compares the whole header in constant time.
     fn is_authorized(&self, request: &Request<Incoming>) -> bool {
         let given = request.headers().get(AUTHORIZATION);
         let given = given.map_or(&b""[..], HeaderValue::as_bytes);
@@ -85,30 +81,29 @@ impl Routes {
     }
 
     async fn request(&self, body: Incoming) -> Response<ResponseBody> {
-        let bytes = match Body::new(body).whole(REQUEST_LIMIT).await {
+        let bytes = match RequestBody::new(body).whole(REQUEST_LIMIT).await {
             Ok(bytes) => bytes,
             Err(error) => {
-                tracing::debug!(error = %Chain(&error), "an HTTPS request was refused");
+                tracing::debug!(error = %Chain(&error), "refused an HTTPS request");
                 return closing(status(match error {
-                    BodyError::Broken(_) => StatusCode::BAD_REQUEST,
-                    BodyError::Idle => StatusCode::REQUEST_TIMEOUT,
-                    BodyError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+                    RequestBodyError::Broken(_) => StatusCode::BAD_REQUEST,
+                    RequestBodyError::Idle => StatusCode::REQUEST_TIMEOUT,
+                    RequestBodyError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
                 }));
             }
         };
         match self.handled(bytes).await {
             Some(Ok(answer)) => with_body(StatusCode::OK, "text/plain; charset=utf-8", answer.body),
-            Some(Err(malformed)) => {
-                tracing::debug!(error = %malformed, "an HTTPS request was refused");
+            Some(Err(error)) => {
+                tracing::debug!(%error, "refused an HTTPS request");
                 status(StatusCode::INTERNAL_SERVER_ERROR)
             }
             None => status(StatusCode::INTERNAL_SERVER_ERROR),
         }
     }
 
-    /// Handles a request in a task of its own: a client that goes away does not end it half done. `None` when it
-    /// panicked.
-    async fn handled(&self, bytes: Bytes) -> Option<Result<Answer, Malformed>> {
+    /// Handles a request in its own task, so that a client that disconnects does not interrupt it. `None` if it panicked.
+    async fn handled(&self, bytes: Bytes) -> Option<Result<Answer, InvalidRequest>> {
         let (done, result) = oneshot::channel();
         let handling = (self.handle)(bytes, None);
         let task = runtime::spawn("request", async move {
@@ -141,16 +136,16 @@ impl Routes {
 
     async fn upload(&self, path: &str, body: Incoming) -> Response<ResponseBody> {
         let Some(name) = file_name(path) else {
-            return failed(&BlobError::Name);
+            return failed(&UploadedBlobError::Name);
         };
-        match self.blobs.write(name, Body::new(body)).await {
+        match self.blobs.write(name, RequestBody::new(body)).await {
             Ok(()) => status(StatusCode::CREATED),
             Err(error) => closing(failed(&error)),
         }
     }
 }
 
-/// The blob's name: the last part of the path, when a file can have that name.
+/// The blob's name: the last segment of the path, if it is a valid file name.
 fn file_name(path: &str) -> Option<String> {
     let path = percent_decode_str(path).decode_utf8().ok()?;
     let name = path.rsplit('/').next()?;
@@ -174,17 +169,17 @@ fn unauthorized() -> Response<ResponseBody> {
     response
 }
 
-/// A response after which nothing more of the request is wanted.
+/// A response that closes the connection, as the rest of the request is not read.
 fn closing(mut response: Response<ResponseBody>) -> Response<ResponseBody> {
     let headers = response.headers_mut();
     headers.insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }
 
-/// Status 500 with what went wrong.
+/// Status 500 with the error's text.
 fn failed(error: &(dyn std::error::Error + 'static)) -> Response<ResponseBody> {
     let error = Chain(error).to_string();
-    tracing::warn!(error, "a blob was not served");
+    tracing::warn!(error, "failed to serve a blob");
     with_body(
         StatusCode::INTERNAL_SERVER_ERROR,
         "text/plain; charset=utf-8",
@@ -218,7 +213,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_blobs_name_is_the_last_part_of_the_path() {
+    fn blob_name_is_the_last_path_segment() {
         for (path, name) in [
             ("a", Some("a")),
             ("x/y/3a5e6c5e-8f0b", Some("3a5e6c5e-8f0b")),
@@ -240,7 +235,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_path_leads_out_of_the_directory(path in "\\PC{0,20}|[./%0-9a-f]{0,20}") {
+        fn blob_path_stays_in_the_directory(path in "\\PC{0,20}|[./%0-9a-f]{0,20}") {
             if let Some(name) = file_name(&path) {
                 let path = std::path::Path::new("/blobs").join(&name);
                 prop_assert_eq!(path.parent(), Some("/blobs".as_ref()));

@@ -3,15 +3,17 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 
 use http_body_util::Full;
-use hyper::Response;
-use hyper::body::Incoming;
+use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1 as server;
 use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::config::{Secret, Source};
+use crate::config::Source;
 use crate::machine::sources::{SourceError, Sources};
+use crate::runtime;
 
 /// Requests as `METHOD path`, each with the headers it came with.
 type Seen = Arc<Mutex<Vec<(String, HashMap<String, String>)>>>;
@@ -41,7 +43,7 @@ async fn service(
                 std::future::ready(Ok::<_, Infallible>(response))
             });
             let connection = server::Builder::new().serve_connection(TokioIo::new(stream), answer);
-            // A client that hangs up early is the next test's business.
+            // How the connection ends is of no interest to the test.
             let _ = connection.await;
         }
     });
@@ -62,7 +64,7 @@ fn sources(source: HttpSource) -> Sources {
 }
 
 #[tokio::test]
-async fn ec2_is_asked_for_a_token_first() {
+async fn ec2_token_is_fetched_first() {
     let (url, seen, _serving) = service(&[
         ("PUT /latest/api/token", 200, "tok\n"),
         (
@@ -84,7 +86,7 @@ async fn ec2_is_asked_for_a_token_first() {
 }
 
 #[tokio::test]
-async fn settings_may_be_encoded() {
+async fn base64_settings_are_decoded() {
     // `{"agent_id":"b-1","x":"??>>"}`, in the alphabet for URLs and without padding.
     let (url, _, _serving) = service(&[(
         "GET /latest/user-data",
@@ -98,7 +100,7 @@ async fn settings_may_be_encoded() {
 }
 
 #[tokio::test]
-async fn what_is_refused_or_no_settings_is_told_without_secrets() {
+async fn failures_are_reported_without_secrets() {
     let tell = async |source: HttpSource| {
         let failures = sources(source).ask().await.unwrap_err();
         let text = crate::diag::Chain(&failures[0]).to_string();
@@ -130,5 +132,5 @@ async fn what_is_refused_or_no_settings_is_told_without_secrets() {
         "{text}"
     );
     let (text, _) = tell(source("http://127.0.0.1:1", None)).await;
-    assert!(text.contains("it cannot be reached"), "{text}");
+    assert!(text.contains("failed to connect to 127.0.0.1:1"), "{text}");
 }

@@ -1,66 +1,66 @@
-//! What a Director orders: one package, its direct dependencies, and where their blobs are. Pure.
+//! The arguments of `compile_package` and `compile_package_with_signed_url`. Pure.
 
 use serde_json::{Map, Value};
 
-use crate::agent::arguments::{ArgumentError, get, object, take, text};
+use crate::agent::arguments::{ArgumentError, first, get, object, text};
 use crate::blobs::{BlobId, Headers, SignedUrl};
 use crate::release::{MultiDigest, Name, Version};
 
-/// A package to compile.
+/// A request to compile one package.
 #[derive(Debug, Clone)]
-pub struct Order {
-    /// Its name.
+pub struct CompileRequest {
+    /// The package's name.
     pub name: Name,
-    /// Its version, with the Director's build number behind it.
+    /// The version, followed by the Director's build number.
     pub version: Version,
-    /// Where its source is; nowhere, where the request names no blob.
-    pub source: Option<Place>,
-    /// The digest of its source.
+    /// Where the source is; `None` if the request names no blob.
+    pub source: Option<BlobSource>,
+    /// The digest of the source.
     pub digest: MultiDigest,
-    /// Its direct dependencies.
-    pub dependencies: Vec<OrderedDependency>,
-    /// Where the result goes.
+    /// The direct dependencies.
+    pub dependencies: Vec<RequestedDependency>,
+    /// Where to upload the result.
     pub destination: Destination,
 }
 
-/// A compiled package that the ordered one is compiled against.
+/// A compiled package that the requested one depends on.
 #[derive(Debug, Clone)]
-pub struct OrderedDependency {
-    /// Its name.
+pub struct RequestedDependency {
+    /// The package's name.
     pub name: Name,
-    /// Its version.
+    /// The package's version.
     pub version: Version,
-    /// Where it is.
-    pub blob: Option<Place>,
-    /// Its digest.
+    /// Where its blob is; `None` if the request names none.
+    pub blob: Option<BlobSource>,
+    /// The digest of its blob.
     pub digest: MultiDigest,
 }
 
 /// Where a blob is.
 #[derive(Debug, Clone)]
-pub enum Place {
+pub enum BlobSource {
     /// In the blobstore of the settings.
     Blobstore(BlobId),
-    /// Behind a URL that says by itself that it may be read.
+    /// At a signed URL.
     Signed(SignedUrl, Headers),
 }
 
-/// Where a result goes.
+/// Where to upload a result.
 #[derive(Debug, Clone)]
 pub enum Destination {
-    /// Into the blobstore of the settings, under an id that is made there.
+    /// To the blobstore of the settings, under a new id.
     Blobstore,
-    /// To a URL that says by itself that it may be written.
+    /// To a signed URL.
     Signed(SignedUrl, Headers),
 }
 
-impl Order {
-    /// Reads the arguments of `compile_package`: blob id, digest, name, version, dependencies.
+impl CompileRequest {
+    /// Parses the arguments of `compile_package`: blob id, digest, name, version, dependencies.
     ///
     /// # Errors
-    /// What is wrong with them. Names are checked, for paths are made of them.
+    /// When they are invalid. Names are checked because they become parts of paths.
     pub fn of_blobs(arguments: &[Value]) -> Result<Self, ArgumentError> {
-        let [id, digest, name, version, dependencies] = take(arguments)?;
+        let [id, digest, name, version, dependencies] = first(arguments)?;
         Ok(Self {
             name: parsed(name, "name", Name::parse)?,
             version: parsed(version, "version", Version::parse)?,
@@ -71,12 +71,12 @@ impl Order {
         })
     }
 
-    /// Reads the argument of `compile_package_with_signed_url`.
+    /// Parses the argument of `compile_package_with_signed_url`.
     ///
     /// # Errors
     /// As [`of_blobs`](Self::of_blobs).
     pub fn of_signed_urls(arguments: &[Value]) -> Result<Self, ArgumentError> {
-        let [order] = take(arguments)?;
+        let [order] = first(arguments)?;
         let nothing = Map::new();
         let order = object(order, "compile_package_with_signed_url")?.unwrap_or(&nothing);
         let destination = signed(order, "upload_signed_url")?.ok_or(ArgumentError::Invalid {
@@ -94,12 +94,12 @@ impl Order {
     }
 }
 
-/// Only the name inside counts; the key is the Director's own.
-fn dependencies_of(value: &Value) -> Result<Vec<OrderedDependency>, ArgumentError> {
+/// Parses dependencies. Their keys are ignored, as their values have the names.
+fn dependencies_of(value: &Value) -> Result<Vec<RequestedDependency>, ArgumentError> {
     let Some(dependencies) = object(value, "deps")? else {
         return Ok(Vec::new());
     };
-    let mut found: Vec<OrderedDependency> = Vec::new();
+    let mut found: Vec<RequestedDependency> = Vec::new();
     for dependency in dependencies.values() {
         let Some(dependency) = object(dependency, "deps")? else {
             continue;
@@ -111,22 +111,22 @@ fn dependencies_of(value: &Value) -> Result<Vec<OrderedDependency>, ArgumentErro
                 reason: format!("two of them are called `{name}`"),
             });
         }
-        found.push(OrderedDependency {
+        found.push(RequestedDependency {
             version: parsed(get(dependency, "version"), "deps.version", Version::parse)?,
             blob: place(dependency)?,
             digest: parsed(get(dependency, "sha1"), "deps.sha1", MultiDigest::parse)?,
             name,
         });
     }
-    // The order in which they are fetched does not depend on a map's.
+    // They are fetched in a deterministic order.
     found.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(found)
 }
 
-/// A signed URL wins over a blob id.
-fn place(order: &Map<String, Value>) -> Result<Option<Place>, ArgumentError> {
+/// A signed URL takes precedence over a blob id.
+fn place(order: &Map<String, Value>) -> Result<Option<BlobSource>, ArgumentError> {
     if let Some((url, headers)) = signed(order, "package_get_signed_url")? {
-        return Ok(Some(Place::Signed(url, headers)));
+        return Ok(Some(BlobSource::Signed(url, headers)));
     }
     blob(text(get(order, "blobstore_id"), "blobstore_id")?)
 }
@@ -146,7 +146,7 @@ fn signed(
     Ok(Some((url, headers)))
 }
 
-fn blob(id: &str) -> Result<Option<Place>, ArgumentError> {
+fn blob(id: &str) -> Result<Option<BlobSource>, ArgumentError> {
     if id.is_empty() {
         return Ok(None);
     }
@@ -154,7 +154,7 @@ fn blob(id: &str) -> Result<Option<Place>, ArgumentError> {
         what: "blobstore_id",
         reason: error.to_string(),
     })?;
-    Ok(Some(Place::Blobstore(id)))
+    Ok(Some(BlobSource::Blobstore(id)))
 }
 
 fn parsed<T, E: std::fmt::Display>(
@@ -177,8 +177,8 @@ mod tests {
     const SHA1: &str = "a1b2c3d4e5f6a7b8c9d0a1b2c3d4e5f6a7b8c9d0";
 
     #[test]
-    fn a_directors_order_is_read() {
-        let order = Order::of_blobs(&[
+    fn request_of_a_director_is_parsed() {
+        let order = CompileRequest::of_blobs(&[
             json!("7ab1f0a2-58c2-4d43-9b3c-1d1f52cf0001"),
             json!(SHA1),
             json!("redis"),
@@ -193,16 +193,21 @@ mod tests {
         assert_eq!(order.version.as_str(), "0f3c.1");
         let names: Vec<&str> = order.dependencies.iter().map(|d| d.name.as_str()).collect();
         assert_eq!(names, ["a", "libfoo"]);
-        assert!(matches!(order.source, Some(Place::Blobstore(_))));
+        assert!(matches!(order.source, Some(BlobSource::Blobstore(_))));
         for nothing in [json!(null), json!({})] {
             let arguments = [json!("x"), json!(SHA1), json!("a"), json!("1"), nothing];
-            assert!(Order::of_blobs(&arguments).unwrap().dependencies.is_empty());
+            assert!(
+                CompileRequest::of_blobs(&arguments)
+                    .unwrap()
+                    .dependencies
+                    .is_empty()
+            );
         }
     }
 
     #[test]
-    fn an_order_with_signed_urls_prefers_them() {
-        let order = Order::of_signed_urls(&[json!({
+    fn signed_urls_take_precedence() {
+        let order = CompileRequest::of_signed_urls(&[json!({
             "package_get_signed_url": "https://s3/bucket/a?X-Amz-Signature=hunter2",
             "upload_signed_url": "https://s3/bucket/b?X-Amz-Signature=hunter2",
             "blobstore_headers": {"x-ms-blob-type": "blockblob"},
@@ -213,18 +218,18 @@ mod tests {
             }},
         })])
         .unwrap();
-        assert!(matches!(order.source, Some(Place::Signed(..))));
+        assert!(matches!(order.source, Some(BlobSource::Signed(..))));
         assert!(matches!(order.destination, Destination::Signed(..)));
         assert!(matches!(
             order.dependencies[0].blob,
-            Some(Place::Signed(..))
+            Some(BlobSource::Signed(..))
         ));
         let shown = format!("{order:?}");
         assert!(!shown.contains("hunter2"), "{shown}");
     }
 
     #[test]
-    fn no_path_is_made_of_a_name_that_leads_elsewhere() {
+    fn names_that_are_paths_are_refused() {
         for (name, version) in [("../../evil", "1"), ("a/b", "1"), ("", "1"), ("a", "../1")] {
             let arguments = [
                 json!("x"),
@@ -233,11 +238,11 @@ mod tests {
                 json!(version),
                 json!({}),
             ];
-            let error = Order::of_blobs(&arguments).unwrap_err();
+            let error = CompileRequest::of_blobs(&arguments).unwrap_err();
             assert!(matches!(error, ArgumentError::Invalid { .. }), "{error}");
             let deps = json!({"k": {"name": name, "version": version, "sha1": SHA1}});
             let arguments = [json!("x"), json!(SHA1), json!("a"), json!("1"), deps];
-            Order::of_blobs(&arguments).unwrap_err();
+            CompileRequest::of_blobs(&arguments).unwrap_err();
         }
         let arguments = [
             json!("../x"),
@@ -246,22 +251,27 @@ mod tests {
             json!("1"),
             json!({}),
         ];
-        Order::of_blobs(&arguments).unwrap_err();
+        CompileRequest::of_blobs(&arguments).unwrap_err();
     }
 
     #[test]
-    fn what_is_missing_or_of_another_type_is_named() {
-        let error = Order::of_blobs(&[json!("x")]).unwrap_err();
+    fn missing_and_mistyped_arguments_are_named() {
+        let error = CompileRequest::of_blobs(&[json!("x")]).unwrap_err();
         assert_eq!(
             error.to_string(),
             "Extracting method arguments from payload: Not enough arguments, expected 5, got 1"
         );
         let arguments = [json!("x"), json!(SHA1), json!(7), json!("1"), json!({})];
-        let error = Order::of_blobs(&arguments).unwrap_err().to_string();
+        let error = CompileRequest::of_blobs(&arguments)
+            .unwrap_err()
+            .to_string();
         assert!(error.ends_with("Unmarshalling action argument: `name` is a number"));
         let arguments = [json!("x"), json!(null), json!("a"), json!("1"), json!({})];
-        let error = Order::of_blobs(&arguments).unwrap_err().to_string();
+        let error = CompileRequest::of_blobs(&arguments)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("digest"), "{error}");
-        Order::of_signed_urls(&[json!({"name": "a", "version": "1", "digest": SHA1})]).unwrap_err();
+        CompileRequest::of_signed_urls(&[json!({"name": "a", "version": "1", "digest": SHA1})])
+            .unwrap_err();
     }
 }

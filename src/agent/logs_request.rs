@@ -1,37 +1,37 @@
-//! What a Director orders with `fetch_logs` and `fetch_logs_with_signed_url`. Pure.
+//! The arguments of `fetch_logs` and `fetch_logs_with_signed_url`. Pure.
 
 use serde_json::{Map, Value};
 
-use super::arguments::{ArgumentError, get, object, take, text, texts};
+use super::arguments::{ArgumentError, first, get, object, text, texts};
 use crate::blobs::{Headers, SignedUrl};
 
-/// Logs to be packed.
+/// Logs to pack.
 #[derive(Debug, Clone)]
-pub struct LogsOrder {
-    /// `job`, `agent`, `system`, joined by commas.
+pub struct LogsRequest {
+    /// `job`, `agent`, `system`, separated by commas.
     pub kinds: String,
-    /// Patterns for names of files; all files, where there is none.
+    /// Patterns for paths of files; empty for all files.
     pub filters: Vec<String>,
 }
 
-impl LogsOrder {
-    /// Reads the arguments of `fetch_logs`: kinds, filters.
+impl LogsRequest {
+    /// Parses the arguments of `fetch_logs`: kinds, filters.
     ///
     /// # Errors
-    /// What is wrong with them.
+    /// When they are invalid.
     pub fn of_blobs(arguments: &[Value]) -> Result<Self, ArgumentError> {
-        let [kinds, filters] = take(arguments)?;
+        let [kinds, filters] = first(arguments)?;
         Self::new(kinds, filters)
     }
 
-    /// Reads the argument of `fetch_logs_with_signed_url`. With the order comes where the archive goes.
+    /// Parses the argument of `fetch_logs_with_signed_url`. Also returns where to upload the archive.
     ///
     /// # Errors
     /// As [`of_blobs`](Self::of_blobs).
     pub fn of_signed_url(
         arguments: &[Value],
     ) -> Result<(Self, (SignedUrl, Headers)), ArgumentError> {
-        let [request] = take(arguments)?;
+        let [request] = first(arguments)?;
         let nothing = Map::new();
         let request = object(request, "fetch_logs_with_signed_url")?.unwrap_or(&nothing);
         let order = Self::new(get(request, "log_type"), get(request, "filters"))?;

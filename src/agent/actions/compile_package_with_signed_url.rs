@@ -1,0 +1,18 @@
+//! `compile_package_with_signed_url`: compiles a package whose source and result are behind signed URLs.
+
+use futures_util::{FutureExt as _, TryFutureExt as _};
+
+use super::compile_package::compile;
+use super::{Action, ActionError};
+use crate::agent::compilation::CompileRequest;
+use crate::agent::tasks::Cancellation;
+
+pub(in crate::agent) const ACTION: Action = Action::Task {
+    run: |agent, arguments, task| {
+        compile(agent, CompileRequest::of_signed_urls(arguments), task)
+            .map_err(ActionError::new)
+            .boxed()
+    },
+    cancellation: Cancellation::Supported,
+    resumes: false,
+};
