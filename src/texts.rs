@@ -533,16 +533,16 @@ fn blobstores() {
         attempts: 3,
         cause,
     };
-    let program = |lines: &[&str]| blobs::Cause::Program {
+    let program = |lines: &[&str]| blobs::AttemptError::Program {
         program: "bosh-blobstore-s3".to_owned(),
         status: Status::Exited(1),
-        source: blobs::Printed {
+        source: blobs::ProgramOutput {
             lines: lines.iter().map(|it| (*it).to_owned()).collect(),
         },
     };
     let status = http::StatusCode::NOT_FOUND;
     let blob = || "id".to_owned();
-    let unusable = |problem| blobs::Cause::Unusable(Arc::new(problem));
+    let unusable = |problem| blobs::AttemptError::Unusable(Arc::new(problem));
     let causes = [
         unusable(blobs::StoreProblem::NoSettings),
         unusable(blobs::StoreProblem::Dummy),
@@ -559,36 +559,36 @@ fn blobstores() {
             program: "bosh-blobstore-s3".to_owned(),
             source: file(),
         }),
-        blobs::Cause::File(file()),
-        blobs::Cause::Http(http::Error::TooLong { limit: 1000 }),
-        blobs::Cause::DownloadRefused { status },
-        blobs::Cause::UploadRefused {
+        blobs::AttemptError::File(file()),
+        blobs::AttemptError::Http(http::Error::TooLong { limit: 1000 }),
+        blobs::AttemptError::DownloadRefused { status },
+        blobs::AttemptError::UploadRefused {
             file: path("/work/blob"),
             status,
         },
-        blobs::Cause::GetRefused {
+        blobs::AttemptError::GetRefused {
             blob: blob(),
             status,
         },
-        blobs::Cause::PutRefused {
+        blobs::AttemptError::PutRefused {
             blob: blob(),
             status,
         },
-        blobs::Cause::Digest {
+        blobs::AttemptError::Digest {
             blob: blob(),
             expected: "aa".to_owned(),
             actual: "bb".to_owned(),
         },
         program(&["denied"]),
         program(&[]),
-        blobs::Cause::Run(process::RunError::Stopped),
-        blobs::Cause::Stopped,
+        blobs::AttemptError::Run(process::RunError::Stopped),
+        blobs::AttemptError::Stopped,
     ];
     let mut lines: Vec<String> = causes
         .into_iter()
         .map(|cause| Chain(&blobs::BlobError::Get(failure(cause))).to_string())
         .collect();
-    let refused = || failure(blobs::Cause::DownloadRefused { status });
+    let refused = || failure(blobs::AttemptError::DownloadRefused { status });
     lines.extend(chains(&[
         &blobs::BlobError::Create(refused()),
         &blobs::BlobError::Download(refused()),
@@ -682,9 +682,6 @@ fn settings() {
                 source: missing(),
             },
             &transport::TransportError::Blobs(Box::new(file())),
-            &transport::Malformed {
-                reason: "it has no reply_to".to_owned(),
-            },
         ]),
     );
 }
@@ -714,8 +711,8 @@ fn agent_requests() {
                 line: 1,
                 column: 12,
             },
-            &InvalidRequest::NoObject { found: "a list" },
-            &InvalidRequest::Copy,
+            &InvalidRequest::NotObject { found: "a list" },
+            &InvalidRequest::Duplicate,
             &InvalidRequest::Type {
                 key: "method",
                 found: "a number",
@@ -727,7 +724,7 @@ fn agent_requests() {
                 id: "12".to_owned(),
                 error: "it failed".to_owned(),
             },
-            &TaskError::NotCancellable,
+            &TaskError::NotCancelable,
             &TaskError::TooMany,
             &TaskError::Stopping,
             &LogsError::Kind,
