@@ -1,56 +1,74 @@
 //! `bosh-agent compile`: source releases in, compiled releases out.
 //!
 //! ```text
-//! open        one pass over each tarball: manifest read, blobs to disk while they are hashed
-//! lookalike   what was given instead of a release
-//! clutter     files that operating systems leave in tarballs
-//! jobs        what a Director checks of job blobs
-//! inspect     what a release says against what its tarball holds: every problem, not the first
-//! select      what is to be done with each: compile, pass on, leave; whose output goes where
-//! identity    which source blobs count as the same
-//! graph       the packages of all releases, each once
-//! release     one release: its packages, where they are, what it becomes
-//! releases    the packages of all through `compile`, several at a time; each release assembled when its last package is done
-//! durations   how long packages took before
-//! assemble    the compiled release: written beside its place, read back, renamed
-//! progress    what a person sees while it works
-//! failure     what has become of the packages when it failed
-//! report      what a person is told then
+//! run               one call
+//!  ├─ outputs       the output directories
+//!  ├─ workplace     the work directory
+//!  ├─ inputs        reads and describes each tarball
+//!  │   ├─ open      one pass over a tarball: parses the manifest, writes blobs to disk, hashes them
+//!  │   ├─ lookalike recognizes what was given instead of a release
+//!  │   ├─ clutter   recognizes files that operating systems leave in tarballs
+//!  │   └─ jobs      what a Director checks of job blobs
+//!  ├─ select        what to do with each input: compile, pass on, leave; where its result goes
+//!  │   └─ inspect   manifest against tarball: every problem, or a checked release
+//!  ├─ setup         isolation tier, logs, jobserver
+//!  └─ releases      compiles all packages, assembles each release when its last package is done
+//!      ├─ identity  which source blobs are the same
+//!      ├─ graph     the packages of all releases, each once
+//!      ├─ ledger    which packages are compiled, which releases are complete
+//!      ├─ durations how long packages took in earlier runs
+//!      └─ assemble  writes the compiled release to a temporary file, verifies it, renames it
+//! progress          lines and bars for the user
+//! report            the text of a failure
 //! ```
 //!
-//! Nothing of a release is compiled before all releases of the call have been found to be in order.
+//! Releases and packages have one number each in a call: `ReleaseId` and `NodeId` (`ids`). No package is compiled before all
+//! releases of the call are checked.
 
 mod assemble;
 mod changed;
+mod checked;
 mod clutter;
+mod compiled_release;
 mod durations;
 mod error;
 mod failure;
 mod graph;
 mod identity;
+mod ids;
+mod inputs;
 mod inspect;
 mod isolation;
 mod jobs;
+mod ledger;
+mod logs;
 mod lookalike;
 mod open;
+mod open_error;
+mod options;
 mod outputs;
+mod problem;
 mod progress;
-mod release;
+mod readers;
 mod releases;
 mod report;
 mod run;
+mod script_warnings;
 mod second_run;
 mod select;
+mod setup;
 mod space;
 mod stemcell;
-#[cfg(test)]
-mod texts;
+mod tarball;
 mod verify;
 mod workplace;
 
-pub use error::OfflineError;
-pub use failure::{Incomplete, PackageFailure, UnfinishedRelease};
-pub use isolation::Isolation;
+#[cfg(test)]
+mod texts;
+
+pub use error::{Incomplete, OfflineError};
+pub use failure::{PackageFailure, UnfinishedRelease};
+pub use options::{Isolation, Options};
 pub use progress::Progress;
 pub use report::report;
-pub use run::{Options, run};
+pub use run::run;

@@ -1,9 +1,9 @@
-//! The packages of a whole call, several at a time, each as soon as what it needs is there.
+//! Compiles the packages of a whole call, several concurrently, each as soon as its dependencies are installed.
 //!
-//! The order is the [`Queue`]'s; here its packages are started, awaited, and what nobody needs any more is removed. Those that are
-//! compiled against a package start as soon as it is installed; it is packed beside them.
+//! The [`Queue`] decides on the order, the [`Pipeline`] runs the tasks; here packages are built and packed, and installed packages
+//! are removed when no package needs them any more.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::future::Future;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -16,7 +16,8 @@ use super::error::CompileError;
 use super::filling::{self, Filling};
 use super::installed::Installed;
 use super::job::{Compiled, Dependency, Job};
-use super::package::{self, Built, Context};
+use super::package::{self, Built, Context, Left};
+use super::pipeline::{Concurrency, Pipeline, Step};
 use super::queue::{Claim, Graph, Holds, Id, Queue};
 use super::store::{KeptError, Needed};
 use super::turns::Turns;
@@ -78,12 +79,12 @@ pub struct Limits {
     pub memory_floor: u64,
 }
 
-/// What is told while a schedule runs.
+/// What a running schedule reports.
 #[derive(Debug)]
-pub enum Told {
-    /// A package begins. Events carry its number.
+pub enum PackageEvent {
+    /// A package was started. Its [`Event`](super::Event)s carry the id's index as number.
     Started(Id),
-    /// A package has ended, with its compiled blob where it was compiled here.
+    /// A package has ended; `None` for a package that was compiled before and only installed.
     Ended(Id, Box<Result<Option<Compiled>, CompileError>>),
 }
 
@@ -153,28 +154,28 @@ impl Schedule {
 
     /// Compiles everything.
     ///
-    /// After the first failure, or when `stop` is called by somebody else, nothing more is started and what runs is stopped,
-    /// as [`compile`](super::compile) does it; this returns when all of it has ended. Packages of which nothing was told were not begun.
+    /// After the first failure, or when the caller cancels `stop`, nothing more is started and what runs is stopped, as
+    /// [`compile`](super::compile) does it. Returns when all of it has ended. Packages without an event were not started.
     pub async fn run(
         self,
         context: &Arc<Context>,
         limits: &Limits,
         stop: &CancellationToken,
-        tell: &mut (dyn FnMut(Told) + Send),
+        report: &mut (dyn FnMut(PackageEvent) + Send),
     ) {
         let jobs = limits.jobs.get().min(self.packages.len().max(1));
         let one_at_a_time = jobs <= filling::MOST_JOBS_ONE_AT_A_TIME;
-        let mut queue = Queue::new(self.graph).filling_one_at_a_time(one_at_a_time);
-        let at_once = AtOnce {
-            scripts: jobs,
-            // In a shared tree it would be in the way of others, and who wants one after another wants no second.
+        let queue = Queue::new(self.graph).filling_one_at_a_time(one_at_a_time);
+        let concurrency = Concurrency {
+            builds: jobs,
+            // In a shared tree a prepared package would be in the way of others, and with one job nothing is prepared.
             ahead: usize::from(jobs > 1 && self.places.is_none()),
         };
         let memory_floor = limits.memory_floor;
-        let is_short = move || process::available_memory().is_some_and(|it| it < memory_floor);
-        let mut work = Compiling {
+        let is_memory_low = move || process::available_memory().is_some_and(|it| it < memory_floor);
+        let compiling = Compiling {
             context,
-            turns: Arc::new(Turns::new(jobs, is_short)),
+            turns: Arc::new(Turns::new(jobs, is_memory_low)),
             packages: self.packages,
             needed: self.needed,
             is_dependency: self.is_dependency,
@@ -182,111 +183,14 @@ impl Schedule {
             filling: HashMap::new(),
             removing: TaskSet::new("remove"),
             stop,
-            tell,
+            report,
         };
-        drive(&mut queue, at_once, stop, &mut work).await;
-        while let Some(((), result)) = work.removing.next().await {
-            report_removal(result);
-        }
+        let pipeline = Pipeline::new(queue, concurrency, stop);
+        compiling.run(pipeline).await;
     }
 }
 
-/// Work on packages that are started by their ids.
-trait Work {
-    type Built: Send + 'static;
-    type Rest: Send + 'static;
-    type Result: Send + 'static;
-
-    /// What others wait for.
-    fn start(&mut self, id: Id) -> impl Future<Output = Self::Built> + Send + 'static;
-
-    /// That is over. Gives the rest, if it has succeeded.
-    fn built(&mut self, id: Id, result: Result<Self::Built, TaskFailed>) -> Option<Self::Rest>;
-
-    /// What nobody waits for.
-    fn go_on(&mut self, rest: Self::Rest) -> impl Future<Output = Self::Result> + Send + 'static;
-
-    /// A package has ended. Says whether it has succeeded.
-    fn end(&mut self, id: Id, result: Result<Self::Result, TaskFailed>) -> bool;
-
-    /// A package will not be started, for one that it needs has failed.
-    fn skip(&mut self, id: Id);
-
-    /// Whether a package that is built gives its dependents a cache that one of them is to fill first.
-    fn is_filled_first(&mut self, _id: Id) -> bool {
-        false
-    }
-
-    /// Whether the other dependents of a package need not wait any longer for the one that fills their cache.
-    fn is_filled(&mut self, _id: Id) -> bool {
-        true
-    }
-}
-
-/// How much is on its way at once, at the most.
-#[derive(Debug, Clone, Copy)]
-struct AtOnce {
-    /// Packages that others wait for. As many come to their end beside them, and no more wait for that: they take space.
-    scripts: usize,
-    /// Packages that are made ready beside them.
-    ahead: usize,
-}
-
-/// Starts what is ready as long as it may, until all has ended. The first failure calls `stop`.
-async fn drive(queue: &mut Queue, at_once: AtOnce, stop: &CancellationToken, work: &mut impl Work) {
-    let mut running = TaskSet::new("package");
-    let mut waiting = VecDeque::new();
-    let mut ending = TaskSet::new("pack");
-    loop {
-        while ending.len() < at_once.scripts
-            && let Some((id, rest)) = waiting.pop_front()
-        {
-            ending.spawn(id, work.go_on(rest));
-        }
-        while waiting.len() < at_once.scripts && !stop.is_cancelled() {
-            let next = match running.len() {
-                few if few < at_once.scripts => queue.next(),
-                more if more < at_once.scripts + at_once.ahead => queue.next_ahead(),
-                _ => None,
-            };
-            let Some(id) = next else { break };
-            running.spawn(id, work.start(id));
-        }
-        // Cancel-safe per docs on `next`.
-        tokio::select! {
-            Some((id, result)) = running.next() => match work.built(id, result) {
-                Some(rest) => {
-                    queue.done(id);
-                    if work.is_filled_first(id) {
-                        queue.fill_first(id);
-                    }
-                    waiting.push_back((id, rest));
-                }
-                None => {
-                    for skipped in queue.failed(id) {
-                        work.skip(skipped);
-                    }
-                    stop.cancel();
-                }
-            },
-            Some((id, result)) = ending.next() => {
-                if !work.end(id, result) {
-                    stop.cancel();
-                }
-            },
-            () = tokio::time::sleep(filling::INTERVAL), if !queue.filling().is_empty() => {
-                for id in queue.filling() {
-                    if work.is_filled(id) {
-                        queue.filled(id);
-                    }
-                }
-            }
-            else => return,
-        }
-    }
-}
-
-/// Packages that are compiled.
+/// A running schedule.
 struct Compiling<'a> {
     context: &'a Arc<Context>,
     /// For scripts.
@@ -300,7 +204,7 @@ struct Compiling<'a> {
     filling: HashMap<Id, Filling>,
     removing: TaskSet<(), Result<(), SandboxError>>,
     stop: &'a CancellationToken,
-    tell: &'a mut (dyn FnMut(Told) + Send),
+    report: &'a mut (dyn FnMut(PackageEvent) + Send),
 }
 
 /// A package that is ready for those that need it.
@@ -310,7 +214,30 @@ enum Ready {
     Installed(Installed),
 }
 
+/// The result of a build.
+type BuildResult = Result<Ready, CompileError>;
+
+/// The result of packing; `None` for a package that is only installed.
+type PackResult = Result<Option<Compiled>, CompileError>;
+
 impl Compiling<'_> {
+    async fn run(mut self, mut pipeline: Pipeline<'_, BuildResult, PackResult>) {
+        loop {
+            while let Some(id) = pipeline.next_to_build() {
+                pipeline.build(id, self.build(id));
+            }
+            match pipeline.next().await {
+                Some(Step::Built(id, result)) => self.built(&mut pipeline, id, result),
+                Some(Step::Packed(id, result)) => self.packed(id, result),
+                Some(Step::LookAtCaches) => self.look_at_caches(pipeline.queue()),
+                None => break,
+            }
+        }
+        while let Some(((), result)) = self.removing.next().await {
+            report_removal(result);
+        }
+    }
+
     fn dependencies(&self, id: Id) -> Vec<Dependency> {
         let mut found: Vec<Dependency> = Vec::new();
         for dependency in &self.packages[id.index()].dependencies {
@@ -328,9 +255,9 @@ impl Compiling<'_> {
         found
     }
 
-    fn let_go_of_dependencies(&mut self, id: Id) {
+    fn release_dependencies(&mut self, id: Id) {
         for dependency in self.packages[id.index()].dependencies.clone() {
-            let installed = self.needed.let_go(dependency);
+            let installed = self.needed.release(dependency);
             self.remove(installed);
         }
     }
@@ -340,10 +267,6 @@ impl Compiling<'_> {
             let unwanted = self.needed.keep(id, installed);
             self.remove(unwanted);
         }
-    }
-
-    fn fail(&mut self, id: Id, failure: CompileError) {
-        (self.tell)(Told::Ended(id, Box::new(Err(failure))));
     }
 
     /// What became of a package that may have ended in a panic.
@@ -367,15 +290,10 @@ impl Compiling<'_> {
                 .spawn_blocking((), move || Ok(store.remove(&installed)?));
         }
     }
-}
 
-impl Work for Compiling<'_> {
-    type Built = Result<Ready, CompileError>;
-    type Rest = Option<Box<Built>>;
-    type Result = Result<Option<Compiled>, CompileError>;
-
-    fn start(&mut self, id: Id) -> impl Future<Output = Self::Built> + Send + 'static {
-        (self.tell)(Told::Started(id));
+    /// Builds a package up to the point where its dependents can start.
+    fn build(&mut self, id: Id) -> impl Future<Output = BuildResult> + Send + 'static {
+        (self.report)(PackageEvent::Started(id));
         let Package {
             name,
             version,
@@ -417,57 +335,68 @@ impl Work for Compiling<'_> {
         }
     }
 
-    fn built(&mut self, id: Id, result: Result<Self::Built, TaskFailed>) -> Option<Self::Rest> {
-        self.let_go_of_dependencies(id);
-        match self.result(id, result) {
+    fn built(
+        &mut self,
+        pipeline: &mut Pipeline<'_, BuildResult, PackResult>,
+        id: Id,
+        result: Result<BuildResult, TaskFailed>,
+    ) {
+        self.release_dependencies(id);
+        let built = match self.result(id, result) {
             Ok(Ready::Built(mut built)) => {
-                if let Origin::Source { source, .. } = &self.packages[id.index()].origin {
-                    let (source, left) = (source.clone(), built.left.take());
-                    let context = Arc::clone(self.context);
-                    self.removing.spawn_blocking((), move || {
-                        left.map_or(Ok(()), |left| left.remove(&context))?;
-                        Ok(fs::remove_file_if_there(&source)?)
-                    });
-                }
+                self.remove_source(id, built.left.take());
                 self.keep(id, built.installed.clone());
-                Some(Some(built))
+                Some(built)
             }
             Ok(Ready::Installed(installed)) => {
                 self.keep(id, Some(installed));
-                Some(None)
-            }
-            Err(failure) => {
-                self.fail(id, failure);
                 None
             }
-        }
-    }
-
-    fn go_on(&mut self, rest: Self::Rest) -> impl Future<Output = Self::Result> + Send + 'static {
+            Err(failure) => {
+                (self.report)(PackageEvent::Ended(id, Box::new(Err(failure))));
+                for dependent in pipeline.fail(id) {
+                    self.release_dependencies(dependent);
+                }
+                return;
+            }
+        };
         let (context, stop) = (Arc::clone(self.context), self.stop.clone());
-        async move {
-            match rest {
+        pipeline.pack(id, async move {
+            match built {
                 Some(built) => package::pack(&context, *built, &stop).await.map(Some),
                 None => Ok(None),
             }
+        });
+        if self.is_filled_first(id) {
+            pipeline.queue().fill_first(id);
         }
     }
 
-    fn end(&mut self, id: Id, result: Result<Self::Result, TaskFailed>) -> bool {
+    /// Removes what a build has used up: the source, and what is left of its directories.
+    fn remove_source(&mut self, id: Id, left: Option<Left>) {
+        if let Origin::Source { source, .. } = &self.packages[id.index()].origin {
+            let (source, context) = (source.clone(), Arc::clone(self.context));
+            self.removing.spawn_blocking((), move || {
+                left.map_or(Ok(()), |left| left.remove(&context))?;
+                Ok(fs::remove_file_if_there(&source)?)
+            });
+        }
+    }
+
+    fn packed(&mut self, id: Id, result: Result<PackResult, TaskFailed>) {
         let result = self.result(id, result);
         if let Origin::Source { .. } = self.packages[id.index()].origin {
-            let installed = self.needed.let_go(id);
+            let installed = self.needed.release(id);
             self.remove(installed);
         }
-        let is_good = result.is_ok();
-        (self.tell)(Told::Ended(id, Box::new(result)));
-        is_good
+        let has_failed = result.is_err();
+        (self.report)(PackageEvent::Ended(id, Box::new(result)));
+        if has_failed {
+            self.stop.cancel();
+        }
     }
 
-    fn skip(&mut self, id: Id) {
-        self.let_go_of_dependencies(id);
-    }
-
+    /// Whether a package gives its dependents an empty cache, which one of them fills before the others start.
     fn is_filled_first(&mut self, id: Id) -> bool {
         let installed = self.needed.get(id).filter(|_| self.fills_first);
         let filling = installed.and_then(|installed| {
@@ -476,9 +405,14 @@ impl Work for Compiling<'_> {
         filling.is_some_and(|filling| self.filling.insert(id, filling).is_none())
     }
 
-    fn is_filled(&mut self, id: Id) -> bool {
-        let filling = self.filling.get_mut(&id);
-        filling.is_none_or(Filling::is_over)
+    /// Lets the other dependents start where a cache is filled, or filling it takes too long.
+    fn look_at_caches(&mut self, queue: &mut Queue) {
+        for id in queue.filling() {
+            let filling = self.filling.get_mut(&id);
+            if filling.is_none_or(Filling::is_over) {
+                queue.filled(id);
+            }
+        }
     }
 }
 
@@ -533,204 +467,7 @@ fn report_removal(result: Result<Result<(), SandboxError>, TaskFailed>) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use tokio::sync::Notify;
-
     use super::*;
-
-    /// Work that ends when the test says so; `stop` ends it, too.
-    struct Fake {
-        gates: Vec<Arc<Notify>>,
-        /// For what nobody waits for.
-        rests: Vec<Arc<Notify>>,
-        started: Arc<std::sync::Mutex<Vec<usize>>>,
-        now: Arc<AtomicUsize>,
-        most: Arc<AtomicUsize>,
-        stop: CancellationToken,
-        failing: Vec<usize>,
-        failing_rest: Option<usize>,
-        ended: Vec<(usize, bool)>,
-        skipped: Vec<usize>,
-    }
-
-    impl Fake {
-        fn new(count: usize, failing: &[usize], stop: &CancellationToken) -> Self {
-            Self {
-                gates: (0..count).map(|_| Arc::default()).collect(),
-                rests: (0..count).map(|_| Arc::default()).collect(),
-                started: Arc::default(),
-                now: Arc::default(),
-                most: Arc::default(),
-                stop: stop.clone(),
-                failing: failing.to_vec(),
-                failing_rest: None,
-                ended: Vec::new(),
-                skipped: Vec::new(),
-            }
-        }
-
-        fn open_all(&self) {
-            let gates = self.gates.iter().chain(&self.rests);
-            gates.for_each(|gate| gate.notify_one());
-        }
-    }
-
-    impl Work for Fake {
-        type Built = bool;
-        type Rest = (Arc<Notify>, bool);
-        type Result = bool;
-
-        fn start(&mut self, id: Id) -> impl Future<Output = bool> + Send + 'static {
-            let (gate, stop) = (Arc::clone(&self.gates[id.index()]), self.stop.clone());
-            let (now, most) = (Arc::clone(&self.now), Arc::clone(&self.most));
-            let fails = self.failing.contains(&id.index());
-            self.started.lock().unwrap().push(id.index());
-            most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-            async move {
-                let was_stopped = tokio::select! {
-                    biased;
-                    () = gate.notified() => false,
-                    () = stop.cancelled() => true,
-                };
-                now.fetch_sub(1, Ordering::SeqCst);
-                !was_stopped && !fails
-            }
-        }
-
-        fn built(&mut self, id: Id, result: Result<bool, TaskFailed>) -> Option<Self::Rest> {
-            if result.unwrap_or(false) {
-                let fails = self.failing_rest == Some(id.index());
-                return Some((Arc::clone(&self.rests[id.index()]), fails));
-            }
-            self.ended.push((id.index(), false));
-            None
-        }
-
-        fn go_on(
-            &mut self,
-            (rest, fails): Self::Rest,
-        ) -> impl Future<Output = bool> + Send + 'static {
-            let stop = self.stop.clone();
-            async move {
-                tokio::select! {
-                    biased;
-                    () = rest.notified() => !fails,
-                    () = stop.cancelled() => false,
-                }
-            }
-        }
-
-        fn end(&mut self, id: Id, result: Result<bool, TaskFailed>) -> bool {
-            let is_good = result.unwrap_or(false);
-            self.ended.push((id.index(), is_good));
-            is_good
-        }
-
-        fn skip(&mut self, id: Id) {
-            self.skipped.push(id.index());
-        }
-    }
-
-    /// `0` and `1` are needed by `2`, `3` by `4`; `5` stands alone.
-    fn queue() -> Queue {
-        let mut graph = Graph::default();
-        let mut add = |dependencies: &[Id]| graph.add(dependencies, Duration::ZERO, Vec::new());
-        let (a, b) = (add(&[]), add(&[]));
-        add(&[a, b]);
-        let c = add(&[]);
-        add(&[c]);
-        add(&[]);
-        Queue::new(graph)
-    }
-
-    fn jobs(jobs: usize) -> AtOnce {
-        AtOnce {
-            scripts: jobs,
-            ahead: 0,
-        }
-    }
-
-    #[tokio::test]
-    async fn no_more_run_at_once_than_may_and_all_run() {
-        for at_once in 1..5 {
-            let stop = CancellationToken::new();
-            let mut work = Fake::new(6, &[], &stop);
-            work.open_all();
-            drive(&mut queue(), jobs(at_once), &stop, &mut work).await;
-            assert_eq!(work.ended.len(), 6);
-            assert_eq!(work.most.load(Ordering::SeqCst), at_once.min(4));
-            assert!(!stop.is_cancelled());
-            if at_once == 1 {
-                assert_eq!(*work.started.lock().unwrap(), [0, 1, 2, 3, 4, 5]);
-            }
-        }
-    }
-
-    #[tokio::test]
-    async fn after_a_failure_nothing_starts_and_what_runs_is_stopped() {
-        let stop = CancellationToken::new();
-        let mut work = Fake::new(6, &[0], &stop);
-        // The others end only because they are stopped.
-        work.gates[0].notify_one();
-        drive(&mut queue(), jobs(2), &stop, &mut work).await;
-        assert_eq!(work.ended, [(0, false), (1, false)]);
-        assert_eq!(work.skipped, [2]);
-        assert_eq!(*work.started.lock().unwrap(), [0, 1]);
-    }
-
-    #[tokio::test]
-    async fn what_others_wait_for_holds_nobody_up_any_longer() {
-        let stop = CancellationToken::new();
-        let mut work = Fake::new(6, &[], &stop);
-        work.gates.iter().for_each(|gate| gate.notify_one());
-        // `2` needs `0` and `1`, and lets them come to their end.
-        let (started, rests) = (Arc::clone(&work.started), work.rests.clone());
-        let opening = runtime::spawn("opening", async move {
-            while !started.lock().unwrap().contains(&2) {
-                tokio::task::yield_now().await;
-            }
-            // Two may wait beside two that come to their end, and then nothing more is started.
-            while started.lock().unwrap().len() < 5 {
-                tokio::task::yield_now().await;
-            }
-            rests.iter().for_each(|rest| rest.notify_one());
-        });
-        drive(&mut queue(), jobs(2), &stop, &mut work).await;
-        opening.await.unwrap();
-        assert_eq!(work.ended.len(), 6);
-        assert!(work.ended.iter().all(|(_, is_good)| *is_good));
-    }
-
-    #[tokio::test]
-    async fn a_failure_of_the_rest_stops_those_that_have_started() {
-        let stop = CancellationToken::new();
-        let mut work = Fake::new(6, &[], &stop);
-        work.failing_rest = Some(0);
-        work.gates[0].notify_one();
-        work.gates[1].notify_one();
-        let (started, rest) = (Arc::clone(&work.started), Arc::clone(&work.rests[0]));
-        let opening = runtime::spawn("opening", async move {
-            while !started.lock().unwrap().contains(&2) {
-                tokio::task::yield_now().await;
-            }
-            rest.notify_one();
-        });
-        drive(&mut queue(), jobs(2), &stop, &mut work).await;
-        opening.await.unwrap();
-        assert!(stop.is_cancelled());
-        assert!(work.ended.contains(&(0, false)) && work.ended.contains(&(2, false)));
-        assert_eq!(work.started.lock().unwrap().len(), 4);
-    }
-
-    #[tokio::test]
-    async fn a_stop_from_outside_starts_nothing_more() {
-        let stop = CancellationToken::new();
-        stop.cancel();
-        let mut work = Fake::new(6, &[], &stop);
-        drive(&mut queue(), jobs(2), &stop, &mut work).await;
-        assert!(work.ended.is_empty());
-    }
 
     #[test]
     fn in_a_shared_tree_names_are_claimed() {

@@ -220,7 +220,7 @@ impl Needed {
 
     /// A user of the package is done with it. Returns what is to be removed when it was the last.
     #[must_use]
-    pub(super) fn let_go(&mut self, package: Id) -> Option<Installed> {
+    pub(super) fn release(&mut self, package: Id) -> Option<Installed> {
         let (count, _) = self.packages.get_mut(&package)?;
         *count -= 1;
         if *count > 0 {
@@ -246,9 +246,9 @@ mod tests {
         assert_eq!(needed.get(lib), None);
         let installed = Installed::new(PathBuf::from("store/0/lib"), Record::default());
         assert_eq!(needed.keep(lib, installed.clone()), None);
-        assert_eq!(needed.let_go(lib), None);
+        assert_eq!(needed.release(lib), None);
         assert_eq!(needed.get(lib), Some(&installed));
-        assert_eq!(needed.let_go(lib), Some(installed.clone()));
+        assert_eq!(needed.release(lib), Some(installed.clone()));
         assert_eq!(needed.get(lib), None);
         assert_eq!(needed.keep(lib, installed.clone()), Some(installed));
     }

@@ -11,11 +11,12 @@ use std::path::{Path, PathBuf};
 
 use tokio_util::sync::CancellationToken;
 
-use super::open::{Blob, Carried, Role};
+use super::tarball::{Blob, Carried, Role};
 use super::verify::{self, Expected, VerifyError};
 use crate::archive::{AppendError, EntryHeader, EntryWriter, GzipWriter, Kind, Owner};
 use crate::fs::{self, Context, LeasedFile};
-use crate::release::{Algorithm, Digests, Manifest, Name};
+use crate::release::digest::BlobDigests;
+use crate::release::{Manifest, Name};
 use crate::runtime::Cancellable;
 
 /// What an unfinished output is called: hidden, and no `*.tgz`.
@@ -100,7 +101,7 @@ pub(super) fn assemble(
 /// Copies a release that is compiled already and whose bytes have been checked: `digests` tells which those were.
 pub(super) fn pass_on(
     tarball: &Path,
-    digests: &Digests,
+    digests: &BlobDigests,
     output: &Path,
     cancel: &CancellationToken,
 ) -> Result<(), AssembleError> {
@@ -266,9 +267,7 @@ fn expectations(entries: &[Entry]) -> Vec<Expected> {
             kind: entry.kind,
             content: match &entry.content {
                 Content::None => None,
-                Content::Text(text) => {
-                    Some((text.len() as u64, Digests::of(text, &[Algorithm::Sha256])))
-                }
+                Content::Text(text) => Some((text.len() as u64, BlobDigests::of(text))),
                 Content::Blob(blob) => Some((blob.size, blob.digests.clone())),
             },
         })

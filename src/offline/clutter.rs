@@ -1,10 +1,10 @@
-//! Files that an operating system or a tool leaves in a tarball beside what somebody packed.
+//! Recognizes files that operating systems and tools leave in tarballs.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// Names of files and directories that macOS and Windows make by themselves.
+/// Names of files and directories that macOS and Windows create.
 const NAMES: [&[u8]; 10] = [
     b".AppleDouble",
     b".DS_Store",
@@ -18,8 +18,8 @@ const NAMES: [&[u8]; 10] = [
     b"ehthumbs.db",
 ];
 
-/// Whether a path of a tarball, or a directory on its way, is such a file: AppleDouble (`._NAME`), `.DS_Store`, `Thumbs.db`,
-/// or an extended header of tar that an old program has unpacked as a file.
+/// Whether a path in a tarball, or one of its directories, is clutter: AppleDouble (`._NAME`), `.DS_Store`, `Thumbs.db`,
+/// or an extended tar header that an old program unpacked as a file.
 pub(super) fn is_clutter(path: &Path) -> bool {
     path.iter().map(OsStr::as_bytes).any(is_clutter_name)
         || path.as_os_str().as_bytes() == b"pax_global_header"

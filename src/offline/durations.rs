@@ -1,4 +1,4 @@
-//! How long packages took in earlier runs, kept beside the logs, so that the longest begin first.
+//! How long packages took in earlier runs, kept in the directory of logs, so that the slowest start first.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -13,23 +13,32 @@ use crate::release::{Name, Version};
 /// The file's name in the directory of logs.
 const FILE: &str = "durations.json";
 
-/// What an unfinished one is called.
+/// The prefix of a partial file.
 const PARTIAL_PREFIX: &str = ".bosh-agent-durations-";
 
-/// How many versions of a package are remembered.
+/// How many versions of a package are kept.
 const VERSIONS: usize = 8;
 
-/// What a package is taken to need beside its script, in seconds.
+/// The estimate for everything but the script, in seconds.
 const BASE: f64 = 0.2;
 
-/// What compressed source is taken to need where nothing is known, in seconds per byte: 1 MB/s.
+/// The estimate for compressed source if no duration is known, in seconds per byte: 1 MB/s.
 const PER_BYTE: f64 = 1e-6;
 
-/// What was remembered, and what has been learnt since.
+/// The durations of earlier runs, and those of this run.
 #[derive(Debug, Default)]
 pub(super) struct Durations {
-    remembered: Remembered,
-    learnt: Vec<(Name, Version, Duration)>,
+    earlier: Remembered,
+    new: Vec<(Name, Version, Duration)>,
+}
+
+/// A package whose duration is estimated.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Measured<'a> {
+    pub name: &'a Name,
+    pub version: &'a Version,
+    /// The size of its source.
+    pub bytes: u64,
 }
 
 /// The file.
@@ -45,7 +54,7 @@ struct Entry {
     seconds: f64,
 }
 
-/// A file of durations that says nothing.
+/// Why a file of durations cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unusable {
     #[error(transparent)]
@@ -58,7 +67,7 @@ pub(super) enum Unusable {
 }
 
 impl Durations {
-    /// Reads what is remembered in a directory. Where there is nothing, nothing is known.
+    /// Reads the durations kept in a directory, if there are any.
     pub(super) fn read(directory: &Path) -> Result<Self, Unusable> {
         let path = directory.join(FILE);
         let text = match fs::read(&path) {
@@ -68,26 +77,22 @@ impl Durations {
         let remembered: Remembered =
             serde_json::from_slice(&text).map_err(|source| Unusable::Damaged { path, source })?;
         Ok(Self {
-            remembered,
-            learnt: Vec::new(),
+            earlier: remembered,
+            new: Vec::new(),
         })
     }
 
-    /// How long each of these packages will take, by what is known of them or of others: name, version, size of the source in
-    /// bytes.
-    pub(super) fn expect(&self, packages: &[(&Name, &Version, u64)]) -> Vec<Duration> {
-        let known: Vec<Option<f64>> = packages
-            .iter()
-            .map(|(name, version, _)| self.seconds(name, version))
-            .collect();
+    /// Estimates how long each package will take: by its own earlier durations, or by its size and the durations of the others.
+    pub(super) fn expect(&self, packages: &[Measured<'_>]) -> Vec<Duration> {
+        let known: Vec<Option<f64>> = packages.iter().map(|it| self.seconds(it)).collect();
         let (mut seconds, mut bytes) = (0.0, 0.0);
-        for (known, (_, _, size)) in known.iter().zip(packages) {
+        for (known, package) in known.iter().zip(packages) {
             if let Some(known) = known {
                 seconds += known;
-                bytes += *size as f64;
+                bytes += package.bytes as f64;
             }
         }
-        // This machine's speed, where something of this call has been compiled on it before.
+        // This machine's speed, if a package of this call was compiled on it before.
         let per_byte = if bytes > 0.0 {
             seconds / bytes
         } else {
@@ -96,36 +101,36 @@ impl Durations {
         known
             .into_iter()
             .zip(packages)
-            .map(|(known, (_, _, size))| {
-                let seconds = known.unwrap_or(*size as f64 * per_byte);
+            .map(|(known, package)| {
+                let seconds = known.unwrap_or(package.bytes as f64 * per_byte);
                 Duration::try_from_secs_f64(BASE + seconds).unwrap_or_default()
             })
             .collect()
     }
 
     /// Seconds of the same version, else of the version that was compiled last.
-    fn seconds(&self, name: &Name, version: &Version) -> Option<f64> {
-        let entries = self.remembered.packages.get(name.as_str())?;
+    fn seconds(&self, package: &Measured<'_>) -> Option<f64> {
+        let entries = self.earlier.packages.get(package.name.as_str())?;
         let same = entries
             .iter()
-            .find(|entry| entry.version == version.as_str());
+            .find(|entry| entry.version == package.version.as_str());
         let seconds = same.or(entries.first())?.seconds;
         (seconds.is_finite() && seconds >= 0.0).then_some(seconds)
     }
 
-    /// A package has been compiled.
-    pub(super) fn learn(&mut self, name: &Name, version: &Version, took: Duration) {
-        self.learnt.push((name.clone(), version.clone(), took));
+    /// Adds the duration of a compiled package.
+    pub(super) fn add(&mut self, name: &Name, version: &Version, took: Duration) {
+        self.new.push((name.clone(), version.clone(), took));
     }
 
-    /// Writes what is known now. Another run may have written meanwhile: what it learnt is kept.
+    /// Writes the durations. Those that another run has written in the meantime are kept.
     pub(super) fn write(self, directory: &Path) -> Result<(), Unusable> {
-        if self.learnt.is_empty() {
+        if self.new.is_empty() {
             return Ok(());
         }
         let path = directory.join(FILE);
-        let mut remembered = Self::read(directory).map_or(self.remembered, |now| now.remembered);
-        for (name, version, took) in self.learnt {
+        let mut remembered = Self::read(directory).map_or(self.earlier, |now| now.earlier);
+        for (name, version, took) in self.new {
             let entries = remembered
                 .packages
                 .entry(name.as_str().to_owned())
@@ -133,7 +138,7 @@ impl Durations {
             entries.retain(|entry| entry.version != version.as_str());
             let entry = Entry {
                 version: version.as_str().to_owned(),
-                // Thousandths are more than anybody needs.
+                // Milliseconds are precise enough.
                 seconds: (took.as_secs_f64() * 1000.0).round() / 1000.0,
             };
             entries.insert(0, entry);
@@ -167,7 +172,11 @@ mod tests {
         let asked: Vec<_> = named
             .iter()
             .zip(packages)
-            .map(|((name, version), (_, _, size))| (name, version, *size))
+            .map(|((name, version), (_, _, bytes))| Measured {
+                name,
+                version,
+                bytes: *bytes,
+            })
             .collect();
         let found = durations.expect(&asked);
         found
@@ -181,8 +190,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mut durations = Durations::read(directory.path()).unwrap();
         let (name, old) = package("lib", "old");
-        durations.learn(&name, &old, Duration::from_secs(100));
-        durations.learn(
+        durations.add(&name, &old, Duration::from_secs(100));
+        durations.add(
             &name,
             &package("lib", "new").1,
             Duration::from_millis(3_000),
@@ -212,16 +221,16 @@ mod tests {
         let mut second = Durations::read(directory.path()).unwrap();
         for number in 0..20 {
             let (name, version) = package("lib", &number.to_string());
-            first.learn(&name, &version, Duration::from_secs(number));
+            first.add(&name, &version, Duration::from_secs(number));
         }
         let (name, version) = package("app", "1");
-        second.learn(&name, &version, Duration::from_secs(1));
+        second.add(&name, &version, Duration::from_secs(1));
         first.write(directory.path()).unwrap();
         second.write(directory.path()).unwrap();
         let both = Durations::read(directory.path()).unwrap();
-        assert_eq!(both.remembered.packages["lib"].len(), VERSIONS);
-        assert_eq!(both.remembered.packages["lib"][0].seconds, 19.0);
-        assert_eq!(both.remembered.packages["app"].len(), 1);
+        assert_eq!(both.earlier.packages["lib"].len(), VERSIONS);
+        assert_eq!(both.earlier.packages["lib"][0].seconds, 19.0);
+        assert_eq!(both.earlier.packages["app"].len(), 1);
     }
 
     #[test]
@@ -232,7 +241,7 @@ mod tests {
         assert!(error.to_string().contains(FILE), "{error}");
         let mut durations = Durations::default();
         let (name, version) = package("lib", "1");
-        durations.learn(&name, &version, Duration::from_secs(1));
+        durations.add(&name, &version, Duration::from_secs(1));
         durations.write(directory.path()).unwrap();
         assert!(Durations::read(directory.path()).is_ok());
         // Numbers that mean no time.

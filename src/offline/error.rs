@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use super::assemble::AssembleError;
-use super::failure::{Incomplete, PackageFailure};
-use super::inspect::Problem;
-use super::open::OpenError;
+use super::failure::{PackageFailure, UnfinishedRelease};
+use super::open_error::OpenError;
+use super::problem::Problem;
 use super::stemcell::UnknownStemcell;
 use crate::diag::Bytes;
-use crate::release::ManifestProblem;
+use crate::release::{ManifestProblem, Name};
 use crate::sandbox::SandboxError;
 use crate::{fs, runtime};
 
@@ -48,6 +48,12 @@ pub enum OfflineError {
         output: PathBuf,
         /// What went wrong.
         source: AssembleError,
+    },
+    /// A package was compiled without the digests that its release needs: a bug.
+    #[error("the digests of compiled package {package} were not computed")]
+    NoDigest {
+        /// The package.
+        package: Name,
     },
     /// A part of this program broke.
     #[error(transparent)]
@@ -167,4 +173,29 @@ pub enum InputProblemKind {
         /// Bytes that are free.
         free: u64,
     },
+}
+
+/// A call of which not every release was written.
+#[derive(Debug)]
+pub struct Incomplete {
+    /// Everything that failed, the first failure first; at least one.
+    pub failures: Vec<OfflineError>,
+    /// The releases whose packages have not all been compiled, in the order of the inputs.
+    pub releases: Vec<UnfinishedRelease>,
+}
+
+impl std::fmt::Display for Incomplete {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.failures.as_slice() {
+            [only] => write!(f, "{only}"),
+            [first, others @ ..] => write!(f, "{first}, and {} more failed", others.len()),
+            [] => write!(f, "not every release was written"),
+        }
+    }
+}
+
+impl std::error::Error for Incomplete {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.failures.first()?.source()
+    }
 }

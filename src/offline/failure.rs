@@ -5,33 +5,6 @@ use std::path::PathBuf;
 use crate::compile::CompileError;
 use crate::release::{Name, Version};
 
-use super::error::OfflineError;
-
-/// A call of which not every release was written.
-#[derive(Debug)]
-pub struct Incomplete {
-    /// Everything that failed, the first failure first; at least one.
-    pub failures: Vec<OfflineError>,
-    /// The releases whose packages have not all been compiled, in the order of the inputs.
-    pub releases: Vec<UnfinishedRelease>,
-}
-
-impl std::fmt::Display for Incomplete {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.failures.as_slice() {
-            [only] => write!(f, "{only}"),
-            [first, others @ ..] => write!(f, "{first}, and {} more failed", others.len()),
-            [] => write!(f, "not every release was written"),
-        }
-    }
-}
-
-impl std::error::Error for Incomplete {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.failures.first()?.source()
-    }
-}
-
 /// A package that has not been compiled.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to compile package {}/{} of release {}", package.0, package.1, named(releases))]
@@ -41,7 +14,7 @@ pub struct PackageFailure {
     /// Name and version of the package.
     pub package: (Name, Version),
     /// Its blob in the tarball, and how large that is, in bytes.
-    pub blob: Option<(PathBuf, u64)>,
+    pub blob: (PathBuf, u64),
     /// Why.
     pub source: CompileError,
 }

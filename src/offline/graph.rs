@@ -1,153 +1,227 @@
-//! One graph for all releases of a call: a package that several of them have is one node.
+//! Merges the packages of all releases of a call into one graph: a package that several releases have is one node.
 //!
-//! Packages are the same when nothing tells them apart that shapes what they install: name and version, which a script is told,
-//! what the source unpacks to, and the dependencies, which are the same in the same sense.
+//! Two packages are the same when everything that affects what they install is the same: name and version, which the script
+//! sees, the files of the source, and the dependencies, which must be the same in this sense, too.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
-use super::inspect::{Listed, Member};
+use super::checked::{CheckedPackage, CheckedRelease};
+use super::identity::Identities;
+use super::ids::{NodeId, ReleaseId};
 use crate::release::{Name, Version};
 
-/// A member of a release, with what tells it from members of others.
-#[derive(Debug)]
-pub(super) struct Candidate<'a> {
-    pub member: &'a Member,
-    pub version: &'a Version,
-    /// What its blob is known by: see [`identity`](super::identity).
-    pub digest: &'a str,
-}
-
 /// A package of a call.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Node {
-    /// The releases that have it, each with the member that it is there; the first in input order first.
-    pub uses: Vec<(usize, usize)>,
-    /// The nodes of its direct dependencies, in manifest order, each once. All come before it.
-    pub dependencies: Vec<usize>,
+#[derive(Debug)]
+pub(super) struct PackageNode {
+    /// The package that is compiled or installed, of the first release that has it.
+    pub first: PackageUse,
+    /// The same package in later releases.
+    pub others: Vec<PackageUse>,
+    /// Direct dependencies, in manifest order, each once. All have smaller ids.
+    pub dependencies: Vec<NodeId>,
 }
 
-/// Puts the releases of a call together. Each is given with its members and their compile order. A package that is compiled
-/// already is a node only where one that is to be compiled needs it.
-pub(super) fn merge(releases: &[(Vec<Candidate<'_>>, &[usize])]) -> Vec<Node> {
-    let mut nodes: Vec<Node> = Vec::new();
-    let mut known: HashMap<(&Name, &Version, bool, &str, Vec<usize>), usize> = HashMap::new();
-    for (release, (candidates, order)) in releases.iter().enumerate() {
-        let mut positions: HashMap<&Name, usize> = HashMap::new();
-        for index in order.iter().copied() {
-            let candidate = &candidates[index];
-            let member = candidate.member;
-            let is_source = matches!(member.listed, Listed::Source(_));
-            if !is_source && !is_needed(&member.name, candidates) {
+/// A package in one of the releases that have it.
+#[derive(Debug, Clone)]
+pub(super) struct PackageUse {
+    pub release: ReleaseId,
+    pub package: Arc<CheckedPackage>,
+}
+
+impl PackageNode {
+    /// The package in each release that has it, in input order.
+    pub(super) fn uses(&self) -> impl Iterator<Item = &PackageUse> {
+        std::iter::once(&self.first).chain(&self.others)
+    }
+
+    pub(super) fn package(&self) -> &CheckedPackage {
+        &self.first.package
+    }
+}
+
+/// What makes two packages the same: name, version, whether it is a source, its identity, sorted dependencies.
+type Key<'a> = (&'a Name, &'a Version, bool, &'a str, Vec<NodeId>);
+
+/// Merges the packages of all releases. The index of a node is its [`NodeId`]. A package that is compiled already is a node only
+/// if a source package depends on it.
+pub(super) fn merge(
+    releases: &BTreeMap<ReleaseId, Arc<CheckedRelease>>,
+    identities: &Identities,
+) -> Vec<PackageNode> {
+    let mut nodes: Vec<PackageNode> = Vec::new();
+    let mut known: HashMap<Key<'_>, NodeId> = HashMap::new();
+    for (id, release) in releases {
+        let mut positions: HashMap<&Name, NodeId> = HashMap::new();
+        for package in &release.packages {
+            if !package.is_source() && !is_dependency_of_source(package.name(), release) {
                 continue;
             }
-            let mut dependencies = Vec::new();
-            // What is compiled already is only installed.
-            for name in member.dependencies.iter().filter(|_| is_source) {
-                if let Some(node) = positions.get(name)
-                    && !dependencies.contains(node)
-                {
-                    dependencies.push(*node);
-                }
-            }
+            let dependencies = dependencies(package, &positions);
             let mut sorted = dependencies.clone();
             sorted.sort_unstable();
             let key = (
-                &member.name,
-                candidate.version,
-                is_source,
-                candidate.digest,
+                package.name(),
+                package.version(),
+                package.is_source(),
+                identities.of(*id, package),
                 sorted,
             );
-            let node = *known.entry(key).or_insert_with(|| {
-                nodes.push(Node {
-                    uses: Vec::new(),
-                    dependencies,
-                });
-                nodes.len() - 1
-            });
-            nodes[node].uses.push((release, index));
-            positions.insert(&member.name, node);
+            let place = PackageUse {
+                release: *id,
+                package: Arc::clone(package),
+            };
+            let node = match known.get(&key) {
+                Some(node) => {
+                    nodes[node.index()].others.push(place);
+                    *node
+                }
+                None => {
+                    let node = NodeId::from_index(nodes.len());
+                    nodes.push(PackageNode {
+                        first: place,
+                        others: Vec::new(),
+                        dependencies,
+                    });
+                    known.insert(key, node);
+                    node
+                }
+            };
+            positions.insert(package.name(), node);
         }
     }
     nodes
 }
 
-fn is_needed(name: &Name, candidates: &[Candidate<'_>]) -> bool {
-    candidates.iter().any(|candidate| {
-        matches!(candidate.member.listed, Listed::Source(_))
-            && candidate.member.dependencies.contains(name)
-    })
+/// The nodes of a package's dependencies. A compiled package is only installed, without its dependencies.
+fn dependencies(package: &CheckedPackage, positions: &HashMap<&Name, NodeId>) -> Vec<NodeId> {
+    let mut dependencies = Vec::new();
+    if package.is_source() {
+        for node in package
+            .dependencies()
+            .iter()
+            .filter_map(|it| positions.get(it))
+        {
+            if !dependencies.contains(node) {
+                dependencies.push(*node);
+            }
+        }
+    }
+    dependencies
+}
+
+fn is_dependency_of_source(name: &Name, release: &CheckedRelease) -> bool {
+    let mut packages = release.packages.iter();
+    packages.any(|other| other.is_source() && other.dependencies().contains(name))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
+pub(super) mod tests {
+    use std::path::PathBuf;
 
-    /// Reads `app@1=source: lib base`; a compiled package has `~` for `=`.
-    fn release(text: &str) -> Vec<(Member, Version, String)> {
-        text.split(", ")
-            .enumerate()
-            .map(|(index, package)| {
-                let (package, dependencies) = package.split_once(": ").unwrap_or((package, ""));
-                let (name, rest) = package.split_once('@').unwrap();
-                let (version, digest) = rest.split_once(['=', '~']).unwrap();
-                let listed = match rest.contains('=') {
-                    true => Listed::Source(index),
-                    false => Listed::Compiled(index),
-                };
-                let parse = |name: &str| Name::parse(name).unwrap();
-                let member = Member {
-                    name: parse(name),
-                    dependencies: dependencies.split_whitespace().map(parse).collect(),
-                    listed,
-                };
-                (member, Version::parse(version).unwrap(), digest.to_owned())
+    use super::*;
+    use crate::offline::checked::Listed;
+    use crate::offline::tarball::Blob;
+    use crate::release::digest::BlobHasher;
+    use crate::release::{
+        Algorithm, CompiledPackage, Digests, Manifest, MultiDigest, Package, Slug,
+    };
+
+    /// Reads `app@1=source: lib base, …`, in compile order; a compiled package has `~` for `=`.
+    pub(in super::super) fn release(text: &str) -> Arc<CheckedRelease> {
+        let packages = text.split(", ").filter(|it| !it.is_empty()).map(package);
+        let manifest = "name: demo\nversion: 1\npackages: []\njobs: []\n";
+        Arc::new(CheckedRelease {
+            tarball: PathBuf::from("demo.tgz"),
+            digests: BlobHasher::new(&[]).finish(),
+            manifest: Manifest::parse(manifest.as_bytes()).unwrap(),
+            carried: Vec::new(),
+            packages: packages.map(Arc::new).collect(),
+        })
+    }
+
+    fn package(text: &str) -> CheckedPackage {
+        let (package, dependencies) = text.split_once(": ").unwrap_or((text, ""));
+        let (name, rest) = package.split_once('@').unwrap();
+        let (version, content) = rest.split_once(['=', '~']).unwrap();
+        let parse = |name: &str| Name::parse(name).unwrap();
+        let (name, version) = (parse(name), Version::parse(version).unwrap());
+        let dependencies = dependencies.split_whitespace().map(parse).collect();
+        let digests = Digests::of(content.as_bytes(), &[Algorithm::Sha1]);
+        let digest = MultiDigest::of(&digests, &[Algorithm::Sha1]).unwrap();
+        let fingerprint = String::new();
+        let listed = match rest.contains('=') {
+            true => Listed::Source(Package {
+                name,
+                version,
+                fingerprint,
+                digest,
+                dependencies,
+            }),
+            false => Listed::Compiled(CompiledPackage {
+                name,
+                version,
+                fingerprint,
+                digest,
+                stemcell: Slug::new("ubuntu-noble", "1.1").unwrap(),
+                dependencies,
+            }),
+        };
+        let mut hasher = BlobHasher::new(&[]);
+        hasher.update(content.as_bytes());
+        CheckedPackage {
+            path: PathBuf::from(format!("packages/{}.tgz", listed.name())),
+            listed,
+            blob: Blob {
+                file: PathBuf::new(),
+                size: 1,
+                digests: hasher.finish(),
+            },
+        }
+    }
+
+    pub(in super::super) fn releases(texts: &[&str]) -> BTreeMap<ReleaseId, Arc<CheckedRelease>> {
+        let numbered = texts.iter().enumerate();
+        numbered
+            .map(|(position, text)| (ReleaseId::from_position(position), release(text)))
+            .collect()
+    }
+
+    /// The uses of a node, each as the release's position and the package's name, and the indices of its dependencies.
+    type Merged = (Vec<(usize, String)>, Vec<usize>);
+
+    fn merged(texts: &[&str]) -> Vec<Merged> {
+        merge(&releases(texts), &Identities::default())
+            .iter()
+            .map(|node| {
+                let uses = node.uses();
+                let uses = uses.map(|it| (it.release.position(), it.package.name().to_string()));
+                let dependencies = node.dependencies.iter().map(|it| it.index());
+                (uses.collect(), dependencies.collect())
             })
             .collect()
     }
 
-    /// Uses and dependencies of a node.
-    type Merged = (Vec<(usize, usize)>, Vec<usize>);
-
-    /// Releases whose packages are written in compile order.
-    fn merged(texts: &[&str]) -> Vec<Merged> {
-        let releases: Vec<_> = texts.iter().map(|text| release(text)).collect();
-        let orders: Vec<Vec<usize>> = releases.iter().map(|it| (0..it.len()).collect()).collect();
-        let candidates: Vec<_> = releases
-            .iter()
-            .zip(&orders)
-            .map(|(release, order)| {
-                let candidates = release
-                    .iter()
-                    .map(|(member, version, digest)| Candidate {
-                        member,
-                        version,
-                        digest,
-                    })
-                    .collect();
-                (candidates, order.as_slice())
-            })
-            .collect();
-        merge(&candidates)
-            .into_iter()
-            .map(|node| (node.uses, node.dependencies))
+    fn uses(uses: &[(usize, &str)]) -> Vec<(usize, String)> {
+        let uses = uses.iter();
+        uses.map(|(release, name)| (*release, (*name).to_owned()))
             .collect()
     }
 
     #[test]
-    fn the_same_package_of_two_releases_is_one_node() {
+    fn same_package_of_two_releases_is_one_node() {
         assert_eq!(
             merged(&["go@1=g, a@1=a: go", "go@1=g, b@1=b: go go"]),
             [
-                (vec![(0, 0), (1, 0)], vec![]),
-                (vec![(0, 1)], vec![0]),
-                (vec![(1, 1)], vec![0]),
+                (uses(&[(0, "go"), (1, "go")]), vec![]),
+                (uses(&[(0, "a")]), vec![0]),
+                (uses(&[(1, "b")]), vec![0]),
             ]
         );
     }
 
     #[test]
-    fn whatever_shapes_a_package_makes_it_another() {
+    fn everything_that_affects_a_package_distinguishes_it() {
         for (one, other) in [
             ("go@1=g", "go@2=g"),
             ("go@1=g", "go@1=h"),
@@ -158,20 +232,20 @@ mod tests {
         // The same package over another dependency, and over none.
         let over = merged(&["go@1=g, a@1=a: go", "go@1=h, a@1=a: go", "go@1=g, a@1=a"]);
         assert_eq!(over.len(), 5);
-        assert_eq!(over[0].0, [(0, 0), (2, 0)]);
-        // The order of dependencies shapes nothing.
+        assert_eq!(over[0].0, uses(&[(0, "go"), (2, "go")]));
+        // The order of dependencies does not matter.
         let orders = ["a@1=a, b@1=b, c@1=c: a b", "a@1=a, b@1=b, c@1=c: b a"];
         assert_eq!(merged(&orders).len(), 3);
     }
 
     #[test]
-    fn what_is_compiled_already_is_there_for_those_that_need_it_only() {
+    fn compiled_package_is_a_node_only_for_sources_that_need_it() {
         assert_eq!(
             merged(&["base@1~b, lib@1~l: base, app@1=a: lib", "lib@1=l"]),
             [
-                (vec![(0, 1)], vec![]),
-                (vec![(0, 2)], vec![0]),
-                (vec![(1, 0)], vec![]),
+                (uses(&[(0, "lib")]), vec![]),
+                (uses(&[(0, "app")]), vec![0]),
+                (uses(&[(1, "lib")]), vec![]),
             ]
         );
     }

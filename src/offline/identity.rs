@@ -1,24 +1,36 @@
-//! Which source blobs of a call count as the same: those with the same bytes, and those that unpack to the same files.
+//! Decides which source blobs of a call are the same: those with the same bytes, and those that unpack to the same files.
 //!
-//! Each release packs its packages for itself, so the blobs of one package differ in times and owners from release to release.
+//! Each release packs its packages itself, so the blobs of one package differ in times and owners from release to release.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
+use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::inspect::Listed;
-use super::release::Release;
-use crate::archive::Compression;
+use super::checked::{CheckedPackage, CheckedRelease, Listed};
+use super::ids::ReleaseId;
+use crate::archive::{Compression, Decoder};
 use crate::compile::content_digest;
 use crate::fs;
 use crate::release::{Name, Version};
 use crate::runtime::Cancellable;
 
-/// What members are known by where that is not the digest of their blobs; by release and member.
-pub(super) type Identities = HashMap<(usize, usize), String>;
+/// The identities of source packages that were compared by content.
+#[derive(Debug, Default)]
+pub(super) struct Identities(HashMap<(ReleaseId, Name), String>);
 
-/// A package that releases have with the same fingerprint and other contents.
+impl Identities {
+    /// What two packages have in common when their sources are the same: the identity by content, or the SHA-256 of the blob.
+    pub(super) fn of<'a>(&'a self, release: ReleaseId, package: &'a CheckedPackage) -> &'a str {
+        match self.0.get(&(release, package.name().clone())) {
+            Some(identity) => identity,
+            None => package.blob.digests.sha256(),
+        }
+    }
+}
+
+/// A package that several releases have with the same fingerprint and different contents.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Conflict {
     pub package: (Name, Version),
@@ -26,55 +38,38 @@ pub(super) struct Conflict {
     pub releases: Vec<String>,
 }
 
-/// One blob, and which members have it.
+/// A source blob, and the packages that have it.
 #[derive(Debug)]
-struct Candidate<'a> {
+struct SourceBlob<'a> {
     file: &'a Path,
-    /// Release, member and fingerprint.
-    members: Vec<(usize, usize, &'a str)>,
+    /// The release of each package, and the package's fingerprint.
+    packages: Vec<(ReleaseId, &'a str)>,
 }
 
-/// Compares the sources that have one name and version and not the same bytes. A blob that cannot be read is left to the
-/// step that compiles it.
+/// The source blobs of one package name and version, by SHA-256.
+type SourceBlobs<'a> = BTreeMap<&'a str, SourceBlob<'a>>;
+
+/// Compares the sources that have the same name and version and different bytes. A blob that cannot be read is not compared:
+/// compiling it fails later.
 pub(super) fn compare(
-    releases: &[Release],
+    releases: &BTreeMap<ReleaseId, Arc<CheckedRelease>>,
     cancel: &CancellationToken,
 ) -> (Identities, Vec<Conflict>) {
-    let mut packages: BTreeMap<(&Name, &Version), BTreeMap<&str, Candidate<'_>>> = BTreeMap::new();
-    for (index, release) in releases.iter().enumerate() {
-        for (number, member) in release.members.iter().enumerate() {
-            let (Listed::Source(listed), Some(blob)) = (member.listed, release.blob(number)) else {
-                continue;
-            };
-            let Some(digest) = blob.digests.sha256() else {
-                continue;
-            };
-            let blobs = packages
-                .entry((&member.name, release.version(number)))
-                .or_default();
-            let candidate = blobs.entry(digest).or_insert_with(|| Candidate {
-                file: &blob.file,
-                members: Vec::new(),
-            });
-            let fingerprint = release.manifest().packages[listed].fingerprint.as_str();
-            candidate.members.push((index, number, fingerprint));
-        }
-    }
     let (mut identities, mut conflicts) = (HashMap::new(), Vec::new());
-    for ((name, version), blobs) in packages {
+    for ((name, version), blobs) in source_blobs(releases) {
         if blobs.len() < 2 {
             continue;
         }
         // By fingerprint: which contents there are, and in which releases.
         let mut contents: BTreeMap<&str, BTreeMap<String, Vec<String>>> = BTreeMap::new();
-        for (digest, candidate) in blobs {
-            let identity = identity(candidate.file, cancel).unwrap_or_else(|| digest.to_owned());
-            for (release, member, fingerprint) in candidate.members {
-                identities.insert((release, member), identity.clone());
+        for (digest, blob) in blobs {
+            let identity = content_identity(blob.file, cancel).unwrap_or_else(|| digest.to_owned());
+            for (release, fingerprint) in blob.packages {
+                identities.insert((release, name.clone()), identity.clone());
                 let same = contents.entry(fingerprint).or_default();
                 same.entry(identity.clone())
                     .or_default()
-                    .push(releases[release].label());
+                    .push(releases[&release].label());
             }
         }
         for (fingerprint, contents) in contents {
@@ -89,14 +84,38 @@ pub(super) fn compare(
             }
         }
     }
-    (identities, conflicts)
+    (Identities(identities), conflicts)
 }
 
-/// What a source unpacks to, and whether it is compressed, which decides on the form of the compiled blob.
-fn identity(blob: &Path, cancel: &CancellationToken) -> Option<String> {
+fn source_blobs(
+    releases: &BTreeMap<ReleaseId, Arc<CheckedRelease>>,
+) -> BTreeMap<(&Name, &Version), SourceBlobs<'_>> {
+    let mut packages: BTreeMap<(&Name, &Version), SourceBlobs<'_>> = BTreeMap::new();
+    for (id, release) in releases {
+        for package in &release.packages {
+            let Listed::Source(source) = &package.listed else {
+                continue;
+            };
+            packages
+                .entry((&source.name, &source.version))
+                .or_default()
+                .entry(package.blob.digests.sha256())
+                .or_insert_with(|| SourceBlob {
+                    file: &package.blob.file,
+                    packages: Vec::new(),
+                })
+                .packages
+                .push((*id, &source.fingerprint));
+        }
+    }
+    packages
+}
+
+/// What a source unpacks to, and whether it is compressed, because that decides whether the compiled blob is.
+fn content_identity(blob: &Path, cancel: &CancellationToken) -> Option<String> {
     let open = || Some(Cancellable::new(fs::open(blob).ok()?, cancel));
     let content = content_digest(open()?).ok()??;
-    let is_plain = crate::archive::Decoder::new(open()?).ok()?.compression() == Compression::None;
+    let is_plain = Decoder::new(open()?).ok()?.compression() == Compression::None;
     let form = if is_plain { "plain" } else { "compressed" };
     Some(format!("{form} content {content}"))
 }

@@ -1,241 +1,157 @@
-//! What a release says of itself against what its tarball holds. Finds every problem, not the first.
+//! Checks a release's manifest against its tarball. Finds every problem, not only the first.
 
 use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
 
-use super::jobs::ContentProblem;
-use super::open::{Blob, Carried, Opened, Role, shown};
-use crate::release::graph::{self, GraphProblem};
-use crate::release::{DigestMismatch, Manifest, MultiDigest, Name, Slug};
+use super::checked::{CheckedPackage, CheckedRelease, Listed};
+use super::problem::Problem;
+use super::tarball::{Blob, Carried, Opened, Role, path_of, shown};
+use crate::release::graph;
+use crate::release::{Manifest, MultiDigest, Name, Slug};
 
-/// Something that is wrong with a release.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Problem {
-    /// The manifest lists something that the tarball does not have.
-    #[error("{what}: `{path}` is missing from the tarball")]
-    MissingBlob {
-        /// What it belongs to.
-        what: String,
-        /// Where it should be.
-        path: String,
-    },
-    /// There is a directory or a link in the place of a blob.
-    #[error("{what}: `{path}` is not a file")]
-    NotAFile {
-        /// What it belongs to.
-        what: String,
-        /// Where it is.
-        path: String,
-    },
-    /// A blob's bytes are not those that the manifest means.
-    #[error("{what}: `{path}` does not match its digest: {mismatch}")]
-    Digest {
-        /// What it belongs to.
-        what: String,
-        /// Where it is.
-        path: String,
-        /// Which digest, and what it should have been.
-        mismatch: DigestMismatch,
-    },
-    /// A blob's contents are not what they should be, though its digest is right.
-    #[error("{what}: `{path}` {problem}")]
-    Content {
-        /// What it belongs to.
-        what: String,
-        /// Where it is.
-        path: String,
-        /// What is wrong.
-        problem: ContentProblem,
-    },
-    /// The tarball has a package that the manifest does not list.
-    #[error("`{path}` is in the tarball, but release.MF lists no such package")]
-    ExtraPackage {
-        /// Where it is.
-        path: String,
-    },
-    /// The dependencies do not fit together.
-    #[error("{0}")]
-    Graph(GraphProblem),
-    /// A job needs a package that is not there.
-    #[error("job `{job}` needs package `{package}`, which is not in the release")]
-    JobPackage {
-        /// The job.
-        job: Name,
-        /// The package.
-        package: Name,
-    },
-    /// A compiled package is for another stemcell.
-    #[error(
-        "package `{package}` is already compiled, for stemcell {theirs}, and this is {ours}: compile it from its source release, or on \
-         that stemcell"
-    )]
-    OtherStemcell {
-        /// The package.
-        package: Name,
-        /// The stemcell that it is for.
-        theirs: Slug,
-        /// This one.
-        ours: Slug,
-    },
-}
-
-/// A package of a release, from its source or already compiled.
-#[derive(Debug, Clone)]
-pub(super) struct Member {
-    pub name: Name,
-    pub dependencies: Vec<Name>,
-    /// Where it is in the manifest.
-    pub listed: Listed,
-}
-
-/// Where a package is listed in its manifest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Listed {
-    Source(usize),
-    Compiled(usize),
-}
-
-/// All packages of a release: those to be compiled, then those that are.
-pub(super) fn members(manifest: &Manifest) -> Vec<Member> {
-    let sources = manifest
-        .packages
-        .iter()
-        .enumerate()
-        .map(|(index, package)| Member {
-            name: package.name.clone(),
-            dependencies: package.dependencies.clone(),
-            listed: Listed::Source(index),
-        });
-    let compiled =
-        manifest
-            .compiled_packages
-            .iter()
-            .flatten()
-            .enumerate()
-            .map(|(index, package)| Member {
-                name: package.name.clone(),
-                dependencies: package.dependencies.clone(),
-                listed: Listed::Compiled(index),
-            });
-    sources.chain(compiled).collect()
-}
-
-/// The order in which the packages of a release are compiled, as indices of [`members`].
-pub(super) fn order(members: &[Member]) -> Result<Vec<usize>, Vec<GraphProblem>> {
-    let entries: Vec<graph::Entry<'_>> = members
-        .iter()
-        .map(|member| (&member.name, member.dependencies.as_slice()))
-        .collect();
-    graph::compile_order(&entries)
-}
-
-/// Everything that is wrong with a release.
-pub(super) fn problems(opened: &Opened, stemcell: &Slug) -> Vec<Problem> {
+/// Checks a release, for compilation on `stemcell`.
+///
+/// # Errors
+/// Everything that is wrong with the release.
+pub(super) fn check(opened: Opened, stemcell: &Slug) -> Result<CheckedRelease, Vec<Problem>> {
     let manifest = &opened.manifest;
+    let listed = listed(manifest);
     let mut problems = Vec::new();
-    for package in &manifest.packages {
-        let role = Role::Package(package.name.to_string());
-        let what = format!("package `{}`", package.name);
-        check_blob(opened, &what, &role, &package.digest, &mut problems);
-    }
-    for package in manifest.compiled_packages.iter().flatten() {
-        let role = Role::CompiledPackage(package.name.to_string());
-        let what = format!("compiled package `{}`", package.name);
-        check_blob(opened, &what, &role, &package.digest, &mut problems);
-        if package.stemcell != *stemcell {
-            problems.push(Problem::OtherStemcell {
-                package: package.name.clone(),
-                theirs: package.stemcell.clone(),
-                ours: stemcell.clone(),
-            });
+    let mut packages = Vec::new();
+    for package in &listed {
+        match check_package(&opened, package) {
+            Ok(package) => packages.push(Arc::new(package)),
+            Err(problem) => problems.push(problem),
         }
+        problems.extend(other_stemcell(package, stemcell));
     }
     for job in &manifest.jobs {
         let role = Role::Job(job.name.to_string());
         let what = format!("job `{}`", job.name);
-        check_blob(opened, &what, &role, &job.digest, &mut problems);
+        problems.extend(find_blob(&opened, &what, &role, &job.digest).err());
     }
     if let Some(license) = &manifest.license {
-        check_blob(
-            opened,
-            "license",
-            &Role::License,
-            &license.digest,
-            &mut problems,
-        );
+        let found = find_blob(&opened, "license", &Role::License, &license.digest);
+        problems.extend(found.err());
     }
     problems.extend(opened.problems.iter().cloned());
-    let members = members(manifest);
-    extra_packages(opened, &members, &mut problems);
-    if let Err(found) = order(&members) {
-        problems.extend(found.into_iter().map(Problem::Graph));
+    problems.extend(extra_packages(&opened, &listed));
+    let entries: Vec<graph::Entry<'_>> = listed
+        .iter()
+        .map(|package| (package.name(), package.dependencies()))
+        .collect();
+    let order = graph::compile_order(&entries);
+    if let Err(found) = &order {
+        problems.extend(found.iter().cloned().map(Problem::Graph));
     }
-    job_packages(manifest, &members, &mut problems);
-    problems
+    problems.extend(missing_packages_of_jobs(manifest, &listed));
+    match order {
+        // Without problems every listed package was found, so the order's indices are those of `packages`.
+        Ok(order) if problems.is_empty() => Ok(CheckedRelease {
+            packages: order.iter().map(|it| Arc::clone(&packages[*it])).collect(),
+            tarball: opened.tarball,
+            digests: opened.digests,
+            manifest: opened.manifest,
+            carried: opened.carried,
+        }),
+        _ => Err(problems),
+    }
 }
 
-fn check_blob(
-    opened: &Opened,
+/// All packages of a manifest: the source packages, then the compiled ones.
+fn listed(manifest: &Manifest) -> Vec<Listed> {
+    let sources = manifest.packages.iter().cloned().map(Listed::Source);
+    let compiled = manifest.compiled_packages.iter().flatten().cloned();
+    sources.chain(compiled.map(Listed::Compiled)).collect()
+}
+
+fn check_package(opened: &Opened, listed: &Listed) -> Result<CheckedPackage, Problem> {
+    let (what, role, digest) = match listed {
+        Listed::Source(package) => (
+            format!("package `{}`", package.name),
+            Role::Package(package.name.to_string()),
+            &package.digest,
+        ),
+        Listed::Compiled(package) => (
+            format!("compiled package `{}`", package.name),
+            Role::CompiledPackage(package.name.to_string()),
+            &package.digest,
+        ),
+    };
+    let (path, blob) = find_blob(opened, &what, &role, digest)?;
+    Ok(CheckedPackage {
+        listed: listed.clone(),
+        path: path.to_owned(),
+        blob: blob.clone(),
+    })
+}
+
+fn other_stemcell(listed: &Listed, stemcell: &Slug) -> Option<Problem> {
+    match listed {
+        Listed::Compiled(package) if package.stemcell != *stemcell => {
+            Some(Problem::OtherStemcell {
+                package: package.name.clone(),
+                theirs: package.stemcell.clone(),
+                ours: stemcell.clone(),
+            })
+        }
+        Listed::Compiled(_) | Listed::Source(_) => None,
+    }
+}
+
+/// The path and the blob of a role, if the blob is there and its digest is right.
+fn find_blob<'a>(
+    opened: &'a Opened,
     what: &str,
     role: &Role,
     digest: &MultiDigest,
-    problems: &mut Vec<Problem>,
-) {
+) -> Result<(&'a Path, &'a Blob), Problem> {
     let what = what.to_owned();
-    let path = place_of(role);
-    let found = opened.carried.iter().find(|carried| carried.role == *role);
-    let problem = match found {
-        None => Problem::MissingBlob { what, path },
-        Some(Carried { blob: None, .. }) => Problem::NotAFile { what, path },
+    let path = path_of(role);
+    match opened.carried.iter().find(|carried| carried.role == *role) {
+        None => Err(Problem::MissingBlob { what, path }),
+        Some(Carried { blob: None, .. }) => Err(Problem::NotAFile { what, path }),
         Some(Carried {
-            blob: Some(Blob { digests, .. }),
+            blob: Some(blob),
+            path: found,
             ..
-        }) => match digest.verify(digests) {
-            Ok(()) => return,
-            Err(mismatch) => Problem::Digest {
+        }) => match digest.verify(blob.digests.all()) {
+            Ok(()) => Ok((found, blob)),
+            Err(mismatch) => Err(Problem::Digest {
                 what,
                 path,
                 mismatch,
-            },
+            }),
         },
-    };
-    problems.push(problem);
-}
-
-/// Where in a tarball the blob of a role is.
-pub(super) fn place_of(role: &Role) -> String {
-    match role {
-        Role::Package(name) => format!("packages/{name}.tgz"),
-        Role::CompiledPackage(name) => format!("compiled_packages/{name}.tgz"),
-        Role::Job(name) => format!("jobs/{name}.tgz"),
-        Role::License => "license.tgz".to_owned(),
-        Role::Manifest => "release.MF".to_owned(),
-        Role::PackagesDirectory | Role::Stray | Role::Other => String::new(),
     }
 }
 
-fn extra_packages(opened: &Opened, members: &[Member], problems: &mut Vec<Problem>) {
-    let (mut sources, mut compiled) = (HashSet::new(), HashSet::new());
-    for member in members {
-        match member.listed {
-            Listed::Source(_) => sources.insert(member.name.as_str()),
-            Listed::Compiled(_) => compiled.insert(member.name.as_str()),
-        };
-    }
-    for carried in &opened.carried {
-        let is_listed = match &carried.role {
-            Role::Package(name) => sources.contains(name.as_str()),
-            Role::CompiledPackage(name) => compiled.contains(name.as_str()),
-            _ => true,
-        };
-        if !is_listed {
-            let path = shown(&carried.path);
-            problems.push(Problem::ExtraPackage { path });
-        }
-    }
+/// Blobs of packages that the manifest does not list.
+fn extra_packages<'a>(
+    opened: &'a Opened,
+    listed: &[Listed],
+) -> impl Iterator<Item = Problem> + use<'a> {
+    let roles: HashSet<Role> = listed
+        .iter()
+        .map(|package| match package {
+            Listed::Source(package) => Role::Package(package.name.to_string()),
+            Listed::Compiled(package) => Role::CompiledPackage(package.name.to_string()),
+        })
+        .collect();
+    opened
+        .carried
+        .iter()
+        .filter(|carried| matches!(carried.role, Role::Package(_) | Role::CompiledPackage(_)))
+        .filter(move |carried| !roles.contains(&carried.role))
+        .map(|carried| Problem::ExtraPackage {
+            path: shown(&carried.path),
+        })
 }
 
-fn job_packages(manifest: &Manifest, members: &[Member], problems: &mut Vec<Problem>) {
-    let names: HashSet<&Name> = members.iter().map(|member| &member.name).collect();
+fn missing_packages_of_jobs(manifest: &Manifest, listed: &[Listed]) -> Vec<Problem> {
+    let names: HashSet<&Name> = listed.iter().map(Listed::name).collect();
+    let mut problems = Vec::new();
     for job in &manifest.jobs {
         for package in job.packages.iter().flatten() {
             if !names.contains(package) {
@@ -246,4 +162,5 @@ fn job_packages(manifest: &Manifest, members: &[Member], problems: &mut Vec<Prob
             }
         }
     }
+    problems
 }

@@ -1,4 +1,4 @@
-//! Chooses the isolation tier of a run.
+//! Chooses the isolation tier of a call.
 
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -6,40 +6,22 @@ use std::path::Path;
 use tokio_util::sync::CancellationToken;
 
 use super::error::OfflineError;
+use super::options::{Isolation, Options};
 use super::progress::Progress;
-use super::run::Options;
 use crate::diag::Chain;
-use crate::process;
 use crate::runtime;
 use crate::sandbox::{
     Entry, Landlocked, Namespaces, Sandbox, SandboxError, Scratch, SharedTree, Sharing, Users,
     Wishes, Writes,
 };
 
-/// The requested isolation tier.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Isolation {
-    /// The first tier that passes a trial run.
-    Auto,
-    /// Namespaces, or an error.
-    Namespace,
-    /// Namespaces inside a user namespace, or an error.
-    Userns,
-    /// Landlock rules in the base directory itself, or an error.
-    Landlock,
-    /// No isolation, in the base directory itself; one job by default.
-    None,
-}
-
-/// Chooses the isolation tier and prints it in one line. Under `auto`, a hint tells how to get a
-/// stronger one.
+/// Chooses the best isolation tier that works here, and prints it in one line, with a hint if a better tier is possible.
 pub(super) async fn choose(
     options: &Options,
     work: &Path,
     progress: &Progress,
     cancel: &CancellationToken,
 ) -> Result<Sandbox, OfflineError> {
-    let wanted = options.isolation;
     let scratch = scratch(options)?;
     if let Sharing::Kept(directory) = &options.scratch {
         progress.line(&format!(
@@ -48,48 +30,18 @@ pub(super) async fn choose(
         ));
     }
     let mut reasons = Vec::new();
-    if matches!(wanted, Isolation::Landlock | Isolation::None) {
-        if let Some(error) = beyond_namespaces(options, None) {
-            return Err(error.into());
-        }
-    } else {
-        match namespaces(options, work).await {
-            Ok(namespaces) => {
-                progress.line(&format!("Isolation: {}", described(&namespaces)));
-                return Ok(Sandbox::Namespaces(namespaces.with_scratch(scratch)?));
-            }
-            // A full disk says nothing about the tiers that this machine supports.
-            Err(error) if wanted != Isolation::Auto || error.is_no_space() => {
-                return Err(error.into());
-            }
-            Err(error) => {
-                reasons.push(format!("no namespaces: {}", reason(&error)));
-                if let Some(error) = beyond_namespaces(options, Some(error)) {
-                    return Err(error.into());
-                }
-            }
-        }
-        if let Entry::Refused(error) = &options.user_namespace {
-            reasons.push(format!("no user namespaces: {error}"));
-        }
+    if let Some(namespaces) = try_namespaces(options, work, &mut reasons).await? {
+        progress.line(&format!("Isolation: {}", described(&namespaces)));
+        return Ok(Sandbox::Namespaces(namespaces.with_scratch(scratch)?));
     }
-    let mut has_rules = false;
-    if wanted != Isolation::None {
-        match Landlocked::probe(work, &options.agent).await {
-            Ok(()) => has_rules = true,
-            Err(error) if wanted == Isolation::Landlock || error.is_no_space() => {
-                return Err(error.into());
-            }
-            Err(error) => reasons.push(format!("no Landlock: {}", reason(&error))),
-        }
-    }
+    let has_rules = try_rules(options, work, &mut reasons).await?;
     let reasons = match reasons.join("; ") {
         none if none.is_empty() => none,
         reasons => format!(" ({reasons})"),
     };
     let name = if has_rules { "landlock" } else { "none" };
     progress.line(&format!("Isolation: {name}{reasons}"));
-    if wanted == Isolation::Auto {
+    if options.isolation == Isolation::Auto {
         progress.line(hint());
     }
     let (vcap, who, force) = (options.vcap.clone(), options.who.clone(), options.force);
@@ -114,8 +66,60 @@ pub(super) async fn choose(
     Ok(Sandbox::Landlocked(several.without_rules()))
 }
 
-/// Opens the scratch directories of packages. They cannot be hidden from other packages if they lie
-/// in a directory that scripts use.
+/// The namespaces, if they are wanted and work; otherwise adds the reasons.
+async fn try_namespaces(
+    options: &Options,
+    work: &Path,
+    reasons: &mut Vec<String>,
+) -> Result<Option<Namespaces>, OfflineError> {
+    let wanted = options.isolation;
+    if matches!(wanted, Isolation::Landlock | Isolation::None) {
+        return match needs_namespaces(options, None) {
+            Some(error) => Err(error.into()),
+            None => Ok(None),
+        };
+    }
+    match namespaces(options, work).await {
+        Ok(namespaces) => return Ok(Some(namespaces)),
+        // With a full disk, another tier may fail the same way.
+        Err(error) if wanted != Isolation::Auto || error.is_no_space() => {
+            return Err(error.into());
+        }
+        Err(error) => {
+            reasons.push(format!("no namespaces: {}", reason(&error)));
+            if let Some(error) = needs_namespaces(options, Some(error)) {
+                return Err(error.into());
+            }
+        }
+    }
+    if let Entry::Refused(error) = &options.user_namespace {
+        reasons.push(format!("no user namespaces: {error}"));
+    }
+    Ok(None)
+}
+
+/// Whether Landlock is wanted and works; otherwise adds the reason.
+async fn try_rules(
+    options: &Options,
+    work: &Path,
+    reasons: &mut Vec<String>,
+) -> Result<bool, OfflineError> {
+    if options.isolation == Isolation::None {
+        return Ok(false);
+    }
+    match Landlocked::probe(work, &options.agent).await {
+        Ok(()) => Ok(true),
+        Err(error) if options.isolation == Isolation::Landlock || error.is_no_space() => {
+            Err(error.into())
+        }
+        Err(error) => {
+            reasons.push(format!("no Landlock: {}", reason(&error)));
+            Ok(false)
+        }
+    }
+}
+
+/// The scratch directories of packages. They cannot be isolated if they are where every script needs access.
 fn scratch(options: &Options) -> Result<Scratch, SandboxError> {
     // Variables name a home directory, for example, or the cache of a compiler.
     let named = options
@@ -131,7 +135,7 @@ fn scratch(options: &Options) -> Result<Scratch, SandboxError> {
     Scratch::open(&options.scratch, &in_use)
 }
 
-/// Why a tier is not available, in short.
+/// Why a tier does not work, in short.
 fn reason(error: &SandboxError) -> String {
     match error {
         SandboxError::Step(step) => step.to_string(),
@@ -139,9 +143,8 @@ fn reason(error: &SandboxError) -> String {
     }
 }
 
-/// The error for a requested feature that only namespaces provide. `source` is why they are not
-/// available, if they were tried.
-fn beyond_namespaces(options: &Options, source: Option<SandboxError>) -> Option<SandboxError> {
+/// The error for an option that needs namespaces; `source` is why there are none, if they were tried.
+fn needs_namespaces(options: &Options, source: Option<SandboxError>) -> Option<SandboxError> {
     let source = source.map(Box::new);
     if !options.network {
         Some(SandboxError::Network { source })
@@ -182,7 +185,7 @@ async fn namespaces(options: &Options, work: &Path) -> Result<Namespaces, Sandbo
     Namespaces::probe(work, &options.vcap, &options.agent, wishes).await
 }
 
-/// A tier with its limitations.
+/// The tier, with its restrictions.
 fn described(namespaces: &Namespaces) -> String {
     let mut text = match namespaces.users() {
         None => "namespace",
@@ -205,20 +208,4 @@ fn described(namespaces: &Namespaces) -> String {
         text += ", with mounts that a script can undo";
     }
     text
-}
-
-/// How many packages are compiled concurrently; printed if more than one.
-pub(super) fn jobs(
-    wanted: Option<NonZeroUsize>,
-    sandbox: &Sandbox,
-    progress: &Progress,
-) -> NonZeroUsize {
-    if !sandbox.takes_several() {
-        return NonZeroUsize::MIN;
-    }
-    let jobs = wanted.unwrap_or_else(process::processors);
-    if jobs > NonZeroUsize::MIN {
-        progress.line(&format!("Compiling up to {jobs} packages concurrently"));
-    }
-    jobs
 }

@@ -12,8 +12,9 @@ use std::path::{Path, PathBuf};
 
 use tokio_util::sync::CancellationToken;
 
-use super::inspect::{Problem, place_of};
-use super::open::{Blob, Carried, OpenError, Role};
+use super::open_error::OpenError;
+use super::problem::{ContentProblem, Problem};
+use super::tarball::{Blob, Carried, Role, path_of};
 use crate::archive::entry::normalise;
 use crate::archive::{Compression, Decoder, Kind, ReadError, Reader};
 use crate::diag::Chain;
@@ -23,61 +24,6 @@ use crate::runtime::Cancellable;
 
 /// The size limit of `job.MF` in bytes. Long ones have a few hundred kilobytes.
 const MANIFEST_LIMIT: u64 = 4 << 20;
-
-/// A problem with the contents of a blob.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ContentProblem {
-    /// The blob cannot be extracted.
-    #[error(
-        "is not a valid tar archive ({cause}), although it matches its digest: create the release again"
-    )]
-    NotArchive {
-        /// Why.
-        cause: String,
-    },
-    /// The job is not compressed with gzip.
-    #[error("is {}, not gzip: Directors refuse the release", format_of(*found))]
-    NotGzip {
-        /// How it is compressed.
-        found: Compression,
-    },
-    /// The job has no `job.MF`.
-    #[error("has no job.MF at its top: Directors refuse the release")]
-    NoManifest,
-    /// The `job.MF` has the name of another job, or none.
-    #[error("has a job.MF {}: Directors refuse the release", named(found.as_deref()))]
-    OtherName {
-        /// The name in `job.MF`, if any.
-        found: Option<String>,
-    },
-    /// A listed template is missing.
-    #[error(
-        "lacks the template `templates/{path}`, which its job.MF lists: Directors refuse the release"
-    )]
-    NoTemplate {
-        /// The template's path below `templates`.
-        path: String,
-    },
-    /// The job has no file for monit.
-    #[error(
-        "has neither `monit` nor another `*.monit` file at its top: Directors refuse the release"
-    )]
-    NoMonit,
-}
-
-fn format_of(compression: Compression) -> String {
-    match compression {
-        Compression::None => "plain tar".to_owned(),
-        other => format!("compressed with {other}"),
-    }
-}
-
-fn named(found: Option<&str>) -> String {
-    match found {
-        Some(name) => format!("of a job `{}`", name.escape_debug()),
-        None => "without a name".to_owned(),
-    }
-}
 
 /// Checks the contents of all jobs and of the license. Missing blobs and wrong digests are reported
 /// by `inspect`.
@@ -92,13 +38,13 @@ pub(super) fn problems(
         .collect();
     let blob = |role: &Role, digest: &MultiDigest| {
         let blob = blobs.get(role)?;
-        digest.verify(&blob.digests).is_ok().then_some(*blob)
+        digest.verify(blob.digests.all()).is_ok().then_some(*blob)
     };
     let mut problems = Vec::new();
     let mut add = |what: String, role: &Role, found: Vec<ContentProblem>| {
         problems.extend(found.into_iter().map(|problem| Problem::Content {
             what: what.clone(),
-            path: place_of(role),
+            path: path_of(role),
             problem,
         }));
     };

@@ -1,39 +1,35 @@
-//! Recognizes files that are passed instead of a release tarball, by their first bytes or by the
-//! names in the archive. Pure.
+//! Recognizes what was given instead of a release tarball, by its first bytes or by the paths in an archive. Pure.
+
+mod archive;
+mod text;
 
 use std::collections::BTreeSet;
-use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use super::clutter::is_clutter;
-
-/// The number of bytes that are examined at the start of a file.
+/// How many bytes of a file are examined.
 pub(super) const BEGINNING: usize = 4096;
 
-/// The number of names that are listed of an unrecognized archive.
-const LISTED: usize = 6;
-
-/// A file that is not a release tarball.
+/// Something that is not a release tarball.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Lookalike {
     /// A file without content.
     EmptyFile,
     /// A web page.
     Html,
-    /// An error response of an S3 or GCS blobstore.
+    /// An answer of an S3 or GCS blobstore that reports an error.
     BlobstoreError {
         /// Such as `NoSuchKey`.
         code: Option<String>,
     },
     /// Some other XML.
     Xml,
-    /// JSON, such as a server's response.
+    /// JSON, such as the answer of a server.
     Json,
-    /// A Git LFS pointer.
+    /// A pointer of Git LFS.
     GitLfsPointer,
     /// A zip archive.
     Zip,
-    /// Another known kind of file, with the name of the kind.
+    /// Some other file, by the name of its kind.
     Binary(&'static str),
     /// The manifest of a release without the release.
     ReleaseManifest,
@@ -67,7 +63,7 @@ pub enum Lookalike {
     },
     /// The source repository of a release.
     SourceRepository {
-        /// Its directory in the archive; empty for the top.
+        /// The directory of the archive that it is in; empty for its top.
         directory: PathBuf,
     },
     /// A release without its manifest.
@@ -85,7 +81,7 @@ pub enum Lookalike {
 }
 
 impl Lookalike {
-    /// Recognizes a file that is not a tar archive by its first bytes, which are decompressed.
+    /// Recognizes a file that is not a tar archive by its first bytes, decompressed if it was compressed.
     pub(super) fn of_bytes(beginning: &[u8]) -> Option<Self> {
         if beginning.is_empty() {
             return Some(Self::EmptyFile);
@@ -144,7 +140,7 @@ impl Lookalike {
         if has("name") && has("version") && lists.iter().any(|key| has(key)) {
             return Some(Self::ReleaseManifest);
         }
-        // In a manifest in alphabetical order, the other keys may follow after the examined bytes.
+        // In alphabetical order, the list of packages may fill all the bytes that are examined.
         let is_json = text.starts_with('{') || text.starts_with("[{");
         if is_json && text.contains('"') {
             return Some(Self::Json);
@@ -152,105 +148,6 @@ impl Lookalike {
         (has("jobs") || has("packages") || has("compiled_packages"))
             .then_some(Self::ReleaseManifest)
     }
-
-    /// Recognizes an archive without a `release.MF` at its top by the paths in it.
-    pub(super) fn of_paths<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Self {
-        let paths: Vec<&Path> = paths.into_iter().filter(|path| !is_clutter(path)).collect();
-        let top: BTreeSet<&str> = paths.iter().filter_map(|path| first(path)).collect();
-        let has = |path: &str| paths.iter().any(|it| it.starts_with(path));
-        let has_at = |directory: &Path, path: &str| {
-            let path = directory.join(path);
-            paths.iter().any(|it| it.starts_with(&path))
-        };
-        if top.is_empty() {
-            return Self::EmptyArchive;
-        }
-        if top.contains("stemcell.MF") {
-            return Self::Stemcell;
-        }
-        let has_layers =
-            || top.contains("repositories") || paths.iter().any(|path| is_tarball(path));
-        if top.contains("oci-layout") || (top.contains("manifest.json") && has_layers()) {
-            return Self::ContainerImage;
-        }
-        if let Some(name) = top.iter().find(|it| it.eq_ignore_ascii_case("release.MF")) {
-            let name = (*name).to_owned();
-            return Self::OtherCase { name };
-        }
-        if top.contains("job.MF") {
-            return Self::Job;
-        }
-        if top.contains("packaging") {
-            return Self::Package;
-        }
-        let is_repository = |directory: &Path| {
-            has_at(directory, "config/final.yml")
-                || (has_at(directory, "packages")
-                    && has_at(directory, "jobs")
-                    && (has_at(directory, "src") || has_at(directory, "config")))
-        };
-        if is_repository(Path::new("")) {
-            let directory = PathBuf::new();
-            return Self::SourceRepository { directory };
-        }
-        if let [only] = top.iter().collect::<Vec<_>>()[..]
-            && is_repository(Path::new(only))
-        {
-            let directory = PathBuf::from(only);
-            return Self::SourceRepository { directory };
-        }
-        let is_manifest = |path: &&&Path| path.file_name().is_some_and(|it| it == "release.MF");
-        let nested = paths
-            .iter()
-            .filter(is_manifest)
-            .min_by_key(|path| path.components().count());
-        if let Some(directory) = nested.and_then(|path| path.parent()) {
-            let directory = directory.to_owned();
-            return Self::Nested { directory };
-        }
-        if paths.iter().any(|path| {
-            is_tarball(path)
-                && ["packages", "compiled_packages", "jobs"]
-                    .iter()
-                    .any(|it| path.starts_with(it))
-        }) {
-            return Self::WithoutManifest;
-        }
-        if let Some(first) = paths.iter().find(|path| is_tarball(path)) {
-            let first = first.to_path_buf();
-            return Self::Tarballs { first };
-        }
-        if top
-            .iter()
-            .all(|it| it.starts_with("LICENSE") || it.starts_with("NOTICE"))
-        {
-            return Self::License;
-        }
-        if ["etc", "usr", "var"].iter().all(|it| has(it)) {
-            return Self::RootFileSystem;
-        }
-        Self::Archive {
-            top: top.iter().take(LISTED).map(|it| shown(it)).collect(),
-        }
-    }
-}
-
-/// Whether a path has the name of a tarball.
-fn is_tarball(path: &Path) -> bool {
-    let name = path.to_string_lossy();
-    [".tgz", ".tar.gz", ".tar"]
-        .iter()
-        .any(|suffix| name.ends_with(suffix))
-}
-
-/// The first part of a path, if it is text.
-fn first(path: &Path) -> Option<&str> {
-    path.iter().next()?.to_str()
-}
-
-/// A name as messages show it.
-fn shown(name: &str) -> String {
-    format!("`{}`", name.escape_debug())
 }
 
 /// The text of the first XML element of a name, if it is a plain word.
@@ -263,100 +160,10 @@ fn element(xml: &str, name: &str) -> Option<String> {
     is_word.then(|| text.to_owned())
 }
 
-/// How to create a release tarball.
-const CREATE: &str = "run `bosh create-release --tarball=RELEASE.tgz` in the release's repository and pass that tarball, or \
-                      download it from bosh.io";
-
-/// What to do about a failed download.
-const DOWNLOAD: &str = "download the release tarball again and check the URL and the credentials";
-
-impl fmt::Display for Lookalike {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let part_of = |f: &mut fmt::Formatter<'_>, what: &str| {
-            write!(
-                f,
-                "it is {what}, which is only a part of a release: pass the tarball of the whole release, which has release.MF at its top"
-            )
-        };
-        match self {
-            Self::EmptyFile => write!(f, "the file is empty: {DOWNLOAD}"),
-            Self::Html => write!(f, "it is an HTML page, such as a login or error page: {DOWNLOAD}"),
-            Self::BlobstoreError { code: Some(code) } => {
-                write!(f, "it is an XML error response of a blobstore (`{code}`): {DOWNLOAD}")
-            }
-            Self::BlobstoreError { code: None } => {
-                write!(f, "it is an XML error response of a blobstore: {DOWNLOAD}")
-            }
-            Self::Xml => write!(f, "it is an XML document: {DOWNLOAD}"),
-            Self::Json => write!(f, "it is JSON, such as a server's response: {DOWNLOAD}"),
-            Self::GitLfsPointer => f.write_str(
-                "it is a Git LFS pointer, not the file itself: run `git lfs pull` in its repository",
-            ),
-            Self::Zip => write!(
-                f,
-                "it is a zip archive, but a release is a tar archive. For a repository downloaded from GitHub: {CREATE}. For a tile: pass \
-                 the tarballs in its directory `releases`"
-            ),
-            Self::Binary(kind) => write!(f, "it is {kind}: pass a release tarball"),
-            Self::ReleaseManifest => f.write_str(
-                "it is only the manifest of a release: run `bosh create-release --tarball=RELEASE.tgz MANIFEST` in \
-                 the release's repository, with the path of this file for MANIFEST, and pass that tarball",
-            ),
-            Self::ReleaseIndex => {
-                write!(f, "it is the index of a release's final versions: {CREATE}")
-            }
-            Self::DeploymentManifest => f.write_str(
-                "it is a deployment manifest: pass the tarballs of the releases that it names",
-            ),
-            Self::EmptyArchive => write!(f, "the archive has no entries: {DOWNLOAD}"),
-            Self::Stemcell => f.write_str(
-                "it is a stemcell: pass a release, and compile it in a container of the stemcell's image or with --stemcell \
-                 OS/VERSION",
-            ),
-            Self::Job => part_of(f, "a job"),
-            Self::Package => part_of(f, "the source of a package"),
-            Self::License => part_of(f, "the license of a release"),
-            Self::ContainerImage => f.write_str(
-                "it is a container image: pass a release tarball, and compile it in a container of that image",
-            ),
-            Self::RootFileSystem => {
-                f.write_str("it is a root file system: pass a release tarball")
-            }
-            Self::Nested { directory } => write!(
-                f,
-                "the release is in its directory `{}`: pack the contents of that directory, for example with `tar -czf RELEASE.tgz -C {} .`",
-                directory.display(),
-                directory.display()
-            ),
-            Self::OtherCase { name } => {
-                write!(f, "it has `{}`: rename that file to `release.MF`", name.escape_debug())
-            }
-            Self::SourceRepository { directory } => {
-                f.write_str("it is the source repository of a release")?;
-                if !directory.as_os_str().is_empty() {
-                    write!(f, " (`{}`), as GitHub packs it", directory.display())?;
-                }
-                write!(f, ", and not a release: {CREATE}")
-            }
-            Self::WithoutManifest => {
-                f.write_str("it has jobs or packages of a release, but not its manifest: pack the release again with release.MF")
-            }
-            Self::Tarballs { first } => write!(
-                f,
-                "it contains other archives, such as `{}`: extract it, and pass the release tarballs in it",
-                first.display()
-            ),
-            Self::Archive { top } => write!(
-                f,
-                "it has {} at its top, so it may be a compiled package or an unrelated archive: pass the tarball of the whole release",
-                top.join(", ")
-            ),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn of_bytes(bytes: &[u8]) -> Option<Lookalike> {

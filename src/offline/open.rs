@@ -1,27 +1,27 @@
-//! One pass over a release tarball.
+//! Reads a release tarball in one pass.
 //!
-//! Blobs stream to disk while they are hashed; the manifest may come first or last. Only exact normalised paths mean
-//! anything: a `docs/release.MF` is just a file.
+//! Blobs are written to disk while they are hashed. The manifest may come first or last. Only exact normalized paths count:
+//! `docs/release.MF` is an ordinary file.
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
 use super::clutter::is_clutter;
-use super::inspect::Problem;
 use super::jobs;
-use super::lookalike::{self, Lookalike};
+use super::lookalike::Lookalike;
+use super::open_error::OpenError;
+use super::readers::{Hashed, Prefix, Prefixed, SharedHasher};
+use super::tarball::{Blob, Carried, Opened, Role, expected_digest};
 use crate::archive::compression::DecodeError;
-use crate::archive::entry::{EntryPathError, normalise};
+use crate::archive::entry::normalise;
 use crate::archive::{Decoder, Entry, Kind, ReadError, Reader};
 use crate::fs::{self, Context};
-use crate::release::digest::{Hasher, HashingWriter};
-use crate::release::{Algorithm, Digests, Manifest, ManifestProblem, MultiDigest};
+use crate::release::digest::BlobHasher;
+use crate::release::{Algorithm, Manifest, ManifestProblem, MultiDigest};
 use crate::runtime::{Cancellable, ReadAhead};
 
 /// No manifest is longer, in bytes. The largest releases have some hundred kilobytes.
@@ -29,180 +29,34 @@ const MANIFEST_LIMIT: u64 = 64 << 20;
 
 const BUFFER: usize = 128 * 1024;
 
-/// What a path inside a release tarball means.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum Role {
-    /// `release.MF`.
-    Manifest,
-    /// `packages` or `compiled_packages`, the directory.
-    PackagesDirectory,
-    /// `packages/NAME.tgz`.
-    Package(String),
-    /// `compiled_packages/NAME.tgz`.
-    CompiledPackage(String),
-    /// `jobs/NAME.tgz`.
-    Job(String),
-    /// `license.tgz`.
-    License,
-    /// Anything else directly in `packages` or `compiled_packages`, which no consumer reads.
-    Stray,
-    /// Anything else.
-    Other,
-}
-
-impl Role {
-    pub(super) fn of(path: &Path) -> Self {
-        let Some(path) = path.to_str() else {
-            return Self::Other;
-        };
-        match path {
-            "release.MF" => return Self::Manifest,
-            "license.tgz" => return Self::License,
-            "packages" | "compiled_packages" => return Self::PackagesDirectory,
-            _ => {}
-        }
-        let Some((directory, file)) = path.split_once('/') else {
-            return Self::Other;
-        };
-        if file.contains('/') {
-            return Self::Other;
-        }
-        let name = file.strip_suffix(".tgz").filter(|name| !name.is_empty());
-        match (directory, name) {
-            ("packages", Some(name)) => Self::Package(name.to_owned()),
-            ("compiled_packages", Some(name)) => Self::CompiledPackage(name.to_owned()),
-            ("jobs", Some(name)) => Self::Job(name.to_owned()),
-            ("packages" | "compiled_packages", None) => Self::Stray,
-            _ => Self::Other,
-        }
-    }
-}
-
-/// One entry of the tarball. Of several for one path the last counts, as in tar.
-#[derive(Debug, Clone)]
-pub(super) struct Carried {
-    /// The normalised path.
-    pub path: PathBuf,
-    /// What the path means.
-    pub role: Role,
-    /// The header.
-    pub entry: Entry,
-    /// The contents of a file.
-    pub blob: Option<Blob>,
-}
-
-/// A file of the tarball on the disk.
-#[derive(Debug, Clone)]
-pub(super) struct Blob {
-    pub file: PathBuf,
-    pub size: u64,
-    pub digests: Digests,
-}
-
-/// A release as its tarball has it.
-#[derive(Debug)]
-pub(super) struct Opened {
-    /// The tarball.
-    pub tarball: PathBuf,
-    /// Whether it can be read again: a pipe cannot.
-    pub is_file: bool,
-    /// The SHA-256 of the whole tarball, as it was read.
-    pub digests: Digests,
-    pub manifest: Manifest,
-    /// In the tarball's order.
-    pub carried: Vec<Carried>,
-    /// Files of operating systems and tools, which are left out.
-    pub clutter: Vec<PathBuf>,
-    /// What is wrong with the contents of jobs and the license.
-    pub problems: Vec<Problem>,
-}
-
-/// Why a tarball is no release.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// A file operation failed.
-    #[error(transparent)]
-    Files(#[from] fs::Error),
-    /// It cannot be decompressed.
-    #[error("failed to read the tarball")]
-    Decode(#[source] io::Error),
-    /// It is no tar archive, or a damaged one.
-    #[error("failed to read the tarball")]
-    Read(#[from] ReadError),
-    /// An entry would be unpacked outside.
-    #[error("entry `{name}`")]
-    Path {
-        /// The entry's name as it stands.
-        name: String,
-        /// What is wrong with it.
-        source: EntryPathError,
-    },
-    /// It is something else than a tar archive.
-    #[error("{0}")]
-    Lookalike(Lookalike),
-    /// A directory is given that has a release in it.
-    #[error("it is a directory, not a tarball: {}", advice)]
-    Directory {
-        /// What to do.
-        advice: String,
-    },
-    /// There is no manifest.
-    #[error("there is no release.MF at the top of the tarball: {0}")]
-    NoManifest(Lookalike),
-    /// The manifest is no file, or too long.
-    #[error("release.MF is {0}")]
-    OddManifest(String),
-    /// The manifest does not say what it must.
-    #[error("release.MF is not valid")]
-    Manifest(Vec<ManifestProblem>),
-    /// A link leads to nothing that came before.
-    #[error("entry `{}` is a link to `{target}`, which is not in the tarball before it", path.display())]
-    Link {
-        /// The entry.
-        path: PathBuf,
-        /// What it links to.
-        target: String,
-    },
-}
-
-/// Reads a tarball. Files go to `spool`, a directory for this tarball alone.
+/// Reads a tarball. Its files are written to `spool`, a directory for this tarball alone.
 pub(super) fn open(
     tarball: &Path,
     spool: &Path,
     cancel: &CancellationToken,
 ) -> Result<Opened, OpenError> {
     let file = fs::open(tarball)?;
-    if file.metadata().at("examine", tarball)?.is_dir() {
-        if let Some(advice) = advice_on_directory(tarball) {
-            return Err(OpenError::Directory { advice });
-        }
-        return Err(io::Error::from_raw_os_error(
-            nix::errno::Errno::EISDIR as i32,
-        ))
-        .at("read", tarball)
-        .map_err(OpenError::Files);
+    let metadata = file.metadata().at("examine", tarball)?;
+    if metadata.is_dir() {
+        return Err(refuse_directory(tarball));
     }
-    let is_file = file.metadata().at("examine", tarball)?.is_file();
-    let hasher = Arc::new(Mutex::new(Hasher::new(&[Algorithm::Sha256])));
-    let (raw, beginning) = Beginning::new(Hashed {
-        inner: Cancellable::new(file, cancel),
-        hasher: Arc::clone(&hasher),
-    });
+    let hasher = SharedHasher::new();
+    let (raw, prefix) = Prefixed::new(Hashed::new(Cancellable::new(file, cancel), hasher.clone()));
     let decoder =
-        Decoder::new(raw).map_err(|error| recognized(OpenError::Decode(error), &beginning))?;
-    let (decoded, beginning) = Beginning::new(decoder);
+        Decoder::new(raw).map_err(|error| recognized(OpenError::Decode(error), &prefix))?;
+    let (decoded, prefix) = Prefixed::new(decoder);
     let mut pass = Pass {
         reader: Reader::new(ReadAhead::new(decoded)),
         spool,
         manifest: None,
         carried: Vec::new(),
-        places: HashMap::new(),
+        positions: HashMap::new(),
         spooled: 0,
     };
-    let mut next = || pass.reader.next_entry();
-    let mut entry = next().map_err(|error| recognized(error.into(), &beginning))?;
+    let first = pass.reader.next_entry();
+    let mut entry = first.map_err(|error| recognized(error.into(), &prefix))?;
     while let Some(found) = entry {
-        pass.take(found)?;
+        pass.add(found)?;
         entry = pass.reader.next_entry()?;
     }
     let Pass {
@@ -212,7 +66,6 @@ pub(super) fn open(
         ..
     } = pass;
     reader.into_inner().finish().map_err(OpenError::Decode)?;
-    let digests = locked(&hasher).clone().finish();
     let mut carried: Vec<Carried> = carried.into_iter().flatten().collect();
     let manifest = manifest.ok_or_else(|| {
         let paths = carried.iter().map(|carried| carried.path.as_path());
@@ -228,15 +81,27 @@ pub(super) fn open(
         clutter,
         problems,
         tarball: tarball.to_owned(),
-        is_file,
-        digests,
+        is_file: metadata.is_file(),
+        digests: hasher.digests(),
         manifest,
         carried,
     })
 }
 
-/// What the file is, where that can be told from its beginning; else the error.
-fn recognized(error: OpenError, beginning: &Mutex<Vec<u8>>) -> OpenError {
+/// The error for a directory that is given as a tarball.
+fn refuse_directory(directory: &Path) -> OpenError {
+    if let Some(advice) = advice_on_directory(directory) {
+        return OpenError::Directory { advice };
+    }
+    OpenError::Files(fs::Error::new(
+        "read",
+        directory,
+        io::Error::from_raw_os_error(nix::errno::Errno::EISDIR as i32),
+    ))
+}
+
+/// Replaces the error by what the file is, if its first bytes show that.
+fn recognized(error: OpenError, prefix: &Prefix) -> OpenError {
     let is_foreign = match &error {
         OpenError::Read(ReadError::NotTar) => true,
         OpenError::Decode(error) => error.get_ref().is_some_and(|inner| {
@@ -247,8 +112,7 @@ fn recognized(error: OpenError, beginning: &Mutex<Vec<u8>>) -> OpenError {
         }),
         _ => false,
     };
-    let beginning = beginning.lock().unwrap_or_else(PoisonError::into_inner);
-    match Lookalike::of_bytes(&beginning) {
+    match Lookalike::of_bytes(&prefix.bytes()) {
         Some(found) if is_foreign => OpenError::Lookalike(found),
         _ => error,
     }
@@ -268,8 +132,8 @@ fn advice_on_directory(directory: &Path) -> Option<String> {
     })
 }
 
-/// Takes files of operating systems and tools out of what a tarball carries, and returns their paths. A file that the manifest
-/// lists is none of them, whatever its name.
+/// Drops files that operating systems and tools leave in tarballs, and returns their paths. A file that the manifest lists is
+/// kept, whatever its name.
 fn remove_clutter(
     manifest: &Manifest,
     carried: &mut Vec<Carried>,
@@ -289,86 +153,41 @@ fn remove_clutter(
     Ok(clutter)
 }
 
-/// Hashes a blob once more of which other digests were taken than the manifest names. That is so where an earlier manifest was
-/// another one, or an earlier name of the blob was linked to.
+/// Hashes a blob again if the manifest names a digest that was not computed. That happens when the tarball has several
+/// manifests, or a hard link gives a blob another name.
 fn complete_digests(manifest: &Manifest, carried: &mut Carried) -> Result<(), OpenError> {
     let (Some(digest), Some(blob)) = (expected_digest(manifest, &carried.role), &mut carried.blob)
     else {
         return Ok(());
     };
-    let mut wanted = digest.algorithms();
-    if wanted.iter().any(|it| blob.digests.get(*it).is_none()) {
-        wanted.push(Algorithm::Sha256);
-        let mut out = HashingWriter::new(io::sink(), Hasher::new(&wanted));
-        io::copy(&mut fs::open(&blob.file)?, &mut out).at("read", &blob.file)?;
-        blob.digests = out.finish().1;
+    let named = digest.algorithms();
+    if named.iter().all(|it| blob.digests.all().get(*it).is_some()) {
+        return Ok(());
     }
+    let mut hasher = BlobHasher::new(&named);
+    let mut file = fs::open(&blob.file)?;
+    let mut buffer = vec![0; BUFFER];
+    while let count @ 1.. = file.read(&mut buffer).at("read", &blob.file)? {
+        hasher.update(&buffer[..count]);
+    }
+    blob.digests = hasher.finish();
     Ok(())
 }
 
-/// A reader whose bytes are hashed, wherever it is read.
-struct Hashed<R> {
-    inner: R,
-    hasher: Arc<Mutex<Hasher>>,
-}
-
-impl<R: Read> Read for Hashed<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.inner.read(buffer)?;
-        locked(&self.hasher).update(&buffer[..count]);
-        Ok(count)
-    }
-}
-
-/// A reader of which the first bytes are kept.
-struct Beginning<R> {
-    inner: R,
-    kept: Arc<Mutex<Vec<u8>>>,
-    is_full: bool,
-}
-
-impl<R> Beginning<R> {
-    fn new(inner: R) -> (Self, Arc<Mutex<Vec<u8>>>) {
-        let kept = Arc::default();
-        let reader = Self {
-            inner,
-            kept: Arc::clone(&kept),
-            is_full: false,
-        };
-        (reader, kept)
-    }
-}
-
-impl<R: Read> Read for Beginning<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.inner.read(buffer)?;
-        if !self.is_full {
-            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-            let wanted = lookalike::BEGINNING.saturating_sub(kept.len()).min(count);
-            kept.extend_from_slice(&buffer[..wanted]);
-            self.is_full = kept.len() >= lookalike::BEGINNING;
-        }
-        Ok(count)
-    }
-}
-
-fn locked(hasher: &Mutex<Hasher>) -> MutexGuard<'_, Hasher> {
-    hasher.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The state of a pass.
+/// One pass over a tarball, and what it has found so far.
 struct Pass<'a, R> {
     reader: Reader<R>,
     spool: &'a Path,
     manifest: Option<Result<Manifest, Vec<ManifestProblem>>>,
-    /// An entry that a later one replaced leaves a gap.
+    /// `None` for an entry that a later one replaced.
     carried: Vec<Option<Carried>>,
-    places: HashMap<PathBuf, usize>,
+    /// The index in `carried` of each path.
+    positions: HashMap<PathBuf, usize>,
     spooled: usize,
 }
 
 impl<R: Read> Pass<'_, R> {
-    fn take(&mut self, entry: Entry) -> Result<(), OpenError> {
+    fn add(&mut self, entry: Entry) -> Result<(), OpenError> {
         let path = normalise(&entry.name).map_err(|source| OpenError::Path {
             name: entry.display_name().display().to_string(),
             source,
@@ -403,15 +222,15 @@ impl<R: Read> Pass<'_, R> {
             entry,
             blob,
         };
-        self.place(path, carried);
+        self.insert(path, carried);
         Ok(())
     }
 
-    /// A directory keeps its first place, before its contents; a file takes the last.
-    fn place(&mut self, path: PathBuf, carried: Carried) {
+    /// A directory keeps its first position, before its contents; a file gets the last.
+    fn insert(&mut self, path: PathBuf, carried: Carried) {
         let is_directory = carried.entry.kind == Kind::Directory;
-        if let Some(place) = self.places.get(&path) {
-            let earlier = &mut self.carried[*place];
+        if let Some(position) = self.positions.get(&path) {
+            let earlier = &mut self.carried[*position];
             let was_directory = earlier
                 .as_ref()
                 .is_some_and(|earlier| earlier.entry.kind == Kind::Directory);
@@ -421,7 +240,7 @@ impl<R: Read> Pass<'_, R> {
             }
             *earlier = None;
         }
-        self.places.insert(path, self.carried.len());
+        self.positions.insert(path, self.carried.len());
         self.carried.push(Some(carried));
     }
 
@@ -440,16 +259,13 @@ impl<R: Read> Pass<'_, R> {
         Ok(text)
     }
 
-    /// The digests that are wanted of a blob: its SHA-256, by which packages are told apart, and those that the manifest names.
-    /// A manifest that is still to come may name any.
+    /// The algorithms, besides SHA-256, by which a blob is hashed: those that the manifest names, or all of them if the manifest
+    /// comes later.
     fn algorithms(&self, role: &Role) -> Vec<Algorithm> {
         match &self.manifest {
-            Some(Ok(manifest)) => {
-                let named = expected_digest(manifest, role).map(MultiDigest::algorithms);
-                let mut algorithms = named.unwrap_or_default();
-                algorithms.push(Algorithm::Sha256);
-                algorithms
-            }
+            Some(Ok(manifest)) => expected_digest(manifest, role)
+                .map(MultiDigest::algorithms)
+                .unwrap_or_default(),
             _ => Algorithm::ALL.to_vec(),
         }
     }
@@ -457,14 +273,13 @@ impl<R: Read> Pass<'_, R> {
     fn spool_file(&mut self, role: &Role, entry: &Entry) -> Result<Blob, OpenError> {
         let path = self.next_file();
         let file: File = fs::create(&path)?;
-        let mut out = HashingWriter::new(
-            BufWriter::with_capacity(BUFFER, file),
-            Hasher::new(&self.algorithms(role)),
-        );
+        let mut hasher = BlobHasher::new(&self.algorithms(role));
+        let mut out = BufWriter::with_capacity(BUFFER, file);
         let mut content = self.reader.whole(entry);
         let mut buffer = vec![0; BUFFER];
+        let mut size = 0;
         loop {
-            // What goes wrong on this side has the archive's error inside, and on that side the file's.
+            // Errors of reading belong to the archive, errors of writing to the file.
             let count = match content.read(&mut buffer) {
                 Ok(0) => break,
                 Ok(count) => count,
@@ -472,23 +287,23 @@ impl<R: Read> Pass<'_, R> {
                 Err(error) => return Err(OpenError::Decode(error)),
             };
             out.write_all(&buffer[..count]).at("write", &path)?;
+            hasher.update(&buffer[..count]);
+            size += count as u64;
         }
-        let size = out.count();
-        let (mut writer, digests) = out.finish();
-        writer.flush().at("write", &path)?;
+        out.flush().at("write", &path)?;
         Ok(Blob {
             file: path,
             size,
-            digests,
+            digests: hasher.finish(),
         })
     }
 
-    /// What a hard link leads to, as a file of its own: each is removed when it is done with.
+    /// The target of a hard link, as a file of its own, because each file is removed on its own.
     fn linked(&mut self, path: &Path, entry: &Entry) -> Result<Blob, OpenError> {
         let target = normalise(&entry.link)
             .ok()
-            .and_then(|target| self.places.get(&target))
-            .and_then(|place| self.carried[*place].as_ref()?.blob.clone())
+            .and_then(|target| self.positions.get(&target))
+            .and_then(|position| self.carried[*position].as_ref()?.blob.clone())
             .ok_or_else(|| OpenError::Link {
                 path: path.to_owned(),
                 target: String::from_utf8_lossy(&entry.link).into_owned(),
@@ -502,59 +317,5 @@ impl<R: Read> Pass<'_, R> {
         let path = self.spool.join(self.spooled.to_string());
         self.spooled += 1;
         path
-    }
-}
-
-/// What a manifest says of the digest of a role's blob.
-fn expected_digest<'a>(manifest: &'a Manifest, role: &Role) -> Option<&'a MultiDigest> {
-    let digest = match role {
-        Role::Package(name) => {
-            let mut packages = manifest.packages.iter();
-            &packages.find(|it| it.name.as_str() == name)?.digest
-        }
-        Role::CompiledPackage(name) => {
-            let mut packages = manifest.compiled_packages.iter().flatten();
-            &packages.find(|it| it.name.as_str() == name)?.digest
-        }
-        Role::Job(name) => {
-            let mut jobs = manifest.jobs.iter();
-            &jobs.find(|it| it.name.as_str() == name)?.digest
-        }
-        Role::License => &manifest.license.as_ref()?.digest,
-        Role::Manifest | Role::PackagesDirectory | Role::Stray | Role::Other => return None,
-    };
-    Some(digest)
-}
-
-/// The path of an entry, as messages show it.
-pub(super) fn shown(path: &Path) -> String {
-    String::from_utf8_lossy(path.as_os_str().as_bytes()).into_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_exact_paths_mean_anything() {
-        let role = |path: &str| Role::of(Path::new(path));
-        assert_eq!(role("release.MF"), Role::Manifest);
-        assert_eq!(role("docs/release.MF"), Role::Other);
-        assert_eq!(role("packages"), Role::PackagesDirectory);
-        assert_eq!(
-            role("packages/a.b+c.tgz"),
-            Role::Package("a.b+c".to_owned())
-        );
-        assert_eq!(role("packages/.tgz"), Role::Stray);
-        assert_eq!(role("packages/README"), Role::Stray);
-        assert_eq!(role("packages/sub/a.tgz"), Role::Other);
-        assert_eq!(role("docs/packages/a.tgz"), Role::Other);
-        assert_eq!(
-            role("compiled_packages/a.tgz"),
-            Role::CompiledPackage("a".to_owned())
-        );
-        assert_eq!(role("jobs/web.tgz"), Role::Job("web".to_owned()));
-        assert_eq!(role("license.tgz"), Role::License);
-        assert_eq!(role("LICENSE"), Role::Other);
     }
 }

@@ -215,52 +215,21 @@ impl Progress {
     /// Shows an event of the compile core.
     pub(super) fn show(&self, event: Event) {
         let (job, phase) = match event {
-            Event::FirstRunFailed {
-                package,
-                first,
-                running,
-                ..
-            } => return self.line(&second_run::failed(&package, &first, running)),
-            Event::SecondRunStarted { package, .. } => {
-                return self.line(&format!(
-                    "Compiling package {package} again, alone and without restrictions"
-                ));
-            }
-            Event::SecondRunSucceeded { package, first, .. } => {
-                return self.line(&second_run::succeeded(&package, &first));
-            }
-            Event::Denied {
-                package, denials, ..
-            } => return self.line(&second_run::ignored(&package, &denials)),
-            Event::RunWithCopies {
-                package,
-                lines,
-                log,
-                ..
-            } => return self.line(&second_run::with_copies(&package, &lines, &log)),
-            Event::TreeChanged {
-                dependency,
-                changed,
-                ..
-            } => {
-                return self.line(&changed::tree(&dependency, &changed));
-            }
-            Event::CopyChanged {
-                dependency,
-                changed,
-                ..
-            } => {
-                return self.line(&changed::copy(&dependency, &changed));
-            }
             Event::Entered { job, phase, .. } => (job, Some(phase)),
             Event::Printed { job, line, .. } => {
-                // A line that arrives late belongs to an earlier phase.
+                // Output that arrives late belongs to a phase that has ended.
                 if let Some(running) = self.state().running.get_mut(&job)
                     && !running.is_waiting()
                 {
                     running.line = line;
                 }
                 (job, None)
+            }
+            event => {
+                if let Some(text) = message(event) {
+                    self.line(&text);
+                }
+                return;
             }
         };
         let mut state = self.state();
@@ -298,6 +267,43 @@ impl Progress {
         // The state stays usable after a panic in another thread.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The lines for an event; none for the progress of a script.
+fn message(event: Event) -> Option<String> {
+    let text = match event {
+        Event::FirstRunFailed {
+            package,
+            first,
+            running,
+            ..
+        } => second_run::failed(&package, &first, running),
+        Event::SecondRunStarted { package, .. } => {
+            format!("Compiling package {package} again, alone and without restrictions")
+        }
+        Event::SecondRunSucceeded { package, first, .. } => second_run::succeeded(&package, &first),
+        Event::Denied {
+            package, denials, ..
+        } => second_run::ignored(&package, &denials),
+        Event::RunWithCopies {
+            package,
+            lines,
+            log,
+            ..
+        } => second_run::with_copies(&package, &lines, &log),
+        Event::TreeChanged {
+            dependency,
+            changed,
+            ..
+        } => changed::tree(&dependency, &changed),
+        Event::CopyChanged {
+            dependency,
+            changed,
+            ..
+        } => changed::copy(&dependency, &changed),
+        Event::Entered { .. } | Event::Printed { .. } => return None,
+    };
+    Some(text)
 }
 
 /// The text of a phase.

@@ -3,8 +3,8 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use super::error::{InputProblem, InputProblemKind, OfflineError};
-use super::failure::{Incomplete, PackageFailure};
+use super::error::{Incomplete, InputProblem, InputProblemKind, OfflineError};
+use super::failure::PackageFailure;
 use super::second_run;
 use crate::archive::{PackError, UnpackError};
 use crate::compile::{Cause, CompileError, ScriptFailure};
@@ -189,7 +189,7 @@ fn cause_hint(failure: &PackageFailure) -> Option<String> {
             CompileError::Source { source, .. } | CompileError::Compiled { source, .. }
                 if !is_of_the_system(source) =>
             {
-                let (path, size) = failure.blob.as_ref()?;
+                let (path, size) = &failure.blob;
                 Some(format!(
                     "`{}` ({}) matches its digest in release.MF, so it was damaged before the release was created: \
                      create the release again",
@@ -272,6 +272,7 @@ fn hints_of(error: &OfflineError) -> Vec<String> {
         | OfflineError::Files(_)
         | OfflineError::Incomplete(_)
         | OfflineError::Assemble { .. }
+        | OfflineError::NoDigest { .. }
         | OfflineError::Task(_)
         | OfflineError::Stopped => {}
     }
@@ -313,7 +314,7 @@ mod tests {
                 .map(|release| (name(release), version("1.10")))
                 .collect(),
             package: (name(package), version("abc")),
-            blob: None,
+            blob: (PathBuf::from("packages/app.tgz"), 1),
             source: CompileError::Script(Box::new(ScriptFailure {
                 package: name(package),
                 status: Status::Exited(code),

@@ -1,17 +1,21 @@
-//! What is to be done with each input, and where its result goes.
+//! Decides what to do with each input, and where its result goes.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 
+use super::checked::CheckedRelease;
 use super::error::{InputProblem, InputProblemKind};
+use super::ids::ReleaseId;
 use super::inspect;
-use super::open::{OpenError, Opened};
+use super::open_error::OpenError;
+use super::tarball::Opened;
 use crate::fs;
-use crate::release::{Slug, output_name};
+use crate::release::{Manifest, Slug, output_name};
 
-/// How long a file's name may be on Linux, in bytes.
+/// The longest name of a file on Linux, in bytes.
 const NAME_LIMIT: usize = 255;
 
-/// An input that has been read, or could not be.
+/// An input that was read, or could not be read.
 #[derive(Debug)]
 pub(super) struct Input {
     pub tarball: PathBuf,
@@ -20,131 +24,100 @@ pub(super) struct Input {
     pub opened: Result<Opened, OpenError>,
 }
 
-/// What is to be done with an input.
+/// What to do with an input.
 #[derive(Debug)]
 pub(super) enum Task {
     /// Its packages are compiled.
     Compile {
-        /// Its place among the inputs.
-        input: usize,
-        opened: Box<Opened>,
+        id: ReleaseId,
+        release: Arc<CheckedRelease>,
         output: PathBuf,
     },
     /// It is compiled already and is copied.
     PassOn {
-        opened: Box<Opened>,
+        id: ReleaseId,
+        release: Arc<CheckedRelease>,
         output: PathBuf,
     },
-    /// It is compiled already and lies where its result belongs.
-    InPlace { tarball: PathBuf },
+    /// It is compiled already and is where its result belongs.
+    InPlace { id: ReleaseId, tarball: PathBuf },
     /// It is the result of an earlier run of another input.
     Replaced { tarball: PathBuf, of: PathBuf },
 }
 
-impl Input {
-    fn output(&self, stemcell: &Slug) -> Option<PathBuf> {
-        let manifest = &self.opened.as_ref().ok()?.manifest;
-        let name = output_name(&manifest.name, &manifest.version, stemcell);
-        Some(self.output_directory.join(name))
-    }
-
+/// What an input means for the others.
+struct Facts {
+    tarball: PathBuf,
+    /// The path of its result; `None` if it could not be read.
+    output: Option<PathBuf>,
+    /// Whether it has packages to compile, or has no packages at all and was never compiled.
+    is_source: bool,
     /// A release without packages looks the same before and after.
-    fn is_without_packages(&self) -> bool {
-        self.opened.as_ref().is_ok_and(|opened| {
-            opened.manifest.packages.is_empty() && opened.manifest.compiled_packages.is_none()
-        })
-    }
+    is_without_packages: bool,
+    /// The input whose earlier result this is.
+    replaced_by: Option<PathBuf>,
+}
 
-    /// A release of which something is to be compiled, or that has no packages at all and was never compiled.
-    fn is_source(&self) -> bool {
-        self.opened.as_ref().is_ok_and(|opened| {
-            !opened.manifest.packages.is_empty() || opened.manifest.compiled_packages.is_none()
-        })
+impl Facts {
+    fn of(input: &Input, stemcell: &Slug) -> Self {
+        let manifest = input.opened.as_ref().ok().map(|opened| &opened.manifest);
+        let has_packages = |manifest: &Manifest| !manifest.packages.is_empty();
+        let is_compiled = |manifest: &Manifest| manifest.compiled_packages.is_some();
+        Self {
+            tarball: input.tarball.clone(),
+            output: manifest.map(|it| {
+                let name = output_name(&it.name, &it.version, stemcell);
+                input.output_directory.join(name)
+            }),
+            is_source: manifest.is_some_and(|it| has_packages(it) || !is_compiled(it)),
+            is_without_packages: manifest.is_some_and(|it| !has_packages(it) && !is_compiled(it)),
+            replaced_by: None,
+        }
     }
 }
 
-/// Decides for all inputs of a call, or says everything that is in the way.
+/// Decides what to do with each input of a call, or returns every problem.
 pub(super) fn select(
     inputs: Vec<Input>,
     stemcell: &Slug,
 ) -> fs::Result<Result<Vec<Task>, Vec<InputProblem>>> {
-    let outputs: Vec<Option<PathBuf>> = inputs.iter().map(|input| input.output(stemcell)).collect();
-    let mut problems = Vec::new();
-    let mut replaced = Vec::new();
-    for (index, input) in inputs.iter().enumerate() {
-        let of = inputs
-            .iter()
-            .zip(&outputs)
-            .enumerate()
-            .filter(|(other, (source, _))| *other != index && source.is_source())
-            .find_map(|(_, (source, output))| {
-                let output = output.as_ref()?;
-                match fs::same_file(&input.tarball, output) {
-                    Ok(true) => Some(Ok(source.tarball.clone())),
-                    Ok(false) => None,
-                    Err(error) => Some(Err(error)),
-                }
-            })
-            .transpose()?;
-        replaced.push(of.filter(|_| !input.is_source() || input.is_without_packages()));
+    let mut facts: Vec<Facts> = inputs.iter().map(|it| Facts::of(it, stemcell)).collect();
+    for index in 0..facts.len() {
+        facts[index].replaced_by = replaced_by(index, &facts)?;
     }
-    for (index, input) in inputs.iter().enumerate() {
-        if replaced[index].is_some() {
-            continue;
-        }
-        let mut add = |kind| {
-            problems.push(InputProblem {
-                path: input.tarball.clone(),
-                kind,
-            });
-        };
-        let opened = match &input.opened {
-            Ok(opened) => opened,
-            // Told in full when the inputs are taken apart below.
-            Err(_) => continue,
-        };
-        for problem in inspect::problems(opened, stemcell) {
-            add(InputProblemKind::Release(problem));
-        }
-        if !input.is_source() && !opened.is_file {
-            add(InputProblemKind::NotAFile);
-        }
-        if let Some(earlier) = given_before(index, &inputs)? {
-            add(InputProblemKind::GivenTwice { earlier });
-            continue;
-        }
-        let Some(output) = &outputs[index] else {
-            continue;
-        };
-        for kind in collisions(index, output, &inputs, &outputs, &replaced)? {
-            add(kind);
-        }
-    }
-    let mut tasks = Vec::new();
-    for (index, ((input, output), replaced)) in
-        inputs.into_iter().zip(outputs).zip(replaced).enumerate()
-    {
-        let is_source = input.is_source();
+    let (mut tasks, mut problems, mut unreadable) = (Vec::new(), Vec::new(), Vec::new());
+    for (index, input) in inputs.into_iter().enumerate() {
         let tarball = input.tarball;
-        match (input.opened, output, replaced) {
-            (_, _, Some(of)) => tasks.push(Task::Replaced { tarball, of }),
-            (Ok(opened), Some(output), None) if is_source => tasks.push(Task::Compile {
-                input: index,
-                opened: Box::new(opened),
-                output,
-            }),
-            (Ok(opened), Some(output), None) => tasks.push(if fs::same_file(&tarball, &output)? {
-                Task::InPlace { tarball }
-            } else {
-                Task::PassOn {
-                    opened: Box::new(opened),
-                    output,
-                }
-            }),
-            (Err(error), ..) => problems.extend(unreadable(&tarball, error)),
-            (Ok(_), None, None) => {}
+        if let Some(of) = facts[index].replaced_by.clone() {
+            tasks.push(Task::Replaced { tarball, of });
+            continue;
+        }
+        let opened = match input.opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                unreadable.extend(problems_of_open(error).map(|kind| (tarball.clone(), kind)));
+                continue;
+            }
+        };
+        let is_file = opened.is_file;
+        let mut found = Vec::new();
+        let checked = inspect::check(opened, stemcell)
+            .map_err(|errors| found.extend(errors.into_iter().map(InputProblemKind::Release)));
+        if !facts[index].is_source && !is_file {
+            found.push(InputProblemKind::NotAFile);
+        }
+        found.extend(collisions(index, &facts)?);
+        problems.extend(found.into_iter().map(|kind| (tarball.clone(), kind)));
+        if let (Ok(release), Some(output)) = (checked, &facts[index].output) {
+            let id = ReleaseId::from_position(index);
+            tasks.push(task(id, release, output.clone(), facts[index].is_source)?);
         }
     }
+    problems.extend(unreadable);
+    let problems = problems.into_iter();
+    let problems: Vec<InputProblem> = problems
+        .map(|(path, kind)| InputProblem { path, kind })
+        .collect();
     Ok(if problems.is_empty() {
         Ok(tasks)
     } else {
@@ -152,58 +125,75 @@ pub(super) fn select(
     })
 }
 
-fn unreadable(tarball: &Path, error: OpenError) -> Vec<InputProblem> {
-    let problem = |kind| InputProblem {
-        path: tarball.to_owned(),
-        kind,
-    };
-    match error {
-        OpenError::Manifest(problems) => problems
-            .into_iter()
-            .map(|found| problem(InputProblemKind::Manifest(found)))
-            .collect(),
-        other => vec![problem(InputProblemKind::Open(other))],
+fn task(
+    id: ReleaseId,
+    release: CheckedRelease,
+    output: PathBuf,
+    is_source: bool,
+) -> fs::Result<Task> {
+    if !is_source && fs::same_file(&release.tarball, &output)? {
+        let tarball = release.tarball;
+        return Ok(Task::InPlace { id, tarball });
     }
+    let release = Arc::new(release);
+    Ok(match is_source {
+        true => Task::Compile {
+            id,
+            release,
+            output,
+        },
+        false => Task::PassOn {
+            id,
+            release,
+            output,
+        },
+    })
 }
 
-/// The way in which the same file was given before.
-fn given_before(index: usize, inputs: &[Input]) -> fs::Result<Option<PathBuf>> {
-    for earlier in &inputs[..index] {
-        if fs::same_file(&earlier.tarball, &inputs[index].tarball)? {
-            return Ok(Some(earlier.tarball.clone()));
+/// The tarball of the input whose earlier result this input is.
+fn replaced_by(index: usize, facts: &[Facts]) -> fs::Result<Option<PathBuf>> {
+    let input = &facts[index];
+    for (other, source) in facts.iter().enumerate() {
+        if let Some(output) = &source.output
+            && other != index
+            && source.is_source
+            && fs::same_file(&input.tarball, output)?
+        {
+            let is_result = !input.is_source || input.is_without_packages;
+            return Ok(is_result.then(|| source.tarball.clone()));
         }
     }
     Ok(None)
 }
 
-/// What is in the way of one output: another input's output, another input, itself, a directory.
-fn collisions(
-    index: usize,
-    output: &Path,
-    inputs: &[Input],
-    outputs: &[Option<PathBuf>],
-    replaced: &[Option<PathBuf>],
-) -> fs::Result<Vec<InputProblemKind>> {
-    let mut found = Vec::new();
-    let output_path = || output.to_owned();
+/// Everything in the way of an input: the same input before, another input's output, another input, a directory.
+fn collisions(index: usize, facts: &[Facts]) -> fs::Result<Vec<InputProblemKind>> {
+    let Some(output) = &facts[index].output else {
+        return Ok(Vec::new());
+    };
+    if let Some(earlier) = given_before(index, facts)? {
+        return Ok(vec![InputProblemKind::GivenTwice { earlier }]);
+    }
     let name = fs::file_name(output).to_string_lossy();
     if name.len() > NAME_LIMIT {
-        // The system would not even look for it.
+        // The system rejects even a lookup of it.
         let name = name.into_owned();
         let limit = NAME_LIMIT;
         return Ok(vec![InputProblemKind::LongName { name, limit }]);
     }
-    for (other, input) in inputs.iter().enumerate() {
-        if replaced[other].is_some() {
+    let mut found = Vec::new();
+    let output_path = || output.clone();
+    for (other, input) in facts.iter().enumerate() {
+        if input.replaced_by.is_some() {
             continue;
         }
-        if other < index && outputs[other].as_deref() == Some(output) {
+        if other < index && input.output.as_ref() == Some(output) {
             found.push(InputProblemKind::SameOutput {
                 output: output_path(),
                 other: input.tarball.clone(),
             });
         }
-        let is_in_place = other == index && !input.is_source();
+        let is_in_place = other == index && !input.is_source;
         if !is_in_place && fs::same_file(&input.tarball, output)? {
             found.push(InputProblemKind::OverInput {
                 output: output_path(),
@@ -216,4 +206,23 @@ fn collisions(
         });
     }
     Ok(found)
+}
+
+/// The path by which the same file was given before.
+fn given_before(index: usize, facts: &[Facts]) -> fs::Result<Option<PathBuf>> {
+    for earlier in &facts[..index] {
+        if fs::same_file(&earlier.tarball, &facts[index].tarball)? {
+            return Ok(Some(earlier.tarball.clone()));
+        }
+    }
+    Ok(None)
+}
+
+fn problems_of_open(error: OpenError) -> impl Iterator<Item = InputProblemKind> {
+    let (manifest, other) = match error {
+        OpenError::Manifest(problems) => (problems, None),
+        other => (Vec::new(), Some(InputProblemKind::Open(other))),
+    };
+    let manifest = manifest.into_iter().map(InputProblemKind::Manifest);
+    manifest.chain(other)
 }

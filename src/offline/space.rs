@@ -1,29 +1,32 @@
-//! Whether there is room for a call, as far as that can be known before. Only what is sure to fail is refused: the least that is
-//! needed is compared with what is free.
+//! Checks for enough disk space before a call starts. Refuses only calls that are sure to fail: compares a lower bound of the need
+//! with the free space.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::error::{InputProblem, InputProblemKind, OfflineError};
-use super::open::Role;
 use super::select::Task;
+use super::tarball::Role;
 use crate::archive;
 use crate::fs;
 
-/// Room that is needed somewhere.
+/// Space that is needed in a directory.
 #[derive(Debug, Clone)]
 struct Need {
     directory: PathBuf,
     bytes: u64,
 }
 
-/// Refuses a call whose tarballs are larger than what is free at `work`: their blobs come there as they are.
-pub(super) fn check_for_tarballs(tarballs: &[PathBuf], work: &Path) -> Result<(), OfflineError> {
+/// Refuses a call whose tarballs are larger than the free space at `work`, where their blobs are written.
+pub(super) fn check_for_tarballs<'a>(
+    tarballs: impl Iterator<Item = &'a Path>,
+    work: &Path,
+) -> Result<(), OfflineError> {
     let mut bytes = 0;
     for tarball in tarballs {
-        // One that is not there is told of when it is opened.
+        // A missing tarball is reported when it is opened.
         let size = fs::metadata(tarball).map_or(0, |metadata| metadata.len());
-        bytes += surely(size);
+        bytes += lower_bound(size);
     }
     let need = Need {
         directory: work.to_owned(),
@@ -32,24 +35,26 @@ pub(super) fn check_for_tarballs(tarballs: &[PathBuf], work: &Path) -> Result<()
     refuse(check(&[need], "to extract the tarballs")?)
 }
 
-/// Refuses a call whose largest source does not fit unpacked into any of `places`, or that takes more over into its outputs
-/// than fits there.
+/// Refuses a call whose largest source, unpacked, fits into none of `places`, or whose outputs do not fit into their directories.
 pub(super) fn check_for_tasks(tasks: &[Task], places: &[&Path]) -> Result<(), OfflineError> {
     let mut needs = Vec::new();
     let mut sources = Vec::new();
     for task in tasks {
-        let Task::Compile { opened, output, .. } = task else {
+        let Task::Compile {
+            release, output, ..
+        } = task
+        else {
             continue;
         };
         let mut carried_over = 0;
-        for carried in &opened.carried {
+        for carried in &release.carried {
             let Some(blob) = &carried.blob else { continue };
             match carried.role {
                 Role::Package(_) => {
                     sources.push((archive::least_unpacked(&blob.file)?, &blob.file));
                 }
-                // What is not compressed yet may take less in the output.
-                Role::CompiledPackage(_) | Role::Job(_) => carried_over += surely(blob.size),
+                // An uncompressed blob may take less in the output.
+                Role::CompiledPackage(_) | Role::Job(_) => carried_over += lower_bound(blob.size),
                 _ => {}
             }
         }
@@ -75,8 +80,7 @@ pub(super) fn check_for_tasks(tasks: &[Task], places: &[&Path]) -> Result<(), Of
     refuse(check(&needs, purpose)?)
 }
 
-/// The size of the largest source. One that is damaged says anything of its size: what is wrong with it is told when it is
-/// unpacked.
+/// The size of the largest source. Skips damaged sources, whose stated size may be wrong; they are reported when they are unpacked.
 fn largest(mut sources: Vec<(u64, &PathBuf)>, free: u64) -> u64 {
     sources.sort();
     let is_one = |(bytes, file): &(u64, &PathBuf)| *bytes <= free || archive::is_whole(file);
@@ -87,8 +91,8 @@ fn largest(mut sources: Vec<(u64, &PathBuf)>, free: u64) -> u64 {
         .map_or(0, |(bytes, _)| bytes)
 }
 
-/// What remains of a size at the least when something is decompressed or compressed once more.
-fn surely(size: u64) -> u64 {
+/// The lower bound of a size after decompression or recompression.
+fn lower_bound(size: u64) -> u64 {
     size - size / 50
 }
 
@@ -100,7 +104,7 @@ fn refuse(problems: Vec<InputProblem>) -> Result<(), OfflineError> {
     }
 }
 
-/// Compares needs with what is free, file system by file system.
+/// Compares needs with the free space of each file system.
 fn check(needs: &[Need], purpose: &'static str) -> fs::Result<Vec<InputProblem>> {
     let mut devices: BTreeMap<u64, (PathBuf, u64, u64)> = BTreeMap::new();
     for need in needs {

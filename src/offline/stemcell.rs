@@ -1,4 +1,4 @@
-//! Which stemcell this is.
+//! Detects the stemcell that this machine is.
 
 use std::path::{Path, PathBuf};
 
@@ -7,16 +7,16 @@ use crate::fs;
 use crate::release::Slug;
 use crate::release::stemcell::{OsRelease, StemcellError, parse_stemcell_version};
 
-/// Where os-release(5) says that the description of the operating system is, in this order.
+/// The files that describe the operating system, in the order of os-release(5).
 const OS_RELEASE: [&str; 2] = ["/etc/os-release", "/usr/lib/os-release"];
 
-/// Why the stemcell cannot be told.
+/// Why the stemcell is unknown.
 #[derive(Debug, thiserror::Error)]
 pub enum UnknownStemcell {
     /// A file is missing or unreadable.
     #[error("this does not look like a stemcell")]
     File(#[source] fs::Error),
-    /// A file does not say what it should.
+    /// A file has unexpected contents.
     #[error("this does not look like a stemcell: `{}`", path.display())]
     Content {
         /// The file.

@@ -2,8 +2,8 @@
 
 use super::assemble::AssembleError;
 use super::error::{InputProblem, InputProblemKind, OfflineError};
-use super::inspect::Problem;
-use super::open::OpenError;
+use super::open_error::OpenError;
+use super::problem::Problem;
 use super::verify::VerifyError;
 use crate::archive::AppendError;
 use crate::compile::CompileError;
@@ -64,7 +64,7 @@ fn reports() {
         OfflineError::Package(Box::new(PackageFailure {
             releases: vec![(name("demo"), Version::parse("1").unwrap())],
             package: (name("app"), Version::parse("abc").unwrap()),
-            blob: None,
+            blob: (path("packages/app.tgz"), 1),
             source,
         }))
     };

@@ -1,5 +1,5 @@
-//! Reads back what was written. Neither a Director nor the CLI compares a compiled release with its digests; a wrong one would be
-//! found on the day of a deployment.
+//! Reads back what was written. Neither a Director nor the CLI verifies the digests of a compiled release: a damaged one would
+//! only be noticed by a deployment.
 
 use std::io::{self, Read};
 use std::path::Path;
@@ -8,22 +8,21 @@ use tokio_util::sync::CancellationToken;
 
 use crate::archive::{Decoder, Entry, Kind, ReadError, Reader};
 use crate::fs;
-use crate::release::digest::Hasher;
-use crate::release::{Algorithm, Digests};
+use crate::release::digest::{BlobDigests, BlobHasher};
 use crate::runtime::{Cancellable, ReadAhead};
 
 const BUFFER: usize = 128 * 1024;
 
-/// What should be found in a tarball, entry by entry.
+/// An entry that a tarball should have.
 #[derive(Debug, Clone)]
 pub(super) struct Expected {
     pub name: Vec<u8>,
     pub kind: Kind,
     /// Size and digests of a file's contents.
-    pub content: Option<(u64, Digests)>,
+    pub content: Option<(u64, BlobDigests)>,
 }
 
-/// Why a written file is not right.
+/// Why a written file is not as expected.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
     /// It cannot be opened.
@@ -32,10 +31,10 @@ pub enum VerifyError {
     /// It cannot be decompressed to the end.
     #[error("failed to read the written file back")]
     Decode(#[from] io::Error),
-    /// It is no tar archive.
+    /// It is not a tar archive.
     #[error("failed to read the written file back")]
     Read(#[from] ReadError),
-    /// An entry is missing or another than was written.
+    /// An entry is missing or different.
     #[error("entry {number} is `{found}` instead of `{expected}`")]
     Entry {
         /// Which, from 1.
@@ -48,12 +47,12 @@ pub enum VerifyError {
     /// The contents of an entry are not what was written.
     #[error("the contents of `{0}` have changed")]
     Content(String),
-    /// A copy is not what was read and checked before.
+    /// A copy differs from the tarball that was checked.
     #[error("the tarball has changed since it was checked")]
     Copy,
 }
 
-/// Reads a tarball and compares it with what it should hold.
+/// Compares the entries of a tarball with the expected ones.
 pub(super) fn verify(
     tarball: &Path,
     expected: &[Expected],
@@ -98,15 +97,13 @@ fn verify_content<R: Read>(
     let Some((size, digests)) = &wanted.content else {
         return Ok(());
     };
-    // One is enough, and there is always this one.
-    let mut hasher = Hasher::new(&[Algorithm::Sha256]);
+    let mut hasher = BlobHasher::new(&[]);
     let mut buffer = vec![0; BUFFER];
     while let count @ 1.. = reader.read_content(&mut buffer)? {
         hasher.update(&buffer[..count]);
     }
     let found = hasher.finish();
-    let expected = digests.sha256();
-    if entry.size == *size && expected.is_some() && found.sha256() == expected {
+    if entry.size == *size && found.sha256() == digests.sha256() {
         return Ok(());
     }
     Err(VerifyError::Content(
@@ -114,14 +111,14 @@ fn verify_content<R: Read>(
     ))
 }
 
-/// Compares a file with what was read before.
+/// Compares the SHA-256 of a file with an earlier one.
 pub(super) fn same_bytes(
     copy: &Path,
-    digests: &Digests,
+    digests: &BlobDigests,
     cancel: &CancellationToken,
 ) -> Result<(), VerifyError> {
     let mut reader = Cancellable::new(fs::open(copy)?, cancel);
-    let mut hasher = Hasher::new(&[Algorithm::Sha256]);
+    let mut hasher = BlobHasher::new(&[]);
     let mut buffer = vec![0; BUFFER];
     while let count @ 1.. = reader.read(&mut buffer)? {
         hasher.update(&buffer[..count]);

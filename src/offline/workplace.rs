@@ -1,8 +1,9 @@
-//! The directories that a call uses: where it works, where logs stay, where results go.
+//! The work directory of a call, and the directory of its logs.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::ids::ReleaseId;
 use crate::config::{Vcap, WORK_PREFIX};
 use crate::fs::{self, LeasedDirectory, MadeDirectories};
 use crate::sandbox;
@@ -10,13 +11,13 @@ use crate::sandbox;
 /// How long the processes of a killed run may take to end before its work directory is removed.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Where the work directory goes when programs can be run in none of the usual places.
+/// The place of the work directory if programs cannot run in the usual places.
 const LAST_RESORT: &str = "/var/tmp";
 
-/// Where logs stay when the usual place cannot be had.
+/// The directory of logs if the usual one cannot be used.
 const LOGS_BESIDE: &str = "bosh-agent-logs";
 
-/// The directory that holds everything temporary of a call.
+/// The work directory, with all temporary files of a call.
 #[derive(Debug)]
 pub(super) struct Workplace {
     work: LeasedDirectory,
@@ -24,8 +25,8 @@ pub(super) struct Workplace {
 }
 
 impl Workplace {
-    /// Makes the work directory: below `wanted`, else below the data directory where that is a real disk, else beside the
-    /// results. What a run that was killed has left there is removed first.
+    /// Creates the work directory: in `wanted`, or in the data directory if that is a real disk, or in `beside`. First removes
+    /// what killed runs left there.
     pub(super) fn make(
         wanted: Option<&Path>,
         vcap: &Vcap,
@@ -63,7 +64,7 @@ impl Workplace {
         ) {
             tracing::info!(path = %removed.display(), "removed the leftovers of a killed run");
         }
-        // One spelling for all: paths below it are told apart from others by how they begin.
+        // Canonical, because paths in it are recognized by this prefix.
         let parent = fs::canonicalize(&parent)?;
         let work = LeasedDirectory::create(&parent, WORK_PREFIX)?;
         for name in ["spool", "blobs", "store"] {
@@ -72,8 +73,7 @@ impl Workplace {
         Ok(work)
     }
 
-    /// Where the work directory goes when nobody says. Scripts may run in it, so a file system on which no program can be run
-    /// comes last.
+    /// The default place of the work directory. Scripts may run in it, so a file system that is mounted noexec comes last.
     fn parent_of_work(
         vcap: &Vcap,
         beside: &Path,
@@ -99,36 +99,42 @@ impl Workplace {
         self.work.path()
     }
 
-    /// Whether nobody has removed it.
+    /// Whether it still exists.
     pub(super) fn is_there(&self) -> bool {
         self.work.is_there()
     }
 
-    /// Where the files of one tarball go.
-    pub(super) fn spool(&self, input: usize) -> fs::Result<PathBuf> {
-        let path = self.path().join("spool").join(input.to_string());
+    /// Creates the directory for the files of one tarball.
+    pub(super) fn spool(&self, release: ReleaseId) -> fs::Result<PathBuf> {
+        let path = self
+            .path()
+            .join("spool")
+            .join(release.position().to_string());
         fs::create_dir(&path)?;
         Ok(path)
     }
 
-    /// Where compiled blobs of one release go.
-    pub(super) fn blobs(&self, input: usize) -> fs::Result<PathBuf> {
-        let path = self.path().join("blobs").join(input.to_string());
+    /// Creates the directory for the compiled blobs of one release.
+    pub(super) fn blobs(&self, release: ReleaseId) -> fs::Result<PathBuf> {
+        let path = self
+            .path()
+            .join("blobs")
+            .join(release.position().to_string());
         fs::create_dir(&path)?;
         Ok(path)
     }
 
-    /// Where installed packages go.
+    /// The directory of installed packages.
     pub(super) fn store(&self) -> PathBuf {
         self.path().join("store")
     }
 
-    /// Where the pool of jobs of all scripts is.
+    /// The path of the make jobserver that all scripts share.
     pub(super) fn jobserver(&self) -> PathBuf {
         self.path().join("jobserver")
     }
 
-    /// Where logs stay: in `wanted`, else in the usual place, else beside the work directory.
+    /// Creates the directory of logs: `wanted`, or the usual one, or one beside the work directory.
     pub(super) fn logs(&self, wanted: Option<&Path>, vcap: &Vcap) -> fs::Result<PathBuf> {
         if let Some(directory) = wanted {
             fs::create_dir_all(directory)?;
@@ -144,7 +150,7 @@ impl Workplace {
         Ok(beside)
     }
 
-    /// Removes the work directory, and the directories above it that were made for it.
+    /// Removes the work directory, and the directories above it that were created for it.
     pub(super) fn remove(self) -> fs::Result<()> {
         self.work.remove()?;
         self.made.remove_empty();
@@ -163,7 +169,7 @@ mod tests {
         let vcap = Vcap::new(&scratch.path().join("vcap"));
         let place = Workplace::make(Some(&wanted), &vcap, scratch.path(), &|| false).unwrap();
         assert!(place.path().starts_with(&wanted));
-        place.spool(0).unwrap();
+        place.spool(ReleaseId::from_position(0)).unwrap();
         place.remove().unwrap();
         assert!(fs::list(scratch.path()).unwrap().is_empty());
     }

@@ -108,6 +108,87 @@ impl Hasher {
     }
 }
 
+/// The digests of a blob: its SHA-256, by which blobs are told apart, and others that were asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlobDigests {
+    sha256: String,
+    /// The SHA-256, too.
+    all: Digests,
+}
+
+impl BlobDigests {
+    /// The digests as a blob's, if the SHA-256 is among them.
+    #[must_use]
+    pub fn new(digests: Digests) -> Option<Self> {
+        let sha256 = digests.sha256.clone()?;
+        Some(Self {
+            sha256,
+            all: digests,
+        })
+    }
+
+    /// Computes the SHA-256 of bytes that are in memory.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        let mut hasher = BlobHasher::new(&[]);
+        hasher.update(bytes);
+        hasher.finish()
+    }
+
+    /// The SHA-256 in lower-case hex.
+    #[must_use]
+    pub fn sha256(&self) -> &str {
+        &self.sha256
+    }
+
+    /// All that were computed.
+    #[must_use]
+    pub fn all(&self) -> &Digests {
+        &self.all
+    }
+}
+
+/// Computes the SHA-256 of one stream of bytes, and other digests that are asked for.
+#[derive(Debug, Clone)]
+pub struct BlobHasher {
+    sha256: sha2::Sha256,
+    /// Without SHA-256.
+    others: Hasher,
+}
+
+impl BlobHasher {
+    /// Starts with SHA-256 and these algorithms.
+    #[must_use]
+    pub fn new(others: &[Algorithm]) -> Self {
+        Self {
+            sha256: sha2::Sha256::default(),
+            others: Hasher {
+                sha256: None,
+                ..Hasher::new(others)
+            },
+        }
+    }
+
+    /// Adds the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.sha256.update(bytes);
+        self.others.update(bytes);
+    }
+
+    /// The digests of everything that was added.
+    #[must_use]
+    pub fn finish(self) -> BlobDigests {
+        let sha256 = hex(&self.sha256.finalize());
+        BlobDigests {
+            all: Digests {
+                sha256: Some(sha256.clone()),
+                ..self.others.finish()
+            },
+            sha256,
+        }
+    }
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         // Writing to a string cannot fail.

@@ -1,0 +1,118 @@
+//! Runs the tasks of a schedule: builds, for which dependents wait, and beside them packing, for which nothing waits.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+
+use tokio_util::sync::CancellationToken;
+
+use super::filling;
+use super::queue::{Id, Queue};
+use crate::runtime::{TaskFailed, TaskSet};
+
+/// How many tasks run concurrently, at most.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Concurrency {
+    /// Builds. As many packages are packed beside them, and as many wait for that, because they occupy disk space.
+    pub builds: usize,
+    /// Further builds that are only prepared: their scripts wait.
+    pub ahead: usize,
+}
+
+/// The tasks of a schedule. `B` is the result of a build, `P` that of packing.
+pub(super) struct Pipeline<'a, B, P> {
+    queue: Queue,
+    concurrency: Concurrency,
+    /// Nothing starts after it is canceled.
+    stop: &'a CancellationToken,
+    building: TaskSet<Id, B>,
+    /// Built packages that wait to be packed.
+    built: VecDeque<(Id, Packing<P>)>,
+    packing: TaskSet<Id, P>,
+}
+
+type Packing<P> = Pin<Box<dyn Future<Output = P> + Send>>;
+
+/// What a pipeline waited for.
+pub(super) enum Step<B, P> {
+    /// A build has ended: [`Pipeline::pack`] or [`Pipeline::fail`] follows.
+    Built(Id, Result<B, TaskFailed>),
+    /// A package was packed, or not.
+    Packed(Id, Result<P, TaskFailed>),
+    /// The caches that packages are filling are to be looked at.
+    LookAtCaches,
+}
+
+impl<'a, B: Send + 'static, P: Send + 'static> Pipeline<'a, B, P> {
+    pub(super) fn new(queue: Queue, concurrency: Concurrency, stop: &'a CancellationToken) -> Self {
+        Self {
+            queue,
+            concurrency,
+            stop,
+            building: TaskSet::new("package"),
+            built: VecDeque::new(),
+            packing: TaskSet::new("pack"),
+        }
+    }
+
+    pub(super) fn queue(&mut self) -> &mut Queue {
+        &mut self.queue
+    }
+
+    /// The next package to [`build`](Self::build), if one may start now.
+    pub(super) fn next_to_build(&mut self) -> Option<Id> {
+        let Concurrency { builds, ahead } = self.concurrency;
+        if self.built.len() >= builds || self.stop.is_cancelled() {
+            return None;
+        }
+        match self.building.len() {
+            running if running < builds => self.queue.next(),
+            running if running < builds + ahead => self.queue.next_ahead(),
+            _ => None,
+        }
+    }
+
+    pub(super) fn build(&mut self, id: Id, build: impl Future<Output = B> + Send + 'static) {
+        self.building.spawn(id, build);
+    }
+
+    /// A package is built: its dependents can start. It is packed when there is room.
+    pub(super) fn pack(&mut self, id: Id, pack: impl Future<Output = P> + Send + 'static) {
+        self.queue.done(id);
+        self.built.push_back((id, Box::pin(pack)));
+        self.start_packing();
+    }
+
+    /// A build has failed: everything stops. Returns the packages that depend on it.
+    pub(super) fn fail(&mut self, id: Id) -> Vec<Id> {
+        self.stop.cancel();
+        self.queue.failed(id)
+    }
+
+    /// Waits for the next step; `None` when nothing runs.
+    pub(super) async fn next(&mut self) -> Option<Step<B, P>> {
+        // Cancel-safe per docs on `next`.
+        tokio::select! {
+            Some((id, result)) = self.building.next() => Some(Step::Built(id, result)),
+            Some((id, result)) = self.packing.next() => {
+                self.start_packing();
+                Some(Step::Packed(id, result))
+            }
+            () = tokio::time::sleep(filling::INTERVAL), if !self.queue.filling().is_empty() => {
+                Some(Step::LookAtCaches)
+            }
+            else => None,
+        }
+    }
+
+    fn start_packing(&mut self) {
+        while self.packing.len() < self.concurrency.builds
+            && let Some((id, pack)) = self.built.pop_front()
+        {
+            self.packing.spawn(id, pack);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,101 @@
+//! A release whose manifest and tarball agree. [`inspect::check`](super::inspect::check) makes it, and nothing checks it again.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::tarball::{Blob, Carried};
+use crate::release::digest::BlobDigests;
+use crate::release::{CompiledPackage, Manifest, Name, Package, Version, graph};
+
+/// A release in which every package has its blob, every digest is right, and every dependency exists.
+#[derive(Debug)]
+pub(super) struct CheckedRelease {
+    pub tarball: PathBuf,
+    /// Of the whole tarball.
+    pub digests: BlobDigests,
+    pub manifest: Manifest,
+    /// The entries, in the tarball's order.
+    pub carried: Vec<Carried>,
+    /// In compile order.
+    pub packages: Vec<Arc<CheckedPackage>>,
+}
+
+/// A package of a release, with its blob.
+#[derive(Debug)]
+pub(super) struct CheckedPackage {
+    pub listed: Listed,
+    /// Its path in the tarball.
+    pub path: PathBuf,
+    pub blob: Blob,
+}
+
+/// A package as the manifest lists it.
+#[derive(Debug, Clone)]
+pub(super) enum Listed {
+    Source(Package),
+    Compiled(CompiledPackage),
+}
+
+impl CheckedRelease {
+    /// `NAME/VERSION`, for messages.
+    pub(super) fn label(&self) -> String {
+        format!("{}/{}", self.manifest.name, self.manifest.version)
+    }
+
+    pub(super) fn name_and_version(&self) -> (Name, Version) {
+        (self.manifest.name.clone(), self.manifest.version.clone())
+    }
+
+    /// The packages that depend on this one, directly or through others, in compile order.
+    pub(super) fn dependents(&self, package: &Name) -> Vec<Name> {
+        let entries: Vec<graph::Entry<'_>> = self
+            .packages
+            .iter()
+            .map(|package| (package.name(), package.dependencies()))
+            .collect();
+        let index = entries.iter().position(|(name, _)| *name == package);
+        index
+            .into_iter()
+            .flat_map(|index| graph::dependents(&entries, index))
+            .map(|index| self.packages[index].name().clone())
+            .collect()
+    }
+}
+
+impl CheckedPackage {
+    pub(super) fn name(&self) -> &Name {
+        self.listed.name()
+    }
+
+    pub(super) fn version(&self) -> &Version {
+        match &self.listed {
+            Listed::Source(package) => &package.version,
+            Listed::Compiled(package) => &package.version,
+        }
+    }
+
+    /// The direct dependencies, in manifest order.
+    pub(super) fn dependencies(&self) -> &[Name] {
+        self.listed.dependencies()
+    }
+
+    pub(super) fn is_source(&self) -> bool {
+        matches!(self.listed, Listed::Source(_))
+    }
+}
+
+impl Listed {
+    pub(super) fn name(&self) -> &Name {
+        match self {
+            Self::Source(package) => &package.name,
+            Self::Compiled(package) => &package.name,
+        }
+    }
+
+    pub(super) fn dependencies(&self) -> &[Name] {
+        match self {
+            Self::Source(package) => &package.dependencies,
+            Self::Compiled(package) => &package.dependencies,
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! What a compiled release consists of.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::assemble::PackageBlob;
+use super::checked::{CheckedRelease, Listed};
+use super::tarball::Blob;
+use crate::compile::Compiled;
+use crate::release::digest::BlobDigests;
+use crate::release::{Algorithm, CompiledPackage, Manifest, MultiDigest, Name, Package, Slug};
+
+/// The blob of a package that was compiled in this call.
+#[derive(Debug)]
+pub(super) struct CompiledBlob {
+    /// A bare SHA-1, which every Director and agent reads.
+    pub digest: MultiDigest,
+    pub blob: Blob,
+}
+
+impl CompiledBlob {
+    /// The blob of a compiled package, if its SHA-1 and SHA-256 were computed.
+    pub(super) fn new(compiled: &Compiled) -> Option<Self> {
+        Some(Self {
+            digest: MultiDigest::of(&compiled.digests, &[Algorithm::Sha1])?,
+            blob: Blob {
+                file: compiled.blob.clone(),
+                size: compiled.size,
+                digests: BlobDigests::new(compiled.digests.clone())?,
+            },
+        })
+    }
+}
+
+/// The manifest of a compiled release, and its packages in compile order.
+#[derive(Debug)]
+pub(super) struct CompiledRelease {
+    pub manifest: Manifest,
+    pub packages: Vec<PackageBlob>,
+}
+
+impl CompiledRelease {
+    /// The compiled release of a release whose source packages were compiled; `None` while one of them is missing.
+    pub(super) fn new(
+        release: &CheckedRelease,
+        compiled: &HashMap<Name, Arc<CompiledBlob>>,
+        stemcell: &Slug,
+    ) -> Option<Self> {
+        if release.packages.is_empty() {
+            return Some(Self {
+                manifest: release.manifest.clone(),
+                packages: Vec::new(),
+            });
+        }
+        let (mut entries, mut packages) = (Vec::new(), Vec::new());
+        for package in &release.packages {
+            let (entry, blob) = match &package.listed {
+                Listed::Source(source) => {
+                    let compiled = compiled.get(&source.name)?;
+                    (entry(source, compiled, stemcell), compiled.blob.clone())
+                }
+                Listed::Compiled(entry) => (entry.clone(), package.blob.clone()),
+            };
+            packages.push(PackageBlob {
+                name: entry.name.clone(),
+                blob,
+            });
+            entries.push(entry);
+        }
+        let manifest = Manifest {
+            packages: Vec::new(),
+            compiled_packages: Some(entries),
+            ..release.manifest.clone()
+        };
+        Some(Self { manifest, packages })
+    }
+}
+
+/// The manifest's entry for a package that was compiled.
+fn entry(source: &Package, compiled: &CompiledBlob, stemcell: &Slug) -> CompiledPackage {
+    CompiledPackage {
+        name: source.name.clone(),
+        version: source.version.clone(),
+        fingerprint: source.fingerprint.clone(),
+        digest: compiled.digest.clone(),
+        dependencies: source.dependencies.clone(),
+        stemcell: stemcell.clone(),
+    }
+}

@@ -1,0 +1,128 @@
+//! Reads the tarballs of a call, and describes what they hold.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::error::OfflineError;
+use super::ids::ReleaseId;
+use super::open;
+use super::open_error::OpenError;
+use super::progress::Progress;
+use super::select::Input;
+use super::space;
+use super::tarball::{Opened, Role, shown};
+use super::workplace::Workplace;
+use crate::fs;
+use crate::runtime;
+
+/// How many ignored files are named.
+const CLUTTER_NAMED: usize = 10;
+
+/// How long a read of an input may continue after the call was canceled.
+const READ_GRACE: Duration = Duration::from_secs(2);
+
+/// Reads every tarball once. Each is given with the directory that its result goes to.
+pub(super) async fn read(
+    tarballs: Vec<(PathBuf, PathBuf)>,
+    workplace: &Workplace,
+    progress: &Progress,
+    cancel: &CancellationToken,
+) -> Result<Vec<Input>, OfflineError> {
+    // The work directory itself will be gone when a person reads its name in an error.
+    let paths = tarballs.iter().map(|(tarball, _)| tarball.as_path());
+    space::check_for_tarballs(paths, fs::parent(workplace.path()))?;
+    let mut inputs = Vec::new();
+    for (index, (tarball, output_directory)) in tarballs.into_iter().enumerate() {
+        if cancel.is_cancelled() {
+            return Err(OfflineError::Stopped);
+        }
+        progress.line(&format!(
+            "Reading BOSH Release Manifest from tarball {}",
+            tarball.display()
+        ));
+        let spool = workplace.spool(ReleaseId::from_position(index))?;
+        let (path, token) = (tarball.clone(), cancel.clone());
+        let mut opening =
+            runtime::spawn_blocking("open", move || open::open(&path, &spool, &token));
+        let opened = tokio::select! {
+            opened = &mut opening => opened?,
+            // Cancellation ends it at its next read. A read that blocks, of a pipe or a network file system, is abandoned.
+            () = grace_after(cancel) => return Err(OfflineError::Stopped),
+        };
+        let opened = match opened {
+            // Not the tarball's fault.
+            Err(OpenError::Files(source)) if source.path.starts_with(workplace.path()) => {
+                return Err(OfflineError::Spool { tarball, source });
+            }
+            opened => opened,
+        };
+        if let Ok(opened) = &opened {
+            describe(opened, progress);
+        }
+        inputs.push(Input {
+            tarball,
+            output_directory,
+            opened,
+        });
+    }
+    Ok(inputs)
+}
+
+/// Returns [`READ_GRACE`] after the cancellation.
+async fn grace_after(cancel: &CancellationToken) {
+    cancel.cancelled().await;
+    tokio::time::sleep(READ_GRACE).await;
+}
+
+fn describe(opened: &Opened, progress: &Progress) {
+    let manifest = &opened.manifest;
+    let compiled = manifest.compiled_packages.iter().flatten().count();
+    let count = manifest.packages.len() + compiled;
+    let mut line = format!(
+        "Release {}/{} has {count} packages",
+        manifest.name, manifest.version
+    );
+    if compiled > 0 {
+        let _ = write!(line, ", {compiled} of them already compiled");
+    }
+    progress.line(&line);
+    progress.line("Extracting packages");
+    if let Some(warning) = clutter_warning(opened) {
+        progress.line(&warning);
+    }
+    let carried = opened.carried.iter();
+    for stray in carried.filter(|carried| carried.role == Role::Stray) {
+        progress.line(&format!(
+            "Warning: `{}` in {} is not a package and is not copied to the result",
+            shown(&stray.path),
+            opened.tarball.display()
+        ));
+    }
+}
+
+/// One line about files that operating systems and tools left in a tarball.
+fn clutter_warning(opened: &Opened) -> Option<String> {
+    let found = &opened.clutter;
+    let named: Vec<String> = found
+        .iter()
+        .take(CLUTTER_NAMED)
+        .map(|path| format!("`{}`", shown(path).escape_debug()))
+        .collect();
+    let (what, more) = match found.len() {
+        0 => return None,
+        1 => ("a file that is".to_owned(), String::new()),
+        count if count > CLUTTER_NAMED => (
+            format!("{count} files that are"),
+            format!(" and {} more", count - CLUTTER_NAMED),
+        ),
+        count => (format!("{count} files that are"), String::new()),
+    };
+    Some(format!(
+        "Warning: ignoring {what} not part of the release in {}, but left there by an operating system or a tool: {}{more}",
+        opened.tarball.display(),
+        named.join(", ")
+    ))
+}

@@ -1,0 +1,346 @@
+//! Keeps the state of all packages and releases of a call: which packages are compiled, which releases are complete.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::checked::{CheckedPackage, CheckedRelease};
+use super::compiled_release::{CompiledBlob, CompiledRelease};
+use super::failure::UnfinishedRelease;
+use super::graph::PackageNode;
+use super::ids::{NodeId, ReleaseId};
+use super::logs::PackageLogs;
+use crate::release::{Name, Slug};
+
+/// A release to compile, and where its files go.
+#[derive(Debug)]
+pub(super) struct ReleaseJob {
+    pub release: Arc<CheckedRelease>,
+    /// The compiled release.
+    pub output: PathBuf,
+    /// The directory of its compiled blobs.
+    pub blobs: PathBuf,
+}
+
+/// A package of the call.
+#[derive(Debug)]
+pub(super) struct PackageRecord {
+    pub node: PackageNode,
+    pub logs: PackageLogs,
+    state: PackageState,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum PackageState {
+    Waiting,
+    Running,
+    Done,
+    Stopped,
+    Failed,
+}
+
+#[derive(Debug)]
+struct ReleaseRecord {
+    job: ReleaseJob,
+    stage: ReleaseStage,
+    /// When its first package started.
+    started: Option<Instant>,
+}
+
+#[derive(Debug)]
+enum ReleaseStage {
+    /// With the blobs of the packages that are compiled.
+    Compiling(HashMap<Name, Arc<CompiledBlob>>),
+    /// All packages are done.
+    Complete,
+}
+
+/// A release whose packages are all done, ready to be assembled.
+#[derive(Debug)]
+pub(super) struct CompleteRelease {
+    pub id: ReleaseId,
+    pub source: Arc<CheckedRelease>,
+    pub compiled: CompiledRelease,
+    pub output: PathBuf,
+    /// The blobs compiled in this call; releases that have the same package share its blob.
+    pub blobs: Vec<Arc<CompiledBlob>>,
+    /// When its first package started; `None` if it has no packages.
+    pub started: Option<Instant>,
+}
+
+/// The packages and releases of a call.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    packages: Vec<PackageRecord>,
+    releases: BTreeMap<ReleaseId, ReleaseRecord>,
+}
+
+impl Ledger {
+    /// Nothing is compiled yet. The index of each node is its id.
+    pub(super) fn new(
+        releases: BTreeMap<ReleaseId, ReleaseJob>,
+        nodes: Vec<(PackageNode, PackageLogs)>,
+    ) -> Self {
+        let packages = nodes.into_iter().map(|(node, logs)| PackageRecord {
+            node,
+            logs,
+            state: PackageState::Waiting,
+        });
+        let releases = releases.into_iter().map(|(id, job)| {
+            let record = ReleaseRecord {
+                job,
+                stage: ReleaseStage::Compiling(HashMap::new()),
+                started: None,
+            };
+            (id, record)
+        });
+        Self {
+            packages: packages.collect(),
+            releases: releases.collect(),
+        }
+    }
+
+    /// All packages, in the order of their ids.
+    pub(super) fn packages(&self) -> &[PackageRecord] {
+        &self.packages
+    }
+
+    pub(super) fn record(&self, node: NodeId) -> &PackageRecord {
+        &self.packages[node.index()]
+    }
+
+    pub(super) fn package(&self, node: NodeId) -> &CheckedPackage {
+        self.record(node).node.package()
+    }
+
+    /// The releases that have a package, in input order.
+    pub(super) fn releases_of(&self, node: NodeId) -> impl Iterator<Item = &CheckedRelease> {
+        let uses = self.record(node).node.uses();
+        uses.map(|it| self.job(it.release).release.as_ref())
+    }
+
+    pub(super) fn job(&self, release: ReleaseId) -> &ReleaseJob {
+        &self.releases[&release].job
+    }
+
+    pub(super) fn release_count(&self) -> usize {
+        self.releases.len()
+    }
+
+    pub(super) fn running(&self) -> usize {
+        let packages = self.packages.iter();
+        packages
+            .filter(|package| package.state == PackageState::Running)
+            .count()
+    }
+
+    pub(super) fn set_started(&mut self, node: NodeId) {
+        let package = &mut self.packages[node.index()];
+        package.state = PackageState::Running;
+        for place in package.node.uses() {
+            if let Some(release) = self.releases.get_mut(&place.release) {
+                release.started.get_or_insert_with(Instant::now);
+            }
+        }
+    }
+
+    /// A compiled package was installed for its dependents.
+    pub(super) fn set_installed(&mut self, node: NodeId) {
+        self.packages[node.index()].state = PackageState::Done;
+    }
+
+    pub(super) fn set_compiled(&mut self, node: NodeId, blob: CompiledBlob) {
+        let package = &mut self.packages[node.index()];
+        package.state = PackageState::Done;
+        let blob = Arc::new(blob);
+        for place in package.node.uses() {
+            if let Some(ReleaseRecord {
+                stage: ReleaseStage::Compiling(compiled),
+                ..
+            }) = self.releases.get_mut(&place.release)
+            {
+                compiled.insert(place.package.name().clone(), Arc::clone(&blob));
+            }
+        }
+    }
+
+    pub(super) fn set_stopped(&mut self, node: NodeId) {
+        self.packages[node.index()].state = PackageState::Stopped;
+    }
+
+    pub(super) fn set_failed(&mut self, node: NodeId) {
+        self.packages[node.index()].state = PackageState::Failed;
+    }
+
+    /// The releases that have become complete since the last call.
+    pub(super) fn take_complete(&mut self, stemcell: &Slug) -> Vec<CompleteRelease> {
+        let mut complete = Vec::new();
+        for (id, record) in &mut self.releases {
+            let ReleaseStage::Compiling(compiled) = &mut record.stage else {
+                continue;
+            };
+            let source = &record.job.release;
+            let Some(release) = CompiledRelease::new(source, compiled, stemcell) else {
+                continue;
+            };
+            complete.push(CompleteRelease {
+                id: *id,
+                source: Arc::clone(source),
+                compiled: release,
+                output: record.job.output.clone(),
+                blobs: compiled.drain().map(|(_, blob)| blob).collect(),
+                started: record.started,
+            });
+            record.stage = ReleaseStage::Complete;
+        }
+        complete
+    }
+
+    /// What became of the packages of the releases that are not complete.
+    pub(super) fn unfinished(&self) -> Vec<UnfinishedRelease> {
+        self.releases
+            .iter()
+            .filter(|(_, record)| matches!(record.stage, ReleaseStage::Compiling(_)))
+            .map(|(id, record)| self.unfinished_release(*id, &record.job.release))
+            .collect()
+    }
+
+    fn unfinished_release(&self, id: ReleaseId, release: &CheckedRelease) -> UnfinishedRelease {
+        let mut unfinished = UnfinishedRelease {
+            release: release.name_and_version(),
+            compiled: Vec::new(),
+            dependents: Vec::new(),
+            stopped: Vec::new(),
+            not_begun: Vec::new(),
+        };
+        for record in &self.packages {
+            let Some(place) = record.node.uses().find(|it| it.release == id) else {
+                continue;
+            };
+            let name = place.package.name().clone();
+            match record.state {
+                PackageState::Failed => {
+                    let dependents = release.dependents(&name);
+                    unfinished.dependents.push((name, dependents));
+                }
+                PackageState::Done => unfinished.compiled.push(name),
+                PackageState::Running | PackageState::Stopped => unfinished.stopped.push(name),
+                PackageState::Waiting => unfinished.not_begun.push(name),
+            }
+        }
+        let lost: Vec<&Name> = unfinished
+            .dependents
+            .iter()
+            .flat_map(|(_, dependents)| dependents)
+            .collect();
+        unfinished.not_begun.retain(|name| !lost.contains(&name));
+        unfinished
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::offline::graph::{self, tests::releases};
+    use crate::offline::identity::Identities;
+    use crate::offline::tarball::Blob;
+    use crate::release::digest::BlobHasher;
+    use crate::release::{Algorithm, Digests, MultiDigest};
+
+    fn ledger(texts: &[&str]) -> Ledger {
+        let releases = releases(texts);
+        let nodes = graph::merge(&releases, &Identities::default());
+        let nodes = nodes.into_iter().map(|node| {
+            let logs = PackageLogs {
+                own: PathBuf::new(),
+                others: Vec::new(),
+            };
+            (node, logs)
+        });
+        let nodes = nodes.collect();
+        let jobs = releases.into_iter().map(|(id, release)| {
+            let job = ReleaseJob {
+                release,
+                output: PathBuf::new(),
+                blobs: PathBuf::new(),
+            };
+            (id, job)
+        });
+        Ledger::new(jobs.collect(), nodes)
+    }
+
+    fn blob() -> CompiledBlob {
+        let digests = Digests::of(b"", &[Algorithm::Sha1]);
+        CompiledBlob {
+            digest: MultiDigest::of(&digests, &[Algorithm::Sha1]).unwrap(),
+            blob: Blob {
+                file: PathBuf::new(),
+                size: 0,
+                digests: BlobHasher::new(&[]).finish(),
+            },
+        }
+    }
+
+    fn stemcell() -> Slug {
+        Slug::new("ubuntu-noble", "1.1").unwrap()
+    }
+
+    fn complete(ledger: &mut Ledger) -> Vec<usize> {
+        let complete = ledger.take_complete(&stemcell());
+        complete.iter().map(|it| it.id.position()).collect()
+    }
+
+    fn node(index: usize) -> NodeId {
+        NodeId::from_index(index)
+    }
+
+    #[test]
+    fn release_is_complete_once_all_its_sources_are_compiled() {
+        let mut ledger = ledger(&["go@1=g, a@1=a: go", "go@1=g", ""]);
+        assert_eq!(complete(&mut ledger), [2]);
+        ledger.set_started(node(0));
+        assert_eq!(ledger.running(), 1);
+        ledger.set_compiled(node(0), blob());
+        let of_second = ledger.take_complete(&stemcell());
+        assert_eq!(of_second.len(), 1);
+        assert_eq!(of_second[0].id.position(), 1);
+        ledger.set_compiled(node(1), blob());
+        let of_first = ledger.take_complete(&stemcell());
+        let names: Vec<String> = of_first[0]
+            .compiled
+            .packages
+            .iter()
+            .map(|package| package.name.to_string())
+            .collect();
+        assert_eq!(names, ["go", "a"]);
+        assert!(complete(&mut ledger).is_empty());
+        assert!(ledger.unfinished().is_empty());
+    }
+
+    #[test]
+    fn releases_share_the_blob_of_a_common_package() {
+        let mut ledger = ledger(&["go@1=g", "go@1=g"]);
+        ledger.set_compiled(node(0), blob());
+        let mut complete = ledger.take_complete(&stemcell());
+        let last = complete.pop().unwrap().blobs.remove(0);
+        let first = complete.pop().unwrap().blobs.remove(0);
+        assert!(Arc::into_inner(first).is_none());
+        assert!(Arc::into_inner(last).is_some());
+    }
+
+    #[test]
+    fn unfinished_release_lists_what_became_of_its_packages() {
+        let mut ledger = ledger(&["a@1=a, b@1=b: a, c@1=c, d@1=d, e@1=e"]);
+        ledger.set_compiled(node(2), blob());
+        ledger.set_failed(node(0));
+        ledger.set_started(node(3));
+        ledger.set_stopped(node(3));
+        let unfinished = ledger.unfinished().remove(0);
+        let name = |text: &str| Name::parse(text).unwrap();
+        assert_eq!(unfinished.dependents, [(name("a"), vec![name("b")])]);
+        assert_eq!(unfinished.compiled, [name("c")]);
+        assert_eq!(unfinished.stopped, [name("d")]);
+        assert_eq!(unfinished.not_begun, [name("e")]);
+    }
+}

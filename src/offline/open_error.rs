@@ -1,0 +1,58 @@
+//! Why a tarball is not a release.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::lookalike::Lookalike;
+use crate::archive::ReadError;
+use crate::archive::entry::EntryPathError;
+use crate::fs;
+use crate::release::ManifestProblem;
+
+/// Why a tarball is no release.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A file operation failed.
+    #[error(transparent)]
+    Files(#[from] fs::Error),
+    /// It cannot be decompressed.
+    #[error("failed to read the tarball")]
+    Decode(#[source] io::Error),
+    /// It is no tar archive, or a damaged one.
+    #[error("failed to read the tarball")]
+    Read(#[from] ReadError),
+    /// An entry would be unpacked outside.
+    #[error("entry `{name}`")]
+    Path {
+        /// The entry's name as it stands.
+        name: String,
+        /// What is wrong with it.
+        source: EntryPathError,
+    },
+    /// It is something else than a tar archive.
+    #[error("{0}")]
+    Lookalike(Lookalike),
+    /// A directory is given that has a release in it.
+    #[error("it is a directory, not a tarball: {}", advice)]
+    Directory {
+        /// What to do.
+        advice: String,
+    },
+    /// There is no manifest.
+    #[error("there is no release.MF at the top of the tarball: {0}")]
+    NoManifest(Lookalike),
+    /// The manifest is no file, or too long.
+    #[error("release.MF is {0}")]
+    OddManifest(String),
+    /// The manifest does not say what it must.
+    #[error("release.MF is not valid")]
+    Manifest(Vec<ManifestProblem>),
+    /// A link leads to nothing that came before.
+    #[error("entry `{}` is a link to `{target}`, which is not in the tarball before it", path.display())]
+    Link {
+        /// The entry.
+        path: PathBuf,
+        /// What it links to.
+        target: String,
+    },
+}

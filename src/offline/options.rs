@@ -1,0 +1,77 @@
+//! The options of a call.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::compile::SecondRun;
+use crate::config::{Environment, Vcap};
+use crate::process::ForkServer;
+use crate::release::Slug;
+use crate::sandbox;
+
+/// The options of a call.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The tarballs.
+    pub inputs: Vec<PathBuf>,
+    /// Where results go; without it each goes next to its input.
+    pub output_directory: Option<PathBuf>,
+    /// The stemcell to compile for; without it the stemcell that this machine is.
+    pub stemcell: Option<Slug>,
+    /// Where temporary files go.
+    pub work_directory: Option<PathBuf>,
+    /// Where logs are kept.
+    pub logs_directory: Option<PathBuf>,
+    /// Who shares the scratch directories of packages.
+    pub scratch: sandbox::Sharing,
+    /// The base directory, `/var/vcap`.
+    pub vcap: Vcap,
+    /// The isolation of packages from each other.
+    pub isolation: Isolation,
+    /// The user namespace that this process has entered for isolation.
+    pub user_namespace: sandbox::Entry,
+    /// How many packages are compiled concurrently, at most; `None` for the number of available CPUs.
+    pub jobs: Option<NonZeroUsize>,
+    /// Whether all scripts share one pool of jobs for GNU make.
+    pub make_jobserver: bool,
+    /// Whether dependencies are read-only for scripts, where the tier supports it.
+    pub readonly_dependencies: bool,
+    /// Whether everything that is not a script's own is read-only for it; an error in tiers without support.
+    pub protect_host: bool,
+    /// Whether scripts have access to the host's network.
+    pub network: bool,
+    /// By how much scripts' niceness is raised above the agent's, from 0 to 19.
+    pub nice: i32,
+    /// Whether installed packages of another agent may be removed.
+    pub force: bool,
+    /// The time between SIGTERM and SIGKILL when a script is stopped.
+    pub grace: Duration,
+    /// The time limit of a script.
+    pub limit: Option<Duration>,
+    /// When a script that failed under Landlock is run again without restrictions.
+    pub second_run: SecondRun,
+    /// The gzip level of compiled packages.
+    pub compression_level: u32,
+    /// The variables that scripts inherit.
+    pub environment: Environment,
+    /// Forks the parent process of each script.
+    pub agent: ForkServer,
+    /// Names this process to another agent that finds the tree in use.
+    pub who: String,
+}
+
+/// The requested isolation tier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isolation {
+    /// The first tier that passes a trial run.
+    Auto,
+    /// Namespaces, or an error.
+    Namespace,
+    /// Namespaces inside a user namespace, or an error.
+    Userns,
+    /// Landlock rules in the base directory itself, or an error.
+    Landlock,
+    /// No isolation, in the base directory itself; one job by default.
+    None,
+}

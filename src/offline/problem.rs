@@ -1,0 +1,131 @@
+//! The problems that a release can have.
+
+use crate::archive::Compression;
+use crate::release::graph::GraphProblem;
+use crate::release::{DigestMismatch, Name, Slug};
+
+/// Something that is wrong with a release.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    /// The manifest lists something that the tarball does not have.
+    #[error("{what}: `{path}` is missing from the tarball")]
+    MissingBlob {
+        /// What it belongs to.
+        what: String,
+        /// Where it should be.
+        path: String,
+    },
+    /// A directory or a link has the path of a blob.
+    #[error("{what}: `{path}` is not a file")]
+    NotAFile {
+        /// What it belongs to.
+        what: String,
+        /// Where it is.
+        path: String,
+    },
+    /// A blob does not have the digest that the manifest lists.
+    #[error("{what}: `{path}` does not match its digest: {mismatch}")]
+    Digest {
+        /// What it belongs to.
+        what: String,
+        /// Where it is.
+        path: String,
+        /// The digest, expected and found.
+        mismatch: DigestMismatch,
+    },
+    /// A blob has the right digest and wrong contents.
+    #[error("{what}: `{path}` {problem}")]
+    Content {
+        /// What it belongs to.
+        what: String,
+        /// Where it is.
+        path: String,
+        /// What is wrong.
+        problem: ContentProblem,
+    },
+    /// The tarball has a package that the manifest does not list.
+    #[error("`{path}` is in the tarball, but release.MF lists no such package")]
+    ExtraPackage {
+        /// Where it is.
+        path: String,
+    },
+    /// The dependencies do not fit together.
+    #[error("{0}")]
+    Graph(GraphProblem),
+    /// A job needs a package that is not there.
+    #[error("job `{job}` needs package `{package}`, which is not in the release")]
+    JobPackage {
+        /// The job.
+        job: Name,
+        /// The package.
+        package: Name,
+    },
+    /// A compiled package is for another stemcell.
+    #[error(
+        "package `{package}` is already compiled, for stemcell {theirs}, and this is {ours}: compile it from its source release, or on \
+         that stemcell"
+    )]
+    OtherStemcell {
+        /// The package.
+        package: Name,
+        /// The stemcell that it is for.
+        theirs: Slug,
+        /// This one.
+        ours: Slug,
+    },
+}
+
+/// A problem with the contents of a blob.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ContentProblem {
+    /// The blob cannot be extracted.
+    #[error(
+        "is not a valid tar archive ({cause}), although it matches its digest: create the release again"
+    )]
+    NotArchive {
+        /// Why.
+        cause: String,
+    },
+    /// The job is not compressed with gzip.
+    #[error("is {}, not gzip: Directors refuse the release", format_of(*found))]
+    NotGzip {
+        /// How it is compressed.
+        found: Compression,
+    },
+    /// The job has no `job.MF`.
+    #[error("has no job.MF at its top: Directors refuse the release")]
+    NoManifest,
+    /// The `job.MF` has the name of another job, or none.
+    #[error("has a job.MF {}: Directors refuse the release", named(found.as_deref()))]
+    OtherName {
+        /// The name in `job.MF`, if any.
+        found: Option<String>,
+    },
+    /// A listed template is missing.
+    #[error(
+        "lacks the template `templates/{path}`, which its job.MF lists: Directors refuse the release"
+    )]
+    NoTemplate {
+        /// The template's path below `templates`.
+        path: String,
+    },
+    /// The job has no file for monit.
+    #[error(
+        "has neither `monit` nor another `*.monit` file at its top: Directors refuse the release"
+    )]
+    NoMonit,
+}
+
+fn format_of(compression: Compression) -> String {
+    match compression {
+        Compression::None => "plain tar".to_owned(),
+        other => format!("compressed with {other}"),
+    }
+}
+
+fn named(found: Option<&str>) -> String {
+    match found {
+        Some(name) => format!("of a job `{}`", name.escape_debug()),
+        None => "without a name".to_owned(),
+    }
+}

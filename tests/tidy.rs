@@ -1,0 +1,161 @@
+//! The rules on the source code that the compiler and Clippy do not check: the order of modules, circles of imports, and the
+//! length of functions and files. Each rule is a function of the source files' texts, tested with planted violations.
+
+#![expect(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "tests handle files by the plain means, and fail where these fail"
+)]
+
+#[path = "tidy/imports.rs"]
+mod imports;
+#[path = "tidy/rules.rs"]
+mod rules;
+#[path = "tidy/source.rs"]
+mod source;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use rules::{
+    import_circles, long_files, long_functions, module_order, undocumented_modules, upward_imports,
+};
+use source::SourceFile;
+
+/// Imports against the order of modules, not yet mended. Stale entries fail the test, as in the lists below.
+const UPWARD_IMPORTS: &[&str] = &[
+    "src/tls.rs: crate::config::Environment",
+    "src/tls.rs: crate::config::Secret",
+];
+
+/// Files that import each other, not yet separated.
+const IMPORT_CIRCLES: &[&str] = &[
+    "src/agent/compilation.rs",
+    "src/agent/compilation/workbench.rs",
+    "src/archive/gzip/blocks.rs",
+    "src/archive/gzip/deflate.rs",
+    "src/blobs/dav.rs",
+    "src/blobs/store.rs",
+    "src/compile/check.rs",
+    "src/compile/error.rs",
+    "src/compile/event.rs",
+    "src/compile/package.rs",
+    "src/compile/second_run.rs",
+    "src/fs/descent.rs",
+    "src/fs/opened_up.rs",
+    "src/machine/vitals.rs",
+    "src/machine/vitals/proc.rs",
+    "src/process/fork_server.rs",
+    "src/process/supervise.rs",
+    "src/release/manifest/problem.rs",
+    "src/release/manifest/read.rs",
+    "src/sandbox/child.rs",
+    "src/sandbox/init.rs",
+    "src/sandbox/landlock.rs",
+    "src/sandbox/locked.rs",
+    "src/sandbox/mounts.rs",
+    "src/sandbox/protect.rs",
+    "src/sandbox/spec.rs",
+    "src/sandbox/sys.rs",
+    "src/sandbox/users.rs",
+    "src/transport/https/blobs.rs",
+    "src/transport/https/routes.rs",
+];
+
+/// Functions not yet split.
+const LONG_FUNCTIONS: &[&str] = &[
+    "src/archive/read.rs: Reader::entry",
+    "src/archive/unpack/tree.rs: Tree::through_links",
+    "src/cli/daemon.rs: run",
+    "src/compile/finding.rs: Finding::fmt",
+    "src/compile/package.rs: Work::run_script",
+    "src/compile/package.rs: pack",
+    "src/http/client.rs: Client::send",
+    "src/process/supervise.rs: supervise",
+    "src/sandbox/child.rs: run",
+    "src/sandbox/landlocked.rs: Landlocked::take",
+    "src/sandbox/mounts.rs: make",
+    "src/sandbox/server.rs: serve",
+];
+
+/// Files not yet split.
+const LONG_FILES: &[&str] = &[
+    "src/compile/package.rs",
+    "src/sandbox/landlocked.rs",
+    "src/sandbox/namespace.rs",
+    "src/sandbox/shared_tree.rs",
+];
+
+/// Fails with the violations that `known` does not list, and with the entries of `known` that are no violations any more.
+#[track_caller]
+fn assert_only_known(found: &BTreeSet<String>, known: &[&str]) {
+    let known: BTreeSet<String> = known.iter().map(|&it| it.to_owned()).collect();
+    let new: Vec<&String> = found.difference(&known).collect();
+    let stale: Vec<&String> = known.difference(found).collect();
+    assert!(
+        new.is_empty() && stale.is_empty(),
+        "new violations: {new:#?}\nno violations any more, remove from the list: {stale:#?}"
+    );
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// All files of `src`, without those that only tests have.
+fn product() -> Vec<SourceFile> {
+    let mut paths = Vec::new();
+    find(&root().join("src"), &mut paths);
+    paths.sort();
+    let texts = paths.iter().map(|path| {
+        let name = path.strip_prefix(root()).unwrap().display().to_string();
+        (name, read(path))
+    });
+    source::product(texts.collect())
+}
+
+fn find(directory: &Path, paths: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            find(&path, paths);
+        } else if path.extension().is_some_and(|it| it == "rs") {
+            paths.push(path);
+        }
+    }
+}
+
+fn architecture() -> Vec<String> {
+    module_order(&read(&root().join("docs/architecture.md")))
+}
+
+#[test]
+fn modules_import_only_modules_below_them() {
+    assert_only_known(&upward_imports(&product(), &architecture()), UPWARD_IMPORTS);
+}
+
+#[test]
+fn files_of_a_module_import_each_other_in_one_direction() {
+    let circles = import_circles(&product());
+    assert_only_known(&circles.keys().cloned().collect(), IMPORT_CIRCLES);
+}
+
+#[test]
+fn functions_have_at_most_60_lines() {
+    assert_only_known(&long_functions(&product(), 60), LONG_FUNCTIONS);
+}
+
+#[test]
+fn files_have_at_most_500_lines_before_their_tests() {
+    assert_only_known(&long_files(&product(), 500), LONG_FILES);
+}
+
+#[test]
+fn the_code_map_lists_the_modules_of_the_crate() {
+    let differences = undocumented_modules(&read(&root().join("src/lib.rs")), &architecture());
+    assert!(differences.is_empty(), "{differences:?}");
+}
