@@ -25,6 +25,7 @@ mod script;
 mod server;
 mod shared_tree;
 mod spec;
+mod start;
 mod sys;
 mod users;
 mod wire;

@@ -22,6 +22,9 @@ pub struct Unkillable {
     pub state: String,
     /// The kernel function in which it waits, if readable.
     pub waits_in: Option<String>,
+    /// What it was to do before it became the script, where it has not become it.
+    #[serde(default)]
+    pub step: Option<String>,
 }
 
 impl Unkillable {
@@ -59,6 +62,7 @@ impl Unkillable {
             name: name.to_owned(),
             state: fields.split_whitespace().next()?.to_owned(),
             waits_in: waits_in.filter(|function| !function.is_empty() && function != "0"),
+            step: None,
         })
     }
 }
@@ -73,7 +77,11 @@ impl fmt::Display for Unkillable {
         if let Some(function) = &self.waits_in {
             write!(f, ", waiting in {function}")?;
         }
-        f.write_str(")")
+        f.write_str(")")?;
+        match &self.step {
+            None => Ok(()),
+            Some(step) => write!(f, ", which was to {step}"),
+        }
     }
 }
 
@@ -90,12 +98,18 @@ mod tests {
             name: "stat".to_owned(),
             state: "D".to_owned(),
             waits_in: None,
+            step: None,
         };
         assert_eq!(process.to_string(), "`stat` (process 7, state D)");
         process.waits_in = Some("request_wait_answer".to_owned());
         assert_eq!(
             process.to_string(),
             "`stat` (process 7, state D, waiting in request_wait_answer)"
+        );
+        process.step = Some("start `/bin/bash`".to_owned());
+        assert_eq!(
+            process.to_string(),
+            "`stat` (process 7, state D, waiting in request_wait_answer), which was to start `/bin/bash`"
         );
     }
 }

@@ -4,10 +4,10 @@
 //! script is done, when it is told to stop, when it gets SIGTERM or SIGINT, and when the agent is gone, which it sees by
 //! the end of its socket.
 
+use std::ffi::CStr;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::errno::Errno;
@@ -24,7 +24,8 @@ use nix::unistd::Pid;
 use super::init::{Init, InitReport};
 use super::left_mounts::MountsBefore;
 use super::spec::{Report, Spec, Step, StepError};
-use super::{landlock, mounts, sys};
+use super::start::{Progress, START_LIMIT, Stage, Watched, start_script};
+use super::{mounts, sys};
 use crate::fs;
 use crate::process::{self, Status, Unkillable, Usage, tree};
 
@@ -37,6 +38,9 @@ pub(super) const SETTLE: Duration = Duration::from_secs(1);
 
 /// How long processes that a script left behind may take to end when they are asked to, at the most.
 pub(super) const LEFTOVER_GRACE: Duration = Duration::from_secs(1);
+
+/// What a process below a fork server is called until it executes a program.
+pub(super) const NAME: &CStr = c"sandbox-child";
 
 /// No order is longer.
 const ORDER_LIMIT: usize = 100;
@@ -104,15 +108,19 @@ fn run(socket: &mut UnixStream) -> Result<Report, StepError> {
     nix::sys::prctl::set_child_subreaper(true).step(Step::AdoptOrphans)?;
     umask(Mode::from_bits_truncate(spec.umask));
     let signals = listen().step(Step::ListenForSignals)?;
+    let progress = Progress::new()?;
     let init = match &spec.view {
         Some(view) if view.processes => Some(Init::start(
             &spec,
             view,
+            &environment,
+            &progress,
             &[socket.as_fd(), signals.as_fd()],
         )?),
         Some(view) => {
             // What this process may still need it has open.
             unshare(CloneFlags::CLONE_NEWIPC).step(Step::SeparateIpc)?;
+            progress.enter(&Step::MakeView);
             mounts::make(view)?;
             None
         }
@@ -126,8 +134,9 @@ fn run(socket: &mut UnixStream) -> Result<Report, StepError> {
     };
     let script = match &init {
         Some(init) => init.process,
-        None => start_script(&spec)?,
+        None => start_script(&spec, &environment, &progress)?,
     };
+    let starting = progress.watch();
     let mut watch = Watch {
         socket,
         signals,
@@ -137,15 +146,28 @@ fn run(socket: &mut UnixStream) -> Result<Report, StepError> {
         stop_at: None,
         ending: init.as_ref().map(Init::ending),
         gone_by: None,
+        starting: Some(&starting),
+        start_by: Instant::now() + START_LIMIT,
+        is_late: false,
         left_behind: 0,
         grace: spec.grace,
     };
     watch.until_the_end();
     let left = watch.end_all();
-    let unkillable = match left {
+    let (is_started, is_late) = (watch.is_started(), watch.is_late);
+    let stage = starting.stage();
+    let mut unkillable = match left {
         0 => Vec::new(),
         _ => Unkillable::below_this_process(init.as_ref().map(|init| init.process)),
     };
+    if let (false, Some(Stage::In(step))) = (is_started, &stage) {
+        for process in unkillable
+            .iter_mut()
+            .filter(|it| it.name.as_bytes() == NAME.to_bytes())
+        {
+            process.step = Some(step.to_string());
+        }
+    }
     let not_ended = left.saturating_sub(unkillable.len());
     // Tells a run that follows a killed one until when there were processes. Where it cannot be told, names have to do.
     let _ = hold.set_modified(SystemTime::now());
@@ -169,6 +191,14 @@ fn run(socket: &mut UnixStream) -> Result<Report, StepError> {
         // It was killed, and with it the script.
         Some(None) => (KILLED, left_behind, Vec::new()),
     };
+    match stage {
+        Some(Stage::Failed(error)) => return Err(error),
+        Some(Stage::In(step)) if is_late && unkillable.is_empty() => {
+            let errno = Errno::ETIMEDOUT as i32;
+            return Err(StepError { step, errno });
+        }
+        Some(Stage::In(_)) | None => {}
+    }
     Ok(Report::Ended {
         status,
         left_behind,
@@ -209,23 +239,6 @@ pub(super) fn listen() -> nix::Result<SignalFd> {
     SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
 }
 
-/// Starts the script, with nothing to read and none of our blocked signals. Its rules are its own: its parent has to reach more.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "one of the two places that start processes"
-)]
-pub(super) fn start_script(spec: &Spec) -> Result<Pid, StepError> {
-    let rules = spec.rules.as_ref().map(landlock::prepare).transpose()?;
-    let mut command = Command::new(&spec.program);
-    command
-        .args(&spec.arguments)
-        .current_dir(&spec.directory)
-        .stdin(Stdio::null());
-    sys::detach(&mut command, spec, rules);
-    let child = command.spawn().step(Step::Start(spec.program.clone()))?;
-    Ok(Pid::from_raw(child.id().cast_signed()))
-}
-
 /// A limit for `poll`; without one it waits for ever.
 pub(super) fn poll_timeout(left: Option<Duration>) -> PollTimeout {
     match left {
@@ -260,6 +273,12 @@ struct Watch<'a> {
     ending: Option<BorrowedFd<'a>>,
     /// When that must be gone. The kernel ends it after all others in the namespace, so it never is where one of them cannot be killed.
     gone_by: Option<Instant>,
+    /// As long as the script has not been executed.
+    starting: Option<&'a Watched>,
+    /// When it must have been.
+    start_by: Instant,
+    /// It was not, and is stopped for that.
+    is_late: bool,
     /// Processes that the script left when it ended.
     left_behind: usize,
     grace: Duration,
@@ -289,11 +308,18 @@ impl Watch<'_> {
             if gone == Some(Duration::ZERO) {
                 return;
             }
-            let left = poll_timeout([left, gone].into_iter().flatten().min());
-            let (signaled, spoken_to, is_ending) = {
+            let start = self
+                .starting
+                .filter(|_| self.stop_at.is_none())
+                .map(|_| self.start_by.saturating_duration_since(Instant::now()));
+            let left = poll_timeout([left, gone, start].into_iter().flatten().min());
+            let (signaled, spoken_to, is_ending, has_started) = {
                 let mut sources = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
                 let ending = self.ending.filter(|_| self.gone_by.is_none());
                 sources.extend(ending.map(|ending| PollFd::new(ending, PollFlags::POLLIN)));
+                let starting = self.starting.map(Watched::end);
+                // Its end needs not be asked for.
+                sources.extend(starting.map(|end| PollFd::new(end, PollFlags::empty())));
                 if listen_to_parent {
                     sources.push(PollFd::new(self.socket.as_fd(), PollFlags::POLLIN));
                 }
@@ -305,12 +331,20 @@ impl Watch<'_> {
                         .is_some_and(|source| source.any().unwrap_or(false))
                 };
                 let behind = usize::from(ending.is_some());
+                let last = behind + usize::from(starting.is_some());
                 (
                     is_ready(0),
-                    is_ready(1 + behind),
+                    is_ready(1 + last),
                     ending.is_some() && is_ready(1),
+                    starting.is_some() && is_ready(1 + behind),
                 )
             };
+            if has_started {
+                self.starting = None;
+            } else if start == Some(Duration::ZERO) {
+                self.is_late = true;
+                self.stop(Duration::ZERO);
+            }
             if is_ending {
                 self.gone_by = Some(Instant::now() + tree::KILL_LIMIT);
             }
@@ -356,6 +390,11 @@ impl Watch<'_> {
                 self.stop(self.grace);
             }
         }
+    }
+
+    /// Whether the script has been executed.
+    fn is_started(&self) -> bool {
+        self.starting.is_none()
     }
 
     /// Reads an order: `stop MILLISECONDS`. The end of the socket means that the agent is gone; then nobody waits, and the

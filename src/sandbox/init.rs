@@ -16,10 +16,12 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, close, dup2_stdin, pipe2};
 use serde::{Deserialize, Serialize};
 
-use super::child::{LEFTOVER_GRACE, SETTLE, StepResult, poll_timeout, start_script, status_of};
+use super::child::{LEFTOVER_GRACE, SETTLE, StepResult, poll_timeout, status_of};
 use super::left_mounts::MountsBefore;
 use super::spec::{Spec, Step, StepError, View};
+use super::start::{Progress, start_script};
 use super::{mounts, sys};
+use crate::config::Environment;
 use crate::fs;
 use crate::process::{Status, tree};
 
@@ -48,6 +50,8 @@ impl Init {
     pub(super) fn start(
         spec: &Spec,
         view: &View,
+        environment: &Environment,
+        progress: &Progress,
         ours: &[BorrowedFd<'_>],
     ) -> Result<Self, StepError> {
         unshare(CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC)
@@ -64,7 +68,7 @@ impl Init {
                     let _ = close(descriptor.as_raw_fd());
                 }
                 drop(reader);
-                main(spec, view, writer)
+                main(spec, view, environment, progress, writer)
             }
         }
     }
@@ -84,8 +88,14 @@ impl Init {
     }
 }
 
-fn main(spec: &Spec, view: &View, writer: OwnedFd) -> ! {
-    let report = match run(spec, view) {
+fn main(
+    spec: &Spec,
+    view: &View,
+    environment: &Environment,
+    progress: &Progress,
+    writer: OwnedFd,
+) -> ! {
+    let report = match run(spec, view, environment, progress) {
         Ok(report) => report,
         Err(error) => InitReport::Failed(error),
     };
@@ -95,14 +105,20 @@ fn main(spec: &Spec, view: &View, writer: OwnedFd) -> ! {
     sys::exit(0)
 }
 
-fn run(spec: &Spec, view: &View) -> Result<InitReport, StepError> {
+fn run(
+    spec: &Spec,
+    view: &View,
+    environment: &Environment,
+    progress: &Progress,
+) -> Result<InitReport, StepError> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).step(Step::FollowParent)?;
     let nothing = fs::open("/dev/null".as_ref()).step(Step::FollowParent)?;
     // The orders' socket: as long as it is open anywhere, the agent takes us for alive.
     dup2_stdin(&nothing).step(Step::FollowParent)?;
+    progress.enter(&Step::MakeView);
     mounts::make(view)?;
     let before = MountsBefore::now();
-    let script = start_script(spec)?;
+    let script = start_script(spec, environment, progress)?;
     let status = loop {
         match waitpid(None, None) {
             Ok(ended) if ended.pid() == Some(script) => {

@@ -8,17 +8,21 @@
 use std::collections::BTreeSet;
 use std::error::Error;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use landlock::{
-    ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset,
-    RulesetAttr, RulesetCreated, RulesetCreatedAttr, Scope,
+    ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreated,
+    Scope,
 };
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxFlags};
 
 use super::child::StepResult;
 use super::spec::{Rules, Step, StepError};
+use super::start::Progress;
+use super::sys;
 use crate::fs;
 
 /// The least that is of use: before it, no file could be linked from one directory into another.
@@ -27,13 +31,15 @@ const NEEDED: ABI = ABI::V2;
 /// What is asked for where it is there: a file can no longer be cut by its path alone. Scopes (ABI 6, Linux 6.12) are asked for, too.
 const WANTED: ABI = ABI::V3;
 
-/// Makes the rules, to be applied by [`restrict`].
-pub(super) fn prepare(rules: &Rules) -> Result<RulesetCreated, StepError> {
+/// Makes the rules, to be applied by [`restrict`]. Asks no file system about what it does not have to: a mount beside the way may not
+/// answer. An open for a rule (`O_PATH`) asks local and FUSE file systems for nothing; NFS may ask its server, so `progress` hears of
+/// each path.
+pub(super) fn prepare(rules: &Rules, progress: &Progress) -> Result<RulesetCreated, StepError> {
     let step = |error: &(dyn Error + 'static)| StepError {
         step: Step::Restrict,
         errno: errno(error),
     };
-    let mut ruleset = Ruleset::default()
+    let ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::HardRequirement)
         .handle_access(AccessFs::from_all(NEEDED))
         .and_then(|ruleset| {
@@ -55,25 +61,46 @@ pub(super) fn prepare(rules: &Rules) -> Result<RulesetCreated, StepError> {
     granted.push((PathBuf::from("/"), AccessFs::ReadDir.into()));
     granted.extend(rules.whole.iter().map(|path| (path.clone(), all)));
     granted.extend(rules.readable.iter().map(|path| (path.clone(), read)));
+    // Rules are added by the system call itself: the crate asks each file system for the type of what it opened.
+    let same: Option<OwnedFd> = ruleset
+        .try_clone()
+        .map_err(|source| source.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
+        .step(Step::Restrict)?
+        .into();
+    let same = same.ok_or(Errno::ENOSYS).step(Step::Restrict)?;
+    // Kernels without a right do not know it in a rule either.
+    let known = match sys::landlock_version() {
+        version if version >= WANTED as i32 => all,
+        _ => AccessFs::from_all(NEEDED),
+    };
     for (path, access) in granted {
-        let is_directory = match fs::metadata(&path) {
-            Ok(metadata) => metadata.is_dir(),
-            // It is gone by now, or nobody may know what it is.
-            Err(_) => continue,
-        };
-        let access = if is_directory {
-            access
-        } else {
-            access & AccessFs::from_file(WANTED)
-        };
-        let Ok(opened) = PathFd::new(&path) else {
+        progress.enter(&Step::OpenForRule(path.clone()));
+        // It is gone by now, or nobody may know what it is.
+        let Ok((opened, is_directory)) = open(&path) else {
             continue;
         };
-        ruleset = ruleset
-            .add_rule(PathBeneath::new(opened, access))
-            .map_err(|error| step(&error))?;
+        let access = match is_directory {
+            true => access & known,
+            false => access & known & AccessFs::from_file(WANTED),
+        };
+        sys::landlock_allow(same.as_fd(), opened.as_fd(), access.bits()).step(Step::Restrict)?;
     }
     Ok(ruleset)
+}
+
+/// Opens a path for a rule and says whether it is a directory, from what the kernel knows without asking the file system's server.
+fn open(path: &Path) -> rustix::io::Result<(OwnedFd, bool)> {
+    let opened = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let mode = match rustix::fs::statx(&opened, "", flags, StatxFlags::TYPE) {
+        Ok(found) => u32::from(found.stx_mode),
+        // A filter of system calls.
+        Err(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM) => {
+            rustix::fs::fstat(&opened)?.st_mode
+        }
+        Err(error) => return Err(error),
+    };
+    Ok((opened, FileType::from_raw_mode(mode).is_dir()))
 }
 
 /// Applies rules to this process, for ever.

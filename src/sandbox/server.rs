@@ -119,7 +119,7 @@ fn start(descriptors: [&OwnedFd; DESCRIPTORS]) -> Result<ForkResult, StepError> 
     let [_, output, error_output] = descriptors;
     let forked = sys::fork().step(Step::Fork)?;
     if forked.is_child() {
-        let _ = nix::sys::prctl::set_name(c"sandbox-child");
+        let _ = nix::sys::prctl::set_name(child::NAME);
         // None of these can fail in a fresh copy.
         let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
         let _ = dup2_stdout(output);

@@ -257,8 +257,14 @@ pub enum Step {
     Protect(#[serde(with = "wire")] PathBuf),
     /// Locking all mounts.
     LockMounts,
+    /// Making its view, with everything that is mounted there.
+    MakeView,
     /// Rules on what the script may reach.
     Restrict,
+    /// Opening a path that a rule is for.
+    OpenForRule(#[serde(with = "wire")] PathBuf),
+    /// The script's working directory.
+    Enter(#[serde(with = "wire")] PathBuf),
     /// The script itself.
     Start(String),
 }
@@ -296,7 +302,16 @@ impl fmt::Display for Step {
             Self::MountProc => write!(f, "mount /proc"),
             Self::Protect(path) => write!(f, "protect `{}` from writes", path.display()),
             Self::LockMounts => write!(f, "lock mounts"),
+            Self::MakeView => write!(f, "make the mounts of a script"),
             Self::Restrict => write!(f, "restrict what a script may reach"),
+            Self::OpenForRule(path) => {
+                write!(
+                    f,
+                    "open `{}` for a rule on what a script may reach",
+                    path.display()
+                )
+            }
+            Self::Enter(path) => write!(f, "enter `{}`", path.display()),
             Self::Start(program) => write!(f, "start `{program}`"),
         }
     }
@@ -387,6 +402,7 @@ mod tests {
                 name: "stat".to_owned(),
                 state: "D".to_owned(),
                 waits_in: None,
+                step: None,
             }],
             usage: Usage::default(),
             mounts: vec!["/var/vcap/data/compile/a/m".to_owned()],

@@ -4,22 +4,17 @@
     reason = "system calls without a safe wrapper; each says why it is sound"
 )]
 
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixDatagram;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Command;
 use std::{io, ptr};
 
-use ::landlock::RulesetCreated;
 use nix::NixPath;
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::ForkResult;
 
-use super::spec::Spec;
-use super::{landlock, protect};
 use crate::config::Environment;
 use crate::fs;
 
@@ -159,27 +154,6 @@ fn close_on_exec(first: i32, last: i32) {
     }
 }
 
-/// Has a command start in a process group of its own and with no signal blocked, whatever is blocked here. It is as nice as the spec
-/// says, and has the rules.
-pub(super) fn detach(command: &mut Command, spec: &Spec, mut rules: Option<RulesetCreated>) {
-    let nice = spec.nice;
-    let is_protected = spec.view.as_ref().is_some_and(|it| it.protection.is_some());
-    command.process_group(0);
-    // SAFETY: this process has one thread, so that the closure may even allocate. It makes system calls, which are safe between fork and exec, and touches no memory but its own.
-    unsafe {
-        command.pre_exec(move || {
-            if nice != 0 {
-                rustix::process::nice(nice).map_err(io::Error::from)?;
-            }
-            SigSet::all().thread_unblock().map_err(io::Error::from)?;
-            if is_protected {
-                protect::give_up_capabilities()?;
-            }
-            rules.take().map_or(Ok(()), landlock::restrict)
-        });
-    }
-}
-
 /// Gives up the terminal of this process's session, for itself and what it forks from now on. A script in a background group of
 /// a session with a terminal would be stopped when it asks a question there, and wait for ever.
 ///
@@ -273,6 +247,48 @@ fn mount_setattr(at: &Path, flags: libc::c_uint, is_read_only: bool) -> nix::Res
             )
         }
     })?;
+    Errno::result(result).map(drop)
+}
+
+/// The version of the kernel's Landlock; 0 where there is none.
+pub(super) fn landlock_version() -> i32 {
+    const VERSION: libc::c_uint = 1;
+    let none = ptr::null::<u8>();
+    let size: libc::size_t = 0;
+    // SAFETY: with this flag there are no attributes, and the call makes nothing.
+    let version = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, none, size, VERSION) };
+    i32::try_from(version).unwrap_or(0).max(0)
+}
+
+/// The kernel's `struct landlock_path_beneath_attr`.
+#[repr(C, packed)]
+struct PathBeneath {
+    access: u64,
+    parent: i32,
+}
+
+/// Adds to a Landlock ruleset that something is allowed for everything below a directory, or for a file.
+pub(super) fn landlock_allow(
+    ruleset: BorrowedFd<'_>,
+    below: BorrowedFd<'_>,
+    access: u64,
+) -> nix::Result<()> {
+    const PATH_BENEATH: libc::c_int = 1;
+    const FLAGS: libc::c_uint = 0;
+    let rule = PathBeneath {
+        access,
+        parent: below.as_raw_fd(),
+    };
+    // SAFETY: the structure is the kernel's for this type of rule and lives until the call returns.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_add_rule,
+            ruleset.as_raw_fd(),
+            PATH_BENEATH,
+            &raw const rule,
+            FLAGS,
+        )
+    };
     Errno::result(result).map(drop)
 }
 

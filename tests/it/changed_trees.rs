@@ -37,6 +37,7 @@ in_tiers!(a_tree_that_was_compiled_before_is_installed_again: NAMESPACE LANDLOCK
 in_tiers!(the_second_run_may_change_contents: LANDLOCK);
 in_tiers!(a_source_that_is_changed_before_it_is_unpacked_fails_by_name: NONE);
 in_tiers!(a_changed_copy_is_replaced: LANDLOCK LANDLOCK_OF_A_USER);
+in_tiers!(a_copy_in_use_can_be_changed_until_its_users_end: NONE NONE_OF_A_USER);
 
 mod bodies {
     use super::*;
@@ -172,6 +173,27 @@ mod bodies {
             "Warning: what package lib installed was changed afterwards: `file` (contents or times).",
         );
         assert_eq!(site.place.file("app", "file"), "100644 good\n");
+    }
+
+    /// As the footnote in SECURITY.md says of several jobs.
+    pub(super) fn a_copy_in_use_can_be_changed_until_its_users_end(tier: Tier) {
+        let Some(site) = Site::new(tier) else {
+            return;
+        };
+        let change = "set -e; echo evil > @packages@/lib/file; touch $FACTS/changed\n\
+                      until [ -e $FACTS/read ]; do sleep 0.01; done";
+        let user =
+            format!("until [ -e $FACTS/changed ]; do sleep 0.01; done; {APP}; touch $FACTS/read");
+        let release = ReleaseBuilder::new("demo", "1.10")
+            .package("lib", &[], LIB)
+            .package("evil", &["lib"], change)
+            .package("user", &["lib"], &user)
+            .package("app", &["lib", "evil", "user"], APP);
+        let agent = site.place.agent().args(&["--jobs", "2"]);
+        agent.arg(site.place.release(&release)).run().succeeds();
+        assert_eq!(site.place.file("user", "file"), "100644 evil\n");
+        assert_eq!(site.place.file("app", "file"), "100644 good\n");
+        assert_eq!(site.place.file("lib", "file"), "100644 good\n");
     }
 
     pub(super) fn a_changed_copy_is_replaced(tier: Tier) {

@@ -20,6 +20,15 @@ pub(crate) struct Hanging {
 impl Hanging {
     /// Mounts it at `hanging`; it makes `facts/hung` when the first process hangs. `facts` exists. Nothing where there is no FUSE.
     pub(crate) fn mount(world: &World) -> Option<Self> {
+        Self::start(world, &[])
+    }
+
+    /// The same, but not even its root has attributes.
+    pub(crate) fn mount_silent(world: &World) -> Option<Self> {
+        Self::start(world, &["silent"])
+    }
+
+    fn start(world: &World, arguments: &[&str]) -> Option<Self> {
         if !require_root()
             || !require_tools(&["python3"])
             || !require(Path::new("/dev/fuse").exists(), "FUSE")
@@ -32,6 +41,7 @@ impl Hanging {
         let server = Command::new("python3")
             .arg(program)
             .args([&at, &facts])
+            .args(arguments)
             .spawn()
             .unwrap();
         let mut hanging = Self { server, at };
