@@ -44,8 +44,8 @@ fn a_compiled_release_is_passed_on_byte_by_byte() {
     world
         .compile(&[&tarball])
         .succeeds()
-        .says("compiled for this stemcell already and is passed on unchanged")
-        .says("Release demo/1.10 has 2 packages, 2 of them compiled already");
+        .says("already compiled for this stemcell and is copied unchanged")
+        .says("Release demo/1.10 has 2 packages, 2 of them already compiled");
     let result = world.result("demo-1.10");
     assert!(std::fs::read(result).unwrap() == std::fs::read(tarball).unwrap());
     assert!(!world.base().exists(), "nothing was compiled");
@@ -242,7 +242,7 @@ fn the_same_glob_can_be_compiled_again_with_the_results_among_the_inputs() {
         .says("is an earlier result of ")
         .says("in/demo-1.10-ubuntu-noble-1.406.tgz is an earlier result of ");
     assert_eq!(glob(), inputs);
-    assert_ne!(inode(&result), before, "the result was made anew");
+    assert_ne!(inode(&result), before, "the result was rebuilt");
     assert_eq!(
         Outcome::of(&result).packages["lib"]["lib.txt"],
         "100644 lib\n"
@@ -257,7 +257,7 @@ fn a_result_alone_among_the_inputs_stays_as_it_is() {
     beside(&world, std::slice::from_ref(&result))
         .run()
         .succeeds()
-        .says("is compiled for this stemcell already and stays as it is")
+        .says("is already compiled for this stemcell and stays unchanged")
         .says(&format!(
             "Finished archiving compiled tarball {}\n",
             result.display()
@@ -275,7 +275,7 @@ fn what_was_compiled_is_passed_on_by_a_later_run() {
         .args(&[world.path("second"), result.clone()])
         .run()
         .succeeds()
-        .says("passed on unchanged");
+        .says("is copied unchanged");
     let copy = world.path("second/demo-1.10-ubuntu-noble-1.406.tgz");
     assert!(std::fs::read(copy).unwrap() == std::fs::read(result).unwrap());
 }
@@ -317,7 +317,7 @@ fn a_compiled_and_a_source_release_of_one_name_collide() {
     world
         .compile(&[&source, &compiled])
         .fails()
-        .says("and so would");
+        .says("would overwrite the result of");
     assert_eq!(world.snapshot(), before);
 }
 
@@ -389,7 +389,7 @@ fn a_compiled_release_from_a_pipe_is_refused_for_it_cannot_be_read_twice() {
     agent
         .run()
         .fails()
-        .says("it is no file that can be read again");
+        .says("it is not a file that can be read twice");
     assert!(!world.result("demo-1.10").exists());
 }
 

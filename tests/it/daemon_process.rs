@@ -83,7 +83,7 @@ fn a_second_daemon_beside_a_running_one_says_so_and_touches_nothing() {
     let second = daemon(&world).run();
     assert_eq!(second.code, Some(1));
     assert!(
-        second.stderr.contains("another agent runs here"),
+        second.stderr.contains("another agent is running"),
         "{}",
         second.stderr
     );
@@ -229,7 +229,7 @@ fn a_second_sigterm_kills_scripts_and_ends_the_daemon() {
     });
     let ended = daemon.end();
     assert_eq!(ended.code, Some(1));
-    let said = "Agent exited with error: received a second signal (SIGTERM): killing everything";
+    let said = "Agent exited with error: received a second signal (SIGTERM): killing all processes";
     assert!(ended.stderr.contains(said), "{}", ended.stderr);
     assert_eq!(processes_below(&world.base()), [""; 0]);
 }

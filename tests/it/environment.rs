@@ -273,7 +273,7 @@ mod bodies {
                 return;
             };
             ran.succeeds()
-                .says("Warning: second was compiled only by its second run")
+                .says("Warning: second compiled only in its second run")
                 .says(", while other packaging scripts ran, which share the network, abstract sockets and HOME. Try `--jobs 1`")
                 .does_not_say("--isolation=namespace");
             drop(place);

@@ -26,7 +26,7 @@ use nix::sys::stat::Mode;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-const NO_ROOM: &str = "Hint: make room, or choose a larger disk by --work-dir, --output-directory or --base-directory\n";
+const NO_ROOM: &str = "Hint: free disk space, or choose a larger disk with --work-dir, --output-directory or --base-directory\n";
 
 /// Whether everything is to be tried, rather than enough.
 fn is_long() -> bool {
@@ -248,7 +248,7 @@ fn has_no_room(ran: Ran) -> Ran {
             .any(|figure| line.contains(figure))
     });
     assert!(figures, "no line has figures:\n{}", ran.stderr);
-    let hints = ran.stderr.matches("Hint: make room").count();
+    let hints = ran.stderr.matches("Hint: free disk space").count();
     assert_eq!(hints, 1, "{}", ran.stderr);
     ran
 }
@@ -279,7 +279,7 @@ fn random(length: u64) -> Vec<u8> {
 /// What a failure is about.
 fn step(stderr: &str) -> &'static str {
     let steps = [
-        ("failed to take `", "spool"),
+        ("failed to extract `", "spool"),
         ("failed to unpack the source of package `", "unpack"),
         ("the packaging script exited", "script"),
         ("failed to pack what package `", "pack"),

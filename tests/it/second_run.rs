@@ -197,14 +197,15 @@ mod bodies {
                 return;
             };
             let ran = place.run(&release_of(&format!("set -e; {script}"))).fails();
-            let text = "It speaks of package other, which is no declared dependency of app";
+            let text =
+                "Its output mentions package other, which app does not declare as a dependency";
             assert_eq!(
                 ran.stderr.contains(text),
                 is_missed,
                 "{script}:\n{}",
                 ran.stderr
             );
-            ran.does_not_say("It speaks of package lib");
+            ran.does_not_say("Its output mentions package lib");
         }
     }
 }

@@ -199,7 +199,7 @@ mod bodies {
             });
             let ran = running.end().ends_with(code).does_not_say("Error");
             ran.says(&format!(
-                "Killing everything on a second {}",
+                "Killing all processes after a second {}",
                 signal.as_str()
             ));
             assert_eq!(processes_below(&place.world.path("facts")), [""; 0]);

@@ -9,15 +9,12 @@ fn two_tarballs_with_one_result_are_refused() {
     let b = world.release("b.tgz", &marking());
     refused(&world, &[&a, &b])
         .says(&format!(
-            "it would be written to `{}`, and so would `{}`",
+            "its result `{}` would overwrite the result of `{}`",
             world.result("demo-1.10").display(),
             a.display()
         ))
-        .says("Hint: compile them in two calls");
-    refused(&world, &[&a, &a]).says(&format!(
-        "it is given twice, the first time as `{}`",
-        a.display()
-    ));
+        .says("Hint: compile them in two runs");
+    refused(&world, &[&a, &a]).says(&format!("it is given twice, first as `{}`", a.display()));
 }
 
 #[test]
@@ -83,7 +80,7 @@ fn an_output_directory_that_cannot_be_used_is_named() {
             .fails()
             .says(&format!("{}:\n", directory.display()))
             .says("the output directory cannot be used")
-            .says("Hint: pass an --output-directory that can be written to");
+            .says("Hint: pass a writable --output-directory");
         assert_eq!(world.snapshot(), before);
     }
 }
@@ -165,10 +162,10 @@ fn too_little_space_is_told_with_figures_before_anything_runs() {
         &tarball,
         &["--work-dir", work.to_str().unwrap()],
     )
-    .says("not enough space: at least 2.9 MiB to take the tarballs apart, ")
+    .says("not enough space: at least 2.9 MiB to extract the tarballs, ")
     .says(" MiB free\n")
     .says("Hint: ")
-    .says("choose a larger disk by --work-dir")
+    .says("choose a larger disk with --work-dir")
     .does_not_say("left behind");
     assert!(!world.path("mark").exists());
 
@@ -176,7 +173,7 @@ fn too_little_space_is_told_with_figures_before_anything_runs() {
     let elsewhere = world.path("elsewhere");
     let more = ["--work-dir", elsewhere.to_str().unwrap()];
     on_small_disk(&world, &data, &tarball, &more)
-        .says("not enough space: at least 3.0 MiB for the largest source unpacked")
+        .says("not enough space: at least 3.0 MiB to unpack the largest source")
         .says("data:\n");
     assert!(!world.path("mark").exists());
 
@@ -203,7 +200,7 @@ fn a_disk_that_fills_while_the_result_is_written_is_told_and_leaves_nothing() {
     on_small_disk(&world, &world.out(), &tarball, &[])
         .says("failed to write the compiled release `")
         .says("No space left on device")
-        .says("Hint: make room, or choose a larger disk by --work-dir")
+        .says("Hint: free disk space, or choose a larger disk with --work-dir")
         .does_not_say("Finished archiving")
         .does_not_say("left behind");
 }

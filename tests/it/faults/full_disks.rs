@@ -13,7 +13,7 @@ fn a_disk_that_fills_while_blobs_are_read_is_told_with_the_tarball() {
     place
         .has_no_room_for(&release)
         .says(&format!(
-            "Error: failed to take `{tarball}` apart: failed to write `"
+            "Error: failed to extract `{tarball}`: failed to write `"
         ))
         .says("/spool/0/")
         .says(" of 1.0 MiB free at ")
@@ -348,11 +348,11 @@ fn a_disk_that_fills_with_logs_stops_nothing_and_is_told() {
     let ran = place.agent().arg(tarball).run().succeeds();
     let log = place.path("logs").join("demo-1.10/app.log");
     ran.says(&format!(
-        "Warning: the log of the packaging script of app is not complete: `{}`: No space left on device",
+        "Warning: the log of the packaging script of app is incomplete: `{}`: No space left on device",
         log.display()
     ))
     .says("0 B of 128.0 KiB free")
-    .says("Warning: how long packages took is not kept for the next run: ");
+    .says("Warning: could not save for the next run how long packages took: ");
     let outcome = Outcome::of(&place.result());
     assert_eq!(outcome.packages["app"]["file"], "100644 file\n");
     let left: Vec<String> = entries(&place.inside(&place.path("logs")))

@@ -169,7 +169,7 @@ fn tree_taken_away(isolation: &'static str) {
         // It may have been for the rules that there is nothing, so the script is run once more, and then all is well.
         wait_for("the second run", LIMIT, || {
             let stderr = running.stderr();
-            let is_there = stderr.contains("app will be compiled again");
+            let is_there = stderr.contains("app is compiled again");
             is_there.then_some(()).ok_or(stderr)
         });
         place.open_gate();
@@ -205,7 +205,7 @@ fn work_taken_away(isolation: &'static str) {
         .fails()
         .says("Error: failed to compile package ")
         .says(&format!(
-            "Warning: `{}` has been removed by something else",
+            "Warning: the work directory `{}` was removed by another program",
             work.display()
         ));
     place.is_as_before(&ran);

@@ -22,7 +22,7 @@ fn files_that_are_no_releases_are_named_for_what_they_are() {
             "S3 error",
             b"<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>NoSuchKey</Code></Error>"
                 .to_vec(),
-            "it is the error `NoSuchKey` of a blobstore",
+            "it is an XML error response of a blobstore (`NoSuchKey`)",
             "check the URL",
         ),
         (
@@ -40,7 +40,7 @@ fn files_that_are_no_releases_are_named_for_what_they_are() {
         (
             "manifest of a final release",
             demo().files()[0].1.clone(),
-            "it is a release manifest in YAML",
+            "it is only the manifest of a release",
             "bosh create-release --tarball=RELEASE.tgz MANIFEST",
         ),
         (
@@ -91,7 +91,7 @@ fn files_that_are_no_releases_are_named_for_what_they_are() {
         (
             "compiled package",
             members(&["./bin/app"]),
-            "it has `bin` at its top, as a compiled package",
+            "it has `bin` at its top, so it may be a compiled package",
             "the whole release",
         ),
         (
@@ -126,7 +126,7 @@ fn directories_are_named_for_what_they_are() {
     let tree = world.path("tree");
     demo().write_tree(&tree);
     world.compile(&[&tree]).fails().says(
-        "it is a directory and not a tarball: pack the release in it, as `tar -czf RELEASE.tgz -C ",
+        "it is a directory, not a tarball: pack the release in it, for example with `tar -czf RELEASE.tgz -C ",
     );
     world.write("repository/config/final.yml", "name: demo\n");
     world
@@ -180,7 +180,7 @@ fn package_packed_at_other_times_is_compiled_once() {
         .args(&tarballs)
         .run()
         .succeeds()
-        .says("One package is the same in several releases and compiled once")
+        .says("One package is the same in several releases and compiled only once")
         .says("(1 of 3) for releases one/1, two/1\n")
         .does_not_say("different contents");
     assert_eq!(world.read("runs"), "run\n");
@@ -207,7 +207,7 @@ fn package_with_other_contents_is_compiled_for_each_with_a_warning() {
     let version = format!("{}16", "5a".repeat(19));
     agent.args(&tarballs).run().succeeds().says(&format!(
         "Warning: package shared/{version} has the same fingerprint but different contents in releases one/1, two/1: it is \
-         compiled for each\n"
+         compiled once for each\n"
     ));
     assert_eq!(world.read("runs"), "run\nrun\n");
     let found = |name: &str| Outcome::of(&world.result(name)).packages["shared"]["x"].clone();

@@ -78,7 +78,7 @@ fn job_that_is_no_archive_is_refused_before_compiling() {
         ),
     ] {
         refused(&with_job().replace("jobs/web.tgz", &blob))
-            .says("job `web`: `jobs/web.tgz` is not a tar archive that can be extracted (")
+            .says("job `web`: `jobs/web.tgz` is not a valid tar archive (")
             .says(cause);
     }
 }
@@ -95,7 +95,7 @@ fn job_that_is_not_compressed_with_gzip_is_refused_before_compiling() {
     ] {
         let blob = compression.apply(&archive(&members));
         refused(&with_job().replace("jobs/web.tgz", &blob)).says(&format!(
-            "job `web`: `jobs/web.tgz` is {found}, not gzip: a Director refuses the release"
+            "job `web`: `jobs/web.tgz` is {found}, not gzip: Directors refuse the release"
         ));
     }
 }
@@ -103,8 +103,8 @@ fn job_that_is_not_compressed_with_gzip_is_refused_before_compiling() {
 #[test]
 fn license_that_is_no_archive_is_refused_before_compiling() {
     refused(&with_job().replace("license.tgz", b"All rights reserved.\n"))
-        .says("license: `license.tgz` is not a tar archive that can be extracted (")
-        .says("although its digest is right: create the release again");
+        .says("license: `license.tgz` is not a valid tar archive (")
+        .says("although it matches its digest: create the release again");
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn job_that_a_director_refuses_is_refused_before_compiling() {
     ] {
         refused(&with_job().replace("jobs/web.tgz", &job(files)))
             .says(&format!("job `web`: `jobs/web.tgz` {problem}"))
-            .says(": a Director refuses the release");
+            .says(": Directors refuse the release");
     }
     let whole = job(&[
         ("./job.MF", "name: web\ntemplates: {ctl: bin/ctl}"),

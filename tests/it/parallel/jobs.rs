@@ -30,7 +30,7 @@ fn what_took_long_the_last_time_begins_first() {
     run().says(&format!("Compiling package z/{version} (1 of 3)\n"));
     std::fs::write(place.world.path("logs/durations.json"), "{").unwrap();
     run()
-        .says("Warning: how long packages took before is not known: `")
+        .says("Warning: could not read how long packages took in the previous run: `")
         .says(&format!("Compiling package z/{version} (3 of 3)\n"));
     run()
         .does_not_say("Warning")

@@ -25,7 +25,7 @@ fn independent_packages_run_together_as_far_as_allowed_and_dependents_wait() {
         .arg(tarball)
         .run()
         .succeeds()
-        .says("Compiling up to 2 packages at once\n")
+        .says("Compiling up to 2 packages concurrently\n")
         .says("(4 of 4)");
     assert_eq!(place.most_at_once(&["a", "b", "c", "d"]), 2);
     let (begin, _) = place.times("d");
@@ -69,8 +69,8 @@ fn with_nothing_between_them_packages_run_together_only_where_that_is_asked_for(
         .run()
         .succeeds()
         .says("Isolation: none")
-        .says("Warning: nothing keeps packages apart that are compiled at once")
-        .says("Compiling up to 2 packages at once\n");
+        .says("Warning: packages that are compiled concurrently are not isolated from each other")
+        .says("Compiling up to 2 packages concurrently\n");
     // What others have written to a dependency is gone when the next needs it.
     let scratch = tempfile::tempdir().unwrap();
     crate::support::extract(&world.result("demo-1.10"), scratch.path());

@@ -39,7 +39,7 @@ fn what_two_releases_have_in_common_is_compiled_once_and_both_are_whole() {
             .args(&tarballs)
             .run()
             .succeeds()
-            .says("4 packages are the same in several releases and compiled once\n")
+            .says("4 packages are the same in several releases and compiled only once\n")
             .says("(8 of 8)");
         let results = ["one-1", "two-2"].map(|name| place.world.result(name));
         let last: Vec<&str> = ran.stderr.lines().rev().take(2).collect();

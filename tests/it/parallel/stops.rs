@@ -34,12 +34,12 @@ fn after_a_failure_nothing_starts_what_runs_is_stopped_and_what_is_written_stays
     let ran = running
         .end()
         .fails()
-        .says(" has failed: 1 under way is told to end\n")
+        .says(" failed: stopping 1 running package\n")
         .says("  | the reason\n")
-        .says("Compiled before it, and dropped with it: early\n")
+        .says("Compiled before the failure, and discarded: early\n")
         .says("Not compiled because they depend on bad: needs-bad\n")
-        .says("Stopped because of it: slow\n")
-        .says("Not begun: zoo\n")
+        .says("Stopped because of the failure: slow\n")
+        .says("Not started: zoo\n")
         .says("of release demo/1.10: the packaging script exited with 7 after ")
         .says(&format!(
             "Finished archiving compiled tarball {}\n",
@@ -67,7 +67,7 @@ fn after_a_failure_nothing_starts_what_runs_is_stopped_and_what_is_written_stays
     running
         .end()
         .fails()
-        .says("Not written because of it: later/1 (");
+        .says("Not written because of the failure: later/1 (");
 }
 
 #[test]

@@ -19,12 +19,12 @@ fn a_failing_script_is_told_of_with_everything_that_helps() {
     let ran = facts
         .run(&release)
         .fails()
-        .says("The last lines that the packaging script of lib printed:\n  | line 37\n  | line 38\n")
+        .says("Last lines of the packaging script of lib:\n  | line 37\n  | line 38\n")
         .says("  | line 60\n  | to stderr\n")
-        .says(&format!("Everything that it printed: {}\n", facts.log("lib").display()))
-        .says("Compiled before it, and dropped with it: a-early\n")
+        .says(&format!("Full log: {}\n", facts.log("lib").display()))
+        .says("Compiled before the failure, and discarded: a-early\n")
         .says("Not compiled because they depend on lib: app, top\n")
-        .says("Not begun: zoo\n")
+        .says("Not started: zoo\n")
         .says("Error: failed to compile package lib/3.1 of release demo/1.10: the packaging script exited with 7 after ")
         .does_not_say("line 36\n")
         .does_not_say("Hint");

@@ -92,7 +92,7 @@ fn a_script_that_runs_too_long_is_ended_and_told_so() {
         .run()
         .fails()
         .says("(it ran longer than the 1.0s that it may)")
-        .says("Hint: give it more by --timeout");
+        .says("Hint: raise the limit with --timeout");
     facts.assert_clean();
 }
 

@@ -36,8 +36,8 @@ fn first_failure_is_printed_before_the_script_beside_it_ends() {
         .package("next", &["slow"], "[ -e $FACTS/second ]");
     let tarball = place.release(&release);
     let running = place.agent().args(&["--jobs", "2"]).arg(tarball).start();
-    let announced = "app will be compiled again, alone and without restrictions after the running packaging script has ended; \
-                     no other starts before\n";
+    let announced = "app is compiled again, alone and without restrictions once the running packaging script has ended; \
+                     no other script starts before that\n";
     wait_for("the first failure", LIMIT, || {
         let stderr = running.stderr();
         stderr.contains(announced).then_some(()).ok_or(stderr)
@@ -56,16 +56,16 @@ fn first_failure_is_printed_before_the_script_beside_it_ends() {
         &ran.stderr,
         &[
             "Warning: the packaging script of `app` exited with 8 (after ",
-            ", restricted by Landlock)\nThe last lines that the packaging script of app printed:\n",
+            ", restricted by Landlock)\nLast lines of the packaging script of app:\n",
             "  | it is broken\n",
-            &format!("Everything that it printed: {}\n", log("app@first.log")),
+            &format!("Full log: {}\n", log("app@first.log")),
             announced,
             "Compiling package app again, alone and without restrictions\n",
-            "The last lines that the packaging script of app printed:\n",
+            "Last lines of the packaging script of app:\n",
             "  | it is broken\n",
-            &format!("Everything that it printed: {}\n", log("app.log")),
+            &format!("Full log: {}\n", log("app.log")),
             &format!(
-                "Everything that the first run printed, restricted by Landlock: {}\n",
+                "Full log of the first run, restricted by Landlock: {}\n",
                 log("app@first.log")
             ),
             "Error: failed to compile package app/",
@@ -87,15 +87,15 @@ fn successful_second_run_shows_denials_and_hints() {
         &ran.succeeds().stderr,
         &[
             "Warning: the packaging script of `app` exited with 1 (after ",
-            &format!("It was denied: `{new}`\n"),
-            "app will be compiled again, alone and without restrictions",
+            &format!("Denied access to: `{new}`\n"),
+            "app is compiled again, alone and without restrictions",
             "Compiling package app again, alone and without restrictions\n",
-            "Warning: app was compiled only by its second run, without restrictions\n",
-            "What the first run was denied:\n",
+            "Warning: app compiled only in its second run, without restrictions\n",
+            "Denied in the first run:\n",
             "  | mkdir: cannot create directory ",
             &new,
             "app@first.log\n",
-            &format!("Hint: Landlock lets no script make, replace or remove `{new}`"),
+            &format!("Hint: Landlock does not let scripts create, replace or remove `{new}`"),
             "Finished compiling release app/",
         ],
     );
@@ -115,7 +115,7 @@ fn changed_dependency_is_hinted_at() {
         };
         let lib = place.world.base().join("packages/lib/file");
         ran.succeeds().says(&format!(
-            "Hint: Landlock lets no script change or hard-link a dependency (`{}`)",
+            "Hint: Landlock does not let scripts change or hard-link a dependency (`{}`)",
             lib.display()
         ));
     }
@@ -129,17 +129,17 @@ fn second_run_can_be_switched_off() {
     };
     let new = place.world.base().join("new").display().to_string();
     ran.fails()
-        .says(&format!("It was denied: `{new}`\n"))
-        .says("Hint: Landlock restricted it: --second-run=always compiles it again without restrictions\n")
+        .says(&format!("Denied access to: `{new}`\n"))
+        .says("Hint: the script was restricted by Landlock: --second-run=always reruns it without restrictions\n")
         .does_not_say("compiled again, alone");
     let script = "mkdir $base/new; true";
     let Some((_place, ran)) = run(script, &["--second-run", "never"]) else {
         return;
     };
     ran.succeeds()
-        .says("Warning: the packaging script of app succeeded, but was denied something. Because of --second-run=never")
+        .says("Warning: the packaging script of app succeeded in spite of a denied access. With --second-run=never")
         .says("  | mkdir: cannot create directory ")
-        .says("Hint: Landlock lets no script make, replace or remove `");
+        .says("Hint: Landlock does not let scripts create, replace or remove `");
 }
 
 #[test]

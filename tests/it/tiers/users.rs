@@ -134,8 +134,8 @@ fn a_script_that_needs_more_than_rules_allow_is_tried_once_more_and_named() {
             .run(&release_of(script))
             .succeeds()
             .says("Warning: the packaging script of `app` ")
-            .says("app will be compiled again, alone and without restrictions")
-            .does_not_say("lib will be compiled again");
+            .says("app is compiled again, alone and without restrictions")
+            .does_not_say("lib is compiled again");
         assert_eq!(place.file("app", "file"), "100644 changed\n");
         assert!(!place.world.base().exists());
     }
@@ -152,9 +152,9 @@ fn an_undeclared_package_that_a_failing_script_speaks_of_is_named() {
                 "set -e; cat @packages@/lib/file @packages@/other/file",
             ))
             .fails()
-            .says("It speaks of package other, which is no declared dependency of app")
-            .does_not_say("It speaks of package lib")
-            .does_not_say("It speaks of package app");
+            .says("Its output mentions package other, which app does not declare as a dependency")
+            .does_not_say("Its output mentions package lib")
+            .does_not_say("Its output mentions package app");
     }
 }
 
