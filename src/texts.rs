@@ -220,6 +220,7 @@ fn compile() {
                 name: "cp".to_owned(),
                 state: "D".to_owned(),
                 waits_in: Some("nfs_wait".to_owned()),
+                step: Some("start /x/bash".to_owned()),
             }],
             status: Status::Exited(0),
             left: None,

@@ -113,6 +113,7 @@ fn reports() {
                 name: "cp".to_owned(),
                 state: "D".to_owned(),
                 waits_in: None,
+                step: None,
             }],
             status: process::Status::Exited(0),
             left: Some(path("/work/places/1")),
