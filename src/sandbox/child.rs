@@ -284,6 +284,16 @@ struct Watch<'a> {
     grace: Duration,
 }
 
+/// What a wait has found.
+struct Ready {
+    signaled: bool,
+    /// The first process of the script's PID namespace is about to end.
+    is_ending: bool,
+    has_started: bool,
+    /// The agent sent an order, or is gone.
+    has_order: bool,
+}
+
 impl Watch<'_> {
     /// Until no process is left, or those that are left have had their time.
     fn until_the_end(&mut self) {
@@ -313,47 +323,45 @@ impl Watch<'_> {
                 .filter(|_| self.stop_at.is_none())
                 .map(|_| self.start_by.saturating_duration_since(Instant::now()));
             let left = poll_timeout([left, gone, start].into_iter().flatten().min());
-            let (signaled, spoken_to, is_ending, has_started) = {
-                let mut sources = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
-                let ending = self.ending.filter(|_| self.gone_by.is_none());
-                sources.extend(ending.map(|ending| PollFd::new(ending, PollFlags::POLLIN)));
-                let starting = self.starting.map(Watched::end);
-                // Its end needs not be asked for.
-                sources.extend(starting.map(|end| PollFd::new(end, PollFlags::empty())));
-                if listen_to_parent {
-                    sources.push(PollFd::new(self.socket.as_fd(), PollFlags::POLLIN));
-                }
-                // An interrupted wait is one more round.
-                let _ = poll(&mut sources, left);
-                let is_ready = |index: usize| {
-                    sources
-                        .get(index)
-                        .is_some_and(|source| source.any().unwrap_or(false))
-                };
-                let behind = usize::from(ending.is_some());
-                let last = behind + usize::from(starting.is_some());
-                (
-                    is_ready(0),
-                    is_ready(1 + last),
-                    ending.is_some() && is_ready(1),
-                    starting.is_some() && is_ready(1 + behind),
-                )
-            };
-            if has_started {
+            let ready = self.wait(left, listen_to_parent);
+            if ready.has_started {
                 self.starting = None;
             } else if start == Some(Duration::ZERO) {
                 self.is_late = true;
                 self.stop(Duration::ZERO);
             }
-            if is_ending {
+            if ready.is_ending {
                 self.gone_by = Some(Instant::now() + tree::KILL_LIMIT);
             }
-            if signaled {
+            if ready.signaled {
                 self.take_signals();
             }
-            if spoken_to {
+            if ready.has_order {
                 listen_to_parent = self.take_order();
             }
+        }
+    }
+
+    /// Waits for the next thing to handle, at most for `timeout`.
+    fn wait(&self, timeout: PollTimeout, listen_to_parent: bool) -> Ready {
+        let ending = self.ending.filter(|_| self.gone_by.is_none());
+        let starting = self.starting.map(Watched::end);
+        let mut sources = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+        sources.extend(ending.map(|ending| PollFd::new(ending, PollFlags::POLLIN)));
+        // `poll` reports the end of a pipe without being asked to.
+        sources.extend(starting.map(|end| PollFd::new(end, PollFlags::empty())));
+        if listen_to_parent {
+            sources.push(PollFd::new(self.socket.as_fd(), PollFlags::POLLIN));
+        }
+        // An interrupted wait is one more round.
+        let _ = poll(&mut sources, timeout);
+        let mut ready = sources.iter().map(|source| source.any().unwrap_or(false));
+        let mut next = |is_asked: bool| is_asked && ready.next().unwrap_or(false);
+        Ready {
+            signaled: next(true),
+            is_ending: next(ending.is_some()),
+            has_started: next(starting.is_some()),
+            has_order: next(listen_to_parent),
         }
     }
 

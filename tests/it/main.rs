@@ -41,5 +41,6 @@ mod second_run;
 mod stoppable;
 mod stops;
 mod texts;
+mod tidy;
 mod tiers;
 mod unkillable;

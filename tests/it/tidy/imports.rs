@@ -6,7 +6,7 @@ use proc_macro2::{TokenStream, TokenTree};
 use syn::visit::{self, Visit};
 use syn::{Item, ItemMod, ItemUse, UseTree, Visibility};
 
-use crate::source::{SourceFile, is_for_tests};
+use super::source::{SourceFile, is_for_tests};
 
 /// The paths of a file, absolute in the crate: `["fs", "Error"]` for `crate::fs::Error`.
 #[derive(Default)]
@@ -228,7 +228,7 @@ fn paths_are_found_in_declarations_code_and_macros() {
         #[cfg(test)]
         mod tests { use crate::cli; }
     ";
-    let file = crate::source::product(vec![("src/a/b.rs".to_owned(), text.to_owned())]).remove(0);
+    let file = super::source::product(vec![("src/a/b.rs".to_owned(), text.to_owned())]).remove(0);
     let imports = Imports::of(&file);
     let mut used: Vec<String> = imports.used.iter().map(|path| path.join("::")).collect();
     used.sort();
