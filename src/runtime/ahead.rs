@@ -13,7 +13,7 @@ const CHUNK: usize = 256 * 1024;
 /// The maximum number of chunks that are read ahead.
 const CHUNKS: usize = 4;
 
-/// A reader that moves its source to a thread once it has read more than [`THREAD_AFTER`], so that
+/// A reader that moves its source to a thread once it has read more than `THREAD_AFTER`, so that
 /// an expensive source, such as a decompressor, runs in parallel with its consumer.
 ///
 /// After a drop, the thread ends when it has read its current chunk.
