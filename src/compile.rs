@@ -34,6 +34,7 @@ mod script_runs;
 mod seal;
 mod second_run;
 mod seen;
+mod small_files;
 mod store;
 mod turns;
 mod undeclared;

@@ -9,6 +9,7 @@ use std::time::Instant;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::small_files;
 use crate::fs::{self, Context as _, Record};
 use crate::release::digest::{Algorithm, DigestMismatch, Hasher, HashingReader};
 use crate::release::{Digests, MultiDigest};
@@ -24,6 +25,8 @@ struct State {
     /// Held while the tree is replaced.
     replacing: Mutex<()>,
     blob: watch::Sender<BlobState>,
+    /// The contents of the environment files for dependents (`bosh/*.env`), read when the tree was sealed.
+    environment_files: Vec<String>,
 }
 
 /// A tree, and what it was when it was last known to be good.
@@ -100,6 +103,7 @@ impl Installed {
 
     fn with(tree: PathBuf, record: Record, blob: BlobState) -> Self {
         Self(Arc::new(State {
+            environment_files: small_files::read(&tree.join("bosh"), |name| name.ends_with(".env")),
             known: Mutex::new(Known {
                 tree,
                 record: Arc::new(record),
@@ -109,6 +113,11 @@ impl Installed {
             replacing: Mutex::default(),
             blob: watch::Sender::new(blob),
         }))
+    }
+
+    /// The contents of the environment files that the package installed for its dependents, before any other script could change them.
+    pub(super) fn environment_files(&self) -> &[String] {
+        &self.0.environment_files
     }
 
     /// The root of what the package installed.

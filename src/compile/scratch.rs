@@ -6,12 +6,9 @@ use std::path::Path;
 
 use super::installed::Installed;
 use super::job::Job;
+use super::small_files;
 use crate::config::Vcap;
-use crate::fs;
 use crate::release::Name;
-
-/// The largest file that is searched for names, in bytes. Scripts are smaller.
-const TEXT_LIMIT: u64 = 64 << 10;
 
 /// What belongs to the agent whatever a script calls it.
 const NOT_FOR_SCRIPTS: [&str; 3] = ["packages", "compile", "bosh-agent-logs"];
@@ -30,13 +27,16 @@ pub(super) fn shared(job: &Job, vcap: &Vcap) -> Vec<Name> {
 
 /// The directories that the environment files of an installed package name for its dependents.
 pub(super) fn named_for_dependents(installed: &Installed, vcap: &Vcap) -> BTreeSet<Name> {
-    let bosh = installed.tree().join("bosh");
-    named_in(&bosh, vcap, |name| name.ends_with(".env"))
+    let data = vcap.data();
+    let files = installed.environment_files().iter();
+    files.flat_map(|text| in_text(text, &data)).collect()
 }
 
 /// The directories that the files at the top of a package's source name, but for the scratch directories that it shares.
 pub(super) fn named(shared: &[Name], source: &Path, vcap: &Vcap) -> BTreeSet<Name> {
-    let mut names = named_in(source, vcap, |_| true);
+    let data = vcap.data();
+    let files = small_files::read(source, |_| true);
+    let mut names: BTreeSet<Name> = files.iter().flat_map(|text| in_text(text, &data)).collect();
     for shared in shared {
         names.remove(shared);
     }
@@ -53,23 +53,6 @@ pub(super) fn is_in_the_way(directory: &Path, lines: &[String]) -> bool {
                 !after.starts_with(|character| character == '/' || is_in_names(character))
             })
     })
-}
-
-/// The names in the small files of a directory. A file that cannot be read names nothing.
-fn named_in(directory: &Path, vcap: &Vcap, is_wanted: impl Fn(&str) -> bool) -> BTreeSet<Name> {
-    let mut names = BTreeSet::new();
-    for entry in fs::list(directory).unwrap_or_default() {
-        let is_small = entry
-            .metadata()
-            .is_ok_and(|metadata| metadata.is_file() && metadata.len() <= TEXT_LIMIT);
-        if is_small
-            && entry.file_name().to_str().is_some_and(&is_wanted)
-            && let Ok(text) = fs::read_lossy(&entry.path())
-        {
-            names.extend(in_text(&text, &vcap.data()));
-        }
-    }
-    names
 }
 
 /// The names below a directory in a script: as `DIRECTORY/NAME`, and as `$VARIABLE/NAME` where the script sets the variable to

@@ -234,7 +234,8 @@ impl Needed {
 mod tests {
     use super::*;
     use crate::archive::{EntryHeader, EntryWriter, Kind};
-    use crate::compile::Graph;
+    use crate::compile::{Graph, scratch};
+    use crate::config::Vcap;
 
     #[test]
     fn what_is_installed_stays_for_the_last_that_needs_it() {
@@ -266,6 +267,26 @@ mod tests {
         assert_ne!(installed[0].tree(), installed[1].tree());
         store.remove(&installed[0]).unwrap();
         assert!(!installed[0].tree().exists() && installed[1].tree().exists());
+    }
+
+    #[test]
+    fn names_for_dependents_are_those_of_the_sealed_tree() {
+        let scratch = tempfile::tempdir().unwrap();
+        let store = Store::new(&scratch.path().join("store"));
+        let tree = scratch.path().join("made");
+        fs::create_dir_all(&tree.join("bosh")).unwrap();
+        fs::write(
+            &tree.join("bosh/compile.env"),
+            b"export GOCACHE=/var/vcap/data/golang/cache",
+        )
+        .unwrap();
+        let installed = store.take(&Name::parse("golang").unwrap(), &tree).unwrap();
+
+        let changed = installed.tree().join("bosh/compile.env");
+        fs::write(&changed, b"export GOCACHE=/var/vcap/data/other/cache").unwrap();
+        let vcap = Vcap::new(Path::new("/var/vcap"));
+        let names = scratch::named_for_dependents(&installed, &vcap);
+        assert_eq!(names, [Name::parse("golang").unwrap()].into());
     }
 
     fn store() -> (tempfile::TempDir, Store, Name, PathBuf) {

@@ -342,7 +342,7 @@ fn fails_by_name(tier: Tier, script: &str, says: &str) {
             .fails()
             .says("the packaging script of `app` left a mount at")
             .says(says)
-            .says("Hint: have the script unmount");
+            .says("Hint: let the script unmount");
         site.assert_untouched();
     }
 }

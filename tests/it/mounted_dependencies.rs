@@ -10,8 +10,8 @@ in_tiers!(the_directory_of_a_dependency_is_removed: NAMESPACE USERNS_OF_A_USER N
 in_tiers!(a_script_that_goes_on_after_a_failed_link_runs_again: NAMESPACE USERNS_OF_A_USER NONE);
 in_tiers!(what_the_second_run_fails_at_is_reported_once: NAMESPACE USERNS_OF_A_USER);
 
-const WARNING: &str = "Warning: the packaging script of app links, moves or removes what a dependency installed, which fails \
-                       where dependencies are mounted:";
+const WARNING: &str = "Warning: the packaging script of app links, moves or removes files of a dependency, which fails \
+                       because dependencies are mounts:";
 
 fn release(script: &str) -> ReleaseBuilder {
     ReleaseBuilder::new("demo", "1.10")

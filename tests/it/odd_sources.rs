@@ -391,7 +391,7 @@ fn compile_in(world: &World, noexec: &str, isolation: &str, arguments: &[PathBuf
 fn warning(world: &World, directory: &str, option: &str) -> String {
     format!(
         "Warning: `{}` is on a file system that is mounted noexec: packaging scripts cannot run programs that they build there. \
-         Choose another one by {option}, or mount it with exec (docker: `--tmpfs PATH:exec`)",
+         Choose another one with {option}, or mount it with exec (docker: `--tmpfs PATH:exec`)",
         world.path(directory).display()
     )
 }

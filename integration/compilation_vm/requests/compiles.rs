@@ -299,7 +299,7 @@ async fn a_dependency_that_a_script_changes_is_fetched_again() {
     assert!(!tree.exists());
     let log = scene.vm.log();
     assert!(
-        log.contains("an installed package was changed: it is fetched again"),
+        log.contains("an installed package was changed; fetching it again"),
         "{log}"
     );
     assert!(log.contains("`done` (contents or times)"), "{log}");
