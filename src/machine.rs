@@ -4,8 +4,8 @@
 //! sources    where settings come from: a file, a metadata service
 //! settings   loading them, whichever source has them first, and keeping them
 //! bootstrap  the directories that a stemcell does not bring
-//! instance   what a Director has applied, and what it is told of it
-//! network    the address of a machine that nobody has told one
+//! instance   what a Director has applied, and what `get_state` reports of it
+//! network    the address of a machine whose settings have none
 //! vitals     load, memory and disks; heartbeats
 //! trusted_certs  authorities that the whole machine trusts
 //! ```

@@ -27,7 +27,7 @@ pub struct Job {
     pub dependencies: Vec<Dependency>,
     /// Where everything that the script prints is kept. The directory exists.
     pub log: PathBuf,
-    /// Where its standard output is kept instead, where the two streams are to be kept apart.
+    /// The separate log of its standard output, if the two streams are not to share one log.
     pub stdout_log: Option<PathBuf>,
     /// Where the compiled blob is written. The directory exists.
     pub blob: PathBuf,

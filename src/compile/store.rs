@@ -204,7 +204,7 @@ impl Needed {
         self.packages.entry(package).or_default().0 += 1;
     }
 
-    /// The package has been installed. Returns what is to be removed at once, for nobody needs it any more.
+    /// The package has been installed. Returns it if no package needs it any more, so that the caller removes it.
     #[must_use]
     pub(super) fn keep(&mut self, package: Id, installed: Installed) -> Option<Installed> {
         match self.packages.get_mut(&package) {

@@ -35,7 +35,7 @@ const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
     .union(OFlags::CLOEXEC);
 
-/// How a file is opened for reading: nothing is followed and nothing is waited for.
+/// How a file is opened for reading: without following a link, and without blocking on a FIFO or device.
 const FILE: OFlags = OFlags::RDONLY
     .union(OFlags::NOFOLLOW)
     .union(OFlags::NONBLOCK)

@@ -119,7 +119,7 @@ impl LeasedDirectory {
         &self.path
     }
 
-    /// Whether it is still the directory that was made, which somebody else may have removed and somebody made anew.
+    /// Whether the directory at its path is still the one that was created: another program may have removed it, and created another one.
     #[must_use]
     pub fn is_there(&self) -> bool {
         is_still_there(&self.path.join(LOCK), &self.lock).unwrap_or(true)

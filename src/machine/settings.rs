@@ -124,8 +124,8 @@ impl SettingsStore {
 
     /// Loads the settings and what a Director has changed in them.
     ///
-    /// A source that has nothing yet is waited for without end (a container may be started before its settings are brought),
-    /// and so is one that fails. Settings that were kept from an earlier load spare the waiting: they count at once when no
+    /// Waits without limit for a source that has nothing yet (a container may be started before its settings are provided), and
+    /// for one that fails. Settings that were kept from an earlier load spare the waiting: they count at once when no
     /// source has anything, and after some tries when one fails.
     ///
     /// # Errors

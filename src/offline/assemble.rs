@@ -108,7 +108,7 @@ pub(super) fn pass_on(
     fs::create_dir_all(fs::parent(output))?;
     let target = partial(output)?;
     let (source, mut file) = (fs::open(tarball)?, target.file());
-    // In pieces, so that a wish to stop is heard. The kernel copies them, or has both files share them where it can.
+    // In pieces, so that a stop takes effect between them. The kernel copies them, or has both files share them where it can.
     while io::copy(&mut (&source).take(PIECE), &mut file).at("copy", tarball)? > 0 {
         if cancel.is_cancelled() {
             return Err(io::Error::other("stopped")).at("copy", tarball)?;

@@ -31,7 +31,7 @@ pub(super) fn output_directories(
     let mut problems = Vec::new();
     for directory in different {
         if wanted.is_none() && fs::metadata(&directory).is_err() {
-            // An input that is not there is told of by its own name.
+            // A missing input is reported under its own name.
             continue;
         }
         let usable = made

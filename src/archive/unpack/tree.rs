@@ -83,7 +83,7 @@ impl Tree {
     pub(super) fn settled(&mut self, entry: &Path) -> Result<PathBuf, UnpackError> {
         match self.enter(entry, Missing::Refuse) {
             Err(Obstacle::Symlink(_)) => self.through_links(entry),
-            // Whatever else is in the way is told of by the operation that meets it.
+            // The operation that meets any other obstacle reports it.
             _ => Ok(entry.to_owned()),
         }
     }

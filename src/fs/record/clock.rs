@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{Timespec, Timestamps, UTIME_OMIT};
 use rustix::time::{ClockId, clock_gettime};
 
-/// How often the clock is read while it is waited for. A tick takes 1 to 10 ms.
+/// The interval between two reads of the clock while waiting for its next tick. A tick takes 1 to 10 ms.
 const INTERVAL: Duration = Duration::from_micros(200);
 
 /// How long a tick may take. The clock may be set back meanwhile.
