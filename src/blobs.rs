@@ -44,7 +44,7 @@ pub use options::{BlobstoreSettings, NotText};
 pub use crate::http::{Headers, Url as SignedUrl};
 
 use crate::config::{Environment, Vcap};
-use crate::http::{Client, Limits};
+use crate::http::{Client, Timeouts};
 use crate::release::MultiDigest;
 use crate::{fs, runtime, tls};
 use options::StoreOptions;
@@ -75,20 +75,20 @@ impl Blobs {
         vcap: &Vcap,
         environment: &Environment,
     ) -> Result<Self, BlobsError> {
-        Self::with_limits(
+        Self::with_timeouts(
             settings,
             vcap,
             environment,
-            Limits::default(),
+            Timeouts::default(),
             Pace::default(),
         )
     }
 
-    fn with_limits(
+    fn with_timeouts(
         settings: Option<&BlobstoreSettings>,
         vcap: &Vcap,
         environment: &Environment,
-        limits: Limits,
+        timeouts: Timeouts,
         pace: Pace,
     ) -> Result<Self, BlobsError> {
         let options = settings.map_or_else(StoreOptions::none, BlobstoreSettings::options);
@@ -109,7 +109,7 @@ impl Blobs {
             }
             other => Ok(other.map_err(BlobsError::Tls)?),
         };
-        let client = Client::new(tls, environment).with_limits(limits);
+        let client = Client::new(tls, environment).with_timeouts(timeouts);
         let store = Blobstore::new(settings, vcap, environment, &client);
         if let Blobstore::Unusable(problem) = &store {
             tracing::warn!(%problem, "the blobstore cannot be used; only signed URLs work");

@@ -1,17 +1,17 @@
-//! An HTTP/1.1 client for what the agent fetches and stores: blobs, and settings from a metadata service.
+//! An HTTP/1.1 client for the agent's downloads and uploads: blobs, and settings from a metadata service.
 //!
-//! One connection for each request, as the Go agent makes them: a server that went away in between is never met, and a request
-//! ends with everything that belongs to it when its future is dropped. hyper speaks HTTP, rustls TLS; here is what lies between
-//! and around them.
+//! Each request has its own connection, as in the Go agent: an idle connection that the server has closed is never used, and dropping
+//! a request's future ends everything that belongs to it. hyper implements HTTP and rustls TLS; this module connects the two.
 //!
 //! ```text
 //! client     requests, redirects, responses
-//!  ├─ body     a file on its way out, held back until the server wants it
-//!  ├─ connect  dialling, proxies, TLS
-//!  │   ├─ proxies  which of them, by the environment
-//!  │   └─ stall    the time without a single byte after which a peer is taken for dead
+//!  ├─ body     a file as a request's body, delayed until the server asks for it
+//!  ├─ connect  TCP, proxies, TLS
+//!  │   ├─ proxies   selects a proxy by the environment
+//!  │   ├─ stall     closes connections to silent peers
+//!  │   └─ timeouts  time limits of the steps
 //!  ├─ url      a URL that prints without its secrets
-//!  └─ headers  headers whose values do not print
+//!  └─ headers  headers that print without their values
 //! ```
 
 mod body;
@@ -25,11 +25,13 @@ mod stall;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod timeouts;
 mod url;
 
 pub use body::Body;
-pub use client::{Client, Limits, Response};
+pub use client::{Client, Response};
 pub use error::Error;
 pub use headers::{Headers, InvalidHeaders};
 pub use hyper::StatusCode;
+pub use timeouts::Timeouts;
 pub use url::{InvalidUrl, Url};

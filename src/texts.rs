@@ -498,18 +498,18 @@ fn http_and_tls() {
                 server: server(),
                 source: Box::new(missing()),
             },
-            &http::Error::Slow {
-                what: "connecting",
+            &http::Error::Timeout {
+                step: "the connection to",
                 server: server(),
                 limit: Duration::from_secs(30),
             },
-            &http::Error::NoTls(Arc::new(tls::TlsError::SystemRoots("none".to_owned()))),
-            &http::Error::Tls {
+            &http::Error::TlsUnavailable(Arc::new(tls::TlsError::SystemRoots("none".to_owned()))),
+            &http::Error::Handshake {
                 server: server(),
                 source: missing(),
             },
             &http::Error::TooLong { limit: 1000 },
-            &http::Error::Redirect("it has no target"),
+            &http::Error::Redirect("no Location header"),
             &http::InvalidUrl::Malformed(url::ParseError::EmptyHost),
             &http::InvalidUrl::Scheme,
             &http::InvalidHeaders::NotAnObject,

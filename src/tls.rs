@@ -1,7 +1,6 @@
-//! TLS as the agent's peers speak it: rustls with ring, PEM from the settings, TLS 1.2 and 1.3.
+//! TLS 1.2 and 1.3 with rustls and ring, and PEM from the settings.
 //!
-//! What BOSH's own servers accept in TLS 1.2 are two cipher suites (protocol: `ECDHE_RSA` with AES-GCM); stores of others get
-//! the whole list.
+//! With TLS 1.2, BOSH's own servers accept two cipher suites (`ECDHE_RSA` with AES-GCM). Other servers are offered all safe ones.
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -17,46 +16,46 @@ use crate::config::{Environment, Secret};
 /// Which TLS 1.2 cipher suites are offered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Profile {
-    /// The two of BOSH's own parts.
+    /// The two that BOSH's own servers accept.
     Internal,
-    /// All that are safe.
+    /// All safe ones.
     External,
 }
 
-/// Why a certificate, a key or a configuration cannot be used. The PEM text itself is never part of it.
+/// Why a certificate, a key or a configuration is unusable. The errors never contain the PEM text.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// Certificates that are no PEM, or none at all.
-    #[error("{what} cannot be read as PEM certificates")]
+    /// The text is not valid PEM.
+    #[error("{what} is not valid PEM")]
     Certificates {
-        /// Whose.
+        /// The certificate, for messages.
         what: &'static str,
-        /// What is wrong.
+        /// The error of the parser.
         source: rustls::pki_types::pem::Error,
     },
-    /// There is no certificate in the PEM text.
-    #[error("{what} has no certificate in it")]
+    /// The PEM text contains no certificate.
+    #[error("{what} contains no certificate")]
     NoCertificate {
-        /// Whose.
+        /// The certificate, for messages.
         what: &'static str,
     },
-    /// A private key that is no PEM.
-    #[error("the private key cannot be read as PEM")]
+    /// The private key is not valid PEM.
+    #[error("the private key is not valid PEM")]
     Key(#[source] rustls::pki_types::pem::Error),
-    /// An authority's certificate that is unusable, or a key that does not fit its certificate.
-    #[error("{what} cannot be used")]
+    /// A CA certificate is invalid, or a key does not match its certificate.
+    #[error("{what} is unusable")]
     Unusable {
-        /// What.
+        /// The certificate or configuration, for messages.
         what: &'static str,
-        /// Why.
+        /// The reason.
         source: rustls::Error,
     },
-    /// The system has no certificates of authorities.
-    #[error("the system's certificates of authorities cannot be loaded: {0}")]
+    /// The system has no CA certificates.
+    #[error("failed to load the system's CA certificates: {0}")]
     SystemRoots(String),
 }
 
-/// Where the system keeps the certificates of authorities.
+/// The location of the system's CA certificates.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SystemCertificates {
     file: Option<PathBuf>,
@@ -66,7 +65,7 @@ pub struct SystemCertificates {
 static SYSTEM: OnceLock<SystemCertificates> = OnceLock::new();
 
 impl SystemCertificates {
-    /// Where Debian, Ubuntu, Fedora, SUSE and Alpine keep them in one file.
+    /// The files with all CA certificates of Debian, Ubuntu, Fedora, SUSE and Alpine.
     const FILES: [&'static str; 4] = [
         "/etc/ssl/certs/ca-certificates.crt",
         "/etc/pki/tls/certs/ca-bundle.crt",
@@ -74,7 +73,7 @@ impl SystemCertificates {
         "/etc/ssl/cert.pem",
     ];
 
-    /// What `SSL_CERT_FILE` and `SSL_CERT_DIR` say, as for OpenSSL; else where systems keep them.
+    /// Reads `SSL_CERT_FILE` and `SSL_CERT_DIR`, as OpenSSL does. By default, the system's file is used.
     #[must_use]
     pub fn of(environment: &Environment) -> Self {
         let file = environment.get("SSL_CERT_FILE").map(PathBuf::from);
@@ -86,8 +85,8 @@ impl SystemCertificates {
         }
     }
 
-    /// Has them be the ones for this process. Only the first call counts, and it must come before certificates are used.
-    pub fn use_these(self) {
+    /// Sets the location for this process. Only the first call has an effect, and it must precede the first use of certificates.
+    pub fn use_for_process(self) {
         let _ = SYSTEM.set(self);
     }
 }
@@ -102,7 +101,7 @@ impl Default for SystemCertificates {
     }
 }
 
-/// The cryptography behind a profile.
+/// The cryptography provider of a profile.
 #[must_use]
 pub fn provider(profile: Profile) -> Arc<CryptoProvider> {
     static INTERNAL: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
@@ -126,10 +125,10 @@ pub fn provider(profile: Profile) -> Arc<CryptoProvider> {
     }
 }
 
-/// The certificates in a PEM text; `what` names them in errors.
+/// Parses certificates in PEM; `what` names them in errors.
 ///
 /// # Errors
-/// When there is no certificate in it, or something that is none.
+/// The text is not valid PEM or contains no certificate.
 pub fn certificates(
     pem: &str,
     what: &'static str,
@@ -143,18 +142,18 @@ pub fn certificates(
     Ok(certificates)
 }
 
-/// The private key in a PEM text: PKCS#1, PKCS#8 or SEC1.
+/// Parses a private key in PEM: PKCS#1, PKCS#8 or SEC1.
 ///
 /// # Errors
-/// When there is none.
+/// The text is not valid PEM or contains no private key.
 pub fn private_key(pem: &Secret) -> Result<PrivateKeyDer<'static>, TlsError> {
     PrivateKeyDer::from_pem_slice(pem.expose().as_bytes()).map_err(TlsError::Key)
 }
 
-/// Whether a certificate, its key and, where there are any, the authorities of its peers can be used.
+/// Checks the agent's certificate and key, and the CA certificates of its peers unless `ca` is empty.
 ///
 /// # Errors
-/// What is wrong with them.
+/// One of them is invalid, or the key does not match the certificate.
 pub fn check(certificate: &str, key: &Secret, ca: &str) -> Result<(), TlsError> {
     if !ca.trim().is_empty() {
         roots(Some(ca))?;
@@ -162,23 +161,23 @@ pub fn check(certificate: &str, key: &Secret, ca: &str) -> Result<(), TlsError> 
     let chain = certificates(certificate, "the agent's certificate")?;
     let pair = CertifiedKey::from_der(chain, private_key(key)?, &provider(Profile::External));
     pair.map(drop).map_err(|source| TlsError::Unusable {
-        what: "the agent's certificate with its key",
+        what: "the pair of the agent's certificate and key",
         source,
     })
 }
 
-/// The authorities that are trusted: those of `ca` alone where it has any, else the system's.
+/// The trusted CA certificates: those in `ca`, or the system's if `ca` is absent or empty.
 ///
 /// # Errors
-/// When `ca` is no PEM, or the system has none.
+/// `ca` is not valid, or the system has no CA certificates.
 pub fn roots(ca: Option<&str>) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     if let Some(ca) = ca.filter(|ca| !ca.trim().is_empty()) {
-        for certificate in certificates(ca, "the certificate authority")? {
+        for certificate in certificates(ca, "the CA certificate")? {
             roots
                 .add(certificate)
                 .map_err(|source| TlsError::Unusable {
-                    what: "the certificate authority",
+                    what: "the CA certificate",
                     source,
                 })?;
         }
@@ -190,7 +189,7 @@ pub fn roots(ca: Option<&str>) -> Result<RootCertStore, TlsError> {
     if added == 0 {
         let reasons: Vec<String> = loaded.errors.iter().map(ToString::to_string).collect();
         return Err(TlsError::SystemRoots(if reasons.is_empty() {
-            "there are none".to_owned()
+            "none found".to_owned()
         } else {
             reasons.join(", ")
         }));
@@ -198,10 +197,10 @@ pub fn roots(ca: Option<&str>) -> Result<RootCertStore, TlsError> {
     Ok(roots)
 }
 
-/// A client that shows no certificate of its own and checks its peer's chain and name.
+/// A client configuration without a certificate that verifies the server's chain and name.
 ///
 /// # Errors
-/// As [`roots`].
+/// See [`roots`].
 pub fn client(ca: Option<&str>, profile: Profile) -> Result<ClientConfig, TlsError> {
     let builder = ClientConfig::builder_with_provider(provider(profile))
         .with_safe_default_protocol_versions()
@@ -219,7 +218,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bosh_servers_are_offered_their_two_cipher_suites_and_tls_1_3() {
+    fn bosh_servers_are_offered_two_tls_1_2_cipher_suites() {
         let offered = |profile| {
             let suites = &provider(profile).cipher_suites;
             suites
@@ -232,14 +231,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_certificate_or_key_is_told_without_its_text() {
+    fn invalid_pem_is_reported_without_its_text() {
         let text = "-----BEGIN RSA PRIVATE KEY-----\nhunter2!\n-----END RSA PRIVATE KEY-----\n";
         let error = private_key(&Secret::new(text)).unwrap_err();
         assert!(!crate::diag::Chain(&error).to_string().contains("hunter2"));
         let error = roots(Some("nonsense")).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "the certificate authority has no certificate in it"
+            "the CA certificate contains no certificate"
         );
     }
 }

@@ -60,15 +60,15 @@ impl Base {
             provider: provider.to_owned(),
             options,
         };
-        let limits = Limits {
+        let timeouts = Timeouts {
             stall: self.stall,
-            ..Limits::default()
+            ..Timeouts::default()
         };
-        Blobs::with_limits(
+        Blobs::with_timeouts(
             Some(&settings),
             &self.vcap(),
             environment,
-            limits,
+            timeouts,
             Pace::hurried(),
         )
         .unwrap()
@@ -248,7 +248,7 @@ async fn a_server_that_cuts_is_silent_or_is_not_there_is_given_up_after_three_at
         fetch(&[script], 3).await.unwrap_err();
     }
     let base = Base::new();
-    let url = format!("http://127.0.0.1:{}/x?hunter2", Server::nobody());
+    let url = format!("http://127.0.0.1:{}/x?hunter2", Server::unused_port());
     let url = SignedUrl::parse(&url).unwrap();
     let blobs = base.signed();
     let got = blobs
@@ -536,7 +536,7 @@ fn authorities_that_are_none_are_told_at_the_start() {
     for (ca, message) in [
         (
             json!("nonsense"),
-            "the blobstore's authorities cannot be used: the certificate authority has no certificate in it",
+            "the blobstore's authorities cannot be used: the CA certificate contains no certificate",
         ),
         (
             json!(["x"]),

@@ -19,7 +19,7 @@ use crate::tls::SystemCertificates;
 const WORKERS: usize = 2;
 
 pub(super) fn main(flags: Daemon, environment: Environment) -> u8 {
-    SystemCertificates::of(&environment).use_these();
+    SystemCertificates::of(&environment).use_for_process();
     // The NATS client loads the system's certificates at every connect, even if it has been given
     // its own, and refuses to connect if one of them is malformed. Hide them from it.
     sandbox::set_variable_before_threads("SSL_CERT_FILE", "/dev/null");

@@ -1,4 +1,4 @@
-//! What is sent with a request.
+//! Bodies of requests.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -14,38 +14,39 @@ use tokio::sync::mpsc;
 use crate::fs::{self, Context as _};
 use crate::runtime;
 
-/// How much of a file is read at once.
+/// Size of the parts in which a file is read, in bytes.
 const CHUNK: usize = 128 * 1024;
 
-/// How many chunks are read ahead of the network.
+/// How many chunks are read in advance.
 const AHEAD: usize = 4;
 
-/// The body of a request: nothing, or a file, read beside the tasks while it is sent.
+/// The body of a request: empty, or a file that a separate thread reads while it is sent.
 pub struct Body {
-    /// How many bytes are still to come.
+    /// How many bytes are left to send.
     remaining: u64,
-    /// Nothing is sent before this is done.
-    gate: Option<BoxFuture<'static, ()>>,
+    /// The first byte is sent when this future is ready.
+    start: Option<BoxFuture<'static, ()>>,
     chunks: mpsc::Receiver<fs::Result<Bytes>>,
     _reading: Option<runtime::Task<()>>,
 }
 
 impl Body {
-    /// No body: its length is zero.
+    /// A body of length 0.
     #[must_use]
     pub fn empty() -> Self {
         Self {
             remaining: 0,
-            gate: None,
+            start: None,
             chunks: mpsc::channel(1).1,
             _reading: None,
         }
     }
 
-    /// The contents of a file. What is appended to it meanwhile is not sent; that it is cut is an error of the request.
+    /// The contents of a file, with the length that it has now: data appended later is not sent, and a file that gets shorter fails the
+    /// request.
     ///
     /// # Errors
-    /// When it cannot be opened.
+    /// The file cannot be opened.
     pub async fn file(path: &Path) -> fs::Result<Self> {
         let own = path.to_owned();
         let opening = runtime::spawn_blocking("open", move || {
@@ -61,21 +62,24 @@ impl Body {
             runtime::spawn_blocking("upload", move || read(&file, length, &path, &sender));
         Ok(Self {
             remaining: length,
-            gate: None,
+            start: None,
             chunks,
             _reading: Some(reading),
         })
     }
 
-    /// How many bytes are to be sent.
+    /// How many bytes are left to send.
     #[must_use]
     pub fn length(&self) -> u64 {
         self.remaining
     }
 
-    /// Holds the body back until `gate` is done.
-    pub(super) fn behind(mut self, gate: impl Future<Output = ()> + Send + 'static) -> Self {
-        self.gate = Some(Box::pin(gate));
+    /// Delays the first byte until `start` is ready.
+    pub(super) fn delayed_until(
+        mut self,
+        start: impl Future<Output = ()> + Send + 'static,
+    ) -> Self {
+        self.start = Some(Box::pin(start));
         self
     }
 }
@@ -83,15 +87,15 @@ impl Body {
 fn read(mut file: &File, length: u64, path: &Path, to: &mpsc::Sender<fs::Result<Bytes>>) {
     let mut remaining = length;
     while remaining > 0 {
-        let wanted = CHUNK.min(usize::try_from(remaining).unwrap_or(CHUNK));
-        let mut chunk = vec![0; wanted];
+        let length = CHUNK.min(usize::try_from(remaining).unwrap_or(CHUNK));
+        let mut chunk = vec![0; length];
         let result = file.read_exact(&mut chunk).at("read", path);
         let failed = result.is_err();
-        // Nobody listens any more when the request has ended.
+        // The receiver is gone when the request has ended.
         if to.blocking_send(result.map(|()| chunk.into())).is_err() || failed {
             return;
         }
-        remaining -= wanted as u64;
+        remaining -= length as u64;
     }
 }
 
@@ -111,9 +115,9 @@ impl hyper::body::Body for Body {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, fs::Error>>> {
-        if let Some(gate) = &mut self.gate {
-            ready!(gate.as_mut().poll(context));
-            self.gate = None;
+        if let Some(start) = &mut self.start {
+            ready!(start.as_mut().poll(context));
+            self.start = None;
         }
         let chunk = ready!(self.chunks.poll_recv(context));
         if let Some(Ok(chunk)) = &chunk {
@@ -138,17 +142,17 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_file_comes_in_chunks_and_none_before_the_gate_is_open() {
+    async fn file_is_sent_in_chunks_after_the_start_signal() {
         let scratch = tempfile::tempdir().unwrap();
         let path = scratch.path().join("file");
         let contents: Vec<u8> = (0..CHUNK * 3 + 5).map(|number| number as u8).collect();
         fs::write(&path, &contents).unwrap();
-        let (open, gate) = tokio::sync::oneshot::channel::<()>();
-        let mut body = Body::file(&path).await.unwrap().behind(async {
-            let _ = gate.await;
+        let (start, started) = tokio::sync::oneshot::channel::<()>();
+        let mut body = Body::file(&path).await.unwrap().delayed_until(async {
+            let _ = started.await;
         });
         assert!(futures_util::poll!(std::pin::pin!(body.frame())).is_pending());
-        open.send(()).unwrap();
+        start.send(()).unwrap();
         let mut sent = Vec::new();
         while let Some(frame) = body.frame().await {
             let chunk = frame.unwrap().into_data().unwrap();
@@ -159,7 +163,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_that_is_cut_meanwhile_is_an_error() {
+    async fn file_truncated_during_the_upload_is_an_error() {
         let scratch = tempfile::tempdir().unwrap();
         let path = scratch.path().join("file");
         fs::write(&path, &vec![0; CHUNK * (AHEAD + 4)]).unwrap();
@@ -181,7 +185,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_empty_body_has_a_length() {
+    async fn empty_body_has_length_zero() {
         let mut body = Body::empty();
         assert_eq!(hyper::body::Body::size_hint(&body).exact(), Some(0));
         assert!(body.frame().await.is_none());

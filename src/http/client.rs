@@ -1,102 +1,80 @@
-//! Requests and their answers.
+//! Requests and responses.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
-use hyper::{Method, StatusCode};
+use hyper::header::{self, HeaderName, HeaderValue};
+use hyper::{Method, Request, StatusCode};
 use rustls::ClientConfig;
 use tokio_util::sync::CancellationToken;
 
+use super::connect::{Connector, ForwardingProxy};
 use super::proxies::Proxies;
-use super::{Body, Error, Headers, Url};
+use super::{Body, Error, Headers, Timeouts, Url};
 use crate::config::Environment;
 use crate::runtime;
 use crate::tls::TlsError;
 
-/// How many redirects are followed, as Go's client does.
-const REDIRECTS: usize = 10;
+/// The maximum number of redirects, as in Go's client.
+const MAX_REDIRECTS: usize = 10;
 
-/// How long each step may take. There is no limit for a request as a whole.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// For a TCP connection, name resolution included, and for a proxy to make one.
-    pub dial: Duration,
-    /// For the TLS handshake.
-    pub handshake: Duration,
-    /// Without a single byte either way while we wait for one. A store that takes an object of some GB may take a minute to
-    /// say so.
-    pub stall: Duration,
-    /// For the server to say that it wants the body of an upload. After that the body is sent: not every server says so.
-    pub expect: Duration,
-}
+const USER_AGENT: &str = concat!("bosh-agent/", env!("CARGO_PKG_VERSION"));
 
-impl Default for Limits {
-    /// Dialling, TLS and the wait for "100 Continue" as in the Go agent, which has no limit for a silent peer.
-    fn default() -> Self {
-        Self {
-            dial: Duration::from_secs(30),
-            handshake: Duration::from_secs(30),
-            stall: Duration::from_secs(300),
-            expect: Duration::from_secs(1),
-        }
-    }
-}
-
-/// Sends requests, each over a connection of its own.
+/// Sends requests, each over its own connection.
 #[derive(Debug, Clone)]
 pub struct Client {
-    pub(super) tls: Result<Arc<ClientConfig>, Arc<TlsError>>,
-    pub(super) proxies: Arc<Proxies>,
-    pub(super) limits: Limits,
+    connector: Connector,
 }
 
 impl Client {
-    /// A client that trusts whom `tls` trusts and goes through the proxies of `environment`. A failed `tls` is told by the first
-    /// request that needs it: many need none.
+    /// A client that uses the proxies of `environment`. A failed `tls` is reported by the first HTTPS request, because plain HTTP works
+    /// without it.
     #[must_use]
     pub fn new(tls: Result<ClientConfig, TlsError>, environment: &Environment) -> Self {
+        let proxies = Proxies::of(environment);
         Self {
-            tls: tls.map(Arc::new).map_err(Arc::new),
-            proxies: Arc::new(Proxies::of(environment)),
-            limits: Limits::default(),
+            connector: Connector::new(tls, proxies),
         }
     }
 
-    /// The same client with other limits.
+    /// The same client with other time limits.
     #[must_use]
-    pub fn with_limits(self, limits: Limits) -> Self {
-        Self { limits, ..self }
+    pub fn with_timeouts(mut self, timeouts: Timeouts) -> Self {
+        self.connector.timeouts = timeouts;
+        self
     }
 
-    /// Fetches a page; ten redirects are followed. Another server than the first is not sent the headers.
+    /// Sends a GET request and follows up to ten redirects. `headers` are sent only to the server of `url`.
     ///
     /// # Errors
-    /// When there is no answer; one that says no is an answer.
+    /// There is no response. A response with an error status is returned as a response.
     pub async fn get(&self, url: &Url, headers: &Headers) -> Result<Response, Error> {
-        let none = Headers::new();
-        let mut at = url.clone();
-        for _ in 0..=REDIRECTS {
-            let headers = if at.same_server(url) { headers } else { &none };
-            let response = self.send(Method::GET, &at, headers, Body::empty()).await?;
+        let no_headers = Headers::new();
+        let mut target = url.clone();
+        for _ in 0..=MAX_REDIRECTS {
+            let headers = match target.same_server(url) {
+                true => headers,
+                false => &no_headers,
+            };
+            let body = Body::empty();
+            let response = self.send(Method::GET, &target, headers, body).await?;
             let Some(location) = response.redirect()? else {
                 return Ok(response);
             };
-            at = at
+            target = target
                 .join(location)
-                .map_err(|_| Error::Redirect("its location is no URL"))?;
+                .map_err(|_| Error::Redirect("the Location header is not an HTTP URL"))?;
         }
-        Err(Error::Redirect("there are more than ten of them"))
+        Err(Error::Redirect("more than 10 in a row"))
     }
 
-    /// Stores something. The body is not sent before the server says that it wants it ([`Limits::expect`]), so that a refusal
-    /// comes at once; redirects are not followed.
+    /// Sends a PUT request. The body waits for "100 Continue" ([`Timeouts::expect`]), so that the server can refuse the request before
+    /// the upload. Redirects are not followed.
     ///
     /// # Errors
-    /// When there is no answer; one that says no is an answer.
+    /// There is no response. A response with an error status is returned as a response.
     pub async fn put(&self, url: &Url, headers: &Headers, body: Body) -> Result<Response, Error> {
         self.send(Method::PUT, url, headers, body).await
     }
@@ -108,96 +86,110 @@ impl Client {
         headers: &Headers,
         body: Body,
     ) -> Result<Response, Error> {
-        let connection = self.connect(url).await?;
-        let expect = (body.length() > 0).then(CancellationToken::new);
-        let length = (method == Method::PUT).then(|| body.length());
-        let body = match &expect {
-            None => body,
-            Some(wanted) => {
-                let (wanted, limit) = (wanted.clone(), self.limits.expect);
-                body.behind(async move {
-                    // Cancel-safe: both sides only wait.
-                    tokio::select! {
-                        () = wanted.cancelled() => {}
-                        () = tokio::time::sleep(limit) => {}
-                    }
-                })
-            }
-        };
-        let mut request = hyper::Request::new(body);
-        *request.method_mut() = method;
-        *request.uri_mut() = url
-            .target(connection.proxy.is_some())
-            .map_err(Error::Request)?;
-        let fields = request.headers_mut();
-        let host = HeaderValue::try_from(url.authority());
-        fields.insert(
-            header::HOST,
-            host.map_err(|error| Error::Request(error.into()))?,
-        );
-        fields.insert(header::CONNECTION, HeaderValue::from_static("close"));
-        fields.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
-        fields.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
-        if let Some(length) = length {
-            fields.insert(header::CONTENT_LENGTH, length.into());
+        let connection = self.connector.connect(url).await?;
+        let mut request = request(method, url, headers, body)?;
+        if let Some(proxy) = connection.proxy {
+            address_to_proxy(&mut request, url, proxy)?;
         }
-        if expect.is_some() {
-            fields.insert(header::EXPECT, HeaderValue::from_static("100-continue"));
+        if request.body().length() > 0 {
+            request = expect_continue(request, self.connector.timeouts.expect);
         }
-        if let Some(authorization) = url.authorization() {
-            fields.insert(header::AUTHORIZATION, authorization);
-        }
-        if let Some(authorization) = connection.proxy.and_then(|proxy| proxy.authorization) {
-            fields.insert(header::PROXY_AUTHORIZATION, authorization);
-        }
-        set(fields, headers);
-        if let Some(wanted) = expect {
-            hyper::ext::on_informational(&mut request, move |answer| {
-                if answer.status() == StatusCode::CONTINUE {
-                    wanted.cancel();
-                }
-            });
-        }
-
         let (mut sender, exchange) = hyper::client::conn::http1::handshake(connection.io)
             .await
             .map_err(Error::Exchange)?;
         let exchange = runtime::spawn("http", async move {
-            // What goes wrong here is told to those who wait for the answer or its body.
+            // Readers of the response or its body get the same error.
             if let Err(error) = exchange.await {
-                tracing::debug!(%error, "an HTTP connection ended with an error");
+                tracing::debug!(%error, "an HTTP connection failed");
             }
         });
-        let response = sender
-            .send_request(request)
-            .await
-            .map_err(Error::Exchange)?;
+        let response = sender.send_request(request).await;
         Ok(Response {
-            inner: response,
+            inner: response.map_err(Error::Exchange)?,
             _exchange: exchange,
         })
     }
 }
 
-const USER_AGENT: &str = concat!("bosh-agent/", env!("CARGO_PKG_VERSION"));
-
-/// Adds the caller's headers, but for those that say how the bytes travel: these are ours, as they are Go's.
-fn set(fields: &mut HeaderMap, headers: &Headers) {
-    const OURS: [HeaderName; 5] = [
+/// A request as the server itself gets it.
+fn request(
+    method: Method,
+    url: &Url,
+    headers: &Headers,
+    body: Body,
+) -> Result<Request<Body>, Error> {
+    /// Headers that the caller cannot replace.
+    const FIXED: [HeaderName; 5] = [
         header::HOST,
         header::CONTENT_LENGTH,
         header::TRANSFER_ENCODING,
         header::CONNECTION,
         header::EXPECT,
     ];
+    let host = HeaderValue::try_from(url.authority());
+    let length = (method == Method::PUT).then(|| body.length());
+    let mut request = Request::new(body);
+    *request.method_mut() = method;
+    *request.uri_mut() = url.target(false).map_err(Error::Request)?;
+    let fields = request.headers_mut();
+    fields.insert(
+        header::HOST,
+        host.map_err(|error| Error::Request(error.into()))?,
+    );
+    fields.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    fields.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
+    fields.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
+    if let Some(length) = length {
+        fields.insert(header::CONTENT_LENGTH, length.into());
+    }
+    if let Some(authorization) = url.authorization() {
+        fields.insert(header::AUTHORIZATION, authorization);
+    }
     for (name, value) in headers.iter() {
-        if !OURS.contains(name) {
+        if !FIXED.contains(name) {
             fields.insert(name, value.clone());
         }
     }
+    Ok(request)
 }
 
-/// An answer, whose body has not been read yet. The connection ends with it.
+/// Changes a request so that a proxy can forward it.
+fn address_to_proxy(
+    request: &mut Request<Body>,
+    url: &Url,
+    proxy: ForwardingProxy,
+) -> Result<(), Error> {
+    *request.uri_mut() = url.target(true).map_err(Error::Request)?;
+    if let Some(authorization) = proxy.authorization {
+        let fields = request.headers_mut();
+        fields
+            .entry(header::PROXY_AUTHORIZATION)
+            .or_insert(authorization);
+    }
+    Ok(())
+}
+
+/// Delays the body until the server sends "100 Continue", at most for `limit`.
+fn expect_continue(request: Request<Body>, limit: Duration) -> Request<Body> {
+    let continued = CancellationToken::new();
+    let signal = continued.clone();
+    let mut request = request.map(|body| {
+        body.delayed_until(async move {
+            // Both outcomes mean: send the body now.
+            let _ = tokio::time::timeout(limit, continued.cancelled_owned()).await;
+        })
+    });
+    let fields = request.headers_mut();
+    fields.insert(header::EXPECT, HeaderValue::from_static("100-continue"));
+    hyper::ext::on_informational(&mut request, move |response| {
+        if response.status() == StatusCode::CONTINUE {
+            signal.cancel();
+        }
+    });
+    request
+}
+
+/// A response whose body has not been read yet. Dropping it closes the connection.
 #[derive(Debug)]
 pub struct Response {
     inner: hyper::Response<Incoming>,
@@ -205,32 +197,32 @@ pub struct Response {
 }
 
 impl Response {
-    /// What the server says to the request.
+    /// The status code.
     #[must_use]
     pub fn status(&self) -> StatusCode {
         self.inner.status()
     }
 
-    /// A header's value, if it is there and text.
+    /// The value of a header; `None` if it is missing or not text.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         self.inner.headers().get(name)?.to_str().ok()
     }
 
-    /// Where else the server wants us to ask.
+    /// The target of a redirect; `None` if the response is not a redirect.
     fn redirect(&self) -> Result<Option<&str>, Error> {
         if !matches!(self.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
             return Ok(None);
         }
         self.header(header::LOCATION.as_str())
             .map(Some)
-            .ok_or(Error::Redirect("it has no location"))
+            .ok_or(Error::Redirect("no Location header"))
     }
 
     /// The next part of the body, `None` at its end.
     ///
     /// # Errors
-    /// When the connection ends before the body does.
+    /// The connection ends before the body does.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
         while let Some(frame) = self.inner.body_mut().frame().await {
             if let Ok(data) = frame.map_err(Error::Cut)?.into_data() {
@@ -240,10 +232,10 @@ impl Response {
         Ok(None)
     }
 
-    /// The whole body, of `limit` bytes at most.
+    /// The whole body, at most `limit` bytes.
     ///
     /// # Errors
-    /// When the connection ends before the body does, or the body is longer.
+    /// The connection ends before the body does, or the body is longer.
     pub async fn bytes(mut self, limit: usize) -> Result<Vec<u8>, Error> {
         let mut bytes = Vec::new();
         while let Some(chunk) = self.chunk().await? {

@@ -1,4 +1,4 @@
-//! The way to a server: dialling, proxies, TLS.
+//! Connections to servers: TCP, proxies, TLS.
 
 use std::error::Error as StdError;
 use std::future::{Ready, ready};
@@ -15,15 +15,18 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::proxy::{SocksV5, Tunnel};
 use hyper_util::client::proxy::matcher::Intercept;
 use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tower_service::Service;
 
-use super::stall::Stalling;
-use super::{Client, Error, Url};
+use super::proxies::Proxies;
+use super::stall::StallTimeout;
+use super::{Error, Timeouts, Url};
+use crate::tls::TlsError;
 
-/// A connection of any kind.
+/// A connection over any transport.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
@@ -32,54 +35,61 @@ type BoxError = Box<dyn StdError + Send + Sync>;
 
 pub(super) type Io = TokioIo<Box<dyn Stream>>;
 
-/// A way to a server.
+/// A connection that is ready for a request.
 pub(super) struct Connection {
     pub(super) io: Io,
-    /// Set where a proxy reads the requests themselves and not only passes bytes on.
-    pub(super) proxy: Option<ReadingProxy>,
+    /// The proxy that reads and forwards the request; `None` if the server itself reads it.
+    pub(super) proxy: Option<ForwardingProxy>,
 }
 
-/// What a proxy that reads requests wants to see in them.
-pub(super) struct ReadingProxy {
+/// A proxy that forwards requests, as opposed to one that tunnels bytes.
+pub(super) struct ForwardingProxy {
     pub(super) authorization: Option<HeaderValue>,
 }
 
-impl Client {
+/// Connects to servers.
+#[derive(Debug, Clone)]
+pub(super) struct Connector {
+    pub(super) timeouts: Timeouts,
+    tls: Result<Arc<ClientConfig>, Arc<TlsError>>,
+    proxies: Arc<Proxies>,
+}
+
+impl Connector {
+    pub(super) fn new(tls: Result<ClientConfig, TlsError>, proxies: Proxies) -> Self {
+        Self {
+            timeouts: Timeouts::default(),
+            tls: tls.map(Arc::new).map_err(Arc::new),
+            proxies: Arc::new(proxies),
+        }
+    }
+
     pub(super) async fn connect(&self, url: &Url) -> Result<Connection, Error> {
         let server = url.server().map_err(Error::Request)?;
-        let Some(proxy) = self.proxies.for_server(url) else {
-            let io = self.dial(&server).await?;
-            let io = self.encrypt_if(url.is_https(), io, &server).await?;
-            return Ok(Connection { io, proxy: None });
-        };
-        let address = with_port(proxy.uri())?;
-        let io = self.dial(&address).await?;
-        let io = if is_socks(&proxy) {
-            self.socks(io, &proxy, &server).await?
-        } else {
-            let io = self
-                .encrypt_if(address.scheme_str() == Some("https"), io, &address)
-                .await?;
-            if !url.is_https() {
-                return Ok(Connection {
-                    io,
-                    proxy: Some(ReadingProxy {
-                        authorization: proxy.basic_auth().cloned(),
-                    }),
-                });
+        let io = match self.proxies.for_server(url) {
+            None => self.dial(&server).await?,
+            Some(proxy) => {
+                let address = with_port(proxy.uri())?;
+                let io = self.dial(&address).await?;
+                if is_socks(&proxy) {
+                    self.socks(io, &proxy, &server).await?
+                } else {
+                    let is_encrypted = address.scheme_str() == Some("https");
+                    let io = self.encrypt_if(is_encrypted, io, &address).await?;
+                    if !url.is_https() {
+                        let authorization = proxy.basic_auth().cloned();
+                        let proxy = Some(ForwardingProxy { authorization });
+                        return Ok(Connection { io, proxy });
+                    }
+                    self.tunnel(io, address, &proxy, &server).await?
+                }
             }
-            let mut tunnel = Tunnel::new(address, Dialled(Some(io)));
-            if let Some(authorization) = proxy.basic_auth() {
-                tunnel = tunnel.with_auth(authorization.clone());
-            }
-            let connecting = tunnel.call(server.clone()).err_into();
-            self.through(&proxy, &server, Box::pin(connecting)).await?
         };
         let io = self.encrypt_if(url.is_https(), io, &server).await?;
         Ok(Connection { io, proxy: None })
     }
 
-    /// A connection to this address, by way of the SOCKS proxy for everything where there is one.
+    /// Connects to an address, through the SOCKS proxy for all connections if there is one.
     async fn dial(&self, address: &Uri) -> Result<Io, Error> {
         match self.proxies.socks_for(address) {
             None => self.tcp(address).await,
@@ -94,84 +104,104 @@ impl Client {
         let mut connector = HttpConnector::new();
         connector.enforce_http(false);
         connector.set_nodelay(true);
-        let dialling = connector.call(address.clone());
-        let stream = in_time(self.limits.dial, "connecting", address, dialling)
+        let connecting = connector.call(address.clone());
+        let limit = self.timeouts.connect;
+        let stream = in_time(limit, "the connection to", address, connecting)
             .await?
             .map_err(|source| Error::Connect {
-                server: shown(address),
+                server: host_and_port(address),
                 source: source.into(),
             })?;
-        let stream = Stalling::new(stream.into_inner(), self.limits.stall);
+        let stream = StallTimeout::new(stream.into_inner(), self.timeouts.stall);
         Ok(TokioIo::new(Box::new(stream)))
     }
 
+    /// Has a SOCKS proxy connect to a server.
     async fn socks(&self, io: Io, proxy: &Intercept, server: &Uri) -> Result<Io, Error> {
-        let mut socks = SocksV5::new(with_port(proxy.uri())?, Dialled(Some(io)));
+        let mut socks = SocksV5::new(with_port(proxy.uri())?, Connected(Some(io)));
         if let Some((user, password)) = proxy.raw_auth() {
             socks = socks.with_auth(user.to_owned(), password.to_owned());
         }
         let connecting = socks.call(server.clone()).err_into();
-        self.through(proxy, server, Box::pin(connecting)).await
+        self.through_proxy(proxy, server, Box::pin(connecting))
+            .await
     }
 
-    /// Waits until a proxy has connected us to a server.
-    async fn through(
+    /// Has an HTTP proxy connect to a server (`CONNECT`).
+    async fn tunnel(
+        &self,
+        io: Io,
+        address: Uri,
+        proxy: &Intercept,
+        server: &Uri,
+    ) -> Result<Io, Error> {
+        let mut tunnel = Tunnel::new(address, Connected(Some(io)));
+        if let Some(authorization) = proxy.basic_auth() {
+            tunnel = tunnel.with_auth(authorization.clone());
+        }
+        let connecting = tunnel.call(server.clone()).err_into();
+        self.through_proxy(proxy, server, Box::pin(connecting))
+            .await
+    }
+
+    async fn through_proxy(
         &self,
         proxy: &Intercept,
         server: &Uri,
         connecting: BoxFuture<'static, Result<Io, BoxError>>,
     ) -> Result<Io, Error> {
+        let limit = self.timeouts.connect;
         in_time(
-            self.limits.dial,
-            "connecting by a proxy",
+            limit,
+            "the connection through a proxy to",
             server,
             connecting,
         )
         .await?
         .map_err(|source| Error::Proxy {
-            proxy: shown(proxy.uri()),
-            server: shown(server),
+            proxy: host_and_port(proxy.uri()),
+            server: host_and_port(server),
             source,
         })
     }
 
-    async fn encrypt_if(&self, wanted: bool, io: Io, server: &Uri) -> Result<Io, Error> {
-        if !wanted {
+    async fn encrypt_if(&self, condition: bool, io: Io, server: &Uri) -> Result<Io, Error> {
+        if !condition {
             return Ok(io);
         }
         let config = self
             .tls
             .as_ref()
-            .map_err(|error| Error::NoTls(Arc::clone(error)))?;
-        let tls_error = |source| Error::Tls {
-            server: shown(server),
+            .map_err(|error| Error::TlsUnavailable(Arc::clone(error)))?;
+        let handshake_error = |source| Error::Handshake {
+            server: host_and_port(server),
             source,
         };
         let host = server.host().unwrap_or_default();
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let name = ServerName::try_from(host.to_owned())
-            .map_err(|error| tls_error(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
+            .map_err(|error| handshake_error(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
         let connector = TlsConnector::from(Arc::clone(config));
-        let shaking_hands = connector.connect(name, io.into_inner());
-        let limit = self.limits.handshake;
-        let stream = in_time(limit, "the TLS handshake", server, shaking_hands)
+        let handshake = connector.connect(name, io.into_inner());
+        let limit = self.timeouts.handshake;
+        let stream = in_time(limit, "the TLS handshake with", server, handshake)
             .await?
-            .map_err(tls_error)?;
+            .map_err(handshake_error)?;
         Ok(TokioIo::new(Box::new(stream)))
     }
 }
 
 async fn in_time<F: Future>(
     limit: Duration,
-    what: &'static str,
+    step: &'static str,
     server: &Uri,
-    step: F,
+    future: F,
 ) -> Result<F::Output, Error> {
-    tokio::time::timeout(limit, step)
+    tokio::time::timeout(limit, future)
         .await
-        .map_err(|_| Error::Slow {
-            what,
-            server: shown(server),
+        .map_err(|_| Error::Timeout {
+            step,
+            server: host_and_port(server),
             limit,
         })
 }
@@ -183,7 +213,7 @@ fn is_socks(proxy: &Intercept) -> bool {
         .is_some_and(|scheme| scheme.starts_with("socks"))
 }
 
-/// A proxy's address with the port that its scheme stands for, where none is written.
+/// The address of a proxy; the port defaults to that of its scheme.
 fn with_port(proxy: &Uri) -> Result<Uri, Error> {
     if proxy.port().is_some() {
         return Ok(proxy.clone());
@@ -202,8 +232,8 @@ fn with_port(proxy: &Uri) -> Result<Uri, Error> {
         .map_err(Error::Request)
 }
 
-/// Host and port, and nothing that was written before them.
-fn shown(uri: &Uri) -> String {
+/// Host and port for messages, without the password before them.
+fn host_and_port(uri: &Uri) -> String {
     let host = uri.host().unwrap_or_default();
     match uri.port() {
         Some(port) => format!("{host}:{port}"),
@@ -211,11 +241,11 @@ fn shown(uri: &Uri) -> String {
     }
 }
 
-/// A connection that was made already, for those who would make one.
+/// A connector for hyper-util that returns an existing connection.
 #[derive(Debug)]
-struct Dialled<T>(Option<T>);
+struct Connected<T>(Option<T>);
 
-impl<T> Service<Uri> for Dialled<T> {
+impl<T> Service<Uri> for Connected<T> {
     type Response = T;
     type Error = io::Error;
     type Future = Ready<Result<T, io::Error>>;
@@ -228,7 +258,7 @@ impl<T> Service<Uri> for Dialled<T> {
         ready(
             self.0
                 .take()
-                .ok_or_else(|| io::Error::other("the connection is in use")),
+                .ok_or_else(|| io::Error::other("the connection is already in use")),
         )
     }
 }

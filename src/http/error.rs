@@ -1,4 +1,4 @@
-//! What goes wrong with a request, short of an answer that says no.
+//! Errors of requests. A response with an error status is not one of them.
 
 use std::error::Error as StdError;
 use std::io;
@@ -7,82 +7,85 @@ use std::time::Duration;
 
 use crate::tls::TlsError;
 
-/// A request without an answer, or with half of one. None of its texts has a query, a password or a header's value in it.
+/// A request that has no response, or an incomplete one. The texts contain no query, password or header value.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No connection.
+    /// No TCP connection.
     #[error("failed to connect to {server}")]
     Connect {
         /// Host and port.
         server: String,
-        /// What the system or the resolver answered.
+        /// The error of the resolver or the system.
         source: Box<dyn StdError + Send + Sync>,
     },
-    /// A proxy did not let us through.
-    #[error("the proxy {proxy} does not connect us to {server}")]
+    /// A proxy did not connect to the server.
+    #[error("failed to connect to {server} through the proxy {proxy}")]
     Proxy {
         /// The proxy's host and port.
         proxy: String,
         /// The server's host and port.
         server: String,
-        /// What the proxy answered.
+        /// The proxy's response.
         source: Box<dyn StdError + Send + Sync>,
     },
-    /// A step on the way to a connection took too long.
-    #[error("{what} with {server} took longer than {} s", limit.as_secs_f32())]
-    Slow {
-        /// The step.
-        what: &'static str,
+    /// A step of the connection took too long.
+    #[error("{step} {server} timed out after {} s", limit.as_secs_f32())]
+    Timeout {
+        /// The step, with the preposition for the server: `the connection to`.
+        step: &'static str,
         /// Host and port.
         server: String,
-        /// How long it may take.
+        /// The time limit.
         limit: Duration,
     },
-    /// HTTPS is impossible with what we have.
-    #[error("HTTPS cannot be used")]
-    NoTls(#[source] Arc<TlsError>),
-    /// The server is not whom we trust, or does not speak TLS as we do.
-    #[error("failed to agree on TLS with {server}")]
-    Tls {
+    /// The client has no usable TLS configuration.
+    #[error("HTTPS is unavailable")]
+    TlsUnavailable(#[source] Arc<TlsError>),
+    /// The server is not trusted, or speaks no common version of TLS.
+    #[error("the TLS handshake with {server} failed")]
+    Handshake {
         /// Host and port.
         server: String,
-        /// What is wrong.
+        /// The reason.
         source: io::Error,
     },
-    /// The URL or a header cannot be written into a request.
-    #[error("the request cannot be written")]
+    /// The URL or a header cannot be part of a request.
+    #[error("failed to build the request")]
     Request(#[source] hyper::http::Error),
-    /// The request could not be sent, or its answer not be read.
-    #[error("no answer to the request")]
+    /// The request could not be sent, or the response could not be read.
+    #[error("no response to the request")]
     Exchange(#[source] hyper::Error),
-    /// The connection ended before the answer did.
-    #[error("the answer is cut short")]
+    /// The connection ended before the response did.
+    #[error("the response is incomplete")]
     Cut(#[source] hyper::Error),
-    /// An answer that should be small is not.
-    #[error("the answer is longer than {limit} bytes")]
+    /// The body is longer than the caller's limit.
+    #[error("the response is longer than {limit} bytes")]
     TooLong {
-        /// How long it may be.
+        /// The limit in bytes.
         limit: usize,
     },
-    /// The server sends us elsewhere, but not to a place that we can go to.
-    #[error("a redirect leads nowhere: {0}")]
+    /// A redirect that cannot be followed.
+    #[error("invalid redirect: {0}")]
     Redirect(&'static str),
 }
 
 impl Error {
-    /// Whether the same request may well succeed in a moment.
+    /// Whether the same request may succeed if it is retried.
     #[must_use]
     pub fn is_temporary(&self) -> bool {
         match self {
-            Self::Connect { .. } | Self::Proxy { .. } | Self::Slow { .. } | Self::Cut(_) => true,
-            // An upload's file that cannot be read is our fault and stays so.
+            Self::Connect { .. } | Self::Proxy { .. } | Self::Timeout { .. } | Self::Cut(_) => true,
+            // `is_user`: the file to upload cannot be read.
             Self::Exchange(error) => !error.is_user(),
-            // A handshake that was cut may succeed; a certificate stays as it is, and so does a host's name.
-            Self::Tls { source, .. } => !matches!(
+            // An interrupted handshake may succeed later; an invalid certificate or host name stays invalid.
+            Self::Handshake { source, .. } => !matches!(
                 source.kind(),
                 io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput
             ),
-            Self::NoTls(_) | Self::Request(_) | Self::TooLong { .. } | Self::Redirect(_) => false,
+            Self::TlsUnavailable(_)
+            | Self::Request(_)
+            | Self::TooLong { .. }
+            | Self::Redirect(_) => false,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Headers that somebody else decided on.
+//! Headers that the caller adds to a request.
 
 use std::fmt;
 
@@ -8,21 +8,21 @@ use serde_json::Value;
 
 use crate::config::Secret;
 
-/// Headers to be sent with a request. Their values (an encryption key, a token) are never printed.
+/// Headers of a request. Their values (an encryption key, a token) are never printed.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Headers(HeaderMap);
 
-/// What cannot be sent as headers. No value is part of the error.
+/// Why headers cannot be sent. The errors contain no values.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidHeaders {
-    /// The headers are no JSON object.
+    /// The JSON value is not an object.
     #[error("the headers are not a JSON object")]
     NotAnObject,
-    /// A name that no header can have.
-    #[error("{0:?} cannot be the name of a header")]
+    /// The name is not a valid header name.
+    #[error("`{}` is not a valid header name", .0.escape_debug())]
     Name(String),
-    /// A value that is no text, or text that no header can hold.
-    #[error("the value of the header {0:?} cannot be sent")]
+    /// The value is not a string, or has a character that a header value cannot have.
+    #[error("the header `{}` has an invalid value", .0.escape_debug())]
     Value(String),
 }
 
@@ -33,10 +33,10 @@ impl Headers {
         Self::default()
     }
 
-    /// Reads a JSON object of texts. `null`, for the whole or for a value, stands for nothing.
+    /// Reads a JSON object of strings. Members that are `null` are ignored, and `null` in place of the object means no headers.
     ///
     /// # Errors
-    /// When it is something else.
+    /// The value is not an object, or a member is not a valid header.
     pub fn from_json(value: &Value) -> Result<Self, InvalidHeaders> {
         let mut headers = Self::new();
         match value {
@@ -57,10 +57,10 @@ impl Headers {
         Ok(headers)
     }
 
-    /// These headers and one more, which replaces another of its name.
+    /// Adds a header, replacing one with the same name.
     ///
     /// # Errors
-    /// When it cannot be sent.
+    /// The name or the value is not valid.
     pub fn with(mut self, name: &str, value: &Secret) -> Result<Self, InvalidHeaders> {
         let key = HeaderName::try_from(name).map_err(|_| InvalidHeaders::Name(name.to_owned()))?;
         let mut value = HeaderValue::try_from(value.expose())
@@ -70,7 +70,7 @@ impl Headers {
         Ok(self)
     }
 
-    /// These headers and a name and a password.
+    /// Adds a user name and password.
     #[must_use]
     pub fn with_basic_authorization(mut self, user: &str, password: &Secret) -> Self {
         if let Some(value) = super::url::basic_authorization(user, password.expose()) {
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_json_object_of_texts_becomes_headers_whose_values_do_not_print() {
+    fn json_object_becomes_headers_and_values_are_not_printed() {
         let json = json!({"x-goog-encryption-key": "hunter2", "X-Empty": null});
         let headers = Headers::from_json(&json).unwrap();
         assert_eq!(headers.0["x-goog-encryption-key"], "hunter2");
@@ -112,21 +112,18 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_sent_is_named_without_its_value() {
+    fn invalid_headers_are_reported_without_their_values() {
         for (json, message) in [
             (json!([]), "the headers are not a JSON object"),
             (
                 json!({"a b": "hunter2"}),
-                r#""a b" cannot be the name of a header"#,
+                "`a b` is not a valid header name",
             ),
             (
                 json!({"a": "hunter2\r\nb: c"}),
-                r#"the value of the header "a" cannot be sent"#,
+                "the header `a` has an invalid value",
             ),
-            (
-                json!({"a": 2}),
-                r#"the value of the header "a" cannot be sent"#,
-            ),
+            (json!({"a": 2}), "the header `a` has an invalid value"),
         ] {
             assert_eq!(Headers::from_json(&json).unwrap_err().to_string(), message);
         }

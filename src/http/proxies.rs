@@ -1,13 +1,13 @@
-//! Which proxy stands between us and a server, by the environment.
+//! Selects a proxy by the environment.
 
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 
 use super::Url;
 use crate::config::Environment;
 
-/// The proxies that the environment names, as the Go agent reads it: `HTTP_PROXY` and `HTTPS_PROXY` by the server's scheme,
-/// `BOSH_ALL_PROXY` (SOCKS5) below everything, also below another proxy, and `NO_PROXY` for the exceptions. Lower-case names
-/// count where the upper-case ones are not set.
+/// The proxies in the environment, as in the Go agent: `HTTP_PROXY` and `HTTPS_PROXY` by the server's scheme; `BOSH_ALL_PROXY` (SOCKS5)
+/// for all TCP connections, including those to the other proxies; `NO_PROXY` for exceptions. A lower-case name is used if the
+/// upper-case one is not set.
 #[derive(Debug)]
 pub(super) struct Proxies {
     http: Matcher,
@@ -29,8 +29,8 @@ impl Proxies {
         let all = if all.is_empty() || all.starts_with("socks5") {
             all
         } else {
-            // Its text may hold a password.
-            tracing::warn!("BOSH_ALL_PROXY is not used: it is not of the form socks5://HOST:PORT");
+            // The value may contain a password.
+            tracing::warn!("BOSH_ALL_PROXY is ignored: expected `socks5://HOST:PORT`");
             String::new()
         };
         Self {
@@ -43,7 +43,7 @@ impl Proxies {
         }
     }
 
-    /// The proxy that is asked to speak to this server. A server on this machine is always spoken to directly.
+    /// The proxy for requests to this server. Requests to this machine never use a proxy.
     pub(super) fn for_server(&self, url: &Url) -> Option<Intercept> {
         if url.is_loopback() {
             return None;
@@ -51,7 +51,7 @@ impl Proxies {
         self.http.intercept(&url.server().ok()?)
     }
 
-    /// The SOCKS proxy that connections to this address go through.
+    /// The SOCKS proxy for connections to this address.
     pub(super) fn socks_for(&self, address: &hyper::Uri) -> Option<Intercept> {
         self.socks.intercept(address)
     }
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn the_servers_scheme_decides_and_exceptions_and_this_machine_are_left_out() {
+    fn proxy_depends_on_scheme_and_exceptions() {
         let proxies = proxies(&[
             ("HTTP_PROXY", "http://plain:3128"),
             ("https_proxy", "user:pw@secure:3128"),
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn upper_case_wins_and_an_empty_value_is_none() {
+    fn upper_case_name_wins_and_empty_value_is_ignored() {
         let both = [
             ("HTTP_PROXY", "http://upper"),
             ("http_proxy", "http://lower"),
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn only_socks5_goes_below_everything() {
+    fn proxy_for_all_connections_must_be_socks5() {
         let address = hyper::Uri::from_static("https://127.0.0.1:443/");
         let socks = proxies(&[("BOSH_ALL_PROXY", "socks5://jumpbox:1080")]);
         assert_eq!(

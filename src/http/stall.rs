@@ -1,4 +1,4 @@
-//! A stream whose peer must not fall silent.
+//! A time limit for silent peers.
 
 use std::io;
 use std::pin::Pin;
@@ -8,24 +8,24 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-/// A stream that fails when not a single byte went either way for some time while we waited for one.
+/// A stream that fails if no byte is transferred in either direction for some time while a read or a write is pending.
 ///
-/// There is no limit for a transfer as a whole, since nobody knows how big a blob or how slow a link may be; this limit ends a
-/// connection whose peer died without a word.
+/// The time for a transfer as a whole is not limited, because it depends on the size of the blob and the speed of the network; this limit
+/// ends a connection whose peer has disappeared.
 ///
-/// A peer that does not want more of what we send may answer and close: the answer is worth more than "broken pipe". So a
-/// failing write does not fail the stream, it waits for what is there to read: the answer, or the same failure.
+/// A peer may refuse an upload by sending a response and closing the connection. The response is more useful than "broken pipe", so a
+/// failed write does not fail the stream: it stays pending until a read returns the response or the same failure.
 #[derive(Debug)]
-pub(super) struct Stalling<T> {
+pub(super) struct StallTimeout<T> {
     inner: T,
     limit: Duration,
     timer: Pin<Box<Sleep>>,
-    /// Whether the timer runs: from the first time that we had to wait after the last byte.
+    /// Whether the timer runs: since the first pending operation after the last byte.
     waiting: bool,
     write_failed: bool,
 }
 
-impl<T> Stalling<T> {
+impl<T> StallTimeout<T> {
     pub(super) fn new(inner: T, limit: Duration) -> Self {
         Self {
             inner,
@@ -44,10 +44,7 @@ impl<T> Stalling<T> {
         ready!(self.timer.as_mut().poll(context));
         Poll::Ready(io::Error::new(
             io::ErrorKind::TimedOut,
-            format!(
-                "not a byte went either way for {} s",
-                self.limit.as_secs_f32()
-            ),
+            format!("no data transferred for {} s", self.limit.as_secs_f32()),
         ))
     }
 
@@ -61,7 +58,7 @@ impl<T> Stalling<T> {
         }
         match write(&mut self.inner, context) {
             Poll::Ready(Ok(written)) => {
-                // Somebody may be waiting to read all the while, and is to be woken for the time from now on.
+                // A pending read also waits for this timer.
                 if self.waiting {
                     self.timer.as_mut().reset(Instant::now() + self.limit);
                 }
@@ -84,7 +81,7 @@ fn is_gone(error: &io::Error) -> bool {
     )
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Stalling<T> {
+impl<T: AsyncRead + Unpin> AsyncRead for StallTimeout<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -100,7 +97,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Stalling<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Stalling<T> {
+impl<T: AsyncWrite + Unpin> AsyncWrite for StallTimeout<T> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -125,7 +122,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Stalling<T> {
         self.inner.is_write_vectored()
     }
 
-    // A TCP stream has nothing to flush, and to shut it down takes no time.
+    // Flushing and shutting down a TCP stream never waits for the peer.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.inner).poll_flush(context)
     }
@@ -144,9 +141,9 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(300);
 
     #[tokio::test(start_paused = true)]
-    async fn a_silent_peer_is_given_up_and_one_that_sends_a_byte_now_and_then_is_not() {
+    async fn silent_peer_times_out_and_slow_one_does_not() {
         let (ours, mut theirs) = tokio::io::duplex(16);
-        let mut stream = Stalling::new(ours, LIMIT);
+        let mut stream = StallTimeout::new(ours, LIMIT);
         let start = Instant::now();
         for _ in 0..3 {
             tokio::time::sleep(LIMIT * 9 / 10).await;
@@ -160,17 +157,17 @@ mod tests {
             written.unwrap();
             assert_eq!(read.unwrap(), 1);
         }
-        let talked = start.elapsed();
+        let before = start.elapsed();
         let error = stream.read_u8().await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        assert_eq!(error.to_string(), "not a byte went either way for 300 s");
-        assert!(start.elapsed() - talked >= LIMIT);
+        assert_eq!(error.to_string(), "no data transferred for 300 s");
+        assert!(start.elapsed() - before >= LIMIT);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_byte_that_is_written_gives_a_reader_who_waits_the_whole_time_again_and_no_more() {
+    async fn written_byte_restarts_the_timer_of_a_pending_read() {
         let (ours, _theirs) = tokio::io::duplex(16);
-        let (mut read, mut write) = tokio::io::split(Stalling::new(ours, LIMIT));
+        let (mut read, mut write) = tokio::io::split(StallTimeout::new(ours, LIMIT));
         let start = Instant::now();
         let (error, ()) = tokio::join!(read.read_u8(), async {
             tokio::time::sleep(LIMIT / 2).await;
@@ -182,17 +179,17 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_peer_that_takes_nothing_any_more_is_given_up() {
+    async fn peer_that_stops_reading_times_out() {
         let (ours, _theirs) = tokio::io::duplex(16);
-        let mut stream = Stalling::new(ours, LIMIT);
+        let mut stream = StallTimeout::new(ours, LIMIT);
         let error = stream.write_all(&[0; 64]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_a_peer_said_before_it_closed_can_be_read_though_writing_fails() {
+    async fn response_before_close_is_readable_after_a_failed_write() {
         let (ours, mut theirs) = tokio::io::duplex(16);
-        let (mut read, mut write) = tokio::io::split(Stalling::new(ours, LIMIT));
+        let (mut read, mut write) = tokio::io::split(StallTimeout::new(ours, LIMIT));
         theirs.write_all(b"403").await.unwrap();
         drop(theirs);
         let mut answer = String::new();

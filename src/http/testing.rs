@@ -1,4 +1,4 @@
-//! A server that fails on purpose.
+//! A server that fails in defined ways.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -10,25 +10,25 @@ use super::Url;
 /// What the server does with one connection.
 #[derive(Debug, Clone)]
 pub(crate) enum Reply {
-    /// Answers with a status and a body, when the whole request was read.
+    /// Sends a status and a body after reading the whole request.
     Answer(u16, Vec<u8>),
-    /// As [`Answer`](Self::Answer), without a word to a request that expects one before it sends its body.
+    /// Like [`Answer`](Self::Answer) with an empty body, but sends no "100 Continue".
     AnswerLate(u16),
-    /// Sends the client elsewhere.
+    /// Redirects to this location.
     Redirect(String),
-    /// Answers with a status before the request's body was read, and closes.
+    /// Sends a status before reading the request's body, and closes.
     Refuse(u16),
-    /// Promises a body and closes in the middle of it.
+    /// Sends the first half of a body and closes.
     Cut(Vec<u8>),
-    /// Reads the request and says nothing until the peer closes.
+    /// Reads the request and waits until the peer closes.
     Silence,
-    /// Sends this and then says nothing until the peer closes.
+    /// Sends these bytes and waits until the peer closes.
     Stuck(Vec<u8>),
-    /// Closes at once.
+    /// Closes immediately.
     Close,
 }
 
-/// What the server was asked.
+/// A request that the server received.
 #[derive(Debug, Clone)]
 pub(crate) struct Asked {
     /// Request line and headers.
@@ -36,7 +36,7 @@ pub(crate) struct Asked {
     pub(crate) body: Vec<u8>,
 }
 
-/// A server on a port of its own. It follows a script, one reply for each connection; the last one is repeated.
+/// A server on a free port. It follows a script with one reply for each connection; the last reply is repeated.
 #[derive(Debug)]
 pub(crate) struct Server {
     port: u16,
@@ -54,15 +54,15 @@ impl Server {
             for (number, stream) in listener.incoming().enumerate() {
                 let reply = script[number.min(script.len() - 1)].clone();
                 let log = Arc::clone(&log);
-                // A peer that goes away is what some tests are about.
+                // Some tests close the connection early.
                 thread::spawn(move || drop(serve(stream.unwrap(), &reply, &log)));
             }
         });
         Self { port, asked }
     }
 
-    /// A port that nobody listens on.
-    pub(crate) fn nobody() -> u16 {
+    /// A port on which no server listens.
+    pub(crate) fn unused_port() -> u16 {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.local_addr().unwrap().port()
     }
@@ -75,7 +75,7 @@ impl Server {
         Url::parse(&format!("http://127.0.0.1:{}{path}", self.port)).unwrap()
     }
 
-    /// Everything that was asked so far.
+    /// All requests so far.
     pub(crate) fn asked(&self) -> Vec<Asked> {
         self.asked.lock().unwrap().clone()
     }
@@ -133,7 +133,7 @@ fn serve(mut stream: TcpStream, reply: &Reply, log: &Mutex<Vec<Asked>>) -> std::
 
 fn answer(status: u16, body: &[u8]) -> Vec<u8> {
     let mut whole = format!(
-        "HTTP/1.1 {status} Whatever\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        "HTTP/1.1 {status} Status\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
         body.len()
     )
     .into_bytes();

@@ -1,4 +1,4 @@
-//! The client against a server that fails on purpose.
+//! Tests of the client with a server that fails in defined ways.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ fn client_in(variables: &[(&str, String)]) -> Client {
     Client::new(tls, &environment)
 }
 
-/// Some authority that has signed nothing here.
+/// A CA that has issued no certificate in these tests.
 const CA: &str = include_str!("testing-ca.pem");
 
 fn client() -> Client {
@@ -43,7 +43,7 @@ fn file(length: usize) -> (TempDir, PathBuf) {
 }
 
 #[tokio::test]
-async fn a_request_says_what_a_server_needs_and_its_answer_is_read() {
+async fn request_has_all_headers_and_response_is_read() {
     let server = Server::start(&[Reply::Answer(200, b"hello".to_vec())]);
     let url = server.url("/a%20b?sig=1");
     let response = client().get(&url, &secret_headers()).await.unwrap();
@@ -58,7 +58,7 @@ async fn a_request_says_what_a_server_needs_and_its_answer_is_read() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_longer_than_it_should_be_is_refused() {
+async fn too_long_response_is_an_error() {
     let server = Server::start(&[Reply::Answer(200, b"hello".to_vec())]);
     let response = client().get(&server.url("/"), &Headers::new()).await;
     let error = response.unwrap().bytes(4).await.unwrap_err();
@@ -66,7 +66,7 @@ async fn an_answer_that_is_longer_than_it_should_be_is_refused() {
 }
 
 #[tokio::test]
-async fn redirects_are_followed_and_another_server_does_not_get_the_headers() {
+async fn redirects_are_followed_but_headers_stay_with_the_server() {
     let other = Server::start(&[Reply::Answer(200, b"there".to_vec())]);
     let server = Server::start(&[
         Reply::Redirect("/second".to_owned()),
@@ -81,7 +81,7 @@ async fn redirects_are_followed_and_another_server_does_not_get_the_headers() {
 }
 
 #[tokio::test]
-async fn redirects_without_an_end_and_those_of_uploads_are_not_followed() {
+async fn redirect_loops_and_redirected_uploads_are_not_followed() {
     let server = Server::start(&[Reply::Redirect("/again".to_owned())]);
     let error = client()
         .get(&server.url("/"), &Headers::new())
@@ -97,7 +97,7 @@ async fn redirects_without_an_end_and_those_of_uploads_are_not_followed() {
 }
 
 #[tokio::test]
-async fn a_body_is_sent_whole_with_its_length_and_an_empty_one_too() {
+async fn body_is_sent_with_its_length_even_if_empty() {
     let server = Server::start(&[Reply::Answer(201, Vec::new())]);
     let (_scratch, path) = file(1_000_000);
     for (body, length) in [
@@ -115,15 +115,15 @@ async fn a_body_is_sent_whole_with_its_length_and_an_empty_one_too() {
 }
 
 #[tokio::test]
-async fn a_refusal_comes_before_the_body_is_sent() {
+async fn refused_upload_fails_before_the_body_is_sent() {
     let server = Server::start(&[Reply::Refuse(403)]);
     let (_scratch, path) = file(50_000_000);
     let body = Body::file(&path).await.unwrap();
     let start = Instant::now();
     let response = client()
-        .with_limits(Limits {
+        .with_timeouts(Timeouts {
             expect: Duration::from_secs(600),
-            ..Limits::default()
+            ..Timeouts::default()
         })
         .put(&server.url("/"), &Headers::new(), body)
         .await;
@@ -132,16 +132,16 @@ async fn a_refusal_comes_before_the_body_is_sent() {
 }
 
 #[tokio::test]
-async fn a_server_that_never_says_that_it_wants_the_body_gets_it_after_a_while() {
+async fn body_is_sent_if_the_server_never_sends_continue() {
     let server = Server::start(&[Reply::AnswerLate(200)]);
     let (_scratch, path) = file(1000);
-    let limits = Limits {
+    let timeouts = Timeouts {
         expect: SHORT,
-        ..Limits::default()
+        ..Timeouts::default()
     };
     let start = Instant::now();
     let response = client()
-        .with_limits(limits)
+        .with_timeouts(timeouts)
         .put(
             &server.url("/"),
             &Headers::new(),
@@ -154,7 +154,7 @@ async fn a_server_that_never_says_that_it_wants_the_body_gets_it_after_a_while()
 }
 
 #[tokio::test]
-async fn headers_of_the_caller_replace_ours_but_not_those_of_the_transport() {
+async fn caller_headers_replace_defaults_but_not_transport_headers() {
     let server = Server::start(&[Reply::Answer(200, Vec::new())]);
     let headers = serde_json::json!({
         "accept": "text/plain", "content-length": "7", "transfer-encoding": "chunked", "host": "elsewhere",
@@ -174,10 +174,10 @@ async fn headers_of_the_caller_replace_ours_but_not_those_of_the_transport() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_not_there_or_cuts_is_told_and_may_be_tried_again() {
+async fn failed_and_interrupted_connections_are_temporary_errors() {
     let client = client();
-    let nobody = Url::parse(&format!("http://127.0.0.1:{}/", Server::nobody())).unwrap();
-    let error = client.get(&nobody, &Headers::new()).await.unwrap_err();
+    let unused = Url::parse(&format!("http://127.0.0.1:{}/", Server::unused_port())).unwrap();
+    let error = client.get(&unused, &Headers::new()).await.unwrap_err();
     assert!(matches!(error, Error::Connect { .. }), "{error:?}");
     assert!(error.is_temporary());
 
@@ -191,7 +191,7 @@ async fn a_server_that_is_not_there_or_cuts_is_told_and_may_be_tried_again() {
     let mut response = client.get(&server.url("/"), &Headers::new()).await.unwrap();
     let error = loop {
         match response.chunk().await {
-            Ok(chunk) => assert!(chunk.is_some(), "the end came without an error"),
+            Ok(chunk) => assert!(chunk.is_some(), "the body ended without an error"),
             Err(error) => break error,
         }
     };
@@ -199,30 +199,27 @@ async fn a_server_that_is_not_there_or_cuts_is_told_and_may_be_tried_again() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_silent_is_given_up() {
-    let client = client().with_limits(Limits {
+async fn silent_server_times_out() {
+    let client = client().with_timeouts(Timeouts {
         stall: SHORT,
         handshake: SHORT / 2,
-        ..Limits::default()
+        ..Timeouts::default()
     });
     let server = Server::start(&[Reply::Silence]);
     let error = client.get(&server.url("/"), &Headers::new()).await;
     let error = error.unwrap_err();
     assert!(error.is_temporary());
     let text = Chain(&error).to_string();
-    assert!(
-        text.contains("not a byte went either way for 0.1 s"),
-        "{text}"
-    );
+    assert!(text.contains("no data transferred for 0.1 s"), "{text}");
 
     let https = Url::parse(&format!("https://127.0.0.1:{}/", server.port())).unwrap();
     let error = client.get(&https, &Headers::new()).await.unwrap_err();
-    assert!(matches!(error, Error::Slow { .. }), "{error:?}");
+    assert!(matches!(error, Error::Timeout { .. }), "{error:?}");
     assert!(error.is_temporary());
 }
 
 #[tokio::test]
-async fn a_proxy_gets_the_whole_url_and_its_password_and_nothing_of_it_is_told() {
+async fn proxy_gets_url_and_password_and_errors_hide_them() {
     let proxy = Server::start(&[Reply::Answer(200, b"by proxy".to_vec()), Reply::Close]);
     let address = format!("http://me:hunter2@127.0.0.1:{}", proxy.port());
     let client = client_in(&[("HTTP_PROXY", address.clone()), ("https_proxy", address)]);
@@ -244,8 +241,8 @@ async fn a_proxy_gets_the_whole_url_and_its_password_and_nothing_of_it_is_told()
 }
 
 #[tokio::test]
-async fn https_without_certificates_of_authorities_is_told_when_it_is_used() {
-    let tls = tls::TlsError::SystemRoots("there are none".to_owned());
+async fn missing_ca_certificates_are_reported_by_the_first_https_request() {
+    let tls = tls::TlsError::SystemRoots("none found".to_owned());
     let client = Client::new(Err(tls), &Environment::default());
     let server = Server::start(&[Reply::Answer(200, Vec::new()), Reply::Silence]);
     client.get(&server.url("/"), &Headers::new()).await.unwrap();
@@ -253,14 +250,13 @@ async fn https_without_certificates_of_authorities_is_told_when_it_is_used() {
     let error = client.get(&https, &Headers::new()).await.unwrap_err();
     assert_eq!(
         Chain(&error).to_string(),
-        "HTTPS cannot be used: the system's certificates of authorities cannot be loaded: there are none"
+        "HTTPS is unavailable: failed to load the system's CA certificates: none found"
     );
     assert!(!error.is_temporary());
 }
 
-/// The future is sent between threads, whatever it holds.
 #[test]
-fn requests_can_be_sent_from_any_task() {
+fn request_futures_are_send() {
     fn is_send<T: Send>(_: T) {}
     let (client, url) = (client(), Url::parse("http://host/").unwrap());
     is_send(client.get(&url, &Headers::new()));

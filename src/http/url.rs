@@ -1,4 +1,4 @@
-//! URLs, which hold secrets.
+//! URLs that print without their secrets.
 
 use std::fmt;
 
@@ -7,33 +7,33 @@ use hyper::Uri;
 use hyper::header::HeaderValue;
 use percent_encoding::percent_decode_str;
 
-/// A URL of the scheme `http` or `https`.
+/// A URL with the scheme `http` or `https`.
 ///
-/// A signed URL is a password, in its query; other URLs have one before the host. Neither is ever printed.
+/// It prints without its query, which authorizes the request in signed URLs, and without user name and password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Url(::url::Url);
 
-/// A text that is no such URL. The text is not part of the error.
+/// Why a text is not an HTTP URL. The errors do not contain the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidUrl {
-    /// It is no URL at all.
+    /// Not a URL.
     #[error("not a URL: {0}")]
     Malformed(::url::ParseError),
-    /// It is a URL of another kind.
+    /// A URL with another scheme.
     #[error("not an http or https URL")]
     Scheme,
 }
 
 impl Url {
-    /// Reads an absolute URL.
+    /// Parses an absolute URL.
     ///
     /// # Errors
-    /// When it is none, or has another scheme than `http` and `https`.
+    /// The text is not a URL, or its scheme is neither `http` nor `https`.
     pub fn parse(text: &str) -> Result<Self, InvalidUrl> {
         Self::checked(::url::Url::parse(text.trim()))
     }
 
-    /// The URL that a `Location` header means on a page of this URL.
+    /// Resolves the `Location` header of a response from this URL.
     pub(super) fn join(&self, location: &str) -> Result<Self, InvalidUrl> {
         Self::checked(self.0.join(location))
     }
@@ -46,42 +46,40 @@ impl Url {
         Ok(Self(url))
     }
 
-    /// This URL with more segments at the end of its path. What a path may not hold is escaped.
+    /// Appends segments to the path, escaping them.
     #[must_use]
     pub fn with_segments(&self, segments: &[&str]) -> Self {
         let mut url = self.0.clone();
-        // Only a URL without a host has no segments, and http URLs have one.
+        // Fails only for URLs without a host, which HTTP URLs have.
         if let Ok(mut path) = url.path_segments_mut() {
             path.pop_if_empty().extend(segments);
         }
         Self(url)
     }
 
-    /// The last part of its path.
+    /// The last segment of the path.
     #[must_use]
     pub fn file_name(&self) -> &str {
         self.0.path().rsplit('/').next().unwrap_or_default()
     }
 
-    /// Whether it is to be spoken to with TLS.
-    #[must_use]
-    pub fn is_https(&self) -> bool {
+    pub(crate) fn is_https(&self) -> bool {
         self.0.scheme() == "https"
     }
 
-    /// The host's name or address, an IPv6 address in brackets.
+    /// The host name or address, an IPv6 address in brackets.
     #[must_use]
     pub fn host(&self) -> &str {
         self.0.host_str().unwrap_or_default()
     }
 
-    /// The port, the scheme's own where none is written.
+    /// The port, by default that of the scheme.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.0.port_or_known_default().unwrap_or_default()
     }
 
-    /// Whether it is on this machine by the rules of Go's proxy settings, which never send such a request through a proxy.
+    /// Whether the host is this machine by the rules of Go's proxy settings, which never use a proxy for such requests.
     pub(super) fn is_loopback(&self) -> bool {
         match self.0.host() {
             Some(::url::Host::Domain(name)) => name == "localhost",
@@ -91,12 +89,12 @@ impl Url {
         }
     }
 
-    /// Whether two URLs lead to one server.
+    /// Whether scheme, host and port are the same.
     pub(super) fn same_server(&self, other: &Self) -> bool {
         self.0.origin() == other.0.origin()
     }
 
-    /// Scheme, host and port as a connector needs them.
+    /// Scheme, host and port for a connector.
     pub(super) fn server(&self) -> Result<Uri, hyper::http::Error> {
         Uri::builder()
             .scheme(self.0.scheme())
@@ -105,7 +103,7 @@ impl Url {
             .build()
     }
 
-    /// What stands in the request line: path and query for a server, all but the fragment and the userinfo for a proxy.
+    /// The target in the request line: path and query for a server, everything except fragment and userinfo for a proxy.
     pub(super) fn target(&self, for_proxy: bool) -> Result<Uri, hyper::http::Error> {
         let mut path = self.0.path().to_owned();
         if let Some(query) = self.0.query() {
@@ -120,7 +118,7 @@ impl Url {
         builder.scheme(self.0.scheme()).authority(authority).build()
     }
 
-    /// Host and port for the `Host` header: the port only where it is not the scheme's own.
+    /// Host and port for the `Host` header, without the default port of the scheme.
     pub(super) fn authority(&self) -> String {
         match self.0.port() {
             Some(port) => format!("{}:{port}", self.host()),
@@ -128,7 +126,7 @@ impl Url {
         }
     }
 
-    /// The `Authorization` header that stands for a name and password before the host.
+    /// The `Authorization` header for user name and password in the URL.
     pub(super) fn authorization(&self) -> Option<HeaderValue> {
         if self.0.username().is_empty() && self.0.password().is_none() {
             return None;
@@ -140,7 +138,7 @@ impl Url {
     }
 }
 
-/// An `Authorization` header with a name and a password.
+/// An `Authorization` header with user name and password.
 pub(super) fn basic_authorization(user: &str, password: &str) -> Option<HeaderValue> {
     let encoded = BASE64_STANDARD.encode(format!("{user}:{password}"));
     let mut value = HeaderValue::try_from(format!("Basic {encoded}")).ok()?;
@@ -176,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn neither_userinfo_nor_query_is_printed() {
+    fn userinfo_and_query_are_not_printed() {
         let signed =
             url("https://user:hunter2@s3.example:8443/bucket/key?X-Signature=hunter2#hunter2");
         assert_eq!(signed.to_string(), "https://s3.example:8443/bucket/key");
@@ -190,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_has_the_path_and_query_as_they_were_signed() {
+    fn path_and_query_are_sent_as_they_were_signed() {
         let signed = url("https://u@host/a%2Fb/c%20d?sig=a%2Bb%3D&t=x+y#part");
         assert_eq!(
             signed.target(false).unwrap().to_string(),
@@ -205,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn segments_are_added_to_the_path_with_or_without_a_slash_at_its_end() {
+    fn segments_are_appended_after_one_slash() {
         for endpoint in ["http://host/a/b", "http://host/a/b/"] {
             assert_eq!(
                 url(endpoint).with_segments(&["5e", "a b?"]).to_string(),
@@ -219,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_and_password_before_the_host_become_a_header() {
+    fn user_name_and_password_become_a_header() {
         let value = url("http://a%40b:p%3Aw@host/").authorization().unwrap();
         assert_eq!(
             value.to_str().unwrap(),

@@ -19,7 +19,9 @@ mod read;
 mod write;
 
 pub use problem::{ManifestProblem, Owner, Problem};
-pub use read::MAX_BYTES;
+
+/// The maximum size of a manifest, in bytes. A large real one has a few hundred thousand.
+pub const MAX_BYTES: usize = 64 * 1024 * 1024;
 
 /// What `release.MF` says. Names are distinct: no two packages, compiled or not, and no two jobs share one.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,7 +6,6 @@
 //!
 //! It knows no types but text: what is a bool or a null is decided where a field is read, by [`Scalar`].
 
-mod base64;
 mod input;
 mod plain;
 mod tree;

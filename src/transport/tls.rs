@@ -21,7 +21,7 @@ pub(super) fn client(bus: &Bus) -> Result<ClientConfig, TlsError> {
     let chain = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider))
         .build()
         .map_err(|error| rustls::Error::General(error.to_string()))
-        .map_err(unusable("the certificate authority"))?;
+        .map_err(unusable("the CA certificate"))?;
     ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(unusable("the list of cipher suites"))?
@@ -184,7 +184,7 @@ mod tests {
         let error = server(&Bus::default()).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "the agent's certificate has no certificate in it"
+            "the agent's certificate contains no certificate"
         );
     }
 }

@@ -268,7 +268,7 @@ async fn invalid_settings_are_refused_and_not_saved() {
     ] {
         let (_, reply) = task(&agent, "update_settings", json!([update])).await;
         let message = exception(&reply);
-        assert!(message.contains("certificate authority"), "{message}");
+        assert!(message.contains("CA certificate"), "{message}");
         assert!(!message.contains("hunter2"), "{message}");
         assert!(!Vcap::new(scratch.path()).update_settings().exists());
         assert_eq!(agent.live().update, UpdateSettings::default());

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::read::MAX_BYTES;
+use super::MAX_BYTES;
 use crate::release::digest::InvalidDigest;
 use crate::release::name::InvalidName;
 use crate::release::yaml;

@@ -4,14 +4,13 @@
 
 use std::collections::HashMap;
 
-use super::{CompiledPackage, Job, License, Manifest, ManifestProblem, Owner, Package, Problem};
+use super::{
+    CompiledPackage, Job, License, MAX_BYTES, Manifest, ManifestProblem, Owner, Package, Problem,
+};
 use crate::release::digest::MultiDigest;
 use crate::release::name::{InvalidName, Name, Version, shown};
 use crate::release::stemcell::Slug;
 use crate::release::yaml::{self, Mapping, Node, Scalar};
-
-/// The longest manifest that is read, in bytes; a large real one has a few hundred thousand.
-pub const MAX_BYTES: usize = 64 * 1024 * 1024;
 
 impl Manifest {
     /// Reads the bytes of a `release.MF`.

@@ -2,10 +2,13 @@
 
 use std::collections::{HashMap, HashSet};
 
+use base64::Engine as _;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Tag};
 
 use super::input::LenientInput;
-use super::{Mapping, Node, Scalar, Sequence, base64};
+use super::{Mapping, Node, Scalar, Sequence};
 use crate::release::name::shown;
 
 /// How deep lists and mappings may be nested. A manifest needs four.
@@ -128,6 +131,20 @@ fn refuse_control_characters(text: &str) -> Result<(), Error> {
     Ok(())
 }
 
+/// Decodes a `!binary` scalar. White space is ignored; padding is complete or absent.
+fn decode_base64(text: &str) -> Option<Vec<u8>> {
+    let text: String = text.split_ascii_whitespace().collect();
+    let padding = match text.contains('=') {
+        true => DecodePaddingMode::RequireCanonical,
+        false => DecodePaddingMode::RequireNone,
+    };
+    // Other decoders ignore bits after the last byte, too.
+    let config = GeneralPurposeConfig::new()
+        .with_decode_padding_mode(padding)
+        .with_decode_allow_trailing_bits(true);
+    GeneralPurpose::new(&STANDARD, config).decode(text).ok()
+}
+
 /// What a node costs.
 #[derive(Debug, Clone, Copy, Default)]
 struct Cost {
@@ -220,7 +237,7 @@ impl Builder {
         let tag = tag.map(|tag| format!("{}{}", tag.handle, tag.suffix));
         // Old Ruby tools wrote `!binary` where `!!binary` is meant.
         if matches!(tag.as_deref(), Some("!binary" | "tag:yaml.org,2002:binary")) {
-            text = base64::decode(&text)
+            text = decode_base64(&text)
                 .and_then(|bytes| String::from_utf8(bytes).ok())
                 .ok_or_else(|| ErrorKind::Binary.at(mark))?;
         }

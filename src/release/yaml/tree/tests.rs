@@ -95,6 +95,19 @@ fn tags_are_resolved_and_binary_is_decoded() {
 }
 
 #[test]
+fn base64_may_have_white_space_and_lack_padding() {
+    for text in ["Zm9vYg==", "Zm9vYg", "Zm9v\n  Yg= =\n", "Zm9vYh"] {
+        assert_eq!(decode_base64(text).as_deref(), Some(&b"foob"[..]), "{text}");
+    }
+    assert_eq!(decode_base64("+/+/").unwrap(), [0xfb, 0xff, 0xbf]);
+    for text in [
+        "A", "Zg=", "Z===", "Zm9v=", "Zg==Zg==", "====", "Zm_v", "Zm9v!", "é",
+    ] {
+        assert_eq!(decode_base64(text), None, "{text}");
+    }
+}
+
+#[test]
 fn aliases_and_merges_are_resolved() {
     for (text, expected) in [
         ("a: &x [1, 2]\nb: *x", "{a: [1, 2], b: [1, 2]}"),
