@@ -9,7 +9,7 @@ pub struct Timeouts {
     pub connect: Duration,
     /// For the TLS handshake.
     pub handshake: Duration,
-    /// Without a single byte in either direction while the client waits for one. A server may need a minute to confirm an upload of some GB.
+    /// Without a byte in either direction while the client waits for one. A server may need a minute to confirm an upload of some GB.
     pub stall: Duration,
     /// For "100 Continue" before the body of an upload is sent. Some servers never send it: the body is sent when the time is over.
     pub expect: Duration,

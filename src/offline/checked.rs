@@ -48,7 +48,7 @@ impl CheckedRelease {
 
     /// The packages that depend on this one, directly or through others, in compile order.
     pub(super) fn dependents(&self, package: &Name) -> Vec<Name> {
-        let entries: Vec<graph::Entry<'_>> = self
+        let entries: Vec<graph::PackageNode<'_>> = self
             .packages
             .iter()
             .map(|package| (package.name(), package.dependencies()))

@@ -37,7 +37,7 @@ pub(super) fn check(opened: Opened, stemcell: &Slug) -> Result<CheckedRelease, V
     }
     problems.extend(opened.problems.iter().cloned());
     problems.extend(extra_packages(&opened, &listed));
-    let entries: Vec<graph::Entry<'_>> = listed
+    let entries: Vec<graph::PackageNode<'_>> = listed
         .iter()
         .map(|package| (package.name(), package.dependencies()))
         .collect();

@@ -1,8 +1,8 @@
-//! Digests: which are known, how they are written, computed and compared.
+//! Digests: supported algorithms, notation, computation and comparison.
 //!
-//! A manifest writes them as `sha1` under that one key whatever they are: `<40 hex>`, `sha256:<64 hex>`, or several
-//! joined by `;`. What the Go agent accepts is accepted here, with one difference: it compares only the strongest
-//! digest, here every digest that can be computed must be right.
+//! A manifest has all digests under the key `sha1`: `<40 hex>`, `sha256:<64 hex>`, or several joined by `;`. This module accepts the same
+//! texts as the Go agent, with one difference: the Go agent compares only the strongest digest, and here all digests of supported
+//! algorithms must match.
 
 mod compute;
 mod multi;
@@ -12,10 +12,10 @@ pub use multi::{DigestMismatch, InvalidDigest, MultiDigest, Part};
 
 use std::fmt;
 
-/// A digest algorithm that BOSH knows (`crypto` of bosh-utils has these three and no other).
+/// A digest algorithm of BOSH (`crypto` of bosh-utils has these three).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Algorithm {
-    /// SHA-1: 40 hex digits; what a digest without a prefix is.
+    /// SHA-1: 40 hex digits. A digest without a prefix is a SHA-1.
     Sha1,
     /// SHA-256: 64 hex digits.
     Sha256,
@@ -24,10 +24,10 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    /// All of them, the weakest first.
+    /// All algorithms, from the weakest to the strongest.
     pub const ALL: [Self; 3] = [Self::Sha1, Self::Sha256, Self::Sha512];
 
-    /// Its name as digests are prefixed with it.
+    /// The name, which is the prefix of digests.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -37,9 +37,9 @@ impl Algorithm {
         }
     }
 
-    /// The algorithm of that name, if it is known. Names are compared exactly, as the consumers do.
+    /// The algorithm with this name, if it is supported. Case matters, as in the consumers of manifests.
     #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
+    pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL
             .into_iter()
             .find(|algorithm| algorithm.as_str() == name)

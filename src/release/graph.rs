@@ -1,38 +1,38 @@
-//! The order in which the packages of a release are compiled, and who depends on whom.
+//! The dependency graph of a release: compile order and dependents.
 //!
-//! The order is the Go agent's, because it is also the order of `compiled_packages` in the manifest: packages sorted by
-//! name in byte order, depth first from each, dependencies in manifest order, each package after its dependencies.
-//! The walk keeps its own stack: a long chain of dependencies must not end the process.
+//! The order is the Go agent's, because it is also the order of `compiled_packages` in the manifest: depth first from each package, with
+//! packages in byte order of their names and dependencies in manifest order; each package follows its dependencies. The walk has its own
+//! stack, because recursion over a long chain of dependencies would overflow the thread's stack.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::name::Name;
 
-/// A package as the graph sees it: its name and its direct dependencies in manifest order. Names are taken to be
-/// distinct, as in a [`Manifest`](super::Manifest).
-pub type Entry<'a> = (&'a Name, &'a [Name]);
+/// A package of the graph: its name and its direct dependencies in manifest order. Names must be distinct, as in a
+/// [`Manifest`](super::Manifest).
+pub(crate) type PackageNode<'a> = (&'a Name, &'a [Name]);
 
-/// How many cycles are reported. Who has more will look at the first.
+/// The maximum number of reported cycles.
 const MAX_CYCLES: usize = 20;
 
-/// Why the packages of a release cannot be put in order.
+/// Why the packages of a release have no compile order.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum GraphProblem {
-    /// A dependency that the release does not have.
+    /// A dependency is not in the release.
     #[error("package `{package}` depends on `{dependency}`, which is not in the release")]
     UnknownDependency {
-        /// The package that wants it.
+        /// The dependent package.
         package: Name,
-        /// The name that is not there.
+        /// The name of the missing package.
         dependency: Name,
     },
-    /// Packages that depend on each other in a ring, the smallest name first; the first is not repeated at the end.
-    #[error("packages depend on each other: {}", ring(.0))]
+    /// Packages depend on each other. The smallest name is first and is not repeated at the end.
+    #[error("dependency cycle: {}", cycle_path(.0))]
     Cycle(Vec<Name>),
 }
 
 /// Prints a cycle as `a -> b -> a`.
-fn ring(names: &[Name]) -> String {
+fn cycle_path(names: &[Name]) -> String {
     let closed: Vec<&str> = names
         .iter()
         .chain(names.first())
@@ -44,9 +44,9 @@ fn ring(names: &[Name]) -> String {
 /// The indices of `packages` in compile order.
 ///
 /// # Errors
-/// Every dependency that is not there, in the order of the walk, then the cycles: each once, at least one of every
-/// group of packages that depend on each other, and no more than a reader will look at.
-pub fn compile_order(packages: &[Entry<'_>]) -> Result<Vec<usize>, Vec<GraphProblem>> {
+/// All missing dependencies in the order of the walk, then up to 20 distinct cycles, among them at least one of each group of packages
+/// that depend on each other.
+pub(crate) fn compile_order(packages: &[PackageNode<'_>]) -> Result<Vec<usize>, Vec<GraphProblem>> {
     let walk = Walk::over(packages);
     let mut problems = walk.unknown;
     problems.extend(walk.cycles.into_iter().map(GraphProblem::Cycle));
@@ -57,23 +57,22 @@ pub fn compile_order(packages: &[Entry<'_>]) -> Result<Vec<usize>, Vec<GraphProb
     }
 }
 
-/// The packages that depend on the one at `index`, directly or through others, in compile order and without itself.
-/// Dependencies that are not there are passed over.
+/// The direct and indirect dependents of the package at `index`, in compile order. Missing dependencies are ignored.
 #[must_use]
-pub fn dependents(packages: &[Entry<'_>], index: usize) -> Vec<usize> {
+pub(crate) fn dependents(packages: &[PackageNode<'_>], index: usize) -> Vec<usize> {
     let Some((name, _)) = packages.get(index) else {
         return Vec::new();
     };
-    let mut wanted_by: HashMap<&Name, Vec<usize>> = HashMap::new();
+    let mut dependents_of: HashMap<&Name, Vec<usize>> = HashMap::new();
     for (package, (_, dependencies)) in packages.iter().enumerate() {
         for dependency in *dependencies {
-            wanted_by.entry(dependency).or_default().push(package);
+            dependents_of.entry(dependency).or_default().push(package);
         }
     }
     let mut reached = vec![false; packages.len()];
     let mut next: Vec<&Name> = vec![name];
     while let Some(name) = next.pop() {
-        for &package in wanted_by.get(name).into_iter().flatten() {
+        for &package in dependents_of.get(name).into_iter().flatten() {
             if !std::mem::replace(&mut reached[package], true) {
                 next.push(packages[package].0);
             }
@@ -92,7 +91,7 @@ enum Mark {
     Done,
 }
 
-/// A depth-first walk over all packages, and what it found.
+/// The results of a depth-first walk over all packages.
 #[derive(Default)]
 struct Walk {
     order: Vec<usize>,
@@ -101,7 +100,7 @@ struct Walk {
 }
 
 impl Walk {
-    fn over(packages: &[Entry<'_>]) -> Self {
+    fn over(packages: &[PackageNode<'_>]) -> Self {
         let index: HashMap<&Name, usize> = packages
             .iter()
             .enumerate()
@@ -118,7 +117,7 @@ impl Walk {
                 continue;
             }
             marks[start] = Mark::Open;
-            // The packages from the start to the current one, each with its dependencies that are still to be seen.
+            // The packages from the start to the current one, each with its remaining dependencies.
             let mut path = vec![(start, packages[start].1.iter())];
             while let Some((package, dependencies)) = path.last_mut() {
                 let package = *package;
@@ -129,7 +128,7 @@ impl Walk {
                     continue;
                 };
                 match index.get(dependency).map(|&to| (to, marks[to])) {
-                    // A name that is listed twice is one mistake.
+                    // A duplicate dependency is reported once.
                     None if unknown.insert((package, dependency)) => {
                         walk.unknown.push(GraphProblem::UnknownDependency {
                             package: packages[package].0.clone(),
@@ -157,7 +156,7 @@ impl Walk {
             return;
         }
         let mut cycle: Vec<Name> = names.cloned().collect();
-        // A cycle has no beginning: with the smallest name first, the same one found twice is the same list.
+        // Rotated to start with the smallest name, so that a cycle found twice is the same list.
         let smallest = (0..cycle.len()).min_by_key(|&at| &cycle[at]).unwrap_or(0);
         cycle.rotate_left(smallest);
         self.cycles.insert(cycle);
@@ -173,7 +172,7 @@ mod tests {
         Name::parse(text).unwrap()
     }
 
-    /// Reads `m: z b, b: c, z, a, c`.
+    /// Parses `m: z b, b: c, z, a, c`.
     fn packages(text: &str) -> Vec<(Name, Vec<Name>)> {
         text.split(", ")
             .map(|package| {
@@ -184,7 +183,7 @@ mod tests {
             .collect()
     }
 
-    fn entries(packages: &[(Name, Vec<Name>)]) -> Vec<Entry<'_>> {
+    fn entries(packages: &[(Name, Vec<Name>)]) -> Vec<PackageNode<'_>> {
         packages
             .iter()
             .map(|(name, dependencies)| (name, dependencies.as_slice()))
@@ -204,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn packages_come_after_their_dependencies_in_the_order_of_the_go_agent() {
+    fn compile_order_is_the_go_agents() {
         for (text, expected) in [
             ("m: z b, b: c, z, a, c", "a c b z m"),
             ("a, _x, B", "B _x a"),
@@ -217,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_dependency_names_the_package_that_wants_it() {
+    fn missing_dependency_is_reported_with_its_dependent() {
         assert_eq!(
             order("app: gone lib lib gone, lib: other").unwrap_err(),
             [
@@ -228,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn cycles_are_printed_as_a_path_and_each_only_once() {
+    fn each_cycle_is_printed_once_as_a_path() {
         for (text, cycles) in [
             ("a: a a", &["a -> a"][..]),
             ("a: b, b: a a", &["a -> b -> a"]),
@@ -238,7 +237,7 @@ mod tests {
         ] {
             let expected: Vec<_> = cycles
                 .iter()
-                .map(|cycle| format!("packages depend on each other: {cycle}"))
+                .map(|cycle| format!("dependency cycle: {cycle}"))
                 .collect();
             assert_eq!(order(text).unwrap_err(), expected, "{text}");
         }
@@ -250,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chain_of_ten_thousand_packages_is_ordered() {
+    fn chain_of_ten_thousand_packages_is_ordered() {
         let mut chain: Vec<(Name, Vec<Name>)> = (0..10_000)
             .map(|n| {
                 (
@@ -268,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn dependents_are_those_that_a_failure_takes_with_it() {
+    fn dependents_are_direct_and_indirect() {
         let packages = packages("app: lib, lib: base, base, tool: base, other, broken: gone");
         let of = |index| dependents(&entries(&packages), index);
         assert_eq!(of(2), [1, 0, 3], "base");
@@ -279,7 +278,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_package_comes_once_and_after_its_dependencies(
+        fn each_package_is_ordered_once_after_its_dependencies(
             edges in prop::collection::vec((0..12_usize, 0..12_usize), 0..30),
             acyclic: bool,
         ) {
@@ -310,7 +309,7 @@ mod tests {
                 }
                 Err(problems) => {
                     prop_assert!(!acyclic);
-                    // Each reported cycle is one: every step is a dependency.
+                    // Each step of a cycle is a dependency.
                     for problem in problems {
                         let GraphProblem::Cycle(cycle) = problem else { panic!("{problem}") };
                         for (at, from) in cycle.iter().enumerate() {

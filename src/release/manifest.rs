@@ -1,13 +1,13 @@
-//! `release.MF`: what is in a release.
+//! `release.MF`: the contents of a release.
 //!
-//! Many producers wrote these files over the years: the CLI since 2016 (the order of keys and the types here are
-//! those of its structs), the Ruby CLI before it, Directors that export releases, and the Go agent. Strings are taken as
-//! they are written, never through a number or a date, because the Director compares them as text.
+//! Several producers have written these files over the years: the CLI since 2016 (this module has the key order and types of its
+//! structs), the Ruby CLI before it, Directors that export releases, and the Go agent. Strings keep their notation and are never
+//! converted through a number or a date, because the Director compares them as text.
 //!
 //! ```text
-//! read      text → yaml tree → Manifest, or everything that is wrong with it
-//! problem   what can be wrong
-//! write     Manifest → text, as the Go agent writes a compiled release's
+//! read      text → YAML tree → Manifest, or all of its problems
+//! problem   the problems
+//! write     Manifest → text, in the Go agent's format for compiled releases
 //! ```
 
 use super::digest::MultiDigest;
@@ -18,90 +18,90 @@ mod problem;
 mod read;
 mod write;
 
-pub use problem::{ManifestProblem, Owner, Problem};
+pub use problem::ManifestProblem;
 
 /// The maximum size of a manifest, in bytes. A large real one has a few hundred thousand.
-pub const MAX_BYTES: usize = 64 * 1024 * 1024;
+pub(crate) const MAX_BYTES: usize = 64 * 1024 * 1024;
 
-/// What `release.MF` says. Names are distinct: no two packages, compiled or not, and no two jobs share one.
+/// The contents of `release.MF`. Names are unique among all packages, source and compiled, and among jobs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {
-    /// The release's name.
+    /// The name of the release.
     pub name: Name,
-    /// The release's version.
+    /// The version of the release.
     pub version: Version,
-    /// The commit that it was made from, in the producer's words (`8ab1aae`, `unknown`, `non-git`, empty); `None` when
-    /// the manifest does not say.
+    /// The commit that the release was created from, as the producer wrote it (`8ab1aae`, `unknown`, `non-git`, empty). `None` if the
+    /// manifest has no commit.
     pub commit_hash: Option<String>,
-    /// Whether it was made from a tree with changes that were not committed; false when the manifest does not say.
+    /// Whether the release was created with uncommitted changes. False by default.
     pub uncommitted_changes: bool,
     /// The jobs, in manifest order.
     pub jobs: Vec<Job>,
     /// The source packages, in manifest order.
     pub packages: Vec<Package>,
-    /// The compiled packages, in manifest order. `None` when the manifest has no such key or a null: then it is a source
-    /// release for the Director, while an empty list makes it a compiled one.
+    /// The compiled packages, in manifest order. `None` if the manifest has no such key or a null: the Director then reads it as a source
+    /// release, and with an empty list as a compiled one.
     pub compiled_packages: Option<Vec<CompiledPackage>>,
     /// The license tarball, if there is one.
     pub license: Option<License>,
-    /// Whether the tarball is a plain tar; false when the manifest does not say.
+    /// Whether the tarball is a plain tar. False by default.
     pub no_compression: bool,
 }
 
-/// A job of a release. Jobs pass through compilation unchanged.
+/// A job of a release. Compilation does not change jobs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Job {
-    /// Its name; the tarball has it as `jobs/NAME.tgz`.
+    /// The name; the archive is `jobs/NAME.tgz`.
     pub name: Name,
-    /// Its version, today the fingerprint, in old releases a number.
+    /// The version: the fingerprint, or a number in old releases.
     pub version: Version,
-    /// The fingerprint of its sources, hex; empty when the manifest does not say.
+    /// The fingerprint of the sources in hex; empty if the manifest has none.
     pub fingerprint: String,
-    /// The digest of `jobs/NAME.tgz`. The manifest's key is `sha1`, whatever the algorithm.
+    /// The digest of `jobs/NAME.tgz`. The manifest's key is `sha1` for all algorithms.
     pub digest: MultiDigest,
-    /// The packages that it needs; `None` when the manifest does not say (Ruby CLI, exported releases).
+    /// The packages that the job uses; `None` if the manifest does not list them (Ruby CLI, exported releases).
     pub packages: Option<Vec<Name>>,
 }
 
 /// A source package of a release.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Package {
-    /// Its name; the tarball has it as `packages/NAME.tgz`.
+    /// The name; the archive is `packages/NAME.tgz`.
     pub name: Name,
-    /// Its version, today the fingerprint, in old releases a number.
+    /// The version: the fingerprint, or a number in old releases.
     pub version: Version,
-    /// The fingerprint of its sources, hex; empty when the manifest does not say.
+    /// The fingerprint of the sources in hex; empty if the manifest has none.
     pub fingerprint: String,
-    /// The digest of `packages/NAME.tgz`. The manifest's key is `sha1`, whatever the algorithm.
+    /// The digest of `packages/NAME.tgz`. The manifest's key is `sha1` for all algorithms.
     pub digest: MultiDigest,
-    /// The packages that its script sees, in manifest order, repetitions kept: the Director compares with the source.
+    /// The dependencies in manifest order. Duplicates are kept, because the Director compares the list with the source release.
     pub dependencies: Vec<Name>,
 }
 
-/// A package that was compiled for one stemcell.
+/// A package compiled for one stemcell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CompiledPackage {
-    /// Its name; the tarball has it as `compiled_packages/NAME.tgz`.
+    /// The name; the archive is `compiled_packages/NAME.tgz`.
     pub name: Name,
     /// The version of the source package.
     pub version: Version,
-    /// The fingerprint of the source package; empty when the manifest does not say.
+    /// The fingerprint of the source package; empty if the manifest has none.
     pub fingerprint: String,
-    /// The digest of `compiled_packages/NAME.tgz`. The manifest's key is `sha1`, whatever the algorithm.
+    /// The digest of `compiled_packages/NAME.tgz`. The manifest's key is `sha1` for all algorithms.
     pub digest: MultiDigest,
-    /// The stemcell that it was compiled for.
+    /// The stemcell of the compilation.
     pub stemcell: Slug,
-    /// As of the source package.
+    /// The dependencies of the source package.
     pub dependencies: Vec<Name>,
 }
 
-/// The license tarball, `license.tgz`. Its texts become part of no path and are taken as they are.
+/// The license archive, `license.tgz`. Its texts are not checked, because they are not used in paths.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct License {
-    /// Its version, which is the fingerprint.
+    /// The version, which is the fingerprint.
     pub version: String,
-    /// The fingerprint of its files, hex; empty when the manifest does not say.
+    /// The fingerprint of the files in hex; empty if the manifest has none.
     pub fingerprint: String,
-    /// The digest of `license.tgz`. The manifest's key is `sha1`, whatever the algorithm.
+    /// The digest of `license.tgz`. The manifest's key is `sha1` for all algorithms.
     pub digest: MultiDigest,
 }

@@ -1,60 +1,60 @@
-//! Names and versions: the texts of a manifest that become parts of paths.
+//! Names and versions: texts of a manifest that become components of paths.
 //!
-//! The rule is the Director's (`[-0-9A-Za-z_+.]+` over the whole text), made safe for paths: the Director lets `..`
-//! pass, and a package of that name would reach out of every directory that is built from it.
+//! The rule is the Director's, `[-0-9A-Za-z_+.]+`, with additions for paths: the Director allows `..`, and a package with that name would
+//! escape from every directory that contains it.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// The longest name or version, in bytes. A file name holds at most 255, and `.tgz` and a temporary suffix are added.
-pub const MAX_LEN: usize = 200;
+/// The maximum length of a name or version in bytes. A file name has at most 255, including `.tgz` and a temporary suffix.
+pub(crate) const MAX_LEN: usize = 200;
 
-/// How much of a refused text an error shows, in characters.
-const SHOWN: usize = 60;
+/// The maximum length of an excerpt, in characters.
+const EXCERPT_LEN: usize = 60;
 
-/// What a refused name or version breaks.
+/// The rule that a name or version violates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NameRule {
-    /// Nothing is there.
+    /// The text is empty.
     #[error("is empty")]
     Empty,
-    /// There is more than [`MAX_LEN`] bytes of it.
-    #[error("is {len} bytes long, {MAX_LEN} are allowed")]
+    /// The text is longer than [`MAX_LEN`].
+    #[error("has {len} bytes; the limit is {MAX_LEN}")]
     TooLong {
-        /// How long it is, in bytes.
+        /// The length in bytes.
         len: usize,
     },
-    /// It is `.` or `..`, which a path takes for a directory.
-    #[error("would be taken for a directory")]
+    /// The text is `.` or `..`, which name a directory in paths.
+    #[error("is a directory in paths")]
     Dots,
-    /// It starts with `-`, which commands take for an option.
+    /// The text starts with `-`, as options of commands do.
     #[error("starts with `-`")]
     LeadingDash,
-    /// A character that is not allowed, the first of them.
-    #[error("has {found:?}, only letters, digits and `-_+.` are allowed")]
+    /// The text contains a character that is not allowed.
+    #[error("contains {found:?}; only letters, digits and `-_+.` are allowed")]
     Character {
-        /// The character.
+        /// The first such character.
         found: char,
     },
 }
 
-/// A text that cannot be a name or a version.
+/// Why a text is not a valid name or version.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` {rule}")]
 pub struct InvalidName {
-    /// The text, escaped and shortened so that it can be printed.
+    /// An excerpt of the text.
     pub text: String,
-    /// The rule that it breaks, the first of them.
+    /// The first rule that the text violates.
     pub rule: NameRule,
 }
 
-/// A text as an error shows it: on one line, and no longer than a line.
-pub(crate) fn shown(text: &str) -> String {
-    let mut shown: String = text.chars().take(SHOWN).collect();
-    if shown.len() < text.len() {
-        shown.push('…');
+/// Escapes and shortens a text for an error message on one line.
+pub(crate) fn excerpt(text: &str) -> String {
+    let mut excerpt: String = text.chars().take(EXCERPT_LEN).collect();
+    if excerpt.len() < text.len() {
+        excerpt.push('…');
     }
-    shown.escape_debug().to_string()
+    excerpt.escape_debug().to_string()
 }
 
 fn check(text: &str) -> Result<(), InvalidName> {
@@ -73,7 +73,7 @@ fn check(text: &str) -> Result<(), InvalidName> {
         return Ok(());
     };
     Err(InvalidName {
-        text: shown(text),
+        text: excerpt(text),
         rule,
     })
 }
@@ -85,16 +85,16 @@ macro_rules! checked_text {
         pub struct $name(String);
 
         impl $name {
-            /// Takes a text that obeys the rule of this module.
+            /// Checks a text.
             ///
             /// # Errors
-            /// The text and the rule that it breaks.
+            /// The text is not valid.
             pub fn parse(text: &str) -> Result<Self, InvalidName> {
                 check(text)?;
                 Ok(Self(text.to_owned()))
             }
 
-            /// The text, as it was given.
+            /// The text.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
@@ -111,7 +111,7 @@ macro_rules! checked_text {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                // `pad` and not `write_str`, so that `{:<20}` lines names up in a table.
+                // `pad` instead of `write_str` supports widths, for tables.
                 f.pad(&self.0)
             }
         }
@@ -125,13 +125,14 @@ macro_rules! checked_text {
 }
 
 checked_text! {
-    /// The name of a release, a package or a job: safe as one component of a path. Ordered by bytes.
+    /// The name of a release, a package or a job. It is safe as a component of a path: letters, digits and `-_+.`, without a `-` at the
+    /// start. Ordered by bytes.
     Name
 }
 
 checked_text! {
-    /// The version of a release, a package, a job or a stemcell: safe as one component of a path. Ordered by bytes,
-    /// which is not the order of versions.
+    /// The version of a release, a package, a job or a stemcell. It is safe as a component of a path. Ordered by bytes, which is not the
+    /// order of versions.
     Version
 }
 
@@ -141,7 +142,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn names_and_versions_of_real_releases_are_fine() {
+    fn names_and_versions_of_real_releases_are_valid() {
         let long = "x".repeat(MAX_LEN);
         for text in [
             "a",
@@ -162,23 +163,23 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_name_tells_the_text_and_the_rule() {
+    fn error_shows_the_text_and_the_rule() {
         for (text, message) in [
             ("", "`` is empty"),
-            (".", "`.` would be taken for a directory"),
-            ("..", "`..` would be taken for a directory"),
+            (".", "`.` is a directory in paths"),
+            ("..", "`..` is a directory in paths"),
             ("-rf", "`-rf` starts with `-`"),
             (
                 "a/b",
-                "`a/b` has '/', only letters, digits and `-_+.` are allowed",
+                "`a/b` contains '/'; only letters, digits and `-_+.` are allowed",
             ),
             (
                 "a\n",
-                r"`a\n` has '\n', only letters, digits and `-_+.` are allowed",
+                r"`a\n` contains '\n'; only letters, digits and `-_+.` are allowed",
             ),
             (
                 "é",
-                "`é` has 'é', only letters, digits and `-_+.` are allowed",
+                "`é` contains 'é'; only letters, digits and `-_+.` are allowed",
             ),
         ] {
             assert_eq!(Name::parse(text).unwrap_err().to_string(), message);
@@ -186,10 +187,10 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_long_name_is_shortened() {
+    fn long_text_is_shortened_in_the_error() {
         let error = Name::parse(&"x".repeat(201)).unwrap_err();
         assert_eq!(error.rule, NameRule::TooLong { len: 201 });
-        assert_eq!(error.text.chars().count(), SHOWN + 1);
+        assert_eq!(error.text.chars().count(), EXCERPT_LEN + 1);
         assert!(error.text.ends_with('…'));
     }
 
@@ -202,7 +203,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_name_is_one_component_of_a_path(text in r"[-0-9A-Za-z_+./]{0,8}|\PC*") {
+        fn name_is_one_component_of_a_path(text in r"[-0-9A-Za-z_+./]{0,8}|\PC*") {
             if let Ok(name) = Name::parse(&text) {
                 let mut parts = std::path::Path::new(name.as_str()).components();
                 prop_assert!(matches!(parts.next(), Some(std::path::Component::Normal(_))));

@@ -1,92 +1,94 @@
 //! The stemcell that packages are compiled for: `ubuntu-jammy/1.406`.
 //!
-//! A Director uses a compiled package only where this text equals its stemcell's `operating_system` and version, and
-//! says nothing when it does not. On a stemcell the version is in `/var/vcap/bosh/etc/stemcell_version`, and the
-//! operating system is put together from `/etc/os-release`: `/var/vcap/bosh/etc/operating_system` holds only `ubuntu`.
+//! A Director uses a compiled package only if this text equals `operating_system` and version of its stemcell, and ignores others
+//! silently. On a stemcell, the version is in `/var/vcap/bosh/etc/stemcell_version`, and the operating system is derived from
+//! `/etc/os-release`, because `/var/vcap/bosh/etc/operating_system` contains only `ubuntu`.
 
 use std::fmt;
 use std::str::FromStr;
 
-use super::name::{InvalidName, Name, Version, shown};
+use super::name::{InvalidName, Name, Version, excerpt};
 
 mod os_release;
 
-pub use os_release::OsRelease;
+pub(crate) use os_release::OsRelease;
 
-/// Why it is not known which stemcell this is.
+/// Why the stemcell is unknown or invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StemcellError {
-    /// A slug without its `/`.
-    #[error("the stemcell `{text}` is not of the form OS/VERSION")]
+    /// The text has no `/`.
+    #[error("invalid stemcell `{text}`; expected OS/VERSION")]
     NotASlug {
-        /// The text, escaped and shortened.
+        /// An excerpt of the text.
         text: String,
     },
-    /// An operating system that cannot be part of a file name.
-    #[error("the stemcell's operating system is not usable")]
+    /// The operating system cannot be part of a file name.
+    #[error("invalid operating system of the stemcell")]
     OperatingSystem {
-        /// What is wrong with it.
+        /// The reason.
         source: InvalidName,
     },
-    /// A version that cannot be part of a file name, or none at all.
-    #[error("the stemcell's version is not usable")]
+    /// The version is missing or cannot be part of a file name.
+    #[error("invalid stemcell version")]
     Version {
-        /// What is wrong with it.
+        /// The reason.
         source: InvalidName,
     },
-    /// `os-release` does not say which operating system it is.
+    /// `os-release` does not name the operating system.
     #[error("os-release has no ID")]
     NoId,
-    /// `os-release` says neither how its version is called nor which it is.
+    /// `os-release` has neither a codename nor a version.
     #[error("os-release has neither VERSION_CODENAME nor VERSION_ID")]
     NoVersion,
-    /// An Ubuntu whose `os-release` has no codename: Directors know Ubuntu stemcells by codename only.
+    /// `os-release` of an Ubuntu has no codename, by which Directors identify Ubuntu stemcells.
     #[error("os-release of ubuntu has no VERSION_CODENAME")]
     NoCodename,
 }
 
 impl StemcellError {
-    /// What the user can do about it.
+    /// Advice for the user.
     #[must_use]
     pub fn hint(&self) -> Option<&str> {
         match self {
-            Self::NotASlug { .. } => Some("an example is ubuntu-jammy/1.406"),
+            Self::NotASlug { .. } => Some("for example ubuntu-jammy/1.406"),
             Self::NoCodename => Some(
-                "images before Ubuntu 16.04 lack it: name the stemcell with --stemcell, like ubuntu-trusty/3586.100",
+                "images before Ubuntu 16.04 have none; specify the stemcell with --stemcell, for example ubuntu-trusty/3586.100",
             ),
             Self::NoId | Self::NoVersion => {
-                Some("name the stemcell with --stemcell, like ubuntu-jammy/1.406")
+                Some("specify the stemcell with --stemcell, for example ubuntu-jammy/1.406")
             }
             Self::OperatingSystem { .. } | Self::Version { .. } => None,
         }
     }
 }
 
-/// An operating system and a stemcell version, as manifests and Directors write them: `ubuntu-jammy/1.406`.
+/// Operating system and version of a stemcell, in the notation of manifests and Directors: `ubuntu-jammy/1.406`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slug {
-    /// The Director's `operating_system` of the stemcell, `ubuntu-jammy`.
+    /// The `operating_system` of the stemcell in the Director: `ubuntu-jammy`.
     pub os: Name,
-    /// The stemcell's version, `1.406`.
+    /// The version of the stemcell: `1.406`.
     pub version: Version,
 }
 
 impl Slug {
-    /// Reads `OS/VERSION`.
+    /// Parses `OS/VERSION`.
     ///
     /// # Errors
-    /// No `/`, or a part that breaks the rule of [`Name`]. A second `/` breaks it.
+    /// The text has no `/`, or a part is not a valid [`Name`]. A second `/` is not valid.
     pub fn parse(text: &str) -> Result<Self, StemcellError> {
         let (os, version) = text
             .split_once('/')
-            .ok_or_else(|| StemcellError::NotASlug { text: shown(text) })?;
+            .ok_or_else(|| StemcellError::NotASlug {
+                text: excerpt(text),
+            })?;
         Self::new(os, version)
     }
 
-    /// Puts an operating system and a version together.
+    /// Combines an operating system and a version.
     ///
     /// # Errors
-    /// A part that breaks the rule of [`Name`].
+    /// One of them is not a valid [`Name`].
     pub fn new(os: &str, version: &str) -> Result<Self, StemcellError> {
         Ok(Self {
             os: Name::parse(os).map_err(|source| StemcellError::OperatingSystem { source })?,
@@ -94,7 +96,7 @@ impl Slug {
         })
     }
 
-    /// How it appears in file names: `ubuntu-jammy-1.406`.
+    /// The notation in file names: `ubuntu-jammy-1.406`.
     #[must_use]
     pub fn file_part(&self) -> String {
         format!("{}-{}", self.os, self.version)
@@ -115,17 +117,17 @@ impl FromStr for Slug {
     }
 }
 
-/// Reads the text of `/var/vcap/bosh/etc/stemcell_version`. White space around the version is not part of it.
+/// Parses the contents of `/var/vcap/bosh/etc/stemcell_version`. White space around the version is ignored.
 ///
 /// # Errors
-/// No version, or one that breaks the rule of [`Version`].
-pub fn parse_stemcell_version(text: &str) -> Result<Version, StemcellError> {
+/// The version is missing or not a valid [`Version`].
+pub(crate) fn parse_stemcell_version(text: &str) -> Result<Version, StemcellError> {
     Version::parse(text.trim()).map_err(|source| StemcellError::Version { source })
 }
 
 /// The file name of a compiled release: `NAME-VERSION-OS-STEMCELLVERSION.tgz`.
 ///
-/// Pipelines rely on this name. It is `.tgz` even where the tarball is not compressed.
+/// Pipelines rely on this name. The suffix is `.tgz` even if the tarball is not compressed.
 #[must_use]
 pub fn output_name(name: &Name, version: &Version, stemcell: &Slug) -> String {
     format!("{name}-{version}-{}.tgz", stemcell.file_part())
@@ -145,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slug_is_an_operating_system_and_a_version() {
+    fn slug_has_operating_system_and_version() {
         let slug = Slug::parse("ubuntu-jammy/1.406").unwrap();
         assert_eq!(slug.os.as_str(), "ubuntu-jammy");
         assert_eq!(slug.version.as_str(), "1.406");
@@ -154,28 +156,22 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_slug_says_which_part_is_wrong() {
+    fn error_names_the_invalid_part_of_a_slug() {
         for (text, message) in [
-            ("", "the stemcell `` is not of the form OS/VERSION"),
-            (
-                "jammy-1",
-                "the stemcell `jammy-1` is not of the form OS/VERSION",
-            ),
+            ("", "invalid stemcell ``; expected OS/VERSION"),
+            ("jammy-1", "invalid stemcell `jammy-1`; expected OS/VERSION"),
             (
                 "/1.406",
-                "the stemcell's operating system is not usable: `` is empty",
+                "invalid operating system of the stemcell: `` is empty",
             ),
-            (
-                "ubuntu-jammy/",
-                "the stemcell's version is not usable: `` is empty",
-            ),
+            ("ubuntu-jammy/", "invalid stemcell version: `` is empty"),
             (
                 "\"ubuntu\"/1",
-                r#"the stemcell's operating system is not usable: `\"ubuntu\"` has '"', only letters, digits and `-_+.` are allowed"#,
+                r#"invalid operating system of the stemcell: `\"ubuntu\"` contains '"'; only letters, digits and `-_+.` are allowed"#,
             ),
             (
                 "a/1/2",
-                "the stemcell's version is not usable: `1/2` has '/', only letters, digits and `-_+.` are allowed",
+                "invalid stemcell version: `1/2` contains '/'; only letters, digits and `-_+.` are allowed",
             ),
         ] {
             assert_eq!(messages(&Slug::parse(text).unwrap_err()), message);
@@ -183,18 +179,18 @@ mod tests {
     }
 
     #[test]
-    fn the_version_file_may_have_white_space_around_the_version() {
+    fn version_file_may_have_white_space_around_the_version() {
         for text in ["1.406", "1.406\n", " 1.406\r\n\n"] {
             assert_eq!(parse_stemcell_version(text).unwrap().as_str(), "1.406");
         }
         for text in ["", " \n", "1/2", "1 2", "..", "1.406\n1.407"] {
             let error = parse_stemcell_version(text).unwrap_err();
-            assert_eq!(error.to_string(), "the stemcell's version is not usable");
+            assert_eq!(error.to_string(), "invalid stemcell version");
         }
     }
 
     #[test]
-    fn the_output_is_named_after_release_and_stemcell() {
+    fn output_name_has_release_and_stemcell() {
         let name = Name::parse("log-cache").unwrap();
         let version = Version::parse("3.0.9+dev.1").unwrap();
         let slug = Slug::parse("ubuntu-jammy/1.406").unwrap();
@@ -206,7 +202,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_slug_is_printed_as_it_was_read(text in r"[a-z./]{0,9}|\PC*") {
+        fn slug_survives_a_round_trip(text in r"[a-z./]{0,9}|\PC*") {
             if let Ok(slug) = Slug::parse(&text) {
                 prop_assert_eq!(slug.to_string(), text);
             }

@@ -1,22 +1,23 @@
-//! YAML as a small tree that keeps what a manifest must not lose.
+//! YAML as a tree of texts.
 //!
-//! A scalar keeps its own text: `1.10` is a version and not a number, and what a Director takes for the same release
-//! is decided by such texts. The parser below is `saphyr-parser`; this module makes a tree of its events, with the
-//! rules that manifests need and limits against documents made to exhaust memory.
+//! A scalar keeps its text: `1.10` is a version and not a number, and a Director compares such texts to identify a release. The parser is
+//! `saphyr-parser`; this module builds a tree from its events, enforces the rules of manifests, and limits the memory that a document can
+//! use.
 //!
-//! It knows no types but text: what is a bool or a null is decided where a field is read, by [`Scalar`].
+//! The tree has no types except text. The reader of a field decides whether a scalar is a boolean or null, with the methods of
+//! [`Scalar`].
 
 mod input;
 mod plain;
 mod tree;
 
-pub use plain::quoted;
-pub use tree::{Error, ErrorKind, MAX_DEPTH, MAX_NODES, MAX_TEXT, parse};
+pub(crate) use plain::quoted;
+pub(crate) use tree::{Error, parse};
 
 /// A node of a document.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Node {
-    /// A text.
+pub(crate) enum Node {
+    /// A single value.
     Scalar(Scalar),
     /// A list.
     Sequence(Sequence),
@@ -25,9 +26,9 @@ pub enum Node {
 }
 
 impl Node {
-    /// The line on which it starts, from 1. Behind an alias it is the line of the anchor, where the text is.
+    /// The line of the first character, from 1. For an alias, the line of the anchored node.
     #[must_use]
-    pub fn line(&self) -> usize {
+    pub(crate) fn line(&self) -> usize {
         match self {
             Self::Scalar(scalar) => scalar.line,
             Self::Sequence(sequence) => sequence.line,
@@ -35,9 +36,9 @@ impl Node {
         }
     }
 
-    /// What it is, with its article, for messages.
+    /// The kind of the node with its article, for messages.
     #[must_use]
-    pub fn kind(&self) -> &'static str {
+    pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Scalar(_) => "a scalar",
             Self::Sequence(_) => "a list",
@@ -45,44 +46,44 @@ impl Node {
         }
     }
 
-    /// Whether it is a [null](Scalar::is_null).
+    /// Whether the node is a [null](Scalar::is_null).
     #[must_use]
-    pub fn is_null(&self) -> bool {
+    pub(crate) fn is_null(&self) -> bool {
         matches!(self, Self::Scalar(scalar) if scalar.is_null())
     }
 }
 
-/// A text and how it was written.
+/// A single value and its notation.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Scalar {
-    /// The text: without quotes, escapes resolved, `!binary` decoded, and not interpreted any further.
+pub(crate) struct Scalar {
+    /// The text, without quotes, with escapes resolved and `!binary` decoded.
     pub text: String,
-    /// Whether it was written without quotes and not as a block.
+    /// Whether the notation is plain: neither quoted nor a block.
     pub plain: bool,
-    /// Its tag, resolved: `!!str` is `tag:yaml.org,2002:str`, `!x` is `!x`.
+    /// The resolved tag: `!!str` is `tag:yaml.org,2002:str`, `!x` is `!x`.
     pub tag: Option<String>,
-    /// The line on which it starts, from 1.
+    /// The line of the first character, from 1.
     pub line: usize,
 }
 
 impl Scalar {
-    /// Whether YAML takes it for null: `null`, `~` or nothing at all, not quoted and not tagged otherwise.
+    /// Whether the scalar is null in YAML: a plain `null`, `~` or empty text without another tag.
     #[must_use]
-    pub fn is_null(&self) -> bool {
+    pub(crate) fn is_null(&self) -> bool {
         match self.tag.as_deref() {
             None => self.plain && matches!(self.text.as_str(), "" | "~" | "null" | "Null" | "NULL"),
             Some(tag) => tag == "tag:yaml.org,2002:null",
         }
     }
 
-    /// The bool that it is in YAML: the words of YAML 1.2 and 1.1, not quoted unless tagged as a bool.
+    /// The boolean that the scalar is in YAML: a word of YAML 1.1 or 1.2, plain or tagged as a boolean.
     #[must_use]
-    pub fn as_bool(&self) -> Option<bool> {
-        let may_be = match self.tag.as_deref() {
+    pub(crate) fn as_bool(&self) -> Option<bool> {
+        let is_candidate = match self.tag.as_deref() {
             None => self.plain,
             Some(tag) => tag == "tag:yaml.org,2002:bool",
         };
-        if !may_be {
+        if !is_candidate {
             return None;
         }
         match self.text.as_str() {
@@ -98,26 +99,25 @@ impl Scalar {
 
 /// A list.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sequence {
-    /// Its items.
+pub(crate) struct Sequence {
+    /// The items.
     pub items: Vec<Node>,
-    /// The line on which it starts, from 1.
+    /// The line of the first character, from 1.
     pub line: usize,
 }
 
-/// Keys and values, in the order of the document; keys are distinct texts. What `<<` merged comes last.
+/// Keys and values in document order; keys are distinct texts. Keys merged by `<<` are last.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mapping {
-    /// The pairs.
+pub(crate) struct Mapping {
+    /// Pairs of key and value.
     pub entries: Vec<(Scalar, Node)>,
-    /// The line on which it starts, from 1.
+    /// The line of the first character, from 1.
     pub line: usize,
 }
 
 impl Mapping {
-    /// The value of a key, by the key's text.
     #[must_use]
-    pub fn get(&self, key: &str) -> Option<&Node> {
+    pub(crate) fn get(&self, key: &str) -> Option<&Node> {
         self.entries
             .iter()
             .find(|(name, _)| name.text == key)
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn bools_are_words_without_quotes() {
+    fn booleans_are_words_without_quotes() {
         for word in [
             "true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON", "y", "Y",
         ] {
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn nulls_are_nothing_without_quotes() {
+    fn nulls_are_null_words_or_empty_without_quotes() {
         for text in ["", "~", "null", "Null", "NULL", "!!null x"] {
             assert!(scalar(text).is_null(), "{text}");
         }

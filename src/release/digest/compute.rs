@@ -1,4 +1,4 @@
-//! Computes digests while bytes pass by.
+//! Computes digests of data in memory and of streams.
 
 use std::fmt::Write as _;
 use std::io;
@@ -7,7 +7,7 @@ use sha1::Digest as _;
 
 use super::Algorithm;
 
-/// The digests of some bytes: those that were asked for.
+/// The digests of some data, by the requested algorithms.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Digests {
     sha1: Option<String>,
@@ -16,7 +16,7 @@ pub struct Digests {
 }
 
 impl Digests {
-    /// Computes digests of bytes that are in memory.
+    /// Computes digests of data in memory.
     #[must_use]
     pub fn of(bytes: &[u8], algorithms: &[Algorithm]) -> Self {
         let mut hasher = Hasher::new(algorithms);
@@ -24,7 +24,7 @@ impl Digests {
         hasher.finish()
     }
 
-    /// The digest by that algorithm in lower-case hex, if it was computed.
+    /// The digest by this algorithm in lower-case hex, if it was computed.
     #[must_use]
     pub fn get(&self, algorithm: Algorithm) -> Option<&str> {
         match algorithm {
@@ -53,7 +53,7 @@ impl Digests {
     }
 }
 
-/// Computes several digests of one stream of bytes.
+/// Computes several digests of a stream.
 #[derive(Debug, Clone)]
 pub struct Hasher {
     sha1: Option<sha1::Sha1>,
@@ -62,7 +62,7 @@ pub struct Hasher {
 }
 
 impl Hasher {
-    /// Starts with these algorithms; none is possible and computes nothing.
+    /// Creates a hasher for these algorithms, possibly none.
     #[must_use]
     pub fn new(algorithms: &[Algorithm]) -> Self {
         Self {
@@ -78,13 +78,13 @@ impl Hasher {
         }
     }
 
-    /// Starts with every algorithm.
+    /// Creates a hasher for all algorithms.
     #[must_use]
     pub fn all() -> Self {
         Self::new(&Algorithm::ALL)
     }
 
-    /// Adds the next bytes.
+    /// Adds data.
     pub fn update(&mut self, bytes: &[u8]) {
         if let Some(hasher) = &mut self.sha1 {
             hasher.update(bytes);
@@ -97,7 +97,7 @@ impl Hasher {
         }
     }
 
-    /// The digests of everything that was added.
+    /// The digests of all data so far.
     #[must_use]
     pub fn finish(self) -> Digests {
         Digests {
@@ -108,16 +108,16 @@ impl Hasher {
     }
 }
 
-/// The digests of a blob: its SHA-256, by which blobs are told apart, and others that were asked for.
+/// The digests of a blob: the SHA-256, which identifies the blob, and other requested ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlobDigests {
     sha256: String,
-    /// The SHA-256, too.
+    /// Includes the SHA-256.
     all: Digests,
 }
 
 impl BlobDigests {
-    /// The digests as a blob's, if the SHA-256 is among them.
+    /// Converts digests; `None` if they lack the SHA-256.
     #[must_use]
     pub fn new(digests: Digests) -> Option<Self> {
         let sha256 = digests.sha256.clone()?;
@@ -127,7 +127,7 @@ impl BlobDigests {
         })
     }
 
-    /// Computes the SHA-256 of bytes that are in memory.
+    /// Computes the SHA-256 of data in memory.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
         let mut hasher = BlobHasher::new(&[]);
@@ -141,23 +141,23 @@ impl BlobDigests {
         &self.sha256
     }
 
-    /// All that were computed.
+    /// All computed digests.
     #[must_use]
     pub fn all(&self) -> &Digests {
         &self.all
     }
 }
 
-/// Computes the SHA-256 of one stream of bytes, and other digests that are asked for.
+/// Computes the SHA-256 of a stream, and other requested digests.
 #[derive(Debug, Clone)]
 pub struct BlobHasher {
     sha256: sha2::Sha256,
-    /// Without SHA-256.
+    /// Without the SHA-256.
     others: Hasher,
 }
 
 impl BlobHasher {
-    /// Starts with SHA-256 and these algorithms.
+    /// Creates a hasher for SHA-256 and these algorithms.
     #[must_use]
     pub fn new(others: &[Algorithm]) -> Self {
         Self {
@@ -169,13 +169,13 @@ impl BlobHasher {
         }
     }
 
-    /// Adds the next bytes.
+    /// Adds data.
     pub fn update(&mut self, bytes: &[u8]) {
         self.sha256.update(bytes);
         self.others.update(bytes);
     }
 
-    /// The digests of everything that was added.
+    /// The digests of all data so far.
     #[must_use]
     pub fn finish(self) -> BlobDigests {
         let sha256 = hex(&self.sha256.finalize());
@@ -197,7 +197,7 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// A reader that hashes and counts what is read through it.
+/// A reader that hashes and counts the data read from another reader.
 #[derive(Debug)]
 pub struct HashingReader<R> {
     inner: R,
@@ -206,7 +206,7 @@ pub struct HashingReader<R> {
 }
 
 impl<R> HashingReader<R> {
-    /// Reads from `inner`, with the digests that `hasher` was made for.
+    /// Wraps a reader.
     pub fn new(inner: R, hasher: Hasher) -> Self {
         Self {
             inner,
@@ -215,13 +215,13 @@ impl<R> HashingReader<R> {
         }
     }
 
-    /// How many bytes were read so far.
+    /// The number of bytes read so far.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// Gives the reader back, and the digests of what was read so far.
+    /// Returns the inner reader and the digests of the data so far.
     #[must_use]
     pub fn finish(self) -> (R, Digests) {
         (self.inner, self.hasher.finish())
@@ -237,7 +237,7 @@ impl<R: io::Read> io::Read for HashingReader<R> {
     }
 }
 
-/// A writer that hashes and counts what the writer below accepted.
+/// A writer that hashes and counts the data written to another writer.
 #[derive(Debug)]
 pub struct HashingWriter<W> {
     inner: W,
@@ -246,7 +246,7 @@ pub struct HashingWriter<W> {
 }
 
 impl<W> HashingWriter<W> {
-    /// Writes to `inner`, with the digests that `hasher` was made for.
+    /// Wraps a writer.
     pub fn new(inner: W, hasher: Hasher) -> Self {
         Self {
             inner,
@@ -255,13 +255,13 @@ impl<W> HashingWriter<W> {
         }
     }
 
-    /// How many bytes were written so far.
+    /// The number of bytes written so far.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// Gives the writer back, and the digests of what was written so far. It flushes nothing.
+    /// Returns the inner writer, without flushing it, and the digests of the data so far.
     #[must_use]
     pub fn finish(self) -> (W, Digests) {
         (self.inner, self.hasher.finish())
@@ -271,7 +271,7 @@ impl<W> HashingWriter<W> {
 impl<W: io::Write> io::Write for HashingWriter<W> {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
         let written = self.inner.write(buffer)?;
-        // Only what was accepted: the caller offers the rest again.
+        // The caller writes the rest again.
         self.hasher.update(&buffer[..written]);
         self.count += written as u64;
         Ok(written)
@@ -295,7 +295,7 @@ mod tests {
         2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f";
 
     #[test]
-    fn the_published_examples_come_out() {
+    fn published_examples_are_reproduced() {
         let digests = Digests::of(b"abc", &Algorithm::ALL);
         assert_eq!(digests.sha1(), Some(SHA1_ABC));
         assert_eq!(digests.sha256(), Some(SHA256_ABC));
@@ -309,14 +309,14 @@ mod tests {
     }
 
     #[test]
-    fn only_what_was_asked_for_is_computed() {
+    fn only_requested_digests_are_computed() {
         let digests = Digests::of(b"abc", &[Algorithm::Sha256]);
         assert_eq!(digests.sha1(), None);
         assert_eq!(digests.sha512(), None);
         assert_eq!(Digests::of(b"abc", &[]), Digests::default());
     }
 
-    /// Accepts three bytes at a time.
+    /// Writes at most three bytes per call.
     struct Slow(Vec<u8>);
 
     impl io::Write for Slow {
@@ -333,7 +333,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn readers_and_writers_hash_what_passes(data: Vec<u8>) {
+        fn readers_and_writers_hash_their_data(data: Vec<u8>) {
             let mut reader = HashingReader::new(data.as_slice(), Hasher::all());
             let mut read = Vec::new();
             reader.read_to_end(&mut read)?;

@@ -1,76 +1,77 @@
-//! The digest strings of manifests and of the Director's messages.
+//! Digest strings of manifests and of the Director's messages.
 
 use std::fmt;
 use std::str::FromStr;
 
 use super::{Algorithm, Digests};
-use crate::release::name::shown;
+use crate::release::name::excerpt;
 
-/// A text that is not a digest string, or one that nothing can be checked against.
+/// Why a text is not a usable digest string.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidDigest {
-    /// There is no digest in it.
-    #[error("has no digest")]
+    /// The text contains no digest.
+    #[error("contains no digest")]
     Empty,
-    /// A part that is neither hex digits nor an algorithm, `:` and hex digits.
-    #[error("has the part `{part}`, which is not of the form HEX or ALGORITHM:HEX")]
+    /// A part is neither `HEX` nor `ALGORITHM:HEX`.
+    #[error("contains `{part}`; expected HEX or ALGORITHM:HEX")]
     Malformed {
-        /// The part, escaped and shortened.
+        /// An excerpt of the part.
         part: String,
     },
-    /// Two digests by one algorithm: one of them must be wrong.
+    /// Two digests have the same algorithm.
     #[error("has more than one {algorithm} digest")]
     Twice {
         /// The algorithm.
         algorithm: String,
     },
-    /// Digests only by algorithms that cannot be computed.
-    #[error("can only be checked with {algorithms}, known are sha1, sha256 and sha512")]
-    Unknown {
+    /// No digest has a supported algorithm.
+    #[error("uses only unsupported algorithms ({algorithms}); use sha1, sha256 or sha512")]
+    Unsupported {
         /// The algorithms, joined by commas.
         algorithms: String,
     },
 }
 
-/// The bytes are not those that the digest was made of.
+/// The data does not match the digest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "expected the {algorithm} digest {expected} but {}",
     actual.as_ref().map_or_else(|| "it was not computed".to_owned(), |actual| format!("got {actual}"))
 )]
 pub struct DigestMismatch {
-    /// By which algorithm.
+    /// The algorithm of both digests.
     pub algorithm: Algorithm,
-    /// The digest that was asked for, in hex as it was given.
+    /// The expected digest in hex, as it was written.
     pub expected: String,
-    /// The digest that was computed, in lower-case hex; `None` when the caller did not compute this one, which is
-    /// never taken for agreement.
+    /// The computed digest in lower-case hex; `None` if it was not computed, which counts as a mismatch.
     pub actual: Option<String>,
 }
 
 /// One digest of a digest string.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Part {
-    /// The algorithm's name; `sha1` where none was written.
+    /// The name of the algorithm, by default `sha1`.
     pub name: String,
-    /// The digits, as they were given.
+    /// The digits, as they were written.
     pub hex: String,
 }
 
 impl Part {
-    /// The algorithm, if it is one that can be computed.
+    /// The algorithm, if it is supported.
     #[must_use]
     pub fn algorithm(&self) -> Option<Algorithm> {
-        Algorithm::named(&self.name)
+        Algorithm::from_name(&self.name)
     }
 
     fn parse(text: &str) -> Result<Self, InvalidDigest> {
         let (name, hex) = text.split_once(':').unwrap_or(("sha1", text));
-        // Letters and digits, not hex digits: such a digest is well-formed for every consumer, it only never matches.
+        // Other letters than hex digits are well-formed for all consumers; such a digest never matches.
         let well_formed =
             |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric());
         if !well_formed(name) || !well_formed(hex) {
-            return Err(InvalidDigest::Malformed { part: shown(text) });
+            return Err(InvalidDigest::Malformed {
+                part: excerpt(text),
+            });
         }
         Ok(Self {
             name: name.to_owned(),
@@ -79,9 +80,9 @@ impl Part {
     }
 }
 
-/// A digest string: `digest (";" digest)*`, where a digest is `HEX` (then it is a SHA-1) or `ALGORITHM:HEX`.
+/// A digest string: `digest (";" digest)*`, where a digest is `HEX` (a SHA-1) or `ALGORITHM:HEX`.
 ///
-/// The text is kept as it was given, since consumers compare it as text. At least one part can be computed.
+/// The text is kept as it was written, because consumers compare it as text. At least one part has a supported algorithm.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct MultiDigest {
     text: String,
@@ -89,17 +90,17 @@ pub struct MultiDigest {
 }
 
 impl MultiDigest {
-    /// Reads a digest string. Empty pieces between `;` are skipped, as bosh-utils does.
+    /// Parses a digest string. Empty parts are skipped, as in bosh-utils.
     ///
     /// # Errors
-    /// Text that is not a digest string, that has one algorithm twice, or of which nothing can be computed.
+    /// The text is not a digest string, repeats an algorithm, or has no supported algorithm.
     pub fn parse(text: &str) -> Result<Self, InvalidDigest> {
         let mut parts: Vec<Part> = Vec::new();
         for piece in text.split(';').filter(|piece| !piece.is_empty()) {
             let part = Part::parse(piece)?;
             if parts.iter().any(|other| other.name == part.name) {
                 return Err(InvalidDigest::Twice {
-                    algorithm: shown(&part.name),
+                    algorithm: excerpt(&part.name),
                 });
             }
             parts.push(part);
@@ -109,8 +110,8 @@ impl MultiDigest {
         }
         if parts.iter().all(|part| part.algorithm().is_none()) {
             let names: Vec<_> = parts.iter().map(|part| part.name.as_str()).collect();
-            return Err(InvalidDigest::Unknown {
-                algorithms: shown(&names.join(", ")),
+            return Err(InvalidDigest::Unsupported {
+                algorithms: excerpt(&names.join(", ")),
             });
         }
         Ok(Self {
@@ -119,8 +120,8 @@ impl MultiDigest {
         })
     }
 
-    /// Writes computed digests as one string, in the order of `algorithms`: SHA-1 bare, the others with their name.
-    /// `None` when `algorithms` is empty, names one twice, or one of them was not computed.
+    /// Joins computed digests in the order of `algorithms`: SHA-1 without a prefix, the others with their name. `None` if `algorithms` is
+    /// empty, has duplicates, or has an algorithm that was not computed.
     #[must_use]
     pub fn of(digests: &Digests, algorithms: &[Algorithm]) -> Option<Self> {
         let parts = algorithms
@@ -128,7 +129,7 @@ impl MultiDigest {
             .map(|&algorithm| {
                 let hex = digests.get(algorithm)?;
                 Some(match algorithm {
-                    // Bare, because Directors before 2016 know no prefix.
+                    // Directors before 2016 do not support a prefix.
                     Algorithm::Sha1 => hex.to_owned(),
                     Algorithm::Sha256 | Algorithm::Sha512 => format!("{algorithm}:{hex}"),
                 })
@@ -137,28 +138,28 @@ impl MultiDigest {
         Self::parse(&parts.join(";")).ok()
     }
 
-    /// The text as it was given.
+    /// The text as it was written.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// Its digests, in order, also those that cannot be computed.
+    /// All digests in order, including those of unsupported algorithms.
     #[must_use]
     pub fn parts(&self) -> &[Part] {
         &self.parts
     }
 
-    /// The algorithms that a check needs, in the order of the text; never empty.
+    /// The supported algorithms in the order of the text; never empty.
     #[must_use]
     pub fn algorithms(&self) -> Vec<Algorithm> {
         self.parts.iter().filter_map(Part::algorithm).collect()
     }
 
-    /// Compares every digest that can be computed, exactly and in lower case as the consumers do.
+    /// Compares all digests of supported algorithms. Upper-case digits never match, as in the consumers.
     ///
     /// # Errors
-    /// The first digest that differs, or that is not among `digests`.
+    /// The first digest that differs or is missing in `digests`.
     pub fn verify(&self, digests: &Digests) -> Result<(), DigestMismatch> {
         for part in &self.parts {
             let Some(algorithm) = part.algorithm() else {
@@ -203,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn every_form_that_producers_write_is_read_and_kept() {
+    fn all_common_forms_are_parsed_and_kept() {
         for (text, algorithms) in [
             (SHA1_ABC, &[Algorithm::Sha1][..]),
             ("sha1:00ff", &[Algorithm::Sha1]),
@@ -212,7 +213,7 @@ mod tests {
             ("00ff;sha512:00ff", &[Algorithm::Sha1, Algorithm::Sha512]),
             (";sha256:1;;sha1:2;", &[Algorithm::Sha256, Algorithm::Sha1]),
             ("md5:1;sha256:2", &[Algorithm::Sha256]),
-            // JSON's null, as the Director's messages may hold it: it parses, and never matches.
+            // A JSON null in the Director's messages. It never matches.
             ("null", &[Algorithm::Sha1]),
         ] {
             let digest = MultiDigest::parse(text).unwrap();
@@ -222,30 +223,21 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_checked_is_refused() {
+    fn digest_string_that_cannot_be_verified_is_rejected() {
         for (text, message) in [
-            ("", "has no digest"),
-            (";;", "has no digest"),
-            (
-                "sha1:",
-                "has the part `sha1:`, which is not of the form HEX or ALGORITHM:HEX",
-            ),
-            (
-                "a b",
-                "has the part `a b`, which is not of the form HEX or ALGORITHM:HEX",
-            ),
-            (
-                "1;a:b:c",
-                "has the part `a:b:c`, which is not of the form HEX or ALGORITHM:HEX",
-            ),
+            ("", "contains no digest"),
+            (";;", "contains no digest"),
+            ("sha1:", "contains `sha1:`; expected HEX or ALGORITHM:HEX"),
+            ("a b", "contains `a b`; expected HEX or ALGORITHM:HEX"),
+            ("1;a:b:c", "contains `a:b:c`; expected HEX or ALGORITHM:HEX"),
             ("12;sha1:12", "has more than one sha1 digest"),
             (
                 "md5:1;crc:2",
-                "can only be checked with md5, crc, known are sha1, sha256 and sha512",
+                "uses only unsupported algorithms (md5, crc); use sha1, sha256 or sha512",
             ),
             (
                 "SHA1:1",
-                "can only be checked with SHA1, known are sha1, sha256 and sha512",
+                "uses only unsupported algorithms (SHA1); use sha1, sha256 or sha512",
             ),
         ] {
             assert_eq!(MultiDigest::parse(text).unwrap_err().to_string(), message);
@@ -253,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_sha1_beside_a_right_sha256_is_a_mismatch() {
+    fn wrong_sha1_with_correct_sha256_is_a_mismatch() {
         let sha256 = abc().sha256().unwrap().to_owned();
         let digest = MultiDigest::parse(&format!("12;sha256:{sha256}")).unwrap();
         let mismatch = digest.verify(&abc()).unwrap_err();
@@ -265,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_digest_that_was_not_computed_does_not_agree() {
+    fn digest_that_was_not_computed_is_a_mismatch() {
         let digest = MultiDigest::parse(SHA1_ABC).unwrap();
         let mismatch = digest.verify(&Digests::default()).unwrap_err();
         assert_eq!(mismatch.actual, None);
@@ -273,13 +265,13 @@ mod tests {
     }
 
     #[test]
-    fn upper_case_is_not_the_same_digest() {
+    fn upper_case_digest_is_a_mismatch() {
         let digest = MultiDigest::parse(&SHA1_ABC.to_uppercase()).unwrap();
         digest.verify(&abc()).unwrap_err();
     }
 
     #[test]
-    fn computed_digests_are_written_as_the_consumers_expect() {
+    fn computed_digests_are_joined_for_consumers() {
         let sha512 = abc().sha512().unwrap().to_owned();
         let both = MultiDigest::of(&abc(), &[Algorithm::Sha1, Algorithm::Sha512]).unwrap();
         assert_eq!(both.as_str(), format!("{SHA1_ABC};sha512:{sha512}"));
@@ -293,7 +285,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn digests_of_the_bytes_agree_and_of_others_do_not(data: Vec<u8>, other: Vec<u8>) {
+        fn digests_match_only_their_own_data(data: Vec<u8>, other: Vec<u8>) {
             let digests = Digests::of(&data, &Algorithm::ALL);
             for algorithm in Algorithm::ALL {
                 let digest = MultiDigest::of(&digests, &[algorithm]).unwrap();
@@ -304,7 +296,7 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_refused_or_kept(text in r"[a-f0-9:;sh ]{0,20}|\PC*") {
+        fn any_text_is_rejected_or_kept(text in r"[a-f0-9:;sh ]{0,20}|\PC*") {
             if let Ok(digest) = MultiDigest::parse(&text) {
                 prop_assert_eq!(digest.as_str(), &text);
                 prop_assert!(!digest.algorithms().is_empty());

@@ -1,4 +1,4 @@
-//! What can be wrong with a manifest.
+//! Problems of a manifest.
 
 use std::fmt;
 
@@ -7,64 +7,64 @@ use crate::release::digest::InvalidDigest;
 use crate::release::name::InvalidName;
 use crate::release::yaml;
 
-/// One thing that is wrong with a manifest. All of them are reported at once; each is a line of its own.
+/// A problem of a manifest. All problems are reported together, one per line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ManifestProblem {
-    /// It is too long to be a manifest.
-    #[error("the manifest has {bytes} bytes, at most {MAX_BYTES} are read")]
+    /// The manifest is too large.
+    #[error("the manifest has {bytes} bytes; the limit is {MAX_BYTES}")]
     TooLarge {
-        /// Its length in bytes.
+        /// The size in bytes.
         bytes: usize,
     },
-    /// It is not text.
-    #[error("the manifest is not UTF-8: byte {offset} does not belong there")]
+    /// The manifest is not text.
+    #[error("the manifest is not UTF-8: invalid byte at offset {offset}")]
     NotUtf8 {
-        /// Where the first wrong byte is, from 0.
+        /// The offset of the first invalid byte, from 0.
         offset: usize,
     },
-    /// It is not YAML, or not YAML that is read here.
+    /// The manifest is not valid YAML.
     #[error(transparent)]
     Yaml(#[from] yaml::Error),
-    /// It is YAML, but not what a manifest says.
-    #[error("line {line}: {owner}{problem}")]
+    /// The content is invalid.
+    #[error("line {line}: {part}{problem}")]
     Content {
         /// The line, from 1.
         line: usize,
-        /// What it is wrong with.
-        owner: Owner,
-        /// What is wrong.
-        problem: Problem,
+        /// The part of the manifest with the problem.
+        part: ManifestPart,
+        /// The problem.
+        problem: FieldProblem,
     },
 }
 
-/// The part of a manifest that a problem is about. It prints with a colon and a blank behind it.
+/// The part of a manifest that has a problem. It prints with a colon and a space after it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Owner {
-    /// The release itself; prints as nothing.
+pub enum ManifestPart {
+    /// The release itself; prints as an empty text.
     Release,
-    /// An entry of one of the lists.
-    Entry {
-        /// What it is: `package`, `compiled package` or `job`.
+    /// An item of a list.
+    Item {
+        /// The kind: `package`, `compiled package` or `job`.
         kind: &'static str,
-        /// Its name, escaped and shortened; `None` when it has none.
+        /// An excerpt of the name, if the item has one.
         name: Option<String>,
-        /// Its place in the list, from 1.
+        /// The position in the list, from 1.
         number: usize,
     },
     /// The license.
     License,
 }
 
-impl fmt::Display for Owner {
+impl fmt::Display for ManifestPart {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Release => Ok(()),
-            Self::Entry {
+            Self::Item {
                 kind,
                 name: Some(name),
                 ..
             } => write!(f, "{kind} `{name}`: "),
-            Self::Entry {
+            Self::Item {
                 kind,
                 name: None,
                 number,
@@ -74,69 +74,69 @@ impl fmt::Display for Owner {
     }
 }
 
-/// What is wrong with the content of a manifest.
+/// A problem of a manifest's content.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Problem {
-    /// The document as a whole is something else.
-    #[error("the manifest is {found}, not a mapping")]
+pub enum FieldProblem {
+    /// The document is not a mapping.
+    #[error("the manifest is {found}; expected a mapping")]
     NotAMapping {
-        /// What it is.
+        /// The actual kind.
         found: &'static str,
     },
-    /// A key that must be there.
+    /// A required key is missing.
     #[error("`{key}` is missing")]
     Missing {
         /// The key.
         key: &'static str,
     },
-    /// A value of the wrong kind.
-    #[error("`{key}` must be {expected}, it is {found}")]
-    Kind {
+    /// A value has the wrong kind.
+    #[error("`{key}` is {found}; expected {expected}")]
+    WrongKind {
         /// The key.
         key: &'static str,
-        /// What it must be.
+        /// The expected kind.
         expected: &'static str,
-        /// What it is.
+        /// The actual kind.
         found: &'static str,
     },
-    /// A value that must be true or false.
-    #[error("`{key}` must be true or false, it is `{text}`")]
-    NotABool {
+    /// A value is not a boolean.
+    #[error("`{key}` is `{text}`; expected true or false")]
+    NotBoolean {
         /// The key.
         key: &'static str,
-        /// The text, escaped and shortened.
+        /// An excerpt of the text.
         text: String,
     },
-    /// A name or version that is none.
+    /// A name or version is invalid.
     #[error("`{key}`: {error}")]
     Name {
         /// The key.
         key: &'static str,
-        /// What is wrong with it.
+        /// The reason.
         error: InvalidName,
     },
-    /// A digest that nothing can be checked with.
+    /// A digest is invalid or cannot be verified.
     #[error("`{key}` `{text}` {error}")]
     Digest {
         /// The key.
         key: &'static str,
-        /// The text, escaped and shortened.
+        /// An excerpt of the text.
         text: String,
-        /// What is wrong with it.
+        /// The reason.
         error: InvalidDigest,
     },
-    /// A stemcell that is not `OS/VERSION`.
-    #[error("`{key}`: `{text}` is not a stemcell of the form OS/VERSION")]
+    /// A stemcell is not of the form `OS/VERSION`.
+    #[error("`{key}` is `{text}`; expected OS/VERSION")]
     Stemcell {
         /// The key.
         key: &'static str,
-        /// The text, escaped and shortened.
+        /// An excerpt of the text.
         text: String,
     },
-    /// A name that another entry has.
-    #[error("the name is already on line {first}")]
-    Duplicate {
-        /// The line of the first, from 1.
+    /// Two items have the same name.
+    #[error("duplicate name; the first is on line {first}")]
+    DuplicateName {
+        /// The line of the first item, from 1.
         first: usize,
     },
 }

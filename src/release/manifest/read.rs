@@ -1,22 +1,21 @@
-//! Reads a manifest and lists everything that is wrong with it.
+//! Parses a manifest and lists all of its problems.
 //!
-//! Every field is read even after one was wrong: whoever mends a manifest wants to mend it once.
+//! An invalid field does not end the parsing, so that the user sees all problems at once.
 
 use std::collections::HashMap;
 
-use super::{
-    CompiledPackage, Job, License, MAX_BYTES, Manifest, ManifestProblem, Owner, Package, Problem,
-};
+use super::problem::{FieldProblem, ManifestPart, ManifestProblem};
+use super::{CompiledPackage, Job, License, MAX_BYTES, Manifest, Package};
 use crate::release::digest::MultiDigest;
-use crate::release::name::{InvalidName, Name, Version, shown};
+use crate::release::name::{InvalidName, Name, Version, excerpt};
 use crate::release::stemcell::Slug;
 use crate::release::yaml::{self, Mapping, Node, Scalar};
 
 impl Manifest {
-    /// Reads the bytes of a `release.MF`.
+    /// Parses the contents of a `release.MF`.
     ///
     /// # Errors
-    /// Every problem of the manifest, in the order of its fields; only one where it is not YAML at all.
+    /// All problems of the manifest in field order, or the one problem that prevents parsing.
     pub fn parse(bytes: &[u8]) -> Result<Self, Vec<ManifestProblem>> {
         if bytes.len() > MAX_BYTES {
             let bytes = bytes.len();
@@ -41,24 +40,28 @@ fn manifest(root: &Node, problems: &mut Problems) -> Option<Manifest> {
             true => "empty",
             false => root.kind(),
         };
-        problems.add(root.line(), &Owner::Release, Problem::NotAMapping { found });
+        problems.add(
+            root.line(),
+            &ManifestPart::Release,
+            FieldProblem::NotAMapping { found },
+        );
         return None;
     };
     let mut fields = Fields {
         mapping,
-        owner: Owner::Release,
+        part: ManifestPart::Release,
         problems,
     };
-    // Read before they are put together, so that none of them is skipped.
-    let name = fields.checked("name", Name::parse);
-    let version = fields.checked("version", Version::parse);
+    // All fields are read before the first `?`, so that no problem is skipped.
+    let name = fields.parsed("name", Name::parse);
+    let version = fields.parsed("version", Version::parse);
     let commit_hash = fields.optional_text("commit_hash");
     let uncommitted_changes = fields.flag("uncommitted_changes");
-    let jobs = fields.entries("jobs", "job", &mut HashMap::new(), job);
-    // One set for both lists: they become directories of the same parent.
+    let jobs = fields.items("jobs", "job", &mut HashMap::new(), job);
+    // Both lists share one set, because their packages become directories of the same parent.
     let mut packages_seen = HashMap::new();
-    let packages = fields.entries("packages", "package", &mut packages_seen, package);
-    let compiled_packages = fields.entries(
+    let packages = fields.items("packages", "package", &mut packages_seen, package);
+    let compiled_packages = fields.items(
         "compiled_packages",
         "compiled package",
         &mut packages_seen,
@@ -80,8 +83,8 @@ fn manifest(root: &Node, problems: &mut Problems) -> Option<Manifest> {
 }
 
 fn job(fields: &mut Fields<'_, '_>) -> Option<Job> {
-    let name = fields.checked("name", Name::parse);
-    let version = fields.checked("version", Version::parse);
+    let name = fields.parsed("name", Name::parse);
+    let version = fields.parsed("version", Version::parse);
     let fingerprint = fields.text("fingerprint");
     let digest = fields.digest();
     let packages = fields.names("packages");
@@ -95,8 +98,8 @@ fn job(fields: &mut Fields<'_, '_>) -> Option<Job> {
 }
 
 fn package(fields: &mut Fields<'_, '_>) -> Option<Package> {
-    let name = fields.checked("name", Name::parse);
-    let version = fields.checked("version", Version::parse);
+    let name = fields.parsed("name", Name::parse);
+    let version = fields.parsed("version", Version::parse);
     let fingerprint = fields.text("fingerprint");
     let digest = fields.digest();
     let dependencies = fields.names("dependencies").unwrap_or_default();
@@ -123,39 +126,38 @@ fn compiled_package(fields: &mut Fields<'_, '_>) -> Option<CompiledPackage> {
     })
 }
 
-/// The problems so far.
 #[derive(Default)]
 struct Problems {
     list: Vec<ManifestProblem>,
 }
 
 impl Problems {
-    fn add(&mut self, line: usize, owner: &Owner, problem: Problem) {
+    fn add(&mut self, line: usize, part: &ManifestPart, problem: FieldProblem) {
         self.list.push(ManifestProblem::Content {
             line,
-            owner: owner.clone(),
+            part: part.clone(),
             problem,
         });
     }
 }
 
-/// The fields of one mapping. Reading one that is wrong adds to the problems and gives nothing.
+/// The fields of one mapping. Reading an invalid field records a problem and returns `None`.
 struct Fields<'m, 'p> {
     mapping: &'m Mapping,
-    owner: Owner,
+    part: ManifestPart,
     problems: &'p mut Problems,
 }
 
 impl<'m> Fields<'m, '_> {
-    fn add(&mut self, line: usize, problem: Problem) {
-        self.problems.add(line, &self.owner, problem);
+    fn add(&mut self, line: usize, problem: FieldProblem) {
+        self.problems.add(line, &self.part, problem);
     }
 
-    fn add_kind(&mut self, key: &'static str, expected: &'static str, node: &Node) {
+    fn add_wrong_kind(&mut self, key: &'static str, expected: &'static str, node: &Node) {
         let found = node.kind();
         self.add(
             node.line(),
-            Problem::Kind {
+            FieldProblem::WrongKind {
                 key,
                 expected,
                 found,
@@ -163,7 +165,7 @@ impl<'m> Fields<'m, '_> {
         );
     }
 
-    /// The value of a key; a null is as good as none.
+    /// The value of a key; `None` if it is missing or null.
     fn value(&self, key: &str) -> Option<&'m Node> {
         self.mapping.get(key).filter(|node| !node.is_null())
     }
@@ -171,7 +173,7 @@ impl<'m> Fields<'m, '_> {
     fn scalar(&mut self, key: &'static str) -> Option<&'m Scalar> {
         let node = self.value(key)?;
         let Node::Scalar(scalar) = node else {
-            self.add_kind(key, "a text", node);
+            self.add_wrong_kind(key, "a string", node);
             return None;
         };
         Some(scalar)
@@ -185,23 +187,24 @@ impl<'m> Fields<'m, '_> {
         self.optional_text(key).unwrap_or_default()
     }
 
-    /// A text that must be there. One of the wrong kind is reported as that and not as missing.
+    /// A required text. A value of the wrong kind is not reported as missing.
     fn required(&mut self, key: &'static str) -> Option<&'m Scalar> {
         if self.value(key).is_none() {
             let line = self.mapping.get(key).map_or(self.mapping.line, Node::line);
-            self.add(line, Problem::Missing { key });
+            self.add(line, FieldProblem::Missing { key });
         }
         self.scalar(key)
     }
 
-    fn checked<T>(
+    /// A required name or version.
+    fn parsed<T>(
         &mut self,
         key: &'static str,
         parse: fn(&str) -> Result<T, InvalidName>,
     ) -> Option<T> {
         let scalar = self.required(key)?;
         parse(&scalar.text)
-            .map_err(|error| self.add(scalar.line, Problem::Name { key, error }))
+            .map_err(|error| self.add(scalar.line, FieldProblem::Name { key, error }))
             .ok()
     }
 
@@ -210,8 +213,8 @@ impl<'m> Fields<'m, '_> {
         let scalar = self.required(key)?;
         MultiDigest::parse(&scalar.text)
             .map_err(|error| {
-                let text = shown(&scalar.text);
-                self.add(scalar.line, Problem::Digest { key, text, error });
+                let text = excerpt(&scalar.text);
+                self.add(scalar.line, FieldProblem::Digest { key, text, error });
             })
             .ok()
     }
@@ -221,8 +224,8 @@ impl<'m> Fields<'m, '_> {
         let scalar = self.required(key)?;
         Slug::parse(&scalar.text)
             .map_err(|_| {
-                let text = shown(&scalar.text);
-                self.add(scalar.line, Problem::Stemcell { key, text });
+                let text = excerpt(&scalar.text);
+                self.add(scalar.line, FieldProblem::Stemcell { key, text });
             })
             .ok()
     }
@@ -232,19 +235,19 @@ impl<'m> Fields<'m, '_> {
             return false;
         };
         flag_of(scalar).unwrap_or_else(|| {
-            let text = shown(&scalar.text);
-            self.add(scalar.line, Problem::NotABool { key, text });
+            let text = excerpt(&scalar.text);
+            self.add(scalar.line, FieldProblem::NotBoolean { key, text });
             false
         })
     }
 
-    /// The items of a list; `None` when the key is absent or null. An empty mapping has no items either.
+    /// The items of a list; `None` if the key is missing or null. An empty mapping counts as an empty list.
     fn list(&mut self, key: &'static str) -> Option<&'m [Node]> {
         match self.value(key)? {
             Node::Sequence(sequence) => Some(&sequence.items),
             Node::Mapping(mapping) if mapping.entries.is_empty() => Some(&[]),
             node => {
-                self.add_kind(key, "a list", node);
+                self.add_wrong_kind(key, "a list", node);
                 None
             }
         }
@@ -254,31 +257,31 @@ impl<'m> Fields<'m, '_> {
         let mut names = Vec::new();
         for item in self.list(key)? {
             let Node::Scalar(scalar) = item else {
-                self.add_kind(key, "a list of names", item);
+                self.add_wrong_kind(key, "a list of names", item);
                 continue;
             };
-            // A null is the empty string here, as in every other text, and that is no name.
+            // A null is an empty text, as in all other fields, and an empty name is invalid.
             let text = if scalar.is_null() { "" } else { &scalar.text };
             match Name::parse(text) {
                 Ok(name) => names.push(name),
-                Err(error) => self.add(scalar.line, Problem::Name { key, error }),
+                Err(error) => self.add(scalar.line, FieldProblem::Name { key, error }),
             }
         }
         Some(names)
     }
 
-    /// Reads a list of mappings with `read`. `seen` holds the names so far with their lines.
-    fn entries<T>(
+    /// Reads a list of mappings with `read`. `seen` maps the names so far to their lines.
+    fn items<T>(
         &mut self,
         key: &'static str,
         kind: &'static str,
         seen: &mut HashMap<&'m str, usize>,
         read: fn(&mut Fields<'_, '_>) -> Option<T>,
     ) -> Option<Vec<T>> {
-        let mut entries = Vec::new();
+        let mut items = Vec::new();
         for (index, item) in self.list(key)?.iter().enumerate() {
             let Node::Mapping(mapping) = item else {
-                self.add_kind(key, "a list of mappings", item);
+                self.add_wrong_kind(key, "a list of mappings", item);
                 continue;
             };
             let name = match mapping.get("name") {
@@ -287,9 +290,9 @@ impl<'m> Fields<'m, '_> {
             };
             let mut fields = Fields {
                 mapping,
-                owner: Owner::Entry {
+                part: ManifestPart::Item {
                     kind,
-                    name: name.map(|name| shown(&name.text)),
+                    name: name.map(|name| excerpt(&name.text)),
                     number: index + 1,
                 },
                 problems: self.problems,
@@ -297,14 +300,14 @@ impl<'m> Fields<'m, '_> {
             if let Some(name) = name
                 && let Some(first) = seen.insert(&name.text, name.line)
             {
-                fields.add(name.line, Problem::Duplicate { first });
+                fields.add(name.line, FieldProblem::DuplicateName { first });
             }
-            entries.extend(read(&mut fields));
+            items.extend(read(&mut fields));
         }
-        Some(entries)
+        Some(items)
     }
 
-    /// The license. An empty one is as good as none: tools write `{}`, or empty texts for its three keys.
+    /// The license; `None` if it is empty. Some tools write `{}`, or empty texts for its three keys.
     fn license(&mut self) -> Option<License> {
         let key = "license";
         let node = self.value(key)?;
@@ -312,12 +315,12 @@ impl<'m> Fields<'m, '_> {
             return None;
         }
         let Node::Mapping(mapping) = node else {
-            self.add_kind(key, "a mapping", node);
+            self.add_wrong_kind(key, "a mapping", node);
             return None;
         };
         let mut fields = Fields {
             mapping,
-            owner: Owner::License,
+            part: ManifestPart::License,
             problems: self.problems,
         };
         let version = fields.text("version");
@@ -331,7 +334,7 @@ impl<'m> Fields<'m, '_> {
     }
 }
 
-/// What a flag says. YAML takes a quoted word for a text; `"true"` and `"false"` still leave no doubt.
+/// The value of a flag. A quoted word is text in YAML, but `"true"` and `"false"` are unambiguous.
 fn flag_of(scalar: &Scalar) -> Option<bool> {
     scalar.as_bool().or_else(|| {
         let is = |word: &str| scalar.text.eq_ignore_ascii_case(word);
@@ -343,7 +346,7 @@ fn flag_of(scalar: &Scalar) -> Option<bool> {
     })
 }
 
-/// Whether a value says nothing: an empty text, list or mapping, or a mapping of such.
+/// Whether a value is an empty text, list or mapping, or a mapping of empty values.
 fn is_empty(node: &Node) -> bool {
     match node {
         Node::Scalar(scalar) => scalar.is_null() || scalar.text.is_empty(),

@@ -1,4 +1,4 @@
-//! Writes a compiled release's manifest, byte for byte as the Go agent's yaml.v3 lays it out (but for a quote too many).
+//! Writes the manifest of a compiled release, byte for byte as the Go agent with yaml.v3 does, except for additional quotes.
 
 use std::fmt;
 
@@ -9,15 +9,14 @@ use crate::release::yaml::quoted;
 impl Manifest {
     /// The text of `release.MF` for a compiled release.
     ///
-    /// Source packages are never written, empty lists of jobs or compiled packages and a missing license are left out,
-    /// and `no_compression` is always there.
+    /// Source packages, empty lists of jobs or compiled packages, and a missing license are omitted. `no_compression` is always written.
     #[must_use]
     pub fn to_yaml(&self) -> String {
         CompiledForm(self).to_string()
     }
 }
 
-/// How a compiled release's manifest prints.
+/// Prints a manifest as that of a compiled release.
 struct CompiledForm<'a>(&'a Manifest);
 
 impl fmt::Display for CompiledForm<'_> {
@@ -25,8 +24,8 @@ impl fmt::Display for CompiledForm<'_> {
         let manifest = self.0;
         field(f, "", "name", manifest.name.as_str())?;
         field(f, "", "version", manifest.version.as_str())?;
-        // The Director stores an absent commit as `unknown` and refuses a compiled release whose commit differs from
-        // its source's: an empty text here could never be uploaded beside the source.
+        // The Director stores a missing commit as `unknown`, and rejects a compiled release whose commit differs from that of the source
+        // release. With an empty text here, the compiled release could not be uploaded to a Director that has the source release.
         let commit_hash = manifest.commit_hash.as_deref().unwrap_or("unknown");
         field(f, "", "commit_hash", commit_hash)?;
         writeln!(f, "uncommitted_changes: {}", manifest.uncommitted_changes)?;
@@ -60,7 +59,7 @@ fn write_job(f: &mut fmt::Formatter<'_>, job: &Job) -> fmt::Result {
     field(f, "      ", "version", job.version.as_str())?;
     field(f, "      ", "fingerprint", &job.fingerprint)?;
     field(f, "      ", "sha1", job.digest.as_str())?;
-    // Job blocks stay what they were: a source that did not say has nothing here.
+    // The key is missing here if it is missing in the source release.
     match &job.packages {
         Some(packages) => names(f, "packages", packages),
         None => Ok(()),
@@ -78,7 +77,7 @@ fn field(f: &mut fmt::Formatter<'_>, indent: &str, key: &str, value: &str) -> fm
     writeln!(f, "{indent}{key}: {}", quoted(value))
 }
 
-/// A list of names in an entry of a list.
+/// Writes a list of names inside an item of a list.
 fn names(f: &mut fmt::Formatter<'_>, key: &str, names: &[Name]) -> fmt::Result {
     if names.is_empty() {
         return writeln!(f, "      {key}: []");

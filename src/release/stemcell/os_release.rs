@@ -1,4 +1,4 @@
-//! `/etc/os-release`, as `os-release(5)` describes it.
+//! `/etc/os-release`, see `os-release(5)`.
 
 use std::collections::HashMap;
 
@@ -7,18 +7,17 @@ use crate::release::name::Name;
 
 /// The assignments of an `os-release` file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct OsRelease {
+pub(crate) struct OsRelease {
     values: HashMap<String, String>,
 }
 
 impl OsRelease {
-    /// Reads `KEY=value` lines; of two with the same key the later one counts.
+    /// Parses `KEY=value` lines. If a key occurs twice, the last one wins.
     ///
-    /// Values are words of the shell: bare, in single quotes, or in double quotes with `\` before `"`, `$`, `` ` `` and
-    /// `\`. Lines that assign nothing are passed over, as other readers do, so that nothing in this file but the wanted
-    /// values can stop a compilation.
+    /// Values are shell words: bare, in single quotes, or in double quotes with `\` before `"`, `$`, `` ` `` and `\`. Other lines are
+    /// skipped, as other readers do, so that only the values in use can fail a compilation.
     #[must_use]
-    pub fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         let values = text
             .lines()
             .map(str::trim)
@@ -29,25 +28,25 @@ impl OsRelease {
         Self { values }
     }
 
-    /// The value of a key; `None` where it is missing or empty.
+    /// The value of a key; `None` if it is missing or empty.
     #[must_use]
-    pub fn get(&self, key: &str) -> Option<&str> {
+    pub(crate) fn get(&self, key: &str) -> Option<&str> {
         let value = self.values.get(key)?;
         (!value.is_empty()).then_some(value)
     }
 
-    /// What a Director calls this operating system: `ubuntu-jammy`, or `centos-7` where there is no codename.
+    /// The Director's name of this operating system: `ubuntu-jammy`, or `centos-7` if there is no codename.
     ///
     /// # Errors
-    /// No ID or no version, an Ubuntu without a codename, or a result that breaks the rule of [`Name`].
-    pub fn operating_system(&self) -> Result<String, StemcellError> {
+    /// The ID or the version is missing, an Ubuntu has no codename, or the result is not a valid [`Name`].
+    pub(crate) fn operating_system(&self) -> Result<String, StemcellError> {
         let id = self.get("ID").ok_or(StemcellError::NoId)?;
         let version = if let Some(codename) = self.get("VERSION_CODENAME") {
             codename
         } else if id == "ubuntu" {
             return Err(StemcellError::NoCodename);
         } else {
-            // The stemcells of these systems are called by major version: centos-7, also where VERSION_ID is 7.9.
+            // Stemcells of other systems have the major version: centos-7 even if VERSION_ID is 7.9.
             self.get("VERSION_ID")
                 .and_then(|version| version.split('.').next())
                 .filter(|major| !major.is_empty())
@@ -59,7 +58,7 @@ impl OsRelease {
     }
 }
 
-/// The word that a shell would assign. A quote that is not closed ends with the line.
+/// The word that a shell would assign. An unclosed quote ends with the line.
 fn unquote(value: &str) -> String {
     let mut word = String::new();
     let mut quote = None;
@@ -74,7 +73,7 @@ fn unquote(value: &str) -> String {
                 other => word.extend(Some('\\').into_iter().chain(other)),
             },
             (None, c) if c.is_whitespace() => {
-                // What follows a word is a comment, or a mistake that shall show in the value.
+                // Text after the word is a comment, or a mistake that stays visible in the value.
                 let tail = rest.as_str().trim_start();
                 if !tail.starts_with('#') {
                     word.push(c);
@@ -109,7 +108,7 @@ UBUNTU_CODENAME=jammy
     }
 
     #[test]
-    fn a_stemcell_image_is_ubuntu_jammy() {
+    fn stemcell_image_is_ubuntu_jammy() {
         assert_eq!(os(JAMMY).unwrap(), "ubuntu-jammy");
         let release = OsRelease::parse(JAMMY);
         assert_eq!(
@@ -120,7 +119,7 @@ UBUNTU_CODENAME=jammy
     }
 
     #[test]
-    fn every_way_to_write_it_gives_the_same_operating_system() {
+    fn all_notations_give_the_same_operating_system() {
         for text in [
             "ID=ubuntu\nVERSION_CODENAME=jammy\n",
             "ID=ubuntu\nVERSION_CODENAME=jammy",
@@ -137,7 +136,7 @@ UBUNTU_CODENAME=jammy
     }
 
     #[test]
-    fn without_a_codename_the_major_version_is_used() {
+    fn major_version_is_used_without_a_codename() {
         for (text, expected) in [
             ("ID=\"centos\"\nVERSION_ID=\"7\"", "centos-7"),
             ("ID=rhel\nVERSION_ID=8.10\nVERSION_CODENAME=\"\"", "rhel-8"),
@@ -148,14 +147,14 @@ UBUNTU_CODENAME=jammy
     }
 
     #[test]
-    fn an_ubuntu_without_a_codename_is_not_guessed() {
+    fn ubuntu_without_a_codename_is_an_error() {
         let error = os("ID=ubuntu\nVERSION_ID=\"14.04\"").unwrap_err();
         assert_eq!(error, StemcellError::NoCodename);
         assert!(error.hint().unwrap().contains("--stemcell"));
     }
 
     #[test]
-    fn what_is_missing_is_named() {
+    fn missing_keys_are_named() {
         for (text, expected) in [
             ("", StemcellError::NoId),
             ("ID=\nVERSION_CODENAME=jammy", StemcellError::NoId),
@@ -168,7 +167,7 @@ UBUNTU_CODENAME=jammy
     }
 
     #[test]
-    fn values_that_cannot_be_part_of_a_file_name_are_refused() {
+    fn values_that_are_invalid_in_file_names_are_rejected() {
         for text in [
             "ID=../x\nVERSION_CODENAME=y",
             "ID=ubuntu jammy\nVERSION_CODENAME=jammy",
@@ -183,7 +182,7 @@ UBUNTU_CODENAME=jammy
     }
 
     #[test]
-    fn quotes_and_escapes_are_the_shells() {
+    fn quotes_and_escapes_follow_the_shell() {
         for (value, expected) in [
             (r#""a \"b\" \$c \`d\` \\e \f""#, r#"a "b" $c `d` \e \f"#),
             (r"'a \b $c'", r"a \b $c"),
@@ -206,7 +205,7 @@ UBUNTU_CODENAME=jammy
         }
 
         #[test]
-        fn a_quoted_value_is_read_as_it_was(value in r"[^\n\r']*") {
+        fn quoted_value_survives_a_round_trip(value in r"[^\n\r']*") {
             prop_assert_eq!(unquote(&format!("'{value}'")), value);
         }
     }

@@ -1,10 +1,10 @@
-//! The parser's input, with tabs read as libyaml reads them.
+//! Input for the parser that treats tabs as libyaml does.
 
 use saphyr_parser::input::SkipTabs;
 use saphyr_parser::{Input, StrInput};
 
-/// A text for the parser. It differs from the parser's own input in one rule: a tab separates a `:` from its value as a
-/// space does. libyaml (Psych) and yaml.v3 accept that; the parser wants a space as well. A tab still cannot indent.
+/// The parser's input with one additional rule: a tab separates a `:` from its value, as a space does. libyaml (Psych) and yaml.v3 accept
+/// such a tab; the parser requires a space, too. Tabs for indentation stay invalid.
 pub(super) struct LenientInput<'a>(StrInput<'a>);
 
 impl<'a> LenientInput<'a> {
@@ -16,12 +16,12 @@ impl<'a> LenientInput<'a> {
 impl Input for LenientInput<'_> {
     fn skip_ws_to_eol(&mut self, skip_tabs: SkipTabs) -> (usize, Result<SkipTabs, &'static str>) {
         let (count, result) = self.0.skip_ws_to_eol(skip_tabs);
-        // The second field is asked for behind a `:` only.
+        // The parser reads the second field only after a `:`.
         let result = result.map(|skipped| SkipTabs::Result(skipped.found_tabs(), true));
         (count, result)
     }
 
-    // Everything else is handed on.
+    // All other methods delegate.
 
     #[inline]
     fn lookahead(&mut self, count: usize) {

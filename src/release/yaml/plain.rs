@@ -1,20 +1,20 @@
-//! Writes a text so that every YAML reader takes it for that text.
+//! Quotes texts so that every YAML reader reads them as strings.
 //!
-//! The readers of a compiled manifest are yaml.v3 (CLI), Psych (Director) and whatever scripts use, and they do not agree
-//! on what a plain `1:20`, `on` or `0777` is. A text is therefore plain only when all of them surely see a string. That
-//! quotes a little more than yaml.v3 does (`1.2.3`), which changes nothing for a reader.
+//! The readers of a compiled manifest are yaml.v3 (CLI), Psych (Director) and the parsers of scripts. They disagree about a plain `1:20`,
+//! `on` or `0777`, so a text stays plain only if all of them read it as a string. As a result, some texts are quoted that yaml.v3 writes
+//! plain (`1.2.3`); readers see no difference.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// Words that some reader takes for a bool, a null or a number, in lower case.
+/// Words that some reader reads as a boolean, null or number, in lower case.
 const WORDS: [&str; 11] = [
     "y", "n", "yes", "no", "on", "off", "true", "false", "null", "nan", "inf",
 ];
 
-/// The text as a YAML scalar on one line: plain where that is safe, else in double quotes.
+/// Writes a text as a scalar on one line: plain if that is safe, otherwise in double quotes.
 #[must_use]
-pub fn quoted(text: &str) -> Cow<'_, str> {
+pub(crate) fn quoted(text: &str) -> Cow<'_, str> {
     if is_safe_plain(text) {
         return Cow::Borrowed(text);
     }
@@ -26,7 +26,7 @@ pub fn quoted(text: &str) -> Cow<'_, str> {
             '\n' => quoted.push_str("\\n"),
             '\t' => quoted.push_str("\\t"),
             ' '..='~' => quoted.push(c),
-            // Everything else by number: readers differ on which characters they print, fold or refuse.
+            // By number, because readers differ in the characters that they fold or reject.
             _ => {
                 let _ = match u32::from(c) {
                     code @ ..=0xff => write!(quoted, "\\x{code:02X}"),
@@ -52,18 +52,18 @@ fn is_safe_plain(text: &str) -> bool {
         let lower = text.to_ascii_lowercase();
         return !WORDS.contains(&lower.as_str());
     }
-    // Of the numbers, base-60 numbers and timestamps of all readers, only those with a prefix (0x, 0o, 0b) have other
-    // letters than these; so a digest like 58236d… is a string, and 5e12… is not surely one.
+    // Numbers, base-60 numbers and timestamps contain no letters except these, unless they have a prefix (0x, 0o, 0b). So a digest like
+    // 58236d… is a string for all readers, and 5e12… may be a number.
     let prefixed = text
         .as_bytes()
         .get(1)
         .is_some_and(|b| b"xXoObB".contains(b));
-    let of_numbers = |b: u8| b"eEtTzZ".contains(&b);
+    let in_numbers = |b: u8| b"eEtTzZ".contains(&b);
     first.is_ascii_digit()
         && !(first == b'0' && prefixed)
         && text
             .bytes()
-            .any(|b| b.is_ascii_alphabetic() && !of_numbers(b))
+            .any(|b| b.is_ascii_alphabetic() && !in_numbers(b))
 }
 
 #[cfg(test)]
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn what_some_reader_takes_for_something_else_is_quoted() {
+    fn ambiguous_texts_are_quoted() {
         let words = "~ null Null NULL y Y n N yes Yes YES no on On off OFF true True false FALSE = << ? ... .";
         let numbers = "45 -45 +45 1.10 .5 1. 0 0777 08 0x1f 0X1F 0b101 0o17 1_000 1,000 1e5 1e+5 12e03 5e1234 5E1234 \
                        007.1 .inf -.inf +.INF .nan .NaN NaN inf 1234567890123456789012345678901234567890 1.2.3";
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_printable_is_escaped() {
+    fn unprintable_characters_are_escaped() {
         for (text, expected) in [
             ("a\"b\\c", r#""a\"b\\c""#),
             ("a\nb\tc\rd", r#""a\nb\tc\x0Dd""#),
@@ -127,7 +127,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_text_is_read_back(text in any::<String>()) {
+        fn any_text_survives_a_round_trip(text in any::<String>()) {
             let read = parse(&format!("key: {}\n", quoted(&text))).unwrap();
             let Node::Mapping(mapping) = read else { panic!("{read:?}") };
             let Some(Node::Scalar(value)) = mapping.get("key") else { panic!("{mapping:?}") };
@@ -135,7 +135,7 @@ mod tests {
         }
 
         #[test]
-        fn digits_with_number_letters_are_never_plain(text in "[-+]?[0-9][0-9_.:eE+tTzZ-]{0,12}") {
+        fn possible_numbers_are_never_plain(text in "[-+]?[0-9][0-9_.:eE+tTzZ-]{0,12}") {
             prop_assert!(quoted(&text).starts_with('"'));
         }
     }

@@ -1,4 +1,4 @@
-//! Makes a tree of the parser's events.
+//! Builds a tree from the parser's events.
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,18 +9,18 @@ use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Tag};
 
 use super::input::LenientInput;
 use super::{Mapping, Node, Scalar, Sequence};
-use crate::release::name::shown;
+use crate::release::name::excerpt;
 
-/// How deep lists and mappings may be nested. A manifest needs four.
-pub const MAX_DEPTH: usize = 100;
+/// The maximum depth of nested lists and mappings. A manifest needs four.
+pub(crate) const MAX_DEPTH: usize = 100;
 
-/// How many nodes a document may have once its aliases are resolved; twenty are a package.
-pub const MAX_NODES: usize = 1_000_000;
+/// The maximum number of nodes after resolving aliases. A package has about twenty.
+pub(crate) const MAX_NODES: usize = 1_000_000;
 
-/// How many bytes of text a document may have once its aliases are resolved: twice what a manifest may be long.
-pub const MAX_TEXT: usize = 128 * 1024 * 1024;
+/// The maximum size of all texts after resolving aliases, in bytes: twice the limit of a manifest.
+pub(crate) const MAX_TEXT: usize = 128 * 1024 * 1024;
 
-/// A text that is not usable YAML, and where.
+/// Why a text is not usable YAML, with the position.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}, column {column}: {kind}")]
 pub struct Error {
@@ -28,53 +28,53 @@ pub struct Error {
     pub line: usize,
     /// The column in characters, from 1.
     pub column: usize,
-    /// What is wrong there.
+    /// The problem at that position.
     pub kind: ErrorKind,
 }
 
-/// What is wrong with a text that should be YAML.
+/// A problem of a YAML document.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ErrorKind {
-    /// The parser does not understand it.
+    /// The parser reports a syntax error.
     #[error("{message}")]
     Syntax {
-        /// In the parser's words.
+        /// The message of the parser.
         message: String,
     },
-    /// A character that YAML does not allow, not even in quotes.
+    /// A character that YAML allows nowhere, not even in quotes.
     #[error("the control character {found:?} is not allowed")]
     ControlCharacter {
         /// The character.
         found: char,
     },
-    /// A key that the mapping already has.
-    #[error("the key `{key}` is already on line {first}")]
+    /// A key that occurs twice in a mapping.
+    #[error("duplicate key `{key}`; the first is on line {first}")]
     DuplicateKey {
-        /// The key, escaped and shortened.
+        /// An [excerpt] of the key.
         key: String,
-        /// The line of the first, from 1.
+        /// The line of the first occurrence, from 1.
         first: usize,
     },
     /// A key that is a list or a mapping.
-    #[error("a key must be a scalar, this one is {found}")]
+    #[error("the key is {found}; expected a scalar")]
     KeyNotScalar {
-        /// What it is.
+        /// The kind of the key.
         found: &'static str,
     },
-    /// A `<<` with something that cannot be merged.
-    #[error("`<<` needs a mapping or a list of mappings")]
+    /// The value of `<<` cannot be merged.
+    #[error("the value of `<<` is neither a mapping nor a list of mappings")]
     Merge,
-    /// An alias inside the node that it stands for.
-    #[error("the alias stands for a node that contains it")]
+    /// An alias inside the node that it refers to.
+    #[error("the alias refers to a node that contains it")]
     RecursiveAlias,
-    /// A `!binary` that is not text in base64.
-    #[error("the binary value is not base64 of UTF-8 text")]
+    /// A `!binary` scalar that is not text in base64.
+    #[error("the binary value is not UTF-8 text in base64")]
     Binary,
     /// Nesting beyond [`MAX_DEPTH`].
-    #[error("more than {MAX_DEPTH} levels are nested")]
+    #[error("nested more than {MAX_DEPTH} levels deep")]
     TooDeep,
     /// More than [`MAX_NODES`] nodes or [`MAX_TEXT`] bytes of text.
-    #[error("the document is too large once its aliases are resolved")]
+    #[error("the document is too large after resolving its aliases")]
     TooLarge,
 }
 
@@ -95,20 +95,20 @@ impl From<ScanError> for Error {
     }
 }
 
-/// Reads the first document of a text, as Psych's `load` and yaml.v3's `Unmarshal` do: documents after it are ignored. An
-/// empty text is a null.
+/// Parses the first document of a text and ignores further documents, as Psych's `load` and yaml.v3's `Unmarshal` do. An empty text is a
+/// null.
 ///
 /// # Errors
-/// Text that is not YAML, or that is outside the rules and limits of this module.
-pub fn parse(text: &str) -> Result<Node, Error> {
-    refuse_control_characters(text)?;
+/// The text is not valid YAML, or violates the rules and limits of this module.
+pub(crate) fn parse(text: &str) -> Result<Node, Error> {
+    reject_control_characters(text)?;
     let mut builder = Builder::default();
     for event in Parser::new(LenientInput::new(text)) {
         let (event, span) = event?;
         if matches!(event, Event::DocumentStart(_)) && builder.root.is_some() {
             break;
         }
-        builder.take(event, span.start)?;
+        builder.add_event(event, span.start)?;
     }
     Ok(match builder.root {
         Some(node) => node,
@@ -119,8 +119,8 @@ pub fn parse(text: &str) -> Result<Node, Error> {
     })
 }
 
-/// The parser lets them pass and takes a NUL for the end of a token; YAML allows none (chapter 5.1).
-fn refuse_control_characters(text: &str) -> Result<(), Error> {
+/// YAML forbids control characters (chapter 5.1), but the parser accepts them and ends a token at a NUL.
+fn reject_control_characters(text: &str) -> Result<(), Error> {
     for (line, content) in text.split('\n').enumerate() {
         let control = |c: char| c.is_control() && !matches!(c, '\t' | '\r' | '\u{85}');
         if let Some((column, found)) = content.chars().enumerate().find(|(_, c)| control(*c)) {
@@ -145,32 +145,32 @@ fn decode_base64(text: &str) -> Option<Vec<u8>> {
     GeneralPurpose::new(&STANDARD, config).decode(text).ok()
 }
 
-/// What a node costs.
+/// The size of a node, including its descendants.
 #[derive(Debug, Clone, Copy, Default)]
-struct Cost {
+struct Size {
     nodes: usize,
     text: usize,
-    /// How many levels it has; a scalar has none.
+    /// The number of nested levels, 0 for a scalar.
     depth: usize,
 }
 
-/// A node with an anchor, as aliases copy it.
+/// A complete node with an anchor, for its aliases.
 struct Anchored {
     node: Node,
-    cost: Cost,
+    size: Size,
 }
 
 /// A list or mapping that is not yet complete.
 struct Open {
     node: Node,
-    /// The key that waits for its value.
+    /// The key whose value is next.
     key: Option<(Scalar, Marker)>,
     /// The keys so far, with their lines.
     keys: HashMap<String, usize>,
     merges: Vec<Node>,
     anchor: usize,
     start: Marker,
-    cost: Cost,
+    size: Size,
 }
 
 #[derive(Default)]
@@ -178,12 +178,12 @@ struct Builder {
     root: Option<Node>,
     open: Vec<Open>,
     anchors: HashMap<usize, Anchored>,
-    /// Everything that was made, copies for aliases and anchors included.
-    spent: Cost,
+    /// The size of all nodes, including copies for aliases and anchors.
+    total: Size,
 }
 
 impl Builder {
-    fn take(&mut self, event: Event<'_>, mark: Marker) -> Result<(), Error> {
+    fn add_event(&mut self, event: Event<'_>, mark: Marker) -> Result<(), Error> {
         let line = mark.line();
         match event {
             Event::Nothing
@@ -192,38 +192,38 @@ impl Builder {
             | Event::DocumentStart(_)
             | Event::DocumentEnd => Ok(()),
             Event::Alias(anchor) => {
-                // The parser refuses unknown anchors: one that is not here yet is still open.
+                // The parser rejects unknown anchors, so a missing one belongs to an open node.
                 let anchored = self.anchors.get(&anchor);
-                let Anchored { node, cost } =
+                let Anchored { node, size } =
                     anchored.ok_or_else(|| ErrorKind::RecursiveAlias.at(mark))?;
-                let cost = *cost;
-                if self.open.len() + cost.depth > MAX_DEPTH {
+                let size = *size;
+                if self.open.len() + size.depth > MAX_DEPTH {
                     return Err(ErrorKind::TooDeep.at(mark));
                 }
-                // Counted before it is copied.
-                spend(&mut self.spent, cost, mark)?;
+                // The limit is checked before the copy.
+                add_size(&mut self.total, size, mark)?;
                 let node = node.clone();
-                self.add(node, cost, 0, mark)
+                self.add(node, size, 0, mark)
             }
             Event::Scalar(text, style, anchor, tag) => {
                 let plain = style == ScalarStyle::Plain;
                 let scalar = self.scalar(text.into_owned(), plain, tag.as_deref(), mark)?;
-                let cost = Cost {
+                let size = Size {
                     nodes: 1,
                     text: scalar.text.len(),
                     depth: 0,
                 };
-                self.add(Node::Scalar(scalar), cost, anchor, mark)
+                self.add(Node::Scalar(scalar), size, anchor, mark)
             }
             Event::SequenceStart(anchor, _) => {
                 let items = Vec::new();
-                self.start(Node::Sequence(Sequence { items, line }), anchor, mark)
+                self.open(Node::Sequence(Sequence { items, line }), anchor, mark)
             }
             Event::MappingStart(anchor, _) => {
                 let entries = Vec::new();
-                self.start(Node::Mapping(Mapping { entries, line }), anchor, mark)
+                self.open(Node::Mapping(Mapping { entries, line }), anchor, mark)
             }
-            Event::SequenceEnd | Event::MappingEnd => self.end(),
+            Event::SequenceEnd | Event::MappingEnd => self.close(),
         }
     }
 
@@ -235,18 +235,18 @@ impl Builder {
         mark: Marker,
     ) -> Result<Scalar, Error> {
         let tag = tag.map(|tag| format!("{}{}", tag.handle, tag.suffix));
-        // Old Ruby tools wrote `!binary` where `!!binary` is meant.
+        // Old Ruby tools wrote `!binary` instead of `!!binary`.
         if matches!(tag.as_deref(), Some("!binary" | "tag:yaml.org,2002:binary")) {
             text = decode_base64(&text)
                 .and_then(|bytes| String::from_utf8(bytes).ok())
                 .ok_or_else(|| ErrorKind::Binary.at(mark))?;
         }
-        let cost = Cost {
+        let size = Size {
             nodes: 1,
             text: text.len(),
             depth: 0,
         };
-        spend(&mut self.spent, cost, mark)?;
+        add_size(&mut self.total, size, mark)?;
         Ok(Scalar {
             text,
             plain,
@@ -255,16 +255,16 @@ impl Builder {
         })
     }
 
-    fn start(&mut self, node: Node, anchor: usize, mark: Marker) -> Result<(), Error> {
+    fn open(&mut self, node: Node, anchor: usize, mark: Marker) -> Result<(), Error> {
         if self.open.len() >= MAX_DEPTH {
             return Err(ErrorKind::TooDeep.at(mark));
         }
-        let cost = Cost {
+        let size = Size {
             nodes: 1,
             text: 0,
             depth: 1,
         };
-        spend(&mut self.spent, cost, mark)?;
+        add_size(&mut self.total, size, mark)?;
         self.open.push(Open {
             node,
             key: None,
@@ -272,12 +272,12 @@ impl Builder {
             merges: Vec::new(),
             anchor,
             start: mark,
-            cost,
+            size,
         });
         Ok(())
     }
 
-    fn end(&mut self) -> Result<(), Error> {
+    fn close(&mut self) -> Result<(), Error> {
         let Some(open) = self.open.pop() else {
             return Ok(());
         };
@@ -285,23 +285,23 @@ impl Builder {
         if let Node::Mapping(mapping) = &mut node {
             merge(mapping, open.merges);
         }
-        self.add(node, open.cost, open.anchor, open.start)
+        self.add(node, open.size, open.anchor, open.start)
     }
 
-    /// Puts a complete node into the one that is open.
-    fn add(&mut self, node: Node, cost: Cost, anchor: usize, mark: Marker) -> Result<(), Error> {
+    /// Adds a complete node to the open one.
+    fn add(&mut self, node: Node, size: Size, anchor: usize, mark: Marker) -> Result<(), Error> {
         if anchor > 0 {
-            spend(&mut self.spent, cost, mark)?;
+            add_size(&mut self.total, size, mark)?;
             let node = node.clone();
-            self.anchors.insert(anchor, Anchored { node, cost });
+            self.anchors.insert(anchor, Anchored { node, size });
         }
         let Some(open) = self.open.last_mut() else {
             self.root = Some(node);
             return Ok(());
         };
-        open.cost.nodes += cost.nodes;
-        open.cost.text += cost.text;
-        open.cost.depth = open.cost.depth.max(cost.depth + 1);
+        open.size.nodes += size.nodes;
+        open.size.text += size.text;
+        open.size.depth = open.size.depth.max(size.depth + 1);
         let mapping = match &mut open.node {
             Node::Sequence(sequence) => {
                 sequence.items.push(node);
@@ -313,7 +313,7 @@ impl Builder {
         match (open.key.take(), node) {
             (None, Node::Scalar(key)) => {
                 if let Some(&first) = open.keys.get(&key.text) {
-                    let key = shown(&key.text);
+                    let key = excerpt(&key.text);
                     return Err(ErrorKind::DuplicateKey { key, first }.at(mark));
                 }
                 open.keys.insert(key.text.clone(), mark.line());
@@ -343,10 +343,10 @@ impl Builder {
     }
 }
 
-fn spend(spent: &mut Cost, cost: Cost, mark: Marker) -> Result<(), Error> {
-    spent.nodes = spent.nodes.saturating_add(cost.nodes);
-    spent.text = spent.text.saturating_add(cost.text);
-    if spent.nodes > MAX_NODES || spent.text > MAX_TEXT {
+fn add_size(total: &mut Size, size: Size, mark: Marker) -> Result<(), Error> {
+    total.nodes = total.nodes.saturating_add(size.nodes);
+    total.text = total.text.saturating_add(size.text);
+    if total.nodes > MAX_NODES || total.text > MAX_TEXT {
         return Err(ErrorKind::TooLarge.at(mark));
     }
     Ok(())
@@ -359,7 +359,7 @@ fn is_merge(key: &Scalar) -> bool {
     }
 }
 
-/// Adds what the mapping does not say itself; of several mappings the first that says it counts.
+/// Adds the keys that the mapping lacks. If several merged mappings have a key, the first one wins.
 fn merge(mapping: &mut Mapping, merges: Vec<Node>) {
     if merges.is_empty() {
         return;

@@ -6,13 +6,13 @@ use super::*;
 fn names_that_are_none_are_refused() {
     let long = "x".repeat(201);
     for (name, reason) in [
-        ("..", "would be taken for a directory"),
-        (".", "would be taken for a directory"),
+        ("..", "is a directory in paths"),
+        (".", "is a directory in paths"),
         ("-x", "starts with `-`"),
-        ("a/b", "has '/'"),
-        ("a b", "has ' '"),
-        ("é", "has 'é'"),
-        (&long, "is 201 bytes long, 200 are allowed"),
+        ("a/b", "contains '/'"),
+        ("a b", "contains ' '"),
+        ("é", "contains 'é'"),
+        (&long, "has 201 bytes; the limit is 200"),
         ("", "is empty"),
     ] {
         let quoted = format!("name: {name:?}");
@@ -40,11 +40,11 @@ fn names_that_are_none_are_refused() {
 fn versions_that_are_none_are_refused() {
     let long = "1".repeat(201);
     for (version, reason) in [
-        ("..", "would be taken for a directory"),
+        ("..", "is a directory in paths"),
         ("-1", "starts with `-`"),
-        ("1/2", "has '/'"),
-        ("1\\n", "has '\\n'"),
-        (&long, "is 201 bytes long, 200 are allowed"),
+        ("1/2", "contains '/'"),
+        ("1\\n", "contains '\\n'"),
+        (&long, "has 201 bytes; the limit is 200"),
         ("", "is empty"),
     ] {
         let quoted = format!("version: \"{version}\"");
@@ -171,7 +171,7 @@ fn a_digest_of_an_unknown_algorithm_alone_is_refused_and_beside_a_known_one_it_i
         .unwrap();
     let manifest = text.replace(line, "md5:d41d8cd98f00b204e9800998ecf8427e");
     refused_release(&release.clone().manifest(manifest.as_bytes())).says(
-        "package `app`: `sha1` `md5:d41d8cd98f00b204e9800998ecf8427e` can only be checked with md5",
+        "package `app`: `sha1` `md5:d41d8cd98f00b204e9800998ecf8427e` uses only unsupported algorithms (md5)",
     );
 
     let text = String::from_utf8(marking().files()[0].1.clone()).unwrap();
@@ -268,8 +268,8 @@ fn a_cycle_is_told_as_a_path() {
         .package("a", &["b"], MARK)
         .package("self", &["self"], MARK);
     refused_release(&release)
-        .says("packages depend on each other: a -> b -> c -> a")
-        .says("packages depend on each other: self -> self");
+        .says("dependency cycle: a -> b -> c -> a")
+        .says("dependency cycle: self -> self");
 }
 
 #[test]
@@ -280,8 +280,8 @@ fn a_package_that_is_listed_twice_is_named_with_its_line() {
         .job("web", &[])
         .job("web", &[]);
     refused_release(&release)
-        .says("package `app`: the name is already on line ")
-        .says("job `web`: the name is already on line ");
+        .says("package `app`: duplicate name; the first is on line ")
+        .says("job `web`: duplicate name; the first is on line ");
 }
 
 #[test]
@@ -289,7 +289,7 @@ fn a_package_that_is_source_and_compiled_is_named() {
     let release = ReleaseBuilder::new("demo", "1")
         .package("app", &[], MARK)
         .compiled("app", &[], STEMCELL, ("file", b""));
-    refused_release(&release).says("package `app`: the name is already on line ");
+    refused_release(&release).says("package `app`: duplicate name; the first is on line ");
 }
 
 #[test]
@@ -327,7 +327,7 @@ fn all_problems_of_all_tarballs_are_told_in_one_run() {
     let ran = refused(&world, &[&good, &first, &second, &third, &missing])
         .says("package `d`: `packages/d.tgz` is missing from the tarball")
         .says("package `a` depends on `gone`")
-        .says("packages depend on each other: b -> c -> b")
+        .says("dependency cycle: b -> c -> b")
         .says("job `web` needs package `lost`")
         .says("`packages/extra.tgz` is in the tarball")
         .says("package `..`: `name`: ")

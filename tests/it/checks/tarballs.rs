@@ -137,18 +137,18 @@ fn entries_that_lead_out_are_refused() {
 fn problems_of_a_manifest_are_told_with_their_lines() {
     for (manifest, told) in [
         ("", "the manifest is empty"),
-        ("just a text", "not a mapping"),
-        ("- a\n- b\n", "not a mapping"),
+        ("just a text", "expected a mapping"),
+        ("- a\n- b\n", "expected a mapping"),
         ("name: demo\n", "`version` is missing"),
         ("name: [\n", "release.MF: "),
         ("name: a\nname: b\nversion: 1\n", "name"),
         (
             "name: a\nversion: 1\npackages: 7\n",
-            "line 3: `packages` must be a list",
+            "line 3: `packages` is a scalar; expected a list",
         ),
         (
             "name: a\nversion: 1\npackages: [7]\n",
-            "line 3: `packages` must be a list of mappings",
+            "line 3: `packages` is a scalar; expected a list of mappings",
         ),
         (
             "name: a\nversion: 1\npackages:\n- version: 1\n",
@@ -156,15 +156,15 @@ fn problems_of_a_manifest_are_told_with_their_lines() {
         ),
         (
             "name: a\nversion: 1\nno_compression: \"maybe\"\n",
-            "`no_compression` must be true or false",
+            "`no_compression` is `maybe`; expected true or false",
         ),
         (
             "name: a\nversion: 1\nlicense: [x]\n",
-            "`license` must be a mapping",
+            "`license` is a list; expected a mapping",
         ),
         (
             "name: {a: b}\nversion: 1\n",
-            "line 1: `name` must be a text",
+            "line 1: `name` is a mapping; expected a string",
         ),
     ] {
         let release = ReleaseBuilder::new("", "").manifest(manifest.as_bytes());
@@ -182,7 +182,6 @@ fn a_compiled_package_without_a_stemcell_is_told() {
             .clone()
             .edit(&format!("stemcell: {STEMCELL}"), stemcell)
     };
-    refused_release(&with("stemcell: noble"))
-        .says("`noble` is not a stemcell of the form OS/VERSION");
+    refused_release(&with("stemcell: noble")).says("`stemcell` is `noble`; expected OS/VERSION");
     refused_release(&with("other: x")).says("`stemcell` is missing");
 }

@@ -94,7 +94,7 @@ fn yaml_that_is_refused_names_the_rule() {
     for (manifest, rule) in [
         (
             format!("{base}name: other\n"),
-            "the key `name` is already on line 1",
+            "duplicate key `name`; the first is on line 1",
         ),
         (
             format!("{base}packages:\n\t- name: a\n"),
@@ -102,15 +102,15 @@ fn yaml_that_is_refused_names_the_rule() {
         ),
         (
             format!("{base}no_compression: 'maybe'\n"),
-            "`no_compression` must be true or false, it is `maybe`",
+            "`no_compression` is `maybe`; expected true or false",
         ),
         (
             format!("{base}license: [MIT]\n"),
-            "`license` must be a mapping, it is a list",
+            "`license` is a list; expected a mapping",
         ),
         (
             format!("---\n---\n{base}"),
-            "the manifest is empty, not a mapping",
+            "the manifest is empty; expected a mapping",
         ),
     ] {
         compile(&gzip(&[Member::file("release.MF", manifest.as_bytes())]))

@@ -10,13 +10,13 @@ fn problems(text: &str) -> Vec<String> {
     problems.iter().map(ToString::to_string).collect()
 }
 
-/// What is wrong with a release that has one more line.
+/// The problems of a valid manifest with one more line.
 fn problems_with(line: &str) -> Vec<String> {
     problems(&format!("name: demo\nversion: a\n{line}"))
 }
 
 #[test]
-fn a_source_release_of_the_cli_is_read() {
+fn source_release_of_the_cli_is_parsed() {
     let manifest = parse(
         r#"name: demo
 version: "1.10"
@@ -41,7 +41,7 @@ license:
   fingerprint: 4813a2
   sha1: sha256:4937d9
 no_compression: true
-something_new: {whatever: [1]}
+something_new: {other: [1]}
 "#,
     );
     assert_eq!(manifest.name.as_str(), "demo");
@@ -74,7 +74,7 @@ something_new: {whatever: [1]}
 }
 
 #[test]
-fn an_exported_release_of_a_director_is_read() {
+fn exported_release_of_a_director_is_parsed() {
     let manifest = parse(
         "---\ncompiled_packages:\n- name: app\n  version: '1'\n  fingerprint: '1'\n  sha1: 00;sha512:11\n  \
          stemcell: ubuntu-jammy/1.406\n  dependencies: []\njobs:\n- name: web\n  version: 1\n  fingerprint: 1\n  \
@@ -95,7 +95,7 @@ fn binary_texts_of_the_ruby_cli_are_decoded() {
 }
 
 #[test]
-fn texts_are_taken_as_they_are_written() {
+fn texts_keep_their_notation() {
     for text in [
         "1.10",
         "45",
@@ -121,7 +121,7 @@ fn texts_are_taken_as_they_are_written() {
 }
 
 #[test]
-fn an_absent_commit_is_not_an_empty_one() {
+fn missing_commit_differs_from_an_empty_one() {
     for (line, expected) in [
         ("", None),
         ("commit_hash:", None),
@@ -135,7 +135,7 @@ fn an_absent_commit_is_not_an_empty_one() {
 }
 
 #[test]
-fn an_empty_list_of_compiled_packages_is_not_an_absent_one() {
+fn missing_compiled_packages_differ_from_an_empty_list() {
     for (line, expected) in [
         ("", None),
         ("compiled_packages: ~", None),
@@ -148,7 +148,7 @@ fn an_empty_list_of_compiled_packages_is_not_an_absent_one() {
 }
 
 #[test]
-fn everything_that_is_wrong_is_listed_at_once() {
+fn all_problems_are_listed_at_once() {
     let text = r#"name: ../x
 uncommitted_changes: "yes"
 jobs: {a: b}
@@ -173,35 +173,35 @@ license: [x]
     assert_eq!(
         problems(text),
         [
-            "line 1: `name`: `../x` has '/', only letters, digits and `-_+.` are allowed",
+            "line 1: `name`: `../x` contains '/'; only letters, digits and `-_+.` are allowed",
             "line 1: `version` is missing",
-            "line 2: `uncommitted_changes` must be true or false, it is `yes`",
-            "line 3: `jobs` must be a list, it is a mapping",
+            "line 2: `uncommitted_changes` is `yes`; expected true or false",
+            "line 3: `jobs` is a mapping; expected a list",
             "line 6: package `app`: `version`: `` is empty",
             "line 5: package `app`: `sha1` is missing",
-            "line 7: package `app`: `dependencies`: `a/b` has '/', only letters, digits and `-_+.` are allowed",
+            "line 7: package `app`: `dependencies`: `a/b` contains '/'; only letters, digits and `-_+.` are allowed",
             "line 7: package `app`: `dependencies`: `` is empty",
-            "line 7: package `app`: `dependencies` must be a list of names, it is a list",
+            "line 7: package `app`: `dependencies` is a list; expected a list of names",
             "line 8: package number 2: `name` is missing",
-            "line 9: package number 2: `sha1` `md5:00` can only be checked with md5, known are sha1, sha256 and sha512",
-            "line 10: `packages` must be a list of mappings, it is a scalar",
-            "line 11: package `app`: the name is already on line 5",
-            "line 12: package `app`: `version` must be a text, it is a list",
-            "line 15: compiled package `app`: the name is already on line 11",
-            "line 17: compiled package `app`: `sha1` `;` has no digest",
-            "line 19: compiled package `app`: `dependencies` must be a list, it is a scalar",
-            "line 18: compiled package `app`: `stemcell`: `jammy` is not a stemcell of the form OS/VERSION",
-            "line 20: `license` must be a mapping, it is a list",
+            "line 9: package number 2: `sha1` `md5:00` uses only unsupported algorithms (md5); use sha1, sha256 or sha512",
+            "line 10: `packages` is a scalar; expected a list of mappings",
+            "line 11: package `app`: duplicate name; the first is on line 5",
+            "line 12: package `app`: `version` is a list; expected a string",
+            "line 15: compiled package `app`: duplicate name; the first is on line 11",
+            "line 17: compiled package `app`: `sha1` `;` contains no digest",
+            "line 19: compiled package `app`: `dependencies` is a scalar; expected a list",
+            "line 18: compiled package `app`: `stemcell` is `jammy`; expected OS/VERSION",
+            "line 20: `license` is a list; expected a mapping",
         ]
     );
 }
 
 #[test]
-fn other_things_that_are_wrong_name_the_thing_and_the_line() {
+fn problems_name_the_item_and_the_line() {
     for (line, expected) in [
         (
             "no_compression: 1",
-            "line 3: `no_compression` must be true or false, it is `1`",
+            "line 3: `no_compression` is `1`; expected true or false",
         ),
         (
             "license: {version: x}",
@@ -209,19 +209,19 @@ fn other_things_that_are_wrong_name_the_thing_and_the_line() {
         ),
         (
             "commit_hash: {}",
-            "line 3: `commit_hash` must be a text, it is a mapping",
+            "line 3: `commit_hash` is a mapping; expected a string",
         ),
         (
             "jobs: [~]",
-            "line 3: `jobs` must be a list of mappings, it is a scalar",
+            "line 3: `jobs` is a scalar; expected a list of mappings",
         ),
         (
             "jobs:\n- {name: a, version: 1, sha1: 0}\n- {name: a, version: 1, sha1: 0}",
-            "line 5: job `a`: the name is already on line 4",
+            "line 5: job `a`: duplicate name; the first is on line 4",
         ),
         (
             "name: x",
-            "line 3, column 1: the key `name` is already on line 1",
+            "line 3, column 1: duplicate key `name`; the first is on line 1",
         ),
         (
             "a: [",
@@ -232,11 +232,11 @@ fn other_things_that_are_wrong_name_the_thing_and_the_line() {
     }
     assert_eq!(
         problems(""),
-        ["line 1: the manifest is empty, not a mapping"]
+        ["line 1: the manifest is empty; expected a mapping"]
     );
     assert_eq!(
         problems("- a"),
-        ["line 1: the manifest is a list, not a mapping"]
+        ["line 1: the manifest is a list; expected a mapping"]
     );
 }
 
@@ -281,7 +281,7 @@ fn empty_mapping_is_an_empty_list() {
 }
 
 #[test]
-fn what_is_not_text_is_refused_with_its_place() {
+fn manifest_that_is_not_text_is_rejected() {
     let problems = Manifest::parse(b"name: \xff").unwrap_err();
     assert_eq!(problems, [ManifestProblem::NotUtf8 { offset: 6 }]);
     let large = vec![b' '; MAX_BYTES + 1];

@@ -46,13 +46,13 @@ no_compression: false
 "#;
 
 #[test]
-fn a_compiled_manifest_is_written_as_the_go_agent_writes_it() {
+fn compiled_manifest_has_the_go_agents_format() {
     let manifest = Manifest::parse(COMPILED.as_bytes()).unwrap();
     assert_eq!(manifest.to_yaml(), COMPILED);
 }
 
 #[test]
-fn what_is_empty_is_left_out() {
+fn empty_parts_are_omitted() {
     let source = "name: demo\nversion: 1.0\ncommit_hash: ''\nuncommitted_changes: yes\nno_compression: on\n\
                   compiled_packages: []\npackages: [{name: a, version: b, sha1: c}]";
     let manifest = Manifest::parse(source.as_bytes()).unwrap();
@@ -63,13 +63,13 @@ fn what_is_empty_is_left_out() {
 }
 
 #[test]
-fn an_absent_commit_is_written_as_the_director_stores_it() {
+fn missing_commit_is_written_as_unknown() {
     let manifest = Manifest::parse(b"{name: demo, version: a}").unwrap();
     assert!(manifest.to_yaml().contains("\ncommit_hash: unknown\n"));
 }
 
 prop_compose! {
-    fn nasty()(text in prop_oneof![
+    fn any_text()(text in prop_oneof![
         any::<String>(),
         "[ \t\n\r:#'\"\\\\&*!|>%@`{},?~\u{0}\u{7}\u{1b}\u{7f}\u{85}\u{a0}\u{2028}\u{2029}\u{feff}\u{fffe}a0-]{0,12}",
         prop::sample::select(vec![
@@ -105,7 +105,7 @@ prop_compose! {
 
 prop_compose! {
     fn job()(
-        name in name(), version in version(), fingerprint in nasty(), digest in digest(), packages in option::of(names()),
+        name in name(), version in version(), fingerprint in any_text(), digest in digest(), packages in option::of(names()),
     ) -> Job {
         Job { name, version, fingerprint, digest, packages }
     }
@@ -113,7 +113,7 @@ prop_compose! {
 
 prop_compose! {
     fn compiled_package()(
-        name in name(), version in version(), fingerprint in nasty(), digest in digest(), dependencies in names(),
+        name in name(), version in version(), fingerprint in any_text(), digest in digest(), dependencies in names(),
         os in name(), stemcell_version in version(),
     ) -> CompiledPackage {
         let stemcell = Slug { os, version: stemcell_version };
@@ -122,16 +122,16 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn license()(version in nasty(), fingerprint in nasty(), digest in digest()) -> License {
+    fn license()(version in any_text(), fingerprint in any_text(), digest in digest()) -> License {
         License { version, fingerprint, digest }
     }
 }
 
 prop_compose! {
-    /// What the compiled form can say: no source packages, no absent commit, no empty list of compiled packages.
+    /// A manifest that the compiled form can represent: no source packages, a commit, no empty list of compiled packages.
     fn manifest()(
         (name, version) in (name(), version()),
-        commit_hash in nasty(),
+        commit_hash in any_text(),
         uncommitted_changes: bool,
         mut jobs in prop::collection::vec(job(), 0..3),
         mut compiled in prop::collection::vec(compiled_package(), 0..3),
@@ -158,7 +158,7 @@ prop_compose! {
 
 proptest! {
     #[test]
-    fn what_is_written_is_read_back(manifest in manifest()) {
+    fn written_manifest_is_parsed_back(manifest in manifest()) {
         let text = manifest.to_yaml();
         prop_assert_eq!(Manifest::parse(text.as_bytes()), Ok(manifest), "{}", text);
     }

@@ -35,7 +35,7 @@ fn scalars_keep_their_text() {
 }
 
 #[test]
-fn all_layouts_of_real_manifests_are_read() {
+fn common_layouts_of_manifests_are_parsed() {
     for text in [
         "---\njobs:\n- name: a\n  packages: [b]\nversion: 1\n",
         "jobs:\n    - name: a\n      packages:\n        - b\nversion: 1\n",
@@ -55,7 +55,7 @@ fn all_layouts_of_real_manifests_are_read() {
 }
 
 #[test]
-fn lines_are_those_of_an_editor() {
+fn line_numbers_start_at_one() {
     let Node::Mapping(root) = parse("# x\na: 1\r\nb:\n- c: |\n    d\n- e\n").unwrap() else {
         panic!("not a mapping")
     };
@@ -89,7 +89,7 @@ fn tags_are_resolved_and_binary_is_decoded() {
     for text in ["!binary M", "!!binary /w=="] {
         assert_eq!(
             error(text),
-            "line 1, column 1: the binary value is not base64 of UTF-8 text"
+            "line 1, column 1: the binary value is not UTF-8 text in base64"
         );
     }
 }
@@ -126,32 +126,32 @@ fn aliases_and_merges_are_resolved() {
 }
 
 #[test]
-fn what_is_wrong_is_said_with_its_place() {
+fn errors_have_a_position() {
     for (text, expected) in [
         ("a: 1\nb: 2\n a: 3", "line 3, column 3: "),
         (
             "a: 1\nb: 2\na: 3",
-            "line 3, column 1: the key `a` is already on line 1",
+            "line 3, column 1: duplicate key `a`; the first is on line 1",
         ),
         (
             "a: {b: 1, \"b\": 2}",
-            "line 1, column 11: the key `b` is already on line 1",
+            "line 1, column 11: duplicate key `b`; the first is on line 1",
         ),
         (
             "<<: {}\n<<: {}",
-            "line 2, column 1: the key `<<` is already on line 1",
+            "line 2, column 1: duplicate key `<<`; the first is on line 1",
         ),
         (
             "? [a]\n: 1",
-            "line 1, column 3: a key must be a scalar, this one is a list",
+            "line 1, column 3: the key is a list; expected a scalar",
         ),
         (
             "a:\n  <<: 1",
-            "line 2, column 3: `<<` needs a mapping or a list of mappings",
+            "line 2, column 3: the value of `<<` is neither a mapping nor a list of mappings",
         ),
         (
             "a: &x [*x]",
-            "line 1, column 8: the alias stands for a node that contains it",
+            "line 1, column 8: the alias refers to a node that contains it",
         ),
         (
             "a: *x",
@@ -176,9 +176,9 @@ fn what_is_wrong_is_said_with_its_place() {
     }
 }
 
-/// Every expectation was compared with Psych 4.0.3 on libyaml 0.2.5.
+/// All expectations were compared with Psych 4.0.3 and libyaml 0.2.5.
 #[test]
-fn tabs_are_read_as_libyaml_reads_them() {
+fn tabs_are_handled_as_by_libyaml() {
     for (text, expected) in [
         ("name:\tdemo", "{name: demo}"),
         ("name:\t\tdemo\t\nb:\t\"c\"", "{name: demo, b: \"c\"}"),
@@ -209,7 +209,7 @@ fn tabs_are_read_as_libyaml_reads_them() {
 }
 
 #[test]
-fn only_the_first_document_is_read() {
+fn only_the_first_document_is_parsed() {
     for text in [
         "a: b\n---\nc: d\n",
         "---\na: b\n---\nc: [d\n",
@@ -221,12 +221,12 @@ fn only_the_first_document_is_read() {
         assert_eq!(tree(text), "{a: b}", "{text:?}");
     }
     assert!(parse("---\n---\na: b\n").unwrap().is_null());
-    // What follows without `---` is a mistake, which Psych does not notice.
+    // Psych does not report content without a `---` before it.
     assert!(error("  a: b\nc: d").ends_with("did not find expected <document start>"));
 }
 
 #[test]
-fn nesting_is_bounded() {
+fn nesting_is_limited() {
     let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
     parse(&nested(MAX_DEPTH)).unwrap();
     for text in [
@@ -237,12 +237,12 @@ fn nesting_is_bounded() {
     ] {
         assert_eq!(parse(&text).unwrap_err().kind, ErrorKind::TooDeep);
     }
-    // The parser has a limit of its own, which it may meet first because it looks ahead.
+    // The parser has its own limit, which it may reach first because it reads ahead.
     assert!(error(&"[".repeat(100_000)).ends_with("recursion limit exceeded"));
 }
 
 #[test]
-fn aliases_of_aliases_cannot_fill_the_memory() {
+fn aliases_of_aliases_cannot_exhaust_memory() {
     let list = |n: usize| vec![format!("*a{}", n - 1); 10].join(", ");
     let lists = (1..10).map(|n| format!("a{n}: &a{n} [{}]\n", list(n)));
     let nodes = format!(
