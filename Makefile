@@ -87,9 +87,9 @@ bench: setup ## Benchmarks: archives, queue, sandboxes, whole runs compared with
 	cargo build --locked --release
 	benches/whole-runs/compare
 
-fuzz: ## Fuzz archives, manifests, requests and sandbox reports, 10 minutes each (needs cargo-fuzz; unlocks nightly features of the stable compiler)
+fuzz: ## Fuzz archives, deflate streams, manifests, requests and sandbox reports, 10 minutes each (needs cargo-fuzz; unlocks nightly features of the stable compiler)
 	@command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
-	for target in archive manifest request report; do \
+	for target in archive deflate manifest request report; do \
 	  mkdir -p fuzz/corpus/$$target; \
 	  RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
 	    -max_total_time=$${FUZZ_SECONDS:-600} -timeout=20 -rss_limit_mb=1024 -print_final_stats=1; \

@@ -17,8 +17,10 @@ use std::sync::mpsc::Receiver;
 
 use crc32fast::Hasher as Crc;
 
-use blocks::{Block, Helpers};
-use deflate::Compressor;
+use blocks::Helpers;
+use deflate::{Block, Compressor};
+
+pub use joint::make_appendable;
 
 /// RFC 1952, 2.3: magic, deflate, no flags, no time, XFL 0, operating system unknown.
 const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];

@@ -20,8 +20,6 @@ const UPWARD_IMPORTS: &[&str] = &[];
 const IMPORT_CIRCLES: &[&str] = &[
     "src/agent/compilation.rs",
     "src/agent/compilation/workbench.rs",
-    "src/archive/gzip/blocks.rs",
-    "src/archive/gzip/deflate.rs",
     "src/blobs.rs",
     "src/blobs/dav.rs",
     "src/blobs/external.rs",

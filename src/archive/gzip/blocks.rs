@@ -1,4 +1,4 @@
-//! Blocks of content, and the threads that compress them.
+//! The threads that compress blocks.
 
 use std::io;
 use std::num::NonZero;
@@ -7,21 +7,13 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use super::deflate::Compressor;
+use super::deflate::{Block, Compressor};
 
 /// Threads that compress for writers of this process that have not ended.
 static BUSY: AtomicUsize = AtomicUsize::new(0);
 
 /// How much nicer than the rest of this program threads are that compress.
 const NICER: i32 = 5;
-
-/// A piece of content.
-#[derive(Debug)]
-pub(super) struct Block {
-    pub content: Vec<u8>,
-    /// Whether the stream ends with it.
-    pub last: bool,
-}
 
 type Job = (Block, SyncSender<io::Result<Vec<u8>>>);
 

@@ -7,7 +7,6 @@ use std::io;
 
 use libdeflater::{CompressionLvl, Compressor as Deflate};
 
-use super::blocks::Block;
 use super::joint;
 
 /// A stored block of deflate has no more bytes: their count has 16 bits.
@@ -22,6 +21,13 @@ const DENSE: f64 = 7.9;
 
 /// libdeflate's quickest level.
 const QUICK: i32 = 1;
+
+#[derive(Debug)]
+pub(super) struct Block {
+    pub content: Vec<u8>,
+    /// Whether it is the last one of the stream.
+    pub last: bool,
+}
 
 /// Deflates blocks one after another.
 pub(super) struct Compressor {
@@ -68,7 +74,7 @@ impl Compressor {
             Some(deflate) if is_worth_it => {
                 deflate_to(deflate, &block.content, &mut self.part)?;
                 if !block.last {
-                    joint::open_ended(&mut self.part)
+                    joint::make_appendable(&mut self.part)
                         .ok_or_else(|| io::Error::other("libdeflate made no deflate stream"))?;
                 }
             }

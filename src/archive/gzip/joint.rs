@@ -17,15 +17,22 @@ const LENGTHS_ORDER: [usize; 19] = [
 /// makes by `Z_SYNC_FLUSH`.
 const EMPTY_STORED: [u8; 4] = [0, 0, 0xff, 0xff];
 
-/// Turns a whole deflate stream into one that another can be appended to: its last block is no longer marked as the last, and
-/// an empty stored block leads to a whole byte.
+/// Turns a complete deflate stream into one that another stream can be appended to: clears the mark of its last block, removes
+/// everything after that block, and adds an empty stored block, which ends at a whole byte.
 ///
-/// Returns `None` for what is no deflate stream; it is then of no use any more.
-pub(super) fn open_ended(stream: &mut Vec<u8>) -> Option<()> {
+/// Returns `None` if `stream` is not a deflate stream. Invalid codes and distances are not detected: they are errors of the
+/// joined stream as well.
+pub fn make_appendable(stream: &mut Vec<u8>) -> Option<()> {
     let (last, end) = last_block(stream)?;
     stream[last / 8] &= !(1 << (last % 8));
-    // The header of the stored block is three zeros, and so is all that fills up the last byte.
-    if stream.len() * 8 - end < 3 {
+    // RFC 1951 does not define the padding bits of the last byte. Here they become the header of the stored block, three zeros,
+    // and its padding.
+    let used = end % 8;
+    stream.truncate(end.div_ceil(8));
+    if used > 0 {
+        stream[end / 8] &= (1 << used) - 1;
+    }
+    if !(1..=5).contains(&used) {
         stream.push(0);
     }
     stream.extend_from_slice(&EMPTY_STORED);
@@ -136,8 +143,13 @@ impl Bits<'_> {
 
     fn skip_stored(&mut self) -> Option<()> {
         let at = self.position.div_ceil(8);
-        let length = self.stream.get(at..at + 2)?.try_into().ok()?;
-        self.position = (at + 4 + usize::from(u16::from_le_bytes(length))) * 8;
+        let &[low, high, not_low, not_high] = self.stream.get(at..at + 4)? else {
+            return None;
+        };
+        if (low, high) != (!not_low, !not_high) {
+            return None;
+        }
+        self.position = (at + 4 + usize::from(u16::from_le_bytes([low, high]))) * 8;
         Some(())
     }
 
@@ -252,7 +264,7 @@ mod tests {
     fn joined(mut streams: Vec<Vec<u8>>) -> Vec<u8> {
         let last = streams.pop().unwrap();
         for stream in &mut streams {
-            open_ended(stream).unwrap();
+            make_appendable(stream).unwrap();
         }
         inflated(&[streams.concat(), last].concat())
     }
@@ -289,10 +301,38 @@ mod tests {
     }
 
     #[test]
+    fn padding_and_bytes_after_the_end_do_not_matter() {
+        let mut seen = [false; 8];
+        for content in (0..60).map(noise).chain(contents()) {
+            for mut stream in [by_libdeflate(&content, 6), by_zlib(&content, 9)] {
+                let (_, end) = last_block(&stream).unwrap();
+                seen[end % 8] = true;
+                if end % 8 > 0 {
+                    *stream.last_mut().unwrap() |= 0xff << (end % 8);
+                }
+                let streams = vec![stream.clone(), stream.clone()];
+                assert!(joined(streams) == content.repeat(2), "{end}");
+                stream.extend_from_slice(&[0xff; 9]);
+                let streams = vec![stream.clone(), stream];
+                assert!(joined(streams) == content.repeat(2), "{end}");
+            }
+        }
+        assert_eq!(seen, [true; 8]);
+    }
+
+    #[test]
+    fn stored_block_with_a_wrong_complement_is_refused() {
+        let mut stream = vec![1, 1, 0, 0xfe, 0xff, b'x'];
+        assert!(last_block(&stream).is_some());
+        stream[4] = 0xfe;
+        assert!(make_appendable(&mut stream).is_none());
+    }
+
+    #[test]
     fn a_stream_that_is_cut_is_none() {
         let stream = by_libdeflate(&contents()[5], 6);
         for length in (0..stream.len()).step_by(997).chain([stream.len() - 2]) {
-            assert!(open_ended(&mut stream[..length].to_vec()).is_none());
+            assert!(make_appendable(&mut stream[..length].to_vec()).is_none());
         }
     }
 
@@ -311,7 +351,7 @@ mod tests {
 
         #[test]
         fn what_is_no_stream_is_refused_or_read(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
-            let _ = open_ended(&mut bytes.clone());
+            let _ = make_appendable(&mut bytes.clone());
         }
     }
 }
