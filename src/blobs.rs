@@ -24,6 +24,7 @@ mod error;
 mod external;
 mod id;
 mod local;
+mod on_disk;
 mod options;
 mod receive;
 mod retry;
@@ -173,12 +174,4 @@ impl Blobs {
             .await
             .map_err(|failure| failure.told(BlobError::Create))
     }
-}
-
-/// Runs file work apart from the threads that carry requests.
-async fn on_disk<T: Send + 'static>(
-    name: &'static str,
-    work: impl FnOnce() -> fs::Result<T> + Send + 'static,
-) -> Result<T, AttemptError> {
-    Ok(runtime::spawn_blocking(name, work).await??)
 }

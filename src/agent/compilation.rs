@@ -3,35 +3,36 @@
 mod cache;
 mod failure;
 mod logs;
+mod on_disk;
+mod options;
 mod phases;
 mod request;
-mod workbench;
+mod work_directory;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 pub use failure::{CompileFailure, Reason};
+pub use options::CompilerOptions;
 pub use request::{BlobSource, CompileRequest, Destination, RequestedDependency};
 
 use super::tasks::TaskContext;
 use crate::archive;
 use crate::blobs::Blobs;
 use crate::compile::{self, CompileError, Compiled, Dependency, Installed, Job};
-use crate::config::{Environment, Vcap};
 use crate::diag::Chain;
 use crate::fs;
-use crate::process::ForkServer;
 use crate::release::digest::Algorithm;
 use crate::release::{Digests, MultiDigest, Name};
 use crate::runtime;
 use failure::ScriptText;
+use on_disk::on_disk;
 use phases::Phases;
-use workbench::Workbench;
+use work_directory::WorkDirectory;
 
 /// The free space that kept packages must leave to the machine, in bytes.
 const RESERVE: u64 = 512 << 20;
@@ -40,31 +41,12 @@ const RESERVE: u64 = 512 << 20;
 /// removed unless this much, or half of the disk, is free.
 const AMPLE: u64 = 16 << 30;
 
-/// What the compiler needs.
-#[derive(Debug, Clone)]
-pub struct CompilerOptions {
-    /// The base directory.
-    pub vcap: Vcap,
-    /// The environment of scripts.
-    pub environment: Environment,
-    /// Forks the parents of scripts.
-    pub agent: ForkServer,
-    /// The name of this agent in the marker that other agents read.
-    pub who: String,
-    /// Whether to remove packages of another agent, which is allowed on a compilation VM.
-    pub force: bool,
-    /// The time between SIGTERM and SIGKILL.
-    pub grace: Duration,
-    /// Absolute paths of files and directories with secrets, which are empty for scripts if the isolation tier allows it.
-    pub secrets: Vec<PathBuf>,
-}
-
 /// Compiles the packages that a Director requests.
 #[derive(Debug)]
 pub struct PackageCompiler {
     options: CompilerOptions,
     /// Locked by the running compile. Created at first use, and again after a failure.
-    workbench: Mutex<Option<Workbench>>,
+    work_directory: Mutex<Option<WorkDirectory>>,
 }
 
 impl PackageCompiler {
@@ -73,16 +55,16 @@ impl PackageCompiler {
     pub fn new(options: CompilerOptions) -> Self {
         Self {
             options,
-            workbench: Mutex::new(None),
+            work_directory: Mutex::new(None),
         }
     }
 
     /// Creates the work directory and removes that of a killed agent. A failure is logged; the next compile tries again and
     /// reports it.
     pub async fn prepare(&self) {
-        let mut workbench = self.workbench.lock().await;
-        match Workbench::make(&self.options, &CancellationToken::new()).await {
-            Ok(made) => *workbench = Some(made),
+        let mut work_directory = self.work_directory.lock().await;
+        match WorkDirectory::make(&self.options, &CancellationToken::new()).await {
+            Ok(made) => *work_directory = Some(made),
             Err(error) => {
                 tracing::warn!(error = %Chain(&error), "the compiler is unavailable");
             }
@@ -103,9 +85,9 @@ impl PackageCompiler {
         phases.enter("queued");
         let package = order.name.clone();
         let result = tokio::select! {
-            mut workbench = self.workbench.lock() => {
+            mut work_directory = self.work_directory.lock() => {
                 let work = CompileRun { compiler: self, order, blobs, task, phases: &phases };
-                work.run(&mut workbench).await
+                work.run(&mut work_directory).await
             }
             () = task.cancel.cancelled() => Err(Reason::Canceled),
         };
@@ -122,8 +104,8 @@ impl PackageCompiler {
 
     /// Removes the work directory.
     pub async fn close(&self) {
-        if let Some(workbench) = self.workbench.lock().await.take()
-            && let Err(error) = workbench.close()
+        if let Some(work_directory) = self.work_directory.lock().await.take()
+            && let Err(error) = work_directory.close()
         {
             tracing::warn!(error = %Chain(&error), "failed to remove the work directory");
         }
@@ -140,25 +122,25 @@ struct CompileRun<'a> {
 }
 
 impl CompileRun<'_> {
-    async fn run(&self, slot: &mut Option<Workbench>) -> Result<Value, Reason> {
+    async fn run(&self, slot: &mut Option<WorkDirectory>) -> Result<Value, Reason> {
         if slot.is_none() {
-            *slot = Some(Workbench::make(&self.compiler.options, &self.task.cancel).await?);
+            *slot = Some(WorkDirectory::make(&self.compiler.options, &self.task.cancel).await?);
         }
-        let workbench = slot.as_mut().ok_or(Reason::Canceled)?;
-        workbench.listen(Some(Arc::clone(self.phases)));
-        let result = match self.compile_on(workbench).await {
-            Err(reason) => Err(with_space(reason, workbench.path().to_owned()).await),
+        let work_directory = slot.as_mut().ok_or(Reason::Canceled)?;
+        work_directory.listen(Some(Arc::clone(self.phases)));
+        let result = match self.compile_on(work_directory).await {
+            Err(reason) => Err(with_space(reason, work_directory.path().to_owned()).await),
             compiled => compiled,
         };
-        workbench.listen(None);
+        work_directory.listen(None);
         // The next request must not find files of this one.
-        let cleared = workbench.clear().await;
+        let cleared = work_directory.clear().await;
         let value = result?;
         cleared?;
         Ok(value)
     }
 
-    async fn compile_on(&self, workbench: &mut Workbench) -> Result<Value, Reason> {
+    async fn compile_on(&self, work_directory: &mut WorkDirectory) -> Result<Value, Reason> {
         self.phases.enter("fetching");
         let needed: Vec<(&Name, &MultiDigest)> = self
             .order
@@ -166,27 +148,28 @@ impl CompileRun<'_> {
             .iter()
             .map(|dependency| (&dependency.name, &dependency.digest))
             .collect();
-        workbench.cache.begin(&needed);
+        work_directory.cache.begin(&needed);
         let mut dependencies = Vec::new();
         for dependency in &self.order.dependencies {
-            let installed = self
-                .dependency(workbench, dependency)
-                .await
-                .map_err(|source| Reason::Dependency {
-                    dependency: dependency.name.clone(),
-                    source: Box::new(source),
-                })?;
+            let installed =
+                self.dependency(work_directory, dependency)
+                    .await
+                    .map_err(|source| Reason::Dependency {
+                        dependency: dependency.name.clone(),
+                        source: Box::new(source),
+                    })?;
             dependencies.push(Dependency {
                 name: dependency.name.clone(),
                 version: dependency.version.clone(),
                 installed,
             });
         }
-        let source = workbench.fetched(&self.order.name);
+        let source = work_directory.fetched(&self.order.name);
         let place = self.order.source.as_ref();
         self.fetch(&self.order.name, place, &self.order.digest, &source)
             .await?;
-        self.make_room(workbench, &self.order.name, &source).await?;
+        self.make_room(work_directory, &self.order.name, &source)
+            .await?;
         let (vcap, name) = (self.compiler.options.vcap.clone(), self.order.name.clone());
         let logs = on_disk("logs", move || logs::prepare(&vcap, &name)).await?;
         let algorithms = match self.order.destination {
@@ -203,11 +186,11 @@ impl CompileRun<'_> {
             dependencies,
             log: logs.stderr,
             stdout_log: Some(logs.stdout),
-            blob: workbench.result(),
+            blob: work_directory.result(),
             is_dependency: true,
             algorithms: algorithms.clone(),
         };
-        let compiled = compile::compile(workbench.context(), job, &self.task.cancel)
+        let compiled = compile::compile(work_directory.context(), job, &self.task.cancel)
             .await
             .map_err(reason)?;
         for finding in &compiled.findings {
@@ -215,21 +198,24 @@ impl CompileRun<'_> {
         }
         self.phases.enter("uploading");
         let result = self.upload(&compiled, &algorithms).await?;
-        self.remember(workbench, compiled, &algorithms);
+        self.remember(work_directory, compiled, &algorithms);
         Ok(json!({ "result": result }))
     }
 
     /// Returns an installed dependency: that of an earlier request, or newly extracted from its blob.
     async fn dependency(
         &self,
-        workbench: &mut Workbench,
+        work_directory: &mut WorkDirectory,
         dependency: &RequestedDependency,
     ) -> Result<Installed, Reason> {
-        if let Some(installed) = workbench.cache.get(&dependency.name, &dependency.digest) {
-            if is_unchanged(workbench, &dependency.name, &installed).await? {
+        if let Some(installed) = work_directory
+            .cache
+            .get(&dependency.name, &dependency.digest)
+        {
+            if is_unchanged(work_directory, &dependency.name, &installed).await? {
                 return Ok(installed);
             }
-            workbench
+            work_directory
                 .discard(&dependency.name, &dependency.digest)
                 .await?;
         }
@@ -239,11 +225,11 @@ impl CompileRun<'_> {
             digest,
             ..
         } = dependency;
-        let blob = workbench.fetched(name);
+        let blob = work_directory.fetched(name);
         self.fetch(name, dependency.blob.as_ref(), digest, &blob)
             .await?;
-        self.make_room(workbench, name, &blob).await?;
-        let (context, own) = (Arc::clone(workbench.context()), name.clone());
+        self.make_room(work_directory, name, &blob).await?;
+        let (context, own) = (Arc::clone(work_directory.context()), name.clone());
         let (from, cancel) = (blob.clone(), self.task.cancel.clone());
         let unpacking = runtime::spawn_blocking("install", move || {
             context.store.unpack(&own, &from, &cancel)
@@ -253,7 +239,7 @@ impl CompileRun<'_> {
             package: name.clone(),
             source,
         })?;
-        workbench
+        work_directory
             .cache
             .insert(name, version, digest, installed.clone());
         on_disk("blob", move || fs::remove_file(&blob)).await?;
@@ -290,7 +276,7 @@ impl CompileRun<'_> {
     /// Makes room to extract a blob by removing packages of earlier requests.
     async fn make_room(
         &self,
-        workbench: &mut Workbench,
+        work_directory: &mut WorkDirectory,
         package: &Name,
         blob: &Path,
     ) -> Result<(), Reason> {
@@ -299,7 +285,7 @@ impl CompileRun<'_> {
         let space = loop {
             let own = blob.to_owned();
             let space = on_disk("measure", move || fs::space(&own)).await?;
-            if is_roomy(space, needed) || !workbench.forget_one().await? {
+            if is_roomy(space, needed) || !work_directory.forget_one().await? {
                 break space;
             }
         };
@@ -337,24 +323,31 @@ impl CompileRun<'_> {
     }
 
     /// Keeps the result for later requests, which name it by this digest.
-    fn remember(&self, workbench: &mut Workbench, compiled: Compiled, algorithms: &[Algorithm]) {
+    fn remember(
+        &self,
+        work_directory: &mut WorkDirectory,
+        compiled: Compiled,
+        algorithms: &[Algorithm],
+    ) {
         if let Some(digest) = MultiDigest::of(&compiled.digests, algorithms)
             && let Some(installed) = compiled.installed
         {
             let (name, version) = (&self.order.name, &self.order.version);
             installed.forget_blob();
-            workbench.cache.insert(name, version, &digest, installed);
+            work_directory
+                .cache
+                .insert(name, version, &digest, installed);
         }
     }
 }
 
 /// Whether an installed package still has the content that was installed.
 async fn is_unchanged(
-    workbench: &Workbench,
+    work_directory: &WorkDirectory,
     package: &Name,
     installed: &Installed,
 ) -> Result<bool, Reason> {
-    let (context, own) = (Arc::clone(workbench.context()), installed.clone());
+    let (context, own) = (Arc::clone(work_directory.context()), installed.clone());
     let checking = runtime::spawn_blocking("check", move || context.store.check(&own));
     let Err(changed) = checking.await.map_err(Reason::Task)? else {
         return Ok(true);
@@ -411,15 +404,6 @@ async fn with_space(reason: Reason, directory: PathBuf) -> Reason {
         },
         Err(_) => reason,
     }
-}
-
-/// Runs file work apart from the threads that carry requests.
-async fn on_disk<T: Send + 'static>(
-    name: &'static str,
-    work: impl FnOnce() -> fs::Result<T> + Send + 'static,
-) -> Result<T, Reason> {
-    let done = runtime::spawn_blocking(name, work).await;
-    done.map_err(Reason::Task)?.map_err(Reason::Files)
 }
 
 #[cfg(test)]

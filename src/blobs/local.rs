@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use tokio_util::sync::CancellationToken;
 
+use super::on_disk::on_disk;
 use super::options::StoreOptions;
-use super::{AttemptError, BlobId, StoreProblem, on_disk};
+use super::{AttemptError, BlobId, StoreProblem};
 use crate::config::Vcap;
 use crate::fs::{self, Context as _};
 use crate::runtime::Cancellable;

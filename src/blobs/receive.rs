@@ -8,7 +8,8 @@ use tempfile::{NamedTempFile, TempPath};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{AttemptError, on_disk};
+use super::AttemptError;
+use super::on_disk::on_disk;
 use crate::fs::{self, Context as _};
 use crate::http::Response;
 use crate::release::digest::{Hasher, HashingReader, HashingWriter};

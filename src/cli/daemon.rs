@@ -1,5 +1,7 @@
 //! `bosh-agent -P … -C agent.json`: options, signals, and the run.
 
+use std::io;
+
 use tokio_util::sync::CancellationToken;
 
 use super::compile::{NO_PROC, NO_PROC_HINT, SELF, who};
@@ -7,7 +9,7 @@ use super::daemon_flags::Daemon;
 use super::stopping::Stopping;
 use super::{DONE, FAILED, on_threads};
 use crate::config::{Environment, Vcap};
-use crate::daemon::{self, DaemonOptions};
+use crate::daemon::{self, DaemonError, DaemonOptions};
 use crate::diag::Chain;
 use crate::machine::bootstrap::Platform;
 use crate::process;
@@ -36,35 +38,42 @@ async fn run(flags: Daemon, environment: Environment) -> u8 {
     for ignored in &flags.ignored {
         tracing::warn!(ignored, "ignoring an unknown argument");
     }
-    let ready = Signals::listen().and_then(|signals| process::adopt_orphans().map(|()| signals));
-    let signals = match ready {
-        Ok(signals) => signals,
+    let stop = CancellationToken::new();
+    let stopping = match handle_signals(&stop) {
+        Ok(stopping) => stopping,
         Err(error) => {
             tracing::error!(%error, "Agent exited with error: startup failed");
             return FAILED;
         }
     };
-    let stop = CancellationToken::new();
-    let stopping = Stopping::start(
-        signals,
-        &stop,
-        |signal| {
-            let (signal, grace) = (signal.name(), daemon::GRACE);
-            tracing::info!(
-                signal,
-                ?grace,
-                "stopping: scripts have the grace time to end; a second SIGTERM kills them at once"
-            );
-        },
-        |signal| {
-            let signal = signal.name();
-            tracing::error!(
-                "Agent exited with error: received a second signal ({signal}): killing all processes"
-            );
-            FAILED
-        },
-    );
-    let options = DaemonOptions {
+    let result = daemon::run(options(flags, environment), &stop).await;
+    exit_code(result, stopping.signal().await)
+}
+
+/// Cancels `stop` on the first signal, and exits on the second one.
+fn handle_signals(stop: &CancellationToken) -> io::Result<Stopping> {
+    let signals = Signals::listen()?;
+    process::adopt_orphans()?;
+    let announce = |signal: StopSignal| {
+        let (signal, grace) = (signal.name(), daemon::GRACE);
+        tracing::info!(
+            signal,
+            ?grace,
+            "stopping: scripts have the grace time to end; a second SIGTERM kills them at once"
+        );
+    };
+    let killing = |signal: StopSignal| {
+        let signal = signal.name();
+        tracing::error!(
+            "Agent exited with error: received a second signal ({signal}): killing all processes"
+        );
+        FAILED
+    };
+    Ok(Stopping::start(signals, stop, announce, killing))
+}
+
+fn options(flags: Daemon, environment: Environment) -> DaemonOptions {
+    DaemonOptions {
         platform: match flags.platform.as_str() {
             "dummy" => Platform::Dummy,
             _ => Platform::Linux,
@@ -74,24 +83,24 @@ async fn run(flags: Daemon, environment: Environment) -> u8 {
         environment,
         agent: SELF.into(),
         who: who(),
-    };
-    let result = daemon::run(options, &stop).await;
-    let signal = stopping.signal().await;
-    match result {
-        Err(error) => {
-            tracing::error!("Agent exited with error: {}", Chain(&error));
-            FAILED
-        }
-        Ok(()) if stop.is_cancelled() => {
-            let signal = match signal {
-                Some(StopSignal::Interrupt) => "interrupt",
-                Some(StopSignal::HangUp) => "hangup",
-                Some(StopSignal::Terminate) | None => "terminated",
-            };
-            // The Go agent's message and exit code, which supervisors may look for.
-            tracing::error!("Agent exited with error: received signal ({signal}): stopping now");
-            FAILED
-        }
-        Ok(()) => DONE,
     }
+}
+
+/// Logs why the daemon ended, in the Go agent's words.
+fn exit_code(result: Result<(), DaemonError>, signal: Option<StopSignal>) -> u8 {
+    if let Err(error) = result {
+        tracing::error!("Agent exited with error: {}", Chain(&error));
+        return FAILED;
+    }
+    let Some(signal) = signal else {
+        return DONE;
+    };
+    let signal = match signal {
+        StopSignal::Interrupt => "interrupt",
+        StopSignal::HangUp => "hangup",
+        StopSignal::Terminate => "terminated",
+    };
+    // The Go agent's message and exit code, which supervisors may look for.
+    tracing::error!("Agent exited with error: received signal ({signal}): stopping now");
+    FAILED
 }

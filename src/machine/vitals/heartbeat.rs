@@ -1,4 +1,4 @@
-//! What the health monitor hears every 30 seconds.
+//! The heartbeats that the health monitor receives.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -19,7 +19,7 @@ pub struct Heartbeat {
 }
 
 impl Heartbeat {
-    /// A heartbeat of a machine without jobs; `spec` is what was last applied, if anything was.
+    /// A heartbeat of a machine without processes of jobs. `spec` is the applied spec, if there is one.
     #[must_use]
     pub fn new(spec: Option<&ApplySpec>, vitals: Vitals, job_state: &str) -> Self {
         Self {
@@ -33,10 +33,10 @@ impl Heartbeat {
         }
     }
 
-    /// The message.
+    /// The message's bytes.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        // It has texts and numbers only, which always are JSON.
+        // Strings and numbers can always be serialized.
         serde_json::to_vec(self).unwrap_or_default()
     }
 }
@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn before_anything_is_applied_it_names_nothing() {
+    fn heartbeat_before_an_apply_has_empty_names() {
         let text = sent(None);
         assert!(
             text.starts_with(
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn it_names_what_was_applied() {
+    fn heartbeat_names_the_applied_spec() {
         let spec = ApplySpec::parse(json!({
             "deployment": "dep", "job": {"name": "compilation-1"}, "index": 0, "id": "i-1",
         }))

@@ -1,20 +1,17 @@
-//! The kernel's files, as proc(5) describes them.
+//! Parses files below `/proc`, see proc(5).
 
-use std::os::unix::ffi::OsStringExt as _;
-use std::path::PathBuf;
+use super::report::{Cpu, Memory, percent};
 
-use super::{Cpu, Memory, percent};
-
-/// Processor time since the machine's start, in ticks, over all processors.
+/// CPU time since boot, in ticks, of all CPUs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Ticks {
+pub(super) struct CpuTicks {
     user: u64,
     sys: u64,
     wait: u64,
     total: u64,
 }
 
-impl Ticks {
+impl CpuTicks {
     pub(super) fn shares_since(self, before: Self) -> Cpu {
         let total = self.total.saturating_sub(before.total);
         let share = |now: u64, then: u64| percent(now.saturating_sub(then), total, 1);
@@ -26,8 +23,8 @@ impl Ticks {
     }
 }
 
-/// From `/proc/stat`.
-pub(super) fn ticks(stat: &str) -> Ticks {
+/// The CPU time in `/proc/stat`.
+pub(super) fn ticks(stat: &str) -> CpuTicks {
     let fields: Vec<u64> = stat
         .lines()
         .find_map(|line| line.strip_prefix("cpu "))
@@ -36,17 +33,17 @@ pub(super) fn ticks(stat: &str) -> Ticks {
         .map(|field| field.parse().unwrap_or(0))
         .collect();
     let field = |index: usize| fields.get(index).copied().unwrap_or(0);
-    Ticks {
-        // With the time at low priority, as the Go agent counts.
+    CpuTicks {
+        // Includes niced processes, as in the Go agent.
         user: field(0).saturating_add(field(1)),
         sys: field(2),
         wait: field(4),
-        // The time of guests, which follows, is a part of that of programs.
+        // The guest times that follow are included in user and nice.
         total: fields.iter().take(8).copied().fold(0, u64::saturating_add),
     }
 }
 
-/// From `/proc/loadavg`; nothing when it cannot be understood.
+/// The load averages in `/proc/loadavg`; empty if the format is unknown.
 pub(super) fn load(loadavg: &str) -> Vec<String> {
     loadavg
         .split_whitespace()
@@ -56,7 +53,7 @@ pub(super) fn load(loadavg: &str) -> Vec<String> {
         .unwrap_or_default()
 }
 
-/// Memory and swap space from `/proc/meminfo`.
+/// Memory and swap space in use, from `/proc/meminfo`.
 pub(super) fn memory(meminfo: &str) -> (Memory, Memory) {
     let value = |name: &str| -> Option<u64> {
         let line = meminfo
@@ -72,7 +69,7 @@ pub(super) fn memory(meminfo: &str) -> (Memory, Memory) {
             percent: percent(used, total, 0),
         }
     };
-    // What the kernel can take back at once is not in use. Before Linux 3.14 it did not say how much that is.
+    // Memory that the kernel can reclaim is not in use. Linux before 3.14 has no `MemAvailable`.
     let free = value("MemAvailable")
         .unwrap_or_else(|| or_zero("MemFree") + or_zero("Buffers") + or_zero("Cached"));
     (
@@ -81,47 +78,13 @@ pub(super) fn memory(meminfo: &str) -> (Memory, Memory) {
     )
 }
 
-/// Whole seconds from `/proc/uptime`.
+/// The whole seconds in `/proc/uptime`.
 pub(super) fn uptime(uptime: &str) -> u64 {
     uptime
         .split(['.', ' ', '\n'])
         .next()
         .and_then(|seconds| seconds.parse().ok())
         .unwrap_or(0)
-}
-
-/// Where something is mounted, from `/proc/self/mountinfo`.
-pub(super) fn mount_points(mountinfo: &str) -> Vec<PathBuf> {
-    mountinfo
-        .lines()
-        .filter_map(|line| line.split(' ').nth(4))
-        .map(unescaped)
-        .collect()
-}
-
-/// The kernel writes spaces, tabs, line ends and backslashes as a backslash and three octal digits.
-fn unescaped(text: &str) -> PathBuf {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        if let (
-            b'\\',
-            [
-                a @ b'0'..=b'3',
-                b @ b'0'..=b'7',
-                c @ b'0'..=b'7',
-                after @ ..,
-            ],
-        ) = (first, tail)
-        {
-            bytes.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
-            rest = after;
-        } else {
-            bytes.push(*first);
-            rest = tail;
-        }
-    }
-    PathBuf::from(std::ffi::OsString::from_vec(bytes))
 }
 
 #[cfg(test)]
@@ -133,7 +96,7 @@ mod tests {
     const STAT: &str = "cpu  69034 1015 16264 401013 1607 0 107 46 5 5\ncpu0 33319 351 7470 202987 276 0 20 21 0 0\n";
 
     #[test]
-    fn processor_time_is_counted_between_two_looks() {
+    fn cpu_time_is_that_between_two_measurements() {
         let first = ticks(STAT);
         assert_eq!(
             first.total,
@@ -146,12 +109,12 @@ mod tests {
             ("25.0", "5.0", "25.0")
         );
         assert_eq!(second.shares_since(second).user, "0.0");
-        assert_eq!(first.shares_since(Ticks::default()).sys, "3.3");
+        assert_eq!(first.shares_since(CpuTicks::default()).sys, "3.3");
         assert_eq!(first.shares_since(second).user, "0.0");
     }
 
     #[test]
-    fn memory_that_the_kernel_can_take_back_is_not_in_use() {
+    fn reclaimable_memory_is_not_in_use() {
         let text = "MemTotal:       1000 kB\nMemFree:        100 kB\nMemAvailable:   750 kB\nBuffers:  50 kB\n\
                     Cached:  400 kB\nSwapCached:  9 kB\nSwapTotal: 200 kB\nSwapFree: 150 kB\n";
         let (mem, swap) = memory(text);
@@ -174,22 +137,11 @@ mod tests {
         assert_eq!(uptime(""), 0);
     }
 
-    #[test]
-    fn mount_points_are_unescaped() {
-        let text = "27 1 254:0 / / rw,relatime - ext4 /dev/vda rw\n\
-                    90 27 8:1 / /var/vcap/a\\040b\\134 rw shared:1 - ext4 /dev/sdb rw\n";
-        assert_eq!(
-            mount_points(text),
-            [PathBuf::from("/"), PathBuf::from("/var/vcap/a b\\")]
-        );
-    }
-
     proptest! {
         #[test]
-        fn no_text_of_a_kernel_breaks_anything(text in "(cpu |MemTotal: |[0-9.\\\\ \n/a-z-]){0,60}") {
+        fn no_content_makes_a_parser_panic(text in "(cpu |MemTotal: |[0-9. \n/a-z-]){0,60}") {
             let ticks = ticks(&text);
-            let _ = (ticks.shares_since(Ticks::default()), load(&text), memory(&text), uptime(&text));
-            prop_assert!(mount_points(&text).len() <= text.lines().count());
+            let _ = (ticks.shares_since(CpuTicks::default()), load(&text), memory(&text), uptime(&text));
         }
     }
 }

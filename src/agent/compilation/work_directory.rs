@@ -9,8 +9,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::cache::Cache;
 use super::failure::Reason;
+use super::on_disk::on_disk;
+use super::options::CompilerOptions;
 use super::phases::Phases;
-use super::{CompilerOptions, on_disk};
 use crate::compile::{Context, Event, SecondRun, Store};
 use crate::config::WORK_PREFIX;
 use crate::diag::Chain;
@@ -32,21 +33,21 @@ type Listener = Arc<Mutex<Option<Arc<Phases>>>>;
 
 /// Everything that compiling needs.
 #[derive(Debug)]
-pub(super) struct Workbench {
+pub(super) struct WorkDirectory {
     work: LeasedDirectory,
     context: Arc<Context>,
     listener: Listener,
     pub(super) cache: Cache,
 }
 
-impl Workbench {
+impl WorkDirectory {
     /// Removes the work directory of a killed agent and creates a new one. `cancel` ends the wait for its processes.
     pub(super) async fn make(
         options: &CompilerOptions,
         cancel: &CancellationToken,
     ) -> Result<Self, Reason> {
         let (data, own) = (options.vcap.data(), cancel.clone());
-        let making = runtime::spawn_blocking("workbench", move || {
+        let making = runtime::spawn_blocking("work directory", move || {
             make_directory(&data, &|| own.is_cancelled())
         });
         let work = making.await.map_err(Reason::Task)?.map_err(Reason::Files)?;
@@ -220,10 +221,10 @@ mod tests {
             secrets: Vec::new(),
         };
         let cancel = CancellationToken::new();
-        let mut workbench = Workbench::make(&options, &cancel).await.unwrap();
-        assert!(!workbench.forget_one().await.unwrap());
+        let mut work_directory = WorkDirectory::make(&options, &cancel).await.unwrap();
+        assert!(!work_directory.forget_one().await.unwrap());
         let name = Name::parse("golang").unwrap();
-        let sandbox = &workbench.context.sandbox;
+        let sandbox = &work_directory.context.sandbox;
         let scratch = std::slice::from_ref(&name);
         let place = sandbox.enter(&name, &[], scratch).await.unwrap();
         let file = options.vcap.data().join("golang/file");
@@ -231,9 +232,9 @@ mod tests {
         sandbox.leave(&place).unwrap();
         drop(place);
         assert!(file.exists());
-        assert!(workbench.forget_one().await.unwrap());
+        assert!(work_directory.forget_one().await.unwrap());
         assert!(!file.exists());
-        assert!(!workbench.forget_one().await.unwrap());
-        workbench.close().unwrap();
+        assert!(!work_directory.forget_one().await.unwrap());
+        work_directory.close().unwrap();
     }
 }

@@ -1,0 +1,103 @@
+//! The vitals as the health monitor reads them: strings, except for the uptime.
+
+use serde::Serialize;
+use serde_json::Value;
+
+/// Load, memory and disks of this machine. The fields have the names and the order of the Go agent's.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Vitals {
+    /// CPU time since the previous measurement.
+    pub cpu: Cpu,
+    /// The file systems of the machine.
+    pub disk: Disks,
+    /// Load averages of 1, 5 and 15 minutes, with two decimals.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub load: Vec<String>,
+    /// Memory in use.
+    pub mem: Memory,
+    /// Swap space in use.
+    pub swap: Memory,
+    /// The time since the machine's start.
+    pub uptime: Uptime,
+}
+
+/// CPU time in percent, with one decimal.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Cpu {
+    /// In the kernel.
+    pub sys: String,
+    /// In user space.
+    pub user: String,
+    /// Waiting for I/O.
+    pub wait: String,
+}
+
+/// Memory or swap space in use.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Memory {
+    /// In KiB.
+    pub kb: String,
+    /// In percent of the total.
+    pub percent: String,
+}
+
+/// The file systems that BOSH names. Those that are not mounted are left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Disks {
+    /// `/`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub system: Option<Disk>,
+    /// `/var/vcap/data`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ephemeral: Option<Disk>,
+    /// `/var/vcap/store`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub persistent: Option<Disk>,
+}
+
+/// Usage of a file system.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Disk {
+    /// Inodes in use, in percent.
+    pub inode_percent: String,
+    /// Bytes in use, in percent.
+    pub percent: String,
+}
+
+/// The time since the machine's start.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Uptime {
+    /// In seconds.
+    pub secs: u64,
+}
+
+impl Vitals {
+    /// The JSON object of the heartbeat and of `get_state`.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        // Strings and numbers can always be serialized.
+        serde_json::to_value(self).unwrap_or(Value::Null)
+    }
+}
+
+/// `part` of `whole` in percent; 0 if both are 0.
+pub(super) fn percent(part: u64, whole: u64, decimals: usize) -> String {
+    let share = match whole {
+        0 => 0.0,
+        _ => part as f64 / whole as f64 * 100.0,
+    };
+    format!("{share:.decimals$}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentages_are_rounded_as_in_go() {
+        assert_eq!(percent(1, 3, 1), "33.3");
+        assert_eq!(percent(2, 3, 0), "67");
+        assert_eq!(percent(1, 1000, 1), "0.1");
+        assert_eq!(percent(0, 0, 0), "0");
+    }
+}
