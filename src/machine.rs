@@ -1,13 +1,13 @@
-//! The machine that the daemon runs on: its settings, its directories, its state and how it is doing.
+//! The machine that the daemon runs on: settings, directories, applied spec, vitals.
 //!
 //! ```text
-//! sources    where settings come from: a file, a metadata service
-//! settings   loading them, whichever source has them first, and keeping them
-//! bootstrap  the directories that a stemcell does not bring
-//! instance   what a Director has applied, and what `get_state` reports of it
-//! network    the address of a machine whose settings have none
-//! vitals     load, memory and disks; heartbeats
-//! trusted_certs  authorities that the whole machine trusts
+//! sources        where settings come from: files, metadata services
+//! settings       loads the settings and saves them for the next start
+//! bootstrap      creates directories, removes leftovers of a killed agent
+//! instance       the applied spec, and the reply to `get_state`
+//! network        the machine's address, for settings without one
+//! vitals         load, memory and disks; heartbeats
+//! trusted_certs  installs CA certificates for the whole machine
 //! ```
 
 pub mod bootstrap;

@@ -647,7 +647,7 @@ fn settings() {
                 source: syntax(),
             },
             &LoadError::Stopped,
-            &machine::bootstrap::BootstrapError::NoDirectory {
+            &machine::bootstrap::BootstrapError::NotADirectory {
                 path: path("/var/vcap/data"),
             },
             &machine::instance::InstanceError::Contents {

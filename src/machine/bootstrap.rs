@@ -1,7 +1,7 @@
-//! The directories that a stemcell does not bring, and the remains of an agent that was killed.
+//! Creates the directories that a stemcell lacks and removes the leftovers of a killed agent.
 //!
-//! This is the part of the Go agent's start that compiling needs. Disks, users, networks and the firewall are left as the
-//! machine's maker made them. Everything may be done again and again: what is there already, also as a link or a mount, stays.
+//! Of the steps of the Go agent's bootstrap, these are the ones that compiling needs. Disks, users, networks and the firewall are not
+//! changed. Each step can be repeated: existing directories, links and mounts stay.
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -13,53 +13,53 @@ use crate::config::{Environment, Vcap};
 use crate::diag::Chain;
 use crate::fs;
 
-/// The group of jobs where the system does not know one called `vcap`, as on every stemcell.
+/// The id of the group `vcap` if the system does not know the name. All stemcells use this id.
 const VCAP_GROUP: u32 = 1000;
 
-/// Begins every temporary name of ours.
+/// The prefix of the agent's temporary files and directories.
 const TEMPORARY: &str = ".bosh-agent-";
 
-/// What `-P` says.
+/// The kind of machine, the value of `-P`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Platform {
     /// A stemcell.
     Linux,
-    /// A test: nothing outside the base directory is touched, and everything stays with its owner.
+    /// A test: the agent changes nothing outside the base directory, and no owners.
     Dummy,
 }
 
-/// A directory that was needed and could not be made.
+/// Why a directory is not usable.
 #[derive(Debug, thiserror::Error)]
 pub enum BootstrapError {
-    /// The system refused.
+    /// A file operation failed.
     #[error(transparent)]
     File(#[from] fs::Error),
-    /// Something else is in its place.
-    #[error("`{}` is there but is no directory", path.display())]
-    NoDirectory {
+    /// The path is a file of another kind.
+    #[error("`{}` exists but is not a directory", path.display())]
+    NotADirectory {
         /// The path.
         path: PathBuf,
     },
 }
 
 /// A directory below the base directory.
-struct Directory {
+struct AgentDirectory {
     path: &'static str,
     mode: u32,
-    /// Nobody but root may look into it, whoever made it.
+    /// Whether access of others than root is removed from an existing directory.
     private: bool,
 }
 
-const fn directory(path: &'static str, mode: u32) -> Directory {
-    Directory {
+const fn directory(path: &'static str, mode: u32) -> AgentDirectory {
+    AgentDirectory {
         path,
         mode,
         private: mode & 0o077 == 0,
     }
 }
 
-/// As the Go agent makes them, parents first.
-const DIRECTORIES: [Directory; 12] = [
+/// The directories that the Go agent creates, parents first.
+const DIRECTORIES: [AgentDirectory; 12] = [
     directory("data", 0o750),
     directory("data/sys", 0o750),
     directory("data/sys/log", 0o750),
@@ -74,16 +74,16 @@ const DIRECTORIES: [Directory; 12] = [
     directory("data/blobs/tmp", 0o750),
 ];
 
-/// What the dummy platform of the Go agent does without.
+/// The directories that the Go agent does not create on the dummy platform.
 const NOT_FOR_DUMMY: [&str; 3] = ["data/packages", "data/sys/run", "data/dynamic_disks"];
 
-/// Makes the directories and removes what a killed agent has left. Gives the environment for scripts: theirs is this one's,
-/// with `TMPDIR` on the data disk.
+/// Creates the directories and removes the leftovers of a killed agent. Returns the environment of scripts: `environment` with `TMPDIR` on
+/// the data disk.
 ///
-/// Installed packages and blobs are never touched: what of them is whose, only those know who put them there.
+/// Installed packages and blobs stay, as other programs may have created them.
 ///
 /// # Errors
-/// When a directory cannot be made that compiling needs. Owners, `/tmp` and remains are warned of.
+/// When a directory that compiling needs cannot be created. Other failures (owners, `/tmp`, leftovers) are logged.
 pub fn bootstrap(
     vcap: &Vcap,
     platform: Platform,
@@ -93,37 +93,41 @@ pub fn bootstrap(
     fs::create_dir_all(vcap.base())?;
     for directory in &DIRECTORIES {
         if platform == Platform::Linux || !NOT_FOR_DUMMY.contains(&directory.path) {
-            make(vcap, directory, owners)?;
+            create(vcap, directory, owners)?;
         }
     }
-    link_sys(vcap, owners)?;
-    remove_remains(vcap);
+    create_sys_link(vcap, owners)?;
+    remove_leftovers(vcap);
     if platform == Platform::Dummy {
         return Ok(environment.clone());
     }
     if vcap.base() == Path::new(Vcap::BASE) && geteuid().is_root() {
         for shared in ["/tmp", "/var/tmp"] {
-            warn(open_to_all(Path::new(shared), owners));
+            log_failure(make_writable_for_all(Path::new(shared), owners));
         }
     }
     Ok(environment.with(&[("TMPDIR", vcap.temporary().into_os_string())]))
 }
 
-/// The group that root's directories are given, `None` where they keep their owner.
+/// The group of the directories; `None` if owner and group are not changed.
 fn owners(platform: Platform) -> Option<u32> {
     if platform == Platform::Dummy {
         return None;
     }
     if !geteuid().is_root() {
-        tracing::warn!("not running as root: the directories keep their owner");
+        tracing::warn!("not running as root: the owners of directories are not changed");
         return None;
     }
     let group = Group::from_name("vcap").ok().flatten();
     Some(group.map_or(VCAP_GROUP, |group| group.gid.as_raw()))
 }
 
-fn make(vcap: &Vcap, directory: &Directory, group: Option<u32>) -> Result<(), BootstrapError> {
-    make_at(
+fn create(
+    vcap: &Vcap,
+    directory: &AgentDirectory,
+    group: Option<u32>,
+) -> Result<(), BootstrapError> {
+    create_at(
         &vcap.base().join(directory.path),
         directory.mode,
         directory.private,
@@ -131,7 +135,7 @@ fn make(vcap: &Vcap, directory: &Directory, group: Option<u32>) -> Result<(), Bo
     )
 }
 
-fn make_at(
+fn create_at(
     path: &Path,
     mode: u32,
     private: bool,
@@ -147,22 +151,22 @@ fn make_at(
                 fs::set_mode(path, mode)?;
             }
         }
-        // A link is somebody's decision; it only must lead to a directory.
+        // An operator's link stays, also to a directory with another mode.
         Some(_) if path.is_dir() => return Ok(()),
-        // The error names what the link leads to: the disk may not be mounted yet.
+        // Fails, as the target of the link does not exist: its disk may not be mounted yet. The error has the path of the link.
         Some(there) if there.is_symlink() && fs::metadata(path).is_err() => fs::create_dir(path)?,
         Some(_) => {
-            return Err(BootstrapError::NoDirectory {
+            return Err(BootstrapError::NotADirectory {
                 path: path.to_owned(),
             });
         }
     }
-    warn(give(path, group));
+    log_failure(set_group(path, group));
     Ok(())
 }
 
-/// Gives a file to root and a group.
-fn give(path: &Path, group: Option<u32>) -> fs::Result<()> {
+/// Changes the owner to root and the group to `group`.
+fn set_group(path: &Path, group: Option<u32>) -> fs::Result<()> {
     let Some(group) = group else { return Ok(()) };
     let metadata = fs::metadata(path)?;
     if (metadata.uid(), metadata.gid()) == (0, group) {
@@ -171,43 +175,43 @@ fn give(path: &Path, group: Option<u32>) -> fs::Result<()> {
     fs::set_owner_if_allowed(path, 0, group)
 }
 
-/// `/var/vcap/sys` leads to the data disk. Where it is a directory of its own, that one is used.
-fn link_sys(vcap: &Vcap, group: Option<u32>) -> Result<(), BootstrapError> {
+/// Makes `/var/vcap/sys` a link to the data disk. An existing directory or a link to another one stays.
+fn create_sys_link(vcap: &Vcap, group: Option<u32>) -> Result<(), BootstrapError> {
     let link = vcap.sys();
     let target = vcap.data().join("sys");
     match fs::lookup(&link)? {
         None => fs::symlink(&target, &link)?,
         Some(there) if there.is_symlink() && !link.is_dir() => {
             let old = fs::read_link(&link)?;
-            tracing::warn!(old = %old.display(), new = %target.display(), "a link that leads nowhere is replaced");
+            tracing::warn!(old = %old.display(), new = %target.display(), "replacing a dangling link");
             fs::remove_file(&link)?;
             fs::symlink(&target, &link)?;
         }
         Some(_) => {}
     }
-    make_at(&vcap.sys_log(), 0o750, false, group)
+    create_at(&vcap.sys_log(), 0o750, false, group)
 }
 
-fn open_to_all(path: &Path, group: Option<u32>) -> fs::Result<()> {
+fn make_writable_for_all(path: &Path, group: Option<u32>) -> fs::Result<()> {
     const MODE: u32 = 0o1777;
-    give(path, group)?;
+    set_group(path, group)?;
     if fs::metadata(path)?.permissions().mode() & 0o7777 == MODE {
         return Ok(());
     }
     fs::set_mode(path, MODE)
 }
 
-/// Removes what a killed agent has left: temporary files, unpacked sources, files that were being written.
-fn remove_remains(vcap: &Vcap) {
+/// Removes temporary files, extracted sources and partial downloads of a killed agent.
+fn remove_leftovers(vcap: &Vcap) {
     for directory in [
         vcap.temporary(),
         vcap.blobs().join("tmp"),
         vcap.sensitive_blobs().join("tmp"),
     ] {
-        warn(empty(&directory));
+        log_failure(empty(&directory));
     }
-    if is_unused(vcap) {
-        warn(empty(&vcap.compile()));
+    if is_compile_tree_unused(vcap) {
+        log_failure(empty(&vcap.compile()));
     }
     for directory in [
         vcap.bosh(),
@@ -221,15 +225,15 @@ fn remove_remains(vcap: &Vcap) {
     }
 }
 
-/// Whether sources in the tree are nobody's. What a run of ours has left there under its marker, the next run removes, which
-/// knows how to wait for its processes.
-fn is_unused(vcap: &Vcap) -> bool {
+/// Whether no run uses the sources in `data/compile`. A marker means that a run was killed: the next compile removes its sources after the
+/// processes of that run have ended.
+fn is_compile_tree_unused(vcap: &Vcap) -> bool {
     let now = Duration::ZERO;
     !vcap.compile_marker().exists()
         && fs::wait_until_free(&vcap.compile_lock(), now, &|| true).unwrap_or(false)
 }
 
-/// Removes what is in a directory, but for mounts and for what somebody holds.
+/// Removes the contents of a directory, except mounts and temporary files in use.
 fn empty(directory: &Path) -> fs::Result<()> {
     fs::remove_abandoned(directory, TEMPORARY, None);
     let entries = fs::list(directory)?;
@@ -251,10 +255,10 @@ fn empty(directory: &Path) -> fs::Result<()> {
     Ok(())
 }
 
-/// What is not done but not needed either.
-fn warn<T>(done: fs::Result<T>) {
+/// Logs the failure of a step that compiling does not need.
+fn log_failure<T>(done: fs::Result<T>) {
     if let Err(error) = done {
-        tracing::warn!(error = %Chain(&error), "a step of the start was left out");
+        tracing::warn!(error = %Chain(&error), "a step of the machine's preparation failed; continuing without it");
     }
 }
 
@@ -272,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn the_directories_are_those_of_the_go_agent_and_tmpdir_is_on_the_data_disk() {
+    fn directories_and_tmpdir_are_those_of_the_go_agent() {
         let scratch = tempfile::tempdir().unwrap();
         let vcap = Vcap::new(&scratch.path().join("vcap"));
         for _ in 0..2 {
@@ -299,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn what_somebody_made_otherwise_stays_but_private_directories_are_closed() {
+    fn existing_directories_stay_and_private_ones_are_closed() {
         let scratch = tempfile::tempdir().unwrap();
         let vcap = Vcap::new(&scratch.path().join("vcap"));
         let disk = scratch.path().join("disk");
@@ -316,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_that_leads_nowhere_is_replaced_and_a_file_in_the_way_is_named() {
+    fn dangling_link_is_replaced_and_file_is_an_error() {
         let scratch = tempfile::tempdir().unwrap();
         let vcap = Vcap::new(scratch.path());
         fs::symlink(Path::new("/none/at/all"), &vcap.sys()).unwrap();
@@ -329,12 +333,12 @@ mod tests {
         let path = vcap.temporary().display().to_string();
         assert_eq!(
             error.to_string(),
-            format!("`{path}` is there but is no directory")
+            format!("`{path}` exists but is not a directory")
         );
     }
 
     #[test]
-    fn remains_go_and_blobs_packages_and_what_is_held_stay() {
+    fn leftovers_are_removed_and_files_in_use_stay() {
         let scratch = tempfile::tempdir().unwrap();
         let vcap = Vcap::new(scratch.path());
         start(&vcap);
@@ -344,34 +348,34 @@ mod tests {
             fs::write(&path, b"x").unwrap();
             path
         };
-        let remains = [
+        let leftovers = [
             vcap.temporary().join("blob"),
             vcap.temporary().join(".bosh-agent-work-dead/file"),
             vcap.compile().join("redis/src/file"),
-            vcap.blobs().join("tmp/half"),
-            vcap.sensitive_blobs().join("tmp/half"),
+            vcap.blobs().join("tmp/partial"),
+            vcap.sensitive_blobs().join("tmp/partial"),
             vcap.blobs().join(".bosh-agent-upload-1"),
             vcap.bosh().join(".bosh-agent-write-1"),
         ]
         .map(write);
-        let wanted = [
+        let kept = [
             vcap.blobs().join("0f7c6f2e"),
             vcap.data_packages().join("redis/1/file"),
             vcap.settings(),
         ]
         .map(write);
         start(&vcap);
-        for path in &remains {
+        for path in &leftovers {
             assert!(!path.exists(), "{}", path.display());
         }
-        for path in &wanted {
+        for path in &kept {
             assert!(path.exists(), "{}", path.display());
         }
         assert!(held.path().exists());
     }
 
     #[test]
-    fn sources_stay_as_long_as_somebody_compiles() {
+    fn sources_stay_while_another_process_compiles() {
         let scratch = tempfile::tempdir().unwrap();
         let vcap = Vcap::new(scratch.path());
         start(&vcap);
@@ -392,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn the_dummy_platform_leaves_owners_and_environment_alone() {
+    fn dummy_platform_keeps_owners_and_environment() {
         let scratch = tempfile::tempdir().unwrap();
         let vcap = Vcap::new(scratch.path());
         let environment = bootstrap(&vcap, Platform::Dummy, &Environment::default()).unwrap();

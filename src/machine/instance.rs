@@ -1,4 +1,4 @@
-//! What a Director has applied to this machine, and what the machine tells of it.
+//! The spec that a Director applied to this machine, and the files and replies with its values.
 
 use std::path::PathBuf;
 
@@ -12,24 +12,24 @@ mod state;
 pub use spec::{ApplySpec, NetworkNotFound};
 pub use state::MachineState;
 
-/// The files that say which instance this machine is.
+/// The files that identify this machine: the applied spec, and those that jobs read.
 #[derive(Debug, Clone)]
 pub struct Instance {
     vcap: Vcap,
 }
 
-/// Why it is not known what was applied.
+/// Why the applied spec cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum InstanceError {
     /// The file cannot be read.
     #[error(transparent)]
     File(#[from] fs::Error),
-    /// The file is not what it should be.
+    /// The file is invalid.
     #[error("`{}` cannot be used", path.display())]
     Contents {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Why it is invalid.
         source: JsonError,
     },
 }
@@ -41,10 +41,10 @@ impl Instance {
         Self { vcap: vcap.clone() }
     }
 
-    /// What was last applied; `None` when nothing was.
+    /// Loads the spec of the last apply, if there was one.
     ///
     /// # Errors
-    /// When the file cannot be read or is broken.
+    /// When the file cannot be read or is invalid.
     pub fn spec(&self) -> Result<Option<ApplySpec>, InstanceError> {
         let path = self.vcap.spec();
         let text = match fs::read(&path) {
@@ -58,10 +58,10 @@ impl Instance {
         }
     }
 
-    /// Remembers what is applied, and writes the files by which jobs know their instance. It blocks until all is on the disk.
+    /// Saves the spec and writes the files from which jobs read their instance's names. Blocks until the files are on the disk.
     ///
     /// # Errors
-    /// What the system answered.
+    /// When a file cannot be written.
     pub fn apply(&self, spec: &ApplySpec) -> fs::Result<()> {
         let directory = self.vcap.instance();
         if fs::lookup(&directory)?.is_none() {
@@ -82,10 +82,11 @@ impl Instance {
         fs::write_atomic(&path, text.as_bytes(), 0o600)
     }
 
-    /// Tells jobs whether the machine is well, as every heartbeat does.
+    /// Writes the state of the last heartbeat to `health.json`, which jobs read. Before an apply, its directory is missing and nothing is
+    /// written.
     ///
     /// # Errors
-    /// What the system answered. Where nothing was applied yet there is no place for it, which is none.
+    /// When the file cannot be written.
     pub fn write_health(&self, job_state: &str) -> fs::Result<()> {
         let text = serde_json::json!({ "state": job_state }).to_string();
         match fs::write_atomic(&self.vcap.health(), text.as_bytes(), 0o644) {
@@ -104,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_applied_is_remembered_whole_and_told_to_jobs() {
+    fn applied_spec_is_saved_and_written_for_jobs() {
         let scratch = tempfile::tempdir().unwrap();
         let vcap = Vcap::new(&scratch.path().join("vcap"));
         let instance = Instance::new(&vcap);

@@ -1,14 +1,14 @@
-//! The address of a machine that nobody has told one: what its default route says.
+//! The address of the machine, from its default route. Used for networks whose settings have no address.
 
 use std::net::{Ipv4Addr, UdpSocket};
 use std::path::Path;
 
 use crate::fs;
 
-/// An address with the network that it is in.
+/// The address on the network of the default route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DefaultNetwork {
-    /// The machine's own address.
+    /// The machine's address.
     pub ip: Ipv4Addr,
     /// The mask of its network.
     pub netmask: Ipv4Addr,
@@ -27,13 +27,13 @@ struct Route {
 }
 
 impl DefaultNetwork {
-    /// What the machine's default route says. `None` when it has none for IPv4, or no address to use on it.
+    /// Reads the default route. `None` if there is none for IPv4, or if the machine has no address on its network.
     #[must_use]
     pub fn of_this_machine() -> Option<Self> {
         let routes = routes(&fs::read_lossy(Path::new("/proc/net/route")).ok()?);
         let route = default_route(&routes)?;
         let gateway = Ipv4Addr::from(route.gateway);
-        // To connect a UDP socket sends nothing: the kernel only picks the address that it would send from.
+        // Connecting a UDP socket sends nothing; the kernel chooses the source address.
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
         socket.connect((gateway, 9)).ok()?;
         let std::net::IpAddr::V4(ip) = socket.local_addr().ok()?.ip() else {
@@ -47,8 +47,7 @@ impl DefaultNetwork {
     }
 }
 
-/// The routes that are up. Addresses are in the byte order of the machine: read as they lie in memory, they are in that of the
-/// network.
+/// The routes that are up. The table has addresses in network byte order, printed as numbers of the machine's byte order.
 fn routes(text: &str) -> Vec<Route> {
     text.lines()
         .skip(1)
@@ -69,7 +68,7 @@ fn routes(text: &str) -> Vec<Route> {
         .collect()
 }
 
-/// The default route that the kernel prefers, among those with a router.
+/// The default route with the lowest metric, among those with a gateway.
 fn default_route(routes: &[Route]) -> Option<&Route> {
     routes
         .iter()
@@ -77,7 +76,7 @@ fn default_route(routes: &[Route]) -> Option<&Route> {
         .min_by_key(|route| route.metric)
 }
 
-/// The mask of the network that an interface is in; that of a single address where it is in none.
+/// The mask of the network of `ip` on an interface; that of a single address if there is no such network.
 fn netmask(routes: &[Route], interface: &str, ip: Ipv4Addr) -> Ipv4Addr {
     let ip = u32::from(ip);
     let mask = routes
@@ -105,7 +104,7 @@ eth0	000300C0	00000000	0000	0	0	0	00FFFFFF	0	0	0
 
     #[cfg(target_endian = "little")]
     #[test]
-    fn the_default_route_and_its_network_are_found() {
+    fn default_route_and_its_netmask_are_found() {
         let routes = routes(TABLE);
         assert_eq!(routes.len(), 5);
         let route = default_route(&routes).unwrap();
@@ -118,14 +117,14 @@ eth0	000300C0	00000000	0000	0	0	0	00FFFFFF	0	0	0
     }
 
     #[test]
-    fn without_a_default_route_there_is_no_address() {
+    fn no_address_without_a_default_route() {
         let header = TABLE.lines().next().unwrap();
         assert!(default_route(&routes(header)).is_none());
         assert!(routes("a\nb\nc d e f g h i j\n").is_empty());
     }
 
     #[test]
-    fn what_this_machine_says_of_itself_fits_together() {
+    fn address_of_this_machine_is_consistent() {
         let table = fs::read_lossy(Path::new("/proc/net/route")).unwrap();
         match DefaultNetwork::of_this_machine() {
             Some(network) => {

@@ -39,7 +39,7 @@ enum ApplyError {
 async fn apply(agent: &Agent, arguments: &[Value]) -> Result<Value, ApplyError> {
     let [spec] = first(arguments)?;
     let spec = ApplySpec::parse(spec.clone())?;
-    if let Some(work) = spec.has_work() {
+    if let Some(work) = spec.unsupported_work() {
         return Err(ApplyError::HasWork(work));
     }
     let _changing = agent.state.changing.lock().await;

@@ -1,4 +1,4 @@
-//! An apply spec: what a Director wants a machine to be.
+//! The apply spec: the state that a Director wants a machine to have.
 
 use serde_json::{Map, Value};
 
@@ -6,7 +6,7 @@ use crate::config::json::{JsonError, Object};
 use crate::config::{Hidden, Settings};
 use crate::machine::network::DefaultNetwork;
 
-/// What a Director wants a machine to be, as far as an agent without jobs understands it, and the document itself.
+/// An apply spec: the values that an agent without jobs uses, and the whole document.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ApplySpec {
     /// `deployment`.
@@ -19,12 +19,12 @@ pub struct ApplySpec {
     pub az: String,
     /// `job.name`.
     pub job_name: Option<String>,
-    /// `configuration_hash`, which says that there are jobs to configure.
+    /// `configuration_hash`, set if there are jobs to configure.
     pub configuration_hash: String,
     raw: Hidden<Value>,
 }
 
-/// A network of the spec that the CPI has not given to the machine; told as the Go agent does.
+/// A network of the spec is missing in the settings. The Go agent's text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("Network '{name}' is not found in settings")]
 pub struct NetworkNotFound {
@@ -33,10 +33,10 @@ pub struct NetworkNotFound {
 }
 
 impl ApplySpec {
-    /// Reads a spec.
+    /// Parses a spec.
     ///
     /// # Errors
-    /// When a value in use is of the wrong kind.
+    /// When a used value has the wrong type.
     pub fn parse(document: Value) -> Result<Self, JsonError> {
         let spec = Object::document(&document, "apply spec")?;
         let job = spec.object_or_empty("job")?;
@@ -54,15 +54,15 @@ impl ApplySpec {
         })
     }
 
-    /// The document, with everything in it that is not understood.
+    /// The document, with unknown members.
     #[must_use]
     pub fn document(&self) -> &Hidden<Value> {
         &self.raw
     }
 
-    /// What of it an agent without jobs cannot do: `None` for what is sent to a compilation VM.
+    /// A part of the spec that needs an agent with jobs. `None` for the spec of a compilation VM.
     #[must_use]
-    pub fn has_work(&self) -> Option<&'static str> {
+    pub fn unsupported_work(&self) -> Option<&'static str> {
         let is_there = |value: Option<&Value>| match value {
             None | Some(Value::Null) => false,
             Some(Value::Array(list)) => !list.is_empty(),
@@ -91,15 +91,14 @@ impl ApplySpec {
             .unwrap_or_default()
     }
 
-    /// The networks, each as it was sent.
+    /// The networks, unchanged.
     #[must_use]
     pub fn networks(&self) -> Map<String, Value> {
         self.object("networks")
     }
 
-    /// Checks that the machine has every network of the spec, and fills in the addresses that only the machine knows: ip,
-    /// netmask and gateway of networks with DHCP, from the settings or from the machine's default route. All else in a network
-    /// stays as it was sent, because a Director compares it.
+    /// Checks that the settings have every network of the spec, and adds ip, netmask and gateway to networks with DHCP: from the settings,
+    /// or the address of `machine` if the network has only one. Other values stay unchanged, because a Director compares them.
     ///
     /// # Errors
     /// When the settings lack a network.
@@ -110,7 +109,7 @@ impl ApplySpec {
     ) -> Result<Self, NetworkNotFound> {
         let mut networks = self.networks();
         for (name, network) in &mut networks {
-            // Old command line tools add it; no CPI knows it.
+            // Added by old versions of the CLI; it is in no CPI's settings.
             let is_local = name == "local" && network.get("ip").is_some_and(|ip| ip == "127.0.0.1");
             if is_local || network.is_null() {
                 continue;
@@ -146,12 +145,12 @@ impl ApplySpec {
         Ok(self)
     }
 
-    /// A member, `None` where it is null.
+    /// A member; `None` for null.
     pub(super) fn member(&self, name: &str) -> Option<&Value> {
         Object::of(self.raw.expose().as_object()?).get(name)
     }
 
-    /// An object among the members, empty where it is none.
+    /// A member that is an object; empty for other values.
     pub(super) fn object(&self, name: &str) -> Map<String, Value> {
         let object = self.member(name).and_then(Value::as_object);
         object.cloned().unwrap_or_default()
@@ -185,12 +184,12 @@ mod tests {
     }
 
     #[test]
-    fn what_a_compilation_vm_is_sent_has_no_work_in_it() {
+    fn spec_of_a_compilation_vm_is_supported() {
         let sent = json!({
             "deployment": "dep", "job": {"name": "compilation-1"}, "index": 0, "id": "i-1", "networks": {},
         });
         let spec = ApplySpec::parse(sent.clone()).unwrap();
-        assert_eq!(spec.has_work(), None);
+        assert_eq!(spec.unsupported_work(), None);
         assert_eq!(spec.index(), json!(0));
         for (name, value) in [
             ("packages", json!({"redis": {}})),
@@ -200,19 +199,19 @@ mod tests {
             let mut sent = sent.clone();
             sent[name] = value;
             assert!(
-                ApplySpec::parse(sent).unwrap().has_work().is_some(),
+                ApplySpec::parse(sent).unwrap().unsupported_work().is_some(),
                 "{name}"
             );
         }
         let empty =
             json!({"packages": {}, "job": {"templates": []}, "rendered_templates_archive": null});
-        assert_eq!(ApplySpec::parse(empty).unwrap().has_work(), None);
+        assert_eq!(ApplySpec::parse(empty).unwrap().unsupported_work(), None);
         assert!(ApplySpec::parse(json!([])).is_err());
         assert!(ApplySpec::parse(json!({"networks": {"n": 1}})).is_err());
     }
 
     #[test]
-    fn a_network_that_the_machine_lacks_is_named_as_the_go_agent_does() {
+    fn missing_network_has_the_go_agents_error() {
         let error = resolved(json!({"x": {}}), &json!({"default": {}})).unwrap_err();
         assert_eq!(error.to_string(), "Network 'x' is not found in settings");
         let local = json!({"local": {"ip": "127.0.0.1"}});
@@ -220,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn static_networks_stay_as_sent_and_others_get_the_machines_address() {
+    fn dynamic_networks_get_the_machines_address() {
         let known = json!({
             "manual": {"type": "manual", "ip": "10.0.0.9", "netmask": "255.0.0.0"},
             "dynamic": {"type": "dynamic"},

@@ -1,4 +1,4 @@
-//! The answer to `get_state`.
+//! The reply to `get_state`.
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -8,8 +8,8 @@ use crate::config::Settings;
 use crate::config::json::Object;
 use crate::machine::vitals::Vitals;
 
-/// The state of a machine without jobs. Its fields have the names and the order of the Go agent's; within `networks` nothing is
-/// changed, because a Director compares it.
+/// The state of a machine without jobs. The fields have the names and the order of the Go agent's. `networks` is that of the spec,
+/// because a Director compares it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct MachineState {
     properties: Properties,
@@ -57,7 +57,7 @@ struct Vm {
 }
 
 impl MachineState {
-    /// The state after `spec` was applied, or before anything was. `vitals` are told when they are asked for (`full`).
+    /// The state with an applied spec, or without one. `vitals` are part of the reply to `get_state` with the argument `full`.
     #[must_use]
     pub fn new(
         spec: Option<&ApplySpec>,
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn after_an_apply_it_is_the_go_agents_answer_byte_for_byte() {
+    fn state_after_an_apply_equals_the_go_agents() {
         let spec = json!({
             "deployment": "dep", "job": {"name": "compilation-1"}, "index": 0, "id": "i-1",
             "networks": {"default": {"type": "manual", "ip": "10.0.0.9", "unknown": {"b": 1, "a": null}}},
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn before_an_apply_networks_is_an_empty_object() {
+    fn networks_before_an_apply_are_an_empty_object() {
         let state = state(None, Some(Vitals::default()));
         assert!(state.contains(r#""networks":{},"#) && state.contains(r#""index":null"#));
         assert!(state.contains(r#""job":{"name":null,"#));
