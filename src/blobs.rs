@@ -49,16 +49,16 @@ use crate::http::{Client, Timeouts};
 use crate::release::MultiDigest;
 use crate::{fs, runtime, tls};
 use options::StoreOptions;
-use receive::Wanted;
+use receive::Download;
 use retry::{Pace, retry};
-use store::Blobstore;
+use store::BlobstoreClient;
 
 /// Fetches and stores blobs. Canceling an operation ends it promptly and leaves no partial file.
 #[derive(Debug)]
 pub struct Blobs {
     /// Local directories that are searched before the store.
     directories: [PathBuf; 2],
-    store: Blobstore,
+    store: BlobstoreClient,
     client: Client,
     pace: Pace,
 }
@@ -111,8 +111,8 @@ impl Blobs {
             other => Ok(other.map_err(BlobsError::Tls)?),
         };
         let client = Client::new(tls, environment).with_timeouts(timeouts);
-        let store = Blobstore::new(settings, vcap, environment, &client);
-        if let Blobstore::Unusable(problem) = &store {
+        let store = BlobstoreClient::new(settings, vcap, environment, &client);
+        if let BlobstoreClient::Unusable(problem) = &store {
             tracing::warn!(%problem, "the blobstore cannot be used; only signed URLs work");
         }
         Ok(Self {
@@ -135,7 +135,7 @@ impl Blobs {
         to: &Path,
         cancel: &CancellationToken,
     ) -> Result<(), BlobError> {
-        let wanted = Wanted::new(id.as_str(), digest, to);
+        let download = Download::new(id.as_str(), digest, to);
         for directory in &self.directories {
             let file = directory.join(id.as_str());
             let own = file.clone();
@@ -145,7 +145,10 @@ impl Blobs {
             if !looking.await.unwrap_or(false) {
                 continue;
             }
-            let copied = retry(1, Pace::none, cancel, || wanted.copy(&file, cancel).boxed()).await;
+            let copied = retry(1, Pace::none, cancel, || {
+                download.copy(&file, cancel).boxed()
+            })
+            .await;
             let Err((_, cause)) = copied else {
                 return Ok(());
             };
@@ -155,9 +158,9 @@ impl Blobs {
             tracing::warn!(%cause, file = %file.display(), "ignoring a local blob that cannot be used");
         }
         self.store
-            .get(id, &wanted, self.pace, cancel)
+            .get(id, &download, self.pace, cancel)
             .await
-            .map_err(|failure| failure.told(BlobError::Get))
+            .map_err(|failure| failure.into_blob_error(BlobError::Get))
     }
 
     /// Stores the file `from` as a new blob. Each attempt uses a new id, so that none conflicts with a partial upload.
@@ -172,6 +175,6 @@ impl Blobs {
         self.store
             .create(from, self.pace, cancel)
             .await
-            .map_err(|failure| failure.told(BlobError::Create))
+            .map_err(|failure| failure.into_blob_error(BlobError::Create))
     }
 }

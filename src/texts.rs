@@ -635,7 +635,7 @@ fn settings() {
                 path: path("/settings.json"),
             },
             &SourceError::Unreadable(file()),
-            &SourceError::Contents {
+            &SourceError::Invalid {
                 place: "/settings.json".to_owned(),
                 source: config::SettingsError::Json(syntax()),
             },
@@ -654,7 +654,7 @@ fn settings() {
                 path: path("/spec.json"),
                 source: syntax(),
             },
-            &machine::trusted_certs::TrustError::Refresh(file()),
+            &machine::trusted_certs::TrustError::UpdateProgram(file()),
             &daemon::DaemonError::ReadConfig(file()),
             &daemon::DaemonError::Config {
                 path: path("/agent.json"),

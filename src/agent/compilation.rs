@@ -77,17 +77,17 @@ impl PackageCompiler {
     /// See [`CompileFailure`].
     pub async fn compile(
         &self,
-        order: CompileRequest,
+        request: CompileRequest,
         blobs: Arc<Blobs>,
         task: &TaskContext,
     ) -> Result<Value, CompileFailure> {
-        let phases = Phases::new(&order.name, &task.progress);
+        let phases = Phases::new(&request.name, &task.progress);
         phases.enter("queued");
-        let package = order.name.clone();
+        let package = request.name.clone();
         let result = tokio::select! {
             mut work_directory = self.work_directory.lock() => {
-                let work = CompileRun { compiler: self, order, blobs, task, phases: &phases };
-                work.run(&mut work_directory).await
+                let run = CompileRun { compiler: self, request, blobs, task, phases: &phases };
+                run.run(&mut work_directory).await
             }
             () = task.cancel.cancelled() => Err(Reason::Canceled),
         };
@@ -115,7 +115,7 @@ impl PackageCompiler {
 /// One running request.
 struct CompileRun<'a> {
     compiler: &'a PackageCompiler,
-    order: CompileRequest,
+    request: CompileRequest,
     blobs: Arc<Blobs>,
     task: &'a TaskContext,
     phases: &'a Arc<Phases>,
@@ -143,43 +143,32 @@ impl CompileRun<'_> {
     async fn compile_on(&self, work_directory: &mut WorkDirectory) -> Result<Value, Reason> {
         self.phases.enter("fetching");
         let needed: Vec<(&Name, &MultiDigest)> = self
-            .order
+            .request
             .dependencies
             .iter()
             .map(|dependency| (&dependency.name, &dependency.digest))
             .collect();
         work_directory.cache.begin(&needed);
-        let mut dependencies = Vec::new();
-        for dependency in &self.order.dependencies {
-            let installed =
-                self.dependency(work_directory, dependency)
-                    .await
-                    .map_err(|source| Reason::Dependency {
-                        dependency: dependency.name.clone(),
-                        source: Box::new(source),
-                    })?;
-            dependencies.push(Dependency {
-                name: dependency.name.clone(),
-                version: dependency.version.clone(),
-                installed,
-            });
-        }
-        let source = work_directory.fetched(&self.order.name);
-        let place = self.order.source.as_ref();
-        self.fetch(&self.order.name, place, &self.order.digest, &source)
+        let dependencies = self.dependencies(work_directory).await?;
+        let source = work_directory.fetched(&self.request.name);
+        let origin = self.request.source.as_ref();
+        self.fetch(&self.request.name, origin, &self.request.digest, &source)
             .await?;
-        self.make_room(work_directory, &self.order.name, &source)
+        self.make_room(work_directory, &self.request.name, &source)
             .await?;
-        let (vcap, name) = (self.compiler.options.vcap.clone(), self.order.name.clone());
+        let (vcap, name) = (
+            self.compiler.options.vcap.clone(),
+            self.request.name.clone(),
+        );
         let logs = on_disk("logs", move || logs::prepare(&vcap, &name)).await?;
-        let algorithms = match self.order.destination {
+        let algorithms = match self.request.destination {
             Destination::Blobstore => vec![Algorithm::Sha1],
             Destination::Signed(..) => vec![Algorithm::Sha1, Algorithm::Sha512],
         };
         let job = Job {
             number: 0,
-            name: self.order.name.clone(),
-            version: self.order.version.clone(),
+            name: self.request.name.clone(),
+            version: self.request.version.clone(),
             source,
             // Requests run one at a time, and this one has just fetched and verified the blob.
             source_digests: Digests::default(),
@@ -194,16 +183,38 @@ impl CompileRun<'_> {
             .await
             .map_err(reason)?;
         for finding in &compiled.findings {
-            tracing::warn!(package = %self.order.name, "{finding}");
+            tracing::warn!(package = %self.request.name, "{finding}");
         }
         self.phases.enter("uploading");
         let result = self.upload(&compiled, &algorithms).await?;
-        self.remember(work_directory, compiled, &algorithms);
+        self.keep(work_directory, compiled, &algorithms);
         Ok(json!({ "result": result }))
     }
 
+    async fn dependencies(
+        &self,
+        work_directory: &mut WorkDirectory,
+    ) -> Result<Vec<Dependency>, Reason> {
+        let mut dependencies = Vec::new();
+        for dependency in &self.request.dependencies {
+            let installed = self
+                .install(work_directory, dependency)
+                .await
+                .map_err(|source| Reason::Dependency {
+                    dependency: dependency.name.clone(),
+                    source: Box::new(source),
+                })?;
+            dependencies.push(Dependency {
+                name: dependency.name.clone(),
+                version: dependency.version.clone(),
+                installed,
+            });
+        }
+        Ok(dependencies)
+    }
+
     /// Returns an installed dependency: that of an earlier request, or newly extracted from its blob.
-    async fn dependency(
+    async fn install(
         &self,
         work_directory: &mut WorkDirectory,
         dependency: &RequestedDependency,
@@ -249,12 +260,12 @@ impl CompileRun<'_> {
     async fn fetch(
         &self,
         package: &Name,
-        place: Option<&BlobSource>,
+        origin: Option<&BlobSource>,
         digest: &MultiDigest,
         to: &Path,
     ) -> Result<(), Reason> {
         let cancel = &self.task.cancel;
-        let fetched = match place {
+        let fetched = match origin {
             None => {
                 return Err(Reason::NoBlob {
                     package: package.clone(),
@@ -285,7 +296,7 @@ impl CompileRun<'_> {
         let space = loop {
             let own = blob.to_owned();
             let space = on_disk("measure", move || fs::space(&own)).await?;
-            if is_roomy(space, needed) || !work_directory.forget_one().await? {
+            if is_space_ample(space, needed) || !work_directory.forget_one().await? {
                 break space;
             }
         };
@@ -306,7 +317,7 @@ impl CompileRun<'_> {
         let cancel = &self.task.cancel;
         let digest = MultiDigest::of(&compiled.digests, algorithms);
         let digest = digest.as_ref().map(MultiDigest::as_str);
-        match &self.order.destination {
+        match &self.request.destination {
             Destination::Blobstore => {
                 let id = self.blobs.create(&compiled.blob, cancel).await;
                 let id = id
@@ -323,7 +334,7 @@ impl CompileRun<'_> {
     }
 
     /// Keeps the result for later requests, which name it by this digest.
-    fn remember(
+    fn keep(
         &self,
         work_directory: &mut WorkDirectory,
         compiled: Compiled,
@@ -332,7 +343,7 @@ impl CompileRun<'_> {
         if let Some(digest) = MultiDigest::of(&compiled.digests, algorithms)
             && let Some(installed) = compiled.installed
         {
-            let (name, version) = (&self.order.name, &self.order.version);
+            let (name, version) = (&self.request.name, &self.request.version);
             installed.forget_blob();
             work_directory
                 .cache
@@ -362,7 +373,7 @@ async fn is_unchanged(
 }
 
 /// Whether there is room for a script without removing packages of earlier requests.
-fn is_roomy(space: fs::Space, needed: u64) -> bool {
+fn is_space_ample(space: fs::Space, needed: u64) -> bool {
     let ample = AMPLE.min(space.total / 2);
     space.free >= needed.saturating_add(RESERVE).max(ample)
 }
@@ -434,8 +445,8 @@ mod tests {
             }),
         };
         for reason in [reason(of_core), of_dependency, Reason::Files(failed())] {
-            let told = with_space(reason, scratch.path().to_owned()).await;
-            let text = Chain(&told).to_string();
+            let full = with_space(reason, scratch.path().to_owned()).await;
+            let text = Chain(&full).to_string();
             let start = format!("No space left in {}: ", scratch.path().display());
             assert!(text.starts_with(&start), "{text}");
             assert_eq!(text.matches(" free: ").count(), 1, "{text}");
@@ -448,8 +459,8 @@ mod tests {
     #[test]
     fn packages_are_kept_while_there_is_room() {
         const GIB: u64 = 1 << 30;
-        let is_roomy = |free, total, needed| {
-            is_roomy(
+        let is_space_ample = |free, total, needed| {
+            is_space_ample(
                 fs::Space {
                     free,
                     total,
@@ -459,13 +470,13 @@ mod tests {
                 needed,
             )
         };
-        assert!(is_roomy(6 * GIB, 10 * GIB, GIB));
-        assert!(!is_roomy(4 * GIB, 10 * GIB, GIB));
+        assert!(is_space_ample(6 * GIB, 10 * GIB, GIB));
+        assert!(!is_space_ample(4 * GIB, 10 * GIB, GIB));
         // On a large disk a fixed amount is enough.
-        assert!(is_roomy(17 * GIB, 1000 * GIB, GIB));
-        assert!(!is_roomy(15 * GIB, 1000 * GIB, GIB));
+        assert!(is_space_ample(17 * GIB, 1000 * GIB, GIB));
+        assert!(!is_space_ample(15 * GIB, 1000 * GIB, GIB));
         // The content to extract counts, too.
-        assert!(!is_roomy(6 * GIB, 10 * GIB, 6 * GIB));
-        assert!(is_roomy(u64::MAX, 0, u64::MAX));
+        assert!(!is_space_ample(6 * GIB, 10 * GIB, 6 * GIB));
+        assert!(is_space_ample(u64::MAX, 0, u64::MAX));
     }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use sha1::{Digest as _, Sha1};
 
 use super::options::StoreOptions;
-use super::receive::Wanted;
+use super::receive::Download;
 use super::retry::ATTEMPTS;
 use super::{AttemptError, BlobId, StoreProblem};
 use crate::config::Secret;
@@ -54,10 +54,14 @@ impl Dav {
         self.attempts
     }
 
-    pub(super) async fn get(&self, id: &BlobId, wanted: &Wanted<'_>) -> Result<(), AttemptError> {
+    pub(super) async fn get(
+        &self,
+        id: &BlobId,
+        download: &Download<'_>,
+    ) -> Result<(), AttemptError> {
         let response = self.client.get(&self.url(id), &self.headers).await?;
         match response.status() {
-            StatusCode::OK => wanted.receive(response).await,
+            StatusCode::OK => download.receive(response).await,
             status => Err(AttemptError::GetRefused {
                 blob: id.to_string(),
                 status,

@@ -1,4 +1,4 @@
-//! What goes wrong with blobs. The texts begin as those of the Go agent do: operators search for them.
+//! Errors of blob transfers. Their texts start like the Go agent's, which operators search for.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -13,55 +13,54 @@ use crate::runtime::TaskFailed;
 use crate::tls::TlsError;
 use crate::{fs, release};
 
-/// Why blobs cannot be fetched or stored at all.
+/// Why no blob can be fetched or stored.
 #[derive(Debug, thiserror::Error)]
 pub enum BlobsError {
-    /// The authorities' certificates are no text.
-    #[error("the blobstore's authorities cannot be read")]
+    /// The option for CA certificates is not a text.
+    #[error("the blobstore's CA certificates cannot be read")]
     Authorities(#[source] NotText),
-    /// The authorities' certificates are none.
-    #[error("the blobstore's authorities cannot be used")]
+    /// The CA certificates are invalid.
+    #[error("the blobstore's CA certificates cannot be used")]
     Tls(#[source] TlsError),
 }
 
-/// A blob that could not be fetched or stored.
+/// Why a blob could not be fetched or stored.
 #[derive(Debug, thiserror::Error)]
 pub enum BlobError {
-    /// Fetched by its id.
+    /// Fetching by id failed.
     #[error("Getting blob from inner blobstore: Getting blob from inner blobstore")]
     Get(#[source] Failure),
-    /// Stored under a new id.
+    /// Storing under a new id failed.
     #[error("Creating blob in inner blobstore")]
     Create(#[source] Failure),
-    /// Fetched from a signed URL.
+    /// Fetching from a signed URL failed.
     #[error("Failed to download blob")]
     Download(#[source] Failure),
-    /// Stored at a signed URL.
+    /// Storing at a signed URL failed.
     #[error("Failed to upload blob")]
     Upload(#[source] Failure),
-    /// We were asked to stop.
+    /// The transfer was canceled.
     #[error("stopped")]
     Stopped,
 }
 
-/// What was tried in vain: the last cause, where, and how often. As a text it is the cause with the rest in parentheses, and its
-/// source is the cause's.
+/// A failed transfer. Prints the cause, then place and attempts in parentheses. Its source is that of the cause.
 #[derive(Debug)]
 pub struct Failure {
     /// The store and the blob in it, or the URL without its secrets.
     pub place: String,
-    /// How often it was tried.
+    /// The number of attempts.
     pub attempts: u32,
     /// Why the last attempt failed.
     pub cause: AttemptError,
 }
 
 impl Failure {
-    /// A stop is told as such wherever it comes.
-    pub(super) fn told(self, tell: impl FnOnce(Self) -> BlobError) -> BlobError {
+    /// Converts with `convert`, except for a cancellation.
+    pub(super) fn into_blob_error(self, convert: impl FnOnce(Self) -> BlobError) -> BlobError {
         match self.cause {
             AttemptError::Stopped => BlobError::Stopped,
-            _ => tell(self),
+            _ => convert(self),
         }
     }
 }
@@ -89,76 +88,76 @@ pub enum AttemptError {
     /// The store cannot be used.
     #[error(transparent)]
     Unusable(Arc<StoreProblem>),
-    /// A file of ours, or of a local store.
+    /// A file operation failed, on the disk of the agent or of a local store.
     #[error(transparent)]
     File(#[from] fs::Error),
-    /// No answer from a server, or half of one.
+    /// The server sent no response, or an incomplete one.
     #[error(transparent)]
     Http(#[from] http::Error),
-    /// A signed URL's server does not give the blob.
+    /// A download from a signed URL got an error response.
     #[error("Error executing GET, response was {}", status.as_u16())]
     DownloadRefused {
-        /// What it answered.
+        /// The response's status.
         status: StatusCode,
     },
-    /// A signed URL's server does not take the blob.
+    /// An upload to a signed URL got an error response.
     #[error("Error executing PUT for {}, response was {}", file.display(), status.as_u16())]
     UploadRefused {
         /// The file with the blob.
         file: PathBuf,
-        /// What it answered.
+        /// The response's status.
         status: StatusCode,
     },
-    /// A DAV server does not give the blob.
+    /// A download from a DAV server got an error response.
     #[error("Getting dav blob {blob}: Wrong response code: {}", status.as_u16())]
     GetRefused {
         /// The blob's id.
         blob: String,
-        /// What it answered.
+        /// The response's status.
         status: StatusCode,
     },
-    /// A DAV server does not take the blob.
+    /// An upload to a DAV server got an error response.
     #[error("Putting dav blob {blob}: Wrong response code: {}", status.as_u16())]
     PutRefused {
         /// The blob's id.
         blob: String,
-        /// What it answered.
+        /// The response's status.
         status: StatusCode,
     },
-    /// What arrived is not the blob that was asked for.
+    /// The received blob has another digest.
     #[error(
         "Checking downloaded blob '{blob}': Expected stream to have digest '{expected}' but was '{actual}'"
     )]
     Digest {
         /// The blob's id, or the last part of its URL's path.
         blob: String,
-        /// The digest that was asked for, as BOSH writes it.
+        /// The requested digest, in BOSH's format.
         expected: String,
-        /// The digest of what arrived, by the same algorithm.
+        /// The digest of the received blob, by the same algorithm.
         actual: String,
     },
-    /// A program did not do what it was asked to.
+    /// A blobstore program failed.
     #[error("`{program}` {status}")]
     Program {
         /// Its name.
         program: String,
-        /// How it ended.
+        /// Its exit code or signal.
         status: Status,
-        /// What it said to that.
+        /// Its output.
         source: ProgramOutput,
     },
     /// A program could not be run.
     #[error(transparent)]
     Run(RunError),
-    /// A task of ours broke.
+    /// A task panicked.
     #[error(transparent)]
     Task(#[from] TaskFailed),
-    /// We were asked to stop.
+    /// The transfer was canceled.
     #[error("stopped")]
     Stopped,
 }
 
-/// The last lines that a program printed, without our secrets.
+/// The last lines of a program's output, without secrets.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", if lines.is_empty() { "it printed nothing".to_owned() } else { lines.join("\n") })]
 pub struct ProgramOutput {
@@ -169,7 +168,7 @@ pub struct ProgramOutput {
 impl AttemptError {
     pub(super) fn digest(blob: &str, mismatch: DigestMismatch) -> Self {
         let written = |hex: String| match mismatch.algorithm {
-            // As BOSH writes it: bare.
+            // BOSH's format has no prefix for SHA-1.
             release::Algorithm::Sha1 => hex,
             other => format!("{other}:{hex}"),
         };
@@ -180,7 +179,7 @@ impl AttemptError {
         }
     }
 
-    /// Whether another attempt may well succeed.
+    /// Whether another attempt may succeed.
     #[must_use]
     pub fn is_temporary(&self) -> bool {
         match self {
@@ -219,16 +218,16 @@ impl From<RunError> for AttemptError {
 /// Why a store cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreProblem {
-    /// There is none.
+    /// The settings have no blobstore.
     #[error("the settings name no blobstore, neither in env.bosh.blobstores nor as blobstore")]
     NoSettings,
-    /// One that keeps nothing.
+    /// The provider `dummy` stores nothing.
     #[error("the blobstore provider `dummy` keeps no blobs")]
     Dummy,
-    /// A provider with a name that no program can have.
+    /// The provider's name is not usable as part of a program's name.
     #[error("{0:?} cannot be the name of a blobstore provider")]
     Provider(String),
-    /// An option that is needed is not there.
+    /// A required option is missing.
     #[error("the {provider} blobstore lacks the option `{option}`")]
     Missing {
         /// The provider.
@@ -236,26 +235,26 @@ pub enum StoreProblem {
         /// The option.
         option: &'static str,
     },
-    /// An option is not what it should be.
+    /// An option has the wrong type.
     #[error("the {provider} blobstore cannot be used")]
     Option {
         /// The provider.
         provider: &'static str,
-        /// What is wrong.
+        /// Which one.
         source: NotText,
     },
-    /// The endpoint is no URL.
+    /// The endpoint is not a URL.
     #[error("the endpoint of the dav blobstore cannot be used")]
     Endpoint(#[source] InvalidUrl),
     /// The program is not installed.
     #[error("Getting blobstore: Validating blobstore: executable {0} not found in PATH")]
     NoProgram(String),
-    /// The program's configuration cannot be written.
+    /// The program's configuration file cannot be written.
     #[error("Getting blobstore: the configuration of {program} cannot be written")]
     Configuration {
         /// The program.
         program: String,
-        /// What the system answered.
+        /// The failed operation.
         source: fs::Error,
     },
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::error::ProgramOutput;
-use super::receive::Wanted;
+use super::receive::Download;
 use super::{AttemptError, BlobId, BlobstoreSettings, StoreProblem};
 use crate::config::{Environment, Secret, Vcap};
 use crate::fs;
@@ -66,14 +66,14 @@ impl External {
     pub(super) async fn get(
         &self,
         id: &BlobId,
-        wanted: &Wanted<'_>,
+        download: &Download<'_>,
         cancel: &CancellationToken,
     ) -> Result<(), AttemptError> {
-        let temporary = wanted.temporary().await?;
+        let temporary = download.temporary().await?;
         let to = temporary.to_path_buf().into();
         self.run(["get".into(), id.as_str().into(), to], cancel)
             .await?;
-        wanted.check(temporary, cancel).await
+        download.check(temporary, cancel).await
     }
 
     pub(super) async fn put(

@@ -1,21 +1,21 @@
-//! The names of blobs.
+//! Ids of blobs.
 
 use std::fmt;
 
-/// A blob's name in a store. It can be the name of a file.
+/// A blob's name in a store. It is also a valid file name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct BlobId(String);
 
-/// A text that cannot name a blob.
+/// The text is not a blob's id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} cannot be the id of a blob")]
 pub struct InvalidBlobId(String);
 
 impl BlobId {
-    /// Takes a text that is not empty, is neither `.` nor `..`, and has neither `/` nor NUL in it.
+    /// Parses an id.
     ///
     /// # Errors
-    /// For any other text.
+    /// When the text is empty, is `.` or `..`, or contains `/` or NUL.
     pub fn parse(text: &str) -> Result<Self, InvalidBlobId> {
         if text.is_empty() || text == "." || text == ".." || text.contains(['/', '\0']) {
             return Err(InvalidBlobId(text.to_owned()));
@@ -23,7 +23,7 @@ impl BlobId {
         Ok(Self(text.to_owned()))
     }
 
-    /// A new id that nobody else has: a random UUID in lower case, as the Director insists on.
+    /// A new id: a random UUID in lower case, which a Director requires.
     #[must_use]
     pub fn random() -> Self {
         Self(uuid::Uuid::new_v4().hyphenated().to_string())
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_name_of_a_file_names_no_blob() {
+    fn id_must_be_a_file_name() {
         for text in ["", ".", "..", "a/b", "/etc/passwd", "../x", "a\0"] {
             assert_eq!(
                 BlobId::parse(text),
@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_id_is_a_random_uuid_in_lower_case() {
+    fn new_id_is_a_random_lower_case_uuid() {
         let id = BlobId::random();
         assert_ne!(id, BlobId::random());
         let uuid = uuid::Uuid::parse_str(id.as_str()).unwrap();

@@ -1,4 +1,4 @@
-//! A blobstore's settings, as tolerant as Go reads them.
+//! A blobstore's settings, parsed as tolerantly as in Go.
 
 use std::fmt;
 
@@ -6,12 +6,12 @@ use serde_json::{Map, Value};
 
 use crate::config::json::Object;
 
-/// Which blobstore the agent is to use: `{"provider": …, "options": {…}}` in its settings.
+/// The blobstore of the settings: `{"provider": …, "options": {…}}`.
 #[derive(Clone, PartialEq)]
 pub struct BlobstoreSettings {
     /// `dav`, `local`, `s3`, …
     pub provider: String,
-    /// What the provider wants to know, passwords included.
+    /// The provider's options, which may contain passwords.
     pub options: Value,
 }
 
@@ -21,7 +21,7 @@ impl BlobstoreSettings {
     }
 }
 
-/// The options are not printed: there are passwords in them.
+/// Does not print the options, which may contain passwords.
 impl fmt::Debug for BlobstoreSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BlobstoreSettings")
@@ -30,11 +30,11 @@ impl fmt::Debug for BlobstoreSettings {
     }
 }
 
-/// A JSON object whose keys are found in any case where the exact one is not there. `null` counts as absent.
+/// A JSON object with case-insensitive keys; an exact match is preferred. `null` counts as absent.
 #[derive(Clone, Copy)]
 pub(super) struct StoreOptions<'a>(Option<&'a Map<String, Value>>);
 
-/// An option that is there, but not as a text.
+/// The option has a value that is not a text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the option `{0}` is not a text")]
 pub struct NotText(&'static str);
@@ -48,7 +48,7 @@ impl<'a> StoreOptions<'a> {
         Object::of(self.0?).get(name)
     }
 
-    /// The object under a key; an empty one where there is none.
+    /// The object of a key; empty if it is absent or not an object.
     pub(super) fn section(self, name: &str) -> Self {
         Self(self.get(name).and_then(Value::as_object))
     }
@@ -63,7 +63,7 @@ impl<'a> StoreOptions<'a> {
         }
     }
 
-    /// A number, or a text that is one; anything else is taken for absent.
+    /// A number, also as a text; other values count as absent.
     pub(super) fn number(self, name: &str) -> Option<u32> {
         match self.get(name)? {
             Value::String(text) => text.trim().parse().ok(),
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_found_in_any_case_and_null_is_nothing() {
+    fn keys_are_case_insensitive_and_null_is_absent() {
         let settings = settings(json!({
             "Endpoint": "x", "user": null, "password": 12, "TLS": {"cert": null}, "list": [], "extra": {},
         }));
@@ -100,13 +100,13 @@ mod tests {
     }
 
     #[test]
-    fn the_exact_key_wins() {
+    fn exact_key_is_preferred() {
         let settings = settings(json!({"USER": "a", "user": "b"}));
         assert_eq!(settings.options().text("user"), Ok(Some("b".to_owned())));
     }
 
     #[test]
-    fn a_number_may_be_a_text_and_nonsense_is_nothing() {
+    fn number_may_be_a_text() {
         for (value, number) in [
             (json!(5), Some(5)),
             (json!("7"), Some(7)),
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn options_that_are_no_object_are_none() {
+    fn options_that_are_not_an_object_are_empty() {
         let settings = settings(json!("hunter2"));
         assert_eq!(settings.options().text("user"), Ok(None));
         assert!(!format!("{settings:?}").contains("hunter2"));

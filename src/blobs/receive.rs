@@ -21,16 +21,16 @@ const AHEAD: usize = 4;
 
 /// A blob to fetch: its name in messages, its digests and its destination.
 ///
-/// It is written to a temporary file beside its destination. Dropping the `TempPath` removes that file on every failure, also when
-/// the future that owns it is dropped.
+/// It is written to a temporary file in the directory of its destination. Dropping the `TempPath` removes that file on every failure,
+/// also when the future that owns it is dropped.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Wanted<'a> {
+pub(super) struct Download<'a> {
     name: &'a str,
     digest: &'a MultiDigest,
     to: &'a Path,
 }
 
-impl<'a> Wanted<'a> {
+impl<'a> Download<'a> {
     pub(super) fn new(name: &'a str, digest: &'a MultiDigest, to: &'a Path) -> Self {
         Self { name, digest, to }
     }
@@ -76,7 +76,7 @@ impl<'a> Wanted<'a> {
         self.keep(temporary, digests).await
     }
 
-    /// A file that a program writes the blob to; see [`check`](Self::check).
+    /// A temporary file for a program that writes the blob; see [`check`](Self::check).
     pub(super) async fn temporary(&self) -> Result<TempPath, AttemptError> {
         Ok(self.create().await?.into_temp_path())
     }

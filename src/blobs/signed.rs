@@ -5,7 +5,7 @@ use std::path::Path;
 use futures_util::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 
-use super::receive::Wanted;
+use super::receive::Download;
 use super::retry::{ATTEMPTS, retry};
 use super::{AttemptError, BlobError, Blobs, Failure, Headers, SignedUrl};
 use crate::http::Body;
@@ -25,11 +25,11 @@ impl Blobs {
         to: &Path,
         cancel: &CancellationToken,
     ) -> Result<(), BlobError> {
-        let wanted = Wanted::new(url.file_name(), digest, to);
-        let attempt = || self.get_signed_once(url, headers, &wanted).boxed();
+        let download = Download::new(url.file_name(), digest, to);
+        let attempt = || self.get_signed_once(url, headers, &download).boxed();
         retry(ATTEMPTS, self.pace.signed(), cancel, attempt)
             .await
-            .map_err(|failed| failure(url, failed).told(BlobError::Download))
+            .map_err(|failed| failure(url, failed).into_blob_error(BlobError::Download))
     }
 
     /// Uploads the file `from` to `url`. The body is sent after the server's "100 Continue", or after one second without it.
@@ -49,14 +49,14 @@ impl Blobs {
         let attempt = || self.put_signed_once(url, headers, from).boxed();
         retry(ATTEMPTS, self.pace.signed(), cancel, attempt)
             .await
-            .map_err(|failed| failure(url, failed).told(BlobError::Upload))
+            .map_err(|failed| failure(url, failed).into_blob_error(BlobError::Upload))
     }
 
     async fn get_signed_once(
         &self,
         url: &SignedUrl,
         headers: &Headers,
-        wanted: &Wanted<'_>,
+        download: &Download<'_>,
     ) -> Result<(), AttemptError> {
         let response = self.client.get(url, headers).await?;
         if !response.status().is_success() {
@@ -64,7 +64,7 @@ impl Blobs {
                 status: response.status(),
             });
         }
-        wanted.receive(response).await
+        download.receive(response).await
     }
 
     async fn put_signed_once(

@@ -9,14 +9,14 @@ use tokio_util::sync::CancellationToken;
 use super::dav::Dav;
 use super::external::External;
 use super::local::Local;
-use super::receive::Wanted;
+use super::receive::Download;
 use super::retry::{ATTEMPTS, Pace, retry};
 use super::{AttemptError, BlobId, BlobstoreSettings, Failure, StoreProblem};
 use crate::config::{Environment, Vcap};
 use crate::http::Client;
 
 #[derive(Debug)]
-pub(super) enum Blobstore {
+pub(super) enum BlobstoreClient {
     Local(Local),
     Dav(Dav),
     External(External),
@@ -24,7 +24,7 @@ pub(super) enum Blobstore {
     Unusable(Arc<StoreProblem>),
 }
 
-impl Blobstore {
+impl BlobstoreClient {
     pub(super) fn new(
         settings: Option<&BlobstoreSettings>,
         vcap: &Vcap,
@@ -47,11 +47,11 @@ impl Blobstore {
     pub(super) async fn get(
         &self,
         id: &BlobId,
-        wanted: &Wanted<'_>,
+        download: &Download<'_>,
         pace: Pace,
         cancel: &CancellationToken,
     ) -> Result<(), Failure> {
-        let attempt = || self.get_once(id, wanted, cancel).boxed();
+        let attempt = || self.get_once(id, download, cancel).boxed();
         retry(self.attempts(), pace.store(), cancel, attempt)
             .await
             .map_err(|failed| self.failure(failed, Some(id)))
@@ -60,13 +60,13 @@ impl Blobstore {
     async fn get_once(
         &self,
         id: &BlobId,
-        wanted: &Wanted<'_>,
+        download: &Download<'_>,
         cancel: &CancellationToken,
     ) -> Result<(), AttemptError> {
         match self {
-            Self::Local(local) => wanted.copy(&local.file(id), cancel).await,
-            Self::Dav(dav) => dav.get(id, wanted).await,
-            Self::External(program) => program.get(id, wanted, cancel).await,
+            Self::Local(local) => download.copy(&local.file(id), cancel).await,
+            Self::Dav(dav) => dav.get(id, download).await,
+            Self::External(program) => program.get(id, download, cancel).await,
             Self::Unusable(problem) => Err(AttemptError::Unusable(Arc::clone(problem))),
         }
     }

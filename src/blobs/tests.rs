@@ -1,4 +1,4 @@
-//! Blobs against servers that fail on purpose, directories and a program.
+//! Transfers with failing servers, directories and a blobstore program.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -14,10 +14,10 @@ use crate::release::{Algorithm, Digests};
 
 const CONTENTS: &[u8] = b"the contents of a blob";
 
-/// A base directory with a place for downloads in it.
+/// A base directory with a directory for downloads.
 struct Base {
     directory: TempDir,
-    /// After how long a silent server is given up.
+    /// The timeout for a silent server.
     stall: Duration,
 }
 
@@ -80,7 +80,7 @@ impl Base {
         self.blobs("dav", options)
     }
 
-    /// Nothing but signed URLs.
+    /// Without a blobstore, for signed URLs.
     fn signed(&self) -> Blobs {
         self.blobs("dummy", Value::Null)
     }
@@ -117,7 +117,7 @@ fn assert_no_secret(error: &BlobError) {
     assert!(!text.contains("hunter2"), "{text}");
 }
 
-/// Fetches by id and by signed URL from a server with this script; both end in the same way, after so many attempts.
+/// Fetches by id and by signed URL from a server with this script. Both must end the same way, after this number of attempts.
 async fn fetch(script: &[Reply], attempts: usize) -> Result<(), [String; 2]> {
     let mut errors = Vec::new();
     for signed in [false, true] {
@@ -168,7 +168,7 @@ async fn fetch(script: &[Reply], attempts: usize) -> Result<(), [String; 2]> {
 }
 
 #[tokio::test]
-async fn a_server_that_comes_back_gives_the_blob() {
+async fn download_succeeds_after_temporary_failures() {
     let script = [
         Reply::Answer(500, b"oops".to_vec()),
         Reply::Answer(503, Vec::new()),
@@ -186,7 +186,7 @@ async fn a_server_that_comes_back_gives_the_blob() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_not_tried_again_and_told_with_the_status() {
+async fn refused_download_is_not_retried() {
     let [stored, signed] = fetch(&[Reply::Answer(403, b"hunter2".to_vec())], 1)
         .await
         .unwrap_err();
@@ -204,7 +204,7 @@ async fn a_refusal_is_not_tried_again_and_told_with_the_status() {
 }
 
 #[tokio::test]
-async fn a_wrong_blob_is_told_with_both_digests_and_never_there() {
+async fn wrong_digest_is_reported_and_leaves_no_file() {
     let wrong = b"something else";
     let [stored, signed] = fetch(&[Reply::Answer(200, wrong.to_vec())], 3)
         .await
@@ -226,7 +226,7 @@ async fn a_wrong_blob_is_told_with_both_digests_and_never_there() {
 }
 
 #[tokio::test]
-async fn every_digest_of_a_blob_must_be_right() {
+async fn all_digests_must_match() {
     let (base, server) = (Base::new(), Server::start(&[good()]));
     let sha1 = Digests::of(CONTENTS, &[Algorithm::Sha1]);
     let digest = MultiDigest::parse(&format!("{};sha256:00", sha1.sha1().unwrap())).unwrap();
@@ -243,7 +243,7 @@ async fn every_digest_of_a_blob_must_be_right() {
 }
 
 #[tokio::test]
-async fn a_server_that_cuts_is_silent_or_is_not_there_is_given_up_after_three_attempts() {
+async fn unreachable_or_silent_server_fails_after_three_attempts() {
     for script in [Reply::Cut(CONTENTS.to_vec()), Reply::Silence, Reply::Close] {
         fetch(&[script], 3).await.unwrap_err();
     }
@@ -268,7 +268,7 @@ async fn a_server_that_cuts_is_silent_or_is_not_there_is_given_up_after_three_at
 }
 
 #[tokio::test]
-async fn a_stop_ends_a_download_at_once_and_leaves_nothing() {
+async fn cancellation_ends_a_download_and_leaves_no_file() {
     let mut half = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", 1 << 20).into_bytes();
     half.extend([0; 1000]);
     for reply in [Reply::Silence, Reply::Stuck(half)] {
@@ -289,7 +289,7 @@ async fn a_stop_ends_a_download_at_once_and_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn a_place_that_cannot_be_written_is_told_at_once() {
+async fn unwritable_destination_is_not_retried() {
     let (base, server) = (Base::new(), Server::start(&[good()]));
     let target = base.directory.path().join("not-there/blob");
     let error = base
@@ -303,7 +303,7 @@ async fn a_place_that_cannot_be_written_is_told_at_once() {
 }
 
 #[tokio::test]
-async fn an_upload_has_a_new_id_at_each_attempt_and_sends_all_of_the_file() {
+async fn each_upload_attempt_has_a_new_id() {
     let script = [
         Reply::Answer(500, Vec::new()),
         Reply::Close,
@@ -336,7 +336,7 @@ async fn an_upload_has_a_new_id_at_each_attempt_and_sends_all_of_the_file() {
 }
 
 #[tokio::test]
-async fn an_upload_that_is_refused_is_not_sent_and_not_tried_again() {
+async fn refused_upload_is_not_retried() {
     let (base, server) = (Base::new(), Server::start(&[Reply::Refuse(403)]));
     let error = base.dav(&server).create(&base.source(), &never()).await;
     let error = error.unwrap_err();
@@ -366,7 +366,7 @@ async fn an_upload_that_is_refused_is_not_sent_and_not_tried_again() {
 }
 
 #[tokio::test]
-async fn an_upload_to_a_signed_url_is_tried_again_with_the_whole_file() {
+async fn upload_to_a_signed_url_is_retried() {
     let script = [
         Reply::Answer(503, Vec::new()),
         Reply::Close,
@@ -394,7 +394,7 @@ async fn an_upload_to_a_signed_url_is_tried_again_with_the_whole_file() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_not_there_is_not_uploaded() {
+async fn missing_file_is_not_uploaded() {
     let (base, server) = (Base::new(), Server::start(&[good()]));
     let error = base
         .dav(&server)
@@ -407,7 +407,7 @@ async fn a_file_that_is_not_there_is_not_uploaded() {
 }
 
 #[tokio::test]
-async fn blobs_of_this_machine_come_first_unless_they_are_wrong() {
+async fn valid_local_blobs_are_preferred_to_the_store() {
     let base = Base::new();
     let directories = [base.vcap().sensitive_blobs(), base.vcap().blobs()];
     for directory in &directories {
@@ -421,7 +421,7 @@ async fn blobs_of_this_machine_come_first_unless_they_are_wrong() {
             .unwrap();
         assert_eq!(server.asked().len(), 0);
         assert_eq!(base.downloads(), ["blob"]);
-        fs::write(&local, b"spoilt").unwrap();
+        fs::write(&local, b"corrupt").unwrap();
         fs::remove_file(&base.target()).unwrap();
     }
     let server = Server::start(&[good()]);
@@ -433,7 +433,7 @@ async fn blobs_of_this_machine_come_first_unless_they_are_wrong() {
 }
 
 #[tokio::test]
-async fn a_local_store_keeps_blobs_in_its_directory() {
+async fn local_store_has_blobs_in_its_directory() {
     let base = Base::new();
     let directory = base.directory.path().join("a/store");
     let blobs = base.blobs("local", json!({"Blobstore_Path": directory, "else": null}));
@@ -460,7 +460,7 @@ async fn a_local_store_keeps_blobs_in_its_directory() {
 }
 
 #[tokio::test]
-async fn the_cache_of_a_micro_bosh_is_the_machines_own_directory() {
+async fn cache_of_micro_bosh_is_the_agents_blob_directory() {
     let base = Base::new();
     let options = json!({"blobstore_path": "/var/vcap/micro_bosh/data/cache"});
     let blobs = base.blobs("local", options);
@@ -469,7 +469,7 @@ async fn the_cache_of_a_micro_bosh_is_the_machines_own_directory() {
 }
 
 #[tokio::test]
-async fn a_stop_ends_a_copy_and_leaves_nothing() {
+async fn cancellation_ends_a_copy_and_leaves_no_file() {
     let base = Base::new();
     let store = base.directory.path().join("store");
     let blobs = base.blobs("local", json!({"blobstore_path": store}));
@@ -485,7 +485,7 @@ async fn a_stop_ends_a_copy_and_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn a_store_that_cannot_be_used_is_told_when_it_is_used() {
+async fn unusable_store_is_reported_at_its_first_use() {
     let base = Base::new();
     let none = Blobs::new(None, &base.vcap(), &Environment::default()).unwrap();
     for (blobs, message) in [
@@ -531,16 +531,16 @@ async fn a_store_that_cannot_be_used_is_told_when_it_is_used() {
 }
 
 #[test]
-fn authorities_that_are_none_are_told_at_the_start() {
+fn invalid_ca_certificates_are_reported_at_the_start() {
     let base = Base::new();
     for (ca, message) in [
         (
             json!("nonsense"),
-            "the blobstore's authorities cannot be used: the CA certificate contains no certificate",
+            "the blobstore's CA certificates cannot be used: the CA certificate contains no certificate",
         ),
         (
             json!(["x"]),
-            "the blobstore's authorities cannot be read: the option `ca` is not a text",
+            "the blobstore's CA certificates cannot be read: the option `ca` is not a text",
         ),
     ] {
         let settings = BlobstoreSettings {
@@ -552,7 +552,7 @@ fn authorities_that_are_none_are_told_at_the_start() {
     }
 }
 
-/// A store in a directory, as a program. It fails as often as a file says.
+/// A blobstore program with a directory as its store. It fails the number of times that is in a file.
 const PROGRAM: &str = r#"#!/bin/bash
 set -eu
 [ "$1" = -c ]; [ "$(stat -c %a "$2")" = 600 ]
@@ -602,7 +602,7 @@ impl Bucket {
 }
 
 #[tokio::test]
-async fn other_stores_are_spoken_to_by_their_program() {
+async fn other_stores_are_used_by_their_program() {
     let bucket = Bucket::new();
     let configuration = bucket.base.vcap().blobstore_options("s3");
     let written: Value = serde_json::from_slice(&fs::read(&configuration).unwrap()).unwrap();
@@ -629,7 +629,7 @@ async fn other_stores_are_spoken_to_by_their_program() {
 }
 
 #[tokio::test]
-async fn a_program_that_fails_is_called_three_times_and_what_it_says_is_told_without_secrets() {
+async fn failing_program_is_retried_and_reported_without_secrets() {
     let bucket = Bucket::new();
     fs::write(&bucket.store.join("blob-7ab1"), CONTENTS).unwrap();
     fs::write(&bucket.store.join("failures"), b"2").unwrap();
@@ -659,7 +659,7 @@ async fn a_program_that_fails_is_called_three_times_and_what_it_says_is_told_wit
 }
 
 #[tokio::test]
-async fn a_wrong_blob_from_a_program_is_no_blob() {
+async fn wrong_blob_from_a_program_is_rejected() {
     let bucket = Bucket::new();
     fs::write(&bucket.store.join("blob-7ab1"), b"something else").unwrap();
     let error = bucket
@@ -673,7 +673,7 @@ async fn a_wrong_blob_from_a_program_is_no_blob() {
 }
 
 #[tokio::test]
-async fn a_stop_kills_the_program() {
+async fn cancellation_kills_the_program() {
     let bucket = Bucket::new();
     fs::write(&bucket.store.join("hang"), b"").unwrap();
     let pid_file = bucket.store.join("pid");
@@ -697,9 +697,9 @@ async fn a_stop_kills_the_program() {
     }
 }
 
-/// The futures are sent between threads, whatever they hold.
+/// The futures must be `Send`.
 #[test]
-fn blobs_can_be_fetched_and_stored_from_any_task() {
+fn transfers_can_run_in_any_task() {
     fn is_send<T: Send>(_: T) {}
     let base = Base::new();
     let (blobs, id, digest, cancel) = (base.signed(), id(), digest(), never());
@@ -711,7 +711,7 @@ fn blobs_can_be_fetched_and_stored_from_any_task() {
     is_send(blobs.put_signed(&url, &headers, &path, &cancel));
 }
 
-/// A FIFO without a writer hangs its reader, as a broken disk does.
+/// A FIFO without a writer blocks its reader, like a broken disk.
 #[tokio::test]
 async fn hanging_file_does_not_block_other_tasks() {
     for provider in ["dav", "local"] {

@@ -1,4 +1,4 @@
-//! The settings of this machine: loaded from wherever they are, kept for a time when they are nowhere.
+//! The settings of this machine: loaded from their sources, and saved for a start without sources.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -13,86 +13,86 @@ use crate::config::{AgentConfig, Hidden, Settings, UpdateSettings, Vcap};
 use crate::diag::Chain;
 use crate::{fs, runtime};
 
-/// Settings hold keys and passwords.
+/// Settings contain keys and passwords.
 const MODE: u32 = 0o600;
 
-/// How long settings are waited for, and how often they are looked for.
+/// How often the sources are tried, and for how long.
 #[derive(Debug, Clone, Copy)]
-pub struct Patience {
-    /// Between two looks at all sources.
+pub struct RetryLimits {
+    /// The pause between two attempts.
     pub interval: Duration,
-    /// How many looks a source that fails gets before the kept settings count.
+    /// The number of attempts before saved settings replace a failing source.
     pub tries: u32,
-    /// How long contents that are no settings may stay so, where nothing is kept: whoever writes them may not be done.
-    pub unfinished: Duration,
-    /// Between two lines in the log.
+    /// How long settings may be invalid, if none are saved: another program may still write them.
+    pub invalid: Duration,
+    /// The pause between two log messages.
     pub reminder: Duration,
 }
 
-impl Default for Patience {
-    /// The Go agent asks a metadata service ten times, a second apart.
+impl Default for RetryLimits {
+    /// The Go agent asks a metadata service ten times, one second apart.
     fn default() -> Self {
         Self {
             interval: Duration::from_secs(1),
             tries: 10,
-            unfinished: Duration::from_secs(60),
+            invalid: Duration::from_secs(60),
             reminder: Duration::from_secs(60),
         }
     }
 }
 
-/// Loads settings and keeps them.
+/// Loads and saves the settings.
 #[derive(Debug)]
 pub struct SettingsStore {
     vcap: Vcap,
     sources: Sources,
-    patience: Patience,
+    limits: RetryLimits,
 }
 
-/// What holds now.
+/// The settings, and their origin.
 #[derive(Debug, Clone)]
-pub struct Loaded {
-    /// What the CPI said.
+pub struct LoadedSettings {
+    /// The settings from the CPI.
     pub settings: Settings,
-    /// What a Director has changed since.
+    /// The Director's changes to them.
     pub update: UpdateSettings,
-    /// Where the settings came from: a path, or a URL without its secrets.
+    /// A path, or a URL without its secrets.
     pub origin: String,
 }
 
 /// Why there are no settings.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// The configuration names no source that could be used.
+    /// The configuration names no usable source.
     #[error(transparent)]
     NoSource(#[from] NoSource),
-    /// No source has settings, and none will.
+    /// No source has settings.
     #[error("no settings can be loaded: {0}")]
-    Failed(Failures),
+    Failed(SourceErrors),
     /// `update_settings.json` cannot be read.
     #[error(transparent)]
     File(#[from] fs::Error),
-    /// `update_settings.json` is not what it should be.
+    /// `update_settings.json` is invalid.
     #[error("`{}` cannot be used", path.display())]
     Update {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Why it is invalid.
         source: JsonError,
     },
-    /// The machinery failed.
+    /// A task panicked.
     #[error(transparent)]
     Task(#[from] runtime::TaskFailed),
-    /// We were asked to stop.
+    /// The daemon was stopped.
     #[error("stopped while waiting for settings")]
     Stopped,
 }
 
-/// What each source answered.
+/// The error of each source.
 #[derive(Debug)]
-pub struct Failures(pub Vec<SourceError>);
+pub struct SourceErrors(pub Vec<SourceError>);
 
-impl fmt::Display for Failures {
+impl fmt::Display for SourceErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, failure) in self.0.iter().enumerate() {
             let separator = if index == 0 { "" } else { "; " };
@@ -103,85 +103,83 @@ impl fmt::Display for Failures {
 }
 
 impl SettingsStore {
-    /// The settings that a configuration names.
+    /// A store with the sources of a configuration.
     ///
     /// # Errors
-    /// When it names no source.
+    /// When it names no usable source.
     pub fn new(vcap: &Vcap, config: &AgentConfig) -> Result<Self, NoSource> {
         Ok(Self {
             vcap: vcap.clone(),
             sources: Sources::new(&config.sources)?,
-            patience: Patience::default(),
+            limits: RetryLimits::default(),
         })
     }
 
-    /// The same with another patience.
+    /// Replaces the limits.
     #[must_use]
-    pub fn with_patience(mut self, patience: Patience) -> Self {
-        self.patience = patience;
+    pub fn with_limits(mut self, limits: RetryLimits) -> Self {
+        self.limits = limits;
         self
     }
 
-    /// Loads the settings and what a Director has changed in them.
+    /// Loads the settings and the Director's changes to them.
     ///
-    /// Waits without limit for a source that has nothing yet (a container may be started before its settings are provided), and
-    /// for one that fails. Settings that were kept from an earlier load spare the waiting: they count at once when no
-    /// source has anything, and after some tries when one fails.
+    /// Waits without limit for a missing file (a container may start before its settings are provided) and for a source that fails. If an
+    /// earlier load saved its settings, these are used instead: at once if no source has settings, after some attempts if a source fails.
     ///
     /// # Errors
-    /// When no source can ever have settings, when contents stay unusable, when `update_settings.json` is broken, and when
-    /// we are asked to stop.
-    pub async fn load(&self, cancel: &CancellationToken) -> Result<Loaded, LoadError> {
-        // Dropping what was begun ends it.
+    /// When all sources are of unsupported types, when settings stay invalid, when `update_settings.json` is invalid, and when `cancel` is
+    /// canceled.
+    pub async fn load(&self, cancel: &CancellationToken) -> Result<LoadedSettings, LoadError> {
         let (settings, origin) = cancel
-            .run_until_cancelled(self.wait())
+            .run_until_cancelled(self.load_or_wait())
             .await
             .unwrap_or(Err(LoadError::Stopped))?;
-        Ok(Loaded {
+        Ok(LoadedSettings {
             settings,
             update: self.update()?,
             origin,
         })
     }
 
-    async fn wait(&self) -> Result<(Settings, String), LoadError> {
+    async fn load_or_wait(&self) -> Result<(Settings, String), LoadError> {
         let start = Instant::now();
-        let mut told: Option<Instant> = None;
+        let mut reminded: Option<Instant> = None;
         for round in 1_u32.. {
-            let failures = match self.sources.ask().await {
+            let errors = match self.sources.load().await {
                 Ok((settings, origin)) => {
                     tracing::info!(from = origin, "settings loaded");
-                    self.keep(&settings).await?;
+                    self.save(&settings).await?;
                     return Ok((settings, origin));
                 }
-                Err(failures) => Failures(failures),
+                Err(errors) => SourceErrors(errors),
             };
-            let patience_ends = round >= self.patience.tries
-                || failures.0.iter().all(SourceError::is_nothing_there);
-            if patience_ends && let Some((settings, path)) = self.kept() {
+            let may_use_saved =
+                round >= self.limits.tries || errors.0.iter().all(SourceError::is_missing);
+            if may_use_saved && let Some((settings, path)) = self.saved() {
                 let path = path.display().to_string();
-                tracing::warn!(why = %failures, path, "no source has settings: those of an earlier load are used");
+                tracing::warn!(reason = %errors, path, "no source has settings; using those of an earlier start");
                 return Ok((settings, path));
             }
-            let hopeless = !failures.0.iter().any(SourceError::may_change);
-            let finished = failures.0.iter().any(SourceError::is_contents)
-                && start.elapsed() >= self.patience.unfinished;
-            if hopeless || finished {
-                return Err(LoadError::Failed(failures));
+            let all_unsupported = !errors.0.iter().any(SourceError::may_change);
+            let stays_invalid = errors.0.iter().any(SourceError::is_invalid)
+                && start.elapsed() >= self.limits.invalid;
+            if all_unsupported || stays_invalid {
+                return Err(LoadError::Failed(errors));
             }
-            if told.is_none_or(|told| told.elapsed() >= self.patience.reminder) {
-                tracing::warn!(why = %failures, "waiting for settings");
-                told = Some(Instant::now());
+            if reminded.is_none_or(|reminded| reminded.elapsed() >= self.limits.reminder) {
+                tracing::warn!(reason = %errors, "waiting for settings");
+                reminded = Some(Instant::now());
             }
-            tokio::time::sleep(self.patience.interval).await;
+            tokio::time::sleep(self.limits.interval).await;
         }
         Err(LoadError::Stopped)
     }
 
-    /// What a Director has changed, as it was last saved.
+    /// Loads the Director's changes. A missing file means no changes.
     ///
     /// # Errors
-    /// When the file cannot be read or is broken. One that is not there says nothing.
+    /// When the file cannot be read or is invalid.
     pub fn update(&self) -> Result<UpdateSettings, LoadError> {
         let path = self.vcap.update_settings();
         match fs::read(&path) {
@@ -193,19 +191,19 @@ impl SettingsStore {
         }
     }
 
-    /// Saves what a Director has changed. When this returns it is on the disk.
+    /// Saves the Director's changes durably.
     ///
     /// # Errors
-    /// What the system answered; then the file is as it was.
+    /// When the file cannot be written. The previous file stays.
     pub async fn save_update(&self, update: &UpdateSettings) -> Result<(), LoadError> {
         write(self.vcap.update_settings(), update.to_json()).await
     }
 
-    /// Where settings are kept: nowhere where they must stay in memory and there is no such place.
+    /// The path for saved settings. `None` if they must stay in memory and the directory for that is missing.
     ///
-    /// The Go agent mounts a small tmpfs there at its start. This one mounts nothing; the directory is there when the image
-    /// or an earlier start of the Go agent made it.
-    fn place(&self, settings: &Settings) -> Option<PathBuf> {
+    /// The Go agent mounts a tmpfs there when it starts. This agent mounts nothing: the directory exists if the image has it, or if a
+    /// Go agent ran before.
+    fn save_path(&self, settings: &Settings) -> Option<PathBuf> {
         if !settings.bosh.settings_in_memory {
             return Some(self.vcap.settings());
         }
@@ -213,24 +211,24 @@ impl SettingsStore {
         fs::parent(&path).is_dir().then_some(path)
     }
 
-    async fn keep(&self, settings: &Settings) -> Result<(), LoadError> {
-        let Some(path) = self.place(settings) else {
+    async fn save(&self, settings: &Settings) -> Result<(), LoadError> {
+        let Some(path) = self.save_path(settings) else {
             tracing::info!(
-                "settings must stay in memory, and nothing is mounted for them: they are not kept"
+                "the settings must stay in memory, but no directory is mounted for them; not saving them"
             );
             return Ok(());
         };
         match write(path, settings.document().clone()).await {
             Err(LoadError::File(error)) => {
-                tracing::warn!(error = %Chain(&error), "the settings are not kept for a later start");
+                tracing::warn!(error = %Chain(&error), "failed to save the settings for the next start");
                 Ok(())
             }
             other => other,
         }
     }
 
-    /// The settings of an earlier load, with their path.
-    fn kept(&self) -> Option<(Settings, PathBuf)> {
+    /// The saved settings of an earlier load, and their path.
+    fn saved(&self) -> Option<(Settings, PathBuf)> {
         [self.vcap.settings_in_memory(), self.vcap.settings()]
             .into_iter()
             .find_map(|path| {
@@ -239,8 +237,8 @@ impl SettingsStore {
                     Ok(settings) => Some((settings, path)),
                     Err(error) => {
                         let path = path.display().to_string();
-                        // Asked for again and again while we wait, so not a warning each time.
-                        tracing::debug!(path, error = %Chain(&error), "kept settings cannot be used");
+                        // Not a warning, as this is repeated for each attempt.
+                        tracing::debug!(path, error = %Chain(&error), "the saved settings are invalid");
                         None
                     }
                 }
@@ -248,7 +246,7 @@ impl SettingsStore {
     }
 }
 
-/// Writes a document with secrets. It goes to the disk beside the tasks.
+/// Writes a document with secrets, on a thread for blocking operations.
 async fn write(path: PathBuf, document: Hidden<Value>) -> Result<(), LoadError> {
     let written = runtime::spawn_blocking("write settings", move || write_now(&path, &document));
     Ok(written.await??)

@@ -1,4 +1,4 @@
-//! Where settings come from, asked once.
+//! The sources of settings: files and metadata services.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,30 +10,29 @@ mod metadata;
 
 pub use metadata::MetadataError;
 
-/// The places that settings may come from, in the order in which they are asked. Which of them had some is remembered and
-/// asked first from then on.
+/// The sources in the order of the configuration. The one that last had settings is tried first.
 #[derive(Debug)]
 pub struct Sources {
     list: Vec<Source>,
     first: AtomicUsize,
 }
 
-/// Why there can be no settings at all.
+/// Why a configuration has no usable source.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoSource {
-    /// As the Go agent says it.
+    /// There is none. The Go agent's text.
     #[error("MultiSettingsSource requires to have at least one source")]
     None,
-    /// A source of type `File` that names none.
+    /// A source of type `File` has no path.
     #[error("a settings source of type `File` has no `SettingsPath`")]
     Path,
 }
 
-/// Why one source gave no settings.
+/// Why a source has no settings.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    /// The file is not there.
-    #[error("there is no file `{}`", path.display())]
+    /// The file does not exist.
+    #[error("`{}` does not exist", path.display())]
     Missing {
         /// The file.
         path: PathBuf,
@@ -41,23 +40,23 @@ pub enum SourceError {
     /// The file cannot be read.
     #[error("the settings cannot be read")]
     Unreadable(#[source] fs::Error),
-    /// What is there is not, or not yet, what it should be.
+    /// The settings are invalid, or incomplete.
     #[error("`{place}` cannot be used")]
-    Contents {
+    Invalid {
         /// The file's path, or the service's URL.
         place: String,
-        /// What is wrong with it.
+        /// Why they are invalid.
         source: SettingsError,
     },
-    /// A metadata service did not give them.
-    #[error("the metadata service at `{url}` gave no settings")]
+    /// A metadata service failed.
+    #[error("failed to get settings from the metadata service `{url}`")]
     Metadata {
         /// Its URL, without userinfo and query.
         url: String,
-        /// What went wrong.
+        /// Why it failed.
         source: MetadataError,
     },
-    /// A kind of source that only the Go agent reads.
+    /// The source has a type that only the Go agent supports.
     #[error("this agent cannot read settings from a source of type `{kind}`")]
     Unsupported {
         /// `ConfigDrive`, `CDROM` or `VsphereGuestInfo`.
@@ -66,19 +65,19 @@ pub enum SourceError {
 }
 
 impl SourceError {
-    /// Whether the source has nothing, and asking it again at once would change nothing.
+    /// Whether the source has no settings, so that saved ones can be used at once.
     #[must_use]
-    pub fn is_nothing_there(&self) -> bool {
+    pub fn is_missing(&self) -> bool {
         matches!(self, Self::Missing { .. } | Self::Unsupported { .. })
     }
 
-    /// Whether the source has something that is no settings: half of them, or something else.
+    /// Whether the source has invalid settings.
     #[must_use]
-    pub fn is_contents(&self) -> bool {
-        matches!(self, Self::Contents { .. })
+    pub fn is_invalid(&self) -> bool {
+        matches!(self, Self::Invalid { .. })
     }
 
-    /// Whether time may help.
+    /// Whether a later attempt may succeed.
     #[must_use]
     pub fn may_change(&self) -> bool {
         !matches!(self, Self::Unsupported { .. })
@@ -89,7 +88,7 @@ impl Sources {
     /// The sources of a configuration.
     ///
     /// # Errors
-    /// When there is none, or a file without a name.
+    /// When there is none, or a file without a path.
     pub fn new(list: &[Source]) -> Result<Self, NoSource> {
         if list.is_empty() {
             return Err(NoSource::None);
@@ -104,31 +103,31 @@ impl Sources {
         })
     }
 
-    /// Asks each source until one has settings. The text that comes with them says which one that was.
+    /// Tries each source until one has settings. Returns them with the path or URL of the source.
     ///
     /// # Errors
-    /// What each of them answered, in the order in which they were asked.
-    pub async fn ask(&self) -> Result<(Settings, String), Vec<SourceError>> {
-        let mut failures = Vec::new();
+    /// The errors of all sources.
+    pub async fn load(&self) -> Result<(Settings, String), Vec<SourceError>> {
+        let mut errors = Vec::new();
         let first = self.first.load(Ordering::Relaxed);
         let others = (0..self.list.len()).filter(|index| *index != first);
         for index in std::iter::once(first).chain(others) {
-            let answer = match &self.list[index] {
+            let loaded = match &self.list[index] {
                 Source::File { path } => file(path),
                 Source::Http(source) => http(source).await,
                 Source::Unsupported { kind } => {
                     Err(SourceError::Unsupported { kind: kind.clone() })
                 }
             };
-            match answer {
+            match loaded {
                 Ok(found) => {
                     self.first.store(index, Ordering::Relaxed);
                     return Ok(found);
                 }
-                Err(failure) => failures.push(failure),
+                Err(error) => errors.push(error),
             }
         }
-        Err(failures)
+        Err(errors)
     }
 }
 
@@ -145,7 +144,7 @@ fn file(path: &Path) -> Result<(Settings, String), SourceError> {
     let place = path.display().to_string();
     match Settings::parse(&text) {
         Ok(settings) => Ok((settings, place)),
-        Err(source) => Err(SourceError::Contents { place, source }),
+        Err(source) => Err(SourceError::Invalid { place, source }),
     }
 }
 
@@ -156,7 +155,7 @@ async fn http(source: &HttpSource) -> Result<(Settings, String), SourceError> {
         Err(source) => return Err(SourceError::Metadata { url, source }),
     };
     let settings = match Settings::parse(&text) {
-        // Some CPIs encode the settings, since their clouds do not keep every byte of user data.
+        // Some CPIs encode the settings, as their clouds do not preserve all bytes of user data.
         Err(SettingsError::Json(_)) => match metadata::decoded(&text) {
             Some(decoded) => Settings::parse(&decoded),
             None => Settings::parse(&text),
@@ -165,7 +164,7 @@ async fn http(source: &HttpSource) -> Result<(Settings, String), SourceError> {
     };
     match settings {
         Ok(settings) => Ok((settings, url)),
-        Err(source) => Err(SourceError::Contents { place: url, source }),
+        Err(source) => Err(SourceError::Invalid { place: url, source }),
     }
 }
 
@@ -174,7 +173,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_source_that_had_settings_is_asked_first_from_then_on() {
+    async fn last_successful_source_is_tried_first() {
         let scratch = tempfile::tempdir().unwrap();
         let [a, b] = ["a", "b"].map(|name| scratch.path().join(name));
         let list = [
@@ -185,22 +184,22 @@ mod tests {
             Source::File { path: b.clone() },
         ];
         let sources = Sources::new(&list).unwrap();
-        let failures = sources.ask().await.unwrap_err();
-        assert!(failures.iter().all(SourceError::is_nothing_there));
+        let failures = sources.load().await.unwrap_err();
+        assert!(failures.iter().all(SourceError::is_missing));
         assert_eq!(failures.len(), 3);
 
         fs::write(&b, br#"{"agent_id":"b"}"#).unwrap();
-        let (settings, place) = sources.ask().await.unwrap();
+        let (settings, place) = sources.load().await.unwrap();
         assert_eq!(
             (settings.agent_id.as_str(), place.as_str()),
             ("b", b.to_str().unwrap())
         );
         fs::write(&a, br#"{"agent_id":"a"}"#).unwrap();
-        assert_eq!(sources.ask().await.unwrap().0.agent_id.as_str(), "b");
+        assert_eq!(sources.load().await.unwrap().0.agent_id.as_str(), "b");
     }
 
     #[test]
-    fn there_must_be_a_source_and_a_file_needs_a_name() {
+    fn configuration_needs_a_source_and_files_a_path() {
         assert_eq!(
             Sources::new(&[]).unwrap_err().to_string(),
             "MultiSettingsSource requires to have at least one source"

@@ -1,4 +1,4 @@
-//! Authorities that a Director wants the whole machine to trust.
+//! Installs the CA certificates that a Director wants the whole machine to trust.
 
 use std::future::Future;
 use std::os::unix::ffi::OsStrExt as _;
@@ -7,91 +7,91 @@ use std::time::Duration;
 
 use crate::{fs, runtime};
 
-/// Where Debian and Ubuntu look for certificates of the machine's own.
+/// The directory of local CA certificates on Debian and Ubuntu.
 pub const DIRECTORY: &str = "/usr/local/share/ca-certificates";
 
-/// Begins the names of the certificates that came from a Director.
+/// The prefix of the files with a Director's certificates.
 const PREFIX: &str = "bosh-trusted-cert-";
 
-/// The program that makes the machine trust what is in [`DIRECTORY`], and how long it may take.
-pub const REFRESH: Refresh = Refresh {
+/// The program that adds the certificates in [`DIRECTORY`] to the system's.
+pub const UPDATE_PROGRAM: UpdateProgram = UpdateProgram {
     program: "/usr/sbin/update-ca-certificates",
     argument: "-f",
     limit: Duration::from_secs(60),
 };
 
-/// How often it is tried.
-const TRIES: u32 = 3;
+/// The maximum number of times the program is run.
+const ATTEMPTS: u32 = 3;
 
-/// A program with its argument.
+/// A program that updates the system's certificates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Refresh {
+pub struct UpdateProgram {
     /// The program.
     pub program: &'static str,
     /// Its argument.
     pub argument: &'static str,
-    /// How long it may take.
+    /// The time limit of one run.
     pub limit: Duration,
 }
 
-/// Why the machine does not trust what it should.
+/// Why the certificates are not installed.
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError<E: std::error::Error + 'static> {
     /// The certificates cannot be written.
     #[error(transparent)]
     File(#[from] fs::Error),
-    /// A part of this program broke.
+    /// A task panicked.
     #[error(transparent)]
     Task(#[from] runtime::TaskFailed),
-    /// The program failed again and again.
-    #[error("{TRIES} tries to make the system trust the certificates failed")]
-    Refresh(#[source] E),
+    /// The program failed in all attempts.
+    #[error("failed to update the system's CA certificates after {ATTEMPTS} attempts")]
+    UpdateProgram(#[source] E),
 }
 
-/// Makes the machine trust the certificates in `bundle` and no others that came this way before: also none, when it is empty.
-/// `refresh` runs [`REFRESH`]; it is left out, with a warning, where the system has no such program.
+/// Replaces the Director's certificates with those in `bundle`, which may be empty. `run` runs [`UPDATE_PROGRAM`]. If the system does not
+/// have that program, logs a warning and installs nothing.
 ///
 /// # Errors
-/// When the certificates cannot be written, or when the program fails three times.
+/// When the certificates cannot be written, or the program fails three times.
 pub async fn install<E, F>(
     directory: &Path,
     bundle: &str,
-    refresh: impl Fn(Refresh) -> F,
+    run: impl Fn(UpdateProgram) -> F,
 ) -> Result<(), TrustError<E>>
 where
     E: std::error::Error + 'static,
     F: Future<Output = Result<(), E>>,
 {
-    if !Path::new(REFRESH.program).exists() {
+    if !Path::new(UPDATE_PROGRAM.program).exists() {
         tracing::warn!(
-            program = REFRESH.program,
-            "the system has no such program: what it trusts stays as it is"
+            program = UPDATE_PROGRAM.program,
+            "the system does not have this program; its trusted certificates stay unchanged"
         );
         return Ok(());
     }
-    // Each is on the disk before the next one is written, which takes its time.
+    // Each file is flushed to disk, which blocks.
     let (to, all) = (directory.to_owned(), bundle.to_owned());
     runtime::spawn_blocking("certificates", move || write(&to, &all)).await??;
-    again(|| refresh(REFRESH))
+    with_retries(|| run(UPDATE_PROGRAM))
         .await
-        .map_err(TrustError::Refresh)
+        .map_err(TrustError::UpdateProgram)
 }
 
-/// Tries until it works, [`TRIES`] times at most.
-async fn again<E, F>(work: impl Fn() -> F) -> Result<(), E>
+/// Repeats `work` until it succeeds, up to [`ATTEMPTS`] times.
+async fn with_retries<E, F>(work: impl Fn() -> F) -> Result<(), E>
 where
     F: Future<Output = Result<(), E>>,
 {
-    let mut tries = 1;
+    let mut attempts = 1;
     loop {
         match work().await {
-            Err(_) if tries < TRIES => tries += 1,
+            Err(_) if attempts < ATTEMPTS => attempts += 1,
             other => return other,
         }
     }
 }
 
-/// Replaces the certificates of the last time, one file for each.
+/// Replaces the files with the Director's certificates, one for each certificate.
 fn write(directory: &Path, bundle: &str) -> fs::Result<()> {
     fs::create_dir_all(directory)?;
     for entry in fs::list(directory)? {
@@ -106,7 +106,7 @@ fn write(directory: &Path, bundle: &str) -> fs::Result<()> {
     Ok(())
 }
 
-/// The certificates in a PEM text. What stands between them is left out.
+/// The certificates in a PEM text, without the text between them.
 fn certificates(bundle: &str) -> Vec<&str> {
     const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
     const END: &str = "-----END CERTIFICATE-----";
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn each_certificate_gets_its_file_and_those_of_the_last_time_go() {
+    fn new_certificates_replace_the_old_ones() {
         let scratch = tempfile::tempdir().unwrap();
         let directory = scratch.path().join("certs");
         write(&directory, &format!("# one\n{A}\n\n{B}\ntrailing")).unwrap();
@@ -165,20 +165,20 @@ mod tests {
     }
 
     #[test]
-    fn half_a_certificate_is_none() {
+    fn incomplete_certificate_is_ignored() {
         assert!(certificates("-----BEGIN CERTIFICATE-----\nAAAA").is_empty());
         assert!(certificates("-----END CERTIFICATE-----").is_empty());
     }
 
     #[tokio::test]
-    async fn the_program_is_tried_three_times() {
-        let tries = Cell::new(0);
+    async fn failing_program_runs_three_times() {
+        let attempts = Cell::new(0);
         let fail_until = |success: u32| {
-            tries.set(0);
-            let tries = &tries;
-            again(move || async move {
-                tries.set(tries.get() + 1);
-                if tries.get() < success {
+            attempts.set(0);
+            let attempts = &attempts;
+            with_retries(move || async move {
+                attempts.set(attempts.get() + 1);
+                if attempts.get() < success {
                     Err(std::fmt::Error)
                 } else {
                     Ok(())
@@ -186,23 +186,23 @@ mod tests {
             })
         };
         assert!(fail_until(3).await.is_ok());
-        assert_eq!(tries.get(), 3);
+        assert_eq!(attempts.get(), 3);
         assert!(fail_until(4).await.is_err());
-        assert_eq!(tries.get(), 3);
+        assert_eq!(attempts.get(), 3);
     }
 
     #[tokio::test]
-    async fn certificates_are_installed_where_the_system_has_the_program() {
+    async fn certificates_are_installed_if_the_program_exists() {
         let scratch = tempfile::tempdir().unwrap();
-        let asked = Cell::new(0);
-        let installed = install(scratch.path(), A, |refresh| {
-            asked.set(asked.get() + 1);
-            assert_eq!(refresh, REFRESH);
+        let runs = Cell::new(0);
+        let installed = install(scratch.path(), A, |run| {
+            runs.set(runs.get() + 1);
+            assert_eq!(run, UPDATE_PROGRAM);
             std::future::ready(Ok::<(), std::fmt::Error>(()))
         });
         installed.await.unwrap();
-        let there = Path::new(REFRESH.program).exists();
-        assert_eq!(asked.get(), u32::from(there));
+        let there = Path::new(UPDATE_PROGRAM.program).exists();
+        assert_eq!(runs.get(), u32::from(there));
         assert_eq!(names(scratch.path()).len(), usize::from(there));
     }
 }

@@ -15,7 +15,7 @@ use crate::config::json::JsonError;
 use crate::config::{Environment, UpdateSettings};
 use crate::machine::bootstrap::Platform;
 use crate::machine::settings::LoadError;
-use crate::machine::trusted_certs::{self, Refresh, TrustError};
+use crate::machine::trusted_certs::{self, TrustError, UpdateProgram};
 use crate::process::{self, Program, RunError, Status};
 use crate::runtime::{self, TaskFailed};
 use crate::tls::{self, TlsError};
@@ -41,7 +41,7 @@ enum UpdateSettingsError {
     #[error("Getting mbus handler")]
     Bus(#[from] TlsError),
     #[error("Updating certificates")]
-    Certificates(#[from] TrustError<RefreshError>),
+    Certificates(#[from] TrustError<UpdateProgramError>),
     #[error("Saving update settings")]
     Save(#[from] LoadError),
     #[error(transparent)]
@@ -88,7 +88,7 @@ async fn update_settings(agent: &Agent, arguments: &[Value]) -> Result<Value, Up
 
 /// Why `update-ca-certificates` failed.
 #[derive(Debug, thiserror::Error)]
-enum RefreshError {
+enum UpdateProgramError {
     #[error(transparent)]
     Run(#[from] RunError),
     #[error("`{program}` {status}: {}", tail.join("\\n"))]
@@ -104,8 +104,8 @@ enum RefreshError {
 async fn trust(
     certificates: &str,
     environment: &Environment,
-) -> Result<(), TrustError<RefreshError>> {
-    let run = |refresh: Refresh| async move {
+) -> Result<(), TrustError<UpdateProgramError>> {
+    let run = |refresh: UpdateProgram| async move {
         let program = Program {
             file: refresh.program.into(),
             arguments: vec![refresh.argument.into()],
@@ -114,12 +114,12 @@ async fn trust(
         let cancel = CancellationToken::new();
         let ended = process::run_to_end(&program, &cancel);
         match tokio::time::timeout(refresh.limit, ended).await {
-            Err(_) => Err(RefreshError::Slow {
+            Err(_) => Err(UpdateProgramError::Slow {
                 program: refresh.program,
             }),
             Ok(ended) => match ended? {
                 ended if ended.status.is_success() => Ok(()),
-                ended => Err(RefreshError::Failed {
+                ended => Err(UpdateProgramError::Failed {
                     program: refresh.program,
                     status: ended.status,
                     tail: ended.tail,

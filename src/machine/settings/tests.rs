@@ -31,10 +31,10 @@ impl Machine {
             ..AgentConfig::default()
         };
         let store = SettingsStore::new(&self.vcap, &config).unwrap();
-        store.with_patience(Patience {
+        store.with_limits(RetryLimits {
             interval: Duration::from_millis(5),
             tries: 3,
-            unfinished: Duration::from_millis(30),
+            invalid: Duration::from_millis(30),
             reminder: Duration::from_secs(60),
         })
     }
@@ -45,7 +45,7 @@ impl Machine {
         }])
     }
 
-    async fn load(&self) -> Result<Loaded, LoadError> {
+    async fn load(&self) -> Result<LoadedSettings, LoadError> {
         self.store().load(&CancellationToken::new()).await
     }
 }
@@ -60,7 +60,7 @@ fn unreachable() -> Source {
 }
 
 #[tokio::test]
-async fn what_is_loaded_is_kept_whole_for_root_alone() {
+async fn loaded_settings_are_saved_readable_only_by_root() {
     let machine = machine();
     fs::write(&machine.file, SETTINGS.as_bytes()).unwrap();
     let loaded = machine.load().await.unwrap();
@@ -68,8 +68,8 @@ async fn what_is_loaded_is_kept_whole_for_root_alone() {
     assert_eq!(loaded.origin, machine.file.to_str().unwrap());
     assert_eq!(loaded.update, UpdateSettings::default());
     let path = machine.vcap.settings();
-    let kept: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-    assert_eq!(kept, serde_json::from_str::<Value>(SETTINGS).unwrap());
+    let saved: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    assert_eq!(saved, serde_json::from_str::<Value>(SETTINGS).unwrap());
     assert_eq!(
         fs::metadata(&path).unwrap().permissions().mode() & 0o7777,
         0o600
@@ -83,15 +83,15 @@ async fn what_is_loaded_is_kept_whole_for_root_alone() {
 }
 
 #[tokio::test]
-async fn a_file_that_comes_later_and_in_two_halves_is_waited_for() {
+async fn load_waits_for_a_missing_or_partial_file() {
     let machine = machine();
-    let store = machine.store().with_patience(Patience {
+    let store = machine.store().with_limits(RetryLimits {
         interval: Duration::ZERO,
-        ..Patience::default()
+        ..RetryLimits::default()
     });
     let cancel = CancellationToken::new();
     let mut loading = std::pin::pin!(store.load(&cancel));
-    // Each poll looks at the file at least once.
+    // Each poll reads the file at least once.
     assert!((&mut loading).now_or_never().is_none());
     tokio::task::yield_now().await;
     fs::write(&machine.file, &SETTINGS.as_bytes()[..30]).unwrap();
@@ -101,7 +101,7 @@ async fn a_file_that_comes_later_and_in_two_halves_is_waited_for() {
 }
 
 #[tokio::test]
-async fn contents_that_stay_broken_are_an_error_that_names_the_place() {
+async fn settings_that_stay_invalid_are_reported_with_their_path() {
     let machine = machine();
     fs::write(&machine.file, b"{\"agent_id\": \"a\",\n \"mbus\": 7}").unwrap();
     let error = machine.load().await.unwrap_err();
@@ -116,7 +116,7 @@ async fn contents_that_stay_broken_are_an_error_that_names_the_place() {
 }
 
 #[tokio::test]
-async fn what_was_kept_is_used_when_a_source_goes_on_failing() {
+async fn saved_settings_are_used_when_a_source_fails() {
     let machine = machine();
     fs::create_dir_all(&machine.vcap.bosh()).unwrap();
     fs::write(&machine.vcap.settings(), SETTINGS.as_bytes()).unwrap();
@@ -129,7 +129,7 @@ async fn what_was_kept_is_used_when_a_source_goes_on_failing() {
 }
 
 #[tokio::test]
-async fn a_source_of_the_go_agent_alone_is_an_error_unless_another_works() {
+async fn unsupported_source_is_an_error_without_another_source() {
     let machine = machine();
     let kind = || Source::Unsupported {
         kind: "CDROM".to_owned(),
@@ -147,7 +147,7 @@ async fn a_source_of_the_go_agent_alone_is_an_error_unless_another_works() {
 }
 
 #[tokio::test]
-async fn waiting_ends_when_we_are_asked_to_stop() {
+async fn cancellation_ends_the_wait_for_settings() {
     let machine = machine();
     let cancel = CancellationToken::new();
     cancel.cancel();
@@ -158,7 +158,7 @@ async fn waiting_ends_when_we_are_asked_to_stop() {
 }
 
 #[tokio::test]
-async fn what_a_director_changed_is_saved_and_loaded_with_the_settings() {
+async fn directors_changes_are_saved_and_loaded() {
     let machine = machine();
     fs::write(&machine.file, SETTINGS.as_bytes()).unwrap();
     let update = UpdateSettings::from_json(&json!({
@@ -185,7 +185,7 @@ async fn what_a_director_changed_is_saved_and_loaded_with_the_settings() {
 }
 
 #[tokio::test]
-async fn settings_that_must_stay_in_memory_are_kept_only_where_there_is_a_place_for_them() {
+async fn settings_for_memory_are_saved_only_in_the_tmpfs() {
     let machine = machine();
     let text = r#"{"agent_id":"a","env":{"bosh":{"agent":{"settings":{"tmpfs":true}}}}}"#;
     fs::write(&machine.file, text.as_bytes()).unwrap();

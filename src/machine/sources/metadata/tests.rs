@@ -15,10 +15,10 @@ use crate::config::Source;
 use crate::machine::sources::{SourceError, Sources};
 use crate::runtime;
 
-/// Requests as `METHOD path`, each with the headers it came with.
+/// Requests as `METHOD path`, each with its headers.
 type Seen = Arc<Mutex<Vec<(String, HashMap<String, String>)>>>;
 
-/// A metadata service that answers as `answers` say: by method and path, status and body.
+/// Starts a metadata service. `answers` has method and path, status and body.
 async fn service(
     answers: &'static [(&'static str, u16, &'static str)],
 ) -> (String, Seen, runtime::Task<()>) {
@@ -43,7 +43,7 @@ async fn service(
                 std::future::ready(Ok::<_, Infallible>(response))
             });
             let connection = server::Builder::new().serve_connection(TokioIo::new(stream), answer);
-            // How the connection ends is of no interest to the test.
+            // The client may close the connection early.
             let _ = connection.await;
         }
     });
@@ -74,8 +74,8 @@ async fn ec2_token_is_fetched_first() {
         ),
     ])
     .await;
-    let asked = sources(source(&url, Some("/latest/api/token")));
-    let (settings, place) = asked.ask().await.unwrap();
+    let sources = sources(source(&url, Some("/latest/api/token")));
+    let (settings, place) = sources.load().await.unwrap();
     assert_eq!(settings.agent_id.as_str(), "a");
     assert_eq!(place, format!("{url}/latest/user-data"));
     let seen = seen.lock().unwrap();
@@ -94,7 +94,7 @@ async fn base64_settings_are_decoded() {
         "\"eyJhZ2VudF9pZCI6ImItMSIsIngiOiI_Pz4-In0\"\n",
     )])
     .await;
-    let (settings, _) = sources(source(&url, None)).ask().await.unwrap();
+    let (settings, _) = sources(source(&url, None)).load().await.unwrap();
     assert_eq!(settings.agent_id.as_str(), "b-1");
     assert_eq!(settings.document().expose()["x"], "??>>");
 }
@@ -102,7 +102,7 @@ async fn base64_settings_are_decoded() {
 #[tokio::test]
 async fn failures_are_reported_without_secrets() {
     let tell = async |source: HttpSource| {
-        let failures = sources(source).ask().await.unwrap_err();
+        let failures = sources(source).load().await.unwrap_err();
         let text = crate::diag::Chain(&failures[0]).to_string();
         assert!(!text.contains("hunter2"), "{text}");
         (text, failures.into_iter().next().unwrap())
@@ -110,7 +110,7 @@ async fn failures_are_reported_without_secrets() {
     let (url, _, _serving) = service(&[("GET /latest/user-data", 200, "{\"no\": 1}")]).await;
     let (text, failure) = tell(source(&url, None)).await;
     assert!(text.ends_with("the agent_id is missing"), "{text}");
-    assert!(failure.is_contents());
+    assert!(failure.is_invalid());
 
     let (text, _) = tell(source(&url, Some("/token?hunter2"))).await;
     assert!(text.ends_with("it answered with status 404"), "{text}");
@@ -121,7 +121,7 @@ async fn failures_are_reported_without_secrets() {
     assert_eq!(
         text,
         format!(
-            "the metadata service at `{url}/none` gave no settings: it answered with status 404"
+            "failed to get settings from the metadata service `{url}/none`: it answered with status 404"
         )
     );
     assert!(matches!(failure, SourceError::Metadata { .. }) && failure.may_change());
