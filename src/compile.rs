@@ -10,8 +10,10 @@
 //! A good place to start reading is [`compile`]. The packages of a whole call are a [`Schedule`].
 
 mod across;
+mod changed;
 mod check;
 mod content;
+mod context;
 mod denials;
 mod elf;
 mod error;
@@ -39,15 +41,16 @@ mod store;
 mod turns;
 mod undeclared;
 
-pub use check::{Changed, RestoreError};
+pub use changed::{Changed, RestoreError};
 pub use content::content_digest;
+pub use context::Context;
 pub use denials::Denial;
 pub use error::{Cause, CompileError, ScriptFailure};
 pub use event::{Event, Phase};
 pub use finding::Finding;
 pub use installed::Installed;
 pub use job::{Compiled, Dependency, Job};
-pub use package::{Context, compile};
+pub use package::compile;
 pub use plan::Plan;
 pub use printed::PrintedLine;
 pub use queue::{Claim, Graph, Holds, Id, Queue};

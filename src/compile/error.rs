@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::check::{Changed, RestoreError};
+use super::changed::{Changed, RestoreError};
 use super::denials::Denial;
 use super::finding::Finding;
 use super::printed::PrintedLine;

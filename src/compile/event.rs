@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::check::Changed;
+use super::changed::Changed;
 use super::denials::Denial;
 use super::printed::PrintedLine;
 use super::second_run::FirstRun;

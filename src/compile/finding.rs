@@ -1,7 +1,7 @@
 //! What a person should know of a package: a warning where it was compiled, a hint where it was not.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::printed::PrintedLine;
 use super::references::{Reference, ReferenceKind};
@@ -90,79 +90,21 @@ impl fmt::Display for Finding {
                 entries,
                 others,
             } => no_script(f, similar, entries, *others),
-            Self::CarriageReturns { first, lines } => write!(
-                f,
-                "{lines} {} of its `packaging` script {} with a carriage return, the first is line {first}: bash takes it for a \
-                 part of the command (`$'\\r': command not found`). Convert the script to Unix line ends (dos2unix)",
-                if *lines == 1 { "line" } else { "lines" },
-                if *lines == 1 { "ends" } else { "end" },
-            ),
+            Self::CarriageReturns { first, lines } => carriage_returns(f, *first, *lines),
             Self::ByteOrderMark => write!(
                 f,
                 "its `packaging` script begins with a byte order mark, which bash takes for a part of the first line. Save the \
                  script as UTF-8 without one"
             ),
-            Self::NothingInstalled { lines, log } => {
-                write!(
-                    f,
-                    "it is empty: its script went on after errors (`set -e` would end it) and installed nothing"
-                )?;
-                for PrintedLine { number, text } in lines {
-                    write!(f, "\n  line {number}: {text}")?;
-                }
-                write!(f, "\n  in {}", log.display())
-            }
+            Self::NothingInstalled { lines, log } => nothing_installed(f, lines, log),
             Self::CompileDirectory {
                 directory,
                 references,
                 others,
-            } => {
-                write!(
-                    f,
-                    "what it installed refers to `{}`, which does not exist on the VM that it is for",
-                    directory.display()
-                )?;
-                for reference in references {
-                    write!(f, "\n  {reference}")?;
-                }
-                match others {
-                    0 => Ok(()),
-                    others => write!(f, "\n  and {others} more"),
-                }
-            }
-            Self::NoSuchOwner { line, highest: 0 } => write!(
-                f,
-                "`{}`: scripts have a single owner here. Extract with `tar --no-same-owner`, or give this user a range in \
-                 /etc/subuid and /etc/subgid, and newuidmap (package uidmap)",
-                line.text
-            ),
-            Self::NoSuchOwner { line, highest } => write!(
-                f,
-                "`{}`: the owners that scripts have here end at {highest}. Extract with `tar --no-same-owner`, or give this user \
-                 a larger range in /etc/subuid and /etc/subgid, or compile as root",
-                line.text
-            ),
-            Self::RanBeside { line: None } => write!(
-                f,
-                "other packaging scripts ran at the same time. If it passes with `--jobs 1`, they were in its way"
-            ),
-            Self::RanBeside { line: Some(line) } => write!(
-                f,
-                "`{}`, while other packaging scripts ran, which share the network, abstract sockets and HOME. Try `--jobs 1`",
-                line.text
-            ),
-            Self::ProtectedHost {
-                path: Some(path), ..
-            } => write!(
-                f,
-                "`{}` is protected from writes by --protect-host. {INSTEAD}",
-                path.display()
-            ),
-            Self::ProtectedHost { line, path: None } => write!(
-                f,
-                "`{}`: --protect-host protects everything from writes but the package's own directories. {INSTEAD}",
-                line.text
-            ),
+            } => compile_directory(f, directory, references, *others),
+            Self::NoSuchOwner { line, highest } => no_such_owner(f, line, *highest),
+            Self::RanBeside { line } => ran_beside(f, line.as_ref()),
+            Self::ProtectedHost { line, path } => protected_host(f, line, path.as_deref()),
             Self::NoMounts { line } => write!(
                 f,
                 "`{}`: with --protect-host scripts can mount file systems only in a user namespace of their own \
@@ -177,6 +119,99 @@ impl fmt::Display for Finding {
                 directory.display()
             ),
         }
+    }
+}
+
+fn carriage_returns(f: &mut fmt::Formatter<'_>, first: usize, lines: usize) -> fmt::Result {
+    let (noun, verb) = match lines {
+        1 => ("line", "ends"),
+        _ => ("lines", "end"),
+    };
+    write!(
+        f,
+        "{lines} {noun} of its `packaging` script {verb} with a carriage return, the first is line {first}: bash takes it for a part \
+         of the command (`$'\\r': command not found`). Convert the script to Unix line ends (dos2unix)"
+    )
+}
+
+fn nothing_installed(f: &mut fmt::Formatter<'_>, lines: &[PrintedLine], log: &Path) -> fmt::Result {
+    write!(
+        f,
+        "it is empty: its script went on after errors (`set -e` would end it) and installed nothing"
+    )?;
+    for PrintedLine { number, text } in lines {
+        write!(f, "\n  line {number}: {text}")?;
+    }
+    write!(f, "\n  in {}", log.display())
+}
+
+fn compile_directory(
+    f: &mut fmt::Formatter<'_>,
+    directory: &Path,
+    references: &[Reference],
+    others: usize,
+) -> fmt::Result {
+    write!(
+        f,
+        "what it installed refers to `{}`, which does not exist on the VM that it is for",
+        directory.display()
+    )?;
+    for reference in references {
+        write!(f, "\n  {reference}")?;
+    }
+    match others {
+        0 => Ok(()),
+        others => write!(f, "\n  and {others} more"),
+    }
+}
+
+fn no_such_owner(f: &mut fmt::Formatter<'_>, line: &PrintedLine, highest: u32) -> fmt::Result {
+    match highest {
+        0 => write!(
+            f,
+            "`{}`: scripts have a single owner here. Extract with `tar --no-same-owner`, or give this user a range in /etc/subuid \
+             and /etc/subgid, and newuidmap (package uidmap)",
+            line.text
+        ),
+        highest => write!(
+            f,
+            "`{}`: the owners that scripts have here end at {highest}. Extract with `tar --no-same-owner`, or give this user a \
+             larger range in /etc/subuid and /etc/subgid, or compile as root",
+            line.text
+        ),
+    }
+}
+
+fn ran_beside(f: &mut fmt::Formatter<'_>, line: Option<&PrintedLine>) -> fmt::Result {
+    match line {
+        None => write!(
+            f,
+            "other packaging scripts ran at the same time. If it passes with `--jobs 1`, they were in its way"
+        ),
+        Some(line) => write!(
+            f,
+            "`{}`, while other packaging scripts ran, which share the network, abstract sockets and HOME. Try `--jobs 1`",
+            line.text
+        ),
+    }
+}
+
+fn protected_host(
+    f: &mut fmt::Formatter<'_>,
+    line: &PrintedLine,
+    path: Option<&Path>,
+) -> fmt::Result {
+    match path {
+        Some(path) => write!(
+            f,
+            "`{}` is protected from writes by --protect-host. {INSTEAD}",
+            path.display()
+        ),
+        None => write!(
+            f,
+            "`{}`: --protect-host protects everything from writes but the package's own directories. {INSTEAD}",
+            line.text
+        ),
     }
 }
 

@@ -12,11 +12,12 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::context::Context;
 use super::error::CompileError;
 use super::filling::{self, Filling};
 use super::installed::Installed;
 use super::job::{Compiled, Dependency, Job};
-use super::package::{self, Built, Context, Left};
+use super::package::{self, Built, Left};
 use super::pipeline::{Concurrency, Pipeline, Step};
 use super::queue::{Claim, Graph, Holds, Id, Queue};
 use super::store::{KeptError, Needed};

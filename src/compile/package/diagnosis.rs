@@ -1,0 +1,217 @@
+//! What the output of a script and the state of the machine say about its run.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::work::{Work, logs};
+use crate::compile::across::Mounts;
+use crate::compile::denials::{Denial, Search};
+use crate::compile::error::{Cause, CompileError};
+use crate::compile::event::Event;
+use crate::compile::finding::Finding;
+use crate::compile::printed::{Printed, PrintedLine};
+use crate::compile::protected;
+use crate::compile::scratch;
+use crate::compile::second_run::SecondRun;
+use crate::compile::turns::Company;
+use crate::compile::undeclared::missed;
+use crate::config::PackagePaths;
+use crate::fs;
+use crate::process::{self, Status};
+use crate::release::Name;
+use crate::sandbox::{self, ScriptEnd};
+
+/// How much of a log is searched for what a script lacks, in bytes.
+const LOG_END: u64 = 1 << 20;
+
+impl Work {
+    /// What a person should know of a script that succeeded, before what it installed is taken.
+    pub(super) fn findings_of_success(
+        &self,
+        mounts: &[String],
+    ) -> Result<Vec<Finding>, CompileError> {
+        let printed = self.read_logs(true)?;
+        self.check_denials()?;
+        self.check_dependency_mounts(&printed, None)?;
+        let mut findings = Vec::new();
+        if !printed.missing.is_empty() {
+            let (tree, _) = self.installed_tree(mounts)?;
+            // One that cannot be listed is not empty.
+            if fs::list(&tree).is_ok_and(|entries| entries.is_empty()) {
+                findings.push(Finding::NothingInstalled {
+                    lines: printed.missing.clone(),
+                    log: self.job.log.clone(),
+                });
+            }
+        }
+        findings.extend(no_such_owner(&printed));
+        findings.extend(protected::refused(&printed, self.view(), true));
+        Ok(findings)
+    }
+
+    /// What may lie behind a failure.
+    pub(super) fn findings_of_failure(
+        &self,
+        status: Status,
+        printed: Printed,
+        company: &Company,
+    ) -> Result<Vec<Finding>, CompileError> {
+        let mut findings: Vec<Finding> = no_such_owner(&printed).into_iter().collect();
+        findings.extend(protected::refused(&printed, self.view(), false));
+        let compile = &self.plan.paths.compile;
+        let is_denied = status == Status::Exited(126) || !printed.denied.is_empty();
+        if is_denied && let Some(directory) = fs::noexec(compile).map_err(self.files())? {
+            findings.push(Finding::NoExecution { directory });
+        }
+        if company.was_there() {
+            findings.push(Finding::RanBeside {
+                line: printed.taken.into_iter().next_back(),
+            });
+        }
+        Ok(findings)
+    }
+
+    /// Fails where the script met the bounds of the mounts that its dependencies are, and another run may help.
+    pub(super) fn check_dependency_mounts(
+        &self,
+        printed: &Printed,
+        failed_after: Option<Duration>,
+    ) -> Result<(), CompileError> {
+        if printed.across.is_empty()
+            || self.cancel.is_cancelled()
+            || !self.context.sandbox.mounts_dependencies(&self.place)
+        {
+            return Ok(());
+        }
+        let vcap = &self.context.vcap;
+        let seen: Vec<PackagePaths> = self
+            .job
+            .dependencies
+            .iter()
+            .map(|dependency| vcap.package(&dependency.name, &dependency.version))
+            .collect();
+        let mut lines = printed.across.clone();
+        if let Some(view) = self.view() {
+            let is_caused = |line: &PrintedLine| {
+                printed.read_only.contains(line) && protected::is_caused(line, view)
+            };
+            lines.retain(|line| !is_caused(line));
+        }
+        let lines = Mounts::of(seen.iter()).met(&lines, failed_after);
+        match lines.is_empty() {
+            true => Ok(()),
+            false => Err(CompileError::AcrossMounts {
+                package: self.job.name.clone(),
+                lines,
+            }),
+        }
+    }
+
+    /// A script that succeeded although rules denied it something may have made another package than it makes without rules:
+    /// many scripts do not end with a command that fails.
+    fn check_denials(&self) -> Result<(), CompileError> {
+        let mut denials = self.shown().denials.clone();
+        denials.retain(Denial::may_be_for_rules);
+        if denials.is_empty() {
+            return Ok(());
+        }
+        if self.context.second_run != SecondRun::Never {
+            return Err(CompileError::Denied {
+                package: self.job.name.clone(),
+            });
+        }
+        (self.context.events)(Event::Denied {
+            job: self.job.number,
+            package: self.job.name.clone(),
+            denials,
+        });
+        Ok(())
+    }
+
+    /// Reads what the script printed. Notes what it was denied, and which packages it lacked.
+    pub(super) fn read_logs(&self, is_success: bool) -> Result<Printed, CompileError> {
+        let rules = self.plan.script.spec.rules.as_ref();
+        let closed = |path: &Path| rules.and_then(|rules| sandbox::closed(rules, path));
+        let mut search = rules.map(|_| Search::new(&closed));
+        let mut printed = Printed::default();
+        for log in logs(&self.job) {
+            let is_main = log == self.job.log;
+            if !is_main && search.is_none() {
+                continue;
+            }
+            let read = fs::for_each_block(log, |block| {
+                if is_main {
+                    printed.read(block);
+                }
+                if let Some(search) = &mut search {
+                    search.read(block);
+                }
+            });
+            read.map_err(self.files())?;
+        }
+        let denials = search.map(Search::into_denials).unwrap_or_default();
+        let is_denied = denials.iter().any(Denial::may_be_for_rules);
+        let undeclared = match is_success && !is_denied {
+            true => Vec::new(),
+            false => self.undeclared(),
+        };
+        let mut shown = self.shown();
+        (shown.denials, shown.undeclared) = (denials, undeclared);
+        Ok(printed)
+    }
+
+    /// Packages that the script failed to reach and that its package does not declare.
+    pub(super) fn undeclared(&self) -> Vec<Name> {
+        let (own, dependencies) = (&self.job.name, &self.job.dependencies);
+        let is_declared =
+            |name: &Name| name == own || dependencies.iter().any(|it| it.name == *name);
+        let vcap = &self.context.vcap;
+        let directories = [vcap.packages(), vcap.data_packages()];
+        let mut found = BTreeSet::new();
+        for log in logs(&self.job) {
+            let log = fs::read_end(log, LOG_END).unwrap_or_default();
+            found.extend(missed(&log, &directories));
+        }
+        found.retain(|name| !is_declared(name));
+        found.into_iter().collect()
+    }
+
+    /// Lack of memory or of space looks like many other failures from inside a script, so it is looked for. So is a scratch
+    /// directory that was not expected.
+    pub(super) fn cause(&self, end: &ScriptEnd, killed_before: Option<u64>) -> Option<Cause> {
+        let killed = process::out_of_memory_kills()
+            .zip(killed_before)
+            .map_or(0, |(after, before)| after.saturating_sub(before));
+        let by_kill = matches!(end.status, Status::Signaled(9) | Status::Exited(137));
+        let says = |text: &str| end.output.tail.iter().any(|line| line.contains(text));
+        if killed > 0 && (by_kill || says("Killed")) {
+            return Some(Cause::OutOfMemory { killed });
+        }
+        let compile = self.plan.paths.compile.clone();
+        let full = [compile, PathBuf::from("/tmp")]
+            .into_iter()
+            // Elsewhere the script has a /tmp of its own, on the same disk as the rest.
+            .take(if self.is_elsewhere() { 1 } else { 2 })
+            .filter_map(|directory| {
+                let space = fs::space(&directory).ok()?;
+                space.is_full().then_some((directory, space))
+            })
+            .next();
+        if says("No space left on device") || full.is_some() {
+            return Some(Cause::NoSpace { full });
+        }
+        let vcap = &self.context.vcap;
+        let mut directories = self.scratch.iter().filter_map(|name| vcap.scratch(name));
+        directories
+            .find(|directory| scratch::is_in_the_way(directory, &end.output.tail))
+            .map(|directory| Cause::Scratch { directory })
+    }
+}
+
+/// An owner that a script could not give, for there is no such owner here.
+fn no_such_owner(printed: &Printed) -> Option<Finding> {
+    let line = printed.owners.first()?.clone();
+    let highest = sandbox::highest_owner()?;
+    Some(Finding::NoSuchOwner { line, highest })
+}

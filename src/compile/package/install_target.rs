@@ -1,0 +1,199 @@
+//! Finds what the script installed.
+
+use std::cell::Cell;
+use std::path::{Path, PathBuf};
+
+use super::work::Work;
+use crate::compile::error::CompileError;
+use crate::compile::seen;
+use crate::fs;
+
+impl Work {
+    /// Checks that what is found below the package's directories is the package's.
+    pub(super) fn check_directories(&self) -> Result<(), CompileError> {
+        let checked = self.context.sandbox.check(&self.place);
+        checked.map_err(|source| CompileError::Sandbox {
+            package: self.job.name.clone(),
+            source,
+        })?;
+        let paths = &self.plan.paths;
+        match fs::lookup(&paths.packages).map_err(self.files())? {
+            Some(metadata) if !metadata.is_dir() => Err(CompileError::InstallTarget {
+                package: self.job.name.clone(),
+                path: paths.packages.clone(),
+                found: "there is a link or a file",
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// What is found at the install target, and whether it is the directory that was made for it. A script may replace the link by
+    /// a directory of its own; then that is the package.
+    pub(super) fn installed_tree(
+        &self,
+        mounts: &[String],
+    ) -> Result<(PathBuf, bool), CompileError> {
+        let paths = &self.plan.paths;
+        self.check_mounts(&paths.link, mounts)?;
+        self.check_mounts(&paths.install, mounts)?;
+        let wrong = |found| CompileError::InstallTarget {
+            package: self.job.name.clone(),
+            path: paths.link.clone(),
+            found,
+        };
+        let Some(metadata) = fs::lookup(&paths.link).map_err(self.files())? else {
+            // The link is gone; what it led to may still be there.
+            return match fs::lookup(&paths.install).map_err(self.files())? {
+                Some(metadata) if metadata.is_dir() => Ok((paths.install.clone(), true)),
+                _ => Err(wrong("there is nothing")),
+            };
+        };
+        if metadata.is_dir() {
+            return Ok((paths.link.clone(), false));
+        }
+        if !metadata.is_symlink() {
+            return Err(wrong("there is a file"));
+        }
+        let target = fs::read_link(&paths.link).map_err(self.files())?;
+        if target == self.plan.link_target {
+            match fs::lookup(&paths.install).map_err(self.files())? {
+                Some(metadata) if metadata.is_dir() => return Ok((paths.install.clone(), true)),
+                // The script has replaced the directory behind the link.
+                Some(metadata) if metadata.is_symlink() => {}
+                _ => return Err(wrong("there is a link that leads nowhere")),
+            }
+        }
+        self.copy_of_linked(mounts)
+    }
+
+    /// Refuses a package whose script has left something mounted in, on or over what it installed: the files that it saw there
+    /// are not its own, and with namespaces they are gone.
+    fn check_mounts(&self, installed: &Path, mounts: &[String]) -> Result<(), CompileError> {
+        if mounts.is_empty() {
+            return Ok(());
+        }
+        let Ok(below) = installed.strip_prefix(self.plan.outside.base()) else {
+            return Ok(());
+        };
+        let base = self.context.vcap.base();
+        // The kernel names mount points without links.
+        let real = fs::canonicalize(base).unwrap_or_else(|_| base.to_owned());
+        let wrong = mounts.iter().map(Path::new).find(|mount| {
+            [base, &real].into_iter().any(|base| {
+                let installed = base.join(below).to_string_lossy().into_owned();
+                let installed = Path::new(&installed);
+                mount.starts_with(installed) || installed.starts_with(mount)
+            })
+        });
+        match wrong {
+            None => Ok(()),
+            Some(mount) => Err(CompileError::Mounted {
+                package: self.job.name.clone(),
+                mount: mount.to_owned(),
+            }),
+        }
+    }
+
+    /// The script has made the install target a link to somewhere else. That place may be another package's, or the system's:
+    /// it is copied, not taken.
+    fn copy_of_linked(&self, mounts: &[String]) -> Result<(PathBuf, bool), CompileError> {
+        let files = self.files();
+        let paths = &self.plan.paths;
+        let wrong = |found| CompileError::InstallTarget {
+            package: self.job.name.clone(),
+            path: paths.link.clone(),
+            found,
+        };
+        let is_dependency = Cell::new(false);
+        let outside = |path: &Path| match self.in_dependency(&self.outside(path)) {
+            Some(sealed) => {
+                is_dependency.set(true);
+                sealed
+            }
+            None => self.outside(path),
+        };
+        let seen = self.context.vcap.packages().join(self.job.name.as_ref());
+        let seen = seen::resolve(&seen, &outside).map_err(&files)?;
+        if is_dependency.get() && self.context.sandbox.mounts_dependencies(&self.place) {
+            // What the script has written there is gone with its view.
+            return Err(CompileError::AcrossMounts {
+                package: self.job.name.clone(),
+                lines: Vec::new(),
+            });
+        }
+        let Some(seen) = seen else {
+            return Err(wrong("there is a link that leads nowhere"));
+        };
+        let (found, tree) = (self.outside(&seen), outside(&seen));
+        if self.is_elsewhere() && self.in_dependency(&found).is_none() {
+            let scratch = self.scratch_directories().map(|(_, directory)| directory);
+            let own = [&paths.compile, &paths.packages, &paths.link].into_iter();
+            if !own
+                .cloned()
+                .chain(scratch)
+                .any(|own| found.starts_with(own))
+            {
+                // What the script saw there is gone with its view of the file system.
+                return Err(wrong(
+                    "there is a link that leads out of the package's own directories",
+                ));
+            }
+            self.check_mounts(&found, mounts)?;
+        }
+        if !fs::metadata(&tree).map_err(&files)?.is_dir() {
+            return Err(wrong("there is a link to a file"));
+        }
+        let copy = paths.packages.join("copy");
+        fs::copy_tree(&tree, &copy).map_err(&files)?;
+        // The data directory may be a link.
+        let is = |own: &Path| found == own || fs::canonicalize(own).is_ok_and(|own| found == own);
+        Ok((copy, is(&paths.compile) || is(&paths.packages)))
+    }
+
+    /// Where a path on this side that is in a dependency is found while the script does not run.
+    pub(super) fn in_dependency(&self, path: &Path) -> Option<PathBuf> {
+        let planned = self.plan.dependencies.iter();
+        let mut dependencies = planned.zip(&self.job.dependencies);
+        dependencies.find_map(|(dependency, wanted)| {
+            let below = path.strip_prefix(&dependency.paths.install).ok()?;
+            Some(match self.context.sandbox.has_copies(&self.place) {
+                true => path.to_owned(),
+                // Not the planned one, which may have been changed and installed again.
+                false => joined(&wanted.installed.tree(), below),
+            })
+        })
+    }
+
+    /// Where a path of the script's is found on this side.
+    pub(super) fn outside(&self, path: &Path) -> PathBuf {
+        let (base, outside) = (self.context.vcap.base(), self.plan.outside.base());
+        // A script may know the directory by its name without links.
+        let real = fs::canonicalize(base).unwrap_or_else(|_| base.to_owned());
+        let below = path.strip_prefix(base);
+        let Ok(below) = below.or_else(|_| path.strip_prefix(&real)) else {
+            return path.to_owned();
+        };
+        let here = joined(outside, below);
+        let mut scratch = self.scratch_directories();
+        let in_scratch = scratch
+            .find_map(|(at, directory)| Some(joined(&directory, here.strip_prefix(at).ok()?)));
+        in_scratch.unwrap_or(here)
+    }
+
+    /// The places of shared scratch directories in the script's tree and, where they are mounted there, the directories.
+    fn scratch_directories(&self) -> impl Iterator<Item = (PathBuf, PathBuf)> {
+        let names = self.scratch.iter().filter(|_| self.is_elsewhere());
+        names.filter_map(|name| {
+            let at = self.plan.outside.scratch(name)?;
+            Some((at, self.context.sandbox.scratch_directory(name)?))
+        })
+    }
+}
+
+/// Joined with nothing, a path would end with a slash.
+fn joined(path: &Path, below: &Path) -> PathBuf {
+    match below == Path::new("") {
+        true => path.to_owned(),
+        false => path.join(below),
+    }
+}

@@ -1,0 +1,228 @@
+//! Moves what the script installed into the store, and packs it.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::built::{Built, Packed, Rest, Tree};
+use super::owners::Owners;
+use super::work::{Work, files, stopped};
+use crate::archive::{self, Compression, GzipWriter};
+use crate::compile::changed::Changed;
+use crate::compile::context::Context;
+use crate::compile::error::CompileError;
+use crate::compile::finding::Finding;
+use crate::compile::installed::{Installed, KnownBlob};
+use crate::compile::job::{Compiled, Job};
+use crate::compile::references;
+use crate::compile::seal::{self, Unsealed};
+use crate::config::Vcap;
+use crate::fs::{self, Context as _};
+use crate::release::digest::{Hasher, HashingWriter};
+use crate::runtime::{self, Cancellable};
+
+impl Work {
+    /// Takes over what the script installed, so that its place can be given to others.
+    pub(super) fn take(
+        &self,
+        compression: Compression,
+        mounts: &[String],
+    ) -> Result<Built, CompileError> {
+        let files = self.files();
+        let (name, store) = (&self.job.name, &self.context.store);
+        let (tree, is_ours) = self.installed_tree(mounts)?;
+        let pack = || {
+            let tree = Tree {
+                path: tree.clone(),
+                unsealed: Unsealed::default(),
+                is_ours,
+            };
+            pack_tree(&self.context, &self.job, tree, compression, &self.cancel)
+        };
+        let (installed, unsealed, packed) = if self.job.is_dependency {
+            let examined = seal::examine(&tree).map_err(&files)?;
+            // Devices are packed, and nobody that is compiled against the package has them.
+            let packed = examined.has_devices.then(pack).transpose()?;
+            let taken = store.take_sealed(name, &tree, examined);
+            let (installed, unsealed) = taken.map_err(&files)?;
+            (Some(installed), unsealed, packed)
+        } else {
+            let taken = store.take_to_pack(name, &tree).map_err(&files)?;
+            let packed = taken.is_none().then(pack).transpose()?;
+            (taken, Unsealed::default(), packed)
+        };
+        let rest = match packed {
+            Some(packed) => Rest::Nothing(packed),
+            None => Rest::Pack {
+                tree: Tree {
+                    path: installed.as_ref().map_or(tree, Installed::tree),
+                    unsealed,
+                    is_ours,
+                },
+                compression,
+            },
+        };
+        Ok(Built {
+            job: Arc::clone(&self.job),
+            installed,
+            rest,
+            unrestricted: false,
+            findings: Vec::new(),
+            elapsed: Duration::ZERO,
+            script: None,
+            left: None,
+        })
+    }
+}
+
+/// Packs what was built. The tree stays.
+pub(in crate::compile) async fn pack(
+    context: &Arc<Context>,
+    built: Built,
+    cancel: &CancellationToken,
+) -> Result<Compiled, CompileError> {
+    let Built {
+        job,
+        installed,
+        rest,
+        unrestricted,
+        mut findings,
+        elapsed,
+        script,
+        left: _,
+    } = built;
+    let packed = match rest {
+        Rest::Nothing(packed) => Ok(packed),
+        Rest::Pack { tree, compression } => {
+            let (context, own) = (Arc::clone(context), Arc::clone(&job));
+            let (sealed, cancel) = (installed.clone(), cancel.clone());
+            let packing = runtime::spawn_blocking("pack", move || {
+                pack_sealed(&context, &own, sealed.as_ref(), tree, compression, &cancel)
+            });
+            packing.await.unwrap_or_else(|source| {
+                let package = job.name.clone();
+                Err(CompileError::Task { package, source })
+            })
+        }
+    };
+    if let Some(installed) = &installed {
+        let blob = packed.as_ref().ok();
+        installed.set_blob(blob.and_then(|it| KnownBlob::new(&job.blob, &it.digests)));
+    }
+    let packed = packed?;
+    findings.extend(packed.findings);
+    Ok(Compiled {
+        blob: job.blob.clone(),
+        size: packed.size,
+        digests: packed.digests,
+        installed,
+        unrestricted,
+        findings,
+        elapsed,
+        script,
+    })
+}
+
+/// Packs a tree, then compares it with its record, if it is sealed. Removes the blob after a failure.
+fn pack_sealed(
+    context: &Context,
+    job: &Job,
+    sealed: Option<&Installed>,
+    tree: Tree,
+    compression: Compression,
+    cancel: &CancellationToken,
+) -> Result<Packed, CompileError> {
+    let packed = pack_tree(context, job, tree, compression, cancel);
+    // Afterwards, so that a change during packing is noticed, too.
+    let checked = sealed.map_or(Ok(()), |sealed| context.store.check(sealed).map(drop));
+    let packed = match (checked, packed) {
+        _ if cancel.is_cancelled() => Err(stopped(job)),
+        (Err(changed), _) => Err(changed_before_packing(job, changed)),
+        (_, packed) => packed.map_err(|error| error.with_space(fs::parent(&job.blob))),
+    };
+    if packed.is_err() {
+        // Removes the partial blob, if any.
+        let _ = fs::remove_file_if_there(&job.blob);
+    }
+    packed
+}
+
+fn changed_before_packing(job: &Job, changed: Changed) -> CompileError {
+    CompileError::Changed {
+        package: job.name.clone(),
+        changed: Box::new(changed),
+        source: None,
+    }
+}
+
+/// Packs a tree to where the job says, and looks through it: what is read then is read once from the disk.
+fn pack_tree(
+    context: &Context,
+    job: &Job,
+    tree: Tree,
+    compression: Compression,
+    cancel: &CancellationToken,
+) -> Result<Packed, CompileError> {
+    let in_pack = |source| CompileError::Pack {
+        package: job.name.clone(),
+        source,
+    };
+    let files = files(job);
+    let blob = &job.blob;
+    let path = tree.path.clone();
+    let mut owners = Owners::new(tree);
+    let file = fs::create(blob).map_err(&files)?;
+    let out = HashingWriter::new(
+        Cancellable::new(io::BufWriter::new(file), cancel),
+        Hasher::new(&job.algorithms),
+    );
+    let out = if compression == Compression::None {
+        let mut out = out;
+        archive::pack(&path, &mut out, &mut owners).map_err(in_pack)?;
+        out
+    } else {
+        let mut gzip = GzipWriter::new(out, context.compression_level)
+            .at("write", blob)
+            .map_err(&files)?;
+        archive::pack(&path, &mut gzip, &mut owners).map_err(in_pack)?;
+        gzip.finish().at("write", blob).map_err(&files)?
+    };
+    let size = out.count();
+    let (writer, digests) = out.finish();
+    let mut buffered = writer.into_inner();
+    buffered.flush().at("write", blob).map_err(&files)?;
+    Ok(Packed {
+        size,
+        digests,
+        findings: references_in(job, &context.vcap, &path, cancel)
+            .into_iter()
+            .collect(),
+    })
+}
+
+/// What a tree needs of the directory in which packages are compiled.
+fn references_in(
+    job: &Job,
+    vcap: &Vcap,
+    tree: &Path,
+    cancel: &CancellationToken,
+) -> Option<Finding> {
+    let directory = vcap.compile();
+    let mut directories = vec![directory.clone()];
+    // A shell names its directory without links.
+    if let Ok(real) = fs::canonicalize(&vcap.data())
+        && real != vcap.data()
+    {
+        directories.push(real.join("compile"));
+    }
+    let installed = vcap.package(&job.name, &job.version).install;
+    let found = references::find(tree, &installed, &directories, &|| cancel.is_cancelled());
+    (!found.shown.is_empty()).then_some(Finding::CompileDirectory {
+        directory,
+        references: found.shown,
+        others: found.others,
+    })
+}

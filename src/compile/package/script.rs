@@ -1,0 +1,286 @@
+//! Runs the packaging script.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::work::{Shown, Work, stopped};
+use crate::compile::error::{Cause, CompileError, ScriptFailure};
+use crate::compile::event::Event;
+use crate::compile::finding::Finding;
+use crate::compile::plan::PACKAGING;
+use crate::compile::script_file::{self, ScriptFile};
+use crate::compile::seen;
+use crate::compile::turns::{Company, Turn};
+use crate::fs;
+use crate::process::{self, Output, Status};
+use crate::sandbox::{self, Script, ScriptEnd};
+
+/// The packaging script of a source.
+enum Packaging {
+    /// There is none: the package is empty.
+    Missing(Finding),
+    Ready(Box<ReadyScript>),
+}
+
+/// A script that can be started.
+struct ReadyScript {
+    script: Script,
+    output: Output,
+    /// What may be wrong with its text.
+    findings: Vec<Finding>,
+    /// The target of a script that is a dangling link outside of the sandbox. It may exist in the script's view.
+    dangling: Option<PathBuf>,
+    /// How many processes the kernel had killed for lack of memory.
+    killed_before: Option<u64>,
+}
+
+/// A script that was run.
+struct ScriptRun {
+    end: ScriptEnd,
+    elapsed: Duration,
+    /// Whether it was stopped at the time limit.
+    timed_out: bool,
+    company: Company,
+}
+
+impl Work {
+    /// Runs the packaging script, if there is one, and returns the findings about it. The turn ends when the script's last process
+    /// has ended.
+    pub(super) async fn run_script(
+        &self,
+        turn: Turn,
+    ) -> Result<(Option<ScriptEnd>, Vec<Finding>), CompileError> {
+        let ready = match self.blocking("script", Self::prepare_script).await? {
+            Packaging::Missing(finding) => return Ok((None, vec![finding])),
+            Packaging::Ready(ready) => *ready,
+        };
+        let run = self.supervise(ready.script, ready.output, turn).await?;
+        let is_cancelled = self.cancel.is_cancelled();
+        let limit = self.context.limit;
+        let limit = limit.filter(|_| run.timed_out && !is_cancelled);
+        if is_cancelled && !has_failed_by_itself(run.end.status) {
+            return Err(stopped(&self.job));
+        }
+        *self.shown() = Shown {
+            elapsed: run.elapsed,
+            tail: run.end.output.tail.clone(),
+            ..Shown::default()
+        };
+        if run.end.status.is_success() && limit.is_none() {
+            // The next step reads its log.
+            return Ok((Some(run.end), ready.findings));
+        }
+        let (dangling, killed_before) = (ready.dangling, ready.killed_before);
+        let mut failure = self
+            .blocking_to_the_end("failure", move |work| {
+                work.explain_failure(run, limit, dangling, killed_before)
+            })
+            .await??;
+        failure.findings.splice(..0, ready.findings);
+        Err(CompileError::Script(Box::new(failure)))
+    }
+
+    /// Looks for the script, and checks the dependencies that it has mounted: the last step before it starts.
+    fn prepare_script(&self) -> Result<Packaging, CompileError> {
+        let files = self.files();
+        let packaging = &self.plan.packaging;
+        let dangling = match self.script_file().map_err(&files)? {
+            ScriptFile::There => None,
+            ScriptFile::Missing => {
+                let log = b"This package has no packaging script.\n";
+                fs::write(&self.job.log, log).map_err(&files)?;
+                let finding = script_file::missing(packaging).map_err(&files)?;
+                return Ok(Packaging::Missing(finding));
+            }
+            // It may lead to something that exists only in the script's view, such as a dependency.
+            ScriptFile::Dangling(target) if self.is_elsewhere() => Some(target),
+            ScriptFile::Dangling(target) => return Err(self.dangling(target)),
+            ScriptFile::NotAFile(found) => {
+                return Err(CompileError::ScriptIsNotAFile {
+                    package: self.job.name.clone(),
+                    found,
+                });
+            }
+        };
+        let findings = script_file::misread(packaging);
+        let output = self.script_output().map_err(&files)?;
+        let mut script = self.checked_script()?;
+        self.context.sandbox.open(&self.place, &mut script);
+        if let Some(jobserver) = &self.context.jobserver {
+            let offered = jobserver.offer(&self.plan.paths.compile).map_err(&files)?;
+            let spec = &mut script.spec;
+            spec.arguments = offered.through_bash(&spec.program, &spec.arguments);
+            spec.program = "bash".to_owned();
+        }
+        Ok(Packaging::Ready(Box::new(ReadyScript {
+            script,
+            output,
+            findings,
+            dangling,
+            killed_before: process::out_of_memory_kills(),
+        })))
+    }
+
+    /// The packaging script's file. For a link that dangles outside of the sandbox, what the script's view has in its place, if that
+    /// is not a file.
+    fn script_file(&self) -> fs::Result<ScriptFile> {
+        let found = script_file::look(&self.plan.packaging)?;
+        if let ScriptFile::Dangling(_) = found
+            && let Some(target) = self.linked_script()?
+            && let other @ ScriptFile::NotAFile(_) = script_file::look(&target)?
+        {
+            return Ok(other);
+        }
+        Ok(found)
+    }
+
+    /// Where a packaging script that is a link leads in the script's view, found outside of the sandbox: into a dependency, for
+    /// example.
+    fn linked_script(&self) -> fs::Result<Option<PathBuf>> {
+        let outside = |path: &Path| {
+            let here = self.outside(path);
+            self.in_dependency(&here).unwrap_or(here)
+        };
+        let packaging = self.plan.script.spec.directory.join(PACKAGING);
+        let seen = seen::resolve(&packaging, &outside)?;
+        Ok(seen.map(|seen| outside(&seen)))
+    }
+
+    /// Creates the logs.
+    fn script_output(&self) -> fs::Result<Output> {
+        let events = Arc::clone(&self.context.events);
+        let (package, job) = (self.job.name.clone(), self.job.number);
+        let notify = move |line: &str| {
+            events(Event::Printed {
+                job,
+                package: package.clone(),
+                line: line.to_owned(),
+            });
+        };
+        match &self.job.stdout_log {
+            None => Output::to_log(&self.job.log, notify),
+            Some(stdout) => Output::to_two_logs(stdout, &self.job.log, notify),
+        }
+    }
+
+    /// Runs a script until its last process has ended, or stops it at the time limit, as a cancellation does.
+    async fn supervise(
+        &self,
+        script: Script,
+        output: Output,
+        turn: Turn,
+    ) -> Result<ScriptRun, CompileError> {
+        let start = Instant::now();
+        let stop = self.cancel.child_token();
+        let company = turn.company();
+        let mut timed_out = false;
+        let ran = self.context.store.script_runs().begin(&self.job.name);
+        let end = {
+            let running = sandbox::run_holding(script, output, &stop, turn);
+            tokio::pin!(running);
+            tokio::select! {
+                // Cancel-safe: the same future is polled on below.
+                end = &mut running => end,
+                () = over(self.context.limit) => {
+                    timed_out = true;
+                    stop.cancel();
+                    running.await
+                }
+            }
+        }
+        .map_err(|source| CompileError::Sandbox {
+            package: self.job.name.clone(),
+            source,
+        })?;
+        if !end.unkillable.is_empty() {
+            // They continue to run, and may change files.
+            std::mem::forget(ran);
+            return Err(self.unkillable(end).await?);
+        }
+        Ok(ScriptRun {
+            end,
+            elapsed: start.elapsed(),
+            timed_out,
+            company,
+        })
+    }
+
+    /// Stops using the package's directories: processes of its script may still change them.
+    async fn unkillable(&self, end: ScriptEnd) -> Result<CompileError, CompileError> {
+        let set_aside = |work: &Self| {
+            work.context
+                .sandbox
+                .set_aside(&work.place, &work.plan.paths)
+        };
+        let left = self.blocking_to_the_end("set aside", set_aside).await?;
+        if self.cancel.is_cancelled() {
+            for process in &end.unkillable {
+                tracing::warn!(package = %self.job.name, "a process of the packaging script cannot be killed: {process}");
+            }
+            return Err(stopped(&self.job));
+        }
+        Ok(CompileError::Unkillable {
+            package: self.job.name.clone(),
+            processes: end.unkillable,
+            status: end.status,
+            left,
+        })
+    }
+
+    /// Collects everything that is known about a failed script. `limit` is the time limit, if that ended it.
+    fn explain_failure(
+        &self,
+        run: ScriptRun,
+        limit: Option<Duration>,
+        dangling: Option<PathBuf>,
+        killed_before: Option<u64>,
+    ) -> Result<ScriptFailure, CompileError> {
+        let status = run.end.status;
+        let printed = self.read_logs(false)?;
+        if let (Some(target), Status::Exited(127)) = (dangling, status) {
+            return Err(self.dangling(target));
+        }
+        if limit.is_none() && has_failed_by_itself(status) {
+            self.check_dependency_mounts(&printed, Some(run.elapsed))?;
+        }
+        let findings = self.findings_of_failure(status, printed, &run.company)?;
+        let shown = self.shown().clone();
+        let cause = limit.map(|limit| Cause::TimeLimit { limit });
+        Ok(ScriptFailure {
+            package: self.job.name.clone(),
+            status,
+            elapsed: shown.elapsed,
+            cause: cause.or_else(|| self.cause(&run.end, killed_before)),
+            tail: shown.tail,
+            undeclared: shown.undeclared,
+            findings,
+            denials: self.place.is_restricted().then_some(shown.denials),
+            endings: run.end.output.endings,
+            log: self.job.log.clone(),
+            first_log: None,
+            log_failure: run.end.output.log_failure,
+        })
+    }
+
+    fn dangling(&self, target: PathBuf) -> CompileError {
+        CompileError::DanglingScript {
+            package: self.job.name.clone(),
+            target,
+        }
+    }
+}
+
+/// Whether a script that was stopped had already failed, or failed while it ended: the signal would kill bash itself, and exit
+/// codes above 128 report a signal in a command.
+fn has_failed_by_itself(status: Status) -> bool {
+    matches!(status, Status::Exited(1..=128))
+}
+
+/// Waits until the time limit is over, if there is one.
+async fn over(limit: Option<Duration>) {
+    match limit {
+        Some(limit) => tokio::time::sleep(limit).await,
+        None => std::future::pending().await,
+    }
+}
