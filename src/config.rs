@@ -1,5 +1,4 @@
-//! What was set: the settings of the agent, every path below the base directory, the environment,
-//! and secrets.
+//! Configuration: the agent's settings, the paths below the base directory, the environment, and secrets.
 
 mod agent_config;
 mod environment;
@@ -17,7 +16,7 @@ pub use settings::{
     SettingsError,
 };
 pub use update_settings::{DiskAssociation, Merged, UpdateSettings};
-pub use vcap::{PackagePaths, Seen, Vcap};
+pub use vcap::{PackagePaths, Vcap, Visibility};
 
-/// How the names of our work directories begin. They are hidden, for they may lie beside results.
+/// The prefix of the agent's work directories. They are hidden, because they may be next to results.
 pub const WORK_PREFIX: &str = ".bosh-agent-work-";

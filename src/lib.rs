@@ -36,7 +36,7 @@ pub mod config;
 pub mod daemon;
 pub mod diag;
 pub mod fs;
-pub mod http;
+pub(crate) mod http;
 pub mod machine;
 pub mod offline;
 pub mod process;

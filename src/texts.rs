@@ -605,7 +605,7 @@ fn settings() {
     use machine::settings::LoadError;
     use machine::sources::{NoSource, SourceError};
     let syntax = || JsonError::Syntax {
-        kind: "a syntax error",
+        kind: "syntax error",
         line: 3,
         column: 7,
     };
@@ -613,7 +613,7 @@ fn settings() {
         "errors_of_settings",
         &chains(&[
             &syntax(),
-            &JsonError::Kind {
+            &JsonError::WrongType {
                 place: "env.bosh".to_owned(),
                 expected: "an object",
                 found: "a number",
@@ -672,10 +672,10 @@ fn settings() {
             },
             &transport::TransportError::Url {
                 position: 2,
-                problem: "it has no host",
+                problem: "no host",
             },
             &transport::TransportError::AgentId {
-                problem: "it has a space",
+                problem: "it contains wildcards",
             },
             &transport::TransportError::Tls(tls::TlsError::SystemRoots("none".to_owned())),
             &transport::TransportError::Listen {

@@ -1,4 +1,4 @@
-//! The ways in: NATS and HTTPS. They carry bytes to whoever handles requests and know no action.
+//! NATS and HTTPS. They receive requests as bytes, pass them to a handler and send its replies; they do not know any action.
 
 use std::sync::Arc;
 
@@ -30,70 +30,70 @@ pub type Handle = Arc<
         + Sync,
 >;
 
-/// The message bus as the settings describe it.
+/// The message bus of the settings.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Bus {
-    /// Where it is. The first one's scheme says what it is; several are servers of one cluster.
+    /// The URLs. The scheme of the first one selects NATS or HTTPS. Several URLs are servers of one NATS cluster.
     pub urls: Vec<Secret>,
-    /// The authorities that may have issued the server's certificate, PEM; the system's where this is empty.
+    /// The CA certificates for the server's certificate, in PEM. If empty, the system's are used.
     pub ca: String,
-    /// The certificate that the agent shows, PEM: as a client to NATS, as the server over HTTPS.
+    /// The agent's certificate in PEM: the client certificate for NATS, the server certificate for HTTPS.
     pub certificate: String,
-    /// Its key, PEM: PKCS#1, PKCS#8 or SEC1.
+    /// The key of the certificate in PEM: PKCS#1, PKCS#8 or SEC1.
     pub private_key: Secret,
 }
 
 impl Bus {
-    /// Which of the two ways in this bus is.
+    /// The scheme of the first URL.
     ///
     /// # Errors
-    /// When the first URL is missing, has another scheme, or is none.
+    /// The first URL is missing, is invalid or has another scheme.
     pub fn scheme(&self) -> Result<Scheme, TransportError> {
         Ok(url::BusUrl::first(&self.urls)?.scheme)
     }
 }
 
-/// What is wrong with a message bus that can never work as it was described.
+/// Why a message bus is unusable. Retrying does not help.
 #[derive(Debug, thiserror::Error)]
 pub enum TransportError {
-    /// The first URL is neither `nats` nor `https`. The Go agent's words.
+    /// The scheme of the first URL is neither `nats` nor `https`. The message is the Go agent's.
     #[error("Message Bus Handler with scheme {scheme} could not be found")]
     Scheme {
-        /// What it is instead.
+        /// The actual scheme; empty if it may be a secret.
         scheme: String,
     },
-    /// Something that is no URL, or lacks a part.
-    #[error("URL {position} of the message bus cannot be used: {problem}")]
+    /// A URL is invalid or lacks a part.
+    #[error("URL {position} of the message bus is invalid: {problem}")]
     Url {
-        /// Which of the URLs, from 1.
+        /// The position in the list of URLs, from 1.
         position: usize,
-        /// What is wrong with it.
+        /// The problem.
         problem: &'static str,
     },
-    /// The agent's id cannot be part of a subject.
-    #[error("the agent's id cannot be part of a NATS subject: {problem}")]
+    /// The agent's ID cannot be part of a subject.
+    #[error("the agent's ID cannot be part of a NATS subject: {problem}")]
     AgentId {
-        /// What is wrong with it.
+        /// The problem.
         problem: &'static str,
     },
-    /// The certificates or the key.
-    #[error("the message bus's certificates cannot be used")]
+    /// The certificates or the key are invalid.
+    #[error("the certificates of the message bus are unusable")]
     Tls(#[source] TlsError),
-    /// The client library refused what it was given.
-    #[error("the NATS client cannot start")]
+    /// The client library reported an error.
+    #[error("failed to start the NATS client")]
     Client(#[source] async_nats::Error),
-    /// The address cannot be listened on.
-    #[error("{address} cannot be listened on")]
+    /// The server cannot listen on its address.
+    #[error("failed to listen on {address}")]
     Listen {
         /// Host and port.
         address: String,
-        /// What the system answered.
+        /// The error of the system.
         source: std::io::Error,
     },
-    /// The place for blobs cannot be used.
-    #[error("the directory of uploaded blobs cannot be used")]
+    /// The directory of uploaded blobs cannot be created or read.
+    #[error("the directory of uploaded blobs is unusable")]
     Blobs(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The part that takes connections ended by itself, which is a bug.
+    /// The task that accepts connections ended, which is a bug.
     #[error("the listener ended")]
     ListenerEnded,
 }

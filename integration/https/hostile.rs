@@ -274,9 +274,9 @@ async fn what_can_never_work_is_an_error_at_once() {
     let taken = format!("https://u:p@{}", world.https.address());
     let (key, other) = (server.key.as_str(), pairs()["agent"].key.as_str());
     for (url, key, said) in [
-        (taken.as_str(), key, "cannot be listened on"),
-        ("https://u:hidden@127.0.0.1", key, "it has no port"),
-        ("nats://127.0.0.1:1", key, "it is not one of HTTPS"),
+        (taken.as_str(), key, "failed to listen on"),
+        ("https://u:hidden@127.0.0.1", key, "no port"),
+        ("nats://127.0.0.1:1", key, "the scheme is not https"),
         ("https://u:hidden@127.0.0.1:0", other, "certificates"),
         ("https://u:hidden@127.0.0.1:0", "x", "certificates"),
     ] {

@@ -136,9 +136,9 @@ async fn fetch(script: &[Reply], attempts: usize) -> Result<(), [String; 2]> {
             blobs.get(&id(), &digest(), &base.target(), &never()).await
         };
         assert!(
-            server.asked().len() <= attempts,
+            server.requests().len() <= attempts,
             "signed: {signed}, {:?}",
-            server.asked()
+            server.requests()
         );
         match result {
             Ok(()) => {
@@ -277,7 +277,7 @@ async fn cancellation_ends_a_download_and_leaves_no_file() {
         let start = Instant::now();
         let (id, digest, target) = (id(), digest(), base.target());
         let (result, ()) = tokio::join!(blobs.get(&id, &digest, &target, &cancel), async {
-            while server.asked().is_empty() {
+            while server.requests().is_empty() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
             cancel.cancel();
@@ -315,24 +315,24 @@ async fn each_upload_attempt_has_a_new_id() {
         .create(&base.source(), &never())
         .await
         .unwrap();
-    let asked = server.asked();
-    assert_eq!(asked.len(), 2);
-    for asked in &asked {
-        assert_eq!(asked.body, CONTENTS);
+    let requests = server.requests();
+    assert_eq!(requests.len(), 2);
+    for request in &requests {
+        assert_eq!(request.body, CONTENTS);
         assert!(
-            asked.head.contains("authorization: Basic "),
+            request.head.contains("authorization: Basic "),
             "{}",
-            asked.head
+            request.head
         );
         assert!(
-            asked.head.contains("expect: 100-continue"),
+            request.head.contains("expect: 100-continue"),
             "{}",
-            asked.head
+            request.head
         );
     }
-    assert!(!asked[0].head.contains(id.as_str()));
+    assert!(!requests[0].head.contains(id.as_str()));
     let path = format!("/{id} HTTP/1.1\r\n");
-    assert!(asked[1].head.contains(&path), "{}", asked[1].head);
+    assert!(requests[1].head.contains(&path), "{}", requests[1].head);
 }
 
 #[tokio::test]
@@ -360,9 +360,9 @@ async fn refused_upload_is_not_retried() {
         base.source().display()
     );
     assert_eq!(text, expected);
-    let asked = server.asked();
-    assert_eq!(asked.len(), 2);
-    assert!(asked.iter().all(|asked| asked.body.is_empty()));
+    let requests = server.requests();
+    assert_eq!(requests.len(), 2);
+    assert!(requests.iter().all(|request| request.body.is_empty()));
 }
 
 #[tokio::test]
@@ -383,13 +383,13 @@ async fn upload_to_a_signed_url_is_retried() {
         )
         .await
         .unwrap();
-    let asked = server.asked();
-    assert_eq!(asked.len(), 2);
-    for asked in &asked {
-        assert!(asked.head.starts_with("PUT /key?sig=1 HTTP/1.1\r\n"));
-        assert!(asked.head.contains("x-ms-blob-type: blockblob\r\n"));
-        assert!(asked.head.contains("accept: */*\r\n"));
-        assert_eq!(asked.body, CONTENTS);
+    let requests = server.requests();
+    assert_eq!(requests.len(), 2);
+    for request in &requests {
+        assert!(request.head.starts_with("PUT /key?sig=1 HTTP/1.1\r\n"));
+        assert!(request.head.contains("x-ms-blob-type: blockblob\r\n"));
+        assert!(request.head.contains("accept: */*\r\n"));
+        assert_eq!(request.body, CONTENTS);
     }
 }
 
@@ -403,7 +403,7 @@ async fn missing_file_is_not_uploaded() {
         .unwrap_err();
     let text = Chain(&error).to_string();
     assert!(text.contains("failed to open `/not/there`"), "{text}");
-    assert_eq!(server.asked().len(), 0);
+    assert_eq!(server.requests().len(), 0);
 }
 
 #[tokio::test]
@@ -419,7 +419,7 @@ async fn valid_local_blobs_are_preferred_to_the_store() {
             .get(&id(), &digest(), &base.target(), &never())
             .await
             .unwrap();
-        assert_eq!(server.asked().len(), 0);
+        assert_eq!(server.requests().len(), 0);
         assert_eq!(base.downloads(), ["blob"]);
         fs::write(&local, b"corrupt").unwrap();
         fs::remove_file(&base.target()).unwrap();
@@ -429,7 +429,7 @@ async fn valid_local_blobs_are_preferred_to_the_store() {
         .get(&id(), &digest(), &base.target(), &never())
         .await
         .unwrap();
-    assert_eq!(server.asked().len(), 1);
+    assert_eq!(server.requests().len(), 1);
 }
 
 #[tokio::test]

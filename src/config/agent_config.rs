@@ -1,4 +1,4 @@
-//! `agent.json`: what a stemcell says about the platform that it is made for.
+//! `agent.json`: the platform of a stemcell.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -8,68 +8,66 @@ use serde_json::Value;
 use super::Secret;
 use super::json::{self, JsonError, Object};
 
-/// What `-C` names. Without a file everything is at its default, and there is no source of
-/// settings.
+/// The contents of the file of `-C`. By default, there is no source of settings.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AgentConfig {
     /// `Platform.Linux`.
     pub linux: LinuxOptions,
-    /// `Infrastructure.Settings.Sources`: where settings come from, to be tried in this order.
+    /// `Infrastructure.Settings.Sources`: sources of settings, in the order of attempts.
     pub sources: Vec<Source>,
 }
 
-/// How the platform is to be set up. What only concerns disks and networks is not read.
+/// Options for the platform. Options for disks and networks are ignored.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LinuxOptions {
-    /// `/tmp` stays where it is. Otherwise the Go agent mounts a directory of the data disk over
-    /// it.
+    /// Keep `/tmp`. By default, the Go agent mounts a directory of the data disk over it.
     pub use_default_tmp_dir: bool,
-    /// Whoever made the machine has also made its disks: what is below `data` is not ours to mount.
+    /// The disks exist already: the agent does not mount `data`.
     pub skip_disk_setup: bool,
-    /// `systemd`, or empty for runit.
+    /// `systemd`; empty means runit.
     pub service_manager: String,
 }
 
-/// One place that settings come from.
+/// A source of settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
-    /// A file, which a CPI writes into a container.
+    /// A file that a CPI writes into a container.
     File {
         /// `SettingsPath`.
         path: PathBuf,
     },
     /// A metadata service (`HTTP`, and `InstanceMetadata` of Google).
     Http(HttpSource),
-    /// A source of the Go agent that this one cannot read.
+    /// A source that only the Go agent supports.
     Unsupported {
         /// `ConfigDrive`, `CDROM` or `VsphereGuestInfo`.
         kind: String,
     },
 }
 
-/// How a metadata service is asked.
+/// A metadata service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpSource {
-    /// `URI`. It may hold a password, as any URL may.
+    /// `URI`, which may contain a password.
     pub uri: Secret,
-    /// `UserDataPath` (`SettingsPath` for `InstanceMetadata`), which follows the URI.
+    /// `UserDataPath` (`SettingsPath` for `InstanceMetadata`), relative to the URI.
     pub path: String,
-    /// `Headers` of the request.
+    /// `Headers`, sent with requests.
     pub headers: BTreeMap<String, Secret>,
-    /// `TokenPath`, which follows the URI: where a token is asked for first, as EC2 wants it.
+    /// `TokenPath`, relative to the URI: the source of a token, which EC2 requires.
     pub token_path: Option<String>,
 }
 
-/// Why `agent.json` cannot be used.
+/// Why `agent.json` is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentConfigError {
-    /// No JSON, or something of the wrong kind in it.
-    #[error("the configuration is not valid")]
+    /// The text is not valid JSON, or a value has the wrong type.
+    #[error("the configuration is invalid")]
     Json(#[from] JsonError),
-    /// As the Go agent says it.
+    /// A source has no type. The message is the Go agent's.
     #[error("Missing source type")]
     MissingSourceType,
-    /// As the Go agent says it.
+    /// A source has an unknown type. The message is the Go agent's.
     #[error("Unknown source type '{kind}'")]
     UnknownSourceType {
         /// `Type`.
@@ -78,11 +76,10 @@ pub enum AgentConfigError {
 }
 
 impl AgentConfig {
-    /// Reads the text of `agent.json`.
+    /// Parses the contents of `agent.json`.
     ///
     /// # Errors
-    /// When it is no JSON, when something is of the wrong kind, and for sources without a known
-    /// type.
+    /// The text is not valid JSON, a value has the wrong type, or a source has no known type.
     pub fn parse(text: &[u8]) -> Result<Self, AgentConfigError> {
         let document = json::parse(text)?;
         if document.is_null() {
@@ -136,7 +133,7 @@ fn http(options: &Object<'_>, path: &str) -> Result<HttpSource, JsonError> {
     let headers = options.object_or_empty("Headers")?;
     let mut read = BTreeMap::new();
     for (name, value) in headers.iter() {
-        // A number or a list would be no mistake of Go's: it refuses them, too.
+        // Other types are an error, as in the Go agent.
         let Value::String(value) = value else {
             headers.text(name)?;
             continue;
@@ -159,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_configuration_of_a_container_is_read() {
+    fn configuration_of_a_container_is_parsed() {
         let text =
             br#"{"platform":{"LINUX":{"useDefaultTmpDir":true,"UsePreformattedPersistentDisk":true,
             "SkipDiskSetup":null,"ServiceManager":"systemd","NewKey":[1]}},
@@ -177,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn metadata_services_keep_their_headers_and_hide_their_values() {
+    fn metadata_services_have_headers_with_hidden_values() {
         let text = br#"{"Infrastructure":{"Settings":{"Sources":[
             {"Type":"HTTP","URI":"http://169.254.169.254","UserDataPath":"/latest/user-data",
              "TokenPath":"/latest/api/token","Headers":{"X-Key":"hunter2","X-None":null}},
@@ -203,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn sources_without_a_known_type_are_refused_as_the_go_agent_does() {
+    fn missing_and_unknown_source_types_give_the_go_agents_errors() {
         let parse = |source: &str| {
             let text =
                 format!("{{\"Infrastructure\":{{\"Settings\":{{\"Sources\":[{source}]}}}}}}");
@@ -214,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_said_is_the_default() {
+    fn empty_configuration_is_the_default() {
         for text in [
             "{}",
             "null",

@@ -1,10 +1,9 @@
-//! The environment this process was started with.
+//! Environment variables.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 
-/// A copy of the environment variables, taken once at the start. Packaging scripts inherit all of
-/// them.
+/// A copy of the environment variables at the start of the process. Packaging scripts inherit all of them.
 #[derive(Clone, Default)]
 pub struct Environment(Vec<(OsString, OsString)>);
 
@@ -19,7 +18,7 @@ impl Environment {
         Self(std::env::vars_os().collect())
     }
 
-    /// The value of a variable, `None` where it is not set.
+    /// The value of a variable; `None` if it is not set.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&OsStr> {
         self.0
@@ -28,7 +27,7 @@ impl Environment {
             .map(|(_, value)| value.as_os_str())
     }
 
-    /// This environment with some variables set anew.
+    /// A copy of the environment with additional or changed variables.
     #[must_use]
     pub fn with(&self, set: &[(&str, OsString)]) -> Self {
         let kept = self
@@ -42,7 +41,7 @@ impl Environment {
         Self(kept.chain(set).collect())
     }
 
-    /// Every variable with its value.
+    /// All variables with their values.
     pub fn iter(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
         self.0
             .iter()
@@ -50,7 +49,7 @@ impl Environment {
     }
 }
 
-/// The names alone: a value may be a password, or a proxy's URL with one in it.
+/// Prints only names: a value may be a password, or a proxy's URL that contains one.
 impl fmt::Debug for Environment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set()
@@ -70,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_variable_that_is_set_anew_replaces_the_inherited_one() {
+    fn changed_variable_replaces_the_inherited_one() {
         let inherited: Environment = [("A", "1"), ("B", "2")]
             .map(|(name, value)| (name.into(), value.into()))
             .into_iter()

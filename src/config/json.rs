@@ -1,20 +1,20 @@
-//! JSON as Go programs read it: names in any case, unknown names ignored, `null` equal to absent.
+//! Reads JSON by the rules of Go: the case of names does not matter, unknown names are ignored, and `null` means absent.
 //!
-//! The programs that write settings were tested against Go's decoder and may rely on all three.
-//! Errors name the place of a value, never the value, which may be a secret.
+//! The programs that write settings were tested with Go's decoder and may rely on these rules. Errors name the place of a value, never the
+//! value, which may be a secret.
 
 use std::fmt;
 use std::sync::LazyLock;
 
 use serde_json::{Map, Value};
 
-/// Why JSON is not usable. The texts have places and types, never values.
+/// Why JSON is invalid. The texts contain places and types, never values.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JsonError {
-    /// It is not valid JSON, or incomplete.
-    #[error("invalid JSON: {kind} in line {line}, column {column}")]
+    /// The text is not JSON, or is incomplete.
+    #[error("invalid JSON: {kind} at line {line}, column {column}")]
     Syntax {
-        /// What is wrong there.
+        /// The kind of error.
         kind: &'static str,
         /// The line, from 1.
         line: usize,
@@ -23,26 +23,26 @@ pub enum JsonError {
     },
     /// A value has the wrong type.
     #[error("`{place}` is {found}; expected {expected}")]
-    Kind {
-        /// The names that lead to it, joined by dots.
+    WrongType {
+        /// The path of names, joined by dots.
         place: String,
-        /// What belongs there.
+        /// The expected type.
         expected: &'static str,
-        /// What is there.
+        /// The actual type.
         found: &'static str,
     },
 }
 
-/// Reads one JSON value.
+/// Parses a JSON value.
 ///
 /// # Errors
-/// The text is not valid JSON, or something follows the value.
+/// The text is not valid JSON.
 pub fn parse(text: &[u8]) -> Result<Value, JsonError> {
     serde_json::from_slice(text).map_err(|error| JsonError::Syntax {
         kind: if error.is_eof() {
-            "an early end"
+            "unexpected end"
         } else {
-            "an error"
+            "syntax error"
         },
         line: error.line(),
         column: error.column(),
@@ -51,16 +51,15 @@ pub fn parse(text: &[u8]) -> Result<Value, JsonError> {
 
 /// A JSON object with Go's lookup of members.
 ///
-/// A name matches in any (ASCII) case. Where several match, the one that is written exactly so
-/// counts, else the last in the order of the bytes; Go takes the last in the text, an order which
-/// is gone once JSON is read. A `null` counts as absent, so it also hides nothing.
+/// The ASCII case of a name does not matter. If several members match, the exact one is used, or else the last in byte order. (Go uses the
+/// last one in the text, an order that is lost after parsing.) A `null` never hides another match.
 #[derive(Clone)]
 pub struct Object<'a> {
     members: &'a Map<String, Value>,
     place: String,
 }
 
-/// Prints no values, which may be secret.
+/// Prints no values, because they may be secrets.
 impl fmt::Debug for Object<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Object")
@@ -70,10 +69,10 @@ impl fmt::Debug for Object<'_> {
 }
 
 impl<'a> Object<'a> {
-    /// The object that a document is; `what` names it in errors.
+    /// Converts a document; `what` names it in errors.
     ///
     /// # Errors
-    /// When the document is something else.
+    /// The document is not an object.
     pub fn document(value: &'a Value, what: &str) -> Result<Self, JsonError> {
         value
             .as_object()
@@ -81,10 +80,10 @@ impl<'a> Object<'a> {
                 members,
                 place: what.to_owned(),
             })
-            .ok_or_else(|| wrong(what.to_owned(), "an object", value))
+            .ok_or_else(|| wrong_type(what.to_owned(), "an object", value))
     }
 
-    /// An object within a document that was checked before: its errors do not name the document.
+    /// An object whose errors do not name the document.
     #[must_use]
     pub fn of(members: &'a Map<String, Value>) -> Self {
         Self {
@@ -93,20 +92,20 @@ impl<'a> Object<'a> {
         }
     }
 
-    /// A member, whatever it is.
+    /// A member of any type.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&'a Value> {
-        let there = |value: &&'a Value| !value.is_null();
-        self.members.get(name).filter(there).or_else(|| {
+        let is_present = |value: &&'a Value| !value.is_null();
+        self.members.get(name).filter(is_present).or_else(|| {
             self.members
                 .iter()
                 .filter(|(key, _)| key.eq_ignore_ascii_case(name))
                 .map(|(_, value)| value)
-                .rfind(there)
+                .rfind(is_present)
         })
     }
 
-    /// Every member with its name as it is written, but for those that are `null`.
+    /// All members except `null`, with their names as written.
     pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a Value)> {
         self.members
             .iter()
@@ -114,32 +113,32 @@ impl<'a> Object<'a> {
             .map(|(name, value)| (name.as_str(), value))
     }
 
-    /// The members as they are.
+    /// All members, including `null`.
     #[must_use]
     pub fn members(&self) -> &'a Map<String, Value> {
         self.members
     }
 
-    /// A text.
+    /// A string.
     ///
     /// # Errors
-    /// When it is something else.
+    /// The member has another type.
     pub fn text(&self, name: &str) -> Result<Option<&'a str>, JsonError> {
-        self.typed(name, "a text", Value::as_str)
+        self.typed(name, "a string", Value::as_str)
     }
 
-    /// A text, empty where there is none.
+    /// A string, by default empty.
     ///
     /// # Errors
-    /// When it is something else.
+    /// The member has another type.
     pub fn text_or_empty(&self, name: &str) -> Result<String, JsonError> {
         Ok(self.text(name)?.unwrap_or_default().to_owned())
     }
 
-    /// A truth value, false where there is none.
+    /// A boolean, by default false.
     ///
     /// # Errors
-    /// When it is something else.
+    /// The member has another type.
     pub fn flag(&self, name: &str) -> Result<bool, JsonError> {
         Ok(self
             .typed(name, "true or false", Value::as_bool)?
@@ -149,7 +148,7 @@ impl<'a> Object<'a> {
     /// An object.
     ///
     /// # Errors
-    /// When it is something else.
+    /// The member has another type.
     pub fn object(&self, name: &str) -> Result<Option<Self>, JsonError> {
         let members = self.typed(name, "an object", Value::as_object)?;
         Ok(members.map(|members| Self {
@@ -158,10 +157,10 @@ impl<'a> Object<'a> {
         }))
     }
 
-    /// An object, empty where there is none.
+    /// An object, by default empty.
     ///
     /// # Errors
-    /// When it is something else.
+    /// The member has another type.
     pub fn object_or_empty(&self, name: &str) -> Result<Self, JsonError> {
         static EMPTY: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
         Ok(self.object(name)?.unwrap_or_else(|| Self {
@@ -170,10 +169,10 @@ impl<'a> Object<'a> {
         }))
     }
 
-    /// A list of texts, without what is `null` in it.
+    /// A list of strings without `null` items.
     ///
     /// # Errors
-    /// When it is something else.
+    /// The member has another type.
     pub fn texts(&self, name: &str) -> Result<Option<Vec<&'a str>>, JsonError> {
         let Some(list) = self.typed(name, "a list", Value::as_array)? else {
             return Ok(None);
@@ -184,16 +183,16 @@ impl<'a> Object<'a> {
             .map(|(index, value)| {
                 value
                     .as_str()
-                    .ok_or_else(|| wrong(self.place_in(name, index), "a text", value))
+                    .ok_or_else(|| wrong_type(self.place_in(name, index), "a string", value))
             })
             .collect::<Result<_, _>>()
             .map(Some)
     }
 
-    /// A list of objects, without what is `null` in it.
+    /// A list of objects without `null` items.
     ///
     /// # Errors
-    /// When it is something else.
+    /// The member has another type.
     pub fn objects(&self, name: &str) -> Result<Option<Vec<Self>>, JsonError> {
         let Some(list) = self.typed(name, "a list", Value::as_array)? else {
             return Ok(None);
@@ -206,7 +205,7 @@ impl<'a> Object<'a> {
             .map(Some)
     }
 
-    /// The names that lead to a member, as errors name it.
+    /// The place of a member for errors.
     #[must_use]
     pub fn place_of(&self, name: &str) -> String {
         format!("{}.{name}", self.place)
@@ -223,21 +222,23 @@ impl<'a> Object<'a> {
         read: impl Fn(&'a Value) -> Option<T>,
     ) -> Result<Option<T>, JsonError> {
         self.get(name)
-            .map(|value| read(value).ok_or_else(|| wrong(self.place_of(name), expected, value)))
+            .map(|value| {
+                read(value).ok_or_else(|| wrong_type(self.place_of(name), expected, value))
+            })
             .transpose()
     }
 }
 
-fn wrong(place: String, expected: &'static str, found: &Value) -> JsonError {
+fn wrong_type(place: String, expected: &'static str, found: &Value) -> JsonError {
     let found = match found {
         Value::Null => "null",
         Value::Bool(_) => "true or false",
         Value::Number(_) => "a number",
-        Value::String(_) => "a text",
+        Value::String(_) => "a string",
         Value::Array(_) => "a list",
         Value::Object(_) => "an object",
     };
-    JsonError::Kind {
+    JsonError::WrongType {
         place,
         expected,
         found,
@@ -251,7 +252,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_match_in_any_case_and_the_exact_one_first() {
+    fn case_of_names_is_ignored_and_exact_match_wins() {
         let value = json!({"Mbus": "a", "MBUS": "b", "AGENT_ID": "x", "Vm": {"NAME": "n"}});
         let object = Object::document(&value, "settings").unwrap();
         assert_eq!(object.text("agent_id").unwrap(), Some("x"));
@@ -262,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn null_is_absent_and_hides_nothing() {
+    fn null_means_absent() {
         let value = json!({"a": null, "A": "there", "list": [null, "x"], "objects": [null, {"b": 1}], "o": null});
         let object = Object::document(&value, "it").unwrap();
         assert_eq!(object.text("a").unwrap(), Some("there"));
@@ -282,15 +283,15 @@ mod tests {
         let bosh = env.object("bosh").unwrap().unwrap();
         assert_eq!(
             bosh.objects("blobstores").unwrap_err().to_string(),
-            "`settings.env.bosh.blobstores[1]` is a text; expected an object"
+            "`settings.env.bosh.blobstores[1]` is a string; expected an object"
         );
         assert_eq!(
             bosh.text("password").unwrap_err().to_string(),
-            "`settings.env.bosh.password` is a number; expected a text"
+            "`settings.env.bosh.password` is a number; expected a string"
         );
         assert_eq!(
             bosh.texts("keys").unwrap_err().to_string(),
-            "`settings.env.bosh.keys[1]` is a number; expected a text"
+            "`settings.env.bosh.keys[1]` is a number; expected a string"
         );
         assert!(!format!("{bosh:?}").contains("hunter2"));
     }
@@ -299,11 +300,11 @@ mod tests {
     fn syntax_error_has_line_and_column() {
         assert_eq!(
             parse(b"{\"password\":\n \"hunter").unwrap_err().to_string(),
-            "invalid JSON: an early end in line 2, column 8"
+            "invalid JSON: unexpected end at line 2, column 8"
         );
         assert_eq!(
             parse(b"{} x").unwrap_err().to_string(),
-            "invalid JSON: an error in line 1, column 4"
+            "invalid JSON: syntax error at line 1, column 4"
         );
         assert!(parse(b"").is_err());
     }

@@ -4,26 +4,26 @@ use std::fmt;
 
 use serde::Deserialize;
 
-/// A key, a password, a signed URL. `Debug` and `Display` print `[redacted]`; the text is available
-/// only through [`expose`](Self::expose), which is easy to find in a review.
+/// A key, a password or a signed URL. `Debug` and `Display` print `[redacted]`; only [`expose`](Self::expose) returns the text, which is
+/// easy to find in a review.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Takes a text into custody.
+    /// Hides a text.
     #[must_use]
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// The text itself. It goes to the peer it is meant for, never into a log or an error.
+    /// The text. It may be sent to its peer, never to a log or an error.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// Whether there is nothing to hide.
+    /// Whether the text is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_is_never_printed() {
+    fn secret_is_not_printed() {
         let secret = Secret::new("hunter2");
         assert_eq!(
             format!("{secret} {secret:?} {secret:#?}"),

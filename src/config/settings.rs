@@ -1,4 +1,4 @@
-//! What a CPI tells the agent of a machine.
+//! The settings that a CPI writes for the agent.
 
 use std::collections::BTreeMap;
 
@@ -18,16 +18,16 @@ pub use hidden::Hidden;
 pub(super) use parts::owned;
 pub use parts::{Blobstore, Bus, BusCertificate, Network};
 
-/// The settings of this agent, as far as it uses them, and the document that they came in.
+/// The settings that this agent uses, and the document that contains them.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Who this agent is.
+    /// `agent_id`.
     pub agent_id: AgentId,
-    /// `vm.name`: what the CPI calls the machine.
+    /// `vm.name`: the CPI's name of the machine.
     pub vm_name: String,
-    /// `mbus`, which may hold a password.
+    /// `mbus`, which may contain a password.
     pub mbus: Secret,
-    /// `blobstore`, which today's CPIs leave out.
+    /// `blobstore`, which current CPIs omit.
     pub blobstore: Option<Blobstore>,
     /// `networks` by name.
     pub networks: BTreeMap<String, Network>,
@@ -38,14 +38,14 @@ pub struct Settings {
     raw: Hidden<Value>,
 }
 
-/// `env.bosh`: what a Director adds.
+/// `env.bosh`: the Director's part.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct BoshEnv {
     /// `mbus`.
     pub mbus: Bus,
-    /// `blobstores`; only the first counts.
+    /// `blobstores`; only the first is used.
     pub blobstores: Vec<Blobstore>,
-    /// `ntp`, which replaces the other one where it is there, even empty.
+    /// `ntp`, which overrides the other `ntp` if present, even if empty.
     pub ntp: Option<Vec<String>>,
     /// `password`: the crypt(3) hash of the password of `root` and `vcap`.
     pub password: Secret,
@@ -53,38 +53,36 @@ pub struct BoshEnv {
     pub keep_root_password: bool,
     /// `group`.
     pub group: String,
-    /// `groups`: what this machine is for, among them the names of the deployment and of the
-    /// instance group.
+    /// `groups`: names that describe the machine, for example of its deployment and its instance group.
     pub groups: Vec<String>,
-    /// `agent.settings.tmpfs`: settings must not be written to a disk.
+    /// `agent.settings.tmpfs`: settings must stay in memory.
     pub settings_in_memory: bool,
 }
 
-/// Why settings cannot be used.
+/// Why settings are invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
-    /// No JSON, or something of the wrong kind in it.
-    #[error("the settings are not valid")]
+    /// The text is not valid JSON, or a value has the wrong type.
+    #[error("the settings are invalid")]
     Json(#[from] JsonError),
-    /// No name, or an impossible one.
+    /// The agent's ID is missing or invalid.
     #[error("the settings have no valid agent_id")]
     AgentId(#[from] AgentIdError),
 }
 
 impl Settings {
-    /// Reads the text of `settings.json`.
+    /// Parses the contents of `settings.json`.
     ///
     /// # Errors
-    /// When it is no JSON, when a value in use is of the wrong kind, or without a usable
-    /// `agent_id`.
+    /// The text is not valid JSON, a value in use has the wrong type, or `agent_id` is missing or invalid.
     pub fn parse(text: &[u8]) -> Result<Self, SettingsError> {
         Self::from_json(json::parse(text)?)
     }
 
-    /// Reads settings from a document.
+    /// Parses settings.
     ///
     /// # Errors
-    /// When a value in use is of the wrong kind, or without a usable `agent_id`.
+    /// A value in use has the wrong type, or `agent_id` is missing or invalid.
     pub fn from_json(document: Value) -> Result<Self, SettingsError> {
         let settings = Object::document(&document, "settings")?;
         let vm = settings.object_or_empty("vm")?;
@@ -101,15 +99,13 @@ impl Settings {
         })
     }
 
-    /// The document as it came, with everything that this agent does not use. It holds keys and
-    /// passwords.
+    /// The original document, with members that this agent does not use. It contains keys and passwords.
     #[must_use]
     pub fn document(&self) -> &Hidden<Value> {
         &self.raw
     }
 
-    /// Where the message bus is: the update's URLs, else those of `env.bosh.mbus`, else `mbus`.
-    /// Empty where nothing says it.
+    /// The URLs of the message bus: those of the update, or else of `env.bosh.mbus`, or else `mbus`. Empty if there are none.
     #[must_use]
     pub fn bus_urls<'a>(&'a self, update: &'a UpdateSettings) -> Vec<&'a Secret> {
         let lists = [&update.mbus.urls[..], &self.bosh.mbus.urls];
@@ -122,8 +118,7 @@ impl Settings {
         }
     }
 
-    /// The certificates for the message bus: the update's where that has an authority in it, else
-    /// those of `env.bosh.mbus`.
+    /// The certificates for the message bus: those of the update if it contains a CA certificate, otherwise those of `env.bosh.mbus`.
     #[must_use]
     pub fn bus_certificate<'a>(&'a self, update: &'a UpdateSettings) -> &'a BusCertificate {
         if update.mbus.certificate.ca.is_empty() {
@@ -133,8 +128,7 @@ impl Settings {
         }
     }
 
-    /// The blobstore in use: the first of the update's, else the first of `env.bosh.blobstores`,
-    /// else `blobstore`.
+    /// The blobstore in use: the first one of the update, or else of `env.bosh.blobstores`, or else `blobstore`.
     #[must_use]
     pub fn blobstore<'a>(&'a self, update: &'a UpdateSettings) -> Option<&'a Blobstore> {
         update
@@ -152,8 +146,8 @@ impl Settings {
         self.bosh.ntp.as_ref().unwrap_or(&self.ntp)
     }
 
-    /// Whether a Director made this machine to compile packages: its instance group is then called
-    /// `compilation-` and a UUID, and that name is among the groups.
+    /// Whether a Director created this machine to compile packages. Such a machine has a group `compilation-UUID`, the name of its
+    /// instance group.
     #[must_use]
     pub fn is_for_compilation(&self) -> bool {
         self.bosh
@@ -179,7 +173,7 @@ impl BoshEnv {
     }
 }
 
-/// Names of networks are data, so they are taken as they are written.
+/// Reads the networks. Their names are data, so their case is kept.
 fn networks(settings: &Object<'_>) -> Result<BTreeMap<String, Network>, JsonError> {
     let networks = settings.object_or_empty("networks")?;
     networks

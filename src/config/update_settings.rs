@@ -1,4 +1,4 @@
-//! What a Director changes in the settings while an agent runs.
+//! Settings that a Director changes while the agent runs.
 
 use serde_json::{Map, Value, json};
 
@@ -8,54 +8,54 @@ use super::settings::{Blobstore, Bus, Hidden};
 /// The argument of `update_settings`, and the contents of `update_settings.json`.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct UpdateSettings {
-    /// The blobstores; only the first counts. `None` says nothing about them, an empty list too.
+    /// The blobstores; only the first is used. `None` or an empty list leaves the blobstore unchanged.
     pub blobstores: Option<Vec<Blobstore>>,
-    /// Names of persistent disks.
+    /// The names of persistent disks.
     pub disk_associations: Vec<DiskAssociation>,
     /// New certificates for the message bus, or new URLs of it.
     pub mbus: Bus,
-    /// Certificates in PEM that the whole machine is to trust.
+    /// CA certificates in PEM that the whole machine trusts.
     pub trusted_certs: String,
-    /// What no agent knows today.
+    /// Unknown members, which are kept.
     rest: Hidden<Map<String, Value>>,
 }
 
-/// A persistent disk's name.
+/// The name of a persistent disk.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DiskAssociation {
-    /// What jobs call it.
+    /// The name for jobs.
     pub name: String,
-    /// What the CPI calls it.
+    /// The ID of the CPI.
     pub cid: String,
 }
 
-/// What came of an update.
+/// The result of an update.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Merged {
-    /// What now holds.
+    /// The settings after the update.
     pub settings: UpdateSettings,
-    /// The message bus must be connected to anew.
+    /// The connection to the message bus must be replaced.
     pub bus_changed: bool,
-    /// Another blobstore, or the same one with other options.
+    /// The blobstore or its options changed.
     pub blobstores_changed: bool,
 }
 
-/// The members that are understood.
+/// The known members.
 const KNOWN: [&str; 4] = ["blobstores", "disk_associations", "mbus", "trusted_certs"];
 
 impl UpdateSettings {
-    /// Reads the text of `update_settings.json`.
+    /// Parses the contents of `update_settings.json`.
     ///
     /// # Errors
-    /// When it is no JSON, or when a value is of the wrong kind.
+    /// The text is not valid JSON, or a value has the wrong type.
     pub fn parse(text: &[u8]) -> Result<Self, JsonError> {
         Self::from_json(&json::parse(text)?)
     }
 
-    /// Reads an update from the argument of a request.
+    /// Parses the argument of a request.
     ///
     /// # Errors
-    /// When a value is of the wrong kind.
+    /// A value has the wrong type.
     pub fn from_json(document: &Value) -> Result<Self, JsonError> {
         let update = Object::document(document, "update_settings")?;
         let disks = update.objects("disk_associations")?.unwrap_or_default();
@@ -84,8 +84,7 @@ impl UpdateSettings {
         })
     }
 
-    /// The document for `update_settings.json`, as the Go agent writes it. It holds keys and
-    /// passwords.
+    /// The contents of `update_settings.json` in the Go agent's format, with keys and passwords.
     #[must_use]
     pub fn to_json(&self) -> Hidden<Value> {
         let blobstores = self
@@ -105,10 +104,10 @@ impl UpdateSettings {
         Hidden::new(Value::Object(document))
     }
 
-    /// Takes in a new update. What it says of certificates to trust and of disks replaces what
-    /// held; what it says of the message bus and of blobstores does so where it says anything.
+    /// Applies a new update. Trusted certificates and disks are always replaced; the message bus and the blobstores only if the update
+    /// contains them.
     ///
-    /// A Director sends new bus certificates without URLs. Then the URLs that held go on holding.
+    /// A Director sends new bus certificates without URLs. In this case, the URLs are kept.
     #[must_use]
     pub fn merge(&self, new: &Self) -> Merged {
         let mut settings = new.clone();
@@ -144,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directors_first_update_changes_neither_bus_nor_blobstore() {
+    fn first_update_of_a_director_keeps_bus_and_blobstore() {
         let merged = UpdateSettings::default().merge(&update(
             &json!({"trusted_certs": "", "disk_associations": []}),
         ));
@@ -161,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn certificates_and_disks_are_replaced_always_and_the_rest_where_it_is_said() {
+    fn missing_bus_and_blobstores_are_kept_and_the_rest_replaced() {
         let old = update(&json!({
             "trusted_certs": "old", "disk_associations": [{"name": "d", "cid": "1"}],
             "mbus": bus("one"), "blobstores": [{"provider": "dav", "options": {"user": "u"}}],
@@ -191,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_again_and_unknown_members_stay() {
+    fn update_survives_a_round_trip_with_unknown_members() {
         let document = json!({
             "Trusted_Certs": "PEM", "future": {"a": [1]}, "mbus": bus("one"),
             "disk_associations": [{"name": "d", "cid": "1", "x": null}],

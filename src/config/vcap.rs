@@ -7,8 +7,8 @@ use sha1::{Digest, Sha1};
 
 use crate::release::{Name, Version};
 
-/// Directories of `BASE/data` with another purpose, here or on a VM.
-const NOT_SCRATCH: [&str; 14] = [
+/// Directories in `BASE/data` with another purpose, here or on a VM.
+const RESERVED: [&str; 14] = [
     "blobs",
     "bosh",
     "bosh-agent-logs",
@@ -25,19 +25,19 @@ const NOT_SCRATCH: [&str; 14] = [
     "tmp",
 ];
 
-/// How much of a path below the base directory scripts see.
+/// Whether scripts can see a path below the base directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Seen {
-    /// All of it.
-    Whole,
-    /// It is a directory, and each entry has its own answer.
-    InPart,
-    /// Nothing: it holds keys or passwords, or is the agent's own.
-    Nothing,
+pub enum Visibility {
+    /// The path and everything below it are visible.
+    Full,
+    /// The path is a directory, and each entry has its own visibility.
+    Partial,
+    /// The path is hidden: it contains keys or passwords, or belongs to the agent.
+    Hidden,
 }
 
-/// The paths below a base directory. Compiled programs carry these paths inside, so the base is
-/// `/var/vcap` for anything that is to run on a BOSH VM.
+/// The paths below a base directory. Compiled programs contain these paths, so the base must be `/var/vcap` for programs that run on a
+/// BOSH VM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Vcap {
     base: PathBuf,
@@ -47,7 +47,7 @@ impl Vcap {
     /// The base directory of every BOSH VM.
     pub const BASE: &'static str = "/var/vcap";
 
-    /// The tree below `base`, which is absolute.
+    /// The paths below `base`, which is absolute.
     #[must_use]
     pub fn new(base: &Path) -> Self {
         Self {
@@ -55,78 +55,70 @@ impl Vcap {
         }
     }
 
-    /// The base directory itself.
+    /// The base directory.
     #[must_use]
     pub fn base(&self) -> &Path {
         &self.base
     }
 
-    /// Where packages are found by name: a directory of links.
+    /// The links to installed packages, by name.
     #[must_use]
     pub fn packages(&self) -> PathBuf {
         self.base.join("packages")
     }
 
-    /// Everything big.
+    /// The directory for large data.
     #[must_use]
     pub fn data(&self) -> PathBuf {
         self.base.join("data")
     }
 
-    /// Where the links in [`packages`](Self::packages) lead.
+    /// The installed packages, to which the links in [`packages`](Self::packages) point.
     #[must_use]
     pub fn data_packages(&self) -> PathBuf {
         self.base.join("data/packages")
     }
 
-    /// Where sources are unpacked and scripts run.
+    /// Sources of packages, and working directories of scripts.
     #[must_use]
     pub fn compile(&self) -> PathBuf {
         self.base.join("data/compile")
     }
 
-    /// The scratch directory of a package, which the scripts of the package and of its dependents
-    /// share. `None` for a name that stands for something else in the data directory.
+    /// The scratch directory of a package, shared by the scripts of the package and of its dependents. `None` if the name is reserved in
+    /// the data directory.
     #[must_use]
     pub fn scratch(&self, name: &Name) -> Option<PathBuf> {
         let name = name.as_str();
-        let is_free = !name.starts_with('.') && !NOT_SCRATCH.contains(&name);
+        let is_free = !name.starts_with('.') && !RESERVED.contains(&name);
         is_free.then(|| self.data().join(name))
     }
 
-    /// Held while somebody compiles in the tree itself.
+    /// The lock of a process that compiles in the base directory.
     #[must_use]
     pub fn compile_lock(&self) -> PathBuf {
         self.base.join("data/.bosh-agent-compile.lock")
     }
 
-    /// Says that the packages in the tree are ours, and which they are. No package can be called
-    /// so.
+    /// Lists the packages that the agent installed in the base directory. The name is not valid for a package.
     #[must_use]
     pub fn compile_marker(&self) -> PathBuf {
         self.base.join("packages/.bosh-agent:compile")
     }
 
-    /// Where `bosh logs` looks for the logs of packaging scripts.
+    /// Logs of packaging scripts, where `bosh logs` finds them.
     #[must_use]
     pub fn compilation_logs(&self) -> PathBuf {
         self.base.join("sys/log/compilation")
     }
 
-    /// Where the daemon keeps scratch directories for later orders.
+    /// Scratch directories that the daemon keeps for later compilations.
     #[must_use]
     pub fn kept_scratch(&self) -> PathBuf {
         self.base.join("data/.bosh-agent-scratch")
     }
 
-    /// The configuration that `bosh-blobstore-PROVIDER` is given.
-    #[must_use]
-    pub fn blobstore_configuration(&self, provider: &str) -> PathBuf {
-        self.base
-            .join(format!("bosh/etc/blobstore-{provider}.json"))
-    }
-
-    /// The file in which a stemcell says its version.
+    /// The file with the version of the stemcell.
     #[must_use]
     pub fn stemcell_version(&self) -> PathBuf {
         self.base.join("bosh/etc/stemcell_version")
@@ -138,96 +130,89 @@ impl Vcap {
         self.base.join("bosh")
     }
 
-    /// How much of a path scripts see. Of the agent's own directory they see its programs and what
-    /// a stemcell says of itself. All else may hold secrets: settings with the key of the bus,
-    /// changes of settings, tasks, passwords of blobstores.
+    /// Whether scripts can see a path. In the agent's directory, they see its programs and the metadata of the stemcell. The rest may
+    /// contain secrets: settings with the key of the message bus, updates of settings, tasks, passwords of blobstores.
     #[must_use]
-    pub fn seen(&self, path: &Path) -> Seen {
+    pub fn visibility(&self, path: &Path) -> Visibility {
         let Ok(below) = path.strip_prefix(self.bosh()) else {
-            return Seen::Whole;
+            return Visibility::Full;
         };
         let mut names = below.iter().map(OsStr::as_encoded_bytes);
         match (names.next(), names.next()) {
-            (None, _) | (Some(b"etc"), None) => Seen::InPart,
-            (Some(b"etc"), Some(name)) if name.starts_with(b"blobstore-") => Seen::Nothing,
-            (Some(b"bin" | b"etc"), _) => Seen::Whole,
-            _ => Seen::Nothing,
+            (None, _) | (Some(b"etc"), None) => Visibility::Partial,
+            (Some(b"etc"), Some(name)) if name.starts_with(b"blobstore-") => Visibility::Hidden,
+            (Some(b"bin" | b"etc"), _) => Visibility::Full,
+            _ => Visibility::Hidden,
         }
     }
 
-    /// What a stemcell says of itself, and the options of blobstores.
+    /// Metadata of the stemcell, and options of blobstores.
     #[must_use]
     pub fn etc(&self) -> PathBuf {
         self.base.join("bosh/etc")
     }
 
-    /// Where the service keeps the agent's own log; `bosh logs --agent` is this directory.
-    #[must_use]
-    pub fn agent_log(&self) -> PathBuf {
-        self.base.join("bosh/log")
-    }
-
-    /// Held by the agent that serves this base directory.
+    /// The lock of the agent that serves this base directory.
     #[must_use]
     pub fn agent_lock(&self) -> PathBuf {
         self.base.join("bosh/agent.lock")
     }
 
-    /// The settings as they were last loaded.
+    /// The settings that were loaded last.
     #[must_use]
     pub fn settings(&self) -> PathBuf {
         self.base.join("bosh/settings.json")
     }
 
-    /// The same where settings must not be on a disk: the directory is one in memory.
+    /// The settings that were loaded last, if they must not be on a disk: the directory is a tmpfs.
     #[must_use]
     pub fn settings_in_memory(&self) -> PathBuf {
         self.base.join("bosh/settings/settings.json")
     }
 
-    /// What a Director changed in the settings.
+    /// The updates of settings from a Director.
     #[must_use]
     pub fn update_settings(&self) -> PathBuf {
         self.base.join("bosh/update_settings.json")
     }
 
-    /// What was last applied.
+    /// The spec that was applied last.
     #[must_use]
     pub fn spec(&self) -> PathBuf {
         self.base.join("bosh/spec.json")
     }
 
-    /// The tasks that a restart must not lose.
+    /// The tasks that survive a restart.
     #[must_use]
     pub fn tasks(&self) -> PathBuf {
         self.base.join("bosh/tasks.json")
     }
 
-    /// What a blobstore's program is told, for providers that have one.
+    /// The configuration of a blobstore's program (`bosh-blobstore-PROVIDER`).
     #[must_use]
     pub fn blobstore_options(&self, provider: &str) -> PathBuf {
         self.etc().join(format!("blobstore-{provider}.json"))
     }
 
-    /// What jobs may ask about the machine they are on.
+    /// Data about the machine for jobs.
     #[must_use]
     pub fn instance(&self) -> PathBuf {
         self.base.join("instance")
     }
 
-    /// Whether the machine is well, in the words of heartbeats.
+    /// The health of the machine, in the format of heartbeats.
     #[must_use]
     pub fn health(&self) -> PathBuf {
         self.base.join("instance/health.json")
     }
 
-    /// What `TMPDIR` is for the agent's children.
+    /// The `TMPDIR` of the agent's child processes.
     #[must_use]
     pub fn temporary(&self) -> PathBuf {
         self.base.join("data/tmp")
     }
 
-    /// Blobs that were brought here over HTTPS.
+    /// Blobs that were uploaded over HTTPS.
     #[must_use]
     pub fn blobs(&self) -> PathBuf {
         self.base.join("data/blobs")
@@ -239,7 +224,7 @@ impl Vcap {
         self.base.join("data/sensitive_blobs")
     }
 
-    /// The link that jobs use for their logs and process numbers.
+    /// The link to the directory for logs and PID files of jobs.
     #[must_use]
     pub fn sys(&self) -> PathBuf {
         self.base.join("sys")
@@ -270,21 +255,20 @@ impl Vcap {
     }
 }
 
-/// Where one package is while it compiles, and while another is compiled against it.
+/// The paths of a package during its compilation and the compilation of its dependents.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PackagePaths {
-    /// The script's working directory, which holds the source.
+    /// The working directory of the script, with the sources.
     pub compile: PathBuf,
-    /// The directory that holds one directory for each version.
+    /// The parent directory of all versions.
     pub packages: PathBuf,
-    /// What is installed here becomes the compiled package.
+    /// The installation directory, whose contents become the compiled package.
     pub install: PathBuf,
-    /// The link to [`install`](Self::install), the only path that scripts are told.
+    /// The link to [`install`](Self::install), which scripts use.
     pub link: PathBuf,
 }
 
-/// The Go agent calls the directory of a version by its SHA-1, since a version may hold what a path
-/// may not.
+/// The directory name of a version: its SHA-1, as in the Go agent, because a version may be invalid in a path.
 fn version_directory(version: &Version) -> String {
     let hash = Sha1::digest(version.as_ref().as_bytes());
     hash.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -295,7 +279,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_paths_of_a_package_are_those_of_the_go_agent() {
+    fn package_paths_are_the_go_agents() {
         let vcap = Vcap::new(Path::new(Vcap::BASE));
         let paths = vcap.package(
             &Name::parse("redis").unwrap(),
@@ -311,27 +295,27 @@ mod tests {
     }
 
     #[test]
-    fn scripts_see_programs_and_the_stemcell_but_no_secrets() {
+    fn scripts_see_programs_and_stemcell_but_no_secrets() {
         let vcap = Vcap::new(Path::new(Vcap::BASE));
-        for (path, seen) in [
-            ("/var/vcap", Seen::Whole),
-            ("/var/vcap/bosh", Seen::InPart),
-            ("/var/vcap/bosh/bin", Seen::Whole),
-            ("/var/vcap/bosh/bin/bosh-agent", Seen::Whole),
-            ("/var/vcap/bosh/etc", Seen::InPart),
-            ("/var/vcap/bosh/etc/stemcell_version", Seen::Whole),
-            ("/var/vcap/bosh/etc/blobstore-dav.json", Seen::Nothing),
-            ("/var/vcap/bosh/settings.json", Seen::Nothing),
-            ("/var/vcap/bosh/settings/settings.json", Seen::Nothing),
-            ("/var/vcap/bosh/agent.json", Seen::Nothing),
-            ("/var/vcap/jobs", Seen::Whole),
+        for (path, visibility) in [
+            ("/var/vcap", Visibility::Full),
+            ("/var/vcap/bosh", Visibility::Partial),
+            ("/var/vcap/bosh/bin", Visibility::Full),
+            ("/var/vcap/bosh/bin/bosh-agent", Visibility::Full),
+            ("/var/vcap/bosh/etc", Visibility::Partial),
+            ("/var/vcap/bosh/etc/stemcell_version", Visibility::Full),
+            ("/var/vcap/bosh/etc/blobstore-dav.json", Visibility::Hidden),
+            ("/var/vcap/bosh/settings.json", Visibility::Hidden),
+            ("/var/vcap/bosh/settings/settings.json", Visibility::Hidden),
+            ("/var/vcap/bosh/agent.json", Visibility::Hidden),
+            ("/var/vcap/jobs", Visibility::Full),
         ] {
-            assert_eq!(vcap.seen(Path::new(path)), seen, "{path}");
+            assert_eq!(vcap.visibility(Path::new(path)), visibility, "{path}");
         }
     }
 
     #[test]
-    fn directories_with_another_use_are_no_scratch() {
+    fn reserved_names_have_no_scratch_directory() {
         let vcap = Vcap::new(Path::new(Vcap::BASE));
         let scratch = |name| vcap.scratch(&Name::parse(name).unwrap());
         assert_eq!(

@@ -21,7 +21,7 @@ const CHUNK: usize = 128 * 1024;
 const AHEAD: usize = 4;
 
 /// The body of a request: empty, or a file that a separate thread reads while it is sent.
-pub struct Body {
+pub(crate) struct Body {
     /// How many bytes are left to send.
     remaining: u64,
     /// The first byte is sent when this future is ready.
@@ -33,7 +33,7 @@ pub struct Body {
 impl Body {
     /// A body of length 0.
     #[must_use]
-    pub fn empty() -> Self {
+    pub(crate) fn empty() -> Self {
         Self {
             remaining: 0,
             start: None,
@@ -47,7 +47,7 @@ impl Body {
     ///
     /// # Errors
     /// The file cannot be opened.
-    pub async fn file(path: &Path) -> fs::Result<Self> {
+    pub(crate) async fn file(path: &Path) -> fs::Result<Self> {
         let own = path.to_owned();
         let opening = runtime::spawn_blocking("open", move || {
             let file = fs::open(&own)?;
@@ -70,7 +70,7 @@ impl Body {
 
     /// How many bytes are left to send.
     #[must_use]
-    pub fn length(&self) -> u64 {
+    pub(crate) fn length(&self) -> u64 {
         self.remaining
     }
 

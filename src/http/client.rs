@@ -24,7 +24,7 @@ const USER_AGENT: &str = concat!("bosh-agent/", env!("CARGO_PKG_VERSION"));
 
 /// Sends requests, each over its own connection.
 #[derive(Debug, Clone)]
-pub struct Client {
+pub(crate) struct Client {
     connector: Connector,
 }
 
@@ -32,7 +32,7 @@ impl Client {
     /// A client that uses the proxies of `environment`. A failed `tls` is reported by the first HTTPS request, because plain HTTP works
     /// without it.
     #[must_use]
-    pub fn new(tls: Result<ClientConfig, TlsError>, environment: &Environment) -> Self {
+    pub(crate) fn new(tls: Result<ClientConfig, TlsError>, environment: &Environment) -> Self {
         let proxies = Proxies::of(environment);
         Self {
             connector: Connector::new(tls, proxies),
@@ -41,7 +41,7 @@ impl Client {
 
     /// The same client with other time limits.
     #[must_use]
-    pub fn with_timeouts(mut self, timeouts: Timeouts) -> Self {
+    pub(crate) fn with_timeouts(mut self, timeouts: Timeouts) -> Self {
         self.connector.timeouts = timeouts;
         self
     }
@@ -50,7 +50,7 @@ impl Client {
     ///
     /// # Errors
     /// There is no response. A response with an error status is returned as a response.
-    pub async fn get(&self, url: &Url, headers: &Headers) -> Result<Response, Error> {
+    pub(crate) async fn get(&self, url: &Url, headers: &Headers) -> Result<Response, Error> {
         let no_headers = Headers::new();
         let mut target = url.clone();
         for _ in 0..=MAX_REDIRECTS {
@@ -75,7 +75,12 @@ impl Client {
     ///
     /// # Errors
     /// There is no response. A response with an error status is returned as a response.
-    pub async fn put(&self, url: &Url, headers: &Headers, body: Body) -> Result<Response, Error> {
+    pub(crate) async fn put(
+        &self,
+        url: &Url,
+        headers: &Headers,
+        body: Body,
+    ) -> Result<Response, Error> {
         self.send(Method::PUT, url, headers, body).await
     }
 
@@ -191,7 +196,7 @@ fn expect_continue(request: Request<Body>, limit: Duration) -> Request<Body> {
 
 /// A response whose body has not been read yet. Dropping it closes the connection.
 #[derive(Debug)]
-pub struct Response {
+pub(crate) struct Response {
     inner: hyper::Response<Incoming>,
     _exchange: runtime::Task<()>,
 }
@@ -199,13 +204,13 @@ pub struct Response {
 impl Response {
     /// The status code.
     #[must_use]
-    pub fn status(&self) -> StatusCode {
+    pub(crate) fn status(&self) -> StatusCode {
         self.inner.status()
     }
 
     /// The value of a header; `None` if it is missing or not text.
     #[must_use]
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.inner.headers().get(name)?.to_str().ok()
     }
 
@@ -223,7 +228,7 @@ impl Response {
     ///
     /// # Errors
     /// The connection ends before the body does.
-    pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
+    pub(crate) async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
         while let Some(frame) = self.inner.body_mut().frame().await {
             if let Ok(data) = frame.map_err(Error::Cut)?.into_data() {
                 return Ok(Some(data));
@@ -236,7 +241,7 @@ impl Response {
     ///
     /// # Errors
     /// The connection ends before the body does, or the body is longer.
-    pub async fn bytes(mut self, limit: usize) -> Result<Vec<u8>, Error> {
+    pub(crate) async fn bytes(mut self, limit: usize) -> Result<Vec<u8>, Error> {
         let mut bytes = Vec::new();
         while let Some(chunk) = self.chunk().await? {
             if bytes.len() + chunk.len() > limit {

@@ -30,7 +30,7 @@ pub(crate) enum Reply {
 
 /// A request that the server received.
 #[derive(Debug, Clone)]
-pub(crate) struct Asked {
+pub(crate) struct ReceivedRequest {
     /// Request line and headers.
     pub(crate) head: String,
     pub(crate) body: Vec<u8>,
@@ -40,15 +40,15 @@ pub(crate) struct Asked {
 #[derive(Debug)]
 pub(crate) struct Server {
     port: u16,
-    asked: Arc<Mutex<Vec<Asked>>>,
+    requests: Arc<Mutex<Vec<ReceivedRequest>>>,
 }
 
 impl Server {
     pub(crate) fn start(script: &[Reply]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        let (script, log) = (script.to_vec(), Arc::clone(&asked));
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let (script, log) = (script.to_vec(), Arc::clone(&requests));
         // The thread ends with the test's process.
         thread::spawn(move || {
             for (number, stream) in listener.incoming().enumerate() {
@@ -58,7 +58,7 @@ impl Server {
                 thread::spawn(move || drop(serve(stream.unwrap(), &reply, &log)));
             }
         });
-        Self { port, asked }
+        Self { port, requests }
     }
 
     /// A port on which no server listens.
@@ -76,12 +76,16 @@ impl Server {
     }
 
     /// All requests so far.
-    pub(crate) fn asked(&self) -> Vec<Asked> {
-        self.asked.lock().unwrap().clone()
+    pub(crate) fn requests(&self) -> Vec<ReceivedRequest> {
+        self.requests.lock().unwrap().clone()
     }
 }
 
-fn serve(mut stream: TcpStream, reply: &Reply, log: &Mutex<Vec<Asked>>) -> std::io::Result<()> {
+fn serve(
+    mut stream: TcpStream,
+    reply: &Reply,
+    log: &Mutex<Vec<ReceivedRequest>>,
+) -> std::io::Result<()> {
     if matches!(reply, Reply::Close) {
         return Ok(());
     }
@@ -94,7 +98,7 @@ fn serve(mut stream: TcpStream, reply: &Reply, log: &Mutex<Vec<Asked>>) -> std::
     let head = String::from_utf8_lossy(&head).into_owned();
     let lower = head.to_lowercase();
     if let Reply::Refuse(status) = reply {
-        log.lock().unwrap().push(Asked {
+        log.lock().unwrap().push(ReceivedRequest {
             head,
             body: Vec::new(),
         });
@@ -109,7 +113,7 @@ fn serve(mut stream: TcpStream, reply: &Reply, log: &Mutex<Vec<Asked>>) -> std::
         .map_or(0, |length| length.parse().unwrap());
     let mut body = vec![0; length];
     stream.read_exact(&mut body)?;
-    log.lock().unwrap().push(Asked { head, body });
+    log.lock().unwrap().push(ReceivedRequest { head, body });
     match reply {
         Reply::Answer(status, body) => stream.write_all(&answer(*status, body)),
         Reply::AnswerLate(status) => stream.write_all(&answer(*status, b"")),

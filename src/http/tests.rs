@@ -50,7 +50,7 @@ async fn request_has_all_headers_and_response_is_read() {
     assert_eq!(response.status(), StatusCode::OK);
     assert_eq!(response.header("content-length"), Some("5"));
     assert_eq!(response.bytes(5).await.unwrap(), b"hello");
-    let head = &server.asked()[0].head;
+    let head = &server.requests()[0].head;
     assert!(head.starts_with("GET /a%20b?sig=1 HTTP/1.1\r\n"), "{head}");
     assert!(head.contains(&format!("host: 127.0.0.1:{}\r\n", server.port())));
     assert!(head.contains("x-key: hunter2\r\n"), "{head}");
@@ -74,10 +74,10 @@ async fn redirects_are_followed_but_headers_stay_with_the_server() {
     ]);
     let response = client().get(&server.url("/first"), &secret_headers()).await;
     assert_eq!(response.unwrap().bytes(10).await.unwrap(), b"there");
-    assert!(server.asked()[1].head.starts_with("GET /second "));
-    assert!(server.asked()[1].head.contains("hunter2"));
-    assert!(other.asked()[0].head.starts_with("GET /third "));
-    assert!(!other.asked()[0].head.contains("hunter2"));
+    assert!(server.requests()[1].head.starts_with("GET /second "));
+    assert!(server.requests()[1].head.contains("hunter2"));
+    assert!(other.requests()[0].head.starts_with("GET /third "));
+    assert!(!other.requests()[0].head.contains("hunter2"));
 }
 
 #[tokio::test]
@@ -88,12 +88,12 @@ async fn redirect_loops_and_redirected_uploads_are_not_followed() {
         .await
         .unwrap_err();
     assert!(matches!(error, Error::Redirect(_)));
-    assert_eq!(server.asked().len(), 11);
+    assert_eq!(server.requests().len(), 11);
     let response = client()
         .put(&server.url("/"), &Headers::new(), Body::empty())
         .await;
     assert_eq!(response.unwrap().status(), StatusCode::FOUND);
-    assert_eq!(server.asked().len(), 12);
+    assert_eq!(server.requests().len(), 12);
 }
 
 #[tokio::test]
@@ -106,11 +106,11 @@ async fn body_is_sent_with_its_length_even_if_empty() {
     ] {
         let response = client().put(&server.url("/"), &Headers::new(), body).await;
         assert_eq!(response.unwrap().status(), StatusCode::CREATED);
-        let asked = server.asked().pop().unwrap();
-        assert_eq!(asked.body, vec![b'x'; length]);
-        let expects = asked.head.contains("expect: 100-continue\r\n");
-        assert_eq!(expects, length > 0, "{}", asked.head);
-        assert!(!asked.head.contains("chunked"), "{}", asked.head);
+        let request = server.requests().pop().unwrap();
+        assert_eq!(request.body, vec![b'x'; length]);
+        let expects = request.head.contains("expect: 100-continue\r\n");
+        assert_eq!(expects, length > 0, "{}", request.head);
+        assert!(!request.head.contains("chunked"), "{}", request.head);
     }
 }
 
@@ -150,7 +150,7 @@ async fn body_is_sent_if_the_server_never_sends_continue() {
         .await;
     assert_eq!(response.unwrap().status(), StatusCode::OK);
     assert!(start.elapsed() >= SHORT);
-    assert_eq!(server.asked()[0].body.len(), 1000);
+    assert_eq!(server.requests()[0].body.len(), 1000);
 }
 
 #[tokio::test]
@@ -164,7 +164,7 @@ async fn caller_headers_replace_defaults_but_not_transport_headers() {
         .put(&server.url("/"), &headers, Body::empty())
         .await
         .unwrap();
-    let head = &server.asked()[0].head;
+    let head = &server.requests()[0].head;
     assert!(head.contains("accept: text/plain\r\n"), "{head}");
     assert!(head.contains("content-length: 0\r\n"), "{head}");
     assert!(
@@ -226,7 +226,7 @@ async fn proxy_gets_url_and_password_and_errors_hide_them() {
     let url = Url::parse("http://blobs.example:8080/a?sig=1").unwrap();
     let response = client.get(&url, &Headers::new()).await.unwrap();
     assert_eq!(response.bytes(100).await.unwrap(), b"by proxy");
-    let head = &proxy.asked()[0].head;
+    let head = &proxy.requests()[0].head;
     assert!(
         head.starts_with("GET http://blobs.example:8080/a?sig=1 HTTP/1.1\r\n"),
         "{head}"

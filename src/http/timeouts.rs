@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// How long each step of a request may take. There is no limit for a request as a whole.
 #[derive(Debug, Clone, Copy)]
-pub struct Timeouts {
+pub(crate) struct Timeouts {
     /// For a TCP connection including name resolution, and for a proxy to connect to the server.
     pub connect: Duration,
     /// For the TLS handshake.

@@ -8,7 +8,7 @@ mod compute;
 mod multi;
 
 pub use compute::{BlobDigests, BlobHasher, Digests, Hasher, HashingReader, HashingWriter};
-pub use multi::{DigestMismatch, InvalidDigest, MultiDigest, Part};
+pub use multi::{DigestMismatch, InvalidDigest, MultiDigest};
 
 use std::fmt;
 

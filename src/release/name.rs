@@ -4,7 +4,6 @@
 //! escape from every directory that contains it.
 
 use std::fmt;
-use std::str::FromStr;
 
 /// The maximum length of a name or version in bytes. A file name has at most 255, including `.tgz` and a temporary suffix.
 pub(crate) const MAX_LEN: usize = 200;
@@ -101,14 +100,6 @@ macro_rules! checked_text {
             }
         }
 
-        impl FromStr for $name {
-            type Err = InvalidName;
-
-            fn from_str(text: &str) -> Result<Self, InvalidName> {
-                Self::parse(text)
-            }
-        }
-
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 // `pad` instead of `write_str` supports widths, for tables.
@@ -158,7 +149,7 @@ mod tests {
             &long,
         ] {
             assert_eq!(Name::parse(text).unwrap().as_str(), text);
-            assert_eq!(text.parse::<Version>().unwrap().to_string(), text);
+            assert_eq!(Version::parse(text).unwrap().to_string(), text);
         }
     }
 

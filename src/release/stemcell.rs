@@ -5,7 +5,6 @@
 //! `/etc/os-release`, because `/var/vcap/bosh/etc/operating_system` contains only `ubuntu`.
 
 use std::fmt;
-use std::str::FromStr;
 
 use super::name::{InvalidName, Name, Version, excerpt};
 
@@ -106,14 +105,6 @@ impl Slug {
 impl fmt::Display for Slug {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.os, self.version)
-    }
-}
-
-impl FromStr for Slug {
-    type Err = StemcellError;
-
-    fn from_str(text: &str) -> Result<Self, StemcellError> {
-        Self::parse(text)
     }
 }
 

@@ -28,7 +28,7 @@ use super::namespace::PROCESSES;
 use super::script::{self, Script};
 use super::shared_tree::SharedTree;
 use super::spec::{Rules, Spec};
-use crate::config::{Environment, PackagePaths, Seen, Vcap};
+use crate::config::{Environment, PackagePaths, Vcap, Visibility};
 use crate::fs::{self, Difference, Record};
 use crate::process::{ForkServer, Output, Status};
 use crate::release::Name;
@@ -724,10 +724,10 @@ impl Landlocked {
 fn seen_in_part(vcap: &Vcap, directory: &Path) -> Vec<PathBuf> {
     let entries = fs::list(directory).unwrap_or_default();
     let paths = entries.iter().map(std::fs::DirEntry::path);
-    let seen = paths.flat_map(|path| match vcap.seen(&path) {
-        Seen::Whole => vec![path],
-        Seen::InPart => seen_in_part(vcap, &path),
-        Seen::Nothing => Vec::new(),
+    let seen = paths.flat_map(|path| match vcap.visibility(&path) {
+        Visibility::Full => vec![path],
+        Visibility::Partial => seen_in_part(vcap, &path),
+        Visibility::Hidden => Vec::new(),
     });
     seen.collect()
 }

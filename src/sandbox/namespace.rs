@@ -32,7 +32,7 @@ use super::scratch::{self, Scratch};
 use super::script::{self, Script};
 use super::spec::{Mounted, Spec, Step, View, Writes};
 use super::users::Users;
-use crate::config::{Environment, Seen, Vcap};
+use crate::config::{Environment, Vcap, Visibility};
 use crate::fs::{self, Context, MadeDirectories};
 use crate::process::{ForkServer, Output, Status};
 use crate::release::Name;
@@ -434,8 +434,9 @@ impl Namespaces {
         mut source: PathBuf,
         target: PathBuf,
     ) -> Result<(), SandboxError> {
-        let seen = self.vcap.seen(&source);
-        let Some(metadata) = fs::lookup(&source)?.filter(|_| seen != Seen::Nothing) else {
+        let visibility = self.vcap.visibility(&source);
+        let Some(metadata) = fs::lookup(&source)?.filter(|_| visibility != Visibility::Hidden)
+        else {
             return Ok(());
         };
         if metadata.is_symlink() {
@@ -447,7 +448,7 @@ impl Namespaces {
         } else {
             return Ok(());
         }
-        if metadata.is_dir() && seen == Seen::InPart {
+        if metadata.is_dir() && visibility == Visibility::Partial {
             // A directory of the package's own, so that what is made in the host's one later does not appear in it.
             for entry in list_if_allowed(&source)? {
                 self.keep_one(place, entry.path(), target.join(entry.file_name()))?;

@@ -1,29 +1,29 @@
-//! One line for each request in the Common Event Format, as the Go agent writes them. They go to the log's target
-//! `audit`, at level debug.
+//! The audit log: one line per request in the Common Event Format, as in the Go agent. The lines have the log target `audit` and the level
+//! debug.
 
 use std::net::SocketAddr;
 
 use hyper::{Method, StatusCode};
 
-/// The target of these lines.
+/// The log target.
 const TARGET: &str = "audit";
 
-/// Whether anybody reads them.
-fn is_on() -> bool {
+/// Whether the audit log is enabled.
+fn is_enabled() -> bool {
     tracing::enabled!(target: TARGET, tracing::Level::DEBUG)
 }
 
-/// A request over NATS. `server` is host and port; `problem` is why it got no reply.
+/// Logs a request over NATS. `server` is host and port; `problem` is the reason if it got no reply.
 pub(super) fn nats(method: &str, reply_to: &str, server: &str, problem: Option<&str>) {
-    if is_on() {
+    if is_enabled() {
         let line = nats_line(method, reply_to, server, &host_name(), problem);
         tracing::debug!(target: TARGET, "{line}");
     }
 }
 
-/// A request over HTTPS.
+/// Logs a request over HTTPS.
 pub(super) fn https(method: &Method, path: &str, user: &str, peer: SocketAddr, status: StatusCode) {
-    if is_on() {
+    if is_enabled() {
         let line = https_line(method, path, user, peer, &host_name(), status);
         tracing::debug!(target: TARGET, "{line}");
     }
@@ -72,11 +72,11 @@ fn https_line(
     )
 }
 
-/// What a peer sends may be long, and must not begin another line.
+/// Shortens a text of a peer and replaces its line breaks.
 pub(super) fn short(text: &str) -> String {
-    const MOST: usize = 200;
+    const MAX_CHARS: usize = 200;
     text.chars()
-        .take(MOST)
+        .take(MAX_CHARS)
         .map(|c| if c.is_control() { ' ' } else { c })
         .collect()
 }
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_nats_request_has_its_line() {
+    fn nats_request_is_logged() {
         let line = |problem| nats_line("ping", "director.a.b.c", "10.0.0.6:4222", "vm", problem);
         assert_eq!(
             line(None),
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn an_https_request_has_its_line() {
+    fn https_request_is_logged() {
         let peer = "10.0.0.7:5000".parse().unwrap();
         let line = |status| https_line(&Method::POST, "/agent", "mbus", peer, "vm", status);
         let start = "CEF:0|CloudFoundry|BOSH|1|agent_api|/agent|";

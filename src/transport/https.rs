@@ -40,10 +40,10 @@ use crate::runtime::{self, Task};
 
 /// The maximum number of connections. For one more, a connection that has not logged in is closed. If all have logged in, the new one
 /// waits in the kernel's queue.
-const MOST_CONNECTIONS: usize = 256;
+const MAX_CONNECTIONS: usize = 256;
 
 /// The maximum number of tasks of closed connections that have not ended yet.
-const MOST_CLOSING: usize = 256;
+const MAX_CLOSING: usize = 256;
 
 /// The time limit of the TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -78,7 +78,7 @@ impl Https {
     /// `blobs_directory`, which is created if missing.
     ///
     /// # Errors
-    /// When the URL, the certificates or the key are invalid, the address is in use, or the directory cannot be created.
+    /// The URL, the certificates or the key are invalid, the address is in use, or the directory cannot be created.
     pub async fn start(
         bus: &Bus,
         blobs_directory: PathBuf,
@@ -88,7 +88,7 @@ impl Https {
         if url.scheme != Scheme::Https {
             return Err(TransportError::Url {
                 position: 1,
-                problem: "it is not one of HTTPS",
+                problem: "the scheme is not https",
             });
         }
         let config = tls::server(bus).map_err(TransportError::Tls)?;
@@ -108,7 +108,7 @@ impl Https {
             acceptor: TlsAcceptor::from(Arc::new(config)),
             routes: Routes::new(authorization(&url), blobs, handle, tasks),
             user: text(&url.user),
-            said: Throttle::default(),
+            logged: Throttle::default(),
             stop: stop.clone(),
         });
         tracing::info!(%address, "listening for HTTPS requests");
@@ -166,18 +166,18 @@ struct HttpsServer {
     routes: Routes,
     /// The user name, for the audit log.
     user: String,
-    said: Throttle,
+    logged: Throttle,
     stop: CancellationToken,
 }
 
-/// Accepts connections until the server stops, then waits for the open ones. `started` receives the tasks of requests, which go on
-/// when their connection is lost.
+/// Accepts connections until the server stops, then waits for the open ones. `started` receives the tasks of requests, which continue
+/// if their connection is lost.
 async fn serve(
     listener: TcpListener,
     server: Arc<HttpsServer>,
     mut started: mpsc::UnboundedReceiver<Task<()>>,
 ) {
-    let mut slots = Slots::new(MOST_CONNECTIONS);
+    let mut slots = Slots::new(MAX_CONNECTIONS);
     let mut connections = FuturesUnordered::new();
     let mut requests = FuturesUnordered::new();
     let mut listener = Some(listener);
@@ -185,7 +185,7 @@ async fn serve(
         tokio::select! {
             () = server.stop.cancelled(), if listener.is_some() => listener = None,
             accepted = accept(listener.as_ref()),
-                if slots.has_room() && connections.len() < MOST_CONNECTIONS + MOST_CLOSING => match accepted {
+                if slots.has_room() && connections.len() < MAX_CONNECTIONS + MAX_CLOSING => match accepted {
                 Ok((stream, peer)) => {
                     let (number, login) = slots.open(peer.ip());
                     let connection = Arc::clone(&server).connection(stream, peer, login);
@@ -193,7 +193,7 @@ async fn serve(
                     connections.push(async move { (number, connection.await) });
                 }
                 Err(error) => {
-                    if server.said.is_news("accept") {
+                    if server.logged.is_news("accept") {
                         tracing::warn!(%error, "failed to accept a connection");
                     }
                     // This frees a file descriptor.

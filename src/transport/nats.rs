@@ -1,7 +1,7 @@
-//! NATS: requests come in on `agent.<id>`, replies go to the subject that a request names.
+//! NATS: requests arrive on `agent.ID`, replies are sent to the subject in the request.
 //!
-//! The connection comes up in the background and comes back for ever, whatever the server says: a Director's NATS does
-//! not know a new VM in its first seconds and answers it with an authorization violation.
+//! The client connects in the background and reconnects forever, after all errors: in the first seconds of a new VM, the Director's NATS
+//! does not know the VM and answers with an authorization violation.
 
 mod outbox;
 mod pool;
@@ -25,22 +25,22 @@ use super::{Answer, Bus, Handle, TransportError, audit, tls};
 use crate::config::Secret;
 use crate::runtime::{self, Task};
 
-/// The largest reply: the Director's NATS takes no larger message (`max_payload`).
+/// The maximum size of a reply in bytes: the Director's NATS accepts no larger message (`max_payload`).
 const REPLY_LIMIT: usize = 1 << 20;
 
-/// How many requests are handled at once. As many again wait; what comes then is lost, as NATS loses it.
-const MOST_AT_ONCE: usize = 1000;
+/// The maximum number of concurrent requests. The same number can wait; NATS drops further ones.
+const MAX_REQUESTS: usize = 1000;
 
-/// How long one attempt may take: TCP, TLS and the server's first answer.
+/// The time limit of one attempt: TCP, TLS and the server's first message.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How often a silent connection is probed; without an answer to two it is taken for lost.
+/// The interval of pings. The connection is lost if two have no answer.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 
-/// How long replies that are on their way may take to get out when the connection is closed.
+/// How long the client waits for pending replies before it closes the connection.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 
-/// An agent's connection to its message bus. Several may live side by side.
+/// An agent's connection to its message bus. A process can have several.
 #[derive(Debug)]
 #[must_use = "the connection ends when it is dropped"]
 pub struct Nats {
@@ -54,11 +54,11 @@ pub struct Nats {
 }
 
 impl Nats {
-    /// Starts to connect, and to hand what comes to `handle`. Whether a server is there does not matter.
+    /// Starts to connect, and passes requests to `handle`. The server may be unavailable.
     ///
     /// # Errors
-    /// What can never work: a URL that is none, certificates or a key that cannot be used or do not fit, an id that is
-    /// no part of a subject.
+    /// Retrying does not help: a URL, a certificate or the key is invalid, the key does not match the certificate, or the ID cannot be
+    /// part of a subject.
     pub async fn start(bus: &Bus, agent_id: &str, handle: Handle) -> Result<Self, TransportError> {
         let subject = format!("agent.{agent_id}");
         if let Some(problem) = subject::problem(&subject) {
@@ -67,27 +67,27 @@ impl Nats {
         let urls = BusUrl::nats(&bus.urls)?;
         let stop = CancellationToken::new();
         let pool = Arc::new(Pool::new(addresses(&urls)?, stop.clone()));
-        let (told, connected) = watch::channel(false);
-        let options = options(bus, &urls, agent_id, &pool, told)?;
+        let (connected_sender, connected) = watch::channel(false);
+        let options = options(bus, &urls, agent_id, &pool, connected_sender)?;
         let client = options
             .connect(pool.servers())
             .await
             .map_err(|error| TransportError::Client(error.into()))?;
-        pool.count_with(client.statistics());
+        pool.set_statistics(client.statistics());
         let subscriber = client
             .subscribe(subject)
             .await
             .map_err(|error| TransportError::Client(error.into()))?;
         let (outbox, sending) = Outbox::start(client.clone());
-        let answerer = Arc::new(Answerer {
+        let responder = Arc::new(Responder {
             handle,
             client: client.clone(),
             pool,
             outbox: outbox.clone(),
-            said: Throttle::default(),
+            logged: Throttle::default(),
         });
         Ok(Self {
-            serving: runtime::spawn("nats", serve(subscriber, answerer, stop.clone())),
+            serving: runtime::spawn("nats", serve(subscriber, responder, stop.clone())),
             client,
             connected,
             outbox,
@@ -97,29 +97,29 @@ impl Nats {
         })
     }
 
-    /// Publishes, now or when the server is back; see [`Outbox::publish`].
+    /// Publishes a message; see [`Outbox::publish`].
     ///
     /// # Errors
-    /// As [`Outbox::publish`].
+    /// See [`Outbox::publish`].
     pub fn publish(&self, subject: String, payload: Vec<u8>) -> Result<(), PublishError> {
         self.outbox.publish(subject, payload)
     }
 
-    /// What publishes, for those who outlive this value's owner.
+    /// A handle for publishing that is independent of this value's owner.
     #[must_use]
     pub fn outbox(&self) -> Outbox {
         self.outbox.clone()
     }
 
-    /// Whether a server has taken us and the connection is up.
+    /// Whether the client is connected to a server.
     #[must_use]
     pub fn is_connected(&self) -> bool {
         *self.connected.borrow()
     }
 
-    /// Waits for a connection.
+    /// Waits until the client is connected.
     pub async fn connected(&self) {
-        // The sender lives as long as the client.
+        // Fails only after the client has ended.
         let _ = self
             .connected
             .clone()
@@ -127,8 +127,7 @@ impl Nats {
             .await;
     }
 
-    /// Takes no more requests, lets the replies to those that are being handled go out, for some seconds at most, and
-    /// closes.
+    /// Rejects new requests, waits a few seconds for the replies to running ones, and closes the connection.
     pub async fn stop(self) {
         let Self {
             client,
@@ -140,7 +139,7 @@ impl Nats {
         } = self;
         stop.cancel();
         let all_sent = async {
-            // A task that failed has said so.
+            // The task itself has logged a failure.
             let _ = serving.await;
             outbox.close();
             let _ = sending.await;
@@ -148,13 +147,13 @@ impl Nats {
         };
         if tokio::time::timeout(STOP_WITHIN, all_sent).await.is_err() {
             tracing::warn!(
-                "the connection to the message bus was closed before every reply was sent"
+                "the connection to the message bus was closed before all replies were sent"
             );
         }
     }
 }
 
-/// The servers without user and password, which the library would log.
+/// The servers without user and password, because the library logs them.
 fn addresses(urls: &[BusUrl]) -> Result<Vec<ServerAddr>, TransportError> {
     urls.iter()
         .map(|url| {
@@ -172,11 +171,11 @@ fn options(
     pool: &Arc<Pool>,
     connected: watch::Sender<bool>,
 ) -> Result<ConnectOptions, TransportError> {
-    let choose = Arc::clone(pool);
-    let tell = Arc::new(Teller {
+    let selector = Arc::clone(pool);
+    let events = Arc::new(EventLog {
         pool: Arc::clone(pool),
         connected,
-        said: Throttle::default(),
+        logged: Throttle::default(),
     });
     let mut options = ConnectOptions::new()
         .name(agent_id)
@@ -184,20 +183,20 @@ fn options(
         .require_tls(true)
         .connection_timeout(CONNECT_TIMEOUT)
         .ping_interval(PING_INTERVAL)
-        .subscription_capacity(MOST_AT_ONCE)
+        .subscription_capacity(MAX_REQUESTS)
         .retry_on_initial_connect()
         .max_reconnects(None)
-        // The pool is what the settings say; certificates are for those addresses.
+        // Only the addresses of the settings match the certificates.
         .ignore_discovered_servers()
         .reconnect_to_server_callback(move |servers, _| {
-            let pool = Arc::clone(&choose);
+            let pool = Arc::clone(&selector);
             async move { pool.next(servers).await }
         })
         .event_callback(move |event| {
-            let tell = Arc::clone(&tell);
-            async move { tell.event(&event) }
+            let events = Arc::clone(&events);
+            async move { events.log(&event) }
         });
-    // The library knows one login for all servers.
+    // The library supports one login for all servers.
     if let Some(url) = urls.iter().find(|url| url.user.is_some()) {
         let text = |secret: &Option<Secret>| {
             let text = secret.as_ref().map(Secret::expose);
@@ -211,16 +210,16 @@ fn options(
     Ok(options)
 }
 
-/// Tells the log what happens to the connection.
+/// Logs the events of the connection.
 #[derive(Debug)]
-struct Teller {
+struct EventLog {
     pool: Arc<Pool>,
     connected: watch::Sender<bool>,
-    said: Throttle,
+    logged: Throttle,
 }
 
-impl Teller {
-    fn event(&self, event: &Event) {
+impl EventLog {
+    fn log(&self, event: &Event) {
         match event {
             Event::Connected => {
                 self.connected.send_replace(true);
@@ -229,15 +228,15 @@ impl Teller {
             Event::Disconnected => {
                 self.connected.send_replace(false);
                 let server = self.pool.current();
-                if self.said.is_news(&format!("lost {server}")) {
-                    tracing::warn!(server, "the connection to the message bus is lost");
+                if self.logged.is_news(&format!("lost {server}")) {
+                    tracing::warn!(server, "lost the connection to the message bus");
                 }
             }
-            // Why an attempt failed is told by the pool, which knows more.
+            // The pool logs the reasons of failed attempts.
             Event::ClientError(_) => tracing::debug!(%event, "message bus"),
             Event::ServerError(_) | Event::SlowConsumer(_) => {
-                if self.said.is_news(&event.to_string()) {
-                    tracing::warn!(server = self.pool.current(), %event, "the message bus complains");
+                if self.logged.is_news(&event.to_string()) {
+                    tracing::warn!(server = self.pool.current(), %event, "the message bus reported a problem");
                 }
             }
             _ => tracing::debug!(%event, "message bus"),
@@ -245,16 +244,16 @@ impl Teller {
     }
 }
 
-/// What answers requests.
-struct Answerer {
+/// Answers requests.
+struct Responder {
     handle: Handle,
     client: Client,
     pool: Arc<Pool>,
     outbox: Outbox,
-    said: Throttle,
+    logged: Throttle,
 }
 
-impl Answerer {
+impl Responder {
     async fn answer(self: Arc<Self>, message: Message) {
         let limit = REPLY_LIMIT.min(self.client.max_payload());
         let server = self.pool.current();
@@ -276,7 +275,7 @@ impl Answerer {
             Err(error) => {
                 let reason = error.to_string();
                 audit::nats("", "", &server, Some(&reason));
-                if self.said.is_news(&reason) {
+                if self.logged.is_news(&reason) {
                     tracing::warn!(reason, "a request got no reply");
                 }
             }
@@ -284,27 +283,27 @@ impl Answerer {
     }
 }
 
-/// Takes requests until it is told to stop, and waits for those that are being handled.
-async fn serve(mut subscriber: Subscriber, answerer: Arc<Answerer>, stop: CancellationToken) {
+/// Receives requests until `stop`, then waits for the running ones.
+async fn serve(mut subscriber: Subscriber, responder: Arc<Responder>, stop: CancellationToken) {
     let mut running = FuturesUnordered::new();
     let (mut open, mut stopping) = (true, false);
     loop {
         tokio::select! {
             () = stop.cancelled(), if !stopping => {
                 stopping = true;
-                // What has arrived already is still handled.
+                // Requests that have arrived are still handled.
                 if subscriber.unsubscribe().await.is_err() {
                     open = false;
                 }
             }
-            message = subscriber.next(), if open && running.len() < MOST_AT_ONCE => match message {
+            message = subscriber.next(), if open && running.len() < MAX_REQUESTS => match message {
                 Some(message) => {
-                    running.push(runtime::spawn("request", Arc::clone(&answerer).answer(message)));
+                    running.push(runtime::spawn("request", Arc::clone(&responder).answer(message)));
                 }
                 None => {
                     open = false;
                     if !stopping {
-                        tracing::error!("the client of the message bus ended by itself");
+                        tracing::error!("the client of the message bus ended unexpectedly");
                     }
                 }
             },

@@ -1,28 +1,28 @@
-//! Saying the same thing not too often.
+//! Suppresses repeated log messages.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long the same thing is not said again.
+/// How long a message is suppressed after it was logged.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// How many different things are said in that time: a peer can make them differ without end.
-const MOST: usize = 64;
+/// The maximum number of different messages in that time, because a peer can cause any number of them.
+const MAX_MESSAGES: usize = 64;
 
-/// What was logged lately.
+/// The recently logged messages.
 #[derive(Debug, Default)]
 pub(super) struct Throttle(Mutex<HashMap<String, Instant>>);
 
 impl Throttle {
-    /// Whether `what` was not said within the last minute. From now on it was.
-    pub(super) fn is_news(&self, what: &str) -> bool {
-        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        said.retain(|_, at| at.elapsed() < INTERVAL);
-        if said.len() >= MOST || said.contains_key(what) {
+    /// Whether to log `message`: it was not logged within the last minute. Records it as logged.
+    pub(super) fn is_news(&self, message: &str) -> bool {
+        let mut logged = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        logged.retain(|_, at| at.elapsed() < INTERVAL);
+        if logged.len() >= MAX_MESSAGES || logged.contains_key(message) {
             return false;
         }
-        said.insert(what.to_owned(), Instant::now());
+        logged.insert(message.to_owned(), Instant::now());
         true
     }
 }
@@ -32,11 +32,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_same_thing_is_news_once_and_their_number_is_bounded() {
+    fn repeated_messages_are_suppressed_and_their_number_is_limited() {
         let throttle = Throttle::default();
         assert!(throttle.is_news("a"));
         assert!(!throttle.is_news("a"));
         let news = (0..1000).filter(|n| throttle.is_news(&n.to_string()));
-        assert_eq!(news.count(), MOST - 1);
+        assert_eq!(news.count(), MAX_MESSAGES - 1);
     }
 }

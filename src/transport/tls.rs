@@ -1,4 +1,4 @@
-//! TLS as the message bus wants it: a client that shows a certificate and checks three things, and a server.
+//! TLS for the message bus: a client with a certificate and additional checks, and a server.
 
 use std::sync::Arc;
 
@@ -11,10 +11,10 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::Bus;
 use crate::tls::{self, Profile, TlsError};
 
-/// What the Go agent says of a server whose certificate is not that of a BOSH NATS server.
+/// The Go agent's message for a certificate that does not belong to a BOSH NATS server.
 const WRONG_NAME: &str = "server Certificate CommonName does not match *.nats.bosh-internal";
 
-/// What a NATS server is spoken to with. It gets all safe cipher suites, as from the Go agent.
+/// The configuration for NATS. All safe cipher suites are offered, as in the Go agent.
 pub(super) fn client(bus: &Bus) -> Result<ClientConfig, TlsError> {
     let provider = tls::provider(Profile::External);
     let roots = Arc::new(tls::roots(Some(&bus.ca))?);
@@ -31,10 +31,10 @@ pub(super) fn client(bus: &Bus) -> Result<ClientConfig, TlsError> {
             tls::certificates(&bus.certificate, "the agent's certificate")?,
             tls::private_key(&bus.private_key)?,
         )
-        .map_err(unusable("the agent's certificate with its key"))
+        .map_err(unusable("the pair of the agent's certificate and key"))
 }
 
-/// What the agent serves HTTPS with: HTTP/1.1 only, and no certificate is asked of clients.
+/// The configuration of the HTTPS server: HTTP/1.1 only, without client certificates.
 pub(super) fn server(bus: &Bus) -> Result<ServerConfig, TlsError> {
     let mut config = ServerConfig::builder_with_provider(tls::provider(Profile::Internal))
         .with_safe_default_protocol_versions()
@@ -44,7 +44,7 @@ pub(super) fn server(bus: &Bus) -> Result<ServerConfig, TlsError> {
             tls::certificates(&bus.certificate, "the agent's certificate")?,
             tls::private_key(&bus.private_key)?,
         )
-        .map_err(unusable("the agent's certificate with its key"))?;
+        .map_err(unusable("the pair of the agent's certificate and key"))?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
 }
@@ -53,7 +53,7 @@ fn unusable(what: &'static str) -> impl Fn(rustls::Error) -> TlsError {
     move |source| TlsError::Unusable { what, source }
 }
 
-/// Checks the chain, then that the certificate is for the URL's host, then that its common name is that of BOSH's NATS.
+/// Verifies the chain, the host name, and that the common name is that of BOSH's NATS.
 #[derive(Debug)]
 struct BusVerifier {
     chain: Arc<WebPkiServerVerifier>,
@@ -103,15 +103,15 @@ impl ServerCertVerifier for BusVerifier {
     }
 }
 
-/// The subject's common name; the last one where there are several, as in Go.
+/// The common name of the subject. If there are several, the last one, as in Go.
 fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     let name = certificate.subject().iter_common_name().last()?;
     name.as_str().ok().map(str::to_owned)
 }
 
-/// Whether a common name is one of BOSH's NATS servers: the Go agent's `^[a-zA-Z0-9*\-]*.nats.bosh-internal$`, in which
-/// the first two dots stand for any character, as nobody escaped them.
+/// Whether a common name is that of a BOSH NATS server by the Go agent's pattern `^[a-zA-Z0-9*\-]*.nats.bosh-internal$`, whose unescaped
+/// dots match any character.
 fn is_nats(name: &str) -> bool {
     fn without_last(text: &str) -> Option<&str> {
         let mut characters = text.chars();
@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_common_name_must_be_one_of_boshs_nats() {
+    fn common_name_must_be_one_of_boshs_nats() {
         for name in [
             "default.nats.bosh-internal",
             "*.nats.bosh-internal",
@@ -167,20 +167,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_fits_the_pattern_is_taken(start in "[a-zA-Z0-9*\\-]{0,9}", one in "[^\n]", two in "[^\n]") {
+        fn names_that_match_the_pattern_are_accepted(start in "[a-zA-Z0-9*\\-]{0,9}", one in "[^\n]", two in "[^\n]") {
             let name = format!("{}{}nats{}bosh-internal", start, one, two);
             prop_assert!(is_nats(&name));
         }
 
         #[test]
-        fn other_names_are_refused(name in "\\PC{0,30}") {
+        fn other_names_are_rejected(name in "\\PC{0,30}") {
             prop_assume!(!name.ends_with("bosh-internal"));
             prop_assert!(!is_nats(&name));
         }
     }
 
     #[test]
-    fn a_bus_without_certificates_is_told_so() {
+    fn missing_certificate_is_an_error() {
         let error = server(&Bus::default()).unwrap_err();
         assert_eq!(
             error.to_string(),

@@ -6,7 +6,7 @@ use url::Url;
 use super::TransportError;
 use crate::config::Secret;
 
-/// The port of NATS where a URL names none.
+/// The default port of NATS.
 const NATS_PORT: u16 = 4222;
 
 /// The two kinds of message bus.
@@ -18,22 +18,22 @@ pub enum Scheme {
     Https,
 }
 
-/// One URL, taken apart. What comes before the `@` is secret.
+/// The parts of a URL. User and password are secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct BusUrl {
     pub(super) scheme: Scheme,
     pub(super) user: Option<Secret>,
     pub(super) password: Option<Secret>,
-    /// A name or an address; IPv6 has its brackets.
+    /// A name or an address, IPv6 in brackets.
     pub(super) host: String,
     pub(super) port: u16,
 }
 
 impl BusUrl {
-    /// The first URL: the one whose scheme counts.
+    /// The first URL, whose scheme selects the kind of bus.
     pub(super) fn first(urls: &[Secret]) -> Result<Self, TransportError> {
         let first = urls.first().map_or("", Secret::expose);
-        // What has no `://` may be a password up to the colon: it is not shown.
+        // Without a `://`, the text before the colon may be a password, so it is not shown.
         let scheme = first.split_once("://").map_or("", |(scheme, _)| scheme);
         let scheme = match scheme.to_ascii_lowercase().as_str() {
             "nats" => Scheme::Nats,
@@ -50,7 +50,7 @@ impl BusUrl {
         Self::parse(scheme, first, 1)
     }
 
-    /// All URLs of a NATS bus. The further ones may leave the scheme out, as the Go client allows.
+    /// All URLs of a NATS bus. Only the first one needs a scheme, as in the Go client.
     pub(super) fn nats(urls: &[Secret]) -> Result<Vec<Self>, TransportError> {
         let mut all = vec![Self::first(urls)?];
         for (index, url) in urls.iter().enumerate().skip(1) {
@@ -69,36 +69,35 @@ impl BusUrl {
                     Scheme::Https => "https",
                 };
                 if !found.eq_ignore_ascii_case(expected) {
-                    return Err(wrong("its scheme is not that of the first one"));
+                    return Err(wrong("the scheme differs from that of the first URL"));
                 }
                 rest
             }
         };
-        // Under a scheme that the library does not know, no port is a default one that it would drop.
-        let parsed =
-            Url::parse(&format!("bus://{rest}")).map_err(|_| wrong("it cannot be understood"))?;
+        // For schemes that it knows, the library drops the default port.
+        let parsed = Url::parse(&format!("bus://{rest}")).map_err(|_| wrong("not a URL"))?;
         let decode = |text: &str| {
             let decoded = percent_decode_str(text).decode_utf8();
             decoded
                 .map(Secret::new)
-                .map_err(|_| wrong("its user or password is no UTF-8 text"))
+                .map_err(|_| wrong("user or password is not UTF-8"))
         };
         let user = Some(parsed.username()).filter(|user| !user.is_empty());
         let host = parsed.host_str().filter(|host| !host.is_empty());
         let port = match scheme {
             Scheme::Nats => parsed.port().unwrap_or(NATS_PORT),
-            Scheme::Https => parsed.port().ok_or(wrong("it has no port"))?,
+            Scheme::Https => parsed.port().ok_or(wrong("no port"))?,
         };
         Ok(Self {
             scheme,
             user: user.map(decode).transpose()?,
             password: parsed.password().map(decode).transpose()?,
-            host: host.ok_or(wrong("it has no host"))?.to_owned(),
+            host: host.ok_or(wrong("no host"))?.to_owned(),
             port,
         })
     }
 
-    /// Host and port, as they are logged and connected to.
+    /// Host and port.
     pub(super) fn address(&self) -> String {
         format!("{}:{}", self.host, self.port)
     }
@@ -119,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn the_scheme_of_the_first_url_decides() {
+    fn scheme_of_the_first_url_selects_the_bus() {
         let scheme = |list: &[&str]| BusUrl::first(&urls(list)).map(|url| url.scheme);
         assert_eq!(scheme(&["nats://10.0.0.1:4222"]).unwrap(), Scheme::Nats);
         assert_eq!(scheme(&["NATS://10.0.0.1"]).unwrap(), Scheme::Nats);
@@ -145,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_nats_url_without_a_port_means_4222() {
+    fn default_nats_port_is_4222() {
         for (url, address) in [
             ("nats://10.0.0.1:4223", "10.0.0.1:4223"),
             ("nats://10.0.0.1", "10.0.0.1:4222"),
@@ -159,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn user_and_password_are_taken_from_the_url_and_not_shown() {
+    fn user_and_password_are_parsed_and_not_printed() {
         let url = nats("nats://us%40er:pass%3Aword@h:1");
         assert_eq!(url.user.as_ref().unwrap().expose(), "us@er");
         assert_eq!(url.password.as_ref().unwrap().expose(), "pass:word");
@@ -173,17 +172,17 @@ mod tests {
     }
 
     #[test]
-    fn an_https_url_needs_a_port_and_keeps_even_the_default_one() {
+    fn https_url_needs_a_port_and_keeps_the_default_one() {
         let https = |url| BusUrl::first(&urls(&[url]));
         assert_eq!(https("https://u:p@h:443/x").unwrap().address(), "h:443");
         assert_eq!(
             https("https://u:secret@h").unwrap_err().to_string(),
-            "URL 1 of the message bus cannot be used: it has no port"
+            "URL 1 of the message bus is invalid: no port"
         );
     }
 
     #[test]
-    fn further_urls_may_lack_the_scheme_but_not_have_another() {
+    fn further_urls_have_no_scheme_or_the_same() {
         let both = BusUrl::nats(&urls(&["nats://a", "b:5"])).unwrap();
         assert_eq!(both[1].address(), "b:5");
         for second in [
@@ -203,7 +202,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_makes_it_panic_or_shows_a_password(text in "\\PC{0,40}", password in "[a-z]{12}") {
+        fn no_input_panics_or_prints_a_password(text in "\\PC{0,40}", password in "[a-z]{12}") {
             let _ = BusUrl::nats(&urls(&[&text]));
             for scheme in ["nats", "https", "tls", "x"] {
                 let url = format!("{scheme}://user:{password}@{text}");
@@ -216,7 +215,7 @@ mod tests {
         }
 
         #[test]
-        fn any_user_and_password_come_out_as_they_went_in(user in "\\PC{1,12}", password in "\\PC{1,12}", port in 1u16..) {
+        fn user_and_password_are_decoded(user in "\\PC{1,12}", password in "\\PC{1,12}", port in 1u16..) {
             let encode = |text: &str| {
                 percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
             };

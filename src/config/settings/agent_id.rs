@@ -1,28 +1,27 @@
-//! Who this agent is.
+//! The ID of an agent.
 
 use std::fmt;
 
-/// The name that a Director gave this agent: a UUID, or `bm-` and a UUID, or what a CPI's user
-/// chose.
+/// The ID of an agent: a UUID, `bm-` and a UUID, or a name that the user of a CPI chose.
 ///
-/// It becomes a part of NATS subjects and of file contents, so it has none of what means something
-/// there: wildcards, spaces, slashes, control characters, and no empty token between dots.
+/// The ID becomes a part of NATS subjects and of file contents, so characters with a meaning there are not allowed: wildcards, white
+/// space, slashes, control characters, and empty tokens between dots.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct AgentId(String);
 
-/// A text that is no agent's name.
+/// Why a text is not a valid agent ID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AgentIdError {
-    /// There is none.
+    /// The ID is missing.
     #[error("the agent_id is missing")]
     Missing,
-    /// It is longer than any.
-    #[error("the agent_id has {length} bytes; the limit is {}", AgentId::LONGEST)]
+    /// The ID is too long.
+    #[error("the agent_id has {length} bytes; the limit is {}", AgentId::MAX_LEN)]
     TooLong {
-        /// Its length in bytes.
+        /// The length in bytes.
         length: usize,
     },
-    /// It has a character that a NATS subject or a path may not have.
+    /// The ID contains a character that is not allowed.
     #[error(
         "the agent_id contains {character:?}; only letters, digits, `.`, `_` and `-` are allowed"
     )]
@@ -30,24 +29,24 @@ pub enum AgentIdError {
         /// The first such character.
         character: char,
     },
-    /// It begins or ends with a dot, or has two in a row.
+    /// The ID starts or ends with a dot, or has two in a row.
     #[error("the agent_id starts or ends with a dot, or has two dots in a row")]
     Dots,
 }
 
 impl AgentId {
-    /// The most bytes that it may have.
-    pub const LONGEST: usize = 255;
+    /// The maximum length in bytes.
+    pub const MAX_LEN: usize = 255;
 
-    /// Takes a text for a name.
+    /// Checks an ID.
     ///
     /// # Errors
-    /// When it cannot be a part of a NATS subject or of a path.
+    /// The text cannot be a part of a NATS subject or of a path.
     pub fn parse(text: &str) -> Result<Self, AgentIdError> {
         if text.is_empty() {
             return Err(AgentIdError::Missing);
         }
-        if text.len() > Self::LONGEST {
+        if text.len() > Self::MAX_LEN {
             return Err(AgentIdError::TooLong { length: text.len() });
         }
         let allowed = |character: char| {
@@ -80,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_directors_and_command_lines_give_is_a_name() {
+    fn ids_of_directors_and_command_lines_are_valid() {
         for name in [
             "0f7c6f2e-2f1c-4b7e-9d0a-0c1d2e3f4a5b",
             "bm-a1b2",
@@ -92,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn what_means_something_in_a_subject_or_a_path_is_none() {
+    fn special_characters_of_subjects_and_paths_are_invalid() {
         for name in [
             "a b", "a*", ">", "a/b", "a\n", "é", "a:b", "..", ".a", "a.", "a..b", "",
         ] {

@@ -1,19 +1,18 @@
-//! Values that may hold secrets somewhere inside.
+//! Values that may contain secrets.
 
 use std::fmt;
 
-/// Something that prints as `[redacted]` whatever is in it: options of a blobstore, a whole
-/// settings document.
+/// A value that always prints as `[redacted]`, for example options of a blobstore or a settings document.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Hidden<T>(T);
 
 impl<T> Hidden<T> {
-    /// Takes a value into custody.
+    /// Hides a value.
     pub const fn new(value: T) -> Self {
         Self(value)
     }
 
-    /// The value itself, for the peer or the file that it is meant for.
+    /// The value. It may be sent to its peer or written to its file, never to a log or an error.
     pub const fn expose(&self) -> &T {
         &self.0
     }

@@ -1,4 +1,4 @@
-//! The parts that settings and their updates share.
+//! Parts of settings and of their updates.
 
 use serde_json::{Map, Value, json};
 
@@ -6,12 +6,12 @@ use super::Hidden;
 use crate::config::Secret;
 use crate::config::json::{JsonError, Object};
 
-/// A blobstore: who serves it, and what that one wants to know.
+/// A blobstore.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Blobstore {
-    /// `local`, `dav`, `s3`, `gcs`, `azure-storage`.
+    /// `local`, `dav`, `s3`, `gcs` or `azure-storage`.
     pub provider: String,
-    /// The options as they came, unknown ones too.
+    /// The options of the provider, including unknown ones.
     pub options: Hidden<Map<String, Value>>,
 }
 
@@ -37,24 +37,23 @@ impl Blobstore {
     }
 }
 
-/// What this agent shows the message bus, and what it expects of it. All texts are PEM, empty where
-/// there is none.
+/// The certificates for the message bus, in PEM. A missing one is empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BusCertificate {
-    /// The authorities that the server's certificate must come from.
+    /// The CAs that issue the server's certificate.
     pub ca: String,
-    /// This agent's own certificate.
+    /// The agent's certificate.
     pub certificate: String,
-    /// Its key.
+    /// The key of the agent's certificate.
     pub private_key: Secret,
 }
 
-/// How the message bus is reached.
+/// The message bus.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Bus {
     /// The certificates.
     pub certificate: BusCertificate,
-    /// Its URLs, which may hold passwords.
+    /// The URLs, which may contain passwords.
     pub urls: Vec<Secret>,
 }
 
@@ -89,24 +88,24 @@ impl Bus {
     }
 }
 
-/// A network that a CPI has given this machine.
+/// A network of the machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Network {
     /// `manual`, `dynamic` or `vip`; empty means manual.
     pub kind: String,
-    /// The address, empty where it is only known to the machine.
+    /// The address, empty if only the machine knows it.
     pub ip: String,
-    /// The mask, as four numbers.
+    /// The mask in dotted decimal notation.
     pub netmask: String,
-    /// The router's address.
+    /// The address of the router.
     pub gateway: String,
-    /// The length of the network's prefix in bits.
+    /// The length of the network prefix in bits.
     pub prefix: String,
-    /// What it is the default for: `dns`, `gateway`.
+    /// The purposes for which the network is the default: `dns`, `gateway`.
     pub default: Vec<String>,
-    /// The machine gets its address by DHCP.
+    /// Whether the machine gets the address by DHCP.
     pub use_dhcp: bool,
-    /// The address above was once filled in from the machine.
+    /// Whether the address was copied from the machine.
     pub resolved: bool,
 }
 
@@ -124,9 +123,8 @@ impl Network {
         })
     }
 
-    /// Whether its address is known to the machine alone, by the Go agent's rule: dynamic networks,
-    /// those that use DHCP, and those that lack an address or a mask; never a `vip`, which no
-    /// interface has.
+    /// Whether only the machine knows the address, by the Go agent's rule: the network is dynamic, uses DHCP, or lacks an address or a
+    /// mask. A `vip` never is, because no interface has it.
     #[must_use]
     pub fn is_dhcp(&self) -> bool {
         let incomplete = self.ip.is_empty() || self.netmask.is_empty();
@@ -134,8 +132,7 @@ impl Network {
             && (self.kind == "dynamic" || self.use_dhcp || self.resolved || incomplete)
     }
 
-    /// Whether it says so little of its prefix that the machine's own address may stand in:
-    /// nothing, or a single address.
+    /// Whether the prefix is unknown or that of a single address, so that the machine's own address can replace it.
     #[must_use]
     pub fn is_single_address(&self) -> bool {
         matches!(self.prefix.as_str(), "" | "32" | "128")

@@ -5,7 +5,7 @@ use super::*;
 use crate::config::AgentConfig;
 use crate::diag::Chain;
 
-/// Everything that a Director and a container CPI send. Each secret has `hunter2` in it.
+/// All members that a Director and a container CPI send. Each secret contains `hunter2`.
 fn sample() -> Value {
     json!({
         "agent_id": "0f7c6f2e-2f1c-4b7e-9d0a-0c1d2e3f4a5b",
@@ -40,7 +40,7 @@ fn parse(document: Value) -> Settings {
 }
 
 #[test]
-fn what_a_director_and_a_cpi_send_is_read() {
+fn settings_of_director_and_cpi_are_parsed() {
     let settings = parse(sample());
     assert_eq!(
         settings.agent_id.as_str(),
@@ -69,7 +69,7 @@ fn no_secret_is_printed() {
 }
 
 #[test]
-fn an_agent_without_a_usable_name_is_refused() {
+fn missing_or_invalid_agent_id_is_an_error() {
     let mut document = sample();
     document["agent_id"] = Value::Null;
     let error = Settings::from_json(document).unwrap_err();
@@ -81,7 +81,7 @@ fn an_agent_without_a_usable_name_is_refused() {
 }
 
 #[test]
-fn where_the_bus_is_comes_from_the_update_then_the_environment_then_mbus() {
+fn bus_urls_of_the_update_precede_env_and_mbus() {
     let urls = |settings: &Settings, update: &UpdateSettings| -> Vec<String> {
         let urls = settings.bus_urls(update).into_iter();
         urls.map(|url| url.expose().to_owned()).collect()
@@ -105,7 +105,7 @@ fn where_the_bus_is_comes_from_the_update_then_the_environment_then_mbus() {
 }
 
 #[test]
-fn the_updates_certificates_count_only_with_an_authority() {
+fn certificates_of_the_update_require_a_ca_certificate() {
     let settings = parse(sample());
     let with = |ca: &str| {
         let document =
@@ -120,7 +120,7 @@ fn the_updates_certificates_count_only_with_an_authority() {
 }
 
 #[test]
-fn the_blobstore_is_the_first_of_the_updates_then_the_environments_then_its_own() {
+fn blobstore_of_the_update_precedes_env_and_settings() {
     let provider = |settings: &Settings, update: &str| {
         let update = UpdateSettings::parse(update.as_bytes()).unwrap();
         let blobstore = settings.blobstore(&update);
@@ -145,7 +145,7 @@ fn the_blobstore_is_the_first_of_the_updates_then_the_environments_then_its_own(
 }
 
 #[test]
-fn which_addresses_only_the_machine_knows_is_the_go_agents_rule() {
+fn dhcp_networks_follow_the_go_agents_rule() {
     let network = |document: Value| {
         let mut settings = sample();
         settings["networks"] = json!({"n": document});
@@ -162,8 +162,8 @@ fn which_addresses_only_the_machine_knows_is_the_go_agents_rule() {
     assert!(!network(json!({"type": "vip"})));
 }
 
-/// Changes a document all over: drops, cases and unknown names, which Go's decoder does not mind, and with `kinds` also values
-/// of other kinds, which it does.
+/// Changes a document at random: removes members, changes the case of names and adds unknown names, all of which Go's decoder accepts.
+/// With `kinds`, also replaces values by those of another type, which it rejects.
 fn disturbed(value: Value, kinds: bool, choices: &mut impl Iterator<Item = u8>) -> Value {
     match choices.next().unwrap_or(0) {
         1..=8 => return Value::Null,
@@ -194,7 +194,7 @@ fn disturbed(value: Value, kinds: bool, choices: &mut impl Iterator<Item = u8>) 
     }
 }
 
-/// What `update_settings` may be sent, with everything in it.
+/// An argument of `update_settings` with all members.
 fn update_sample() -> Value {
     let bosh = &sample()["env"]["bosh"];
     json!({
@@ -203,7 +203,7 @@ fn update_sample() -> Value {
     })
 }
 
-/// An `agent.json` with a password in each place that could have one.
+/// An `agent.json` with a password in each member that may have one.
 fn config_sample() -> Value {
     json!({"Platform": {"Linux": {"UseDefaultTmpDir": true, "ServiceManager": "systemd"}},
     "Infrastructure": {"Settings": {"Sources": [
@@ -216,29 +216,29 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
 
     #[test]
-    fn whatever_is_sent_no_secret_is_told(choices in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn no_input_makes_a_secret_print(choices in prop::collection::vec(any::<u8>(), 0..200)) {
         let mut choices = choices.into_iter();
-        let mut told = Vec::new();
+        let mut printed = Vec::new();
         match Settings::from_json(disturbed(sample(), false, &mut choices)) {
-            Ok(settings) => told.push(format!("{settings:?}")),
-            Err(error) => told.push(Chain(&error).to_string()),
+            Ok(settings) => printed.push(format!("{settings:?}")),
+            Err(error) => printed.push(Chain(&error).to_string()),
         }
         match UpdateSettings::from_json(&disturbed(update_sample(), false, &mut choices)) {
-            Ok(update) => told.push(format!("{update:?}{:?}", update.to_json())),
-            Err(error) => told.push(Chain(&error).to_string()),
+            Ok(update) => printed.push(format!("{update:?}{:?}", update.to_json())),
+            Err(error) => printed.push(Chain(&error).to_string()),
         }
         let config = disturbed(config_sample(), false, &mut choices).to_string();
         match AgentConfig::parse(config.as_bytes()) {
-            Ok(config) => told.push(format!("{config:?}")),
-            Err(error) => told.push(Chain(&error).to_string()),
+            Ok(config) => printed.push(format!("{config:?}")),
+            Err(error) => printed.push(Chain(&error).to_string()),
         }
-        for text in told {
+        for text in printed {
             prop_assert!(!text.contains("hunter2"), "{}", text);
         }
     }
 
     #[test]
-    fn what_is_of_the_wrong_kind_breaks_nothing_and_errors_hold_no_value(
+    fn wrong_types_give_errors_without_values(
         choices in prop::collection::vec(any::<u8>(), 0..200)
     ) {
         let mut choices = choices.into_iter();
@@ -261,19 +261,19 @@ proptest! {
         let config = disturbed(config_sample(), true, &mut choices).to_string();
         if let Err(error) = AgentConfig::parse(config.as_bytes()) {
             let text = Chain(&error).to_string();
-            // The type of a source is told: that is how the Go agent says it.
+            // The message contains the type of a source, as in the Go agent.
             prop_assert!(!text.replace("Unknown source type 'hunter2'", "").contains("hunter2"), "{}", text);
         }
     }
 
     #[test]
-    fn no_bytes_break_anything(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
+    fn any_bytes_are_parsed_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
         prop_assert!(Settings::parse(&bytes).is_err());
         let _ = (UpdateSettings::parse(&bytes), AgentConfig::parse(&bytes));
     }
 
     #[test]
-    fn nulls_case_and_unknown_names_change_nothing(choices in prop::collection::vec(any::<bool>(), 100)) {
+    fn nulls_case_and_unknown_names_are_ignored(choices in prop::collection::vec(any::<bool>(), 100)) {
         fn recased(value: Value, choices: &mut impl Iterator<Item = bool>) -> Value {
             match value {
                 Value::Object(members) => {
@@ -302,7 +302,7 @@ proptest! {
 }
 
 #[test]
-fn every_prefix_of_a_document_is_refused_without_telling_it() {
+fn incomplete_documents_are_rejected_without_their_text() {
     let text = sample().to_string();
     for end in 0..text.len() {
         let error = Settings::parse(&text.as_bytes()[..end]).unwrap_err();

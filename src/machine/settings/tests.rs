@@ -108,8 +108,8 @@ async fn settings_that_stay_invalid_are_reported_with_their_path() {
     assert_eq!(
         Chain(&error).to_string(),
         format!(
-            "no settings can be loaded: `{}` cannot be used: the settings are not valid: \
-             `settings.mbus` is a number; expected a text",
+            "no settings can be loaded: `{}` cannot be used: the settings are invalid: \
+             `settings.mbus` is a number; expected a string",
             machine.file.display()
         )
     );

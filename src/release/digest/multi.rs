@@ -1,7 +1,6 @@
 //! Digest strings of manifests and of the Director's messages.
 
 use std::fmt;
-use std::str::FromStr;
 
 use super::{Algorithm, Digests};
 use crate::release::name::excerpt;
@@ -49,17 +48,16 @@ pub struct DigestMismatch {
 
 /// One digest of a digest string.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Part {
+struct Part {
     /// The name of the algorithm, by default `sha1`.
-    pub name: String,
+    name: String,
     /// The digits, as they were written.
-    pub hex: String,
+    hex: String,
 }
 
 impl Part {
     /// The algorithm, if it is supported.
-    #[must_use]
-    pub fn algorithm(&self) -> Option<Algorithm> {
+    fn algorithm(&self) -> Option<Algorithm> {
         Algorithm::from_name(&self.name)
     }
 
@@ -144,12 +142,6 @@ impl MultiDigest {
         &self.text
     }
 
-    /// All digests in order, including those of unsupported algorithms.
-    #[must_use]
-    pub fn parts(&self) -> &[Part] {
-        &self.parts
-    }
-
     /// The supported algorithms in the order of the text; never empty.
     #[must_use]
     pub fn algorithms(&self) -> Vec<Algorithm> {
@@ -181,14 +173,6 @@ impl MultiDigest {
 impl fmt::Display for MultiDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
-    }
-}
-
-impl FromStr for MultiDigest {
-    type Err = InvalidDigest;
-
-    fn from_str(text: &str) -> Result<Self, InvalidDigest> {
-        Self::parse(text)
     }
 }
 

@@ -25,8 +25,8 @@ const MODE: u32 = 0o640;
 /// How many bytes of a file are read at a time.
 const PIECE: usize = 256 << 10;
 
-/// How many pieces of an upload are received ahead of the disk.
-const WAITING: usize = 4;
+/// How many pieces of an upload can wait for the disk.
+const QUEUE_LEN: usize = 4;
 
 /// The body of a response.
 pub(super) type ResponseBody = UnsyncBoxBody<Bytes, UploadedBlobError>;
@@ -42,7 +42,7 @@ pub(super) enum UploadedBlobError {
     #[error("invalid blob name")]
     Name,
     /// The body is incomplete.
-    #[error("the blob did not arrive")]
+    #[error("the upload of the blob is incomplete")]
     Body(#[source] RequestBodyError),
     /// The disk has less space than the client announced.
     #[error("the blob has {announced} bytes, but only {free} are free")]
@@ -53,10 +53,10 @@ pub(super) enum UploadedBlobError {
         free: u64,
     },
     /// A file operation failed.
-    #[error("the blob's file cannot be used")]
+    #[error("failed to access the file of the blob")]
     File(#[source] fs::Error),
     /// The task panicked.
-    #[error("the blob was lost on the way")]
+    #[error("the transfer of the blob failed")]
     Lost(#[source] TaskFailed),
 }
 
@@ -79,10 +79,10 @@ impl UploadedBlobs {
     /// Creates the directory and removes unfinished uploads of an earlier process.
     pub(super) async fn open(directory: PathBuf) -> Result<Self, UploadedBlobError> {
         let directory: Arc<Path> = directory.into();
-        let there = Arc::clone(&directory);
+        let path = Arc::clone(&directory);
         runtime::spawn_blocking("blobs", move || {
-            fs::create_dir_all(&there)?;
-            fs::remove_abandoned(&there, UNFINISHED, None);
+            fs::create_dir_all(&path)?;
+            fs::remove_abandoned(&path, UNFINISHED, None);
             Ok(())
         })
         .await
@@ -95,7 +95,7 @@ impl UploadedBlobs {
     pub(super) async fn read(&self, name: &str) -> Result<Option<OpenBlob>, UploadedBlobError> {
         let path = self.0.join(name);
         runtime::spawn_blocking("blob", move || {
-            // Opening anything but a file could block.
+            // Opening something else than a file could block.
             if !fs::lookup(&path)?.is_some_and(|metadata| metadata.is_file()) {
                 return Ok(None);
             }
@@ -116,7 +116,7 @@ impl UploadedBlobs {
     ) -> Result<(), UploadedBlobError> {
         let directory = Arc::clone(&self.0);
         let announced = body.announced();
-        let (pieces, queue) = mpsc::channel(WAITING);
+        let (pieces, queue) = mpsc::channel(QUEUE_LEN);
         let writing =
             runtime::spawn_blocking("upload", move || store(&directory, &name, announced, queue));
         let received = loop {
@@ -189,10 +189,10 @@ impl OpenBlob {
             }
             let reading = runtime::spawn_blocking("blob", move || {
                 let mut piece = Vec::new();
-                let most = length.min(PIECE as u64);
-                let read = (&mut file).take(most).read_to_end(&mut piece);
+                let limit = length.min(PIECE as u64);
+                let read = (&mut file).take(limit).read_to_end(&mut piece);
                 let read = read.and_then(|read| match read {
-                    // The response's header has the old length.
+                    // The file is shorter than the length in the response's header.
                     0 => Err(std::io::ErrorKind::UnexpectedEof.into()),
                     read => Ok(read as u64),
                 });

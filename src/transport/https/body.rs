@@ -17,13 +17,13 @@ pub(super) struct RequestBody(Incoming);
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RequestBodyError {
     /// The connection broke, or the body is not valid HTTP.
-    #[error("the request's body cannot be read")]
+    #[error("failed to read the body of the request")]
     Broken(#[source] hyper::Error),
     /// The client stopped sending.
-    #[error("the client sent nothing more for {} s", IDLE_LIMIT.as_secs())]
+    #[error("the client sent no data for {} s", IDLE_LIMIT.as_secs())]
     Idle,
     /// The body is too large.
-    #[error("the request's body has more than {limit} bytes")]
+    #[error("the body of the request has more than {limit} bytes")]
     TooLarge {
         /// The maximum length in bytes.
         limit: usize,

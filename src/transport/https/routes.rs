@@ -19,7 +19,7 @@ use crate::diag::Chain;
 use crate::runtime::{self, Task};
 use crate::transport::{Answer, Handle, InvalidRequest};
 
-/// The maximum length of a request, which is held in memory. The largest ones carry a file in base64 (`upload_blob`), some MiB; NATS
+/// The maximum length of a request, which is held in memory. The largest ones contain a file of some MiB in base64 (`upload_blob`); NATS
 /// allows 1 MiB.
 const REQUEST_LIMIT: usize = 64 << 20;
 

@@ -1,5 +1,5 @@
-//! Who has a connection, and who loses it when there are too many: whoever reaches the port can open one, so those that have
-//! not logged in must not keep out those that can. Pure.
+//! Limits the number of connections. Anyone who reaches the port can open connections, so a connection that has not logged in is closed to
+//! make room for a new one. Pure.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 /// The open connections.
 #[derive(Debug)]
 pub(super) struct Slots {
-    most: usize,
-    /// By the order of arrival.
+    limit: usize,
+    /// In the order of arrival.
     open: BTreeMap<u64, Slot>,
     next: u64,
 }
@@ -35,8 +35,7 @@ const LOGGED_IN: u8 = 1;
 const CLOSED: u8 = 2;
 
 impl Login {
-    /// Notes that the client has logged in. The connection is not closed for another one from now on. `false` when it was
-    /// closed before.
+    /// Marks the connection as logged in, so that it is never closed for another one. Returns `false` if it is closed already.
     pub(super) fn succeed(&self) -> bool {
         self.change(LOGGED_IN) != CLOSED
     }
@@ -68,10 +67,10 @@ impl Login {
 }
 
 impl Slots {
-    /// At most `most` connections.
-    pub(super) fn new(most: usize) -> Self {
+    /// Allows at most `limit` connections.
+    pub(super) fn new(limit: usize) -> Self {
         Self {
-            most,
+            limit,
             open: BTreeMap::new(),
             next: 0,
         }
@@ -79,11 +78,11 @@ impl Slots {
 
     /// Whether a connection can be accepted: there is a free slot, or a connection that can be closed for it.
     pub(super) fn has_room(&self) -> bool {
-        self.open.len() < self.most || self.open.values().any(|slot| slot.login.is_new())
+        self.open.len() < self.limit || self.open.values().any(|slot| slot.login.is_new())
     }
 
-    /// Gives a connection a slot. Where there is none, [closes one](Self::close_one), which is the new connection itself when all
-    /// others have logged in. Returns the slot's number and the connection's login.
+    /// Adds a connection. If there are too many, [closes one](Self::close_one), which is the new one if all others have logged in. Returns
+    /// the number of the slot and the login of the connection.
     pub(super) fn open(&mut self, peer: IpAddr) -> (u64, Arc<Login>) {
         let (number, login) = (self.next, Arc::new(Login::default()));
         self.next += 1;
@@ -92,16 +91,16 @@ impl Slots {
             login: Arc::clone(&login),
         };
         self.open.insert(number, slot);
-        if self.open.len() > self.most {
+        if self.open.len() > self.limit {
             self.close_one();
         }
         (number, login)
     }
 
-    /// Closes a connection that has not logged in: the oldest of the peer that has most of them.
+    /// Closes a connection that has not logged in: the oldest one of the peer with the most such connections.
     pub(super) fn close_one(&mut self) {
-        while let Some(number) = self.oldest_of_the_largest() {
-            // Otherwise it has just logged in.
+        while let Some(number) = self.oldest_of_largest_peer() {
+            // If not, it has just logged in.
             let is_closed = self
                 .open
                 .get(&number)
@@ -118,7 +117,7 @@ impl Slots {
         self.open.remove(&number);
     }
 
-    fn oldest_of_the_largest(&self) -> Option<u64> {
+    fn oldest_of_largest_peer(&self) -> Option<u64> {
         // For each peer the number of connections that have not logged in, and the oldest of them.
         let mut peers: HashMap<IpAddr, (usize, u64)> = HashMap::new();
         for (number, slot) in &self.open {
@@ -133,7 +132,7 @@ impl Slots {
     }
 }
 
-/// What stands for one peer: an IPv4 address, or the 64 bits of an IPv6 address that a network has to itself.
+/// Identifies a peer: its IPv4 address, or the 64-bit network prefix of its IPv6 address.
 fn network(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(address) => {
@@ -148,8 +147,8 @@ fn network(peer: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
-    fn slots(most: usize, peers: &[&str]) -> (Slots, Vec<Arc<Login>>) {
-        let mut slots = Slots::new(most);
+    fn slots(limit: usize, peers: &[&str]) -> (Slots, Vec<Arc<Login>>) {
+        let mut slots = Slots::new(limit);
         let logins = peers
             .iter()
             .map(|peer| slots.open(peer.parse().unwrap()).1)

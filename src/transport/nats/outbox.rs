@@ -1,4 +1,4 @@
-//! What waits to be published. While the server is away it waits here, up to a number of bytes.
+//! The queue of messages to publish, of limited size. Messages wait here while the server is unavailable.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,106 +10,106 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use super::subject;
 use crate::runtime::{self, Task};
 
-/// How much may wait: as much as the Go client keeps.
-const MOST_BYTES: usize = 8 << 20;
+/// The maximum size of the queue in bytes, as in the Go client.
+const MAX_BYTES: usize = 8 << 20;
 
-/// What a message takes besides its text.
+/// The memory of a message in addition to its texts, in bytes.
 const OVERHEAD: usize = 256;
 
-/// How long a reply waits for room. Nobody waits longer for it: a Director gives up after 45 s.
-const PATIENCE: Duration = Duration::from_secs(45);
+/// How long a reply waits for space in the queue. A Director waits 45 s for a reply.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(45);
 
-/// How many messages go out with one flush.
+/// The maximum number of messages per flush.
 const BATCH: usize = 64;
 
-/// Publishes. Clones share the queue.
+/// Publishes messages. Clones share the queue.
 #[derive(Debug, Clone)]
 pub struct Outbox {
-    queue: mpsc::UnboundedSender<Item>,
-    room: Arc<Semaphore>,
+    queue: mpsc::UnboundedSender<QueueItem>,
+    space: Arc<Semaphore>,
 }
 
-/// A message that cannot be published.
+/// Why a message cannot be published.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum PublishError {
-    /// The text is no subject that can be published to.
-    #[error("its subject is none: {0}")]
+    /// The subject is invalid.
+    #[error("invalid subject: {0}")]
     Subject(&'static str),
-    /// It will never fit.
-    #[error("it is too large: {0} bytes")]
+    /// The message is larger than the queue.
+    #[error("the message is too large: {0} bytes")]
     TooLarge(usize),
-    /// The server has been away for long, or does not keep up.
-    #[error("too much waits already")]
+    /// The queue is full, because the server is unavailable or slow.
+    #[error("the queue of messages is full")]
     Full,
-    /// The connection was closed for good.
+    /// The connection was closed by [`Nats::stop`](super::Nats::stop).
     #[error("the connection to the message bus was closed")]
     Closed,
 }
 
 #[derive(Debug)]
-enum Item {
+enum QueueItem {
     Message {
         subject: String,
         payload: Bytes,
-        _room: OwnedSemaphorePermit,
+        _space: OwnedSemaphorePermit,
     },
-    /// The last one: what comes after it is refused.
+    /// The end of the queue. Later messages are rejected.
     Close,
 }
 
 impl Outbox {
-    /// A queue, and the task that empties it into `client`.
+    /// Creates a queue and the task that sends its messages.
     pub(super) fn start(client: Client) -> (Self, Task<()>) {
         let (queue, items) = mpsc::unbounded_channel();
         let outbox = Self {
             queue,
-            room: Arc::new(Semaphore::new(MOST_BYTES)),
+            space: Arc::new(Semaphore::new(MAX_BYTES)),
         };
         (outbox, runtime::spawn("nats outbox", send(client, items)))
     }
 
-    /// Publishes as soon as the server can be reached; messages keep their order.
+    /// Publishes a message, now or when the server is available. Messages keep their order.
     ///
     /// # Errors
-    /// When the subject is none, or more than 8 MiB would wait.
+    /// The subject is invalid, or the queue would have more than 8 MiB.
     pub fn publish(&self, subject: String, payload: Vec<u8>) -> Result<(), PublishError> {
         let bytes = cost(&subject, &payload)?;
-        let room = Arc::clone(&self.room)
+        let space = Arc::clone(&self.space)
             .try_acquire_many_owned(bytes)
             .map_err(|_| PublishError::Full)?;
-        self.push(subject, payload, room)
+        self.push(subject, payload, space)
     }
 
-    /// Publishes a reply: waits a while where [`publish`](Self::publish) would refuse.
+    /// Publishes a reply. Waits for space if the queue is full.
     pub(super) async fn reply(
         &self,
         subject: String,
         payload: Vec<u8>,
     ) -> Result<(), PublishError> {
         let bytes = cost(&subject, &payload)?;
-        let room = Arc::clone(&self.room).acquire_many_owned(bytes);
-        match tokio::time::timeout(PATIENCE, room).await {
-            Ok(Ok(room)) => self.push(subject, payload, room),
+        let space = Arc::clone(&self.space).acquire_many_owned(bytes);
+        match tokio::time::timeout(REPLY_TIMEOUT, space).await {
+            Ok(Ok(space)) => self.push(subject, payload, space),
             Ok(Err(_)) | Err(_) => Err(PublishError::Full),
         }
     }
 
-    /// Refuses what comes from now on. The task ends when everything before is sent.
+    /// Rejects further messages. The task ends after sending the earlier ones.
     pub(super) fn close(&self) {
-        // Where nobody listens any more it is closed already.
-        let _ = self.queue.send(Item::Close);
+        // Fails if the task has ended.
+        let _ = self.queue.send(QueueItem::Close);
     }
 
     fn push(
         &self,
         subject: String,
         payload: Vec<u8>,
-        room: OwnedSemaphorePermit,
+        space: OwnedSemaphorePermit,
     ) -> Result<(), PublishError> {
-        let item = Item::Message {
+        let item = QueueItem::Message {
             subject,
             payload: payload.into(),
-            _room: room,
+            _space: space,
         };
         self.queue.send(item).map_err(|_| PublishError::Closed)
     }
@@ -121,22 +121,22 @@ fn cost(subject: &str, payload: &[u8]) -> Result<u32, PublishError> {
     }
     let bytes = payload.len() + subject.len() + OVERHEAD;
     match u32::try_from(bytes) {
-        Ok(cost) if bytes <= MOST_BYTES => Ok(cost),
+        Ok(cost) if bytes <= MAX_BYTES => Ok(cost),
         _ => Err(PublishError::TooLarge(payload.len())),
     }
 }
 
-/// Sends what is queued. Its room is free again when it is on its way to the server, not before.
-async fn send(client: Client, mut items: mpsc::UnboundedReceiver<Item>) {
+/// Sends the queued messages. A message occupies its space until it is flushed.
+async fn send(client: Client, mut items: mpsc::UnboundedReceiver<QueueItem>) {
     let mut batch = Vec::with_capacity(BATCH);
     while items.recv_many(&mut batch, BATCH).await > 0 {
-        let mut rooms = Vec::with_capacity(batch.len());
+        let mut spaces = Vec::with_capacity(batch.len());
         let mut closed = false;
         for item in batch.drain(..) {
-            let Item::Message {
+            let QueueItem::Message {
                 subject,
                 payload,
-                _room: room,
+                _space: space,
             } = item
             else {
                 closed = true;
@@ -144,13 +144,13 @@ async fn send(client: Client, mut items: mpsc::UnboundedReceiver<Item>) {
             };
             let bytes = payload.len();
             if let Err(error) = client.publish(subject, payload).await {
-                tracing::warn!(%error, bytes, "a message was not published");
+                tracing::warn!(%error, bytes, "failed to publish a message");
             }
-            rooms.push(room);
+            spaces.push(space);
         }
-        // Without a server this waits for one.
-        let lost = !rooms.is_empty() && client.flush().await.is_err();
-        drop(rooms);
+        // Waits for a server if there is none.
+        let lost = !spaces.is_empty() && client.flush().await.is_err();
+        drop(spaces);
         if closed || lost {
             break;
         }

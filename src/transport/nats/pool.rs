@@ -1,4 +1,4 @@
-//! Which server is tried next, and when. The client library asks before each attempt.
+//! Selects the server and the time of the next attempt. The client library asks before each attempt.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -9,23 +9,24 @@ use tokio_util::sync::CancellationToken;
 
 use crate::transport::throttle::Throttle;
 
-/// How much longer each pause between two passes over the servers is than the one before, up to the longest. Those of
-/// the Go agent.
+/// The pause after the first pass over the servers without a connection. Each further pause is longer by the same time, as in the Go agent.
 const PAUSE: Duration = Duration::from_secs(2);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// The maximum pause between two passes, as in the Go agent.
+const MAX_PAUSE: Duration = Duration::from_secs(10);
 
 /// The servers of the bus.
 #[derive(Debug)]
 pub(super) struct Pool {
     servers: Vec<ServerAddr>,
-    turns: Mutex<Turns>,
+    rotation: Mutex<Rotation>,
     last: Mutex<Option<Attempt>>,
     statistics: OnceLock<Arc<Statistics>>,
-    refusals: Throttle,
+    logged: Throttle,
     stop: CancellationToken,
 }
 
-/// What is remembered of an attempt until the next one tells how it ended.
+/// An attempt to connect. The pool sees its result before the next one.
 #[derive(Debug, Clone, Copy)]
 struct Attempt {
     server: usize,
@@ -34,18 +35,18 @@ struct Attempt {
 }
 
 impl Pool {
-    /// The servers in an order of their own, so that many agents spread over them.
+    /// Starts with a random server, to distribute agents over all servers.
     pub(super) fn new(mut servers: Vec<ServerAddr>, stop: CancellationToken) -> Self {
         if !servers.is_empty() {
             let start = uuid::Uuid::new_v4().as_u128() % servers.len() as u128;
             servers.rotate_left(usize::try_from(start).unwrap_or(0));
         }
         Self {
-            turns: Mutex::new(Turns::new(servers.len())),
+            rotation: Mutex::new(Rotation::new(servers.len())),
             servers,
             last: Mutex::new(None),
             statistics: OnceLock::new(),
-            refusals: Throttle::default(),
+            logged: Throttle::default(),
             stop,
         }
     }
@@ -55,12 +56,12 @@ impl Pool {
         self.servers.clone()
     }
 
-    /// Tells where the library counts its connections, which exists only after its start.
-    pub(super) fn count_with(&self, statistics: Arc<Statistics>) {
+    /// Sets the library's counters, which exist only after its start.
+    pub(super) fn set_statistics(&self, statistics: Arc<Statistics>) {
         let _ = self.statistics.set(statistics);
     }
 
-    /// Host and port of the server that was chosen last.
+    /// Host and port of the selected server; empty before the first attempt.
     pub(super) fn current(&self) -> String {
         let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
         last.map_or_else(String::new, |attempt| {
@@ -68,8 +69,8 @@ impl Pool {
         })
     }
 
-    /// The next server and the pause before it. `known` is what the library knows of the servers. Once the bus was
-    /// stopped this never answers: the library has no other way to make it give up while no server takes it.
+    /// Selects the next server and the pause before it. `known` is the library's state of the servers. After a stop, this never returns,
+    /// because the library has no other way to end the attempts.
     pub(super) async fn next(&self, known: Vec<Server>) -> Option<ReconnectToServer> {
         if self.stop.is_cancelled() {
             std::future::pending::<()>().await;
@@ -83,10 +84,10 @@ impl Pool {
         if let Some(attempt) = *last
             && !connected
         {
-            self.tell_refusal(attempt, &known);
+            self.log_failure(attempt, &known);
         }
         let (server, delay) = self
-            .turns
+            .rotation
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .next(connected, Instant::now());
@@ -102,19 +103,19 @@ impl Pool {
         })
     }
 
-    fn tell_refusal(&self, attempt: Attempt, known: &[Server]) {
+    fn log_failure(&self, attempt: Attempt, known: &[Server]) {
         let addr = &self.servers[attempt.server];
         let reason = find(known, addr)
             .filter(|server| server.failed_attempts != attempt.failures)
             .and_then(|server| server.last_error.as_deref())
-            // The library keeps no other failure to itself.
-            .unwrap_or("its name cannot be resolved");
+            // The library records all other errors.
+            .unwrap_or("failed to resolve the host name");
         let server = address(addr);
-        if self.refusals.is_news(&format!("{server} {reason}")) {
+        if self.logged.is_news(&format!("{server} {reason}")) {
             tracing::warn!(
                 server,
                 reason,
-                "cannot connect to the message bus; trying on"
+                "failed to connect to the message bus; retrying"
             );
         }
     }
@@ -128,19 +129,19 @@ fn address(server: &ServerAddr) -> String {
     format!("{}:{}", server.host(), server.port())
 }
 
-/// Goes through the servers in turn: at once within a pass, after a pause between two passes.
+/// The order of attempts: all servers without a pause, then a pause before the next pass.
 #[derive(Debug)]
-struct Turns {
+struct Rotation {
     servers: usize,
-    /// Servers tried in this pass.
+    /// Attempts in this pass.
     tried: usize,
-    /// Whole passes without a connection.
+    /// Complete passes without a connection.
     passes: u32,
     current: usize,
     started: Option<Instant>,
 }
 
-impl Turns {
+impl Rotation {
     fn new(servers: usize) -> Self {
         Self {
             servers: servers.max(1),
@@ -151,13 +152,13 @@ impl Turns {
         }
     }
 
-    /// `connected` says whether the last attempt made a connection (which was then lost).
+    /// `connected` tells whether the last attempt succeeded (and the connection was lost later).
     fn next(&mut self, connected: bool, now: Instant) -> (usize, Duration) {
         let mut delay = Duration::ZERO;
         if connected {
             self.tried = 0;
             self.passes = 0;
-            // A server that takes everybody in and throws them out at once.
+            // The server closed the connection immediately.
             if self
                 .started
                 .is_some_and(|started| now.duration_since(started) < PAUSE)
@@ -168,7 +169,7 @@ impl Turns {
         if self.tried == self.servers {
             self.tried = 0;
             self.passes = self.passes.saturating_add(1);
-            delay = PAUSE.saturating_mul(self.passes).min(LONGEST_PAUSE);
+            delay = PAUSE.saturating_mul(self.passes).min(MAX_PAUSE);
         }
         if self.started.is_some() {
             self.current = (self.current + 1) % self.servers;
@@ -185,20 +186,23 @@ mod tests {
 
     use super::*;
 
-    fn delays(turns: &mut Turns, count: usize) -> Vec<u64> {
+    fn delays(rotation: &mut Rotation, count: usize) -> Vec<u64> {
         (0..count)
-            .map(|_| turns.next(false, Instant::now()).1.as_secs())
+            .map(|_| rotation.next(false, Instant::now()).1.as_secs())
             .collect()
     }
 
     #[test]
-    fn the_pause_after_each_pass_grows_to_ten_seconds() {
-        assert_eq!(delays(&mut Turns::new(1), 8), [0, 2, 4, 6, 8, 10, 10, 10]);
-        assert_eq!(delays(&mut Turns::new(3), 8), [0, 0, 0, 2, 0, 0, 4, 0]);
+    fn pause_grows_to_ten_seconds() {
+        assert_eq!(
+            delays(&mut Rotation::new(1), 8),
+            [0, 2, 4, 6, 8, 10, 10, 10]
+        );
+        assert_eq!(delays(&mut Rotation::new(3), 8), [0, 0, 0, 2, 0, 0, 4, 0]);
     }
 
     #[test]
-    fn nothing_is_tried_any_more_after_a_stop() {
+    fn no_attempt_follows_a_stop() {
         let stop = CancellationToken::new();
         let pool = Pool::new(vec!["nats://a:1".parse().unwrap()], stop.clone());
         let next = pool.next(Vec::new()).now_or_never();
@@ -209,23 +213,23 @@ mod tests {
     }
 
     #[test]
-    fn every_server_gets_its_turn() {
-        let mut turns = Turns::new(3);
+    fn servers_are_tried_in_order() {
+        let mut rotation = Rotation::new(3);
         let order: Vec<_> = (0..6)
-            .map(|_| turns.next(false, Instant::now()).0)
+            .map(|_| rotation.next(false, Instant::now()).0)
             .collect();
         assert_eq!(order, [0, 1, 2, 0, 1, 2]);
     }
 
     #[test]
-    fn a_lost_connection_starts_anew_but_never_spins() {
-        let mut turns = Turns::new(1);
+    fn lost_connection_is_retried_without_a_busy_loop() {
+        let mut rotation = Rotation::new(1);
         let start = Instant::now();
-        delays(&mut turns, 4);
+        delays(&mut rotation, 4);
         let later = start + Duration::from_secs(3600);
-        assert_eq!(turns.next(true, later).1, Duration::ZERO);
-        let at_once = later + Duration::from_millis(5);
-        assert_eq!(turns.next(true, at_once).1, PAUSE);
-        assert_eq!(turns.next(true, at_once + PAUSE).1, PAUSE);
+        assert_eq!(rotation.next(true, later).1, Duration::ZERO);
+        let soon = later + Duration::from_millis(5);
+        assert_eq!(rotation.next(true, soon).1, PAUSE);
+        assert_eq!(rotation.next(true, soon + PAUSE).1, PAUSE);
     }
 }

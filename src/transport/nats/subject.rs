@@ -1,20 +1,20 @@
-//! Subjects that can be published to.
+//! Validation of subjects.
 
-/// The longest subject. A server ends the connection over a protocol line of more than 4,096 bytes; a Director's reply
-/// subject has about 130.
-const LONGEST: usize = 1024;
+/// The maximum length of a subject in bytes. A server closes the connection after a protocol line of more than 4,096 bytes; the reply
+/// subject of a Director has about 130.
+const MAX_LEN: usize = 1024;
 
-/// What keeps a text from being a subject that one can publish to, if anything does. On the wire such a text would end
-/// the connection, or mean something else.
+/// Why a text is not a valid subject for publishing; `None` if it is valid. An invalid subject would break the protocol or have another
+/// meaning.
 pub(super) fn problem(subject: &str) -> Option<&'static str> {
     if subject.is_empty() {
         Some("it is empty")
-    } else if subject.len() > LONGEST {
+    } else if subject.len() > MAX_LEN {
         Some("it is too long")
     } else if subject.contains(|c: char| c.is_whitespace() || c.is_control()) {
-        Some("it has white space or control characters in it")
+        Some("it contains white space or control characters")
     } else if subject.contains(['*', '>']) {
-        Some("it has wildcards in it")
+        Some("it contains wildcards")
     } else if subject.split('.').any(str::is_empty) {
         Some("it has an empty part")
     } else {
@@ -29,14 +29,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_directors_subject_can_be_published_to() {
+    fn subject_of_a_director_is_valid() {
         let id = "3a5e6c5e-8f0b-4f66-a9d4-32c1f3b3b3c3";
         assert_eq!(problem(&format!("director.{id}.{id}.{id}")), None);
         assert_eq!(problem("x"), None);
     }
 
     #[test]
-    fn what_would_break_the_protocol_is_no_subject() {
+    fn subject_that_breaks_the_protocol_is_invalid() {
         for subject in [
             "",
             ".",
@@ -54,13 +54,13 @@ mod tests {
         ] {
             assert!(problem(subject).is_some(), "{subject:?}");
         }
-        assert!(problem(&"a".repeat(LONGEST)).is_none());
-        assert!(problem(&"a".repeat(LONGEST + 1)).is_some());
+        assert!(problem(&"a".repeat(MAX_LEN)).is_none());
+        assert!(problem(&"a".repeat(MAX_LEN + 1)).is_some());
     }
 
     proptest! {
         #[test]
-        fn what_is_taken_is_taken_by_the_client_library_too(subject in ".{0,20}") {
+        fn valid_subject_is_valid_for_the_client_library(subject in ".{0,20}") {
             if problem(&subject).is_none() {
                 prop_assert!(async_nats::Subject::from(subject.as_str()).is_valid());
                 prop_assert!(!subject.bytes().any(|byte| byte <= b' ' || byte == 0x7f));
