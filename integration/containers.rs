@@ -2,6 +2,7 @@
 
 mod failures;
 mod go_release;
+mod hostile_scripts;
 mod ways;
 
 use std::fs;

@@ -24,8 +24,10 @@ use crate::sandbox;
 
 /// Exit code for success.
 const DONE: u8 = 0;
-/// Exit code for a failure.
+/// Exit code for a failure of the daemon, and of this program itself.
 const FAILED: u8 = 1;
+/// Exit code if the machine is to blame, as [`FailureKind::Machine`](crate::offline::FailureKind::Machine) has it.
+const MACHINE: u8 = 4;
 /// Exit code for a usage error.
 const USAGE: u8 = 2;
 
@@ -114,7 +116,7 @@ fn start_threads(workers: usize) -> io::Result<Runtime> {
 #[expect(clippy::exit, reason = "tokio cannot recover from this panic")]
 fn cannot_start(reason: &str) -> ! {
     print_error(&format!("Error: failed to start: {reason}"));
-    std::process::exit(FAILED.into())
+    std::process::exit(MACHINE.into())
 }
 
 /// Runs `run` to its end on a tokio runtime with `workers` worker threads, and returns its exit
@@ -127,7 +129,7 @@ fn on_threads(workers: usize, run: impl Future<Output = u8> + Send + 'static) ->
         Ok(tokio) => tokio,
         Err(error) => {
             print_error(&format!("Error: failed to start: {error}"));
-            return FAILED;
+            return MACHINE;
         }
     };
     let code = tokio.block_on(async { runtime::spawn("main", run).await });

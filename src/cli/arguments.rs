@@ -88,6 +88,11 @@ pub(super) struct Compile {
     #[arg(long, value_name = "0..19", default_value_t = 0, value_parser = clap::value_parser!(i32).range(0..=19))]
     pub nice: i32,
 
+    /// After a failure, continue with the packages that do not depend on the failed one. Releases
+    /// whose packages are all compiled are written
+    #[arg(long)]
+    pub keep_going: bool,
+
     /// Compile even if another agent left packages below BASE, and remove them
     #[arg(long)]
     pub force: bool,

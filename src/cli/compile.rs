@@ -1,6 +1,8 @@
 //! `bosh-agent compile`: options, signals, and the run.
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,10 +10,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::arguments::{Compile, Isolation, Network, SecondRun};
 use super::stopping::{Stopping, announcement};
-use super::{DONE, FAILED, on_threads, print_error};
+use super::{DONE, FAILED, MACHINE, on_threads, print_error};
 use crate::compile;
 use crate::config::{Environment, Vcap};
-use crate::offline::{self, OfflineError, Options, Progress};
+use crate::offline::{self, FailureKind, OfflineError, Options, Outcome, Progress};
 use crate::process;
 use crate::runtime::{self, Signals, StopSignal};
 use crate::sandbox::{self, Entry};
@@ -36,7 +38,7 @@ pub(super) fn main(arguments: Compile, environment: Environment) -> u8 {
             print_error(&format!(
                 "Error: {NO_PROC}; mounting it for this run failed: {error}\nHint: {NO_PROC_HINT}"
             ));
-            return FAILED;
+            return MACHINE;
         }
         print_error(&format!(
             "Warning: {NO_PROC}; it is mounted for this run, in a private mount namespace"
@@ -57,12 +59,12 @@ async fn run(options: Options) -> u8 {
         Ok(signals) => signals,
         Err(error) => {
             print_error(&format!("Error: failed to listen for signals: {error}"));
-            return FAILED;
+            return MACHINE;
         }
     };
     if let Err(error) = process::adopt_orphans() {
         print_error(&format!("Error: failed to start: {error}"));
-        return FAILED;
+        return MACHINE;
     }
     let progress = Arc::new(Progress::to_stderr(io::stderr().is_terminal()));
     let printer = Arc::clone(&progress);
@@ -84,14 +86,35 @@ async fn run(options: Options) -> u8 {
             },
         )
     };
-    let result = offline::run(options, progress, &cancel).await;
+    let Outcome { written, result } = offline::run(options, progress, &cancel).await;
     let signal = stopping.signal().await;
+    let printed = print_paths(&written);
     match result {
-        Ok(()) => DONE,
+        Ok(()) => printed,
         Err(OfflineError::Stopped) => signal.map_or(FAILED, StopSignal::exit_code),
         Err(error) => {
             print_error(&offline::report(&error));
-            FAILED
+            FailureKind::of(&error).map_or(FAILED, FailureKind::exit_code)
+        }
+    }
+}
+
+/// Prints the path of each compiled release to stdout, one a line, for other programs. Returns the exit code.
+fn print_paths(paths: &[PathBuf]) -> u8 {
+    let mut stdout = io::stdout().lock();
+    let printed = paths.iter().try_for_each(|path| {
+        stdout.write_all(path.as_os_str().as_bytes())?;
+        stdout.write_all(b"\n")
+    });
+    match printed.and_then(|()| stdout.flush()) {
+        Ok(()) => DONE,
+        // The reader has closed its end: it does not need the paths.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => DONE,
+        Err(error) => {
+            print_error(&format!(
+                "Error: failed to print the paths of the compiled releases to stdout: {error}"
+            ));
+            MACHINE
         }
     }
 }
@@ -132,6 +155,7 @@ fn options(arguments: Compile, environment: Environment, user_namespace: Entry) 
             SecondRun::Never => compile::SecondRun::Never,
         },
         compression_level: arguments.compression_level,
+        keep_going: arguments.keep_going,
         who: who(),
         environment,
         agent: SELF.into(),

@@ -83,9 +83,8 @@ impl<'a, B: Send + 'static, P: Send + 'static> Pipeline<'a, B, P> {
         self.start_packing();
     }
 
-    /// A build has failed: everything stops. Returns the packages that depend on it.
+    /// A build has failed: the packages that depend on it do not start. Returns them.
     pub(super) fn fail(&mut self, id: Id) -> Vec<Id> {
-        self.stop.cancel();
         self.queue.failed(id)
     }
 

@@ -78,6 +78,8 @@ pub struct Limits {
     pub jobs: NonZeroUsize,
     /// While less memory than this is available, in bytes, no script is started but where none runs.
     pub memory_floor: u64,
+    /// Whether packages that do not depend on a failed one still start. After a full disk, none does.
+    pub keep_going: bool,
 }
 
 /// What a running schedule reports.
@@ -155,8 +157,9 @@ impl Schedule {
 
     /// Compiles everything.
     ///
-    /// After the first failure, or when the caller cancels `stop`, nothing more is started and what runs is stopped, as
-    /// [`compile`](super::compile) does it. Returns when all of it has ended. Packages without an event were not started.
+    /// When the caller cancels `stop`, or after the first failure unless `limits` has `keep_going`, no package starts any more and
+    /// running ones are stopped, as [`compile`](super::compile) does it. Returns when all of them have ended. Packages without an
+    /// event were not started.
     pub async fn run(
         self,
         context: &Arc<Context>,
@@ -183,6 +186,7 @@ impl Schedule {
             fills_first: jobs > 1 && jobs <= filling::MOST_JOBS,
             filling: HashMap::new(),
             removing: TaskSet::new("remove"),
+            keep_going: limits.keep_going,
             stop,
             report,
         };
@@ -204,6 +208,8 @@ struct Compiling<'a> {
     /// The caches that packages give their dependents, which are being filled or were.
     filling: HashMap<Id, Filling>,
     removing: TaskSet<(), Result<(), SandboxError>>,
+    /// Whether other packages still start after a failure.
+    keep_going: bool,
     stop: &'a CancellationToken,
     report: &'a mut (dyn FnMut(PackageEvent) + Send),
 }
@@ -354,6 +360,7 @@ impl Compiling<'_> {
                 None
             }
             Err(failure) => {
+                self.stop_after(&failure);
                 (self.report)(PackageEvent::Ended(id, Box::new(Err(failure))));
                 for dependent in pipeline.fail(id) {
                     self.release_dependencies(dependent);
@@ -390,9 +397,15 @@ impl Compiling<'_> {
             let installed = self.needed.release(id);
             self.remove(installed);
         }
-        let has_failed = result.is_err();
+        if let Err(failure) = &result {
+            self.stop_after(failure);
+        }
         (self.report)(PackageEvent::Ended(id, Box::new(result)));
-        if has_failed {
+    }
+
+    /// Stops everything after a failure, unless other packages may still succeed.
+    fn stop_after(&self, failure: &CompileError) {
+        if !self.keep_going || failure.is_no_space() {
             self.stop.cancel();
         }
     }

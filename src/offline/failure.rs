@@ -1,8 +1,8 @@
 //! What has become of the packages of a call that failed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use crate::compile::CompileError;
+use crate::compile::{CompileError, first_log};
 use crate::release::{Name, Version};
 
 /// A package that has not been compiled.
@@ -15,8 +15,21 @@ pub struct PackageFailure {
     pub package: (Name, Version),
     /// Its blob in the tarball, and how large that is, in bytes.
     pub blob: (PathBuf, u64),
+    /// The log of its script, if it was started.
+    pub log: Option<PathBuf>,
     /// Why.
     pub source: CompileError,
+}
+
+impl PackageFailure {
+    /// Replaces the paths of the logs by those of their copies.
+    pub(super) fn set_log(&mut self, log: &Path) {
+        self.log = Some(log.to_owned());
+        if let CompileError::Script(script) = &mut self.source {
+            log.clone_into(&mut script.log);
+            script.first_log = script.first_log.take().map(|_| first_log(log));
+        }
+    }
 }
 
 fn named(releases: &[(Name, Version)]) -> String {

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::checked::{CheckedPackage, CheckedRelease};
 use super::compiled_release::{CompiledBlob, CompiledRelease};
+use super::failed_logs::FailedLogs;
 use super::failure::UnfinishedRelease;
 use super::graph::PackageNode;
 use super::ids::{NodeId, ReleaseId};
@@ -124,6 +125,12 @@ impl Ledger {
         &self.releases[&release].job
     }
 
+    /// Where the log of a package is copied to if it fails: next to the first release that has it.
+    pub(super) fn failed_logs(&self, node: NodeId) -> FailedLogs {
+        let job = self.job(self.record(node).node.first.release);
+        FailedLogs::new(&job.output, &job.release)
+    }
+
     pub(super) fn release_count(&self) -> usize {
         self.releases.len()
     }
@@ -228,6 +235,10 @@ impl Ledger {
                 PackageState::Running | PackageState::Stopped => unfinished.stopped.push(name),
                 PackageState::Waiting => unfinished.not_begun.push(name),
             }
+        }
+        // A package whose packing failed was installed, so its dependents may be compiled.
+        for (_, dependents) in &mut unfinished.dependents {
+            dependents.retain(|name| !unfinished.compiled.contains(name));
         }
         let lost: Vec<&Name> = unfinished
             .dependents

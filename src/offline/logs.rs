@@ -69,6 +69,11 @@ impl PackageLogs {
         }
     }
 
+    /// Whether the script was started and has a log.
+    pub(super) fn has_own(&self) -> bool {
+        fs::lookup(&self.own).is_ok_and(|it| it.is_some())
+    }
+
     /// Links the log into the directories of the other releases that have the package.
     pub(super) fn link(&self) {
         for other in &self.others {

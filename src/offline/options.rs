@@ -57,6 +57,8 @@ pub struct Options {
     pub environment: Environment,
     /// Forks the parent process of each script.
     pub agent: ForkServer,
+    /// Whether packages that do not depend on a failed one are still compiled.
+    pub keep_going: bool,
     /// Names this process to another agent that finds the tree in use.
     pub who: String,
 }

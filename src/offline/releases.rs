@@ -13,12 +13,12 @@ use super::compiled_release::CompiledBlob;
 use super::durations::{Durations, Measured};
 use super::error::{Incomplete, OfflineError};
 use super::failure::PackageFailure;
-use super::graph::{self, PackageNode};
-use super::identity::{self, Conflict, Identities};
+use super::failures::Failures;
 use super::ids::{NodeId, ReleaseId};
 use super::ledger::{CompleteRelease, Ledger, PackageRecord, ReleaseJob};
-use super::logs::{LogDirectories, PackageLogs};
+use super::packages;
 use super::progress::{Progress, Took};
+use super::report;
 use super::script_warnings;
 use crate::compile::{
     self, CompileError, Compiled, Context, Limits, MEMORY_FLOOR, Origin, PackageEvent, Schedule,
@@ -26,7 +26,7 @@ use crate::compile::{
 use crate::diag::{Chain, Elapsed};
 use crate::fs;
 use crate::release::Slug;
-use crate::runtime::{self, TaskSet};
+use crate::runtime::TaskSet;
 
 /// How often the progress is drawn.
 const TICK: Duration = Duration::from_millis(120);
@@ -39,6 +39,10 @@ pub(super) struct Compiler {
     pub jobs: NonZeroUsize,
     /// The directory of the logs of packaging scripts.
     pub logs: PathBuf,
+    /// Whether the logs of failed packages are copied to the output directory.
+    pub copies_failed_logs: bool,
+    /// Whether packages that do not depend on a failed one are still compiled.
+    pub keep_going: bool,
 }
 
 /// What is the same for all releases of a call.
@@ -59,7 +63,9 @@ pub(super) async fn compile_all(
 ) -> (BTreeMap<ReleaseId, PathBuf>, Result<(), OfflineError>) {
     let mut written = BTreeMap::new();
     let nodes = match compiler {
-        Some(compiler) => nodes(target, &releases, compiler).await,
+        Some(compiler) => {
+            packages::merge(&releases, &compiler.logs, target.progress, target.cancel).await
+        }
         None => Ok(Vec::new()),
     };
     let nodes = match nodes {
@@ -70,9 +76,10 @@ pub(super) async fn compile_all(
         target,
         stop: target.cancel.child_token(),
         ledger: Ledger::new(releases, nodes),
-        failures: Vec::new(),
+        failures: Failures::default(),
         assembling: TaskSet::new("assemble"),
         durations: Durations::default(),
+        copies_failed_logs: compiler.is_some_and(|it| it.copies_failed_logs),
     };
     match compiler {
         Some(compiler) => run.compile(compiler).await,
@@ -82,59 +89,17 @@ pub(super) async fn compile_all(
     (written, result)
 }
 
-/// The packages of all releases, each with the paths of its logs.
-async fn nodes(
-    target: &Target<'_>,
-    jobs: &BTreeMap<ReleaseId, ReleaseJob>,
-    compiler: &Compiler,
-) -> Result<Vec<(PackageNode, PackageLogs)>, OfflineError> {
-    let releases: Arc<BTreeMap<_, _>> = Arc::new(
-        jobs.iter()
-            .map(|(id, job)| (*id, Arc::clone(&job.release)))
-            .collect(),
-    );
-    let (compared, cancel) = (Arc::clone(&releases), target.cancel.clone());
-    let comparing = runtime::spawn_blocking("compare sources", move || {
-        identity::compare(&compared, &cancel)
-    });
-    let (identities, conflicts): (Identities, Vec<Conflict>) = comparing.await?;
-    for Conflict { package, releases } in conflicts {
-        target.progress.line(&format!(
-            "Warning: package {}/{} has the same fingerprint but different contents in releases {}: it is compiled once for each",
-            package.0,
-            package.1,
-            releases.join(", ")
-        ));
-    }
-    let nodes = graph::merge(&releases, &identities);
-    let directories = LogDirectories::new(&compiler.logs, &releases);
-    let mut logged = Vec::new();
-    for node in nodes {
-        let logs = directories.logs_of(&node)?;
-        logged.push((node, logs));
-    }
-    remove_unused_sources(&logged)?;
-    Ok(logged)
-}
-
-/// Removes the sources of packages that several releases have, except the one that is compiled.
-fn remove_unused_sources(nodes: &[(PackageNode, PackageLogs)]) -> fs::Result<()> {
-    let sources = nodes.iter().filter(|(node, _)| node.package().is_source());
-    for unused in sources.flat_map(|(node, _)| &node.others) {
-        fs::remove_file_if_there(&unused.package.blob.file)?;
-    }
-    Ok(())
-}
-
 /// The compilation of all releases of a call.
 struct Run<'a> {
     target: &'a Target<'a>,
     /// Canceled by the first failure, too; `target.cancel` only by the user.
     stop: CancellationToken,
     ledger: Ledger,
-    failures: Vec<OfflineError>,
+    failures: Failures,
     assembling: TaskSet<ReleaseId, Result<(), AssembleError>>,
     durations: Durations,
+    /// Whether the logs of failed packages are copied to the output directory.
+    copies_failed_logs: bool,
 }
 
 impl Run<'_> {
@@ -153,6 +118,7 @@ impl Run<'_> {
         let limits = Limits {
             jobs: compiler.jobs,
             memory_floor: MEMORY_FLOOR,
+            keep_going: compiler.keep_going,
         };
         let stop = self.stop.clone();
         let mut handle = |event| self.handle(event);
@@ -262,6 +228,7 @@ impl Run<'_> {
         let package = record.node.package();
         if package.is_source() {
             record.logs.remove();
+            self.ledger.failed_logs(node).remove(package.name());
             // With a single release its name says nothing.
             let releases = match self.ledger.release_count() {
                 0 | 1 => Vec::new(),
@@ -334,25 +301,39 @@ impl Run<'_> {
 
     fn fail_package(&mut self, node: NodeId, source: CompileError) {
         self.ledger.set_failed(node);
-        let package = self.ledger.package(node);
-        let named = (package.name().clone(), package.version().clone());
-        let others = self.ledger.running();
-        if others > 0 && self.failures.is_empty() && !self.target.cancel.is_cancelled() {
-            self.target.progress.line(&format!(
-                "Package {}/{} failed: stopping {others} running package{}",
-                named.0,
-                named.1,
-                if others == 1 { "" } else { "s" }
-            ));
-        }
+        let record = self.ledger.record(node);
+        let package = record.node.package();
         let releases = self.ledger.releases_of(node);
         let failure = PackageFailure {
             blob: (package.path.clone(), package.blob.size),
             releases: releases.map(|it| it.name_and_version()).collect(),
-            package: named,
+            package: (package.name().clone(), package.version().clone()),
+            log: record.logs.has_own().then(|| record.logs.own.clone()),
             source,
         };
-        self.failures.push(OfflineError::Package(Box::new(failure)));
+        if !self.target.cancel.is_cancelled() {
+            self.announce_failure(&failure);
+        }
+        let copies = self
+            .copies_failed_logs
+            .then(|| self.ledger.failed_logs(node));
+        self.failures.push_package(failure, copies);
+    }
+
+    fn announce_failure(&self, failure: &PackageFailure) {
+        let (name, version) = &failure.package;
+        let running = self.ledger.running();
+        if !self.stop.is_cancelled() {
+            self.target.progress.line(&format!(
+                "Package {name}/{version} failed: {}. Continuing with packages that do not depend on it",
+                report::cause(&failure.source)
+            ));
+        } else if running > 0 && self.failures.is_empty() {
+            self.target.progress.line(&format!(
+                "Package {name}/{version} failed: stopping {running} running package{}",
+                if running == 1 { "" } else { "s" }
+            ));
+        }
     }
 
     /// Starts to assemble the releases whose last package is done.
@@ -438,15 +419,16 @@ impl Run<'_> {
                 Err(error) => self.failures.push(error.into()),
             }
         }
+        let failures = self.failures.finish(self.target.progress).await;
         if self.target.cancel.is_cancelled() {
             return Err(OfflineError::Stopped);
         }
-        if self.failures.is_empty() {
+        if failures.is_empty() {
             return Ok(());
         }
         Err(OfflineError::Incomplete(Box::new(Incomplete {
             releases: self.ledger.unfinished(),
-            failures: self.failures,
+            failures,
         })))
     }
 }

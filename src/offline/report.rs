@@ -5,8 +5,9 @@ use std::path::Path;
 
 use super::error::{Incomplete, InputProblem, InputProblemKind, OfflineError};
 use super::failure::PackageFailure;
+use super::failure_kind::is_of_the_system;
 use super::second_run;
-use crate::archive::{PackError, UnpackError};
+use crate::archive::PackError;
 use crate::compile::{Cause, CompileError, ScriptFailure};
 use crate::diag::{Bytes, Chain, Elapsed};
 use crate::fs;
@@ -31,6 +32,8 @@ pub fn report(error: &OfflineError) -> String {
             OfflineError::Package(failure) => {
                 if let CompileError::Script(script) = &failure.source {
                     output(&mut text, script);
+                } else if let Some(log) = &failure.log {
+                    let _ = writeln!(text, "Full log: {}", log.display());
                 }
             }
             _ => {}
@@ -72,7 +75,7 @@ fn headline(failure: &PackageFailure) -> String {
     format!("Error: {failure}: {}", cause(&failure.source))
 }
 
-fn cause(error: &CompileError) -> String {
+pub(super) fn cause(error: &CompileError) -> String {
     match error {
         CompileError::Script(script) => {
             let cause = script.cause.as_ref();
@@ -110,7 +113,7 @@ fn releases(text: &mut String, incomplete: &Incomplete) {
             }
         };
         add(
-            "Compiled before the failure, and discarded",
+            "Compiled, but discarded because the release is incomplete",
             &release.compiled,
         );
         for (package, dependents) in &release.dependents {
@@ -220,20 +223,6 @@ fn cause_hint(failure: &PackageFailure) -> Option<String> {
     }
 }
 
-/// Whether the system refused an operation, which says nothing about the data.
-fn is_of_the_system(error: &UnpackError) -> bool {
-    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = next {
-        if let Some(error) = error.downcast_ref::<std::io::Error>()
-            && error.raw_os_error().is_some()
-        {
-            return true;
-        }
-        next = error.source();
-    }
-    matches!(error, UnpackError::File(_))
-}
-
 fn list(names: &[Name]) -> String {
     let names: Vec<&str> = names.iter().map(Name::as_str).collect();
     names.join(", ")
@@ -315,6 +304,7 @@ mod tests {
                 .collect(),
             package: (name(package), version("abc")),
             blob: (PathBuf::from("packages/app.tgz"), 1),
+            log: None,
             source: CompileError::Script(Box::new(ScriptFailure {
                 package: name(package),
                 status: Status::Exited(code),
@@ -366,9 +356,9 @@ mod tests {
         assert_eq!(
             rest,
             format!(
-                "Release one/1.10: Compiled before the failure, and discarded: lib\n\
+                "Release one/1.10: Compiled, but discarded because the release is incomplete: lib\n\
                  Release one/1.10: Stopped because of the failure: slow\n\
-                 Release two/1.10: Compiled before the failure, and discarded: lib\n\
+                 Release two/1.10: Compiled, but discarded because the release is incomplete: lib\n\
                  Release two/1.10: Not compiled because they depend on b: c\n\
                  Release two/1.10: Stopped because of the failure: slow\n\
                  Not written because of the failure: three/1.10 (1 of 2 packages were compiled)\n\
@@ -400,7 +390,7 @@ mod tests {
              \x20 | Killed\n\
              Its output mentions package zlib, which app does not declare as a dependency\n\
              Full log: /logs/app.log\n\
-             Compiled before the failure, and discarded: lib\n\
+             Compiled, but discarded because the release is incomplete: lib\n\
              Not compiled because they depend on app: web, top\n\
              Not started: other\n\
              Error: failed to compile package app/abc of release demo/1.10: the packaging script exited with 137 (a command in \

@@ -26,14 +26,32 @@ use crate::fs::{self, MadeDirectories};
 use crate::release::Slug;
 use crate::runtime;
 
+/// What a call has done.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The compiled releases that were written, in the order of the inputs.
+    pub written: Vec<PathBuf>,
+    /// Why not all releases were written.
+    pub result: Result<(), OfflineError>,
+}
+
 /// Compiles releases. Prints the paths of the compiled releases last, in the order of the inputs.
 ///
-/// # Errors
-/// See [`OfflineError`]. Compiled releases that were complete before the failure stay, and their paths are printed.
-pub async fn run(
+/// Releases that were complete before a failure are written.
+pub async fn run(options: Options, progress: Arc<Progress>, cancel: &CancellationToken) -> Outcome {
+    let mut written = BTreeMap::new();
+    let result = compile(options, progress, cancel, &mut written).await;
+    Outcome {
+        written: written.into_values().collect(),
+        result,
+    }
+}
+
+async fn compile(
     options: Options,
     progress: Arc<Progress>,
     cancel: &CancellationToken,
+    written: &mut Written,
 ) -> Result<(), OfflineError> {
     let stemcell = match &options.stemcell {
         Some(stemcell) => stemcell.clone(),
@@ -55,8 +73,7 @@ pub async fn run(
     let workplace = call.workplace(&beside).await.inspect_err(|_| {
         made.remove_empty();
     })?;
-    let mut written = BTreeMap::new();
-    let result = call.run(&workplace, outputs, &mut written).await;
+    let result = call.run(&workplace, outputs, written).await;
     if let Err(error) = &result {
         // Before the work directory is removed.
         call.report_disks(error, &workplace, &beside);

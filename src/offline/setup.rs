@@ -71,6 +71,8 @@ pub(super) async fn compiler(
         context,
         jobs,
         logs,
+        copies_failed_logs: options.logs_directory.is_none(),
+        keep_going: options.keep_going,
     })
 }
 

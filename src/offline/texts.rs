@@ -65,6 +65,7 @@ fn reports() {
             releases: vec![(name("demo"), Version::parse("1").unwrap())],
             package: (name("app"), Version::parse("abc").unwrap()),
             blob: (path("packages/app.tgz"), 1),
+            log: None,
             source,
         }))
     };

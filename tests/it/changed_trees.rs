@@ -107,7 +107,7 @@ mod bodies {
             .arg(&work)
             .arg(release)
             .run()
-            .fails()
+            .blames_the_machine()
             .says("Error: failed to compile package app/")
             .says("the blob of package `app` was changed after it had been verified: `")
             .says("expected the sha256 digest");

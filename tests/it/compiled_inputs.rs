@@ -74,7 +74,7 @@ fn a_release_compiled_for_another_stemcell_is_refused_with_both_named() {
     let before = world.snapshot();
     world
         .compile(&[&tarball])
-        .fails()
+        .refuses_the_input()
         .says(&format!(
             "package `lib` is already compiled, for stemcell {other}, and this is {STEMCELL}"
         ))
@@ -89,7 +89,7 @@ fn a_compiled_release_is_checked_before_it_is_passed_on() {
     let tarball = world.release("release.tgz", &release);
     world
         .compile(&[&tarball])
-        .fails()
+        .refuses_the_input()
         .says("compiled package `app`: `compiled_packages/app.tgz` is missing");
 
     let mut members = compiled().members();
@@ -101,7 +101,7 @@ fn a_compiled_release_is_checked_before_it_is_passed_on() {
     let tarball = world.write("release.tgz", archive(&members));
     world
         .compile(&[&tarball])
-        .fails()
+        .refuses_the_input()
         .says("compiled package `app`: `compiled_packages/app.tgz` does not match its digest");
     assert!(!world.out().exists());
 }
@@ -184,7 +184,7 @@ fn a_mixed_release_with_a_package_for_another_stemcell_is_refused() {
     let before = world.snapshot();
     world
         .compile(&[&tarball])
-        .fails()
+        .refuses_the_input()
         .says("package `lib` is already compiled, for stemcell ubuntu-noble/1.405");
     assert_eq!(world.snapshot(), before);
 }
@@ -303,7 +303,7 @@ fn a_damaged_tarball_that_is_nobodys_result_is_refused() {
     let before = world.snapshot();
     world
         .compile(&[&damaged, &source])
-        .fails()
+        .refuses_the_input()
         .says("other.tgz:\n");
     assert_eq!(world.snapshot(), before);
 }
@@ -316,7 +316,7 @@ fn a_compiled_and_a_source_release_of_one_name_collide() {
     let before = world.snapshot();
     world
         .compile(&[&source, &compiled])
-        .fails()
+        .refuses_the_input()
         .says("would overwrite the result of");
     assert_eq!(world.snapshot(), before);
 }
@@ -370,11 +370,13 @@ fn what_was_complete_before_a_failure_stays_and_is_named() {
             "Finished archiving compiled tarball {}\n",
             world.result("demo-1.10").display()
         ));
-    let left: Vec<_> = std::fs::read_dir(world.out())
+    let mut left: Vec<_> = std::fs::read_dir(world.out())
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .collect();
-    assert_eq!(left, [world.result("demo-1.10")]);
+    left.sort();
+    let logs = world.out().join("bad-1.failed");
+    assert_eq!(left, [logs, world.result("demo-1.10")]);
 }
 
 #[test]
@@ -388,7 +390,7 @@ fn a_compiled_release_from_a_pipe_is_refused_for_it_cannot_be_read_twice() {
     ));
     agent
         .run()
-        .fails()
+        .refuses_the_input()
         .says("it is not a file that can be read twice");
     assert!(!world.result("demo-1.10").exists());
 }

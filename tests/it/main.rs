@@ -18,6 +18,7 @@ mod environment;
 mod faults;
 mod fork_server;
 mod go_release;
+mod keep_going;
 mod late_output;
 mod layouts;
 mod left_trees;

@@ -44,7 +44,7 @@ fn refused(release: &ReleaseBuilder) -> Ran {
     let tarball = world.release("release.tgz", release);
     let mark = world.path("mark");
     let agent = world.agent().env("MARK", mark.to_str().unwrap());
-    let ran = agent.arg(&tarball).run().fails();
+    let ran = agent.arg(&tarball).run().refuses_the_input();
     assert!(!mark.exists(), "a script ran");
     assert!(
         ran.stderr.contains("Error: nothing was compiled"),
@@ -115,6 +115,6 @@ fn package_with_the_name_of_clutter_is_compiled() {
 #[test]
 fn clutter_alone_is_an_empty_archive() {
     compile(&gzip(&[Member::file("._release.MF", b"")]))
-        .fails()
+        .refuses_the_input()
         .says("there is no release.MF at the top of the tarball: the archive has no entries");
 }

@@ -114,9 +114,12 @@ mod bodies {
                 Member::directory("./"),
                 Member::link(Kind::Symlink, "./packaging", target),
             ];
-            place.run(&source_of(&members)).fails().says(&format!(
-                "the `packaging` script of `app` is a link to `{target}`, which does not exist"
-            ));
+            place
+                .run(&source_of(&members))
+                .refuses_the_input()
+                .says(&format!(
+                    "the `packaging` script of `app` is a link to `{target}`, which does not exist"
+                ));
         }
     }
 
@@ -151,7 +154,7 @@ mod bodies {
             ];
             run_tool("tar", &arguments);
             let release = ReleaseBuilder::of_script("").blob(&std::fs::read(blob).unwrap());
-            place.run(&release).fails().says(&format!(
+            place.run(&release).refuses_the_input().says(&format!(
                 "the `packaging` script of `app` is {found}, not a file"
             ));
             let entry = std::fs::symlink_metadata(&packaging).unwrap();
@@ -210,7 +213,7 @@ mod bodies {
                 .blob(&Compression::Gzip.apply(&archive(&members)));
             place
                 .run(&release)
-                .fails()
+                .refuses_the_input()
                 .says("the `packaging` script of `app` is a FIFO, not a file");
         }
     }

@@ -49,7 +49,7 @@ fn dangling(place: &Place, name: &str) -> (String, String) {
 
 #[track_caller]
 fn names_link(ran: Ran, (link, target): &(String, String)) {
-    ran.fails().says(&format!(
+    ran.blames_the_machine().says(&format!(
         "`{link}` is a link to `{target}`, which does not exist"
     ));
 }

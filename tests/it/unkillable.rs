@@ -40,11 +40,11 @@ mod bodies {
                 "stat $FACTS/../hanging/x & while [ ! -e $FACTS/hung ]; do sleep 0.01; done; echo done > $BOSH_INSTALL_TARGET/file",
             )))
             .run()
-            .fails()
+            .blames_the_machine()
             .says("a process of the packaging script of `app` cannot be killed: `stat` (process ")
             .says(", state D")
             .says("the package's directories are left in `");
-        assert_eq!(ran.code, Some(1));
+        assert_eq!(ran.code, Some(4));
         assert!(start.elapsed() < LIMIT);
     }
 
@@ -95,7 +95,7 @@ mod bodies {
         let release = place.release(&ReleaseBuilder::of_script("true"));
         let agent = place.agent_through(&looks_there_first(&place));
         let start = Instant::now();
-        let ran = agent.arg(release).run().fails();
+        let ran = agent.arg(release).run().blames_the_machine();
         assert!(start.elapsed() < START_LIMIT + STOP_LIMIT, "{}", ran.stderr);
         let bash = place.world.path("hanging/bash");
         ran.says("Error: failed to compile package app/")

@@ -168,7 +168,16 @@ impl Ran {
     #[track_caller]
     pub(crate) fn ends_with(self, code: i32) -> Self {
         assert_eq!(self.code, Some(code), "stderr:\n{}", self.stderr);
-        assert_eq!(self.stdout, "", "everything is said on stderr");
+        const FINISHED: &str = "Finished archiving compiled tarball ";
+        let written = self
+            .stderr
+            .lines()
+            .filter_map(|line| line.strip_prefix(FINISHED));
+        let paths: String = written.map(|path| format!("{path}\n")).collect();
+        // On a terminal, both are one stream.
+        if !self.stderr.contains('\r') {
+            assert_eq!(self.stdout, paths, "stdout has the paths and nothing else");
+        }
         self
     }
 
@@ -177,12 +186,38 @@ impl Ran {
         self.ends_with(0)
     }
 
-    /// Fails as a compile that is told of in words.
+    /// Fails because of a packaging script.
     #[track_caller]
     pub(crate) fn fails(self) -> Self {
-        let this = self.ends_with(1);
-        let told = this.stderr.lines().any(|line| line.starts_with("Error: "));
-        assert!(told, "no line says what is wrong:\n{}", this.stderr);
+        self.reports_an_error(1)
+    }
+
+    /// Fails because of a script or of the machine, whichever was first to notice.
+    #[track_caller]
+    pub(crate) fn fails_or_blames_the_machine(self) -> Self {
+        match self.code {
+            Some(4) => self.blames_the_machine(),
+            _ => self.fails(),
+        }
+    }
+
+    /// Fails because of a release.
+    #[track_caller]
+    pub(crate) fn refuses_the_input(self) -> Self {
+        self.reports_an_error(3)
+    }
+
+    /// Fails because of the machine: a disk, memory, permissions, isolation.
+    #[track_caller]
+    pub(crate) fn blames_the_machine(self) -> Self {
+        self.reports_an_error(4)
+    }
+
+    #[track_caller]
+    fn reports_an_error(self, code: i32) -> Self {
+        let this = self.ends_with(code);
+        let reports = this.stderr.lines().any(|line| line.starts_with("Error: "));
+        assert!(reports, "no line reports an error:\n{}", this.stderr);
         assert!(!this.stderr.contains("panicked"), "{}", this.stderr);
         this
     }

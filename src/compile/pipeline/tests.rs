@@ -59,6 +59,7 @@ impl Fake {
                 Some(Step::Built(id, Ok(true))) => pipeline.pack(id, self.pack(id.index())),
                 Some(Step::Built(id, _)) => {
                     self.ended.push((id.index(), false));
+                    stop.cancel();
                     let skipped = pipeline.fail(id).into_iter();
                     self.skipped.extend(skipped.map(Id::index));
                 }

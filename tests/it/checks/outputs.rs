@@ -77,7 +77,7 @@ fn an_output_directory_that_cannot_be_used_is_named() {
             .arg(&directory)
             .arg(&tarball)
             .run()
-            .fails()
+            .blames_the_machine()
             .says(&format!("{}:\n", directory.display()))
             .says("the output directory cannot be used")
             .says("Hint: pass a writable --output-directory");
@@ -107,7 +107,7 @@ fn a_read_only_output_directory_is_refused_before_anything_runs() {
         .arg("--output-directory")
         .args(&[world.out(), tarball])
         .run()
-        .fails()
+        .blames_the_machine()
         .says("the output directory cannot be used")
         .says("Read-only file system");
     assert_eq!(world.snapshot(), before);
@@ -132,7 +132,7 @@ fn on_small_disk(world: &World, directory: &Path, tarball: &Path, more: &[&str])
         .args(more)
         .arg(tarball)
         .run()
-        .fails()
+        .blames_the_machine()
 }
 
 /// Bytes that no compression makes smaller.

@@ -111,7 +111,7 @@ fn a_missing_input_without_an_output_directory_makes_no_directory() {
         .flags(Agent::bare(&world.path("printed")))
         .arg(world.path("no/such/release.tgz"))
         .run()
-        .fails()
+        .refuses_the_input()
         .says("No such file or directory");
     assert_eq!(world.snapshot(), before);
 }

@@ -87,7 +87,7 @@ fn a_disk_for_every_number_of_files_after_a_first_package_is_told_with_what_was_
         if ran.code == Some(0) {
             continue;
         }
-        let ran = has_no_room(ran.fails())
+        let ran = has_no_room(ran.blames_the_machine())
             .says("Error: failed to compile package ")
             .says("of 256 inodes free: ");
         place.is_as_before(&ran);

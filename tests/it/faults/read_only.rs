@@ -9,7 +9,8 @@ fn a_work_directory_that_is_read_only_is_told_before_anything_runs() {
     };
     let release = ReleaseBuilder::of_script("touch $FACTS/ran");
     place
-        .fails(&release)
+        .run_that_fails(&release)
+        .blames_the_machine()
         .says("disk/work`: Read-only file system")
         .says("Hint: ")
         .says("--work-dir");
@@ -19,7 +20,8 @@ fn a_work_directory_that_is_read_only_is_told_before_anything_runs() {
         return;
     };
     place
-        .fails(&release)
+        .run_that_fails(&release)
+        .blames_the_machine()
         .says("disk/vcap`: Read-only file system")
         .says("Hint: ")
         .says("--base-directory");
@@ -50,7 +52,7 @@ fn turned_read_only(isolation: &'static str) {
     place.open_gate();
     let ran = running
         .end()
-        .fails()
+        .fails_or_blames_the_machine()
         .says("Error: failed to compile package app/")
         .says("Read-only file system")
         .says("Hint: ")
@@ -138,7 +140,8 @@ fn a_source_that_ends_early_is_told_with_its_package_and_its_size() {
         };
         let release = ReleaseBuilder::of_script("").blob(&blob);
         place
-            .fails(&release)
+            .run_that_fails(&release)
+            .refuses_the_input()
             .says("Error: failed to compile package app/")
             .says(" of release demo/1.10: failed to unpack the source of package `app`: ")
             .says(told)
@@ -160,7 +163,8 @@ fn a_compiled_package_that_ends_early_is_told_with_its_package_and_its_size() {
             .blob(&blob)
             .package("app", &["lib"], "touch $FACTS/ran");
         place
-            .fails(&release)
+            .run_that_fails(&release)
+            .refuses_the_input()
             .says("Error: failed to compile package lib/")
             .says(" of release demo/1.10: failed to unpack the compiled package `lib`: ")
             .says(told)

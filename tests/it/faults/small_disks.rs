@@ -34,7 +34,7 @@ fn every_size(isolation: &'static str) {
             Outcome::of(&place.inside(&place.result()));
             continue;
         }
-        let ran = has_no_room(ran.fails());
+        let ran = has_no_room(ran.blames_the_machine());
         place.is_as_before(&ran);
         steps.insert(step(&ran.stderr));
     }
@@ -87,7 +87,7 @@ fn every_number_of_files(isolation: &'static str) {
             continue;
         }
         failures += 1;
-        let ran = has_no_room(ran.fails()).does_not_say("no namespaces");
+        let ran = has_no_room(ran.blames_the_machine()).does_not_say("no namespaces");
         let ran = ran.says(&format!(" of {files} inodes free"));
         place.is_as_before(&ran);
     }

@@ -114,7 +114,7 @@ fn files_that_are_no_releases_are_named_for_what_they_are() {
         ),
     ];
     for (what, bytes, name, advice) in cases {
-        let ran = compile(&bytes).fails();
+        let ran = compile(&bytes).refuses_the_input();
         assert!(ran.stderr.contains(name), "{what}:\n{}", ran.stderr);
         assert!(ran.stderr.contains(advice), "{what}:\n{}", ran.stderr);
     }
@@ -125,13 +125,13 @@ fn directories_are_named_for_what_they_are() {
     let world = World::new();
     let tree = world.path("tree");
     demo().write_tree(&tree);
-    world.compile(&[&tree]).fails().says(
+    world.compile(&[&tree]).refuses_the_input().says(
         "it is a directory, not a tarball: pack the release in it, for example with `tar -czf RELEASE.tgz -C ",
     );
     world.write("repository/config/final.yml", "name: demo\n");
     world
         .compile(&[&world.path("repository")])
-        .fails()
+        .refuses_the_input()
         .says("run `bosh create-release --tarball=RELEASE.tgz` in it");
 }
 

@@ -82,7 +82,7 @@ fn yaml_that_psych_reads_is_read_alike() {
             }
             // A name that no release may have.
             _ => {
-                ran.fails().says("`name`: ");
+                ran.refuses_the_input().says("`name`: ");
             }
         }
     }
@@ -114,7 +114,7 @@ fn yaml_that_is_refused_names_the_rule() {
         ),
     ] {
         compile(&gzip(&[Member::file("release.MF", manifest.as_bytes())]))
-            .fails()
+            .refuses_the_input()
             .says(rule);
     }
 }

@@ -36,7 +36,7 @@ fn after_a_failure_nothing_starts_what_runs_is_stopped_and_what_is_written_stays
         .fails()
         .says(" failed: stopping 1 running package\n")
         .says("  | the reason\n")
-        .says("Compiled before the failure, and discarded: early\n")
+        .says("Compiled, but discarded because the release is incomplete: early\n")
         .says("Not compiled because they depend on bad: needs-bad\n")
         .says("Stopped because of the failure: slow\n")
         .says("Not started: zoo\n")

@@ -22,7 +22,7 @@ fn a_failing_script_is_told_of_with_everything_that_helps() {
         .says("Last lines of the packaging script of lib:\n  | line 37\n  | line 38\n")
         .says("  | line 60\n  | to stderr\n")
         .says(&format!("Full log: {}\n", facts.log("lib").display()))
-        .says("Compiled before the failure, and discarded: a-early\n")
+        .says("Compiled, but discarded because the release is incomplete: a-early\n")
         .says("Not compiled because they depend on lib: app, top\n")
         .says("Not started: zoo\n")
         .says("Error: failed to compile package lib/3.1 of release demo/1.10: the packaging script exited with 7 after ")
@@ -97,7 +97,7 @@ fn a_missing_bash_is_told_of() {
         .env("PATH", nowhere.to_str().unwrap())
         .arg(tarball)
         .run()
-        .fails()
+        .blames_the_machine()
         .says("failed to start `bash`: No such file or directory");
     facts.assert_clean();
 }

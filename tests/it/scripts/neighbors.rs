@@ -154,7 +154,7 @@ fn a_second_agent_is_told_who_compiles_and_disturbs_nothing() {
             .args(force)
             .arg(&other)
             .run()
-            .fails()
+            .blames_the_machine()
             .says(&format!(
                 "another bosh-agent is compiling in `{}`: process {} on ",
                 facts.world.base().display(),
@@ -206,7 +206,7 @@ fn packages_of_somebody_else_are_refused_and_kept() {
             .agent()
             .arg(&tarball)
             .run()
-            .fails()
+            .blames_the_machine()
             .says(&format!(
                 "`{}` holds `redis`, which bosh-agent compile did not put there",
                 directory.display()

@@ -37,7 +37,7 @@ impl Page {
         let root = world.path("");
         let root = root.to_str().unwrap().trim_end_matches('/');
         write!(self.text, "# {title}\n[exit {}]\n", ran.code.unwrap()).unwrap();
-        for line in ran.stdout.lines() {
+        for line in ran.stdout.replace(root, "[WORLD]").lines() {
             writeln!(self.text, "stdout: {line}").unwrap();
         }
         for line in ran.stderr.replace(root, "[WORLD]").lines() {

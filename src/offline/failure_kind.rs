@@ -1,0 +1,194 @@
+//! What is to blame for a failure, and the exit code that reports it.
+
+use std::io;
+
+use super::error::{InputProblem, InputProblemKind, OfflineError};
+use super::open_error::OpenError;
+use crate::archive::{PackError, UnpackError};
+use crate::compile::{Cause, CompileError, ScriptFailure};
+use crate::fs;
+
+/// What is to blame for a failure.
+///
+/// The order is that of the exit codes: if there are several failures, the smallest one is reported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FailureKind {
+    /// A packaging script, or what it installed.
+    Script,
+    /// A release.
+    Input,
+    /// This machine: a full disk, too little memory, missing permissions, no isolation. A retry on another machine can succeed.
+    Machine,
+}
+
+impl FailureKind {
+    /// The kind of a call's failure; `None` if the user stopped it.
+    #[must_use]
+    pub fn of(error: &OfflineError) -> Option<Self> {
+        match error {
+            OfflineError::Stopped => None,
+            OfflineError::Incomplete(incomplete) => {
+                incomplete.failures.iter().filter_map(Self::of).min()
+            }
+            OfflineError::Input(problems) => problems.iter().map(of_problem).min(),
+            OfflineError::Package(failure) => Some(of_package(&failure.source)),
+            OfflineError::Stemcell(_)
+            | OfflineError::Spool { .. }
+            | OfflineError::Files(_)
+            | OfflineError::Sandbox(_)
+            | OfflineError::Assemble { .. }
+            | OfflineError::NoDigest { .. }
+            | OfflineError::Task(_) => Some(Self::Machine),
+        }
+    }
+
+    /// The exit code.
+    #[must_use]
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Script => 1,
+            Self::Input => 3,
+            Self::Machine => 4,
+        }
+    }
+}
+
+fn of_problem(problem: &InputProblem) -> FailureKind {
+    match &problem.kind {
+        InputProblemKind::OutputDirectory(_) | InputProblemKind::NoSpace { .. } => {
+            FailureKind::Machine
+        }
+        InputProblemKind::Open(OpenError::Files(error)) if !is_wrong_path(error) => {
+            FailureKind::Machine
+        }
+        _ => FailureKind::Input,
+    }
+}
+
+/// Whether an input's path is a mistake: nothing, or something that is not a file, has this path.
+fn is_wrong_path(error: &fs::Error) -> bool {
+    use io::ErrorKind::{IsADirectory, NotADirectory, NotFound};
+    matches!(error.source.kind(), NotFound | IsADirectory | NotADirectory)
+}
+
+fn of_package(error: &CompileError) -> FailureKind {
+    match error {
+        CompileError::Script(script) => of_script(script),
+        CompileError::Source { source, .. } | CompileError::Compiled { source, .. } => {
+            if is_of_the_system(source) {
+                FailureKind::Machine
+            } else {
+                FailureKind::Input
+            }
+        }
+        CompileError::DanglingScript { .. } | CompileError::ScriptIsNotAFile { .. } => {
+            FailureKind::Input
+        }
+        CompileError::Pack {
+            source: PackError::File(_),
+            ..
+        }
+        | CompileError::BlobChanged { .. }
+        | CompileError::Unkillable { .. }
+        | CompileError::Files { .. }
+        | CompileError::Sandbox { .. }
+        | CompileError::NoSpace { .. }
+        | CompileError::Task { .. } => FailureKind::Machine,
+        CompileError::Pack { .. }
+        | CompileError::Changed { .. }
+        | CompileError::InstallTarget { .. }
+        | CompileError::Mounted { .. }
+        | CompileError::Denied { .. }
+        | CompileError::AcrossMounts { .. }
+        | CompileError::Stopped { .. } => FailureKind::Script,
+    }
+}
+
+fn of_script(script: &ScriptFailure) -> FailureKind {
+    match script.cause {
+        Some(Cause::OutOfMemory { .. } | Cause::NoSpace { .. }) => FailureKind::Machine,
+        Some(Cause::TimeLimit { .. } | Cause::Scratch { .. }) | None => FailureKind::Script,
+    }
+}
+
+/// Whether the system refused an operation, which says nothing about the data.
+pub(super) fn is_of_the_system(error: &UnpackError) -> bool {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = next {
+        if let Some(error) = error.downcast_ref::<io::Error>()
+            && error.raw_os_error().is_some()
+        {
+            return true;
+        }
+        next = error.source();
+    }
+    matches!(error, UnpackError::File(_))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+    use crate::offline::{Incomplete, PackageFailure};
+    use crate::release::{Name, Version};
+
+    fn package(source: CompileError) -> OfflineError {
+        OfflineError::Package(Box::new(PackageFailure {
+            releases: Vec::new(),
+            package: (Name::parse("app").unwrap(), Version::parse("1").unwrap()),
+            blob: (PathBuf::from("packages/app.tgz"), 1),
+            log: None,
+            source,
+        }))
+    }
+
+    fn installed_nothing() -> OfflineError {
+        package(CompileError::InstallTarget {
+            package: Name::parse("app").unwrap(),
+            path: PathBuf::from("/target"),
+            found: "a file",
+        })
+    }
+
+    fn over_directory() -> OfflineError {
+        OfflineError::Input(vec![InputProblem {
+            path: PathBuf::from("a.tgz"),
+            kind: InputProblemKind::OverDirectory {
+                output: PathBuf::from("/out"),
+            },
+        }])
+    }
+
+    fn no_space() -> OfflineError {
+        let system = io::Error::from_raw_os_error(28);
+        OfflineError::Files(fs::Error::new("write", Path::new("/file"), system))
+    }
+
+    fn incomplete(failures: Vec<OfflineError>) -> OfflineError {
+        OfflineError::Incomplete(Box::new(Incomplete {
+            failures,
+            releases: Vec::new(),
+        }))
+    }
+
+    fn code(error: &OfflineError) -> Option<u8> {
+        FailureKind::of(error).map(FailureKind::exit_code)
+    }
+
+    #[test]
+    fn each_kind_has_its_exit_code() {
+        assert_eq!(code(&installed_nothing()), Some(1));
+        assert_eq!(code(&over_directory()), Some(3));
+        assert_eq!(code(&no_space()), Some(4));
+        assert_eq!(code(&OfflineError::Stopped), None);
+    }
+
+    #[test]
+    fn of_several_failures_the_smallest_code_counts() {
+        let both = incomplete(vec![no_space(), installed_nothing()]);
+        assert_eq!(code(&both), Some(1));
+        let stopped_too = incomplete(vec![OfflineError::Stopped, no_space()]);
+        assert_eq!(code(&stopped_too), Some(4));
+    }
+}
