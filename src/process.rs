@@ -21,6 +21,7 @@ mod cgroup;
 mod fork_server;
 mod jobserver;
 mod memory;
+mod orphans;
 mod output;
 mod processors;
 mod run;
@@ -34,11 +35,10 @@ pub use fork_server::{
 };
 pub use jobserver::{Jobserver, Offered, inherited as inherited_jobserver};
 pub use memory::{available_memory, out_of_memory_kills};
+pub use orphans::{adopt_orphans, end_orphans, kill_all_below};
 pub use output::{ENDING_LIMIT, Ending, Output, OutputSummary, TAIL_LINES};
 pub use processors::processors;
 pub use run::{Ended, Program, RunError, find_program, run_to_end};
 pub use status::{Status, Usage};
-pub use supervise::{
-    Child, SuperviseError, Supervised, adopt_orphans, end_orphans, kill_all_below, supervise,
-};
+pub use supervise::{Child, SuperviseError, Supervised, supervise};
 pub use unkillable::Unkillable;

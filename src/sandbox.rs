@@ -15,33 +15,39 @@ mod landlock;
 mod landlocked;
 mod left_mounts;
 mod locked;
-mod mounts;
+mod mount;
+mod mount_view;
 mod named;
 mod namespace;
 mod own_proc;
 mod protect;
+mod rules;
 mod scratch;
 mod script;
 mod server;
 mod shared_tree;
 mod spec;
 mod start;
+mod step;
 mod sys;
 mod users;
+mod view;
+mod wait;
+mod watch;
 mod wire;
 
 pub use error::SandboxError;
-pub use landlock::{Closed, closed};
 pub use landlocked::{Landlocked, ReplacedCopy};
 pub(crate) use namespace::PROCESSES;
 pub use namespace::{Namespaces, Wishes};
 pub use own_proc::{has_proc, mount_proc_before_threads};
-pub use protect::Protection;
+pub use rules::{Closed, Rules, closed};
 pub use scratch::{Scratch, Sharing};
 pub use script::{Script, ScriptEnd, run, run_holding};
 pub use server::main as server_main;
 pub use shared_tree::SharedTree;
-pub use spec::{Mounted, Report, Rules, Spec, Step, StepError, View, Writes};
+pub use spec::{Report, Spec};
+pub use step::{Step, StepError};
 pub(crate) use sys::{
     default_signals, inherit_no_descriptors, set_variable_before_threads,
     shorten_slices_before_threads,
@@ -50,6 +56,7 @@ pub use users::{
     Entry, Users, enter as enter_user_namespace, enter_if_needed as enter_user_namespace_if_needed,
     highest_owner,
 };
+pub use view::{Mounted, Protection, View, Writes};
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -25,7 +25,7 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 
-use super::supervise::Known;
+use super::orphans::Known;
 use crate::config::Environment;
 
 /// The argument that makes this program a fork server.

@@ -13,9 +13,10 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio_util::sync::CancellationToken;
 
+use super::orphans::Known;
 use super::output::Tail;
 use super::status::Status;
-use super::supervise::{Known, OUTPUT_PATIENCE};
+use super::supervise::OUTPUT_PATIENCE;
 use crate::config::Environment;
 use crate::fs;
 

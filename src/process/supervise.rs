@@ -3,18 +3,17 @@
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use nix::unistd::Pid;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::fork_server::{ForkServer, encode_orders};
 use super::output::{Collected, Output, OutputSummary};
-use super::tree;
 use crate::config::Environment;
 use crate::runtime;
 
@@ -83,25 +82,12 @@ pub async fn supervise(
     grace: Duration,
     held: impl Send,
 ) -> Result<Supervised, SuperviseError> {
-    let (mut ours, theirs) = StdUnixStream::pair().map_err(SuperviseError::Channels)?;
-    ours.set_nonblocking(true)
-        .map_err(SuperviseError::Channels)?;
-    let (readers, writers) = pipes(output.streams()).map_err(SuperviseError::Channels)?;
-    let orders = encode_orders(&child.environment, &child.orders);
-    // Write the orders before the child starts, so that it does not wait. What does not fit into
-    // the socket's buffer is written below.
-    let sent = ours.write(&orders).unwrap_or(0);
-    let socket = UnixStream::from_std(ours).map_err(SuperviseError::Channels)?;
-    let [stdout, stderr] = writers;
-    let number = {
-        // Dropped here after the server has received them, so that only the child has them open.
-        let descriptors = [theirs.into(), stdout.into(), stderr.into()];
-        let forked = child.server.fork(&descriptors);
-        forked.map_err(|source| SuperviseError::Start {
-            program: child.server.program().to_owned(),
-            source,
-        })?
-    };
+    let Started {
+        number,
+        socket,
+        unsent,
+        readers,
+    } = start(&child, output.streams())?;
     let collected = Arc::new(Collected::new(output.streams()));
     let reading = runtime::spawn_blocking("output", {
         let collected = Arc::clone(&collected);
@@ -110,21 +96,76 @@ pub async fn supervise(
 
     let (from_child, mut to_child) = socket.into_split();
     // If the child has already ended, its report or the missing report says so.
-    let _ = to_child.write_all(&orders[sent..]).await;
+    let _ = to_child.write_all(&unsent).await;
+    let report = report_or_kill(&child.server, number, from_child, to_child, cancel, grace).await;
+    drop(held);
 
+    let is_closed = match timeout(OUTPUT_PATIENCE, reading).await {
+        Ok(read) => read.map(|()| true).map_err(SuperviseError::Output)?,
+        Err(_) => false,
+    };
+    let mut output = collected.summary();
+    if !is_closed {
+        output.log_failure.get_or_insert_with(|| {
+            "a process that bosh-agent cannot stop keeps the output open".to_owned()
+        });
+    }
+    Ok(Supervised { report, output })
+}
+
+/// A child that has just been forked.
+struct Started {
+    /// Its number in the fork server.
+    number: u32,
+    /// The socket to it.
+    socket: UnixStream,
+    /// The rest of its orders.
+    unsent: Vec<u8>,
+    /// The reading ends of its output.
+    readers: Vec<io::PipeReader>,
+}
+
+/// Has the fork server fork a child, and sends the child its orders as far as they fit into the
+/// socket's buffer.
+fn start(child: &Child, streams: usize) -> Result<Started, SuperviseError> {
+    let (mut ours, theirs) = StdUnixStream::pair().map_err(SuperviseError::Channels)?;
+    ours.set_nonblocking(true)
+        .map_err(SuperviseError::Channels)?;
+    let (readers, [stdout, stderr]) = pipes(streams).map_err(SuperviseError::Channels)?;
+    let mut orders = encode_orders(&child.environment, &child.orders);
+    // Write the orders before the child starts, so that it does not wait.
+    let sent = ours.write(&orders).unwrap_or(0);
+    let socket = UnixStream::from_std(ours).map_err(SuperviseError::Channels)?;
+    // Dropped at the end of this function, so that only the child has them open.
+    let descriptors = [theirs.into(), stdout.into(), stderr.into()];
+    let number = child
+        .server
+        .fork(&descriptors)
+        .map_err(|source| SuperviseError::Start {
+            program: child.server.program().to_owned(),
+            source,
+        })?;
+    Ok(Started {
+        number,
+        socket,
+        unsent: orders.split_off(sent),
+        readers,
+    })
+}
+
+/// Receives the report of a child. After a cancellation, stops the child, and kills it if it does
+/// not report in time: then the server reports in its place.
+async fn report_or_kill(
+    server: &ForkServer,
+    number: u32,
+    from_child: OwnedReadHalf,
+    mut to_child: OwnedWriteHalf,
+    cancel: &CancellationToken,
+    grace: Duration,
+) -> Vec<u8> {
     let mut report = Vec::new();
     {
-        let mut lines = BufReader::new(from_child.take(REPORT_LIMIT));
-        let receive = async {
-            // The server's report starts with a line end, as a killed child may have written a
-            // partial one.
-            while report.trim_ascii().is_empty() {
-                report.clear();
-                if !matches!(lines.read_until(b'\n', &mut report).await, Ok(length) if length > 0) {
-                    return;
-                }
-            }
-        };
+        let receive = receive_report(from_child, &mut report);
         tokio::pin!(receive);
         let is_reported = tokio::select! {
             // Cancel-safe: `receive` is polled on below.
@@ -139,72 +180,23 @@ pub async fn supervise(
             tracing::error!(
                 "killing the parent process of a packaging script, which did not stop in time"
             );
-            child.server.kill(number);
-            // The server then reports in its place.
+            server.kill(number);
             let _ = timeout(PATIENCE, &mut receive).await;
         }
     }
-    drop(held);
-    let is_closed = match timeout(OUTPUT_PATIENCE, reading).await {
-        Ok(read) => read.map(|()| true).map_err(SuperviseError::Output)?,
-        Err(_) => false,
-    };
-    let mut output = collected.summary();
-    if !is_closed {
-        output.log_failure.get_or_insert_with(|| {
-            "a process that bosh-agent cannot stop keeps the output open".to_owned()
-        });
+    report
+}
+
+/// Reads one line that is not empty into `report`. It stays empty if the socket ends before that.
+async fn receive_report(from_child: OwnedReadHalf, report: &mut Vec<u8>) {
+    let mut lines = BufReader::new(from_child.take(REPORT_LIMIT));
+    // The server's report starts with a line end, as a killed child may have written a partial one.
+    while report.trim_ascii().is_empty() {
+        report.clear();
+        if !matches!(lines.read_until(b'\n', report).await, Ok(length) if length > 0) {
+            return;
+        }
     }
-    Ok(Supervised { report, output })
-}
-
-/// The supervised children.
-static SUPERVISED: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
-
-/// An entry in the list of supervised children; dropping it removes the child.
-#[derive(Debug)]
-pub(super) struct Known(Option<Pid>);
-
-impl Known {
-    /// Starts a child while holding the lock of the list: otherwise `end_orphans` could run before
-    /// the child is in the list and kill it as an orphan.
-    pub(super) fn start<P, E>(
-        start: impl FnOnce() -> Result<(P, Option<Pid>), E>,
-    ) -> Result<(P, Self), E> {
-        let mut supervised = supervised();
-        let (process, id) = start()?;
-        supervised.extend(id);
-        Ok((process, Self(id)))
-    }
-}
-
-impl Drop for Known {
-    fn drop(&mut self) {
-        supervised().retain(|process| Some(*process) != self.0);
-    }
-}
-
-fn supervised() -> MutexGuard<'static, Vec<Pid>> {
-    SUPERVISED.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Makes this process the subreaper of processes that a child leaves if it dies before its script.
-///
-/// # Errors
-/// What the system answered.
-pub fn adopt_orphans() -> io::Result<()> {
-    Ok(nix::sys::prctl::set_child_subreaper(true)?)
-}
-
-/// Kills the orphans that this process adopted from children that died.
-pub fn end_orphans() {
-    tree::kill_orphans(&supervised());
-}
-
-/// Kills all descendants, supervised children included, and waits for their end for at most
-/// `limit`. Only for use right before the exit: it reaps children that other tasks wait for.
-pub fn kill_all_below(limit: Duration) {
-    tree::kill_all(limit, |_, _| {});
 }
 
 /// Creates the pipes for a script's output: the reading ends, and stdout and stderr.

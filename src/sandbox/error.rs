@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::spec::StepError;
+use super::step::StepError;
 use crate::process::Status;
 use crate::{fs, process};
 

@@ -1,5 +1,5 @@
-//! The first process of a process namespace: it makes the script's view, starts the script, and takes everything in the
-//! namespace with it when it ends.
+//! The first process of a PID namespace: it mounts the script's view, starts the script and waits for its end. When it exits, the
+//! kernel kills all other processes of the namespace.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -16,16 +16,19 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, close, dup2_stdin, pipe2};
 use serde::{Deserialize, Serialize};
 
-use super::child::{LEFTOVER_GRACE, SETTLE, StepResult, poll_timeout, status_of};
 use super::left_mounts::MountsBefore;
-use super::spec::{Spec, Step, StepError, View};
+use super::mount_view::mount_view;
+use super::spec::Spec;
 use super::start::{Progress, start_script};
-use super::{mounts, sys};
+use super::step::{Step, StepError, StepResult};
+use super::sys;
+use super::view::View;
+use super::wait::{LEFTOVER_GRACE, SETTLE, poll_timeout, status_of};
 use crate::config::Environment;
 use crate::fs;
 use crate::process::{Status, tree};
 
-/// What the first process of a namespace tells the one outside.
+/// The report of the first process to its parent.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum InitReport {
@@ -38,15 +41,15 @@ pub(super) enum InitReport {
     Failed(StepError),
 }
 
-/// The first process of a namespace, seen from outside.
+/// The first process of a PID namespace, as its parent sees it.
 #[derive(Debug)]
 pub(super) struct Init {
-    pub process: Pid,
+    pub(super) process: Pid,
     report: File,
 }
 
 impl Init {
-    /// Forks the first process of new namespaces. It closes `ours`, which it has no use for.
+    /// Forks the first process of new namespaces. It closes its copies of `ours`, the descriptors of its parent.
     pub(super) fn start(
         spec: &Spec,
         view: &View,
@@ -64,7 +67,7 @@ impl Init {
             }),
             ForkResult::Child => {
                 for descriptor in ours {
-                    // In this copy of the process nobody uses it any more.
+                    // The owner of the descriptor is never used in this copy of the process.
                     let _ = close(descriptor.as_raw_fd());
                 }
                 drop(reader);
@@ -73,15 +76,15 @@ impl Init {
         }
     }
 
-    /// Readable as soon as the first process has reported or is ending. The kernel ends it when it has ended all others.
+    /// Readable when the first process has reported or is exiting. Its exit is complete when the kernel has killed all others.
     pub(super) fn ending(&self) -> BorrowedFd<'_> {
         self.report.as_fd()
     }
 
-    /// What it told, once it has ended. `None` when it was killed before.
+    /// Its report, after it has exited. `None` if it was killed before it reported.
     pub(super) fn report(mut self) -> Option<InitReport> {
         let mut line = Vec::new();
-        // A process that cannot be killed may keep the pipe open. What it holds is the whole report.
+        // A process that cannot be killed may keep the pipe open. The report is complete anyway.
         let _ = fcntl(&self.report, FcntlArg::F_SETFL(OFlag::O_NONBLOCK));
         let _ = self.report.read_to_end(&mut line);
         serde_json::from_slice(&line).ok()
@@ -100,7 +103,7 @@ fn main(
         Err(error) => InitReport::Failed(error),
     };
     let line = serde_json::to_vec(&report).unwrap_or_default();
-    // Nobody outside is there to hear of a failure to speak.
+    // If the parent is gone, nothing can be done.
     let _ = File::from(writer).write_all(&line);
     sys::exit(0)
 }
@@ -112,11 +115,11 @@ fn run(
     progress: &Progress,
 ) -> Result<InitReport, StepError> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).step(Step::FollowParent)?;
-    let nothing = fs::open("/dev/null".as_ref()).step(Step::FollowParent)?;
-    // The orders' socket: as long as it is open anywhere, the agent takes us for alive.
-    dup2_stdin(&nothing).step(Step::FollowParent)?;
+    let null = fs::open("/dev/null".as_ref()).step(Step::FollowParent)?;
+    // Closes the socket to the agent: while a process has it open, the agent considers the child alive.
+    dup2_stdin(&null).step(Step::FollowParent)?;
     progress.enter(&Step::MakeView);
-    mounts::make(view)?;
+    mount_view(view)?;
     let before = MountsBefore::now();
     let script = start_script(spec, environment, progress)?;
     let status = loop {
@@ -127,26 +130,26 @@ fn run(
                 }
             }
             Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) | Ok(_) => {}
-            // It was our child, so this cannot be.
+            // Impossible: the script is a child of this process.
             Err(_) => break Status::Signaled(Signal::SIGKILL as i32),
         }
     };
-    let left_behind = end_leftovers(spec.grace.min(LEFTOVER_GRACE))?;
+    let left_behind = stop_leftovers(spec.grace.min(LEFTOVER_GRACE))?;
     Ok(InitReport::Ended {
         status,
         left_behind,
-        // They end with this process.
+        // The mounts end with this process.
         mounts: before.since(),
     })
 }
 
-/// Waits for the processes that outlive the script. Those that do not end by themselves are asked to, and get a moment for it:
-/// with this process the kernel ends everything else. Returns how many were asked.
-fn end_leftovers(moment: Duration) -> Result<usize, StepError> {
+/// Waits for the processes that outlive the script, and asks those to exit that do not exit by themselves. The kernel kills the
+/// rest after `grace`, when this process exits. Returns how many were asked.
+fn stop_leftovers(grace: Duration) -> Result<usize, StepError> {
     if reap() == Children::None {
         return Ok(0);
     }
-    // Blocked since before this process was forked, so that no end of a child goes unnoticed.
+    // The signal was blocked before this process was forked, so that none is lost.
     let mut ends = SigSet::empty();
     ends.add(Signal::SIGCHLD);
     let ends = SignalFd::with_flags(&ends, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
@@ -156,18 +159,18 @@ fn end_leftovers(moment: Duration) -> Result<usize, StepError> {
     }
     let left_behind = tree::descendants().len();
     tree::ask_to_end();
-    wait_for_all(&ends, moment);
+    wait_for_all(&ends, grace);
     Ok(left_behind)
 }
 
-/// Whether this process has any.
+/// Whether this process has children.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Children {
     Some,
     None,
 }
 
-/// Takes the ends of children.
+/// Reaps children.
 fn reap() -> Children {
     loop {
         match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
@@ -178,11 +181,11 @@ fn reap() -> Children {
     }
 }
 
-/// Waits until no child is left, for as long as `limit` at the most.
+/// Waits until no child is left, at most for `limit`.
 fn wait_for_all(ends: &SignalFd, limit: Duration) -> Children {
     let until = Instant::now() + limit;
     loop {
-        // Taken before the children are looked at: the end of one in between is a new signal.
+        // Read the signals before reaping: a child that exits in between causes a new one.
         while let Ok(Some(_)) = ends.read_signal() {}
         let left = until.saturating_duration_since(Instant::now());
         if reap() == Children::None {
@@ -190,7 +193,7 @@ fn wait_for_all(ends: &SignalFd, limit: Duration) -> Children {
         } else if left.is_zero() {
             return Children::Some;
         }
-        // An interrupted wait is one more round.
+        // After an interrupted wait, the loop waits again.
         let _ = poll(
             &mut [PollFd::new(ends.as_fd(), PollFlags::POLLIN)],
             poll_timeout(Some(left)),

@@ -25,9 +25,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::SandboxError;
 use super::namespace::PROCESSES;
+use super::rules::Rules;
 use super::script::{self, Script};
 use super::shared_tree::SharedTree;
-use super::spec::{Rules, Spec};
+use super::spec::Spec;
 use crate::config::{Environment, PackagePaths, Vcap, Visibility};
 use crate::fs::{self, Difference, Record};
 use crate::process::{ForkServer, Output, Status};

@@ -1,21 +1,21 @@
-//! What a script leaves mounted, looked at before its mount namespace ends.
+//! Mounts that a script leaves, found before its mount namespace ends.
 
 use std::collections::HashSet;
 
 use crate::fs::{self, MountPoint};
 
-/// What was mounted before a script started.
+/// What was mounted before a script started; `None` if unknown.
 #[derive(Debug, Default)]
 pub(super) struct MountsBefore(Option<HashSet<MountPoint>>);
 
 impl MountsBefore {
-    /// What is mounted now. Without `/proc` nothing is known then and later.
+    /// The current mounts. They are unknown without `/proc`.
     pub(super) fn now() -> Self {
         let mounts = fs::mount_points().ok();
         Self(mounts.map(|mounts| mounts.into_iter().collect()))
     }
 
-    /// Where something has been mounted since that still is. Bytes that are no text are replaced.
+    /// The mount points of mounts that were added since. Bytes that are not UTF-8 are replaced.
     pub(super) fn since(&self) -> Vec<String> {
         let Some(before) = &self.0 else {
             return Vec::new();

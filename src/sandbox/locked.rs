@@ -1,10 +1,10 @@
 //! Locks the mounts of a view, so that not even a script that runs as root can undo them.
 //!
-//! A script with the right to mount may unmount what covers the work directory, `/tmp` or `/proc`, and would find the host's there: the
+//! A script that may mount may also unmount what covers the work directory, `/tmp` or `/proc`, and would find the host's there: the
 //! work directory with undeclared packages and the sealed trees of others. The kernel locks the mounts that a mount namespace inherits
 //! from one of a more privileged user namespace. So the view is copied into a mount namespace that belongs to a new user namespace,
-//! and the script enters the copy alone: it keeps all its rights, with the mounts locked. `docs/adr/0014-locked-mounts.md` says what
-//! remains.
+//! and the script enters only the copy: it keeps all its privileges, but the mounts are locked. `docs/adr/0014-locked-mounts.md` has
+//! the limits.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -17,29 +17,29 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::{ForkResult, Pid};
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
-use super::child::StepResult;
-use super::spec::{Step, StepError, View};
+use super::step::{Step, StepError, StepResult};
+use super::view::View;
 use super::{sys, users};
 use crate::fs;
 
-/// Directories of devices and of the kernel, which a script that prepares a changed root binds there without what is mounted in them.
-/// The kernel refuses that where these mounts are locked, so they are not.
+/// Directories of devices and of the kernel. A script that prepares a chroot bind-mounts them without the mounts below them, which the
+/// kernel refuses if those are locked.
 const UNLOCKED: [&str; 2] = ["/dev", "/sys"];
 
 /// Locks everything that is mounted in this process's mount namespace. Afterwards the working directory is `/`.
 pub(super) fn lock(view: &View) -> Result<(), StepError> {
     if view.in_user_namespace && !view.processes {
-        // The script sees the agent's processes. In a user namespace of its own it has no rights over them, and none of theirs, such as
-        // the way through `/proc/PID/root`.
+        // The script sees the agent's processes. In a nested user namespace it has no privileges over them, so it cannot use
+        // `/proc/PID/root`, for example.
         return users::enter_nested();
     }
     let unlocked: Vec<(&Path, OwnedFd)> = UNLOCKED
         .iter()
         .map(Path::new)
-        .filter(|path| !view.covers_below(path))
-        // A script could make them writable again.
+        .filter(|path| !view.hides_below(path))
+        // Unlocked, a script could make them writable again.
         .filter(|_| view.protection.is_none())
-        .filter_map(|path| Some((path, take(path)?)))
+        .filter_map(|path| Some((path, detach(path)?)))
         .collect();
     enter_copy()?;
     for (path, mount) in unlocked {
@@ -56,9 +56,9 @@ pub(super) fn lock(view: &View) -> Result<(), StepError> {
     Ok(())
 }
 
-/// Takes a mount with everything in it out of the tree. `None` where it stays: it is none, it is locked already, or the kernel is older
-/// than Linux 5.2.
-fn take(path: &Path) -> Option<OwnedFd> {
+/// Detaches a mount with everything mounted below it. `None` if it stays: the path is not a mount point, the mount is already locked,
+/// or the kernel is older than Linux 5.2.
+fn detach(path: &Path) -> Option<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_RECURSIVE;
@@ -67,34 +67,35 @@ fn take(path: &Path) -> Option<OwnedFd> {
     Some(mount)
 }
 
-/// Enters a copy of the mount namespace that belongs to a new user namespace, and stays in the user namespace that it is in.
+/// Enters a copy of the mount namespace that belongs to a new user namespace. This process stays in its user namespace.
 fn enter_copy() -> Result<(), StepError> {
-    let (mut told, mut tell) = users::pipe()?;
-    let (mut stay, end) = users::pipe()?;
+    let (mut errno_reader, mut errno_writer) = users::pipe()?;
+    let (mut exit_reader, exit_writer) = users::pipe()?;
     match sys::fork().step(Step::Fork)? {
         ForkResult::Child => {
-            drop((told, end));
+            drop((errno_reader, exit_writer));
             let made = unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS);
             let errno = made.err().map_or(0, |errno| errno as i32);
-            let _ = tell.write_all(&errno.to_ne_bytes());
-            // The copy lives as long as a process that is in it.
-            let _ = stay.read(&mut [0]);
+            let _ = errno_writer.write_all(&errno.to_ne_bytes());
+            // The copy exists as long as a process is in it. The read ends when the parent closes its end.
+            let _ = exit_reader.read(&mut [0]);
             sys::exit(0)
         }
         ForkResult::Parent { child } => {
-            drop((tell, stay));
-            let entered = enter(child, &mut told);
-            drop(end);
+            drop((errno_writer, exit_reader));
+            let entered = enter_namespace_of(child, &mut errno_reader);
+            drop(exit_writer);
             users::wait_for(child);
             entered.step(Step::LockMounts)
         }
     }
 }
 
-fn enter(maker: Pid, told: &mut File) -> std::io::Result<()> {
-    let mut errno = [0; size_of::<i32>()];
-    told.read_exact(&mut errno)?;
-    match i32::from_ne_bytes(errno) {
+/// Enters the mount namespace of `maker`, which first writes an error number, or 0, into the pipe.
+fn enter_namespace_of(maker: Pid, errno: &mut File) -> std::io::Result<()> {
+    let mut number = [0; size_of::<i32>()];
+    errno.read_exact(&mut number)?;
+    match i32::from_ne_bytes(number) {
         0 => {}
         errno => return Err(Errno::from_raw(errno).into()),
     }

@@ -27,11 +27,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::SandboxError;
 use super::named;
-use super::protect::Protection;
 use super::scratch::{self, Scratch};
 use super::script::{self, Script};
-use super::spec::{Mounted, Spec, Step, View, Writes};
+use super::spec::Spec;
+use super::step::Step;
 use super::users::Users;
+use super::view::{Mounted, Protection, View, Writes};
 use crate::config::{Environment, Vcap, Visibility};
 use crate::fs::{self, Context, MadeDirectories};
 use crate::process::{ForkServer, Output, Status};
@@ -560,8 +561,8 @@ impl Namespaces {
             locked: self.locked,
             network: self.wishes.network,
             writes: self.writes,
-            scratch: relative.join(SCRATCH),
-            shared: place.shared.clone(),
+            overlay: relative.join(SCRATCH),
+            scratch: place.shared.clone(),
             hidden: self.scratch.separable().map(|_| self.shared.clone()),
             secrets: self.secrets.clone(),
             kept: place.kept.clone(),

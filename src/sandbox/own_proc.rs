@@ -1,21 +1,21 @@
-//! A `/proc` for a machine or a changed root that has none mounted. Without it no process can be found and ended, no owners set in a
-//! user namespace, and this program not started again.
+//! Mounts `/proc` on a machine, or in a chroot, that lacks it. Without `/proc` the agent cannot find and stop processes, set the owner
+//! maps of user namespaces, or start itself again.
 
-use super::mounts;
-use super::spec::StepError;
+use super::mount;
+use super::step::StepError;
 use crate::fs;
 
-/// Whether `/proc` is mounted and has this process.
+/// Whether `/proc` is mounted and shows this process.
 #[must_use]
 pub fn has_proc() -> bool {
     fs::lookup("/proc/self/exe".as_ref()).is_ok_and(|found| found.is_some())
 }
 
-/// Mounts `/proc` for this process, which must have one thread, and all that it starts, in a mount namespace of their own.
+/// Mounts `/proc` in a new mount namespace, for this process and those that it starts. This process must have one thread.
 ///
 /// # Errors
-/// When this user may not mount, and when there is no directory `/proc`.
+/// This user may not mount, or there is no directory `/proc`.
 pub fn mount_proc_before_threads() -> Result<(), StepError> {
-    mounts::separate()?;
-    mounts::mount_proc()
+    mount::separate()?;
+    mount::mount_proc()
 }

@@ -1,8 +1,8 @@
-//! The fork server: this program started once more, which forks the parent of each script.
+//! The fork server: this program, started again, which forks the parent of each script.
 //!
-//! It stays small and has one thread, so that a fork copies little and the copy may do what any process may. It holds a copy of
-//! each child's socket until it has reaped the child: the agent sees the end of the socket only when the child is gone and, where
-//! the child was killed, when its orphans are gone too. `process::fork_server` is the agent's side.
+//! It stays small and has one thread, so that a fork copies little and is safe. It keeps a copy of each child's socket until it has
+//! reaped the child: the agent sees the end of the socket only when the child is gone and, if the child was killed, when its orphans
+//! are gone too. `process::fork_server` is the agent's side.
 
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -13,27 +13,39 @@ use std::process::ExitCode;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, setpgid};
 
-use super::child::{self, StepResult, listen, status_of};
-use super::spec::{Report, Step, StepError};
+use super::child;
+use super::spec::Report;
+use super::step::{Step, StepError, StepResult};
 use super::sys;
+use super::wait::{listen, status_of};
 use crate::fs;
 use crate::process::{self, DESCRIPTORS, Request, Status, tree};
 
-/// A forked child's exit code when it has panicked.
+/// A forked child's exit code after a panic.
 const PANICKED: u8 = 101;
 
-/// Runs as the fork server. Called before anything else, while there is one thread and nothing is open.
+/// Runs as the fork server. Must be called first, while there is one thread and no file is open.
 #[must_use]
 pub fn main() -> ExitCode {
-    // Scripts start with what this process has.
+    // Scripts inherit the dispositions of this process.
     sys::default_signals(&[]);
-    match serve() {
+    let served = Server::start().and_then(Server::serve);
+    match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
+}
+
+/// The server's connection to the agent, and its children.
+struct Server {
+    /// The socket to the agent; `None` when the agent has closed its end.
+    requests: Option<UnixStream>,
+    signals: SignalFd,
+    children: Vec<Child>,
 }
 
 /// The parent of a script.
@@ -45,82 +57,121 @@ struct Child {
     socket: UnixStream,
 }
 
-/// Forks a child for each request until the agent closes the socket, and then waits for the children.
-fn serve() -> io::Result<()> {
-    let _ = nix::sys::prctl::set_name(c"sandbox-server");
-    let requests = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
-    let nothing = fs::open("/dev/null".as_ref()).map_err(|error| error.source)?;
-    dup2_stdin(&nothing)?;
-    drop(nothing);
-    sys::leave_terminal();
-    // What a killed child leaves becomes the server's.
-    nix::sys::prctl::set_child_subreaper(true)?;
-    let signals = listen()?;
-    let mut children: Vec<Child> = Vec::new();
-    let mut is_open = true;
-    loop {
-        reap(&mut children);
-        if !is_open && children.is_empty() {
-            return Ok(());
-        }
-        let (has_request, has_signal) = {
-            let mut sources = vec![PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
-            if is_open {
-                sources.push(PollFd::new(requests.as_fd(), PollFlags::POLLIN));
+impl Server {
+    /// Takes the socket from standard input, and becomes the subreaper of what a killed child leaves.
+    fn start() -> io::Result<Self> {
+        let _ = nix::sys::prctl::set_name(c"sandbox-server");
+        let requests = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+        let null = fs::open("/dev/null".as_ref()).map_err(|error| error.source)?;
+        dup2_stdin(&null)?;
+        sys::leave_terminal();
+        nix::sys::prctl::set_child_subreaper(true)?;
+        Ok(Self {
+            requests: Some(requests),
+            signals: listen()?,
+            children: Vec::new(),
+        })
+    }
+
+    /// Handles requests until the agent closes the socket, and then waits for the children.
+    fn serve(mut self) -> io::Result<()> {
+        loop {
+            self.reap();
+            if self.requests.is_none() && self.children.is_empty() {
+                return Ok(());
             }
-            // An interrupted wait is one more round.
-            let _ = poll(&mut sources, PollTimeout::NONE);
-            let is_ready = |index: usize| {
-                let source: Option<&PollFd> = sources.get(index);
-                source.is_some_and(|source| source.any().unwrap_or(false))
+            if !self.wait() {
+                continue;
+            }
+            match self.requests.as_ref().map(process::receive) {
+                Some(Ok(Some(Request::Fork(number, descriptors)))) => {
+                    self = self.fork(number, descriptors);
+                }
+                Some(Ok(Some(Request::Kill(number)))) => self.kill(number),
+                // The agent has closed its end, or is gone.
+                Some(Ok(None)) => self.requests = None,
+                // After other errors the request is lost, and with it the child's socket: the agent sees its end.
+                Some(Err(_)) | None => {}
+            }
+        }
+    }
+
+    /// Waits for a request or a signal. Returns whether there is a request.
+    fn wait(&self) -> bool {
+        let mut sources = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+        sources.extend(
+            self.requests
+                .iter()
+                .map(|it| PollFd::new(it.as_fd(), PollFlags::POLLIN)),
+        );
+        // After an interrupted wait the caller waits again.
+        let _ = poll(&mut sources, PollTimeout::NONE);
+        let is_ready = |source: Option<&PollFd>| source.is_some_and(|it| it.any().unwrap_or(false));
+        if is_ready(sources.first()) {
+            // Other signals than SIGCHLD are for the children, which receive them themselves.
+            while let Ok(Some(_)) = self.signals.read_signal() {}
+        }
+        is_ready(sources.get(1))
+    }
+
+    /// Forks a child with these descriptors. The child does not return.
+    fn fork(mut self, number: u32, descriptors: [OwnedFd; DESCRIPTORS]) -> Self {
+        let [socket, output, error_output] = descriptors;
+        match fork(&output, &error_output) {
+            Ok(ForkResult::Parent { child: process }) => self.children.push(Child {
+                number,
+                process,
+                socket: socket.into(),
+            }),
+            Ok(ForkResult::Child) => {
+                drop((self, output, error_output));
+                run(socket.into());
+            }
+            Err(error) => report(socket.into(), &Report::Failed(error)),
+        }
+        self
+    }
+
+    fn kill(&self, number: u32) {
+        for child in self.children.iter().filter(|child| child.number == number) {
+            // It is not reaped yet, so the PID still belongs to it.
+            let _ = kill(child.process, Signal::SIGKILL);
+        }
+    }
+
+    /// Reaps children. For each child that could not report itself, kills its orphans and reports in its place.
+    fn reap(&mut self) {
+        loop {
+            let ended = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Err(Errno::EINTR) => continue,
+                // There is no child, or all are running.
+                Err(_) | Ok(WaitStatus::StillAlive) => return,
+                Ok(ended) => ended,
             };
-            (is_ready(1), is_ready(0))
-        };
-        if has_signal {
-            // Other signals than SIGCHLD are for the children, which get them themselves and end their scripts.
-            while let Ok(Some(_)) = signals.read_signal() {}
-        }
-        if !has_request {
-            continue;
-        }
-        match process::receive(&requests) {
-            Ok(Some(Request::Fork(number, descriptors))) => {
-                let [socket, output, error_output] = descriptors;
-                match start([&socket, &output, &error_output]) {
-                    Ok(ForkResult::Parent { child: process }) => children.push(Child {
-                        number,
-                        process,
-                        socket: socket.into(),
-                    }),
-                    Ok(ForkResult::Child) => {
-                        drop((children, requests, signals, output, error_output));
-                        run(socket.into());
-                    }
-                    Err(error) => report(socket.into(), &Report::Failed(error)),
-                }
+            let Some(status) = status_of(ended) else {
+                continue;
+            };
+            let mut children = self.children.iter();
+            let position = children.position(|child| Some(child.process) == ended.pid());
+            // Any other process was an orphan.
+            let Some(position) = position else { continue };
+            let child = self.children.swap_remove(position);
+            if status != Status::Exited(0) {
+                // A script may have killed it to escape.
+                let known: Vec<Pid> = self.children.iter().map(|child| child.process).collect();
+                tree::kill_orphans(&known);
+                report(child.socket, &Report::Lost { status });
             }
-            Ok(Some(Request::Kill(number))) => {
-                for child in children.iter().filter(|child| child.number == number) {
-                    // It is not reaped yet, so that the process is still this one.
-                    let _ = kill(child.process, Signal::SIGKILL);
-                }
-            }
-            // The agent has closed its end, or is gone.
-            Ok(None) => is_open = false,
-            Err(error) if error.raw_os_error() == Some(Errno::EINTR as i32) => {}
-            // The request is lost, and with it the agent's socket, whose end the agent sees.
-            Err(_) => {}
         }
     }
 }
 
-/// Forks. The copy gets a process group of its own and these descriptors: its socket, standard output, standard error.
-fn start(descriptors: [&OwnedFd; DESCRIPTORS]) -> Result<ForkResult, StepError> {
-    let [_, output, error_output] = descriptors;
+/// Forks. The copy has its own process group, and these descriptors as standard output and standard error.
+fn fork(output: &OwnedFd, error_output: &OwnedFd) -> Result<ForkResult, StepError> {
     let forked = sys::fork().step(Step::Fork)?;
     if forked.is_child() {
         let _ = nix::sys::prctl::set_name(child::NAME);
-        // None of these can fail in a fresh copy.
+        // None of these calls can fail in a new process.
         let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
         let _ = dup2_stdout(output);
         let _ = dup2_stderr(error_output);
@@ -128,45 +179,18 @@ fn start(descriptors: [&OwnedFd; DESCRIPTORS]) -> Result<ForkResult, StepError> 
     Ok(forked)
 }
 
-/// The life of a forked child.
+/// Runs a forked child.
 fn run(socket: UnixStream) -> ! {
     let code = catch_unwind(AssertUnwindSafe(|| child::main(socket))).unwrap_or(PANICKED);
     sys::exit(code.into())
 }
 
-/// Takes the ends of children. Reports those that could not do so themselves, once what they left has been killed.
-fn reap(children: &mut Vec<Child>) {
-    loop {
-        let ended = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Err(Errno::EINTR) => continue,
-            // None is left, or all live.
-            Err(_) | Ok(WaitStatus::StillAlive) => return,
-            Ok(ended) => ended,
-        };
-        let Some(status) = status_of(ended) else {
-            continue;
-        };
-        let position = children
-            .iter()
-            .position(|child| Some(child.process) == ended.pid());
-        // Everything else was an orphan.
-        let Some(position) = position else { continue };
-        let child = children.swap_remove(position);
-        if status != Status::Exited(0) {
-            // Whoever killed it may have hoped to get away.
-            let known: Vec<Pid> = children.iter().map(|child| child.process).collect();
-            tree::kill_orphans(&known);
-            report(child.socket, &Report::Lost { status });
-        }
-    }
-}
-
 /// Reports in the place of a child.
 fn report(mut socket: UnixStream, report: &Report) {
-    // On a line of its own, behind whatever a child has written before it was killed.
+    // On a line of its own: a killed child may have written a partial line.
     let mut line = b"\n".to_vec();
     line.extend(serde_json::to_vec(report).unwrap_or_default());
     line.push(b'\n');
-    // An agent that is gone hears nothing.
+    // Fails if the agent is gone.
     let _ = socket.write_all(&line);
 }

@@ -1,5 +1,5 @@
-//! The start of a script: a fork of its parent that becomes the script. Whatever may have to wait for a file system is done by
-//! this process, so that its parent can report what does not answer.
+//! The start of a script: a fork of its parent that becomes the script. This process does all operations that may block on a file
+//! system, so that its parent can report a path that does not respond.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -16,22 +16,22 @@ use nix::sys::signal::SigSet;
 use nix::unistd::{ForkResult, Pid, dup2_stdin, pipe2, setpgid};
 use serde::{Deserialize, Serialize};
 
-use super::child::StepResult;
-use super::spec::{Spec, Step, StepError};
+use super::spec::Spec;
+use super::step::{Step, StepError, StepResult};
 use super::{landlock, protect, sys};
 use crate::config::Environment;
 use crate::fs;
 
-/// How long the start of a script may take, with its mounts and rules. It takes milliseconds.
+/// The time limit for the start of a script, with its mounts and rules. It usually takes milliseconds.
 pub(super) const START_LIMIT: Duration = Duration::from_secs(60);
 
-/// The exit code of a process that could not become the script. Its parent reports why.
+/// The exit code of a process that could not become the script. Its parent reports the reason.
 const FAILED: i32 = 127;
 
-/// Programs are looked for here without a `PATH`.
+/// Where programs are searched for if `PATH` is not set.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
 
-/// What the starting process does. One message is in the pipe at most: the writer takes the last one out before it writes another. The
+/// Reports what the starting process does. The pipe holds at most one message: the writer removes the previous one before it writes. The
 /// last writing end closes when the script is executed.
 #[derive(Debug)]
 pub(super) struct Progress {
@@ -43,11 +43,11 @@ pub(super) struct Progress {
 #[derive(Debug)]
 pub(super) struct Watched(File);
 
-/// A message.
+/// A message of the starting process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Stage {
-    /// This step may have to wait for a file system.
+    /// The process is in this step, which may block on a file system.
     In(Step),
     /// This step has failed.
     Failed(StepError),
@@ -62,43 +62,43 @@ impl Progress {
         })
     }
 
-    /// The other end, for the process that only watches.
+    /// The reading end, for the parent.
     pub(super) fn watch(self) -> Watched {
         Watched(self.reader)
     }
 
-    /// Says what comes next. Best effort: it explains a failure, and is none itself.
+    /// Reports the next step. Errors are ignored: the report only explains a failure.
     pub(super) fn enter(&self, step: &Step) {
-        self.say(&Stage::In(step.clone()));
+        self.send(&Stage::In(step.clone()));
     }
 
-    fn say(&self, stage: &Stage) {
-        let _ = last(&self.reader);
+    fn send(&self, stage: &Stage) {
+        let _ = receive(&self.reader);
         let _ = (&self.writer).write_all(&serde_json::to_vec(stage).unwrap_or_default());
     }
 }
 
 impl Watched {
-    /// Hangs up when the script has been executed, or its starting process has ended.
+    /// Hangs up when the script has been executed, or its starting process has exited.
     pub(super) fn end(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
 
-    /// The last message, once.
+    /// The last message. A second call returns `None`.
     pub(super) fn stage(&self) -> Option<Stage> {
-        last(&self.0)
+        receive(&self.0)
     }
 }
 
-/// Takes a message out of the pipe, if there is one.
-fn last(mut reader: &File) -> Option<Stage> {
+/// Removes the message from the pipe, if there is one.
+fn receive(mut reader: &File) -> Option<Stage> {
     let mut message = Vec::new();
-    // Without a writer it ends, with one it would block: either way everything has been read.
+    // Ends at the end of the pipe, or with `WouldBlock` while there is a writer: both mean that everything has been read.
     let _ = reader.read_to_end(&mut message);
     serde_json::from_slice(&message).ok()
 }
 
-/// Forks the process that becomes the script. Does not wait until it has.
+/// Forks the process that becomes the script. Does not wait for its `exec`.
 pub(super) fn start_script(
     spec: &Spec,
     environment: &Environment,
@@ -108,14 +108,14 @@ pub(super) fn start_script(
         ForkResult::Parent { child } => Ok(child),
         ForkResult::Child => {
             let error = become_script(spec, environment, progress);
-            progress.say(&Stage::Failed(error));
+            progress.send(&Stage::Failed(error));
             sys::exit(FAILED)
         }
     }
 }
 
-/// Becomes the script, with nothing to read and no signal blocked. Its rules are its own: its parent has to reach more. Returns why
-/// it could not.
+/// Becomes the script, with empty stdin and no blocked signals. The Landlock rules apply to this process only, because its parent needs
+/// other paths. Returns the error if it fails.
 fn become_script(spec: &Spec, environment: &Environment, progress: &Progress) -> StepError {
     match prepare(spec, progress) {
         Ok(()) => execute(spec, environment, progress),
@@ -126,8 +126,8 @@ fn become_script(spec: &Spec, environment: &Environment, progress: &Progress) ->
 fn prepare(spec: &Spec, progress: &Progress) -> Result<(), StepError> {
     let start = || Step::Start(spec.program.clone());
     setpgid(Pid::from_raw(0), Pid::from_raw(0)).step(start())?;
-    let nothing = fs::open("/dev/null".as_ref()).step(start())?;
-    dup2_stdin(&nothing).step(start())?;
+    let null = fs::open("/dev/null".as_ref()).step(start())?;
+    dup2_stdin(&null).step(start())?;
     let rules = spec.rules.as_ref();
     let rules = rules.map(|rules| landlock::prepare(rules, progress));
     let rules = rules.transpose()?;
@@ -141,15 +141,15 @@ fn prepare(spec: &Spec, progress: &Progress) -> Result<(), StepError> {
     }
     SigSet::all().thread_unblock().step(start())?;
     if spec.view.as_ref().is_some_and(|it| it.protection.is_some()) {
-        protect::give_up_capabilities().step(start())?;
+        protect::drop_capabilities().step(start())?;
     }
     rules
         .map_or(Ok(()), landlock::restrict)
         .step(Step::Restrict)
 }
 
-/// Executes the first file of the program's name in `PATH` that can be. Each one is tried by itself, so that the one that does not
-/// answer is known.
+/// Executes the first executable file with the program's name in `PATH`. Each file is a step of its own, so that one that does not
+/// respond is reported.
 #[expect(
     clippy::disallowed_methods,
     reason = "one of the two places that start processes"
@@ -163,7 +163,7 @@ fn execute(spec: &Spec, environment: &Environment, progress: &Progress) -> StepE
         let error = command.exec();
         match error.raw_os_error().map(Errno::from_raw) {
             Some(Errno::EACCES) => is_refused = true,
-            // As the C library does.
+            // Try the next file, as the C library does.
             Some(
                 Errno::ENOENT | Errno::ENOTDIR | Errno::ESTALE | Errno::ENODEV | Errno::ETIMEDOUT,
             ) => {}
@@ -184,7 +184,7 @@ fn failed(spec: &Spec, error: io::Error) -> StepError {
     }
 }
 
-/// The files that a program's name may stand for. All have a slash.
+/// The files that a program's name may refer to. Each path contains a slash.
 fn files(program: &str, path: Option<&OsStr>) -> Vec<PathBuf> {
     if program.contains('/') {
         return vec![program.into()];
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn programs_are_looked_for_in_the_path_in_its_order() {
+    fn programs_are_searched_in_the_order_of_path() {
         let found = files("bash", Some("/a::/b".as_ref()));
         assert_eq!(found, ["/a/bash", "./bash", "/b/bash"].map(PathBuf::from));
         assert_eq!(files("bash", None).len(), 2);

@@ -14,9 +14,9 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Gid, Pid, Uid, User, getegid, geteuid, pipe2, setresgid, setresuid};
 
-use super::child::StepResult;
-use super::spec::{Step, StepError};
-use super::{mounts, sys};
+use super::mount::try_mounts;
+use super::step::{Step, StepError, StepResult};
+use super::sys;
 use crate::fs;
 
 /// The owners that there are in a user namespace.
@@ -47,7 +47,7 @@ pub enum Entry {
 /// This process must have one thread.
 #[must_use]
 pub fn enter_if_needed() -> Entry {
-    match try_in_a_copy(mounts::try_any) {
+    match try_in_a_copy(try_mounts) {
         Ok(()) => Entry::Outside,
         Err(_) => enter_one_of(usual()),
     }
@@ -80,7 +80,7 @@ fn enter_one_of(users: Users) -> Entry {
     let entered = Map::of(users).and_then(|map| {
         try_in_a_copy(|| {
             map.enter(CloneFlags::empty())?;
-            mounts::try_any()
+            try_mounts()
         })?;
         map.enter(CloneFlags::empty())
     });
