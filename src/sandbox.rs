@@ -20,6 +20,7 @@ mod mount_view;
 mod named;
 mod namespace;
 mod own_proc;
+mod progress;
 mod protect;
 mod rules;
 mod scratch;

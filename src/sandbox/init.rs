@@ -18,8 +18,9 @@ use serde::{Deserialize, Serialize};
 
 use super::left_mounts::MountsBefore;
 use super::mount_view::mount_view;
+use super::progress::Progress;
 use super::spec::Spec;
-use super::start::{Progress, start_script};
+use super::start::start_script;
 use super::step::{Step, StepError, StepResult};
 use super::sys;
 use super::view::View;

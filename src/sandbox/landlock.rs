@@ -17,8 +17,8 @@ use landlock::{
 use nix::errno::Errno;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxFlags};
 
+use super::progress::Progress;
 use super::rules::Rules;
-use super::start::Progress;
 use super::step::{Step, StepError, StepResult};
 use super::sys;
 use crate::fs;

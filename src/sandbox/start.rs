@@ -2,101 +2,27 @@
 //! system, so that its parent can report a path that does not respond.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
-use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
 use nix::sys::signal::SigSet;
-use nix::unistd::{ForkResult, Pid, dup2_stdin, pipe2, setpgid};
-use serde::{Deserialize, Serialize};
+use nix::unistd::{ForkResult, Pid, dup2_stdin, setpgid};
 
+use super::progress::{Progress, Stage};
 use super::spec::Spec;
 use super::step::{Step, StepError, StepResult};
 use super::{landlock, protect, sys};
 use crate::config::Environment;
 use crate::fs;
 
-/// The time limit for the start of a script, with its mounts and rules. It usually takes milliseconds.
-pub(super) const START_LIMIT: Duration = Duration::from_secs(60);
-
 /// The exit code of a process that could not become the script. Its parent reports the reason.
 const FAILED: i32 = 127;
 
 /// Where programs are searched for if `PATH` is not set.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
-
-/// Reports what the starting process does. The pipe holds at most one message: the writer removes the previous one before it writes. The
-/// last writing end closes when the script is executed.
-#[derive(Debug)]
-pub(super) struct Progress {
-    reader: File,
-    writer: File,
-}
-
-/// The reading end of a [`Progress`].
-#[derive(Debug)]
-pub(super) struct Watched(File);
-
-/// A message of the starting process.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Stage {
-    /// The process is in this step, which may block on a file system.
-    In(Step),
-    /// This step has failed.
-    Failed(StepError),
-}
-
-impl Progress {
-    pub(super) fn new() -> Result<Self, StepError> {
-        let (reader, writer) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).step(Step::Fork)?;
-        Ok(Self {
-            reader: reader.into(),
-            writer: writer.into(),
-        })
-    }
-
-    /// The reading end, for the parent.
-    pub(super) fn watch(self) -> Watched {
-        Watched(self.reader)
-    }
-
-    /// Reports the next step. Errors are ignored: the report only explains a failure.
-    pub(super) fn enter(&self, step: &Step) {
-        self.send(&Stage::In(step.clone()));
-    }
-
-    fn send(&self, stage: &Stage) {
-        let _ = receive(&self.reader);
-        let _ = (&self.writer).write_all(&serde_json::to_vec(stage).unwrap_or_default());
-    }
-}
-
-impl Watched {
-    /// Hangs up when the script has been executed, or its starting process has exited.
-    pub(super) fn end(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-
-    /// The last message. A second call returns `None`.
-    pub(super) fn stage(&self) -> Option<Stage> {
-        receive(&self.0)
-    }
-}
-
-/// Removes the message from the pipe, if there is one.
-fn receive(mut reader: &File) -> Option<Stage> {
-    let mut message = Vec::new();
-    // Ends at the end of the pipe, or with `WouldBlock` while there is a writer: both mean that everything has been read.
-    let _ = reader.read_to_end(&mut message);
-    serde_json::from_slice(&message).ok()
-}
 
 /// Forks the process that becomes the script. Does not wait for its `exec`.
 pub(super) fn start_script(
@@ -201,18 +127,6 @@ fn files(program: &str, path: Option<&OsStr>) -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn last_message_replaces_earlier_ones() {
-        let progress = Progress::new().unwrap();
-        for number in 0..2000 {
-            progress.enter(&Step::Enter(PathBuf::from(format!("/{number}"))));
-        }
-        let watched = progress.watch();
-        let expected = Step::Enter(PathBuf::from("/1999"));
-        assert_eq!(watched.stage(), Some(Stage::In(expected)));
-        assert_eq!(watched.stage(), None);
-    }
 
     #[test]
     fn programs_are_searched_in_the_order_of_path() {

@@ -12,12 +12,15 @@ use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use super::start::{START_LIMIT, Watched};
+use super::progress::Watched;
 use super::wait::{LEFTOVER_GRACE, SETTLE, poll_timeout, status_of};
 use crate::process::{Status, tree};
 
 /// The size limit of an order in bytes.
 const ORDER_LIMIT: usize = 100;
+
+/// The time limit for the start of a script, with its mounts and rules. It usually takes milliseconds.
+const START_LIMIT: Duration = Duration::from_secs(60);
 
 /// Watches one script.
 pub(super) struct Watch<'a> {
