@@ -1,4 +1,4 @@
-//! Blobs in a real nginx, set up as the Director's blobstore is, directly and through proxies.
+//! Blobs in a real nginx that is configured like the Director's blobstore, directly and through proxies.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -78,9 +78,9 @@ fn options(endpoint: &str, (user, password): (&str, &str), ca: Option<&str>) -> 
     json!({"endpoint": endpoint, "user": user, "password": password, "tls": {"cert": {"ca": ca}}})
 }
 
-/// The error as an operator reads it.
+/// The error's text in the log.
 #[track_caller]
-fn told(error: &BlobError) -> String {
+fn text_of(error: &BlobError) -> String {
     let text = Chain(error).to_string();
     let everything = format!("{text} {error:?} {error:#?}");
     assert!(!everything.contains("hunter2"), "{everything}");
@@ -88,7 +88,7 @@ fn told(error: &BlobError) -> String {
 }
 
 #[tokio::test]
-async fn a_blob_is_stored_and_fetched_with_tls_1_2_with_tls_1_3_and_without_tls() {
+async fn blob_is_stored_and_fetched_with_and_without_tls() {
     let Some(nginx) = Nginx::start() else { return };
     for endpoint in [
         nginx.endpoint(),
@@ -112,7 +112,7 @@ async fn a_blob_is_stored_and_fetched_with_tls_1_2_with_tls_1_3_and_without_tls(
 }
 
 #[tokio::test]
-async fn a_user_who_may_only_fetch_is_refused_before_the_blob_is_sent() {
+async fn unauthorized_upload_is_refused_before_the_blob_is_sent() {
     let Some(nginx) = Nginx::start() else { return };
     let writer = Machine::new(options(&nginx.endpoint(), WRITER, Some(&nginx.ca())));
     let (source, digest) = writer.file(50 * MIB);
@@ -120,7 +120,7 @@ async fn a_user_who_may_only_fetch_is_refused_before_the_blob_is_sent() {
     let reader = Machine::new(options(&nginx.endpoint(), READER, Some(&nginx.ca())));
     reader.get(&id, &digest).await.unwrap();
 
-    let text = told(&reader.create(&source).await.unwrap_err());
+    let text = text_of(&reader.create(&source).await.unwrap_err());
     let start = "Creating blob in inner blobstore: Putting dav blob ";
     assert!(text.starts_with(start), "{text}");
     assert!(text.contains("Wrong response code: 401 ("), "{text}");
@@ -130,25 +130,25 @@ async fn a_user_who_may_only_fetch_is_refused_before_the_blob_is_sent() {
 }
 
 #[tokio::test]
-async fn a_blob_that_is_too_big_for_the_server_is_refused_before_it_is_sent() {
+async fn too_large_upload_is_refused_before_the_blob_is_sent() {
     let Some(nginx) = Nginx::start() else { return };
     let machine = Machine::new(options(&nginx.endpoint(), WRITER, Some(&nginx.ca())));
     let path = machine.path("big");
     let file = fs::File::create(&path).unwrap();
     file.set_len((MAX_MIB + 1) * MIB).unwrap();
-    let text = told(&machine.create(&path).await.unwrap_err());
+    let text = text_of(&machine.create(&path).await.unwrap_err());
     assert!(text.contains("Wrong response code: 413 ("), "{text}");
     let refused = &nginx.requests(" 413 ", 1)[0];
     assert!(refused.length < 2000, "{refused:?}");
 }
 
 #[tokio::test]
-async fn a_blob_that_is_not_there_and_a_spoilt_one_are_told_and_tried_again() {
+async fn missing_and_corrupt_blobs_are_retried_and_reported() {
     let Some(nginx) = Nginx::start() else { return };
     let machine = Machine::new(options(&nginx.endpoint(), WRITER, Some(&nginx.ca())));
     let (source, digest) = machine.file(1000);
     let missing = BlobId::random();
-    let text = told(&machine.get(&missing, &digest).await.unwrap_err());
+    let text = text_of(&machine.get(&missing, &digest).await.unwrap_err());
     let expected = format!(
         "Getting blob from inner blobstore: Getting blob from inner blobstore: \
          Getting dav blob {missing}: Wrong response code: 404 (dav blobstore {}/, blob {missing}, 3 attempts)",
@@ -158,15 +158,15 @@ async fn a_blob_that_is_not_there_and_a_spoilt_one_are_told_and_tried_again() {
 
     let id = machine.create(&source).await.unwrap();
     let stored = nginx.stored_by(&nginx.requests(id.as_str(), 1)[0]);
-    fs::write(stored, "spoilt").unwrap();
-    let text = told(&machine.get(&id, &digest).await.unwrap_err());
+    fs::write(stored, "corrupt").unwrap();
+    let text = text_of(&machine.get(&id, &digest).await.unwrap_err());
     let expected = format!("Checking downloaded blob '{id}': Expected stream to have digest '");
     assert!(text.contains(&expected), "{text}");
     assert!(!machine.path("target").exists());
 }
 
 #[tokio::test]
-async fn an_authority_that_is_not_ours_is_not_trusted_and_not_tried_again() {
+async fn unknown_ca_is_not_trusted_and_not_retried() {
     let (Some(nginx), Some(other)) = (Nginx::start(), Nginx::start()) else {
         return;
     };
@@ -175,7 +175,7 @@ async fn an_authority_that_is_not_ours_is_not_trusted_and_not_tried_again() {
     let created = machine.create(&source).await.unwrap_err();
     let got = machine.get(&BlobId::random(), &digest).await.unwrap_err();
     for error in [created, got] {
-        let text = told(&error);
+        let text = text_of(&error);
         assert!(text.contains("the TLS handshake with 127.0.0.1:"), "{text}");
         assert!(text.contains("1 attempt)"), "{text}");
         assert!(text.contains("invalid peer certificate"), "{text}");
@@ -183,7 +183,7 @@ async fn an_authority_that_is_not_ours_is_not_trusted_and_not_tried_again() {
 }
 
 #[tokio::test]
-async fn blobs_go_through_signed_urls_with_the_authority_of_the_options() {
+async fn signed_urls_use_the_ca_of_the_options() {
     let Some(nginx) = Nginx::start() else { return };
     let redacted = json!({"tls": {"cert": {"ca": nginx.ca()}}});
     let machine = Machine::new(redacted);
@@ -197,7 +197,7 @@ async fn blobs_go_through_signed_urls_with_the_authority_of_the_options() {
         .await
         .unwrap();
     assert_eq!(digest_of(&nginx.signed().join("a/key")), digest);
-    // A second time, over what is there.
+    // The second upload overwrites the first one.
     machine
         .blobs
         .put_signed(&url("a/key"), &headers, &source, &cancel)
@@ -217,7 +217,7 @@ async fn blobs_go_through_signed_urls_with_the_authority_of_the_options() {
         .get_signed(&forged, &headers, &digest, &target, &cancel)
         .await
         .unwrap_err();
-    let text = told(&error);
+    let text = text_of(&error);
     let expected = format!(
         "Failed to download blob: Error executing GET, response was 403 ({}/signed/a/key, 1 attempt)",
         nginx.endpoint()
@@ -228,7 +228,7 @@ async fn blobs_go_through_signed_urls_with_the_authority_of_the_options() {
         .put_signed(&forged, &headers, &source, &cancel)
         .await
         .unwrap_err();
-    let text = told(&error);
+    let text = text_of(&error);
     let expected = format!(
         "Error executing PUT for {}, response was 403",
         source.display()
@@ -237,7 +237,7 @@ async fn blobs_go_through_signed_urls_with_the_authority_of_the_options() {
 }
 
 #[tokio::test]
-async fn proxies_of_every_kind_lead_to_the_store() {
+async fn store_is_reached_through_each_kind_of_proxy() {
     let Some(nginx) = Nginx::start() else { return };
     let (secure, plain) = (
         nginx.named(&nginx.endpoint()),
@@ -287,7 +287,7 @@ async fn proxies_of_every_kind_lead_to_the_store() {
 }
 
 #[tokio::test]
-async fn a_proxy_is_reached_through_the_one_below_everything() {
+async fn https_proxy_is_reached_through_bosh_all_proxy() {
     let Some(nginx) = Nginx::start() else { return };
     let (http, socks) = (Proxy::start(), Proxy::start());
     let endpoint = nginx.named(&nginx.endpoint());
@@ -306,11 +306,11 @@ async fn a_proxy_is_reached_through_the_one_below_everything() {
 }
 
 #[tokio::test]
-async fn a_big_blob_needs_no_more_memory_than_a_small_one() {
+async fn memory_usage_does_not_depend_on_the_blobs_size() {
     let Some(nginx) = Nginx::start() else { return };
     let machine = Machine::new(options(&nginx.endpoint(), WRITER, Some(&nginx.ca())));
     let (source, digest) = machine.file(300 * MIB);
-    // Sets the peak back to what is used now.
+    // Resets the peak to the current usage.
     fs::write("/proc/self/clear_refs", "5").unwrap();
     let before = peak_kib();
     let id = machine.create(&source).await.unwrap();
@@ -320,7 +320,7 @@ async fn a_big_blob_needs_no_more_memory_than_a_small_one() {
     assert_eq!(digest_of(&machine.path("target")), digest);
 }
 
-/// The most memory that this process has had.
+/// The peak memory usage of this process.
 fn peak_kib() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));

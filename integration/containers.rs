@@ -1,4 +1,4 @@
-//! The agent where its users run it: in unprivileged containers of a stemcell image. See `integration/README.md` for what must be there.
+//! The agent in unprivileged containers of a stemcell image. See `integration/README.md` for the requirements.
 
 mod failures;
 mod go_release;
@@ -19,11 +19,11 @@ use crate::support::release;
 use tempfile::TempDir;
 
 const AGENT: &str = "/var/vcap/bosh/bin/bosh-agent";
-/// For a compile of the whole example release, on a machine with other things to do.
+/// The time limit of the whole example release on a busy machine.
 const LONG: Duration = Duration::from_secs(900);
 const SHORT: Duration = Duration::from_secs(120);
 
-/// Compiles a release as the documented line does, once for all tests.
+/// Compiles a release with the documented command, once for all tests.
 pub(crate) fn in_a_default_container(inputs: &Inputs) -> PathBuf {
     let label = format!("documented-{}", inputs.compiled_name);
     let made = once(&label, |directory| {
@@ -33,8 +33,7 @@ pub(crate) fn in_a_default_container(inputs: &Inputs) -> PathBuf {
     made.join(&inputs.compiled_name)
 }
 
-/// What tests compile that are about a container's settings or about what is around the agent: a release of one small package, and
-/// with `BOSH_AGENT_SOAK` the example release.
+/// The release of tests about settings of containers: one small package, or the example release with `BOSH_AGENT_SOAK`.
 pub(crate) fn a_release() -> Option<Inputs> {
     const SCRIPT: &str = "set -eu\n\
         echo 'int main(void) { return 7; }' >seven.c\n\
@@ -55,7 +54,7 @@ pub(crate) fn a_release() -> Option<Inputs> {
     Some(Inputs::new(inputs.dist.clone(), release))
 }
 
-/// Compiles a release in a container with these options. `auto` must take one of the given isolations.
+/// Compiles a release in a container with these options. `auto` must choose one of these isolation tiers.
 #[track_caller]
 fn compile_with(inputs: &Inputs, label: &str, options: &[&str], isolations: &[&str]) -> Compiled {
     let releases = releases_with(&inputs.release, "X.tgz");
@@ -90,7 +89,7 @@ fn takes(outcome: &Outcome, isolations: &[&str]) {
     let is_best = outcome.stderr.contains("Isolation: namespace")
         || outcome.stderr.contains("Isolation: userns");
     assert_eq!(outcome.stderr.contains("Hint: "), !is_best, "{outcome}");
-    assert!(!outcome.stderr.contains("is tried once more"), "{outcome}");
+    assert!(!outcome.stderr.contains("second run"), "{outcome}");
 }
 
 fn releases_with(release: &Path, name: &str) -> TempDir {
@@ -112,7 +111,7 @@ fn names(directory: &Path) -> Vec<String> {
     names
 }
 
-/// The compiled release, which must be the only file beside those that were there before (hidden ones count).
+/// The compiled release, which must be the only new file, counting hidden ones.
 #[track_caller]
 fn only_new_file(directory: &Path, before: &[&str], inputs: &Inputs, outcome: &Outcome) -> PathBuf {
     let mut found = names(directory);
@@ -125,7 +124,7 @@ fn only_new_file(directory: &Path, before: &[&str], inputs: &Inputs, outcome: &O
     directory.join(&inputs.compiled_name)
 }
 
-/// The independent checkers, in three other languages.
+/// Runs the independent checkers, which are written in three other languages.
 #[track_caller]
 fn check(output: &Path, inputs: &Inputs) {
     let checker = inputs::repository().join("integration/checker");
@@ -157,8 +156,7 @@ fn check(output: &Path, inputs: &Inputs) {
     .expect_code(0, "read_release.py");
 }
 
-/// Unpacks the compiled packages where an agent would, in a fresh container without this agent, and runs the `smoke.sh` of the
-/// release there.
+/// Unpacks the compiled packages at their paths in a new container without this agent, and runs the `smoke.sh` of the release there.
 #[track_caller]
 fn smoke_test(output: &Path, scripts_of: &str) {
     const SCRIPT: &str = r#"
@@ -188,8 +186,8 @@ fn smoke_test(output: &Path, scripts_of: &str) {
     outcome.expect_code(0, "smoke.sh in a fresh stemcell");
 }
 
-/// Compares two compiled releases: names, kinds, modes, owners, link targets and contents of all compiled packages, but not times.
-/// Done as root in a container, so that owners are what the archives say whoever runs the tests.
+/// Compares two compiled releases: names, types, modes, owners, link targets and contents of all compiled packages, but not times. Runs as
+/// root in a container, so that owners are those of the archives, also if the tests run as another user.
 #[track_caller]
 fn same_contents(label: &str, first: &Path, second: &Path) {
     const SCRIPT: &str = r#"

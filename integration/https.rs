@@ -1,4 +1,4 @@
-//! The agent's HTTPS transport with real clients, polite and otherwise.
+//! The agent's HTTPS transport with real clients, some of them malformed or malicious.
 
 mod hostile;
 mod requests;
@@ -27,13 +27,13 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-/// Long enough for everything but what is broken.
+/// The time limit of everything that should succeed.
 const LONG: Duration = Duration::from_secs(60);
 
-/// The header of those who know the password.
+/// The header with the password.
 const AUTHORIZED: &str = "Authorization: Basic bWJ1czpzZTpjcmV0\r\n";
 
-/// A server, and what its tests see of it.
+/// A server, and its effects that tests check.
 struct World {
     https: Https,
     blobs: TempDir,
@@ -42,7 +42,7 @@ struct World {
 }
 
 impl World {
-    /// The handler answers with the request's bytes. `malformed` is none, `panic` panics, `wait` waits for the gate.
+    /// The handler answers with the request's bytes. `malformed` is an invalid request, `panic` panics, `wait` waits for the gate.
     async fn start() -> Option<Self> {
         if !require_tools(&["ruby"]) {
             return None;
@@ -96,7 +96,7 @@ impl World {
         format!("https://{}{path}", self.https.address())
     }
 
-    /// One request with the right password: status, body.
+    /// Sends one request with the right password. Returns status and body.
     async fn call(&self, method: Method, path: &str, body: impl Into<Body>) -> (u16, Vec<u8>) {
         let request = client()
             .request(method, self.url(path))
@@ -111,7 +111,7 @@ impl World {
         self.call(Method::POST, "/agent", body).await
     }
 
-    /// A TLS connection on which a test may write what it likes.
+    /// A TLS connection for arbitrary bytes.
     async fn raw(&self) -> TlsStream<TcpStream> {
         raw(self.https.address()).await
     }
@@ -147,7 +147,7 @@ async fn secured(stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         .await
 }
 
-/// One request with the right password on a connection that stays open; how long its reply took.
+/// Sends one request with the right password on a connection that stays open. Returns the time to its reply.
 async fn ping(stream: &mut TlsStream<TcpStream>) -> io::Result<Duration> {
     let start = Instant::now();
     let request =
@@ -166,10 +166,10 @@ async fn ping(stream: &mut TlsStream<TcpStream>) -> io::Result<Duration> {
     Ok(start.elapsed())
 }
 
-/// What the server still sends, until it closes.
+/// All bytes from the server until it closes.
 async fn rest(stream: &mut TlsStream<TcpStream>) -> String {
     let mut bytes = Vec::new();
-    // A client that was thrown out may see a reset.
+    // A client that was disconnected may get a reset.
     let _ = tokio::time::timeout(LONG, stream.read_to_end(&mut bytes))
         .await
         .expect("the server to close");

@@ -1,5 +1,5 @@
-//! Whole systems: the daemon with a Director that talks to it, its two transports, blobstores, and containers of a stemcell-like image.
-//! See `integration/README.md`.
+//! Whole systems: the daemon with a Director, its two transports, blobstores, and containers of a stemcell-like image. See
+//! `integration/README.md`.
 
 #![expect(
     clippy::disallowed_methods,

@@ -1,4 +1,4 @@
-//! The agent's NATS transport against a real server that is set up as a Director's.
+//! The agent's NATS transport with a real server that is configured like a Director's.
 
 use std::collections::HashSet;
 use std::io::{self, Write};
@@ -14,11 +14,11 @@ use bosh_agent::transport::{Answer, Handle, InvalidRequest, Nats};
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::Semaphore;
 
-/// Long enough for everything but what is broken.
+/// The time limit of everything that should succeed.
 const LONG: Duration = Duration::from_secs(30);
 
-/// Answers `{"reply_to": …, "echo": …}` with the echo. Anything else is malformed. `"wait"` waits until the gate opens,
-/// `"panic"` panics, `"size"` gives that many bytes, `"limit"` tells how many there may be.
+/// Answers `{"reply_to": …, "echo": …}` with the echo. Other requests are malformed. `"wait"` waits until the gate opens, `"panic"` panics,
+/// `"size"` replies with that many bytes, `"limit"` with the reply limit.
 fn echo(gate: Arc<Semaphore>) -> Handle {
     Arc::new(move |bytes, limit| {
         let gate = Arc::clone(&gate);
@@ -50,7 +50,7 @@ fn echo(gate: Arc<Semaphore>) -> Handle {
     })
 }
 
-/// What the agents of all tests have logged.
+/// The log of all tests' agents.
 static LOG: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 
 struct Log;
@@ -65,7 +65,7 @@ impl Write for Log {
     }
 }
 
-/// The agent's log lines that have this in them, such as a server's address.
+/// The agent's log lines that contain this text, such as a server's address.
 fn logged(text: &str) -> Vec<String> {
     let log = String::from_utf8(LOG.lock().unwrap().clone()).unwrap();
     let lines = log.lines().filter(|line| line.contains(text));
@@ -96,7 +96,7 @@ async fn start(urls: &[&str]) -> Nats {
 }
 
 impl Director {
-    /// Asks until the agent answers, as a Director pings a new VM, and says how long that took.
+    /// Sends requests until the agent answers, as a Director pings a new VM. Returns the time that this took.
     async fn wait_until_served(&mut self, limit: Duration) -> Duration {
         let start = Instant::now();
         for attempt in 0.. {
@@ -123,7 +123,7 @@ impl Director {
         self.send(body.to_string().into_bytes()).await;
     }
 
-    /// The reply to this request; replies to others are passed over.
+    /// The reply to this request; ignores replies to others.
     async fn reply_to_request(&mut self, request: &str) -> String {
         loop {
             let (to, text) = self.reply(LONG).await.expect("a reply");
@@ -135,7 +135,7 @@ impl Director {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_gets_its_reply_at_once() {
+async fn request_gets_its_reply_at_once() {
     if !can_run() {
         return;
     }
@@ -156,14 +156,14 @@ async fn a_request_gets_its_reply_at_once() {
         "reply latency: median {:?}, 99 % {:?}",
         times[100], times[198]
     );
-    // Quick even on a busy machine.
+    // Fast also on a busy machine.
     assert!(times[100] < Duration::from_millis(500), "{:?}", times[100]);
     nats.stop().await;
     assert!(!server.log().contains("Violation"), "{}", server.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_new_vm_is_refused_until_nats_knows_it() {
+async fn new_vm_connects_when_nats_accepts_it() {
     if !can_run() {
         return;
     }
@@ -175,11 +175,11 @@ async fn a_new_vm_is_refused_until_nats_knows_it() {
     });
     assert!(!nats.is_connected());
     server.allow(&[AGENT]);
-    // Its pauses are ten seconds at the most.
+    // Its pauses are ten seconds at most.
     director.wait_until_served(LONG).await;
     assert!(nats.is_connected());
 
-    // And when its rights end and come back while it is connected.
+    // Also when its permissions are revoked and granted again while it is connected.
     server.allow(&[]);
     wait_until("the connection to end", || !nats.is_connected());
     server.allow(&[AGENT]);
@@ -188,7 +188,7 @@ async fn a_new_vm_is_refused_until_nats_knows_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_is_not_the_directors_is_refused_and_the_log_says_why() {
+async fn foreign_server_is_refused_with_a_logged_reason() {
     if !can_run() {
         return;
     }
@@ -213,7 +213,7 @@ async fn a_server_that_is_not_the_directors_is_refused_and_the_log_says_why() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_of_every_form_are_taken_and_others_are_an_error_at_once() {
+async fn all_key_formats_work_and_invalid_keys_fail_at_once() {
     if !can_run() {
         return;
     }
@@ -249,7 +249,7 @@ async fn keys_of_every_form_are_taken_and_others_are_an_error_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_may_come_late_and_go_and_come_back() {
+async fn agent_reconnects_when_the_server_comes_back() {
     if !can_run() {
         return;
     }
@@ -282,7 +282,7 @@ async fn a_server_may_come_late_and_go_and_come_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_waits_for_the_server_is_bounded_and_arrives_in_order() {
+async fn pending_messages_are_bounded_and_arrive_in_order() {
     if !can_run() {
         return;
     }
@@ -308,7 +308,7 @@ async fn what_waits_for_the_server_is_bounded_and_arrives_in_order() {
         Err(PublishError::TooLarge(_))
     ));
 
-    // The agent's pause is two seconds and more: the Director is there first.
+    // The agent pauses for at least two seconds, so the Director is first.
     wait_until("a refusal", || has_logged(&server, "refused"));
     server.launch();
     let mut director = Director::connect(&server, AGENT).await;
@@ -322,7 +322,7 @@ async fn what_waits_for_the_server_is_bounded_and_arrives_in_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_several_servers_the_good_one_is_found() {
+async fn working_server_of_several_is_found() {
     if !can_run() {
         return;
     }
@@ -332,13 +332,13 @@ async fn of_several_servers_the_good_one_is_found() {
     let nats = start(&[&dead, &bad.url(), &good.url()]).await;
     let mut director = Director::connect(&good, AGENT).await;
     let took = director.wait_until_served(LONG).await;
-    // The dead and the wrong one are passed over without a pause.
+    // Unreachable and wrong servers are skipped without a pause.
     assert!(took < Duration::from_secs(20), "{took:?}");
     nats.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn five_hundred_requests_at_once_all_get_their_replies() {
+async fn five_hundred_concurrent_requests_get_their_replies() {
     if !can_run() {
         return;
     }
@@ -365,7 +365,7 @@ async fn five_hundred_requests_at_once_all_get_their_replies() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slow_request_delays_no_other_and_still_gets_its_reply_when_the_connection_closes() {
+async fn slow_request_delays_no_other_and_is_answered_before_close() {
     if !can_run() {
         return;
     }
@@ -392,13 +392,13 @@ async fn a_slow_request_delays_no_other_and_still_gets_its_reply_when_the_connec
         assert_eq!(director.reply(LONG).await.unwrap().1, "late");
     };
     tokio::join!(stopping, answering);
-    // Nobody serves any more.
-    director.ask("after", "nobody").await;
+    // No agent is connected any more.
+    director.ask("after", "unanswered").await;
     assert_eq!(director.reply(Duration::from_millis(300)).await, None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_answered_gets_no_reply_and_leaves_the_connection_alone() {
+async fn unanswerable_message_gets_no_reply_and_keeps_the_connection() {
     if !can_run() {
         return;
     }
@@ -417,7 +417,7 @@ async fn what_cannot_be_answered_gets_no_reply_and_leaves_the_connection_alone()
         "director.*.x".to_owned(),
         ">".to_owned(),
         "x".repeat(5000),
-        // What the server does not allow.
+        // Subjects that the server does not allow.
         "director.uuid.another-agent.x".to_owned(),
         "_INBOX.x".to_owned(),
     ] {
@@ -448,7 +448,7 @@ async fn what_cannot_be_answered_gets_no_reply_and_leaves_the_connection_alone()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reply_has_no_more_bytes_than_the_server_takes() {
+async fn reply_fits_the_servers_limit() {
     if !can_run() {
         return;
     }
@@ -467,7 +467,7 @@ async fn a_reply_has_no_more_bytes_than_the_server_takes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_connections_live_side_by_side_and_one_without_a_server_stops_too() {
+async fn two_connections_coexist_and_a_disconnected_one_stops() {
     if !can_run() {
         return;
     }

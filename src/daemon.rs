@@ -19,7 +19,7 @@ use crate::machine::sources::NoSource;
 use crate::process::ForkServer;
 use crate::transport::TransportError;
 use crate::{fs, runtime};
-use bus::Line;
+use bus::BusConnection;
 
 /// The time between SIGTERM and SIGKILL for scripts when the daemon is stopped.
 pub(crate) const GRACE: Duration = Duration::from_secs(5);
@@ -123,18 +123,18 @@ pub async fn run(options: DaemonOptions, stop: &CancellationToken) -> Result<(),
         settings: loaded.settings,
         update: loaded.update,
     })?;
-    let mut line = Line::start(&agent, &options.vcap).await?;
+    let mut connection = BusConnection::start(&agent, &options.vcap).await?;
     let preparing = runtime::spawn("prepare", {
         let agent = agent.clone();
         async move { agent.prepare().await }
     });
-    let served = line.serve(&agent, stop).await;
+    let served = connection.serve(&agent, stop).await;
     tracing::info!("stopping");
     drop(preparing);
     if !agent.stop(STOP_WITHIN).await {
         tracing::error!("shutdown timed out");
     }
-    line.stop().await;
+    connection.stop().await;
     Ok(served?)
 }
 

@@ -1,4 +1,4 @@
-//! Blobstores that fail: what passes is tried again, what does not is told.
+//! Failing blobstores: temporary faults are retried, permanent ones reported.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use crate::support::faults::{Fault, FaultyServer};
 
 const NOTHING: CompiledPackages = CompiledPackages::new();
 
-/// A VM whose blobstore is behind a server that fails on demand.
+/// A VM whose blobstore is behind a server with faults.
 async fn scene(is_signed: bool) -> Option<(Scene, FaultyServer)> {
     if !is_possible() {
         return None;
@@ -31,7 +31,7 @@ async fn scene(is_signed: bool) -> Option<(Scene, FaultyServer)> {
 }
 
 async fn compile(scene: &Scene) -> Result<(), Failure> {
-    // Another package each time: nothing that was fetched before may help.
+    // Another package each time, so that no fetched blob is reused.
     let different = uuid::Uuid::new_v4();
     let release = source_of_script(&format!(
         "# {different}\nhead -c 300000 /dev/urandom > $BOSH_INSTALL_TARGET/data"
@@ -43,8 +43,8 @@ async fn compile(scene: &Scene) -> Result<(), Failure> {
         .map(|_| ())
 }
 
-/// Faults that pass, each followed by a compile that must succeed.
-async fn passing_faults(scene: &Scene, server: &FaultyServer, pause: Duration) {
+/// Temporary faults, each followed by a compile that must succeed.
+async fn temporary_faults(scene: &Scene, server: &FaultyServer, pause: Duration) {
     use Fault::{Cut, Dead, Spoiled, Status};
     for (method, faults) in [
         ("GET", &[Status(500), Status(500)][..]),
@@ -70,15 +70,15 @@ async fn passing_faults(scene: &Scene, server: &FaultyServer, pause: Duration) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_webdav_server_that_fails_for_a_while_is_asked_again() {
+async fn temporary_faults_of_a_webdav_server_are_retried() {
     let Some((scene, server)) = scene(false).await else {
         return;
     };
-    passing_faults(&scene, &server, Duration::ZERO).await;
+    temporary_faults(&scene, &server, Duration::ZERO).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_webdav_server_that_goes_on_failing_is_told_of() {
+async fn permanent_faults_of_a_webdav_server_are_reported() {
     let Some((scene, server)) = scene(false).await else {
         return;
     };
@@ -111,7 +111,7 @@ async fn a_webdav_server_that_goes_on_failing_is_told_of() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn signed_urls_that_fail_are_asked_again_and_never_told() {
+async fn failing_signed_urls_are_retried_and_not_printed() {
     let Some((scene, server)) = scene(true).await else {
         return;
     };

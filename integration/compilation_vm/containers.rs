@@ -1,4 +1,4 @@
-//! Compilation VMs as CPIs for containers make them, of a stemcell image: what a Director gets is what `bosh-agent compile` makes.
+//! Compilation VMs as container CPIs create them, of a stemcell image: their results equal those of `bosh-agent compile`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,12 +19,12 @@ use crate::support::nats::NatsServer;
 use crate::support::source_release::SourceRelease;
 use crate::support::vm::ContainerVm;
 
-/// For a whole release, on a machine with other things to do.
+/// The time limit of a whole release on a busy machine.
 const LONG: Duration = Duration::from_secs(900);
 
-/// Options for a container that may mount, as the containers of CPIs are: all rights, or where the machine that the tests run on
-/// has not all of them itself, those that matter.
-fn with_all_rights() -> &'static [&'static str] {
+/// Options for a container that may mount, like those of CPIs: privileged, or if the machine of the tests lacks some capabilities itself,
+/// with those that are needed.
+fn privileged_options() -> &'static [&'static str] {
     const ALL: [&str; 1] = ["--privileged"];
     const MOUNT: [&str; 4] = [
         "--cap-add",
@@ -51,7 +51,7 @@ fn volume(path: &Path, inside: &str) -> String {
     format!("{}:{inside}", path.display())
 }
 
-/// The directory with the packages of a release as `bosh-agent compile` makes them in the same image.
+/// The directory of the packages that `bosh-agent compile` makes of a release in the same image.
 fn compiled_offline(inputs: &Inputs) -> PathBuf {
     let compiled = in_a_default_container(inputs);
     let made = once(&format!("offline-{}", inputs.compiled_name), |directory| {
@@ -60,8 +60,8 @@ fn compiled_offline(inputs: &Inputs) -> PathBuf {
     made.join("compiled_packages")
 }
 
-/// Has a Director compile a release, and compares every package with that of the offline compile: names, kinds, modes,
-/// owners, link targets and contents, but not times.
+/// A Director compiles a release. Compares every package with that of the offline compile: names, types, modes, owners, link targets and
+/// contents, but not times.
 async fn compile_and_compare(director: &Director, blobs: &Blobstore, inputs: &Inputs) {
     let release = SourceRelease::read(&inputs.release);
     assert_eq!(release.packages.len(), inputs.packages);
@@ -74,7 +74,7 @@ async fn compile_and_compare(director: &Director, blobs: &Blobstore, inputs: &In
     same_packages(&compiled_offline(inputs), kept.path(), inputs.packages);
 }
 
-/// Compares two directories of packages, as root in a container, so that owners are what the archives say.
+/// Compares two directories of packages, as root in a container, so that owners are those of the archives.
 #[track_caller]
 fn same_packages(first: &Path, second: &Path, count: usize) {
     const SCRIPT: &str = r#"
@@ -110,7 +110,7 @@ fn same_packages(first: &Path, second: &Path, count: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn in_a_privileged_container_over_nats_a_release_is_what_it_is_offline() {
+async fn privileged_container_over_nats_gives_the_offline_result() {
     let Some(inputs) = inputs::require().filter(|_| is_possible()) else {
         return;
     };
@@ -121,7 +121,7 @@ async fn in_a_privileged_container_over_nats_a_release_is_what_it_is_offline() {
     let vm = ContainerVm::create(
         "nats-vm",
         (STEMCELL_IMAGE, &inputs.dist),
-        &[with_all_rights(), &["-v", &shared, "-v", "/var/vcap/data"]].concat(),
+        &[privileged_options(), &["-v", &shared, "-v", "/var/vcap/data"]].concat(),
         nats_machine(&server, "agent", &blobs),
     );
     let director = director(&server).await;
@@ -134,7 +134,7 @@ async fn in_a_privileged_container_over_nats_a_release_is_what_it_is_offline() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn in_an_unprivileged_container_over_https_a_release_is_what_it_is_offline() {
+async fn unprivileged_container_over_https_gives_the_offline_result() {
     let Some(inputs) = a_release().filter(|_| is_possible()) else {
         return;
     };
@@ -150,7 +150,7 @@ async fn in_an_unprivileged_container_over_https_a_release_is_what_it_is_offline
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn in_an_unprivileged_container_with_signed_urls_a_release_is_compiled() {
+async fn unprivileged_container_compiles_with_signed_urls() {
     let Some(inputs) = require_parts().filter(|_| is_possible()) else {
         return;
     };
@@ -170,7 +170,7 @@ async fn in_an_unprivileged_container_with_signed_urls_a_release_is_compiled() {
     assert_clean(&vm);
 }
 
-/// The agent has never ended, and has left no package installed.
+/// The agent has not ended, and no package is left installed.
 #[track_caller]
 fn assert_clean(vm: &ContainerVm) {
     let log = vm.log();
@@ -180,7 +180,7 @@ fn assert_clean(vm: &ContainerVm) {
     );
     let left: Vec<_> = left
         .lines()
-        // The mark of an agent that compiles in place is no package.
+        // The marker of an agent that compiles in place is not a package.
         .filter(|line| !line.is_empty() && !line.ends_with(':') && *line != ".bosh-agent:compile")
         .collect();
     assert_eq!(left, [""; 0], "something is still installed");

@@ -1,4 +1,4 @@
-//! A compilation VM's whole life, message by message.
+//! The life of a compilation VM, request by request.
 
 use serde_json::json;
 
@@ -9,7 +9,7 @@ use crate::support::director::compile_stage::CompiledPackages;
 use crate::support::director::{Director, Exchange, PROMPT};
 use crate::support::vm::{HostVm, LIMIT};
 
-/// Compiles the generated release, and looks at what came of it.
+/// Compiles the generated release and checks the results.
 async fn compile_small_release(director: &Director, blobs: &Blobstore) -> CompiledPackages {
     let release = small_release();
     let compiled = director.compile_release(&release, blobs).await.unwrap();
@@ -31,8 +31,8 @@ async fn compile_small_release(director: &Director, blobs: &Blobstore) -> Compil
     compiled
 }
 
-/// The replies that told of a running task, and whether any was slow.
-fn look_at(exchanges: &[Exchange]) {
+/// Checks the replies that reported a running task, and that all replies were fast.
+fn check_exchanges(exchanges: &[Exchange]) {
     for exchange in exchanges.iter().filter(|it| it.method != "ping") {
         assert!(exchange.elapsed < PROMPT, "slow: {exchange}");
         assert!(exchange.reply.is_some(), "lost: {exchange}");
@@ -40,13 +40,13 @@ fn look_at(exchanges: &[Exchange]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_release_is_compiled_over_nats_with_a_shared_directory() {
+async fn release_is_compiled_over_nats_with_a_shared_directory() {
     if !is_possible() {
         return;
     }
     let scene = Scene::ready().await;
     compile_small_release(&scene.director, &scene.blobs).await;
-    look_at(&scene.director.exchanges());
+    check_exchanges(&scene.director.exchanges());
     assert_eq!(scene.director.bus().strays(), [""; 0]);
     assert!(
         !scene.server.log().contains("Violation"),
@@ -56,17 +56,17 @@ async fn a_release_is_compiled_over_nats_with_a_shared_directory() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_release_is_compiled_with_a_webdav_server() {
+async fn release_is_compiled_with_a_webdav_server() {
     let Some(blobs) = Blobstore::dav().filter(|_| is_possible()) else {
         return;
     };
     let scene = Scene::with(blobs).await.prepared().await;
     compile_small_release(&scene.director, &scene.blobs).await;
-    look_at(&scene.director.exchanges());
+    check_exchanges(&scene.director.exchanges());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_release_is_compiled_with_signed_urls() {
+async fn release_is_compiled_with_signed_urls() {
     let Some(blobs) = Blobstore::signed_urls().filter(|_| is_possible()) else {
         return;
     };
@@ -76,11 +76,11 @@ async fn a_release_is_compiled_with_signed_urls() {
         assert!(package.digest.contains(";sha512:"), "{package:?}");
     }
     assert_eq!(scene.director.count("compile_package"), 0);
-    look_at(&scene.director.exchanges());
+    check_exchanges(&scene.director.exchanges());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_release_is_compiled_over_https() {
+async fn release_is_compiled_over_https() {
     if !is_possible() {
         return;
     }
@@ -90,11 +90,11 @@ async fn a_release_is_compiled_over_https() {
     let director = Director::new(bus, crate::support::certificates::AGENT).hurried();
     director.prepare(&spec()).await.unwrap();
     compile_small_release(&director, &blobs).await;
-    look_at(&director.exchanges());
+    check_exchanges(&director.exchanges());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_vm_whose_settings_come_late_waits_for_them() {
+async fn vm_waits_for_its_settings() {
     if !is_possible() {
         return;
     }

@@ -1,4 +1,4 @@
-//! The Go release on a compilation VM: all compiles on it share the build cache.
+//! The Go release on a compilation VM: all its compiles share the build cache.
 
 use super::scene::{director, is_possible, nats_machine, spec};
 use crate::common::{go_release, require, require_root};
@@ -29,7 +29,7 @@ async fn go_packages_share_a_build_cache_on_a_vm() {
     let logs = vm.base().join("data/sys/log/compilation");
     let counts = go_release::compiled(&logs, "stderr.log");
     go_release::assert_shared(&counts);
-    // One after another, so nothing is compiled twice.
+    // One after another, so no package is compiled twice.
     let more_than_once: Vec<_> = counts.iter().filter(|(_, count)| **count > 1).collect();
     assert!(more_than_once.is_empty(), "{more_than_once:?}");
 }

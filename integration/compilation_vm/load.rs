@@ -1,4 +1,4 @@
-//! Much of everything: compiles, nonsense, and work that leaves the agent no processor.
+//! Load tests: many compiles, malformed requests, and scripts that use all CPUs.
 
 use std::time::{Duration, Instant};
 
@@ -35,7 +35,7 @@ fn print(when: &str, usage: &Usage) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_compiles_leave_nothing_but_what_they_installed() {
+async fn many_compiles_leave_only_installed_packages() {
     if !is_possible() {
         return;
     }
@@ -50,11 +50,11 @@ async fn many_compiles_leave_nothing_but_what_they_installed() {
     for _ in 0..3 {
         compile().await;
     }
-    // What was installed may be needed again, and stays as long as there is room.
+    // Installed packages stay while there is room, as later compiles may need them.
     let others = || {
         let mut files = scene.vm.files("");
         files.retain(|path| !path.components().any(|part| part.as_os_str() == "store"));
-        // Written with every heartbeat, so it may not be there yet.
+        // Written with every heartbeat, so it may not exist yet.
         files.retain(|path| !path.ends_with("instance/health.json"));
         files.sort();
         files
@@ -81,7 +81,7 @@ async fn many_compiles_leave_nothing_but_what_they_installed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_answers_while_a_script_takes_every_processor() {
+async fn agent_answers_while_a_script_uses_every_cpu() {
     if !is_possible() {
         return;
     }
@@ -109,14 +109,14 @@ async fn it_answers_while_a_script_takes_every_processor() {
         times.sort();
         let [median, most] = [100, 190].map(|index| times[index]);
         eprintln!("{method} on a busy machine: median {median:.1?}, 95 % {most:.1?}");
-        // The script's processes alone cost some milliseconds of this.
+        // The script's processes alone use some milliseconds of this.
         assert!(most < Duration::from_secs(1), "{method}: {most:?}");
     }
     gate.open();
     scene.director.wait_for_task(&task).await.unwrap();
 }
 
-/// Numbers that look random and are the same each time.
+/// Reproducible pseudo-random numbers.
 struct Numbers(u64);
 
 impl Numbers {
@@ -128,8 +128,8 @@ impl Numbers {
     }
 }
 
-/// Bytes that are no request, so that nobody can be answered.
-fn no_request(numbers: &mut Numbers, reply_to: &str) -> Vec<u8> {
+/// Bytes that are not a request, so that they cannot be answered.
+fn unparsable_request(numbers: &mut Numbers, reply_to: &str) -> Vec<u8> {
     let whole = json!({ "protocol": 3, "method": "ping", "arguments": [], "reply_to": reply_to })
         .to_string();
     let secret = "-----BEGIN RSA PRIVATE KEY-----\\nMIIEconfidentialconfidentialconfidential";
@@ -146,8 +146,8 @@ fn no_request(numbers: &mut Numbers, reply_to: &str) -> Vec<u8> {
     }
 }
 
-/// A request with nonsense in it. It gets one reply.
-fn nonsense(numbers: &mut Numbers, reply_to: &str) -> Vec<u8> {
+/// A request with malformed values. It gets one reply.
+fn malformed_request(numbers: &mut Numbers, reply_to: &str) -> Vec<u8> {
     let methods = [
         "get_task",
         "cancel_task",
@@ -190,7 +190,7 @@ fn requests() -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nonsense_over_nats_gets_a_reply_only_where_one_is_due() {
+async fn malformed_requests_over_nats_get_at_most_one_reply() {
     if !is_possible() {
         return;
     }
@@ -199,18 +199,18 @@ async fn nonsense_over_nats_gets_a_reply_only_where_one_is_due() {
     let mut numbers = Numbers(0x5eed);
     let mut expected = Vec::new();
     for number in 0..requests() {
-        let id = format!("nonsense-{number}");
+        let id = format!("malformed_request-{number}");
         let reply_to = director.bus().reply_to(AGENT, &id);
         let is_due = numbers.below(2) == 0;
         let body = match is_due {
-            true => nonsense(&mut numbers, &reply_to),
-            false => no_request(&mut numbers, &reply_to),
+            true => malformed_request(&mut numbers, &reply_to),
+            false => unparsable_request(&mut numbers, &reply_to),
         };
         director.bus().publish(AGENT, body).await;
         if is_due {
             expected.push(id);
         }
-        // An agent need not take thousands at once.
+        // An agent need not accept thousands of concurrent tasks.
         if number % 200 == 199 {
             wait_for("all replies", LIMIT, || {
                 match director.bus().strays().len() {
@@ -220,7 +220,7 @@ async fn nonsense_over_nats_gets_a_reply_only_where_one_is_due() {
             });
         }
     }
-    // What would come too much comes before this.
+    // The requests that would exceed the limit come before this one.
     director.wait_until_ready(LIMIT).await.unwrap();
     let replies = director.bus().strays();
     let mut answered: Vec<&str> = replies
@@ -254,7 +254,7 @@ async fn nonsense_over_nats_gets_a_reply_only_where_one_is_due() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nonsense_over_https_gets_the_right_status() {
+async fn malformed_requests_over_https_get_their_status() {
     if !is_possible() {
         return;
     }
@@ -270,8 +270,8 @@ async fn nonsense_over_https_gets_the_right_status() {
     for number in 0..requests() {
         let is_due = numbers.below(2) == 0;
         let body = match is_due {
-            true => nonsense(&mut numbers, "director"),
-            false => no_request(&mut numbers, "director"),
+            true => malformed_request(&mut numbers, "director"),
+            false => unparsable_request(&mut numbers, "director"),
         };
         let shown = String::from_utf8_lossy(&body[..body.len().min(300)]).into_owned();
         let (status, answer) = https

@@ -1,4 +1,4 @@
-//! A message bus that is down, goes away, or does not know the agent yet: results arrive, and nothing is done twice.
+//! A message bus that is down, restarts, or does not accept the agent yet: results arrive, and no script runs twice.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ fn seconds(normal: u64, soak: u64) -> Duration {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bus_that_is_down_at_the_start_is_waited_for() {
+async fn agent_waits_for_a_bus_that_is_down_at_the_start() {
     if !is_possible() {
         return;
     }
@@ -34,7 +34,7 @@ async fn a_bus_that_is_down_at_the_start_is_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bus_that_is_killed_in_mid_compile_brings_the_result_later() {
+async fn result_of_a_compile_arrives_after_the_bus_restarts() {
     if !is_possible() {
         return;
     }
@@ -50,7 +50,7 @@ async fn a_bus_that_is_killed_in_mid_compile_brings_the_result_later() {
         .await;
     gate.reached();
     scene.server.kill();
-    // The compile ends while nobody can be told.
+    // The compile ends while the bus is down.
     gate.open();
     scene.vm.stays_up_for(seconds(3, 30));
     scene.server.launch();
@@ -59,12 +59,12 @@ async fn a_bus_that_is_killed_in_mid_compile_brings_the_result_later() {
     scene.blobs.check(&compiled);
     assert_eq!(gate.runs(), 1);
     assert_eq!(scene.director.count("compile_package"), 1);
-    // Asked again, it says the same.
+    // A second request gets the same result.
     assert_eq!(scene.director.wait_for_task(&task).await, Ok(value));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_that_the_bus_does_not_know_yet_asks_until_it_is_known() {
+async fn refused_agent_reconnects_until_the_bus_accepts_it() {
     if !is_possible() {
         return;
     }

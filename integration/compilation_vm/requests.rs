@@ -1,4 +1,4 @@
-//! Single requests: what is answered, what is refused, and in which words.
+//! Single requests: replies, refusals, and their texts.
 
 mod compiles;
 mod others;

@@ -1,4 +1,4 @@
-//! What most tests need: servers, a VM, and a Director that talks to it.
+//! The setup of most tests: servers, a VM, and a Director that talks to it.
 
 use std::fs;
 use std::path::Path;
@@ -16,12 +16,12 @@ use crate::support::nats::{NatsServer, connect};
 use crate::support::source_release::SourceRelease;
 use crate::support::vm::{HostVm, LIMIT, Machine};
 
-/// Whether what every test needs is there.
+/// Whether this machine has the requirements of all tests.
 pub(super) fn is_possible() -> bool {
     require_tools(&["nats-server", "ruby"])
 }
 
-/// An agent on a VM, and a Director that reaches it over NATS. What comes first is dropped first.
+/// An agent on a VM, and a Director that reaches it over NATS. Fields are dropped in this order.
 pub(super) struct Scene {
     pub(super) director: Director,
     pub(super) vm: HostVm,
@@ -29,13 +29,13 @@ pub(super) struct Scene {
     pub(super) server: NatsServer,
 }
 
-/// The certificate of one of the tests' parties, as settings have it.
+/// The certificate with this name, in the format of the settings.
 pub(super) fn certificate(name: &str) -> Value {
     let pair = &pairs()[name];
     json!({ "ca": pairs()["ca"].certificate, "certificate": pair.certificate, "private_key": pair.key })
 }
 
-/// What a CPI is told of a VM on NATS.
+/// The CPI's parameters of a VM on NATS.
 pub(super) fn nats_machine(
     server: &NatsServer,
     certificate_name: &str,
@@ -50,7 +50,7 @@ pub(super) fn nats_machine(
     }
 }
 
-/// What a CPI is told of a VM that is to be reached over HTTPS, and how to reach it.
+/// The CPI's parameters of a VM with HTTPS, and the Director's connection to it.
 pub(super) fn https_machine(blobs: &Blobstore) -> (Machine, Bus) {
     let port = free_port();
     let machine = Machine {
@@ -73,7 +73,7 @@ pub(super) async fn director(server: &NatsServer) -> Director {
 }
 
 impl Scene {
-    /// A VM that a Director has made and not yet talked to, with a directory for a blobstore.
+    /// A new VM with a directory as its blobstore. The Director has sent no request.
     pub(super) async fn new() -> Self {
         Self::with(Blobstore::local()).await
     }
@@ -96,13 +96,13 @@ impl Scene {
         Self::new().await.prepared().await
     }
 
-    /// Has the Director prepare the VM.
+    /// The Director prepares the VM.
     pub(super) async fn prepared(self) -> Self {
         self.director.prepare(&spec()).await.unwrap();
         self
     }
 
-    /// A script that waits until the test lets it go on, and counts how often it is run.
+    /// Lines of a script that wait until the test opens the gate, and count the runs.
     pub(super) fn gate(&self, name: &str) -> Gate {
         let directory = self.vm.path(name);
         fs::create_dir(&directory).unwrap();
@@ -110,12 +110,12 @@ impl Scene {
     }
 }
 
-/// The spec that a Director gives to a VM of these tests.
+/// The spec of the VMs of these tests.
 pub(super) fn spec() -> Value {
     compilation_spec(&manual_network())
 }
 
-/// Where a script waits for the test. Nothing waits for ever: the script gives up when the gate's directory goes.
+/// A point at which a script waits for the test. The script gives up when the gate's directory is removed.
 pub(super) struct Gate {
     directory: std::path::PathBuf,
 }
@@ -130,18 +130,18 @@ impl Gate {
         )
     }
 
-    /// Lets the script go on.
+    /// Lets the script continue.
     pub(super) fn open(&self) {
         fs::write(self.directory.join("open"), "").unwrap();
     }
 
-    /// How often the script was started.
+    /// The number of times that the script was started.
     pub(super) fn runs(&self) -> usize {
         let runs = fs::read_to_string(self.directory.join("runs"));
         runs.unwrap_or_default().lines().count()
     }
 
-    /// Waits until the script is there.
+    /// Waits until the script has reached the gate.
     #[track_caller]
     pub(super) fn reached(&self) {
         self.reached_within(LIMIT);
@@ -156,7 +156,7 @@ impl Gate {
     }
 }
 
-/// A release as the Director has it, by way of a tarball.
+/// A release as in a Director, made from a tarball.
 pub(super) fn source(release: &ReleaseBuilder) -> SourceRelease {
     let directory = TempDir::new().unwrap();
     let tarball = directory.path().join("release.tgz");
@@ -169,7 +169,7 @@ pub(super) fn source_of_script(script: &str) -> SourceRelease {
     source(&ReleaseBuilder::of_script(&format!("set -e\n{script}")))
 }
 
-/// A generated release: three packages of which the last needs the second, the second the first; links, modes, an empty directory.
+/// A generated release: three packages that depend on each other in a chain; links, modes, an empty directory.
 pub(super) fn small_release() -> SourceRelease {
     let release = ReleaseBuilder::new("small", "1")
         .package(
@@ -195,7 +195,7 @@ pub(super) fn small_release() -> SourceRelease {
     source(&release)
 }
 
-/// Unpacks a blob, and returns the content of one file.
+/// Unpacks a blob and returns the content of one file.
 #[track_caller]
 pub(super) fn file_in(blob: &Path, path: &str) -> String {
     let directory = TempDir::new().unwrap();

@@ -1,4 +1,4 @@
-//! The agent's end in the middle of a compile, and the beginning after it.
+//! Stops and kills of the agent during a compile, and the next start.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use crate::support::vm::{HostVm, LIMIT};
 
 const NOTHING: CompiledPackages = CompiledPackages::new();
 
-/// The names in the data directory, sorted, without the process and attempt numbers that temporary ones end in.
+/// The names in the data directory, sorted, without the process and attempt numbers at the end of temporary ones.
 fn kinds_of_data(vm: &HostVm) -> Vec<String> {
     let entries = fs::read_dir(vm.base().join("data")).unwrap();
     let mut kinds: Vec<String> = entries
@@ -33,7 +33,7 @@ fn kinds_of_data(vm: &HostVm) -> Vec<String> {
 }
 
 #[track_caller]
-fn no_process_is_left(vm: &HostVm) {
+fn assert_no_process_is_left(vm: &HostVm) {
     wait_for("the end of all processes", LIMIT, || {
         match vm.other_processes() {
             processes if processes.is_empty() => Ok(()),
@@ -42,7 +42,7 @@ fn no_process_is_left(vm: &HostVm) {
     });
 }
 
-/// Starts a compile whose script hides a process from its group, and returns the task's id when that script runs.
+/// Starts a compile whose script moves a process out of its group. Returns the task's id when that script runs.
 async fn start_stubborn_compile(scene: &Scene, name: &str) -> String {
     let gate = scene.gate(name);
     let release = source_of_script(&format!(
@@ -58,7 +58,7 @@ async fn start_stubborn_compile(scene: &Scene, name: &str) -> String {
     task
 }
 
-async fn still_works(scene: &Scene) {
+async fn assert_still_works(scene: &Scene) {
     let release = source_of_script("echo done > $BOSH_INSTALL_TARGET/done");
     scene
         .director
@@ -95,12 +95,12 @@ async fn sigterm_ends_a_compile_and_the_agent() {
         text.starts_with(&format!("Action Failed get_task: Task {task} result: ")),
         "{text}"
     );
-    still_works(&scene).await;
+    assert_still_works(&scene).await;
     assert_eq!(kinds_of_data(&scene.vm), before);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_that_was_killed_leaves_nothing_that_the_next_one_does_not_clear() {
+async fn next_agent_removes_the_leftovers_of_a_killed_one() {
     if !is_possible() {
         return;
     }
@@ -117,23 +117,23 @@ async fn an_agent_that_was_killed_leaves_nothing_that_the_next_one_does_not_clea
         let text = failure.exception();
         let start = format!("Action Failed get_task: Task {task} result: ");
         assert!(text.starts_with(&start), "{text}");
-        no_process_is_left(&scene.vm);
+        assert_no_process_is_left(&scene.vm);
         tasks.push((task, failure));
     }
     for (task, failure) in tasks {
         assert_eq!(scene.director.wait_for_task(&task).await, Err(failure));
     }
-    still_works(&scene).await;
+    assert_still_works(&scene).await;
     assert_eq!(kinds_of_data(&scene.vm), before);
     let left = scene.vm.files("data/packages");
     assert!(left.is_empty(), "{left:?}");
 }
 
-/// A full-size tree takes minutes to make.
+/// Creating a full-size tree takes minutes.
 const LONG_LIMIT: Duration = Duration::from_secs(600);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn huge_trees_of_killed_agents_are_removed_by_the_next() {
+async fn next_agent_removes_huge_trees_of_killed_ones() {
     if !is_possible() {
         return;
     }
@@ -165,24 +165,24 @@ async fn huge_trees_of_killed_agents_are_removed_by_the_next() {
             "start after {files} files and {levels} levels: {:.1?}",
             start.elapsed()
         );
-        no_process_is_left(&scene.vm);
-        // It is removed while the agent serves.
+        assert_no_process_is_left(&scene.vm);
+        // Its trees are removed while the agent serves requests.
         wait_for("the removal", LONG_LIMIT, || {
             let kinds = kinds_of_data(&scene.vm);
             (kinds == before).then_some(()).ok_or(format!("{kinds:?}"))
         });
         eprintln!("removed after {:.1?}", start.elapsed());
     }
-    still_works(&scene).await;
+    assert_still_works(&scene).await;
 }
 
-/// The phases of a compile in which somebody may want it to end.
+/// The phases in which a compile may be canceled or the agent stopped.
 const PHASES: [&str; 5] = ["fetching", "unpacking", "packaging", "packing", "uploading"];
 
-/// So many bytes that unpacking and packing them takes a while. They are zeros, of which a blob is small.
+/// The size of a source, in bytes, that takes some time to unpack and to pack. The source is zeros, so that its blob is small.
 const LONG: usize = 1 << 30;
 
-/// Starts a compile that stays in this phase for a while, and returns its task's id once it is there.
+/// Starts a compile that stays in this phase for some time. Returns its task's id when it has reached the phase.
 async fn start_compile_until(scene: &Scene, server: &FaultyServer, phase: &str) -> String {
     server.plan("GET", &[]);
     let different = uuid::Uuid::new_v4();
@@ -219,8 +219,8 @@ async fn start_compile_until(scene: &Scene, server: &FaultyServer, phase: &str) 
     }
 }
 
-/// What the workbench holds: nothing but the packages that later compiles can use.
-fn remains(vm: &HostVm) -> Vec<std::path::PathBuf> {
+/// The contents of the work directory, except packages that later compiles can use.
+fn leftovers(vm: &HostVm) -> Vec<std::path::PathBuf> {
     let mut files = vm.files("data");
     files.retain(|path| {
         let path = path.to_string_lossy();
@@ -231,7 +231,7 @@ fn remains(vm: &HostVm) -> Vec<std::path::PathBuf> {
     files
 }
 
-/// A VM whose blobstore is behind a server that does not answer on demand.
+/// A VM whose blobstore is behind a server that can stop responding.
 async fn scene_with_faults() -> Option<(Scene, FaultyServer)> {
     if !is_possible() {
         return None;
@@ -247,7 +247,7 @@ async fn scene_with_faults() -> Option<(Scene, FaultyServer)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_compile_is_canceled_in_every_phase() {
+async fn compile_is_canceled_in_every_phase() {
     let Some((scene, server)) = scene_with_faults().await else {
         return;
     };
@@ -264,15 +264,15 @@ async fn a_compile_is_canceled_in_every_phase() {
                 .ends_with("Compiling package app: the compilation was canceled"),
             "{phase}: {failure:?}"
         );
-        no_process_is_left(&scene.vm);
+        assert_no_process_is_left(&scene.vm);
         assert_eq!(
-            remains(&scene.vm),
+            leftovers(&scene.vm),
             [""; 0].map(std::path::PathBuf::from),
             "{phase}"
         );
     }
     server.plan("GET", &[]);
-    still_works(&scene).await;
+    assert_still_works(&scene).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -289,13 +289,13 @@ async fn sigterm_ends_the_agent_in_every_phase() {
         assert!(start.elapsed() < LIMIT, "{phase}");
         assert_eq!(scene.vm.other_processes(), [""; 0], "{phase}");
         assert_eq!(
-            remains(&scene.vm),
+            leftovers(&scene.vm),
             [""; 0].map(std::path::PathBuf::from),
             "{phase}"
         );
         scene.vm.start();
         scene.director.wait_until_ready(LIMIT).await.unwrap();
-        // What became of it is known, not forgotten.
+        // The task's result is still known.
         let failure = scene.director.wait_for_task(&task).await.unwrap_err();
         assert!(
             failure
@@ -305,5 +305,5 @@ async fn sigterm_ends_the_agent_in_every_phase() {
         );
     }
     server.plan("GET", &[]);
-    still_works(&scene).await;
+    assert_still_works(&scene).await;
 }

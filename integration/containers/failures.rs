@@ -1,9 +1,9 @@
-//! When it goes wrong.
+//! Failures.
 
 use super::*;
 
 #[test]
-fn a_failing_script_is_explained() {
+fn failing_script_is_explained() {
     if inputs::require().is_none() {
         return;
     }
@@ -36,7 +36,7 @@ fn a_failing_script_is_explained() {
 }
 
 #[test]
-fn another_user_than_root_gets_a_result_or_a_reason() {
+fn ordinary_user_gets_a_result_or_a_reason() {
     let Some(inputs) = inputs::require() else {
         return;
     };
@@ -47,7 +47,7 @@ fn another_user_than_root_gets_a_result_or_a_reason() {
         "one",
         "echo done >\"$BOSH_INSTALL_TARGET/one\"\n",
     );
-    // A stemcell's /var/vcap/bosh is for root alone, so the binary is brought in from outside.
+    // A stemcell's /var/vcap/bosh is accessible only to root, so the binary is mounted.
     let binary = format!("{}:/usr/local/bin/bosh-agent:ro", inputs.dist.display());
     open_to_all(releases.path());
     let out = releases.path().join("out");
@@ -90,7 +90,7 @@ fn another_user_than_root_gets_a_result_or_a_reason() {
 }
 
 #[test]
-fn as_the_first_process_it_ends_on_sigterm() {
+fn first_process_of_a_container_ends_on_sigterm() {
     if inputs::require().is_none() {
         return;
     }
@@ -132,8 +132,7 @@ fn open_to_all(path: &Path) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
 }
 
-/// Compiles one of the releases in a directory to its subdirectory `out`, which is there before. The agent is the container's first
-/// process.
+/// Compiles one of the releases in a directory to its subdirectory `out`, which exists. The agent is the container's first process.
 fn compile_to_out(
     container: &Container,
     releases: &TempDir,

@@ -1,4 +1,4 @@
-//! The Go release in a container as docker makes it by default.
+//! The Go release in a container with docker's defaults.
 
 use super::{check, compile_with, smoke_test, volume};
 use crate::common::go_release;
@@ -11,7 +11,7 @@ fn go_packages_share_a_build_cache_in_a_default_container() {
     };
     let logs = tempfile::tempdir().unwrap();
     let mount = volume(logs.path(), "/var/vcap/sys/log/compilation");
-    // This fails when a package was compiled a second time without restrictions.
+    // Fails if a package was compiled a second time without restrictions.
     let compiled = compile_with(inputs, "go", &["-v", &mount], &["landlock ("]);
     let at_once = go_release::most_at_once(&compiled.outcome.stderr);
     assert!(at_once > 1, "{}", compiled.outcome);

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn the_documented_line_gives_a_release_that_works() {
+fn documented_command_gives_a_working_release() {
     let Some(inputs) = inputs::require() else {
         return;
     };
@@ -13,7 +13,7 @@ fn the_documented_line_gives_a_release_that_works() {
 }
 
 #[test]
-fn with_the_right_to_mount_there_are_namespaces_and_the_same_packages() {
+fn mount_privilege_gives_namespaces_and_the_same_packages() {
     let options = [
         "--cap-add",
         "SYS_ADMIN",
@@ -24,7 +24,7 @@ fn with_the_right_to_mount_there_are_namespaces_and_the_same_packages() {
 }
 
 #[test]
-fn without_a_filter_there_are_user_namespaces_and_the_same_packages() {
+fn no_filter_gives_user_namespaces_and_the_same_packages() {
     let options = [
         "--security-opt",
         "seccomp=unconfined",
@@ -39,7 +39,7 @@ fn without_a_filter_there_are_user_namespaces_and_the_same_packages() {
 }
 
 #[test]
-fn without_a_filter_and_with_all_of_proc_there_are_process_namespaces_too() {
+fn unmasked_proc_gives_process_namespaces_too() {
     let options = [
         "--security-opt",
         "seccomp=unconfined",
@@ -52,8 +52,8 @@ fn without_a_filter_and_with_all_of_proc_there_are_process_namespaces_too() {
 }
 
 #[test]
-fn a_privileged_container_has_namespaces_and_the_same_package() {
-    // Docker gives all capabilities, and cannot where this machine has not all. Then all but that one are as good.
+fn privileged_container_has_namespaces_and_the_same_package() {
+    // Docker grants all capabilities, and fails if this machine lacks one. Then all but that one are enough.
     let all = ["--privileged"];
     let most = [
         "--cap-add=ALL",
@@ -71,11 +71,11 @@ fn a_privileged_container_has_namespaces_and_the_same_package() {
     same_packages_with("privileged", options, &["namespace\n"]);
 }
 
-/// The number of a user who has no account outside the test.
+/// The id of a user who has no account outside the test.
 const USER: u32 = 4243;
 
 #[test]
-fn on_a_plain_machine_root_and_an_ordinary_user_get_the_same_packages() {
+fn root_and_ordinary_user_get_the_same_packages() {
     let Some(inputs) = a_release() else {
         return;
     };
@@ -88,7 +88,7 @@ fn on_a_plain_machine_root_and_an_ordinary_user_get_the_same_packages() {
     fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).unwrap();
     fs::copy(&inputs.dist, path("bosh-agent")).unwrap();
     fs::copy(&inputs.release, path("X.tgz")).unwrap();
-    // Files that are mounted over the system's: the test changes no accounts.
+    // Files that are mounted over the system's, as the test changes no accounts.
     let accounts = fs::read_to_string("/etc/passwd").unwrap();
     let account = format!("bosh-agent-test:x:{USER}:{USER}::/:/bin/sh\n");
     fs::write(path("passwd"), accounts + &account).unwrap();
@@ -133,7 +133,7 @@ fn on_a_plain_machine_root_and_an_ordinary_user_get_the_same_packages() {
     same_contents("machine", &outputs[0], &outputs[1]);
 }
 
-/// Compiles with these options, and compares with what the documented line gives.
+/// Compiles with these options, and compares the result with that of the documented command.
 #[track_caller]
 fn same_packages_with(label: &str, options: &[&str], isolations: &[&str]) {
     let Some(inputs) = a_release() else {
@@ -145,7 +145,7 @@ fn same_packages_with(label: &str, options: &[&str], isolations: &[&str]) {
 }
 
 #[test]
-fn a_glob_over_its_own_output_changes_nothing() {
+fn glob_that_matches_its_own_output_changes_nothing() {
     let Some(inputs) = a_release() else {
         return;
     };
@@ -168,7 +168,7 @@ fn a_glob_over_its_own_output_changes_nothing() {
 }
 
 #[test]
-fn a_concourse_task_finds_one_file_in_its_output_and_the_same_packages() {
+fn concourse_task_has_one_output_and_the_same_packages() {
     let Some(inputs) = a_release() else {
         return;
     };
@@ -200,7 +200,7 @@ fn a_concourse_task_finds_one_file_in_its_output_and_the_same_packages() {
 }
 
 #[test]
-fn it_prints_its_version_alone() {
+fn version_is_printed_without_other_output() {
     if inputs::require().is_none() {
         return;
     }

@@ -1,9 +1,9 @@
-//! Clients that hold connections, trickle or send garbage.
+//! Clients that keep connections open, send slowly, or send garbage.
 
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn clients_that_stop_talking_are_cut_off() {
+async fn silent_clients_are_disconnected() {
     let Some(world) = World::start().await else {
         return;
     };
@@ -23,15 +23,14 @@ async fn clients_that_stop_talking_are_cut_off() {
     for mut stream in slow {
         rest(&mut stream).await;
     }
-    // Its end, or a reset.
+    // The end of the connection, or a reset.
     let _ = tokio::time::timeout(LONG, silent.read(&mut [0]))
         .await
         .unwrap();
     assert!(world.stored().is_empty());
 }
 
-/// Clients that connect and do not log in, until they are dropped. Together they are more than twice as many as may be
-/// connected at once.
+/// Clients that connect without authenticating, until they are dropped. They are more than twice the limit of connections.
 struct Crowd {
     #[expect(dead_code, reason = "ends with it")]
     clients: JoinSet<()>,
@@ -41,8 +40,8 @@ struct Crowd {
 impl Crowd {
     const SIZE: usize = 600;
 
-    /// A third of the clients sends nothing, a third the begin of a TLS handshake, and a third the begin of a request. A client
-    /// that is cut off connects again, once in each `pace`.
+    /// A third of the clients sends nothing, a third the start of a TLS handshake, and a third the start of a request. A disconnected
+    /// client connects again, once in each `pace`.
     async fn gather(address: SocketAddr, peer: fn(u8) -> Ipv4Addr, pace: Duration) -> Self {
         let connected = watch::Sender::new(0);
         let mut clients = JoinSet::new();
@@ -55,7 +54,7 @@ impl Crowd {
                     next.tick().await;
                     let stream = connect_from(peer, address).await.unwrap();
                     connected.send_modify(|count| *count += 1);
-                    // It ends with an error when the server closes the connection.
+                    // Fails when the server closes the connection.
                     let _ = half_open(stream, number % 3).await;
                 }
             });
@@ -83,7 +82,7 @@ async fn connect_from(peer: Ipv4Addr, address: SocketAddr) -> io::Result<TcpStre
     socket.connect(address).await
 }
 
-/// Says as much as a client of this kind does, and waits for the connection's end.
+/// Sends the data of a client of this kind, and waits for the end of the connection.
 async fn half_open(mut stream: TcpStream, kind: usize) -> io::Result<()> {
     match kind {
         0 => {}
@@ -108,20 +107,20 @@ fn many_peers(number: u8) -> Ipv4Addr {
     Ipv4Addr::new(127, 0, 0, number + 2)
 }
 
-/// A connection, and one request on it; how long both took.
-async fn ping_anew(address: SocketAddr) -> io::Result<Duration> {
+/// A new connection with one request. Returns the time of both.
+async fn ping_on_new_connection(address: SocketAddr) -> io::Result<Duration> {
     let start = Instant::now();
     ping(&mut secured(TcpStream::connect(address).await?).await?).await?;
     Ok(start.elapsed())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pings_are_answered_while_silent_clients_hold_every_slot() {
+async fn pings_are_answered_while_silent_clients_use_every_slot() {
     let Some(world) = World::start().await else {
         return;
     };
     let address = world.https.address();
-    // Silent clients by themselves would leave after ten seconds. The strict limit holds on a quiet machine.
+    // Silent clients alone would be disconnected after ten seconds. The strict limit applies on a quiet machine.
     let (rounds, pace, limit) = if is_soak() {
         (1000, Duration::from_secs(1), Duration::from_millis(100))
     } else {
@@ -138,7 +137,7 @@ async fn pings_are_answered_while_silent_clients_hold_every_slot() {
         for _ in 0..rounds {
             on_kept.push(ping(&mut kept).await.unwrap());
             let start = Instant::now();
-            while let Err(error) = ping_anew(address).await {
+            while let Err(error) = ping_on_new_connection(address).await {
                 cut_off += 1;
                 assert!(start.elapsed() < limit, "{peers}: {error}");
             }
@@ -154,19 +153,19 @@ async fn pings_are_answered_while_silent_clients_hold_every_slot() {
                 "{} silent clients of {peers}, {what} connection: median {median:?}, 99 % {most:?}, longest {longest:?}",
                 Crowd::SIZE,
             );
-            assert!(most < limit, "{what} connection beside {peers}: {most:?}");
+            assert!(most < limit, "{what} connection with {peers}: {most:?}");
         }
         eprintln!(
             "{cut_off} of {rounds} cut off; {} connections of silent clients",
             *crowd.connected.borrow()
         );
-        // Each address of the crowd has more connections than the one that we have.
+        // Each address of the crowd has more connections than the test's own address.
         assert!(cut_off == 0 || peers == "one address", "{cut_off} cut off");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_trickles_its_headers_is_cut_off() {
+async fn client_with_slow_headers_is_disconnected() {
     let Some(world) = World::start().await else {
         return;
     };
@@ -195,7 +194,7 @@ async fn a_client_that_trickles_its_headers_is_cut_off() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn garbage_harms_nobody() {
+async fn garbage_does_not_affect_other_clients() {
     let Some(world) = World::start().await else {
         return;
     };
@@ -230,12 +229,12 @@ async fn garbage_harms_nobody() {
     for number in 0..count {
         let text: String = (0..random(9)).map(|_| parts[random(parts.len())]).collect();
         if number % 10 == 0 {
-            // Not even TLS.
+            // Not TLS.
             let mut stream = TcpStream::connect(world.https.address()).await.unwrap();
             stream.write_all(text.as_bytes()).await.unwrap();
         } else {
             let mut stream = world.raw().await;
-            // It may be thrown out before all is written.
+            // It may be disconnected before everything is written.
             let _ = stream.write_all(text.as_bytes()).await;
             let _ = stream.shutdown().await;
             let answer = rest(&mut stream).await;
@@ -255,7 +254,7 @@ async fn garbage_harms_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_can_never_work_is_an_error_at_once() {
+async fn permanent_errors_are_reported_at_once() {
     let Some(world) = World::start().await else {
         return;
     };
@@ -267,7 +266,7 @@ async fn what_can_never_work_is_an_error_at_once() {
             certificate: server.certificate.clone(),
             private_key: Secret::new(key),
         };
-        let handle: Handle = Arc::new(|_, _| panic!("nobody asks"));
+        let handle: Handle = Arc::new(|_, _| panic!("unexpected request"));
         let directory = world.blobs.path().to_owned();
         async move { Https::start(&bus, directory, handle).await.map(|_| ()) }
     };

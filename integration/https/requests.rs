@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_gets_its_reply() {
+async fn request_gets_its_reply() {
     let Some(world) = World::start().await else {
         return;
     };
@@ -71,7 +71,7 @@ async fn each_path_and_method_has_its_status() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_password_gets_401_only_where_something_is() {
+async fn wrong_password_gets_401_on_existing_paths_only() {
     let Some(world) = World::start().await else {
         return;
     };
@@ -101,7 +101,7 @@ async fn a_wrong_password_gets_401_only_where_something_is() {
                 request = request.header("authorization", header);
             }
             let response = request.send().await.unwrap();
-            // White space around a header's value is none of it.
+            // White space around a header's value is not part of it.
             if header.is_some_and(|header| header.trim() == right) {
                 assert_ne!(response.status(), 401);
                 continue;
@@ -117,7 +117,7 @@ async fn a_wrong_password_gets_401_only_where_something_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_blob_comes_back_as_it_went_and_an_unfinished_one_never_shows() {
+async fn blob_is_returned_unchanged_and_partial_ones_are_hidden() {
     let Some(world) = World::start().await else {
         return;
     };
@@ -146,7 +146,7 @@ async fn a_blob_comes_back_as_it_went_and_an_unfinished_one_never_shows() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_too_large_is_refused_before_it_is_sent() {
+async fn too_large_body_is_refused_before_it_is_sent() {
     let Some(world) = World::start().await else {
         return;
     };
@@ -164,9 +164,9 @@ async fn what_is_too_large_is_refused_before_it_is_sent() {
         let answer = rest(&mut stream).await;
         assert!(answer.starts_with(status), "{answer}");
     }
-    // Not after a wait for the body, which would be 20 seconds.
+    // Not after waiting for the body, which would take 20 seconds.
     assert!(start.elapsed() < Duration::from_secs(15));
-    // Without an announcement.
+    // Without the length in the header.
     let pieces = futures_util::stream::repeat_with(|| Ok::<_, io::Error>(vec![b'x'; 1 << 20]));
     let request = client()
         .post(world.url("/agent"))
@@ -182,7 +182,7 @@ async fn what_is_too_large_is_refused_before_it_is_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tls_is_spoken_as_boshs_clients_do() {
+async fn tls_works_with_the_settings_of_bosh_clients() {
     let Some(world) = World::start().await else {
         return;
     };
@@ -228,7 +228,7 @@ async fn tls_is_spoken_as_boshs_clients_do() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_do_not_wait_for_each_other_nor_end_with_their_client() {
+async fn requests_are_concurrent_and_outlive_their_client() {
     let Some(world) = World::start().await else {
         return;
     };
@@ -242,7 +242,7 @@ async fn requests_do_not_wait_for_each_other_nor_end_with_their_client() {
         assert_eq!(world.post("quick").await.0, 200);
     }
     drop(lost);
-    // Closing comes before: it is the handler's turn only when the gate opens.
+    // The server closes before: the handler continues only when the gate opens.
     assert_eq!(world.post("quick").await.0, 200);
     world.gate.add_permits(2);
     wait_until("both", || world.handled.load(Ordering::SeqCst) == 23);
@@ -252,7 +252,7 @@ async fn requests_do_not_wait_for_each_other_nor_end_with_their_client() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stop_lets_requests_end_but_not_for_ever() {
+async fn stop_waits_for_requests_with_a_limit() {
     let Some(World { https, gate, .. }) = World::start().await else {
         return;
     };
@@ -263,7 +263,7 @@ async fn a_stop_lets_requests_end_but_not_for_ever() {
         .write_all(format!("{head}wait").as_bytes())
         .await
         .unwrap();
-    // One that keeps its connection without a request, and has been served, so that the first one was read, too.
+    // A client that keeps its connection without a request, and was served before, so that the first request was read, too.
     let mut idle = raw(address).await;
     idle.write_all(format!("{head}done").as_bytes())
         .await

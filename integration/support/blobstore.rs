@@ -13,7 +13,7 @@ use super::nginx::{Nginx, SIGNATURE, WRITER};
 use super::vm::LIMIT;
 use crate::common::{directory_outside_tmp, run_tool_with};
 
-/// Where blobs are, seen from the Director.
+/// The storage of the blobs, as the Director sees it.
 pub(crate) struct Blobstore {
     kind: Kind,
 }
@@ -36,7 +36,7 @@ impl Blobstore {
         }
     }
 
-    /// A WebDAV server with a writer's password, over TLS as BOSH's own servers speak it. Nothing where there is no nginx.
+    /// A WebDAV server with the password of a user who may write, over TLS like BOSH's servers. `None` without nginx.
     pub(crate) fn dav() -> Option<Self> {
         let nginx = Nginx::start()?;
         let endpoint = nginx.endpoint_tls_1_2();
@@ -44,7 +44,7 @@ impl Blobstore {
         Some(Self { kind })
     }
 
-    /// The same without TLS, seen by the agent through something else: `endpoint` makes its URL from the server's.
+    /// The same without TLS, for an agent that reaches it by another server: `endpoint` makes its URL from that of the store.
     pub(crate) fn dav_behind(endpoint: impl FnOnce(&str) -> String) -> Option<Self> {
         let nginx = Nginx::start()?;
         let endpoint = endpoint(&nginx.plain_endpoint());
@@ -52,7 +52,7 @@ impl Blobstore {
         Some(Self { kind })
     }
 
-    /// One whose blobs are reached by signed URLs only. Nothing where there is no nginx.
+    /// A store whose blobs are accessed only by signed URLs. `None` without nginx.
     pub(crate) fn signed_urls() -> Option<Self> {
         let nginx = Nginx::start()?;
         let endpoint = nginx.endpoint();
@@ -68,7 +68,7 @@ impl Blobstore {
         Some(Self { kind })
     }
 
-    /// What the settings say of it. With signed URLs a Director leaves the credentials out.
+    /// Its part of the settings. With signed URLs, a Director leaves out the credentials.
     pub(crate) fn settings(&self) -> Value {
         match &self.kind {
             Kind::Local(directory) => {
@@ -84,7 +84,7 @@ impl Blobstore {
         }
     }
 
-    /// What must not appear in any log.
+    /// The secrets that must not appear in any log.
     pub(crate) fn secrets(&self) -> Vec<String> {
         match &self.kind {
             Kind::Local(_) => Vec::new(),
@@ -93,7 +93,7 @@ impl Blobstore {
         }
     }
 
-    /// The directory that a container must have at the same path, where there is one.
+    /// The directory that a container needs at the same path, if there is one.
     pub(crate) fn directory(&self) -> Option<&Path> {
         match &self.kind {
             Kind::Local(directory) => Some(directory.path()),
@@ -101,12 +101,12 @@ impl Blobstore {
         }
     }
 
-    /// Whether requests are to bear signed URLs.
+    /// Whether requests have signed URLs.
     pub(crate) fn signs(&self) -> bool {
         matches!(self.kind, Kind::Signed { .. })
     }
 
-    /// The URL of a blob. The server's signatures are good for reading and writing.
+    /// The URL of a blob, signed for reading and writing.
     #[track_caller]
     pub(crate) fn signed_url(&self, id: &str) -> String {
         match &self.kind {
@@ -115,7 +115,7 @@ impl Blobstore {
         }
     }
 
-    /// Where a blob lies.
+    /// The path of a blob.
     pub(crate) fn path(&self, id: &str) -> PathBuf {
         match &self.kind {
             Kind::Local(directory) => directory.path().join(id),
@@ -143,7 +143,7 @@ impl Blobstore {
         fs::remove_file(self.path(id)).unwrap();
     }
 
-    /// Compares a result with its digests: every one that the agent told.
+    /// Compares a result with all digests from the agent.
     #[track_caller]
     pub(crate) fn check(&self, compiled: &CompiledPackage) {
         let path = self.path(&compiled.blob);

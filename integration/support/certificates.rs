@@ -1,4 +1,4 @@
-//! Keys and certificates as a Director makes them, and the bus that they belong to.
+//! Keys and certificates like a Director's, and the bus that they are for.
 
 use std::collections::HashMap;
 use std::fs;
@@ -16,12 +16,12 @@ use crate::common::once;
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Pair {
     pub(crate) certificate: String,
-    /// PKCS#1, as the Director's are.
+    /// PKCS#1, as from a Director.
     pub(crate) key: String,
 }
 
 impl Pair {
-    /// The key in the other common form.
+    /// The key in the other common format.
     pub(crate) fn as_pkcs8(&self) -> String {
         let mut openssl = Command::new("openssl")
             .args(["pkcs8", "-topk8", "-nocrypt"])
@@ -36,7 +36,7 @@ impl Pair {
     }
 }
 
-/// What a certificate is to say.
+/// The contents of a certificate.
 #[derive(Debug, Clone, Serialize)]
 struct Wanted {
     name: String,
@@ -48,7 +48,7 @@ struct Wanted {
 }
 
 impl Wanted {
-    /// An authority.
+    /// A CA certificate.
     fn authority(name: &str) -> Self {
         Self {
             name: name.to_owned(),
@@ -60,7 +60,7 @@ impl Wanted {
         }
     }
 
-    /// A server's, with a common name and alternative names such as `IP:127.0.0.1`.
+    /// A server certificate with a common name and alternative names such as `IP:127.0.0.1`.
     fn server(name: &str, issuer: &str, common_name: &str, names: &[&str]) -> Self {
         Self {
             name: name.to_owned(),
@@ -72,7 +72,7 @@ impl Wanted {
         }
     }
 
-    /// A client's.
+    /// A client certificate.
     fn client(name: &str, issuer: &str, common_name: &str) -> Self {
         Self {
             usage: Some("clientAuth"),
@@ -92,14 +92,14 @@ fn subject(common_name: &str) -> Vec<(&'static str, String)> {
 /// The agent of most tests.
 pub(crate) const AGENT: &str = "3a5e6c5e-8f0b-4f66-a9d4-32c1f3b3b3c3";
 
-/// The same agent under the name of the certificate that it boots with, where a Director replaces that at once.
+/// The same agent with the name in its first certificate, which a Director replaces at once.
 pub(crate) const BOOTSTRAP: &str = "3a5e6c5e-8f0b-4f66-a9d4-32c1f3b3b3c3.bootstrap";
 
-/// The name that a Director's NATS server has.
+/// The name of a Director's NATS server.
 pub(crate) const SERVER_NAME: &str = "default.nats.bosh-internal";
 
-/// The certificates of all tests, made once: `ca` has issued `server`, `wrong-name` (another common name), `wrong-host`
-/// (for another host), `director`, `monitor`, `agent`, `elliptic-agent`, `bootstrap`; `other-ca` has issued `other-server`.
+/// The certificates of all tests, made once: `ca` issued `server`, `wrong-name` (another common name), `wrong-host` (for another host),
+/// `director`, `monitor`, `agent`, `elliptic-agent`, `bootstrap`; `other-ca` issued `other-server`.
 pub(crate) fn pairs() -> &'static HashMap<String, Pair> {
     static PAIRS: OnceLock<HashMap<String, Pair>> = OnceLock::new();
     PAIRS.get_or_init(|| {
@@ -132,7 +132,7 @@ pub(crate) fn common_name(agent: &str) -> String {
     format!("{agent}.agent.bosh-internal")
 }
 
-/// A bus at these URLs, for the agent of most tests.
+/// A bus with these URLs, for the agent of most tests.
 pub(crate) fn bus(urls: &[&str]) -> Bus {
     let agent = &pairs()["agent"];
     Bus {
@@ -143,7 +143,7 @@ pub(crate) fn bus(urls: &[&str]) -> Bus {
     }
 }
 
-/// Makes certificates: JSON, by name. Issuers come before those that they sign.
+/// Makes certificates. Returns them as JSON, by name. Issuers come before the certificates that they sign.
 fn make(wanted: &[Wanted]) -> Vec<u8> {
     let script = concat!(
         env!("CARGO_MANIFEST_DIR"),

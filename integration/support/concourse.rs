@@ -1,8 +1,8 @@
-//! A container as a Concourse worker makes it for a task that is not privileged: docker's capabilities and system call filter, in a
-//! user namespace whose root is the highest user outside and in which everybody else is who they are.
+//! A container as a Concourse worker creates it for an unprivileged task: docker's capabilities and system call filter, in a user namespace
+//! whose root is the host's highest user id and whose other users are mapped to themselves.
 //!
-//! Docker cannot be asked for such a map for one container, so `runc`, which it uses itself, is called with what docker has
-//! prepared for a container of its own.
+//! Docker has no option for such a map of one container. So `runc`, which docker uses, is called with the configuration that docker
+//! prepared for another container.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,12 +13,12 @@ use serde_json::{Value, json};
 
 use super::docker::{Container, Outcome, docker, run};
 
-/// Root, seen from outside.
+/// The host's user id of root in the container.
 const ROOT: u32 = u32::MAX - 1;
 
 const SHORT: Duration = Duration::from_secs(120);
 
-/// Why there can be no such container here, if so.
+/// The reason if there can be no such container here.
 pub(crate) fn is_missing() -> Option<String> {
     let has = |program: &str| {
         let mut command = Command::new(program);
@@ -30,11 +30,10 @@ pub(crate) fn is_missing() -> Option<String> {
     if !nix::unistd::geteuid().is_root() {
         return Some("only root may make the files of a container".to_owned());
     }
-    (!has("runc")).then(|| "runc is not there".to_owned())
+    (!has("runc")).then(|| "runc is not installed".to_owned())
 }
 
-/// Runs a task's script in a directory that is found at `/tmp/build/abc`. Everything in it is given to the task's root before, and
-/// back after.
+/// Runs a task's script with a directory that is mounted at `/tmp/build/abc`. The files in it belong to the task's root during the run.
 #[track_caller]
 pub(crate) fn run_task(
     label: &str,
@@ -80,19 +79,19 @@ pub(crate) fn run_task(
     outcome
 }
 
-/// A task that does not outlive its test.
+/// A task. Dropping it kills the container.
 struct Task<'a>(&'a str);
 
 impl Drop for Task<'_> {
     fn drop(&mut self) {
-        // When it has ended there is nothing to delete.
+        // A task that has ended cannot be deleted.
         let _ = Command::new("runc")
             .args(["delete", "--force", self.0])
             .output();
     }
 }
 
-/// What docker has told runc of a container that is running.
+/// Docker's configuration of a running container for runc.
 #[track_caller]
 fn config_of(container: &Container) -> Value {
     let id = docker(&["inspect", "--format", "{{.Id}}", container.name()], SHORT);
@@ -106,14 +105,14 @@ fn config_of(container: &Container) -> Value {
     serde_json::from_slice(&text).unwrap()
 }
 
-/// Makes it a task.
+/// Changes the configuration to that of a task.
 fn adapt(config: &mut Value, rootfs: &Path, build: &Path, name: &str, script: &str) {
     let map = json!([
         { "containerID": 0, "hostID": ROOT, "size": 1 },
         { "containerID": 1, "hostID": 1, "size": ROOT - 1 },
     ]);
     let top = config.as_object_mut().unwrap();
-    // They set up docker's network.
+    // These hooks configure docker's network.
     top.remove("hooks");
     config["root"]["path"] = json!(rootfs);
     config["process"]["args"] = json!(["bash", "-c", script]);
@@ -141,7 +140,7 @@ fn adapt(config: &mut Value, rootfs: &Path, build: &Path, name: &str, script: &s
     linux["gidMappings"] = map;
 }
 
-/// Gives what belongs to one owner to another.
+/// Changes the owner of files from one user to another.
 #[track_caller]
 fn give(from: u32, to: u32, directories: &[&Path]) {
     for (test, tool) in [("-uid", "chown"), ("-gid", "chgrp")] {

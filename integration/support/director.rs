@@ -1,5 +1,5 @@
-//! A Director that plays its side of a compilation VM's life to the letter: `agent_client.rb`, `vm_creator.rb` and
-//! `package_compile_stage.rb` of BOSH, with their time limits and their reading of replies.
+//! A Director's calls to a compilation VM, like `agent_client.rb`, `vm_creator.rb` and `package_compile_stage.rb` of BOSH: the same
+//! requests, time limits and rules for replies.
 
 pub(crate) mod bus;
 pub(crate) mod compile_stage;
@@ -15,30 +15,30 @@ use serde_json::{Value, json};
 use bus::Bus;
 use reply::{Reply, Status};
 
-/// How long a Director waits for one reply, but for pings.
+/// How long a Director waits for a reply, except to pings.
 pub(crate) const RPC_LIMIT: Duration = Duration::from_secs(45);
-/// A reply that takes longer waited for something that it must not wait for, however busy the machine is.
+/// A slower reply means that the agent waited for something, even on a busy machine.
 pub(crate) const PROMPT: Duration = Duration::from_secs(20);
-/// How long it waits for the reply to one ping of a new VM.
+/// How long a Director waits for the reply to one ping of a new VM.
 pub(crate) const PING_LIMIT: Duration = Duration::from_secs(1);
-/// How long it goes on pinging a new VM.
+/// How long a Director pings a new VM.
 pub(crate) const READY_LIMIT: Duration = Duration::from_secs(600);
 /// The pause between two polls of a task.
 pub(crate) const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Why a call came to nothing.
+/// Why a call failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Failure {
     /// No reply in time.
     Timeout(String),
-    /// The agent's exception, as it gets into the task's output.
+    /// The agent's exception, as in the task's output.
     Exception(String),
-    /// A reply that a Director refuses.
+    /// A reply that a Director rejects.
     Refused(String),
 }
 
 impl Failure {
-    /// The text of an exception; anything else fails the test.
+    /// The text of an exception. Other failures fail the test.
     #[track_caller]
     pub(crate) fn exception(&self) -> &str {
         match self {
@@ -48,7 +48,7 @@ impl Failure {
     }
 }
 
-/// One request with what came of it.
+/// A request with its result.
 #[derive(Debug, Clone)]
 pub(crate) struct Exchange {
     pub(crate) method: String,
@@ -76,7 +76,7 @@ pub(crate) struct Director {
 }
 
 impl Director {
-    /// With a Director's poll interval.
+    /// A Director with the usual poll interval.
     pub(crate) fn new(bus: Bus, agent: &str) -> Self {
         Self {
             bus,
@@ -87,7 +87,7 @@ impl Director {
         }
     }
 
-    /// One that polls more often and gives a new VM less time, for tests that are to be over soon.
+    /// A Director with a shorter poll interval and a shorter limit for new VMs, for fast tests.
     pub(crate) fn hurried(mut self) -> Self {
         self.poll = Duration::from_millis(50);
         self.patience = Duration::from_secs(60);
@@ -98,7 +98,7 @@ impl Director {
         &self.bus
     }
 
-    /// Everything that was asked so far.
+    /// All requests so far.
     pub(crate) fn exchanges(&self) -> Vec<Exchange> {
         self.exchanges
             .lock()
@@ -106,13 +106,13 @@ impl Director {
             .clone()
     }
 
-    /// How often a method was asked for so far.
+    /// The number of requests of a method so far.
     pub(crate) fn count(&self, method: &str) -> usize {
         let exchanges = self.exchanges();
         exchanges.iter().filter(|it| it.method == method).count()
     }
 
-    /// One request with one time limit.
+    /// Sends one request with a time limit.
     pub(crate) async fn request(
         &self,
         method: &str,
@@ -152,7 +152,7 @@ impl Director {
         }
     }
 
-    /// A request that is repeated as often as a Director repeats it when no reply comes.
+    /// Sends a request, and repeats it without a reply as often as a Director.
     pub(crate) async fn call(&self, method: &str, arguments: Value) -> Result<Value, Failure> {
         let retries = match method {
             "get_task" => 4,
@@ -169,12 +169,12 @@ impl Director {
         self.request(method, arguments, RPC_LIMIT).await
     }
 
-    /// Starts something that may be a task.
+    /// Calls a method that may start a task.
     pub(crate) async fn start(&self, method: &str, arguments: Value) -> Result<Status, Failure> {
         self.call(method, arguments).await.map(Status::of)
     }
 
-    /// Starts something that must be a task, and returns its id.
+    /// Calls a method that must start a task, and returns the task's id.
     pub(crate) async fn start_task(&self, method: &str, arguments: Value) -> String {
         let status = self.start(method, arguments).await.unwrap();
         status
@@ -182,12 +182,12 @@ impl Director {
             .unwrap_or_else(|| panic!("{method} is no task: {status:?}"))
     }
 
-    /// What `get_task` says.
+    /// The reply to `get_task`.
     pub(crate) async fn status(&self, task: &str) -> Result<Status, Failure> {
         self.call("get_task", json!([task])).await.map(Status::of)
     }
 
-    /// Polls a task until it is over.
+    /// Polls a task until it has ended.
     pub(crate) async fn wait_for_task(&self, task: &str) -> Result<Value, Failure> {
         loop {
             let status = self.status(task).await?;
@@ -198,7 +198,7 @@ impl Director {
         }
     }
 
-    /// Calls a method, and waits for its task where it is one.
+    /// Calls a method, and waits for its task if it starts one.
     pub(crate) async fn send(&self, method: &str, arguments: Value) -> Result<Value, Failure> {
         let status = self.start(method, arguments).await?;
         match status.task_id() {
@@ -221,7 +221,7 @@ impl Director {
         }
     }
 
-    /// `update_settings`, of which old agents know nothing.
+    /// `update_settings`, which old agents do not have.
     pub(crate) async fn update_settings(&self, settings: Value) -> Result<Value, Failure> {
         match self.send("update_settings", json!([settings])).await {
             Err(Failure::Exception(text)) if text.contains("unknown message") => Ok(Value::Null),
@@ -229,7 +229,7 @@ impl Director {
         }
     }
 
-    /// All that comes between the creation of a compilation VM and its first package.
+    /// All requests between the creation of a compilation VM and its first package.
     pub(crate) async fn prepare(&self, spec: &Value) -> Result<(), Failure> {
         self.wait_until_ready(self.patience).await?;
         self.update_settings(json!({ "trusted_certs": "", "disk_associations": [] }))
@@ -242,7 +242,7 @@ impl Director {
         }
     }
 
-    /// Sends a request and does not wait for the reply, as a Director shuts down a VM that it abandons.
+    /// Sends a request without waiting for the reply, as a Director shuts down a VM that it abandons.
     pub(crate) async fn fire_and_forget(&self, method: &str, arguments: Value) {
         let id = uuid::Uuid::new_v4().to_string();
         let envelope = json!({
@@ -257,7 +257,7 @@ impl Director {
     }
 }
 
-/// The spec that a compilation VM is given, on these networks.
+/// The spec of a compilation VM with these networks.
 pub(crate) fn compilation_spec(networks: &Value) -> Value {
     let id = uuid::Uuid::new_v4();
     json!({
@@ -269,7 +269,7 @@ pub(crate) fn compilation_spec(networks: &Value) -> Value {
     })
 }
 
-/// The network of a compilation VM, as a Director's spec has it, with a key that no agent knows.
+/// The network of a compilation VM in a Director's spec, with a key that no agent knows.
 pub(crate) fn manual_network() -> Value {
     json!({
         "default": {

@@ -1,11 +1,11 @@
-//! Calls of docker and other programs that cannot hang a test, and containers that do not outlive it.
+//! Runs docker and other programs with time limits, and removes containers at the end of a test.
 
 use std::fs::{self, File};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// What a program did.
+/// The result of a program.
 pub(crate) struct Outcome {
     pub(crate) code: Option<i32>,
     pub(crate) stdout: String,
@@ -14,7 +14,7 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    /// Panics with everything the program said unless it ended with this exit code.
+    /// Panics with the program's output unless it ended with this exit code.
     #[track_caller]
     pub(crate) fn expect_code(&self, code: i32, what: &str) {
         assert!(
@@ -39,8 +39,8 @@ impl std::fmt::Display for Outcome {
     }
 }
 
-/// Runs a program to its end, or kills it and panics when the limit is over. Its output goes through files: a pipe would need a reader
-/// that lives as long as the last process that holds its other end.
+/// Runs a program to its end; kills it and panics at the time limit. Its output goes to files, as a pipe would stay open until the last
+/// process that inherited it ends.
 #[track_caller]
 pub(crate) fn run(command: &mut Command, limit: Duration) -> Outcome {
     let outputs = tempfile::tempdir().unwrap();
@@ -77,20 +77,20 @@ pub(crate) fn run(command: &mut Command, limit: Duration) -> Outcome {
     outcome
 }
 
-/// One call of the docker client.
+/// Runs the docker client once.
 #[track_caller]
 pub(crate) fn docker(arguments: &[&str], limit: Duration) -> Outcome {
     run(Command::new("docker").args(arguments), limit)
 }
 
-/// A container's name. The container is removed, running or not, when this goes out of scope.
+/// A container's name. Dropping it removes the container, running or not.
 pub(crate) struct Container {
     name: String,
 }
 
 impl Container {
     pub(crate) fn new(label: &str) -> Self {
-        // Tests that run at once may give the same label.
+        // Concurrent tests may use the same label.
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         Self {
@@ -102,7 +102,7 @@ impl Container {
         &self.name
     }
 
-    /// `docker run` with these options, to the end of the container.
+    /// `docker run` with these options, until the container ends.
     #[track_caller]
     pub(crate) fn run(
         &self,
@@ -118,7 +118,7 @@ impl Container {
     }
 
     fn remove(&self) {
-        // Its failure would hide why the test failed, and is of no interest when the container is gone already.
+        // A failure would hide why the test failed, and does not matter if the container is already removed.
         let _ = Command::new("docker")
             .args(["rm", "--force", "--volumes", &self.name])
             .stdin(Stdio::null())

@@ -1,29 +1,29 @@
-//! A server in front of another that answers some requests itself, and wrongly.
+//! A server in front of another one that answers some requests with faults.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-/// What may go wrong with a request.
+/// A fault of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// This status.
+    /// Another status.
     Status(u16),
-    /// The first half of the real answer.
+    /// The first half of the real response.
     Cut,
-    /// The real answer, with one byte of the body changed.
+    /// The real response with one byte of the body changed.
     Spoiled,
-    /// The connection ends without an answer.
+    /// The connection ends without a response.
     Dead,
-    /// No answer as long as the client waits for one.
+    /// No response while the client waits.
     Silent,
 }
 
-/// What is yet to go wrong with requests of one method, in this order.
+/// The planned faults of the next requests of each method, in order.
 type Plan = Arc<Mutex<Vec<(&'static str, Fault)>>>;
 
-/// A server on a port of its own.
+/// A server on its own port.
 pub(crate) struct FaultyServer {
     port: u16,
     plan: Plan,
@@ -31,7 +31,7 @@ pub(crate) struct FaultyServer {
 }
 
 impl FaultyServer {
-    /// In front of a server without TLS at this URL.
+    /// A server in front of a server without TLS at this URL.
     pub(crate) fn before(url: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -54,7 +54,7 @@ impl FaultyServer {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// What goes wrong with the next requests of a method, one after another. Later ones are answered by the other server.
+    /// Sets the faults of the next requests of a method, in order. The other server answers later requests.
     pub(crate) fn plan(&self, method: &'static str, faults: &[Fault]) {
         let mut plan = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
         *plan = faults.iter().map(|fault| (method, *fault)).collect();
@@ -64,14 +64,14 @@ impl FaultyServer {
             .clear();
     }
 
-    /// How often a method was asked for since the last plan.
+    /// The number of requests of a method since the last plan.
     pub(crate) fn asked(&self, method: &str) -> usize {
         let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         asked.iter().filter(|asked| *asked == method).count()
     }
 }
 
-/// One request; the connection ends with its answer.
+/// Handles one request. The connection ends with the response.
 fn serve(mut client: TcpStream, behind: &str, plan: &Plan, log: &Mutex<Vec<String>>) -> Option<()> {
     let mut reader = BufReader::new(client.try_clone().ok()?);
     let mut head = String::new();
@@ -110,7 +110,7 @@ fn serve(mut client: TcpStream, behind: &str, plan: &Plan, log: &Mutex<Vec<Strin
     match fault {
         Some(Fault::Dead) => return Some(()),
         Some(Fault::Silent) => {
-            // Until the client goes.
+            // Until the client disconnects.
             let _ = client.read_to_end(&mut Vec::new());
             return Some(());
         }

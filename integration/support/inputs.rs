@@ -1,4 +1,4 @@
-//! What the tests work on: images, the portable binary and the example release. Each can be missing on a developer's machine.
+//! The inputs of the tests: images, the portable binary and the example release. They may be missing on a developer's machine.
 
 use std::env;
 use std::fs;
@@ -10,24 +10,24 @@ use std::time::Duration;
 use super::docker::{docker, run};
 use crate::common::{go_release, once, skip};
 
-/// The image that `integration/stemcell-image` makes, and what it says of itself.
+/// The image that `integration/stemcell-image` builds.
 pub(crate) const STEMCELL_IMAGE: &str = "bosh-agent-test/stemcell:latest";
 /// Operating system and version of that image.
 pub(crate) const SLUG: &str = "ubuntu-noble/1.406";
-/// That image with the agent in it, made by the Dockerfile of the repository.
+/// That image with the agent, built by the repository's Dockerfile.
 pub(crate) const AGENT_IMAGE: &str = "bosh-agent-test/agent:latest";
 
 const SHORT: Duration = Duration::from_secs(60);
 
-/// Where everything is.
+/// The paths of the inputs.
 pub(crate) struct Inputs {
     /// The portable binary.
     pub(crate) dist: PathBuf,
-    /// The source tarball of a release: the example release unless something else is said.
+    /// The source tarball of a release: by default the example release.
     pub(crate) release: PathBuf,
-    /// What its compiled release must be called.
+    /// The name of its compiled release.
     pub(crate) compiled_name: String,
-    /// How many packages it has.
+    /// The number of its packages.
     pub(crate) packages: usize,
 }
 
@@ -61,7 +61,7 @@ impl Inputs {
     }
 }
 
-/// The inputs, and the image with the agent in it. Otherwise as [`require_parts`].
+/// The inputs, and the image with the agent. Otherwise as [`require_parts`].
 #[track_caller]
 pub(crate) fn require() -> Option<&'static Inputs> {
     let inputs = require_parts()?;
@@ -84,8 +84,8 @@ pub(crate) fn require_go_release() -> Option<&'static Inputs> {
     inputs.as_ref()
 }
 
-/// The inputs, or nothing when one is missing: the test then says why it is skipped. With `BOSH_AGENT_TEST_REQUIRE_ALL` in the
-/// environment that is a failure, so that CI cannot skip unnoticed.
+/// The inputs, or `None` if one is missing; then the test prints why it is skipped. With `BOSH_AGENT_TEST_REQUIRE_ALL` in the environment,
+/// a missing input is a failure, so that CI skips no test.
 #[track_caller]
 pub(crate) fn require_parts() -> Option<&'static Inputs> {
     static INPUTS: OnceLock<Result<Inputs, String>> = OnceLock::new();
@@ -98,7 +98,7 @@ pub(crate) fn require_parts() -> Option<&'static Inputs> {
     }
 }
 
-/// The repository this was built from.
+/// The repository of this build.
 pub(crate) fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -146,14 +146,14 @@ fn path_from(variable: &str, default: &str, remedy: &str) -> Result<PathBuf, Str
         Ok(path)
     } else {
         Err(format!(
-            "{} is not there: {remedy}, or set {variable}",
+            "{} does not exist: {remedy}, or set {variable}",
             path.display()
         ))
     }
 }
 
 fn build_agent_image(dist: &Path) {
-    // The binary may lie anywhere, but docker reads only below one directory.
+    // The binary may be anywhere, but docker reads files of one directory only.
     let context = tempfile::tempdir().unwrap();
     fs::create_dir(context.path().join("dist")).unwrap();
     fs::copy(dist, context.path().join("dist/bosh-agent")).unwrap();

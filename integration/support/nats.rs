@@ -1,5 +1,4 @@
-//! A real NATS server that is set up as a Director's, and clients of it that stand for the Director and its health
-//! monitor.
+//! A real NATS server, configured like a Director's, and clients in the roles of the Director and its health monitor.
 
 use std::fs::{self, File};
 use std::net::TcpStream;
@@ -18,7 +17,7 @@ use tempfile::TempDir;
 use super::certificates::{common_name, pairs};
 use crate::common::{free_port, wait_until};
 
-/// A NATS server. It ends with this value.
+/// A NATS server. Dropping it kills the process.
 pub(crate) struct NatsServer {
     directory: TempDir,
     port: u16,
@@ -27,14 +26,14 @@ pub(crate) struct NatsServer {
 }
 
 impl NatsServer {
-    /// A running server with the certificate of this name, which knows these agents.
+    /// A running server with the certificate of this name and these agents as its users.
     pub(crate) fn start(certificate: &str, agents: &[&str]) -> Self {
         let mut server = Self::prepare(certificate, agents);
         server.launch();
         server
     }
 
-    /// A server that does not run yet.
+    /// A server that is not running.
     pub(crate) fn prepare(certificate: &str, agents: &[&str]) -> Self {
         let port = free_port();
         let server = Self {
@@ -51,7 +50,7 @@ impl NatsServer {
         server
     }
 
-    /// The server's configuration, as the release's template and bosh-nats-sync write it.
+    /// Writes the server's configuration, in the format of the release's template and bosh-nats-sync.
     pub(crate) fn configure(&self, agents: &[&str], max_payload: usize) {
         let path = |name| self.directory.path().join(name);
         let configuration = format!(
@@ -103,7 +102,7 @@ impl NatsServer {
         self.write("auth.json", &authorization.to_string());
     }
 
-    /// Changes which agents a running server knows, as bosh-nats-sync does.
+    /// Changes the agents that a running server accepts, as bosh-nats-sync does.
     pub(crate) fn allow(&self, agents: &[&str]) {
         let reloads = self.log().matches("Reloaded server configuration").count();
         self.configure(agents, 1 << 20);
@@ -149,7 +148,7 @@ impl NatsServer {
         }
     }
 
-    /// Where it is, by address, as the Director tells agents.
+    /// The server's URL with an IP address, as in an agent's settings.
     pub(crate) fn url(&self) -> String {
         format!("nats://{}", self.address)
     }
@@ -159,7 +158,7 @@ impl NatsServer {
         &self.address
     }
 
-    /// What the server has logged so far.
+    /// The server's log so far.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
     }
@@ -178,7 +177,7 @@ impl Drop for NatsServer {
     }
 }
 
-/// A client other than the agent: `director` or `monitor`.
+/// A client in the role `director` or `monitor`.
 pub(crate) async fn connect(server: &NatsServer, name: &str) -> Client {
     let pair = &pairs()[name];
     let config = ClientConfig::builder_with_provider(tls::provider(Profile::External))
@@ -200,7 +199,7 @@ pub(crate) async fn connect(server: &NatsServer, name: &str) -> Client {
         .unwrap()
 }
 
-/// A Director that talks to one agent.
+/// A Director that communicates with one agent.
 pub(crate) struct Director {
     client: Client,
     replies: Subscriber,
@@ -224,19 +223,19 @@ impl Director {
         format!("director.uuid.{}.{request}", self.agent)
     }
 
-    /// Sends bytes to the agent at once.
+    /// Sends bytes to the agent and flushes.
     pub(crate) async fn send(&self, payload: Vec<u8>) {
         self.publish(payload).await;
         self.client.flush().await.unwrap();
     }
 
-    /// Sends bytes to the agent together with what follows.
+    /// Sends bytes to the agent without flushing.
     pub(crate) async fn publish(&self, payload: Vec<u8>) {
         let subject = format!("agent.{}", self.agent);
         self.client.publish(subject, payload.into()).await.unwrap();
     }
 
-    /// The next reply: which request it belongs to, and its text.
+    /// The next reply: the request's id, and its text.
     pub(crate) async fn reply(&mut self, limit: Duration) -> Option<(String, String)> {
         let message = tokio::time::timeout(limit, self.replies.next())
             .await

@@ -1,4 +1,4 @@
-//! A real nginx, set up as the Director's blobstore is, with an authority of its own.
+//! A real nginx, configured like the Director's blobstore, with its own CA.
 
 use std::fs::{self, File};
 use std::net::{TcpListener, TcpStream};
@@ -8,21 +8,21 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-/// A user who may fetch, and the password.
+/// A user who may only fetch, and the password.
 pub(crate) const READER: (&str, &str) = ("reader", "read-hunter2");
 /// A user who may fetch and store, and the password.
 pub(crate) const WRITER: (&str, &str) = ("writer", "write-hunter2");
-/// What a signed URL's query must hold.
+/// Required in the query of a signed URL.
 pub(crate) const SIGNATURE: &str = "st=signed-hunter2";
-/// A name that the certificate is valid for and that no resolver knows. `127.0.0.1` is valid, too.
+/// A name in the certificate that no resolver knows. `127.0.0.1` is valid, too.
 pub(crate) const NAME: &str = "blobstore.example";
-/// No bigger file can be stored.
+/// The size limit of an upload.
 pub(crate) const MAX_MIB: u64 = 400;
 
-/// How long nginx may take to start on a busy machine.
+/// The time limit of nginx's start on a busy machine.
 const START: Duration = Duration::from_secs(60);
 
-/// The server, which ends when this goes out of scope.
+/// The server. Dropping it kills the process.
 pub(crate) struct Nginx {
     child: Child,
     prefix: TempDir,
@@ -37,8 +37,8 @@ struct Ports {
 }
 
 impl Nginx {
-    /// Starts a server, or says why it cannot and gives nothing. With `BOSH_AGENT_TEST_REQUIRE_ALL` in the environment that is a
-    /// failure.
+    /// Starts a server. `None` if that is impossible; the reason is printed. With `BOSH_AGENT_TEST_REQUIRE_ALL` in the environment that is
+    /// a failure.
     #[track_caller]
     pub(crate) fn start() -> Option<Self> {
         for program in ["nginx", "openssl"] {
@@ -48,9 +48,9 @@ impl Nginx {
             if !found.unwrap().success() {
                 assert!(
                     std::env::var_os("BOSH_AGENT_TEST_REQUIRE_ALL").is_none(),
-                    "{program} is not there; integration/setup installs it"
+                    "{program} is not installed; integration/setup installs it"
                 );
-                eprintln!("skipped: {program} is not there; integration/setup installs it");
+                eprintln!("skipped: {program} is not installed; integration/setup installs it");
                 return None;
             }
         }
@@ -59,7 +59,7 @@ impl Nginx {
             fs::create_dir(prefix.path().join(directory)).unwrap();
         }
         make_certificates(prefix.path());
-        // Somebody else may take a port between the moment that it is found free and the start.
+        // Another process may use a free port before nginx binds it.
         let started = (0..5).find_map(|_| {
             let ports = Ports::free();
             let child = launch(prefix.path(), ports)?;
@@ -76,7 +76,7 @@ impl Nginx {
         })
     }
 
-    /// The authority's certificate.
+    /// The CA certificate.
     pub(crate) fn ca(&self) -> String {
         fs::read_to_string(self.prefix.path().join("ca.pem")).unwrap()
     }
@@ -86,7 +86,7 @@ impl Nginx {
         format!("https://127.0.0.1:{}", self.ports.tls)
     }
 
-    /// The same over TLS 1.2 with the cipher suites of BOSH's own servers.
+    /// The same over TLS 1.2 with the cipher suites of BOSH's servers.
     pub(crate) fn endpoint_tls_1_2(&self) -> String {
         format!("https://127.0.0.1:{}", self.ports.tls_1_2)
     }
@@ -96,28 +96,28 @@ impl Nginx {
         format!("http://127.0.0.1:{}", self.ports.plain)
     }
 
-    /// The same under a name that only a proxy can resolve.
+    /// The same with a name that only a proxy can resolve.
     pub(crate) fn named(&self, endpoint: &str) -> String {
         endpoint.replace("127.0.0.1", NAME)
     }
 
-    /// A URL that whoever has it may fetch from and store at.
+    /// A URL that grants fetching and storing to its holder.
     pub(crate) fn signed_url(&self, endpoint: &str, key: &str) -> String {
         format!("{endpoint}/signed/{key}?e=0&{SIGNATURE}")
     }
 
-    /// Where the blobs are.
+    /// The directory of the blobs.
     pub(crate) fn store(&self) -> PathBuf {
         self.prefix.path().join("store")
     }
 
-    /// Where the objects behind signed URLs are.
+    /// The directory of the objects behind signed URLs.
     pub(crate) fn signed(&self) -> PathBuf {
         self.prefix.path().join("signed")
     }
 
-    /// The requests with this text, when there are so many of them: method, path, status and bytes of each request. nginx writes
-    /// them a moment after its answer.
+    /// The requests that contain this text, when there are `count` of them: method, path, status and bytes of each request. nginx writes
+    /// them shortly after its response.
     #[track_caller]
     pub(crate) fn requests(&self, with: &str, count: usize) -> Vec<Request> {
         let start = Instant::now();
@@ -143,11 +143,11 @@ impl Nginx {
     }
 }
 
-/// What a test wants to know of a request.
+/// A logged request.
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) path: String,
-    /// How many bytes came in, the head included.
+    /// The received bytes, including the header.
     pub(crate) length: u64,
 }
 
@@ -163,7 +163,7 @@ impl Request {
 
 impl Drop for Nginx {
     fn drop(&mut self) {
-        // There is one process alone: nothing outlives it.
+        // There is only one process.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -205,7 +205,7 @@ fn launch(prefix: &Path, ports: Ports) -> Option<Child> {
     let start = Instant::now();
     loop {
         if TcpStream::connect(("127.0.0.1", ports.plain)).is_ok() {
-            // Not another process that was given the port meanwhile.
+            // Another process may have got the port meanwhile.
             return child.try_wait().unwrap().is_none().then_some(child);
         }
         if child.try_wait().unwrap().is_some() {
@@ -216,8 +216,8 @@ fn launch(prefix: &Path, ports: Ports) -> Option<Child> {
     }
 }
 
-/// The locations and users are those of the Director's blobstore job. Its signed URLs are checked by a module that Debian's
-/// nginx lacks: here one signature is good.
+/// Locations and users are those of the Director's blobstore job. It checks signed URLs with a module that Debian's nginx lacks; here one
+/// signature is valid.
 fn configuration(prefix: &Path, ports: Ports) -> String {
     let prefix = prefix.display();
     let Ports {
@@ -289,7 +289,7 @@ http {{
     )
 }
 
-/// `ca.pem`, and `server.pem` with its key, signed by it.
+/// `ca.pem`, and `server.pem` with its key, signed by the CA.
 fn make_certificates(directory: &Path) {
     let extensions = format!("subjectAltName=IP:127.0.0.1,DNS:{NAME}\n");
     fs::write(directory.join("extensions"), extensions).unwrap();

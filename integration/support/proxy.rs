@@ -1,12 +1,11 @@
-//! A proxy that understands CONNECT, requests with a whole URL, and SOCKS5. Whatever name it is asked for, it connects to this
-//! machine.
+//! A proxy for CONNECT, requests with an absolute URL, and SOCKS5. It connects to this machine, whatever the requested name.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-/// A proxy on a port of its own.
+/// A proxy on its own port.
 pub(crate) struct Proxy {
     port: u16,
     asked: Arc<Mutex<Vec<String>>>,
@@ -33,7 +32,7 @@ impl Proxy {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// What it was asked for: `CONNECT HOST:PORT`, `SOCKS HOST:PORT` or a whole request line.
+    /// The received requests: `CONNECT HOST:PORT`, `SOCKS HOST:PORT` or a whole request line.
     pub(crate) fn asked(&self) -> Vec<String> {
         self.asked.lock().unwrap().clone()
     }
@@ -56,12 +55,12 @@ fn serve(mut client: TcpStream, log: &Mutex<Vec<String>>) -> Option<()> {
 }
 
 fn pass(mut from: TcpStream, mut to: TcpStream) {
-    // What goes wrong on one side ends the other.
+    // An error on one side ends the other.
     let _ = std::io::copy(&mut from, &mut to);
     let _ = to.shutdown(Shutdown::Write);
 }
 
-/// The port, and what was read that belongs to the server.
+/// The port, and bytes that were already read for the server.
 fn http(client: &mut TcpStream, first: u8, log: &Mutex<Vec<String>>) -> Option<(u16, Vec<u8>)> {
     let mut head = vec![first];
     while !head.ends_with(b"\r\n\r\n") {
@@ -87,7 +86,7 @@ fn socks(client: &mut TcpStream, log: &Mutex<Vec<String>>) -> Option<u16> {
     let mut methods = vec![0; count[0].into()];
     client.read_exact(&mut methods).ok()?;
     client.write_all(&[5, 0]).ok()?;
-    // Version, command, reserved, kind of address.
+    // Version, command, reserved, address type.
     let mut request = [0; 4];
     client.read_exact(&mut request).ok()?;
     let host = if request[3] == 3 {

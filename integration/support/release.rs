@@ -1,4 +1,4 @@
-//! Small source releases, made with the host's tar.
+//! Small source releases of one package, made with the host's tar.
 
 use std::fmt::Write;
 use std::fs;

@@ -1,4 +1,4 @@
-//! A source release as a Director has it after its upload: packages with their blobs, dependencies before dependents.
+//! A source release as in a Director after its upload: packages with their blobs, dependencies before dependents.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,10 +12,10 @@ use super::docker::run;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A release, unpacked.
+/// An unpacked release.
 pub(crate) struct SourceRelease {
     _directory: TempDir,
-    /// In an order in which they can be compiled.
+    /// Dependencies come before dependents.
     pub(crate) packages: Vec<SourcePackage>,
 }
 
@@ -23,11 +23,11 @@ pub(crate) struct SourceRelease {
 #[derive(Debug, Clone)]
 pub(crate) struct SourcePackage {
     pub(crate) name: String,
-    /// The version that the Director sends: the release's with a build number behind it.
+    /// The version that the Director sends: that of the release, followed by a build number.
     pub(crate) version: String,
-    /// The digest of the blob, as the manifest has it.
+    /// The digest of the blob in the manifest.
     pub(crate) digest: String,
-    /// The packages that it names itself, not theirs.
+    /// Its direct dependencies.
     pub(crate) dependencies: Vec<String>,
     pub(crate) blob: PathBuf,
 }
@@ -92,7 +92,7 @@ fn packages_of(manifest: &Value, directory: &Path) -> Vec<SourcePackage> {
     packages.iter().map(package).collect()
 }
 
-/// Puts each package behind those that it needs. The order is otherwise that of the manifest.
+/// Moves each package after its dependencies. The order is otherwise that of the manifest.
 fn ordered(mut left: Vec<SourcePackage>) -> Vec<SourcePackage> {
     let mut done: Vec<SourcePackage> = Vec::new();
     while !left.is_empty() {
@@ -114,7 +114,7 @@ mod tests {
     use crate::common::ReleaseBuilder;
 
     #[test]
-    fn packages_come_after_those_that_they_need() {
+    fn packages_come_after_their_dependencies() {
         let manifest = json!({ "packages": [
             { "name": "app", "version": "3", "sha1": "sha256:ab", "dependencies": ["lib", "base"] },
             { "name": "lib", "version": "2", "sha1": "cd", "dependencies": ["base"] },
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tarball_is_read_with_the_systems_tools() {
+    fn tarball_is_read_with_the_systems_tools() {
         let directory = tempfile::tempdir().unwrap();
         let tarball = directory.path().join("demo.tgz");
         ReleaseBuilder::demo().write(&tarball);

@@ -1,5 +1,5 @@
-//! Compilation VMs: the agent as a process of this machine with a base directory of its own, or in a container of a stemcell image
-//! as a CPI for containers makes it.
+//! Compilation VMs: the agent as a process of this machine with its own base directory, or in a container of a stemcell image, started as
+//! by a container CPI.
 
 mod tests;
 
@@ -18,13 +18,13 @@ use tempfile::TempDir;
 use super::docker::{Container, docker};
 use crate::common::{directory_outside_tmp, mount_at_var_vcap, processes_below, wait_for};
 
-/// Far more than any single step takes on a slow and busy machine.
+/// Enough for any step on a slow and busy machine.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
-/// The name that CPIs for containers give to the file with a VM's settings.
+/// The name that container CPIs give to the file with a VM's settings.
 const SETTINGS: &str = "bosh/warden-cpi-agent-env.json";
 
-/// What a CPI is told of a VM that it is to make.
+/// The CPI's parameters of a VM.
 #[derive(Debug, Clone)]
 pub(crate) struct Machine {
     pub(crate) agent: String,
@@ -34,12 +34,12 @@ pub(crate) struct Machine {
     pub(crate) certificate: Value,
     /// `{"provider", "options"}`
     pub(crate) blobstore: Value,
-    /// What must not appear in any log beyond the secrets of the settings.
+    /// Secrets beyond those of the settings, which must not appear in any log.
     pub(crate) secrets: Vec<String>,
 }
 
 impl Machine {
-    /// The settings as the Docker CPI writes them, with the `env` that the Director hands to it.
+    /// The settings in the Docker CPI's format, with the `env` from the Director.
     pub(crate) fn settings(&self) -> Value {
         json!({
             "agent_id": self.agent,
@@ -63,7 +63,7 @@ impl Machine {
         })
     }
 
-    /// Every text that no log may have.
+    /// All texts that must not appear in a log.
     fn secrets(&self) -> Vec<String> {
         let mut secrets = self.secrets.clone();
         collect_secrets(&self.settings(), &mut secrets);
@@ -77,7 +77,7 @@ impl Machine {
     }
 }
 
-/// The passwords and the lines of keys in some settings.
+/// The passwords and the lines of keys in settings.
 pub(crate) fn collect_secrets(value: &Value, secrets: &mut Vec<String>) {
     match value {
         Value::Object(object) => {
@@ -101,7 +101,7 @@ pub(crate) fn collect_secrets(value: &Value, secrets: &mut Vec<String>) {
     }
 }
 
-/// Panics when a text has one of the secrets. The secret is not shown, but where it stands.
+/// Panics if a text contains a secret. The message shows its position but not the secret.
 #[track_caller]
 pub(crate) fn assert_no_secret(text: &str, secrets: &[String]) {
     for (number, line) in text.lines().enumerate() {
@@ -116,7 +116,7 @@ pub(crate) fn assert_no_secret(text: &str, secrets: &[String]) {
     }
 }
 
-/// The program: this build's, or another one.
+/// The program: that of this build, or another one.
 fn binary() -> PathBuf {
     let other = std::env::var_os("BOSH_AGENT_BINARY");
     other.map_or_else(|| env!("CARGO_BIN_EXE_bosh-agent").into(), PathBuf::from)
@@ -130,11 +130,11 @@ fn agent_config(settings: &str) -> Value {
     })
 }
 
-/// A VM on this machine. Its agent is killed when this goes out of scope, and its log is searched for secrets.
+/// A VM on this machine. Dropping it kills the agent and searches its log for secrets.
 pub(crate) struct HostVm {
     root: TempDir,
     machine: Machine,
-    /// What it was ever told in confidence.
+    /// All secrets that the agent received.
     secrets: Vec<String>,
     agent: Option<Child>,
     /// Whether the agent finds the base directory at /var/vcap.
@@ -142,7 +142,7 @@ pub(crate) struct HostVm {
 }
 
 impl HostVm {
-    /// Starts the agent. It has no settings yet.
+    /// Starts the agent, without settings.
     pub(crate) fn boot(machine: Machine) -> Self {
         Self::boot_at(machine, false)
     }
@@ -168,14 +168,14 @@ impl HostVm {
         vm
     }
 
-    /// A VM that gets its settings at once.
+    /// A VM with settings from the start.
     pub(crate) fn create(machine: Machine) -> Self {
         let vm = Self::boot(machine);
         vm.deliver_settings();
         vm
     }
 
-    /// The same for releases whose scripts name /var/vcap: the agent finds the base directory there.
+    /// The same for releases whose scripts use /var/vcap: the agent finds the base directory there.
     pub(crate) fn create_at_var_vcap(machine: Machine) -> Self {
         let vm = Self::boot_at(machine, true);
         vm.deliver_settings();
@@ -190,7 +190,7 @@ impl HostVm {
         fs::rename(part, path).unwrap();
     }
 
-    /// Starts the agent, again after it has ended, as a supervisor does.
+    /// Starts the agent, also again after it has ended, like a supervisor.
     pub(crate) fn start(&mut self) {
         assert!(self.agent.is_none(), "it runs");
         let log = File::options()
@@ -229,7 +229,7 @@ impl HostVm {
         self.agent = Some(agent);
     }
 
-    /// A directory beside the base directory, which scripts see too.
+    /// A directory next to the base directory, which scripts also see.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.root.path().join(name)
     }
@@ -243,7 +243,7 @@ impl HostVm {
         self.path("log")
     }
 
-    /// What the agents of this VM have said.
+    /// The log of this VM's agents.
     pub(crate) fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(self.log_path()).unwrap_or_default()).into_owned()
     }
@@ -258,7 +258,7 @@ impl HostVm {
         kill(Pid::from_raw(self.pid()), signal).unwrap();
     }
 
-    /// Waits until the agent has ended: its exit code, or 128 and the signal's number.
+    /// Waits until the agent has ended. Returns its exit code, or 128 plus the signal's number.
     #[track_caller]
     pub(crate) fn ended(&mut self, limit: Duration) -> i32 {
         let mut agent = self.agent.take().expect("it runs");
@@ -274,7 +274,7 @@ impl HostVm {
             .unwrap_or_else(|| 128 + status.signal().unwrap())
     }
 
-    /// Looks again and again, for so long, whether the agent still runs.
+    /// Checks repeatedly, for this time, that the agent runs.
     #[track_caller]
     pub(crate) fn stays_up_for(&mut self, time: Duration) {
         let start = Instant::now();
@@ -286,7 +286,7 @@ impl HostVm {
         }
     }
 
-    /// Notes what was told in confidence after the start.
+    /// Adds secrets that the agent received after its start.
     pub(crate) fn confide(&mut self, value: &Value) {
         collect_secrets(value, &mut self.secrets);
     }
@@ -303,7 +303,7 @@ impl HostVm {
         processes
     }
 
-    /// What the agent uses.
+    /// The resources that the agent uses.
     pub(crate) fn usage(&self) -> Usage {
         let pid = self.pid();
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -335,7 +335,7 @@ impl Drop for HostVm {
     }
 }
 
-/// What an agent uses: bytes of memory, open files, threads, files and bytes on disk.
+/// Resources of an agent: bytes of memory, open files, threads, files and bytes on disk.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Usage {
     pub(crate) resident: u64,
@@ -345,12 +345,12 @@ pub(crate) struct Usage {
     pub(crate) disk: u64,
 }
 
-/// Everything below a directory that is no directory, with its size on disk in bytes.
+/// All files below a directory that are not directories, with their size on disk in bytes.
 fn files_below(directory: &Path) -> Vec<(PathBuf, u64)> {
     let mut found = Vec::new();
     let mut next = vec![directory.to_owned()];
     while let Some(directory) = next.pop() {
-        // What goes away meanwhile is not there.
+        // Files may be removed meanwhile.
         for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
             let Ok(metadata) = entry.metadata() else {
                 continue;
@@ -365,7 +365,7 @@ fn files_below(directory: &Path) -> Vec<(PathBuf, u64)> {
     found
 }
 
-/// The end of every VM: its log is shown when the test has failed, and else must have no secret and no panic.
+/// The end of every VM: prints its log if the test has failed; otherwise the log must contain no secret and no panic.
 fn finish(log: &str, secrets: &[String]) {
     if std::thread::panicking() {
         eprintln!("--- the agent's log\n{}", last_lines(log));
@@ -383,17 +383,16 @@ fn last_lines(log: &str) -> String {
     lines[lines.len().saturating_sub(80)..].join("\n")
 }
 
-/// A container that is a VM, with a supervisor that starts the agent again when it ends, as runit does in a stemcell.
+/// A container as a VM. Its supervisor restarts the agent when it ends, as runit does in a stemcell.
 pub(crate) struct ContainerVm {
     container: Container,
     machine: Machine,
-    /// What is mounted into the container.
+    /// Mounted into the container.
     _mounted: TempDir,
 }
 
 impl ContainerVm {
-    /// Starts a container of an image, into which the program is brought. As with the Docker CPI, the settings come when it
-    /// runs already.
+    /// Starts a container of an image and copies the program into it. As with the Docker CPI, the settings come after the start.
     #[track_caller]
     pub(crate) fn create(
         label: &str,
@@ -443,13 +442,13 @@ impl ContainerVm {
         vm
     }
 
-    /// What the agent has said.
+    /// The log of the agent.
     pub(crate) fn log(&self) -> String {
         let outcome = docker(&["logs", self.container.name()], LIMIT);
         outcome.stdout + &outcome.stderr
     }
 
-    /// Runs a shell command in the container, and returns what it prints.
+    /// Runs a shell command in the container and returns its output.
     #[track_caller]
     pub(crate) fn shell(&self, script: &str) -> String {
         let arguments = ["exec", self.container.name(), "bash", "-c", script];

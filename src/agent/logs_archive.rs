@@ -28,7 +28,7 @@ pub enum LogsError {
     #[error("Invalid log type")]
     Kind,
     /// A filter is not a valid pattern.
-    #[error("Finding files matching filters: `{filter}` is no pattern")]
+    #[error("Finding files matching filters: `{filter}` is not a pattern")]
     Filter {
         /// The filter.
         filter: String,

@@ -31,22 +31,22 @@ impl LogsRequest {
     pub fn of_signed_url(
         arguments: &[Value],
     ) -> Result<(Self, (SignedUrl, Headers)), ArgumentError> {
-        let [request] = first(arguments)?;
+        let [argument] = first(arguments)?;
         let nothing = Map::new();
-        let request = object(request, "fetch_logs_with_signed_url")?.unwrap_or(&nothing);
-        let order = Self::new(get(request, "log_type"), get(request, "filters"))?;
-        let url = text(get(request, "signed_url"), "signed_url")?;
+        let argument = object(argument, "fetch_logs_with_signed_url")?.unwrap_or(&nothing);
+        let request = Self::new(get(argument, "log_type"), get(argument, "filters"))?;
+        let url = text(get(argument, "signed_url"), "signed_url")?;
         let url = SignedUrl::parse(url).map_err(|error| ArgumentError::Invalid {
             what: "signed_url",
             reason: error.to_string(),
         })?;
-        let headers = Headers::from_json(get(request, "blobstore_headers")).map_err(|error| {
+        let headers = Headers::from_json(get(argument, "blobstore_headers")).map_err(|error| {
             ArgumentError::Invalid {
                 what: "blobstore_headers",
                 reason: error.to_string(),
             }
         })?;
-        Ok((order, (url, headers)))
+        Ok((request, (url, headers)))
     }
 
     fn new(kinds: &Value, filters: &Value) -> Result<Self, ArgumentError> {

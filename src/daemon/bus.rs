@@ -22,7 +22,7 @@ const HEARTBEAT: Duration = Duration::from_secs(30);
 const OVERLAP: Duration = Duration::from_secs(1);
 
 /// The current connection, and old ones that are being replaced.
-pub(super) struct Line {
+pub(super) struct BusConnection {
     current: Transport,
     /// Connections with replaced certificates. They serve until the current one is up.
     old: Vec<Nats>,
@@ -37,7 +37,7 @@ enum Transport {
     Https(Option<Https>),
 }
 
-impl Line {
+impl BusConnection {
     /// Starts to connect (NATS) or to listen (HTTPS).
     pub(super) async fn start(agent: &Agent, vcap: &Vcap) -> Result<Self, TransportError> {
         // Subscribe before reading the settings, so that no change is missed.
@@ -102,7 +102,7 @@ impl Line {
     }
 
     fn beat(&self, agent: &Agent, payload: Vec<u8>) {
-        // Over HTTPS, nobody receives heartbeats.
+        // There are no heartbeats over HTTPS.
         if let Transport::Nats(nats) = &self.current {
             let live = agent.live();
             let subject = format!("hm.agent.heartbeat.{}", live.settings.agent_id);

@@ -1,4 +1,4 @@
-//! The program, run with a time limit.
+//! Runs the program with a time limit.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -10,10 +10,10 @@ use nix::unistd::Pid;
 
 use super::tools::{run_tool, wait_for};
 
-/// Longer than any test needs on a slow and busy machine.
+/// Enough for any test on a slow and busy machine.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// A call to be made.
+/// A command to run.
 #[derive(Debug)]
 pub(crate) struct Agent {
     command: Command,
@@ -21,7 +21,7 @@ pub(crate) struct Agent {
     limit: Duration,
 }
 
-/// A call that has ended.
+/// The result of a command.
 #[derive(Debug)]
 pub(crate) struct Ran {
     pub(crate) code: Option<i32>,
@@ -29,7 +29,7 @@ pub(crate) struct Ran {
     pub(crate) stderr: String,
 }
 
-/// A call under way. It is killed when the test is over.
+/// A running command. It is killed when the test ends.
 #[derive(Debug)]
 pub(crate) struct Running {
     child: Child,
@@ -39,12 +39,12 @@ pub(crate) struct Running {
 }
 
 impl Agent {
-    /// The program without arguments; what it prints goes to files in `output`.
+    /// The program without arguments. Its output goes to files in `output`.
     pub(crate) fn bare(output: &Path) -> Self {
         Self::wrapped(output, &[] as &[&str])
     }
 
-    /// The program, started by another, which is `before` with its arguments.
+    /// The program, started by the command `before`.
     pub(crate) fn wrapped(output: &Path, before: &[impl AsRef<OsStr>]) -> Self {
         let agent = OsStr::new(env!("CARGO_BIN_EXE_bosh-agent"));
         Self::through(output, before.iter().map(AsRef::as_ref).chain([agent]))
@@ -62,7 +62,7 @@ impl Agent {
         }
     }
 
-    /// Gives it another limit.
+    /// Sets another time limit.
     pub(crate) fn within(mut self, limit: Duration) -> Self {
         self.limit = limit;
         self
@@ -127,7 +127,7 @@ impl Running {
         kill(Pid::from_raw(self.pid()), signal).unwrap();
     }
 
-    /// What has been written to stderr so far.
+    /// The stderr so far.
     pub(crate) fn stderr(&self) -> String {
         read(&self.output.join("stderr"))
     }
@@ -136,7 +136,7 @@ impl Running {
         self.child.try_wait().unwrap().is_some()
     }
 
-    /// Waits for the end. One that does not come is killed and fails the test.
+    /// Waits for the end. Kills the process and fails the test after the time limit.
     pub(crate) fn end(mut self) -> Ran {
         let output = self.output.clone();
         let shown = self.shown.clone();
@@ -243,8 +243,8 @@ impl Ran {
     }
 }
 
-/// The processes whose environment has a path below `directory`, each with its command line. The environment of a script
-/// names its directories and is inherited, so no descendant of a script escapes this look.
+/// The processes whose environment has a path below `directory`, each with its command line. The environment of a script names its
+/// directories and is inherited, so this finds all descendants of a script.
 pub(crate) fn processes_below(directory: &Path) -> Vec<String> {
     let text = directory.to_str().unwrap().as_bytes().to_vec();
     let mut found = Vec::new();
@@ -265,11 +265,11 @@ pub(crate) fn processes_below(directory: &Path) -> Vec<String> {
     found
 }
 
-/// A copy of the program in a directory that others than root can go to.
+/// A copy of the program in a directory that other users can reach.
 pub(crate) fn copied_agent(directory: &Path) -> PathBuf {
     let own = directory.join("bosh-agent");
-    // Copied by another process: one that a test beside this one starts would inherit the open file, and while it is open for
-    // writing it cannot be run.
+    // Another process makes the copy: a child of a concurrent test would inherit the open file, and a file that is open for writing cannot
+    // be executed.
     run_tool(
         "cp",
         &[env!("CARGO_BIN_EXE_bosh-agent").as_ref(), own.as_os_str()],

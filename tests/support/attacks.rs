@@ -1,4 +1,4 @@
-//! What a script that means harm tries, one attack for each row of the table in SECURITY.md, and the host that it tries it on.
+//! Attacks of a malicious script, one for each row of the table in SECURITY.md, and the host that they target.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -13,11 +13,12 @@ use super::tiers::{USER, Who};
 use super::tools::run_tool;
 use super::world::World;
 
-/// A row of the table, and commands that succeed where nothing protects. Of those that change or delete something,
-/// [`Site::succeeded`] looks at what became of it.
+/// A row of the table, and commands that succeed without protection. For commands that change or delete something, [`Site::succeeded`]
+/// checks the result.
 ///
-/// `@host@` is a directory of the host to which the user who compiles may write, `@base@` the base directory, `@out@` the
-/// output directory, `@tmp@` one in /tmp. Outside there are a process `@pid@` in the control groups `@cgroup@`, its shared memory `@shm@`, and its port `@port@`.
+/// `@host@` is a directory of the host to which the user may write, `@base@` the base directory, `@out@` the output directory, `@tmp@` a
+/// directory in /tmp. Outside the sandbox are a process `@pid@` in the control groups `@cgroup@`, its shared memory `@shm@`, and its port
+/// `@port@`.
 pub(crate) const ATTACKS: [(&str, &str); 19] = [
     ("read-undeclared", FIND),
     (
@@ -65,7 +66,7 @@ pub(crate) const ATTACKS: [(&str, &str); 19] = [
         "exhaustion",
         "[ $(ulimit -v) = unlimited ] && [ $(ulimit -f) = unlimited ] && [ \"$(cat /proc/self/cgroup)\" = '@cgroup@' ]",
     ),
-    // The last one: nothing is as it was.
+    // The last attack, as it removes everything.
     (
         "unmount",
         "tac /proc/self/mountinfo | cut -d ' ' -f 5 | grep -e '^@base@' -e '^@out@' | while read -r at; do umount -l $at; done; \
@@ -73,10 +74,10 @@ pub(crate) const ATTACKS: [(&str, &str); 19] = [
     ),
 ];
 
-/// Looks for another package's file where the agent keeps any.
+/// Searches the agent's directories for another package's file.
 const FIND: &str = "grep -rqs 'the text of[ ]other' @base@ @out@";
 
-/// What a package that is compiled before the attacks, and one that is compiled after them, say of the others.
+/// Records what the packages before and after the attacks can see of other packages.
 const LOOK: &str = "{ cksum < @base@/packages/lib/file; cksum < @base@/packages/other/file; stat -c '%a %Y' @base@/packages/lib/tool; } \
                     > $BOSH_INSTALL_TARGET/seen";
 
@@ -103,7 +104,7 @@ pub(crate) fn packages(
     ]
 }
 
-/// Tries every attack and writes down which succeeded.
+/// Tries every attack and records which succeeded.
 pub(crate) fn attacks() -> String {
     let mut script = String::from(
         "set +x; connect() { perl -MSocket -e 'socket(my $s, PF_UNIX, SOCK_STREAM, 0) or die; connect($s, sockaddr_un(eval \"qq{$ARGV[0]}\")) or exit 1' \"$1\"; }\n\
@@ -116,14 +117,14 @@ pub(crate) fn attacks() -> String {
     script
 }
 
-/// The host around a compile, with what attacks look for.
+/// The host of a compile, with the targets of the attacks.
 pub(crate) struct Site<'a> {
     world: &'a World,
     _abstract: UnixListener,
     _path: UnixListener,
     network: TcpListener,
     temporary: tempfile::TempDir,
-    /// Inherited by whatever this process starts.
+    /// Inherited by all child processes of this process.
     _descriptor: OwnedFd,
     shared_memory: String,
 }
@@ -189,7 +190,7 @@ impl<'a> Site<'a> {
             .replace("@cgroup@", cgroup.trim_end())
     }
 
-    /// Which attacks succeeded, by what packages have installed.
+    /// The attacks that succeeded, from the installed files of the packages.
     pub(crate) fn succeeded(&self, file: impl Fn(&str, &str) -> String) -> BTreeMap<String, bool> {
         let facts = file("app", "facts");
         let mut found: BTreeMap<String, bool> = facts

@@ -1,23 +1,23 @@
-//! The Go release, `packaging-scripts/go-release`, and what the logs of its packages say of Go's build cache.
+//! The Go release, `packaging-scripts/go-release`, and uses of Go's build cache in the logs of its packages.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// The source release, made by `make example`.
 pub(crate) const TARBALL: &str = ".cache/go-release.tgz";
-/// The variable that names another one.
+/// The variable with the path of another release.
 pub(crate) const TARBALL_VARIABLE: &str = "BOSH_AGENT_GO_RELEASE";
 /// The packages with a Go program.
 pub(crate) const PROGRAMS: [&str; 5] = ["certinfo", "healthcheck", "logfilter", "lookup", "render"];
 
-/// Where the source release is, there or not.
+/// The path of the source release, which may not exist.
 pub(crate) fn tarball() -> PathBuf {
     let chosen = std::env::var_os(TARBALL_VARIABLE).unwrap_or_else(|| TARBALL.into());
     Path::new(env!("CARGO_MANIFEST_DIR")).join(chosen)
 }
 
-/// How often each Go package was compiled, by all programs. Their logs are `DIRECTORY/NAME.ENDING`: `go build -v` prints the name of
-/// a package that is not in the cache, and everything else there is what bash prints of the script.
+/// How often each Go package was compiled, by all programs. Their logs are `DIRECTORY/NAME.ENDING`: `go build -v` prints the name of a
+/// package that is not in the cache; the other lines are from `bash -x`.
 pub(crate) fn compiled(logs: &Path, ending: &str) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     for program in PROGRAMS {
@@ -35,8 +35,8 @@ pub(crate) fn compiled(logs: &Path, ending: &str) -> BTreeMap<String, usize> {
     counts
 }
 
-/// The programs found the standard library in the cache, but for what several of them compiled at the same time. Each by itself
-/// compiles between 90 and 200 packages, about 700 in all, of which 214 are different.
+/// The programs found the standard library in the cache, except for packages that several programs compiled at the same time. Alone, each
+/// program compiles 90 to 200 packages, about 700 in all, of which 214 are different.
 #[track_caller]
 pub(crate) fn assert_shared(compiled: &BTreeMap<String, usize>) {
     for package in [
@@ -55,7 +55,7 @@ pub(crate) fn assert_shared(compiled: &BTreeMap<String, usize>) {
     );
 }
 
-/// The most packages that were under way at once, as stderr tells.
+/// The maximum number of concurrent packages, according to stderr.
 pub(crate) fn most_at_once(stderr: &str) -> usize {
     let (mut running, mut most) = (0_usize, 0);
     for line in stderr.lines() {

@@ -11,19 +11,19 @@ use super::world::World;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A file system that does not answer, as of a server that is gone.
+/// A file system that does not answer, like that of a lost server.
 pub(crate) struct Hanging {
     server: Child,
     at: PathBuf,
 }
 
 impl Hanging {
-    /// Mounts it at `hanging`; it makes `facts/hung` when the first process hangs. `facts` exists. Nothing where there is no FUSE.
+    /// Mounts it at `hanging`. It creates `facts/hung` when the first process hangs; `facts` must exist. `None` without FUSE.
     pub(crate) fn mount(world: &World) -> Option<Self> {
         Self::start(world, &[])
     }
 
-    /// The same, but not even its root has attributes.
+    /// The same, and even its root has no attributes.
     pub(crate) fn mount_silent(world: &World) -> Option<Self> {
         Self::start(world, &["silent"])
     }
@@ -59,7 +59,7 @@ impl Hanging {
 
 impl Drop for Hanging {
     fn drop(&mut self) {
-        // With its server the connection ends, and every process that waits for it.
+        // The connection ends with its server, which wakes all waiting processes.
         let _ = self.server.kill();
         let _ = self.server.wait();
         let _ = umount2(&self.at, MntFlags::MNT_DETACH);

@@ -1,5 +1,5 @@
-//! What all tests of the built program share: releases made by code, the program run with a time limit, and readers of what
-//! comes out. Archives are made and read by the system's own tools, so that a mistake of the program cannot hide itself.
+//! Shared by the tests of the built program: makes releases, runs the program with a time limit, reads its results. Archives are written
+//! and read by the system's tools, so that a bug of the program cannot hide itself.
 
 #![allow(
     dead_code,

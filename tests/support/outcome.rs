@@ -1,4 +1,4 @@
-//! What came out, read by the system's tar.
+//! Reads results with the system's tar.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -19,11 +19,11 @@ pub(crate) struct Listed {
     pub(crate) size: u64,
     /// `1970-01-01 00:00:00`
     pub(crate) time: String,
-    /// What a link leads to.
+    /// The target of a link.
     pub(crate) link: String,
 }
 
-/// The entries of a tarball, in their order.
+/// The entries of a tarball, in order.
 pub(crate) fn list(tarball: &Path) -> Vec<Listed> {
     let listing = |flag: &str| {
         let options = ["-tv", "--full-time", "--quoting-style=escape", flag, "-f"];
@@ -67,7 +67,7 @@ pub(crate) fn list(tarball: &Path) -> Vec<Listed> {
         .collect()
 }
 
-/// Unpacks a tarball with everything that tar can restore.
+/// Unpacks a tarball with all metadata that tar can restore.
 pub(crate) fn extract(tarball: &Path, directory: &Path) {
     std::fs::create_dir_all(directory).unwrap();
     let options = ["-x", "-p", "--numeric-owner", "-f"];
@@ -84,7 +84,7 @@ pub(crate) fn manifest_of(tarball: &Path) -> String {
     run_tool("tar", &arguments)
 }
 
-/// The names and digests of the compiled packages in a manifest, in its order.
+/// The names and digests of the compiled packages in a manifest, in order.
 pub(crate) fn compiled_packages(manifest: &str) -> Vec<(String, String)> {
     let mut packages: Vec<(String, String)> = Vec::new();
     let lines = manifest
@@ -102,7 +102,7 @@ pub(crate) fn compiled_packages(manifest: &str) -> Vec<(String, String)> {
     packages
 }
 
-/// What `sha1sum` says of a file.
+/// The digest of a file from `sha1sum`.
 pub(crate) fn sha1_of(path: &Path) -> String {
     let printed = run_tool("sha1sum", &[path]);
     printed.split_whitespace().next().unwrap().to_owned()
@@ -113,7 +113,7 @@ pub(crate) fn contents(directory: &Path) -> BTreeMap<String, String> {
     super::world::snapshot(directory)
 }
 
-/// What is in the compiled package of a result.
+/// The contents of a compiled package in a result.
 pub(crate) fn unpacked(
     tarball: &Path,
     package: &str,
@@ -129,21 +129,21 @@ pub(crate) fn unpacked(
     (scratch, contents)
 }
 
-/// All of a result but what differs from run to run.
+/// The parts of a result that are equal in all runs.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Outcome {
-    /// The digests of compiled packages are left out.
+    /// Without the digests of compiled packages.
     pub(crate) manifest: String,
     /// The names of all entries.
     pub(crate) entries: Vec<String>,
-    /// The contents of everything but the compiled packages.
+    /// The contents of all files except the compiled packages.
     pub(crate) files: BTreeMap<String, String>,
-    /// What is in the compiled packages.
+    /// The contents of the compiled packages.
     pub(crate) packages: BTreeMap<String, BTreeMap<String, String>>,
 }
 
 impl Outcome {
-    /// Reads a result. Every digest of a compiled package is compared with its bytes.
+    /// Reads a result, and compares the digest of each compiled package with its bytes.
     pub(crate) fn of(tarball: &Path) -> Self {
         let scratch = tempfile::tempdir().unwrap();
         let release = scratch.path().join("release");
@@ -152,7 +152,7 @@ impl Outcome {
         let mut packages = BTreeMap::new();
         for (name, digest) in compiled_packages(&manifest) {
             let blob = release.join(format!("compiled_packages/{name}.tgz"));
-            // A digest that looks like a number is in quotes.
+            // A digest that looks like a number is quoted.
             let hex = digest.trim_matches('"');
             if hex.len() == 40 {
                 assert_eq!(sha1_of(&blob), hex, "the digest of {name}");
@@ -164,7 +164,7 @@ impl Outcome {
         }
         let mut files = contents(&release);
         files.retain(|path, _| !path.starts_with("compiled_packages/") && path != "release.MF");
-        // Directories that no entry made have the mode that tar chose.
+        // Directories without an entry have a mode that tar chose.
         files.retain(|path, _| !std::fs::metadata(release.join(path)).is_ok_and(|it| it.is_dir()));
         Self {
             manifest,
@@ -174,7 +174,7 @@ impl Outcome {
         }
     }
 
-    /// The same without the order of entries and without directory entries, which not every source has.
+    /// The same without the order of entries and without directory entries, which some sources lack.
     pub(crate) fn without_order(mut self) -> Self {
         self.entries.retain(|name| !name.ends_with('/'));
         self.entries.sort();

@@ -1,4 +1,4 @@
-//! A daemon's agent in this process, which is given requests without a socket between.
+//! An agent in this process. Tests pass it requests without a socket.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -29,7 +29,7 @@ impl Play {
         Self::start_in(world)
     }
 
-    /// Stops the agent and starts another one in its place.
+    /// Stops the agent and starts another one with the same directories.
     pub(crate) async fn restart(self) -> Self {
         assert!(self.agent.stop(LIMIT).await);
         Self::start_in(self.world)
@@ -83,7 +83,7 @@ impl Play {
         serde_json::from_slice(&answered.body).unwrap()
     }
 
-    /// Puts a source with this packaging script into the store, and gives the arguments that order it.
+    /// Stores a source with this packaging script, and returns the arguments of the request to compile it.
     pub(crate) fn source(&self, name: &str, script: &str, dependencies: Value) -> Value {
         let id = format!("source-of-{name}");
         let path = self.world.path("store").join(&id);
@@ -100,7 +100,7 @@ impl Play {
         reply["value"]["agent_task_id"].as_str().unwrap().to_owned()
     }
 
-    /// Asks for a task until `is_it`.
+    /// Polls a task until `is_it` returns true.
     pub(crate) async fn until(&self, task: &str, is_it: impl Fn(&Value) -> bool) -> Value {
         let asking = async {
             loop {
@@ -130,7 +130,7 @@ impl Play {
         message.unwrap_or_else(|| panic!("{end}")).to_owned()
     }
 
-    /// The files and directories of orders that are on the disk: blobs, installed packages, places of scripts.
+    /// The files and directories of requests on disk: blobs, installed packages, sandboxes of scripts.
     pub(crate) fn left(&self) -> Vec<PathBuf> {
         let mut left = Vec::new();
         for work in std::fs::read_dir(self.world.base().join("data"))

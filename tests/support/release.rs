@@ -1,4 +1,4 @@
-//! Source releases, built by code.
+//! Builds source releases.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -9,7 +9,7 @@ use std::process::Command;
 use super::tools::{run_tool, run_tool_with, with_input};
 use super::ustar::{Member, archive};
 
-/// How an archive is compressed.
+/// The compression of an archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Compression {
     Plain,
@@ -33,14 +33,14 @@ impl Compression {
     pub(crate) fn apply(self, bytes: &[u8]) -> Vec<u8> {
         match self.tool() {
             None => bytes.to_vec(),
-            // Without the time, so that equal contents are equal blobs.
+            // Without the time, so that equal contents make equal blobs.
             Some("gzip") => run_tool_with("gzip", &["-nc"], bytes),
             Some(tool) => run_tool_with(tool, &["-c"], bytes),
         }
     }
 }
 
-/// The form of digests in a manifest.
+/// The format of digests in a manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Digest {
     Sha1,
@@ -57,9 +57,9 @@ struct Package {
     dependencies: Vec<String>,
     files: Vec<(String, u32, Vec<u8>)>,
     compression: Compression,
-    /// Of a package that is compiled already.
+    /// Of a compiled package.
     stemcell: Option<String>,
-    /// Instead of an archive of the files.
+    /// Replaces the archive of the files.
     blob: Option<Vec<u8>>,
 }
 
@@ -69,7 +69,7 @@ struct Job {
     packages: Option<Vec<String>>,
 }
 
-/// A release to be. What is changed last counts.
+/// A release under construction. Later changes override earlier ones.
 #[derive(Debug, Clone)]
 pub(crate) struct ReleaseBuilder {
     name: String,
@@ -104,12 +104,12 @@ impl ReleaseBuilder {
         }
     }
 
-    /// A release with one package `app` that is built by this script.
+    /// A release with one package `app` that has this script.
     pub(crate) fn of_script(script: &str) -> Self {
         Self::new("demo", "1.10").package("app", &[], script)
     }
 
-    /// Two packages of which one needs the other, a job, a license: what most tests need.
+    /// Two packages, one of which depends on the other, a job, and a license: enough for most tests.
     pub(crate) fn demo() -> Self {
         Self::new("demo", "1.10")
             .package("lib", &[], "echo lib > $BOSH_INSTALL_TARGET/lib.txt")
@@ -124,8 +124,7 @@ impl ReleaseBuilder {
             .license()
     }
 
-    /// A package with its script. `@packages@` in a script is the directory of installed packages, `@base@` the base
-    /// directory.
+    /// Adds a package with a script. `@packages@` in a script is the directory of installed packages, `@base@` the base directory.
     pub(crate) fn package(mut self, name: &str, dependencies: &[&str], script: &str) -> Self {
         let script = script
             .replace("@packages@", "$(dirname $BOSH_INSTALL_TARGET)")
@@ -142,7 +141,7 @@ impl ReleaseBuilder {
         self
     }
 
-    /// A package that is compiled already, with one file.
+    /// Adds a compiled package with one file.
     pub(crate) fn compiled(
         mut self,
         name: &str,
@@ -161,32 +160,32 @@ impl ReleaseBuilder {
         self.packages.last_mut().unwrap()
     }
 
-    /// One more file in the source of the package before.
+    /// Adds a file to the source of the last package.
     pub(crate) fn file(mut self, path: &str, mode: u32, content: &[u8]) -> Self {
         let file = (path.to_owned(), mode, content.to_vec());
         self.last().files.push(file);
         self
     }
 
-    /// The package before has no script.
+    /// Removes the script of the last package.
     pub(crate) fn without_script(mut self) -> Self {
         self.last().files.retain(|(path, ..)| path != "packaging");
         self
     }
 
-    /// The version of the package before.
+    /// Sets the version of the last package.
     pub(crate) fn of_version(mut self, version: &str) -> Self {
         version.clone_into(&mut self.last().version);
         self
     }
 
-    /// How the blob of the package before is compressed.
+    /// Sets the compression of the last package's blob.
     pub(crate) fn compressed(mut self, compression: Compression) -> Self {
         self.last().compression = compression;
         self
     }
 
-    /// The blob of the package before, as it is.
+    /// Sets the bytes of the last package's blob.
     pub(crate) fn blob(mut self, blob: &[u8]) -> Self {
         self.last().blob = Some(blob.to_vec());
         self
@@ -200,7 +199,7 @@ impl ReleaseBuilder {
         self
     }
 
-    /// A job whose manifest entry does not say its packages.
+    /// Adds a job whose manifest entry lists no packages.
     pub(crate) fn job_without_packages(mut self, name: &str) -> Self {
         self.jobs.push(Job {
             name: name.to_owned(),
@@ -224,37 +223,37 @@ impl ReleaseBuilder {
         self
     }
 
-    /// One more file of the tarball.
+    /// Adds a file to the tarball.
     pub(crate) fn other(mut self, path: &str, content: &[u8]) -> Self {
         self.others.push((path.to_owned(), content.to_vec()));
         self
     }
 
-    /// Leaves a file out of the tarball that the manifest lists.
+    /// Removes a file from the tarball, not from the manifest.
     pub(crate) fn without(mut self, path: &str) -> Self {
         self.missing.push(path.to_owned());
         self
     }
 
-    /// Puts other bytes in the place of a blob; its digest in the manifest is theirs.
+    /// Replaces a blob, and its digest in the manifest.
     pub(crate) fn replace(mut self, path: &str, content: &[u8]) -> Self {
         self.replaced.push((path.to_owned(), content.to_vec()));
         self
     }
 
-    /// Replaces a text in the manifest, which must be there.
+    /// Replaces a text in the manifest. The text must exist.
     pub(crate) fn edit(mut self, from: &str, to: &str) -> Self {
         self.edits.push((from.to_owned(), to.to_owned()));
         self
     }
 
-    /// The whole manifest.
+    /// Sets the whole manifest.
     pub(crate) fn manifest(mut self, manifest: &[u8]) -> Self {
         self.manifest = Some(manifest.to_vec());
         self
     }
 
-    /// Every file of the tarball with its content, `release.MF` first.
+    /// All files of the tarball with their contents, `release.MF` first.
     pub(crate) fn files(&self) -> Vec<(String, Vec<u8>)> {
         let scratch = tempfile::tempdir().unwrap();
         let mut blobs: Vec<(String, Vec<u8>)> = Vec::new();
@@ -366,7 +365,7 @@ impl ReleaseBuilder {
         text
     }
 
-    /// The entries in the form that the CLI gives them: no `./`, directories before their first file.
+    /// The entries in the CLI's format: no `./`, directories before their first file.
     pub(crate) fn members(&self) -> Vec<Member> {
         let mut members: Vec<Member> = Vec::new();
         for (path, content) in self.files() {
@@ -385,7 +384,7 @@ impl ReleaseBuilder {
         members
     }
 
-    /// Writes the tarball as the CLI does.
+    /// Writes the tarball in the CLI's format.
     pub(crate) fn write(&self, path: &Path) {
         let compression = match self.no_compression {
             true => Compression::Plain,
@@ -395,7 +394,7 @@ impl ReleaseBuilder {
         std::fs::write(path, tarball).unwrap();
     }
 
-    /// Puts every file below a directory, for tools that pack directories.
+    /// Writes all files below a directory, for tools that pack directories.
     pub(crate) fn write_tree(&self, directory: &Path) {
         for (path, content) in self.files() {
             let path = directory.join(path);

@@ -1,19 +1,19 @@
-//! What is made once for all tests of a run.
+//! Files that are made once for all tests of a run.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Runs that began longer ago have ended.
+/// Runs that started longer ago have ended.
 const A_DAY: Duration = Duration::from_hours(24);
 
-/// Whether tests are to last long.
+/// Whether to run long tests.
 pub(crate) fn is_soak() -> bool {
     std::env::var_os("BOSH_AGENT_SOAK").is_some()
 }
 
-/// A directory that `make` fills once in a run of the tests. nextest runs each test in a process of its own, so a static does not do.
-/// Tests that need it at the same time wait for the first of them; after one that fails the next one tries again.
+/// A directory that is filled once in a run of the tests. nextest runs each test in its own process, so a static is not enough. Concurrent
+/// tests wait for the first one; if it fails, the next one tries again.
 pub(crate) fn once(name: &str, make: impl FnOnce(&Path)) -> PathBuf {
     let run = std::env::var("NEXTEST_RUN_ID")
         .unwrap_or_else(|_| format!("process-{}", std::process::id()));

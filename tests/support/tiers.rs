@@ -1,5 +1,4 @@
-//! The isolation tiers that a machine can give, with the rights of root and of an ordinary user, so that one test can run under
-//! each of them.
+//! The isolation tiers of a machine with the privileges of root and of ordinary users, so that a test can run in each of them.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -16,26 +15,26 @@ use super::world::{STEMCELL, World};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Who compiles, with which rights.
+/// The user who compiles, and its privileges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Who {
     Root,
-    /// Root without the right to mount.
+    /// Root without the privilege to mount.
     RootWithoutMounts,
-    /// The same, who may not make a user namespace either, as in most containers.
+    /// The same, without the privilege to create user namespaces, as in most containers.
     RootWithoutNamespaces,
-    /// A user to whom /etc/subuid gives a range.
+    /// A user with a range in /etc/subuid.
     User,
-    /// A user to whom it gives nothing.
+    /// A user without a range.
     UserWithoutRange,
 }
 
-/// An isolation, and who asks for it by which name.
+/// An isolation tier, the user, and the name of the tier on the command line.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Tier {
     pub(crate) who: Who,
     pub(crate) flag: &'static str,
-    /// What it calls itself.
+    /// The name of the tier in messages.
     pub(crate) name: &'static str,
 }
 
@@ -80,7 +79,7 @@ impl Tier {
         matches!(self.name, "namespace" | "userns")
     }
 
-    /// Whether this machine has what the tier and its tests are made with; see [`require`].
+    /// Whether this machine has what the tier and its tests need; see [`require`].
     pub(crate) fn is_possible(self) -> bool {
         let works = |arguments: &[&str]| {
             let mut command = std::process::Command::new("unshare");
@@ -113,10 +112,10 @@ macro_rules! in_tiers {
     };
 }
 
-/// The user of these tests, who has no account.
+/// The user of these tests, without an account.
 pub(crate) const USER: u32 = 12_345;
 
-/// A place for one test, in which the one who compiles may write.
+/// Directories for one test, writable for the user who compiles.
 pub(crate) struct Place {
     pub(crate) tier: Tier,
     pub(crate) world: World,
@@ -124,7 +123,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Nothing where the tier cannot be had; then the reason has been told.
+    /// `None` if the tier is not available. Then the reason was printed.
     pub(crate) fn new(tier: Tier) -> Option<Self> {
         if !require_root() || !require_tools(&["setpriv", "unshare", "newuidmap", "perl"]) {
             return None;
@@ -141,7 +140,7 @@ impl Place {
         for directory in ["facts", "printed", "logs", "accounts"] {
             let _ = std::fs::create_dir(place.world.path(directory));
         }
-        // The program itself may lie where only root can go.
+        // The program may be in a directory that only root can reach.
         copied_agent(&place.world.path(""));
         place.give_accounts();
         if matches!(tier.who, Who::User | Who::UserWithoutRange) {
@@ -153,7 +152,7 @@ impl Place {
         Some(place)
     }
 
-    /// The agent of this place finds its base directory at /var/vcap, for releases whose scripts name it.
+    /// The agent finds the base directory at /var/vcap, for releases whose scripts use this path.
     pub(crate) fn at_var_vcap(mut self) -> Self {
         self.is_at_var_vcap = true;
         for directory in ["var", "vcap"] {
@@ -165,7 +164,7 @@ impl Place {
         self
     }
 
-    /// Files that are mounted over the system's: tests change no accounts.
+    /// Files that are mounted over the system's, as tests do not change accounts.
     pub(crate) fn give_accounts(&self) {
         let mut passwd = std::fs::read_to_string("/etc/passwd").unwrap();
         passwd.extend([format!("bosh-agent-test:x:{USER}:{USER}::/:/bin/sh\n")]);
@@ -191,7 +190,7 @@ impl Place {
         self.flags(self.bare(), isolation, base)
     }
 
-    /// `bosh-agent compile`, started by another program, given with its arguments.
+    /// `bosh-agent compile`, started by another program.
     pub(crate) fn agent_through(&self, program: &str) -> Agent {
         self.flags(
             self.bare_through(program),
@@ -218,12 +217,12 @@ impl Place {
             .env("FACTS", self.world.path("facts").to_str().unwrap())
     }
 
-    /// The program with the rights of the tier.
+    /// The program with the privileges of the tier.
     pub(crate) fn bare(&self) -> Agent {
         self.bare_through("")
     }
 
-    /// The same, started by another program, given with its arguments.
+    /// The same, started by another program.
     pub(crate) fn bare_through(&self, program: &str) -> Agent {
         let own = format!("{program} {}", self.world.path("bosh-agent").display());
         let before = match self.tier.who {
@@ -231,7 +230,7 @@ impl Place {
             Who::RootWithoutMounts => format!(
                 "shift; exec setpriv --bounding-set -sys_admin --inh-caps -sys_admin {own} \"$@\""
             ),
-            // In a changed root nobody may make one.
+            // In a changed root no user namespace can be created.
             Who::RootWithoutNamespaces => format!(
                 "shift; mount --rbind / /mnt && \
                  exec chroot /mnt setpriv --bounding-set -sys_admin --inh-caps -sys_admin {own} \"$@\""
@@ -266,12 +265,12 @@ impl Place {
         self.agent().arg(self.release(release)).run()
     }
 
-    /// A run whose script has made `facts/started`.
+    /// A run whose script has created `facts/started`.
     pub(crate) fn start(&self, script: &str) -> Running {
         self.start_of(self.agent().args(&["--grace", "1"]), script)
     }
 
-    /// The same of a call that lacks the release alone.
+    /// The same of a command that has all arguments except the release.
     pub(crate) fn start_of(&self, agent: Agent, script: &str) -> Running {
         let tarball = self.release(&ReleaseBuilder::of_script(script));
         let mut running = agent.arg(tarball).start();
@@ -286,7 +285,7 @@ impl Place {
         running
     }
 
-    /// The job of a package without dependencies, for tests that call the core. `sources` exists.
+    /// The job of a package without dependencies, for tests of the core. `sources` exists.
     pub(crate) fn job(&self, name: &str, script: &str) -> Job {
         let source = self.world.path(&format!("sources/{name}"));
         std::fs::create_dir(&source).unwrap();
@@ -320,7 +319,7 @@ impl Place {
         contents[name].clone()
     }
 
-    /// The entries of a compiled package as its archive has them.
+    /// The entries of a compiled package, as in its archive.
     pub(crate) fn entries(&self, package: &str) -> Vec<Listed> {
         let scratch = tempfile::tempdir().unwrap();
         extract(&self.world.result("demo-1.10"), scratch.path());
@@ -332,8 +331,8 @@ impl Place {
     }
 }
 
-/// Lines of a shell script that make a directory appear as /var/vcap, in a mount namespace of its own. Nothing is made in the /var of
-/// the machine: `scratch`, an empty directory, gets a /var with everything that is in the real one.
+/// Lines of a shell script that make a directory appear as /var/vcap, in its own mount namespace. Creates nothing in the machine's /var:
+/// `scratch`, an empty directory, becomes a /var with all entries of the real one.
 pub(crate) fn mount_at_var_vcap(scratch: &Path, base: &Path) -> String {
     let (scratch, base) = (scratch.display(), base.display());
     format!(

@@ -1,4 +1,4 @@
-//! The system's tools, what a machine may lack, and waiting.
+//! The system's tools, optional features of a machine, and waiting.
 
 use std::ffi::OsStr;
 use std::io::Write;
@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Whether a test can run here. Where it cannot, the reason is printed and the test passes, unless
-/// `BOSH_AGENT_TEST_REQUIRE_ALL` is set, as it is where a missing tool is a mistake: then it fails.
+/// Whether a test can run here. If not, prints the reason and the test passes, except with `BOSH_AGENT_TEST_REQUIRE_ALL`, set where
+/// everything is installed: then the test fails.
 pub(crate) fn require(is_there: bool, what: &str) -> bool {
     if !is_there {
         skip(&format!(
@@ -18,10 +18,10 @@ pub(crate) fn require(is_there: bool, what: &str) -> bool {
     is_there
 }
 
-/// Says why a test is skipped, or fails it; see [`require`].
+/// Prints why a test is skipped, or fails it; see [`require`].
 #[expect(
     clippy::print_stdout,
-    reason = "whoever runs the tests is to see what was skipped"
+    reason = "a skipped test must be visible"
 )]
 #[track_caller]
 pub(crate) fn skip(reason: &str) {
@@ -37,7 +37,7 @@ pub(crate) fn require_tools(tools: &[&str]) -> bool {
     tools.iter().all(|tool| {
         let places = std::env::var_os("PATH").unwrap_or_default();
         let found = std::env::split_paths(&places)
-            // Where Debian puts servers, which is not in everybody's path.
+            // Debian's directory of servers, which is not in the PATH of ordinary users.
             .chain([PathBuf::from("/usr/sbin")])
             .any(|directory| directory.join(tool).is_file());
         require(found, &format!("the tool `{tool}`"))
@@ -49,7 +49,7 @@ pub(crate) fn require_root() -> bool {
     require(nix::unistd::geteuid().is_root(), "root's rights")
 }
 
-/// Whether the kernel knows Landlock as scripts need it; see [`require`].
+/// Whether the kernel has the features of Landlock that scripts need; see [`require`].
 pub(crate) fn require_landlock() -> bool {
     use landlock::{ABI, Access, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr};
     let ruleset = Ruleset::default()
@@ -59,7 +59,7 @@ pub(crate) fn require_landlock() -> bool {
     require(ruleset.is_ok(), "Landlock")
 }
 
-/// Whether Landlock can keep scripts from signalling other processes; see [`require`].
+/// Whether Landlock can prevent signals to other processes; see [`require`].
 pub(crate) fn require_landlock_scopes() -> bool {
     use landlock::{ABI, Access, CompatLevel, Compatible, Ruleset, RulesetAttr, Scope};
     let ruleset = Ruleset::default()
@@ -69,7 +69,7 @@ pub(crate) fn require_landlock_scopes() -> bool {
     require(ruleset.is_ok(), "Landlock's scopes, of Linux 6.12")
 }
 
-/// Runs a tool that must succeed, and returns what it prints.
+/// Runs a tool that must succeed, and returns its output.
 pub(crate) fn run_tool(tool: &str, arguments: &[impl AsRef<OsStr>]) -> String {
     String::from_utf8_lossy(&run_tool_with(tool, arguments, b"")).into_owned()
 }
@@ -93,7 +93,7 @@ pub(crate) fn with_input(mut command: Command, input: &[u8]) -> Vec<u8> {
     let mut stdin = child.stdin.take().unwrap();
     let input = input.to_vec();
     let writer = std::thread::spawn(move || {
-        // A tool that does not read its input is no concern of ours.
+        // A tool may exit without reading its input.
         let _ = stdin.write_all(&input);
     });
     let output = child.wait_with_output().unwrap();
@@ -107,7 +107,7 @@ pub(crate) fn with_input(mut command: Command, input: &[u8]) -> Vec<u8> {
     output.stdout
 }
 
-/// Waits until `look` says `Ok`. What it says otherwise is told when the time is up.
+/// Waits until `look` returns `Ok`. Fails with its last error when the time is up.
 #[track_caller]
 pub(crate) fn wait_for<T>(
     what: &str,
@@ -127,7 +127,7 @@ pub(crate) fn wait_for<T>(
     }
 }
 
-/// Waits until `is_so`, a minute at most.
+/// Waits up to a minute until `is_so` returns true.
 #[track_caller]
 pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     wait_for(what, Duration::from_secs(60), || {
@@ -137,7 +137,7 @@ pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     });
 }
 
-/// A port that nobody listens on.
+/// A port on which no process listens.
 pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()

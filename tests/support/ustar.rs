@@ -1,17 +1,17 @@
-//! A small writer of ustar archives: any name, order, owner and type, which tar itself would not write.
+//! A small writer of ustar archives with any name, order, owner and type, which tar would not write.
 
-/// What an entry is.
+/// The type of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     File,
     Directory,
     Symlink,
     HardLink,
-    /// The global header that `git archive` puts first.
+    /// The global header at the start of archives from `git archive`.
     PaxGlobal,
 }
 
-/// One entry.
+/// An entry.
 #[derive(Debug, Clone)]
 pub(crate) struct Member {
     pub(crate) name: String,
@@ -53,7 +53,7 @@ impl Member {
     }
 }
 
-/// The archive of some entries, with the two blocks of zeros at its end.
+/// The archive of these entries, with the two zero blocks at its end.
 pub(crate) fn archive(members: &[Member]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for member in members {

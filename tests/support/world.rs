@@ -1,4 +1,4 @@
-//! A directory for one test: a base directory, an output directory, and what the test puts beside them.
+//! A directory for one test: a base directory, an output directory, and the test's own files.
 
 use std::collections::BTreeMap;
 use std::fs::Permissions;
@@ -8,15 +8,15 @@ use std::path::{Path, PathBuf};
 use super::agent::{Agent, Ran};
 use super::release::ReleaseBuilder;
 
-/// What tests compile for.
+/// The stemcell that tests compile for.
 pub(crate) const STEMCELL: &str = "ubuntu-noble/1.406";
 
-/// How packages are kept apart where a test does not say: as `BOSH_AGENT_TEST_ISOLATION` does.
+/// The default isolation tier, from `BOSH_AGENT_TEST_ISOLATION`.
 fn isolation() -> String {
     std::env::var("BOSH_AGENT_TEST_ISOLATION").unwrap_or_else(|_| "none".to_owned())
 }
 
-/// A place for one test.
+/// The directories of one test.
 #[derive(Debug)]
 pub(crate) struct World {
     root: tempfile::TempDir,
@@ -26,17 +26,17 @@ impl World {
     pub(crate) fn new() -> Self {
         match isolation().as_str() {
             "none" => Self::new_in(&std::env::temp_dir()),
-            // Scripts have /tmp to themselves, or may not write to it where the base directory lies in it.
+            // Scripts have their own /tmp, or cannot write to a /tmp that contains the base directory.
             _ => Self::outside_tmp(),
         }
     }
 
-    /// A place that scripts in namespaces see, too: they have /tmp and /var/tmp to themselves.
+    /// Directories outside /tmp and /var/tmp, which scripts in namespaces do not share with the host.
     pub(crate) fn outside_tmp() -> Self {
         Self::new_in(&directory_outside_tmp())
     }
 
-    /// A place outside /tmp that every user can reach.
+    /// Directories outside /tmp that every user can reach.
     pub(crate) fn for_everybody() -> Self {
         let directory = ["/opt", "/var/lib", "/srv"].map(Path::new);
         let directory = directory.into_iter().find(|directory| directory.is_dir());
@@ -58,17 +58,17 @@ impl World {
         self.root.path().join(name)
     }
 
-    /// The base directory. It is not there before the first run.
+    /// The base directory. It does not exist before the first run.
     pub(crate) fn base(&self) -> PathBuf {
         self.path("vcap")
     }
 
-    /// The output directory. It is not there before the first run.
+    /// The output directory. It does not exist before the first run.
     pub(crate) fn out(&self) -> PathBuf {
         self.path("out")
     }
 
-    /// Where the result of `NAME-VERSION` is found.
+    /// The path of the result for `NAME-VERSION`.
     pub(crate) fn result(&self, release: &str) -> PathBuf {
         self.out()
             .join(format!("{release}-{}.tgz", STEMCELL.replace('/', "-")))
@@ -94,21 +94,21 @@ impl World {
         std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
     }
 
-    /// Writes a release as the CLI does.
+    /// Writes a release in the CLI's format.
     pub(crate) fn release(&self, name: &str, release: &ReleaseBuilder) -> PathBuf {
         let path = self.path(name);
         release.write(&path);
         path
     }
 
-    /// `bosh-agent compile` with the directories of this place.
+    /// `bosh-agent compile` with the directories of this world.
     pub(crate) fn agent(&self) -> Agent {
         self.flags(Agent::bare(&self.path("printed")))
             .arg("--output-directory")
             .arg(self.out())
     }
 
-    /// The same with another isolation and output directory.
+    /// The same with another isolation tier and output directory.
     pub(crate) fn agent_at(&self, isolation: &str, out: &str) -> Agent {
         self.flags_with(Agent::bare(&self.path("printed")), isolation)
             .arg("--output-directory")
@@ -131,7 +131,7 @@ impl World {
         self.agent().args(tarballs).run()
     }
 
-    /// Compiles one release, and returns where the result is.
+    /// Compiles one release and returns the path of its result.
     pub(crate) fn compiled(&self, release: &ReleaseBuilder) -> PathBuf {
         let tarball = self.release("release.tgz", release);
         let ran = self.compile(&[&tarball]).succeeds();
@@ -142,13 +142,13 @@ impl World {
         PathBuf::from(path)
     }
 
-    /// Everything in this place, to compare before and after.
+    /// All files of this world, to compare before and after.
     pub(crate) fn snapshot(&self) -> BTreeMap<String, String> {
         snapshot(self.root.path())
     }
 }
 
-/// A directory that scripts in namespaces see, too: they have /tmp and /var/tmp to themselves.
+/// A directory outside /tmp and /var/tmp, which scripts in namespaces do not share with the host.
 pub(crate) fn directory_outside_tmp() -> PathBuf {
     let home = std::env::var("HOME").unwrap_or_default();
     let directory = [env!("CARGO_TARGET_TMPDIR"), &home, "/var/lib", "/opt"]
@@ -162,7 +162,7 @@ pub(crate) fn directory_outside_tmp() -> PathBuf {
     directory.expect("a directory outside /tmp").to_owned()
 }
 
-/// Every path below a directory with its type, mode and contents.
+/// All paths below a directory with type, mode and contents.
 pub(crate) fn snapshot(directory: &Path) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     let mut next = vec![directory.to_owned()];
@@ -195,7 +195,7 @@ pub(crate) fn snapshot(directory: &Path) -> BTreeMap<String, String> {
     found
 }
 
-/// Tells two contents from each other.
+/// A short hash of contents.
 fn sum(bytes: &[u8]) -> u64 {
     use std::hash::{DefaultHasher, Hash, Hasher};
     let mut hasher = DefaultHasher::new();

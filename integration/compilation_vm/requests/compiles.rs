@@ -1,9 +1,9 @@
-//! Compiles that end otherwise.
+//! Compiles that fail or are canceled.
 
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_running_compile_tells_its_progress_and_can_be_canceled() {
+async fn running_compile_reports_progress_and_can_be_canceled() {
     if !is_possible() {
         return;
     }
@@ -42,7 +42,7 @@ async fn a_running_compile_tells_its_progress_and_can_be_canceled() {
             processes => Err(format!("{processes:?}")),
         }
     });
-    // Once more changes nothing, and the VM goes on working.
+    // A second cancellation changes nothing, and the VM still works.
     let canceled = scene.director.call("cancel_task", json!([task])).await;
     assert_eq!(canceled, Ok(json!("canceled")));
     let next = source_of_script(SMALL);
@@ -54,7 +54,7 @@ async fn a_running_compile_tells_its_progress_and_can_be_canceled() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn compiles_take_turns_and_one_that_waits_can_be_canceled() {
+async fn compiles_run_one_at_a_time_and_queued_ones_can_be_canceled() {
     if !is_possible() {
         return;
     }
@@ -90,7 +90,7 @@ async fn compiles_take_turns_and_one_that_waits_can_be_canceled() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_failing_script_is_told_in_the_words_of_the_go_agent() {
+async fn failing_script_is_reported_like_the_go_agent() {
     if !is_possible() {
         return;
     }
@@ -110,7 +110,7 @@ async fn a_failing_script_is_told_in_the_words_of_the_go_agent() {
     for part in ["so far so good", ", Stderr: ", "the reason"] {
         assert!(text.contains(part), "no {part:?} in {text}");
     }
-    // A long output is cut.
+    // Long output is truncated.
     let release = source_of_script(
         "for i in {1..20000}; do echo line $i; done 2>/dev/null\necho the end\nexit 1\n",
     );
@@ -128,7 +128,7 @@ async fn a_failing_script_is_told_in_the_words_of_the_go_agent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_source_that_is_not_there_or_not_what_it_should_be_is_refused() {
+async fn missing_and_invalid_sources_are_refused() {
     if !is_possible() {
         return;
     }
@@ -170,7 +170,7 @@ async fn a_source_that_is_not_there_or_not_what_it_should_be_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dependency_that_is_not_there_or_not_what_it_should_be_is_never_installed() {
+async fn missing_and_invalid_dependencies_are_never_installed() {
     if !is_possible() {
         return;
     }
@@ -209,7 +209,7 @@ async fn a_dependency_that_is_not_there_or_not_what_it_should_be_is_never_instal
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dependency_is_fetched_once() {
+async fn dependency_is_fetched_once() {
     if !is_possible() {
         return;
     }
@@ -252,13 +252,13 @@ async fn a_dependency_is_fetched_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dependency_that_a_script_changes_is_fetched_again() {
+async fn dependency_that_a_script_changes_is_fetched_again() {
     if !is_possible() {
         return;
     }
     let scene = Scene::ready().await;
     let data = scene.vm.base().join("data");
-    // In namespaces, the script's own tree covers the base directory, and an empty one the work directory.
+    // In namespaces, the script's tree covers the base directory, and an empty one covers the work directory.
     let evil = format!(
         "cd $BOSH_INSTALL_TARGET; base={0}; umount -l $base; umount -l $base/data/.bosh-agent-work-*\n\
          for file in $base/data/.bosh-agent-work-*/store/*/lib/done; do\n\
@@ -307,7 +307,7 @@ async fn a_dependency_that_a_script_changes_is_fetched_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn names_that_lead_elsewhere_are_refused() {
+async fn names_that_are_paths_are_refused() {
     if !is_possible() {
         return;
     }

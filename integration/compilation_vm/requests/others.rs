@@ -1,9 +1,9 @@
-//! Requests that are about the VM.
+//! Requests about the VM.
 
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_known_is_refused_in_the_words_that_directors_know() {
+async fn unknown_requests_get_the_errors_that_directors_expect() {
     if !is_possible() {
         return;
     }
@@ -14,8 +14,8 @@ async fn what_is_not_known_is_refused_in_the_words_that_directors_know() {
         assert_eq!(failure.exception(), format!("unknown message {method}"));
     }
     for method in ["get_task", "cancel_task"] {
-        let failure = director.call(method, json!(["nobody"])).await.unwrap_err();
-        let text = format!("Action Failed {method}: Task with id nobody could not be found");
+        let failure = director.call(method, json!(["missing"])).await.unwrap_err();
+        let text = format!("Action Failed {method}: Task with id missing could not be found");
         assert_eq!(failure.exception(), text);
         let failure = director.call(method, json!([])).await.unwrap_err();
         let text = format!(
@@ -36,7 +36,7 @@ async fn what_is_not_known_is_refused_in_the_words_that_directors_know() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn jobs_are_not_for_a_compilation_vm() {
+async fn spec_with_jobs_is_refused() {
     if !is_possible() {
         return;
     }
@@ -55,7 +55,7 @@ async fn jobs_are_not_for_a_compilation_vm() {
         .unwrap_err();
     let text = failure.exception();
     assert!(text.starts_with("Action Failed get_task: Task "), "{text}");
-    // It is still the VM that it was.
+    // The VM's state is unchanged.
     scene
         .director
         .prepare(&super::super::scene::spec())
@@ -64,7 +64,7 @@ async fn jobs_are_not_for_a_compilation_vm() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_state_has_the_spec_of_the_last_apply() {
+async fn state_has_the_spec_of_the_last_apply() {
     if !is_possible() {
         return;
     }
@@ -145,7 +145,7 @@ fn assert_vitals(vitals: &Value) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_health_monitor_hears_a_heartbeat_at_once() {
+async fn health_monitor_receives_a_heartbeat_at_once() {
     if !is_possible() {
         return;
     }
@@ -216,7 +216,7 @@ async fn logs_are_fetched_while_a_package_compiles() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn new_credentials_of_the_bus_are_used_and_no_poll_is_lost() {
+async fn new_bus_credentials_are_used_without_losing_a_poll() {
     if !is_possible() {
         return;
     }
@@ -242,13 +242,13 @@ async fn new_credentials_of_the_bus_are_used_and_no_poll_is_lost() {
             _ => Ok(()),
         }
     });
-    // The first certificate does not hold any more.
+    // The first certificate is no longer used.
     server.allow(&[AGENT]);
     director.wait_until_ready(LIMIT).await.unwrap();
     let release = source_of_script(SMALL);
     director.compile_release(&release, &blobs).await.unwrap();
     vm.stays_up_for(Duration::from_millis(1));
-    // Nor does it after a restart.
+    // Also not after a restart.
     vm.signal(nix::sys::signal::Signal::SIGTERM);
     assert_eq!(vm.ended(LIMIT), 1);
     vm.start();
@@ -257,7 +257,7 @@ async fn new_credentials_of_the_bus_are_used_and_no_poll_is_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_vm_that_is_abandoned_is_asked_to_shut_down_and_nobody_waits() {
+async fn shutdown_without_waiting_for_a_reply_is_handled() {
     if !is_possible() {
         return;
     }
@@ -267,7 +267,7 @@ async fn a_vm_that_is_abandoned_is_asked_to_shut_down_and_nobody_waits() {
         log if log.contains("shutdown") => Ok(()),
         log => Err(log),
     });
-    // A dummy machine is somebody's own: it stays up.
+    // A dummy machine is a developer's own; it is not shut down.
     scene.vm.stays_up_for(Duration::from_millis(200));
     let pong = scene.director.request("ping", json!([]), LIMIT).await;
     assert_eq!(pong, Ok::<_, Failure>(json!("pong")));

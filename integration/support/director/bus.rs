@@ -1,4 +1,4 @@
-//! How requests reach the agent, and replies the Director.
+//! Sends requests to the agent and receives its replies.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,16 +10,16 @@ use futures_util::StreamExt;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-/// Replies that have come, for whoever waits for them.
+/// Received replies, for the tasks that wait for them.
 type Waiting = Arc<Mutex<HashMap<String, mpsc::UnboundedSender<Vec<u8>>>>>;
 
-/// The way to one agent.
+/// The connection to one agent.
 pub(crate) enum Bus {
     Nats(Nats),
     Https(Https),
 }
 
-/// The Director's connection. It has subscribed to its inbox once and for all.
+/// The Director's connection, subscribed to its inbox from the start.
 pub(crate) struct Nats {
     client: Client,
     inbox: String,
@@ -29,7 +29,7 @@ pub(crate) struct Nats {
 }
 
 impl Nats {
-    /// On a connection with a Director's rights.
+    /// A bus on a connection with a Director's permissions.
     #[expect(
         clippy::disallowed_methods,
         reason = "the rule is for the agent's own tasks"
@@ -82,7 +82,7 @@ impl Drop for Nats {
     }
 }
 
-/// The HTTPS server that the agent is.
+/// The agent's HTTPS server.
 pub(crate) struct Https {
     client: reqwest::Client,
     url: String,
@@ -91,7 +91,7 @@ pub(crate) struct Https {
 }
 
 impl Https {
-    /// `url` without userinfo, e.g. `https://127.0.0.1:6868`. The certificate's issuer is the only one trusted.
+    /// `url` without userinfo, e.g. `https://127.0.0.1:6868`. Trusts only the issuer of the certificate.
     pub(crate) fn new(url: &str, user: &str, password: &str, ca: &str) -> Self {
         let config = tls::client(Some(ca), Profile::External).unwrap();
         let client = reqwest::Client::builder()
@@ -107,7 +107,7 @@ impl Https {
         }
     }
 
-    /// Sends a body as it is. Status and body of the answer; nothing where there was no whole one.
+    /// Sends a body unchanged. Returns status and body of the response; `None` if it is incomplete.
     pub(crate) async fn post(&self, body: Vec<u8>, limit: Duration) -> Option<(u16, Vec<u8>)> {
         let request = self
             .client
@@ -122,7 +122,7 @@ impl Https {
 }
 
 impl Bus {
-    /// Where the reply to a request is to go. A Director makes the request's id anew each time.
+    /// The reply subject of a request. A Director creates a new id for each request.
     pub(crate) fn reply_to(&self, agent: &str, request: &str) -> String {
         match self {
             Self::Nats(nats) => format!("{}.{agent}.{request}", nats.inbox),
@@ -130,7 +130,7 @@ impl Bus {
         }
     }
 
-    /// Sends a request and waits until `read` takes one of the replies to it.
+    /// Sends a request and waits until `read` accepts one of its replies.
     pub(crate) async fn ask<T>(
         &self,
         agent: &str,
@@ -155,7 +155,7 @@ impl Bus {
                     }
                 };
                 let taken = tokio::time::timeout(limit, asked).await.ok().flatten();
-                // Late replies are nobody's.
+                // No task waits for late replies.
                 nats.waiting().remove(request);
                 taken
             }
@@ -165,7 +165,7 @@ impl Bus {
                 if let Some((200, body)) = answer {
                     return read(&body);
                 }
-                // A refused connection is no reply either: the time runs on.
+                // A refused connection counts as no reply; the time limit still applies.
                 let rest = limit.saturating_sub(start.elapsed());
                 tokio::time::sleep(rest.min(Duration::from_millis(100))).await;
                 None
@@ -173,7 +173,7 @@ impl Bus {
         }
     }
 
-    /// Publishes bytes to an agent without waiting for anything.
+    /// Publishes bytes to an agent without waiting.
     pub(crate) async fn publish(&self, agent: &str, body: Vec<u8>) {
         match self {
             Self::Nats(nats) => {
@@ -186,7 +186,7 @@ impl Bus {
         }
     }
 
-    /// Replies that nobody waited for, with their subjects.
+    /// Replies for which no task waited, with their subjects.
     pub(crate) fn strays(&self) -> Vec<String> {
         match self {
             Self::Nats(nats) => nats

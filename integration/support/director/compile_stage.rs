@@ -1,4 +1,4 @@
-//! A Director's compile stage: packages become orders, results are checked and handed to the orders that depend on them.
+//! A Director's compile stage: packages become requests; results are checked and passed to dependents.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use super::{Director, Failure, reply};
 use crate::support::blobstore::Blobstore;
 use crate::support::source_release::{SourcePackage, SourceRelease};
 
-/// A compiled package, as the Director's database has it.
+/// A compiled package, as in the Director's database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CompiledPackage {
     pub(crate) name: String,
@@ -17,7 +17,7 @@ pub(crate) struct CompiledPackage {
     pub(crate) digest: String,
 }
 
-/// What a package is compiled against, by name.
+/// The compiled packages by name.
 pub(crate) type CompiledPackages = BTreeMap<String, CompiledPackage>;
 
 /// A request to compile a package.
@@ -25,11 +25,11 @@ pub(crate) type CompiledPackages = BTreeMap<String, CompiledPackage>;
 pub(crate) struct Order {
     pub(crate) method: &'static str,
     pub(crate) arguments: Value,
-    /// The id that the result will have, where the Director chooses it.
+    /// The id of the result, if the Director chooses it.
     pub(crate) result_blob: Option<String>,
 }
 
-/// The request for a package whose source is the blob `source`, with its direct dependencies of those that are compiled.
+/// The request for a package whose source is the blob `source`, with its direct dependencies from the compiled packages.
 #[track_caller]
 pub(crate) fn order(
     package: &SourcePackage,
@@ -81,7 +81,7 @@ pub(crate) fn order(
     }
 }
 
-/// What a Director makes of the value of a compile's task.
+/// Reads the value of a compile task like a Director.
 pub(crate) fn result(
     package: &SourcePackage,
     order: &Order,
@@ -110,7 +110,7 @@ pub(crate) fn result(
 }
 
 impl Director {
-    /// Has one package compiled.
+    /// Compiles one package.
     pub(crate) async fn compile(
         &self,
         package: &SourcePackage,
@@ -137,7 +137,7 @@ impl Director {
         Ok(result)
     }
 
-    /// Starts the compile of a package, and returns the id of its task.
+    /// Starts the compile of a package and returns the id of its task.
     pub(crate) async fn start_compile(
         &self,
         package: &SourcePackage,
@@ -150,7 +150,7 @@ impl Director {
         (order, task)
     }
 
-    /// Has all packages of a release compiled, one after another, as on a VM that is reused.
+    /// Compiles all packages of a release, one after another, as on a reused VM.
     pub(crate) async fn compile_release(
         &self,
         release: &SourceRelease,
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn an_order_names_direct_dependencies_only() {
+    fn request_names_only_direct_dependencies() {
         let blobstore = Blobstore::local();
         let there = ["lib", "other"].map(|name| (name.to_owned(), compiled(name)));
         let order = order(&package(&["lib"]), "source", &there.into(), &blobstore);
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_result_needs_an_id_and_a_digest() {
+    fn result_needs_an_id_and_a_digest() {
         let blobstore = Blobstore::local();
         let package = package(&[]);
         let order = order(&package, "source", &CompiledPackages::new(), &blobstore);

@@ -1,4 +1,4 @@
-//! The health monitor, which listens to agents.
+//! The health monitor, which receives messages of agents.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -7,17 +7,17 @@ use futures_util::StreamExt;
 use serde_json::Value;
 use tokio::task::JoinHandle;
 
-/// Everything agents have published for the health monitor: the subject, and what came.
+/// All messages for the health monitor: subject and payload.
 type Heard = Arc<Mutex<Vec<(String, Value)>>>;
 
-/// A listener to heartbeats, alerts and shutdowns.
+/// Receives heartbeats, alerts and shutdowns.
 pub(crate) struct Monitor {
     heard: Heard,
     readers: Vec<JoinHandle<()>>,
 }
 
 impl Monitor {
-    /// On a connection with the health monitor's rights.
+    /// A monitor on a connection with the health monitor's permissions.
     #[expect(
         clippy::disallowed_methods,
         reason = "the rule is for the agent's own tasks"
@@ -44,7 +44,7 @@ impl Monitor {
         Self { heard, readers }
     }
 
-    /// What one agent has published under one kind, `heartbeat`, `alert` or `shutdown`.
+    /// The messages of one agent of one kind: `heartbeat`, `alert` or `shutdown`.
     pub(crate) fn heard(&self, kind: &str, agent: &str) -> Vec<Value> {
         let subject = format!("hm.agent.{kind}.{agent}");
         let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);

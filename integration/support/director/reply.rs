@@ -1,18 +1,18 @@
-//! How a Director reads what an agent answers: `agent_client.rb` and `agent_message_converter.rb` of BOSH.
+//! Parses replies of an agent like a Director: `agent_client.rb` and `agent_message_converter.rb` of BOSH.
 
 use serde_json::Value;
 
 /// The content of a reply.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Reply {
-    /// The request's value, `null` where there is none.
+    /// The request's value; `null` if there is none.
     Value(Value),
-    /// The text of an exception, as it gets into the task's output.
+    /// The text of an exception, as in the task's output.
     Exception(String),
 }
 
-/// Reads the bytes of a reply. `None` where a Director goes on waiting: it drops what is no JSON object, and an empty object
-/// looks to it as though nothing had come.
+/// Parses a reply. `None` if a Director continues to wait: it drops messages that are not a JSON object, and an empty object counts as no
+/// reply.
 pub(crate) fn read(bytes: &[u8]) -> Option<Reply> {
     let Ok(Value::Object(reply)) = serde_json::from_slice(bytes) else {
         return None;
@@ -48,7 +48,7 @@ fn text_of(exception: &Value) -> String {
     told
 }
 
-/// What the value of a reply says of a task.
+/// The state of a task in the value of a reply.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Status {
     pub(crate) state: Value,
@@ -57,7 +57,7 @@ pub(crate) struct Status {
 }
 
 impl Status {
-    /// Reads a value as a Director does, which takes everything that does not look like a running task for a result.
+    /// Parses a value like a Director, which treats everything that does not look like a running task as a result.
     pub(crate) fn of(value: Value) -> Self {
         let Some(object) = value.as_object() else {
             return Self {
@@ -74,7 +74,7 @@ impl Status {
         let state = object.get("state");
         match object.get("value") {
             Some(inner) => Self {
-                // A `state` that is there counts even when it is null.
+                // A `state` counts even if it is null.
                 state: state.cloned().unwrap_or_else(|| "done".into()),
                 task,
                 value: inner.clone(),
@@ -96,7 +96,7 @@ impl Status {
         self.state == "running"
     }
 
-    /// The id to poll with, where there is one.
+    /// The id to poll with, if there is one.
     pub(crate) fn task_id(&self) -> Option<String> {
         match &self.task {
             Value::Null | Value::Bool(false) => None,
@@ -106,7 +106,7 @@ impl Status {
     }
 }
 
-/// Whether a Director takes this for the id of a blob.
+/// Whether a Director accepts this as the id of a blob.
 pub(crate) fn is_uuid(text: &str) -> bool {
     let groups: Vec<&str> = text.split('-').collect();
     let lengths: Vec<usize> = groups.iter().map(|group| group.len()).collect();
@@ -161,7 +161,7 @@ mod tests {
             assert!(!done.is_running() && done.task_id().is_none());
             assert_eq!(done.value, result);
         }
-        // What an agent must not do: the first is never done, of the second only the inner value is left.
+        // An agent must send neither: the first never ends, and of the second only the inner value remains.
         assert!(status(json!({"state": "running"})).is_running());
         assert_eq!(status(json!({"value": 1, "other": 2})).value, json!(1));
     }

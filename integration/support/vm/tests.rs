@@ -15,7 +15,7 @@ fn machine() -> Machine {
 }
 
 #[test]
-fn secrets_of_settings_are_known() {
+fn secrets_of_settings_are_collected() {
     let mut secrets = machine().secrets();
     secrets.sort();
     let expected = [
@@ -29,6 +29,6 @@ fn secrets_of_settings_are_known() {
 
 #[test]
 #[should_panic(expected = "line 2 of the log has a secret: x <the secret> y")]
-fn a_secret_in_a_log_is_found_and_not_shown() {
+fn secret_in_a_log_is_found_and_not_printed() {
     assert_no_secret("a\nx geheim y", &machine().secrets());
 }

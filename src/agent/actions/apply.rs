@@ -25,8 +25,8 @@ enum ApplyError {
     Argument(#[from] ArgumentError),
     #[error("Extracting method arguments from payload: Unmarshalling action argument")]
     Spec(#[from] JsonError),
-    #[error("Applying: {0}, which this agent cannot: it only compiles packages")]
-    HasWork(&'static str),
+    #[error("Applying: {0}, but this agent only compiles packages")]
+    UnsupportedWork(&'static str),
     #[error("Resolving dynamic networks")]
     Networks(#[from] NetworkNotFound),
     #[error("Applying")]
@@ -40,7 +40,7 @@ async fn apply(agent: &Agent, arguments: &[Value]) -> Result<Value, ApplyError> 
     let [spec] = first(arguments)?;
     let spec = ApplySpec::parse(spec.clone())?;
     if let Some(work) = spec.unsupported_work() {
-        return Err(ApplyError::HasWork(work));
+        return Err(ApplyError::UnsupportedWork(work));
     }
     let _changing = agent.state.changing.lock().await;
     let (settings, instance) = (agent.live(), Instance::new(agent.vcap()));

@@ -105,22 +105,22 @@ async fn trust(
     certificates: &str,
     environment: &Environment,
 ) -> Result<(), TrustError<UpdateProgramError>> {
-    let run = |refresh: UpdateProgram| async move {
+    let run = |update: UpdateProgram| async move {
         let program = Program {
-            file: refresh.program.into(),
-            arguments: vec![refresh.argument.into()],
+            file: update.program.into(),
+            arguments: vec![update.argument.into()],
             environment: environment.clone(),
         };
         let cancel = CancellationToken::new();
         let ended = process::run_to_end(&program, &cancel);
-        match tokio::time::timeout(refresh.limit, ended).await {
+        match tokio::time::timeout(update.limit, ended).await {
             Err(_) => Err(UpdateProgramError::Slow {
-                program: refresh.program,
+                program: update.program,
             }),
             Ok(ended) => match ended? {
                 ended if ended.status.is_success() => Ok(()),
                 ended => Err(UpdateProgramError::Failed {
-                    program: refresh.program,
+                    program: update.program,
                     status: ended.status,
                     tail: ended.tail,
                 }),

@@ -76,19 +76,19 @@ impl CompileRequest {
     /// # Errors
     /// As [`of_blobs`](Self::of_blobs).
     pub fn of_signed_urls(arguments: &[Value]) -> Result<Self, ArgumentError> {
-        let [order] = first(arguments)?;
+        let [request] = first(arguments)?;
         let nothing = Map::new();
-        let order = object(order, "compile_package_with_signed_url")?.unwrap_or(&nothing);
-        let destination = signed(order, "upload_signed_url")?.ok_or(ArgumentError::Invalid {
+        let request = object(request, "compile_package_with_signed_url")?.unwrap_or(&nothing);
+        let destination = signed(request, "upload_signed_url")?.ok_or(ArgumentError::Invalid {
             what: "upload_signed_url",
             reason: "it is missing".to_owned(),
         })?;
         Ok(Self {
-            name: parsed(get(order, "name"), "name", Name::parse)?,
-            version: parsed(get(order, "version"), "version", Version::parse)?,
-            source: place(order)?,
-            digest: parsed(get(order, "digest"), "digest", MultiDigest::parse)?,
-            dependencies: dependencies_of(get(order, "deps"))?,
+            name: parsed(get(request, "name"), "name", Name::parse)?,
+            version: parsed(get(request, "version"), "version", Version::parse)?,
+            source: source(request)?,
+            digest: parsed(get(request, "digest"), "digest", MultiDigest::parse)?,
+            dependencies: dependencies_of(get(request, "deps"))?,
             destination: Destination::Signed(destination.0, destination.1),
         })
     }
@@ -113,7 +113,7 @@ fn dependencies_of(value: &Value) -> Result<Vec<RequestedDependency>, ArgumentEr
         }
         found.push(RequestedDependency {
             version: parsed(get(dependency, "version"), "deps.version", Version::parse)?,
-            blob: place(dependency)?,
+            blob: source(dependency)?,
             digest: parsed(get(dependency, "sha1"), "deps.sha1", MultiDigest::parse)?,
             name,
         });
@@ -124,24 +124,24 @@ fn dependencies_of(value: &Value) -> Result<Vec<RequestedDependency>, ArgumentEr
 }
 
 /// A signed URL takes precedence over a blob id.
-fn place(order: &Map<String, Value>) -> Result<Option<BlobSource>, ArgumentError> {
-    if let Some((url, headers)) = signed(order, "package_get_signed_url")? {
+fn source(request: &Map<String, Value>) -> Result<Option<BlobSource>, ArgumentError> {
+    if let Some((url, headers)) = signed(request, "package_get_signed_url")? {
         return Ok(Some(BlobSource::Signed(url, headers)));
     }
-    blob(text(get(order, "blobstore_id"), "blobstore_id")?)
+    blob(text(get(request, "blobstore_id"), "blobstore_id")?)
 }
 
 fn signed(
-    order: &Map<String, Value>,
+    request: &Map<String, Value>,
     what: &'static str,
 ) -> Result<Option<(SignedUrl, Headers)>, ArgumentError> {
-    let url = text(get(order, what), what)?;
+    let url = text(get(request, what), what)?;
     if url.is_empty() {
         return Ok(None);
     }
     let invalid = |what, reason: String| ArgumentError::Invalid { what, reason };
     let url = SignedUrl::parse(url).map_err(|error| invalid(what, error.to_string()))?;
-    let headers = Headers::from_json(get(order, "blobstore_headers"))
+    let headers = Headers::from_json(get(request, "blobstore_headers"))
         .map_err(|error| invalid("blobstore_headers", error.to_string()))?;
     Ok(Some((url, headers)))
 }
@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn request_of_a_director_is_parsed() {
-        let order = CompileRequest::of_blobs(&[
+        let request = CompileRequest::of_blobs(&[
             json!("7ab1f0a2-58c2-4d43-9b3c-1d1f52cf0001"),
             json!(SHA1),
             json!("redis"),
@@ -189,11 +189,15 @@ mod tests {
             }),
         ])
         .unwrap();
-        assert_eq!(order.name.as_str(), "redis");
-        assert_eq!(order.version.as_str(), "0f3c.1");
-        let names: Vec<&str> = order.dependencies.iter().map(|d| d.name.as_str()).collect();
+        assert_eq!(request.name.as_str(), "redis");
+        assert_eq!(request.version.as_str(), "0f3c.1");
+        let names: Vec<&str> = request
+            .dependencies
+            .iter()
+            .map(|d| d.name.as_str())
+            .collect();
         assert_eq!(names, ["a", "libfoo"]);
-        assert!(matches!(order.source, Some(BlobSource::Blobstore(_))));
+        assert!(matches!(request.source, Some(BlobSource::Blobstore(_))));
         for nothing in [json!(null), json!({})] {
             let arguments = [json!("x"), json!(SHA1), json!("a"), json!("1"), nothing];
             assert!(
@@ -207,7 +211,7 @@ mod tests {
 
     #[test]
     fn signed_urls_take_precedence() {
-        let order = CompileRequest::of_signed_urls(&[json!({
+        let request = CompileRequest::of_signed_urls(&[json!({
             "package_get_signed_url": "https://s3/bucket/a?X-Amz-Signature=hunter2",
             "upload_signed_url": "https://s3/bucket/b?X-Amz-Signature=hunter2",
             "blobstore_headers": {"x-ms-blob-type": "blockblob"},
@@ -218,13 +222,13 @@ mod tests {
             }},
         })])
         .unwrap();
-        assert!(matches!(order.source, Some(BlobSource::Signed(..))));
-        assert!(matches!(order.destination, Destination::Signed(..)));
+        assert!(matches!(request.source, Some(BlobSource::Signed(..))));
+        assert!(matches!(request.destination, Destination::Signed(..)));
         assert!(matches!(
-            order.dependencies[0].blob,
+            request.dependencies[0].blob,
             Some(BlobSource::Signed(..))
         ));
-        let shown = format!("{order:?}");
+        let shown = format!("{request:?}");
         assert!(!shown.contains("hunter2"), "{shown}");
     }
 
