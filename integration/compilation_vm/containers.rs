@@ -121,7 +121,11 @@ async fn privileged_container_over_nats_gives_the_offline_result() {
     let vm = ContainerVm::create(
         "nats-vm",
         (STEMCELL_IMAGE, &inputs.dist),
-        &[privileged_options(), &["-v", &shared, "-v", "/var/vcap/data"]].concat(),
+        &[
+            privileged_options(),
+            &["-v", &shared, "-v", "/var/vcap/data"],
+        ]
+        .concat(),
         nats_machine(&server, "agent", &blobs),
     );
     let director = director(&server).await;

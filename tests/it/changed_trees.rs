@@ -1,5 +1,5 @@
-//! Scripts that change what other packages have installed, in every isolation. Later dependents get what was compiled, and a warning
-//! says what was changed and which scripts ran meanwhile.
+//! Scripts that change installed packages, in each isolation tier. Later dependents get the original content, and a warning lists the
+//! changes and the scripts that ran in the meantime.
 
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
@@ -13,42 +13,42 @@ use crate::support::{
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-in_tiers!(later_dependents_get_what_was_compiled: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK LANDLOCK_OF_A_USER NONE NONE_OF_A_USER);
+in_tiers!(later_dependents_get_the_original_content: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK LANDLOCK_OF_A_USER NONE NONE_OF_A_USER);
 
-/// Installs a file with known contents.
+/// Installs a file with known content.
 const LIB: &str = "set -e; umask 022; echo good > $BOSH_INSTALL_TARGET/file; echo same > $BOSH_INSTALL_TARGET/other";
 
-/// What a dependent makes of it.
+/// Copies the file in a dependent.
 const APP: &str = "set -e; cp @packages@/lib/file $BOSH_INSTALL_TARGET/; stat -c %a @packages@/lib/file > $BOSH_INSTALL_TARGET/mode";
 
-/// Waits until the test has written the path of `lib`'s sealed tree. Where mounts hide that, tries to unmount them.
+/// Waits until the test has written the path of `lib`'s sealed tree. If the path is hidden by mounts, tries to unmount them.
 const REACH: &str = "touch $FACTS/waits; until [ -s $FACTS/tree ]; do sleep 0.01; done; tree=$(cat $FACTS/tree)\n\
                      work=${tree%/store/*}; umount -l $work 2>/dev/null\n";
 
-/// Changes the file with its old length and time, and its mode where rules allow nothing else. Waits until the test has seen whether
-/// that worked.
+/// Changes the file without changing its length and time, or only its mode if rules allow no more. Waits until the test has checked the
+/// result.
 const CHANGE: &str = "touch -r $tree/file $FACTS/time\n\
                       echo evil > $tree/file || chmod 0700 $tree/file\n\
                       touch -r $FACTS/time $tree/file\n\
                       touch $FACTS/tried; until [ -e $FACTS/go ]; do sleep 0.01; done\n";
-in_tiers!(a_package_that_is_changed_before_it_is_packed_fails_by_name: NAMESPACE USERNS_OF_A_USER LANDLOCK NONE);
-in_tiers!(a_changed_blob_is_not_used: NAMESPACE LANDLOCK NONE);
-in_tiers!(a_tree_that_was_compiled_before_is_installed_again: NAMESPACE LANDLOCK NONE);
-in_tiers!(the_second_run_may_change_contents: LANDLOCK);
-in_tiers!(a_source_that_is_changed_before_it_is_unpacked_fails_by_name: NONE);
-in_tiers!(a_changed_copy_is_replaced: LANDLOCK LANDLOCK_OF_A_USER);
-in_tiers!(a_copy_in_use_can_be_changed_until_its_users_end: NONE NONE_OF_A_USER);
+in_tiers!(package_that_is_changed_before_packing_fails: NAMESPACE USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(changed_blob_is_not_used: NAMESPACE LANDLOCK NONE);
+in_tiers!(changed_tree_of_an_earlier_run_is_installed_again: NAMESPACE LANDLOCK NONE);
+in_tiers!(second_run_may_change_contents: LANDLOCK);
+in_tiers!(source_that_is_changed_before_unpacking_fails: NONE);
+in_tiers!(changed_copy_is_replaced: LANDLOCK LANDLOCK_OF_A_USER);
+in_tiers!(copy_in_use_can_be_changed_until_its_users_end: NONE NONE_OF_A_USER);
 
 mod bodies {
     use super::*;
 
-    pub(super) fn later_dependents_get_what_was_compiled(tier: Tier) {
+    pub(super) fn later_dependents_get_the_original_content(tier: Tier) {
         let Some(site) = Site::new(tier) else {
             return;
         };
         let running = site.start(&with_evil(CHANGE));
         wait_for_lib(&running);
-        site.let_it_change("lib");
+        site.let_script_change("lib");
         running
             .end()
             .succeeds()
@@ -59,11 +59,11 @@ mod bodies {
         assert_eq!(site.place.file("lib", "file"), "100644 good\n");
     }
 
-    pub(super) fn a_package_that_is_changed_before_it_is_packed_fails_by_name(tier: Tier) {
+    pub(super) fn package_that_is_changed_before_packing_fails(tier: Tier) {
         let Some(site) = Site::new(tier) else {
             return;
         };
-        // Packing it takes a while.
+        // Packing takes some time.
         let large = format!("{LIB}; head -c 200M /dev/urandom > $BOSH_INSTALL_TARGET/large");
         let release = ReleaseBuilder::new("demo", "1.10")
             .package("evil", &[], &format!("{REACH}{CHANGE}"))
@@ -75,7 +75,7 @@ mod bodies {
             let is_sealed = blob.exists() && site.tree("lib").is_some();
             is_sealed.then_some(()).ok_or_else(|| running.stderr())
         });
-        site.let_it_change("lib");
+        site.let_script_change("lib");
         running
             .end()
             .fails()
@@ -86,7 +86,7 @@ mod bodies {
         assert!(!site.place.world.result("demo-1.10").exists());
     }
 
-    pub(super) fn a_source_that_is_changed_before_it_is_unpacked_fails_by_name(tier: Tier) {
+    pub(super) fn source_that_is_changed_before_unpacking_fails(tier: Tier) {
         let Some(place) = Place::new(tier) else {
             return;
         };
@@ -114,7 +114,7 @@ mod bodies {
         assert!(!place.world.path("facts/ran").exists());
     }
 
-    pub(super) fn a_changed_blob_is_not_used(tier: Tier) {
+    pub(super) fn changed_blob_is_not_used(tier: Tier) {
         let Some(site) = Site::new(tier) else {
             return;
         };
@@ -124,7 +124,7 @@ mod bodies {
         let mut bytes = std::fs::read(&blob).unwrap();
         bytes.push(0);
         std::fs::write(&blob, bytes).unwrap();
-        site.let_it_change("lib");
+        site.let_script_change("lib");
         running
             .end()
             .fails()
@@ -133,7 +133,7 @@ mod bodies {
             .says("blobs/0/lib.tgz` was changed as well: expected the sha256 digest");
     }
 
-    pub(super) fn a_tree_that_was_compiled_before_is_installed_again(tier: Tier) {
+    pub(super) fn changed_tree_of_an_earlier_run_is_installed_again(tier: Tier) {
         let Some(site) = Site::new(tier) else {
             return;
         };
@@ -141,13 +141,13 @@ mod bodies {
             .compiled("lib", &[], STEMCELL, ("file", b"good\n"))
             .package("evil", &[], &format!("{REACH}{CHANGE}"))
             .package("app", &["lib", "evil"], APP);
-        // One after another: the script begins when the tree has been recorded.
+        // One after another: the script starts when the tree has been recorded.
         let running = site.start_with(&release, &["--jobs", "1"]);
         wait_for("the tree", LIMIT, || {
             let tree = site.tree("lib").filter(|tree| tree.join("file").exists());
             tree.map(drop).ok_or_else(|| running.stderr())
         });
-        site.let_it_change("lib");
+        site.let_script_change("lib");
         running
             .end()
             .succeeds()
@@ -156,7 +156,7 @@ mod bodies {
         assert_eq!(site.place.file("app", "mode"), "100644 755\n");
     }
 
-    pub(super) fn the_second_run_may_change_contents(tier: Tier) {
+    pub(super) fn second_run_may_change_contents(tier: Tier) {
         let Some(site) = Site::new(tier) else {
             return;
         };
@@ -168,15 +168,15 @@ mod bodies {
             .package("app", &["lib", "evil"], APP);
         let running = site.start(&release);
         wait_for_lib(&running);
-        site.let_it_change("lib");
+        site.let_script_change("lib");
         running.end().succeeds().says(
             "Warning: what package lib installed was changed afterwards: `file` (contents or times).",
         );
         assert_eq!(site.place.file("app", "file"), "100644 good\n");
     }
 
-    /// As the footnote in SECURITY.md says of several jobs.
-    pub(super) fn a_copy_in_use_can_be_changed_until_its_users_end(tier: Tier) {
+    /// See the footnote in SECURITY.md about several jobs.
+    pub(super) fn copy_in_use_can_be_changed_until_its_users_end(tier: Tier) {
         let Some(site) = Site::new(tier) else {
             return;
         };
@@ -196,7 +196,7 @@ mod bodies {
         assert_eq!(site.place.file("lib", "file"), "100644 good\n");
     }
 
-    pub(super) fn a_changed_copy_is_replaced(tier: Tier) {
+    pub(super) fn changed_copy_is_replaced(tier: Tier) {
         let Some(site) = Site::new(tier) else {
             return;
         };
@@ -234,7 +234,7 @@ fn wait_for_lib(running: &Running) {
     });
 }
 
-/// A place with a work directory that the test knows.
+/// Directories with a known work directory.
 struct Site {
     place: Place,
 }
@@ -249,7 +249,7 @@ impl Site {
         Some(Self { place })
     }
 
-    /// Starts a run, and waits until a script of it waits for the tree.
+    /// Starts a run, and waits until a script waits for the path of the tree.
     fn start(&self, release: &ReleaseBuilder) -> Running {
         self.start_with(release, &[])
     }
@@ -282,9 +282,9 @@ impl Site {
         trees.into_iter().find(|tree| tree.exists())
     }
 
-    /// Tells the waiting script where that is, and waits until it has tried to change it. A script that cannot reach the tree has
-    /// it changed by the test: whatever the way, the change is to be noticed.
-    fn let_it_change(&self, package: &str) {
+    /// Writes the path for the waiting script, and waits until it has tried to change the tree. If it cannot reach the tree, the test
+    /// changes it: every change must be detected.
+    fn let_script_change(&self, package: &str) {
         let facts = self.place.world.path("facts");
         let file = self.tree(package).unwrap().join("file");
         let state = || {

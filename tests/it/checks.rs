@@ -1,4 +1,4 @@
-//! What is wrong with a release is said before anything is compiled: everything at once, by name, and nothing is left behind.
+//! Problems of a release are reported before anything is compiled: all at once, with names, and without leftovers.
 
 mod command_line;
 mod manifests;
@@ -13,10 +13,10 @@ use crate::support::{
     require_root, require_tools,
 };
 
-/// A script that leaves a mark where no script should have run.
+/// A script that creates a marker, for runs that must start no script.
 const MARK: &str = "touch $MARK";
 
-/// Compiles what must be refused before any script runs, and checks that nothing has changed.
+/// Compiles a release that must be refused before any script runs, and checks that no file has changed.
 #[track_caller]
 fn refused(world: &World, tarballs: &[&Path]) -> Ran {
     without_a_trace(world, tarballs).refuses_the_input()
@@ -66,7 +66,7 @@ fn bytes_of(release: &ReleaseBuilder) -> Vec<u8> {
 }
 
 #[test]
-fn the_mark_of_these_tests_is_made_when_a_script_runs() {
+fn marker_of_these_tests_is_created_by_scripts() {
     let world = World::new();
     let tarball = world.release("release.tgz", &marking());
     let mark = world.path("mark");

@@ -1,4 +1,4 @@
-//! Releases that are compiled already, wholly or in part, and results of earlier runs among the inputs.
+//! Releases that are already compiled, completely or in part, and results of earlier runs as inputs.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ fn compiled() -> ReleaseBuilder {
         .job("web", &["app"])
 }
 
-/// A source package that needs a compiled one.
+/// A source package that depends on a compiled one.
 fn mixed() -> ReleaseBuilder {
     ReleaseBuilder::new("demo", "1.10")
         .compiled(
@@ -31,14 +31,14 @@ fn mixed() -> ReleaseBuilder {
 }
 
 /// Runs without an output directory.
-fn beside(world: &World, tarballs: &[PathBuf]) -> Agent {
+fn without_output_directory(world: &World, tarballs: &[PathBuf]) -> Agent {
     world
         .flags(Agent::bare(&world.path("printed")))
         .args(tarballs)
 }
 
 #[test]
-fn a_compiled_release_is_passed_on_byte_by_byte() {
+fn compiled_release_is_copied_unchanged() {
     let world = World::new();
     let tarball = world.release("release.tgz", &compiled());
     world
@@ -52,7 +52,7 @@ fn a_compiled_release_is_passed_on_byte_by_byte() {
 }
 
 #[test]
-fn what_is_passed_on_keeps_what_no_compile_would_keep() {
+fn copied_release_keeps_unknown_entries() {
     let mut members = compiled().members();
     members.push(Member::file("compiled_packages/README", b"stray"));
     let bytes = Compression::Xz.apply(&archive(&members));
@@ -63,7 +63,7 @@ fn what_is_passed_on_keeps_what_no_compile_would_keep() {
 }
 
 #[test]
-fn a_release_compiled_for_another_stemcell_is_refused_with_both_named() {
+fn release_for_another_stemcell_is_refused() {
     let other = "ubuntu-jammy/1.500";
     let world = World::new();
     let release = compiled().edit(
@@ -83,7 +83,7 @@ fn a_release_compiled_for_another_stemcell_is_refused_with_both_named() {
 }
 
 #[test]
-fn a_compiled_release_is_checked_before_it_is_passed_on() {
+fn compiled_release_is_checked_before_it_is_copied() {
     let world = World::new();
     let release = compiled().without("compiled_packages/app.tgz");
     let tarball = world.release("release.tgz", &release);
@@ -107,7 +107,7 @@ fn a_compiled_release_is_checked_before_it_is_passed_on() {
 }
 
 #[test]
-fn an_exported_release_without_packages_is_passed_on() {
+fn exported_release_without_packages_is_copied() {
     let world = World::new();
     let manifest = b"---\ncompiled_packages: []\njobs: []\nname: demo\nversion: '1.10'\n";
     let tarball = world.release(
@@ -120,7 +120,7 @@ fn an_exported_release_without_packages_is_passed_on() {
 }
 
 #[test]
-fn a_package_that_needs_a_compiled_one_sees_it() {
+fn package_can_use_a_compiled_dependency() {
     let world = World::new();
     let result = world.compiled(&mixed());
     let (_scratch, app) = unpacked(&result, "app");
@@ -128,7 +128,7 @@ fn a_package_that_needs_a_compiled_one_sees_it() {
 }
 
 #[test]
-fn a_compiled_package_of_a_mixed_release_is_kept_byte_by_byte() {
+fn compiled_package_of_a_mixed_release_is_unchanged() {
     let world = World::new();
     let result = world.compiled(&mixed());
     let files = mixed().files();
@@ -166,7 +166,7 @@ fn a_compiled_package_of_a_mixed_release_is_kept_byte_by_byte() {
 }
 
 #[test]
-fn a_compiled_package_that_needs_a_source_package_is_kept() {
+fn compiled_package_with_a_source_dependency_is_unchanged() {
     let world = World::new();
     let release = ReleaseBuilder::new("demo", "1.10")
         .package("lib", &[], "echo lib > $BOSH_INSTALL_TARGET/lib")
@@ -177,7 +177,7 @@ fn a_compiled_package_that_needs_a_source_package_is_kept() {
 }
 
 #[test]
-fn a_mixed_release_with_a_package_for_another_stemcell_is_refused() {
+fn mixed_release_for_another_stemcell_is_refused() {
     let world = World::new();
     let release = mixed().edit(STEMCELL, "ubuntu-noble/1.405");
     let tarball = world.release("release.tgz", &release);
@@ -190,18 +190,21 @@ fn a_mixed_release_with_a_package_for_another_stemcell_is_refused() {
 }
 
 #[test]
-fn without_an_output_directory_the_result_goes_next_to_its_input() {
+fn default_output_is_next_to_the_input() {
     let world = World::new();
     std::fs::create_dir_all(world.path("some/where")).unwrap();
     let tarball = world.release("some/where/release.tgz", &ReleaseBuilder::demo());
     let result = world.path("some/where/demo-1.10-ubuntu-noble-1.406.tgz");
-    beside(&world, &[tarball]).run().succeeds().says(&format!(
-        "Finished archiving compiled tarball {}\n",
-        result.display()
-    ));
+    without_output_directory(&world, &[tarball])
+        .run()
+        .succeeds()
+        .says(&format!(
+            "Finished archiving compiled tarball {}\n",
+            result.display()
+        ));
     assert!(result.exists());
 
-    // A bare file name lies in the working directory.
+    // A file name without a directory is in the working directory.
     world
         .flags(Agent::bare(&world.path("printed")))
         .arg("release.tgz")
@@ -212,13 +215,15 @@ fn without_an_output_directory_the_result_goes_next_to_its_input() {
 }
 
 #[test]
-fn the_same_glob_can_be_compiled_again_with_the_results_among_the_inputs() {
+fn same_glob_can_be_compiled_again_with_its_results() {
     let world = World::new();
     std::fs::create_dir(world.path("in")).unwrap();
     let first = world.release("in/demo.tgz", &ReleaseBuilder::demo());
     let second = ReleaseBuilder::new("other", "2").package("p", &[], "true");
     let second = world.release("in/other.tgz", &second);
-    beside(&world, &[first, second]).run().succeeds();
+    without_output_directory(&world, &[first, second])
+        .run()
+        .succeeds();
 
     let glob = || {
         let mut found: Vec<PathBuf> = std::fs::read_dir(world.path("in"))
@@ -236,7 +241,7 @@ fn the_same_glob_can_be_compiled_again_with_the_results_among_the_inputs() {
     };
     let result = world.path("in/demo-1.10-ubuntu-noble-1.406.tgz");
     let before = inode(&result);
-    beside(&world, &inputs)
+    without_output_directory(&world, &inputs)
         .run()
         .succeeds()
         .says("is an earlier result of ")
@@ -250,11 +255,11 @@ fn the_same_glob_can_be_compiled_again_with_the_results_among_the_inputs() {
 }
 
 #[test]
-fn a_result_alone_among_the_inputs_stays_as_it_is() {
+fn result_as_the_only_input_is_unchanged() {
     let world = World::new();
     let result = world.compiled(&ReleaseBuilder::demo());
     let before = std::fs::read(&result).unwrap();
-    beside(&world, std::slice::from_ref(&result))
+    without_output_directory(&world, std::slice::from_ref(&result))
         .run()
         .succeeds()
         .says("is already compiled for this stemcell and stays unchanged")
@@ -266,7 +271,7 @@ fn a_result_alone_among_the_inputs_stays_as_it_is() {
 }
 
 #[test]
-fn what_was_compiled_is_passed_on_by_a_later_run() {
+fn later_run_copies_the_result_of_an_earlier_one() {
     let world = World::new();
     let result = world.compiled(&ReleaseBuilder::demo());
     let agent = world.flags(Agent::bare(&world.path("printed")));
@@ -281,13 +286,13 @@ fn what_was_compiled_is_passed_on_by_a_later_run() {
 }
 
 #[test]
-fn a_damaged_earlier_result_among_the_inputs_is_made_anew() {
+fn damaged_earlier_result_is_rebuilt() {
     for damaged in [&b""[..], b"half a tarb"] {
         let world = World::new();
         std::fs::create_dir(world.path("in")).unwrap();
         let source = world.release("in/demo.tgz", &ReleaseBuilder::demo());
         let old = world.write("in/demo-1.10-ubuntu-noble-1.406.tgz", damaged);
-        beside(&world, &[old.clone(), source])
+        without_output_directory(&world, &[old.clone(), source])
             .run()
             .succeeds()
             .says("is an earlier result of ");
@@ -296,7 +301,7 @@ fn a_damaged_earlier_result_among_the_inputs_is_made_anew() {
 }
 
 #[test]
-fn a_damaged_tarball_that_is_nobodys_result_is_refused() {
+fn damaged_tarball_that_is_not_a_result_is_refused() {
     let world = World::new();
     let source = world.release("release.tgz", &ReleaseBuilder::demo());
     let damaged = world.write("other.tgz", b"half a tarb");
@@ -309,7 +314,7 @@ fn a_damaged_tarball_that_is_nobodys_result_is_refused() {
 }
 
 #[test]
-fn a_compiled_and_a_source_release_of_one_name_collide() {
+fn compiled_and_source_release_of_one_name_collide() {
     let world = World::new();
     let source = world.release("source.tgz", &ReleaseBuilder::demo());
     let compiled = world.release("compiled.tgz", &compiled());
@@ -322,7 +327,7 @@ fn a_compiled_and_a_source_release_of_one_name_collide() {
 }
 
 #[test]
-fn several_releases_are_compiled_in_their_order_and_named_at_the_end() {
+fn several_releases_are_compiled_in_order_and_listed() {
     let world = World::new();
     let release = |name: &str| {
         ReleaseBuilder::new(name, "1").package(
@@ -343,7 +348,7 @@ fn several_releases_are_compiled_in_their_order_and_named_at_the_end() {
             format!("Finished archiving compiled tarball {}", path.display())
         );
     }
-    // A package of the same name in another release is another package.
+    // A package with the same name in another release is another package.
     for name in ["z", "a"] {
         let (_scratch, contents) = unpacked(&world.result(&format!("{name}-1")), "same");
         assert_eq!(contents["f"], format!("100644 {name}\n"));
@@ -351,14 +356,14 @@ fn several_releases_are_compiled_in_their_order_and_named_at_the_end() {
 }
 
 #[test]
-fn what_was_complete_before_a_failure_stays_and_is_named() {
+fn results_before_a_failure_are_kept_and_listed() {
     let world = World::new();
     let good = world.release("good.tgz", &ReleaseBuilder::demo());
     let bad = ReleaseBuilder::new("bad", "1").package("p", &[], "exit 3");
     let bad = world.release("bad.tgz", &bad);
     let later = ReleaseBuilder::new("later", "1").package("p", &[], "true");
     let later = world.release("later.tgz", &later);
-    // One after another: together they would end as it happens.
+    // One after another, so that the order of their ends is known.
     world
         .agent()
         .args(&["--jobs", "1"])
@@ -380,7 +385,7 @@ fn what_was_complete_before_a_failure_stays_and_is_named() {
 }
 
 #[test]
-fn a_compiled_release_from_a_pipe_is_refused_for_it_cannot_be_read_twice() {
+fn compiled_release_from_a_pipe_is_refused() {
     let world = World::new();
     let tarball = world.release("release.tgz", &compiled());
     let script = format!("cat {} | \"$@\" /dev/stdin", tarball.to_str().unwrap());
@@ -396,7 +401,7 @@ fn a_compiled_release_from_a_pipe_is_refused_for_it_cannot_be_read_twice() {
 }
 
 #[test]
-fn a_glob_with_the_result_of_a_release_without_packages_can_be_compiled_again() {
+fn glob_with_a_package_less_result_can_be_compiled_again() {
     let world = World::new();
     let tarball = world.release("release.tgz", &ReleaseBuilder::new("demo", "1.10"));
     world.compile(&[&tarball]).succeeds();

@@ -1,4 +1,4 @@
-//! Orders of packages, given to an agent without a socket between: what becomes of them, and what they leave.
+//! Requests to compile packages, passed to an agent without a socket: their results and leftovers.
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ fn message_of_cancel(package: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_canceled_order_ends_at_once_and_leaves_nothing() {
+async fn canceled_request_ends_at_once_and_leaves_no_files() {
     let play = Play::start();
     let long = play.source(
         "long",
@@ -36,7 +36,7 @@ async fn a_canceled_order_ends_at_once_and_leaves_nothing() {
     }
     assert_eq!(processes_below(&play.world.base()), [] as [&str; 0]);
     assert_eq!(play.left(), [] as [PathBuf; 0]);
-    // And the next one is compiled.
+    // The next request succeeds.
     let third = play.order(&short).await;
     let result = play.end(&third).await["value"]["result"].clone();
     assert!(
@@ -51,7 +51,7 @@ async fn a_canceled_order_ends_at_once_and_leaves_nothing() {
         "what it installed is kept for its dependents"
     );
 
-    // As it is when the agent ends.
+    // As when the agent stops.
     let last = play.order(&long).await;
     play.phase(&last, "packaging").await;
     assert!(play.agent.stop(LIMIT).await);
@@ -68,7 +68,7 @@ async fn a_canceled_order_ends_at_once_and_leaves_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_order_that_fails_leaves_nothing_but_what_others_can_use() {
+async fn failed_request_leaves_only_reusable_dependencies() {
     let play = Play::start();
     let dependency = play.source("lib", "echo lib >$BOSH_INSTALL_TARGET/file", json!({}));
     let lib = play.order(&dependency).await;
@@ -76,9 +76,9 @@ async fn an_order_that_fails_leaves_nothing_but_what_others_can_use() {
     let dependencies = |digest: &Value| json!({"k": {"name": "lib", "version": "1.1", "blobstore_id": lib["blobstore_id"], "sha1": digest}});
     assert_eq!(play.left().len(), 1);
 
-    // A dependency that is no archive, under the right digest.
+    // A dependency that is not an archive, with the right digest.
     let broken = play.world.path("store/broken");
-    std::fs::write(&broken, b"this is no archive").unwrap();
+    std::fs::write(&broken, b"this is not an archive").unwrap();
     let deps = json!({"k": {"name": "lib", "version": "1", "blobstore_id": "broken", "sha1": sha1_of(&broken)}});
     let task = play.order(&play.source("app", "true", deps)).await;
     let message = play.failure(&task).await;
@@ -88,7 +88,7 @@ async fn an_order_that_fails_leaves_nothing_but_what_others_can_use() {
     );
     assert_eq!(play.left().len(), 1);
 
-    // A script that fails, and its text.
+    // A failing script, and its error.
     let script = "cat ${BOSH_INSTALL_TARGET%/*}/lib/file\nexit 3";
     let task = play
         .order(&play.source("app", script, dependencies(&lib["sha1"])))
@@ -100,7 +100,7 @@ async fn an_order_that_fails_leaves_nothing_but_what_others_can_use() {
     );
     assert_eq!(play.left().len(), 1);
 
-    // A result that cannot be stored: the store is no directory any more when the script has ended.
+    // A result that cannot be stored: the store is no longer a directory when the script has ended.
     let store = play.world.path("store");
     let script = format!(
         "rm -r {0}\n>{0}\necho x >$BOSH_INSTALL_TARGET/file",
@@ -117,7 +117,7 @@ async fn an_order_that_fails_leaves_nothing_but_what_others_can_use() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_order_with_an_unkillable_process_fails_and_the_next_one_is_compiled() {
+async fn unkillable_process_fails_only_its_own_request() {
     let play = Play::start();
     std::fs::create_dir(play.world.path("facts")).unwrap();
     let Some(_hanging) = Hanging::mount(&play.world) else {
@@ -144,7 +144,7 @@ async fn an_order_with_an_unkillable_process_fails_and_the_next_one_is_compiled(
     assert!(play.agent.stop(LIMIT).await);
 }
 
-/// A script that says how many files are in a scratch directory, and adds one.
+/// A script that prints the number of files in a scratch directory, and adds one.
 fn counting(play: &Play, name: &str) -> String {
     let scratch = play.world.base().join("data").join(name);
     format!(
@@ -154,7 +154,7 @@ fn counting(play: &Play, name: &str) -> String {
 }
 
 impl Play {
-    /// What a package says that it found in a scratch directory, and how later orders depend on it.
+    /// The number that a package found in a scratch directory, and the package as a dependency of later requests.
     async fn found(&self, order: &Value) -> (String, Value) {
         let task = self.order(order).await;
         let end = self.end(&task).await;
@@ -172,7 +172,7 @@ impl Play {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn orders_share_the_scratch_of_a_dependency() {
+async fn requests_share_the_scratch_of_a_dependency() {
     let play = Play::start();
     let script = counting(&play, "golang");
     let golang = play.source("golang", &script, json!({}));
@@ -213,7 +213,7 @@ async fn script_in_namespaces_finds_no_secret_of_the_agent() {
     let app = play.source("app", &look, json!({}));
     let seen = base.join("bosh/etc/stemcell_version");
     assert_eq!(play.found(&app).await.0, seen.to_str().unwrap());
-    // A file that is replaced while the agent runs stays hidden: what was mounted over it would be gone.
+    // A file that is replaced while the agent runs stays hidden: a mount over the old file would not cover the new one.
     let replacing = format!(
         ">{0}/started; until [ -e {0}/go ]; do sleep 0.1; done; {look}",
         base.join("data/app").display()
@@ -266,12 +266,12 @@ async fn scratch_in_namespaces_is_private_to_dependents_and_outlives_the_agent()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_order_that_changes_an_installed_package_does_not_reach_later_orders() {
+async fn changed_installed_package_does_not_affect_later_requests() {
     let play = Play::start();
     let lib = play.source("lib", "echo good >$BOSH_INSTALL_TARGET/found", json!({}));
     let (_, dependency) = play.found(&lib).await;
     let [tree] = play.left().try_into().unwrap();
-    // In namespaces, the script's own tree covers the base directory, and below it an empty directory the work directory.
+    // In namespaces, the script's tree covers the base directory, and an empty one covers the work directory.
     let evil = format!(
         "cd $BOSH_INSTALL_TARGET\numount -l {0}\numount -l {1}\ntouch -r {2}/found time\necho evil >{2}/found\n\
          touch -r time {2}/found\necho done >found\n",

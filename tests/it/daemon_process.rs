@@ -1,5 +1,4 @@
-//! The daemon as a process, on its own: how it starts, stops and starts again. Its whole part in a deployment is played in
-//! `integration`.
+//! The daemon as a single process: start, stop and restart. `integration` tests it in a deployment.
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::time::Duration;
@@ -21,7 +20,7 @@ fn machine() -> World {
     let files = ["-keyout", &key, "-out", &certificate];
     let arguments: Vec<&str> = arguments.chain(files).collect();
     run_tool("openssl", &arguments);
-    // Free a moment ago, which is as good as it gets.
+    // Another process could take the port, which is unlikely.
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
     let read = |file: &str| std::fs::read_to_string(file).unwrap();
@@ -44,7 +43,7 @@ fn daemon(world: &World) -> Agent {
     daemon_through(world, &[])
 }
 
-/// A daemon that is started by another program, given with its arguments.
+/// A daemon that is started by another program.
 fn daemon_through(world: &World, program: &[&str]) -> Agent {
     let config = world.path("agent.json");
     let base = world.base();
@@ -58,7 +57,7 @@ fn daemon_through(world: &World, program: &[&str]) -> Agent {
     ])
 }
 
-fn wait_until_it_says(daemon: &Running, text: &str) {
+fn wait_for_message(daemon: &Running, text: &str) {
     wait_for(text, LIMIT, || {
         let log = daemon.stderr();
         if log.contains(text) { Ok(()) } else { Err(log) }
@@ -71,13 +70,13 @@ fn write(path: &Path) {
 }
 
 #[test]
-fn a_second_daemon_beside_a_running_one_says_so_and_touches_nothing() {
+fn second_daemon_is_refused_and_changes_no_file() {
     if !require_tools(&["openssl"]) {
         return;
     }
     let world = machine();
     let first = daemon(&world).start();
-    wait_until_it_says(&first, "listening for HTTPS requests");
+    wait_for_message(&first, "listening for HTTPS requests");
     let own = world.base().join("data/tmp/file-of-a-script");
     write(&own);
     let second = daemon(&world).run();
@@ -89,11 +88,11 @@ fn a_second_daemon_beside_a_running_one_says_so_and_touches_nothing() {
     );
     assert!(own.exists());
 
-    // It is the process that counts, not what it leaves.
+    // A killed process holds no lock.
     first.signal(Signal::SIGKILL);
     assert_eq!(first.end().code, None);
     let third = daemon(&world).start();
-    wait_until_it_says(&third, "listening for HTTPS requests");
+    wait_for_message(&third, "listening for HTTPS requests");
     assert!(!own.exists());
     third.signal(Signal::SIGTERM);
     let third = third.end();
@@ -109,24 +108,24 @@ fn a_second_daemon_beside_a_running_one_says_so_and_touches_nothing() {
 }
 
 #[test]
-fn a_daemon_stops_when_told_though_its_disk_hangs() {
+fn daemon_with_a_hanging_disk_stops() {
     if !require_tools(&["openssl"]) {
         return;
     }
     let world = machine();
-    // Whoever opens a FIFO waits for somebody who writes to it.
+    // Opening a FIFO blocks until another process opens it for writing.
     let spec = world.base().join("bosh/spec.json");
     std::fs::create_dir_all(spec.parent().unwrap()).unwrap();
     nix::unistd::mkfifo(&spec, nix::sys::stat::Mode::S_IRWXU).unwrap();
     let daemon = daemon(&world).start();
-    wait_until_it_says(&daemon, "listening for HTTPS requests");
-    wait_until_it_says(&daemon, "isolation: ");
+    wait_for_message(&daemon, "listening for HTTPS requests");
+    wait_for_message(&daemon, "isolation: ");
     daemon.signal(Signal::SIGTERM);
     assert_eq!(daemon.end().code, Some(1));
 }
 
 #[test]
-fn settings_that_cannot_be_used_end_a_daemon_with_a_reason_and_without_their_secrets() {
+fn invalid_settings_are_reported_without_secrets() {
     if !require_tools(&["openssl"]) {
         return;
     }
@@ -173,21 +172,21 @@ fn settings_that_cannot_be_used_end_a_daemon_with_a_reason_and_without_their_sec
 }
 
 #[test]
-fn a_daemon_that_inherits_ignored_and_blocked_signals_can_be_stopped() {
+fn daemon_with_inherited_ignored_signals_can_be_stopped() {
     if !require_tools(&["openssl"]) {
         return;
     }
     let world = machine();
     let inherited = ["env", "--ignore-signal", "--block-signal"];
     let daemon = daemon_through(&world, &inherited).start();
-    wait_until_it_says(&daemon, "listening for HTTPS requests");
-    wait_until_it_says(&daemon, "isolation: ");
+    wait_for_message(&daemon, "listening for HTTPS requests");
+    wait_for_message(&daemon, "isolation: ");
     daemon.signal(Signal::SIGTERM);
     assert_eq!(daemon.end().code, Some(1));
 }
 
 #[test]
-fn a_daemon_names_a_data_directory_that_is_a_dangling_link() {
+fn dangling_link_as_data_directory_is_reported() {
     if !require_tools(&["openssl"]) {
         return;
     }
@@ -203,13 +202,13 @@ fn a_daemon_names_a_data_directory_that_is_a_dangling_link() {
 }
 
 #[test]
-fn a_second_sigterm_kills_scripts_and_ends_the_daemon() {
+fn second_sigterm_kills_scripts_and_ends_the_daemon() {
     if !require_root() || !require_tools(&["openssl", "curl"]) {
         return;
     }
     let world = machine();
     let mut daemon = daemon(&world).start();
-    wait_until_it_says(&daemon, "listening for HTTPS requests");
+    wait_for_message(&daemon, "listening for HTTPS requests");
     order(&world, "trap '' TERM\nsleep 1000\nsleep 1000");
     wait_for("the script", LIMIT, || {
         let found = processes_below(&world.base());
@@ -219,7 +218,7 @@ fn a_second_sigterm_kills_scripts_and_ends_the_daemon() {
             .ok_or_else(|| format!("{found:?}\n{}", daemon.stderr()))
     });
     daemon.signal(Signal::SIGTERM);
-    wait_until_it_says(&daemon, "a second SIGTERM kills them at once");
+    wait_for_message(&daemon, "a second SIGTERM kills them at once");
     wait_for("the end", LIMIT, || {
         if daemon.has_ended() {
             return Ok(());
@@ -234,7 +233,7 @@ fn a_second_sigterm_kills_scripts_and_ends_the_daemon() {
     assert_eq!(processes_below(&world.base()), [""; 0]);
 }
 
-/// Has the daemon compile a package with this script.
+/// Sends the daemon a request to compile a package with this script.
 fn order(world: &World, script: &str) {
     let store = world.path("store");
     std::fs::create_dir_all(&store).unwrap();

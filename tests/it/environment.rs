@@ -1,4 +1,4 @@
-//! Directories that the environment names, and what scripts share that run at the same time.
+//! Directories in the environment, and resources that concurrent scripts share.
 
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -10,15 +10,15 @@ use crate::support::{
 
 in_tiers!(directories_named_by_variables_are_at_their_places: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 in_tiers!(tools_in_path_and_files_below_tmp_can_be_used: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
-in_tiers!(links_below_tmp_lead_where_they_lead_outside: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(links_below_tmp_have_their_targets_on_the_host: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 in_tiers!(unnamed_files_below_tmp_stay_hidden: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER);
-in_tiers!(the_work_directory_stays_hidden_in_a_named_directory: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER);
+in_tiers!(work_directory_in_a_named_directory_stays_hidden: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER);
 in_tiers!(shared_memory_is_private: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER);
-in_tiers!(what_another_script_has_taken_is_explained: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER NONE);
-in_tiers!(a_second_run_that_finds_it_free_hints_at_jobs: LANDLOCK);
-in_tiers!(a_failure_of_a_script_that_ran_alone_mentions_no_jobs: NAMESPACE LANDLOCK NONE);
+in_tiers!(conflict_with_another_script_is_explained: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER NONE);
+in_tiers!(successful_second_run_after_a_conflict_mentions_jobs: LANDLOCK);
+in_tiers!(failure_of_the_only_script_does_not_mention_jobs: NAMESPACE LANDLOCK NONE);
 
-/// A directory below `parent` that everybody may write to.
+/// A directory below `parent` that all users may write to.
 fn open_directory(parent: &str) -> tempfile::TempDir {
     let directory = tempfile::Builder::new()
         .prefix("bosh-agent-test-")
@@ -49,7 +49,7 @@ fn path_with(directory: &Path) -> PathBuf {
     PathBuf::from(format!("{}:{path}", directory.display()))
 }
 
-/// Takes a TCP port that nobody has, in Perl.
+/// Binds a free TCP port, in Perl.
 fn port() -> String {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = free.local_addr().unwrap().port();
@@ -64,8 +64,8 @@ const ABSTRACT_SOCKET: &str = "use Socket; socket($s, PF_UNIX, SOCK_STREAM, 0) o
 
 const FILE_IN_HOME: &str = "use Fcntl; sysopen($s, qq($ENV{HOME}/lock), O_CREAT|O_EXCL) or die qq($!\\n); END { unlink qq($ENV{HOME}/lock) if $s }";
 
-/// Compiles two packages whose scripts take the same thing: the first keeps it until the second has failed at it.
-fn two_that_take(tier: Tier, take: &str) -> Option<(Place, Ran)> {
+/// Compiles two packages whose scripts use the same resource: the first keeps it until the second has failed to get it.
+fn two_packages_with(tier: Tier, take: &str) -> Option<(Place, Ran)> {
     let place = Place::new(tier)?;
     let home = open_directory("/tmp");
     let first = format!(
@@ -151,7 +151,7 @@ mod bodies {
         assert_eq!(place.file("app", "cert"), "100644 bundle\n");
     }
 
-    pub(super) fn links_below_tmp_lead_where_they_lead_outside(tier: Tier) {
+    pub(super) fn links_below_tmp_have_their_targets_on_the_host(tier: Tier) {
         let Some(place) = Place::new(tier) else {
             return;
         };
@@ -188,7 +188,8 @@ mod bodies {
             "set -e; ls -d $NAMED; test ! -e $FLAG_DIRECTORY; ls /tmp | wc -l > $BOSH_INSTALL_TARGET/count",
         ));
         let flag = other.path().to_str().unwrap().replace("/tmp/", "/tmp/./");
-        // The directory of all temporary files, a flag and a list are no such names; the script gets at the path by another way.
+        // The directory of all temporary files, a flag and a list do not name one directory; the script gets the path from another
+        // variable.
         let agent = with(
             place.agent(),
             &[("NAMED", named.path()), ("TMPDIR", Path::new("/tmp"))],
@@ -202,7 +203,7 @@ mod bodies {
         assert_eq!(place.file("app", "count"), "100644 1\n");
     }
 
-    pub(super) fn the_work_directory_stays_hidden_in_a_named_directory(tier: Tier) {
+    pub(super) fn work_directory_in_a_named_directory_stays_hidden(tier: Tier) {
         let Some(place) = Place::new(tier) else {
             return;
         };
@@ -250,13 +251,13 @@ mod bodies {
         assert!(!Path::new(&format!("/dev/shm/{name}-x")).exists());
     }
 
-    pub(super) fn what_another_script_has_taken_is_explained(tier: Tier) {
+    pub(super) fn conflict_with_another_script_is_explained(tier: Tier) {
         for (take, message) in [
             (port(), "Address already in use"),
             (ABSTRACT_SOCKET.to_owned(), "Address already in use"),
             (FILE_IN_HOME.to_owned(), "File exists"),
         ] {
-            let Some((place, ran)) = two_that_take(tier, &take) else {
+            let Some((place, ran)) = two_packages_with(tier, &take) else {
                 return;
             };
             ran.fails().says(&format!(
@@ -267,9 +268,9 @@ mod bodies {
         }
     }
 
-    pub(super) fn a_second_run_that_finds_it_free_hints_at_jobs(tier: Tier) {
+    pub(super) fn successful_second_run_after_a_conflict_mentions_jobs(tier: Tier) {
         for take in [port(), ABSTRACT_SOCKET.to_owned(), FILE_IN_HOME.to_owned()] {
-            let Some((place, ran)) = two_that_take(tier, &take) else {
+            let Some((place, ran)) = two_packages_with(tier, &take) else {
                 return;
             };
             ran.succeeds()
@@ -280,7 +281,7 @@ mod bodies {
         }
     }
 
-    pub(super) fn a_failure_of_a_script_that_ran_alone_mentions_no_jobs(tier: Tier) {
+    pub(super) fn failure_of_the_only_script_does_not_mention_jobs(tier: Tier) {
         let Some(place) = Place::new(tier) else {
             return;
         };
@@ -294,7 +295,7 @@ mod bodies {
 }
 
 #[test]
-fn a_failure_beside_other_scripts_mentions_jobs() {
+fn failure_during_other_scripts_mentions_jobs() {
     let Some(place) = Place::new(NAMESPACE) else {
         return;
     };

@@ -1,8 +1,7 @@
-//! Faults of the disk while a release is compiled: full, read-only, blobs that end early, files that somebody takes away.
+//! Faults of the disk while a release is compiled: full, read-only, truncated blobs, files that other programs remove.
 //!
-//! Each time the call ends by itself with exit code 1 and says what, where, how much and what to do; nothing of it stays, no
-//! half of a result is there, and an older result is as it was. `BOSH_AGENT_SOAK=1` goes through the sizes of disks in smaller
-//! steps.
+//! Each run ends by itself with exit code 4 and reports the operation, the path, the free space and a remedy. It leaves no files and no
+//! partial result, and an older result is unchanged. `BOSH_AGENT_SOAK=1` tries more sizes of disks.
 
 mod full_disks;
 mod read_only;
@@ -28,28 +27,27 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 const NO_ROOM: &str = "Hint: free disk space, or choose a larger disk with --work-dir, --output-directory or --base-directory\n";
 
-/// Whether everything is to be tried, rather than enough.
+/// Whether to try all sizes.
 fn is_long() -> bool {
     std::env::var_os("BOSH_AGENT_SOAK").is_some()
 }
 
-/// A world with a small disk: a file system in memory, mounted where only the programs that are started here see it. It ends
-/// with this.
+/// A world with a small disk: a tmpfs that only the programs started by the test see. It ends with this value.
 struct Place {
     world: World,
     /// Keeps the mount.
     keeper: Child,
     isolation: &'static str,
     jobs: usize,
-    /// Which of the call's directories are on the disk: `work`, `out`, `logs`, and `vcap`, the base directory.
+    /// The directories on the disk: some of `work`, `out`, `logs`, and `vcap`, the base directory.
     on_disk: &'static [&'static str],
-    /// What is to be as it was when a call has failed, and how it was.
+    /// The files that a failed run must not change, and their state before.
     before: BTreeMap<PathBuf, BTreeMap<String, String>>,
     mounts: Vec<String>,
 }
 
 impl Place {
-    /// Nothing where no disk can be made; then the reason has been told.
+    /// `None` if the disk cannot be created; then the reason was printed.
     fn new(
         isolation: &'static str,
         options: &str,
@@ -92,7 +90,7 @@ impl Place {
         Some(place)
     }
 
-    /// One of the call's directories.
+    /// The path of a directory in the mount namespace.
     fn path(&self, name: &str) -> PathBuf {
         match self.on_disk.contains(&name) {
             true => self.world.path("disk").join(name),
@@ -100,7 +98,7 @@ impl Place {
         }
     }
 
-    /// How a test reaches a file.
+    /// The path by which a test reaches a file.
     fn inside(&self, path: &Path) -> PathBuf {
         let root = PathBuf::from(format!("/proc/{}/root", self.keeper.id()));
         root.join(path.strip_prefix("/").unwrap())
@@ -116,7 +114,7 @@ impl Place {
         mounts.map(str::to_owned).collect()
     }
 
-    /// Runs a tool where the disk is.
+    /// Runs a tool in the mount namespace of the disk.
     fn tool(&self, words: &[&str]) {
         let keeper = self.keeper.id().to_string();
         run_tool("nsenter", &[&["-t", &keeper, "-m"], words].concat());
@@ -147,10 +145,10 @@ impl Place {
         self.path("out").join(name.file_name().unwrap())
     }
 
-    /// Puts an older result where a new one would be, and remembers how everything is.
+    /// Creates an older result, and records the state of all files.
     fn remember(&mut self) {
         let result = self.inside(&self.result());
-        // Where the disk has not even room for that there is none.
+        // The disk may have too little room for it.
         let _ = std::fs::create_dir(result.parent().unwrap());
         let _ = std::fs::write(result, "older");
         let directories = [self.world.path("disk"), self.path("out"), self.path("work")];
@@ -160,12 +158,12 @@ impl Place {
         }
     }
 
-    /// Everything is as it was.
+    /// Asserts that no file has changed.
     #[track_caller]
-    fn is_as_before(&self, ran: &Ran) {
+    fn assert_unchanged(&self, ran: &Ran) {
         for (directory, before) in &self.before {
             let mut after = entries(directory);
-            // Logs are there to stay.
+            // Logs are kept.
             after.retain(|name, _| {
                 let top = name.split('/').next().unwrap_or_default();
                 top != "logs" && !top.ends_with(".failed")
@@ -177,23 +175,23 @@ impl Place {
         assert!(left.is_empty(), "{left:#?}");
     }
 
-    /// A run that leaves everything as it was.
+    /// Runs and fails, without changing a file.
     #[track_caller]
     fn run_that_fails(&mut self, release: &ReleaseBuilder) -> Ran {
         self.remember();
         let tarball = self.world.release("release.tgz", release);
         let ran = self.agent().arg(tarball).run();
-        self.is_as_before(&ran);
+        self.assert_unchanged(&ran);
         ran
     }
 
-    /// The same for want of room, which is told with how much there is and with what to do.
+    /// The same for a full disk, which is reported with the free space and a remedy.
     #[track_caller]
-    fn has_no_room_for(&mut self, release: &ReleaseBuilder) -> Ran {
-        has_no_room(self.run_that_fails(release))
+    fn run_without_room(&mut self, release: &ReleaseBuilder) -> Ran {
+        assert_no_room(self.run_that_fails(release))
     }
 
-    /// Starts a run, and waits for a script of it that has come to [`GATE`].
+    /// Starts a run, and waits until a script has reached [`GATE`].
     fn start_to_gate(&self, release: &ReleaseBuilder) -> Running {
         let tarball = self.world.release("release.tgz", release);
         let mut running = self.agent().arg(tarball).start();
@@ -205,18 +203,18 @@ impl Place {
         running
     }
 
-    /// Lets that script go on.
+    /// Lets that script continue.
     fn open_gate(&self) {
         let gate = self.world.path("facts/gate");
         let mut options = std::fs::OpenOptions::new();
         options.write(true).custom_flags(OFlag::O_NONBLOCK.bits());
-        let mut gate = wait_for("somebody at the gate", LIMIT, || {
+        let mut gate = wait_for("another program at the gate", LIMIT, || {
             options.open(&gate).map_err(|error| error.to_string())
         });
         gate.write_all(b"go\n").unwrap();
     }
 
-    /// The work directory of the call that runs, as the call knows it.
+    /// The work directory of the running command, in its namespace.
     fn work(&self) -> PathBuf {
         let work = self.path("work");
         let mut found = std::fs::read_dir(self.inside(&work)).unwrap();
@@ -231,7 +229,7 @@ impl Drop for Place {
     }
 }
 
-/// What is in a directory that may be there or not.
+/// The entries of a directory; empty if it does not exist.
 fn entries(directory: &Path) -> BTreeMap<String, String> {
     match directory.exists() {
         true => snapshot(directory),
@@ -239,12 +237,12 @@ fn entries(directory: &Path) -> BTreeMap<String, String> {
     }
 }
 
-/// A script that waits until the test lets it go on.
+/// A script that waits until the test opens the gate.
 const GATE: &str = "set -e; touch $FACTS/waits; read line < $FACTS/gate; rm $FACTS/waits";
 
-/// A full disk is told with how much is free where, and with what to do.
+/// Asserts that a full disk is reported with its path, the free space and a remedy.
 #[track_caller]
-fn has_no_room(ran: Ran) -> Ran {
+fn assert_no_room(ran: Ran) -> Ran {
     let figures = ran.stderr.lines().any(|line| {
         ["B free", "B of ", "inodes free"]
             .iter()
@@ -256,7 +254,7 @@ fn has_no_room(ran: Ran) -> Ran {
     ran
 }
 
-/// Fills the disk of the package so that so many KiB are free on it.
+/// Fills the disk of the package, except for this number of KiB.
 fn fill(left: u64) -> String {
     format!(
         "set -e; free=$(df --output=avail -k $BOSH_INSTALL_TARGET/ | tail -n 1); \
@@ -264,14 +262,14 @@ fn fill(left: u64) -> String {
     )
 }
 
-/// A release whose package `app` comes after one that leaves so many KiB.
+/// A release whose package `app` comes after one that leaves this number of KiB.
 fn after_filling(left: u64, script: &str) -> ReleaseBuilder {
     ReleaseBuilder::new("demo", "1.10")
         .package("filler", &[], &fill(left))
         .package("app", &["filler"], script)
 }
 
-/// Bytes that no compression makes smaller.
+/// Incompressible bytes.
 fn random(length: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
     let source = std::fs::File::open("/dev/urandom").unwrap();
@@ -279,7 +277,7 @@ fn random(length: u64) -> Vec<u8> {
     bytes
 }
 
-/// What a failure is about.
+/// The operation that failed.
 fn step(stderr: &str) -> &'static str {
     let steps = [
         ("failed to extract `", "spool"),

@@ -1,4 +1,4 @@
-//! The fork server, from which the parents of scripts are forked: killed, outlived, and what scripts see of it.
+//! The fork server, which forks the parents of scripts: kills, restarts, and its visibility to scripts.
 
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
@@ -11,10 +11,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, mkfifo};
 
-in_tiers!(a_killed_server_is_replaced_and_its_scripts_go_on: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
-in_tiers!(a_killed_parent_of_a_script_is_reported: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
-in_tiers!(a_parent_killed_with_its_server_is_reported: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
-in_tiers!(the_server_ends_with_a_killed_agent: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(killed_server_is_replaced_and_its_scripts_continue: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(killed_parent_of_a_script_is_reported: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(parent_killed_with_its_server_is_reported: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(server_ends_with_a_killed_agent: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 in_tiers!(scripts_inherit_nothing_of_the_server: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 in_tiers!(jobserver_of_a_make_above_reaches_scripts: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 in_tiers!(scripts_share_the_autogroup_of_the_agent: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
@@ -22,7 +22,7 @@ in_tiers!(dependencies_of_one_overlay_are_independent: NAMESPACE USERNS_OF_ROOT 
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// The processes that run the place's copy of the program: their numbers and names.
+/// The processes that run this copy of the program: their ids and names.
 fn processes_of(place: &Place) -> Vec<(Pid, String)> {
     let program = std::fs::metadata(place.world.path("bosh-agent")).unwrap();
     let mut found = Vec::new();
@@ -57,7 +57,7 @@ fn process(place: &Place, name: &str) -> Pid {
 }
 
 #[track_caller]
-fn is_clean(place: &Place) {
+fn assert_clean(place: &Place) {
     wait_for("the end of every process", LIMIT, || {
         let own = processes_of(place);
         let others = processes_below(&place.world.path(""));
@@ -68,8 +68,8 @@ fn is_clean(place: &Place) {
 }
 
 #[track_caller]
-fn has_no_leftovers(place: &Place) {
-    is_clean(place);
+fn assert_no_leftovers(place: &Place) {
+    assert_clean(place);
     let left: Vec<String> = snapshot(&place.world.path("")).into_keys().collect();
     assert!(
         !left.iter().any(|path| path.contains(".bosh-agent-")),
@@ -82,7 +82,7 @@ const WAITS: &str = "touch $FACTS/started; while [ ! -e $FACTS/go ]; do sleep 0.
 mod bodies {
     use super::*;
 
-    pub(super) fn a_killed_server_is_replaced_and_its_scripts_go_on(tier: Tier) {
+    pub(super) fn killed_server_is_replaced_and_its_scripts_continue(tier: Tier) {
         let Some(place) = Place::new(tier) else {
             return;
         };
@@ -111,10 +111,10 @@ mod bodies {
         place.world.write("facts/go", "");
         running.end().succeeds();
         assert_eq!(place.file("app", "file"), "100644 lib\n");
-        has_no_leftovers(&place);
+        assert_no_leftovers(&place);
     }
 
-    pub(super) fn a_killed_parent_of_a_script_is_reported(tier: Tier) {
+    pub(super) fn killed_parent_of_a_script_is_reported(tier: Tier) {
         let Some(place) = Place::new(tier) else {
             return;
         };
@@ -125,10 +125,10 @@ mod bodies {
         running.end().blames_the_machine().says(
             "the process that runs the packaging script ended without a report: it was killed by SIGKILL",
         );
-        has_no_leftovers(&place);
+        assert_no_leftovers(&place);
     }
 
-    /// The outermost of the processes that a script has above it.
+    /// The outermost of the agent's processes above a script.
     fn parent_of_script(place: &Place) -> Pid {
         let server = process(place, "sandbox-server");
         let children = format!("/proc/{server}/task/{server}/children");
@@ -136,7 +136,7 @@ mod bodies {
         Pid::from_raw(children.trim().parse().unwrap())
     }
 
-    pub(super) fn a_parent_killed_with_its_server_is_reported(tier: Tier) {
+    pub(super) fn parent_killed_with_its_server_is_reported(tier: Tier) {
         let Some(place) = Place::new(tier) else {
             return;
         };
@@ -150,10 +150,10 @@ mod bodies {
             .end()
             .blames_the_machine()
             .says("the process that runs the packaging script and the sandbox server were killed");
-        has_no_leftovers(&place);
+        assert_no_leftovers(&place);
     }
 
-    pub(super) fn the_server_ends_with_a_killed_agent(tier: Tier) {
+    pub(super) fn server_ends_with_a_killed_agent(tier: Tier) {
         let Some(place) = Place::new(tier) else {
             return;
         };
@@ -165,14 +165,14 @@ mod bodies {
         );
         running.signal(Signal::SIGKILL);
         running.end();
-        is_clean(&place);
+        assert_clean(&place);
     }
 
     pub(super) fn scripts_inherit_nothing_of_the_server(tier: Tier) {
         let Some(place) = Place::new(tier) else {
             return;
         };
-        // Two at once: neither has the other's variables, nor its socket.
+        // Two concurrent scripts: neither has the variables or the socket of the other.
         let script = "echo \"$MARK $BOSH_PACKAGE_NAME $(env | grep -c -e =one$ -e =two$)\" > $BOSH_INSTALL_TARGET/environment; ls /proc/self/fd > $BOSH_INSTALL_TARGET/descriptors; \
              touch $FACTS/$BOSH_PACKAGE_NAME; while [ $(ls $FACTS | wc -l) -lt 2 ]; do sleep 0.01; done";
         let release = ReleaseBuilder::new("demo", "1.10")
@@ -200,7 +200,7 @@ mod bodies {
                 "100644 0\n1\n2\n3\n"
             );
         }
-        has_no_leftovers(&place);
+        assert_no_leftovers(&place);
     }
 
     pub(super) fn jobserver_of_a_make_above_reaches_scripts(tier: Tier) {
@@ -231,7 +231,7 @@ mod bodies {
             return;
         };
         let Ok(own) = std::fs::read_to_string("/proc/self/autogroup") else {
-            // A kernel without autogroups shares the processor by niceness alone.
+            // Without autogroups, the kernel shares the CPUs by niceness only.
             return;
         };
         place
@@ -247,7 +247,7 @@ mod bodies {
         let Some(place) = Place::new(tier) else {
             return;
         };
-        // More than one overlay has as layers.
+        // More than the maximum number of layers of an overlay.
         let names: Vec<String> = (0..70).map(|number| format!("lib{number}")).collect();
         let mut release = ReleaseBuilder::new("demo", "1.10");
         for name in &names {
@@ -275,6 +275,6 @@ mod bodies {
         assert_eq!(place.file("app", "all"), format!("100644 {all}"));
         assert_eq!(place.file("app", "written"), "100644 own\nown\nown\nown\n");
         assert_eq!(place.file("last", "seen"), "100644 file\n");
-        has_no_leftovers(&place);
+        assert_no_leftovers(&place);
     }
 }

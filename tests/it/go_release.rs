@@ -1,4 +1,4 @@
-//! The Go release: packages with the real Go toolchain, whose build cache all of them share.
+//! The Go release: packages with the real Go toolchain that share its build cache.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,10 +11,10 @@ use crate::support::{
     go_release, require, require_tools, run_tool,
 };
 
-/// For a compile of the whole release, on a machine with other things to do.
+/// The time limit of the whole release on a busy machine.
 const LONG: Duration = Duration::from_secs(900);
 
-/// The names of releases, as logs and results have them.
+/// The names of releases in logs and results.
 const RELEASE: &str = "go-tools-1.0.0";
 
 // One test, for all later compiles use the cache of the first and are compared with it.
@@ -47,7 +47,7 @@ fn go_packages_share_a_build_cache_under_every_isolation() {
     }
 }
 
-/// Compares all packages, but for files that must differ.
+/// Compares all packages, except files that must differ.
 #[track_caller]
 fn same_packages(first: &Run, second: &Run, different: &[&str]) {
     let tier = second.place.tier;
@@ -61,7 +61,7 @@ fn same_packages(first: &Run, second: &Run, different: &[&str]) {
         files.collect::<BTreeMap<_, _>>()
     });
     assert!(first.keys().eq(second.keys()), "{tier:?}: other names");
-    // Not `assert_eq`: nobody can read the difference of whole toolchains.
+    // Not `assert_eq`: a diff of whole toolchains is unreadable.
     let found: Vec<_> = first
         .iter()
         .filter(|(path, content)| second[*path] != **content)
@@ -70,7 +70,7 @@ fn same_packages(first: &Run, second: &Run, different: &[&str]) {
     assert_eq!(found, different, "{tier:?}");
 }
 
-/// A compile of the release, with what is left of it.
+/// A compile of the release, with its logs and cache.
 struct Run {
     place: Place,
     ran: Ran,
@@ -78,8 +78,7 @@ struct Run {
 }
 
 impl Run {
-    /// Compiles the release with a copy of the cache that another run has left. Nothing where this
-    /// machine cannot.
+    /// Compiles the release with a copy of the cache of another run. `None` if this machine lacks the tier.
     fn new(tier: Tier, before: Option<&Self>, tarball: &Path) -> Option<Self> {
         if !require(tarball.is_file(), "the Go release (`make example`)")
             || !require_tools(&["gcc"])
@@ -107,7 +106,7 @@ impl Run {
                 &["-R".as_ref(), USER.to_string().as_ref(), cache.as_os_str()],
             );
         }
-        // The first one is without: that the others have the same result shows that it changes none.
+        // The first run has no cache: the equal results of the others show that the cache changes nothing.
         let is_protected = tier.has_mounts() && before.is_some();
         let protection: &[&str] = if is_protected {
             &["--protect-host"]

@@ -1,18 +1,18 @@
-//! Output that arrives after the script itself has ended, under each isolation. `BOSH_AGENT_SOAK=1` makes it fifty times each.
+//! Output that arrives after the end of the script, in each isolation tier. `BOSH_AGENT_SOAK=1` repeats each test fifty times.
 
 use crate::support::{
     LANDLOCK, NAMESPACE, NONE, Place, ReleaseBuilder, Tier, USERNS_OF_A_USER, USERNS_OF_ROOT,
     extract, in_tiers, processes_below, unpacked,
 };
 
-in_tiers!(no_line_is_lost_that_a_tee_writes: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
-in_tiers!(a_slow_tee_loses_nothing: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
-in_tiers!(a_failed_script_with_a_tee_is_reported_with_its_reason: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
-in_tiers!(files_of_a_background_job_that_ends_soon_are_packed: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
-in_tiers!(daemons_left_behind_are_ended_and_reported: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
-in_tiers!(a_script_without_leftovers_is_not_waited_for: NAMESPACE NONE);
+in_tiers!(no_line_of_a_tee_is_lost: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(slow_tee_loses_no_line: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(failed_script_with_a_tee_is_reported_with_its_reason: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(files_of_a_short_background_job_are_packed: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(remaining_daemons_are_stopped_and_reported: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(agent_does_not_wait_after_a_script_without_leftovers: NAMESPACE NONE);
 
-/// How many lines a script prints through its idiom.
+/// The number of lines that a script prints through its idiom.
 const LINES: usize = 40;
 
 fn rounds() -> usize {
@@ -28,7 +28,7 @@ fn lines() -> String {
     format!("for n in $(seq {LINES}); do echo \"line $n\"; done")
 }
 
-/// What scripts do with their output, and the file of the package that has the lines then.
+/// Idioms that redirect the output of scripts, and the file of the package with the lines.
 fn idioms() -> [(&'static str, String, &'static str); 4] {
     let lines = lines();
     [
@@ -57,7 +57,7 @@ fn idioms() -> [(&'static str, String, &'static str); 4] {
     ]
 }
 
-/// The numbers of the lines that are in a text, in its order. The trace of `bash -x` is left out.
+/// The numbers of the lines in a text, in order, without the trace of `bash -x`.
 fn numbers(text: &str) -> Vec<usize> {
     text.lines()
         .filter_map(|line| line.trim().strip_prefix("line ")?.parse().ok())
@@ -80,7 +80,7 @@ fn text_of(place: &Place, package: &str, file: &str) -> String {
 mod bodies {
     use super::*;
 
-    pub(super) fn no_line_is_lost_that_a_tee_writes(tier: Tier) {
+    pub(super) fn no_line_of_a_tee_is_lost(tier: Tier) {
         let Some(place) = Place::new(tier) else {
             return;
         };
@@ -107,7 +107,7 @@ mod bodies {
         }
     }
 
-    pub(super) fn a_slow_tee_loses_nothing(tier: Tier) {
+    pub(super) fn slow_tee_loses_no_line(tier: Tier) {
         let Some(place) = Place::new(tier) else {
             return;
         };
@@ -121,7 +121,7 @@ mod bodies {
         check_complete("the log", &place.world.read("logs/demo-1.10/app.log"));
     }
 
-    pub(super) fn a_failed_script_with_a_tee_is_reported_with_its_reason(tier: Tier) {
+    pub(super) fn failed_script_with_a_tee_is_reported_with_its_reason(tier: Tier) {
         let Some(place) = Place::new(tier) else {
             return;
         };
@@ -144,7 +144,7 @@ mod bodies {
         }
     }
 
-    pub(super) fn files_of_a_background_job_that_ends_soon_are_packed(tier: Tier) {
+    pub(super) fn files_of_a_short_background_job_are_packed(tier: Tier) {
         let Some(place) = Place::new(tier) else {
             return;
         };
@@ -155,7 +155,7 @@ mod bodies {
         assert_eq!(place.file("app", "late"), "100644 late\n");
     }
 
-    pub(super) fn daemons_left_behind_are_ended_and_reported(tier: Tier) {
+    pub(super) fn remaining_daemons_are_stopped_and_reported(tier: Tier) {
         let Some(place) = Place::new(tier) else {
             return;
         };
@@ -171,11 +171,11 @@ mod bodies {
         assert_eq!(processes_below(&place.world.path("facts")), [""; 0]);
     }
 
-    pub(super) fn a_script_without_leftovers_is_not_waited_for(tier: Tier) {
+    pub(super) fn agent_does_not_wait_after_a_script_without_leftovers(tier: Tier) {
         let Some(place) = Place::new(tier) else {
             return;
         };
-        // One after the other. Each notes when it begins and when it ends.
+        // One after another. Each records its start and its end.
         let script = "date +%s%N >> $FACTS/times; true; date +%s%N >> $FACTS/times";
         let names: Vec<String> = (0..21).map(|number| format!("p{number}")).collect();
         let mut release = ReleaseBuilder::new("demo", "1.10").package(&names[0], &[], script);
@@ -190,7 +190,7 @@ mod bodies {
             .map(|pair| pair[1] - pair[0])
             .collect();
         gaps.sort_unstable();
-        // Half of them, so that a busy machine does not matter: a script that is waited for would have a second in each.
+        // Half of them, for busy machines: if the agent waited for a script, each would take one second more.
         assert_eq!(gaps.len(), 20);
         assert!(gaps[10] < 1_000_000_000, "{gaps:?}");
     }

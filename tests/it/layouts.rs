@@ -1,4 +1,4 @@
-//! Every form that a release tarball comes in compiles to the same result.
+//! All layouts of a release tarball give the same result.
 
 mod formats;
 mod packages;
@@ -11,7 +11,7 @@ use crate::support::{
     require_tools, run_tool, run_tool_with, unpacked,
 };
 
-/// What the CLI's own layout compiles to.
+/// The result of the CLI's own layout.
 fn expected() -> Outcome {
     let world = World::new();
     Outcome::of(&world.compiled(&ReleaseBuilder::demo()))
@@ -54,7 +54,7 @@ fn packed_by(tool: &str, arguments: &[&str]) -> Vec<u8> {
 }
 
 #[test]
-fn the_layout_of_the_cli_gives_the_expected_packages() {
+fn layout_of_the_cli_gives_the_expected_packages() {
     let outcome = expected();
     let app = &outcome.packages["app"];
     assert_eq!(app["bin/app"], "100644 lib\nsource of app\n");
@@ -75,7 +75,7 @@ fn the_layout_of_the_cli_gives_the_expected_packages() {
 }
 
 #[test]
-fn a_tarball_may_be_compressed_in_any_usual_way_or_not_at_all() {
+fn tarball_may_have_any_common_compression_or_none() {
     for compression in [
         Compression::Plain,
         Compression::Gzip,
@@ -93,7 +93,7 @@ fn a_tarball_may_be_compressed_in_any_usual_way_or_not_at_all() {
 }
 
 #[test]
-fn a_tarball_of_several_gzip_members_is_one_tarball() {
+fn tarball_may_have_several_gzip_members() {
     let whole = archive(&demo());
     let (first, second) = whole.split_at(whole.len() / 2);
     let mut tarball = Compression::Gzip.apply(first);
@@ -102,7 +102,7 @@ fn a_tarball_of_several_gzip_members_is_one_tarball() {
 }
 
 #[test]
-fn names_may_begin_with_a_dot_and_a_slash() {
+fn names_may_start_with_dot_slash() {
     let mut members = vec![Member::directory("./")];
     for mut member in demo() {
         member.name.insert_str(0, "./");
@@ -112,7 +112,7 @@ fn names_may_begin_with_a_dot_and_a_slash() {
 }
 
 #[test]
-fn names_may_have_doubled_slashes_and_dots_in_the_middle() {
+fn names_may_contain_doubled_slashes_and_dots() {
     let mut members = demo();
     for member in &mut members {
         member.name = format!("././{}", member.name.replace('/', "//./"));
@@ -121,7 +121,7 @@ fn names_may_have_doubled_slashes_and_dots_in_the_middle() {
 }
 
 #[test]
-fn directories_need_no_entries() {
+fn directory_entries_may_be_missing() {
     let mut members = demo();
     members.retain(|member| member.kind == Kind::File);
     let outcome = outcome_of(&gzip(&members));
@@ -134,7 +134,7 @@ fn directories_need_no_entries() {
 }
 
 #[test]
-fn directory_entries_need_no_slash_at_their_end() {
+fn directory_entries_may_lack_the_trailing_slash() {
     let mut members = demo();
     for member in &mut members {
         if member.kind == Kind::Directory {
@@ -147,7 +147,7 @@ fn directory_entries_need_no_slash_at_their_end() {
 }
 
 #[test]
-fn the_manifest_may_come_last_and_everything_in_any_order() {
+fn entries_may_have_any_order() {
     let members = demo();
     let mut reversed = members.clone();
     reversed.reverse();
@@ -160,7 +160,7 @@ fn the_manifest_may_come_last_and_everything_in_any_order() {
 }
 
 #[test]
-fn the_entries_keep_the_order_of_their_source() {
+fn entries_keep_the_order_of_their_source() {
     let mut members = demo();
     members.reverse();
     let outcome = outcome_of(&gzip(&members));

@@ -1,5 +1,5 @@
-//! Whatever a script leaves in its directories: mounts, protected files, deep trees, unreadable directories. Nothing of the host is
-//! removed, and no run fails for what can be dealt with.
+//! Leftovers in a script's directories: mounts, protected files, deep trees, unreadable directories. No file of the host is removed, and
+//! runs fail only if there is no other way.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::chown;
@@ -11,25 +11,25 @@ use crate::support::{
     snapshot,
 };
 
-/// Root who may mount, and is kept to rules in the first run of a script only.
+/// Root with the privilege to mount; only the first run of a script is restricted by rules.
 const LANDLOCK_OF_ROOT: Tier = Tier {
     who: Who::Root,
     flag: "landlock",
     name: "landlock",
 };
 in_tiers!(mounts_in_the_compile_directory_keep_their_files: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK_OF_ROOT NONE);
-in_tiers!(a_mount_in_the_install_target_fails_by_name: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK_OF_ROOT NONE);
-in_tiers!(a_mount_over_an_installed_file_fails_by_name: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK_OF_ROOT NONE);
-in_tiers!(a_mount_over_the_install_target_fails_by_name: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK_OF_ROOT NONE);
+in_tiers!(mount_in_the_install_target_is_an_error: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK_OF_ROOT NONE);
+in_tiers!(mount_over_an_installed_file_is_an_error: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK_OF_ROOT NONE);
+in_tiers!(mount_over_the_install_target_is_an_error: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK_OF_ROOT NONE);
 in_tiers!(mounts_over_the_shared_directories_keep_their_files: LANDLOCK_OF_ROOT NONE);
 in_tiers!(mounts_below_a_bound_directory_stay_mounted: NAMESPACE LANDLOCK_OF_ROOT NONE);
-in_tiers!(links_in_place_of_directories_fail_by_name: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK LANDLOCK_OF_ROOT NONE NONE_OF_A_USER);
-in_tiers!(a_link_in_place_of_the_packages_directory_fails_by_name: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK LANDLOCK_OF_ROOT NONE NONE_OF_A_USER);
-in_tiers!(immutable_and_append_only_files_do_no_harm: NAMESPACE LANDLOCK NONE);
+in_tiers!(links_in_place_of_directories_are_errors: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK LANDLOCK_OF_ROOT NONE NONE_OF_A_USER);
+in_tiers!(link_in_place_of_the_packages_directory_is_an_error: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK LANDLOCK_OF_ROOT NONE NONE_OF_A_USER);
+in_tiers!(immutable_and_append_only_files_are_removed: NAMESPACE LANDLOCK NONE);
 in_tiers!(deep_trees_need_few_descriptors: NAMESPACE USERNS_OF_A_USER LANDLOCK NONE_OF_A_USER);
 in_tiers!(long_paths_are_packed_and_reach_dependents: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE LANDLOCK_OF_A_USER NONE_OF_A_USER);
-in_tiers!(unreadable_files_and_old_times_are_packed_as_roots: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE LANDLOCK_OF_A_USER NONE_OF_A_USER);
-in_tiers!(what_cannot_be_removed_does_not_refuse_the_next_run: USERNS_OF_A_USER LANDLOCK_OF_A_USER NONE_OF_A_USER);
+in_tiers!(unreadable_files_and_old_times_are_packed: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE LANDLOCK_OF_A_USER NONE_OF_A_USER);
+in_tiers!(unremovable_leftovers_do_not_block_the_next_run: USERNS_OF_A_USER LANDLOCK_OF_A_USER NONE_OF_A_USER);
 
 mod bodies {
     use super::*;
@@ -58,24 +58,24 @@ mod bodies {
         site.assert_untouched();
     }
 
-    pub(super) fn a_mount_in_the_install_target_fails_by_name(tier: Tier) {
-        fails_by_name(
+    pub(super) fn mount_in_the_install_target_is_an_error(tier: Tier) {
+        assert_fails(
             tier,
             "mkdir -p $BOSH_INSTALL_TARGET/a/m; mount --bind @host@ $BOSH_INSTALL_TARGET/a/m",
             "/a/m`, so what it installed there cannot be packed",
         );
     }
 
-    pub(super) fn a_mount_over_an_installed_file_fails_by_name(tier: Tier) {
-        fails_by_name(
+    pub(super) fn mount_over_an_installed_file_is_an_error(tier: Tier) {
+        assert_fails(
             tier,
             "echo > $BOSH_INSTALL_TARGET/file; mount --bind @host@/dir/file $BOSH_INSTALL_TARGET/file",
             "/file`, so what it installed there cannot be packed",
         );
     }
 
-    pub(super) fn a_mount_over_the_install_target_fails_by_name(tier: Tier) {
-        fails_by_name(
+    pub(super) fn mount_over_the_install_target_is_an_error(tier: Tier) {
+        assert_fails(
             tier,
             "mount -t tmpfs none $BOSH_INSTALL_TARGET; echo > $BOSH_INSTALL_TARGET/file",
             "`, so what it installed there cannot be packed",
@@ -86,7 +86,7 @@ mod bodies {
         let Some(site) = Site::new(tier) else {
             return;
         };
-        // What the agent would remove by its name.
+        // The agent would remove these files by path.
         for directory in ["app", "data/compile/app"] {
             std::fs::create_dir_all(site.host.join(directory)).unwrap();
             std::fs::write(site.host.join(directory).join("file"), "host").unwrap();
@@ -99,7 +99,7 @@ mod bodies {
                 site.host.display(),
                 base.join(below).display()
             );
-            // Over the compile directory alone it can be packed; else the install target is hidden.
+            // If only the compile directory is covered, it can be packed; otherwise the install target is hidden.
             match below {
                 "data" => site.run(&script).fails().says("left a mount at"),
                 _ => site.run(&script).succeeds(),
@@ -112,7 +112,7 @@ mod bodies {
         let Some(site) = Site::new(tier) else {
             return;
         };
-        // Where mounts are shared, as on most hosts, unmounting a recursive bind mount can reach the original.
+        // If mounts are shared, as on most hosts, unmounting a recursive bind mount can propagate to the original.
         let inner = site.host.join("dir").display().to_string();
         let host = site.host.display();
         let tarball = site.place.release(&ReleaseBuilder::of_script(&format!(
@@ -128,11 +128,11 @@ mod bodies {
         site.assert_untouched();
     }
 
-    pub(super) fn links_in_place_of_directories_fail_by_name(tier: Tier) {
+    pub(super) fn links_in_place_of_directories_are_errors(tier: Tier) {
         let Some(mut site) = Site::new(tier) else {
             return;
         };
-        // What the agent would take, rename or remove by its name.
+        // The agent would move, rename or remove these files by path.
         for directory in ["app", "compile/app", "packages/app"] {
             std::fs::create_dir_all(site.host.join(directory)).unwrap();
             std::fs::write(site.host.join(directory).join("file"), "host").unwrap();
@@ -168,7 +168,7 @@ mod bodies {
         site.assert_untouched();
     }
 
-    pub(super) fn a_link_in_place_of_the_packages_directory_fails_by_name(tier: Tier) {
+    pub(super) fn link_in_place_of_the_packages_directory_is_an_error(tier: Tier) {
         let Some(site) = Site::new(tier) else {
             return;
         };
@@ -182,7 +182,7 @@ mod bodies {
         site.assert_untouched();
     }
 
-    pub(super) fn immutable_and_append_only_files_do_no_harm(tier: Tier) {
+    pub(super) fn immutable_and_append_only_files_are_removed(tier: Tier) {
         let Some(site) = Site::new(tier) else {
             return;
         };
@@ -196,7 +196,7 @@ mod bodies {
                 &["lib"],
                 &format!("{flag}; cat @packages@/lib/dir/file"),
             );
-        // The second one follows the first, whose files must be gone.
+        // The second run follows the first, whose files must be removed.
         for _ in 0..2 {
             site.release(&release).succeeds();
         }
@@ -253,7 +253,7 @@ mod bodies {
         assert_eq!(last.link.len(), last.name.len());
     }
 
-    pub(super) fn unreadable_files_and_old_times_are_packed_as_roots(tier: Tier) {
+    pub(super) fn unreadable_files_and_old_times_are_packed(tier: Tier) {
         let Some(site) = Site::new(tier) else {
             return;
         };
@@ -290,12 +290,12 @@ mod bodies {
         }
     }
 
-    pub(super) fn what_cannot_be_removed_does_not_refuse_the_next_run(tier: Tier) {
+    pub(super) fn unremovable_leftovers_do_not_block_the_next_run(tier: Tier) {
         let Some(site) = Site::new(tier) else {
             return;
         };
         let world = &site.place.world;
-        // As a killed run leaves them; but root has a file in each that the user may not remove.
+        // As after a killed run; but root has a file in each directory that the user may not remove.
         let work = world.path("work/.bosh-agent-work-1-0");
         let package = world.base().join("data/packages/app");
         for directory in [&work, &package] {
@@ -327,8 +327,8 @@ mod bodies {
     }
 }
 
-/// A script that leaves a mount in its install target.
-fn fails_by_name(tier: Tier, script: &str, says: &str) {
+/// Runs a script that leaves a mount in its install target.
+fn assert_fails(tier: Tier, script: &str, says: &str) {
     let Some(site) = Site::new(tier) else {
         return;
     };
@@ -347,7 +347,7 @@ fn fails_by_name(tier: Tier, script: &str, says: &str) {
     }
 }
 
-/// A place with files of the host that must stay as they are.
+/// Directories with files of the host that must stay unchanged.
 struct Site {
     place: Place,
     host: PathBuf,
@@ -370,7 +370,7 @@ impl Site {
         })
     }
 
-    /// The program in a mount namespace of its own, so that what is left mounted ends with it, and with few descriptors.
+    /// The program in its own mount namespace, so that leftover mounts end with it, and with few descriptors.
     fn agent(&self) -> Agent {
         if self.place.tier.who != Who::Root {
             return self.place.agent();
@@ -378,7 +378,7 @@ impl Site {
         self.agent_after("exec ", "")
     }
 
-    /// Root's program between shell commands.
+    /// The program as root, between shell commands.
     fn agent_after(&self, before: &str, after: &str) -> Agent {
         let own = self.place.world.path("bosh-agent").display().to_string();
         let before = format!("shift; ulimit -n 1024; {before}{own} \"$@\"{after}");

@@ -1,4 +1,4 @@
-//! An install target that its script replaces by a link: the directory that it leads to is the package, as with the Go agent.
+//! Install targets that a script replaces by a link: the target of the link becomes the package, as with the Go agent.
 
 use crate::support::{
     LANDLOCK, NAMESPACE, NONE, Place, ReleaseBuilder, Tier, USERNS_OF_A_USER, USERNS_OF_ROOT,
@@ -21,7 +21,7 @@ const TO_BUILD: [&str; 7] = [
     "ln -sfn ../compile/app @base@/data/app/way; rm $BOSH_INSTALL_TARGET; ln -s ../data/app/way/build/. $BOSH_INSTALL_TARGET",
     "ln -s @base@/data/compile/../compile/app way; rm $BOSH_INSTALL_TARGET; ln -s $PWD/way/build $BOSH_INSTALL_TARGET",
     "mv build @base@/data/app/; rm $BOSH_INSTALL_TARGET; ln -s ../data/app/build $BOSH_INSTALL_TARGET",
-    // The directory behind the link.
+    // The target of the link.
     "real=$(readlink $BOSH_INSTALL_TARGET); rmdir $real; ln -s ../../compile/app/build $real",
     "real=$(readlink $BOSH_INSTALL_TARGET); rmdir $real; ln -s $PWD/build $real",
 ];
@@ -39,7 +39,7 @@ const OF_LIB: [&str; 3] = [
     "-rw-r--r-- root/root 4 ./inner/file ",
 ];
 
-/// What is in a package, as its archive says.
+/// The entries of a package's archive.
 fn entries(place: &Place, package: &str) -> Vec<String> {
     let entries = place.entries(package).into_iter();
     entries

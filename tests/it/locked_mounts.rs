@@ -1,13 +1,13 @@
-//! What a script mounts and unmounts in its namespaces: it cannot undo what hides the work directory, and may mount what it likes.
+//! Mounts and unmounts by scripts in namespaces: a script can mount anything, but cannot uncover the hidden work directory.
 
 use crate::support::{
     Agent, NAMESPACE, Place, ReleaseBuilder, Tier, USERNS_OF_A_USER, USERNS_OF_ROOT, in_tiers,
 };
 
 in_tiers!(undone_mounts_reveal_no_package: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER);
-in_tiers!(scripts_mount_what_they_like: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER);
+in_tiers!(scripts_can_mount_anything: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER);
 
-/// Every way that the mounts of a view could be undone by, and then a search for what they hide.
+/// All ways to undo the mounts of a view, and a search for the files that they hide.
 const ATTACK: &str = r#"
 cd /; m=$BOSH_COMPILE_TARGET/m; mkdir $m
 look() {
@@ -45,7 +45,7 @@ fn attack(place: &Place, agent: Agent) {
         .package("other", &[], marked)
         .package("lib", &["other"], marked)
         .package("app", &["lib"], ATTACK)
-        // Keeps the first ones in the store as long as the attack lasts.
+        // Keeps the first packages in the store during the attack.
         .package(
             "late",
             &["app", "lib", "other"],
@@ -61,7 +61,7 @@ fn attack(place: &Place, agent: Agent) {
         .arg(tarball)
         .run()
         .succeeds();
-    // The files of undeclared packages that were found, and how.
+    // The files of undeclared packages that were found, and by which path.
     assert_eq!(place.file("app", "found"), "100644 ");
     assert_ne!(place.file("app", "looked"), "100644 ");
     assert_eq!(place.file("late", "file"), "100644 own\nown\n");
@@ -77,7 +77,7 @@ mod bodies {
         attack(&place, place.agent());
     }
 
-    pub(super) fn scripts_mount_what_they_like(tier: Tier) {
+    pub(super) fn scripts_can_mount_anything(tier: Tier) {
         let Some(place) = Place::new(tier) else {
             return;
         };
@@ -103,7 +103,7 @@ mod bodies {
 }
 
 #[test]
-fn without_a_process_namespace_no_process_leads_to_the_work_directory() {
+fn work_directory_is_unreachable_without_a_process_namespace() {
     let Some(place) = Place::new(USERNS_OF_ROOT) else {
         return;
     };

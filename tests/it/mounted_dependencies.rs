@@ -1,4 +1,4 @@
-//! Scripts that link, move and remove what dependencies installed. Where dependencies are mounted, these run again with copies.
+//! Scripts that link, move and remove files of dependencies. Where dependencies are mounted, these scripts run again with copies.
 
 use crate::support::{
     NAMESPACE, NONE, Place, ReleaseBuilder, Tier, USERNS_OF_A_USER, USERNS_OF_ROOT, in_tiers,
@@ -6,9 +6,9 @@ use crate::support::{
 
 in_tiers!(hard_links_to_a_dependency_are_installed: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER NONE);
 in_tiers!(files_are_renamed_out_of_a_dependency: NAMESPACE USERNS_OF_A_USER NONE);
-in_tiers!(the_directory_of_a_dependency_is_removed: NAMESPACE USERNS_OF_A_USER NONE);
-in_tiers!(a_script_that_goes_on_after_a_failed_link_runs_again: NAMESPACE USERNS_OF_A_USER NONE);
-in_tiers!(what_the_second_run_fails_at_is_reported_once: NAMESPACE USERNS_OF_A_USER);
+in_tiers!(directory_of_a_dependency_is_removed: NAMESPACE USERNS_OF_A_USER NONE);
+in_tiers!(script_that_continues_after_a_failed_link_runs_again: NAMESPACE USERNS_OF_A_USER NONE);
+in_tiers!(failure_of_the_second_run_is_reported_once: NAMESPACE USERNS_OF_A_USER);
 
 const WARNING: &str = "Warning: the packaging script of app links, moves or removes files of a dependency, which fails \
                        because dependencies are mounts:";
@@ -29,7 +29,7 @@ fn release(script: &str) -> ReleaseBuilder {
         )
 }
 
-/// Compiles, and expects a second run where dependencies are mounted. What the dependency installed is unchanged.
+/// Compiles, and expects a second run if dependencies are mounted. The dependency's own package is unchanged.
 fn compiled(place: &Place, script: &str) {
     let ran = place.run(&release(script)).succeeds();
     if place.tier.has_mounts() {
@@ -85,7 +85,7 @@ mod bodies {
         assert_eq!(place.file("app", "dir/file"), "100644 in\n");
     }
 
-    pub(super) fn the_directory_of_a_dependency_is_removed(tier: Tier) {
+    pub(super) fn directory_of_a_dependency_is_removed(tier: Tier) {
         let Some(place) = Place::new(tier) else {
             return;
         };
@@ -97,7 +97,7 @@ mod bodies {
         assert_eq!(place.file("app", "lib.txt"), "100644 lib\n");
     }
 
-    pub(super) fn a_script_that_goes_on_after_a_failed_link_runs_again(tier: Tier) {
+    pub(super) fn script_that_continues_after_a_failed_link_runs_again(tier: Tier) {
         let Some(place) = Place::new(tier) else {
             return;
         };
@@ -108,7 +108,7 @@ mod bodies {
         assert_eq!(place.file("app", "lib.txt"), "100644 lib\n");
     }
 
-    pub(super) fn what_the_second_run_fails_at_is_reported_once(tier: Tier) {
+    pub(super) fn failure_of_the_second_run_is_reported_once(tier: Tier) {
         let Some(place) = Place::new(tier) else {
             return;
         };
@@ -125,7 +125,7 @@ mod bodies {
 }
 
 #[test]
-fn dependencies_that_are_to_be_read_only_are_not_copied() {
+fn read_only_dependencies_are_not_copied() {
     let Some(place) = Place::new(NAMESPACE) else {
         return;
     };

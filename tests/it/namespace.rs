@@ -1,43 +1,11 @@
-//! `--isolation=namespace`: every package in namespaces of its own, nothing on the host touched.
-
-use std::path::PathBuf;
-use std::time::Duration;
+//! `--isolation=namespace`: each package in its own namespaces, without changes on the host.
 
 use crate::support::{
-    Agent, Ran, ReleaseBuilder, Running, World, require_root, snapshot, unpacked, wait_for,
+    Agent, NamespaceWorld, Ran, ReleaseBuilder, Running, World, require_root, snapshot, unpacked,
 };
 use nix::sys::signal::Signal;
 
-const LIMIT: Duration = Duration::from_secs(60);
-
-/// A place for tests outside /tmp, which scripts have to themselves here.
-struct Place {
-    world: World,
-}
-
-impl Place {
-    /// Nothing where namespaces cannot be had; then the reason has been told.
-    fn new() -> Option<Self> {
-        if !require_root() {
-            return None;
-        }
-        let world = World::outside_tmp();
-        std::fs::create_dir(world.path("facts")).unwrap();
-        Some(Self { world })
-    }
-
-    fn agent(&self) -> Agent {
-        self.world
-            .agent_at("namespace", "out")
-            .env("FACTS", self.world.path("facts").to_str().unwrap())
-            .arg("--logs-dir")
-            .arg(self.world.path("logs"))
-    }
-
-    fn release(&self, name: &str, release: &ReleaseBuilder) -> PathBuf {
-        self.world.release(name, release)
-    }
-
+impl NamespaceWorld {
     fn run(&self, release: &ReleaseBuilder) -> Ran {
         self.agent().arg(self.release("release.tgz", release)).run()
     }
@@ -49,35 +17,24 @@ impl Place {
 
     fn start(&self, tarball: &str, script: &str, started: &str) -> Running {
         let tarball = self.release(tarball, &ReleaseBuilder::of_script(script));
-        self.wait_for(
-            self.agent().args(&["--grace", "1"]).arg(tarball).start(),
-            started,
-        )
+        let agent = self.agent().args(&["--grace", "1"]).arg(tarball);
+        self.start_until(agent, started)
     }
 
-    /// A run with directories of its own beside the base directory.
+    /// A run with its own directories next to the base directory.
     fn start_with(&self, isolation: &str, name: &str, script: &str, started: &str) -> Running {
         let tarball = self.release(&format!("{name}.tgz"), &ReleaseBuilder::of_script(script));
         let agent = self
-            .world
             .agent_at(isolation, &format!("out-{name}"))
-            .env("FACTS", self.world.path("facts").to_str().unwrap())
-            .arg("--logs-dir")
-            .arg(self.world.path("logs"))
             .arg("--work-dir")
-            .arg(self.world.path(&format!("work-{name}")));
-        self.wait_for(agent.arg(tarball).start(), started)
+            .arg(self.world.path(&format!("work-{name}")))
+            .arg(tarball);
+        self.start_until(agent, started)
     }
 
-    fn wait_for(&self, mut running: Running, started: &str) -> Running {
-        let started = self.world.path("facts").join(started);
-        wait_for("the script's start", LIMIT, || {
-            if started.exists() {
-                return Ok(());
-            }
-            assert!(!running.has_ended(), "{}", running.stderr());
-            Err(running.stderr())
-        });
+    fn start_until(&self, agent: Agent, started: &str) -> Running {
+        let mut running = agent.start();
+        self.wait_for_facts(&mut running, &[started]);
         running
     }
 }
@@ -90,8 +47,10 @@ fn two(lib: &str, app: &str) -> ReleaseBuilder {
 }
 
 #[test]
-fn the_host_is_as_before_entry_for_entry() {
-    let Some(place) = Place::new() else { return };
+fn host_is_unchanged() {
+    let Some(place) = NamespaceWorld::new() else {
+        return;
+    };
     let base = place.world.base();
     std::fs::create_dir_all(base.join("packages/theirs")).unwrap();
     std::fs::create_dir_all(base.join("data/packages/theirs")).unwrap();
@@ -112,7 +71,9 @@ fn the_host_is_as_before_entry_for_entry() {
 
 #[test]
 fn undeclared_packages_cannot_be_listed_read_or_run() {
-    let Some(place) = Place::new() else { return };
+    let Some(place) = NamespaceWorld::new() else {
+        return;
+    };
     place
         .run(&two(
             "echo lib > $BOSH_INSTALL_TARGET/file",
@@ -124,8 +85,10 @@ fn undeclared_packages_cannot_be_listed_read_or_run() {
 }
 
 #[test]
-fn a_write_into_a_dependency_succeeds_and_nobody_else_sees_it() {
-    let Some(place) = Place::new() else { return };
+fn write_into_a_dependency_is_private_to_the_script() {
+    let Some(place) = NamespaceWorld::new() else {
+        return;
+    };
     let release = ReleaseBuilder::new("demo", "1.10")
         .package(
             "lib",
@@ -149,8 +112,10 @@ fn a_write_into_a_dependency_succeeds_and_nobody_else_sees_it() {
 }
 
 #[test]
-fn dependencies_are_read_only_where_that_is_asked_for() {
-    let Some(place) = Place::new() else { return };
+fn readonly_deps_makes_dependencies_read_only() {
+    let Some(place) = NamespaceWorld::new() else {
+        return;
+    };
     let release = two(
         "echo lib > $BOSH_INSTALL_TARGET/file",
         "if echo changed > @packages@/lib/file; then exit 1; fi; cp @packages@/lib/file $BOSH_INSTALL_TARGET/",
@@ -167,8 +132,10 @@ fn dependencies_are_read_only_where_that_is_asked_for() {
 }
 
 #[test]
-fn files_can_be_moved_and_linked_between_sources_and_what_is_installed() {
-    let Some(place) = Place::new() else { return };
+fn files_can_be_moved_and_linked_into_the_install_target() {
+    let Some(place) = NamespaceWorld::new() else {
+        return;
+    };
     place
         .run(
             &ReleaseBuilder::of_script(
@@ -182,8 +149,10 @@ fn files_can_be_moved_and_linked_between_sources_and_what_is_installed() {
 }
 
 #[test]
-fn runs_at_once_with_one_base_directory_and_one_temporary_name_do_not_meet() {
-    let Some(place) = Place::new() else { return };
+fn concurrent_runs_in_one_base_directory_are_independent() {
+    let Some(place) = NamespaceWorld::new() else {
+        return;
+    };
     let script = "set -e; echo $RUN > /tmp/x; echo $RUN > /var/tmp/x; touch $FACTS/started-$RUN; \
                   while [ $(ls $FACTS | grep -c started) -lt 8 ]; do sleep 0.01; done; \
                   [ $(cat /tmp/x) = $RUN ]; [ $(cat /var/tmp/x) = $RUN ]; cp /tmp/x $BOSH_INSTALL_TARGET/run";
@@ -211,14 +180,16 @@ fn runs_at_once_with_one_base_directory_and_one_temporary_name_do_not_meet() {
 }
 
 #[test]
-fn whatever_a_script_forks_ends_with_it() {
-    let Some(place) = Place::new() else { return };
+fn processes_of_a_script_end_with_it() {
+    let Some(place) = NamespaceWorld::new() else {
+        return;
+    };
     let ran = place.run(&ReleaseBuilder::of_script(
         "for n in 1 2 3; do setsid bash -c \"trap '' TERM HUP; while :; do echo > $FACTS/alive-$n; sleep 0.01; done\" & done; \
          while [ $(ls $FACTS | grep -c alive) -lt 3 ]; do sleep 0.01; done",
     ));
     ran.succeeds().says("left ");
-    // They write all the time: what they wrote is gone and does not come back.
+    // They write continuously: their files are removed and do not reappear.
     std::fs::remove_dir_all(place.world.path("facts")).unwrap();
     std::fs::create_dir(place.world.path("facts")).unwrap();
     let own: Vec<String> = crate::support::processes_below(&place.world.path(""));
@@ -227,8 +198,10 @@ fn whatever_a_script_forks_ends_with_it() {
 }
 
 #[test]
-fn a_stop_leaves_nothing() {
-    let Some(place) = Place::new() else { return };
+fn stop_leaves_no_files() {
+    let Some(place) = NamespaceWorld::new() else {
+        return;
+    };
     for (signal, code) in [(Signal::SIGTERM, 143), (Signal::SIGINT, 130)] {
         let started = format!("started-{code}");
         let running = place.start(
@@ -248,8 +221,10 @@ fn a_stop_leaves_nothing() {
 }
 
 #[test]
-fn after_a_kill_the_next_run_works_and_what_was_left_is_gone() {
-    let Some(place) = Place::new() else { return };
+fn next_run_removes_the_leftovers_of_a_killed_one() {
+    let Some(place) = NamespaceWorld::new() else {
+        return;
+    };
     let running = place.start(
         "killed.tgz",
         "trap '' TERM; touch $FACTS/started; sleep 1000; sleep 1000",
@@ -269,7 +244,7 @@ fn after_a_kill_the_next_run_works_and_what_was_left_is_gone() {
 }
 
 #[test]
-fn what_cannot_be_had_is_refused_by_name_and_auto_takes_the_next() {
+fn unavailable_tier_is_an_error_and_auto_uses_the_next() {
     if !require_root() {
         return;
     }
@@ -298,8 +273,10 @@ fn what_cannot_be_had_is_refused_by_name_and_auto_takes_the_next() {
 }
 
 #[test]
-fn a_relative_work_directory_is_as_good_as_any() {
-    let Some(place) = Place::new() else { return };
+fn work_directory_may_be_relative() {
+    let Some(place) = NamespaceWorld::new() else {
+        return;
+    };
     let tarball = place.release(
         "release.tgz",
         &two(
@@ -317,8 +294,10 @@ fn a_relative_work_directory_is_as_good_as_any() {
 }
 
 #[test]
-fn the_work_directory_cannot_be_reached() {
-    let Some(place) = Place::new() else { return };
+fn work_directory_is_unreachable() {
+    let Some(place) = NamespaceWorld::new() else {
+        return;
+    };
     std::fs::create_dir_all(place.world.base().join("store")).unwrap();
     let tarball = place.release(
         "release.tgz",
@@ -339,8 +318,10 @@ fn the_work_directory_cannot_be_reached() {
 }
 
 #[test]
-fn an_install_target_that_leads_out_of_the_package_is_refused() {
-    let Some(place) = Place::new() else { return };
+fn install_target_that_links_out_of_the_package_is_refused() {
+    let Some(place) = NamespaceWorld::new() else {
+        return;
+    };
     place
         .run(&ReleaseBuilder::of_script(
             "mkdir /tmp/elsewhere; rm $BOSH_INSTALL_TARGET; ln -s /tmp/elsewhere $BOSH_INSTALL_TARGET",
@@ -355,8 +336,10 @@ fn an_install_target_that_leads_out_of_the_package_is_refused() {
 }
 
 #[test]
-fn a_run_that_ends_takes_nothing_from_another() {
-    let Some(place) = Place::new() else { return };
+fn ending_run_keeps_the_files_of_another() {
+    let Some(place) = NamespaceWorld::new() else {
+        return;
+    };
     for isolation in ["namespace", "none"] {
         let first = place.start_with(
             isolation,
@@ -380,8 +363,10 @@ fn a_run_that_ends_takes_nothing_from_another() {
 }
 
 #[test]
-fn what_only_has_our_prefix_is_left_alone() {
-    let Some(place) = Place::new() else { return };
+fn foreign_directory_with_the_temporary_prefix_is_kept() {
+    let Some(place) = NamespaceWorld::new() else {
+        return;
+    };
     std::fs::create_dir(place.world.out()).unwrap();
     let pipe = place.world.out().join(".bosh-agent-partial-x");
     crate::support::run_tool("mkfifo", &[pipe.as_os_str()]);

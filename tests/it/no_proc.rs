@@ -2,7 +2,7 @@
 
 use crate::support::{Agent, LANDLOCK, NAMESPACE, Place, ReleaseBuilder, STEMCELL, USERNS_OF_ROOT};
 
-/// The program where `/proc` is not mounted, started by `before`.
+/// The program without a mounted `/proc`, started by `before`.
 fn agent(place: &Place, isolation: &str, before: &str) -> Agent {
     let own = place.world.path("bosh-agent").display().to_string();
     let before = format!("shift; umount -l /proc; exec {before} {own} \"$@\"");
@@ -51,7 +51,7 @@ fn root_compiles_without_proc_under_every_isolation() {
 }
 
 #[test]
-fn without_the_right_to_mount_the_need_is_named() {
+fn missing_proc_is_reported_without_mount_privileges() {
     let Some(place) = Place::new(NAMESPACE) else {
         return;
     };

@@ -1,4 +1,4 @@
-//! Releases that were packed in odd ways, and files that are no releases.
+//! Releases with unusual archives, and files that are not releases.
 
 mod inputs;
 mod members;
@@ -26,7 +26,7 @@ fn compile(tarball: &[u8]) -> Ran {
     world.compile(&[&tarball])
 }
 
-/// What the tarball of a release with other members compiles to, and what was printed.
+/// The result of a release with these members, and the output of its compile.
 fn outcome(members: &[Member]) -> (Outcome, Ran) {
     let world = World::new();
     let tarball = world.write("release.tgz", gzip(members));

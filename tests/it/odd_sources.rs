@@ -1,4 +1,4 @@
-//! Sources, scripts and places with something odd in them, and what is reported of it.
+//! Unusual sources, scripts and directories, and the messages about them.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -11,20 +11,20 @@ use crate::support::{
 };
 
 in_tiers!(owners_beyond_the_range_of_a_user_are_explained: USERNS_OF_A_USER);
-in_tiers!(owners_of_any_number_are_set: NAMESPACE USERNS_OF_ROOT);
-in_tiers!(a_missing_script_is_a_warning_with_similar_names: NAMESPACE USERNS_OF_A_USER LANDLOCK NONE);
-in_tiers!(a_script_that_is_a_dangling_link_is_an_error: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
-in_tiers!(a_script_that_is_not_a_file_is_refused: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
-in_tiers!(a_script_may_be_a_link_into_a_dependency: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
-in_tiers!(a_link_to_a_fifo_in_a_dependency_is_refused: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(owners_with_any_id_are_set: NAMESPACE USERNS_OF_ROOT);
+in_tiers!(missing_script_is_a_warning_with_similar_names: NAMESPACE USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(script_that_is_a_dangling_link_is_an_error: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(script_that_is_not_a_file_is_refused: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(script_may_be_a_link_into_a_dependency: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(link_to_a_fifo_in_a_dependency_is_refused: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 in_tiers!(windows_line_ends_are_a_warning_or_a_hint: NAMESPACE USERNS_OF_A_USER LANDLOCK NONE);
-in_tiers!(a_byte_order_mark_is_a_warning: NAMESPACE LANDLOCK NONE);
-in_tiers!(a_script_that_installed_nothing_after_errors_is_a_warning: NAMESPACE USERNS_OF_A_USER NONE);
-in_tiers!(an_empty_package_without_errors_is_no_warning: NAMESPACE LANDLOCK NONE);
+in_tiers!(byte_order_mark_is_a_warning: NAMESPACE LANDLOCK NONE);
+in_tiers!(empty_package_after_errors_is_a_warning: NAMESPACE USERNS_OF_A_USER NONE);
+in_tiers!(empty_package_without_errors_gives_no_warning: NAMESPACE LANDLOCK NONE);
 in_tiers!(directories_need_not_be_utf_8: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 in_tiers!(references_to_the_compile_directory_are_a_warning: NAMESPACE USERNS_OF_A_USER LANDLOCK NONE);
 
-/// A release with one package that is built by this script and has these files beside it.
+/// A release with one package that has this script and these other files.
 fn source_with(script: &[u8], others: &[Member]) -> ReleaseBuilder {
     let mut members = vec![Member::directory("./"), Member::file("./packaging", script)];
     members.extend(others.iter().cloned());
@@ -35,7 +35,7 @@ fn source_of(members: &[Member]) -> ReleaseBuilder {
     ReleaseBuilder::of_script("").blob(&Compression::Gzip.apply(&archive(members)))
 }
 
-/// A tarball with a file of an owner that few machines have.
+/// A tarball with a file of an unusual owner.
 fn tar_of_owner(number: u32) -> Vec<u8> {
     let mut member = Member::file("file", b"content\n");
     member.owner = (number, number);
@@ -61,7 +61,7 @@ mod bodies {
             .run(&release(&format!("set -e; {extract}")))
             .fails()
             .says(&format!("Hint: package app: {hint}"));
-        // Without `set -e` the script goes on.
+        // Without `set -e`, the script continues.
         place
             .run(&release(&format!("{extract}; echo done")))
             .succeeds()
@@ -73,7 +73,7 @@ mod bodies {
         assert_eq!(place.file("app", "file"), "100600 content\n");
     }
 
-    pub(super) fn owners_of_any_number_are_set(tier: Tier) {
+    pub(super) fn owners_with_any_id_are_set(tier: Tier) {
         let Some(place) = Place::new(tier) else {
             return;
         };
@@ -86,7 +86,7 @@ mod bodies {
         assert_eq!(place.file("app", "owner"), "100644 1000000:1000000\n");
     }
 
-    pub(super) fn a_missing_script_is_a_warning_with_similar_names(tier: Tier) {
+    pub(super) fn missing_script_is_a_warning_with_similar_names(tier: Tier) {
         let Some(place) = Place::new(tier) else {
             return;
         };
@@ -105,7 +105,7 @@ mod bodies {
         assert_eq!(place.entries("app").len(), 1);
     }
 
-    pub(super) fn a_script_that_is_a_dangling_link_is_an_error(tier: Tier) {
+    pub(super) fn script_that_is_a_dangling_link_is_an_error(tier: Tier) {
         let Some(place) = Place::new(tier) else {
             return;
         };
@@ -123,7 +123,7 @@ mod bodies {
         }
     }
 
-    pub(super) fn a_script_that_is_not_a_file_is_refused(tier: Tier) {
+    pub(super) fn script_that_is_not_a_file_is_refused(tier: Tier) {
         let Some(place) = Place::new(tier) else {
             return;
         };
@@ -165,7 +165,7 @@ mod bodies {
         }
     }
 
-    pub(super) fn a_script_may_be_a_link_into_a_dependency(tier: Tier) {
+    pub(super) fn script_may_be_a_link_into_a_dependency(tier: Tier) {
         let Some(place) = Place::new(tier) else {
             return;
         };
@@ -189,7 +189,7 @@ mod bodies {
         assert_eq!(place.file("app", "file"), "100644 built\n");
     }
 
-    pub(super) fn a_link_to_a_fifo_in_a_dependency_is_refused(tier: Tier) {
+    pub(super) fn link_to_a_fifo_in_a_dependency_is_refused(tier: Tier) {
         let Some(place) = Place::new(tier) else {
             return;
         };
@@ -237,7 +237,7 @@ mod bodies {
             .says(&format!("Hint: package app: 3 lines {told}"));
     }
 
-    pub(super) fn a_byte_order_mark_is_a_warning(tier: Tier) {
+    pub(super) fn byte_order_mark_is_a_warning(tier: Tier) {
         let Some(place) = Place::new(tier) else {
             return;
         };
@@ -249,7 +249,7 @@ mod bodies {
         assert_eq!(place.file("app", "x"), "100644 x\n");
     }
 
-    pub(super) fn a_script_that_installed_nothing_after_errors_is_a_warning(tier: Tier) {
+    pub(super) fn empty_package_after_errors_is_a_warning(tier: Tier) {
         let Some(place) = Place::new(tier) else {
             return;
         };
@@ -267,7 +267,7 @@ mod bodies {
             ));
     }
 
-    pub(super) fn an_empty_package_without_errors_is_no_warning(tier: Tier) {
+    pub(super) fn empty_package_without_errors_gives_no_warning(tier: Tier) {
         let Some(place) = Place::new(tier) else {
             return;
         };
@@ -348,7 +348,7 @@ mod bodies {
                 below = below.display(),
             ))
             .does_not_say("good");
-        // Packages that others are compiled against are looked through, too.
+        // Packages with dependents are searched, too.
         let release = ReleaseBuilder::new("demo", "1.10")
             .package(
                 "lib",
@@ -363,7 +363,7 @@ mod bodies {
     }
 }
 
-/// A program started where this directory is on a file system of its own, on which no program can be run.
+/// A program with this directory on its own file system, mounted noexec.
 fn agent_with_noexec(world: &World, directory: &str) -> Agent {
     std::fs::create_dir_all(world.path(directory)).unwrap();
     let directory = world.path(directory).display().to_string();
@@ -373,7 +373,7 @@ fn agent_with_noexec(world: &World, directory: &str) -> Agent {
     Agent::wrapped(&world.path("printed"), &words)
 }
 
-/// A script that runs a program that it has made.
+/// A script that runs a program that it created.
 const RUNS_ITS_OWN: &str = "set -e; printf '#!/bin/sh\\necho ran\\n' > tool; chmod +x tool; ./tool > $BOSH_INSTALL_TARGET/ran";
 
 fn can_mount() -> bool {
@@ -400,7 +400,7 @@ fn warning(world: &World, directory: &str, option: &str) -> String {
 }
 
 #[test]
-fn a_noexec_work_directory_is_named_when_it_is_asked_for() {
+fn requested_noexec_work_directory_is_reported() {
     if !can_mount() {
         return;
     }
@@ -417,7 +417,7 @@ fn a_noexec_work_directory_is_named_when_it_is_asked_for() {
 }
 
 #[test]
-fn a_noexec_data_directory_is_avoided_in_namespaces() {
+fn noexec_data_directory_is_avoided_in_namespaces() {
     if !can_mount() {
         return;
     }
@@ -428,7 +428,7 @@ fn a_noexec_data_directory_is_avoided_in_namespaces() {
 }
 
 #[test]
-fn a_noexec_output_directory_is_avoided_as_work_directory() {
+fn noexec_output_directory_is_avoided_as_work_directory() {
     if !can_mount() {
         return;
     }
@@ -453,7 +453,7 @@ fn a_noexec_output_directory_is_avoided_as_work_directory() {
 }
 
 #[test]
-fn a_noexec_data_directory_is_named_where_scripts_run_in_it() {
+fn noexec_data_directory_is_reported_if_scripts_use_it() {
     if !can_mount() {
         return;
     }

@@ -1,4 +1,4 @@
-//! What a compiled release looks like, to the byte where its readers care.
+//! The format of compiled releases, exact where readers depend on it.
 
 mod manifest;
 mod other_members;
@@ -11,14 +11,14 @@ use crate::support::{
     list, manifest_of, mode_of, require_root, require_tools, run_tool, sha1_of,
 };
 
-/// The compiled package of a result, as a file of its own.
+/// The compiled package of a result, extracted to a file.
 fn blob_of(world: &World, result: &Path, package: &str) -> PathBuf {
     let release = world.path("unpacked");
     crate::support::extract(result, &release);
     release.join(format!("compiled_packages/{package}.tgz"))
 }
 
-/// What a script makes becomes a package, which is listed.
+/// Packs the files of a script, and lists the package.
 fn packed(script: &str) -> (World, PathBuf, Vec<Listed>) {
     let world = World::new();
     let result = world.compiled(&ReleaseBuilder::of_script(script));
@@ -88,7 +88,7 @@ fn entries_have_canonical_names_the_times_and_modes_of_the_go_agent_and_the_owne
 }
 
 #[test]
-fn without_a_directory_of_packages_in_the_source_there_is_one_in_the_result() {
+fn result_has_a_directory_of_packages() {
     let world = World::new();
     let mut members = ReleaseBuilder::demo().members();
     members.retain(|member| member.kind == Kind::File);

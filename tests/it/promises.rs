@@ -1,5 +1,5 @@
-//! What each isolation tier protects, as the table in SECURITY.md promises. Every row is an attack that is tried under every
-//! tier; where a cell says `no`, the attack succeeds.
+//! The protection by each isolation tier, as promised in the table of SECURITY.md. Every row is an attack that is tried in every tier; if a
+//! cell is `no`, the attack succeeds.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::support::{
 };
 use serde_json::{Value, json};
 
-/// The cells of a column of SECURITY.md: whether each row is protected.
+/// A column of the table in SECURITY.md: whether each row is protected.
 fn column(name: &str) -> BTreeMap<String, bool> {
     let text =
         std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("SECURITY.md")).unwrap();
@@ -36,7 +36,7 @@ fn column(name: &str) -> BTreeMap<String, bool> {
         .collect()
 }
 
-/// Compares what succeeded with what the table says.
+/// Compares the attacks that succeeded with the table.
 #[track_caller]
 fn assert_as_promised(protected: &BTreeMap<String, bool>, succeeded: &BTreeMap<String, bool>) {
     let found: BTreeMap<String, bool> = succeeded
@@ -57,7 +57,7 @@ fn can_run(tier: Tier) -> bool {
         && (tier.name != "landlock" || require_landlock_scopes())
 }
 
-/// Compiles under a tier, with attacks that may begin with other commands.
+/// Compiles in a tier. The attacks may start with other commands.
 fn attack(tier: Tier, flags: &[&str], before: &str) -> Option<BTreeMap<String, bool>> {
     attack_as(tier, |place| place.agent().args(flags), before)
 }
@@ -86,7 +86,7 @@ fn attack_as(
 }
 
 #[test]
-fn every_row_is_tried_and_every_attack_is_a_row() {
+fn attacks_equal_the_rows_of_the_table() {
     let rows: Vec<String> = column("`none`").into_keys().collect();
     let mut attacks: Vec<&str> = ATTACKS.iter().map(|(row, _)| *row).collect();
     attacks.sort_unstable();
@@ -108,7 +108,7 @@ fn namespaces_with_a_protected_host_protect_as_promised() {
 }
 
 #[test]
-fn without_a_network_sockets_are_protected_as_promised() {
+fn network_none_protects_sockets_as_promised() {
     let mut promised = column("`namespace`");
     for row in ["network", "abstract-sockets"] {
         promised.insert(row.to_owned(), true);
@@ -126,7 +126,7 @@ fn user_namespaces_of_root_protect_as_promised() {
 }
 
 #[test]
-fn user_namespaces_with_a_protected_host_have_both_protections() {
+fn protected_host_in_user_namespaces_has_both_protections() {
     let mut promised = column("`userns`");
     for (row, is_protected) in column("`namespace --protect-host`") {
         *promised.get_mut(&row).unwrap() |= is_protected;
@@ -150,8 +150,8 @@ fn user_namespaces_of_a_user_protect_at_least_as_promised() {
 }
 
 #[test]
-fn without_a_process_namespace_other_processes_can_be_signaled() {
-    // As in a container: what covers parts of /proc must not be seen to be taken away.
+fn processes_can_be_signaled_without_a_process_namespace() {
+    // As in a container, in which parts of /proc are covered.
     let masked = |place: &Place, flags: &[&str]| {
         let own = place.world.path("bosh-agent").display().to_string();
         let before = format!(
@@ -186,7 +186,7 @@ fn landlock_protects_as_promised() {
 }
 
 #[test]
-fn the_second_run_protects_as_promised() {
+fn second_run_protects_as_promised() {
     let fail_once = "if [ ! -e @host@/ran ]; then touch @host@/ran; exit 1; fi\n";
     if let Some(succeeded) = attack(LANDLOCK, &["--second-run", "always"], fail_once) {
         assert_as_promised(&column("second run of `landlock`"), &succeeded);
@@ -201,7 +201,7 @@ fn no_isolation_protects_as_promised() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_daemon_protects_as_promised() {
+async fn daemon_protects_as_promised() {
     if !require_root() || !NAMESPACE.is_possible() || !can_run(NAMESPACE) {
         return;
     }

@@ -1,4 +1,4 @@
-//! `--protect-host`: scripts in namespaces write to their own directories only.
+//! `--protect-host`: scripts in namespaces can write only to their own directories.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,14 +11,14 @@ use crate::support::{
 in_tiers!(everything_but_own_directories_is_read_only: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER);
 in_tiers!(own_directories_are_writable: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER);
 in_tiers!(devices_and_proc_are_usable: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER);
-in_tiers!(scripts_cannot_undo_it: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER);
+in_tiers!(scripts_cannot_undo_the_protection: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER);
 in_tiers!(failure_names_the_protected_path: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER);
 in_tiers!(home_above_the_tree_stays_read_only: NAMESPACE USERNS_OF_A_USER);
 in_tiers!(work_directory_below_home_stays_hidden: NAMESPACE USERNS_OF_A_USER);
 in_tiers!(example_release_compiles: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER);
 in_tiers!(tiers_that_cannot_refuse_before_compiling: LANDLOCK NONE);
 
-/// A place with a `HOME`, whose other directories stand for the host's.
+/// Directories with a `HOME`; the other directories represent the host's.
 struct Site(Place);
 
 impl Site {
@@ -44,7 +44,7 @@ impl Site {
             .env("HOME", self.path("home").to_str().unwrap())
     }
 
-    /// `@host@` in the script is a directory of the host that the user who compiles may write to.
+    /// `@host@` in the script is a directory of the host that the user may write to.
     fn run(&self, script: &str) -> Ran {
         let script = script.replace("@host@", self.path("host").to_str().unwrap());
         let tarball = self.0.release(&ReleaseBuilder::of_script(&script));
@@ -52,10 +52,10 @@ impl Site {
     }
 }
 
-/// For a compile of a real release, on a machine with other things to do.
+/// The time limit of a real release on a busy machine.
 const LONG: Duration = Duration::from_secs(900);
 
-/// The source release that `make example` assembles, or the one that a variable names.
+/// The source release of `make example`, or one from a variable.
 fn example_release() -> PathBuf {
     let chosen = std::env::var_os("BOSH_AGENT_EXAMPLE_RELEASE");
     let chosen = chosen.unwrap_or_else(|| ".cache/example-release.tgz".into());
@@ -135,7 +135,7 @@ mod bodies {
         assert_eq!(site.0.file("app", "file"), "100644 8\n");
     }
 
-    pub(super) fn scripts_cannot_undo_it(tier: Tier) {
+    pub(super) fn scripts_cannot_undo_the_protection(tier: Tier) {
         let Some(site) = Site::new(tier) else { return };
         std::fs::write(site.path("host/file"), "kept").unwrap();
         let before = snapshot(&site.path("host"));
@@ -168,7 +168,7 @@ mod bodies {
             .says(&format!(
                 "`{host}/file` is protected from writes by --protect-host"
             ));
-        // Dependencies are mounts, too, but a second run with copies of them would not help here.
+        // Dependencies are mounts, too, but a second run with copies would not help.
         let release = ReleaseBuilder::new("demo", "1.10")
             .package("lib", &[], "echo lib > $BOSH_INSTALL_TARGET/file")
             .package("app", &["lib"], &format!("set -e; cd {host}; touch file"));
@@ -229,8 +229,7 @@ mod bodies {
     pub(super) fn example_release_compiles(tier: Tier) {
         let Some(site) = Site::new(tier) else { return };
         let site = Site(site.0.at_var_vcap());
-        // The tiers differ in how mounts are made, not in what a release may do: the other ones compile a small release, unless
-        // tests are to last long.
+        // The tiers differ only in how they mount, so the others compile a small release, except in long runs of the tests.
         if tier.who != Who::User && !is_soak() {
             let tarball = site.0.release(&ReleaseBuilder::demo());
             site.agent()
@@ -266,11 +265,11 @@ mod bodies {
 }
 
 #[test]
-fn host_beside_a_missing_base_directory_is_read_only() {
+fn host_around_a_missing_base_directory_is_read_only() {
     let Some(site) = Site::new(USERNS_OF_A_USER) else {
         return;
     };
-    // Only root may create anything here, as in /var, so the tree covers all of it.
+    // Only root may create files here, as in /var, so the tree covers all of it.
     let file = site.0.world.write("var/lib/file", "of the host");
     let lib = file.parent().unwrap();
     std::os::unix::fs::chown(lib, Some(USER), Some(USER)).unwrap();

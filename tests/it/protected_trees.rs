@@ -1,5 +1,5 @@
-//! What root protects in an ordinary user's trees while a script runs: flags that the user may not clear and mounts that the user
-//! may not unmount. A package fails only where its result is affected, and nothing is removed through a mount.
+//! Protections by root in an ordinary user's trees while a script runs: flags that the user may not clear and mounts that the user may not
+//! unmount. A package fails only if its result is affected, and no file is removed through a mount.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,20 +10,20 @@ use crate::support::{
 };
 
 in_tiers!(flagged_files_in_the_compile_directory_are_left_behind: USERNS_OF_A_USER LANDLOCK_OF_A_USER NONE_OF_A_USER);
-in_tiers!(a_flagged_file_in_the_install_target_is_packed: USERNS_OF_A_USER LANDLOCK_OF_A_USER NONE_OF_A_USER);
+in_tiers!(flagged_file_in_the_install_target_is_packed: USERNS_OF_A_USER LANDLOCK_OF_A_USER NONE_OF_A_USER);
 in_tiers!(mounts_of_root_keep_their_files: LANDLOCK_OF_A_USER NONE_OF_A_USER);
 
-/// Makes a file and a directory, and ends when root has done something to them.
+/// Creates a file and a directory, and ends when root has protected them.
 const SCRIPT: &str = "set -e; mkdir $BOSH_COMPILE_TARGET/protected; echo x > $BOSH_COMPILE_TARGET/protected/compiled; \
                       echo x > $BOSH_INSTALL_TARGET/installed; touch $FACTS/started; \
                       until [ -e $FACTS/go ]; do sleep 0.01; done";
 
-/// Flags of root, which end with the test.
+/// Flags that root set, and that are cleared at the end of the test.
 struct Flagged(PathBuf);
 
 impl Drop for Flagged {
     fn drop(&mut self) {
-        // What was set aside has another path. Links in the tree make it fail.
+        // Moved files have other paths. The exit code is not checked, as links in the tree cause errors.
         let _ = Command::new("chattr")
             .args(["-R", "-f", "-i"])
             .arg(&self.0)
@@ -31,7 +31,7 @@ impl Drop for Flagged {
     }
 }
 
-/// The only file of this name, which a script has made somewhere below `directory`.
+/// The only file of this name below `directory`.
 fn find(directory: &Path, name: &str) -> PathBuf {
     let found = run_tool(
         "find",
@@ -43,7 +43,7 @@ fn find(directory: &Path, name: &str) -> PathBuf {
     PathBuf::from(path)
 }
 
-/// Runs the script, and `protect` while it waits, which gets the process of the agent.
+/// Runs the script, and `protect` while it waits. `protect` gets the agent's process id.
 fn run(place: &Place, protect: impl FnOnce(&Path, i32)) -> Ran {
     let works = place.world.path("works");
     std::fs::create_dir(&works).unwrap();
@@ -74,7 +74,7 @@ mod bodies {
         assert_eq!(place.file("app", "installed"), "100644 x\n");
     }
 
-    pub(super) fn a_flagged_file_in_the_install_target_is_packed(tier: Tier) {
+    pub(super) fn flagged_file_in_the_install_target_is_packed(tier: Tier) {
         let Some(place) = Place::new(tier) else {
             return;
         };

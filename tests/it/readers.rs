@@ -1,4 +1,4 @@
-//! One release on so many threads and with so many jobs: always the same bytes, read alike by readers that share no code.
+//! One release with different numbers of threads and jobs: the same bytes each time, and the same contents for independent readers.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::MetadataExt;
@@ -9,16 +9,16 @@ use crate::support::{
     run_tool_with, sha1_of,
 };
 
-/// So many threads, where the machine has so many processors for us, and so many jobs.
+/// Threads (if enough CPUs are available) and jobs.
 const COUNTS: [usize; 4] = [1, 2, 4, 8];
 
-/// So much larger than with GNU gzip compiled packages may be.
+/// The maximum size of compiled packages, relative to GNU gzip.
 const LARGER: f64 = 1.03;
 
-/// Gives everything in a package one time: scripts make files at other times in each run.
+/// Gives all files of a package the same time, as scripts create them at different times.
 const SAME_TIMES: &str = "\nfind \"$BOSH_INSTALL_TARGET/\" -exec touch -h -d @1600000000 {} +\n";
 
-/// Bytes that nothing compresses, the same each time.
+/// Incompressible bytes, the same each time.
 fn random(count: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     std::iter::repeat_with(|| {
@@ -32,7 +32,7 @@ fn random(count: usize) -> Vec<u8> {
     .collect()
 }
 
-/// Words of which some come oftener than others.
+/// Words with different frequencies.
 fn text(count: usize) -> Vec<u8> {
     let mut text: Vec<u8> = random(count)
         .chunks(2)
@@ -45,8 +45,8 @@ fn text(count: usize) -> Vec<u8> {
     text
 }
 
-/// Everything that archives have to do with: some megabytes of real programs, texts, what is compressed already, nothing at
-/// all, hard links, long names, holes.
+/// All content that archives have to handle: some megabytes of real programs, texts, compressed data, empty files, hard links, long names,
+/// holes.
 fn release() -> ReleaseBuilder {
     let script = |commands: &str| format!("set -e\n{commands}{SAME_TIMES}");
     let mut release = ReleaseBuilder::new("demo", "1.10").package(
@@ -107,7 +107,7 @@ fn release() -> ReleaseBuilder {
         .license()
 }
 
-/// Where a program of this system is.
+/// The path of a program of this system.
 fn program_file(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path)
@@ -115,8 +115,8 @@ fn program_file(name: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-/// The processors that we may use.
-fn processors() -> Vec<usize> {
+/// The available CPUs.
+fn cpus() -> Vec<usize> {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let list = status
         .lines()
@@ -131,10 +131,10 @@ fn processors() -> Vec<usize> {
         .collect()
 }
 
-/// Compiles the release on these processors only.
-fn compiled(world: &World, tarball: &Path, processors: &[usize], jobs: usize) -> PathBuf {
-    let list: Vec<String> = processors.iter().map(ToString::to_string).collect();
-    let out = world.path(&format!("out-{}-{jobs}", processors.len()));
+/// Compiles the release on these CPUs only.
+fn compiled(world: &World, tarball: &Path, cpus: &[usize], jobs: usize) -> PathBuf {
+    let list: Vec<String> = cpus.iter().map(ToString::to_string).collect();
+    let out = world.path(&format!("out-{}-{jobs}", cpus.len()));
     let agent = Agent::wrapped(
         &world.path("printed"),
         &["taskset", "-c", list.join(",").as_str()],
@@ -150,14 +150,14 @@ fn compiled(world: &World, tarball: &Path, processors: &[usize], jobs: usize) ->
 }
 
 #[test]
-fn threads_and_jobs_change_no_byte_and_every_reader_finds_the_same() {
+fn threads_and_jobs_do_not_change_the_result() {
     let tools = ["taskset", "tar", "gzip", "bsdtar", "go", "ruby", "python3"];
     if !require_tools(&tools) {
         return;
     }
     let world = World::new();
     let tarball = world.release("release.tgz", &release());
-    let ours = processors();
+    let ours = cpus();
     let mut first: Option<(PathBuf, String)> = None;
     for threads in COUNTS.into_iter().filter(|threads| *threads <= ours.len()) {
         for jobs in COUNTS {
@@ -178,7 +178,7 @@ fn threads_and_jobs_change_no_byte_and_every_reader_finds_the_same() {
             }
         }
     }
-    // What the readers say of one, they say of all: the bytes are the same.
+    // One result is enough for the readers, as all have the same bytes.
     let (result, _) = first.unwrap();
     let checker = Path::new(env!("CARGO_MANIFEST_DIR")).join("integration/checker");
     run_tool(
@@ -201,7 +201,7 @@ fn threads_and_jobs_change_no_byte_and_every_reader_finds_the_same() {
     compare_sizes(&world, &result);
 }
 
-/// Compiled packages are hardly larger than what GNU tar and gzip make of the same trees.
+/// Compiled packages are hardly larger than the same trees packed by GNU tar and gzip.
 fn compare_sizes(world: &World, result: &Path) {
     let release = world.path("unpacked");
     extract(result, &release);
@@ -218,7 +218,7 @@ fn compare_sizes(world: &World, result: &Path) {
             }
             _ => {}
         }
-        // Here sizes say nothing: GNU tar packs holes as zeros, and nobody compresses what is random.
+        // Sizes cannot be compared here: GNU tar packs holes as zeros, and random data is incompressible.
         if matches!(name.as_str(), "holes" | "random") {
             continue;
         }

@@ -1,14 +1,14 @@
-//! Large releases, large packages, much output. With `BOSH_AGENT_SOAK` set at full size, else at a tenth.
+//! Large releases, large packages, much output. With `BOSH_AGENT_SOAK` in full size, otherwise a tenth of it.
 
 use crate::support::{
     Agent, Outcome, Ran, ReleaseBuilder, Running, World, compiled_packages, list, manifest_of,
     require, require_root, require_tools, unpacked, wait_for,
 };
 
-/// What the agent may use at most, in KiB, whatever it compiles.
+/// The maximum memory of the agent, in KiB.
 const MEMORY: u64 = 100 << 10;
 
-/// Megabytes or packages, as many as this run can afford.
+/// The number of megabytes or packages for this run.
 fn scaled(full: usize) -> usize {
     match std::env::var_os("BOSH_AGENT_SOAK") {
         Some(_) => full,
@@ -16,7 +16,7 @@ fn scaled(full: usize) -> usize {
     }
 }
 
-/// Runs to a good end, and checks the most memory that the agent itself has used meanwhile.
+/// Runs successfully, and checks the agent's peak memory.
 #[track_caller]
 fn run_in_little_memory(agent: Agent) -> Ran {
     let mut running = agent.start();
@@ -38,7 +38,7 @@ fn run_in_little_memory(agent: Agent) -> Ran {
     ran
 }
 
-/// The high-water mark of a process's memory, in KiB.
+/// A process's peak memory, in KiB.
 fn peak(running: &Running) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{}/status", running.pid())).ok()?;
     let line = status
@@ -48,10 +48,10 @@ fn peak(running: &Running) -> Option<u64> {
 }
 
 #[test]
-fn a_release_of_a_hundred_packages_is_compiled_in_the_go_agents_order() {
+fn hundred_packages_are_compiled_in_the_go_agents_order() {
     let world = World::new();
     let mut release = ReleaseBuilder::new("big.release", "1.0+dev.12");
-    // Each needs the next: the last is compiled first.
+    // Each depends on the next, so the last one is compiled first.
     let name = |number: usize| format!("pkg-{number:03}.a+b_c");
     for number in 0..100 {
         let next = name(number + 1);
@@ -97,7 +97,7 @@ fn a_release_of_a_hundred_packages_is_compiled_in_the_go_agents_order() {
 }
 
 #[test]
-fn a_dependency_of_many_is_there_for_each_of_them() {
+fn dependency_is_available_to_many_dependents() {
     let world = World::new();
     let mut release = ReleaseBuilder::new("demo", "1.10").package(
         "lib",
@@ -121,7 +121,7 @@ fn a_dependency_of_many_is_there_for_each_of_them() {
 }
 
 #[test]
-fn a_script_that_prints_much_is_logged_whole_in_little_memory() {
+fn long_output_is_logged_in_little_memory() {
     let world = World::new();
     let megabytes = scaled(200);
     let script = format!(
@@ -136,7 +136,7 @@ fn a_script_that_prints_much_is_logged_whole_in_little_memory() {
 }
 
 #[test]
-fn a_line_without_an_end_is_logged_whole_in_little_memory() {
+fn long_line_is_logged_in_little_memory() {
     let world = World::new();
     let megabytes = scaled(200);
     let script = format!("{{ set +x; }} 2>/dev/null\nhead -c {megabytes}M /dev/zero\nexit 1");
@@ -144,7 +144,7 @@ fn a_line_without_an_end_is_logged_whole_in_little_memory() {
     let ran = world.agent().arg(tarball).run().fails();
     assert!(
         ran.stderr.len() < 10_000,
-        "{} bytes are told",
+        "{} bytes on stderr",
         ran.stderr.len()
     );
     let log = std::fs::metadata(world.log("demo-1.10", "app"))
@@ -154,7 +154,7 @@ fn a_line_without_an_end_is_logged_whole_in_little_memory() {
 }
 
 #[test]
-fn a_large_package_is_compiled_in_little_memory() {
+fn large_package_is_compiled_in_little_memory() {
     let world = World::new();
     let megabytes = scaled(400);
     let release = ReleaseBuilder::new("demo", "1.10")
@@ -183,7 +183,7 @@ fn a_large_package_is_compiled_in_little_memory() {
 }
 
 #[test]
-fn a_large_source_is_read_in_little_memory() {
+fn large_source_is_read_in_little_memory() {
     let world = World::new();
     let megabytes = scaled(400);
     let data = noise(megabytes << 20);
@@ -203,14 +203,14 @@ fn a_large_source_is_read_in_little_memory() {
     assert!(std::fs::read(scratch.join("docs/data")).unwrap() == data);
 }
 
-/// Runs a command and writes to a file how many bytes it and all its processes wrote to disks.
+/// Runs a command and writes to a file how many bytes its processes wrote to disks.
 const COUNTING: &str = "import resource, subprocess, sys
 code = subprocess.call(sys.argv[2:])
 open(sys.argv[1], 'w').write(str(512 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_oublock))
 sys.exit(code)";
 
 #[test]
-fn nothing_is_written_twice_on_its_way() {
+fn each_file_is_written_once_per_step() {
     if !require_root() || !require_tools(&["python3"]) {
         return;
     }
@@ -232,7 +232,7 @@ fn nothing_is_written_twice_on_its_way() {
         &world.path("printed"),
         &["python3", "-c", COUNTING, count_text],
     );
-    // Elsewhere a dependency is copied to where a script can reach it.
+    // In other tiers, a dependency is copied to a path that the script can reach.
     let agent = world
         .flags_with(agent, "namespace")
         .arg("--output-directory")
@@ -242,7 +242,7 @@ fn nothing_is_written_twice_on_its_way() {
     if !require(written > bytes, "a disk whose writes the kernel counts") {
         return;
     }
-    // The blob from the tarball, the source, what the script installs, the compiled blob, the result; and 5 % for all else.
+    // The blob from the tarball, the source, the installed files, the compiled blob, the result; and 5 % for the rest.
     let needed = 5 * bytes;
     assert!(
         written < needed + needed / 20,
@@ -250,7 +250,7 @@ fn nothing_is_written_twice_on_its_way() {
     );
 }
 
-/// Bytes that nothing finds a pattern in (xorshift).
+/// Incompressible bytes (xorshift).
 fn noise(bytes: usize) -> Vec<u8> {
     let mut data = vec![0; bytes];
     let mut state = 0x2545_f491_4f6c_dd1d_u64;
@@ -264,7 +264,7 @@ fn noise(bytes: usize) -> Vec<u8> {
 }
 
 #[test]
-fn a_package_of_many_files_is_kept_whole() {
+fn package_with_many_files_is_complete() {
     let world = World::new();
     let count = scaled(50_000);
     let script = format!(

@@ -1,4 +1,4 @@
-//! Scratch directories (`BASE/data/NAME`): what packages share in them under each isolation, and what stays behind.
+//! Scratch directories (`BASE/data/NAME`): how packages share them in each isolation tier, and which files remain.
 
 mod kept;
 
@@ -14,20 +14,20 @@ use crate::support::{
 use nix::sys::signal::Signal;
 
 in_tiers!(cache_of_a_dependency_is_shared_by_its_dependents: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
-in_tiers!(scratch_is_no_part_of_a_result: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(scratch_is_not_part_of_the_result: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 in_tiers!(scratch_of_an_undeclared_package_cannot_be_read: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK);
 in_tiers!(packages_that_run_at_once_share_a_cache: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK);
 in_tiers!(kept_scratch_is_warm_in_the_next_run: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 in_tiers!(kept_scratch_of_an_undeclared_package_cannot_be_read: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK);
-in_tiers!(kept_scratch_may_lie_anywhere: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
-in_tiers!(without_shared_scratch_every_package_starts_empty: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(kept_scratch_may_be_in_any_directory: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(no_shared_scratch_gives_each_package_an_empty_directory: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 in_tiers!(other_directories_in_data_can_be_made: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 in_tiers!(nothing_is_left_on_the_host: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 in_tiers!(next_run_removes_scratch_of_a_killed_one: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 in_tiers!(directory_of_the_host_stays: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 in_tiers!(files_move_between_compile_and_install_directory: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 
-/// Sources the environment of golang, says how many files are in the cache, and adds one.
+/// Sources the environment of golang, prints the number of files in the cache, and adds one.
 const USE_CACHE: &str = "set -e\n\
      . @packages@/golang/bosh/compile.env\n\
      mkdir -p $GOCACHE\n\
@@ -41,15 +41,15 @@ mod bodies {
         let Some(place) = Place::new(tier) else {
             return;
         };
-        runs_once(&place, place.run(&go_release(&place)));
+        assert_runs_once(&place, place.run(&go_release(&place)));
         assert_eq!(found(&place), ["1", "2", "3"]);
     }
 
-    pub(super) fn scratch_is_no_part_of_a_result(tier: Tier) {
+    pub(super) fn scratch_is_not_part_of_the_result(tier: Tier) {
         let Some(place) = Place::new(tier) else {
             return;
         };
-        runs_once(&place, place.run(&go_release(&place)));
+        assert_runs_once(&place, place.run(&go_release(&place)));
         for package in ["golang", "one", "two", "three"] {
             let mut names: Vec<String> = place
                 .entries(package)
@@ -68,7 +68,7 @@ mod bodies {
         let Some(place) = Place::new(tier) else {
             return;
         };
-        runs_once(&place, place.run(&curious(&place)));
+        assert_runs_once(&place, place.run(&curious(&place)));
         assert_eq!(place.file("other", "seen"), "100644 nothing\n");
     }
 
@@ -76,7 +76,7 @@ mod bodies {
         let Some(place) = Place::new(tier) else {
             return;
         };
-        // Each waits for what the other writes.
+        // Each waits for the file of the other.
         let script = |other: &str| {
             format!(
                 "{USE_CACHE}for n in $(seq 6000); do [ -e $GOCACHE/{other} ] && exit 0; sleep 0.01; done; exit 1"
@@ -86,7 +86,7 @@ mod bodies {
             .package("one", &["golang"], &script("two"))
             .package("two", &["golang"], &script("one"));
         let tarball = place.release(&release);
-        runs_once(
+        assert_runs_once(
             &place,
             place.agent().args(&["--jobs", "2"]).arg(tarball).run(),
         );
@@ -100,12 +100,12 @@ mod bodies {
         let run = || {
             let tarball = place.release(&go_release(&place));
             let agent = place.agent().arg("--scratch-dir").arg(&scratch);
-            runs_once(&place, agent.arg(tarball).run());
+            assert_runs_once(&place, agent.arg(tarball).run());
         };
         run();
         assert_eq!(found(&place), ["1", "2", "3"]);
         run();
-        // What the first run added is there already.
+        // The files of the first run still exist.
         assert_eq!(found(&place), ["4", "4", "4"]);
         let kept: Vec<String> = snapshot(&scratch).into_keys().collect();
         assert_eq!(
@@ -140,12 +140,12 @@ mod bodies {
         );
         let tarball = place.release(&release);
         let agent = place.agent().arg("--scratch-dir").arg(&scratch);
-        runs_once(&place, agent.arg(tarball).run());
+        assert_runs_once(&place, agent.arg(tarball).run());
         assert_eq!(place.file("other", "seen"), "100644 nothing\n");
         assert!(scratch.join("golang/cache/golang").exists());
     }
 
-    pub(super) fn kept_scratch_may_lie_anywhere(tier: Tier) {
+    pub(super) fn kept_scratch_may_be_in_any_directory(tier: Tier) {
         let Some(place) = Place::new(tier) else {
             return;
         };
@@ -153,19 +153,19 @@ mod bodies {
         open_to_all(temporary.path());
         let base = place.world.base();
         for directory in [
-            // Covered by the scripts' own.
+            // Covered by the script's own directory.
             temporary.path().join("scratch"),
             // Covered by the package's tree.
             base.join("data/kept"),
             base.join("data"),
             base.join("cache"),
-            // Below it is where the agent works.
+            // The agent's directories are below it.
             base.clone(),
             place
                 .world
                 .path("")
                 .join(OsStr::from_bytes(b"odd \xff,:\\=\n name")),
-            // Below it is the work directory alone.
+            // Only the work directory is below it.
             place.world.path("parent"),
         ] {
             let tarball = place.release(&go_release(&place));
@@ -173,7 +173,7 @@ mod bodies {
             if directory.ends_with("parent") {
                 agent = agent.arg("--work-dir").arg(directory.join("work"));
             }
-            runs_once(&place, agent.arg(tarball).run());
+            assert_runs_once(&place, agent.arg(tarball).run());
             assert_eq!(found(&place), ["1", "2", "3"], "{}", directory.display());
             let cached = directory.join("golang/cache/three");
             assert!(cached.exists(), "{}", cached.display());
@@ -181,7 +181,7 @@ mod bodies {
         }
     }
 
-    pub(super) fn without_shared_scratch_every_package_starts_empty(tier: Tier) {
+    pub(super) fn no_shared_scratch_gives_each_package_an_empty_directory(tier: Tier) {
         let Some(place) = Place::new(tier) else {
             return;
         };
@@ -192,7 +192,7 @@ mod bodies {
             &format!(
                 "set -e; mkdir {1} {0}; ls -A {0} | wc -l > $BOSH_INSTALL_TARGET/found; echo > {0}/file",
                 place.world.base().join("data/own").display(),
-                // Made in advance there, for nobody can be let in later.
+                // Created in advance there, as directories cannot be added later.
                 if tier.name == "landlock" { "-p" } else { "" }
             ),
         );
@@ -228,7 +228,7 @@ mod bodies {
             .file("lib.sh", 0o644, sourced.as_bytes())
             .package("third", &[], &script)
             .file("lib.sh", 0o644, sourced.as_bytes());
-        runs_once(&place, place.run(&release));
+        assert_runs_once(&place, place.run(&release));
         for package in ["first", "second", "third"] {
             assert_eq!(place.file(package, "found"), "100644 a\n", "{package}");
         }
@@ -240,13 +240,13 @@ mod bodies {
             return;
         };
         let before = snapshot(&place.world.path(""));
-        // As Go leaves its cache of modules.
+        // Like Go's module cache.
         let release = with_golang(&place).package(
             "one",
             &["golang"],
             &format!("{USE_CACHE}mkdir -p $GOCACHE/mod/a/b; echo > $GOCACHE/mod/a/b/file; chmod -R a-w $GOCACHE/mod; mkfifo $GOCACHE/fifo"),
         );
-        runs_once(&place, place.run(&release));
+        assert_runs_once(&place, place.run(&release));
         assert_same(&place, &before);
     }
 
@@ -273,7 +273,7 @@ mod bodies {
         let Some(place) = Place::new(tier) else {
             return;
         };
-        for path in ["vcap/data/golang/file", "vcap/data/beside/file"] {
+        for path in ["vcap/data/golang/file", "vcap/data/next to/file"] {
             place.world.write(path, "of the host\n");
         }
         give(&place, "vcap");
@@ -283,11 +283,11 @@ mod bodies {
             &["golang"],
             &format!(
                 "{USE_CACHE}if [ -e @base@/data/golang/file ]; then echo host; fi > $BOSH_INSTALL_TARGET/host; \
-                 rm -r $GOCACHE; mkdir -p {}/beside",
+                 rm -r $GOCACHE; mkdir -p {}/next to",
                 place.world.base().join("data").display()
             ),
         );
-        runs_once(&place, place.run(&release));
+        assert_runs_once(&place, place.run(&release));
         let seen = if tier.has_mounts() { "" } else { "host\n" };
         assert_eq!(place.file("one", "host"), format!("100644 {seen}"));
         assert_eq!(snapshot(&place.world.base()), before);
@@ -305,15 +305,15 @@ mod bodies {
                  perl -e 'rename($ARGV[0], $ARGV[1]) or die $!' a $BOSH_INSTALL_TARGET/moved"
             ),
         );
-        runs_once(&place, place.run(&release));
+        assert_runs_once(&place, place.run(&release));
         assert_eq!(place.file("one", "linked"), "100644 a\n");
         assert_eq!(place.file("one", "moved/file"), "100644 a\n");
     }
 }
 
-/// Successful, with every script started once.
+/// Asserts success, and that each script started once.
 #[track_caller]
-fn runs_once(place: &Place, ran: Ran) {
+fn assert_runs_once(place: &Place, ran: Ran) {
     ran.succeeds()
         .says(&format!("Isolation: {}", place.tier.name))
         .does_not_say("Warning")
@@ -321,7 +321,7 @@ fn runs_once(place: &Place, ran: Ran) {
         .does_not_say("Permission denied");
 }
 
-/// A package as the golang packages of Cloud Foundry: its environment file names the cache, which it fills.
+/// A package like the golang packages of Cloud Foundry: its environment file names the cache, which it fills.
 fn with_golang(place: &Place) -> ReleaseBuilder {
     let cache = place.world.base().join("data/golang/cache");
     ReleaseBuilder::new("demo", "1.10").package(
@@ -343,7 +343,7 @@ fn go_release(place: &Place) -> ReleaseBuilder {
         .package("three", &["golang", "two"], USE_CACHE)
 }
 
-/// A package that looks for the scratch of one that it does not declare.
+/// A package that searches for the scratch directory of an undeclared one.
 fn curious(place: &Place) -> ReleaseBuilder {
     with_golang(place)
         .package("between", &["golang"], "true")
@@ -355,7 +355,7 @@ fn curious(place: &Place) -> ReleaseBuilder {
         )
 }
 
-/// How many files each dependent found in the cache.
+/// The number of files that each dependent found in the cache.
 fn found(place: &Place) -> Vec<String> {
     ["one", "two", "three"]
         .iter()
@@ -366,7 +366,7 @@ fn found(place: &Place) -> Vec<String> {
         .collect()
 }
 
-/// Nothing has changed but results, logs and what the test itself writes.
+/// Asserts that no file has changed, except results, logs and the test's own files.
 #[track_caller]
 fn assert_same(place: &Place, before: &std::collections::BTreeMap<String, String>) {
     let is_test = |path: &String| {
@@ -391,7 +391,7 @@ fn open_to_all(directory: &Path) {
     std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o777)).unwrap();
 }
 
-/// Gives a tree to the one who compiles.
+/// Changes the owner of a tree to the user who compiles.
 fn give(place: &Place, below: &str) {
     if place.tier.who != Who::User {
         return;

@@ -1,4 +1,4 @@
-//! What a packaging script may rely on, and what becomes of it and of its processes.
+//! The environment of a packaging script, and the end of the script and its processes.
 
 mod dependencies;
 mod environment;
@@ -18,10 +18,10 @@ use crate::support::{
 };
 use nix::sys::signal::Signal;
 
-/// Far longer than it takes, on any machine.
+/// Much longer than needed on any machine.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A place where scripts write down what they find, in `$FACTS`.
+/// A world in which scripts write their findings to `$FACTS`.
 struct Facts {
     world: World,
 }
@@ -50,7 +50,7 @@ impl Facts {
         self.agent().arg(tarball).run()
     }
 
-    /// Compiles with a grace of a second, and comes back when a script has written `started`.
+    /// Compiles with a grace time of one second. Returns when a script has written `started`.
     fn start(&self, release: &ReleaseBuilder) -> Running {
         let tarball = self.world.release("release.tgz", release);
         let mut running = self.agent().args(&["--grace", "1"]).arg(tarball).start();
@@ -66,7 +66,7 @@ impl Facts {
         self.world.path("facts").join(name).exists()
     }
 
-    /// What a script wrote, without the blanks around it.
+    /// The content of a script's file, trimmed.
     fn read(&self, name: &str) -> String {
         self.world.read(&format!("facts/{name}")).trim().to_owned()
     }
@@ -87,7 +87,7 @@ impl Facts {
         assert!(left.is_empty(), "processes are left: {left:#?}");
     }
 
-    /// Nothing of a run is left but logs and results.
+    /// Asserts that only logs and results remain of a run.
     #[track_caller]
     fn assert_clean(&self) {
         self.assert_no_process();
@@ -110,13 +110,13 @@ fn script(text: &str) -> ReleaseBuilder {
     ReleaseBuilder::of_script(text)
 }
 
-/// What `sha1sum` says of a text.
+/// The digest of a text from `sha1sum`.
 fn sha1(text: &str) -> String {
     let printed = run_tool_with("sha1sum", &[] as &[&str], text.as_bytes());
     String::from_utf8(printed).unwrap()[..40].to_owned()
 }
 
-/// Starts processes that do not want to end, one for each way out, and writes `started` when all of them run.
+/// Starts processes that resist each way of stopping them, and writes `started` when all of them run.
 const STUBBORN: &str = r#"
     sleep 1000 &
     nohup sleep 1001 &
@@ -128,10 +128,10 @@ const STUBBORN: &str = r#"
     touch $FACTS/started
 "#;
 
-/// A process notes itself with its start, as its number alone may soon be another's.
+/// A process is recorded with its start time, as its id may be reused.
 const NOTES_ITSELF: &str =
     r#"echo $$ $(cut "-d " -f 22 /proc/$$/stat) > $FACTS/noted; mv $FACTS/noted $FACTS/process"#;
 
-/// Whether the process that noted itself runs.
+/// Whether the recorded process runs.
 const NOTED_IS_ALIVE: &str =
     r#"read number start < $FACTS/process; [ "$(cut "-d " -f 22 /proc/$number/stat)" = $start ]"#;

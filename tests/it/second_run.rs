@@ -1,4 +1,4 @@
-//! The second run of a script that failed under Landlock: when there is one, what it waits for, what is printed and kept.
+//! The second run of a script that failed under Landlock: its conditions, its waits, its output and logs.
 
 mod decision;
 mod habits;
@@ -26,14 +26,14 @@ use crate::support::{
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// No failure is quick enough to be repeated for its quickness alone.
+/// With this limit, no failure is repeated only because it was quick.
 const ONLY_DENIALS: SecondRun = SecondRun::Auto(Duration::ZERO);
 
-/// Notes each run, and makes `$run` its number.
+/// Records each run, and sets `$run` to its number.
 const COUNT: &str = "echo run >> $FACTS/$BOSH_PACKAGE_NAME.runs; run=$(grep -c . $FACTS/$BOSH_PACKAGE_NAME.runs); \
                      base=${BOSH_INSTALL_TARGET%/packages/*}\n";
 
-/// The core with Landlock, without the command line around it.
+/// The core with Landlock, without the command line.
 struct Core {
     place: Place,
     context: Arc<Context>,
@@ -93,13 +93,13 @@ impl Core {
         compile::compile(&self.context, job, cancel).await
     }
 
-    /// The same of a script that succeeds.
+    /// The same for a script that succeeds.
     async fn compiled(&self, name: &str, script: &str) -> Compiled {
         let result = self.compile(name, script).await;
         result.unwrap_or_else(|error| panic!("{error:?}"))
     }
 
-    /// The packages that are compiled a second time.
+    /// The packages that were compiled a second time.
     fn retried(&self) -> Vec<String> {
         let events = self.events.lock().unwrap();
         let retried = events.iter().filter_map(|event| match event {
@@ -147,7 +147,7 @@ impl Core {
         self.place.world.read(&format!("sources/{name}"))
     }
 
-    /// The first runs of packages that were announced as failed.
+    /// The first runs that were announced as failed.
     fn first_runs(&self) -> Vec<Arc<FirstRun>> {
         let events = self.events.lock().unwrap();
         let first = events.iter().filter_map(|event| match event {
@@ -210,7 +210,7 @@ mod bodies {
     }
 }
 
-/// A library, and a package whose script this is.
+/// A library, and a package with this script.
 fn release_of(script: &str) -> ReleaseBuilder {
     ReleaseBuilder::new("demo", "1.10")
         .package("lib", &[], "echo lib > $BOSH_INSTALL_TARGET/file")

@@ -1,5 +1,4 @@
-//! Runs that can always be stopped: whatever signals the program inherits, whatever its directories are, and when a person is out of
-//! patience.
+//! Runs that can be stopped in all situations: inherited signal settings, dangling links as directories, and repeated signals.
 
 use std::os::unix::fs::{lchown, symlink};
 use std::time::{Duration, Instant};
@@ -10,33 +9,33 @@ use crate::support::{
 };
 use nix::sys::signal::Signal;
 
-in_tiers!(a_run_that_inherits_ignored_and_blocked_signals_compiles: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
-in_tiers!(a_run_that_inherits_ignored_and_blocked_signals_can_be_stopped: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(run_with_inherited_ignored_signals_compiles: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(run_with_inherited_ignored_signals_can_be_stopped: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 in_tiers!(scripts_get_default_signals_and_an_empty_mask: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
-in_tiers!(a_run_under_nohup_outlives_its_terminal: NAMESPACE NONE);
-in_tiers!(a_data_directory_that_is_a_dangling_link_is_named: LANDLOCK NONE);
-in_tiers!(a_dangling_data_directory_is_no_matter_with_mounts: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER);
-in_tiers!(a_base_directory_that_is_a_dangling_link_is_named: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
-in_tiers!(other_directories_that_are_dangling_links_are_named: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
-in_tiers!(a_second_signal_kills_at_once: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
-in_tiers!(a_signal_sent_twice_at_once_counts_once: NAMESPACE NONE);
-in_tiers!(a_stop_ends_packing_within_the_grace_time: NAMESPACE LANDLOCK NONE);
+in_tiers!(run_under_nohup_outlives_its_terminal: NAMESPACE NONE);
+in_tiers!(dangling_data_directory_is_reported: LANDLOCK NONE);
+in_tiers!(dangling_data_directory_is_accepted_with_mounts: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER);
+in_tiers!(dangling_base_directory_is_reported: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(other_dangling_directories_are_reported: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(second_signal_kills_at_once: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(duplicate_signal_counts_once: NAMESPACE NONE);
+in_tiers!(stop_ends_packing_within_the_grace_time: NAMESPACE LANDLOCK NONE);
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Everything that a parent can pass on: dispositions and the mask.
+/// All signal settings that a child inherits: dispositions and the mask.
 const ALL: &str = "env --ignore-signal --block-signal";
 
 const GRACE: Duration = Duration::from_secs(10);
 
-fn wait_until_it_says(running: &Running, text: &str) {
+fn wait_for_message(running: &Running, text: &str) {
     wait_for(text, LIMIT, || {
         let said = running.stderr();
         said.contains(text).then_some(()).ok_or(said)
     });
 }
 
-/// The link that is a place's directory, with nothing at its target. It belongs to the one who compiles.
+/// A dangling link in place of a directory. It belongs to the user who compiles.
 fn dangling(place: &Place, name: &str) -> (String, String) {
     let (link, target) = (place.world.path(name), place.world.path("not-mounted"));
     std::fs::create_dir_all(link.parent().unwrap()).unwrap();
@@ -48,7 +47,7 @@ fn dangling(place: &Place, name: &str) -> (String, String) {
 }
 
 #[track_caller]
-fn names_link(ran: Ran, (link, target): &(String, String)) {
+fn assert_names_link(ran: Ran, (link, target): &(String, String)) {
     ran.blames_the_machine().says(&format!(
         "`{link}` is a link to `{target}`, which does not exist"
     ));
@@ -57,7 +56,7 @@ fn names_link(ran: Ran, (link, target): &(String, String)) {
 mod bodies {
     use super::*;
 
-    pub(super) fn a_run_that_inherits_ignored_and_blocked_signals_compiles(tier: Tier) {
+    pub(super) fn run_with_inherited_ignored_signals_compiles(tier: Tier) {
         let Some(place) = Place::new(tier) else {
             return;
         };
@@ -86,7 +85,7 @@ mod bodies {
         }
     }
 
-    pub(super) fn a_run_that_inherits_ignored_and_blocked_signals_can_be_stopped(tier: Tier) {
+    pub(super) fn run_with_inherited_ignored_signals_can_be_stopped(tier: Tier) {
         let Some(place) = Place::new(tier) else {
             return;
         };
@@ -120,7 +119,7 @@ mod bodies {
         }
     }
 
-    pub(super) fn a_run_under_nohup_outlives_its_terminal(tier: Tier) {
+    pub(super) fn run_under_nohup_outlives_its_terminal(tier: Tier) {
         let Some(place) = Place::new(tier) else {
             return;
         };
@@ -131,15 +130,15 @@ mod bodies {
         running.end().succeeds().does_not_say("SIGHUP");
     }
 
-    pub(super) fn a_data_directory_that_is_a_dangling_link_is_named(tier: Tier) {
+    pub(super) fn dangling_data_directory_is_reported(tier: Tier) {
         let Some(place) = Place::new(tier) else {
             return;
         };
         let link = dangling(&place, "vcap/data");
-        names_link(place.run(&ReleaseBuilder::demo()), &link);
+        assert_names_link(place.run(&ReleaseBuilder::demo()), &link);
     }
 
-    pub(super) fn a_dangling_data_directory_is_no_matter_with_mounts(tier: Tier) {
+    pub(super) fn dangling_data_directory_is_accepted_with_mounts(tier: Tier) {
         let Some(place) = Place::new(tier) else {
             return;
         };
@@ -147,15 +146,15 @@ mod bodies {
         place.run(&ReleaseBuilder::demo()).succeeds();
     }
 
-    pub(super) fn a_base_directory_that_is_a_dangling_link_is_named(tier: Tier) {
+    pub(super) fn dangling_base_directory_is_reported(tier: Tier) {
         let Some(place) = Place::new(tier) else {
             return;
         };
         let link = dangling(&place, "vcap");
-        names_link(place.run(&ReleaseBuilder::demo()), &link);
+        assert_names_link(place.run(&ReleaseBuilder::demo()), &link);
     }
 
-    pub(super) fn other_directories_that_are_dangling_links_are_named(tier: Tier) {
+    pub(super) fn other_dangling_directories_are_reported(tier: Tier) {
         let Some(place) = Place::new(tier) else {
             return;
         };
@@ -165,12 +164,12 @@ mod bodies {
             for directory in [link.0.as_ref(), below.as_path()] {
                 let agent = place.agent().arg(flag).arg(directory);
                 let ran = agent.arg(place.release(&ReleaseBuilder::demo())).run();
-                names_link(ran, &link);
+                assert_names_link(ran, &link);
             }
         }
     }
 
-    pub(super) fn a_second_signal_kills_at_once(tier: Tier) {
+    pub(super) fn second_signal_kills_at_once(tier: Tier) {
         let Some(place) = Place::new(tier) else {
             return;
         };
@@ -183,7 +182,7 @@ mod bodies {
             let agent = place.agent().args(&["--grace", "600"]);
             let mut running = place.start_of(agent, script);
             running.signal(signal);
-            wait_until_it_says(
+            wait_for_message(
                 &running,
                 &format!(
                     "Stopping on {}: waiting up to 600s for 1 packaging script (app); {again} to kill it\n",
@@ -205,7 +204,7 @@ mod bodies {
             assert_eq!(processes_below(&place.world.path("facts")), [""; 0]);
             std::fs::remove_file(place.world.path("facts/started")).unwrap();
         }
-        // What the killed runs have left goes with the next one.
+        // The next run removes the leftovers of the killed ones.
         place.run(&ReleaseBuilder::of_script("true")).succeeds();
         for directory in ["out", "vcap/data"] {
             let left: Vec<_> = std::fs::read_dir(place.world.path(directory))
@@ -218,11 +217,11 @@ mod bodies {
         }
     }
 
-    pub(super) fn a_signal_sent_twice_at_once_counts_once(tier: Tier) {
+    pub(super) fn duplicate_signal_counts_once(tier: Tier) {
         let Some(place) = Place::new(tier) else {
             return;
         };
-        // As by wrappers that pass on what the terminal has sent already. A stopped process gets both when it goes on.
+        // Like wrappers that forward signals of the terminal. A stopped process gets both when it continues.
         let running = place
             .start("trap ': > $FACTS/asked; exit' TERM; touch $FACTS/started; sleep 1000 & wait");
         running.signal(Signal::SIGSTOP);
@@ -237,7 +236,7 @@ mod bodies {
         assert!(place.world.path("facts/asked").exists());
     }
 
-    pub(super) fn a_stop_ends_packing_within_the_grace_time(tier: Tier) {
+    pub(super) fn stop_ends_packing_within_the_grace_time(tier: Tier) {
         let Some(place) = Place::new(tier) else {
             return;
         };

@@ -1,4 +1,4 @@
-//! Signals at random moments, again and again, under each isolation. `BOSH_AGENT_SOAK=1` makes it a hundred times each.
+//! Signals at random times, repeatedly, in each isolation tier. `BOSH_AGENT_SOAK=1` sends a hundred of each.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// The longest wait before a signal: a run takes about as long.
+/// The longest wait before a signal: the approximate duration of a run.
 const SPAN_MS: u64 = 350;
 
 fn is_long() -> bool {
@@ -20,14 +20,14 @@ fn rounds() -> u64 {
     if is_long() { 100 } else { 10 }
 }
 
-/// What runs may leave in the output directory.
+/// The files that runs may leave in the output directory.
 const RESULTS: [&str; 2] = [
     "demo-1.10-ubuntu-noble-1.406.tgz",
     "hostile-1-ubuntu-noble-1.406.tgz",
 ];
 
-/// Scripts that fork, detach, ignore signals and change their dependencies; a chain, so that every phase is met, and one that
-/// may run beside it.
+/// Scripts that fork, detach, ignore signals and change their dependencies; a chain, so that signals arrive in each phase, and one that may
+/// run concurrently.
 fn release() -> ReleaseBuilder {
     let stubborn = "setsid bash -c \"trap '' TERM HUP INT; for n in $(seq 100); do sleep 0.1; done\" & \
                     (trap '' TERM; sleep 0.05; sleep 10) & head -c 300000 /dev/urandom > $BOSH_INSTALL_TARGET/data; sleep 0.03";
@@ -38,8 +38,7 @@ fn release() -> ReleaseBuilder {
         .package("d", &[], stubborn)
 }
 
-/// Scripts that leave what is hard to remove, or put something else in the place of the agent's directories. `@host@` is a
-/// directory of the host.
+/// Scripts whose leftovers are hard to remove, or that replace the agent's directories. `@host@` is a directory of the host.
 const HOSTILE: [&str; 6] = [
     "for tree in $BOSH_COMPILE_TARGET $BOSH_INSTALL_TARGET; do \
        perl -e 'chdir $ARGV[0] or die; for (1..2500) { mkdir \"d\" or die; chdir \"d\" or die } open F, \">file\"' $tree; done",
@@ -53,7 +52,7 @@ const HOSTILE: [&str; 6] = [
      mv @base@/packages @base@/packages-moved; ln -s @host@ @base@/packages",
 ];
 
-/// A package with one of these scripts, beside a stubborn one.
+/// A package with one of these scripts, and a stubborn one.
 fn hostile(script: &str, host: &Path, base: &Path) -> ReleaseBuilder {
     let script = script
         .replace("@host@", &host.display().to_string())
@@ -64,7 +63,7 @@ fn hostile(script: &str, host: &Path, base: &Path) -> ReleaseBuilder {
         .package("c", &["a"], &format!("{script}\nsleep 0.2"))
 }
 
-/// A place with what a machine may already have in its base directory.
+/// Directories with other files in the base directory.
 struct Place {
     world: World,
     isolation: &'static str,
@@ -85,7 +84,7 @@ impl Place {
         std::fs::create_dir_all(world.base().join("data")).unwrap();
         let tarball = world.release("release.tgz", &release());
         let host = world.path("host");
-        // What the agent would use and remove by its names.
+        // The agent would use and remove these files by path.
         for directory in ["b", "c", "compile/b", "packages/b"] {
             std::fs::create_dir_all(host.join(directory)).unwrap();
             std::fs::write(host.join(directory).join("file"), "the host's").unwrap();
@@ -105,13 +104,13 @@ impl Place {
         }
     }
 
-    /// Starts a run and sends it a signal at some moment of it. Returns its exit code.
+    /// Starts a run and sends it a signal at some time. Returns its exit code.
     fn interrupt(&mut self, signal: Signal) -> Option<i32> {
         self.interrupt_with(&self.tarball.clone(), signal)
     }
 
     fn interrupt_with(&mut self, tarball: &Path, signal: Signal) -> Option<i32> {
-        // xorshift: random enough, and the same each time.
+        // xorshift: random enough, and reproducible.
         self.chance ^= self.chance << 13;
         self.chance ^= self.chance >> 7;
         self.chance ^= self.chance << 17;
@@ -121,13 +120,13 @@ impl Place {
             .arg(self.world.path("logs"))
             .arg(tarball)
             .start();
-        // The moment is what is varied here; nothing is expected to have happened by then.
+        // The time is the variable of this test; it waits for no event.
         std::thread::sleep(Duration::from_millis(self.chance % SPAN_MS));
         running.signal(signal);
         running.end().code
     }
 
-    /// The run after a killed one succeeds and removes what that left.
+    /// Asserts that the run after a killed one succeeds and removes its leftovers.
     fn next_run_leaves_nothing(&self, tarball: &Path) {
         let next = self.world.agent_at(self.isolation, "out");
         next.args(&["--grace", "1", "--logs-dir"])
@@ -141,7 +140,7 @@ impl Place {
         let left: Vec<&String> = after
             .keys()
             .filter(|name| !self.before.contains_key(*name))
-            // Directories that the killed run made for packages, empty now.
+            // Empty directories that the killed run created for packages.
             .filter(|name| !matches!(name.as_str(), "packages" | "data/packages" | "data/compile"))
             .collect();
         assert!(left.is_empty(), "{left:?}");
@@ -154,7 +153,7 @@ impl Place {
         });
     }
 
-    /// A result is whole or not there; nothing else is in the output directory.
+    /// Asserts that each result is complete or missing, and that no other file is in the output directory.
     fn check_output(&self) {
         let out = self.world.out();
         let names: Vec<String> = snapshot(&out)
@@ -168,7 +167,7 @@ impl Place {
         }
     }
 
-    /// How much is mounted below the test's directory: elsewhere others mount, too.
+    /// The number of mounts below the test's directory.
     fn mounts(&self) -> usize {
         let own = self.world.path("").display().to_string();
         std::fs::read_to_string("/proc/self/mountinfo")
@@ -184,7 +183,7 @@ fn stopped_again_and_again(isolation: &'static str, signal: Signal, code: i32) {
     let mounts = place.mounts();
     for _ in 0..rounds() {
         let ended = place.interrupt(signal);
-        // Before it listens, a signal ends it as it ends any program; after its work is done there is nothing to stop.
+        // Before it handles signals, a signal ends it like any program; at its end there may be nothing to stop.
         assert!(
             matches!(ended, None | Some(0)) || ended == Some(code),
             "{ended:?}"

@@ -13,7 +13,7 @@ use rules::{
 };
 use source::SourceFile;
 
-/// Imports against the order of modules, not yet mended. Stale entries fail the test, as in the lists below.
+/// Imports against the order of modules, not yet fixed. Stale entries fail the test, as in the lists below.
 const UPWARD_IMPORTS: &[&str] = &[];
 
 /// Files that import each other, not yet separated.
@@ -33,7 +33,7 @@ const LONG_FILES: &[&str] = &[
     "src/sandbox/shared_tree.rs",
 ];
 
-/// Fails with the violations that `known` does not list, and with the entries of `known` that are no violations any more.
+/// Fails with the violations that are not in `known`, and with the entries of `known` that are no longer violations.
 #[track_caller]
 fn assert_only_known(found: &BTreeSet<String>, known: &[&str]) {
     let known: BTreeSet<String> = known.iter().map(|&it| it.to_owned()).collect();
@@ -53,7 +53,7 @@ fn read(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// All files of `src`, without those that only tests have.
+/// All files of `src`, without modules for tests.
 fn product() -> Vec<SourceFile> {
     let mut paths = Vec::new();
     find(&root().join("src"), &mut paths);
@@ -102,7 +102,7 @@ fn files_have_at_most_500_lines_before_their_tests() {
 }
 
 #[test]
-fn the_code_map_lists_the_modules_of_the_crate() {
+fn code_map_lists_the_modules_of_the_crate() {
     let differences = undocumented_modules(&read(&root().join("src/lib.rs")), &architecture());
     assert!(differences.is_empty(), "{differences:?}");
 }

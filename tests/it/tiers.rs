@@ -1,5 +1,4 @@
-//! The same behaviour whatever keeps packages apart: every test runs under each isolation that this machine can give, as root
-//! and, where it says so, as an ordinary user.
+//! The same behavior in every isolation tier: each test runs in all tiers of this machine, as root and, where stated, as an ordinary user.
 
 mod users;
 
@@ -16,21 +15,21 @@ use nix::sys::signal::Signal;
 
 in_tiers!(only_declared_packages_can_be_read: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 in_tiers!(only_declared_packages_are_listed: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER NONE);
-in_tiers!(a_write_into_a_dependency_is_seen_by_nobody_else: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(write_into_a_dependency_is_private: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 in_tiers!(files_can_be_moved_and_linked_into_the_install_target: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
-in_tiers!(owners_are_those_that_the_script_gave: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
-in_tiers!(whatever_a_script_forks_ends_with_it: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(owners_set_by_the_script_are_kept: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(processes_of_a_script_end_with_it: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 in_tiers!(signals_reach_other_processes_only_without_isolation: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 in_tiers!(abstract_sockets_of_others_are_closed_under_landlock: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
-in_tiers!(a_stop_leaves_nothing: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
-in_tiers!(the_next_run_clears_away_what_a_killed_one_left: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
-in_tiers!(scripts_are_as_nice_as_they_are_told_to_be: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
-in_tiers!(without_a_network_there_is_a_loopback_and_nothing_else: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(stop_leaves_no_files: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(next_run_removes_leftovers_of_a_killed_one: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(scripts_have_the_requested_niceness: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(network_none_leaves_only_the_loopback_device: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 
 in_tiers!(secrets_of_the_agent_cannot_be_read: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK);
 in_tiers!(umask_of_zero_opens_nothing_to_others: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 
-/// A place where Landlock, if that is the tier, knows scopes for signals and sockets.
+/// A place in which Landlock, if it is the tier, supports scopes for signals and sockets.
 fn place_with_scopes(tier: Tier) -> Option<Place> {
     (tier.name != "landlock" || require_landlock_scopes())
         .then(|| Place::new(tier))
@@ -60,7 +59,7 @@ mod bodies {
         ]) {
             let path = bosh.join(path);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            // Readable for everybody: only the sandbox keeps them from the script.
+            // Readable for all users: only the sandbox hides them from the script.
             std::fs::write(&path, content).unwrap();
         }
         let bosh = bosh.display();
@@ -140,7 +139,7 @@ mod bodies {
         assert_eq!(place.file("app", "seen"), "100644 app\nlib\napp\nlib\n");
     }
 
-    pub(super) fn a_write_into_a_dependency_is_seen_by_nobody_else(tier: Tier) {
+    pub(super) fn write_into_a_dependency_is_private(tier: Tier) {
         let Some(place) = Place::new(tier) else {
             return;
         };
@@ -178,7 +177,7 @@ mod bodies {
         assert_eq!(place.file("app", "moved/file"), "100644 a\n");
     }
 
-    pub(super) fn owners_are_those_that_the_script_gave(tier: Tier) {
+    pub(super) fn owners_set_by_the_script_are_kept(tier: Tier) {
         let Some(place) = Place::new(tier) else {
             return;
         };
@@ -199,7 +198,7 @@ mod bodies {
         assert_eq!(entry("./secret/user").mode, "-rws--x--x");
     }
 
-    pub(super) fn whatever_a_script_forks_ends_with_it(tier: Tier) {
+    pub(super) fn processes_of_a_script_end_with_it(tier: Tier) {
         let Some(place) = Place::new(tier) else {
             return;
         };
@@ -260,7 +259,7 @@ mod bodies {
         assert_eq!(place.file("app", "seen"), seen);
     }
 
-    pub(super) fn a_stop_leaves_nothing(tier: Tier) {
+    pub(super) fn stop_leaves_no_files(tier: Tier) {
         let Some(place) = Place::new(tier) else {
             return;
         };
@@ -276,11 +275,11 @@ mod bodies {
         );
     }
 
-    pub(super) fn the_next_run_clears_away_what_a_killed_one_left(tier: Tier) {
+    pub(super) fn next_run_removes_leftovers_of_a_killed_one(tier: Tier) {
         let Some(place) = Place::new(tier) else {
             return;
         };
-        // An ordinary user outside its namespace could not remove what has another owner.
+        // An ordinary user could not remove files of another owner outside of its namespace.
         let running = place.start(
             "trap '' TERM; mkdir d; echo > d/file; chown -R 1234 d; chmod 700 d; touch $FACTS/started; sleep 1000; sleep 1000",
         );
@@ -289,7 +288,7 @@ mod bodies {
         place.run(&ReleaseBuilder::demo()).succeeds();
         assert_eq!(processes_below(&place.world.path("")), [""; 0]);
         let left: Vec<String> = snapshot(&place.world.path("")).into_keys().collect();
-        // Empty directories that the killed run made may stay.
+        // Empty directories that the killed run created may stay.
         let ours = |path: &String| {
             [".bosh-agent-", "data/compile/", "data/packages/"]
                 .iter()
@@ -298,7 +297,7 @@ mod bodies {
         assert!(!left.iter().any(ours), "{left:?}");
     }
 
-    pub(super) fn scripts_are_as_nice_as_they_are_told_to_be(tier: Tier) {
+    pub(super) fn scripts_have_the_requested_niceness(tier: Tier) {
         let Some(place) = Place::new(tier) else {
             return;
         };
@@ -315,7 +314,7 @@ mod bodies {
         assert_eq!(place.file("app", "nice"), format!("100644 {}\n", own + 7));
     }
 
-    pub(super) fn without_a_network_there_is_a_loopback_and_nothing_else(tier: Tier) {
+    pub(super) fn network_none_leaves_only_the_loopback_device(tier: Tier) {
         let Some(place) = Place::new(tier) else {
             return;
         };
@@ -342,7 +341,7 @@ mod bodies {
     }
 }
 
-/// `lib` and `other`, which are needed by `app` and `late`, of which `app` is given.
+/// `lib` and `other`, with the dependents `app` (with this script) and `late`.
 fn release_of(app: &str) -> ReleaseBuilder {
     ReleaseBuilder::new("demo", "1.10")
         .package("lib", &[], "echo lib > $BOSH_INSTALL_TARGET/file")

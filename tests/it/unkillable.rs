@@ -1,32 +1,32 @@
-//! Processes of scripts that wait in the kernel and cannot be killed: they are named, and nobody waits for them.
+//! Processes of scripts that wait in the kernel and cannot be killed: they are reported, and no run waits for them.
 
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Hanging, LANDLOCK, NAMESPACE, NONE, Place, ReleaseBuilder, Tier, USERNS_OF_A_USER,
+    Agent, Hanging, LANDLOCK, NAMESPACE, NONE, Place, Ran, ReleaseBuilder, Tier, USERNS_OF_A_USER,
     USERNS_OF_ROOT, in_tiers, wait_for,
 };
 use nix::sys::signal::Signal;
 
-in_tiers!(an_unkillable_orphan_fails_its_package: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
-in_tiers!(a_stop_does_not_wait_for_an_unkillable_script: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(unkillable_orphan_fails_its_package: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(stop_does_not_wait_for_an_unkillable_script: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 
-in_tiers!(a_start_that_hangs_is_reported_when_it_is_stopped: NAMESPACE USERNS_OF_ROOT LANDLOCK NONE);
-in_tiers!(a_start_that_hangs_fails_its_package: NAMESPACE LANDLOCK NONE);
-in_tiers!(a_silent_mount_beside_the_base_directory_hinders_nothing: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(hanging_start_is_reported_when_it_is_stopped: NAMESPACE USERNS_OF_ROOT LANDLOCK NONE);
+in_tiers!(hanging_start_fails_its_package: NAMESPACE LANDLOCK NONE);
+in_tiers!(hanging_mount_next_to_the_base_directory_is_ignored: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A second of grace and ten for processes to be gone, and as much for a slow machine.
+/// One second of grace, ten until processes have ended, and as much for a slow machine.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 
-/// What the start of a script may take.
+/// The time limit of a script's start.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
 mod bodies {
     use super::*;
 
-    pub(super) fn an_unkillable_orphan_fails_its_package(tier: Tier) {
+    pub(super) fn unkillable_orphan_fails_its_package(tier: Tier) {
         let Some(place) = Place::new(tier) else {
             return;
         };
@@ -48,13 +48,24 @@ mod bodies {
         assert!(start.elapsed() < LIMIT);
     }
 
-    /// An agent whose scripts look for `bash` in the hanging file system first.
-    fn looks_there_first(place: &Place) -> String {
-        let hanging = place.world.path("hanging");
-        format!(
-            "env PATH={}:/usr/sbin:/usr/bin:/sbin:/bin",
-            hanging.display()
-        )
+    /// An agent whose script hangs at its start, as `PATH` begins with the hanging file system.
+    fn with_hanging_start(tier: Tier) -> Option<(Place, Hanging, Agent)> {
+        let place = Place::new(tier)?;
+        let hanging = Hanging::mount(&place.world)?;
+        let path = place.world.path("hanging");
+        let path = format!("env PATH={}:/usr/sbin:/usr/bin:/sbin:/bin", path.display());
+        let release = place.release(&ReleaseBuilder::of_script("true"));
+        let agent = place
+            .agent_through(&path)
+            .args(&["--grace", "1"])
+            .arg(release);
+        Some((place, hanging, agent))
+    }
+
+    fn assert_names_start(place: &Place, ran: Ran) {
+        let bash = place.world.path("hanging/bash");
+        ran.says("cannot be killed: `sandbox-child` (process ")
+            .says(&format!("which was to start `{}`", bash.display()));
     }
 
     fn wait_until_it_hangs(place: &Place) {
@@ -64,46 +75,34 @@ mod bodies {
         });
     }
 
-    pub(super) fn a_start_that_hangs_is_reported_when_it_is_stopped(tier: Tier) {
-        let Some(place) = Place::new(tier) else {
+    pub(super) fn hanging_start_is_reported_when_it_is_stopped(tier: Tier) {
+        let Some((place, _hanging, agent)) = with_hanging_start(tier) else {
             return;
         };
-        let Some(_hanging) = Hanging::mount(&place.world) else {
-            return;
-        };
-        let release = place.release(&ReleaseBuilder::of_script("true"));
-        let agent = place.agent_through(&looks_there_first(&place));
-        let running = agent.args(&["--grace", "1"]).arg(release).start();
+        let running = agent.start();
         wait_until_it_hangs(&place);
         let start = Instant::now();
         running.signal(Signal::SIGTERM);
         let ran = running.end();
         assert!(start.elapsed() < STOP_LIMIT, "{}", ran.stderr);
         assert_eq!(ran.code, Some(143), "{}", ran.stderr);
-        let bash = place.world.path("hanging/bash");
-        ran.says("cannot be killed: `sandbox-child` (process ")
-            .says(&format!("which was to start `{}`", bash.display()));
+        assert_names_start(&place, ran);
     }
 
-    pub(super) fn a_start_that_hangs_fails_its_package(tier: Tier) {
-        let Some(place) = Place::new(tier) else {
+    pub(super) fn hanging_start_fails_its_package(tier: Tier) {
+        let Some((place, _hanging, agent)) = with_hanging_start(tier) else {
             return;
         };
-        let Some(_hanging) = Hanging::mount(&place.world) else {
-            return;
-        };
-        let release = place.release(&ReleaseBuilder::of_script("true"));
-        let agent = place.agent_through(&looks_there_first(&place));
         let start = Instant::now();
-        let ran = agent.arg(release).run().blames_the_machine();
+        let ran = agent.run().blames_the_machine();
         assert!(start.elapsed() < START_LIMIT + STOP_LIMIT, "{}", ran.stderr);
-        let bash = place.world.path("hanging/bash");
-        ran.says("Error: failed to compile package app/")
-            .says("a process of the packaging script of `app` cannot be killed: `sandbox-child` (process ")
-            .says(&format!("which was to start `{}`", bash.display()));
+        let ran = ran
+            .says("Error: failed to compile package app/")
+            .says("a process of the packaging script of `app` cannot be killed");
+        assert_names_start(&place, ran);
     }
 
-    pub(super) fn a_silent_mount_beside_the_base_directory_hinders_nothing(tier: Tier) {
+    pub(super) fn hanging_mount_next_to_the_base_directory_is_ignored(tier: Tier) {
         let Some(place) = Place::new(tier) else {
             return;
         };
@@ -122,7 +121,7 @@ mod bodies {
         assert!(!place.world.path("facts/hung").exists());
     }
 
-    pub(super) fn a_stop_does_not_wait_for_an_unkillable_script(tier: Tier) {
+    pub(super) fn stop_does_not_wait_for_an_unkillable_script(tier: Tier) {
         let Some(place) = Place::new(tier) else {
             return;
         };
@@ -132,10 +131,7 @@ mod bodies {
         let running = place.start(
             "touch $FACTS/started; stat $FACTS/../hanging/x; echo > $BOSH_INSTALL_TARGET/file",
         );
-        wait_for("the hanging process", LIMIT, || {
-            let hangs = place.world.path("facts/hung").exists();
-            hangs.then_some(()).ok_or_else(String::new)
-        });
+        wait_until_it_hangs(&place);
         let start = Instant::now();
         running.signal(Signal::SIGTERM);
         let ran = running.end();

@@ -12,6 +12,7 @@ mod agent;
 mod attacks;
 pub(crate) mod go_release;
 mod hanging;
+mod namespace;
 mod outcome;
 mod play;
 mod release;
@@ -24,6 +25,7 @@ mod world;
 pub(crate) use agent::{Agent, Ran, Running, copied_agent, processes_below};
 pub(crate) use attacks::{ATTACKS, Site, attacks, packages};
 pub(crate) use hanging::Hanging;
+pub(crate) use namespace::NamespaceWorld;
 pub(crate) use outcome::{
     Listed, Outcome, compiled_packages, contents, extract, list, manifest_of, mode_of, sha1_of,
     unpacked,

@@ -19,10 +19,7 @@ pub(crate) fn require(is_there: bool, what: &str) -> bool {
 }
 
 /// Prints why a test is skipped, or fails it; see [`require`].
-#[expect(
-    clippy::print_stdout,
-    reason = "a skipped test must be visible"
-)]
+#[expect(clippy::print_stdout, reason = "a skipped test must be visible")]
 #[track_caller]
 pub(crate) fn skip(reason: &str) {
     assert!(

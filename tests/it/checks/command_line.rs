@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn mistakes_in_the_command_line_end_with_two_and_touch_nothing() {
+fn usage_errors_exit_with_two_and_change_no_file() {
     let world = World::new();
     let tarball = world.release("release.tgz", &marking());
     let tarball = tarball.to_str().unwrap();
@@ -35,7 +35,7 @@ fn mistakes_in_the_command_line_end_with_two_and_touch_nothing() {
 }
 
 #[test]
-fn help_and_version_end_well() {
+fn help_and_version_succeed() {
     let world = World::new();
     for flag in ["-h", "-help", "--help"] {
         let agent = Agent::bare(&world.path("printed"));
@@ -62,7 +62,7 @@ fn help_and_version_end_well() {
 }
 
 #[test]
-fn one_dash_does_for_two_and_a_double_dash_ends_the_flags() {
+fn flags_may_have_one_dash_and_end_at_two() {
     let world = World::new();
     world.release("-odd.tgz", &ReleaseBuilder::demo());
     world

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn names_that_are_none_are_refused() {
+fn invalid_names_are_refused() {
     let long = "x".repeat(201);
     for (name, reason) in [
         ("..", "is a directory in paths"),
@@ -37,7 +37,7 @@ fn names_that_are_none_are_refused() {
 }
 
 #[test]
-fn versions_that_are_none_are_refused() {
+fn invalid_versions_are_refused() {
     let long = "1".repeat(201);
     for (version, reason) in [
         ("..", "is a directory in paths"),
@@ -63,7 +63,7 @@ fn versions_that_are_none_are_refused() {
 }
 
 #[test]
-fn names_of_two_hundred_bytes_are_names() {
+fn names_of_two_hundred_bytes_are_valid() {
     let name = "n".repeat(200);
     let needing = "m".repeat(200);
     let world = World::new();
@@ -75,7 +75,7 @@ fn names_of_two_hundred_bytes_are_names() {
             &[&name],
             "cp @packages@/n*/file $BOSH_INSTALL_TARGET/",
         );
-    // A member's name has a hundred bytes in this writer: this one is packed by tar.
+    // The test's writer limits a name to a hundred bytes, so tar packs this one.
     let tree = world.path("tree");
     release.write_tree(&tree);
     let tarball = world.path("release.tgz");
@@ -88,13 +88,13 @@ fn names_of_two_hundred_bytes_are_names() {
 }
 
 #[test]
-fn a_result_whose_file_name_would_be_too_long_is_refused_before_anything_runs() {
+fn too_long_file_name_of_a_result_is_refused() {
     let release = ReleaseBuilder::new(&"n".repeat(150), &"1".repeat(150)).package("app", &[], MARK);
     refused_release(&release).says("is longer than 255 bytes");
 }
 
 #[test]
-fn a_wrong_digest_is_named_with_its_file_and_its_algorithm() {
+fn wrong_digest_is_reported_with_file_and_algorithm() {
     for (form, algorithm) in [
         (Digest::Sha1, "sha1"),
         (Digest::Sha256, "sha256"),
@@ -106,7 +106,7 @@ fn a_wrong_digest_is_named_with_its_file_and_its_algorithm() {
                 .package("app", &[], MARK)
                 .blob(blob)
         };
-        // The manifest of one, the bytes of another.
+        // The manifest of one release with the bytes of another.
         let manifest = release(b"one").files()[0].1.clone();
         refused_release(&release(b"other").manifest(&manifest))
             .says("package `app`: `packages/app.tgz` does not match its digest: ")
@@ -115,7 +115,7 @@ fn a_wrong_digest_is_named_with_its_file_and_its_algorithm() {
 }
 
 #[test]
-fn digests_of_jobs_and_of_the_license_are_checked_too() {
+fn digests_of_jobs_and_license_are_checked() {
     let release = marking().job("web", &["app"]).license();
     let manifest = release.files()[0].1.clone();
     let mut members = release.manifest(&manifest).members();
@@ -131,7 +131,7 @@ fn digests_of_jobs_and_of_the_license_are_checked_too() {
 }
 
 #[test]
-fn every_digest_of_several_is_checked() {
+fn all_digests_of_a_blob_are_checked() {
     let release = marking().digests(Digest::All);
     let text = String::from_utf8(release.files()[0].1.clone()).unwrap();
     let line = text
@@ -162,7 +162,7 @@ fn every_digest_of_several_is_checked() {
 }
 
 #[test]
-fn a_digest_of_an_unknown_algorithm_alone_is_refused_and_beside_a_known_one_it_is_not() {
+fn digest_needs_one_known_algorithm() {
     let release = marking().blob(b"no archive");
     let text = String::from_utf8(release.files()[0].1.clone()).unwrap();
     let line = text
@@ -190,7 +190,7 @@ fn a_digest_of_an_unknown_algorithm_alone_is_refused_and_beside_a_known_one_it_i
 }
 
 #[test]
-fn a_text_that_is_no_digest_is_refused() {
+fn invalid_digest_is_refused() {
     for wrong in ["'not a digest'", "'sha256:'", "12;12", "'a:b:c'"] {
         let text = String::from_utf8(marking().files()[0].1.clone()).unwrap();
         let line = text
@@ -203,7 +203,7 @@ fn a_text_that_is_no_digest_is_refused() {
 }
 
 #[test]
-fn a_missing_blob_is_named() {
+fn missing_blob_is_reported() {
     let release = marking().job("web", &["app"]).license();
     refused_release(
         &release
@@ -218,7 +218,7 @@ fn a_missing_blob_is_named() {
 }
 
 #[test]
-fn another_package_with_the_same_digest_does_not_stand_in_for_a_missing_one() {
+fn equal_digest_of_another_package_does_not_replace_a_blob() {
     let release = ReleaseBuilder::new("demo", "1")
         .package("a", &[], MARK)
         .package("b", &[], MARK)
@@ -227,7 +227,7 @@ fn another_package_with_the_same_digest_does_not_stand_in_for_a_missing_one() {
 }
 
 #[test]
-fn a_blob_that_is_no_file_is_named() {
+fn blob_that_is_not_a_file_is_reported() {
     let mut members = marking().members();
     for member in &mut members {
         if member.name == "packages/app.tgz" {
@@ -238,14 +238,14 @@ fn a_blob_that_is_no_file_is_named() {
 }
 
 #[test]
-fn a_link_to_nothing_is_named() {
+fn dangling_link_is_reported() {
     let mut members = marking().members();
     members.push(Member::link(Kind::HardLink, "NOTICE", "NOT-THERE"));
     refused_bytes(&archive(&members)).says("`NOTICE` is a link to `NOT-THERE`");
 }
 
 #[test]
-fn an_unknown_dependency_is_named_with_who_wants_it() {
+fn unknown_dependency_is_reported_with_its_dependent() {
     let release = ReleaseBuilder::new("demo", "1")
         .package("app", &["lib", "gone"], MARK)
         .package("lib", &["lost"], MARK);
@@ -255,13 +255,13 @@ fn an_unknown_dependency_is_named_with_who_wants_it() {
 }
 
 #[test]
-fn a_package_of_a_job_that_is_not_there_is_named() {
+fn missing_package_of_a_job_is_reported() {
     refused_release(&marking().job("web", &["app", "gone"]))
         .says("job `web` needs package `gone`, which is not in the release");
 }
 
 #[test]
-fn a_cycle_is_told_as_a_path() {
+fn cycle_is_reported_as_a_path() {
     let release = ReleaseBuilder::new("demo", "1")
         .package("c", &["a"], MARK)
         .package("b", &["c"], MARK)
@@ -273,7 +273,7 @@ fn a_cycle_is_told_as_a_path() {
 }
 
 #[test]
-fn a_package_that_is_listed_twice_is_named_with_its_line() {
+fn duplicate_package_is_reported_with_its_line() {
     let release = ReleaseBuilder::new("demo", "1")
         .package("app", &[], MARK)
         .package("app", &[], MARK)
@@ -285,7 +285,7 @@ fn a_package_that_is_listed_twice_is_named_with_its_line() {
 }
 
 #[test]
-fn a_package_that_is_source_and_compiled_is_named() {
+fn source_and_compiled_package_of_one_name_is_reported() {
     let release = ReleaseBuilder::new("demo", "1")
         .package("app", &[], MARK)
         .compiled("app", &[], STEMCELL, ("file", b""));
@@ -293,7 +293,7 @@ fn a_package_that_is_source_and_compiled_is_named() {
 }
 
 #[test]
-fn a_package_that_the_manifest_does_not_list_is_named() {
+fn unlisted_package_is_reported() {
     let release = marking()
         .other("packages/extra.tgz", b"")
         .other("compiled_packages/more.tgz", b"");
@@ -305,7 +305,7 @@ fn a_package_that_the_manifest_does_not_list_is_named() {
 }
 
 #[test]
-fn all_problems_of_all_tarballs_are_told_in_one_run() {
+fn all_problems_of_all_tarballs_are_reported_together() {
     let world = World::new();
     let first = ReleaseBuilder::new("first", "1")
         .package("a", &["gone"], MARK)

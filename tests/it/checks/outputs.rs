@@ -1,4 +1,4 @@
-//! Results that collide, output directories, and free space.
+//! Colliding results, output directories, and free space.
 
 use super::*;
 
@@ -37,13 +37,13 @@ fn two_results_in_different_directories_do_not_collide() {
 }
 
 #[test]
-fn a_source_release_is_never_overwritten_by_its_result() {
+fn result_never_overwrites_its_source_release() {
     let world = World::new();
     std::fs::create_dir(world.out()).unwrap();
     let name = "out/demo-1.10-ubuntu-noble-1.406.tgz";
     let tarball = world.release(name, &marking());
     refused(&world, &[&tarball]).says("which is an input of this call");
-    // Nor by another name of it.
+    // Also not by another path of it.
     let link = world.path("link.tgz");
     std::os::unix::fs::symlink(&tarball, &link).unwrap();
     refused(&world, &[&link]).says("which is an input of this call");
@@ -53,7 +53,7 @@ fn a_source_release_is_never_overwritten_by_its_result() {
 }
 
 #[test]
-fn a_directory_in_the_place_of_the_result_is_refused() {
+fn directory_in_place_of_the_result_is_refused() {
     let world = World::new();
     std::fs::create_dir_all(world.result("demo-1.10")).unwrap();
     let tarball = world.release("release.tgz", &marking());
@@ -61,7 +61,7 @@ fn a_directory_in_the_place_of_the_result_is_refused() {
 }
 
 #[test]
-fn an_output_directory_that_cannot_be_used_is_named() {
+fn unusable_output_directory_is_reported() {
     let world = World::new();
     let tarball = world.release("release.tgz", &marking());
     let file = world.write("file", "");
@@ -86,7 +86,7 @@ fn an_output_directory_that_cannot_be_used_is_named() {
 }
 
 #[test]
-fn a_read_only_output_directory_is_refused_before_anything_runs() {
+fn read_only_output_directory_is_refused_before_scripts_run() {
     if !require_root() || !require_tools(&["unshare", "mount"]) {
         return;
     }
@@ -135,7 +135,7 @@ fn on_small_disk(world: &World, directory: &Path, tarball: &Path, more: &[&str])
         .blames_the_machine()
 }
 
-/// Bytes that no compression makes smaller.
+/// Incompressible bytes.
 fn random(length: u64) -> Vec<u8> {
     use std::io::Read;
     let mut bytes = Vec::new();
@@ -145,7 +145,7 @@ fn random(length: u64) -> Vec<u8> {
 }
 
 #[test]
-fn too_little_space_is_told_with_figures_before_anything_runs() {
+fn too_little_space_is_reported_before_scripts_run() {
     if !require_root() || !require_tools(&["unshare", "mount", "find"]) {
         return;
     }
@@ -190,7 +190,7 @@ fn too_little_space_is_told_with_figures_before_anything_runs() {
 }
 
 #[test]
-fn a_disk_that_fills_while_the_result_is_written_is_told_and_leaves_nothing() {
+fn full_disk_during_the_result_leaves_no_file() {
     if !require_root() || !require_tools(&["unshare", "mount", "find"]) {
         return;
     }
@@ -206,7 +206,7 @@ fn a_disk_that_fills_while_the_result_is_written_is_told_and_leaves_nothing() {
 }
 
 #[test]
-fn a_disk_that_fills_while_a_script_runs_is_told_as_the_cause() {
+fn full_disk_during_a_script_is_reported_as_the_cause() {
     if !require_root() || !require_tools(&["unshare", "mount", "find"]) {
         return;
     }

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn an_earlier_result_stays_when_a_later_run_is_refused() {
+fn refused_run_keeps_an_earlier_result() {
     let world = World::new();
     let tarball = world.release("release.tgz", &ReleaseBuilder::demo());
     world.compile(&[&tarball]).succeeds();
@@ -13,7 +13,7 @@ fn an_earlier_result_stays_when_a_later_run_is_refused() {
 }
 
 #[test]
-fn an_earlier_result_stays_when_a_later_compile_fails() {
+fn failed_compile_keeps_an_earlier_result() {
     let world = World::new();
     let tarball = world.release("release.tgz", &ReleaseBuilder::of_script("true"));
     world.compile(&[&tarball]).succeeds();
@@ -26,7 +26,7 @@ fn an_earlier_result_stays_when_a_later_compile_fails() {
 }
 
 #[test]
-fn a_result_replaces_an_earlier_one() {
+fn result_replaces_an_earlier_one() {
     let world = World::new();
     let old = world.result("demo-1.10");
     world.write("elsewhere", "old");
@@ -39,7 +39,7 @@ fn a_result_replaces_an_earlier_one() {
 }
 
 #[test]
-fn a_package_that_is_no_archive_is_named_and_nothing_of_it_stays() {
+fn package_that_is_not_an_archive_is_reported() {
     for (blob, told) in [
         (b"no archive".to_vec(), "neither a tar archive"),
         (
@@ -65,7 +65,7 @@ fn a_package_that_is_no_archive_is_named_and_nothing_of_it_stays() {
 }
 
 #[test]
-fn a_work_directory_that_cannot_be_used_is_told_and_nothing_is_left() {
+fn unusable_work_directory_is_reported() {
     let world = World::new();
     let tarball = world.release("release.tgz", &marking());
     let file = world.write("file", "");
@@ -76,7 +76,7 @@ fn a_work_directory_that_cannot_be_used_is_told_and_nothing_is_left() {
 }
 
 #[test]
-fn a_base_directory_that_cannot_be_made_is_told() {
+fn base_directory_that_cannot_be_created_is_reported() {
     let world = World::new();
     let tarball = world.release("release.tgz", &marking());
     world.write("vcap", "a file");
@@ -94,7 +94,7 @@ fn a_base_directory_that_cannot_be_made_is_told() {
 }
 
 #[test]
-fn a_refusal_for_the_base_directorys_sake_leaves_no_logs() {
+fn refusal_of_the_base_directory_leaves_no_logs() {
     let world = World::new();
     let tarball = world.release("release.tgz", &marking());
     world.write("vcap/packages/redis/file", "theirs");
@@ -102,7 +102,7 @@ fn a_refusal_for_the_base_directorys_sake_leaves_no_logs() {
 }
 
 #[test]
-fn a_file_in_the_place_of_the_directory_of_packages_is_told_and_nothing_is_left() {
+fn file_in_place_of_the_packages_directory_is_reported() {
     let world = World::new();
     let tarball = world.release("release.tgz", &marking());
     world.write("vcap/packages", "a file");
@@ -110,7 +110,7 @@ fn a_file_in_the_place_of_the_directory_of_packages_is_told_and_nothing_is_left(
 }
 
 #[test]
-fn a_machine_that_is_no_stemcell_is_told_with_what_to_do() {
+fn missing_stemcell_is_reported_with_a_remedy() {
     let world = World::new();
     let tarball = world.release("release.tgz", &marking());
     let before = world.snapshot();
@@ -126,7 +126,7 @@ fn a_machine_that_is_no_stemcell_is_told_with_what_to_do() {
 }
 
 #[test]
-fn the_stemcells_version_is_read_below_the_base_directory() {
+fn stemcell_version_is_read_below_the_base_directory() {
     let os_release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
     let has = |key: &str| os_release.lines().any(|line| line.starts_with(key));
     if !crate::support::require(

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_truncated_tarball_is_refused_wherever_it_ends() {
+fn truncated_tarball_is_refused_at_any_length() {
     let whole = bytes_of(&marking().license());
     for length in [
         1,
@@ -35,14 +35,14 @@ fn a_truncated_tarball_is_refused_wherever_it_ends() {
 }
 
 #[test]
-fn a_missing_gzip_trailer_is_told() {
+fn missing_gzip_trailer_is_reported() {
     let whole = bytes_of(&marking());
     refused_bytes(&whole[..whole.len() - 8]).says("gzip data ends early");
     refused_bytes(&whole[..whole.len() - 4]).says("gzip data ends early");
 }
 
 #[test]
-fn a_wrong_checksum_at_the_end_is_told() {
+fn wrong_checksum_at_the_end_is_reported() {
     let whole = bytes_of(&marking());
     for back in [8, 4] {
         let mut wrong = whole.clone();
@@ -53,7 +53,7 @@ fn a_wrong_checksum_at_the_end_is_told() {
 }
 
 #[test]
-fn damaged_bytes_are_told() {
+fn damaged_bytes_are_reported() {
     let whole = bytes_of(&marking().license());
     for part in 1..8 {
         let mut wrong = whole.clone();
@@ -74,14 +74,14 @@ fn damaged_bytes_are_told() {
 }
 
 #[test]
-fn bytes_behind_the_compressed_data_are_told() {
+fn bytes_after_the_compressed_data_are_reported() {
     let mut whole = bytes_of(&marking());
     whole.extend(b"more");
     refused_bytes(&whole).says("gzip data is followed by other bytes");
 }
 
 #[test]
-fn what_is_no_tarball_is_told() {
+fn files_that_are_not_tarballs_are_reported() {
     refused_bytes(b"").says("the file is empty");
     refused_bytes(b"# a script\n")
         .says("neither a tar archive nor compressed data of a known kind");
@@ -93,7 +93,7 @@ fn what_is_no_tarball_is_told() {
 }
 
 #[test]
-fn a_file_that_is_not_there_and_a_directory_are_told() {
+fn missing_files_and_directories_are_reported() {
     let world = World::new();
     refused(&world, &[&world.path("missing.tgz")])
         .says("missing.tgz:\n")
@@ -104,7 +104,7 @@ fn a_file_that_is_not_there_and_a_directory_are_told() {
 }
 
 #[test]
-fn a_missing_input_without_an_output_directory_makes_no_directory() {
+fn missing_input_creates_no_directory() {
     let world = World::new();
     let before = world.snapshot();
     world
@@ -117,15 +117,15 @@ fn a_missing_input_without_an_output_directory_makes_no_directory() {
 }
 
 #[test]
-fn a_tarball_without_a_manifest_at_its_top_is_told() {
+fn tarball_without_a_manifest_is_reported() {
     let members = [Member::file("release/release.MF", b"name: demo\n")];
-    refused_bytes(&archive(&members)).says("there is no release.MF at the top of the tarball");
+    refused_bytes(&archive(&members)).says("there is not a release.MF at the top of the tarball");
     let members = [Member::directory("release.MF/")];
     refused_bytes(&archive(&members)).says("release.MF is not a file");
 }
 
 #[test]
-fn entries_that_lead_out_are_refused() {
+fn entries_that_leave_the_release_are_refused() {
     for name in ["../packages/app.tgz", "packages/../../x", "/etc/passwd"] {
         let mut members = marking().members();
         members.push(Member::file(name, b""));
@@ -134,7 +134,7 @@ fn entries_that_lead_out_are_refused() {
 }
 
 #[test]
-fn problems_of_a_manifest_are_told_with_their_lines() {
+fn problems_of_a_manifest_are_reported_with_lines() {
     for (manifest, told) in [
         ("", "the manifest is empty"),
         ("just a text", "expected a mapping"),
@@ -175,7 +175,7 @@ fn problems_of_a_manifest_are_told_with_their_lines() {
 }
 
 #[test]
-fn a_compiled_package_without_a_stemcell_is_told() {
+fn compiled_package_without_a_stemcell_is_reported() {
     let release = ReleaseBuilder::new("demo", "1").compiled("app", &[], STEMCELL, ("f", b""));
     let with = |stemcell: &str| {
         release

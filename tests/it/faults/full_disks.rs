@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_disk_that_fills_while_blobs_are_read_is_told_with_the_tarball() {
+fn full_disk_while_blobs_are_read_names_the_tarball() {
     let options = "size=1m";
     let Some(mut place) = Place::new("namespace", options, &["work"]) else {
         return;
@@ -11,7 +11,7 @@ fn a_disk_that_fills_while_blobs_are_read_is_told_with_the_tarball() {
     let release = ReleaseBuilder::of_script("true").other("docs/zeros", &[0; 2 << 20]);
     let tarball = place.world.path("release.tgz").display().to_string();
     place
-        .has_no_room_for(&release)
+        .run_without_room(&release)
         .says(&format!(
             "Error: failed to extract `{tarball}`: failed to write `"
         ))
@@ -21,13 +21,13 @@ fn a_disk_that_fills_while_blobs_are_read_is_told_with_the_tarball() {
 }
 
 #[test]
-fn a_disk_that_fills_while_a_large_source_is_unpacked_is_told_with_the_package() {
+fn full_disk_while_a_source_is_unpacked_names_the_package() {
     let Some(mut place) = Place::new("namespace", "size=4m", &["work"]) else {
         return;
     };
     let release = after_filling(1024, "true").file("zeros", 0o644, &[0; 2 << 20]);
     place
-        .has_no_room_for(&release)
+        .run_without_room(&release)
         .says("Error: failed to compile package app/")
         .says(" of release demo/1.10: no space left in `")
         .says(
@@ -38,7 +38,7 @@ fn a_disk_that_fills_while_a_large_source_is_unpacked_is_told_with_the_package()
 }
 
 #[test]
-fn a_disk_that_fills_with_the_files_of_a_source_is_told_with_the_package() {
+fn source_with_too_many_files_names_the_package() {
     let options = "nr_inodes=64,size=4m";
     let Some(mut place) = Place::new("namespace", options, &["work"]) else {
         return;
@@ -48,16 +48,15 @@ fn a_disk_that_fills_with_the_files_of_a_source_is_told_with_the_package() {
         release = release.file(&format!("{number}"), 0o644, b"");
     }
     place
-        .has_no_room_for(&release)
+        .run_without_room(&release)
         .says("failed to unpack the source of package `app`: failed to create `")
         .says(" and 0 of 64 inodes free: ")
         .says(NO_ROOM);
 }
 
-/// The directories of a package, the links to it and its dependencies, the log, the blob: each is the first for which there is
-/// no room in one of these runs.
+/// Directories of a package, links to it and its dependencies, log, blob: each is the first file without room in one of these runs.
 #[test]
-fn a_disk_for_every_number_of_files_after_a_first_package_is_told_with_what_was_made() {
+fn each_file_without_an_inode_is_reported() {
     let expected = [
         "failed to create",
         "failed to create the directory",
@@ -65,7 +64,7 @@ fn a_disk_for_every_number_of_files_after_a_first_package_is_told_with_what_was_
         "the sandbox of a packaging script could not be made: failed to prepare",
     ];
     let mut made = BTreeSet::new();
-    // What is removed beside the next script decides where the room ends, so one sweep does not meet every step.
+    // The concurrent removal of old files decides where the room ends, so a single sweep does not reach every step.
     for left in (0..16).cycle().take(16 * 20) {
         if expected.iter().all(|step| made.contains(*step)) && left == 0 {
             return;
@@ -87,10 +86,10 @@ fn a_disk_for_every_number_of_files_after_a_first_package_is_told_with_what_was_
         if ran.code == Some(0) {
             continue;
         }
-        let ran = has_no_room(ran.blames_the_machine())
+        let ran = assert_no_room(ran.blames_the_machine())
             .says("Error: failed to compile package ")
             .says("of 256 inodes free: ");
-        place.is_as_before(&ran);
+        place.assert_unchanged(&ran);
         let (_, what) = ran.stderr.split_once("inodes free: ").unwrap();
         let what = what.split('`').next().unwrap_or_default();
         made.insert(what.trim_end().to_owned());
@@ -99,18 +98,18 @@ fn a_disk_for_every_number_of_files_after_a_first_package_is_told_with_what_was_
 }
 
 #[test]
-fn a_disk_that_a_script_fills_is_told_as_the_cause_with_its_figures() {
+fn disk_filled_by_a_script_is_reported_as_the_cause() {
     for isolation in ["namespace", "landlock", "none"] {
         let Some(mut place) = Place::new(isolation, "size=2m", &["work", "vcap"]) else {
             return;
         };
-        // Also with what else is taken for a sign of rules.
+        // Also together with other signs of rules.
         let release = ReleaseBuilder::of_script(
             "set -e; echo run >> $FACTS/runs; echo 'x: Permission denied'; \
              head -c 3M /dev/zero > $BOSH_INSTALL_TARGET/data",
         );
         let ran = place
-            .has_no_room_for(&release)
+            .run_without_room(&release)
             .says("Error: failed to compile package app/")
             .says("(no space left on the device of `")
             .says(" of 2.0 MiB free)")
@@ -122,7 +121,7 @@ fn a_disk_that_a_script_fills_is_told_as_the_cause_with_its_figures() {
 }
 
 #[test]
-fn a_disk_that_a_script_fills_with_files_is_told_as_the_cause_with_its_figures() {
+fn inodes_used_up_by_a_script_are_reported_as_the_cause() {
     let options = "nr_inodes=128,size=4m";
     let Some(mut place) = Place::new("namespace", options, &["work"]) else {
         return;
@@ -130,14 +129,14 @@ fn a_disk_that_a_script_fills_with_files_is_told_as_the_cause_with_its_figures()
     let release =
         ReleaseBuilder::of_script("set -e; cd $BOSH_INSTALL_TARGET/; seq 200 | xargs touch");
     place
-        .has_no_room_for(&release)
+        .run_without_room(&release)
         .says("(no space left on the device of `")
         .says(" and 0 of 128 inodes free)")
         .says(NO_ROOM);
 }
 
 #[test]
-fn a_disk_that_fills_while_a_package_is_packed_is_told_with_the_package() {
+fn full_disk_while_a_package_is_packed_names_the_package() {
     let Some(mut place) = Place::new("namespace", "size=2m", &["work"]) else {
         return;
     };
@@ -146,7 +145,7 @@ fn a_disk_that_fills_while_a_package_is_packed_is_told_with_the_package() {
         fill(100)
     ));
     place
-        .has_no_room_for(&release)
+        .run_without_room(&release)
         .says("Error: failed to compile package app/")
         .says("no space left in `")
         .says("/blobs/0`: ")
@@ -156,7 +155,7 @@ fn a_disk_that_fills_while_a_package_is_packed_is_told_with_the_package() {
 }
 
 #[test]
-fn a_disk_that_fills_while_a_package_is_packed_stops_those_that_need_it() {
+fn full_disk_while_a_package_is_packed_stops_its_dependents() {
     let Some(mut place) = Place::new("namespace", "size=2m", &["work"]) else {
         return;
     };
@@ -167,10 +166,10 @@ fn a_disk_that_fills_while_a_package_is_packed_stops_those_that_need_it() {
     );
     let release = ReleaseBuilder::new("demo", "1.10")
         .package("lib", &[], &script)
-        // Whether it has begun by then or not, it would never end by itself.
+        // Whether or not it has started, it would not end by itself.
         .package("wait", &["lib"], GATE);
     place
-        .has_no_room_for(&release)
+        .run_without_room(&release)
         .says("Error: failed to compile package lib/")
         .says("/blobs/0`: ")
         .says(" of 2.0 MiB free: ")
@@ -178,11 +177,11 @@ fn a_disk_that_fills_while_a_package_is_packed_stops_those_that_need_it() {
 }
 
 #[test]
-fn a_disk_that_fills_while_a_tree_is_made_ready_for_dependents_is_told_with_the_package() {
+fn full_disk_while_a_tree_is_sealed_names_the_package() {
     let Some(mut place) = Place::new("namespace", "size=2m", &["work"]) else {
         return;
     };
-    // What has a name outside the tree is copied when the tree is sealed.
+    // Files with a link outside the tree are copied when the tree is sealed.
     let release = ReleaseBuilder::new("demo", "1.10")
         .package(
             "lib",
@@ -194,14 +193,14 @@ fn a_disk_that_fills_while_a_tree_is_made_ready_for_dependents_is_told_with_the_
         )
         .package("app", &["lib"], "true");
     place
-        .has_no_room_for(&release)
+        .run_without_room(&release)
         .says("Error: failed to compile package lib/")
         .says("no space left in `")
         .says(" of 2.0 MiB free: ")
         .says("failed to write `")
         .says(NO_ROOM);
 
-    // In place it goes from one disk to another.
+    // In place, it is copied from one disk to another.
     let Some(mut place) = Place::new("none", "size=1m", &["work"]) else {
         return;
     };
@@ -214,7 +213,7 @@ fn a_disk_that_fills_while_a_tree_is_made_ready_for_dependents_is_told_with_the_
         .package("app", &["lib"], "true");
     let store = place.path("work").display().to_string();
     place
-        .has_no_room_for(&release)
+        .run_without_room(&release)
         .says("Error: failed to compile package lib/")
         .says(&format!("no space left in `{store}/"))
         .says(" of 1.0 MiB free: ")
@@ -223,7 +222,7 @@ fn a_disk_that_fills_while_a_tree_is_made_ready_for_dependents_is_told_with_the_
 }
 
 #[test]
-fn a_disk_that_fills_while_a_dependency_is_copied_into_place_is_told_with_the_disk_that_is_full() {
+fn full_disk_while_a_dependency_is_copied_names_the_disk() {
     let Some(mut place) = Place::new("none", "size=2m", &["vcap"]) else {
         return;
     };
@@ -241,7 +240,7 @@ fn a_disk_that_fills_while_a_dependency_is_copied_into_place_is_told_with_the_di
         .package("app", &["a", "b"], "true");
     let base = place.path("vcap").display().to_string();
     place
-        .has_no_room_for(&release)
+        .run_without_room(&release)
         .says("Error: failed to compile package app/")
         .says(&format!("no space left in `{base}/data/packages/"))
         .says(" of 2.0 MiB free: ")
@@ -250,7 +249,7 @@ fn a_disk_that_fills_while_a_dependency_is_copied_into_place_is_told_with_the_di
 }
 
 #[test]
-fn a_disk_that_fills_while_a_compiled_package_is_unpacked_is_told_with_the_package() {
+fn full_disk_while_a_compiled_package_is_unpacked_names_it() {
     let Some(mut place) = Place::new("namespace", "size=1m", &["work"]) else {
         return;
     };
@@ -258,7 +257,7 @@ fn a_disk_that_fills_while_a_compiled_package_is_unpacked_is_told_with_the_packa
         .compiled("lib", &[], STEMCELL, ("zeros", &[0; 2 << 20]))
         .package("app", &["lib"], "true");
     place
-        .has_no_room_for(&release)
+        .run_without_room(&release)
         .says("Error: failed to compile package lib/")
         .says("no space left in `")
         .says(" of 1.0 MiB free: failed to unpack the compiled package `lib`: failed to write to `")
@@ -267,11 +266,11 @@ fn a_disk_that_fills_while_a_compiled_package_is_unpacked_is_told_with_the_packa
 }
 
 #[test]
-fn a_disk_that_fills_while_the_result_is_written_is_told_and_the_older_result_stays() {
+fn full_disk_while_the_result_is_written_keeps_the_older() {
     let release = ReleaseBuilder::of_script("cp data $BOSH_INSTALL_TARGET/")
         .file("data", 0o644, &random(100 << 10))
         .other("docs/data", &random(2 << 20));
-    // On a disk of its own, and on the disk on which packages are compiled.
+    // On its own disk, and on the disk on which packages are compiled.
     let on_disks: [(&str, &'static [&'static str]); 2] =
         [("1m", &["out"]), ("3m", &["work", "out"])];
     for (size, on_disk) in on_disks {
@@ -280,7 +279,7 @@ fn a_disk_that_fills_while_the_result_is_written_is_told_and_the_older_result_st
         };
         let result = place.result().display().to_string();
         place
-            .has_no_room_for(&release)
+            .run_without_room(&release)
             .says(&format!(
                 "Error: failed to write the compiled release `{result}`: "
             ))
@@ -293,7 +292,7 @@ fn a_disk_that_fills_while_the_result_is_written_is_told_and_the_older_result_st
 }
 
 #[test]
-fn a_disk_that_fills_while_a_compiled_release_is_passed_on_is_told_and_the_older_result_stays() {
+fn full_disk_while_a_release_is_copied_keeps_the_older() {
     let Some(mut place) = Place::new("namespace", "size=1m", &["out"]) else {
         return;
     };
@@ -302,7 +301,7 @@ fn a_disk_that_fills_while_a_compiled_release_is_passed_on_is_told_and_the_older
         .other("docs/data", &random(2 << 20));
     let result = place.result().display().to_string();
     place
-        .has_no_room_for(&release)
+        .run_without_room(&release)
         .says(&format!(
             "Error: failed to write the compiled release `{result}`: "
         ))
@@ -311,7 +310,7 @@ fn a_disk_that_fills_while_a_compiled_release_is_passed_on_is_told_and_the_older
 }
 
 #[test]
-fn a_disk_without_room_for_a_result_or_a_log_is_told_before_anything_runs() {
+fn missing_room_for_results_is_reported_before_scripts_run() {
     let release = ReleaseBuilder::of_script("touch $FACTS/ran");
     for (files, name, told) in [
         (2, "out", "the output directory cannot be used: "),
@@ -327,7 +326,7 @@ fn a_disk_without_room_for_a_result_or_a_log_is_told_before_anything_runs() {
             return;
         };
         place
-            .has_no_room_for(&release)
+            .run_without_room(&release)
             .says(told)
             .says(&format!("0 of {files} inodes free"))
             .says(&place.path(name).display().to_string());
@@ -335,9 +334,9 @@ fn a_disk_without_room_for_a_result_or_a_log_is_told_before_anything_runs() {
     }
 }
 
-/// Without its log a package is as good as with it, so this is no failure.
+/// A package without its log is complete, so this is not a failure.
 #[test]
-fn a_disk_that_fills_with_logs_stops_nothing_and_is_told() {
+fn disk_filled_by_logs_is_only_a_warning() {
     let Some(place) = Place::new("namespace", "size=128k", &["logs"]) else {
         return;
     };

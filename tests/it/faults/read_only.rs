@@ -1,9 +1,9 @@
-//! Disks that are or turn read-only, and blobs that end early.
+//! Disks that are or become read-only, and truncated blobs.
 
 use super::*;
 
 #[test]
-fn a_work_directory_that_is_read_only_is_told_before_anything_runs() {
+fn read_only_work_directory_is_reported_before_scripts_run() {
     let Some(mut place) = Place::new("namespace", "ro,size=1m", &["work"]) else {
         return;
     };
@@ -28,8 +28,8 @@ fn a_work_directory_that_is_read_only_is_told_before_anything_runs() {
     assert!(!place.world.path("facts/ran").exists());
 }
 
-/// Makes the disk read-only for everybody who goes there by a path from now on. What is open for writing stays so, as it does
-/// not when the kernel does this for an error of the disk: it refuses to do so on anybody's order.
+/// Makes the disk read-only for paths that are opened from now on. Files that are open for writing stay so; after an error of the disk they
+/// would not, but the kernel does this only by itself.
 fn turn_read_only(place: &Place) {
     let disk = place.world.path("disk");
     let disk = disk.to_str().unwrap();
@@ -56,12 +56,12 @@ fn turned_read_only(isolation: &'static str) {
         .says("Error: failed to compile package app/")
         .says("Read-only file system")
         .says("Hint: ")
-        // Nobody can remove it now.
+        // No process can remove it now.
         .says(&format!("Warning: could not remove `{}`", work.display()));
     let left = processes_below(&place.world.path("facts"));
     assert!(left.is_empty(), "{left:#?}");
 
-    // Once that is mended, the next run clears it all away.
+    // When the disk is writable again, the next run removes everything.
     let disk = place.world.path("disk");
     place.tool(&["umount", disk.to_str().unwrap()]);
     let tarball = place
@@ -71,7 +71,7 @@ fn turned_read_only(isolation: &'static str) {
     let before = &place.before[&place.inside(&disk)];
     let mut after = entries(&place.inside(&disk));
     after.retain(|name, _| !before.contains_key(name));
-    // Whose directories these are nobody knows any more.
+    // The owner of these directories is no longer known.
     let directories: Vec<&str> = after.keys().map(String::as_str).collect();
     let allowed = [
         "vcap",
@@ -87,21 +87,21 @@ fn turned_read_only(isolation: &'static str) {
 }
 
 #[test]
-fn a_disk_that_turns_read_only_is_told_and_cleared_by_the_next_run_in_namespaces() {
+fn disk_that_becomes_read_only_is_reported_in_namespaces() {
     turned_read_only("namespace");
 }
 
 #[test]
-fn a_disk_that_turns_read_only_is_told_and_cleared_by_the_next_run_under_rules() {
+fn disk_that_becomes_read_only_is_reported_under_rules() {
     turned_read_only("landlock");
 }
 
 #[test]
-fn a_disk_that_turns_read_only_is_told_and_cleared_by_the_next_run_in_place() {
+fn disk_that_becomes_read_only_is_reported_in_place() {
     turned_read_only("none");
 }
 
-/// Archives that end before they should, each with what is said of it.
+/// Truncated archives, each with its error.
 fn cut_blobs() -> Vec<(Vec<u8>, &'static str)> {
     let tar = archive(&[
         Member::directory("./"),
@@ -132,9 +132,9 @@ fn cut_blobs() -> Vec<(Vec<u8>, &'static str)> {
 }
 
 #[test]
-fn a_source_that_ends_early_is_told_with_its_package_and_its_size() {
+fn truncated_source_is_reported_with_package_and_size() {
     for (blob, told) in cut_blobs() {
-        // So small a disk that a number from the middle of a blob is no size of anything on it.
+        // The disk is so small that a number from the middle of a blob exceeds any size on it.
         let Some(mut place) = Place::new("namespace", "size=4m", &["work", "out"]) else {
             return;
         };
@@ -153,7 +153,7 @@ fn a_source_that_ends_early_is_told_with_its_package_and_its_size() {
 }
 
 #[test]
-fn a_compiled_package_that_ends_early_is_told_with_its_package_and_its_size() {
+fn truncated_compiled_package_is_reported_with_its_size() {
     for (blob, told) in cut_blobs() {
         let Some(mut place) = Place::new("namespace", "size=4m", &["work", "out"]) else {
             return;

@@ -1,8 +1,8 @@
-//! Disks of any size, and with any number of files.
+//! Disks of all sizes and with all numbers of inodes.
 
 use super::*;
 
-/// Everything on one disk, of every size from one that has room for nothing to one that has room for all.
+/// All directories on one disk, of every size from room for no file to room for all.
 fn every_size(isolation: &'static str) {
     let mut release = ReleaseBuilder::new("demo", "1.10")
         .package(
@@ -10,11 +10,11 @@ fn every_size(isolation: &'static str) {
             &[],
             "set -e; head -c 768K /dev/urandom > $BOSH_INSTALL_TARGET/data",
         )
-        // What is compressed in the tarball, and not in the result.
+        // Compressed in the tarball, but not in the result.
         .other("docs/zeros", &[0; 1536 << 10])
         .no_compression();
     for number in 0..96 {
-        // More on the disk than in the archive.
+        // Larger on disk than in the archive.
         release = release.file(&format!("small/{number}"), 0o644, b"x");
     }
     let tarball = Compression::Gzip.apply(&archive(&release.members()));
@@ -34,8 +34,8 @@ fn every_size(isolation: &'static str) {
             Outcome::of(&place.inside(&place.result()));
             continue;
         }
-        let ran = has_no_room(ran.blames_the_machine());
-        place.is_as_before(&ran);
+        let ran = assert_no_room(ran.blames_the_machine());
+        place.assert_unchanged(&ran);
         steps.insert(step(&ran.stderr));
     }
     assert_eq!(last, Some(0), "the largest has room for all");
@@ -45,21 +45,21 @@ fn every_size(isolation: &'static str) {
 }
 
 #[test]
-fn a_disk_of_any_size_has_room_or_is_told_of_in_namespaces() {
+fn too_small_disk_is_reported_in_namespaces() {
     every_size("namespace");
 }
 
 #[test]
-fn a_disk_of_any_size_has_room_or_is_told_of_under_rules() {
+fn too_small_disk_is_reported_under_rules() {
     every_size("landlock");
 }
 
 #[test]
-fn a_disk_of_any_size_has_room_or_is_told_of_in_place() {
+fn too_small_disk_is_reported_in_place() {
     every_size("none");
 }
 
-/// As many files as one disk can have, from too few for anything to enough.
+/// A disk with every number of inodes from too few to enough.
 fn every_number_of_files(isolation: &'static str) {
     let copy = "set -e; cp -R @packages@/lib/. $BOSH_INSTALL_TARGET/";
     let mut release = ReleaseBuilder::new("demo", "1.10")
@@ -87,25 +87,25 @@ fn every_number_of_files(isolation: &'static str) {
             continue;
         }
         failures += 1;
-        let ran = has_no_room(ran.blames_the_machine()).does_not_say("no namespaces");
+        let ran = assert_no_room(ran.blames_the_machine()).does_not_say("no namespaces");
         let ran = ran.says(&format!(" of {files} inodes free"));
-        place.is_as_before(&ran);
+        place.assert_unchanged(&ran);
     }
     assert_eq!(last, Some(0), "the largest has room for all");
     assert!(failures >= 10, "{failures} failures");
 }
 
 #[test]
-fn a_disk_for_any_number_of_files_has_room_or_is_told_of_by_default() {
+fn too_few_inodes_are_reported_by_default() {
     every_number_of_files("auto");
 }
 
 #[test]
-fn a_disk_for_any_number_of_files_has_room_or_is_told_of_under_rules() {
+fn too_few_inodes_are_reported_under_rules() {
     every_number_of_files("landlock");
 }
 
 #[test]
-fn a_disk_for_any_number_of_files_has_room_or_is_told_of_in_place() {
+fn too_few_inodes_are_reported_in_place() {
     every_number_of_files("none");
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// A package, one that waits, and one that needs both.
+/// A package, one that waits, and one that depends on both.
 fn with_gate(needed_at_gate: &[&str]) -> ReleaseBuilder {
     ReleaseBuilder::new("demo", "1.10")
         .package("lib", &[], "echo lib > $BOSH_INSTALL_TARGET/file")
@@ -14,7 +14,7 @@ fn with_gate(needed_at_gate: &[&str]) -> ReleaseBuilder {
         )
 }
 
-/// Waits until the first package of [`with_gate`] is ready in every respect.
+/// Waits until the first package of [`with_gate`] is completely done.
 fn wait_for_first(running: &Running) {
     wait_for("the first package", LIMIT, || {
         let stderr = running.stderr();
@@ -23,7 +23,7 @@ fn wait_for_first(running: &Running) {
     });
 }
 
-/// Removes a package from the store, where it has a directory of its own.
+/// Removes the directory of a package in the store.
 fn remove_sealed(store: &Path, package: &str) {
     let directories = std::fs::read_dir(store).unwrap().flatten();
     let sealed = directories
@@ -32,8 +32,8 @@ fn remove_sealed(store: &Path, package: &str) {
     std::fs::remove_dir_all(sealed.unwrap()).unwrap();
 }
 
-/// The sealed tree of a dependency disappears, and with it the compiled package or not.
-fn dependency_taken_away(isolation: &'static str, with_blob: bool) {
+/// Removes the sealed tree of a dependency, and its blob if `with_blob`.
+fn remove_dependency(isolation: &'static str, with_blob: bool) {
     let Some(mut place) = Place::new(isolation, "size=4m", &["work", "vcap"]) else {
         return;
     };
@@ -64,42 +64,42 @@ fn dependency_taken_away(isolation: &'static str, with_blob: bool) {
         .says(": there is no compiled package to install it from again")
         .says("Hint: since its last check, the packaging script of `wait` ran");
     assert!(!place.world.path("facts/ran").exists());
-    place.is_as_before(&ran);
+    place.assert_unchanged(&ran);
 }
 
 #[test]
-fn a_dependency_that_is_taken_away_is_installed_again_in_namespaces() {
-    dependency_taken_away("namespace", false);
+fn removed_dependency_is_installed_again_in_namespaces() {
+    remove_dependency("namespace", false);
 }
 
 #[test]
-fn a_dependency_that_is_taken_away_is_installed_again_under_rules() {
-    dependency_taken_away("landlock", false);
+fn removed_dependency_is_installed_again_under_rules() {
+    remove_dependency("landlock", false);
 }
 
 #[test]
-fn a_dependency_that_is_taken_away_is_installed_again_in_place() {
-    dependency_taken_away("none", false);
+fn removed_dependency_is_installed_again_in_place() {
+    remove_dependency("none", false);
 }
 
 #[test]
-fn a_dependency_that_is_taken_away_with_its_blob_is_told_in_namespaces() {
-    dependency_taken_away("namespace", true);
+fn removed_dependency_without_blob_is_reported_in_namespaces() {
+    remove_dependency("namespace", true);
 }
 
 #[test]
-fn a_dependency_that_is_taken_away_with_its_blob_is_told_under_rules() {
-    dependency_taken_away("landlock", true);
+fn removed_dependency_without_blob_is_reported_under_rules() {
+    remove_dependency("landlock", true);
 }
 
 #[test]
-fn a_dependency_that_is_taken_away_with_its_blob_is_told_in_place() {
-    dependency_taken_away("none", true);
+fn removed_dependency_without_blob_is_reported_in_place() {
+    remove_dependency("none", true);
 }
 
-/// Under rules a dependency is copied once for all that need it, and nobody can write to the copy.
+/// Under rules, a dependency is copied once for all dependents, and no other process can write to the copy.
 #[test]
-fn a_dependency_that_is_taken_away_when_it_is_in_place_does_no_harm() {
+fn dependency_removed_after_its_copy_is_not_missed() {
     let Some(place) = Place::new("landlock", "size=4m", &["work", "vcap"]) else {
         return;
     };
@@ -114,7 +114,7 @@ fn a_dependency_that_is_taken_away_when_it_is_in_place_does_no_harm() {
 }
 
 #[test]
-fn a_compiled_blob_that_is_taken_away_or_cut_is_told_with_the_result() {
+fn removed_or_truncated_blob_is_reported_with_the_result() {
     for (is_cut, told) in [
         (false, "No such file or directory"),
         (true, " bytes that were announced"),
@@ -144,11 +144,11 @@ fn a_compiled_blob_that_is_taken_away_or_cut_is_told_with_the_result() {
             .says("lib.tgz")
             .says(told)
             .says("Hint: ");
-        place.is_as_before(&ran);
+        place.assert_unchanged(&ran);
     }
 }
 
-fn tree_taken_away(isolation: &'static str) {
+fn remove_tree(isolation: &'static str) {
     let Some(mut place) = Place::new(isolation, "size=4m", &["work", "vcap"]) else {
         return;
     };
@@ -166,7 +166,7 @@ fn tree_taken_away(isolation: &'static str) {
     }
     place.open_gate();
     if isolation == "landlock" {
-        // It may have been for the rules that there is nothing, so the script is run once more, and then all is well.
+        // The missing files could be an effect of the rules, so the script runs again and succeeds.
         wait_for("the second run", LIMIT, || {
             let stderr = running.stderr();
             let is_there = stderr.contains("app is compiled again");
@@ -187,10 +187,10 @@ fn tree_taken_away(isolation: &'static str) {
         .says("Error: failed to compile package app/")
         .says("package `app` has no directory at its install target `")
         .says("Hint: ");
-    place.is_as_before(&ran);
+    place.assert_unchanged(&ran);
 }
 
-fn work_taken_away(isolation: &'static str) {
+fn remove_work_directory(isolation: &'static str) {
     let Some(mut place) = Place::new(isolation, "size=4m", &["work", "vcap"]) else {
         return;
     };
@@ -208,40 +208,40 @@ fn work_taken_away(isolation: &'static str) {
             "Warning: the work directory `{}` was removed by another program",
             work.display()
         ));
-    place.is_as_before(&ran);
+    place.assert_unchanged(&ran);
 }
 
 #[test]
-fn a_work_directory_that_is_taken_away_is_told_in_namespaces() {
-    work_taken_away("namespace");
+fn removed_work_directory_is_reported_in_namespaces() {
+    remove_work_directory("namespace");
 }
 
 #[test]
-fn a_work_directory_that_is_taken_away_is_told_under_rules() {
-    work_taken_away("landlock");
+fn removed_work_directory_is_reported_under_rules() {
+    remove_work_directory("landlock");
 }
 
 #[test]
-fn a_work_directory_that_is_taken_away_is_told_in_place() {
-    work_taken_away("none");
+fn removed_work_directory_is_reported_in_place() {
+    remove_work_directory("none");
 }
 
 #[test]
-fn a_package_whose_files_are_taken_away_while_its_script_runs_is_told_in_namespaces() {
-    tree_taken_away("namespace");
+fn removed_files_of_a_package_are_reported_in_namespaces() {
+    remove_tree("namespace");
 }
 
 #[test]
-fn a_package_whose_files_are_taken_away_while_its_script_runs_is_told_under_rules() {
-    tree_taken_away("landlock");
+fn removed_files_of_a_package_are_reported_under_rules() {
+    remove_tree("landlock");
 }
 
 #[test]
-fn a_package_whose_files_are_taken_away_while_its_script_runs_is_told_in_place() {
-    tree_taken_away("none");
+fn removed_files_of_a_package_are_reported_in_place() {
+    remove_tree("none");
 }
 
-/// A call with few descriptors, or few threads, ends by itself: it succeeds, or says what is missing.
+/// A run with few descriptors or threads ends by itself: it succeeds, or reports which are missing.
 #[test]
 fn missing_descriptors_or_threads_are_an_error_not_a_panic() {
     if !require_root() || !require_tools(&["prlimit", "setpriv"]) {
@@ -254,7 +254,7 @@ fn missing_descriptors_or_threads_are_an_error_not_a_panic() {
         std::fs::set_permissions(&directory, PermissionsExt::from_mode(0o777)).unwrap();
     }
     std::fs::set_permissions(world.path(""), PermissionsExt::from_mode(0o777)).unwrap();
-    // The program itself may lie where only root can go.
+    // The program may be in a directory that only root can reach.
     let agent = world.path("bosh-agent");
     run_tool(
         "cp",
@@ -263,7 +263,7 @@ fn missing_descriptors_or_threads_are_an_error_not_a_panic() {
     let release = world.release("release.tgz", &ReleaseBuilder::of_script("true"));
     std::fs::set_permissions(&release, PermissionsExt::from_mode(0o644)).unwrap();
     let try_with = |limit: String| {
-        // The limit of processes holds for users alone; this one has no other processes.
+        // The limit of processes applies only to users; this one has no other processes.
         let user = USER.to_string();
         let through = [
             "setpriv",

@@ -3,14 +3,14 @@
 use super::*;
 
 #[test]
-fn every_format_of_gnu_tar_is_read() {
+fn all_formats_of_gnu_tar_are_read() {
     for format in ["v7", "oldgnu", "gnu", "ustar", "posix"] {
         assert_same(&packed_by("tar", &[&format!("--format={format}"), "."]));
     }
 }
 
 #[test]
-fn bsdtar_is_read_in_every_format() {
+fn all_formats_of_bsdtar_are_read() {
     if !require_tools(&["bsdtar"]) {
         return;
     }
@@ -23,14 +23,14 @@ fn bsdtar_is_read_in_every_format() {
 fn extended_headers_with_times_and_unknown_keywords_are_read() {
     let arguments = [
         "--format=posix",
-        "--pax-option=comment=what nobody reads,MADE.by=a tool,globexthdr.name=pax_global_header,gid=7",
+        "--pax-option=comment=unused comment,MADE.by=a tool,globexthdr.name=pax_global_header,gid=7",
         ".",
     ];
     assert_same(&packed_by("tar", &arguments));
 }
 
 #[test]
-fn the_global_header_of_git_archive_is_no_entry() {
+fn global_header_of_git_archive_is_not_an_entry() {
     let record = format!("52 comment={}\n", "8".repeat(40));
     assert_eq!(record.len(), 52);
     let mut members = vec![Member {
@@ -60,7 +60,7 @@ fn owners_with_large_numbers_are_read_and_kept() {
 }
 
 #[test]
-fn zeros_behind_the_end_of_the_archive_are_no_matter() {
+fn zeros_after_the_end_of_the_archive_are_ignored() {
     let mut padded = archive(&demo());
     padded.resize(padded.len() + 50_000, 0);
     assert_same(&padded);
@@ -71,14 +71,14 @@ fn zeros_behind_the_end_of_the_archive_are_no_matter() {
 }
 
 #[test]
-fn an_archive_without_its_end_marker_is_read_as_tar_reads_it() {
+fn archive_without_its_end_marker_is_read() {
     let mut cut = archive(&demo());
     cut.truncate(cut.len() - 1024);
     assert_same(&Compression::Gzip.apply(&cut));
 }
 
 #[test]
-fn of_several_entries_for_one_path_the_last_counts() {
+fn last_of_several_entries_for_one_path_counts() {
     let mut members = vec![
         Member::file("release.MF", b"name: wrong\n"),
         Member::file("packages/app.tgz", b"wrong"),
@@ -91,13 +91,13 @@ fn of_several_entries_for_one_path_the_last_counts() {
 }
 
 #[test]
-fn a_manifest_that_replaces_another_may_name_other_digests() {
+fn replaced_manifest_may_have_other_digests() {
     let release = |digest| ReleaseBuilder::demo().digests(digest);
     for (first, last) in [
         (Digest::Sha256, Digest::Sha1),
         (Digest::Sha1, Digest::Sha512),
     ] {
-        // As `tar -r` leaves it: blobs come between the two.
+        // The format of `tar -r`: blobs come between the two.
         let mut members = release(first).members();
         members.extend(
             release(last)
@@ -106,13 +106,13 @@ fn a_manifest_that_replaces_another_may_name_other_digests() {
                 .filter(|it| it.name == "release.MF"),
         );
         let outcome = outcome_of(&gzip(&members));
-        // The digests of what is carried over stay in the manifest.
+        // The digests of copied entries stay in the manifest.
         assert_eq!(outcome.packages, expected().packages);
     }
 }
 
 #[test]
-fn what_has_the_name_of_the_manifest_or_of_packages_elsewhere_is_just_a_file() {
+fn reserved_names_in_other_directories_are_ordinary_files() {
     let mut members = demo();
     let nested = [
         ("docs/release.MF", "not a manifest"),
@@ -135,7 +135,7 @@ fn what_has_the_name_of_the_manifest_or_of_packages_elsewhere_is_just_a_file() {
 }
 
 #[test]
-fn what_is_no_package_in_the_directory_of_packages_is_left_out_and_told() {
+fn other_files_among_packages_are_left_out_and_reported() {
     let world = World::new();
     let release = ReleaseBuilder::demo().other("packages/README", b"read me");
     let input = world.release("release.tgz", &release);
@@ -154,7 +154,7 @@ fn blobs_that_are_hard_links_to_each_other_are_read() {
             .package("a", &[], "echo same > $BOSH_INSTALL_TARGET/file")
             .package("b", &["a"], "echo same > $BOSH_INSTALL_TARGET/file")
     };
-    // Both blobs have the same bytes, as they have for tools that find equal files.
+    // Both blobs have the same bytes, as required by tools that link equal files.
     let blob = release().files()[1].1.clone();
     let release = release().blob(&blob);
     let mut members = release.members();
@@ -169,7 +169,7 @@ fn blobs_that_are_hard_links_to_each_other_are_read() {
 }
 
 #[test]
-fn a_hard_linked_job_is_carried_over_as_the_file_that_it_is() {
+fn hard_linked_job_is_copied_as_a_file() {
     let mut members = demo();
     let web = members
         .iter()
@@ -189,7 +189,7 @@ fn a_hard_linked_job_is_carried_over_as_the_file_that_it_is() {
 }
 
 #[test]
-fn symbolic_links_of_a_release_are_carried_over() {
+fn symbolic_links_of_a_release_are_copied() {
     let mut members = demo();
     members.push(Member::link(Kind::Symlink, "NOTICE", "LICENSE"));
     members.push(Member::link(Kind::Symlink, "COPYING", "/nowhere/at all"));
@@ -209,7 +209,7 @@ fn symbolic_links_of_a_release_are_carried_over() {
 }
 
 #[test]
-fn sparse_entries_are_read_whole() {
+fn sparse_entries_are_read_completely() {
     let formats = [
         "--format=gnu",
         "--format=oldgnu",
@@ -255,7 +255,7 @@ fn sparse_entries_are_read_whole() {
 }
 
 #[test]
-fn a_sparse_entry_of_bsdtar_is_read_whole() {
+fn sparse_entry_of_bsdtar_is_read_completely() {
     if !require_tools(&["bsdtar", "truncate"]) {
         return;
     }

@@ -1,9 +1,9 @@
-//! Forms of packages, digests and inputs.
+//! Formats of packages, digests and inputs.
 
 use super::*;
 
 #[test]
-fn a_package_may_be_compressed_in_any_usual_way_or_not_at_all() {
+fn package_may_have_any_common_compression_or_none() {
     for compression in [
         Compression::Plain,
         Compression::Gzip,
@@ -30,7 +30,7 @@ fn a_package_may_be_compressed_in_any_usual_way_or_not_at_all() {
 }
 
 #[test]
-fn a_package_may_be_packed_without_its_dot_and_with_directories_missing() {
+fn package_archive_may_lack_dots_and_directories() {
     let blob = gzip(&[
         Member::file("src/deep/file.txt", b"deep\n"),
         Member::file("packaging", b"cp -r src $BOSH_INSTALL_TARGET/"),
@@ -42,7 +42,7 @@ fn a_package_may_be_packed_without_its_dot_and_with_directories_missing() {
 }
 
 #[test]
-fn every_form_of_digest_is_understood() {
+fn all_formats_of_digests_are_understood() {
     for digest in [Digest::Sha1, Digest::Sha256, Digest::Sha512, Digest::All] {
         let world = World::new();
         let result = world.compiled(&ReleaseBuilder::demo().digests(digest));
@@ -52,7 +52,7 @@ fn every_form_of_digest_is_understood() {
 }
 
 #[test]
-fn a_manifest_of_the_old_cli_is_understood() {
+fn manifest_of_the_old_cli_is_understood() {
     let release = ReleaseBuilder::demo().digests(Digest::Sha1);
     let text = String::from_utf8(release.files()[0].1.clone()).unwrap();
     let digest = text
@@ -76,7 +76,7 @@ fn a_manifest_of_the_old_cli_is_understood() {
 }
 
 #[test]
-fn a_release_without_packages_goes_through() {
+fn release_without_packages_is_copied() {
     let world = World::new();
     let result = world.compiled(
         &ReleaseBuilder::new("demo", "1.10")
@@ -103,7 +103,7 @@ fn a_release_without_packages_goes_through() {
 }
 
 #[test]
-fn a_tarball_behind_a_link_and_a_relative_one_are_read() {
+fn linked_and_relative_tarballs_are_read() {
     let world = World::new();
     world.release("release.tgz", &ReleaseBuilder::demo());
     std::os::unix::fs::symlink("release.tgz", world.path("link.tgz")).unwrap();
@@ -131,7 +131,7 @@ fn a_tarball_behind_a_link_and_a_relative_one_are_read() {
 }
 
 #[test]
-fn a_tarball_may_come_through_a_pipe() {
+fn tarball_may_come_from_a_pipe() {
     let world = World::new();
     let tarball = world.release("release.tgz", &ReleaseBuilder::demo());
     let pipe = world.path("pipe.tgz");

@@ -1,9 +1,9 @@
-//! Inputs that are no releases, and several releases of one package.
+//! Inputs that are not releases, and several releases of one package.
 
 use super::*;
 
 #[test]
-fn files_that_are_no_releases_are_named_for_what_they_are() {
+fn files_that_are_not_releases_are_reported_with_their_type() {
     let members = |names: &[&str]| {
         let members: Vec<Member> = names.iter().map(|name| Member::file(name, b"x")).collect();
         gzip(&members)
@@ -121,7 +121,7 @@ fn files_that_are_no_releases_are_named_for_what_they_are() {
 }
 
 #[test]
-fn directories_are_named_for_what_they_are() {
+fn directories_are_reported_with_their_type() {
     let world = World::new();
     let tree = world.path("tree");
     demo().write_tree(&tree);
@@ -135,7 +135,7 @@ fn directories_are_named_for_what_they_are() {
         .says("run `bosh create-release --tarball=RELEASE.tgz` in it");
 }
 
-/// A release of a package whose blob was packed with other times and owners, and in another order.
+/// A release of a package whose blob has other times and owners, and another order.
 fn repacked(name: &str, own: &str, times: &str, script: &str) -> ReleaseBuilder {
     let tree = tempfile::tempdir().unwrap();
     std::fs::write(tree.path().join("packaging"), script).unwrap();

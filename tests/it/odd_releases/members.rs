@@ -37,7 +37,7 @@ fn source_with_links_to_directories_and_unknown_entries_compiles() {
 }
 
 #[test]
-fn source_with_a_link_that_leads_out_is_refused() {
+fn source_with_a_link_out_of_the_tree_is_refused() {
     let world = World::new();
     let outside = world.path("outside");
     std::fs::create_dir(&outside).unwrap();
@@ -61,7 +61,7 @@ fn source_with_a_link_that_leads_out_is_refused() {
 }
 
 #[test]
-fn job_that_is_no_archive_is_refused_before_compiling() {
+fn job_that_is_not_an_archive_is_refused_before_compiling() {
     for (blob, cause) in [
         (
             b"no archive".to_vec(),
@@ -101,7 +101,7 @@ fn job_that_is_not_compressed_with_gzip_is_refused_before_compiling() {
 }
 
 #[test]
-fn license_that_is_no_archive_is_refused_before_compiling() {
+fn license_that_is_not_an_archive_is_refused_before_compiling() {
     refused(&with_job().replace("license.tgz", b"All rights reserved.\n"))
         .says("license: `license.tgz` is not a valid tar archive (")
         .says("although it matches its digest: create the release again");

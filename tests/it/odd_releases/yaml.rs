@@ -60,7 +60,7 @@ fn yaml_that_psych_reads_is_read_alike() {
     if !require_tools(&["ruby"]) {
         return;
     }
-    // Name, version and flags of each manifest as Psych reads them, in the order in which they are printed below.
+    // Name, version and flags of each manifest as Psych reads them, in order.
     let manifests = [
         "name:\tdemo\nversion: 'v1'\n",
         "name: demo\nversion: v1\n---\nversion: v2\n",
@@ -80,7 +80,7 @@ fn yaml_that_psych_reads_is_read_alike() {
             "demo/v1" => {
                 ran.succeeds().says("Release demo/v1 has 0 packages");
             }
-            // A name that no release may have.
+            // An invalid name of a release.
             _ => {
                 ran.refuses_the_input().says("`name`: ");
             }

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn the_manifest_is_written_as_the_go_agent_writes_it() {
+fn manifest_has_the_format_of_the_go_agent() {
     let world = World::new();
     let release = ReleaseBuilder::demo()
         .job_without_packages("cell")
@@ -75,12 +75,12 @@ fn the_manifest_is_written_as_the_go_agent_writes_it() {
         zeta = packages[2].1,
         license = digest_behind("license:"),
     );
-    // A digest such as 12e4… would be quoted; where one is, it is in the list above as well.
+    // A digest such as 12e4… would be quoted; if there is one, it is in the list above, too.
     assert_eq!(manifest, expected);
 }
 
 #[test]
-fn the_sha1_of_a_compiled_package_is_that_of_its_blob() {
+fn digest_of_a_compiled_package_is_that_of_its_blob() {
     let world = World::new();
     let result = world.compiled(&ReleaseBuilder::demo());
     for (name, digest) in compiled_packages(&manifest_of(&result)) {
@@ -90,7 +90,7 @@ fn the_sha1_of_a_compiled_package_is_that_of_its_blob() {
 }
 
 #[test]
-fn texts_that_readers_of_yaml_take_for_something_else_are_quoted() {
+fn ambiguous_yaml_texts_are_quoted() {
     for text in [
         "45",
         "1.10",
@@ -113,7 +113,7 @@ fn texts_that_readers_of_yaml_take_for_something_else_are_quoted() {
             .of_version(text)
             .edit("commit_hash: 8ab1aae", &format!("commit_hash: {text}"));
         let manifest = manifest_of(&world.compiled(&release));
-        // YAML 1.1 and 1.2 agree on plain words that begin with a letter and on nothing else here.
+        // YAML 1.1 and 1.2 agree only on plain words that start with a letter.
         let is_word = ["8ab1aae", "1.0+dev.12"].contains(&text);
         let line = manifest
             .lines()
@@ -133,7 +133,7 @@ fn texts_that_readers_of_yaml_take_for_something_else_are_quoted() {
 }
 
 #[test]
-fn ruby_and_python_read_the_manifest_as_it_is_meant() {
+fn ruby_and_python_read_the_manifest_correctly() {
     let world = World::new();
     let release = ReleaseBuilder::demo()
         .of_version("1e3")
@@ -165,7 +165,7 @@ fn ruby_and_python_read_the_manifest_as_it_is_meant() {
 }
 
 #[test]
-fn an_absent_commit_and_an_absent_fingerprint_are_what_a_director_expects() {
+fn missing_commit_and_fingerprint_have_the_expected_values() {
     let world = World::new();
     let release = ReleaseBuilder::of_script("true")
         .of_version("abc")
@@ -194,19 +194,19 @@ fn uncommitted_changes_are_kept() {
 }
 
 #[test]
-fn the_result_is_a_plain_tar_where_the_manifest_wants_no_compression() {
+fn result_is_uncompressed_if_the_manifest_says_so() {
     let world = World::new();
     let result = world.compiled(&ReleaseBuilder::demo().no_compression());
     let bytes = std::fs::read(&result).unwrap();
     assert_eq!(&bytes[257..262], b"ustar");
     assert!(manifest_of(&result).ends_with("no_compression: true\n"));
-    // The packages in it are compressed as their sources are.
+    // Its packages have the compression of their sources.
     let blob = std::fs::read(blob_of(&world, &result, "app")).unwrap();
     assert_eq!(&blob[..2], b"\x1f\x8b");
 }
 
 #[test]
-fn the_manifest_and_not_the_source_decides_on_the_compression_of_the_result() {
+fn manifest_determines_the_compression_of_the_result() {
     let world = World::new();
     let members = ReleaseBuilder::demo().members();
     let tarball = world.write("release.tgz", archive(&members));
@@ -216,7 +216,7 @@ fn the_manifest_and_not_the_source_decides_on_the_compression_of_the_result() {
 }
 
 #[test]
-fn a_package_from_a_plain_source_is_plain_and_any_other_is_gzip() {
+fn package_of_an_uncompressed_source_is_uncompressed() {
     for (compression, is_plain) in [
         (Compression::Plain, true),
         (Compression::Gzip, false),
@@ -242,7 +242,7 @@ fn a_package_from_a_plain_source_is_plain_and_any_other_is_gzip() {
 }
 
 #[test]
-fn gzip_files_are_one_member_each_without_time_and_name() {
+fn gzip_files_have_one_member_without_time_and_name() {
     if !require_tools(&["python3"]) {
         return;
     }
@@ -312,7 +312,7 @@ fn other_readers_of_tar_read_the_result() {
 }
 
 #[test]
-fn a_result_has_the_mode_that_the_umask_leaves() {
+fn mode_of_a_result_depends_on_the_umask() {
     for (umask, mode) in [("022", 0o644), ("077", 0o600), ("000", 0o666)] {
         for release in [
             ReleaseBuilder::demo(),

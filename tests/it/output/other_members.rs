@@ -1,9 +1,9 @@
-//! What else is in a result, and the lines on stderr.
+//! The other entries of a result, and the lines on stderr.
 
 use super::*;
 
 #[test]
-fn jobs_the_license_and_other_files_are_carried_over_byte_by_byte() {
+fn jobs_license_and_other_files_are_copied_unchanged() {
     let world = World::new();
     let big: Vec<u8> = (0..3_000_000_u32).flat_map(u32::to_le_bytes).collect();
     let release = ReleaseBuilder::demo()
@@ -23,7 +23,7 @@ fn jobs_the_license_and_other_files_are_carried_over_byte_by_byte() {
 }
 
 #[test]
-fn a_members_long_path_is_carried_over() {
+fn long_path_of_a_member_is_copied() {
     let world = World::new();
     let tree = world.path("tree");
     let path = format!("docs/{}/{}.txt", "d".repeat(180), "f".repeat(200));
@@ -41,7 +41,7 @@ fn a_members_long_path_is_carried_over() {
 }
 
 #[test]
-fn the_lines_that_other_programs_look_for_are_said_on_stderr() {
+fn milestone_lines_are_printed_on_stderr() {
     let world = World::new();
     let tarball = world.release("release.tgz", &ReleaseBuilder::demo());
     let ran = world.compile(&[&tarball]).succeeds();
@@ -77,8 +77,8 @@ fn the_lines_that_other_programs_look_for_are_said_on_stderr() {
 }
 
 #[test]
-fn a_link_in_the_place_of_a_member_is_no_way_out() {
-    // Only tar could follow it: the result is written entry by entry, and the source read so.
+fn link_in_place_of_a_member_is_not_followed() {
+    // Only tar could follow it: the agent reads the source and writes the result entry by entry.
     let mut members = ReleaseBuilder::demo().members();
     members.insert(0, Member::link(Kind::Symlink, "docs", "/etc"));
     members.push(Member::file("docs/passwd", b"not yours"));

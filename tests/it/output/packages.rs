@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn the_entries_of_a_package_are_sorted_with_each_directory_before_what_is_in_it() {
+fn entries_of_a_package_are_sorted() {
     let (_world, _blob, entries) = packed(
         "cd $BOSH_INSTALL_TARGET\n\
          mkdir -p b/inner B a.d\n\
@@ -32,7 +32,7 @@ fn the_entries_of_a_package_are_sorted_with_each_directory_before_what_is_in_it(
 }
 
 #[test]
-fn links_modes_and_times_of_a_package_are_kept() {
+fn links_modes_and_times_of_a_package_are_packed() {
     let (world, blob, entries) = packed(
         "cd $BOSH_INSTALL_TARGET\n\
          mkdir dir\n\
@@ -70,7 +70,7 @@ fn links_modes_and_times_of_a_package_are_kept() {
 }
 
 #[test]
-fn the_top_of_a_package_belongs_to_root_and_vcap() {
+fn top_directory_of_a_package_belongs_to_root_and_vcap() {
     if !require_root() {
         return;
     }
@@ -82,7 +82,7 @@ fn the_top_of_a_package_belongs_to_root_and_vcap() {
 }
 
 #[test]
-fn the_owners_of_a_package_are_as_its_script_left_them() {
+fn owners_set_by_a_script_are_packed() {
     if !require_root() {
         return;
     }
@@ -106,7 +106,7 @@ fn the_owners_of_a_package_are_as_its_script_left_them() {
 }
 
 #[test]
-fn long_and_odd_names_are_kept() {
+fn long_and_unusual_names_are_packed() {
     if !require_tools(&["python3"]) {
         return;
     }
@@ -144,7 +144,7 @@ fn long_and_odd_names_are_kept() {
 }
 
 #[test]
-fn holes_of_sparse_files_cost_nothing_and_come_back() {
+fn holes_of_sparse_files_are_packed_as_holes() {
     let (world, blob, entries) = packed(
         "cd $BOSH_INSTALL_TARGET\n\
          truncate -s 200M all-hole\n\
@@ -185,13 +185,13 @@ fn sockets_and_extended_attributes_are_left_out() {
 }
 
 #[test]
-fn an_empty_package_is_an_archive_with_its_top_alone() {
+fn empty_package_has_only_its_top_directory() {
     let (_world, _blob, entries) = packed("true");
     assert_eq!(names(&entries), ["./"]);
 }
 
 #[test]
-fn the_same_tree_gives_the_same_bytes() {
+fn equal_trees_give_equal_bytes() {
     let script = "cd $BOSH_INSTALL_TARGET\nmkdir d\necho x > d/f\nln d/f d/g\nfind . -depth -exec touch -h -d @1000 {} +";
     let digest = || {
         let world = World::new();

@@ -2,14 +2,16 @@
 
 use super::*;
 
-/// Runs three times as long as it took the scripts `a` and `b` to end since `start` was written.
+/// Runs for three times as long as the scripts `a` and `b` took since `start` was written.
 const LONGEST: &str = "until [ -e $FACTS/a ] && [ -e $FACTS/b ]; do sleep 0.01; done\n\
     now=$(date +%s%N); start=$(date -r $FACTS/start +%s%N)\n\
     while [ $(date +%s%N) -lt $((4 * now - 3 * start)) ]; do sleep 0.05; done";
 
 #[test]
-fn what_took_long_the_last_time_begins_first() {
-    let Some(place) = Place::new() else { return };
+fn slowest_package_of_the_previous_run_starts_first() {
+    let Some(place) = NamespaceWorld::new() else {
+        return;
+    };
     let version = format!("{}11", "5a".repeat(19));
     let release = ReleaseBuilder::new("demo", "1.10")
         .package("a", &[], "touch $FACTS/a")
@@ -23,9 +25,9 @@ fn what_took_long_the_last_time_begins_first() {
             let _ = std::fs::remove_file(place.fact(name));
         }
         std::fs::write(place.fact("start"), "").unwrap();
-        place.agent(2).arg(&tarball).run().succeeds()
+        place.agent_with_jobs(2).arg(&tarball).run().succeeds()
     };
-    // By its source it is the smallest.
+    // It has the smallest source.
     run().says(&format!("Compiling package z/{version} (3 of 3)\n"));
     run().says(&format!("Compiling package z/{version} (1 of 3)\n"));
     std::fs::write(place.world.path("logs/durations.json"), "{").unwrap();
@@ -38,8 +40,10 @@ fn what_took_long_the_last_time_begins_first() {
 }
 
 #[test]
-fn packages_of_one_name_and_different_contents_do_not_meet() {
-    let Some(place) = Place::new() else { return };
+fn packages_of_one_name_with_different_contents_are_separate() {
+    let Some(place) = NamespaceWorld::new() else {
+        return;
+    };
     let release = |release: &str, other: &str| {
         let script = format!(
             "touch $FACTS/{release}; while [ ! -e $FACTS/{other} ]; do sleep 0.01; done; echo {release} > $BOSH_INSTALL_TARGET/file"
@@ -52,12 +56,12 @@ fn packages_of_one_name_and_different_contents_do_not_meet() {
                 "cp @packages@/lib/file $BOSH_INSTALL_TARGET/",
             )
     };
-    // Each `lib` waits for the other, so they are compiled together.
+    // Each `lib` waits for the other, so they are compiled concurrently.
     let tarballs = [
         place.release("one.tgz", &release("one", "two")),
         place.release("two.tgz", &release("two", "one")),
     ];
-    place.agent(2).args(&tarballs).run().succeeds();
+    place.agent_with_jobs(2).args(&tarballs).run().succeeds();
     for name in ["one", "two"] {
         let outcome = Outcome::of(&place.world.result(&format!("{name}-1")));
         assert_eq!(outcome.packages["app"]["file"], format!("100644 {name}\n"));
@@ -65,8 +69,10 @@ fn packages_of_one_name_and_different_contents_do_not_meet() {
 }
 
 #[test]
-fn two_tarballs_of_one_name_keep_their_logs_apart() {
-    let Some(place) = Place::new() else { return };
+fn two_tarballs_of_one_name_have_separate_logs() {
+    let Some(place) = NamespaceWorld::new() else {
+        return;
+    };
     let mut tarballs = Vec::new();
     for text in ["one", "two"] {
         let directory = place.world.path(text);
@@ -88,7 +94,7 @@ fn two_tarballs_of_one_name_keep_their_logs_apart() {
     assert!(log("demo-1.10.2").contains("this is two"));
 }
 
-/// Two packages whose makefiles have six recipes each, which note when they ran.
+/// Two packages whose makefiles have six recipes each, which record their start and end.
 fn of_recipes() -> ReleaseBuilder {
     let makefile = "all: 1 2 3 4 5 6\n%:\n\t@date +%s%N > $(FACTS)/$(PACKAGE)$@.from; sleep 0.2; date +%s%N > $(FACTS)/$(PACKAGE)$@.to\n";
     let mut release = ReleaseBuilder::new("demo", "1.10");
@@ -102,8 +108,8 @@ fn of_recipes() -> ReleaseBuilder {
     release
 }
 
-/// The most recipes of these packages that ran at one moment.
-fn most_recipes(place: &Place, packages: &[&str]) -> usize {
+/// The maximum number of concurrent recipes of these packages.
+fn most_recipes(place: &NamespaceWorld, packages: &[&str]) -> usize {
     let names: Vec<String> = packages
         .iter()
         .flat_map(|package| (1..=6).map(move |number| format!("{package}{number}")))
@@ -113,28 +119,31 @@ fn most_recipes(place: &Place, packages: &[&str]) -> usize {
 }
 
 #[test]
-fn make_is_parallel_only_where_that_is_asked_for_and_then_within_one_pool() {
-    let processors = std::thread::available_parallelism().unwrap().get();
-    if !crate::support::require_tools(&["make"])
-        || !crate::support::require(processors > 1, "two processors")
-    {
+fn make_jobs_share_one_pool_on_request() {
+    let cpus = std::thread::available_parallelism().unwrap().get();
+    if !crate::support::require_tools(&["make"]) || !crate::support::require(cpus > 1, "two CPUs") {
         return;
     }
-    let Some(place) = Place::new() else { return };
+    let Some(place) = NamespaceWorld::new() else {
+        return;
+    };
     let tarball = place.release("release.tgz", &of_recipes());
-    place.agent(2).arg(&tarball).run().succeeds();
+    place.agent_with_jobs(2).arg(&tarball).run().succeeds();
     for package in ["a", "b"] {
         assert_eq!(most_recipes(&place, &[package]), 1);
     }
     let shared = |jobs| {
-        let agent = place.agent(jobs).arg("--make-jobserver").arg(&tarball);
+        let agent = place
+            .agent_with_jobs(jobs)
+            .arg("--make-jobserver")
+            .arg(&tarball);
         agent.run().succeeds();
         most_recipes(&place, &["a", "b"])
     };
-    // Each make has one job of its own, beside those in the pool, which is as large as a part of a processor makes it.
-    assert!(shared(2) <= processors + 2);
+    // Each make has its own job, in addition to those in the pool, which is limited by the share of a CPU.
+    assert!(shared(2) <= cpus + 2);
     let alone = shared(1);
-    assert!((2..=processors + 1).contains(&alone), "{alone} at once");
+    assert!((2..=cpus + 1).contains(&alone), "{alone} at once");
     let outcome = Outcome::of(&place.world.result("demo-1.10"));
     let files: Vec<&str> = outcome.packages["a"].keys().map(String::as_str).collect();
     assert_eq!(files, ["", "Makefile", "packaging"]);

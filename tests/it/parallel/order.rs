@@ -1,11 +1,13 @@
-//! Which packages run together, and which wait.
+//! Packages that run concurrently, and packages that wait.
 
 use super::*;
 
 #[test]
-fn independent_packages_run_together_as_far_as_allowed_and_dependents_wait() {
-    let Some(place) = Place::new() else { return };
-    // Each of the first two waits for the other: one after another they would never end.
+fn independent_packages_run_together_and_dependents_wait() {
+    let Some(place) = NamespaceWorld::new() else {
+        return;
+    };
+    // Each of the first two waits for the other: one after another, they would never end.
     let meets = |own: &str, other: &str| {
         timed(
             own,
@@ -21,7 +23,7 @@ fn independent_packages_run_together_as_far_as_allowed_and_dependents_wait() {
         .package("d", &["a", "b", "c"], &timed("d", "true"));
     let tarball = place.release("release.tgz", &release);
     place
-        .agent(2)
+        .agent_with_jobs(2)
         .arg(tarball)
         .run()
         .succeeds()
@@ -35,7 +37,7 @@ fn independent_packages_run_together_as_far_as_allowed_and_dependents_wait() {
 }
 
 #[test]
-fn with_nothing_between_them_packages_run_together_only_where_that_is_asked_for() {
+fn packages_without_isolation_run_together_only_on_request() {
     let world = World::new();
     std::fs::create_dir(world.path("facts")).unwrap();
     let meets = |own: &str, other: &str| {
@@ -71,7 +73,7 @@ fn with_nothing_between_them_packages_run_together_only_where_that_is_asked_for(
         .says("Isolation: none")
         .says("Warning: packages that are compiled concurrently are not isolated from each other")
         .says("Compiling up to 2 packages concurrently\n");
-    // What others have written to a dependency is gone when the next needs it.
+    // Changes of other scripts to a dependency are undone before the next dependent runs.
     let scratch = tempfile::tempdir().unwrap();
     crate::support::extract(&world.result("demo-1.10"), scratch.path());
     let blob = scratch.path().join("compiled_packages/c.tgz");
@@ -82,10 +84,12 @@ fn with_nothing_between_them_packages_run_together_only_where_that_is_asked_for(
 }
 
 #[test]
-fn with_one_job_packages_come_in_the_go_agents_order() {
-    let Some(place) = Place::new() else { return };
+fn packages_have_the_go_agents_order_with_one_job() {
+    let Some(place) = NamespaceWorld::new() else {
+        return;
+    };
     let script = |name: &str| timed(name, &format!("echo {name} >> $FACTS/order"));
-    // By durations or sizes `z` and what it needs would come first.
+    // By durations or sizes, `z` and its dependencies would come first.
     let release = ReleaseBuilder::new("demo", "1.10")
         .package("z", &["y"], &script("z"))
         .file("large", 0o644, &[7; 100_000])
@@ -94,7 +98,7 @@ fn with_one_job_packages_come_in_the_go_agents_order() {
         .package("a", &[], &script("a"));
     let tarball = place.release("release.tgz", &release);
     place
-        .agent(1)
+        .agent_with_jobs(1)
         .arg(tarball)
         .run()
         .succeeds()
@@ -104,7 +108,7 @@ fn with_one_job_packages_come_in_the_go_agents_order() {
     assert_eq!(place.most_at_once(&["a", "b", "y", "z"]), 1);
 }
 
-/// A release of random shape, whose packages contain what their dependencies contain.
+/// A random release whose packages contain the content of their dependencies.
 fn random_release(count: usize) -> (ReleaseBuilder, Vec<Vec<usize>>) {
     let mut chance = 0x2545_f491_4f6c_dd1d_u64;
     let mut draw = |below: usize| {
@@ -133,22 +137,28 @@ fn random_release(count: usize) -> (ReleaseBuilder, Vec<Vec<usize>>) {
 }
 
 #[test]
-fn packages_of_any_shape_wait_for_their_dependencies_and_give_the_same_bytes() {
-    let Some(place) = Place::new() else { return };
+fn random_releases_give_the_same_bytes() {
+    let Some(place) = NamespaceWorld::new() else {
+        return;
+    };
     let (release, shape) = random_release(200);
     let tarball = place.release("release.tgz", &release);
     let result = |out: &str| {
         let name = place.world.result("demo-1.10");
         std::fs::read(place.world.path(out).join(name.file_name().unwrap())).unwrap()
     };
-    place.agent_to(1, "alone").arg(&tarball).run().succeeds();
+    place
+        .agent_with_jobs_to(1, "alone")
+        .arg(&tarball)
+        .run()
+        .succeeds();
     let alone = result("alone");
     let rounds = match std::env::var_os("BOSH_AGENT_SOAK") {
         Some(_) => 20,
         None => 2,
     };
     for _ in 0..rounds {
-        place.agent(8).arg(&tarball).run().succeeds();
+        place.agent_with_jobs(8).arg(&tarball).run().succeeds();
         for (number, needed) in shape.iter().enumerate() {
             let begin = place.times(&format!("p{number}")).0;
             for needed in needed {

@@ -1,9 +1,9 @@
-//! Several releases in one call.
+//! Several releases in one run.
 
 use super::*;
 
-/// Two releases that have four packages in common, one of these over another.
-fn sharing(place: &Place) -> [PathBuf; 2] {
+/// Two releases that share four packages, one of which depends on another.
+fn sharing(place: &NamespaceWorld) -> [PathBuf; 2] {
     let script = |name: &str| {
         format!("echo {name} >> $FACTS/runs; echo {name} > $BOSH_INSTALL_TARGET/file; {TIMELESS}")
     };
@@ -13,7 +13,7 @@ fn sharing(place: &Place) -> [PathBuf; 2] {
             .package("lib", &["go"], &script("lib"))
             .package("tool", &[], &script("tool"))
             .package("util", &["tool", "lib"], &script("util"))
-            // The same name and version, but not the same source.
+            // The same name and version with another source.
             .package("own", &[], "")
     };
     let one = common(ReleaseBuilder::new("one", "1"))
@@ -30,12 +30,14 @@ fn sharing(place: &Place) -> [PathBuf; 2] {
 }
 
 #[test]
-fn what_two_releases_have_in_common_is_compiled_once_and_both_are_whole() {
+fn packages_of_two_releases_are_compiled_once() {
     for jobs in [1, 4] {
-        let Some(place) = Place::new() else { return };
+        let Some(place) = NamespaceWorld::new() else {
+            return;
+        };
         let tarballs = sharing(&place);
         let ran = place
-            .agent(jobs)
+            .agent_with_jobs(jobs)
             .args(&tarballs)
             .run()
             .succeeds()
@@ -77,10 +79,14 @@ fn what_two_releases_have_in_common_is_compiled_once_and_both_are_whole() {
             std::fs::metadata(log).unwrap().ino()
         };
         assert_eq!(log("one-1"), log("two-2"));
-        // The same as each of them alone.
+        // The same as each release alone.
         for (tarball, result) in tarballs.iter().zip(&results) {
             let alone = format!("alone-{jobs}");
-            place.agent_to(1, &alone).arg(tarball).run().succeeds();
+            place
+                .agent_with_jobs_to(1, &alone)
+                .arg(tarball)
+                .run()
+                .succeeds();
             let alone = place.world.path(&alone).join(result.file_name().unwrap());
             assert_eq!(Outcome::of(&alone), Outcome::of(result));
         }
@@ -93,8 +99,10 @@ fn what_two_releases_have_in_common_is_compiled_once_and_both_are_whole() {
 }
 
 #[test]
-fn a_release_is_written_while_another_is_still_compiled() {
-    let Some(place) = Place::new() else { return };
+fn release_is_written_while_another_is_compiled() {
+    let Some(place) = NamespaceWorld::new() else {
+        return;
+    };
     let quick = ReleaseBuilder::new("quick", "1").package("a", &[], "true");
     let slow = ReleaseBuilder::new("slow", "1").package(
         "b",
@@ -105,7 +113,7 @@ fn a_release_is_written_while_another_is_still_compiled() {
         place.release("slow.tgz", &slow),
         place.release("quick.tgz", &quick),
     ];
-    let mut running = place.agent(2).args(&tarballs).start();
+    let mut running = place.agent_with_jobs(2).args(&tarballs).start();
     place.wait_for_facts(&mut running, &["started"]);
     wait_for("the first result", LIMIT, || {
         match place.world.result("quick-1").exists() {
@@ -122,8 +130,10 @@ fn a_release_is_written_while_another_is_still_compiled() {
 }
 
 #[test]
-fn what_nobody_needs_any_more_is_removed_at_once() {
-    let Some(place) = Place::new() else { return };
+fn unused_files_are_removed_at_once() {
+    let Some(place) = NamespaceWorld::new() else {
+        return;
+    };
     let release = ReleaseBuilder::new("demo", "1.10")
         .package(
             "lib",
@@ -148,7 +158,7 @@ fn what_nobody_needs_any_more_is_removed_at_once() {
         ),
     ];
     let mut running = place
-        .agent(2)
+        .agent_with_jobs(2)
         .arg("--work-dir")
         .arg(place.world.path("work"))
         .args(&tarballs)
@@ -162,7 +172,7 @@ fn what_nobody_needs_any_more_is_removed_at_once() {
             .map(|(path, _)| path)
             .collect();
         let of = |prefix: &str| files.iter().filter(|path| path.starts_with(prefix)).count();
-        // Blobs of `lib` and `app`, which the result needs; the tree of `app` alone; the source of `zoo` alone.
+        // Blobs of `lib` and `app`, which the result needs; the tree of `app` only; the source of `zoo` only.
         match (of("blobs/0"), of("store"), of("spool/0")) {
             (2, 1, 1)
                 if files.iter().any(|path| path.contains("/app/"))

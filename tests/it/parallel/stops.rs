@@ -5,8 +5,10 @@ use super::*;
 const WAITS: &str = "touch $FACTS/waiting; sleep 1000";
 
 #[test]
-fn after_a_failure_nothing_starts_what_runs_is_stopped_and_what_is_written_stays() {
-    let Some(place) = Place::new() else { return };
+fn failure_stops_other_packages_and_keeps_results() {
+    let Some(place) = NamespaceWorld::new() else {
+        return;
+    };
     let fails = "while [ ! -e $FACTS/go ]; do sleep 0.01; done; echo the reason; exit 7";
     let release = ReleaseBuilder::new("demo", "1.10")
         .package("bad", &[], fails)
@@ -22,7 +24,7 @@ fn after_a_failure_nothing_starts_what_runs_is_stopped_and_what_is_written_stays
         place.release("good.tgz", &good),
         place.release("release.tgz", &release),
     ];
-    let mut running = place.agent(3).args(&tarballs).start();
+    let mut running = place.agent_with_jobs(3).args(&tarballs).start();
     place.wait_for_facts(&mut running, &["waiting"]);
     wait_for("the good release", LIMIT, || {
         match place.world.result("good-1").exists() {
@@ -46,7 +48,7 @@ fn after_a_failure_nothing_starts_what_runs_is_stopped_and_what_is_written_stays
             place.world.result("good-1").display()
         ));
     let mut last = ran.stderr.lines().rev();
-    // The script failed beside another one, which is what the hint is about.
+    // The script failed while another one ran, as the hint says.
     assert!(last.next().unwrap().starts_with("Hint: "));
     assert!(last.next().unwrap().starts_with("Error: "));
     assert!(!place.has("needs-bad") && !place.has("zoo"));
@@ -54,15 +56,15 @@ fn after_a_failure_nothing_starts_what_runs_is_stopped_and_what_is_written_stays
     place.assert_no_process();
     assert!(!place.world.base().exists());
 
-    // A release without a failure of its own.
+    // A release without its own failure.
     std::fs::remove_file(place.fact("waiting")).unwrap();
     std::fs::remove_file(place.fact("go")).unwrap();
     let tarballs = [tarballs[1].clone(), place.release("later.tgz", &later)];
-    let waits = |place: &Place, running: &mut Running| {
+    let waits = |place: &NamespaceWorld, running: &mut Running| {
         place.wait_for_facts(running, &["waiting"]);
         std::fs::write(place.fact("go"), "").unwrap();
     };
-    let mut running = place.agent(4).args(&tarballs).start();
+    let mut running = place.agent_with_jobs(4).args(&tarballs).start();
     waits(&place, &mut running);
     running
         .end()
@@ -71,9 +73,11 @@ fn after_a_failure_nothing_starts_what_runs_is_stopped_and_what_is_written_stays
 }
 
 #[test]
-fn every_failure_is_told() {
-    let Some(place) = Place::new() else { return };
-    // The second goes on when it is told to stop, and fails by itself.
+fn all_failures_are_reported() {
+    let Some(place) = NamespaceWorld::new() else {
+        return;
+    };
+    // The second one continues after SIGTERM, and fails by itself.
     let release = ReleaseBuilder::new("demo", "1.10")
         .package(
             "a",
@@ -88,7 +92,7 @@ fn every_failure_is_told() {
         .package("c", &["a", "b"], "touch $FACTS/c");
     let tarball = place.release("release.tgz", &release);
     let ran = place
-        .agent(2)
+        .agent_with_jobs(2)
         .args(&["--grace", "60"])
         .arg(tarball)
         .run()
@@ -108,8 +112,8 @@ fn every_failure_is_told() {
     assert!(!place.has("c"));
 }
 
-/// Packages that do not want to end, as many as run at once, and two releases of them.
-fn stubborn(place: &Place) -> [PathBuf; 2] {
+/// Packages that resist being stopped, as many as run concurrently, and two releases of them.
+fn stubborn(place: &NamespaceWorld) -> [PathBuf; 2] {
     let script = |name: &str| {
         format!(
             "setsid bash -c \"trap '' TERM HUP INT; for n in $(seq 600); do sleep 0.1; done\" &\n\
@@ -128,10 +132,10 @@ fn stubborn(place: &Place) -> [PathBuf; 2] {
     ]
 }
 
-fn interrupted(signal: Signal) -> Option<(Place, [PathBuf; 2], Ran)> {
-    let place = Place::new()?;
+fn interrupted(signal: Signal) -> Option<(NamespaceWorld, [PathBuf; 2], Ran)> {
+    let place = NamespaceWorld::new()?;
     let tarballs = stubborn(&place);
-    let mut running = place.agent(4).args(&tarballs).start();
+    let mut running = place.agent_with_jobs(4).args(&tarballs).start();
     place.wait_for_facts(&mut running, &["a", "b", "c", "d"]);
     running.signal(signal);
     let ran = running.end();
@@ -139,7 +143,7 @@ fn interrupted(signal: Signal) -> Option<(Place, [PathBuf; 2], Ran)> {
 }
 
 #[test]
-fn a_stop_ends_all_that_run_at_once_and_leaves_nothing() {
+fn stop_ends_all_concurrent_packages() {
     let Some((place, _, ran)) = interrupted(Signal::SIGTERM) else {
         return;
     };
@@ -148,18 +152,18 @@ fn a_stop_ends_all_that_run_at_once_and_leaves_nothing() {
         .does_not_say("Error");
     place.assert_no_process();
     assert!(!place.world.base().exists());
-    // Made for this run, and empty again.
+    // Created for this run, and empty again.
     assert!(!place.world.out().exists());
 }
 
 #[test]
-fn a_killed_run_leaves_nothing_that_the_next_does_not_clear_away() {
+fn next_run_removes_the_leftovers_of_a_killed_one() {
     let Some((place, tarballs, ran)) = interrupted(Signal::SIGKILL) else {
         return;
     };
     assert_eq!(ran.code, None);
     std::fs::write(place.fact("go"), "").unwrap();
-    place.agent(4).args(&tarballs).run().succeeds();
+    place.agent_with_jobs(4).args(&tarballs).run().succeeds();
     wait_for("the end of all processes", LIMIT, || {
         let left = processes_below(&place.world.path(""));
         left.is_empty().then_some(()).ok_or(format!("{left:#?}"))

@@ -1,4 +1,4 @@
-//! Kept scratch directories, and environment files that name some.
+//! Kept scratch directories, and environment files that name them.
 
 use super::*;
 
@@ -23,7 +23,7 @@ fn scratch_outlives_a_second_run_without_rules() {
 }
 
 #[test]
-fn script_that_cannot_remove_its_scratch_directory_is_told_why() {
+fn undeletable_scratch_directory_is_explained() {
     for command in ["mkdir @base@/data/app", "rm -r @base@/data/app"] {
         let Some(place) = Place::new(NAMESPACE) else {
             return;
@@ -43,7 +43,7 @@ fn unwritable_kept_scratch_is_named() {
     let Some(place) = Place::new(USERNS_OF_A_USER) else {
         return;
     };
-    // As an earlier run of root leaves them.
+    // Like those of an earlier run as root.
     let scratch = place.world.path("cache");
     std::fs::create_dir_all(scratch.join("app")).unwrap();
     let run = || {
@@ -83,13 +83,13 @@ fn variable_that_names_a_directory_in_kept_scratch_keeps_it_visible() {
         .arg(place.world.path("cache"))
         .arg(tarball)
         .run();
-    runs_once(&place, ran);
+    assert_runs_once(&place, ran);
     assert_eq!(place.file("app", "file"), "100644 cached\n");
     assert!(compilers.exists());
 }
 
 #[test]
-fn runs_at_the_same_time_share_kept_scratch() {
+fn concurrent_runs_share_kept_scratch() {
     let Some(place) = Place::new(NAMESPACE) else {
         return;
     };
@@ -131,7 +131,7 @@ fn names_in_a_dependencys_environment_are_shared() {
             .package("one", &["golang"], USE_CACHE)
             .package("two", &["golang", "one"], USE_CACHE)
             .package("three", &["golang", "two"], USE_CACHE);
-        runs_once(&place, place.run(&release));
+        assert_runs_once(&place, place.run(&release));
         assert_eq!(found(&place), ["0", "1", "2"]);
         assert_no_data(&place);
     }

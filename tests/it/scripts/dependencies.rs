@@ -1,9 +1,9 @@
-//! What a script finds of its dependencies, and what it may install.
+//! A script's view of its dependencies, and its install target.
 
 use super::*;
 
 #[test]
-fn the_install_target_is_a_link_to_the_directory_of_the_version() {
+fn install_target_is_a_link_to_the_version() {
     let facts = Facts::new();
     let text = "readlink $BOSH_INSTALL_TARGET > $FACTS/link\n\
                 stat -c '%a %u' $BOSH_INSTALL_TARGET/. > $FACTS/directory";
@@ -16,7 +16,7 @@ fn the_install_target_is_a_link_to_the_directory_of_the_version() {
 }
 
 #[test]
-fn only_direct_dependencies_are_there() {
+fn only_direct_dependencies_are_installed() {
     let facts = Facts::new();
     let look = "cd $(dirname $BOSH_INSTALL_TARGET)\n\
                 ls > $FACTS/$BOSH_PACKAGE_NAME\n\
@@ -47,7 +47,7 @@ fn only_direct_dependencies_are_there() {
 }
 
 #[test]
-fn a_dependency_is_a_link_to_the_directory_of_its_version() {
+fn dependency_is_a_link_to_its_version() {
     let facts = Facts::new();
     let release = ReleaseBuilder::new("demo", "1.10")
         .package("lib", &[], "pwd > $BOSH_INSTALL_TARGET/built-in")
@@ -60,7 +60,7 @@ fn a_dependency_is_a_link_to_the_directory_of_its_version() {
 }
 
 #[test]
-fn what_a_script_does_to_a_dependency_is_not_seen_by_others() {
+fn changes_to_a_dependency_are_not_visible_to_others() {
     let facts = Facts::new();
     let release = ReleaseBuilder::new("demo", "1.10")
         .package(
@@ -69,7 +69,7 @@ fn what_a_script_does_to_a_dependency_is_not_seen_by_others() {
             "echo good > $BOSH_INSTALL_TARGET/file\nmkdir $BOSH_INSTALL_TARGET/directory",
         )
         .package(
-            "b-spoils",
+            "b-changes",
             &["lib"],
             "cd @packages@/lib\necho bad > file\ntouch directory/more\nrm -f directory\nchmod 0 .\ncp file $FACTS/b",
         )
@@ -87,7 +87,7 @@ fn what_a_script_does_to_a_dependency_is_not_seen_by_others() {
 }
 
 #[test]
-fn a_dependency_has_everything_that_its_package_installed() {
+fn dependency_has_all_installed_files() {
     let facts = Facts::new();
     let install = "cd $BOSH_INSTALL_TARGET\n\
                    mkdir -p bin empty\n\
@@ -128,7 +128,7 @@ fn a_dependency_has_everything_that_its_package_installed() {
 }
 
 #[test]
-fn a_package_without_a_script_is_empty() {
+fn package_without_a_script_is_empty() {
     let facts = Facts::new();
     let release = ReleaseBuilder::new("demo", "1.10")
         .package("nothing", &[], "")
@@ -142,7 +142,7 @@ fn a_package_without_a_script_is_empty() {
 }
 
 #[test]
-fn a_script_may_put_a_directory_in_the_place_of_its_install_target() {
+fn script_may_replace_its_install_target_by_a_directory() {
     let facts = Facts::new();
     let release = ReleaseBuilder::new("demo", "1.10")
         .package(
@@ -161,7 +161,7 @@ fn a_script_may_put_a_directory_in_the_place_of_its_install_target() {
 }
 
 #[test]
-fn a_script_may_lead_its_install_target_elsewhere_and_that_place_stays() {
+fn script_may_link_its_install_target_to_another_directory() {
     let facts = Facts::new();
     let text = "mkdir $FACTS/real\necho real > $FACTS/real/file\n\
                 rm $BOSH_INSTALL_TARGET\nln -s $FACTS/real $BOSH_INSTALL_TARGET";
@@ -173,7 +173,7 @@ fn a_script_may_lead_its_install_target_elsewhere_and_that_place_stays() {
 }
 
 #[test]
-fn a_script_that_installs_a_file_or_nothing_is_told_so() {
+fn install_target_that_is_not_a_directory_is_reported() {
     for (text, told) in [
         (
             "rm $BOSH_INSTALL_TARGET; echo x > $BOSH_INSTALL_TARGET",
@@ -195,7 +195,7 @@ fn a_script_that_installs_a_file_or_nothing_is_told_so() {
 }
 
 #[test]
-fn the_files_of_a_source_have_their_modes_and_belong_to_who_compiles() {
+fn source_files_have_their_modes_and_the_users_owner() {
     let facts = Facts::new();
     let release = script("stat -c '%a %u %n' packaging plain tool suid locked > $FACTS/stat")
         .file("plain", 0o644, b"")
@@ -219,7 +219,7 @@ fn the_files_of_a_source_have_their_modes_and_belong_to_who_compiles() {
 }
 
 #[test]
-fn a_script_need_not_be_executable_and_may_be_a_link() {
+fn script_may_be_a_link_and_not_executable() {
     let facts = Facts::new();
     let blob = crate::support::archive(&[
         crate::support::Member::file("./real", b"touch $FACTS/ran"),

@@ -1,9 +1,9 @@
-//! What a script finds: variables, input, signals, priority.
+//! The environment of a script: variables, input, signals, priority.
 
 use super::*;
 
 #[test]
-fn a_script_runs_in_its_source_directory() {
+fn script_runs_in_its_source_directory() {
     let facts = Facts::new();
     let release = script("pwd > $FACTS/pwd\nls -A > $FACTS/ls\necho $0 > $FACTS/name").file(
         "src/main.c",
@@ -18,7 +18,7 @@ fn a_script_runs_in_its_source_directory() {
 }
 
 #[test]
-fn a_script_is_told_its_package_in_four_variables_and_inherits_all_others() {
+fn script_has_four_variables_and_inherits_all_others() {
     let facts = Facts::new();
     let tarball = facts.world.release(
         "release.tgz",
@@ -46,7 +46,7 @@ fn a_script_is_told_its_package_in_four_variables_and_inherits_all_others() {
         .split_terminator('\0')
         .map(|variable| variable.split_once('=').unwrap())
         .collect();
-    // What bash sets by itself.
+    // Variables that bash sets.
     for name in ["PWD", "SHLVL", "_", "OLDPWD"] {
         found.remove(name);
     }
@@ -68,7 +68,7 @@ fn a_script_is_told_its_package_in_four_variables_and_inherits_all_others() {
 }
 
 #[test]
-fn a_script_has_an_empty_input_and_no_other_file_open() {
+fn script_has_an_empty_input_and_no_other_open_file() {
     let facts = Facts::new();
     let text = "readlink /proc/$$/fd/0 > $FACTS/stdin\n\
                 ls /proc/$$/fd > $FACTS/open\n\
@@ -76,12 +76,12 @@ fn a_script_has_an_empty_input_and_no_other_file_open() {
     facts.run(&script(text)).succeeds();
     assert_eq!(facts.read("stdin"), "/dev/null");
     assert!(!facts.has("line"));
-    // Bash has the script itself at the last one. Whoever started the tests may have left files open in the agent.
+    // Bash has the script itself open as the last one. Files that the tests inherited may be open in the agent.
     assert_eq!(facts.lines("open"), ["0", "1", "2", "255"]);
 }
 
 #[test]
-fn a_script_has_the_usual_umask_and_signals() {
+fn script_has_the_default_umask_and_signals() {
     let facts = Facts::new();
     let text = "umask > $FACTS/umask\n\
                 grep -E '^Sig(Blk|Ign)' /proc/self/status > $FACTS/signals\n\
@@ -112,7 +112,7 @@ fn a_script_has_the_usual_umask_and_signals() {
 }
 
 #[test]
-fn a_script_has_a_process_group_of_its_own_and_the_agents_priority() {
+fn script_has_its_own_process_group_and_the_agents_priority() {
     let facts = Facts::new();
     let text = "echo $$ $(cut -d ' ' -f 5 /proc/$$/stat) > $FACTS/group\nnice > $FACTS/nice";
     let tarball = facts.world.release("release.tgz", &script(text));
@@ -134,7 +134,7 @@ fn a_script_has_a_process_group_of_its_own_and_the_agents_priority() {
 }
 
 #[test]
-fn commands_are_traced_and_one_that_fails_ends_nothing() {
+fn commands_are_traced_and_failures_do_not_end_the_script() {
     let facts = Facts::new();
     let text = "echo $- > $FACTS/options\nfalse\necho on > $BOSH_INSTALL_TARGET/on";
     facts.run(&script(text)).succeeds();

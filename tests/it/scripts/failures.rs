@@ -1,9 +1,9 @@
-//! How a failed script is reported, and what the log has.
+//! Reports of failed scripts, and their logs.
 
 use super::*;
 
 #[test]
-fn a_failing_script_is_told_of_with_everything_that_helps() {
+fn failing_script_is_reported_with_all_details() {
     let facts = Facts::new();
     let release = ReleaseBuilder::new("demo", "1.10")
         .package("a-early", &[], "true")
@@ -48,10 +48,10 @@ fn a_failing_script_is_told_of_with_everything_that_helps() {
 }
 
 #[test]
-fn a_script_that_printed_nothing_is_told_of_as_that() {
+fn failing_script_without_output_is_reported() {
     let facts = Facts::new();
     let text = "{ set +x; } 2> /dev/null; exit 1";
-    // The trace of the first command itself goes nowhere.
+    // The trace of the first command is lost.
     facts
         .run(&script(text))
         .fails()
@@ -59,7 +59,7 @@ fn a_script_that_printed_nothing_is_told_of_as_that() {
 }
 
 #[test]
-fn a_script_that_is_killed_is_told_of_by_the_signals_name() {
+fn killed_script_is_reported_with_the_signal() {
     for (signal, name) in [
         ("KILL", "SIGKILL"),
         ("SEGV", "SIGSEGV"),
@@ -77,7 +77,7 @@ fn a_script_that_is_killed_is_told_of_by_the_signals_name() {
 }
 
 #[test]
-fn a_command_that_was_killed_in_a_script_is_told_of() {
+fn killed_command_of_a_script_is_reported() {
     let facts = Facts::new();
     facts
         .run(&script("bash -c 'kill -KILL $$'\nexit $?"))
@@ -88,7 +88,7 @@ fn a_command_that_was_killed_in_a_script_is_told_of() {
 }
 
 #[test]
-fn a_missing_bash_is_told_of() {
+fn missing_bash_is_reported() {
     let facts = Facts::new();
     let tarball = facts.world.release("release.tgz", &script("true"));
     let nowhere = facts.world.path("facts");
@@ -103,7 +103,7 @@ fn a_missing_bash_is_told_of() {
 }
 
 #[test]
-fn the_log_has_every_byte_in_the_order_of_writing() {
+fn log_has_all_output_in_order() {
     let facts = Facts::new();
     let text = "{ set +x; } 2>/dev/null\n\
                 for i in $(seq 1 500); do echo out $i; echo err $i >&2; done\n\
@@ -119,7 +119,7 @@ fn the_log_has_every_byte_in_the_order_of_writing() {
 }
 
 #[test]
-fn logs_lie_where_bosh_looks_for_them_and_stay() {
+fn logs_are_kept_in_boshs_directory() {
     let world = World::new();
     let tarball = world.release("release.tgz", &ReleaseBuilder::demo());
     let logs = world.base().join("sys/log/compilation");

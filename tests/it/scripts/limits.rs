@@ -1,9 +1,9 @@
-//! Users, time limits and what remains of a script.
+//! Users, time limits and leftovers of a script.
 
 use super::*;
 
 #[test]
-fn a_user_who_is_not_root_can_compile() {
+fn ordinary_user_can_compile() {
     if !require_root() || !require_tools(&["setpriv", "chown"]) {
         return;
     }
@@ -17,7 +17,7 @@ fn a_user_who_is_not_root_can_compile() {
         &["-R".as_ref(), "12345:12345".as_ref(), home.as_os_str()],
         b"",
     );
-    // The program itself may lie where only root can go.
+    // The program may be in a directory that only root can reach.
     let own = copied_agent(home);
     let script = format!("shift; exec {} \"$@\"", own.display());
     let wrapped = Agent::wrapped(
@@ -45,7 +45,7 @@ fn a_user_who_is_not_root_can_compile() {
 }
 
 #[test]
-fn processes_that_are_left_behind_are_asked_to_end_before_they_are_killed() {
+fn remaining_processes_get_sigterm_before_sigkill() {
     let facts = Facts::new();
     facts
         .run(&script(
@@ -57,7 +57,7 @@ fn processes_that_are_left_behind_are_asked_to_end_before_they_are_killed() {
 }
 
 #[test]
-fn a_script_that_kills_its_parent_does_not_outlive_it() {
+fn script_that_kills_its_parent_ends() {
     let facts = Facts::new();
     facts
         .run(&script(
@@ -68,7 +68,7 @@ fn a_script_that_kills_its_parent_does_not_outlive_it() {
 }
 
 #[test]
-fn the_directories_of_packages_can_be_read_by_everybody() {
+fn directories_of_packages_are_readable_by_all_users() {
     let facts = Facts::new();
     facts
         .run(&script(
@@ -80,7 +80,7 @@ fn the_directories_of_packages_can_be_read_by_everybody() {
 }
 
 #[test]
-fn a_script_that_runs_too_long_is_ended_and_told_so() {
+fn script_that_exceeds_the_time_limit_is_reported() {
     let facts = Facts::new();
     let tarball = facts
         .world
@@ -97,7 +97,7 @@ fn a_script_that_runs_too_long_is_ended_and_told_so() {
 }
 
 #[test]
-fn a_script_has_no_terminal_to_ask_on() {
+fn script_has_no_terminal() {
     if !require_tools(&["script"]) {
         return;
     }
@@ -125,7 +125,7 @@ fn a_script_has_no_terminal_to_ask_on() {
 }
 
 #[test]
-fn what_a_script_made_beside_its_package_is_gone_after_a_kill_too() {
+fn files_outside_the_package_are_removed_after_a_kill() {
     let facts = Facts::new();
     let running = facts.start(&script(
         "mkdir @packages@/extra @base@/data/compile/extra; touch $FACTS/started; sleep 1000",

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn what_another_agent_is_at_work_on_is_not_taken_for_abandoned() {
+fn work_directory_of_a_running_agent_is_kept() {
     let world = World::new();
     let partial = world.write("out/.bosh-agent-partial-12345-0", "half");
     let lock = world.write("out/.bosh-agent-work-12345-0/.lock", "");
@@ -19,7 +19,7 @@ fn what_another_agent_is_at_work_on_is_not_taken_for_abandoned() {
     };
     call();
     assert!(partial.exists() && lock.exists());
-    // Closing them would not do: a process that another test is about to start may still have them open.
+    // Closing them is not enough: a process that another test is starting may have inherited them.
     for file in &held {
         file.unlock().unwrap();
     }
@@ -28,7 +28,7 @@ fn what_another_agent_is_at_work_on_is_not_taken_for_abandoned() {
 }
 
 #[test]
-fn a_work_directory_on_another_file_system_is_used() {
+fn work_directory_may_be_on_another_file_system() {
     let shared_memory = Path::new("/dev/shm");
     let elsewhere = tempfile::tempdir_in(shared_memory);
     if !crate::support::require(elsewhere.is_ok(), "a file system at /dev/shm") {
@@ -45,7 +45,7 @@ fn a_work_directory_on_another_file_system_is_used() {
 }
 
 #[test]
-fn a_reader_of_the_progress_that_goes_away_stops_nothing() {
+fn closed_stderr_does_not_stop_the_run() {
     let world = World::new();
     let tarball = world.release("release.tgz", &ReleaseBuilder::demo());
     let script = "\"$@\" 2>&1 | true; exit ${PIPESTATUS[0]}";
@@ -55,8 +55,7 @@ fn a_reader_of_the_progress_that_goes_away_stops_nothing() {
     assert!(world.result("demo-1.10").exists());
 }
 
-/// Runs the agent on a terminal of its own, and prints what it prints there and how it ends. With `FACTS` it is sent
-/// Ctrl-C when a script has begun.
+/// Runs the agent on its own terminal, and prints its output and exit code. With `FACTS`, Ctrl-C is sent when a script has started.
 const ON_A_TERMINAL: &str = r#"
 import os, pty, sys, time
 child, terminal = pty.fork()
@@ -78,7 +77,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 "#;
 
 #[test]
-fn on_a_terminal_the_lines_are_the_same() {
+fn output_on_a_terminal_is_the_same() {
     if !require_tools(&["python3"]) {
         return;
     }
@@ -98,12 +97,12 @@ fn on_a_terminal_the_lines_are_the_same() {
 }
 
 #[test]
-fn an_interrupt_from_the_keyboard_reaches_the_script_through_the_agent() {
+fn ctrl_c_reaches_the_script_through_the_agent() {
     if !require_tools(&["python3"]) {
         return;
     }
     let facts = Facts::new();
-    // `wait`, for what bash has just forked may lose the signal.
+    // `wait`, as a process that bash has just forked may lose the signal.
     let text = "trap 'touch $FACTS/interrupted' INT\ntrap 'touch $FACTS/asked; exit' TERM\n\
                 sleep 1000 & touch $FACTS/started; wait";
     let tarball = facts.world.release("release.tgz", &script(text));
@@ -124,7 +123,7 @@ fn an_interrupt_from_the_keyboard_reaches_the_script_through_the_agent() {
 }
 
 #[test]
-fn a_script_may_remove_its_own_directories() {
+fn script_may_remove_its_own_directories() {
     let facts = Facts::new();
     let release = ReleaseBuilder::new("demo", "1.10")
         .package(
@@ -140,7 +139,7 @@ fn a_script_may_remove_its_own_directories() {
 }
 
 #[test]
-fn a_second_agent_is_told_who_compiles_and_disturbs_nothing() {
+fn second_agent_is_refused_with_the_name_of_the_first() {
     let facts = Facts::new();
     let text = "touch $FACTS/started\n\
                 while [ ! -e $FACTS/go ]; do sleep 0.01; done\n\
@@ -172,7 +171,7 @@ fn a_second_agent_is_told_who_compiles_and_disturbs_nothing() {
 }
 
 #[test]
-fn agents_with_different_base_directories_do_not_meet() {
+fn agents_with_different_base_directories_are_independent() {
     let facts = Facts::new();
     let text = "touch $FACTS/started\n\
                 while [ ! -e $FACTS/go ]; do sleep 0.01; done";
@@ -184,7 +183,7 @@ fn agents_with_different_base_directories_do_not_meet() {
 }
 
 #[test]
-fn packages_of_somebody_else_are_refused_and_kept() {
+fn foreign_packages_are_refused_and_kept() {
     for place in [
         "packages/redis",
         "data/packages/redis/1",
@@ -223,7 +222,7 @@ fn packages_of_somebody_else_are_refused_and_kept() {
 }
 
 #[test]
-fn packages_of_somebody_else_are_no_matter_when_nothing_is_compiled() {
+fn foreign_packages_do_not_matter_without_a_compile() {
     let facts = Facts::new();
     facts.world.write("vcap/packages/redis/bin/redis", "theirs");
     let before = crate::support::snapshot(&facts.world.base());
@@ -233,7 +232,7 @@ fn packages_of_somebody_else_are_no_matter_when_nothing_is_compiled() {
 }
 
 #[test]
-fn a_forced_run_follows_no_link_out_of_the_base_directory() {
+fn forced_run_follows_no_link_out_of_the_base_directory() {
     let facts = Facts::new();
     let theirs = facts.world.write("theirs/file", "precious");
     std::fs::create_dir_all(facts.world.base().join("packages")).unwrap();
@@ -248,7 +247,7 @@ fn a_forced_run_follows_no_link_out_of_the_base_directory() {
 }
 
 #[test]
-fn what_a_script_makes_unreadable_is_removed_all_the_same() {
+fn unreadable_files_of_a_script_are_removed() {
     let facts = Facts::new();
     let text = "mkdir -p deep/er\ntouch deep/er/file\nchmod 0 deep/er deep\n\
                 mkdir $BOSH_INSTALL_TARGET/locked\nchmod 500 $BOSH_INSTALL_TARGET/locked";

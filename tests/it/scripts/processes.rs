@@ -1,9 +1,9 @@
-//! Processes that a script leaves behind.
+//! Processes that a script leaves running.
 
 use super::*;
 
 #[test]
-fn processes_that_a_script_leaves_behind_are_gone_when_the_agent_ends() {
+fn remaining_processes_of_a_script_are_killed() {
     let facts = Facts::new();
     facts
         .run(&script(STUBBORN))
@@ -13,14 +13,14 @@ fn processes_that_a_script_leaves_behind_are_gone_when_the_agent_ends() {
 }
 
 #[test]
-fn processes_of_a_failed_script_are_gone_too() {
+fn remaining_processes_of_a_failed_script_are_killed() {
     let facts = Facts::new();
     facts.run(&script(&format!("{STUBBORN}\nexit 1"))).fails();
     facts.assert_clean();
 }
 
 #[test]
-fn processes_of_one_script_are_gone_before_the_next_begins() {
+fn processes_of_a_script_end_before_the_next_script() {
     let facts = Facts::new();
     let release = ReleaseBuilder::new("demo", "1.10")
         .package(
@@ -41,7 +41,7 @@ fn processes_of_one_script_are_gone_before_the_next_begins() {
 }
 
 #[test]
-fn a_script_that_leaves_nothing_behind_is_not_warned_of() {
+fn script_without_remaining_processes_gives_no_warning() {
     let facts = Facts::new();
     facts
         .run(&script("true | cat\nsleep 0 & wait"))

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Stops the agent in the middle of a script that will not end by itself.
+/// Stops the agent during a script that does not end by itself.
 #[track_caller]
 fn stop(text: &str, signal: Signal, code: i32) -> (Facts, Ran) {
     let facts = Facts::new();
@@ -17,7 +17,7 @@ fn stop(text: &str, signal: Signal, code: i32) -> (Facts, Ran) {
 }
 
 #[test]
-fn a_stop_ends_the_script_and_leaves_nothing() {
+fn stop_ends_the_script_and_leaves_no_files() {
     let (_facts, ran) = stop("", Signal::SIGTERM, 143);
     ran.says("Stopping on SIGTERM").does_not_say("Error");
     let (_facts, ran) = stop("", Signal::SIGINT, 130);
@@ -25,23 +25,23 @@ fn a_stop_ends_the_script_and_leaves_nothing() {
 }
 
 #[test]
-fn a_stop_asks_a_script_to_end_before_it_is_killed() {
-    // A trap of bash runs between commands and during `wait`. What bash has just forked may lose the signal: then it would run
-    // no trap before a command in the foreground has ended.
+fn stop_sends_sigterm_before_sigkill() {
+    // Bash runs a trap between commands and during `wait`. A process that bash has just forked may lose the signal; then bash runs no trap
+    // before a command in the foreground has ended.
     let text = "trap ': > $FACTS/asked; exit' TERM; sleep 1000 & touch $FACTS/started; wait";
     let (facts, _) = stop(text, Signal::SIGTERM, 143);
     assert!(facts.has("asked"));
 }
 
 #[test]
-fn a_stop_ends_processes_that_do_not_want_to() {
+fn stop_ends_processes_that_resist() {
     let text = format!("trap '' TERM INT\n{STUBBORN}");
     let (_facts, _) = stop(&text, Signal::SIGTERM, 143);
     let (_facts, _) = stop(&text, Signal::SIGINT, 130);
 }
 
 #[test]
-fn a_stop_keeps_what_was_complete_before_and_begins_nothing_new() {
+fn stop_keeps_complete_results_and_starts_no_package() {
     let facts = Facts::new();
     let first = facts.world.release("first.tgz", &ReleaseBuilder::demo());
     let second = ReleaseBuilder::new("second", "1")
@@ -64,12 +64,12 @@ fn a_stop_keeps_what_was_complete_before_and_begins_nothing_new() {
 }
 
 #[test]
-fn a_stop_while_a_tarball_is_read_leaves_nothing() {
+fn stop_while_a_tarball_is_read_leaves_no_files() {
     let facts = Facts::new();
     let pipe = facts.world.path("pipe.tgz");
     crate::support::run_tool("mkfifo", &[&pipe]);
     let running = facts.agent().arg(&pipe).start();
-    // The reader is at work when the pipe can be opened, and waits for the rest of the tarball.
+    // The pipe can be opened when the reader runs; it waits for the rest of the tarball.
     let mut writer = std::fs::OpenOptions::new().write(true).open(&pipe).unwrap();
     let half = crate::support::Compression::Gzip
         .apply(&crate::support::archive(&ReleaseBuilder::demo().members()));
@@ -87,14 +87,14 @@ fn a_stop_while_a_tarball_is_read_leaves_nothing() {
             .then_some(())
             .ok_or(said)
     });
-    // A read that waits for data cannot be called back; the next one is not begun.
+    // A read that waits for data cannot be canceled; there is no further one.
     drop(writer);
     running.end().ends_with(143);
     facts.assert_clean();
 }
 
 #[test]
-fn when_the_agent_is_killed_its_script_ends_and_the_next_run_cleans_up() {
+fn script_of_a_killed_agent_ends_and_is_cleaned_up() {
     let facts = Facts::new();
     let running = facts.start(&script(&format!("{STUBBORN}\nsleep 1000")));
     running.signal(Signal::SIGKILL);
@@ -121,9 +121,9 @@ fn when_the_agent_is_killed_its_script_ends_and_the_next_run_cleans_up() {
 }
 
 #[test]
-fn a_run_that_follows_a_killed_one_at_once_never_meets_its_script() {
+fn next_run_waits_for_the_script_of_a_killed_one() {
     let facts = Facts::new();
-    // It prints nothing, or the broken pipe would end it at once.
+    // It prints no text, as the broken pipe would end it at once.
     let text = format!(
         "{{ set +x; }} 2>/dev/null\n\
          trap '' TERM\n{NOTES_ITSELF}\ntouch $FACTS/started\n\
@@ -153,7 +153,7 @@ fn a_run_that_follows_a_killed_one_at_once_never_meets_its_script() {
 }
 
 #[test]
-fn a_partial_result_of_a_killed_run_is_removed_by_the_next() {
+fn next_run_removes_the_partial_result_of_a_killed_one() {
     let world = World::new();
     let partial = world.write("out/.bosh-agent-partial-12345-0", "half");
     let tarball = world.release("release.tgz", &ReleaseBuilder::demo());

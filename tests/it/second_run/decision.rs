@@ -1,4 +1,4 @@
-//! When there is a second run.
+//! The conditions of a second run.
 
 use super::*;
 
@@ -14,7 +14,7 @@ async fn plausible_denials_get_a_second_run() {
         "echo 'ln: x: Invalid cross-device link' >&2; [ $run = 2 ]",
         "echo 'touch: x: Read-only file system' >&2; [ $run = 2 ]",
         "[ $run = 2 ] || exit 126",
-        // These succeed, so the output alone shows it.
+        // These succeed, so only the output shows the denial.
         "touch $base/new; rm $base/new; true",
         "cd $base/packages; touch new; rm -f new; true",
     ]
@@ -48,14 +48,14 @@ async fn implausible_denials_get_no_second_run() {
         assert_eq!(core.runs(&name), 1, "{script}");
     }
     for (number, script) in [
-        // Rules leave these paths open.
+        // Rules allow these paths.
         "echo 'find: /root/x: Permission denied' >&2; true",
         "echo 'mknod: /dev/x: Operation not permitted' >&2; true",
         "echo \"cat: $BOSH_COMPILE_TARGET/x: Permission denied\" >&2; true",
-        // Rules are not answered like this.
+        // Rules cause other errors.
         "echo 'checking chown... Operation not permitted' >&2; true",
         "echo 'touch: x: Read-only file system' >&2; true",
-        // The trace shows what the script says.
+        // The trace shows the script's own text.
         ": 'Permission denied'",
     ]
     .into_iter()
@@ -124,7 +124,7 @@ async fn never_keeps_the_first_result_and_reports_denials() {
 
 #[tokio::test]
 async fn timed_out_script_runs_once() {
-    // Long enough for the script to note its run on a busy machine.
+    // Long enough for the script to record its run on a busy machine.
     let limit = Duration::from_secs(3);
     let Some(core) = Core::with_limit(SecondRun::Always, Some(limit)).await else {
         return;
@@ -139,7 +139,7 @@ async fn timed_out_script_runs_once() {
     assert_eq!(core.runs("app"), 1);
 }
 
-/// A control group with a limit of memory, until it is dropped.
+/// A control group with a memory limit. Dropping it removes the group.
 struct MemoryGroup(PathBuf);
 
 impl MemoryGroup {
@@ -157,7 +157,7 @@ impl MemoryGroup {
         std::fs::create_dir(&path).ok()?;
         let group = Self(path);
         std::fs::write(group.0.join(file), limit.to_string()).ok()?;
-        // Not every kernel counts swap.
+        // Some kernels do not count swap.
         let _ = std::fs::write(group.0.join(swap.0), swap.1.to_string());
         Some(group)
     }

@@ -1,8 +1,8 @@
-//! What rules allow and deny.
+//! Operations that rules allow and deny.
 
 use super::*;
 
-/// What scripts do in the directories around them. The commands of `docs/adr/0011-the-second-run.md`.
+/// Operations of scripts outside their directories. The commands of `docs/adr/0011-the-second-run.md`.
 const ALLOWED: &[&str] = &[
     "ls / $base $base/packages $base/data",
     "mkdir ~/.habit && rmdir ~/.habit",
@@ -22,7 +22,7 @@ const ALLOWED: &[&str] = &[
     "tar -cf a.tar packaging && tar -xpf a.tar",
 ];
 
-/// What they cannot do, each with the word that hints at it.
+/// Operations that are denied, each with the word that indicates it.
 const DENIED: &[(&str, &str)] = &[
     ("mkdir /habit", "/habit"),
     ("touch /habit", "/habit"),

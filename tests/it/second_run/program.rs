@@ -1,21 +1,21 @@
-//! A second run as the program reports it.
+//! A second run in the program's output.
 
 use super::*;
 
-/// Asserts that texts follow one another.
+/// Asserts that these texts follow each other.
 #[track_caller]
 fn in_order(text: &str, parts: &[&str]) {
     let mut rest = text;
     for part in parts {
         let Some((_, after)) = rest.split_once(part) else {
-            panic!("`{part}` is not there, or too early, in:\n{text}");
+            panic!("`{part}` is missing, or too early, in:\n{text}");
         };
         rest = after;
     }
 }
 
 #[test]
-fn first_failure_is_printed_before_the_script_beside_it_ends() {
+fn first_failure_is_printed_while_another_script_runs() {
     let Some(place) = Place::new(LANDLOCK) else {
         return;
     };
@@ -107,7 +107,7 @@ fn changed_dependency_is_hinted_at() {
     for script in [
         "set -e; echo more >> $base/packages/lib/file",
         "set -e; ln $base/packages/lib/file $BOSH_INSTALL_TARGET/file",
-        // This one goes on.
+        // This one continues.
         "rm $base/packages/lib/file; true",
     ] {
         let Some((place, ran)) = run(script, &[]) else {
@@ -143,7 +143,7 @@ fn second_run_can_be_switched_off() {
 }
 
 #[test]
-fn first_log_is_in_each_release_and_goes_with_the_next_call() {
+fn first_log_is_kept_until_the_next_run() {
     let Some(place) = Place::new(LANDLOCK) else {
         return;
     };

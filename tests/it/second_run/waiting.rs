@@ -17,7 +17,7 @@ async fn failure_is_announced_at_once_and_waits_for_running_scripts() {
     };
     let check = async {
         let is_waiting_for = |wanted: usize| move |event: &Event| matches!(event, Event::Entered { phase: Phase::SecondRun { running }, .. } if *running == wanted);
-        // Both gates are closed: it is announced while the others run.
+        // Both gates are closed: the failure is announced while the others run.
         core.wait_for_event(is_waiting_for(2)).await;
         core.open("a");
         core.wait_for_event(is_waiting_for(1)).await;
@@ -54,7 +54,7 @@ async fn failure_is_announced_at_once_and_waits_for_running_scripts() {
                 Some(format!("{phase:?}"))
             }
             Event::FirstRunFailed { first, running, .. } => {
-                Some(format!("{:?} beside {running}", first.tail.last().unwrap()))
+                Some(format!("{:?} with {running}", first.tail.last().unwrap()))
             }
             Event::SecondRunStarted { .. } => Some("started".to_owned()),
             Event::SecondRunSucceeded { .. } => Some("succeeded".to_owned()),
@@ -67,7 +67,7 @@ async fn failure_is_announced_at_once_and_waits_for_running_scripts() {
             "Unpacking",
             "Installing",
             "Packaging",
-            "\"+ exit 1\" beside 2",
+            "\"+ exit 1\" with 2",
             "SecondRun { running: 2 }",
             "SecondRun { running: 1 }",
             "started",
@@ -88,7 +88,7 @@ async fn failure_is_announced_at_once_and_waits_for_running_scripts() {
 }
 
 #[tokio::test]
-async fn scripts_that_run_at_once_reach_nothing_of_each_other() {
+async fn concurrent_scripts_are_isolated_from_each_other() {
     let Some(core) = Core::new(SecondRun::AUTO).await else {
         return;
     };
@@ -106,12 +106,12 @@ async fn scripts_that_run_at_once_reach_nothing_of_each_other() {
 }
 
 #[tokio::test]
-async fn while_a_script_is_tried_unrestricted_no_other_runs() {
+async fn no_other_script_runs_during_an_unrestricted_run() {
     let Some(core) = Core::new(SecondRun::AUTO).await else {
         return;
     };
     let packages = core.place.world.base().join("packages");
-    // Beyond its rules; then nobody else may be there.
+    // Beyond the rules; no other script may run then.
     let wilful = format!(
         "set -e; if ! touch {0}/new; then touch $FACTS/failed; exit 1; fi; rm {0}/new; touch $FACTS/alone; \
          for n in $(seq 30); do [ ! -e $FACTS/other ]; [ ! -e $FACTS/later ]; sleep 0.01; done; rm $FACTS/alone",

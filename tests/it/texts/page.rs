@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use crate::support::{Ran, ReleaseBuilder, World};
 
-/// The lines of every run, which the page `progress` has. They are left out elsewhere.
+/// The lines of every run, which only the page `progress` has.
 const MILESTONES: [&str; 10] = [
     "Compiling with stemcell ",
     "Reading BOSH Release Manifest from tarball ",
@@ -18,7 +18,7 @@ const MILESTONES: [&str; 10] = [
     "Archiving compiled BOSH Release ",
 ];
 
-/// What several runs printed, with everything that differs from run to run replaced.
+/// The output of several runs, with everything that differs between runs replaced.
 #[derive(Debug, Default)]
 pub(super) struct Page {
     text: String,
@@ -49,14 +49,14 @@ impl Page {
         self.text.push('\n');
     }
 
-    /// Compiles a release in a world of its own.
+    /// Compiles a release in its own world.
     pub(super) fn compile(&mut self, title: &str, release: &ReleaseBuilder) {
         let world = World::new();
         let tarball = world.release("release.tgz", release);
         self.add(title, &world, &world.compile(&[&tarball]));
     }
 
-    /// Compiles bytes in a world of their own.
+    /// Compiles bytes in their own world.
     pub(super) fn compile_bytes(&mut self, title: &str, bytes: &[u8]) {
         let world = World::new();
         let tarball = world.write("release.tgz", bytes);

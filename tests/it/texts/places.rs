@@ -1,4 +1,4 @@
-//! Directories and files that are in the way, and machines that are not stemcells.
+//! Obstructing directories and files, and machines that are not stemcells.
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -138,7 +138,7 @@ fn earlier_results() {
             .flags(Agent::bare(&world.path("printed")))
             .arg(&tarball)
     };
-    page.add("beside its source", &world, &agent().run());
+    page.add("next to its source", &world, &agent().run());
     let result = world.path("demo-1.10-ubuntu-noble-1.406.tgz");
     page.add("the same glob again", &world, &agent().arg(&result).run());
     std::fs::write(&result, "damaged").unwrap();

@@ -1,4 +1,4 @@
-//! What runs print: progress, warnings, failed scripts.
+//! The output of runs: progress, warnings, failed scripts.
 
 use super::page::Page;
 use crate::support::{Compression, Member, ReleaseBuilder, STEMCELL, World, archive};
@@ -24,7 +24,7 @@ fn progress() {
     page.is("progress");
 }
 
-/// Packages are packed beside the next script, so the order of milestones differs from run to run here.
+/// A package is packed while the next script runs, so the order of milestones differs between runs.
 #[test]
 fn several_releases() {
     let mut page = Page::default();

@@ -12,7 +12,7 @@ use super::source::{SourceFile, is_for_tests};
 #[derive(Default)]
 pub(crate) struct Imports {
     pub(crate) used: Vec<Vec<String>>,
-    /// What the file re-exports, by the name that it gets, and whence.
+    /// Re-exports of the file: the new name, and the path.
     pub(crate) exported: BTreeMap<String, Vec<String>>,
 }
 
@@ -40,7 +40,7 @@ fn children(items: &[Item]) -> Vec<String> {
 struct Reader {
     /// The module of the item that is read.
     module: Vec<String>,
-    /// In how many inline modules that is.
+    /// The number of inline modules around the item.
     depth: usize,
     /// The modules that the file declares.
     children: Vec<String>,
@@ -48,7 +48,7 @@ struct Reader {
 }
 
 impl Reader {
-    /// The absolute form of a path, if it leads into this crate.
+    /// The absolute form of a path, if it is in this crate.
     fn absolute(&self, path: &[String]) -> Option<Vec<String>> {
         let mut base = self.module.clone();
         let mut rest = path;
@@ -108,7 +108,7 @@ impl Reader {
         self.add_rooted(&path);
     }
 
-    /// Adds a path of code, if it says itself where it begins.
+    /// Adds a path in code that starts with `crate`, `self` or `super`.
     fn add_rooted(&mut self, path: &[String]) {
         let is_rooted = matches!(path.first().map(String::as_str), Some("crate" | "super"))
             || (path.len() > 1 && path[0] == "self");
@@ -182,7 +182,7 @@ fn attributes(item: &Item) -> &[syn::Attribute] {
     }
 }
 
-/// The names that a `use` declaration brings in, each with its path.
+/// The names of a `use` declaration, each with its path.
 fn flatten(tree: &UseTree, path: &mut Vec<String>, found: &mut Vec<(String, Vec<String>)>) {
     let with = |path: &[String], last: String| {
         let mut path = path.to_vec();

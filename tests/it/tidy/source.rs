@@ -1,4 +1,4 @@
-//! Source files, and the modules that they are.
+//! Source files, and their modules.
 
 use std::collections::BTreeSet;
 
@@ -7,12 +7,12 @@ use syn::{Attribute, Item};
 
 /// A file of the product.
 pub(crate) struct SourceFile {
-    /// Such as `src/offline/run.rs`.
+    /// For example `src/offline/run.rs`.
     pub(crate) path: String,
-    /// Such as `["offline", "run"]`; empty for `src/lib.rs`.
+    /// For example `["offline", "run"]`; empty for `src/lib.rs`.
     pub(crate) module: Vec<String>,
     pub(crate) syntax: syn::File,
-    /// How many lines there are before the tests.
+    /// The number of lines before the tests.
     pub(crate) lines: usize,
 }
 

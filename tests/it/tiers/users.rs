@@ -3,13 +3,13 @@
 use super::*;
 
 #[test]
-fn a_user_needs_no_base_directory_and_sees_everything_that_is_beside_it() {
+fn user_needs_no_base_directory() {
     let Some(place) = Place::new(USERNS_OF_A_USER) else {
         return;
     };
-    // Nobody but root may make anything here, as in /var.
+    // Only root may create files here, as in /var.
     place.world.write("var/lib/file", "of the host\n");
-    place.world.write("var/other", "beside\n");
+    place.world.write("var/other", "other\n");
     std::os::unix::fs::symlink("lib/file", place.world.path("var/link")).unwrap();
     let before = snapshot(&place.world.path("var"));
     let base = place.world.path("var/above/vcap");
@@ -30,7 +30,7 @@ fn a_user_needs_no_base_directory_and_sees_everything_that_is_beside_it() {
         .succeeds()
         .says("Isolation: userns\n");
     assert_eq!(place.file("app", "file"), "100644 of the host\n");
-    assert_eq!(place.file("app", "other"), "100644 beside\n");
+    assert_eq!(place.file("app", "other"), "100644 other\n");
     assert_eq!(place.file("app", "link"), "100644 of the host\n");
     assert_eq!(place.file("app", "dependency"), "100644 lib\n");
     assert_eq!(
@@ -41,7 +41,7 @@ fn a_user_needs_no_base_directory_and_sees_everything_that_is_beside_it() {
 }
 
 #[test]
-fn a_user_without_a_range_gets_a_single_owner_only_when_asked() {
+fn single_owner_is_used_only_on_request() {
     let tier = Tier {
         who: Who::UserWithoutRange,
         ..USERNS_OF_A_USER
@@ -86,11 +86,11 @@ fn root_can_ask_for_a_user_namespace() {
 }
 
 #[test]
-fn without_a_proc_of_its_own_a_script_has_no_process_namespace_and_leaves_nothing_all_the_same() {
+fn script_without_own_proc_leaves_no_processes() {
     let Some(place) = Place::new(USERNS_OF_ROOT) else {
         return;
     };
-    // As in a container: what covers parts of /proc must not be seen to be taken away.
+    // As in a container, in which parts of /proc are covered.
     let own = place.world.path("bosh-agent").display().to_string();
     let before = format!(
         "shift; mount -t tmpfs tmpfs /proc/scsi || mount -t tmpfs tmpfs /proc/fs; \
@@ -118,9 +118,9 @@ fn without_a_proc_of_its_own_a_script_has_no_process_namespace_and_leaves_nothin
 }
 
 #[test]
-fn a_script_that_needs_more_than_rules_allow_is_tried_once_more_and_named() {
+fn script_that_rules_block_runs_again_and_is_reported() {
     for script in [
-        // This one does not even notice.
+        // This script does not detect it.
         "rm $BOSH_INSTALL_TARGET; mkdir $BOSH_INSTALL_TARGET; touch @base@/new; rm -r @packages@; rm @base@/new; mkdir -p $BOSH_INSTALL_TARGET; \
          echo changed > $BOSH_INSTALL_TARGET/file",
         "set -e; echo changed > @packages@/lib/file; cp @packages@/lib/file $BOSH_INSTALL_TARGET/",
@@ -142,7 +142,7 @@ fn a_script_that_needs_more_than_rules_allow_is_tried_once_more_and_named() {
 }
 
 #[test]
-fn an_undeclared_package_that_a_failing_script_speaks_of_is_named() {
+fn undeclared_package_in_the_output_is_reported() {
     for tier in [NAMESPACE, LANDLOCK] {
         let Some(place) = Place::new(tier) else {
             return;
@@ -159,7 +159,7 @@ fn an_undeclared_package_that_a_failing_script_speaks_of_is_named() {
 }
 
 #[test]
-fn where_rules_are_set_temporary_files_are_a_scripts_own_and_the_rest_of_the_system_is_free() {
+fn rules_make_only_temporary_files_private() {
     let Some(place) = Place::new(LANDLOCK) else {
         return;
     };
@@ -179,7 +179,7 @@ fn where_rules_are_set_temporary_files_are_a_scripts_own_and_the_rest_of_the_sys
 }
 
 #[test]
-fn a_user_in_a_container_compiles_by_rules() {
+fn user_in_a_container_compiles_under_rules() {
     let Some(place) = Place::new(Tier {
         who: Who::UserWithoutRange,
         flag: "landlock",
