@@ -18,6 +18,7 @@ use tempfile::{NamedTempFile, TempPath};
 mod descent;
 #[cfg(test)]
 mod fixtures;
+mod found;
 mod lease;
 mod made;
 mod mounts;
@@ -30,9 +31,9 @@ mod tree;
 mod umask;
 mod walk;
 
-pub use descent::Found;
 #[cfg(test)]
 pub(crate) use fixtures::{flag, make_deep, scratch_for_deep_trees};
+pub use found::Found;
 pub use lease::{LeasedDirectory, LeasedFile, hold, remove_abandoned, wait_until_free};
 pub use made::MadeDirectories;
 pub use mounts::{Mount, MountPoint, is_mounted_at, mount_points, mounts, unmount};

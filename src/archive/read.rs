@@ -174,7 +174,7 @@ impl<R: Read> Reader<R> {
         Ok(None)
     }
 
-    /// Puts together what a header says with what was said before it.
+    /// Combines a header with the records that precede it.
     fn entry(
         &mut self,
         header: &Header,
@@ -191,18 +191,6 @@ impl<R: Read> Reader<R> {
             .or(announced.name)
             .unwrap_or_else(|| header.path_bytes().into_owned());
         let kind = Kind::from_type(old.linkflag[0], &name);
-        let link = match kind {
-            Kind::HardLink | Kind::Symlink => pax
-                .link_path
-                .or(announced.link)
-                .unwrap_or_else(|| until_nul(&old.linkname).to_vec()),
-            Kind::File
-            | Kind::Directory
-            | Kind::Fifo
-            | Kind::CharacterDevice
-            | Kind::BlockDevice
-            | Kind::Other(_) => Vec::new(),
-        };
         let mtime = match pax.mtime {
             Some(mtime) => mtime,
             None => number::parse(&old.mtime).ok_or(ReadError::Number {
@@ -211,19 +199,11 @@ impl<R: Read> Reader<R> {
             })?,
         };
         let mode = field(&old.mode, "mode", start)?;
-
-        if let Some(size) = pax.size {
-            self.left = size;
-        }
-        if kind == Kind::HardLink {
-            // Some writers give the size of the file here; its content does not follow (GNU tar ignores it too).
-            self.left = 0;
-        }
-        self.padding = padding(self.left);
+        self.start_content(kind, pax.size);
         self.current = path(&name);
         let mut entry = Entry {
             name,
-            link,
+            link: link_target(header, kind, pax.link_path.or(announced.link)),
             kind,
             mode: (mode & 0o7777) as u32,
             owner: owner(header, pax.owner),
@@ -235,6 +215,18 @@ impl<R: Read> Reader<R> {
             self.sparse(header, pax.sparse, &mut entry)?;
         }
         Ok(entry)
+    }
+
+    /// Sets how much content follows the header that was read; a PAX record replaces the size in the header.
+    fn start_content(&mut self, kind: Kind, pax_size: Option<u64>) {
+        if let Some(size) = pax_size {
+            self.left = size;
+        }
+        if kind == Kind::HardLink {
+            // Some writers give the size of the file here, but no content follows. GNU tar ignores the size too.
+            self.left = 0;
+        }
+        self.padding = padding(self.left);
     }
 
     /// Reads content of the current entry; 0 at its end.
@@ -404,6 +396,21 @@ fn padding(size: u64) -> u64 {
 
 fn until_nul(bytes: &[u8]) -> &[u8] {
     bytes.split(|byte| *byte == 0).next().unwrap_or_default()
+}
+
+/// The target of a link: from the records before the header, or from the header.
+fn link_target(header: &Header, kind: Kind, announced: Option<Vec<u8>>) -> Vec<u8> {
+    match kind {
+        Kind::HardLink | Kind::Symlink => {
+            announced.unwrap_or_else(|| until_nul(&header.as_old().linkname).to_vec())
+        }
+        Kind::File
+        | Kind::Directory
+        | Kind::Fifo
+        | Kind::CharacterDevice
+        | Kind::BlockDevice
+        | Kind::Other(_) => Vec::new(),
+    }
 }
 
 /// Whose an entry is: PAX records first, then the header. A number that is none counts as root's, as in GNU tar.

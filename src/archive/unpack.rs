@@ -15,6 +15,7 @@
 //! follow links. After an error the destination is left as it is, half filled.
 
 mod error;
+mod resolution;
 mod tree;
 
 use std::collections::BTreeMap;

@@ -2,9 +2,6 @@
 //!
 //! At most [`KEPT`] directories of a tree are open at a time. The way up to one that was closed leads through `..`, and what is
 //! found there must be the directory that was left. Nothing here is recursive.
-//!
-//! Each file is examined together with the mount that it belongs to (`statx`, Linux 5.8). Where the kernel or a filter of system
-//! calls does not allow that, `/proc/self/fdinfo` gives the mount, and without it a different device marks a mount.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -13,11 +10,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{
-    AtFlags, CWD, FileType, IFlags, Mode, OFlags, RawDir, StatxAttributes, StatxFlags, openat,
-};
+use rustix::fs::{CWD, FileType, IFlags, Mode, OFlags, RawDir, openat};
 use rustix::io::Errno;
 
+use super::found::Found;
 use super::opened_up::{self, Inside};
 use super::{Context, Error, Result};
 
@@ -47,146 +43,6 @@ pub(super) const READ: Mode = Mode::RUSR.union(Mode::XUSR);
 
 /// The same, and to make and remove entries.
 pub(super) const WRITE: Mode = Mode::RWXU;
-
-/// What is known of a file; a link is not followed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Found {
-    /// Type and permissions.
-    pub mode: u32,
-    /// The number of the device that the file is on.
-    pub device: u64,
-    /// The number of the file on its device.
-    pub inode: u64,
-    /// How many names the file has.
-    pub links: u64,
-    /// The owner.
-    pub uid: u32,
-    /// The group.
-    pub gid: u32,
-    /// The length in bytes.
-    pub size: u64,
-    /// The space that the file takes, in units of 512 bytes.
-    pub blocks: u64,
-    /// The device that a device node stands for.
-    pub stands_for: u64,
-    /// When it was last modified: seconds since 1970 and nanoseconds.
-    pub mtime: (i64, u32),
-    /// When it was last read.
-    pub atime: (i64, u32),
-    /// When anything about it last changed. Nobody can set this time, except by setting the clock.
-    pub ctime: (i64, u32),
-    /// Whether it may be immutable or append-only.
-    pub is_flagged: bool,
-    /// The mount that it was reached through, where the kernel tells.
-    mount: Option<u64>,
-}
-
-impl Found {
-    /// What kind of file it is.
-    #[must_use]
-    pub fn kind(&self) -> FileType {
-        FileType::from_raw_mode(self.mode)
-    }
-
-    /// Whether it is a directory.
-    #[must_use]
-    pub fn is_dir(&self) -> bool {
-        self.kind() == FileType::Directory
-    }
-
-    /// The permission bits with setuid, setgid and sticky.
-    #[must_use]
-    pub fn permissions(&self) -> Mode {
-        Mode::from_raw_mode(self.mode & 0o7777)
-    }
-
-    /// Device and inode: what two names of one file have in common.
-    #[must_use]
-    pub fn id(&self) -> (u64, u64) {
-        (self.device, self.inode)
-    }
-
-    /// Examines `name` in a directory; the empty name is the directory itself.
-    pub(super) fn of(directory: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<Self> {
-        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH;
-        let wanted = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID;
-        match rustix::fs::statx(directory, name, flags, wanted) {
-            Ok(found) if found.stx_mask & StatxFlags::MNT_ID.bits() != 0 => Ok(Self {
-                mode: found.stx_mode.into(),
-                device: rustix::fs::makedev(found.stx_dev_major, found.stx_dev_minor),
-                inode: found.stx_ino,
-                links: found.stx_nlink.into(),
-                uid: found.stx_uid,
-                gid: found.stx_gid,
-                size: found.stx_size,
-                blocks: found.stx_blocks,
-                stands_for: rustix::fs::makedev(found.stx_rdev_major, found.stx_rdev_minor),
-                mtime: (found.stx_mtime.tv_sec, found.stx_mtime.tv_nsec),
-                atime: (found.stx_atime.tv_sec, found.stx_atime.tv_nsec),
-                ctime: (found.stx_ctime.tv_sec, found.stx_ctime.tv_nsec),
-                is_flagged: found
-                    .stx_attributes
-                    .intersects(StatxAttributes::IMMUTABLE | StatxAttributes::APPEND),
-                mount: Some(found.stx_mnt_id),
-            }),
-            // An older kernel, or a filter that does not know the call.
-            Ok(_) | Err(Errno::NOSYS | Errno::PERM) => Self::without_statx(directory, name),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// The same by means of older kernels.
-    fn without_statx(directory: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<Self> {
-        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH;
-        let found = rustix::fs::statat(directory, name, flags)?;
-        let mount = if name.is_empty() {
-            mount_of(directory)
-        } else {
-            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let file = openat(directory, name, flags, Mode::empty())?;
-            mount_of(file.as_fd())
-        };
-        let kind = FileType::from_raw_mode(found.st_mode);
-        #[expect(
-            clippy::useless_conversion,
-            clippy::cast_possible_truncation,
-            reason = "the fields have other types on other architectures; nanoseconds are below 2^30"
-        )]
-        Ok(Self {
-            mode: found.st_mode,
-            device: found.st_dev,
-            inode: found.st_ino,
-            links: found.st_nlink.into(),
-            uid: found.st_uid,
-            gid: found.st_gid,
-            size: found.st_size.unsigned_abs(),
-            blocks: found.st_blocks.unsigned_abs(),
-            stands_for: found.st_rdev,
-            mtime: (found.st_mtime, found.st_mtime_nsec as u32),
-            atime: (found.st_atime, found.st_atime_nsec as u32),
-            ctime: (found.st_ctime, found.st_ctime_nsec as u32),
-            is_flagged: matches!(kind, FileType::RegularFile | FileType::Directory),
-            mount,
-        })
-    }
-}
-
-/// The mount that a path leads to. Its file system is not asked.
-pub(super) fn mount_at(path: &Path) -> Option<u64> {
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = openat(CWD, path, flags, Mode::empty()).ok()?;
-    mount_of(file.as_fd())
-}
-
-/// The mount that an open file was reached through, as `/proc` tells it.
-fn mount_of(file: BorrowedFd<'_>) -> Option<u64> {
-    let path = format!("/proc/self/fdinfo/{}", file.as_raw_fd());
-    let facts = super::read_lossy(path.as_ref()).ok()?;
-    let line = facts
-        .lines()
-        .find_map(|line| line.strip_prefix("mnt_id:"))?;
-    line.trim().parse().ok()
-}
 
 /// What is remembered of a directory that was entered.
 #[derive(Debug)]
@@ -301,13 +157,9 @@ impl Descent {
             .map_err(|error| self.failed("examine", name, error.into()))
     }
 
-    /// Whether something was reached through another mount than the root.
+    /// Whether a file is on another mount than the root.
     pub(super) fn is_mount(&self, found: &Found) -> bool {
-        match (self.root.mount, found.mount) {
-            (Some(own), Some(other)) => own != other,
-            // Files of an overlay may have other devices than its directories.
-            _ => found.is_dir() && found.device != self.root.device,
-        }
+        found.is_on_other_mount(&self.root)
     }
 
     /// Goes into a directory of the current one. `None` where something is mounted over it and `cross` is not set.
@@ -453,33 +305,5 @@ pub(super) fn clear_flags_of(file: BorrowedFd<'_>) -> rustix::io::Result<bool> {
             Ok(true)
         }
         Ok(_) | Err(_) => Ok(false),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn old_kernels_give_the_same_answers() {
-        let scratch = tempfile::tempdir().unwrap();
-        super::super::write(&scratch.path().join("file"), b"text").unwrap();
-        let descent = Descent::open(scratch.path(), READ).unwrap();
-        for name in ["file", ""] {
-            let name = OsStr::new(name);
-            let mut old = Found::without_statx(descent.directory(), name).unwrap();
-            assert!(old.is_flagged, "it may have flags");
-            old.is_flagged = false;
-            assert_eq!(old, Found::of(descent.directory(), name).unwrap());
-            assert!(old.mount.is_some() && !descent.is_mount(&old));
-        }
-        let root = Descent::open("/".as_ref(), READ).unwrap();
-        let proc = Found::without_statx(root.directory(), OsStr::new("proc")).unwrap();
-        assert!(root.is_mount(&proc));
-        let unknown = Found {
-            mount: None,
-            ..proc
-        };
-        assert!(root.is_mount(&unknown), "the device tells as well");
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-use super::descent::mount_at;
+use super::found::mount_at;
 use super::{Context, Result};
 
 /// A mount of this process's mount namespace.

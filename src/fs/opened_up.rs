@@ -11,7 +11,7 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use rustix::fs::{Access, AtFlags, FileType, Mode, OFlags, openat};
 use rustix::io::{Errno, Result};
 
-use super::descent::Found;
+use super::found::Found;
 
 /// Device and inode of a directory.
 type Id = (u64, u64);

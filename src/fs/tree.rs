@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, openat};
 use rustix::io::Errno;
 
-use super::descent::{Descent, Found, WRITE};
+use super::descent::{Descent, WRITE};
+use super::found::Found;
 use super::remove::{clear_flags, remove_tree};
 use super::walk::{Mounts, Step, Walk};
 use super::{Error, Result};

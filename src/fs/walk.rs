@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-use super::descent::{Descent, Found, READ, WRITE};
+use super::descent::{Descent, READ, WRITE};
+use super::found::Found;
 use super::{Error, Result};
 
 /// A walk through a tree: a directory comes before its entries, and these come in the byte order of their names.

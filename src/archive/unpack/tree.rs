@@ -5,11 +5,11 @@
 //! of its path by reading them. The path that comes out has no links, and the operations that use it refuse any.
 
 use std::collections::VecDeque;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, readlinkat};
@@ -22,15 +22,13 @@ use nix::unistd::{UnlinkatFlags, linkat, mkfifoat, symlinkat, unlinkat};
 
 use super::UnpackError;
 use super::error::LinkProblem;
+use super::resolution::{Component, Resolution};
 use crate::fs::{Context, Error};
 
 /// How directories are opened: only to name what is in them, so that no permission to list them is needed.
 const DIRECTORY: OFlag = OFlag::O_PATH
     .union(OFlag::O_DIRECTORY)
     .union(OFlag::O_CLOEXEC);
-
-/// How many links may be on the way to one entry: as many as the kernel follows.
-const LINKS: usize = 40;
 
 /// How many directories are kept open.
 const KEPT: usize = 32;
@@ -89,73 +87,31 @@ impl Tree {
     }
 
     fn through_links(&mut self, entry: &Path) -> Result<PathBuf, UnpackError> {
-        let mut settled = PathBuf::new();
-        let parts = |path: &Path| -> Vec<OsString> {
-            path.components()
-                .filter(|part| !matches!(part, Component::CurDir))
-                .map(|part| part.as_os_str().to_owned())
-                .collect()
-        };
-        let mut rest = VecDeque::from(parts(entry.parent().unwrap_or(Path::new(""))));
-        // How many parts at the front come from a link, and which link of the entry's own path that was.
-        let (mut of_link, mut link) = (0_usize, PathBuf::new());
-        let mut links = 0;
-        while let Some(part) = rest.pop_front() {
-            let is_of_link = of_link > 0;
-            of_link = of_link.saturating_sub(1);
-            let refused = |link: &PathBuf, problem| UnpackError::ThroughSymlink {
-                entry: entry.to_owned(),
-                link: link.clone(),
-                problem,
-            };
-            if part == ".." {
-                // Only links have this. What is settled has no links in it, so its parent is the directory that holds it.
-                if !settled.pop() {
-                    return Err(refused(&link, LinkProblem::Outside));
-                }
+        let mut resolution = Resolution::new(entry);
+        while let Some(Component { name, is_of_link }) = resolution.next_component() {
+            if name == ".." {
+                resolution.ascend()?;
                 continue;
             }
-            let here = settled.join(&part);
-            let Some(found) = self.look(&here, Missing::Refuse)? else {
-                if is_of_link {
-                    return Err(refused(&link, LinkProblem::Missing));
+            let path = resolution.path_of(&name);
+            match self.look(&path, Missing::Refuse)? {
+                Some(found) if is(&found, SFlag::S_IFLNK) => {
+                    let target = self.read_link(&path)?;
+                    resolution.follow(path, &target, is_of_link)?;
                 }
-                settled = here;
-                settled.extend(rest);
-                break;
-            };
-            if !is(&found, SFlag::S_IFLNK) {
-                if is_of_link && !is(&found, SFlag::S_IFDIR) {
-                    return Err(refused(&link, LinkProblem::NotDirectory));
+                Some(found) if is(&found, SFlag::S_IFDIR) => resolution.descend(path),
+                Some(_) if is_of_link => {
+                    return Err(resolution.refused(LinkProblem::NotDirectory));
                 }
-                settled = here;
-                if !is(&found, SFlag::S_IFDIR) {
-                    settled.extend(rest);
+                None if is_of_link => return Err(resolution.refused(LinkProblem::Missing)),
+                // The operation on the entry makes the missing directories, or reports the file that is in their place.
+                Some(_) | None => {
+                    resolution.descend(path);
                     break;
                 }
-                continue;
-            }
-            if !is_of_link {
-                link.clone_from(&here);
-            }
-            links += 1;
-            if links > LINKS {
-                return Err(refused(&link, LinkProblem::Circle));
-            }
-            let target = self.read_link(&here)?;
-            if target.is_absolute() {
-                return Err(refused(&link, LinkProblem::Outside));
-            }
-            let target = parts(&target);
-            of_link += target.len();
-            for part in target.into_iter().rev() {
-                rest.push_front(part);
             }
         }
-        Ok(match entry.file_name() {
-            Some(name) => settled.join(name),
-            None => settled,
-        })
+        Ok(resolution.finish())
     }
 
     fn read_link(&mut self, entry: &Path) -> Result<PathBuf, UnpackError> {
