@@ -1,15 +1,9 @@
-//! Packing and unpacking beside GNU tar with gzip, on a tree of real binaries, and digests. `cargo bench --bench archive`.
+//! Packing and unpacking compared with GNU tar and gzip, on a tree of real binaries, and digests. `cargo bench --bench archive`.
 //!
-//! Each round does every way once, so that what else the machine does falls on all of them alike; the figures are medians.
+//! Each round runs each variant once, so that other load on the machine affects all of them equally; the figures are medians.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
-#![expect(
-    clippy::disallowed_methods,
-    reason = "it starts GNU tar to compare with"
-)]
-#![expect(
-    clippy::unwrap_used,
-    reason = "a benchmark that cannot run has nothing to say"
-)]
+#![expect(clippy::disallowed_methods, reason = "it compares with GNU tar")]
+#![expect(clippy::unwrap_used, reason = "a benchmark that fails has no result")]
 
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
@@ -22,10 +16,10 @@ use bosh_agent::release::digest::{Algorithm, Hasher, HashingWriter};
 
 const ROUNDS: usize = 3;
 
-/// How many bytes of binaries the tree has, about.
+/// The approximate size of the tree, in bytes.
 const SIZE: u64 = 200 << 20;
 
-/// Where binaries are found.
+/// The directories with binaries.
 const SOURCES: [&str; 3] = ["/usr/lib/x86_64-linux-gnu", "/usr/lib", "/usr/bin"];
 
 fn main() {
@@ -72,7 +66,7 @@ fn main() {
     digests();
 }
 
-/// Copies binaries, in the order of their names, until there are enough.
+/// Copies binaries, in the order of their names, up to the size of the tree.
 fn gather(tree: &Path) -> u64 {
     let mut bytes = 0;
     for (number, source) in SOURCES.into_iter().enumerate() {
@@ -93,7 +87,7 @@ fn gather(tree: &Path) -> u64 {
     bytes
 }
 
-/// As a compiled package is packed: one gzip member of level 6, hashed twice on its way to the disk.
+/// Packs a tree like a compiled package: one gzip member of level 6, with two digests computed while it is written.
 fn pack(tree: &Path, to: &Path) {
     let out = HashingWriter::new(
         BufWriter::new(fs::create(to).unwrap()),

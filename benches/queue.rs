@@ -1,4 +1,4 @@
-//! What it costs to put 2,000 packages in order: building the queue, and every `next` and `done`. `cargo bench --bench queue`.
+//! The time of scheduling 2,000 packages: building the queue, and all calls of `next` and `done`. `cargo bench --bench queue`.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
 use std::time::{Duration, Instant};
@@ -11,17 +11,14 @@ const JOBS: usize = 8;
 
 fn main() {
     println!("{PACKAGES} packages, {JOBS} at once (ms, medians of {ROUNDS})");
-    for (name, is_shared) in [
-        ("each in its own place", false),
-        ("in one shared tree", true),
-    ] {
+    for (name, is_shared) in [("isolated packages", false), ("in one shared tree", true)] {
         let mut times: Vec<Duration> = (0..ROUNDS).map(|_| once(is_shared)).collect();
         times.sort();
         println!("{name:24} {:7.2}", times[ROUNDS / 2].as_secs_f64() * 1000.0);
     }
 }
 
-/// Random shapes, the same each time: up to eight dependencies among the packages before.
+/// Random graphs, the same in each run: each package has up to eight dependencies among the earlier ones.
 fn once(is_shared: bool) -> Duration {
     let start = Instant::now();
     let mut chance = 0x9e37_79b9_7f4a_7c15_u64;
@@ -38,7 +35,7 @@ fn once(is_shared: bool) -> Duration {
         let dependencies: Vec<Id> = (0..count).map(|_| ids[draw(index)]).collect();
         let mut claims = Vec::new();
         if is_shared {
-            // Ten releases that each have a package of every name.
+            // Ten releases with packages of the same names.
             let mut claim = |place, holds| claims.push(Claim { place, holds });
             claim(index % (PACKAGES / 10), Holds::Exclusive);
             let mut needed: Vec<usize> = dependencies.iter().map(|id| id.index()).collect();

@@ -1,10 +1,7 @@
-//! What a sandbox costs: from the start of the child to the script's first instruction, and from there to the last process and
-//! mount, with 0, 5 and 30 dependencies. `cargo bench --bench sandbox`, as root; with `-- userns` in a user namespace.
+//! The overhead of a sandbox: from the start of the child to the first instruction of the script, and from there to the end of the last
+//! process and mount, with 0, 5 and 30 dependencies. `cargo bench --bench sandbox`, as root; with `-- userns` in a user namespace.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
-#![expect(
-    clippy::unwrap_used,
-    reason = "a benchmark that cannot run has nothing to say"
-)]
+#![expect(clippy::unwrap_used, reason = "a benchmark that fails has no result")]
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -34,7 +31,7 @@ struct Times {
 }
 
 fn main() {
-    // Before there is a second thread.
+    // Must be called before a second thread exists.
     let entry = match std::env::args().any(|argument| argument == "userns") {
         true => enter_user_namespace(),
         false => Entry::Outside,
@@ -55,7 +52,7 @@ fn main() {
 }
 
 async fn measure(isolation: &str, users: Option<Users>, dependencies: usize) {
-    // Not in /tmp, which is in memory on some machines.
+    // Not in /tmp, which may be in memory.
     let scratch = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let (work, vcap) = (scratch.path().join("work"), scratch.path().join("vcap"));
     fs::create_dir(&work).unwrap();
@@ -99,7 +96,7 @@ async fn measure(isolation: &str, users: Option<Users>, dependencies: usize) {
     );
 }
 
-/// Small trees: the cost of a copy is not what is measured here.
+/// Seals small trees, because copying is not measured.
 fn sealed_packages(work: &Path, count: usize) -> Vec<Sealed> {
     let directory = work.join("store");
     fs::create_dir(&directory).unwrap();

@@ -1,9 +1,6 @@
-//! Sealing a tree and checking its seal: many files, and large ones. `cargo bench --bench seal`.
+//! Sealing a tree and checking its record: many small files, and few large ones. `cargo bench --bench seal`.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
-#![expect(
-    clippy::unwrap_used,
-    reason = "a benchmark that cannot run has nothing to say"
-)]
+#![expect(clippy::unwrap_used, reason = "a benchmark that fails has no result")]
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -45,7 +42,7 @@ fn measure(what: &str, files: usize, size: usize) {
     println!("{what:21}  {seal:15.1}   {record:6.1}   {check:5.1}");
 }
 
-/// A tree with up to 100 files in each directory.
+/// Creates a tree with up to 100 files in each directory.
 fn make(tree: &Path, files: usize, size: usize) {
     let content = vec![b'x'; size];
     for number in 0..files {

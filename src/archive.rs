@@ -1,20 +1,20 @@
-//! Tar and its compressions: trees into archives, archives into trees. Knows no BOSH.
+//! Tar and its compression formats: packs trees into archives and unpacks them. Independent of BOSH.
 //!
 //! ```text
 //! reading:  file → compression::Decoder → read::Reader → unpack          writing:  pack ──────┐
-//!                  (what it is, to its end) (entries)      (files, safely)          tarball ───┴→ gzip::GzipWriter → file
+//!                  (format, checksums)      (entries)      (files, safely)          tarball ───┴→ gzip::GzipWriter → file
 //! ```
 //!
-//! - [`compression`] finds out how an archive is compressed and decodes it, checks and trailers included.
-//! - [`entry`] says which names may be unpacked; pure.
-//! - [`read`] reads the entries of a tar stream: GNU, PAX, ustar and v7, long names, sparse files of every kind.
-//! - [`unpack()`] makes files of them as root's `tar --no-same-owner -xf` does, and nothing outside the destination.
+//! - [`compression`] detects how an archive is compressed and decodes it, including checksums and trailers.
+//! - [`entry`] decides which names may be unpacked; pure.
+//! - [`read`] reads the entries of a tar stream: GNU, PAX, ustar and v7, long names, all kinds of sparse files.
+//! - [`unpack()`] creates their files as root's `tar --no-same-owner -xf` does, and changes nothing outside the destination.
 //! - [`pack()`] writes a tree as GNU `tar -cf - -C TREE .` does, in sorted order.
-//! - [`tarball`] writes single entries, for archives that are not a tree on disk.
-//! - [`gzip`] writes gzip in one member, on all cores, and leaves what is compressed already as it is.
+//! - [`tarball`] writes single entries, for archives whose content is not a tree on disk.
+//! - [`gzip`] writes one gzip member, on all idle cores. It stores content that is already compressed as it is.
 //!
-//! The headers' layout is the `tar` crate's; its entry iterator is not used, because it splits PAX records at line
-//! ends, reads headers of any length into memory, and takes PAX sparse files for ordinary ones.
+//! The `tar` crate defines the layout of headers. Its entry iterator is not used, because it splits PAX records at line ends, reads
+//! headers of any length into memory, and treats PAX sparse files as ordinary files.
 
 pub mod compression;
 pub mod entry;
@@ -45,5 +45,5 @@ pub use unpack::{Skipped, UnpackError, Unpacked, unpack, unpack_file, unpack_who
 /// The unit of a tar archive, in bytes: headers are one block, content is padded to whole blocks.
 const BLOCK: usize = 512;
 
-/// How much is copied at once, in bytes.
+/// The size of buffers for copying, in bytes.
 const CHUNK: usize = 128 * 1024;

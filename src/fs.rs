@@ -1,7 +1,6 @@
-//! `std::fs` with the path in the error, and the few operations on whole files and trees that the standard library lacks.
+//! `std::fs` with the path in the error, and operations on files and trees that the standard library lacks.
 //!
-//! Everything else in the crate goes through here (clippy refuses the functions of `std::fs`), so that no message ever
-//! says "No such file or directory" without saying which.
+//! All other modules use this one (clippy refuses the functions of `std::fs`), so that each message about a file has its path.
 #![expect(
     clippy::disallowed_methods,
     reason = "the one place that calls std::fs: it adds the path"
@@ -47,32 +46,32 @@ pub use umask::forbid_writing_by_others;
 pub(crate) use umask::mode_for_others_to_write;
 pub use walk::{Mounts, Step, Walk};
 
-/// What is tried of something that a script has left mounted.
+/// The action in errors about mounts that a script left.
 const UNMOUNT: &str = "unmount";
 
-/// What is not done where a script has left something mounted.
+/// The action in errors about files below a mount that a script left.
 const CROSS_MOUNT: &str = "read through the mount at";
 
-/// What is tried of files that `chattr` has protected.
+/// The action in errors about files that `chattr` protects.
 const CLEAR_FLAGS: &str = "clear the immutable or append-only flag of";
 
-/// Begins the names of files that are being written; see [`write_atomic`].
+/// The prefix of temporary files; see [`write_atomic`].
 const WRITE_PREFIX: &str = ".bosh-agent-write-";
 
-/// A file operation that failed: what was tried, on which path, and why it did not work.
+/// A failed file operation.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to {action} `{}`", path.display())]
 pub struct Error {
-    /// What was tried, as it reads after "failed to".
+    /// The operation, as it reads after "failed to".
     pub action: &'static str,
-    /// The file it was tried on.
+    /// The path of the file.
     pub path: PathBuf,
-    /// What the system answered.
+    /// The error of the system.
     pub source: io::Error,
 }
 
 impl Error {
-    /// What was tried on which path, and what the system answered.
+    /// `action` reads after "failed to".
     #[must_use]
     pub fn new(action: &'static str, path: &Path, source: io::Error) -> Self {
         Self {
@@ -82,7 +81,7 @@ impl Error {
         }
     }
 
-    /// Whether the system said that the file does not exist.
+    /// Whether the file does not exist.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
         self.source.kind() == io::ErrorKind::NotFound
@@ -94,17 +93,17 @@ impl Error {
         is_no_space(&self.source)
     }
 
-    /// What to do about it, where that depends on the file alone.
+    /// What the user can do about it, if that depends only on the file.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         let path = self.path.display();
         match self.action {
             UNMOUNT => Some(format!(
-                "a script mounted something there: run `umount {path}` (`fusermount -u {path}` for FUSE) as the user who may; \
+                "a script mounted something there: run `umount {path}` (`fusermount -u {path}` for FUSE) as the user who mounted it, or as root; \
                  nothing below it was removed"
             )),
             CROSS_MOUNT => Some(format!(
-                "a script mounted something at `{path}`: have it unmounted at the end of the script, or its files copied"
+                "a script mounted something at `{path}`: unmount it at the end of the script, or copy its files"
             )),
             CLEAR_FLAGS => Some(format!("run `chattr -i -a {path}` as root")),
             _ => None,
@@ -123,7 +122,7 @@ fn is_no_space(error: &io::Error) -> bool {
 /// The result of a file operation.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Adds what was tried, and on which path, to an I/O result.
+/// Adds the operation and the path to an I/O result.
 pub trait Context<T> {
     /// `action` reads after "failed to".
     ///
@@ -156,7 +155,7 @@ pub fn open(path: &Path) -> Result<File> {
     File::open(path).at("open", path)
 }
 
-/// Opens a file as `options` say.
+/// Opens a file with these options.
 ///
 /// # Errors
 /// As `std::fs::OpenOptions::open`.
@@ -164,7 +163,7 @@ pub fn open_with(options: &OpenOptions, path: &Path) -> Result<File> {
     options.open(path).at("open", path)
 }
 
-/// Creates a file, or empties the one that is there.
+/// Creates a file, or truncates an existing one.
 ///
 /// # Errors
 /// As `std::fs::File::create`.
@@ -180,7 +179,7 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).at("read", path)
 }
 
-/// Reads a whole file of text; bytes that are not UTF-8 are replaced.
+/// Reads a whole text file; bytes that are not UTF-8 are replaced.
 ///
 /// # Errors
 /// As `std::fs::read`.
@@ -188,7 +187,7 @@ pub fn read_lossy(path: &Path) -> Result<String> {
     Ok(String::from_utf8_lossy(&read(path)?).into_owned())
 }
 
-/// Reads the end of a file of text, `limit` bytes at the most; bytes that are not UTF-8 are replaced.
+/// Reads at most `limit` bytes at the end of a text file; bytes that are not UTF-8 are replaced.
 ///
 /// # Errors
 /// As `std::fs::read`.
@@ -202,14 +201,14 @@ pub fn read_end(path: &Path, limit: u64) -> Result<String> {
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
-/// Reads a text file in blocks of whole lines; a line that is longer than a block is cut. Bytes that are not UTF-8 are replaced.
+/// Reads a text file in blocks of whole lines; a line that is longer than a block is divided. Bytes that are not UTF-8 are replaced.
 ///
 /// # Errors
 /// As `std::fs::read`.
 pub fn for_each_block(path: &Path, mut visit: impl FnMut(&str)) -> Result<()> {
     let mut file = open(path)?;
     let mut buffer = vec![0; 64 * 1024];
-    // The beginning of a line whose end is still to be read.
+    // The length of an incomplete line at the beginning of the buffer.
     let mut kept = 0;
     loop {
         let read = file.read(&mut buffer[kept..]).at("read", path)?;
@@ -239,11 +238,11 @@ pub fn write(path: &Path, contents: &[u8]) -> Result<()> {
     std::fs::write(path, contents).at("write", path)
 }
 
-/// Writes a whole file so that whoever reads it, even after a crash, finds the old contents or the new ones. The file has
-/// `mode` from its first byte on, whatever the umask is. What a crash leaves goes with [`remove_abandoned_writes`].
+/// Replaces the contents of a file atomically: readers find either the old contents or the new ones, even after a crash. The file has
+/// `mode` before its contents are written, regardless of the umask. [`remove_abandoned_writes`] removes temporary files of a crash.
 ///
 /// # Errors
-/// What the system answered; then the file is as it was.
+/// The error of the system; the file is then unchanged.
 pub fn write_atomic(path: &Path, contents: &[u8], mode: u32) -> Result<()> {
     let file = LeasedFile::create(parent(path), WRITE_PREFIX, "")?;
     set_mode(file.path(), mode)?;
@@ -253,7 +252,7 @@ pub fn write_atomic(path: &Path, contents: &[u8], mode: u32) -> Result<()> {
     file.persist(path)
 }
 
-/// Removes what crashes have left of files in `directory`, and says what it removed.
+/// Removes the temporary files of [`write_atomic`] that a crash left in `directory`, and returns their paths.
 pub fn remove_abandoned_writes(directory: &Path) -> Vec<PathBuf> {
     remove_abandoned(directory, WRITE_PREFIX, None)
 }
@@ -261,18 +260,18 @@ pub fn remove_abandoned_writes(directory: &Path) -> Vec<PathBuf> {
 /// An empty file with mode 0600 in the directory of `path`, removed unless it is [persisted](persist).
 ///
 /// # Errors
-/// What the system answered.
-pub fn temporary_beside(path: &Path) -> Result<NamedTempFile> {
+/// The error of the system.
+pub fn temporary_next_to(path: &Path) -> Result<NamedTempFile> {
     tempfile::Builder::new()
         .prefix(".bosh-agent-")
         .tempfile_in(parent(path))
-        .at("create a temporary file beside", path)
+        .at("create a temporary file next to", path)
 }
 
-/// Gives a temporary file its final name, in place of what has that name.
+/// Renames a temporary file to its final name; replaces an existing file.
 ///
 /// # Errors
-/// What the system answered; then the file is removed and what had the name is as it was.
+/// The error of the system; the temporary file is then removed, and `path` is unchanged.
 pub fn persist(temporary: TempPath, path: &Path) -> Result<()> {
     temporary
         .persist(path)
@@ -280,31 +279,31 @@ pub fn persist(temporary: TempPath, path: &Path) -> Result<()> {
         .at("rename a temporary file to", path)
 }
 
-/// Creates a directory, whose parent exists.
+/// Creates a directory in an existing one.
 ///
 /// # Errors
 /// As `std::fs::create_dir`.
 pub fn create_dir(path: &Path) -> Result<()> {
-    made(path, std::fs::create_dir(path))
+    explain_dangling_link(path, std::fs::create_dir(path))
 }
 
-/// Creates a directory, whose parent exists, with this mode less the umask.
+/// Creates a directory in an existing one, with this mode except the bits of the umask.
 ///
 /// # Errors
 /// As `std::fs::create_dir`.
 pub fn create_dir_with_mode(path: &Path, mode: u32) -> Result<()> {
-    made(path, std::fs::DirBuilder::new().mode(mode).create(path))
+    explain_dangling_link(path, std::fs::DirBuilder::new().mode(mode).create(path))
 }
 
-/// Names the link that leads nowhere where that is why a directory cannot be created: the system only says that something exists,
-/// or that something does not.
-fn made(path: &Path, result: io::Result<()>) -> Result<()> {
+/// Reports the dangling link if it is the reason why a directory cannot be created. The system reports only that a file exists or does
+/// not exist.
+fn explain_dangling_link(path: &Path, result: io::Result<()>) -> Result<()> {
     result
         .map_err(|error| dangling_link(path).unwrap_or(error))
         .at("create the directory", path)
 }
 
-/// The error of a link that leads nowhere, at `path` or above it.
+/// The error about a dangling link at `path` or above it.
 fn dangling_link(path: &Path) -> Option<io::Error> {
     let is_dangling = |path: &&Path| {
         lookup(path).is_ok_and(|found| found.is_some_and(|metadata| metadata.is_symlink()))
@@ -322,21 +321,21 @@ fn dangling_link(path: &Path) -> Option<io::Error> {
     ))
 }
 
-/// Creates a directory and what is missing above it.
+/// Creates a directory and its missing parents.
 ///
 /// # Errors
 /// As `std::fs::create_dir_all`.
 pub fn create_dir_all(path: &Path) -> Result<()> {
-    made(path, std::fs::create_dir_all(path))
+    explain_dangling_link(path, std::fs::create_dir_all(path))
 }
 
-/// Creates a directory and what is missing above it, with this mode less the umask.
+/// Creates a directory and its missing parents, with this mode except the bits of the umask.
 ///
 /// # Errors
 /// As `std::fs::create_dir_all`.
 pub fn create_dir_all_with_mode(path: &Path, mode: u32) -> Result<()> {
     let mut builder = std::fs::DirBuilder::new();
-    made(path, builder.recursive(true).mode(mode).create(path))
+    explain_dangling_link(path, builder.recursive(true).mode(mode).create(path))
 }
 
 /// Removes a file or a link.
@@ -363,7 +362,7 @@ pub fn rename(from: &Path, to: &Path) -> Result<()> {
     std::fs::rename(from, to).at("rename", from)
 }
 
-/// Gives the file at `original` a second name.
+/// Adds a name to the file at `original`.
 ///
 /// # Errors
 /// As `std::fs::hard_link`; the path in the error is the new name.
@@ -371,7 +370,7 @@ pub fn hard_link(original: &Path, link: &Path) -> Result<()> {
     std::fs::hard_link(original, link).at("link", link)
 }
 
-/// Creates a symbolic link at `link` that says `target`.
+/// Creates a symbolic link from `link` to `target`.
 ///
 /// # Errors
 /// As `std::os::unix::fs::symlink`.
@@ -379,16 +378,16 @@ pub fn symlink(target: &Path, link: &Path) -> Result<()> {
     std::os::unix::fs::symlink(target, link).at("create the link", link)
 }
 
-/// Makes a FIFO with mode 0600.
+/// Creates a FIFO with mode 0600.
 ///
 /// # Errors
-/// What the system answered.
+/// The error of the system.
 pub fn make_fifo(path: &Path) -> Result<()> {
     let mode = nix::sys::stat::Mode::S_IRUSR | nix::sys::stat::Mode::S_IWUSR;
-    nix::unistd::mkfifo(path, mode).at("make the FIFO", path)
+    nix::unistd::mkfifo(path, mode).at("create the FIFO", path)
 }
 
-/// What a symbolic link says.
+/// Reads the target of a symbolic link.
 ///
 /// # Errors
 /// As `std::fs::read_link`.
@@ -396,7 +395,7 @@ pub fn read_link(path: &Path) -> Result<PathBuf> {
     std::fs::read_link(path).at("read the link", path)
 }
 
-/// The absolute path without links and dots.
+/// The absolute path without links, `.` and `..`.
 ///
 /// # Errors
 /// As `std::fs::canonicalize`.
@@ -404,7 +403,7 @@ pub fn canonicalize(path: &Path) -> Result<PathBuf> {
     std::fs::canonicalize(path).at("resolve", path)
 }
 
-/// What is known of a file; a link is followed.
+/// The metadata of a file; a link is followed.
 ///
 /// # Errors
 /// As `std::fs::metadata`.
@@ -412,10 +411,10 @@ pub fn metadata(path: &Path) -> Result<Metadata> {
     std::fs::metadata(path).at("examine", path)
 }
 
-/// What is known of a file or a link itself; `None` when there is nothing.
+/// The metadata of a file or of a link itself; `None` if it does not exist.
 ///
 /// # Errors
-/// As `std::fs::symlink_metadata`, but for what does not exist.
+/// As `std::fs::symlink_metadata`, except that a missing file is not an error.
 pub fn lookup(path: &Path) -> Result<Option<Metadata>> {
     match std::fs::symlink_metadata(path) {
         Ok(metadata) => Ok(Some(metadata)),
@@ -424,7 +423,7 @@ pub fn lookup(path: &Path) -> Result<Option<Metadata>> {
     }
 }
 
-/// Sets the permission bits, setuid, setgid and sticky included.
+/// Sets the permission bits, including setuid, setgid and sticky.
 ///
 /// # Errors
 /// As `std::fs::set_permissions`.
@@ -432,10 +431,10 @@ pub fn set_mode(path: &Path, mode: u32) -> Result<()> {
     std::fs::set_permissions(path, Permissions::from_mode(mode)).at("set the mode of", path)
 }
 
-/// The entries of a directory in the byte order of their names; nothing when the directory does not exist.
+/// The entries of a directory in the byte order of their names; none if the directory does not exist.
 ///
 /// # Errors
-/// As `std::fs::read_dir`, but for what does not exist.
+/// As `std::fs::read_dir`, except that a missing directory is not an error.
 pub fn list(path: &Path) -> Result<Vec<DirEntry>> {
     let entries = match std::fs::read_dir(path) {
         Ok(entries) => entries,
@@ -447,10 +446,10 @@ pub fn list(path: &Path) -> Result<Vec<DirEntry>> {
     Ok(entries)
 }
 
-/// Removes a file or a link; that it does not exist is fine.
+/// Removes a file or a link, if it exists.
 ///
 /// # Errors
-/// As `std::fs::remove_file`, but for what does not exist.
+/// As `std::fs::remove_file`, except that a missing file is not an error.
 pub fn remove_file_if_there(path: &Path) -> Result<()> {
     match remove_file(path) {
         Err(error) if error.is_not_found() => Ok(()),
@@ -458,7 +457,7 @@ pub fn remove_file_if_there(path: &Path) -> Result<()> {
     }
 }
 
-/// Writes what was written to a file or directory to the disk.
+/// Flushes a file or directory to the disk.
 ///
 /// # Errors
 /// As `std::fs::File::sync_all`.
@@ -466,14 +465,14 @@ pub fn sync(path: &Path) -> Result<()> {
     open(path)?.sync_all().at("sync", path)
 }
 
-/// Whether two paths are the same file, however they are written. A path that does not exist is no file.
+/// Whether two paths lead to the same file. A path that does not exist leads to no file.
 ///
 /// # Errors
-/// As `std::fs::metadata`, but for what does not exist.
+/// As `std::fs::metadata`, except that a missing file is not an error.
 pub fn same_file(a: &Path, b: &Path) -> Result<bool> {
     let id = |path| match metadata(path) {
         Ok(metadata) => Ok(Some((metadata.dev(), metadata.ino()))),
-        // A name that is too long for any file is no file either.
+        // No file has a name that is too long.
         Err(error)
             if error.is_not_found() || error.source.kind() == io::ErrorKind::InvalidFilename =>
         {
@@ -485,7 +484,7 @@ pub fn same_file(a: &Path, b: &Path) -> Result<bool> {
     Ok(a.is_some() && a == id(b)?)
 }
 
-/// The nearest directory at or above `path` that exists.
+/// The nearest existing directory at or above `path`.
 #[must_use]
 pub fn nearest_existing(path: &Path) -> PathBuf {
     path.ancestors()
@@ -495,18 +494,18 @@ pub fn nearest_existing(path: &Path) -> PathBuf {
         .to_owned()
 }
 
-/// Whether a file may be made in a directory: tried, because only the system knows (read-only mounts, quotas, ACLs).
+/// Checks by creating a file whether that is possible in a directory. Read-only mounts, quotas and ACLs may prevent it.
 ///
 /// # Errors
-/// What the system answered.
+/// The error of the system.
 pub fn check_writable(directory: &Path) -> Result<()> {
-    // It has no name, where the file system can do that, so a killed run leaves none.
+    // If the file system supports it, the file has no name, so a killed run leaves nothing.
     tempfile::tempfile_in(directory)
         .map(drop)
         .at("write to", directory)
 }
 
-/// The directory that a path lies in; the current one for a bare name.
+/// The directory of a path; `.` for a single name.
 #[must_use]
 pub fn parent(path: &Path) -> &Path {
     match path.parent() {
@@ -515,11 +514,11 @@ pub fn parent(path: &Path) -> &Path {
     }
 }
 
-/// Sets the owner of a file or link, as far as that is allowed: only root may give files away, and in a user namespace only
-/// to owners that exist there.
+/// Sets the owner of a file or link, if that is allowed: only root may change owners, and in a user namespace only to owners that exist
+/// there.
 ///
 /// # Errors
-/// As `std::os::unix::fs::lchown`, but for what is not allowed.
+/// As `std::os::unix::fs::lchown`, except that missing privileges are not an error.
 pub fn set_owner_if_allowed(path: &Path, uid: u32, gid: u32) -> Result<()> {
     match std::os::unix::fs::lchown(path, Some(uid), Some(gid)) {
         Err(error)
@@ -534,13 +533,13 @@ pub fn set_owner_if_allowed(path: &Path, uid: u32, gid: u32) -> Result<()> {
     }
 }
 
-/// Whether a full disk (or quota) lies behind an error, however deep.
+/// Whether a full disk (or quota) is the cause of an error, in any of its sources.
 #[must_use]
 pub fn is_no_space_behind(error: &(dyn std::error::Error + 'static)) -> bool {
     is_behind(error, is_no_space)
 }
 
-/// Whether a file system that cannot be written to lies behind an error, however deep.
+/// Whether a read-only file system is the cause of an error, in any of its sources.
 #[must_use]
 pub fn is_read_only_behind(error: &(dyn std::error::Error + 'static)) -> bool {
     is_behind(error, |error| {
@@ -562,7 +561,7 @@ fn is_behind(
     false
 }
 
-/// The file name, for messages that should be short; the whole path where it has none.
+/// The file name, for short messages; the whole path if it has no file name.
 #[must_use]
 pub fn file_name(path: &Path) -> &OsStr {
     path.file_name().unwrap_or(path.as_os_str())
@@ -573,7 +572,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn blocks_end_with_lines_however_the_reads_fall() {
+    fn blocks_end_with_lines() {
         let scratch = tempfile::tempdir().unwrap();
         let path = scratch.path().join("file");
         for before in [0, 1, 65_530, 65_535, 65_536, 131_070] {
@@ -599,12 +598,12 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_replaced_whole_with_its_mode_and_what_a_crash_left_goes() {
+    fn file_is_replaced_atomically_and_abandoned_writes_are_removed() {
         let scratch = tempfile::tempdir().unwrap();
         let path = scratch.path().join("settings.json");
         write(&path, b"old and longer").unwrap();
         set_mode(&path, 0o644).unwrap();
-        write(&scratch.path().join(".bosh-agent-write-1-0"), b"half").unwrap();
+        write(&scratch.path().join(".bosh-agent-write-1-0"), b"partial").unwrap();
 
         write_atomic(&path, b"new", 0o600).unwrap();
         assert_eq!(read(&path).unwrap(), b"new");

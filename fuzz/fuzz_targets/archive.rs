@@ -1,4 +1,4 @@
-//! Any bytes as an archive: nothing may panic, hang, take much memory, or touch anything outside the destination.
+//! Unpacks any bytes as an archive. This must not panic, hang, need much memory, or change anything outside the destination.
 #![no_main]
 
 use std::path::Path;
@@ -7,7 +7,7 @@ use bosh_agent::archive::{Decoder, unpack};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
-    let scratch = tempfile::tempdir_in("/dev/shm").expect("a place in memory");
+    let scratch = tempfile::tempdir_in("/dev/shm").expect("a directory in memory");
     let (inside, outside) = (scratch.path().join("inside"), scratch.path().join("outside"));
     for directory in [&inside, &outside] {
         std::fs::create_dir(directory).expect("a new directory");
@@ -24,7 +24,7 @@ fuzz_target!(|data: &[u8]| {
 fn assert_untouched(scratch: &Path) {
     let names = |path: &Path| -> Vec<String> {
         let mut names: Vec<String> = std::fs::read_dir(path)
-            .expect("it was made above")
+            .expect("it was created above")
             .map(|entry| entry.expect("it can be read").file_name().to_string_lossy().into_owned())
             .collect();
         names.sort();
@@ -32,6 +32,6 @@ fn assert_untouched(scratch: &Path) {
     };
     assert_eq!(names(scratch), ["inside", "outside"]);
     assert_eq!(names(&scratch.join("outside")), ["file"]);
-    let text = std::fs::read(scratch.join("outside/file")).expect("it was made above");
+    let text = std::fs::read(scratch.join("outside/file")).expect("it was created above");
     assert_eq!(text, b"untouched");
 }

@@ -1,4 +1,4 @@
-//! Any bytes as a manifest: nothing may panic or hang, and what is understood is written so that it is understood the same.
+//! Parses any bytes as a manifest. This must not panic or hang, and a valid manifest must be the same after it is written and parsed again.
 #![no_main]
 
 use bosh_agent::release::Manifest;
@@ -8,7 +8,7 @@ fuzz_target!(|data: &[u8]| {
     let Ok(manifest) = Manifest::parse(data) else {
         return;
     };
-    // Source packages are never written, and an absent commit hash is written as what a Director takes it for.
+    // Source packages are not written, and a missing commit hash is written as the Director's default.
     let expected = Manifest {
         packages: Vec::new(),
         compiled_packages: manifest.compiled_packages.clone().filter(|packages| !packages.is_empty()),

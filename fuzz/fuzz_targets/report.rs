@@ -1,5 +1,5 @@
-//! Any bytes as the report of a script's sandbox: nothing may panic, and what is understood is written so that it is understood the
-//! same. A script that broke out of its sandbox could write one.
+//! Parses any bytes as the report of a script's sandbox, which a script that escapes from its sandbox could write. This must not panic,
+//! and a valid report must be the same after it is written and parsed again.
 #![no_main]
 
 use bosh_agent::sandbox::Report;
@@ -9,7 +9,7 @@ fuzz_target!(|data: &[u8]| {
     let Ok(report) = serde_json::from_slice::<Report>(data) else {
         return;
     };
-    // What is shown to a person.
+    // The texts of messages.
     match &report {
         Report::Ended { status, .. } | Report::Lost { status } => {
             let shown = status.to_string();

@@ -1,5 +1,5 @@
-//! Any bytes as a request, as NATS and HTTPS bring them: nothing may panic or hang, what is understood is safe to make paths of, and
-//! every reply fits.
+//! Parses any bytes as a request from NATS or HTTPS. This must not panic or hang, names in valid requests must be safe as parts of paths,
+//! and all replies must fit into the limit.
 #![no_main]
 
 use std::path::{Component, Path};
@@ -14,7 +14,7 @@ use bosh_agent::machine::instance::ApplySpec;
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 
-/// The longest reply; a Director allows a megabyte.
+/// The length limit of replies, in bytes. A Director allows 1 MB.
 const LIMIT: usize = 500;
 
 fuzz_target!(|data: &[u8]| {
@@ -30,7 +30,7 @@ fuzz_target!(|data: &[u8]| {
     serde_json::from_slice::<Value>(&bytes).expect("a reply is JSON");
 });
 
-/// Reads arguments as the action does.
+/// Parses arguments like the action.
 fn read_arguments(method: &str, arguments: &[Value]) -> Result<(), String> {
     let vcap = Vcap::new(Path::new(Vcap::BASE));
     match method {
@@ -55,13 +55,13 @@ fn read_arguments(method: &str, arguments: &[Value]) -> Result<(), String> {
             let spec = ApplySpec::parse(spec.clone()).map_err(|error| error.to_string())?;
             let _ = (spec.has_work(), spec.index(), spec.networks());
             let again = ApplySpec::parse(spec.document().expose().clone());
-            assert_eq!(again.expect("it was understood before"), spec);
+            assert_eq!(again.expect("it was parsed before"), spec);
         }
         "update_settings" => {
             let [update] = first(arguments).map_err(|error| error.to_string())?;
             let update = UpdateSettings::from_json(update).map_err(|error| error.to_string())?;
             let saved = UpdateSettings::from_json(update.to_json().expose());
-            assert_eq!(saved.expect("it was understood before"), update);
+            assert_eq!(saved.expect("it was parsed before"), update);
             let merged = UpdateSettings::default().merge(&update);
             assert!(!merged.settings.merge(&update).bus_changed, "the same update changes nothing");
         }
@@ -70,7 +70,7 @@ fn read_arguments(method: &str, arguments: &[Value]) -> Result<(), String> {
     Ok(())
 }
 
-/// Names of packages become names of directories.
+/// Names of packages must be usable as names of directories.
 fn check(order: &CompileRequest) {
     let dependencies = order.dependencies.iter().map(|dependency| &dependency.name);
     for name in dependencies.chain([&order.name]) {

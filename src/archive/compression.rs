@@ -1,9 +1,9 @@
-//! Finds out how an archive is compressed, and decodes it to its very end.
+//! Detects how an archive is compressed, and decodes it up to the end of the input.
 //!
-//! The name of a file says nothing: a release's `.tgz` may be a plain tar. What counts is how the data begins.
+//! The first bytes of the data decide, not the file name: a release's `.tgz` may be a plain tar.
 
 mod decoder;
-mod source;
+mod input;
 
 use std::fmt;
 
@@ -39,17 +39,17 @@ impl fmt::Display for Compression {
 }
 
 impl Compression {
-    /// How much of the beginning [`Compression::of`] wants to see, in bytes.
+    /// How many bytes at the beginning [`Compression::of`] needs.
     pub const BEGINNING: usize = BLOCK;
 
-    /// How data that begins so is compressed; `None` when it is neither compressed data of a known kind nor tar.
+    /// The compression of data with this beginning; `None` if it is neither tar nor a known compression format.
     #[must_use]
     pub fn of(beginning: &[u8]) -> Option<Self> {
         match beginning {
             [0x1f, 0x8b, ..] => Some(Self::Gzip),
             [b'B', b'Z', b'h', b'1'..=b'9', ..] => Some(Self::Bzip2),
             [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Some(Self::Xz),
-            // The second is a frame to be skipped (RFC 8878, 3.1.2); pzstd begins with one.
+            // The second is a skippable frame (RFC 8878, 3.1.2), with which the output of pzstd begins.
             [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Some(Self::Zstd),
             plain if is_tar(plain) => Some(Self::None),
             _ => None,
@@ -64,29 +64,29 @@ fn is_tar(beginning: &[u8]) -> bool {
     {
         return true;
     }
-    // An archive from before `ustar`, or one without entries.
+    // An archive that is older than `ustar`, or an empty one.
     beginning
         .get(..BLOCK)
         .and_then(|block| <&[u8; BLOCK]>::try_from(block).ok())
         .is_some_and(|block| read::checksum_matches(block) || block.iter().all(|byte| *byte == 0))
 }
 
-/// Why data could not be decoded. A [`Decoder`] gives it as the inner error of an [`std::io::Error`].
+/// Why data could not be decoded. A [`Decoder`] returns it as the inner error of an [`std::io::Error`].
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
-    /// There is no data.
+    /// The input is empty.
     #[error("the file is empty")]
     Empty,
-    /// The beginning is of no known kind.
+    /// The beginning is neither tar nor a known compression format.
     #[error("neither a tar archive nor compressed data of a known kind")]
     Unknown,
-    /// The data ends in the middle.
+    /// The input ends before the compressed data does.
     #[error("{compression} data ends early")]
     EndsEarly {
         /// How it is compressed.
         compression: Compression,
     },
-    /// The data was decoded, but its checksum says that it is not what was compressed.
+    /// The checksum does not match the decoded data.
     #[error("{compression} data is damaged: checksum does not match")]
     Checksum {
         /// How it is compressed.
@@ -97,25 +97,25 @@ pub enum DecodeError {
     Damaged {
         /// How it is compressed.
         compression: Compression,
-        /// What the decoder said.
+        /// The error of the decoder.
         #[source]
         source: std::io::Error,
     },
-    /// The data asks for more memory than a stranger's file gets.
+    /// Decoding needs more memory than is allowed, because the input is not trusted.
     #[error("{compression} data needs more than {limit} MiB of memory to decode")]
     Memory {
         /// How it is compressed.
         compression: Compression,
-        /// What is allowed, in MiB.
+        /// The allowed memory, in MiB.
         limit: u64,
     },
-    /// Something that is not compressed data follows.
+    /// The compressed data is followed by something else.
     #[error("{compression} data is followed by other bytes")]
     TrailingBytes {
         /// How it is compressed.
         compression: Compression,
     },
-    /// Read again after an error.
+    /// The decoder failed before and was read again.
     #[error("{compression} data was found to be bad before")]
     Failed {
         /// How it is compressed.

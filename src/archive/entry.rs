@@ -1,23 +1,23 @@
-//! Which entries may be unpacked, and where to: the rules, without any I/O.
+//! The rules for names of entries: which may be unpacked, and to which path. No I/O.
 //!
-//! An entry's name is bytes from a stranger. It becomes a path below the destination or an error, never something
-//! repaired: a name with `..` or a leading `/` says that the archive was not made for unpacking somewhere.
-//! GNU tar strips the `/` and refuses the `..`; here both are refused.
+//! Names are not trusted. A name becomes a path below the destination, or an error; it is never repaired. An archive with `..` or a
+//! leading `/` in a name was not made to be unpacked in any directory. GNU tar removes the `/` and refuses the `..`; both are refused
+//! here.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// What an entry is.
+/// The kind of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A regular file, sparse or not.
     File,
     /// A directory.
     Directory,
-    /// A symbolic link; its target is any text.
+    /// A symbolic link; its target may be any text.
     Symlink,
-    /// One more name of a file that came earlier.
+    /// Another name of an earlier file.
     HardLink,
     /// A named pipe.
     Fifo,
@@ -25,15 +25,15 @@ pub enum Kind {
     CharacterDevice,
     /// A block device.
     BlockDevice,
-    /// The rest of a file whose beginning is on another volume, which cannot be unpacked, with the type byte of its header.
+    /// The rest of a file whose beginning is on another volume, with the type byte of its header. It cannot be unpacked.
     Other(u8),
 }
 
 impl Kind {
-    /// The kind that a header's type byte means (POSIX `pax`, "ustar Interchange Format"; GNU adds `S` and `D`).
+    /// The kind for the type byte of a header (POSIX `pax`, "ustar Interchange Format"; GNU adds `S` and `D`).
     ///
-    /// A regular file whose name ends in `/` is a directory: the convention of archives older than the type byte,
-    /// which GNU tar still follows. As in GNU tar and POSIX, an entry of an unknown type is a regular file.
+    /// A regular file whose name ends in `/` is a directory: the convention of archives that are older than the type byte, which GNU
+    /// tar still supports. As in GNU tar and POSIX, an entry of an unknown type is a regular file.
     #[must_use]
     pub fn from_type(byte: u8, name: &[u8]) -> Self {
         match byte {
@@ -69,10 +69,10 @@ impl Kind {
 /// Why a name is not a path below the destination.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EntryPathError {
-    /// There is no name.
+    /// The name is empty.
     #[error("the name is empty")]
     Empty,
-    /// The name starts at the root of the file system.
+    /// The name is an absolute path.
     #[error("`{}` is an absolute path", name.display())]
     Absolute {
         /// The name as the archive has it.
@@ -92,21 +92,21 @@ pub enum EntryPathError {
     },
 }
 
-/// The path below the destination that a name in an archive means; the empty path is the destination itself.
+/// The path below the destination for a name in an archive; the empty path is the destination itself.
 ///
-/// A leading `./`, `.` between slashes, doubled slashes and a trailing slash mean nothing.
+/// A leading `./`, `.` between slashes, repeated slashes and a trailing slash are ignored.
 ///
 /// # Errors
-/// When the name is empty, absolute, or contains `..` or a NUL byte.
+/// If the name is empty, absolute, or contains `..` or a NUL byte.
 ///
 /// ```
-/// use bosh_agent::archive::entry::normalise;
+/// use bosh_agent::archive::entry::normalize;
 ///
-/// assert_eq!(normalise(b"./jobs//web.tgz").unwrap().to_str(), Some("jobs/web.tgz"));
-/// assert_eq!(normalise(b"./").unwrap().to_str(), Some(""));
-/// assert!(normalise(b"a/../../etc/passwd").is_err());
+/// assert_eq!(normalize(b"./jobs//web.tgz").unwrap().to_str(), Some("jobs/web.tgz"));
+/// assert_eq!(normalize(b"./").unwrap().to_str(), Some(""));
+/// assert!(normalize(b"a/../../etc/passwd").is_err());
 /// ```
-pub fn normalise(name: &[u8]) -> Result<PathBuf, EntryPathError> {
+pub fn normalize(name: &[u8]) -> Result<PathBuf, EntryPathError> {
     let owned = || Path::new(OsStr::from_bytes(name)).to_owned();
     if name.is_empty() {
         return Err(EntryPathError::Empty);
@@ -137,7 +137,7 @@ mod tests {
     use std::path::Component;
 
     fn path(name: &str) -> String {
-        normalise(name.as_bytes())
+        normalize(name.as_bytes())
             .unwrap()
             .into_os_string()
             .into_string()
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn dots_and_slashes_that_mean_nothing_are_dropped() {
+    fn redundant_dots_and_slashes_are_removed() {
         for (name, expected) in [
             ("a", "a"),
             ("./a", "a"),
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_leaves_the_root_is_refused() {
+    fn name_outside_the_root_is_refused() {
         for name in [
             "..",
             "../a",
@@ -185,30 +185,30 @@ mod tests {
             "//a",
             "/etc",
         ] {
-            assert!(normalise(name.as_bytes()).is_err(), "{name:?}");
+            assert!(normalize(name.as_bytes()).is_err(), "{name:?}");
         }
-        assert_eq!(normalise(b""), Err(EntryPathError::Empty));
+        assert_eq!(normalize(b""), Err(EntryPathError::Empty));
         assert!(matches!(
-            normalise(b"a\0b"),
+            normalize(b"a\0b"),
             Err(EntryPathError::Nul { .. })
         ));
     }
 
     #[test]
-    fn bytes_that_are_not_utf8_stay_as_they_are() {
+    fn bytes_that_are_not_utf8_are_kept() {
         assert_eq!(
-            normalise(b"./\xff\xfe/x").unwrap().as_os_str().as_bytes(),
+            normalize(b"./\xff\xfe/x").unwrap().as_os_str().as_bytes(),
             b"\xff\xfe/x"
         );
     }
 
     proptest! {
         #[test]
-        fn what_comes_out_is_always_below_the_root(name in proptest::collection::vec(prop_oneof![Just(b'/'), Just(b'.'), any::<u8>()], 0..40)) {
-            if let Ok(path) = normalise(&name) {
+        fn normalized_path_is_below_the_root(name in proptest::collection::vec(prop_oneof![Just(b'/'), Just(b'.'), any::<u8>()], 0..40)) {
+            if let Ok(path) = normalize(&name) {
                 prop_assert!(path.components().all(|part| matches!(part, Component::Normal(_))));
                 if !path.as_os_str().is_empty() {
-                    prop_assert_eq!(normalise(path.as_os_str().as_bytes()).unwrap(), path);
+                    prop_assert_eq!(normalize(path.as_os_str().as_bytes()).unwrap(), path);
                 }
             }
         }

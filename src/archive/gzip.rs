@@ -1,10 +1,10 @@
 //! Writes gzip: one member, with the same bytes for the same content, compressed on all idle cores.
 //!
-//! One member, because Ruby's `Zlib::GzipReader` stops after the first without saying so. The header holds no name and no time;
-//! XFL is 0 and the operating system 255 ("unknown"), as Go's `compress/gzip` writes them.
+//! There is only one member because Ruby's `Zlib::GzipReader` silently stops after the first one. The header has no name and no time;
+//! XFL is 0 and the operating system is 255 ("unknown"), as in the output of Go's `compress/gzip`.
 //!
-//! Content is cut into blocks of a fixed size, each compressed by itself and then joined, so that the bytes depend on the content
-//! and the level alone.
+//! Content is divided into blocks of a fixed size, which are compressed separately and joined. The output depends only on the content
+//! and the level, not on the number of threads.
 
 mod blocks;
 mod deflate;
@@ -25,38 +25,39 @@ pub use joint::make_appendable;
 /// RFC 1952, 2.3: magic, deflate, no flags, no time, XFL 0, operating system unknown.
 const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
 
-/// How much content is compressed at once, in bytes: so much that the cuts cost nothing in size.
+/// The size of a block, in bytes: large enough that the division does not make the output larger.
 const BLOCK: usize = 1 << 20;
 
-/// Compresses what is written to it. [`GzipWriter::finish`] must be called, or the end is missing.
+/// Compresses the content that is written to it. Without a call of [`GzipWriter::finish`] the output is incomplete.
 #[derive(Debug)]
 pub struct GzipWriter<W: Write> {
     out: W,
     level: u32,
     crc: Crc,
-    /// How much content there was so far, in bytes, as far as 32 bits can tell.
+    /// The length of the content so far, in bytes, modulo 2^32.
     length: u32,
     content: Vec<u8>,
-    /// Blocks on their way, in order.
+    /// The blocks that helpers compress, in order.
     pending: VecDeque<Receiver<io::Result<Vec<u8>>>>,
     helpers: Helpers,
-    /// For blocks that no helper takes.
+    /// Compresses the blocks that are not given to a helper.
     own: Option<Compressor>,
 }
 
 impl<W: Write> GzipWriter<W> {
-    /// gzip's own default.
+    /// The default of the `gzip` program.
     pub const DEFAULT_LEVEL: u32 = 6;
 
-    /// Writes the header; `level` is from 0 (stored) to 9 (smallest), about as gzip counts them, and more counts as 9.
+    /// Writes the header. `level` is from 0 (stored) to 9 (smallest), roughly equivalent to the levels of the `gzip` program; larger
+    /// levels are treated as 9.
     ///
     /// # Errors
-    /// As writing to `out`.
+    /// If writing to `out` fails.
     pub fn new(out: W, level: u32) -> io::Result<Self> {
         Self::with_helpers(out, level, Helpers::on_idle_cores())
     }
 
-    /// The same with at most `threads` threads beside the caller's.
+    /// The same with at most `threads` threads in addition to the caller's.
     #[cfg(test)]
     pub(super) fn with_threads(out: W, level: u32, threads: usize) -> io::Result<Self> {
         Self::with_helpers(out, level, Helpers::at_most(threads))
@@ -76,12 +77,12 @@ impl<W: Write> GzipWriter<W> {
         })
     }
 
-    /// Writes the rest and the trailer, and gives back what was written to.
+    /// Writes the rest and the trailer, and returns the writer that [`GzipWriter::new`] was given.
     ///
     /// # Errors
-    /// As writing to what [`GzipWriter::new`] was given.
+    /// If writing to it fails.
     pub fn finish(mut self) -> io::Result<W> {
-        // Nothing will come that a helper could take meanwhile.
+        // It is the last block, so there is nothing that a helper could compress concurrently.
         let last = self.next_block(true);
         while let Some(block) = self.pending.pop_front() {
             self.write(&block)?;
@@ -92,13 +93,13 @@ impl<W: Write> GzipWriter<W> {
         Ok(self.out)
     }
 
-    /// Hands the content that has come to a helper, or compresses it where there is none.
+    /// Gives a full block to a helper, or compresses it if there is no helper.
     fn compress(&mut self) -> io::Result<()> {
         let block = self.next_block(false);
-        match self.helpers.hand(block, self.level) {
+        match self.helpers.compress(block, self.level) {
             Ok(compressed) => self.pending.push_back(compressed),
             Err(block) => {
-                // What is on its way has to be written before it.
+                // Earlier blocks have to be written first.
                 while let Some(earlier) = self.pending.pop_front() {
                     self.write(&earlier)?;
                 }
@@ -126,19 +127,19 @@ impl<W: Write> GzipWriter<W> {
     }
 
     fn write(&mut self, block: &Receiver<io::Result<Vec<u8>>>) -> io::Result<()> {
-        let gone = |_| io::Error::other("a thread that compresses has ended");
-        self.out.write_all(&block.recv().map_err(gone)??)
+        let ended = |_| io::Error::other("a compressing thread has ended");
+        self.out.write_all(&block.recv().map_err(ended)??)
     }
 }
 
 impl<W: Write> Write for GzipWriter<W> {
     fn write(&mut self, content: &[u8]) -> io::Result<usize> {
-        let taken = content.len().min(BLOCK - self.content.len());
-        self.content.extend_from_slice(&content[..taken]);
+        let count = content.len().min(BLOCK - self.content.len());
+        self.content.extend_from_slice(&content[..count]);
         if self.content.len() == BLOCK {
             self.compress()?;
         }
-        Ok(taken)
+        Ok(count)
     }
 
     /// Does nothing: flushing the compressor would change the bytes.

@@ -1,4 +1,4 @@
-//! Writes headers in GNU format, as GNU tar does byte for byte.
+//! Writes headers in GNU format, with the same bytes as GNU tar.
 
 use std::io::{self, Write};
 
@@ -9,35 +9,35 @@ use crate::archive::entry::Kind;
 use crate::archive::number;
 use crate::archive::sparse::Piece;
 
-/// What the header of an entry says. Names are written byte for byte, a leading `./` included.
+/// The contents of an entry's header. Names are written as they are, including a leading `./`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EntryHeader<'a> {
-    /// The name; that of a directory should end in `/`.
+    /// The name, which ends in `/` for a directory.
     pub name: &'a [u8],
-    /// What a symbolic or hard link points to, else empty.
+    /// The target of a symbolic or hard link; empty for other kinds.
     pub link: &'a [u8],
-    /// What it is.
+    /// The kind.
     pub kind: Kind,
-    /// The permission bits with setuid, setgid and sticky.
+    /// The permission bits, including setuid, setgid and sticky.
     pub mode: u32,
-    /// The owner's number.
+    /// The number of the user.
     pub uid: u32,
-    /// The group's number.
+    /// The number of the group.
     pub gid: u32,
-    /// The owner's name; empty when it has none. What is beyond 32 bytes is cut off, as GNU tar does.
+    /// The name of the user; empty if it has none. It is truncated to 32 bytes, as in GNU tar.
     pub user: &'a str,
-    /// The group's name, likewise.
+    /// The name of the group; the same rules apply.
     pub group: &'a str,
-    /// When it was last modified, in seconds since 1970.
+    /// The modification time, in seconds since 1970.
     pub mtime: i64,
-    /// How long the content is, in bytes; 0 for everything but files.
+    /// The length of the content, in bytes; 0 except for files.
     pub size: u64,
-    /// Major and minor number of a device.
+    /// The major and minor number of a device.
     pub device: Option<(u32, u32)>,
 }
 
 impl<'a> EntryHeader<'a> {
-    /// Root's, of 1970, without content: what a caller does not set.
+    /// A header with defaults: owned by root, modified in 1970, without content.
     #[must_use]
     pub fn new(kind: Kind, name: &'a [u8], mode: u32) -> Self {
         Self {
@@ -56,13 +56,13 @@ impl<'a> EntryHeader<'a> {
     }
 }
 
-/// Writes a header, with what has to come before (long names) and after (further pieces of a sparse file).
+/// Writes a header, the entries that precede it (long names) and the headers that follow it (more pieces of a sparse file).
 pub(super) fn write(
     out: &mut impl Write,
     entry: &EntryHeader<'_>,
     pieces: Option<&[Piece]>,
 ) -> io::Result<()> {
-    // GNU tar's order: first the link, then the name.
+    // The order of GNU tar.
     write_long(out, b'K', entry.link)?;
     write_long(out, b'L', entry.name)?;
 
@@ -111,7 +111,7 @@ pub(super) fn write(
     Ok(())
 }
 
-/// How many bytes [`write()`] writes.
+/// The number of bytes that [`write()`] writes.
 pub(super) fn length(entry: &EntryHeader<'_>, pieces: Option<&[Piece]>) -> u64 {
     let long = |name: &[u8]| match name.len() {
         0..=NAME => 0,
@@ -121,10 +121,10 @@ pub(super) fn length(entry: &EntryHeader<'_>, pieces: Option<&[Piece]>) -> u64 {
     ((1 + long(entry.name) + long(entry.link) + extensions) * BLOCK) as u64
 }
 
-/// How long a name in a header may be, in bytes: to the last byte, without a NUL.
+/// The largest length of a name in a header, in bytes. Such a name has no NUL at its end.
 const NAME: usize = 100;
 
-/// Writes a name that is too long for a header as an entry before it.
+/// Writes a name that is too long for a header as an entry that precedes it.
 fn write_long(out: &mut impl Write, kind: u8, name: &[u8]) -> io::Result<()> {
     if name.len() <= NAME {
         return Ok(());
@@ -150,7 +150,7 @@ fn write_block(out: &mut impl Write, header: &mut Header) -> io::Result<()> {
     let checksum = &mut header.as_old_mut().cksum;
     checksum.fill(b' ');
     let sum: u64 = header.as_bytes().iter().map(|byte| u64::from(*byte)).sum();
-    // Six digits, a NUL and a space: the one field that is written differently.
+    // The only field with a different format: six digits, a NUL and a space.
     number::write(&mut header.as_old_mut().cksum[..7], sum);
     out.write_all(header.as_bytes())
 }

@@ -3,7 +3,7 @@
 //! Base-256 is GNU's: the first bit is set and the rest is a big-endian number in two's complement
 //! (GNU tar's manual, "Extensions to the archive format"; star and libarchive read and write the same).
 
-/// The number in a field; `None` when it is none or does not fit. An empty field is 0.
+/// Parses a field; `None` if it is not a number or too large. An empty field is 0.
 pub(super) fn parse(field: &[u8]) -> Option<i64> {
     if field.first().is_some_and(|byte| byte & 0x80 != 0) {
         return parse_base_256(field);
@@ -23,14 +23,14 @@ pub(super) fn parse(field: &[u8]) -> Option<i64> {
     Some(value)
 }
 
-/// As [`parse`], but a negative number is none.
+/// Parses a field that must not be negative.
 pub(super) fn parse_unsigned(field: &[u8]) -> Option<u64> {
     parse(field).and_then(|value| u64::try_from(value).ok())
 }
 
 fn parse_base_256(field: &[u8]) -> Option<i64> {
     let (first, rest) = field.split_first()?;
-    // Bit 6 of the first byte is the sign; bit 7 only says that this is no text.
+    // Bit 6 of the first byte is the sign; bit 7 only marks base-256.
     let mut value: i128 = if first & 0x40 == 0 {
         i128::from(first & 0x3f)
     } else {
@@ -42,10 +42,10 @@ fn parse_base_256(field: &[u8]) -> Option<i64> {
     i64::try_from(value).ok()
 }
 
-/// Fills a field: octal digits and a NUL, or base-256 when there are too many digits.
+/// Writes octal digits and a NUL, or base-256 if there are too many digits.
 ///
-/// The fields are 8 or 12 bytes long, so that base-256 holds every `u64` in the long ones and every `u32` in the
-/// short ones; what is beyond is cut off at the top.
+/// Fields are 8 or 12 bytes long: base-256 has room for each `u32` in a short field and each `u64` in a long one. The highest bits of
+/// larger numbers are lost.
 pub(super) fn write(field: &mut [u8], value: u64) {
     let Some(digits) = field.len().checked_sub(1) else {
         return;
@@ -64,7 +64,7 @@ pub(super) fn write(field: &mut [u8], value: u64) {
     field[0] |= 0x80;
 }
 
-/// As [`write`](fn@write), and a negative number in base-256.
+/// Like [`write`](fn@write); negative numbers are written in base-256.
 pub(super) fn write_signed(field: &mut [u8], value: i64) {
     match u64::try_from(value) {
         Ok(value) => write(field, value),
@@ -72,7 +72,7 @@ pub(super) fn write_signed(field: &mut [u8], value: i64) {
             let mut rest = value;
             for byte in field.iter_mut().rev() {
                 *byte = rest.to_le_bytes()[0];
-                // Shifts the sign in, to the last byte.
+                // An arithmetic shift, which extends the sign.
                 rest >>= 8;
             }
         }
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn octal_is_read_with_any_padding() {
+    fn octal_is_parsed_with_any_padding() {
         for (field, expected) in [
             (&b"0000644\0"[..], Some(0o644)),
             (b"000644 \0", Some(0o644)),
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn base_256_reaches_beyond_octal_and_below_zero() {
+    fn base_256_holds_large_and_negative_numbers() {
         let mut field = [0; 12];
         for value in [
             0,
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_id_beyond_seven_digits_is_written_in_base_256() {
+    fn user_id_with_more_than_seven_digits_is_base_256() {
         let mut field = [0; 8];
         write(&mut field, 0o7_777_777);
         assert_eq!(&field, b"7777777\0");

@@ -1,14 +1,14 @@
 //! Packs a tree as GNU `tar -cf - -C TREE .` does, but in a fixed order.
 //!
-//! The order: `./` first, then each directory before what is in it, and the names in a directory in the order of their
-//! bytes (GNU tar's `--sort=name`). For a tree without sparse files the archive is byte for byte GNU tar's.
+//! `./` comes first, each directory precedes its entries, and the entries of a directory are in the byte order of their names (GNU
+//! tar's `--sort=name`). For a tree without sparse files, the archive has the same bytes as that of GNU tar.
 //!
-//! Hard links are kept, FIFOs and devices are entries, sockets are left out, and so are extended attributes. Times are
-//! whole seconds; those before 1970 are negative numbers in base-256, as GNU tar writes and all common readers read them. A file
-//! with at least a mebibyte of holes is written as an old GNU sparse entry, which GNU tar, bsdtar and Python read.
+//! Hard links, FIFOs and devices are kept; sockets and extended attributes are omitted. Times are whole seconds. Times before 1970 are
+//! negative numbers in base-256, as GNU tar writes and all common readers read them. A file with at least 1 MiB of holes is written as
+//! an old GNU sparse entry, which GNU tar, bsdtar and Python read.
 //!
-//! Trees of any depth and paths of any length are packed, and what only its owner's permissions hide from its owner, too. A
-//! mount in the tree is an error.
+//! Trees may have any depth and paths any length. Files and directories whose modes deny their owner access are packed, too. A mount in
+//! the tree is an error.
 
 mod content;
 mod error;
@@ -33,20 +33,19 @@ use crate::fs::{self, Context, Found, Mounts, Step, Walk};
 pub use error::PackError;
 pub use owners::{Owners, SystemOwners};
 
-/// What was packed.
+/// The result of packing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Packed {
-    /// How many entries the archive has.
+    /// The number of entries in the archive.
     pub entries: u64,
-    /// How much content they have, in bytes; without holes and headers.
+    /// The size of their content, in bytes, without holes and headers.
     pub bytes: u64,
 }
 
 /// Packs the directory `tree` into `out`, which should be buffered and is not flushed.
 ///
 /// # Errors
-/// When a file cannot be read or changes in the meantime, or when `out` cannot be written. What was written is then of
-/// no use.
+/// If a file cannot be read or changes while it is packed, or if `out` cannot be written. The archive is then incomplete.
 pub fn pack<W: Write>(
     tree: &Path,
     out: W,
@@ -99,7 +98,7 @@ pub fn pack<W: Write>(
     Ok(packed)
 }
 
-/// What was listed a moment ago must still be there.
+/// A file that was listed and no longer exists has changed.
 fn changed_or_failed(error: fs::Error) -> PackError {
     if error.is_not_found() {
         content::changed(&error.path)
@@ -111,14 +110,14 @@ fn changed_or_failed(error: fs::Error) -> PackError {
 struct Packer<'a, W, O: ?Sized> {
     archive: EntryWriter<W>,
     owners: &'a mut O,
-    /// Of each file with several names, by device and inode: the name it was packed under, and how many are to come.
+    /// Files with several names, by device and inode: the first name, and how many names are still to come.
     linked: HashMap<(u64, u64), (Vec<u8>, u64)>,
     buffer: Vec<u8>,
     packed: Packed,
 }
 
 impl<W: Write, O: Owners + ?Sized> Packer<'_, W, O> {
-    /// Adds an entry of the walk's directory, or the directory itself without what is in it.
+    /// Adds an entry of the walk's directory, or the directory itself without its entries.
     fn add(
         &mut self,
         walk: &Walk,
@@ -161,7 +160,7 @@ impl<W: Write, O: Owners + ?Sized> Packer<'_, W, O> {
                 self.plain(&header)
             }
             Kind::CharacterDevice | Kind::BlockDevice => {
-                header.device = Some(device(found.stands_for));
+                header.device = Some(device(found.node_device));
                 self.plain(&header)
             }
             Kind::Directory | Kind::HardLink | Kind::Fifo | Kind::Other(_) => self.plain(&header),
@@ -183,7 +182,7 @@ impl<W: Write, O: Owners + ?Sized> Packer<'_, W, O> {
         listed: &Found,
     ) -> Result<(), PackError> {
         let path = &walk.path_of(file);
-        // If something else took the file's place it is neither followed nor waited for.
+        // A link that replaced the file is not followed, and opening a FIFO does not block.
         let mut file = walk.open(file)?;
         let metadata = file.metadata().at("examine", path)?;
         if inode(&metadata) != listed.id() || !metadata.is_file() {
@@ -205,7 +204,7 @@ impl<W: Write, O: Owners + ?Sized> Packer<'_, W, O> {
         Ok(())
     }
 
-    /// The name under which a file with several names is in the archive already.
+    /// The name that an earlier entry gave a file with several names.
     fn first_name(&mut self, name: &[u8], found: &Found) -> Option<Vec<u8>> {
         let Some((first, left)) = self.linked.get_mut(&found.id()) else {
             let others = found.links - 1;
@@ -220,7 +219,7 @@ impl<W: Write, O: Owners + ?Sized> Packer<'_, W, O> {
     }
 }
 
-/// What a file is in an archive; `None` for a socket, which means nothing without its process.
+/// The kind of a file's entry; `None` for a socket, which does not work without its process.
 fn kind(found: &Found) -> Option<Kind> {
     Some(match found.kind() {
         FileType::Socket => return None,
@@ -237,7 +236,7 @@ fn inode(metadata: &Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
 }
 
-/// Major and minor number: no system has more than 32 bits of each.
+/// The major and minor number, which have at most 32 bits on all systems.
 fn device(number: u64) -> (u32, u32) {
     let half = |number| u32::try_from(number).unwrap_or(u32::MAX);
     (

@@ -1,11 +1,11 @@
-//! PAX records: what an extended header says of the entry that follows it.
+//! PAX records: the contents of an extended header, for the entry that follows it.
 //!
-//! A record is `LENGTH KEY=VALUE\n`, where the length counts the whole record, so that a value may contain line ends
-//! (POSIX `pax`, "pax Extended Header"). An empty value takes an earlier one back.
+//! A record is `LENGTH KEY=VALUE\n`, where the length is that of the whole record, so a value may contain line ends (POSIX `pax`, "pax
+//! Extended Header"). An empty value deletes an earlier one.
 
 use crate::archive::sparse::{self, Piece};
 
-/// What the records say that matters; the rest (access times, attributes) is left out.
+/// The records that are used; others (access times, attributes) are ignored.
 #[derive(Debug, Default)]
 pub(super) struct Pax {
     pub(super) path: Option<Vec<u8>>,
@@ -16,7 +16,7 @@ pub(super) struct Pax {
     pub(super) sparse: SparseRecords,
 }
 
-/// Whose the entry is.
+/// The records of the owner.
 #[derive(Debug, Default)]
 pub(super) struct OwnerRecords {
     pub(super) uid: Option<u64>,
@@ -31,22 +31,23 @@ pub(super) struct SparseRecords {
     pub(super) name: Option<Vec<u8>>,
     major: Option<u64>,
     minor: Option<u64>,
-    /// Of the file once unpacked, in bytes: `GNU.sparse.size` (0.0, 0.1) or `GNU.sparse.realsize` (1.0).
+    /// The unpacked size of the file, in bytes: `GNU.sparse.size` (0.0, 0.1) or `GNU.sparse.realsize` (1.0).
     pub(super) size: Option<u64>,
-    /// How many pieces were announced (0.0, 0.1).
+    /// The announced number of pieces (0.0, 0.1).
     count: Option<u64>,
     /// The pieces (0.0, 0.1).
     pub(super) pieces: Vec<Piece>,
-    /// The offset of a piece whose length has not come yet (0.0).
+    /// The offset of the piece whose length is in the next record (0.0).
     offset: Option<u64>,
-    seen: bool,
+    /// Whether there were records of a sparse file in format 0.0 or 0.1.
+    is_sparse: bool,
 }
 
-/// Where a sparse file's pieces are listed.
+/// Where the pieces of a sparse file are listed.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Layout {
-    /// It is not sparse.
-    Dense,
+pub(super) enum PieceList {
+    /// Nowhere: the file is not sparse.
+    None,
     /// In the records (0.0 and 0.1).
     Records,
     /// Before the content (1.0).
@@ -55,10 +56,10 @@ pub(super) enum Layout {
 
 impl SparseRecords {
     /// Where the pieces are listed.
-    pub(super) fn layout(&self) -> Result<Layout, &'static str> {
+    pub(super) fn piece_list(&self) -> Result<PieceList, &'static str> {
         match (self.major, self.minor) {
-            (Some(1), Some(0)) => Ok(Layout::Content),
-            (None | Some(0), _) if !self.seen => Ok(Layout::Dense),
+            (Some(1), Some(0)) => Ok(PieceList::Content),
+            (None | Some(0), _) if !self.is_sparse => Ok(PieceList::None),
             (None | Some(0), _) => {
                 if self.offset.is_some()
                     || self
@@ -67,7 +68,7 @@ impl SparseRecords {
                 {
                     return Err("the list of pieces is not complete");
                 }
-                Ok(Layout::Records)
+                Ok(PieceList::Records)
             }
             _ => Err("the version of its format is unknown"),
         }
@@ -92,13 +93,21 @@ impl Pax {
         match key {
             b"path" => self.path = text(),
             b"linkpath" => self.link_path = text(),
-            b"uid" => self.owner.uid = optional(value, sparse::decimal, "the owner is no number")?,
-            b"gid" => self.owner.gid = optional(value, sparse::decimal, "the group is no number")?,
+            b"uid" => {
+                self.owner.uid = optional(value, sparse::decimal, "the owner is not a number")?
+            }
+            b"gid" => {
+                self.owner.gid = optional(value, sparse::decimal, "the group is not a number")?
+            }
             b"uname" => self.owner.user = text(),
             b"gname" => self.owner.group = text(),
-            b"size" => self.size = optional(value, sparse::decimal, "the size is no number")?,
+            b"size" => self.size = optional(value, sparse::decimal, "the size is not a number")?,
             b"mtime" => {
-                self.mtime = optional(value, whole_seconds, "the modification time is no number")?;
+                self.mtime = optional(
+                    value,
+                    whole_seconds,
+                    "the modification time is not a number",
+                )?;
             }
             key => {
                 if let Some(key) = key.strip_prefix(b"GNU.sparse.") {
@@ -119,11 +128,11 @@ impl SparseRecords {
             b"minor" => self.minor = Some(number()?),
             b"size" | b"realsize" => {
                 self.size = Some(number()?);
-                self.seen = true;
+                self.is_sparse = true;
             }
             b"numblocks" => {
                 self.count = Some(number()?);
-                self.seen = true;
+                self.is_sparse = true;
             }
             b"offset" => {
                 let unfinished = self.offset.replace(number()?).is_some();
@@ -139,7 +148,7 @@ impl SparseRecords {
                 sparse::push(&mut self.pieces, offset, number()?)?;
             }
             b"map" => {
-                self.seen = true;
+                self.is_sparse = true;
                 let mut numbers = value
                     .split(|byte| *byte == b',')
                     .filter(|text| !text.is_empty())
@@ -159,7 +168,7 @@ impl SparseRecords {
     }
 }
 
-/// The key and value of the first record, and what follows it.
+/// The key and value of the first record, and the remaining records.
 fn record(records: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let space = records.iter().take(20).position(|byte| *byte == b' ')?;
     let length = usize::try_from(sparse::decimal(&records[..space])?).ok()?;
@@ -183,7 +192,7 @@ fn optional<T>(
     parse(value).map(Some).ok_or(problem)
 }
 
-/// A decimal number of seconds, rounded down: half a second before 1970 is -1.
+/// Parses a decimal number of seconds and rounds it down: half a second before 1970 is -1.
 fn whole_seconds(text: &[u8]) -> Option<i64> {
     let (negative, text) = match text.strip_prefix(b"-") {
         Some(rest) => (true, rest),
@@ -195,8 +204,8 @@ fn whole_seconds(text: &[u8]) -> Option<i64> {
     if !fraction.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    let below = fraction.iter().any(|digit| *digit != b'0');
-    Some(match (negative, below) {
+    let has_fraction = fraction.iter().any(|digit| *digit != b'0');
+    Some(match (negative, has_fraction) {
         (false, _) => seconds,
         (true, false) => -seconds,
         (true, true) => -seconds - 1,
@@ -218,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_may_contain_line_ends_and_any_byte() {
+    fn value_may_contain_any_byte() {
         let records = [
             line("path", b"a\nb=\xff"),
             line("size", b"8589934592"),
@@ -231,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_value_takes_the_earlier_one_back() {
+    fn empty_value_deletes_the_earlier_one() {
         let pax = Pax::parse(&[line("path", b"a"), line("path", b"")].concat()).unwrap();
         assert_eq!(pax.path, None);
     }
@@ -255,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_malformed_record_is_an_error() {
+    fn malformed_record_is_an_error() {
         for records in [
             &b"5 path"[..],
             b"99 path=a\n",
@@ -272,12 +281,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_records_or_an_error(records in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn any_bytes_cause_no_panic(records in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = Pax::parse(&records);
         }
 
         #[test]
-        fn every_value_comes_back(value in proptest::collection::vec(1..=255_u8, 1..200)) {
+        fn each_value_is_parsed(value in proptest::collection::vec(1..=255_u8, 1..200)) {
             prop_assert_eq!(Pax::parse(&line("linkpath", &value)).unwrap().link_path, Some(value));
         }
     }

@@ -1,10 +1,10 @@
 //! Reads the entries of a tar stream: GNU, PAX, ustar and v7.
 //!
-//! Honoured are GNU long names and links, PAX `path`, `linkpath`, `size` and `mtime`, sizes beyond 8 GiB, and sparse
-//! files of all four kinds. Global PAX headers and volume labels are skipped. Where GNU and PAX names meet, PAX wins,
-//! as in GNU tar. An archive may end without its two zero blocks, as GNU tar accepts it, but not inside an entry.
+//! Supports GNU long names and links, PAX `path`, `linkpath`, `size`, `mtime` and owners, sizes above 8 GiB, and all four formats of
+//! sparse files. Global PAX headers and volume labels are skipped. PAX names take precedence over GNU names, as in GNU tar. An archive
+//! may end without its two zero blocks, as in GNU tar, but not inside an entry.
 //!
-//! Memory is bounded: a name may have a mebibyte, an extended header 32 of them.
+//! Memory is limited: a name may have 1 MiB, an extended header 32 MiB.
 
 mod error;
 mod pieces;
@@ -24,30 +24,30 @@ use crate::archive::{BLOCK, CHUNK, number};
 pub use error::ReadError;
 pub use pieces::Whole;
 
-/// How long a GNU long name may be, in bytes: many times what a path can be.
+/// The largest length of a GNU long name, in bytes: many times the largest length of a path.
 const MAX_NAME: u64 = 1 << 20;
 
-/// How long a PAX extended header may be, in bytes: enough for the list of a file in some hundred thousand pieces.
+/// The largest length of a PAX extended header, in bytes: enough for a sparse file with several hundred thousand pieces.
 const MAX_PAX: u64 = 32 << 20;
 
-/// One entry: its header and what was said of it before.
+/// An entry: its header and the records that precede it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// The name as the archive has it: any bytes, to be judged by [`normalise`](crate::archive::entry::normalise).
+    /// The name in the archive: any bytes, see [`normalize`](crate::archive::entry::normalize).
     pub name: Vec<u8>,
-    /// What a link points to, as the archive has it; empty for everything else.
+    /// The target of a link in the archive; empty for other kinds.
     pub link: Vec<u8>,
-    /// What it is.
+    /// The kind.
     pub kind: Kind,
-    /// The permission bits with setuid, setgid and sticky.
+    /// The permission bits, including setuid, setgid and sticky.
     pub mode: u32,
-    /// Whose it is.
+    /// The owner.
     pub owner: Owner,
-    /// When it was last modified, in seconds since 1970, rounded down.
+    /// The modification time, in seconds since 1970, rounded down.
     pub mtime: i64,
-    /// How long the file is once unpacked, in bytes; 0 for everything but files.
+    /// The length of the unpacked file, in bytes; 0 for other kinds.
     pub size: u64,
-    /// The pieces that the archive has of a sparse file.
+    /// The pieces of a sparse file that the archive contains.
     pub(super) pieces: Option<Vec<Piece>>,
 }
 
@@ -58,23 +58,23 @@ impl Entry {
         path(&self.name)
     }
 
-    /// Whether the archive holds only pieces of the file: reading then yields those pieces, not the file.
+    /// Whether the archive contains only pieces of the file. [`Reader::read_content`] then returns these pieces, not the file.
     #[must_use]
     pub fn is_sparse(&self) -> bool {
         self.pieces.is_some()
     }
 }
 
-/// Whose an entry is, as its header says.
+/// The owner of an entry, from its header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Owner {
-    /// The owner's number; what no system has is cut to the largest that one may have.
+    /// The number of the user. Numbers that are too large for a system are replaced by the largest valid one.
     pub uid: u32,
-    /// The group's number, likewise.
+    /// The number of the group; the same rule applies.
     pub gid: u32,
-    /// The owner's name, which may be empty.
+    /// The name of the user, which may be empty.
     pub user: String,
-    /// The group's name, likewise.
+    /// The name of the group, which may be empty.
     pub group: String,
 }
 
@@ -90,20 +90,22 @@ impl Default for Owner {
     }
 }
 
-/// Reads a tar stream, entry by entry. As [`Read`] it yields the content of the entry that came last.
+/// Reads a tar stream, entry by entry. Its [`Read`] implementation returns the content of the last entry.
 #[derive(Debug)]
 pub struct Reader<R> {
     input: R,
-    /// How much of the archive was read, in bytes.
+    /// The number of bytes of the archive read so far.
     offset: u64,
-    /// Content of the current entry that was not read yet, and its padding to a whole block, in bytes.
+    /// The unread content of the current entry, in bytes.
     left: u64,
+    /// The padding after it to a whole block, in bytes.
     padding: u64,
+    /// The name of the current entry.
     current: PathBuf,
     ended: bool,
 }
 
-/// What was said before the header of an entry.
+/// The contents of headers that precede the header of an entry.
 #[derive(Default)]
 struct Announced {
     name: Option<Vec<u8>>,
@@ -118,7 +120,7 @@ impl Announced {
 }
 
 impl<R: Read> Reader<R> {
-    /// Reads the archive that `input`, already decoded, yields.
+    /// `input` is the decoded archive.
     pub fn new(input: R) -> Self {
         Self {
             input,
@@ -130,17 +132,16 @@ impl<R: Read> Reader<R> {
         }
     }
 
-    /// What the archive is read from.
+    /// The input.
     pub fn into_inner(self) -> R {
         self.input
     }
 
-    /// The next entry; `None` at the end of the archive. What was not read of the one before is skipped.
-    ///
-    /// What lies behind the end of the archive is not read.
+    /// Returns the next entry; `None` at the end of the archive. The unread content of the previous entry is skipped. Nothing is read
+    /// after the end of the archive.
     ///
     /// # Errors
-    /// When the data is no archive, ends early, or cannot be read.
+    /// If the input is not an archive, ends early, or cannot be read.
     pub fn next_entry(&mut self) -> Result<Option<Entry>, ReadError> {
         let mut announced = Announced::default();
         while !self.ended {
@@ -156,8 +157,8 @@ impl<R: Read> Reader<R> {
             self.left = field(&header.as_old().size, "size", start)?;
             self.padding = padding(self.left);
             match header.as_old().linkflag[0] {
-                b'L' => announced.name = Some(self.text(MAX_NAME, start)?),
-                b'K' => announced.link = Some(self.text(MAX_NAME, start)?),
+                b'L' => announced.name = Some(self.long_name(MAX_NAME, start)?),
+                b'K' => announced.link = Some(self.long_name(MAX_NAME, start)?),
                 b'x' | b'X' => {
                     let records = self.bytes(MAX_PAX, start)?;
                     announced.pax =
@@ -166,7 +167,7 @@ impl<R: Read> Reader<R> {
                             problem,
                         })?);
                 }
-                // Global records of PAX and the label of a GNU volume: about no entry.
+                // Global records of PAX and the label of a GNU volume do not describe an entry.
                 b'g' | b'V' => {}
                 _ => return self.entry(&header, announced, start).map(Some),
             }
@@ -229,10 +230,10 @@ impl<R: Read> Reader<R> {
         self.padding = padding(self.left);
     }
 
-    /// Reads content of the current entry; 0 at its end.
+    /// Reads content of the current entry; returns 0 at its end.
     ///
     /// # Errors
-    /// When the archive ends before the entry does, or cannot be read.
+    /// If the archive ends inside the entry, or cannot be read.
     pub fn read_content(&mut self, buffer: &mut [u8]) -> Result<usize, ReadError> {
         let wanted = buffer
             .len()
@@ -270,15 +271,16 @@ impl<R: Read> Reader<R> {
         Ok(())
     }
 
-    /// The content of a header that is about the next entry, without the NULs at its end.
-    fn text(&mut self, limit: u64, start: u64) -> Result<Vec<u8>, ReadError> {
-        let mut text = self.bytes(limit, start)?;
-        while text.last() == Some(&0) {
-            text.pop();
+    /// Reads the long name after a header, without the NULs at its end.
+    fn long_name(&mut self, limit: u64, start: u64) -> Result<Vec<u8>, ReadError> {
+        let mut name = self.bytes(limit, start)?;
+        while name.last() == Some(&0) {
+            name.pop();
         }
-        Ok(text)
+        Ok(name)
     }
 
+    /// Reads the content after a header that precedes an entry.
     fn bytes(&mut self, limit: u64, start: u64) -> Result<Vec<u8>, ReadError> {
         if self.left > limit {
             return Err(ReadError::TooLong {
@@ -303,7 +305,7 @@ impl<R: Read> Reader<R> {
         Ok(bytes)
     }
 
-    /// The next header; `None` at the end of the archive.
+    /// Reads the next header; returns `None` at the end of the archive.
     fn header(&mut self) -> Result<Option<Header>, ReadError> {
         let start = self.offset;
         let mut header = Header::new_old();
@@ -314,7 +316,7 @@ impl<R: Read> Reader<R> {
         if !complete && start == 0 {
             return Err(ReadError::NotTar);
         }
-        // GNU tar too takes the first zero block for the end.
+        // The first zero block is the end, as in GNU tar.
         if !complete || header.as_bytes().iter().all(|byte| *byte == 0) {
             return Ok(None);
         }
@@ -328,7 +330,7 @@ impl<R: Read> Reader<R> {
         Ok(Some(header))
     }
 
-    /// Fills a block; false when the input ended before it.
+    /// Fills a block; returns `false` if the input ended before it.
     fn block(&mut self, block: &mut [u8], start: u64) -> Result<bool, ReadError> {
         let mut filled = 0;
         while filled < block.len() {
@@ -372,8 +374,8 @@ impl<R: Read> Read for Reader<R> {
     }
 }
 
-/// Whether a block's checksum is right: the sum of its bytes, signed or unsigned (old writers differ), with the
-/// checksum's own field taken as spaces.
+/// Whether the checksum of a header matches: the sum of its bytes, signed or unsigned (old writers differ), with spaces in place of the
+/// checksum itself.
 pub(super) fn checksum_matches(block: &[u8; BLOCK]) -> bool {
     const FIELD: std::ops::Range<usize> = 148..156;
     let mut unsigned: i64 = 0;
@@ -413,7 +415,7 @@ fn link_target(header: &Header, kind: Kind, announced: Option<Vec<u8>>) -> Vec<u
     }
 }
 
-/// Whose an entry is: PAX records first, then the header. A number that is none counts as root's, as in GNU tar.
+/// The owner of an entry: from PAX records, or from the header. An invalid number means root, as in GNU tar.
 fn owner(header: &Header, pax: OwnerRecords) -> Owner {
     let old = header.as_old();
     let id = |record: Option<u64>, field: &[u8]| {

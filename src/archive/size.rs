@@ -1,4 +1,4 @@
-//! How large an archive is unpacked, as far as that can be told without unpacking it.
+//! The size of an archive's contents, estimated without unpacking, and whether an archive is complete.
 
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
@@ -6,14 +6,14 @@ use std::path::Path;
 use crate::archive::Decoder;
 use crate::fs::{self, Context as _};
 
-/// The least size of a gzip file.
+/// The smallest size of a gzip file, in bytes.
 const GZIP_LEAST: u64 = 18;
 
-/// What an archive is at least when it is unpacked, in bytes: a gzip file tells in its last four bytes, modulo 4 GiB; others
-/// are at least as large as they are.
+/// A lower bound for the unpacked size of an archive, in bytes. The last four bytes of a gzip file are its unpacked size modulo 4 GiB; for
+/// other files it is their own size.
 ///
 /// # Errors
-/// When the file cannot be read.
+/// If the file cannot be read.
 pub fn least_unpacked(archive: &Path) -> fs::Result<u64> {
     let size = fs::metadata(archive)?.len();
     if size < GZIP_LEAST {
@@ -31,7 +31,7 @@ pub fn least_unpacked(archive: &Path) -> fs::Result<u64> {
     })
 }
 
-/// Whether the compressed data of a file can be read to its end.
+/// Whether the compressed data of a file can be decoded up to its end.
 #[must_use]
 pub fn is_whole(archive: &Path) -> bool {
     fs::open(archive).is_ok_and(|file| Decoder::new(file).and_then(Decoder::finish).is_ok())
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_gzip_archive_tells_its_size() {
+    fn unpacked_size_is_read_from_the_gzip_trailer() {
         let scratch = tempfile::tempdir().unwrap();
         let path = scratch.path().join("blob");
         let mut gzip = crate::archive::GzipWriter::new(Vec::new(), 6).unwrap();

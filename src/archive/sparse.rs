@@ -1,28 +1,28 @@
-//! Sparse files: which pieces of a file an archive holds.
+//! The pieces of a sparse file that an archive contains.
 //!
-//! Four layouts exist: the old GNU one (`S` headers, which [`pack()`](crate::archive::pack()) writes) and three PAX ones (0.0
+//! There are four formats: the old GNU one (`S` headers, which [`pack()`](crate::archive::pack()) writes) and three PAX ones (0.0
 //! and 0.1 in the records, 1.0 before the content). GNU tar's manual describes them in "Storing Sparse Files".
 
 use crate::archive::BLOCK;
 
-/// More pieces are not read, and not written: the list is held in memory (16 bytes each).
+/// The largest number of pieces, in reading and writing, because the list is in memory (16 bytes for each piece).
 pub(super) const MAX_PIECES: usize = 1 << 20;
 
-/// A piece of a file that is not a hole, in bytes.
+/// A piece of a file between holes, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Piece {
     pub(super) offset: u64,
     pub(super) length: u64,
 }
 
-/// Adds a piece, which must lie behind the others.
+/// Adds a piece, which must follow the others.
 pub(super) fn push(pieces: &mut Vec<Piece>, offset: u64, length: u64) -> Result<(), &'static str> {
     let end = pieces.last().map_or(0, |last| last.offset + last.length);
     if offset < end {
         return Err("its pieces overlap or are not in order");
     }
-    // Two pieces meet on a block in every archive that GNU tar or bsdtar makes. Elsewhere readers disagree: GNU tar
-    // takes each piece as padded to a block, libarchive and Python do not.
+    // In archives of GNU tar and bsdtar, all pieces but the last end with a block. Readers disagree on other archives: GNU tar expects
+    // padding after each piece, libarchive and Python do not.
     let block = BLOCK as u64;
     if length > 0
         && pieces
@@ -47,7 +47,7 @@ pub(super) fn push(pieces: &mut Vec<Piece>, offset: u64, length: u64) -> Result<
     Ok(())
 }
 
-/// Checks that the pieces lie in the file and are as long as the content that the archive has for them.
+/// Checks that the pieces are inside the file and as long as the content in the archive.
 pub(super) fn check(pieces: &[Piece], size: u64, stored: u64) -> Result<(), &'static str> {
     if pieces
         .last()
@@ -55,14 +55,14 @@ pub(super) fn check(pieces: &[Piece], size: u64, stored: u64) -> Result<(), &'st
     {
         return Err("a piece lies beyond the end of the file");
     }
-    // Cannot overflow: the pieces do not overlap and end below the size.
+    // The sum cannot overflow: the pieces do not overlap and end below the size.
     if pieces.iter().map(|piece| piece.length).sum::<u64>() != stored {
         return Err("its pieces are not as long as its content");
     }
     Ok(())
 }
 
-/// A decimal number of digits only.
+/// Parses a decimal number without a sign.
 pub(super) fn decimal(text: &[u8]) -> Option<u64> {
     if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
         return None;
@@ -70,8 +70,8 @@ pub(super) fn decimal(text: &[u8]) -> Option<u64> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 
-/// Reads the list of pieces in the content of a PAX 1.0 sparse file, block by block: decimal numbers, each with a
-/// line end, first the count, then offset and length of each piece; the last block is padded.
+/// Parses the list of pieces in the content of a PAX 1.0 sparse file, block by block: decimal numbers, each with a line end. The first is
+/// the count, followed by the offset and length of each piece. The last block is padded.
 #[derive(Debug, Default)]
 pub(super) struct MapParser {
     digits: Vec<u8>,
@@ -81,7 +81,7 @@ pub(super) struct MapParser {
 }
 
 impl MapParser {
-    /// Takes one block; `Some` once the list is complete.
+    /// Parses one block; returns the list if it is complete.
     pub(super) fn block(&mut self, block: &[u8]) -> Result<Option<Vec<Piece>>, &'static str> {
         for byte in block {
             if byte.is_ascii_digit() && self.digits.len() < 20 {
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_may_be_split_between_two_blocks() {
+    fn number_may_be_split_between_two_blocks() {
         let mut parser = MapParser::default();
         assert_eq!(parser.block(b"1\n5").unwrap(), None);
         let pieces = parser.block(b"12\n7\n\0").unwrap();
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_list_is_an_error() {
+    fn invalid_list_is_an_error() {
         for map in [
             &b"x\n"[..],
             b"1\n-1\n5\n",
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_must_fit_the_file_and_the_content() {
+    fn pieces_must_match_the_file_and_the_content() {
         let pieces = [Piece {
             offset: 512,
             length: 10,

@@ -9,7 +9,7 @@ use crate::archive::header::{self, EntryHeader};
 use crate::archive::sparse::Piece;
 use crate::archive::{BLOCK, CHUNK};
 
-/// GNU tar's record, in bytes: an archive is padded with zeros to a multiple of it.
+/// The record size of GNU tar, in bytes. Archives are padded with zeros to a multiple of it.
 const RECORD: u64 = 20 * BLOCK as u64;
 
 /// Why an entry could not be written.
@@ -18,7 +18,7 @@ pub enum AppendError {
     /// The archive could not be written.
     #[error("failed to write the archive")]
     Output {
-        /// What the writer answered.
+        /// The error of the writer.
         #[source]
         source: io::Error,
     },
@@ -27,24 +27,23 @@ pub enum AppendError {
     Content {
         /// The entry's name.
         entry: PathBuf,
-        /// What the reader answered.
+        /// The error of the reader.
         #[source]
         source: io::Error,
     },
-    /// The content of an entry is shorter or longer than its header says.
+    /// The length of an entry's content differs from its header.
     #[error("the content of `{}` does not have the {size} bytes that were announced", entry.display())]
     Size {
         /// The entry's name.
         entry: PathBuf,
-        /// What was announced, in bytes.
+        /// The length in the header, in bytes.
         size: u64,
     },
 }
 
-/// Writes the entries of an archive in the order they come, in GNU format.
+/// Writes the entries of an archive in GNU format, in the order of the calls. The output should be buffered.
 ///
-/// [`EntryWriter::finish`] ends the archive with two zero blocks and pads it with zeros to 10 KiB, as GNU tar does.
-/// What it writes to should be buffered.
+/// [`EntryWriter::finish`] ends the archive with two zero blocks and pads it with zeros to a multiple of 10 KiB, as GNU tar does.
 #[derive(Debug)]
 pub struct EntryWriter<W> {
     out: W,
@@ -57,16 +56,15 @@ impl<W: Write> EntryWriter<W> {
         Self { out, written: 0 }
     }
 
-    /// How much was written, in bytes.
+    /// The number of bytes written so far.
     pub fn written(&self) -> u64 {
         self.written
     }
 
-    /// Writes one entry; `content` yields exactly the bytes that its header announces.
+    /// Writes one entry. The length of `content` must be the size in the header.
     ///
     /// # Errors
-    /// When the content is not as long as announced, or something cannot be read or written. The archive is then of
-    /// no use.
+    /// If the content is shorter or longer, or cannot be read, or if the archive cannot be written. The archive is then incomplete.
     pub fn append(
         &mut self,
         entry: &EntryHeader<'_>,
@@ -105,17 +103,17 @@ impl<W: Write> EntryWriter<W> {
         self.pad(BLOCK as u64).map_err(output)
     }
 
-    /// Ends the archive and gives back what it was written to.
+    /// Ends the archive and returns the writer that [`EntryWriter::new`] was given.
     ///
     /// # Errors
-    /// As writing to what [`EntryWriter::new`] was given.
+    /// If writing to it fails.
     pub fn finish(mut self) -> io::Result<W> {
         self.content(&[0; 2 * BLOCK])?;
         self.pad(RECORD)?;
         Ok(self.out)
     }
 
-    /// Writes the header of an entry whose content follows by [`EntryWriter::content`] and [`EntryWriter::pad_entry`].
+    /// Writes the header of an entry. [`EntryWriter::content`] and [`EntryWriter::pad_entry`] must follow.
     pub(super) fn start(
         &mut self,
         entry: &EntryHeader<'_>,

@@ -1,4 +1,4 @@
-//! Archives against real programs: GNU tar, bsdtar, Python, and the compressors.
+//! Comparison with GNU tar, bsdtar, Python and the programs for compression.
 
 mod compressed;
 mod gzip;

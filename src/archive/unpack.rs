@@ -1,18 +1,19 @@
-//! Unpacks an archive as root's `tar --no-same-owner -xf` does, and touches nothing outside the destination.
+//! Unpacks an archive as root's `tar --no-same-owner -xf` does, and changes nothing outside the destination.
 //!
-//! - Files belong to who unpacks. Modes are restored exactly, whatever the umask and whoever unpacks; times in whole
-//!   seconds. Those of directories come last, the deepest first, so that a read-only directory can be filled.
-//! - A later entry replaces an earlier one of the same name, or what was there before; directories are merged, and only
-//!   empty ones are replaced. Directories that the archive does not list are made with mode 0755.
-//! - An entry below a symbolic link goes where the link leads, as with GNU tar, if that is a directory inside the
-//!   destination; otherwise it is an error. Links themselves may point anywhere. Names with `..` and absolute names are
-//!   errors (see [`entry`](crate::archive::entry)).
-//! - Hard links point into the destination, and to what came before.
-//! - FIFOs are made; device nodes are skipped and counted; what is of an unknown type is a file. Owners and extended attributes are ignored.
+//! - The current user owns the files. Modes are restored exactly, independent of the umask and the user; times are restored in whole
+//!   seconds. Those of directories are set last, the deepest first, so that files can be created in a read-only directory.
+//! - A later entry replaces an earlier one of the same name, or a file that existed before. Directories are merged, and replaced only if
+//!   they are empty. Directories that the archive does not list are created with mode 0755.
+//! - An entry below a symbolic link is created in the target of the link, as in GNU tar, if the target is a directory inside the
+//!   destination; otherwise it is an error. Links themselves may have any target. Names with `..` and absolute names are errors (see
+//!   [`entry`](crate::archive::entry)).
+//! - The target of a hard link must be an earlier file inside the destination.
+//! - FIFOs are created; device nodes are skipped and counted; entries of an unknown type are files. Owners and extended attributes are
+//!   ignored.
 //! - Holes of sparse files stay holes.
 //!
-//! Unpacking expects that nobody else changes the destination at the same time; where someone does, it still does not
-//! follow links. After an error the destination is left as it is, half filled.
+//! No other process should change the destination at the same time; if one does, links are still not followed. After an error the
+//! destination is incomplete.
 
 mod error;
 mod resolution;
@@ -27,7 +28,7 @@ use std::path::{Path, PathBuf};
 
 use crate::archive::CHUNK;
 use crate::archive::compression::{Compression, Decoder};
-use crate::archive::entry::{Kind, normalise};
+use crate::archive::entry::{Kind, normalize};
 use crate::archive::read::{Entry, Reader};
 use crate::archive::sparse::Piece;
 use crate::fs::{self, Context};
@@ -36,35 +37,35 @@ use tree::Tree;
 
 pub use error::{LinkProblem, UnpackError};
 
-/// How many names of skipped entries are kept.
+/// How many paths of skipped entries are recorded.
 const SKIPPED_NAMES: usize = 20;
 
-/// What was unpacked.
+/// The result of unpacking.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Unpacked {
-    /// How many entries the archive had, without those that were skipped.
+    /// The number of unpacked entries.
     pub entries: u64,
-    /// How much content was written, in bytes; without holes.
+    /// The size of their content, in bytes, without holes.
     pub bytes: u64,
-    /// What was left out.
+    /// The skipped entries.
     pub skipped: Skipped,
 }
 
-/// The device nodes of an archive, which are not made.
+/// The device nodes of an archive, which are not created.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Skipped {
-    /// How many there were.
+    /// Their number.
     pub count: u64,
     /// The paths of the first twenty, below the destination.
     pub first: Vec<PathBuf>,
 }
 
-/// Unpacks a tar stream, already decoded, into a directory that exists.
+/// Unpacks a decoded tar stream into an existing directory.
 ///
-/// What lies behind the archive's end is not read: whoever decodes must still read to the end ([`Decoder::finish`]).
+/// Nothing is read after the end of the archive: the caller must read the rest to verify the compressed data ([`Decoder::finish`]).
 ///
 /// # Errors
-/// When the archive is none, ends early or is damaged, when an entry must not be unpacked, or when the system refuses.
+/// If the input is not an archive, ends early or is damaged, if an entry must not be unpacked, or if a file operation fails.
 pub fn unpack(reader: impl Read, destination: &Path) -> Result<Unpacked, UnpackError> {
     let mut archive = Reader::new(reader);
     let mut unpacker = Unpacker {
@@ -79,10 +80,10 @@ pub fn unpack(reader: impl Read, destination: &Path) -> Result<Unpacked, UnpackE
     unpacker.finish()
 }
 
-/// Unpacks an archive file, however it is compressed, into a directory that exists, and checks it to its last byte.
+/// Unpacks an archive file of any known compression into an existing directory, and verifies the whole file.
 ///
 /// # Errors
-/// As [`unpack`]; and when the compressed data is of no known kind, damaged, or followed by something else.
+/// Those of [`unpack`]; also if the compressed data has an unknown format, is damaged, or is followed by something else.
 pub fn unpack_file(
     archive: &Path,
     destination: &Path,
@@ -90,10 +91,10 @@ pub fn unpack_file(
     unpack_whole(fs::open(archive)?, destination)
 }
 
-/// [`unpack_file`] for what is read from anywhere. It is decoded while files are written.
+/// Like [`unpack_file`], for any reader. It is decoded while files are written, by another thread.
 ///
 /// # Errors
-/// As [`unpack_file`].
+/// Those of [`unpack_file`].
 pub fn unpack_whole(
     archive: impl Read + Send + 'static,
     destination: &Path,
@@ -109,7 +110,7 @@ pub fn unpack_whole(
 
 struct Unpacker {
     tree: Tree,
-    /// Mode and time of each directory, set at the end. In the order of the bytes of their paths.
+    /// The mode and time of each directory, which are set at the end. In the byte order of their paths.
     directories: BTreeMap<OsString, (u32, i64)>,
     buffer: Vec<u8>,
     unpacked: Unpacked,
@@ -117,11 +118,11 @@ struct Unpacker {
 
 impl Unpacker {
     fn add<R: Read>(&mut self, entry: &Entry, archive: &mut Reader<R>) -> Result<(), UnpackError> {
-        let path = normalise(&entry.name).map_err(|source| UnpackError::Outside { source })?;
+        let path = normalize(&entry.name).map_err(|source| UnpackError::Outside { source })?;
         if path.as_os_str().is_empty() && entry.kind != Kind::Directory {
             return Err(UnpackError::RootNotDirectory);
         }
-        let path = self.tree.settled(&path)?;
+        let path = self.tree.resolved(&path)?;
         match entry.kind {
             Kind::Directory => {
                 if !path.as_os_str().is_empty() {
@@ -142,11 +143,11 @@ impl Unpacker {
             }
             Kind::HardLink => {
                 let target =
-                    normalise(&entry.link).map_err(|source| UnpackError::HardLinkOutside {
+                    normalize(&entry.link).map_err(|source| UnpackError::HardLinkOutside {
                         entry: path.clone(),
                         source,
                     })?;
-                let target = self.tree.settled(&target).map_err(|error| match error {
+                let target = self.tree.resolved(&target).map_err(|error| match error {
                     UnpackError::ThroughSymlink { link, problem, .. } => {
                         let entry = path.clone();
                         UnpackError::ThroughSymlink {
@@ -169,7 +170,7 @@ impl Unpacker {
             }
             Kind::Other(kind) => return Err(UnpackError::Unsupported { entry: path, kind }),
         }
-        // What was a directory there is none any more.
+        // An earlier directory at the path was replaced.
         self.directories.remove(path.as_os_str());
         self.unpacked.entries += 1;
         Ok(())
@@ -209,7 +210,7 @@ impl Unpacker {
                 .min(usize::try_from(left).unwrap_or(usize::MAX));
             let read = archive.read_content(&mut self.buffer[..wanted])?;
             if read == 0 {
-                // The pieces were checked against the content, so this cannot be; better than to go round for ever.
+                // Not reached, because the pieces were compared with the content; prevents an endless loop.
                 break;
             }
             file.write_all(&self.buffer[..read])
@@ -221,7 +222,7 @@ impl Unpacker {
     }
 
     fn finish(mut self) -> Result<Unpacked, UnpackError> {
-        // In this order a directory comes before what is in it, so backwards it comes after.
+        // In reverse order, the entries of a directory precede it.
         for (path, (mode, mtime)) in self.directories.iter().rev() {
             self.tree.finish_directory(path.as_ref(), *mode, *mtime)?;
         }

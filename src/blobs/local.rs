@@ -59,7 +59,7 @@ impl Local {
         let own = to.clone();
         let (mut file, temporary) = on_disk("create", move || {
             fs::create_dir_all_with_mode(&directory, 0o770)?;
-            fs::temporary_beside(&own)
+            fs::temporary_next_to(&own)
         })
         .await?
         .into_parts();

@@ -103,7 +103,7 @@ impl<'a> Download<'a> {
 
     async fn create(&self) -> Result<NamedTempFile, AttemptError> {
         let to = self.to.to_owned();
-        on_disk("create", move || fs::temporary_beside(&to)).await
+        on_disk("create", move || fs::temporary_next_to(&to)).await
     }
 
     fn hasher(&self) -> Hasher {

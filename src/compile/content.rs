@@ -8,7 +8,7 @@ use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::archive::entry::normalise;
+use crate::archive::entry::normalize;
 use crate::archive::{Decoder, Entry, Kind, ReadError, Reader};
 use crate::release::Algorithm;
 use crate::release::digest::Hasher;
@@ -61,7 +61,7 @@ impl Tree {
         entry: &Entry,
         reader: &mut Reader<impl Read>,
     ) -> Result<Option<Self>, ReadError> {
-        let Ok(path) = normalise(&entry.name) else {
+        let Ok(path) = normalize(&entry.name) else {
             return Ok(None);
         };
         let mut node = Node {
@@ -80,7 +80,7 @@ impl Tree {
                 node.mode = 0;
             }
             Kind::HardLink => {
-                let target = normalise(&entry.link).ok();
+                let target = normalize(&entry.link).ok();
                 match target.and_then(|target| self.0.get(&target)) {
                     Some(target) if target.kind == Kind::File => node = target.clone(),
                     _ => return Ok(None),

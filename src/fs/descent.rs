@@ -1,7 +1,7 @@
-//! Going down and up in a directory tree by descriptors, so that neither the length of a path nor the depth of a tree is limited.
+//! Descends and ascends in a directory tree by descriptors, so neither the length of a path nor the depth of a tree is limited.
 //!
-//! At most [`KEPT`] directories of a tree are open at a time. The way up to one that was closed leads through `..`, and what is
-//! found there must be the directory that was left. Nothing here is recursive.
+//! At most [`KEPT`] directories above the current one are open at a time. A closed one is opened again through `..`, and must then be
+//! the same directory as before. Nothing here is recursive.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -14,72 +14,72 @@ use rustix::fs::{CWD, FileType, IFlags, Mode, OFlags, RawDir, openat};
 use rustix::io::Errno;
 
 use super::found::Found;
-use super::opened_up::{self, Inside};
+use super::opened_up::{self, Visit};
 use super::{Context, Error, Result};
 
-/// How many directories of a tree are kept open above the current one.
+/// The number of directories above the current one that stay open.
 const KEPT: usize = 16;
 
-/// How many bytes of directory entries are read at once.
+/// The size of the buffer for directory entries, in bytes.
 const ENTRIES: usize = 32 * 1024;
 
-/// Longer paths are refused by the kernel (`PATH_MAX`, in bytes, with the terminating NUL).
+/// The kernel refuses longer paths (`PATH_MAX`, in bytes, including the terminating NUL).
 const PATH_MAX: usize = 4096;
 
-/// How a directory is opened to go below it.
+/// The flags for opening a directory.
 const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
     .union(OFlags::CLOEXEC);
 
-/// How a file is opened for reading: without following a link, and without blocking on a FIFO or device.
+/// The flags for reading a file, without following a link, and without blocking on a FIFO or device.
 const FILE: OFlags = OFlags::RDONLY
     .union(OFlags::NOFOLLOW)
     .union(OFlags::NONBLOCK)
     .union(OFlags::NOCTTY)
     .union(OFlags::CLOEXEC);
 
-/// To list a directory and to open what is in it.
+/// The permissions for listing a directory and opening its entries.
 pub(super) const READ: Mode = Mode::RUSR.union(Mode::XUSR);
 
-/// The same, and to make and remove entries.
+/// The permissions for creating and removing entries, too.
 pub(super) const WRITE: Mode = Mode::RWXU;
 
-/// What is remembered of a directory that was entered.
+/// A directory that was entered.
 #[derive(Debug)]
 struct Entered {
     id: (u64, u64),
-    /// That it is opened up, where it had to be to go below.
-    inside: Option<Inside>,
+    /// If its mode had to be changed to enter it.
+    visit: Option<Visit>,
 }
 
-/// A directory of a tree, and the way to it.
+/// A current directory in a tree, and the directories above it.
 #[derive(Debug)]
 pub(super) struct Descent {
     current: OwnedFd,
     entered: Entered,
-    /// The directories above, the root first; all but the last few are closed.
+    /// The directories above, the root first. Only the last ones are open.
     above: Vec<(Option<OwnedFd>, Entered)>,
     /// The path of the current directory.
     path: PathBuf,
     root: Found,
-    /// The permissions that are needed in each directory.
+    /// The permissions needed in each directory.
     need: Mode,
     buffer: Vec<u8>,
 }
 
 impl Descent {
-    /// Opens the root of a tree; a link is followed. Directories below whose owner lacks the permissions `need` get them as long
-    /// as they are open.
+    /// Opens the root of a tree; a link is followed. Directories whose modes lack the permissions `need` get them while they are
+    /// entered.
     pub(super) fn open(root: &Path, need: Mode) -> Result<Self> {
         let name = root.as_os_str();
-        let (current, found, inside) = opened_up::open_directory(CWD, name, DIRECTORY, need)
+        let (current, found, visit) = opened_up::open_directory(CWD, name, DIRECTORY, need)
             .map_err(io::Error::from)
             .at("open the directory", root)?;
         Ok(Self {
             current,
             entered: Entered {
                 id: found.id(),
-                inside,
+                visit,
             },
             above: Vec::new(),
             path: root.to_owned(),
@@ -89,12 +89,12 @@ impl Descent {
         })
     }
 
-    /// Opens the directory in which a tree lies. It is entered for its entries alone, and stays as it is.
+    /// Opens the directory of a tree. Its mode is not changed.
     pub(super) fn open_above(tree: &Path) -> Result<Self> {
         let path = super::parent(tree);
         let open = |flags| openat(CWD, path, flags | OFlags::CLOEXEC, Mode::empty());
         let current = match open(DIRECTORY) {
-            // It may be entered, though not listed.
+            // Its mode may permit entering it, but not listing it.
             Err(Errno::ACCESS) => open(OFlags::PATH | OFlags::DIRECTORY),
             other => other,
         }
@@ -107,7 +107,7 @@ impl Descent {
             current,
             entered: Entered {
                 id: found.id(),
-                inside: None,
+                visit: None,
             },
             above: Vec::new(),
             path: path.to_owned(),
@@ -117,7 +117,7 @@ impl Descent {
         })
     }
 
-    /// What the root is.
+    /// The metadata of the root.
     pub(super) fn root(&self) -> &Found {
         &self.root
     }
@@ -127,7 +127,7 @@ impl Descent {
         self.current.as_fd()
     }
 
-    /// The path of the current directory, which may be too long to be used.
+    /// The path of the current directory, which may be too long for the kernel.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
@@ -141,7 +141,7 @@ impl Descent {
         }
     }
 
-    /// A path that leads to an entry of the current directory, however long its real one is.
+    /// A path to an entry of the current directory that is not too long for the kernel.
     pub(super) fn usable_path_of(&self, name: &OsStr) -> PathBuf {
         let path = self.path_of(name);
         if path.as_os_str().len() < PATH_MAX {
@@ -162,10 +162,10 @@ impl Descent {
         found.is_on_other_mount(&self.root)
     }
 
-    /// Goes into a directory of the current one. `None` where something is mounted over it and `cross` is not set.
+    /// Enters a directory in the current one. Returns `None` if it is a mount and `cross` is not set.
     pub(super) fn enter(&mut self, name: &OsStr, cross: bool) -> Result<Option<Found>> {
         let flags = DIRECTORY | OFlags::NOFOLLOW;
-        let (directory, found, inside) =
+        let (directory, found, visit) =
             opened_up::open_directory(self.directory(), name, flags, self.need)
                 .map_err(|error| self.failed("open the directory", name, error.into()))?;
         if !cross && self.is_mount(&found) {
@@ -173,7 +173,7 @@ impl Descent {
         }
         let entered = Entered {
             id: found.id(),
-            inside,
+            visit,
         };
         let above = std::mem::replace(&mut self.entered, entered);
         let directory = std::mem::replace(&mut self.current, directory);
@@ -187,7 +187,7 @@ impl Descent {
         Ok(Some(found))
     }
 
-    /// Goes back up, and gives the name of the directory that was left. `None` at the root, whose mode is restored as well.
+    /// Returns to the directory above, and restores the mode of the directory that was left. Returns its name, or `None` at the root.
     pub(super) fn leave(&mut self) -> Result<Option<OsString>> {
         let above = match self.above.pop() {
             None => {
@@ -217,19 +217,19 @@ impl Descent {
         Ok(Some(name))
     }
 
-    /// Leaves the current directory the mode that it has now.
+    /// Keeps the present mode of the current directory when it is left.
     pub(super) fn keep_mode(&mut self) {
-        self.entered.inside = None;
+        self.entered.visit = None;
     }
 
-    /// Gives the current directory the mode back that it had, unless somebody else is in it.
+    /// Restores the mode of the current directory, unless another walk is in it.
     fn restore(&mut self) {
-        if let Some(inside) = self.entered.inside.take() {
-            inside.leave(self.current.as_fd());
+        if let Some(visit) = self.entered.visit.take() {
+            visit.leave(self.current.as_fd());
         }
     }
 
-    /// The entries of the current directory in no order; once for each time that it is entered. What the file system does not tell of their kinds is looked up.
+    /// The entries of the current directory in no order. May be called once each time that it is entered.
     pub(super) fn entries(&mut self) -> Result<Vec<(OsString, FileType)>> {
         let mut entries = Vec::new();
         let mut unknown = false;
@@ -252,21 +252,20 @@ impl Descent {
         Ok(entries)
     }
 
-    /// Opens a file of the current directory for reading. Where its owner may not read it, the owner gets the permission for the
-    /// moment of opening.
+    /// Opens a file of the current directory for reading. If its mode denies that to its owner, the mode is changed during the opening.
     pub(super) fn open_file(&self, name: &OsStr) -> Result<File> {
         opened_up::open_file(self.directory(), name, FILE)
             .map(File::from)
             .map_err(|error| self.failed("open", name, error.into()))
     }
 
-    /// Clears the flags of an entry, of the current directory for the empty name, that keep even root from changing or removing
-    /// it. `true` when there were any.
+    /// Clears the flags of an entry (or the current directory for the empty name) that prevent even root from changing or removing it.
+    /// Returns whether it had any.
     pub(super) fn clear_flags(&self, name: &OsStr) -> Result<bool> {
         let cleared = if name.is_empty() {
             clear_flags_of(self.directory())
         } else {
-            // No other kind can have them, and opening another kind may do something.
+            // Other kinds have no flags, and opening them may have side effects.
             match self.look(name)?.kind() {
                 FileType::RegularFile | FileType::Directory => {}
                 _ => return Ok(false),
@@ -290,13 +289,13 @@ impl Descent {
 }
 
 impl Drop for Descent {
-    /// Where a tree was not walked to its end, what was opened up is closed as far as something leads to it.
+    /// Restores modes if the walk was not completed.
     fn drop(&mut self) {
         while let Ok(Some(_)) = self.leave() {}
     }
 }
 
-/// Clears the immutable and the append-only flag of an open file. `true` when one was set. Not every file system has them.
+/// Clears the immutable and the append-only flag of an open file, if the file system supports them. Returns whether one was set.
 pub(super) fn clear_flags_of(file: BorrowedFd<'_>) -> rustix::io::Result<bool> {
     let locks = IFlags::IMMUTABLE | IFlags::APPEND;
     match rustix::fs::ioctl_getflags(file) {

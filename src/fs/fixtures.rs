@@ -1,15 +1,15 @@
-//! Trees that tests of several modules make.
+//! Trees for tests of several modules.
 
 use std::path::Path;
 
 use rustix::fs::{IFlags, Mode, OFlags, mkdirat, openat};
 
-/// A directory for deep trees, in memory where that is possible: disks take long to remove them.
+/// A directory for deep trees, in memory if possible: on a disk their removal is slow.
 pub(crate) fn scratch_for_deep_trees() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap())
 }
 
-/// Makes directories in each other, with a file in the last. From a depth of 2,048 on its path is too long for the kernel.
+/// Creates nested directories, with a file in the innermost one. From a depth of 2,048 on, its path is too long for the kernel.
 pub(crate) fn make_deep(directory: &Path, depth: usize) {
     let flags = OFlags::PATH | OFlags::DIRECTORY;
     let mut at = openat(rustix::fs::CWD, directory, flags, Mode::empty()).unwrap();
@@ -21,7 +21,7 @@ pub(crate) fn make_deep(directory: &Path, depth: usize) {
     openat(&at, "file", flags, Mode::from_raw_mode(0o644)).unwrap();
 }
 
-/// Makes a file immutable. `false` where the file system or the user's rights do not allow that.
+/// Makes a file immutable. `false` if the file system does not support that or the user lacks privileges.
 pub(crate) fn flag(path: &Path) -> bool {
     let file = super::open(path).unwrap();
     let is_flagged = rustix::fs::ioctl_getflags(&file)

@@ -10,16 +10,16 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, StatxAttributes, StatxFlags, openat};
 use rustix::io::Errno;
 
-/// What is known of a file; a link is not followed.
+/// The metadata of a file; a link is not followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Found {
-    /// Type and permissions.
+    /// The type and permissions.
     pub mode: u32,
-    /// The number of the device that the file is on.
+    /// The number of the device that contains the file.
     pub device: u64,
     /// The number of the file on its device.
     pub inode: u64,
-    /// How many names the file has.
+    /// The number of names of the file.
     pub links: u64,
     /// The owner.
     pub uid: u32,
@@ -27,24 +27,24 @@ pub struct Found {
     pub gid: u32,
     /// The length in bytes.
     pub size: u64,
-    /// The space that the file takes, in units of 512 bytes.
+    /// The space on the disk, in units of 512 bytes.
     pub blocks: u64,
-    /// The device that a device node stands for.
-    pub stands_for: u64,
-    /// When it was last modified: seconds since 1970 and nanoseconds.
+    /// The device number of a device node.
+    pub node_device: u64,
+    /// The time of the last modification: seconds since 1970 and nanoseconds.
     pub mtime: (i64, u32),
-    /// When it was last read.
+    /// The time of the last access.
     pub atime: (i64, u32),
-    /// When anything about it last changed. Nobody can set this time, except by setting the clock.
+    /// The time of the last change of contents or metadata. It cannot be set, except by setting the clock.
     pub ctime: (i64, u32),
     /// Whether it may be immutable or append-only.
     pub is_flagged: bool,
-    /// The mount that it was reached through, where the kernel tells.
+    /// The mount that the file was reached through, if known.
     mount: Option<u64>,
 }
 
 impl Found {
-    /// What kind of file it is.
+    /// The kind of the file.
     #[must_use]
     pub fn kind(&self) -> FileType {
         FileType::from_raw_mode(self.mode)
@@ -56,13 +56,13 @@ impl Found {
         self.kind() == FileType::Directory
     }
 
-    /// The permission bits with setuid, setgid and sticky.
+    /// The permission bits, including setuid, setgid and sticky.
     #[must_use]
     pub fn permissions(&self) -> Mode {
         Mode::from_raw_mode(self.mode & 0o7777)
     }
 
-    /// Device and inode: what two names of one file have in common.
+    /// Device and inode, which are the same for all names of a file.
     #[must_use]
     pub fn id(&self) -> (u64, u64) {
         (self.device, self.inode)
@@ -91,7 +91,7 @@ impl Found {
                 gid: found.stx_gid,
                 size: found.stx_size,
                 blocks: found.stx_blocks,
-                stands_for: rustix::fs::makedev(found.stx_rdev_major, found.stx_rdev_minor),
+                node_device: rustix::fs::makedev(found.stx_rdev_major, found.stx_rdev_minor),
                 mtime: (found.stx_mtime.tv_sec, found.stx_mtime.tv_nsec),
                 atime: (found.stx_atime.tv_sec, found.stx_atime.tv_nsec),
                 ctime: (found.stx_ctime.tv_sec, found.stx_ctime.tv_nsec),
@@ -100,13 +100,13 @@ impl Found {
                     .intersects(StatxAttributes::IMMUTABLE | StatxAttributes::APPEND),
                 mount: Some(found.stx_mnt_id),
             }),
-            // An older kernel, or a filter that does not know the call.
+            // An older kernel, or a system call filter that does not allow `statx`.
             Ok(_) | Err(Errno::NOSYS | Errno::PERM) => Self::without_statx(directory, name),
             Err(error) => Err(error),
         }
     }
 
-    /// The same by means of older kernels.
+    /// The same for older kernels.
     fn without_statx(directory: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<Self> {
         let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH;
         let found = rustix::fs::statat(directory, name, flags)?;
@@ -132,7 +132,7 @@ impl Found {
             gid: found.st_gid,
             size: found.st_size.unsigned_abs(),
             blocks: found.st_blocks.unsigned_abs(),
-            stands_for: found.st_rdev,
+            node_device: found.st_rdev,
             mtime: (found.st_mtime, found.st_mtime_nsec as u32),
             atime: (found.st_atime, found.st_atime_nsec as u32),
             ctime: (found.st_ctime, found.st_ctime_nsec as u32),
@@ -142,20 +142,18 @@ impl Found {
     }
 }
 
-/// The mount that a path leads to. Its file system is not asked.
+/// The mount that a path leads to. This does not block if its file system does not respond.
 pub(super) fn mount_at(path: &Path) -> Option<u64> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = openat(CWD, path, flags, Mode::empty()).ok()?;
     mount_of(file.as_fd())
 }
 
-/// The mount that an open file was reached through, as `/proc` tells it.
+/// The mount that an open file was reached through, from `/proc`.
 fn mount_of(file: BorrowedFd<'_>) -> Option<u64> {
     let path = format!("/proc/self/fdinfo/{}", file.as_raw_fd());
-    let facts = super::read_lossy(path.as_ref()).ok()?;
-    let line = facts
-        .lines()
-        .find_map(|line| line.strip_prefix("mnt_id:"))?;
+    let info = super::read_lossy(path.as_ref()).ok()?;
+    let line = info.lines().find_map(|line| line.strip_prefix("mnt_id:"))?;
     line.trim().parse().ok()
 }
 
@@ -164,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn old_kernels_give_the_same_answers() {
+    fn metadata_is_the_same_without_statx() {
         let scratch = tempfile::tempdir().unwrap();
         crate::fs::write(&scratch.path().join("file"), b"text").unwrap();
         let directory = crate::fs::open(scratch.path()).unwrap();

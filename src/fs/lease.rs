@@ -1,7 +1,7 @@
-//! Temporary files and directories that a later run can tell from abandoned ones.
+//! Temporary files and directories with an owner, so that a later run can remove abandoned ones.
 //!
-//! Each carries a lock (`flock`) that its owner holds as long as it lives. The lock ends with the process however it ends,
-//! `kill -9` included, so what bears our prefix and is not locked has lost its owner and may go.
+//! The owner holds a lock (`flock`) on each. The lock ends with the process, even after `kill -9`, so a file or directory with our prefix
+//! that is not locked has no owner and can be removed.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
@@ -15,16 +15,16 @@ use nix::fcntl::OFlag;
 use super::{Context, Error, Result};
 use crate::diag::Chain;
 
-/// The lock's file name inside a leased directory.
+/// The name of the locked file in a leased directory.
 const LOCK: &str = ".lock";
 
-/// How often a lock that somebody holds is tried again.
+/// The interval between attempts to lock a file that is locked.
 const LOCK_INTERVAL: Duration = Duration::from_millis(10);
 
-/// How often a fresh name is tried before giving up.
+/// The number of names that are tried for a new file.
 const ATTEMPTS: u32 = 100;
 
-/// A temporary file next to the place that it will be renamed to.
+/// A temporary file, which is renamed to its final name when it is complete.
 #[derive(Debug)]
 pub struct LeasedFile {
     path: PathBuf,
@@ -33,10 +33,10 @@ pub struct LeasedFile {
 }
 
 impl LeasedFile {
-    /// Creates `directory/PREFIX…SUFFIX` with mode 0666 less the umask, locked.
+    /// Creates `directory/PREFIX…SUFFIX` with mode 0666 except the bits of the umask, and locks it.
     ///
     /// # Errors
-    /// What the system answered.
+    /// The error of the system.
     pub fn create(directory: &Path, prefix: &str, suffix: &str) -> Result<Self> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true).mode(0o666);
@@ -56,16 +56,16 @@ impl LeasedFile {
         &self.file
     }
 
-    /// Where it is.
+    /// The path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Gives the file its final name, in place of what has that name, and writes the directory to the disk.
+    /// Renames the file to its final name, replacing an existing file, and flushes the directory to the disk.
     ///
     /// # Errors
-    /// What the system answered; then the file is removed and what had the name is as it was.
+    /// The error of the system. If the rename failed, the file is removed and `target` is unchanged.
     pub fn persist(mut self, target: &Path) -> Result<()> {
         super::rename(&self.path, target)?;
         self.persisted = true;
@@ -83,7 +83,7 @@ impl Drop for LeasedFile {
     }
 }
 
-/// A temporary directory.
+/// A temporary directory with a locked file in it.
 #[derive(Debug)]
 pub struct LeasedDirectory {
     path: PathBuf,
@@ -92,17 +92,17 @@ pub struct LeasedDirectory {
 }
 
 impl LeasedDirectory {
-    /// Creates `directory/PREFIX…` with mode 0700, locked.
+    /// Creates `directory/PREFIX…` with mode 0700, and locks it.
     ///
     /// # Errors
-    /// What the system answered.
+    /// The error of the system.
     pub fn create(directory: &Path, prefix: &str) -> Result<Self> {
         let mut options = OpenOptions::new();
         options.write(true).create_new(true).mode(0o600);
         let (path, lock) = create_locked(directory, prefix, "", |path| {
             super::create_dir_with_mode(path, 0o700)?;
             super::open_with(&options, &path.join(LOCK)).inspect_err(|_| {
-                // A disk may have room for the one and not for the other.
+                // For example, the disk is full.
                 let _ = super::remove_dir(path);
             })
         })?;
@@ -113,22 +113,22 @@ impl LeasedDirectory {
         })
     }
 
-    /// Where it is.
+    /// The path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether the directory at its path is still the one that was created: another program may have removed it, and created another one.
+    /// Whether the directory still exists. Another program may have removed it, and created another one at its path.
     #[must_use]
     pub fn is_there(&self) -> bool {
         is_still_there(&self.path.join(LOCK), &self.lock).unwrap_or(true)
     }
 
-    /// Removes the directory with all that is in it.
+    /// Removes the directory and everything in it.
     ///
     /// # Errors
-    /// What the system answered.
+    /// The error of the system.
     pub fn remove(mut self) -> Result<()> {
         self.removed = true;
         super::remove_tree(&self.path)
@@ -145,8 +145,8 @@ impl Drop for LeasedDirectory {
     }
 }
 
-/// Creates something under a fresh name and locks its file. A cleaner may meet it between the two and take it for abandoned;
-/// then the lock is the cleaner's, and another name is tried.
+/// Creates a file or directory with a new name and locks it. If [`remove_abandoned`] of another process locks it first, another name is
+/// tried.
 fn create_locked(
     directory: &Path,
     prefix: &str,
@@ -158,7 +158,7 @@ fn create_locked(
         let path = directory.join(format!("{prefix}{}-{attempt}{suffix}", std::process::id()));
         let file = match create(&path) {
             Ok(file) => file,
-            // The name is taken, or a cleaner took the new directory away before its lock was in it.
+            // The name exists, or another process removed the new directory before the locked file was in it.
             Err(error)
                 if matches!(
                     error.source.kind(),
@@ -183,7 +183,7 @@ fn create_locked(
         }
     }
     Err(failure.unwrap_or_else(|| Error {
-        action: "make a temporary file in",
+        action: "create a temporary file in",
         path: directory.to_owned(),
         source: io::ErrorKind::AlreadyExists.into(),
     }))
@@ -204,10 +204,10 @@ fn is_still_there(path: &Path, file: &File) -> Result<bool> {
     Ok(super::lookup(path)?.is_some_and(|metadata| metadata.ino() == inode))
 }
 
-/// Makes a file where there is none, and holds it until the returned one is dropped. `None` when another process holds it.
+/// Creates a file if it is missing, and locks it until the returned file is dropped. `None` if another process holds the lock.
 ///
 /// # Errors
-/// When the file cannot be opened or locked.
+/// If the file cannot be opened or locked.
 pub fn hold(path: &Path) -> Result<Option<File>> {
     let mut options = OpenOptions::new();
     options
@@ -224,10 +224,11 @@ pub fn hold(path: &Path) -> Result<Option<File>> {
     }
 }
 
-/// Waits until nobody holds a lock on a file. `false` when somebody still does after `limit`, or when `stop` says so.
+/// Waits until no process holds a lock on a file. Returns `false` if one still does after `limit`, or when `stop` returns `true`. A missing
+/// file is not locked.
 ///
 /// # Errors
-/// When the file cannot be opened or locked. One that is not there is free.
+/// If the file cannot be opened or locked.
 pub fn wait_until_free(path: &Path, limit: Duration, stop: &dyn Fn() -> bool) -> Result<bool> {
     let file = match super::open(path) {
         Ok(file) => file,
@@ -239,7 +240,7 @@ pub fn wait_until_free(path: &Path, limit: Duration, stop: &dyn Fn() -> bool) ->
         match file.try_lock() {
             Ok(()) => return Ok(true),
             Err(TryLockError::WouldBlock) if start.elapsed() < limit && !stop() => {
-                // `flock` itself knows no limit of time.
+                // `flock` itself has no time limit.
                 std::thread::sleep(LOCK_INTERVAL);
             }
             Err(TryLockError::WouldBlock) => return Ok(false),
@@ -248,12 +249,11 @@ pub fn wait_until_free(path: &Path, limit: Duration, stop: &dyn Fn() -> bool) ->
     }
 }
 
-/// Removes what an earlier run has left in `directory` under names of this form, and says what it removed. What another
-/// process still holds stays. So does what cannot be removed, under another name and with a warning: no run fails for it, and the
-/// next one tries again.
+/// Removes leased files and directories in `directory` whose names have this prefix and whose owners are gone. Returns their paths. One
+/// that cannot be removed may stay under another name; this is only a warning, and the next run tries again.
 ///
-/// Where a leased directory has a file `processes`, its owner's children may outlive it for a moment; they are waited for as
-/// [`wait_until_free`] does.
+/// `processes` is the name of a file in a leased directory that the owner's children hold locked. They may outlive the owner for a short
+/// time: see [`wait_until_free`].
 pub fn remove_abandoned(
     directory: &Path,
     prefix: &str,
@@ -270,8 +270,8 @@ pub fn remove_abandoned(
             continue;
         }
         let path = entry.path();
-        // Held until it is gone, or its name could be taken meanwhile.
-        let Some(_lock) = take_over(&path) else {
+        // The lock is held until the removal is complete, or another process could use the name meanwhile.
+        let Some(_lock) = lock_abandoned(&path) else {
             continue;
         };
         if let Some((file, limit, stop)) = processes
@@ -291,12 +291,12 @@ fn warn(error: &Error) {
     tracing::warn!(
         error = %Chain(error),
         hint = error.hint(),
-        "could not remove what an earlier run left; the next run tries again"
+        "could not remove temporary files of an earlier run; the next run tries again"
     );
 }
 
-/// The lock of something whose owner is gone. Only files and directories are ours; a FIFO or a link of such a name is not.
-fn take_over(path: &Path) -> Option<File> {
+/// Locks a file or directory whose owner is gone. A FIFO or a link with such a name was not created here.
+fn lock_abandoned(path: &Path) -> Option<File> {
     let kind = super::lookup(path).ok()??.file_type();
     let lock = if kind.is_dir() {
         path.join(LOCK)
@@ -311,7 +311,7 @@ fn take_over(path: &Path) -> Option<File> {
         .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits());
     let file = match super::open_with(&existing, &lock) {
         Ok(file) => file,
-        // Its owner ended between making the directory and making the lock, or is about to make it: who makes it, has it.
+        // Its owner ended before it created the file to lock, or is about to create it. The process that creates it has the lock.
         Err(error) if error.is_not_found() => {
             let mut options = OpenOptions::new();
             options.write(true).create_new(true).mode(0o600);
@@ -323,7 +323,7 @@ fn take_over(path: &Path) -> Option<File> {
     is_still_there(&lock, &file).ok()?.then_some(file)
 }
 
-/// Removes a tree under a name that no owner will try to lock while it is half gone.
+/// Renames a tree and removes it, so that no process locks it during the removal.
 fn remove_under_other_name(path: &Path, prefix: &str) -> Result<()> {
     let doomed = path.with_file_name(format!(
         "{prefix}removed-by-{}-{}",
@@ -341,13 +341,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_held_stays_and_what_is_abandoned_goes() {
+    fn only_abandoned_files_are_removed() {
         let scratch = tempfile::tempdir().unwrap();
         let held = LeasedDirectory::create(scratch.path(), ".ours-").unwrap();
         let file = LeasedFile::create(scratch.path(), ".ours-", ".partial").unwrap();
         std::fs::create_dir(scratch.path().join(".ours-dead")).unwrap();
         std::fs::write(scratch.path().join(".ours-dead/.lock"), "").unwrap();
-        std::fs::write(scratch.path().join(".ours-1.partial"), "half").unwrap();
+        std::fs::write(scratch.path().join(".ours-1.partial"), "partial").unwrap();
         std::fs::write(scratch.path().join("theirs"), "").unwrap();
 
         let mut removed = remove_abandoned(scratch.path(), ".ours-", None);
@@ -361,7 +361,7 @@ mod tests {
         assert!(held.is_there());
         std::fs::remove_dir_all(held.path()).unwrap();
         std::fs::create_dir(held.path()).unwrap();
-        assert!(!held.is_there(), "it is another one");
+        assert!(!held.is_there(), "it is another directory");
 
         let (held_path, file_path) = (held.path().to_owned(), file.path().to_owned());
         held.remove().unwrap();
@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cleaner_never_takes_what_somebody_is_about_to_hold() {
+    fn new_directory_is_not_removed_before_it_is_locked() {
         let scratch = tempfile::tempdir().unwrap();
         let done = std::sync::atomic::AtomicBool::new(false);
         let held = std::thread::scope(|scope| {
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_takes_its_final_name_at_once_and_replaces_what_was_there() {
+    fn persisted_file_replaces_an_existing_one() {
         let scratch = tempfile::tempdir().unwrap();
         let target = scratch.path().join("target");
         std::fs::write(&target, "old").unwrap();

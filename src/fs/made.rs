@@ -1,10 +1,10 @@
-//! Directories that are made for a while.
+//! Temporary directories at paths that others use, too.
 
 use std::path::{Path, PathBuf};
 
 use super::Result;
 
-/// Remembers which directories it has made, so that they can go again.
+/// Creates missing directories, and removes them at the end.
 #[derive(Debug, Default)]
 pub struct MadeDirectories {
     /// The outermost first.
@@ -12,7 +12,7 @@ pub struct MadeDirectories {
 }
 
 impl MadeDirectories {
-    /// Makes a directory and what is missing above it, with mode 0755 whatever the umask is.
+    /// Creates a directory and its missing parents, with mode 0755 regardless of the umask.
     ///
     /// # Errors
     /// As `std::fs::create_dir`.
@@ -30,7 +30,7 @@ impl MadeDirectories {
                     super::set_mode(directory, 0o755)?;
                     self.made.push(directory.to_owned());
                 }
-                // Another process needs it too, and was faster. A link that leads nowhere is another error.
+                // Another process created it meanwhile. A dangling link is a different error.
                 Err(error) if error.source.kind() == std::io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
             }
@@ -38,13 +38,13 @@ impl MadeDirectories {
         Ok(())
     }
 
-    /// Removes what was made, as far as nobody uses it or has it locked by now.
+    /// Removes the created directories that are empty and not locked.
     pub fn remove_empty(&self) {
         for directory in self.made.iter().rev() {
-            // A lock says that somebody has mounted something over it, and would lose that with the directory.
-            let is_free = super::open(directory).is_ok_and(|file| file.try_lock().is_ok());
-            if is_free {
-                // A script may have protected it.
+            // A process that locked it has mounted something there, which the removal would unmount.
+            let is_unlocked = super::open(directory).is_ok_and(|file| file.try_lock().is_ok());
+            if is_unlocked {
+                // A script may have set flags.
                 let _ = super::clear_flags(directory);
                 let _ = super::remove_dir(directory);
             }

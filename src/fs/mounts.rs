@@ -1,4 +1,4 @@
-//! What is mounted, and taking away what a script has mounted below our directories.
+//! Lists mounts, and unmounts file systems that a script mounted below our directories.
 
 use std::ffi::OsString;
 use std::io;
@@ -10,38 +10,38 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use super::found::mount_at;
 use super::{Context, Result};
 
-/// A mount of this process's mount namespace.
+/// The place of a mount in the mount namespace of this process.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct MountPoint {
-    /// Its number, as long as it is mounted.
+    /// The number of the mount, which may be reused after it is unmounted.
     pub id: u64,
-    /// Where it is mounted, without links.
+    /// Its path, without links.
     pub path: PathBuf,
 }
 
-/// A mount with its own flags, which are not those of its file system.
+/// A mount with its own flags, which may differ from those of its file system.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {
-    /// Where it is.
+    /// Its place.
     pub point: MountPoint,
-    /// Those of `MS_RDONLY`, `MS_NOSUID`, `MS_NODEV`, `MS_NOEXEC` and of the access times that it has.
+    /// `MS_RDONLY`, `MS_NOSUID`, `MS_NODEV`, `MS_NOEXEC` and the flags of access times, if set.
     pub flags: MsFlags,
 }
 
-/// Everything that is mounted, the oldest of a place first.
+/// All mounts. Of several at one path, the oldest is first.
 ///
 /// # Errors
-/// When `/proc` does not tell.
+/// If `/proc` cannot be read.
 pub fn mount_points() -> Result<Vec<MountPoint>> {
     Ok(mounts()?.into_iter().map(|mount| mount.point).collect())
 }
 
-/// Everything that is mounted, with flags. No file system is asked: one that does not answer would hold up the caller.
+/// All mounts with their flags. This does not block if a file system does not respond.
 ///
 /// # Errors
-/// When `/proc` cannot be read.
+/// If `/proc` cannot be read.
 pub fn mounts() -> Result<Vec<Mount>> {
-    // A thread may be in a mount namespace of its own.
+    // A thread may have its own mount namespace.
     let table = super::read("/proc/thread-self/mountinfo".as_ref())?;
     Ok(table
         .split(|byte| *byte == b'\n')
@@ -49,13 +49,13 @@ pub fn mounts() -> Result<Vec<Mount>> {
         .collect())
 }
 
-/// Whether a mount is the one that its path leads to: nothing covers it.
+/// Whether the path of a mount leads to it, that is, no other mount covers it.
 #[must_use]
 pub fn is_mounted_at(mount: &MountPoint) -> bool {
     mount_at(&mount.path) == Some(mount.id)
 }
 
-/// One line of `mountinfo`: number, number above, device, root, mount point, options of the mount, and more that is not needed.
+/// Parses a line of `mountinfo`: number, parent, device, root, mount point, options of the mount, and fields that are not used.
 fn parse(line: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|byte| *byte == b' ');
     let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
@@ -83,7 +83,7 @@ fn flag(option: &[u8]) -> Option<MsFlags> {
     })
 }
 
-/// The kernel writes space, tab, newline and backslash as a backslash and three octal digits.
+/// Decodes backslashes with three octal digits. The kernel writes space, tab, newline and backslash in this form.
 fn unescape(field: &[u8]) -> Vec<u8> {
     let mut text = Vec::with_capacity(field.len());
     let mut rest = field;
@@ -103,18 +103,18 @@ fn unescape(field: &[u8]) -> Vec<u8> {
     text
 }
 
-/// Takes a mount away, with what is mounted below it. What is busy in it keeps it to itself.
+/// Unmounts a mount and those below it. Processes that use it keep access to it.
 ///
-/// The mount is made private first: a bind mount of a shared one is its peer, and what goes from below the one would go from
-/// below the other, which is the host's.
+/// The mount is made private first. Otherwise, mounts below it would be unmounted from the host, too, if it is a bind mount of a shared
+/// mount.
 ///
 /// # Errors
-/// When it is not allowed, or when nothing is mounted there.
+/// If it is not allowed, or if nothing is mounted there.
 pub fn unmount(path: &Path) -> Result<()> {
     unmount_at(path).at(super::UNMOUNT, path)
 }
 
-/// The same for a path that only leads to the mount.
+/// The same for a path that is not for messages.
 pub(super) fn unmount_at(path: &Path) -> io::Result<()> {
     const NOTHING: Option<&str> = None;
     mount(

@@ -1,7 +1,7 @@
-//! Modes that this process changes for a moment, to read what its owner may not read.
+//! Temporary changes of modes, for reading files and directories whose modes deny access to their owner.
 //!
-//! Several walks may be in one tree at a time: a package is packed while it is copied for a dependent. Each of them finds the mode
-//! that the tree was given, and what one has opened up stays open until the last one has left it. So all of a process are told here.
+//! Several walks may be in one tree at a time: a package is packed while it is copied for a dependent. Each walk must find the original
+//! modes, and a directory must stay accessible until the last walk has left it. So the changes of all walks are registered here.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -14,26 +14,25 @@ use rustix::io::{Errno, Result};
 use super::found::Found;
 
 /// Device and inode of a directory.
-type Id = (u64, u64);
+type DirectoryId = (u64, u64);
 
-/// The directories that are opened up now. It is held for reading where a mode is looked at, and for writing where one is changed.
-static OPENED_UP: RwLock<BTreeMap<Id, Before>> = RwLock::new(BTreeMap::new());
+/// The directories with changed modes. The lock is held for reading while a mode is examined, and for writing while one is changed.
+static OPENED_UP: RwLock<BTreeMap<DirectoryId, Original>> = RwLock::new(BTreeMap::new());
 
-/// What a directory was before it was opened up.
+/// The original mode of a directory.
 #[derive(Debug)]
-struct Before {
+struct Original {
     mode: Mode,
-    /// How many are in it now.
-    inside: usize,
+    /// The number of visits that have not ended.
+    visits: usize,
 }
 
-/// Somebody is in a directory that was opened up.
+/// A walk is in a directory with a changed mode.
 #[derive(Debug)]
-pub(super) struct Inside(Id);
+pub(super) struct Visit(DirectoryId);
 
-impl Inside {
-    /// Leaves the directory. The last one to leave gives it its mode back; what cannot be restored is about to be removed, or not
-    /// ours.
+impl Visit {
+    /// Ends the visit. The last one restores the mode. If that fails, the directory is about to be removed, or has another owner.
     pub(super) fn leave(self, directory: BorrowedFd<'_>) {
         let mut opened = write();
         if let Some(mode) = count_down(&mut opened, self.0) {
@@ -43,43 +42,44 @@ impl Inside {
     }
 }
 
-impl Drop for Inside {
-    /// Leaves the directory with the mode that it has now.
+impl Drop for Visit {
+    /// Ends the visit without restoring the mode.
     fn drop(&mut self) {
         count_down(&mut write(), self.0);
     }
 }
 
-/// The mode to be restored, where nobody is left inside.
-fn count_down(opened: &mut BTreeMap<Id, Before>, id: Id) -> Option<Mode> {
-    let before = opened.get_mut(&id)?;
-    before.inside -= 1;
-    let (mode, inside) = (before.mode, before.inside);
-    if inside > 0 {
+/// Ends a visit. Returns the original mode if it was the last one.
+fn count_down(opened: &mut BTreeMap<DirectoryId, Original>, id: DirectoryId) -> Option<Mode> {
+    let original = opened.get_mut(&id)?;
+    original.visits -= 1;
+    let (mode, visits) = (original.mode, original.visits);
+    if visits > 0 {
         return None;
     }
     opened.remove(&id);
     Some(mode)
 }
 
-/// Examines `name` in a directory; the empty name is the directory itself. Of a directory that is opened up it tells the mode
-/// before that.
+/// Examines `name` in a directory; the empty name is the directory itself. If the mode of a directory was changed, the result has the
+/// original one.
 pub(super) fn look(directory: BorrowedFd<'_>, name: &OsStr) -> Result<Found> {
     let opened = read();
     let found = Found::of(directory, name)?;
-    Ok(as_before(&opened, found))
+    Ok(with_original_mode(&opened, found))
 }
 
-/// Opens a directory in which the permissions `need` are there, if they can be had, and tells what it was before.
+/// Opens a directory. If its mode lacks the permissions `need`, they are added, if that is allowed. The returned metadata has the
+/// original mode.
 ///
 /// # Errors
-/// What the system answered.
+/// The error of the system.
 pub(super) fn open_directory(
     at: BorrowedFd<'_>,
     name: &OsStr,
     flags: OFlags,
     need: Mode,
-) -> Result<(OwnedFd, Found, Option<Inside>)> {
+) -> Result<(OwnedFd, Found, Option<Visit>)> {
     {
         let opened = read();
         match openat(at, name, flags, Mode::empty()) {
@@ -118,24 +118,24 @@ pub(super) fn open_directory(
             before
         };
     let id = found.id();
-    let inside = match (opened.get_mut(&id), before) {
+    let visit = match (opened.get_mut(&id), before) {
         (Some(known), _) => {
-            known.inside += 1;
-            Some(Inside(id))
+            known.visits += 1;
+            Some(Visit(id))
         }
         (None, Some(mode)) => {
-            opened.insert(id, Before { mode, inside: 1 });
-            Some(Inside(id))
+            opened.insert(id, Original { mode, visits: 1 });
+            Some(Visit(id))
         }
         (None, None) => None,
     };
-    Ok((directory, as_before(&opened, found), inside))
+    Ok((directory, with_original_mode(&opened, found), visit))
 }
 
-/// Opens a file for reading. Where its owner may not read it, the owner gets the permission for the moment of opening.
+/// Opens a file for reading. If its mode denies that to its owner, the mode is changed during the opening.
 ///
 /// # Errors
-/// What the system answered.
+/// The error of the system.
 pub(super) fn open_file(directory: BorrowedFd<'_>, name: &OsStr, flags: OFlags) -> Result<OwnedFd> {
     let open = || openat(directory, name, flags, Mode::empty());
     match open() {
@@ -155,16 +155,16 @@ pub(super) fn open_file(directory: BorrowedFd<'_>, name: &OsStr, flags: OFlags) 
     file
 }
 
-fn as_before(opened: &BTreeMap<Id, Before>, mut found: Found) -> Found {
+fn with_original_mode(opened: &BTreeMap<DirectoryId, Original>, mut found: Found) -> Found {
     if found.is_dir()
-        && let Some(before) = opened.get(&found.id())
+        && let Some(original) = opened.get(&found.id())
     {
-        found.mode = found.mode & !0o7777 | before.mode.as_raw_mode();
+        found.mode = found.mode & !0o7777 | original.mode.as_raw_mode();
     }
     found
 }
 
-/// Whether permissions are missing that root could do without.
+/// Whether permissions are missing. Root needs none.
 fn lacks(directory: &OwnedFd, found: &Found, need: Mode) -> bool {
     if found.permissions().contains(need) {
         return false;
@@ -176,11 +176,11 @@ fn lacks(directory: &OwnedFd, found: &Found, need: Mode) -> bool {
     rustix::fs::accessat(directory, ".", access, AtFlags::EACCESS).is_err()
 }
 
-fn read() -> RwLockReadGuard<'static, BTreeMap<Id, Before>> {
+fn read() -> RwLockReadGuard<'static, BTreeMap<DirectoryId, Original>> {
     OPENED_UP.read().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn write() -> RwLockWriteGuard<'static, BTreeMap<Id, Before>> {
+fn write() -> RwLockWriteGuard<'static, BTreeMap<DirectoryId, Original>> {
     OPENED_UP.write().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -193,7 +193,7 @@ mod tests {
 
     use crate::fs::{self, Mounts, Step, Walk};
 
-    /// The user that the tests are, or nobody's where they are root: root may enter what is closed.
+    /// Runs as user 65534 if the tests run as root, because modes do not restrict root.
     fn as_ordinary_user(run: impl FnOnce() + Send) {
         std::thread::scope(|scope| {
             let done = scope.spawn(|| {
@@ -231,7 +231,7 @@ mod tests {
         fs::metadata(path).unwrap().mode() & 0o7777
     }
 
-    /// A tree of `locked/inner/file`, each without a permission.
+    /// A tree with `locked/inner/file`, all without permissions.
     fn closed_tree() -> (tempfile::TempDir, PathBuf) {
         let scratch = tempfile::tempdir().unwrap();
         let tree = scratch.path().join("tree");
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn walks_through_closed_directories_do_not_disturb_each_other() {
+    fn concurrent_walks_restore_modes_after_the_last_one() {
         let (_scratch, tree) = closed_tree();
         as_ordinary_user(|| {
             let mut first = Walk::to_read(&tree, Mounts::Refuse).unwrap();
@@ -255,14 +255,18 @@ mod tests {
             assert_eq!(modes_by_walking(&mut first, "inner"), [0o755, 0, 0]);
             assert_eq!(modes_by_walking(&mut second, "inner"), [0o755, 0, 0]);
             assert_eq!(modes_by_walking(&mut first, "nothing"), [0]);
-            assert_eq!(mode(&tree.join("locked")), 0o700, "the second is inside");
+            assert_eq!(
+                mode(&tree.join("locked")),
+                0o700,
+                "the second walk is inside"
+            );
             assert_eq!(modes_by_walking(&mut second, "nothing"), [0]);
             assert_eq!(mode(&tree.join("locked")), 0);
         });
     }
 
     #[test]
-    fn a_walk_that_is_given_up_closes_what_it_opened() {
+    fn dropped_walk_restores_modes() {
         let (_scratch, tree) = closed_tree();
         as_ordinary_user(|| {
             let mut walk = Walk::to_read(&tree, Mounts::Refuse).unwrap();

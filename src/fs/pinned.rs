@@ -1,4 +1,4 @@
-//! Directories that others may move away or replace.
+//! Directories that scripts may move or replace.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -9,27 +9,27 @@ use rustix::fs::{Mode, OFlags};
 
 use super::{Context, Error, Result};
 
-/// What an error says that it could not do.
+/// The action in errors.
 const USE: &str = "use";
 
-/// A directory that is remembered with where its path leads. Whoever may write above it, such as a packaging script that runs as
-/// root, can put a link to another directory in its place: what is meant for this directory would happen there then.
+/// A directory with the target of its path. A packaging script that runs as root can replace the directory by a link to another one;
+/// operations on the path would then change that directory.
 #[derive(Debug)]
 pub struct Pinned {
     path: PathBuf,
-    /// Where the path leads, without links.
+    /// The path without links.
     real: PathBuf,
-    /// The target, where the last name of the path is a link itself.
+    /// The target, if the path itself is a link.
     link: Option<PathBuf>,
-    /// The directory, wherever it is moved to; `None` when there was none yet.
+    /// The open directory, even if it is moved; `None` if it did not exist.
     directory: Option<OwnedFd>,
 }
 
 impl Pinned {
-    /// Remembers a directory. It may be missing; the directory above it has to be there.
+    /// Records a directory, which may be missing. Its parent must exist.
     ///
     /// # Errors
-    /// What the system answered.
+    /// The error of the system.
     pub fn new(path: &Path) -> Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let (real, link, directory) = match super::lookup(path)? {
@@ -56,16 +56,16 @@ impl Pinned {
         })
     }
 
-    /// The path by which it is known.
+    /// The path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Where the path leads by now, if that is not where it led. That there is nothing is no replacement.
+    /// The present target of the path, if it has changed. A missing directory is not a change.
     ///
     /// # Errors
-    /// What the system answered.
+    /// The error of the system.
     pub fn replacement(&self) -> Result<Option<PathBuf>> {
         match super::canonicalize(&self.path) {
             Ok(real) if real != self.real => Ok(Some(real)),
@@ -75,23 +75,22 @@ impl Pinned {
             }
             Err(error) => match super::lookup(&self.path) {
                 Ok(None) => Ok(None),
-                // A link that leads nowhere, or round in circles.
+                // A dangling link, or a circle of links.
                 Ok(Some(metadata)) if metadata.is_symlink() => {
                     super::read_link(&self.path).map(Some)
                 }
                 Ok(Some(_)) => Err(error),
-                // Something above it is a file.
+                // A parent is a file.
                 Err(_) => Ok(Some(super::nearest_existing(&self.path))),
             },
         }
     }
 
-    /// Removes a link or a file that stands at its path, and moves the directory back if it still exists. Directories above it are to
-    /// be put back first.
+    /// Removes a link or a file that replaced the directory, and moves the directory back if it still exists. Directories above it must be
+    /// put back before.
     ///
     /// # Errors
-    /// When the path still leads elsewhere, as it does when a link above it is none of those that are put back. Nothing may be done
-    /// by this path then.
+    /// If the path still leads to another place, for example because of a link above it. The path must not be used then.
     pub fn put_back(&self) -> Result<()> {
         let is_in_the_way = match super::lookup(&self.path)? {
             Some(metadata) if metadata.is_symlink() => {
@@ -111,13 +110,13 @@ impl Pinned {
         match self.replacement()? {
             None => Ok(()),
             Some(found) => {
-                let leads = io::Error::other(format!("it leads to `{}` now", found.display()));
+                let leads = io::Error::other(format!("it now leads to `{}`", found.display()));
                 Err(Error::new(USE, &self.path, leads))
             }
         }
     }
 
-    /// Puts the link or the directory back where there is nothing.
+    /// Restores the link or the directory at a path that does not exist.
     fn return_directory(&self) -> Result<()> {
         if let Some(target) = &self.link {
             return match super::symlink(target, &self.path) {
@@ -129,7 +128,7 @@ impl Pinned {
             return Ok(());
         };
         let by_descriptor = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()));
-        // Of a directory that was removed the kernel tells a path that does not exist.
+        // For a removed directory, the kernel returns a path that does not exist.
         let Ok(moved_to) = super::read_link(&by_descriptor) else {
             return Ok(());
         };
@@ -157,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_stays_or_goes_is_not_replaced() {
+    fn unchanged_or_missing_directory_is_not_replaced() {
         let (_scratch, own, _) = scene();
         let pinned = Pinned::new(&own).unwrap();
         assert_eq!(pinned.replacement().unwrap(), None);
@@ -169,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_in_its_place_is_named_and_removed() {
+    fn link_in_its_place_is_reported_and_removed() {
         let (scratch, own, other) = scene();
         let pinned = Pinned::new(&own).unwrap();
         for target in [other.clone(), scratch.path().join("nowhere")] {
@@ -188,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_that_was_there_is_put_back() {
+    fn original_link_is_put_back() {
         let (scratch, own, other) = scene();
         let link = scratch.path().join("link");
         fs::symlink(&own, &link).unwrap();
@@ -202,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_used_below_a_link_that_cannot_be_put_back() {
+    fn replaced_parent_is_an_error() {
         let (scratch, own, other) = scene();
         let inner = own.join("inner");
         let pinned = Pinned::new(&inner).unwrap();

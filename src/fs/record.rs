@@ -1,11 +1,11 @@
-//! What a tree is, in a few bytes for each entry, so that a later change is noticed without reading any contents.
+//! Records the state of a tree in a few bytes for each entry, to detect later changes without reading contents.
 //!
-//! The kernel sets the change time (`ctime`) of a file whenever its contents, mode, owner, times, attributes or number of names
-//! change, and no system call sets it to a chosen value. So two walks that find the same inodes with the same change times have
-//! found the same files. Where we change this time ourselves, the modification time counts and, for files, the contents:
+//! The kernel sets the change time (`ctime`) of a file when its contents, mode, owner, times, attributes or number of names change, and
+//! no system call sets it to a given value. So a file with the same inode and the same change time is unchanged. If this process changes
+//! this time itself, the modification time is compared instead and, for files, the contents:
 //!
-//! - What an ordinary user's permissions do not allow reading gets another mode for a moment while a walk reads it (`opened_up`).
-//! - A file that has names outside the tree changes when one of these is removed.
+//! - While a walk reads a file or directory whose mode denies that to its owner, the mode is changed (`opened_up`).
+//! - The removal of a name outside the tree changes the time of a file in the tree.
 
 mod clock;
 mod difference;
@@ -24,15 +24,15 @@ use super::{Context, Found, Result};
 
 pub use difference::{Aspect, Change, Difference};
 
-/// Hashes are keyed, so that no script can aim at one.
+/// The key of all hashes. It is random, so a script cannot construct collisions.
 static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
-/// What a tree was at some time. It takes 24 bytes for each entry.
+/// The state of a tree at some time, in 24 bytes for each entry.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Record {
     /// In the order of a walk.
     items: Vec<Item>,
-    /// The inodes of files with names outside the tree, which are told by their contents.
+    /// The inodes of files with names outside the tree, whose contents are compared.
     shared: HashSet<u64>,
 }
 
@@ -41,27 +41,27 @@ pub struct Record {
 struct Item {
     /// A hash of its path.
     path: u64,
-    /// A hash of everything that tells whether it is what it was.
+    /// A hash of everything that a change affects.
     identity: u64,
-    /// The length of a file modulo 2^32; of a directory, how many entries it has.
+    /// The length of a file modulo 2^32, or the number of entries of a directory.
     size: u32,
-    /// The last bits of a hash of its owners.
+    /// The last bits of a hash of its user and group.
     owner: u16,
-    /// Type and permissions.
+    /// The type and permissions.
     mode: u16,
 }
 
 impl Record {
-    /// Takes down what a tree is.
+    /// Records a tree.
     ///
     /// # Errors
-    /// What the system answered, with the path. A mount in the tree is an error.
+    /// The error of the system, with the path. A mount in the tree is an error.
     pub fn of(tree: &Path) -> Result<Self> {
         clock::wait_for_later(tree);
         let mut names = HashMap::new();
-        let items = Walking {
+        let items = Collector {
             names: Some(&mut names),
-            ..Walking::default()
+            ..Collector::default()
         }
         .items_of(tree)?;
         let shared = names.into_iter();
@@ -72,42 +72,42 @@ impl Record {
         if shared.is_empty() {
             return Ok(Self { items, shared });
         }
-        let items = Walking::of_shared(&shared).items_of(tree)?;
+        let items = Collector::of_shared(&shared).items_of(tree)?;
         Ok(Self { items, shared })
     }
 
-    /// Compares a tree with what it was. `None` where nothing has changed. What cannot be read any more has changed.
+    /// Compares a tree with the record. Returns `None` if nothing has changed. An entry that cannot be read is a change.
     #[must_use]
     pub fn compare(&self, tree: &Path) -> Option<Difference> {
-        match Walking::of_shared(&self.shared).items_of(tree) {
+        match Collector::of_shared(&self.shared).items_of(tree) {
             Ok(items) if items == self.items => return None,
             Ok(_) => {}
             Err(error) => return Some(Difference::unreadable(tree, &error)),
         }
         let mut paths = Vec::new();
-        let walking = Walking {
+        let collector = Collector {
             paths: Some(&mut paths),
-            ..Walking::of_shared(&self.shared)
+            ..Collector::of_shared(&self.shared)
         };
-        match walking.items_of(tree) {
+        match collector.items_of(tree) {
             Ok(items) => Some(Difference::between(&self.items, &items, &paths)),
             Err(error) => Some(Difference::unreadable(tree, &error)),
         }
     }
 }
 
-/// A walk through a tree, and what is to be noted on the way beside the items.
+/// Collects the items of a tree, and optionally paths and names.
 #[derive(Default)]
-struct Walking<'a> {
-    /// Files that are told by their contents.
+struct Collector<'a> {
+    /// The files whose contents are compared.
     shared: Option<&'a HashSet<u64>>,
-    /// The path of each item below the tree.
+    /// Receives the path of each item, relative to the tree.
     paths: Option<&'a mut Vec<PathBuf>>,
-    /// How many names a file with several has, everywhere and in the tree.
+    /// Receives the number of names of each file with several: in total and in the tree.
     names: Option<&'a mut HashMap<u64, (u64, u64)>>,
 }
 
-impl<'a> Walking<'a> {
+impl<'a> Collector<'a> {
     fn of_shared(shared: &'a HashSet<u64>) -> Self {
         Self {
             shared: Some(shared),
@@ -117,7 +117,7 @@ impl<'a> Walking<'a> {
 
     fn items_of(mut self, tree: &Path) -> Result<Vec<Item>> {
         let mut items: Vec<Item> = Vec::new();
-        // The directories on the way down: the hash of the path, and the place among the items.
+        // The directories above: the hash of the path, and the index in the items.
         let mut above: Vec<(u64, usize)> = Vec::new();
         let mut walk = Walk::to_read(tree, Mounts::Refuse)?;
         while let Some(step) = walk.next_step()? {
@@ -172,8 +172,8 @@ impl<'a> Walking<'a> {
 }
 
 impl Item {
-    /// The inode of a directory does not count: on an overlay it may change by itself, and another directory in its place has
-    /// another change time or other entries.
+    /// The inode of a directory is not compared: on an overlay it may change without a reason, and a different directory in its place has
+    /// a different change time or other entries.
     fn of_directory(path: u64, found: &Found) -> Self {
         let is_readable = found.mode & 0o500 == 0o500;
         let time = is_readable.then_some(found.ctime);
@@ -185,7 +185,7 @@ impl Item {
         let identity = (found.inode, found.size, contents, found.mtime, time);
         #[expect(
             clippy::cast_possible_truncation,
-            reason = "it tells sizes apart in messages only"
+            reason = "it distinguishes sizes only for messages"
         )]
         let size = found.size as u32;
         Self::new(path, found, &identity, size)
@@ -193,7 +193,7 @@ impl Item {
 
     #[expect(
         clippy::cast_possible_truncation,
-        reason = "a mode has 16 bits, and owners are told apart in messages only"
+        reason = "a mode has 16 bits, and owners are distinguished only for messages"
     )]
     fn new(path: u64, found: &Found, identity: &impl Hash, size: u32) -> Self {
         let owners = (found.uid, found.gid);
@@ -211,7 +211,7 @@ impl Item {
     }
 }
 
-/// A hash of a file's contents; `None` where they cannot be had.
+/// A hash of a file's contents; `None` if it cannot be opened.
 fn contents(walk: &Walk, name: &OsStr) -> Result<Option<u64>> {
     let Ok(mut file) = walk.open(name) else {
         return Ok(None);

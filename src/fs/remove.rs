@@ -1,4 +1,4 @@
-//! Removing whole trees, and nothing but the tree.
+//! Removes whole trees.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -12,21 +12,21 @@ use super::descent::{Descent, clear_flags_of};
 use super::mounts::unmount_at;
 use super::{Context, Error, Result};
 
-/// How often a directory that was emptied may be found filled again before somebody is taken to fill it for ever.
+/// How often directories are emptied again, in case a process keeps creating files in them.
 const ROUNDS: usize = 100;
 
-/// How many mounts may lie on top of each other.
+/// The largest number of mounts on top of each other.
 const STACKED: usize = 1000;
 
-/// Removes a file, a link or a whole tree; that there is nothing is fine. No link is followed, and nothing is removed that lies
-/// on another mount than the tree's directory: what is mounted on or below the tree is unmounted first.
+/// Removes a file, a link or a whole tree, if it exists. Links are not followed. File systems that are mounted on or below the tree are
+/// unmounted; no file on another mount is removed.
 ///
-/// The tree may be as deep as it likes. Immutable and append-only flags are cleared, and directories that their owner may not
-/// change are opened up, so that whatever a script leaves can be removed.
+/// The tree may have any depth. Immutable and append-only flags are cleared, and missing permissions are added to modes of directories,
+/// because scripts may leave both.
 ///
 /// # Errors
-/// What the system answered, with the path of the entry. Where something is mounted that may not be unmounted, this is named,
-/// and what lies below it stays as it is.
+/// The error of the system, with the path of the entry. If a mount cannot be unmounted, the error has its path, and files below it are
+/// not removed.
 pub fn remove_tree(path: &Path) -> Result<()> {
     let Some(name) = path.file_name() else {
         let no_name = io::ErrorKind::InvalidInput.into();
@@ -43,18 +43,17 @@ pub fn remove_tree(path: &Path) -> Result<()> {
     .remove(name)
 }
 
-/// Clears the immutable and the append-only flag of a file or directory, as far as it is there and has one. Files of other
-/// kinds have none.
+/// Clears the immutable and the append-only flag of a file or directory, if it exists. Other kinds of files have no flags.
 ///
 /// # Errors
-/// When it has one that may not be cleared.
+/// If it has a flag that cannot be cleared.
 pub fn clear_flags(path: &Path) -> Result<()> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     match super::lookup(path)? {
         Some(metadata) if metadata.is_file() || metadata.is_dir() => {}
         _ => return Ok(()),
     }
-    // What may not be read has no flags that are known.
+    // The flags of a file that cannot be opened are not known.
     let Ok(file) = rustix::fs::open(path, flags, Mode::empty()) else {
         return Ok(());
     };
@@ -70,9 +69,9 @@ struct Removal {
 }
 
 impl Removal {
-    /// Removes an entry of the directory that the descent starts in.
+    /// Removes an entry of the directory where the descent starts.
     fn remove(mut self, name: &OsStr) -> Result<()> {
-        // For each directory on the way down, the directories that are still in it.
+        // For each directory on the path, the directories that are still in it.
         let mut levels = vec![Vec::new()];
         if self.unlink(name)? {
             levels = vec![vec![name.to_owned()]];
@@ -100,7 +99,7 @@ impl Removal {
         Ok(())
     }
 
-    /// Goes into a directory. `false` when it is not there any more, or is none.
+    /// Enters a directory. Returns `false` if it no longer exists or is not a directory.
     fn enter(&mut self, name: &OsStr) -> Result<bool> {
         for _ in 0..STACKED {
             match self.descent.enter(name, false) {
@@ -119,7 +118,7 @@ impl Removal {
             .failed(super::UNMOUNT, name, Errno::BUSY.into()))
     }
 
-    /// Removes everything from the current directory but directories, whose names it gives.
+    /// Removes everything except directories from the current directory. Returns the names of the directories.
     fn unlink_all(&mut self) -> Result<Vec<OsString>> {
         let mut directories = Vec::new();
         for (name, kind) in self.descent.entries()? {
@@ -130,7 +129,7 @@ impl Removal {
         Ok(directories)
     }
 
-    /// Removes something that should not be a directory. `true` when it is one.
+    /// Removes an entry. Returns `true` if it is a directory, which is not removed.
     fn unlink(&self, name: &OsStr) -> Result<bool> {
         let removed = self.retrying(name, || {
             rustix::fs::unlinkat(self.descent.directory(), name, AtFlags::empty())
@@ -142,14 +141,14 @@ impl Removal {
         }
     }
 
-    /// Removes a directory that was emptied. `false` when it is not empty.
+    /// Removes an emptied directory. Returns `false` if it is not empty.
     fn remove_directory(&mut self, name: &OsStr) -> Result<bool> {
         let removed = self.retrying(name, || {
             rustix::fs::unlinkat(self.descent.directory(), name, AtFlags::REMOVEDIR)
         })?;
         match removed {
             Ok(()) | Err(Errno::NOENT) => Ok(true),
-            // Somebody wrote to it meanwhile, or the file system lost its place while entries went.
+            // A process created a file in it meanwhile, or the file system skipped entries during the removal.
             Err(Errno::NOTEMPTY | Errno::EXIST) if self.rounds < ROUNDS => {
                 self.rounds += 1;
                 Ok(false)
@@ -160,7 +159,7 @@ impl Removal {
         }
     }
 
-    /// Removes an entry, and again as long as something that stands in the way can be taken away.
+    /// Removes an entry. Tries again while an obstacle can be removed.
     fn retrying(
         &self,
         name: &OsStr,
@@ -171,30 +170,30 @@ impl Removal {
                 Err(error @ (Errno::BUSY | Errno::PERM | Errno::ACCESS)) => error,
                 removed => return Ok(removed),
             };
-            let helped = match error {
+            let is_removed = match error {
                 Errno::BUSY => self.unmount_if_mounted(name)?,
-                // The flags of the directory matter as much as the entry's own.
+                // The flags of the directory prevent the removal, too.
                 Errno::PERM => {
                     let of_directory = self.descent.clear_flags(OsStr::new(""))?;
                     self.descent.clear_flags(name)? || of_directory
                 }
-                _ => self.open_up()?,
+                _ => self.add_permissions()?,
             };
-            if !helped {
+            if !is_removed {
                 return Ok(Err(error));
             }
         }
         Ok(Err(Errno::BUSY))
     }
 
-    /// Gives the owner the permission to change the current directory. `false` where that is there or cannot be had.
-    fn open_up(&self) -> Result<bool> {
+    /// Adds the permissions to change the current directory to its mode. Returns `false` if it has them or they cannot be added.
+    fn add_permissions(&self) -> Result<bool> {
         let mode = self.descent.look(OsStr::new(""))?.permissions();
         let wanted = mode | Mode::RWXU;
         Ok(mode != wanted && rustix::fs::fchmod(self.descent.directory(), wanted).is_ok())
     }
 
-    /// `false` when nothing is mounted there.
+    /// Returns `false` if nothing is mounted there.
     fn unmount_if_mounted(&self, name: &OsStr) -> Result<bool> {
         match self.unmount(name) {
             Ok(()) => Ok(true),
@@ -208,7 +207,7 @@ impl Removal {
     fn unmount(&self, name: &OsStr) -> Result<()> {
         let path = self.descent.path_of(name);
         unmount_at(&self.descent.usable_path_of(name)).at(super::UNMOUNT, &path)?;
-        tracing::warn!(path = %path.display(), "unmounted what a packaging script left mounted");
+        tracing::warn!(path = %path.display(), "unmounted a file system that a packaging script left mounted");
         Ok(())
     }
 }
@@ -221,7 +220,7 @@ mod tests {
     use crate::fs;
 
     #[test]
-    fn trees_of_any_depth_are_removed() {
+    fn deep_trees_are_removed() {
         let scratch = fs::scratch_for_deep_trees();
         let tree = scratch.path().join("tree");
         fs::create_dir(&tree).unwrap();

@@ -1,4 +1,4 @@
-//! Free space, and what kind of file system a directory is on.
+//! Free space and properties of file systems.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -9,27 +9,27 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 use super::{Context, Result, nearest_existing};
 use crate::diag::Bytes;
 
-/// The space of a file system, for whom the current user is.
+/// The space of a file system that is available to the current user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Space {
-    /// Bytes that this user can still write; `u64::MAX` where the file system does not count.
+    /// Free bytes; `u64::MAX` if the file system does not report them.
     pub free: u64,
-    /// Bytes that there are in all; 0 where the file system does not count.
+    /// Total bytes; 0 if the file system does not report them.
     pub total: u64,
-    /// How many more files can be made, and how many there can be in all; `None` where the file system has no such limit.
+    /// Free and total inodes; `None` if the file system has no limit.
     pub inodes: Option<(u64, u64)>,
-    /// Names the file system: equal for two directories on the same one.
+    /// The device number, which identifies the file system.
     pub device: u64,
 }
 
-/// A file system with less than this, in bytes, is full for a compiler.
+/// With less free space, in bytes, a file system is full for a compiler.
 const FEW_BYTES: u64 = 1 << 20;
 
-/// A file system on which fewer files than this can be made is full for a compiler.
+/// With fewer free inodes, a file system is full for a compiler.
 const FEW_INODES: u64 = 256;
 
 impl Space {
-    /// Whether there is too little for a compiler.
+    /// Whether there is too little space for a compiler.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.free < FEW_BYTES || self.few_inodes().is_some()
@@ -43,7 +43,7 @@ impl Space {
 impl std::fmt::Display for Space {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.total {
-            0 => f.write_str("its file system does not tell how much"),
+            0 => f.write_str("its file system does not report its size"),
             total => {
                 write!(f, "{} of {}", Bytes(self.free), Bytes(total))?;
                 if let Some((free, total)) = self.few_inodes() {
@@ -55,16 +55,16 @@ impl std::fmt::Display for Space {
     }
 }
 
-/// Free space where `path` is, or would be made.
+/// The space of the file system of `path`, which may be missing.
 ///
 /// # Errors
-/// What the system answered.
+/// The error of the system.
 pub fn space(path: &Path) -> Result<Space> {
-    let there = nearest_existing(path);
-    let stat = statvfs(&there).at("measure the free space of", &there)?;
+    let existing = nearest_existing(path);
+    let stat = statvfs(&existing).at("measure the free space of", &existing)?;
     Ok(Space {
         total: stat.blocks().saturating_mul(stat.fragment_size()),
-        // Some file systems do not count.
+        // Some file systems do not report it.
         free: match stat.blocks() {
             0 => u64::MAX,
             _ => stat.blocks_available().saturating_mul(stat.fragment_size()),
@@ -73,35 +73,34 @@ pub fn space(path: &Path) -> Result<Space> {
             0 => None,
             files => Some((stat.files_available(), files)),
         },
-        device: super::metadata(&there)?.dev(),
+        device: super::metadata(&existing)?.dev(),
     })
 }
 
-/// Whether `path` is (or would be made) on an overlay, a FUSE file system or in memory, rather than on a disk.
+/// Whether `path`, which may be missing, is on an overlay, a FUSE file system or in memory instead of on a disk.
 ///
-/// A container's own layer is an overlay: it can be no overlay's upper directory, and it goes with the container.
+/// The root of a container is usually an overlay. It cannot be the upper directory of another overlay, and is removed with the container.
 ///
 /// # Errors
-/// What the system answered.
+/// The error of the system.
 pub fn is_volatile_or_overlay(path: &Path) -> Result<bool> {
     const NOT_A_DISK: [FsType; 3] = [OVERLAYFS_SUPER_MAGIC, FUSE_SUPER_MAGIC, TMPFS_MAGIC];
-    let there = nearest_existing(path);
-    let kind = statfs(&there)
-        .at("examine the file system of", &there)?
+    let existing = nearest_existing(path);
+    let kind = statfs(&existing)
+        .at("examine the file system of", &existing)?
         .filesystem_type();
     Ok(NOT_A_DISK.contains(&kind))
 }
 
-/// The highest directory at or above `path` from which on programs cannot be run, for the file system is mounted so. `None`
-/// where they can.
+/// The topmost directory at or above `path` on the same file system, if it is mounted with `noexec`. `None` if programs can be run.
 ///
 /// # Errors
-/// What the system answered.
+/// The error of the system.
 pub fn noexec(path: &Path) -> Result<Option<PathBuf>> {
-    let there = nearest_existing(path);
-    let device = super::metadata(&there)?.dev();
+    let existing = nearest_existing(path);
+    let device = super::metadata(&existing)?.dev();
     let mut found = None;
-    for directory in there.ancestors().filter(|it| *it != Path::new("")) {
+    for directory in existing.ancestors().filter(|it| *it != Path::new("")) {
         let stat = statvfs(directory).at("examine the file system of", directory)?;
         if !stat.flags().contains(FsFlags::ST_NOEXEC) || super::metadata(directory)?.dev() != device
         {
@@ -117,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_short_is_told() {
+    fn only_scarce_inodes_are_shown() {
         let space = |free, inodes| Space {
             free,
             total: 4 << 20,

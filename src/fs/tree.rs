@@ -1,4 +1,4 @@
-//! Whole directory trees: copied and moved without following a link out of them.
+//! Copies and moves whole directory trees without following links.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -17,16 +17,16 @@ use super::remove::{clear_flags, remove_tree};
 use super::walk::{Mounts, Step, Walk};
 use super::{Error, Result};
 
-/// As much of a path as is passed to the kernel at once, in bytes.
+/// The largest length of a path that is passed to the kernel, in bytes.
 const PATH_PIECE: usize = 4000;
 
-/// So much of a file is copied between two looks at whether to stop, in bytes.
+/// The number of bytes that are copied between checks of `stop`.
 const PIECE: u64 = 64 << 20;
 
-/// Moves a tree: by a rename, or by copy and removal where the two places are on different file systems.
+/// Moves a tree: by a rename, or by copy and removal if the two paths are on different file systems.
 ///
 /// # Errors
-/// What the system answered. After a failed copy the original is still whole.
+/// The error of the system. After a failed copy the original is unchanged.
 pub fn move_tree(from: &Path, to: &Path) -> Result<()> {
     if rename_tree(from, to)? {
         return Ok(());
@@ -35,12 +35,12 @@ pub fn move_tree(from: &Path, to: &Path) -> Result<()> {
     remove_tree(from)
 }
 
-/// Moves a tree by a rename. `false` where that cannot be done, for the two places are on different file systems.
+/// Moves a tree by a rename. Returns `false` if the two paths are on different file systems.
 ///
-/// Immutable and append-only flags of the tree's root and of the directory it lies in are cleared where they prevent it.
+/// Immutable and append-only flags of the tree's root and of its parent are cleared if they prevent it.
 ///
 /// # Errors
-/// What the system answered.
+/// The error of the system.
 pub fn rename_tree(from: &Path, to: &Path) -> Result<bool> {
     let renamed = match super::rename(from, to) {
         Err(error) if error.source.raw_os_error() == Some(Errno::PERM.raw_os_error()) => {
@@ -52,7 +52,7 @@ pub fn rename_tree(from: &Path, to: &Path) -> Result<bool> {
     };
     match renamed {
         Err(error) if error.source.kind() == io::ErrorKind::CrossesDevices => Ok(false),
-        // To move a directory its owner must be allowed to write to it, for its `..` changes.
+        // Moving a directory needs the permission to write to it, because its `..` changes.
         Err(error) if error.source.kind() == io::ErrorKind::PermissionDenied => {
             let mode = super::metadata(from)?.permissions().mode() & 0o7777;
             super::set_mode(from, mode | 0o200)?;
@@ -64,21 +64,21 @@ pub fn rename_tree(from: &Path, to: &Path) -> Result<bool> {
     }
 }
 
-/// Copies a tree with its modes, times, links, hard links, holes and FIFOs, and its owners as far as we may set them.
+/// Copies a tree with its modes, times, links, hard links, holes and FIFOs, and with its owners if that is allowed.
 ///
-/// `to` must not exist or be an empty directory. Sockets and devices are left out: no archive of ours holds a socket, and
-/// we make no devices. What is mounted below `from` is copied as it is seen.
+/// `to` must be missing or an empty directory. Sockets and devices are omitted, as they are not in archives that are unpacked. Mounts below
+/// `from` are copied, too.
 ///
 /// # Errors
-/// What the system answered, with the path of the entry.
+/// The error of the system, with the path of the entry.
 pub fn copy_tree(from: &Path, to: &Path) -> Result<()> {
     copy_tree_until(from, to, &|| false)
 }
 
-/// [`copy_tree`] that fails as soon as `stop` says so, which is asked for each entry and each piece of a file.
+/// Like [`copy_tree`], but fails when `stop` returns `true`. It is called for each entry and each piece of a file.
 ///
 /// # Errors
-/// What the system answered, with the path of the entry.
+/// The error of the system, with the path of the entry.
 pub fn copy_tree_until(from: &Path, to: &Path, stop: &dyn Fn() -> bool) -> Result<()> {
     if super::lookup(to)?.is_none() {
         super::create_dir(to)?;
@@ -100,11 +100,11 @@ pub fn copy_tree_until(from: &Path, to: &Path, stop: &dyn Fn() -> bool) -> Resul
             Step::Enter(_) if is_root => is_root = false,
             Step::Enter(_) => {
                 let name = source.path().file_name().unwrap_or_default().to_owned();
-                make_and_enter(&mut target, &name)?;
+                create_and_enter(&mut target, &name)?;
                 copy.inside.push(name);
             }
             Step::Entry(name, found) => copy.entry(&source, &target, &name, &found)?,
-            // What is made in a directory changes its time, and may need its mode open.
+            // Last, because creating entries in a directory changes its time and needs permissions.
             Step::Leave(found) => {
                 copy_attributes(&target, OsStr::new(""), &found)?;
                 copy.inside.pop();
@@ -116,7 +116,7 @@ pub fn copy_tree_until(from: &Path, to: &Path, stop: &dyn Fn() -> bool) -> Resul
     Ok(())
 }
 
-fn make_and_enter(target: &mut Descent, name: &OsStr) -> Result<()> {
+fn create_and_enter(target: &mut Descent, name: &OsStr) -> Result<()> {
     match rustix::fs::mkdirat(target.directory(), name, Mode::RWXU) {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(error) => return Err(target.failed("create the directory", name, error.into())),
@@ -132,13 +132,13 @@ struct Copy<'a> {
     root: OwnedFd,
     /// The current directory below it.
     inside: PathBuf,
-    /// Of each file with several names, the first one in the copy.
+    /// Files with several names: the first name in the copy.
     first_names: HashMap<(u64, u64), PathBuf>,
     stop: &'a dyn Fn() -> bool,
 }
 
 impl Copy<'_> {
-    /// Copies what is not a directory.
+    /// Copies an entry that is not a directory.
     fn entry(
         &mut self,
         source: &Walk,
@@ -155,8 +155,8 @@ impl Copy<'_> {
         }
         match found.kind() {
             FileType::Symlink => {
-                let says = source.read_link(name)?;
-                rustix::fs::symlinkat(says.as_slice(), directory, name)
+                let link_target = source.read_link(name)?;
+                rustix::fs::symlinkat(link_target.as_slice(), directory, name)
                     .map_err(|error| target.failed("create the link", name, error.into()))?;
             }
             FileType::RegularFile => {
@@ -184,7 +184,7 @@ impl Copy<'_> {
     }
 }
 
-/// Replaces an entry of a walk's current directory by a copy of itself, which has no other name. `copy` is its name meanwhile.
+/// Replaces an entry of a walk's current directory by a copy of itself, which has no other name. `copy` is its temporary name.
 pub(crate) fn detach(walk: &Walk, name: &OsStr, found: &Found, copy: &OsStr) -> Result<()> {
     let descent = walk.descent();
     let file = walk.open(name)?;
@@ -195,7 +195,7 @@ pub(crate) fn detach(walk: &Walk, name: &OsStr, found: &Found, copy: &OsStr) -> 
         .map_err(|error| walk.failed("replace", name, error.into()))
 }
 
-/// Gives a file below `root` one more name. Its own path may be of any length and must be free of links.
+/// Adds a name to a file below `root`. The path of the file may have any length and must not contain links.
 pub(crate) fn link_below(
     root: BorrowedFd<'_>,
     file: &Path,
@@ -221,7 +221,7 @@ pub(crate) fn link_below(
     rustix::fs::linkat(above, &file, directory, name, AtFlags::empty())
 }
 
-/// Copies the contents of a file, hole for hole, to a new one.
+/// Copies the contents of a file, with its holes, to a new one.
 fn copy_file(
     mut source: File,
     from: &Path,
@@ -239,7 +239,7 @@ fn copy_file(
         copy_data_segments(&mut source, &mut file, stop)
     };
     copied.map_err(|error| match super::is_no_space(&error) {
-        // It is the one written to that has no room.
+        // The target is on the full file system.
         true => target.failed("write", name, error),
         false => Error::new("copy", from, error),
     })?;
@@ -257,7 +257,7 @@ fn check(stop: &dyn Fn() -> bool) -> io::Result<()> {
     }
 }
 
-/// Copies what comes next, `length` bytes at the most. The kernel copies each piece, or has both files share it where it can.
+/// Copies at most `length` bytes. The kernel copies each piece, or shares its blocks between the files if the file system supports that.
 fn copy_pieces(
     source: &mut File,
     length: u64,
@@ -297,7 +297,8 @@ fn copy_data_segments(
     }
 }
 
-/// Owner, mode and times, in this order: a change of owner takes the setuid bit away. The empty name is the directory itself.
+/// Copies owner, mode and times, in this order, because a change of the owner clears the setuid bit. The empty name is the directory
+/// itself.
 fn copy_attributes(target: &Descent, name: &OsStr, found: &Found) -> Result<()> {
     set_owner_if_allowed_at(target.directory(), name, found.uid, found.gid)
         .map_err(|error| target.failed("set the owner of", name, error.into()))?;
@@ -320,7 +321,7 @@ fn timespec((seconds, nanoseconds): (i64, u32)) -> Timespec {
     }
 }
 
-/// Sets the owner of an entry, or of the directory for the empty name, as far as that is allowed; see
+/// Sets the owner of an entry, or of the directory for the empty name, if that is allowed; see
 /// [`super::set_owner_if_allowed`].
 pub(crate) fn set_owner_if_allowed_at(
     directory: BorrowedFd<'_>,
@@ -336,7 +337,7 @@ pub(crate) fn set_owner_if_allowed_at(
     }
 }
 
-/// Sets the mode of an entry that is no link, or of the directory for the empty name.
+/// Sets the mode of an entry that is not a link, or of the directory for the empty name.
 pub(crate) fn set_mode_at(
     directory: BorrowedFd<'_>,
     name: &OsStr,
@@ -375,7 +376,7 @@ mod tests {
         file.write_all(b"end").unwrap();
     }
 
-    fn a_tree(directory: &Path) {
+    fn make_tree(directory: &Path) {
         std::fs::create_dir_all(directory.join("a/b")).unwrap();
         std::fs::write(directory.join("a/file"), "contents").unwrap();
         std::fs::hard_link(directory.join("a/file"), directory.join("a/b/same")).unwrap();
@@ -423,11 +424,11 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_keeps_modes_times_links_holes_and_leaves_sockets_out() {
+    fn copy_keeps_everything_except_sockets() {
         let scratch = tempfile::tempdir().unwrap();
         let (from, to) = (scratch.path().join("from"), scratch.path().join("to"));
         std::fs::create_dir(&from).unwrap();
-        a_tree(&from);
+        make_tree(&from);
         copy_tree(&from, &to).unwrap();
         assert_copied(&to, &from);
         remove_tree(&from).unwrap();
@@ -436,19 +437,19 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_ends_when_it_is_asked_to_stop() {
+    fn copy_stops_on_request() {
         let scratch = tempfile::tempdir().unwrap();
         let (from, to) = (scratch.path().join("from"), scratch.path().join("to"));
         std::fs::create_dir(&from).unwrap();
-        a_tree(&from);
-        let looks = std::cell::Cell::new(0);
+        make_tree(&from);
+        let checks = std::cell::Cell::new(0);
         let stop = || {
-            looks.set(looks.get() + 1);
-            looks.get() > 3
+            checks.set(checks.get() + 1);
+            checks.get() > 3
         };
         let error = copy_tree_until(&from, &to, &stop).unwrap_err();
         assert_eq!(error.source.to_string(), "stopped");
-        assert_eq!(looks.get(), 4);
+        assert_eq!(checks.get(), 4);
     }
 
     #[test]
@@ -457,7 +458,7 @@ mod tests {
         let (from, to) = (scratch.path().join("from"), scratch.path().join("to"));
         std::fs::create_dir(&from).unwrap();
         super::super::make_deep(&from, 15_000);
-        // In the same directory, which only its own walk reaches.
+        // In the same directory, whose path is too long for other operations.
         let mut walk = Walk::to_change(&from, Mounts::Refuse).unwrap();
         while let Some(step) = walk.next_step().unwrap() {
             if let Step::Entry(name, _) = step {

@@ -1,4 +1,4 @@
-//! Every file of a tree, in a fixed order, whatever the depth of the tree.
+//! Walks through all files of a tree, in a fixed order.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -12,57 +12,56 @@ use super::descent::{Descent, READ, WRITE};
 use super::found::Found;
 use super::{Error, Result};
 
-/// A walk through a tree: a directory comes before its entries, and these come in the byte order of their names.
+/// A walk through a tree. A directory precedes its entries, which are in the byte order of their names.
 ///
-/// Neither the depth of the tree nor the length of its paths is limited, and few directories are open at a time. Directories
-/// that their owner may not read are opened up for as long as the walk is in them. No link is followed but the root.
+/// Neither the depth of the tree nor the length of its paths is limited, and only few directories are open at a time. If the mode of a
+/// directory denies its owner access, it is changed while the walk is in it. Links are not followed, except for the root.
 #[derive(Debug)]
 pub struct Walk {
     descent: Descent,
-    /// For each directory on the way down: the names that are to come, the last first, and what the directory was when it was
-    /// entered.
+    /// For each directory on the path: the remaining names in reverse order, and its metadata when it was entered.
     levels: Vec<(Vec<OsString>, Found)>,
-    state: State,
+    position: Position,
     mounts: Mounts,
 }
 
-/// What a walk does about another mount below the root.
+/// How a walk treats mounts below the root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mounts {
-    /// It goes into it.
+    /// It enters them.
     Cross,
-    /// It fails and names it.
+    /// It fails with the path of the mount.
     Refuse,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Fresh,
+enum Position {
+    Start,
     Inside,
     Leaving,
 }
 
-/// Where a walk is.
+/// A step of a walk.
 #[derive(Debug)]
 pub enum Step {
-    /// In a directory, before its entries. It is the walk's current one until its [`Leave`](Step::Leave).
+    /// A directory, before its entries. It is the current directory until its [`Leave`](Step::Leave).
     Enter(Found),
-    /// At an entry of the current directory that is none itself.
+    /// An entry of the current directory that is not a directory.
     Entry(OsString, Found),
-    /// In a directory, after its entries. What is found is what it was before them.
+    /// A directory, after its entries, with the metadata from before them.
     Leave(Found),
 }
 
 impl Walk {
-    /// A walk that only reads.
+    /// A walk for reading.
     ///
     /// # Errors
-    /// When the root is not a directory, or cannot be opened.
+    /// If the root is not a directory, or cannot be opened.
     pub fn to_read(root: &Path, mounts: Mounts) -> Result<Self> {
         Ok(Self::new(Descent::open(root, READ)?, mounts))
     }
 
-    /// A walk by somebody who changes what is in the directories.
+    /// A walk for creating and removing entries.
     pub(crate) fn to_change(root: &Path, mounts: Mounts) -> Result<Self> {
         Ok(Self::new(Descent::open(root, WRITE)?, mounts))
     }
@@ -71,42 +70,42 @@ impl Walk {
         Self {
             descent,
             levels: Vec::new(),
-            state: State::Fresh,
+            position: Position::Start,
             mounts,
         }
     }
 
-    /// Goes one step further; `None` at the end. After an error it leaves out what could not be reached and goes on with the rest.
+    /// The next step; `None` at the end. After an error, the walk omits the part that could not be reached and continues.
     ///
     /// # Errors
-    /// What the system answered, with the path. An entry that is no longer there is one.
+    /// The error of the system, with the path. An entry that was removed meanwhile is an error.
     pub fn next_step(&mut self) -> Result<Option<Step>> {
-        match self.state {
-            State::Fresh => {
+        match self.position {
+            Position::Start => {
                 let root = *self.descent.root();
                 return self.start(root).map(Some);
             }
-            State::Leaving => {
+            Position::Leaving => {
                 self.levels.pop();
                 match self.descent.leave() {
                     Ok(Some(_)) => {}
                     Ok(None) => return Ok(None),
                     Err(error) => {
-                        // Nothing leads to what is left.
+                        // The remaining directories cannot be reached.
                         self.levels.clear();
-                        self.state = State::Inside;
+                        self.position = Position::Inside;
                         return Err(error);
                     }
                 }
             }
-            State::Inside => {}
+            Position::Inside => {}
         }
-        self.state = State::Inside;
+        self.position = Position::Inside;
         let Some((names, directory)) = self.levels.last_mut() else {
             return Ok(None);
         };
         let Some(name) = names.pop() else {
-            self.state = State::Leaving;
+            self.position = Position::Leaving;
             return Ok(Some(Step::Leave(*directory)));
         };
         let found = self.descent.look(&name)?;
@@ -123,7 +122,7 @@ impl Walk {
     }
 
     fn start(&mut self, directory: Found) -> Result<Step> {
-        self.state = State::Inside;
+        self.position = Position::Inside;
         let (mut names, failure) = match self.descent.entries() {
             Ok(entries) => (entries.into_iter().map(|(name, _)| name).collect(), None),
             Err(error) => (Vec::new(), Some(error)),
@@ -138,7 +137,7 @@ impl Walk {
             .failed(super::CROSS_MOUNT, name, Errno::XDEV.into())
     }
 
-    /// The path of the current directory, which may be too long to be used.
+    /// The path of the current directory, which may be too long for the kernel.
     #[must_use]
     pub fn path(&self) -> &Path {
         self.descent.path()
@@ -150,7 +149,7 @@ impl Walk {
         self.descent.path_of(name)
     }
 
-    /// Opens a file of the current directory for reading, also where its owner may not read it. A link is not followed.
+    /// Opens a file of the current directory for reading, even if its mode denies that to its owner. A link is not followed.
     ///
     /// # Errors
     /// As `std::fs::File::open`.
@@ -158,7 +157,7 @@ impl Walk {
         self.descent.open_file(name)
     }
 
-    /// What a link of the current directory says.
+    /// Reads the target of a link in the current directory.
     ///
     /// # Errors
     /// As `std::fs::read_link`.
@@ -177,12 +176,12 @@ impl Walk {
         self.descent.directory()
     }
 
-    /// A path that leads to an entry of the current directory, however long its real one is.
+    /// A path to an entry of the current directory that is not too long for the kernel.
     pub(crate) fn usable_path_of(&self, name: &OsStr) -> PathBuf {
         self.descent.usable_path_of(name)
     }
 
-    /// Clears the flags of an entry that keep even root from changing it; see [`Found::is_flagged`].
+    /// Clears the flags of an entry that prevent even root from changing it; see [`Found::is_flagged`].
     pub(crate) fn clear_flags(&self, name: &OsStr) -> Result<bool> {
         self.descent.clear_flags(name)
     }

@@ -67,7 +67,7 @@ impl FailedLogs {
 /// A reader never sees a partial copy.
 fn copy_file(from: &Path, to: &Path) -> fs::Result<()> {
     let mut source = fs::open(from)?;
-    let mut temporary = fs::temporary_beside(to)?;
+    let mut temporary = fs::temporary_next_to(to)?;
     io::copy(&mut source, temporary.as_file_mut())
         .map_err(|source| fs::Error::new("write", to, source))?;
     fs::set_mode(temporary.path(), 0o644)?;

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::open_error::OpenError;
 use super::problem::{ContentProblem, Problem};
 use super::tarball::{Blob, Carried, Role, path_of};
-use crate::archive::entry::normalise;
+use crate::archive::entry::normalize;
 use crate::archive::{Compression, Decoder, Kind, ReadError, Reader};
 use crate::diag::Chain;
 use crate::fs;
@@ -109,7 +109,7 @@ impl Contents {
     fn of(reader: &mut Reader<impl Read>) -> Result<Self, ReadError> {
         let mut contents = Self::default();
         while let Some(entry) = reader.next_entry()? {
-            let Ok(path) = normalise(&entry.name) else {
+            let Ok(path) = normalize(&entry.name) else {
                 continue;
             };
             if entry.kind == Kind::File && path == Path::new("job.MF") {
@@ -173,7 +173,7 @@ impl Contents {
         }
         if let Some(yaml::Node::Mapping(templates)) = field("templates") {
             for (template, _) in &templates.entries {
-                let Ok(path) = normalise(template.text.as_bytes()) else {
+                let Ok(path) = normalize(template.text.as_bytes()) else {
                     continue;
                 };
                 if !self.may_be_file(&Path::new("templates").join(path)) {

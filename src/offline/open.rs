@@ -17,7 +17,7 @@ use super::open_error::OpenError;
 use super::readers::{Hashed, Prefix, Prefixed, SharedHasher};
 use super::tarball::{Blob, Carried, Opened, Role, expected_digest};
 use crate::archive::compression::DecodeError;
-use crate::archive::entry::normalise;
+use crate::archive::entry::normalize;
 use crate::archive::{Decoder, Entry, Kind, ReadError, Reader};
 use crate::fs::{self, Context};
 use crate::release::digest::BlobHasher;
@@ -188,7 +188,7 @@ struct Pass<'a, R> {
 
 impl<R: Read> Pass<'_, R> {
     fn add(&mut self, entry: Entry) -> Result<(), OpenError> {
-        let path = normalise(&entry.name).map_err(|source| OpenError::Path {
+        let path = normalize(&entry.name).map_err(|source| OpenError::Path {
             name: entry.display_name().display().to_string(),
             source,
         })?;
@@ -300,7 +300,7 @@ impl<R: Read> Pass<'_, R> {
 
     /// The target of a hard link, as a file of its own, because each file is removed on its own.
     fn linked(&mut self, path: &Path, entry: &Entry) -> Result<Blob, OpenError> {
-        let target = normalise(&entry.link)
+        let target = normalize(&entry.link)
             .ok()
             .and_then(|target| self.positions.get(&target))
             .and_then(|position| self.carried[*position].as_ref()?.blob.clone())

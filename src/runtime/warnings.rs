@@ -138,14 +138,14 @@ mod tests {
             .finish();
         tracing::subscriber::with_default(subscriber, || {
             let _span = tracing::info_span!("task", name = "compile").entered();
-            tracing::warn!(path = %"/a/m", "unmounted what a packaging script left mounted");
+            tracing::warn!(path = %"/a/m", "unmounted a file system that a packaging script left mounted");
             tracing::warn!(error = %"failed to remove `/a`:\nbusy", hint = "unmount it", attempts = 3, "could not remove it");
             tracing::warn!(hint = None::<&str>, "it is there");
         });
         let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
         assert_eq!(
             text,
-            "Warning: unmounted what a packaging script left mounted: `/a/m`\n\
+            "Warning: unmounted a file system that a packaging script left mounted: `/a/m`\n\
              Warning: could not remove it (attempts: 3): failed to remove `/a`: busy. Hint: unmount it\n\
              Warning: it is there\n"
         );

@@ -394,7 +394,7 @@ impl SharedTree {
                 self.remove_or_set_aside(&entry)?;
                 continue;
             }
-            tracing::warn!(path = %mount.path.display(), "unmounted what a packaging script left mounted");
+            tracing::warn!(path = %mount.path.display(), "unmounted a file system that a packaging script left mounted");
         }
         Ok(())
     }

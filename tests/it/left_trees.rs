@@ -51,7 +51,7 @@ mod bodies {
         if !tier.has_mounts() {
             let base = site.place.world.base().display().to_string();
             ran.says(&format!(
-                "\nWarning: unmounted what a packaging script left mounted: `{base}/data/"
+                "\nWarning: unmounted a file system that a packaging script left mounted: `{base}/data/"
             ));
         }
         assert_eq!(site.place.file("app", "result"), "100644 done\n");
@@ -323,7 +323,7 @@ mod bodies {
             .arg(tarball)
             .run()
             .succeeds()
-            .says("Warning: could not remove what");
+            .says("Warning: could not remove temporary files");
     }
 }
 

@@ -1,35 +1,35 @@
-//! Decodes a compressed stream, whatever it is, and checks its end.
+//! Decodes a compressed stream of any known format, and checks its trailer.
 
 use std::fmt;
 use std::io::{self, BufRead, Read};
 
 use flate2::bufread::GzDecoder;
 
-use super::source::Source;
+use super::input::Input;
 use super::{Compression, DecodeError};
 use crate::archive::CHUNK;
 
-/// How much memory a stream may ask for (xz's dictionary, zstd's window), in bytes as a power of two: 256 MiB.
-/// `xz -9` wants 65 MiB, `zstd --ultra -22` 128 MiB.
+/// The largest memory for decoding (xz's dictionary, zstd's window): the binary logarithm of its bytes, for 256 MiB.
+/// `xz -9` needs 65 MiB, `zstd --ultra -22` 128 MiB.
 const MEMORY_LOG: u32 = 28;
 
-/// Decodes what it reads, however it is compressed: several gzip members, bzip2 or xz streams or zstd frames in a row are
-/// read as one, and zeros may follow the last.
+/// Decodes an input of any known compression. Consecutive gzip members, bzip2 or xz streams, or zstd frames are decoded as one
+/// stream, and zeros may follow the last one.
 ///
-/// Every error carries a [`DecodeError`], unless the input itself could not be read.
+/// Each error has a [`DecodeError`] inside, unless the input itself could not be read.
 pub struct Decoder<R: Read> {
-    stream: Stream<R>,
+    member: Member<R>,
     compression: Compression,
     failed: bool,
 }
 
-/// What is being decoded: one member of a kind.
-enum Stream<R: Read> {
-    Plain(Source<R>),
-    Gzip(Box<GzDecoder<Source<R>>>),
-    Bzip2(bzip2::bufread::BzDecoder<Source<R>>),
-    Xz(liblzma::bufread::XzDecoder<Source<R>>),
-    Zstd(zstd::stream::read::Decoder<'static, Source<R>>),
+/// The member that is being decoded.
+enum Member<R: Read> {
+    Plain(Input<R>),
+    Gzip(Box<GzDecoder<Input<R>>>),
+    Bzip2(bzip2::bufread::BzDecoder<Input<R>>),
+    Xz(liblzma::bufread::XzDecoder<Input<R>>),
+    Zstd(zstd::stream::read::Decoder<'static, Input<R>>),
     Ended,
 }
 
@@ -42,13 +42,13 @@ impl<R: Read> fmt::Debug for Decoder<R> {
 }
 
 impl<R: Read> Decoder<R> {
-    /// Looks at the beginning of `input` and makes ready to decode it.
+    /// Detects the compression from the beginning of `input`.
     ///
     /// # Errors
-    /// When the input is empty, of no known kind, or cannot be read.
+    /// If the input is empty, of unknown format, or cannot be read.
     pub fn new(input: R) -> io::Result<Self> {
-        let mut source = Source::new(input);
-        let beginning = source.peek(Compression::BEGINNING)?;
+        let mut input = Input::new(input);
+        let beginning = input.peek(Compression::BEGINNING)?;
         if beginning.is_empty() {
             return Err(io::Error::new(
                 io::ErrorKind::UnexpectedEof,
@@ -58,7 +58,7 @@ impl<R: Read> Decoder<R> {
         let compression = Compression::of(beginning)
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, DecodeError::Unknown))?;
         Ok(Self {
-            stream: Stream::member(compression, source)?,
+            member: Member::new(compression, input)?,
             compression,
             failed: false,
         })
@@ -69,34 +69,34 @@ impl<R: Read> Decoder<R> {
         self.compression
     }
 
-    /// Reads what remains, to the very end of the input.
+    /// Reads the rest of the input and discards it.
     ///
-    /// A reader of tar stops at the archive's end, which comes before the compression's checksum and length: without
-    /// this they would not be looked at.
+    /// A reader of tar stops at the end of the archive. The checksum and length of the compressed data come later and would not be
+    /// verified without this call.
     ///
     /// # Errors
-    /// When the rest is damaged, ends early, is followed by other bytes than zeros, or cannot be read.
+    /// If the rest is damaged, ends early, is followed by bytes other than zeros, or cannot be read.
     pub fn finish(mut self) -> io::Result<()> {
         let mut rest = vec![0; CHUNK];
         while self.read(&mut rest)? > 0 {}
         Ok(())
     }
 
-    /// After the end of a member: the next one, or the end.
+    /// Starts the next member, or ends after the last one.
     fn next_member(&mut self) -> io::Result<()> {
-        let Some(mut source) = std::mem::replace(&mut self.stream, Stream::Ended).into_source()
+        let Some(mut input) = std::mem::replace(&mut self.member, Member::Ended).into_input()
         else {
             return Ok(());
         };
         loop {
-            let available = source.fill_buf()?;
+            let available = input.fill_buf()?;
             let zeros = available.iter().take_while(|byte| **byte == 0).count();
             if zeros == 0 {
                 break;
             }
-            source.consume(zeros);
+            input.consume(zeros);
         }
-        let beginning = source.peek(6)?;
+        let beginning = input.peek(6)?;
         if beginning.is_empty() {
             return Ok(());
         }
@@ -108,24 +108,24 @@ impl<R: Read> Decoder<R> {
                 },
             ));
         }
-        self.stream = Stream::member(self.compression, source)?;
+        self.member = Member::new(self.compression, input)?;
         Ok(())
     }
 
-    /// Says what an error of a decoder means.
+    /// The meaning of a decoder's error.
     fn explain(&self, error: io::Error) -> io::Error {
-        if self.stream.source().is_none_or(|source| source.failed) {
+        if self.member.input().is_none_or(|input| input.failed) {
             return error;
         }
         let compression = self.compression;
-        // The libraries say these only in words; tests hold them to it.
-        let words = error.to_string();
+        // The libraries report these only in the text of the error; tests detect a change of the texts.
+        let text = error.to_string();
         let kind = error.kind();
         let explained = if kind == io::ErrorKind::UnexpectedEof {
             DecodeError::EndsEarly { compression }
-        } else if words.contains("checksum") {
+        } else if text.contains("checksum") {
             DecodeError::Checksum { compression }
-        } else if words.contains("memory") {
+        } else if text.contains("memory") {
             DecodeError::Memory {
                 compression,
                 limit: 1 << (MEMORY_LOG - 20),
@@ -159,13 +159,13 @@ impl<R: Read> Read for Decoder<R> {
             ));
         }
         loop {
-            let read = match &mut self.stream {
-                Stream::Plain(source) => return source.read(buffer),
-                Stream::Ended => return Ok(0),
-                Stream::Gzip(member) => member.read(buffer),
-                Stream::Bzip2(member) => member.read(buffer),
-                Stream::Xz(member) => member.read(buffer),
-                Stream::Zstd(member) => member.read(buffer),
+            let read = match &mut self.member {
+                Member::Plain(input) => return input.read(buffer),
+                Member::Ended => return Ok(0),
+                Member::Gzip(member) => member.read(buffer),
+                Member::Bzip2(member) => member.read(buffer),
+                Member::Xz(member) => member.read(buffer),
+                Member::Zstd(member) => member.read(buffer),
             };
             let next = match read {
                 Ok(0) => self.next_member(),
@@ -180,27 +180,27 @@ impl<R: Read> Read for Decoder<R> {
     }
 }
 
-impl<R: Read> Stream<R> {
-    fn member(compression: Compression, source: Source<R>) -> io::Result<Self> {
+impl<R: Read> Member<R> {
+    fn new(compression: Compression, input: Input<R>) -> io::Result<Self> {
         Ok(match compression {
-            Compression::None => Self::Plain(source),
-            Compression::Gzip => Self::Gzip(Box::new(GzDecoder::new(source))),
-            Compression::Bzip2 => Self::Bzip2(bzip2::bufread::BzDecoder::new(source)),
+            Compression::None => Self::Plain(input),
+            Compression::Gzip => Self::Gzip(Box::new(GzDecoder::new(input))),
+            Compression::Bzip2 => Self::Bzip2(bzip2::bufread::BzDecoder::new(input)),
             Compression::Xz => {
                 let stream = liblzma::stream::Stream::new_stream_decoder(1 << MEMORY_LOG, 0)?;
-                Self::Xz(liblzma::bufread::XzDecoder::new_stream(source, stream))
+                Self::Xz(liblzma::bufread::XzDecoder::new_stream(input, stream))
             }
             Compression::Zstd => {
-                let mut decoder = zstd::stream::read::Decoder::with_buffer(source)?.single_frame();
+                let mut decoder = zstd::stream::read::Decoder::with_buffer(input)?.single_frame();
                 decoder.window_log_max(MEMORY_LOG)?;
                 Self::Zstd(decoder)
             }
         })
     }
 
-    fn source(&self) -> Option<&Source<R>> {
+    fn input(&self) -> Option<&Input<R>> {
         match self {
-            Self::Plain(source) => Some(source),
+            Self::Plain(input) => Some(input),
             Self::Gzip(member) => Some(member.get_ref()),
             Self::Bzip2(member) => Some(member.get_ref()),
             Self::Xz(member) => Some(member.get_ref()),
@@ -209,9 +209,9 @@ impl<R: Read> Stream<R> {
         }
     }
 
-    fn into_source(self) -> Option<Source<R>> {
+    fn into_input(self) -> Option<Input<R>> {
         match self {
-            Self::Plain(source) => Some(source),
+            Self::Plain(input) => Some(input),
             Self::Gzip(member) => Some(member.into_inner()),
             Self::Bzip2(member) => Some(member.into_inner()),
             Self::Xz(member) => Some(member.into_inner()),

@@ -9,29 +9,29 @@ use std::thread;
 
 use super::deflate::{Block, Compressor};
 
-/// Threads that compress for writers of this process that have not ended.
+/// How many threads of this process compress.
 static BUSY: AtomicUsize = AtomicUsize::new(0);
 
-/// How much nicer than the rest of this program threads are that compress.
-const NICER: i32 = 5;
+/// How much higher the niceness of compressing threads is than that of the caller.
+const NICENESS: i32 = 5;
 
-type Job = (Block, SyncSender<io::Result<Vec<u8>>>);
+type Request = (Block, SyncSender<io::Result<Vec<u8>>>);
 
-/// Where blocks are handed over, and where all threads of a writer take them from.
-type Counter = (Sender<Job>, Arc<Mutex<Receiver<Job>>>);
+/// A channel from a writer to all its threads.
+type Channel = (Sender<Request>, Arc<Mutex<Receiver<Request>>>);
 
-/// The threads that help one writer. They are started when there is work and an idle core, and end with the writer.
+/// The threads that help one writer. Each starts when there is a block and an idle core, and ends when the writer is dropped.
 #[derive(Debug)]
 pub(super) struct Helpers {
-    jobs: Option<Counter>,
+    channel: Option<Channel>,
     started: usize,
-    most: usize,
-    /// Whether cores that other writers use count as used.
-    shares: bool,
+    limit: usize,
+    /// Whether the limit applies to the threads of all writers together.
+    shares_limit: bool,
 }
 
 impl Helpers {
-    /// As many as there are cores that no other writer uses.
+    /// As many threads as there are cores that no other writer uses.
     pub(super) fn on_idle_cores() -> Self {
         Self::new(
             thread::available_parallelism().map_or(1, NonZero::get),
@@ -39,38 +39,38 @@ impl Helpers {
         )
     }
 
-    /// At most so many.
+    /// At most `threads` threads, regardless of other writers.
     #[cfg(test)]
     pub(super) fn at_most(threads: usize) -> Self {
         Self::new(threads, false)
     }
 
-    fn new(most: usize, shares: bool) -> Self {
+    fn new(limit: usize, shares_limit: bool) -> Self {
         Self {
-            jobs: None,
+            channel: None,
             started: 0,
-            most,
-            shares,
+            limit,
+            shares_limit,
         }
     }
 
-    /// How many blocks may be on their way: enough that no helper waits, few enough that memory is bounded.
+    /// How many blocks may be in flight: enough that no helper waits, few enough to limit the memory.
     pub(super) fn in_flight(&self) -> usize {
         2 * self.started
     }
 
-    /// Hands a block to a helper. Where there is none, and none can be started, it is given back.
-    pub(super) fn hand(
+    /// Gives a block to a helper. The block is returned if there is no helper and none can be started.
+    pub(super) fn compress(
         &mut self,
         block: Block,
         level: u32,
     ) -> Result<Receiver<io::Result<Vec<u8>>>, Block> {
-        let (sender, receiver) = self.jobs.get_or_insert_with(|| {
+        let (sender, receiver) = self.channel.get_or_insert_with(|| {
             let (sender, receiver) = channel();
             (sender, Arc::new(Mutex::new(receiver)))
         });
-        if self.started < self.most
-            && (!self.shares || BUSY.load(Ordering::Relaxed) < self.most)
+        if self.started < self.limit
+            && (!self.shares_limit || BUSY.load(Ordering::Relaxed) < self.limit)
             && start(Arc::clone(receiver), level)
         {
             self.started += 1;
@@ -86,16 +86,19 @@ impl Helpers {
     }
 }
 
-/// Starts a thread that compresses until its writer is gone. `false` where the system has none to give.
-fn start(jobs: Arc<Mutex<Receiver<Job>>>, level: u32) -> bool {
+/// Starts a thread that compresses until its writer is dropped. `false` if the system refuses another thread.
+fn start(requests: Arc<Mutex<Receiver<Request>>>, level: u32) -> bool {
     let work = move || {
         let _busy = Busy::new();
-        give_way();
+        raise_niceness();
         let mut compressor = Compressor::new(level);
         loop {
-            let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            let next = requests
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .recv();
             let Ok((block, answer)) = next else { return };
-            // A writer that is gone does not want it any more.
+            // Fails if the writer was dropped, which ends the thread with the next request.
             let _ = answer.send(compressor.compress(&block).map(<[u8]>::to_vec));
         }
     };
@@ -103,14 +106,14 @@ fn start(jobs: Arc<Mutex<Receiver<Job>>>, level: u32) -> bool {
     builder.spawn(work).is_ok()
 }
 
-/// Lets packaging scripts go first: others wait for what they make, and seldom for what is compressed.
-fn give_way() {
+/// Gives packaging scripts priority: dependents wait for their results, and rarely for an archive.
+fn raise_niceness() {
     let now = rustix::process::getpriority_process(None).unwrap_or(0);
-    // To be nicer is allowed to everybody. On Linux this is the calling thread's affair alone.
-    let _ = rustix::process::setpriority_process(None, (now + NICER).min(19));
+    // Raising the niceness needs no privileges. On Linux it affects only the calling thread.
+    let _ = rustix::process::setpriority_process(None, (now + NICENESS).min(19));
 }
 
-/// Counts a thread as long as it works.
+/// Counts a compressing thread.
 struct Busy;
 
 impl Busy {

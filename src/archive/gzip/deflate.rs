@@ -1,7 +1,7 @@
 //! Compresses single blocks, each to a part of a stream that ends at a whole byte.
 //!
-//! The engine is libdeflate: docs/adr/0009-archives-at-the-speed-of-the-disk.md says why. It knows whole streams only, so that all
-//! but the last are opened at their end: see [`joint`].
+//! libdeflate compresses them: docs/adr/0009-archives-at-the-speed-of-the-disk.md explains why. It writes only complete streams, so
+//! [`joint`] changes the end of each stream except the last.
 
 use std::io;
 
@@ -9,17 +9,17 @@ use libdeflater::{CompressionLvl, Compressor as Deflate};
 
 use super::joint;
 
-/// A stored block of deflate has no more bytes: their count has 16 bits.
+/// The largest length of a stored block of deflate, which has 16 bits.
 const STORED: usize = 0xffff;
 
-/// So many samples of so many bytes tell whether a block is worth the effort.
+/// The number and length of the samples that decide whether a block is compressed.
 const SAMPLES: usize = 4;
 const SAMPLE: usize = 16 * 1024;
 
-/// With at least so many bits of information in each byte, samples are looked at more closely.
+/// Samples with at least this entropy, in bits per byte, are compressed, to estimate the compression of the block.
 const DENSE: f64 = 7.9;
 
-/// libdeflate's quickest level.
+/// libdeflate's fastest level.
 const QUICK: i32 = 1;
 
 #[derive(Debug)]
@@ -31,11 +31,11 @@ pub(super) struct Block {
 
 /// Deflates blocks one after another.
 pub(super) struct Compressor {
-    /// `None` where nothing is to be compressed.
+    /// `None` at level 0.
     deflate: Option<Deflate>,
-    /// Finds out whether a block is worth the effort.
+    /// Compresses samples.
     quick: Option<Deflate>,
-    /// The part of the stream that was made last.
+    /// The compressed block. The allocation is reused.
     part: Vec<u8>,
 }
 
@@ -45,7 +45,7 @@ impl std::fmt::Debug for Compressor {
     }
 }
 
-/// The level of libdeflate that makes about as much of a file as gzip does with this one.
+/// The level of libdeflate whose output is about as large as that of the `gzip` program with this level.
 fn level(gzip: u32) -> i32 {
     match gzip {
         1..=3 => gzip as i32,
@@ -66,7 +66,7 @@ impl Compressor {
         }
     }
 
-    /// A block's part of the stream.
+    /// Compresses a block to its part of the stream.
     pub(super) fn compress(&mut self, block: &Block) -> io::Result<&[u8]> {
         self.part.clear();
         let is_worth_it = self.deflate.is_some() && self.is_compressible(&block.content);
@@ -74,8 +74,9 @@ impl Compressor {
             Some(deflate) if is_worth_it => {
                 deflate_to(deflate, &block.content, &mut self.part)?;
                 if !block.last {
-                    joint::make_appendable(&mut self.part)
-                        .ok_or_else(|| io::Error::other("libdeflate made no deflate stream"))?;
+                    joint::make_appendable(&mut self.part).ok_or_else(|| {
+                        io::Error::other("libdeflate wrote an invalid deflate stream")
+                    })?;
                 }
             }
             _ => store(block, &mut self.part),
@@ -83,8 +84,8 @@ impl Compressor {
         Ok(&self.part)
     }
 
-    /// Whether compressing makes a block smaller by more than one in a hundred, as far as samples tell. What is compressed
-    /// already does not get smaller, and takes longer than anything else.
+    /// Estimates from samples whether compression makes a block smaller by more than 1 %. Content that is already compressed does not
+    /// get smaller, and is the slowest to compress.
     fn is_compressible(&mut self, content: &[u8]) -> bool {
         if content.len() < SAMPLES * SAMPLE {
             return true;
@@ -94,7 +95,7 @@ impl Compressor {
             &content[start..start + SAMPLE]
         };
         let samples = (0..SAMPLES).map(sample).collect::<Vec<_>>().concat();
-        if information(&samples) < DENSE {
+        if entropy(&samples) < DENSE {
             return true;
         }
         let quick = self.quick.get_or_insert_with(|| engine(QUICK));
@@ -113,7 +114,7 @@ fn engine(level: i32) -> Deflate {
     Deflate::new(CompressionLvl::new(level).unwrap_or_default())
 }
 
-/// Makes a whole stream of some content.
+/// Compresses content to a complete stream.
 fn deflate_to(deflate: &mut Deflate, content: &[u8], stream: &mut Vec<u8>) -> io::Result<()> {
     stream.resize(deflate.deflate_compress_bound(content.len()), 0);
     let length = deflate
@@ -123,7 +124,7 @@ fn deflate_to(deflate: &mut Deflate, content: &[u8], stream: &mut Vec<u8>) -> io
     Ok(())
 }
 
-/// Takes a block over as it is.
+/// Writes a block as stored blocks.
 fn store(block: &Block, part: &mut Vec<u8>) {
     let mut pieces = block.content.chunks(STORED).peekable();
     if pieces.peek().is_none() {
@@ -134,7 +135,8 @@ fn store(block: &Block, part: &mut Vec<u8>) {
     }
 }
 
-/// RFC 1951, 3.2.4: whether it is the last block, its length, and the length's complement.
+/// Writes the header of a stored block (whether it is the last one, its length, and the complement of the length: RFC 1951, 3.2.4)
+/// and its content.
 fn store_piece(piece: &[u8], is_last: bool, part: &mut Vec<u8>) {
     let length = u16::try_from(piece.len()).unwrap_or(u16::MAX);
     part.push(u8::from(is_last));
@@ -143,8 +145,8 @@ fn store_piece(piece: &[u8], is_last: bool, part: &mut Vec<u8>) {
     part.extend_from_slice(piece);
 }
 
-/// How many bits of information a byte has, of all that are there: 8 where each value is as frequent as any other.
-fn information(bytes: &[u8]) -> f64 {
+/// The entropy of bytes, in bits per byte: 8 if all values are equally frequent.
+fn entropy(bytes: &[u8]) -> f64 {
     let mut counts = [0_u32; 256];
     for byte in bytes {
         counts[usize::from(*byte)] += 1;
@@ -174,20 +176,20 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_get_smaller_is_taken_over_as_it_is() {
+    fn incompressible_content_is_stored() {
         let pieces = (1 << 20) / STORED + 1;
         assert_eq!(compressed(noise(1 << 20), 6), (1 << 20) + 5 * pieces);
-        // One byte in sixteen is always the same.
+        // Every sixteenth byte is 0.
         let mut less = noise(1 << 20);
         less.iter_mut().step_by(16).for_each(|byte| *byte = 0);
         assert!(compressed(less, 6) < (1 << 20) - 10_000);
-        // Every byte is as frequent as any other, and yet there is a pattern.
+        // All bytes are equally frequent, but in a pattern.
         let pattern = (0..1_u32 << 20).map(|at| at.to_le_bytes()[0]).collect();
         assert!(compressed(pattern, 6) < 10_000);
     }
 
     #[test]
-    fn a_higher_level_makes_it_smaller() {
+    fn higher_level_compresses_better() {
         let text: Vec<u8> = (0..150_000_u32)
             .flat_map(|n| {
                 (n.wrapping_mul(2_654_435_761) >> 12)

@@ -1,52 +1,52 @@
-//! Huffman codes, as far as they must be known to step over what they stand for.
+//! Decodes the Huffman codes of deflate, as far as needed to skip symbols.
 
-/// No code of deflate is longer, in bits.
+/// The length of the longest code of deflate, in bits.
 const LONGEST: usize = 15;
 
-/// So many bits are looked at together. Longer codes are rare, and tables of this size stay in a core's nearest cache.
-const LOOKED_AT: usize = 11;
+/// The number of bits that index a [`Table`]. Longer codes are rare, and tables of this size fit into the L1 cache of a core.
+const INDEX_BITS: usize = 11;
 
-/// What a code stands for.
+/// The kind of a symbol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// Nothing that is known from the bits that were looked at.
-    None,
-    /// How far back the repeated is.
+pub(super) enum Symbol {
+    /// The code is invalid, or longer than the index of the table.
+    Unknown,
+    /// The distance of a repetition.
     Distance,
     /// The end of the block.
     End,
-    /// A byte, or several.
+    /// A byte, or several bytes.
     Literal,
-    /// The length of something that is repeated, and literals before it; a distance follows.
+    /// The length of a repetition, after any number of literals. A distance follows.
     Length,
 }
 
-impl Kind {
+impl Symbol {
     const ALL: [Self; 5] = [
-        Self::None,
+        Self::Unknown,
         Self::Distance,
         Self::End,
         Self::Literal,
         Self::Length,
     ];
 
-    /// What a literal or length symbol stands for, and how many bits follow its code (RFC 1951, 3.2.5).
+    /// The kind of a literal or length symbol, and the number of extra bits after its code (RFC 1951, 3.2.5).
     pub(super) fn of_literal(symbol: usize) -> (Self, usize) {
         match symbol {
             0..=255 => (Self::Literal, 0),
             256 => (Self::End, 0),
             257..=264 | 285 => (Self::Length, 0),
             265..=284 => (Self::Length, (symbol - 261) / 4),
-            _ => (Self::None, 0),
+            _ => (Self::Unknown, 0),
         }
     }
 
-    /// The same of a distance symbol.
+    /// The same for a distance symbol.
     pub(super) fn of_distance(symbol: usize) -> (Self, usize) {
         match symbol {
             0..=3 => (Self::Distance, 0),
             4..=29 => (Self::Distance, symbol / 2 - 1),
-            _ => (Self::None, 0),
+            _ => (Self::Unknown, 0),
         }
     }
 }
@@ -54,14 +54,14 @@ impl Kind {
 /// A canonical code (RFC 1951, 3.2.2).
 #[derive(Debug, Default)]
 pub(super) struct Code {
-    /// How many symbols have a code of each length.
+    /// The number of symbols with a code of each length.
     counts: [usize; LONGEST + 1],
-    /// The symbols by the order of their codes.
+    /// The symbols in the order of their codes.
     symbols: Vec<usize>,
 }
 
 impl Code {
-    /// The code whose lengths these are, by symbols; 0 for those that are not used.
+    /// Sets the code from the length of each symbol's code; 0 means that a symbol is not used.
     pub(super) fn fill(&mut self, lengths: &[u8]) {
         self.counts = [0; LONGEST + 1];
         for length in lengths {
@@ -74,7 +74,7 @@ impl Code {
             .enumerate()
             .filter(|(_, length)| **length > 0);
         self.symbols.extend(used.map(|(symbol, _)| symbol));
-        // A stable order: within one length by symbols.
+        // The sort is stable: symbols with the same length stay in order.
         self.symbols.sort_by_key(|symbol| lengths[*symbol]);
     }
 
@@ -95,29 +95,29 @@ impl Code {
     }
 }
 
-/// What comes next in a stream, by the next bits.
+/// A lookup table for the next symbols of a stream.
 pub(super) struct Table {
     code: Code,
-    kind: fn(usize) -> (Kind, usize),
-    /// For all that [`LOOKED_AT`] bits can be, lowest first: what comes next, and how many bits it has. Literals are taken
-    /// together with what comes behind them, as far as that is certain.
-    steps: Box<[Step; 1 << LOOKED_AT]>,
+    kind: fn(usize) -> (Symbol, usize),
+    /// The next symbol for each value of [`INDEX_BITS`] bits, lowest bit first. A literal is combined with the symbol that follows
+    /// it if the bits determine that symbol, too.
+    entries: Box<[TableEntry; 1 << INDEX_BITS]>,
 }
 
-/// What comes next in a stream, in a byte: how many bits it has, and what it is.
+/// The next symbol, or several literals and a symbol: its kind and its length in bits, with extra bits, in one byte.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Step(u8);
+pub(super) struct TableEntry(u8);
 
-/// How many bits of a step are its length.
+/// The number of bits of an entry for its length. The others are its kind.
 const LENGTH_BITS: usize = 5;
 
-impl Step {
-    fn new(kind: Kind, length: usize) -> Self {
+impl TableEntry {
+    fn new(kind: Symbol, length: usize) -> Self {
         Self(((kind as usize) << LENGTH_BITS | length) as u8)
     }
 
-    pub(super) fn kind(self) -> Kind {
-        Kind::ALL[usize::from(self.0) >> LENGTH_BITS]
+    pub(super) fn kind(self) -> Symbol {
+        Symbol::ALL[usize::from(self.0) >> LENGTH_BITS]
     }
 
     /// In bits.
@@ -126,9 +126,9 @@ impl Step {
         usize::from(self.0) & ((1 << LENGTH_BITS) - 1)
     }
 
-    /// Whether it is a literal or the length of something repeated: what nearly every step is.
+    /// Whether it is a literal or the length of a repetition, as nearly all symbols are.
     #[inline]
-    pub(super) fn is_usual(self) -> bool {
+    pub(super) fn is_literal_or_length(self) -> bool {
         self.0 >= Self::LITERAL
     }
 
@@ -139,90 +139,90 @@ impl Step {
 
     #[inline]
     pub(super) fn is_distance(self) -> bool {
-        self.0 >> LENGTH_BITS == Kind::Distance as u8
+        self.0 >> LENGTH_BITS == Symbol::Distance as u8
     }
 
-    const LITERAL: u8 = (Kind::Literal as u8) << LENGTH_BITS;
-    const LENGTH: u8 = (Kind::Length as u8) << LENGTH_BITS;
+    const LITERAL: u8 = (Symbol::Literal as u8) << LENGTH_BITS;
+    const LENGTH: u8 = (Symbol::Length as u8) << LENGTH_BITS;
 }
 
 impl Table {
-    /// A table for symbols of which `kind` tells what they stand for.
-    pub(super) fn new(kind: fn(usize) -> (Kind, usize)) -> Self {
+    /// An empty table. `kind` returns the kind of a symbol and the number of its extra bits.
+    pub(super) fn new(kind: fn(usize) -> (Symbol, usize)) -> Self {
         Self {
             code: Code::default(),
             kind,
-            steps: Box::new([Step::default(); 1 << LOOKED_AT]),
+            entries: Box::new([TableEntry::default(); 1 << INDEX_BITS]),
         }
     }
 
-    /// Makes the table for the code whose lengths these are.
+    /// Sets the table from the length of each symbol's code.
     pub(super) fn fill(&mut self, lengths: &[u8]) {
         self.code.fill(lengths);
-        self.steps.fill(Step::default());
-        // How many bits of each step are certain to be among those that are looked at: all but what follows a code.
-        let mut certain = [0_u8; 1 << LOOKED_AT];
+        self.entries.fill(TableEntry::default());
+        // How many bits of the index each entry uses: all of its length except extra bits.
+        let mut used = [0_u8; 1 << INDEX_BITS];
         let (mut code, mut index) = (0_usize, 0);
-        for length in 1..=LOOKED_AT {
+        for length in 1..=INDEX_BITS {
             code <<= 1;
             for symbol in &self.code.symbols[index..index + self.code.counts[length]] {
                 let (kind, extra) = (self.kind)(*symbol);
-                // A code stands in the stream from its highest bit on, and whatever comes behind it.
+                // The stream has the highest bit of a code first. Any bits may follow the code.
                 let first = code.reverse_bits() >> (usize::BITS as usize - length);
-                for at in (first..1 << LOOKED_AT).step_by(1 << length) {
-                    self.steps[at] = Step::new(kind, length + extra);
-                    certain[at] = length as u8;
+                for at in (first..1 << INDEX_BITS).step_by(1 << length) {
+                    self.entries[at] = TableEntry::new(kind, length + extra);
+                    used[at] = length as u8;
                 }
                 code += 1;
             }
             index += self.code.counts[length];
         }
-        self.take_together(certain);
+        self.combine_literals(used);
     }
 
-    /// Takes literals together with what comes behind them.
-    fn take_together(&mut self, mut certain: [u8; 1 << LOOKED_AT]) {
-        let (alone, certain_alone) = (self.steps.clone(), certain);
-        for at in 1..self.steps.len() {
-            if alone[at].kind() != Kind::Literal {
+    /// Combines literals with the symbols that follow them.
+    fn combine_literals(&mut self, mut used: [u8; 1 << INDEX_BITS]) {
+        let (single, used_by_single) = (self.entries.clone(), used);
+        for at in 1..self.entries.len() {
+            if single[at].kind() != Symbol::Literal {
                 continue;
             }
-            let length = alone[at].length();
-            // It is smaller, so that it has been taken together with what comes behind it itself.
-            let behind = at >> length;
+            let length = single[at].length();
+            // The index of the next symbol is smaller, so its entry is combined already.
+            let next = at >> length;
             let choices = [
-                (self.steps[behind], certain[behind]),
-                (alone[behind], certain_alone[behind]),
+                (self.entries[next], used[next]),
+                (single[next], used_by_single[next]),
             ];
-            for (behind, bits) in choices {
+            for (next, bits) in choices {
                 let both = length + usize::from(bits);
-                if behind != Step::default() && both <= LOOKED_AT {
-                    self.steps[at] = Step::new(behind.kind(), length + behind.length());
-                    certain[at] = both as u8;
+                if next != TableEntry::default() && both <= INDEX_BITS {
+                    self.entries[at] = TableEntry::new(next.kind(), length + next.length());
+                    used[at] = both as u8;
                     break;
                 }
             }
         }
     }
 
-    /// What comes next, if that can be told from the bits that are looked at. At the end of a stream it may have more bits than
-    /// are left.
+    /// The entry for the next bits; the default one if the next code is too long for the table. At the end of a stream it may be
+    /// longer than the rest of the stream.
     #[inline]
-    pub(super) fn usual(&self, bits: u64) -> Step {
-        self.steps[bits as usize & ((1 << LOOKED_AT) - 1)]
+    pub(super) fn lookup(&self, bits: u64) -> TableEntry {
+        self.entries[bits as usize & ((1 << INDEX_BITS) - 1)]
     }
 
-    /// What comes next.
-    pub(super) fn next(&self, bits: u64) -> Step {
-        let step = self.usual(bits);
-        if step != Step::default() {
-            return step;
+    /// The next symbols, for codes of any length; the default entry if the code is invalid.
+    pub(super) fn decode(&self, bits: u64) -> TableEntry {
+        let entry = self.lookup(bits);
+        if entry != TableEntry::default() {
+            return entry;
         }
         self.code
             .next(bits)
-            .map_or_else(Step::default, |(symbol, length)| {
+            .map_or_else(TableEntry::default, |(symbol, length)| {
                 let (kind, extra) = (self.kind)(symbol);
-                Step::new(kind, length + extra)
+                TableEntry::new(kind, length + extra)
             })
     }
 }

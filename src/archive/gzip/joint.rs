@@ -1,20 +1,20 @@
-//! Where the last block of a deflate stream begins and ends, so that another stream can be appended to it.
+//! Joins deflate streams: changes the end of a stream so that another stream can follow.
 //!
-//! RFC 1951: a stream is a row of blocks, and the first bit of each says whether it is the last. Nothing but reading all that
-//! comes before tells where the last one begins.
+//! A stream is a sequence of blocks, and the first bit of each marks the last one (RFC 1951). Only by decoding all blocks it is known
+//! where the last one begins and ends.
 
-use super::huffman::{Code, Kind, Table};
+use super::huffman::{Code, Symbol, Table};
 
-/// How many literal and length codes there are at the most, and how many distance codes.
+/// The largest number of literal and length codes, and of distance codes.
 const CODES: (usize, usize) = (288, 32);
 
-/// The order in which the lengths of code length codes are given (RFC 1951, 3.2.7).
+/// The order of the lengths of code length codes (RFC 1951, 3.2.7).
 const LENGTHS_ORDER: [usize; 19] = [
     16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15,
 ];
 
-/// What a stored block of no bytes is after its three bits of header and the padding to a whole byte: the joint that zlib
-/// makes by `Z_SYNC_FLUSH`.
+/// An empty stored block, without the three bits of its header and the padding to a whole byte. zlib's `Z_SYNC_FLUSH` adds the same
+/// block.
 const EMPTY_STORED: [u8; 4] = [0, 0, 0xff, 0xff];
 
 /// Turns a complete deflate stream into one that another stream can be appended to: clears the mark of its last block, removes
@@ -39,7 +39,7 @@ pub fn make_appendable(stream: &mut Vec<u8>) -> Option<()> {
     Some(())
 }
 
-/// The first bit of the last block, and the first behind it.
+/// The position of the last block's first bit, and of the first bit after it.
 fn last_block(stream: &[u8]) -> Option<(usize, usize)> {
     let mut bits = Bits {
         stream,
@@ -48,15 +48,15 @@ fn last_block(stream: &[u8]) -> Option<(usize, usize)> {
     let mut tables = Tables::new();
     loop {
         let start = bits.position;
-        let is_last = bits.take(1)? == 1;
-        match bits.take(2)? {
+        let is_last = bits.read(1)? == 1;
+        match bits.read(2)? {
             0 => bits.skip_stored()?,
             1 => {
-                tables.fixed();
+                tables.set_fixed();
                 bits.skip_symbols(&tables)?;
             }
             2 => {
-                tables.dynamic(&mut bits)?;
+                tables.read_dynamic(&mut bits)?;
                 bits.skip_symbols(&tables)?;
             }
             _ => return None,
@@ -78,12 +78,12 @@ impl Tables {
     fn new() -> Self {
         Self {
             lengths: Code::default(),
-            literals: Table::new(Kind::of_literal),
-            distances: Table::new(Kind::of_distance),
+            literals: Table::new(Symbol::of_literal),
+            distances: Table::new(Symbol::of_distance),
         }
     }
 
-    fn fixed(&mut self) {
+    fn set_fixed(&mut self) {
         let mut lengths = [8; CODES.0];
         lengths[144..256].fill(9);
         lengths[256..280].fill(7);
@@ -91,13 +91,13 @@ impl Tables {
         self.distances.fill(&[5; CODES.1]);
     }
 
-    fn dynamic(&mut self, bits: &mut Bits<'_>) -> Option<()> {
-        let literals = bits.take(5)? + 257;
-        let distances = bits.take(5)? + 1;
-        let given = bits.take(4)? + 4;
+    fn read_dynamic(&mut self, bits: &mut Bits<'_>) -> Option<()> {
+        let literals = bits.read(5)? + 257;
+        let distances = bits.read(5)? + 1;
+        let given = bits.read(4)? + 4;
         let mut lengths = [0; LENGTHS_ORDER.len()];
         for place in &LENGTHS_ORDER[..given] {
-            lengths[*place] = u8::try_from(bits.take(3)?).ok()?;
+            lengths[*place] = u8::try_from(bits.read(3)?).ok()?;
         }
         self.lengths.fill(&lengths);
         let mut lengths = [0; CODES.0 + CODES.1];
@@ -106,9 +106,9 @@ impl Tables {
             let (symbol, length) = self.lengths.next(bits.peek())?;
             bits.position += length;
             let (value, times) = match symbol {
-                16 => (*lengths.get(at.checked_sub(1)?)?, 3 + bits.take(2)?),
-                17 => (0, 3 + bits.take(3)?),
-                18 => (0, 11 + bits.take(7)?),
+                16 => (*lengths.get(at.checked_sub(1)?)?, 3 + bits.read(2)?),
+                17 => (0, 3 + bits.read(3)?),
+                18 => (0, 11 + bits.read(7)?),
                 length => (u8::try_from(length).ok()?, 1),
             };
             lengths.get_mut(at..at + times)?.fill(value);
@@ -132,7 +132,7 @@ impl Bits<'_> {
         peek(self.stream, self.position)
     }
 
-    fn take(&mut self, count: usize) -> Option<usize> {
+    fn read(&mut self, count: usize) -> Option<usize> {
         let value = self.peek() & ((1 << count) - 1);
         self.position += count;
         if self.position > self.stream.len() * 8 {
@@ -155,21 +155,21 @@ impl Bits<'_> {
 
     fn skip_symbols(&mut self, tables: &Tables) -> Option<()> {
         loop {
-            self.skip_usual(tables);
+            self.skip_short_codes(tables);
             let next = self.peek();
-            let step = tables.literals.next(next);
-            self.position += step.length();
-            match step.kind() {
-                Kind::Literal => {}
-                Kind::Length => {
-                    let distance = tables.distances.next(next >> step.length());
+            let symbol = tables.literals.decode(next);
+            self.position += symbol.length();
+            match symbol.kind() {
+                Symbol::Literal => {}
+                Symbol::Length => {
+                    let distance = tables.distances.decode(next >> symbol.length());
                     if !distance.is_distance() {
                         return None;
                     }
                     self.position += distance.length();
                 }
-                Kind::End => return Some(()),
-                Kind::Distance | Kind::None => return None,
+                Symbol::End => return Some(()),
+                Symbol::Distance | Symbol::Unknown => return None,
             }
             if self.position >= self.stream.len() * 8 {
                 return None;
@@ -177,11 +177,12 @@ impl Bits<'_> {
         }
     }
 
-    /// Skips what is found in tables, up to something else or nearly the end of the stream.
+    /// Skips literals and repetitions whose codes the tables contain. Stops before any other symbol and shortly before the end of the
+    /// stream.
     ///
-    /// This takes a good part of what compressing does. A processor cannot foretell what a stream has, so that there are no
-    /// branches for it, and what comes next is looked up before bits are added behind those that are there.
-    fn skip_usual(&mut self, tables: &Tables) {
+    /// This needs a considerable part of the time of compression. CPUs cannot predict the symbols of a stream, so there are no branches
+    /// on symbols, and the next symbol is looked up before more bits are loaded.
+    fn skip_short_codes(&mut self, tables: &Tables) {
         let used = self.position % 8;
         let (mut bits, mut count) = (self.peek(), 56 - used);
         let mut at = self.position / 8 + 7;
@@ -189,27 +190,27 @@ impl Bits<'_> {
             return;
         }
         while let Some(next) = self.stream.get(at..at + 8) {
-            let step = tables.literals.usual(bits);
+            let symbol = tables.literals.lookup(bits);
             bits |= next.try_into().map_or(0, u64::from_le_bytes) << count;
             at += (63 - count) >> 3;
             count |= 56;
-            let behind = bits >> step.length();
-            let distance = tables.distances.usual(behind);
-            let is_length = step.is_length();
-            // Not `&&` and `||`, which would be branches.
-            if !(step.is_usual() & (distance.is_distance() | !is_length)) {
+            let after_symbol = bits >> symbol.length();
+            let distance = tables.distances.lookup(after_symbol);
+            let is_length = symbol.is_length();
+            // `&&` and `||` would be branches.
+            if !(symbol.is_literal_or_length() & (distance.is_distance() | !is_length)) {
                 break;
             }
             let distance = distance.length() * usize::from(is_length);
-            // Together at most 16 and 11 + 13 bits: of 56 as many are left as are looked up next.
-            bits = behind >> distance;
-            count -= step.length() + distance;
+            // At most 16 and 11 + 13 bits: of 56, enough are left for the next lookup.
+            bits = after_symbol >> distance;
+            count -= symbol.length() + distance;
             self.position = at * 8 - count;
         }
     }
 }
 
-/// The next 57 bits or more; behind the end come zeros.
+/// At least the next 57 bits; zeros after the end.
 #[inline]
 fn peek(stream: &[u8], position: usize) -> u64 {
     let at = position / 8;
@@ -260,7 +261,7 @@ mod tests {
         content
     }
 
-    /// Joins streams and inflates the whole.
+    /// Joins streams and decompresses the result.
     fn joined(mut streams: Vec<Vec<u8>>) -> Vec<u8> {
         let last = streams.pop().unwrap();
         for stream in &mut streams {
@@ -276,7 +277,7 @@ mod tests {
         vec![
             Vec::new(),
             b"x".to_vec(),
-            b"Small enough for a code that is known to everybody.".to_vec(),
+            b"Small enough for the fixed code.".to_vec(),
             vec![0; 300_000],
             noise(200_000),
             [text.clone(), noise(100_000), text].concat(),
@@ -284,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn streams_of_every_kind_are_joined() {
+    fn streams_of_all_kinds_are_joined() {
         for first in contents() {
             for second in contents() {
                 let content = [&first[..], &second, &first].concat();
@@ -329,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_that_is_cut_is_none() {
+    fn truncated_stream_is_refused() {
         let stream = by_libdeflate(&contents()[5], 6);
         for length in (0..stream.len()).step_by(997).chain([stream.len() - 2]) {
             assert!(make_appendable(&mut stream[..length].to_vec()).is_none());
@@ -340,7 +341,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(300))]
 
         #[test]
-        fn whatever_is_compressed_is_joined(
+        fn any_content_is_joined(
             first in prop::collection::vec(prop_oneof![Just(b'a'), any::<u8>()], 0..5000),
             second in prop::collection::vec(0..4_u8, 0..5000),
             level in 1..=12,
@@ -350,7 +351,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_no_stream_is_refused_or_read(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        fn any_bytes_cause_no_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
             let _ = make_appendable(&mut bytes.clone());
         }
     }

@@ -1,4 +1,4 @@
-//! The content of one file: where its holes are, and copying it while watching that nobody else writes to it.
+//! The content of one file: finds its holes, copies it, and detects changes meanwhile.
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -14,35 +14,35 @@ use crate::archive::sparse::{self, MAX_PIECES, Piece};
 use crate::archive::tarball::EntryWriter;
 use crate::fs::{self, Context};
 
-/// Holes that together are smaller are written as zeros, in bytes: they compress to nothing, and an ordinary entry is
-/// read by more programs than a sparse one.
-const HOLES_WORTH_IT: u64 = 1 << 20;
+/// The least total size of holes for a sparse entry, in bytes. Smaller holes are written as zeros: they compress well, and more programs
+/// read ordinary entries than sparse ones.
+const LEAST_HOLES: u64 = 1 << 20;
 
-/// The pieces of a file that are not holes; `None` when it should be written as it is.
+/// The pieces of a file between its holes; `None` for an ordinary entry.
 ///
-/// What the file system calls a hole depends on the file system, so a sparse file does not give the same archive everywhere.
+/// File systems report holes differently, so the archive of a sparse file depends on the file system.
 pub(super) fn pieces(
     file: &mut File,
     metadata: &Metadata,
     path: &Path,
 ) -> Result<Option<Vec<Piece>>, PackError> {
     let size = metadata.len();
-    // A file that takes as much disk as it is long has no hole.
-    if size < HOLES_WORTH_IT || metadata.blocks().saturating_mul(512) >= size {
+    // A file that occupies its full length on the disk has no holes.
+    if size < LEAST_HOLES || metadata.blocks().saturating_mul(512) >= size {
         return Ok(None);
     }
     let pieces = match seek_pieces(file, size) {
         Ok(pieces) => pieces,
-        // The file system knows no holes.
+        // The file system does not support holes.
         Err(Errno::EINVAL | Errno::EOPNOTSUPP) => None,
         Err(error) => return Err(failed("look for holes in", path, error.into())),
     };
     file.seek(SeekFrom::Start(0)).at("read", path)?;
-    let worth_it = |pieces: &Vec<Piece>| {
+    let has_large_holes = |pieces: &Vec<Piece>| {
         let data: u64 = pieces.iter().map(|piece| piece.length).sum();
-        size - data >= HOLES_WORTH_IT
+        size - data >= LEAST_HOLES
     };
-    Ok(pieces.filter(worth_it))
+    Ok(pieces.filter(has_large_holes))
 }
 
 fn seek_pieces(file: &File, size: u64) -> nix::Result<Option<Vec<Piece>>> {
@@ -56,12 +56,12 @@ fn seek_pieces(file: &File, size: u64) -> nix::Result<Option<Vec<Piece>>> {
     while offset < size {
         let start = match seek(offset, Whence::SeekData) {
             Ok(start) => start,
-            // Nothing but a hole up to the end.
+            // The rest of the file is a hole.
             Err(Errno::ENXIO) => break,
             Err(error) => return Err(error),
         };
         let end = seek(start, Whence::SeekHole)?;
-        // Pieces are whole blocks, see `sparse::push`. File systems give whole pages anyway.
+        // Pieces must be whole blocks, see `sparse::push`. File systems usually report whole pages.
         let start = (start - start % block).max(offset);
         let end = end.next_multiple_of(block).min(size);
         if end <= start {
@@ -73,7 +73,7 @@ fn seek_pieces(file: &File, size: u64) -> nix::Result<Option<Vec<Piece>>> {
         }
         offset = end;
     }
-    // GNU tar ends the list at the end of the file, so that readers which know only the list get the length right.
+    // As in GNU tar, the list ends at the end of the file, for readers that compute the length from the list.
     if pieces
         .last()
         .is_none_or(|last| last.offset + last.length < size)
@@ -84,7 +84,7 @@ fn seek_pieces(file: &File, size: u64) -> nix::Result<Option<Vec<Piece>>> {
     Ok(Some(pieces))
 }
 
-/// Copies the pieces of a file (all of it when there is no list) and gives the number of bytes copied.
+/// Copies the pieces of a file, or the whole file if there is no list. Returns the number of bytes.
 pub(super) fn copy<W: Write>(
     file: &mut File,
     before: &Metadata,
@@ -130,7 +130,7 @@ pub(super) fn copy<W: Write>(
     Ok(copied)
 }
 
-/// What changes when a file is written to.
+/// The metadata that changes when a file is written.
 fn stamp(metadata: &Metadata) -> (u64, i64, i64) {
     (metadata.len(), metadata.mtime(), metadata.mtime_nsec())
 }

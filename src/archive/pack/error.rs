@@ -11,22 +11,22 @@ pub enum PackError {
     /// A file of the tree could not be read.
     #[error(transparent)]
     File(#[from] fs::Error),
-    /// A file was written to, replaced or removed in the meantime.
+    /// A file was written, replaced or removed while it was packed.
     #[error("`{}` changed while it was packed", path.display())]
     Changed {
         /// The file.
         path: PathBuf,
     },
-    /// What should be packed is not a directory.
+    /// The path to be packed is not a directory.
     #[error("`{}` is not a directory", path.display())]
     NotADirectory {
-        /// What should be packed.
+        /// The path.
         path: PathBuf,
     },
     /// The archive could not be written.
     #[error("failed to write the archive")]
     Output {
-        /// What the writer answered.
+        /// The error of the writer.
         #[source]
         source: io::Error,
     },

@@ -1,21 +1,20 @@
-//! Owners as archives have them.
+//! The owners of entries in an archive.
 
 use std::collections::HashMap;
 
 use nix::unistd::{Gid, Group, Uid, User};
 
-/// Says who owns an entry of the archive, and what owners are called.
+/// Chooses the owner of an entry in the archive, and the names of users and groups.
 ///
-/// The numbers on disk and the names that a reader looks up belong together only on the machine that will unpack the
-/// archive: hence a caller may put names of its own before the system's.
+/// The names of this system may be wrong on the machine that unpacks the archive. A caller can provide other names.
 pub trait Owners {
-    /// The user's name; empty when it has none.
+    /// The name of a user; empty if it has none.
     fn user(&mut self, uid: u32) -> String;
 
-    /// The group's name; empty when it has none.
+    /// The name of a group; empty if it has none.
     fn group(&mut self, gid: u32) -> String;
 
-    /// The numbers of an entry's user and group in the archive, by its name there and the numbers that it has on disk.
+    /// The user and group numbers of an entry in the archive, from its name and its numbers on the disk.
     fn numbers(&mut self, name: &[u8], uid: u32, gid: u32) -> (u32, u32) {
         let _ = name;
         (uid, gid)
@@ -30,7 +29,7 @@ pub struct SystemOwners {
 }
 
 impl SystemOwners {
-    /// Nothing looked up yet.
+    /// Looks up no name before it is needed.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -42,7 +41,7 @@ impl Owners for SystemOwners {
         self.users
             .entry(uid)
             .or_insert_with(|| {
-                // A database that cannot be asked is one without the name: GNU tar too leaves the field empty.
+                // The field is empty if the database cannot be read, as in GNU tar.
                 let user = User::from_uid(Uid::from_raw(uid)).ok().flatten();
                 user.map(|user| user.name).unwrap_or_default()
             })

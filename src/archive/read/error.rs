@@ -6,65 +6,67 @@ use std::path::PathBuf;
 /// Why an archive could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// The data does not begin as a tar archive does.
+    /// The data does not begin with a tar header.
     #[error("the data is not a tar archive")]
     NotTar,
-    /// The data ends in the content of an entry.
+    /// The data ends inside the content of an entry.
     #[error("the archive ends early, in the middle of `{}`", entry.display())]
     Truncated {
-        /// The entry's name as the archive has it.
+        /// The name of the entry in the archive.
         entry: PathBuf,
     },
-    /// The data ends in a header or between a header and what it announces.
+    /// The data ends inside a header, or between a header and the entry that it precedes.
     #[error("the archive ends early, in a header at byte {offset}")]
     TruncatedHeader {
-        /// Where the header begins in the decoded archive, in bytes.
+        /// The offset of the header in the decoded archive, in bytes.
         offset: u64,
     },
-    /// A header's checksum is wrong.
+    /// The checksum of a header does not match.
     #[error("the header at byte {offset} is damaged: its checksum does not match")]
     Checksum {
-        /// Where the header begins in the decoded archive, in bytes.
+        /// The offset of the header in the decoded archive, in bytes.
         offset: u64,
     },
-    /// A header's field holds no number, a negative one, or one that is too large.
+    /// A field of a header is not a number, negative, or too large.
     #[error("the header at byte {offset} has no valid {field}")]
     Number {
-        /// Where the header begins in the decoded archive, in bytes.
+        /// The offset of the header in the decoded archive, in bytes.
         offset: u64,
-        /// What the number is.
+        /// The name of the field.
         field: &'static str,
     },
-    /// A name or an extended header is longer than anyone would write.
-    #[error("the header at byte {offset} announces {size} bytes of names, more than {limit}")]
+    /// A name or an extended header is longer than the limit.
+    #[error(
+        "the header at byte {offset} announces {size} bytes of names, more than the limit of {limit}"
+    )]
     TooLong {
-        /// Where the header begins in the decoded archive, in bytes.
+        /// The offset of the header in the decoded archive, in bytes.
         offset: u64,
-        /// How long it says it is, in bytes.
+        /// Its length, in bytes.
         size: u64,
-        /// What is accepted, in bytes.
+        /// The limit, in bytes.
         limit: u64,
     },
     /// A PAX extended header is malformed.
     #[error("the extended header at byte {offset} is malformed: {problem}")]
     Pax {
-        /// Where the header begins in the decoded archive, in bytes.
+        /// The offset of the header in the decoded archive, in bytes.
         offset: u64,
-        /// What is wrong.
+        /// The problem.
         problem: &'static str,
     },
-    /// What is said of a sparse file cannot be.
+    /// The description of a sparse file is invalid.
     #[error("the sparse file `{}` is malformed: {problem}", entry.display())]
     Sparse {
-        /// The entry's name as the archive has it.
+        /// The name of the entry in the archive.
         entry: PathBuf,
-        /// What is wrong.
+        /// The problem.
         problem: &'static str,
     },
     /// The data could not be read or decoded.
     #[error("failed to read the archive")]
     Input {
-        /// What the reader answered; of a [`Decoder`](crate::archive::Decoder) it says what is wrong with the data.
+        /// The error of the reader. That of a [`Decoder`](crate::archive::Decoder) describes the problem of the data.
         #[source]
         source: io::Error,
     },

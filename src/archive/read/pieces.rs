@@ -1,16 +1,16 @@
-//! Finds the pieces of a sparse file, wherever an archive lists them.
+//! Reads the list of a sparse file's pieces, and the full content of entries.
 
 use std::io::{self, Read};
 
 use tar::{GnuExtSparseHeader, GnuSparseHeader, Header};
 
 use super::{Entry, ReadError, Reader};
-use crate::archive::pax::{Layout, SparseRecords};
+use crate::archive::pax::{PieceList, SparseRecords};
 use crate::archive::sparse::{self, MapParser, Piece};
 use crate::archive::{BLOCK, number};
 
 impl<R: Read> Reader<R> {
-    /// Finds the pieces of a sparse file, wherever they are listed.
+    /// Sets the pieces and the size of a sparse file, from the header, the records or the content.
     pub(super) fn sparse(
         &mut self,
         header: &Header,
@@ -23,9 +23,11 @@ impl<R: Read> Reader<R> {
             problem,
         };
         let (pieces, size) = if header.as_old().linkflag[0] == b'S' {
-            let gnu = header.as_gnu().ok_or(problem("its header is not GNU's"))?;
+            let gnu = header
+                .as_gnu()
+                .ok_or(problem("its header is not in GNU format"))?;
             let size =
-                number::parse_unsigned(&gnu.realsize).ok_or(problem("its size is no number"))?;
+                number::parse_unsigned(&gnu.realsize).ok_or(problem("its size is not a number"))?;
             let mut pieces = Vec::new();
             push_all(&mut pieces, &gnu.sparse).map_err(problem)?;
             let mut more = gnu.is_extended();
@@ -41,10 +43,10 @@ impl<R: Read> Reader<R> {
             (pieces, size)
         } else {
             let size = records.size;
-            let pieces = match records.layout().map_err(problem)? {
-                Layout::Dense => return Ok(()),
-                Layout::Records => records.pieces,
-                Layout::Content => self.map_in_content().map_err(|error| match error {
+            let pieces = match records.piece_list().map_err(problem)? {
+                PieceList::None => return Ok(()),
+                PieceList::Records => records.pieces,
+                PieceList::Content => self.map_in_content().map_err(|error| match error {
                     MapError::Problem(text) => problem(text),
                     MapError::Read(error) => error,
                 })?,
@@ -81,24 +83,24 @@ impl<R: Read> Reader<R> {
     }
 }
 
-/// The whole content of an entry: what the archive has of it, and zeros for the holes of a sparse file.
+/// Reads the full content of an entry, with zeros for the holes of a sparse file.
 #[derive(Debug)]
 pub struct Whole<'a, R> {
     reader: &'a mut Reader<R>,
-    /// What is left of the pieces, the next one first.
+    /// The pieces that were not read completely.
     pieces: &'a [Piece],
     position: u64,
     size: u64,
 }
 
 impl<R: Read> Reader<R> {
-    /// Reads the whole content of `entry`, which must be the one that came last and of which nothing was read.
+    /// Reads the full content of `entry`, which must be the last entry. Its content must not have been read before.
     pub fn whole<'a>(&'a mut self, entry: &'a Entry) -> Whole<'a, R> {
         Whole {
             reader: self,
             pieces: entry.pieces.as_deref().unwrap_or_default(),
             position: 0,
-            // What is not sparse ends where the content ends.
+            // 0 means not sparse: the file ends with the content.
             size: if entry.is_sparse() { entry.size } else { 0 },
         }
     }
@@ -140,7 +142,7 @@ enum MapError {
 
 fn push_all(pieces: &mut Vec<Piece>, listed: &[GnuSparseHeader]) -> Result<(), &'static str> {
     for piece in listed {
-        // An empty place in the list, not a number that is missing.
+        // An unused place in the list.
         if piece.offset[0] == 0 || piece.numbytes[0] == 0 {
             continue;
         }

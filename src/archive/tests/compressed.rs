@@ -1,4 +1,4 @@
-//! Compressed archives, whole and spoiled.
+//! Compressed archives, complete and damaged.
 
 use std::io::Read;
 use std::path::Path;
@@ -22,7 +22,7 @@ fn archive() -> Vec<u8> {
         .finish()
 }
 
-/// Compresses with another program; Python's modules where it has them.
+/// Compresses with another program, or with a module of Python.
 fn compress(kind: Compression, content: &[u8]) -> Vec<u8> {
     let temp = temporary();
     let file = temp.path().join("content");
@@ -53,7 +53,7 @@ fn decode(compressed: &[u8]) -> Result<Vec<u8>, String> {
     run().map_err(|error| chain(&error))
 }
 
-/// Unpacks what is stored under a name that says nothing, and gives the error.
+/// Unpacks data from a file whose name does not show its format. Returns the error.
 fn unpack_error(compressed: &[u8]) -> Option<String> {
     let temp = temporary();
     let file = temp.path().join("archive.tgz");
@@ -65,7 +65,7 @@ fn unpack_error(compressed: &[u8]) -> Option<String> {
 }
 
 #[test]
-fn every_kind_is_found_and_decoded() {
+fn all_formats_are_detected_and_decoded() {
     let archive = archive();
     for kind in KINDS {
         let compressed = compress(kind, &archive);
@@ -78,7 +78,7 @@ fn every_kind_is_found_and_decoded() {
 }
 
 #[test]
-fn several_members_are_read_as_one() {
+fn several_members_are_decoded_as_one() {
     let archive = archive();
     let (first, second) = archive.split_at(123_456);
     for kind in KINDS {
@@ -94,7 +94,7 @@ fn several_members_are_read_as_one() {
 }
 
 #[test]
-fn zeros_may_follow_but_nothing_else() {
+fn only_zeros_may_follow() {
     let archive = archive();
     for kind in KINDS {
         let compressed = compress(kind, &archive);
@@ -102,21 +102,21 @@ fn zeros_may_follow_but_nothing_else() {
         assert!(decode(&with(&[0; 100_000])).unwrap() == archive, "{kind}");
         for garbage in [&b"garbage"[..], b"\0\0\0garbage", b"x", b"B", &[0x1f]] {
             let expected = format!("{kind} data is followed by other bytes");
-            let spoiled = with(garbage);
-            assert_eq!(decode(&spoiled).unwrap_err(), expected);
-            let error = unpack_error(&spoiled).unwrap();
+            let damaged = with(garbage);
+            assert_eq!(decode(&damaged).unwrap_err(), expected);
+            let error = unpack_error(&damaged).unwrap();
             assert_eq!(error, format!("failed to read the archive: {expected}"));
         }
     }
 }
 
 #[test]
-fn a_truncated_stream_ends_early_wherever_it_is_cut() {
+fn truncated_stream_is_reported() {
     let archive = archive();
     for kind in KINDS {
         let compressed = compress(kind, &archive);
         let tenths = (1..10).map(|tenth| compressed.len() * tenth / 10);
-        // The archive is complete long before the trailer: only reading to the very end finds what is missing.
+        // The archive ends before the trailer. Only reading to the end of the file shows what is missing.
         let ends = (1..=12).map(|missing| compressed.len() - missing);
         for length in tenths.chain(ends) {
             let expected = format!("{kind} data ends early");
@@ -129,7 +129,7 @@ fn a_truncated_stream_ends_early_wherever_it_is_cut() {
 }
 
 #[test]
-fn a_wrong_checksum_is_found_behind_the_archives_end() {
+fn wrong_checksum_after_the_archives_end_is_reported() {
     let archive = archive();
     for (kind, from_end, expected) in [
         (
@@ -160,17 +160,17 @@ fn a_wrong_checksum_is_found_behind_the_archives_end() {
 }
 
 #[test]
-fn damaged_data_is_called_damaged() {
+fn damaged_data_is_reported() {
     let archive = archive();
     for kind in KINDS {
         let compressed = compress(kind, &archive);
         for part in 1..8 {
-            let mut spoiled = compressed.clone();
-            let position = spoiled.len() * part / 8;
-            for byte in &mut spoiled[position..position + 4] {
+            let mut damaged = compressed.clone();
+            let position = damaged.len() * part / 8;
+            for byte in &mut damaged[position..position + 4] {
                 *byte = !*byte;
             }
-            let error = decode(&spoiled).unwrap_err();
+            let error = decode(&damaged).unwrap_err();
             let known = error.starts_with(&format!("{kind} data is damaged"))
                 || error == format!("{kind} data ends early");
             assert!(known, "{error}");
@@ -179,7 +179,7 @@ fn damaged_data_is_called_damaged() {
 }
 
 #[test]
-fn an_empty_file_and_an_unknown_one_are_told_apart() {
+fn empty_and_unknown_files_are_distinguished() {
     let unknown = "neither a tar archive nor compressed data of a known kind";
     assert_eq!(decode(b"").unwrap_err(), "the file is empty");
     assert_eq!(decode(b"x").unwrap_err(), unknown);
@@ -190,7 +190,7 @@ fn an_empty_file_and_an_unknown_one_are_told_apart() {
 }
 
 #[test]
-fn compressed_data_that_is_no_archive_is_no_archive() {
+fn compressed_data_without_an_archive_is_an_error() {
     for kind in KINDS {
         let error = unpack_error(&compress(kind, b"hello")).unwrap();
         assert_eq!(error, "the data is not a tar archive", "{kind}");
@@ -198,7 +198,7 @@ fn compressed_data_that_is_no_archive_is_no_archive() {
 }
 
 #[test]
-fn an_archive_from_before_ustar_is_found_by_its_checksum() {
+fn v7_archive_is_detected_by_its_checksum() {
     let temp = temporary();
     let source = directory(temp.path(), "source");
     fs::write(&source.join("f"), b"x").unwrap();
@@ -208,17 +208,17 @@ fn an_archive_from_before_ustar_is_found_by_its_checksum() {
 }
 
 #[test]
-fn data_that_wants_too_much_memory_is_refused() {
+fn data_that_needs_too_much_memory_is_refused() {
     let temp = temporary();
     let file = temp.path().join("content");
     fs::write(&file, &archive()).unwrap();
-    // Without the size of the content, zstd writes the window it was asked for.
+    // Without the size of the content, zstd writes the requested window size.
     let zstd = sh("cat \"$1\" | zstd -q -c --long=30", &[&file]);
     assert_eq!(
         decode(&zstd).unwrap_err(),
         "zstd data needs more than 256 MiB of memory to decode"
     );
-    // A dictionary of 2 GiB, written into a header made for less.
+    // A dictionary of 2 GiB, written into the header of a smaller one.
     let xz = python(
         "import sys, lzma, zlib, struct\n\
          data = bytearray(lzma.compress(open(sys.argv[1], 'rb').read()))\n\
@@ -232,7 +232,7 @@ fn data_that_wants_too_much_memory_is_refused() {
         decode(&xz).unwrap_err(),
         "xz data needs more than 256 MiB of memory to decode"
     );
-    // What the strongest settings write is read.
+    // The output of the highest levels is read.
     for script in ["xz -9 -T1 -c \"$1\"", "cat \"$1\" | zstd -q -c --ultra -22"] {
         assert!(
             decode(&sh(script, &[&file])).unwrap() == archive(),
@@ -242,12 +242,12 @@ fn data_that_wants_too_much_memory_is_refused() {
 }
 
 #[test]
-fn an_error_of_the_input_stays_what_it_is() {
+fn error_of_the_input_is_returned_unchanged() {
     struct Broken(usize);
     impl Read for Broken {
         fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
             if self.0 == 0 {
-                return Err(std::io::Error::other("the cable is out"));
+                return Err(std::io::Error::other("connection reset"));
             }
             let compressed = gzip_of_noise();
             let start = compressed.len() - self.0;
@@ -259,7 +259,7 @@ fn an_error_of_the_input_stays_what_it_is() {
     }
     let length = gzip_of_noise().len();
     let error = Decoder::new(Broken(length)).unwrap().finish().unwrap_err();
-    assert_eq!(chain(&error), "the cable is out");
+    assert_eq!(chain(&error), "connection reset");
 }
 
 fn gzip_of_noise() -> Vec<u8> {
@@ -272,7 +272,7 @@ fn gzip_of_noise() -> Vec<u8> {
 }
 
 #[test]
-fn the_archive_that_is_missing_is_named() {
+fn missing_archive_is_reported() {
     let error = unpack_file(Path::new("/nowhere/a.tgz"), Path::new("/nowhere")).unwrap_err();
     assert!(chain(&error).starts_with("failed to open `/nowhere/a.tgz`"));
 }

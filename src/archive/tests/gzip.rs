@@ -1,4 +1,4 @@
-//! What we compress, read by others.
+//! Compressed content, read by other programs.
 
 use std::io::Write;
 
@@ -30,7 +30,7 @@ fn gzip_and_python_read_one_member() {
         for level in [0, 1, 6, 9, 100] {
             fs::write(&file, &compressed(&content, level, 1 << 20)).unwrap();
             assert!(sh("gzip -dc \"$1\"", &[&file]) == content);
-            // One member: a decoder that stops after the first has no data left.
+            // There is one member: a decoder that stops after the first has no data left.
             let rest = python(
                 "import sys, zlib\n\
                  decoder = zlib.decompressobj(31)\n\
@@ -44,7 +44,7 @@ fn gzip_and_python_read_one_member() {
 }
 
 #[test]
-fn the_bytes_do_not_depend_on_the_number_of_threads() {
+fn output_does_not_depend_on_the_number_of_threads() {
     let content: Vec<u8> = content().into_iter().cycle().take(5_300_000).collect();
     for content in [&content[..], &content[..2 << 20], &content[..(2 << 20) + 1]] {
         let outputs: Vec<Vec<u8>> = [0, 1, 2, 4, 8]
@@ -63,11 +63,11 @@ fn the_bytes_do_not_depend_on_the_number_of_threads() {
 }
 
 #[test]
-fn a_writer_that_fails_ends_the_threads() {
+fn failing_writer_ends_the_threads() {
     struct Full;
     impl Write for Full {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            // The header still fits.
+            // There is space for the header.
             if bytes.len() == 10 {
                 Ok(10)
             } else {
@@ -84,7 +84,7 @@ fn a_writer_that_fails_ends_the_threads() {
 }
 
 #[test]
-fn the_header_holds_no_time_and_no_name() {
+fn header_has_no_time_and_no_name() {
     for level in [1, 6, 9] {
         let compressed = compressed(b"x", level, 1);
         assert_eq!(compressed[..10], [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255]);
@@ -92,7 +92,7 @@ fn the_header_holds_no_time_and_no_name() {
 }
 
 #[test]
-fn the_bytes_do_not_depend_on_how_the_writes_were_cut() {
+fn output_does_not_depend_on_the_size_of_writes() {
     let content = content();
     for level in [0, 1, 6] {
         let whole = compressed(&content, level, content.len());

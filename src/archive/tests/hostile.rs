@@ -1,4 +1,4 @@
-//! Archives that want out: whatever they do, nothing outside the destination changes.
+//! Hostile archives: none changes anything outside the destination.
 
 mod numbers;
 
@@ -15,7 +15,7 @@ fn long(name: &[u8]) -> Raw {
         .file("short", b"x")
 }
 
-/// What an archive is, the archive, and what the error says; an archive without an error does no harm either.
+/// A description, the archive, and a part of the error; `None` if it is unpacked without an error.
 type Case = (&'static str, Raw, Option<&'static str>);
 
 fn names_and_links() -> Vec<Case> {
@@ -172,12 +172,12 @@ fn names_and_links() -> Vec<Case> {
             Some("through the symbolic link `l`, which leads out of the archive"),
         ),
         (
-            "a link to what holds the root",
+            "a link to the parent of the root",
             Raw::default().symlink("l", "..").file("l/new", b"x"),
             Some("which leads out of the archive"),
         ),
         (
-            "a link out behind a link inside",
+            "a link outwards after a link inside",
             Raw::default()
                 .directory("d")
                 .symlink("d/o", "../../outside")
@@ -193,7 +193,7 @@ fn names_and_links() -> Vec<Case> {
             Some("which leads out of the archive"),
         ),
         (
-            "a link that was good and leads out later",
+            "a link inside that is replaced by a link outwards",
             Raw::default()
                 .directory("d")
                 .symlink("l", "d")
@@ -213,7 +213,7 @@ fn names_and_links() -> Vec<Case> {
             Some("which leads out of the archive"),
         ),
         (
-            "a link to nothing",
+            "a dangling link",
             Raw::default().symlink("l", "d").file("l/new", b"x"),
             Some("`l/new` would be unpacked through the symbolic link `l`, which leads to nothing"),
         ),
@@ -314,12 +314,12 @@ fn names_and_links() -> Vec<Case> {
             None,
         ),
         (
-            "a hard link to nothing",
+            "a hard link to a missing file",
             Raw::default().hard_link("h", "nothing"),
             Some("the hard link `h` points to `nothing`, which does not exist"),
         ),
         (
-            "a hard link to nothing in nothing",
+            "a hard link to a file in a missing directory",
             Raw::default().hard_link("h", "no/thing"),
             Some("points to `no/thing`, which does not exist"),
         ),
@@ -349,7 +349,7 @@ fn names_and_links() -> Vec<Case> {
             Some("`d` is a directory that is not empty"),
         ),
         (
-            "a link that says nothing",
+            "a link without a target",
             Raw::default().symlink("l", ""),
             Some("the symbolic link `l` has no target"),
         ),
@@ -359,12 +359,12 @@ fn names_and_links() -> Vec<Case> {
             Some("failed to create"),
         ),
         (
-            "a name beyond all bounds",
+            "a name longer than the limit",
             long(&vec![b'n'; 2 << 20]),
             Some("announces 2097152 bytes of names"),
         ),
         (
-            "an extended header beyond all bounds",
+            "an extended header longer than the limit",
             Raw::default().entry(b'x', b"x", b"", b"", |header| header.set_size(1 << 40)),
             Some("announces 1099511627776 bytes of names"),
         ),
@@ -372,7 +372,7 @@ fn names_and_links() -> Vec<Case> {
 }
 
 #[test]
-fn no_hostile_archive_touches_anything_outside() {
+fn hostile_archives_change_nothing_outside() {
     for (what, archive, expected) in names_and_links().into_iter().chain(numbers::archives()) {
         let temp = temporary();
         let outside = directory(temp.path(), "outside");
@@ -390,7 +390,7 @@ fn no_hostile_archive_touches_anything_outside() {
             }
             _ => panic!("{what}: {result:?}"),
         }
-        // Making a file and taking it away again would show in the directory's time.
+        // The time of the directory would show that a file was created and removed.
         assert_eq!(describe(&outside), before, "{what}");
         let names: Vec<_> = fs::list(temp.path())
             .unwrap()
@@ -407,7 +407,7 @@ fn no_hostile_archive_touches_anything_outside() {
 }
 
 #[test]
-fn a_link_that_was_there_before_is_not_followed_either() {
+fn existing_link_is_not_followed() {
     let temp = temporary();
     let outside = directory(temp.path(), "outside");
     let inside = directory(temp.path(), "inside");
@@ -418,13 +418,13 @@ fn a_link_that_was_there_before_is_not_followed_either() {
     assert!(fs::list(&outside).unwrap().is_empty());
 }
 
-/// A path of few names, so that entries meet each other.
+/// A path of few different names, so that entries have the same paths.
 fn any_path() -> impl Strategy<Value = String> {
     proptest::collection::vec(prop_oneof![Just("a"), Just("b"), Just("c")], 1..4)
         .prop_map(|parts| parts.join("/"))
 }
 
-/// Where a link may lead: inside, up, out, and to what an earlier link of the archive may be.
+/// The target of a link: inside, outside, or another link of the archive.
 fn any_target() -> impl Strategy<Value = String> {
     let part = prop_oneof![
         4 => Just("a"),
@@ -444,7 +444,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(150))]
 
     #[test]
-    fn archives_full_of_links_change_nothing_outside(
+    fn archives_with_many_links_change_nothing_outside(
         entries in proptest::collection::vec((0..8, any_path(), any_target()), 1..30)
     ) {
         let temp = temporary();
@@ -453,7 +453,7 @@ proptest! {
         directory(&outside, "a");
         fs::set_mode(&outside.join("a"), 0o700).unwrap();
         let before = describe(&outside);
-        // Each entry goes into an archive of its own, so that one that is refused does not end the others.
+        // Each entry is in a separate archive, so that a refused one does not affect the others.
         let inside = directory(temp.path(), "inside");
         for (kind, name, target) in &entries {
             let archive = match kind {
@@ -468,7 +468,7 @@ proptest! {
         prop_assert_eq!(&describe(&outside), &before);
         let names: Vec<_> = fs::list(temp.path()).unwrap().iter().map(|entry| entry.file_name()).collect();
         prop_assert_eq!(names, ["inside", "outside"]);
-        // And all of them in one archive.
+        // All entries are in one archive.
         let again = directory(&inside, "again");
         let mut archive = Raw::default();
         for (kind, name, target) in &entries {

@@ -1,4 +1,4 @@
-//! What we pack, read by others.
+//! Packed archives, read by other programs.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -35,7 +35,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_tree_gives_the_same_bytes_as_gnu_tar_and_comes_back_the_same(tree in any_tree()) {
+    fn any_tree_is_packed_as_by_gnu_tar_and_unpacked_unchanged(tree in any_tree()) {
         let temp = temporary();
         let source = directory(temp.path(), "source");
         make(&source, &tree);
@@ -52,7 +52,7 @@ proptest! {
 }
 
 #[test]
-fn bsdtar_and_python_read_what_we_pack() {
+fn bsdtar_and_python_unpack_packed_trees() {
     let temp = temporary();
     let source = directory(temp.path(), "source");
     simple(&source);
@@ -83,7 +83,7 @@ fn bsdtar_and_python_read_what_we_pack() {
 }
 
 #[test]
-fn the_root_comes_first_and_names_are_in_byte_order() {
+fn root_is_first_and_names_are_in_byte_order() {
     let temp = temporary();
     for name in ["b", "a.b", "a", "B"] {
         directory(temp.path(), name);
@@ -98,7 +98,7 @@ fn the_root_comes_first_and_names_are_in_byte_order() {
 }
 
 #[test]
-fn times_before_1970_are_kept_and_read_by_others() {
+fn times_before_1970_are_kept() {
     let temp = temporary();
     let source = directory(temp.path(), "source");
     fs::write(&source.join("old"), b"").unwrap();
@@ -109,7 +109,7 @@ fn times_before_1970_are_kept_and_read_by_others() {
     for program in ["tar", "bsdtar"] {
         if available(program) {
             let theirs = unpacked_by(program, &archive, temp.path(), program);
-            // What bsdtar makes of the directory that it unpacks into is its own affair.
+            // bsdtar may change the directory that it unpacks into.
             assert_eq!(
                 describe_below(&theirs),
                 describe_below(&source),
@@ -130,12 +130,12 @@ fn times_before_1970_are_kept_and_read_by_others() {
 }
 
 #[test]
-fn sockets_are_left_out_and_devices_are_entries() {
+fn sockets_are_omitted_and_devices_are_packed() {
     let temp = temporary();
     let source = directory(temp.path(), "source");
     let _socket = UnixListener::bind(source.join("socket")).unwrap();
     let mut expected = 1;
-    // Containers may not be allowed to make devices even as root.
+    // In a container, even root may lack the privilege to create devices.
     if root()
         && sh(
             "mknod \"$1/null\" c 1 3 && mknod \"$1/disk\" b 259 70000 || true",
@@ -165,7 +165,7 @@ fn sockets_are_left_out_and_devices_are_entries() {
 }
 
 #[test]
-fn the_caller_may_name_owners() {
+fn caller_may_choose_owners() {
     struct Vcap;
     impl Owners for Vcap {
         fn user(&mut self, uid: u32) -> String {
@@ -190,7 +190,7 @@ fn the_caller_may_name_owners() {
 }
 
 #[test]
-fn a_number_without_a_name_stays_a_number() {
+fn owner_without_a_name_is_a_number() {
     if !root() {
         eprintln!("skipped: only root can give files away");
         return;
@@ -203,7 +203,7 @@ fn a_number_without_a_name_stays_a_number() {
 }
 
 #[test]
-fn trees_are_packed_and_unpacked_at_any_depth() {
+fn deep_trees_are_packed_and_unpacked() {
     const DEPTH: usize = 3000;
     let temp = fs::scratch_for_deep_trees();
     let source = directory(temp.path(), "source");
@@ -221,8 +221,8 @@ fn trees_are_packed_and_unpacked_at_any_depth() {
 }
 
 #[test]
-fn a_file_that_grows_or_shrinks_is_named() {
-    /// Changes the file as soon as its header is written.
+fn file_that_changes_during_packing_is_reported() {
+    /// Changes the file when its header is written.
     struct Meddler<'a>(&'a Path, bool, Vec<u8>);
     impl Write for Meddler<'_> {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -261,7 +261,7 @@ fn a_file_that_grows_or_shrinks_is_named() {
 }
 
 #[test]
-fn what_cannot_be_packed_is_named() {
+fn path_that_cannot_be_packed_is_reported() {
     let temp = temporary();
     let missing = temp.path().join("missing");
     let error = pack(&missing, Vec::new(), &mut owners()).unwrap_err();

@@ -1,4 +1,4 @@
-//! Archives made header by header, with anything in the fields.
+//! Builds archives header by header, with any content of the fields.
 
 use tar::Header;
 
@@ -9,7 +9,7 @@ use crate::archive::entry::Kind;
 pub(super) struct Raw(Vec<u8>);
 
 impl Raw {
-    /// Adds an entry whose header `change` may spoil; the checksum is right afterwards.
+    /// Adds an entry. `change` may corrupt its header; the checksum is computed afterwards.
     pub(super) fn entry(
         mut self,
         kind: u8,
@@ -75,7 +75,7 @@ impl Raw {
         self.entry(b'x', b"PaxHeaders/x", b"", &text, |_| {})
     }
 
-    /// The archive as it is, without its end.
+    /// The archive without its end.
     pub(super) fn unfinished(self) -> Vec<u8> {
         self.0
     }

@@ -1,4 +1,4 @@
-//! Files with holes, between every writer and every reader.
+//! Files with holes, written and read by various programs.
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
@@ -12,7 +12,7 @@ use super::support::{
 use crate::archive::{Reader, unpack};
 use crate::fs;
 
-/// A file of `length` bytes with data at the offsets.
+/// Creates a file of `length` bytes with data at the offsets.
 fn holes(path: &Path, length: u64, data: &[(u64, usize)]) {
     let mut file: File = fs::create(path).unwrap();
     for (offset, bytes) in data {
@@ -22,7 +22,7 @@ fn holes(path: &Path, length: u64, data: &[(u64, usize)]) {
     file.set_len(length).unwrap();
 }
 
-/// Files whose holes lie everywhere; more pieces than fit a header and an extension of it.
+/// Files with holes in all positions, and one with more pieces than a header and one extension can hold.
 fn make(tree: &Path) {
     const MIB: u64 = 1 << 20;
     holes(&tree.join("all"), 3 * MIB, &[]);
@@ -40,7 +40,7 @@ fn blocks(path: &Path) -> u64 {
 }
 
 #[test]
-fn every_format_of_gnu_tar_is_unpacked_with_its_holes() {
+fn all_formats_of_gnu_tar_are_unpacked_with_holes() {
     let temp = temporary();
     let source = directory(temp.path(), "source");
     make(&source);
@@ -70,7 +70,7 @@ fn every_format_of_gnu_tar_is_unpacked_with_its_holes() {
 }
 
 #[test]
-fn what_bsdtar_writes_is_unpacked_with_its_holes() {
+fn bsdtar_archive_is_unpacked_with_holes() {
     if !available("bsdtar") {
         return;
     }
@@ -86,7 +86,7 @@ fn what_bsdtar_writes_is_unpacked_with_its_holes() {
 }
 
 #[test]
-fn what_we_write_is_read_by_gnu_tar_and_bsdtar_and_python() {
+fn packed_holes_are_read_by_other_programs() {
     let temp = temporary();
     let source = directory(temp.path(), "source");
     make(&source);
@@ -122,7 +122,7 @@ fn what_we_write_is_read_by_gnu_tar_and_bsdtar_and_python() {
 }
 
 #[test]
-fn a_hole_of_ten_gibibytes_costs_nothing() {
+fn hole_of_ten_gibibytes_is_not_written() {
     let temp = temporary();
     let source = directory(temp.path(), "source");
     let size = 10 << 30;
@@ -160,7 +160,7 @@ fn a_hole_of_ten_gibibytes_costs_nothing() {
 }
 
 #[test]
-fn a_size_beyond_octal_is_read_in_every_form() {
+fn large_size_is_read_in_all_formats() {
     let size: u64 = 9 << 30;
     let base_256 = Raw::default().entry(b'0', b"huge", b"", b"", |header| header.set_size(size));
     let pax = Raw::default()
@@ -174,7 +174,7 @@ fn a_size_beyond_octal_is_read_in_every_form() {
 }
 
 #[test]
-fn the_whole_of_a_sparse_entry_has_zeros_for_its_holes() {
+fn full_content_has_zeros_for_holes() {
     let scratch = temporary();
     let tree = directory(scratch.path(), "tree");
     make(&tree);
@@ -186,7 +186,7 @@ fn the_whole_of_a_sparse_entry_has_zeros_for_its_holes() {
         let mut reader = Reader::new(archive.as_slice());
         let mut files = 0;
         while let Some(entry) = reader.next_entry().unwrap() {
-            let path = tree.join(crate::archive::entry::normalise(&entry.name).unwrap());
+            let path = tree.join(crate::archive::entry::normalize(&entry.name).unwrap());
             let mut whole = Vec::new();
             std::io::Read::read_to_end(&mut reader.whole(&entry), &mut whole).unwrap();
             if path.is_file() {

@@ -1,4 +1,4 @@
-//! Running programs, and describing trees so that two can be compared.
+//! Runs programs, and describes trees for comparison.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -23,7 +23,7 @@ fn command(program: &str) -> Command {
     command
 }
 
-/// Runs a program and gives what it printed; it must succeed.
+/// Runs a program, which must succeed, and returns its output.
 pub(super) fn run<S: AsRef<OsStr>>(program: &str, arguments: &[S]) -> Vec<u8> {
     let output = command(program).args(arguments).output().unwrap();
     assert!(
@@ -39,21 +39,21 @@ pub(super) fn run<S: AsRef<OsStr>>(program: &str, arguments: &[S]) -> Vec<u8> {
     output.stdout
 }
 
-/// Runs a shell script with positional arguments; it must succeed.
+/// Runs a shell script with positional arguments, which must succeed, and returns its output.
 pub(super) fn sh(script: &str, arguments: &[&Path]) -> Vec<u8> {
     let mut all: Vec<&OsStr> = ["-euc", script, "sh"].map(OsStr::new).to_vec();
     all.extend(arguments.iter().map(|path| path.as_os_str()));
     run("bash", &all)
 }
 
-/// Runs a Python script with arguments; it must succeed.
+/// Runs a Python script with arguments, which must succeed, and returns its output.
 pub(super) fn python(script: &str, arguments: &[&Path]) -> Vec<u8> {
     let mut all: Vec<&OsStr> = ["-c", script].map(OsStr::new).to_vec();
     all.extend(arguments.iter().map(|path| path.as_os_str()));
     run("python3", &all)
 }
 
-/// Whether a program that not every machine has is there. Where all are required, a missing one fails the test.
+/// Whether an optional program is installed. If all are required, a missing one fails the test.
 pub(super) fn available(program: &str) -> bool {
     let found = command(program)
         .arg("--version")
@@ -74,7 +74,7 @@ pub(super) fn root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
-/// What can be seen of every file of a tree, by path: kind, mode, time in whole seconds, content, links.
+/// Describes all files of a tree, by path: kind, mode, time in whole seconds, content, links.
 pub(super) fn describe(tree: &Path) -> BTreeMap<PathBuf, String> {
     let mut description = BTreeMap::new();
     let mut names: BTreeMap<(u64, u64), PathBuf> = BTreeMap::new();
@@ -85,7 +85,7 @@ pub(super) fn describe(tree: &Path) -> BTreeMap<PathBuf, String> {
         let kind = metadata.file_type();
         let mut text = format!("{:o} {}", metadata.mode(), metadata.mtime());
         if kind.is_dir() {
-            // Backwards, so that the names come off the stack in order and the first hard link is the same everywhere.
+            // In reverse, so that names are popped in order and the first hard link is always the same.
             let entries = fs::list(&full).unwrap();
             todo.extend(
                 entries
@@ -112,28 +112,28 @@ pub(super) fn describe(tree: &Path) -> BTreeMap<PathBuf, String> {
     description
 }
 
-/// As [`describe`], but without the tree's own directory, whose mode and time bsdtar leaves alone.
+/// Like [`describe`], without the tree's own directory, whose mode and time bsdtar does not set.
 pub(super) fn describe_below(tree: &Path) -> BTreeMap<PathBuf, String> {
     let mut description = describe(tree);
     description.remove(Path::new(""));
     description
 }
 
-/// A checksum that is good enough to see that two files differ.
+/// A checksum for comparing files.
 fn sum(content: &[u8]) -> u32 {
     let mut crc = flate2::Crc::new();
     crc.update(content);
     crc.sum()
 }
 
-/// A new directory.
+/// Creates a directory.
 pub(super) fn directory(parent: &Path, name: &str) -> PathBuf {
     let path = parent.join(name);
     fs::create_dir(&path).unwrap();
     path
 }
 
-/// Bytes that do not compress, the same every time.
+/// Incompressible bytes, the same in each call.
 pub(in crate::archive) fn noise(length: usize) -> Vec<u8> {
     let mut state: u64 = 0x9e37_79b9_7f4a_7c15;
     (0..length)
@@ -146,7 +146,7 @@ pub(in crate::archive) fn noise(length: usize) -> Vec<u8> {
         .collect()
 }
 
-/// An error with everything below it, as it is shown to people.
+/// An error with its sources, as in messages.
 pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
@@ -157,12 +157,12 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Owners as GNU tar names them.
+/// The owners with the names that GNU tar uses.
 pub(super) fn owners() -> crate::archive::SystemOwners {
     crate::archive::SystemOwners::new()
 }
 
-/// A tree as an archive in memory.
+/// Packs a tree in memory.
 pub(super) fn packed(tree: &Path) -> Vec<u8> {
     let mut archive = Vec::new();
     crate::archive::pack(tree, &mut archive, &mut owners()).unwrap();

@@ -5,7 +5,7 @@ use crate::archive::{AppendError, EntryHeader, EntryWriter, Kind};
 use crate::fs;
 
 #[test]
-fn entries_are_written_as_their_headers_say() {
+fn entries_are_written_with_their_headers() {
     let mut archive = EntryWriter::new(Vec::new());
     let long = format!("./{}", "n".repeat(180));
     let entries = [
@@ -60,7 +60,7 @@ fn entries_are_written_as_their_headers_say() {
 }
 
 #[test]
-fn content_of_another_size_is_an_error_that_names_the_entry() {
+fn content_of_wrong_size_is_an_error() {
     for content in [&b"four"[..], b"sixsix"] {
         let mut archive = EntryWriter::new(Vec::new());
         let entry = EntryHeader {

@@ -1,4 +1,4 @@
-//! Trees to pack: generated ones, and one with everything in it.
+//! Trees for packing: generated ones, and one with all kinds of files.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use super::support::{noise, root};
 use crate::fs;
 
-/// One thing in a tree.
+/// A file in a generated tree.
 #[derive(Debug, Clone)]
 pub(super) enum Node {
     Directory {
@@ -25,7 +25,7 @@ pub(super) enum Node {
     Symlink {
         target: Vec<u8>,
     },
-    /// To one of the files that came before.
+    /// To an earlier file.
     HardLink {
         to: usize,
     },
@@ -34,7 +34,7 @@ pub(super) enum Node {
     },
 }
 
-/// Things with their paths and times; what cannot be made (below a file, twice) is left out.
+/// Files with their paths and times. Those that cannot be created (below a file, twice) are omitted.
 pub(super) type Tree = Vec<(Vec<Vec<u8>>, Node, i64)>;
 
 fn name() -> impl Strategy<Value = Vec<u8>> {
@@ -67,7 +67,7 @@ fn node() -> impl Strategy<Value = Node> {
     ]
 }
 
-/// Any tree.
+/// Generates trees.
 pub(super) fn any_tree() -> impl Strategy<Value = Tree> {
     let path = proptest::collection::vec(name(), 1..5);
     let mtime = prop_oneof![
@@ -78,7 +78,7 @@ pub(super) fn any_tree() -> impl Strategy<Value = Tree> {
     proptest::collection::vec((path, node(), mtime), 0..25)
 }
 
-/// Makes a tree in a directory that exists.
+/// Creates a tree in an existing directory.
 pub(super) fn make(directory: &Path, tree: &Tree) {
     let mut files: Vec<PathBuf> = Vec::new();
     let mut directories = Vec::new();
@@ -122,7 +122,7 @@ pub(super) fn make(directory: &Path, tree: &Tree) {
         }
         set_time(&path, *mtime);
     }
-    // Times of directories last, the deepest first: making files in them changes them.
+    // The times of directories are set last, the deepest first, because creating files changes them.
     directories.reverse();
     for (path, mode, mtime) in directories {
         fs::set_mode(&path, readable(mode) | if root() { 0 } else { 0o700 }).unwrap();
@@ -130,7 +130,7 @@ pub(super) fn make(directory: &Path, tree: &Tree) {
     }
 }
 
-/// Only root can pack what has no permission to be read.
+/// The mode for a file. Only root can read files without permissions.
 fn readable(mode: u32) -> u32 {
     if root() { mode } else { mode | 0o400 }
 }
@@ -147,7 +147,7 @@ pub(super) fn set_time(path: &Path, mtime: i64) {
     .unwrap();
 }
 
-/// A tree with one of everything that every format can hold.
+/// Creates a tree with all kinds of files that all formats support.
 pub(super) fn simple(directory: &Path) {
     let file = |content: &[u8], mode| Node::File {
         content: content.to_vec(),

@@ -1,4 +1,4 @@
-//! What others pack, unpacked by us as GNU tar does it.
+//! Archives of other programs, unpacked with the same result as with GNU tar.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
@@ -11,13 +11,13 @@ use super::trees::{any_tree, make, set_time, simple};
 use crate::archive::{Compression, unpack, unpack_file};
 use crate::fs;
 
-/// Unpacks with GNU tar and with us, and compares.
+/// Unpacks an archive with GNU tar and with this module, and compares the trees.
 fn same_as_gnu_tar(archive: &[u8], parent: &Path, what: &str) {
     let file = parent.join("archive.tar");
     fs::write(&file, archive).unwrap();
     let ours = directory(parent, &format!("ours-{what}"));
     let theirs = directory(parent, &format!("theirs-{what}"));
-    // Without the option it loses the time of a directory that is written to through a link.
+    // Without the option, GNU tar does not restore the time of a directory that it writes to through a link.
     sh(
         "tar --no-same-owner --delay-directory-restore -xpf \"$1\" -C \"$2\"",
         &[&file, &theirs],
@@ -29,7 +29,7 @@ fn same_as_gnu_tar(archive: &[u8], parent: &Path, what: &str) {
 }
 
 #[test]
-fn every_format_is_unpacked_as_gnu_tar_does() {
+fn all_formats_are_unpacked_as_by_gnu_tar() {
     let temp = temporary();
     let source = directory(temp.path(), "source");
     simple(&source);
@@ -46,7 +46,7 @@ fn every_format_is_unpacked_as_gnu_tar_does() {
                 &format!("bsdtar --format={format} -cf - -C \"$1\" ."),
                 &[&source],
             );
-            // GNU tar is no measure here: bsdtar's order makes it forget the times of directories.
+            // Not compared with GNU tar, which does not restore the times of directories in bsdtar's order.
             let ours = directory(temp.path(), &format!("bsdtar-{format}"));
             unpack(&archive[..], &ours).unwrap();
             assert_eq!(describe(&ours), describe(&source), "{format}");
@@ -58,7 +58,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 25, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_tree_in_pax_format_is_unpacked_as_it_was(tree in any_tree()) {
+    fn any_tree_in_pax_format_is_unpacked_unchanged(tree in any_tree()) {
         let temp = temporary();
         let source = directory(temp.path(), "source");
         make(&source, &tree);
@@ -69,7 +69,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_make_it_panic(seed in proptest::collection::vec((0..4096_usize, any::<u8>()), 0..8)) {
+    fn damaged_archives_cause_no_panic(seed in proptest::collection::vec((0..4096_usize, any::<u8>()), 0..8)) {
         let mut archive = Raw::default()
             .directory("d/")
             .pax(&[("path", b"d/x"), ("GNU.sparse.major", b"1"), ("GNU.sparse.minor", b"0"), ("GNU.sparse.realsize", b"9000")])
@@ -108,7 +108,7 @@ fn times_before_1970_are_rounded_down() {
 #[test]
 fn modes_do_not_depend_on_the_umask() {
     let temp = temporary();
-    // Missing parents too: the umask of the tests is 022 at most places, so 0755 shows nothing, but 02777 does.
+    // With the usual umask 022, a missing parent has 0755 in any case; the mode 02777 shows whether the umask has an effect.
     let archive = Raw::default()
         .entry(b'0', b"a/b/file", b"", b"x", |header| {
             header.set_mode(0o6777)
@@ -133,7 +133,7 @@ fn modes_do_not_depend_on_the_umask() {
 }
 
 #[test]
-fn the_entry_of_the_root_is_applied_to_the_destination() {
+fn root_entry_sets_the_mode_of_the_destination() {
     let temp = temporary();
     let archive = Raw::default()
         .entry(b'5', b"./", b"", b"", |header| header.set_mode(0o700))
@@ -148,7 +148,7 @@ fn the_entry_of_the_root_is_applied_to_the_destination() {
 }
 
 #[test]
-fn a_later_entry_replaces_an_earlier_one() {
+fn later_entry_replaces_an_earlier_one() {
     let temp = temporary();
     let outside = temp.path().join("outside");
     fs::write(&outside, b"untouched").unwrap();
@@ -185,9 +185,9 @@ fn a_later_entry_replaces_an_earlier_one() {
 }
 
 #[test]
-fn entries_are_replaced_as_gnu_tar_does() {
+fn entries_are_replaced_as_by_gnu_tar() {
     let temp = temporary();
-    // Links stay inside: those that leave GNU tar makes last, over what came after them.
+    // All links stay inside, because GNU tar creates links outwards last, over later entries.
     let archive = Raw::default()
         .file("file", b"old")
         .hard_link("same", "file")
@@ -205,7 +205,7 @@ fn entries_are_replaced_as_gnu_tar_does() {
 }
 
 #[test]
-fn a_directory_without_permissions_is_filled_before_it_is_locked() {
+fn mode_of_a_directory_is_set_after_its_entries() {
     let temp = temporary();
     let locked = |archive: Raw, name: &[u8]| {
         archive.entry(b'5', name, b"", b"", |header| header.set_mode(0o400))
@@ -226,7 +226,7 @@ fn a_directory_without_permissions_is_filled_before_it_is_locked() {
 }
 
 #[test]
-fn directories_are_merged_with_what_is_there() {
+fn existing_directories_are_merged() {
     let temp = temporary();
     let kept = directory(temp.path(), "dir");
     fs::write(&kept.join("kept"), b"kept").unwrap();
@@ -242,7 +242,7 @@ fn directories_are_merged_with_what_is_there() {
 }
 
 #[test]
-fn a_hard_link_to_itself_is_left_alone() {
+fn hard_link_to_itself_is_ignored() {
     let temp = temporary();
     let archive = Raw::default()
         .file("a", b"x")
@@ -255,7 +255,7 @@ fn a_hard_link_to_itself_is_left_alone() {
 }
 
 #[test]
-fn a_hard_link_that_names_a_size_has_no_content() {
+fn hard_link_with_a_size_has_no_content() {
     let temp = temporary();
     let archive = Raw::default()
         .file("a", b"x")
@@ -266,7 +266,7 @@ fn a_hard_link_that_names_a_size_has_no_content() {
 }
 
 #[test]
-fn names_of_pax_win_over_those_of_gnu_and_may_hold_any_byte() {
+fn pax_names_take_precedence_over_gnu_names() {
     let temp = temporary();
     let archive = Raw::default()
         .entry(b'L', b"././@LongLink", b"", b"gnu-name\0", |_| {})
@@ -317,7 +317,7 @@ fn devices_are_skipped_and_reported() {
 }
 
 #[test]
-fn an_archive_may_lack_its_end_and_be_without_entries() {
+fn archive_may_lack_its_end_or_entries() {
     let temp = temporary();
     let archive = Raw::default().file("a", b"x").unfinished();
     assert_eq!(unpack(&archive[..], temp.path()).unwrap().entries, 1);
@@ -328,7 +328,7 @@ fn an_archive_may_lack_its_end_and_be_without_entries() {
 }
 
 #[test]
-fn a_full_disk_is_named() {
+fn full_disk_is_reported() {
     let temp = temporary();
     if !root() || !available("mount") {
         eprintln!("skipped: only root can mount a small file system");
@@ -353,7 +353,7 @@ fn a_full_disk_is_named() {
 }
 
 #[test]
-fn a_truncated_archive_names_the_entry() {
+fn truncated_archive_is_reported_with_the_entry() {
     let temp = temporary();
     let archive = Raw::default()
         .file("a", b"x")
@@ -375,7 +375,7 @@ fn a_truncated_archive_names_the_entry() {
 }
 
 #[test]
-fn entries_below_links_to_directories_go_where_tar_puts_them() {
+fn entries_below_links_are_unpacked_as_by_gnu_tar() {
     let base = || {
         Raw::default()
             .directory("./")
@@ -430,7 +430,7 @@ fn entries_below_links_to_directories_go_where_tar_puts_them() {
 }
 
 #[test]
-fn directories_below_links_get_their_mode_and_time() {
+fn directories_below_links_have_their_mode_and_time() {
     let archive = Raw::default()
         .directory("z")
         .symlink("a", "z")
@@ -452,7 +452,7 @@ fn directories_below_links_get_their_mode_and_time() {
 }
 
 #[test]
-fn links_with_dots_are_followed_while_they_stay_inside() {
+fn links_with_dots_are_followed_inside() {
     let archive = Raw::default()
         .directory("a")
         .directory("b")

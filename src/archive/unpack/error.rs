@@ -10,100 +10,100 @@ use crate::fs;
 /// Why a symbolic link cannot be followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LinkProblem {
-    /// It is absolute, or has too many `..`.
+    /// Its target is absolute, or has too many `..`.
     #[error("leads out of the archive")]
     Outside,
-    /// It leads to something that does not exist.
+    /// Its target does not exist.
     #[error("leads to nothing")]
     Missing,
-    /// It leads to something that is no directory.
+    /// Its target is not a directory.
     #[error("leads to something that is not a directory")]
     NotDirectory,
-    /// It leads to itself, or through too many other links.
+    /// It leads to itself, or there are too many links on the way.
     #[error("leads in a circle or through too many links")]
     Circle,
-    /// It was not there a moment ago.
-    #[error("something else has made while the archive was unpacked")]
+    /// It did not exist when the path was resolved.
+    #[error("another process created while the archive was unpacked")]
     New,
 }
 
 /// Why an archive could not be unpacked.
 #[derive(Debug, thiserror::Error)]
 pub enum UnpackError {
-    /// The archive is none, ends early, or is damaged.
+    /// The input is not an archive, ends early, or is damaged.
     #[error(transparent)]
     Archive(#[from] ReadError),
-    /// The compressed data is of no known kind, or bad behind the archive's end.
+    /// The compressed data has an unknown format, or is damaged after the end of the archive.
     #[error("failed to read the archive")]
     Decode {
-        /// What the [`Decoder`](crate::archive::Decoder) said.
+        /// The error of the [`Decoder`](crate::archive::Decoder).
         #[source]
         source: io::Error,
     },
-    /// The system refused something; `fs::Error::is_no_space` says whether the disk is full.
+    /// A file operation failed; `fs::Error::is_no_space` returns whether the disk is full.
     #[error(transparent)]
     File(#[from] fs::Error),
-    /// An entry would lie outside the destination, or its name is none.
+    /// The path of an entry would be outside the destination, or its name is invalid.
     #[error("the archive has an entry that must not be unpacked")]
     Outside {
-        /// What is wrong with its name.
+        /// The problem of its name.
         #[source]
         source: EntryPathError,
     },
-    /// An entry would be written through a symbolic link that does not lead to a directory inside.
+    /// The path of an entry contains a symbolic link that does not lead to a directory inside the destination.
     #[error("`{}` would be unpacked through the symbolic link `{}`, which {problem}", entry.display(), link.display())]
     ThroughSymlink {
-        /// The entry's path.
+        /// The path of the entry.
         entry: PathBuf,
-        /// The link's path.
+        /// The path of the link.
         link: PathBuf,
         /// Why it cannot be followed.
         problem: LinkProblem,
     },
-    /// An entry lies below something that is not a directory.
+    /// A component of an entry's path is not a directory.
     #[error("`{}` would be unpacked below `{}`, which is not a directory", entry.display(), parent.display())]
     ParentNotDirectory {
-        /// The entry's path.
+        /// The path of the entry.
         entry: PathBuf,
-        /// What is not a directory.
+        /// The path of the component.
         parent: PathBuf,
     },
-    /// A hard link points out of the destination.
+    /// The target of a hard link is outside the destination.
     #[error("the hard link `{}` points out of the archive", entry.display())]
     HardLinkOutside {
-        /// The entry's path.
+        /// The path of the entry.
         entry: PathBuf,
-        /// What is wrong with its target.
+        /// The problem of its target.
         #[source]
         source: EntryPathError,
     },
-    /// A hard link points to a file that has not come before it.
+    /// The target of a hard link is not an earlier file.
     #[error("the hard link `{}` points to `{}`, which does not exist", entry.display(), target.display())]
     HardLinkMissing {
-        /// The entry's path.
+        /// The path of the entry.
         entry: PathBuf,
-        /// What it points to.
+        /// Its target.
         target: PathBuf,
     },
-    /// A symbolic link says nothing.
+    /// The target of a symbolic link is empty or has a NUL byte.
     #[error("the symbolic link `{}` has no target, or one with a NUL byte", entry.display())]
     NoTarget {
-        /// The entry's path.
+        /// The path of the entry.
         entry: PathBuf,
     },
-    /// A directory that is not empty is where something else should go.
+    /// A directory that is not empty cannot be replaced.
     #[error("`{}` is a directory that is not empty and cannot be replaced", entry.display())]
     DirectoryInTheWay {
-        /// The entry's path.
+        /// The path of the entry.
         entry: PathBuf,
     },
     /// The entry for the destination itself is not a directory.
     #[error("the archive's root is not a directory")]
     RootNotDirectory,
-    /// An entry is of a type that cannot be unpacked.
+    /// An entry has a type that cannot be unpacked.
     #[error("`{}` is of the unsupported type `{}`", entry.display(), kind.escape_ascii())]
     Unsupported {
-        /// The entry's path.
+        /// The path of the entry.
         entry: PathBuf,
         /// The type byte of its header.
         kind: u8,

@@ -23,7 +23,7 @@ pub(super) struct Resolution<'a> {
     resolved: PathBuf,
     /// The components that follow.
     rest: VecDeque<OsString>,
-    /// How many components at the beginning of `rest` come from the target of a link.
+    /// How many components at the beginning of `rest` come from targets of links.
     of_link: usize,
     /// The last link in the entry's own path.
     link: PathBuf,

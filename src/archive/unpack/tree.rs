@@ -1,8 +1,8 @@
-//! The tree that is being filled: every operation goes through the opened directory of an entry, and none follows a
-//! symbolic link below the destination.
+//! The tree below the destination. All operations use the open directory of an entry, and none follows a symbolic link below the
+//! destination.
 //!
-//! An entry below a link of the archive goes where the link leads, if that is inside: [`Tree::settled`] replaces the links
-//! of its path by reading them. The path that comes out has no links, and the operations that use it refuse any.
+//! An entry below a link is created in the target of the link, if that is inside the destination: [`Tree::resolved`] replaces the links
+//! in its path. The operations refuse any link that appears in a resolved path later.
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
@@ -25,27 +25,27 @@ use super::error::LinkProblem;
 use super::resolution::{Component, Resolution};
 use crate::fs::{Context, Error};
 
-/// How directories are opened: only to name what is in them, so that no permission to list them is needed.
+/// The flags for opening a directory as the base of paths, which needs no permission to list it.
 const DIRECTORY: OFlag = OFlag::O_PATH
     .union(OFlag::O_DIRECTORY)
     .union(OFlag::O_CLOEXEC);
 
-/// How many directories are kept open.
+/// The number of directories that stay open.
 const KEPT: usize = 32;
 
-/// The destination, and the directories that were used last.
+/// The destination, and the open directories below it.
 pub(super) struct Tree {
     root: OwnedFd,
     /// For messages.
     destination: PathBuf,
-    /// The path of the directory that was used last, below the destination.
+    /// The path of the last used directory, relative to the destination.
     path: Vec<u8>,
-    /// That directory is the last of these, and each is in the one before it; with how much of the path leads to it. Archives list
-    /// a directory's content in a row, so few are enough. They are given up when anything is removed.
+    /// The open directories on this path, from the top down, each with the length of its own path. Archives list the entries of a
+    /// directory together, so few are enough. All are closed when a file is removed.
     open: VecDeque<(usize, OwnedFd)>,
 }
 
-/// Whether missing directories on the way are made.
+/// Whether missing directories of a path are created.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Missing {
     Make,
@@ -76,12 +76,12 @@ impl Tree {
         self.destination.join(entry)
     }
 
-    /// The path of an entry without links on the way: each link is replaced by what it leads to, as long as that is a
-    /// directory inside. Directories that are missing behind the last link stay missing. The entry itself may be a link.
-    pub(super) fn settled(&mut self, entry: &Path) -> Result<PathBuf, UnpackError> {
+    /// The path of an entry without links: each link to a directory inside the destination is replaced by its target. Missing
+    /// directories after the last link stay missing. The entry itself may be a link.
+    pub(super) fn resolved(&mut self, entry: &Path) -> Result<PathBuf, UnpackError> {
         match self.enter(entry, Missing::Refuse) {
             Err(Obstacle::Symlink(_)) => self.through_links(entry),
-            // The operation that meets any other obstacle reports it.
+            // The operation on the entry reports any other obstacle.
             _ => Ok(entry.to_owned()),
         }
     }
@@ -104,7 +104,7 @@ impl Tree {
                     return Err(resolution.refused(LinkProblem::NotDirectory));
                 }
                 None if is_of_link => return Err(resolution.refused(LinkProblem::Missing)),
-                // The operation on the entry makes the missing directories, or reports the file that is in their place.
+                // The operation on the entry creates the missing directories, or reports the file that is in their place.
                 Some(_) | None => {
                     resolution.descend(path);
                     break;
@@ -122,53 +122,53 @@ impl Tree {
             .into())
     }
 
-    /// Makes a new file, in place of what is there.
+    /// Creates a file; replaces an existing one.
     pub(super) fn create(&mut self, entry: &Path) -> Result<File, UnpackError> {
-        // Nobody else reads the file before its mode is known.
+        // Other users cannot read the file before its mode is set.
         let mode = Mode::S_IRUSR | Mode::S_IWUSR;
         let flags =
             OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let file = self.place(entry, "create", |directory, name| {
+        let file = self.replace(entry, "create", |directory, name| {
             openat(directory, name, flags, mode)
         })?;
         Ok(File::from(file))
     }
 
-    /// Makes a symbolic link, in place of what is there.
+    /// Creates a symbolic link; replaces an existing file.
     pub(super) fn symlink(
         &mut self,
         entry: &Path,
         target: &Path,
         mtime: i64,
     ) -> Result<(), UnpackError> {
-        self.place(entry, "create the link", |directory, name| {
+        self.replace(entry, "create the link", |directory, name| {
             symlinkat(target, directory, name)
         })?;
         self.set_time(entry, mtime)
     }
 
-    /// Makes a FIFO, in place of what is there.
+    /// Creates a FIFO; replaces an existing file.
     pub(super) fn fifo(&mut self, entry: &Path, mode: u32, mtime: i64) -> Result<(), UnpackError> {
-        self.place(entry, "create the pipe", |directory, name| {
+        self.replace(entry, "create the pipe", |directory, name| {
             mkfifoat(directory, name, Mode::S_IRUSR | Mode::S_IWUSR)
         })?;
         self.set_mode(entry, mode)?;
         self.set_time(entry, mtime)
     }
 
-    /// Makes a directory for now without anyone else's permissions, or keeps the one that is there.
+    /// Creates a directory without permissions for other users, or keeps an existing one.
     pub(super) fn directory(&mut self, entry: &Path) -> Result<(), UnpackError> {
         if let Some(found) = self.look(entry, Missing::Make)?
             && is(&found, SFlag::S_IFDIR)
         {
             return Ok(());
         }
-        self.place(entry, "create the directory", |directory, name| {
+        self.replace(entry, "create the directory", |directory, name| {
             mkdirat(directory, name, Mode::S_IRWXU)
         })
     }
 
-    /// Gives a file that was unpacked one more name, in place of what is there.
+    /// Adds a name to an unpacked file; replaces an existing file.
     pub(super) fn hard_link(&mut self, entry: &Path, target: &Path) -> Result<(), UnpackError> {
         let missing = || UnpackError::HardLinkMissing {
             entry: entry.to_owned(),
@@ -185,13 +185,13 @@ impl Tree {
             Err(Errno::ENOENT) => return Err(missing()),
             Err(error) => Err(error).at("examine", &self.full(target))?,
         };
-        // A link to itself: removing what is there would remove the file.
+        // The entry is the target already; removing it would remove the file.
         if let Some(old) = self.look(entry, Missing::Make)?
             && (old.st_dev, old.st_ino) == (found.st_dev, found.st_ino)
         {
             return Ok(());
         }
-        self.place(entry, "create the hard link", |directory, name| {
+        self.replace(entry, "create the hard link", |directory, name| {
             linkat(&from, from_name, directory, name, AtFlags::empty())
         })
     }
@@ -203,12 +203,12 @@ impl Tree {
         mode: u32,
         mtime: i64,
     ) -> Result<(), UnpackError> {
-        // In this order, because a mode without `x` locks the destination's own `.` for all but root.
+        // In this order, because without `x` in its mode the destination's own `.` is accessible only to root.
         self.set_time(entry, mtime)?;
         self.set_mode(entry, mode)
     }
 
-    /// Sets mode and time of a file that was just written. The mode comes last: writing would take setuid away.
+    /// Sets the mode and time of a written file.
     pub(super) fn finish_file(
         &self,
         entry: &Path,
@@ -222,7 +222,7 @@ impl Tree {
         Ok(())
     }
 
-    /// For what was just made, and is no symbolic link: this would be followed.
+    /// Sets the mode of a new file, which must not be a symbolic link, because it would be followed.
     fn set_mode(&mut self, entry: &Path, mode: u32) -> Result<(), UnpackError> {
         let full = self.full(entry);
         let (directory, name) = self.parent(entry, Missing::Refuse)?;
@@ -247,8 +247,8 @@ impl Tree {
         Ok(())
     }
 
-    /// Makes something that must not be there yet; if something is, removes it and tries again.
-    fn place<T>(
+    /// Calls `make`, which fails if the entry exists. In this case, removes the entry and calls `make` again.
+    fn replace<T>(
         &mut self,
         entry: &Path,
         action: &'static str,
@@ -286,7 +286,7 @@ impl Tree {
         Ok(())
     }
 
-    /// What is there now; a link is not followed.
+    /// The metadata of an entry; a link is not followed.
     fn look(&mut self, entry: &Path, missing: Missing) -> Result<Option<FileStat>, UnpackError> {
         let full = self.full(entry);
         let (directory, name) = self.parent(entry, missing)?;
@@ -297,6 +297,7 @@ impl Tree {
         }
     }
 
+    /// [`Self::enter`], with the error of an entry.
     fn parent<'a, 'b>(
         &'a mut self,
         entry: &'b Path,
@@ -306,7 +307,7 @@ impl Tree {
             .map_err(|obstacle| refused(entry, obstacle))
     }
 
-    /// The directory of an entry, and the entry's name in it (`.` for the destination itself).
+    /// Opens the directory of an entry. Returns it with the name of the entry in it (`.` for the destination itself).
     fn enter<'a, 'b>(
         &'a mut self,
         entry: &'b Path,
@@ -331,7 +332,7 @@ impl Tree {
         self.path.truncate(length);
         let rest = parent.get(length..).unwrap_or_default();
         for component in rest.split(|byte| *byte == b'/') {
-            // What is there already ends where a slash begins the rest.
+            // If a directory is open, the rest begins with a slash.
             if component.is_empty() {
                 continue;
             }
@@ -373,7 +374,7 @@ impl Tree {
         match open() {
             Ok(directory) => Ok(directory),
             Err(Errno::ENOENT) if missing == Missing::Make => {
-                // 0755 whatever the umask says.
+                // 0755, regardless of the umask.
                 let mode = Mode::from_bits_truncate(0o755);
                 mkdirat(at, component, Mode::S_IRWXU)
                     .and_then(|()| fchmodat(at, component, mode, FchmodatFlags::FollowSymlink))
@@ -395,11 +396,11 @@ impl Tree {
     }
 }
 
-/// Why an entry cannot be unpacked when its directory cannot be entered.
+/// The error of an entry whose directory cannot be entered.
 fn refused(entry: &Path, obstacle: Obstacle) -> UnpackError {
     let entry = entry.to_owned();
     match obstacle {
-        // It was none when the path was settled: somebody else is at work here.
+        // It was not a link when the path was resolved, so another process changes the destination.
         Obstacle::Symlink(link) => UnpackError::ThroughSymlink {
             entry,
             link,
@@ -415,7 +416,7 @@ fn refused(entry: &Path, obstacle: Obstacle) -> UnpackError {
     }
 }
 
-/// Whether a path is a directory's own or leads below it.
+/// Whether a path is the directory or below it.
 fn is_at_or_below(path: &[u8], directory: &[u8]) -> bool {
     path.strip_prefix(directory)
         .is_some_and(|rest| rest.first().is_none_or(|first| *first == b'/'))
@@ -425,7 +426,7 @@ fn is(found: &FileStat, kind: SFlag) -> bool {
     SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == kind
 }
 
-/// Whether a text can be the target of a symbolic link.
+/// Whether a symbolic link can have this target.
 pub(super) fn is_target(target: &Path) -> bool {
     let bytes = target.as_os_str().as_bytes();
     !bytes.is_empty() && !bytes.contains(&0)

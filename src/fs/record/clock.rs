@@ -1,7 +1,7 @@
-//! The clock from which the kernel takes change times.
+//! The clock that the kernel uses for change times.
 //!
-//! It advances by ticks, and two changes within a tick have the same time. Since Linux 6.13 many file systems give a file that was
-//! examined since its last change a finer time at the next one, so that the two differ.
+//! It advances in ticks, and two changes in one tick have the same time. Since Linux 6.13, many file systems use a finer time for the
+//! first change after a file was examined, so that the times differ.
 
 use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt;
@@ -12,19 +12,20 @@ use std::time::{Duration, Instant};
 use rustix::fs::{Timespec, Timestamps, UTIME_OMIT};
 use rustix::time::{ClockId, clock_gettime};
 
-/// The interval between two reads of the clock while waiting for its next tick. A tick takes 1 to 10 ms.
+/// The interval between reads of the clock while waiting for the next tick. A tick is 1 to 10 ms long.
 const INTERVAL: Duration = Duration::from_micros(200);
 
-/// How long a tick may take. The clock may be set back meanwhile.
+/// The limit of the wait for a tick, in case the clock is set back.
 const LONGEST_TICK: Duration = Duration::from_millis(20);
 
-/// No two ticks are as close to each other.
+/// Less than the length of a tick.
 const SHORTEST_TICK: Duration = Duration::from_micros(500);
 
-/// The devices whose file systems are known to have finer times.
+/// The devices whose file systems are known to use finer times.
 static FINE: Mutex<Option<HashSet<u64>>> = Mutex::new(None);
 
-/// Waits until every change of a file in `tree` that is examined from now on has a later time than its last one.
+/// Waits until the next change of any file in `tree` is guaranteed to have a later time than its last change, if the file is examined
+/// before.
 pub(super) fn wait_for_later(tree: &Path) {
     if !is_fine(tree).unwrap_or(false) {
         wait_for_tick();
@@ -42,7 +43,7 @@ fn wait_for_tick() {
     }
 }
 
-/// Tries whether changes of the root that follow each other at once have different times. `None` where its owner is another one.
+/// Tests whether consecutive changes of the root have different times. `None` if it has another owner.
 fn is_fine(tree: &Path) -> Option<bool> {
     let root = crate::fs::open(tree).ok()?;
     let found = root.metadata().ok()?;
@@ -63,7 +64,7 @@ fn is_fine(tree: &Path) -> Option<bool> {
     };
     let start = Instant::now();
     let mut last = (found.ctime(), found.ctime_nsec());
-    // One may be the next tick's.
+    // One of them may be in the next tick.
     for _ in 0..3 {
         rustix::fs::futimens(&root, &same).ok()?;
         let found = root.metadata().ok()?;

@@ -1,4 +1,4 @@
-//! What of a tree has changed, for a person.
+//! The changes of a tree, for messages.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -10,45 +10,45 @@ use super::Item;
 use crate::diag::Chain;
 use crate::fs::Error;
 
-/// How many changed paths are kept. The others are counted.
+/// The number of changed paths in a message. Others are only counted.
 const SHOWN: usize = 5;
 
-/// How a tree differs from what it was. `Display` gives one line.
+/// The difference between a tree and its record. `Display` writes one line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
     /// The first changes.
     pub changes: Vec<Change>,
-    /// How many there are beside them.
+    /// The number of further changes.
     pub others: usize,
 }
 
-/// A path of which something has changed.
+/// A changed path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
-    /// The path below the tree; empty for its root.
+    /// The path relative to the tree; empty for its root.
     pub path: PathBuf,
-    /// What has changed of it.
+    /// What has changed.
     pub aspects: Vec<Aspect>,
 }
 
-/// What has changed of a path.
+/// What has changed at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Aspect {
-    /// It was not there.
+    /// It did not exist before.
     Added,
-    /// So many entries of this directory are gone.
+    /// This number of entries was removed from the directory.
     Removed(usize),
-    /// It is of another kind, such as a link.
+    /// The kind of the file, for example now a link.
     Kind,
-    /// The contents, for the length is another one.
+    /// The contents, because the length has changed.
     Contents,
     /// The permissions.
     Mode,
-    /// User or group.
+    /// The user or group.
     Owner,
-    /// The contents with the same length, or only times or attributes.
+    /// The contents, with the same length, or only times or attributes.
     ContentsOrTimes,
-    /// It cannot be read any more.
+    /// It can no longer be read.
     Unreadable(String),
 }
 
@@ -64,7 +64,7 @@ impl Difference {
         }
     }
 
-    /// `paths` are those of the items of `after`.
+    /// `paths` are the paths of the items `after`.
     pub(super) fn between(before: &[Item], after: &[Item], paths: &[PathBuf]) -> Self {
         let known: HashMap<u64, &Item> = before.iter().map(|item| (item.path, item)).collect();
         let mut added: HashMap<&Path, usize> = HashMap::new();
@@ -82,12 +82,12 @@ impl Difference {
                 continue;
             };
             let added = added.get(path.as_path()).copied().unwrap_or_default();
-            // As many may have been removed, and the time set back.
+            // With added entries, the item may be unchanged: as many may have been removed, and the time set back.
             if *old == item && added == 0 {
                 continue;
             }
             match aspects(old, item, added) {
-                // Its entries tell more, if they have changed.
+                // The added entries are reported instead.
                 aspects if aspects.is_empty() && added > 0 => {}
                 aspects if aspects.is_empty() => {
                     touched.push((path, vec![Aspect::ContentsOrTimes]))
@@ -112,7 +112,8 @@ impl Difference {
     }
 }
 
-/// What tells two items of one path apart; nothing for a directory of which only a time has changed. `added` entries are new in it.
+/// What differs between two items of one path; nothing for a directory with only a changed time. `added` is the number of new entries in
+/// it.
 fn aspects(old: &Item, new: &Item, added: usize) -> Vec<Aspect> {
     if old.kind() != new.kind() {
         return vec![Aspect::Kind];

@@ -42,7 +42,7 @@ impl Scene {
     }
 }
 
-/// What a change looks like afterwards.
+/// The difference that is reported after a change.
 fn after(change: impl FnOnce(&Scene)) -> String {
     let scene = Scene::new();
     assert_eq!(scene.difference(), "");
@@ -50,7 +50,7 @@ fn after(change: impl FnOnce(&Scene)) -> String {
     scene.difference()
 }
 
-/// Changes a file and gives it its old modification time back.
+/// Changes a file and restores its modification time.
 fn with_old_time(path: &Path, change: impl FnOnce()) {
     let time = fs::metadata(path).unwrap().modified().unwrap();
     change();
@@ -62,7 +62,7 @@ fn set_modified(path: &Path, time: SystemTime) {
 }
 
 #[test]
-fn every_kind_of_change_is_noticed_and_named() {
+fn all_kinds_of_changes_are_reported() {
     let tool_and_same = "`bin/same` (contents or times), `bin/tool` (contents or times)";
     assert_eq!(
         after(|it| with_old_time(&it.path("bin/tool"), || {
@@ -110,7 +110,7 @@ fn every_kind_of_change_is_noticed_and_named() {
     );
     assert_eq!(
         after(|it| {
-            // Now one of the names of the first file is a name of the second, which is as long.
+            // One of the names of the first file becomes a name of the second, which has the same length.
             fs::remove_file(&it.path("bin/same")).unwrap();
             fs::hard_link(&it.path("bin/other"), &it.path("bin/same")).unwrap();
         }),
@@ -130,7 +130,7 @@ fn every_kind_of_change_is_noticed_and_named() {
 }
 
 #[test]
-fn a_change_of_owner_is_noticed() {
+fn change_of_owner_is_reported() {
     if !nix::unistd::geteuid().is_root() {
         return;
     }
@@ -145,15 +145,15 @@ fn a_change_of_owner_is_noticed() {
 }
 
 #[test]
-fn files_that_walks_open_up_are_told_by_their_contents() {
-    let opened_for_a_moment = |it: &Scene, below: &str, mode| {
+fn temporary_change_of_mode_is_not_reported() {
+    let opened_briefly = |it: &Scene, below: &str, mode| {
         fs::set_mode(&it.path(below), 0o700).unwrap();
         fs::set_mode(&it.path(below), mode).unwrap();
     };
     assert_eq!(
         after(|it| {
-            opened_for_a_moment(it, "closed", 0);
-            opened_for_a_moment(it, "locked", 0o111);
+            opened_briefly(it, "closed", 0);
+            opened_briefly(it, "locked", 0o111);
         }),
         ""
     );
@@ -180,7 +180,7 @@ fn files_that_walks_open_up_are_told_by_their_contents() {
 }
 
 #[test]
-fn a_file_may_lose_its_names_outside_the_tree_but_not_its_contents() {
+fn removal_of_a_name_outside_the_tree_is_not_reported() {
     let scene = Scene::new();
     let outside = scene._scratch.path().join("outside");
     fs::hard_link(&scene.path("bin/other"), &outside).unwrap();
@@ -195,7 +195,7 @@ fn a_file_may_lose_its_names_outside_the_tree_but_not_its_contents() {
 }
 
 #[test]
-fn few_paths_are_named_and_the_others_counted() {
+fn further_changes_are_counted() {
     let scene = Scene::new();
     for number in 0..8 {
         fs::write(&scene.path(&format!("new-{number}")), b"").unwrap();
@@ -210,7 +210,7 @@ fn few_paths_are_named_and_the_others_counted() {
 }
 
 #[test]
-fn a_change_right_after_the_record_is_noticed_however_coarse_the_clock() {
+fn change_immediately_after_the_record_is_reported() {
     for _ in 0..50 {
         let scene = Scene::new();
         fs::write(&scene.path("bin/other"), b"evil").unwrap();

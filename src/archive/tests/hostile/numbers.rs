@@ -1,9 +1,9 @@
-//! Sizes, lists of pieces and headers that cannot be.
+//! Invalid sizes, lists of pieces and headers.
 
 use super::Case;
 use crate::archive::tests::raw::Raw;
 
-/// Where a header has the size.
+/// The position of the size in a header.
 const SIZE: std::ops::Range<usize> = 124..136;
 
 pub(super) fn sparse(pieces: &[(u64, u64)], real_size: u64, content: &[u8]) -> Raw {
@@ -41,7 +41,7 @@ pub(super) fn archives() -> Vec<Case> {
             Some("has no valid size"),
         ),
         (
-            "a size that is no number",
+            "a size that is not a number",
             Raw::default().entry(b'0', b"f", b"", b"", |header| {
                 header.as_mut_bytes()[SIZE].fill(b'9')
             }),
@@ -50,7 +50,7 @@ pub(super) fn archives() -> Vec<Case> {
         (
             "a negative size of PAX",
             Raw::default().pax(&[("size", b"-1")]).file("f", b""),
-            Some("the size is no number"),
+            Some("the size is not a number"),
         ),
         (
             "a size of PAX beyond the end",
@@ -80,19 +80,19 @@ pub(super) fn archives() -> Vec<Case> {
             Some("its pieces are not as long as its content"),
         ),
         (
-            "a sparse piece at the end of numbers",
+            "a sparse piece with the largest offset",
             sparse(&[(u64::MAX >> 1, 5)], 5, b"hello"),
             Some("a piece lies beyond the largest file"),
         ),
         (
-            "a sparse file that goes on after the end",
+            "a sparse file that continues after the end",
             sparse(&[(0, 5)], 5, b"").entry(b'S', b"s", b"", b"", |header| {
                 header.as_gnu_mut().unwrap().set_is_extended(true)
             }),
             Some("its pieces are not as long as its content"),
         ),
         (
-            "a list of pieces that is no list",
+            "a list of pieces that is not a list",
             pax_sparse(b"x\n", b"5"),
             Some("its list of pieces is malformed"),
         ),
@@ -102,7 +102,7 @@ pub(super) fn archives() -> Vec<Case> {
             Some("its list of pieces is malformed"),
         ),
         (
-            "a list of endlessly many pieces",
+            "a list of too many pieces",
             pax_sparse(b"99999999999\n", b"5"),
             Some("it has too many pieces"),
         ),
@@ -112,21 +112,21 @@ pub(super) fn archives() -> Vec<Case> {
             Some("a piece lies beyond the end of the file"),
         ),
         (
-            "a sparse file of no size",
+            "a sparse file without a size",
             Raw::default()
                 .pax(&[("GNU.sparse.major", b"1"), ("GNU.sparse.minor", b"0")])
                 .file("s", &[b"0\n".as_slice(), &[0; 510]].concat()),
             Some("its size is missing"),
         ),
         (
-            "a sparse file of a version to come",
+            "a sparse file of an unknown version",
             Raw::default()
                 .pax(&[("GNU.sparse.major", b"2"), ("GNU.sparse.minor", b"0")])
                 .file("s", b"x"),
             Some("the version of its format is unknown"),
         ),
         (
-            "pieces that were announced and did not come",
+            "fewer pieces than were announced",
             Raw::default()
                 .pax(&[
                     ("GNU.sparse.size", b"9"),
@@ -145,7 +145,7 @@ pub(super) fn archives() -> Vec<Case> {
             Some("a record is malformed"),
         ),
         (
-            "an extended header about nothing",
+            "an extended header without an entry",
             Raw::default().pax(&[("path", b"a")]),
             Some("ends early, in a header"),
         ),

@@ -1,23 +1,23 @@
-//! A buffer before a decoder: it can be looked into, and remembers whether reading failed.
+//! The buffered input of a decoder.
 
 use std::io::{self, BufRead, Read};
 
 use crate::archive::CHUNK;
 
-/// Compressed data, buffered.
-pub(super) struct Source<R> {
-    input: R,
+/// Buffers compressed data, for looking ahead, and distinguishes errors of the input from errors of the data.
+pub(super) struct Input<R> {
+    reader: R,
     buffer: Box<[u8]>,
     start: usize,
     end: usize,
-    /// Whether an error came from the input: then it says nothing about the data.
+    /// Whether reading the input failed. The error then does not mean that the data is damaged.
     pub(super) failed: bool,
 }
 
-impl<R: Read> Source<R> {
-    pub(super) fn new(input: R) -> Self {
+impl<R: Read> Input<R> {
+    pub(super) fn new(reader: R) -> Self {
         Self {
-            input,
+            reader,
             buffer: vec![0; CHUNK].into_boxed_slice(),
             start: 0,
             end: 0,
@@ -25,7 +25,7 @@ impl<R: Read> Source<R> {
         }
     }
 
-    /// The next `wanted` bytes, or fewer at the end; they stay to be read.
+    /// The next `wanted` bytes, or fewer at the end, without consuming them.
     pub(super) fn peek(&mut self, wanted: usize) -> io::Result<&[u8]> {
         if self.start + wanted > self.buffer.len() {
             self.buffer.copy_within(self.start..self.end, 0);
@@ -41,10 +41,10 @@ impl<R: Read> Source<R> {
         Ok(&self.buffer[self.start..end])
     }
 
-    /// Reads behind what is in the buffer; 0 at the end.
+    /// Reads more into the buffer; returns 0 at the end.
     fn fill(&mut self) -> io::Result<usize> {
         loop {
-            match self.input.read(&mut self.buffer[self.end..]) {
+            match self.reader.read(&mut self.buffer[self.end..]) {
                 Ok(read) => {
                     self.end += read;
                     return Ok(read);
@@ -59,7 +59,7 @@ impl<R: Read> Source<R> {
     }
 }
 
-impl<R: Read> Read for Source<R> {
+impl<R: Read> Read for Input<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let available = self.fill_buf()?;
         let read = available.len().min(buffer.len());
@@ -69,7 +69,7 @@ impl<R: Read> Read for Source<R> {
     }
 }
 
-impl<R: Read> BufRead for Source<R> {
+impl<R: Read> BufRead for Input<R> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.start == self.end {
             self.start = 0;
