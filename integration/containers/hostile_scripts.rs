@@ -51,7 +51,7 @@ fn attack(label: &str, flags: &[&str]) -> Option<[String; 3]> {
     let command = [&call[..], flags, &["/releases/hostile.tgz"]].concat();
     let outcome = Container::new(label).run(&options, AGENT_IMAGE, &command, SHORT);
     outcome.expect_code(0, label);
-    takes(&outcome, &["namespace\n"]);
+    takes(&outcome, &["namespace"]);
 
     let inputs = Inputs::new(inputs.dist.clone(), releases.path().join("hostile.tgz"));
     let output = releases.path().join("out").join(&inputs.compiled_name);
@@ -63,7 +63,7 @@ fn attack(label: &str, flags: &[&str]) -> Option<[String; 3]> {
 
 /// The contents of one file of a compiled package.
 fn file_of(output: &Path, package: &str, file: &str) -> String {
-    let script = format!("tar -xOf \"$1\" compiled_packages/{package}.tgz | tar -xzO ./{file}");
+    let script = format!("tar -xOf \"$1\" ./compiled_packages/{package}.tgz | tar -xzO ./{file}");
     let outcome = run(
         Command::new("bash")
             .args(["-euo", "pipefail", "-c", &script, "bash"])
