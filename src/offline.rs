@@ -32,6 +32,7 @@ mod clutter;
 mod compiled_release;
 mod durations;
 mod error;
+mod error_line;
 mod failed_logs;
 mod failure;
 mod failure_kind;
@@ -71,6 +72,7 @@ mod workplace;
 mod texts;
 
 pub use error::{Incomplete, OfflineError};
+pub use error_line::ErrorLine;
 pub use failure::{PackageFailure, UnfinishedRelease};
 pub use failure_kind::FailureKind;
 pub use options::{Isolation, Options};

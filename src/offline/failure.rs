@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::error_line::ErrorLine;
 use crate::compile::{CompileError, first_log};
 use crate::release::{Name, Version};
 
@@ -17,6 +18,8 @@ pub struct PackageFailure {
     pub blob: (PathBuf, u64),
     /// The log of its script, if it was started.
     pub log: Option<PathBuf>,
+    /// The line of the log that most likely says why its script failed.
+    pub error_line: Option<ErrorLine>,
     /// Why.
     pub source: CompileError,
 }

@@ -139,6 +139,7 @@ mod tests {
             package: (Name::parse("app").unwrap(), Version::parse("1").unwrap()),
             blob: (PathBuf::from("packages/app.tgz"), 1),
             log: None,
+            error_line: None,
             source,
         }))
     }

@@ -1,6 +1,9 @@
-//! Collects the failures of a call. The logs of failed packages are copied concurrently.
+//! Collects the failures of a call. The logs of failed packages are read and copied concurrently.
+
+use std::path::PathBuf;
 
 use super::error::OfflineError;
+use super::error_line::{self, ErrorLine};
 use super::failed_logs::FailedLogs;
 use super::failure::PackageFailure;
 use super::progress::Progress;
@@ -13,14 +16,14 @@ use crate::runtime::TaskSet;
 pub(super) struct Failures {
     failures: Vec<OfflineError>,
     /// By the index of the failure.
-    copying: TaskSet<usize, fs::Result<FailedLogs>>,
+    logs: TaskSet<usize, Examined>,
 }
 
 impl Default for Failures {
     fn default() -> Self {
         Self {
             failures: Vec::new(),
-            copying: TaskSet::new("copy log"),
+            logs: TaskSet::new("failed log"),
         }
     }
 }
@@ -34,37 +37,62 @@ impl Failures {
         self.failures.push(failure);
     }
 
-    /// Adds the failure of a package. Its log is copied to `copies`.
+    /// Adds the failure of a package. Its log is read, and copied to `copies`.
     pub(super) fn push_package(&mut self, failure: PackageFailure, copies: Option<FailedLogs>) {
-        if let (Some(log), Some(copies)) = (failure.log.clone(), copies) {
+        if let Some(log) = failure.log.clone() {
             let package = failure.package.0.clone();
-            self.copying.spawn_blocking(self.failures.len(), move || {
-                copies.copy(&package, &log)?;
-                Ok(copies)
+            self.logs.spawn_blocking(self.failures.len(), move || {
+                let copy = copies.map(|copies| {
+                    copies.copy(&package, &log)?;
+                    Ok(copies.log(&package))
+                });
+                Examined {
+                    error_line: error_line::find(&log),
+                    copy: copy.transpose(),
+                }
             });
         }
         self.failures.push(OfflineError::Package(Box::new(failure)));
     }
 
-    /// All failures, with the paths of the copied logs.
+    /// All failures, with what their logs say and where these were copied to.
     pub(super) async fn finish(mut self, progress: &Progress) -> Vec<OfflineError> {
-        while let Some((index, result)) = self.copying.next().await {
+        while let Some((index, result)) = self.logs.next().await {
             let OfflineError::Package(failure) = &mut self.failures[index] else {
                 continue;
             };
-            let error = match result {
-                Ok(Ok(copies)) => {
-                    failure.set_log(&copies.log(&failure.package.0));
+            let warn = |error: &dyn std::error::Error| {
+                progress.line(&format!(
+                    "Warning: could not read and copy the log of package {}: {}",
+                    failure.package.0,
+                    Chain(error)
+                ));
+            };
+            let examined = match result {
+                Ok(examined) => examined,
+                Err(error) => {
+                    warn(&error);
                     continue;
                 }
-                Ok(Err(error)) => Chain(&error).to_string(),
-                Err(error) => Chain(&error).to_string(),
             };
-            progress.line(&format!(
-                "Warning: could not copy the log of package {} to the output directory: {error}",
-                failure.package.0
-            ));
+            let (error_line, copy) = (examined.error_line, examined.copy);
+            [error_line.as_ref().err(), copy.as_ref().err()]
+                .into_iter()
+                .flatten()
+                .for_each(|error| warn(error));
+            failure.error_line = error_line.ok().flatten();
+            if let Ok(Some(copy)) = copy {
+                failure.set_log(&copy);
+            }
         }
         self.failures
     }
+}
+
+/// The log of a failed package, read and copied.
+#[derive(Debug)]
+struct Examined {
+    error_line: fs::Result<Option<ErrorLine>>,
+    /// The path of the copy; `None` if none is wanted.
+    copy: fs::Result<Option<PathBuf>>,
 }

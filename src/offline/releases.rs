@@ -309,6 +309,7 @@ impl Run<'_> {
             releases: releases.map(|it| it.name_and_version()).collect(),
             package: (package.name().clone(), package.version().clone()),
             log: record.logs.has_own().then(|| record.logs.own.clone()),
+            error_line: None,
             source,
         };
         if !self.target.cancel.is_cancelled() {

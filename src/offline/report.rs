@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::error::{Incomplete, InputProblem, InputProblemKind, OfflineError};
+use super::error_line::ErrorLine;
 use super::failure::PackageFailure;
 use super::failure_kind::is_of_the_system;
 use super::second_run;
@@ -31,6 +32,7 @@ pub fn report(error: &OfflineError) -> String {
             OfflineError::Input(problems) => inputs(&mut text, problems),
             OfflineError::Package(failure) => {
                 if let CompileError::Script(script) = &failure.source {
+                    error_line(&mut text, script, failure.error_line.as_ref());
                     output(&mut text, script);
                 } else if let Some(log) = &failure.log {
                     let _ = writeln!(text, "Full log: {}", log.display());
@@ -132,6 +134,18 @@ fn releases(text: &mut String, incomplete: &Incomplete) {
             text,
             "Not written because of the failure: {name}/{version} ({} of {all} packages were compiled)",
             release.compiled.len()
+        );
+    }
+}
+
+/// Reports the error in a script's output, unless it is among the last lines, which follow.
+fn error_line(text: &mut String, script: &ScriptFailure, found: Option<&ErrorLine>) {
+    let is_shown = |line: &ErrorLine| script.tail.iter().any(|it| it.trim_end() == line.text);
+    if let Some(line) = found.filter(|line| !is_shown(line)) {
+        let _ = writeln!(
+            text,
+            "Error in the output of the packaging script of {}, line {}:\n  | {}",
+            script.package, line.number, line.text
         );
     }
 }
@@ -305,6 +319,7 @@ mod tests {
             package: (name(package), version("abc")),
             blob: (PathBuf::from("packages/app.tgz"), 1),
             log: None,
+            error_line: None,
             source: CompileError::Script(Box::new(ScriptFailure {
                 package: name(package),
                 status: Status::Exited(code),

@@ -66,6 +66,7 @@ fn reports() {
             package: (name("app"), Version::parse("abc").unwrap()),
             blob: (path("packages/app.tgz"), 1),
             log: None,
+            error_line: None,
             source,
         }))
     };

@@ -84,6 +84,19 @@ fn log_of_a_failed_package_is_copied_until_it_succeeds() {
 }
 
 #[test]
+fn error_far_above_the_last_lines_is_shown() {
+    let world = World::new();
+    let script = "echo 'main.c:3:10: fatal error: no.h: No such file or directory'\n\
+                  { set +x; } 2>/dev/null\nfor n in $(seq 500); do echo noise $n; done\nexit 2";
+    let tarball = world.release("demo.tgz", &ReleaseBuilder::of_script(script));
+    world.agent().arg(tarball).run().fails().says(
+        "Error in the output of the packaging script of app, line 2:\n\
+         \x20 | main.c:3:10: fatal error: no.h: No such file or directory\n\
+         Last lines of the packaging script of app:\n",
+    );
+}
+
+#[test]
 fn log_stays_in_the_chosen_directory_of_logs() {
     let world = World::new();
     let tarball = world.release("demo.tgz", &release_with_a_bad_package());
