@@ -108,7 +108,7 @@ fn sealed_packages(work: &Path, count: usize) -> Vec<Sealed> {
         let tree = work.join(format!("tree-{number}"));
         fs::create_dir_all(&tree.join("bin")).unwrap();
         fs::write(&tree.join("bin/tool"), b"#!/bin/sh\n").unwrap();
-        let installed = store.take(&name, &tree).unwrap();
+        let installed = store.seal(&name, &tree).unwrap();
         sealed.push((name, version, installed.tree()));
     }
     sealed

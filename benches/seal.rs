@@ -27,7 +27,7 @@ fn measure(what: &str, files: usize, size: usize) {
         let tree = scratch.path().join(format!("tree-{round}"));
         make(&tree, files, size);
         let start = Instant::now();
-        let installed = store.take(&name, &tree).unwrap();
+        let installed = store.seal(&name, &tree).unwrap();
         times[0].push(start.elapsed());
         let start = Instant::now();
         let record = Record::of(&installed.tree()).unwrap();

@@ -1,13 +1,13 @@
 //! The core: one package, its direct dependencies, one packaging script, one compiled blob.
 //!
-//! It takes a [`Job`] (plain data) and a [`Context`] (what it works with) and gives a [`Compiled`]. It does not know who
-//! asked: it prints nothing, reads no environment, and is told every path.
+//! Its input is a [`Job`] (plain data) and a [`Context`] (the sandbox, the store and settings), its result a [`Compiled`]. It does
+//! not depend on its caller: it prints nothing, does not read the environment, and gets every path as an argument.
 //!
 //! ```text
 //! plan (pure) → unpack the source → provide the dependencies → run the script → seal into the store → pack and digest
 //! ```
 //!
-//! A good place to start reading is [`compile`]. The packages of a whole call are a [`Schedule`].
+//! A good place to start reading is [`compile`]. A [`Schedule`] compiles all packages of a call.
 
 mod across;
 mod changed;
@@ -51,7 +51,7 @@ pub use finding::Finding;
 pub use installed::Installed;
 pub use job::{Compiled, Dependency, Job};
 pub use package::compile;
-pub use plan::Plan;
+pub use plan::{Plan, Surroundings};
 pub use printed::PrintedLine;
 pub use queue::{Claim, Graph, Holds, Id, Queue};
 pub use references::{Reference, ReferenceKind};

@@ -346,8 +346,8 @@ fn findings() {
                 line: line("chown: invalid user"),
                 highest: 65_535,
             },
-            Finding::RanBeside { line: None },
-            Finding::RanBeside {
+            Finding::RanConcurrently { line: None },
+            Finding::RanConcurrently {
                 line: Some(line("Address already in use")),
             },
             Finding::ProtectedHost {

@@ -1,5 +1,5 @@
-//! Whether a script failed at something only because its dependencies are mounted: hard links and renames do not lead out of a
-//! mount, and its root can be neither removed nor renamed. Pure.
+//! Finds failures that are caused by the mounts of dependencies: hard links and renames cannot cross a mount, and the root of a
+//! mount can be neither removed nor renamed. Pure.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,20 +7,20 @@ use std::time::Duration;
 use super::printed::PrintedLine;
 use crate::config::PackagePaths;
 
-/// A run within this time is cheap to repeat.
+/// A run that fails within this time is cheap to repeat.
 const CHEAP: Duration = Duration::from_secs(30);
 
-/// Where a script has directories that are mounts whatever becomes of its dependencies.
+/// Directories of a script that are mounts in any case.
 const OTHER_MOUNTS: [&str; 4] = ["/tmp", "/var/tmp", "/dev", "/proc"];
 
-/// Where a script finds its dependencies.
+/// The mounts of a script's dependencies.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Mounts {
+pub(super) struct DependencyMounts {
     paths: Vec<PathBuf>,
 }
 
-impl Mounts {
-    /// The mounts of dependencies, by their paths as the script sees them.
+impl DependencyMounts {
+    /// `dependencies` are the paths of dependencies as the script sees them.
     pub(super) fn of<'a>(dependencies: impl Iterator<Item = &'a PackagePaths>) -> Self {
         let paths = dependencies.flat_map(|paths| [paths.link.clone(), paths.packages.clone()]);
         Self {
@@ -28,9 +28,9 @@ impl Mounts {
         }
     }
 
-    /// The lines that tell of it: those that name a dependency. Where the run was short and failed, also those that may mean
-    /// one by a relative path.
-    pub(super) fn met(
+    /// The lines that the mounts may have caused: those that name a dependency. If the script failed after a short time, also those
+    /// that may name a dependency by a relative path.
+    pub(super) fn lines_caused(
         &self,
         lines: &[PrintedLine],
         failed_after: Option<Duration>,
@@ -39,16 +39,16 @@ impl Mounts {
             return Vec::new();
         }
         let is_cheap = failed_after.is_some_and(|elapsed| elapsed <= CHEAP);
-        let is_met = |line: &&PrintedLine| {
+        let is_caused = |line: &&PrintedLine| {
             let names = |path: &Path| path.to_str().is_some_and(|path| has_path(&line.text, path));
             self.paths.iter().any(|path| names(path))
                 || is_cheap && !OTHER_MOUNTS.iter().any(|path| names(Path::new(path)))
         };
-        lines.iter().filter(is_met).cloned().collect()
+        lines.iter().filter(is_caused).cloned().collect()
     }
 }
 
-/// Whether a text has a path, or one below it, and not only one that begins alike.
+/// Whether a text contains a path or one below it, not only a path with the same beginning.
 fn has_path(text: &str, path: &str) -> bool {
     let is_in_name = |it: char| it.is_ascii_alphanumeric() || "-_.+".contains(it);
     text.match_indices(path).any(|(at, _)| {
@@ -65,17 +65,17 @@ mod tests {
     use crate::release::{Name, Version};
 
     #[test]
-    fn lines_that_name_a_dependency_are_met_and_others_where_that_is_cheap() {
+    fn relative_paths_count_only_after_a_short_run() {
         let paths = Vcap::new(Path::new("/var/vcap"))
             .package(&Name::parse("lib").unwrap(), &Version::parse("1").unwrap());
-        let mounts = Mounts::of(std::iter::once(&paths));
-        let met = |text: &str, failed_after: Option<u64>| {
+        let mounts = DependencyMounts::of(std::iter::once(&paths));
+        let is_caused = |text: &str, failed_after: Option<u64>| {
             let line = PrintedLine {
                 number: 1,
                 text: text.to_owned(),
             };
             !mounts
-                .met(&[line], failed_after.map(Duration::from_secs))
+                .lines_caused(&[line], failed_after.map(Duration::from_secs))
                 .is_empty()
         };
         for named in [
@@ -83,18 +83,18 @@ mod tests {
             "rm: cannot remove '/var/vcap/data/packages/lib/6b86b2': Device or resource busy",
             "OSError: [Errno 18] Invalid cross-device link: '/var/vcap/packages/lib' -> 'x'",
         ] {
-            assert!(met(named, None), "{named}");
+            assert!(is_caused(named, None), "{named}");
         }
         let relative = "ln: failed to create hard link 'a' => 'b': Invalid cross-device link";
-        assert!(met(relative, Some(30)));
-        assert!(!met(relative, Some(31)) && !met(relative, None));
+        assert!(is_caused(relative, Some(30)));
+        assert!(!is_caused(relative, Some(31)) && !is_caused(relative, None));
         for other in [
             "rename /tmp/x /var/vcap/packages/app/x: invalid cross-device link",
             "ln '/var/tmp/a' 'b': Invalid cross-device link",
         ] {
-            assert!(!met(other, Some(1)), "{other}");
+            assert!(!is_caused(other, Some(1)), "{other}");
         }
         let alike = "ln '/var/vcap/packages/lib-2/a' 'b': Invalid cross-device link";
-        assert!(!met(alike, None));
+        assert!(!is_caused(alike, None));
     }
 }

@@ -1,4 +1,4 @@
-//! A sealed tree that was changed, and why it could not be installed again.
+//! Changed trees in the store, and why one could not be reinstalled.
 
 use std::path::PathBuf;
 
@@ -7,39 +7,39 @@ use crate::archive::UnpackError;
 use crate::fs::{self, Difference};
 use crate::release::digest::DigestMismatch;
 
-/// How often a tree is installed again for one package.
+/// How often a tree is reinstalled for one package.
 pub(super) const ATTEMPTS: usize = 3;
 
 /// A tree was changed after it had been sealed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Changed {
-    /// Where it is.
+    /// The tree.
     pub tree: PathBuf,
-    /// What of it.
+    /// The first difference from its record.
     pub difference: Difference,
-    /// The packages whose scripts ran since it was last known to be good.
+    /// The packages whose scripts ran since its last successful check.
     pub suspects: Suspects,
 }
 
-/// Why a changed tree could not be installed again.
+/// Why a changed tree could not be reinstalled.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
-    /// The package was not packed before.
-    #[error("there is no compiled package to install it from again")]
+    /// The package was not packed.
+    #[error("there is no compiled package to reinstall it from")]
     NoBlob,
     /// Its compiled package was changed as well.
     #[error("its compiled package `{}` was changed as well", path.display())]
     Blob {
-        /// The file.
+        /// The compiled package.
         path: PathBuf,
-        /// How.
+        /// How its digest differs.
         source: DigestMismatch,
     },
     /// Its compiled package cannot be unpacked.
-    #[error("failed to install it again")]
+    #[error("failed to reinstall it")]
     Unpack(#[from] UnpackError),
-    /// Somebody changes it again and again.
-    #[error("it was installed again {ATTEMPTS} times, and changed each time")]
+    /// The reinstalled trees were changed, too.
+    #[error("it was reinstalled {ATTEMPTS} times and changed each time")]
     Again,
 }
 

@@ -1,4 +1,4 @@
-//! A sealed tree is compared with what it was before anybody uses it. One that was changed is installed again from its blob.
+//! Compares a sealed tree with its record before a dependent uses it, and reinstalls a changed tree from its blob.
 //!
 //! See `docs/adr/0016-a-seal-is-checked.md`.
 
@@ -10,7 +10,7 @@ use super::changed::{ATTEMPTS, Changed, RestoreError};
 use super::context::Context;
 use super::error::CompileError;
 use super::event::Event;
-use super::installed::{BlobError, Installed, KnownBlob};
+use super::installed::{Installed, KnownBlob, KnownBlobError};
 use super::job::{Dependency, Job};
 use super::store::Store;
 use crate::archive;
@@ -20,29 +20,29 @@ use crate::runtime::Cancellable;
 use crate::sandbox::ReplacedCopy;
 
 impl Store {
-    /// Compares a tree with what it was when it was sealed.
+    /// Compares a tree with the record that was made when it was sealed.
     ///
     /// # Errors
-    /// [`Changed`], also where it cannot be read any more.
+    /// [`Changed`], also if the tree cannot be read.
     pub fn check(&self, installed: &Installed) -> Result<PathBuf, Changed> {
         let moment = std::time::Instant::now();
-        let known = installed.known();
+        let known = installed.sealed();
         match known.record.compare(&known.tree) {
             None => {
-                installed.was_good(&known.tree, moment);
+                installed.mark_verified(&known.tree, moment);
                 Ok(known.tree)
             }
             Some(difference) => Err(Changed {
                 tree: known.tree,
                 difference,
-                suspects: self.script_runs().since(known.good),
+                suspects: self.script_runs().since(known.verified),
             }),
         }
     }
 
-    /// Installs a package again whose tree was changed, in another place: scripts may still have the old one mounted. `false` where
-    /// that was done already for another dependent.
-    fn install_again(
+    /// Reinstalls a package whose tree was changed, at another path: scripts may still have the old tree mounted. `false` if this was
+    /// already done for another dependent.
+    fn reinstall(
         &self,
         name: &Name,
         installed: &Installed,
@@ -51,7 +51,7 @@ impl Store {
     ) -> Result<bool, RestoreError> {
         let blob = installed.blob(cancel).ok_or(RestoreError::NoBlob)?;
         installed.replace(&changed.tree, || {
-            let tree = self.place(name)?;
+            let tree = self.new_tree(name)?;
             match unpack_verified(&blob, &tree, cancel) {
                 Ok(record) => Ok((tree, record)),
                 Err(error) => {
@@ -71,23 +71,23 @@ fn unpack_verified(
     cancel: &CancellationToken,
 ) -> Result<Record, RestoreError> {
     let file = blob.open(cancel).map_err(|error| match error {
-        BlobError::File(error) if error.is_not_found() => RestoreError::NoBlob,
-        BlobError::File(error) => error.into(),
-        BlobError::Changed(source) => RestoreError::Blob {
+        KnownBlobError::File(error) if error.is_not_found() => RestoreError::NoBlob,
+        KnownBlobError::File(error) => error.into(),
+        KnownBlobError::Changed(source) => RestoreError::Blob {
             path: blob.file.clone(),
             source,
         },
     })?;
-    super::store::make_tree(tree)?;
+    super::store::create_root(tree)?;
     archive::unpack_whole(Cancellable::new(file, cancel), tree)?;
     Ok(Record::of(tree)?)
 }
 
-/// The tree of a dependency as it was sealed: the one that is there, or one that was installed again. Blocks.
+/// The unchanged tree of a dependency: its current tree or a reinstalled one. Blocks.
 ///
 /// # Errors
-/// [`CompileError::Changed`] when it was changed and cannot be installed again.
-pub(super) fn genuine(
+/// [`CompileError::Changed`] if the tree was changed and cannot be reinstalled.
+pub(super) fn unchanged_tree(
     context: &Context,
     job: &Job,
     dependency: &Dependency,
@@ -101,7 +101,7 @@ pub(super) fn genuine(
             Ok(tree) => return Ok(tree),
             Err(changed) => changed,
         };
-        let restored = store.install_again(name, installed, &changed, cancel);
+        let restored = store.reinstall(name, installed, &changed, cancel);
         if cancel.is_cancelled() {
             let package = job.name.clone();
             return Err(CompileError::Stopped { package });
@@ -131,7 +131,7 @@ pub(super) fn genuine(
     }
 }
 
-/// Reports copies of dependencies that were changed, and are made again for this package.
+/// Reports copies of dependencies that were changed and are replaced for this package.
 pub(super) fn report_copies(context: &Context, job: &Job, replaced: &[ReplacedCopy]) {
     for copy in replaced {
         (context.events)(Event::CopyChanged {

@@ -1,7 +1,7 @@
-//! What a source blob unpacks to, as a digest: two blobs with the same digest give a packaging script the same files.
+//! The digest of what a source blob unpacks to: two blobs with the same digest give a packaging script the same files.
 //!
-//! It covers names, kinds, modes, the targets of links and the bytes of files, not times, owners, the order of entries, or how
-//! the blob is compressed. Device nodes do not count, because sources are unpacked without them.
+//! It covers names, kinds, modes, the targets of links and the bytes of files, not times, owners, the order of entries, or the
+//! compression of the blob. Device nodes do not count, because sources are unpacked without them.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -13,19 +13,19 @@ use crate::archive::{Decoder, Entry, Kind, ReadError, Reader};
 use crate::release::Algorithm;
 use crate::release::digest::Hasher;
 
-/// The first bytes that are hashed. Another form of the digest has another text here.
+/// The version of the digest: these bytes are hashed first.
 const FORM: &[u8] = b"content of a source, 1\0";
 
-/// Directories that an archive does not list are made with this mode.
+/// The mode of directories that the archive does not list.
 const UNLISTED: u32 = 0o755;
 
 const BUFFER: usize = 128 * 1024;
 
-/// The digest of what an archive unpacks to, in lower-case hex. `None` where that depends on more than the entries by
-/// themselves: on the order of several entries for one path, on entries below links, or on names that are refused.
+/// The digest of what an archive unpacks to, in lower-case hex. `None` if the result depends on the order of several entries for one
+/// path, on entries below links, or on names that unpacking rejects.
 ///
 /// # Errors
-/// When the archive cannot be read to its end.
+/// If the archive cannot be read to its end.
 pub fn content_digest(archive: impl Read) -> Result<Option<String>, ReadError> {
     let input = |source| ReadError::Input { source };
     let decoder = Decoder::new(archive).map_err(input)?;
@@ -41,14 +41,14 @@ pub fn content_digest(archive: impl Read) -> Result<Option<String>, ReadError> {
     Ok(tree.and_then(Tree::digest))
 }
 
-/// What is at a path.
+/// The entry at a path.
 #[derive(Debug, Clone)]
 struct Node {
     kind: Kind,
     mode: u32,
     /// The target of a symbolic link, or the digest of a file.
     content: Vec<u8>,
-    /// The path that a file was unpacked at, and of which the others are hard links.
+    /// The first path of a file: the others are hard links to it.
     file: PathBuf,
 }
 
@@ -104,7 +104,7 @@ impl Tree {
         let paths: Vec<PathBuf> = self.0.keys().cloned().collect();
         for path in &paths {
             for above in path.ancestors().skip(1) {
-                // Its mode counts where it is listed; where it is not, it is the one that whoever unpacks has made.
+                // The root: if the archive does not list it, its mode is decided by the caller of the unpacking.
                 if above.as_os_str().is_empty() {
                     break;
                 }
@@ -119,7 +119,7 @@ impl Tree {
                 }
             }
         }
-        // Of the names of one file any may come first in an archive: it is known by the least.
+        // Any name of a file may be the first one in an archive, so the smallest name identifies the file.
         let mut least: BTreeMap<&Path, &Path> = BTreeMap::new();
         for (path, node) in &self.0 {
             least.entry(&node.file).or_insert(path);
@@ -171,7 +171,7 @@ mod tests {
     use super::*;
     use crate::archive::{EntryHeader, EntryWriter};
 
-    /// An archive in words: `d:755:a f:644:a/b=text l:a/c=b h:a/d=a/b p:600:q`.
+    /// An archive from a short notation: `d:755:a f:644:a/b=text l:a/c=b h:a/d=a/b p:600:q`.
     fn archive(words: &str) -> Vec<u8> {
         let mut writer = EntryWriter::new(Vec::new());
         for word in words.split_whitespace() {
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn what_unpacks_to_the_same_has_the_same_digest() {
+    fn archives_of_the_same_files_have_the_same_digest() {
         let whole = "d:755:./ d:755:./a f:644:./a/b=text l:./a/c=b h:./a/d=a/b p:600:./q";
         for same in [
             "d:755:. d:755:a f:644:a/b=text l:a/c=b h:a/d=a/b p:600:q",
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn every_difference_that_a_script_can_see_shows() {
+    fn differences_that_a_script_can_see_change_the_digest() {
         let whole = "d:755:./ d:755:a f:644:a/b=text l:a/c=b h:a/d=a/b p:600:q";
         let mut seen = vec![digest(whole).unwrap()];
         for other in [
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn what_depends_on_the_order_has_no_digest() {
+    fn archives_that_depend_on_the_order_have_no_digest() {
         for words in [
             "f:644:a=1 f:644:a=2",
             "f:644:a=1 d:755:a",
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn compression_does_not_count_and_damage_is_an_error() {
+    fn compression_is_ignored_and_damage_is_an_error() {
         let plain = archive("f:644:a=1");
         let mut gzip = crate::archive::GzipWriter::new(Vec::new(), 6).unwrap();
         std::io::Write::write_all(&mut gzip, &plain).unwrap();

@@ -1,4 +1,4 @@
-//! What packages are compiled with.
+//! The sandbox, the store and the settings of a run.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,31 +10,31 @@ use crate::config::{Environment, Vcap};
 use crate::process::{ForkServer, Jobserver};
 use crate::sandbox::Sandbox;
 
-/// What the core works with. Shared by all packages of a run.
+/// Everything that the packages of a run share.
 pub struct Context {
-    /// The tree as scripts see it.
+    /// The base directory as scripts see it.
     pub vcap: Vcap,
-    /// What keeps packages apart.
+    /// Isolates packages.
     pub sandbox: Sandbox,
-    /// Where installed packages are kept for those compiled against them.
+    /// The installed packages, for their dependents.
     pub store: Store,
-    /// What scripts inherit.
+    /// The environment that scripts inherit.
     pub environment: Environment,
     /// Forks the parents of scripts.
     pub agent: ForkServer,
-    /// How long processes get between SIGTERM and SIGKILL.
+    /// The time between SIGTERM and SIGKILL.
     pub grace: Duration,
-    /// How much nicer than this program scripts are, from 0 to 19.
+    /// By how much the niceness of scripts is raised, from 0 to 19.
     pub nice: i32,
-    /// How long a script may run; `None` for as long as it takes.
+    /// The time limit of a script; `None` for no limit.
     pub limit: Option<Duration>,
-    /// When a script that failed under rules is run again without them.
+    /// When a script that failed under Landlock rules is run again without them.
     pub second_run: SecondRun,
     /// The gzip level of compiled blobs.
     pub compression_level: u32,
-    /// The jobs that all scripts share, where that is asked for.
+    /// The make job server that all scripts share, if there is one.
     pub jobserver: Option<Jobserver>,
-    /// Hears what happens.
+    /// Receives all events.
     pub events: Arc<dyn Fn(Event) + Send + Sync>,
 }
 

@@ -1,21 +1,21 @@
-//! Lines in a script's output that say that the system denied it something, and the paths that such lines name. Pure.
+//! Lines in a script's output that report denied access, and the paths in them. Pure.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use crate::sandbox::Closed;
 
-/// How many denials of each kind are kept of one run.
+/// How many denials of each kind are kept for one run.
 const KEPT: usize = 50;
 
-/// How many different lines are looked at closely, as each may take a look at the disk.
+/// How many different lines are examined: each may need file system calls.
 const EXAMINED: usize = 10_000;
 
-/// How much of a line is kept, in characters.
+/// The length to which lines are shortened, in characters.
 const LINE_LIMIT: usize = 300;
 
-/// What the system answers, without the first letter: C programs write it as a capital, Go and Node do not. The flag tells
-/// whether Landlock's rules on files are answered so.
+/// Texts of the system's errors, without the first letter: C programs write it as a capital, Go and Node do not. The flag is set
+/// for errors that Landlock's rules on files cause.
 const ANSWERS: [(&str, bool); 4] = [
     ("ermission denied", true),
     ("nvalid cross-device link", true),
@@ -23,22 +23,22 @@ const ANSWERS: [(&str, bool); 4] = [
     ("ead-only file system", false),
 ];
 
-/// A line of a script's output that reads as a denial.
+/// A line of a script's output that reports denied access.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Denial {
     /// The line, shortened, without control characters.
     pub line: String,
-    /// The paths in it that rules close to the script, and how.
+    /// The paths in it that the rules close, and how.
     pub closed: Vec<(PathBuf, Closed)>,
-    /// Whether it may be about something closed although it names no absolute path.
+    /// Whether the rules may be the cause although it names no absolute path.
     pub is_unclear: bool,
 }
 
 impl Denial {
-    /// Whether the rules can have caused it: it names a path that they close, or it is worded as their answers are and names
-    /// no absolute path at all.
+    /// Whether the rules may have caused it: it names a path that they close, or it has the text of an error of theirs and names no
+    /// absolute path.
     #[must_use]
-    pub fn may_be_for_rules(&self) -> bool {
+    pub fn may_be_caused_by_rules(&self) -> bool {
         !self.closed.is_empty() || self.is_unclear
     }
 }
@@ -48,7 +48,7 @@ pub(super) struct Search<'a> {
     /// How the rules close a path.
     closed: &'a dyn Fn(&Path) -> Option<Closed>,
     seen: HashSet<String>,
-    for_rules: Vec<Denial>,
+    by_rules: Vec<Denial>,
     others: Vec<Denial>,
 }
 
@@ -57,31 +57,32 @@ impl<'a> Search<'a> {
         Self {
             closed,
             seen: HashSet::new(),
-            for_rules: Vec::new(),
+            by_rules: Vec::new(),
             others: Vec::new(),
         }
     }
 
     pub(super) fn read(&mut self, block: &str) {
-        // Most blocks have none, and logs are long.
+        // Most blocks contain none, and logs are long.
         if !ANSWERS.iter().any(|(answer, _)| block.contains(answer)) {
             return;
         }
         for line in block.lines().filter(|line| !is_trace(line)) {
-            let Some((_, is_of_rules)) = ANSWERS.iter().find(|(answer, _)| line.contains(answer))
+            let Some((_, is_landlock_error)) =
+                ANSWERS.iter().find(|(answer, _)| line.contains(answer))
             else {
                 continue;
             };
             let line = shortened(line);
             if self.seen.len() < EXAMINED && self.seen.insert(line.clone()) {
-                self.keep(line, *is_of_rules);
+                self.keep(line, *is_landlock_error);
             }
         }
     }
 
-    fn keep(&mut self, line: String, is_of_rules: bool) {
+    fn keep(&mut self, line: String, is_landlock_error: bool) {
         let paths = absolute_paths(&line);
-        let is_unclear = is_of_rules && paths.is_empty();
+        let is_unclear = is_landlock_error && paths.is_empty();
         let closed = paths
             .into_iter()
             .filter_map(|path| Some((PathBuf::from(path), (self.closed)(Path::new(path))?)))
@@ -91,8 +92,8 @@ impl<'a> Search<'a> {
             closed,
             is_unclear,
         };
-        let kept = match denial.may_be_for_rules() {
-            true => &mut self.for_rules,
+        let kept = match denial.may_be_caused_by_rules() {
+            true => &mut self.by_rules,
             false => &mut self.others,
         };
         if kept.len() < KEPT {
@@ -100,15 +101,15 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// The denials in the order of the output, those first that the rules can have caused.
+    /// The denials in the order of the output. Those that the rules may have caused come first.
     pub(super) fn into_denials(self) -> Vec<Denial> {
-        let mut all = self.for_rules;
+        let mut all = self.by_rules;
         all.extend(self.others);
         all
     }
 }
 
-/// Whether a line is bash's trace of a command: it shows what the script says, not what became of it.
+/// Whether a line is bash's trace of a command, which shows the command and not its result.
 pub(super) fn is_trace(line: &str) -> bool {
     let after = line.trim_start_matches('+');
     after.len() < line.len() && after.starts_with(' ')
@@ -122,8 +123,8 @@ fn shortened(line: &str) -> String {
     shown.take(LINE_LIMIT).collect()
 }
 
-/// The absolute paths that a line names. Paths within options (`-L/a`, `--with-x=/a`) and assignments (`PATH=/a:/b`) are left
-/// out: a line that has them shows a command.
+/// The absolute paths in a line. Paths in options (`-L/a`, `--with-x=/a`) and assignments (`PATH=/a:/b`) are left out: a line that
+/// contains them shows a command.
 pub(super) fn absolute_paths(line: &str) -> Vec<&str> {
     let mut paths = Vec::new();
     let mut from = 0;
@@ -227,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn denials_are_found_in_either_case_and_once_each() {
+    fn each_denial_is_found_once_in_upper_or_lower_case() {
         let found = search(
             "+ echo 'Permission denied'\n++ test Read-only file system\nmkdir /closed/a: permission denied\n\
              cat: /open: Permission denied\nmkdir /closed/a: permission denied\r\nmv: x: Invalid cross-device link\n\
@@ -235,7 +236,7 @@ mod tests {
         );
         let lines: Vec<(&str, bool)> = found
             .iter()
-            .map(|denial| (denial.line.as_str(), denial.may_be_for_rules()))
+            .map(|denial| (denial.line.as_str(), denial.may_be_caused_by_rules()))
             .collect();
         assert_eq!(
             lines,
@@ -253,13 +254,13 @@ mod tests {
     }
 
     #[test]
-    fn many_denials_of_open_paths_hide_none_of_a_closed_one() {
+    fn denial_of_a_closed_path_is_kept_among_many_others() {
         let mut text: String = (0..200)
             .map(|number| format!("find: '/open/{number}': Permission denied\n"))
             .collect();
         text.push_str("touch: cannot touch '/closed/x': Permission denied\n");
         let found = search(&text);
         assert_eq!(found.len(), KEPT + 1);
-        assert!(found[0].may_be_for_rules());
+        assert!(found[0].may_be_caused_by_rules());
     }
 }

@@ -1,11 +1,11 @@
-//! Where an ELF file has the dynamic linker look for libraries: `DT_RPATH`, `DT_RUNPATH`, and names of libraries that are
-//! paths. Reads the few places of a file that say this, and nothing else.
+//! The places where the dynamic linker looks for the libraries of an ELF file: `DT_RPATH`, `DT_RUNPATH`, and names of libraries
+//! that are paths. Reads only the parts of the file that contain them.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-/// What every ELF file begins with.
+/// The first bytes of every ELF file.
 pub(super) const MAGIC: &[u8] = b"\x7fELF";
 
 /// More program headers than any real file has.
@@ -32,7 +32,7 @@ struct Layout {
     is_big: bool,
 }
 
-/// A program header, as far as it is of interest.
+/// The parts of a program header that are used here.
 struct Segment {
     kind: u64,
     offset: u64,
@@ -56,7 +56,7 @@ impl Layout {
     }
 }
 
-/// The directories and libraries that a file names. Empty for what is no dynamically linked ELF file, or a damaged one.
+/// The directories and libraries that a file names. Empty for a damaged file and for one that is not a dynamically linked ELF file.
 ///
 /// # Errors
 /// What the system answered.
@@ -72,7 +72,7 @@ pub(super) fn searched(file: &File) -> io::Result<Vec<Vec<u8>>> {
     Ok(searched_in(file, layout, &start)?.unwrap_or_default())
 }
 
-/// `None` when the file ends before what it announces.
+/// `None` if the file is truncated.
 fn searched_in(file: &File, layout: Layout, start: &[u8]) -> io::Result<Option<Vec<Vec<u8>>>> {
     let Some(segments) = segments(file, layout, start)? else {
         return Ok(None);
@@ -121,7 +121,7 @@ fn searched_in(file: &File, layout: Layout, start: &[u8]) -> io::Result<Option<V
 
 fn segments(file: &File, layout: Layout, start: &[u8]) -> io::Result<Option<Vec<Segment>>> {
     let word = layout.word();
-    // Where the header of the file says where the others are, how large each is, and how many there are.
+    // The positions in the file header of the offset, size and number of the program headers.
     let (offset, size, count) = if layout.is_64 {
         (32, 54, 56)
     } else {
@@ -133,7 +133,7 @@ fn segments(file: &File, layout: Layout, start: &[u8]) -> io::Result<Option<Vec<
     else {
         return Ok(None);
     };
-    // Where a program header has its fields: offset, address, size in the file.
+    // The positions in a program header of the offset, address and size in the file.
     let fields: [usize; 3] = if layout.is_64 {
         [8, 16, 32]
     } else {
@@ -156,7 +156,7 @@ fn segments(file: &File, layout: Layout, start: &[u8]) -> io::Result<Option<Vec<
     Ok(segments.collect())
 }
 
-/// So many bytes, or fewer at the end of the file.
+/// Reads `length` bytes, or fewer at the end of the file.
 fn read(file: &File, offset: u64, length: u64) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
     let mut filled = 0;
@@ -205,7 +205,7 @@ pub(super) mod tests {
 
     use super::*;
 
-    /// A file with one loaded segment, which is all of it, and a dynamic section with these entries of text.
+    /// A file whose only loaded segment is the whole file, with these entries of text in its dynamic section.
     pub(in crate::compile) fn file_with(
         is_64: bool,
         is_big: bool,
@@ -288,7 +288,7 @@ pub(super) mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(200))]
         #[test]
-        fn damaged_files_are_read_without_a_failure(
+        fn damaged_files_are_read_without_panic(
             is_64: bool,
             cut in 0_usize..400,
             changes in prop::collection::vec((4_usize..400, any::<u8>()), 0..20),

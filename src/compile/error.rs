@@ -1,4 +1,4 @@
-//! Why a package has not been compiled: its script failed, its source is bad, or we or the machine failed.
+//! Why a package was not compiled: its script or its source failed, or the machine or this program did.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -16,10 +16,10 @@ use crate::release::digest::DigestMismatch;
 use crate::sandbox::SandboxError;
 use crate::{fs, runtime};
 
-/// Why a package has not been compiled.
+/// Why a package was not compiled.
 #[derive(Debug, thiserror::Error)]
 pub enum CompileError {
-    /// The packaging script did not succeed.
+    /// The packaging script failed.
     #[error(transparent)]
     Script(Box<ScriptFailure>),
     /// The source blob cannot be unpacked.
@@ -27,15 +27,15 @@ pub enum CompileError {
     Source {
         /// The package.
         package: Name,
-        /// What is wrong with it.
+        /// Why.
         source: UnpackError,
     },
-    /// The blob of a package that is compiled already cannot be unpacked.
+    /// The blob of a compiled package cannot be unpacked.
     #[error("failed to unpack the compiled package `{package}`")]
     Compiled {
         /// The package.
         package: Name,
-        /// What is wrong with it.
+        /// Why.
         source: UnpackError,
     },
     /// A blob was changed after its digest had been verified.
@@ -43,27 +43,27 @@ pub enum CompileError {
     BlobChanged {
         /// The package.
         package: Name,
-        /// Where the blob is kept.
+        /// The blob.
         path: PathBuf,
         /// How it differs.
         source: DigestMismatch,
     },
-    /// What a package installed was changed by somebody, and cannot be had again.
-    #[error("what package `{package}` installed was changed afterwards: {}", changed.difference)]
+    /// The tree that a package installed was changed afterwards and cannot be reinstalled.
+    #[error("the files of package `{package}` were changed after it was installed: {}", changed.difference)]
     Changed {
         /// The package whose files were changed.
         package: Name,
         /// What was changed.
         changed: Box<Changed>,
-        /// Why it cannot be installed again; `None` where it was changed before it was packed.
+        /// Why it cannot be reinstalled; `None` if it was changed before it was packed.
         source: Option<Box<RestoreError>>,
     },
-    /// The packaging script is a link that leads nowhere.
+    /// The packaging script is a dangling link.
     #[error("the `packaging` script of `{package}` is a link to `{}`, which does not exist", target.display())]
     DanglingScript {
         /// The package.
         package: Name,
-        /// What the link says.
+        /// The target of the link.
         target: PathBuf,
     },
     /// The packaging script is not a file.
@@ -74,25 +74,25 @@ pub enum CompileError {
         /// What it is.
         found: &'static str,
     },
-    /// The script left something at its install target that is no directory.
+    /// The script left no directory at its install target.
     #[error("package `{package}` has no directory at its install target `{}`: {found}", path.display())]
     InstallTarget {
         /// The package.
         package: Name,
         /// The install target.
         path: PathBuf,
-        /// What is there.
+        /// What is there instead.
         found: &'static str,
     },
-    /// The script left something mounted where it installed files.
-    #[error("the packaging script of `{package}` left a mount at `{}`, so what it installed there cannot be packed", mount.display())]
+    /// The script left a mount at its installed files.
+    #[error("the packaging script of `{package}` left a mount at `{}`, so its files there cannot be packed", mount.display())]
     Mounted {
         /// The package.
         package: Name,
-        /// Where it is mounted, as the script sees it.
+        /// The mount point, as the script sees it.
         mount: PathBuf,
     },
-    /// Processes of the script could not be killed, and may still change what it installed.
+    /// Processes of the script could not be killed, and may still change its files.
     #[error(
         "{} of the packaging script of `{package}` cannot be killed: {}",
         count_of(processes),
@@ -108,12 +108,12 @@ pub enum CompileError {
         /// Where the package's directories are left.
         left: Option<PathBuf>,
     },
-    /// What the script installed cannot be packed.
-    #[error("failed to pack what package `{package}` installed")]
+    /// The installed tree cannot be packed.
+    #[error("failed to pack the files of package `{package}`")]
     Pack {
         /// The package.
         package: Name,
-        /// What went wrong.
+        /// Why.
         source: PackError,
     },
     /// A file operation around the script failed.
@@ -121,50 +121,50 @@ pub enum CompileError {
     Files {
         /// The package.
         package: Name,
-        /// What went wrong.
+        /// Why.
         source: fs::Error,
     },
-    /// The script's sandbox failed.
+    /// The sandbox failed.
     #[error("failed to compile package `{package}`")]
     Sandbox {
         /// The package.
         package: Name,
-        /// What went wrong.
+        /// Why.
         source: SandboxError,
     },
     /// A disk (or a quota) is full.
     #[error("no space left in `{}`: {space}", directory.display())]
     NoSpace {
-        /// Where.
+        /// A directory on it.
         directory: PathBuf,
         /// How full the disk was when it happened.
         space: fs::Space,
-        /// What could not be done.
+        /// The operation that failed.
         source: Box<CompileError>,
     },
-    /// A part of this program broke.
+    /// A task of this program panicked.
     #[error("failed to compile package `{package}`")]
     Task {
         /// The package.
         package: Name,
-        /// Which part.
+        /// The task.
         source: runtime::TaskFailed,
     },
-    /// The script succeeded although rules denied it something. It is run again, so that this reaches no caller.
-    #[error("the packaging script of `{package}` succeeded, but was denied something")]
+    /// The script succeeded although the rules denied it access. It is run again, so no caller gets this.
+    #[error("the packaging script of `{package}` succeeded, but was denied access")]
     Denied {
         /// The package.
         package: Name,
     },
-    /// The script met the bounds of the mounts that its dependencies are. It is run again with copies, so this reaches no caller.
-    #[error("the packaging script of `{package}` met the bounds of a mounted dependency")]
+    /// The script failed because its dependencies are mounts. It is run again with copies, so no caller gets this.
+    #[error("the packaging script of `{package}` failed at the mount of a dependency")]
     AcrossMounts {
         /// The package.
         package: Name,
         /// The lines that show this.
         lines: Vec<PrintedLine>,
     },
-    /// Somebody asked us to stop.
+    /// The compilation was canceled.
     #[error("the compilation of package `{package}` was stopped")]
     Stopped {
         /// The package.
@@ -183,13 +183,13 @@ impl CompileError {
         }
     }
 
-    /// Adds how full the disk is, where that is what is wrong: the disk of the file that it is about, or of the directory
-    /// `otherwise`. To be called before anything is removed.
-    pub(super) fn with_space(self, otherwise: &Path) -> Self {
+    /// Adds how full the disk is, if the disk is full: the disk of the error's file, or of the directory `default`. Blocks. To be
+    /// called before anything is removed.
+    pub(super) fn with_space(self, default: &Path) -> Self {
         if !self.is_no_space() {
             return self;
         }
-        let directory = self.file().map_or(otherwise, fs::parent).to_owned();
+        let directory = self.file().map_or(default, fs::parent).to_owned();
         match fs::space(&directory) {
             Ok(space) => Self::NoSpace {
                 directory,
@@ -200,7 +200,7 @@ impl CompileError {
         }
     }
 
-    /// The file that could not be made or written.
+    /// The file that could not be created or written.
     fn file(&self) -> Option<&Path> {
         match self {
             Self::Files { source, .. }
@@ -220,8 +220,8 @@ impl CompileError {
         }
     }
 
-    /// Whether rules can have made the script fail. They send no signals, and take neither memory, space nor time.
-    pub(super) fn may_be_for_rules(&self) -> bool {
+    /// Whether Landlock rules may have caused the failure. They send no signals, and use no memory, disk space or time.
+    pub(super) fn may_be_caused_by_rules(&self) -> bool {
         match self {
             Self::Script(failure) => failure.cause.is_none() && failure.status.signal().is_none(),
             Self::InstallTarget { .. } | Self::Denied { .. } => true,
@@ -263,7 +263,7 @@ fn list_of(processes: &[Unkillable]) -> String {
 /// How many processes an error names.
 const MOST_NAMED: usize = 5;
 
-/// A packaging script that did not succeed.
+/// A failed packaging script.
 #[derive(Debug, thiserror::Error)]
 #[error("the packaging script of `{package}` {status}")]
 pub struct ScriptFailure {
@@ -273,48 +273,47 @@ pub struct ScriptFailure {
     pub status: Status,
     /// How long it ran.
     pub elapsed: Duration,
-    /// What lies behind it, where that can be told.
+    /// The cause, if it is known.
     pub cause: Option<Cause>,
-    /// The last lines that it printed.
+    /// The last lines of its output.
     pub tail: Vec<String>,
-    /// Packages that it failed to reach and that its package does not declare.
+    /// Undeclared dependencies that it failed to access.
     pub undeclared: Vec<Name>,
-    /// What may lie behind it.
+    /// Possible causes.
     pub findings: Vec<Finding>,
-    /// What it was denied where it ran under rules, as far as its output shows it; `None` where it ran without.
+    /// The denied access that its output shows; `None` if it ran without rules.
     pub denials: Option<Vec<Denial>>,
     /// The end of each of its streams.
     pub endings: Vec<Ending>,
-    /// Everything that it printed.
+    /// The log of its whole output.
     pub log: PathBuf,
-    /// Everything that the first run printed, where this was the second.
+    /// The log of the first run, if this was the second one.
     pub first_log: Option<PathBuf>,
-    /// Why the log is not complete, where it is not.
+    /// Why the log is incomplete, if it is.
     pub log_failure: Option<String>,
 }
 
-/// What lies behind a script's failure.
+/// The cause of a script's failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cause {
     /// The kernel killed processes for lack of memory while the script ran.
     OutOfMemory {
-        /// How many.
+        /// How many processes.
         killed: u64,
     },
-    /// It ran longer than it may.
+    /// It exceeded the time limit.
     TimeLimit {
-        /// How long it may.
+        /// The time limit.
         limit: Duration,
     },
-    /// The script tried to create a scratch directory, which is there before the script starts, or to remove it.
+    /// The script tried to create a scratch directory, which exists before the script starts, or to remove it.
     Scratch {
         /// The directory, as the script sees it.
         directory: PathBuf,
     },
     /// A disk was full.
     NoSpace {
-        /// A directory on it and how full it was when the script had ended, where one that is known to be used was found to be
-        /// full then.
+        /// A directory that the script uses and how full its disk was when the script had ended, if it was full then.
         full: Option<(PathBuf, fs::Space)>,
     },
 }
@@ -328,7 +327,7 @@ impl fmt::Display for Cause {
                 if *killed == 1 { "" } else { "es" }
             ),
             Self::TimeLimit { limit } => {
-                write!(f, "it ran longer than the {} that it may", Elapsed(*limit))
+                write!(f, "it exceeded the time limit of {}", Elapsed(*limit))
             }
             Self::Scratch { directory } => write!(
                 f,

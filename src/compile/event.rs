@@ -1,4 +1,4 @@
-//! What the core tells while it works: names and numbers, never finished sentences.
+//! Progress reports of the core: names and numbers, never finished sentences.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use super::printed::PrintedLine;
 use super::second_run::FirstRun;
 use crate::release::Name;
 
-/// Something happened to a package. Each has the number of its job, too.
+/// An event of a package, with the number of its job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// It entered a phase.
@@ -21,15 +21,16 @@ pub enum Event {
         /// The phase.
         phase: Phase,
     },
-    /// The first run of its script, under rules, has failed. A second one without rules follows as soon as no other script runs.
+    /// The first run of its script, under Landlock rules, has failed. A second run without rules follows as soon as no other script
+    /// runs.
     FirstRunFailed {
         /// The job's number.
         job: usize,
         /// The package.
         package: Name,
-        /// How it failed.
+        /// The first run.
         first: Arc<FirstRun>,
-        /// How many scripts run beside it.
+        /// How many other scripts are running.
         running: usize,
     },
     /// The second run of its script begins.
@@ -45,19 +46,19 @@ pub enum Event {
         job: usize,
         /// The package.
         package: Name,
-        /// How the first one failed.
+        /// The first run.
         first: Arc<FirstRun>,
     },
-    /// Its script has succeeded although rules denied it something, and no second run is wanted.
+    /// Its script has succeeded although the rules denied it access, and second runs are disabled.
     Denied {
         /// The job's number.
         job: usize,
         /// The package.
         package: Name,
-        /// What it was denied.
+        /// The denied access.
         denials: Vec<Denial>,
     },
-    /// Its script met the bounds of the mounts that its dependencies are, and is run again with copies of them.
+    /// Its script failed because its dependencies are mounts, and is run again with copies of them.
     RunWithCopies {
         /// The job's number.
         job: usize,
@@ -65,10 +66,10 @@ pub enum Event {
         package: Name,
         /// The lines that show this.
         lines: Vec<PrintedLine>,
-        /// Where the log of the first run is kept.
+        /// The log of the first run.
         log: PathBuf,
     },
-    /// What one of its dependencies installed was changed by somebody, and was installed again.
+    /// The tree of one of its dependencies was changed, and was reinstalled.
     TreeChanged {
         /// The job's number.
         job: usize,
@@ -76,10 +77,10 @@ pub enum Event {
         package: Name,
         /// The dependency.
         dependency: Name,
-        /// What was changed.
+        /// The change.
         changed: Box<Changed>,
     },
-    /// A copy of one of its dependencies, which others had as well, was changed by somebody, and another one is made.
+    /// A copy of one of its dependencies, which other packages have used, was changed and is replaced.
     CopyChanged {
         /// The job's number.
         job: usize,
@@ -87,10 +88,10 @@ pub enum Event {
         package: Name,
         /// The dependency.
         dependency: Name,
-        /// What was changed.
+        /// The change.
         changed: Box<Changed>,
     },
-    /// Its script printed something. Not every line is told, only where it stands from time to time.
+    /// Its script has printed a line. Sent for the latest line from time to time, not for every line.
     Printed {
         /// The job's number.
         job: usize,
@@ -101,20 +102,20 @@ pub enum Event {
     },
 }
 
-/// What is being done with a package.
+/// A phase in the compilation of a package.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     /// Its source is unpacked.
     Unpacking,
-    /// Its dependencies are put in place.
+    /// Its dependencies are installed.
     Installing,
-    /// It waits until packages that are in its way are done.
+    /// It waits for packages that conflict with it.
     Waiting,
-    /// It is ready, and waits until fewer scripts run.
+    /// It is ready to run and waits for its turn.
     Ready,
     /// Its first run has failed, and it waits until no other script runs.
     SecondRun {
-        /// How many run.
+        /// How many scripts are running.
         running: usize,
     },
     /// Its script runs.

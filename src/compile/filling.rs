@@ -14,30 +14,30 @@ use crate::config::Vcap;
 use crate::fs;
 use crate::sandbox::Sandbox;
 
-/// The most scripts at once with which one is to fill a cache before others start. With more of them, and so more cores, compiling
-/// the same several times costs less time than waiting for one package.
+/// Up to this many jobs, one dependent fills a cache before the others start. With more jobs, and so more cores, compiling the same
+/// code several times takes less time than waiting for one package.
 pub(super) const MOST_JOBS: usize = 4;
 
-/// The most scripts at once with which the dependents that share a cache run one after another as long as it is being filled. A
-/// `go build` keeps two cores busy by itself, and two of them at once compile twice what they have in common.
+/// Up to this many jobs, the dependents that share a cache run one after another while it is being filled. A single `go build` keeps
+/// two cores busy, and two concurrent ones compile their common code twice.
 pub(super) const MOST_JOBS_ONE_AT_A_TIME: usize = 2;
 
-/// How often a cache is looked at.
+/// How often a cache is checked.
 pub(super) const INTERVAL: Duration = Duration::from_millis(200);
 
-/// A package that has left the cache empty for so long does something else first. Unpacking its source and copying its dependencies
-/// count.
+/// After this time with an empty cache, the other dependents start: the package does something else first. The time includes
+/// unpacking its source and copying its dependencies.
 const UNUSED_LIMIT: Duration = Duration::from_secs(30);
 
-/// Long enough to compile the standard library on one core. What is compiled later belongs to the package alone. It is counted from
-/// the first use of the cache on, so it also limits how long dependents run one after another.
+/// Long enough to compile the standard library on one core. Later, the package compiles mostly its own code. The time starts at the
+/// first use of the cache, so it also limits how long dependents run one after another.
 const USED_LIMIT: Duration = Duration::from_secs(60);
 
 /// A cache that is being filled.
 #[derive(Debug)]
 pub(super) struct Filling {
     directories: Vec<PathBuf>,
-    /// Since when a package may fill it.
+    /// When a dependent began to fill it.
     since: Option<Instant>,
     is_used: bool,
 }
@@ -59,7 +59,8 @@ impl Filling {
         (!filling.has_content()).then_some(filling)
     }
 
-    /// Whether the dependents that wait may run beside the one that fills the cache. It is asked every [`INTERVAL`].
+    /// Whether the waiting dependents may run concurrently with the one that fills the cache. The caller checks every [`INTERVAL`].
+    /// Blocks.
     pub(super) fn is_over(&mut self) -> bool {
         let now = Instant::now();
         let since = *self.since.get_or_insert(now);
@@ -94,7 +95,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn package_that_leaves_the_cache_empty_is_not_waited_for() {
+    async fn dependents_stop_waiting_for_an_empty_cache() {
         let directory = tempfile::tempdir().unwrap();
         let mut filling = filling(&directory);
         assert!(!filling.is_over());
@@ -105,7 +106,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn package_that_fills_the_cache_is_waited_for_until_a_limit() {
+    async fn dependents_wait_for_a_cache_until_a_limit() {
         let directory = tempfile::tempdir().unwrap();
         let mut filling = filling(&directory);
         assert!(!filling.is_over());

@@ -1,4 +1,4 @@
-//! What a person should know of a package: a warning where it was compiled, a hint where it was not.
+//! Findings about a package: warnings if it was compiled, hints if it failed.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::printed::PrintedLine;
 use super::references::{Reference, ReferenceKind};
 
-/// Something that was found out about a package on the way. `Display` gives it as a sentence without the package's name.
+/// A problem that was detected while a package was compiled. `Display` gives it as a sentence without the package's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Finding {
     /// The source has no packaging script, so the package is empty.
@@ -15,51 +15,51 @@ pub enum Finding {
         similar: Vec<String>,
         /// Names in the source.
         entries: Vec<String>,
-        /// How many names there are beside these.
+        /// How many other names there are.
         others: usize,
     },
-    /// Lines of the packaging script end as on Windows.
+    /// Lines of the packaging script have Windows line ends.
     CarriageReturns {
         /// The number of the first such line.
         first: usize,
-        /// How many there are.
+        /// The number of such lines.
         lines: usize,
     },
     /// The packaging script begins with a byte order mark.
     ByteOrderMark,
     /// The script succeeded and installed nothing, after errors.
     NothingInstalled {
-        /// The first lines that tell of errors.
+        /// The first lines that report errors.
         lines: Vec<PrintedLine>,
-        /// The log that they are in.
+        /// The log that contains them.
         log: PathBuf,
     },
-    /// What was installed refers to the directory in which packages are compiled.
+    /// Installed files refer to the directory in which packages are compiled.
     CompileDirectory {
         /// That directory.
         directory: PathBuf,
         /// The first references.
         references: Vec<Reference>,
-        /// How many files there are beside these.
+        /// How many other files there are.
         others: usize,
     },
     /// A program could not set an owner that does not exist in this user namespace.
     NoSuchOwner {
-        /// The first line that tells of it.
+        /// The first line that shows it.
         line: PrintedLine,
         /// The highest owner that exists.
         highest: u32,
     },
     /// The script failed while others ran.
-    RanBeside {
-        /// A line that may tell of something that was in use.
+    RanConcurrently {
+        /// A line that may report that something was in use.
         line: Option<PrintedLine>,
     },
     /// A write was refused because the host is protected.
     ProtectedHost {
         /// The line that shows it.
         line: PrintedLine,
-        /// What was to be written to, if the line names it.
+        /// The file or directory, if the line names it.
         path: Option<PathBuf>,
     },
     /// A mount was refused because the host is protected.
@@ -67,18 +67,18 @@ pub enum Finding {
         /// The line that shows it.
         line: PrintedLine,
     },
-    /// Scripts cannot run programs that they build, for the file system is mounted so.
+    /// Scripts cannot run programs that they build, because the file system is mounted noexec.
     NoExecution {
-        /// The directory at which it is mounted.
+        /// The mount point.
         directory: PathBuf,
     },
 }
 
 impl Finding {
-    /// Whether a line of the output shows that a script that ran at the same time was in the way.
+    /// Whether a line of the output shows a conflict with a script that ran at the same time.
     #[must_use]
     pub fn is_a_collision(&self) -> bool {
-        matches!(self, Self::RanBeside { line: Some(_) })
+        matches!(self, Self::RanConcurrently { line: Some(_) })
     }
 }
 
@@ -93,8 +93,8 @@ impl fmt::Display for Finding {
             Self::CarriageReturns { first, lines } => carriage_returns(f, *first, *lines),
             Self::ByteOrderMark => write!(
                 f,
-                "its `packaging` script begins with a byte order mark, which bash takes for a part of the first line. Save the \
-                 script as UTF-8 without one"
+                "its `packaging` script begins with a byte order mark, which bash reads as a part of the first line. Save the \
+                 script as UTF-8 without it"
             ),
             Self::NothingInstalled { lines, log } => nothing_installed(f, lines, log),
             Self::CompileDirectory {
@@ -103,7 +103,7 @@ impl fmt::Display for Finding {
                 others,
             } => compile_directory(f, directory, references, *others),
             Self::NoSuchOwner { line, highest } => no_such_owner(f, line, *highest),
-            Self::RanBeside { line } => ran_beside(f, line.as_ref()),
+            Self::RanConcurrently { line } => ran_concurrently(f, line.as_ref()),
             Self::ProtectedHost { line, path } => protected_host(f, line, path.as_deref()),
             Self::NoMounts { line } => write!(
                 f,
@@ -114,7 +114,7 @@ impl fmt::Display for Finding {
             Self::NoExecution { directory } => write!(
                 f,
                 "`{}` is on a file system that is mounted noexec, so its script cannot run programs that it builds. Choose \
-                 another one by --work-dir (with --isolation=landlock and none: by --base-directory), or mount it with exec \
+                 another one with --work-dir (for --isolation=landlock and none: with --base-directory), or mount it with exec \
                  (docker: `--tmpfs PATH:exec`)",
                 directory.display()
             ),
@@ -129,7 +129,7 @@ fn carriage_returns(f: &mut fmt::Formatter<'_>, first: usize, lines: usize) -> f
     };
     write!(
         f,
-        "{lines} {noun} of its `packaging` script {verb} with a carriage return, the first is line {first}: bash takes it for a part \
+        "{lines} {noun} of its `packaging` script {verb} with a carriage return, the first is line {first}: bash reads it as a part \
          of the command (`$'\\r': command not found`). Convert the script to Unix line ends (dos2unix)"
     )
 }
@@ -137,7 +137,7 @@ fn carriage_returns(f: &mut fmt::Formatter<'_>, first: usize, lines: usize) -> f
 fn nothing_installed(f: &mut fmt::Formatter<'_>, lines: &[PrintedLine], log: &Path) -> fmt::Result {
     write!(
         f,
-        "it is empty: its script went on after errors (`set -e` would end it) and installed nothing"
+        "it is empty: its script continued after errors (with `set -e` it would stop) and installed nothing"
     )?;
     for PrintedLine { number, text } in lines {
         write!(f, "\n  line {number}: {text}")?;
@@ -153,7 +153,7 @@ fn compile_directory(
 ) -> fmt::Result {
     write!(
         f,
-        "what it installed refers to `{}`, which does not exist on the VM that it is for",
+        "what it installed refers to `{}`, which does not exist on the VM",
         directory.display()
     )?;
     for reference in references {
@@ -169,24 +169,24 @@ fn no_such_owner(f: &mut fmt::Formatter<'_>, line: &PrintedLine, highest: u32) -
     match highest {
         0 => write!(
             f,
-            "`{}`: scripts have a single owner here. Extract with `tar --no-same-owner`, or give this user a range in /etc/subuid \
+            "`{}`: scripts can use only one owner here. Extract with `tar --no-same-owner`, or give this user a range in /etc/subuid \
              and /etc/subgid, and newuidmap (package uidmap)",
             line.text
         ),
         highest => write!(
             f,
-            "`{}`: the owners that scripts have here end at {highest}. Extract with `tar --no-same-owner`, or give this user a \
+            "`{}`: the highest owner that scripts can use here is {highest}. Extract with `tar --no-same-owner`, or give this user a \
              larger range in /etc/subuid and /etc/subgid, or compile as root",
             line.text
         ),
     }
 }
 
-fn ran_beside(f: &mut fmt::Formatter<'_>, line: Option<&PrintedLine>) -> fmt::Result {
+fn ran_concurrently(f: &mut fmt::Formatter<'_>, line: Option<&PrintedLine>) -> fmt::Result {
     match line {
         None => write!(
             f,
-            "other packaging scripts ran at the same time. If it passes with `--jobs 1`, they were in its way"
+            "other packaging scripts ran at the same time. If it passes with `--jobs 1`, they conflict with it"
         ),
         Some(line) => write!(
             f,
@@ -209,13 +209,13 @@ fn protected_host(
         ),
         None => write!(
             f,
-            "`{}`: --protect-host protects everything from writes but the package's own directories. {INSTEAD}",
+            "`{}`: --protect-host protects everything from writes except the package's own directories. {INSTEAD}",
             line.text
         ),
     }
 }
 
-/// What to do where the host is protected.
+/// The advice for scripts that write to the protected host.
 const INSTEAD: &str = "Have the script write to $BOSH_COMPILE_TARGET, $BOSH_INSTALL_TARGET, $HOME or /tmp, or compile without \
                        --protect-host";
 
@@ -232,7 +232,7 @@ fn no_script(
     if !similar.is_empty() {
         write!(
             f,
-            ". A script has to be called `packaging`, not {}",
+            ". The script must be called `packaging`, not {}",
             quoted(similar)
         )?;
     }

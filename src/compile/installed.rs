@@ -1,4 +1,4 @@
-//! An installed package: its tree, what that was when it was sealed, and the blob that it can be installed from again.
+//! An installed package: its tree, the record of the sealed tree, and the blob from which it can be reinstalled.
 
 use std::fs::File;
 use std::io::{self, Seek};
@@ -21,7 +21,7 @@ pub struct Installed(Arc<State>);
 
 #[derive(Debug)]
 struct State {
-    known: Mutex<Known>,
+    known: Mutex<SealedTree>,
     /// Held while the tree is replaced.
     replacing: Mutex<()>,
     blob: watch::Sender<BlobState>,
@@ -29,12 +29,12 @@ struct State {
     environment_files: Vec<String>,
 }
 
-/// A tree, and what it was when it was last known to be good.
+/// A tree, its record, and the time of the last successful check.
 #[derive(Debug, Clone)]
-pub(super) struct Known {
+pub(super) struct SealedTree {
     pub(super) tree: PathBuf,
     pub(super) record: Arc<Record>,
-    pub(super) good: Instant,
+    pub(super) verified: Instant,
     /// Trees that were changed, and may still be mounted.
     changed: Vec<PathBuf>,
 }
@@ -43,12 +43,12 @@ pub(super) struct Known {
 enum BlobState {
     /// The package is still to be packed.
     Expected,
-    There(KnownBlob),
-    /// There is none, and there will be none.
+    Available(KnownBlob),
+    /// There will be no blob.
     None,
 }
 
-/// A blob with its digest, which is verified before each use: scripts may have run since the last time.
+/// A blob with its digest, which is verified before each use, because scripts may have run since the last one.
 #[derive(Debug, Clone)]
 pub(super) struct KnownBlob {
     pub(super) file: PathBuf,
@@ -57,7 +57,7 @@ pub(super) struct KnownBlob {
 
 /// Why a blob cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum BlobError {
+pub(super) enum KnownBlobError {
     /// It cannot be read.
     #[error(transparent)]
     File(#[from] fs::Error),
@@ -67,7 +67,7 @@ pub(super) enum BlobError {
 }
 
 impl KnownBlob {
-    /// `None` without any digest. One is enough.
+    /// `None` without digests. Only one digest is used.
     pub(super) fn new(file: &Path, digests: &Digests) -> Option<Self> {
         let preferred = [Algorithm::Sha256, Algorithm::Sha512, Algorithm::Sha1];
         let known = preferred.into_iter().find(|it| digests.get(*it).is_some());
@@ -77,8 +77,8 @@ impl KnownBlob {
         })
     }
 
-    /// Opens the blob, once its digest was verified.
-    pub(super) fn open(&self, cancel: &CancellationToken) -> Result<File, BlobError> {
+    /// Verifies the digest and opens the blob.
+    pub(super) fn open(&self, cancel: &CancellationToken) -> Result<File, KnownBlobError> {
         let mut file = fs::open(&self.file)?;
         let hasher = Hasher::new(&self.digest.algorithms());
         let mut reader = HashingReader::new(Cancellable::new(&mut file, cancel), hasher);
@@ -91,7 +91,7 @@ impl KnownBlob {
 }
 
 impl Installed {
-    /// A package that is not packed here. Its blob may be told later.
+    /// A package that is not packed here. Its blob may be set later.
     pub(super) fn new(tree: PathBuf, record: Record) -> Self {
         Self::with(tree, record, BlobState::None)
     }
@@ -104,10 +104,10 @@ impl Installed {
     fn with(tree: PathBuf, record: Record, blob: BlobState) -> Self {
         Self(Arc::new(State {
             environment_files: small_files::read(&tree.join("bosh"), |name| name.ends_with(".env")),
-            known: Mutex::new(Known {
+            known: Mutex::new(SealedTree {
                 tree,
                 record: Arc::new(record),
-                good: Instant::now(),
+                verified: Instant::now(),
                 changed: Vec::new(),
             }),
             replacing: Mutex::default(),
@@ -115,12 +115,12 @@ impl Installed {
         }))
     }
 
-    /// The contents of the environment files that the package installed for its dependents, before any other script could change them.
+    /// The contents of the environment files for dependents, as they were before any other script could change them.
     pub(super) fn environment_files(&self) -> &[String] {
         &self.0.environment_files
     }
 
-    /// The root of what the package installed.
+    /// The root of the installed tree.
     #[must_use]
     pub fn tree(&self) -> PathBuf {
         self.lock().tree.clone()
@@ -133,19 +133,19 @@ impl Installed {
         changed.chain([known.tree.clone()]).collect()
     }
 
-    pub(super) fn known(&self) -> Known {
+    pub(super) fn sealed(&self) -> SealedTree {
         self.lock().clone()
     }
 
-    /// At that moment the tree was what its record says.
-    pub(super) fn was_good(&self, tree: &Path, moment: Instant) {
+    /// At that moment the tree was equal to its record.
+    pub(super) fn mark_verified(&self, tree: &Path, moment: Instant) {
         let mut known = self.lock();
         if known.tree == tree {
-            known.good = known.good.max(moment);
+            known.verified = known.verified.max(moment);
         }
     }
 
-    /// Has `make` make another tree in the place of one that was changed. `false` where another one has been made already.
+    /// Replaces a changed tree with the one that `make` creates. `false` if it was already replaced.
     pub(super) fn replace<E>(
         &self,
         changed: &Path,
@@ -160,7 +160,7 @@ impl Installed {
         let old = std::mem::replace(&mut known.tree, tree);
         known.changed.push(old);
         known.record = Arc::new(record);
-        known.good = Instant::now();
+        known.verified = Instant::now();
         Ok(true)
     }
 
@@ -169,14 +169,14 @@ impl Installed {
         self.set_blob(None);
     }
 
-    /// The blob is there, or there will be none.
+    /// The blob is available, or there will be none.
     pub(super) fn set_blob(&self, blob: Option<KnownBlob>) {
-        let state = blob.map_or(BlobState::None, BlobState::There);
+        let state = blob.map_or(BlobState::None, BlobState::Available);
         self.0.blob.send_replace(state);
     }
 
-    /// The blob, as soon as the package has been packed. `None` when there is none, and when `cancel` is called. Blocks, on a
-    /// thread of the runtime that may.
+    /// Waits until the package is packed and returns the blob. `None` if there is none, and after a cancellation. To be called on a
+    /// blocking thread of the runtime.
     pub(super) fn blob(&self, cancel: &CancellationToken) -> Option<KnownBlob> {
         let mut blob = self.0.blob.subscribe();
         let decided = async {
@@ -189,12 +189,12 @@ impl Installed {
             }
         };
         match tokio::runtime::Handle::current().block_on(decided) {
-            Some(BlobState::There(blob)) => Some(blob),
+            Some(BlobState::Available(blob)) => Some(blob),
             Some(BlobState::Expected | BlobState::None) | None => None,
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Known> {
+    fn lock(&self) -> MutexGuard<'_, SealedTree> {
         self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

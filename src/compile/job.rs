@@ -1,4 +1,4 @@
-//! What is to be compiled, and what came of it.
+//! The input and the result of a compilation.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::sandbox::ScriptEnd;
 /// One package to compile.
 #[derive(Debug, Clone)]
 pub struct Job {
-    /// Tells the job's events from those of others, which may have packages of the same name.
+    /// Identifies the job's events: several jobs may have packages of the same name.
     pub number: usize,
     /// The package's name.
     pub name: Name,
@@ -20,52 +20,52 @@ pub struct Job {
     pub version: Version,
     /// The source blob: a tar archive, compressed or not, whose digest has been verified.
     pub source: PathBuf,
-    /// The digests of the source blob by which it is verified once more before it is unpacked; none where no script can have run
-    /// since it was verified.
+    /// The digests with which the source blob is verified again before it is unpacked; empty if no script can have run since the
+    /// first verification.
     pub source_digests: Digests,
-    /// The direct dependencies. No others are there while the script runs.
+    /// The direct dependencies. The script can use no others.
     pub dependencies: Vec<Dependency>,
-    /// Where everything that the script prints is kept. The directory exists.
+    /// The log of the script's output. Its directory exists.
     pub log: PathBuf,
-    /// The separate log of its standard output, if the two streams are not to share one log.
+    /// The log of its standard output, if it is separate from standard error.
     pub stdout_log: Option<PathBuf>,
-    /// Where the compiled blob is written. The directory exists.
+    /// The path of the compiled blob. Its directory exists.
     pub blob: PathBuf,
     /// Whether another package will be compiled against this one.
     pub is_dependency: bool,
-    /// The digests of the compiled blob that are wanted.
+    /// The digests to compute for the compiled blob.
     pub algorithms: Vec<Algorithm>,
 }
 
-/// A package that another one is compiled against.
+/// A dependency of a package.
 #[derive(Debug, Clone)]
 pub struct Dependency {
     /// Its name.
     pub name: Name,
     /// Its version.
     pub version: Version,
-    /// What it installed.
+    /// Its tree.
     pub installed: Installed,
 }
 
 /// A compiled package.
 #[derive(Debug)]
 pub struct Compiled {
-    /// The compiled blob: a tar archive, compressed where the source was.
+    /// The compiled blob: a tar archive, compressed as the source was.
     pub blob: PathBuf,
     /// The blob's size in bytes.
     pub size: u64,
-    /// The blob's digests, by the algorithms that the job names.
+    /// The blob's digests, for the algorithms of the job.
     pub digests: Digests,
-    /// What the script installed, in the store: where others can be compiled against it, or [`Schedule`](super::Schedule) has it
-    /// removed.
+    /// The tree in the store, if the package has dependents. [`Schedule`](super::Schedule) removes it when they are compiled.
     pub installed: Option<Installed>,
-    /// Whether it was compiled by a script that nothing kept from undeclared packages, after it had failed otherwise.
+    /// Whether it was compiled in a second run, without restrictions: undeclared dependencies are not detected then.
     pub unrestricted: bool,
-    /// How long it took until those compiled against it could start, without the wait for its turn. Packing goes on beside them.
+    /// The time until its dependents could start, without the wait for its turn and without packing, which runs concurrently with
+    /// them.
     pub elapsed: Duration,
-    /// What a person should know of it.
+    /// The problems that were detected.
     pub findings: Vec<Finding>,
-    /// How the script ended; `None` where the package has none.
+    /// How the script ended; `None` if the package has none.
     pub script: Option<ScriptEnd>,
 }

@@ -17,39 +17,39 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-pub(super) use built::{Built, Left};
+pub(super) use built::{Built, UsedPlace};
 pub(super) use packing::pack;
 
-use self::place::entered;
+use self::place::wait_for_place;
 use self::rerun::{run_with_copies, second_run};
 use self::work::Work;
 use super::context::Context;
 use super::error::CompileError;
 use super::job::{Compiled, Job};
 use super::scratch;
-use super::turns::Turns;
+use super::turns::ScriptTurns;
 use crate::diag::Chain;
 use crate::release::Name;
 use crate::runtime;
 
 /// Compiles one package.
 ///
-/// When `cancel` is called the script is ended and nothing of the package remains.
+/// A cancellation ends the script and removes everything of the package except its log.
 ///
 /// # Errors
-/// See [`CompileError`]. The log of a script that has run stays where the job says.
+/// See [`CompileError`]. The log of a script that has run is kept.
 pub async fn compile(
     context: &Arc<Context>,
     job: Job,
     cancel: &CancellationToken,
 ) -> Result<Compiled, CompileError> {
     let is_dependency = job.is_dependency;
-    let turns = Arc::new(Turns::new(1, || false));
+    let turns = Arc::new(ScriptTurns::new(1, || false));
     let mut built = build(context, job, &turns, cancel).await?;
     let installed = built.installed.clone();
-    if let Some(left) = built.left.take() {
-        let sandbox = Arc::clone(context);
-        let leaving = runtime::spawn_blocking("leave", move || left.remove(&sandbox));
+    if let Some(place) = built.place.take() {
+        let context = Arc::clone(context);
+        let leaving = runtime::spawn_blocking("leave", move || place.remove(&context));
         if let Ok(Err(error)) = leaving.await {
             tracing::warn!(error = %Chain(&error), "could not remove the directories of a package; they are removed at exit");
         }
@@ -70,11 +70,11 @@ pub async fn compile(
     packed
 }
 
-/// Does all for a package that those compiled against it wait for. Its script takes one of the `turns`.
+/// Builds a package: everything that its dependents wait for. Its script waits for one of the `turns`.
 pub(super) async fn build(
     context: &Arc<Context>,
     job: Job,
-    turns: &Arc<Turns>,
+    turns: &Arc<ScriptTurns>,
     cancel: &CancellationToken,
 ) -> Result<Built, CompileError> {
     let dependencies: Vec<(Name, PathBuf)> = job
@@ -88,17 +88,17 @@ pub(super) async fn build(
     let job = Arc::new(job);
     let scratch = Arc::new(scratch::shared(&job, &context.vcap));
     let enter = context.sandbox.enter(&job.name, &dependencies, &scratch);
-    let place = entered(context, &job, enter, cancel).await?;
+    let place = wait_for_place(context, &job, enter, cancel).await?;
     let work = Work::new(context, &job, place, &scratch, turns, cancel);
-    let result = work.run_to_end().await;
-    // Before the package's directories go: the user is to hear of it at once, and they can be large.
+    let result = work.build().await;
+    // Before the package's directories are removed, which may be slow.
     let first = match &result {
         Err(failure) => work.announce_second_run(failure).await,
         Ok(_) => None,
     };
     match (first, result) {
         (Some(first), Err(failure)) => second_run(work, &dependencies, first, failure).await,
-        // A second run would follow, but the compile was stopped.
+        // A second run would follow, but the compilation was canceled.
         (None, Err(CompileError::Denied { package })) => {
             work.leave(true).await?;
             Err(CompileError::Stopped { package })

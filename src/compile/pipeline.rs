@@ -1,4 +1,4 @@
-//! Runs the tasks of a schedule: builds, for which dependents wait, and beside them packing, for which nothing waits.
+//! Runs the tasks of a schedule: builds, and concurrently with them packing, for which no dependent waits.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -13,7 +13,7 @@ use crate::runtime::{TaskFailed, TaskSet};
 /// How many tasks run concurrently, at most.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Concurrency {
-    /// Builds. As many packages are packed beside them, and as many wait for that, because they occupy disk space.
+    /// Builds. The same number of packages can be packed concurrently, and the same number can wait for that: they occupy disk space.
     pub builds: usize,
     /// Further builds that are only prepared: their scripts wait.
     pub ahead: usize,
@@ -33,14 +33,14 @@ pub(super) struct Pipeline<'a, B, P> {
 
 type Packing<P> = Pin<Box<dyn Future<Output = P> + Send>>;
 
-/// What a pipeline waited for.
-pub(super) enum Step<B, P> {
+/// A step that a pipeline has waited for.
+pub(super) enum PipelineStep<B, P> {
     /// A build has ended: [`Pipeline::pack`] or [`Pipeline::fail`] follows.
     Built(Id, Result<B, TaskFailed>),
-    /// A package was packed, or not.
+    /// Packing has ended.
     Packed(Id, Result<P, TaskFailed>),
-    /// The caches that packages are filling are to be looked at.
-    LookAtCaches,
+    /// The caches that packages are filling must be checked.
+    CheckCaches,
 }
 
 impl<'a, B: Send + 'static, P: Send + 'static> Pipeline<'a, B, P> {
@@ -89,16 +89,16 @@ impl<'a, B: Send + 'static, P: Send + 'static> Pipeline<'a, B, P> {
     }
 
     /// Waits for the next step; `None` when nothing runs.
-    pub(super) async fn next(&mut self) -> Option<Step<B, P>> {
+    pub(super) async fn next(&mut self) -> Option<PipelineStep<B, P>> {
         // Cancel-safe per docs on `next`.
         tokio::select! {
-            Some((id, result)) = self.building.next() => Some(Step::Built(id, result)),
+            Some((id, result)) = self.building.next() => Some(PipelineStep::Built(id, result)),
             Some((id, result)) = self.packing.next() => {
                 self.start_packing();
-                Some(Step::Packed(id, result))
+                Some(PipelineStep::Packed(id, result))
             }
             () = tokio::time::sleep(filling::INTERVAL), if !self.queue.filling().is_empty() => {
-                Some(Step::LookAtCaches)
+                Some(PipelineStep::CheckCaches)
             }
             else => None,
         }

@@ -1,4 +1,4 @@
-//! Everything that is decided before anything is done for a package. Pure.
+//! All decisions about the compilation of a package, before its first step. Pure.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,54 +12,74 @@ use crate::sandbox::{Script, Spec};
 /// The name of the script in a package's source.
 pub(super) const PACKAGING: &str = "packaging";
 
-/// The umask of scripts, which decides the modes of what they install.
+/// The umask of scripts, which determines the modes of installed files.
 const UMASK: u32 = 0o022;
 
-/// What will be done for a package.
+/// The conditions of a package's compilation.
+#[derive(Debug)]
+pub struct Surroundings<'a> {
+    /// The base directory as the script sees it.
+    pub inside: &'a Vcap,
+    /// The same directory as the agent sees it.
+    pub outside: &'a Vcap,
+    /// The environment that the script inherits.
+    pub environment: &'a Environment,
+    /// Forks the script's parent.
+    pub agent: ForkServer,
+    /// The file that is locked while the script has processes.
+    pub hold: PathBuf,
+    /// The time between SIGTERM and SIGKILL.
+    pub grace: Duration,
+    /// By how much the script's niceness is raised.
+    pub nice: i32,
+}
+
+/// How a package is compiled. The steps carry the plan out and do not change it.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// The whole tree on this side of the sandbox.
+    /// The base directory as the agent sees it.
     pub outside: Vcap,
-    /// Where things are on this side of the sandbox.
+    /// The package's paths as the agent sees them.
     pub paths: PackagePaths,
-    /// What the link at `paths.link` says: the install directory as the script sees it.
+    /// The target of the link at `paths.link`: the install directory as the script sees it.
     pub link_target: PathBuf,
-    /// The packaging script's file on this side. A package without one is empty.
+    /// The packaging script's file as the agent sees it. A package without one is empty.
     pub packaging: PathBuf,
     /// The dependencies, in the job's order.
     pub dependencies: Vec<PlannedDependency>,
-    /// The directory for temporary files that the environment names, on this side, where it is one of the tree. A script
-    /// that sees a tree of its own would miss it.
+    /// The directory of temporary files in the environment, as the agent sees it, if it is in the base directory. It does not exist
+    /// in a tree of the script's own.
     pub temporary: Option<PathBuf>,
-    /// How the script is run.
+    /// The script before the sandbox confines it.
     pub script: Script,
 }
 
-/// Where a dependency goes.
+/// The paths of a dependency.
 #[derive(Debug, Clone)]
 pub struct PlannedDependency {
     /// Its name.
     pub name: Name,
     /// Its tree in the store.
     pub sealed: PathBuf,
-    /// Its paths on this side of the sandbox.
+    /// Its paths as the agent sees them.
     pub paths: PackagePaths,
-    /// What the link at `paths.link` says.
+    /// The target of the link at `paths.link`.
     pub link_target: PathBuf,
 }
 
 impl Plan {
-    /// Plans a job. `inside` is the tree as the script sees it, `outside` the same tree as we see it.
+    /// Plans a job.
     #[must_use]
-    pub fn new(
-        job: &Job,
-        inside: &Vcap,
-        outside: &Vcap,
-        environment: &Environment,
-        agent: ForkServer,
-        hold: PathBuf,
-        grace: Duration,
-    ) -> Self {
+    pub fn new(job: &Job, surroundings: Surroundings<'_>) -> Self {
+        let Surroundings {
+            inside,
+            outside,
+            environment,
+            agent,
+            hold,
+            grace,
+            nice,
+        } = surroundings;
         let seen = inside.package(&job.name, &job.version);
         let paths = outside.package(&job.name, &job.version);
         let dependencies = job
@@ -97,7 +117,7 @@ impl Plan {
                     arguments: vec!["-x".into(), PACKAGING.into()],
                     directory: seen.compile,
                     umask: UMASK,
-                    nice: 0,
+                    nice,
                     hold,
                     grace,
                     view: None,
@@ -116,7 +136,7 @@ mod tests {
     use crate::release::{Digests, Version};
 
     #[test]
-    fn a_script_sees_the_base_directory_wherever_its_tree_is() {
+    fn script_sees_the_base_directory_wherever_its_tree_is() {
         let job = Job {
             number: 0,
             name: Name::parse("app").unwrap(),
@@ -140,13 +160,17 @@ mod tests {
         .collect();
         let plan = Plan::new(
             &job,
-            &Vcap::new(Path::new("/var/vcap")),
-            &Vcap::new(Path::new("/work/tree")),
-            &inherited,
-            "/agent".into(),
-            PathBuf::from("/lock"),
-            Duration::from_secs(1),
+            Surroundings {
+                inside: &Vcap::new(Path::new("/var/vcap")),
+                outside: &Vcap::new(Path::new("/work/tree")),
+                environment: &inherited,
+                agent: "/agent".into(),
+                hold: PathBuf::from("/lock"),
+                grace: Duration::from_secs(1),
+                nice: 5,
+            },
         );
+        assert_eq!(plan.script.spec.nice, 5);
         assert_eq!(plan.paths.compile, Path::new("/work/tree/data/compile/app"));
         assert!(plan.link_target.starts_with("/var/vcap/data/packages/app"));
         assert_eq!(

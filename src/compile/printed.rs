@@ -1,14 +1,14 @@
-//! Lines in a script's output that point to a known reason. The lines of bash's trace, which begin with `+ `, do not count: they
-//! show what the script says and not what happened.
+//! Lines in a script's output that indicate a known problem. Lines of bash's trace, which begin with `+ `, are ignored: they show
+//! commands, not results.
 
 use memchr::memmem;
 
 use super::denials::is_trace;
 
-/// How many lines are kept of each kind.
+/// How many lines of each kind are kept.
 const LIMIT: usize = 5;
 
-/// How much of a line is shown, in characters.
+/// The length to which lines are shortened, in characters.
 const WIDTH: usize = 300;
 
 /// A line of a script's output.
@@ -16,21 +16,21 @@ const WIDTH: usize = 300;
 pub struct PrintedLine {
     /// Its number in the log, from 1.
     pub number: usize,
-    /// The line, shortened where it is long.
+    /// The line, shortened if it is long.
     pub text: String,
 }
 
 /// The first lines of each kind.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Printed {
-    /// A file or a command was not there.
+    /// A file or a command does not exist.
     pub(super) missing: Vec<PrintedLine>,
-    /// A link or a rename between two mounts, or the removal of a place where something is mounted.
+    /// A link or a rename across mounts, or the removal of a mount point.
     pub(super) across: Vec<PrintedLine>,
-    /// An owner could not be set that does not exist in this user namespace.
+    /// An owner could not be set because it does not exist in this user namespace.
     pub(super) owners: Vec<PrintedLine>,
-    /// Something of which there is one was in use by somebody else.
-    pub(super) taken: Vec<PrintedLine>,
+    /// A unique resource, such as a port, was in use by another process.
+    pub(super) in_use: Vec<PrintedLine>,
     /// Access was denied.
     pub(super) denied: Vec<PrintedLine>,
     /// Something could not be written to because its mount is read-only.
@@ -45,13 +45,13 @@ const ACROSS: [&str; 5] = [
     "EXDEV",
     "esource busy",
     "EBUSY",
-    // Where dependencies can only be mounted so.
+    // Some systems can mount dependencies only read-only.
     READ_ONLY,
 ];
 const READ_ONLY: &str = "ead-only file system";
 const OWNERS: [&str; 3] = ["Cannot change ownership", "changing ownership", "chown"];
 const INVALID: [&str; 2] = ["Invalid argument", "EINVAL"];
-const TAKEN: [&str; 5] = [
+const IN_USE: [&str; 5] = [
     "ddress already in use",
     "EADDRINUSE",
     "ile exists",
@@ -61,17 +61,17 @@ const TAKEN: [&str; 5] = [
 const DENIED: [&str; 2] = ["ermission denied", "EACCES"];
 
 impl Printed {
-    /// Reads the next lines of what a script printed to standard error, or to both streams.
+    /// Reads the next lines of a script's standard error, or of both streams.
     pub(super) fn read(&mut self, block: &str) {
         for line in block.split_inclusive('\n') {
             if !is_trace(line) {
-                self.take(self.lines + 1, line);
+                self.add(self.lines + 1, line);
             }
             self.lines += usize::from(line.ends_with('\n'));
         }
     }
 
-    fn take(&mut self, number: usize, line: &str) {
+    fn add(&mut self, number: usize, line: &str) {
         let has = |wanted: &[&str]| {
             wanted
                 .iter()
@@ -81,7 +81,7 @@ impl Printed {
             (&mut self.missing, has(&MISSING)),
             (&mut self.across, has(&ACROSS)),
             (&mut self.owners, has(&OWNERS) && has(&INVALID)),
-            (&mut self.taken, has(&TAKEN) || is_about_locks(line)),
+            (&mut self.in_use, has(&IN_USE) || mentions_a_lock(line)),
             (&mut self.denied, has(&DENIED)),
             (&mut self.read_only, has(&[READ_ONLY, "EROFS"])),
         ];
@@ -96,8 +96,8 @@ impl Printed {
     }
 }
 
-/// Whether a line has a word for a lock.
-fn is_about_locks(line: &str) -> bool {
+/// Whether a line contains `lock`, `locked` or `lockfile` as a word.
+fn mentions_a_lock(line: &str) -> bool {
     memmem::find(line.as_bytes(), b"ock").is_some()
         && line
             .split(|it: char| !it.is_ascii_alphanumeric())
@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_found_by_what_they_mean_but_for_the_trace() {
+    fn lines_are_sorted_by_kind_and_the_trace_is_ignored() {
         let mut printed = Printed::default();
         for block in [
             "+ cp none /target\ncp: cannot stat 'none': No such file or directory\n\
@@ -138,10 +138,10 @@ mod tests {
         assert_eq!(numbers(&printed.missing), [2]);
         assert_eq!(numbers(&printed.across), [5]);
         assert_eq!(numbers(&printed.owners), [6]);
-        assert_eq!(numbers(&printed.taken), [8]);
+        assert_eq!(numbers(&printed.in_use), [8]);
         assert_eq!(numbers(&printed.denied), [0; 0]);
         assert_eq!(
-            printed.taken[0].text,
+            printed.in_use[0].text,
             "fatal: Unable to lock the cache[0m now"
         );
     }

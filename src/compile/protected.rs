@@ -7,8 +7,8 @@ use super::finding::Finding;
 use super::printed::{Printed, PrintedLine};
 use crate::sandbox::{Protection, View, Writes};
 
-/// Findings about refused writes and mounts. For a script that succeeded only a line with a protected path counts: many scripts
-/// try optional steps.
+/// Findings about refused writes and mounts. If the script succeeded, only a line with a protected path counts: many scripts try
+/// optional steps.
 pub(super) fn refused(printed: &Printed, view: Option<&View>, is_success: bool) -> Vec<Finding> {
     let Some(view) = view.filter(|view| view.protection.is_some()) else {
         return Vec::new();

@@ -1,17 +1,17 @@
-//! Which package is compiled next: a plain data structure that starts nothing and knows no clock.
+//! Decides which package is compiled next: a plain data structure that starts no tasks and reads no clock.
 //!
-//! A package is ready when its dependencies are done. Of those that are ready the one comes first behind which the most work
-//! waits: the longest way from it to the end, by the expected durations. Where that is equal, the one that was added first.
+//! A package is ready when its dependencies are done. Of the ready packages, the one on the critical path comes first: the one with
+//! the longest chain of dependents by the expected durations. Among equals, the one that was added first.
 //!
-//! Where a package gives its dependents a cache that is still empty, one of them runs before the others do: it fills the cache, and
-//! the others would only do the same work at the same time. On few cores the others follow one after another, because two that run
-//! at the same time also compile twice what they have in common and the first one did not compile.
+//! If a package gives its dependents an empty cache, one of them runs before the others and fills it. The others would only do the
+//! same work at the same time. With few cores the others follow one after another, because two concurrent packages also compile
+//! their common code twice if the first one did not compile it.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
-/// A package in a [`Graph`] and its [`Queue`]: its number, in the order of adding.
+/// The number of a package in a [`Graph`] and its [`Queue`], in the order of adding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Id(usize);
 
@@ -23,25 +23,25 @@ impl Id {
     }
 }
 
-/// A place that a package uses while it is compiled, such as a name in a tree that several packages share.
+/// The use of a place while a package is compiled, such as a name in a shared tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Claim {
-    /// The place, by a number that the caller gives.
+    /// The number of the place, which the caller chooses.
     pub place: usize,
-    /// What for.
+    /// How it is used.
     pub holds: Holds,
 }
 
-/// What a place is used for.
+/// How a place is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Holds {
-    /// Something that nobody else may meet there.
+    /// By one package only.
     Exclusive,
-    /// These contents, which everybody who wants the same may use at the same time.
+    /// For these contents, by all packages that use the same.
     Contents(usize),
 }
 
-/// Packages with what they need. A package can only depend on earlier ones, so there are no cycles.
+/// Packages with their dependencies. A package can only depend on earlier ones, so there are no cycles.
 #[derive(Debug, Default)]
 pub struct Graph {
     nodes: Vec<Node>,
@@ -68,7 +68,7 @@ enum State {
 }
 
 impl Graph {
-    /// Adds a package. Dependencies that are named twice count once.
+    /// Adds a package. Repeated dependencies count once.
     pub fn add(&mut self, dependencies: &[Id], expected: Duration, claims: Vec<Claim>) -> Id {
         let id = Id(self.nodes.len());
         let mut dependencies = dependencies.to_vec();
@@ -89,15 +89,15 @@ impl Graph {
     }
 }
 
-/// What of a graph is ready, running, done.
+/// The state of the packages of a graph.
 #[derive(Debug)]
 pub struct Queue {
     nodes: Vec<Node>,
-    /// The longest way from each package to the end, its own duration included.
-    ways: Vec<Duration>,
+    /// The longest chain of dependents of each package, its own duration included.
+    paths: Vec<Duration>,
     ready: BTreeSet<(Reverse<Duration>, Id)>,
     claimed: HashMap<usize, (Holds, usize)>,
-    /// Packages whose dependents share a cache that is empty, and the dependent that fills it.
+    /// Packages whose dependents share an empty cache, each with the dependent that fills it.
     unfilled: BTreeMap<Id, Option<Id>>,
     /// Whether all dependents that share a cache run one after another, until it counts as filled.
     one_at_a_time: bool,
@@ -108,17 +108,17 @@ impl Queue {
     #[must_use]
     pub fn new(graph: Graph) -> Self {
         let nodes = graph.nodes;
-        let mut ways = vec![Duration::ZERO; nodes.len()];
-        // Dependents come later in the graph, so their ways are known.
+        let mut paths = vec![Duration::ZERO; nodes.len()];
+        // Dependents come later in the graph, so their paths are known.
         for (index, node) in nodes.iter().enumerate().rev() {
-            let behind = node.dependents.iter().map(|dependent| ways[dependent.0]);
-            ways[index] = node
+            let behind = node.dependents.iter().map(|dependent| paths[dependent.0]);
+            paths[index] = node
                 .expected
                 .saturating_add(behind.max().unwrap_or_default());
         }
         let mut queue = Self {
             nodes,
-            ways,
+            paths,
             ready: BTreeSet::new(),
             claimed: HashMap::new(),
             unfilled: BTreeMap::new(),
@@ -130,11 +130,11 @@ impl Queue {
         queue
     }
 
-    /// The next package to start, which counts as running from now on. `None` when none is ready, or what is ready claims
-    /// places that are in use: then there will be one when something that runs has ended.
+    /// The next package to start, which then counts as running. `None` if no package is ready, or if all ready ones claim places that
+    /// are in use.
     #[expect(
         clippy::should_implement_trait,
-        reason = "an iterator that says `None` would be over"
+        reason = "an iterator would have ended after `None`"
     )]
     pub fn next(&mut self) -> Option<Id> {
         let entry = self
@@ -166,13 +166,13 @@ impl Queue {
         self
     }
 
-    /// The dependents of a package share a cache that is empty: one of them runs first, until it is done or
+    /// The dependents of a package share an empty cache: one of them runs first, until it is done or
     /// [`filled`](Self::filled) is called. If it fails, another one follows.
     pub fn fill_first(&mut self, dependency: Id) {
         self.unfilled.insert(dependency, None);
     }
 
-    /// The other dependents need not wait any longer.
+    /// The other dependents no longer wait.
     pub fn filled(&mut self, dependency: Id) {
         self.unfilled.remove(&dependency);
     }
@@ -184,23 +184,23 @@ impl Queue {
         filling.map(|(dependency, _)| *dependency).collect()
     }
 
-    /// The same for one that is only made ready while others run: `None`, too, where something that has a longer way to the end
-    /// waits for one of those, for its turn would come later then.
+    /// The next package to prepare while others run. `None` also if a package with a longer path waits for a running one: it would
+    /// have to wait for the prepared one, too.
     pub fn next_ahead(&mut self) -> Option<Id> {
-        let (Reverse(way), _) = self.ready.iter().find(|(_, id)| self.is_free(*id))?;
+        let (Reverse(path), _) = self.ready.iter().find(|(_, id)| self.is_free(*id))?;
         let waiting = self
             .nodes
             .iter()
             .filter(|node| node.state == State::Running)
             .flat_map(|node| &node.dependents)
-            .map(|dependent| self.ways[dependent.0]);
-        if waiting.max().is_some_and(|longest| longest > *way) {
+            .map(|dependent| self.paths[dependent.0]);
+        if waiting.max().is_some_and(|longest| longest > *path) {
             return None;
         }
         self.next()
     }
 
-    /// A running package is done: those that waited for it alone become ready.
+    /// A running package is done: dependents without other missing dependencies become ready.
     pub fn done(&mut self, id: Id) {
         self.end(id, State::Done);
         for dependent in self.nodes[id.0].dependents.clone() {
@@ -209,8 +209,8 @@ impl Queue {
         }
     }
 
-    /// A running package has failed. Returns what can no longer be compiled because of it, in the order of adding, but for
-    /// what was returned before.
+    /// A running package has failed. Returns the packages that can no longer be compiled, in the order of adding, except those that
+    /// were returned before.
     pub fn failed(&mut self, id: Id) -> Vec<Id> {
         self.end(id, State::Failed);
         let mut skipped = Vec::new();
@@ -227,7 +227,7 @@ impl Queue {
         skipped
     }
 
-    /// The packages that nothing keeps from being compiled but that they have not been started, in the order of adding.
+    /// The packages that could run but were not started, in the order of adding.
     #[must_use]
     pub fn not_started(&self) -> Vec<Id> {
         (0..self.nodes.len())
@@ -239,7 +239,7 @@ impl Queue {
     fn offer(&mut self, id: Id) {
         let node = &self.nodes[id.0];
         if node.missing == 0 && node.state == State::Waiting {
-            self.ready.insert((Reverse(self.ways[id.0]), id));
+            self.ready.insert((Reverse(self.paths[id.0]), id));
         }
     }
 
@@ -260,7 +260,7 @@ impl Queue {
 
     fn end(&mut self, id: Id, state: State) {
         let node = &mut self.nodes[id.0];
-        debug_assert_eq!(node.state, State::Running, "{id:?} does not run");
+        debug_assert_eq!(node.state, State::Running, "{id:?} is not running");
         node.state = state;
         for claim in &node.claims {
             if let Some((_, count)) = self.claimed.get_mut(&claim.place) {
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_longest_way_leads_through_comes_first() {
+    fn package_on_the_critical_path_comes_first() {
         let mut graph = Graph::default();
         let short = graph.add(&[], seconds(5), Vec::new());
         let long = graph.add(&[], seconds(1), Vec::new());
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_made_ready_holds_up_nothing_more_urgent() {
+    fn prepared_package_does_not_delay_a_more_urgent_one() {
         let mut graph = Graph::default();
         let long = graph.add(&[], seconds(1), Vec::new());
         graph.add(&[long], seconds(9), Vec::new());
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn without_durations_packages_come_as_they_were_added() {
+    fn without_durations_packages_run_in_the_order_of_adding() {
         let mut graph = Graph::default();
         let a = graph.add(&[], Duration::ZERO, Vec::new());
         let b = graph.add(&[a], Duration::ZERO, Vec::new());
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_shared_for_the_same_contents_only() {
+    fn place_is_shared_for_the_same_contents_only() {
         let claim = |place, holds| Claim { place, holds };
         let mut graph = Graph::default();
         let first = vec![claim(0, Holds::Exclusive), claim(9, Holds::Contents(1))];
@@ -427,7 +427,7 @@ mod tests {
     #[derive(Debug, Clone)]
     struct Shape {
         nodes: Vec<(Vec<usize>, u64, Vec<Claim>)>,
-        /// Drawn from, again and again, for what happens next.
+        /// Random numbers that choose the next package to end, used cyclically.
         chances: Vec<usize>,
         jobs: usize,
         failing: Vec<bool>,
@@ -442,7 +442,7 @@ mod tests {
         let node = (
             prop::collection::vec(any::<prop::sample::Index>(), 0..4),
             0..20_u64,
-            // One claim for a place: a package does not stand in its own way.
+            // One claim for each place: a package does not conflict with itself.
             prop::collection::vec(claim, 0..3).prop_map(|mut claims| {
                 claims.sort_by_key(|claim| claim.place);
                 claims.dedup_by_key(|claim| claim.place);
@@ -473,7 +473,7 @@ mod tests {
             })
     }
 
-    fn meet(one: &[Claim], other: &[Claim]) -> bool {
+    fn conflict(one: &[Claim], other: &[Claim]) -> bool {
         one.iter().any(|one| {
             other.iter().any(|other| {
                 let same = match (one.holds, other.holds) {
@@ -487,7 +487,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_package_runs_once_behind_its_dependencies_or_is_skipped(shape in shape()) {
+        fn every_package_runs_once_after_its_dependencies_or_is_skipped(shape in shape()) {
             let mut graph = Graph::default();
             let mut ids = Vec::new();
             for (dependencies, expected, claims) in &shape.nodes {
@@ -506,7 +506,7 @@ mod tests {
                     prop_assert!(!skipped[index]);
                     prop_assert!(shape.nodes[index].0.iter().all(|needed| done[*needed]));
                     for other in &running {
-                        prop_assert!(!meet(&shape.nodes[index].2, &shape.nodes[*other].2));
+                        prop_assert!(!conflict(&shape.nodes[index].2, &shape.nodes[*other].2));
                     }
                     running.push(index);
                 }
@@ -526,7 +526,7 @@ mod tests {
                 }
             }
             prop_assert_eq!(queue.not_started(), vec![]);
-            // The same once more, by definition.
+            // The expected result, computed independently.
             let mut lost = vec![false; count];
             for index in 0..count {
                 lost[index] = shape.nodes[index].0.iter().any(|needed| failed[*needed] || lost[*needed]);

@@ -1,5 +1,5 @@
-//! What an installed tree needs from the directory in which packages are compiled. That directory does not exist on the VM
-//! that the package is for, so the tree would not work there.
+//! References of an installed tree to the directory in which packages are compiled. That directory does not exist on the VM that
+//! runs the package, so the tree would not work there.
 
 use std::fs::File;
 use std::io::Read;
@@ -11,13 +11,13 @@ use walkdir::WalkDir;
 use super::elf;
 use crate::fs;
 
-/// How many references are kept. The others are counted.
+/// How many references are kept. The others are only counted.
 const LIMIT: usize = 10;
 
-/// As long as the kernel reads the first line of a script, and enough to tell an ELF file, in bytes.
+/// The maximum length of a script's first line in the kernel, and enough to recognize an ELF file, in bytes.
 const START: usize = 256;
 
-/// Descriptions of libraries are shorter, in bytes.
+/// The maximum size of a library description, in bytes.
 const TEXT_LIMIT: u64 = 64 * 1024;
 
 /// An installed file that refers to the compile directory.
@@ -25,9 +25,9 @@ const TEXT_LIMIT: u64 = 64 * 1024;
 pub struct Reference {
     /// The file, relative to the install target.
     pub path: PathBuf,
-    /// How it refers there.
+    /// The kind of reference.
     pub kind: ReferenceKind,
-    /// What it says.
+    /// The text of the reference.
     pub target: String,
 }
 
@@ -38,9 +38,9 @@ pub enum ReferenceKind {
     Interpreter,
     /// A program or a library is linked to look for libraries there (RPATH, RUNPATH).
     Libraries,
-    /// A symbolic link leads there.
+    /// It is a symbolic link.
     Link,
-    /// A `.pc` or `.la` file names it to those who compile against the package.
+    /// A `.pc` or `.la` file names it for dependents.
     Description,
 }
 
@@ -49,7 +49,7 @@ pub enum ReferenceKind {
 pub(super) struct References {
     /// The first ones.
     pub(super) shown: Vec<Reference>,
-    /// How many there are beside them.
+    /// How many others there are.
     pub(super) others: usize,
 }
 
@@ -67,10 +67,10 @@ impl References {
     }
 }
 
-/// Finds what in `tree` refers to one of `directories`, which scripts see. They see the tree itself at `installed`.
+/// Finds references in `tree` to one of `directories`. Scripts see these directories, and the tree at `installed`.
 ///
-/// Reads the beginning of every file, and a few more places of programs and libraries. What cannot be read is left out: who
-/// packs the tree reports it. Ends early when `stop` says so.
+/// Reads the beginning of every file, and a few more parts of programs and libraries. Unreadable files are skipped: packing reports
+/// them. Returns early if `stop` returns `true`.
 pub(super) fn find(
     tree: &Path,
     installed: &Path,
@@ -78,7 +78,7 @@ pub(super) fn find(
     stop: &dyn Fn() -> bool,
 ) -> References {
     let mut references = References::default();
-    let leads_there = |target: &[u8]| {
+    let is_inside = |target: &[u8]| {
         let target = Path::new(std::ffi::OsStr::from_bytes(target));
         directories.iter().any(|it| target.starts_with(it))
     };
@@ -93,13 +93,13 @@ pub(super) fn find(
             let Ok(target) = fs::read_link(entry.path()) else {
                 continue;
             };
-            let lead = joined(fs::parent(&installed.join(below)), &target);
-            if leads_there(lead.as_os_str().as_bytes()) {
+            let target_path = resolved(fs::parent(&installed.join(below)), &target);
+            if is_inside(target_path.as_os_str().as_bytes()) {
                 references.add(below, ReferenceKind::Link, target.as_os_str().as_bytes());
             }
         } else if entry.file_type().is_file()
             && let Ok(file) = fs::open(entry.path())
-            && let Some((kind, target)) = reference_of(&file, below, &leads_there, directories)
+            && let Some((kind, target)) = reference_of(&file, below, &is_inside, directories)
         {
             references.add(below, kind, &target);
         }
@@ -110,7 +110,7 @@ pub(super) fn find(
 fn reference_of(
     file: &File,
     path: &Path,
-    leads_there: &dyn Fn(&[u8]) -> bool,
+    is_inside: &dyn Fn(&[u8]) -> bool,
     directories: &[PathBuf],
 ) -> Option<(ReferenceKind, Vec<u8>)> {
     let mut start = [0; START];
@@ -119,14 +119,14 @@ fn reference_of(
     let start = &start[..length];
     if start.starts_with(elf::MAGIC) {
         let searched = elf::searched(file).ok()?;
-        let target = searched.into_iter().find(|target| leads_there(target))?;
+        let target = searched.into_iter().find(|target| is_inside(target))?;
         return Some((ReferenceKind::Libraries, target));
     }
     if let Some(line) = start.strip_prefix(b"#!") {
         let line = line.split(|byte| *byte == b'\n').next()?;
         let words = line.split(|byte| byte.is_ascii_whitespace());
-        // Behind `env` it may be the second word.
-        let target = words.into_iter().find(|word| leads_there(word))?;
+        // After `env` it may be the second word.
+        let target = words.into_iter().find(|word| is_inside(word))?;
         return Some((ReferenceKind::Interpreter, target.to_vec()));
     }
     if path.extension().is_some_and(|it| it == "pc" || it == "la") {
@@ -145,19 +145,19 @@ fn reference_of(
     None
 }
 
-/// Where a path leads from a directory, without a look at the disk.
-fn joined(directory: &Path, path: &Path) -> PathBuf {
-    let mut lead = PathBuf::new();
+/// Resolves a path against a directory without file system calls.
+fn resolved(directory: &Path, path: &Path) -> PathBuf {
+    let mut path_so_far = PathBuf::new();
     for component in directory.join(path).components() {
         match component {
             Component::ParentDir => {
-                lead.pop();
+                path_so_far.pop();
             }
             Component::CurDir => {}
-            other => lead.push(other),
+            other => path_so_far.push(other),
         }
     }
-    lead
+    path_so_far
 }
 
 #[cfg(test)]
@@ -165,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_kind_of_reference_is_found_and_nothing_else() {
+    fn only_references_to_the_directory_are_found() {
         let scratch = tempfile::tempdir().unwrap();
         let tree = scratch.path();
         let write = |name: &str, contents: &[u8]| fs::write(&tree.join(name), contents).unwrap();

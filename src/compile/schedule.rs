@@ -1,7 +1,7 @@
 //! Compiles the packages of a whole call, several concurrently, each as soon as its dependencies are installed.
 //!
-//! The [`Queue`] decides on the order, the [`Pipeline`] runs the tasks; here packages are built and packed, and installed packages
-//! are removed when no package needs them any more.
+//! The [`Queue`] decides on the order and the [`Pipeline`] runs the tasks. This module builds and packs packages, and removes
+//! installed packages that are no longer needed.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -17,11 +17,11 @@ use super::error::CompileError;
 use super::filling::{self, Filling};
 use super::installed::Installed;
 use super::job::{Compiled, Dependency, Job};
-use super::package::{self, Built, Left};
-use super::pipeline::{Concurrency, Pipeline, Step};
+use super::package::{self, Built, UsedPlace};
+use super::pipeline::{Concurrency, Pipeline, PipelineStep};
 use super::queue::{Claim, Graph, Holds, Id, Queue};
-use super::store::{KeptError, Needed};
-use super::turns::Turns;
+use super::store::{CompiledBlobError, Users};
+use super::turns::ScriptTurns;
 use crate::fs;
 use crate::process;
 use crate::release::digest::Algorithm;
@@ -29,7 +29,7 @@ use crate::release::{Digests, Name, Version};
 use crate::runtime::{self, TaskFailed, TaskSet};
 use crate::sandbox::SandboxError;
 
-/// With less memory available than this, in bytes, no script is started beside another.
+/// If less memory than this is available, in bytes, no script is started while another one runs.
 pub const MEMORY_FLOOR: u64 = 256 << 20;
 
 /// A package of a schedule.
@@ -39,44 +39,44 @@ pub struct Package {
     pub name: Name,
     /// Its version.
     pub version: Version,
-    /// What it is made from.
+    /// How it is made.
     pub origin: Origin,
     /// Its direct dependencies, in manifest order.
     pub dependencies: Vec<Id>,
-    /// How long it will take, as far as that can be told: what waits for much time comes first. In a schedule without
-    /// durations packages come in the order of adding.
+    /// Its expected duration, for the critical path. If no package of a schedule has a duration, packages run in the order of
+    /// adding.
     pub expected: Duration,
 }
 
-/// What a package is made from.
+/// How a package is made.
 #[derive(Debug, Clone)]
 pub enum Origin {
-    /// It is compiled.
+    /// It is compiled from source.
     Source {
-        /// Its source blob, which is removed when it has been compiled.
+        /// Its source blob, which is removed after compilation.
         source: PathBuf,
         /// The blob's digests, which were verified.
         digests: Digests,
-        /// Where everything that its script prints is kept.
+        /// The log of its script's output.
         log: PathBuf,
-        /// Where the compiled blob is written.
+        /// The path of the compiled blob.
         blob: PathBuf,
     },
-    /// It is compiled already, and only installed for those that need it.
+    /// It is already compiled, and only installed for its dependents.
     Compiled {
-        /// Its compiled blob, which stays there as long as others need the package.
+        /// Its compiled blob, which is kept while the package has dependents.
         blob: PathBuf,
         /// The blob's digests, which were verified.
         digests: Digests,
     },
 }
 
-/// How much is done at once.
+/// How many scripts run concurrently.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// So many scripts at the most, and as many packages that are packed.
+    /// The maximum number of concurrent scripts, and of packages that are packed concurrently.
     pub jobs: NonZeroUsize,
-    /// While less memory than this is available, in bytes, no script is started but where none runs.
+    /// If less memory than this is available, in bytes, no script is started while another one runs.
     pub memory_floor: u64,
     /// Whether packages that do not depend on a failed one still start. After a full disk, none does.
     pub keep_going: bool,
@@ -91,45 +91,45 @@ pub enum PackageEvent {
     Ended(Id, Box<Result<Option<Compiled>, CompileError>>),
 }
 
-/// Packages to be compiled, in one graph.
+/// Packages to compile, in one graph.
 #[derive(Debug)]
 pub struct Schedule {
     graph: Graph,
     packages: Vec<Package>,
-    needed: Needed,
-    /// Whether others are compiled against it, for each package.
+    users: Users,
+    /// For each package, whether it has dependents.
     is_dependency: Vec<bool>,
-    /// The names' numbers as places, where packages share a tree.
+    /// The place numbers of package names, if packages share a tree.
     places: Option<HashMap<Name, usize>>,
 }
 
 impl Schedule {
-    /// A schedule without packages. In a shared tree a name is used by one package at a time, and dependencies of one name
-    /// but different contents are not there together.
+    /// An empty schedule. In a shared tree, one package at a time uses a name, and dependencies of the same name but different
+    /// contents are not installed together.
     #[must_use]
     pub fn new(is_shared: bool) -> Self {
         Self {
             graph: Graph::default(),
             packages: Vec::new(),
-            needed: Needed::default(),
+            users: Users::default(),
             is_dependency: Vec::new(),
             places: is_shared.then(HashMap::new),
         }
     }
 
-    /// Adds a package. Its dependencies are there already.
+    /// Adds a package, after its dependencies.
     pub fn add(&mut self, package: Package) -> Id {
         let claims = self.claims(&package);
         let id = self
             .graph
             .add(&package.dependencies, package.expected, claims);
         for dependency in &package.dependencies {
-            self.needed.expect(*dependency);
+            self.users.expect(*dependency);
             self.is_dependency[dependency.index()] = true;
         }
         if let Origin::Source { .. } = package.origin {
-            // Whoever packs it needs it, too.
-            self.needed.expect(id);
+            // Packing uses it, too.
+            self.users.expect(id);
         }
         self.is_dependency.push(false);
         self.packages.push(package);
@@ -157,9 +157,9 @@ impl Schedule {
 
     /// Compiles everything.
     ///
-    /// When the caller cancels `stop`, or after the first failure unless `limits` has `keep_going`, no package starts any more and
-    /// running ones are stopped, as [`compile`](super::compile) does it. Returns when all of them have ended. Packages without an
-    /// event were not started.
+    /// When the caller cancels `stop`, or after the first failure unless `limits` has `keep_going`, no further package is started and
+    /// running ones are stopped, as in [`compile`](super::compile). Returns when all of them have ended. Packages without an event
+    /// were not started.
     pub async fn run(
         self,
         context: &Arc<Context>,
@@ -172,16 +172,16 @@ impl Schedule {
         let queue = Queue::new(self.graph).filling_one_at_a_time(one_at_a_time);
         let concurrency = Concurrency {
             builds: jobs,
-            // In a shared tree a prepared package would be in the way of others, and with one job nothing is prepared.
+            // In a shared tree a prepared package would block others, and with one job nothing is prepared.
             ahead: usize::from(jobs > 1 && self.places.is_none()),
         };
         let memory_floor = limits.memory_floor;
         let is_memory_low = move || process::available_memory().is_some_and(|it| it < memory_floor);
         let compiling = Compiling {
             context,
-            turns: Arc::new(Turns::new(jobs, is_memory_low)),
+            turns: Arc::new(ScriptTurns::new(jobs, is_memory_low)),
             packages: self.packages,
-            needed: self.needed,
+            users: self.users,
             is_dependency: self.is_dependency,
             fills_first: jobs > 1 && jobs <= filling::MOST_JOBS,
             filling: HashMap::new(),
@@ -198,14 +198,13 @@ impl Schedule {
 /// A running schedule.
 struct Compiling<'a> {
     context: &'a Arc<Context>,
-    /// For scripts.
-    turns: Arc<Turns>,
+    turns: Arc<ScriptTurns>,
     packages: Vec<Package>,
-    needed: Needed,
+    users: Users,
     is_dependency: Vec<bool>,
     /// Whether one dependent fills an empty cache before the others start.
     fills_first: bool,
-    /// The caches that packages give their dependents, which are being filled or were.
+    /// The caches that packages give their dependents and that are or were being filled.
     filling: HashMap<Id, Filling>,
     removing: TaskSet<(), Result<(), SandboxError>>,
     /// Whether other packages still start after a failure.
@@ -214,15 +213,15 @@ struct Compiling<'a> {
     report: &'a mut (dyn FnMut(PackageEvent) + Send),
 }
 
-/// A package that is ready for those that need it.
-enum Ready {
+/// A package that is ready for its dependents.
+enum Installable {
     Built(Box<Built>),
-    /// It was compiled already.
+    /// It was already compiled.
     Installed(Installed),
 }
 
 /// The result of a build.
-type BuildResult = Result<Ready, CompileError>;
+type BuildResult = Result<Installable, CompileError>;
 
 /// The result of packing; `None` for a package that is only installed.
 type PackResult = Result<Option<Compiled>, CompileError>;
@@ -234,9 +233,9 @@ impl Compiling<'_> {
                 pipeline.build(id, self.build(id));
             }
             match pipeline.next().await {
-                Some(Step::Built(id, result)) => self.built(&mut pipeline, id, result),
-                Some(Step::Packed(id, result)) => self.packed(id, result),
-                Some(Step::LookAtCaches) => self.look_at_caches(pipeline.queue()),
+                Some(PipelineStep::Built(id, result)) => self.built(&mut pipeline, id, result),
+                Some(PipelineStep::Packed(id, result)) => self.packed(id, result),
+                Some(PipelineStep::CheckCaches) => self.check_caches(pipeline.queue()),
                 None => break,
             }
         }
@@ -249,7 +248,7 @@ impl Compiling<'_> {
         let mut found: Vec<Dependency> = Vec::new();
         for dependency in &self.packages[id.index()].dependencies {
             let package = &self.packages[dependency.index()];
-            if let Some(installed) = self.needed.get(*dependency)
+            if let Some(installed) = self.users.get(*dependency)
                 && found.iter().all(|other| other.name != package.name)
             {
                 found.push(Dependency {
@@ -264,19 +263,19 @@ impl Compiling<'_> {
 
     fn release_dependencies(&mut self, id: Id) {
         for dependency in self.packages[id.index()].dependencies.clone() {
-            let installed = self.needed.release(dependency);
+            let installed = self.users.release(dependency);
             self.remove(installed);
         }
     }
 
     fn keep(&mut self, id: Id, installed: Option<Installed>) {
         if let Some(installed) = installed {
-            let unwanted = self.needed.keep(id, installed);
-            self.remove(unwanted);
+            let unused = self.users.keep(id, installed);
+            self.remove(unused);
         }
     }
 
-    /// What became of a package that may have ended in a panic.
+    /// The result of a package. A panic is an error, too.
     fn result<T>(
         &self,
         id: Id,
@@ -332,11 +331,11 @@ impl Compiling<'_> {
                         algorithms: vec![Algorithm::Sha1, Algorithm::Sha256],
                     };
                     let built = package::build(&context, job, &turns, &stop).await?;
-                    Ok(Ready::Built(Box::new(built)))
+                    Ok(Installable::Built(Box::new(built)))
                 }
                 Origin::Compiled { blob, digests } => {
                     let installed = install(context, name, (blob, digests), stop).await?;
-                    Ok(Ready::Installed(installed))
+                    Ok(Installable::Installed(installed))
                 }
             }
         }
@@ -350,12 +349,12 @@ impl Compiling<'_> {
     ) {
         self.release_dependencies(id);
         let built = match self.result(id, result) {
-            Ok(Ready::Built(mut built)) => {
-                self.remove_source(id, built.left.take());
+            Ok(Installable::Built(mut built)) => {
+                self.remove_source(id, built.place.take());
                 self.keep(id, built.installed.clone());
                 Some(built)
             }
-            Ok(Ready::Installed(installed)) => {
+            Ok(Installable::Installed(installed)) => {
                 self.keep(id, Some(installed));
                 None
             }
@@ -380,12 +379,12 @@ impl Compiling<'_> {
         }
     }
 
-    /// Removes what a build has used up: the source, and what is left of its directories.
-    fn remove_source(&mut self, id: Id, left: Option<Left>) {
+    /// Removes the source of a built package, and its directories.
+    fn remove_source(&mut self, id: Id, place: Option<UsedPlace>) {
         if let Origin::Source { source, .. } = &self.packages[id.index()].origin {
             let (source, context) = (source.clone(), Arc::clone(self.context));
             self.removing.spawn_blocking((), move || {
-                left.map_or(Ok(()), |left| left.remove(&context))?;
+                place.map_or(Ok(()), |place| place.remove(&context))?;
                 Ok(fs::remove_file_if_there(&source)?)
             });
         }
@@ -394,7 +393,7 @@ impl Compiling<'_> {
     fn packed(&mut self, id: Id, result: Result<PackResult, TaskFailed>) {
         let result = self.result(id, result);
         if let Origin::Source { .. } = self.packages[id.index()].origin {
-            let installed = self.needed.release(id);
+            let installed = self.users.release(id);
             self.remove(installed);
         }
         if let Err(failure) = &result {
@@ -410,17 +409,17 @@ impl Compiling<'_> {
         }
     }
 
-    /// Whether a package gives its dependents an empty cache, which one of them fills before the others start.
+    /// Whether a package gives its dependents an empty cache that one of them fills before the others start.
     fn is_filled_first(&mut self, id: Id) -> bool {
-        let installed = self.needed.get(id).filter(|_| self.fills_first);
+        let installed = self.users.get(id).filter(|_| self.fills_first);
         let filling = installed.and_then(|installed| {
             Filling::of(installed, &self.context.vcap, &self.context.sandbox)
         });
         filling.is_some_and(|filling| self.filling.insert(id, filling).is_none())
     }
 
-    /// Lets the other dependents start where a cache is filled, or filling it takes too long.
-    fn look_at_caches(&mut self, queue: &mut Queue) {
+    /// Lets the other dependents start if a cache is filled, or if filling it takes too long.
+    fn check_caches(&mut self, queue: &mut Queue) {
         for id in queue.filling() {
             let filling = self.filling.get_mut(&id);
             if filling.is_none_or(Filling::is_over) {
@@ -439,17 +438,17 @@ async fn install(
     let unpacking = runtime::spawn_blocking("install", {
         let (name, cancel) = (name.clone(), cancel.clone());
         move || {
-            let kept = (blob.as_path(), &digests);
-            let unpacked = context.store.unpack_kept(&name, kept, &cancel);
+            let source = (blob.as_path(), &digests);
+            let unpacked = context.store.unpack_compiled(&name, source, &cancel);
             unpacked.map_err(|error| {
                 let package = name;
                 match error {
-                    KeptError::Changed(source) => CompileError::BlobChanged {
+                    CompiledBlobError::Changed(source) => CompileError::BlobChanged {
                         package,
                         path: blob,
                         source,
                     },
-                    KeptError::Unpack(source) => {
+                    CompiledBlobError::Unpack(source) => {
                         CompileError::Compiled { package, source }.with_space(fs::parent(&blob))
                     }
                 }
@@ -470,7 +469,7 @@ async fn install(
     }
 }
 
-/// Logs a failed removal. It delays nothing: the whole work directory is removed at the end, and a failure is reported then.
+/// Logs a failed removal. The run continues: the whole work directory is removed at its end, and a failure is reported then.
 fn report_removal(result: Result<Result<(), SandboxError>, TaskFailed>) {
     match result {
         Ok(Ok(())) => {}
@@ -484,7 +483,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn in_a_shared_tree_names_are_claimed() {
+    fn names_are_claimed_in_a_shared_tree() {
         let package = |name: &str, dependencies: &[Id]| Package {
             name: Name::parse(name).unwrap(),
             version: Version::parse("1").unwrap(),

@@ -1,5 +1,5 @@
-//! Which directories of `BASE/data` a package uses beside the agent's own: scratch that it shares with other packages, and what
-//! its script names.
+//! Chooses the directories of `BASE/data` that a package uses in addition to the agent's own: scratch directories that it shares
+//! with other packages, and directories that its script names.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -10,11 +10,11 @@ use super::small_files;
 use crate::config::Vcap;
 use crate::release::Name;
 
-/// What belongs to the agent whatever a script calls it.
-const NOT_FOR_SCRIPTS: [&str; 3] = ["packages", "compile", "bosh-agent-logs"];
+/// Directories of the agent, which scripts never get.
+const RESERVED: [&str; 3] = ["packages", "compile", "bosh-agent-logs"];
 
-/// The scratch directories that a package shares with others: its own, those of its direct dependencies, and those that the
-/// environment files of these (`bosh/*.env`) name.
+/// The scratch directories that a package shares with others: its own, those of its direct dependencies, and those in their
+/// environment files (`bosh/*.env`).
 pub(super) fn shared(job: &Job, vcap: &Vcap) -> Vec<Name> {
     let mut names = BTreeSet::from([job.name.clone()]);
     for dependency in &job.dependencies {
@@ -32,8 +32,8 @@ pub(super) fn named_for_dependents(installed: &Installed, vcap: &Vcap) -> BTreeS
     files.flat_map(|text| in_text(text, &data)).collect()
 }
 
-/// The directories that the files at the top of a package's source name, but for the scratch directories that it shares.
-pub(super) fn named(shared: &[Name], source: &Path, vcap: &Vcap) -> BTreeSet<Name> {
+/// The directories that the files at the top of a package's source name, except the scratch directories that it shares. Blocks.
+pub(super) fn named_in_source(shared: &[Name], source: &Path, vcap: &Vcap) -> BTreeSet<Name> {
     let data = vcap.data();
     let files = small_files::read(source, |_| true);
     let mut names: BTreeSet<Name> = files.iter().flat_map(|text| in_text(text, &data)).collect();
@@ -43,8 +43,8 @@ pub(super) fn named(shared: &[Name], source: &Path, vcap: &Vcap) -> BTreeSet<Nam
     names
 }
 
-/// Whether a command says that it could not create or remove a scratch directory itself.
-pub(super) fn is_in_the_way(directory: &Path, lines: &[String]) -> bool {
+/// Whether a command reports that it could not create or remove the scratch directory itself.
+pub(super) fn blocks_a_command(directory: &Path, lines: &[String]) -> bool {
     let directory = directory.display().to_string();
     let refused = ["File exists", "Device or resource busy"];
     lines.iter().any(|line| {
@@ -55,8 +55,8 @@ pub(super) fn is_in_the_way(directory: &Path, lines: &[String]) -> bool {
     })
 }
 
-/// The names below a directory in a script: as `DIRECTORY/NAME`, and as `$VARIABLE/NAME` where the script sets the variable to
-/// the directory. Quotes are skipped and braces are expanded as far as scripts commonly use them.
+/// The names below a directory in a script: in `DIRECTORY/NAME`, and in `$VARIABLE/NAME` if the script sets the variable to the
+/// directory. Quotes are skipped, and braces are expanded in their common forms.
 fn in_text(text: &str, directory: &Path) -> BTreeSet<Name> {
     let directory = directory.display().to_string();
     if !text.contains(&directory) {
@@ -91,7 +91,7 @@ fn in_text(text: &str, directory: &Path) -> BTreeSet<Name> {
     names
 }
 
-/// The name that a text begins with. One that goes on with a variable is not known before the script runs.
+/// The name at the beginning of a text. `None` if it continues with a variable: it is not known before the script runs.
 fn first(text: &str) -> Option<Name> {
     let end = text
         .find(|character: char| !is_in_names(character))
@@ -100,8 +100,8 @@ fn first(text: &str) -> Option<Name> {
         return None;
     }
     let name = Name::parse(text[..end].trim_end_matches('.')).ok()?;
-    let is_ours = name.as_str().starts_with(".bosh-agent");
-    (!is_ours && !NOT_FOR_SCRIPTS.contains(&name.as_str())).then_some(name)
+    let is_internal = name.as_str().starts_with(".bosh-agent");
+    (!is_internal && !RESERVED.contains(&name.as_str())).then_some(name)
 }
 
 fn is_in_names(character: char) -> bool {
@@ -134,21 +134,21 @@ mod tests {
 
     #[test]
     fn commands_that_fail_on_the_directory_itself_are_recognized() {
-        let is_in_the_way =
-            |line: &str| is_in_the_way(Path::new("/var/vcap/data/go"), &[line.to_owned()]);
+        let blocks_a_command =
+            |line: &str| blocks_a_command(Path::new("/var/vcap/data/go"), &[line.to_owned()]);
         for line in [
             "mkdir: cannot create directory '/var/vcap/data/go': File exists",
             "mkdir: cannot create directory \u{2018}/var/vcap/data/go\u{2019}: File exists",
             "rm: cannot remove '/var/vcap/data/go': Device or resource busy",
         ] {
-            assert!(is_in_the_way(line), "{line}");
+            assert!(blocks_a_command(line), "{line}");
         }
         for line in [
             "mkdir: cannot create directory '/var/vcap/data/go/a': File exists",
             "mkdir: cannot create directory '/var/vcap/data/go-1': File exists",
             "ls: cannot access '/var/vcap/data/go': No such file or directory",
         ] {
-            assert!(!is_in_the_way(line), "{line}");
+            assert!(!blocks_a_command(line), "{line}");
         }
     }
 

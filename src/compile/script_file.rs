@@ -1,4 +1,4 @@
-//! What can be known of a packaging script before it runs: whether it is there, and whether it is text as bash reads it.
+//! Checks of a packaging script before it runs: whether it exists, and whether bash misreads its text.
 
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
@@ -6,22 +6,21 @@ use std::path::{Path, PathBuf};
 use super::finding::Finding;
 use crate::fs;
 
-/// How many names of a source are shown.
+/// How many files of a source are shown.
 const SHOWN: usize = 10;
 
-/// No script is longer, in bytes.
+/// Longer scripts are not checked, in bytes.
 const SIZE_LIMIT: usize = 16 << 20;
 
 /// A packaging script's file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum ScriptFile {
-    /// It is there.
-    There,
-    /// There is none: the package is empty.
+    Found,
+    /// It does not exist: the package is empty.
     Missing,
-    /// It is a link that leads nowhere, as seen from here.
+    /// It is a dangling link outside of the sandbox.
     Dangling(PathBuf),
-    /// It is, or leads to, something that is not a file. Reading a FIFO or a device may never end.
+    /// It is, or links to, something that is not a file. Reading a FIFO or a device may never end.
     NotAFile(&'static str),
 }
 
@@ -29,7 +28,7 @@ pub(super) enum ScriptFile {
 ///
 /// # Errors
 /// What the system answered.
-pub(super) fn look(packaging: &Path) -> fs::Result<ScriptFile> {
+pub(super) fn find(packaging: &Path) -> fs::Result<ScriptFile> {
     let Some(entry) = fs::lookup(packaging)? else {
         return Ok(ScriptFile::Missing);
     };
@@ -38,12 +37,12 @@ pub(super) fn look(packaging: &Path) -> fs::Result<ScriptFile> {
             return Ok(ScriptFile::Dangling(fs::read_link(packaging)?));
         }
         // Bash reports why it cannot be read.
-        Err(_) => return Ok(ScriptFile::There),
+        Err(_) => return Ok(ScriptFile::Found),
         Ok(metadata) => metadata,
     };
     let kind = metadata.file_type();
     Ok(if kind.is_file() {
-        ScriptFile::There
+        ScriptFile::Found
     } else if kind.is_dir() {
         ScriptFile::NotAFile("a directory")
     } else if kind.is_fifo() {
@@ -55,7 +54,7 @@ pub(super) fn look(packaging: &Path) -> fs::Result<ScriptFile> {
     })
 }
 
-/// What a source without a packaging script has instead.
+/// The finding about a source without a packaging script.
 ///
 /// # Errors
 /// What the system answered.
@@ -84,14 +83,14 @@ pub(super) fn missing(packaging: &Path) -> fs::Result<Finding> {
     })
 }
 
-/// Whether a name may be a mistake for `packaging`: another case, an extension, up to two wrong letters.
+/// Whether a name may be meant as `packaging`: it differs in case, by an extension, or by up to two letters.
 fn is_similar(name: &str) -> bool {
     let name = name.to_lowercase();
     let stem = name.split('.').next().unwrap_or_default();
     distance(stem.trim(), "packaging") <= 2
 }
 
-/// How many letters have to be put in, left out or changed.
+/// The edit distance: how many letters must be inserted, deleted or replaced.
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
@@ -107,7 +106,7 @@ fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
-/// What bash would misread in a script. A file that cannot be read is reported by bash itself.
+/// Findings about text that bash misreads. Bash itself reports a file that it cannot read.
 pub(super) fn misread(packaging: &Path) -> Vec<Finding> {
     let is_small = fs::metadata(packaging)
         .is_ok_and(|metadata| metadata.is_file() && metadata.len() <= SIZE_LIMIT as u64);
@@ -143,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn likely_mistakes_for_the_name_are_similar() {
+    fn misspelled_names_are_similar() {
         for name in [
             "Packaging",
             "packaging.ps1",
@@ -166,10 +165,10 @@ mod tests {
     }
 
     #[test]
-    fn a_source_without_a_script_is_listed() {
+    fn source_without_a_script_is_listed() {
         let scratch = tempfile::tempdir().unwrap();
         let packaging = scratch.path().join("packaging");
-        assert_eq!(look(&packaging).unwrap(), ScriptFile::Missing);
+        assert_eq!(find(&packaging).unwrap(), ScriptFile::Missing);
         for name in (0..11).map(|number| format!("file{number:02}")) {
             fs::write(&scratch.path().join(name), b"").unwrap();
         }
@@ -189,13 +188,13 @@ mod tests {
         assert_eq!(entries[..3], ["Packaging", "app/", "file00"]);
         fs::symlink(Path::new("nowhere"), &packaging).unwrap();
         assert_eq!(
-            look(&packaging).unwrap(),
+            find(&packaging).unwrap(),
             ScriptFile::Dangling("nowhere".into())
         );
     }
 
     #[test]
-    fn what_bash_misreads_is_found() {
+    fn text_that_bash_misreads_is_found() {
         assert_eq!(
             misread_in(b"\xef\xbb\xbfset -e\r\nmake\nmake install\r\n"),
             [

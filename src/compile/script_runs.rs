@@ -1,4 +1,4 @@
-//! Which packaging scripts have run since some moment: they may have changed what was sealed before.
+//! Records which packaging scripts have run since a given time: they may have changed trees that were sealed before.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use crate::release::Name;
 
-/// The packaging scripts of one run, or of a daemon. Clones share what they know.
+/// The packaging scripts of one run, or of a daemon. Clones share their state.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ScriptRuns(Arc<Mutex<HashMap<Name, Runs>>>);
 
@@ -18,19 +18,19 @@ struct Runs {
     last_end: Option<Instant>,
 }
 
-/// A script runs, until this is dropped.
+/// A running script: it has ended when this is dropped.
 #[derive(Debug)]
 pub(super) struct ScriptRun {
     runs: ScriptRuns,
     package: Name,
 }
 
-/// Packages whose scripts may have changed something. `Display` gives a sentence that goes on after `since its last check`.
+/// Packages whose scripts may have changed a tree. `Display` gives a sentence that continues `since its last check`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Suspects(pub Vec<Name>);
 
 impl ScriptRuns {
-    /// A script begins.
+    /// A script starts.
     pub(super) fn begin(&self, package: &Name) -> ScriptRun {
         self.known().entry(package.clone()).or_default().running += 1;
         ScriptRun {
@@ -39,7 +39,7 @@ impl ScriptRuns {
         }
     }
 
-    /// The packages whose scripts have run since then, by name.
+    /// The packages whose scripts have run since `moment`, sorted by name.
     pub(super) fn since(&self, moment: Instant) -> Suspects {
         let known = self.known();
         let ran = known
@@ -60,7 +60,7 @@ impl fmt::Display for Suspects {
         match names.as_slice() {
             [] => write!(
                 f,
-                "no packaging script ran: another process of this machine has changed it"
+                "no packaging script ran: another process on this machine has changed it"
             ),
             [one] => write!(f, "the packaging script of {one} ran"),
             several => write!(f, "the packaging scripts of {} ran", several.join(", ")),
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn scripts_that_ended_before_have_not_run_since() {
+    fn scripts_that_ended_before_are_not_suspects() {
         let runs = ScriptRuns::default();
         let name = |text| Name::parse(text).unwrap();
         drop(runs.begin(&name("before")));

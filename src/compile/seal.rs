@@ -1,8 +1,8 @@
-//! Makes an installed tree what its unpacked blob would be, so that a package which has just been compiled and one that was
-//! compiled before are the same to those compiled against them.
+//! Makes an installed tree equal to its unpacked blob, so that dependents cannot distinguish a package that has just been compiled
+//! from one that was compiled before.
 //!
-//! The measure is our own unpacking as root: everything belongs to root, times are whole seconds, extended attributes,
-//! sockets and devices are not there.
+//! The result is the same as that of unpacking as root: everything belongs to root, times are whole seconds, and there are no
+//! extended attributes, sockets and devices.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
@@ -15,16 +15,16 @@ use rustix::io::Errno;
 
 use crate::fs::{self, Found, Mounts, Step, Walk};
 
-/// As long as the kernel lets a list of attributes be (`XATTR_LIST_MAX`), in bytes.
+/// The kernel's limit for a list of attributes, in bytes.
 const XATTR_LIST_MAX: usize = 64 * 1024;
 
-/// What a file is called while it takes the place of one that has names elsewhere. No package has such a file.
+/// The temporary name of a copy that replaces a file with names outside the tree. No package has such a file.
 const COPY: &str = ".bosh-agent:copy";
 
-/// The directory that a walk is in, among its entries.
+/// The name of a walk's current directory among its entries.
 const ITSELF: &str = "";
 
-/// What a tree was before it was sealed, as far as its archive tells of it and the sealed tree does not.
+/// Properties of a tree before it was sealed that its archive has and the sealed tree does not.
 #[derive(Debug, Default)]
 pub(super) struct Unsealed {
     /// Owners other than root, by names in the archive.
@@ -32,23 +32,23 @@ pub(super) struct Unsealed {
 }
 
 impl Unsealed {
-    /// The user and the group that an entry had, by its name in the archive (`./bin/tool`), where that was not root.
+    /// The user and the group of an entry, by its name in the archive (`./bin/tool`), if it did not belong to root.
     pub(super) fn owners(&self, name: &[u8]) -> Option<(u32, u32)> {
         self.owners.get(name).copied()
     }
 }
 
-/// A tree that has been looked through before it is sealed.
+/// The examination of a tree before it is sealed.
 #[derive(Debug, Default)]
 pub(super) struct Examined {
     unsealed: Unsealed,
-    /// Of each file with several names, by device and inode: how many names it has everywhere, and how many in the tree.
+    /// For each file with several names, by device and inode: how many names it has in total, and how many in the tree.
     linked: HashMap<(u64, u64), (u64, u64)>,
-    /// Whether there is something that an archive has and a sealed tree has not.
+    /// Whether it contains devices, which an archive keeps and a sealed tree does not.
     pub has_devices: bool,
 }
 
-/// Looks through a tree that is to be sealed.
+/// Examines a tree that is to be sealed.
 ///
 /// # Errors
 /// What the system answered, with the path of the entry. A mount in the tree is an error.
@@ -82,8 +82,8 @@ pub(super) fn examine(tree: &Path) -> fs::Result<Examined> {
     Ok(examined)
 }
 
-/// Seals a tree that nothing has changed since it was examined. Its own root directory keeps its owner, which no archive changes
-/// either. Immutable and append-only flags are cleared, which no archive has.
+/// Seals a tree that was not changed since it was examined. Its root directory keeps its owner, as in unpacking. Immutable and
+/// append-only flags are cleared, because archives have none.
 ///
 /// # Errors
 /// What the system answered, with the path of the entry.
@@ -100,7 +100,7 @@ pub(super) fn seal(tree: &Path, examined: Examined) -> fs::Result<Unsealed> {
         attributes: Vec::with_capacity(XATTR_LIST_MAX),
         is_root: nix::unistd::geteuid().is_root(),
     };
-    // Of the current directory below the root, if that is not the root itself.
+    // The path of the current directory below the root.
     let mut inside = PathBuf::new();
     while let Some(step) = sealing.walk.next_step()? {
         match step {
@@ -133,7 +133,7 @@ pub(super) fn seal(tree: &Path, examined: Examined) -> fs::Result<Unsealed> {
                 }
                 sealing.seal(&name, &found, true)?;
             }
-            // The contents first: what is removed changes the time of its directory.
+            // After the contents: removing an entry changes the time of its directory.
             Step::Leave(found) => {
                 let is_below = !inside.as_os_str().is_empty();
                 sealing.seal(ITSELF.as_ref(), &found, is_below)?;
@@ -148,12 +148,12 @@ fn is_device(kind: FileType) -> bool {
     matches!(kind, FileType::BlockDevice | FileType::CharacterDevice)
 }
 
-/// A tree on its way to be sealed.
+/// A tree that is being sealed.
 struct Sealing {
     walk: Walk,
-    /// Files that have names outside the tree, too.
+    /// Files that also have names outside the tree.
     shared: HashSet<(u64, u64)>,
-    /// Where the tree has its own copy of such a file, below its root.
+    /// The paths of the tree's own copies of such files, below its root.
     detached: HashMap<(u64, u64), PathBuf>,
     root: Option<OwnedFd>,
     attributes: Vec<u8>,
@@ -161,12 +161,12 @@ struct Sealing {
 }
 
 impl Sealing {
-    /// Makes an entry what it would be after unpacking.
+    /// Makes an entry as it would be after unpacking.
     fn seal(&mut self, name: &OsStr, found: &Found, with_owner: bool) -> fs::Result<()> {
         self.remove_attributes(name)?;
         if with_owner && (found.uid, found.gid) != (0, 0) {
             self.give_to_root(name)?;
-            // A change of owner takes the setuid and setgid bits away.
+            // A change of owner clears the setuid and setgid bits.
             if found.kind() != FileType::Symlink && !found.is_dir() {
                 self.change("set the mode of", name, |walk| {
                     fs::set_mode_at(walk.directory(), name, found.permissions())
@@ -189,7 +189,7 @@ impl Sealing {
         Ok(())
     }
 
-    /// Changes an entry, and once more when a flag that was not known of stood in the way.
+    /// Changes an entry. If a flag that was not known prevents it, clears the flag and retries.
     fn change(
         &self,
         action: &'static str,
@@ -227,8 +227,8 @@ impl Sealing {
             .map_err(|error| self.walk.failed("remove", name, error.into()))
     }
 
-    /// Gives a file that has names outside the tree an existence of its own: what is changed here must not change there. `true`
-    /// when it is one more name of a file that has been sealed.
+    /// Replaces a file that has names outside the tree with a copy: changes in the tree must not change it there. `true` if the entry
+    /// is another name of a file that was already sealed.
     fn detach(&mut self, inside: &Path, name: &OsStr, found: &Found) -> fs::Result<bool> {
         if let (Some(first), Some(root)) = (self.detached.get(&found.id()), &self.root) {
             self.remove(name)?;
@@ -241,7 +241,7 @@ impl Sealing {
         Ok(false)
     }
 
-    /// Removes the extended attributes, capabilities and ACLs among them. Where there can be none, there is nothing to do.
+    /// Removes all extended attributes, which include capabilities and ACLs. Does nothing if the file system has none.
     fn remove_attributes(&mut self, name: &OsStr) -> fs::Result<()> {
         let path = self.walk.usable_path_of(name);
         self.attributes.clear();
@@ -261,7 +261,7 @@ impl Sealing {
             .filter(|attribute| !attribute.is_empty())
         {
             let removed = rustix::fs::lremovexattr(&path, attribute);
-            // A security label that the system sets by itself can neither be removed nor packed.
+            // A security label of the system can be neither removed nor packed.
             if removed == Err(Errno::PERM) && self.walk.clear_flags(name)? {
                 let _ = rustix::fs::lremovexattr(&path, attribute);
             }
@@ -278,7 +278,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sealed_tree_is_what_its_archive_would_give() {
+    fn sealed_tree_equals_its_unpacked_archive() {
         let scratch = tempfile::tempdir().unwrap();
         let tree = scratch.path();
         fs::create_dir(&tree.join("bin")).unwrap();
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_with_a_name_outside_is_not_changed_there() {
+    fn file_with_a_name_outside_is_not_changed_there() {
         let scratch = tempfile::tempdir().unwrap();
         let (outside, tree) = (scratch.path().join("outside"), scratch.path().join("tree"));
         fs::create_dir(&tree).unwrap();

@@ -1,4 +1,4 @@
-//! Whether a script that ran under rules is run again without them. Pure.
+//! Decides whether a script that ran under Landlock rules is run again without them. Pure.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,27 +12,27 @@ use crate::release::Name;
 /// A first run that fails within this time is cheap to repeat.
 const CHEAP: Duration = Duration::from_secs(30);
 
-/// What a shell exits with when it may not run a program.
+/// The exit code of a shell that is not allowed to run a program.
 const NOT_EXECUTABLE: i32 = 126;
 
-/// When a script that failed under rules is run a second time, without them.
+/// When a script that failed under Landlock rules is run a second time, without them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SecondRun {
-    /// When its output shows a denial, or when it failed within this time. For a script that succeeded: when its output shows a
-    /// denial that the rules can have caused.
+    /// If its output shows a denial, or if it failed within this time. For a script that succeeded: if its output shows a denial that
+    /// the rules may have caused.
     Auto(Duration),
-    /// After every failure that the rules can have caused.
+    /// After every failure that the rules may have caused.
     Always,
     /// Never.
     Never,
 }
 
 impl SecondRun {
-    /// What is done unless something else is asked for.
+    /// The default.
     pub const AUTO: Self = Self::Auto(CHEAP);
 
-    /// Whether a second run follows a failure. A signal, a lack of memory or space, a time limit and a stop are not the
-    /// rules' doing.
+    /// Whether a second run follows a failure. The rules cannot cause a signal, a lack of memory or space, a timeout or a
+    /// cancellation.
     pub(super) fn follows(
         self,
         failure: &CompileError,
@@ -40,7 +40,7 @@ impl SecondRun {
         denials: &[Denial],
     ) -> bool {
         let is_denied = || !denials.is_empty() || has_status(failure, NOT_EXECUTABLE);
-        failure.may_be_for_rules()
+        failure.may_be_caused_by_rules()
             && match self {
                 Self::Auto(cheap) => elapsed <= cheap || is_denied(),
                 Self::Always => true,
@@ -53,29 +53,29 @@ fn has_status(failure: &CompileError, code: i32) -> bool {
     matches!(failure, CompileError::Script(script) if script.status == Status::Exited(code))
 }
 
-/// The first run of a script, under rules, which a second one follows.
+/// The first run of a script, under Landlock rules, before its second one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FirstRun {
     /// How it failed.
     pub failure: String,
-    /// Whether the script succeeded, although it was denied something.
+    /// Whether the script succeeded although it was denied access.
     pub succeeded: bool,
     /// How long the script ran.
     pub elapsed: Duration,
-    /// The last lines that it printed.
+    /// The last lines of its output.
     pub tail: Vec<String>,
-    /// What it was denied, as far as its output shows it. Those come first that the rules can have caused.
+    /// The denied access that its output shows. Denials that the rules may have caused come first.
     pub denials: Vec<Denial>,
-    /// Packages that it failed to reach and that its package does not declare.
+    /// Undeclared dependencies that it failed to access.
     pub undeclared: Vec<Name>,
-    /// What may have made it fail besides the rules.
+    /// Possible causes other than the rules.
     pub findings: Vec<Finding>,
-    /// Everything that it printed.
+    /// The log of its whole output.
     pub log: PathBuf,
 }
 
-/// Where the log of a first run is kept: `NAME@first.log` beside the `NAME.log` of the second. No package's name has an `@`, so no
-/// other log is called that.
+/// The log of a first run: `NAME@first.log` next to the `NAME.log` of the second. Package names contain no `@`, so no other log has
+/// this name.
 #[must_use]
 pub fn first_log(log: &Path) -> PathBuf {
     let mut name = log.file_stem().unwrap_or_default().to_owned();
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn always_and_never_do_so_however_long_it_took() {
+    fn always_and_never_ignore_the_elapsed_time() {
         let failed = failure(Status::Exited(1), None);
         let denied = denials("x: Permission denied");
         assert!(SecondRun::Always.follows(&failed, LONG, &[]));
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn causes_other_than_rules_are_never_repeated() {
+    fn failures_with_other_causes_are_never_repeated() {
         let denied = denials("x: Permission denied");
         let limit = Duration::from_secs(1);
         for failed in [
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn first_log_lies_beside_the_second() {
+    fn first_log_is_next_to_the_second() {
         let path = first_log(Path::new("/logs/demo-1/lib.so-1.2.log"));
         assert_eq!(path, Path::new("/logs/demo-1/lib.so-1.2@first.log"));
     }

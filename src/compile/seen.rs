@@ -1,4 +1,4 @@
-//! Where a path leads as a script sees it, for one who finds the script's tree in another place: links are resolved one by one.
+//! Resolves a path as a script sees it, while the agent sees the script's tree in another place: links are resolved one by one.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -7,11 +7,11 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::fs;
 
-/// As many links as the kernel follows.
-const MOST_LINKS: usize = 40;
+/// The kernel's limit of links in a path.
+const MAX_LINKS: usize = 40;
 
-/// Follows every link in an absolute path of the script's. `outside` says where a path of the script's is found here. `None` where the
-/// path leads nowhere.
+/// Follows every link in an absolute path of the script. `outside` translates a path of the script to one of the agent. `None` if
+/// the path does not exist.
 pub(super) fn resolve(
     path: &Path,
     outside: &dyn Fn(&Path) -> PathBuf,
@@ -40,7 +40,7 @@ pub(super) fn resolve(
                     continue;
                 }
                 links += 1;
-                if links > MOST_LINKS {
+                if links > MAX_LINKS {
                     return Ok(None);
                 }
                 for part in parts(&fs::read_link(&here)?).into_iter().rev() {

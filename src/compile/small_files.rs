@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::fs;
 
-/// The largest file that is searched for names, in bytes. Scripts are smaller.
+/// Larger files are not read, in bytes. Scripts are smaller.
 const TEXT_LIMIT: u64 = 64 << 10;
 
 /// The contents of the small files of a directory. A file that cannot be read is left out.

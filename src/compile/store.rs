@@ -1,4 +1,4 @@
-//! Installed packages of one run, each once, sealed, and for how long each is needed.
+//! The sealed packages of one run, and the number of users that each of them still has.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio_util::sync::CancellationToken;
 
-use super::installed::{BlobError, Installed, KnownBlob};
+use super::installed::{Installed, KnownBlob, KnownBlobError};
 use super::queue::Id;
 use super::script_runs::ScriptRuns;
 use super::seal::{self, Examined, Unsealed};
@@ -18,18 +18,18 @@ use crate::release::digest::DigestMismatch;
 use crate::release::{Digests, Name};
 use crate::runtime::Cancellable;
 
-/// A directory of installed packages that are never written to again.
+/// A directory of installed packages, which are read-only after they are sealed.
 #[derive(Debug, Clone)]
 pub struct Store {
     directory: PathBuf,
-    /// Numbers for trees: two packages of one name may be taken at the same time.
+    /// The number of the next tree: there may be several packages of one name.
     next: Arc<AtomicUsize>,
     script_runs: ScriptRuns,
 }
 
-/// Why a package that stays in its blob cannot be installed.
+/// Why a compiled package cannot be installed.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum KeptError {
+pub(super) enum CompiledBlobError {
     /// The blob was changed after its digest had been verified.
     #[error(transparent)]
     Changed(DigestMismatch),
@@ -38,17 +38,17 @@ pub(super) enum KeptError {
     Unpack(#[from] UnpackError),
 }
 
-impl From<fs::Error> for KeptError {
+impl From<fs::Error> for CompiledBlobError {
     fn from(error: fs::Error) -> Self {
         Self::Unpack(error.into())
     }
 }
 
-impl From<BlobError> for KeptError {
-    fn from(error: BlobError) -> Self {
+impl From<KnownBlobError> for CompiledBlobError {
+    fn from(error: KnownBlobError) -> Self {
         match error {
-            BlobError::File(error) => error.into(),
-            BlobError::Changed(mismatch) => Self::Changed(mismatch),
+            KnownBlobError::File(error) => error.into(),
+            KnownBlobError::Changed(mismatch) => Self::Changed(mismatch),
         }
     }
 }
@@ -64,39 +64,39 @@ impl Store {
         }
     }
 
-    /// The scripts that may reach what is in the store.
+    /// The scripts that may have changed trees in the store.
     pub(super) fn script_runs(&self) -> &ScriptRuns {
         &self.script_runs
     }
 
-    /// Takes what a script installed for others to be compiled against: seals the tree and moves it in.
+    /// Seals a tree and moves it into the store, for dependents.
     ///
     /// # Errors
     /// What the system answered.
-    pub fn take(&self, name: &Name, tree: &Path) -> fs::Result<Installed> {
-        let (installed, _) = self.take_sealed(name, tree, seal::examine(tree)?)?;
+    pub fn seal(&self, name: &Name, tree: &Path) -> fs::Result<Installed> {
+        let (installed, _) = self.seal_examined(name, tree, seal::examine(tree)?)?;
         installed.forget_blob();
         Ok(installed)
     }
 
-    /// The same with a tree that was examined; tells what it was before.
-    pub(super) fn take_sealed(
+    /// Seals an examined tree and moves it into the store. Also returns its previous properties, for packing.
+    pub(super) fn seal_examined(
         &self,
         name: &Name,
         tree: &Path,
         examined: Examined,
     ) -> fs::Result<(Installed, Unsealed)> {
-        let place = self.place(name)?;
+        let place = self.new_tree(name)?;
         let unsealed = seal::seal(tree, examined)?;
         fs::move_tree(tree, &place)?;
-        // Not before: a rename changes the root.
+        // After the move, which changes the root.
         let record = Record::of(&place)?;
         Ok((Installed::to_be_packed(place, record), unsealed))
     }
 
-    /// Takes what a script installed as it is, to be packed. `None` where it would have to be copied.
-    pub(super) fn take_to_pack(&self, name: &Name, tree: &Path) -> fs::Result<Option<Installed>> {
-        let place = self.place(name)?;
+    /// Moves a tree into the store without sealing it, to be packed. `None` if it would have to be copied.
+    pub(super) fn move_to_pack(&self, name: &Name, tree: &Path) -> fs::Result<Option<Installed>> {
+        let place = self.new_tree(name)?;
         if !fs::rename_tree(tree, &place)? {
             return Ok(None);
         }
@@ -104,10 +104,10 @@ impl Store {
         Ok(Some(Installed::to_be_packed(place, record)))
     }
 
-    /// Installs a package from its compiled blob. When `cancel` is called it fails at its next read.
+    /// Installs a package from its compiled blob. After a cancellation it fails at its next read.
     ///
     /// # Errors
-    /// When the blob cannot be unpacked. What was unpacked of it until then is nobody's.
+    /// If the blob cannot be unpacked. The partial tree remains until [`keep_only`](Self::keep_only) removes it.
     pub fn unpack(
         &self,
         name: &Name,
@@ -117,14 +117,14 @@ impl Store {
         self.unpack_opened(name, fs::open(blob)?, cancel)
     }
 
-    /// The same of a blob that stays where it is and has these digests: it is installed from there again where somebody changes
-    /// the tree.
-    pub(super) fn unpack_kept(
+    /// Installs a package from a compiled blob with these digests. The blob is kept: the package is reinstalled from it if its tree is
+    /// changed.
+    pub(super) fn unpack_compiled(
         &self,
         name: &Name,
         (blob, digests): (&Path, &Digests),
         cancel: &CancellationToken,
-    ) -> Result<Installed, KeptError> {
+    ) -> Result<Installed, CompiledBlobError> {
         let known = KnownBlob::new(blob, digests);
         let opened = match &known {
             None => fs::open(blob)?,
@@ -141,14 +141,14 @@ impl Store {
         blob: File,
         cancel: &CancellationToken,
     ) -> Result<Installed, UnpackError> {
-        let place = self.place(name)?;
-        make_tree(&place)?;
+        let place = self.new_tree(name)?;
+        create_root(&place)?;
         archive::unpack_whole(Cancellable::new(blob, cancel), &place)?;
         let record = Record::of(&place)?;
         Ok(Installed::new(place, record))
     }
 
-    /// Removes a package that nobody will be compiled against any more.
+    /// Removes a package without further dependents.
     ///
     /// # Errors
     /// What the system answered.
@@ -159,7 +159,7 @@ impl Store {
             .try_for_each(|tree| fs::remove_tree(fs::parent(tree)))
     }
 
-    /// Removes everything but these packages: results that nobody got to know of, and halves.
+    /// Removes everything except these packages: unused results and partial trees.
     ///
     /// # Errors
     /// What the system answered.
@@ -176,9 +176,10 @@ impl Store {
         Ok(())
     }
 
-    /// A fresh place for a package: names may come again, in another release. The tree has its package's name and is alone in
-    /// its directory, so that the directories of several dependencies can be the layers of one overlay.
-    pub(super) fn place(&self, name: &Name) -> fs::Result<PathBuf> {
+    /// A new path for a tree. Its directory is new, because another release may have a package of the same name. The tree has its
+    /// package's name and is alone in its directory, so that the directories of several dependencies can be the layers of one
+    /// overlay.
+    pub(super) fn new_tree(&self, name: &Name) -> fs::Result<PathBuf> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let directory = self.directory.join(number.to_string());
         fs::create_dir_all(&directory)?;
@@ -186,19 +187,19 @@ impl Store {
     }
 }
 
-/// Makes the root of a tree that is to be unpacked. An archive without an entry for its root leaves it so.
-pub(super) fn make_tree(tree: &Path) -> fs::Result<()> {
+/// Creates the root of a tree for unpacking, with the mode of a root that the archive does not list.
+pub(super) fn create_root(tree: &Path) -> fs::Result<()> {
     fs::create_dir(tree)?;
     fs::set_mode(tree, 0o755)
 }
 
-/// Installed packages with how many users each still has: those that will be compiled against it, and who packs it.
+/// Installed packages, each with the number of its remaining users: dependents that are not compiled yet, and packing.
 #[derive(Debug, Default)]
-pub(super) struct Needed {
+pub(super) struct Users {
     packages: HashMap<Id, (usize, Option<Installed>)>,
 }
 
-impl Needed {
+impl Users {
     /// The package has one more user.
     pub(super) fn expect(&mut self, package: Id) {
         self.packages.entry(package).or_default().0 += 1;
@@ -213,12 +214,12 @@ impl Needed {
         }
     }
 
-    /// What it installed, while that is needed.
+    /// The installed package, while it has users.
     pub(super) fn get(&self, package: Id) -> Option<&Installed> {
         self.packages.get(&package)?.1.as_ref()
     }
 
-    /// A user of the package is done with it. Returns what is to be removed when it was the last.
+    /// A user no longer needs the package. Returns the package if this was the last user, so that the caller removes it.
     #[must_use]
     pub(super) fn release(&mut self, package: Id) -> Option<Installed> {
         let (count, _) = self.packages.get_mut(&package)?;
@@ -238,31 +239,31 @@ mod tests {
     use crate::config::Vcap;
 
     #[test]
-    fn what_is_installed_stays_for_the_last_that_needs_it() {
+    fn package_is_kept_until_its_last_user() {
         let mut graph = Graph::default();
         let lib = graph.add(&[], std::time::Duration::ZERO, Vec::new());
-        let mut needed = Needed::default();
-        needed.expect(lib);
-        needed.expect(lib);
-        assert_eq!(needed.get(lib), None);
+        let mut users = Users::default();
+        users.expect(lib);
+        users.expect(lib);
+        assert_eq!(users.get(lib), None);
         let installed = Installed::new(PathBuf::from("store/0/lib"), Record::default());
-        assert_eq!(needed.keep(lib, installed.clone()), None);
-        assert_eq!(needed.release(lib), None);
-        assert_eq!(needed.get(lib), Some(&installed));
-        assert_eq!(needed.release(lib), Some(installed.clone()));
-        assert_eq!(needed.get(lib), None);
-        assert_eq!(needed.keep(lib, installed.clone()), Some(installed));
+        assert_eq!(users.keep(lib, installed.clone()), None);
+        assert_eq!(users.release(lib), None);
+        assert_eq!(users.get(lib), Some(&installed));
+        assert_eq!(users.release(lib), Some(installed.clone()));
+        assert_eq!(users.get(lib), None);
+        assert_eq!(users.keep(lib, installed.clone()), Some(installed));
     }
 
     #[test]
-    fn packages_of_one_name_get_different_places() {
+    fn packages_of_one_name_get_different_trees() {
         let scratch = tempfile::tempdir().unwrap();
         let store = Store::new(scratch.path());
         let name = Name::parse("lib").unwrap();
         let installed = [0, 1].map(|number| {
             let tree = scratch.path().join(format!("made-{number}"));
             fs::create_dir(&tree).unwrap();
-            store.take(&name, &tree).unwrap()
+            store.seal(&name, &tree).unwrap()
         });
         assert_ne!(installed[0].tree(), installed[1].tree());
         store.remove(&installed[0]).unwrap();
@@ -280,7 +281,7 @@ mod tests {
             b"export GOCACHE=/var/vcap/data/golang/cache",
         )
         .unwrap();
-        let installed = store.take(&Name::parse("golang").unwrap(), &tree).unwrap();
+        let installed = store.seal(&Name::parse("golang").unwrap(), &tree).unwrap();
 
         let changed = installed.tree().join("bosh/compile.env");
         fs::write(&changed, b"export GOCACHE=/var/vcap/data/other/cache").unwrap();
@@ -304,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_package_whose_unpacking_was_broken_off_goes_with_all_that_is_not_kept() {
+    fn keep_only_removes_partial_and_unused_trees() {
         let (scratch, store, name, blob) = store();
         let cancel = CancellationToken::new();
         let kept = store.unpack(&name, &blob, &cancel).unwrap();

@@ -1,4 +1,4 @@
-//! Turns for packaging scripts: so many at once, and only one where memory is short.
+//! Limits the number of running packaging scripts: to a maximum, and to one while memory is low.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -6,90 +6,89 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// How often a lack of memory is looked at again.
+/// How often the available memory is checked while it is low.
 const MEMORY_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Gives turns to scripts.
-pub(super) struct Turns {
-    places: Arc<Semaphore>,
+/// The turns of a run's scripts.
+pub(super) struct ScriptTurns {
+    permits: Arc<Semaphore>,
     running: Arc<AtomicUsize>,
-    /// How many have begun.
+    /// How many turns have begun.
     begun: Arc<AtomicUsize>,
-    is_short_of_memory: Box<dyn Fn() -> bool + Send + Sync>,
+    is_memory_low: Box<dyn Fn() -> bool + Send + Sync>,
 }
 
 /// A script's turn, until it is dropped.
-pub(super) struct Turn {
-    _place: OwnedSemaphorePermit,
+pub(super) struct ScriptTurn {
+    _permit: OwnedSemaphorePermit,
     running: Arc<AtomicUsize>,
     begun: Arc<AtomicUsize>,
-    /// How many had begun with this one.
+    /// How many turns had begun, this one included.
     begun_with_it: usize,
-    /// Whether others ran when it began or, once it is over, at any time.
-    company: Company,
+    /// Whether others ran when it began or, after its end, at any time.
+    overlap: Overlap,
 }
 
-/// What a turn leaves behind when it is over.
+/// Whether a turn overlapped with others. Outlives the turn.
 #[derive(Debug, Clone)]
-pub(super) struct Company(Arc<AtomicBool>);
+pub(super) struct Overlap(Arc<AtomicBool>);
 
-impl Company {
-    /// Whether the script of a turn that is over ran at the same time as another one.
-    pub(super) fn was_there(&self) -> bool {
+impl Overlap {
+    /// Whether other scripts ran during the turn. Final after its end.
+    pub(super) fn happened(&self) -> bool {
         self.0.load(Ordering::Acquire)
     }
 }
 
-impl Turn {
-    /// Tells of the turn when it is over.
-    pub(super) fn company(&self) -> Company {
-        self.company.clone()
+impl ScriptTurn {
+    pub(super) fn overlap(&self) -> Overlap {
+        self.overlap.clone()
     }
 }
 
-impl Drop for Turn {
+impl Drop for ScriptTurn {
     fn drop(&mut self) {
         if self.begun.load(Ordering::Acquire) > self.begun_with_it {
-            self.company.0.store(true, Ordering::Release);
+            self.overlap.0.store(true, Ordering::Release);
         }
         self.running.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
-impl Turns {
-    /// Turns for so many scripts at once. While `is_short_of_memory`, none begins but where nothing runs.
+impl ScriptTurns {
+    /// At most `scripts` turns at the same time. While `is_memory_low`, no turn begins while another one runs.
     pub(super) fn new(
         scripts: usize,
-        is_short_of_memory: impl Fn() -> bool + Send + Sync + 'static,
+        is_memory_low: impl Fn() -> bool + Send + Sync + 'static,
     ) -> Self {
         Self {
-            places: Arc::new(Semaphore::new(scripts)),
+            permits: Arc::new(Semaphore::new(scripts)),
             running: Arc::default(),
             begun: Arc::default(),
-            is_short_of_memory: Box::new(is_short_of_memory),
+            is_memory_low: Box::new(is_memory_low),
         }
     }
 
-    /// A turn, if there is one at once.
-    pub(super) fn try_take(&self) -> Option<Turn> {
-        let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
-        self.begin().then(|| self.turn(place))
+    /// A turn, if one is available without waiting.
+    pub(super) fn try_acquire(&self) -> Option<ScriptTurn> {
+        let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
+        self.begin().then(|| self.turn(permit))
     }
 
-    /// A turn, as soon as there is one. `None` never comes.
+    /// Waits for a turn. Never returns `None`.
     ///
-    /// Cancel-safe: who does not wait any longer only loses the place in the row.
-    pub(super) async fn take(&self) -> Option<Turn> {
-        let place = Arc::clone(&self.places).acquire_owned().await.ok()?;
+    /// Cancel-safe: the caller only loses its place in the queue.
+    pub(super) async fn acquire(&self) -> Option<ScriptTurn> {
+        let permit = Arc::clone(&self.permits).acquire_owned().await.ok()?;
         while !self.begin() {
             tokio::time::sleep(MEMORY_INTERVAL).await;
         }
-        Some(self.turn(place))
+        Some(self.turn(permit))
     }
 
-    /// Counts one more, if it may begin.
+    /// Counts another running script, if one may start.
     fn begin(&self) -> bool {
-        if !(self.is_short_of_memory)() {
+        if !(self.is_memory_low)() {
             self.running.fetch_add(1, Ordering::AcqRel);
             return true;
         }
@@ -99,11 +98,11 @@ impl Turns {
         alone.is_ok()
     }
 
-    fn turn(&self, place: OwnedSemaphorePermit) -> Turn {
-        Turn {
-            _place: place,
-            // It is counted itself.
-            company: Company(Arc::new(AtomicBool::new(
+    fn turn(&self, permit: OwnedSemaphorePermit) -> ScriptTurn {
+        ScriptTurn {
+            _permit: permit,
+            // `running` includes this turn.
+            overlap: Overlap(Arc::new(AtomicBool::new(
                 self.running.load(Ordering::Acquire) > 1,
             ))),
             running: Arc::clone(&self.running),
@@ -118,50 +117,50 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn no_more_run_than_may() {
-        let turns = Turns::new(2, || false);
-        let first = turns.try_take().unwrap();
-        let _second = turns.take().await.unwrap();
-        assert!(turns.try_take().is_none());
+    async fn turns_are_limited() {
+        let turns = ScriptTurns::new(2, || false);
+        let first = turns.try_acquire().unwrap();
+        let _second = turns.acquire().await.unwrap();
+        assert!(turns.try_acquire().is_none());
         drop(first);
-        assert!(turns.try_take().is_some());
+        assert!(turns.try_acquire().is_some());
     }
 
     #[test]
-    fn each_knows_whether_others_ran_meanwhile() {
-        let turns = Turns::new(2, || false);
-        let company = |turn: Turn| {
-            let company = turn.company();
+    fn overlap_of_turns_is_recorded() {
+        let turns = ScriptTurns::new(2, || false);
+        let overlapped = |turn: ScriptTurn| {
+            let overlap = turn.overlap();
             drop(turn);
-            company.was_there()
+            overlap.happened()
         };
-        assert!(!company(turns.try_take().unwrap()));
-        let first = turns.try_take().unwrap();
-        let second = turns.try_take().unwrap();
-        assert!(company(first) && company(second));
-        assert!(!company(turns.try_take().unwrap()));
+        assert!(!overlapped(turns.try_acquire().unwrap()));
+        let first = turns.try_acquire().unwrap();
+        let second = turns.try_acquire().unwrap();
+        assert!(overlapped(first) && overlapped(second));
+        assert!(!overlapped(turns.try_acquire().unwrap()));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn without_memory_only_one_runs_and_with_it_more_do_without_an_end_before() {
-        let is_short = Arc::new(AtomicBool::new(true));
-        let look = Arc::clone(&is_short);
-        let turns = Turns::new(3, move || look.load(Ordering::Acquire));
-        let first = turns.take().await.unwrap();
-        assert!(turns.try_take().is_none());
+    async fn low_memory_allows_one_turn_until_it_recovers() {
+        let memory_is_low = Arc::new(AtomicBool::new(true));
+        let is_low = Arc::clone(&memory_is_low);
+        let turns = ScriptTurns::new(3, move || is_low.load(Ordering::Acquire));
+        let first = turns.acquire().await.unwrap();
+        assert!(turns.try_acquire().is_none());
         {
-            let second = turns.take();
+            let second = turns.acquire();
             tokio::pin!(second);
             tokio::select! {
-                _ = &mut second => panic!("it began beside the first"),
+                _ = &mut second => panic!("it began while the first one ran"),
                 () = tokio::time::sleep(10 * MEMORY_INTERVAL) => {}
             }
-            is_short.store(false, Ordering::Release);
+            memory_is_low.store(false, Ordering::Release);
             let _second = second.await.unwrap();
-            assert!(turns.try_take().is_some());
+            assert!(turns.try_acquire().is_some());
         }
-        is_short.store(true, Ordering::Release);
+        memory_is_low.store(true, Ordering::Release);
         drop(first);
-        assert!(turns.take().await.is_some(), "nothing else runs");
+        assert!(turns.acquire().await.is_some(), "nothing else runs");
     }
 }

@@ -1,4 +1,4 @@
-//! Packages that a script failed to reach and does not declare. Pure.
+//! Finds packages that a script failed to access. Pure.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::denials::{absolute_paths, is_trace};
 use crate::release::Name;
 
-/// What tools print, in lower case, when they cannot reach a path.
+/// Error messages of tools that cannot access a path, in lower case.
 const FAILURES: [&str; 20] = [
     "permission denied",
     "operation not permitted",
@@ -30,9 +30,9 @@ const FAILURES: [&str; 20] = [
     "enoent",
 ];
 
-/// The packages below the `directories` of installed packages that a text names in lines that say that something was not to
-/// be had, each once. A package that is merely mentioned, as in a linker's option or a traced command, is none of them.
-pub(super) fn missed(text: &str, directories: &[PathBuf]) -> BTreeSet<Name> {
+/// The packages below the `directories` of installed packages that a text names in error messages about missing or inaccessible
+/// files. Packages that are only mentioned, as in a linker's option or a traced command, do not count.
+pub(super) fn inaccessible_packages(text: &str, directories: &[PathBuf]) -> BTreeSet<Name> {
     text.lines()
         .filter(|line| !is_trace(line))
         .filter(|line| {
@@ -50,7 +50,7 @@ fn package(path: &Path, directories: &[PathBuf]) -> Option<Name> {
         .find_map(|directory| path.strip_prefix(directory).ok())?;
     let name = below.components().next()?.as_os_str().to_str()?;
     let name = Name::parse(name.trim_end_matches('.')).ok()?;
-    // The agent's own names begin with a dot.
+    // Names of the agent begin with a dot.
     (!name.as_str().starts_with('.')).then_some(name)
 }
 
@@ -60,7 +60,7 @@ mod tests {
 
     fn names(text: &str) -> Vec<String> {
         let directories = ["/var/vcap/packages", "/var/vcap/data/packages"].map(PathBuf::from);
-        let found = missed(text, &directories);
+        let found = inaccessible_packages(text, &directories);
         found.iter().map(Name::to_string).collect()
     }
 
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn packages_that_are_mentioned_in_passing_are_not_found() {
+    fn packages_without_a_failure_are_not_found() {
         let text = "+ /var/vcap/packages/go/bin/go build || echo not found\n\
                     ++ cat /var/vcap/packages/a: Permission denied\n\
                     gcc -L/var/vcap/packages/bpm/lib -o x x.o\n\

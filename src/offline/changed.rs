@@ -11,7 +11,7 @@ pub(super) fn tree(package: &Name, changed: &Changed) -> String {
         ..
     } = changed;
     format!(
-        "Warning: what package {package} installed was changed afterwards: {difference}. It is installed again from its compiled package.\n\
+        "Warning: the files of package {package} were changed after it was installed: {difference}. It is reinstalled from its compiled package.\n\
          Since its last check, {suspects}"
     )
 }

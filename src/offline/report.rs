@@ -327,7 +327,7 @@ mod tests {
                 cause: (code == 137).then_some(Cause::OutOfMemory { killed: 1 }),
                 tail: vec!["+ make".to_owned(), "Killed".to_owned()],
                 undeclared: vec![name("zlib")],
-                findings: vec![Finding::RanBeside { line: None }],
+                findings: vec![Finding::RanConcurrently { line: None }],
                 denials: None,
                 first_log: None,
                 endings: Vec::new(),
@@ -377,9 +377,9 @@ mod tests {
                  Release two/1.10: Not compiled because they depend on b: c\n\
                  Release two/1.10: Stopped because of the failure: slow\n\
                  Not written because of the failure: three/1.10 (1 of 2 packages were compiled)\n\
-                 {}{}Hint: package a: other packaging scripts ran at the same time. If it passes with `--jobs 1`, they were in its way\n\
+                 {}{}Hint: package a: other packaging scripts ran at the same time. If it passes with `--jobs 1`, they conflict with it\n\
                  Hint: give the machine or the container more memory or fewer CPUs\n\
-                 Hint: package b: other packaging scripts ran at the same time. If it passes with `--jobs 1`, they were in its way\n",
+                 Hint: package b: other packaging scripts ran at the same time. If it passes with `--jobs 1`, they conflict with it\n",
                 headline("a", "one/1.10 and two/1.10"),
                 headline("b", "two/1.10")
             )
@@ -410,7 +410,7 @@ mod tests {
              Not started: other\n\
              Error: failed to compile package app/abc of release demo/1.10: the packaging script exited with 137 (a command in \
              it was killed by SIGKILL) after 1m01s (out of memory: the kernel killed 1 process while the script ran)\n\
-             Hint: package app: other packaging scripts ran at the same time. If it passes with `--jobs 1`, they were in its way\n\
+             Hint: package app: other packaging scripts ran at the same time. If it passes with `--jobs 1`, they conflict with it\n\
              Hint: give the machine or the container more memory or fewer CPUs\n"
         );
     }

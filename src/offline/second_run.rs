@@ -151,10 +151,10 @@ fn log(text: &mut String, log: &Path) {
 }
 
 fn lines(text: &mut String, denials: &[Denial]) {
-    let is_for_rules = denials.iter().any(Denial::may_be_for_rules);
+    let is_for_rules = denials.iter().any(Denial::may_be_caused_by_rules);
     let shown: Vec<&Denial> = denials
         .iter()
-        .filter(|denial| !is_for_rules || denial.may_be_for_rules())
+        .filter(|denial| !is_for_rules || denial.may_be_caused_by_rules())
         .collect();
     for denial in shown.iter().take(SHOWN) {
         let _ = writeln!(text, "  | {}", denial.line);
@@ -310,7 +310,7 @@ mod tests {
     #[test]
     fn success_after_a_collision_hints_at_fewer_jobs() {
         let collision = |text: &str| FirstRun {
-            findings: vec![Finding::RanBeside {
+            findings: vec![Finding::RanConcurrently {
                 line: Some(PrintedLine {
                     number: 3,
                     text: text.to_owned(),

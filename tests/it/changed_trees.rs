@@ -52,8 +52,8 @@ mod bodies {
         running
             .end()
             .succeeds()
-            .says("Warning: what package lib installed was changed afterwards: `file` (")
-            .says("It is installed again from its compiled package.\nSince its last check, the packaging script of `evil` ran");
+            .says("Warning: the files of package lib were changed after it was installed: `file` (")
+            .says("It is reinstalled from its compiled package.\nSince its last check, the packaging script of `evil` ran");
         assert_eq!(site.place.file("app", "file"), "100644 good\n");
         assert_eq!(site.place.file("app", "mode"), "100644 644\n");
         assert_eq!(site.place.file("lib", "file"), "100644 good\n");
@@ -80,7 +80,7 @@ mod bodies {
             .end()
             .fails()
             .says("Error: failed to compile package lib/")
-            .says("what package `lib` installed was changed afterwards: `file` (")
+            .says("the files of package `lib` were changed after it was installed: `file` (")
             .says("Hint: since its last check, the packaging script of `evil` ran")
             .does_not_say("Finished compiling release lib/");
         assert!(!site.place.world.result("demo-1.10").exists());
@@ -129,7 +129,7 @@ mod bodies {
             .end()
             .fails()
             .says("Error: failed to compile package app/")
-            .says("what package `lib` installed was changed afterwards: `file` (")
+            .says("the files of package `lib` were changed after it was installed: `file` (")
             .says("blobs/0/lib.tgz` was changed as well: expected the sha256 digest");
     }
 
@@ -148,10 +148,9 @@ mod bodies {
             tree.map(drop).ok_or_else(|| running.stderr())
         });
         site.let_script_change("lib");
-        running
-            .end()
-            .succeeds()
-            .says("Warning: what package lib installed was changed afterwards: `file` (");
+        running.end().succeeds().says(
+            "Warning: the files of package lib were changed after it was installed: `file` (",
+        );
         assert_eq!(site.place.file("app", "file"), "100755 good\n");
         assert_eq!(site.place.file("app", "mode"), "100644 755\n");
     }
@@ -170,7 +169,7 @@ mod bodies {
         wait_for_lib(&running);
         site.let_script_change("lib");
         running.end().succeeds().says(
-            "Warning: what package lib installed was changed afterwards: `file` (contents or times).",
+            "Warning: the files of package lib were changed after it was installed: `file` (contents or times).",
         );
         assert_eq!(site.place.file("app", "file"), "100644 good\n");
     }

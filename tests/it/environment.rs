@@ -315,7 +315,7 @@ fn failure_during_other_scripts_mentions_jobs() {
         .run()
         .fails()
         .says(
-            "Hint: package second: other packaging scripts ran at the same time. If it passes with `--jobs 1`, they were in \
-             its way",
+            "Hint: package second: other packaging scripts ran at the same time. If it passes with `--jobs 1`, they conflict \
+             with it",
         );
 }

@@ -283,7 +283,7 @@ fn step(stderr: &str) -> &'static str {
         ("failed to extract `", "spool"),
         ("failed to unpack the source of package `", "unpack"),
         ("the packaging script exited", "script"),
-        ("failed to pack what package `", "pack"),
+        ("failed to pack the files of package `", "pack"),
         ("/blobs/0/app.tgz`: No space left", "pack"),
         ("failed to write the compiled release `", "assemble"),
     ];

@@ -62,7 +62,7 @@ mod bodies {
         assert_fails(
             tier,
             "mkdir -p $BOSH_INSTALL_TARGET/a/m; mount --bind @host@ $BOSH_INSTALL_TARGET/a/m",
-            "/a/m`, so what it installed there cannot be packed",
+            "/a/m`, so its files there cannot be packed",
         );
     }
 
@@ -70,7 +70,7 @@ mod bodies {
         assert_fails(
             tier,
             "echo > $BOSH_INSTALL_TARGET/file; mount --bind @host@/dir/file $BOSH_INSTALL_TARGET/file",
-            "/file`, so what it installed there cannot be packed",
+            "/file`, so its files there cannot be packed",
         );
     }
 
@@ -78,7 +78,7 @@ mod bodies {
         assert_fails(
             tier,
             "mount -t tmpfs none $BOSH_INSTALL_TARGET; echo > $BOSH_INSTALL_TARGET/file",
-            "`, so what it installed there cannot be packed",
+            "`, so its files there cannot be packed",
         );
     }
 

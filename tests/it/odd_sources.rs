@@ -51,8 +51,8 @@ mod bodies {
             return;
         };
         let extract = "cd $BOSH_INSTALL_TARGET; tar xf $BOSH_COMPILE_TARGET/x.tar";
-        let hint = "`tar: file: Cannot change ownership to uid 70000, gid 70000: Invalid argument`: the owners that scripts \
-                    have here end at 65536. Extract with `tar --no-same-owner`, or give this user a larger range in \
+        let hint = "`tar: file: Cannot change ownership to uid 70000, gid 70000: Invalid argument`: the highest owner that \
+                    scripts can use here is 65536. Extract with `tar --no-same-owner`, or give this user a larger range in \
                     /etc/subuid and /etc/subgid, or compile as root";
         let release = |script: &str| {
             ReleaseBuilder::of_script(script).file("x.tar", 0o644, &tar_of_owner(70_000))
@@ -98,7 +98,7 @@ mod bodies {
             Member::file("./src/packaging", b""),
         ];
         place.run(&source_of(&members)).succeeds().says(
-            "Warning: package app: its source has no `packaging` script, so it is empty, as with the Go agent. A script has to \
+            "Warning: package app: its source has no `packaging` script, so it is empty, as with the Go agent. The script must \
              be called `packaging`, not `Packaging`, `packaging.ps1`, `src/packaging`. Its source has `Packaging`, \
              `packaging.ps1`, `src/`",
         );
@@ -222,7 +222,7 @@ mod bodies {
         let Some(place) = Place::new(tier) else {
             return;
         };
-        let told = "of its `packaging` script end with a carriage return, the first is line 1: bash takes it for a part of the \
+        let told = "of its `packaging` script end with a carriage return, the first is line 1: bash reads it as a part of the \
                     command (`$'\\r': command not found`). Convert the script to Unix line ends (dos2unix)";
         place
             .run(&source_with(
@@ -243,8 +243,8 @@ mod bodies {
         };
         let script = b"\xef\xbb\xbf#!/bin/bash\necho x > $BOSH_INSTALL_TARGET/x\n";
         place.run(&source_with(script, &[])).succeeds().says(
-            "Warning: package app: its `packaging` script begins with a byte order mark, which bash takes for a part of the \
-             first line. Save the script as UTF-8 without one",
+            "Warning: package app: its `packaging` script begins with a byte order mark, which bash reads as a part of the \
+             first line. Save the script as UTF-8 without it",
         );
         assert_eq!(place.file("app", "x"), "100644 x\n");
     }
@@ -260,7 +260,7 @@ mod bodies {
             ))
             .succeeds()
             .says(&format!(
-                "Warning: package app: it is empty: its script went on after errors (`set -e` would end it) and installed \
+                "Warning: package app: it is empty: its script continued after errors (with `set -e` it would stop) and installed \
                  nothing\n  line 2: cp: cannot stat 'nothing': No such file or directory\n  line 4: packaging: line 2: \
                  no-such-command: command not found\n  in {}",
                 log.display()
@@ -341,7 +341,7 @@ mod bodies {
             .run(&ReleaseBuilder::of_script(script))
             .succeeds()
             .says(&format!(
-                "Warning: package app: what it installed refers to `{}`, which does not exist on the VM that it is for\n  \
+                "Warning: package app: what it installed refers to `{}`, which does not exist on the VM\n  \
                  bin/broken: it looks for libraries in `{below}/lib`\n  bin/script: its interpreter is \
                  `{below}/env/bin/python`\n  lib/link: it is a link to `{below}/a.c`\n",
                 compile.display(),

@@ -130,7 +130,7 @@ mod tests {
         fn insert(&mut self, package: &str, version: &str, number: u8) -> Installed {
             let tree = self._scratch.path().join("tree");
             fs::create_dir(&tree).unwrap();
-            let installed = self.store.take(&name(package), &tree).unwrap();
+            let installed = self.store.seal(&name(package), &tree).unwrap();
             let version = Version::parse(version).unwrap();
             self.cache
                 .insert(&name(package), &version, &digest(number), installed.clone());

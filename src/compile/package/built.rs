@@ -1,4 +1,4 @@
-//! A package whose script has succeeded: what its dependents and packing need of it.
+//! A built package and the state of its packing.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,63 +13,61 @@ use crate::compile::seal::Unsealed;
 use crate::release::Digests;
 use crate::sandbox::{Place, SandboxError, ScriptEnd};
 
-/// A package whose script has done its work. Others can be compiled against it, and it is still to be packed.
+/// A package whose script has succeeded. Its dependents can start, and it is packed later.
 #[derive(Debug)]
 pub(in crate::compile) struct Built {
     pub(super) job: Arc<Job>,
-    /// What was installed. `None` where it was packed in its place and nobody needs it.
+    /// The tree in the store. `None` if it was packed where it was and has no dependents.
     pub installed: Option<Installed>,
-    pub(super) rest: Rest,
+    pub(super) packing: Packing,
     pub(super) unrestricted: bool,
     pub(super) findings: Vec<Finding>,
     pub(super) elapsed: Duration,
     pub(super) script: Option<ScriptEnd>,
-    /// The package's directories, where they are in no other package's way. Whoever has built the package removes them.
-    pub left: Option<Left>,
+    /// The package's directories, if no other package waits for them. The caller of the build removes them.
+    pub place: Option<UsedPlace>,
 }
 
-/// Directories of a package that has been built.
+/// The directories of a built package.
 #[derive(Debug)]
-pub(in crate::compile) struct Left(pub(super) Arc<Place>);
+pub(in crate::compile) struct UsedPlace(pub(super) Arc<Place>);
 
-impl Left {
-    /// Removes them.
+impl UsedPlace {
+    /// Removes the directories. Blocks.
     ///
     /// # Errors
-    /// When something cannot be removed.
+    /// If a directory cannot be removed.
     pub(in crate::compile) fn remove(&self, context: &Context) -> Result<(), SandboxError> {
         context.sandbox.leave(&self.0)
     }
 }
 
-/// What is still to be done for a package.
+/// The state of packing.
 #[derive(Debug)]
-pub(super) enum Rest {
-    /// Its tree is to be packed.
-    Pack {
-        tree: Tree,
-        /// How the source was compressed, and so the blob.
+pub(super) enum Packing {
+    Pending {
+        tree: InstalledTree,
+        /// The compression of the source, which the blob gets, too.
         compression: Compression,
     },
-    /// Nothing: it had to be packed in its place.
-    Nothing(Packed),
+    /// It had to be packed before its tree was sealed, or where it was.
+    Done(CompiledBlob),
 }
 
-/// What is to be packed.
+/// The tree that a script has installed.
 #[derive(Debug)]
-pub(super) struct Tree {
+pub(super) struct InstalledTree {
     pub(super) path: PathBuf,
-    /// What it was before it was sealed.
+    /// Its properties before it was sealed.
     pub(super) unsealed: Unsealed,
-    /// Whether its root is a directory that was made for the package, not by the script.
-    pub(super) is_ours: bool,
+    /// Whether its root was created by the agent, not by the script.
+    pub(super) has_own_root: bool,
 }
 
-/// A compiled blob.
 #[derive(Debug)]
-pub(super) struct Packed {
+pub(super) struct CompiledBlob {
     pub(super) size: u64,
     pub(super) digests: Digests,
-    /// What a person should know of what is in it.
+    /// Problems of the packed files.
     pub(super) findings: Vec<Finding>,
 }

@@ -1,11 +1,11 @@
-//! What the output of a script and the state of the machine say about its run.
+//! Explains failures by the script's output and the state of the machine.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::work::{Work, logs};
-use crate::compile::across::Mounts;
+use crate::compile::across::DependencyMounts;
 use crate::compile::denials::{Denial, Search};
 use crate::compile::error::{Cause, CompileError};
 use crate::compile::event::Event;
@@ -14,30 +14,31 @@ use crate::compile::printed::{Printed, PrintedLine};
 use crate::compile::protected;
 use crate::compile::scratch;
 use crate::compile::second_run::SecondRun;
-use crate::compile::turns::Company;
-use crate::compile::undeclared::missed;
+use crate::compile::turns::Overlap;
+use crate::compile::undeclared::inaccessible_packages;
 use crate::config::PackagePaths;
 use crate::fs;
 use crate::process::{self, Status};
 use crate::release::Name;
-use crate::sandbox::{self, ScriptEnd};
+use crate::sandbox::{self, ScriptEnd, Spec};
 
-/// How much of a log is searched for what a script lacks, in bytes.
+/// How much of the end of a log is searched for undeclared dependencies, in bytes.
 const LOG_END: u64 = 1 << 20;
 
 impl Work {
-    /// What a person should know of a script that succeeded, before what it installed is taken.
+    /// Findings about a script that succeeded. To be called before its tree is moved.
     pub(super) fn findings_of_success(
         &self,
+        confined: &Spec,
         mounts: &[String],
     ) -> Result<Vec<Finding>, CompileError> {
-        let printed = self.read_logs(true)?;
+        let printed = self.read_logs(confined, true)?;
         self.check_denials()?;
-        self.check_dependency_mounts(&printed, None)?;
+        self.check_dependency_mounts(confined, &printed, None)?;
         let mut findings = Vec::new();
         if !printed.missing.is_empty() {
             let (tree, _) = self.installed_tree(mounts)?;
-            // One that cannot be listed is not empty.
+            // An unreadable tree is not empty.
             if fs::list(&tree).is_ok_and(|entries| entries.is_empty()) {
                 findings.push(Finding::NothingInstalled {
                     lines: printed.missing.clone(),
@@ -46,35 +47,37 @@ impl Work {
             }
         }
         findings.extend(no_such_owner(&printed));
-        findings.extend(protected::refused(&printed, self.view(), true));
+        findings.extend(protected::refused(&printed, confined.view.as_ref(), true));
         Ok(findings)
     }
 
-    /// What may lie behind a failure.
+    /// Possible causes of a failure.
     pub(super) fn findings_of_failure(
         &self,
+        confined: &Spec,
         status: Status,
         printed: Printed,
-        company: &Company,
+        overlap: &Overlap,
     ) -> Result<Vec<Finding>, CompileError> {
         let mut findings: Vec<Finding> = no_such_owner(&printed).into_iter().collect();
-        findings.extend(protected::refused(&printed, self.view(), false));
+        findings.extend(protected::refused(&printed, confined.view.as_ref(), false));
         let compile = &self.plan.paths.compile;
         let is_denied = status == Status::Exited(126) || !printed.denied.is_empty();
         if is_denied && let Some(directory) = fs::noexec(compile).map_err(self.files())? {
             findings.push(Finding::NoExecution { directory });
         }
-        if company.was_there() {
-            findings.push(Finding::RanBeside {
-                line: printed.taken.into_iter().next_back(),
+        if overlap.happened() {
+            findings.push(Finding::RanConcurrently {
+                line: printed.in_use.into_iter().next_back(),
             });
         }
         Ok(findings)
     }
 
-    /// Fails where the script met the bounds of the mounts that its dependencies are, and another run may help.
+    /// Fails if the mounts of its dependencies have caused an error of the script, so that a run with copies may help.
     pub(super) fn check_dependency_mounts(
         &self,
+        confined: &Spec,
         printed: &Printed,
         failed_after: Option<Duration>,
     ) -> Result<(), CompileError> {
@@ -92,13 +95,13 @@ impl Work {
             .map(|dependency| vcap.package(&dependency.name, &dependency.version))
             .collect();
         let mut lines = printed.across.clone();
-        if let Some(view) = self.view() {
+        if let Some(view) = confined.view.as_ref() {
             let is_caused = |line: &PrintedLine| {
                 printed.read_only.contains(line) && protected::is_caused(line, view)
             };
             lines.retain(|line| !is_caused(line));
         }
-        let lines = Mounts::of(seen.iter()).met(&lines, failed_after);
+        let lines = DependencyMounts::of(seen.iter()).lines_caused(&lines, failed_after);
         match lines.is_empty() {
             true => Ok(()),
             false => Err(CompileError::AcrossMounts {
@@ -108,11 +111,11 @@ impl Work {
         }
     }
 
-    /// A script that succeeded although rules denied it something may have made another package than it makes without rules:
-    /// many scripts do not end with a command that fails.
+    /// Handles a script that succeeded although Landlock rules denied it access: its result may differ from that of a run without
+    /// rules, because many scripts ignore failed commands.
     fn check_denials(&self) -> Result<(), CompileError> {
-        let mut denials = self.shown().denials.clone();
-        denials.retain(Denial::may_be_for_rules);
+        let mut denials = self.summary().denials.clone();
+        denials.retain(Denial::may_be_caused_by_rules);
         if denials.is_empty() {
             return Ok(());
         }
@@ -129,9 +132,13 @@ impl Work {
         Ok(())
     }
 
-    /// Reads what the script printed. Notes what it was denied, and which packages it lacked.
-    pub(super) fn read_logs(&self, is_success: bool) -> Result<Printed, CompileError> {
-        let rules = self.plan.script.spec.rules.as_ref();
+    /// Reads the script's output. Adds denied access and undeclared dependencies to the summary.
+    pub(super) fn read_logs(
+        &self,
+        confined: &Spec,
+        is_success: bool,
+    ) -> Result<Printed, CompileError> {
+        let rules = confined.rules.as_ref();
         let closed = |path: &Path| rules.and_then(|rules| sandbox::closed(rules, path));
         let mut search = rules.map(|_| Search::new(&closed));
         let mut printed = Printed::default();
@@ -151,17 +158,17 @@ impl Work {
             read.map_err(self.files())?;
         }
         let denials = search.map(Search::into_denials).unwrap_or_default();
-        let is_denied = denials.iter().any(Denial::may_be_for_rules);
+        let is_denied = denials.iter().any(Denial::may_be_caused_by_rules);
         let undeclared = match is_success && !is_denied {
             true => Vec::new(),
             false => self.undeclared(),
         };
-        let mut shown = self.shown();
-        (shown.denials, shown.undeclared) = (denials, undeclared);
+        let mut summary = self.summary();
+        (summary.denials, summary.undeclared) = (denials, undeclared);
         Ok(printed)
     }
 
-    /// Packages that the script failed to reach and that its package does not declare.
+    /// Undeclared dependencies that the script failed to access.
     pub(super) fn undeclared(&self) -> Vec<Name> {
         let (own, dependencies) = (&self.job.name, &self.job.dependencies);
         let is_declared =
@@ -171,14 +178,14 @@ impl Work {
         let mut found = BTreeSet::new();
         for log in logs(&self.job) {
             let log = fs::read_end(log, LOG_END).unwrap_or_default();
-            found.extend(missed(&log, &directories));
+            found.extend(inaccessible_packages(&log, &directories));
         }
         found.retain(|name| !is_declared(name));
         found.into_iter().collect()
     }
 
-    /// Lack of memory or of space looks like many other failures from inside a script, so it is looked for. So is a scratch
-    /// directory that was not expected.
+    /// The cause of a failure, if it is a lack of memory or disk space or an unexpected scratch directory: scripts report these in
+    /// many ways.
     pub(super) fn cause(&self, end: &ScriptEnd, killed_before: Option<u64>) -> Option<Cause> {
         let killed = process::out_of_memory_kills()
             .zip(killed_before)
@@ -191,7 +198,7 @@ impl Work {
         let compile = self.plan.paths.compile.clone();
         let full = [compile, PathBuf::from("/tmp")]
             .into_iter()
-            // Elsewhere the script has a /tmp of its own, on the same disk as the rest.
+            // In a view of its own, the script's /tmp is on the same disk as its other directories.
             .take(if self.is_elsewhere() { 1 } else { 2 })
             .filter_map(|directory| {
                 let space = fs::space(&directory).ok()?;
@@ -204,12 +211,12 @@ impl Work {
         let vcap = &self.context.vcap;
         let mut directories = self.scratch.iter().filter_map(|name| vcap.scratch(name));
         directories
-            .find(|directory| scratch::is_in_the_way(directory, &end.output.tail))
+            .find(|directory| scratch::blocks_a_command(directory, &end.output.tail))
             .map(|directory| Cause::Scratch { directory })
     }
 }
 
-/// An owner that a script could not give, for there is no such owner here.
+/// The finding about an owner that does not exist in this user namespace.
 fn no_such_owner(printed: &Printed) -> Option<Finding> {
     let line = printed.owners.first()?.clone();
     let highest = sandbox::highest_owner()?;

@@ -1,4 +1,4 @@
-//! Finds what the script installed.
+//! Finds the tree that the script has installed.
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use crate::compile::seen;
 use crate::fs;
 
 impl Work {
-    /// Checks that what is found below the package's directories is the package's.
+    /// Checks that the package's directories were not replaced.
     pub(super) fn check_directories(&self) -> Result<(), CompileError> {
         let checked = self.context.sandbox.check(&self.place);
         checked.map_err(|source| CompileError::Sandbox {
@@ -27,8 +27,8 @@ impl Work {
         }
     }
 
-    /// What is found at the install target, and whether it is the directory that was made for it. A script may replace the link by
-    /// a directory of its own; then that is the package.
+    /// The installed tree, and whether its root is the directory that was created for it. If the script has replaced the link with a
+    /// directory, that is the tree.
     pub(super) fn installed_tree(
         &self,
         mounts: &[String],
@@ -42,7 +42,7 @@ impl Work {
             found,
         };
         let Some(metadata) = fs::lookup(&paths.link).map_err(self.files())? else {
-            // The link is gone; what it led to may still be there.
+            // The script has removed the link, but maybe not the directory.
             return match fs::lookup(&paths.install).map_err(self.files())? {
                 Some(metadata) if metadata.is_dir() => Ok((paths.install.clone(), true)),
                 _ => Err(wrong("there is nothing")),
@@ -66,8 +66,8 @@ impl Work {
         self.copy_of_linked(mounts)
     }
 
-    /// Refuses a package whose script has left something mounted in, on or over what it installed: the files that it saw there
-    /// are not its own, and with namespaces they are gone.
+    /// Fails if the script has left a mount in, at or above its installed tree: the files in the mount are not part of the tree, and
+    /// with namespaces they no longer exist.
     fn check_mounts(&self, installed: &Path, mounts: &[String]) -> Result<(), CompileError> {
         if mounts.is_empty() {
             return Ok(());
@@ -76,7 +76,7 @@ impl Work {
             return Ok(());
         };
         let base = self.context.vcap.base();
-        // The kernel names mount points without links.
+        // Mount points are reported without links.
         let real = fs::canonicalize(base).unwrap_or_else(|_| base.to_owned());
         let wrong = mounts.iter().map(Path::new).find(|mount| {
             [base, &real].into_iter().any(|base| {
@@ -94,8 +94,7 @@ impl Work {
         }
     }
 
-    /// The script has made the install target a link to somewhere else. That place may be another package's, or the system's:
-    /// it is copied, not taken.
+    /// Copies the tree that the install target links to. It is not moved, because it may belong to another package or to the system.
     fn copy_of_linked(&self, mounts: &[String]) -> Result<(PathBuf, bool), CompileError> {
         let files = self.files();
         let paths = &self.plan.paths;
@@ -115,7 +114,7 @@ impl Work {
         let seen = self.context.vcap.packages().join(self.job.name.as_ref());
         let seen = seen::resolve(&seen, &outside).map_err(&files)?;
         if is_dependency.get() && self.context.sandbox.mounts_dependencies(&self.place) {
-            // What the script has written there is gone with its view.
+            // Changes of the script there have vanished with its view.
             return Err(CompileError::AcrossMounts {
                 package: self.job.name.clone(),
                 lines: Vec::new(),
@@ -133,7 +132,7 @@ impl Work {
                 .chain(scratch)
                 .any(|own| found.starts_with(own))
             {
-                // What the script saw there is gone with its view of the file system.
+                // The files have vanished with the script's view.
                 return Err(wrong(
                     "there is a link that leads out of the package's own directories",
                 ));
@@ -150,7 +149,7 @@ impl Work {
         Ok((copy, is(&paths.compile) || is(&paths.packages)))
     }
 
-    /// Where a path on this side that is in a dependency is found while the script does not run.
+    /// Translates the agent's path of a file in a dependency: dependencies are mounted only while the script runs.
     pub(super) fn in_dependency(&self, path: &Path) -> Option<PathBuf> {
         let planned = self.plan.dependencies.iter();
         let mut dependencies = planned.zip(&self.job.dependencies);
@@ -158,16 +157,16 @@ impl Work {
             let below = path.strip_prefix(&dependency.paths.install).ok()?;
             Some(match self.context.sandbox.has_copies(&self.place) {
                 true => path.to_owned(),
-                // Not the planned one, which may have been changed and installed again.
+                // Not the planned tree, which may have been replaced with a reinstalled one.
                 false => joined(&wanted.installed.tree(), below),
             })
         })
     }
 
-    /// Where a path of the script's is found on this side.
+    /// Translates a path of the script to one of the agent.
     pub(super) fn outside(&self, path: &Path) -> PathBuf {
         let (base, outside) = (self.context.vcap.base(), self.plan.outside.base());
-        // A script may know the directory by its name without links.
+        // The script may use the path without links.
         let real = fs::canonicalize(base).unwrap_or_else(|_| base.to_owned());
         let below = path.strip_prefix(base);
         let Ok(below) = below.or_else(|_| path.strip_prefix(&real)) else {
@@ -180,7 +179,7 @@ impl Work {
         in_scratch.unwrap_or(here)
     }
 
-    /// The places of shared scratch directories in the script's tree and, where they are mounted there, the directories.
+    /// For each shared scratch directory that is mounted, its path in the script's tree and the directory itself.
     fn scratch_directories(&self) -> impl Iterator<Item = (PathBuf, PathBuf)> {
         let names = self.scratch.iter().filter(|_| self.is_elsewhere());
         names.filter_map(|name| {
@@ -190,7 +189,7 @@ impl Work {
     }
 }
 
-/// Joined with nothing, a path would end with a slash.
+/// As [`Path::join`], but without a trailing slash if `below` is empty.
 fn joined(path: &Path, below: &Path) -> PathBuf {
     match below == Path::new("") {
         true => path.to_owned(),

@@ -1,38 +1,37 @@
-//! The owners of what is packed.
+//! The owners of packed files.
 
 use std::sync::LazyLock;
 
-use super::built::Tree;
+use super::built::InstalledTree;
 use crate::archive::{self, SystemOwners};
 use crate::compile::seal::Unsealed;
 
-/// The group that packages belong to, and its number on every stemcell.
+/// The group of packages, and its number on every stemcell.
 const VCAP: (&str, u32) = ("vcap", 1000);
 
-/// The number of packages' group on this machine, where it has one by that name. It is looked up once: a database that does not
-/// have it is asked in a dozen places, for each of some seven directories of a package.
+/// The number of the packages' group on this machine, if it exists. It is looked up once, because a lookup without a result is slow
+/// and each package has about seven directories.
 static VCAP_HERE: LazyLock<Option<u32>> = LazyLock::new(|| {
     let group = nix::unistd::Group::from_name(VCAP.0).ok().flatten();
     group.map(|group| group.gid.as_raw())
 });
 
-/// The group of packages: by name, else by the number that it has on every stemcell.
+/// The number of the packages' group on this machine, or else on every stemcell. Blocks the first time.
 pub(super) fn vcap_group() -> u32 {
     VCAP_HERE.unwrap_or(VCAP.1)
 }
 
-/// The owners of what is packed: those that the script gave it. On a machine without packages' group, its number is written
-/// with its name all the same.
-pub(super) struct Owners {
+/// The owners of packed files: those that the script set. The packages' group gets its name even if this machine does not have it.
+pub(super) struct PackageOwners {
     system: SystemOwners,
     has_vcap: bool,
     unsealed: Unsealed,
     user: Option<OrdinaryUser>,
 }
 
-/// An ordinary user outside a user namespace, who can own files only as itself. Its account and its groups are this machine's,
-/// not the VM's, so what is its own is root's in the archive, as where the script is root. Files of other owners were given away
-/// with privileges, on purpose, and keep them.
+/// An ordinary user outside a user namespace, which can only create files of its own. The VM does not have its account and groups, so
+/// the archive gets root instead, as if the script had run as root. Files of other owners keep them: changing them needed
+/// privileges.
 struct OrdinaryUser {
     uid: u32,
     groups: Vec<u32>,
@@ -40,9 +39,9 @@ struct OrdinaryUser {
     root_group: u32,
 }
 
-impl Owners {
-    pub(super) fn new(tree: Tree) -> Self {
-        let root_group = if tree.is_ours { vcap_group() } else { 0 };
+impl PackageOwners {
+    pub(super) fn new(tree: InstalledTree) -> Self {
+        let root_group = if tree.has_own_root { vcap_group() } else { 0 };
         Self {
             system: SystemOwners::new(),
             has_vcap: VCAP_HERE.is_some(),
@@ -53,7 +52,7 @@ impl Owners {
 }
 
 impl OrdinaryUser {
-    /// `None` for root.
+    /// `None` if this process runs as root.
     fn this(root_group: u32) -> Option<Self> {
         let uid = nix::unistd::geteuid();
         if uid.is_root() {
@@ -72,7 +71,7 @@ impl OrdinaryUser {
         })
     }
 
-    /// The owners of an entry as they would be if the script had been root.
+    /// The owners that an entry would have if the script had run as root.
     fn as_root(&self, name: &[u8], uid: u32, gid: u32) -> (u32, u32) {
         let is_own = uid == self.uid;
         let gid = match self.groups.contains(&gid) {
@@ -84,7 +83,7 @@ impl OrdinaryUser {
     }
 }
 
-impl archive::Owners for Owners {
+impl archive::Owners for PackageOwners {
     fn user(&mut self, uid: u32) -> String {
         self.system.user(uid)
     }
@@ -110,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_of_an_ordinary_user_are_packed_as_roots() {
+    fn files_of_an_ordinary_user_are_packed_as_files_of_root() {
         let user = OrdinaryUser {
             uid: 1003,
             groups: vec![1003, 27],

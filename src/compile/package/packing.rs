@@ -1,4 +1,4 @@
-//! Moves what the script installed into the store, and packs it.
+//! Moves the installed tree into the store and packs it.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::built::{Built, Packed, Rest, Tree};
-use super::owners::Owners;
+use super::built::{Built, CompiledBlob, InstalledTree, Packing};
+use super::owners::PackageOwners;
 use super::work::{Work, files, stopped};
 use crate::archive::{self, Compression, GzipWriter};
 use crate::compile::changed::Changed;
@@ -25,42 +25,42 @@ use crate::release::digest::{Hasher, HashingWriter};
 use crate::runtime::{self, Cancellable};
 
 impl Work {
-    /// Takes over what the script installed, so that its place can be given to others.
-    pub(super) fn take(
+    /// Moves the installed tree into the store, sealed if the package has dependents. Afterwards, other packages can use the place.
+    pub(super) fn move_to_store(
         &self,
         compression: Compression,
         mounts: &[String],
     ) -> Result<Built, CompileError> {
         let files = self.files();
         let (name, store) = (&self.job.name, &self.context.store);
-        let (tree, is_ours) = self.installed_tree(mounts)?;
+        let (tree, has_own_root) = self.installed_tree(mounts)?;
         let pack = || {
-            let tree = Tree {
+            let tree = InstalledTree {
                 path: tree.clone(),
                 unsealed: Unsealed::default(),
-                is_ours,
+                has_own_root,
             };
             pack_tree(&self.context, &self.job, tree, compression, &self.cancel)
         };
         let (installed, unsealed, packed) = if self.job.is_dependency {
             let examined = seal::examine(&tree).map_err(&files)?;
-            // Devices are packed, and nobody that is compiled against the package has them.
+            // The archive gets devices, but a sealed tree has none.
             let packed = examined.has_devices.then(pack).transpose()?;
-            let taken = store.take_sealed(name, &tree, examined);
-            let (installed, unsealed) = taken.map_err(&files)?;
+            let stored = store.seal_examined(name, &tree, examined);
+            let (installed, unsealed) = stored.map_err(&files)?;
             (Some(installed), unsealed, packed)
         } else {
-            let taken = store.take_to_pack(name, &tree).map_err(&files)?;
-            let packed = taken.is_none().then(pack).transpose()?;
-            (taken, Unsealed::default(), packed)
+            let stored = store.move_to_pack(name, &tree).map_err(&files)?;
+            let packed = stored.is_none().then(pack).transpose()?;
+            (stored, Unsealed::default(), packed)
         };
-        let rest = match packed {
-            Some(packed) => Rest::Nothing(packed),
-            None => Rest::Pack {
-                tree: Tree {
+        let packing = match packed {
+            Some(packed) => Packing::Done(packed),
+            None => Packing::Pending {
+                tree: InstalledTree {
                     path: installed.as_ref().map_or(tree, Installed::tree),
                     unsealed,
-                    is_ours,
+                    has_own_root,
                 },
                 compression,
             },
@@ -68,17 +68,17 @@ impl Work {
         Ok(Built {
             job: Arc::clone(&self.job),
             installed,
-            rest,
+            packing,
             unrestricted: false,
             findings: Vec::new(),
             elapsed: Duration::ZERO,
             script: None,
-            left: None,
+            place: None,
         })
     }
 }
 
-/// Packs what was built. The tree stays.
+/// Packs a built package. Its tree remains in the store.
 pub(in crate::compile) async fn pack(
     context: &Arc<Context>,
     built: Built,
@@ -87,22 +87,22 @@ pub(in crate::compile) async fn pack(
     let Built {
         job,
         installed,
-        rest,
+        packing,
         unrestricted,
         mut findings,
         elapsed,
         script,
-        left: _,
+        place: _,
     } = built;
-    let packed = match rest {
-        Rest::Nothing(packed) => Ok(packed),
-        Rest::Pack { tree, compression } => {
+    let packed = match packing {
+        Packing::Done(packed) => Ok(packed),
+        Packing::Pending { tree, compression } => {
             let (context, own) = (Arc::clone(context), Arc::clone(&job));
             let (sealed, cancel) = (installed.clone(), cancel.clone());
-            let packing = runtime::spawn_blocking("pack", move || {
+            let done = runtime::spawn_blocking("pack", move || {
                 pack_sealed(&context, &own, sealed.as_ref(), tree, compression, &cancel)
             });
-            packing.await.unwrap_or_else(|source| {
+            done.await.unwrap_or_else(|source| {
                 let package = job.name.clone();
                 Err(CompileError::Task { package, source })
             })
@@ -131,10 +131,10 @@ fn pack_sealed(
     context: &Context,
     job: &Job,
     sealed: Option<&Installed>,
-    tree: Tree,
+    tree: InstalledTree,
     compression: Compression,
     cancel: &CancellationToken,
-) -> Result<Packed, CompileError> {
+) -> Result<CompiledBlob, CompileError> {
     let packed = pack_tree(context, job, tree, compression, cancel);
     // Afterwards, so that a change during packing is noticed, too.
     let checked = sealed.map_or(Ok(()), |sealed| context.store.check(sealed).map(drop));
@@ -158,14 +158,14 @@ fn changed_before_packing(job: &Job, changed: Changed) -> CompileError {
     }
 }
 
-/// Packs a tree to where the job says, and looks through it: what is read then is read once from the disk.
+/// Packs a tree and searches it for references: the second reading is served from the page cache.
 fn pack_tree(
     context: &Context,
     job: &Job,
-    tree: Tree,
+    tree: InstalledTree,
     compression: Compression,
     cancel: &CancellationToken,
-) -> Result<Packed, CompileError> {
+) -> Result<CompiledBlob, CompileError> {
     let in_pack = |source| CompileError::Pack {
         package: job.name.clone(),
         source,
@@ -173,7 +173,7 @@ fn pack_tree(
     let files = files(job);
     let blob = &job.blob;
     let path = tree.path.clone();
-    let mut owners = Owners::new(tree);
+    let mut owners = PackageOwners::new(tree);
     let file = fs::create(blob).map_err(&files)?;
     let out = HashingWriter::new(
         Cancellable::new(io::BufWriter::new(file), cancel),
@@ -194,7 +194,7 @@ fn pack_tree(
     let (writer, digests) = out.finish();
     let mut buffered = writer.into_inner();
     buffered.flush().at("write", blob).map_err(&files)?;
-    Ok(Packed {
+    Ok(CompiledBlob {
         size,
         digests,
         findings: references_in(job, &context.vcap, &path, cancel)
@@ -203,7 +203,7 @@ fn pack_tree(
     })
 }
 
-/// What a tree needs of the directory in which packages are compiled.
+/// The finding about references of a tree to the directory in which packages are compiled.
 fn references_in(
     job: &Job,
     vcap: &Vcap,
@@ -212,7 +212,7 @@ fn references_in(
 ) -> Option<Finding> {
     let directory = vcap.compile();
     let mut directories = vec![directory.clone()];
-    // A shell names its directory without links.
+    // A shell reports its directory without links.
     if let Ok(real) = fs::canonicalize(&vcap.data())
         && real != vcap.data()
     {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::built::{Built, Left};
-use super::work::Work;
+use super::built::{Built, UsedPlace};
+use super::work::{Work, with_space};
 use crate::compile::context::Context;
 use crate::compile::error::CompileError;
 use crate::compile::event::{Event, Phase};
@@ -13,14 +13,14 @@ use crate::compile::job::Job;
 use crate::fs;
 use crate::sandbox::{Place, SandboxError};
 
-/// The place of a package, as soon as there is room, unless the compile is stopped before.
-pub(super) async fn entered(
+/// Waits for the place of a package, until a cancellation. Reports if the package has to wait.
+pub(super) async fn wait_for_place(
     context: &Arc<Context>,
-    job: &Job,
+    job: &Arc<Job>,
     enter: impl Future<Output = Result<Place, SandboxError>>,
     cancel: &CancellationToken,
 ) -> Result<Place, CompileError> {
-    let entering = entered_within(job, enter, cancel);
+    let entering = place_or_stop(job, enter, cancel);
     tokio::pin!(entering);
     tokio::select! {
         biased;
@@ -36,25 +36,27 @@ pub(super) async fn entered(
     entering.await
 }
 
-pub(super) async fn entered_within(
-    job: &Job,
+/// Waits for the place of a package, until a cancellation.
+pub(super) async fn place_or_stop(
+    job: &Arc<Job>,
     enter: impl Future<Output = Result<Place, SandboxError>>,
     cancel: &CancellationToken,
 ) -> Result<Place, CompileError> {
     let package = job.name.clone();
-    tokio::select! {
-        // Cancel-safe: nothing is taken before it is ready.
-        place = enter => place.map_err(|source| {
-            CompileError::Sandbox { package, source }.with_space(fs::parent(&job.blob))
-        }),
-        () = cancel.cancelled() => Err(CompileError::Stopped { package }),
+    let entered = tokio::select! {
+        // Cancel-safe: the place is not entered before the future is ready.
+        place = enter => place,
+        () = cancel.cancelled() => return Err(CompileError::Stopped { package }),
+    };
+    match entered {
+        Ok(place) => Ok(place),
+        Err(source) => Err(with_space(job, CompileError::Sandbox { package, source }).await),
     }
 }
 
 impl Work {
-    /// Gives the place back.
+    /// Removes the package's directories, and with `failed` also the partial blob, so that other packages can use the place.
     pub(super) async fn leave(self, failed: bool) -> Result<(), CompileError> {
-        // Trees can be large and disks slow, and others go on meanwhile.
         let left = self
             .blocking_to_the_end("leave", move |work| {
                 if failed {
@@ -70,15 +72,15 @@ impl Work {
         })
     }
 
-    /// Gives the place back, or, where no other package waits for it, leaves that to the caller: see [`Built::left`].
+    /// Leaves the place. If the package was built and no other package waits for the place, the caller does this later: see
+    /// [`Built::place`].
     pub(super) async fn leave_with(
         self,
         result: Result<Built, CompileError>,
     ) -> Result<Built, CompileError> {
         let result = match result {
-            // Nothing waits for the place, and dependents need not wait for its removal.
             Ok(mut built) if !self.context.sandbox.is_shared() => {
-                built.left = Some(Left(Arc::clone(&self.place)));
+                built.place = Some(UsedPlace(Arc::clone(&self.place)));
                 return Ok(built);
             }
             other => other,

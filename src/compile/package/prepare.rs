@@ -1,4 +1,4 @@
-//! Everything before the script: the source is unpacked and the dependencies are installed.
+//! The steps before the script: unpacks the source and installs the dependencies.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -9,18 +9,46 @@ use crate::archive::{self, Compression};
 use crate::compile::check;
 use crate::compile::error::CompileError;
 use crate::compile::event::Phase;
-use crate::compile::installed::{BlobError, KnownBlob};
+use crate::compile::installed::{KnownBlob, KnownBlobError};
 use crate::compile::job::Dependency;
 use crate::compile::scratch;
-use crate::compile::turns::Turn;
+use crate::compile::turns::ScriptTurn;
 use crate::config::PackagePaths;
 use crate::fs;
 use crate::release::Name;
 use crate::runtime::Cancellable;
 use crate::sandbox::Script;
 
+/// A package whose source is unpacked and whose dependencies are installed.
+pub(super) struct Prepared {
+    /// The compression of the source.
+    pub(super) compression: Compression,
+    /// The directories in the data directory that the script names, if it shares them with other packages.
+    pub(super) directories: BTreeSet<Name>,
+    /// The planned script with the view or the rules of the sandbox.
+    pub(super) confined: Script,
+}
+
 impl Work {
-    pub(super) fn unpack_source(&self) -> Result<Compression, CompileError> {
+    /// Unpacks the source and installs the dependencies, in one step: on a busy machine each change of threads takes time.
+    pub(super) fn prepare(&self) -> Result<Prepared, CompileError> {
+        // Before other packages create directories that this script must not use.
+        let planned = self.plan.dependencies.iter();
+        let confined = self.confined_script(planned.map(|it| it.sealed.as_path()));
+        let compression = self.unpack_source()?;
+        if self.cancel.is_cancelled() {
+            return Err(stopped(&self.job));
+        }
+        self.enter_phase(Phase::Installing);
+        self.install()?;
+        Ok(Prepared {
+            compression,
+            directories: self.directories_named_by_script(),
+            confined,
+        })
+    }
+
+    fn unpack_source(&self) -> Result<Compression, CompileError> {
         let compile = &self.plan.paths.compile;
         self.make_directory(compile).map_err(self.files())?;
         if let Some(temporary) = &self.plan.temporary {
@@ -28,7 +56,7 @@ impl Work {
         }
         let blob = KnownBlob::new(&self.job.source, &self.job.source_digests);
         let opened = match blob {
-            None => fs::open(&self.job.source).map_err(BlobError::File),
+            None => fs::open(&self.job.source).map_err(KnownBlobError::File),
             Some(blob) => blob.open(&self.cancel),
         };
         let source = opened.map_err(|error| self.blob_failed(error))?;
@@ -41,11 +69,11 @@ impl Work {
         Ok(compression)
     }
 
-    fn blob_failed(&self, error: BlobError) -> CompileError {
+    fn blob_failed(&self, error: KnownBlobError) -> CompileError {
         match error {
-            BlobError::File(_) if self.cancel.is_cancelled() => stopped(&self.job),
-            BlobError::File(error) => self.files()(error),
-            BlobError::Changed(source) => CompileError::BlobChanged {
+            KnownBlobError::File(_) if self.cancel.is_cancelled() => stopped(&self.job),
+            KnownBlobError::File(error) => self.files()(error),
+            KnownBlobError::Changed(source) => CompileError::BlobChanged {
                 package: self.job.name.clone(),
                 path: self.job.source.clone(),
                 source,
@@ -53,8 +81,8 @@ impl Work {
         }
     }
 
-    /// Makes the install directory with its link, and puts the dependencies in place.
-    pub(super) fn install(&self) -> Result<(), CompileError> {
+    /// Installs the dependencies and creates the install directory with its link.
+    fn install(&self) -> Result<(), CompileError> {
         let files = self.files();
         let plan = &self.plan;
         for (wanted, dependency) in self.job.dependencies.iter().zip(&plan.dependencies) {
@@ -76,8 +104,8 @@ impl Work {
         self.link(&plan.link_target, &plan.paths.link)
     }
 
-    /// Puts a dependency in place. Its tree is checked after a copy has been made of it, so that a change meanwhile is seen, too;
-    /// one that is mounted is checked right before the script starts.
+    /// Makes a dependency available. A copied tree is checked after the copy, so that a change during the copy is detected; a mounted
+    /// tree is checked right before the script starts.
     fn provide(&self, dependency: &Dependency, install: &Path) -> Result<(), CompileError> {
         let (sandbox, place) = (&self.context.sandbox, &self.place);
         let mut tree = dependency.installed.tree();
@@ -85,10 +113,10 @@ impl Work {
             let stop = || self.cancel.is_cancelled();
             let provided = sandbox.provide(place, &tree, install, &stop);
             if sandbox.has_copies(place) {
-                let genuine = self.genuine(dependency)?;
-                if genuine != tree {
+                let unchanged = self.unchanged_tree(dependency)?;
+                if unchanged != tree {
                     fs::remove_tree(install).map_err(self.files())?;
-                    tree = genuine;
+                    tree = unchanged;
                     continue;
                 }
             }
@@ -99,61 +127,63 @@ impl Work {
         }
     }
 
-    /// The tree of a dependency as it was sealed.
-    fn genuine(&self, dependency: &Dependency) -> Result<PathBuf, CompileError> {
-        check::genuine(&self.context, &self.job, dependency, &self.cancel)
+    /// The unchanged tree of a dependency, reinstalled if necessary.
+    fn unchanged_tree(&self, dependency: &Dependency) -> Result<PathBuf, CompileError> {
+        check::unchanged_tree(&self.context, &self.job, dependency, &self.cancel)
     }
 
-    /// The script with the trees of its dependencies as they were sealed, where it has them mounted.
-    pub(super) fn checked_script(&self) -> Result<Script, CompileError> {
+    /// The planned script with the view or the rules of the sandbox. `trees` are the trees of its dependencies, in the plan's order.
+    fn confined_script<'a>(&self, trees: impl Iterator<Item = &'a Path>) -> Script {
         let mut script = self.plan.script.clone();
+        let paths = self.plan.dependencies.iter().map(|it| &it.paths);
+        let dependencies: Vec<(&Path, &PackagePaths)> = trees.zip(paths).collect();
         let sandbox = &self.context.sandbox;
-        if sandbox.has_copies(&self.place) {
-            return Ok(script);
+        sandbox.confine(&self.place, &mut script, &self.plan.paths, &dependencies);
+        script
+    }
+
+    /// The confined script, after a check of its mounted dependencies. Reinstalled trees replace those in the plan.
+    pub(super) fn with_unchanged_trees(&self, confined: &Script) -> Result<Script, CompileError> {
+        if self.context.sandbox.has_copies(&self.place) {
+            return Ok(confined.clone());
         }
         let dependencies = self.job.dependencies.iter();
         let trees: Vec<PathBuf> = dependencies
-            .map(|dependency| self.genuine(dependency))
+            .map(|dependency| self.unchanged_tree(dependency))
             .collect::<Result<_, _>>()?;
-        let planned = self.plan.dependencies.iter();
-        if planned.clone().map(|it| &it.sealed).eq(&trees) {
-            return Ok(script);
-        }
-        let mounted: Vec<(&Path, &PackagePaths)> = trees
-            .iter()
-            .map(PathBuf::as_path)
-            .zip(planned.map(|it| &it.paths))
-            .collect();
-        sandbox.confine(&self.place, &mut script, &self.plan.paths, &mounted);
-        Ok(script)
+        let planned = self.plan.dependencies.iter().map(|it| &it.sealed);
+        Ok(match planned.eq(&trees) {
+            true => confined.clone(),
+            false => self.confined_script(trees.iter().map(PathBuf::as_path)),
+        })
     }
 
-    pub(super) fn link(&self, target: &Path, link: &Path) -> Result<(), CompileError> {
+    fn link(&self, target: &Path, link: &Path) -> Result<(), CompileError> {
         if let Some(parent) = link.parent() {
             fs::create_dir_all(parent).map_err(self.files())?;
         }
         fs::symlink(target, link).map_err(self.files())
     }
 
-    /// A directory as the Go agent makes them: 0755, root:vcap, whatever the umask.
+    /// Creates a directory as the Go agent does: 0755, root:vcap, independent of the umask.
     fn make_directory(&self, path: &Path) -> fs::Result<()> {
         fs::create_dir_all(path)?;
         fs::set_mode(path, 0o755)?;
         fs::set_owner_if_allowed(path, 0, vcap_group())
     }
 
-    /// The directories in the data directory that the script names, where it would share them with others otherwise.
-    pub(super) fn named(&self) -> BTreeSet<Name> {
+    /// The directories in the data directory that the script names, if it shares them with other packages.
+    fn directories_named_by_script(&self) -> BTreeSet<Name> {
         if !self.context.sandbox.is_shared() {
             return BTreeSet::new();
         }
-        scratch::named(&self.scratch, &self.plan.paths.compile, &self.context.vcap)
+        scratch::named_in_source(&self.scratch, &self.plan.paths.compile, &self.context.vcap)
     }
 
-    /// Takes directories in the data directory for the script, as soon as no other has them to itself.
+    /// Waits until no other script uses these directories in the data directory, and claims them.
     pub(super) async fn claim(&self, named: &BTreeSet<Name>) -> Result<(), CompileError> {
         tokio::select! {
-            // Cancel-safe: nothing is taken before it is ready.
+            // Cancel-safe: nothing is claimed before the future is ready.
             claimed = self.context.sandbox.claim(&self.place, named) => {
                 claimed.map_err(|source| CompileError::Sandbox {
                     package: self.job.name.clone(),
@@ -164,14 +194,14 @@ impl Work {
         }
     }
 
-    /// Waits until no more scripts run than may.
-    pub(super) async fn turn(&self) -> Result<Turn, CompileError> {
-        if let Some(turn) = self.turns.try_take() {
+    /// Waits for the turn of the script.
+    pub(super) async fn wait_for_turn(&self) -> Result<ScriptTurn, CompileError> {
+        if let Some(turn) = self.turns.try_acquire() {
             return Ok(turn);
         }
-        self.enter(Phase::Ready);
+        self.enter_phase(Phase::Ready);
         tokio::select! {
-            Some(turn) = self.turns.take() => Ok(turn),
+            Some(turn) = self.turns.acquire() => Ok(turn),
             () = self.cancel.cancelled() => Err(stopped(&self.job)),
         }
     }

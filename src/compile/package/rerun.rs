@@ -1,22 +1,22 @@
-//! Runs a script again after a first run that failed because of its sandbox.
+//! Runs a script again whose first run may have failed because of the sandbox.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::built::Built;
-use super::place::entered_within;
-use super::work::{Work, files, logs};
+use super::place::place_or_stop;
+use super::work::{Work, files, logs, on_blocking_thread};
 use crate::compile::error::CompileError;
 use crate::compile::event::{Event, Phase};
+use crate::compile::job::Job;
 use crate::compile::printed::PrintedLine;
 use crate::compile::second_run::{FirstRun, first_log};
 use crate::diag::Chain;
 use crate::fs::{self, Context as _};
 use crate::release::Name;
-use crate::runtime;
 
-/// Runs a script again, alone and without rules, after its first run, which was `work`, has failed with `failure`.
+/// Runs a script again, alone and without Landlock rules, after its first run `work` has failed with `failure`.
 pub(super) async fn second_run(
     work: Work,
     dependencies: &[(Name, PathBuf)],
@@ -25,7 +25,7 @@ pub(super) async fn second_run(
 ) -> Result<Built, CompileError> {
     let (context, job) = (&Arc::clone(&work.context), &Arc::clone(&work.job));
     let (turns, cancel) = (&Arc::clone(&work.turns), &work.cancel.clone());
-    let waits = |running| {
+    let report_wait = |running| {
         (context.events)(Event::Entered {
             job: job.number,
             package: job.name.clone(),
@@ -35,12 +35,12 @@ pub(super) async fn second_run(
     let scratch = Arc::clone(&work.scratch);
     let enter = context
         .sandbox
-        .enter_alone(&job.name, dependencies, &scratch, &waits);
-    // It asks for the tree before the directories of the first run are gone, which can take long: no script starts meanwhile.
-    // What cannot be removed is removed with the rest when the tree is cleared.
-    let (_, place) = tokio::join!(work.leave(true), entered_within(job, enter, cancel));
+        .enter_alone(&job.name, dependencies, &scratch, &report_wait);
+    // The second run waits for the tree while the directories of the first one are removed, which may be slow: no other script
+    // starts in between. Directories that cannot be removed now are removed with the tree.
+    let (_, place) = tokio::join!(work.leave(true), place_or_stop(job, enter, cancel));
     let place = match place {
-        // The script has failed, whether or not a second run would have helped.
+        // The script has failed, even if a second run would have succeeded.
         Err(CompileError::Stopped { .. }) if matches!(failure, CompileError::Script(_)) => {
             return Err(failure);
         }
@@ -50,12 +50,11 @@ pub(super) async fn second_run(
         job: job.number,
         package: job.name.clone(),
     });
-    for log in logs(job) {
-        // It is the first run's, too, which keeps it under another name.
-        fs::remove_file_if_there(log).map_err(files(job))?;
-    }
+    on_blocking_thread(job, "remove logs", remove_logs)
+        .await?
+        .map_err(files(job))?;
     let work = Work::new(context, job, place, &scratch, turns, cancel);
-    let result = work.run_to_end().await;
+    let result = work.build().await;
     match work.leave_with(result).await {
         Ok(mut built) => {
             (context.events)(Event::SecondRunSucceeded {
@@ -74,8 +73,8 @@ pub(super) async fn second_run(
     }
 }
 
-/// Runs a script again, with copies of its dependencies, after its first run, which was `work`, failed because they are mounts:
-/// `lines` show that.
+/// Runs a script again, with copies of its dependencies, after its first run `work` has failed because they are mounts. `lines` of
+/// its output show this.
 pub(super) async fn run_with_copies(
     work: Work,
     dependencies: &[(Name, PathBuf)],
@@ -85,12 +84,7 @@ pub(super) async fn run_with_copies(
     let (turns, cancel) = (&Arc::clone(&work.turns), &work.cancel.clone());
     let scratch = Arc::clone(&work.scratch);
     work.leave(true).await?;
-    let own = Arc::clone(job);
-    let keeping = runtime::spawn_blocking("keep log", move || copy_first_log(&own.log));
-    let log = keeping.await.map_err(|source| CompileError::Task {
-        package: job.name.clone(),
-        source,
-    })?;
+    let log = on_blocking_thread(job, "keep log", |job| copy_first_log(&job.log)).await?;
     (context.events)(Event::RunWithCopies {
         job: job.number,
         package: job.name.clone(),
@@ -100,33 +94,38 @@ pub(super) async fn run_with_copies(
     let enter = context
         .sandbox
         .enter_with_copies(&job.name, dependencies, &scratch);
-    let place = entered_within(job, enter, cancel).await?;
+    let place = place_or_stop(job, enter, cancel).await?;
     let work = Work::new(context, job, place, &scratch, turns, cancel);
-    let result = work.run_to_end().await;
+    let result = work.build().await;
     work.leave_with(result).await
+}
+
+/// Removes the logs of a first run, which are hard links to the kept ones: the second run must not write to these.
+fn remove_logs(job: &Job) -> fs::Result<()> {
+    logs(job).try_for_each(fs::remove_file_if_there)
 }
 
 /// Copies the log of a first run, which the second one overwrites.
 fn copy_first_log(log: &Path) -> fs::Result<PathBuf> {
     let kept = first_log(log);
     fs::remove_file_if_there(&kept)?;
-    // No second name of the file: the log itself may have another one.
+    // A hard link is not sufficient: the log itself may have other names.
     let mut copy = fs::create(&kept)?;
     io::copy(&mut fs::open(log)?, &mut copy).at("copy", log)?;
     Ok(kept)
 }
 
 impl Work {
-    /// Reports a failure that a second run follows, and keeps its log. `None` where none follows.
+    /// Reports a failure before a second run and keeps the log. `None` if no second run follows.
     pub(super) async fn announce_second_run(
         &self,
         failure: &CompileError,
     ) -> Option<Arc<FirstRun>> {
-        let shown = self.shown().clone();
+        let summary = self.summary().clone();
         let policy = self.context.second_run;
         if !self.place.is_restricted()
             || self.cancel.is_cancelled()
-            || !policy.follows(failure, shown.elapsed, &shown.denials)
+            || !policy.follows(failure, summary.elapsed, &summary.denials)
         {
             return None;
         }
@@ -144,10 +143,10 @@ impl Work {
         let first = Arc::new(FirstRun {
             failure: failure.to_string(),
             succeeded: matches!(failure, CompileError::Denied { .. }),
-            elapsed: shown.elapsed,
-            tail: shown.tail,
-            denials: shown.denials,
-            undeclared: shown.undeclared,
+            elapsed: summary.elapsed,
+            tail: summary.tail,
+            denials: summary.denials,
+            undeclared: summary.undeclared,
             findings: match failure {
                 CompileError::Script(script) => script.findings.clone(),
                 _ => Vec::new(),
@@ -164,7 +163,7 @@ impl Work {
     }
 }
 
-/// Keeps the log of a first run. Best effort: the second run writes its own to the old name.
+/// Keeps the log of a first run under another name, if possible: the second run writes to the old name.
 fn keep_first_log(log: &Path) {
     let kept = first_log(log);
     let linked = fs::remove_file_if_there(&kept).and_then(|()| fs::hard_link(log, &kept));

@@ -4,17 +4,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::work::{Shown, Work, stopped};
+use super::work::{RunSummary, Work, stopped};
 use crate::compile::error::{Cause, CompileError, ScriptFailure};
 use crate::compile::event::Event;
 use crate::compile::finding::Finding;
 use crate::compile::plan::PACKAGING;
 use crate::compile::script_file::{self, ScriptFile};
 use crate::compile::seen;
-use crate::compile::turns::{Company, Turn};
+use crate::compile::turns::{Overlap, ScriptTurn};
 use crate::fs;
 use crate::process::{self, Output, Status};
-use crate::sandbox::{self, Script, ScriptEnd};
+use crate::sandbox::{self, Script, ScriptEnd, Spec};
 
 /// The packaging script of a source.
 enum Packaging {
@@ -29,19 +29,24 @@ struct ReadyScript {
     output: Output,
     /// What may be wrong with its text.
     findings: Vec<Finding>,
+    before: BeforeStart,
+}
+
+/// Facts from before the start that may explain a failure.
+struct BeforeStart {
     /// The target of a script that is a dangling link outside of the sandbox. It may exist in the script's view.
     dangling: Option<PathBuf>,
     /// How many processes the kernel had killed for lack of memory.
-    killed_before: Option<u64>,
+    killed: Option<u64>,
 }
 
 /// A script that was run.
-struct ScriptRun {
+struct FinishedScript {
     end: ScriptEnd,
     elapsed: Duration,
     /// Whether it was stopped at the time limit.
     timed_out: bool,
-    company: Company,
+    overlap: Overlap,
 }
 
 impl Work {
@@ -49,9 +54,12 @@ impl Work {
     /// has ended.
     pub(super) async fn run_script(
         &self,
-        turn: Turn,
+        confined: &Arc<Script>,
+        turn: ScriptTurn,
     ) -> Result<(Option<ScriptEnd>, Vec<Finding>), CompileError> {
-        let ready = match self.blocking("script", Self::prepare_script).await? {
+        let own = Arc::clone(confined);
+        let ready = self.blocking("script", move |work| work.ready_script(&own));
+        let ready = match ready.await? {
             Packaging::Missing(finding) => return Ok((None, vec![finding])),
             Packaging::Ready(ready) => *ready,
         };
@@ -62,38 +70,35 @@ impl Work {
         if is_cancelled && !has_failed_by_itself(run.end.status) {
             return Err(stopped(&self.job));
         }
-        *self.shown() = Shown {
+        *self.summary() = RunSummary {
             elapsed: run.elapsed,
             tail: run.end.output.tail.clone(),
-            ..Shown::default()
+            ..RunSummary::default()
         };
         if run.end.status.is_success() && limit.is_none() {
             // The next step reads its log.
             return Ok((Some(run.end), ready.findings));
         }
-        let (dangling, killed_before) = (ready.dangling, ready.killed_before);
-        let mut failure = self
-            .blocking_to_the_end("failure", move |work| {
-                work.explain_failure(run, limit, dangling, killed_before)
-            })
-            .await??;
+        let (confined, before) = (Arc::clone(confined), ready.before);
+        let explain = move |work: &Self| work.explain_failure(run, limit, &confined.spec, before);
+        let mut failure = self.blocking_to_the_end("failure", explain).await??;
         failure.findings.splice(..0, ready.findings);
         Err(CompileError::Script(Box::new(failure)))
     }
 
-    /// Looks for the script, and checks the dependencies that it has mounted: the last step before it starts.
-    fn prepare_script(&self) -> Result<Packaging, CompileError> {
+    /// Finds the script and checks its mounted dependencies: the last step before its start.
+    fn ready_script(&self, confined: &Script) -> Result<Packaging, CompileError> {
         let files = self.files();
         let packaging = &self.plan.packaging;
         let dangling = match self.script_file().map_err(&files)? {
-            ScriptFile::There => None,
+            ScriptFile::Found => None,
             ScriptFile::Missing => {
                 let log = b"This package has no packaging script.\n";
                 fs::write(&self.job.log, log).map_err(&files)?;
                 let finding = script_file::missing(packaging).map_err(&files)?;
                 return Ok(Packaging::Missing(finding));
             }
-            // It may lead to something that exists only in the script's view, such as a dependency.
+            // Its target may exist only in the script's view, such as a file of a dependency.
             ScriptFile::Dangling(target) if self.is_elsewhere() => Some(target),
             ScriptFile::Dangling(target) => return Err(self.dangling(target)),
             ScriptFile::NotAFile(found) => {
@@ -105,7 +110,7 @@ impl Work {
         };
         let findings = script_file::misread(packaging);
         let output = self.script_output().map_err(&files)?;
-        let mut script = self.checked_script()?;
+        let mut script = self.with_unchanged_trees(confined)?;
         self.context.sandbox.open(&self.place, &mut script);
         if let Some(jobserver) = &self.context.jobserver {
             let offered = jobserver.offer(&self.plan.paths.compile).map_err(&files)?;
@@ -117,26 +122,27 @@ impl Work {
             script,
             output,
             findings,
-            dangling,
-            killed_before: process::out_of_memory_kills(),
+            before: BeforeStart {
+                dangling,
+                killed: process::out_of_memory_kills(),
+            },
         })))
     }
 
-    /// The packaging script's file. For a link that dangles outside of the sandbox, what the script's view has in its place, if that
-    /// is not a file.
+    /// Finds the packaging script's file. If it is a link that dangles only outside of the sandbox, and its target in the script's
+    /// view is not a file, returns that.
     fn script_file(&self) -> fs::Result<ScriptFile> {
-        let found = script_file::look(&self.plan.packaging)?;
+        let found = script_file::find(&self.plan.packaging)?;
         if let ScriptFile::Dangling(_) = found
             && let Some(target) = self.linked_script()?
-            && let other @ ScriptFile::NotAFile(_) = script_file::look(&target)?
+            && let other @ ScriptFile::NotAFile(_) = script_file::find(&target)?
         {
             return Ok(other);
         }
         Ok(found)
     }
 
-    /// Where a packaging script that is a link leads in the script's view, found outside of the sandbox: into a dependency, for
-    /// example.
+    /// The agent's path of the target that a linked packaging script has in the script's view: a file of a dependency, for example.
     fn linked_script(&self) -> fs::Result<Option<PathBuf>> {
         let outside = |path: &Path| {
             let here = self.outside(path);
@@ -169,11 +175,11 @@ impl Work {
         &self,
         script: Script,
         output: Output,
-        turn: Turn,
-    ) -> Result<ScriptRun, CompileError> {
+        turn: ScriptTurn,
+    ) -> Result<FinishedScript, CompileError> {
         let start = Instant::now();
         let stop = self.cancel.child_token();
-        let company = turn.company();
+        let overlap = turn.overlap();
         let mut timed_out = false;
         let ran = self.context.store.script_runs().begin(&self.job.name);
         let end = {
@@ -198,11 +204,11 @@ impl Work {
             std::mem::forget(ran);
             return Err(self.unkillable(end).await?);
         }
-        Ok(ScriptRun {
+        Ok(FinishedScript {
             end,
             elapsed: start.elapsed(),
             timed_out,
-            company,
+            overlap,
         })
     }
 
@@ -231,31 +237,31 @@ impl Work {
     /// Collects everything that is known about a failed script. `limit` is the time limit, if that ended it.
     fn explain_failure(
         &self,
-        run: ScriptRun,
+        run: FinishedScript,
         limit: Option<Duration>,
-        dangling: Option<PathBuf>,
-        killed_before: Option<u64>,
+        confined: &Spec,
+        before: BeforeStart,
     ) -> Result<ScriptFailure, CompileError> {
         let status = run.end.status;
-        let printed = self.read_logs(false)?;
-        if let (Some(target), Status::Exited(127)) = (dangling, status) {
+        let printed = self.read_logs(confined, false)?;
+        if let (Some(target), Status::Exited(127)) = (before.dangling, status) {
             return Err(self.dangling(target));
         }
         if limit.is_none() && has_failed_by_itself(status) {
-            self.check_dependency_mounts(&printed, Some(run.elapsed))?;
+            self.check_dependency_mounts(confined, &printed, Some(run.elapsed))?;
         }
-        let findings = self.findings_of_failure(status, printed, &run.company)?;
-        let shown = self.shown().clone();
+        let findings = self.findings_of_failure(confined, status, printed, &run.overlap)?;
+        let summary = self.summary().clone();
         let cause = limit.map(|limit| Cause::TimeLimit { limit });
         Ok(ScriptFailure {
             package: self.job.name.clone(),
             status,
-            elapsed: shown.elapsed,
-            cause: cause.or_else(|| self.cause(&run.end, killed_before)),
-            tail: shown.tail,
-            undeclared: shown.undeclared,
+            elapsed: summary.elapsed,
+            cause: cause.or_else(|| self.cause(&run.end, before.killed)),
+            tail: summary.tail,
+            undeclared: summary.undeclared,
             findings,
-            denials: self.place.is_restricted().then_some(shown.denials),
+            denials: self.place.is_restricted().then_some(summary.denials),
             endings: run.end.output.endings,
             log: self.job.log.clone(),
             first_log: None,

@@ -1,49 +1,43 @@
-//! The steps of one run of a package, one after another.
+//! The steps of one run of a package, from its source to its tree in the store.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::built::Built;
-use super::work::{Work, stopped};
+use super::work::{Work, with_space};
 use crate::compile::check;
 use crate::compile::error::CompileError;
 use crate::compile::event::Phase;
-use crate::fs;
 
 impl Work {
-    pub(super) async fn run_to_end(&self) -> Result<Built, CompileError> {
+    /// Builds the package: afterwards its dependents can start.
+    pub(super) async fn build(&self) -> Result<Built, CompileError> {
         check::report_copies(&self.context, &self.job, self.place.replaced());
-        let result = self.run().await;
-        result.map_err(|error| error.with_space(fs::parent(&self.job.blob)))
+        match self.run_steps().await {
+            Ok(built) => Ok(built),
+            Err(error) => Err(with_space(&self.job, error).await),
+        }
     }
 
-    pub(super) async fn run(&self) -> Result<Built, CompileError> {
+    async fn run_steps(&self) -> Result<Built, CompileError> {
         let start = Instant::now();
-        self.enter(Phase::Unpacking);
-        // One step for both: each hand-over to another thread waits for its turn on a busy machine.
-        let prepare = |work: &Self| {
-            let compression = work.unpack_source()?;
-            if work.cancel.is_cancelled() {
-                return Err(stopped(&work.job));
-            }
-            work.enter(Phase::Installing);
-            work.install()?;
-            Ok((compression, work.named()))
-        };
-        let (compression, named) = self.blocking("prepare", prepare).await?;
-        self.claim(&named).await?;
-        let asked = Instant::now();
-        let turn = self.turn().await?;
-        let waited = asked.elapsed();
-        self.enter(Phase::Packaging);
-        let (script, mut findings) = self.run_script(turn).await?;
-        self.enter(Phase::Packing);
-        self.blocking("take", move |work| {
+        self.enter_phase(Phase::Unpacking);
+        let prepared = self.blocking("prepare", Self::prepare).await?;
+        let (compression, confined) = (prepared.compression, Arc::new(prepared.confined));
+        self.claim(&prepared.directories).await?;
+        let waiting = Instant::now();
+        let turn = self.wait_for_turn().await?;
+        let waited = waiting.elapsed();
+        self.enter_phase(Phase::Packaging);
+        let (script, mut findings) = self.run_script(&confined, turn).await?;
+        self.enter_phase(Phase::Packing);
+        self.blocking("store", move |work| {
             let mounts = script.as_ref().map_or(&[][..], |end| &end.mounts);
             work.check_directories()?;
             if script.is_some() {
-                findings.extend(work.findings_of_success(mounts)?);
+                findings.extend(work.findings_of_success(&confined.spec, mounts)?);
             }
-            let mut built = work.take(compression, mounts)?;
+            let mut built = work.move_to_store(compression, mounts)?;
             built.findings = findings;
             built.script = script;
             built.elapsed = start.elapsed().saturating_sub(waited);

@@ -1,4 +1,4 @@
-//! One run of a package, from its place in the sandbox on.
+//! One run of a package in its place in the sandbox.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,25 +11,24 @@ use crate::compile::denials::Denial;
 use crate::compile::error::CompileError;
 use crate::compile::event::{Event, Phase};
 use crate::compile::job::Job;
-use crate::compile::plan::Plan;
-use crate::compile::turns::Turns;
-use crate::config::PackagePaths;
+use crate::compile::plan::{Plan, Surroundings};
+use crate::compile::turns::ScriptTurns;
 use crate::fs;
 use crate::release::Name;
 use crate::runtime;
-use crate::sandbox::{Place, View};
+use crate::sandbox::Place;
 
-/// What a script's run has shown.
+/// The results of a script's run that decide on a second run.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Shown {
+pub(super) struct RunSummary {
     pub(super) elapsed: Duration,
     pub(super) tail: Vec<String>,
     pub(super) undeclared: Vec<Name>,
-    /// What it was denied, where it ran under rules.
+    /// The denied access, if it ran under Landlock rules.
     pub(super) denials: Vec<Denial>,
 }
 
-/// One package on its way. Cheap to clone: steps that block take a clone along.
+/// One run of a package. Cheap to clone: blocking steps own a clone.
 #[derive(Clone)]
 pub(super) struct Work {
     pub(super) context: Arc<Context>,
@@ -38,9 +37,9 @@ pub(super) struct Work {
     pub(super) place: Arc<Place>,
     /// The scratch directories that the package shares with others.
     pub(super) scratch: Arc<Vec<Name>>,
-    pub(super) turns: Arc<Turns>,
+    pub(super) turns: Arc<ScriptTurns>,
     pub(super) cancel: CancellationToken,
-    pub(super) shown: Arc<Mutex<Shown>>,
+    summary: Arc<Mutex<RunSummary>>,
 }
 
 impl Work {
@@ -49,27 +48,21 @@ impl Work {
         job: &Arc<Job>,
         place: Place,
         scratch: &Arc<Vec<Name>>,
-        turns: &Arc<Turns>,
+        turns: &Arc<ScriptTurns>,
         cancel: &CancellationToken,
     ) -> Self {
-        let mut plan = Plan::new(
+        let plan = Plan::new(
             job,
-            &context.vcap,
-            &place.vcap(),
-            &context.environment,
-            context.agent.clone(),
-            context.sandbox.hold(),
-            context.grace,
+            Surroundings {
+                inside: &context.vcap,
+                outside: &place.vcap(),
+                environment: &context.environment,
+                agent: context.agent.clone(),
+                hold: context.sandbox.hold(),
+                grace: context.grace,
+                nice: context.nice,
+            },
         );
-        plan.script.spec.nice = context.nice;
-        let dependencies: Vec<(&Path, &PackagePaths)> = plan
-            .dependencies
-            .iter()
-            .map(|dependency| (dependency.sealed.as_path(), &dependency.paths))
-            .collect();
-        context
-            .sandbox
-            .confine(&place, &mut plan.script, &plan.paths, &dependencies);
         Self {
             context: Arc::clone(context),
             job: Arc::clone(job),
@@ -78,15 +71,16 @@ impl Work {
             scratch: Arc::clone(scratch),
             turns: Arc::clone(turns),
             cancel: cancel.clone(),
-            shown: Arc::default(),
+            summary: Arc::default(),
         }
     }
 
-    pub(super) fn shown(&self) -> MutexGuard<'_, Shown> {
-        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn summary(&self) -> MutexGuard<'_, RunSummary> {
+        self.summary.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn enter(&self, phase: Phase) {
+    /// Reports that the package has entered a phase.
+    pub(super) fn enter_phase(&self, phase: Phase) {
         (self.context.events)(Event::Entered {
             job: self.job.number,
             package: self.job.name.clone(),
@@ -94,8 +88,8 @@ impl Work {
         });
     }
 
-    /// Runs a step that blocks. A stop ends unpacking, packing and copying at their next read or write; sealing and removing a tree
-    /// run to their end.
+    /// Runs a blocking step. A cancellation ends unpacking, packing and copying at their next read or write; sealing and removing a
+    /// tree are completed.
     pub(super) async fn blocking<T: Send + 'static>(
         &self,
         name: &'static str,
@@ -108,36 +102,52 @@ impl Work {
         done?
     }
 
-    /// Runs a step that blocks, whatever anybody wishes.
+    /// Runs a blocking step and returns its result even after a cancellation.
     pub(super) async fn blocking_to_the_end<T: Send + 'static>(
         &self,
         name: &'static str,
         step: impl FnOnce(&Self) -> T + Send + 'static,
     ) -> Result<T, CompileError> {
         let work = self.clone();
-        let done = runtime::spawn_blocking(name, move || step(&work)).await;
-        done.map_err(|source| CompileError::Task {
-            package: self.job.name.clone(),
-            source,
-        })
+        on_blocking_thread(&self.job, name, move |_| step(&work)).await
     }
 
     pub(super) fn files(&self) -> impl Fn(fs::Error) -> CompileError + use<> {
         files(&self.job)
     }
 
-    /// What the script sees where it has a view of its own.
-    pub(super) fn view(&self) -> Option<&View> {
-        self.plan.script.spec.view.as_ref()
-    }
-
-    /// Whether the script's tree is in another place on this side.
+    /// Whether the agent and the script see the script's tree at different paths.
     pub(super) fn is_elsewhere(&self) -> bool {
         self.plan.outside != self.context.vcap
     }
 }
 
-/// Everything that a package's script prints.
+/// Runs a blocking step of a job.
+pub(super) async fn on_blocking_thread<T: Send + 'static>(
+    job: &Arc<Job>,
+    name: &'static str,
+    step: impl FnOnce(&Job) -> T + Send + 'static,
+) -> Result<T, CompileError> {
+    let own = Arc::clone(job);
+    let done = runtime::spawn_blocking(name, move || step(&own)).await;
+    done.map_err(|source| CompileError::Task {
+        package: job.name.clone(),
+        source,
+    })
+}
+
+/// Adds how full the disk is to an error about a full disk.
+pub(super) async fn with_space(job: &Arc<Job>, error: CompileError) -> CompileError {
+    if !error.is_no_space() {
+        return error;
+    }
+    let add = |job: &Job| error.with_space(fs::parent(&job.blob));
+    on_blocking_thread(job, "space", add)
+        .await
+        .unwrap_or_else(|failed| failed)
+}
+
+/// The logs of the script's output.
 pub(super) fn logs(job: &Job) -> impl Iterator<Item = &Path> {
     std::iter::once(job.log.as_path()).chain(job.stdout_log.as_deref())
 }
@@ -148,6 +158,7 @@ pub(super) fn stopped(job: &Job) -> CompileError {
     }
 }
 
+/// Converts file errors to errors of the job.
 pub(super) fn files(job: &Job) -> impl Fn(fs::Error) -> CompileError + use<> {
     let package = job.name.clone();
     move |source| CompileError::Files {

@@ -1,4 +1,4 @@
-//! Builds and packing that end when the test says so, or when they are stopped.
+//! Builds and packing end when the test opens their gate, or when they are stopped.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -22,7 +22,7 @@ struct Fake {
     stop: CancellationToken,
     failing_builds: Vec<usize>,
     failing_packs: Vec<usize>,
-    /// With whether it was good.
+    /// Each with whether it succeeded.
     ended: Vec<(usize, bool)>,
     skipped: Vec<usize>,
 }
@@ -56,21 +56,21 @@ impl Fake {
                 pipeline.build(id, self.build(id.index()));
             }
             match pipeline.next().await {
-                Some(Step::Built(id, Ok(true))) => pipeline.pack(id, self.pack(id.index())),
-                Some(Step::Built(id, _)) => {
+                Some(PipelineStep::Built(id, Ok(true))) => pipeline.pack(id, self.pack(id.index())),
+                Some(PipelineStep::Built(id, _)) => {
                     self.ended.push((id.index(), false));
                     stop.cancel();
                     let skipped = pipeline.fail(id).into_iter();
                     self.skipped.extend(skipped.map(Id::index));
                 }
-                Some(Step::Packed(id, result)) => {
+                Some(PipelineStep::Packed(id, result)) => {
                     let is_good = result.unwrap();
                     self.ended.push((id.index(), is_good));
                     if !is_good {
                         stop.cancel();
                     }
                 }
-                Some(Step::LookAtCaches) => panic!("there are no caches"),
+                Some(PipelineStep::CheckCaches) => panic!("there are no caches"),
                 None => return,
             }
         }
@@ -161,7 +161,7 @@ async fn dependents_start_before_their_dependencies_are_packed() {
     let (started, packs) = (Arc::clone(&fake.started), fake.packs.clone());
     let opening = runtime::spawn("opening", async move {
         until_started(&started, |started| started.contains(&2)).await;
-        // Two packages wait beside two that are packed, and then nothing more starts.
+        // Two packages wait while two are packed, and then nothing more starts.
         until_started(&started, |started| started.len() >= 5).await;
         packs.iter().for_each(|gate| gate.notify_one());
     });

@@ -46,10 +46,10 @@ fn remove_dependency(isolation: &'static str, with_blob: bool) {
         std::fs::remove_file(place.inside(&blob)).unwrap();
     }
     place.open_gate();
-    let changed = "what package lib installed was changed afterwards: `.` (No such file or directory (os error 2))";
+    let changed = "the files of package lib were changed after it was installed: `.` (No such file or directory (os error 2))";
     if !with_blob {
         running.end().succeeds().says(&format!(
-            "Warning: {changed}. It is installed again from its compiled package.\nSince its last check, the packaging script of \
+            "Warning: {changed}. It is reinstalled from its compiled package.\nSince its last check, the packaging script of \
              `wait` ran"
         ));
         let outcome = Outcome::of(&place.inside(&place.result()));
@@ -61,7 +61,7 @@ fn remove_dependency(isolation: &'static str, with_blob: bool) {
         .fails()
         .says("Error: failed to compile package app/")
         .says(&changed.replace(" lib ", " `lib` "))
-        .says(": there is no compiled package to install it from again")
+        .says(": there is no compiled package to reinstall it from")
         .says("Hint: since its last check, the packaging script of `wait` ran");
     assert!(!place.world.path("facts/ran").exists());
     place.assert_unchanged(&ran);

@@ -91,7 +91,7 @@ fn script_that_exceeds_the_time_limit_is_reported() {
         .arg(tarball)
         .run()
         .fails()
-        .says("(it ran longer than the 1.0s that it may)")
+        .says("(it exceeded the time limit of 1.0s)")
         .says("Hint: raise the limit with --timeout");
     facts.assert_clean();
 }
