@@ -3,7 +3,7 @@
 //! ```text
 //! run               one call
 //!  ├─ outputs       the output directories
-//!  ├─ workplace     the work directory
+//!  ├─ work_directory
 //!  ├─ inputs        reads and describes each tarball
 //!  │   ├─ open      one pass over a tarball: parses the manifest, writes blobs to disk, hashes them
 //!  │   ├─ lookalike recognizes what was given instead of a release
@@ -66,7 +66,7 @@ mod space;
 mod stemcell;
 mod tarball;
 mod verify;
-mod workplace;
+mod work_directory;
 
 #[cfg(test)]
 mod texts;

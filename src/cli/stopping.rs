@@ -65,7 +65,7 @@ impl Stopping {
     }
 }
 
-/// Exits without running destructors, which would remove work directories and may take long.
+/// Exits without running destructors, which would remove work directories and may be slow.
 #[expect(clippy::exit, reason = "a second signal exits at once")]
 fn exit(code: u8) {
     std::process::exit(code.into());

@@ -1,4 +1,4 @@
-//! The compiled release: written beside its place, read back, renamed.
+//! Writes the compiled release to a temporary file, reads it back and renames it.
 //!
 //! Entries come in the source's order under canonical names (`./release.MF`), the compiled packages in place of the source
 //! packages, with the modes and times that the Go agent gives them. The blobs inside are compressed already, and the compressor takes
@@ -119,7 +119,7 @@ pub(super) fn pass_on(
     Ok(target.persist(output)?)
 }
 
-/// The file that becomes a result, beside its place.
+/// The temporary file that becomes a result, in the directory of the result.
 fn partial(output: &Path) -> fs::Result<LeasedFile> {
     let file = LeasedFile::create(fs::parent(output), PARTIAL_PREFIX, "")?;
     // A result is the caller's, and has the mode that the caller's umask leaves.

@@ -32,7 +32,7 @@ pub enum OfflineError {
     /// A file operation failed.
     #[error(transparent)]
     Files(#[from] fs::Error),
-    /// The tree in which packages are compiled cannot be had.
+    /// The tree in which packages are compiled is not available.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
     /// Not every release was written.
@@ -58,7 +58,7 @@ pub enum OfflineError {
     /// A part of this program broke.
     #[error(transparent)]
     Task(#[from] runtime::TaskFailed),
-    /// Somebody asked us to stop.
+    /// The user stopped the call.
     #[error("stopped")]
     Stopped,
 }
@@ -105,7 +105,7 @@ pub struct InputProblem {
 /// What is wrong with an input.
 #[derive(Debug, thiserror::Error)]
 pub enum InputProblemKind {
-    /// It is no release.
+    /// It is not a release.
     #[error(transparent)]
     Open(OpenError),
     /// Its manifest is wrong in one point.

@@ -1,4 +1,4 @@
-//! What has become of the packages of a call that failed.
+//! The packages of a call that failed.
 
 use std::path::{Path, PathBuf};
 
@@ -50,7 +50,7 @@ pub struct UnfinishedRelease {
     pub release: (Name, Version),
     /// Packages that have been compiled.
     pub compiled: Vec<Name>,
-    /// Packages that failed, each with those that need it.
+    /// Packages that failed, each with its dependents.
     pub dependents: Vec<(Name, Vec<Name>)>,
     /// Packages that were stopped for no fault of theirs.
     pub stopped: Vec<Name>,

@@ -14,7 +14,7 @@ use super::progress::Progress;
 use super::select::Input;
 use super::space;
 use super::tarball::{Opened, Role, shown};
-use super::workplace::Workplace;
+use super::work_directory::WorkDirectory;
 use crate::fs;
 use crate::runtime;
 
@@ -27,13 +27,13 @@ const READ_GRACE: Duration = Duration::from_secs(2);
 /// Reads every tarball once. Each is given with the directory that its result goes to.
 pub(super) async fn read(
     tarballs: Vec<(PathBuf, PathBuf)>,
-    workplace: &Workplace,
+    work_directory: &WorkDirectory,
     progress: &Progress,
     cancel: &CancellationToken,
 ) -> Result<Vec<Input>, OfflineError> {
     // The work directory itself will be gone when a person reads its name in an error.
     let paths = tarballs.iter().map(|(tarball, _)| tarball.as_path());
-    space::check_for_tarballs(paths, fs::parent(workplace.path()))?;
+    space::check_for_tarballs(paths, fs::parent(work_directory.path()))?;
     let mut inputs = Vec::new();
     for (index, (tarball, output_directory)) in tarballs.into_iter().enumerate() {
         if cancel.is_cancelled() {
@@ -43,7 +43,7 @@ pub(super) async fn read(
             "Reading BOSH Release Manifest from tarball {}",
             tarball.display()
         ));
-        let spool = workplace.spool(ReleaseId::from_position(index))?;
+        let spool = work_directory.spool(ReleaseId::from_position(index))?;
         let (path, token) = (tarball.clone(), cancel.clone());
         let mut opening =
             runtime::spawn_blocking("open", move || open::open(&path, &spool, &token));
@@ -54,7 +54,7 @@ pub(super) async fn read(
         };
         let opened = match opened {
             // Not the tarball's fault.
-            Err(OpenError::Files(source)) if source.path.starts_with(workplace.path()) => {
+            Err(OpenError::Files(source)) if source.path.starts_with(work_directory.path()) => {
                 return Err(OfflineError::Spool { tarball, source });
             }
             opened => opened,

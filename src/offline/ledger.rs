@@ -204,7 +204,7 @@ impl Ledger {
         complete
     }
 
-    /// What became of the packages of the releases that are not complete.
+    /// The packages of the releases that are not complete, by their state.
     pub(super) fn unfinished(&self) -> Vec<UnfinishedRelease> {
         self.releases
             .iter()

@@ -9,7 +9,7 @@ use crate::archive::entry::EntryPathError;
 use crate::fs;
 use crate::release::ManifestProblem;
 
-/// Why a tarball is no release.
+/// Why a tarball is not a release.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// A file operation failed.
@@ -41,7 +41,7 @@ pub enum OpenError {
     /// There is no manifest.
     #[error("there is no release.MF at the top of the tarball: {0}")]
     NoManifest(Lookalike),
-    /// The manifest is no file, or too long.
+    /// The manifest is not a file, or it is too long.
     #[error("release.MF is {0}")]
     OddManifest(String),
     /// The manifest does not say what it must.

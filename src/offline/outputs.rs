@@ -57,7 +57,7 @@ pub(super) fn output_directories(
 
 fn beside_input(input: &Path, progress: &Progress) -> PathBuf {
     let parent = fs::parent(input);
-    // An input that is not there is told of later, by its own name.
+    // A missing input is reported later, by its own name.
     if fs::metadata(parent).is_err() || fs::check_writable(parent).is_ok() {
         return parent.to_owned();
     }

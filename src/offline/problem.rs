@@ -52,7 +52,7 @@ pub enum Problem {
     /// The dependencies do not fit together.
     #[error("{0}")]
     Graph(GraphProblem),
-    /// A job needs a package that is not there.
+    /// A job needs a package that the release does not have.
     #[error("job `{job}` needs package `{package}`, which is not in the release")]
     JobPackage {
         /// The job.

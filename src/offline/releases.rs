@@ -395,7 +395,7 @@ impl Run<'_> {
                     let files = unused.map(|it| it.blob.file);
                     remove_all(files.chain(carried.map(|blob| blob.file.clone())));
                 }
-                // The disk may be full: compiling for hours would be in vain.
+                // The disk may be full: hours of compiling would be wasted.
                 Err(_) => stop.cancel(),
             }
             done

@@ -20,7 +20,7 @@ use super::select::{Task, select};
 use super::setup;
 use super::space;
 use super::stemcell;
-use super::workplace::Workplace;
+use super::work_directory::WorkDirectory;
 use crate::diag::Chain;
 use crate::fs::{self, MadeDirectories};
 use crate::release::Slug;
@@ -70,15 +70,15 @@ async fn compile(
         Some(directory) => directory.clone(),
         None => LAST_RESORT.into(),
     };
-    let workplace = call.workplace(&beside).await.inspect_err(|_| {
+    let work_directory = call.work_directory(&beside).await.inspect_err(|_| {
         made.remove_empty();
     })?;
-    let result = call.run(&workplace, outputs, written).await;
+    let result = call.run(&work_directory, outputs, written).await;
     if let Err(error) = &result {
         // Before the work directory is removed.
-        call.report_disks(error, &workplace, &beside);
+        call.report_disks(error, &work_directory, &beside);
     }
-    call.remove(workplace);
+    call.remove(work_directory);
     made.remove_empty();
     // Last, one line for each release: scripts read the paths from these lines.
     for output in written.values() {
@@ -117,13 +117,13 @@ impl Call<'_> {
     }
 
     /// Creates the work directory. Waits for the processes of a run that was killed.
-    async fn workplace(&self, beside: &Path) -> Result<Workplace, OfflineError> {
+    async fn work_directory(&self, beside: &Path) -> Result<WorkDirectory, OfflineError> {
         let options = &self.options;
         let making = {
             let (wanted, vcap) = (options.work_directory.clone(), options.vcap.clone());
             let (beside, cancel) = (beside.to_owned(), self.cancel.clone());
             runtime::spawn_blocking("work directory", move || {
-                Workplace::make(wanted.as_deref(), &vcap, &beside, &|| cancel.is_cancelled())
+                WorkDirectory::make(wanted.as_deref(), &vcap, &beside, &|| cancel.is_cancelled())
             })
         };
         making.await?.map_err(|error| {
@@ -137,17 +137,17 @@ impl Call<'_> {
 
     async fn run(
         &self,
-        workplace: &Workplace,
+        work_directory: &WorkDirectory,
         outputs: Vec<PathBuf>,
         written: &mut Written,
     ) -> Result<(), OfflineError> {
         let inputs = {
             let tarballs = self.options.inputs.iter().cloned().zip(outputs).collect();
-            inputs::read(tarballs, workplace, &self.progress, self.cancel).await?
+            inputs::read(tarballs, work_directory, &self.progress, self.cancel).await?
         };
         self.check_canceled()?;
         let tasks = select(inputs, &self.stemcell)?.map_err(OfflineError::Input)?;
-        let (work, data) = (fs::parent(workplace.path()), self.options.vcap.data());
+        let (work, data) = (fs::parent(work_directory.path()), self.options.vcap.data());
         let places: &[&Path] = match self.options.isolation {
             Isolation::Auto => &[work, &data],
             Isolation::Namespace | Isolation::Userns => &[work],
@@ -155,12 +155,14 @@ impl Call<'_> {
         };
         space::check_for_tasks(&tasks, places)?;
         if !tasks.iter().any(has_sources) {
-            return self.carry_out_all(tasks, None, workplace, written).await;
+            return self
+                .carry_out_all(tasks, None, work_directory, written)
+                .await;
         }
         let compiler =
-            setup::compiler(&self.options, workplace, &self.progress, self.cancel).await?;
+            setup::compiler(&self.options, work_directory, &self.progress, self.cancel).await?;
         let result = self
-            .carry_out_all(tasks, Some(&compiler), workplace, written)
+            .carry_out_all(tasks, Some(&compiler), work_directory, written)
             .await;
         // All packages have ended, so this is the last reference.
         let closed = match Arc::try_unwrap(compiler.context) {
@@ -182,7 +184,7 @@ impl Call<'_> {
         &self,
         tasks: Vec<Task>,
         compiler: Option<&Compiler>,
-        workplace: &Workplace,
+        work_directory: &WorkDirectory,
         written: &mut Written,
     ) -> Result<(), OfflineError> {
         let mut releases = BTreeMap::new();
@@ -193,7 +195,7 @@ impl Call<'_> {
                 output,
             } = task
             {
-                let blobs = workplace.blobs(id)?;
+                let blobs = work_directory.blobs(id)?;
                 let job = ReleaseJob {
                     release,
                     output,
@@ -267,12 +269,12 @@ impl Call<'_> {
     }
 
     /// Prints what may explain a failure: the free space of the call's directories, a missing work directory.
-    fn report_disks(&self, error: &OfflineError, workplace: &Workplace, output: &Path) {
-        let (work, data) = (workplace.path(), self.options.vcap.data());
+    fn report_disks(&self, error: &OfflineError, work_directory: &WorkDirectory, output: &Path) {
+        let (work, data) = (work_directory.path(), self.options.vcap.data());
         let mut directories = vec![work, &data, output];
         directories.extend(self.options.logs_directory.as_deref());
         report_free_space(&self.progress, error, &directories);
-        if !workplace.is_there() {
+        if !work_directory.is_there() {
             self.progress.line(&format!(
                 "Warning: the work directory `{}` was removed by another program during this run",
                 work.display()
@@ -280,9 +282,9 @@ impl Call<'_> {
         }
     }
 
-    fn remove(&self, workplace: Workplace) {
-        let work = workplace.path().to_owned();
-        if let Err(error) = workplace.remove() {
+    fn remove(&self, work_directory: WorkDirectory) {
+        let work = work_directory.path().to_owned();
+        if let Err(error) = work_directory.remove() {
             let hint = match error.hint() {
                 Some(hint) => format!("\nHint: {hint}"),
                 None => String::new(),

@@ -10,7 +10,7 @@ use super::isolation;
 use super::options::Options;
 use super::progress::Progress;
 use super::releases::Compiler;
-use super::workplace::Workplace;
+use super::work_directory::WorkDirectory;
 use crate::compile::{Context, Store};
 use crate::fs;
 use crate::process::{self, Jobserver};
@@ -19,14 +19,14 @@ use crate::sandbox::Sandbox;
 /// The compiler of a call.
 pub(super) async fn compiler(
     options: &Options,
-    workplace: &Workplace,
+    work_directory: &WorkDirectory,
     progress: &Arc<Progress>,
     cancel: &CancellationToken,
 ) -> Result<Compiler, OfflineError> {
-    let sandbox = isolation::choose(options, workplace.path(), progress, cancel).await?;
+    let sandbox = isolation::choose(options, work_directory.path(), progress, cancel).await?;
     let jobs = jobs(options.jobs, &sandbox, progress);
-    warn_of_noexec(options, &sandbox, workplace, progress);
-    let logs = match workplace.logs(options.logs_directory.as_deref(), &options.vcap) {
+    warn_of_noexec(options, &sandbox, work_directory, progress);
+    let logs = match work_directory.logs(options.logs_directory.as_deref(), &options.vcap) {
         Ok(logs) => logs,
         Err(error) => {
             sandbox.close()?;
@@ -42,7 +42,7 @@ pub(super) async fn compiler(
     if options.make_jobserver {
         // Each make has one job without a token.
         let tokens = process::processors().get() - 1;
-        match Jobserver::make(&workplace.jobserver(), tokens) {
+        match Jobserver::make(&work_directory.jobserver(), tokens) {
             Ok(pool) => jobserver = Some(pool),
             Err(error) => {
                 sandbox.close()?;
@@ -56,7 +56,7 @@ pub(super) async fn compiler(
     let context = Arc::new(Context {
         vcap: options.vcap.clone(),
         sandbox,
-        store: Store::new(&workplace.store()),
+        store: Store::new(&work_directory.store()),
         environment,
         agent: options.agent.clone(),
         grace: options.grace,
@@ -92,13 +92,13 @@ fn jobs(wanted: Option<NonZeroUsize>, sandbox: &Sandbox, progress: &Progress) ->
 fn warn_of_noexec(
     options: &Options,
     sandbox: &Sandbox,
-    workplace: &Workplace,
+    work_directory: &WorkDirectory,
     progress: &Progress,
 ) {
     let data = options.vcap.data();
     let (directory, option) = match sandbox.is_shared() {
         true => (data.as_path(), "--base-directory"),
-        false => (fs::parent(workplace.path()), "--work-dir"),
+        false => (fs::parent(work_directory.path()), "--work-dir"),
     };
     if let Ok(Some(directory)) = fs::noexec(directory) {
         progress.line(&format!(

@@ -52,7 +52,7 @@ impl<R: Read + Send + 'static> ReadAhead<R> {
         }
     }
 
-    /// Reads to the end and discards the data, to find out whether the source is complete.
+    /// Reads to the end and discards the data, to check whether the source is complete.
     ///
     /// # Errors
     /// The first error of the source.

@@ -19,12 +19,12 @@ const LOGS_BESIDE: &str = "bosh-agent-logs";
 
 /// The work directory, with all temporary files of a call.
 #[derive(Debug)]
-pub(super) struct Workplace {
+pub(super) struct WorkDirectory {
     work: LeasedDirectory,
     made: MadeDirectories,
 }
 
-impl Workplace {
+impl WorkDirectory {
     /// Creates the work directory: in `wanted`, or in the data directory if that is a real disk, or in `beside`. First removes
     /// what killed runs left there.
     pub(super) fn make(
@@ -134,7 +134,7 @@ impl Workplace {
         self.path().join("jobserver")
     }
 
-    /// Creates the directory of logs: `wanted`, or the usual one, or one beside the work directory.
+    /// Creates the directory of logs: `wanted`, or the usual one, or one next to the work directory.
     pub(super) fn logs(&self, wanted: Option<&Path>, vcap: &Vcap) -> fs::Result<PathBuf> {
         if let Some(directory) = wanted {
             fs::create_dir_all(directory)?;
@@ -167,7 +167,7 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let wanted = scratch.path().join("a/b");
         let vcap = Vcap::new(&scratch.path().join("vcap"));
-        let place = Workplace::make(Some(&wanted), &vcap, scratch.path(), &|| false).unwrap();
+        let place = WorkDirectory::make(Some(&wanted), &vcap, scratch.path(), &|| false).unwrap();
         assert!(place.path().starts_with(&wanted));
         place.spool(ReleaseId::from_position(0)).unwrap();
         place.remove().unwrap();
@@ -179,7 +179,7 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let vcap = Vcap::new(&scratch.path().join("vcap"));
         let place =
-            Workplace::make(Some(scratch.path()), &vcap, scratch.path(), &|| false).unwrap();
+            WorkDirectory::make(Some(scratch.path()), &vcap, scratch.path(), &|| false).unwrap();
         assert_eq!(place.logs(None, &vcap).unwrap(), vcap.compilation_logs());
         let wanted = scratch.path().join("logs");
         assert_eq!(place.logs(Some(&wanted), &vcap).unwrap(), wanted);
