@@ -12,7 +12,7 @@ use bosh_agent::fs;
 use bosh_agent::process::{ForkServer, Output};
 use bosh_agent::release::{Name, Version};
 use bosh_agent::sandbox::{
-    Entry, Landlocked, Namespaces, Sandbox, Script, SharedTree, Spec, Users, Wishes,
+    Entry, Landlocked, NamespaceOptions, Namespaces, Sandbox, Script, SharedTree, Spec, Users,
     enter_user_namespace, run,
 };
 use tokio_util::sync::CancellationToken;
@@ -59,19 +59,19 @@ async fn measure(isolation: &str, users: Option<Users>, dependencies: usize) {
     let vcap = Vcap::new(&vcap);
     let tree = || SharedTree::take(&vcap, "a benchmark", false, &|| false).unwrap();
     let agent = ForkServer::from(AGENT);
-    let wishes = Wishes {
+    let options = NamespaceOptions {
         users,
-        ..Wishes::default()
+        ..NamespaceOptions::default()
     };
     let sandbox = match isolation {
-        "none" => Ok(Sandbox::Shared(tree())),
+        "none" => Ok(Sandbox::from(tree())),
         "landlock" => match Landlocked::probe(&work, &agent).await {
-            Ok(()) => Landlocked::new(tree(), &work, None).map(Sandbox::Landlocked),
+            Ok(()) => Landlocked::new(tree(), &work, None).map(Sandbox::from),
             Err(error) => Err(error),
         },
-        _ => Namespaces::probe(&work, &vcap, &agent, wishes)
+        _ => Namespaces::probe(&work, &vcap, &agent, options)
             .await
-            .map(Sandbox::Namespaces),
+            .map(Sandbox::from),
     };
     let sandbox = match sandbox {
         Ok(sandbox) => sandbox,
@@ -127,7 +127,7 @@ async fn one(
         .iter()
         .map(|(name, _, tree)| (name.clone(), tree.clone()))
         .collect();
-    let place = sandbox.enter(&own, &names, &[]).await.unwrap();
+    let place = sandbox.enter(&own, &names, &[], &|| {}).await.unwrap();
     let mut mounted = Vec::new();
     for (name, version, tree) in sealed {
         let paths = place.vcap().package(name, version);

@@ -1,13 +1,14 @@
-//! What a packaging script may see, and the child that owns its processes.
+//! Isolates packaging scripts; the child that owns a script's processes.
 //!
-//! A sandbox is chosen once at the start. For each package it gives a [`Place`]: the root below which the package's
-//! directories lie on this side, and confines its script to it. With `--isolation=namespace` and `--isolation=userns` the root
-//! is in the work directory and is mounted over the base directory for that script alone ([`Namespaces`]); with
-//! `--isolation=landlock` it is the base directory itself, in which each script reaches its own only ([`Landlocked`]); with
-//! `--isolation=none` it is that, too, and only one package is in it at a time ([`SharedTree`]).
+//! A run has one sandbox. For each package it provides a [`Place`]: the directory in which the agent creates the package's
+//! directories. It confines the script to its place. With `--isolation=namespace` and `--isolation=userns`, the place is in the work
+//! directory and is mounted over the base directory for the script alone ([`Namespaces`]). With `--isolation=landlock` it is the base
+//! directory itself, where each script can access only its own directories ([`Landlocked`]). With `--isolation=none` it is also the
+//! base directory, for one package at a time ([`Sequential`]).
 //!
-//! Every `unsafe` of the crate lives here.
+//! All `unsafe` code of the crate is in this module.
 
+mod blocking;
 mod child;
 mod error;
 mod init;
@@ -18,13 +19,16 @@ mod locked;
 mod mount;
 mod mount_view;
 mod named;
-mod namespace;
+mod namespaces;
 mod own_proc;
+mod place;
 mod progress;
 mod protect;
+mod request;
 mod rules;
 mod scratch;
 mod script;
+mod sequential;
 mod server;
 mod shared_tree;
 mod spec;
@@ -34,17 +38,20 @@ mod sys;
 mod users;
 mod view;
 mod wait;
+mod waits;
 mod watch;
 mod wire;
 
 pub use error::SandboxError;
 pub use landlocked::{Landlocked, ReplacedCopy};
-pub(crate) use namespace::PROCESSES;
-pub use namespace::{Namespaces, Wishes};
+pub(crate) use namespaces::PROCESSES;
+pub use namespaces::{NamespaceOptions, Namespaces};
 pub use own_proc::{has_proc, mount_proc_before_threads};
+pub use place::Place;
 pub use rules::{Closed, Rules, closed};
 pub use scratch::{Scratch, Sharing};
 pub use script::{Script, ScriptEnd, run, run_holding};
+pub use sequential::Sequential;
 pub use server::main as server_main;
 pub use shared_tree::SharedTree;
 pub use spec::{Report, Spec};
@@ -61,188 +68,129 @@ pub use view::{Mounted, Protection, View, Writes};
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Arc;
 
-use tokio::sync::OwnedMutexGuard;
-
-use crate::config::{PackagePaths, Vcap};
+use crate::config::PackagePaths;
 use crate::release::Name;
-use landlocked::LandlockPlace;
-use namespace::NamespacePlace;
+use place::TierPlace;
+use request::Request;
 
-/// How packages are kept apart.
+/// How packages are isolated.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a run has one of them, and it is not moved while packages compile"
-)]
 pub enum Sandbox {
-    /// Each in its own namespaces (`--isolation=namespace`, `--isolation=userns`).
-    Namespaces(Namespaces),
-    /// In place, several at a time, by rules on what a script may reach (`--isolation=landlock`).
-    Landlocked(Landlocked),
-    /// In place, one package after another (`--isolation=none`).
-    Shared(SharedTree),
+    /// Each package in its own namespaces (`--isolation=namespace`, `--isolation=userns`).
+    Namespaces(Arc<Namespaces>),
+    /// Several packages at a time in the base directory, with rules for what a script can access (`--isolation=landlock`).
+    Landlocked(Arc<Landlocked>),
+    /// One package after another in the base directory (`--isolation=none`).
+    Sequential(Arc<Sequential>),
 }
 
-/// Where one package compiles, as seen from this side. Who has it gives it back by [`Sandbox::leave`] and drops it; until
-/// both is done others may have to wait.
-#[derive(Debug)]
-pub struct Place {
-    root: PathBuf,
-    kind: Kind,
+impl From<Namespaces> for Sandbox {
+    fn from(namespaces: Namespaces) -> Self {
+        Self::Namespaces(Arc::new(namespaces))
+    }
 }
 
-#[derive(Debug)]
-enum Kind {
-    Namespace(NamespacePlace),
-    Landlock(LandlockPlace),
-    Shared {
-        #[expect(dead_code, reason = "held")]
-        turn: OwnedMutexGuard<()>,
-        /// Directories beside those of packages that are removed with the package.
-        private: Mutex<Vec<Name>>,
-    },
+impl From<Landlocked> for Sandbox {
+    fn from(landlocked: Landlocked) -> Self {
+        Self::Landlocked(Arc::new(landlocked))
+    }
 }
 
-impl Place {
-    /// The tree in which to make the package's directories. Inside the sandbox it is found at the base directory.
-    #[must_use]
-    pub fn vcap(&self) -> Vcap {
-        Vcap::new(&self.root)
-    }
-
-    /// Whether the script is kept from something that the Go agent allows, so that it may succeed where nothing is: see
-    /// [`Sandbox::enter_alone`].
-    #[must_use]
-    pub fn is_restricted(&self) -> bool {
-        match &self.kind {
-            Kind::Landlock(place) => Landlocked::restricts(place),
-            Kind::Namespace(_) | Kind::Shared { .. } => false,
-        }
-    }
-
-    /// Copies of dependencies that other packages had, and that were removed because somebody had changed them.
-    #[must_use]
-    pub fn replaced(&self) -> &[ReplacedCopy] {
-        match &self.kind {
-            Kind::Landlock(place) => Landlocked::replaced(place),
-            Kind::Namespace(_) | Kind::Shared { .. } => &[],
-        }
-    }
-
-    /// Whether a dependency is there already, put there for another package. Otherwise it is to be made ready by
-    /// [`Sandbox::provide`].
-    #[must_use]
-    pub fn has(&self, dependency: &Name) -> bool {
-        match &self.kind {
-            Kind::Landlock(place) => Landlocked::has(place, dependency),
-            Kind::Namespace(_) | Kind::Shared { .. } => false,
-        }
+impl From<SharedTree> for Sandbox {
+    fn from(tree: SharedTree) -> Self {
+        Self::Sequential(Arc::new(Sequential::new(tree)))
     }
 }
 
 impl Sandbox {
-    /// Whether packages that are compiled at the same time see one tree, with each other's names in it.
+    /// Whether packages that are compiled concurrently share one tree, and see each other's names.
     #[must_use]
     pub fn is_shared(&self) -> bool {
         match self {
             Self::Namespaces(_) => false,
-            Self::Landlocked(_) | Self::Shared(_) => true,
+            Self::Landlocked(_) | Self::Sequential(_) => true,
         }
     }
 
-    /// Whether a package can be in it while another one is. Where it cannot, [`enter`](Self::enter) makes them wait for each
-    /// other.
+    /// Whether several packages can have a place at a time. Otherwise [`enter`](Self::enter) makes them wait for each other.
     #[must_use]
     pub fn takes_several(&self) -> bool {
         match self {
             Self::Namespaces(_) | Self::Landlocked(_) => true,
-            Self::Shared(_) => false,
+            Self::Sequential(_) => false,
         }
     }
 
-    /// Where the scratch directory of a name is on this side, there or not. `None` where packages share none.
+    /// The shared tree, if packages use one.
+    fn tree(&self) -> Option<&SharedTree> {
+        match self {
+            Self::Namespaces(_) => None,
+            Self::Landlocked(landlocked) => Some(landlocked.tree()),
+            Self::Sequential(sequential) => Some(sequential.tree()),
+        }
+    }
+
+    /// The path of a scratch directory, which may not exist. `None` if packages share none.
     #[must_use]
     pub fn scratch_directory(&self, name: &Name) -> Option<PathBuf> {
         match self {
             Self::Namespaces(namespaces) => namespaces.scratch_directory(name),
-            Self::Landlocked(landlocked) => landlocked.tree().scratch_directory(name),
-            Self::Shared(tree) => tree.scratch_directory(name),
+            Self::Landlocked(_) | Self::Sequential(_) => self.tree()?.scratch_directory(name),
         }
     }
 
-    /// Makes room for one package and its dependencies, given by name and sealed tree. Waits as long as another package that
-    /// is being compiled is in the way: every other one in a shared tree, or, with rules, one that has one of the names with
-    /// other contents. `scratch` names the scratch directories that the package has with others.
+    /// Makes room for one package and its dependencies, given as names and sealed trees. Waits while another package is in the way:
+    /// in a shared tree, every other package or, with rules, one that uses one of the names with other contents. `waits` is called
+    /// once if it has to wait. `scratch` names the scratch directories that the package shares with others.
     ///
-    /// Cancel-safe: nothing is taken before it returns.
+    /// Cancel-safe: what was made for a canceled package is removed.
     ///
     /// # Errors
-    /// When the tree cannot be made or cleared.
+    /// The tree cannot be created or cleared.
     pub async fn enter(
         &self,
         package: &Name,
         dependencies: &[(Name, PathBuf)],
         scratch: &[Name],
+        waits: &(dyn Fn() + Send + Sync),
     ) -> Result<Place, SandboxError> {
+        let request = Request::new(package, dependencies, scratch);
         match self {
             Self::Namespaces(namespaces) => {
-                let place = namespaces.enter(false, scratch)?;
-                Ok(Place {
-                    root: namespaces.root(&place),
-                    kind: Kind::Namespace(place),
-                })
+                let place = namespaces.enter(false, scratch).await?;
+                Ok(Place::in_namespaces(namespaces, place))
             }
-            Self::Landlocked(landlocked) => Ok(Place {
-                root: landlocked.tree().base().to_owned(),
-                kind: Kind::Landlock(landlocked.enter(package, dependencies, scratch).await?),
-            }),
-            Self::Shared(tree) => {
-                let turn = tree.turn().await;
-                let names: Vec<Name> = std::iter::once(package)
-                    .chain(dependencies.iter().map(|(name, _)| name))
-                    .cloned()
-                    .collect();
-                tree.clear_for(&names)?;
-                let mut private = Vec::new();
-                if tree.shares_scratch() {
-                    tree.share(scratch)?;
-                } else {
-                    for name in scratch {
-                        // As on a VM where nothing was compiled before.
-                        if tree.make_private(name, false)? {
-                            private.push(name.clone());
-                        }
-                    }
-                }
-                Ok(Place {
-                    root: tree.base().to_owned(),
-                    kind: Kind::Shared {
-                        turn,
-                        private: Mutex::new(private),
-                    },
-                })
+            Self::Landlocked(landlocked) => {
+                let place = landlocked.enter(request, waits).await?;
+                Ok(Place::landlocked(landlocked, place))
+            }
+            Self::Sequential(sequential) => {
+                let place = sequential.enter(request, waits).await?;
+                Ok(Place::sequential(sequential, place))
             }
         }
     }
 
-    /// Says that a package's script has ended and that it will [`enter_alone`](Self::enter_alone). Returns for how many others
-    /// that will have to wait.
+    /// Announces that a package whose script has ended will [`enter_alone`](Self::enter_alone). Returns for how many packages that
+    /// will wait.
     #[must_use]
     pub fn step_aside(&self, place: &Place) -> usize {
-        match (self, &place.kind) {
-            (Self::Landlocked(landlocked), Kind::Landlock(place)) => landlocked.step_aside(place),
+        match (self, &place.tier) {
+            (Self::Landlocked(landlocked), TierPlace::Landlock(place)) => {
+                landlocked.step_aside(place)
+            }
             _ => 0,
         }
     }
 
-    /// As [`enter`](Self::enter), but with no restriction on the script, and with no other script running where that takes
-    /// it. The place that the package had before is to be given back first. `waits` hears for how many others this waits,
-    /// whenever that changes.
+    /// Like [`enter`](Self::enter), but the script is not restricted and, if that requires it, no other script runs meanwhile. The
+    /// package must return its previous place first. `waits` receives the number of packages that this waits for, each time it
+    /// changes.
     ///
     /// # Errors
-    /// When the tree cannot be made or cleared.
+    /// The tree cannot be created or cleared.
     pub async fn enter_alone(
         &self,
         package: &Name,
@@ -251,25 +199,22 @@ impl Sandbox {
         waits: &(dyn Fn(usize) + Send + Sync),
     ) -> Result<Place, SandboxError> {
         match self {
-            Self::Landlocked(landlocked) => Ok(Place {
-                root: landlocked.tree().base().to_owned(),
-                kind: Kind::Landlock(
-                    landlocked
-                        .enter_alone(package, dependencies, scratch, waits)
-                        .await?,
-                ),
-            }),
-            Self::Namespaces(_) | Self::Shared(_) => {
-                self.enter(package, dependencies, scratch).await
+            Self::Landlocked(landlocked) => {
+                let request = Request::new(package, dependencies, scratch);
+                let place = landlocked.enter_alone(request, waits).await?;
+                Ok(Place::landlocked(landlocked, place))
+            }
+            Self::Namespaces(_) | Self::Sequential(_) => {
+                self.enter(package, dependencies, scratch, &|| {}).await
             }
         }
     }
 
-    /// As [`enter`](Self::enter), but with copies of dependencies on the file system of the package's own directories, where
-    /// `enter` has them mounted. The place that the package had before is to be given back first.
+    /// Like [`enter`](Self::enter), but dependencies that `enter` would mount are copied to the file system of the package's own
+    /// directories. The package must return its previous place first.
     ///
     /// # Errors
-    /// When the tree cannot be made or cleared.
+    /// The tree cannot be created or cleared.
     pub async fn enter_with_copies(
         &self,
         package: &Name,
@@ -278,42 +223,41 @@ impl Sandbox {
     ) -> Result<Place, SandboxError> {
         match self {
             Self::Namespaces(namespaces) => {
-                let place = namespaces.enter(true, scratch)?;
-                Ok(Place {
-                    root: namespaces.root(&place),
-                    kind: Kind::Namespace(place),
-                })
+                let place = namespaces.enter(true, scratch).await?;
+                Ok(Place::in_namespaces(namespaces, place))
             }
-            Self::Landlocked(_) | Self::Shared(_) => {
-                self.enter(package, dependencies, scratch).await
+            Self::Landlocked(_) | Self::Sequential(_) => {
+                self.enter(package, dependencies, scratch, &|| {}).await
             }
         }
     }
 
-    /// Whether the script in a place may fail at a link or a rename because its dependencies are mounted, so that it may succeed
-    /// where they are copies: see [`enter_with_copies`](Self::enter_with_copies).
+    /// Whether a script may fail to link or rename because its dependencies are mounted, so that it may succeed in a place of
+    /// [`enter_with_copies`](Self::enter_with_copies).
     #[must_use]
     pub fn mounts_dependencies(&self, place: &Place) -> bool {
-        match (self, &place.kind) {
-            (Self::Namespaces(namespaces), Kind::Namespace(place)) => namespaces.restricts(place),
+        match (self, &place.tier) {
+            (Self::Namespaces(namespaces), TierPlace::Namespace(place)) => {
+                namespaces.restricts(place)
+            }
             _ => false,
         }
     }
 
-    /// Whether the dependencies in a place are copies, which the script may have changed. Otherwise they are mounted when it starts.
+    /// Whether the dependencies in a place are copies, which the script may change. Otherwise they are mounted when it starts.
     #[must_use]
     pub fn has_copies(&self, place: &Place) -> bool {
-        match &place.kind {
-            Kind::Namespace(place) => place.copies,
-            Kind::Landlock(_) | Kind::Shared { .. } => true,
+        match &place.tier {
+            TierPlace::Namespace(place) => place.copies,
+            TierPlace::Landlock(_) | TierPlace::Sequential(_) => true,
         }
     }
 
-    /// Makes a dependency available where the script will look for it. A shared tree gets a copy, for the script there can
-    /// change it; elsewhere the sealed tree is mounted when the script starts.
+    /// Makes a dependency available in a place. A shared tree gets a copy, because scripts can change it; in namespaces, the sealed
+    /// tree is mounted when the script starts.
     ///
     /// # Errors
-    /// When it cannot be put there, and when `stop` says so before it is.
+    /// The dependency cannot be copied, or `stop` returned true.
     pub fn provide(
         &self,
         place: &Place,
@@ -321,82 +265,77 @@ impl Sandbox {
         install: &Path,
         stop: &dyn Fn() -> bool,
     ) -> Result<(), SandboxError> {
-        match &place.kind {
-            Kind::Namespace(place) => Namespaces::provide(place, sealed, install, stop),
-            Kind::Landlock(_) | Kind::Shared { .. } => {
+        match &place.tier {
+            TierPlace::Namespace(place) => Namespaces::provide(place, sealed, install, stop),
+            TierPlace::Landlock(_) | TierPlace::Sequential(_) => {
                 Ok(crate::fs::copy_tree_until(sealed, install, stop)?)
             }
         }
     }
 
-    /// Says that all dependencies of a package are where they should be, links included.
+    /// Records that all dependencies of a package are available, with their links.
     ///
     /// # Errors
-    /// When one of them cannot be examined.
+    /// A dependency cannot be examined.
     pub fn provided(&self, place: &Place) -> Result<(), SandboxError> {
-        match (self, &place.kind) {
-            (Self::Landlocked(landlocked), Kind::Landlock(place)) => landlocked.provided(place),
+        match (self, &place.tier) {
+            (Self::Landlocked(landlocked), TierPlace::Landlock(place)) => {
+                landlocked.provided(place)
+            }
             _ => Ok(()),
         }
     }
 
-    /// Gives a package the directories of these names in the data directory, to itself and until it is left. Where the tree is
-    /// private anyway there is nothing to do; where several packages are in it at a time this waits for those that have one of
-    /// the names. What is there already stays as it is.
+    /// Gives a package these directories in the data directory to itself, until it leaves. In a tree with several packages, waits for
+    /// those that have one of the names. Existing directories stay as they are.
     ///
-    /// Cancel-safe: nothing is taken before it returns.
+    /// Cancel-safe: what was claimed nevertheless is removed when the package leaves.
     ///
     /// # Errors
-    /// When a directory cannot be made.
+    /// A directory cannot be created.
     pub async fn claim(&self, place: &Place, names: &BTreeSet<Name>) -> Result<(), SandboxError> {
-        match (self, &place.kind) {
-            (Self::Landlocked(landlocked), Kind::Landlock(place)) => {
+        match (self, &place.tier) {
+            (Self::Landlocked(landlocked), TierPlace::Landlock(place)) => {
                 landlocked.claim(place, names).await
             }
-            (Self::Shared(tree), Kind::Shared { private, .. }) => {
-                let mut private = private.lock().unwrap_or_else(PoisonError::into_inner);
-                for name in names {
-                    // Nothing keeps the script from making it, so only its removal is ours.
-                    if tree.make_private(name, false)? {
-                        private.push(name.clone());
-                    }
-                }
-                Ok(())
+            (Self::Sequential(sequential), TierPlace::Sequential(place)) => {
+                sequential.claim(place, names).await
             }
+            // A package in namespaces has its own data directory.
             _ => Ok(()),
         }
     }
 
-    /// Lets a script into the directories that its package has [claimed](Self::claim).
+    /// Gives a script access to the directories that its package has [claimed](Self::claim).
     pub fn open(&self, place: &Place, script: &mut Script) {
-        if let (Self::Landlocked(landlocked), Kind::Landlock(place)) = (self, &place.kind) {
+        if let (Self::Landlocked(landlocked), TierPlace::Landlock(place)) = (self, &place.tier) {
             landlocked.open(place, script);
         }
     }
 
-    /// Removes what scripts have left in shared scratch directories. No script may be running. `false` where there was nothing.
+    /// Removes the content of shared scratch directories while no script runs. Returns `false` if there was nothing to remove.
     ///
     /// # Errors
-    /// When something cannot be removed.
+    /// Something cannot be removed.
     pub fn discard_scratch(&self) -> crate::fs::Result<bool> {
         match self {
             Self::Namespaces(namespaces) => namespaces.discard_scratch(),
             Self::Landlocked(landlocked) => landlocked.tree().discard_scratch(),
-            Self::Shared(tree) => tree.discard_scratch(),
+            Self::Sequential(sequential) => sequential.tree().discard_scratch(),
         }
     }
 
-    /// The file that a script's parent keeps locked as long as a process of the script lives.
+    /// The file that a script's parent keeps locked while the script has processes.
     #[must_use]
     pub fn hold(&self) -> PathBuf {
         match self {
             Self::Namespaces(namespaces) => namespaces.hold(),
             Self::Landlocked(landlocked) => landlocked.tree().marker(),
-            Self::Shared(tree) => tree.marker(),
+            Self::Sequential(sequential) => sequential.tree().marker(),
         }
     }
 
-    /// Confines a script to its place. Dependencies: sealed tree and paths.
+    /// Confines a script to its place. Dependencies are given as sealed trees and paths.
     pub fn confine(
         &self,
         place: &Place,
@@ -404,8 +343,8 @@ impl Sandbox {
         own: &PackagePaths,
         dependencies: &[(&Path, &PackagePaths)],
     ) {
-        match (self, &place.kind) {
-            (Self::Namespaces(namespaces), Kind::Namespace(place)) => {
+        match (self, &place.tier) {
+            (Self::Namespaces(namespaces), TierPlace::Namespace(place)) => {
                 let mounted: Vec<(&Path, &Path)> = dependencies
                     .iter()
                     .map(|(sealed, paths)| (*sealed, paths.install.as_path()))
@@ -413,7 +352,7 @@ impl Sandbox {
                 let view = namespaces.view(place, &mounted, &script.environment);
                 script.spec.view = Some(view);
             }
-            (Self::Landlocked(landlocked), Kind::Landlock(place)) => {
+            (Self::Landlocked(landlocked), TierPlace::Landlock(place)) => {
                 let dependencies: Vec<&PackagePaths> =
                     dependencies.iter().map(|(_, paths)| *paths).collect();
                 landlocked.confine(place, script, own, &dependencies);
@@ -422,58 +361,47 @@ impl Sandbox {
         }
     }
 
-    /// Checks that a script that has ended left the directories above its own as they were, so that what is taken from them is its
-    /// own.
+    /// Checks that a script has not replaced the directories that contain its own: otherwise its results could be files of others.
     ///
     /// # Errors
-    /// [`SandboxError::Replaced`] where it put something else in the place of one.
+    /// [`SandboxError::Replaced`] if it has.
     pub fn check(&self, place: &Place) -> Result<(), SandboxError> {
-        match (self, &place.kind) {
-            (Self::Namespaces(namespaces), Kind::Namespace(place)) => namespaces.check(place),
-            (Self::Landlocked(landlocked), _) => landlocked.tree().check(),
-            (Self::Shared(tree), _) => tree.check(),
-            // A place of another sandbox.
-            (Self::Namespaces(_), _) => Ok(()),
+        match (self, &place.tier) {
+            (Self::Namespaces(namespaces), TierPlace::Namespace(place)) => namespaces.check(place),
+            _ => self.tree().map_or(Ok(()), SharedTree::check),
         }
     }
 
-    /// Takes the directories of a package out of use because processes of its script cannot be killed: they may change them at any
-    /// time, so nobody waits for their removal. Returns where they are then, where that worked.
+    /// Takes the directories of a package out of use, because processes of its script cannot be killed and may change them at any
+    /// time. They are not removed with the package. Returns their new path, if that worked.
     #[must_use]
     pub fn set_aside(&self, place: &Place, paths: &PackagePaths) -> Option<PathBuf> {
-        match (self, &place.kind) {
-            (Self::Namespaces(namespaces), Kind::Namespace(place)) => {
+        match (self, &place.tier) {
+            (Self::Namespaces(namespaces), TierPlace::Namespace(place)) => {
                 Some(namespaces.set_aside(place))
             }
-            (Self::Landlocked(landlocked), _) => landlocked.tree().set_aside(paths),
-            (Self::Shared(tree), _) => tree.set_aside(paths),
-            // A place of another sandbox.
-            (Self::Namespaces(_), _) => None,
+            _ => self.tree()?.set_aside(paths),
         }
     }
 
-    /// Removes everything of the package, after its end, good or bad.
+    /// Removes everything of a package, successful or not.
     ///
     /// # Errors
-    /// When something cannot be removed.
+    /// Something cannot be removed.
     pub fn leave(&self, place: &Place) -> Result<(), SandboxError> {
-        match (self, &place.kind) {
-            (Self::Namespaces(namespaces), Kind::Namespace(place)) => namespaces.leave(place),
-            (Self::Landlocked(landlocked), Kind::Landlock(place)) => landlocked.leave(place),
-            (Self::Shared(tree), Kind::Shared { private, .. }) => {
-                let mut private = private.lock().unwrap_or_else(PoisonError::into_inner);
-                tree.remove_beside(&std::mem::take(&mut *private))?;
-                Ok(tree.clear()?)
-            }
-            // A place of another sandbox.
-            (Self::Namespaces(_) | Self::Landlocked(_) | Self::Shared(_), _) => Ok(()),
+        match (self, &place.tier) {
+            (Self::Namespaces(namespaces), TierPlace::Namespace(place)) => namespaces.leave(place),
+            (Self::Landlocked(landlocked), TierPlace::Landlock(place)) => landlocked.leave(place),
+            (Self::Sequential(sequential), TierPlace::Sequential(place)) => sequential.leave(place),
+            // The place of another sandbox.
+            _ => Ok(()),
         }
     }
 
-    /// Takes the whole sandbox down: what this run made is gone afterwards.
+    /// Removes everything that this run made.
     ///
     /// # Errors
-    /// When something cannot be removed.
+    /// Something cannot be removed.
     pub fn close(self) -> Result<(), SandboxError> {
         match self {
             Self::Namespaces(namespaces) => {
@@ -481,7 +409,7 @@ impl Sandbox {
                 Ok(())
             }
             Self::Landlocked(landlocked) => landlocked.close(),
-            Self::Shared(tree) => tree.close(),
+            Self::Sequential(sequential) => sequential.close(),
         }
     }
 }

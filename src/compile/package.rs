@@ -87,8 +87,7 @@ pub(super) async fn build(
         .collect();
     let job = Arc::new(job);
     let scratch = Arc::new(scratch::shared(&job, &context.vcap));
-    let enter = context.sandbox.enter(&job.name, &dependencies, &scratch);
-    let place = wait_for_place(context, &job, enter, cancel).await?;
+    let place = wait_for_place(context, &job, &dependencies, &scratch, cancel).await?;
     let work = Work::new(context, &job, place, &scratch, turns, cancel);
     let result = work.build().await;
     // Before the package's directories are removed, which may be slow.

@@ -11,8 +11,8 @@ use super::progress::Progress;
 use crate::diag::Chain;
 use crate::runtime;
 use crate::sandbox::{
-    Entry, Landlocked, Namespaces, Sandbox, SandboxError, Scratch, SharedTree, Sharing, Users,
-    Wishes, Writes,
+    Entry, Landlocked, NamespaceOptions, Namespaces, Sandbox, SandboxError, Scratch, SharedTree,
+    Sharing, Users, Writes,
 };
 
 /// Chooses the best isolation tier that works here, and prints it in one line, with a hint if a better tier is possible.
@@ -22,7 +22,8 @@ pub(super) async fn choose(
     progress: &Progress,
     cancel: &CancellationToken,
 ) -> Result<Sandbox, OfflineError> {
-    let scratch = scratch(options)?;
+    let own = options.clone();
+    let scratch = runtime::spawn_blocking("scratch", move || scratch(&own)).await??;
     if let Sharing::Kept(directory) = &options.scratch {
         progress.line(&format!(
             "Scratch directories of packages are kept in {}",
@@ -32,7 +33,8 @@ pub(super) async fn choose(
     let mut reasons = Vec::new();
     if let Some(namespaces) = try_namespaces(options, work, &mut reasons).await? {
         progress.line(&format!("Isolation: {}", described(&namespaces)));
-        return Ok(Sandbox::Namespaces(namespaces.with_scratch(scratch)?));
+        let linking = runtime::spawn_blocking("scratch", move || namespaces.with_scratch(scratch));
+        return Ok(linking.await??.into());
     }
     let has_rules = try_rules(options, work, &mut reasons).await?;
     let reasons = match reasons.join("; ") {
@@ -44,26 +46,29 @@ pub(super) async fn choose(
     if options.isolation == Isolation::Auto {
         progress.line(hint());
     }
-    let (vcap, who, force) = (options.vcap.clone(), options.who.clone(), options.force);
-    let cancel = cancel.clone();
-    let taking = runtime::spawn_blocking("tree", move || {
-        SharedTree::take(&vcap, &who, force, &|| cancel.is_cancelled())
-    });
-    let tree = taking.await??.with_scratch(scratch);
     let is_parallel = options.jobs.is_some_and(|jobs| jobs > NonZeroUsize::MIN);
-    if !has_rules && !is_parallel {
-        return Ok(Sandbox::Shared(tree));
-    }
-    let home = options.environment.get("HOME").map(Path::new);
-    let several = Landlocked::new(tree, work, home)?;
-    if has_rules {
-        return Ok(Sandbox::Landlocked(several));
-    }
-    progress.line(
+    let (own, work, cancel) = (options.clone(), work.to_owned(), cancel.clone());
+    let taking = runtime::spawn_blocking("tree", move || -> Result<Sandbox, SandboxError> {
+        let stop = || cancel.is_cancelled();
+        let tree = SharedTree::take(&own.vcap, &own.who, own.force, &stop)?.with_scratch(scratch);
+        if !has_rules && !is_parallel {
+            return Ok(tree.into());
+        }
+        let home = own.environment.get("HOME").map(Path::new);
+        let several = Landlocked::new(tree, &work, home)?;
+        Ok(match has_rules {
+            true => several.into(),
+            false => several.without_rules().into(),
+        })
+    });
+    let sandbox = taking.await??;
+    if !has_rules && is_parallel {
+        progress.line(
         "Warning: packages that are compiled concurrently are not isolated from each other: undeclared dependencies go \
          undetected, and a script may use files of another package",
     );
-    Ok(Sandbox::Landlocked(several.without_rules()))
+    }
+    Ok(sandbox)
 }
 
 /// The namespaces, if they are wanted and work; otherwise adds the reasons.
@@ -176,13 +181,13 @@ async fn namespaces(options: &Options, work: &Path) -> Result<Namespaces, Sandbo
         }
         Entry::Refused(_) => None,
     };
-    let wishes = Wishes {
+    let namespace_options = NamespaceOptions {
         readonly_dependencies: options.readonly_dependencies,
         protect_host: options.protect_host,
         network: options.network,
         users,
     };
-    Namespaces::probe(work, &options.vcap, &options.agent, wishes).await
+    Namespaces::probe(work, &options.vcap, &options.agent, namespace_options).await
 }
 
 /// The tier, with its restrictions.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::step::StepError;
 use crate::process::Status;
-use crate::{fs, process};
+use crate::{fs, process, runtime};
 
 /// The sandbox could not be made, used or taken down.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +47,9 @@ pub enum SandboxError {
     /// The child process could not be run.
     #[error(transparent)]
     Supervise(#[from] process::SuperviseError),
+    /// A task of the sandbox panicked.
+    #[error(transparent)]
+    Task(#[from] runtime::TaskFailed),
     /// A path cannot be written down for the child.
     #[error("failed to write down the orders of a script's parent")]
     Orders(#[source] serde_json::Error),
@@ -130,6 +133,7 @@ impl SandboxError {
             }
             Self::Files(_)
             | Self::Supervise(_)
+            | Self::Task(_)
             | Self::Orders(_)
             | Self::Step(_)
             | Self::NoUserNamespace(_)

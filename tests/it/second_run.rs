@@ -16,7 +16,7 @@ use bosh_agent::compile::{
 use bosh_agent::config::{Environment, Vcap};
 use bosh_agent::process::ForkServer;
 use bosh_agent::process::Status;
-use bosh_agent::sandbox::{Landlocked, Sandbox, SharedTree};
+use bosh_agent::sandbox::{Landlocked, SharedTree};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{
@@ -59,7 +59,7 @@ impl Core {
         let facts = ("FACTS", place.world.path("facts").into());
         let context = Arc::new(Context {
             vcap,
-            sandbox: Sandbox::Landlocked(Landlocked::new(tree, &work, None).unwrap()),
+            sandbox: Landlocked::new(tree, &work, None).unwrap().into(),
             store: Store::new(&work.join("store")),
             environment: Environment::of_this_process().with(&[facts]),
             agent,

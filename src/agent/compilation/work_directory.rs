@@ -19,7 +19,7 @@ use crate::fs::{self, LeasedDirectory};
 use crate::release::{MultiDigest, Name};
 use crate::runtime;
 use crate::sandbox::{
-    self, Namespaces, Sandbox, SandboxError, Scratch, SharedTree, Sharing, Wishes,
+    self, NamespaceOptions, Namespaces, Sandbox, SandboxError, Scratch, SharedTree, Sharing,
 };
 
 /// How long to wait for the processes of a killed agent before its work directory is removed.
@@ -176,7 +176,8 @@ async fn choose(
     work: &Path,
     cancel: &CancellationToken,
 ) -> Result<Sandbox, Reason> {
-    let probe = Namespaces::probe(work, &options.vcap, &options.agent, Wishes::default());
+    let defaults = NamespaceOptions::default();
+    let probe = Namespaces::probe(work, &options.vcap, &options.agent, defaults);
     let reason = match probe.await {
         Ok(namespaces) => {
             tracing::info!("isolation: namespace");
@@ -188,7 +189,7 @@ async fn choose(
             let namespaces = opening.await.map_err(Reason::Task)?;
             let namespaces = namespaces.map_err(Reason::Sandbox)?;
             let secrets = options.secrets.clone();
-            return Ok(Sandbox::Namespaces(namespaces.with_secrets(secrets)));
+            return Ok(namespaces.with_secrets(secrets).into());
         }
         Err(error) => Chain(&error).to_string(),
     };
@@ -199,7 +200,7 @@ async fn choose(
         SharedTree::take(&vcap, &who, force, &|| cancel.is_cancelled())
     });
     let tree = taking.await.map_err(Reason::Task)?;
-    Ok(Sandbox::Shared(tree.map_err(Reason::Sandbox)?))
+    Ok(tree.map_err(Reason::Sandbox)?.into())
 }
 
 #[cfg(test)]
@@ -226,7 +227,7 @@ mod tests {
         let name = Name::parse("golang").unwrap();
         let sandbox = &work_directory.context.sandbox;
         let scratch = std::slice::from_ref(&name);
-        let place = sandbox.enter(&name, &[], scratch).await.unwrap();
+        let place = sandbox.enter(&name, &[], scratch, &|| {}).await.unwrap();
         let file = options.vcap.data().join("golang/file");
         fs::write(&file, b"").unwrap();
         sandbox.leave(&place).unwrap();

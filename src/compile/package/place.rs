@@ -1,5 +1,6 @@
 //! Entering and leaving the place of a package in the sandbox.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
@@ -11,29 +12,27 @@ use crate::compile::error::CompileError;
 use crate::compile::event::{Event, Phase};
 use crate::compile::job::Job;
 use crate::fs;
+use crate::release::Name;
 use crate::sandbox::{Place, SandboxError};
 
 /// Waits for the place of a package, until a cancellation. Reports if the package has to wait.
 pub(super) async fn wait_for_place(
     context: &Arc<Context>,
     job: &Arc<Job>,
-    enter: impl Future<Output = Result<Place, SandboxError>>,
+    dependencies: &[(Name, PathBuf)],
+    scratch: &[Name],
     cancel: &CancellationToken,
 ) -> Result<Place, CompileError> {
-    let entering = place_or_stop(job, enter, cancel);
-    tokio::pin!(entering);
-    tokio::select! {
-        biased;
-        // Cancel-safe: the same future is polled on below.
-        place = &mut entering => return place,
-        () = std::future::ready(()) => {}
-    }
-    (context.events)(Event::Entered {
-        job: job.number,
-        package: job.name.clone(),
-        phase: Phase::Waiting,
-    });
-    entering.await
+    let waits = || {
+        (context.events)(Event::Entered {
+            job: job.number,
+            package: job.name.clone(),
+            phase: Phase::Waiting,
+        });
+    };
+    let sandbox = &context.sandbox;
+    let enter = sandbox.enter(&job.name, dependencies, scratch, &waits);
+    place_or_stop(job, enter, cancel).await
 }
 
 /// Waits for the place of a package, until a cancellation.
@@ -44,7 +43,7 @@ pub(super) async fn place_or_stop(
 ) -> Result<Place, CompileError> {
     let package = job.name.clone();
     let entered = tokio::select! {
-        // Cancel-safe: the place is not entered before the future is ready.
+        // Cancel-safe: what was made for a canceled package is removed.
         place = enter => place,
         () = cancel.cancelled() => return Err(CompileError::Stopped { package }),
     };

@@ -183,7 +183,7 @@ impl Work {
     /// Waits until no other script uses these directories in the data directory, and claims them.
     pub(super) async fn claim(&self, named: &BTreeSet<Name>) -> Result<(), CompileError> {
         tokio::select! {
-            // Cancel-safe: nothing is claimed before the future is ready.
+            // Cancel-safe: what was claimed nevertheless is removed with the package.
             claimed = self.context.sandbox.claim(&self.place, named) => {
                 claimed.map_err(|source| CompileError::Sandbox {
                     package: self.job.name.clone(),

@@ -1,0 +1,103 @@
+//! The rules of a script: its own directories, its dependencies, and everything that belongs to no package.
+
+use std::path::{Path, PathBuf};
+
+use super::{LandlockPlace, Landlocked};
+use crate::config::{PackagePaths, Vcap, Visibility};
+use crate::fs;
+use crate::release::Name;
+use crate::sandbox::rules::Rules;
+use crate::sandbox::script::Script;
+
+/// The prefix of the agent's own files in the data directory.
+const AGENT_PREFIX: &str = ".bosh-agent-";
+
+/// The directories of packages in the data directory.
+const OF_PACKAGES: [&str; 2] = ["packages", "compile"];
+
+impl Landlocked {
+    /// Gives a script its rules and its directory for temporary files.
+    pub(in crate::sandbox) fn confine(
+        &self,
+        place: &LandlockPlace,
+        script: &mut Script,
+        own: &PackagePaths,
+        dependencies: &[&PackagePaths],
+    ) {
+        if !place.has_rules {
+            return;
+        }
+        let temporary = self.temporary(&place.package);
+        let variable = ("TMPDIR", temporary.clone().into());
+        script.environment = script.environment.with(&[variable]);
+        let vcap = Vcap::new(self.tree.base());
+        let data = vcap.data();
+        let real = |path: &Path| match path.strip_prefix(&data) {
+            Ok(below) => self.data.join(below),
+            Err(_) => path.to_owned(),
+        };
+        let base = Vcap::new(&self.base);
+        let mut guarded = vec![
+            base.packages(),
+            real(&vcap.data_packages()),
+            real(&vcap.compile()),
+            real(&self.tree.temporary()),
+        ];
+        guarded.extend(self.hidden.iter().cloned());
+        guarded.push(base.bosh());
+        let mut whole = vec![real(&own.compile), real(&own.packages), real(&temporary)];
+        whole.extend(visible_entries(&base, &base.bosh()));
+        let scratch = place.scratch.iter();
+        whole.extend(scratch.map(|name| self.data.join(name.as_str())));
+        whole.extend(self.unowned_data());
+        script.spec.rules = Some(Rules {
+            guarded,
+            listed: vec![self.data.clone()],
+            whole,
+            readable: dependencies
+                .iter()
+                .map(|paths| real(&paths.packages))
+                .collect(),
+        });
+    }
+
+    /// Gives a script access to the data directories that its package has [claimed](Self::claim).
+    pub(in crate::sandbox) fn open(&self, place: &LandlockPlace, script: &mut Script) {
+        if let Some(rules) = &mut script.spec.rules {
+            let private = place.private.names();
+            let paths = private.iter().map(|name| self.data.join(name.as_str()));
+            rules.whole.extend(paths);
+        }
+    }
+
+    /// The entries of the data directory that belong to no package. They are listed now, because a directory that is created for
+    /// another package later must stay closed.
+    fn unowned_data(&self) -> Vec<PathBuf> {
+        let data_names = self.data_names();
+        let is_owned = |name: &str| {
+            name.starts_with(AGENT_PREFIX)
+                || OF_PACKAGES.contains(&name)
+                || Name::parse(name).is_ok_and(|name| data_names.contains(&name))
+        };
+        let entries = fs::list(&self.data).unwrap_or_default();
+        let unowned = entries.iter().filter(|entry| {
+            // Access through a link depends on the path of its target.
+            let is_link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
+            let name = entry.file_name();
+            !is_link && name.to_str().is_some_and(|name| !is_owned(name))
+        });
+        unowned.map(std::fs::DirEntry::path).collect()
+    }
+}
+
+/// The parts of a directory that scripts see, if they do not see all of it.
+fn visible_entries(vcap: &Vcap, directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::list(directory).unwrap_or_default();
+    let paths = entries.iter().map(std::fs::DirEntry::path);
+    let visible = paths.flat_map(|path| match vcap.visibility(&path) {
+        Visibility::Full => vec![path],
+        Visibility::Partial => visible_entries(vcap, &path),
+        Visibility::Hidden => Vec::new(),
+    });
+    visible.collect()
+}

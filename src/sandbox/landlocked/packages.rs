@@ -1,0 +1,192 @@
+//! The packages in the tree, by name: a name exists once there, so a package that needs it with other contents waits.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use crate::fs::{Difference, Record};
+use crate::release::Name;
+use crate::sandbox::request::Request;
+
+/// The packages in the tree.
+#[derive(Debug, Default)]
+pub(super) struct PackagesInTree(HashMap<Name, InTree>);
+
+/// A package in the tree.
+#[derive(Debug)]
+enum InTree {
+    /// It is being compiled.
+    Compiling,
+    /// It is a copy of a sealed tree.
+    Dependency {
+        sealed: PathBuf,
+        /// The number of packages that are being compiled against it.
+        users: usize,
+        /// The copy; `None` until it is complete.
+        copy: Option<DependencyCopy>,
+    },
+}
+
+/// A complete copy of a sealed dependency. Landlock does not deny changes of modes, owners and times.
+#[derive(Debug)]
+pub(super) struct DependencyCopy {
+    record: Record,
+    /// When it was last compared with the record, or recorded.
+    verified: Instant,
+    /// How it differs from the record.
+    difference: Option<Difference>,
+}
+
+/// A copy of a dependency that was changed, and was replaced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplacedCopy {
+    /// The dependency.
+    pub dependency: Name,
+    /// How the copy differed.
+    pub difference: Difference,
+    /// When it was last known to be unchanged.
+    pub good: Instant,
+}
+
+impl PackagesInTree {
+    /// Whether a name is used with other contents than requested.
+    pub(super) fn block(&self, request: &Request) -> bool {
+        let dependencies = request.dependencies.iter();
+        let mut dependencies =
+            dependencies.filter_map(|(name, sealed)| Some((self.0.get(name)?, sealed)));
+        self.0.get(&request.package).is_some_and(InTree::is_in_use)
+            || dependencies.any(|(found, sealed)| found.is_in_use() && !found.is_copy_of(sealed))
+    }
+
+    /// Compares the copies of dependencies with their records. `path` is where a copy is.
+    pub(super) fn verify(&mut self, request: &Request, path: impl Fn(&Name) -> PathBuf) {
+        for (name, sealed) in &request.dependencies {
+            let found = self.0.get_mut(name).filter(|it| it.is_copy_of(sealed));
+            if let Some(InTree::Dependency {
+                copy: Some(copy), ..
+            }) = found
+            {
+                copy.verify(&path(name));
+            }
+        }
+    }
+
+    /// The requested dependencies that are missing, incomplete, changed, or have other contents.
+    pub(super) fn missing(&self, request: &Request) -> Vec<Name> {
+        let dependencies = request.dependencies.iter();
+        dependencies
+            .filter(|(name, sealed)| !self.0.get(name).is_some_and(|it| it.is_copy_of(sealed)))
+            .map(|(name, _)| name.clone())
+            .collect()
+    }
+
+    /// The dependencies that no package uses, with their sealed trees.
+    pub(super) fn unused(&self) -> impl Iterator<Item = (&Name, &Path)> {
+        self.0.iter().filter_map(|(name, found)| match found {
+            InTree::Dependency {
+                sealed, users: 0, ..
+            } => Some((name, sealed.as_path())),
+            InTree::Compiling | InTree::Dependency { .. } => None,
+        })
+    }
+
+    /// Removes a package. `None` if it is not in the tree.
+    pub(super) fn remove(&mut self, name: &Name) -> Option<Option<ReplacedCopy>> {
+        let removed = self.0.remove(name)?;
+        Some(removed.into_replaced(name))
+    }
+
+    /// Adds a package that is going to be compiled, as a user of its dependencies.
+    pub(super) fn add(&mut self, request: &Request) {
+        self.0.insert(request.package.clone(), InTree::Compiling);
+        for (name, sealed) in &request.dependencies {
+            let found = self.0.entry(name.clone()).or_insert(InTree::Dependency {
+                sealed: sealed.clone(),
+                users: 0,
+                copy: None,
+            });
+            if let InTree::Dependency { users, .. } = found {
+                *users += 1;
+            }
+        }
+    }
+
+    /// Records that a dependency's copy is complete.
+    pub(super) fn complete(&mut self, name: &Name, complete: DependencyCopy) {
+        if let Some(InTree::Dependency { copy, .. }) = self.0.get_mut(name) {
+            *copy = Some(complete);
+        }
+    }
+
+    /// Ends one use of a dependency. Returns whether it was removed: because it is incomplete or, unless `keep_unused`, because no
+    /// package uses it.
+    pub(super) fn release(&mut self, name: &Name, keep_unused: bool) -> bool {
+        let Some(InTree::Dependency { users, copy, .. }) = self.0.get_mut(name) else {
+            return false;
+        };
+        *users = users.saturating_sub(1);
+        let is_removed = copy.is_none() || !keep_unused && *users == 0;
+        if is_removed {
+            self.0.remove(name);
+        }
+        is_removed
+    }
+
+    /// Removes all packages.
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+impl InTree {
+    fn is_in_use(&self) -> bool {
+        match self {
+            Self::Compiling => true,
+            Self::Dependency { users, .. } => *users > 0,
+        }
+    }
+
+    /// Whether this is a complete and unchanged copy of `wanted`.
+    fn is_copy_of(&self, wanted: &Path) -> bool {
+        match self {
+            Self::Dependency {
+                sealed,
+                copy: Some(copy),
+                ..
+            } => sealed == wanted && copy.difference.is_none(),
+            Self::Compiling | Self::Dependency { .. } => false,
+        }
+    }
+
+    fn into_replaced(self, dependency: &Name) -> Option<ReplacedCopy> {
+        let Self::Dependency {
+            copy: Some(copy), ..
+        } = self
+        else {
+            return None;
+        };
+        Some(ReplacedCopy {
+            dependency: dependency.clone(),
+            difference: copy.difference?,
+            good: copy.verified,
+        })
+    }
+}
+
+impl DependencyCopy {
+    pub(super) fn new(record: Record) -> Self {
+        Self {
+            record,
+            verified: Instant::now(),
+            difference: None,
+        }
+    }
+
+    fn verify(&mut self, path: &Path) {
+        let start = Instant::now();
+        self.difference = self.record.compare(path);
+        if self.difference.is_none() {
+            self.verified = start;
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Checks that Landlock works here.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use tokio_util::sync::CancellationToken;
+
+use super::Landlocked;
+use crate::fs;
+use crate::process::{ForkServer, Output, Status};
+use crate::sandbox::blocking::blocking;
+use crate::sandbox::error::SandboxError;
+use crate::sandbox::namespaces::PROCESSES;
+use crate::sandbox::rules::Rules;
+use crate::sandbox::script::{self, Script};
+use crate::sandbox::spec::Spec;
+
+/// The time between SIGTERM and SIGKILL for the probe.
+const GRACE: Duration = Duration::from_secs(5);
+
+impl Landlocked {
+    /// Runs a script that may access only its own directory, and checks that it can write there and cannot read another one.
+    ///
+    /// # Errors
+    /// Landlock does not work here.
+    pub async fn probe(work: &Path, agent: &ForkServer) -> Result<(), SandboxError> {
+        let (work, agent) = (work.to_owned(), agent.clone());
+        let (place, script, output) = blocking("probe", move || prepare(&work, agent)).await?;
+        let own = script.spec.directory.clone();
+        let end = script::run(script, output, &CancellationToken::new()).await?;
+        blocking("probe", move || Ok(fs::remove_tree(&place)?)).await?;
+        let is_full = |line: &String| line.contains("No space left on device");
+        match end.status {
+            Status::Exited(0) => Ok(()),
+            // This does not mean that Landlock does not work.
+            _ if end.output.tail.iter().any(is_full) => {
+                let source = Errno::ENOSPC.into();
+                Err(fs::Error::new("write", &own.join("file"), source).into())
+            }
+            status => Err(SandboxError::ProbeFailed(status)),
+        }
+    }
+}
+
+/// Creates the directories of the probe. Returns their parent directory, the script and its output.
+fn prepare(work: &Path, agent: ForkServer) -> Result<(PathBuf, Script, Output), SandboxError> {
+    let place = work.join("probe");
+    for name in ["own", "other"] {
+        fs::create_dir_all(&place.join(name))?;
+    }
+    let place = fs::canonicalize(&place)?;
+    let (own, other) = (place.join("own"), place.join("other"));
+    fs::write(&other.join("file"), b"")?;
+    let hold = work.join(PROCESSES);
+    fs::write(&hold, b"")?;
+    let script = Script {
+        spec: Spec {
+            program: "bash".to_owned(),
+            arguments: vec!["-c".into(), "echo >file && ! cat ../other/file".into()],
+            directory: own.clone(),
+            umask: 0o022,
+            nice: 0,
+            hold,
+            grace: GRACE,
+            view: None,
+            rules: Some(Rules {
+                guarded: vec![own.clone(), other],
+                listed: Vec::new(),
+                whole: vec![own],
+                readable: Vec::new(),
+            }),
+        },
+        environment: [("PATH".into(), "/usr/bin:/bin:/usr/local/bin".into())]
+            .into_iter()
+            .collect(),
+        agent,
+    };
+    let output = Output::to_log(&place.join("probe.log"), |_| {})?;
+    Ok((place, script, output))
+}

@@ -1,0 +1,318 @@
+//! `--isolation=namespace` and `--isolation=userns`: each script has its own mount, PID and IPC namespaces.
+//!
+//! A package's tree is in the work directory and is mounted over the base directory, in a namespace that ends with the script.
+//! Nothing is mounted on the host. A script can also write to the host's files outside its tree, unless the host is protected
+//! ([`Protection`](super::Protection)).
+//!
+//! ```text
+//! WORK/places/N/tree      → BASE          packages and data of the package; the rest of BASE is mounted into it
+//!               tmp       → /tmp
+//!               var-tmp   → /var/tmp
+//!               dev-shm   → /dev/shm      in memory
+//!               overlay     writes into dependencies, discarded
+//! WORK/store/N/NAME         sealed dependencies, mounted into data/packages
+//! WORK/scratch/NAME         scratch directories, mounted at data/NAME, unless they are kept elsewhere
+//! ```
+//!
+//! If the base directory is missing and cannot be created, as for an ordinary user of a plain machine, the tree covers the nearest
+//! existing directory above it (`/var`), with the other entries of that directory mounted into it.
+
+mod base;
+mod directories;
+mod probe;
+#[cfg(test)]
+mod tests;
+mod view;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use super::blocking::{UndoOnDrop, blocking};
+use super::error::SandboxError;
+use super::scratch::Scratch;
+use super::users::Users;
+use super::view::Writes;
+use crate::config::Vcap;
+use crate::fs::{self, MadeDirectories};
+use crate::release::Name;
+
+/// The file in the work directory that is locked while a script has processes.
+pub(crate) const PROCESSES: &str = "processes";
+
+/// The name of a place's tree, which is mounted over the covered directory.
+const TREE: &str = "tree";
+
+/// The name of a place's directory for writes into dependencies.
+const OVERLAY: &str = "overlay";
+
+/// The directory in the work directory for scratch directories that packages share.
+const SCRATCH: &str = "scratch";
+
+/// Directories that each script has to itself: the name in a place, and the path. What the environment names in them is mounted into
+/// them.
+const TEMPORARY: [(&str, &str); 3] = [("tmp", "/tmp"), ("var-tmp", "/var/tmp"), MEMORY];
+
+/// The one that is in memory.
+const MEMORY: (&str, &str) = ("dev-shm", "/dev/shm");
+
+/// The namespaces of one run.
+#[derive(Debug)]
+pub struct Namespaces {
+    work: PathBuf,
+    vcap: Vcap,
+    /// The directory that trees are mounted over: the base directory, or one above it.
+    cover: PathBuf,
+    options: NamespaceOptions,
+    writes: Writes,
+    /// Whether scripts get PID namespaces.
+    processes: bool,
+    /// Whether the mounts of scripts are locked.
+    locked: bool,
+    /// The number of the next place.
+    next: AtomicUsize,
+    made: MadeDirectories,
+    /// The locked base directory: removing it would remove the mounts over it. `None` if it does not exist.
+    base: Option<File>,
+    scratch: Scratch,
+    /// The path of the scratch directories, relative to the work directory unless they are kept elsewhere.
+    scratch_root: PathBuf,
+    /// Files and directories that scripts find empty.
+    secrets: Vec<PathBuf>,
+}
+
+/// Options of namespaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NamespaceOptions {
+    /// Whether writes into dependencies fail.
+    pub readonly_dependencies: bool,
+    /// Whether scripts can write only to their own directories.
+    pub protect_host: bool,
+    /// Whether scripts use the host's network.
+    pub network: bool,
+    /// The user namespace that this process has entered for its scripts.
+    pub users: Option<Users>,
+}
+
+impl Default for NamespaceOptions {
+    fn default() -> Self {
+        Self {
+            readonly_dependencies: false,
+            protect_host: false,
+            network: true,
+            users: None,
+        }
+    }
+}
+
+/// A package's place.
+#[derive(Debug)]
+pub(super) struct NamespacePlace {
+    number: usize,
+    /// Whether dependencies are copied into it, not mounted.
+    pub(super) copies: bool,
+    /// Whether processes that cannot be killed may still use it.
+    set_aside: AtomicBool,
+    /// The host's entries of the covered directory: source, mount point in the tree.
+    kept: Vec<(PathBuf, PathBuf)>,
+    /// Shared scratch directories: source, mount point in the tree.
+    scratch: Vec<(PathBuf, PathBuf)>,
+}
+
+impl Namespaces {
+    /// Sets which scratch directories packages share. By default, they end with the run.
+    ///
+    /// # Errors
+    /// The work directory cannot link to the directory in which they are kept.
+    pub fn with_scratch(mut self, scratch: Scratch) -> Result<Self, SandboxError> {
+        match scratch.kept() {
+            Some(kept) if kept.to_str().is_some() => kept.clone_into(&mut self.scratch_root),
+            // The child receives this path as text, so it needs a name in UTF-8.
+            Some(kept) => fs::symlink(kept, &self.work.join(SCRATCH))?,
+            None => {}
+        }
+        self.scratch = scratch;
+        Ok(self)
+    }
+
+    /// Sets which files and directories scripts find empty, in addition to those in the agent's own directory.
+    #[must_use]
+    pub fn with_secrets(mut self, secrets: Vec<PathBuf>) -> Self {
+        self.secrets = secrets;
+        self
+    }
+
+    /// What happens to writes into dependencies.
+    #[must_use]
+    pub fn writes(&self) -> Writes {
+        self.writes
+    }
+
+    /// Whether scripts can write only to their own directories.
+    #[must_use]
+    pub fn protects_host(&self) -> bool {
+        self.options.protect_host
+    }
+
+    /// The user namespace that this process has entered for its scripts.
+    #[must_use]
+    pub fn users(&self) -> Option<Users> {
+        self.options.users
+    }
+
+    /// Whether scripts get PID namespaces.
+    #[must_use]
+    pub fn has_processes(&self) -> bool {
+        self.processes
+    }
+
+    /// Whether the mounts of scripts are locked.
+    #[must_use]
+    pub fn has_locked_mounts(&self) -> bool {
+        self.locked
+    }
+
+    /// The file that is locked while a script has processes.
+    pub(super) fn hold(&self) -> PathBuf {
+        self.work.join(PROCESSES)
+    }
+
+    /// The path of a place, relative to the work directory.
+    fn relative(place: &NamespacePlace) -> PathBuf {
+        Path::new("places").join(place.number.to_string())
+    }
+
+    fn path(&self, place: &NamespacePlace) -> PathBuf {
+        self.work.join(Self::relative(place))
+    }
+
+    /// The tree that is mounted over the covered directory.
+    fn tree(&self, place: &NamespacePlace) -> PathBuf {
+        self.path(place).join(TREE)
+    }
+
+    /// The directory that scripts see as the base directory.
+    pub(super) fn root(&self, place: &NamespacePlace) -> PathBuf {
+        match self.vcap.base().strip_prefix(&self.cover) {
+            // Joining an empty path would add a slash.
+            Ok(below) if below != Path::new("") => self.tree(place).join(below),
+            _ => self.tree(place),
+        }
+    }
+
+    /// A path relative to the work directory if it is below it.
+    fn below_work(&self, path: &Path) -> PathBuf {
+        path.strip_prefix(&self.work).unwrap_or(path).to_owned()
+    }
+
+    fn is_base_covered(&self) -> bool {
+        self.cover == self.vcap.base()
+    }
+
+    /// Checks that a script has not replaced the directories that contain its own.
+    ///
+    /// # Errors
+    /// [`SandboxError::Replaced`].
+    pub(super) fn check(&self, place: &NamespacePlace) -> Result<(), SandboxError> {
+        let (tree, root) = (self.tree(place), Vcap::new(&self.root(place)));
+        let directories = [root.packages(), root.data_packages(), root.compile()];
+        for directory in &directories {
+            let above = directory.ancestors().take_while(|above| *above != tree);
+            let mut above: Vec<&Path> = above.collect();
+            // Outermost first.
+            above.reverse();
+            for path in above {
+                let Some(metadata) = fs::lookup(path)? else {
+                    break;
+                };
+                if !metadata.is_dir() {
+                    let below = path.strip_prefix(&tree).unwrap_or(path);
+                    return Err(SandboxError::Replaced {
+                        directory: self.cover.join(below),
+                        found: match metadata.is_symlink() {
+                            true => fs::read_link(path)?,
+                            false => self.cover.join(below),
+                        },
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a script may fail because its dependencies are mounted. With read-only dependencies this is intended.
+    pub(super) fn restricts(&self, place: &NamespacePlace) -> bool {
+        !place.copies && !self.options.readonly_dependencies
+    }
+
+    /// Creates a place with these scratch directories. With `copies`, dependencies are copied into it, not mounted.
+    pub(super) async fn enter(
+        self: &Arc<Self>,
+        copies: bool,
+        scratch: &[Name],
+    ) -> Result<Arc<NamespacePlace>, SandboxError> {
+        let (own, scratch) = (Arc::clone(self), scratch.to_vec());
+        let entered = blocking("enter", move || {
+            let place = own.make_place(copies, &scratch)?;
+            let undo = move |place: &NamespacePlace| own.leave(place);
+            Ok(UndoOnDrop::new(place, undo))
+        });
+        entered.await.map(UndoOnDrop::keep)
+    }
+
+    /// The path of a shared scratch directory, which may not exist.
+    pub(super) fn scratch_directory(&self, name: &Name) -> Option<PathBuf> {
+        let is_shared = self.scratch.is_shared();
+        is_shared.then(|| self.work.join(&self.scratch_root).join(name.as_str()))
+    }
+
+    /// Removes the content of shared scratch directories while no script runs. Returns `false` if there was nothing to remove.
+    pub(super) fn discard_scratch(&self) -> fs::Result<bool> {
+        let mut found = false;
+        for entry in fs::list(&self.work.join(&self.scratch_root))? {
+            if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                continue;
+            }
+            found |= !fs::list(&entry.path())?.is_empty();
+            fs::remove_tree(&entry.path())?;
+        }
+        Ok(found)
+    }
+
+    /// Creates the mount point of a dependency, or copies the dependency.
+    pub(super) fn provide(
+        place: &NamespacePlace,
+        sealed: &Path,
+        install: &Path,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<(), SandboxError> {
+        match place.copies {
+            true => fs::copy_tree_until(sealed, install, stop)?,
+            false => fs::create_dir(install)?,
+        }
+        Ok(())
+    }
+
+    /// Excludes a place from removal until the work directory is removed. Returns its path.
+    pub(super) fn set_aside(&self, place: &NamespacePlace) -> PathBuf {
+        place.set_aside.store(true, Ordering::Relaxed);
+        self.path(place)
+    }
+
+    pub(super) fn leave(&self, place: &NamespacePlace) -> Result<(), SandboxError> {
+        if place.set_aside.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        Ok(fs::remove_tree(&self.path(place))?)
+    }
+
+    /// Removes the base directory if this run created it and no other run has mounted anything over it.
+    pub(super) fn close(&self) {
+        if let Some(base) = &self.base {
+            // Removal fails while it is locked.
+            let _ = base.unlock();
+        }
+        self.made.remove_empty();
+    }
+}

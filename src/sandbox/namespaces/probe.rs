@@ -1,0 +1,181 @@
+//! Finds the namespaces and mounts that work here.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::base::find_cover;
+use super::{NamespaceOptions, NamespacePlace, Namespaces, PROCESSES, SCRATCH};
+use crate::config::{Environment, Vcap};
+use crate::fs::{self, MadeDirectories};
+use crate::process::{ForkServer, Output, Status};
+use crate::sandbox::blocking::blocking;
+use crate::sandbox::error::SandboxError;
+use crate::sandbox::scratch::Scratch;
+use crate::sandbox::script::{self, Script};
+use crate::sandbox::spec::Spec;
+use crate::sandbox::step::Step;
+use crate::sandbox::view::Writes;
+
+/// The time between SIGTERM and SIGKILL for the probe.
+const GRACE: Duration = Duration::from_secs(5);
+
+impl Namespaces {
+    /// Tries everything that a view needs, once. What does not work is replaced by the next best: how writes into dependencies are
+    /// handled, PID namespaces, locked mounts.
+    ///
+    /// # Errors
+    /// The first step that fails and cannot be replaced.
+    pub async fn probe(
+        work: &Path,
+        vcap: &Vcap,
+        agent: &ForkServer,
+        options: NamespaceOptions,
+    ) -> Result<Self, SandboxError> {
+        let (work, vcap) = (work.to_owned(), vcap.clone());
+        let prepared = blocking("probe", move || Self::prepare(&work, vcap, options));
+        let mut namespaces = prepared.await?;
+        loop {
+            let (returned, tried) = namespaces.try_once(agent).await?;
+            namespaces = returned;
+            let Err(error) = tried else {
+                return Ok(namespaces);
+            };
+            if !namespaces.fall_back(&error) {
+                let closing = blocking("probe", move || {
+                    namespaces.close();
+                    Ok(())
+                });
+                closing.await?;
+                return Err(error);
+            }
+        }
+    }
+
+    fn prepare(work: &Path, vcap: Vcap, options: NamespaceOptions) -> Result<Self, SandboxError> {
+        fs::create_dir_all(&work.join("places"))?;
+        fs::write(&work.join(PROCESSES), b"")?;
+        let work = fs::canonicalize(work)?;
+        let mut made = MadeDirectories::default();
+        let (cover, base) = find_cover(&vcap, &mut made)?;
+        Ok(Self {
+            work,
+            vcap,
+            cover,
+            options,
+            writes: match options.readonly_dependencies {
+                true => Writes::Refused,
+                false => Writes::ToDisk,
+            },
+            processes: true,
+            locked: true,
+            next: AtomicUsize::new(0),
+            made,
+            base,
+            scratch: Scratch::default(),
+            scratch_root: PathBuf::from(SCRATCH),
+            secrets: Vec::new(),
+        })
+    }
+
+    /// Runs a script in a place with one dependency. The outer error is that of a task.
+    async fn try_once(
+        self,
+        agent: &ForkServer,
+    ) -> Result<(Self, Result<(), SandboxError>), SandboxError> {
+        let agent = agent.clone();
+        let (own, prepared) = blocking("probe", move || {
+            let place = self.make_place(false, &[]);
+            let prepared = place.map(|place| {
+                let script = self.probe_script(&place, agent);
+                (place, script)
+            });
+            Ok((self, prepared))
+        })
+        .await?;
+        let (place, script) = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => return Ok((own, Err(error))),
+        };
+        let result = match script {
+            Ok((script, output)) => run(script, output).await,
+            Err(error) => Err(error),
+        };
+        blocking("probe", move || {
+            let left = own.leave(&place);
+            Ok((own, left.and(result)))
+        })
+        .await
+    }
+
+    /// Creates the directories of the probe. Returns the script and its output.
+    fn probe_script(
+        &self,
+        place: &NamespacePlace,
+        agent: ForkServer,
+    ) -> Result<(Script, Output), SandboxError> {
+        let vcap = Vcap::new(&self.root(place));
+        let sealed = self.path(place).join("probe/sealed");
+        let install = vcap.data_packages().join("probe");
+        for directory in [&sealed, &install, &vcap.compile()] {
+            fs::create_dir_all(directory)?;
+        }
+        let script = Script {
+            spec: Spec {
+                program: "true".to_owned(),
+                arguments: Vec::new(),
+                directory: self.vcap.compile(),
+                umask: 0o022,
+                nice: 0,
+                hold: self.hold(),
+                grace: GRACE,
+                view: Some(self.view(place, &[(&sealed, &install)], &Environment::default())),
+                rules: None,
+            },
+            environment: [("PATH".into(), "/usr/bin:/bin:/usr/local/bin".into())]
+                .into_iter()
+                .collect(),
+            agent,
+        };
+        let output = Output::to_log(&self.path(place).join("probe.log"), |_| {})?;
+        Ok((script, output))
+    }
+
+    /// Replaces what failed by the next best. `false` if there is none.
+    fn fall_back(&mut self, error: &SandboxError) -> bool {
+        let SandboxError::Step(error) = error else {
+            return false;
+        };
+        if error.is_no_space() {
+            // The alternatives need space, too.
+            return false;
+        }
+        let is_overlay = matches!(
+            error.step,
+            Step::MountScratch(_) | Step::PrepareOverlay(_) | Step::MountOverlay(_)
+        );
+        match (&error.step, self.writes) {
+            (Step::MountProc, _) if self.processes => self.processes = false,
+            // The nested user namespace is only needed to lock mounts.
+            (Step::LockMounts | Step::SeparateUsers | Step::MapUsers(_) | Step::BecomeRoot, _)
+                if self.locked =>
+            {
+                self.locked = false;
+            }
+            (_, Writes::ToDisk) if is_overlay => self.writes = Writes::ToMemory,
+            (_, Writes::ToMemory) if is_overlay => self.writes = Writes::Refused,
+            _ => return false,
+        }
+        true
+    }
+}
+
+async fn run(script: Script, output: Output) -> Result<(), SandboxError> {
+    let end = script::run(script, output, &CancellationToken::new()).await?;
+    match end.status {
+        Status::Exited(0) => Ok(()),
+        status => Err(SandboxError::ProbeFailed(status)),
+    }
+}

@@ -1,0 +1,102 @@
+//! The view of a place's script.
+
+use std::path::{Path, PathBuf};
+
+use super::{MEMORY, NamespacePlace, Namespaces, OVERLAY, TEMPORARY, TREE};
+use crate::config::Environment;
+use crate::fs;
+use crate::sandbox::named;
+use crate::sandbox::view::{Mounted, Protection, View};
+
+/// Pairs of a source and a mount point, or of a link and its target.
+type Pairs = Vec<(PathBuf, PathBuf)>;
+
+impl Namespaces {
+    /// What the script in a place sees, with this environment. Dependencies are given as sealed trees and install directories.
+    pub(in crate::sandbox) fn view(
+        &self,
+        place: &NamespacePlace,
+        dependencies: &[(&Path, &Path)],
+        environment: &Environment,
+    ) -> View {
+        let relative = Self::relative(place);
+        let (named, links) = self.named(place, environment);
+        let existing = |(_, at): &&(&str, &str)| Path::new(at).is_dir();
+        let mut view = View {
+            work: self.work.clone(),
+            dependencies: dependencies
+                .iter()
+                .filter(|_| !place.copies)
+                .map(|(sealed, install)| Mounted {
+                    sealed: self.below_work(sealed),
+                    at: self.below_work(install),
+                })
+                .collect(),
+            in_user_namespace: self.options.users.is_some(),
+            processes: self.processes,
+            locked: self.locked,
+            network: self.options.network,
+            writes: self.writes,
+            overlay: relative.join(OVERLAY),
+            scratch: place.scratch.clone(),
+            hidden: self.scratch.separable().map(|_| self.scratch_root.clone()),
+            secrets: self.secrets.clone(),
+            kept: place.kept.clone(),
+            memory: [MEMORY]
+                .iter()
+                .filter(existing)
+                .map(|(name, _)| relative.join(name))
+                .collect(),
+            named,
+            links,
+            temporary: TEMPORARY
+                .iter()
+                .filter(existing)
+                // Those below a covered directory are in `kept`.
+                .filter(|(_, at)| self.is_base_covered() || !Path::new(at).starts_with(&self.cover))
+                .map(|(name, at)| (relative.join(name), PathBuf::from(at)))
+                .collect(),
+            tree: (relative.join(TREE), self.cover.clone()),
+            protection: None,
+        };
+        if self.options.protect_host {
+            let home = environment.get("HOME").map(Path::new);
+            view.protection = Some(Protection::new(&view, home));
+        }
+        view
+    }
+
+    /// What an environment names below the private directories: directories and files with their paths on the host and in the private
+    /// directories, and links with their targets.
+    fn named(&self, place: &NamespacePlace, environment: &Environment) -> (Pairs, Pairs) {
+        let relative = Self::relative(place);
+        let private: Vec<(&str, PathBuf)> = TEMPORARY
+            .iter()
+            // Any of them may be a link.
+            .filter_map(|(name, at)| Some((*name, fs::canonicalize(Path::new(at)).ok()?)))
+            .collect();
+        let directories: Vec<PathBuf> = private.iter().map(|(_, at)| at.clone()).collect();
+        let base = fs::canonicalize(self.vcap.base()).unwrap_or_else(|_| self.vcap.base().into());
+        let mut hidden = vec![self.work.as_path(), self.vcap.base(), &base];
+        if directories.iter().any(|at| self.cover.starts_with(at)) {
+            hidden.push(&self.cover);
+        }
+        let named = named::find(environment, &directories, &hidden);
+        // If two names lead to one directory, the last one is mounted over the first.
+        let place_of = |path: &Path| {
+            let mut private = private.iter().rev();
+            private
+                .find_map(|(name, at)| Some(relative.join(name).join(path.strip_prefix(at).ok()?)))
+        };
+        let paths = named.paths.into_iter();
+        let links = named.links.into_iter();
+        (
+            paths
+                .filter_map(|path| place_of(&path).map(|place| (path, place)))
+                .collect(),
+            links
+                .filter_map(|(link, target)| Some((place_of(&link)?, target)))
+                .collect(),
+        )
+    }
+}

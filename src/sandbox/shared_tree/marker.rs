@@ -1,0 +1,60 @@
+//! The marker file: it names what a run puts into the tree, before it does, so that the run after a killed one can remove it.
+//!
+//! ```text
+//! #directories 11 12 13        inodes of the tree's directories
+//! NAME                         a package
+//! data/NAME                    another directory in the data directory
+//! ```
+
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+use super::SharedTree;
+use crate::fs::{self, Context};
+use crate::release::Name;
+
+/// The prefix of the line with the inodes. It is not a valid package name.
+pub(super) const DIRECTORIES: &str = "#directories";
+
+/// The prefix of lines that name other directories in the data directory. It is not part of a valid package name.
+pub(super) const DATA: &str = "data/";
+
+impl SharedTree {
+    /// Writes a new marker that names these packages, and the data directories so far.
+    pub(super) fn write_marker(&self, names: &[Name]) -> fs::Result<()> {
+        let mut lines = vec![self.directories_line()];
+        lines.extend(names.iter().map(ToString::to_string));
+        lines.extend(self.data_names().iter().map(|name| format!("{DATA}{name}")));
+        fs::write(&self.marker(), lines.join("\n").as_bytes())
+    }
+
+    /// Adds packages to the marker.
+    pub(in crate::sandbox) fn note(&self, names: &[&Name]) -> fs::Result<()> {
+        let lines: String = names.iter().map(|name| format!("\n{name}")).collect();
+        self.append(&lines)
+    }
+
+    /// Adds a data directory to the marker.
+    pub(super) fn note_data(&self, name: &Name) -> fs::Result<()> {
+        self.append(&format!("\n{DATA}{name}"))?;
+        self.data_names().insert(name.clone());
+        Ok(())
+    }
+
+    fn append(&self, lines: &str) -> fs::Result<()> {
+        let marker = self.marker();
+        let mut options = std::fs::OpenOptions::new();
+        options.append(true).create(true);
+        let mut file = fs::open_with(&options, &marker)?;
+        file.write_all(lines.as_bytes()).at("write", &marker)
+    }
+
+    fn directories_line(&self) -> String {
+        let inode = |directory: &PathBuf| fs::metadata(directory).map_or(0, |found| found.ino());
+        let inodes = self
+            .contents()
+            .map(|directory| inode(&directory).to_string());
+        format!("{DIRECTORIES} {}", inodes.join(" "))
+    }
+}

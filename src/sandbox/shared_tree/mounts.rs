@@ -1,0 +1,104 @@
+//! Mounts in the tree that are not this run's.
+
+use std::path::{Path, PathBuf};
+
+use super::SharedTree;
+use crate::fs;
+use crate::release::Name;
+use crate::sandbox::error::SandboxError;
+
+/// How many mounts to remove, one after the other, before the agent gives up.
+const LIMIT: usize = 10_000;
+
+impl SharedTree {
+    /// Refuses to remove packages of another agent that contain mounts.
+    pub(super) fn check_no_mounts(&self) -> Result<(), SandboxError> {
+        let real = |entry: &PathBuf| {
+            let parent = fs::canonicalize(fs::parent(entry)).ok()?;
+            Some(parent.join(entry.file_name()?))
+        };
+        let entries: Vec<PathBuf> = self.entries()?.iter().filter_map(real).collect();
+        let mut mounts = self.mounts.iter().flatten();
+        let inside = mounts.find(|mount| entries.iter().any(|entry| mount.path.starts_with(entry)));
+        match inside {
+            None => Ok(()),
+            Some(mount) => {
+                let busy = std::io::ErrorKind::ResourceBusy.into();
+                Err(fs::Error::new("remove, for it is mounted,", &mount.path, busy).into())
+            }
+        }
+    }
+
+    /// Unmounts what scripts have mounted during this run: over the tree's directories or above them, and in all directories of
+    /// packages or in those of one. A package directory that contains a mount that cannot be removed is set aside.
+    pub(super) fn unmount_new(&self, package: Option<&Name>) -> fs::Result<()> {
+        let Some(before) = &self.mounts else {
+            return Ok(());
+        };
+        let mut is_ours = None;
+        for _ in 0..LIMIT {
+            let now = fs::mount_points().unwrap_or_default();
+            let mut new = now
+                .into_iter()
+                .filter(|mount| !before.contains(mount))
+                .peekable();
+            if new.peek().is_none() {
+                return Ok(());
+            }
+            let is_ours = is_ours.get_or_insert_with(|| self.in_tree(package));
+            // The outermost first, which also removes the mounts in it. An inner one could be a peer of a mount of the host, which
+            // would be removed, too, if the inner one were unmounted by itself.
+            let outermost = new
+                .filter(|mount| is_ours(&mount.path))
+                .min_by_key(|mount| mount.path.as_os_str().len());
+            let Some(mount) = outermost else {
+                return Ok(());
+            };
+            if let Err(error) = fs::unmount(&mount.path) {
+                let Some(entry) = self.entry_above(&mount.path) else {
+                    return Err(error);
+                };
+                self.remove_or_set_aside(&entry)?;
+                continue;
+            }
+            tracing::warn!(path = %mount.path.display(), "unmounted a file system that a packaging script left mounted");
+        }
+        Ok(())
+    }
+
+    /// The package directory that contains a path.
+    fn entry_above(&self, path: &Path) -> Option<PathBuf> {
+        self.contents().into_iter().find_map(|directory| {
+            let real = fs::canonicalize(&directory).unwrap_or(directory);
+            let mut below = path.strip_prefix(&real).ok()?.components();
+            let entry = real.join(below.next()?);
+            below.next().map(|_| entry)
+        })
+    }
+
+    /// Whether a mount covers the tree's directories, or is in the directories of all packages or of one.
+    fn in_tree(&self, package: Option<&Name>) -> impl Fn(&Path) -> bool + use<> {
+        let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        // The data directory may be a link to another disk.
+        let roots = [real(self.base()), real(&self.vcap.data())];
+        let own: Vec<PathBuf> = self
+            .contents()
+            .iter()
+            .map(|directory| real(directory))
+            .collect();
+        let inside: Vec<PathBuf> = own
+            .iter()
+            .cloned()
+            .chain([real(&self.temporary())])
+            .map(|directory| match package {
+                Some(package) => directory.join(package.as_str()),
+                None => directory,
+            })
+            .collect();
+        move |mount| {
+            let covers = own.iter().any(|own| own.starts_with(mount))
+                && roots.iter().any(|root| mount.starts_with(root));
+            covers || inside.iter().any(|inside| mount.starts_with(inside))
+        }
+    }
+}
