@@ -21,7 +21,7 @@ use nix::unistd::Pid;
 use super::init::{Init, InitReport};
 use super::left_mounts::MountsBefore;
 use super::mount_view::mount_view;
-use super::progress::{Progress, Stage};
+use super::progress::{Progress, Stage, Watched};
 use super::spec::{Report, Spec};
 use super::start::start_script;
 use super::step::{Step, StepError, StepResult};
@@ -67,8 +67,7 @@ fn run(socket: &mut UnixStream) -> Result<Report, StepError> {
     let signals = listen().step(Step::ListenForSignals)?;
     let progress = Progress::new()?;
     let ours = [socket.as_fd(), signals.as_fd()];
-    let started = Started::new(&spec, &environment, &progress, &ours)?;
-    let starting = progress.watch();
+    let (started, starting) = Started::new(&spec, &environment, progress, &ours)?;
     let ending = started.init.as_ref().map(Init::ending);
     let script = started.process;
     let watch = Watch::new(socket, signals, script, ending, &starting, spec.grace);
@@ -139,21 +138,22 @@ struct ScriptEnd {
 }
 
 impl Started {
-    /// Starts the script in its namespaces. The first process of a PID namespace closes `ours`.
+    /// Starts the script in its namespaces, and returns the reading end of `progress`. The first process of a PID namespace closes `ours`.
     fn new(
         spec: &Spec,
         environment: &Environment,
-        progress: &Progress,
+        progress: Progress,
         ours: &[BorrowedFd<'_>],
-    ) -> Result<Self, StepError> {
+    ) -> Result<(Self, Watched), StepError> {
         if let Some(view) = &spec.view {
             if view.processes {
-                let init = Init::start(spec, view, environment, progress, ours)?;
-                return Ok(Self {
+                let (init, starting) = Init::start(spec, view, environment, progress, ours)?;
+                let started = Self {
                     process: init.process,
                     init: Some(init),
                     mounts_before: MountsBefore::default(),
-                });
+                };
+                return Ok((started, starting));
             }
             // This process has everything open that it needs from outside the view.
             unshare(CloneFlags::CLONE_NEWIPC).step(Step::SeparateIpc)?;
@@ -165,11 +165,12 @@ impl Started {
             // Landlock denies all mounts.
             Some(_) => MountsBefore::default(),
         };
-        Ok(Self {
-            process: start_script(spec, environment, progress)?,
+        let started = Self {
+            process: start_script(spec, environment, &progress)?,
             init: None,
             mounts_before,
-        })
+        };
+        Ok((started, progress.watch()))
     }
 
     /// Collects how the script ended. `status` is that of the watched process.

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::left_mounts::MountsBefore;
 use super::mount_view::mount_view;
-use super::progress::Progress;
+use super::progress::{Progress, Watched};
 use super::spec::Spec;
 use super::start::start_script;
 use super::step::{Step, StepError, StepResult};
@@ -50,22 +50,26 @@ pub(super) struct Init {
 }
 
 impl Init {
-    /// Forks the first process of new namespaces. It closes its copies of `ours`, the descriptors of its parent.
+    /// Forks the first process of new namespaces. It closes its copies of `ours`, the descriptors of its parent. Returns the reading end
+    /// of `progress`.
     pub(super) fn start(
         spec: &Spec,
         view: &View,
         environment: &Environment,
-        progress: &Progress,
+        progress: Progress,
         ours: &[BorrowedFd<'_>],
-    ) -> Result<Self, StepError> {
+    ) -> Result<(Self, Watched), StepError> {
         unshare(CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC)
             .step(Step::SeparateProcesses)?;
         let (reader, writer) = pipe2(OFlag::O_CLOEXEC).step(Step::Fork)?;
         match sys::fork().step(Step::Fork)? {
-            ForkResult::Parent { child } => Ok(Self {
-                process: child,
-                report: File::from(reader),
-            }),
+            ForkResult::Parent { child } => {
+                let init = Self {
+                    process: child,
+                    report: File::from(reader),
+                };
+                Ok((init, progress.watch()))
+            }
             ForkResult::Child => {
                 for descriptor in ours {
                     // The owner of the descriptor is never used in this copy of the process.
@@ -96,7 +100,7 @@ fn main(
     spec: &Spec,
     view: &View,
     environment: &Environment,
-    progress: &Progress,
+    progress: Progress,
     writer: OwnedFd,
 ) -> ! {
     let report = match run(spec, view, environment, progress) {
@@ -113,7 +117,7 @@ fn run(
     spec: &Spec,
     view: &View,
     environment: &Environment,
-    progress: &Progress,
+    progress: Progress,
 ) -> Result<InitReport, StepError> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).step(Step::FollowParent)?;
     let null = fs::open("/dev/null".as_ref()).step(Step::FollowParent)?;
@@ -122,7 +126,9 @@ fn run(
     progress.enter(&Step::MakeView);
     mount_view(view)?;
     let before = MountsBefore::now();
-    let script = start_script(spec, environment, progress)?;
+    let script = start_script(spec, environment, &progress)?;
+    // Only the starting process keeps it open, so that its end means that the script has been executed.
+    drop(progress);
     let status = loop {
         match waitpid(None, None) {
             Ok(ended) if ended.pid() == Some(script) => {

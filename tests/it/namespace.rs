@@ -198,6 +198,19 @@ fn processes_of_a_script_end_with_it() {
 }
 
 #[test]
+fn first_process_does_not_hold_the_pipe_of_the_start() {
+    let Some(place) = NamespaceWorld::new() else {
+        return;
+    };
+    // Otherwise its parent would consider the script not started, and stop it after the time limit of the start. The remaining pipes
+    // are those of the output and of the report.
+    let script = "readlink /proc/1/fd/* | grep ^pipe: | sort -u >$BOSH_INSTALL_TARGET/pipes";
+    place.run(&ReleaseBuilder::of_script(script)).succeeds();
+    let pipes = place.file("app", "pipes");
+    assert_eq!(pipes.matches("pipe:").count(), 2, "{pipes}");
+}
+
+#[test]
 fn stop_leaves_no_files() {
     let Some(place) = NamespaceWorld::new() else {
         return;
@@ -268,7 +281,7 @@ fn unavailable_tier_is_an_error_and_auto_uses_the_next() {
     };
     without("namespace")
         .blames_the_machine()
-        .says("failed to make a process namespace");
+        .says("failed to create a PID namespace");
     without("auto").succeeds().says("Isolation: userns\n");
 }
 
