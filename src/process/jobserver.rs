@@ -25,7 +25,7 @@ const NAME: &str = ".bosh-agent:jobserver";
 #[derive(Debug)]
 pub struct Jobserver {
     fifo: PathBuf,
-    /// Keeps the FIFO open: its tokens are lost when nobody has it open.
+    /// Keeps the FIFO open: its tokens are lost when no process has it open.
     _open: File,
 }
 

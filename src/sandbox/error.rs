@@ -1,4 +1,4 @@
-//! What goes wrong around a script. A script that fails is no error here.
+//! Errors of the sandbox. The failure of a script is not one of them.
 
 use std::path::PathBuf;
 
@@ -6,42 +6,42 @@ use super::step::StepError;
 use crate::process::Status;
 use crate::{fs, process, runtime};
 
-/// The sandbox could not be made, used or taken down.
+/// The sandbox could not be created, used or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
     /// A file operation failed.
     #[error(transparent)]
     Files(#[from] fs::Error),
-    /// Somebody else compiles in this tree.
+    /// Another process compiles in this tree.
     #[error("another bosh-agent is compiling in `{}`: {holder}", base.display())]
     Busy {
         /// The base directory.
         base: PathBuf,
-        /// What the holder of the lock wrote into it.
+        /// The text that the holder wrote into the lock file.
         holder: String,
     },
-    /// There are packages that we did not put there.
+    /// There are packages of another agent.
     #[error("`{}` holds `{entry}`, which bosh-agent compile did not put there", directory.display())]
     Foreign {
-        /// The directory that is in use.
+        /// The directory that contains them.
         directory: PathBuf,
-        /// One of its entries.
+        /// One of them.
         entry: String,
     },
-    /// A script has put something else in the place of a directory that packages are kept in.
+    /// A script has replaced a directory that contains packages.
     #[error("the packaging script replaced `{}`, which leads to `{}` now", directory.display(), found.display())]
     Replaced {
-        /// The directory, by its path in the script's view.
+        /// The path of the directory in the script's view.
         directory: PathBuf,
-        /// Where its path leads.
+        /// Where this path leads now.
         found: PathBuf,
     },
-    /// A scratch directory cannot be made or written to.
+    /// A scratch directory cannot be created or written to.
     #[error("the scratch directory `{}` cannot be used", directory.display())]
     Scratch {
         /// The directory.
         directory: PathBuf,
-        /// What does not work.
+        /// The failed operation.
         source: fs::Error,
     },
     /// The child process could not be run.
@@ -50,39 +50,37 @@ pub enum SandboxError {
     /// A task of the sandbox panicked.
     #[error(transparent)]
     Task(#[from] runtime::TaskFailed),
-    /// A path cannot be written down for the child.
-    #[error("failed to write down the orders of a script's parent")]
+    /// The orders cannot be encoded for the child.
+    #[error("failed to encode the orders of the sandbox child")]
     Orders(#[source] serde_json::Error),
     /// The child process reported a step that failed.
-    #[error("the sandbox of a packaging script could not be made")]
+    #[error("failed to create the sandbox of a packaging script")]
     Step(#[source] StepError),
     /// This process could not enter a user namespace.
-    #[error("user namespaces cannot be used here")]
+    #[error("user namespaces are not available")]
     NoUserNamespace(#[source] StepError),
-    /// Scripts cannot be kept from the network.
-    #[error("packaging scripts can be kept from the network (--network=none) in namespaces only")]
+    /// Scripts cannot be denied the network.
+    #[error("--network=none requires namespaces")]
     Network {
-        /// Why these cannot be had, where they were tried.
+        /// Why namespaces are not available, if they were tried.
         source: Option<Box<SandboxError>>,
     },
     /// The host cannot be protected from writes.
-    #[error(
-        "the host can be protected from writes by packaging scripts (--protect-host) in namespaces only"
-    )]
+    #[error("--protect-host requires namespaces")]
     ProtectHost {
-        /// Why these are not available, where they were tried.
+        /// Why namespaces are not available, if they were tried.
         source: Option<Box<SandboxError>>,
     },
-    /// A sandbox was made for a try, but nothing ran in it.
-    #[error("a program in a trial sandbox {0}")]
+    /// A sandbox could be created, but a program failed in it.
+    #[error("the program of the sandbox self-test {0}")]
     ProbeFailed(Status),
     /// A script's parent was killed.
     #[error("the process that runs the packaging script ended without a report: it {status}")]
     NoReport {
-        /// How it ended.
+        /// Its exit status.
         status: Status,
     },
-    /// A script's parent was killed, and the fork server that could have told how.
+    /// A script's parent was killed, and the fork server, which would have reported that.
     #[error("the process that runs the packaging script and the sandbox server were killed")]
     NoServer,
 }
@@ -97,14 +95,14 @@ impl SandboxError {
         }
     }
 
-    /// What to do about it.
+    /// What the user can do.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Busy { .. } => Some("wait for it to end, or use another container".to_owned()),
+            Self::Busy { .. } => Some("wait for it to exit, or use another container".to_owned()),
             Self::Foreign { directory, .. } => Some(format!(
                 "this looks like a BOSH VM or a container where another agent has run: compile in a fresh container, or \
-                 pass --force to have everything in `{}` and the packages it leads to removed",
+                 pass --force to remove everything in `{}` and the packages that it links to",
                 directory.display()
             )),
             Self::Replaced { .. } => Some(
@@ -113,21 +111,21 @@ impl SandboxError {
             ),
             Self::Files(error) if error.hint().is_some() => error.hint(),
             Self::ProtectHost { .. } => Some(
-                "use --isolation=namespace or userns where these work, or compile without --protect-host: `landlock` keeps scripts \
-                 from writing to other packages, to dependencies, and to new entries of `/`, `/var/vcap` and `/var/vcap/data`, but \
-                 not to /etc and /usr, and `none` keeps them from nothing"
+                "use --isolation=namespace or userns, or compile without --protect-host: `landlock` denies writes to other packages, \
+                 to dependencies, and to new entries of `/`, `/var/vcap` and `/var/vcap/data`, but not to /etc and /usr, and `none` \
+                 denies nothing"
                     .to_owned(),
             ),
             Self::Scratch { .. } => Some(
-                "pass a --scratch-dir that the user who compiles can write to, with everything in it, or none".to_owned(),
+                "pass a --scratch-dir whose whole content this user can write to, or none".to_owned(),
             ),
             Self::Files(error)
                 if error.source.kind() == std::io::ErrorKind::PermissionDenied
                     && !nix::unistd::geteuid().is_root() =>
             {
                 Some(
-                    "compile as root or in a container, or pass a --base-directory that you may write to (what is compiled \
-                     runs only below the directory that it was compiled in)"
+                    "compile as root or in a container, or pass a --base-directory that you may write to (compiled packages \
+                     run only below the directory in which they were compiled)"
                         .to_owned(),
                 )
             }

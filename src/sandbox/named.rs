@@ -1,9 +1,8 @@
-//! What the environment names below the directories that scripts have to themselves: `HOME=/tmp/home`, a cache, a tool in
-//! `PATH`. It is mounted into the private directory, at the path that it has on the host.
+//! Finds what the environment names below the private directories of scripts: `HOME=/tmp/home`, a cache, a tool in `PATH`. It is
+//! mounted into the private directory, at the path that it has on the host.
 //!
 //! A variable names a path when its whole value, or one of its elements between colons, is the absolute path of a directory
-//! or a regular file that exists. Links are resolved as the kernel does, and those that lie in a private directory are made
-//! there, too.
+//! or a regular file that exists. Links are resolved as the kernel does; those in a private directory are created there, too.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -13,22 +12,22 @@ use std::path::{Component, Path, PathBuf};
 use crate::config::Environment;
 use crate::fs;
 
-/// As many links as the kernel follows on the way to a file.
+/// How many links the kernel follows in a path.
 const LINK_LIMIT: usize = 40;
 
-/// Variables that say where the caller's shell is, was and found its last command. A script's own shell sets them.
+/// The working directories and the last command of the caller's shell. A script's own shell sets these variables.
 const OF_THE_SHELL: [&str; 3] = ["PWD", "OLDPWD", "_"];
 
-/// Paths of the host, absolute and without links but in their last component.
+/// Paths on the host, absolute. Only the last component may be a link.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Named {
-    /// Directories and files. None is below another.
+    /// Directories and files. None is below another one.
     pub(super) paths: Vec<PathBuf>,
-    /// Links on the way to what is named, and what each says.
+    /// Links on the way to them, and their targets.
     pub(super) links: Vec<(PathBuf, PathBuf)>,
 }
 
-/// Finds what an environment names below `private` directories. Nothing at or below a `hidden` directory counts.
+/// Finds what an environment names below `private` directories, except `hidden` directories and what is below them.
 pub(super) fn find(environment: &Environment, private: &[PathBuf], hidden: &[&Path]) -> Named {
     let is_private = |path: &Path| private.iter().any(|it| path.starts_with(it) && path != it);
     let is_hidden = |path: &Path| hidden.iter().any(|it| path.starts_with(it));
@@ -62,7 +61,7 @@ pub(super) fn find(environment: &Environment, private: &[PathBuf], hidden: &[&Pa
         }
     }
     named.paths.sort();
-    // Below a path in this order comes everything that starts with it.
+    // In this order, a path is followed by everything below it.
     named.paths.dedup_by(|path, above| path.starts_with(above));
     let paths = &named.paths;
     named
@@ -71,7 +70,7 @@ pub(super) fn find(environment: &Environment, private: &[PathBuf], hidden: &[&Pa
     named
 }
 
-/// The directory or regular file that a path leads to, and the links on the way. `None` where there is no such thing.
+/// The directory or regular file that a path leads to, and the links on the way. `None` if it leads to nothing or to another type.
 fn resolve(path: &Path) -> Option<(PathBuf, Vec<(PathBuf, PathBuf)>)> {
     let mut links = Vec::new();
     let mut rest: VecDeque<OsString> = components(path).collect();
@@ -89,14 +88,14 @@ fn resolve(path: &Path) -> Option<(PathBuf, Vec<(PathBuf, PathBuf)>)> {
         if links.len() == LINK_LIMIT {
             return None;
         }
-        let says = fs::read_link(&next).ok()?;
-        if says.is_absolute() {
+        let target = fs::read_link(&next).ok()?;
+        if target.is_absolute() {
             current = PathBuf::from("/");
         }
-        for name in components(&says).rev().collect::<Vec<_>>() {
+        for name in components(&target).rev().collect::<Vec<_>>() {
             rest.push_front(name);
         }
-        links.push((next, says));
+        links.push((next, target));
     }
     let metadata = fs::lookup(&current).ok()??;
     (metadata.is_dir() || metadata.is_file()).then_some((current, links))
@@ -120,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_values_and_elements_that_exist_are_found() {
+    fn existing_values_and_elements_are_found() {
         let scratch = tempfile::tempdir().unwrap();
         let root = fs::canonicalize(scratch.path()).unwrap();
         let (tmp, other) = (root.join("tmp"), root.join("other"));

@@ -14,7 +14,7 @@ pub fn has_proc() -> bool {
 /// Mounts `/proc` in a new mount namespace, for this process and those that it starts. This process must have one thread.
 ///
 /// # Errors
-/// This user may not mount, or there is no directory `/proc`.
+/// This user may not mount, or the directory `/proc` does not exist.
 pub fn mount_proc_before_threads() -> Result<(), StepError> {
     mount::separate()?;
     mount::mount_proc()

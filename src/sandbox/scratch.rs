@@ -1,5 +1,5 @@
-//! Scratch directories: `BASE/data/NAME` for each direct dependency of a package and for the package itself. All scripts of a
-//! run share them, and they are never part of a result. The golang packages of Cloud Foundry keep Go's build cache there.
+//! Scratch directories: `BASE/data/NAME` for each direct dependency of a package and for the package itself. All scripts of a run
+//! share them, and they are never part of a compiled package. The golang packages of Cloud Foundry keep Go's build cache there.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -18,9 +18,9 @@ pub enum Sharing {
     /// All scripts of a run. The directories are removed at its end.
     #[default]
     Run,
-    /// All scripts of all runs that are given this directory. It holds one directory for each package name.
+    /// All scripts of all runs with this directory. It contains one directory for each package name.
     Kept(PathBuf),
-    /// Nobody: each package makes its own where that is possible.
+    /// No others: each package creates its own, if possible.
     Off,
 }
 
@@ -31,25 +31,25 @@ pub struct Scratch {
     is_off: bool,
 }
 
-/// A directory that outlives the run.
+/// A directory that is kept for later runs.
 #[derive(Debug)]
 struct Kept {
     path: PathBuf,
-    /// Locked, shared, by every run that uses the directory: only one that is alone removes empty directories.
+    /// Every run that uses the directory holds a shared lock: a run removes empty directories only if it is the only one.
     lock: File,
     /// The directory and what was missing above it.
     made: MadeDirectories,
-    /// The directories of packages that this run made.
+    /// The directories of packages that this run created.
     packages: Mutex<BTreeSet<PathBuf>>,
     is_separable: bool,
 }
 
 impl Scratch {
-    /// Makes the directory that is kept, if there is one, with what is missing above it. Packages are kept from each other's
-    /// directories in it unless one of the directories `in_use` lies there.
+    /// Creates the directory that is kept, if any. Scripts can be isolated from each other in it unless one of the directories `in_use`
+    /// is below it.
     ///
     /// # Errors
-    /// When the directory cannot be made or written to.
+    /// The directory cannot be created or written to.
     pub fn open(sharing: &Sharing, in_use: &[&Path]) -> Result<Self, SandboxError> {
         let kept = match sharing {
             Sharing::Kept(path) => Some(Kept::open(path, in_use).map_err(|source| {
@@ -69,12 +69,12 @@ impl Scratch {
         !self.is_off
     }
 
-    /// The directory that outlives the run, without links.
+    /// The directory that is kept, without links.
     pub(super) fn kept(&self) -> Option<&Path> {
         self.kept.as_ref().map(|kept| kept.path.as_path())
     }
 
-    /// Makes the directory of a package in the one that outlives the run. `None` where there is no such one.
+    /// Creates the directory of a package in the directory that is kept. `None` if none is kept.
     pub(super) fn make_kept(&self, name: &Name) -> Result<Option<PathBuf>, SandboxError> {
         let Some(kept) = &self.kept else {
             return Ok(None);
@@ -87,7 +87,7 @@ impl Scratch {
         Ok(Some(directory))
     }
 
-    /// The directory that outlives the run, where packages can be kept from each other's directories in it.
+    /// The directory that is kept, if scripts can be isolated from each other in it.
     pub(super) fn separable(&self) -> Option<&Path> {
         let kept = self.kept.as_ref().filter(|kept| kept.is_separable);
         kept.map(|kept| kept.path.as_path())
@@ -125,22 +125,22 @@ impl Kept {
 /// Removes the directories of packages that are still empty, unless another run may use them.
 impl Drop for Kept {
     fn drop(&mut self) {
-        // A run that begins waits for the end of this.
+        // A run that starts waits for this lock.
         if self.lock.unlock().is_err() || self.lock.try_lock().is_err() {
             return;
         }
         let packages = self.packages.get_mut();
         for directory in packages.unwrap_or_else(PoisonError::into_inner).iter() {
-            // One that has something in it stays.
+            // Fails if it is not empty.
             let _ = fs::remove_dir(directory);
         }
-        // What is locked counts as in use.
+        // Otherwise it would count as in use.
         let _ = self.lock.unlock();
         self.made.remove_empty();
     }
 }
 
-/// Makes a scratch directory, or takes the one that is there, which scripts must be able to write to. `true` where it was made.
+/// Creates a scratch directory, or checks that scripts can write to the existing one. Returns whether it was created.
 pub(super) fn make(directory: &Path) -> Result<bool, SandboxError> {
     let made = match fs::create_dir(directory) {
         Ok(()) => fs::set_mode(directory, 0o755).map(|()| true),
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn directory_with_nothing_in_it_is_removed() {
+    fn empty_directory_is_removed_with_its_parents() {
         let temporary = tempfile::tempdir().unwrap();
         let scratch = kept(&temporary.path().join("a/b"));
         make_kept(&scratch, "empty");
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn file_in_the_place_of_the_directory_is_named() {
+    fn error_names_a_file_in_place_of_the_directory() {
         let temporary = tempfile::tempdir().unwrap();
         let file = temporary.path().join("file");
         fs::write(&file, b"").unwrap();

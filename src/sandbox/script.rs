@@ -1,4 +1,4 @@
-//! One packaging script, from its start to the end of the last process that it left.
+//! Runs one packaging script, until the last of its processes has ended.
 
 use std::time::Duration;
 
@@ -9,12 +9,12 @@ use super::spec::{Report, Spec};
 use crate::config::Environment;
 use crate::process::{self, ForkServer, Output, OutputSummary, Status, Unkillable, Usage};
 
-/// A script to be run.
+/// A script to run.
 #[derive(Debug, Clone)]
 pub struct Script {
-    /// What to run, and where.
+    /// The program and its sandbox.
     pub spec: Spec,
-    /// Its whole environment.
+    /// The complete environment.
     pub environment: Environment,
     /// Forks the script's parent.
     pub agent: ForkServer,
@@ -23,26 +23,26 @@ pub struct Script {
 /// A script that has ended.
 #[derive(Debug)]
 pub struct ScriptEnd {
-    /// How it ended.
+    /// Its exit status.
     pub status: Status,
-    /// Processes that it had left behind, and that were ended.
+    /// The number of processes that outlived it and were stopped.
     pub left_behind: usize,
-    /// How many of them could not be ended, for they belong to another user by now.
+    /// The number of processes that this user may not kill.
     pub not_ended: usize,
-    /// Those that the kernel does not end: they may still change what the script worked on.
+    /// Processes that wait in the kernel and cannot be killed: they may still change the script's files.
     pub unkillable: Vec<Unkillable>,
-    /// What it used, with all its descendants.
+    /// The resources that it and its descendants used.
     pub usage: Usage,
-    /// Where it left something mounted.
+    /// The mount points of mounts that it left.
     pub mounts: Vec<String>,
-    /// What it printed.
+    /// Its output.
     pub output: OutputSummary,
 }
 
-/// Runs a script to its end, or, when `cancel` is called, ends it: SIGTERM to all its processes, SIGKILL after `grace`.
+/// Runs a script to its end. After a cancellation, all its processes receive SIGTERM, and SIGKILL after the spec's `grace`.
 ///
 /// # Errors
-/// Only where the machinery fails: a script that fails is a [`ScriptEnd`].
+/// The script could not be run, or its status is unknown. The failure of the script itself is a [`ScriptEnd`].
 pub async fn run(
     script: Script,
     output: Output,
@@ -51,8 +51,8 @@ pub async fn run(
     run_holding(script, output, cancel, ()).await
 }
 
-/// As [`run`]. `held` is dropped as soon as the last process of the script has ended: before the output is read to its end, and
-/// where the script could not be started.
+/// Like [`run`]. `held` is dropped as soon as the last process of the script has ended, before the output is read to its end, or
+/// when the script could not be started.
 ///
 /// # Errors
 /// As [`run`].
@@ -89,7 +89,7 @@ pub async fn run_holding(
         Ok(Report::Failed(step)) => Err(SandboxError::Step(step)),
         Ok(Report::Lost { status }) => Err(SandboxError::NoReport { status }),
         Err(_) => {
-            // The server has died too. What it and the child left has become this process's.
+            // The server has died, too. This process has adopted the orphans of both.
             process::end_orphans();
             Err(SandboxError::NoServer)
         }

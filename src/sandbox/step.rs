@@ -1,4 +1,4 @@
-//! The steps of the child, and the error of a step that failed.
+//! The steps of the child, and the error of a failed step.
 
 use std::fmt;
 use std::io;
@@ -10,19 +10,19 @@ use serde::{Deserialize, Serialize};
 use super::wire;
 use crate::fs;
 
-/// A step of the child that failed.
+/// A failed step of the child.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("failed to {step}: {}", io::Error::from_raw_os_error(*errno))]
 pub struct StepError {
     /// The step.
     pub step: Step,
-    /// What the system answered.
+    /// The system's error number.
     pub errno: i32,
 }
 
 impl StepError {
-    /// Whether the disk (or the quota) is full. Steps that write nothing are answered alike where there are too many namespaces or
-    /// mounts.
+    /// Whether the disk (or the quota) is full. Steps that write nothing fail with the same error numbers if there are too many namespaces
+    /// or mounts.
     #[must_use]
     pub fn is_no_space(&self) -> bool {
         matches!(self.step, Step::PrepareOverlay(_) | Step::MountOverlay(_))
@@ -30,78 +30,78 @@ impl StepError {
     }
 }
 
-/// The steps of the child, in their order.
+/// The steps of the child, in order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Step {
-    /// Reading the spec.
+    /// Read the spec.
     ReadOrders,
-    /// Locking what says that the script has processes.
+    /// Lock the file that says that the script has processes.
     Hold(#[serde(with = "wire")] PathBuf),
-    /// Becoming a subreaper.
+    /// Become a subreaper.
     AdoptOrphans,
-    /// Making signals readable.
+    /// Make signals readable.
     ListenForSignals,
-    /// A user namespace.
+    /// Create a user namespace.
     SeparateUsers,
-    /// The owners that there are in a user namespace.
+    /// Set the owner maps of a user namespace.
     MapUsers(String),
-    /// Becoming root in a user namespace.
+    /// Become root in a user namespace.
     BecomeRoot,
-    /// A small file system in memory, to see whether mounts are allowed at all.
+    /// Mount a file system in memory, to check whether mounts are allowed.
     TryMount,
-    /// A process namespace and an IPC namespace for what is started from now on.
+    /// Create a PID namespace and an IPC namespace for the processes that are started next.
     SeparateProcesses,
-    /// The first process in them.
+    /// Fork a process.
     Fork,
-    /// Ending with the parent.
+    /// Have the kernel kill this process when its parent exits.
     FollowParent,
-    /// An IPC namespace.
+    /// Create an IPC namespace.
     SeparateIpc,
-    /// A mount namespace.
+    /// Create a mount namespace.
     SeparateMounts,
-    /// A network namespace.
+    /// Create a network namespace.
     SeparateNetwork,
-    /// The loopback of a network namespace.
+    /// Start the loopback interface of a network namespace.
     StartLoopback,
-    /// Keeping its mounts from everybody else.
+    /// Stop the propagation of mounts to other namespaces.
     KeepMountsPrivate,
-    /// Entering the work directory.
+    /// Enter the work directory.
     EnterWork(#[serde(with = "wire")] PathBuf),
-    /// A private directory in memory.
+    /// Mount a private directory in memory.
     MountMemory(#[serde(with = "wire")] PathBuf),
-    /// A directory, a file or a link in a private directory.
+    /// Create a directory, a file or a link in a private directory.
     MakePlace(#[serde(with = "wire")] PathBuf),
-    /// A file system in memory for writes into dependencies.
+    /// Mount a file system in memory for writes into dependencies.
     MountScratch(#[serde(with = "wire")] PathBuf),
-    /// The directories of an overlay.
+    /// Create the directories of an overlay.
     PrepareOverlay(#[serde(with = "wire")] PathBuf),
-    /// Dependencies, writable.
+    /// Mount dependencies, writable.
     MountOverlay(#[serde(with = "wire")] PathBuf),
-    /// A dependency, read-only.
+    /// Mount a dependency read-only.
     MountReadOnly(#[serde(with = "wire")] PathBuf),
-    /// A directory or file in another place.
+    /// Mount a directory or file at another path.
     Bind(
         #[serde(with = "wire")] PathBuf,
         #[serde(with = "wire")] PathBuf,
     ),
-    /// An empty directory over the work directory.
+    /// Make a directory or file appear empty.
     HideWork(#[serde(with = "wire")] PathBuf),
-    /// The process namespace's own `/proc`.
+    /// Mount the `/proc` of the PID namespace.
     MountProc,
-    /// Making a mount of the host read-only, or keeping one writable that is the script's.
+    /// Make a mount of the host read-only, or one of the script writable.
     Protect(#[serde(with = "wire")] PathBuf),
-    /// Locking all mounts.
+    /// Lock all mounts.
     LockMounts,
-    /// Making its view, with everything that is mounted there.
+    /// Mount the view.
     MakeView,
-    /// Rules on what the script may reach.
+    /// Set Landlock rules.
     Restrict,
-    /// Opening a path that a rule is for.
+    /// Open the path of a rule.
     OpenForRule(#[serde(with = "wire")] PathBuf),
-    /// The script's working directory.
+    /// Enter the script's working directory.
     Enter(#[serde(with = "wire")] PathBuf),
-    /// The script itself.
+    /// Execute the script.
     Start(String),
 }
 
@@ -110,23 +110,23 @@ impl fmt::Display for Step {
         match self {
             Self::ReadOrders => write!(f, "read the orders of the sandbox child"),
             Self::Hold(path) => write!(f, "lock `{}`", path.display()),
-            Self::AdoptOrphans => write!(f, "become the parent of orphans"),
+            Self::AdoptOrphans => write!(f, "become a subreaper"),
             Self::ListenForSignals => write!(f, "listen for signals"),
-            Self::SeparateUsers => write!(f, "make a user namespace"),
-            Self::MapUsers(how) => write!(f, "set the owners of a user namespace {how}"),
+            Self::SeparateUsers => write!(f, "create a user namespace"),
+            Self::MapUsers(how) => write!(f, "map the owners of a user namespace {how}"),
             Self::BecomeRoot => write!(f, "become root in a user namespace"),
-            Self::TryMount => write!(f, "mount anything"),
-            Self::SeparateProcesses => write!(f, "make a process namespace"),
-            Self::Fork => write!(f, "start the first process of a namespace"),
-            Self::FollowParent => write!(f, "bind a process to its parent's life"),
-            Self::SeparateIpc => write!(f, "make an IPC namespace"),
-            Self::SeparateMounts => write!(f, "make a mount namespace"),
-            Self::SeparateNetwork => write!(f, "make a network namespace"),
-            Self::StartLoopback => write!(f, "start the loopback of a network namespace"),
+            Self::TryMount => write!(f, "mount a test file system"),
+            Self::SeparateProcesses => write!(f, "create a PID namespace"),
+            Self::Fork => write!(f, "fork a process"),
+            Self::FollowParent => write!(f, "set the parent death signal"),
+            Self::SeparateIpc => write!(f, "create an IPC namespace"),
+            Self::SeparateMounts => write!(f, "create a mount namespace"),
+            Self::SeparateNetwork => write!(f, "create a network namespace"),
+            Self::StartLoopback => write!(f, "start the loopback interface of a network namespace"),
             Self::KeepMountsPrivate => write!(f, "make mounts private"),
             Self::EnterWork(path) => write!(f, "enter `{}`", path.display()),
             Self::MountMemory(path) => write!(f, "mount a tmpfs at `{}`", path.display()),
-            Self::MakePlace(path) => write!(f, "make `{}`", path.display()),
+            Self::MakePlace(path) => write!(f, "create `{}`", path.display()),
             Self::MountScratch(path) => write!(f, "mount a tmpfs at `{}`", path.display()),
             Self::PrepareOverlay(path) => write!(f, "prepare `{}`", path.display()),
             Self::MountOverlay(path) => write!(f, "mount an overlay at `{}`", path.display()),
@@ -137,15 +137,11 @@ impl fmt::Display for Step {
             Self::HideWork(path) => write!(f, "hide `{}`", path.display()),
             Self::MountProc => write!(f, "mount /proc"),
             Self::Protect(path) => write!(f, "protect `{}` from writes", path.display()),
-            Self::LockMounts => write!(f, "lock mounts"),
-            Self::MakeView => write!(f, "make the mounts of a script"),
-            Self::Restrict => write!(f, "restrict what a script may reach"),
+            Self::LockMounts => write!(f, "lock the mounts of a script"),
+            Self::MakeView => write!(f, "mount the view of a script"),
+            Self::Restrict => write!(f, "set the Landlock rules of a script"),
             Self::OpenForRule(path) => {
-                write!(
-                    f,
-                    "open `{}` for a rule on what a script may reach",
-                    path.display()
-                )
+                write!(f, "open `{}` for a Landlock rule", path.display())
             }
             Self::Enter(path) => write!(f, "enter `{}`", path.display()),
             Self::Start(program) => write!(f, "start `{program}`"),
@@ -153,7 +149,7 @@ impl fmt::Display for Step {
     }
 }
 
-/// Names the step that failed.
+/// Adds the step to an error.
 pub(super) trait StepResult<T> {
     fn step(self, step: Step) -> Result<T, StepError>;
 }
@@ -187,7 +183,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn too_many_namespaces_are_no_full_disk() {
+    fn too_many_namespaces_are_not_a_full_disk() {
         let errno = Errno::ENOSPC as i32;
         let failed = |step| StepError { step, errno };
         assert!(!failed(Step::SeparateMounts).is_no_space());
@@ -195,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_step_says_what_the_system_answered() {
+    fn failed_step_has_the_systems_error() {
         let error = StepError {
             step: Step::Start("bash".to_owned()),
             errno: 2,

@@ -1,7 +1,7 @@
-//! User namespaces: how a process without the right to mount anything gets it, for itself and what it starts.
+//! User namespaces: a process that is not allowed to mount enters one to be allowed to, with the processes that it starts.
 //!
-//! The whole agent enters, at its start, and not each script by itself: then what scripts leave behind belongs, for everything
-//! that unpacks, seals, packs and removes it, to the owners that the script saw. The rest is as in `--isolation=namespace`.
+//! The whole agent enters at its start, not each script: so when the agent unpacks, seals, packs and removes files, their owners are
+//! those that scripts saw. Otherwise this works like `--isolation=namespace`.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -19,30 +19,29 @@ use super::step::{Step, StepError, StepResult};
 use super::sys;
 use crate::fs;
 
-/// The owners that there are in a user namespace.
+/// The users and groups that exist in a user namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Users {
-    /// Those that there are outside, as they are: for root.
+    /// The same as outside: for root.
     Same,
-    /// The user as root, and the others from the ranges that `/etc/subuid` and `/etc/subgid` give the user.
+    /// The user as root, and the ranges that `/etc/subuid` and `/etc/subgid` assign to the user.
     Ranges,
-    /// The user as root, and nobody else: changes of owner fail.
+    /// Only the user, as root: changes of owner fail.
     Single,
 }
 
-/// What came of the wish for a user namespace.
+/// Whether this process has entered a user namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Entry {
-    /// It was not tried, or not needed.
+    /// It has not tried, or did not need to.
     Outside,
-    /// This process is in one.
+    /// It has entered one.
     Inside(Users),
-    /// It cannot be had here.
+    /// It could not enter one.
     Refused(StepError),
 }
 
-/// Enters a user namespace where mounts are not allowed without one, and are with one. Both is tried before, in processes that
-/// are thrown away.
+/// Enters a user namespace if mounts are allowed only in one. Both is tried first, in processes that exit afterwards.
 ///
 /// This process must have one thread.
 #[must_use]
@@ -53,14 +52,14 @@ pub fn enter_if_needed() -> Entry {
     }
 }
 
-/// Enters a user namespace; one with a single owner where there is no better one.
+/// Enters a user namespace; one with a single user if no other is possible.
 ///
 /// This process must have one thread.
 #[must_use]
 pub fn enter() -> Entry {
     match enter_one_of(usual()) {
         Entry::Refused(first) => match enter_one_of(Users::Single) {
-            // What would give the better one is what a person should hear of.
+            // The first error says what is missing for more users.
             Entry::Refused(_) => Entry::Refused(first),
             entered => entered,
         },
@@ -90,28 +89,28 @@ fn enter_one_of(users: Users) -> Entry {
     }
 }
 
-/// Enters a user namespace below this one, with the same owners and a mount namespace of its own, whose mounts are locked.
+/// Enters a nested user namespace with the same users, and a new mount namespace, whose mounts are locked.
 pub(super) fn enter_nested() -> Result<(), StepError> {
     Map::of(Users::Same)?.enter(CloneFlags::CLONE_NEWNS)
 }
 
-/// Does something in a copy of this process, and tells what came of it.
+/// Runs `attempt` in a fork of this process. Returns its result.
 fn try_in_a_copy(attempt: impl FnOnce() -> Result<(), StepError>) -> Result<(), StepError> {
     let (mut reader, mut writer) = pipe()?;
     match sys::fork().step(Step::Fork)? {
         ForkResult::Child => {
             drop(reader);
             let line = serde_json::to_vec(&attempt().err()).unwrap_or_default();
-            // Without a word it counts as failed.
+            // No report counts as a failure.
             let _ = writer.write_all(&line);
             sys::exit(0)
         }
         ForkResult::Parent { child } => {
             drop(writer);
             let mut line = Vec::new();
-            let heard = reader.read_to_end(&mut line);
+            let read = reader.read_to_end(&mut line);
             wait_for(child);
-            heard.step(Step::Fork)?;
+            read.step(Step::Fork)?;
             match serde_json::from_slice::<Option<StepError>>(&line) {
                 Ok(None) => Ok(()),
                 Ok(Some(error)) => Err(error),
@@ -121,13 +120,13 @@ fn try_in_a_copy(attempt: impl FnOnce() -> Result<(), StepError>) -> Result<(), 
     }
 }
 
-/// Both ends of a pipe that is not inherited.
+/// A pipe that executed programs do not inherit: the reading and the writing end.
 pub(super) fn pipe() -> Result<(File, File), StepError> {
     let (reader, writer) = pipe2(OFlag::O_CLOEXEC).step(Step::Fork)?;
     Ok((File::from(reader), File::from(writer)))
 }
 
-/// How a child ended.
+/// Waits for a child's exit.
 pub(super) fn wait_for(child: Pid) -> Option<WaitStatus> {
     loop {
         match waitpid(child, None) {
@@ -138,10 +137,10 @@ pub(super) fn wait_for(child: Pid) -> Option<WaitStatus> {
     }
 }
 
-/// Numbers in a user namespace, the same outside it, and how many.
+/// The first ID in a user namespace, the first ID outside, and their number.
 type Extent = (u32, u32, u32);
 
-/// The owners of a user namespace in numbers.
+/// The owner maps of a user namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Map {
     users: Users,
@@ -153,7 +152,7 @@ impl Map {
     fn of(users: Users) -> Result<Self, StepError> {
         let (uid, gid) = (geteuid(), getegid());
         let (uids, gids) = match users {
-            // One line for each of the parent's: none may reach over two of them.
+            // One line for each line of the parent: a line must not span two of them.
             Users::Same => (
                 same(&read("/proc/self/uid_map")?),
                 same(&read("/proc/self/gid_map")?),
@@ -170,15 +169,15 @@ impl Map {
         Ok(Self { users, uids, gids })
     }
 
-    /// Makes a user namespace for this process, and becomes root in it. A process that stays outside sets its owners: only
-    /// there are the rights to do that. Other namespaces that are wanted belong to it.
+    /// Creates a user namespace for this process, and `others` that belong to it, and becomes root in it. A process that stays outside
+    /// writes the maps, because only it has the privileges.
     fn enter(&self, others: CloneFlags) -> Result<(), StepError> {
         let (mut reader, mut writer) = pipe()?;
         let us = Pid::this();
         match sys::fork().step(Step::Fork)? {
             ForkResult::Child => {
                 drop(writer);
-                // Its end without a byte says that there is nothing to do.
+                // The end of the pipe without a byte means that there is nothing to do.
                 let code = match reader.read(&mut [0]) {
                     Ok(1) => self.set(us).err().unwrap_or(0),
                     _ => 0,
@@ -190,7 +189,7 @@ impl Map {
                 let separated =
                     unshare(CloneFlags::CLONE_NEWUSER | others).step(Step::SeparateUsers);
                 if separated.is_ok() {
-                    // A helper that is gone is seen by its status.
+                    // If the helper has died, its status says so.
                     let _ = writer.write_all(b".");
                 }
                 drop(writer);
@@ -210,20 +209,20 @@ impl Map {
 
     fn how(&self) -> &'static str {
         match self.users {
-            Users::Same => "to those that there are",
-            Users::Ranges => "by newuidmap and newgidmap",
-            Users::Single => "to a single one",
+            Users::Same => "to the same owners",
+            Users::Ranges => "with newuidmap and newgidmap",
+            Users::Single => "to a single owner",
         }
     }
 
-    /// Sets the owners of the namespace of `process`. The error is what the system said.
+    /// Writes the maps of the namespace of `process`. The error is an error number.
     fn set(&self, process: Pid) -> Result<(), i32> {
         if self.users == Users::Ranges {
             by_tool("newuidmap", process, &self.uids)?;
             return by_tool("newgidmap", process, &self.gids);
         }
         if self.users == Users::Single {
-            // Without this an ordinary user may set no group: groups can also take rights away.
+            // Without this, an ordinary user may not map groups: a process that drops a group could gain access.
             write(process, "setgroups", "deny")?;
         }
         write(process, "uid_map", &text(&self.uids))?;
@@ -232,12 +231,12 @@ impl Map {
 }
 
 fn write(process: Pid, file: &str, text: &str) -> Result<(), i32> {
-    // All lines in one write: a second one is refused.
+    // All lines in one write: the kernel refuses a second one.
     fs::write(format!("/proc/{process}/{file}").as_ref(), text.as_bytes())
         .map_err(|error| error.source.raw_os_error().unwrap_or(Errno::EIO as i32))
 }
 
-/// The programs of Debian's `uidmap`, setuid root, which know what `/etc/subuid` allows.
+/// Runs a program of Debian's `uidmap`: they are setuid root and apply `/etc/subuid` and `/etc/subgid`.
 #[expect(
     clippy::disallowed_methods,
     reason = "the sandbox starts processes; this one ends before any script is started"
@@ -260,7 +259,7 @@ fn by_tool(tool: &str, process: Pid, extents: &[Extent]) -> Result<(), i32> {
 }
 
 fn read(path: &str) -> Result<String, StepError> {
-    fs::read_lossy(path.as_ref()).step(Step::MapUsers(format!("by `{path}`")))
+    fs::read_lossy(path.as_ref()).step(Step::MapUsers(format!("from `{path}`")))
 }
 
 fn text(extents: &[Extent]) -> String {
@@ -271,7 +270,7 @@ fn text(extents: &[Extent]) -> String {
     text
 }
 
-/// The numbers that there are outside, by the map of the namespace outside.
+/// A map to the same IDs, for all IDs in the map of the outer namespace.
 fn same(map: &str) -> Vec<Extent> {
     map.lines()
         .filter_map(|line| {
@@ -284,7 +283,7 @@ fn same(map: &str) -> Vec<Extent> {
         .collect()
 }
 
-/// The highest owner that this process can give files; `None` where every owner exists, or where that is not known.
+/// The highest user ID that this process can give to files; `None` if there is no limit, or if it is unknown.
 #[must_use]
 pub fn highest_owner() -> Option<u32> {
     let map = fs::read_lossy("/proc/self/uid_map".as_ref()).ok()?;
@@ -295,11 +294,11 @@ fn highest(extents: &[Extent]) -> Option<u32> {
     let ends = extents
         .iter()
         .map(|(first, _, count)| first.saturating_add(count - 1));
-    // The last number means "no owner".
+    // The last ID means "no owner".
     ends.max().filter(|highest| *highest < u32::MAX - 1)
 }
 
-/// `own` as 0, and behind it what the file gives the user.
+/// A map of 0 to `own`, followed by the ranges that the file assigns to the user.
 fn ranges(own: u32, path: &str, uid: Uid, name: Option<&str>) -> Result<Vec<Extent>, StepError> {
     let mut extents = vec![(0, own, 1)];
     let mut next = 1_u32;
@@ -312,13 +311,13 @@ fn ranges(own: u32, path: &str, uid: Uid, name: Option<&str>) -> Result<Vec<Exte
     }
     if extents.len() == 1 {
         return Err(Errno::ENOENT).step(Step::MapUsers(format!(
-            "for there is no range for this user in `{path}`"
+            "because `{path}` has no range for this user"
         )));
     }
     Ok(extents)
 }
 
-/// The ranges of a user: `NAME:START:COUNT`, or the user's number in the place of the name.
+/// The ranges of a user: `NAME:START:COUNT`, or the user's ID instead of the name.
 fn given(file: &str, uid: Uid, name: Option<&str>) -> Vec<(u32, u32)> {
     let number = uid.to_string();
     file.lines()
@@ -337,7 +336,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_extent_of_the_outer_map_has_a_line_of_its_own() {
+    fn each_extent_of_the_outer_map_has_its_own_line() {
         let outer = "         0          0 4294967295\n";
         assert_eq!(text(&same(outer)), "0 0 4294967295\n");
         // As Concourse sets it.
@@ -346,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn the_highest_owner_is_known_where_there_is_one() {
+    fn highest_owner_is_found() {
         assert_eq!(highest(&same("0 0 4294967295\n")), None);
         assert_eq!(highest(&same("0 12345 1\n1 1000000 65536\n")), Some(65_536));
         assert_eq!(highest(&same("0 12345 1\n")), Some(0));
@@ -354,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn a_users_ranges_are_found_by_name_and_by_number() {
+    fn ranges_of_a_user_are_found_by_name_and_by_id() {
         let file =
             "other:100000:65536\nbuilder:200000:65536\n1001:300000:10\n\nbroken\nbuilder:1:0\n";
         assert_eq!(

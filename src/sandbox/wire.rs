@@ -1,6 +1,6 @@
-//! Paths and arguments in JSON: as text where they are UTF-8, else as an array of bytes. `serde` itself refuses a path that is not UTF-8.
+//! Paths and arguments in JSON: as text if they are UTF-8, otherwise as an array of bytes. `serde` itself refuses a path that is not UTF-8.
 //!
-//! Used as `#[serde(with = "wire")]` on a field that is a path, or a vector, pair or option of paths.
+//! Used as `#[serde(with = "wire")]` on a field that is a path, or a vector or pair of paths.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A path as it is written.
+/// A path in JSON.
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
 pub(super) enum WirePath {
@@ -16,7 +16,7 @@ pub(super) enum WirePath {
     Bytes(Vec<u8>),
 }
 
-/// A path, or what consists of paths.
+/// A path, or a type that consists of paths.
 pub(super) trait Paths {
     type Wire: Serialize + for<'de> Deserialize<'de>;
 

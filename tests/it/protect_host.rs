@@ -257,7 +257,7 @@ mod bodies {
         let Some(site) = Site::new(tier) else { return };
         site.run("touch @host@/file")
             .blames_the_machine()
-            .says("in namespaces only")
+            .says("--protect-host requires namespaces")
             .says("Hint: use --isolation=namespace")
             .does_not_say("Compiling package");
         assert!(!site.path("host/file").exists());

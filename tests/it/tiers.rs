@@ -335,8 +335,7 @@ mod bodies {
             assert!(!seen.contains("eth") && !seen.contains("en"), "{seen}");
         } else {
             ran.blames_the_machine()
-                .says("--network=none")
-                .says("in namespaces only");
+                .says("--network=none requires namespaces");
         }
     }
 }

@@ -61,7 +61,7 @@ fn each_file_without_an_inode_is_reported() {
         "failed to create",
         "failed to create the directory",
         "failed to create the link",
-        "the sandbox of a packaging script could not be made: failed to prepare",
+        "failed to create the sandbox of a packaging script: failed to prepare",
     ];
     let mut made = BTreeSet::new();
     // The concurrent removal of old files decides where the room ends, so a single sweep does not reach every step.

@@ -64,7 +64,7 @@ fn single_owner_is_used_only_on_request() {
     assert_eq!(place.file("app", "id"), "100644 0\n");
     run("namespace")
         .blames_the_machine()
-        .says("failed to make a process namespace");
+        .says("failed to create a PID namespace");
     run("auto")
         .says("there is no range for this user in `/etc/subuid`")
         .does_not_say("Isolation: userns");
