@@ -27,18 +27,21 @@ mod processors;
 mod run;
 mod status;
 mod supervise;
-pub mod tree;
+pub(crate) mod tree;
 mod unkillable;
 
-pub use fork_server::{
-    ARGUMENT as SERVER_ARGUMENT, DESCRIPTORS, ForkServer, Request, read_orders, receive,
+pub use fork_server::ForkServer;
+pub(crate) use fork_server::{
+    ARGUMENT as SERVER_ARGUMENT, DESCRIPTORS, Request, read_orders, receive,
 };
-pub use jobserver::{Jobserver, Offered, inherited as inherited_jobserver};
-pub use memory::{available_memory, out_of_memory_kills};
-pub use orphans::{adopt_orphans, end_orphans, kill_all_below};
-pub use output::{ENDING_LIMIT, Ending, Output, OutputSummary, TAIL_LINES};
-pub use processors::processors;
-pub use run::{Ended, Program, RunError, find_program, run_to_end};
-pub use status::{Status, Usage};
-pub use supervise::{Child, SuperviseError, Supervised, supervise};
-pub use unkillable::Unkillable;
+pub(crate) use jobserver::{Jobserver, inherited as inherited_jobserver};
+pub(crate) use memory::{available_memory, out_of_memory_kills};
+pub(crate) use orphans::{adopt_orphans, end_orphans, kill_all_below};
+pub use output::Output;
+pub(crate) use output::{ENDING_LIMIT, Ending, OutputSummary};
+pub(crate) use processors::processors;
+pub(crate) use run::{Program, RunError, find_program, run_to_end};
+pub use status::Status;
+pub(crate) use status::Usage;
+pub(crate) use supervise::{Child, SuperviseError, supervise};
+pub(crate) use unkillable::Unkillable;

@@ -42,29 +42,29 @@ mod waits;
 mod watch;
 mod wire;
 
-pub use error::SandboxError;
-pub use landlocked::{Landlocked, ReplacedCopy};
+pub(crate) use error::SandboxError;
+pub use landlocked::Landlocked;
+pub(crate) use landlocked::ReplacedCopy;
 pub(crate) use namespaces::PROCESSES;
 pub use namespaces::{NamespaceOptions, Namespaces};
-pub use own_proc::{has_proc, mount_proc_before_threads};
-pub use place::Place;
-pub use rules::{Closed, Rules, closed};
-pub use scratch::{Scratch, Sharing};
-pub use script::{Script, ScriptEnd, run, run_holding};
-pub use sequential::Sequential;
-pub use server::main as server_main;
+pub(crate) use own_proc::{has_proc, mount_proc_before_threads};
+pub(crate) use place::Place;
+pub(crate) use rules::{Closed, closed};
+pub(crate) use scratch::{Scratch, Sharing};
+pub use script::{Script, run};
+pub(crate) use script::{ScriptEnd, run_holding};
+pub(crate) use server::main as server_main;
 pub use shared_tree::SharedTree;
 pub use spec::{Report, Spec};
-pub use step::{Step, StepError};
+#[cfg(test)]
+pub(crate) use step::{Step, StepError};
 pub(crate) use sys::{
     default_signals, inherit_no_descriptors, set_variable_before_threads,
     shorten_slices_before_threads,
 };
-pub use users::{
-    Entry, Users, enter as enter_user_namespace, enter_if_needed as enter_user_namespace_if_needed,
-    highest_owner,
-};
-pub use view::{Mounted, Protection, View, Writes};
+pub use users::{Entry, Users, enter as enter_user_namespace};
+pub(crate) use users::{enter_if_needed as enter_user_namespace_if_needed, highest_owner};
+pub(crate) use view::{Protection, View, Writes};
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -73,7 +73,8 @@ use std::sync::Arc;
 use crate::config::PackagePaths;
 use crate::release::Name;
 use place::TierPlace;
-use request::Request;
+use request::PlaceRequest;
+use sequential::Sequential;
 
 /// How packages are isolated.
 #[derive(Debug)]
@@ -156,7 +157,7 @@ impl Sandbox {
         scratch: &[Name],
         waits: &(dyn Fn() + Send + Sync),
     ) -> Result<Place, SandboxError> {
-        let request = Request::new(package, dependencies, scratch);
+        let request = PlaceRequest::new(package, dependencies, scratch);
         match self {
             Self::Namespaces(namespaces) => {
                 let place = namespaces.enter(false, scratch).await?;
@@ -200,7 +201,7 @@ impl Sandbox {
     ) -> Result<Place, SandboxError> {
         match self {
             Self::Landlocked(landlocked) => {
-                let request = Request::new(package, dependencies, scratch);
+                let request = PlaceRequest::new(package, dependencies, scratch);
                 let place = landlocked.enter_alone(request, waits).await?;
                 Ok(Place::landlocked(landlocked, place))
             }

@@ -29,7 +29,7 @@ use super::orphans::Known;
 use crate::config::Environment;
 
 /// The argument that makes this program a fork server.
-pub const ARGUMENT: &str = "__sandbox-server";
+pub(crate) const ARGUMENT: &str = "__sandbox-server";
 
 /// How long the agent waits at its end for a server that still has scripts to end.
 const END_LIMIT: Duration = Duration::from_secs(1);
@@ -44,7 +44,7 @@ const FORK: u8 = b'f';
 const KILL: u8 = b'k';
 
 /// The descriptors of a script's parent: the socket to the agent, standard output, standard error.
-pub const DESCRIPTORS: usize = 3;
+pub(crate) const DESCRIPTORS: usize = 3;
 
 /// A handle to the fork server. Clones share one server.
 ///
@@ -213,7 +213,7 @@ impl Drop for Server {
 
 /// A request to the server.
 #[derive(Debug)]
-pub enum Request {
+pub(crate) enum Request {
     /// Fork a child with this number and these descriptors.
     Fork(u32, [OwnedFd; DESCRIPTORS]),
     /// Kill a child.
@@ -224,7 +224,7 @@ pub enum Request {
 ///
 /// # Errors
 /// Receiving failed, or the message is not a request.
-pub fn receive(socket: &UnixStream) -> io::Result<Option<Request>> {
+pub(crate) fn receive(socket: &UnixStream) -> io::Result<Option<Request>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut request = [0; 5];
@@ -273,7 +273,7 @@ pub(super) fn encode_orders(environment: &Environment, orders: &[u8]) -> Vec<u8>
 ///
 /// # Errors
 /// The socket ended early, or the frame is invalid.
-pub fn read_orders(socket: &mut impl Read) -> io::Result<(Environment, Vec<u8>)> {
+pub(crate) fn read_orders(socket: &mut impl Read) -> io::Result<(Environment, Vec<u8>)> {
     let mut length = [0; size_of::<u32>()];
     socket.read_exact(&mut length)?;
     let length = u32::from_le_bytes(length) as usize;

@@ -77,7 +77,7 @@ impl Jobserver {
 
 /// The descriptors of the jobserver of a make that started this program. Scripts inherit them.
 #[must_use]
-pub fn inherited(environment: &Environment) -> Vec<i32> {
+pub(crate) fn inherited(environment: &Environment) -> Vec<i32> {
     let flags = environment.get("MAKEFLAGS").unwrap_or_default();
     let flags = flags.to_string_lossy();
     let pairs = flags.split_ascii_whitespace().filter_map(|flag| {

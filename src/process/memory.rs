@@ -8,14 +8,14 @@ use crate::fs;
 /// The number of processes that the kernel has killed for lack of memory since boot, in any
 /// container. `None` before Linux 4.13.
 #[must_use]
-pub fn out_of_memory_kills() -> Option<u64> {
+pub(crate) fn out_of_memory_kills() -> Option<u64> {
     kills_in(&fs::read_lossy(Path::new("/proc/vmstat")).ok()?)
 }
 
 /// The available memory in bytes: that of the machine, or less if a cgroup has a limit. The page
 /// cache counts as available. `None` if unknown.
 #[must_use]
-pub fn available_memory() -> Option<u64> {
+pub(crate) fn available_memory() -> Option<u64> {
     let machine = fs::read_lossy(Path::new("/proc/meminfo"))
         .ok()
         .and_then(|text| field(&text, "MemAvailable:"))

@@ -42,17 +42,17 @@ fn supervised() -> MutexGuard<'static, Vec<Pid>> {
 ///
 /// # Errors
 /// What the system answered.
-pub fn adopt_orphans() -> io::Result<()> {
+pub(crate) fn adopt_orphans() -> io::Result<()> {
     Ok(nix::sys::prctl::set_child_subreaper(true)?)
 }
 
 /// Kills the orphans that this process adopted from children that died.
-pub fn end_orphans() {
+pub(crate) fn end_orphans() {
     tree::kill_orphans(&supervised());
 }
 
 /// Kills all descendants, supervised children included, and waits for their end for at most
 /// `limit`. Only for use right before the exit: it reaps children that other tasks wait for.
-pub fn kill_all_below(limit: Duration) {
+pub(crate) fn kill_all_below(limit: Duration) {
     tree::kill_all(limit, |_, _| {});
 }

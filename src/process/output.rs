@@ -15,7 +15,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use crate::fs;
 
 /// The number of last lines to keep.
-pub const TAIL_LINES: usize = 25;
+pub(super) const TAIL_LINES: usize = 25;
 
 /// The maximum length of a kept line in bytes. The log has the whole line.
 const LINE_LIMIT: usize = 2000;
@@ -28,7 +28,7 @@ const BUFFER: usize = 64 * 1024;
 
 /// The number of last bytes to keep of each stream: as many as the Go agent reports of a failed
 /// script.
-pub const ENDING_LIMIT: usize = 10 * 1024;
+pub(crate) const ENDING_LIMIT: usize = 10 * 1024;
 
 /// Receives the output of one script: both streams through one pipe, in order, or each through its
 /// own.

@@ -11,7 +11,7 @@ use super::cgroup;
 /// The number of available CPUs: those in this process's affinity mask, or fewer if a cgroup quota
 /// limits its CPU time. A fraction counts as a whole CPU.
 #[must_use]
-pub fn processors() -> NonZeroUsize {
+pub(crate) fn processors() -> NonZeroUsize {
     let most = allowed().unwrap_or_else(|| {
         // The machine has more CPUs than a `CpuSet` can hold.
         std::thread::available_parallelism().map_or(1, NonZeroUsize::get)

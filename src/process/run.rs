@@ -22,7 +22,7 @@ use crate::fs;
 
 /// A program to run.
 #[derive(Debug, Clone)]
-pub struct Program {
+pub(crate) struct Program {
     /// Its file.
     pub file: PathBuf,
     /// Its arguments.
@@ -33,7 +33,7 @@ pub struct Program {
 
 /// A program that has ended.
 #[derive(Debug)]
-pub struct Ended {
+pub(crate) struct Ended {
     /// Its exit status.
     pub status: Status,
     /// The last lines of its output, [`TAIL_LINES`](super::TAIL_LINES) at most.
@@ -74,7 +74,7 @@ pub enum RunError {
 
 /// Finds an executable file with this name in `PATH`.
 #[must_use]
-pub fn find_program(name: &str, environment: &Environment) -> Option<PathBuf> {
+pub(crate) fn find_program(name: &str, environment: &Environment) -> Option<PathBuf> {
     std::env::split_paths(environment.get("PATH")?)
         .map(|directory| directory.join(name))
         .find(|file| {
@@ -89,7 +89,10 @@ pub fn find_program(name: &str, environment: &Environment) -> Option<PathBuf> {
 ///
 /// # Errors
 /// The program could not be run, or was stopped. A non-zero exit code is not an error here.
-pub async fn run_to_end(program: &Program, cancel: &CancellationToken) -> Result<Ended, RunError> {
+pub(crate) async fn run_to_end(
+    program: &Program,
+    cancel: &CancellationToken,
+) -> Result<Ended, RunError> {
     let pipe_error = |source| RunError::Pipe {
         program: program.file.clone(),
         source,
@@ -106,22 +109,7 @@ pub async fn run_to_end(program: &Program, cancel: &CancellationToken) -> Result
 
     let mut tail = Tail::new(1);
     let gone = CancellationToken::new();
-    let reading = async {
-        let mut buffer = vec![0; 16 * 1024];
-        loop {
-            match output.read(&mut buffer).await {
-                Ok(0) | Err(_) => return,
-                Ok(length) => tail.push(0, &buffer[..length]),
-            }
-        }
-    };
-    // Background processes of the program may keep the pipe open.
-    let reading = async {
-        tokio::select! {
-            () = reading => {}
-            () = async { gone.cancelled().await; tokio::time::sleep(OUTPUT_PATIENCE).await } => {}
-        }
-    };
+    let reading = read_until(&gone, &mut output, &mut tail);
     let waiting = async {
         let status = process.wait().await;
         gone.cancel();
@@ -148,6 +136,28 @@ pub async fn run_to_end(program: &Program, cancel: &CancellationToken) -> Result
         status: status.into(),
         tail: tail.into_lines(),
     })
+}
+
+/// Reads the output to its end, or until some time after `gone`: background processes of the
+/// program may keep the pipe open.
+async fn read_until(gone: &CancellationToken, output: &mut pipe::Receiver, tail: &mut Tail) {
+    let reading = async {
+        let mut buffer = vec![0; 16 * 1024];
+        loop {
+            match output.read(&mut buffer).await {
+                Ok(0) | Err(_) => return,
+                Ok(length) => tail.push(0, &buffer[..length]),
+            }
+        }
+    };
+    let giving_up = async {
+        gone.cancelled().await;
+        tokio::time::sleep(OUTPUT_PATIENCE).await;
+    };
+    tokio::select! {
+        () = reading => {}
+        () = giving_up => {}
+    }
 }
 
 /// A process group that is killed on drop.

@@ -29,7 +29,7 @@ const REPORT_LIMIT: u64 = 64 * 1024;
 
 /// A child to start: the parent of a script, which receives its orders on a socket.
 #[derive(Debug, Clone)]
-pub struct Child {
+pub(crate) struct Child {
     /// The server that forks it.
     pub server: ForkServer,
     /// The complete environment.
@@ -40,7 +40,7 @@ pub struct Child {
 
 /// A child that has ended.
 #[derive(Debug)]
-pub struct Supervised {
+pub(crate) struct Supervised {
     /// The report of the child, or of the fork server in its place. Empty if both were killed.
     pub report: Vec<u8>,
     /// The script's output.
@@ -75,7 +75,7 @@ pub enum SuperviseError {
 /// # Errors
 /// The child could not be started or its output not be read. The script's own failure is in the
 /// report.
-pub async fn supervise(
+pub(crate) async fn supervise(
     child: Child,
     output: Output,
     cancel: &CancellationToken,

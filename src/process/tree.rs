@@ -15,11 +15,11 @@ const ROUND: Duration = Duration::from_millis(1);
 
 /// How long to wait for killed processes after the last one ended, and for a process that this user
 /// may not kill. A process that waits for a disk or a server in the kernel cannot die before that.
-pub const KILL_LIMIT: Duration = Duration::from_secs(10);
+pub(crate) const KILL_LIMIT: Duration = Duration::from_secs(10);
 
 /// The children of all threads of this process.
 #[must_use]
-pub fn children() -> Vec<Pid> {
+pub(crate) fn children() -> Vec<Pid> {
     let mut found = Vec::new();
     for thread in fs::list("/proc/self/task".as_ref()).unwrap_or_default() {
         match fs::read_lossy(&thread.path().join("children")) {
@@ -41,7 +41,7 @@ pub fn children() -> Vec<Pid> {
 
 /// All descendants of this process.
 #[must_use]
-pub fn descendants() -> Vec<Pid> {
+pub(crate) fn descendants() -> Vec<Pid> {
     below(nix::unistd::getpid(), &parents(), true)
 }
 
@@ -83,7 +83,7 @@ fn parents() -> HashMap<Pid, Pid> {
 }
 
 /// Sends SIGTERM to all descendants, and SIGCONT so that stopped ones receive it.
-pub fn ask_to_end() {
+pub(crate) fn ask_to_end() {
     for process in descendants() {
         // The process may have ended already.
         let _ = kill(process, Signal::SIGTERM);
@@ -93,7 +93,7 @@ pub fn ask_to_end() {
 
 /// The result of [`kill_all`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Killed {
+pub(crate) struct Killed {
     /// Processes that have ended.
     pub ended: usize,
     /// Processes that have not ended in time: this user may not kill them, or they wait in the
@@ -106,7 +106,7 @@ pub struct Killed {
 /// Orphans become children of this process, so killing its children round after round reaches all
 /// descendants. SIGSTOP precedes SIGKILL so that a process that forks in a loop cannot outrun the
 /// rounds. An ordinary user cannot kill processes of another user (`sudo`).
-pub fn kill_all(limit: Duration, mut ended: impl FnMut(Pid, WaitStatus)) -> Killed {
+pub(crate) fn kill_all(limit: Duration, mut ended: impl FnMut(Pid, WaitStatus)) -> Killed {
     let mut killed = Killed::default();
     let mut last_end = Instant::now();
     loop {
@@ -146,7 +146,7 @@ fn kill_once(processes: &[Pid]) {
 }
 
 /// Kills the children of this process that are not in `known`, and then their orphans.
-pub fn kill_orphans(known: &[Pid]) {
+pub(crate) fn kill_orphans(known: &[Pid]) {
     let start = Instant::now();
     while start.elapsed() < KILL_LIMIT {
         let mut orphans = children();

@@ -21,7 +21,7 @@ use nix::unistd::Pid;
 use super::init::{Init, InitReport};
 use super::left_mounts::MountsBefore;
 use super::mount_view::mount_view;
-use super::progress::{Progress, Stage, Watched};
+use super::progress::{Stage, StartProgress, Watched};
 use super::spec::{Report, Spec};
 use super::start::start_script;
 use super::step::{Step, StepError, StepResult};
@@ -65,7 +65,7 @@ fn run(socket: &mut UnixStream) -> Result<Report, StepError> {
     nix::sys::prctl::set_child_subreaper(true).step(Step::AdoptOrphans)?;
     umask(Mode::from_bits_truncate(spec.umask));
     let signals = listen().step(Step::ListenForSignals)?;
-    let progress = Progress::new()?;
+    let progress = StartProgress::new()?;
     let ours = [socket.as_fd(), signals.as_fd()];
     let (started, starting) = Started::new(&spec, &environment, progress, &ours)?;
     let ending = started.init.as_ref().map(Init::ending);
@@ -142,7 +142,7 @@ impl Started {
     fn new(
         spec: &Spec,
         environment: &Environment,
-        progress: Progress,
+        progress: StartProgress,
         ours: &[BorrowedFd<'_>],
     ) -> Result<(Self, Watched), StepError> {
         if let Some(view) = &spec.view {

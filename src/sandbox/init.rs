@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::left_mounts::MountsBefore;
 use super::mount_view::mount_view;
-use super::progress::{Progress, Watched};
+use super::progress::{StartProgress, Watched};
 use super::spec::Spec;
 use super::start::start_script;
 use super::step::{Step, StepError, StepResult};
@@ -56,7 +56,7 @@ impl Init {
         spec: &Spec,
         view: &View,
         environment: &Environment,
-        progress: Progress,
+        progress: StartProgress,
         ours: &[BorrowedFd<'_>],
     ) -> Result<(Self, Watched), StepError> {
         unshare(CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC)
@@ -100,7 +100,7 @@ fn main(
     spec: &Spec,
     view: &View,
     environment: &Environment,
-    progress: Progress,
+    progress: StartProgress,
     writer: OwnedFd,
 ) -> ! {
     let report = match run(spec, view, environment, progress) {
@@ -117,7 +117,7 @@ fn run(
     spec: &Spec,
     view: &View,
     environment: &Environment,
-    progress: Progress,
+    progress: StartProgress,
 ) -> Result<InitReport, StepError> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).step(Step::FollowParent)?;
     let null = fs::open("/dev/null".as_ref()).step(Step::FollowParent)?;

@@ -17,7 +17,7 @@ use landlock::{
 use nix::errno::Errno;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxFlags};
 
-use super::progress::Progress;
+use super::progress::StartProgress;
 use super::rules::Rules;
 use super::step::{Step, StepError, StepResult};
 use super::sys;
@@ -33,7 +33,10 @@ const WANTED: ABI = ABI::V3;
 /// Creates the ruleset, to be applied by [`restrict`]. Only the paths of rules are opened, because an unrelated mount may not respond.
 /// To open a path for a rule (`O_PATH`), local and FUSE file systems are not asked, but NFS may ask its server: so each path is
 /// reported to `progress`.
-pub(super) fn prepare(rules: &Rules, progress: &Progress) -> Result<RulesetCreated, StepError> {
+pub(super) fn prepare(
+    rules: &Rules,
+    progress: &StartProgress,
+) -> Result<RulesetCreated, StepError> {
     let ruleset = create_ruleset()?;
     // Rules are added by the system call itself: the crate asks each file system for the type of the opened file.
     let descriptor: Option<OwnedFd> = ruleset

@@ -27,14 +27,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-pub use self::packages::ReplacedCopy;
+pub(crate) use self::packages::ReplacedCopy;
 
 use self::admission::{Admission, Admitted, Occupant};
 use self::data_names::DataNames;
 use self::packages::{DependencyCopy, PackagesInTree};
 use super::blocking::{UndoOnDrop, blocking};
 use super::error::SandboxError;
-use super::request::{PrivateNames, Request};
+use super::request::{PlaceRequest, PrivateNames};
 use super::shared_tree::SharedTree;
 use super::waits::ReportOnce;
 use crate::config::Vcap;
@@ -146,7 +146,7 @@ impl Landlocked {
     /// Makes room for a package, when no other package uses one of its names with other contents.
     pub(super) async fn enter(
         self: &Arc<Self>,
-        request: Request,
+        request: PlaceRequest,
         waits: &(dyn Fn() + Send + Sync),
     ) -> Result<Arc<LandlockPlace>, SandboxError> {
         let mut waits = ReportOnce::new(waits);
@@ -169,7 +169,7 @@ impl Landlocked {
     /// Makes room for a package if its names are available; otherwise returns the admission.
     async fn try_enter(
         self: &Arc<Self>,
-        request: &Arc<Request>,
+        request: &Arc<PlaceRequest>,
         admitted: Admitted,
     ) -> Result<Result<Arc<LandlockPlace>, Admitted>, SandboxError> {
         let (own, request) = (Arc::clone(self), Arc::clone(request));
@@ -194,7 +194,7 @@ impl Landlocked {
     /// the number of packages in the tree, each time it changes.
     pub(super) async fn enter_alone(
         self: &Arc<Self>,
-        request: Request,
+        request: PlaceRequest,
         waits: &(dyn Fn(usize) + Send + Sync),
     ) -> Result<Arc<LandlockPlace>, SandboxError> {
         let admitted = self.admission.alone(waits).await;
@@ -221,7 +221,12 @@ impl Landlocked {
         entered.await.map(UndoOnDrop::keep)
     }
 
-    fn place(&self, request: &Request, reserved: Reserved, admitted: Admitted) -> LandlockPlace {
+    fn place(
+        &self,
+        request: &PlaceRequest,
+        reserved: Reserved,
+        admitted: Admitted,
+    ) -> LandlockPlace {
         LandlockPlace {
             package: request.package.clone(),
             dependencies: request.dependency_names().cloned().collect(),
@@ -244,7 +249,7 @@ impl Landlocked {
 
     /// Reserves the names of a package and its dependencies, all at once, and removes what was there under these names. `None` if one
     /// of them is in use.
-    fn try_reserve(&self, request: &Request) -> Result<Option<Reserved>, SandboxError> {
+    fn try_reserve(&self, request: &PlaceRequest) -> Result<Option<Reserved>, SandboxError> {
         let mut packages = self.packages();
         let is_private = |name: &Name| self.data_names().private.contains(name);
         if self.shared(&request.scratch).iter().any(is_private) || packages.block(request) {
@@ -276,7 +281,7 @@ impl Landlocked {
     fn evict(
         &self,
         packages: &mut PackagesInTree,
-        request: &Request,
+        request: &PlaceRequest,
         to_provide: &[Name],
     ) -> Result<Vec<ReplacedCopy>, SandboxError> {
         let mut evicted = vec![request.package.clone()];

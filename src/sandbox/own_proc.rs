@@ -7,7 +7,7 @@ use crate::fs;
 
 /// Whether `/proc` is mounted and shows this process.
 #[must_use]
-pub fn has_proc() -> bool {
+pub(crate) fn has_proc() -> bool {
     fs::lookup("/proc/self/exe".as_ref()).is_ok_and(|found| found.is_some())
 }
 
@@ -15,7 +15,7 @@ pub fn has_proc() -> bool {
 ///
 /// # Errors
 /// This user may not mount, or the directory `/proc` does not exist.
-pub fn mount_proc_before_threads() -> Result<(), StepError> {
+pub(crate) fn mount_proc_before_threads() -> Result<(), StepError> {
     mount::separate()?;
     mount::mount_proc()
 }

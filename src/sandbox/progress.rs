@@ -13,12 +13,12 @@ use super::step::{Step, StepError, StepResult};
 /// Reports what the starting process does. The pipe holds at most one message: the writer removes the previous one before it writes. The
 /// last writing end closes when the script is executed.
 #[derive(Debug)]
-pub(super) struct Progress {
+pub(super) struct StartProgress {
     reader: File,
     writer: File,
 }
 
-/// The reading end of a [`Progress`].
+/// The reading end of a [`StartProgress`].
 #[derive(Debug)]
 pub(super) struct Watched(File);
 
@@ -32,7 +32,7 @@ pub(super) enum Stage {
     Failed(StepError),
 }
 
-impl Progress {
+impl StartProgress {
     pub(super) fn new() -> Result<Self, StepError> {
         let (reader, writer) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).step(Step::Fork)?;
         Ok(Self {
@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn last_message_replaces_earlier_ones() {
-        let progress = Progress::new().unwrap();
+        let progress = StartProgress::new().unwrap();
         for number in 0..2000 {
             progress.enter(&Step::Enter(PathBuf::from(format!("/{number}"))));
         }

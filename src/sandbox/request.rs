@@ -8,7 +8,7 @@ use crate::release::Name;
 
 /// What a package needs in a sandbox.
 #[derive(Debug, Clone)]
-pub(super) struct Request {
+pub(super) struct PlaceRequest {
     pub(super) package: Name,
     /// Names and sealed trees.
     pub(super) dependencies: Vec<(Name, PathBuf)>,
@@ -16,7 +16,7 @@ pub(super) struct Request {
     pub(super) scratch: Vec<Name>,
 }
 
-impl Request {
+impl PlaceRequest {
     pub(super) fn new(package: &Name, dependencies: &[(Name, PathBuf)], scratch: &[Name]) -> Self {
         Self {
             package: package.clone(),

@@ -38,7 +38,7 @@ pub enum Closed {
 }
 
 /// Whether rules close an absolute path, and why. Symbolic links in the path are resolved now.
-pub fn closed(rules: &Rules, path: &Path) -> Option<Closed> {
+pub(crate) fn closed(rules: &Rules, path: &Path) -> Option<Closed> {
     let below = |path: &Path, directories: &[PathBuf]| {
         directories
             .iter()

@@ -56,7 +56,7 @@ pub async fn run(
 ///
 /// # Errors
 /// As [`run`].
-pub async fn run_holding(
+pub(crate) async fn run_holding(
     script: Script,
     output: Output,
     cancel: &CancellationToken,

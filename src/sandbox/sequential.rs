@@ -7,7 +7,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::blocking::{UndoOnDrop, blocking};
 use super::error::SandboxError;
-use super::request::{PrivateNames, Request};
+use super::request::{PlaceRequest, PrivateNames};
 use super::shared_tree::SharedTree;
 use super::waits::ReportOnce;
 use crate::release::Name;
@@ -44,7 +44,7 @@ impl Sequential {
     /// Waits until no package is in the tree, and empties it.
     pub(super) async fn enter(
         self: &Arc<Self>,
-        request: Request,
+        request: PlaceRequest,
         waits: &(dyn Fn() + Send + Sync),
     ) -> Result<Arc<SequentialPlace>, SandboxError> {
         let turn = Arc::clone(&self.turn).lock_owned();

@@ -30,7 +30,7 @@ const PANICKED: u8 = 101;
 
 /// Runs as the fork server. Must be called first, while there is one thread and no file is open.
 #[must_use]
-pub fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     // Scripts inherit the dispositions of this process.
     sys::default_signals(&[]);
     let served = Server::start().and_then(Server::serve);

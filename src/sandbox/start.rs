@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::sys::signal::SigSet;
 use nix::unistd::{ForkResult, Pid, dup2_stdin, setpgid};
 
-use super::progress::{Progress, Stage};
+use super::progress::{Stage, StartProgress};
 use super::spec::Spec;
 use super::step::{Step, StepError, StepResult};
 use super::{landlock, protect, sys};
@@ -28,7 +28,7 @@ const DEFAULT_PATH: &str = "/bin:/usr/bin";
 pub(super) fn start_script(
     spec: &Spec,
     environment: &Environment,
-    progress: &Progress,
+    progress: &StartProgress,
 ) -> Result<Pid, StepError> {
     match sys::fork().step(Step::Fork)? {
         ForkResult::Parent { child } => Ok(child),
@@ -42,14 +42,14 @@ pub(super) fn start_script(
 
 /// Becomes the script, with empty stdin and no blocked signals. The Landlock rules apply to this process only, because its parent needs
 /// other paths. Returns the error if it fails.
-fn become_script(spec: &Spec, environment: &Environment, progress: &Progress) -> StepError {
+fn become_script(spec: &Spec, environment: &Environment, progress: &StartProgress) -> StepError {
     match prepare(spec, progress) {
         Ok(()) => execute(spec, environment, progress),
         Err(error) => error,
     }
 }
 
-fn prepare(spec: &Spec, progress: &Progress) -> Result<(), StepError> {
+fn prepare(spec: &Spec, progress: &StartProgress) -> Result<(), StepError> {
     let start = || Step::Start(spec.program.clone());
     setpgid(Pid::from_raw(0), Pid::from_raw(0)).step(start())?;
     let null = fs::open("/dev/null".as_ref()).step(start())?;
@@ -80,7 +80,7 @@ fn prepare(spec: &Spec, progress: &Progress) -> Result<(), StepError> {
     clippy::disallowed_methods,
     reason = "one of the two places that start processes"
 )]
-fn execute(spec: &Spec, environment: &Environment, progress: &Progress) -> StepError {
+fn execute(spec: &Spec, environment: &Environment, progress: &StartProgress) -> StepError {
     let mut is_refused = false;
     for file in files(&spec.program, environment.get("PATH")) {
         progress.enter(&Step::Start(file.display().to_string()));

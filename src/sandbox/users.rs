@@ -45,7 +45,7 @@ pub enum Entry {
 ///
 /// This process must have one thread.
 #[must_use]
-pub fn enter_if_needed() -> Entry {
+pub(crate) fn enter_if_needed() -> Entry {
     match try_in_a_copy(try_mounts) {
         Ok(()) => Entry::Outside,
         Err(_) => enter_one_of(usual()),
@@ -285,7 +285,7 @@ fn same(map: &str) -> Vec<Extent> {
 
 /// The highest user ID that this process can give to files; `None` if there is no limit, or if it is unknown.
 #[must_use]
-pub fn highest_owner() -> Option<u32> {
+pub(crate) fn highest_owner() -> Option<u32> {
     let map = fs::read_lossy("/proc/self/uid_map".as_ref()).ok()?;
     highest(&same(&map))
 }

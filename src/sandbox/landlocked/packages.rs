@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::fs::{Difference, Record};
 use crate::release::Name;
-use crate::sandbox::request::Request;
+use crate::sandbox::request::PlaceRequest;
 
 /// The packages in the tree.
 #[derive(Debug, Default)]
@@ -50,7 +50,7 @@ pub struct ReplacedCopy {
 
 impl PackagesInTree {
     /// Whether a name is used with other contents than requested.
-    pub(super) fn block(&self, request: &Request) -> bool {
+    pub(super) fn block(&self, request: &PlaceRequest) -> bool {
         let dependencies = request.dependencies.iter();
         let mut dependencies =
             dependencies.filter_map(|(name, sealed)| Some((self.0.get(name)?, sealed)));
@@ -59,7 +59,7 @@ impl PackagesInTree {
     }
 
     /// Compares the copies of dependencies with their records. `path` is where a copy is.
-    pub(super) fn verify(&mut self, request: &Request, path: impl Fn(&Name) -> PathBuf) {
+    pub(super) fn verify(&mut self, request: &PlaceRequest, path: impl Fn(&Name) -> PathBuf) {
         for (name, sealed) in &request.dependencies {
             let found = self.0.get_mut(name).filter(|it| it.is_copy_of(sealed));
             if let Some(InTree::Dependency {
@@ -72,7 +72,7 @@ impl PackagesInTree {
     }
 
     /// The requested dependencies that are missing, incomplete, changed, or have other contents.
-    pub(super) fn missing(&self, request: &Request) -> Vec<Name> {
+    pub(super) fn missing(&self, request: &PlaceRequest) -> Vec<Name> {
         let dependencies = request.dependencies.iter();
         dependencies
             .filter(|(name, sealed)| !self.0.get(name).is_some_and(|it| it.is_copy_of(sealed)))
@@ -97,7 +97,7 @@ impl PackagesInTree {
     }
 
     /// Adds a package that is going to be compiled, as a user of its dependencies.
-    pub(super) fn add(&mut self, request: &Request) {
+    pub(super) fn add(&mut self, request: &PlaceRequest) {
         self.0.insert(request.package.clone(), InTree::Compiling);
         for (name, sealed) in &request.dependencies {
             let found = self.0.entry(name.clone()).or_insert(InTree::Dependency {

@@ -29,8 +29,8 @@ impl Fixture {
         self.directory.path().join(name)
     }
 
-    fn request(&self, package: &str, dependencies: &[(&str, &str)]) -> Request {
-        Request {
+    fn request(&self, package: &str, dependencies: &[(&str, &str)]) -> PlaceRequest {
+        PlaceRequest {
             package: name(package),
             dependencies: dependencies
                 .iter()
@@ -49,7 +49,7 @@ impl Fixture {
         self.enter_with(self.request(package, dependencies)).await
     }
 
-    async fn enter_with(&self, request: Request) -> Option<Arc<LandlockPlace>> {
+    async fn enter_with(&self, request: PlaceRequest) -> Option<Arc<LandlockPlace>> {
         let waits = Notify::new();
         let report = || waits.notify_one();
         tokio::select! {
