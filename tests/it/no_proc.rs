@@ -60,7 +60,7 @@ fn missing_proc_is_reported_without_mount_privileges() {
         agent(&place, isolation, without)
             .arg(place.release(&release()))
             .run()
-            .fails()
+            .blames_the_machine()
             .says("Error: `/proc` is not mounted, and bosh-agent needs it")
             .says("Hint: run `mount -t proc proc /proc`");
     }

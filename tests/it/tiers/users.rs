@@ -66,7 +66,7 @@ fn single_owner_is_used_only_on_request() {
         .blames_the_machine()
         .says("failed to create a PID namespace");
     run("auto")
-        .says("there is no range for this user in `/etc/subuid`")
+        .says("`/etc/subuid` has no range for this user")
         .does_not_say("Isolation: userns");
 }
 
