@@ -31,7 +31,7 @@ Usage:
   bosh-agent compile [FLAGS] TARBALL...   compile the packages of BOSH releases
   bosh-agent compile --help               show all flags of `compile`
   bosh-agent -P PLATFORM -C AGENT.JSON    run the agent of a compilation VM
-                                          (-P ubuntu or dummy; -b BASE replaces /var/vcap)
+                                          (-P ubuntu or dummy; -b BASE: use it, not /var/vcap)
   bosh-agent -v                           print the version
   bosh-agent --version                    print the version, the commit and the target
   bosh-agent -h                           print this help
@@ -54,7 +54,7 @@ pub(super) struct Compile {
     #[arg(long, value_enum, default_value_t = Isolation::Auto)]
     pub isolation: Isolation,
 
-    /// When to rerun a script that failed under Landlock, alone and without restrictions
+    /// When to run a script a second time, alone and without the restrictions of Landlock
     #[arg(long, value_enum, default_value_t = SecondRun::Auto)]
     pub second_run: SecondRun,
 
@@ -75,8 +75,8 @@ pub(super) struct Compile {
     pub readonly_deps: bool,
 
     /// Make everything read-only for scripts except the package's directories below BASE, its
-    /// scratch directories, /tmp, /var/tmp, /dev/shm and HOME, and do not let them mount file
-    /// systems. Needs `namespace` or `userns`
+    /// scratch directories, /tmp, /var/tmp, /dev/shm and HOME. Scripts cannot mount file systems.
+    /// Needs `namespace` or `userns`
     #[arg(long)]
     pub protect_host: bool,
 
@@ -103,8 +103,8 @@ pub(super) struct Compile {
     pub stemcell: Option<Slug>,
 
     /// Directory for temporary files; with `namespace` and `userns`, scripts also run in it
-    /// [default: BASE/data if it is on a disk, else the output directory; a directory that is
-    /// mounted noexec is the last choice]
+    /// [default: BASE/data if it is on a disk, otherwise the output directory; one that is mounted
+    /// noexec only if both are]
     #[arg(long, value_name = "DIR")]
     pub work_dir: Option<PathBuf>,
 
@@ -113,17 +113,18 @@ pub(super) struct Compile {
     #[arg(long, value_name = "DIR")]
     pub scratch_dir: Option<PathBuf>,
 
-    /// Do not share scratch directories: each package creates its own. With `landlock`, a package
-    /// can create only the one with its own name
+    /// Do not share scratch directories: each script creates what it needs. With `landlock`, a script
+    /// can create only BASE/data/NAME for the name of its own package
     #[arg(long, conflicts_with = "scratch_dir")]
     pub no_shared_scratch: bool,
 
-    /// Directory for the logs of packaging scripts [default: BASE/sys/log/compilation, else next to
-    /// the work directory]
+    /// Directory for the logs of packaging scripts [default: BASE/sys/log/compilation; if it is not
+    /// writable, a directory next to the work directory]
     #[arg(long, value_name = "DIR")]
     pub logs_dir: Option<PathBuf>,
 
-    /// Base directory to compile in; compiled packages run only below the same path
+    /// Base directory to compile in; compiled packages work only on machines with the same base
+    /// directory
     #[arg(long, value_name = "BASE", default_value = Vcap::BASE)]
     pub base_directory: PathBuf,
 
@@ -151,20 +152,20 @@ pub(super) enum Isolation {
     /// The same in a user namespace; without root, scripts can change file owners only with
     /// newuidmap and a range in /etc/subuid
     Userns,
-    /// Landlock rules, in BASE itself; needs Landlock (Linux 5.19), no privileges
+    /// Scripts use the real BASE, restricted by Landlock rules; needs Landlock (Linux 5.19), no privileges
     Landlock,
-    /// No isolation, in BASE itself: one package after another, as the Go agent does
+    /// Scripts use the real BASE without isolation, one package after another, as the Go agent does
     None,
 }
 
 /// `--second-run`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum SecondRun {
-    /// If it failed within 30 seconds, or its output shows a denied access
+    /// If the script failed within 30 seconds, or its output shows a denied access
     Auto,
-    /// After every failure except a signal, a timeout, or a lack of memory or disk space
+    /// Also after every other failure except a signal, a timeout, or a lack of memory or disk space
     Always,
-    /// Never; a script that succeeds in spite of a denied access is reported with a warning
+    /// No second run; if a script succeeds although an access was denied, a warning is printed
     Never,
 }
 

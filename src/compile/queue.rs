@@ -1,11 +1,11 @@
 //! Decides which package is compiled next: a plain data structure that starts no tasks and reads no clock.
 //!
-//! A package is ready when its dependencies are done. Of the ready packages, the one on the critical path comes first: the one with
-//! the longest chain of dependents by the expected durations. Among equals, the one that was added first.
+//! A package is ready when its dependencies are done. The ready package on the critical path starts first: its chain of dependents has
+//! the longest total expected duration. Among equals, the package that was added first starts first.
 //!
-//! If a package gives its dependents an empty cache, one of them runs before the others and fills it. The others would only do the
-//! same work at the same time. With few cores the others follow one after another, because two concurrent packages also compile
-//! their common code twice if the first one did not compile it.
+//! If a package gives its dependents an empty cache, one of them runs before the others and fills it. If they all ran at once, each
+//! would do the same work. With few cores, the others then also run one at a time: two of them may share code that the first package did
+//! not need, and both would compile it.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -23,21 +23,21 @@ impl Id {
     }
 }
 
-/// The use of a place while a package is compiled, such as a name in a shared tree.
+/// A resource that a package uses while it is compiled, such as a name in a shared tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Claim {
-    /// The number of the place, which the caller chooses.
+    /// The number of the resource, which the caller chooses.
     pub place: usize,
-    /// How it is used.
+    /// How the package uses it.
     pub holds: Holds,
 }
 
-/// How a place is used.
+/// How a package uses a resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Holds {
-    /// By one package only.
+    /// No other package may use it.
     Exclusive,
-    /// For these contents, by all packages that use the same.
+    /// All packages that need the same contents may use it.
     Contents(usize),
 }
 
@@ -93,7 +93,7 @@ impl Graph {
 #[derive(Debug)]
 pub struct Queue {
     nodes: Vec<Node>,
-    /// The longest chain of dependents of each package, its own duration included.
+    /// For each package, the expected duration of its longest chain of dependents, including the package itself.
     paths: Vec<Duration>,
     ready: BTreeSet<(Reverse<Duration>, Id)>,
     claimed: HashMap<usize, (Holds, usize)>,
@@ -134,7 +134,7 @@ impl Queue {
     /// are in use.
     #[expect(
         clippy::should_implement_trait,
-        reason = "an iterator would have ended after `None`"
+        reason = "unlike an iterator, it can return `Some` again after `None`"
     )]
     pub fn next(&mut self) -> Option<Id> {
         let entry = self
@@ -159,33 +159,33 @@ impl Queue {
         Some(id)
     }
 
-    /// The queue in which dependents that share a cache run one after another until [`filled`](Self::filled) is called.
+    /// Sets whether dependents that share a cache run one after another until [`filled`](Self::filled) is called.
     #[must_use]
     pub fn filling_one_at_a_time(mut self, one_at_a_time: bool) -> Self {
         self.one_at_a_time = one_at_a_time;
         self
     }
 
-    /// The dependents of a package share an empty cache: one of them runs first, until it is done or
-    /// [`filled`](Self::filled) is called. If it fails, another one follows.
+    /// Records that the dependents of a package share an empty cache. Only one of them runs until it is done or
+    /// [`filled`](Self::filled) is called. If it fails, the next one runs alone.
     pub fn fill_first(&mut self, dependency: Id) {
         self.unfilled.insert(dependency, None);
     }
 
-    /// The other dependents no longer wait.
+    /// Records that a package's cache is filled: all its dependents may run.
     pub fn filled(&mut self, dependency: Id) {
         self.unfilled.remove(&dependency);
     }
 
-    /// The packages whose dependents wait for one of them.
+    /// The packages for which one dependent fills the cache while the other dependents wait.
     #[must_use]
     pub fn filling(&self) -> Vec<Id> {
         let filling = self.unfilled.iter().filter(|(_, filler)| filler.is_some());
         filling.map(|(dependency, _)| *dependency).collect()
     }
 
-    /// The next package to prepare while others run. `None` also if a package with a longer path waits for a running one: it would
-    /// have to wait for the prepared one, too.
+    /// The next package to prepare while others run. Also returns `None` if a package with a longer path waits for a running package: a
+    /// prepared package would delay it.
     pub fn next_ahead(&mut self) -> Option<Id> {
         let (Reverse(path), _) = self.ready.iter().find(|(_, id)| self.is_free(*id))?;
         let waiting = self
@@ -227,7 +227,7 @@ impl Queue {
         skipped
     }
 
-    /// The packages that could run but were not started, in the order of adding.
+    /// The packages that were neither started nor skipped, in the order of adding.
     #[must_use]
     pub fn not_started(&self) -> Vec<Id> {
         (0..self.nodes.len())
@@ -245,8 +245,8 @@ impl Queue {
 
     fn is_free(&self, id: Id) -> bool {
         let node = &self.nodes[id.0];
-        let is_filled = |dependency| !matches!(self.unfilled.get(dependency), Some(Some(_)));
-        node.dependencies.iter().all(is_filled)
+        let has_no_filler = |dependency| !matches!(self.unfilled.get(dependency), Some(Some(_)));
+        node.dependencies.iter().all(has_no_filler)
             && node.claims.iter().all(
                 |claim| match (self.claimed.get(&claim.place), claim.holds) {
                     (None, _) => true,

@@ -1,7 +1,7 @@
 //! Creates the directories that a stemcell lacks and removes the leftovers of a killed agent.
 //!
-//! Of the steps of the Go agent's bootstrap, these are the ones that compiling needs. Disks, users, networks and the firewall are not
-//! changed. Each step can be repeated: existing directories, links and mounts stay.
+//! These are the steps of the Go agent's bootstrap that compiling needs; the others are left out. Disks, users, networks and the
+//! firewall are not changed. Each step can be repeated: existing directories, links and mounts stay.
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ const TEMPORARY: &str = ".bosh-agent-";
 pub enum Platform {
     /// A stemcell.
     Linux,
-    /// A test: the agent changes nothing outside the base directory, and no owners.
+    /// A test: the agent changes nothing outside the base directory and does not change file owners.
     Dummy,
 }
 
@@ -34,7 +34,7 @@ pub enum BootstrapError {
     /// A file operation failed.
     #[error(transparent)]
     File(#[from] fs::Error),
-    /// The path is a file of another kind.
+    /// The path exists but is not a directory.
     #[error("`{}` exists but is not a directory", path.display())]
     NotADirectory {
         /// The path.
@@ -46,7 +46,7 @@ pub enum BootstrapError {
 struct AgentDirectory {
     path: &'static str,
     mode: u32,
-    /// Whether access of others than root is removed from an existing directory.
+    /// Whether an existing directory is made inaccessible to everyone except root.
     private: bool,
 }
 
@@ -151,9 +151,10 @@ fn create_at(
                 fs::set_mode(path, mode)?;
             }
         }
-        // An operator's link stays, also to a directory with another mode.
+        // A link that an operator created is kept, even if its target has another mode.
         Some(_) if path.is_dir() => return Ok(()),
-        // Fails, as the target of the link does not exist: its disk may not be mounted yet. The error has the path of the link.
+        // This fails on purpose, so that the error has the path of the link: its target does not exist, perhaps because its disk is not
+        // mounted yet.
         Some(there) if there.is_symlink() && fs::metadata(path).is_err() => fs::create_dir(path)?,
         Some(_) => {
             return Err(BootstrapError::NotADirectory {

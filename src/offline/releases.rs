@@ -31,7 +31,7 @@ use crate::runtime::TaskSet;
 /// How often the progress is drawn.
 const TICK: Duration = Duration::from_millis(120);
 
-/// What packages are compiled with.
+/// The settings for compiling packages.
 #[derive(Debug)]
 pub(super) struct Compiler {
     pub context: Arc<Context>,
@@ -45,7 +45,7 @@ pub(super) struct Compiler {
     pub keep_going: bool,
 }
 
-/// What is the same for all releases of a call.
+/// The stemcell, progress display and cancellation that all releases of a call share.
 #[derive(Debug)]
 pub(super) struct Target<'a> {
     pub stemcell: &'a Slug,
@@ -92,7 +92,7 @@ pub(super) async fn compile_all(
 /// The compilation of all releases of a call.
 struct Run<'a> {
     target: &'a Target<'a>,
-    /// Canceled by the first failure, too; `target.cancel` only by the user.
+    /// Canceled by the user or after the first failure. Only the user cancels `target.cancel`.
     stop: CancellationToken,
     ledger: Ledger,
     failures: Failures,
@@ -127,13 +127,13 @@ impl Run<'_> {
         let durations = std::mem::take(&mut self.durations);
         if let Err(error) = durations.write(&compiler.logs) {
             progress.line(&format!(
-                "Warning: could not save for the next run how long packages took: {}",
+                "Warning: could not save the durations of packages for the next run: {}",
                 Chain(&error)
             ));
         }
     }
 
-    /// Prints what the compilation begins with.
+    /// Prints the first lines of the compilation.
     fn announce(&self) {
         let packages = self.ledger.packages().iter();
         let sources = packages.clone();
@@ -155,7 +155,7 @@ impl Run<'_> {
         }
     }
 
-    /// The schedule of all packages. The ids that it gives are those of the ledger.
+    /// The schedule of all packages. Its package ids are equal to those of the ledger.
     fn schedule(&self, compiler: &Compiler) -> Schedule {
         let packages = self.ledger.packages();
         let measured: Vec<Measured<'_>> = packages
@@ -180,7 +180,7 @@ impl Run<'_> {
                 version: node.package().version().clone(),
                 origin: self.origin(record),
                 dependencies,
-                // One after another, they take the same time in any order: the usual order is the least surprising.
+                // With one job, the order does not change the total time: packages run in the order of the manifest.
                 expected: match compiler.jobs {
                     NonZeroUsize::MIN => Duration::ZERO,
                     _ => expected,
@@ -395,7 +395,7 @@ impl Run<'_> {
                     let files = unused.map(|it| it.blob.file);
                     remove_all(files.chain(carried.map(|blob| blob.file.clone())));
                 }
-                // The disk may be full: hours of compiling would be wasted.
+                // Stop compiling: the disk may be full, and then further results are lost.
                 Err(_) => stop.cancel(),
             }
             done

@@ -1,17 +1,17 @@
-//! `--isolation=landlock`: several packages use the base directory itself at a time. Each script can access only its own directories
-//! there and, read-only, its declared dependencies.
+//! `--isolation=landlock`: several packages use the real base directory at the same time. Each script can access only its own
+//! directories there and, read-only, its declared dependencies.
 //!
 //! ```text
-//! BASE/packages/NAME            links, while the package is compiled or a dependency of another
+//! BASE/packages/NAME            links, while the package or one that depends on it is compiled
 //! BASE/data/compile/NAME        the script's own
-//! BASE/data/packages/NAME       the script's own, or a copy of a sealed dependency for all its dependents
+//! BASE/data/packages/NAME       the script's own, or a copy of an installed dependency that its dependents share
 //! BASE/data/.bosh-agent-tmp/    its TMPDIR; all scripts share /tmp
 //! BASE/data/NAME                scratch of the package and its dependents, or another directory that the script names
 //! ```
 //!
-//! Names alone distinguish paths, so a name exists once: a package that needs it with other contents waits. A failed script can run
-//! again, alone in a tree that has nothing but its own directories, and without rules: then it has everything that the Go agent gives
-//! it. No other script runs meanwhile.
+//! Paths contain only the name of a package, so only one version of a package can be in the tree. A package that needs another version
+//! waits. A failed script can run again: alone, without rules, in a tree with only its own directories and dependencies. The Go agent
+//! runs scripts under the same conditions. No other script runs meanwhile.
 
 mod admission;
 mod confine;
@@ -41,23 +41,24 @@ use crate::config::Vcap;
 use crate::fs::{self, Record};
 use crate::release::Name;
 
-/// Directories that all scripts use. A work directory below them cannot be guarded without closing them.
+/// Directories that all scripts use. Landlock cannot deny access to a work directory below one of them without denying access to all
+/// of it.
 const TEMPORARY: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
 
 /// The shared tree of one run, and the packages in it.
 #[derive(Debug)]
 pub struct Landlocked {
     tree: SharedTree,
-    /// The base directory without links, as rules need it.
+    /// The base directory with links resolved: rules need such a path.
     base: PathBuf,
-    /// The data directory without links.
+    /// The data directory with links resolved.
     data: PathBuf,
-    /// The work directory and the directory of kept scratch, if they can be guarded.
+    /// The work directory and the directory of kept scratch, if rules can deny access to them.
     hidden: Vec<PathBuf>,
-    /// Locked before `data_names` if both are needed. Locked during file operations, so never on a thread of the runtime.
+    /// Locked before `data_names` if both are needed. It stays locked during file operations, so threads of the runtime must not lock it.
     packages: Mutex<PackagesInTree>,
     data_names: Mutex<DataNames>,
-    /// Notified when a name becomes available, or a dependency complete.
+    /// Notified when a name becomes available or when a dependency is complete.
     changed: Notify,
     admission: Admission,
     /// Whether scripts get rules.
@@ -71,11 +72,11 @@ pub(super) struct LandlockPlace {
     dependencies: Vec<Name>,
     /// The dependencies that this package has to put into the tree.
     to_provide: Vec<Name>,
-    /// Copies that were removed for it because they were changed.
+    /// Copies of dependencies that scripts had changed, and that were removed before this package started.
     replaced: Vec<ReplacedCopy>,
     /// Its shared scratch directories.
     scratch: Vec<Name>,
-    /// Scratch directories that it gets to itself because packages share none.
+    /// With `--no-shared-scratch`, the scratch directories that only this package uses.
     unshared: Vec<Name>,
     /// Its data directories that no other package uses.
     private: PrivateNames,
@@ -92,7 +93,7 @@ struct Reserved {
 }
 
 impl Landlocked {
-    /// Uses a tree. `home` is the directory in which scripts may keep files.
+    /// The packages of a tree, none yet. `home` is the directory in which scripts may keep files.
     ///
     /// # Errors
     /// Its directories cannot be examined.
@@ -104,7 +105,7 @@ impl Landlocked {
             let mut open = TEMPORARY.iter().map(Path::new).chain(home);
             open.any(|open| directory.starts_with(open))
         };
-        // Rules are sent to the child as text.
+        // Rules are sent to the child as text, so a path that is not UTF-8 gets none.
         let scratch = tree.separable_scratch().map(Path::to_owned);
         let scratch = scratch.filter(|directory| directory.to_str().is_some());
         let hidden: Vec<PathBuf> = std::iter::once(work).chain(scratch).collect();
@@ -143,7 +144,8 @@ impl Landlocked {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes room for a package, when no other package uses one of its names with other contents.
+    /// Waits until no other package uses one of the package's names with other contents, then reserves the names. Calls `waits` if it
+    /// has to wait.
     pub(super) async fn enter(
         self: &Arc<Self>,
         request: PlaceRequest,
@@ -155,7 +157,7 @@ impl Landlocked {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
-            // Changes from now on end the wait below.
+            // From here on, a change ends the wait below.
             changed.as_mut().enable();
             admitted = match self.try_enter(&request, admitted).await? {
                 Ok(place) => return Ok(place),
@@ -178,7 +180,7 @@ impl Landlocked {
                 return Ok(Err(admitted));
             };
             let place = LandlockPlace {
-                // Several packages may request a dependency's name at a time.
+                // Only the directory of the package's own name: several packages may request that of a dependency at the same time.
                 unshared: own.unshared(&request.scratch, |name| *name == request.package),
                 has_rules: own.has_rules,
                 ..own.place(&request, reserved, admitted)
@@ -201,7 +203,7 @@ impl Landlocked {
         let own = Arc::clone(self);
         let entered = blocking("enter", move || {
             own.packages().clear();
-            // Directories that could not be removed with their packages belong to no package any more.
+            // No package is left in the tree: forget private directories that could not be removed.
             own.data_names().private.clear();
             own.tree.clear_for(&request.names())?;
             own.share(&request.scratch)?;
@@ -255,11 +257,11 @@ impl Landlocked {
         if self.shared(&request.scratch).iter().any(is_private) || packages.block(request) {
             return Ok(None);
         }
-        // Without rules, concurrent scripts may change what they share, so a copy is removed with its last user.
+        // Without rules, copies are not verified: scripts may change them, and a copy is removed when its last user ends.
         if self.has_rules {
             packages.verify(request, |name| self.copy_of(name));
         }
-        // Packages that use a changed copy continue with it.
+        // This package has to wait for packages that still use a changed copy.
         if packages.block(request) {
             return Ok(None);
         }
@@ -276,8 +278,8 @@ impl Landlocked {
         }))
     }
 
-    /// Removes packages that have the names of what is about to be made, and dependencies that the store has removed: only this
-    /// package could still use those. Returns the changed copies.
+    /// Removes the copies whose names this package is about to use, and unused copies of packages that the store has removed, except
+    /// this package's dependencies. Returns the changed copies.
     fn evict(
         &self,
         packages: &mut PackagesInTree,

@@ -191,7 +191,7 @@ async fn failed_tasks_have_the_texts_of_the_go_agent() {
         (
             "apply",
             json!([{"packages": {"redis": {}}}]),
-            "Applying: the spec has packages to install, which this agent cannot: it only compiles packages",
+            "Applying: the spec has packages to install, but this agent only compiles packages",
         ),
         (
             "apply",

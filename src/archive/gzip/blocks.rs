@@ -9,7 +9,7 @@ use std::thread;
 
 use super::deflate::{Block, Compressor};
 
-/// How many threads of this process compress.
+/// The number of threads in this process that compress.
 static BUSY: AtomicUsize = AtomicUsize::new(0);
 
 /// How much higher the niceness of compressing threads is than that of the caller.
@@ -31,7 +31,7 @@ pub(super) struct Helpers {
 }
 
 impl Helpers {
-    /// As many threads as there are cores that no other writer uses.
+    /// At most as many threads as there are cores that no other writer uses.
     pub(super) fn on_idle_cores() -> Self {
         Self::new(
             thread::available_parallelism().map_or(1, NonZero::get),
@@ -98,7 +98,7 @@ fn start(requests: Arc<Mutex<Receiver<Request>>>, level: u32) -> bool {
                 .unwrap_or_else(PoisonError::into_inner)
                 .recv();
             let Ok((block, answer)) = next else { return };
-            // Fails if the writer was dropped, which ends the thread with the next request.
+            // Sending fails if the writer was dropped. The next receive then fails too, and ends this thread.
             let _ = answer.send(compressor.compress(&block).map(<[u8]>::to_vec));
         }
     };
@@ -106,7 +106,8 @@ fn start(requests: Arc<Mutex<Receiver<Request>>>, level: u32) -> bool {
     builder.spawn(work).is_ok()
 }
 
-/// Gives packaging scripts priority: dependents wait for their results, and rarely for an archive.
+/// Lowers this thread's priority below that of packaging scripts: other packages wait for what a script installs, but rarely for its
+/// archive.
 fn raise_niceness() {
     let now = rustix::process::getpriority_process(None).unwrap_or(0);
     // Raising the niceness needs no privileges. On Linux it affects only the calling thread.

@@ -351,7 +351,7 @@ fn disk_filled_by_logs_is_only_a_warning() {
         log.display()
     ))
     .says("0 B of 128.0 KiB free")
-    .says("Warning: could not save for the next run how long packages took: ");
+    .says("Warning: could not save the durations of packages for the next run: ");
     let outcome = Outcome::of(&place.result());
     assert_eq!(outcome.packages["app"]["file"], "100644 file\n");
     let left: Vec<String> = entries(&place.inside(&place.path("logs")))

@@ -159,7 +159,7 @@ fn second_agent_is_refused_with_the_name_of_the_first() {
                 facts.world.base().display(),
                 first.pid()
             ))
-            .says("Hint: wait for it to end");
+            .says("Hint: wait for it to exit");
     }
     assert!(!facts.has("other"));
     facts.world.write("facts/go", "");
