@@ -12,9 +12,9 @@
 //! ```
 //!
 //! The child watches the socket between the two: when this process dies for any reason, the socket
-//! closes and the child stops the script. [`tree`] is used on the child's side.
+//! closes and the child stops the script. `tree` is used on the child's side.
 //!
-//! Other programs, such as the stemcell's blobstore programs, are [run](run_to_end) without such a
+//! Other programs, such as the stemcell's blobstore programs, are run (`run_to_end`) without such a
 //! child.
 
 mod cgroup;

@@ -1,10 +1,10 @@
 //! Isolates packaging scripts; the child that owns a script's processes.
 //!
-//! A run has one sandbox. For each package it provides a [`Place`]: the directory in which the agent creates the package's
+//! A run has one sandbox. For each package it provides a `Place`: the directory in which the agent creates the package's
 //! directories. It confines the script to its place. With `--isolation=namespace` and `--isolation=userns`, the place is in the work
 //! directory and is mounted over the base directory for the script alone ([`Namespaces`]). With `--isolation=landlock` it is the base
 //! directory itself, where each script can access only its own directories ([`Landlocked`]). With `--isolation=none` it is also the
-//! base directory, for one package at a time ([`Sequential`]).
+//! base directory, for one package at a time (`Sequential`).
 //!
 //! All `unsafe` code of the crate is in this module.
 
@@ -365,7 +365,7 @@ impl Sandbox {
     /// Checks that a script has not replaced the directories that contain its own: otherwise its results could be files of others.
     ///
     /// # Errors
-    /// [`SandboxError::Replaced`] if it has.
+    /// `SandboxError::Replaced` if it has.
     pub fn check(&self, place: &Place) -> Result<(), SandboxError> {
         match (self, &place.tier) {
             (Self::Namespaces(namespaces), TierPlace::Namespace(place)) => namespaces.check(place),

@@ -36,7 +36,7 @@ pub(crate) struct Program {
 pub(crate) struct Ended {
     /// Its exit status.
     pub status: Status,
-    /// The last lines of its output, [`TAIL_LINES`](super::TAIL_LINES) at most.
+    /// The last lines of its output, `TAIL_LINES` at most.
     pub tail: Vec<String>,
 }
 

@@ -42,7 +42,7 @@ pub struct ScriptEnd {
 /// Runs a script to its end. After a cancellation, all its processes receive SIGTERM, and SIGKILL after the spec's `grace`.
 ///
 /// # Errors
-/// The script could not be run, or its status is unknown. The failure of the script itself is a [`ScriptEnd`].
+/// The script could not be run, or its status is unknown. The failure of the script itself is a `ScriptEnd`.
 pub async fn run(
     script: Script,
     output: Output,

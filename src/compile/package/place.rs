@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
@@ -11,8 +12,10 @@ use crate::compile::context::Context;
 use crate::compile::error::CompileError;
 use crate::compile::event::{Event, Phase};
 use crate::compile::job::Job;
+use crate::diag::Chain;
 use crate::fs;
 use crate::release::Name;
+use crate::runtime;
 use crate::sandbox::{Place, SandboxError};
 
 /// Waits for the place of a package, until a cancellation. Reports if the package has to wait.
@@ -32,26 +35,62 @@ pub(super) async fn wait_for_place(
     };
     let sandbox = &context.sandbox;
     let enter = sandbox.enter(&job.name, dependencies, scratch, &waits);
-    place_or_stop(job, enter, cancel).await
+    place_or_stop(context, job, enter, cancel).await
 }
 
-/// Waits for the place of a package, until a cancellation.
+/// Waits for the place of a package, until a cancellation. Then the package leaves the place again, if it still gets it.
 pub(super) async fn place_or_stop(
+    context: &Arc<Context>,
     job: &Arc<Job>,
     enter: impl Future<Output = Result<Place, SandboxError>>,
     cancel: &CancellationToken,
 ) -> Result<Place, CompileError> {
     let package = job.name.clone();
-    let entered = tokio::select! {
-        // Cancel-safe: what was made for a canceled package is removed.
-        place = enter => place,
-        () = cancel.cancelled() => return Err(CompileError::Stopped { package }),
-    };
-    match entered {
-        Ok(place) => Ok(place),
-        Err(source) => Err(with_space(job, CompileError::Sandbox { package, source }).await),
+    match until_canceled(enter, cancel).await {
+        Entered::InTime(Ok(place)) => Ok(place),
+        Entered::InTime(Err(source)) => {
+            Err(with_space(job, CompileError::Sandbox { package, source }).await)
+        }
+        Entered::Canceled(place) => {
+            if let Some(Ok(place)) = place {
+                let context = Arc::clone(context);
+                let leaving =
+                    runtime::spawn_blocking("leave", move || context.sandbox.leave(&place));
+                if let Ok(Err(error)) = leaving.await {
+                    tracing::debug!(error = %Chain(&error), "could not remove the directories of a canceled package");
+                }
+            }
+            Err(CompileError::Stopped { package })
+        }
     }
 }
+
+/// When a package entered its place.
+enum Entered<T> {
+    InTime(T),
+    /// After the cancellation; `None` if it took too long.
+    Canceled(Option<T>),
+}
+
+/// Runs `enter`. Its file operations may have started when the package is canceled: they must not run concurrently with the end of the
+/// run, which removes the same directories. So a canceled `enter` still has [`CANCELED_LIMIT`].
+async fn until_canceled<T>(
+    enter: impl Future<Output = T>,
+    cancel: &CancellationToken,
+) -> Entered<T> {
+    tokio::pin!(enter);
+    tokio::select! {
+        biased;
+        entered = &mut enter => Entered::InTime(entered),
+        () = cancel.cancelled() => {
+            let entered = tokio::time::timeout(CANCELED_LIMIT, enter).await;
+            Entered::Canceled(entered.ok())
+        }
+    }
+}
+
+/// How long a canceled package may still take to enter its place. A file system that does not respond must not prevent a stop.
+const CANCELED_LIMIT: Duration = Duration::from_secs(10);
 
 impl Work {
     /// Removes the package's directories, and with `failed` also the partial blob, so that other packages can use the place.
@@ -88,5 +127,32 @@ impl Work {
         let built = result?;
         left?;
         Ok(built)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn canceled_package_completes_its_entry() {
+        let (cancel, begun) = (CancellationToken::new(), CancellationToken::new());
+        cancel.cancel();
+        let enter = async {
+            begun.cancel();
+            tokio::task::yield_now().await;
+            7
+        };
+        let entered = until_canceled(enter, &cancel).await;
+        assert!(matches!(entered, Entered::Canceled(Some(7))));
+        assert!(begun.is_cancelled());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn entry_that_hangs_does_not_prevent_a_stop() {
+        let cancel = CancellationToken::new();
+        cancel.cancel();
+        let entered = until_canceled(std::future::pending::<()>(), &cancel).await;
+        assert!(matches!(entered, Entered::Canceled(None)));
     }
 }

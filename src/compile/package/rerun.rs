@@ -38,7 +38,7 @@ pub(super) async fn second_run(
         .enter_alone(&job.name, dependencies, &scratch, &report_wait);
     // The second run waits for the tree while the directories of the first one are removed, which may be slow: no other script
     // starts in between. Directories that cannot be removed now are removed with the tree.
-    let (_, place) = tokio::join!(work.leave(true), place_or_stop(job, enter, cancel));
+    let (_, place) = tokio::join!(work.leave(true), place_or_stop(context, job, enter, cancel));
     let place = match place {
         // The script has failed, even if a second run would have succeeded.
         Err(CompileError::Stopped { .. }) if matches!(failure, CompileError::Script(_)) => {
@@ -94,7 +94,7 @@ pub(super) async fn run_with_copies(
     let enter = context
         .sandbox
         .enter_with_copies(&job.name, dependencies, &scratch);
-    let place = place_or_stop(job, enter, cancel).await?;
+    let place = place_or_stop(context, job, enter, cancel).await?;
     let work = Work::new(context, job, place, &scratch, turns, cancel);
     let result = work.build().await;
     work.leave_with(result).await
