@@ -13,13 +13,16 @@
 //!  │   └─ inspect   manifest against tarball: every problem, or a checked release
 //!  ├─ setup         isolation tier, logs, jobserver
 //!  └─ releases      compiles all packages, assembles each release when its last package is done
+//!      ├─ packages  the packages of all releases, with the paths of their logs
 //!      ├─ identity  which source blobs are the same
 //!      ├─ graph     the packages of all releases, each once
 //!      ├─ ledger    which packages are compiled, which releases are complete
+//!      ├─ failures  what failed; reads the logs of failed packages (error_line) and copies them (failed_logs)
 //!      ├─ durations how long packages took in earlier runs
 //!      └─ assemble  writes the compiled release to a temporary file, verifies it, renames it
 //! progress          lines and bars for the user
 //! report            the text of a failure
+//! failure_kind      what is to blame for a failure: the exit code
 //! ```
 //!
 //! Releases and packages have one number each in a call: `ReleaseId` and `NodeId` (`ids`). No package is compiled before all

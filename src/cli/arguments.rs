@@ -103,8 +103,8 @@ pub(super) struct Compile {
     pub stemcell: Option<Slug>,
 
     /// Directory for temporary files; with `namespace` and `userns`, scripts also run in it
-    /// [default: BASE/data if it is on a disk, otherwise the output directory; one that is mounted
-    /// noexec only if both are]
+    /// [default: BASE/data if it is on a disk, otherwise the output directory; a directory that is
+    /// mounted noexec is used only if there is no other]
     #[arg(long, value_name = "DIR")]
     pub work_dir: Option<PathBuf>,
 
@@ -113,8 +113,8 @@ pub(super) struct Compile {
     #[arg(long, value_name = "DIR")]
     pub scratch_dir: Option<PathBuf>,
 
-    /// Do not share scratch directories: each script creates what it needs. With `landlock`, a script
-    /// can create only BASE/data/NAME for the name of its own package
+    /// Do not share scratch directories: each package has its own. With `landlock`, a script can use only
+    /// BASE/data/NAME for the name of its own package
     #[arg(long, conflicts_with = "scratch_dir")]
     pub no_shared_scratch: bool,
 

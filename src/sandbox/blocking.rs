@@ -42,7 +42,7 @@ impl<T, F: FnOnce(&T) -> Result<(), SandboxError>> Drop for UndoOnDrop<T, F> {
         {
             tracing::warn!(
                 error = %Chain(&error),
-                "could not remove the directories of a canceled package; they are removed at exit"
+                "could not remove the directories of a canceled package"
             );
         }
     }
