@@ -2,10 +2,13 @@
 
 mod arguments;
 mod compile;
+mod compile_flags;
 mod daemon;
 mod daemon_flags;
 mod flags;
+mod options;
 mod stopping;
+mod this_process;
 
 use std::ffi::OsString;
 use std::io::{self, Write};

@@ -4,15 +4,14 @@ use std::io::{self, IsTerminal, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::arguments::{Compile, Isolation, Network, SecondRun};
+use super::compile_flags::{Compile, Isolation};
+use super::options::options;
 use super::stopping::{Stopping, announcement};
 use super::{DONE, FAILED, MACHINE, on_threads, print_error};
-use crate::compile;
-use crate::config::{Environment, Vcap};
+use crate::config::Environment;
 use crate::offline::{self, FailureKind, OfflineError, Options, Outcome, Progress};
 use crate::process;
 use crate::runtime::{self, Signals, StopSignal};
@@ -20,9 +19,6 @@ use crate::sandbox::{self, Entry};
 
 /// One worker thread: with two, each event also wakes the other one, which then looks for work.
 const WORKERS: usize = 1;
-
-/// This program, even if its file is replaced or removed during the run.
-pub(super) const SELF: &str = "/proc/self/exe";
 
 /// The error without `/proc`.
 pub(super) const NO_PROC: &str =
@@ -45,7 +41,7 @@ pub(super) fn main(arguments: Compile, environment: Environment) -> u8 {
         ));
     }
     // Only a single-threaded process can enter a user namespace.
-    let user_namespace = match arguments.isolation {
+    let user_namespace = match arguments.isolation.isolation {
         Isolation::Auto => sandbox::enter_user_namespace_if_needed(),
         Isolation::Userns => sandbox::enter_user_namespace(),
         Isolation::Namespace | Isolation::Landlock | Isolation::None => Entry::Outside,
@@ -117,56 +113,4 @@ fn print_paths(paths: &[PathBuf]) -> u8 {
             MACHINE
         }
     }
-}
-
-fn options(arguments: Compile, environment: Environment, user_namespace: Entry) -> Options {
-    Options {
-        inputs: arguments.tarballs,
-        output_directory: arguments.output_directory,
-        stemcell: arguments.stemcell,
-        work_directory: arguments.work_dir,
-        logs_directory: arguments.logs_dir,
-        scratch: match arguments.scratch_dir {
-            Some(directory) => sandbox::Sharing::Kept(directory),
-            None if arguments.no_shared_scratch => sandbox::Sharing::Off,
-            None => sandbox::Sharing::Run,
-        },
-        vcap: Vcap::new(&arguments.base_directory),
-        isolation: match arguments.isolation {
-            Isolation::Auto => offline::Isolation::Auto,
-            Isolation::Namespace => offline::Isolation::Namespace,
-            Isolation::Userns => offline::Isolation::Userns,
-            Isolation::Landlock => offline::Isolation::Landlock,
-            Isolation::None => offline::Isolation::None,
-        },
-        user_namespace,
-        jobs: arguments.jobs,
-        make_jobserver: arguments.make_jobserver,
-        readonly_dependencies: arguments.readonly_deps,
-        protect_host: arguments.protect_host,
-        network: arguments.network == Network::Host,
-        nice: arguments.nice,
-        force: arguments.force,
-        grace: Duration::from_secs(arguments.grace),
-        limit: arguments.timeout.map(Duration::from_secs),
-        second_run: match arguments.second_run {
-            SecondRun::Auto => compile::SecondRun::AUTO,
-            SecondRun::Always => compile::SecondRun::Always,
-            SecondRun::Never => compile::SecondRun::Never,
-        },
-        compression_level: arguments.compression_level,
-        keep_going: arguments.keep_going,
-        who: who(),
-        environment,
-        agent: SELF.into(),
-    }
-}
-
-/// The name of this process in the lock file, which another run shows in its error.
-pub(super) fn who() -> String {
-    let host = nix::unistd::gethostname().map_or_else(
-        |_| "an unknown host".to_owned(),
-        |name| name.to_string_lossy().into_owned(),
-    );
-    format!("process {} on {host}", std::process::id())
 }

@@ -4,9 +4,10 @@ use std::io;
 
 use tokio_util::sync::CancellationToken;
 
-use super::compile::{NO_PROC, NO_PROC_HINT, SELF, who};
+use super::compile::{NO_PROC, NO_PROC_HINT};
 use super::daemon_flags::Daemon;
 use super::stopping::Stopping;
+use super::this_process::{SELF, who};
 use super::{DONE, FAILED, on_threads};
 use crate::config::{Environment, Vcap};
 use crate::daemon::{self, DaemonError, DaemonOptions};

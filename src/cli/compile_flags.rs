@@ -1,0 +1,42 @@
+//! The flags of `bosh-agent compile`, one file for each heading of the help.
+
+mod compilation;
+mod directories;
+mod isolation;
+mod limits;
+mod results;
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+pub(super) use compilation::CompilationFlags;
+pub(super) use directories::DirectoryFlags;
+pub(super) use isolation::{Isolation, IsolationFlags, Network, SecondRun};
+pub(super) use limits::LimitFlags;
+pub(super) use results::ResultFlags;
+
+/// Compiles the packages of BOSH releases for one stemcell and writes compiled releases.
+///
+/// Each compiled release is named NAME-VERSION-OS-STEMCELLVERSION.tgz.
+#[derive(Debug, Args)]
+pub(super) struct Compile {
+    /// Release tarballs
+    #[arg(value_name = "TARBALL", required = true)]
+    pub tarballs: Vec<PathBuf>,
+
+    #[command(flatten)]
+    pub results: ResultFlags,
+
+    #[command(flatten)]
+    pub compilation: CompilationFlags,
+
+    #[command(flatten)]
+    pub isolation: IsolationFlags,
+
+    #[command(flatten)]
+    pub limits: LimitFlags,
+
+    #[command(flatten)]
+    pub directories: DirectoryFlags,
+}

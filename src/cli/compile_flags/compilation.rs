@@ -1,0 +1,53 @@
+//! Flags of `compile`: what is compiled for which stemcell, and how much at a time.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::config::Vcap;
+use crate::diag::Chain;
+use crate::release::Slug;
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Compilation")]
+pub(in crate::cli) struct CompilationFlags {
+    /// Stemcell to compile for, such as `ubuntu-noble/1.406` [default: read from os-release and
+    /// stemcell_version]
+    #[arg(long, value_name = "OS/VERSION", value_parser = stemcell)]
+    pub stemcell: Option<Slug>,
+
+    /// Maximum number of packages to compile concurrently [default: the available CPUs (cgroup
+    /// limits are honored), or 1 with --isolation=none]. With less than 256 MiB of available
+    /// memory, no script starts while another one runs
+    #[arg(long, value_name = "N", value_parser = jobs)]
+    pub jobs: Option<NonZeroUsize>,
+
+    /// Share one GNU make jobserver between all scripts, with a job per available CPU. A plain
+    /// `make` then runs in parallel, which some packages do not support; `make -jN` is not affected
+    #[arg(long)]
+    pub make_jobserver: bool,
+
+    /// After a failure, continue with the packages that do not depend on the failed one. Releases
+    /// whose packages are all compiled are written
+    #[arg(long)]
+    pub keep_going: bool,
+
+    /// Base directory to compile in; compiled packages work only on machines with the same base
+    /// directory
+    #[arg(long, value_name = "BASE", default_value = Vcap::BASE)]
+    pub base_directory: PathBuf,
+
+    /// Compile even if another agent left packages below BASE, and remove them
+    #[arg(long)]
+    pub force: bool,
+}
+
+fn stemcell(text: &str) -> Result<Slug, String> {
+    Slug::parse(text).map_err(|error| Chain(&error).to_string())
+}
+
+fn jobs(text: &str) -> Result<NonZeroUsize, String> {
+    text.parse()
+        .map_err(|_| "expected a number of at least 1".to_owned())
+}

@@ -1,0 +1,30 @@
+//! Flags of `compile`: directories for files other than results.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Directories")]
+pub(in crate::cli) struct DirectoryFlags {
+    /// Directory for temporary files; with `namespace` and `userns`, scripts also run in it
+    /// [default: BASE/data if it is on a disk, otherwise the output directory; a directory that is
+    /// mounted noexec is used only if there is no other]
+    #[arg(long, value_name = "DIR")]
+    pub work_dir: Option<PathBuf>,
+
+    /// Keep the scratch directories of packages (BASE/data/NAME) in this directory for later runs;
+    /// they hold Go's build cache, for example [default: they are removed at the end]
+    #[arg(long, value_name = "DIR")]
+    pub scratch_dir: Option<PathBuf>,
+
+    /// Do not share scratch directories: each package has its own. With `landlock`, a script can use only
+    /// BASE/data/NAME for the name of its own package
+    #[arg(long, conflicts_with = "scratch_dir")]
+    pub no_shared_scratch: bool,
+
+    /// Directory for the logs of packaging scripts [default: BASE/sys/log/compilation; if it is not
+    /// writable, a directory next to the work directory]
+    #[arg(long, value_name = "DIR")]
+    pub logs_dir: Option<PathBuf>,
+}

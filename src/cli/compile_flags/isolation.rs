@@ -1,0 +1,67 @@
+//! Flags of `compile`: isolation of packaging scripts.
+
+use clap::{Args, ValueEnum};
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Isolation")]
+pub(in crate::cli) struct IsolationFlags {
+    /// How packaging scripts are isolated from each other and from the host
+    #[arg(long, value_enum, default_value_t = Isolation::Auto)]
+    pub isolation: Isolation,
+
+    /// When to run a script a second time, alone and without the restrictions of Landlock
+    #[arg(long, value_enum, default_value_t = SecondRun::Auto)]
+    pub second_run: SecondRun,
+
+    /// Make dependencies read-only for scripts (`namespace` and `userns`). By default, a script may
+    /// change them, and its changes are discarded when it ends
+    #[arg(long)]
+    pub readonly_deps: bool,
+
+    /// Make everything read-only for scripts except the package's directories below BASE, its
+    /// scratch directories, /tmp, /var/tmp, /dev/shm and HOME. Scripts cannot mount file systems.
+    /// Needs `namespace` or `userns`
+    #[arg(long)]
+    pub protect_host: bool,
+
+    /// Network access of packaging scripts
+    #[arg(long, value_enum, default_value_t = Network::Host)]
+    pub network: Network,
+}
+
+/// `--isolation`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum Isolation {
+    /// The first of the following that passes a trial run; the output says which one, and why the
+    /// ones before it failed
+    Auto,
+    /// Mount, process and IPC namespaces for each package; needs root or CAP_SYS_ADMIN
+    Namespace,
+    /// The same in a user namespace; without root, scripts can change file owners only with
+    /// newuidmap and a range in /etc/subuid
+    Userns,
+    /// Scripts use the real BASE, restricted by Landlock rules; needs Landlock (Linux 5.19), no privileges
+    Landlock,
+    /// Scripts use the real BASE without isolation, one package after another, as the Go agent does
+    None,
+}
+
+/// `--second-run`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum SecondRun {
+    /// If the script failed within 30 seconds, or its output shows a denied access
+    Auto,
+    /// Also after every other failure except a signal, a timeout, or a lack of memory or disk space
+    Always,
+    /// No second run; if a script succeeds although an access was denied, a warning is printed
+    Never,
+}
+
+/// `--network`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum Network {
+    /// The network of bosh-agent, as with the Go agent
+    Host,
+    /// A private loopback interface only; needs `namespace` or `userns`
+    None,
+}

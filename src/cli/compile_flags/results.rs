@@ -1,0 +1,17 @@
+//! Flags of `compile`: where compiled releases go and how they are compressed.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Results")]
+pub(in crate::cli) struct ResultFlags {
+    /// Directory for the compiled releases [default: the directory of each tarball]
+    #[arg(long, value_name = "DIR")]
+    pub output_directory: Option<PathBuf>,
+
+    /// Gzip level of compiled packages
+    #[arg(long, value_name = "1..9", default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=9))]
+    pub compression_level: u32,
+}

@@ -1,0 +1,13 @@
+//! This process, for its children and for other agents.
+
+/// This program, even if its file is replaced or removed during the run.
+pub(super) const SELF: &str = "/proc/self/exe";
+
+/// The name of this process in the lock file, which another run shows in its error.
+pub(super) fn who() -> String {
+    let host = nix::unistd::gethostname().map_or_else(
+        |_| "an unknown host".to_owned(),
+        |name| name.to_string_lossy().into_owned(),
+    );
+    format!("process {} on {host}", std::process::id())
+}
