@@ -9,6 +9,7 @@ mod flags;
 mod options;
 mod stopping;
 mod this_process;
+mod values;
 
 use std::ffi::OsString;
 use std::io::{self, Write};

@@ -263,6 +263,7 @@ fn compile() {
             status: Status::Signaled(9),
             elapsed: Duration::from_secs(1),
             cause: None,
+            processes: Vec::new(),
             tail: Vec::new(),
             undeclared: Vec::new(),
             findings: Vec::new(),
@@ -278,6 +279,9 @@ fn compile() {
         Cause::OutOfMemory { killed: 2 },
         Cause::TimeLimit {
             limit: Duration::from_secs(60),
+        },
+        Cause::Silence {
+            limit: Duration::from_secs(1200),
         },
         Cause::Scratch {
             directory: path("/var/vcap/data/app"),

@@ -1,12 +1,11 @@
 //! The options of a call, from its flags.
 
-use std::time::Duration;
-
 use super::compile_flags::{Compile, Isolation, Network, SecondRun};
 use super::this_process::{SELF, who};
 use crate::compile;
 use crate::config::{Environment, Vcap};
 use crate::offline::{self, Options};
+use crate::process;
 use crate::sandbox::{self, Entry};
 
 /// The options of a call. `user_namespace` is the one that this process has entered.
@@ -46,8 +45,11 @@ pub(super) fn options(flags: Compile, environment: Environment, user_namespace: 
         network: isolation.network == Network::Host,
         nice: limits.nice,
         force: compilation.force,
-        grace: Duration::from_secs(limits.grace),
-        limit: limits.timeout.map(Duration::from_secs),
+        grace: limits.grace,
+        limits: process::TimeLimits {
+            total: limits.timeout,
+            silence: limits.silence_timeout,
+        },
         second_run: match isolation.second_run {
             SecondRun::Auto => compile::SecondRun::AUTO,
             SecondRun::Always => compile::SecondRun::Always,

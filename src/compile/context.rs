@@ -7,7 +7,7 @@ use super::event::Event;
 use super::second_run::SecondRun;
 use super::store::Store;
 use crate::config::{Environment, Vcap};
-use crate::process::{ForkServer, Jobserver};
+use crate::process::{ForkServer, Jobserver, TimeLimits};
 use crate::sandbox::Sandbox;
 
 /// Everything that the packages of a run share.
@@ -26,8 +26,8 @@ pub struct Context {
     pub grace: Duration,
     /// By how much the niceness of scripts is raised, from 0 to 19.
     pub nice: i32,
-    /// The time limit of a script; `None` for no limit.
-    pub limit: Option<Duration>,
+    /// The time limits of a script.
+    pub limits: TimeLimits,
     /// When a script that failed under Landlock rules is run again without them.
     pub second_run: SecondRun,
     /// The gzip level of compiled blobs.

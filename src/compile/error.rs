@@ -10,7 +10,7 @@ use super::finding::Finding;
 use super::printed::PrintedLine;
 use crate::archive::{PackError, UnpackError};
 use crate::diag::Elapsed;
-use crate::process::{Ending, Status, Unkillable};
+use crate::process::{Ending, RunningProcess, Status, Unkillable};
 use crate::release::Name;
 use crate::release::digest::DigestMismatch;
 use crate::sandbox::SandboxError;
@@ -275,6 +275,8 @@ pub struct ScriptFailure {
     pub elapsed: Duration,
     /// The cause, if it is known.
     pub cause: Option<Cause>,
+    /// Its processes when it exceeded a time limit, before they were stopped.
+    pub processes: Vec<RunningProcess>,
     /// The last lines of its output.
     pub tail: Vec<String>,
     /// Undeclared dependencies that it failed to access.
@@ -306,6 +308,11 @@ pub enum Cause {
         /// The time limit.
         limit: Duration,
     },
+    /// It printed nothing for too long.
+    Silence {
+        /// The limit.
+        limit: Duration,
+    },
     /// The script tried to create a scratch directory, which exists before the script starts, or to remove it.
     Scratch {
         /// The directory, as the script sees it.
@@ -329,6 +336,11 @@ impl fmt::Display for Cause {
             Self::TimeLimit { limit } => {
                 write!(f, "it exceeded the time limit of {}", Elapsed(*limit))
             }
+            Self::Silence { limit } => write!(
+                f,
+                "it printed nothing for {}, the limit of --silence-timeout",
+                Elapsed(*limit)
+            ),
             Self::Scratch { directory } => write!(
                 f,
                 "`{}` is a scratch directory: it exists before the script starts, and the script cannot remove it",

@@ -98,6 +98,7 @@ mod tests {
             status,
             elapsed: Duration::ZERO,
             cause,
+            processes: Vec::new(),
             tail: Vec::new(),
             undeclared: Vec::new(),
             findings: Vec::new(),
@@ -166,6 +167,7 @@ mod tests {
             failure(Status::Exited(139), None),
             failure(Status::Exited(1), Some(Cause::OutOfMemory { killed: 1 })),
             failure(Status::Exited(1), Some(Cause::TimeLimit { limit })),
+            failure(Status::Exited(1), Some(Cause::Silence { limit })),
             failure(Status::Exited(1), Some(Cause::NoSpace { full: None })),
             CompileError::Stopped { package: package() },
         ] {

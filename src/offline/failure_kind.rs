@@ -107,7 +107,9 @@ fn of_package(error: &CompileError) -> FailureKind {
 fn of_script(script: &ScriptFailure) -> FailureKind {
     match script.cause {
         Some(Cause::OutOfMemory { .. } | Cause::NoSpace { .. }) => FailureKind::Machine,
-        Some(Cause::TimeLimit { .. } | Cause::Scratch { .. }) | None => FailureKind::Script,
+        Some(Cause::TimeLimit { .. } | Cause::Silence { .. } | Cause::Scratch { .. }) | None => {
+            FailureKind::Script
+        }
     }
 }
 

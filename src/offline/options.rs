@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::compile::SecondRun;
 use crate::config::{Environment, Vcap};
-use crate::process::ForkServer;
+use crate::process::{ForkServer, TimeLimits};
 use crate::release::Slug;
 use crate::sandbox;
 
@@ -47,8 +47,8 @@ pub struct Options {
     pub force: bool,
     /// The time between SIGTERM and SIGKILL when a script is stopped.
     pub grace: Duration,
-    /// The time limit of a script.
-    pub limit: Option<Duration>,
+    /// The time limits of a script.
+    pub limits: TimeLimits,
     /// When a script that failed under Landlock is run again without restrictions.
     pub second_run: SecondRun,
     /// The gzip level of compiled packages.

@@ -152,6 +152,7 @@ fn error_line(text: &mut String, script: &ScriptFailure, found: Option<&ErrorLin
 
 fn output(text: &mut String, script: &ScriptFailure) {
     second_run::tail(text, &script.package, &script.tail);
+    processes(text, script);
     second_run::denied_paths(text, script.denials.as_deref().unwrap_or_default());
     second_run::undeclared(text, &script.package, &script.undeclared);
     let _ = writeln!(text, "Full log: {}", script.log.display());
@@ -164,6 +165,21 @@ fn output(text: &mut String, script: &ScriptFailure) {
     }
     if let Some(failure) = &script.log_failure {
         let _ = writeln!(text, "The log is incomplete: {failure}");
+    }
+}
+
+/// Lists the processes of a script that hung.
+fn processes(text: &mut String, script: &ScriptFailure) {
+    if script.processes.is_empty() {
+        return;
+    }
+    let _ = writeln!(
+        text,
+        "Processes of the packaging script of {} at the time limit, before they were stopped:",
+        script.package
+    );
+    for process in &script.processes {
+        let _ = writeln!(text, "  | {process}");
     }
 }
 
@@ -229,6 +245,10 @@ fn cause_hint(failure: &PackageFailure) -> Option<String> {
             Some("give the machine or the container more memory or fewer CPUs".to_owned())
         }
         Cause::TimeLimit { .. } => Some("raise the limit with --timeout".to_owned()),
+        Cause::Silence { .. } => Some(
+            "if the script is not stuck, raise the limit with --silence-timeout, or let the script print its progress"
+                .to_owned(),
+        ),
         Cause::Scratch { .. } => Some(
             "use `mkdir -p` in the script and empty the directory instead of removing it, or pass --no-shared-scratch"
                 .to_owned(),
@@ -325,6 +345,7 @@ mod tests {
                 status: Status::Exited(code),
                 elapsed: Duration::from_secs(61),
                 cause: (code == 137).then_some(Cause::OutOfMemory { killed: 1 }),
+                processes: Vec::new(),
                 tail: vec!["+ make".to_owned(), "Killed".to_owned()],
                 undeclared: vec![name("zlib")],
                 findings: vec![Finding::RanConcurrently { line: None }],

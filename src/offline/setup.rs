@@ -61,7 +61,7 @@ pub(super) async fn compiler(
         agent: options.agent.clone(),
         grace: options.grace,
         nice: options.nice,
-        limit: options.limit,
+        limits: options.limits,
         second_run: options.second_run,
         compression_level: options.compression_level,
         jobserver,

@@ -203,6 +203,8 @@ pub(super) struct Collected(Mutex<CollectedState>);
 struct CollectedState {
     tail: Tail,
     summary: OutputSummary,
+    /// When the last output arrived, or when the script was started.
+    last_output: tokio::time::Instant,
 }
 
 impl CollectedState {
@@ -210,6 +212,7 @@ impl CollectedState {
         self.summary.bytes += chunk.len() as u64;
         self.summary.endings[stream].push(chunk);
         self.tail.push(stream, chunk);
+        self.last_output = tokio::time::Instant::now();
     }
 }
 
@@ -222,12 +225,24 @@ impl Collected {
                 endings: vec![Ending::default(); streams],
                 ..OutputSummary::default()
             },
+            last_output: tokio::time::Instant::now(),
         }))
+    }
+
+    /// Adds output of a stream.
+    #[cfg(test)]
+    pub(super) fn push(&self, stream: usize, chunk: &[u8]) {
+        self.state().push(stream, chunk);
     }
 
     fn state(&self) -> MutexGuard<'_, CollectedState> {
         // Consistent after each chunk, even if the reader panicked.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long ago the last output arrived, or how long the script has been running without any.
+    pub(super) fn silent_for(&self) -> Duration {
+        self.state().last_output.elapsed()
     }
 
     fn last_line(&self, stream: usize) -> Option<String> {

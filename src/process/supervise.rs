@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::fork_server::{ForkServer, encode_orders};
 use super::output::{Collected, Output, OutputSummary};
+use super::time_limits::{Exceeded, TimeLimits};
 use crate::config::Environment;
 use crate::runtime;
 
@@ -36,6 +37,10 @@ pub(crate) struct Child {
     pub environment: Environment,
     /// The orders, in the child's format.
     pub orders: Vec<u8>,
+    /// The time limits of the script.
+    pub limits: TimeLimits,
+    /// The time between SIGTERM and SIGKILL when the script is stopped.
+    pub grace: Duration,
 }
 
 /// A child that has ended.
@@ -45,6 +50,8 @@ pub(crate) struct Supervised {
     pub report: Vec<u8>,
     /// The script's output.
     pub output: OutputSummary,
+    /// The time limit that ended the script.
+    pub exceeded: Option<Exceeded>,
 }
 
 /// Why a child could not be supervised.
@@ -69,8 +76,8 @@ pub enum SuperviseError {
 /// Starts a child and supervises it to its end. `held` is dropped as soon as the child has
 /// reported.
 ///
-/// After a cancellation, the child stops its script within `grace`, and the report has the script's
-/// status. Dropping this future closes the socket, with the same effect on the child.
+/// After a cancellation, and when a time limit is exceeded, the child stops its script within the grace time,
+/// and the report has the script's status. Dropping this future closes the socket, with the same effect on the child.
 ///
 /// # Errors
 /// The child could not be started or its output not be read. The script's own failure is in the
@@ -79,7 +86,6 @@ pub(crate) async fn supervise(
     child: Child,
     output: Output,
     cancel: &CancellationToken,
-    grace: Duration,
     held: impl Send,
 ) -> Result<Supervised, SuperviseError> {
     let Started {
@@ -97,7 +103,9 @@ pub(crate) async fn supervise(
     let (from_child, mut to_child) = socket.into_split();
     // If the child has already ended, its report or the missing report says so.
     let _ = to_child.write_all(&unsent).await;
-    let report = report_or_kill(&child.server, number, from_child, to_child, cancel, grace).await;
+    let exceeded = child.limits.exceeded(&collected);
+    let (report, exceeded) =
+        report_or_kill(&child, number, (from_child, to_child), cancel, exceeded).await;
     drop(held);
 
     let is_closed = match timeout(OUTPUT_PATIENCE, reading).await {
@@ -110,7 +118,11 @@ pub(crate) async fn supervise(
             "a process that bosh-agent cannot stop keeps the output open".to_owned()
         });
     }
-    Ok(Supervised { report, output })
+    Ok(Supervised {
+        report,
+        output,
+        exceeded,
+    })
 }
 
 /// A child that has just been forked.
@@ -153,38 +165,48 @@ fn start(child: &Child, streams: usize) -> Result<Started, SuperviseError> {
     })
 }
 
-/// Receives the report of a child. After a cancellation, stops the child, and kills it if it does
-/// not report in time: then the server reports in its place.
+/// Receives the report of a child. After a cancellation, and when a time limit is `exceeded`, stops the child, and kills it if it
+/// does not report in time: then the server reports in its place.
 async fn report_or_kill(
-    server: &ForkServer,
+    child: &Child,
     number: u32,
-    from_child: OwnedReadHalf,
-    mut to_child: OwnedWriteHalf,
+    (from_child, mut to_child): (OwnedReadHalf, OwnedWriteHalf),
     cancel: &CancellationToken,
-    grace: Duration,
-) -> Vec<u8> {
+    exceeded: impl Future<Output = Exceeded>,
+) -> (Vec<u8>, Option<Exceeded>) {
     let mut report = Vec::new();
+    let mut limit = None;
     {
         let receive = receive_report(from_child, &mut report);
         tokio::pin!(receive);
-        let is_reported = tokio::select! {
+        let order = tokio::select! {
             // Cancel-safe: `receive` is polled on below.
-            () = &mut receive => true,
-            () = cancel.cancelled() => {
-                let stop = format!("stop {}\n", grace.as_millis());
-                let _ = to_child.write_all(stop.as_bytes()).await;
-                timeout(grace + PATIENCE, &mut receive).await.is_ok()
+            () = &mut receive => None,
+            () = cancel.cancelled() => Some("stop"),
+            exceeded = exceeded => {
+                limit = Some(exceeded);
+                // The report then lists the processes from before the stop.
+                Some("hung")
+            }
+        };
+        let is_reported = match order {
+            None => true,
+            Some(order) => {
+                let order = format!("{order} {}\n", child.grace.as_millis());
+                let _ = to_child.write_all(order.as_bytes()).await;
+                let patience = child.grace + PATIENCE;
+                timeout(patience, &mut receive).await.is_ok()
             }
         };
         if !is_reported {
             tracing::error!(
                 "killing the parent process of a packaging script, which did not stop in time"
             );
-            server.kill(number);
+            child.server.kill(number);
             let _ = timeout(PATIENCE, &mut receive).await;
         }
     }
-    report
+    (report, limit)
 }
 
 /// Reads one line that is not empty into `report`. It stays empty if the socket ends before that.

@@ -8,7 +8,7 @@ use nix::sys::signal::kill;
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
-use super::tree;
+use super::{running, tree};
 use crate::fs;
 
 /// A process that could not be killed.
@@ -56,12 +56,11 @@ impl Unkillable {
         let stat = fs::read_lossy(format!("/proc/{process}/stat").as_ref()).ok()?;
         let (start, fields) = stat.rsplit_once(')')?;
         let (_, name) = start.split_once('(')?;
-        let waits_in = fs::read_lossy(format!("/proc/{process}/wchan").as_ref()).ok();
         Some(Self {
             process: process.as_raw(),
             name: name.to_owned(),
             state: fields.split_whitespace().next()?.to_owned(),
-            waits_in: waits_in.filter(|function| !function.is_empty() && function != "0"),
+            waits_in: running::waits_in(process.as_raw()),
             step: None,
         })
     }

@@ -3,7 +3,6 @@
 //! It is a subreaper: orphans of the script become its children, so that no process escapes. It stops all of them when the script
 //! has ended, on an order, on SIGTERM or SIGINT, and when the socket closes, which means that the agent is gone.
 
-use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -21,7 +20,7 @@ use nix::unistd::Pid;
 use super::init::{Init, InitReport};
 use super::left_mounts::MountsBefore;
 use super::mount_view::mount_view;
-use super::progress::{Stage, StartProgress, Watched};
+use super::progress::{NAME, Stage, StartProgress, Watched};
 use super::spec::{Report, Spec};
 use super::start::start_script;
 use super::step::{Step, StepError, StepResult};
@@ -34,9 +33,6 @@ use crate::process::{self, Status, Unkillable, Usage};
 
 /// The status of a script that was killed with its PID namespace.
 const KILLED: Status = Status::Signaled(Signal::SIGKILL as i32);
-
-/// The name of a process below a fork server until it executes a program.
-pub(super) const NAME: &CStr = c"sandbox-child";
 
 /// The exit code of a child that has reported.
 const DONE: u8 = 0;
@@ -98,6 +94,7 @@ fn run(socket: &mut UnixStream) -> Result<Report, StepError> {
         unkillable,
         usage: usage(),
         mounts: ended.mounts,
+        processes: observed.processes,
     })
 }
 

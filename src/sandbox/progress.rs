@@ -1,5 +1,6 @@
 //! Progress of the process that becomes a script, through a pipe to its parent.
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -9,6 +10,9 @@ use nix::unistd::pipe2;
 use serde::{Deserialize, Serialize};
 
 use super::step::{Step, StepError, StepResult};
+
+/// The name of a process below a fork server until it executes a program.
+pub(super) const NAME: &CStr = c"sandbox-child";
 
 /// Reports what the starting process does. The pipe holds at most one message: the writer removes the previous one before it writes. The
 /// last writing end closes when the script is executed.

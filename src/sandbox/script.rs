@@ -1,13 +1,14 @@
 //! Runs one packaging script, until the last of its processes has ended.
 
-use std::time::Duration;
-
 use tokio_util::sync::CancellationToken;
 
 use super::error::SandboxError;
 use super::spec::{Report, Spec};
 use crate::config::Environment;
-use crate::process::{self, ForkServer, Output, OutputSummary, Status, Unkillable, Usage};
+use crate::process::{
+    self, Exceeded, ForkServer, Output, OutputSummary, RunningProcess, Status, TimeLimits,
+    Unkillable, Usage,
+};
 
 /// A script to run.
 #[derive(Debug, Clone)]
@@ -37,6 +38,10 @@ pub struct ScriptEnd {
     pub mounts: Vec<String>,
     /// Its output.
     pub output: OutputSummary,
+    /// The time limit that it has exceeded.
+    pub exceeded: Option<Exceeded>,
+    /// Its processes when it exceeded a time limit, before they were stopped.
+    pub processes: Vec<RunningProcess>,
 }
 
 /// Runs a script to its end. After a cancellation, all its processes receive SIGTERM, and SIGKILL after the spec's `grace`.
@@ -48,10 +53,10 @@ pub async fn run(
     output: Output,
     cancel: &CancellationToken,
 ) -> Result<ScriptEnd, SandboxError> {
-    run_holding(script, output, cancel, ()).await
+    run_holding(script, output, TimeLimits::default(), cancel, ()).await
 }
 
-/// Like [`run`]. `held` is dropped as soon as the last process of the script has ended, before the output is read to its end, or
+/// Like [`run`], with time limits: a script that exceeds one is stopped as after a cancellation. `held` is dropped as soon as the last process of the script has ended, before the output is read to its end, or
 /// when the script could not be started.
 ///
 /// # Errors
@@ -59,16 +64,18 @@ pub async fn run(
 pub(crate) async fn run_holding(
     script: Script,
     output: Output,
+    limits: TimeLimits,
     cancel: &CancellationToken,
     held: impl Send,
 ) -> Result<ScriptEnd, SandboxError> {
-    let grace: Duration = script.spec.grace;
     let child = process::Child {
         server: script.agent,
         environment: script.environment,
         orders: serde_json::to_vec(&script.spec).map_err(SandboxError::Orders)?,
+        limits,
+        grace: script.spec.grace,
     };
-    let ended = process::supervise(child, output, cancel, grace, held).await?;
+    let ended = process::supervise(child, output, cancel, held).await?;
     match serde_json::from_slice(&ended.report) {
         Ok(Report::Ended {
             status,
@@ -77,6 +84,7 @@ pub(crate) async fn run_holding(
             unkillable,
             usage,
             mounts,
+            processes,
         }) => Ok(ScriptEnd {
             status,
             left_behind,
@@ -85,6 +93,8 @@ pub(crate) async fn run_holding(
             usage,
             mounts,
             output: ended.output,
+            exceeded: ended.exceeded,
+            processes,
         }),
         Ok(Report::Failed(step)) => Err(SandboxError::Step(step)),
         Ok(Report::Lost { status }) => Err(SandboxError::NoReport { status }),

@@ -18,6 +18,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, setpgid};
 
 use super::child;
+use super::progress::NAME;
 use super::spec::Report;
 use super::step::{Step, StepError, StepResult};
 use super::sys;
@@ -170,7 +171,7 @@ impl Server {
 fn fork(output: &OwnedFd, error_output: &OwnedFd) -> Result<ForkResult, StepError> {
     let forked = sys::fork().step(Step::Fork)?;
     if forked.is_child() {
-        let _ = nix::sys::prctl::set_name(child::NAME);
+        let _ = nix::sys::prctl::set_name(NAME);
         // None of these calls can fail in a new process.
         let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
         let _ = dup2_stdout(output);

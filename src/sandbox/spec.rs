@@ -10,7 +10,7 @@ use super::rules::Rules;
 use super::step::StepError;
 use super::view::View;
 use super::wire;
-use crate::process::{Status, Unkillable, Usage};
+use crate::process::{RunningProcess, Status, Unkillable, Usage};
 
 /// The script to run, and how. The script's environment precedes it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +59,9 @@ pub enum Report {
         /// The mount points of mounts that it left. Bytes that are not UTF-8 are replaced.
         #[serde(default)]
         mounts: Vec<String>,
+        /// Its processes when it exceeded a time limit, before they were stopped.
+        #[serde(default)]
+        processes: Vec<RunningProcess>,
     },
     /// It could not be started.
     Failed(StepError),
@@ -152,6 +155,14 @@ mod tests {
             }],
             usage: Usage::default(),
             mounts: vec!["/var/vcap/data/compile/a/m".to_owned()],
+            processes: vec![RunningProcess {
+                depth: 1,
+                process: 7,
+                command: "make \u{fffd}".to_owned(),
+                state: "S".to_owned(),
+                elapsed: Duration::from_secs(1),
+                waits_in: None,
+            }],
         };
         let line = serde_json::to_string(&report).unwrap();
         assert_eq!(serde_json::from_str::<Report>(&line).unwrap(), report);

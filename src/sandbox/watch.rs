@@ -12,9 +12,9 @@ use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use super::progress::Watched;
+use super::progress::{NAME, Watched};
 use super::wait::{LEFTOVER_GRACE, SETTLE, poll_timeout, status_of};
-use crate::process::{Status, tree};
+use crate::process::{self, RunningProcess, Status, tree};
 
 /// The size limit of an order in bytes.
 const ORDER_LIMIT: usize = 100;
@@ -44,6 +44,8 @@ pub(super) struct Watch<'a> {
     start_by: Instant,
     is_late: bool,
     left_behind: usize,
+    /// The script's processes when it was found to hang.
+    processes: Vec<RunningProcess>,
     grace: Duration,
 }
 
@@ -59,6 +61,8 @@ pub(super) struct Observed {
     pub(super) is_started: bool,
     /// Whether it was stopped because it was not executed in time.
     pub(super) is_late: bool,
+    /// Its processes when it exceeded a time limit.
+    pub(super) processes: Vec<RunningProcess>,
 }
 
 /// The events that a wait ended with.
@@ -96,6 +100,7 @@ impl<'a> Watch<'a> {
             start_by: Instant::now() + START_LIMIT,
             is_late: false,
             left_behind: 0,
+            processes: Vec::new(),
             grace,
         }
     }
@@ -112,6 +117,7 @@ impl<'a> Watch<'a> {
             not_killed,
             is_started: self.starting.is_none(),
             is_late: self.is_late,
+            processes: self.processes,
         }
     }
 
@@ -216,16 +222,19 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Reads an order: `stop MILLISECONDS`. The end of the socket means that the agent is gone: then the processes get the grace
+    /// Reads an order: `stop MILLISECONDS`, or `hung MILLISECONDS` to list the processes before that. The end of the socket means that the agent is gone: then the processes get the grace
     /// time of the spec.
     fn handle_order(&mut self) {
         match read_line(self.socket) {
             Ok(line) => {
-                let grace = String::from_utf8_lossy(&line)
-                    .strip_prefix("stop ")
-                    .and_then(|number| number.parse().ok())
-                    .map_or(self.grace, Duration::from_millis);
-                self.stop(grace);
+                let line = String::from_utf8_lossy(&line);
+                let (order, grace) = line.split_once(' ').unwrap_or_default();
+                if order == "hung" {
+                    let hidden = NAME.to_str().unwrap_or_default();
+                    self.processes = process::running_below_this_process(hidden);
+                }
+                let grace = grace.parse().ok();
+                self.stop(grace.map_or(self.grace, Duration::from_millis));
             }
             Err(_) => {
                 self.is_open = false;

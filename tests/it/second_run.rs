@@ -14,8 +14,8 @@ use bosh_agent::compile::{
     self, Cause, CompileError, Compiled, Context, Event, FirstRun, Phase, SecondRun, Store,
 };
 use bosh_agent::config::{Environment, Vcap};
-use bosh_agent::process::ForkServer;
 use bosh_agent::process::Status;
+use bosh_agent::process::{ForkServer, TimeLimits};
 use bosh_agent::sandbox::{Landlocked, SharedTree};
 use tokio_util::sync::CancellationToken;
 
@@ -65,7 +65,10 @@ impl Core {
             agent,
             grace: Duration::from_secs(1),
             nice: 0,
-            limit,
+            limits: TimeLimits {
+                total: limit,
+                silence: None,
+            },
             second_run,
             jobserver: None,
             compression_level: 1,

@@ -190,6 +190,7 @@ mod tests {
                 status: Status::Exited(1),
                 elapsed: Duration::from_secs(1),
                 cause: None,
+                processes: Vec::new(),
                 tail: Vec::new(),
                 undeclared: Vec::new(),
                 findings: Vec::new(),

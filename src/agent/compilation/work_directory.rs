@@ -16,6 +16,7 @@ use crate::compile::{Context, Event, SecondRun, Store};
 use crate::config::WORK_PREFIX;
 use crate::diag::Chain;
 use crate::fs::{self, LeasedDirectory};
+use crate::process::TimeLimits;
 use crate::release::{MultiDigest, Name};
 use crate::runtime;
 use crate::sandbox::{
@@ -62,7 +63,7 @@ impl WorkDirectory {
             agent: options.agent.clone(),
             grace: options.grace,
             nice: 0,
-            limit: None,
+            limits: TimeLimits::default(),
             second_run: SecondRun::AUTO,
             jobserver: None,
             compression_level: COMPRESSION_LEVEL,

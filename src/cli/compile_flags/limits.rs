@@ -1,6 +1,10 @@
 //! Flags of `compile`: limits of packaging scripts.
 
+use std::time::Duration;
+
 use clap::Args;
+
+use crate::cli::values;
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Limits")]
@@ -9,11 +13,16 @@ pub(in crate::cli) struct LimitFlags {
     #[arg(long, value_name = "0..19", default_value_t = 0, value_parser = clap::value_parser!(i32).range(0..=19))]
     pub nice: i32,
 
-    /// Seconds after which a packaging script is stopped and fails [default: no limit]
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=604_800))]
-    pub timeout: Option<u64>,
+    /// Stop a packaging script that runs longer than this, such as `90s`, `20m`, `1h30m` or a number of seconds.
+    /// The report lists its processes [default: no limit]
+    #[arg(long, value_name = "DURATION", value_parser = values::limit)]
+    pub timeout: Option<Duration>,
 
-    /// Seconds between SIGTERM and SIGKILL when a script is stopped
-    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(0..=3600))]
-    pub grace: u64,
+    /// Stop a packaging script if none of its processes prints anything for this long [default: no limit]
+    #[arg(long, value_name = "DURATION", value_parser = values::limit)]
+    pub silence_timeout: Option<Duration>,
+
+    /// Time between SIGTERM and SIGKILL when a script is stopped
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = values::grace)]
+    pub grace: Duration,
 }

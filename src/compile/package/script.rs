@@ -13,7 +13,7 @@ use crate::compile::script_file::{self, ScriptFile};
 use crate::compile::seen;
 use crate::compile::turns::{Overlap, ScriptTurn};
 use crate::fs;
-use crate::process::{self, Output, Status};
+use crate::process::{self, Exceeded, Output, Status};
 use crate::sandbox::{self, Script, ScriptEnd, Spec};
 
 /// The packaging script of a source.
@@ -44,8 +44,6 @@ struct BeforeStart {
 struct FinishedScript {
     end: ScriptEnd,
     elapsed: Duration,
-    /// Whether it was stopped at the time limit.
-    timed_out: bool,
     overlap: Overlap,
 }
 
@@ -65,8 +63,7 @@ impl Work {
         };
         let run = self.supervise(ready.script, ready.output, turn).await?;
         let is_cancelled = self.cancel.is_cancelled();
-        let limit = self.context.limit;
-        let limit = limit.filter(|_| run.timed_out && !is_cancelled);
+        let exceeded = run.end.exceeded.filter(|_| !is_cancelled);
         if is_cancelled && !has_failed_by_itself(run.end.status) {
             return Err(stopped(&self.job));
         }
@@ -75,12 +72,13 @@ impl Work {
             tail: run.end.output.tail.clone(),
             ..RunSummary::default()
         };
-        if run.end.status.is_success() && limit.is_none() {
+        if run.end.status.is_success() && exceeded.is_none() {
             // The next step reads its log.
             return Ok((Some(run.end), ready.findings));
         }
         let (confined, before) = (Arc::clone(confined), ready.before);
-        let explain = move |work: &Self| work.explain_failure(run, limit, &confined.spec, before);
+        let explain =
+            move |work: &Self| work.explain_failure(run, exceeded, &confined.spec, before);
         let mut failure = self.blocking_to_the_end("failure", explain).await??;
         failure.findings.splice(..0, ready.findings);
         Err(CompileError::Script(Box::new(failure)))
@@ -170,7 +168,7 @@ impl Work {
         }
     }
 
-    /// Runs a script until its last process has ended, or stops it at the time limit, as a cancellation does.
+    /// Runs a script until its last process has ended.
     async fn supervise(
         &self,
         script: Script,
@@ -178,24 +176,11 @@ impl Work {
         turn: ScriptTurn,
     ) -> Result<FinishedScript, CompileError> {
         let start = Instant::now();
-        let stop = self.cancel.child_token();
         let overlap = turn.overlap();
-        let mut timed_out = false;
         let ran = self.context.store.script_runs().begin(&self.job.name);
-        let end = {
-            let running = sandbox::run_holding(script, output, &stop, turn);
-            tokio::pin!(running);
-            tokio::select! {
-                // Cancel-safe: the same future is polled on below.
-                end = &mut running => end,
-                () = over(self.context.limit) => {
-                    timed_out = true;
-                    stop.cancel();
-                    running.await
-                }
-            }
-        }
-        .map_err(|source| CompileError::Sandbox {
+        let limits = self.context.limits;
+        let end = sandbox::run_holding(script, output, limits, &self.cancel, turn).await;
+        let end = end.map_err(|source| CompileError::Sandbox {
             package: self.job.name.clone(),
             source,
         })?;
@@ -207,7 +192,6 @@ impl Work {
         Ok(FinishedScript {
             end,
             elapsed: start.elapsed(),
-            timed_out,
             overlap,
         })
     }
@@ -234,11 +218,11 @@ impl Work {
         })
     }
 
-    /// Collects everything that is known about a failed script. `limit` is the time limit, if that ended it.
+    /// Collects everything that is known about a failed script. `exceeded` is the time limit that ended it.
     fn explain_failure(
         &self,
         run: FinishedScript,
-        limit: Option<Duration>,
+        exceeded: Option<Exceeded>,
         confined: &Spec,
         before: BeforeStart,
     ) -> Result<ScriptFailure, CompileError> {
@@ -247,17 +231,21 @@ impl Work {
         if let (Some(target), Status::Exited(127)) = (before.dangling, status) {
             return Err(self.dangling(target));
         }
-        if limit.is_none() && has_failed_by_itself(status) {
+        if exceeded.is_none() && has_failed_by_itself(status) {
             self.check_dependency_mounts(confined, &printed, Some(run.elapsed))?;
         }
         let findings = self.findings_of_failure(confined, status, printed, &run.overlap)?;
         let summary = self.summary().clone();
-        let cause = limit.map(|limit| Cause::TimeLimit { limit });
+        let cause = exceeded.map(|exceeded| match exceeded {
+            Exceeded::Total(limit) => Cause::TimeLimit { limit },
+            Exceeded::Silence(limit) => Cause::Silence { limit },
+        });
         Ok(ScriptFailure {
             package: self.job.name.clone(),
             status,
             elapsed: summary.elapsed,
             cause: cause.or_else(|| self.cause(&run.end, before.killed)),
+            processes: run.end.processes,
             tail: summary.tail,
             undeclared: summary.undeclared,
             findings,
@@ -281,12 +269,4 @@ impl Work {
 /// codes above 128 report a signal in a command.
 fn has_failed_by_itself(status: Status) -> bool {
     matches!(status, Status::Exited(1..=128))
-}
-
-/// Waits until the time limit is over, if there is one.
-async fn over(limit: Option<Duration>) {
-    match limit {
-        Some(limit) => tokio::time::sleep(limit).await,
-        None => std::future::pending().await,
-    }
 }

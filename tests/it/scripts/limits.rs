@@ -97,6 +97,37 @@ fn script_that_exceeds_the_time_limit_is_reported() {
 }
 
 #[test]
+fn hanging_processes_are_listed_before_they_are_stopped() {
+    let facts = Facts::new();
+    let tarball = facts.world.release(
+        "release.tgz",
+        &script("echo begins\n(exec -a 'quiet \"one\"' sleep 1000) | cat"),
+    );
+    let ran = facts
+        .agent()
+        .args(&["--silence-timeout", "1s", "--grace", "1s"])
+        .arg(tarball)
+        .run()
+        .ends_with(1)
+        .says("(it printed nothing for 1.0s, the limit of --silence-timeout)")
+        .says(
+            "Processes of the packaging script of app at the time limit, before they were stopped:",
+        )
+        .says("quiet \"one\" 1000 (state S, runs for ")
+        .says("Hint: if the script is not stuck, raise the limit with --silence-timeout");
+    // The parent is the script itself.
+    let listed: Vec<&str> = ran
+        .stderr
+        .lines()
+        .filter(|it| it.contains("(state "))
+        .collect();
+    assert!(listed[0].starts_with("  | ") && listed[0].contains("bash -x packaging"));
+    assert!(listed[1].starts_with("  |   "), "{listed:?}");
+    assert!(!ran.stderr.contains("sandbox-child"), "{}", ran.stderr);
+    facts.assert_clean();
+}
+
+#[test]
 fn script_has_no_terminal() {
     if !require_tools(&["script"]) {
         return;

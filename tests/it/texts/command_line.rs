@@ -55,6 +55,8 @@ fn usage_errors() {
         &["compile", "--nice=20", "a.tgz"],
         &["compile", "--grace=soon", "a.tgz"],
         &["compile", "--timeout=0", "a.tgz"],
+        &["compile", "--timeout=1.5h", "a.tgz"],
+        &["compile", "--silence-timeout=200h", "a.tgz"],
         &["compile", "--compression-level=0", "a.tgz"],
         &["compile", "--force=yes", "a.tgz"],
     ])

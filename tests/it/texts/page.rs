@@ -77,6 +77,11 @@ impl Page {
             (r"\b\d+\.\d ([KMGT]iB)\b", "[SIZE] $1"),
             (r"\+ kill -KILL \d+", "+ kill -KILL [PID]"),
             (r"(line \d+:) +\d+ [A-Z].*", "$1 [PID] [SIGNAL]"),
+            // The kernel function is not readable everywhere.
+            (
+                r"(\| +)\d+ (.*) \(state (.), runs for ([^,)]+)(?:, waiting in \w+)?\)",
+                "$1[PID] $2 (state $3, runs for $4)",
+            ),
             (r"process \d+ on \S+", "process [PID] on [HOST]"),
             (
                 r"\.bosh-agent-(work|out)-[A-Za-z0-9_]+",

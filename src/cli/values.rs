@@ -1,0 +1,100 @@
+//! Values of flags: durations.
+
+use std::time::Duration;
+
+/// The accepted forms of a duration.
+const DURATIONS: &str =
+    "expected a duration such as `90s`, `20m`, `2h` or `1h30m`, or a number of seconds";
+
+/// Parses a duration of at least a second and at most a week.
+pub(super) fn limit(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        limit if limit.is_zero() => Err("must be at least 1s".to_owned()),
+        limit if limit > Duration::from_secs(7 * 24 * 3600) => {
+            Err("must be at most 168h".to_owned())
+        }
+        limit => Ok(limit),
+    }
+}
+
+/// Parses a duration of at most an hour.
+pub(super) fn grace(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        grace if grace > Duration::from_secs(3600) => Err("must be at most 1h".to_owned()),
+        grace => Ok(grace),
+    }
+}
+
+/// Parses numbers with the units `h`, `m` and `s`, each at most once and in this order, or a number of seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || DURATIONS.to_owned();
+    if let Some(seconds) = number(text) {
+        return Ok(Duration::from_secs(seconds));
+    }
+    let (mut seconds, mut rest) = (0_u64, text);
+    for (unit, length) in [('h', 3600), ('m', 60), ('s', 1)] {
+        let Some((count, behind)) = rest.split_once(unit) else {
+            continue;
+        };
+        let count = number(count).and_then(|count| count.checked_mul(length));
+        seconds = count
+            .and_then(|count| seconds.checked_add(count))
+            .ok_or_else(wrong)?;
+        rest = behind;
+    }
+    match rest {
+        "" if !text.is_empty() => Ok(Duration::from_secs(seconds)),
+        _ => Err(wrong()),
+    }
+}
+
+/// A number without a sign.
+fn number(text: &str) -> Option<u64> {
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| text.parse().ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_units_or_are_seconds() {
+        for (text, seconds) in [
+            ("90", 90),
+            ("90s", 90),
+            ("20m", 1200),
+            ("2h", 7200),
+            ("1h30m", 5400),
+            ("1h5s", 3605),
+            ("0", 0),
+        ] {
+            assert_eq!(duration(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for text in [
+            "",
+            "s",
+            "soon",
+            "-1",
+            "+1",
+            "1.5h",
+            "30m1h",
+            "1h 30m",
+            "1h30",
+            "5d",
+            "5m5m",
+            "99999999999999999999",
+            "9999999999999999h",
+        ] {
+            assert_eq!(duration(text), Err(DURATIONS.to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn limits_of_durations_are_named() {
+        assert!(limit("0s").unwrap_err().contains("1s"));
+        assert!(limit("169h").unwrap_err().contains("168h"));
+        assert!(grace("2h").unwrap_err().contains("1h"));
+        assert_eq!(grace("0"), Ok(Duration::ZERO));
+    }
+}
