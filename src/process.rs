@@ -37,7 +37,7 @@ pub(crate) use fork_server::{
     ARGUMENT as SERVER_ARGUMENT, DESCRIPTORS, Request, read_orders, receive,
 };
 pub(crate) use jobserver::{Jobserver, inherited as inherited_jobserver};
-pub(crate) use memory::{available_memory, out_of_memory_kills};
+pub(crate) use memory::{Memory, MemoryOf, available_memory, memory, out_of_memory_kills};
 pub(crate) use orphans::{adopt_orphans, end_orphans, kill_all_below};
 pub use output::Output;
 pub(crate) use output::{ENDING_LIMIT, Ending, OutputSummary};

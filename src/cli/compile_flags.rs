@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-pub(super) use compilation::CompilationFlags;
+pub(super) use compilation::{CompilationFlags, Jobs};
 pub(super) use directories::DirectoryFlags;
 pub(super) use isolation::{Isolation, IsolationFlags, Network, SecondRun};
 pub(super) use limits::LimitFlags;

@@ -1,6 +1,6 @@
 //! The options of a call, from its flags.
 
-use super::compile_flags::{Compile, Isolation, Network, SecondRun};
+use super::compile_flags::{Compile, Isolation, Jobs, Network, SecondRun};
 use super::this_process::{SELF, who};
 use crate::compile;
 use crate::config::{Environment, Vcap};
@@ -38,7 +38,11 @@ pub(super) fn options(flags: Compile, environment: Environment, user_namespace: 
             Isolation::None => offline::Isolation::None,
         },
         user_namespace,
-        jobs: compilation.jobs,
+        jobs: match compilation.jobs {
+            Jobs::Auto => None,
+            Jobs::Most(jobs) => Some(jobs),
+        },
+        memory_per_job: compilation.memory_per_job,
         make_jobserver: compilation.make_jobserver,
         readonly_dependencies: isolation.readonly_deps,
         protect_host: isolation.protect_host,

@@ -1,10 +1,13 @@
-//! Values of flags: durations.
+//! Values of flags: durations and sizes.
 
 use std::time::Duration;
 
 /// The accepted forms of a duration.
 const DURATIONS: &str =
     "expected a duration such as `90s`, `20m`, `2h` or `1h30m`, or a number of seconds";
+
+/// The accepted forms of a size.
+const SIZES: &str = "expected a size such as `512MiB` or `2GiB`, or `0`";
 
 /// Parses a duration of at least a second and at most a week.
 pub(super) fn limit(text: &str) -> Result<Duration, String> {
@@ -46,6 +49,25 @@ fn duration(text: &str) -> Result<Duration, String> {
         "" if !text.is_empty() => Ok(Duration::from_secs(seconds)),
         _ => Err(wrong()),
     }
+}
+
+/// Parses a number of bytes with a binary unit. Zero needs no unit.
+pub(super) fn size(text: &str) -> Result<u64, String> {
+    let wrong = || SIZES.to_owned();
+    if number(text) == Some(0) {
+        return Ok(0);
+    }
+    let digits = text.trim_end_matches(|character: char| !character.is_ascii_digit());
+    let exponent = match text[digits.len()..].trim_start() {
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        "TiB" => 40,
+        _ => return Err(wrong()),
+    };
+    number(digits)
+        .and_then(|count| count.checked_mul(1 << exponent))
+        .ok_or_else(wrong)
 }
 
 /// A number without a sign.
@@ -96,5 +118,29 @@ mod tests {
         assert!(limit("169h").unwrap_err().contains("168h"));
         assert!(grace("2h").unwrap_err().contains("1h"));
         assert_eq!(grace("0"), Ok(Duration::ZERO));
+    }
+
+    #[test]
+    fn sizes_have_binary_units() {
+        for (text, bytes) in [
+            ("0", 0),
+            ("512MiB", 512 << 20),
+            ("2GiB", 2 << 30),
+            ("1 TiB", 1 << 40),
+        ] {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for text in [
+            "",
+            "512",
+            "MiB",
+            "1.5GiB",
+            "1GB",
+            "-1MiB",
+            "99999999999GiB",
+            "1é",
+        ] {
+            assert_eq!(size(text), Err(SIZES.to_owned()), "{text}");
+        }
     }
 }

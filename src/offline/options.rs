@@ -31,8 +31,11 @@ pub struct Options {
     pub isolation: Isolation,
     /// The user namespace that this process has entered for isolation.
     pub user_namespace: sandbox::Entry,
-    /// How many packages are compiled concurrently, at most; `None` for the number of available CPUs.
+    /// How many packages are compiled concurrently, at most; `None` for the number of available CPUs, or fewer if the memory is not
+    /// sufficient.
     pub jobs: Option<NonZeroUsize>,
+    /// The memory in bytes that each of them is expected to need, if `jobs` is `None`; zero for none.
+    pub memory_per_job: u64,
     /// Whether all scripts share one pool of jobs for GNU make.
     pub make_jobserver: bool,
     /// Whether dependencies are read-only for scripts, where the tier supports it.

@@ -12,8 +12,9 @@ use super::progress::Progress;
 use super::releases::Compiler;
 use super::work_directory::WorkDirectory;
 use crate::compile::{Context, Store};
+use crate::diag::Bytes;
 use crate::fs;
-use crate::process::{self, Jobserver};
+use crate::process::{self, Jobserver, Memory, MemoryOf};
 use crate::sandbox::Sandbox;
 
 /// The compiler of a call.
@@ -24,7 +25,7 @@ pub(super) async fn compiler(
     cancel: &CancellationToken,
 ) -> Result<Compiler, OfflineError> {
     let sandbox = isolation::choose(options, work_directory.path(), progress, cancel).await?;
-    let jobs = jobs(options.jobs, &sandbox, progress);
+    let jobs = jobs(options, &sandbox, progress);
     warn_of_noexec(options, &sandbox, work_directory, progress);
     let logs = match work_directory.logs(options.logs_directory.as_deref(), &options.vcap) {
         Ok(logs) => logs,
@@ -77,15 +78,49 @@ pub(super) async fn compiler(
 }
 
 /// How many packages are compiled concurrently. Prints it if there are several.
-fn jobs(wanted: Option<NonZeroUsize>, sandbox: &Sandbox, progress: &Progress) -> NonZeroUsize {
+fn jobs(options: &Options, sandbox: &Sandbox, progress: &Progress) -> NonZeroUsize {
     if !sandbox.takes_several() {
         return NonZeroUsize::MIN;
     }
-    let jobs = wanted.unwrap_or_else(process::processors);
-    if jobs > NonZeroUsize::MIN {
+    let (jobs, reason) = match options.jobs {
+        Some(jobs) => (jobs, None),
+        None => {
+            let memory = process::memory();
+            automatic_jobs(process::processors(), memory, options.memory_per_job)
+        }
+    };
+    if let Some(reason) = reason {
+        progress.line(&reason);
+    } else if jobs > NonZeroUsize::MIN {
         progress.line(&format!("Compiling up to {jobs} packages concurrently"));
     }
     jobs
+}
+
+/// How many packages are compiled concurrently by default, and a line that says so if the memory lowers the number.
+fn automatic_jobs(
+    cpus: NonZeroUsize,
+    memory: Option<Memory>,
+    per_job: u64,
+) -> (NonZeroUsize, Option<String>) {
+    let lower = memory.map(|memory| (memory, memory.jobs(per_job)));
+    let Some((memory, jobs)) = lower.filter(|(_, jobs)| *jobs < cpus) else {
+        return (cpus, None);
+    };
+    let count = match jobs {
+        NonZeroUsize::MIN => "one package at a time".to_owned(),
+        jobs => format!("up to {jobs} packages concurrently"),
+    };
+    let of = match memory.of {
+        MemoryOf::Machine => "the machine has a memory of",
+        MemoryOf::Cgroup => "a cgroup limits the memory to",
+    };
+    let line = format!(
+        "Compiling {count}, although {cpus} CPUs are available: {of} {}, and each package may need {} (--memory-per-job)",
+        Bytes(memory.bytes),
+        Bytes(per_job)
+    );
+    (jobs, Some(line))
 }
 
 /// Warns if scripts cannot run what they build.
@@ -106,5 +141,45 @@ fn warn_of_noexec(
              build there. Choose another one with {option}, or mount it with exec (docker: `--tmpfs PATH:exec`)",
             directory.display()
         ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn automatic(cpus: usize, memory: u64, per_job: u64) -> (usize, String) {
+        let memory = Memory {
+            bytes: memory,
+            of: MemoryOf::Cgroup,
+        };
+        let cpus = NonZeroUsize::new(cpus).unwrap();
+        let (jobs, line) = automatic_jobs(cpus, Some(memory), per_job);
+        (jobs.get(), line.unwrap_or_default())
+    }
+
+    #[test]
+    fn memory_lowers_the_number_of_jobs() {
+        assert_eq!(
+            automatic(8, 2 << 30, 1 << 30),
+            (
+                2,
+                "Compiling up to 2 packages concurrently, although 8 CPUs are available: a cgroup limits the memory to \
+                 2.0 GiB, and each package may need 1.0 GiB (--memory-per-job)"
+                    .to_owned()
+            )
+        );
+        let (jobs, line) = automatic(2, 256 << 20, 1 << 30);
+        assert_eq!(jobs, 1);
+        assert!(line.starts_with("Compiling one package at a time, although 2"));
+    }
+
+    #[test]
+    fn sufficient_or_unknown_memory_does_not_matter() {
+        assert_eq!(automatic(2, 2 << 30, 1 << 30), (2, String::new()));
+        assert_eq!(automatic(8, 1, 0), (8, String::new()));
+        assert_eq!(automatic(1, 1, 1 << 30), (1, String::new()));
+        let two = NonZeroUsize::new(2).unwrap();
+        assert_eq!(automatic_jobs(two, None, 1), (two, None));
     }
 }

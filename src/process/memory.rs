@@ -1,5 +1,6 @@
 //! Available memory, and out-of-memory kills.
 
+use std::num::NonZeroUsize;
 use std::path::Path;
 
 use super::cgroup;
@@ -24,6 +25,69 @@ pub(crate) fn available_memory() -> Option<u64> {
         .into_iter()
         .chain(machine)
         .min()
+}
+
+/// The memory in bytes that this process and all others of its cgroups may use: that of the machine, or a cgroup's limit if it is
+/// lower. `None` if unknown.
+#[must_use]
+pub(crate) fn memory() -> Option<Memory> {
+    let machine = fs::read_lossy(Path::new("/proc/meminfo"))
+        .ok()
+        .and_then(|text| field(&text, "MemTotal:"))
+        .map(|kib| Memory {
+            bytes: kib.saturating_mul(1024),
+            of: MemoryOf::Machine,
+        });
+    let groups = cgroup::each("memory", limit)
+        .into_iter()
+        .map(|bytes| Memory {
+            bytes,
+            of: MemoryOf::Cgroup,
+        });
+    machine.into_iter().chain(groups).min_by_key(|it| it.bytes)
+}
+
+/// An amount of memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Memory {
+    /// In bytes.
+    pub bytes: u64,
+    /// What has or limits it.
+    pub of: MemoryOf,
+}
+
+/// What has or limits memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MemoryOf {
+    /// The machine.
+    Machine,
+    /// A cgroup, such as a container's.
+    Cgroup,
+}
+
+impl Memory {
+    /// For how many jobs there is memory: at least one. `per_job` is in bytes, zero for no limit.
+    #[must_use]
+    pub(crate) fn jobs(self, per_job: u64) -> NonZeroUsize {
+        let bytes = match self.of {
+            // The kernel keeps a part: a machine with 4 GiB reports less than that, and has room for four jobs of 1 GiB.
+            MemoryOf::Machine => self.bytes.saturating_add(self.bytes / KEPT_PART),
+            MemoryOf::Cgroup => self.bytes,
+        };
+        let jobs = bytes.checked_div(per_job).unwrap_or(u64::MAX);
+        NonZeroUsize::new(usize::try_from(jobs).unwrap_or(usize::MAX)).unwrap_or(NonZeroUsize::MIN)
+    }
+}
+
+/// The kernel keeps up to this part of a machine's memory for itself.
+const KEPT_PART: u64 = 16;
+
+/// The limit of a cgroup; `None` without a limit.
+fn limit(group: &Path) -> Option<u64> {
+    let limit = cgroup::value(group, "memory.max")
+        .or_else(|| cgroup::value(group, "memory.limit_in_bytes"))?;
+    // Without a limit, this is `max` in cgroup v2 and more than any machine has in v1.
+    limit.parse().ok()
 }
 
 fn kills_in(vmstat: &str) -> Option<u64> {
@@ -99,7 +163,36 @@ mod tests {
     }
 
     #[test]
+    fn limit_is_read_in_both_cgroup_versions() {
+        for (file, text, expected) in [
+            ("memory.max", "2147483648\n", Some(2 << 30)),
+            ("memory.max", "max\n", None),
+            ("memory.limit_in_bytes", "1073741824\n", Some(1 << 30)),
+            ("memory.other", "1\n", None),
+        ] {
+            let group = tempfile::tempdir().unwrap();
+            fs::write(&group.path().join(file), text.as_bytes()).unwrap();
+            assert_eq!(limit(group.path()), expected, "{file}: {text}");
+        }
+    }
+
+    #[test]
+    fn memory_has_room_for_at_least_one_job() {
+        let jobs = |of, mebibytes: u64, per_job: u64| {
+            let bytes = mebibytes << 20;
+            Memory { bytes, of }.jobs(per_job << 20).get()
+        };
+        assert_eq!(jobs(MemoryOf::Cgroup, 2048, 1024), 2);
+        assert_eq!(jobs(MemoryOf::Cgroup, 2047, 1024), 1);
+        assert_eq!(jobs(MemoryOf::Cgroup, 256, 1024), 1);
+        assert_eq!(jobs(MemoryOf::Cgroup, 256, 0), usize::MAX);
+        assert_eq!(jobs(MemoryOf::Machine, 3900, 1024), 4);
+        assert_eq!(jobs(MemoryOf::Machine, 3000, 1024), 3);
+    }
+
+    #[test]
     fn this_machine_has_memory() {
+        assert!(memory().unwrap().bytes > 1 << 20);
         assert!(available_memory().unwrap() > 1 << 20);
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::cli::values;
 use crate::config::Vcap;
 use crate::diag::Chain;
 use crate::release::Slug;
@@ -17,11 +18,15 @@ pub(in crate::cli) struct CompilationFlags {
     #[arg(long, value_name = "OS/VERSION", value_parser = stemcell)]
     pub stemcell: Option<Slug>,
 
-    /// Maximum number of packages to compile concurrently [default: the available CPUs (cgroup
-    /// limits are honored), or 1 with --isolation=none]. With less than 256 MiB of available
-    /// memory, no script starts while another one runs
-    #[arg(long, value_name = "N", value_parser = jobs)]
-    pub jobs: Option<NonZeroUsize>,
+    /// Maximum number of packages to compile concurrently. `auto` is the number of available CPUs, or
+    /// fewer if the memory is not sufficient (cgroup limits are honored), or 1 with --isolation=none.
+    /// With less than 256 MiB of available memory, no script starts while another one runs
+    #[arg(long, value_name = "N", default_value = "auto", value_parser = jobs)]
+    pub jobs: Jobs,
+
+    /// Memory that `--jobs auto` counts for each package; with `0`, only the CPUs count
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = values::size)]
+    pub memory_per_job: u64,
 
     /// Share one GNU make jobserver between all scripts, with a job per available CPU. A plain
     /// `make` then runs in parallel, which some packages do not support; `make -jN` is not affected
@@ -47,7 +52,17 @@ fn stemcell(text: &str) -> Result<Slug, String> {
     Slug::parse(text).map_err(|error| Chain(&error).to_string())
 }
 
-fn jobs(text: &str) -> Result<NonZeroUsize, String> {
-    text.parse()
-        .map_err(|_| "expected a number of at least 1".to_owned())
+/// `--jobs`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::cli) enum Jobs {
+    Auto,
+    Most(NonZeroUsize),
+}
+
+fn jobs(text: &str) -> Result<Jobs, String> {
+    if text == "auto" {
+        return Ok(Jobs::Auto);
+    }
+    let number = text.parse().map(Jobs::Most);
+    number.map_err(|_| "expected a number of at least 1, or `auto`".to_owned())
 }

@@ -153,3 +153,32 @@ fn make_jobs_share_one_pool_on_request() {
         "{log}"
     );
 }
+
+#[test]
+fn memory_limits_the_default_number_of_jobs() {
+    let Some(place) = NamespaceWorld::new() else {
+        return;
+    };
+    let release = ReleaseBuilder::new("demo", "1.10")
+        .package("a", &[], &timed("a", "true"))
+        .package("b", &[], &timed("b", "true"));
+    let tarball = place.release("release.tgz", &release);
+    let run = |per_job: &str| {
+        place
+            .agent_at("namespace", "out")
+            .args(&["--jobs", "auto", "--memory-per-job", per_job])
+            .arg(&tarball)
+            .run()
+            .succeeds()
+    };
+    let cpus = std::thread::available_parallelism().unwrap().get();
+    let ran = run("1000TiB");
+    assert_eq!(place.most_at_once(&["a", "b"]), 1);
+    if cpus > 1 {
+        ran.says(&format!(
+            "Compiling one package at a time, although {cpus} CPUs are available: "
+        ))
+        .says(", and each package may need 1000.0 TiB (--memory-per-job)\n");
+        run("0").says(&format!("Compiling up to {cpus} packages concurrently\n"));
+    }
+}

@@ -52,6 +52,7 @@ fn usage_errors() {
         &["compile", "--network=some", "a.tgz"],
         &["compile", "--jobs=0", "a.tgz"],
         &["compile", "--jobs=many", "a.tgz"],
+        &["compile", "--memory-per-job=1.5G", "a.tgz"],
         &["compile", "--nice=20", "a.tgz"],
         &["compile", "--grace=soon", "a.tgz"],
         &["compile", "--timeout=0", "a.tgz"],
