@@ -150,6 +150,7 @@ async fn one(
             grace: Duration::from_secs(1),
             view: None,
             rules: None,
+            terminal: false,
         },
         environment: Environment::of_this_process(),
         agent: agent.clone(),

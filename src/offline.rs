@@ -65,6 +65,7 @@ mod script_warnings;
 mod second_run;
 mod select;
 mod setup;
+mod shell;
 mod space;
 mod stemcell;
 mod tarball;

@@ -17,6 +17,7 @@
 //! Other programs, such as the stemcell's blobstore programs, are run (`run_to_end`) without such a
 //! child.
 
+mod attend;
 mod cgroup;
 mod fork_server;
 mod jobserver;
@@ -24,14 +25,17 @@ mod memory;
 mod orphans;
 mod output;
 mod processors;
+mod relay;
 mod run;
 mod running;
 mod status;
 mod supervise;
+mod terminal;
 mod time_limits;
 pub(crate) mod tree;
 mod unkillable;
 
+pub(crate) use attend::attend;
 pub use fork_server::ForkServer;
 pub(crate) use fork_server::{
     ARGUMENT as SERVER_ARGUMENT, DESCRIPTORS, Request, read_orders, receive,
@@ -47,6 +51,8 @@ pub use running::RunningProcess;
 pub(crate) use running::running_below_this_process;
 pub use status::Status;
 pub(crate) use status::Usage;
-pub(crate) use supervise::{Child, SuperviseError, supervise};
+pub(crate) use supervise::{Child, SuperviseError, Supervised, supervise};
+pub use terminal::Terminal;
+pub(crate) use terminal::restore_terminal;
 pub use time_limits::{Exceeded, TimeLimits};
 pub(crate) use unkillable::Unkillable;

@@ -52,7 +52,7 @@ pub(crate) use place::Place;
 pub(crate) use rules::{Closed, closed};
 pub(crate) use scratch::{Scratch, Sharing};
 pub use script::{Script, run};
-pub(crate) use script::{ScriptEnd, run_holding};
+pub(crate) use script::{ScriptEnd, run_holding, run_on_terminal};
 pub(crate) use server::main as server_main;
 pub use shared_tree::SharedTree;
 pub use spec::{Report, Spec};

@@ -246,6 +246,7 @@ fn compile() {
             }),
         },
         &CompileError::Denied { package: app() },
+        &CompileError::Left { package: app() },
         &CompileError::AcrossMounts {
             package: app(),
             lines: vec![line("ln: Invalid cross-device link")],
@@ -393,6 +394,7 @@ fn sandbox() {
             source: file(),
         },
         SandboxError::Supervise(process::SuperviseError::Channels(missing())),
+        SandboxError::Supervise(process::SuperviseError::Terminal(missing())),
         SandboxError::Supervise(process::SuperviseError::Start {
             program: path("/proc/self/exe"),
             source: missing(),
@@ -428,6 +430,7 @@ fn sandbox() {
         Step::Fork,
         Step::FollowParent,
         Step::SeparateIpc,
+        Step::TakeTerminal,
         Step::SeparateMounts,
         Step::SeparateNetwork,
         Step::StartLoopback,

@@ -95,6 +95,9 @@ fn compile(arguments: &[OsString]) -> Result<Command, String> {
             parsed.compilation.base_directory.display()
         ));
     }
+    if parsed.inspection.shell.is_some() && parsed.tarballs.len() > 1 {
+        return Err("Error: --shell needs exactly one tarball".to_owned());
+    }
     Ok(Command::Compile(Box::new(parsed)))
 }
 

@@ -10,10 +10,10 @@ use tokio_util::sync::CancellationToken;
 use super::compile_flags::{Compile, Isolation};
 use super::options::options;
 use super::stopping::{Stopping, announcement};
-use super::{DONE, FAILED, MACHINE, on_threads, print_error};
+use super::{DONE, FAILED, MACHINE, USAGE, on_threads, print_error};
 use crate::config::Environment;
 use crate::offline::{self, FailureKind, OfflineError, Options, Outcome, Progress};
-use crate::process;
+use crate::process::{self, Terminal};
 use crate::runtime::{self, Signals, StopSignal};
 use crate::sandbox::{self, Entry};
 
@@ -23,6 +23,12 @@ const WORKERS: usize = 1;
 /// The error without `/proc`.
 pub(super) const NO_PROC: &str =
     "`/proc` is not mounted, and bosh-agent needs it to start and stop packaging scripts";
+
+/// The error without a terminal for a shell.
+const NO_TERMINAL: &str = "a shell needs a terminal, and stdin or stderr is not a terminal";
+
+/// The hint to [`NO_TERMINAL`].
+const NO_TERMINAL_HINT: &str = "in a container, use `docker run -it`";
 
 /// The hint to [`NO_PROC`].
 pub(super) const NO_PROC_HINT: &str = "run `mount -t proc proc /proc` as root first";
@@ -40,13 +46,21 @@ pub(super) fn main(arguments: Compile, environment: Environment) -> u8 {
             "Warning: {NO_PROC}; it is mounted for this run, in a private mount namespace"
         ));
     }
+    let terminal = Terminal::of_this_process();
+    if terminal.is_none() && arguments.inspection.shell.is_some() {
+        print_error(&format!("Error: {NO_TERMINAL}\nHint: {NO_TERMINAL_HINT}"));
+        return USAGE;
+    }
+    if terminal.is_none() && arguments.inspection.shell_on_failure {
+        print_error(&format!("Warning: {NO_TERMINAL}: no shell will be opened"));
+    }
     // Only a single-threaded process can enter a user namespace.
     let user_namespace = match arguments.isolation.isolation {
         Isolation::Auto => sandbox::enter_user_namespace_if_needed(),
         Isolation::Userns => sandbox::enter_user_namespace(),
         Isolation::Namespace | Isolation::Landlock | Isolation::None => Entry::Outside,
     };
-    let options = options(arguments, environment, user_namespace);
+    let options = options(arguments, environment, user_namespace, terminal);
     on_threads(WORKERS, run(options))
 }
 
@@ -74,6 +88,7 @@ async fn run(options: Options) -> u8 {
             &cancel,
             move |signal| announced.line(&announcement(signal, &announced.scripts(), grace)),
             move |signal| {
+                killed.resume();
                 killed.line(&format!(
                     "Killing all processes after a second {}; the next run removes leftover files",
                     signal.name()

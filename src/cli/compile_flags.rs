@@ -2,6 +2,7 @@
 
 mod compilation;
 mod directories;
+mod inspection;
 mod isolation;
 mod limits;
 mod results;
@@ -12,6 +13,7 @@ use clap::Args;
 
 pub(super) use compilation::{CompilationFlags, Jobs};
 pub(super) use directories::DirectoryFlags;
+pub(super) use inspection::InspectionFlags;
 pub(super) use isolation::{Isolation, IsolationFlags, Network, SecondRun};
 pub(super) use limits::LimitFlags;
 pub(super) use results::ResultFlags;
@@ -36,6 +38,9 @@ pub(super) struct Compile {
 
     #[command(flatten)]
     pub limits: LimitFlags,
+
+    #[command(flatten)]
+    pub inspection: InspectionFlags,
 
     #[command(flatten)]
     pub directories: DirectoryFlags,

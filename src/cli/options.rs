@@ -1,21 +1,29 @@
 //! The options of a call, from its flags.
 
-use super::compile_flags::{Compile, Isolation, Jobs, Network, SecondRun};
+use std::sync::Arc;
+
+use super::compile_flags::{Compile, InspectionFlags, Isolation, Jobs, Network, SecondRun};
 use super::this_process::{SELF, who};
-use crate::compile;
+use crate::compile::{self, Shell, ShellWhen};
 use crate::config::{Environment, Vcap};
 use crate::offline::{self, Options};
-use crate::process;
+use crate::process::{self, Terminal};
 use crate::sandbox::{self, Entry};
 
-/// The options of a call. `user_namespace` is the one that this process has entered.
-pub(super) fn options(flags: Compile, environment: Environment, user_namespace: Entry) -> Options {
+/// The options of a call. `user_namespace` is the one that this process has entered, `terminal` that of this process.
+pub(super) fn options(
+    flags: Compile,
+    environment: Environment,
+    user_namespace: Entry,
+    terminal: Option<Terminal>,
+) -> Options {
     let Compile {
         tarballs,
         results,
         compilation,
         isolation,
         limits,
+        inspection,
         directories,
     } = flags;
     Options {
@@ -30,13 +38,7 @@ pub(super) fn options(flags: Compile, environment: Environment, user_namespace: 
             None => sandbox::Sharing::Run,
         },
         vcap: Vcap::new(&compilation.base_directory),
-        isolation: match isolation.isolation {
-            Isolation::Auto => offline::Isolation::Auto,
-            Isolation::Namespace => offline::Isolation::Namespace,
-            Isolation::Userns => offline::Isolation::Userns,
-            Isolation::Landlock => offline::Isolation::Landlock,
-            Isolation::None => offline::Isolation::None,
-        },
+        isolation: tier(isolation.isolation),
         user_namespace,
         jobs: match compilation.jobs {
             Jobs::Auto => None,
@@ -59,10 +61,40 @@ pub(super) fn options(flags: Compile, environment: Environment, user_namespace: 
             SecondRun::Always => compile::SecondRun::Always,
             SecondRun::Never => compile::SecondRun::Never,
         },
+        shell: shell(inspection, terminal),
         compression_level: results.compression_level,
         keep_going: compilation.keep_going,
         who: who(),
         environment,
         agent: SELF.into(),
     }
+}
+
+fn tier(isolation: Isolation) -> offline::Isolation {
+    match isolation {
+        Isolation::Auto => offline::Isolation::Auto,
+        Isolation::Namespace => offline::Isolation::Namespace,
+        Isolation::Userns => offline::Isolation::Userns,
+        Isolation::Landlock => offline::Isolation::Landlock,
+        Isolation::None => offline::Isolation::None,
+    }
+}
+
+/// The shell to open, if there is a terminal for it.
+fn shell(flags: InspectionFlags, terminal: Option<Terminal>) -> Option<Shell> {
+    let when = match flags {
+        InspectionFlags {
+            shell: Some(package),
+            ..
+        } => ShellWhen::Instead(package),
+        InspectionFlags {
+            shell_on_failure: true,
+            ..
+        } => ShellWhen::AfterFailure,
+        InspectionFlags { .. } => return None,
+    };
+    Some(Shell {
+        when,
+        terminal: Arc::new(terminal?),
+    })
 }

@@ -44,6 +44,8 @@ impl Stopping {
                 cancel.cancel();
                 let signal = signals.next_again().await;
                 let _ = second.set(signal);
+                // A shell may have the terminal.
+                process::restore_terminal();
                 let code = killing(signal);
                 process::kill_all_below(KILL_WITHIN);
                 exit(code)

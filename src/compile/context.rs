@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::event::Event;
 use super::second_run::SecondRun;
+use super::shell::Shells;
 use super::store::Store;
 use crate::config::{Environment, Vcap};
 use crate::process::{ForkServer, Jobserver, TimeLimits};
@@ -30,6 +31,8 @@ pub struct Context {
     pub limits: TimeLimits,
     /// When a script that failed under Landlock rules is run again without them.
     pub second_run: SecondRun,
+    /// Opens interactive shells, if they are requested.
+    pub shells: Option<Shells>,
     /// The gzip level of compiled blobs.
     pub compression_level: u32,
     /// The make job server that all scripts share, if there is one.

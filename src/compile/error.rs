@@ -164,6 +164,12 @@ pub enum CompileError {
         /// The lines that show this.
         lines: Vec<PrintedLine>,
     },
+    /// A shell was opened in place of the script, and has ended.
+    #[error("the packaging script of `{package}` did not run: a shell was opened in its place")]
+    Left {
+        /// The package.
+        package: Name,
+    },
     /// The compilation was canceled.
     #[error("the compilation of package `{package}` was stopped")]
     Stopped {
@@ -239,6 +245,7 @@ impl CompileError {
             | Self::Sandbox { .. }
             | Self::Task { .. }
             | Self::NoSpace { .. }
+            | Self::Left { .. }
             | Self::Stopped { .. } => false,
         }
     }

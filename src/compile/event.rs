@@ -7,6 +7,7 @@ use super::changed::Changed;
 use super::denials::Denial;
 use super::printed::PrintedLine;
 use super::second_run::FirstRun;
+use super::shell::FailedRun;
 use crate::release::Name;
 
 /// An event of a package, with the number of its job.
@@ -90,6 +91,22 @@ pub enum Event {
         dependency: Name,
         /// The change.
         changed: Box<Changed>,
+    },
+    /// A shell is about to be opened in its sandbox: nothing else may be printed until it has ended.
+    ShellOpened {
+        /// The job's number.
+        job: usize,
+        /// The package.
+        package: Name,
+        /// The failed run of its script; `None` if the shell is opened in place of the script.
+        failed: Option<FailedRun>,
+    },
+    /// The shell in its sandbox has ended.
+    ShellEnded {
+        /// The job's number.
+        job: usize,
+        /// The package.
+        package: Name,
     },
     /// Its script has printed a line. Sent for the latest line from time to time, not for every line.
     Printed {

@@ -9,6 +9,7 @@ mod place;
 mod prepare;
 mod rerun;
 mod script;
+mod shell;
 mod steps;
 mod work;
 

@@ -122,6 +122,7 @@ impl Plan {
                     grace,
                     view: None,
                     rules: None,
+                    terminal: false,
                 },
                 environment,
                 agent,

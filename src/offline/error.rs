@@ -159,6 +159,14 @@ pub enum InputProblemKind {
     /// The output directory cannot be used.
     #[error("the output directory cannot be used")]
     OutputDirectory(#[source] fs::Error),
+    /// It has not the source of the package that `--shell` names.
+    #[error("it has no source of package `{package}` (--shell){}", listed(sources))]
+    NoSource {
+        /// The package.
+        package: Name,
+        /// The packages that it has sources of.
+        sources: Vec<Name>,
+    },
     /// A disk has not the least that is needed.
     #[error(
         "not enough space: at least {} {purpose}, {} free",
@@ -173,6 +181,14 @@ pub enum InputProblemKind {
         /// Bytes that are free.
         free: u64,
     },
+}
+
+fn listed(sources: &[Name]) -> String {
+    let sources: Vec<&str> = sources.iter().map(Name::as_str).collect();
+    match sources.as_slice() {
+        [] => ", and no source of another package".to_owned(),
+        sources => format!("; its packages are {}", sources.join(", ")),
+    }
 }
 
 /// A call of which not every release was written.

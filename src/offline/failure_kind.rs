@@ -100,6 +100,7 @@ fn of_package(error: &CompileError) -> FailureKind {
         | CompileError::Mounted { .. }
         | CompileError::Denied { .. }
         | CompileError::AcrossMounts { .. }
+        | CompileError::Left { .. }
         | CompileError::Stopped { .. } => FailureKind::Script,
     }
 }

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::compile::SecondRun;
+use crate::compile::{SecondRun, Shell};
 use crate::config::{Environment, Vcap};
 use crate::process::{ForkServer, TimeLimits};
 use crate::release::Slug;
@@ -60,6 +60,8 @@ pub struct Options {
     pub environment: Environment,
     /// Forks the parent process of each script.
     pub agent: ForkServer,
+    /// Whether an interactive shell is opened, and when.
+    pub shell: Option<Shell>,
     /// Whether packages that do not depend on a failed one are still compiled.
     pub keep_going: bool,
     /// Names this process to another agent that finds the tree in use.

@@ -9,11 +9,12 @@ use tokio_util::sync::CancellationToken;
 use super::error::OfflineError;
 use super::graph::{self, PackageNode};
 use super::identity::{self, Conflict, Identities};
-use super::ids::ReleaseId;
+use super::ids::{NodeId, ReleaseId};
 use super::ledger::ReleaseJob;
 use super::logs::{LogDirectories, PackageLogs};
 use super::progress::Progress;
 use crate::fs;
+use crate::release::Name;
 use crate::runtime;
 
 /// Merges the packages of all releases: those that are the same in several releases are compiled once.
@@ -52,6 +53,38 @@ pub(super) async fn merge(
     Ok(logged)
 }
 
+/// Keeps a package and its dependencies, direct and indirect.
+pub(super) fn needed_by(
+    package: &Name,
+    nodes: Vec<(PackageNode, PackageLogs)>,
+) -> Vec<(PackageNode, PackageLogs)> {
+    let mut needed = vec![false; nodes.len()];
+    // Dependencies have smaller ids.
+    for (index, (node, _)) in nodes.iter().enumerate().rev() {
+        let is_it = node.package().is_source() && node.package().name() == package;
+        needed[index] |= is_it;
+        if needed[index] {
+            for dependency in &node.dependencies {
+                needed[dependency.index()] = true;
+            }
+        }
+    }
+    let mut ids = Vec::new();
+    let mut count = 0;
+    for is_needed in &needed {
+        ids.push(NodeId::from_index(count));
+        count += usize::from(*is_needed);
+    }
+    let kept = nodes.into_iter().zip(needed).filter(|(_, needed)| *needed);
+    let renumbered = kept.map(|((mut node, logs), _)| {
+        for dependency in &mut node.dependencies {
+            *dependency = ids[dependency.index()];
+        }
+        (node, logs)
+    });
+    renumbered.collect()
+}
+
 /// Removes the sources of packages that several releases have, except the one that is compiled.
 fn remove_unused_sources(nodes: &[(PackageNode, PackageLogs)]) -> fs::Result<()> {
     let sources = nodes.iter().filter(|(node, _)| node.package().is_source());
@@ -59,4 +92,34 @@ fn remove_unused_sources(nodes: &[(PackageNode, PackageLogs)]) -> fs::Result<()>
         fs::remove_file_if_there(&unused.package.blob.file)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::offline::graph::tests::releases;
+
+    #[test]
+    fn needed_packages_are_renumbered() {
+        let releases = releases(&["a@1=a, b@1=b, c@1=c: b, d@1=d: c, e@1=e: d"]);
+        let nodes = graph::merge(&releases, &Identities::default());
+        let nodes = nodes.into_iter().map(|node| {
+            let logs = PackageLogs {
+                own: PathBuf::new(),
+                others: Vec::new(),
+            };
+            (node, logs)
+        });
+        let needed = needed_by(&Name::parse("d").unwrap(), nodes.collect());
+        let shown: Vec<(&str, Vec<usize>)> = needed
+            .iter()
+            .map(|(node, _)| {
+                let dependencies = node.dependencies.iter().map(|it| it.index());
+                (node.package().name().as_str(), dependencies.collect())
+            })
+            .collect();
+        assert_eq!(shown, [("b", vec![]), ("c", vec![0]), ("d", vec![1])]);
+    }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::{changed, second_run};
+use super::{changed, second_run, shell};
 use crate::compile::{Event, Phase};
 use crate::diag::Elapsed;
 use crate::release::{Name, Version};
@@ -33,6 +33,8 @@ struct State {
     running: BTreeMap<usize, Running>,
     started: usize,
     total: usize,
+    /// The lines to print when the terminal is free again; `None` while it is free.
+    held: Option<Vec<String>>,
 }
 
 #[derive(Debug)]
@@ -130,8 +132,12 @@ impl Progress {
         }
     }
 
-    /// Prints one or more lines above the bars.
+    /// Prints one or more lines above the bars, or holds them back while the terminal is in use.
     pub fn line(&self, text: &str) {
+        if let Some(held) = &mut self.state().held {
+            held.push(text.to_owned());
+            return;
+        }
         let print = || {
             // A closed stderr must not stop the run.
             let _ = writeln!(std::io::stderr().lock(), "{text}");
@@ -139,6 +145,30 @@ impl Progress {
         match &self.bars {
             Some(bars) => bars.suspend(print),
             None => print(),
+        }
+    }
+
+    /// Prints nothing until [`resume`](Self::resume): a shell uses the terminal.
+    fn hold(&self) {
+        if let Some(bars) = &self.bars {
+            // A terminal that is gone shows no bars.
+            let _ = bars.clear();
+            bars.set_draw_target(ProgressDrawTarget::hidden());
+        }
+        self.state().held = Some(Vec::new());
+    }
+
+    /// Prints what was held back.
+    pub fn resume(&self) {
+        let held = self.state().held.take();
+        let Some(held) = held else {
+            return;
+        };
+        if let Some(bars) = &self.bars {
+            bars.set_draw_target(ProgressDrawTarget::stderr());
+        }
+        for line in held {
+            self.line(&line);
         }
     }
 
@@ -225,6 +255,18 @@ impl Progress {
                 }
                 (job, None)
             }
+            Event::ShellOpened {
+                package, failed, ..
+            } => {
+                self.line(&shell::opened(&package, failed.as_ref()));
+                self.hold();
+                return;
+            }
+            Event::ShellEnded { package, .. } => {
+                self.resume();
+                self.line(&shell::ended(&package));
+                return;
+            }
             event => {
                 if let Some(text) = message(event) {
                     self.line(&text);
@@ -301,7 +343,10 @@ fn message(event: Event) -> Option<String> {
             changed,
             ..
         } => changed::copy(&dependency, &changed),
-        Event::Entered { .. } | Event::Printed { .. } => return None,
+        Event::Entered { .. }
+        | Event::Printed { .. }
+        | Event::ShellOpened { .. }
+        | Event::ShellEnded { .. } => return None,
     };
     Some(text)
 }

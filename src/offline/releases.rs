@@ -25,7 +25,7 @@ use crate::compile::{
 };
 use crate::diag::{Chain, Elapsed};
 use crate::fs;
-use crate::release::Slug;
+use crate::release::{Name, Slug};
 use crate::runtime::TaskSet;
 
 /// How often the progress is drawn.
@@ -51,6 +51,8 @@ pub(super) struct Target<'a> {
     pub stemcell: &'a Slug,
     pub progress: &'a Progress,
     pub cancel: &'a CancellationToken,
+    /// The package for which a shell is opened: only the packages that it needs are compiled.
+    pub only: Option<&'a Name>,
 }
 
 /// Compiles and assembles releases. Returns the compiled releases that were written, also after a failure.
@@ -69,7 +71,10 @@ pub(super) async fn compile_all(
         None => Ok(Vec::new()),
     };
     let nodes = match nodes {
-        Ok(nodes) => nodes,
+        Ok(nodes) => match target.only {
+            Some(package) => packages::needed_by(package, nodes),
+            None => nodes,
+        },
         Err(error) => return (written, Err(error)),
     };
     let mut run = Run {
@@ -263,7 +268,9 @@ impl Run<'_> {
                     self.stop.cancel();
                 }
             },
-            Err(CompileError::Stopped { .. }) => self.ledger.set_stopped(node),
+            Err(CompileError::Stopped { .. } | CompileError::Left { .. }) => {
+                self.ledger.set_stopped(node)
+            }
             Err(source) => self.fail_package(node, source),
         }
         self.ledger.record(node).logs.link();

@@ -18,6 +18,7 @@ use super::progress::Progress;
 use super::releases::{self, Compiler, Target};
 use super::select::{Task, select};
 use super::setup;
+use super::shell;
 use super::space;
 use super::stemcell;
 use super::work_directory::WorkDirectory;
@@ -147,6 +148,7 @@ impl Call<'_> {
         };
         self.check_canceled()?;
         let tasks = select(inputs, &self.stemcell)?.map_err(OfflineError::Input)?;
+        shell::check(&self.options, &tasks)?;
         let (work, data) = (fs::parent(work_directory.path()), self.options.vcap.data());
         let places: &[&Path] = match self.options.isolation {
             Isolation::Auto => &[work, &data],
@@ -210,6 +212,7 @@ impl Call<'_> {
             stemcell: &self.stemcell,
             progress: &self.progress,
             cancel: self.cancel,
+            only: shell::package(&self.options),
         };
         let (compiled, result) = releases::compile_all(&target, releases, compiler).await;
         written.extend(compiled);

@@ -11,7 +11,7 @@ use super::options::Options;
 use super::progress::Progress;
 use super::releases::Compiler;
 use super::work_directory::WorkDirectory;
-use crate::compile::{Context, Store};
+use crate::compile::{Context, Shells, Store};
 use crate::diag::Bytes;
 use crate::fs;
 use crate::process::{self, Jobserver, Memory, MemoryOf};
@@ -64,6 +64,7 @@ pub(super) async fn compiler(
         nice: options.nice,
         limits: options.limits,
         second_run: options.second_run,
+        shells: options.shell.clone().map(|it| Shells::new(it, cancel)),
         compression_level: options.compression_level,
         jobserver,
         events: Arc::new(move |event| listener.show(event)),

@@ -1,6 +1,7 @@
 //! Supervises one child: reads its output, receives its report, forwards cancellation.
 
 use std::io::{self, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -60,6 +61,9 @@ pub enum SuperviseError {
     /// No socket or pipe.
     #[error("failed to create the socket and pipes of a child process")]
     Channels(#[source] io::Error),
+    /// No pseudo-terminal.
+    #[error("failed to open a terminal for a shell")]
+    Terminal(#[source] io::Error),
     /// The program could not be started.
     #[error("failed to start `{}`", program.display())]
     Start {
@@ -89,9 +93,11 @@ pub(crate) async fn supervise(
     held: impl Send,
 ) -> Result<Supervised, SuperviseError> {
     let Started {
-        number,
-        socket,
-        unsent,
+        connected: Connected {
+            number,
+            socket,
+            unsent,
+        },
         readers,
     } = start(&child, output.streams())?;
     let collected = Arc::new(Collected::new(output.streams()));
@@ -127,29 +133,43 @@ pub(crate) async fn supervise(
 
 /// A child that has just been forked.
 struct Started {
-    /// Its number in the fork server.
-    number: u32,
-    /// The socket to it.
-    socket: UnixStream,
-    /// The rest of its orders.
-    unsent: Vec<u8>,
+    connected: Connected,
     /// The reading ends of its output.
     readers: Vec<io::PipeReader>,
 }
 
-/// Has the fork server fork a child, and sends the child its orders as far as they fit into the
-/// socket's buffer.
+/// Has the fork server fork a child whose output goes to this many pipes.
 fn start(child: &Child, streams: usize) -> Result<Started, SuperviseError> {
+    let (readers, [stdout, stderr]) = pipes(streams).map_err(SuperviseError::Channels)?;
+    let connected = connect(child, [stdout.into(), stderr.into()])?;
+    Ok(Started { connected, readers })
+}
+
+/// The connection to a child that has just been forked.
+pub(super) struct Connected {
+    /// Its number in the fork server.
+    pub(super) number: u32,
+    /// The socket to it.
+    pub(super) socket: UnixStream,
+    /// The rest of its orders.
+    pub(super) unsent: Vec<u8>,
+}
+
+/// Has the fork server fork a child with this standard output and standard error, and sends the child its orders as far as they fit
+/// into the socket's buffer.
+pub(super) fn connect(
+    child: &Child,
+    [stdout, stderr]: [OwnedFd; 2],
+) -> Result<Connected, SuperviseError> {
     let (mut ours, theirs) = StdUnixStream::pair().map_err(SuperviseError::Channels)?;
     ours.set_nonblocking(true)
         .map_err(SuperviseError::Channels)?;
-    let (readers, [stdout, stderr]) = pipes(streams).map_err(SuperviseError::Channels)?;
     let mut orders = encode_orders(&child.environment, &child.orders);
     // Write the orders before the child starts, so that it does not wait.
     let sent = ours.write(&orders).unwrap_or(0);
     let socket = UnixStream::from_std(ours).map_err(SuperviseError::Channels)?;
     // Dropped at the end of this function, so that only the child has them open.
-    let descriptors = [theirs.into(), stdout.into(), stderr.into()];
+    let descriptors = [theirs.into(), stdout, stderr];
     let number = child
         .server
         .fork(&descriptors)
@@ -157,17 +177,16 @@ fn start(child: &Child, streams: usize) -> Result<Started, SuperviseError> {
             program: child.server.program().to_owned(),
             source,
         })?;
-    Ok(Started {
+    Ok(Connected {
         number,
         socket,
         unsent: orders.split_off(sent),
-        readers,
     })
 }
 
 /// Receives the report of a child. After a cancellation, and when a time limit is `exceeded`, stops the child, and kills it if it
 /// does not report in time: then the server reports in its place.
-async fn report_or_kill(
+pub(super) async fn report_or_kill(
     child: &Child,
     number: u32,
     (from_child, mut to_child): (OwnedReadHalf, OwnedWriteHalf),

@@ -149,6 +149,11 @@ fn mount_overlay(
     in_user_namespace: bool,
 ) -> Result<(), StepError> {
     let (upper, work) = (directory.join("upper"), directory.join("work"));
+    if work.exists() {
+        // A shell after a failed script sees what the script changed. The kernel refuses the work directory of an earlier mount that
+        // did not wait for the disk, because after a crash its files would be incomplete.
+        fs::remove_tree(&work).step(Step::PrepareOverlay(directory.to_owned()))?;
+    }
     for directory_of_overlay in [&upper, &work] {
         fs::create_dir_all(directory_of_overlay)
             .step(Step::PrepareOverlay(directory.to_owned()))?;

@@ -6,8 +6,8 @@ use super::error::SandboxError;
 use super::spec::{Report, Spec};
 use crate::config::Environment;
 use crate::process::{
-    self, Exceeded, ForkServer, Output, OutputSummary, RunningProcess, Status, TimeLimits,
-    Unkillable, Usage,
+    self, Exceeded, ForkServer, Output, OutputSummary, RunningProcess, Status, Supervised,
+    Terminal, TimeLimits, Unkillable, Usage,
 };
 
 /// A script to run.
@@ -68,14 +68,39 @@ pub(crate) async fn run_holding(
     cancel: &CancellationToken,
     held: impl Send,
 ) -> Result<ScriptEnd, SandboxError> {
-    let child = process::Child {
+    let child = child(script, limits)?;
+    let ended = process::supervise(child, output, cancel, held).await?;
+    end_of(ended)
+}
+
+/// Runs a script interactively on a terminal. After a cancellation, its terminal hangs up.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) async fn run_on_terminal(
+    mut script: Script,
+    terminal: &Terminal,
+    cancel: &CancellationToken,
+) -> Result<ScriptEnd, SandboxError> {
+    script.spec.terminal = true;
+    let child = child(script, TimeLimits::default())?;
+    let ended = process::attend(child, terminal, cancel).await?;
+    end_of(ended)
+}
+
+/// The parent of a script.
+fn child(script: Script, limits: TimeLimits) -> Result<process::Child, SandboxError> {
+    Ok(process::Child {
         server: script.agent,
         environment: script.environment,
         orders: serde_json::to_vec(&script.spec).map_err(SandboxError::Orders)?,
         limits,
         grace: script.spec.grace,
-    };
-    let ended = process::supervise(child, output, cancel, held).await?;
+    })
+}
+
+/// How a script has ended, from the report about it.
+fn end_of(ended: Supervised) -> Result<ScriptEnd, SandboxError> {
     match serde_json::from_slice(&ended.report) {
         Ok(Report::Ended {
             status,

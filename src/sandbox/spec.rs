@@ -37,6 +37,9 @@ pub struct Spec {
     pub view: Option<View>,
     /// What it can access in a tree that several packages use; `None` for everything.
     pub rules: Option<Rules>,
+    /// Whether its output is a terminal, which becomes its controlling terminal and its input. Otherwise it has no terminal and no input.
+    #[serde(default)]
+    pub terminal: bool,
 }
 
 /// The child's report.
@@ -125,6 +128,7 @@ mod tests {
                 whole: Vec::new(),
                 readable: Vec::new(),
             }),
+            terminal: true,
         };
         let line = serde_json::to_string(&spec).unwrap();
         assert!(!line.contains('\n'));

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use nix::errno::Errno;
 use nix::sys::signal::SigSet;
-use nix::unistd::{ForkResult, Pid, dup2_stdin, setpgid};
+use nix::unistd::{ForkResult, Pid, dup2_stdin, setpgid, setsid};
 
 use super::progress::{Stage, StartProgress};
 use super::spec::Spec;
@@ -51,9 +51,14 @@ fn become_script(spec: &Spec, environment: &Environment, progress: &StartProgres
 
 fn prepare(spec: &Spec, progress: &StartProgress) -> Result<(), StepError> {
     let start = || Step::Start(spec.program.clone());
-    setpgid(Pid::from_raw(0), Pid::from_raw(0)).step(start())?;
-    let null = fs::open("/dev/null".as_ref()).step(start())?;
-    dup2_stdin(&null).step(start())?;
+    match spec.terminal {
+        true => take_terminal().step(Step::TakeTerminal)?,
+        false => {
+            setpgid(Pid::from_raw(0), Pid::from_raw(0)).step(start())?;
+            let null = fs::open("/dev/null".as_ref()).step(start())?;
+            dup2_stdin(&null).step(start())?;
+        }
+    }
     let rules = spec.rules.as_ref();
     let rules = rules.map(|rules| landlock::prepare(rules, progress));
     let rules = rules.transpose()?;
@@ -72,6 +77,14 @@ fn prepare(spec: &Spec, progress: &StartProgress) -> Result<(), StepError> {
     rules
         .map_or(Ok(()), landlock::restrict)
         .step(Step::Restrict)
+}
+
+/// Makes the terminal at standard output the controlling terminal of this process, in a session of its own, and its input.
+fn take_terminal() -> io::Result<()> {
+    setsid()?;
+    rustix::process::ioctl_tiocsctty(io::stdout())?;
+    dup2_stdin(io::stdout())?;
+    Ok(())
 }
 
 /// Executes the first executable file with the program's name in `PATH`. Each file is a step of its own, so that one that does not

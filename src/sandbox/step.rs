@@ -99,6 +99,8 @@ pub enum Step {
     Restrict,
     /// Open the path of a rule.
     OpenForRule(#[serde(with = "wire")] PathBuf),
+    /// Give a shell its terminal.
+    TakeTerminal,
     /// Enter the script's working directory.
     Enter(#[serde(with = "wire")] PathBuf),
     /// Execute the script.
@@ -143,6 +145,7 @@ impl fmt::Display for Step {
             Self::OpenForRule(path) => {
                 write!(f, "open `{}` for a Landlock rule", path.display())
             }
+            Self::TakeTerminal => write!(f, "take a terminal for a shell"),
             Self::Enter(path) => write!(f, "enter `{}`", path.display()),
             Self::Start(program) => write!(f, "start `{program}`"),
         }

@@ -39,6 +39,7 @@ mod scale;
 mod scratch;
 mod scripts;
 mod second_run;
+mod shell;
 mod stoppable;
 mod stops;
 mod texts;

@@ -70,6 +70,7 @@ impl Core {
                 silence: None,
             },
             second_run,
+            shells: None,
             jobserver: None,
             compression_level: 1,
             events: Arc::new(move |event| heard.lock().unwrap().push(event)),

@@ -16,8 +16,8 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// A command to run.
 #[derive(Debug)]
 pub(crate) struct Agent {
-    command: Command,
-    output: PathBuf,
+    pub(super) command: Command,
+    pub(super) output: PathBuf,
     limit: Duration,
 }
 

@@ -17,6 +17,7 @@ mod outcome;
 mod play;
 mod release;
 mod shared;
+mod terminal;
 mod tiers;
 mod tools;
 mod ustar;
@@ -33,6 +34,7 @@ pub(crate) use outcome::{
 pub(crate) use play::{Play, listed};
 pub(crate) use release::{Compression, Digest, ReleaseBuilder};
 pub(crate) use shared::{is_soak, once};
+pub(crate) use terminal::OnTerminal;
 pub(crate) use tiers::{
     LANDLOCK, LANDLOCK_OF_A_USER, NAMESPACE, NONE, NONE_OF_A_USER, Place, Tier, USER,
     USERNS_OF_A_USER, USERNS_OF_ROOT, Who, in_tiers, mount_at_var_vcap,

@@ -66,7 +66,9 @@ impl Phases {
             Event::CopyChanged { .. }
             | Event::SecondRunStarted { .. }
             | Event::SecondRunSucceeded { .. }
-            | Event::Denied { .. } => {}
+            | Event::Denied { .. }
+            | Event::ShellOpened { .. }
+            | Event::ShellEnded { .. } => {}
             Event::Printed { line, .. } => self.progress.printed(line),
         }
     }

@@ -65,6 +65,7 @@ impl WorkDirectory {
             nice: 0,
             limits: TimeLimits::default(),
             second_run: SecondRun::AUTO,
+            shells: None,
             jobserver: None,
             compression_level: COMPRESSION_LEVEL,
             events: Arc::new(move |event: Event| {

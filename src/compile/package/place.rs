@@ -116,6 +116,9 @@ impl Work {
         self,
         result: Result<Built, CompileError>,
     ) -> Result<Built, CompileError> {
+        if let Err(CompileError::Script(failure)) = &result {
+            self.shell_after(failure).await;
+        }
         let result = match result {
             Ok(mut built) if !self.context.sandbox.is_shared() => {
                 built.place = Some(UsedPlace(Arc::clone(&self.place)));

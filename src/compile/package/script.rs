@@ -70,6 +70,7 @@ impl Work {
         *self.summary() = RunSummary {
             elapsed: run.elapsed,
             tail: run.end.output.tail.clone(),
+            script: Some(Arc::clone(confined)),
             ..RunSummary::default()
         };
         if run.end.status.is_success() && exceeded.is_none() {
@@ -108,14 +109,7 @@ impl Work {
         };
         let findings = script_file::misread(packaging);
         let output = self.script_output().map_err(&files)?;
-        let mut script = self.with_unchanged_trees(confined)?;
-        self.context.sandbox.open(&self.place, &mut script);
-        if let Some(jobserver) = &self.context.jobserver {
-            let offered = jobserver.offer(&self.plan.paths.compile).map_err(&files)?;
-            let spec = &mut script.spec;
-            spec.arguments = offered.through_bash(&spec.program, &spec.arguments);
-            spec.program = "bash".to_owned();
-        }
+        let script = self.startable(confined, |_| {})?;
         Ok(Packaging::Ready(Box::new(ReadyScript {
             script,
             output,
@@ -125,6 +119,26 @@ impl Work {
                 killed: process::out_of_memory_kills(),
             },
         })))
+    }
+
+    /// A confined script with what it needs right before its start: unchanged dependencies, access to its directories, make's pool of
+    /// jobs. `adapt` may replace what is run.
+    pub(super) fn startable(
+        &self,
+        confined: &Script,
+        adapt: impl FnOnce(&mut Script),
+    ) -> Result<Script, CompileError> {
+        let mut script = self.with_unchanged_trees(confined)?;
+        self.context.sandbox.open(&self.place, &mut script);
+        adapt(&mut script);
+        if let Some(jobserver) = &self.context.jobserver {
+            let offered = jobserver.offer(&self.plan.paths.compile);
+            let offered = offered.map_err(self.files())?;
+            let spec = &mut script.spec;
+            spec.arguments = offered.through_bash(&spec.program, &spec.arguments);
+            spec.program = "bash".to_owned();
+        }
+        Ok(script)
     }
 
     /// Finds the packaging script's file. If it is a link that dangles only outside of the sandbox, and its target in the script's

@@ -28,6 +28,9 @@ impl Work {
         let waiting = Instant::now();
         let turn = self.wait_for_turn().await?;
         let waited = waiting.elapsed();
+        if self.has_shell_instead() {
+            return Err(self.shell_instead(&confined).await);
+        }
         self.enter_phase(Phase::Packaging);
         let (script, mut findings) = self.run_script(&confined, turn).await?;
         self.enter_phase(Phase::Packing);

@@ -16,7 +16,7 @@ use crate::compile::turns::ScriptTurns;
 use crate::fs;
 use crate::release::Name;
 use crate::runtime;
-use crate::sandbox::Place;
+use crate::sandbox::{Place, Script};
 
 /// The results of a script's run that decide on a second run.
 #[derive(Debug, Clone, Default)]
@@ -26,6 +26,8 @@ pub(super) struct RunSummary {
     pub(super) undeclared: Vec<Name>,
     /// The denied access, if it ran under Landlock rules.
     pub(super) denials: Vec<Denial>,
+    /// The confined script, after it was run.
+    pub(super) script: Option<Arc<Script>>,
 }
 
 /// One run of a package. Cheap to clone: blocking steps own a clone.

@@ -70,6 +70,7 @@ fn prepare(work: &Path, agent: ForkServer) -> Result<(PathBuf, Script, Output), 
                 whole: vec![own],
                 readable: Vec::new(),
             }),
+            terminal: false,
         },
         environment: [("PATH".into(), "/usr/bin:/bin:/usr/local/bin".into())]
             .into_iter()

@@ -133,6 +133,7 @@ impl Namespaces {
                 grace: GRACE,
                 view: Some(self.view(place, &[(&sealed, &install)], &Environment::default())),
                 rules: None,
+                terminal: false,
             },
             environment: [("PATH".into(), "/usr/bin:/bin:/usr/local/bin".into())]
                 .into_iter()

@@ -1,0 +1,23 @@
+//! Flags of `compile`: looking into packages that fail.
+
+use clap::Args;
+
+use crate::release::Name;
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Failed packages")]
+pub(in crate::cli) struct InspectionFlags {
+    /// Compile the dependencies of this package, and then open an interactive bash in its sandbox
+    /// instead of running its packaging script. Nothing is written. Needs a terminal and one tarball
+    #[arg(long, value_name = "PACKAGE", value_parser = package, conflicts_with = "shell_on_failure")]
+    pub shell: Option<Name>,
+
+    /// When a packaging script fails, open an interactive bash in its sandbox as the script left it.
+    /// Without a terminal, this has no effect
+    #[arg(long)]
+    pub shell_on_failure: bool,
+}
+
+fn package(text: &str) -> Result<Name, String> {
+    Name::parse(text).map_err(|error| error.to_string())
+}

@@ -1,0 +1,103 @@
+//! Opens an interactive shell in a package's sandbox, in place of its script or after the script has failed.
+
+use std::sync::Arc;
+
+use super::work::{Work, stopped};
+use crate::compile::error::{CompileError, ScriptFailure};
+use crate::compile::event::Event;
+use crate::compile::shell::{FailedRun, ShellWhen, Shells};
+use crate::diag::Chain;
+use crate::process::Status;
+use crate::sandbox::{self, Script};
+
+/// Executed before the first prompt: programs that are started from the shell have the same environment as the script, and commands
+/// are not added to the user's history.
+const BEFORE_PROMPT: &str = "export -n PS1 PROMPT_COMMAND; unset PROMPT_COMMAND HISTFILE";
+
+impl Work {
+    /// Whether a shell is opened in place of the script.
+    pub(super) fn has_shell_instead(&self) -> bool {
+        let shells = self.context.shells.as_ref();
+        shells.is_some_and(|it| it.shell.when == ShellWhen::Instead(self.job.name.clone()))
+    }
+
+    /// Opens a shell in place of the script. Always an error, because nothing is built.
+    pub(super) async fn shell_instead(&self, confined: &Arc<Script>) -> CompileError {
+        let Some(shells) = &self.context.shells else {
+            return stopped(&self.job);
+        };
+        match self.open_shell(shells, Arc::clone(confined), None).await {
+            Ok(_) if shells.cancel.is_cancelled() => stopped(&self.job),
+            Ok(_) => CompileError::Left {
+                package: self.job.name.clone(),
+            },
+            Err(error) => error,
+        }
+    }
+
+    /// Opens a shell in the sandbox of a failed script, if this is requested.
+    pub(super) async fn shell_after(&self, failure: &ScriptFailure) {
+        let shells = self.context.shells.as_ref();
+        let shells = shells.filter(|it| it.shell.when == ShellWhen::AfterFailure);
+        let script = self.summary().script.clone();
+        let (Some(shells), Some(script)) = (shells, script) else {
+            return;
+        };
+        let failed = FailedRun {
+            failure: failure.to_string(),
+            tail: failure.tail.clone(),
+            log: failure.log.clone(),
+        };
+        if let Err(error) = self.open_shell(shells, script, Some(failed)).await {
+            tracing::warn!(error = %Chain(&error), "could not open a shell in the sandbox of package {}", self.job.name);
+        }
+    }
+
+    /// Waits until no other shell is open, opens one, and waits for its end.
+    async fn open_shell(
+        &self,
+        shells: &Shells,
+        confined: Arc<Script>,
+        failed: Option<FailedRun>,
+    ) -> Result<Option<Status>, CompileError> {
+        let _turn = tokio::select! {
+            turn = shells.turn.lock() => turn,
+            () = self.cancel.cancelled() => return Ok(None),
+        };
+        if self.cancel.is_cancelled() {
+            return Ok(None);
+        }
+        let shell = self.blocking_to_the_end("shell", move |work| work.shell_script(&confined));
+        let shell = shell.await??;
+        (self.context.events)(Event::ShellOpened {
+            job: self.job.number,
+            package: self.job.name.clone(),
+            failed,
+        });
+        let ended = sandbox::run_on_terminal(shell, &shells.shell.terminal, &shells.cancel).await;
+        (self.context.events)(Event::ShellEnded {
+            job: self.job.number,
+            package: self.job.name.clone(),
+        });
+        match ended {
+            Ok(end) => Ok(Some(end.status)),
+            Err(source) => Err(CompileError::Sandbox {
+                package: self.job.name.clone(),
+                source,
+            }),
+        }
+    }
+
+    /// The shell, confined as the script is.
+    fn shell_script(&self, confined: &Script) -> Result<Script, CompileError> {
+        self.startable(confined, |script| {
+            script.spec.program = "bash".to_owned();
+            script.spec.arguments = ["--noprofile", "--norc", "-i"].map(Into::into).to_vec();
+            let prompt = format!("{}:\\w\\$ ", self.job.name);
+            script.environment = script.environment.with(&[
+                ("PS1", prompt.into()),
+                ("PROMPT_COMMAND", BEFORE_PROMPT.into()),
+            ]);
+        })
+    }
+}

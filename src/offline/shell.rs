@@ -1,0 +1,75 @@
+//! `--shell` and `--shell-on-failure`: which packages are compiled, and the texts around a shell.
+
+use super::error::{InputProblem, InputProblemKind, OfflineError};
+use super::options::Options;
+use super::second_run;
+use super::select::Task;
+use crate::compile::{FailedRun, ShellWhen};
+use crate::release::Name;
+
+/// The package that a shell is opened for in place of its script.
+pub(super) fn package(options: &Options) -> Option<&Name> {
+    match &options.shell.as_ref()?.when {
+        ShellWhen::Instead(package) => Some(package),
+        ShellWhen::AfterFailure => None,
+    }
+}
+
+/// Checks that the release has the source of the package that a shell is opened for.
+pub(super) fn check(options: &Options, tasks: &[Task]) -> Result<(), OfflineError> {
+    let Some(package) = package(options) else {
+        return Ok(());
+    };
+    let sources = tasks.iter().filter_map(|task| match task {
+        Task::Compile { release, .. } => Some(release),
+        Task::PassOn { .. } | Task::InPlace { .. } | Task::Replaced { .. } => None,
+    });
+    let sources = sources.flat_map(|release| &release.packages);
+    let names: Vec<&Name> = sources
+        .filter(|it| it.is_source())
+        .map(|it| it.name())
+        .collect();
+    if names.contains(&package) {
+        return Ok(());
+    }
+    Err(OfflineError::Input(
+        options
+            .inputs
+            .iter()
+            .map(|path| InputProblem {
+                path: path.clone(),
+                kind: InputProblemKind::NoSource {
+                    package: package.clone(),
+                    sources: names.iter().copied().cloned().collect(),
+                },
+            })
+            .collect(),
+    ))
+}
+
+/// The lines before a shell.
+pub(super) fn opened(package: &Name, failed: Option<&FailedRun>) -> String {
+    use std::fmt::Write;
+    let mut text = String::new();
+    let what = match failed {
+        None => {
+            "`bash -x packaging` runs its script as a compilation does. `exit` ends the shell and removes the sandbox"
+        }
+        Some(failed) => {
+            second_run::tail(&mut text, package, &failed.tail);
+            let _ = writeln!(text, "Full log: {}", failed.log.display());
+            let _ = writeln!(text, "Failed: {}", failed.failure);
+            "`bash -x packaging` runs its script again. `exit` continues"
+        }
+    };
+    let _ = write!(
+        text,
+        "Opening a shell in the sandbox of package {package}. {what}"
+    );
+    text
+}
+
+/// The line after a shell.
+pub(super) fn ended(package: &Name) -> String {
+    format!("The shell in the sandbox of package {package} has ended")
+}

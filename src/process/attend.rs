@@ -1,0 +1,86 @@
+//! Runs a program interactively on the terminal of this process.
+
+use std::convert::Infallible;
+use std::io::{self, Write};
+
+use tokio::io::AsyncWriteExt;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::output::OutputSummary;
+use super::relay::Relay;
+use super::supervise::{
+    Child, Connected, OUTPUT_PATIENCE, SuperviseError, Supervised, connect, report_or_kill,
+};
+use super::terminal::{PseudoTerminal, RawMode, Terminal};
+use crate::runtime;
+
+/// Starts a child whose program gets a terminal of its own, and supervises it to its end. Until then, this process passes on all
+/// keys and all output, and nothing else may be printed.
+///
+/// After a cancellation, the program's terminal hangs up.
+///
+/// # Errors
+/// There is no pseudo-terminal, or the child could not be started.
+pub(crate) async fn attend(
+    child: Child,
+    terminal: &Terminal,
+    cancel: &CancellationToken,
+) -> Result<Supervised, SuperviseError> {
+    let pseudo = PseudoTerminal::open(terminal).map_err(SuperviseError::Terminal)?;
+    let (orders, sender) = io::pipe().map_err(SuperviseError::Channels)?;
+    let theirs = [&pseudo.theirs; 2].map(|end| end.try_clone());
+    let [stdout, stderr] = theirs;
+    let (stdout, stderr) = (
+        stdout.map_err(SuperviseError::Terminal)?,
+        stderr.map_err(SuperviseError::Terminal)?,
+    );
+    drop(pseudo.theirs);
+    let relay = Relay::new(terminal, pseudo.ours, orders).map_err(SuperviseError::Terminal)?;
+    let _raw = RawMode::enter(terminal).map_err(SuperviseError::Terminal)?;
+    let Connected {
+        number,
+        socket,
+        unsent,
+    } = connect(&child, [stdout, stderr])?;
+    let relaying = runtime::spawn_blocking("terminal", move || relay.run());
+    let (from_child, mut to_child) = socket.into_split();
+    // If the child has already ended, its report or the missing report says so.
+    let _ = to_child.write_all(&unsent).await;
+    let never = std::future::pending();
+    let (report, exceeded) = tokio::select! {
+        ended = report_or_kill(&child, number, (from_child, to_child), cancel, never) => ended,
+        never = direct(sender, cancel) => match never {},
+    };
+    // The relay has received the end of its orders.
+    let _ = timeout(OUTPUT_PATIENCE, relaying).await;
+    Ok(Supervised {
+        report,
+        output: OutputSummary::default(),
+        exceeded,
+    })
+}
+
+/// Directs a relay: reports each change of the terminal's size, and ends the relay after a cancellation.
+async fn direct(sender: io::PipeWriter, cancel: &CancellationToken) -> Infallible {
+    let mut sender = Some(sender);
+    // Without the signal, the size stays as it is.
+    let mut changes = signal(SignalKind::window_change()).ok();
+    loop {
+        let change = async {
+            match &mut changes {
+                Some(changes) => changes.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = change => {
+                if let Some(sender) = &mut sender {
+                    let _ = sender.write_all(b".");
+                }
+            }
+            () = cancel.cancelled(), if sender.is_some() => sender = None,
+        }
+    }
+}
