@@ -5,6 +5,7 @@ mod compile;
 mod compile_flags;
 mod daemon;
 mod daemon_flags;
+mod enter;
 mod flags;
 mod options;
 mod stopping;
@@ -67,6 +68,7 @@ pub fn main() -> ExitCode {
     ExitCode::from(match command {
         Ok(arguments::Command::Daemon(flags)) => daemon::main(flags, environment),
         Ok(arguments::Command::Compile(arguments)) => compile::main(*arguments, environment),
+        Ok(arguments::Command::Enter(directory)) => enter::main(&directory),
         Ok(arguments::Command::Version { verbose: false }) => print(env!("CARGO_PKG_VERSION")),
         Ok(arguments::Command::Version { verbose: true }) => print(VERSION),
         Ok(arguments::Command::Help(text)) => {

@@ -39,7 +39,7 @@ pub use mounts::{Mount, MountPoint, is_mounted_at, mount_points, mounts, unmount
 pub use pinned::Pinned;
 pub use record::{Aspect, Change, Difference, Record};
 pub use remove::{clear_flags, remove_tree};
-pub use space::{Space, is_volatile_or_overlay, noexec, space};
+pub use space::{Space, disk_usage, is_volatile_or_overlay, noexec, space};
 pub use tree::{copy_tree, copy_tree_until, move_tree, rename_tree};
 pub(crate) use tree::{detach, link_below, set_mode_at, set_owner_if_allowed_at, set_times_at};
 pub use umask::forbid_writing_by_others;

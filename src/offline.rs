@@ -34,6 +34,7 @@ mod checked;
 mod clutter;
 mod compiled_release;
 mod durations;
+mod enter;
 mod error;
 mod error_line;
 mod failed_logs;
@@ -75,6 +76,7 @@ mod work_directory;
 #[cfg(test)]
 mod texts;
 
+pub use enter::{KeptPackage, enter};
 pub use error::{Incomplete, OfflineError};
 pub use error_line::ErrorLine;
 pub use failure::{PackageFailure, UnfinishedRelease};

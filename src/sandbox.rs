@@ -124,6 +124,17 @@ impl Sandbox {
         }
     }
 
+    /// The name of the isolation tier of a place, as on the command line.
+    #[must_use]
+    pub fn tier(&self, place: &Place) -> &'static str {
+        match self {
+            Self::Namespaces(namespaces) if namespaces.users().is_some() => "userns",
+            Self::Namespaces(_) => "namespace",
+            _ if place.is_restricted() => "landlock",
+            _ => "none",
+        }
+    }
+
     /// The shared tree, if packages use one.
     fn tree(&self) -> Option<&SharedTree> {
         match self {

@@ -170,6 +170,7 @@ impl CompileRun<'_> {
             name: self.request.name.clone(),
             version: self.request.version.clone(),
             source,
+            kept: None,
             // Requests run one at a time, and this one has just fetched and verified the blob.
             source_digests: Digests::default(),
             dependencies,

@@ -1,12 +1,14 @@
 //! The command line, parsed.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use clap::error::ErrorKind;
 use clap::{FromArgMatches, Parser};
 
 use super::compile_flags::Compile;
 use super::daemon_flags::{self, Daemon};
+use super::enter;
 use super::flags;
 
 /// A parsed command line.
@@ -14,6 +16,8 @@ use super::flags;
 pub(super) enum Command {
     Compile(Box<Compile>),
     Daemon(Daemon),
+    /// Opens a shell in the sandbox of a kept package.
+    Enter(PathBuf),
     Version {
         /// Also print the commit and the target.
         verbose: bool,
@@ -26,6 +30,8 @@ Usage:
 
   bosh-agent compile [FLAGS] TARBALL...   compile the packages of BOSH releases
   bosh-agent compile --help               show all flags of `compile`
+  bosh-agent enter DIR                    open a shell in the sandbox of a package that
+                                          `compile --keep-failed` has kept
   bosh-agent -P PLATFORM -C AGENT.JSON    run the agent of a compilation VM
                                           (-P ubuntu or dummy; -b BASE: use it, not /var/vcap)
   bosh-agent -v                           print the version
@@ -53,6 +59,7 @@ pub(super) fn parse(arguments: &[OsString]) -> Result<Command, String> {
     };
     match first.to_str() {
         Some("compile") => compile(rest),
+        Some("enter") => enter::parse(rest).map(Command::Enter),
         Some("-v" | "--v") => Ok(Command::Version { verbose: false }),
         Some("-version" | "--version") => Ok(Command::Version { verbose: true }),
         Some("help" | "-h" | "--h" | "-help" | "--help") => Ok(Command::Help(USAGE.to_owned())),
@@ -111,8 +118,6 @@ fn capitalized(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use super::*;
 
     fn parsed(arguments: &[&str]) -> Result<Command, String> {

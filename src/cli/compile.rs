@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
@@ -12,7 +13,7 @@ use super::options::options;
 use super::stopping::{Stopping, announcement};
 use super::{DONE, FAILED, MACHINE, USAGE, on_threads, print_error};
 use crate::config::Environment;
-use crate::offline::{self, FailureKind, OfflineError, Options, Outcome, Progress};
+use crate::offline::{self, FailureKind, OfflineError, Outcome, Progress};
 use crate::process::{self, Terminal};
 use crate::runtime::{self, Signals, StopSignal};
 use crate::sandbox::{self, Entry};
@@ -25,26 +26,36 @@ pub(super) const NO_PROC: &str =
     "`/proc` is not mounted, and bosh-agent needs it to start and stop packaging scripts";
 
 /// The error without a terminal for a shell.
-const NO_TERMINAL: &str = "a shell needs a terminal, and stdin or stderr is not a terminal";
+pub(super) const NO_TERMINAL: &str =
+    "a shell needs a terminal, and stdin or stderr is not a terminal";
 
 /// The hint to [`NO_TERMINAL`].
-const NO_TERMINAL_HINT: &str = "in a container, use `docker run -it`";
+pub(super) const NO_TERMINAL_HINT: &str = "in a container, use `docker run -it`";
 
 /// The hint to [`NO_PROC`].
 pub(super) const NO_PROC_HINT: &str = "run `mount -t proc proc /proc` as root first";
 
+/// Mounts `/proc` for this process if it is missing. Reports an error, and returns `false` then.
+pub(super) fn has_proc() -> bool {
+    if sandbox::has_proc() {
+        return true;
+    }
+    if let Err(error) = sandbox::mount_proc_before_threads() {
+        print_error(&format!(
+            "Error: {NO_PROC}; mounting it for this run failed: {error}\nHint: {NO_PROC_HINT}"
+        ));
+        return false;
+    }
+    print_error(&format!(
+        "Warning: {NO_PROC}; it is mounted for this run, in a private mount namespace"
+    ));
+    true
+}
+
 pub(super) fn main(arguments: Compile, environment: Environment) -> u8 {
     sandbox::shorten_slices_before_threads();
-    if !sandbox::has_proc() {
-        if let Err(error) = sandbox::mount_proc_before_threads() {
-            print_error(&format!(
-                "Error: {NO_PROC}; mounting it for this run failed: {error}\nHint: {NO_PROC_HINT}"
-            ));
-            return MACHINE;
-        }
-        print_error(&format!(
-            "Warning: {NO_PROC}; it is mounted for this run, in a private mount namespace"
-        ));
+    if !has_proc() {
+        return MACHINE;
     }
     let terminal = Terminal::of_this_process();
     if terminal.is_none() && arguments.inspection.shell.is_some() {
@@ -61,10 +72,24 @@ pub(super) fn main(arguments: Compile, environment: Environment) -> u8 {
         Isolation::Namespace | Isolation::Landlock | Isolation::None => Entry::Outside,
     };
     let options = options(arguments, environment, user_namespace, terminal);
-    on_threads(WORKERS, run(options))
+    let grace = options.grace;
+    on_threads(
+        WORKERS,
+        supervised(grace, move |progress, cancel| async move {
+            offline::run(options, progress, &cancel).await
+        }),
+    )
 }
 
-async fn run(options: Options) -> u8 {
+/// Runs `work` until its end or a signal, prints its results, and returns the exit code. `grace` is the time between SIGTERM and SIGKILL
+/// for scripts.
+pub(super) async fn supervised<F>(
+    grace: Duration,
+    work: impl FnOnce(Arc<Progress>, CancellationToken) -> F,
+) -> u8
+where
+    F: Future<Output = Outcome>,
+{
     let signals = match Signals::listen() {
         Ok(signals) => signals,
         Err(error) => {
@@ -82,7 +107,6 @@ async fn run(options: Options) -> u8 {
     let cancel = CancellationToken::new();
     let stopping = {
         let (announced, killed) = (Arc::clone(&progress), Arc::clone(&progress));
-        let grace = options.grace;
         Stopping::start(
             signals,
             &cancel,
@@ -97,7 +121,7 @@ async fn run(options: Options) -> u8 {
             },
         )
     };
-    let Outcome { written, result } = offline::run(options, progress, &cancel).await;
+    let Outcome { written, result } = work(progress, cancel).await;
     let signal = stopping.signal().await;
     let printed = print_paths(&written);
     match result {

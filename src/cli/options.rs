@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::compile_flags::{Compile, InspectionFlags, Isolation, Jobs, Network, SecondRun};
-use super::this_process::{SELF, who};
+use super::this_process::{SELF, program, who};
 use crate::compile::{self, Shell, ShellWhen};
 use crate::config::{Environment, Vcap};
 use crate::offline::{self, Options};
@@ -61,6 +61,8 @@ pub(super) fn options(
             SecondRun::Always => compile::SecondRun::Always,
             SecondRun::Never => compile::SecondRun::Never,
         },
+        keep_failed: inspection.keep_failed.clone(),
+        program: program(),
         shell: shell(inspection, terminal),
         compression_level: results.compression_level,
         keep_going: compilation.keep_going,

@@ -1,7 +1,14 @@
 //! This process, for its children and for other agents.
 
+use std::path::PathBuf;
+
 /// This program, even if its file is replaced or removed during the run.
 pub(super) const SELF: &str = "/proc/self/exe";
+
+/// The path of this program, for later calls.
+pub(super) fn program() -> PathBuf {
+    std::env::current_exe().unwrap_or_else(|_| PathBuf::from("bosh-agent"))
+}
 
 /// The name of this process in the lock file, which another run shows in its error.
 pub(super) fn who() -> String {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::event::Event;
+use super::kept::Keep;
 use super::second_run::SecondRun;
 use super::shell::Shells;
 use super::store::Store;
@@ -31,6 +32,8 @@ pub struct Context {
     pub limits: TimeLimits,
     /// When a script that failed under Landlock rules is run again without them.
     pub second_run: SecondRun,
+    /// Keeps the directories of failed packages, if this is requested.
+    pub keep: Option<Keep>,
     /// Opens interactive shells, if they are requested.
     pub shells: Option<Shells>,
     /// The gzip level of compiled blobs.

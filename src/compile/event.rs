@@ -92,6 +92,17 @@ pub enum Event {
         /// The change.
         changed: Box<Changed>,
     },
+    /// Its directories were kept after a failure.
+    Kept {
+        /// The job's number.
+        job: usize,
+        /// The package.
+        package: Name,
+        /// Where.
+        directory: PathBuf,
+        /// How much disk they take.
+        bytes: u64,
+    },
     /// A shell is about to be opened in its sandbox: nothing else may be printed until it has ended.
     ShellOpened {
         /// The job's number.

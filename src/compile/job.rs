@@ -20,6 +20,8 @@ pub struct Job {
     pub version: Version,
     /// The source blob: a tar archive, compressed or not, whose digest has been verified.
     pub source: PathBuf,
+    /// The directory of a kept package, whose sources and installed files replace the source blob.
+    pub kept: Option<PathBuf>,
     /// The digests with which the source blob is verified again before it is unpacked; empty if no script can have run since the
     /// first verification.
     pub source_digests: Digests,

@@ -3,6 +3,7 @@
 mod built;
 mod diagnosis;
 mod install_target;
+mod keep;
 mod owners;
 mod packing;
 mod place;

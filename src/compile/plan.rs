@@ -143,6 +143,7 @@ mod tests {
             name: Name::parse("app").unwrap(),
             version: Version::parse("1.2").unwrap(),
             source: PathBuf::from("/work/app.tgz"),
+            kept: None,
             source_digests: Digests::default(),
             dependencies: Vec::new(),
             log: PathBuf::from("/log"),

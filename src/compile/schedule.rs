@@ -322,6 +322,7 @@ impl Compiling<'_> {
                         name,
                         version,
                         source,
+                        kept: None,
                         source_digests: digests,
                         dependencies,
                         log,

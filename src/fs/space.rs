@@ -1,5 +1,6 @@
 //! Free space and properties of file systems.
 
+use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -109,6 +110,28 @@ pub fn noexec(path: &Path) -> Result<Option<PathBuf>> {
         found = Some(directory.to_owned());
     }
     Ok(found)
+}
+
+/// How much disk a tree takes, in bytes. Files with several names count once, and what is not readable does not count.
+#[must_use]
+pub fn disk_usage(tree: &Path) -> u64 {
+    let mut seen = HashSet::new();
+    let mut bytes = 0;
+    let mut directories = vec![tree.to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in super::list(&directory).unwrap_or_default() {
+            let Ok(metadata) = entry.metadata() else {
+                continue;
+            };
+            if metadata.is_dir() {
+                directories.push(entry.path());
+            }
+            if metadata.nlink() < 2 || seen.insert((metadata.dev(), metadata.ino())) {
+                bytes += metadata.blocks() * 512;
+            }
+        }
+    }
+    bytes
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use super::failure::{PackageFailure, UnfinishedRelease};
 use super::open_error::OpenError;
 use super::problem::Problem;
 use super::stemcell::UnknownStemcell;
+use crate::compile::CompileError;
 use crate::diag::Bytes;
 use crate::release::{ManifestProblem, Name};
 use crate::sandbox::SandboxError;
@@ -54,6 +55,14 @@ pub enum OfflineError {
     NoDigest {
         /// The package.
         package: Name,
+    },
+    /// A shell in the sandbox of a kept package could not be opened.
+    #[error("failed to open a shell in the sandbox of package {package}")]
+    Enter {
+        /// The package.
+        package: Name,
+        /// Why.
+        source: Box<CompileError>,
     },
     /// A part of this program broke.
     #[error(transparent)]

@@ -60,6 +60,10 @@ pub struct Options {
     pub environment: Environment,
     /// Forks the parent process of each script.
     pub agent: ForkServer,
+    /// Where the directories of failed packages are kept.
+    pub keep_failed: Option<PathBuf>,
+    /// The path of this program.
+    pub program: PathBuf,
     /// Whether an interactive shell is opened, and when.
     pub shell: Option<Shell>,
     /// Whether packages that do not depend on a failed one are still compiled.

@@ -343,6 +343,12 @@ fn message(event: Event) -> Option<String> {
             changed,
             ..
         } => changed::copy(&dependency, &changed),
+        Event::Kept {
+            package,
+            directory,
+            bytes,
+            ..
+        } => shell::kept(&package, &directory, bytes),
         Event::Entered { .. }
         | Event::Printed { .. }
         | Event::ShellOpened { .. }

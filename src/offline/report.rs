@@ -296,6 +296,7 @@ fn hints_of(error: &OfflineError) -> Vec<String> {
         | OfflineError::Incomplete(_)
         | OfflineError::Assemble { .. }
         | OfflineError::NoDigest { .. }
+        | OfflineError::Enter { .. }
         | OfflineError::Task(_)
         | OfflineError::Stopped => {}
     }

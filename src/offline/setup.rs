@@ -11,7 +11,8 @@ use super::options::Options;
 use super::progress::Progress;
 use super::releases::Compiler;
 use super::work_directory::WorkDirectory;
-use crate::compile::{Context, Shells, Store};
+use crate::compile::{Context, Keep, KeptSettings, Shells, Store};
+use crate::config::Environment;
 use crate::diag::Bytes;
 use crate::fs;
 use crate::process::{self, Jobserver, Memory, MemoryOf};
@@ -24,6 +25,11 @@ pub(super) async fn compiler(
     progress: &Arc<Progress>,
     cancel: &CancellationToken,
 ) -> Result<Compiler, OfflineError> {
+    if let Some(directory) = &options.keep_failed {
+        // An error now costs less than one after the failure of a package.
+        fs::create_dir_all(directory)?;
+        fs::check_writable(directory)?;
+    }
     let sandbox = isolation::choose(options, work_directory.path(), progress, cancel).await?;
     let jobs = jobs(options, &sandbox, progress);
     warn_of_noexec(options, &sandbox, work_directory, progress);
@@ -53,8 +59,33 @@ pub(super) async fn compiler(
         let (name, value) = Jobserver::variable();
         environment = environment.with(&[(name, value.into())]);
     }
+    let variables = (environment, jobserver);
+    let context = context(
+        options,
+        sandbox,
+        work_directory,
+        variables,
+        (progress, cancel),
+    );
+    Ok(Compiler {
+        context: Arc::new(context),
+        jobs,
+        logs,
+        copies_failed_logs: options.logs_directory.is_none(),
+        keep_going: options.keep_going,
+    })
+}
+
+/// What the packages of a call share.
+pub(super) fn context(
+    options: &Options,
+    sandbox: Sandbox,
+    work_directory: &WorkDirectory,
+    (environment, jobserver): (Environment, Option<Jobserver>),
+    (progress, cancel): (&Arc<Progress>, &CancellationToken),
+) -> Context {
     let listener = Arc::clone(progress);
-    let context = Arc::new(Context {
+    Context {
         vcap: options.vcap.clone(),
         sandbox,
         store: Store::new(&work_directory.store()),
@@ -64,17 +95,29 @@ pub(super) async fn compiler(
         nice: options.nice,
         limits: options.limits,
         second_run: options.second_run,
+        keep: keep(options),
         shells: options.shell.clone().map(|it| Shells::new(it, cancel)),
         compression_level: options.compression_level,
         jobserver,
         events: Arc::new(move |event| listener.show(event)),
-    });
-    Ok(Compiler {
-        context,
-        jobs,
-        logs,
-        copies_failed_logs: options.logs_directory.is_none(),
-        keep_going: options.keep_going,
+    }
+}
+
+/// How the directories of failed packages are kept.
+fn keep(options: &Options) -> Option<Keep> {
+    let directory = options.keep_failed.as_ref()?;
+    Some(Keep {
+        // The name is for people, who may be elsewhere later.
+        directory: fs::canonicalize(directory).unwrap_or_else(|_| directory.clone()),
+        settings: KeptSettings {
+            base: options.vcap.base().to_string_lossy().into_owned(),
+            readonly_dependencies: options.readonly_dependencies,
+            protect_host: options.protect_host,
+            network: options.network,
+            nice: options.nice,
+            grace: options.grace,
+        },
+        program: options.program.clone(),
     })
 }
 

@@ -1,10 +1,13 @@
 //! `--shell` and `--shell-on-failure`: which packages are compiled, and the texts around a shell.
 
+use std::path::Path;
+
 use super::error::{InputProblem, InputProblemKind, OfflineError};
 use super::options::Options;
 use super::second_run;
 use super::select::Task;
 use crate::compile::{FailedRun, ShellWhen};
+use crate::diag::Bytes;
 use crate::release::Name;
 
 /// The package that a shell is opened for in place of its script.
@@ -67,6 +70,16 @@ pub(super) fn opened(package: &Name, failed: Option<&FailedRun>) -> String {
         "Opening a shell in the sandbox of package {package}. {what}"
     );
     text
+}
+
+/// The line about the directories of a failed package.
+pub(super) fn kept(package: &Name, directory: &Path, bytes: u64) -> String {
+    format!(
+        "The directories of package {package} are kept in {} ({} on disk). `{}` opens a shell in its sandbox",
+        directory.display(),
+        Bytes(bytes),
+        directory.join("enter").display()
+    )
 }
 
 /// The line after a shell.

@@ -19,6 +19,7 @@ mod faults;
 mod fork_server;
 mod go_release;
 mod keep_going;
+mod kept;
 mod late_output;
 mod layouts;
 mod left_trees;

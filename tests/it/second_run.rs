@@ -70,6 +70,7 @@ impl Core {
                 silence: None,
             },
             second_run,
+            keep: None,
             shells: None,
             jobserver: None,
             compression_level: 1,

@@ -304,6 +304,7 @@ impl Place {
             name: Name::parse(name).unwrap(),
             version: Version::parse("1").unwrap(),
             source: blob,
+            kept: None,
             source_digests: Digests::default(),
             dependencies: Vec::new(),
             log: source.with_extension("log"),

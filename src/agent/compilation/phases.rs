@@ -67,6 +67,7 @@ impl Phases {
             | Event::SecondRunStarted { .. }
             | Event::SecondRunSucceeded { .. }
             | Event::Denied { .. }
+            | Event::Kept { .. }
             | Event::ShellOpened { .. }
             | Event::ShellEnded { .. } => {}
             Event::Printed { line, .. } => self.progress.printed(line),

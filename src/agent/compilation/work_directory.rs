@@ -65,6 +65,7 @@ impl WorkDirectory {
             nice: 0,
             limits: TimeLimits::default(),
             second_run: SecondRun::AUTO,
+            keep: None,
             shells: None,
             jobserver: None,
             compression_level: COMPRESSION_LEVEL,

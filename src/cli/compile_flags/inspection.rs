@@ -1,5 +1,7 @@
 //! Flags of `compile`: looking into packages that fail.
 
+use std::path::PathBuf;
+
 use clap::Args;
 
 use crate::release::Name;
@@ -7,6 +9,12 @@ use crate::release::Name;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Failed packages")]
 pub(in crate::cli) struct InspectionFlags {
+    /// Keep the sources, install target, dependencies and environment of each failed package in
+    /// DIR/PACKAGE-VERSION. The script `enter` there opens a shell in its sandbox. Nothing in DIR is
+    /// ever removed or overwritten
+    #[arg(long, value_name = "DIR")]
+    pub keep_failed: Option<PathBuf>,
+
     /// Compile the dependencies of this package, and then open an interactive bash in its sandbox
     /// instead of running its packaging script. Nothing is written. Needs a terminal and one tarball
     #[arg(long, value_name = "PACKAGE", value_parser = package, conflicts_with = "shell_on_failure")]

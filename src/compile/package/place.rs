@@ -116,6 +116,9 @@ impl Work {
         self,
         result: Result<Built, CompileError>,
     ) -> Result<Built, CompileError> {
+        if let Err(failure) = &result {
+            self.keep_failed(failure).await;
+        }
         if let Err(CompileError::Script(failure)) = &result {
             self.shell_after(failure).await;
         }

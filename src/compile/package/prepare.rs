@@ -54,6 +54,10 @@ impl Work {
         if let Some(temporary) = &self.plan.temporary {
             fs::create_dir_all(temporary).map_err(self.files())?;
         }
+        if let Some(directory) = &self.job.kept {
+            self.restore_sources(directory).map_err(self.files())?;
+            return Ok(Compression::None);
+        }
         let blob = KnownBlob::new(&self.job.source, &self.job.source_digests);
         let opened = match blob {
             None => fs::open(&self.job.source).map_err(KnownBlobError::File),
@@ -101,6 +105,7 @@ impl Work {
         })?;
         self.make_directory(&plan.paths.packages).map_err(&files)?;
         self.make_directory(&plan.paths.install).map_err(&files)?;
+        self.restore_installed().map_err(&files)?;
         self.link(&plan.link_target, &plan.paths.link)
     }
 

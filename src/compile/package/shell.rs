@@ -26,7 +26,12 @@ impl Work {
         let Some(shells) = &self.context.shells else {
             return stopped(&self.job);
         };
-        match self.open_shell(shells, Arc::clone(confined), None).await {
+        let ended = self.open_shell(shells, Arc::clone(confined), None).await;
+        let updating = self.blocking_to_the_end("update", |work| work.update_kept());
+        if let Ok(Err(error)) = updating.await {
+            tracing::warn!(error = %Chain(&error), "could not keep the changes of the shell");
+        }
+        match ended {
             Ok(_) if shells.cancel.is_cancelled() => stopped(&self.job),
             Ok(_) => CompileError::Left {
                 package: self.job.name.clone(),

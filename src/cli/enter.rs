@@ -1,0 +1,123 @@
+//! `bosh-agent enter DIR`: a shell in the sandbox of a package that `compile --keep-failed` has kept.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::compile::{NO_TERMINAL, NO_TERMINAL_HINT, has_proc, supervised};
+use super::this_process::{SELF, who};
+use super::{MACHINE, USAGE, on_threads, print_error};
+use crate::compile::{Kept, SecondRun, Shell, ShellWhen};
+use crate::config::{Environment, Vcap};
+use crate::diag::Chain;
+use crate::fs;
+use crate::offline::{self, FailureKind, Isolation, KeptPackage, Options};
+use crate::process::{Terminal, TimeLimits};
+use crate::sandbox::{self, Entry, Sharing};
+
+/// Parses the arguments after `enter`.
+pub(super) fn parse(arguments: &[OsString]) -> Result<PathBuf, String> {
+    match arguments {
+        [directory] if !directory.is_empty() => Ok(directory.into()),
+        _ => Err("Error: expected one directory: bosh-agent enter DIR".to_owned()),
+    }
+}
+
+pub(super) fn main(directory: &Path) -> u8 {
+    sandbox::shorten_slices_before_threads();
+    if !has_proc() {
+        return MACHINE;
+    }
+    let Some(terminal) = Terminal::of_this_process() else {
+        print_error(&format!("Error: {NO_TERMINAL}\nHint: {NO_TERMINAL_HINT}"));
+        return USAGE;
+    };
+    let (package, kept, environment) = match read(directory) {
+        Ok(read) => read,
+        Err(error) => {
+            print_error(&format!("Error: {error}"));
+            return FailureKind::Input.exit_code();
+        }
+    };
+    let Some(isolation) = tier(&kept.isolation) else {
+        print_error(&format!(
+            "Error: unknown isolation tier `{}`",
+            kept.isolation
+        ));
+        return FailureKind::Input.exit_code();
+    };
+    let options = options(&package, &kept, (isolation, environment), terminal);
+    let grace = options.grace;
+    on_threads(
+        1,
+        supervised(grace, move |progress, cancel| async move {
+            offline::enter(package, options, progress, &cancel).await
+        }),
+    )
+}
+
+fn read(directory: &Path) -> Result<(KeptPackage, Kept, Environment), String> {
+    let directory = fs::canonicalize(directory).map_err(|error| Chain(&error).to_string())?;
+    let (kept, environment) = Kept::read(&directory).map_err(|error| Chain(&error).to_string())?;
+    let package = KeptPackage::new(&directory, &kept);
+    let package = package.ok_or_else(|| format!("`{}` names no package", directory.display()))?;
+    Ok((package, kept, environment))
+}
+
+fn tier(name: &str) -> Option<Isolation> {
+    Some(match name {
+        "namespace" => Isolation::Namespace,
+        "userns" => Isolation::Userns,
+        "landlock" => Isolation::Landlock,
+        "none" => Isolation::None,
+        _ => return None,
+    })
+}
+
+fn options(
+    package: &KeptPackage,
+    kept: &Kept,
+    (isolation, environment): (Isolation, Environment),
+    terminal: Terminal,
+) -> Options {
+    let settings = &kept.settings;
+    Options {
+        inputs: Vec::new(),
+        output_directory: None,
+        stemcell: None,
+        work_directory: None,
+        logs_directory: None,
+        scratch: Sharing::Run,
+        vcap: Vcap::new(Path::new(&settings.base)),
+        isolation,
+        // Only a single-threaded process can enter one.
+        user_namespace: match isolation {
+            Isolation::Userns => sandbox::enter_user_namespace(),
+            Isolation::Auto | Isolation::Namespace | Isolation::Landlock | Isolation::None => {
+                Entry::Outside
+            }
+        },
+        jobs: None,
+        memory_per_job: 0,
+        make_jobserver: false,
+        readonly_dependencies: settings.readonly_dependencies,
+        protect_host: settings.protect_host,
+        network: settings.network,
+        nice: settings.nice,
+        force: false,
+        grace: settings.grace,
+        limits: TimeLimits::default(),
+        second_run: SecondRun::Never,
+        keep_failed: None,
+        program: PathBuf::from(SELF),
+        shell: Some(Shell {
+            when: ShellWhen::Instead(package.name().clone()),
+            terminal: Arc::new(terminal),
+        }),
+        compression_level: 1,
+        environment,
+        agent: SELF.into(),
+        keep_going: false,
+        who: who(),
+    }
+}

@@ -1,0 +1,117 @@
+//! Keeps the directories of a failed package, and restores them for a later shell.
+
+use std::path::{Path, PathBuf};
+
+use super::work::Work;
+use crate::compile::error::CompileError;
+use crate::compile::event::Event;
+use crate::compile::kept::{self, Keep, Kept, create_directory};
+use crate::diag::Chain;
+use crate::fs;
+
+impl Work {
+    /// Keeps the directories of the package, if this is requested and its script has failed.
+    pub(super) async fn keep_failed(&self, failure: &CompileError) {
+        let keep = match (&self.context.keep, failure) {
+            (Some(keep), CompileError::Script(_) | CompileError::InstallTarget { .. }) => {
+                keep.clone()
+            }
+            _ => return,
+        };
+        let keeping = self.blocking_to_the_end("keep", move |work| work.keep(&keep));
+        match keeping.await {
+            Ok(Ok((directory, bytes))) => (self.context.events)(Event::Kept {
+                job: self.job.number,
+                package: self.job.name.clone(),
+                directory,
+                bytes,
+            }),
+            Ok(Err(error)) => {
+                tracing::warn!(error = %Chain(&error), "could not keep the directories of package {}", self.job.name);
+            }
+            Err(error) => tracing::warn!(error = %Chain(&error), "could not keep directories"),
+        }
+    }
+
+    /// Copies everything that a later shell needs. Returns the directory and its size on disk.
+    fn keep(&self, keep: &Keep) -> fs::Result<(PathBuf, u64)> {
+        let (name, version) = (self.job.name.as_str(), self.job.version.as_str());
+        let directory = create_directory(&keep.directory, name, version)?;
+        let copied = self.copy_to(keep, &directory);
+        if let Err(error) = copied {
+            // A partial copy cannot be entered.
+            let _ = fs::remove_tree(&directory);
+            return Err(error);
+        }
+        let bytes = fs::disk_usage(&directory);
+        Ok((directory, bytes))
+    }
+
+    fn copy_to(&self, keep: &Keep, directory: &Path) -> fs::Result<()> {
+        self.copy_own_to(directory)?;
+        let mut dependencies = Vec::new();
+        fs::create_dir(&directory.join("dependencies"))?;
+        for dependency in &self.job.dependencies {
+            let name = dependency.name.as_str();
+            let tree = dependency.installed.tree();
+            fs::copy_tree(&tree, &kept::kept_dependency(directory, name))?;
+            dependencies.push((name.to_owned(), dependency.version.as_str().to_owned()));
+        }
+        let kept = Kept::new(
+            (self.job.name.as_str(), self.job.version.as_str()),
+            dependencies,
+            self.context.sandbox.tier(&self.place),
+            keep.settings.clone(),
+        );
+        let environment = &self.plan.script.environment;
+        kept.write(directory, environment, &keep.program)
+    }
+
+    /// Copies the sources and the install target.
+    fn copy_own_to(&self, directory: &Path) -> fs::Result<()> {
+        let paths = &self.plan.paths;
+        let own = [
+            (&paths.compile, kept::sources(directory)),
+            (&paths.install, kept::installed(directory)),
+        ];
+        for (from, to) in own {
+            match fs::lookup(from)? {
+                Some(metadata) if metadata.is_dir() => fs::copy_tree(from, &to)?,
+                // The script has removed or replaced it.
+                _ => fs::create_dir(&to)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies the sources of a kept package to the place of this one.
+    pub(super) fn restore_sources(&self, directory: &Path) -> fs::Result<()> {
+        fs::copy_tree(&kept::sources(directory), &self.plan.paths.compile)
+    }
+
+    /// Copies the installed files of a kept package to the install directory of this one.
+    pub(super) fn restore_installed(&self) -> fs::Result<()> {
+        match &self.job.kept {
+            Some(directory) => fs::copy_tree(&kept::installed(directory), &self.plan.paths.install),
+            None => Ok(()),
+        }
+    }
+
+    /// Replaces the sources and the installed files of a kept package by those that a shell has left.
+    pub(super) fn update_kept(&self) -> fs::Result<()> {
+        let Some(directory) = &self.job.kept else {
+            return Ok(());
+        };
+        let new = directory.join("new");
+        if fs::lookup(&new)?.is_some() {
+            fs::remove_tree(&new)?;
+        }
+        fs::create_dir(&new)?;
+        self.copy_own_to(&new)?;
+        for path in [kept::sources, kept::installed] {
+            fs::remove_tree(&path(directory))?;
+            fs::rename(&path(&new), &path(directory))?;
+        }
+        fs::remove_dir(&new)
+    }
+}
