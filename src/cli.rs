@@ -71,10 +71,7 @@ pub fn main() -> ExitCode {
         Ok(arguments::Command::Enter(directory)) => enter::main(&directory),
         Ok(arguments::Command::Version { verbose: false }) => print(env!("CARGO_PKG_VERSION")),
         Ok(arguments::Command::Version { verbose: true }) => print(VERSION),
-        Ok(arguments::Command::Help(text)) => {
-            print_error(&text);
-            DONE
-        }
+        Ok(arguments::Command::Help(text)) => print(text.trim_end()),
         Err(error) => {
             print_error(&error);
             USAGE
@@ -149,6 +146,8 @@ fn on_threads(workers: usize, run: impl Future<Output = u8> + Send + 'static) ->
 fn print(text: &str) -> u8 {
     match writeln!(io::stdout().lock(), "{text}") {
         Ok(()) => DONE,
+        // A pager has shown enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => DONE,
         Err(_) => FAILED,
     }
 }

@@ -1,4 +1,4 @@
-//! Formats errors, sizes and times for people.
+//! Formats errors, sizes and times for people, and finds what a misspelled name may mean.
 
 use std::error::Error;
 use std::fmt;
@@ -61,6 +61,23 @@ impl fmt::Display for Elapsed {
     }
 }
 
+/// The candidate that `name` is probably a misspelling of: at most a third of its letters differ.
+pub fn most_similar<'a>(
+    name: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
+    let lower = name.to_lowercase();
+    let distances = candidates.into_iter().map(|candidate| {
+        let distance = strsim::damerau_levenshtein(&lower, &candidate.to_lowercase());
+        (distance, candidate)
+    });
+    let limit = lower.chars().count().div_ceil(3);
+    distances
+        .filter(|(distance, _)| *distance <= limit)
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
 #[cfg(test)]
 mod tests {
     use std::io;
@@ -80,6 +97,20 @@ mod tests {
             "failed to write `/out/a.tgz`: No space left on device (os error 28)"
         );
         assert!(crate::fs::is_no_space_behind(&error));
+    }
+
+    #[test]
+    fn misspelled_name_has_a_most_similar_candidate() {
+        let commands = ["compile", "help"];
+        for (name, expected) in [
+            ("compiel", Some("compile")),
+            ("Compile", Some("compile")),
+            ("hlep", Some("help")),
+            ("x", None),
+            ("install", None),
+        ] {
+            assert_eq!(most_similar(name, commands), expected, "{name}");
+        }
     }
 
     #[test]

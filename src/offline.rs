@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! run               one call
+//!  ├─ given         expands patterns, explains paths that do not exist
 //!  ├─ outputs       the output directories
 //!  ├─ work_directory
 //!  ├─ inputs        reads and describes each tarball
@@ -41,6 +42,7 @@ mod failed_logs;
 mod failure;
 mod failure_kind;
 mod failures;
+mod given;
 mod graph;
 mod identity;
 mod ids;

@@ -10,6 +10,7 @@ use super::compile_flags::Compile;
 use super::daemon_flags::{self, Daemon};
 use super::enter;
 use super::flags;
+use crate::diag::most_similar;
 
 /// A parsed command line.
 #[derive(Debug)]
@@ -29,7 +30,7 @@ const USAGE: &str = "\
 Usage:
 
   bosh-agent compile [FLAGS] TARBALL...   compile the packages of BOSH releases
-  bosh-agent compile --help               show all flags of `compile`
+  bosh-agent help compile                 show all flags of `compile`
   bosh-agent enter DIR                    open a shell in the sandbox of a package that
                                           `compile --keep-failed` has kept
   bosh-agent -P PLATFORM -C AGENT.JSON    run the agent of a compilation VM
@@ -62,18 +63,47 @@ pub(super) fn parse(arguments: &[OsString]) -> Result<Command, String> {
         Some("enter") => enter::parse(rest).map(Command::Enter),
         Some("-v" | "--v") => Ok(Command::Version { verbose: false }),
         Some("-version" | "--version") => Ok(Command::Version { verbose: true }),
-        Some("help" | "-h" | "--h" | "-help" | "--help") => Ok(Command::Help(USAGE.to_owned())),
+        Some("help" | "-h" | "--h" | "-help" | "--help") => help(rest),
+        _ if daemon_flags::is_for_daemon(arguments) && flags::help(arguments).is_some() => {
+            help(&[])
+        }
         _ if daemon_flags::is_for_daemon(arguments) => {
             daemon_flags::parse(arguments).map(Command::Daemon)
         }
-        _ => Err(format!(
-            "Error: unknown command `{}`\n\n{USAGE}",
-            first.to_string_lossy()
-        )),
+        _ => Err(unknown_command(&first.to_string_lossy())),
     }
 }
 
+/// `help`, `help compile`.
+fn help(topic: &[OsString]) -> Result<Command, String> {
+    match topic.first().map(|topic| topic.to_string_lossy()) {
+        None => Ok(Command::Help(USAGE.to_owned())),
+        Some(topic) if topic == "compile" => compile(&["--help".into()]),
+        Some(topic) if topic.starts_with('-') => Ok(Command::Help(USAGE.to_owned())),
+        Some(topic) => Err(unknown_command(&topic)),
+    }
+}
+
+fn unknown_command(name: &str) -> String {
+    let similar = match most_similar(name, ["compile", "enter", "help"]) {
+        Some(command) => format!("\nHint: did you mean `{command}`?"),
+        None if is_tarball(name) => {
+            format!("\nHint: to compile a release, run `bosh-agent compile {name}`")
+        }
+        None => String::new(),
+    };
+    format!("Error: unknown command `{name}`{similar}\n\n{USAGE}")
+}
+
+fn is_tarball(name: &str) -> bool {
+    [".tgz", ".tar.gz", ".tar"]
+        .iter()
+        .any(|end| name.ends_with(end))
+}
+
 fn compile(arguments: &[OsString]) -> Result<Command, String> {
+    // Also after the tarballs, where flags are refused.
+    let arguments = flags::help(arguments).unwrap_or(arguments);
     let command = <CompileCommand as clap::CommandFactory>::command();
     let mut built = command.clone();
     built.build();

@@ -49,7 +49,8 @@ pub(super) fn normalize(
         };
         let takes_value = long_flag(command, name);
         normal.push(match takes_value {
-            Some(_) if !bytes.starts_with(b"--") => {
+            // There are no flags of one letter to combine, so this is a name, even if it is misspelled.
+            _ if !bytes.starts_with(b"--") && name.len() > 2 => {
                 OsString::from_vec([b"-".as_slice(), bytes].concat())
             }
             _ => argument.clone(),
@@ -62,6 +63,14 @@ pub(super) fn normalize(
         }
     }
     Ok(normal)
+}
+
+/// The flag that asks for help, if there is one before `--`.
+pub(super) fn help(arguments: &[OsString]) -> Option<&[OsString]> {
+    let mut flags = arguments.iter().take_while(|argument| *argument != "--");
+    let asks = |flag: &OsString| ["-h", "--h", "-help", "--help"].iter().any(|it| flag == it);
+    let at = flags.position(asks)?;
+    arguments.get(at..=at)
 }
 
 fn is_flag(argument: &OsStr) -> bool {

@@ -87,23 +87,7 @@ pub(super) fn missing(packaging: &Path) -> fs::Result<Finding> {
 fn is_similar(name: &str) -> bool {
     let name = name.to_lowercase();
     let stem = name.split('.').next().unwrap_or_default();
-    distance(stem.trim(), "packaging") <= 2
-}
-
-/// The edit distance: how many letters must be inserted, deleted or replaced.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (line, left) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = line + 1;
-        for (column, right) in b.iter().enumerate() {
-            let changed = diagonal + usize::from(left != *right);
-            diagonal = row[column + 1];
-            row[column + 1] = changed.min(row[column] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
+    strsim::levenshtein(stem.trim(), "packaging") <= 2
 }
 
 /// Findings about text that bash misreads. Bash itself reports a file that it cannot read.

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use tokio_util::sync::CancellationToken;
 
 use super::clutter::is_clutter;
+use super::given;
 use super::jobs;
 use super::lookalike::Lookalike;
 use super::open_error::OpenError;
@@ -35,7 +36,10 @@ pub(super) fn open(
     spool: &Path,
     cancel: &CancellationToken,
 ) -> Result<Opened, OpenError> {
-    let file = fs::open(tarball)?;
+    let file = fs::open(tarball).map_err(|error| match given::absent(tarball) {
+        Some(explained) if error.is_not_found() => explained,
+        _ => OpenError::Files(error),
+    })?;
     let metadata = file.metadata().at("examine", tarball)?;
     if metadata.is_dir() {
         return Err(refuse_directory(tarball));
@@ -90,7 +94,7 @@ pub(super) fn open(
 
 /// The error for a directory that is given as a tarball.
 fn refuse_directory(directory: &Path) -> OpenError {
-    if let Some(advice) = advice_on_directory(directory) {
+    if let Some(advice) = given::advice_on_directory(directory) {
         return OpenError::Directory { advice };
     }
     OpenError::Files(fs::Error::new(
@@ -116,20 +120,6 @@ fn recognized(error: OpenError, prefix: &Prefix) -> OpenError {
         Some(found) if is_foreign => OpenError::Lookalike(found),
         _ => error,
     }
-}
-
-/// What to do with a directory that is given as a release.
-fn advice_on_directory(directory: &Path) -> Option<String> {
-    let has = |name: &str| fs::metadata(&directory.join(name)).is_ok_and(|found| found.is_file());
-    if has("release.MF") {
-        return Some(format!(
-            "pack the release in it, for example with `tar -czf RELEASE.tgz -C {} .`",
-            directory.display()
-        ));
-    }
-    (has("config/final.yml") || has("config/dev.yml")).then(|| {
-        "run `bosh create-release --tarball=RELEASE.tgz` in it, and pass that tarball".to_owned()
-    })
 }
 
 /// Drops files that operating systems and tools leave in tarballs, and returns their paths. A file that the manifest lists is

@@ -32,7 +32,25 @@ pub enum OpenError {
     /// It is something else than a tar archive.
     #[error("{0}")]
     Lookalike(Lookalike),
-    /// A directory is given that has a release in it.
+    /// A URL is given.
+    #[error("it is a URL, not a path: {}", if *is_file { "pass the path without `file://`" } else { "download it first" })]
+    Url {
+        /// Whether it names a local file.
+        is_file: bool,
+    },
+    /// No file matches a pattern.
+    #[error("no file matches this pattern: {advice}")]
+    NoMatch {
+        /// What may be the reason.
+        advice: String,
+    },
+    /// The path does not exist.
+    #[error("it does not exist: {advice}")]
+    Absent {
+        /// What may be the reason, or meant instead.
+        advice: String,
+    },
+    /// A directory is given.
     #[error("it is a directory, not a tarball: {}", advice)]
     Directory {
         /// What to do.

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::assemble;
 use super::checked::CheckedRelease;
 use super::error::OfflineError;
+use super::given;
 use super::ids::ReleaseId;
 use super::inputs;
 use super::ledger::ReleaseJob;
@@ -49,11 +50,13 @@ pub async fn run(options: Options, progress: Arc<Progress>, cancel: &Cancellatio
 }
 
 async fn compile(
-    options: Options,
+    mut options: Options,
     progress: Arc<Progress>,
     cancel: &CancellationToken,
     written: &mut Written,
 ) -> Result<(), OfflineError> {
+    let inputs = std::mem::take(&mut options.inputs);
+    options.inputs = runtime::spawn_blocking("expand", move || given::expand(inputs)).await?;
     let stemcell = match &options.stemcell {
         Some(stemcell) => stemcell.clone(),
         None => stemcell::detect(&options.vcap)?,
