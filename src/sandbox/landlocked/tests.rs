@@ -240,7 +240,8 @@ async fn canceled_package_leaves_no_reservation() {
     let mut entering = Box::pin(fixture.landlocked.enter(request, &waits));
     tokio::select! {
         biased;
-        place = &mut entering => drop(place),
+        // The file operations have already ended.
+        place = &mut entering => fixture.landlocked.leave(&place.unwrap()).unwrap(),
         () = std::future::ready(()) => {}
     }
     drop(entering);
