@@ -131,7 +131,8 @@ fn keys_and_window_size_reach_the_programs_of_a_shell() {
     };
     let tarball = place.release(&ReleaseBuilder::of_script("true"));
     let mut shell = place.on_terminal(&["--shell", "app"], &tarball);
-    shell.line("touch $FACTS/begun; sleep 1000 || echo code-$?");
+    // One command, which is in the foreground when it creates the file.
+    shell.line("sh -c 'touch $FACTS/begun; exec sleep 1000'");
     shell.shows("sleep 1000");
     crate::support::wait_for("the command", std::time::Duration::from_secs(60), || {
         let is_begun = place.world.path("facts/begun").exists();

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::agent::Agent;
@@ -17,6 +18,7 @@ pub(crate) struct OnTerminal {
     child: Child,
     keyboard: File,
     screen: Arc<Mutex<Vec<u8>>>,
+    reading: JoinHandle<()>,
     /// The length of the screen with the echo of the last line.
     typed_until: usize,
 }
@@ -37,7 +39,7 @@ impl Agent {
         drop(pair.slave);
         let keyboard = File::from(pair.master);
         let screen = Arc::new(Mutex::new(Vec::new()));
-        std::thread::spawn({
+        let reading = std::thread::spawn({
             let (mut reader, screen) = (keyboard.try_clone().unwrap(), Arc::clone(&screen));
             move || {
                 let mut buffer = [0; 4096];
@@ -51,6 +53,7 @@ impl Agent {
             child,
             keyboard,
             screen,
+            reading,
             typed_until: 0,
         }
     }
@@ -124,6 +127,11 @@ impl OnTerminal {
         let status = wait_for("the end", LIMIT, || {
             let screen = self.screen();
             self.child.try_wait().unwrap().ok_or(screen)
+        });
+        // Nothing is shown after the last process with this terminal has ended.
+        wait_for("the end of the output", LIMIT, || {
+            let is_complete = self.reading.is_finished();
+            is_complete.then_some(()).ok_or(self.screen())
         });
         (status.code(), self.screen())
     }
