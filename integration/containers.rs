@@ -3,6 +3,7 @@
 mod failures;
 mod go_release;
 mod hostile_scripts;
+mod restricted;
 mod ways;
 
 use std::fs;

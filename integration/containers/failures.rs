@@ -36,60 +36,6 @@ fn failing_script_is_explained() {
 }
 
 #[test]
-fn ordinary_user_gets_a_result_or_a_reason() {
-    let Some(inputs) = inputs::require() else {
-        return;
-    };
-    let releases = tempfile::tempdir().unwrap();
-    release::write(
-        releases.path(),
-        "small",
-        "one",
-        "echo done >\"$BOSH_INSTALL_TARGET/one\"\n",
-    );
-    // A stemcell's /var/vcap/bosh is accessible only to root, so the binary is mounted.
-    let binary = format!("{}:/usr/local/bin/bosh-agent:ro", inputs.dist.display());
-    open_to_all(releases.path());
-    let out = releases.path().join("out");
-    fs::create_dir(&out).unwrap();
-    open_to_all(&out);
-    let outcome = Container::new("user").run(
-        &[
-            "--rm",
-            "--user",
-            "1000",
-            "-v",
-            &binary,
-            "-v",
-            &volume(releases.path(), "/releases"),
-        ],
-        STEMCELL_IMAGE,
-        &[
-            "/usr/local/bin/bosh-agent",
-            "compile",
-            "--output-directory",
-            "/releases/out",
-            "/releases/small.tgz",
-        ],
-        SHORT,
-    );
-    match outcome.code {
-        Some(0) => assert_eq!(names(&out).len(), 1, "{outcome}"),
-        Some(4) => {
-            assert!(
-                outcome.stderr.contains("/var/vcap") || outcome.stderr.contains("/releases"),
-                "no path: {outcome}"
-            );
-            assert!(
-                names(&out).is_empty(),
-                "something was left in the output: {outcome}"
-            );
-        }
-        other => panic!("exit code {other:?}: {outcome}"),
-    }
-}
-
-#[test]
 fn first_process_of_a_container_ends_on_sigterm() {
     if inputs::require().is_none() {
         return;
@@ -126,10 +72,6 @@ fn first_process_of_a_container_ends_on_sigterm() {
         "something was left in the output: {}",
         logs()
     );
-}
-
-fn open_to_all(path: &Path) {
-    fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
 }
 
 /// Compiles one of the releases in a directory to its subdirectory `out`, which exists. The agent is the container's first process.
