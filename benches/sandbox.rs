@@ -166,7 +166,7 @@ async fn one(
         .unwrap();
     let ended = now();
     assert!(end.status.is_success(), "{:?}", end.output.tail);
-    let executed = Duration::from_nanos(end.output.tail[0].parse().unwrap());
+    let executed = Duration::from_nanos(end.output.tail.lines[0].parse().unwrap());
     times.to_exec.push(executed.saturating_sub(spawned));
     times.to_end.push(ended.saturating_sub(executed));
     let start = Instant::now();

@@ -17,7 +17,7 @@ use crate::compile::{
     ScriptFailure,
 };
 use crate::diag::Chain;
-use crate::process::{self, Status};
+use crate::process::{self, LastLines, Status};
 use crate::release::{Algorithm, DigestMismatch, Name};
 use crate::sandbox::{SandboxError, Step, StepError};
 use crate::{agent, blobs, config, daemon, fs, http, machine, tls, transport};
@@ -265,7 +265,7 @@ fn compile() {
             elapsed: Duration::from_secs(1),
             cause: None,
             processes: Vec::new(),
-            tail: Vec::new(),
+            tail: LastLines::default(),
             undeclared: Vec::new(),
             findings: Vec::new(),
             denials: None,

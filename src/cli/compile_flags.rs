@@ -5,6 +5,7 @@ mod directories;
 mod inspection;
 mod isolation;
 mod limits;
+mod output;
 mod results;
 
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ pub(super) use directories::DirectoryFlags;
 pub(super) use inspection::InspectionFlags;
 pub(super) use isolation::{Isolation, IsolationFlags, Network, SecondRun};
 pub(super) use limits::LimitFlags;
+pub(super) use output::OutputFlags;
 pub(super) use results::ResultFlags;
 
 /// Compiles the packages of BOSH releases for one stemcell and writes compiled releases.
@@ -44,4 +46,7 @@ pub(super) struct Compile {
 
     #[command(flatten)]
     pub directories: DirectoryFlags,
+
+    #[command(flatten)]
+    pub output: OutputFlags,
 }

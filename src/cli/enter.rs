@@ -114,6 +114,7 @@ fn options(
             when: ShellWhen::Instead(package.name().clone()),
             terminal: Arc::new(terminal),
         }),
+        log_lines: 0,
         compression_level: 1,
         environment,
         agent: SELF.into(),

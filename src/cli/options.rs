@@ -25,6 +25,7 @@ pub(super) fn options(
         limits,
         inspection,
         directories,
+        output,
     } = flags;
     Options {
         inputs: tarballs,
@@ -56,14 +57,11 @@ pub(super) fn options(
             total: limits.timeout,
             silence: limits.silence_timeout,
         },
-        second_run: match isolation.second_run {
-            SecondRun::Auto => compile::SecondRun::AUTO,
-            SecondRun::Always => compile::SecondRun::Always,
-            SecondRun::Never => compile::SecondRun::Never,
-        },
+        second_run: second_run(isolation.second_run),
         keep_failed: inspection.keep_failed.clone(),
         program: program(),
         shell: shell(inspection, terminal),
+        log_lines: output.log_lines as usize,
         compression_level: results.compression_level,
         keep_going: compilation.keep_going,
         who: who(),
@@ -79,6 +77,14 @@ fn tier(isolation: Isolation) -> offline::Isolation {
         Isolation::Userns => offline::Isolation::Userns,
         Isolation::Landlock => offline::Isolation::Landlock,
         Isolation::None => offline::Isolation::None,
+    }
+}
+
+fn second_run(when: SecondRun) -> compile::SecondRun {
+    match when {
+        SecondRun::Auto => compile::SecondRun::AUTO,
+        SecondRun::Always => compile::SecondRun::Always,
+        SecondRun::Never => compile::SecondRun::Never,
     }
 }
 

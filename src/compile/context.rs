@@ -36,6 +36,8 @@ pub struct Context {
     pub keep: Option<Keep>,
     /// Opens interactive shells, if they are requested.
     pub shells: Option<Shells>,
+    /// How many of the last lines of a failed script are reported.
+    pub log_lines: usize,
     /// The gzip level of compiled blobs.
     pub compression_level: u32,
     /// The make job server that all scripts share, if there is one.

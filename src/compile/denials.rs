@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use crate::process;
 use crate::sandbox::Closed;
 
 /// How many denials of each kind are kept for one run.
@@ -111,8 +112,7 @@ impl<'a> Search<'a> {
 
 /// Whether a line is bash's trace of a command, which shows the command and not its result.
 pub(super) fn is_trace(line: &str) -> bool {
-    let after = line.trim_start_matches('+');
-    after.len() < line.len() && after.starts_with(' ')
+    process::is_traced(line.as_bytes())
 }
 
 fn shortened(line: &str) -> String {

@@ -10,7 +10,7 @@ use super::finding::Finding;
 use super::printed::PrintedLine;
 use crate::archive::{PackError, UnpackError};
 use crate::diag::Elapsed;
-use crate::process::{Ending, RunningProcess, Status, Unkillable};
+use crate::process::{Ending, LastLines, RunningProcess, Status, Unkillable};
 use crate::release::Name;
 use crate::release::digest::DigestMismatch;
 use crate::sandbox::SandboxError;
@@ -285,7 +285,7 @@ pub struct ScriptFailure {
     /// Its processes when it exceeded a time limit, before they were stopped.
     pub processes: Vec<RunningProcess>,
     /// The last lines of its output.
-    pub tail: Vec<String>,
+    pub tail: LastLines,
     /// Undeclared dependencies that it failed to access.
     pub undeclared: Vec<Name>,
     /// Possible causes.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::denials::Denial;
 use super::error::CompileError;
 use super::finding::Finding;
-use crate::process::Status;
+use crate::process::{LastLines, Status};
 use crate::release::Name;
 
 /// A first run that fails within this time is cheap to repeat.
@@ -63,7 +63,7 @@ pub struct FirstRun {
     /// How long the script ran.
     pub elapsed: Duration,
     /// The last lines of its output.
-    pub tail: Vec<String>,
+    pub tail: LastLines,
     /// The denied access that its output shows. Denials that the rules may have caused come first.
     pub denials: Vec<Denial>,
     /// Undeclared dependencies that it failed to access.
@@ -99,7 +99,7 @@ mod tests {
             elapsed: Duration::ZERO,
             cause,
             processes: Vec::new(),
-            tail: Vec::new(),
+            tail: LastLines::default(),
             undeclared: Vec::new(),
             findings: Vec::new(),
             denials: None,

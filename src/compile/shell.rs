@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::process::Terminal;
+use crate::process::{LastLines, Terminal};
 use crate::release::Name;
 
 /// When a shell is opened, and where.
@@ -55,7 +55,7 @@ pub struct FailedRun {
     /// How it failed.
     pub failure: String,
     /// The last lines of its output.
-    pub tail: Vec<String>,
+    pub tail: LastLines,
     /// The log of its whole output.
     pub log: PathBuf,
 }

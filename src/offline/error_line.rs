@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::fs;
+use crate::process::{LineKind, Trace, printable};
 
 /// No more of a line is kept, in characters.
 const LINE_LIMIT: usize = 400;
@@ -16,40 +17,86 @@ pub struct ErrorLine {
     pub text: String,
 }
 
+/// How many lines after an error of the shell or of a basic command `make` may report the failure of that command.
+const CONSEQUENCE: usize = 10;
+
 /// Reads a log for the first error of a build tool, or else the last error of the shell or of a basic command: scripts often continue
-/// after a basic command fails.
+/// after a basic command fails. The line with which a tool reports that a command failed is the last choice.
 ///
 /// # Errors
 /// What the system answered.
 pub(super) fn find(log: &Path) -> fs::Result<Option<ErrorLine>> {
-    let (mut before, mut of_tool, mut of_shell) = (0, None, None);
+    let (mut search, mut trace) = (Search::default(), Trace::default());
     fs::for_each_block(log, |block| {
-        if of_tool.is_none() {
-            of_tool = lines(block, before)
-                .find(|(_, line)| has(TOOLS, line))
-                .map(error_line);
+        for line in block.split_inclusive('\n') {
+            search.lines += 1;
+            let line = line.trim_end();
+            // Commands that `bash -x` traces contain anything.
+            if trace.read(line.as_bytes(), false) == LineKind::Printed {
+                search.read(line);
+            }
         }
-        if of_tool.is_none() {
-            let last = lines(block, before)
-                .filter(|(_, line)| has(SHELL, line))
-                .last();
-            of_shell = last.map(error_line).or(of_shell.take());
-        }
-        before += block.matches('\n').count();
     })?;
-    Ok(of_tool.or(of_shell))
+    Ok(search.found())
 }
 
-/// The lines of a block with their numbers, without those that cannot report an error.
-fn lines(block: &str, before: usize) -> impl Iterator<Item = (usize, &str)> {
-    let lines = block.lines().map(str::trim_end).enumerate();
-    lines
-        .map(move |(index, line)| (before + index + 1, line))
-        // Commands that `bash -x` traces contain anything; failures that make ignores are expected.
-        .filter(|(_, line)| !line.starts_with('+') && !line.ends_with("(ignored)"))
+/// The errors found so far.
+#[derive(Default)]
+struct Search {
+    /// How many lines were read.
+    lines: usize,
+    /// The first error of a tool.
+    of_tool: Option<ErrorLine>,
+    /// The last error of the shell, before the first failure of a command that a tool reports.
+    of_shell: Option<ErrorLine>,
+    /// The first line that reports the failure of a command.
+    of_command: Option<ErrorLine>,
 }
 
-fn error_line((number, text): (usize, &str)) -> ErrorLine {
+impl Search {
+    fn read(&mut self, line: &str) {
+        if self.of_tool.is_some() {
+            return;
+        }
+        let shown;
+        let line = match line.contains('\x1b') {
+            // Some tools print colors to files, too.
+            true => {
+                shown = printable(line.as_bytes());
+                shown.as_str()
+            }
+            false => line,
+        };
+        if is_no_error(line) {
+        } else if has(COMMANDS, line) {
+            self.of_command
+                .get_or_insert_with(|| error_line(self.lines, line));
+        } else if has(TOOLS, line) {
+            self.of_tool = Some(error_line(self.lines, line));
+        } else if self.of_command.is_none() && has(SHELL, line) {
+            self.of_shell = Some(error_line(self.lines, line));
+        }
+    }
+
+    fn found(self) -> Option<ErrorLine> {
+        let of_shell = match &self.of_command {
+            Some(command) => self
+                .of_shell
+                .filter(|it| command.number - it.number <= CONSEQUENCE),
+            None => self.of_shell,
+        };
+        self.of_tool.or(of_shell).or(self.of_command)
+    }
+}
+
+/// Whether a line with the mark of an error reports none: failures that make ignores are expected, and configure prints a directory
+/// before the error itself.
+fn is_no_error(line: &str) -> bool {
+    line.ends_with("(ignored)") || line.starts_with("configure: error: in `")
+}
+
+fn error_line(number: usize, text: &str) -> ErrorLine {
+    let text = printable(text.as_bytes());
     ErrorLine {
         number,
         text: text.chars().take(LINE_LIMIT).collect(),
@@ -64,25 +111,29 @@ enum Mark {
     Within(&'static str),
     /// The line ends with this.
     End(&'static str),
+    /// The line starts with the first text and contains the second.
+    Of(&'static str, &'static str),
     /// The line starts with `go: ` and is not about progress.
     Go,
     /// The line is `FILE.go:LINE:COLUMN: MESSAGE`: Go's compiler has no word for an error.
     GoPosition,
     /// The line is `SCRIPT: line NUMBER: MESSAGE`.
     Bash,
+    /// The line is `SCRIPT: NUMBER: COMMAND: not found`, from dash.
+    Sh,
 }
 
-use Mark::{Bash, End, Go, GoPosition, Start, Within};
+use Mark::{Bash, End, Go, GoPosition, Of, Sh, Start, Within};
 
 /// Build tools. A line that is not an error must not match: warnings and the names of files often contain the word.
 const TOOLS: &[Mark] = &[
-    // GCC, Clang, rustc's linker, ld
+    // GCC, Clang, rustc's linker, as, ld
     Within(": error: "),
     Within(": fatal error: "),
     Start("fatal error: "),
+    Within(": Error: "),
     Within(": undefined reference to "),
     Within("ld: cannot find "),
-    Start("collect2: error: "),
     // make
     Within(": *** "),
     // CMake, Ninja, Meson
@@ -95,9 +146,15 @@ const TOOLS: &[Mark] = &[
     Go,
     Within(": cannot find module providing package "),
     Within(" is not in std"),
+    Within(" is not in GOROOT"),
+    Start("flag provided but not defined: "),
+    Start("--- FAIL: "),
+    Start("panic: "),
     // Cargo, rustc, pip, general
     Start("error: "),
     Start("error["),
+    Start("  error: "),
+    Within(" panicked at "),
     Start("Error: "),
     Start("ERROR: "),
     Start("fatal: "),
@@ -107,15 +164,40 @@ const TOOLS: &[Mark] = &[
     Start("npm error "),
     // configure
     Start("configure: error: "),
-    // Python, Java, Ruby
+    // Python, Java, Node, Ruby, Perl
     Start("Traceback (most recent call last):"),
+    Start("SyntaxError: "),
+    Within(": No module named "),
+    Within(": can't open file "),
     Start("Exception in thread "),
+    Start("[ERROR] "),
+    End("Error)"),
+    Start("Can't locate "),
+    Start("Can't open perl script "),
     Within(": syntax error"),
-    // tar, gzip, unzip
-    Start("tar: Error "),
+    // tar, gzip, bzip2, xz, unzip
+    Of("tar: ", ": Cannot "),
+    Of("tar: ", ": Not found in archive"),
     Start("tar: This does not look like a tar archive"),
+    Start("tar: Unexpected EOF in archive"),
     Within(": not in gzip format"),
     Start("gzip: "),
+    End(" is not a bzip2 file."),
+    End(": File format not recognized"),
+    Start("unzip:  cannot "),
+    // patch
+    Of("Hunk #", " FAILED at "),
+    Start("patch: **** "),
+];
+
+/// Tools that report the failure of another command, which has printed the reason itself.
+const COMMANDS: &[Mark] = &[
+    Of("make", ": *** ["),
+    Of("gmake", ": *** ["),
+    Start("collect2: error: "),
+    Start("tar: Child returned status "),
+    Start("tar: Error is not recoverable"),
+    Start("tar: Exiting with failure status"),
 ];
 
 /// The shell and basic commands.
@@ -126,7 +208,11 @@ const SHELL: &[Mark] = &[
     Within(": cannot create "),
     Within(": cannot open "),
     End(": command not found"),
+    Sh,
+    Within(": can't cd to "),
     End(": No such file or directory"),
+    End(": no such file or directory"),
+    End(": FAILED"),
     End(": Permission denied"),
     End(": Read-only file system"),
     End(": Operation not permitted"),
@@ -134,6 +220,7 @@ const SHELL: &[Mark] = &[
     // curl, wget, apt
     Start("curl: ("),
     Start("wget: unable "),
+    End(" failed: Connection refused."),
     Start("E: "),
 ];
 
@@ -146,11 +233,16 @@ fn has(marks: &[Mark], line: &str) -> bool {
         Start(text) => line.starts_with(text),
         Within(text) => line.contains(text),
         End(text) => line.ends_with(text),
+        Of(start, text) => line.starts_with(start) && line.contains(text),
         Go => line
             .strip_prefix("go: ")
             .is_some_and(|rest| !is_go_progress(rest)),
         GoPosition => is_go_position(line),
         Bash => is_of_bash(line),
+        Sh => {
+            let mut parts = line.split(": ").skip(1);
+            line.ends_with(": not found") && parts.next().is_some_and(is_decimal)
+        }
     })
 }
 
@@ -213,6 +305,28 @@ mod tests {
             "error: could not compile `demo` (bin \"demo\") due to 1 previous error",
             "error[E0432]: unresolved import `nope`",
             "ERROR: Could not find a version that satisfies the requirement nope",
+            "s.s:1: Error: no such instruction: `bad asm'",
+            "package nope is not in GOROOT (/usr/lib/go-1.19/src/nope)",
+            "flag provided but not defined: -badflag",
+            "--- FAIL: TestA (0.00s)",
+            "panic: x",
+            "thread 'main' (29118) panicked at src/main.rs:1:11:",
+            "  error: subprocess-exited-with-error",
+            "SyntaxError: invalid syntax",
+            "/usr/bin/python3: No module named nope",
+            "[\x1b[1;31mERROR\x1b[m] The goal you specified requires a project to execute but there is no POM",
+            "-e:1:in `<main>': x (RuntimeError)",
+            "Can't locate Nope.pm in @INC (you may need to install the Nope module)",
+            "tar: missing: Not found in archive",
+            "tar: Unexpected EOF in archive",
+            "bzip2: (stdin) is not a bzip2 file.",
+            "xz: (stdin): File format not recognized",
+            "unzip:  cannot find or open nope.zip, nope.zip.zip or nope.zip.ZIP.",
+            "Hunk #1 FAILED at 1.",
+            "sh: 1: nope: not found",
+            "dash: 1: cd: can't cd to /nope",
+            "a.c: FAILED",
+            "Connecting to 127.0.0.1:1... failed: Connection refused.",
             "npm ERR! code ENOENT",
             "npm error code ENOENT",
             "configure: error: no acceptable C compiler found in $PATH",
@@ -241,6 +355,8 @@ mod tests {
             "gcc -Werror -o error.o -c error.c",
             "main.c:3:5: warning: unused variable 'error' [-Wunused-variable]",
             "make: [Makefile:3: clean] Error 1 (ignored)",
+            "configure: error: in `/var/vcap/data/compile/app':",
+            "checking for pthread.h... not found",
             "make[1]: *** [Makefile:3: test] Error 1 (ignored)",
             "checking for strerror... yes",
             "go: downloading golang.org/x/net v0.1.0",
@@ -275,5 +391,36 @@ mod tests {
                     cp: cannot stat 'b': No such file or directory\n\
                     done\n";
         assert_eq!(in_text(text).unwrap().number, 3);
+    }
+
+    /// Real output of GNU make 4.3 and tar 1.34.
+    #[test]
+    fn reason_of_a_failed_command_is_preferred() {
+        for (text, expected) in [
+            (
+                "./nope\nmake: ./nope: No such file or directory\nmake: *** [M3:2: all] Error 127\n",
+                2,
+            ),
+            ("false\nmake: *** [Makefile:2: all] Error 1\n", 2),
+            (
+                "\ngzip: stdin: not in gzip format\ntar: Child returned status 1\ntar: Error is not recoverable: exiting now\n",
+                2,
+            ),
+            (
+                "tar: nope.tgz: Cannot open: No such file or directory\ntar: Error is not recoverable: exiting now\n",
+                1,
+            ),
+        ] {
+            assert_eq!(in_text(text).unwrap().number, expected, "{text}");
+        }
+        let noise = "a line\n".repeat(20);
+        let text = format!("rm: x: No such file or directory\n{noise}make: *** [all] Error 1\n");
+        assert_eq!(in_text(&text).unwrap().number, 22);
+    }
+
+    #[test]
+    fn further_lines_of_a_traced_command_are_not_errors() {
+        let text = "+ python3 -c '\nerror: not one\n'\nTraceback (most recent call last):\n";
+        assert_eq!(in_text(text).unwrap().number, 4);
     }
 }

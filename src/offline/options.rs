@@ -54,6 +54,8 @@ pub struct Options {
     pub limits: TimeLimits,
     /// When a script that failed under Landlock is run again without restrictions.
     pub second_run: SecondRun,
+    /// How many of the last lines of a failed script are reported.
+    pub log_lines: usize,
     /// The gzip level of compiled packages.
     pub compression_level: u32,
     /// The variables that scripts inherit.

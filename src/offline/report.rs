@@ -140,7 +140,13 @@ fn releases(text: &mut String, incomplete: &Incomplete) {
 
 /// Reports the error in a script's output, unless it is among the last lines, which follow.
 fn error_line(text: &mut String, script: &ScriptFailure, found: Option<&ErrorLine>) {
-    let is_shown = |line: &ErrorLine| script.tail.iter().any(|it| it.trim_end() == line.text);
+    let is_shown = |line: &ErrorLine| {
+        script
+            .tail
+            .lines
+            .iter()
+            .any(|it| it.trim_end() == line.text)
+    };
     if let Some(line) = found.filter(|line| !is_shown(line)) {
         let _ = writeln!(
             text,
@@ -320,7 +326,7 @@ mod tests {
     use super::*;
     use crate::compile::Finding;
     use crate::offline::failure::UnfinishedRelease;
-    use crate::process::Status;
+    use crate::process::{LastLines, Status};
     use crate::release::Version;
 
     fn name(text: &str) -> Name {
@@ -347,7 +353,11 @@ mod tests {
                 elapsed: Duration::from_secs(61),
                 cause: (code == 137).then_some(Cause::OutOfMemory { killed: 1 }),
                 processes: Vec::new(),
-                tail: vec!["+ make".to_owned(), "Killed".to_owned()],
+                tail: LastLines {
+                    lines: vec!["Killed".to_owned()],
+                    is_printed: true,
+                    command: None,
+                },
                 undeclared: vec![name("zlib")],
                 findings: vec![Finding::RanConcurrently { line: None }],
                 denials: None,
@@ -423,7 +433,6 @@ mod tests {
         assert_eq!(
             report(&error),
             "Last lines of the packaging script of app:\n\
-             \x20 | + make\n\
              \x20 | Killed\n\
              Its output mentions package zlib, which app does not declare as a dependency\n\
              Full log: /logs/app.log\n\

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use crate::compile::{Denial, FirstRun, PrintedLine};
 use crate::diag::Elapsed;
+use crate::process::LastLines;
 use crate::release::Name;
 use crate::sandbox::Closed;
 
@@ -101,14 +102,17 @@ pub(super) fn ignored(package: &Name, denials: &[Denial]) -> String {
 }
 
 /// Adds the last lines of a script.
-pub(super) fn tail(text: &mut String, package: &Name, tail: &[String]) {
-    if tail.is_empty() {
+pub(super) fn tail(text: &mut String, package: &Name, tail: &LastLines) {
+    if !tail.is_printed {
         let _ = writeln!(text, "The packaging script of {package} printed nothing");
-        return;
+    } else if !tail.lines.is_empty() {
+        let _ = writeln!(text, "Last lines of the packaging script of {package}:");
     }
-    let _ = writeln!(text, "Last lines of the packaging script of {package}:");
-    for line in tail {
+    for line in &tail.lines {
         let _ = writeln!(text, "  | {line}");
+    }
+    if let Some(command) = &tail.command {
+        let _ = writeln!(text, "The last command was: {command}");
     }
 }
 
@@ -236,7 +240,11 @@ mod tests {
             failure: "the packaging script of `app` exited with 1".to_owned(),
             succeeded: false,
             elapsed: Duration::from_secs(8),
-            tail: vec!["make: ***".to_owned()],
+            tail: LastLines {
+                lines: vec!["make: ***".to_owned()],
+                is_printed: true,
+                command: None,
+            },
             denials,
             undeclared: undeclared.iter().map(|it| name(it)).collect(),
             findings: Vec::new(),

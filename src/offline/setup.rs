@@ -97,6 +97,7 @@ pub(super) fn context(
         second_run: options.second_run,
         keep: keep(options),
         shells: options.shell.clone().map(|it| Shells::new(it, cancel)),
+        log_lines: options.log_lines,
         compression_level: options.compression_level,
         jobserver,
         events: Arc::new(move |event| listener.show(event)),

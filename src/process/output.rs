@@ -1,6 +1,5 @@
 //! The output of a script: written to its log, with the last lines kept for the report.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -12,13 +11,8 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::tail::{LastLines, TAIL_LINES, Tail};
 use crate::fs;
-
-/// The number of last lines to keep.
-pub(super) const TAIL_LINES: usize = 25;
-
-/// The maximum length of a kept line in bytes. The log has the whole line.
-const LINE_LIMIT: usize = 2000;
 
 /// The minimum interval between two notifications about the last line.
 const NOTIFY_INTERVAL: Duration = Duration::from_millis(200);
@@ -34,6 +28,8 @@ pub(crate) const ENDING_LIMIT: usize = 10 * 1024;
 /// own.
 pub struct Output {
     logs: Vec<Log>,
+    /// How many last lines are kept.
+    lines: usize,
     notify: Box<dyn Fn(&str) + Send>,
 }
 
@@ -66,8 +62,8 @@ impl fmt::Debug for Output {
 /// A summary of a script's output.
 #[derive(Debug, Clone, Default)]
 pub struct OutputSummary {
-    /// The last lines, [`TAIL_LINES`] at most, without their line ends.
-    pub tail: Vec<String>,
+    /// The last lines, as many as the output keeps.
+    pub tail: LastLines,
     /// The number of bytes printed.
     pub bytes: u64,
     /// Why the log is incomplete, if it is.
@@ -125,8 +121,20 @@ impl Output {
         };
         Ok(Self {
             logs: paths.iter().map(log).collect::<fs::Result<_>>()?,
+            lines: TAIL_LINES,
             notify: Box::new(notify),
         })
+    }
+
+    /// Keeps the last `lines` for the report of a failure.
+    #[must_use]
+    pub fn keeping(self, lines: usize) -> Self {
+        Self { lines, ..self }
+    }
+
+    /// Where the output is collected.
+    pub(super) fn collected(&self) -> Collected {
+        Collected::new(self.streams(), self.lines)
     }
 
     /// The number of pipes.
@@ -217,10 +225,10 @@ impl CollectedState {
 }
 
 impl Collected {
-    /// No output yet.
-    pub(super) fn new(streams: usize) -> Self {
+    /// No output yet. The last `lines` are kept.
+    pub(super) fn new(streams: usize, lines: usize) -> Self {
         Self(Mutex::new(CollectedState {
-            tail: Tail::new(streams),
+            tail: Tail::of_script(streams, lines),
             summary: OutputSummary {
                 endings: vec![Ending::default(); streams],
                 ..OutputSummary::default()
@@ -253,7 +261,7 @@ impl Collected {
     pub(super) fn summary(&self) -> OutputSummary {
         let state = self.state();
         OutputSummary {
-            tail: state.tail.clone().into_lines(),
+            tail: state.tail.clone().into_last_lines(),
             ..state.summary.clone()
         }
     }
@@ -283,73 +291,6 @@ fn ready<R: AsFd>(open: &[(usize, R)], limit: Option<Duration>) -> Option<usize>
         .position(|source| source.any().unwrap_or(false))
 }
 
-/// The last lines of a script's output.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Tail {
-    complete: VecDeque<Vec<u8>>,
-    /// The unfinished line of each stream.
-    open: Vec<Vec<u8>>,
-}
-
-impl Tail {
-    pub(super) fn new(streams: usize) -> Self {
-        Self {
-            complete: VecDeque::new(),
-            open: vec![Vec::new(); streams],
-        }
-    }
-
-    pub(super) fn push(&mut self, stream: usize, chunk: &[u8]) {
-        for piece in chunk.split_inclusive(|byte| *byte == b'\n') {
-            let (text, ended) = match piece.split_last() {
-                Some((b'\n', text)) => (text, true),
-                _ => (piece, false),
-            };
-            let open = &mut self.open[stream];
-            let room = LINE_LIMIT.saturating_sub(open.len());
-            open.extend_from_slice(&text[..text.len().min(room)]);
-            if ended {
-                let line = std::mem::take(open);
-                self.keep(line);
-            }
-        }
-    }
-
-    fn keep(&mut self, line: Vec<u8>) {
-        if self.complete.len() == TAIL_LINES {
-            self.complete.pop_front();
-        }
-        self.complete.push_back(line);
-    }
-
-    fn last_line(&self, stream: usize) -> Option<String> {
-        Some(&self.open[stream])
-            .filter(|open| !open.is_empty())
-            .or(self.complete.back())
-            .map(|line| printable(line))
-    }
-
-    pub(super) fn into_lines(mut self) -> Vec<String> {
-        for open in std::mem::take(&mut self.open) {
-            if !open.is_empty() {
-                self.keep(open);
-            }
-        }
-        self.complete.iter().map(|line| printable(line)).collect()
-    }
-}
-
-/// The line without control characters and without text that a carriage return overwrote.
-fn printable(line: &[u8]) -> String {
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
-    let shown = line.rsplit(|byte| *byte == b'\r').next().unwrap_or(line);
-    String::from_utf8_lossy(shown)
-        .chars()
-        .map(|character| if character == '\t' { ' ' } else { character })
-        .filter(|character| !character.is_control())
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -362,46 +303,9 @@ mod tests {
     }
 
     fn read(output: Output, pipes: Vec<io::PipeReader>) -> OutputSummary {
-        let collected = Collected::new(output.streams());
+        let collected = output.collected();
         output.read_to_end(pipes, &collected);
         collected.summary()
-    }
-
-    fn tail_of(chunks: &[&[u8]]) -> Vec<String> {
-        let mut tail = Tail::new(1);
-        for chunk in chunks {
-            tail.push(0, chunk);
-        }
-        tail.into_lines()
-    }
-
-    #[test]
-    fn last_lines_do_not_depend_on_chunk_sizes() {
-        let text: Vec<u8> = (0..100)
-            .flat_map(|number| format!("line {number}\n").into_bytes())
-            .collect();
-        let expected: Vec<String> = (75..100).map(|number| format!("line {number}")).collect();
-        for size in [1, 3, 7, 64, text.len()] {
-            assert_eq!(tail_of(&text.chunks(size).collect::<Vec<_>>()), expected);
-        }
-    }
-
-    #[test]
-    fn unfinished_line_is_kept_and_long_line_is_cut() {
-        assert_eq!(tail_of(&[b"a\nb"]), ["a", "b"]);
-        let long = [b'x'; 10_000];
-        let lines = tail_of(&[&long, b"y\n", b"end"]);
-        assert_eq!(lines[0].len(), LINE_LIMIT);
-        assert_eq!(lines[1], "end");
-    }
-
-    #[test]
-    fn control_characters_are_removed() {
-        assert_eq!(tail_of(&[b"10%\r50%\r100%\r\n"]), ["100%"]);
-        assert_eq!(
-            tail_of(&[b"\x1b[31mred\x07\tx\xff\n"]),
-            ["[31mred x\u{fffd}"]
-        );
     }
 
     #[test]
@@ -412,7 +316,7 @@ mod tests {
         let output = Output::to_log(&path, move |line| sender.send(line.to_owned()).unwrap());
         let summary = read(output.unwrap(), vec![pipe_with(b"one\ntwo\n")]);
         assert_eq!(fs::read(&path).unwrap(), b"one\ntwo\n");
-        assert_eq!(summary.tail, ["one", "two"]);
+        assert_eq!(summary.tail.lines, ["one", "two"]);
         assert_eq!(summary.bytes, 8);
         assert_eq!(receiver.recv().unwrap(), "two");
     }
@@ -434,7 +338,10 @@ mod tests {
         writer.write_all(b"+ make\n").unwrap();
         assert_eq!(next(), "+ make");
         drop(writer);
-        assert_eq!(reading.join().unwrap().tail, ["+ configure", "+ make"]);
+        assert_eq!(
+            reading.join().unwrap().tail.command.as_deref(),
+            Some("make")
+        );
     }
 
     #[test]
@@ -445,13 +352,14 @@ mod tests {
             sender.send(line.to_owned()).unwrap();
         });
         let (reader, mut writer) = io::pipe().unwrap();
-        let (output, collected) = (output.unwrap(), Collected::new(1));
+        let output = output.unwrap();
+        let collected = output.collected();
         std::thread::scope(|scope| {
             scope.spawn(|| output.read_to_end(vec![reader], &collected));
             writer.write_all(b"the reason\n").unwrap();
             receiver.recv_timeout(Duration::from_secs(30)).unwrap();
             let summary = collected.summary();
-            assert_eq!(summary.tail, ["the reason"]);
+            assert_eq!(summary.tail.lines, ["the reason"]);
             assert_eq!(summary.endings[0].bytes, b"the reason\n");
             drop(writer);
         });
@@ -465,7 +373,7 @@ mod tests {
         let summary = read(output, vec![pipe_with(b"one\nopen"), pipe_with(b"two\n")]);
         assert_eq!(fs::read(&out).unwrap(), b"one\nopen");
         assert_eq!(fs::read(&err).unwrap(), b"two\n");
-        assert_eq!(summary.tail, ["one", "two", "open"]);
+        assert_eq!(summary.tail.lines, ["one", "two", "open"]);
         assert_eq!(summary.endings[1].bytes, b"two\n");
         assert_eq!(summary.endings[0].total, 8);
     }

@@ -14,9 +14,9 @@ use tokio::net::unix::pipe;
 use tokio_util::sync::CancellationToken;
 
 use super::orphans::Known;
-use super::output::Tail;
 use super::status::Status;
 use super::supervise::OUTPUT_PATIENCE;
+use super::tail::Tail;
 use crate::config::Environment;
 use crate::fs;
 
@@ -36,7 +36,7 @@ pub(crate) struct Program {
 pub(crate) struct Ended {
     /// Its exit status.
     pub status: Status,
-    /// The last lines of its output, `TAIL_LINES` at most.
+    /// The last lines of its output, 25 at most.
     pub tail: Vec<String>,
 }
 
@@ -107,7 +107,7 @@ pub(crate) async fn run_to_end(
     })?;
     let mut group = Group::of(&process);
 
-    let mut tail = Tail::new(1);
+    let mut tail = Tail::of_program();
     let gone = CancellationToken::new();
     let reading = read_until(&gone, &mut output, &mut tail);
     let waiting = async {

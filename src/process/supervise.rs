@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::fork_server::{ForkServer, encode_orders};
-use super::output::{Collected, Output, OutputSummary};
+use super::output::{Output, OutputSummary};
 use super::time_limits::{Exceeded, TimeLimits};
 use crate::config::Environment;
 use crate::runtime;
@@ -100,7 +100,7 @@ pub(crate) async fn supervise(
         },
         readers,
     } = start(&child, output.streams())?;
-    let collected = Arc::new(Collected::new(output.streams()));
+    let collected = Arc::new(output.collected());
     let reading = runtime::spawn_blocking("output", {
         let collected = Arc::clone(&collected);
         move || output.read_to_end(readers, &collected)

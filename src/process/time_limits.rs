@@ -69,7 +69,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn output_of_any_stream_ends_the_silence() {
-        let collected = Collected::new(2);
+        let collected = Collected::new(2, 25);
         let limits = TimeLimits {
             total: None,
             silence: Some(LIMIT),
@@ -88,7 +88,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn first_exceeded_limit_is_returned() {
-        let collected = Collected::new(1);
+        let collected = Collected::new(1, 25);
         let total = TimeLimits {
             total: Some(LIMIT),
             silence: Some(LIMIT * 2),

@@ -15,6 +15,7 @@ mod compiled_inputs;
 mod daemon_orders;
 mod daemon_process;
 mod environment;
+mod error_lines;
 mod faults;
 mod fork_server;
 mod go_release;

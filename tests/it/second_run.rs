@@ -73,6 +73,7 @@ impl Core {
             keep: None,
             shells: None,
             jobserver: None,
+            log_lines: 25,
             compression_level: 1,
             events: Arc::new(move |event| heard.lock().unwrap().push(event)),
         });

@@ -191,7 +191,7 @@ mod tests {
                 elapsed: Duration::from_secs(1),
                 cause: None,
                 processes: Vec::new(),
-                tail: Vec::new(),
+                tail: crate::process::LastLines::default(),
                 undeclared: Vec::new(),
                 findings: Vec::new(),
                 denials: None,

@@ -16,7 +16,7 @@ use crate::compile::{Context, Event, SecondRun, Store};
 use crate::config::WORK_PREFIX;
 use crate::diag::Chain;
 use crate::fs::{self, LeasedDirectory};
-use crate::process::TimeLimits;
+use crate::process::{TAIL_LINES, TimeLimits};
 use crate::release::{MultiDigest, Name};
 use crate::runtime;
 use crate::sandbox::{
@@ -67,6 +67,7 @@ impl WorkDirectory {
             second_run: SecondRun::AUTO,
             keep: None,
             shells: None,
+            log_lines: TAIL_LINES,
             jobserver: None,
             compression_level: COMPRESSION_LEVEL,
             events: Arc::new(move |event: Event| {

@@ -191,7 +191,7 @@ impl Work {
             .zip(killed_before)
             .map_or(0, |(after, before)| after.saturating_sub(before));
         let by_kill = matches!(end.status, Status::Signaled(9) | Status::Exited(137));
-        let says = |text: &str| end.output.tail.iter().any(|line| line.contains(text));
+        let says = |text: &str| end.output.tail.lines.iter().any(|line| line.contains(text));
         if killed > 0 && (by_kill || says("Killed")) {
             return Some(Cause::OutOfMemory { killed });
         }
@@ -211,7 +211,7 @@ impl Work {
         let vcap = &self.context.vcap;
         let mut directories = self.scratch.iter().filter_map(|name| vcap.scratch(name));
         directories
-            .find(|directory| scratch::blocks_a_command(directory, &end.output.tail))
+            .find(|directory| scratch::blocks_a_command(directory, &end.output.tail.lines))
             .map(|directory| Cause::Scratch { directory })
     }
 }

@@ -69,8 +69,13 @@ impl Work {
         }
         *self.summary() = RunSummary {
             elapsed: run.elapsed,
-            tail: run.end.output.tail.clone(),
             script: Some(Arc::clone(confined)),
+            tail: run
+                .end
+                .output
+                .tail
+                .clone()
+                .shortened(self.context.log_lines),
             ..RunSummary::default()
         };
         if run.end.status.is_success() && exceeded.is_none() {
@@ -176,10 +181,11 @@ impl Work {
                 line: line.to_owned(),
             });
         };
-        match &self.job.stdout_log {
-            None => Output::to_log(&self.job.log, notify),
-            Some(stdout) => Output::to_two_logs(stdout, &self.job.log, notify),
-        }
+        let output = match &self.job.stdout_log {
+            None => Output::to_log(&self.job.log, notify)?,
+            Some(stdout) => Output::to_two_logs(stdout, &self.job.log, notify)?,
+        };
+        Ok(output.keeping(self.context.log_lines))
     }
 
     /// Runs a script until its last process has ended.

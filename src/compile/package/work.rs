@@ -14,6 +14,7 @@ use crate::compile::job::Job;
 use crate::compile::plan::{Plan, Surroundings};
 use crate::compile::turns::ScriptTurns;
 use crate::fs;
+use crate::process::LastLines;
 use crate::release::Name;
 use crate::runtime;
 use crate::sandbox::{Place, Script};
@@ -22,7 +23,7 @@ use crate::sandbox::{Place, Script};
 #[derive(Debug, Clone, Default)]
 pub(super) struct RunSummary {
     pub(super) elapsed: Duration,
-    pub(super) tail: Vec<String>,
+    pub(super) tail: LastLines,
     pub(super) undeclared: Vec<Name>,
     /// The denied access, if it ran under Landlock rules.
     pub(super) denials: Vec<Denial>,

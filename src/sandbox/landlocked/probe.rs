@@ -34,7 +34,7 @@ impl Landlocked {
         match end.status {
             Status::Exited(0) => Ok(()),
             // This does not mean that Landlock does not work.
-            _ if end.output.tail.iter().any(is_full) => {
+            _ if end.output.tail.lines.iter().any(is_full) => {
                 let source = Errno::ENOSPC.into();
                 Err(fs::Error::new("write", &own.join("file"), source).into())
             }

@@ -53,9 +53,10 @@ async fn failure_is_announced_at_once_and_waits_for_running_scripts() {
             Event::Entered { package, phase, .. } if package.as_str() == "app" => {
                 Some(format!("{phase:?}"))
             }
-            Event::FirstRunFailed { first, running, .. } => {
-                Some(format!("{:?} with {running}", first.tail.last().unwrap()))
-            }
+            Event::FirstRunFailed { first, running, .. } => Some(format!(
+                "{:?} with {running}",
+                first.tail.lines.last().unwrap()
+            )),
             Event::SecondRunStarted { .. } => Some("started".to_owned()),
             Event::SecondRunSucceeded { .. } => Some("succeeded".to_owned()),
             _ => None,
@@ -67,7 +68,7 @@ async fn failure_is_announced_at_once_and_waits_for_running_scripts() {
             "Unpacking",
             "Installing",
             "Packaging",
-            "\"+ exit 1\" with 2",
+            "\"broken\" with 2",
             "SecondRun { running: 2 }",
             "SecondRun { running: 1 }",
             "started",

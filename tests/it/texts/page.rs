@@ -75,7 +75,7 @@ impl Page {
             (r"\b[0-9a-f]{40}\b", "[SHA1]"),
             (r"\b\d+\.\ds\b", "[TIME]"),
             (r"\b\d+\.\d ([KMGT]iB)\b", "[SIZE] $1"),
-            (r"\+ kill -KILL \d+", "+ kill -KILL [PID]"),
+            (r"kill -KILL \d+", "kill -KILL [PID]"),
             (r"(line \d+:) +\d+ [A-Z].*", "$1 [PID] [SIGNAL]"),
             // The kernel function is not readable everywhere.
             (

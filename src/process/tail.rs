@@ -1,0 +1,246 @@
+//! The last lines of a program's output.
+
+use std::collections::VecDeque;
+
+use super::trace::{LineKind, Trace, traced};
+
+/// The number of last lines to keep by default.
+pub(crate) const TAIL_LINES: usize = 25;
+
+/// The maximum length of a kept line in bytes. The log has the whole line.
+const LINE_LIMIT: usize = 2000;
+
+/// The last lines of the output so far.
+#[derive(Debug, Clone)]
+pub(super) struct Tail {
+    /// How many lines are kept.
+    limit: usize,
+    complete: VecDeque<Vec<u8>>,
+    /// The unfinished line of each stream.
+    open: Vec<Line>,
+    /// Recognizes traced commands in each stream, which are not kept. Empty if they are kept like other lines.
+    traces: Vec<Trace>,
+    /// The last traced command with its prefix, if nothing was printed after it.
+    command: Option<Vec<u8>>,
+}
+
+/// A line, or its beginning.
+#[derive(Debug, Clone, Default)]
+struct Line {
+    bytes: Vec<u8>,
+    is_cut: bool,
+}
+
+/// The end of a script's output.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LastLines {
+    /// The last lines without traced commands and without line ends.
+    pub lines: Vec<String>,
+    /// Whether the script printed anything except its trace.
+    pub is_printed: bool,
+    /// The last traced command, if nothing was printed after it: it may have failed without a message.
+    pub command: Option<String>,
+}
+
+impl LastLines {
+    /// The same with `count` lines at most.
+    #[must_use]
+    pub fn shortened(mut self, count: usize) -> Self {
+        self.lines.drain(..self.lines.len().saturating_sub(count));
+        self
+    }
+}
+
+impl Tail {
+    /// Keeps the last lines of one stream, traced commands included.
+    pub(super) fn of_program() -> Self {
+        Self {
+            limit: TAIL_LINES,
+            complete: VecDeque::new(),
+            open: vec![Line::default()],
+            traces: Vec::new(),
+            command: None,
+        }
+    }
+
+    /// Keeps the last lines of the streams of a script, without traced commands.
+    pub(super) fn of_script(streams: usize, limit: usize) -> Self {
+        Self {
+            limit: limit.max(TAIL_LINES),
+            open: vec![Line::default(); streams],
+            traces: vec![Trace::default(); streams],
+            ..Self::of_program()
+        }
+    }
+
+    pub(super) fn push(&mut self, stream: usize, chunk: &[u8]) {
+        for piece in chunk.split_inclusive(|byte| *byte == b'\n') {
+            let (text, ended) = match piece.split_last() {
+                Some((b'\n', text)) => (text, true),
+                _ => (piece, false),
+            };
+            let open = &mut self.open[stream];
+            let room = LINE_LIMIT.saturating_sub(open.bytes.len());
+            open.bytes.extend_from_slice(&text[..text.len().min(room)]);
+            open.is_cut |= text.len() > room;
+            if ended {
+                let line = std::mem::take(open);
+                self.keep(stream, line);
+            }
+        }
+    }
+
+    fn keep(&mut self, stream: usize, line: Line) {
+        let kind = match self.traces.get_mut(stream) {
+            Some(trace) => trace.read(&line.bytes, line.is_cut),
+            None => LineKind::Printed,
+        };
+        match kind {
+            LineKind::Command => self.command = Some(line.bytes),
+            LineKind::Continuation => {}
+            LineKind::Printed => {
+                self.command = None;
+                if self.complete.len() == self.limit {
+                    self.complete.pop_front();
+                }
+                self.complete.push_back(line.bytes);
+            }
+        }
+    }
+
+    /// The latest line, traced or not.
+    pub(super) fn last_line(&self, stream: usize) -> Option<String> {
+        Some(&self.open[stream].bytes)
+            .filter(|open| !open.is_empty())
+            .or(self.command.as_ref())
+            .or(self.complete.back())
+            .map(|line| printable(line))
+    }
+
+    pub(super) fn into_lines(self) -> Vec<String> {
+        self.into_last_lines().lines
+    }
+
+    pub(super) fn into_last_lines(mut self) -> LastLines {
+        for (stream, open) in std::mem::take(&mut self.open).into_iter().enumerate() {
+            if !open.bytes.is_empty() {
+                self.keep(stream, open);
+            }
+        }
+        LastLines {
+            is_printed: !self.complete.is_empty(),
+            command: self.command.as_deref().and_then(command),
+            lines: self.complete.iter().map(|line| printable(line)).collect(),
+        }
+    }
+}
+
+/// The command in a line of the trace; `None` if the trace ends with it, so that later commands are unknown.
+fn command(line: &[u8]) -> Option<String> {
+    let command = printable(traced(line)?);
+    (!["set +x", "set +o xtrace"].contains(&command.as_str())).then_some(command)
+}
+
+/// The line without control characters and sequences, and without text that a carriage return overwrote.
+pub(crate) fn printable(line: &[u8]) -> String {
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let shown = line.rsplit(|byte| *byte == b'\r').next().unwrap_or(line);
+    let text = String::from_utf8_lossy(shown);
+    let mut shown = String::with_capacity(text.len());
+    let mut characters = text.chars().peekable();
+    while let Some(character) = characters.next() {
+        match character {
+            // A color, for example: `ESC [ 1 ; 31 m`.
+            '\x1b' if characters.next_if_eq(&'[').is_some() => {
+                while characters.next_if(|it| (' '..='?').contains(it)).is_some() {}
+                characters.next_if(|it| ('@'..='~').contains(it));
+            }
+            '\t' => shown.push(' '),
+            other if other.is_control() => {}
+            other => shown.push(other),
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tail_of(chunks: &[&[u8]]) -> Vec<String> {
+        end_of(chunks, TAIL_LINES).lines
+    }
+
+    fn end_of(chunks: &[&[u8]], limit: usize) -> LastLines {
+        let mut tail = Tail::of_script(1, limit);
+        for chunk in chunks {
+            tail.push(0, chunk);
+        }
+        tail.into_last_lines()
+    }
+
+    #[test]
+    fn last_lines_do_not_depend_on_chunk_sizes() {
+        let text: Vec<u8> = (0..100)
+            .flat_map(|number| format!("line {number}\n").into_bytes())
+            .collect();
+        let expected: Vec<String> = (75..100).map(|number| format!("line {number}")).collect();
+        for size in [1, 3, 7, 64, text.len()] {
+            assert_eq!(tail_of(&text.chunks(size).collect::<Vec<_>>()), expected);
+        }
+    }
+
+    #[test]
+    fn unfinished_line_is_kept_and_long_line_is_cut() {
+        assert_eq!(tail_of(&[b"a\nb"]), ["a", "b"]);
+        let long = [b'x'; 10_000];
+        let lines = tail_of(&[&long, b"y\n", b"end"]);
+        assert_eq!(lines[0].len(), LINE_LIMIT);
+        assert_eq!(lines[1], "end");
+    }
+
+    #[test]
+    fn control_characters_are_removed() {
+        assert_eq!(tail_of(&[b"10%\r50%\r100%\r\n"]), ["100%"]);
+        assert_eq!(
+            tail_of(&[b"\x1b[1;31mred\x1b[m\x07\tx\xff\x1b[\n"]),
+            ["red x\u{fffd}"]
+        );
+    }
+
+    #[test]
+    fn trace_is_left_out_and_does_not_push_out_lines() {
+        let trace = "+ true\n".repeat(100);
+        let text = format!("the reason\n{trace}last\n{trace}");
+        let end = end_of(&[text.as_bytes()], TAIL_LINES);
+        assert_eq!(end.lines, ["the reason", "last"]);
+        assert_eq!(end.command.as_deref(), Some("true"));
+        assert_eq!(end_of(&[b"+ ls x\nls: x\n"], TAIL_LINES).command, None);
+    }
+
+    #[test]
+    fn silent_failure_has_its_last_command() {
+        let end = end_of(&[b"+ set -e\n++ id -u\n+ test 0 =", b" 1\n"], TAIL_LINES);
+        assert!(end.lines.is_empty() && !end.is_printed);
+        assert_eq!(end.command.as_deref(), Some("test 0 = 1"));
+        let end = end_of(&[b"+ cp -a '\n' \xff"], TAIL_LINES);
+        assert_eq!(end.command.as_deref(), Some("cp -a '"));
+        assert_eq!(end_of(&[b"+ set +x\n"], TAIL_LINES).command, None);
+    }
+
+    #[test]
+    fn number_of_lines_is_adjustable() {
+        let text = "line\n".repeat(300);
+        let end = end_of(&[text.as_bytes()], 100);
+        assert_eq!(end.lines.len(), 100);
+        let none = end.shortened(0);
+        assert!(none.lines.is_empty() && none.is_printed);
+    }
+
+    #[test]
+    fn programs_other_than_scripts_keep_their_trace() {
+        let mut tail = Tail::of_program();
+        tail.push(0, b"+ curl\nend\n");
+        assert_eq!(tail.into_lines(), ["+ curl", "end"]);
+    }
+}

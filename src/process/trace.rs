@@ -1,0 +1,211 @@
+//! Recognizes the commands that `bash -x` traces in the output of a script: lines that start with `+ `, `++ ` and so on.
+
+/// How many lines of a traced command follow its first one, at most: a quote that is read wrongly must not hide other output.
+const CONTINUATION_LIMIT: usize = 100;
+
+/// What a line of output is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LineKind {
+    /// The script or a command printed it.
+    Printed,
+    /// A traced command, or its first line.
+    Command,
+    /// A further line of a traced command: its arguments contain line ends.
+    Continuation,
+}
+
+/// Classifies the lines of one stream, which it reads in order.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Trace {
+    /// What the end of the last traced command still lacks, and how many lines may follow.
+    open: Option<(Open, usize)>,
+    /// How many lines of the old and of the new file the current part of a unified diff still has: an added line may start with `+ `.
+    diff: (usize, usize),
+}
+
+/// What ends a traced command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Open {
+    /// A single quote.
+    Single,
+    /// The single quote of `$'...'`, in which a backslash escapes.
+    Escaped,
+    Double,
+    /// The next line, because of a backslash.
+    Backslash,
+    /// `]]` or `))` at the end of a line. Bash does not quote the words of these commands.
+    Bracket(&'static [u8]),
+}
+
+impl Trace {
+    /// Classifies the next line, which has no line end. The end of the line is unknown if it `is_cut`.
+    pub(crate) fn read(&mut self, line: &[u8], is_cut: bool) -> LineKind {
+        if self.is_in_diff(line) {
+            return LineKind::Printed;
+        }
+        if let Some(command) = traced(line) {
+            self.open = (!is_cut)
+                .then(|| end_of_first(command))
+                .flatten()
+                .map(|open| (open, CONTINUATION_LIMIT));
+            return LineKind::Command;
+        }
+        match self.open.take() {
+            Some((open, left)) => {
+                let open = (!is_cut && left > 1).then(|| end_of(open, line)).flatten();
+                self.open = open.map(|open| (open, left - 1));
+                LineKind::Continuation
+            }
+            None => LineKind::Printed,
+        }
+    }
+
+    /// Whether a line belongs to a unified diff that a command prints.
+    fn is_in_diff(&mut self, line: &[u8]) -> bool {
+        if let Some(counts) = diff_counts(line) {
+            self.diff = counts;
+            return true;
+        }
+        let (old, new) = self.diff;
+        let left = match line.first() {
+            Some(b' ') | None => old.checked_sub(1).zip(new.checked_sub(1)),
+            Some(b'-') => old.checked_sub(1).map(|old| (old, new)),
+            Some(b'+') => new.checked_sub(1).map(|new| (old, new)),
+            _ => None,
+        };
+        self.diff = left.unwrap_or_default();
+        left.is_some()
+    }
+}
+
+/// Whether a line, regardless of those before it, shows a traced command.
+#[must_use]
+pub(crate) fn is_traced(line: &[u8]) -> bool {
+    traced(line).is_some()
+}
+
+/// The command in a line of the trace. Bash prints one space before it.
+pub(super) fn traced(line: &[u8]) -> Option<&[u8]> {
+    let depth = line.iter().take_while(|byte| **byte == b'+').count();
+    let command = line[depth..].strip_prefix(b" ").filter(|_| depth > 0)?;
+    let is_command = command.first().is_some_and(|it| !it.is_ascii_whitespace());
+    is_command.then_some(command)
+}
+
+/// What the end of a command lacks after its first line.
+fn end_of_first(command: &[u8]) -> Option<Open> {
+    for (start, end) in [(b"[[ ", b" ]]".as_slice()), (b"(( ", b" ))")] {
+        if command.starts_with(start) {
+            return end_of(Open::Bracket(end), command);
+        }
+    }
+    scan(None, command)
+}
+
+fn end_of(open: Open, line: &[u8]) -> Option<Open> {
+    match open {
+        Open::Bracket(end) => (!line.trim_ascii_end().ends_with(end)).then_some(open),
+        Open::Backslash => scan(None, line),
+        Open::Single | Open::Escaped | Open::Double => scan(Some(open), line),
+    }
+}
+
+/// Reads the quotes in a line; `open` is the one around its start.
+fn scan(mut open: Option<Open>, line: &[u8]) -> Option<Open> {
+    let mut bytes = line.iter().copied();
+    let mut before = b' ';
+    while let Some(byte) = bytes.next() {
+        if byte == b'\\' && open != Some(Open::Single) {
+            if bytes.next().is_none() {
+                return Some(open.unwrap_or(Open::Backslash));
+            }
+            before = byte;
+            continue;
+        }
+        match (open, byte) {
+            (None, b'\'') if before == b'$' => open = Some(Open::Escaped),
+            (None, b'\'') => open = Some(Open::Single),
+            (None, b'"') => open = Some(Open::Double),
+            (Some(Open::Single | Open::Escaped), b'\'') | (Some(Open::Double), b'"') => open = None,
+            _ => {}
+        }
+        before = byte;
+    }
+    open
+}
+
+/// The numbers of lines in the headline of a part of a unified diff: `@@ -1,7 +1,8 @@`.
+fn diff_counts(line: &[u8]) -> Option<(usize, usize)> {
+    let line = str::from_utf8(line.strip_prefix(b"@@ -")?.get(..40.min(line.len() - 4))?).ok()?;
+    let (ranges, _) = line.split_once(" @@")?;
+    let (old, new) = ranges.split_once(" +")?;
+    let count = |range: &str| match range.split_once(',') {
+        Some((_, count)) => count.parse().ok(),
+        None => range.parse::<usize>().ok().map(|_| 1),
+    };
+    count(old).zip(count(new))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The lines that are printed, not traced.
+    fn printed(text: &str) -> Vec<&str> {
+        let mut trace = Trace::default();
+        text.lines()
+            .filter(|line| trace.read(line.as_bytes(), false) == LineKind::Printed)
+            .collect()
+    }
+
+    /// Real output of bash 5.2.
+    #[test]
+    fn traced_commands_of_several_lines_are_recognized() {
+        let text = "+ x='a\nb'\n++ echo 'q\nr'\n+ echo 'a\nb' 'it'\\''s\nc' q r\na\nb it's\nc q r\n\
+                    + for i in 1\n+ [[ a\nb == \\a\\\n\\b ]]\n+ y=(\"a b\" \"c\nd\")\n+ case $x in\n+ printf %s ''\n+ cat\nend\n\
+                    + printf $'a\\tit\\'s'\nlast\n+ (( 1\n+ 2 ))\n+++ : it\\'s\nvery last";
+        assert_eq!(
+            printed(text),
+            ["a", "b it's", "c q r", "end", "last", "very last"]
+        );
+    }
+
+    #[test]
+    fn lines_that_only_resemble_a_trace_are_printed() {
+        for line in [
+            "+",
+            "+ ",
+            "+x",
+            "+    indented",
+            "+\tx",
+            " + x",
+            "C++ x",
+            "",
+        ] {
+            assert_eq!(printed(&format!("{line}\n")), [line]);
+        }
+    }
+
+    /// Real output of `git diff`.
+    #[test]
+    fn added_lines_of_a_diff_are_printed() {
+        let diff = "diff --git a/x b/x\n--- a/x\n+++ b/x\n@@ -1,3 +1,4 @@ fn\n one\n-two\n+ 2\n+ 3\n three\n";
+        let text = format!("+ git diff --exit-code\n{diff}+ exit 1\n");
+        // bash's trace of three levels looks like the headline.
+        let shown: Vec<&str> = diff.lines().filter(|it| !it.starts_with("+++")).collect();
+        assert_eq!(printed(&text), shown);
+        assert_eq!(
+            printed("@@ -1 +1 @@\n-a\n+ b\n+ c\n"),
+            ["@@ -1 +1 @@", "-a", "+ b"]
+        );
+    }
+
+    #[test]
+    fn open_quote_does_not_hide_everything() {
+        let text = format!("+ echo 'open\n{}+ false\nshown\n", "x\n".repeat(150));
+        assert_eq!(printed(&text).len(), 51);
+        let mut trace = Trace::default();
+        assert_eq!(trace.read(b"+ echo 'cut", true), LineKind::Command);
+        assert_eq!(trace.read(b"shown", false), LineKind::Printed);
+    }
+}
