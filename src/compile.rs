@@ -45,7 +45,7 @@ mod undeclared;
 
 pub use changed::{Changed, RestoreError};
 pub use content::content_digest;
-pub use context::Context;
+pub use context::{Context, ScriptLines};
 pub use denials::Denial;
 pub use error::{Cause, CompileError, ScriptFailure};
 pub use event::{Event, Phase};

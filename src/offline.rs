@@ -29,6 +29,7 @@
 //! Releases and packages have one number each in a call: `ReleaseId` and `NodeId` (`ids`). No package is compiled before all
 //! releases of the call are checked.
 
+mod annotations;
 mod assemble;
 mod changed;
 mod checked;
@@ -53,6 +54,7 @@ mod jobs;
 mod ledger;
 mod logs;
 mod lookalike;
+mod messages;
 mod open;
 mod open_error;
 mod options;
@@ -78,11 +80,13 @@ mod work_directory;
 #[cfg(test)]
 mod texts;
 
+pub use annotations::Annotations;
 pub use enter::{KeptPackage, enter};
 pub use error::{Incomplete, OfflineError};
 pub use error_line::ErrorLine;
 pub use failure::{PackageFailure, UnfinishedRelease};
 pub use failure_kind::FailureKind;
+pub use messages::Messages;
 pub use options::{Isolation, Options};
 pub use progress::Progress;
 pub use report::report;

@@ -21,6 +21,7 @@ mod attend;
 mod cgroup;
 mod fork_server;
 mod jobserver;
+mod lines;
 mod memory;
 mod orphans;
 mod output;
@@ -43,6 +44,7 @@ pub(crate) use fork_server::{
     ARGUMENT as SERVER_ARGUMENT, DESCRIPTORS, Request, read_orders, receive,
 };
 pub(crate) use jobserver::{Jobserver, inherited as inherited_jobserver};
+pub use lines::LineSink;
 pub(crate) use memory::{Memory, MemoryOf, available_memory, memory, out_of_memory_kills};
 pub(crate) use orphans::{adopt_orphans, end_orphans, kill_all_below};
 pub use output::Output;

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::compile_flags::{Compile, Isolation};
+use super::compile_flags::{AnnotationsFor, Compile, Isolation, OutputFlags};
 use super::options::options;
 use super::stopping::{Stopping, announcement};
 use super::{DONE, FAILED, MACHINE, USAGE, on_threads, print_error};
 use crate::config::Environment;
-use crate::offline::{self, FailureKind, OfflineError, Outcome, Progress};
+use crate::offline::{self, Annotations, FailureKind, Messages, OfflineError, Outcome, Progress};
 use crate::process::{self, Terminal};
 use crate::runtime::{self, Signals, StopSignal};
 use crate::sandbox::{self, Entry};
@@ -71,11 +71,12 @@ pub(super) fn main(arguments: Compile, environment: Environment) -> u8 {
         Isolation::Userns => sandbox::enter_user_namespace(),
         Isolation::Namespace | Isolation::Landlock | Isolation::None => Entry::Outside,
     };
+    let messages = messages(&arguments.output, &environment);
     let options = options(arguments, environment, user_namespace, terminal);
     let grace = options.grace;
     on_threads(
         WORKERS,
-        supervised(grace, move |progress, cancel| async move {
+        supervised(grace, messages, move |progress, cancel| async move {
             offline::run(options, progress, &cancel).await
         }),
     )
@@ -85,6 +86,7 @@ pub(super) fn main(arguments: Compile, environment: Environment) -> u8 {
 /// for scripts.
 pub(super) async fn supervised<F>(
     grace: Duration,
+    messages: Messages,
     work: impl FnOnce(Arc<Progress>, CancellationToken) -> F,
 ) -> u8
 where
@@ -101,7 +103,7 @@ where
         print_error(&format!("Error: failed to start: {error}"));
         return MACHINE;
     }
-    let progress = Arc::new(Progress::to_stderr(io::stderr().is_terminal()));
+    let progress = Arc::new(Progress::to_stderr(messages));
     let printer = Arc::clone(&progress);
     runtime::print_warnings_by(move |line| printer.line(line));
     let cancel = CancellationToken::new();
@@ -121,14 +123,16 @@ where
             },
         )
     };
+    let printer = Arc::clone(&progress);
     let Outcome { written, result } = work(progress, cancel).await;
+    printer.flush();
     let signal = stopping.signal().await;
     let printed = print_paths(&written);
     match result {
         Ok(()) => printed,
         Err(OfflineError::Stopped) => signal.map_or(FAILED, StopSignal::exit_code),
         Err(error) => {
-            print_error(&offline::report(&error));
+            print_error(&offline::report(&error, messages.annotations));
             FailureKind::of(&error).map_or(FAILED, FailureKind::exit_code)
         }
     }
@@ -151,5 +155,23 @@ fn print_paths(paths: &[PathBuf]) -> u8 {
             ));
             MACHINE
         }
+    }
+}
+
+/// How messages are printed, from flags and environment.
+pub(super) fn messages(flags: &OutputFlags, environment: &Environment) -> Messages {
+    let is_github = || {
+        environment
+            .get("GITHUB_ACTIONS")
+            .is_some_and(|it| it == "true")
+    };
+    Messages {
+        is_terminal: io::stderr().is_terminal(),
+        is_verbose: flags.verbose,
+        annotations: match flags.annotations {
+            AnnotationsFor::Github => Annotations::GitHub,
+            AnnotationsFor::Auto if is_github() => Annotations::GitHub,
+            AnnotationsFor::Auto | AnnotationsFor::None => Annotations::None,
+        },
     }
 }

@@ -17,7 +17,7 @@ pub(super) use directories::DirectoryFlags;
 pub(super) use inspection::InspectionFlags;
 pub(super) use isolation::{Isolation, IsolationFlags, Network, SecondRun};
 pub(super) use limits::LimitFlags;
-pub(super) use output::OutputFlags;
+pub(super) use output::{AnnotationsFor, OutputFlags};
 pub(super) use results::ResultFlags;
 
 /// Compiles the packages of BOSH releases for one stemcell and writes compiled releases.

@@ -1,6 +1,7 @@
 //! `bosh-agent enter DIR`: a shell in the sandbox of a package that `compile --keep-failed` has kept.
 
 use std::ffi::OsString;
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use crate::compile::{Kept, SecondRun, Shell, ShellWhen};
 use crate::config::{Environment, Vcap};
 use crate::diag::Chain;
 use crate::fs;
-use crate::offline::{self, FailureKind, Isolation, KeptPackage, Options};
+use crate::offline::{self, FailureKind, Isolation, KeptPackage, Messages, Options};
 use crate::process::{Terminal, TimeLimits};
 use crate::sandbox::{self, Entry, Sharing};
 
@@ -48,9 +49,13 @@ pub(super) fn main(directory: &Path) -> u8 {
     };
     let options = options(&package, &kept, (isolation, environment), terminal);
     let grace = options.grace;
+    let messages = Messages {
+        is_terminal: io::stderr().is_terminal(),
+        ..Messages::default()
+    };
     on_threads(
         1,
-        supervised(grace, move |progress, cancel| async move {
+        supervised(grace, messages, move |progress, cancel| async move {
             offline::enter(package, options, progress, &cancel).await
         }),
     )

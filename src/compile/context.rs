@@ -9,8 +9,12 @@ use super::second_run::SecondRun;
 use super::shell::Shells;
 use super::store::Store;
 use crate::config::{Environment, Vcap};
-use crate::process::{ForkServer, Jobserver, TimeLimits};
+use crate::process::{ForkServer, Jobserver, LineSink, TimeLimits};
+use crate::release::Name;
 use crate::sandbox::Sandbox;
+
+/// Returns what receives the lines of a script of this package. A receiver that blocks delays the script.
+pub type ScriptLines = Arc<dyn Fn(&Name) -> LineSink + Send + Sync>;
 
 /// Everything that the packages of a run share.
 pub struct Context {
@@ -42,6 +46,8 @@ pub struct Context {
     pub compression_level: u32,
     /// The make job server that all scripts share, if there is one.
     pub jobserver: Option<Jobserver>,
+    /// Receives every line that scripts print, if anyone wants them.
+    pub script_lines: Option<ScriptLines>,
     /// Receives all events.
     pub events: Arc<dyn Fn(Event) + Send + Sync>,
 }

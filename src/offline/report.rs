@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
+use super::annotations::Annotations;
 use super::error::{Incomplete, InputProblem, InputProblemKind, OfflineError};
 use super::error_line::ErrorLine;
 use super::failure::PackageFailure;
@@ -24,17 +25,50 @@ const TAKEN: &str = "another program changed files of this run: exclude its work
 
 /// The lines that report a failure.
 #[must_use]
-pub fn report(error: &OfflineError) -> String {
+pub fn report(error: &OfflineError, annotations: Annotations) -> String {
+    let mut text = annotations.plain(&rest(error)).into_owned();
+    let failures = error.failures();
+    let mut before = String::new();
+    for failure in failures {
+        if let OfflineError::Package(failure) = failure
+            && let CompileError::Script(script) = &failure.source
+        {
+            let mut own = String::new();
+            error_line(&mut own, script, failure.error_line.as_ref());
+            output(&mut own, script);
+            let title = format!("Output of package {}", script.package);
+            before.push_str(&annotations.group(&title, &own));
+        }
+    }
+    text.insert_str(0, &before);
+    for failure in failures {
+        if let OfflineError::Package(failure) = failure {
+            text.push_str(&annotation(annotations, failure));
+        }
+    }
+    text
+}
+
+/// The command that reports a failed package to the CI system.
+fn annotation(annotations: Annotations, failure: &PackageFailure) -> String {
+    let mut message = cause(&failure.source);
+    if let Some(line) = &failure.error_line {
+        let _ = write!(message, "\n{}", line.text);
+    }
+    annotations.error(&failure.to_string(), &message)
+}
+
+/// The report without the output of scripts.
+fn rest(error: &OfflineError) -> String {
     let mut text = String::new();
     let failures = error.failures();
     for failure in failures {
         match failure {
             OfflineError::Input(problems) => inputs(&mut text, problems),
             OfflineError::Package(failure) => {
-                if let CompileError::Script(script) = &failure.source {
-                    error_line(&mut text, script, failure.error_line.as_ref());
-                    output(&mut text, script);
-                } else if let Some(log) = &failure.log {
+                if !matches!(failure.source, CompileError::Script(_))
+                    && let Some(log) = &failure.log
+                {
                     let _ = writeln!(text, "Full log: {}", log.display());
                 }
             }
@@ -398,7 +432,7 @@ mod tests {
                  in it was killed by SIGKILL) after 1m01s (out of memory: the kernel killed 1 process while the script ran)\n"
             )
         };
-        let text = report(&error);
+        let text = report(&error, Annotations::None);
         let (_, rest) = text.split_once("/logs/b.log\n").unwrap();
         assert_eq!(
             rest,
@@ -431,7 +465,7 @@ mod tests {
             }],
         }));
         assert_eq!(
-            report(&error),
+            report(&error, Annotations::None),
             "Last lines of the packaging script of app:\n\
              \x20 | Killed\n\
              Its output mentions package zlib, which app does not declare as a dependency\n\
@@ -460,7 +494,7 @@ mod tests {
             problem("b.tgz", "/out/3"),
         ]);
         assert_eq!(
-            report(&error),
+            report(&error, Annotations::None),
             "a.tgz:\n\
              \x20 - its result cannot be written to `/out/1`, which is a directory\n\
              \x20 - its result cannot be written to `/out/2`, which is a directory\n\

@@ -98,6 +98,7 @@ pub(super) fn context(
         keep: keep(options),
         shells: options.shell.clone().map(|it| Shells::new(it, cancel)),
         log_lines: options.log_lines,
+        script_lines: progress.script_lines(),
         compression_level: options.compression_level,
         jobserver,
         events: Arc::new(move |event| listener.show(event)),

@@ -7,7 +7,7 @@ use super::problem::Problem;
 use super::verify::VerifyError;
 use crate::archive::AppendError;
 use crate::compile::CompileError;
-use crate::offline::{PackageFailure, report};
+use crate::offline::{Annotations, PackageFailure, report};
 use crate::process::Unkillable;
 use crate::release::{Slug, Version};
 use crate::texts::{assert_page, chains, file, missing, name, path};
@@ -122,6 +122,9 @@ fn reports() {
         }),
         of(CompileError::Stopped { package: app() }),
     ];
-    let pages: Vec<String> = errors.iter().map(report).collect();
+    let pages: Vec<String> = errors
+        .iter()
+        .map(|error| report(error, Annotations::None))
+        .collect();
     assert_page("reports", &pages);
 }

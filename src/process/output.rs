@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::lines::{LineSink, Lines};
 use super::tail::{LastLines, TAIL_LINES, Tail};
 use crate::fs;
 
@@ -29,7 +30,9 @@ pub(crate) const ENDING_LIMIT: usize = 10 * 1024;
 pub struct Output {
     logs: Vec<Log>,
     /// How many last lines are kept.
-    lines: usize,
+    kept: usize,
+    /// Receives all lines, if they are wanted.
+    lines: Option<Lines>,
     notify: Box<dyn Fn(&str) + Send>,
 }
 
@@ -121,20 +124,28 @@ impl Output {
         };
         Ok(Self {
             logs: paths.iter().map(log).collect::<fs::Result<_>>()?,
-            lines: TAIL_LINES,
+            kept: TAIL_LINES,
+            lines: None,
             notify: Box::new(notify),
         })
     }
 
-    /// Keeps the last `lines` for the report of a failure.
+    /// Keeps the last `kept` lines for the report of a failure.
     #[must_use]
-    pub fn keeping(self, lines: usize) -> Self {
+    pub fn keeping(self, kept: usize) -> Self {
+        Self { kept, ..self }
+    }
+
+    /// Hands each line to `sink`, if there is one.
+    #[must_use]
+    pub fn streaming(self, sink: Option<LineSink>) -> Self {
+        let lines = sink.map(|sink| Lines::new(self.streams(), sink));
         Self { lines, ..self }
     }
 
     /// Where the output is collected.
     pub(super) fn collected(&self) -> Collected {
-        Collected::new(self.streams(), self.lines)
+        Collected::new(self.streams(), self.kept)
     }
 
     /// The number of pipes.
@@ -180,17 +191,8 @@ impl Output {
                 }
             };
             let is_due = notified.is_none_or(|notified| notified.elapsed() >= NOTIFY_INTERVAL);
-            let line = {
-                let mut state = collected.state();
-                let log = &mut self.logs[stream];
-                if state.summary.log_failure.is_none()
-                    && let Err(error) = log.file.write_all(chunk)
-                {
-                    state.summary.log_failure = Some(log.failure(error));
-                }
-                state.push(stream, chunk);
-                is_due.then(|| state.tail.last_line(stream)).flatten()
-            };
+            self.record(stream, chunk, collected);
+            let line = is_due.then(|| collected.last_line(stream)).flatten();
             if let Some(line) = line {
                 (self.notify)(&line);
                 notified = Some(Instant::now());
@@ -198,6 +200,29 @@ impl Output {
             } else {
                 pending = Some(stream);
             }
+        }
+        if let Some(lines) = self.lines {
+            lines.finish();
+        }
+    }
+}
+
+impl Output {
+    /// Writes output to the log and hands it on.
+    fn record(&mut self, stream: usize, chunk: &[u8], collected: &Collected) {
+        {
+            let mut state = collected.state();
+            let log = &mut self.logs[stream];
+            if state.summary.log_failure.is_none()
+                && let Err(error) = log.file.write_all(chunk)
+            {
+                state.summary.log_failure = Some(log.failure(error));
+            }
+            state.push(stream, chunk);
+        }
+        // Without the lock: this may wait for a slow reader.
+        if let Some(lines) = &mut self.lines {
+            lines.push(stream, chunk);
         }
     }
 }

@@ -48,3 +48,4 @@ mod texts;
 mod tidy;
 mod tiers;
 mod unkillable;
+mod verbose;

@@ -74,6 +74,7 @@ impl Core {
             shells: None,
             jobserver: None,
             log_lines: 25,
+            script_lines: None,
             compression_level: 1,
             events: Arc::new(move |event| heard.lock().unwrap().push(event)),
         });

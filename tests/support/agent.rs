@@ -88,6 +88,11 @@ impl Agent {
         self
     }
 
+    /// The command, to start it with other files.
+    pub(crate) fn command(&mut self) -> &mut Command {
+        &mut self.command
+    }
+
     pub(crate) fn start(mut self) -> Running {
         let number = || {
             use std::sync::atomic::{AtomicU32, Ordering};

@@ -68,6 +68,7 @@ impl WorkDirectory {
             keep: None,
             shells: None,
             log_lines: TAIL_LINES,
+            script_lines: None,
             jobserver: None,
             compression_level: COMPRESSION_LEVEL,
             events: Arc::new(move |event: Event| {

@@ -1,6 +1,6 @@
 //! Flags of `compile`: what is printed.
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Messages")]
@@ -9,4 +9,25 @@ pub(in crate::cli) struct OutputFlags {
     /// are only in the log. 0 prints none
     #[arg(long, value_name = "N", default_value_t = 25, value_parser = clap::value_parser!(u32).range(0..=10_000))]
     pub log_lines: u32,
+
+    /// Print the output of all packaging scripts while they run, each line with the name of its
+    /// package
+    #[arg(long)]
+    pub verbose: bool,
+
+    /// Commands to the CI system in the output
+    #[arg(long, value_enum, value_name = "SYSTEM", default_value_t = AnnotationsFor::Auto)]
+    pub annotations: AnnotationsFor,
+}
+
+/// `--annotations`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum AnnotationsFor {
+    /// `github` if the variable GITHUB_ACTIONS is `true`, otherwise `none`
+    Auto,
+    /// GitHub Actions: an error for each failed package, and groups around the output of scripts,
+    /// which cannot contain commands
+    Github,
+    /// No commands
+    None,
 }

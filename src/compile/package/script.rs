@@ -185,7 +185,9 @@ impl Work {
             None => Output::to_log(&self.job.log, notify)?,
             Some(stdout) => Output::to_two_logs(stdout, &self.job.log, notify)?,
         };
-        Ok(output.keeping(self.context.log_lines))
+        let lines = self.context.script_lines.as_ref();
+        let sink = lines.map(|lines| lines(&self.job.name));
+        Ok(output.keeping(self.context.log_lines).streaming(sink))
     }
 
     /// Runs a script until its last process has ended.
