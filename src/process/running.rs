@@ -1,6 +1,7 @@
 //! The processes of a script at one moment, for the report about a script that hangs.
 
 use std::fmt;
+use std::path::Path;
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -68,9 +69,17 @@ pub(crate) fn running_below_this_process(hidden: &'static str) -> Vec<RunningPro
         // Fails if this was too late.
         let _ = sender.send(look(own, hidden, command_line));
     });
-    let read = reading.ok();
-    read.and_then(|_| receiver.recv_timeout(READ_LIMIT).ok())
-        .unwrap_or_else(|| look(own, hidden, |_| None))
+    match reading {
+        Ok(_) => {
+            let read = receiver.recv_timeout(READ_LIMIT);
+            read.unwrap_or_else(|_| look(own, hidden, |_| None))
+        }
+        // A process whose children are in another PID namespace has no threads: pid_namespaces(7).
+        Err(_) => look(own, hidden, |stat| {
+            let stat = (!waits_uninterruptibly(stat.process)).then_some(stat);
+            stat.and_then(command_line)
+        }),
+    }
 }
 
 fn look(
@@ -131,6 +140,16 @@ fn in_order<'a>(all: &'a [Stat], root: i32, hidden: &str) -> Vec<(usize, &'a Sta
         }
     }
     found
+}
+
+/// Whether a thread of a process waits uninterruptibly, or its threads are unknown.
+fn waits_uninterruptibly(process: i32) -> bool {
+    let threads = fs::list(format!("/proc/{process}/task").as_ref()).unwrap_or_default();
+    let stat = |path: &Path| Stat::parse(&fs::read_lossy(path).ok()?);
+    let mut states = threads
+        .iter()
+        .map(|thread| stat(&thread.path().join("stat")));
+    threads.is_empty() || states.any(|stat| stat.is_none_or(|stat| stat.state == "D"))
 }
 
 /// The command line of a process; `None` if it is not readable, or if reading it may block.

@@ -47,5 +47,6 @@ mod stops;
 mod texts;
 mod tidy;
 mod tiers;
+mod time_limits;
 mod unkillable;
 mod verbose;
