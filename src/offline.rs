@@ -23,6 +23,7 @@
 //!      └─ assemble  writes the compiled release to a temporary file, verifies it, renames it
 //! progress          lines and bars for the user
 //! report            the text of a failure
+//! call_record       collects what happens, for the report to other programs: call_report, written by report_file
 //! failure_kind      what is to blame for a failure: the exit code
 //! ```
 //!
@@ -31,6 +32,8 @@
 
 mod annotations;
 mod assemble;
+mod call_record;
+mod call_report;
 mod changed;
 mod checked;
 mod clutter;
@@ -65,6 +68,7 @@ mod progress;
 mod readers;
 mod releases;
 mod report;
+mod report_file;
 mod run;
 mod script_warnings;
 mod second_run;
@@ -90,4 +94,5 @@ pub use messages::Messages;
 pub use options::{Isolation, Options};
 pub use progress::Progress;
 pub use report::report;
+pub use report_file::ReportFile;
 pub use run::{Outcome, run};

@@ -124,6 +124,17 @@ impl Sandbox {
         }
     }
 
+    /// The name of the isolation tier, as on the command line.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Namespaces(namespaces) if namespaces.users().is_some() => "userns",
+            Self::Namespaces(_) => "namespace",
+            Self::Landlocked(landlocked) if landlocked.has_rules() => "landlock",
+            Self::Landlocked(_) | Self::Sequential(_) => "none",
+        }
+    }
+
     /// The name of the isolation tier of a place, as on the command line.
     #[must_use]
     pub fn tier(&self, place: &Place) -> &'static str {

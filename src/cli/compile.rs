@@ -13,7 +13,10 @@ use super::options::options;
 use super::stopping::{Stopping, announcement};
 use super::{DONE, FAILED, MACHINE, USAGE, on_threads, print_error};
 use crate::config::Environment;
-use crate::offline::{self, Annotations, FailureKind, Messages, OfflineError, Outcome, Progress};
+use crate::diag::Chain;
+use crate::offline::{
+    self, Annotations, FailureKind, Messages, OfflineError, Outcome, Progress, ReportFile,
+};
 use crate::process::{self, Terminal};
 use crate::runtime::{self, Signals, StopSignal};
 use crate::sandbox::{self, Entry};
@@ -124,16 +127,44 @@ where
         )
     };
     let printer = Arc::clone(&progress);
-    let Outcome { written, result } = work(progress, cancel).await;
+    let outcome = work(progress, cancel).await;
     printer.flush();
     let signal = stopping.signal().await;
+    finish(outcome, signal, messages.annotations).await
+}
+
+/// Prints the results of a call and writes its report. Returns the exit code.
+async fn finish(outcome: Outcome, signal: Option<StopSignal>, annotations: Annotations) -> u8 {
+    let Outcome {
+        written,
+        result,
+        report,
+    } = outcome;
     let printed = print_paths(&written);
-    match result {
+    let code = match &result {
         Ok(()) => printed,
         Err(OfflineError::Stopped) => signal.map_or(FAILED, StopSignal::exit_code),
         Err(error) => {
-            print_error(&offline::report(&error, messages.annotations));
-            FailureKind::of(&error).map_or(FAILED, FailureKind::exit_code)
+            print_error(&offline::report(error, annotations));
+            FailureKind::of(error).map_or(FAILED, FailureKind::exit_code)
+        }
+    };
+    match report {
+        Some(report) => write_report(report, &result, code).await,
+        None => code,
+    }
+}
+
+/// Writes the report of a call that ends with `code`. Returns the exit code.
+async fn write_report(report: ReportFile, result: &Result<(), OfflineError>, code: u8) -> u8 {
+    match report.write(result, code).await {
+        Ok(()) => code,
+        Err(error) => {
+            print_error(&format!(
+                "Error: failed to write the report: {}",
+                Chain(&error)
+            ));
+            if code == DONE { MACHINE } else { code }
         }
     }
 }

@@ -89,6 +89,7 @@ fn options(
     Options {
         inputs: Vec::new(),
         output_directory: None,
+        report: None,
         stemcell: None,
         work_directory: None,
         logs_directory: None,

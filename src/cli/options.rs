@@ -30,6 +30,7 @@ pub(super) fn options(
     Options {
         inputs: tarballs,
         output_directory: results.output_directory,
+        report: results.report,
         stemcell: compilation.stemcell,
         work_directory: directories.work_dir,
         logs_directory: directories.logs_dir,

@@ -2,12 +2,14 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::changed::Changed;
 use super::denials::Denial;
 use super::printed::PrintedLine;
 use super::second_run::FirstRun;
 use super::shell::FailedRun;
+use crate::process::Usage;
 use crate::release::Name;
 
 /// An event of a package, with the number of its job.
@@ -118,6 +120,17 @@ pub enum Event {
         job: usize,
         /// The package.
         package: Name,
+    },
+    /// A run of its script has ended.
+    ScriptEnded {
+        /// The job's number.
+        job: usize,
+        /// The package.
+        package: Name,
+        /// How long the script ran.
+        elapsed: Duration,
+        /// The resources that it and its descendants used.
+        usage: Usage,
     },
     /// Its script has printed a line. Sent for the latest line from time to time, not for every line.
     Printed {

@@ -66,6 +66,7 @@ pub async fn enter(
             true => Err(OfflineError::Stopped),
             false => result,
         },
+        report: None,
     }
 }
 
@@ -109,6 +110,7 @@ async fn enter_in(
         sandbox,
         work_directory,
         variables,
+        None,
         (progress, cancel),
     );
     let context = Arc::new(context);

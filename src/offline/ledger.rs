@@ -33,12 +33,18 @@ pub(super) struct PackageRecord {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum PackageState {
+pub(super) enum PackageState {
     Waiting,
     Running,
     Done,
     Stopped,
     Failed,
+}
+
+impl PackageRecord {
+    pub(super) fn state(&self) -> PackageState {
+        self.state
+    }
 }
 
 #[derive(Debug)]

@@ -56,6 +56,8 @@ pub struct Options {
     pub second_run: SecondRun,
     /// How many of the last lines of a failed script are reported.
     pub log_lines: usize,
+    /// Where the report for other programs goes, if one is wanted.
+    pub report: Option<PathBuf>,
     /// The gzip level of compiled packages.
     pub compression_level: u32,
     /// The variables that scripts inherit.

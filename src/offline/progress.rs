@@ -264,6 +264,7 @@ fn message(event: Event) -> Option<String> {
         } => shell::kept(&package, &directory, bytes),
         Event::Entered { .. }
         | Event::Printed { .. }
+        | Event::ScriptEnded { .. }
         | Event::ShellOpened { .. }
         | Event::ShellEnded { .. } => return None,
     };

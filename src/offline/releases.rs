@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::assemble::{self, AssembleError};
+use super::call_record::CallRecord;
 use super::compiled_release::CompiledBlob;
 use super::durations::{Durations, Measured};
 use super::error::{Incomplete, OfflineError};
@@ -50,6 +51,8 @@ pub(super) struct Compiler {
 pub(super) struct Target<'a> {
     pub stemcell: &'a Slug,
     pub progress: &'a Progress,
+    /// Collects the facts for the report.
+    pub record: &'a CallRecord,
     pub cancel: &'a CancellationToken,
     /// The package for which a shell is opened: only the packages that it needs are compiled.
     pub only: Option<&'a Name>,
@@ -222,6 +225,7 @@ impl Run<'_> {
             PackageEvent::Started(id) => self.start(id.into()),
             PackageEvent::Ended(id, result) => {
                 let took = self.target.progress.end(id.index());
+                self.target.record.set_ended(id.into(), &result);
                 self.end(id.into(), *result, took);
             }
         }
@@ -229,6 +233,7 @@ impl Run<'_> {
 
     fn start(&mut self, node: NodeId) {
         self.ledger.set_started(node);
+        self.target.record.set_started(node);
         let record = self.ledger.record(node);
         let package = record.node.package();
         if package.is_source() {
@@ -427,6 +432,7 @@ impl Run<'_> {
                 Err(error) => self.failures.push(error.into()),
             }
         }
+        self.target.record.set_packages(&self.ledger);
         let failures = self.failures.finish(self.target.progress).await;
         if self.target.cancel.is_cancelled() {
             return Err(OfflineError::Stopped);

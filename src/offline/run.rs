@@ -7,6 +7,8 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::assemble;
+use super::call_record::CallRecord;
+use super::call_report::ReleaseStatus;
 use super::checked::CheckedRelease;
 use super::error::OfflineError;
 use super::given;
@@ -17,6 +19,7 @@ use super::options::{Isolation, Options};
 use super::outputs::{LAST_RESORT, output_directories};
 use super::progress::Progress;
 use super::releases::{self, Compiler, Target};
+use super::report_file::ReportFile;
 use super::select::{Task, select};
 use super::setup;
 use super::shell;
@@ -35,6 +38,8 @@ pub struct Outcome {
     pub written: Vec<PathBuf>,
     /// Why not all releases were written.
     pub result: Result<(), OfflineError>,
+    /// The report for other programs, if one is wanted.
+    pub report: Option<ReportFile>,
 }
 
 /// Compiles releases. Prints the paths of the compiled releases last, in the order of the inputs.
@@ -42,30 +47,47 @@ pub struct Outcome {
 /// Releases that were complete before a failure are written.
 pub async fn run(options: Options, progress: Arc<Progress>, cancel: &CancellationToken) -> Outcome {
     let mut written = BTreeMap::new();
-    let result = compile(options, progress, cancel, &mut written).await;
+    let record = Arc::new(CallRecord::new());
+    let report = options.report.clone().map(|path| ReportFile {
+        path,
+        record: Arc::clone(&record),
+    });
+    let result = compile(options, progress, &record, cancel, &mut written).await;
+    record.set_written(written.keys().copied());
     Outcome {
         written: written.into_values().collect(),
         result,
+        report,
     }
 }
 
 async fn compile(
     mut options: Options,
     progress: Arc<Progress>,
+    record: &Arc<CallRecord>,
     cancel: &CancellationToken,
     written: &mut Written,
 ) -> Result<(), OfflineError> {
     let inputs = std::mem::take(&mut options.inputs);
     options.inputs = runtime::spawn_blocking("expand", move || given::expand(inputs)).await?;
+    record.set_inputs(&options.inputs);
+    if let Some(report) = &options.report {
+        // An error now costs less than one at the end.
+        let directory = fs::parent(report);
+        fs::create_dir_all(directory)?;
+        fs::check_writable(directory)?;
+    }
     let stemcell = match &options.stemcell {
         Some(stemcell) => stemcell.clone(),
         None => stemcell::detect(&options.vcap)?,
     };
     progress.line(&format!("Compiling with stemcell {stemcell}"));
+    record.set_stemcell(stemcell.to_string());
     let call = Call {
         options,
         stemcell,
         progress,
+        record,
         cancel,
     };
     let mut made = MadeDirectories::default();
@@ -105,6 +127,7 @@ struct Call<'a> {
     options: Options,
     stemcell: Slug,
     progress: Arc<Progress>,
+    record: &'a Arc<CallRecord>,
     cancel: &'a CancellationToken,
 }
 
@@ -164,8 +187,14 @@ impl Call<'_> {
                 .carry_out_all(tasks, None, work_directory, written)
                 .await;
         }
-        let compiler =
-            setup::compiler(&self.options, work_directory, &self.progress, self.cancel).await?;
+        let compiler = setup::compiler(
+            &self.options,
+            work_directory,
+            &self.progress,
+            self.record,
+            self.cancel,
+        )
+        .await?;
         let result = self
             .carry_out_all(tasks, Some(&compiler), work_directory, written)
             .await;
@@ -193,6 +222,7 @@ impl Call<'_> {
         written: &mut Written,
     ) -> Result<(), OfflineError> {
         let mut releases = BTreeMap::new();
+        tasks.iter().for_each(|task| self.record_release(task));
         for task in tasks {
             if let Task::Compile {
                 id,
@@ -214,12 +244,34 @@ impl Call<'_> {
         let target = Target {
             stemcell: &self.stemcell,
             progress: &self.progress,
+            record: self.record,
             cancel: self.cancel,
             only: shell::package(&self.options),
         };
         let (compiled, result) = releases::compile_all(&target, releases, compiler).await;
         written.extend(compiled);
         result
+    }
+
+    /// Records the release of a task for the report.
+    fn record_release(&self, task: &Task) {
+        let (id, release, output, status) = match task {
+            Task::Compile {
+                id,
+                release,
+                output,
+            } => (id, release, output, ReleaseStatus::Written),
+            Task::PassOn {
+                id,
+                release,
+                output,
+            } => (id, release, output, ReleaseStatus::Copied),
+            Task::InPlace { id, release } => {
+                (id, release, &release.tarball, ReleaseStatus::Unchanged)
+            }
+            Task::Replaced { .. } => return,
+        };
+        self.record.add_release(*id, release, output, status);
     }
 
     /// Carries out a task without compiling. Returns the result's path, if there is a result.
@@ -234,7 +286,8 @@ impl Call<'_> {
                 ));
                 Ok(None)
             }
-            Task::InPlace { id, tarball } => {
+            Task::InPlace { id, release } => {
+                let tarball = release.tarball.clone();
                 self.progress.line(&format!(
                     "{} is already compiled for this stemcell and stays unchanged",
                     tarball.display()

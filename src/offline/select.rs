@@ -40,7 +40,10 @@ pub(super) enum Task {
         output: PathBuf,
     },
     /// It is compiled already and is where its result belongs.
-    InPlace { id: ReleaseId, tarball: PathBuf },
+    InPlace {
+        id: ReleaseId,
+        release: Arc<CheckedRelease>,
+    },
     /// It is the result of an earlier run of another input.
     Replaced { tarball: PathBuf, of: PathBuf },
 }
@@ -131,11 +134,10 @@ fn task(
     output: PathBuf,
     is_source: bool,
 ) -> fs::Result<Task> {
-    if !is_source && fs::same_file(&release.tarball, &output)? {
-        let tarball = release.tarball;
-        return Ok(Task::InPlace { id, tarball });
-    }
     let release = Arc::new(release);
+    if !is_source && fs::same_file(&release.tarball, &output)? {
+        return Ok(Task::InPlace { id, release });
+    }
     Ok(match is_source {
         true => Task::Compile {
             id,

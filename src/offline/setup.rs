@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use super::call_record::CallRecord;
 use super::error::OfflineError;
 use super::isolation;
 use super::options::Options;
@@ -23,6 +24,7 @@ pub(super) async fn compiler(
     options: &Options,
     work_directory: &WorkDirectory,
     progress: &Arc<Progress>,
+    record: &Arc<CallRecord>,
     cancel: &CancellationToken,
 ) -> Result<Compiler, OfflineError> {
     if let Some(directory) = &options.keep_failed {
@@ -32,6 +34,7 @@ pub(super) async fn compiler(
     }
     let sandbox = isolation::choose(options, work_directory.path(), progress, cancel).await?;
     let jobs = jobs(options, &sandbox, progress);
+    record.set_compiler(sandbox.name(), jobs.get());
     warn_of_noexec(options, &sandbox, work_directory, progress);
     let logs = match work_directory.logs(options.logs_directory.as_deref(), &options.vcap) {
         Ok(logs) => logs,
@@ -65,6 +68,7 @@ pub(super) async fn compiler(
         sandbox,
         work_directory,
         variables,
+        Some(record),
         (progress, cancel),
     );
     Ok(Compiler {
@@ -82,9 +86,16 @@ pub(super) fn context(
     sandbox: Sandbox,
     work_directory: &WorkDirectory,
     (environment, jobserver): (Environment, Option<Jobserver>),
+    record: Option<&Arc<CallRecord>>,
     (progress, cancel): (&Arc<Progress>, &CancellationToken),
 ) -> Context {
-    let listener = Arc::clone(progress);
+    let (listener, record) = (Arc::clone(progress), record.cloned());
+    let events = Arc::new(move |event| {
+        if let Some(record) = &record {
+            record.hear(&event);
+        }
+        listener.show(event);
+    });
     Context {
         vcap: options.vcap.clone(),
         sandbox,
@@ -101,7 +112,7 @@ pub(super) fn context(
         script_lines: progress.script_lines(),
         compression_level: options.compression_level,
         jobserver,
-        events: Arc::new(move |event| listener.show(event)),
+        events,
     }
 }
 

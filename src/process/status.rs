@@ -34,6 +34,16 @@ impl Status {
             Self::Exited(code) => signal_of_last_command(code).map(|signal| signal as i32),
         }
     }
+
+    /// The name of that signal.
+    #[must_use]
+    pub fn signal_name(self) -> Option<String> {
+        let number = self.signal()?;
+        Some(match Signal::try_from(number) {
+            Ok(signal) => signal.as_str().to_owned(),
+            Err(_) => format!("signal {number}"),
+        })
+    }
 }
 
 /// The signal behind an exit code of 128 plus its number, with which a shell reports that a signal

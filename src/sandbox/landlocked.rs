@@ -130,6 +130,10 @@ impl Landlocked {
         self
     }
 
+    pub(super) fn has_rules(&self) -> bool {
+        self.has_rules
+    }
+
     pub(super) fn tree(&self) -> &SharedTree {
         &self.tree
     }

@@ -16,6 +16,8 @@ mod namespace;
 mod outcome;
 mod play;
 mod release;
+pub(crate) mod report;
+mod schema;
 mod shared;
 mod terminal;
 mod tiers;

@@ -69,7 +69,8 @@ impl Phases {
             | Event::Denied { .. }
             | Event::Kept { .. }
             | Event::ShellOpened { .. }
-            | Event::ShellEnded { .. } => {}
+            | Event::ShellEnded { .. }
+            | Event::ScriptEnded { .. } => {}
             Event::Printed { line, .. } => self.progress.printed(line),
         }
     }

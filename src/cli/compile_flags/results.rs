@@ -11,6 +11,10 @@ pub(in crate::cli) struct ResultFlags {
     #[arg(long, value_name = "DIR")]
     pub output_directory: Option<PathBuf>,
 
+    /// Write a report of the call as JSON to this file, also after a failure
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+
     /// Gzip level of compiled packages
     #[arg(long, value_name = "1..9", default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=9))]
     pub compression_level: u32,

@@ -211,9 +211,16 @@ impl Work {
             std::mem::forget(ran);
             return Err(self.unkillable(end).await?);
         }
+        let elapsed = start.elapsed();
+        (self.context.events)(Event::ScriptEnded {
+            job: self.job.number,
+            package: self.job.name.clone(),
+            elapsed,
+            usage: end.usage,
+        });
         Ok(FinishedScript {
             end,
-            elapsed: start.elapsed(),
+            elapsed,
             overlap,
         })
     }

@@ -1,0 +1,435 @@
+//! Collects what happens in a call for its report.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::call_report::{
+    Agent, Blob, CallReport, CallResult, ErrorLine, FORMAT_VERSION, Failure, File, Kind, Output,
+    Package, PackageStatus, Phase, PhaseName, Release, ReleasePackage, ReleaseStatus, Script,
+    SecondRun, SecondRunWith, Seconds,
+};
+use super::checked::CheckedRelease;
+use super::error::OfflineError;
+use super::failure::PackageFailure;
+use super::failure_kind::FailureKind;
+use super::ids::{NodeId, ReleaseId};
+use super::ledger::{Ledger, PackageRecord, PackageState};
+use super::tarball;
+use crate::compile::{self, CompileError, Compiled, Event, first_log};
+use crate::diag::Chain;
+use crate::process::Status;
+
+/// The facts of one call.
+#[derive(Debug)]
+pub(super) struct CallRecord {
+    begun: Instant,
+    begun_at: SystemTime,
+    facts: Mutex<Facts>,
+}
+
+#[derive(Debug, Default)]
+struct Facts {
+    stemcell: Option<String>,
+    isolation: Option<&'static str>,
+    jobs: Option<usize>,
+    inputs: Vec<PathBuf>,
+    releases: BTreeMap<ReleaseId, Release>,
+    written: Vec<ReleaseId>,
+    /// By the index of the package.
+    runs: BTreeMap<usize, Run>,
+    packages: Vec<Package>,
+}
+
+/// What a started package did.
+#[derive(Debug)]
+struct Run {
+    started: Instant,
+    ended: Option<Instant>,
+    /// Each phase with its start.
+    phases: Vec<(PhaseName, Instant)>,
+    script: Option<Script>,
+    /// The second run that follows if it is started.
+    announced: Option<SecondRun>,
+    second_run: Option<SecondRun>,
+    compiled: Option<Blob>,
+}
+
+impl CallRecord {
+    pub(super) fn new() -> Self {
+        Self {
+            begun: Instant::now(),
+            begun_at: SystemTime::now(),
+            facts: Mutex::default(),
+        }
+    }
+
+    pub(super) fn set_inputs(&self, inputs: &[PathBuf]) {
+        self.facts().inputs = inputs.to_vec();
+    }
+
+    pub(super) fn set_stemcell(&self, stemcell: String) {
+        self.facts().stemcell = Some(stemcell);
+    }
+
+    pub(super) fn set_compiler(&self, isolation: &'static str, jobs: usize) {
+        let mut facts = self.facts();
+        (facts.isolation, facts.jobs) = (Some(isolation), Some(jobs));
+    }
+
+    /// Adds a release. `status` is its status when it is written.
+    pub(super) fn add_release(
+        &self,
+        id: ReleaseId,
+        release: &CheckedRelease,
+        output: &Path,
+        status: ReleaseStatus,
+    ) {
+        let packages = release.packages.iter().map(|package| ReleasePackage {
+            name: package.name().to_string(),
+            version: package.version().to_string(),
+            precompiled: !package.is_source(),
+        });
+        let release = Release {
+            name: release.manifest.name.to_string(),
+            version: release.manifest.version.to_string(),
+            input: text(&release.tarball),
+            output: text(output),
+            status,
+            packages: packages.collect(),
+        };
+        self.facts().releases.insert(id, release);
+    }
+
+    pub(super) fn set_written(&self, releases: impl Iterator<Item = ReleaseId>) {
+        self.facts().written = releases.collect();
+    }
+
+    pub(super) fn set_started(&self, node: NodeId) {
+        let now = Instant::now();
+        let run = Run {
+            started: now,
+            ended: None,
+            phases: vec![(PhaseName::Wait, now)],
+            script: None,
+            announced: None,
+            second_run: None,
+            compiled: None,
+        };
+        self.facts().runs.insert(node.index(), run);
+    }
+
+    pub(super) fn set_ended(&self, node: NodeId, result: &Result<Option<Compiled>, CompileError>) {
+        if let Some(run) = self.facts().runs.get_mut(&node.index()) {
+            run.ended = Some(Instant::now());
+            run.compiled = result.as_ref().ok().and_then(|it| {
+                let compiled = it.as_ref()?;
+                Some(Blob {
+                    size: compiled.size,
+                    sha1: compiled.digests.sha1().map(str::to_owned),
+                    sha256: compiled.digests.sha256().map(str::to_owned),
+                })
+            });
+        }
+    }
+
+    /// Records an event of the core.
+    pub(super) fn hear(&self, event: &Event) {
+        let mut facts = self.facts();
+        match event {
+            Event::Entered { job, phase, .. } => {
+                if let Some(run) = facts.runs.get_mut(job) {
+                    run.phases.push((name(*phase), Instant::now()));
+                }
+            }
+            Event::ScriptEnded {
+                job,
+                elapsed,
+                usage,
+                ..
+            } => {
+                if let Some(run) = facts.runs.get_mut(job) {
+                    run.script = Some(Script {
+                        seconds: seconds(*elapsed),
+                        user_seconds: seconds(usage.user),
+                        system_seconds: seconds(usage.system),
+                        max_memory: usage.max_resident,
+                    });
+                }
+            }
+            Event::FirstRunFailed { job, first, .. } => {
+                if let Some(run) = facts.runs.get_mut(job) {
+                    run.announced = Some(SecondRun {
+                        with: SecondRunWith::NoRestrictions,
+                        reason: first.failure.clone(),
+                    });
+                }
+            }
+            Event::SecondRunStarted { job, .. } => {
+                if let Some(run) = facts.runs.get_mut(job) {
+                    run.second_run = run.announced.take();
+                }
+            }
+            Event::RunWithCopies { job, lines, .. } => {
+                if let Some(run) = facts.runs.get_mut(job) {
+                    let lines: Vec<&str> = lines.iter().map(|line| line.text.as_str()).collect();
+                    run.second_run = Some(SecondRun {
+                        with: SecondRunWith::CopiedDependencies,
+                        reason: lines.join("\n"),
+                    });
+                }
+            }
+            Event::SecondRunSucceeded { .. }
+            | Event::Denied { .. }
+            | Event::TreeChanged { .. }
+            | Event::CopyChanged { .. }
+            | Event::Kept { .. }
+            | Event::ShellOpened { .. }
+            | Event::ShellEnded { .. }
+            | Event::Printed { .. } => {}
+        }
+    }
+
+    /// Records the packages, when all of them have ended.
+    pub(super) fn set_packages(&self, ledger: &Ledger) {
+        let mut facts = self.facts();
+        let mut packages: Vec<Package> = Vec::new();
+        for (id, record) in ledger.packages().iter().enumerate() {
+            let dependencies = record.node.dependencies.iter();
+            let is_skipped = dependencies.clone().any(|dependency| {
+                let status = packages[dependency.index()].status;
+                matches!(status, PackageStatus::Failed | PackageStatus::Skipped)
+            });
+            let (package, run) = (record.node.package(), facts.runs.get(&id));
+            let releases = ledger.releases_of(NodeId::from_index(id));
+            let log = |log: &Path| crate::fs::lookup(log).ok().flatten().map(|_| text(log));
+            packages.push(Package {
+                id,
+                name: package.name().to_string(),
+                version: package.version().to_string(),
+                releases: releases.map(CheckedRelease::label).collect(),
+                status: status(record, is_skipped),
+                precompiled: !package.is_source(),
+                dependencies: dependencies.map(|it| it.index()).collect(),
+                source: blob(&package.blob),
+                compiled: run.and_then(|run| run.compiled.clone()),
+                started: run.map(|run| seconds(run.started - self.begun)),
+                seconds: run.map(|run| run.seconds(self.begun)),
+                phases: run.map(|run| run.phases(self.begun)).unwrap_or_default(),
+                script: run.and_then(|run| run.script),
+                second_run: run.and_then(|run| run.second_run.clone()),
+                log: run.and_then(|_| log(&record.logs.own)),
+                first_log: run.and_then(|_| log(&first_log(&record.logs.own))),
+                failure: None,
+            });
+        }
+        facts.packages = packages;
+    }
+
+    /// The report of the call, without the sizes and digests of files.
+    pub(super) fn report(&self, result: &Result<(), OfflineError>, exit_code: u8) -> CallReport {
+        let facts = std::mem::take(&mut *self.facts());
+        let mut releases = facts.releases;
+        for (id, release) in &mut releases {
+            if !facts.written.contains(id) {
+                release.status = ReleaseStatus::Unfinished;
+            }
+        }
+        let written = facts.written.iter().filter_map(|id| releases.get(id));
+        let outputs = written.map(|release| Output {
+            name: release.name.clone(),
+            version: release.version.clone(),
+            file: unread(release.output.clone()),
+        });
+        let outputs = outputs.collect();
+        let mut packages = facts.packages;
+        let error = result.as_ref().err();
+        for failure in error.into_iter().flat_map(OfflineError::failures) {
+            if let OfflineError::Package(package) = failure {
+                add_failure(&mut packages, package, failure);
+            }
+        }
+        CallReport {
+            format_version: FORMAT_VERSION,
+            agent: Agent {
+                version: env!("CARGO_PKG_VERSION"),
+                commit: env!("BOSH_AGENT_COMMIT"),
+                target: env!("BOSH_AGENT_TARGET"),
+            },
+            stemcell: facts.stemcell,
+            isolation: facts.isolation,
+            jobs: facts.jobs,
+            started: timestamp(self.begun_at),
+            seconds: seconds(self.begun.elapsed()),
+            result: match error {
+                None if exit_code == 0 => CallResult::Written,
+                Some(OfflineError::Stopped) => CallResult::Stopped,
+                _ => CallResult::Failed,
+            },
+            exit_code,
+            failure_kind: error.and_then(FailureKind::of).map(kind),
+            errors: error.map(errors).unwrap_or_default(),
+            inputs: facts.inputs.iter().map(|it| unread(text(it))).collect(),
+            outputs,
+            releases: releases.into_values().collect(),
+            packages,
+        }
+    }
+
+    fn facts(&self) -> MutexGuard<'_, Facts> {
+        // The facts stay usable after a panic in another thread.
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Run {
+    fn phases(&self, begun: Instant) -> Vec<Phase> {
+        let ended = self.ended.unwrap_or_else(Instant::now);
+        let starts = self.phases.iter().map(|(_, start)| *start);
+        let ends = starts.skip(1).chain([ended]);
+        let phases = self
+            .phases
+            .iter()
+            .zip(ends)
+            .map(|((name, start), end)| Phase {
+                name: *name,
+                start: seconds(start.saturating_duration_since(begun)),
+                seconds: seconds(end.saturating_duration_since(*start)),
+            });
+        phases.collect()
+    }
+
+    fn seconds(&self, begun: Instant) -> Seconds {
+        let mut sums = Seconds::default();
+        for phase in self.phases(begun) {
+            *match phase.name {
+                PhaseName::Wait => &mut sums.wait,
+                PhaseName::Unpack => &mut sums.unpack,
+                PhaseName::Script => &mut sums.script,
+                PhaseName::Pack => &mut sums.pack,
+            } += phase.seconds;
+            sums.total += phase.seconds;
+        }
+        let rounded = [sums.total, sums.wait, sums.unpack, sums.script, sums.pack].map(rounded);
+        let [total, wait, unpack, script, pack] = rounded;
+        Seconds {
+            total,
+            wait,
+            unpack,
+            script,
+            pack,
+        }
+    }
+}
+
+fn name(phase: compile::Phase) -> PhaseName {
+    match phase {
+        compile::Phase::Waiting | compile::Phase::Ready | compile::Phase::SecondRun { .. } => {
+            PhaseName::Wait
+        }
+        compile::Phase::Unpacking | compile::Phase::Installing => PhaseName::Unpack,
+        compile::Phase::Packaging => PhaseName::Script,
+        compile::Phase::Packing => PhaseName::Pack,
+    }
+}
+
+fn status(record: &PackageRecord, is_skipped: bool) -> PackageStatus {
+    match record.state() {
+        PackageState::Done if record.node.package().is_source() => PackageStatus::Compiled,
+        PackageState::Done => PackageStatus::Installed,
+        PackageState::Failed => PackageStatus::Failed,
+        PackageState::Running | PackageState::Stopped => PackageStatus::Stopped,
+        PackageState::Waiting if is_skipped => PackageStatus::Skipped,
+        PackageState::Waiting => PackageStatus::NotStarted,
+    }
+}
+
+fn blob(blob: &tarball::Blob) -> Blob {
+    Blob {
+        size: blob.size,
+        sha1: blob.digests.all().sha1().map(str::to_owned),
+        sha256: Some(blob.digests.sha256().to_owned()),
+    }
+}
+
+/// Adds a failure to its package.
+fn add_failure(packages: &mut [Package], failed: &PackageFailure, error: &OfflineError) {
+    let (name, version) = (failed.package.0.to_string(), failed.package.1.to_string());
+    let releases = failed.releases.iter();
+    let releases: Vec<String> = releases
+        .map(|(name, version)| format!("{name}/{version}"))
+        .collect();
+    let package = packages.iter_mut().find(|it| {
+        it.status == PackageStatus::Failed
+            && it.failure.is_none()
+            && (&it.name, &it.version, &it.releases) == (&name, &version, &releases)
+    });
+    let Some(package) = package else { return };
+    let script = match &failed.source {
+        CompileError::Script(script) => Some(script),
+        _ => None,
+    };
+    package.failure = Some(Failure {
+        kind: FailureKind::of(error).map_or(Kind::Script, kind),
+        message: Chain(&failed.source).to_string(),
+        exit_code: script.and_then(|script| match script.status {
+            Status::Exited(code) => Some(code),
+            Status::Signaled(_) => None,
+        }),
+        signal: script.and_then(|script| script.status.signal_name()),
+        error_line: failed.error_line.as_ref().map(|line| ErrorLine {
+            number: line.number,
+            text: line.text.clone(),
+        }),
+        last_lines: script
+            .map(|script| script.tail.lines.clone())
+            .unwrap_or_default(),
+        log: failed.log.as_deref().map(text),
+    });
+}
+
+/// A line for each error.
+fn errors(error: &OfflineError) -> Vec<String> {
+    let of = |failure: &OfflineError| match failure {
+        OfflineError::Input(problems) => problems
+            .iter()
+            .map(|it| format!("{}: {}", it.path.display(), Chain(&it.kind)))
+            .collect(),
+        other => vec![Chain(other).to_string()],
+    };
+    error.failures().iter().flat_map(of).collect()
+}
+
+fn kind(kind: FailureKind) -> Kind {
+    match kind {
+        FailureKind::Script => Kind::Script,
+        FailureKind::Input => Kind::Input,
+        FailureKind::Machine => Kind::Machine,
+    }
+}
+
+fn unread(path: String) -> File {
+    File {
+        path,
+        ..File::default()
+    }
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+fn timestamp(time: SystemTime) -> String {
+    let time = chrono::DateTime::<chrono::Utc>::from(time);
+    time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
+}
+
+fn seconds(duration: Duration) -> f64 {
+    rounded(duration.as_secs_f64())
+}
+
+/// Milliseconds are precise enough.
+fn rounded(seconds: f64) -> f64 {
+    (seconds * 1000.0).round() / 1000.0
+}

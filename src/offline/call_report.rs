@@ -1,0 +1,215 @@
+//! The report of a call for other programs, as JSON. `docs/report.schema.json` describes it.
+
+use serde::Serialize;
+
+/// The version of the format. A release that removes or changes a field increases it; new fields do not.
+pub(super) const FORMAT_VERSION: u32 = 1;
+
+/// The whole document.
+#[derive(Debug, Serialize)]
+pub(super) struct CallReport {
+    pub format_version: u32,
+    pub agent: Agent,
+    pub stemcell: Option<String>,
+    pub isolation: Option<&'static str>,
+    pub jobs: Option<usize>,
+    /// RFC 3339, in UTC.
+    pub started: String,
+    pub seconds: f64,
+    pub result: CallResult,
+    pub exit_code: u8,
+    pub failure_kind: Option<Kind>,
+    pub errors: Vec<String>,
+    pub inputs: Vec<File>,
+    pub outputs: Vec<Output>,
+    pub releases: Vec<Release>,
+    pub packages: Vec<Package>,
+}
+
+/// This program.
+#[derive(Debug, Serialize)]
+pub(super) struct Agent {
+    pub version: &'static str,
+    pub commit: &'static str,
+    pub target: &'static str,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum CallResult {
+    Written,
+    Failed,
+    Stopped,
+}
+
+/// A kind of failure, as [`FailureKind`](super::FailureKind).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Kind {
+    Script,
+    Input,
+    Machine,
+}
+
+/// A file of the call.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct File {
+    pub path: String,
+    pub size: Option<u64>,
+    pub sha1: Option<String>,
+    pub sha256: Option<String>,
+}
+
+/// A compiled release that was written.
+#[derive(Debug, Serialize)]
+pub(super) struct Output {
+    pub name: String,
+    pub version: String,
+    #[serde(flatten)]
+    pub file: File,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Release {
+    pub name: String,
+    pub version: String,
+    pub input: String,
+    pub output: String,
+    pub status: ReleaseStatus,
+    pub packages: Vec<ReleasePackage>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum ReleaseStatus {
+    /// It was compiled and written.
+    Written,
+    /// It was compiled before, and was copied.
+    Copied,
+    /// It was compiled before, and is where its result belongs.
+    Unchanged,
+    Unfinished,
+}
+
+/// A package that a release lists.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct ReleasePackage {
+    pub name: String,
+    pub version: String,
+    /// Whether it was compiled before.
+    pub precompiled: bool,
+}
+
+/// A package of the call. A package that several releases share is listed once.
+#[derive(Debug, Serialize)]
+pub(super) struct Package {
+    pub id: usize,
+    pub name: String,
+    pub version: String,
+    /// `NAME/VERSION` of each release that has it.
+    pub releases: Vec<String>,
+    pub status: PackageStatus,
+    pub precompiled: bool,
+    /// The ids of its direct dependencies.
+    pub dependencies: Vec<usize>,
+    pub source: Blob,
+    pub compiled: Option<Blob>,
+    /// When it started, in seconds after the start of the call.
+    pub started: Option<f64>,
+    pub seconds: Option<Seconds>,
+    pub phases: Vec<Phase>,
+    pub script: Option<Script>,
+    pub second_run: Option<SecondRun>,
+    pub log: Option<String>,
+    pub first_log: Option<String>,
+    pub failure: Option<Failure>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum PackageStatus {
+    Compiled,
+    /// It was compiled before, and was installed for its dependents.
+    Installed,
+    Failed,
+    /// One of its dependencies failed.
+    Skipped,
+    Stopped,
+    NotStarted,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Blob {
+    pub size: u64,
+    pub sha1: Option<String>,
+    pub sha256: Option<String>,
+}
+
+/// Seconds by phase.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Serialize)]
+pub(super) struct Seconds {
+    pub total: f64,
+    pub wait: f64,
+    pub unpack: f64,
+    pub script: f64,
+    pub pack: f64,
+}
+
+/// A phase of a package. `start` is in seconds after the start of the call.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(super) struct Phase {
+    pub name: PhaseName,
+    pub start: f64,
+    pub seconds: f64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum PhaseName {
+    Wait,
+    Unpack,
+    Script,
+    Pack,
+}
+
+/// The last run of a packaging script.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(super) struct Script {
+    pub seconds: f64,
+    pub user_seconds: f64,
+    pub system_seconds: f64,
+    /// The largest resident memory of one of its processes, in bytes.
+    pub max_memory: u64,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct SecondRun {
+    pub with: SecondRunWith,
+    /// Why the first run did not count.
+    pub reason: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum SecondRunWith {
+    NoRestrictions,
+    CopiedDependencies,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Failure {
+    pub kind: Kind,
+    pub message: String,
+    pub exit_code: Option<i32>,
+    pub signal: Option<String>,
+    pub error_line: Option<ErrorLine>,
+    pub last_lines: Vec<String>,
+    /// The log, or its copy in the output directory.
+    pub log: Option<String>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct ErrorLine {
+    pub number: usize,
+    pub text: String,
+}

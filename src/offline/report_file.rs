@@ -1,0 +1,79 @@
+//! Writes the report of a call, with the sizes and digests of its files.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::call_record::CallRecord;
+use super::call_report::{CallResult, File};
+use super::error::OfflineError;
+use crate::fs::{self, Context};
+use crate::release::Algorithm;
+use crate::release::digest::Hasher;
+use crate::runtime;
+
+const BUFFER: usize = 128 * 1024;
+
+/// A report that is written when the exit code of the call is known.
+#[derive(Debug)]
+pub struct ReportFile {
+    pub(super) path: PathBuf,
+    pub(super) record: Arc<CallRecord>,
+}
+
+impl ReportFile {
+    /// Writes the report. What is at its path stays as it is until the new report is complete.
+    ///
+    /// # Errors
+    /// The report cannot be written.
+    pub async fn write(
+        self,
+        result: &Result<(), OfflineError>,
+        exit_code: u8,
+    ) -> Result<(), OfflineError> {
+        let mut report = self.record.report(result, exit_code);
+        let path = self.path;
+        let writing = runtime::spawn_blocking("report", move || {
+            // A stop does not wait for large inputs to be read again.
+            if report.result != CallResult::Stopped {
+                report.inputs.iter_mut().for_each(examine);
+            }
+            let outputs = report.outputs.iter_mut();
+            outputs.for_each(|output| examine(&mut output.file));
+            let mut text = serde_json::to_vec_pretty(&report)
+                .map_err(|source| fs::Error::new("write", &path, source.into()))?;
+            text.push(b'\n');
+            let mode = fs::mode_for_others_to_write().unwrap_or(0o644);
+            fs::write_atomic(&path, &text, mode)
+        });
+        Ok(writing.await??)
+    }
+}
+
+/// Fills in the size and digests of a file, if it can be read: they are unknown for a pipe.
+fn examine(file: &mut File) {
+    let path = PathBuf::from(&file.path);
+    match read(&path) {
+        Ok(Some((size, digests))) => {
+            file.size = Some(size);
+            file.sha1 = digests.sha1().map(str::to_owned);
+            file.sha256 = digests.sha256().map(str::to_owned);
+        }
+        Ok(None) => {}
+        Err(error) => tracing::debug!(%error, "could not read a file for the report"),
+    }
+}
+
+fn read(path: &Path) -> fs::Result<Option<(u64, crate::release::Digests)>> {
+    if !fs::metadata(path)?.is_file() {
+        return Ok(None);
+    }
+    let mut file = fs::open(path)?;
+    let mut hasher = Hasher::new(&[Algorithm::Sha1, Algorithm::Sha256]);
+    let (mut buffer, mut size) = (vec![0; BUFFER], 0);
+    while let count @ 1.. = file.read(&mut buffer).at("read", path)? {
+        hasher.update(&buffer[..count]);
+        size += count as u64;
+    }
+    Ok(Some((size, hasher.finish())))
+}
