@@ -15,8 +15,8 @@ fn report_lists_what_was_compiled_failed_and_skipped() {
         world.release("other.tgz", &other),
     ];
     let path = world.path("reports/report.json");
-    let agent = world.agent().arg("--keep-going").args(&tarballs);
-    let ran = agent.arg("--report").arg(&path).run().fails();
+    let agent = world.agent().arg("--keep-going").arg("--report").arg(&path);
+    let ran = agent.args(&tarballs).run().fails();
     let report = report::checked(&path, 1, &ran.stdout);
     assert_eq!(report["failure_kind"], "script");
     let packages = report["packages"].as_array().unwrap();
