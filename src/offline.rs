@@ -12,6 +12,7 @@
 //!  │   └─ jobs      what a Director checks of job blobs
 //!  ├─ select        what to do with each input: compile, pass on, leave; where its result goes
 //!  │   └─ inspect   manifest against tarball: every problem, or a checked release
+//!  ├─ plan          what a compilation would do, for calls that compile nothing; peek reads a manifest for them
 //!  ├─ setup         isolation tier, logs, jobserver
 //!  └─ releases      compiles all packages, assembles each release when its last package is done
 //!      ├─ packages  the packages of all releases, with the paths of their logs
@@ -63,6 +64,8 @@ mod open_error;
 mod options;
 mod outputs;
 mod packages;
+mod peek;
+mod plan;
 mod problem;
 mod progress;
 mod readers;
@@ -91,7 +94,7 @@ pub use error_line::ErrorLine;
 pub use failure::{PackageFailure, UnfinishedRelease};
 pub use failure_kind::FailureKind;
 pub use messages::Messages;
-pub use options::{Isolation, Options};
+pub use options::{Isolation, Options, Purpose};
 pub use progress::Progress;
 pub use report::report;
 pub use report_file::ReportFile;

@@ -15,7 +15,7 @@ use super::{DONE, FAILED, MACHINE, USAGE, on_threads, print_error};
 use crate::config::Environment;
 use crate::diag::Chain;
 use crate::offline::{
-    self, Annotations, FailureKind, Messages, OfflineError, Outcome, Progress, ReportFile,
+    self, Annotations, FailureKind, Messages, OfflineError, Outcome, Progress, Purpose, ReportFile,
 };
 use crate::process::{self, Terminal};
 use crate::runtime::{self, Signals, StopSignal};
@@ -70,6 +70,7 @@ pub(super) fn main(arguments: Compile, environment: Environment) -> u8 {
     }
     // Only a single-threaded process can enter a user namespace.
     let user_namespace = match arguments.isolation.isolation {
+        _ if arguments.plan.purpose() != Purpose::Compile => Entry::Outside,
         Isolation::Auto => sandbox::enter_user_namespace_if_needed(),
         Isolation::Userns => sandbox::enter_user_namespace(),
         Isolation::Namespace | Isolation::Landlock | Isolation::None => Entry::Outside,

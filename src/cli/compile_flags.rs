@@ -6,6 +6,7 @@ mod inspection;
 mod isolation;
 mod limits;
 mod output;
+mod plan;
 mod results;
 
 use std::path::PathBuf;
@@ -31,6 +32,9 @@ pub(super) struct Compile {
 
     #[command(flatten)]
     pub results: ResultFlags,
+
+    #[command(flatten)]
+    pub plan: plan::PlanFlags,
 
     #[command(flatten)]
     pub compilation: CompilationFlags,

@@ -87,6 +87,7 @@ fn options(
 ) -> Options {
     let settings = &kept.settings;
     Options {
+        purpose: offline::Purpose::Compile,
         inputs: Vec::new(),
         output_directory: None,
         report: None,

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::compile_flags::{Compile, InspectionFlags, Isolation, Jobs, Network, SecondRun};
+use super::compile_flags::{
+    Compile, DirectoryFlags, InspectionFlags, Isolation, Jobs, Network, SecondRun,
+};
 use super::this_process::{SELF, program, who};
 use crate::compile::{self, Shell, ShellWhen};
 use crate::config::{Environment, Vcap};
@@ -20,6 +22,7 @@ pub(super) fn options(
     let Compile {
         tarballs,
         results,
+        plan,
         compilation,
         isolation,
         limits,
@@ -28,17 +31,14 @@ pub(super) fn options(
         output,
     } = flags;
     Options {
+        purpose: plan.purpose(),
         inputs: tarballs,
         output_directory: results.output_directory,
         report: results.report,
         stemcell: compilation.stemcell,
+        scratch: sharing(&directories),
         work_directory: directories.work_dir,
         logs_directory: directories.logs_dir,
-        scratch: match directories.scratch_dir {
-            Some(directory) => sandbox::Sharing::Kept(directory),
-            None if directories.no_shared_scratch => sandbox::Sharing::Off,
-            None => sandbox::Sharing::Run,
-        },
         vcap: Vcap::new(&compilation.base_directory),
         isolation: tier(isolation.isolation),
         user_namespace,
@@ -68,6 +68,14 @@ pub(super) fn options(
         who: who(),
         environment,
         agent: SELF.into(),
+    }
+}
+
+fn sharing(directories: &DirectoryFlags) -> sandbox::Sharing {
+    match &directories.scratch_dir {
+        Some(directory) => sandbox::Sharing::Kept(directory.clone()),
+        None if directories.no_shared_scratch => sandbox::Sharing::Off,
+        None => sandbox::Sharing::Run,
     }
 }
 

@@ -10,8 +10,9 @@ use super::error::OfflineError;
 use super::ids::ReleaseId;
 use super::open;
 use super::open_error::OpenError;
+use super::peek;
 use super::progress::Progress;
-use super::select::Input;
+use super::select::{Input, ManifestInput};
 use super::space;
 use super::tarball::{Opened, Role, shown};
 use super::work_directory::WorkDirectory;
@@ -45,13 +46,7 @@ pub(super) async fn read(
         ));
         let spool = work_directory.spool(ReleaseId::from_position(index))?;
         let (path, token) = (tarball.clone(), cancel.clone());
-        let mut opening =
-            runtime::spawn_blocking("open", move || open::open(&path, &spool, &token));
-        let opened = tokio::select! {
-            opened = &mut opening => opened?,
-            // Cancellation ends it at its next read. A read that blocks, of a pipe or a network file system, is abandoned.
-            () = grace_after(cancel) => return Err(OfflineError::Stopped),
-        };
+        let opened = reading(cancel, move || open::open(&path, &spool, &token)).await?;
         let opened = match opened {
             // Not the tarball's fault.
             Err(OpenError::Files(source)) if source.path.starts_with(work_directory.path()) => {
@@ -69,6 +64,40 @@ pub(super) async fn read(
         });
     }
     Ok(inputs)
+}
+
+/// Reads only the manifest of each tarball. Each is given with the directory that its result goes to.
+pub(super) async fn read_manifests(
+    tarballs: impl Iterator<Item = (PathBuf, PathBuf)>,
+    cancel: &CancellationToken,
+) -> Result<Vec<ManifestInput>, OfflineError> {
+    let mut inputs = Vec::new();
+    for (tarball, output_directory) in tarballs {
+        let (path, token) = (tarball.clone(), cancel.clone());
+        let manifest = reading(cancel, move || peek::manifest(&path, &token)).await?;
+        if cancel.is_cancelled() {
+            return Err(OfflineError::Stopped);
+        }
+        inputs.push(ManifestInput {
+            tarball,
+            output_directory,
+            manifest,
+        });
+    }
+    Ok(inputs)
+}
+
+/// Reads a tarball on a blocking thread. Cancellation ends it at its next read. A read that blocks, of a pipe or a network file
+/// system, is abandoned.
+async fn reading<T: Send + 'static>(
+    cancel: &CancellationToken,
+    read: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, OfflineError> {
+    let mut reading = runtime::spawn_blocking("open", read);
+    tokio::select! {
+        read = &mut reading => Ok(read?),
+        () = grace_after(cancel) => Err(OfflineError::Stopped),
+    }
 }
 
 /// Returns [`READ_GRACE`] after the cancellation.

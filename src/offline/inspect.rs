@@ -10,11 +10,14 @@ use super::tarball::{Blob, Carried, Opened, Role, path_of, shown};
 use crate::release::graph;
 use crate::release::{Manifest, MultiDigest, Name, Slug};
 
-/// Checks a release, for compilation on `stemcell`.
+/// Checks a release, for compilation on `stemcell`. Without a stemcell, does not check for which one packages are compiled.
 ///
 /// # Errors
 /// Everything that is wrong with the release.
-pub(super) fn check(opened: Opened, stemcell: &Slug) -> Result<CheckedRelease, Vec<Problem>> {
+pub(super) fn check(
+    opened: Opened,
+    stemcell: Option<&Slug>,
+) -> Result<CheckedRelease, Vec<Problem>> {
     let manifest = &opened.manifest;
     let listed = listed(manifest);
     let mut problems = Vec::new();
@@ -24,7 +27,7 @@ pub(super) fn check(opened: Opened, stemcell: &Slug) -> Result<CheckedRelease, V
             Ok(package) => packages.push(Arc::new(package)),
             Err(problem) => problems.push(problem),
         }
-        problems.extend(other_stemcell(package, stemcell));
+        problems.extend(stemcell.and_then(|it| other_stemcell(package, it)));
     }
     for job in &manifest.jobs {
         let role = Role::Job(job.name.to_string());

@@ -36,10 +36,7 @@ pub(super) fn open(
     spool: &Path,
     cancel: &CancellationToken,
 ) -> Result<Opened, OpenError> {
-    let file = fs::open(tarball).map_err(|error| match given::absent(tarball) {
-        Some(explained) if error.is_not_found() => explained,
-        _ => OpenError::Files(error),
-    })?;
+    let file = open_file(tarball)?;
     let metadata = file.metadata().at("examine", tarball)?;
     if metadata.is_dir() {
         return Err(refuse_directory(tarball));
@@ -92,8 +89,16 @@ pub(super) fn open(
     })
 }
 
+/// Opens the file of a tarball.
+pub(super) fn open_file(tarball: &Path) -> Result<File, OpenError> {
+    fs::open(tarball).map_err(|error| match given::absent(tarball) {
+        Some(explained) if error.is_not_found() => explained,
+        _ => OpenError::Files(error),
+    })
+}
+
 /// The error for a directory that is given as a tarball.
-fn refuse_directory(directory: &Path) -> OpenError {
+pub(super) fn refuse_directory(directory: &Path) -> OpenError {
     if let Some(advice) = given::advice_on_directory(directory) {
         return OpenError::Directory { advice };
     }
@@ -105,7 +110,7 @@ fn refuse_directory(directory: &Path) -> OpenError {
 }
 
 /// Replaces the error by what the file is, if its first bytes show that.
-fn recognized(error: OpenError, prefix: &Prefix) -> OpenError {
+pub(super) fn recognized(error: OpenError, prefix: &Prefix) -> OpenError {
     let is_foreign = match &error {
         OpenError::Read(ReadError::NotTar) => true,
         OpenError::Decode(error) => error.get_ref().is_some_and(|inner| {
@@ -164,6 +169,25 @@ fn complete_digests(manifest: &Manifest, carried: &mut Carried) -> Result<(), Op
     Ok(())
 }
 
+/// The text of the manifest, the current entry of a reader.
+pub(super) fn read_manifest(
+    reader: &mut Reader<impl Read>,
+    entry: &Entry,
+) -> Result<Vec<u8>, OpenError> {
+    if entry.size > MANIFEST_LIMIT {
+        return Err(OpenError::OddManifest(format!(
+            "too long: {} bytes",
+            entry.size
+        )));
+    }
+    let mut text = Vec::new();
+    reader
+        .whole(entry)
+        .read_to_end(&mut text)
+        .map_err(OpenError::Decode)?;
+    Ok(text)
+}
+
 /// One pass over a tarball, and what it has found so far.
 struct Pass<'a, R> {
     reader: Reader<R>,
@@ -189,7 +213,7 @@ impl<R: Read> Pass<'_, R> {
         let role = Role::of(&path);
         let blob = match entry.kind {
             Kind::File if role == Role::Manifest => {
-                let text = self.read_manifest(&entry)?;
+                let text = read_manifest(&mut self.reader, &entry)?;
                 self.manifest = Some(Manifest::parse(&text));
                 None
             }
@@ -232,21 +256,6 @@ impl<R: Read> Pass<'_, R> {
         }
         self.positions.insert(path, self.carried.len());
         self.carried.push(Some(carried));
-    }
-
-    fn read_manifest(&mut self, entry: &Entry) -> Result<Vec<u8>, OpenError> {
-        if entry.size > MANIFEST_LIMIT {
-            return Err(OpenError::OddManifest(format!(
-                "too long: {} bytes",
-                entry.size
-            )));
-        }
-        let mut text = Vec::new();
-        self.reader
-            .whole(entry)
-            .read_to_end(&mut text)
-            .map_err(OpenError::Decode)?;
-        Ok(text)
     }
 
     /// The algorithms, besides SHA-256, by which a blob is hashed: those that the manifest names, or all of them if the manifest

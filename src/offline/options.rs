@@ -13,6 +13,8 @@ use crate::sandbox;
 /// The options of a call.
 #[derive(Debug, Clone)]
 pub struct Options {
+    /// What the call does.
+    pub purpose: Purpose,
     /// The tarballs.
     pub inputs: Vec<PathBuf>,
     /// Where results go; without it each goes next to its input.
@@ -74,6 +76,17 @@ pub struct Options {
     pub keep_going: bool,
     /// Names this process to another agent that finds the tree in use.
     pub who: String,
+}
+
+/// What a call does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Compiles the releases.
+    Compile,
+    /// Checks everything that can be checked before the first script.
+    Check,
+    /// Only says where the results of a compilation would be.
+    NameResults,
 }
 
 /// The requested isolation tier.

@@ -17,14 +17,7 @@ pub(super) fn output_directories(
     made: &mut MadeDirectories,
     progress: &Progress,
 ) -> Result<Vec<PathBuf>, OfflineError> {
-    let mut directories = Vec::new();
-    for input in inputs {
-        let directory = match wanted {
-            Some(directory) => directory.to_owned(),
-            None => beside_input(input, progress),
-        };
-        directories.push(directory);
-    }
+    let directories = expected_directories(inputs, wanted, progress);
     let mut different = directories.clone();
     different.sort();
     different.dedup();
@@ -53,6 +46,19 @@ pub(super) fn output_directories(
         made.remove_empty();
         Err(OfflineError::Input(problems))
     }
+}
+
+/// The output directory of each input, whether it exists or not.
+pub(super) fn expected_directories(
+    inputs: &[PathBuf],
+    wanted: Option<&Path>,
+    progress: &Progress,
+) -> Vec<PathBuf> {
+    let directory = |input: &PathBuf| match wanted {
+        Some(directory) => directory.to_owned(),
+        None => beside_input(input, progress),
+    };
+    inputs.iter().map(directory).collect()
 }
 
 fn beside_input(input: &Path, progress: &Progress) -> PathBuf {

@@ -15,16 +15,17 @@ use super::given;
 use super::ids::ReleaseId;
 use super::inputs;
 use super::ledger::ReleaseJob;
-use super::options::{Isolation, Options};
-use super::outputs::{LAST_RESORT, output_directories};
+use super::options::{Isolation, Options, Purpose};
+use super::outputs::{LAST_RESORT, expected_directories, output_directories};
+use super::plan;
 use super::progress::Progress;
 use super::releases::{self, Compiler, Target};
 use super::report_file::ReportFile;
-use super::select::{Task, select};
+use super::select::{Task, result_paths, select};
 use super::setup;
 use super::shell;
 use super::space;
-use super::stemcell;
+use super::stemcell::{self, CallStemcell};
 use super::work_directory::WorkDirectory;
 use crate::diag::Chain;
 use crate::fs::{self, MadeDirectories};
@@ -34,7 +35,8 @@ use crate::runtime;
 /// What a call has done.
 #[derive(Debug)]
 pub struct Outcome {
-    /// The compiled releases that were written, in the order of the inputs.
+    /// The compiled releases that were written, or that would be if the call is only asked for their names. In the order of the
+    /// inputs.
     pub written: Vec<PathBuf>,
     /// Why not all releases were written.
     pub result: Result<(), OfflineError>,
@@ -52,7 +54,7 @@ pub async fn run(options: Options, progress: Arc<Progress>, cancel: &Cancellatio
         path,
         record: Arc::clone(&record),
     });
-    let result = compile(options, progress, &record, cancel, &mut written).await;
+    let result = expand_and_run(options, progress, &record, cancel, &mut written).await;
     record.set_written(written.keys().copied());
     Outcome {
         written: written.into_values().collect(),
@@ -61,7 +63,7 @@ pub async fn run(options: Options, progress: Arc<Progress>, cancel: &Cancellatio
     }
 }
 
-async fn compile(
+async fn expand_and_run(
     mut options: Options,
     progress: Arc<Progress>,
     record: &Arc<CallRecord>,
@@ -70,6 +72,21 @@ async fn compile(
 ) -> Result<(), OfflineError> {
     let inputs = std::mem::take(&mut options.inputs);
     options.inputs = runtime::spawn_blocking("expand", move || given::expand(inputs)).await?;
+    match options.purpose {
+        Purpose::NameResults => name_results(&options, &progress, cancel, written).await,
+        Purpose::Compile | Purpose::Check => {
+            compile(options, progress, record, cancel, written).await
+        }
+    }
+}
+
+async fn compile(
+    options: Options,
+    progress: Arc<Progress>,
+    record: &Arc<CallRecord>,
+    cancel: &CancellationToken,
+    written: &mut Written,
+) -> Result<(), OfflineError> {
     record.set_inputs(&options.inputs);
     if let Some(report) = &options.report {
         // An error now costs less than one at the end.
@@ -77,12 +94,10 @@ async fn compile(
         fs::create_dir_all(directory)?;
         fs::check_writable(directory)?;
     }
-    let stemcell = match &options.stemcell {
-        Some(stemcell) => stemcell.clone(),
-        None => stemcell::detect(&options.vcap)?,
-    };
-    progress.line(&format!("Compiling with stemcell {stemcell}"));
-    record.set_stemcell(stemcell.to_string());
+    let stemcell = stemcell_of(&options, &progress)?;
+    if let Some(stemcell) = stemcell.known() {
+        record.set_stemcell(stemcell.to_string());
+    }
     let call = Call {
         options,
         stemcell,
@@ -119,13 +134,57 @@ async fn compile(
     result
 }
 
+/// The stemcell of a call. A call that only checks does not need one.
+fn stemcell_of(options: &Options, progress: &Progress) -> Result<CallStemcell, OfflineError> {
+    let found = match &options.stemcell {
+        Some(stemcell) => Ok(stemcell.clone()),
+        None => stemcell::detect(&options.vcap),
+    };
+    let is_check = options.purpose == Purpose::Check;
+    match found {
+        Ok(stemcell) => {
+            let what = if is_check { "Checking" } else { "Compiling" };
+            progress.line(&format!("{what} with stemcell {stemcell}"));
+            Ok(CallStemcell::new(Some(stemcell)))
+        }
+        Err(error) if is_check => {
+            progress.line(&format!(
+                "Checking without a stemcell: {}. The agent does not check for which stemcell compiled packages are\nHint: {}",
+                Chain(&error),
+                error.hint()
+            ));
+            Ok(CallStemcell::new(None))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Determines the paths of the results. Reads only manifests, and changes no file.
+async fn name_results(
+    options: &Options,
+    progress: &Progress,
+    cancel: &CancellationToken,
+    written: &mut Written,
+) -> Result<(), OfflineError> {
+    let stemcell = match &options.stemcell {
+        Some(stemcell) => stemcell.clone(),
+        None => stemcell::detect(&options.vcap)?,
+    };
+    let wanted = options.output_directory.as_deref();
+    let directories = expected_directories(&options.inputs, wanted, progress);
+    let tarballs = options.inputs.iter().cloned().zip(directories);
+    let inputs = inputs::read_manifests(tarballs, cancel).await?;
+    written.extend(result_paths(inputs, &CallStemcell::new(Some(stemcell)))?);
+    Ok(())
+}
+
 /// The compiled releases that were written, in the order of the inputs.
 type Written = BTreeMap<ReleaseId, PathBuf>;
 
 /// One call, after its stemcell is known.
 struct Call<'a> {
     options: Options,
-    stemcell: Slug,
+    stemcell: CallStemcell,
     progress: Arc<Progress>,
     record: &'a Arc<CallRecord>,
     cancel: &'a CancellationToken,
@@ -182,9 +241,17 @@ impl Call<'_> {
             Isolation::Landlock | Isolation::None => &[&data],
         };
         space::check_for_tasks(&tasks, places)?;
+        let stemcell = match (self.options.purpose, self.stemcell.known()) {
+            (Purpose::Compile, Some(stemcell)) => stemcell,
+            _ => {
+                plan::check_directories(&self.options)?;
+                plan::announce(&tasks, &self.stemcell, &self.progress);
+                return Ok(());
+            }
+        };
         if !tasks.iter().any(has_sources) {
             return self
-                .carry_out_all(tasks, None, work_directory, written)
+                .carry_out_all(tasks, stemcell, None, work_directory, written)
                 .await;
         }
         let compiler = setup::compiler(
@@ -196,7 +263,7 @@ impl Call<'_> {
         )
         .await?;
         let result = self
-            .carry_out_all(tasks, Some(&compiler), work_directory, written)
+            .carry_out_all(tasks, stemcell, Some(&compiler), work_directory, written)
             .await;
         // All packages have ended, so this is the last reference.
         let closed = match Arc::try_unwrap(compiler.context) {
@@ -217,6 +284,7 @@ impl Call<'_> {
     async fn carry_out_all(
         &self,
         tasks: Vec<Task>,
+        stemcell: &Slug,
         compiler: Option<&Compiler>,
         work_directory: &WorkDirectory,
         written: &mut Written,
@@ -242,7 +310,7 @@ impl Call<'_> {
             }
         }
         let target = Target {
-            stemcell: &self.stemcell,
+            stemcell,
             progress: &self.progress,
             record: self.record,
             cancel: self.cancel,

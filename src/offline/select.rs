@@ -1,16 +1,17 @@
 //! Decides what to do with each input, and where its result goes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::checked::CheckedRelease;
-use super::error::{InputProblem, InputProblemKind};
+use super::error::{InputProblem, InputProblemKind, OfflineError};
 use super::ids::ReleaseId;
 use super::inspect;
 use super::open_error::OpenError;
+use super::stemcell::CallStemcell;
 use super::tarball::Opened;
 use crate::fs;
-use crate::release::{Manifest, Slug, output_name};
+use crate::release::Manifest;
 
 /// The longest name of a file on Linux, in bytes.
 const NAME_LIMIT: usize = 255;
@@ -22,6 +23,15 @@ pub(super) struct Input {
     /// The directory that its result goes to.
     pub output_directory: PathBuf,
     pub opened: Result<Opened, OpenError>,
+}
+
+/// An input of which only the manifest was read.
+#[derive(Debug)]
+pub(super) struct ManifestInput {
+    pub tarball: PathBuf,
+    /// The directory that its result goes to.
+    pub output_directory: PathBuf,
+    pub manifest: Result<Manifest, OpenError>,
 }
 
 /// What to do with an input.
@@ -62,15 +72,19 @@ struct Facts {
 }
 
 impl Facts {
-    fn of(input: &Input, stemcell: &Slug) -> Self {
-        let manifest = input.opened.as_ref().ok().map(|opened| &opened.manifest);
+    fn of(
+        tarball: &Path,
+        output_directory: &Path,
+        manifest: Option<&Manifest>,
+        stemcell: &CallStemcell,
+    ) -> Self {
         let has_packages = |manifest: &Manifest| !manifest.packages.is_empty();
         let is_compiled = |manifest: &Manifest| manifest.compiled_packages.is_some();
         Self {
-            tarball: input.tarball.clone(),
+            tarball: tarball.to_owned(),
             output: manifest.map(|it| {
-                let name = output_name(&it.name, &it.version, stemcell);
-                input.output_directory.join(name)
+                let name = stemcell.output_name(&it.name, &it.version);
+                output_directory.join(name)
             }),
             is_source: manifest.is_some_and(|it| has_packages(it) || !is_compiled(it)),
             is_without_packages: manifest.is_some_and(|it| !has_packages(it) && !is_compiled(it)),
@@ -82,12 +96,12 @@ impl Facts {
 /// Decides what to do with each input of a call, or returns every problem.
 pub(super) fn select(
     inputs: Vec<Input>,
-    stemcell: &Slug,
+    stemcell: &CallStemcell,
 ) -> fs::Result<Result<Vec<Task>, Vec<InputProblem>>> {
-    let mut facts: Vec<Facts> = inputs.iter().map(|it| Facts::of(it, stemcell)).collect();
-    for index in 0..facts.len() {
-        facts[index].replaced_by = replaced_by(index, &facts)?;
-    }
+    let facts = facts(inputs.iter().map(|input| {
+        let manifest = input.opened.as_ref().ok().map(|opened| &opened.manifest);
+        Facts::of(&input.tarball, &input.output_directory, manifest, stemcell)
+    }))?;
     let (mut tasks, mut problems, mut unreadable) = (Vec::new(), Vec::new(), Vec::new());
     for (index, input) in inputs.into_iter().enumerate() {
         let tarball = input.tarball;
@@ -104,7 +118,7 @@ pub(super) fn select(
         };
         let is_file = opened.is_file;
         let mut found = Vec::new();
-        let checked = inspect::check(opened, stemcell)
+        let checked = inspect::check(opened, stemcell.known())
             .map_err(|errors| found.extend(errors.into_iter().map(InputProblemKind::Release)));
         if !facts[index].is_source && !is_file {
             found.push(InputProblemKind::NotAFile);
@@ -117,15 +131,58 @@ pub(super) fn select(
         }
     }
     problems.extend(unreadable);
+    Ok(unless(problems, tasks))
+}
+
+/// The paths of the results that [`select`] would give the same inputs, or the problems that the manifests show.
+pub(super) fn result_paths(
+    inputs: Vec<ManifestInput>,
+    stemcell: &CallStemcell,
+) -> Result<Vec<(ReleaseId, PathBuf)>, OfflineError> {
+    let facts = facts(inputs.iter().map(|input| {
+        let manifest = input.manifest.as_ref().ok();
+        Facts::of(&input.tarball, &input.output_directory, manifest, stemcell)
+    }))?;
+    let (mut paths, mut problems, mut unreadable) = (Vec::new(), Vec::new(), Vec::new());
+    for (index, input) in inputs.into_iter().enumerate() {
+        if facts[index].replaced_by.is_some() {
+            continue;
+        }
+        let tarball = input.tarball;
+        if let Err(error) = input.manifest {
+            unreadable.extend(problems_of_open(error).map(|kind| (tarball.clone(), kind)));
+            continue;
+        }
+        let found = collisions(index, &facts)?;
+        problems.extend(found.into_iter().map(|kind| (tarball.clone(), kind)));
+        if let Some(output) = &facts[index].output {
+            let is_in_place = !facts[index].is_source && fs::same_file(&tarball, output)?;
+            let path = if is_in_place { tarball } else { output.clone() };
+            paths.push((ReleaseId::from_position(index), path));
+        }
+    }
+    problems.extend(unreadable);
+    unless(problems, paths).map_err(OfflineError::Input)
+}
+
+/// The problems, or `value` if there are none.
+fn unless<T>(problems: Vec<(PathBuf, InputProblemKind)>, value: T) -> Result<T, Vec<InputProblem>> {
+    if problems.is_empty() {
+        return Ok(value);
+    }
     let problems = problems.into_iter();
-    let problems: Vec<InputProblem> = problems
+    Err(problems
         .map(|(path, kind)| InputProblem { path, kind })
-        .collect();
-    Ok(if problems.is_empty() {
-        Ok(tasks)
-    } else {
-        Err(problems)
-    })
+        .collect())
+}
+
+/// The facts of all inputs, with the inputs that are earlier results of others.
+fn facts(of_each: impl Iterator<Item = Facts>) -> fs::Result<Vec<Facts>> {
+    let mut facts: Vec<Facts> = of_each.collect();
+    for index in 0..facts.len() {
+        facts[index].replaced_by = replaced_by(index, &facts)?;
+    }
+    Ok(facts)
 }
 
 fn task(
@@ -134,8 +191,9 @@ fn task(
     output: PathBuf,
     is_source: bool,
 ) -> fs::Result<Task> {
+    let is_in_place = !is_source && fs::same_file(&release.tarball, &output)?;
     let release = Arc::new(release);
-    if !is_source && fs::same_file(&release.tarball, &output)? {
+    if is_in_place {
         return Ok(Task::InPlace { id, release });
     }
     Ok(match is_source {

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use crate::config::Vcap;
 use crate::fs;
-use crate::release::Slug;
 use crate::release::stemcell::{OsRelease, StemcellError, parse_stemcell_version};
+use crate::release::{Name, Slug, Version, output_name};
 
 /// The files that describe the operating system, in the order of os-release(5).
 const OS_RELEASE: [&str; 2] = ["/etc/os-release", "/usr/lib/os-release"];
@@ -35,6 +35,29 @@ impl UnknownStemcell {
         match self {
             Self::Content { source, .. } => source.hint().unwrap_or(general).to_owned(),
             Self::File(_) => general.to_owned(),
+        }
+    }
+}
+
+/// The stemcell of a call; unknown only in calls that compile nothing.
+#[derive(Debug, Clone)]
+pub(super) struct CallStemcell(Option<Slug>);
+
+impl CallStemcell {
+    pub(super) fn new(stemcell: Option<Slug>) -> Self {
+        Self(stemcell)
+    }
+
+    /// The stemcell, if it is known.
+    pub(super) fn known(&self) -> Option<&Slug> {
+        self.0.as_ref()
+    }
+
+    /// The file name of a compiled release, with capitals for an unknown stemcell.
+    pub(super) fn output_name(&self, name: &Name, version: &Version) -> String {
+        match &self.0 {
+            Some(stemcell) => output_name(name, version, stemcell),
+            None => format!("{name}-{version}-OS-STEMCELLVERSION.tgz"),
         }
     }
 }

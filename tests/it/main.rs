@@ -34,6 +34,7 @@ mod odd_releases;
 mod odd_sources;
 mod output;
 mod parallel;
+mod plan;
 mod promises;
 mod protect_host;
 mod protected_trees;

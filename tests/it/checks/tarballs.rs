@@ -97,7 +97,7 @@ fn missing_files_and_directories_are_reported() {
     let world = World::new();
     refused(&world, &[&world.path("missing.tgz")])
         .says("missing.tgz:\n")
-        .says("No such file or directory");
+        .says("it does not exist: ");
     refused(&world, &[&world.path("no/such/directory/release.tgz")])
         .says("No such file or directory");
     refused(&world, &[&world.path("printed")]).says("Is a directory");

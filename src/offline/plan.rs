@@ -1,0 +1,78 @@
+//! Calls that compile nothing: the checks that other steps of a compilation make, and what a compilation would do.
+
+use super::checked::CheckedRelease;
+use super::error::OfflineError;
+use super::options::Options;
+use super::progress::Progress;
+use super::select::Task;
+use super::stemcell::CallStemcell;
+use crate::fs::{self, MadeDirectories};
+use crate::sandbox::Sharing;
+
+/// Checks the directories that a compilation would create after it has read the releases. Leaves none of them behind.
+pub(super) fn check_directories(options: &Options) -> Result<(), OfflineError> {
+    let mut made = MadeDirectories::default();
+    let scratch = match &options.scratch {
+        Sharing::Kept(directory) => Some(directory.as_path()),
+        Sharing::Run | Sharing::Off => None,
+    };
+    let mut wanted = scratch.into_iter().chain(options.logs_directory.as_deref());
+    let checked = wanted.try_for_each(|directory| {
+        made.make(directory)?;
+        fs::check_writable(directory)
+    });
+    made.remove_empty();
+    Ok(checked?)
+}
+
+/// Prints what a compilation would do with each input.
+pub(super) fn announce(tasks: &[Task], stemcell: &CallStemcell, progress: &Progress) {
+    for task in tasks {
+        progress.line(&line_of(task, stemcell));
+    }
+    progress.line("No problems found; nothing was compiled");
+}
+
+fn line_of(task: &Task, stemcell: &CallStemcell) -> String {
+    let compiled_for = match stemcell.known() {
+        Some(_) => "already compiled for this stemcell",
+        None => "already compiled",
+    };
+    match task {
+        Task::Compile {
+            release, output, ..
+        } => format!(
+            "Release {} would be compiled to {}: {}",
+            release.label(),
+            output.display(),
+            counts(release)
+        ),
+        Task::PassOn {
+            release, output, ..
+        } => format!(
+            "{} is {compiled_for} and would be copied unchanged to {}",
+            release.tarball.display(),
+            output.display()
+        ),
+        Task::InPlace { release, .. } => format!(
+            "{} is {compiled_for} and would stay unchanged",
+            release.tarball.display()
+        ),
+        Task::Replaced { tarball, of } => format!(
+            "{} is an earlier result of {} and would be rebuilt",
+            tarball.display(),
+            of.display()
+        ),
+    }
+}
+
+/// How many packages are compiled, and how many are compiled already.
+fn counts(release: &CheckedRelease) -> String {
+    let sources = release.packages.iter().filter(|it| it.is_source()).count();
+    let compiled = release.packages.len() - sources;
+    let plural = if sources == 1 { "" } else { "s" };
+    match compiled {
+        0 => format!("{sources} package{plural} to compile"),
+        _ => format!("{sources} package{plural} to compile, {compiled} already compiled"),
+    }
+}
