@@ -19,7 +19,8 @@ const FAILURES: [(&str, &str, &str); 9] = [
     (
         "make",
         "printf 'all:\\n\\t./none\\n' >Makefile; make",
-        "make: ./none: No such file or directory",
+        // A make that another one started has a number in its name.
+        ": ./none: No such file or directory",
     ),
     (
         "tar",
