@@ -142,7 +142,7 @@ fn keys_and_window_size_reach_the_programs_of_a_shell() {
     shell.keys("\u{3}");
     shell.line("sleep 1000 & jobs; kill %1; wait; echo size-$(stty size)");
     shell.shows("Running");
-    shell.shows("size-0 0");
+    shell.shows("size-50 1000");
     shell.resize(40, 123);
     shell.line(
         "until [ \"$(stty size)\" = '40 123' ]; do :; done; tty | grep ^/dev/ && echo re\"sized\"",

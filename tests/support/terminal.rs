@@ -26,7 +26,14 @@ pub(crate) struct OnTerminal {
 impl Agent {
     /// Starts the command with a terminal as stdin and stderr, and a file as stdout.
     pub(crate) fn start_on_terminal(mut self) -> OnTerminal {
-        let pair = nix::pty::openpty(None, None).unwrap();
+        // So wide that bash shows each line as it was typed.
+        let size = nix::pty::Winsize {
+            ws_row: 50,
+            ws_col: 1000,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        let pair = nix::pty::openpty(&size, None).unwrap();
         let stdout = File::create(self.output.join("stdout")).unwrap();
         let theirs = || Stdio::from(pair.slave.as_fd().try_clone_to_owned().unwrap());
         let child = self
