@@ -111,7 +111,7 @@ where
     let printer = Arc::clone(&progress);
     runtime::print_warnings_by(move |line| printer.line(line));
     let cancel = CancellationToken::new();
-    let stopping = {
+    let mut stopping = {
         let (announced, killed) = (Arc::clone(&progress), Arc::clone(&progress));
         Stopping::start(
             signals,
@@ -131,7 +131,10 @@ where
     let outcome = work(progress, cancel).await;
     printer.flush();
     let signal = stopping.signal().await;
-    finish(outcome, signal, messages.annotations).await
+    // A second signal ends the process while the report is written, too.
+    let code = finish(outcome, signal, messages.annotations).await;
+    drop(stopping);
+    code
 }
 
 /// Prints the results of a call and writes its report. Returns the exit code.

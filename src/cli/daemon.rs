@@ -40,7 +40,7 @@ async fn run(flags: Daemon, environment: Environment) -> u8 {
         tracing::warn!(ignored, "ignoring an unknown argument");
     }
     let stop = CancellationToken::new();
-    let stopping = match handle_signals(&stop) {
+    let mut stopping = match handle_signals(&stop) {
         Ok(stopping) => stopping,
         Err(error) => {
             tracing::error!(%error, "Agent exited with error: startup failed");

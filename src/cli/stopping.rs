@@ -59,9 +59,9 @@ impl Stopping {
     }
 
     /// The first signal, if there was one. Does not return after a second one: the process exits.
-    pub(super) async fn signal(self) -> Option<StopSignal> {
+    pub(super) async fn signal(&mut self) -> Option<StopSignal> {
         if self.second.get().is_some() {
-            let _ = self.task.await;
+            let _ = (&mut self.task).await;
         }
         self.first.get().copied()
     }

@@ -204,6 +204,24 @@ pub(super) fn installed(directory: &Path) -> PathBuf {
     directory.join("install")
 }
 
+/// The name of a tree while a new one takes its place.
+pub(super) fn earlier(tree: &Path) -> PathBuf {
+    tree.with_extension("earlier")
+}
+
+/// Completes the replacement of trees by a process that was killed.
+pub(super) fn complete_update(directory: &Path) -> fs::Result<()> {
+    for tree in [sources(directory), installed(directory)] {
+        let earlier = earlier(&tree);
+        match (fs::lookup(&earlier)?, fs::lookup(&tree)?) {
+            (Some(_), None) => fs::rename(&earlier, &tree)?,
+            (Some(_), Some(_)) => fs::remove_tree(&earlier)?,
+            (None, _) => {}
+        }
+    }
+    Ok(())
+}
+
 /// The files of a dependency in a kept package.
 #[must_use]
 pub fn kept_dependency(directory: &Path, name: &str) -> PathBuf {

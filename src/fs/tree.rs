@@ -80,10 +80,22 @@ pub fn copy_tree(from: &Path, to: &Path) -> Result<()> {
 /// # Errors
 /// The error of the system, with the path of the entry.
 pub fn copy_tree_until(from: &Path, to: &Path, stop: &dyn Fn() -> bool) -> Result<()> {
+    copy(from, to, Mounts::Cross, stop)
+}
+
+/// Like [`copy_tree`], but fails at a mount inside `from`.
+///
+/// # Errors
+/// The error of the system, with the path of the entry.
+pub fn copy_tree_without_mounts(from: &Path, to: &Path) -> Result<()> {
+    copy(from, to, Mounts::Refuse, &|| false)
+}
+
+fn copy(from: &Path, to: &Path, mounts: Mounts, stop: &dyn Fn() -> bool) -> Result<()> {
     if super::lookup(to)?.is_none() {
         super::create_dir(to)?;
     }
-    let mut source = Walk::to_read(from, Mounts::Cross)?;
+    let mut source = Walk::to_read(from, mounts)?;
     let mut target = Descent::open(to, WRITE)?;
     let root = target.directory().try_clone_to_owned();
     let root = root.map_err(|error| target.failed("open the directory", OsStr::new(""), error))?;

@@ -14,6 +14,12 @@ pub fn forbid_writing_by_others() {
     let _ = INHERITED.set(inherited);
 }
 
+/// The mode of a result file: 0666 except the bits of the inherited umask.
+pub(crate) fn mode_of_results() -> u32 {
+    let inherited = INHERITED.get().copied();
+    0o666 & !inherited.unwrap_or(Mode::S_IWGRP | Mode::S_IWOTH).bits()
+}
+
 /// The mode of result files if the inherited umask lets others write to them: 0666 except the bits of that umask. `None` if the present
 /// umask results in the same mode.
 pub(crate) fn mode_for_others_to_write() -> Option<u32> {

@@ -29,7 +29,14 @@ fn matches(pattern: &Path) -> Vec<PathBuf> {
     if !is_pattern(pattern) || matches!(fs::lookup(pattern), Ok(Some(_))) {
         return Vec::new();
     }
-    let Some(Ok(found)) = pattern.to_str().map(glob::glob) else {
+    // As a shell does: macOS leaves files such as `._redis-15.tgz`.
+    let options = glob::MatchOptions {
+        require_literal_leading_dot: true,
+        require_literal_separator: true,
+        ..glob::MatchOptions::default()
+    };
+    let found = pattern.to_str().map(|text| glob::glob_with(text, options));
+    let Some(Ok(found)) = found else {
         return Vec::new();
     };
     found.filter_map(Result::ok).collect()
@@ -159,10 +166,10 @@ mod tests {
 
     #[test]
     fn pattern_becomes_the_files_that_match() {
-        let place = directory_with(&["b-2.tgz", "a-1.tgz", "notes.txt", "[x].tgz"]);
+        let place = directory_with(&["b-2.tgz", "a-1.tgz", "._a-1.tgz", "notes.txt", "[x].tgz"]);
         let at = |name: &str| place.path().join(name);
         assert_eq!(
-            expand(vec![at("notes.txt"), at("?-*.tgz")]),
+            expand(vec![at("notes.txt"), at("*-*.tgz")]),
             [at("notes.txt"), at("a-1.tgz"), at("b-2.tgz")]
         );
         // A name that looks like a pattern, and a pattern without matches.

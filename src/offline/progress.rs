@@ -72,11 +72,12 @@ impl Progress {
         }
         let printer = Arc::downgrade(self);
         // The process does not wait for this thread: stderr may accept nothing.
-        drop(runtime::spawn_blocking("script output", move || {
+        runtime::spawn_blocking("script output", move || {
             while let Some(progress) = printer.upgrade() {
                 progress.screen.print_stream();
             }
-        }));
+        })
+        .detach();
         let progress = Arc::clone(self);
         Some(Arc::new(move |package| {
             let (progress, package) = (Arc::clone(&progress), package.to_string());

@@ -1,6 +1,6 @@
 //! Writes the report of a call, with the sizes and digests of its files.
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -43,10 +43,28 @@ impl ReportFile {
             let mut text = serde_json::to_vec_pretty(&report)
                 .map_err(|source| fs::Error::new("write", &path, source.into()))?;
             text.push(b'\n');
-            let mode = fs::mode_for_others_to_write().unwrap_or(0o644);
+            let mode = fs::mode_of_results();
             fs::write_atomic(&path, &text, mode)
         });
         Ok(writing.await??)
+    }
+}
+
+/// Checks that a report can be written to `path`, and creates its directory.
+///
+/// # Errors
+/// The directory is not writable, or there is something other than a file at the path: a device must not be replaced.
+pub(super) fn check(path: &Path) -> fs::Result<()> {
+    let directory = fs::parent(path);
+    fs::create_dir_all(directory)?;
+    fs::check_writable(directory)?;
+    match fs::lookup(path)? {
+        Some(found) if !found.is_file() => Err(fs::Error::new(
+            "write the report to",
+            path,
+            io::Error::other("it is not a file"),
+        )),
+        _ => Ok(()),
     }
 }
 

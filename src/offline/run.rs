@@ -20,7 +20,7 @@ use super::outputs::{LAST_RESORT, expected_directories, output_directories};
 use super::plan;
 use super::progress::Progress;
 use super::releases::{self, Compiler, Target};
-use super::report_file::ReportFile;
+use super::report_file::{self, ReportFile};
 use super::select::{Task, result_paths, select};
 use super::setup;
 use super::shell;
@@ -90,9 +90,7 @@ async fn compile(
     record.set_inputs(&options.inputs);
     if let Some(report) = &options.report {
         // An error now costs less than one at the end.
-        let directory = fs::parent(report);
-        fs::create_dir_all(directory)?;
-        fs::check_writable(directory)?;
+        report_file::check(report)?;
     }
     let stemcell = stemcell_of(&options, &progress)?;
     if let Some(stemcell) = stemcell.known() {

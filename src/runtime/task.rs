@@ -14,7 +14,7 @@ use tracing::Instrument;
 
 /// A running task. Awaiting it returns its result; dropping it cancels the task at its next await.
 ///
-/// A blocking task cannot be canceled: it continues after a drop.
+/// A blocking task that has begun cannot be canceled: it continues after a drop.
 #[derive(Debug)]
 #[must_use = "dropping a task cancels it"]
 pub struct Task<T> {
@@ -38,6 +38,13 @@ impl<T> Future for Task<T> {
         Pin::new(&mut self.handle)
             .poll(context)
             .map_err(|source| TaskFailed { name, source })
+    }
+}
+
+impl<T> Task<T> {
+    /// Lets the task continue without an owner. Dropping a task cancels it, even a blocking one that has not begun.
+    pub fn detach(self) {
+        std::mem::forget(self);
     }
 }
 

@@ -8,6 +8,8 @@ use crate::support::{
 };
 
 in_tiers!(kept_package_can_be_entered: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(nothing_is_kept_through_a_replaced_directory: NAMESPACE USERNS_OF_ROOT NONE);
+in_tiers!(nothing_is_kept_through_a_mount: NONE);
 
 /// Records the environment and the packages that a script sees. `_` and SHLVL differ in every shell.
 fn record(name: &str) -> String {
@@ -52,6 +54,41 @@ impl Place {
 
 mod bodies {
     use super::*;
+
+    /// Runs a script that tries to get a file of the host kept.
+    fn attack(tier: Tier, script: &str) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let (secrets, directory) = (place.world.path("secrets"), place.world.path("out/kept"));
+        std::fs::create_dir_all(secrets.join("app")).unwrap();
+        std::fs::write(secrets.join("app/key"), "secret").unwrap();
+        place
+            .agent()
+            .args(&["--second-run", "never", "--keep-failed"])
+            .arg(&directory)
+            .arg(place.release(&ReleaseBuilder::of_script(script)))
+            .run()
+            .fails_or_blames_the_machine()
+            .says("could not keep the directories of package app");
+        let kept: Vec<String> = snapshot(&directory).into_keys().collect();
+        assert!(!kept.iter().any(|path| path.contains("key")), "{kept:?}");
+        assert!(secrets.join("app/key").exists());
+    }
+
+    pub(super) fn nothing_is_kept_through_a_replaced_directory(tier: Tier) {
+        attack(
+            tier,
+            "parent=$(dirname $BOSH_COMPILE_TARGET); cd /; mv $parent $parent.old; ln -s $FACTS/../secrets $parent; exit 7",
+        );
+    }
+
+    pub(super) fn nothing_is_kept_through_a_mount(tier: Tier) {
+        attack(
+            tier,
+            "mkdir here; mount --bind $FACTS/../secrets here; exit 7",
+        );
+    }
 
     pub(super) fn kept_package_can_be_entered(tier: Tier) {
         let Some(place) = Place::new(tier) else {

@@ -2,8 +2,9 @@
 
 use std::io::Read;
 use std::process::Stdio;
+use std::time::Duration;
 
-use crate::support::{ReleaseBuilder, World, wait_for};
+use crate::support::{NONE, Place, ReleaseBuilder, World, wait_for};
 
 fn two_packages() -> ReleaseBuilder {
     let script =
@@ -56,6 +57,28 @@ fn verbose_prints_whole_lines_with_the_package() {
 }
 
 #[test]
+fn verbose_prints_lines_while_the_script_runs() {
+    let Some(place) = Place::new(NONE) else {
+        return;
+    };
+    let script = "echo begun; until [ -e $FACTS/seen ]; do sleep 0.01; done";
+    let running = place
+        .agent()
+        .arg("--verbose")
+        .arg(place.release(&ReleaseBuilder::of_script(script)))
+        .start();
+    wait_for("the line", Duration::from_secs(60), || {
+        let stderr = running.stderr();
+        match stderr.contains("app | begun\n") {
+            true => Ok(()),
+            false => Err(stderr),
+        }
+    });
+    std::fs::write(place.world.path("facts/seen"), "").unwrap();
+    running.end().succeeds();
+}
+
+#[test]
 fn unread_stderr_does_not_stop_a_verbose_script() {
     let world = World::new();
     let mark = world.path("mark");
@@ -73,15 +96,11 @@ fn unread_stderr_does_not_stop_a_verbose_script() {
         .spawn()
         .unwrap();
     drop(agent);
-    wait_for(
-        "the end of the script",
-        std::time::Duration::from_secs(60),
-        || {
-            mark.exists()
-                .then_some(())
-                .ok_or_else(|| "it runs".to_owned())
-        },
-    );
+    wait_for("the end of the script", Duration::from_secs(60), || {
+        mark.exists()
+            .then_some(())
+            .ok_or_else(|| "it runs".to_owned())
+    });
     let mut shown = String::new();
     reader.read_to_string(&mut shown).unwrap();
     assert!(child.wait().unwrap().success(), "{shown}");

@@ -12,7 +12,7 @@ pub(in crate::cli) struct ResultFlags {
     pub output_directory: Option<PathBuf>,
 
     /// Write a report of the call as JSON to this file, also after a failure
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["check", "print_output_names", "shell"])]
     pub report: Option<PathBuf>,
 
     /// Gzip level of compiled packages

@@ -18,7 +18,11 @@ impl Work {
             }
             _ => return,
         };
-        let keeping = self.blocking_to_the_end("keep", move |work| work.keep(&keep));
+        let keeping = self.blocking_to_the_end("keep", move |work| {
+            // A script could have replaced a directory by a link to one of the host.
+            work.check_directories()?;
+            work.keep(&keep).map_err(work.files())
+        });
         match keeping.await {
             Ok(Ok((directory, bytes))) => (self.context.events)(Event::Kept {
                 job: self.job.number,
@@ -76,7 +80,8 @@ impl Work {
         ];
         for (from, to) in own {
             match fs::lookup(from)? {
-                Some(metadata) if metadata.is_dir() => fs::copy_tree(from, &to)?,
+                // Not what a script has mounted there, which may be the whole host.
+                Some(metadata) if metadata.is_dir() => fs::copy_tree_without_mounts(from, &to)?,
                 // The script has removed or replaced it.
                 _ => fs::create_dir(&to)?,
             }
@@ -86,6 +91,7 @@ impl Work {
 
     /// Copies the sources of a kept package to the place of this one.
     pub(super) fn restore_sources(&self, directory: &Path) -> fs::Result<()> {
+        kept::complete_update(directory)?;
         fs::copy_tree(&kept::sources(directory), &self.plan.paths.compile)
     }
 
@@ -98,10 +104,18 @@ impl Work {
     }
 
     /// Replaces the sources and the installed files of a kept package by those that a shell has left.
-    pub(super) fn update_kept(&self) -> fs::Result<()> {
-        let Some(directory) = &self.job.kept else {
-            return Ok(());
-        };
+    pub(super) fn update_kept(&self) -> Result<(), CompileError> {
+        match &self.job.kept {
+            Some(directory) => {
+                self.check_directories()?;
+                self.update(directory).map_err(self.files())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// At every moment, one complete tree is there under its name or that of [`kept::earlier`].
+    fn update(&self, directory: &Path) -> fs::Result<()> {
         let new = directory.join("new");
         if fs::lookup(&new)?.is_some() {
             fs::remove_tree(&new)?;
@@ -109,8 +123,10 @@ impl Work {
         fs::create_dir(&new)?;
         self.copy_own_to(&new)?;
         for path in [kept::sources, kept::installed] {
-            fs::remove_tree(&path(directory))?;
-            fs::rename(&path(&new), &path(directory))?;
+            let (tree, earlier) = (path(directory), kept::earlier(&path(directory)));
+            fs::rename(&tree, &earlier)?;
+            fs::rename(&path(&new), &tree)?;
+            fs::remove_tree(&earlier)?;
         }
         fs::remove_dir(&new)
     }
