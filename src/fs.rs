@@ -43,7 +43,7 @@ pub use space::{Space, disk_usage, is_volatile_or_overlay, noexec, space};
 pub use tree::{copy_tree, copy_tree_until, copy_tree_without_mounts, move_tree, rename_tree};
 pub(crate) use tree::{detach, link_below, set_mode_at, set_owner_if_allowed_at, set_times_at};
 pub use umask::forbid_writing_by_others;
-pub(crate) use umask::{mode_for_others_to_write, mode_of_results};
+pub(crate) use umask::mode_of_results;
 pub use walk::{Mounts, Step, Walk};
 
 /// The action in errors about mounts that a script left.

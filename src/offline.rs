@@ -93,6 +93,7 @@ pub use error::{Incomplete, OfflineError};
 pub use error_line::ErrorLine;
 pub use failure::{PackageFailure, UnfinishedRelease};
 pub use failure_kind::FailureKind;
+pub use given::is_tarball;
 pub use messages::Messages;
 pub use options::{Isolation, Options, Purpose};
 pub use progress::Progress;

@@ -11,6 +11,7 @@ use super::daemon_flags::{self, Daemon};
 use super::enter;
 use super::flags;
 use crate::diag::most_similar;
+use crate::offline::is_tarball;
 
 /// A parsed command line.
 #[derive(Debug)]
@@ -93,12 +94,6 @@ fn unknown_command(name: &str) -> String {
         None => String::new(),
     };
     format!("Error: unknown command `{name}`{similar}\n\n{USAGE}")
-}
-
-fn is_tarball(name: &str) -> bool {
-    [".tgz", ".tar.gz", ".tar"]
-        .iter()
-        .any(|end| name.ends_with(end))
 }
 
 fn compile(arguments: &[OsString]) -> Result<Command, String> {

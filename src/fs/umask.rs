@@ -14,15 +14,9 @@ pub fn forbid_writing_by_others() {
     let _ = INHERITED.set(inherited);
 }
 
-/// The mode of a result file: 0666 except the bits of the inherited umask.
+/// The mode of a result file, which is the caller's: 0666 except the bits of the umask that the caller has set. It may let others
+/// write.
 pub(crate) fn mode_of_results() -> u32 {
     let inherited = INHERITED.get().copied();
     0o666 & !inherited.unwrap_or(Mode::S_IWGRP | Mode::S_IWOTH).bits()
-}
-
-/// The mode of result files if the inherited umask lets others write to them: 0666 except the bits of that umask. `None` if the present
-/// umask results in the same mode.
-pub(crate) fn mode_for_others_to_write() -> Option<u32> {
-    let inherited = INHERITED.get()?;
-    (!inherited.contains(Mode::S_IWOTH)).then(|| 0o666 & !inherited.bits())
 }

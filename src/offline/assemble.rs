@@ -122,10 +122,7 @@ pub(super) fn pass_on(
 /// The temporary file that becomes a result, in the directory of the result.
 fn partial(output: &Path) -> fs::Result<LeasedFile> {
     let file = LeasedFile::create(fs::parent(output), PARTIAL_PREFIX, "")?;
-    // A result is the caller's, and has the mode that the caller's umask leaves.
-    if let Some(mode) = fs::mode_for_others_to_write() {
-        fs::set_mode(file.path(), mode)?;
-    }
+    fs::set_mode(file.path(), fs::mode_of_results())?;
     Ok(file)
 }
 

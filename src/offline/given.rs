@@ -124,6 +124,12 @@ fn without_end(name: &str) -> &str {
         .unwrap_or(name)
 }
 
+/// Whether a file has the name of a tarball.
+#[must_use]
+pub fn is_tarball(name: &str) -> bool {
+    TARBALLS.iter().any(|end| name.ends_with(end))
+}
+
 /// The contents of a directory.
 enum Listing {
     Empty,
@@ -140,9 +146,7 @@ impl Listing {
         let names = entries
             .iter()
             .map(|entry| entry.file_name().to_string_lossy().into_owned());
-        let mut tarballs: Vec<String> = names
-            .filter(|name| TARBALLS.iter().any(|end| name.ends_with(end)))
-            .collect();
+        let mut tarballs: Vec<String> = names.filter(|name| is_tarball(name)).collect();
         tarballs.sort();
         Some(match (entries.is_empty(), tarballs.is_empty()) {
             (true, _) => Self::Empty,

@@ -43,8 +43,7 @@ impl ReportFile {
             let mut text = serde_json::to_vec_pretty(&report)
                 .map_err(|source| fs::Error::new("write", &path, source.into()))?;
             text.push(b'\n');
-            let mode = fs::mode_of_results();
-            fs::write_atomic(&path, &text, mode)
+            fs::write_atomic(&path, &text, fs::mode_of_results())
         });
         Ok(writing.await??)
     }

@@ -10,8 +10,8 @@ use crate::release::Name;
 #[command(next_help_heading = "Failed packages")]
 pub(in crate::cli) struct InspectionFlags {
     /// Keep the sources, install target, dependencies and environment of each failed package in
-    /// DIR/PACKAGE-VERSION. The script `enter` there opens a shell in its sandbox. Nothing in DIR is
-    /// ever removed or overwritten
+    /// DIR/PACKAGE-VERSION. The script `enter` there opens a shell in its sandbox. Later runs
+    /// remove and overwrite nothing in DIR
     #[arg(long, value_name = "DIR")]
     pub keep_failed: Option<PathBuf>,
 
