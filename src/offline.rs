@@ -11,7 +11,8 @@
 //!  │   ├─ clutter   recognizes files that operating systems leave in tarballs
 //!  │   └─ jobs      what a Director checks of job blobs
 //!  ├─ select        what to do with each input: compile, pass on, leave; where its result goes
-//!  │   └─ inspect   manifest against tarball: every problem, or a checked release
+//!  │   ├─ inspect   manifest against tarball: every problem, or a checked release
+//!  │   └─ selection which jobs and packages of a release are compiled
 //!  ├─ plan          what a compilation would do, for calls that compile nothing; peek reads a manifest for them
 //!  ├─ setup         isolation tier, logs, jobserver
 //!  └─ releases      compiles all packages, assembles each release when its last package is done
@@ -76,6 +77,7 @@ mod run;
 mod script_warnings;
 mod second_run;
 mod select;
+mod selection;
 mod setup;
 mod shell;
 mod space;
@@ -100,3 +102,4 @@ pub use progress::Progress;
 pub use report::report;
 pub use report_file::ReportFile;
 pub use run::{Outcome, run};
+pub use selection::{Selection, UnknownName};

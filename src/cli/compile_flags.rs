@@ -8,6 +8,7 @@ mod limits;
 mod output;
 mod plan;
 mod results;
+mod selection;
 
 use std::path::PathBuf;
 
@@ -32,6 +33,9 @@ pub(super) struct Compile {
 
     #[command(flatten)]
     pub results: ResultFlags,
+
+    #[command(flatten)]
+    pub selection: selection::SelectionFlags,
 
     #[command(flatten)]
     pub plan: plan::PlanFlags,

@@ -89,6 +89,7 @@ fn options(
     Options {
         purpose: offline::Purpose::Compile,
         inputs: Vec::new(),
+        selection: offline::Selection::All,
         output_directory: None,
         report: None,
         stemcell: None,

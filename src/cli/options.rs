@@ -22,6 +22,7 @@ pub(super) fn options(
     let Compile {
         tarballs,
         results,
+        selection,
         plan,
         compilation,
         isolation,
@@ -33,6 +34,7 @@ pub(super) fn options(
     Options {
         purpose: plan.purpose(),
         inputs: tarballs,
+        selection: selection.selection(),
         output_directory: results.output_directory,
         report: results.report,
         stemcell: compilation.stemcell,

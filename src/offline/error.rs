@@ -6,6 +6,7 @@ use super::assemble::AssembleError;
 use super::failure::{PackageFailure, UnfinishedRelease};
 use super::open_error::OpenError;
 use super::problem::Problem;
+use super::selection::UnknownName;
 use super::stemcell::UnknownStemcell;
 use crate::compile::CompileError;
 use crate::diag::Bytes;
@@ -22,6 +23,9 @@ pub enum OfflineError {
     /// The releases of the call are not in order. Nothing has been compiled.
     #[error("nothing was compiled: {} found", count(.0.len()))]
     Input(Vec<InputProblem>),
+    /// The user selected jobs or packages that no release of the call has. Nothing has been compiled.
+    #[error("nothing was compiled: no release of this call has {}", unknown(.0))]
+    Unknown(Vec<UnknownName>),
     /// What is in a tarball cannot be written to the work directory.
     #[error("failed to extract `{}`", tarball.display())]
     Spool {
@@ -93,6 +97,11 @@ impl OfflineError {
             other => fs::is_no_space_behind(other),
         }
     }
+}
+
+fn unknown(names: &[UnknownName]) -> String {
+    let names = names.iter().map(|it| format!("{} `{}`", it.kind, it.name));
+    names.collect::<Vec<_>>().join(" or ")
 }
 
 fn count(problems: usize) -> String {
@@ -176,6 +185,12 @@ pub enum InputProblemKind {
         /// The packages that it has sources of.
         sources: Vec<Name>,
     },
+    /// Nothing of any input is selected.
+    #[error("it has no jobs, so no package is needed (--only-needed)")]
+    NothingSelected,
+    /// A part of a compiled release was asked for.
+    #[error("it is already compiled: select jobs and packages of its source release")]
+    SelectionOfCompiled,
     /// A disk has not the least that is needed.
     #[error(
         "not enough space: at least {} {purpose}, {} free",

@@ -38,7 +38,7 @@ pub(super) fn check(
         let found = find_blob(&opened, "license", &Role::License, &license.digest);
         problems.extend(found.err());
     }
-    problems.extend(opened.problems.iter().cloned());
+    problems.extend(opened.jobs.problems.iter().cloned());
     problems.extend(extra_packages(&opened, &listed));
     let entries: Vec<graph::PackageNode<'_>> = listed
         .iter()
@@ -160,7 +160,7 @@ fn missing_packages_of_jobs(manifest: &Manifest, listed: &[Listed]) -> Vec<Probl
             if !names.contains(package) {
                 problems.push(Problem::JobPackage {
                     job: job.name.clone(),
-                    package: package.clone(),
+                    package: package.to_string(),
                 });
             }
         }

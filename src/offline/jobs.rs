@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::open_error::OpenError;
 use super::problem::{ContentProblem, Problem};
-use super::tarball::{Blob, Carried, Role, path_of};
+use super::tarball::{Blob, Carried, JobPackages, Jobs, Role, path_of};
 use crate::archive::entry::normalize;
 use crate::archive::{Compression, Decoder, Kind, ReadError, Reader};
 use crate::diag::Chain;
@@ -27,11 +27,11 @@ const MANIFEST_LIMIT: u64 = 4 << 20;
 
 /// Checks the contents of all jobs and of the license. Missing blobs and wrong digests are reported
 /// by `inspect`.
-pub(super) fn problems(
+pub(super) fn read(
     manifest: &Manifest,
     carried: &[Carried],
     cancel: &CancellationToken,
-) -> Result<Vec<Problem>, OpenError> {
+) -> Result<Jobs, OpenError> {
     let blobs: HashMap<&Role, &Blob> = carried
         .iter()
         .filter_map(|carried| Some((&carried.role, carried.blob.as_ref()?)))
@@ -40,7 +40,7 @@ pub(super) fn problems(
         let blob = blobs.get(role)?;
         digest.verify(blob.digests.all()).is_ok().then_some(*blob)
     };
-    let mut problems = Vec::new();
+    let (mut problems, mut packages) = (Vec::new(), JobPackages::new());
     let mut add = |what: String, role: &Role, found: Vec<ContentProblem>| {
         problems.extend(found.into_iter().map(|problem| Problem::Content {
             what: what.clone(),
@@ -52,7 +52,11 @@ pub(super) fn problems(
         let role = Role::Job(job.name.to_string());
         if let Some(blob) = blob(&role, &job.digest) {
             let found = match Contents::read(blob, cancel)? {
-                Ok(contents) => contents.problems_of_job(job.name.as_str()),
+                Ok(contents) => {
+                    let named = contents.packages_of_job();
+                    packages.extend(named.map(|named| (job.name.to_string(), named)));
+                    contents.problems_of_job(job.name.as_str())
+                }
                 Err(problem) => vec![problem],
             };
             add(format!("job `{}`", job.name), &role, found);
@@ -64,7 +68,7 @@ pub(super) fn problems(
     {
         add("license".to_owned(), &Role::License, vec![problem]);
     }
-    Ok(problems)
+    Ok(Jobs { problems, packages })
 }
 
 /// The contents of an archive, as far as the checks need them.
@@ -186,6 +190,23 @@ impl Contents {
         problems
     }
 
+    /// The packages that `job.MF` lists; `None` if it is not valid YAML here. Without a list, there
+    /// are none, as in a Director.
+    fn packages_of_job(&self) -> Option<Vec<String>> {
+        let packages = match self.root()? {
+            yaml::Node::Mapping(mapping) => match mapping.get("packages") {
+                Some(yaml::Node::Sequence(packages)) => packages.items.clone(),
+                _ => Vec::new(),
+            },
+            yaml::Node::Scalar(_) | yaml::Node::Sequence(_) => Vec::new(),
+        };
+        let names = packages.into_iter().filter_map(|package| match package {
+            yaml::Node::Scalar(name) if !name.is_null() => Some(name.text),
+            _ => None,
+        });
+        Some(names.collect())
+    }
+
     /// Whether extracting the archive gives a file at `path`, or a link that may lead to one.
     fn may_be_file(&self, path: &Path) -> bool {
         match self.kinds.get(path) {
@@ -263,6 +284,20 @@ mod tests {
             found(&[("job.MF", "name: web\ntemplates:\n"), ("monit", "")]),
             [""; 0]
         );
+    }
+
+    #[test]
+    fn packages_are_those_of_the_job_manifest() {
+        let packages = |manifest| contents(&[("job.MF", manifest)]).packages_of_job();
+        let names = |names: &[&str]| Some(names.iter().map(ToString::to_string).collect());
+        assert_eq!(
+            packages("name: web\npackages:\n- app\n- 1.10\n"),
+            names(&["app", "1.10"])
+        );
+        for manifest in ["name: web\n", "packages: ~\n", "packages: []\n", "text"] {
+            assert_eq!(packages(manifest), names(&[]), "{manifest}");
+        }
+        assert_eq!(packages("a: ["), None);
     }
 
     #[test]

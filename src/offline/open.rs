@@ -77,10 +77,10 @@ pub(super) fn open(
     for carried in &mut carried {
         complete_digests(&manifest, carried)?;
     }
-    let problems = jobs::problems(&manifest, &carried, cancel)?;
+    let jobs = jobs::read(&manifest, &carried, cancel)?;
     Ok(Opened {
         clutter,
-        problems,
+        jobs,
         tarball: tarball.to_owned(),
         is_file: metadata.is_file(),
         digests: hasher.digests(),

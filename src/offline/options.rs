@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::selection::Selection;
 use crate::compile::{SecondRun, Shell};
 use crate::config::{Environment, Vcap};
 use crate::process::{ForkServer, TimeLimits};
@@ -17,6 +18,8 @@ pub struct Options {
     pub purpose: Purpose,
     /// The tarballs.
     pub inputs: Vec<PathBuf>,
+    /// Which of their jobs and packages are compiled.
+    pub selection: Selection,
     /// Where results go; without it each goes next to its input.
     pub output_directory: Option<PathBuf>,
     /// The stemcell to compile for; without it the stemcell that this machine is.

@@ -58,10 +58,18 @@ fn line_of(task: &Task, stemcell: &CallStemcell) -> String {
             "{} is {compiled_for} and would stay unchanged",
             release.tarball.display()
         ),
-        Task::Replaced { tarball, of } => format!(
-            "{} is an earlier result of {} and would be rebuilt",
+        Task::Replaced { tarball, by } => format!(
+            "{} is an earlier result of {} {}",
             tarball.display(),
-            of.display()
+            by.of.display(),
+            match by.is_rebuilt {
+                true => "and would be rebuilt",
+                false => "with another selection and would be left out",
+            }
+        ),
+        Task::Unselected { tarball } => format!(
+            "Nothing is selected of {}: it would be left out",
+            tarball.display()
         ),
     }
 }

@@ -57,8 +57,17 @@ pub enum Problem {
     JobPackage {
         /// The job.
         job: Name,
-        /// The package.
-        package: Name,
+        /// The package, escaped.
+        package: String,
+    },
+    /// Neither `job.MF` nor `release.MF` says which packages a job needs.
+    #[error(
+        "job `{job}`: which packages it needs is unknown, because its job.MF is not valid YAML and release.MF does not list them: compile \
+         the whole release"
+    )]
+    UnknownJobPackages {
+        /// The job.
+        job: Name,
     },
     /// A compiled package is for another stemcell.
     #[error(

@@ -9,6 +9,7 @@ use super::error_line::ErrorLine;
 use super::failure::PackageFailure;
 use super::failure_kind::is_of_the_system;
 use super::second_run;
+use super::selection::UnknownName;
 use crate::archive::PackError;
 use crate::compile::{Cause, CompileError, ScriptFailure};
 use crate::diag::{Bytes, Chain, Elapsed};
@@ -321,6 +322,7 @@ fn hints_of(error: &OfflineError) -> Vec<String> {
                 hints.push(format!("free disk space there, or {ELSEWHERE}"));
             }
         }
+        OfflineError::Unknown(names) => hints.extend(names.iter().map(UnknownName::hint)),
         OfflineError::Package(failure) => {
             if let CompileError::Script(script) = &failure.source {
                 let findings = script.findings.iter();

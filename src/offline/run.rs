@@ -21,7 +21,7 @@ use super::plan;
 use super::progress::Progress;
 use super::releases::{self, Compiler, Target};
 use super::report_file::{self, ReportFile};
-use super::select::{Task, result_paths, select};
+use super::select::{Selected, Task, Wanted, result_paths, select};
 use super::setup;
 use super::shell;
 use super::space;
@@ -172,7 +172,11 @@ async fn name_results(
     let directories = expected_directories(&options.inputs, wanted, progress);
     let tarballs = options.inputs.iter().cloned().zip(directories);
     let inputs = inputs::read_manifests(tarballs, cancel).await?;
-    written.extend(result_paths(inputs, &CallStemcell::new(Some(stemcell)))?);
+    let wanted = Wanted {
+        stemcell: &CallStemcell::new(Some(stemcell)),
+        selection: &options.selection,
+    };
+    written.extend(result_paths(inputs, wanted)?);
     Ok(())
 }
 
@@ -225,20 +229,7 @@ impl Call<'_> {
         outputs: Vec<PathBuf>,
         written: &mut Written,
     ) -> Result<(), OfflineError> {
-        let inputs = {
-            let tarballs = self.options.inputs.iter().cloned().zip(outputs).collect();
-            inputs::read(tarballs, work_directory, &self.progress, self.cancel).await?
-        };
-        self.check_canceled()?;
-        let tasks = select(inputs, &self.stemcell)?.map_err(OfflineError::Input)?;
-        shell::check(&self.options, &tasks)?;
-        let (work, data) = (fs::parent(work_directory.path()), self.options.vcap.data());
-        let places: &[&Path] = match self.options.isolation {
-            Isolation::Auto => &[work, &data],
-            Isolation::Namespace | Isolation::Userns => &[work],
-            Isolation::Landlock | Isolation::None => &[&data],
-        };
-        space::check_for_tasks(&tasks, places)?;
+        let tasks = self.tasks(work_directory, outputs).await?;
         let stemcell = match (self.options.purpose, self.stemcell.known()) {
             (Purpose::Compile, Some(stemcell)) => stemcell,
             _ => {
@@ -276,6 +267,32 @@ impl Call<'_> {
             ));
         }
         result
+    }
+
+    /// Reads the inputs, and decides what to do with each.
+    async fn tasks(
+        &self,
+        work_directory: &WorkDirectory,
+        outputs: Vec<PathBuf>,
+    ) -> Result<Vec<Task>, OfflineError> {
+        let tarballs = self.options.inputs.iter().cloned().zip(outputs).collect();
+        let inputs = inputs::read(tarballs, work_directory, &self.progress, self.cancel).await?;
+        self.check_canceled()?;
+        let wanted = Wanted {
+            stemcell: &self.stemcell,
+            selection: &self.options.selection,
+        };
+        let Selected { tasks, notes } = select(inputs, wanted)?;
+        notes.iter().for_each(|note| self.progress.line(note));
+        shell::check(&self.options, &tasks)?;
+        let (work, data) = (fs::parent(work_directory.path()), self.options.vcap.data());
+        let places: &[&Path] = match self.options.isolation {
+            Isolation::Auto => &[work, &data],
+            Isolation::Namespace | Isolation::Userns => &[work],
+            Isolation::Landlock | Isolation::None => &[&data],
+        };
+        space::check_for_tasks(&tasks, places)?;
+        Ok(tasks)
     }
 
     /// Carries out the quick tasks first, then compiles.
@@ -335,7 +352,7 @@ impl Call<'_> {
             Task::InPlace { id, release } => {
                 (id, release, &release.tarball, ReleaseStatus::Unchanged)
             }
-            Task::Replaced { .. } => return,
+            Task::Replaced { .. } | Task::Unselected { .. } => return,
         };
         self.record.add_release(*id, release, output, status);
     }
@@ -344,11 +361,22 @@ impl Call<'_> {
     async fn carry_out(&self, task: Task) -> Result<Option<(ReleaseId, PathBuf)>, OfflineError> {
         self.check_canceled()?;
         match task {
-            Task::Replaced { tarball, of } => {
+            Task::Replaced { tarball, by } => {
                 self.progress.line(&format!(
-                    "{} is an earlier result of {} and is rebuilt",
+                    "{} is an earlier result of {} {}",
                     tarball.display(),
-                    of.display()
+                    by.of.display(),
+                    match by.is_rebuilt {
+                        true => "and is rebuilt",
+                        false => "with another selection and is left out",
+                    }
+                ));
+                Ok(None)
+            }
+            Task::Unselected { tarball } => {
+                self.progress.line(&format!(
+                    "Nothing is selected of {}: it is left out",
+                    tarball.display()
                 ));
                 Ok(None)
             }
@@ -434,7 +462,10 @@ impl Call<'_> {
 fn has_sources(task: &Task) -> bool {
     match task {
         Task::Compile { release, .. } => !release.manifest.packages.is_empty(),
-        Task::PassOn { .. } | Task::InPlace { .. } | Task::Replaced { .. } => false,
+        Task::PassOn { .. }
+        | Task::InPlace { .. }
+        | Task::Replaced { .. }
+        | Task::Unselected { .. } => false,
     }
 }
 

@@ -8,13 +8,12 @@ use super::error::{InputProblem, InputProblemKind, OfflineError};
 use super::ids::ReleaseId;
 use super::inspect;
 use super::open_error::OpenError;
+use super::problem::Problem;
+use super::selection::{self, NAME_LIMIT, Selection, is_name_of_part};
 use super::stemcell::CallStemcell;
 use super::tarball::Opened;
 use crate::fs;
 use crate::release::Manifest;
-
-/// The longest name of a file on Linux, in bytes.
-const NAME_LIMIT: usize = 255;
 
 /// An input that was read, or could not be read.
 #[derive(Debug)]
@@ -55,20 +54,50 @@ pub(super) enum Task {
         release: Arc<CheckedRelease>,
     },
     /// It is the result of an earlier run of another input.
-    Replaced { tarball: PathBuf, of: PathBuf },
+    Replaced { tarball: PathBuf, by: Replacement },
+    /// Nothing of it is selected.
+    Unselected { tarball: PathBuf },
+}
+
+/// The input whose earlier result another input is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Replacement {
+    pub of: PathBuf,
+    /// Whether the call writes the same result again. Otherwise the earlier one has another selection.
+    pub is_rebuilt: bool,
+}
+
+/// The tasks of a call.
+#[derive(Debug)]
+pub(super) struct Selected {
+    pub tasks: Vec<Task>,
+    /// What is selected of each release, for the user.
+    pub notes: Vec<String>,
 }
 
 /// What an input means for the others.
 struct Facts {
     tarball: PathBuf,
-    /// The path of its result; `None` if it could not be read.
+    output_directory: PathBuf,
+    /// The file name of the whole compiled release; `None` if it could not be read.
+    full_name: Option<String>,
+    /// The path of its result; `None` if it could not be read, or if nothing of it is selected.
     output: Option<PathBuf>,
     /// Whether it has packages to compile, or has no packages at all and was never compiled.
     is_source: bool,
     /// A release without packages looks the same before and after.
     is_without_packages: bool,
+    /// Whether the selection has anything of it.
+    is_selected: bool,
     /// The input whose earlier result this is.
-    replaced_by: Option<PathBuf>,
+    replaced_by: Option<Replacement>,
+}
+
+/// What all inputs of a call are compiled for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    pub stemcell: &'a CallStemcell,
+    pub selection: &'a Selection,
 }
 
 impl Facts {
@@ -76,40 +105,75 @@ impl Facts {
         tarball: &Path,
         output_directory: &Path,
         manifest: Option<&Manifest>,
-        stemcell: &CallStemcell,
+        wanted: Wanted<'_>,
     ) -> Self {
         let has_packages = |manifest: &Manifest| !manifest.packages.is_empty();
         let is_compiled = |manifest: &Manifest| manifest.compiled_packages.is_some();
-        Self {
+        let mut facts = Self {
             tarball: tarball.to_owned(),
-            output: manifest.map(|it| {
-                let name = stemcell.output_name(&it.name, &it.version);
-                output_directory.join(name)
-            }),
+            output_directory: output_directory.to_owned(),
+            full_name: manifest.map(|it| wanted.stemcell.output_name(&it.name, &it.version)),
+            output: None,
             is_source: manifest.is_some_and(|it| has_packages(it) || !is_compiled(it)),
             is_without_packages: manifest.is_some_and(|it| !has_packages(it) && !is_compiled(it)),
+            is_selected: manifest.is_none_or(|it| wanted.selection.selects_any_of(it)),
             replaced_by: None,
+        };
+        if let Some(manifest) = manifest.filter(|_| facts.is_selected) {
+            facts.output = facts.output(manifest, wanted.selection);
         }
+        facts
+    }
+
+    /// The path of the result.
+    fn output(&self, manifest: &Manifest, selection: &Selection) -> Option<PathBuf> {
+        let full = self.full_name.as_ref()?;
+        let own = fs::file_name(&self.tarball).to_string_lossy();
+        let name = if self.is_source {
+            selection.name_of_result(full, manifest)
+        } else if is_name_of_part(&own, full) {
+            // It is copied. With the name of the whole release, it would be taken for that.
+            own.into_owned()
+        } else {
+            full.clone()
+        };
+        Some(self.output_directory.join(name))
+    }
+
+    /// Whether this input is a result of `source` with another selection, in the place of its results.
+    fn is_other_part_of(&self, source: &Self) -> bool {
+        let name = fs::file_name(&self.tarball).to_string_lossy();
+        let is_result = |full: &String| *full == name || is_name_of_part(&name, full);
+        self.is_result()
+            && self.full_name == source.full_name
+            && self.full_name.as_ref().is_some_and(is_result)
+    }
+
+    /// Whether it may be the result of an earlier run.
+    fn is_result(&self) -> bool {
+        !self.is_source || self.is_without_packages
     }
 }
 
 /// Decides what to do with each input of a call, or returns every problem.
-pub(super) fn select(
-    inputs: Vec<Input>,
-    stemcell: &CallStemcell,
-) -> fs::Result<Result<Vec<Task>, Vec<InputProblem>>> {
-    let facts = facts(inputs.iter().map(|input| {
-        let manifest = input.opened.as_ref().ok().map(|opened| &opened.manifest);
-        Facts::of(&input.tarball, &input.output_directory, manifest, stemcell)
+pub(super) fn select(inputs: Vec<Input>, wanted: Wanted<'_>) -> Result<Selected, OfflineError> {
+    let manifests: Vec<Option<&Manifest>> = inputs
+        .iter()
+        .map(|input| input.opened.as_ref().ok().map(|opened| &opened.manifest))
+        .collect();
+    check_names(&manifests, wanted.selection)?;
+    let facts = facts(inputs.iter().zip(&manifests).map(|(input, manifest)| {
+        Facts::of(&input.tarball, &input.output_directory, *manifest, wanted)
     }))?;
-    let (mut tasks, mut problems, mut unreadable) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut tasks, mut notes) = (Vec::new(), Vec::new());
+    let (mut problems, mut unreadable) = (Vec::new(), Vec::new());
     for (index, input) in inputs.into_iter().enumerate() {
         let tarball = input.tarball;
-        if let Some(of) = facts[index].replaced_by.clone() {
-            tasks.push(Task::Replaced { tarball, of });
+        if let Some(by) = facts[index].replaced_by.clone() {
+            tasks.push(Task::Replaced { tarball, by });
             continue;
         }
-        let opened = match input.opened {
+        let mut opened = match input.opened {
             Ok(opened) => opened,
             Err(error) => {
                 unreadable.extend(problems_of_open(error).map(|kind| (tarball.clone(), kind)));
@@ -117,31 +181,54 @@ pub(super) fn select(
             }
         };
         let is_file = opened.is_file;
+        let is_source = facts[index].is_source;
         let mut found = Vec::new();
-        let checked = inspect::check(opened, stemcell.known())
-            .map_err(|errors| found.extend(errors.into_iter().map(InputProblemKind::Release)));
-        if !facts[index].is_source && !is_file {
+        let job_packages = std::mem::take(&mut opened.jobs.packages);
+        let mut add = |errors: Vec<Problem>| {
+            found.extend(errors.into_iter().map(InputProblemKind::Release));
+        };
+        let mut checked = inspect::check(opened, wanted.stemcell.known())
+            .map_err(&mut add)
+            .ok();
+        if is_source && facts[index].is_selected {
+            let selected = checked
+                .take()
+                .map(|it| selection::apply(it, &job_packages, wanted.selection));
+            if let Some((release, left_out)) = selected.and_then(|it| it.map_err(&mut add).ok()) {
+                if wanted.selection.is_partial() {
+                    notes.push(selection::describe(&release, &left_out));
+                }
+                checked = Some(release);
+            }
+        }
+        if !is_source && !is_file {
             found.push(InputProblemKind::NotAFile);
         }
-        found.extend(collisions(index, &facts)?);
+        found.extend(others_in_the_way(index, &facts, wanted.selection)?);
         problems.extend(found.into_iter().map(|kind| (tarball.clone(), kind)));
-        if let (Ok(release), Some(output)) = (checked, &facts[index].output) {
-            let id = ReleaseId::from_position(index);
-            tasks.push(task(id, release, output.clone(), facts[index].is_source)?);
-        }
+        let Some(release) = checked else { continue };
+        let id = ReleaseId::from_position(index);
+        tasks.push(match &facts[index].output {
+            Some(output) => task(id, release, output.clone(), is_source)?,
+            None => Task::Unselected { tarball },
+        });
     }
     problems.extend(unreadable);
-    Ok(unless(problems, tasks))
+    unless(problems, Selected { tasks, notes })
 }
 
 /// The paths of the results that [`select`] would give the same inputs, or the problems that the manifests show.
 pub(super) fn result_paths(
     inputs: Vec<ManifestInput>,
-    stemcell: &CallStemcell,
+    wanted: Wanted<'_>,
 ) -> Result<Vec<(ReleaseId, PathBuf)>, OfflineError> {
-    let facts = facts(inputs.iter().map(|input| {
-        let manifest = input.manifest.as_ref().ok();
-        Facts::of(&input.tarball, &input.output_directory, manifest, stemcell)
+    let manifests: Vec<Option<&Manifest>> = inputs
+        .iter()
+        .map(|input| input.manifest.as_ref().ok())
+        .collect();
+    check_names(&manifests, wanted.selection)?;
+    let facts = facts(inputs.iter().zip(&manifests).map(|(input, manifest)| {
+        Facts::of(&input.tarball, &input.output_directory, *manifest, wanted)
     }))?;
     let (mut paths, mut problems, mut unreadable) = (Vec::new(), Vec::new(), Vec::new());
     for (index, input) in inputs.into_iter().enumerate() {
@@ -153,7 +240,7 @@ pub(super) fn result_paths(
             unreadable.extend(problems_of_open(error).map(|kind| (tarball.clone(), kind)));
             continue;
         }
-        let found = collisions(index, &facts)?;
+        let found = others_in_the_way(index, &facts, wanted.selection)?;
         problems.extend(found.into_iter().map(|kind| (tarball.clone(), kind)));
         if let Some(output) = &facts[index].output {
             let is_in_place = !facts[index].is_source && fs::same_file(&tarball, output)?;
@@ -162,18 +249,45 @@ pub(super) fn result_paths(
         }
     }
     problems.extend(unreadable);
-    unless(problems, paths).map_err(OfflineError::Input)
+    unless(problems, paths)
+}
+
+/// Checks that each name in the selection is that of a job or package of an input. Inputs that could not be read may have it.
+fn check_names(manifests: &[Option<&Manifest>], selection: &Selection) -> Result<(), OfflineError> {
+    let all: Option<Vec<&Manifest>> = manifests.iter().copied().collect();
+    let unknown = all.map_or_else(Vec::new, |manifests| selection.unknown(&manifests));
+    match unknown.is_empty() {
+        true => Ok(()),
+        false => Err(OfflineError::Unknown(unknown)),
+    }
+}
+
+/// Everything that prevents the result of an input, except what is wrong with the input itself.
+fn others_in_the_way(
+    index: usize,
+    facts: &[Facts],
+    selection: &Selection,
+) -> fs::Result<Vec<InputProblemKind>> {
+    let input = &facts[index];
+    let mut found = collisions(index, facts)?;
+    if !input.is_selected && facts.iter().all(|other| other.output.is_none()) {
+        found.push(InputProblemKind::NothingSelected);
+    }
+    let is_named = matches!(selection, Selection::Named { .. });
+    if is_named && input.is_selected && !input.is_source && input.full_name.is_some() {
+        found.push(InputProblemKind::SelectionOfCompiled);
+    }
+    Ok(found)
 }
 
 /// The problems, or `value` if there are none.
-fn unless<T>(problems: Vec<(PathBuf, InputProblemKind)>, value: T) -> Result<T, Vec<InputProblem>> {
+fn unless<T>(problems: Vec<(PathBuf, InputProblemKind)>, value: T) -> Result<T, OfflineError> {
     if problems.is_empty() {
         return Ok(value);
     }
     let problems = problems.into_iter();
-    Err(problems
-        .map(|(path, kind)| InputProblem { path, kind })
-        .collect())
+    let problems = problems.map(|(path, kind)| InputProblem { path, kind });
+    Err(OfflineError::Input(problems.collect()))
 }
 
 /// The facts of all inputs, with the inputs that are earlier results of others.
@@ -210,17 +324,27 @@ fn task(
     })
 }
 
-/// The tarball of the input whose earlier result this input is.
-fn replaced_by(index: usize, facts: &[Facts]) -> fs::Result<Option<PathBuf>> {
+/// The input whose earlier result this input is.
+fn replaced_by(index: usize, facts: &[Facts]) -> fs::Result<Option<Replacement>> {
     let input = &facts[index];
-    for (other, source) in facts.iter().enumerate() {
-        if let Some(output) = &source.output
-            && other != index
-            && source.is_source
-            && fs::same_file(&input.tarball, output)?
-        {
-            let is_result = !input.is_source || input.is_without_packages;
-            return Ok(is_result.then(|| source.tarball.clone()));
+    let others = facts
+        .iter()
+        .enumerate()
+        .filter(|(other, _)| *other != index);
+    for (_, source) in others.filter(|(_, other)| other.is_source) {
+        let Some(output) = &source.output else {
+            continue;
+        };
+        let replaced = |is_rebuilt| Replacement {
+            of: source.tarball.clone(),
+            is_rebuilt,
+        };
+        if fs::same_file(&input.tarball, output)? {
+            return Ok(input.is_result().then(|| replaced(true)));
+        }
+        let directory = fs::parent(&input.tarball);
+        if input.is_other_part_of(source) && fs::same_file(directory, &source.output_directory)? {
+            return Ok(Some(replaced(false)));
         }
     }
     Ok(None)

@@ -25,7 +25,10 @@ pub(super) fn check(options: &Options, tasks: &[Task]) -> Result<(), OfflineErro
     };
     let sources = tasks.iter().filter_map(|task| match task {
         Task::Compile { release, .. } => Some(release),
-        Task::PassOn { .. } | Task::InPlace { .. } | Task::Replaced { .. } => None,
+        Task::PassOn { .. }
+        | Task::InPlace { .. }
+        | Task::Replaced { .. }
+        | Task::Unselected { .. } => None,
     });
     let sources = sources.flat_map(|release| &release.packages);
     let names: Vec<&Name> = sources

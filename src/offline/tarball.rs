@@ -1,5 +1,6 @@
 //! The contents of a release tarball, after it was read once.
 
+use std::collections::HashMap;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -92,9 +93,19 @@ pub(super) struct Opened {
     pub carried: Vec<Carried>,
     /// Ignored files of operating systems and tools.
     pub clutter: Vec<PathBuf>,
+    pub jobs: Jobs,
+}
+
+/// What is in the jobs of a release.
+#[derive(Debug, Default)]
+pub(super) struct Jobs {
     /// The problems with the contents of jobs and the license.
     pub problems: Vec<Problem>,
+    pub packages: JobPackages,
 }
+
+/// The packages that each job needs, as its `job.MF` lists them, by the job's name. A job whose `job.MF` cannot be parsed is missing.
+pub(super) type JobPackages = HashMap<String, Vec<String>>;
 
 /// The path in a tarball of a role's blob.
 pub(super) fn path_of(role: &Role) -> String {

@@ -29,6 +29,8 @@ fn errors() {
                 earlier: path("a.tgz"),
             },
             &InputProblemKind::OutputDirectory(file()),
+            &InputProblemKind::NothingSelected,
+            &InputProblemKind::SelectionOfCompiled,
             &InputProblemKind::NoSpace {
                 purpose: "to extract the tarballs",
                 needed: 3 << 20,
@@ -49,6 +51,7 @@ fn errors() {
             &OpenError::Decode(missing()),
             &OpenError::OddManifest("too long".to_owned()),
             &OpenError::Manifest(Vec::new()),
+            &Problem::UnknownJobPackages { job: name("web") },
             &Problem::OtherStemcell {
                 package: name("app"),
                 theirs: Slug::parse("ubuntu-jammy/1").unwrap(),

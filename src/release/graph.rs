@@ -84,6 +84,26 @@ pub(crate) fn dependents(packages: &[PackageNode<'_>], index: usize) -> Vec<usiz
     order
 }
 
+/// The packages of `wanted` and their direct and indirect dependencies, in the order of `packages`. Names without a package are ignored.
+#[must_use]
+pub(crate) fn closure<'a>(
+    packages: &[PackageNode<'a>],
+    wanted: &HashSet<&'a Name>,
+) -> Vec<&'a Name> {
+    let dependencies: HashMap<&Name, &[Name]> = packages.iter().copied().collect();
+    let mut reached: HashSet<&Name> = wanted.clone();
+    let mut next: Vec<&Name> = wanted.iter().copied().collect();
+    while let Some(name) = next.pop() {
+        for dependency in dependencies.get(name).copied().unwrap_or_default() {
+            if reached.insert(dependency) {
+                next.push(dependency);
+            }
+        }
+    }
+    let names = packages.iter().map(|(name, _)| *name);
+    names.filter(|name| reached.contains(name)).collect()
+}
+
 #[derive(Clone, Copy, PartialEq)]
 enum Mark {
     New,
@@ -274,6 +294,21 @@ mod tests {
         assert_eq!(of(1), [0], "lib");
         assert_eq!(of(0), [0; 0], "app");
         assert_eq!(of(99), [0; 0], "no such package");
+    }
+
+    #[test]
+    fn closure_has_direct_and_indirect_dependencies() {
+        let packages = packages("app: lib, lib: base, base, tool: base, other");
+        let of = |wanted: &[&str]| {
+            let wanted: Vec<Name> = wanted.iter().map(|it| name(it)).collect();
+            let entries = entries(&packages);
+            let found = closure(&entries, &wanted.iter().collect());
+            found.iter().map(|it| it.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(of(&["lib"]), ["lib", "base"]);
+        assert_eq!(of(&["other", "app"]), ["app", "lib", "base", "other"]);
+        assert_eq!(of(&["gone"]), [""; 0]);
+        assert_eq!(of(&[]), [""; 0]);
     }
 
     proptest! {

@@ -43,6 +43,7 @@ mod scale;
 mod scratch;
 mod scripts;
 mod second_run;
+mod selection;
 mod shell;
 mod stoppable;
 mod stops;

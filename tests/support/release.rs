@@ -258,7 +258,12 @@ impl ReleaseBuilder {
         let scratch = tempfile::tempdir().unwrap();
         let mut blobs: Vec<(String, Vec<u8>)> = Vec::new();
         for job in &self.jobs {
-            let job_manifest = format!("---\nname: {}\ntemplates: {{}}\npackages: []\n", job.name);
+            let packages = job.packages.as_deref().unwrap_or_default();
+            let job_manifest = format!(
+                "---\nname: {}\ntemplates: {{}}\npackages: [{}]\n",
+                job.name,
+                packages.join(", ")
+            );
             let files = [
                 Member::directory("./"),
                 Member::file("./job.MF", job_manifest.as_bytes()),

@@ -1,0 +1,46 @@
+//! Flags of `compile`: which jobs and packages of the releases are compiled.
+
+use clap::Args;
+
+use crate::offline::Selection;
+use crate::release::Name;
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Selection")]
+pub(in crate::cli) struct SelectionFlags {
+    /// Compile only the packages that the releases' jobs need, with their dependencies, as a
+    /// Director's `export-release` does. The result is named ….only-needed.tgz
+    #[arg(long, conflicts_with_all = ["job", "package"])]
+    pub only_needed: bool,
+
+    /// Compile only the packages that this job needs. The result has only this job and is named
+    /// ….job=NAME.tgz. Can be repeated
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    pub job: Vec<Name>,
+
+    /// Compile only this package and its dependencies. Without --job, the result has the jobs that
+    /// need no other package; it is named ….package=NAME.tgz. Can be repeated. Everything that is not
+    /// selected is checked nevertheless
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    pub package: Vec<Name>,
+}
+
+impl SelectionFlags {
+    /// The selection.
+    pub(in crate::cli) fn selection(self) -> Selection {
+        if self.only_needed {
+            Selection::OnlyNeeded
+        } else if self.job.is_empty() && self.package.is_empty() {
+            Selection::All
+        } else {
+            Selection::Named {
+                jobs: self.job.into_iter().collect(),
+                packages: self.package.into_iter().collect(),
+            }
+        }
+    }
+}
+
+fn name(text: &str) -> Result<Name, String> {
+    Name::parse(text).map_err(|error| error.to_string())
+}
