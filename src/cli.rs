@@ -1,6 +1,7 @@
 //! The command line: arguments, wiring, exit codes. The only module that exits the process.
 
 mod arguments;
+mod colors;
 mod compile;
 mod compile_flags;
 mod daemon;
@@ -56,6 +57,7 @@ pub fn main() -> ExitCode {
     // Child processes must not inherit files that the calling shell or supervisor left open.
     sandbox::inherit_no_descriptors(&process::inherited_jobserver(&environment));
     let level = environment.get("BOSH_AGENT_LOG");
+    colors::set_for_errors(&arguments, &environment);
     let command = arguments::parse(&arguments);
     match command {
         Ok(arguments::Command::Daemon(_)) => {
@@ -155,5 +157,6 @@ fn print(text: &str) -> u8 {
 /// Prints a text to stderr, for people.
 fn print_error(text: &str) {
     // If stderr is closed, there is nowhere to report that.
-    let _ = writeln!(io::stderr().lock(), "{}", text.trim_end());
+    let text = colors::for_errors().labels(text.trim_end());
+    let _ = writeln!(io::stderr().lock(), "{text}");
 }

@@ -23,7 +23,7 @@
 //!      ├─ failures  what failed; reads the logs of failed packages (error_line) and copies them (failed_logs)
 //!      ├─ durations how long packages took in earlier runs
 //!      └─ assemble  writes the compiled release to a temporary file, verifies it, renames it
-//! progress          lines and bars for the user
+//! progress          lines and bars for the user, in the colors of paint
 //! report            the text of a failure
 //! call_record       collects what happens, for the report to other programs: call_report, written by report_file
 //! failure_kind      what is to blame for a failure: the exit code
@@ -65,6 +65,7 @@ mod open_error;
 mod options;
 mod outputs;
 mod packages;
+mod paint;
 mod peek;
 mod plan;
 mod problem;
@@ -98,6 +99,7 @@ pub use failure_kind::FailureKind;
 pub use given::is_tarball;
 pub use messages::Messages;
 pub use options::{Isolation, Options, Purpose};
+pub use paint::Paint;
 pub use progress::Progress;
 pub use report::report;
 pub use report_file::ReportFile;

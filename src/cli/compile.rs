@@ -1,6 +1,6 @@
 //! `bosh-agent compile`: options, signals, and the run.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::colors;
 use super::compile_flags::{AnnotationsFor, Compile, Isolation, OutputFlags};
 use super::options::options;
-use super::stopping::{Stopping, announcement};
+use super::stopping::{Stopping, announcement, stopped};
 use super::{DONE, FAILED, MACHINE, USAGE, on_threads, print_error};
 use crate::config::Environment;
 use crate::diag::Chain;
@@ -23,6 +24,9 @@ use crate::sandbox::{self, Entry};
 
 /// One worker thread: with two, each event also wakes the other one, which then looks for work.
 const WORKERS: usize = 1;
+
+/// How long the last messages may take at least before the process exits after a signal.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// The error without `/proc`.
 pub(super) const NO_PROC: &str =
@@ -109,72 +113,120 @@ where
     }
     let progress = Arc::new(Progress::to_stderr(messages));
     let printer = Arc::clone(&progress);
-    runtime::print_warnings_by(move |line| printer.line(line));
+    runtime::print_warnings_by(move |line| printer.warn(line));
     let cancel = CancellationToken::new();
     let mut stopping = {
         let (announced, killed) = (Arc::clone(&progress), Arc::clone(&progress));
+        let exiting = Arc::clone(&progress);
         Stopping::start(
             signals,
             &cancel,
-            move |signal| announced.line(&announcement(signal, &announced.scripts(), grace)),
+            move |signal| {
+                announced.hide_bars();
+                announced.warn(&announcement(signal, &announced.scripts(), grace));
+            },
             move |signal| {
                 killed.resume();
-                killed.line(&format!(
+                killed.warn(&format!(
                     "Killing all processes after a second {}; the next run removes leftover files",
                     signal.name()
                 ));
+            },
+            move |signal| {
+                exiting.flush_within(LAST_WORDS);
                 signal.exit_code()
             },
         )
     };
-    let printer = Arc::clone(&progress);
-    let outcome = work(progress, cancel).await;
-    printer.flush();
+    let outcome = work(Arc::clone(&progress), cancel.clone()).await;
     let signal = stopping.signal().await;
+    let end = End {
+        progress: &progress,
+        cancel: &cancel,
+        grace,
+        annotations: messages.annotations,
+    };
     // A second signal ends the process while the report is written, too.
-    let code = finish(outcome, signal, messages.annotations).await;
+    let code = end.finish(outcome, signal).await;
     drop(stopping);
     code
 }
 
-/// Prints the results of a call and writes its report. Returns the exit code.
-async fn finish(outcome: Outcome, signal: Option<StopSignal>, annotations: Annotations) -> u8 {
-    let Outcome {
-        written,
-        result,
-        report,
-    } = outcome;
-    let printed = print_paths(&written);
-    let code = match &result {
-        Ok(()) => printed,
-        Err(OfflineError::Stopped) => signal.map_or(FAILED, StopSignal::exit_code),
-        Err(error) => {
-            print_error(&offline::report(error, annotations));
-            FailureKind::of(error).map_or(FAILED, FailureKind::exit_code)
-        }
-    };
-    match report {
-        Some(report) => write_report(report, &result, code).await,
-        None => code,
-    }
+/// What the end of a call needs.
+struct End<'a> {
+    progress: &'a Progress,
+    cancel: &'a CancellationToken,
+    grace: Duration,
+    annotations: Annotations,
 }
 
-/// Writes the report of a call that ends with `code`. Returns the exit code.
-async fn write_report(report: ReportFile, result: &Result<(), OfflineError>, code: u8) -> u8 {
-    match report.write(result, code).await {
-        Ok(()) => code,
-        Err(error) => {
-            print_error(&format!(
-                "Error: failed to write the report: {}",
-                Chain(&error)
-            ));
-            if code == DONE { MACHINE } else { code }
+impl End<'_> {
+    /// Prints the results of a call and writes its report. Returns the exit code.
+    async fn finish(&self, outcome: Outcome, signal: Option<StopSignal>) -> u8 {
+        let Outcome {
+            written,
+            result,
+            report,
+        } = outcome;
+        // A terminal shows the paths below the last messages.
+        self.flush().await;
+        let printed = print_paths(&written, self.progress);
+        let code = match (&result, signal) {
+            (Ok(()), _) => printed,
+            (Err(OfflineError::Stopped), Some(signal)) => {
+                let compiled = self.progress.compiled();
+                self.progress.warn(&stopped(signal, compiled, &written));
+                signal.exit_code()
+            }
+            (Err(OfflineError::Stopped), None) => FAILED,
+            (Err(error), _) => {
+                let text = offline::report(error, self.annotations);
+                self.progress.report(&text);
+                FailureKind::of(error).map_or(FAILED, FailureKind::exit_code)
+            }
+        };
+        let code = match report {
+            Some(report) => self.write_report(report, &result, code).await,
+            None => code,
+        };
+        self.flush().await;
+        code
+    }
+
+    /// Waits until all messages are printed; after a signal for a limited time, as stderr may accept nothing.
+    async fn flush(&self) {
+        let limit = async {
+            self.cancel.cancelled().await;
+            tokio::time::sleep(self.grace.max(LAST_WORDS)).await;
+        };
+        tokio::select! {
+            () = self.progress.flushed() => {}
+            () = limit => {}
+        }
+    }
+
+    /// Writes the report of a call that ends with `code`. Returns the exit code.
+    async fn write_report(
+        &self,
+        report: ReportFile,
+        result: &Result<(), OfflineError>,
+        code: u8,
+    ) -> u8 {
+        match report.write(result, code).await {
+            Ok(()) => code,
+            Err(error) => {
+                self.progress.report(&format!(
+                    "Error: failed to write the report: {}",
+                    Chain(&error)
+                ));
+                if code == DONE { MACHINE } else { code }
+            }
         }
     }
 }
 
 /// Prints the path of each compiled release to stdout, one a line, for other programs. Returns the exit code.
-fn print_paths(paths: &[PathBuf]) -> u8 {
+fn print_paths(paths: &[PathBuf], progress: &Progress) -> u8 {
     let mut stdout = io::stdout().lock();
     let printed = paths.iter().try_for_each(|path| {
         stdout.write_all(path.as_os_str().as_bytes())?;
@@ -185,7 +237,7 @@ fn print_paths(paths: &[PathBuf]) -> u8 {
         // The reader has closed its end: it does not need the paths.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => DONE,
         Err(error) => {
-            print_error(&format!(
+            progress.report(&format!(
                 "Error: failed to print the paths of the compiled releases to stdout: {error}"
             ));
             MACHINE
@@ -201,8 +253,10 @@ pub(super) fn messages(flags: &OutputFlags, environment: &Environment) -> Messag
             .is_some_and(|it| it == "true")
     };
     Messages {
-        is_terminal: io::stderr().is_terminal(),
+        is_terminal: colors::is_terminal(environment),
+        is_quiet: flags.quiet,
         is_verbose: flags.verbose,
+        paint: colors::paint(flags.color, environment),
         annotations: match flags.annotations {
             AnnotationsFor::Github => Annotations::GitHub,
             AnnotationsFor::Auto if is_github() => Annotations::GitHub,

@@ -68,9 +68,10 @@ fn handle_signals(stop: &CancellationToken) -> io::Result<Stopping> {
         tracing::error!(
             "Agent exited with error: received a second signal ({signal}): killing all processes"
         );
-        FAILED
     };
-    Ok(Stopping::start(signals, stop, announce, killing))
+    Ok(Stopping::start(signals, stop, announce, killing, |_| {
+        FAILED
+    }))
 }
 
 fn options(flags: Daemon, environment: Environment) -> DaemonOptions {

@@ -1,10 +1,10 @@
 //! `bosh-agent enter DIR`: a shell in the sandbox of a package that `compile --keep-failed` has kept.
 
 use std::ffi::OsString;
-use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::colors;
 use super::compile::{NO_TERMINAL, NO_TERMINAL_HINT, has_proc, supervised};
 use super::this_process::{SELF, who};
 use super::{MACHINE, USAGE, on_threads, print_error};
@@ -47,12 +47,13 @@ pub(super) fn main(directory: &Path) -> u8 {
         ));
         return FailureKind::Input.exit_code();
     };
-    let options = options(&package, &kept, (isolation, environment), terminal);
-    let grace = options.grace;
     let messages = Messages {
-        is_terminal: io::stderr().is_terminal(),
+        is_terminal: colors::is_terminal(&environment),
+        paint: colors::for_errors(),
         ..Messages::default()
     };
+    let options = options(&package, &kept, (isolation, environment), terminal);
+    let grace = options.grace;
     on_threads(
         1,
         supervised(grace, messages, move |progress, cancel| async move {

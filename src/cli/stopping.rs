@@ -1,5 +1,6 @@
 //! Signal handling: the first signal cancels the run, the second kills its processes.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -24,14 +25,15 @@ pub(super) struct Stopping {
 }
 
 impl Stopping {
-    /// On the first signal, calls `announce`, then cancels `cancel`. On the second, calls
-    /// `killing`, kills all descendants of this process, and exits with the code that `killing`
-    /// returned.
+    /// On the first signal, cancels `cancel`, then calls `announce`. On the second, calls
+    /// `killing`, kills all descendants of this process, and exits with the code that `exiting`
+    /// returns.
     pub(super) fn start(
         mut signals: Signals,
         cancel: &CancellationToken,
         announce: impl Fn(StopSignal) + Send + 'static,
-        killing: impl Fn(StopSignal) -> u8 + Send + 'static,
+        killing: impl Fn(StopSignal) + Send + 'static,
+        exiting: impl Fn(StopSignal) -> u8 + Send + 'static,
     ) -> Self {
         let (first, second) = (Arc::<OnceLock<_>>::default(), Arc::<OnceLock<_>>::default());
         let task = runtime::spawn("signals", {
@@ -39,16 +41,16 @@ impl Stopping {
             let cancel = cancel.clone();
             async move {
                 let signal = signals.next().await;
-                announce(signal);
                 let _ = first.set(signal);
                 cancel.cancel();
+                announce(signal);
                 let signal = signals.next_again().await;
                 let _ = second.set(signal);
                 // A shell may have the terminal.
                 process::restore_terminal();
-                let code = killing(signal);
+                killing(signal);
                 process::kill_all_below(KILL_WITHIN);
-                exit(code)
+                exit(exiting(signal))
             }
         });
         Self {
@@ -75,29 +77,39 @@ fn exit(code: u8) {
 
 /// The line for the first signal: what the run waits for, and for how long.
 pub(super) fn announcement(signal: StopSignal, scripts: &[String], grace: Duration) -> String {
-    let name = signal.name();
-    let again = match signal {
-        StopSignal::Interrupt => "interrupt again",
-        StopSignal::Terminate | StopSignal::HangUp => "send SIGTERM again",
+    let (on, again) = match signal {
+        StopSignal::Interrupt => (String::new(), "Ctrl-C"),
+        StopSignal::Terminate | StopSignal::HangUp => (format!(" on {}", signal.name()), "SIGTERM"),
     };
-    if scripts.is_empty() {
-        return format!("Stopping on {name}: closing and removing files; {again} to exit at once");
-    }
     let shown: Vec<&str> = scripts.iter().take(NAMES).map(String::as_str).collect();
-    let more = match scripts.len() - shown.len() {
-        0 => String::new(),
-        more => format!(" and {more} more"),
+    let names = match (shown.as_slice(), scripts.len() - shown.len()) {
+        ([], _) => return format!("Stopping{on}: removing files ({again} again: exit now)"),
+        ([only], _) => format!("{only} has"),
+        ([names @ .., last], 0) => format!("{} and {last} have", names.join(", ")),
+        (names, more) => format!("{} and {more} more have", names.join(", ")),
     };
-    let (plural, them) = match scripts.len() {
-        1 => ("", "it"),
-        _ => ("s", "them"),
+    let seconds = grace.as_secs();
+    format!("Stopping{on}: {names} {seconds} s to end ({again} again: kill now)")
+}
+
+/// The last line of a call that was stopped. `compiled` is how many packages were compiled, and of how many, if the compilation had
+/// begun.
+pub(super) fn stopped(
+    signal: StopSignal,
+    compiled: Option<(usize, usize)>,
+    written: &[PathBuf],
+) -> String {
+    let compiled = match compiled {
+        None => String::new(),
+        Some((done, 1)) => format!("{done} of 1 package was compiled, "),
+        Some((done, total)) => format!("{done} of {total} packages were compiled, "),
     };
-    format!(
-        "Stopping on {name}: waiting up to {}s for {} packaging script{plural} ({}{more}); {again} to kill {them}",
-        grace.as_secs(),
-        scripts.len(),
-        shown.join(", ")
-    )
+    let written = match written {
+        [] => "nothing was written".to_owned(),
+        [only] => format!("written: {}", only.display()),
+        several => format!("{} releases were written", several.len()),
+    };
+    format!("Stopped by {}: {compiled}{written}", signal.name())
 }
 
 #[cfg(test)]
@@ -109,21 +121,50 @@ mod tests {
         let grace = Duration::from_secs(10);
         let names =
             |count: usize| -> Vec<String> { (1..=count).map(|n| format!("p{n}")).collect() };
+        for (signal, count, expected) in [
+            (
+                StopSignal::Interrupt,
+                2,
+                "Stopping: p1 and p2 have 10 s to end (Ctrl-C again: kill now)",
+            ),
+            (
+                StopSignal::Terminate,
+                1,
+                "Stopping on SIGTERM: p1 has 10 s to end (SIGTERM again: kill now)",
+            ),
+            (
+                StopSignal::Interrupt,
+                7,
+                "Stopping: p1, p2, p3, p4, p5 and 2 more have 10 s to end (Ctrl-C again: kill now)",
+            ),
+            (
+                StopSignal::HangUp,
+                0,
+                "Stopping on SIGHUP: removing files (SIGTERM again: exit now)",
+            ),
+        ] {
+            assert_eq!(announcement(signal, &names(count), grace), expected);
+        }
+    }
+
+    #[test]
+    fn last_line_says_what_was_written() {
+        let of = |compiled, written: &[&str]| {
+            let written: Vec<PathBuf> = written.iter().map(PathBuf::from).collect();
+            stopped(StopSignal::Interrupt, compiled, &written)
+        };
+        assert_eq!(of(None, &[]), "Stopped by SIGINT: nothing was written");
         assert_eq!(
-            announcement(StopSignal::Interrupt, &names(2), grace),
-            "Stopping on SIGINT: waiting up to 10s for 2 packaging scripts (p1, p2); interrupt again to kill them"
+            of(Some((3, 11)), &[]),
+            "Stopped by SIGINT: 3 of 11 packages were compiled, nothing was written"
         );
         assert_eq!(
-            announcement(StopSignal::Terminate, &names(1), grace),
-            "Stopping on SIGTERM: waiting up to 10s for 1 packaging script (p1); send SIGTERM again to kill it"
+            of(Some((3, 11)), &["/out/a.tgz"]),
+            "Stopped by SIGINT: 3 of 11 packages were compiled, written: /out/a.tgz"
         );
         assert!(
-            announcement(StopSignal::Interrupt, &names(7), grace)
-                .contains("7 packaging scripts (p1, p2, p3, p4, p5 and 2 more)")
-        );
-        assert_eq!(
-            announcement(StopSignal::HangUp, &[], grace),
-            "Stopping on SIGHUP: closing and removing files; send SIGTERM again to exit at once"
+            of(Some((0, 1)), &["a", "b"])
+                .ends_with("0 of 1 package was compiled, 2 releases were written")
         );
     }
 }

@@ -87,7 +87,7 @@ async fn enter_kept(
     let work_directory = making.await??;
     let result = enter_in(package, &work_directory, options, progress, cancel).await;
     if let Err(error) = work_directory.remove() {
-        progress.line(&format!(
+        progress.warn(&format!(
             "Warning: could not remove temporary files in `{}`: {}",
             package.directory.display(),
             Chain(&error)

@@ -62,7 +62,7 @@ impl Failures {
                 continue;
             };
             let warn = |error: &dyn std::error::Error| {
-                progress.line(&format!(
+                progress.warn(&format!(
                     "Warning: could not read and copy the log of package {}: {}",
                     failure.package.0,
                     Chain(error)

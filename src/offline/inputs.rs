@@ -120,11 +120,11 @@ fn describe(opened: &Opened, progress: &Progress) {
     progress.line(&line);
     progress.line("Extracting packages");
     if let Some(warning) = clutter_warning(opened) {
-        progress.line(&warning);
+        progress.warn(&warning);
     }
     let carried = opened.carried.iter();
     for stray in carried.filter(|carried| carried.role == Role::Stray) {
-        progress.line(&format!(
+        progress.warn(&format!(
             "Warning: `{}` in {} is not a package and is not copied to the result",
             shown(&stray.path),
             opened.tarball.display()

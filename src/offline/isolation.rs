@@ -37,15 +37,8 @@ pub(super) async fn choose(
         return Ok(linking.await??.into());
     }
     let has_rules = try_rules(options, work, &mut reasons).await?;
-    let reasons = match reasons.join("; ") {
-        none if none.is_empty() => none,
-        reasons => format!(" ({reasons})"),
-    };
-    let name = if has_rules { "landlock" } else { "none" };
-    progress.line(&format!("Isolation: {name}{reasons}"));
-    if options.isolation == Isolation::Auto {
-        progress.line(hint());
-    }
+    let is_auto = options.isolation == Isolation::Auto;
+    progress.line(&fallback(has_rules, is_auto, &reasons));
     let is_parallel = options.jobs.is_some_and(|jobs| jobs > NonZeroUsize::MIN);
     let (own, work, cancel) = (options.clone(), work.to_owned(), cancel.clone());
     let taking = runtime::spawn_blocking("tree", move || -> Result<Sandbox, SandboxError> {
@@ -63,7 +56,7 @@ pub(super) async fn choose(
     });
     let sandbox = taking.await??;
     if !has_rules && is_parallel {
-        progress.line(
+        progress.warn(
         "Warning: packages that are compiled concurrently are not isolated from each other: undeclared dependencies go \
          undetected, and a script may use files of another package",
     );
@@ -160,15 +153,29 @@ fn needs_namespaces(options: &Options, source: Option<SandboxError>) -> Option<S
     }
 }
 
+/// The line about a tier without namespaces. With rules, the reasons are only in the debug log.
+fn fallback(has_rules: bool, is_auto: bool, reasons: &[String]) -> String {
+    for reason in reasons {
+        tracing::debug!(reason, "an isolation tier does not work here");
+    }
+    let mut line = match (has_rules, reasons) {
+        (true, _) => "Isolation: landlock".to_owned(),
+        (false, []) => "Isolation: none".to_owned(),
+        (false, reasons) => format!("Isolation: none ({})", reasons.join("; ")),
+    };
+    if is_auto {
+        line.push_str("; for stronger isolation, ");
+        line.push_str(stronger());
+    }
+    line
+}
+
 /// How to get a stronger tier.
-fn hint() -> &'static str {
+fn stronger() -> &'static str {
     if nix::unistd::geteuid().is_root() {
-        "Hint: for stronger isolation, start the container with `--cap-add SYS_ADMIN --security-opt apparmor=unconfined`, or \
-         without a capability with `--security-opt seccomp=unconfined --security-opt apparmor=unconfined`, or the Concourse \
-         task with `privileged: true`"
+        "pass `--cap-add SYS_ADMIN --security-opt apparmor=unconfined` to docker, or `privileged: true` to Concourse"
     } else {
-        "Hint: for stronger isolation, compile as root, or allow user namespaces, install newuidmap (package uidmap) and give \
-         this user a range in /etc/subuid and /etc/subgid"
+        "compile as root, or allow user namespaces, with newuidmap and a range in /etc/subuid and /etc/subgid"
     }
 }
 

@@ -67,7 +67,7 @@ fn beside_input(input: &Path, progress: &Progress) -> PathBuf {
     if fs::metadata(parent).is_err() || fs::check_writable(parent).is_ok() {
         return parent.to_owned();
     }
-    progress.line(&format!(
+    progress.warn(&format!(
         "Warning: `{}` is not writable: the result of {} is written to {LAST_RESORT}",
         parent.display(),
         input.display()

@@ -35,7 +35,7 @@ pub(super) async fn merge(
     });
     let (identities, conflicts): (Identities, Vec<Conflict>) = comparing.await?;
     for Conflict { package, releases } in conflicts {
-        progress.line(&format!(
+        progress.warn(&format!(
             "Warning: package {}/{} has the same fingerprint but different contents in releases {}: it is compiled once for each",
             package.0,
             package.1,

@@ -30,7 +30,7 @@ pub(super) fn announce(tasks: &[Task], stemcell: &CallStemcell, progress: &Progr
     for task in tasks {
         progress.line(&line_of(task, stemcell));
     }
-    progress.line("No problems found; nothing was compiled");
+    progress.success("No problems found; nothing was compiled");
 }
 
 fn line_of(task: &Task, stemcell: &CallStemcell) -> String {

@@ -2,34 +2,34 @@
 //!
 //! Scripts look for the Go agent's lines, so those lines keep the Go agent's wording.
 
+mod bars;
+mod queue;
 mod running;
 mod screen;
-mod stream;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
-
+use self::bars::{bottom_line, clock, spinner};
+use self::queue::PATIENCE;
 use self::running::Running;
 pub(super) use self::running::Took;
 use self::screen::Screen;
-use self::stream::PATIENCE;
 use super::messages::Messages;
+use super::paint::Kind;
 use super::{changed, second_run, shell};
 use crate::compile::{Event, Phase, ScriptLines};
 use crate::release::{Name, Version};
-use crate::runtime;
 
 /// Without a terminal, the interval of reminders about a running package.
 const REMINDER: Duration = Duration::from_secs(60);
 
-/// Prints the progress of a run to stderr.
+/// Prints the progress of a run to stderr. Another thread does it: no caller waits for stderr.
 #[derive(Debug)]
 pub struct Progress {
     screen: Screen,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
 }
 
 #[derive(Debug, Default)]
@@ -37,27 +37,62 @@ struct State {
     /// The running packages by job number.
     running: BTreeMap<usize, Running>,
     started: usize,
+    ended: usize,
+    compiled: usize,
     total: usize,
+    /// The start of the compilation, once its number of packages is known.
+    since: Option<Instant>,
+    has_bars: bool,
 }
 
 impl Progress {
     /// Writes to stderr.
     #[must_use]
     pub fn to_stderr(messages: Messages) -> Self {
+        let state = Arc::<Mutex<State>>::default();
+        let bars = {
+            let state = Arc::clone(&state);
+            Arc::new(move |rows| lock(&state).bars(Instant::now(), rows))
+        };
         Self {
-            screen: Screen::new(messages),
-            state: Mutex::default(),
+            screen: Screen::new(messages, bars),
+            state,
         }
     }
 
-    /// Prints one or more lines above the bars, or holds them back while the terminal is in use.
-    pub fn line(&self, text: &str) {
-        self.screen.line(text);
+    /// Prints one or more lines about a step above the bars, or holds them back while the terminal is in use. `--quiet` leaves them out.
+    pub(super) fn line(&self, text: &str) {
+        self.screen.line(Kind::Step, text);
     }
 
-    /// Prints the output of scripts that is still in the queue.
-    pub fn flush(&self) {
-        self.screen.flush();
+    /// As [`line`](Self::line), about a result.
+    pub(super) fn success(&self, text: &str) {
+        self.screen.line(Kind::Success, text);
+    }
+
+    /// Prints a warning, or what a user must know about a failure. `--quiet` does not leave it out.
+    pub fn warn(&self, text: &str) {
+        self.screen.line(Kind::Notice, text);
+    }
+
+    /// Prints the first line about a failure.
+    pub(super) fn failure(&self, text: &str) {
+        self.screen.line(Kind::Failure, text);
+    }
+
+    /// Prints the text of [`report`](super::report()).
+    pub fn report(&self, text: &str) {
+        self.screen.report(text);
+    }
+
+    /// Waits until everything is printed.
+    pub async fn flushed(&self) {
+        self.screen.flushed().await;
+    }
+
+    /// Blocks the thread until everything is printed, for `limit` at most.
+    pub fn flush_within(&self, limit: Duration) {
+        self.screen.flush_within(limit);
     }
 
     /// Prints what was held back.
@@ -65,24 +100,22 @@ impl Progress {
         self.screen.resume();
     }
 
+    /// Removes the bars: the compilation ends.
+    pub fn hide_bars(&self) {
+        self.state().has_bars = false;
+        self.screen.redraw();
+    }
+
     /// Receives the output of scripts, if it is to be printed.
     pub(super) fn script_lines(self: &Arc<Self>) -> Option<ScriptLines> {
         if !self.screen.messages().is_verbose {
             return None;
         }
-        let printer = Arc::downgrade(self);
-        // The process does not wait for this thread: stderr may accept nothing.
-        runtime::spawn_blocking("script output", move || {
-            while let Some(progress) = printer.upgrade() {
-                progress.screen.print_stream();
-            }
-        })
-        .detach();
         let progress = Arc::clone(self);
         Some(Arc::new(move |package| {
-            let (progress, package) = (Arc::clone(&progress), package.to_string());
+            let (progress, package) = (Arc::clone(&progress), Arc::from(package.as_str()));
             let mut patience = PATIENCE;
-            Box::new(move |line| progress.screen.stream(&package, line, &mut patience))
+            Box::new(move |line| progress.screen.output(&package, line, &mut patience))
         }))
     }
 
@@ -91,6 +124,22 @@ impl Progress {
         let mut state = self.state();
         state.total = total;
         state.started = 0;
+        state.ended = 0;
+        state.since = Some(Instant::now());
+        state.has_bars = total > 0;
+    }
+
+    /// How many packages were compiled, and of how many; `None` if the compilation has not begun.
+    #[must_use]
+    pub fn compiled(&self) -> Option<(usize, usize)> {
+        let state = self.state();
+        state.since.map(|_| (state.compiled, state.total))
+    }
+
+    /// Counts a compiled package and prints a line about it.
+    pub(super) fn add_compiled(&self, text: &str) {
+        self.state().compiled += 1;
+        self.success(text);
     }
 
     /// Reports the start of a job. `releases` are the releases with the package, if the run has
@@ -101,16 +150,10 @@ impl Progress {
         let position = format!("{} of {}", state.started, state.total);
         let label = format!("{name}/{version}");
         let now = Instant::now();
-        let bar = self.screen.bars().map(|bars| {
-            let bar = bars.add(ProgressBar::new_spinner());
-            let style = ProgressStyle::with_template("{spinner} {prefix} {elapsed} {wide_msg}");
-            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
-            bar.set_prefix(format!("[{position}] {name}"));
-            bar
-        });
         state.running.insert(
             job,
             Running {
+                name: name.to_string(),
                 label: label.clone(),
                 since: now,
                 reminded: now,
@@ -118,7 +161,6 @@ impl Progress {
                 entered: now,
                 waited: Duration::ZERO,
                 line: String::new(),
-                bar,
             },
         );
         drop(state);
@@ -132,28 +174,18 @@ impl Progress {
 
     /// Removes an ended job, successful or not. Returns how long it took, if it was started.
     pub(super) fn end(&self, job: usize) -> Option<Took> {
-        let running = self.state().running.remove(&job)?;
-        let took = running.took(Instant::now());
-        if let (Some(bar), Some(bars)) = (running.bar, self.screen.bars()) {
-            bar.finish_and_clear();
-            bars.remove(&bar);
-        }
-        Some(took)
+        let mut state = self.state();
+        let running = state.running.remove(&job)?;
+        state.ended += 1;
+        Some(running.took(Instant::now()))
     }
 
     /// The packages whose packaging scripts are running.
     pub fn scripts(&self) -> Vec<String> {
         let is_running = |running: &&Running| running.phase == Some(Phase::Packaging);
-        let name = |running: &Running| match running.label.split_once('/') {
-            Some((name, _version)) => name.to_owned(),
-            None => running.label.clone(),
-        };
-        self.state()
-            .running
-            .values()
-            .filter(is_running)
-            .map(name)
-            .collect()
+        let state = self.state();
+        let running = state.running.values().filter(is_running);
+        running.map(|it| it.name.clone()).collect()
     }
 
     /// Shows an event of the compile core.
@@ -172,46 +204,38 @@ impl Progress {
             Event::ShellOpened {
                 package, failed, ..
             } => {
-                self.line(&shell::opened(&package, failed.as_ref()));
+                self.warn(&shell::opened(&package, failed.as_ref()));
                 self.screen.hold();
                 return;
             }
             Event::ShellEnded { package, .. } => {
                 self.resume();
-                self.line(&shell::ended(&package));
+                self.warn(&shell::ended(&package));
                 return;
             }
             event => {
                 if let Some(text) = message(event) {
-                    self.line(&text);
+                    self.warn(&text);
                 }
                 return;
             }
         };
-        let mut state = self.state();
-        let Some(running) = state.running.get_mut(&job) else {
-            return;
-        };
-        if let Some(phase) = phase {
+        if let (Some(running), Some(phase)) = (self.state().running.get_mut(&job), phase) {
             running.enter(phase, Instant::now());
-        }
-        if let Some(bar) = &running.bar {
-            bar.set_message(running.doing());
         }
     }
 
-    /// Moves the bars and prints reminders that are due.
+    /// Prints reminders that are due.
     pub(super) fn tick(&self) {
+        if self.screen.messages().is_terminal {
+            return;
+        }
         let mut reminders = Vec::new();
         let now = Instant::now();
         for running in self.state().running.values_mut() {
-            match &running.bar {
-                Some(bar) => bar.tick(),
-                None if running.reminded.elapsed() >= REMINDER => {
-                    running.reminded = now;
-                    reminders.push(running.reminder(now));
-                }
-                None => {}
+            if running.reminded.elapsed() >= REMINDER {
+                running.reminded = now;
+                reminders.push(running.reminder(now));
             }
         }
         for reminder in reminders {
@@ -220,9 +244,50 @@ impl Progress {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // The state stays usable after a panic in another thread.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
+}
+
+impl State {
+    /// The lines at the bottom of a terminal with `rows` rows.
+    fn bars(&self, now: Instant, rows: usize) -> Vec<String> {
+        let Some(since) = self.since.filter(|_| self.has_bars) else {
+            return Vec::new();
+        };
+        // Some rows for messages.
+        let most = (rows / 2).max(2);
+        let shown = match self.running.len() {
+            more if more > most => most - 1,
+            all => all,
+        };
+        let mut lines: Vec<String> = self
+            .running
+            .values()
+            .take(shown)
+            .map(|it| it.bar(now))
+            .collect();
+        if shown < self.running.len() {
+            lines.push(format!("  and {} more", self.running.len() - shown));
+        }
+        let elapsed = now.saturating_duration_since(since);
+        let running = self.running.len();
+        lines.push(bottom_line(self.ended, self.total, running, elapsed));
+        lines
+    }
+}
+
+impl Running {
+    /// The line of a running package.
+    fn bar(&self, now: Instant) -> String {
+        let elapsed = now.saturating_duration_since(self.since);
+        let (picture, clock) = (spinner(elapsed), clock(elapsed));
+        format!("{picture} {} {clock} {}", self.name, self.doing())
+    }
+}
+
+/// Locks the state, which stays usable after a panic in another thread.
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The lines for an event; none for the progress of a script.
@@ -275,6 +340,27 @@ fn message(event: Event) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bars_fit_into_half_of_the_terminal() {
+        let progress = Progress::to_stderr(Messages::default());
+        progress.expect(6);
+        for (job, name) in ["a", "b", "c", "d", "e"].into_iter().enumerate() {
+            let name = Name::parse(name).unwrap();
+            progress.start(job, &name, &Version::parse("1").unwrap(), &[]);
+        }
+        progress.end(4);
+        let bars = |rows| progress.state().bars(Instant::now(), rows);
+        let all = bars(50);
+        assert_eq!(all.len(), 5);
+        assert!(all[0].ends_with(" a 0:00 waiting to start"), "{all:?}");
+        assert_eq!(all[4], "1 of 6 · 4 running · 0:00");
+        let some = bars(6);
+        assert_eq!(some.len(), 4);
+        assert_eq!(some[2], "  and 2 more");
+        progress.hide_bars();
+        assert!(bars(50).is_empty());
+    }
 
     #[test]
     fn line_of_a_waiting_package_is_not_shown() {

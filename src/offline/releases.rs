@@ -29,8 +29,8 @@ use crate::fs;
 use crate::release::{Name, Slug};
 use crate::runtime::TaskSet;
 
-/// How often the progress is drawn.
-const TICK: Duration = Duration::from_millis(120);
+/// How often to look whether a reminder is due.
+const TICK: Duration = Duration::from_secs(1);
 
 /// The settings for compiling packages.
 #[derive(Debug)]
@@ -114,7 +114,7 @@ impl Run<'_> {
     async fn compile(&mut self, compiler: &Compiler) {
         let progress = self.target.progress;
         self.durations = Durations::read(&compiler.logs).unwrap_or_else(|error| {
-            progress.line(&format!(
+            progress.warn(&format!(
                 "Warning: could not read how long packages took in the previous run: {}",
                 Chain(&error)
             ));
@@ -132,9 +132,10 @@ impl Run<'_> {
         let mut handle = |event| self.handle(event);
         let running = schedule.run(&compiler.context, &limits, &stop, &mut handle);
         with_ticks(progress, running).await;
+        progress.hide_bars();
         let durations = std::mem::take(&mut self.durations);
         if let Err(error) = durations.write(&compiler.logs) {
-            progress.line(&format!(
+            progress.warn(&format!(
                 "Warning: could not save the durations of packages for the next run: {}",
                 Chain(&error)
             ));
@@ -292,7 +293,7 @@ impl Run<'_> {
         let package = self.ledger.package(node);
         let (name, version) = (package.name(), package.version());
         let progress = self.target.progress;
-        progress.line(&format!(
+        progress.add_compiled(&format!(
             "Finished compiling release {name}/{version} BlobstoreID={} after {}",
             blob.digest,
             took.unwrap_or(Took {
@@ -301,11 +302,11 @@ impl Run<'_> {
             })
         ));
         for finding in &compiled.findings {
-            progress.line(&format!("Warning: package {name}: {finding}"));
+            progress.warn(&format!("Warning: package {name}: {finding}"));
         }
         if let Some(end) = &compiled.script {
             for warning in script_warnings::of(name, end) {
-                progress.line(&warning);
+                progress.warn(&warning);
             }
         }
         self.durations.add(name, version, compiled.elapsed);
@@ -337,12 +338,12 @@ impl Run<'_> {
         let (name, version) = &failure.package;
         let running = self.ledger.running();
         if !self.stop.is_cancelled() {
-            self.target.progress.line(&format!(
+            self.target.progress.failure(&format!(
                 "Package {name}/{version} failed: {}. Continuing with packages that do not depend on it",
                 report::cause(&failure.source)
             ));
         } else if running > 0 && self.failures.is_empty() {
-            self.target.progress.line(&format!(
+            self.target.progress.failure(&format!(
                 "Package {name}/{version} failed: stopping {running} running package{}",
                 if running == 1 { "" } else { "s" }
             ));
@@ -367,19 +368,20 @@ impl Run<'_> {
             "Archiving compiled BOSH Release {label} with stemcell {}",
             self.target.stemcell
         );
-        self.target.progress.line(&match complete.started {
+        let progress = self.target.progress;
+        match complete.started {
             Some(started) => {
                 let of = match self.ledger.release_count() {
                     1 => String::new(),
                     _ => format!("Compiled all packages of release {label}\n"),
                 };
-                format!(
+                progress.success(&format!(
                     "{of}Finished packages compilation after {}\n{archiving}",
                     Elapsed(started.elapsed())
-                )
+                ));
             }
-            None => archiving,
-        });
+            None => progress.line(&archiving),
+        }
     }
 
     fn assemble(&mut self, complete: CompleteRelease) {
@@ -447,7 +449,7 @@ impl Run<'_> {
     }
 }
 
-/// Draws the progress while `work` runs.
+/// Prints reminders while `work` runs.
 async fn with_ticks(progress: &Progress, work: impl Future<Output = ()>) {
     tokio::pin!(work);
     let mut ticks = tokio::time::interval(TICK);

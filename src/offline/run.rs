@@ -121,7 +121,7 @@ async fn compile(
     made.remove_empty();
     // Last, one line for each release: scripts read the paths from these lines.
     for output in written.values() {
-        call.progress.line(&format!(
+        call.progress.success(&format!(
             "Finished archiving compiled tarball {}",
             output.display()
         ));
@@ -261,7 +261,7 @@ impl Call<'_> {
         };
         // The compiled releases are not affected.
         if let Err(error) = closed {
-            self.progress.line(&format!(
+            self.progress.warn(&format!(
                 "Warning: could not remove all files that packaging scripts left: {}. The next run tries again",
                 Chain(&error)
             ));
@@ -428,7 +428,7 @@ impl Call<'_> {
         directories.extend(self.options.logs_directory.as_deref());
         report_free_space(&self.progress, error, &directories);
         if !work_directory.is_there() {
-            self.progress.line(&format!(
+            self.progress.warn(&format!(
                 "Warning: the work directory `{}` was removed by another program during this run",
                 work.display()
             ));
@@ -442,7 +442,7 @@ impl Call<'_> {
                 Some(hint) => format!("\nHint: {hint}"),
                 None => String::new(),
             };
-            self.progress.line(&format!(
+            self.progress.warn(&format!(
                 "Warning: could not remove `{}`: {}. The next run with this work directory tries again{hint}",
                 work.display(),
                 Chain(&error),
@@ -480,7 +480,7 @@ fn report_free_space(progress: &Progress, error: &OfflineError, directories: &[&
     }
     for directory in directories {
         if let Ok(space) = fs::space(directory) {
-            progress.line(&format!("{space} at {}", directory.display()));
+            progress.warn(&format!("{space} at {}", directory.display()));
         }
     }
 }

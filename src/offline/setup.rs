@@ -193,7 +193,7 @@ fn warn_of_noexec(
         false => (fs::parent(work_directory.path()), "--work-dir"),
     };
     if let Ok(Some(directory)) = fs::noexec(directory) {
-        progress.line(&format!(
+        progress.warn(&format!(
             "Warning: `{}` is on a file system that is mounted noexec: packaging scripts cannot run programs that they \
              build there. Choose another one with {option}, or mount it with exec (docker: `--tmpfs PATH:exec`)",
             directory.display()

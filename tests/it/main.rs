@@ -32,6 +32,7 @@ mod namespace;
 mod no_proc;
 mod odd_releases;
 mod odd_sources;
+mod on_a_terminal;
 mod output;
 mod parallel;
 mod plan;

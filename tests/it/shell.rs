@@ -115,7 +115,7 @@ mod bodies {
             .find("Opening a shell in the sandbox of package app")
             .unwrap();
         assert!(screen.find("| the reason").unwrap() < opened);
-        assert!(screen.contains("Error: failed to compile package app/"));
+        assert!(screen.contains("failed to compile package app/"));
         place.assert_no_process();
     }
 }

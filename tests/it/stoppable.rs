@@ -175,20 +175,22 @@ mod bodies {
         };
         let script =
             "trap '' TERM INT\nsetsid sleep 1000 &\ntouch $FACTS/started\nsleep 1000; sleep 1000";
-        for (signal, code, again) in [
-            (Signal::SIGINT, 130, "interrupt again"),
-            (Signal::SIGTERM, 143, "send SIGTERM again"),
+        for (signal, code, announced) in [
+            (
+                Signal::SIGINT,
+                130,
+                "Stopping: app has 600 s to end (Ctrl-C again: kill now)",
+            ),
+            (
+                Signal::SIGTERM,
+                143,
+                "Stopping on SIGTERM: app has 600 s to end (SIGTERM again: kill now)",
+            ),
         ] {
             let agent = place.agent().args(&["--grace", "600"]);
             let mut running = place.start_of(agent, script);
             running.signal(signal);
-            wait_for_message(
-                &running,
-                &format!(
-                    "Stopping on {}: waiting up to 600s for 1 packaging script (app); {again} to kill it\n",
-                    signal.as_str()
-                ),
-            );
+            wait_for_message(&running, &format!("{announced}\n"));
             wait_for("the end", LIMIT, || {
                 if running.has_ended() {
                     return Ok(());

@@ -2,6 +2,8 @@
 
 use clap::{Args, ValueEnum};
 
+use crate::cli::colors::Color;
+
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Messages")]
 pub(in crate::cli) struct OutputFlags {
@@ -14,6 +16,14 @@ pub(in crate::cli) struct OutputFlags {
     /// package
     #[arg(long)]
     pub verbose: bool,
+
+    /// Print only warnings and errors
+    #[arg(long, conflicts_with = "verbose")]
+    pub quiet: bool,
+
+    /// Colors in messages
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = Color::Auto)]
+    pub color: Color,
 
     /// Commands to the CI system in the output
     #[arg(long, value_enum, value_name = "SYSTEM", default_value_t = AnnotationsFor::Auto)]

@@ -2,8 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use indicatif::ProgressBar;
-
 use crate::compile::Phase;
 use crate::diag::Elapsed;
 
@@ -12,6 +10,7 @@ const REPORTED_WAIT: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct Running {
+    pub(super) name: String,
     pub(super) label: String,
     pub(super) since: Instant,
     pub(super) reminded: Instant,
@@ -23,7 +22,6 @@ pub(super) struct Running {
     pub(super) waited: Duration,
     /// The last line that the script printed in the current phase.
     pub(super) line: String,
-    pub(super) bar: Option<ProgressBar>,
 }
 
 /// How long a package took since its `Compiling package` line.
@@ -124,6 +122,7 @@ mod tests {
 
     fn running(since: Instant) -> Running {
         Running {
+            name: "app".to_owned(),
             label: "app/1".to_owned(),
             since,
             reminded: since,
@@ -131,7 +130,6 @@ mod tests {
             entered: since,
             waited: Duration::ZERO,
             line: String::new(),
-            bar: None,
         }
     }
 

@@ -148,7 +148,7 @@ fn stop_ends_all_concurrent_packages() {
         return;
     };
     ran.ends_with(143)
-        .says("Stopping on SIGTERM: waiting up to 1s for 4 packaging scripts (a, b, c, d); send SIGTERM again to kill them\n")
+        .says("Stopping on SIGTERM: a, b, c and d have 1 s to end (SIGTERM again: kill now)\n")
         .does_not_say("Error");
     place.assert_no_process();
     assert!(!place.world.base().exists());

@@ -86,6 +86,7 @@ fn output_on_a_terminal_is_the_same() {
     let wrapped = Agent::wrapped(&world.path("printed"), &["python3", "-c", ON_A_TERMINAL]);
     let agent = world.flags(wrapped).arg("--output-directory");
     agent
+        .env("NO_COLOR", "1")
         .args(&[world.out(), tarball])
         .run()
         .succeeds()
@@ -117,7 +118,7 @@ fn ctrl_c_reaches_the_script_through_the_agent() {
         .args(&[facts.world.out(), tarball])
         .run()
         .ends_with(130)
-        .says("Stopping on SIGINT");
+        .says("Stopped by SIGINT");
     assert!(facts.has("asked") && !facts.has("interrupted"));
     facts.assert_clean();
 }

@@ -21,7 +21,9 @@ fn stop_ends_the_script_and_leaves_no_files() {
     let (_facts, ran) = stop("", Signal::SIGTERM, 143);
     ran.says("Stopping on SIGTERM").does_not_say("Error");
     let (_facts, ran) = stop("", Signal::SIGINT, 130);
-    ran.says("Stopping on SIGINT").does_not_say("Error");
+    ran.says("Stopping: app has ")
+        .says("Stopped by SIGINT: 0 of 1 package was compiled, nothing was written\n")
+        .does_not_say("Error");
 }
 
 #[test]

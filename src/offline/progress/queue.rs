@@ -1,0 +1,369 @@
+//! Messages and the output of all scripts on their way to stderr. A slow stderr must not stop the run: messages are added without a
+//! wait, and the space for the output of scripts is limited.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+/// How much memory the output of scripts may use.
+const LIMIT: usize = 4 << 20;
+
+/// The memory of a line in addition to its text, about.
+const OVERHEAD: usize = size_of::<Entry>() + 32;
+
+/// How long a slow stderr may delay a script in total. Less than the time that the core waits for the end of the output.
+pub(super) const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Something to print.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Entry {
+    /// One or more lines, ready to be printed.
+    Message(String),
+    /// A line of a package's script.
+    Output { package: Arc<str>, line: String },
+    /// Nothing is printed from here on until [`Queue::resume`].
+    Hold,
+}
+
+/// What the printer does next.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    Print(Vec<Entry>),
+    /// Clear the bars, then call [`Queue::held`].
+    Hold,
+    /// The time is up: draw the bars.
+    Draw,
+    /// The queue is closed and empty.
+    End,
+}
+
+#[derive(Debug)]
+pub(super) struct Queue {
+    state: Mutex<State>,
+    changed: Condvar,
+    /// How many entries were printed.
+    printed: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    entries: VecDeque<Entry>,
+    /// The memory of the output among the entries.
+    bytes: usize,
+    /// When the first line of output was added.
+    since: Option<Instant>,
+    /// Whether there is a message, which is printed at once, among the entries.
+    is_urgent: bool,
+    /// How many lines of each package were left out after those in the queue.
+    left_out: BTreeMap<Arc<str>, usize>,
+    /// How many entries were added in total.
+    added: u64,
+    is_held: bool,
+    is_closed: bool,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self {
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            printed: watch::channel(0).0,
+        }
+    }
+}
+
+impl Queue {
+    /// Adds a message.
+    pub(super) fn push(&self, text: String) {
+        let mut state = self.state();
+        state.add_left_out();
+        state.add(Entry::Message(text));
+        state.is_urgent = true;
+        self.changed.notify_all();
+    }
+
+    /// Adds a line of a script. Waits for room, up to `patience`, which is reduced by the time waited; then the line is left out.
+    pub(super) fn push_output(&self, package: &Arc<str>, line: String, patience: &mut Duration) {
+        let mut state = self.state();
+        while state.bytes >= LIMIT {
+            if patience.is_zero() {
+                *state.left_out.entry(Arc::clone(package)).or_default() += 1;
+                return;
+            }
+            let start = Instant::now();
+            state = match self.changed.wait_timeout(state, *patience) {
+                Ok((state, _)) => state,
+                Err(poisoned) => poisoned.into_inner().0,
+            };
+            *patience = patience.saturating_sub(start.elapsed());
+        }
+        state.bytes += line.len() + OVERHEAD;
+        state.since.get_or_insert_with(Instant::now);
+        state.add(Entry::Output {
+            package: Arc::clone(package),
+            line,
+        });
+        self.changed.notify_all();
+    }
+
+    /// Waits for something to print, for `limit` at most. Output without a message is collected for `collect` before it is returned,
+    /// or until the queue is half full.
+    pub(super) fn next(&self, limit: Duration, collect: Duration) -> Next {
+        let end = Instant::now() + limit;
+        let mut state = self.state();
+        loop {
+            let now = Instant::now();
+            let due = match state.since {
+                Some(since) if !state.is_urgent && state.bytes < LIMIT / 2 => since + collect,
+                _ => now,
+            };
+            if !state.is_held && !state.entries.is_empty() && (due <= now || state.is_closed) {
+                let next = state.take();
+                self.changed.notify_all();
+                return next;
+            }
+            if state.is_closed {
+                return Next::End;
+            }
+            if end <= now {
+                return Next::Draw;
+            }
+            let until = match state.is_held || state.entries.is_empty() {
+                true => end,
+                false => end.min(due),
+            };
+            state = match self.changed.wait_timeout(state, until - now) {
+                Ok((state, _)) => state,
+                Err(poisoned) => poisoned.into_inner().0,
+            };
+        }
+    }
+
+    /// The printer has printed `count` more entries.
+    pub(super) fn done(&self, count: usize) {
+        self.printed.send_modify(|printed| *printed += count as u64);
+        // Taking the lock orders this after the check of a waiting thread.
+        drop(self.state());
+        self.changed.notify_all();
+    }
+
+    /// Waits until everything added so far is printed.
+    pub(super) async fn flushed(&self) {
+        let added = {
+            let mut state = self.state();
+            state.add_left_out();
+            state.is_urgent = true;
+            state.added
+        };
+        self.changed.notify_all();
+        // The sender lives as long as the queue.
+        let _ = self.printed.subscribe().wait_for(|it| *it >= added).await;
+    }
+
+    /// Blocks the thread until everything added so far is printed, for `limit` at most.
+    pub(super) fn flush_within(&self, limit: Duration) {
+        let mut state = self.state();
+        state.add_left_out();
+        state.is_urgent = true;
+        self.changed.notify_all();
+        let added = state.added;
+        let is_missing = |_: &mut State| *self.printed.borrow() < added;
+        drop(self.changed.wait_timeout_while(state, limit, is_missing));
+    }
+
+    /// Lets the printer print what was added so far and then nothing until [`resume`](Self::resume). Waits until it does, for `limit`
+    /// at most.
+    pub(super) fn hold(&self, limit: Duration) {
+        let mut state = self.state();
+        state.add_left_out();
+        state.add(Entry::Hold);
+        state.is_urgent = true;
+        self.changed.notify_all();
+        let is_printing = |state: &mut State| !state.is_held;
+        drop(self.changed.wait_timeout_while(state, limit, is_printing));
+    }
+
+    /// The printer has cleared the bars and prints nothing.
+    pub(super) fn held(&self) {
+        self.state().is_held = true;
+        self.done(1);
+    }
+
+    /// Prints what was held back, and everything after it.
+    pub(super) fn resume(&self) {
+        let mut state = self.state();
+        state.is_held = false;
+        // The printer may not have come that far.
+        let entries = state.entries.len();
+        state.entries.retain(|entry| *entry != Entry::Hold);
+        let removed = entries - state.entries.len();
+        drop(state);
+        self.done(removed);
+    }
+
+    /// Nothing is added any more.
+    pub(super) fn close(&self) {
+        self.state().is_closed = true;
+        self.changed.notify_all();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Consistent after each change.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn add(&mut self, entry: Entry) {
+        self.entries.push_back(entry);
+        self.added += 1;
+    }
+
+    /// Adds a line for each package of which lines were left out.
+    fn add_left_out(&mut self) {
+        for (package, count) in std::mem::take(&mut self.left_out) {
+            let s = if count == 1 { "" } else { "s" };
+            let line =
+                format!("... {count} line{s} left out because stderr is too slow; the log has all");
+            self.add(Entry::Output { package, line });
+        }
+    }
+
+    /// Takes all entries until the next [`Entry::Hold`].
+    fn take(&mut self) -> Next {
+        self.add_left_out();
+        let is_hold = |entry: &Entry| *entry == Entry::Hold;
+        if self.entries.front().is_some_and(is_hold) {
+            self.entries.pop_front();
+            return Next::Hold;
+        }
+        let end = self.entries.iter().position(is_hold);
+        let rest = self.entries.split_off(end.unwrap_or(self.entries.len()));
+        let taken = std::mem::replace(&mut self.entries, rest);
+        // What follows a hold is little: a shell has just been opened.
+        self.bytes = 0;
+        self.since = None;
+        self.is_urgent = !self.entries.is_empty();
+        Next::Print(taken.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Duration = Duration::ZERO;
+
+    fn app() -> Arc<str> {
+        Arc::from("app")
+    }
+
+    fn taken(queue: &Queue) -> Vec<String> {
+        match queue.next(NOW, NOW) {
+            Next::Print(entries) => entries
+                .into_iter()
+                .map(|entry| match entry {
+                    Entry::Message(text) => text,
+                    Entry::Output { line, .. } => line,
+                    Entry::Hold => panic!("a hold is not printed"),
+                })
+                .collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn full_queue_leaves_lines_out_and_says_so() {
+        let queue = Queue::default();
+        let mut patience = Duration::ZERO;
+        let line = "x".repeat(1024);
+        for _ in 0..LIMIT / 1024 + 10 {
+            queue.push_output(&app(), line.clone(), &mut patience);
+        }
+        queue.push("Finished".to_owned());
+        let lines = taken(&queue);
+        assert!(lines.len() <= LIMIT / 1024 + 2);
+        let [.., left_out, last] = lines.as_slice() else {
+            panic!("{lines:?}");
+        };
+        assert!(left_out.ends_with(" lines left out because stderr is too slow; the log has all"));
+        assert_eq!(last, "Finished");
+        assert_eq!(queue.next(NOW, NOW), Next::Draw);
+        queue.push_output(&app(), line, &mut patience);
+        assert_eq!(taken(&queue).len(), 1);
+    }
+
+    #[test]
+    fn short_lines_fill_the_queue_too() {
+        let queue = Queue::default();
+        let mut patience = Duration::ZERO;
+        for _ in 0..LIMIT / 32 {
+            queue.push_output(&app(), "x".to_owned(), &mut patience);
+        }
+        let lines = taken(&queue);
+        assert!(lines.len() <= LIMIT / OVERHEAD + 1, "{}", lines.len());
+        assert!(lines.last().unwrap().contains("left out"));
+    }
+
+    #[test]
+    fn script_waits_for_room_for_a_limited_time() {
+        let queue = Queue::default();
+        let mut patience = Duration::from_millis(20);
+        queue.push_output(&app(), "x".repeat(LIMIT), &mut patience);
+        assert_eq!(patience, Duration::from_millis(20));
+        queue.push_output(&app(), String::new(), &mut patience);
+        assert!(patience.is_zero());
+        let mut long = Duration::from_secs(60);
+        std::thread::scope(|scope| {
+            scope.spawn(|| queue.push_output(&app(), "last".to_owned(), &mut long));
+            assert!(taken(&queue).len() >= 2);
+        });
+        assert!(!long.is_zero());
+    }
+
+    #[test]
+    fn output_is_collected_until_a_message_or_half_of_the_space() {
+        let queue = Queue::default();
+        let mut patience = Duration::ZERO;
+        let long = Duration::from_secs(60);
+        queue.push_output(&app(), "one".to_owned(), &mut patience);
+        assert_eq!(queue.next(NOW, long), Next::Draw);
+        queue.push("message".to_owned());
+        assert!(matches!(queue.next(long, long), Next::Print(entries) if entries.len() == 2));
+        queue.push_output(&app(), "x".repeat(LIMIT / 2), &mut patience);
+        assert!(matches!(queue.next(long, long), Next::Print(_)));
+    }
+
+    #[test]
+    fn nothing_is_printed_between_hold_and_resume() {
+        let queue = Queue::default();
+        queue.push("before".to_owned());
+        queue.hold(NOW);
+        queue.push("after".to_owned());
+        assert_eq!(taken(&queue), ["before"]);
+        assert_eq!(queue.next(NOW, NOW), Next::Hold);
+        queue.held();
+        assert_eq!(queue.next(NOW, NOW), Next::Draw);
+        queue.resume();
+        assert_eq!(taken(&queue), ["after"]);
+        // The printer had no time to hold.
+        queue.hold(NOW);
+        queue.resume();
+        queue.push("last".to_owned());
+        assert_eq!(taken(&queue), ["last"]);
+    }
+
+    #[tokio::test]
+    async fn flush_ends_when_everything_is_printed() {
+        let queue = Queue::default();
+        queue.push("one".to_owned());
+        queue.flush_within(NOW);
+        assert_eq!(taken(&queue), ["one"]);
+        queue.done(1);
+        queue.flushed().await;
+        queue.close();
+        assert_eq!(queue.next(NOW, NOW), Next::End);
+    }
+}
