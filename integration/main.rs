@@ -13,6 +13,7 @@ mod common;
 
 mod support {
     pub(crate) mod blobstore;
+    pub(crate) mod browser;
     pub(crate) mod certificates;
     pub(crate) mod concourse;
     pub(crate) mod director;
@@ -31,6 +32,7 @@ mod blobs;
 mod containers;
 mod https;
 mod nats;
+mod timings;
 
 mod compilation_vm {
     mod blob_faults;

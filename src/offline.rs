@@ -26,6 +26,8 @@
 //! progress          lines and bars for the user, in the colors of paint
 //! report            the text of a failure
 //! call_record       collects what happens, for the report to other programs: call_report, written by report_file
+//! summary           the slowest packages, the critical path, the gain from concurrency
+//! timings           the report as a page
 //! failure_kind      what is to blame for a failure: the exit code
 //! ```
 //!
@@ -83,7 +85,9 @@ mod setup;
 mod shell;
 mod space;
 mod stemcell;
+mod summary;
 mod tarball;
+mod timings;
 mod verify;
 mod work_directory;
 

@@ -93,6 +93,7 @@ fn options(
         selection: offline::Selection::All,
         output_directory: None,
         report: None,
+        timings: None,
         stemcell: None,
         work_directory: None,
         logs_directory: None,

@@ -37,6 +37,7 @@ pub(super) fn options(
         selection: selection.selection(),
         output_directory: results.output_directory,
         report: results.report,
+        timings: results.timings,
         stemcell: compilation.stemcell,
         scratch: sharing(&directories),
         work_directory: directories.work_dir,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::call_report::{
     Agent, Blob, CallReport, CallResult, ErrorLine, FORMAT_VERSION, Failure, File, Kind, Output,
     Package, PackageStatus, Phase, PhaseName, Release, ReleasePackage, ReleaseStatus, Script,
-    SecondRun, SecondRunWith, Seconds,
+    SecondRun, SecondRunWith, Seconds, rounded,
 };
 use super::checked::CheckedRelease;
 use super::error::OfflineError;
@@ -16,10 +16,14 @@ use super::failure::PackageFailure;
 use super::failure_kind::FailureKind;
 use super::ids::{NodeId, ReleaseId};
 use super::ledger::{Ledger, PackageRecord, PackageState};
+use super::summary;
 use super::tarball;
 use crate::compile::{self, CompileError, Compiled, Event, first_log};
 use crate::diag::Chain;
 use crate::process::Status;
+
+/// How many of the last lines of a compiled package's script are in the report.
+const LOG_LINES: usize = 20;
 
 /// The facts of one call.
 #[derive(Debug)]
@@ -54,6 +58,7 @@ struct Run {
     announced: Option<SecondRun>,
     second_run: Option<SecondRun>,
     compiled: Option<Blob>,
+    last_lines: Vec<String>,
 }
 
 impl CallRecord {
@@ -106,16 +111,22 @@ impl CallRecord {
         self.facts().written = releases.collect();
     }
 
-    pub(super) fn set_started(&self, node: NodeId) {
+    /// `is_source` is whether the package is compiled, not only installed.
+    pub(super) fn set_started(&self, node: NodeId, is_source: bool) {
         let now = Instant::now();
+        let first = match is_source {
+            true => PhaseName::Wait,
+            false => PhaseName::Unpack,
+        };
         let run = Run {
             started: now,
             ended: None,
-            phases: vec![(PhaseName::Wait, now)],
+            phases: vec![(first, now)],
             script: None,
             announced: None,
             second_run: None,
             compiled: None,
+            last_lines: Vec::new(),
         };
         self.facts().runs.insert(node.index(), run);
     }
@@ -123,14 +134,15 @@ impl CallRecord {
     pub(super) fn set_ended(&self, node: NodeId, result: &Result<Option<Compiled>, CompileError>) {
         if let Some(run) = self.facts().runs.get_mut(&node.index()) {
             run.ended = Some(Instant::now());
-            run.compiled = result.as_ref().ok().and_then(|it| {
-                let compiled = it.as_ref()?;
-                Some(Blob {
-                    size: compiled.size,
-                    sha1: compiled.digests.sha1().map(str::to_owned),
-                    sha256: compiled.digests.sha256().map(str::to_owned),
-                })
+            let Ok(Some(compiled)) = result else { return };
+            run.compiled = Some(Blob {
+                size: compiled.size,
+                sha1: compiled.digests.sha1().map(str::to_owned),
+                sha256: compiled.digests.sha256().map(str::to_owned),
             });
+            if let Some(end) = &compiled.script {
+                run.last_lines = end.output.tail.clone().shortened(LOG_LINES).lines;
+            }
         }
     }
 
@@ -221,10 +233,22 @@ impl CallRecord {
                 second_run: run.and_then(|run| run.second_run.clone()),
                 log: run.and_then(|_| log(&record.logs.own)),
                 first_log: run.and_then(|_| log(&first_log(&record.logs.own))),
+                last_lines: run.map(|run| run.last_lines.clone()).unwrap_or_default(),
                 failure: None,
             });
         }
         facts.packages = packages;
+    }
+
+    /// The lines that summarize the packages that were compiled; none for a single package. `is_complete` is whether the call succeeded.
+    pub(super) fn summary_lines(&self, is_complete: bool) -> Vec<String> {
+        let facts = self.facts();
+        summary::lines(
+            &facts.packages,
+            facts.jobs,
+            self.begun.elapsed(),
+            is_complete,
+        )
     }
 
     /// The report of the call, without the sizes and digests of files.
@@ -273,6 +297,8 @@ impl CallRecord {
             inputs: facts.inputs.iter().map(|it| unread(text(it))).collect(),
             outputs,
             releases: releases.into_values().collect(),
+            critical_path: summary::critical_path(&packages),
+            summary: summary::of(&packages),
             packages,
         }
     }
@@ -427,9 +453,4 @@ fn timestamp(time: SystemTime) -> String {
 
 fn seconds(duration: Duration) -> f64 {
     rounded(duration.as_secs_f64())
-}
-
-/// Milliseconds are precise enough.
-fn rounded(seconds: f64) -> f64 {
-    (seconds * 1000.0).round() / 1000.0
 }

@@ -24,6 +24,26 @@ pub(super) struct CallReport {
     pub outputs: Vec<Output>,
     pub releases: Vec<Release>,
     pub packages: Vec<Package>,
+    /// The ids of the packages on the critical path, in the order of their dependencies.
+    pub critical_path: Vec<usize>,
+    /// `None` if no package was started.
+    pub summary: Option<Summary>,
+}
+
+/// The packages of the call together.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(super) struct Summary {
+    /// How many packages were compiled.
+    pub compiled: usize,
+    /// How many packages were to be compiled.
+    pub to_compile: usize,
+    /// The sums of the packages' times.
+    pub seconds: Seconds,
+    /// From the start of the first package to the end of the last one.
+    pub elapsed: f64,
+    /// The times of the packages without waiting, divided by `elapsed`.
+    pub gain: Option<f64>,
+    pub critical_path_seconds: f64,
 }
 
 /// This program.
@@ -122,6 +142,8 @@ pub(super) struct Package {
     pub second_run: Option<SecondRun>,
     pub log: Option<String>,
     pub first_log: Option<String>,
+    /// The last lines that its script printed, if it was compiled. A failure has its own.
+    pub last_lines: Vec<String>,
     pub failure: Option<Failure>,
 }
 
@@ -153,6 +175,18 @@ pub(super) struct Seconds {
     pub unpack: f64,
     pub script: f64,
     pub pack: f64,
+}
+
+impl Seconds {
+    /// Everything except waiting.
+    pub(super) fn work(&self) -> f64 {
+        (self.total - self.wait).max(0.0)
+    }
+}
+
+/// Milliseconds are precise enough.
+pub(super) fn rounded(seconds: f64) -> f64 {
+    (seconds * 1000.0).round() / 1000.0
 }
 
 /// A phase of a package. `start` is in seconds after the start of the call.
@@ -212,4 +246,89 @@ pub(super) struct Failure {
 pub(super) struct ErrorLine {
     pub number: usize,
     pub text: String,
+}
+
+/// Reports for tests.
+#[cfg(test)]
+pub(super) mod fixtures {
+    use super::*;
+
+    /// A compiled package `p0`, `p1` and so on. `phases` are the seconds of wait, unpack, script and pack.
+    pub(in crate::offline) fn package(
+        id: usize,
+        started: f64,
+        phases: [f64; 4],
+        dependencies: &[usize],
+    ) -> Package {
+        use PhaseName::{Pack, Script, Unpack, Wait};
+        let mut start = started;
+        let timed = [Wait, Unpack, Script, Pack].into_iter().zip(phases);
+        let timed = timed.map(|(name, seconds)| {
+            start += seconds;
+            Phase {
+                name,
+                start: rounded(start - seconds),
+                seconds,
+            }
+        });
+        let timed = timed.collect();
+        let [wait, unpack, script, pack] = phases;
+        Package {
+            id,
+            name: format!("p{id}"),
+            version: format!("v{id}"),
+            releases: vec!["demo/1".to_owned()],
+            status: PackageStatus::Compiled,
+            precompiled: false,
+            dependencies: dependencies.to_vec(),
+            source: Blob {
+                size: 1,
+                sha1: None,
+                sha256: None,
+            },
+            compiled: None,
+            started: Some(started),
+            seconds: Some(Seconds {
+                total: wait + unpack + script + pack,
+                wait,
+                unpack,
+                script,
+                pack,
+            }),
+            phases: timed,
+            script: None,
+            second_run: None,
+            log: None,
+            first_log: None,
+            last_lines: Vec::new(),
+            failure: None,
+        }
+    }
+
+    /// The report of a call that succeeded after 100 seconds.
+    pub(in crate::offline) fn report(packages: Vec<Package>) -> CallReport {
+        CallReport {
+            format_version: FORMAT_VERSION,
+            agent: Agent {
+                version: "1",
+                commit: "abc",
+                target: "x86_64",
+            },
+            stemcell: None,
+            isolation: None,
+            jobs: Some(2),
+            started: "2026-01-01T00:00:00Z".to_owned(),
+            seconds: 100.0,
+            result: CallResult::Written,
+            exit_code: 0,
+            failure_kind: None,
+            errors: Vec::new(),
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            releases: Vec::new(),
+            packages,
+            critical_path: Vec::new(),
+            summary: None,
+        }
+    }
 }

@@ -63,6 +63,8 @@ pub struct Options {
     pub log_lines: usize,
     /// Where the report for other programs goes, if one is wanted.
     pub report: Option<PathBuf>,
+    /// Where the page with the times of packages goes, if it is wanted.
+    pub timings: Option<PathBuf>,
     /// The gzip level of compiled packages.
     pub compression_level: u32,
     /// The variables that scripts inherit.

@@ -234,9 +234,9 @@ impl Run<'_> {
 
     fn start(&mut self, node: NodeId) {
         self.ledger.set_started(node);
-        self.target.record.set_started(node);
         let record = self.ledger.record(node);
         let package = record.node.package();
+        self.target.record.set_started(node, package.is_source());
         if package.is_source() {
             record.logs.remove();
             self.ledger.failed_logs(node).remove(package.name());

@@ -1,12 +1,13 @@
-//! Writes the report of a call, with the sizes and digests of its files.
+//! Writes the report of a call, with the sizes and digests of its files, as JSON and as a page.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::call_record::CallRecord;
-use super::call_report::{CallResult, File};
+use super::call_report::{CallReport, CallResult, File};
 use super::error::OfflineError;
+use super::timings;
 use crate::fs::{self, Context};
 use crate::release::Algorithm;
 use crate::release::digest::Hasher;
@@ -14,25 +15,39 @@ use crate::runtime;
 
 const BUFFER: usize = 128 * 1024;
 
-/// A report that is written when the exit code of the call is known.
+/// A report, as JSON and as a page, that is written when the exit code of the call is known.
 #[derive(Debug)]
 pub struct ReportFile {
-    pub(super) path: PathBuf,
-    pub(super) record: Arc<CallRecord>,
+    json: Option<PathBuf>,
+    page: Option<PathBuf>,
+    record: Arc<CallRecord>,
 }
 
 impl ReportFile {
-    /// Writes the report. What is at its path stays as it is until the new report is complete.
+    /// The report of a call; `None` if no file is wanted.
+    pub(super) fn new(
+        json: Option<PathBuf>,
+        page: Option<PathBuf>,
+        record: &Arc<CallRecord>,
+    ) -> Option<Self> {
+        let is_wanted = json.is_some() || page.is_some();
+        is_wanted.then(|| Self {
+            json,
+            page,
+            record: Arc::clone(record),
+        })
+    }
+
+    /// Writes the files. What is at their paths stays as it is until the new file is complete.
     ///
     /// # Errors
-    /// The report cannot be written.
+    /// A file cannot be written.
     pub async fn write(
         self,
         result: &Result<(), OfflineError>,
         exit_code: u8,
     ) -> Result<(), OfflineError> {
         let mut report = self.record.report(result, exit_code);
-        let path = self.path;
         let writing = runtime::spawn_blocking("report", move || {
             // A stop does not wait for large inputs to be read again.
             if report.result != CallResult::Stopped {
@@ -40,31 +55,51 @@ impl ReportFile {
             }
             let outputs = report.outputs.iter_mut();
             outputs.for_each(|output| examine(&mut output.file));
-            let mut text = serde_json::to_vec_pretty(&report)
-                .map_err(|source| fs::Error::new("write", &path, source.into()))?;
-            text.push(b'\n');
-            fs::write_atomic(&path, &text, fs::mode_of_results())
+            let json = self.json.map_or(Ok(()), |path| write_json(&path, &report));
+            let page = self.page.map_or(Ok(()), |path| write_page(&path, &report));
+            json.and(page)
         });
         Ok(writing.await??)
     }
 }
 
-/// Checks that a report can be written to `path`, and creates its directory.
+fn write_json(path: &Path, report: &CallReport) -> fs::Result<()> {
+    let mut text = serde_json::to_vec_pretty(report)
+        .map_err(|source| fs::Error::new("write", path, source.into()))?;
+    text.push(b'\n');
+    fs::write_atomic(path, &text, fs::mode_of_results())
+}
+
+fn write_page(path: &Path, report: &CallReport) -> fs::Result<()> {
+    let page =
+        timings::page(report).map_err(|source| fs::Error::new("write", path, source.into()))?;
+    fs::write_atomic(path, page.as_bytes(), fs::mode_of_results())
+}
+
+/// Checks that the files of a report can be written, and creates their directories.
 ///
 /// # Errors
-/// The directory is not writable, or there is something other than a file at the path: a device must not be replaced.
-pub(super) fn check(path: &Path) -> fs::Result<()> {
-    let directory = fs::parent(path);
-    fs::create_dir_all(directory)?;
-    fs::check_writable(directory)?;
-    match fs::lookup(path)? {
-        Some(found) if !found.is_file() => Err(fs::Error::new(
-            "write the report to",
-            path,
-            io::Error::other("it is not a file"),
+/// A directory is not writable, or there is something other than a file at a path: a device must not be replaced.
+pub(super) fn check(json: Option<&Path>, page: Option<&Path>) -> fs::Result<()> {
+    for path in [json, page].into_iter().flatten() {
+        let directory = fs::parent(path);
+        fs::create_dir_all(directory)?;
+        fs::check_writable(directory)?;
+        if fs::lookup(path)?.is_some_and(|found| !found.is_file()) {
+            return Err(unsuitable(path, "it is not a file"));
+        }
+    }
+    match (json, page) {
+        (Some(json), Some(page)) if json == page => Err(unsuitable(
+            page,
+            "it is the file for both `--report` and `--timings`",
         )),
         _ => Ok(()),
     }
+}
+
+fn unsuitable(path: &Path, reason: &str) -> fs::Error {
+    fs::Error::new("write the report to", path, io::Error::other(reason))
 }
 
 /// Fills in the size and digests of a file, if it can be read: they are unknown for a pipe.

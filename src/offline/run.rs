@@ -40,7 +40,7 @@ pub struct Outcome {
     pub written: Vec<PathBuf>,
     /// Why not all releases were written.
     pub result: Result<(), OfflineError>,
-    /// The report for other programs, if one is wanted.
+    /// The report for other programs and the page of timings, if one of them is wanted.
     pub report: Option<ReportFile>,
 }
 
@@ -50,10 +50,7 @@ pub struct Outcome {
 pub async fn run(options: Options, progress: Arc<Progress>, cancel: &CancellationToken) -> Outcome {
     let mut written = BTreeMap::new();
     let record = Arc::new(CallRecord::new());
-    let report = options.report.clone().map(|path| ReportFile {
-        path,
-        record: Arc::clone(&record),
-    });
+    let report = ReportFile::new(options.report.clone(), options.timings.clone(), &record);
     let result = expand_and_run(options, progress, &record, cancel, &mut written).await;
     record.set_written(written.keys().copied());
     Outcome {
@@ -88,10 +85,8 @@ async fn compile(
     written: &mut Written,
 ) -> Result<(), OfflineError> {
     record.set_inputs(&options.inputs);
-    if let Some(report) = &options.report {
-        // An error now costs less than one at the end.
-        report_file::check(report)?;
-    }
+    // An error now costs less than one at the end.
+    report_file::check(options.report.as_deref(), options.timings.as_deref())?;
     let stemcell = stemcell_of(&options, &progress)?;
     if let Some(stemcell) = stemcell.known() {
         record.set_stemcell(stemcell.to_string());
@@ -119,6 +114,7 @@ async fn compile(
     }
     call.remove(work_directory);
     made.remove_empty();
+    call.summarize(result.is_ok());
     // Last, one line for each release: scripts read the paths from these lines.
     for output in written.values() {
         call.progress.success(&format!(
@@ -432,6 +428,18 @@ impl Call<'_> {
                 "Warning: the work directory `{}` was removed by another program during this run",
                 work.display()
             ));
+        }
+    }
+
+    /// Prints which packages took the time.
+    fn summarize(&self, is_complete: bool) {
+        // The packages of a call that opens a shell, or that was stopped, say little about a whole run.
+        if self.check_canceled().is_err() || shell::package(&self.options).is_some() {
+            return;
+        }
+        let lines = self.record.summary_lines(is_complete);
+        if !lines.is_empty() {
+            self.progress.line(&lines.join("\n"));
         }
     }
 

@@ -52,5 +52,6 @@ mod texts;
 mod tidy;
 mod tiers;
 mod time_limits;
+mod timings;
 mod unkillable;
 mod verbose;

@@ -15,6 +15,10 @@ pub(in crate::cli) struct ResultFlags {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["check", "print_output_names", "shell"])]
     pub report: Option<PathBuf>,
 
+    /// Write a page with a timeline, the times and the last lines of all packages to this HTML file, also after a failure
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["check", "print_output_names", "shell"])]
+    pub timings: Option<PathBuf>,
+
     /// Gzip level of compiled packages
     #[arg(long, value_name = "1..9", default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=9))]
     pub compression_level: u32,

@@ -1,0 +1,157 @@
+//! The timeline: a row for packages that follow each other, a bar for each package, divided into its phases.
+
+use super::html::{duration, escaped, percent};
+use super::lanes::{label, lanes, ticks};
+use super::table::status_text;
+use crate::offline::call_report::{CallReport, Package, PackageStatus, Phase, PhaseName, Seconds};
+
+/// Where the last tick may be, as a part of the axis: its label needs room.
+const LAST_TICK: f64 = 0.95;
+
+/// A bar at the end of a row may have less room for its name than this part of the axis. Then it uses that of [`NAME`] before its start.
+const LITTLE: f64 = 0.1;
+
+/// The room for a name before a bar, as a part of the axis.
+const NAME: f64 = 0.2;
+
+/// A package that was started.
+struct Bar<'a> {
+    package: &'a Package,
+    start: f64,
+    seconds: Seconds,
+    is_critical: bool,
+}
+
+impl Bar<'_> {
+    fn end(&self) -> f64 {
+        self.start + self.seconds.total
+    }
+}
+
+pub(super) fn section(report: &CallReport) -> String {
+    let bars: Vec<Bar<'_>> = report
+        .packages
+        .iter()
+        .filter_map(|it| bar(report, it))
+        .collect();
+    if bars.is_empty() {
+        return String::new();
+    }
+    let end = bars.iter().map(Bar::end).fold(report.seconds, f64::max);
+    let intervals: Vec<(f64, f64)> = bars.iter().map(|it| (it.start, it.end())).collect();
+    let rows = lanes(&intervals);
+    let rows: String = rows.iter().map(|row| lane(row, &bars, end)).collect();
+    let ticks = ticks(end).into_iter().filter(|it| *it <= end * LAST_TICK);
+    let axis: String = ticks.map(|it| tick(it, end)).collect();
+    format!(
+        "<section class=\"card\" aria-labelledby=\"timeline\"><h2 id=\"timeline\">Timeline</h2>{LEGEND}\n\
+         <div class=\"scroll\" role=\"group\" aria-label=\"Timeline of packages\" tabindex=\"0\"><div class=\"timeline\">\
+         <div class=\"axis\" aria-hidden=\"true\">{axis}</div>\n{rows}</div></div></section>"
+    )
+}
+
+const LEGEND: &str = "<ul class=\"legend\"><li><i class=\"wait\"></i>wait for other packages</li><li><i class=\"unpack\"></i>unpack</li>\
+     <li><i class=\"script\"></i>script</li><li><i class=\"pack\"></i>pack</li><li><i class=\"path\"></i>critical path</li>\
+     <li><i class=\"failure\"></i>failed</li></ul>";
+
+fn bar<'a>(report: &CallReport, package: &'a Package) -> Option<Bar<'a>> {
+    Some(Bar {
+        package,
+        start: package.started?,
+        seconds: package.seconds?,
+        is_critical: report.critical_path.contains(&package.id),
+    })
+}
+
+fn tick(tick: f64, end: f64) -> String {
+    let left = percent(tick, end);
+    format!("<span style=\"left:{left}\">{}</span>", label(tick))
+}
+
+fn lane(row: &[usize], bars: &[Bar<'_>], end: f64) -> String {
+    let mut slots = String::new();
+    let mut previous = 0.0;
+    for (position, index) in row.iter().enumerate() {
+        let bar = &bars[*index];
+        let next = row.get(position + 1).map(|next| bars[*next].start);
+        let room = match next {
+            None if end - bar.start < LITTLE * end => {
+                let from = (bar.start - NAME * end).max(previous);
+                (from, bar.end())
+            }
+            next => (bar.start, next.unwrap_or(end)),
+        };
+        slots.push_str(&slot(bar, room, end));
+        previous = bar.end();
+    }
+    format!("<div class=\"lane\">{slots}</div>\n")
+}
+
+/// A package with its name. `room` is where the name may be: up to the next package, or after the previous one.
+fn slot(bar: &Bar<'_>, (from, until): (f64, f64), end: f64) -> String {
+    let package = bar.package;
+    let is_failed = package.status == PackageStatus::Failed;
+    let mut classes = "slot".to_owned();
+    let marks = [
+        (bar.is_critical, " critical"),
+        (is_failed, " failed"),
+        (from < bar.start, " before"),
+    ];
+    for (_, class) in marks.iter().filter(|(is_marked, _)| *is_marked) {
+        classes.push_str(class);
+    }
+    let phases: String = package
+        .phases
+        .iter()
+        .filter(|it| it.seconds > 0.0)
+        .map(|it| phase(it, bar.seconds.total))
+        .collect();
+    let text = escaped(&description(bar));
+    format!(
+        "<a class=\"{classes}\" href=\"#package-{}\" style=\"left:{};width:{}\" title=\"{text}\" aria-label=\"{text}\">\
+         <span class=\"name\">{}{}</span><span class=\"bar\" style=\"width:{}\">{phases}</span></a>",
+        package.id,
+        percent(from, end),
+        percent(until - from, end),
+        if is_failed { "✕ " } else { "" },
+        escaped(&package.name),
+        percent(bar.seconds.total, until - from),
+    )
+}
+
+fn phase(phase: &Phase, total: f64) -> String {
+    let width = percent(phase.seconds, total);
+    let class = match phase.name {
+        PhaseName::Wait => "wait",
+        PhaseName::Unpack => "unpack",
+        PhaseName::Script => "script",
+        PhaseName::Pack => "pack",
+    };
+    format!("<i class=\"{class}\" style=\"width:{width}\"></i>")
+}
+
+/// The text of a bar's tooltip.
+fn description(bar: &Bar<'_>) -> String {
+    let (package, seconds) = (bar.package, bar.seconds);
+    let critical = match bar.is_critical {
+        true => ", on the critical path",
+        false => "",
+    };
+    let parts = [
+        ("wait", seconds.wait),
+        ("unpack", seconds.unpack),
+        ("script", seconds.script),
+        ("pack", seconds.pack),
+    ];
+    let parts = parts.map(|(name, seconds)| format!("{name} {}", duration(seconds)));
+    format!(
+        "{}/{}\n{}{critical}\n{} from {} to {}\n{}",
+        package.name,
+        package.version,
+        status_text(package.status),
+        duration(seconds.total),
+        duration(bar.start),
+        duration(bar.end()),
+        parts.join(", "),
+    )
+}
