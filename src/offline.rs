@@ -46,6 +46,7 @@ mod durations;
 mod enter;
 mod error;
 mod error_line;
+mod expected;
 mod failed_logs;
 mod failure;
 mod failure_kind;

@@ -10,6 +10,7 @@
 //! ```
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -132,6 +133,14 @@ impl Kept {
         }
         let variables = fs::read(&directory.join(ENVIRONMENT))?;
         Ok((kept, decode(&variables)))
+    }
+
+    /// Locks a kept directory until the returned file is dropped. `None` if another process has locked it.
+    ///
+    /// # Errors
+    /// The error of the system.
+    pub fn lock(directory: &Path) -> fs::Result<Option<File>> {
+        fs::hold(&directory.join(DESCRIPTION))
     }
 
     /// Writes everything except the trees.

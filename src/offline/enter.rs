@@ -76,6 +76,15 @@ async fn enter_kept(
     progress: &Arc<Progress>,
     cancel: &CancellationToken,
 ) -> Result<(), OfflineError> {
+    // Each shell saves its changes at its end.
+    let lock = {
+        let directory = package.directory.clone();
+        runtime::spawn_blocking("lock", move || Kept::lock(&directory)).await??
+    };
+    let Some(_lock) = lock else {
+        let directory = package.directory.clone();
+        return Err(OfflineError::KeptInUse { directory });
+    };
     let making = {
         let (directory, vcap) = (package.directory.clone(), options.vcap.clone());
         let cancel = cancel.clone();

@@ -68,6 +68,12 @@ pub enum OfflineError {
         /// Why.
         source: Box<CompileError>,
     },
+    /// Another shell is open in the sandbox of a kept package.
+    #[error("another shell is open in the sandbox of the kept package `{}`", directory.display())]
+    KeptInUse {
+        /// The directory of the package.
+        directory: PathBuf,
+    },
     /// A part of this program broke.
     #[error(transparent)]
     Task(#[from] runtime::TaskFailed),

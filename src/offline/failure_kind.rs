@@ -35,6 +35,7 @@ impl FailureKind {
             OfflineError::Enter { source, .. } => Some(of_package(source)),
             OfflineError::Package(failure) => Some(of_package(&failure.source)),
             OfflineError::Stemcell(_)
+            | OfflineError::KeptInUse { .. }
             | OfflineError::Spool { .. }
             | OfflineError::Files(_)
             | OfflineError::Sandbox(_)

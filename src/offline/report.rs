@@ -333,6 +333,7 @@ fn hints_of(error: &OfflineError) -> Vec<String> {
         OfflineError::Assemble { source, .. } if source.is_of_changed_files() => {
             hints.push(TAKEN.to_owned());
         }
+        OfflineError::KeptInUse { .. } => hints.push("leave the other shell first".to_owned()),
         OfflineError::Spool { .. }
         | OfflineError::Files(_)
         | OfflineError::Incomplete(_)

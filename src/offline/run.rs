@@ -11,21 +11,22 @@ use super::call_record::CallRecord;
 use super::call_report::ReleaseStatus;
 use super::checked::CheckedRelease;
 use super::error::OfflineError;
+use super::expected;
 use super::given;
 use super::ids::ReleaseId;
 use super::inputs;
 use super::ledger::ReleaseJob;
 use super::options::{Isolation, Options, Purpose};
-use super::outputs::{LAST_RESORT, expected_directories, output_directories};
+use super::outputs::{LAST_RESORT, output_directories};
 use super::plan;
 use super::progress::Progress;
 use super::releases::{self, Compiler, Target};
 use super::report_file::{self, ReportFile};
-use super::select::{Selected, Task, Wanted, result_paths, select};
+use super::select::{Selected, Task, Wanted, select};
 use super::setup;
 use super::shell;
 use super::space;
-use super::stemcell::{self, CallStemcell};
+use super::stemcell::CallStemcell;
 use super::work_directory::WorkDirectory;
 use crate::diag::Chain;
 use crate::fs::{self, MadeDirectories};
@@ -50,6 +51,14 @@ pub struct Outcome {
 pub async fn run(options: Options, progress: Arc<Progress>, cancel: &CancellationToken) -> Outcome {
     let mut written = BTreeMap::new();
     let record = Arc::new(CallRecord::new());
+    // An error now costs less than one at the end.
+    if let Err(error) = report_file::check(options.report.as_deref(), options.timings.as_deref()) {
+        return Outcome {
+            written: Vec::new(),
+            result: Err(error.into()),
+            report: None,
+        };
+    }
     let report = ReportFile::new(options.report.clone(), options.timings.clone(), &record);
     let result = expand_and_run(options, progress, &record, cancel, &mut written).await;
     record.set_written(written.keys().copied());
@@ -70,7 +79,11 @@ async fn expand_and_run(
     let inputs = std::mem::take(&mut options.inputs);
     options.inputs = runtime::spawn_blocking("expand", move || given::expand(inputs)).await?;
     match options.purpose {
-        Purpose::NameResults => name_results(&options, &progress, cancel, written).await,
+        Purpose::NameResults => {
+            let stemcell = expected::stemcell(&options, &progress, cancel).await?;
+            written.extend(expected::results(&options, &stemcell, &progress, cancel).await?);
+            Ok(())
+        }
         Purpose::Compile | Purpose::Check => {
             compile(options, progress, record, cancel, written).await
         }
@@ -85,9 +98,7 @@ async fn compile(
     written: &mut Written,
 ) -> Result<(), OfflineError> {
     record.set_inputs(&options.inputs);
-    // An error now costs less than one at the end.
-    report_file::check(options.report.as_deref(), options.timings.as_deref())?;
-    let stemcell = stemcell_of(&options, &progress)?;
+    let stemcell = expected::stemcell(&options, &progress, cancel).await?;
     if let Some(stemcell) = stemcell.known() {
         record.set_stemcell(stemcell.to_string());
     }
@@ -126,54 +137,6 @@ async fn compile(
         return Err(OfflineError::Stopped);
     }
     result
-}
-
-/// The stemcell of a call. A call that only checks does not need one.
-fn stemcell_of(options: &Options, progress: &Progress) -> Result<CallStemcell, OfflineError> {
-    let found = match &options.stemcell {
-        Some(stemcell) => Ok(stemcell.clone()),
-        None => stemcell::detect(&options.vcap),
-    };
-    let is_check = options.purpose == Purpose::Check;
-    match found {
-        Ok(stemcell) => {
-            let what = if is_check { "Checking" } else { "Compiling" };
-            progress.line(&format!("{what} with stemcell {stemcell}"));
-            Ok(CallStemcell::new(Some(stemcell)))
-        }
-        Err(error) if is_check => {
-            progress.line(&format!(
-                "Checking without a stemcell: {}. The agent does not check for which stemcell compiled packages are\nHint: {}",
-                Chain(&error),
-                error.hint()
-            ));
-            Ok(CallStemcell::new(None))
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Determines the paths of the results. Reads only manifests, and changes no file.
-async fn name_results(
-    options: &Options,
-    progress: &Progress,
-    cancel: &CancellationToken,
-    written: &mut Written,
-) -> Result<(), OfflineError> {
-    let stemcell = match &options.stemcell {
-        Some(stemcell) => stemcell.clone(),
-        None => stemcell::detect(&options.vcap)?,
-    };
-    let wanted = options.output_directory.as_deref();
-    let directories = expected_directories(&options.inputs, wanted, progress);
-    let tarballs = options.inputs.iter().cloned().zip(directories);
-    let inputs = inputs::read_manifests(tarballs, cancel).await?;
-    let wanted = Wanted {
-        stemcell: &CallStemcell::new(Some(stemcell)),
-        selection: &options.selection,
-    };
-    written.extend(result_paths(inputs, wanted)?);
-    Ok(())
 }
 
 /// The compiled releases that were written, in the order of the inputs.

@@ -71,6 +71,8 @@ impl Trace {
             Some(b' ') | None => old.checked_sub(1).zip(new.checked_sub(1)),
             Some(b'-') => old.checked_sub(1).map(|old| (old, new)),
             Some(b'+') => new.checked_sub(1).map(|new| (old, new)),
+            // `\ No newline at end of file`.
+            Some(b'\\') if self.diff != (0, 0) => Some(self.diff),
             _ => None,
         };
         self.diff = left.unwrap_or_default();
@@ -124,6 +126,8 @@ fn scan(mut open: Option<Open>, line: &[u8]) -> Option<Open> {
         }
         match (open, byte) {
             (None, b'\'') if before == b'$' => open = Some(Open::Escaped),
+            // Bash starts a quote only at the start of a word or after an operator: this is an apostrophe in a printed line.
+            (None, b'\'') if before.is_ascii_alphanumeric() => return None,
             (None, b'\'') => open = Some(Open::Single),
             (None, b'"') => open = Some(Open::Double),
             (Some(Open::Single | Open::Escaped), b'\'') | (Some(Open::Double), b'"') => open = None,
@@ -136,8 +140,9 @@ fn scan(mut open: Option<Open>, line: &[u8]) -> Option<Open> {
 
 /// The numbers of lines in the headline of a part of a unified diff: `@@ -1,7 +1,8 @@`.
 fn diff_counts(line: &[u8]) -> Option<(usize, usize)> {
-    let line = str::from_utf8(line.strip_prefix(b"@@ -")?.get(..40.min(line.len() - 4))?).ok()?;
-    let (ranges, _) = line.split_once(" @@")?;
+    let line = line.strip_prefix(b"@@ -")?;
+    let end = line.windows(3).position(|it| it == b" @@")?;
+    let ranges = str::from_utf8(&line[..end]).ok()?;
     let (old, new) = ranges.split_once(" +")?;
     let count = |range: &str| match range.split_once(',') {
         Some((_, count)) => count.parse().ok(),
@@ -197,6 +202,18 @@ mod tests {
         assert_eq!(
             printed("@@ -1 +1 @@\n-a\n+ b\n+ c\n"),
             ["@@ -1 +1 @@", "-a", "+ b"]
+        );
+        assert_eq!(
+            printed("@@ -9,2 +9,2 @@ eine Funktion f\u{fc}r \u{e4}ltere\n-a\n\\ No newline\n+ b\n c\n+ d\n").len(),
+            5
+        );
+    }
+
+    #[test]
+    fn apostrophe_hides_nothing() {
+        assert_eq!(
+            printed("+ left-pad isn't maintained\nerror: no\n"),
+            ["error: no"]
         );
     }
 

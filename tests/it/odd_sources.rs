@@ -445,7 +445,7 @@ fn noexec_output_directory_is_avoided_as_work_directory() {
     let agent = Agent::wrapped(&world.path("printed"), &words);
     let release = world.release("release.tgz", &ReleaseBuilder::of_script(RUNS_ITS_OWN));
     let ran = world
-        .flags_with(agent, "namespace")
+        .flags_with(agent.without_report(), "namespace")
         .args(&["--output-directory", &out])
         .arg(release)
         .run();

@@ -296,7 +296,7 @@ fn check_and_report_have_the_selected_packages() {
     let path = world.path("report.json");
     let agent = world.agent().arg("--job=web").arg("--report").arg(&path);
     let ran = agent.arg(&tarball).run().succeeds();
-    let report = report::checked(&path, 0, &ran.stdout);
+    let report = report::checked(&path, &world.out(), 0, Some(&ran.stdout));
     assert_eq!(report["packages"].as_array().unwrap().len(), 2);
     assert_eq!(
         report["releases"][0]["packages"].as_array().unwrap().len(),

@@ -55,7 +55,7 @@ fn page_has_the_numbers_of_the_report() {
     let agent = world.agent().arg("--report").arg(&json);
     let ran = agent.arg("--timings").arg(&page).arg(&tarball).run();
     let ran = ran.succeeds().says("\nCompiled 3 packages with 1 job in ");
-    let report = report::checked(&json, 0, &ran.stdout);
+    let report = report::checked(&json, &world.out(), 0, Some(&ran.stdout));
     let page = std::fs::read_to_string(&page).unwrap();
     let packages = report["packages"].as_array().unwrap();
     for package in packages {
@@ -81,7 +81,7 @@ fn report_has_the_critical_path_and_the_sums() {
     let tarball = world.release("release.tgz", &ReleaseBuilder::demo());
     let path = world.path("report.json");
     let agent = world.agent().arg("--report").arg(&path).arg(&tarball);
-    let report = report::checked(&path, 0, &agent.run().succeeds().stdout);
+    let report = report::checked(&path, &world.out(), 0, Some(&agent.run().succeeds().stdout));
     let packages = report["packages"].as_array().unwrap();
     let names: Vec<&Value> = report["critical_path"]
         .as_array()

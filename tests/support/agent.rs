@@ -1,6 +1,7 @@
 //! Runs the program with a time limit.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::report;
 use super::tools::{run_tool, wait_for};
 
 /// Enough for any test on a slow and busy machine.
@@ -16,9 +18,12 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// A command to run.
 #[derive(Debug)]
 pub(crate) struct Agent {
-    pub(super) command: Command,
+    command: Command,
+    /// The arguments that the command does not have yet.
+    arguments: Vec<OsString>,
     pub(super) output: PathBuf,
     limit: Duration,
+    is_reporting: bool,
 }
 
 /// The result of a command.
@@ -36,6 +41,9 @@ pub(crate) struct Running {
     output: PathBuf,
     shown: String,
     limit: Duration,
+    directory: PathBuf,
+    /// Where a compilation writes its report.
+    report: Option<PathBuf>,
 }
 
 impl Agent {
@@ -54,12 +62,20 @@ impl Agent {
     pub(crate) fn through<'a>(output: &Path, words: impl IntoIterator<Item = &'a OsStr>) -> Self {
         let mut words = words.into_iter();
         let mut command = Command::new(words.next().unwrap());
-        command.args(words).current_dir(output);
+        command.current_dir(output);
         Self {
             command,
+            arguments: words.map(OsStr::to_owned).collect(),
             output: output.to_owned(),
             limit: LIMIT,
+            is_reporting: true,
         }
+    }
+
+    /// Lets a compilation write no report that is then checked: the test passes a flag for one, or the agent cannot write it.
+    pub(crate) fn without_report(mut self) -> Self {
+        self.is_reporting = false;
+        self
     }
 
     /// Sets another time limit.
@@ -69,12 +85,13 @@ impl Agent {
     }
 
     pub(crate) fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
-        self.command.arg(argument);
+        self.arguments.push(argument.as_ref().to_owned());
         self
     }
 
     pub(crate) fn args(mut self, arguments: &[impl AsRef<OsStr>]) -> Self {
-        self.command.args(arguments);
+        let arguments = arguments.iter().map(|it| it.as_ref().to_owned());
+        self.arguments.extend(arguments);
         self
     }
 
@@ -90,6 +107,7 @@ impl Agent {
 
     /// The command, to start it with other files.
     pub(crate) fn command(&mut self) -> &mut Command {
+        self.command.args(self.arguments.drain(..));
         &mut self.command
     }
 
@@ -102,7 +120,8 @@ impl Agent {
         let output = self.output.join(format!("printed-{}", number()));
         std::fs::create_dir(&output).unwrap();
         let create = |name: &str| std::fs::File::create(output.join(name)).unwrap();
-        let shown = format!("{:?}", self.command);
+        let report = self.add_report(&output);
+        let shown = format!("{:?}", self.command());
         let child = self
             .command
             .stdin(Stdio::null())
@@ -115,7 +134,33 @@ impl Agent {
             output,
             shown,
             limit: self.limit,
+            directory: self.command.get_current_dir().unwrap().to_owned(),
+            report,
         }
+    }
+
+    /// Adds the flag for a report after the word `compile`. Returns the path of the report, if the command can write one.
+    fn add_report(&mut self, directory: &Path) -> Option<PathBuf> {
+        const OTHERS: [&str; 7] = [
+            "--report",
+            "--check",
+            "--print-output-names",
+            "--shell",
+            "--help",
+            "-help",
+            "-h",
+        ];
+        let is_other = |argument: &OsString| OTHERS.iter().any(|other| argument == other);
+        if !self.is_reporting || self.arguments.iter().any(is_other) {
+            return None;
+        }
+        let after = self.arguments.iter().position(|it| it == "compile")? + 1;
+        // The agent may run as another user.
+        std::fs::set_permissions(directory, PermissionsExt::from_mode(0o777)).unwrap();
+        let path = report::new_path(directory);
+        let flag = ["--report".into(), path.clone().into_os_string()];
+        self.arguments.splice(after..after, flag);
+        Some(path)
     }
 
     pub(crate) fn run(self) -> Ran {
@@ -155,6 +200,9 @@ impl Running {
             stdout: read(&output.join("stdout")),
             stderr: read(&output.join("stderr")),
         };
+        if let Some(report) = &self.report {
+            ran.check_report(report, &self.directory);
+        }
         std::fs::remove_dir_all(&output).unwrap();
         ran
     }
@@ -170,6 +218,23 @@ impl Drop for Running {
 }
 
 impl Ran {
+    /// Checks the report of a compilation. There is none after an error in the command line, after a second signal and after SIGKILL.
+    fn check_report(&self, report: &Path, directory: &Path) {
+        let Some(code) = self.code else { return };
+        let must_be_there = matches!(code, 0 | 1 | 3 | 4);
+        if must_be_there || report.exists() {
+            // On a terminal, both are one stream.
+            let stdout = Some(self.stdout.as_str()).filter(|_| !self.stderr.contains('\r'));
+            let checked =
+                std::panic::catch_unwind(|| report::checked(report, directory, code, stdout));
+            assert!(
+                checked.is_ok(),
+                "wrong report of a call that printed:\n{}",
+                self.stderr
+            );
+        }
+    }
+
     #[track_caller]
     pub(crate) fn ends_with(self, code: i32) -> Self {
         assert_eq!(self.code, Some(code), "stderr:\n{}", self.stderr);

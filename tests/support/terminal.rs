@@ -37,7 +37,7 @@ impl Agent {
         let stdout = File::create(self.output.join("stdout")).unwrap();
         let theirs = || Stdio::from(pair.slave.as_fd().try_clone_to_owned().unwrap());
         let child = self
-            .command
+            .command()
             .stdin(theirs())
             .stderr(theirs())
             .stdout(stdout)

@@ -1,11 +1,13 @@
 //! Keeps the directories of a failed package, and restores them for a later shell.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use super::work::Work;
 use crate::compile::error::CompileError;
 use crate::compile::event::Event;
 use crate::compile::kept::{self, Keep, Kept, create_directory};
+use crate::config::Environment;
 use crate::diag::Chain;
 use crate::fs;
 
@@ -67,8 +69,8 @@ impl Work {
             self.context.sandbox.tier(&self.place),
             keep.settings.clone(),
         );
-        let environment = &self.plan.script.environment;
-        kept.write(directory, environment, &keep.program)
+        let environment = without_jobserver(&self.plan.script.environment);
+        kept.write(directory, &environment, &keep.program)
     }
 
     /// Copies the sources and the install target.
@@ -129,5 +131,36 @@ impl Work {
             fs::remove_tree(&earlier)?;
         }
         fs::remove_dir(&new)
+    }
+}
+
+/// The variables without a jobserver of make, which ends with this run.
+fn without_jobserver(environment: &Environment) -> Environment {
+    let is_jobserver = |flag: &&str| flag.starts_with("--jobserver-");
+    match environment.get("MAKEFLAGS").and_then(OsStr::to_str) {
+        Some(flags) if flags.split(' ').any(|flag| is_jobserver(&flag)) => {
+            let kept: Vec<&str> = flags.split(' ').filter(|it| !is_jobserver(it)).collect();
+            environment.with(&[("MAKEFLAGS", kept.join(" ").into())])
+        }
+        _ => environment.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kept_environment_names_no_jobserver() {
+        let flags = |flags: &str| {
+            let environment = Environment::default().with(&[("MAKEFLAGS", flags.into())]);
+            let kept = without_jobserver(&environment);
+            kept.get("MAKEFLAGS").unwrap().to_str().unwrap().to_owned()
+        };
+        assert_eq!(
+            flags("-j --jobserver-fds=3,3 --jobserver-auth=3,3 w"),
+            "-j w"
+        );
+        assert_eq!(flags("-s  -j4"), "-s  -j4");
     }
 }

@@ -72,7 +72,11 @@ impl Work {
         if self.cancel.is_cancelled() {
             return Ok(None);
         }
-        let shell = self.blocking_to_the_end("shell", move |work| work.shell_script(&confined));
+        let shell = self.blocking_to_the_end("shell", move |work| {
+            // The script could have replaced a directory by a link to one of the host.
+            work.check_directories()?;
+            work.shell_script(&confined)
+        });
         let shell = shell.await??;
         (self.context.events)(Event::ShellOpened {
             job: self.job.number,

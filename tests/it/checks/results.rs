@@ -126,6 +126,26 @@ fn missing_stemcell_is_reported_with_a_remedy() {
 }
 
 #[test]
+fn problems_of_inputs_are_reported_beside_a_missing_stemcell() {
+    let world = World::new();
+    let good = world.release("release.tgz", &marking());
+    let page = world.write("page.tgz", "<!DOCTYPE html><html></html>");
+    for purpose in ["--keep-going", "--print-output-names"] {
+        Agent::bare(&world.path("printed"))
+            .args(&["compile", purpose, "--isolation=none", "--base-directory"])
+            .args(&[world.base(), good.clone(), page.clone()])
+            .arg(world.path("missing.tgz"))
+            .run()
+            .refuses_the_input()
+            .says("page.tgz:\n  - ")
+            .says("missing.tgz:\n  - ")
+            .says("Error: nothing was compiled: 2 problems found")
+            .says("Error: this does not look like a stemcell")
+            .says("--stemcell OS/VERSION");
+    }
+}
+
+#[test]
 fn stemcell_version_is_read_below_the_base_directory() {
     let os_release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
     let has = |key: &str| os_release.lines().any(|line| line.starts_with(key));
