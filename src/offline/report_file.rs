@@ -86,20 +86,14 @@ pub(super) fn check(json: Option<&Path>, page: Option<&Path>) -> fs::Result<()> 
         fs::create_dir_all(directory)?;
         fs::check_writable(directory)?;
         if fs::lookup(path)?.is_some_and(|found| !found.is_file()) {
-            return Err(unsuitable(path, "it is not a file"));
+            return Err(fs::Error::new(
+                "write the report to",
+                path,
+                io::Error::other("it is not a file"),
+            ));
         }
     }
-    match (json, page) {
-        (Some(json), Some(page)) if json == page => Err(unsuitable(
-            page,
-            "it is the file for both `--report` and `--timings`",
-        )),
-        _ => Ok(()),
-    }
-}
-
-fn unsuitable(path: &Path, reason: &str) -> fs::Error {
-    fs::Error::new("write the report to", path, io::Error::other(reason))
+    Ok(())
 }
 
 /// Fills in the size and digests of a file, if it can be read: they are unknown for a pipe.

@@ -1,8 +1,9 @@
 //! The page with the times of packages (`--timings`) and the summary at the end of a run.
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::support::{ReleaseBuilder, World, report};
+use crate::support::{ReleaseBuilder, World, report, wait_until};
 
 /// A script that prints what a page could take for its own.
 const HOSTILE: &str = r#"set +x
@@ -128,10 +129,31 @@ fn unusable_path_of_the_page_is_reported_before_scripts_run() {
     let with = |timings: &str| {
         let agent = world.agent().arg("--report").arg(world.path("a.json"));
         let agent = agent.arg("--timings").arg(world.path(timings));
-        let ran = agent.arg(&tarball).run().blames_the_machine();
-        ran.does_not_say("Compiling package")
+        agent.arg(&tarball).run().does_not_say("Compiling package")
     };
     std::fs::create_dir(world.path("directory")).unwrap();
-    with("directory").says("it is not a file");
-    with("a.json").says("both `--report` and `--timings`");
+    let ran = with("directory").blames_the_machine();
+    ran.says("it is not a file");
+    let ran = with("a.json").ends_with(2);
+    ran.says("is the file for both `--report` and `--timings`");
+}
+
+#[test]
+fn stopped_call_has_a_page_and_no_summary() {
+    let world = World::new();
+    let release = ReleaseBuilder::new("demo", "1")
+        .package("first", &[], "true")
+        .package("second", &["first"], "true")
+        .package("third", &["second"], "sleep 1000");
+    let tarball = world.release("release.tgz", &release);
+    let page = world.path("timings.html");
+    let agent = world.agent().arg("--timings").arg(&page).arg(&tarball);
+    let running = agent.start();
+    wait_until("the third script", || {
+        running.stderr().contains("Compiling package third")
+    });
+    running.signal(Signal::SIGTERM);
+    running.end().ends_with(143).does_not_say("Compiled 2");
+    let page = std::fs::read_to_string(&page).unwrap();
+    assert!(page.contains("<span class=\"badge odd\">Stopped</span>"));
 }

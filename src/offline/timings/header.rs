@@ -3,6 +3,9 @@
 use super::html::{counted, duration, escaped};
 use crate::offline::call_report::{CallReport, CallResult, PackageStatus, Release};
 
+/// The maximum number of packages of the critical path that are all named.
+const NAMED: usize = 3;
+
 /// The title of the page.
 pub(super) fn title(report: &CallReport) -> String {
     match report.releases.as_slice() {
@@ -91,15 +94,10 @@ fn figures(report: &CallReport) -> String {
     let work = duration(summary.seconds.work());
     if let Some(gain) = summary.gain {
         let note = format!("{work} of work in {}", duration(summary.elapsed));
-        figures.push(figure(
-            "Gain from concurrency",
-            &format!("{gain:.1}×"),
-            &note,
-        ));
+        figures.push(figure("Parallel gain", &format!("{gain:.1}×"), &note));
     }
-    let path = counted(report.critical_path.len(), "package");
     let path_time = duration(summary.critical_path_seconds);
-    figures.push(figure("Critical path", &path_time, &path));
+    figures.push(figure("Critical path", &path_time, &path(report)));
     figures.concat()
 }
 
@@ -107,6 +105,20 @@ fn figures(report: &CallReport) -> String {
 fn date(timestamp: &str) -> String {
     let seconds = timestamp.split(['.', 'Z']).next().unwrap_or(timestamp);
     format!("{} UTC", seconds.replace('T', " "))
+}
+
+/// The packages on the critical path, by name if they are few.
+fn path(report: &CallReport) -> String {
+    let ids = report.critical_path.iter();
+    let packages = ids.filter_map(|id| report.packages.get(*id));
+    let names: Vec<&str> = packages.map(|it| it.name.as_str()).collect();
+    match names.as_slice() {
+        [first, .., last] if names.len() > NAMED => {
+            let between = counted(names.len() - 2, "package");
+            format!("{first} → {between} → {last}")
+        }
+        few => few.join(" → "),
+    }
 }
 
 /// The tarballs, for a call that has read none of them.

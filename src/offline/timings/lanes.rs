@@ -12,24 +12,25 @@ const MOST_STEPS: f64 = 8.0;
 /// Times that are rounded to milliseconds may overlap by one.
 const ROUNDING: f64 = 0.002;
 
-/// Puts intervals, each with its start and end, into as few rows as possible without overlaps. Returns the indexes of the intervals of each
-/// row, in the order of their starts.
+/// Puts intervals, each with its start and end, into as few rows as possible without overlaps. Of several free rows, the one that is free
+/// for the longest has the most room for a name. Returns the indexes of the intervals of each row, in the order of their starts.
 pub(super) fn lanes(intervals: &[(f64, f64)]) -> Vec<Vec<usize>> {
     let mut order: Vec<usize> = (0..intervals.len()).collect();
     order.sort_by(|one, other| intervals[*one].0.total_cmp(&intervals[*other].0));
-    let mut lanes: Vec<Vec<usize>> = Vec::new();
+    let mut lanes: Vec<(f64, Vec<usize>)> = Vec::new();
     for index in order {
-        let start = intervals[index].0;
-        let is_free = |lane: &&mut Vec<usize>| {
-            let last = lane.last();
-            last.is_none_or(|last| intervals[*last].1 <= start + ROUNDING)
-        };
-        match lanes.iter_mut().find(is_free) {
-            Some(lane) => lane.push(index),
-            None => lanes.push(vec![index]),
+        let (start, end) = intervals[index];
+        let free = lanes.iter_mut();
+        let free = free.filter(|(until, _)| *until <= start + ROUNDING);
+        match free.min_by(|(one, _), (other, _)| one.total_cmp(other)) {
+            Some((until, lane)) => {
+                *until = end;
+                lane.push(index);
+            }
+            None => lanes.push((end, vec![index])),
         }
     }
-    lanes
+    lanes.into_iter().map(|(_, lane)| lane).collect()
 }
 
 /// The ticks of an axis from 0 to `end`, in seconds.
