@@ -39,6 +39,7 @@ mod second_run;
 mod seen;
 mod shell;
 mod small_files;
+mod step_log;
 mod store;
 mod turns;
 mod undeclared;

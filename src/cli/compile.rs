@@ -3,9 +3,10 @@
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::colors;
@@ -153,6 +154,7 @@ where
         progress: &progress,
         cancel: &cancel,
         grace,
+        deadline: OnceLock::new(),
         annotations: messages.annotations,
     };
     // A second signal ends the process while the report is written, too.
@@ -166,6 +168,8 @@ struct End<'a> {
     progress: &'a Progress,
     cancel: &'a CancellationToken,
     grace: Duration,
+    /// Until when the last messages may be printed after a signal.
+    deadline: OnceLock<Instant>,
     annotations: Annotations,
 }
 
@@ -206,7 +210,8 @@ impl End<'_> {
     async fn flush(&self) {
         let limit = async {
             self.cancel.cancelled().await;
-            tokio::time::sleep(self.grace.max(LAST_WORDS)).await;
+            let limit = || Instant::now() + self.grace.max(LAST_WORDS);
+            tokio::time::sleep_until(*self.deadline.get_or_init(limit)).await;
         };
         tokio::select! {
             () = self.progress.flushed() => {}

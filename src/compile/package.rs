@@ -29,6 +29,7 @@ use super::context::Context;
 use super::error::CompileError;
 use super::job::{Compiled, Job};
 use super::scratch;
+use super::step_log::Step;
 use super::turns::ScriptTurns;
 use crate::diag::Chain;
 use crate::release::Name;
@@ -89,7 +90,10 @@ pub(super) async fn build(
         .collect();
     let job = Arc::new(job);
     let scratch = Arc::new(scratch::shared(&job, &context.vcap));
+    tracing::debug!(package = %job.name, version = %job.version, dependencies = dependencies.len(), "starting the package");
+    let step = Step::of(&job.name);
     let place = wait_for_place(context, &job, &dependencies, &scratch, cancel).await?;
+    step.done("entered a place in the sandbox");
     let work = Work::new(context, &job, place, &scratch, turns, cancel);
     let result = work.build().await;
     // Before the package's directories are removed, which may be slow.

@@ -20,6 +20,7 @@ use super::job::{Compiled, Dependency, Job};
 use super::package::{self, Built, UsedPlace};
 use super::pipeline::{Concurrency, Pipeline, PipelineStep};
 use super::queue::{Claim, Graph, Holds, Id, Queue};
+use super::step_log::Step;
 use super::store::{CompiledBlobError, Users};
 use super::turns::ScriptTurns;
 use crate::fs;
@@ -440,7 +441,11 @@ async fn install(
         let (name, cancel) = (name.clone(), cancel.clone());
         move || {
             let source = (blob.as_path(), &digests);
+            let step = Step::of(&name);
             let unpacked = context.store.unpack_compiled(&name, source, &cancel);
+            if unpacked.is_ok() {
+                step.done("unpacked the compiled package");
+            }
             unpacked.map_err(|error| {
                 let package = name;
                 match error {

@@ -73,7 +73,7 @@ fn known_or_not(options: &Options, progress: &Progress) -> Result<CallStemcell, 
             Ok(CallStemcell::new(Some(stemcell)))
         }
         Err(error) if is_check => {
-            progress.line(&format!(
+            progress.warn(&format!(
                 "Checking without a stemcell: {}. The agent does not check for which stemcell compiled packages are\nHint: {}",
                 Chain(&error),
                 error.hint()

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
@@ -46,7 +46,10 @@ pub(super) async fn read(
         ));
         let spool = work_directory.spool(ReleaseId::from_position(index))?;
         let (path, token) = (tarball.clone(), cancel.clone());
+        let start = Instant::now();
         let opened = reading(cancel, move || open::open(&path, &spool, &token)).await?;
+        let ms = start.elapsed().as_millis();
+        tracing::debug!(tarball = %tarball.display(), ms, "read the tarball and computed its digests");
         let opened = match opened {
             // Not the tarball's fault.
             Err(OpenError::Files(source)) if source.path.starts_with(work_directory.path()) => {

@@ -281,7 +281,12 @@ impl Running {
     fn bar(&self, now: Instant) -> String {
         let elapsed = now.saturating_duration_since(self.since);
         let (picture, clock) = (spinner(elapsed), clock(elapsed));
-        format!("{picture} {} {clock} {}", self.name, self.doing())
+        // The line says more than the phase, and a terminal may be narrow.
+        let doing = match self.line.trim() {
+            "" => self.doing(),
+            line => line.to_owned(),
+        };
+        format!("{picture} {} {clock} {doing}", self.name)
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
@@ -394,6 +394,7 @@ impl Run<'_> {
                 blobs,
                 ..
             } = complete;
+            let start = Instant::now();
             let done = assemble::assemble(
                 &compiled.manifest,
                 &source.carried,
@@ -403,6 +404,8 @@ impl Run<'_> {
             );
             match &done {
                 Ok(()) => {
+                    let ms = start.elapsed().as_millis();
+                    tracing::debug!(output = %output.display(), ms, "assembled and verified the release");
                     // Blobs that no other release still needs.
                     let unused = blobs.into_iter().filter_map(Arc::into_inner);
                     let carried = source.carried.iter().filter_map(|it| it.blob.as_ref());

@@ -43,7 +43,7 @@ pub fn init(level: Option<&OsStr>, default: &str, format: LogFormat) {
         .with_ansi(false);
     // A second call, in tests, keeps the first log.
     let _ = match format {
-        LogFormat::Plain => log.try_init(),
+        LogFormat::Plain => log.with_writer(|| Printer).try_init(),
         LogFormat::Warnings => log
             .with_writer(|| Printer)
             .event_format(Warnings)

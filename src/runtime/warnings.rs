@@ -18,7 +18,7 @@ type Print = Box<dyn Fn(&str) + Send + Sync>;
 /// Prints a line, once it is set.
 static PRINT: OnceLock<Print> = OnceLock::new();
 
-/// Sends warnings to `print`, line by line, instead of stderr, so that they do not break progress
+/// Sends log lines to `print`, line by line, instead of stderr, so that they do not break progress
 /// bars.
 pub fn print_warnings_by(print: impl Fn(&str) + Send + Sync + 'static) {
     // Called once per process; a second call is ignored.

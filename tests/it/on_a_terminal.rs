@@ -80,7 +80,7 @@ fn terminal_shows_bars_colors_and_short_fingerprints() {
         .env("TERM", "xterm")
         .arg(place.release(&release))
         .start_on_terminal();
-    shown.shows("running its packaging script: working");
+    shown.shows("app 0:00 working");
     shown.shows("0 of 1 · 1 running · 0:0");
     see(&place);
     let (code, screen) = shown.end();
@@ -149,7 +149,7 @@ fn interrupt_removes_the_bars_and_says_what_was_written() {
         .package(
             "hang",
             &["first"],
-            "trap '' TERM INT; echo hanging; sleep 1000; sleep 1000",
+            "set +x; trap '' TERM INT; echo hanging; sleep 1000; sleep 1000",
         );
     let mut shown = place
         .agent()
@@ -158,7 +158,7 @@ fn interrupt_removes_the_bars_and_says_what_was_written() {
         .arg(place.release(&release))
         .start_on_terminal();
     shown.shows("1 of 2 · 1 running");
-    shown.shows("hang 0:00 running its packaging script");
+    shown.shows("hang 0:00 hanging");
     kill(Pid::from_raw(shown.pid()), Signal::SIGINT).unwrap();
     let (code, screen) = shown.end();
     assert_eq!(code, Some(130), "{screen}");
@@ -202,6 +202,44 @@ fn quiet_prints_only_warnings_and_failures() {
         .run()
         .ends_with(2)
         .says("--verbose");
+}
+
+#[test]
+fn debug_log_has_the_steps_of_each_package_with_durations() {
+    let Some(place) = Place::new(NONE) else {
+        return;
+    };
+    let release = ReleaseBuilder::new("demo", "1")
+        .package("lib", &[], "echo lib > $BOSH_INSTALL_TARGET/lib")
+        .package("app", &["lib"], "true");
+    let ran = place
+        .agent()
+        .env("BOSH_AGENT_LOG", "debug")
+        .env("PASSWORD", "confidential")
+        .arg(place.release(&release))
+        .run()
+        .succeeds()
+        .says("read the tarball and computed its digests")
+        .says("assembled and verified the release")
+        .does_not_say("confidential");
+    for (package, moved) in [
+        ("lib", "sealed the installed files"),
+        ("app", "moved the installed files"),
+    ] {
+        for step in [
+            "entered a place in the sandbox",
+            "unpacked the source",
+            "provided the dependencies",
+            "the packaging script exited with 0",
+            moved,
+            "packed",
+        ] {
+            let start = format!("{step} package={package} ms=");
+            let duration = ran.stderr.lines().find_map(|it| it.split_once(&start));
+            let (_, ms) = duration.unwrap_or_else(|| panic!("no `{start}`:\n{}", ran.stderr));
+            assert!(ms.starts_with(|it: char| it.is_ascii_digit()), "{ms}");
+        }
+    }
 }
 
 /// Starts the agent with a pipe as stderr that is full and is not read.

@@ -19,6 +19,7 @@ use crate::compile::installed::{Installed, KnownBlob};
 use crate::compile::job::{Compiled, Job};
 use crate::compile::references;
 use crate::compile::seal::{self, Unsealed};
+use crate::compile::step_log::Step;
 use crate::config::Vcap;
 use crate::fs::{self, Context as _};
 use crate::release::digest::{Hasher, HashingWriter};
@@ -33,6 +34,7 @@ impl Work {
     ) -> Result<Built, CompileError> {
         let files = self.files();
         let (name, store) = (&self.job.name, &self.context.store);
+        let step = Step::of(name);
         let (tree, has_own_root) = self.installed_tree(mounts)?;
         let pack = || {
             let tree = InstalledTree {
@@ -48,10 +50,12 @@ impl Work {
             let packed = examined.has_devices.then(pack).transpose()?;
             let stored = store.seal_examined(name, &tree, examined);
             let (installed, unsealed) = stored.map_err(&files)?;
+            step.done("sealed the installed files");
             (Some(installed), unsealed, packed)
         } else {
             let stored = store.move_to_pack(name, &tree).map_err(&files)?;
             let packed = stored.is_none().then(pack).transpose()?;
+            step.done("moved the installed files");
             (stored, Unsealed::default(), packed)
         };
         let packing = match packed {
@@ -175,6 +179,7 @@ fn pack_tree(
     let path = tree.path.clone();
     let mut owners = PackageOwners::new(tree);
     let file = fs::create(blob).map_err(&files)?;
+    let step = Step::of(&job.name);
     let out = HashingWriter::new(
         Cancellable::new(io::BufWriter::new(file), cancel),
         Hasher::new(&job.algorithms),
@@ -194,6 +199,7 @@ fn pack_tree(
     let (writer, digests) = out.finish();
     let mut buffered = writer.into_inner();
     buffered.flush().at("write", blob).map_err(&files)?;
+    step.done_with_bytes("packed", size);
     Ok(CompiledBlob {
         size,
         digests,

@@ -12,6 +12,7 @@ use crate::compile::event::Phase;
 use crate::compile::installed::{KnownBlob, KnownBlobError};
 use crate::compile::job::Dependency;
 use crate::compile::scratch;
+use crate::compile::step_log::Step;
 use crate::compile::turns::ScriptTurn;
 use crate::config::PackagePaths;
 use crate::fs;
@@ -35,12 +36,16 @@ impl Work {
         // Before other packages create directories that this script must not use.
         let planned = self.plan.dependencies.iter();
         let confined = self.confined_script(planned.map(|it| it.sealed.as_path()));
+        let step = Step::of(&self.job.name);
         let compression = self.unpack_source()?;
+        step.done("unpacked the source");
         if self.cancel.is_cancelled() {
             return Err(stopped(&self.job));
         }
         self.enter_phase(Phase::Installing);
+        let step = Step::of(&self.job.name);
         self.install()?;
+        step.done("provided the dependencies");
         Ok(Prepared {
             compression,
             directories: self.directories_named_by_script(),
@@ -205,8 +210,12 @@ impl Work {
             return Ok(turn);
         }
         self.enter_phase(Phase::Ready);
+        let step = Step::of(&self.job.name);
         tokio::select! {
-            Some(turn) = self.turns.acquire() => Ok(turn),
+            Some(turn) = self.turns.acquire() => {
+                step.done("waited for the turn of the script");
+                Ok(turn)
+            }
             () = self.cancel.cancelled() => Err(stopped(&self.job)),
         }
     }

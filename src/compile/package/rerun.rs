@@ -12,6 +12,7 @@ use crate::compile::event::{Event, Phase};
 use crate::compile::job::Job;
 use crate::compile::printed::PrintedLine;
 use crate::compile::second_run::{FirstRun, first_log};
+use crate::compile::step_log::Step;
 use crate::diag::Chain;
 use crate::fs::{self, Context as _};
 use crate::release::Name;
@@ -33,6 +34,7 @@ pub(super) async fn second_run(
         });
     };
     let scratch = Arc::clone(&work.scratch);
+    let step = Step::of(&job.name);
     let enter = context
         .sandbox
         .enter_alone(&job.name, dependencies, &scratch, &report_wait);
@@ -46,6 +48,7 @@ pub(super) async fn second_run(
         }
         entered => entered?,
     };
+    step.done("waited for the second run");
     (context.events)(Event::SecondRunStarted {
         job: job.number,
         package: job.name.clone(),
@@ -83,6 +86,7 @@ pub(super) async fn run_with_copies(
     let (context, job) = (&Arc::clone(&work.context), &Arc::clone(&work.job));
     let (turns, cancel) = (&Arc::clone(&work.turns), &work.cancel.clone());
     let scratch = Arc::clone(&work.scratch);
+    let step = Step::of(&job.name);
     work.leave(true).await?;
     let log = on_blocking_thread(job, "keep log", |job| copy_first_log(&job.log)).await?;
     (context.events)(Event::RunWithCopies {
@@ -95,6 +99,7 @@ pub(super) async fn run_with_copies(
         .sandbox
         .enter_with_copies(&job.name, dependencies, &scratch);
     let place = place_or_stop(context, job, enter, cancel).await?;
+    step.done("prepared a second run with copies of the dependencies");
     let work = Work::new(context, job, place, &scratch, turns, cancel);
     let result = work.build().await;
     work.leave_with(result).await

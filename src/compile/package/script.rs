@@ -11,6 +11,7 @@ use crate::compile::finding::Finding;
 use crate::compile::plan::PACKAGING;
 use crate::compile::script_file::{self, ScriptFile};
 use crate::compile::seen;
+use crate::compile::step_log::Step;
 use crate::compile::turns::{Overlap, ScriptTurn};
 use crate::fs;
 use crate::process::{self, Exceeded, Output, Status};
@@ -201,11 +202,14 @@ impl Work {
         let overlap = turn.overlap();
         let ran = self.context.store.script_runs().begin(&self.job.name);
         let limits = self.context.limits;
+        tracing::debug!(package = %self.job.name, log = %self.job.log.display(), "starting the packaging script");
+        let step = Step::of(&self.job.name);
         let end = sandbox::run_holding(script, output, limits, &self.cancel, turn).await;
         let end = end.map_err(|source| CompileError::Sandbox {
             package: self.job.name.clone(),
             source,
         })?;
+        step.done(&format!("the packaging script {}", end.status));
         if !end.unkillable.is_empty() {
             // They continue to run, and may change files.
             std::mem::forget(ran);

@@ -206,6 +206,8 @@ impl Printer {
         let lines = (self.bars)(rows);
         let mut all = String::new();
         if !text.is_empty() {
+            // Overwrites the `^C` that a terminal shows.
+            all.push('\r');
             all.push_str(&bars::clear(std::mem::take(&mut self.shown)));
             all.push_str(text);
         }
