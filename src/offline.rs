@@ -14,6 +14,7 @@
 //!  │   ├─ inspect   manifest against tarball: every problem, or a checked release
 //!  │   └─ selection which jobs and packages of a release are compiled
 //!  ├─ plan          what a compilation would do, for calls that compile nothing; peek reads a manifest for them
+//!  ├─ dry_run       which packages would be compiled when (critical_path), and their graph as a file (dot)
 //!  ├─ setup         isolation tier, logs, jobserver
 //!  └─ releases      compiles all packages, assembles each release when its last package is done
 //!      ├─ packages  the packages of all releases, with the paths of their logs
@@ -21,7 +22,7 @@
 //!      ├─ graph     the packages of all releases, each once
 //!      ├─ ledger    which packages are compiled, which releases are complete
 //!      ├─ failures  what failed; reads the logs of failed packages (error_line) and copies them (failed_logs)
-//!      ├─ durations how long packages took in earlier runs
+//!      ├─ scheduling, durations: the schedule, and how long packages took in earlier runs
 //!      └─ assemble  writes the compiled release to a temporary file, verifies it, renames it
 //! progress          lines and bars for the user, in the colors of paint
 //! report            the text of a failure
@@ -42,6 +43,9 @@ mod changed;
 mod checked;
 mod clutter;
 mod compiled_release;
+mod critical_path;
+mod dot;
+mod dry_run;
 mod durations;
 mod enter;
 mod error;
@@ -78,6 +82,7 @@ mod releases;
 mod report;
 mod report_file;
 mod run;
+mod scheduling;
 mod script_warnings;
 mod second_run;
 mod select;

@@ -94,6 +94,7 @@ fn options(
         output_directory: None,
         report: None,
         timings: None,
+        graph: None,
         stemcell: None,
         work_directory: None,
         logs_directory: None,

@@ -1,9 +1,10 @@
 //! The options of a call, from its flags.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use super::compile_flags::{
-    Compile, DirectoryFlags, InspectionFlags, Isolation, Jobs, Network, SecondRun,
+    Compile, DirectoryFlags, InspectionFlags, Isolation, Jobs, LimitFlags, Network, SecondRun,
 };
 use super::this_process::{SELF, program, who};
 use crate::compile::{self, Shell, ShellWhen};
@@ -38,6 +39,7 @@ pub(super) fn options(
         output_directory: results.output_directory,
         report: results.report,
         timings: results.timings,
+        graph: plan.graph,
         stemcell: compilation.stemcell,
         scratch: sharing(&directories),
         work_directory: directories.work_dir,
@@ -45,10 +47,7 @@ pub(super) fn options(
         vcap: Vcap::new(&compilation.base_directory),
         isolation: tier(isolation.isolation),
         user_namespace,
-        jobs: match compilation.jobs {
-            Jobs::Auto => None,
-            Jobs::Most(jobs) => Some(jobs),
-        },
+        jobs: most(compilation.jobs),
         memory_per_job: compilation.memory_per_job,
         make_jobserver: compilation.make_jobserver,
         readonly_dependencies: isolation.readonly_deps,
@@ -57,10 +56,7 @@ pub(super) fn options(
         nice: limits.nice,
         force: compilation.force,
         grace: limits.grace,
-        limits: process::TimeLimits {
-            total: limits.timeout,
-            silence: limits.silence_timeout,
-        },
+        limits: time_limits(&limits),
         second_run: second_run(isolation.second_run),
         keep_failed: inspection.keep_failed.clone(),
         program: program(),
@@ -71,6 +67,20 @@ pub(super) fn options(
         who: who(),
         environment,
         agent: SELF.into(),
+    }
+}
+
+fn most(jobs: Jobs) -> Option<NonZeroUsize> {
+    match jobs {
+        Jobs::Auto => None,
+        Jobs::Most(jobs) => Some(jobs),
+    }
+}
+
+fn time_limits(limits: &LimitFlags) -> process::TimeLimits {
+    process::TimeLimits {
+        total: limits.timeout,
+        silence: limits.silence_timeout,
     }
 }
 

@@ -1,5 +1,6 @@
 //! Values of flags: durations and sizes.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// The accepted forms of a duration.
@@ -70,6 +71,16 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
         .ok_or_else(wrong)
 }
 
+/// Parses the path of a graph. Another name is probably a mistake, and the file of that name is not to be replaced.
+pub(super) fn graph_file(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    let is_graph = path.extension().is_some_and(|it| it == "dot" || it == "gv");
+    match is_graph {
+        true => Ok(path),
+        false => Err("the name of a graph must end in `.dot` or `.gv`".to_owned()),
+    }
+}
+
 /// A number without a sign.
 fn number(text: &str) -> Option<u64> {
     let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
@@ -109,6 +120,16 @@ mod tests {
             "9999999999999999h",
         ] {
             assert_eq!(duration(text), Err(DURATIONS.to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn graphs_have_names_of_graphs() {
+        for name in ["a.dot", "dir/a.gv", "release.tgz.dot"] {
+            assert_eq!(graph_file(name), Ok(PathBuf::from(name)));
+        }
+        for name in ["release.tgz", ".dot", "dot", "a.dot/b", "a.DOT", ""] {
+            assert!(graph_file(name).is_err(), "{name}");
         }
     }
 

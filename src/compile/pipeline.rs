@@ -19,6 +19,26 @@ pub(super) struct Concurrency {
     pub ahead: usize,
 }
 
+impl Concurrency {
+    /// The concurrency of a schedule with `jobs` jobs.
+    pub(super) fn new(jobs: usize, is_shared: bool) -> Self {
+        Self {
+            builds: jobs,
+            // In a shared tree a prepared package would block others, and with one job nothing is prepared.
+            ahead: usize::from(jobs > 1 && !is_shared),
+        }
+    }
+
+    /// The next package to build while `building` packages are being built or prepared.
+    pub(super) fn next(self, queue: &mut Queue, building: usize) -> Option<Id> {
+        match building {
+            running if running < self.builds => queue.next(),
+            running if running < self.builds + self.ahead => queue.next_ahead(),
+            _ => None,
+        }
+    }
+}
+
 /// The tasks of a schedule. `B` is the result of a build, `P` that of packing.
 pub(super) struct Pipeline<'a, B, P> {
     queue: Queue,
@@ -61,15 +81,10 @@ impl<'a, B: Send + 'static, P: Send + 'static> Pipeline<'a, B, P> {
 
     /// The next package to [`build`](Self::build), if one may start now.
     pub(super) fn next_to_build(&mut self) -> Option<Id> {
-        let Concurrency { builds, ahead } = self.concurrency;
-        if self.built.len() >= builds || self.stop.is_cancelled() {
+        if self.built.len() >= self.concurrency.builds || self.stop.is_cancelled() {
             return None;
         }
-        match self.building.len() {
-            running if running < builds => self.queue.next(),
-            running if running < builds + ahead => self.queue.next_ahead(),
-            _ => None,
-        }
+        self.concurrency.next(&mut self.queue, self.building.len())
     }
 
     pub(super) fn build(&mut self, id: Id, build: impl Future<Output = B> + Send + 'static) {

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::context::Context;
 use super::error::CompileError;
 use super::filling::{self, Filling};
+use super::forecast::{ForecastStep, forecast};
 use super::installed::Installed;
 use super::job::{Compiled, Dependency, Job};
 use super::package::{self, Built, UsedPlace};
@@ -156,6 +157,19 @@ impl Schedule {
         std::iter::once(own).chain(dependencies).collect()
     }
 
+    /// How many packages are compiled concurrently, at most.
+    fn concurrent(&self, jobs: NonZeroUsize) -> usize {
+        jobs.get().min(self.packages.len().max(1))
+    }
+
+    /// The order in which [`run`](Self::run) would compile everything, and the times of each package, if each took the time that
+    /// `times` has for the index of its id.
+    #[must_use]
+    pub fn forecast(self, jobs: NonZeroUsize, times: &[Duration]) -> Vec<ForecastStep> {
+        let concurrency = Concurrency::new(self.concurrent(jobs), self.places.is_some());
+        forecast(Queue::new(self.graph), concurrency, times)
+    }
+
     /// Compiles everything.
     ///
     /// When the caller cancels `stop`, or after the first failure unless `limits` has `keep_going`, no further package is started and
@@ -168,14 +182,10 @@ impl Schedule {
         stop: &CancellationToken,
         report: &mut (dyn FnMut(PackageEvent) + Send),
     ) {
-        let jobs = limits.jobs.get().min(self.packages.len().max(1));
+        let jobs = self.concurrent(limits.jobs);
         let one_at_a_time = jobs <= filling::MOST_JOBS_ONE_AT_A_TIME;
+        let concurrency = Concurrency::new(jobs, self.places.is_some());
         let queue = Queue::new(self.graph).filling_one_at_a_time(one_at_a_time);
-        let concurrency = Concurrency {
-            builds: jobs,
-            // In a shared tree a prepared package would block others, and with one job nothing is prepared.
-            ahead: usize::from(jobs > 1 && self.places.is_none()),
-        };
         let memory_floor = limits.memory_floor;
         let is_memory_low = move || process::available_memory().is_some_and(|it| it < memory_floor);
         let compiling = Compiling {

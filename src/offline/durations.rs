@@ -41,6 +41,14 @@ pub(super) struct Measured<'a> {
     pub bytes: u64,
 }
 
+/// How long a package is expected to take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Expected {
+    pub time: Duration,
+    /// Whether an earlier run has measured the package. Otherwise the time is an estimate by its size.
+    pub is_measured: bool,
+}
+
 /// The file.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Remembered {
@@ -67,9 +75,14 @@ pub(super) enum Unusable {
 }
 
 impl Durations {
+    /// The file in a directory.
+    pub(super) fn path(directory: &Path) -> PathBuf {
+        directory.join(FILE)
+    }
+
     /// Reads the durations kept in a directory, if there are any.
     pub(super) fn read(directory: &Path) -> Result<Self, Unusable> {
-        let path = directory.join(FILE);
+        let path = Self::path(directory);
         let text = match fs::read(&path) {
             Err(error) if error.is_not_found() => return Ok(Self::default()),
             other => other?,
@@ -83,7 +96,7 @@ impl Durations {
     }
 
     /// Estimates how long each package will take: by its own earlier durations, or by its size and the durations of the others.
-    pub(super) fn expect(&self, packages: &[Measured<'_>]) -> Vec<Duration> {
+    pub(super) fn expect(&self, packages: &[Measured<'_>]) -> Vec<Expected> {
         let known: Vec<Option<f64>> = packages.iter().map(|it| self.seconds(it)).collect();
         let (mut seconds, mut bytes) = (0.0, 0.0);
         for (known, package) in known.iter().zip(packages) {
@@ -103,7 +116,10 @@ impl Durations {
             .zip(packages)
             .map(|(known, package)| {
                 let seconds = known.unwrap_or(package.bytes as f64 * per_byte);
-                Duration::try_from_secs_f64(BASE + seconds).unwrap_or_default()
+                Expected {
+                    time: Duration::try_from_secs_f64(BASE + seconds).unwrap_or_default(),
+                    is_measured: known.is_some(),
+                }
             })
             .collect()
     }
@@ -128,7 +144,7 @@ impl Durations {
         if self.new.is_empty() {
             return Ok(());
         }
-        let path = directory.join(FILE);
+        let path = Self::path(directory);
         let mut remembered = Self::read(directory).map_or(self.earlier, |now| now.earlier);
         for (name, version, took) in self.new {
             let entries = remembered
@@ -181,7 +197,7 @@ mod tests {
         let found = durations.expect(&asked);
         found
             .iter()
-            .map(|it| (it.as_secs_f64() * 10.0).round() / 10.0)
+            .map(|it| (it.time.as_secs_f64() * 10.0).round() / 10.0)
             .collect()
     }
 

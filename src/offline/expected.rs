@@ -26,10 +26,12 @@ pub(super) async fn stemcell(
     };
     let unknown = CallStemcell::new(None);
     Err(match results(options, &unknown, progress, cancel).await {
-        Err(problems @ OfflineError::Input(_)) => OfflineError::Incomplete(Box::new(Incomplete {
-            failures: vec![problems, error],
-            releases: Vec::new(),
-        })),
+        Err(problems @ (OfflineError::Input(_) | OfflineError::Unknown(_))) => {
+            OfflineError::Incomplete(Box::new(Incomplete {
+                failures: vec![problems, error],
+                releases: Vec::new(),
+            }))
+        }
         Err(OfflineError::Stopped) => OfflineError::Stopped,
         Ok(_) | Err(_) => error,
     })
@@ -59,12 +61,12 @@ fn known_or_not(options: &Options, progress: &Progress) -> Result<CallStemcell, 
         Some(stemcell) => Ok(stemcell.clone()),
         None => stemcell::detect(&options.vcap),
     };
-    let is_check = options.purpose == Purpose::Check;
+    let is_check = matches!(options.purpose, Purpose::Check | Purpose::DryRun);
     match found {
         Ok(stemcell) => {
             let what = match options.purpose {
                 Purpose::Compile => Some("Compiling"),
-                Purpose::Check => Some("Checking"),
+                Purpose::Check | Purpose::DryRun => Some("Checking"),
                 Purpose::NameResults => None,
             };
             if let Some(what) = what {

@@ -43,21 +43,35 @@ impl PackageNode {
 /// What makes two packages the same: name, version, whether it is a source, its identity, sorted dependencies.
 type Key<'a> = (&'a Name, &'a Version, bool, &'a str, Vec<NodeId>);
 
-/// Merges the packages of all releases. The index of a node is its [`NodeId`]. A package that is compiled already is a node only
-/// if a source package depends on it.
+/// Which packages are nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Include {
+    /// Those that take part in a compilation: source packages and their compiled dependencies. A compiled package is only installed,
+    /// without its own dependencies.
+    Compilation,
+    /// All of them, with all dependencies.
+    All,
+}
+
+/// Merges the packages of all releases. The index of a node is its [`NodeId`].
 pub(super) fn merge(
     releases: &BTreeMap<ReleaseId, Arc<CheckedRelease>>,
     identities: &Identities,
+    include: Include,
 ) -> Vec<PackageNode> {
     let mut nodes: Vec<PackageNode> = Vec::new();
     let mut known: HashMap<Key<'_>, NodeId> = HashMap::new();
     for (id, release) in releases {
         let mut positions: HashMap<&Name, NodeId> = HashMap::new();
         for package in &release.packages {
-            if !package.is_source() && !is_dependency_of_source(package.name(), release) {
+            let is_whole = include == Include::All || package.is_source();
+            if !is_whole && !is_dependency_of_source(package.name(), release) {
                 continue;
             }
-            let dependencies = dependencies(package, &positions);
+            let dependencies = match is_whole {
+                true => dependencies(package, &positions),
+                false => Vec::new(),
+            };
             let mut sorted = dependencies.clone();
             sorted.sort_unstable();
             let key = (
@@ -93,18 +107,13 @@ pub(super) fn merge(
     nodes
 }
 
-/// The nodes of a package's dependencies. A compiled package is only installed, without its dependencies.
+/// The nodes of a package's dependencies.
 fn dependencies(package: &CheckedPackage, positions: &HashMap<&Name, NodeId>) -> Vec<NodeId> {
     let mut dependencies = Vec::new();
-    if package.is_source() {
-        for node in package
-            .dependencies()
-            .iter()
-            .filter_map(|it| positions.get(it))
-        {
-            if !dependencies.contains(node) {
-                dependencies.push(*node);
-            }
+    let nodes = package.dependencies().iter();
+    for node in nodes.filter_map(|it| positions.get(it)) {
+        if !dependencies.contains(node) {
+            dependencies.push(*node);
         }
     }
     dependencies
@@ -191,15 +200,19 @@ pub(super) mod tests {
     type Merged = (Vec<(usize, String)>, Vec<usize>);
 
     fn merged(texts: &[&str]) -> Vec<Merged> {
-        merge(&releases(texts), &Identities::default())
-            .iter()
-            .map(|node| {
-                let uses = node.uses();
-                let uses = uses.map(|it| (it.release.position(), it.package.name().to_string()));
-                let dependencies = node.dependencies.iter().map(|it| it.index());
-                (uses.collect(), dependencies.collect())
-            })
-            .collect()
+        merge(
+            &releases(texts),
+            &Identities::default(),
+            Include::Compilation,
+        )
+        .iter()
+        .map(|node| {
+            let uses = node.uses();
+            let uses = uses.map(|it| (it.release.position(), it.package.name().to_string()));
+            let dependencies = node.dependencies.iter().map(|it| it.index());
+            (uses.collect(), dependencies.collect())
+        })
+        .collect()
     }
 
     fn uses(uses: &[(usize, &str)]) -> Vec<(usize, String)> {
@@ -248,5 +261,13 @@ pub(super) mod tests {
                 (uses(&[(1, "lib")]), vec![]),
             ]
         );
+    }
+
+    #[test]
+    fn all_packages_have_all_dependencies() {
+        let releases = releases(&["base@1~b, lib@1~l: base, app@1=a: lib, other@1~o"]);
+        let nodes = merge(&releases, &Identities::default(), Include::All);
+        let dependencies = nodes.iter().map(|node| node.dependencies.len());
+        assert_eq!(dependencies.collect::<Vec<_>>(), [0, 1, 1, 0]);
     }
 }

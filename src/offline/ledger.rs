@@ -267,7 +267,11 @@ mod tests {
 
     fn ledger(texts: &[&str]) -> Ledger {
         let releases = releases(texts);
-        let nodes = graph::merge(&releases, &Identities::default());
+        let nodes = graph::merge(
+            &releases,
+            &Identities::default(),
+            graph::Include::Compilation,
+        );
         let nodes = nodes.into_iter().map(|node| {
             let logs = PackageLogs {
                 own: PathBuf::new(),

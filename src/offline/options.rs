@@ -65,6 +65,8 @@ pub struct Options {
     pub report: Option<PathBuf>,
     /// Where the page with the times of packages goes, if it is wanted.
     pub timings: Option<PathBuf>,
+    /// Where the dependency graph of the packages goes, if it is wanted.
+    pub graph: Option<PathBuf>,
     /// The gzip level of compiled packages.
     pub compression_level: u32,
     /// The variables that scripts inherit.
@@ -90,6 +92,8 @@ pub enum Purpose {
     Compile,
     /// Checks everything that can be checked before the first script.
     Check,
+    /// Makes the same checks, and prints in which order packages would be compiled and how long that would take.
+    DryRun,
     /// Only says where the results of a compilation would be.
     NameResults,
 }

@@ -42,7 +42,7 @@ pub(super) async fn merge(
             releases.join(", ")
         ));
     }
-    let nodes = graph::merge(&releases, &identities);
+    let nodes = graph::merge(&releases, &identities, graph::Include::Compilation);
     let directories = LogDirectories::new(logs, &releases);
     let mut logged = Vec::new();
     for node in nodes {
@@ -104,7 +104,11 @@ mod tests {
     #[test]
     fn needed_packages_are_renumbered() {
         let releases = releases(&["a@1=a, b@1=b, c@1=c: b, d@1=d: c, e@1=e: d"]);
-        let nodes = graph::merge(&releases, &Identities::default());
+        let nodes = graph::merge(
+            &releases,
+            &Identities::default(),
+            graph::Include::Compilation,
+        );
         let nodes = nodes.into_iter().map(|node| {
             let logs = PackageLogs {
                 own: PathBuf::new(),

@@ -1,10 +1,17 @@
 //! Calls that compile nothing: the checks that other steps of a compilation make, and what a compilation would do.
 
+use std::path::Path;
+
+use tokio_util::sync::CancellationToken;
+
 use super::checked::CheckedRelease;
+use super::dry_run::PlannedPackages;
 use super::error::OfflineError;
-use super::options::Options;
+use super::graph::Include;
+use super::options::{Options, Purpose};
 use super::progress::Progress;
 use super::select::Task;
+use super::setup;
 use super::stemcell::CallStemcell;
 use crate::fs::{self, MadeDirectories};
 use crate::sandbox::Sharing;
@@ -25,12 +32,26 @@ pub(super) fn check_directories(options: &Options) -> Result<(), OfflineError> {
     Ok(checked?)
 }
 
-/// Prints what a compilation would do with each input.
-pub(super) fn announce(tasks: &[Task], stemcell: &CallStemcell, progress: &Progress) {
+/// Prints what a compilation would do with each input, and for `--dry-run` with each package. `logs` is the directory with the
+/// durations of earlier runs.
+pub(super) async fn announce(
+    tasks: &[Task],
+    stemcell: &CallStemcell,
+    options: &Options,
+    logs: &Path,
+    (progress, cancel): (&Progress, &CancellationToken),
+) -> Result<(), OfflineError> {
     for task in tasks {
         progress.line(&line_of(task, stemcell));
     }
+    if options.purpose == Purpose::DryRun {
+        let compilation = setup::expected_compilation(options, progress);
+        let packages =
+            PlannedPackages::of(tasks, Include::Compilation, logs, progress, cancel).await?;
+        progress.line(&packages.describe(compilation, logs));
+    }
     progress.success("No problems found; nothing was compiled");
+    Ok(())
 }
 
 fn line_of(task: &Task, stemcell: &CallStemcell) -> String {

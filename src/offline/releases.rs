@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::assemble::{self, AssembleError};
 use super::call_record::CallRecord;
 use super::compiled_release::CompiledBlob;
-use super::durations::{Durations, Measured};
+use super::durations::Durations;
 use super::error::{Incomplete, OfflineError};
 use super::failure::PackageFailure;
 use super::failures::Failures;
@@ -20,9 +20,10 @@ use super::ledger::{CompleteRelease, Ledger, PackageRecord, ReleaseJob};
 use super::packages;
 use super::progress::{Progress, Took};
 use super::report;
+use super::scheduling::{expected, schedule};
 use super::script_warnings;
 use crate::compile::{
-    self, CompileError, Compiled, Context, Limits, MEMORY_FLOOR, Origin, PackageEvent, Schedule,
+    CompileError, Compiled, Context, Limits, MEMORY_FLOOR, Origin, PackageEvent, Schedule,
 };
 use crate::diag::{Chain, Elapsed};
 use crate::fs;
@@ -167,36 +168,15 @@ impl Run<'_> {
     /// The schedule of all packages. Its package ids are equal to those of the ledger.
     fn schedule(&self, compiler: &Compiler) -> Schedule {
         let packages = self.ledger.packages();
-        let measured: Vec<Measured<'_>> = packages
-            .iter()
-            .map(|record| {
-                let package = record.node.package();
-                Measured {
-                    name: package.name(),
-                    version: package.version(),
-                    bytes: package.blob.size,
-                }
-            })
-            .collect();
-        let expected = self.durations.expect(&measured);
-        let mut schedule = Schedule::new(compiler.context.sandbox.is_shared());
-        let mut ids: Vec<compile::Id> = Vec::new();
-        for (record, expected) in packages.iter().zip(expected) {
-            let node = &record.node;
-            let dependencies = node.dependencies.iter().map(|it| ids[it.index()]).collect();
-            ids.push(schedule.add(compile::Package {
-                name: node.package().name().clone(),
-                version: node.package().version().clone(),
-                origin: self.origin(record),
-                dependencies,
-                // With one job, the order does not change the total time: packages run in the order of the manifest.
-                expected: match compiler.jobs {
-                    NonZeroUsize::MIN => Duration::ZERO,
-                    _ => expected,
-                },
-            }));
-        }
-        schedule
+        let expected = expected(packages.iter().map(|it| &it.node), &self.durations);
+        let packages = packages.iter().zip(expected);
+        let packages =
+            packages.map(|(record, expected)| (&record.node, self.origin(record), expected));
+        schedule(
+            packages,
+            compiler.context.sandbox.is_shared(),
+            compiler.jobs,
+        )
     }
 
     fn origin(&self, record: &PackageRecord) -> Origin {

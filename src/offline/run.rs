@@ -10,6 +10,7 @@ use super::assemble;
 use super::call_record::CallRecord;
 use super::call_report::ReleaseStatus;
 use super::checked::CheckedRelease;
+use super::dry_run;
 use super::error::OfflineError;
 use super::expected;
 use super::given;
@@ -84,7 +85,7 @@ async fn expand_and_run(
             written.extend(expected::results(&options, &stemcell, &progress, cancel).await?);
             Ok(())
         }
-        Purpose::Compile | Purpose::Check => {
+        Purpose::Compile | Purpose::Check | Purpose::DryRun => {
             compile(options, progress, record, cancel, written).await
         }
     }
@@ -189,12 +190,17 @@ impl Call<'_> {
         written: &mut Written,
     ) -> Result<(), OfflineError> {
         let tasks = self.tasks(work_directory, outputs).await?;
+        let wanted_logs = self.options.logs_directory.as_deref();
+        let logs = work_directory.logs_of_earlier_runs(wanted_logs, &self.options.vcap);
+        if let Some(file) = &self.options.graph {
+            dry_run::write_graph(file, &tasks, &logs, (&self.progress, self.cancel)).await?;
+        }
         let stemcell = match (self.options.purpose, self.stemcell.known()) {
             (Purpose::Compile, Some(stemcell)) => stemcell,
             _ => {
                 plan::check_directories(&self.options)?;
-                plan::announce(&tasks, &self.stemcell, &self.progress);
-                return Ok(());
+                let to = (self.progress.as_ref(), self.cancel);
+                return plan::announce(&tasks, &self.stemcell, &self.options, &logs, to).await;
             }
         };
         if !tasks.iter().any(has_sources) {

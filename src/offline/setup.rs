@@ -6,9 +6,10 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::call_record::CallRecord;
+use super::dry_run::Compilation;
 use super::error::OfflineError;
 use super::isolation;
-use super::options::Options;
+use super::options::{Isolation, Options};
 use super::progress::Progress;
 use super::releases::Compiler;
 use super::work_directory::WorkDirectory;
@@ -33,7 +34,8 @@ pub(super) async fn compiler(
         fs::check_writable(directory)?;
     }
     let sandbox = isolation::choose(options, work_directory.path(), progress, cancel).await?;
-    let jobs = jobs(options, &sandbox, progress);
+    let (jobs, line) = jobs(options, sandbox.takes_several());
+    announce_jobs(jobs, line, progress);
     record.set_compiler(sandbox.name(), jobs.get());
     warn_of_noexec(options, &sandbox, work_directory, progress);
     let logs = match work_directory.logs(options.logs_directory.as_deref(), &options.vcap) {
@@ -134,24 +136,41 @@ fn keep(options: &Options) -> Option<Keep> {
     })
 }
 
-/// How many packages are compiled concurrently. Prints it if there are several.
-fn jobs(options: &Options, sandbox: &Sandbox, progress: &Progress) -> NonZeroUsize {
-    if !sandbox.takes_several() {
-        return NonZeroUsize::MIN;
+/// How a compilation would proceed, as far as the options decide. Tries no tier: `auto` is expected to find one that isolates packages.
+pub(super) fn expected_compilation(options: &Options, progress: &Progress) -> Compilation {
+    let is_parallel = options.jobs.is_some_and(|jobs| jobs > NonZeroUsize::MIN);
+    let takes_several = options.isolation != Isolation::None || is_parallel;
+    let (jobs, reason) = jobs(options, takes_several);
+    if let Some(reason) = reason {
+        progress.line(&reason);
     }
-    let (jobs, reason) = match options.jobs {
+    Compilation {
+        jobs,
+        is_shared: matches!(options.isolation, Isolation::Landlock | Isolation::None),
+    }
+}
+
+/// How many packages are compiled concurrently, and a line that says so if the memory lowers the number.
+fn jobs(options: &Options, takes_several: bool) -> (NonZeroUsize, Option<String>) {
+    if !takes_several {
+        return (NonZeroUsize::MIN, None);
+    }
+    match options.jobs {
         Some(jobs) => (jobs, None),
         None => {
             let memory = process::memory();
             automatic_jobs(process::processors(), memory, options.memory_per_job)
         }
-    };
-    if let Some(reason) = reason {
-        progress.line(&reason);
+    }
+}
+
+/// Prints how many packages are compiled concurrently, if there are several.
+fn announce_jobs(jobs: NonZeroUsize, line: Option<String>, progress: &Progress) {
+    if let Some(line) = line {
+        progress.line(&line);
     } else if jobs > NonZeroUsize::MIN {
         progress.line(&format!("Compiling up to {jobs} packages concurrently"));
     }
-    jobs
 }
 
 /// How many packages are compiled concurrently by default, and a line that says so if the memory lowers the number.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::call_report::{Package, PackageStatus, Seconds, Summary, rounded};
+use super::critical_path::{self, Timed};
 use crate::diag::Elapsed;
 
 /// How many of the slowest packages are printed.
@@ -42,35 +43,18 @@ pub(super) fn of(packages: &[Package]) -> Option<Summary> {
     })
 }
 
-/// The ids of the packages on the critical path: the dependencies that take longest one after another, without waiting. More jobs cannot
-/// compile them faster. Each package follows its dependencies in `packages`.
+/// The ids of the packages on the critical path, without the time that they waited. Each package follows its dependencies in `packages`.
 pub(super) fn critical_path(packages: &[Package]) -> Vec<usize> {
-    // For each package: when it could be installed at the earliest, and the dependency that decides it.
-    let mut earliest: Vec<(f64, Option<usize>)> = Vec::new();
-    let mut last: Option<(f64, usize)> = None;
-    for (id, package) in packages.iter().enumerate() {
-        let ready = package.dependencies.iter().filter_map(|dependency| {
-            let (installed, _) = earliest.get(*dependency)?;
-            Some((*installed, *dependency))
-        });
-        let ready = ready.max_by(|one, other| one.0.total_cmp(&other.0));
-        let start = ready.map_or(0.0, |(installed, _)| installed);
+    let time = |seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default();
+    let timed = packages.iter().map(|package| {
         let seconds = package.seconds.unwrap_or_default();
-        let end = start + seconds.work();
-        if package.seconds.is_some() && last.is_none_or(|(latest, _)| end > latest) {
-            last = Some((end, id));
+        Timed {
+            dependencies: package.dependencies.clone(),
+            until_installed: time(until_installed(&seconds)),
+            total: time(seconds.work()),
         }
-        let decisive = ready.map(|(_, dependency)| dependency);
-        earliest.push((start + until_installed(&seconds), decisive));
-    }
-    let mut path = Vec::new();
-    let mut next = last.map(|(_, id)| id);
-    while let Some(id) = next {
-        path.push(id);
-        next = earliest[id].1;
-    }
-    path.reverse();
-    path
+    });
+    critical_path::of(&timed.collect::<Vec<_>>()).packages
 }
 
 /// The summary for people: at most eight lines, none for fewer than two compiled packages. `run` is the time of the whole call.

@@ -150,6 +150,19 @@ impl WorkDirectory {
         Ok(beside)
     }
 
+    /// The directory in which [`logs`](Self::logs) of an earlier run has kept files. Creates nothing.
+    pub(super) fn logs_of_earlier_runs(&self, wanted: Option<&Path>, vcap: &Vcap) -> PathBuf {
+        if let Some(directory) = wanted {
+            return directory.to_owned();
+        }
+        let usual = vcap.compilation_logs();
+        let beside = self.path().with_file_name(LOGS_BESIDE);
+        match fs::check_writable(&usual).is_err() && fs::metadata(&beside).is_ok() {
+            true => beside,
+            false => usual,
+        }
+    }
+
     /// Removes the work directory, and the directories above it that were created for it.
     pub(super) fn remove(self) -> fs::Result<()> {
         self.work.remove()?;

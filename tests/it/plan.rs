@@ -1,4 +1,6 @@
-//! Calls that compile nothing: `--check`, `--print-output-names`.
+//! Calls that compile nothing: `--check`, `--dry-run`, `--print-output-names`; and `--graph`.
+
+mod dry_run;
 
 use std::path::{Path, PathBuf};
 

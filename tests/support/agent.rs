@@ -141,9 +141,10 @@ impl Agent {
 
     /// Adds the flag for a report after the word `compile`. Returns the path of the report, if the command can write one.
     fn add_report(&mut self, directory: &Path) -> Option<PathBuf> {
-        const OTHERS: [&str; 7] = [
+        const OTHERS: [&str; 8] = [
             "--report",
             "--check",
+            "--dry-run",
             "--print-output-names",
             "--shell",
             "--help",

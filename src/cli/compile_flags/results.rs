@@ -12,11 +12,11 @@ pub(in crate::cli) struct ResultFlags {
     pub output_directory: Option<PathBuf>,
 
     /// Write a report of the call as JSON to this file, also after a failure
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["check", "print_output_names", "shell"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["check", "dry_run", "print_output_names", "shell"])]
     pub report: Option<PathBuf>,
 
     /// Write a page with a timeline, the times and the last lines of all packages to this HTML file, also after a failure
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["check", "print_output_names", "shell"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["check", "dry_run", "print_output_names", "shell"])]
     pub timings: Option<PathBuf>,
 
     /// Gzip level of compiled packages

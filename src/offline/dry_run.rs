@@ -1,0 +1,274 @@
+//! `--dry-run` and `--graph`: the packages of a call with their expected times, without compiling them.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::io;
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::checked::CheckedRelease;
+use super::critical_path::{self, CriticalPath, Timed};
+use super::dot::{self, DotNode};
+use super::durations::{Durations, Expected};
+use super::error::OfflineError;
+use super::graph::{self, Include, PackageNode};
+use super::identity;
+use super::ids::ReleaseId;
+use super::progress::Progress;
+use super::scheduling::{expected, schedule};
+use super::select::Task;
+use crate::compile::{ForecastStep, Origin};
+use crate::diag::{Chain, Elapsed};
+use crate::fs;
+use crate::runtime;
+
+/// The packages of a call and how long they are expected to take.
+#[derive(Debug)]
+pub(super) struct PlannedPackages {
+    nodes: Vec<PackageNode>,
+    expected: Vec<Expected>,
+    releases: BTreeMap<ReleaseId, Arc<CheckedRelease>>,
+}
+
+/// How packages would be compiled.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Compilation {
+    pub jobs: NonZeroUsize,
+    /// Whether packages share one tree.
+    pub is_shared: bool,
+}
+
+impl PlannedPackages {
+    /// The packages of `tasks`. `logs` is the directory with the durations of earlier runs.
+    pub(super) async fn of(
+        tasks: &[Task],
+        include: Include,
+        logs: &Path,
+        progress: &Progress,
+        cancel: &CancellationToken,
+    ) -> Result<Self, OfflineError> {
+        let releases: BTreeMap<ReleaseId, Arc<CheckedRelease>> = tasks
+            .iter()
+            .filter_map(|task| match task {
+                Task::Compile { id, release, .. } => Some((*id, Arc::clone(release))),
+                Task::PassOn { id, release, .. } | Task::InPlace { id, release } => {
+                    (include == Include::All).then(|| (*id, Arc::clone(release)))
+                }
+                Task::Replaced { .. } | Task::Unselected { .. } => None,
+            })
+            .collect();
+        let shared = Arc::new(releases);
+        let (compared, token) = (Arc::clone(&shared), cancel.clone());
+        let comparing = runtime::spawn_blocking("compare sources", move || {
+            identity::compare(&compared, &token)
+        });
+        let (identities, _) = comparing.await?;
+        if cancel.is_cancelled() {
+            return Err(OfflineError::Stopped);
+        }
+        let nodes = graph::merge(&shared, &identities, include);
+        let durations = Durations::read(logs).unwrap_or_else(|error| {
+            progress.line(&format!(
+                "Warning: could not read how long packages took in the previous run: {}",
+                Chain(&error)
+            ));
+            Durations::default()
+        });
+        Ok(Self {
+            expected: expected(nodes.iter(), &durations),
+            nodes,
+            releases: Arc::unwrap_or_clone(shared),
+        })
+    }
+
+    /// The times of all packages. Installing one that is compiled already takes next to no time.
+    fn times(&self) -> Vec<Duration> {
+        let nodes = self.nodes.iter().zip(&self.expected);
+        nodes
+            .map(|(node, expected)| match node.package().is_source() {
+                true => expected.time,
+                false => Duration::ZERO,
+            })
+            .collect()
+    }
+
+    fn critical_path(&self) -> CriticalPath {
+        let nodes = self.nodes.iter().zip(self.times());
+        let timed = nodes.map(|(node, time)| Timed {
+            dependencies: node.dependencies.iter().map(|it| it.index()).collect(),
+            until_installed: time,
+            total: time,
+        });
+        critical_path::of(&timed.collect::<Vec<_>>())
+    }
+
+    /// The steps of a compilation.
+    fn forecast(&self, compilation: Compilation) -> Vec<ForecastStep> {
+        let packages = self.nodes.iter().zip(&self.expected);
+        let packages = packages.map(|(node, expected)| {
+            let blob = &node.package().blob;
+            let origin = Origin::Compiled {
+                blob: blob.file.clone(),
+                digests: blob.digests.all().clone(),
+            };
+            (node, origin, *expected)
+        });
+        let Compilation { jobs, is_shared } = compilation;
+        schedule(packages, is_shared, jobs).forecast(jobs, &self.times())
+    }
+
+    /// The lines that describe how the packages would be compiled. `logs` is the directory with the durations.
+    pub(super) fn describe(&self, compilation: Compilation, logs: &Path) -> String {
+        let sources = || self.nodes.iter().filter(|node| node.package().is_source());
+        let total = sources().count();
+        if total == 0 {
+            return "No package would be compiled".to_owned();
+        }
+        let steps = self.forecast(compilation);
+        let end = steps.iter().map(|step| step.end).max();
+        let end = end.unwrap_or_default();
+        let mut text = format!(
+            "Expected order with {} job{}:\n     start      time  package\n",
+            compilation.jobs,
+            if compilation.jobs == NonZeroUsize::MIN {
+                ""
+            } else {
+                "s"
+            }
+        );
+        let mut measured = 0;
+        for step in steps {
+            let node = &self.nodes[step.id.index()];
+            let expected = self.expected[step.id.index()];
+            if !node.package().is_source() {
+                continue;
+            }
+            measured += usize::from(expected.is_measured);
+            let _ = writeln!(
+                text,
+                "{:>10}{:>10}  {}",
+                Elapsed(step.start).to_string(),
+                shown(expected),
+                self.title(node)
+            );
+        }
+        let _ = writeln!(
+            text,
+            "Expected time: {}, {}",
+            Elapsed(end),
+            basis(measured, total, logs)
+        );
+        let path = self.critical_path();
+        let names = path.packages.iter().map(|&index| &self.nodes[index]);
+        let names = names.filter(|node| node.package().is_source());
+        let names: Vec<&str> = names.map(|node| node.package().name().as_str()).collect();
+        let _ = write!(
+            text,
+            "Critical path, {}: {}",
+            Elapsed(path.time),
+            names.join(" -> ")
+        );
+        text
+    }
+
+    /// The package and, in a call with several releases, the releases that have it.
+    fn title(&self, node: &PackageNode) -> String {
+        let package = node.package();
+        let name = format!("{}/{}", package.name(), package.version());
+        match self.releases.len() {
+            1 => name,
+            _ => format!("{name} of {}", self.labels(node).join(", ")),
+        }
+    }
+
+    fn labels(&self, node: &PackageNode) -> Vec<String> {
+        node.uses()
+            .map(|place| self.releases[&place.release].label())
+            .collect()
+    }
+
+    /// The graph, as text, and the number of its packages.
+    fn dot(&self) -> (String, usize) {
+        let critical = self.critical_path().packages;
+        // Compiled packages take no time, so they are not part of the path that is shown.
+        let is_source = |index: usize| self.nodes[index].package().is_source();
+        let before = |index| {
+            let mut pairs = critical.windows(2);
+            pairs.find(|pair| pair[1] == index && is_source(pair[0]))
+        };
+        let nodes = self.nodes.iter().zip(&self.expected).enumerate();
+        let nodes = nodes.map(|(index, (node, expected))| {
+            let package = node.package();
+            DotNode {
+                name: package.name().to_string(),
+                version: package.version().to_string(),
+                releases: self.labels(node),
+                time: package.is_source().then(|| shown(*expected)),
+                is_compiled: !package.is_source(),
+                is_critical: package.is_source() && critical.contains(&index),
+                critical_dependency: before(index).map(|pair| pair[0]),
+                dependencies: node.dependencies.iter().map(|it| it.index()).collect(),
+            }
+        });
+        let nodes: Vec<DotNode> = nodes.collect();
+        (dot::text(&nodes), nodes.len())
+    }
+}
+
+/// Writes the graph of all packages of a call to a file. What is there stays as it is until the new file is complete.
+pub(super) async fn write_graph(
+    path: &Path,
+    tasks: &[Task],
+    logs: &Path,
+    (progress, cancel): (&Progress, &CancellationToken),
+) -> Result<(), OfflineError> {
+    let packages = PlannedPackages::of(tasks, Include::All, logs, progress, cancel).await?;
+    let (text, count) = packages.dot();
+    let file = path.to_owned();
+    let writing = runtime::spawn_blocking("graph", move || write(&file, &text));
+    writing.await??;
+    let plural = if count == 1 { "" } else { "s" };
+    progress.line(&format!(
+        "Wrote the dependency graph of {count} package{plural} to {}",
+        path.display()
+    ));
+    Ok(())
+}
+
+/// Writes the file of a graph, but does not replace a link or a device.
+fn write(path: &Path, text: &str) -> fs::Result<()> {
+    let directory = fs::parent(path);
+    fs::create_dir_all(directory)?;
+    fs::check_writable(directory)?;
+    match fs::lookup(path)? {
+        Some(found) if !found.is_file() => Err(fs::Error::new(
+            "write the graph to",
+            path,
+            io::Error::other("it is not a file"),
+        )),
+        _ => fs::write_atomic(path, text.as_bytes(), fs::mode_of_results()),
+    }
+}
+
+/// The expected time of a package; `~` means an estimate.
+fn shown(expected: Expected) -> String {
+    let estimated = if expected.is_measured { "" } else { "~" };
+    format!("{estimated}{}", Elapsed(expected.time))
+}
+
+/// What the expected times are based on.
+fn basis(measured: usize, total: usize, logs: &Path) -> String {
+    let from = format!("earlier runs ({})", Durations::path(logs).display());
+    match measured {
+        0 => "estimated by the sizes of the sources (~): no earlier run has measured a package"
+            .to_owned(),
+        all if all == total => format!("from {from}"),
+        some => format!(
+            "{some} of {total} packages from {from}, the others estimated by the sizes of their sources (~)"
+        ),
+    }
+}
