@@ -50,7 +50,11 @@ pub struct Elapsed(pub std::time::Duration);
 
 impl fmt::Display for Elapsed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seconds = self.0.as_secs();
+        // Rounded as the tenths are: 59.96 seconds are a minute.
+        let seconds = self
+            .0
+            .saturating_add(std::time::Duration::from_millis(50))
+            .as_secs();
         if seconds < 60 {
             write!(f, "{:.1}s", self.0.as_secs_f64())
         } else if seconds < 3600 {
@@ -118,6 +122,7 @@ mod tests {
         assert_eq!(Bytes(512).to_string(), "512 B");
         assert_eq!(Bytes(3 << 29).to_string(), "1.5 GiB");
         assert_eq!(Elapsed(Duration::from_millis(3210)).to_string(), "3.2s");
+        assert_eq!(Elapsed(Duration::from_millis(59_960)).to_string(), "1m00s");
         assert_eq!(Elapsed(Duration::from_secs(125)).to_string(), "2m05s");
         assert_eq!(Elapsed(Duration::from_secs(3725)).to_string(), "1h02m");
     }

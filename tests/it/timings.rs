@@ -3,7 +3,7 @@
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::support::{ReleaseBuilder, World, report, wait_until};
+use crate::support::{ReleaseBuilder, STEMCELL, World, report, wait_until};
 
 /// A script that prints what a page could take for its own.
 const HOSTILE: &str = r#"set +x
@@ -100,6 +100,26 @@ fn report_has_the_critical_path_and_the_sums() {
     let total: f64 = totals.map(Option::unwrap).sum();
     let difference = summary["seconds"]["total"].as_f64().unwrap() - total;
     assert!(difference.abs() < 0.01, "{summary}");
+}
+
+#[test]
+fn installation_of_a_compiled_package_is_not_a_wait() {
+    let world = World::new();
+    let release = ReleaseBuilder::new("demo", "1")
+        .compiled("lib", &[], STEMCELL, ("lib.txt", b"lib"))
+        .package("app", &["lib"], "true");
+    let tarball = world.release("release.tgz", &release);
+    let path = world.path("report.json");
+    let agent = world.agent().arg("--report").arg(&path).arg(&tarball);
+    let report = report::checked(&path, &world.out(), 0, Some(&agent.run().succeeds().stdout));
+    let lib = &report["packages"][0];
+    assert_eq!(lib["status"], "installed");
+    assert_eq!(lib["seconds"]["unpack"], lib["seconds"]["total"]);
+    let summary = &report["summary"];
+    assert_eq!(
+        (&summary["compiled"], &summary["to_compile"]),
+        (&1.into(), &1.into())
+    );
 }
 
 #[test]
