@@ -65,7 +65,12 @@ fn single_owner_is_used_only_on_request() {
     run("namespace")
         .blames_the_machine()
         .says("failed to create a PID namespace");
-    run("auto")
+    // The debug log has the reasons.
+    place
+        .agent_as("auto", &place.world.base())
+        .env("BOSH_AGENT_LOG", "debug")
+        .arg(&tarball)
+        .run()
         .says("`/etc/subuid` has no range for this user")
         .does_not_say("Isolation: userns");
 }
