@@ -11,7 +11,7 @@ use super::failure_kind::is_of_the_system;
 use super::second_run;
 use super::selection::UnknownName;
 use crate::archive::PackError;
-use crate::compile::{Cause, CompileError, ScriptFailure};
+use crate::compile::{Cause, CompileError, Finding, ScriptFailure};
 use crate::diag::{Bytes, Chain, Elapsed};
 use crate::fs;
 use crate::release::Name;
@@ -109,7 +109,14 @@ fn inputs(text: &mut String, problems: &[InputProblem]) {
 }
 
 fn headline(failure: &PackageFailure) -> String {
-    format!("Error: {failure}: {}", cause(&failure.source))
+    let mut line = format!("Error: {failure}: {}", cause(&failure.source));
+    if let CompileError::Script(script) = &failure.source
+        && script.cause.is_none()
+        && let Some(error) = &failure.error_line
+    {
+        let _ = write!(line, ": {}", error.text.trim());
+    }
+    line
 }
 
 pub(super) fn cause(error: &CompileError) -> String {
@@ -200,7 +207,7 @@ fn output(text: &mut String, script: &ScriptFailure) {
     if let Some(log) = &script.first_log {
         let _ = writeln!(
             text,
-            "Full log of the first run, restricted by Landlock: {}",
+            "The second run, without Landlock's restrictions, failed as well. Full log of the first run: {}",
             log.display()
         );
     }
@@ -283,7 +290,11 @@ fn cause_hint(failure: &PackageFailure) -> Option<String> {
     };
     match cause {
         Cause::OutOfMemory { .. } => {
-            Some("give the machine or the container more memory or fewer CPUs".to_owned())
+            Some(
+                "give the machine or the container more memory; a script that starts a process for each CPU needs less with \
+                 fewer CPUs"
+                    .to_owned(),
+            )
         }
         Cause::TimeLimit { .. } => Some("raise the limit with --timeout".to_owned()),
         Cause::Silence { .. } => Some(
@@ -296,6 +307,25 @@ fn cause_hint(failure: &PackageFailure) -> Option<String> {
         ),
         Cause::NoSpace { .. } => Some(format!("free disk space, or {ELSEWHERE}")),
     }
+}
+
+/// What was found in a script and its output.
+fn script_hints(script: &ScriptFailure) -> Vec<String> {
+    let package = &script.package;
+    // Other scripts do not explain why a script hangs or writes much, if its output does not say so.
+    let is_explained = matches!(
+        script.cause,
+        Some(Cause::TimeLimit { .. } | Cause::Silence { .. } | Cause::NoSpace { .. })
+    );
+    let is_guess = |finding: &&Finding| matches!(finding, Finding::RanConcurrently { line: None });
+    let findings = script.findings.iter();
+    let findings = findings.filter(|it| !(is_explained && is_guess(it)));
+    let mut hints: Vec<String> = findings
+        .map(|it| format!("package {package}: {it}"))
+        .collect();
+    let undeclared = script.undeclared.iter();
+    hints.extend(undeclared.map(|name| second_run::declare(name, package)));
+    hints
 }
 
 fn list(names: &[Name]) -> String {
@@ -325,8 +355,7 @@ fn hints_of(error: &OfflineError) -> Vec<String> {
         OfflineError::Unknown(names) => hints.extend(names.iter().map(UnknownName::hint)),
         OfflineError::Package(failure) => {
             if let CompileError::Script(script) = &failure.source {
-                let findings = script.findings.iter();
-                hints.extend(findings.map(|it| format!("package {}: {it}", script.package)));
+                hints.extend(script_hints(script));
             }
             hints.extend(cause_hint(failure));
         }
@@ -447,8 +476,10 @@ mod tests {
                  Release two/1.10: Stopped because of the failure: slow\n\
                  Not written because of the failure: three/1.10 (1 of 2 packages were compiled)\n\
                  {}{}Hint: package a: other packaging scripts ran at the same time. If it passes with `--jobs 1`, they conflict with it\n\
-                 Hint: give the machine or the container more memory or fewer CPUs\n\
-                 Hint: package b: other packaging scripts ran at the same time. If it passes with `--jobs 1`, they conflict with it\n",
+                 Hint: add zlib to the dependencies in the spec of package a, or do not use it\n\
+                 Hint: give the machine or the container more memory; a script that starts a process for each CPU needs less with fewer CPUs\n\
+                 Hint: package b: other packaging scripts ran at the same time. If it passes with `--jobs 1`, they conflict with it\n\
+                 Hint: add zlib to the dependencies in the spec of package b, or do not use it\n",
                 headline("a", "one/1.10 and two/1.10"),
                 headline("b", "two/1.10")
             )
@@ -479,7 +510,8 @@ mod tests {
              Error: failed to compile package app/abc of release demo/1.10: the packaging script exited with 137 (a command in \
              it was killed by SIGKILL) after 1m01s (out of memory: the kernel killed 1 process while the script ran)\n\
              Hint: package app: other packaging scripts ran at the same time. If it passes with `--jobs 1`, they conflict with it\n\
-             Hint: give the machine or the container more memory or fewer CPUs\n"
+             Hint: add zlib to the dependencies in the spec of package app, or do not use it\n\
+             Hint: give the machine or the container more memory; a script that starts a process for each CPU needs less with fewer CPUs\n"
         );
     }
 

@@ -150,6 +150,11 @@ pub(super) fn undeclared(text: &mut String, package: &Name, undeclared: &[Name])
     }
 }
 
+/// What to do about an undeclared dependency.
+pub(super) fn declare(name: &Name, package: &Name) -> String {
+    format!("add {name} to the dependencies in the spec of package {package}, or do not use it")
+}
+
 fn log(text: &mut String, log: &Path) {
     let _ = writeln!(text, "Full log: {}", log.display());
 }
@@ -199,10 +204,7 @@ fn hints(text: &mut String, package: &Name, denials: &[Denial], undeclared: &[Na
         }
     }
     for name in undeclared {
-        let _ = writeln!(
-            text,
-            "Hint: add {name} to the dependencies in the spec of package {package}, or do not use it"
-        );
+        let _ = writeln!(text, "Hint: {}", declare(name, package));
     }
     if kinds.is_empty() && undeclared.is_empty() {
         let _ = writeln!(

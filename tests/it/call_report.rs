@@ -148,3 +148,29 @@ fn report_that_cannot_be_written_is_refused_before_compiling() {
     assert!(fifo.symlink_metadata().unwrap().file_type().is_fifo());
     assert!(!world.result("demo-1.10").exists());
 }
+
+#[test]
+fn keep_going_compiles_the_other_four_packages_and_the_other_release() {
+    let world = World::new();
+    let mut demo = ReleaseBuilder::new("demo", "1").package("bad", &[], "exit 7");
+    for name in ["one", "two", "three", "four"] {
+        demo = demo.package(name, &[], "true");
+    }
+    let other = ReleaseBuilder::new("other", "1").package("fine", &[], "true");
+    let tarballs = [
+        world.release("demo.tgz", &demo),
+        world.release("other.tgz", &other),
+    ];
+    let path = world.path("report.json");
+    let agent = world.agent().arg("--keep-going").arg("--report").arg(&path);
+    let ran = agent.args(&tarballs).run().fails();
+    let result = world.result("other-1");
+    assert_eq!(ran.stdout, format!("{}\n", result.display()));
+    let report = report::checked(&path, &world.out(), 1, Some(&ran.stdout));
+    let packages = report["packages"].as_array().unwrap();
+    let count = |status: &str| packages.iter().filter(|it| it["status"] == status).count();
+    assert_eq!([count("compiled"), count("failed")], [5, 1]);
+    assert_eq!(package(&report, "bad")["status"], "failed");
+    assert_eq!(report["summary"]["compiled"], 5);
+    assert_eq!(report["summary"]["to_compile"], 6);
+}

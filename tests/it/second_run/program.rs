@@ -65,7 +65,7 @@ fn first_failure_is_printed_while_another_script_runs() {
             "  | it is broken\n",
             &format!("Full log: {}\n", log("app.log")),
             &format!(
-                "Full log of the first run, restricted by Landlock: {}\n",
+                "The second run, without Landlock's restrictions, failed as well. Full log of the first run: {}\n",
                 log("app@first.log")
             ),
             "Error: failed to compile package app/",
