@@ -3,6 +3,7 @@
 mod failures;
 mod go_release;
 mod hostile_scripts;
+mod resources;
 mod restricted;
 mod ways;
 

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::tarball::{Blob, Carried, Role};
 use super::verify::{self, Expected, VerifyError};
 use crate::archive::{AppendError, EntryHeader, EntryWriter, GzipWriter, Kind, Owner};
+use crate::diag::Bytes;
 use crate::fs::{self, Context, LeasedFile};
 use crate::release::digest::BlobDigests;
 use crate::release::{Manifest, Name};
@@ -39,6 +40,14 @@ pub enum AssembleError {
     /// What was written is not what was meant.
     #[error("verification of the written file failed")]
     Verify(#[from] VerifyError),
+    /// The disk is full.
+    #[error("not enough space for a file of about {}", Bytes(*size))]
+    NoSpace {
+        /// The size of the result without compression, in bytes. Its packages are compressed already.
+        size: u64,
+        /// The error of the system.
+        source: Box<AssembleError>,
+    },
 }
 
 impl AssembleError {
@@ -48,6 +57,7 @@ impl AssembleError {
             Self::Files(error) => error.is_not_found(),
             Self::Append(error) => matches!(error, AppendError::Size { .. }),
             Self::Verify(error) => matches!(error, VerifyError::Content(_)),
+            Self::NoSpace { .. } => false,
         }
     }
 }
@@ -75,6 +85,16 @@ enum Content {
     Blob(Blob),
 }
 
+impl Content {
+    fn size(&self) -> u64 {
+        match self {
+            Self::None => 0,
+            Self::Text(text) => text.len() as u64,
+            Self::Blob(blob) => blob.size,
+        }
+    }
+}
+
 /// Writes the compiled release of `carried` to `output`. What is there stays as it is until the new one is whole.
 pub(super) fn assemble(
     manifest: &Manifest,
@@ -84,7 +104,8 @@ pub(super) fn assemble(
     cancel: &CancellationToken,
 ) -> Result<(), AssembleError> {
     let entries = entries(manifest, carried, packages);
-    replace(output, cancel, |file| {
+    let size = entries.iter().map(|entry| entry.content.size()).sum();
+    let written = replace(output, cancel, |file| {
         let out = BufWriter::with_capacity(BUFFER, Cancellable::new(file, cancel));
         if manifest.no_compression {
             write(out, &entries)?.flush().at("write", output)?;
@@ -95,6 +116,13 @@ pub(super) fn assemble(
             out.flush().at("write", output)?;
         }
         Ok(expectations(&entries))
+    });
+    written.map_err(|error| match fs::is_no_space_behind(&error) {
+        true => AssembleError::NoSpace {
+            size,
+            source: error.into(),
+        },
+        false => error,
     })
 }
 

@@ -39,6 +39,10 @@ fn errors() {
             &AssembleError::Files(file()),
             &AssembleError::Append(AppendError::Output { source: missing() }),
             &AssembleError::Verify(VerifyError::Files(file())),
+            &AssembleError::NoSpace {
+                size: 60 << 20,
+                source: AssembleError::Files(file()).into(),
+            },
             &VerifyError::Decode(missing()),
             &VerifyError::Entry {
                 number: 3,
