@@ -288,24 +288,27 @@ fn cause_hint(failure: &PackageFailure) -> Option<String> {
                 .to_owned()
         });
     };
+    Some(hint_for(cause))
+}
+
+/// What to do about the cause of a failure.
+fn hint_for(cause: &Cause) -> String {
     match cause {
         Cause::OutOfMemory { .. } => {
-            Some(
-                "give the machine or the container more memory; a script that starts a process for each CPU needs less with \
-                 fewer CPUs"
-                    .to_owned(),
-            )
+            "give the machine or the container more memory; a script that starts a process for each CPU needs less with \
+             fewer CPUs"
+                .to_owned()
         }
-        Cause::TimeLimit { .. } => Some("raise the limit with --timeout".to_owned()),
-        Cause::Silence { .. } => Some(
+        Cause::TimeLimit { .. } => "raise the limit with --timeout".to_owned(),
+        Cause::Silence { .. } => {
             "if the script is not stuck, raise the limit with --silence-timeout, or let the script print its progress"
-                .to_owned(),
-        ),
-        Cause::Scratch { .. } => Some(
+                .to_owned()
+        }
+        Cause::Scratch { .. } => {
             "use `mkdir -p` in the script and empty the directory instead of removing it, or pass --no-shared-scratch"
-                .to_owned(),
-        ),
-        Cause::NoSpace { .. } => Some(format!("free disk space, or {ELSEWHERE}")),
+                .to_owned()
+        }
+        Cause::NoSpace { .. } => format!("free disk space, or {ELSEWHERE}"),
     }
 }
 
