@@ -65,15 +65,6 @@ pub(super) fn main(arguments: Compile, environment: Environment) -> u8 {
     if !has_proc() {
         return MACHINE;
     }
-    if let (Some(report), Some(timings)) = (&arguments.results.report, &arguments.results.timings)
-        && report == timings
-    {
-        print_error(&format!(
-            "Error: `{}` is the file for both `--report` and `--timings`\nHint: the report is JSON, the timings are an HTML page",
-            report.display()
-        ));
-        return USAGE;
-    }
     let terminal = Terminal::of_this_process();
     if terminal.is_none() && arguments.inspection.shell.is_some() {
         print_error(&format!("Error: {NO_TERMINAL}\nHint: {NO_TERMINAL_HINT}"));
@@ -226,7 +217,7 @@ impl End<'_> {
         result: &Result<(), OfflineError>,
         code: u8,
     ) -> u8 {
-        match report.write(result, code).await {
+        match report.write(result, code, self.cancel.clone()).await {
             Ok(()) => code,
             Err(error) => {
                 self.progress.report(&format!(

@@ -71,13 +71,38 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
         .ok_or_else(wrong)
 }
 
-/// Parses the path of a graph. Another name is probably a mistake, and the file of that name is not to be replaced.
+/// Parses the path of a graph.
 pub(super) fn graph_file(text: &str) -> Result<PathBuf, String> {
+    file(
+        text,
+        &["dot", "gv"],
+        "the name of a graph must end in `.dot` or `.gv`",
+    )
+}
+
+/// Parses the path of a report.
+pub(super) fn report_file(text: &str) -> Result<PathBuf, String> {
+    file(text, &["json"], "the name of a report must end in `.json`")
+}
+
+/// Parses the path of a page of timings.
+pub(super) fn timings_file(text: &str) -> Result<PathBuf, String> {
+    file(
+        text,
+        &["html", "htm"],
+        "the name of a page of timings must end in `.html`",
+    )
+}
+
+/// Parses the path of a file that the agent writes. A name that ends differently is probably a mistake, such as a forgotten value before
+/// a tarball, and that file is not to be replaced.
+fn file(text: &str, extensions: &[&str], otherwise: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
-    let is_graph = path.extension().is_some_and(|it| it == "dot" || it == "gv");
-    match is_graph {
+    let is_file = !text.ends_with('/');
+    let extension = path.extension().filter(|_| is_file);
+    match extension.is_some_and(|it| extensions.iter().any(|wanted| it == *wanted)) {
         true => Ok(path),
-        false => Err("the name of a graph must end in `.dot` or `.gv`".to_owned()),
+        false => Err(otherwise.to_owned()),
     }
 }
 
@@ -121,6 +146,23 @@ mod tests {
         ] {
             assert_eq!(duration(text), Err(DURATIONS.to_owned()), "{text}");
         }
+    }
+
+    #[test]
+    fn reports_and_pages_have_their_own_names() {
+        assert!(report_file("out/report.json").is_ok());
+        assert!(timings_file("timings.html").is_ok() && timings_file("a.htm").is_ok());
+        for name in [
+            "release.tgz",
+            "report",
+            "reports/",
+            "r.json/",
+            "r.html",
+            "-",
+        ] {
+            assert!(report_file(name).is_err(), "{name}");
+        }
+        assert!(timings_file("r.json").is_err());
     }
 
     #[test]

@@ -72,7 +72,7 @@ impl PlannedPackages {
         }
         let nodes = graph::merge(&shared, &identities, include);
         let durations = Durations::read(logs).unwrap_or_else(|error| {
-            progress.line(&format!(
+            progress.warn(&format!(
                 "Warning: could not read how long packages took in the previous run: {}",
                 Chain(&error)
             ));

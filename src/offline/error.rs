@@ -184,7 +184,10 @@ pub enum InputProblemKind {
     #[error("the output directory cannot be used")]
     OutputDirectory(#[source] fs::Error),
     /// It has not the source of the package that `--shell` names.
-    #[error("it has no source of package `{package}` (--shell){}", listed(sources))]
+    #[error(
+        "it has no source of package `{package}` to compile (--shell){}",
+        listed(sources)
+    )]
     NoSource {
         /// The package.
         package: Name,

@@ -92,13 +92,20 @@ pub(super) fn with_short_digests(text: &str) -> Cow<'_, str> {
         return Cow::Borrowed(text);
     }
     let mut short = String::with_capacity(text.len());
-    for word in text.split_inclusive([' ', '\n']) {
-        match shortened(word) {
-            Some((kept, rest)) => {
-                short.push_str(kept);
-                short.push_str(rest);
+    for line in text.split_inclusive('\n') {
+        // The output of a script.
+        if line.starts_with("  | ") {
+            short.push_str(line);
+            continue;
+        }
+        for word in line.split_inclusive(' ') {
+            match shortened(word) {
+                Some((kept, rest)) => {
+                    short.push_str(kept);
+                    short.push_str(rest);
+                }
+                None => short.push_str(word),
             }
-            None => short.push_str(word),
         }
     }
     Cow::Owned(short)
@@ -108,7 +115,7 @@ pub(super) fn with_short_digests(text: &str) -> Cow<'_, str> {
 fn shortened(word: &str) -> Option<(&str, &str)> {
     let at = match word.strip_prefix("BlobstoreID=") {
         Some(_) => word.find('=')? + 1,
-        None => word.find('/').filter(|slash| *slash > 0)? + 1,
+        None => word.find('/').filter(|slash| is_name(&word[..*slash]))? + 1,
     };
     let digest = &word[at..];
     let at = at
@@ -122,6 +129,11 @@ fn shortened(word: &str) -> Option<(&str, &str)> {
         rest.trim_end_matches(punctuation).is_empty()
     };
     (matches!(digits, 40 | 64) && is_end(rest)).then(|| (&word[..at + SHOWN], rest))
+}
+
+/// Whether a package or release may have this name: it is not the directory of a relative path.
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.bytes().any(|byte| byte != b'.')
 }
 
 #[cfg(test)]

@@ -48,7 +48,8 @@ pub(super) async fn announce(
         let compilation = setup::expected_compilation(options, progress);
         let packages =
             PlannedPackages::of(tasks, Include::Compilation, logs, progress, cancel).await?;
-        progress.line(&packages.describe(compilation, logs));
+        // With `--quiet`, too: it is what was asked for.
+        progress.report(&packages.describe(compilation, logs));
     }
     progress.success("No problems found; nothing was compiled");
     Ok(())

@@ -254,8 +254,12 @@ impl State {
         let Some(since) = self.since.filter(|_| self.has_bars) else {
             return Vec::new();
         };
-        // Some rows for messages.
-        let most = (rows / 2).max(2);
+        // Some rows for messages. One that is too low would scroll with each drawing.
+        let most = match rows {
+            0..=2 => return Vec::new(),
+            3..=5 => 1,
+            rows => rows / 2,
+        };
         let shown = match self.running.len() {
             more if more > most => most - 1,
             all => all,

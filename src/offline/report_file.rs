@@ -4,9 +4,12 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tokio_util::sync::CancellationToken;
+
 use super::call_record::CallRecord;
 use super::call_report::{CallReport, CallResult, File};
 use super::error::OfflineError;
+use super::failure_kind::FailureKind;
 use super::timings;
 use crate::fs::{self, Context};
 use crate::release::Algorithm;
@@ -38,7 +41,8 @@ impl ReportFile {
         })
     }
 
-    /// Writes the files. What is at their paths stays as it is until the new file is complete.
+    /// Writes the files. What is at their paths stays as it is until the new file is complete. After a cancellation, sizes and digests of
+    /// inputs are left out.
     ///
     /// # Errors
     /// A file cannot be written.
@@ -46,18 +50,23 @@ impl ReportFile {
         self,
         result: &Result<(), OfflineError>,
         exit_code: u8,
+        cancel: CancellationToken,
     ) -> Result<(), OfflineError> {
         let mut report = self.record.report(result, exit_code);
         let writing = runtime::spawn_blocking("report", move || {
             // A stop does not wait for large inputs to be read again.
             if report.result != CallResult::Stopped {
-                report.inputs.iter_mut().for_each(examine);
+                report.inputs.iter_mut().for_each(|it| examine(it, &cancel));
             }
             let outputs = report.outputs.iter_mut();
-            outputs.for_each(|output| examine(&mut output.file));
-            let json = self.json.map_or(Ok(()), |path| write_json(&path, &report));
+            outputs.for_each(|output| examine(&mut output.file, &CancellationToken::new()));
             let page = self.page.map_or(Ok(()), |path| write_page(&path, &report));
-            json.and(page)
+            if page.is_err() && report.exit_code == 0 {
+                report.exit_code = FailureKind::Machine.exit_code();
+                report.result = CallResult::Failed;
+            }
+            let json = self.json.map_or(Ok(()), |path| write_json(&path, &report));
+            page.and(json)
         });
         Ok(writing.await??)
     }
@@ -85,21 +94,30 @@ pub(super) fn check(json: Option<&Path>, page: Option<&Path>) -> fs::Result<()> 
         let directory = fs::parent(path);
         fs::create_dir_all(directory)?;
         fs::check_writable(directory)?;
-        if fs::lookup(path)?.is_some_and(|found| !found.is_file()) {
-            return Err(fs::Error::new(
-                "write the report to",
-                path,
-                io::Error::other("it is not a file"),
-            ));
-        }
+        let refusal = match fs::lookup(path)? {
+            Some(found) if !found.is_file() => "it is not a file",
+            Some(_) if is_mount(path)? => {
+                "it is a mount, and cannot be replaced: mount its directory"
+            }
+            Some(_) | None => continue,
+        };
+        let refusal = io::Error::other(refusal);
+        return Err(fs::Error::new("write the report to", path, refusal));
     }
     Ok(())
 }
 
+/// Whether a file is a mount point, as with `docker run -v FILE:FILE`.
+fn is_mount(path: &Path) -> fs::Result<bool> {
+    let path = fs::canonicalize(path)?;
+    // Without /proc, nothing is known of mounts.
+    Ok(fs::mount_points().is_ok_and(|mounts| mounts.iter().any(|mount| mount.path == path)))
+}
+
 /// Fills in the size and digests of a file, if it can be read: they are unknown for a pipe.
-fn examine(file: &mut File) {
+fn examine(file: &mut File, cancel: &CancellationToken) {
     let path = PathBuf::from(&file.path);
-    match read(&path) {
+    match read(&path, cancel) {
         Ok(Some((size, digests))) => {
             file.size = Some(size);
             file.sha1 = digests.sha1().map(str::to_owned);
@@ -110,7 +128,10 @@ fn examine(file: &mut File) {
     }
 }
 
-fn read(path: &Path) -> fs::Result<Option<(u64, crate::release::Digests)>> {
+fn read(
+    path: &Path,
+    cancel: &CancellationToken,
+) -> fs::Result<Option<(u64, crate::release::Digests)>> {
     if !fs::metadata(path)?.is_file() {
         return Ok(None);
     }
@@ -118,6 +139,9 @@ fn read(path: &Path) -> fs::Result<Option<(u64, crate::release::Digests)>> {
     let mut hasher = Hasher::new(&[Algorithm::Sha1, Algorithm::Sha256]);
     let (mut buffer, mut size) = (vec![0; BUFFER], 0);
     while let count @ 1.. = file.read(&mut buffer).at("read", path)? {
+        if cancel.is_cancelled() {
+            return Ok(None);
+        }
         hasher.update(&buffer[..count]);
         size += count as u64;
     }

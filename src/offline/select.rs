@@ -109,14 +109,25 @@ impl Facts {
     ) -> Self {
         let has_packages = |manifest: &Manifest| !manifest.packages.is_empty();
         let is_compiled = |manifest: &Manifest| manifest.compiled_packages.is_some();
+        let full_name = manifest.map(|it| wanted.stemcell.output_name(&it.name, &it.version));
+        let is_without_packages = manifest.is_some_and(|it| !has_packages(it) && !is_compiled(it));
+        let own = fs::file_name(tarball).to_string_lossy();
+        // A result without packages: only its name tells it from a source release.
+        let is_part = is_without_packages
+            && full_name
+                .as_ref()
+                .is_some_and(|full| is_name_of_part(&own, full));
+        let is_source = !is_part && manifest.is_some_and(|it| has_packages(it) || !is_compiled(it));
+        // A compiled release has all that its jobs need.
+        let is_whole = !is_source && *wanted.selection == Selection::OnlyNeeded;
         let mut facts = Self {
             tarball: tarball.to_owned(),
             output_directory: output_directory.to_owned(),
-            full_name: manifest.map(|it| wanted.stemcell.output_name(&it.name, &it.version)),
+            full_name,
             output: None,
-            is_source: manifest.is_some_and(|it| has_packages(it) || !is_compiled(it)),
-            is_without_packages: manifest.is_some_and(|it| !has_packages(it) && !is_compiled(it)),
-            is_selected: manifest.is_none_or(|it| wanted.selection.selects_any_of(it)),
+            is_source,
+            is_without_packages,
+            is_selected: manifest.is_none_or(|it| is_whole || wanted.selection.selects_any_of(it)),
             replaced_by: None,
         };
         if let Some(manifest) = manifest.filter(|_| facts.is_selected) {
@@ -270,7 +281,9 @@ fn others_in_the_way(
 ) -> fs::Result<Vec<InputProblemKind>> {
     let input = &facts[index];
     let mut found = collisions(index, facts)?;
-    if !input.is_selected && facts.iter().all(|other| other.output.is_none()) {
+    // An input that could not be read may have something.
+    let is_all_known = facts.iter().all(|other| other.full_name.is_some());
+    if !input.is_selected && is_all_known && facts.iter().all(|other| other.output.is_none()) {
         found.push(InputProblemKind::NothingSelected);
     }
     let is_named = matches!(selection, Selection::Named { .. });

@@ -291,12 +291,18 @@ fn selected(
     selection: &Selection,
 ) -> (HashSet<Name>, HashSet<Name>) {
     let all_jobs = || jobs_of(&release.manifest).cloned();
+    // As in the name of the result, only what this release has.
     let (named_jobs, named_packages) = match selection {
-        Selection::All | Selection::OnlyNeeded => (all_jobs().collect(), BTreeSet::new()),
-        Selection::Named { jobs, packages } => (jobs.clone(), packages.clone()),
+        Selection::All | Selection::OnlyNeeded => {
+            (jobs_of(&release.manifest).collect(), Vec::new())
+        }
+        Selection::Named { .. } => selection.named_in(&release.manifest),
     };
-    let of_jobs = named_jobs.iter().filter_map(|job| needs.get(job)).flatten();
-    let wanted: HashSet<&Name> = of_jobs.chain(&named_packages).collect();
+    let of_jobs = named_jobs
+        .iter()
+        .filter_map(|job| needs.get(*job))
+        .flatten();
+    let wanted: HashSet<&Name> = of_jobs.chain(named_packages).collect();
     let entries: Vec<graph::PackageNode<'_>> = release
         .packages
         .iter()
@@ -311,7 +317,7 @@ fn selected(
         true => all_jobs()
             .filter(|job| needs[job].iter().all(|package| packages.contains(package)))
             .collect(),
-        false => all_jobs().filter(|job| named_jobs.contains(job)).collect(),
+        false => all_jobs().filter(|job| named_jobs.contains(&job)).collect(),
     };
     (jobs, packages)
 }

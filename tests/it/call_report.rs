@@ -6,7 +6,9 @@ use std::path::Path;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::support::{Agent, LANDLOCK, Place, ReleaseBuilder, World, report, wait_until};
+use crate::support::{
+    Agent, LANDLOCK, Place, ReleaseBuilder, World, report, require_root, require_tools, wait_until,
+};
 
 /// The packages of a report with this name.
 #[track_caller]
@@ -133,12 +135,12 @@ fn second_run_is_reported_with_its_reason() {
 fn report_that_cannot_be_written_is_refused_before_compiling() {
     let world = World::new();
     let tarball = world.release("demo.tgz", &ReleaseBuilder::demo());
-    let directory = world.path("directory");
+    let directory = world.path("directory.json");
     std::fs::create_dir(&directory).unwrap();
     // In the place of a device, which a report must not replace.
-    let fifo = world.path("fifo");
+    let fifo = world.path("fifo.json");
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    for path in [&directory, &fifo, Path::new("/proc/none/report")] {
+    for path in [&directory, &fifo, Path::new("/proc/none/report.json")] {
         let agent = world.agent().arg("--report").arg(path);
         let ran = agent.arg(&tarball).run().blames_the_machine();
         assert_eq!(ran.stderr.matches("Error: ").count(), 1, "{}", ran.stderr);
@@ -147,6 +149,46 @@ fn report_that_cannot_be_written_is_refused_before_compiling() {
     }
     assert!(fifo.symlink_metadata().unwrap().file_type().is_fifo());
     assert!(!world.result("demo-1.10").exists());
+}
+
+#[test]
+fn forgotten_path_of_a_report_costs_no_tarball() {
+    let world = World::new();
+    let tarball = world.release("demo.tgz", &ReleaseBuilder::demo());
+    let before = std::fs::read(&tarball).unwrap();
+    for flag in ["--report", "--timings"] {
+        let agent = world.agent().without_report().arg(flag).arg(&tarball);
+        let ran = agent.arg(&tarball).run().ends_with(2);
+        ran.says("must end in `.");
+    }
+    assert_eq!(std::fs::read(&tarball).unwrap(), before);
+}
+
+#[test]
+fn mounted_file_is_refused_as_a_report() {
+    if !require_root() || !require_tools(&["unshare"]) {
+        return;
+    }
+    let world = World::new();
+    let tarball = world.release("demo.tgz", &ReleaseBuilder::demo());
+    let path = world.write("report.json", "theirs");
+    let script = "mount --bind \"$0\" \"$0\" && exec \"$@\"";
+    let words = [
+        "unshare",
+        "--mount",
+        "sh",
+        "-c",
+        script,
+        path.to_str().unwrap(),
+    ];
+    let agent = world.flags(Agent::wrapped(&world.path("printed"), &words));
+    let agent = agent.arg("--report").arg(&path).arg(&tarball);
+    agent
+        .run()
+        .blames_the_machine()
+        .says("it is a mount, and cannot be replaced")
+        .does_not_say("Compiling package");
+    assert_eq!(world.read("report.json"), "theirs");
 }
 
 #[test]

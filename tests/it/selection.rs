@@ -316,3 +316,56 @@ fn job_manifest_is_read_if_the_release_manifest_lists_no_packages() {
     select(&world, &["--only-needed"], &[&tarball]).succeeds();
     assert_contents(&result(&world, "only-needed"), &["web"], &["app"]);
 }
+
+/// A job without packages gives a result that looks like a source release.
+#[test]
+fn part_without_packages_never_replaces_the_whole_result() {
+    let world = World::new();
+    let release = ReleaseBuilder::demo().job("errand", &[]);
+    let tarball = world.release("release.tgz", &release);
+    select(&world, &[], &[&tarball]).succeeds();
+    select(&world, &["--job=errand"], &[&tarball]).succeeds();
+    let (whole, part) = (world.result("demo-1.10"), result(&world, "job=errand"));
+    let before = std::fs::read(&whole).unwrap();
+    select(&world, &[], &[&part]).succeeds();
+    select(&world, &[], &[&whole, &part]).succeeds();
+    assert_eq!(std::fs::read(&whole).unwrap(), before);
+    assert_contents(&part, &["errand"], &[]);
+}
+
+#[test]
+fn job_of_another_release_does_not_change_a_result() {
+    let world = World::new();
+    let other = ReleaseBuilder::new("other", "1")
+        .package("page", &[], "true")
+        .job("page", &["page"]);
+    let tarballs = [
+        world.release("demo.tgz", &demo()),
+        world.release("other.tgz", &other),
+    ];
+    let both = ["--package=app", "--job=page"];
+    select(&world, &both, &[&tarballs[0], &tarballs[1]]).succeeds();
+    assert_contents(&result(&world, "package=app"), &["web"], &["base", "app"]);
+}
+
+#[test]
+fn only_needed_passes_on_a_compiled_release_without_jobs() {
+    let world = World::new();
+    let compiled = ReleaseBuilder::new("demo", "1.10").compiled("app", &[], STEMCELL, ("app", b""));
+    let tarball = world.release("compiled.tgz", &compiled);
+    select(&world, &["--only-needed"], &[&tarball])
+        .succeeds()
+        .says("already compiled for this stemcell and is copied unchanged");
+    assert!(world.result("demo-1.10").exists());
+}
+
+#[test]
+fn unreadable_input_hides_no_other_reason() {
+    let world = World::new();
+    let tarball = world.release("release.tgz", &demo());
+    let broken = world.write("broken.tgz", "not a release");
+    select(&world, &["--job=missing"], &[&broken, &tarball])
+        .refuses_the_input()
+        .says("broken.tgz:")
+        .does_not_say("--only-needed");
+}

@@ -151,11 +151,11 @@ fn unusable_path_of_the_page_is_reported_before_scripts_run() {
         let agent = agent.arg("--timings").arg(world.path(timings));
         agent.arg(&tarball).run().does_not_say("Compiling package")
     };
-    std::fs::create_dir(world.path("directory")).unwrap();
-    let ran = with("directory").blames_the_machine();
+    std::fs::create_dir(world.path("directory.html")).unwrap();
+    let ran = with("directory.html").blames_the_machine();
     ran.says("it is not a file");
     let ran = with("a.json").ends_with(2);
-    ran.says("is the file for both `--report` and `--timings`");
+    ran.says("the name of a page of timings must end in `.html`");
 }
 
 #[test]

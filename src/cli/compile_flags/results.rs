@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::cli::values;
+
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Results")]
 pub(in crate::cli) struct ResultFlags {
@@ -12,11 +14,11 @@ pub(in crate::cli) struct ResultFlags {
     pub output_directory: Option<PathBuf>,
 
     /// Write a report of the call as JSON to this file, also after a failure
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["check", "dry_run", "print_output_names", "shell"])]
+    #[arg(long, value_name = "FILE.json", value_parser = values::report_file, conflicts_with_all = ["check", "dry_run", "print_output_names", "shell"])]
     pub report: Option<PathBuf>,
 
     /// Write a page with a timeline, the times and the last lines of all packages to this HTML file, also after a failure
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["check", "dry_run", "print_output_names", "shell"])]
+    #[arg(long, value_name = "FILE.html", value_parser = values::timings_file, conflicts_with_all = ["check", "dry_run", "print_output_names", "shell"])]
     pub timings: Option<PathBuf>,
 
     /// Gzip level of compiled packages

@@ -58,6 +58,8 @@ struct State {
     is_urgent: bool,
     /// How many lines of each package were left out after those in the queue.
     left_out: BTreeMap<Arc<str>, usize>,
+    /// Whether a shell uses the terminal or is about to.
+    is_hold_wanted: bool,
     /// How many entries were added in total.
     added: u64,
     is_held: bool,
@@ -179,6 +181,7 @@ impl Queue {
         let mut state = self.state();
         state.add_left_out();
         state.add(Entry::Hold);
+        state.is_hold_wanted = true;
         state.is_urgent = true;
         self.changed.notify_all();
         let is_printing = |state: &mut State| !state.is_held;
@@ -187,13 +190,17 @@ impl Queue {
 
     /// The printer has cleared the bars and prints nothing.
     pub(super) fn held(&self) {
-        self.state().is_held = true;
+        let mut state = self.state();
+        // The shell may have ended while the bars were cleared.
+        state.is_held = state.is_hold_wanted;
+        drop(state);
         self.done(1);
     }
 
     /// Prints what was held back, and everything after it.
     pub(super) fn resume(&self) {
         let mut state = self.state();
+        state.is_hold_wanted = false;
         state.is_held = false;
         // The printer may not have come that far.
         let entries = state.entries.len();
