@@ -69,21 +69,25 @@ fn tick(tick: f64, end: f64) -> String {
 }
 
 fn lane(row: &[usize], bars: &[Bar<'_>], end: f64) -> String {
-    let mut slots = String::new();
-    let mut previous = 0.0;
-    for (position, index) in row.iter().enumerate() {
-        let bar = &bars[*index];
-        let next = row.get(position + 1).map(|next| bars[*next].start);
-        let room = match next {
-            None if end - bar.start < LITTLE * end => {
-                let from = (bar.start - NAME * end).max(previous);
-                (from, bar.end())
-            }
-            next => (bar.start, next.unwrap_or(end)),
-        };
-        slots.push_str(&slot(bar, room, end));
-        previous = bar.end();
+    let bars: Vec<&Bar<'_>> = row.iter().map(|index| &bars[*index]).collect();
+    let mut rooms: Vec<(f64, f64)> = bars.iter().map(|bar| (bar.start, end)).collect();
+    for position in 1..bars.len() {
+        rooms[position - 1].1 = bars[position].start;
     }
+    // The name of the last package may be before its bar, and shares the room there with the name of the previous package.
+    if let [.., last] = bars.as_slice()
+        && end - last.start < LITTLE * end
+    {
+        let mut from = (last.start - NAME * end).max(0.0);
+        if let [.., previous, _] = bars.as_slice() {
+            let middle = f64::midpoint(previous.start, last.start);
+            from = from.max(middle).max(previous.end());
+            rooms[bars.len() - 2].1 = from;
+        }
+        rooms[bars.len() - 1] = (from, last.end());
+    }
+    let slots = bars.iter().zip(rooms);
+    let slots: String = slots.map(|(bar, room)| slot(bar, room, end)).collect();
     format!("<div class=\"lane\">{slots}</div>\n")
 }
 
