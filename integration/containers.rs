@@ -29,7 +29,7 @@ const SHORT: Duration = Duration::from_secs(120);
 pub(crate) fn in_a_default_container(inputs: &Inputs) -> PathBuf {
     let label = format!("documented-{}", inputs.compiled_name);
     let made = once(&label, |directory| {
-        let compiled = compile_with(inputs, "documented", &[], &["landlock ("]);
+        let compiled = compile_with(inputs, "documented", &[], &["landlock; "]);
         fs::copy(&compiled.output, directory.join(&inputs.compiled_name)).unwrap();
     });
     made.join(&inputs.compiled_name)
@@ -90,7 +90,8 @@ fn takes(outcome: &Outcome, isolations: &[&str]) {
     assert!(taken, "not one of {isolations:?}: {outcome}");
     let is_best = outcome.stderr.contains("Isolation: namespace")
         || outcome.stderr.contains("Isolation: userns");
-    assert_eq!(outcome.stderr.contains("Hint: "), !is_best, "{outcome}");
+    let has_advice = outcome.stderr.contains("for stronger isolation, ");
+    assert_eq!(has_advice, !is_best, "{outcome}");
     assert!(!outcome.stderr.contains("second run"), "{outcome}");
 }
 

@@ -188,7 +188,7 @@ fn concourse_task_has_one_output_and_the_same_packages() {
         format!("set -eu\n{AGENT} compile --output-directory compiled-release release/*.tgz");
     let outcome = concourse::run_task("concourse", AGENT_IMAGE, build.path(), &script, LONG);
     outcome.expect_code(0, "the task");
-    takes(&outcome, &["landlock ("]);
+    takes(&outcome, &["landlock; "]);
     assert_eq!(
         names(&release),
         ["example-1.tgz"],
