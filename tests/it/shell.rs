@@ -245,7 +245,9 @@ fn shell_needs_a_terminal_and_a_known_package() {
     let (code, screen) = other.end();
     assert_eq!(code, Some(3), "{screen}");
     assert!(
-        screen.contains("it has no source of package `nothing` (--shell); its packages are lib, "),
+        screen.contains(
+            "it has no source of package `nothing` to compile (--shell); its packages are lib, "
+        ),
         "{screen}"
     );
     let two =
