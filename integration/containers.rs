@@ -61,12 +61,15 @@ pub(crate) fn a_release() -> Option<Inputs> {
 fn compile_with(inputs: &Inputs, label: &str, options: &[&str], isolations: &[&str]) -> Compiled {
     let releases = releases_with(&inputs.release, "X.tgz");
     let mount = volume(releases.path(), "/releases");
+    let reports = tempfile::tempdir().unwrap();
+    let report = volume(reports.path(), "/report");
     let outcome = Container::new(label).run(
-        &[&["--rm", "-v", &mount], options].concat(),
+        &[&["--rm", "-v", &mount, "-v", &report], options].concat(),
         AGENT_IMAGE,
         &[
             AGENT,
             "compile",
+            "--report=/report/report.json",
             "--output-directory=/releases",
             "/releases/X.tgz",
         ],
@@ -74,12 +77,23 @@ fn compile_with(inputs: &Inputs, label: &str, options: &[&str], isolations: &[&s
     );
     outcome.expect_code(0, label);
     takes(&outcome, isolations);
+    check_report(reports.path(), releases.path(), &outcome);
     let output = only_new_file(releases.path(), &["X.tgz"], inputs, &outcome);
     Compiled {
         _releases: releases,
         output,
         outcome,
     }
+}
+
+/// Checks the report of a compilation whose releases are in `releases`, which the container sees at `/releases`.
+#[track_caller]
+fn check_report(reports: &Path, releases: &Path, outcome: &Outcome) {
+    let path = reports.join("report.json");
+    let text = fs::read_to_string(&path).unwrap();
+    let inside = outcome.stdout.replace("/releases/", "./");
+    fs::write(&path, text.replace("\"/releases/", "\"./")).unwrap();
+    crate::common::report::checked(&path, releases, 0, Some(&inside));
 }
 
 #[track_caller]

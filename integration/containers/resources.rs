@@ -144,6 +144,7 @@ fn second_ctrl_c_in_a_container_kills_the_script() {
     let options = [container.name(), "-v", &mount, AGENT_IMAGE, AGENT];
     let words = through.iter().chain(&options).map(AsRef::as_ref);
     let mut terminal = Agent::through(releases.path(), words)
+        .without_report()
         .args(&[
             "compile",
             "--verbose",

@@ -134,13 +134,17 @@ impl Agent {
             output,
             shown,
             limit: self.limit,
-            directory: self.command.get_current_dir().unwrap().to_owned(),
+            directory: self.working_directory(),
             report,
         }
     }
 
+    pub(super) fn working_directory(&self) -> PathBuf {
+        self.command.get_current_dir().unwrap().to_owned()
+    }
+
     /// Adds the flag for a report after the word `compile`. Returns the path of the report, if the command can write one.
-    fn add_report(&mut self, directory: &Path) -> Option<PathBuf> {
+    pub(super) fn add_report(&mut self, directory: &Path) -> Option<PathBuf> {
         const OTHERS: [&str; 8] = [
             "--report",
             "--check",

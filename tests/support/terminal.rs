@@ -3,12 +3,14 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::agent::Agent;
+use super::report;
 use super::tools::wait_for;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -21,6 +23,9 @@ pub(crate) struct OnTerminal {
     reading: JoinHandle<()>,
     /// The length of the screen with the echo of the last line.
     typed_until: usize,
+    /// Where a compilation writes its report.
+    report: Option<PathBuf>,
+    directory: PathBuf,
 }
 
 impl Agent {
@@ -36,6 +41,8 @@ impl Agent {
         let pair = nix::pty::openpty(&size, None).unwrap();
         let stdout = File::create(self.output.join("stdout")).unwrap();
         let theirs = || Stdio::from(pair.slave.as_fd().try_clone_to_owned().unwrap());
+        let report = self.add_report(&self.output.clone());
+        let directory = self.working_directory();
         let child = self
             .command()
             .stdin(theirs())
@@ -62,6 +69,8 @@ impl Agent {
             screen,
             reading,
             typed_until: 0,
+            report,
+            directory,
         }
     }
 }
@@ -140,7 +149,13 @@ impl OnTerminal {
             let is_complete = self.reading.is_finished();
             is_complete.then_some(()).ok_or(self.screen())
         });
-        (status.code(), self.screen())
+        let (code, screen) = (status.code(), self.screen());
+        if let (Some(report), Some(code)) = (&self.report, code)
+            && (matches!(code, 0 | 1 | 3 | 4) || report.exists())
+        {
+            report::checked(report, &self.directory, code, None);
+        }
+        (code, screen)
     }
 }
 
