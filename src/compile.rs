@@ -44,6 +44,7 @@ mod step_log;
 mod store;
 mod turns;
 mod undeclared;
+mod work_directory;
 
 pub use changed::{Changed, RestoreError};
 pub use content::content_digest;
@@ -66,3 +67,4 @@ pub use script_runs::Suspects;
 pub use second_run::{FirstRun, SecondRun, first_log};
 pub use shell::{FailedRun, Shell, ShellWhen, Shells};
 pub use store::Store;
+pub use work_directory::WorkDirectory;

@@ -17,6 +17,7 @@ use crate::machine::bootstrap::{self, BootstrapError, Platform};
 use crate::machine::settings::{LoadError, SettingsStore};
 use crate::machine::sources::NoSource;
 use crate::process::ForkServer;
+use crate::sandbox::{Entry, Isolation};
 use crate::transport::TransportError;
 use crate::{fs, runtime};
 use bus::BusConnection;
@@ -43,6 +44,10 @@ pub struct DaemonOptions {
     pub agent: ForkServer,
     /// The name of this process in the lock file of the base directory.
     pub who: String,
+    /// How packages are isolated from each other and from the host.
+    pub isolation: Isolation,
+    /// The user namespace that this process has entered for isolation.
+    pub user_namespace: Entry,
 }
 
 /// Why a daemon ended without being stopped.
@@ -116,6 +121,8 @@ pub async fn run(options: DaemonOptions, stop: &CancellationToken) -> Result<(),
             force: loaded.settings.is_for_compilation(),
             grace: GRACE,
             secrets,
+            isolation: options.isolation,
+            user_namespace: options.user_namespace.clone(),
         },
         environment: options.environment.clone(),
         platform: options.platform,

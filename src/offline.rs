@@ -108,7 +108,7 @@ pub use failure::{PackageFailure, UnfinishedRelease};
 pub use failure_kind::FailureKind;
 pub use given::is_tarball;
 pub use messages::Messages;
-pub use options::{Isolation, Options, Purpose};
+pub use options::{Options, Purpose};
 pub use paint::Paint;
 pub use progress::Progress;
 pub use report::report;

@@ -35,6 +35,7 @@ mod spec;
 mod start;
 mod step;
 mod sys;
+mod tier;
 mod users;
 mod view;
 mod wait;
@@ -50,7 +51,7 @@ pub use namespaces::{NamespaceOptions, Namespaces};
 pub(crate) use own_proc::{has_proc, mount_proc_before_threads};
 pub(crate) use place::Place;
 pub(crate) use rules::{Closed, closed};
-pub(crate) use scratch::{Scratch, Sharing};
+pub(crate) use scratch::Sharing;
 pub use script::{Script, run};
 pub(crate) use script::{ScriptEnd, run_holding, run_on_terminal};
 pub(crate) use server::main as server_main;
@@ -62,8 +63,10 @@ pub(crate) use sys::{
     default_signals, inherit_no_descriptors, set_variable_before_threads,
     shorten_slices_before_threads,
 };
+pub use tier::Isolation;
+pub(crate) use tier::{Tier, TierOptions};
+pub(crate) use users::highest_owner;
 pub use users::{Entry, Users, enter as enter_user_namespace};
-pub(crate) use users::{enter_if_needed as enter_user_namespace_if_needed, highest_owner};
 pub(crate) use view::{Protection, View, Writes};
 
 use std::collections::BTreeSet;
@@ -333,6 +336,17 @@ impl Sandbox {
     pub fn open(&self, place: &Place, script: &mut Script) {
         if let (Self::Landlocked(landlocked), TierPlace::Landlock(place)) = (self, &place.tier) {
             landlocked.open(place, script);
+        }
+    }
+
+    /// Removes copies of dependencies that stay in a shared tree for the next package.
+    ///
+    /// # Errors
+    /// A copy cannot be removed.
+    pub fn remove_unused_copies(&self) -> Result<(), SandboxError> {
+        match self {
+            Self::Landlocked(landlocked) => landlocked.remove_unused_copies(),
+            Self::Namespaces(_) | Self::Sequential(_) => Ok(()),
         }
     }
 

@@ -7,7 +7,7 @@ mod on_disk;
 mod options;
 mod phases;
 mod request;
-mod work_directory;
+mod state;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -32,7 +32,7 @@ use crate::runtime;
 use failure::ScriptText;
 use on_disk::on_disk;
 use phases::Phases;
-use work_directory::WorkDirectory;
+use state::CompilerState;
 
 /// The free space that kept packages must leave to the machine, in bytes.
 const RESERVE: u64 = 512 << 20;
@@ -46,7 +46,7 @@ const AMPLE: u64 = 16 << 30;
 pub struct PackageCompiler {
     options: CompilerOptions,
     /// Locked by the running compile. Created at first use, and again after a failure.
-    work_directory: Mutex<Option<WorkDirectory>>,
+    state: Mutex<Option<CompilerState>>,
 }
 
 impl PackageCompiler {
@@ -55,16 +55,16 @@ impl PackageCompiler {
     pub fn new(options: CompilerOptions) -> Self {
         Self {
             options,
-            work_directory: Mutex::new(None),
+            state: Mutex::new(None),
         }
     }
 
     /// Creates the work directory and removes that of a killed agent. A failure is logged; the next compile tries again and
     /// reports it.
     pub async fn prepare(&self) {
-        let mut work_directory = self.work_directory.lock().await;
-        match WorkDirectory::make(&self.options, &CancellationToken::new()).await {
-            Ok(made) => *work_directory = Some(made),
+        let mut state = self.state.lock().await;
+        match CompilerState::make(&self.options, &CancellationToken::new()).await {
+            Ok(made) => *state = Some(made),
             Err(error) => {
                 tracing::warn!(error = %Chain(&error), "the compiler is unavailable");
             }
@@ -85,9 +85,9 @@ impl PackageCompiler {
         phases.enter("queued");
         let package = request.name.clone();
         let result = tokio::select! {
-            mut work_directory = self.work_directory.lock() => {
+            mut state = self.state.lock() => {
                 let run = CompileRun { compiler: self, request, blobs, task, phases: &phases };
-                run.run(&mut work_directory).await
+                run.run(&mut state).await
             }
             () = task.cancel.cancelled() => Err(Reason::Canceled),
         };
@@ -104,8 +104,8 @@ impl PackageCompiler {
 
     /// Removes the work directory.
     pub async fn close(&self) {
-        if let Some(work_directory) = self.work_directory.lock().await.take()
-            && let Err(error) = work_directory.close()
+        if let Some(state) = self.state.lock().await.take()
+            && let Err(error) = state.close()
         {
             tracing::warn!(error = %Chain(&error), "failed to remove the work directory");
         }
@@ -122,25 +122,25 @@ struct CompileRun<'a> {
 }
 
 impl CompileRun<'_> {
-    async fn run(&self, slot: &mut Option<WorkDirectory>) -> Result<Value, Reason> {
+    async fn run(&self, slot: &mut Option<CompilerState>) -> Result<Value, Reason> {
         if slot.is_none() {
-            *slot = Some(WorkDirectory::make(&self.compiler.options, &self.task.cancel).await?);
+            *slot = Some(CompilerState::make(&self.compiler.options, &self.task.cancel).await?);
         }
-        let work_directory = slot.as_mut().ok_or(Reason::Canceled)?;
-        work_directory.listen(Some(Arc::clone(self.phases)));
-        let result = match self.compile_on(work_directory).await {
-            Err(reason) => Err(with_space(reason, work_directory.path().to_owned()).await),
+        let state = slot.as_mut().ok_or(Reason::Canceled)?;
+        state.listen(Some(Arc::clone(self.phases)));
+        let result = match self.compile_on(state).await {
+            Err(reason) => Err(with_space(reason, state.path().to_owned()).await),
             compiled => compiled,
         };
-        work_directory.listen(None);
+        state.listen(None);
         // The next request must not find files of this one.
-        let cleared = work_directory.clear().await;
+        let cleared = state.clear().await;
         let value = result?;
         cleared?;
         Ok(value)
     }
 
-    async fn compile_on(&self, work_directory: &mut WorkDirectory) -> Result<Value, Reason> {
+    async fn compile_on(&self, state: &mut CompilerState) -> Result<Value, Reason> {
         self.phases.enter("fetching");
         let needed: Vec<(&Name, &MultiDigest)> = self
             .request
@@ -148,14 +148,13 @@ impl CompileRun<'_> {
             .iter()
             .map(|dependency| (&dependency.name, &dependency.digest))
             .collect();
-        work_directory.cache.begin(&needed);
-        let dependencies = self.dependencies(work_directory).await?;
-        let source = work_directory.fetched(&self.request.name);
+        state.cache.begin(&needed);
+        let dependencies = self.dependencies(state).await?;
+        let source = state.fetched(&self.request.name);
         let origin = self.request.source.as_ref();
         self.fetch(&self.request.name, origin, &self.request.digest, &source)
             .await?;
-        self.make_room(work_directory, &self.request.name, &source)
-            .await?;
+        self.make_room(state, &self.request.name, &source).await?;
         let (vcap, name) = (
             self.compiler.options.vcap.clone(),
             self.request.name.clone(),
@@ -176,11 +175,11 @@ impl CompileRun<'_> {
             dependencies,
             log: logs.stderr,
             stdout_log: Some(logs.stdout),
-            blob: work_directory.result(),
+            blob: state.result(),
             is_dependency: true,
             algorithms: algorithms.clone(),
         };
-        let compiled = compile::compile(work_directory.context(), job, &self.task.cancel)
+        let compiled = compile::compile(state.context(), job, &self.task.cancel)
             .await
             .map_err(reason)?;
         for finding in &compiled.findings {
@@ -188,23 +187,20 @@ impl CompileRun<'_> {
         }
         self.phases.enter("uploading");
         let result = self.upload(&compiled, &algorithms).await?;
-        self.keep(work_directory, compiled, &algorithms);
+        self.keep(state, compiled, &algorithms);
         Ok(json!({ "result": result }))
     }
 
-    async fn dependencies(
-        &self,
-        work_directory: &mut WorkDirectory,
-    ) -> Result<Vec<Dependency>, Reason> {
+    async fn dependencies(&self, state: &mut CompilerState) -> Result<Vec<Dependency>, Reason> {
         let mut dependencies = Vec::new();
         for dependency in &self.request.dependencies {
-            let installed = self
-                .install(work_directory, dependency)
-                .await
-                .map_err(|source| Reason::Dependency {
-                    dependency: dependency.name.clone(),
-                    source: Box::new(source),
-                })?;
+            let installed =
+                self.install(state, dependency)
+                    .await
+                    .map_err(|source| Reason::Dependency {
+                        dependency: dependency.name.clone(),
+                        source: Box::new(source),
+                    })?;
             dependencies.push(Dependency {
                 name: dependency.name.clone(),
                 version: dependency.version.clone(),
@@ -217,19 +213,14 @@ impl CompileRun<'_> {
     /// Returns an installed dependency: that of an earlier request, or newly extracted from its blob.
     async fn install(
         &self,
-        work_directory: &mut WorkDirectory,
+        state: &mut CompilerState,
         dependency: &RequestedDependency,
     ) -> Result<Installed, Reason> {
-        if let Some(installed) = work_directory
-            .cache
-            .get(&dependency.name, &dependency.digest)
-        {
-            if is_unchanged(work_directory, &dependency.name, &installed).await? {
+        if let Some(installed) = state.cache.get(&dependency.name, &dependency.digest) {
+            if is_unchanged(state, &dependency.name, &installed).await? {
                 return Ok(installed);
             }
-            work_directory
-                .discard(&dependency.name, &dependency.digest)
-                .await?;
+            state.discard(&dependency.name, &dependency.digest).await?;
         }
         let RequestedDependency {
             name,
@@ -237,11 +228,11 @@ impl CompileRun<'_> {
             digest,
             ..
         } = dependency;
-        let blob = work_directory.fetched(name);
+        let blob = state.fetched(name);
         self.fetch(name, dependency.blob.as_ref(), digest, &blob)
             .await?;
-        self.make_room(work_directory, name, &blob).await?;
-        let (context, own) = (Arc::clone(work_directory.context()), name.clone());
+        self.make_room(state, name, &blob).await?;
+        let (context, own) = (Arc::clone(state.context()), name.clone());
         let (from, cancel) = (blob.clone(), self.task.cancel.clone());
         let unpacking = runtime::spawn_blocking("install", move || {
             context.store.unpack(&own, &from, &cancel)
@@ -251,9 +242,7 @@ impl CompileRun<'_> {
             package: name.clone(),
             source,
         })?;
-        work_directory
-            .cache
-            .insert(name, version, digest, installed.clone());
+        state.cache.insert(name, version, digest, installed.clone());
         on_disk("blob", move || fs::remove_file(&blob)).await?;
         Ok(installed)
     }
@@ -288,7 +277,7 @@ impl CompileRun<'_> {
     /// Makes room to extract a blob by removing packages of earlier requests.
     async fn make_room(
         &self,
-        work_directory: &mut WorkDirectory,
+        state: &mut CompilerState,
         package: &Name,
         blob: &Path,
     ) -> Result<(), Reason> {
@@ -297,7 +286,7 @@ impl CompileRun<'_> {
         let space = loop {
             let own = blob.to_owned();
             let space = on_disk("measure", move || fs::space(&own)).await?;
-            if is_space_ample(space, needed) || !work_directory.forget_one().await? {
+            if is_space_ample(space, needed) || !state.forget_one().await? {
                 break space;
             }
         };
@@ -335,31 +324,24 @@ impl CompileRun<'_> {
     }
 
     /// Keeps the result for later requests, which name it by this digest.
-    fn keep(
-        &self,
-        work_directory: &mut WorkDirectory,
-        compiled: Compiled,
-        algorithms: &[Algorithm],
-    ) {
+    fn keep(&self, state: &mut CompilerState, compiled: Compiled, algorithms: &[Algorithm]) {
         if let Some(digest) = MultiDigest::of(&compiled.digests, algorithms)
             && let Some(installed) = compiled.installed
         {
             let (name, version) = (&self.request.name, &self.request.version);
             installed.forget_blob();
-            work_directory
-                .cache
-                .insert(name, version, &digest, installed);
+            state.cache.insert(name, version, &digest, installed);
         }
     }
 }
 
 /// Whether an installed package still has the content that was installed.
 async fn is_unchanged(
-    work_directory: &WorkDirectory,
+    state: &CompilerState,
     package: &Name,
     installed: &Installed,
 ) -> Result<bool, Reason> {
-    let (context, own) = (Arc::clone(work_directory.context()), installed.clone());
+    let (context, own) = (Arc::clone(state.context()), installed.clone());
     let checking = runtime::spawn_blocking("check", move || context.store.check(&own));
     let Err(changed) = checking.await.map_err(Reason::Task)? else {
         return Ok(true);

@@ -10,8 +10,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::colors;
-use super::compile_flags::{AnnotationsFor, Compile, Isolation, OutputFlags};
-use super::options::options;
+use super::compile_flags::{AnnotationsFor, Compile, OutputFlags};
+use super::options::{options, tier};
 use super::stopping::{Stopping, announcement, stopped};
 use super::{DONE, FAILED, MACHINE, USAGE, on_threads, print_error};
 use crate::config::Environment;
@@ -76,9 +76,7 @@ pub(super) fn main(arguments: Compile, environment: Environment) -> u8 {
     // Only a single-threaded process can enter a user namespace.
     let user_namespace = match arguments.isolation.isolation {
         _ if arguments.plan.purpose() != Purpose::Compile => Entry::Outside,
-        Isolation::Auto => sandbox::enter_user_namespace_if_needed(),
-        Isolation::Userns => sandbox::enter_user_namespace(),
-        Isolation::Namespace | Isolation::Landlock | Isolation::None => Entry::Outside,
+        isolation => tier(isolation).enter_user_namespace(),
     };
     let messages = messages(&arguments.output, &environment);
     let options = options(arguments, environment, user_namespace, terminal);

@@ -15,7 +15,7 @@ use crate::diag::Chain;
 use crate::machine::bootstrap::Platform;
 use crate::process;
 use crate::runtime::{Signals, StopSignal};
-use crate::sandbox;
+use crate::sandbox::{self, Entry, Isolation};
 use crate::tls::SystemCertificates;
 
 /// Two worker threads: requests are answered even while one of them is blocked.
@@ -27,16 +27,35 @@ pub(super) fn main(flags: Daemon, environment: Environment) -> u8 {
     // its own, and refuses to connect if one of them is malformed. Hide them from it.
     sandbox::set_variable_before_threads("SSL_CERT_FILE", "/dev/null");
     sandbox::set_variable_before_threads("SSL_CERT_DIR", "");
-    on_threads(WORKERS, run(flags, environment))
+    let isolation = Isolation::Auto;
+    // Only a single-threaded process can enter a user namespace.
+    let user_namespace = match sandbox::has_proc() {
+        true => isolation.enter_user_namespace(),
+        false => Entry::Outside,
+    };
+    let options = DaemonOptions {
+        platform: match flags.platform.as_str() {
+            "dummy" => Platform::Dummy,
+            _ => Platform::Linux,
+        },
+        config: flags.config,
+        vcap: Vcap::new(&flags.base),
+        environment,
+        agent: SELF.into(),
+        who: who(),
+        isolation,
+        user_namespace,
+    };
+    on_threads(WORKERS, run(options, flags.ignored))
 }
 
-async fn run(flags: Daemon, environment: Environment) -> u8 {
+async fn run(options: DaemonOptions, ignored: Vec<String>) -> u8 {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "Starting agent");
     if !sandbox::has_proc() {
         tracing::error!(hint = NO_PROC_HINT, "Agent exited with error: {NO_PROC}");
         return FAILED;
     }
-    for ignored in &flags.ignored {
+    for ignored in &ignored {
         tracing::warn!(ignored, "ignoring an unknown argument");
     }
     let stop = CancellationToken::new();
@@ -47,7 +66,7 @@ async fn run(flags: Daemon, environment: Environment) -> u8 {
             return FAILED;
         }
     };
-    let result = daemon::run(options(flags, environment), &stop).await;
+    let result = daemon::run(options, &stop).await;
     exit_code(result, stopping.signal().await)
 }
 
@@ -72,20 +91,6 @@ fn handle_signals(stop: &CancellationToken) -> io::Result<Stopping> {
     Ok(Stopping::start(signals, stop, announce, killing, |_| {
         FAILED
     }))
-}
-
-fn options(flags: Daemon, environment: Environment) -> DaemonOptions {
-    DaemonOptions {
-        platform: match flags.platform.as_str() {
-            "dummy" => Platform::Dummy,
-            _ => Platform::Linux,
-        },
-        config: flags.config,
-        vcap: Vcap::new(&flags.base),
-        environment,
-        agent: SELF.into(),
-        who: who(),
-    }
 }
 
 /// Logs why the daemon ended, in the Go agent's words.

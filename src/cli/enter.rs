@@ -12,9 +12,9 @@ use crate::compile::{Kept, SecondRun, Shell, ShellWhen};
 use crate::config::{Environment, Vcap};
 use crate::diag::Chain;
 use crate::fs;
-use crate::offline::{self, FailureKind, Isolation, KeptPackage, Messages, Options};
+use crate::offline::{self, FailureKind, KeptPackage, Messages, Options};
 use crate::process::{Terminal, TimeLimits};
-use crate::sandbox::{self, Entry, Sharing};
+use crate::sandbox::{self, Isolation, Sharing};
 
 /// Parses the arguments after `enter`.
 pub(super) fn parse(arguments: &[OsString]) -> Result<PathBuf, String> {
@@ -102,12 +102,7 @@ fn options(
         vcap: Vcap::new(Path::new(&settings.base)),
         isolation,
         // Only a single-threaded process can enter one.
-        user_namespace: match isolation {
-            Isolation::Userns => sandbox::enter_user_namespace(),
-            Isolation::Auto | Isolation::Namespace | Isolation::Landlock | Isolation::None => {
-                Entry::Outside
-            }
-        },
+        user_namespace: isolation.enter_user_namespace(),
         jobs: None,
         memory_per_job: 0,
         make_jobserver: false,

@@ -9,7 +9,7 @@ use super::compile_flags::{
 use super::this_process::{SELF, program, who};
 use crate::compile::{self, Shell, ShellWhen};
 use crate::config::{Environment, Vcap};
-use crate::offline::{self, Options};
+use crate::offline::Options;
 use crate::process::{self, Terminal};
 use crate::sandbox::{self, Entry};
 
@@ -92,13 +92,13 @@ fn sharing(directories: &DirectoryFlags) -> sandbox::Sharing {
     }
 }
 
-fn tier(isolation: Isolation) -> offline::Isolation {
+pub(super) fn tier(isolation: Isolation) -> sandbox::Isolation {
     match isolation {
-        Isolation::Auto => offline::Isolation::Auto,
-        Isolation::Namespace => offline::Isolation::Namespace,
-        Isolation::Userns => offline::Isolation::Userns,
-        Isolation::Landlock => offline::Isolation::Landlock,
-        Isolation::None => offline::Isolation::None,
+        Isolation::Auto => sandbox::Isolation::Auto,
+        Isolation::Namespace => sandbox::Isolation::Namespace,
+        Isolation::Userns => sandbox::Isolation::Userns,
+        Isolation::Landlock => sandbox::Isolation::Landlock,
+        Isolation::None => sandbox::Isolation::None,
     }
 }
 

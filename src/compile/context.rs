@@ -11,7 +11,7 @@ use super::store::Store;
 use crate::config::{Environment, Vcap};
 use crate::process::{ForkServer, Jobserver, LineSink, TimeLimits};
 use crate::release::Name;
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Sandbox, SandboxError};
 
 /// Returns what receives the lines of a script of this package. A receiver that blocks delays the script.
 pub type ScriptLines = Arc<dyn Fn(&Name) -> LineSink + Send + Sync>;
@@ -50,6 +50,17 @@ pub struct Context {
     pub script_lines: Option<ScriptLines>,
     /// Receives all events.
     pub events: Arc<dyn Fn(Event) + Send + Sync>,
+}
+
+impl Context {
+    /// Removes everything that the sandbox made, when all packages have ended.
+    ///
+    /// # Errors
+    /// Something cannot be removed.
+    pub fn close(self: Arc<Self>) -> Result<(), SandboxError> {
+        // Another reference belongs to a package that cannot be stopped.
+        Arc::try_unwrap(self).map_or(Ok(()), |context| context.sandbox.close())
+    }
 }
 
 impl std::fmt::Debug for Context {

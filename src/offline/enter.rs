@@ -11,8 +11,10 @@ use super::options::Options;
 use super::progress::Progress;
 use super::run::Outcome;
 use super::setup;
-use super::work_directory::WorkDirectory;
-use crate::compile::{self, CompileError, Context, Dependency, Job, Kept, kept_dependency};
+use super::work_directory;
+use crate::compile::{
+    self, CompileError, Context, Dependency, Job, Kept, WorkDirectory, kept_dependency,
+};
 use crate::diag::Chain;
 use crate::fs;
 use crate::release::{Digests, Name, Version};
@@ -90,7 +92,7 @@ async fn enter_kept(
         let cancel = cancel.clone();
         runtime::spawn_blocking("work directory", move || {
             let stop = || cancel.is_cancelled();
-            WorkDirectory::make(Some(&directory), &vcap, &directory, &stop)
+            work_directory::make(Some(&directory), &vcap, &directory, &stop)
         })
     };
     let work_directory = making.await??;
@@ -124,8 +126,7 @@ async fn enter_in(
     );
     let context = Arc::new(context);
     let result = open_shell(package, work_directory.path(), &context, cancel).await;
-    // The shell has ended, so this is the last reference.
-    let closed = Arc::try_unwrap(context).map_or(Ok(()), |context| context.sandbox.close());
+    let closed = Context::close(context);
     result.and_then(|()| closed.map_err(OfflineError::Sandbox))
 }
 

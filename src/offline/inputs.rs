@@ -15,7 +15,8 @@ use super::progress::Progress;
 use super::select::{Input, ManifestInput};
 use super::space;
 use super::tarball::{Opened, Role, shown};
-use super::work_directory::WorkDirectory;
+use super::work_directory;
+use crate::compile::WorkDirectory;
 use crate::fs;
 use crate::runtime;
 
@@ -44,7 +45,7 @@ pub(super) async fn read(
             "Reading BOSH Release Manifest from tarball {}",
             tarball.display()
         ));
-        let spool = work_directory.spool(ReleaseId::from_position(index))?;
+        let spool = work_directory::spool(work_directory, ReleaseId::from_position(index))?;
         let (path, token) = (tarball.clone(), cancel.clone());
         let start = Instant::now();
         let opened = reading(cancel, move || open::open(&path, &spool, &token)).await?;

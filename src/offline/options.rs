@@ -33,7 +33,7 @@ pub struct Options {
     /// The base directory, `/var/vcap`.
     pub vcap: Vcap,
     /// The isolation of packages from each other.
-    pub isolation: Isolation,
+    pub isolation: sandbox::Isolation,
     /// The user namespace that this process has entered for isolation.
     pub user_namespace: sandbox::Entry,
     /// How many packages are compiled concurrently, at most; `None` for the number of available CPUs, or fewer if the memory is not
@@ -96,19 +96,4 @@ pub enum Purpose {
     DryRun,
     /// Only says where the results of a compilation would be.
     NameResults,
-}
-
-/// The requested isolation tier.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Isolation {
-    /// The first tier that passes a trial run.
-    Auto,
-    /// Namespaces, or an error.
-    Namespace,
-    /// Namespaces inside a user namespace, or an error.
-    Userns,
-    /// Landlock rules in the base directory itself, or an error.
-    Landlock,
-    /// No isolation, in the base directory itself; one job by default.
-    None,
 }

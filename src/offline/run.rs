@@ -17,7 +17,7 @@ use super::given;
 use super::ids::ReleaseId;
 use super::inputs;
 use super::ledger::ReleaseJob;
-use super::options::{Isolation, Options, Purpose};
+use super::options::{Options, Purpose};
 use super::outputs::{LAST_RESORT, output_directories};
 use super::plan;
 use super::progress::Progress;
@@ -28,11 +28,13 @@ use super::setup;
 use super::shell;
 use super::space;
 use super::stemcell::CallStemcell;
-use super::work_directory::WorkDirectory;
+use super::work_directory;
+use crate::compile::{Context, WorkDirectory};
 use crate::diag::Chain;
 use crate::fs::{self, MadeDirectories};
 use crate::release::Slug;
 use crate::runtime;
+use crate::sandbox::Isolation;
 
 /// What a call has done.
 #[derive(Debug)]
@@ -171,7 +173,7 @@ impl Call<'_> {
             let (wanted, vcap) = (options.work_directory.clone(), options.vcap.clone());
             let (beside, cancel) = (beside.to_owned(), self.cancel.clone());
             runtime::spawn_blocking("work directory", move || {
-                WorkDirectory::make(wanted.as_deref(), &vcap, &beside, &|| cancel.is_cancelled())
+                work_directory::make(wanted.as_deref(), &vcap, &beside, &|| cancel.is_cancelled())
             })
         };
         making.await?.map_err(|error| {
@@ -191,7 +193,8 @@ impl Call<'_> {
     ) -> Result<(), OfflineError> {
         let tasks = self.tasks(work_directory, outputs).await?;
         let wanted_logs = self.options.logs_directory.as_deref();
-        let logs = work_directory.logs_of_earlier_runs(wanted_logs, &self.options.vcap);
+        let logs =
+            work_directory::logs_of_earlier_runs(work_directory, wanted_logs, &self.options.vcap);
         if let Some(file) = &self.options.graph {
             dry_run::write_graph(file, &tasks, &logs, (&self.progress, self.cancel)).await?;
         }
@@ -219,13 +222,8 @@ impl Call<'_> {
         let result = self
             .carry_out_all(tasks, stemcell, Some(&compiler), work_directory, written)
             .await;
-        // All packages have ended, so this is the last reference.
-        let closed = match Arc::try_unwrap(compiler.context) {
-            Ok(context) => context.sandbox.close(),
-            Err(_) => Ok(()),
-        };
         // The compiled releases are not affected.
-        if let Err(error) = closed {
+        if let Err(error) = Context::close(compiler.context) {
             self.progress.warn(&format!(
                 "Warning: could not remove all files that packaging scripts left: {}. The next run tries again",
                 Chain(&error)
@@ -278,7 +276,7 @@ impl Call<'_> {
                 output,
             } = task
             {
-                let blobs = work_directory.blobs(id)?;
+                let blobs = work_directory::blobs(work_directory, id)?;
                 let job = ReleaseJob {
                     release,
                     output,

@@ -1,6 +1,7 @@
 //! Sets up what packages are compiled with: the sandbox, the directory of logs, the make jobserver.
 
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
@@ -9,16 +10,16 @@ use super::call_record::CallRecord;
 use super::dry_run::Compilation;
 use super::error::OfflineError;
 use super::isolation;
-use super::options::{Isolation, Options};
+use super::options::Options;
 use super::progress::Progress;
 use super::releases::Compiler;
-use super::work_directory::WorkDirectory;
-use crate::compile::{Context, Keep, KeptSettings, Shells, Store};
+use super::work_directory;
+use crate::compile::{Context, Keep, KeptSettings, Shells, Store, WorkDirectory};
 use crate::config::Environment;
 use crate::diag::Bytes;
 use crate::fs;
 use crate::process::{self, Jobserver, Memory, MemoryOf};
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Isolation, Sandbox};
 
 /// The compiler of a call.
 pub(super) async fn compiler(
@@ -38,8 +39,9 @@ pub(super) async fn compiler(
     announce_jobs(jobs, line, progress);
     record.set_compiler(sandbox.name(), jobs.get());
     warn_of_noexec(options, &sandbox, work_directory, progress);
-    let logs = match work_directory.logs(options.logs_directory.as_deref(), &options.vcap) {
-        Ok(logs) => logs,
+    let prepared = logs_and_variables(options, work_directory);
+    let (logs, variables) = match prepared {
+        Ok(prepared) => prepared,
         Err(error) => {
             sandbox.close()?;
             return Err(error.into());
@@ -49,22 +51,6 @@ pub(super) async fn compiler(
         "Logs of packaging scripts are kept in {}",
         logs.display()
     ));
-    let mut environment = options.environment.clone();
-    let mut jobserver = None;
-    if options.make_jobserver {
-        // Each make has one job without a token.
-        let tokens = process::processors().get() - 1;
-        match Jobserver::make(&work_directory.jobserver(), tokens) {
-            Ok(pool) => jobserver = Some(pool),
-            Err(error) => {
-                sandbox.close()?;
-                return Err(error.into());
-            }
-        }
-        let (name, value) = Jobserver::variable();
-        environment = environment.with(&[(name, value.into())]);
-    }
-    let variables = (environment, jobserver);
     let context = context(
         options,
         sandbox,
@@ -82,12 +68,33 @@ pub(super) async fn compiler(
     })
 }
 
+/// The variables that scripts inherit, and the make jobserver that they name.
+type Variables = (Environment, Option<Jobserver>);
+
+/// Creates the directory of logs and, if it is wanted, the make jobserver.
+fn logs_and_variables(
+    options: &Options,
+    work_directory: &WorkDirectory,
+) -> fs::Result<(PathBuf, Variables)> {
+    let wanted = options.logs_directory.as_deref();
+    let logs = work_directory::logs(work_directory, wanted, &options.vcap)?;
+    if !options.make_jobserver {
+        return Ok((logs, (options.environment.clone(), None)));
+    }
+    // Each make has one job without a token.
+    let tokens = process::processors().get() - 1;
+    let pool = Jobserver::make(&work_directory::jobserver(work_directory), tokens)?;
+    let (name, value) = Jobserver::variable();
+    let environment = options.environment.with(&[(name, value.into())]);
+    Ok((logs, (environment, Some(pool))))
+}
+
 /// What the packages of a call share.
 pub(super) fn context(
     options: &Options,
     sandbox: Sandbox,
     work_directory: &WorkDirectory,
-    (environment, jobserver): (Environment, Option<Jobserver>),
+    (environment, jobserver): Variables,
     record: Option<&Arc<CallRecord>>,
     (progress, cancel): (&Arc<Progress>, &CancellationToken),
 ) -> Context {

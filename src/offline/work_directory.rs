@@ -1,15 +1,11 @@
-//! The work directory of a call, and the directory of its logs.
+//! The directories of a call: where its work directory is, what is in it, and where its logs are.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use super::ids::ReleaseId;
-use crate::config::{Vcap, WORK_PREFIX};
-use crate::fs::{self, LeasedDirectory, MadeDirectories};
-use crate::sandbox;
-
-/// How long the processes of a killed run may take to end before its work directory is removed.
-const PATIENCE: Duration = Duration::from_secs(10);
+use crate::compile::WorkDirectory;
+use crate::config::Vcap;
+use crate::fs::{self, MadeDirectories};
 
 /// The place of the work directory if programs cannot run in the usual places.
 const LAST_RESORT: &str = "/var/tmp";
@@ -17,157 +13,102 @@ const LAST_RESORT: &str = "/var/tmp";
 /// The directory of logs if the usual one cannot be used.
 const LOGS_BESIDE: &str = "bosh-agent-logs";
 
-/// The work directory, with all temporary files of a call.
-#[derive(Debug)]
-pub(super) struct WorkDirectory {
-    work: LeasedDirectory,
-    made: MadeDirectories,
+/// The directory in the work directory with the files of tarballs.
+const SPOOL: &str = "spool";
+
+/// The directory in the work directory with compiled blobs.
+const BLOBS: &str = "blobs";
+
+/// Creates the work directory: in `wanted`, or in the data directory if that is a real disk, or in `beside`. First removes what killed
+/// runs left there.
+pub(super) fn make(
+    wanted: Option<&Path>,
+    vcap: &Vcap,
+    beside: &Path,
+    stop: &dyn Fn() -> bool,
+) -> fs::Result<WorkDirectory> {
+    let mut made = MadeDirectories::default();
+    let parent = match wanted {
+        Some(directory) => made.make(directory).map(|()| directory.to_owned()),
+        None => default_parent(vcap, beside, &mut made),
+    };
+    let parent = parent.inspect_err(|_| made.remove_empty())?;
+    WorkDirectory::make(&parent, made, &[SPOOL, BLOBS], stop)
 }
 
-impl WorkDirectory {
-    /// Creates the work directory: in `wanted`, or in the data directory if that is a real disk, or in `beside`. First removes
-    /// what killed runs left there.
-    pub(super) fn make(
-        wanted: Option<&Path>,
-        vcap: &Vcap,
-        beside: &Path,
-        stop: &dyn Fn() -> bool,
-    ) -> fs::Result<Self> {
-        let mut made = MadeDirectories::default();
-        match Self::make_work(wanted, vcap, beside, stop, &mut made) {
-            Ok(work) => Ok(Self { work, made }),
-            Err(error) => {
-                made.remove_empty();
-                Err(error)
-            }
-        }
+/// The default place of the work directory. Scripts may run in it, so a file system that is mounted noexec comes last.
+fn default_parent(vcap: &Vcap, beside: &Path, made: &mut MadeDirectories) -> fs::Result<PathBuf> {
+    let data = vcap.data();
+    let can_run = |directory: &Path| matches!(fs::noexec(directory), Ok(None));
+    let mut is_usable =
+        |directory: &Path| made.make(directory).is_ok() && fs::check_writable(directory).is_ok();
+    if !fs::is_volatile_or_overlay(&data)? && can_run(&data) && is_usable(&data) {
+        return Ok(data);
     }
-
-    fn make_work(
-        wanted: Option<&Path>,
-        vcap: &Vcap,
-        beside: &Path,
-        stop: &dyn Fn() -> bool,
-        made: &mut MadeDirectories,
-    ) -> fs::Result<LeasedDirectory> {
-        let parent = match wanted {
-            Some(directory) => {
-                made.make(directory)?;
-                directory.to_owned()
-            }
-            None => Self::parent_of_work(vcap, beside, made)?,
-        };
-        for removed in fs::remove_abandoned(
-            &parent,
-            WORK_PREFIX,
-            Some((sandbox::PROCESSES, PATIENCE, stop)),
-        ) {
-            tracing::info!(path = %removed.display(), "removed the leftovers of a killed run");
-        }
-        // Canonical, because paths in it are recognized by this prefix.
-        let parent = fs::canonicalize(&parent)?;
-        let work = LeasedDirectory::create(&parent, WORK_PREFIX)?;
-        for name in ["spool", "blobs", "store"] {
-            fs::create_dir(&work.path().join(name))?;
-        }
-        Ok(work)
+    if can_run(beside) {
+        return Ok(beside.to_owned());
     }
+    let others = [data.as_path(), LAST_RESORT.as_ref()];
+    let other = others.into_iter().find(|it| can_run(it) && is_usable(it));
+    Ok(other.unwrap_or(beside).to_owned())
+}
 
-    /// The default place of the work directory. Scripts may run in it, so a file system that is mounted noexec comes last.
-    fn parent_of_work(
-        vcap: &Vcap,
-        beside: &Path,
-        made: &mut MadeDirectories,
-    ) -> fs::Result<PathBuf> {
-        let data = vcap.data();
-        let can_run = |directory: &Path| matches!(fs::noexec(directory), Ok(None));
-        let mut is_usable = |directory: &Path| {
-            made.make(directory).is_ok() && fs::check_writable(directory).is_ok()
-        };
-        if !fs::is_volatile_or_overlay(&data)? && can_run(&data) && is_usable(&data) {
-            return Ok(data);
-        }
-        if can_run(beside) {
-            return Ok(beside.to_owned());
-        }
-        let others = [data.as_path(), LAST_RESORT.as_ref()];
-        let other = others.into_iter().find(|it| can_run(it) && is_usable(it));
-        Ok(other.unwrap_or(beside).to_owned())
+/// Creates the directory for the files of one tarball.
+pub(super) fn spool(work: &WorkDirectory, release: ReleaseId) -> fs::Result<PathBuf> {
+    of_release(work, SPOOL, release)
+}
+
+/// Creates the directory for the compiled blobs of one release.
+pub(super) fn blobs(work: &WorkDirectory, release: ReleaseId) -> fs::Result<PathBuf> {
+    of_release(work, BLOBS, release)
+}
+
+fn of_release(work: &WorkDirectory, contents: &str, release: ReleaseId) -> fs::Result<PathBuf> {
+    let path = work.path().join(contents);
+    let path = path.join(release.position().to_string());
+    fs::create_dir(&path)?;
+    Ok(path)
+}
+
+/// The path of the make jobserver that all scripts share.
+pub(super) fn jobserver(work: &WorkDirectory) -> PathBuf {
+    work.path().join("jobserver")
+}
+
+/// Creates the directory of logs: `wanted`, or the usual one, or one next to the work directory.
+pub(super) fn logs(
+    work: &WorkDirectory,
+    wanted: Option<&Path>,
+    vcap: &Vcap,
+) -> fs::Result<PathBuf> {
+    if let Some(directory) = wanted {
+        fs::create_dir_all(directory)?;
+        fs::check_writable(directory)?;
+        return Ok(directory.to_owned());
     }
-
-    pub(super) fn path(&self) -> &Path {
-        self.work.path()
+    let usual = vcap.compilation_logs();
+    if fs::create_dir_all(&usual).is_ok() && fs::check_writable(&usual).is_ok() {
+        return Ok(usual);
     }
+    let beside = work.path().with_file_name(LOGS_BESIDE);
+    fs::create_dir_all(&beside)?;
+    Ok(beside)
+}
 
-    /// Whether it still exists.
-    pub(super) fn is_there(&self) -> bool {
-        self.work.is_there()
+/// The directory in which [`logs`] of an earlier run has kept files. Creates nothing.
+pub(super) fn logs_of_earlier_runs(
+    work: &WorkDirectory,
+    wanted: Option<&Path>,
+    vcap: &Vcap,
+) -> PathBuf {
+    if let Some(directory) = wanted {
+        return directory.to_owned();
     }
-
-    /// Creates the directory for the files of one tarball.
-    pub(super) fn spool(&self, release: ReleaseId) -> fs::Result<PathBuf> {
-        let path = self
-            .path()
-            .join("spool")
-            .join(release.position().to_string());
-        fs::create_dir(&path)?;
-        Ok(path)
-    }
-
-    /// Creates the directory for the compiled blobs of one release.
-    pub(super) fn blobs(&self, release: ReleaseId) -> fs::Result<PathBuf> {
-        let path = self
-            .path()
-            .join("blobs")
-            .join(release.position().to_string());
-        fs::create_dir(&path)?;
-        Ok(path)
-    }
-
-    /// The directory of installed packages.
-    pub(super) fn store(&self) -> PathBuf {
-        self.path().join("store")
-    }
-
-    /// The path of the make jobserver that all scripts share.
-    pub(super) fn jobserver(&self) -> PathBuf {
-        self.path().join("jobserver")
-    }
-
-    /// Creates the directory of logs: `wanted`, or the usual one, or one next to the work directory.
-    pub(super) fn logs(&self, wanted: Option<&Path>, vcap: &Vcap) -> fs::Result<PathBuf> {
-        if let Some(directory) = wanted {
-            fs::create_dir_all(directory)?;
-            fs::check_writable(directory)?;
-            return Ok(directory.to_owned());
-        }
-        let usual = vcap.compilation_logs();
-        if fs::create_dir_all(&usual).is_ok() && fs::check_writable(&usual).is_ok() {
-            return Ok(usual);
-        }
-        let beside = self.path().with_file_name(LOGS_BESIDE);
-        fs::create_dir_all(&beside)?;
-        Ok(beside)
-    }
-
-    /// The directory in which [`logs`](Self::logs) of an earlier run has kept files. Creates nothing.
-    pub(super) fn logs_of_earlier_runs(&self, wanted: Option<&Path>, vcap: &Vcap) -> PathBuf {
-        if let Some(directory) = wanted {
-            return directory.to_owned();
-        }
-        let usual = vcap.compilation_logs();
-        let beside = self.path().with_file_name(LOGS_BESIDE);
-        match fs::check_writable(&usual).is_err() && fs::metadata(&beside).is_ok() {
-            true => beside,
-            false => usual,
-        }
-    }
-
-    /// Removes the work directory, and the directories above it that were created for it.
-    pub(super) fn remove(self) -> fs::Result<()> {
-        self.work.remove()?;
-        self.made.remove_empty();
-        Ok(())
+    let usual = vcap.compilation_logs();
+    let beside = work.path().with_file_name(LOGS_BESIDE);
+    match fs::check_writable(&usual).is_err() && fs::metadata(&beside).is_ok() {
+        true => beside,
+        false => usual,
     }
 }
 
@@ -180,9 +121,9 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let wanted = scratch.path().join("a/b");
         let vcap = Vcap::new(&scratch.path().join("vcap"));
-        let place = WorkDirectory::make(Some(&wanted), &vcap, scratch.path(), &|| false).unwrap();
+        let place = make(Some(&wanted), &vcap, scratch.path(), &|| false).unwrap();
         assert!(place.path().starts_with(&wanted));
-        place.spool(ReleaseId::from_position(0)).unwrap();
+        spool(&place, ReleaseId::from_position(0)).unwrap();
         place.remove().unwrap();
         assert!(fs::list(scratch.path()).unwrap().is_empty());
     }
@@ -191,15 +132,14 @@ mod tests {
     fn logs_go_to_the_usual_place_or_where_they_are_told() {
         let scratch = tempfile::tempdir().unwrap();
         let vcap = Vcap::new(&scratch.path().join("vcap"));
-        let place =
-            WorkDirectory::make(Some(scratch.path()), &vcap, scratch.path(), &|| false).unwrap();
-        assert_eq!(place.logs(None, &vcap).unwrap(), vcap.compilation_logs());
+        let place = make(Some(scratch.path()), &vcap, scratch.path(), &|| false).unwrap();
+        assert_eq!(logs(&place, None, &vcap).unwrap(), vcap.compilation_logs());
         let wanted = scratch.path().join("logs");
-        assert_eq!(place.logs(Some(&wanted), &vcap).unwrap(), wanted);
+        assert_eq!(logs(&place, Some(&wanted), &vcap).unwrap(), wanted);
         let file = scratch.path().join("file");
         fs::write(&file, b"").unwrap();
         let unusable = Vcap::new(&file);
-        let logs = place.logs(None, &unusable).unwrap();
+        let logs = logs(&place, None, &unusable).unwrap();
         assert_eq!(logs.parent(), place.path().parent());
     }
 }

@@ -53,7 +53,9 @@ pub struct Landlocked {
     base: PathBuf,
     /// The data directory with links resolved.
     data: PathBuf,
-    /// The work directory and the directory of kept scratch, if rules can deny access to them.
+    /// Directories that all scripts use, and the one in which they may keep files.
+    open: Vec<PathBuf>,
+    /// The work directory, the directory of kept scratch and secrets, if rules can deny access to them.
     hidden: Vec<PathBuf>,
     /// Locked before `data_names` if both are needed. It stays locked during file operations, so threads of the runtime must not lock it.
     packages: Mutex<PackagesInTree>,
@@ -101,25 +103,43 @@ impl Landlocked {
         let base = fs::canonicalize(tree.base())?;
         let data = fs::canonicalize(&Vcap::new(tree.base()).data())?;
         let work = fs::canonicalize(work)?;
-        let is_open = |directory: &PathBuf| {
-            let mut open = TEMPORARY.iter().map(Path::new).chain(home);
-            open.any(|open| directory.starts_with(open))
-        };
         // Rules are sent to the child as text, so a path that is not UTF-8 gets none.
         let scratch = tree.separable_scratch().map(Path::to_owned);
         let scratch = scratch.filter(|directory| directory.to_str().is_some());
-        let hidden: Vec<PathBuf> = std::iter::once(work).chain(scratch).collect();
-        Ok(Self {
+        let hidden = std::iter::once(work).chain(scratch).collect();
+        let temporary = TEMPORARY.iter().map(PathBuf::from);
+        let mut landlocked = Self {
             tree,
             base,
             data,
-            hidden: hidden.into_iter().filter(|it| !is_open(it)).collect(),
+            open: temporary.chain(home.map(Path::to_owned)).collect(),
+            hidden: Vec::new(),
             packages: Mutex::default(),
             data_names: Mutex::default(),
             changed: Notify::new(),
             admission: Admission::default(),
             has_rules: true,
-        })
+        };
+        landlocked.hide(hidden);
+        Ok(landlocked)
+    }
+
+    /// Denies scripts access to paths without links, if rules can do that.
+    fn hide(&mut self, paths: Vec<PathBuf>) {
+        let is_open = |path: &PathBuf| self.open.iter().any(|open| path.starts_with(open));
+        let closable = paths.into_iter().filter(|path| !is_open(path));
+        self.hidden.extend(closable.collect::<Vec<_>>());
+    }
+
+    /// Denies scripts access to files and directories with secrets, in addition to those in the agent's own directory. One that does not
+    /// exist now, or is in a directory that all scripts use, is not protected.
+    #[must_use]
+    pub(super) fn with_secrets(mut self, secrets: &[PathBuf]) -> Self {
+        let secrets = secrets
+            .iter()
+            .filter_map(|path| fs::canonicalize(path).ok());
+        self.hide(secrets.collect());
+        self
     }
 
     /// Uses no rules (`--isolation=none` with several jobs): scripts that run concurrently see each other's packages and can write to
@@ -305,6 +325,17 @@ impl Landlocked {
             }
         }
         Ok(replaced)
+    }
+
+    /// Removes all copies of dependencies that no package uses.
+    pub(super) fn remove_unused_copies(&self) -> Result<(), SandboxError> {
+        let mut packages = self.packages();
+        let unused: Vec<Name> = packages.unused().map(|(name, _)| name.clone()).collect();
+        for name in unused {
+            packages.remove(&name);
+            self.remove(&name)?;
+        }
+        Ok(())
     }
 
     /// The path of a dependency's copy.

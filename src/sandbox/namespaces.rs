@@ -31,7 +31,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::blocking::{UndoOnDrop, blocking};
 use super::error::SandboxError;
-use super::scratch::Scratch;
+use super::scratch::{self, Scratch};
 use super::users::Users;
 use super::view::Writes;
 use crate::config::Vcap;
@@ -269,15 +269,7 @@ impl Namespaces {
 
     /// Removes the content of shared scratch directories while no script runs. Returns `false` if there was nothing to remove.
     pub(super) fn discard_scratch(&self) -> fs::Result<bool> {
-        let mut found = false;
-        for entry in fs::list(&self.work.join(&self.scratch_root))? {
-            if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                continue;
-            }
-            found |= !fs::list(&entry.path())?.is_empty();
-            fs::remove_tree(&entry.path())?;
-        }
-        Ok(found)
+        scratch::discard(&self.work.join(&self.scratch_root))
     }
 
     /// Creates the mount point of a dependency, or copies the dependency.

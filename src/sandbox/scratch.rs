@@ -87,6 +87,11 @@ impl Scratch {
         Ok(Some(directory))
     }
 
+    /// Removes the directories of packages in the directory that is kept. Returns `false` if there was no content to remove.
+    pub(super) fn discard_kept(&self) -> fs::Result<bool> {
+        self.kept().map_or(Ok(false), discard)
+    }
+
     /// The directory that is kept, if scripts can be isolated from each other in it.
     pub(super) fn separable(&self) -> Option<&Path> {
         let kept = self.kept.as_ref().filter(|kept| kept.is_separable);
@@ -138,6 +143,19 @@ impl Drop for Kept {
         let _ = self.lock.unlock();
         self.made.remove_empty();
     }
+}
+
+/// Removes the directories of packages in a directory. Returns `false` if all of them were empty.
+pub(super) fn discard(directory: &Path) -> fs::Result<bool> {
+    let mut found = false;
+    for entry in fs::list(directory)? {
+        if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            continue;
+        }
+        found |= !fs::list(&entry.path())?.is_empty();
+        fs::remove_tree(&entry.path())?;
+    }
+    Ok(found)
 }
 
 /// Creates a scratch directory, or checks that scripts can write to the existing one. Returns whether it was created.

@@ -1,19 +1,27 @@
 //! The daemon as a single process: start, stop and restart. `integration` tests it in a deployment.
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::support::{
-    Agent, Member, Running, World, archive, processes_below, require_root, require_tools, run_tool,
-    sha1_of, wait_for,
+    Agent, LANDLOCK, Member, NAMESPACE, Place, Running, Tier, USERNS_OF_ROOT, World, archive,
+    in_tiers, listed, processes_below, require_root, require_tools, run_tool, sha1_of, wait_for,
 };
 use nix::sys::signal::Signal;
+
+in_tiers!(daemon_compiles_in_the_tier_of_its_privileges: NAMESPACE USERNS_OF_ROOT LANDLOCK);
 
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// A world with settings of an HTTPS bus.
 fn machine() -> World {
     let world = World::new();
+    configure(&world);
+    world
+}
+
+/// Writes settings of an HTTPS bus, and the daemon's configuration.
+fn configure(world: &World) {
     let path = |name: &str| world.path(name).to_str().unwrap().to_owned();
     let arguments = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=agent".split(' ');
     let (key, certificate) = (path("key.pem"), path("certificate.pem"));
@@ -36,7 +44,6 @@ fn machine() -> World {
     let sources = serde_json::json!([{"Type": "File", "SettingsPath": path("settings.json")}]);
     let config = serde_json::json!({"Infrastructure": {"Settings": {"Sources": sources}}});
     std::fs::write(world.path("agent.json"), config.to_string()).unwrap();
-    world
 }
 
 fn daemon(world: &World) -> Agent {
@@ -45,9 +52,13 @@ fn daemon(world: &World) -> Agent {
 
 /// A daemon that is started by another program.
 fn daemon_through(world: &World, program: &[&str]) -> Agent {
+    with_flags(Agent::wrapped(&world.path("printed"), program), world)
+}
+
+fn with_flags(agent: Agent, world: &World) -> Agent {
     let config = world.path("agent.json");
     let base = world.base();
-    Agent::wrapped(&world.path("printed"), program).args(&[
+    agent.args(&[
         "-P".as_ref(),
         "dummy".as_ref(),
         "-C".as_ref(),
@@ -231,6 +242,37 @@ fn second_sigterm_kills_scripts_and_ends_the_daemon() {
     let said = "Agent exited with error: received a second signal (SIGTERM): killing all processes";
     assert!(ended.stderr.contains(said), "{}", ended.stderr);
     assert_eq!(processes_below(&world.base()), [""; 0]);
+}
+
+mod bodies {
+    use super::*;
+
+    pub(super) fn daemon_compiles_in_the_tier_of_its_privileges(tier: Tier) {
+        if !require_tools(&["openssl", "curl"]) {
+            return;
+        }
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        configure(&place.world);
+        let daemon = with_flags(place.bare(), &place.world).start();
+        wait_for_message(&daemon, "listening for HTTPS requests");
+        wait_for_message(&daemon, &format!("isolation: {}", tier.name));
+        order(&place.world, "echo x >$BOSH_INSTALL_TARGET/file");
+        wait_for("the result", LIMIT, || {
+            // The source, and the compiled package.
+            match listed(place.world.path("store")).len() {
+                2.. => Ok(()),
+                _ => Err(daemon.stderr()),
+            }
+        });
+        daemon.signal(Signal::SIGTERM);
+        assert_eq!(daemon.end().code, Some(1));
+        assert_eq!(
+            listed(place.world.base().join("packages")),
+            [""; 0].map(PathBuf::from)
+        );
+    }
 }
 
 /// Sends the daemon a request to compile a package with this script.

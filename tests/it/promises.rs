@@ -9,6 +9,7 @@ use crate::support::{
     USERNS_OF_A_USER, USERNS_OF_ROOT, Who, attacks, extract, packages, require_landlock_scopes,
     require_root, require_tools,
 };
+use bosh_agent::sandbox::Isolation;
 use serde_json::{Value, json};
 
 /// A column of the table in SECURITY.md: whether each row is protected.
@@ -200,12 +201,12 @@ fn no_isolation_protects_as_promised() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn daemon_protects_as_promised() {
-    if !require_root() || !NAMESPACE.is_possible() || !can_run(NAMESPACE) {
-        return;
+/// Requests to a daemon compile the packages of the attacks.
+async fn attack_in_daemon(isolation: Isolation, tier: Tier) -> Option<BTreeMap<String, bool>> {
+    if !require_root() || !can_run(tier) {
+        return None;
     }
-    let play = Play::start();
+    let play = Play::isolated(isolation)?;
     let site = Site::new(&play.world, Who::Root);
     let mut done: BTreeMap<&str, Value> = BTreeMap::new();
     for (name, needed, script) in packages(&site, &attacks()) {
@@ -221,11 +222,31 @@ async fn daemon_protects_as_promised() {
         });
         done.insert(name, found);
     }
-    let succeeded = site.succeeded(|package, name| {
+    Some(site.succeeded(|package, name| {
         let scratch = tempfile::tempdir().unwrap();
         let blob = done[package]["blobstore_id"].as_str().unwrap();
         extract(&play.world.path("store").join(blob), scratch.path());
         std::fs::read_to_string(scratch.path().join(name)).unwrap()
-    });
-    assert_as_promised(&column("daemon"), &succeeded);
+    }))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn daemon_with_namespaces_protects_as_promised() {
+    if let Some(succeeded) = attack_in_daemon(Isolation::Namespace, NAMESPACE).await {
+        assert_as_promised(&column("`namespace`"), &succeeded);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn daemon_with_landlock_protects_as_its_second_run() {
+    if let Some(succeeded) = attack_in_daemon(Isolation::Landlock, LANDLOCK).await {
+        assert_as_promised(&column("second run of `landlock`"), &succeeded);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn daemon_without_isolation_protects_as_promised() {
+    if let Some(succeeded) = attack_in_daemon(Isolation::None, NONE).await {
+        assert_as_promised(&column("`none`"), &succeeded);
+    }
 }

@@ -33,7 +33,7 @@ pub(crate) use outcome::{
     Listed, Outcome, compiled_packages, contents, extract, list, manifest_of, mode_of, sha1_of,
     unpacked,
 };
-pub(crate) use play::{Play, listed};
+pub(crate) use play::{Play, in_isolations, listed};
 pub(crate) use release::{Compression, Digest, ReleaseBuilder};
 pub(crate) use shared::{is_soak, once};
 pub(crate) use terminal::OnTerminal;

@@ -7,12 +7,29 @@ use bosh_agent::agent::{self, AgentOptions, CompilerOptions};
 use bosh_agent::config::{AgentConfig, Environment, Settings, Source, UpdateSettings, Vcap};
 use bosh_agent::machine::bootstrap::{self, Platform};
 use bosh_agent::machine::settings::SettingsStore;
+use bosh_agent::sandbox::{Entry, Isolation};
 use serde_json::{Value, json};
 
 use super::outcome::sha1_of;
-use super::tools::run_tool;
+use super::tiers::NAMESPACE;
+use super::tools::{require_landlock, require_root, run_tool};
 use super::ustar::{Member, archive};
 use super::world::World;
+
+/// Makes a test of `$test` for each of the ways in which an agent isolates packages.
+macro_rules! in_isolations {
+    ($test:ident: $($isolation:ident)*) => {
+        #[expect(non_snake_case, reason = "the tests are called as the tiers are")]
+        mod $test {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $isolation() {
+                if let Some(play) = crate::support::Play::isolated(super::Isolation::$isolation) {
+                    super::bodies::$test(play).await;
+                }
+            })*
+        }
+    };
+}
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -20,22 +37,38 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub(crate) struct Play {
     pub(crate) world: World,
     pub(crate) agent: agent::Agent,
+    isolation: Isolation,
 }
 
 impl Play {
     pub(crate) fn start() -> Self {
+        Self::start_with(Isolation::Auto)
+    }
+
+    /// An agent that isolates packages in this way.
+    pub(crate) fn start_with(isolation: Isolation) -> Self {
         let world = World::outside_tmp();
         std::fs::create_dir(world.path("store")).unwrap();
-        Self::start_in(world)
+        Self::start_in(world, isolation)
+    }
+
+    /// The same; `None` if this isolation is not available. Then the reason was printed.
+    pub(crate) fn isolated(isolation: Isolation) -> Option<Self> {
+        let is_possible = match isolation {
+            Isolation::Namespace => require_root() && NAMESPACE.is_possible(),
+            Isolation::Landlock => require_landlock(),
+            _ => true,
+        };
+        is_possible.then(|| Self::start_with(isolation))
     }
 
     /// Stops the agent and starts another one with the same directories.
     pub(crate) async fn restart(self) -> Self {
         assert!(self.agent.stop(LIMIT).await);
-        Self::start_in(self.world)
+        Self::start_in(self.world, self.isolation)
     }
 
-    fn start_in(world: World) -> Self {
+    fn start_in(world: World, isolation: Isolation) -> Self {
         let vcap = Vcap::new(&world.base());
         let environment = Environment::of_this_process();
         std::fs::create_dir_all(vcap.bosh()).unwrap();
@@ -60,6 +93,8 @@ impl Play {
                 force: true,
                 grace: Duration::from_millis(100),
                 secrets: vec![world.path("agent.json"), world.path("keys")],
+                isolation,
+                user_namespace: Entry::Outside,
             },
             environment,
             platform: Platform::Dummy,
@@ -70,6 +105,7 @@ impl Play {
         Self {
             world,
             agent: agent.unwrap(),
+            isolation,
         }
     }
 
@@ -168,3 +204,5 @@ pub(crate) fn listed(directory: PathBuf) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
     entries.map(|entry| entry.path()).collect()
 }
+
+pub(crate) use in_isolations;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::config::{Environment, Vcap};
 use crate::process::ForkServer;
+use crate::sandbox::{Entry, Isolation};
 
 /// What the compiler needs.
 #[derive(Debug, Clone)]
@@ -21,6 +22,10 @@ pub struct CompilerOptions {
     pub force: bool,
     /// The time between SIGTERM and SIGKILL.
     pub grace: Duration,
-    /// Absolute paths of files and directories with secrets, which are empty for scripts if the isolation tier allows it.
+    /// Absolute paths of files and directories with secrets, which scripts cannot read if the isolation tier allows it.
     pub secrets: Vec<PathBuf>,
+    /// How packages are isolated from each other and from the host.
+    pub isolation: Isolation,
+    /// The user namespace that this process has entered for isolation.
+    pub user_namespace: Entry,
 }

@@ -8,6 +8,7 @@ use crate::config::{AgentConfig, Environment, Settings, Source, UpdateSettings, 
 use crate::fs;
 use crate::machine::bootstrap::Platform;
 use crate::machine::settings::SettingsStore;
+use crate::sandbox::{Entry, Isolation};
 
 /// A failed test ends after this time.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -32,6 +33,8 @@ fn agent(base: &std::path::Path) -> Agent {
             force: false,
             grace: Duration::ZERO,
             secrets: Vec::new(),
+            isolation: Isolation::None,
+            user_namespace: Entry::Outside,
         },
         environment,
         platform: Platform::Dummy,

@@ -12,8 +12,8 @@ use crate::sandbox::script::Script;
 /// The prefix of the agent's own files in the data directory.
 const AGENT_PREFIX: &str = ".bosh-agent-";
 
-/// The directories of packages in the data directory.
-const OF_PACKAGES: [&str; 2] = ["packages", "compile"];
+/// The directories in the data directory that are not a script's: those of packages, and the blobs that were sent to the daemon.
+const CLOSED: [&str; 4] = ["packages", "compile", "blobs", "sensitive_blobs"];
 
 impl Landlocked {
     /// Gives a script its rules and its directory for temporary files.
@@ -76,7 +76,7 @@ impl Landlocked {
         let data_names = self.data_names();
         let is_owned = |name: &str| {
             name.starts_with(AGENT_PREFIX)
-                || OF_PACKAGES.contains(&name)
+                || CLOSED.contains(&name)
                 || Name::parse(name).is_ok_and(|name| data_names.contains(&name))
         };
         let entries = fs::list(&self.data).unwrap_or_default();

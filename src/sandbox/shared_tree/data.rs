@@ -84,10 +84,10 @@ impl SharedTree {
         Ok(())
     }
 
-    /// Removes the content of this run's scratch directories while no script runs. Returns `false` if there was nothing to remove.
+    /// Removes the content of scratch directories, also of those that are kept, while no script runs. Returns `false` if there was nothing to remove.
     pub(in crate::sandbox) fn discard_scratch(&self) -> fs::Result<bool> {
         let names: Vec<Name> = self.data_names().iter().cloned().collect();
-        let mut found = false;
+        let mut found = self.scratch.discard_kept()?;
         for name in &names {
             found |= !fs::list(&self.vcap.data().join(name.as_str()))?.is_empty();
         }

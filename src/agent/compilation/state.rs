@@ -1,9 +1,8 @@
-//! The daemon's work directory below the data directory, its sandbox, the packages kept from earlier requests, and the scratch directories
-//! that all requests share. In namespaces scratch directories outlive the agent.
+//! What the daemon compiles with: its work directory below the data directory, its sandbox, the packages kept from earlier requests,
+//! and the scratch directories that all requests share. Scratch directories outlive the agent.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
@@ -12,19 +11,15 @@ use super::failure::Reason;
 use super::on_disk::on_disk;
 use super::options::CompilerOptions;
 use super::phases::Phases;
-use crate::compile::{Context, Event, SecondRun, Store};
-use crate::config::WORK_PREFIX;
-use crate::diag::Chain;
-use crate::fs::{self, LeasedDirectory};
+use crate::compile::{Context, Event, SecondRun, Store, WorkDirectory};
+use crate::fs::{self, MadeDirectories};
 use crate::process::{TAIL_LINES, TimeLimits};
 use crate::release::{MultiDigest, Name};
 use crate::runtime;
-use crate::sandbox::{
-    self, NamespaceOptions, Namespaces, Sandbox, SandboxError, Scratch, SharedTree, Sharing,
-};
+use crate::sandbox::{Sandbox, SandboxError, Sharing, Tier, TierOptions};
 
-/// How long to wait for the processes of a killed agent before its work directory is removed.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The directory in the work directory with fetched blobs.
+const FETCHED: &str = "fetched";
 
 /// The gzip level of compiled packages, as in the Go agent.
 const COMPRESSION_LEVEL: u32 = 6;
@@ -34,31 +29,34 @@ type Listener = Arc<Mutex<Option<Arc<Phases>>>>;
 
 /// Everything that compiling needs.
 #[derive(Debug)]
-pub(super) struct WorkDirectory {
-    work: LeasedDirectory,
+pub(super) struct CompilerState {
+    work: WorkDirectory,
     context: Arc<Context>,
     listener: Listener,
     pub(super) cache: Cache,
 }
 
-impl WorkDirectory {
+impl CompilerState {
     /// Removes the work directory of a killed agent and creates a new one. `cancel` ends the wait for its processes.
     pub(super) async fn make(
         options: &CompilerOptions,
         cancel: &CancellationToken,
     ) -> Result<Self, Reason> {
         let (data, own) = (options.vcap.data(), cancel.clone());
-        let making = runtime::spawn_blocking("work directory", move || {
-            make_directory(&data, &|| own.is_cancelled())
+        let making = on_disk("work directory", move || {
+            fs::create_dir_all(&data)?;
+            let made = MadeDirectories::default();
+            WorkDirectory::make(&data, made, &[FETCHED], &|| own.is_cancelled())
         });
-        let work = making.await.map_err(Reason::Task)?.map_err(Reason::Files)?;
-        let sandbox = choose(options, work.path(), cancel).await?;
+        let work = making.await?;
+        let sandbox = choose(options, work.path(), cancel).await;
+        let sandbox = sandbox.map_err(Reason::Sandbox)?;
         let listener = Listener::default();
         let heard = Arc::clone(&listener);
         let context = Context {
             vcap: options.vcap.clone(),
             sandbox,
-            store: Store::new(&work.path().join("store")),
+            store: Store::new(&work.store()),
             environment: options.environment.clone(),
             agent: options.agent.clone(),
             grace: options.grace,
@@ -101,7 +99,7 @@ impl WorkDirectory {
 
     /// The path of a package's blob.
     pub(super) fn fetched(&self, package: &Name) -> PathBuf {
-        self.work.path().join("fetched").join(package.as_str())
+        self.work.path().join(FETCHED).join(package.as_str())
     }
 
     /// The path of the compiled package.
@@ -140,78 +138,60 @@ impl WorkDirectory {
 
     /// Removes the files of a request.
     pub(super) async fn clear(&mut self) -> Result<(), Reason> {
-        let (result, fetched) = (self.result(), self.work.path().join("fetched"));
+        let (result, fetched) = (self.result(), self.work.path().join(FETCHED));
         let (context, cached) = (Arc::clone(&self.context), self.cache.end());
-        on_disk("clear", move || {
+        let clearing = runtime::spawn_blocking("clear", move || {
             fs::remove_file_if_there(&result)?;
             for entry in fs::list(&fetched)? {
                 fs::remove_file_if_there(&entry.path())?;
             }
-            context.store.keep_only(&cached)
-        })
-        .await
+            context.store.keep_only(&cached)?;
+            context.sandbox.remove_unused_copies()
+        });
+        let cleared = clearing.await.map_err(Reason::Task)?;
+        cleared.map_err(Reason::Sandbox)
     }
 
     /// Removes the work directory.
     pub(super) fn close(self) -> Result<(), Reason> {
-        if let Ok(context) = Arc::try_unwrap(self.context) {
-            context.sandbox.close().map_err(Reason::Sandbox)?;
-        }
+        Context::close(self.context).map_err(Reason::Sandbox)?;
         self.work.remove().map_err(Reason::Files)
     }
 }
 
-fn make_directory(data: &Path, stop: &dyn Fn() -> bool) -> fs::Result<LeasedDirectory> {
-    fs::create_dir_all(data)?;
-    let data = fs::canonicalize(data)?;
-    let processes = (sandbox::PROCESSES, PATIENCE, stop);
-    for removed in fs::remove_abandoned(&data, WORK_PREFIX, Some(processes)) {
-        tracing::info!(path = %removed.display(), "removed the work directory of a killed agent");
-    }
-    let work = LeasedDirectory::create(&data, WORK_PREFIX)?;
-    for name in ["fetched", "store"] {
-        fs::create_dir(&work.path().join(name))?;
-    }
-    Ok(work)
-}
-
-/// Selects namespaces if they work, otherwise the shared tree.
+/// Chooses the best isolation tier that works here.
 async fn choose(
     options: &CompilerOptions,
     work: &Path,
     cancel: &CancellationToken,
-) -> Result<Sandbox, Reason> {
-    let defaults = NamespaceOptions::default();
-    let probe = Namespaces::probe(work, &options.vcap, &options.agent, defaults);
-    let reason = match probe.await {
-        Ok(namespaces) => {
-            tracing::info!("isolation: namespace");
-            let vcap = options.vcap.clone();
-            let opening = runtime::spawn_blocking("scratch", move || {
-                let kept = Sharing::Kept(vcap.kept_scratch());
-                namespaces.with_scratch(Scratch::open(&kept, &[vcap.base()])?)
-            });
-            let namespaces = opening.await.map_err(Reason::Task)?;
-            let namespaces = namespaces.map_err(Reason::Sandbox)?;
-            let secrets = options.secrets.clone();
-            return Ok(namespaces.with_secrets(secrets).into());
-        }
-        Err(error) => Chain(&error).to_string(),
+) -> Result<Sandbox, SandboxError> {
+    let tier_options = TierOptions {
+        isolation: options.isolation,
+        user_namespace: options.user_namespace.clone(),
+        readonly_dependencies: false,
+        protect_host: false,
+        network: true,
+        is_parallel: false,
+        scratch: Sharing::Kept(options.vcap.kept_scratch()),
+        secrets: options.secrets.clone(),
+        vcap: options.vcap.clone(),
+        environment: options.environment.clone(),
+        agent: options.agent.clone(),
+        who: options.who.clone(),
+        force: options.force,
     };
-    tracing::info!(reason, "isolation: none");
-    let (vcap, who, force) = (options.vcap.clone(), options.who.clone(), options.force);
-    let cancel = cancel.clone();
-    let taking = runtime::spawn_blocking("tree", move || -> Result<SharedTree, SandboxError> {
-        SharedTree::take(&vcap, &who, force, &|| cancel.is_cancelled())
-    });
-    let tree = taking.await.map_err(Reason::Task)?;
-    Ok(tree.map_err(Reason::Sandbox)?.into())
+    let tier = Tier::choose(&tier_options, work).await?;
+    tracing::info!("isolation: {}", tier.description());
+    tier.open(&tier_options, work, cancel).await
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::config::{Environment, Vcap};
+    use crate::sandbox::{Entry, Isolation};
 
     #[tokio::test]
     async fn scratch_is_removed_after_the_packages() {
@@ -225,12 +205,14 @@ mod tests {
             force: true,
             grace: Duration::ZERO,
             secrets: Vec::new(),
+            isolation: Isolation::Auto,
+            user_namespace: Entry::Outside,
         };
         let cancel = CancellationToken::new();
-        let mut work_directory = WorkDirectory::make(&options, &cancel).await.unwrap();
-        assert!(!work_directory.forget_one().await.unwrap());
+        let mut state = CompilerState::make(&options, &cancel).await.unwrap();
+        assert!(!state.forget_one().await.unwrap());
         let name = Name::parse("golang").unwrap();
-        let sandbox = &work_directory.context.sandbox;
+        let sandbox = &state.context.sandbox;
         let scratch = std::slice::from_ref(&name);
         let place = sandbox.enter(&name, &[], scratch, &|| {}).await.unwrap();
         let file = options.vcap.data().join("golang/file");
@@ -238,9 +220,9 @@ mod tests {
         sandbox.leave(&place).unwrap();
         drop(place);
         assert!(file.exists());
-        assert!(work_directory.forget_one().await.unwrap());
+        assert!(state.forget_one().await.unwrap());
         assert!(!file.exists());
-        assert!(!work_directory.forget_one().await.unwrap());
-        work_directory.close().unwrap();
+        assert!(!state.forget_one().await.unwrap());
+        state.close().unwrap();
     }
 }

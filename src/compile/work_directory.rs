@@ -1,0 +1,85 @@
+//! The work directory of a run.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::config::WORK_PREFIX;
+use crate::fs::{self, LeasedDirectory, MadeDirectories};
+use crate::sandbox;
+
+/// How long the processes of a killed run may take to end before its work directory is removed.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The name of the directory of installed packages.
+const STORE: &str = "store";
+
+/// A directory with all temporary files of a run. A run that follows a killed one removes it.
+#[derive(Debug)]
+pub struct WorkDirectory {
+    leased: LeasedDirectory,
+    made: MadeDirectories,
+}
+
+impl WorkDirectory {
+    /// Creates a work directory in `parent`, with a store and the directories `contents`. Before that, removes those of killed runs in
+    /// `parent`; until `stop` returns true, waits for their processes. `made` are the directories above it that are removed with it.
+    ///
+    /// # Errors
+    /// The error of the system.
+    pub fn make(
+        parent: &Path,
+        made: MadeDirectories,
+        contents: &[&str],
+        stop: &dyn Fn() -> bool,
+    ) -> fs::Result<Self> {
+        match lease(parent, contents, stop) {
+            Ok(leased) => Ok(Self { leased, made }),
+            Err(error) => {
+                made.remove_empty();
+                Err(error)
+            }
+        }
+    }
+
+    /// The path, without links.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.leased.path()
+    }
+
+    /// The directory of installed packages.
+    #[must_use]
+    pub fn store(&self) -> PathBuf {
+        self.path().join(STORE)
+    }
+
+    /// Whether it still exists.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        self.leased.is_there()
+    }
+
+    /// Removes the work directory, and the directories above it that were created for it.
+    ///
+    /// # Errors
+    /// The error of the system.
+    pub fn remove(self) -> fs::Result<()> {
+        self.leased.remove()?;
+        self.made.remove_empty();
+        Ok(())
+    }
+}
+
+fn lease(parent: &Path, contents: &[&str], stop: &dyn Fn() -> bool) -> fs::Result<LeasedDirectory> {
+    let processes = (sandbox::PROCESSES, PATIENCE, stop);
+    for removed in fs::remove_abandoned(parent, WORK_PREFIX, Some(processes)) {
+        tracing::info!(path = %removed.display(), "removed the work directory of a killed run");
+    }
+    // Canonical, because paths in it are recognized by this prefix.
+    let parent = fs::canonicalize(parent)?;
+    let leased = LeasedDirectory::create(&parent, WORK_PREFIX)?;
+    for name in [STORE].iter().chain(contents) {
+        fs::create_dir(&leased.path().join(name))?;
+    }
+    Ok(leased)
+}

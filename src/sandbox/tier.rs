@@ -1,0 +1,301 @@
+//! Chooses the isolation tier: the requested one, or the first one that works here.
+
+use std::path::{Path, PathBuf};
+
+use tokio_util::sync::CancellationToken;
+
+use super::blocking::blocking;
+use super::error::SandboxError;
+use super::landlocked::Landlocked;
+use super::namespaces::{NamespaceOptions, Namespaces};
+use super::scratch::{Scratch, Sharing};
+use super::shared_tree::SharedTree;
+use super::users::{Entry, Users};
+use super::view::Writes;
+use super::{Sandbox, users};
+use crate::config::{Environment, Vcap};
+use crate::diag::Chain;
+use crate::process::ForkServer;
+
+/// The requested isolation tier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isolation {
+    /// The first tier that passes a trial run.
+    Auto,
+    /// Namespaces, or an error.
+    Namespace,
+    /// Namespaces inside a user namespace, or an error.
+    Userns,
+    /// Landlock rules in the base directory itself, or an error.
+    Landlock,
+    /// No isolation, in the base directory itself; one job by default.
+    None,
+}
+
+impl Isolation {
+    /// Enters a user namespace if the tier needs one.
+    ///
+    /// This process must have one thread.
+    #[must_use]
+    pub(crate) fn enter_user_namespace(self) -> Entry {
+        match self {
+            Self::Auto => users::enter_if_needed(),
+            Self::Userns => users::enter(),
+            Self::Namespace | Self::Landlock | Self::None => Entry::Outside,
+        }
+    }
+}
+
+/// What packages are isolated with.
+#[derive(Debug, Clone)]
+pub(crate) struct TierOptions {
+    pub(crate) isolation: Isolation,
+    /// The user namespace that this process has entered for isolation.
+    pub(crate) user_namespace: Entry,
+    /// Whether dependencies are read-only for scripts, where the tier supports it.
+    pub(crate) readonly_dependencies: bool,
+    /// Whether everything that is not a script's own is read-only for it; an error in tiers without support.
+    pub(crate) protect_host: bool,
+    /// Whether scripts have access to the host's network.
+    pub(crate) network: bool,
+    /// Whether several packages are compiled concurrently, even without isolation.
+    pub(crate) is_parallel: bool,
+    /// Who shares the scratch directories of packages.
+    pub(crate) scratch: Sharing,
+    /// Absolute paths of files and directories that scripts cannot read if the tier isolates packages.
+    pub(crate) secrets: Vec<PathBuf>,
+    pub(crate) vcap: Vcap,
+    /// The variables that scripts inherit.
+    pub(crate) environment: Environment,
+    /// Forks the parents of scripts.
+    pub(crate) agent: ForkServer,
+    /// Names this process to another agent that finds the base directory in use.
+    pub(crate) who: String,
+    /// Whether installed packages of another agent may be removed.
+    pub(crate) force: bool,
+}
+
+/// A tier that works here.
+#[derive(Debug)]
+pub(crate) struct Tier {
+    kind: TierKind,
+    scratch: Scratch,
+    /// Why earlier tiers were rejected.
+    rejected: Vec<String>,
+}
+
+#[derive(Debug)]
+enum TierKind {
+    Namespaces(Box<Namespaces>),
+    Landlock,
+    None,
+}
+
+impl Tier {
+    /// Chooses the best tier that works here. `work` is the work directory.
+    ///
+    /// # Errors
+    /// The requested tier does not work here, or the scratch directories cannot be used.
+    pub(crate) async fn choose(options: &TierOptions, work: &Path) -> Result<Self, SandboxError> {
+        let own = options.clone();
+        let scratch = blocking("scratch", move || open_scratch(&own)).await?;
+        let mut rejected = Vec::new();
+        let kind = match try_namespaces(options, work, &mut rejected).await? {
+            Some(namespaces) => TierKind::Namespaces(Box::new(namespaces)),
+            None if has_landlock(options, work, &mut rejected).await? => TierKind::Landlock,
+            None => TierKind::None,
+        };
+        Ok(Self {
+            kind,
+            scratch,
+            rejected,
+        })
+    }
+
+    /// Whether packages are isolated from each other.
+    pub(crate) fn is_isolating(&self) -> bool {
+        !matches!(self.kind, TierKind::None)
+    }
+
+    /// Whether each package has its own namespaces.
+    pub(crate) fn has_namespaces(&self) -> bool {
+        matches!(self.kind, TierKind::Namespaces(_))
+    }
+
+    /// The tier's name with its restrictions. Without isolation, says why; otherwise the reasons are only in the debug log.
+    pub(crate) fn description(&self) -> String {
+        for reason in &self.rejected {
+            tracing::debug!(reason, "an isolation tier does not work here");
+        }
+        match &self.kind {
+            TierKind::Namespaces(namespaces) => described(namespaces),
+            TierKind::Landlock => "landlock".to_owned(),
+            TierKind::None if self.rejected.is_empty() => "none".to_owned(),
+            TierKind::None => format!("none ({})", self.rejected.join("; ")),
+        }
+    }
+
+    /// Creates the sandbox. In a shared tree, waits for processes of a killed run, until `cancel` is canceled.
+    ///
+    /// # Errors
+    /// Another process compiles in the base directory, or its directories cannot be created.
+    pub(crate) async fn open(
+        self,
+        options: &TierOptions,
+        work: &Path,
+        cancel: &CancellationToken,
+    ) -> Result<Sandbox, SandboxError> {
+        let (own, work, cancel) = (options.clone(), work.to_owned(), cancel.clone());
+        blocking("sandbox", move || {
+            let has_rules = match self.kind {
+                TierKind::Namespaces(namespaces) => {
+                    let namespaces = namespaces.with_scratch(self.scratch)?;
+                    return Ok(namespaces.with_secrets(own.secrets).into());
+                }
+                TierKind::Landlock => true,
+                TierKind::None => false,
+            };
+            let stop = || cancel.is_cancelled();
+            let tree = SharedTree::take(&own.vcap, &own.who, own.force, &stop)?;
+            let tree = tree.with_scratch(self.scratch);
+            if !has_rules && !own.is_parallel {
+                return Ok(tree.into());
+            }
+            let home = own.environment.get("HOME").map(Path::new);
+            let several = Landlocked::new(tree, &work, home)?;
+            Ok(match has_rules {
+                true => several.with_secrets(&own.secrets).into(),
+                false => several.without_rules().into(),
+            })
+        })
+        .await
+    }
+}
+
+/// The namespaces, if they are wanted and work; otherwise adds the reasons.
+async fn try_namespaces(
+    options: &TierOptions,
+    work: &Path,
+    rejected: &mut Vec<String>,
+) -> Result<Option<Namespaces>, SandboxError> {
+    let wanted = options.isolation;
+    if matches!(wanted, Isolation::Landlock | Isolation::None) {
+        return match needs_namespaces(options, None) {
+            Some(error) => Err(error),
+            None => Ok(None),
+        };
+    }
+    match namespaces(options, work).await {
+        Ok(namespaces) => return Ok(Some(namespaces)),
+        // With a full disk, another tier may fail the same way.
+        Err(error) if wanted != Isolation::Auto || error.is_no_space() => return Err(error),
+        Err(error) => {
+            rejected.push(format!("no namespaces: {}", reason(&error)));
+            if let Some(error) = needs_namespaces(options, Some(error)) {
+                return Err(error);
+            }
+        }
+    }
+    if let Entry::Refused(error) = &options.user_namespace {
+        rejected.push(format!("no user namespaces: {error}"));
+    }
+    Ok(None)
+}
+
+async fn namespaces(options: &TierOptions, work: &Path) -> Result<Namespaces, SandboxError> {
+    let users = match &options.user_namespace {
+        Entry::Outside => None,
+        Entry::Inside(users) => Some(*users),
+        Entry::Refused(error) if options.isolation == Isolation::Userns => {
+            return Err(SandboxError::NoUserNamespace(error.clone()));
+        }
+        Entry::Refused(_) => None,
+    };
+    let namespace_options = NamespaceOptions {
+        readonly_dependencies: options.readonly_dependencies,
+        protect_host: options.protect_host,
+        network: options.network,
+        users,
+    };
+    Namespaces::probe(work, &options.vcap, &options.agent, namespace_options).await
+}
+
+/// Whether Landlock is wanted and works; otherwise adds the reason.
+async fn has_landlock(
+    options: &TierOptions,
+    work: &Path,
+    rejected: &mut Vec<String>,
+) -> Result<bool, SandboxError> {
+    if options.isolation == Isolation::None {
+        return Ok(false);
+    }
+    match Landlocked::probe(work, &options.agent).await {
+        Ok(()) => Ok(true),
+        Err(error) if options.isolation == Isolation::Landlock || error.is_no_space() => Err(error),
+        Err(error) => {
+            rejected.push(format!("no Landlock: {}", reason(&error)));
+            Ok(false)
+        }
+    }
+}
+
+/// The scratch directories of packages. They cannot be isolated if they are where every script needs access.
+fn open_scratch(options: &TierOptions) -> Result<Scratch, SandboxError> {
+    // Variables name a home directory, for example, or the cache of a compiler.
+    let named = options
+        .environment
+        .iter()
+        .map(|(_, value)| Path::new(value));
+    let in_use: Vec<&Path> = ["/tmp", "/var/tmp", "/dev/shm"]
+        .into_iter()
+        .map(Path::new)
+        .chain(named.filter(|value| value.is_absolute()))
+        .chain([options.vcap.base()])
+        .collect();
+    Scratch::open(&options.scratch, &in_use)
+}
+
+/// Why a tier does not work, in short.
+fn reason(error: &SandboxError) -> String {
+    match error {
+        SandboxError::Step(step) => step.to_string(),
+        other => Chain(other).to_string(),
+    }
+}
+
+/// The error for an option that needs namespaces; `source` is why there are none, if they were tried.
+fn needs_namespaces(options: &TierOptions, source: Option<SandboxError>) -> Option<SandboxError> {
+    let source = source.map(Box::new);
+    if !options.network {
+        Some(SandboxError::Network { source })
+    } else if options.protect_host {
+        Some(SandboxError::ProtectHost { source })
+    } else {
+        None
+    }
+}
+
+/// The tier, with its restrictions.
+fn described(namespaces: &Namespaces) -> String {
+    let mut text = match namespaces.users() {
+        None => "namespace",
+        Some(_) => "userns",
+    }
+    .to_owned();
+    if namespaces.users() == Some(Users::Single) {
+        text += ", with a single user: scripts that change owners fail";
+    }
+    if namespaces.protects_host() {
+        text += ", with a read-only host";
+    }
+    if namespaces.writes() == Writes::Refused {
+        text += ", with read-only dependencies";
+    }
+    if !namespaces.has_processes() {
+        text += ", without a process namespace";
+    }
+    if !namespaces.has_locked_mounts() {
+        text += ", with mounts that a script can undo";
+    }
+    text
+}
