@@ -37,7 +37,6 @@ mod script_file;
 mod script_runs;
 mod seal;
 mod second_run;
-mod seen;
 mod shell;
 mod small_files;
 mod step_log;

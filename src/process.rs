@@ -17,6 +17,7 @@
 //! Other programs, such as the stemcell's blobstore programs, are run (`run_to_end`) without such a
 //! child.
 
+mod ask;
 mod attend;
 mod cgroup;
 mod fork_server;
@@ -38,6 +39,7 @@ mod trace;
 pub(crate) mod tree;
 mod unkillable;
 
+pub(crate) use ask::ask;
 pub(crate) use attend::attend;
 pub use fork_server::ForkServer;
 pub(crate) use fork_server::{

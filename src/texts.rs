@@ -225,6 +225,16 @@ fn compile() {
             status: Status::Exited(0),
             left: None,
         },
+        &CompileError::NoResponse {
+            package: app(),
+            processes: vec![process::Unkillable {
+                process: 12,
+                name: "sandbox-child".to_owned(),
+                state: "D".to_owned(),
+                waits_in: None,
+                step: Some("look up `/mnt/x`".to_owned()),
+            }],
+        },
         &CompileError::Pack {
             package: app(),
             source: PackError::Changed { path: path("/a/b") },

@@ -1,7 +1,7 @@
 //! Lines in a script's output that report denied access, and the paths in them. Pure.
 
-use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 
 use crate::process;
 use crate::sandbox::Closed;
@@ -9,7 +9,7 @@ use crate::sandbox::Closed;
 /// How many denials of each kind are kept for one run.
 const KEPT: usize = 50;
 
-/// How many different lines are examined: each may need file system calls.
+/// How many different lines are examined: their paths may need file system calls.
 const EXAMINED: usize = 10_000;
 
 /// The length to which lines are shortened, in characters.
@@ -31,7 +31,7 @@ pub struct Denial {
     pub line: String,
     /// The paths in it that the rules close, and how.
     pub closed: Vec<(PathBuf, Closed)>,
-    /// Whether the rules may be the cause although it names no absolute path.
+    /// Whether the rules may be the cause although it names no absolute path, or only paths that could not be looked up.
     pub is_unclear: bool,
 }
 
@@ -44,25 +44,30 @@ impl Denial {
     }
 }
 
-/// Collects the denials of one run from blocks of whole lines.
-pub(super) struct Search<'a> {
-    /// How the rules close a path.
-    closed: &'a dyn Fn(&Path) -> Option<Closed>,
-    seen: HashSet<String>,
-    by_rules: Vec<Denial>,
-    others: Vec<Denial>,
+/// How rules close the paths of denials.
+#[derive(Debug, Default)]
+pub(super) struct ClosedPaths {
+    pub(super) closed: HashMap<PathBuf, Closed>,
+    /// Paths of which this is unknown, because a file system does not respond.
+    pub(super) unknown: HashSet<PathBuf>,
 }
 
-impl<'a> Search<'a> {
-    pub(super) fn new(closed: &'a dyn Fn(&Path) -> Option<Closed>) -> Self {
-        Self {
-            closed,
-            seen: HashSet::new(),
-            by_rules: Vec::new(),
-            others: Vec::new(),
-        }
-    }
+/// Collects the denials of one run from blocks of whole lines.
+#[derive(Debug, Default)]
+pub(super) struct Search {
+    seen: HashSet<String>,
+    found: Vec<Found>,
+}
 
+/// A line that reports denied access.
+#[derive(Debug)]
+struct Found {
+    line: String,
+    paths: Vec<PathBuf>,
+    is_landlock_error: bool,
+}
+
+impl Search {
     pub(super) fn read(&mut self, block: &str) {
         // Most blocks contain none, and logs are long.
         if !ANSWERS.iter().any(|(answer, _)| block.contains(answer)) {
@@ -76,37 +81,51 @@ impl<'a> Search<'a> {
             };
             let line = shortened(line);
             if self.seen.len() < EXAMINED && self.seen.insert(line.clone()) {
-                self.keep(line, *is_landlock_error);
+                let paths = absolute_paths(&line).into_iter().map(PathBuf::from);
+                self.found.push(Found {
+                    paths: paths.collect(),
+                    line,
+                    is_landlock_error: *is_landlock_error,
+                });
             }
         }
     }
 
-    fn keep(&mut self, line: String, is_landlock_error: bool) {
-        let paths = absolute_paths(&line);
-        let is_unclear = is_landlock_error && paths.is_empty();
-        let closed = paths
-            .into_iter()
-            .filter_map(|path| Some((PathBuf::from(path), (self.closed)(Path::new(path))?)))
-            .collect();
-        let denial = Denial {
-            line,
-            closed,
-            is_unclear,
+    /// The denials in the order of the output. Those that the rules may have caused come first. `look_up` returns how the rules close
+    /// the paths in them, and is not called without paths.
+    pub(super) fn into_denials(
+        self,
+        look_up: impl FnOnce(Vec<PathBuf>) -> ClosedPaths,
+    ) -> Vec<Denial> {
+        let mut known = HashSet::new();
+        let paths = self.found.iter().flat_map(|found| &found.paths);
+        let paths: Vec<PathBuf> = paths.filter(|path| known.insert(*path)).cloned().collect();
+        let looked = match paths.is_empty() {
+            true => ClosedPaths::default(),
+            false => look_up(paths),
         };
-        let kept = match denial.may_be_caused_by_rules() {
-            true => &mut self.by_rules,
-            false => &mut self.others,
-        };
-        if kept.len() < KEPT {
-            kept.push(denial);
-        }
+        let denials = self.found.into_iter().map(|found| found.denial(&looked));
+        let (mut by_rules, mut others): (Vec<Denial>, Vec<Denial>) =
+            denials.partition(Denial::may_be_caused_by_rules);
+        by_rules.truncate(KEPT);
+        others.truncate(KEPT);
+        by_rules.extend(others);
+        by_rules
     }
+}
 
-    /// The denials in the order of the output. Those that the rules may have caused come first.
-    pub(super) fn into_denials(self) -> Vec<Denial> {
-        let mut all = self.by_rules;
-        all.extend(self.others);
-        all
+impl Found {
+    fn denial(self, looked: &ClosedPaths) -> Denial {
+        let is_unknown = self.paths.iter().all(|path| looked.unknown.contains(path));
+        let closed = self.paths.into_iter().filter_map(|path| {
+            let closed = *looked.closed.get(&path)?;
+            Some((path, closed))
+        });
+        Denial {
+            line: self.line,
+            closed: closed.collect(),
+            is_unclear: self.is_landlock_error && is_unknown,
+        }
     }
 }
 
@@ -178,10 +197,32 @@ mod tests {
     use super::*;
 
     fn search(text: &str) -> Vec<Denial> {
-        let closed = |path: &Path| path.starts_with("/closed").then_some(Closed::Guarded);
-        let mut search = Search::new(&closed);
+        let mut search = Search::default();
         search.read(text);
-        search.into_denials()
+        search.into_denials(|paths| {
+            let (unknown, known): (HashSet<PathBuf>, Vec<PathBuf>) = (
+                paths
+                    .iter()
+                    .filter(|path| path.starts_with("/hanging"))
+                    .cloned()
+                    .collect(),
+                paths,
+            );
+            let closed = known.into_iter();
+            let closed = closed.filter(|path| path.starts_with("/closed"));
+            ClosedPaths {
+                closed: closed.map(|path| (path, Closed::Guarded)).collect(),
+                unknown,
+            }
+        })
+    }
+
+    #[test]
+    fn line_with_a_path_that_does_not_respond_is_unclear() {
+        let found = search("touch: cannot touch '/hanging/x': Permission denied\n");
+        assert!(found[0].is_unclear && found[0].closed.is_empty());
+        let found = search("cp: cannot copy '/hanging/x' to '/closed/x': Permission denied\n");
+        assert!(!found[0].is_unclear && found[0].closed.len() == 1);
     }
 
     #[test]

@@ -108,6 +108,18 @@ pub enum CompileError {
         /// Where the package's directories are left.
         left: Option<PathBuf>,
     },
+    /// The file system of a path that the source or the script names does not respond.
+    #[error(
+        "a file system that package `{package}` links to does not respond, and {} cannot be killed: {}",
+        count_of(processes),
+        list_of(processes)
+    )]
+    NoResponse {
+        /// The package.
+        package: Name,
+        /// The processes that wait for it.
+        processes: Vec<Unkillable>,
+    },
     /// The installed tree cannot be packed.
     #[error("failed to pack the files of package `{package}`")]
     Pack {
@@ -241,6 +253,7 @@ impl CompileError {
             | Self::Pack { .. }
             | Self::Mounted { .. }
             | Self::Unkillable { .. }
+            | Self::NoResponse { .. }
             | Self::Files { .. }
             | Self::Sandbox { .. }
             | Self::Task { .. }

@@ -1,21 +1,24 @@
 //! Checks of a packaging script before it runs: whether it exists, and whether bash misreads its text.
 
-use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use super::finding::Finding;
 use crate::fs;
+use crate::sandbox::{FileKind, LookError};
 
 /// How many files of a source are shown.
 const SHOWN: usize = 10;
 
 /// Longer scripts are not checked, in bytes.
-const SIZE_LIMIT: usize = 16 << 20;
+pub(super) const SIZE_LIMIT: u64 = 16 << 20;
 
 /// A packaging script's file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum ScriptFile {
+    /// A file of the source.
     Found,
+    /// A link to a file, or to something that bash cannot read: it reports the reason.
+    Linked,
     /// It does not exist: the package is empty.
     Missing,
     /// It is a dangling link outside of the sandbox.
@@ -24,34 +27,38 @@ pub(super) enum ScriptFile {
     NotAFile(&'static str),
 }
 
-/// Looks for a packaging script.
+/// Looks for a packaging script. `behind` returns the kind of file that a link leads to.
 ///
 /// # Errors
-/// What the system answered.
-pub(super) fn find(packaging: &Path) -> fs::Result<ScriptFile> {
+/// What the system answered, or an error of `behind`.
+pub(super) fn find(
+    packaging: &Path,
+    behind: impl FnOnce(&Path) -> Result<FileKind, LookError>,
+) -> Result<ScriptFile, LookError> {
     let Some(entry) = fs::lookup(packaging)? else {
         return Ok(ScriptFile::Missing);
     };
-    let metadata = match fs::metadata(packaging) {
-        Err(error) if entry.is_symlink() && error.is_not_found() => {
-            return Ok(ScriptFile::Dangling(fs::read_link(packaging)?));
-        }
-        // Bash reports why it cannot be read.
-        Err(_) => return Ok(ScriptFile::Found),
-        Ok(metadata) => metadata,
+    let kind = match entry.is_symlink() {
+        true => behind(packaging)?,
+        false => entry.file_type().into(),
     };
-    let kind = metadata.file_type();
-    Ok(if kind.is_file() {
-        ScriptFile::Found
-    } else if kind.is_dir() {
-        ScriptFile::NotAFile("a directory")
-    } else if kind.is_fifo() {
-        ScriptFile::NotAFile("a FIFO")
-    } else if kind.is_socket() {
-        ScriptFile::NotAFile("a socket")
-    } else {
-        ScriptFile::NotAFile("a device")
+    Ok(match (kind, not_a_file(kind)) {
+        (FileKind::Missing, _) => ScriptFile::Dangling(fs::read_link(packaging)?),
+        (_, Some(found)) => ScriptFile::NotAFile(found),
+        (_, None) if entry.is_symlink() => ScriptFile::Linked,
+        (_, None) => ScriptFile::Found,
     })
+}
+
+/// How messages call something that is not a file.
+pub(super) fn not_a_file(kind: FileKind) -> Option<&'static str> {
+    match kind {
+        FileKind::Directory => Some("a directory"),
+        FileKind::Fifo => Some("a FIFO"),
+        FileKind::Socket => Some("a socket"),
+        FileKind::Device => Some("a device"),
+        FileKind::File | FileKind::Missing | FileKind::Inaccessible => None,
+    }
 }
 
 /// The finding about a source without a packaging script.
@@ -90,17 +97,19 @@ fn is_similar(name: &str) -> bool {
     strsim::levenshtein(stem.trim(), "packaging") <= 2
 }
 
-/// Findings about text that bash misreads. Bash itself reports a file that it cannot read.
-pub(super) fn misread(packaging: &Path) -> Vec<Finding> {
-    let is_small = fs::metadata(packaging)
-        .is_ok_and(|metadata| metadata.is_file() && metadata.len() <= SIZE_LIMIT as u64);
-    match is_small.then(|| fs::read(packaging)) {
-        Some(Ok(text)) => misread_in(&text),
-        _ => Vec::new(),
+/// Reads a script that is not a link. Empty if it is too long or cannot be read: bash itself reports the latter.
+pub(super) fn read(packaging: &Path) -> Vec<u8> {
+    let is_small = fs::lookup(packaging).is_ok_and(|found| {
+        found.is_some_and(|metadata| metadata.is_file() && metadata.len() <= SIZE_LIMIT)
+    });
+    match is_small {
+        true => fs::read(packaging).unwrap_or_default(),
+        false => Vec::new(),
     }
 }
 
-fn misread_in(text: &[u8]) -> Vec<Finding> {
+/// Findings about text that bash misreads.
+pub(super) fn misread(text: &[u8]) -> Vec<Finding> {
     const UTF_8: &[u8] = b"\xef\xbb\xbf";
     const UTF_16: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
     let mut findings = Vec::new();
@@ -152,7 +161,8 @@ mod tests {
     fn source_without_a_script_is_listed() {
         let scratch = tempfile::tempdir().unwrap();
         let packaging = scratch.path().join("packaging");
-        assert_eq!(find(&packaging).unwrap(), ScriptFile::Missing);
+        let found = || find(&packaging, |path| Ok(FileKind::behind(path))).unwrap();
+        assert_eq!(found(), ScriptFile::Missing);
         for name in (0..11).map(|number| format!("file{number:02}")) {
             fs::write(&scratch.path().join(name), b"").unwrap();
         }
@@ -171,21 +181,20 @@ mod tests {
         assert_eq!((entries.len(), others), (10, 3));
         assert_eq!(entries[..3], ["Packaging", "app/", "file00"]);
         fs::symlink(Path::new("nowhere"), &packaging).unwrap();
-        assert_eq!(
-            find(&packaging).unwrap(),
-            ScriptFile::Dangling("nowhere".into())
-        );
+        assert_eq!(found(), ScriptFile::Dangling("nowhere".into()));
+        fs::write(&scratch.path().join("nowhere"), b"").unwrap();
+        assert_eq!(found(), ScriptFile::Linked);
     }
 
     #[test]
     fn text_that_bash_misreads_is_found() {
         assert_eq!(
-            misread_in(b"\xef\xbb\xbfset -e\r\nmake\nmake install\r\n"),
+            misread(b"\xef\xbb\xbfset -e\r\nmake\nmake install\r\n"),
             [
                 Finding::ByteOrderMark,
                 Finding::CarriageReturns { first: 1, lines: 2 }
             ]
         );
-        assert!(misread_in(b"printf 'a\\r\\n'\n").is_empty());
+        assert!(misread(b"printf 'a\\r\\n'\n").is_empty());
     }
 }

@@ -86,7 +86,7 @@ pub fn first_log(log: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compile::denials::Search;
+    use crate::compile::denials::{ClosedPaths, Search};
     use crate::compile::error::{Cause, ScriptFailure};
 
     const LONG: Duration = Duration::from_secs(31);
@@ -115,9 +115,9 @@ mod tests {
     }
 
     fn denials(text: &str) -> Vec<Denial> {
-        let mut search = Search::new(&|_| None);
+        let mut search = Search::default();
         search.read(text);
-        search.into_denials()
+        search.into_denials(|_| ClosedPaths::default())
     }
 
     #[test]

@@ -62,11 +62,20 @@ impl Pinned {
         &self.path
     }
 
-    /// The present target of the path, if it has changed. A missing directory is not a change.
+    /// The present target of the path, if it has changed. A missing directory is not a change. A new link is not followed, because it may
+    /// lead to a file system that does not respond.
     ///
     /// # Errors
     /// The error of the system.
     pub fn replacement(&self) -> Result<Option<PathBuf>> {
+        if let Ok(Some(metadata)) = super::lookup(&self.path)
+            && metadata.is_symlink()
+        {
+            let link = super::read_link(&self.path)?;
+            if self.link.as_ref() != Some(&link) {
+                return Ok(Some(super::parent(&self.path).join(link)));
+            }
+        }
         match super::canonicalize(&self.path) {
             Ok(real) if real != self.real => Ok(Some(real)),
             Ok(_) => {

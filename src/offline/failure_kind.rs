@@ -93,6 +93,7 @@ fn of_package(error: &CompileError) -> FailureKind {
         }
         | CompileError::BlobChanged { .. }
         | CompileError::Unkillable { .. }
+        | CompileError::NoResponse { .. }
         | CompileError::Files { .. }
         | CompileError::Sandbox { .. }
         | CompileError::NoSpace { .. }

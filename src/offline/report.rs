@@ -258,6 +258,7 @@ fn cause_hint(failure: &PackageFailure) -> Option<String> {
                 mount.display()
             )),
             CompileError::Unkillable { left, .. } => Some(unkillable(left.as_deref())),
+            CompileError::NoResponse { .. } => Some(unkillable(None)),
             CompileError::Changed { changed, .. } if changed.suspects.0.is_empty() => {
                 Some(TAKEN.to_owned())
             }

@@ -21,12 +21,13 @@ use super::init::{Init, InitReport};
 use super::left_mounts::MountsBefore;
 use super::mount_view::mount_view;
 use super::progress::{NAME, Stage, StartProgress, Watched};
-use super::spec::{Report, Spec};
+use super::question::{Question, start_answer};
+use super::spec::{Orders, Report, Spec};
 use super::start::start_script;
 use super::step::{Step, StepError, StepResult};
 use super::sys;
 use super::wait::listen;
-use super::watch::Watch;
+use super::watch::{Observed, Watch};
 use crate::config::Environment;
 use crate::fs;
 use crate::process::{self, Status, Unkillable, Usage};
@@ -39,6 +40,9 @@ const DONE: u8 = 0;
 
 /// The exit code of a child that could not report.
 const FAILED: u8 = 1;
+
+/// The time limit for the start of a script, with its mounts and rules. It usually takes milliseconds.
+const START_LIMIT: Duration = Duration::from_secs(60);
 
 /// Runs as the child, with no other descriptor open than its socket, and returns its exit code.
 pub(super) fn main(mut socket: UnixStream) -> u8 {
@@ -56,57 +60,115 @@ pub(super) fn main(mut socket: UnixStream) -> u8 {
 }
 
 fn run(socket: &mut UnixStream) -> Result<Report, StepError> {
-    let (spec, environment) = read_orders(socket)?;
-    let hold = lock_hold(&spec)?;
+    let (orders, environment) = read_orders(socket)?;
+    match orders {
+        Orders::Run(spec) => run_script(&spec, &environment, socket),
+        Orders::Look(question, limit) => answer(&question, limit, socket),
+    }
+}
+
+fn run_script(
+    spec: &Spec,
+    environment: &Environment,
+    socket: &mut UnixStream,
+) -> Result<Report, StepError> {
+    let hold = lock_hold(spec)?;
     nix::sys::prctl::set_child_subreaper(true).step(Step::AdoptOrphans)?;
     umask(Mode::from_bits_truncate(spec.umask));
     let signals = listen().step(Step::ListenForSignals)?;
     let progress = StartProgress::new()?;
     let ours = [socket.as_fd(), signals.as_fd()];
-    let (started, starting) = Started::new(&spec, &environment, progress, &ours)?;
+    let (started, starting) = Started::new(spec, environment, progress, &ours)?;
     let ending = started.init.as_ref().map(Init::ending);
     let script = started.process;
-    let watch = Watch::new(socket, signals, script, ending, &starting, spec.grace);
-    let observed = watch.until_the_end();
-    let stage = starting.stage();
-    let mut unkillable = match observed.not_killed {
-        0 => Vec::new(),
-        _ => Unkillable::below_this_process(started.init.as_ref().map(|_| script)),
-    };
-    if !observed.is_started {
-        name_step(&mut unkillable, stage.as_ref());
-    }
+    let limited = (&starting, START_LIMIT);
+    let watch = Watch::new(socket, signals, script, ending, limited, spec.grace);
+    let watched = WatchEnd::of(watch, &starting, started.init.as_ref().map(|_| script));
     // The next run reads from this when the last process ended, in case this run was killed. Without it, it relies on names.
     let _ = hold.set_modified(SystemTime::now());
-    let ended = started.end(observed.status, &spec)?;
-    match stage {
-        Some(Stage::Failed(error)) => return Err(error),
-        Some(Stage::In(step)) if observed.is_late && unkillable.is_empty() => {
-            let errno = Errno::ETIMEDOUT as i32;
-            return Err(StepError { step, errno });
+    let ended = started.end(watched.observed.status, spec)?;
+    watched.report(ended)
+}
+
+/// Has a fork of this process answer a question. The fork is not a script, but is watched like one.
+fn answer(
+    question: &Question,
+    limit: Duration,
+    socket: &mut UnixStream,
+) -> Result<Report, StepError> {
+    let signals = listen().step(Step::ListenForSignals)?;
+    let progress = StartProgress::new()?;
+    let process = start_answer(question, &progress)?;
+    let starting = progress.watch();
+    let limited = (&starting, limit);
+    let watch = Watch::new(socket, signals, process, None, limited, Duration::ZERO);
+    let watched = WatchEnd::of(watch, &starting, None);
+    let ended = ScriptEnd {
+        status: watched.observed.status.unwrap_or(KILLED),
+        left_behind: 0,
+        mounts: Vec::new(),
+    };
+    watched.report(ended)
+}
+
+/// What was seen of a process until its end.
+struct WatchEnd {
+    observed: Observed,
+    /// The last step of the process before it executed a program.
+    stage: Option<Stage>,
+    unkillable: Vec<Unkillable>,
+}
+
+impl WatchEnd {
+    /// Waits for the end. `helper` is the first process of a PID namespace.
+    fn of(watch: Watch<'_>, starting: &Watched, helper: Option<Pid>) -> Self {
+        let observed = watch.until_the_end();
+        let stage = starting.stage();
+        let mut unkillable = match observed.not_killed {
+            0 => Vec::new(),
+            _ => Unkillable::below_this_process(helper),
+        };
+        if !observed.is_started {
+            name_step(&mut unkillable, stage.as_ref());
         }
-        Some(Stage::In(_)) | None => {}
+        Self {
+            observed,
+            stage,
+            unkillable,
+        }
     }
-    Ok(Report::Ended {
-        status: ended.status,
-        left_behind: observed.left_behind + ended.left_behind,
-        not_ended: observed.not_killed.saturating_sub(unkillable.len()),
-        unkillable,
-        usage: usage(),
-        mounts: ended.mounts,
-        processes: observed.processes,
-    })
+
+    fn report(self, ended: ScriptEnd) -> Result<Report, StepError> {
+        let observed = self.observed;
+        match self.stage {
+            Some(Stage::Failed(error)) => return Err(error),
+            Some(Stage::In(step)) if observed.is_late && self.unkillable.is_empty() => {
+                let errno = Errno::ETIMEDOUT as i32;
+                return Err(StepError { step, errno });
+            }
+            Some(Stage::In(_)) | None => {}
+        }
+        Ok(Report::Ended {
+            status: ended.status,
+            left_behind: observed.left_behind + ended.left_behind,
+            not_ended: observed.not_killed.saturating_sub(self.unkillable.len()),
+            unkillable: self.unkillable,
+            usage: usage(),
+            mounts: ended.mounts,
+            processes: observed.processes,
+        })
+    }
 }
 
 /// Reads what to run, and makes the environment that of the script.
-fn read_orders(socket: &mut UnixStream) -> Result<(Spec, Environment), StepError> {
+fn read_orders(socket: &mut UnixStream) -> Result<(Orders, Environment), StepError> {
     let (environment, orders) = process::read_orders(socket).step(Step::ReadOrders)?;
     sys::replace_environment(&environment);
     sys::inherit_no_descriptors(&process::inherited_jobserver(&environment));
-    let spec = serde_json::from_slice(&orders)
+    let orders = serde_json::from_slice(&orders)
         .map_err(io::Error::from)
         .step(Step::ReadOrders)?;
-    Ok((spec, environment))
+    Ok((orders, environment))
 }
 
 /// Locks the file that says that the script has processes, until this process exits: the script does not inherit the descriptor.

@@ -27,7 +27,8 @@ pub struct Rules {
 }
 
 /// Why a path is closed to a script.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Closed {
     /// It is an entry of a directory whose entries cannot be created, replaced or removed.
     Entry,
@@ -37,8 +38,9 @@ pub enum Closed {
     Guarded,
 }
 
-/// Whether rules close an absolute path, and why. Symbolic links in the path are resolved now.
-pub(crate) fn closed(rules: &Rules, path: &Path) -> Option<Closed> {
+/// Whether rules close an absolute path, and why. Symbolic links in the path are resolved now, which blocks if a file system does not
+/// respond.
+pub(super) fn closed(rules: &Rules, path: &Path) -> Option<Closed> {
     let below = |path: &Path, directories: &[PathBuf]| {
         directories
             .iter()

@@ -3,7 +3,7 @@
 use tokio_util::sync::CancellationToken;
 
 use super::error::SandboxError;
-use super::spec::{Report, Spec};
+use super::spec::{Orders, Report, Spec};
 use crate::config::Environment;
 use crate::process::{
     self, Exceeded, ForkServer, Output, OutputSummary, RunningProcess, Status, Supervised,
@@ -90,17 +90,19 @@ pub(crate) async fn run_on_terminal(
 
 /// The parent of a script.
 fn child(script: Script, limits: TimeLimits) -> Result<process::Child, SandboxError> {
+    let grace = script.spec.grace;
+    let orders = Orders::Run(Box::new(script.spec));
     Ok(process::Child {
         server: script.agent,
         environment: script.environment,
-        orders: serde_json::to_vec(&script.spec).map_err(SandboxError::Orders)?,
+        orders: serde_json::to_vec(&orders).map_err(SandboxError::Orders)?,
         limits,
-        grace: script.spec.grace,
+        grace,
     })
 }
 
 /// How a script has ended, from the report about it.
-fn end_of(ended: Supervised) -> Result<ScriptEnd, SandboxError> {
+pub(super) fn end_of(ended: Supervised) -> Result<ScriptEnd, SandboxError> {
     match serde_json::from_slice(&ended.report) {
         Ok(Report::Ended {
             status,

@@ -6,11 +6,22 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::question::Question;
 use super::rules::Rules;
 use super::step::StepError;
 use super::view::View;
 use super::wire;
 use crate::process::{RunningProcess, Status, Unkillable, Usage};
+
+/// The orders of a child.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Orders {
+    /// Run a script.
+    Run(Box<Spec>),
+    /// Answer a question within a time limit.
+    Look(Question, Duration),
+}
 
 /// The script to run, and how. The script's environment precedes it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -99,6 +99,10 @@ pub enum Step {
     Restrict,
     /// Open the path of a rule.
     OpenForRule(#[serde(with = "wire")] PathBuf),
+    /// Look up a path that a script or a source controls.
+    LookUp(#[serde(with = "wire")] PathBuf),
+    /// Read a file that a source links to.
+    Read(#[serde(with = "wire")] PathBuf),
     /// Give a shell its terminal.
     TakeTerminal,
     /// Enter the script's working directory.
@@ -145,6 +149,8 @@ impl fmt::Display for Step {
             Self::OpenForRule(path) => {
                 write!(f, "open `{}` for a Landlock rule", path.display())
             }
+            Self::LookUp(path) => write!(f, "look up `{}`", path.display()),
+            Self::Read(path) => write!(f, "read `{}`", path.display()),
             Self::TakeTerminal => write!(f, "take a terminal for a shell"),
             Self::Enter(path) => write!(f, "enter `{}`", path.display()),
             Self::Start(program) => write!(f, "start `{program}`"),

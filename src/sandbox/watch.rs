@@ -19,9 +19,6 @@ use crate::process::{self, RunningProcess, Status, tree};
 /// The size limit of an order in bytes.
 const ORDER_LIMIT: usize = 100;
 
-/// The time limit for the start of a script, with its mounts and rules. It usually takes milliseconds.
-const START_LIMIT: Duration = Duration::from_secs(60);
-
 /// Watches one script.
 pub(super) struct Watch<'a> {
     socket: &'a mut UnixStream,
@@ -77,13 +74,13 @@ struct Ready {
 
 impl<'a> Watch<'a> {
     /// Watches `script`, the first process of a PID namespace or the process that becomes the script. `ending` becomes readable when
-    /// the former is about to exit.
+    /// the former is about to exit. The start may take as long as its `limit`.
     pub(super) fn new(
         socket: &'a mut UnixStream,
         signals: SignalFd,
         script: Pid,
         ending: Option<BorrowedFd<'a>>,
-        starting: &'a Watched,
+        (starting, limit): (&'a Watched, Duration),
         grace: Duration,
     ) -> Self {
         Self {
@@ -97,7 +94,7 @@ impl<'a> Watch<'a> {
             ending,
             gone_by: None,
             starting: Some(starting),
-            start_by: Instant::now() + START_LIMIT,
+            start_by: Instant::now() + limit,
             is_late: false,
             left_behind: 0,
             processes: Vec::new(),

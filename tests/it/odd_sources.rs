@@ -16,6 +16,7 @@ in_tiers!(missing_script_is_a_warning_with_similar_names: NAMESPACE USERNS_OF_A_
 in_tiers!(script_that_is_a_dangling_link_is_an_error: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 in_tiers!(script_that_is_not_a_file_is_refused: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 in_tiers!(script_may_be_a_link_into_a_dependency: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(linked_script_is_checked_like_a_file: NAMESPACE USERNS_OF_A_USER LANDLOCK NONE);
 in_tiers!(link_to_a_fifo_in_a_dependency_is_refused: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 in_tiers!(windows_line_ends_are_a_warning_or_a_hint: NAMESPACE USERNS_OF_A_USER LANDLOCK NONE);
 in_tiers!(byte_order_mark_is_a_warning: NAMESPACE LANDLOCK NONE);
@@ -216,6 +217,22 @@ mod bodies {
                 .refuses_the_input()
                 .says("the `packaging` script of `app` is a FIFO, not a file");
         }
+    }
+
+    pub(super) fn linked_script_is_checked_like_a_file(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let script = b"echo x > $BOSH_INSTALL_TARGET/x\r\n";
+        let members = [
+            Member::directory("./"),
+            Member::directory("./src/"),
+            Member::file("./src/build.sh", script),
+            Member::link(Kind::Symlink, "./packaging", "src/build.sh"),
+        ];
+        place.run(&source_of(&members)).succeeds().says(
+            "Warning: package app: 1 line of its `packaging` script ends with a carriage return",
+        );
     }
 
     pub(super) fn windows_line_ends_are_a_warning_or_a_hint(tier: Tier) {

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Agent, Hanging, LANDLOCK, NAMESPACE, NONE, Place, Ran, ReleaseBuilder, Tier, USERNS_OF_A_USER,
-    USERNS_OF_ROOT, in_tiers, wait_for,
+    Agent, Compression, Hanging, Kind, LANDLOCK, Member, NAMESPACE, NONE, Place, Ran,
+    ReleaseBuilder, Running, Tier, USERNS_OF_A_USER, USERNS_OF_ROOT, archive, in_tiers, wait_for,
 };
 use nix::sys::signal::Signal;
 
@@ -13,6 +13,10 @@ in_tiers!(stop_does_not_wait_for_an_unkillable_script: NAMESPACE USERNS_OF_ROOT 
 
 in_tiers!(hanging_start_is_reported_when_it_is_stopped: NAMESPACE USERNS_OF_ROOT LANDLOCK NONE);
 in_tiers!(hanging_start_fails_its_package: NAMESPACE LANDLOCK NONE);
+in_tiers!(hanging_script_link_is_reported_when_it_is_stopped: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(hanging_script_link_fails_its_package: NAMESPACE LANDLOCK);
+in_tiers!(hanging_install_target_is_reported_when_it_is_stopped: NAMESPACE USERNS_OF_A_USER NONE);
+in_tiers!(hanging_path_in_the_output_does_not_prevent_the_report: LANDLOCK);
 in_tiers!(hanging_mount_next_to_the_base_directory_is_ignored: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -60,6 +64,89 @@ mod bodies {
             .args(&["--grace", "1"])
             .arg(release);
         Some((place, hanging, agent))
+    }
+
+    /// An agent that compiles a package whose script is a link into the hanging file system.
+    fn with_hanging_link(tier: Tier) -> Option<(Place, Hanging, Agent)> {
+        let place = Place::new(tier)?;
+        let hanging = Hanging::mount(&place.world)?;
+        let target = place.world.path("hanging/packaging");
+        let members = [
+            Member::directory("./"),
+            Member::link(Kind::Symlink, "./packaging", target.to_str().unwrap()),
+        ];
+        let blob = Compression::Gzip.apply(&archive(&members));
+        let release = place.release(&ReleaseBuilder::of_script("").blob(&blob));
+        let agent = place.agent().args(&["--grace", "1"]).arg(release);
+        Some((place, hanging, agent))
+    }
+
+    fn assert_names_lookup(place: &Place, ran: Ran, name: &str) {
+        let path = place.world.path("hanging").join(name);
+        ran.says("cannot be killed: `sandbox-child` (process ")
+            .says(&format!("which was to look up `{}`", path.display()));
+    }
+
+    fn assert_stops(running: Running) -> Ran {
+        let start = Instant::now();
+        running.signal(Signal::SIGTERM);
+        let ran = running.end();
+        assert!(start.elapsed() < STOP_LIMIT, "{}", ran.stderr);
+        assert_eq!(ran.code, Some(143), "{}", ran.stderr);
+        ran
+    }
+
+    pub(super) fn hanging_script_link_is_reported_when_it_is_stopped(tier: Tier) {
+        let Some((place, _hanging, agent)) = with_hanging_link(tier) else {
+            return;
+        };
+        let running = agent.start();
+        wait_until_it_hangs(&place);
+        let ran = assert_stops(running);
+        assert_names_lookup(&place, ran, "packaging");
+    }
+
+    pub(super) fn hanging_script_link_fails_its_package(tier: Tier) {
+        let Some((place, _hanging, agent)) = with_hanging_link(tier) else {
+            return;
+        };
+        let start = Instant::now();
+        let ran = agent.run().blames_the_machine();
+        assert!(start.elapsed() < START_LIMIT + STOP_LIMIT, "{}", ran.stderr);
+        let ran = ran.says("a file system that package `app` links to does not respond");
+        assert_names_lookup(&place, ran, "packaging");
+    }
+
+    pub(super) fn hanging_install_target_is_reported_when_it_is_stopped(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let Some(_hanging) = Hanging::mount(&place.world) else {
+            return;
+        };
+        let running = place.start(
+            "rm $BOSH_INSTALL_TARGET; ln -s $(readlink -f $FACTS/..)/hanging/x $BOSH_INSTALL_TARGET; touch $FACTS/started",
+        );
+        wait_until_it_hangs(&place);
+        let ran = assert_stops(running);
+        assert_names_lookup(&place, ran, "x");
+    }
+
+    pub(super) fn hanging_path_in_the_output_does_not_prevent_the_report(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let Some(_hanging) = Hanging::mount(&place.world) else {
+            return;
+        };
+        let script = "echo \"touch: cannot touch '$(readlink -f $FACTS/..)/hanging/x': Permission denied\"; exit 3";
+        let release = place.release(&ReleaseBuilder::of_script(script));
+        let start = Instant::now();
+        let agent = place.agent().arg("--second-run=never");
+        let ran = agent.arg(release).run().fails();
+        assert!(start.elapsed() < STOP_LIMIT, "{}", ran.stderr);
+        let ran = ran.says("the packaging script exited with 3");
+        assert_names_lookup(&place, ran, "x");
     }
 
     fn assert_names_start(place: &Place, ran: Ran) {

@@ -1,12 +1,14 @@
 //! Explains failures by the script's output and the state of the machine.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use super::work::{Work, logs};
+use tokio_util::sync::CancellationToken;
+
+use super::work::{Work, logs, warn_of_unkillable};
 use crate::compile::across::DependencyMounts;
-use crate::compile::denials::{Denial, Search};
+use crate::compile::denials::{ClosedPaths, Denial, Search};
 use crate::compile::error::{Cause, CompileError};
 use crate::compile::event::Event;
 use crate::compile::finding::Finding;
@@ -17,13 +19,17 @@ use crate::compile::second_run::SecondRun;
 use crate::compile::turns::Overlap;
 use crate::compile::undeclared::inaccessible_packages;
 use crate::config::PackagePaths;
+use crate::diag::Chain;
 use crate::fs;
 use crate::process::{self, Status};
 use crate::release::Name;
-use crate::sandbox::{self, ScriptEnd, Spec};
+use crate::sandbox::{self, Look, LookError, Rules, ScriptEnd, Spec};
 
 /// How much of the end of a log is searched for undeclared dependencies, in bytes.
 const LOG_END: u64 = 1 << 20;
+
+/// The time limit for looking up all paths that a script has printed.
+const CLOSED_LIMIT: Duration = Duration::from_secs(5);
 
 impl Work {
     /// Findings about a script that succeeded. To be called before its tree is moved.
@@ -139,8 +145,7 @@ impl Work {
         is_success: bool,
     ) -> Result<Printed, CompileError> {
         let rules = confined.rules.as_ref();
-        let closed = |path: &Path| rules.and_then(|rules| sandbox::closed(rules, path));
-        let mut search = rules.map(|_| Search::new(&closed));
+        let mut search = rules.map(|_| Search::default());
         let mut printed = Printed::default();
         for log in logs(&self.job) {
             let is_main = log == self.job.log;
@@ -157,7 +162,10 @@ impl Work {
             });
             read.map_err(self.files())?;
         }
-        let denials = search.map(Search::into_denials).unwrap_or_default();
+        let denials = match (search, rules) {
+            (Some(search), Some(rules)) => search.into_denials(|paths| self.closed(rules, paths)),
+            _ => Vec::new(),
+        };
         let is_denied = denials.iter().any(Denial::may_be_caused_by_rules);
         let undeclared = match is_success && !is_denied {
             true => Vec::new(),
@@ -166,6 +174,33 @@ impl Work {
         let mut summary = self.summary();
         (summary.denials, summary.undeclared) = (denials, undeclared);
         Ok(printed)
+    }
+
+    /// How rules close the paths that a script has printed. A stop does not interrupt this, because the report of a failure needs it.
+    fn closed(&self, rules: &Rules, paths: Vec<PathBuf>) -> ClosedPaths {
+        let look = Look {
+            cancel: &CancellationToken::new(),
+            limit: CLOSED_LIMIT,
+            ..self.look()
+        };
+        let answer = look.closed(rules, &paths);
+        match answer.error {
+            None => {}
+            Some(LookError::NoResponse(processes)) => warn_of_unkillable(&self.job, &processes),
+            Some(error) => {
+                tracing::warn!(package = %self.job.name, error = %Chain(&error), "could not look up the paths in the output of the packaging script");
+            }
+        }
+        let mut looked = ClosedPaths::default();
+        let mut answers = answer.closed.into_iter();
+        for path in paths {
+            match answers.next() {
+                Some(Some(closed)) => drop(looked.closed.insert(path, closed)),
+                Some(None) => {}
+                None => drop(looked.unknown.insert(path)),
+            }
+        }
+        looked
     }
 
     /// Undeclared dependencies that the script failed to access.

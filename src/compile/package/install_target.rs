@@ -1,12 +1,11 @@
 //! Finds the tree that the script has installed.
 
-use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
 use super::work::Work;
 use crate::compile::error::CompileError;
-use crate::compile::seen;
 use crate::fs;
+use crate::sandbox::{FileKind, SeenPath, SeenPaths};
 
 impl Work {
     /// Checks that the package's directories were not replaced.
@@ -103,28 +102,23 @@ impl Work {
             path: paths.link.clone(),
             found,
         };
-        let is_dependency = Cell::new(false);
-        let outside = |path: &Path| match self.in_dependency(&self.outside(path)) {
-            Some(sealed) => {
-                is_dependency.set(true);
-                sealed
-            }
-            None => self.outside(path),
-        };
-        let seen = self.context.vcap.packages().join(self.job.name.as_ref());
-        let seen = seen::resolve(&seen, &outside).map_err(&files)?;
-        if is_dependency.get() && self.context.sandbox.mounts_dependencies(&self.place) {
+        let link = self.context.vcap.packages().join(self.job.name.as_ref());
+        let seen_paths = self.seen_paths();
+        let resolved = self.looked(self.look().seen(&link, &seen_paths))?;
+        let is_dependency = resolved.as_ref().is_some_and(|it| it.is_through_dependency);
+        if is_dependency && self.context.sandbox.mounts_dependencies(&self.place) {
             // Changes of the script there have vanished with its view.
             return Err(CompileError::AcrossMounts {
                 package: self.job.name.clone(),
                 lines: Vec::new(),
             });
         }
-        let Some(seen) = seen else {
+        let Some(seen) = resolved.map(|resolved| resolved.seen) else {
             return Err(wrong("there is a link that leads nowhere"));
         };
-        let (found, tree) = (self.outside(&seen), outside(&seen));
-        if self.is_elsewhere() && self.in_dependency(&found).is_none() {
+        let found = self.outside_paths().here(&seen).0;
+        let (tree, is_in_dependency) = seen_paths.here(&seen);
+        if self.is_elsewhere() && !is_in_dependency {
             let scratch = self.scratch_directories().map(|(_, directory)| directory);
             let own = [&paths.compile, &paths.packages, &paths.link].into_iter();
             if !own
@@ -139,7 +133,7 @@ impl Work {
             }
             self.check_mounts(&found, mounts)?;
         }
-        if !fs::metadata(&tree).map_err(&files)?.is_dir() {
+        if self.looked(self.look().kind(&tree))? != FileKind::Directory {
             return Err(wrong("there is a link to a file"));
         }
         let copy = paths.packages.join("copy");
@@ -149,34 +143,47 @@ impl Work {
         Ok((copy, is(&paths.compile) || is(&paths.packages)))
     }
 
-    /// Translates the agent's path of a file in a dependency: dependencies are mounted only while the script runs.
-    pub(super) fn in_dependency(&self, path: &Path) -> Option<PathBuf> {
+    /// Where the agent finds the files that the script sees. Dependencies are mounted only while it runs.
+    pub(super) fn seen_paths(&self) -> SeenPaths {
+        let has_copies = self.context.sandbox.has_copies(&self.place);
         let planned = self.plan.dependencies.iter();
-        let mut dependencies = planned.zip(&self.job.dependencies);
-        dependencies.find_map(|(dependency, wanted)| {
-            let below = path.strip_prefix(&dependency.paths.install).ok()?;
-            Some(match self.context.sandbox.has_copies(&self.place) {
-                true => path.to_owned(),
+        let dependencies = planned.zip(&self.job.dependencies);
+        let dependencies = dependencies.flat_map(|(dependency, wanted)| {
+            let installed = &dependency.paths.install;
+            let here = match has_copies {
+                true => installed.clone(),
                 // Not the planned tree, which may have been replaced with a reinstalled one.
-                false => joined(&wanted.installed.tree(), below),
-            })
-        })
+                false => wanted.installed.tree(),
+            };
+            self.seen_at(installed, here, true)
+        });
+        let dependencies: Vec<SeenPath> = dependencies.collect();
+        let others = self.outside_paths().0;
+        SeenPaths([dependencies, others].concat())
     }
 
-    /// Translates a path of the script to one of the agent.
-    pub(super) fn outside(&self, path: &Path) -> PathBuf {
-        let (base, outside) = (self.context.vcap.base(), self.plan.outside.base());
-        // The script may use the path without links.
+    /// The same without dependencies.
+    fn outside_paths(&self) -> SeenPaths {
+        let outside = self.plan.outside.base();
+        let scratch = self.scratch_directories();
+        let scratch = scratch.flat_map(|(at, here)| self.seen_at(&at, here, false));
+        let base = self.seen_at(outside, outside.to_owned(), false);
+        SeenPaths(scratch.chain(base).collect())
+    }
+
+    /// The script's paths of a directory `at` of its tree: it may use them with and without the links in the base directory.
+    fn seen_at(&self, at: &Path, here: PathBuf, is_dependency: bool) -> Vec<SeenPath> {
+        let base = self.context.vcap.base();
         let real = fs::canonicalize(base).unwrap_or_else(|_| base.to_owned());
-        let below = path.strip_prefix(base);
-        let Ok(below) = below.or_else(|_| path.strip_prefix(&real)) else {
-            return path.to_owned();
+        let Ok(below) = at.strip_prefix(self.plan.outside.base()) else {
+            return Vec::new();
         };
-        let here = joined(outside, below);
-        let mut scratch = self.scratch_directories();
-        let in_scratch = scratch
-            .find_map(|(at, directory)| Some(joined(&directory, here.strip_prefix(at).ok()?)));
-        in_scratch.unwrap_or(here)
+        let seen = |base: &Path| SeenPath {
+            seen: base.join(below),
+            here: here.clone(),
+            is_dependency,
+        };
+        vec![seen(base), seen(&real)]
     }
 
     /// For each shared scratch directory that is mounted, its path in the script's tree and the directory itself.
@@ -186,13 +193,5 @@ impl Work {
             let at = self.plan.outside.scratch(name)?;
             Some((at, self.context.sandbox.scratch_directory(name)?))
         })
-    }
-}
-
-/// As [`Path::join`], but without a trailing slash if `below` is empty.
-fn joined(path: &Path, below: &Path) -> PathBuf {
-    match below == Path::new("") {
-        true => path.to_owned(),
-        false => path.join(below),
     }
 }

@@ -1,16 +1,15 @@
 //! Runs the packaging script.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::work::{RunSummary, Work, stopped};
+use super::work::{RunSummary, Work, stopped, warn_of_unkillable};
 use crate::compile::error::{Cause, CompileError, ScriptFailure};
 use crate::compile::event::Event;
 use crate::compile::finding::Finding;
 use crate::compile::plan::PACKAGING;
-use crate::compile::script_file::{self, ScriptFile};
-use crate::compile::seen;
+use crate::compile::script_file::{self, SIZE_LIMIT, ScriptFile};
 use crate::compile::step_log::Step;
 use crate::compile::turns::{Overlap, ScriptTurn};
 use crate::fs;
@@ -95,8 +94,14 @@ impl Work {
     fn ready_script(&self, confined: &Script) -> Result<Packaging, CompileError> {
         let files = self.files();
         let packaging = &self.plan.packaging;
-        let dangling = match self.script_file().map_err(&files)? {
-            ScriptFile::Found => None,
+        let script_file = self.script_file()?;
+        let text = match script_file {
+            ScriptFile::Found => script_file::read(packaging),
+            ScriptFile::Linked => self.looked(self.look().contents(packaging, SIZE_LIMIT))?,
+            _ => Vec::new(),
+        };
+        let dangling = match script_file {
+            ScriptFile::Found | ScriptFile::Linked => None,
             ScriptFile::Missing => {
                 let log = b"This package has no packaging script.\n";
                 fs::write(&self.job.log, log).map_err(&files)?;
@@ -113,7 +118,7 @@ impl Work {
                 });
             }
         };
-        let findings = script_file::misread(packaging);
+        let findings = script_file::misread(&text);
         let output = self.script_output().map_err(&files)?;
         let script = self.startable(confined, |_| {})?;
         Ok(Packaging::Ready(Box::new(ReadyScript {
@@ -149,26 +154,25 @@ impl Work {
 
     /// Finds the packaging script's file. If it is a link that dangles only outside of the sandbox, and its target in the script's
     /// view is not a file, returns that.
-    fn script_file(&self) -> fs::Result<ScriptFile> {
-        let found = script_file::find(&self.plan.packaging)?;
+    fn script_file(&self) -> Result<ScriptFile, CompileError> {
+        let look = self.look();
+        let found = script_file::find(&self.plan.packaging, |path| look.kind(path));
+        let found = self.looked(found)?;
         if let ScriptFile::Dangling(_) = found
             && let Some(target) = self.linked_script()?
-            && let other @ ScriptFile::NotAFile(_) = script_file::find(&target)?
+            && let Some(other) = script_file::not_a_file(self.looked(look.kind(&target))?)
         {
-            return Ok(other);
+            return Ok(ScriptFile::NotAFile(other));
         }
         Ok(found)
     }
 
     /// The agent's path of the target that a linked packaging script has in the script's view: a file of a dependency, for example.
-    fn linked_script(&self) -> fs::Result<Option<PathBuf>> {
-        let outside = |path: &Path| {
-            let here = self.outside(path);
-            self.in_dependency(&here).unwrap_or(here)
-        };
+    fn linked_script(&self) -> Result<Option<PathBuf>, CompileError> {
         let packaging = self.plan.script.spec.directory.join(PACKAGING);
-        let seen = seen::resolve(&packaging, &outside)?;
-        Ok(seen.map(|seen| outside(&seen)))
+        let paths = self.seen_paths();
+        let resolved = self.looked(self.look().seen(&packaging, &paths))?;
+        Ok(resolved.map(|resolved| paths.here(&resolved.seen).0))
     }
 
     /// Creates the logs.
@@ -238,9 +242,7 @@ impl Work {
         };
         let left = self.blocking_to_the_end("set aside", set_aside).await?;
         if self.cancel.is_cancelled() {
-            for process in &end.unkillable {
-                tracing::warn!(package = %self.job.name, "a process of the packaging script cannot be killed: {process}");
-            }
+            warn_of_unkillable(&self.job, &end.unkillable);
             return Err(stopped(&self.job));
         }
         Ok(CompileError::Unkillable {

@@ -14,10 +14,10 @@ use crate::compile::job::Job;
 use crate::compile::plan::{Plan, Surroundings};
 use crate::compile::turns::ScriptTurns;
 use crate::fs;
-use crate::process::LastLines;
+use crate::process::{LastLines, Unkillable};
 use crate::release::Name;
 use crate::runtime;
-use crate::sandbox::{Place, Script};
+use crate::sandbox::{LOOK_LIMIT, Look, LookError, Place, Script};
 
 /// The results of a script's run that decide on a second run.
 #[derive(Debug, Clone, Default)]
@@ -122,6 +122,39 @@ impl Work {
     /// Whether the agent and the script see the script's tree at different paths.
     pub(super) fn is_elsewhere(&self) -> bool {
         self.plan.outside != self.context.vcap
+    }
+}
+
+impl Work {
+    /// Looks up paths that a script or a source controls, until a cancellation.
+    pub(super) fn look(&self) -> Look<'_> {
+        Look {
+            agent: &self.context.agent,
+            cancel: &self.cancel,
+            limit: LOOK_LIMIT,
+        }
+    }
+
+    /// Converts the error of a lookup.
+    pub(super) fn looked<T>(&self, looked: Result<T, LookError>) -> Result<T, CompileError> {
+        let package = self.job.name.clone();
+        looked.map_err(|error| match error {
+            LookError::NoResponse(processes) if self.cancel.is_cancelled() => {
+                warn_of_unkillable(&self.job, &processes);
+                CompileError::Stopped { package }
+            }
+            LookError::NoResponse(processes) => CompileError::NoResponse { package, processes },
+            LookError::Stopped => CompileError::Stopped { package },
+            LookError::Sandbox(source) => CompileError::Sandbox { package, source },
+            LookError::Files(source) => CompileError::Files { package, source },
+        })
+    }
+}
+
+/// Reports processes that continue after a stop.
+pub(super) fn warn_of_unkillable(job: &Job, processes: &[Unkillable]) {
+    for process in processes {
+        tracing::warn!(package = %job.name, "a process of the packaging script cannot be killed: {process}");
     }
 }
 

@@ -1,0 +1,64 @@
+//! Has a child answer a question: it writes the answer to a file in memory.
+
+use std::fs::File;
+use std::io::{self, Read, Seek};
+
+use rustix::fs::{MemfdFlags, memfd_create};
+use tokio::io::AsyncWriteExt;
+use tokio_util::sync::CancellationToken;
+
+use super::output::OutputSummary;
+use super::supervise::{Child, Connected, SuperviseError, Supervised, connect, report_or_kill};
+
+/// A child that has answered, or has ended without an answer.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    /// What is known about its end. It has no output.
+    pub(crate) ended: Supervised,
+    /// What it has written.
+    pub(crate) answer: Vec<u8>,
+}
+
+/// Starts a child and supervises it to its end. Its standard output is the answer.
+///
+/// A child that does not respond may still have the file in memory open, but reading that never waits for the child.
+///
+/// # Errors
+/// A file in memory cannot be created, or the child could not be started.
+pub(crate) async fn ask(
+    child: Child,
+    cancel: &CancellationToken,
+) -> Result<Answered, SuperviseError> {
+    let files = || Ok::<_, io::Error>((memory()?, memory()?));
+    let (mut answer, messages) = files().map_err(SuperviseError::Channels)?;
+    let theirs = answer.try_clone().map_err(SuperviseError::Channels)?;
+    let Connected {
+        number,
+        socket,
+        unsent,
+    } = connect(&child, [theirs.into(), messages.into()])?;
+    let (from_child, mut to_child) = socket.into_split();
+    // If the child has already ended, its report or the missing report says so.
+    let _ = to_child.write_all(&unsent).await;
+    let never = std::future::pending();
+    let (report, exceeded) =
+        report_or_kill(&child, number, (from_child, to_child), cancel, never).await;
+    let mut written = Vec::new();
+    let read = answer
+        .rewind()
+        .and_then(|()| answer.read_to_end(&mut written));
+    read.map_err(SuperviseError::Channels)?;
+    Ok(Answered {
+        ended: Supervised {
+            report,
+            output: OutputSummary::default(),
+            exceeded,
+        },
+        answer: written,
+    })
+}
+
+/// A file in memory.
+fn memory() -> io::Result<File> {
+    Ok(memfd_create(c"answer", MemfdFlags::CLOEXEC)?.into())
+}

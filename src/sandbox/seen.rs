@@ -1,0 +1,205 @@
+//! Resolves a path as a script sees it, while the agent sees the script's tree in another place: links are resolved one by one.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::io::{self, ErrorKind};
+use std::path::{Component, Path, PathBuf};
+
+use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
+
+use super::wire;
+use crate::fs;
+
+/// The kernel's limit of links in a path.
+const MAX_LINKS: usize = 40;
+
+/// Where the agent finds the files of a script's paths. The first entry that contains a path decides. Other paths are the same for the
+/// agent and the script.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SeenPaths(pub(crate) Vec<SeenPath>);
+
+/// A directory as a script and as the agent see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SeenPath {
+    /// The script's path.
+    #[serde(with = "wire")]
+    pub(crate) seen: PathBuf,
+    /// The agent's path.
+    #[serde(with = "wire")]
+    pub(crate) here: PathBuf,
+    /// Whether it is a dependency.
+    pub(crate) is_dependency: bool,
+}
+
+/// A path without links.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Resolved {
+    /// As the script sees it.
+    #[serde(with = "wire")]
+    pub(crate) seen: PathBuf,
+    /// Whether it, or a link on the way to it, is in a dependency.
+    pub(crate) is_through_dependency: bool,
+}
+
+/// The result of [`resolve`], as plain data.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Answer {
+    Found(Option<Resolved>),
+    Failed {
+        #[serde(with = "wire")]
+        path: PathBuf,
+        errno: i32,
+    },
+}
+
+impl SeenPaths {
+    /// The agent's path of a script's path, and whether it is in a dependency.
+    pub(crate) fn here(&self, path: &Path) -> (PathBuf, bool) {
+        let mut entries = self.0.iter();
+        let found = entries.find_map(|entry| {
+            let below = path.strip_prefix(&entry.seen).ok()?;
+            Some((joined(&entry.here, below), entry.is_dependency))
+        });
+        found.unwrap_or_else(|| (path.to_owned(), false))
+    }
+}
+
+impl Answer {
+    pub(super) fn into_result(self) -> fs::Result<Option<Resolved>> {
+        match self {
+            Self::Found(found) => Ok(found),
+            Self::Failed { path, errno } => {
+                let source = io::Error::from_raw_os_error(errno);
+                Err(fs::Error::new("examine", &path, source))
+            }
+        }
+    }
+}
+
+/// Follows every link in an absolute path of the script, and reports each path of the agent to `look_up` before it is looked up.
+pub(super) fn answer(path: &Path, paths: &SeenPaths, look_up: &dyn Fn(&Path)) -> Answer {
+    match resolve(path, paths, look_up) {
+        Ok(found) => Answer::Found(found),
+        Err(error) => Answer::Failed {
+            errno: error.source.raw_os_error().unwrap_or(Errno::EIO as i32),
+            path: error.path,
+        },
+    }
+}
+
+/// Follows every link in an absolute path of the script. `None` if the path does not exist.
+fn resolve(
+    path: &Path,
+    paths: &SeenPaths,
+    look_up: &dyn Fn(&Path),
+) -> fs::Result<Option<Resolved>> {
+    let mut is_through_dependency = false;
+    let mut seen = PathBuf::from("/");
+    let mut rest: VecDeque<OsString> = parts(path);
+    let mut links = 0;
+    while let Some(part) = rest.pop_front() {
+        match Path::new(&part).components().next() {
+            Some(Component::RootDir) => seen = PathBuf::from("/"),
+            Some(Component::ParentDir) => {
+                seen.pop();
+            }
+            Some(Component::Normal(name)) => {
+                let next = seen.join(name);
+                let (here, is_dependency) = paths.here(&next);
+                is_through_dependency |= is_dependency;
+                look_up(&here);
+                let found = match fs::lookup(&here) {
+                    Err(error) if error.source.kind() == ErrorKind::NotADirectory => None,
+                    other => other?,
+                };
+                let Some(metadata) = found else {
+                    return Ok(None);
+                };
+                if !metadata.is_symlink() {
+                    seen = next;
+                    continue;
+                }
+                links += 1;
+                if links > MAX_LINKS {
+                    return Ok(None);
+                }
+                for part in parts(&fs::read_link(&here)?).into_iter().rev() {
+                    rest.push_front(part);
+                }
+            }
+            Some(Component::CurDir | Component::Prefix(_)) | None => {}
+        }
+    }
+    Ok(Some(Resolved {
+        seen,
+        is_through_dependency,
+    }))
+}
+
+/// As [`Path::join`], but without a trailing slash if `below` is empty.
+fn joined(path: &Path, below: &Path) -> PathBuf {
+    match below == Path::new("") {
+        true => path.to_owned(),
+        false => path.join(below),
+    }
+}
+
+fn parts(path: &Path) -> VecDeque<OsString> {
+    let parts = path.components();
+    parts.map(|part| part.as_os_str().to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_are_followed_as_the_script_sees_them() {
+        let temporary = tempfile::tempdir().unwrap();
+        let tree = fs::canonicalize(temporary.path()).unwrap();
+        let base = Path::new("/no/such/base");
+        fs::create_dir_all(&tree.join("data/own/deep")).unwrap();
+        fs::write(&tree.join("data/file"), b"").unwrap();
+        for (link, says) in [
+            ("absolute", "/no/such/base/data/own"),
+            ("relative", "data/../data/own/."),
+            ("twice", "./relative/deep"),
+            ("up", "../base/data"),
+            ("loop", "loop"),
+            ("dangling", "data/nothing"),
+            ("through", "data/file/x"),
+            ("system", "/dev/null"),
+        ] {
+            fs::symlink(says.as_ref(), &tree.join(link)).unwrap();
+        }
+        fs::create_dir_all(&tree.join("above/such")).unwrap();
+        let entry = |seen: &str, here: PathBuf| SeenPath {
+            seen: seen.into(),
+            here,
+            is_dependency: false,
+        };
+        // The agent's own `/no` does not exist.
+        let paths = SeenPaths(vec![
+            entry("/no/such/base", tree.clone()),
+            entry("/no", tree.join("above")),
+        ]);
+        let of = |name: &str| {
+            let resolved = resolve(&base.join(name), &paths, &|_| ()).unwrap();
+            resolved.map(|resolved| resolved.seen)
+        };
+        for (link, leads) in [
+            ("absolute", Some("data/own")),
+            ("relative", Some("data/own")),
+            ("twice", Some("data/own/deep")),
+            ("up", Some("data")),
+            ("loop", None),
+            ("dangling", None),
+            ("through", None),
+        ] {
+            assert_eq!(of(link), leads.map(|below| base.join(below)), "{link}");
+        }
+        assert_eq!(of("system"), Some(PathBuf::from("/dev/null")));
+    }
+}
