@@ -53,7 +53,7 @@ fn read_arguments(method: &str, arguments: &[Value]) -> Result<(), String> {
         "apply" => {
             let [spec] = first(arguments).map_err(|error| error.to_string())?;
             let spec = ApplySpec::parse(spec.clone()).map_err(|error| error.to_string())?;
-            let _ = (spec.has_work(), spec.index(), spec.networks());
+            let _ = (spec.unsupported_work(), spec.index(), spec.networks());
             let again = ApplySpec::parse(spec.document().expose().clone());
             assert_eq!(again.expect("it was parsed before"), spec);
         }
