@@ -318,6 +318,18 @@ impl Sandbox {
         }
     }
 
+    /// The copies of a package's dependencies that were changed since they were last checked. Blocks. Copies that no other package can use
+    /// at the same time are not checked.
+    #[must_use]
+    pub(crate) fn changed_copies(&self, place: &Place) -> Vec<ReplacedCopy> {
+        match (self, &place.tier) {
+            (Self::Landlocked(landlocked), TierPlace::Landlock(place)) => {
+                landlocked.changed_copies(place)
+            }
+            _ => Vec::new(),
+        }
+    }
+
     /// Gives a package these directories in the data directory to itself, until it leaves. In a tree with several packages, waits for
     /// those that have one of the names. Existing directories stay as they are.
     ///

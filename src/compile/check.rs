@@ -3,6 +3,7 @@
 //! See `docs/adr/0016-a-seal-is-checked.md`.
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
@@ -10,8 +11,9 @@ use super::changed::{ATTEMPTS, Changed, RestoreError};
 use super::context::Context;
 use super::error::CompileError;
 use super::event::Event;
-use super::installed::{Installed, KnownBlob, KnownBlobError};
+use super::installed::{Installed, KnownBlob, KnownBlobError, SealedTree};
 use super::job::{Dependency, Job};
+use super::script_runs::Suspects;
 use super::store::Store;
 use crate::archive;
 use crate::fs::{self, Record};
@@ -25,15 +27,23 @@ impl Store {
     /// # Errors
     /// [`Changed`], also if the tree cannot be read.
     pub fn check(&self, installed: &Installed) -> Result<PathBuf, Changed> {
-        let moment = std::time::Instant::now();
-        let known = installed.sealed();
+        self.checked(installed).map(|known| known.tree)
+    }
+
+    fn checked(&self, installed: &Installed) -> Result<SealedTree, Changed> {
+        let moment = Instant::now();
+        let mut known = installed.sealed();
+        self.compare(&known)?;
+        installed.mark_verified(&known.tree, moment);
+        known.verified = moment;
+        Ok(known)
+    }
+
+    fn compare(&self, known: &SealedTree) -> Result<(), Changed> {
         match known.record.compare(&known.tree) {
-            None => {
-                installed.mark_verified(&known.tree, moment);
-                Ok(known.tree)
-            }
+            None => Ok(()),
             Some(difference) => Err(Changed {
-                tree: known.tree,
+                tree: known.tree.clone(),
                 difference,
                 suspects: self.script_runs().since(known.verified),
             }),
@@ -83,7 +93,7 @@ fn unpack_verified(
     Ok(Record::of(tree)?)
 }
 
-/// The unchanged tree of a dependency: its current tree or a reinstalled one. Blocks.
+/// The unchanged tree of a dependency: its current tree or a reinstalled one, with the time of the check. Blocks.
 ///
 /// # Errors
 /// [`CompileError::Changed`] if the tree was changed and cannot be reinstalled.
@@ -92,13 +102,13 @@ pub(super) fn unchanged_tree(
     job: &Job,
     dependency: &Dependency,
     cancel: &CancellationToken,
-) -> Result<PathBuf, CompileError> {
+) -> Result<SealedTree, CompileError> {
     let store = &context.store;
     let (name, installed) = (&dependency.name, &dependency.installed);
     let mut failure = None;
     for _ in 0..ATTEMPTS {
-        let changed = match store.check(installed) {
-            Ok(tree) => return Ok(tree),
+        let changed = match store.checked(installed) {
+            Ok(known) => return Ok(known),
             Err(changed) => changed,
         };
         let restored = store.reinstall(name, installed, &changed, cancel);
@@ -122,7 +132,7 @@ pub(super) fn unchanged_tree(
         failure = Some((changed, RestoreError::Again));
     }
     match failure {
-        None => Ok(installed.tree()),
+        None => Ok(installed.sealed()),
         Some((changed, source)) => Err(CompileError::Changed {
             package: name.clone(),
             changed: Box::new(changed),
@@ -131,18 +141,61 @@ pub(super) fn unchanged_tree(
     }
 }
 
+/// Compares the mounted dependencies of a package again after its script has ended. `used` are their trees as they were before it started:
+/// a changed tree may have been replaced meanwhile for another dependent.
+///
+/// # Errors
+/// [`CompileError::ChangedInUse`] if one was changed: the result may depend on the change.
+pub(super) fn unchanged_in_use(
+    context: &Context,
+    job: &Job,
+    used: &[SealedTree],
+) -> Result<(), CompileError> {
+    for (dependency, known) in job.dependencies.iter().zip(used) {
+        let compared = context.store.compare(known);
+        compared.map_err(|changed| CompileError::ChangedInUse {
+            package: job.name.clone(),
+            dependency: dependency.name.clone(),
+            changed: Box::new(changed),
+        })?;
+    }
+    Ok(())
+}
+
+/// Reports copies of dependencies that were changed while this package was compiled against them, unless only its own script ran: that
+/// script may change its dependencies.
+pub(super) fn report_copies_changed_in_use(context: &Context, job: &Job, copies: &[ReplacedCopy]) {
+    for copy in copies {
+        let suspects = context.store.script_runs().since(copy.good);
+        if suspects.0.iter().all(|name| *name == job.name) {
+            continue;
+        }
+        (context.events)(Event::CopyChangedInUse {
+            job: job.number,
+            package: job.name.clone(),
+            dependency: copy.dependency.clone(),
+            changed: Box::new(changed_copy(context, copy, suspects)),
+        });
+    }
+}
+
+fn changed_copy(context: &Context, copy: &ReplacedCopy, suspects: Suspects) -> Changed {
+    Changed {
+        tree: context.vcap.data_packages().join(copy.dependency.as_str()),
+        difference: copy.difference.clone(),
+        suspects,
+    }
+}
+
 /// Reports copies of dependencies that were changed and are replaced for this package.
 pub(super) fn report_copies(context: &Context, job: &Job, replaced: &[ReplacedCopy]) {
     for copy in replaced {
+        let suspects = context.store.script_runs().since(copy.good);
         (context.events)(Event::CopyChanged {
             job: job.number,
             package: job.name.clone(),
             dependency: copy.dependency.clone(),
-            changed: Box::new(Changed {
-                tree: context.vcap.data_packages().join(copy.dependency.as_str()),
-                difference: copy.difference.clone(),
-                suspects: context.store.script_runs().since(copy.good),
-            }),
+            changed: Box::new(changed_copy(context, copy, suspects)),
         });
     }
 }

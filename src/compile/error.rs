@@ -58,6 +58,19 @@ pub enum CompileError {
         /// Why it cannot be reinstalled; `None` if it was changed before it was packed.
         source: Option<Box<RestoreError>>,
     },
+    /// The tree of a dependency was changed while the package was compiled against it.
+    #[error(
+        "the files of its dependency `{dependency}` were changed while package `{package}` was compiled: {}",
+        changed.difference
+    )]
+    ChangedInUse {
+        /// The package.
+        package: Name,
+        /// The dependency.
+        dependency: Name,
+        /// What was changed.
+        changed: Box<Changed>,
+    },
     /// The packaging script is a dangling link.
     #[error("the `packaging` script of `{package}` is a link to `{}`, which does not exist", target.display())]
     DanglingScript {
@@ -247,6 +260,7 @@ impl CompileError {
             | Self::Compiled { .. }
             | Self::BlobChanged { .. }
             | Self::Changed { .. }
+            | Self::ChangedInUse { .. }
             | Self::DanglingScript { .. }
             | Self::ScriptIsNotAFile { .. }
             | Self::AcrossMounts { .. }

@@ -94,6 +94,17 @@ pub enum Event {
         /// The change.
         changed: Box<Changed>,
     },
+    /// A copy of one of its dependencies was changed while it was compiled, and scripts of other packages ran meanwhile.
+    CopyChangedInUse {
+        /// The job's number.
+        job: usize,
+        /// The package.
+        package: Name,
+        /// The dependency.
+        dependency: Name,
+        /// The change.
+        changed: Box<Changed>,
+    },
     /// Its directories were kept after a failure.
     Kept {
         /// The job's number.

@@ -196,6 +196,7 @@ impl CallRecord {
             | Event::Denied { .. }
             | Event::TreeChanged { .. }
             | Event::CopyChanged { .. }
+            | Event::CopyChangedInUse { .. }
             | Event::Kept { .. }
             | Event::ShellOpened { .. }
             | Event::ShellEnded { .. }

@@ -28,3 +28,16 @@ pub(super) fn copy(package: &Name, changed: &Changed) -> String {
          Since its last check, {suspects}"
     )
 }
+
+/// A copy of a dependency was changed while a package was compiled against it.
+pub(super) fn copy_in_use(package: &Name, dependency: &Name, changed: &Changed) -> String {
+    let Changed {
+        difference,
+        suspects,
+        ..
+    } = changed;
+    format!(
+        "Warning: the copy of package {dependency} was changed while package {package} was compiled against it: {difference}. The change may have affected package {package}.\n\
+         Since the copy's last check, {suspects}"
+    )
+}

@@ -100,6 +100,7 @@ fn of_package(error: &CompileError) -> FailureKind {
         | CompileError::Task { .. } => FailureKind::Machine,
         CompileError::Pack { .. }
         | CompileError::Changed { .. }
+        | CompileError::ChangedInUse { .. }
         | CompileError::InstallTarget { .. }
         | CompileError::Mounted { .. }
         | CompileError::Denied { .. }

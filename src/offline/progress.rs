@@ -331,6 +331,12 @@ fn message(event: Event) -> Option<String> {
             changed,
             ..
         } => changed::copy(&dependency, &changed),
+        Event::CopyChangedInUse {
+            package,
+            dependency,
+            changed,
+            ..
+        } => changed::copy_in_use(&package, &dependency, &changed),
         Event::Kept {
             package,
             directory,

@@ -259,10 +259,12 @@ fn cause_hint(failure: &PackageFailure) -> Option<String> {
             )),
             CompileError::Unkillable { left, .. } => Some(unkillable(left.as_deref())),
             CompileError::NoResponse { .. } => Some(unkillable(None)),
-            CompileError::Changed { changed, .. } if changed.suspects.0.is_empty() => {
+            CompileError::Changed { changed, .. } | CompileError::ChangedInUse { changed, .. }
+                if changed.suspects.0.is_empty() =>
+            {
                 Some(TAKEN.to_owned())
             }
-            CompileError::Changed { changed, .. } => {
+            CompileError::Changed { changed, .. } | CompileError::ChangedInUse { changed, .. } => {
                 Some(format!("since its last check, {}", changed.suspects))
             }
             CompileError::InstallTarget { .. } => {

@@ -352,7 +352,7 @@ impl Landlocked {
         let copies: Vec<(&Name, DependencyCopy)> = place
             .to_provide
             .iter()
-            .map(|name| Ok((name, DependencyCopy::new(self.record_of(name)?))))
+            .map(|name| Ok((name, DependencyCopy::new(Record::of(&self.copy_of(name))?))))
             .collect::<fs::Result<_>>()?;
         let mut packages = self.packages();
         for (name, copy) in copies {
@@ -363,11 +363,10 @@ impl Landlocked {
         Ok(())
     }
 
-    fn record_of(&self, name: &Name) -> fs::Result<Record> {
-        match self.has_rules {
-            true => Record::of(&self.copy_of(name)),
-            false => Ok(Record::default()),
-        }
+    /// Compares the copies of a package's dependencies with their records.
+    pub(super) fn changed_copies(&self, place: &LandlockPlace) -> Vec<ReplacedCopy> {
+        let packages = self.packages();
+        packages.changed(&place.dependencies, |name| self.copy_of(name))
     }
 
     fn temporary(&self, package: &Name) -> PathBuf {

@@ -83,15 +83,11 @@ impl Look<'_> {
         Ok(self.whole(Question::Contents { path, limit })?.text)
     }
 
-    /// Follows every link in an absolute path of a script. `None` if it leads nowhere.
+    /// Follows every link in an absolute path of a script.
     ///
     /// # Errors
     /// See [`LookError`].
-    pub(crate) fn seen(
-        &self,
-        path: &Path,
-        paths: &SeenPaths,
-    ) -> Result<Option<Resolved>, LookError> {
+    pub(crate) fn seen(&self, path: &Path, paths: &SeenPaths) -> Result<Resolved, LookError> {
         let answer: seen::Answer = self.value(Question::Seen {
             path: path.to_owned(),
             paths: paths.clone(),

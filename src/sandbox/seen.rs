@@ -1,5 +1,6 @@
 //! Resolves a path as a script sees it, while the agent sees the script's tree in another place: links are resolved one by one.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io::{self, ErrorKind};
@@ -32,13 +33,13 @@ pub(crate) struct SeenPath {
     pub(crate) is_dependency: bool,
 }
 
-/// A path without links.
+/// Where a path leads.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Resolved {
-    /// As the script sees it.
+    /// The path without links, as the script sees it. `None` if it leads nowhere.
     #[serde(with = "wire")]
-    pub(crate) seen: PathBuf,
-    /// Whether it, or a link on the way to it, is in a dependency.
+    pub(crate) seen: Option<PathBuf>,
+    /// Whether a part of the path is in a dependency.
     pub(crate) is_through_dependency: bool,
 }
 
@@ -46,7 +47,7 @@ pub(crate) struct Resolved {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Answer {
-    Found(Option<Resolved>),
+    Found(Resolved),
     Failed {
         #[serde(with = "wire")]
         path: PathBuf,
@@ -67,7 +68,7 @@ impl SeenPaths {
 }
 
 impl Answer {
-    pub(super) fn into_result(self) -> fs::Result<Option<Resolved>> {
+    pub(super) fn into_result(self) -> fs::Result<Resolved> {
         match self {
             Self::Found(found) => Ok(found),
             Self::Failed { path, errno } => {
@@ -89,13 +90,23 @@ pub(super) fn answer(path: &Path, paths: &SeenPaths, look_up: &dyn Fn(&Path)) ->
     }
 }
 
-/// Follows every link in an absolute path of the script. `None` if the path does not exist.
-fn resolve(
-    path: &Path,
-    paths: &SeenPaths,
-    look_up: &dyn Fn(&Path),
-) -> fs::Result<Option<Resolved>> {
-    let mut is_through_dependency = false;
+/// Follows every link in an absolute path of the script.
+fn resolve(path: &Path, paths: &SeenPaths, look_up: &dyn Fn(&Path)) -> fs::Result<Resolved> {
+    let is_through_dependency = Cell::new(false);
+    let find = |seen: &Path| {
+        let (here, is_dependency) = paths.here(seen);
+        is_through_dependency.set(is_through_dependency.get() || is_dependency);
+        look_up(&here);
+        here
+    };
+    Ok(Resolved {
+        seen: follow(path, &find)?,
+        is_through_dependency: is_through_dependency.get(),
+    })
+}
+
+/// Follows every link in an absolute path of the script. `here` translates a path of the script to one of the agent.
+fn follow(path: &Path, here: &dyn Fn(&Path) -> PathBuf) -> fs::Result<Option<PathBuf>> {
     let mut seen = PathBuf::from("/");
     let mut rest: VecDeque<OsString> = parts(path);
     let mut links = 0;
@@ -107,9 +118,7 @@ fn resolve(
             }
             Some(Component::Normal(name)) => {
                 let next = seen.join(name);
-                let (here, is_dependency) = paths.here(&next);
-                is_through_dependency |= is_dependency;
-                look_up(&here);
+                let here = here(&next);
                 let found = match fs::lookup(&here) {
                     Err(error) if error.source.kind() == ErrorKind::NotADirectory => None,
                     other => other?,
@@ -132,10 +141,7 @@ fn resolve(
             Some(Component::CurDir | Component::Prefix(_)) | None => {}
         }
     }
-    Ok(Some(Resolved {
-        seen,
-        is_through_dependency,
-    }))
+    Ok(Some(seen))
 }
 
 /// As [`Path::join`], but without a trailing slash if `below` is empty.
@@ -187,7 +193,7 @@ mod tests {
         ]);
         let of = |name: &str| {
             let resolved = resolve(&base.join(name), &paths, &|_| ()).unwrap();
-            resolved.map(|resolved| resolved.seen)
+            resolved.seen
         };
         for (link, leads) in [
             ("absolute", Some("data/own")),

@@ -66,6 +66,18 @@ impl<T: Paths> Paths for Vec<T> {
     }
 }
 
+impl<T: Paths> Paths for Option<T> {
+    type Wire = Option<T::Wire>;
+
+    fn to_wire(&self) -> Self::Wire {
+        self.as_ref().map(Paths::to_wire)
+    }
+
+    fn from_wire(wire: Self::Wire) -> Self {
+        wire.map(T::from_wire)
+    }
+}
+
 impl<A: Paths, B: Paths> Paths for (A, B) {
     type Wire = (A::Wire, B::Wire);
 

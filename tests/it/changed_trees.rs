@@ -37,6 +37,8 @@ in_tiers!(changed_tree_of_an_earlier_run_is_installed_again: NAMESPACE LANDLOCK 
 in_tiers!(second_run_may_change_contents: LANDLOCK);
 in_tiers!(source_that_is_changed_before_unpacking_fails: NONE);
 in_tiers!(changed_copy_is_replaced: LANDLOCK LANDLOCK_OF_A_USER);
+in_tiers!(tree_that_is_changed_in_use_fails_the_package: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER);
+in_tiers!(copy_that_is_changed_in_use_is_reported: LANDLOCK LANDLOCK_OF_A_USER NONE);
 in_tiers!(copy_in_use_can_be_changed_until_its_users_end: NONE NONE_OF_A_USER);
 
 mod bodies {
@@ -174,6 +176,48 @@ mod bodies {
         assert_eq!(site.place.file("app", "file"), "100644 good\n");
     }
 
+    pub(super) fn tree_that_is_changed_in_use_fails_the_package(tier: Tier) {
+        let Some(site) = Site::new(tier) else {
+            return;
+        };
+        let release = ReleaseBuilder::new("demo", "1.10")
+            .package("lib", &[], LIB)
+            .package("app", &["lib"], &format!("{REACH}{CHANGE}{APP}"));
+        let running = site.start(&release);
+        wait_for_lib(&running);
+        site.let_script_change("lib");
+        running
+            .end()
+            .fails()
+            .says("Error: failed to compile package app/")
+            .says("the files of its dependency `lib` were changed while package `app` was compiled: `file` (")
+            .says("Hint: since its last check, the packaging script of `app` ran");
+        assert!(!site.place.world.result("demo-1.10").exists());
+    }
+
+    pub(super) fn copy_that_is_changed_in_use_is_reported(tier: Tier) {
+        let Some(site) = Site::new(tier) else {
+            return;
+        };
+        let change = "set -e; chmod 0711 @packages@/lib/file; touch $FACTS/changed\n\
+                      until [ -e $FACTS/read ]; do sleep 0.01; done";
+        let user =
+            format!("until [ -e $FACTS/changed ]; do sleep 0.01; done; {APP}; touch $FACTS/read");
+        let release = ReleaseBuilder::new("demo", "1.10")
+            .package("lib", &[], LIB)
+            .package("evil", &["lib"], change)
+            .package("user", &["lib"], &user);
+        let agent = site.place.agent().args(&["--jobs", "2"]);
+        agent
+            .arg(site.place.release(&release))
+            .run()
+            .succeeds()
+            .says("Warning: the copy of package lib was changed while package user was compiled against it: ")
+            .says("/file` (mode). The change may have affected package user.\n\
+                   Since the copy's last check, the packaging scripts of `evil`, `user` ran");
+        assert_eq!(site.place.file("user", "mode"), "100644 711\n");
+    }
+
     /// See the footnote in SECURITY.md about several jobs.
     pub(super) fn copy_in_use_can_be_changed_until_its_users_end(tier: Tier) {
         let Some(site) = Site::new(tier) else {
@@ -189,7 +233,9 @@ mod bodies {
             .package("user", &["lib"], &user)
             .package("app", &["lib", "evil", "user"], APP);
         let agent = site.place.agent().args(&["--jobs", "2"]);
-        agent.arg(site.place.release(&release)).run().succeeds();
+        agent.arg(site.place.release(&release)).run().succeeds().says(
+            "Warning: the copy of package lib was changed while package user was compiled against it: ",
+        );
         assert_eq!(site.place.file("user", "file"), "100644 evil\n");
         assert_eq!(site.place.file("app", "file"), "100644 good\n");
         assert_eq!(site.place.file("lib", "file"), "100644 good\n");
@@ -210,7 +256,9 @@ mod bodies {
             .succeeds()
             .says("Warning: the copy of package lib that its dependents share was changed: ");
         let ran = ran.says("/file` (mode). It is copied again.\nSince its last check, the packaging script of `evil` ran");
-        ran.does_not_say("what package lib installed was changed");
+        let ran = ran.does_not_say("what package lib installed was changed");
+        // Its own script may change a dependency.
+        ran.does_not_say("compiled against it");
         assert!(site.place.world.path("facts/changed").exists());
         assert_eq!(site.place.file("app", "mode"), "100644 644\n");
     }

@@ -64,6 +64,7 @@ impl Phases {
                 tracing::warn!(package = %dependency, changes = %changed.difference, suspects = %changed.suspects, "an installed package was changed; installing it again");
             }
             Event::CopyChanged { .. }
+            | Event::CopyChangedInUse { .. }
             | Event::SecondRunStarted { .. }
             | Event::SecondRunSucceeded { .. }
             | Event::Denied { .. }

@@ -105,7 +105,7 @@ impl Work {
         let link = self.context.vcap.packages().join(self.job.name.as_ref());
         let seen_paths = self.seen_paths();
         let resolved = self.looked(self.look().seen(&link, &seen_paths))?;
-        let is_dependency = resolved.as_ref().is_some_and(|it| it.is_through_dependency);
+        let is_dependency = resolved.is_through_dependency;
         if is_dependency && self.context.sandbox.mounts_dependencies(&self.place) {
             // Changes of the script there have vanished with its view.
             return Err(CompileError::AcrossMounts {
@@ -113,7 +113,7 @@ impl Work {
                 lines: Vec::new(),
             });
         }
-        let Some(seen) = resolved.map(|resolved| resolved.seen) else {
+        let Some(seen) = resolved.seen else {
             return Err(wrong("there is a link that leads nowhere"));
         };
         let found = self.outside_paths().here(&seen).0;

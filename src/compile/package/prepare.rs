@@ -1,7 +1,7 @@
 //! The steps before the script: unpacks the source and installs the dependencies.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::owners::vcap_group;
 use super::work::{Work, stopped};
@@ -9,7 +9,7 @@ use crate::archive::{self, Compression};
 use crate::compile::check;
 use crate::compile::error::CompileError;
 use crate::compile::event::Phase;
-use crate::compile::installed::{KnownBlob, KnownBlobError};
+use crate::compile::installed::{KnownBlob, KnownBlobError, SealedTree};
 use crate::compile::job::Dependency;
 use crate::compile::scratch;
 use crate::compile::step_log::Step;
@@ -123,7 +123,7 @@ impl Work {
             let stop = || self.cancel.is_cancelled();
             let provided = sandbox.provide(place, &tree, install, &stop);
             if sandbox.has_copies(place) {
-                let unchanged = self.unchanged_tree(dependency)?;
+                let unchanged = self.unchanged_tree(dependency)?.tree;
                 if unchanged != tree {
                     fs::remove_tree(install).map_err(self.files())?;
                     tree = unchanged;
@@ -138,7 +138,7 @@ impl Work {
     }
 
     /// The unchanged tree of a dependency, reinstalled if necessary.
-    fn unchanged_tree(&self, dependency: &Dependency) -> Result<PathBuf, CompileError> {
+    fn unchanged_tree(&self, dependency: &Dependency) -> Result<SealedTree, CompileError> {
         check::unchanged_tree(&self.context, &self.job, dependency, &self.cancel)
     }
 
@@ -152,20 +152,32 @@ impl Work {
         script
     }
 
-    /// The confined script, after a check of its mounted dependencies. Reinstalled trees replace those in the plan.
+    /// The confined script, after a check of its mounted dependencies, which are noted for the check after its end. Reinstalled trees
+    /// replace those in the plan.
     pub(super) fn with_unchanged_trees(&self, confined: &Script) -> Result<Script, CompileError> {
         if self.context.sandbox.has_copies(&self.place) {
             return Ok(confined.clone());
         }
         let dependencies = self.job.dependencies.iter();
-        let trees: Vec<PathBuf> = dependencies
+        let used: Vec<SealedTree> = dependencies
             .map(|dependency| self.unchanged_tree(dependency))
             .collect::<Result<_, _>>()?;
         let planned = self.plan.dependencies.iter().map(|it| &it.sealed);
-        Ok(match planned.eq(&trees) {
+        let script = match planned.eq(used.iter().map(|known| &known.tree)) {
             true => confined.clone(),
-            false => self.confined_script(trees.iter().map(PathBuf::as_path)),
-        })
+            false => self.confined_script(used.iter().map(|known| known.tree.as_path())),
+        };
+        *self.used() = used;
+        Ok(script)
+    }
+
+    /// Checks that the dependencies were not changed while the script ran. Changed copies are only reported: under Landlock, scripts can
+    /// change their modes, owners and times, and most such changes are harmless.
+    pub(super) fn check_dependencies_in_use(&self) -> Result<(), CompileError> {
+        check::unchanged_in_use(&self.context, &self.job, &self.used())?;
+        let copies = self.context.sandbox.changed_copies(&self.place);
+        check::report_copies_changed_in_use(&self.context, &self.job, &copies);
+        Ok(())
     }
 
     fn link(&self, target: &Path, link: &Path) -> Result<(), CompileError> {

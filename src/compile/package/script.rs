@@ -172,7 +172,7 @@ impl Work {
         let packaging = self.plan.script.spec.directory.join(PACKAGING);
         let paths = self.seen_paths();
         let resolved = self.looked(self.look().seen(&packaging, &paths))?;
-        Ok(resolved.map(|resolved| paths.here(&resolved.seen).0))
+        Ok(resolved.seen.map(|seen| paths.here(&seen).0))
     }
 
     /// Creates the logs.

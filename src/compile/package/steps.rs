@@ -38,6 +38,7 @@ impl Work {
             let mounts = script.as_ref().map_or(&[][..], |end| &end.mounts);
             work.check_directories()?;
             if script.is_some() {
+                work.check_dependencies_in_use()?;
                 findings.extend(work.findings_of_success(&confined.spec, mounts)?);
             }
             let mut built = work.move_to_store(compression, mounts)?;

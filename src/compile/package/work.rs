@@ -10,6 +10,7 @@ use crate::compile::context::Context;
 use crate::compile::denials::Denial;
 use crate::compile::error::CompileError;
 use crate::compile::event::{Event, Phase};
+use crate::compile::installed::SealedTree;
 use crate::compile::job::Job;
 use crate::compile::plan::{Plan, Surroundings};
 use crate::compile::turns::ScriptTurns;
@@ -43,6 +44,8 @@ pub(super) struct Work {
     pub(super) turns: Arc<ScriptTurns>,
     pub(super) cancel: CancellationToken,
     summary: Arc<Mutex<RunSummary>>,
+    /// The mounted trees of the dependencies, as they were right before the script started.
+    used: Arc<Mutex<Vec<SealedTree>>>,
 }
 
 impl Work {
@@ -75,11 +78,16 @@ impl Work {
             turns: Arc::clone(turns),
             cancel: cancel.clone(),
             summary: Arc::default(),
+            used: Arc::default(),
         }
     }
 
     pub(super) fn summary(&self) -> MutexGuard<'_, RunSummary> {
         self.summary.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn used(&self) -> MutexGuard<'_, Vec<SealedTree>> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reports that the package has entered a phase.

@@ -37,7 +37,7 @@ pub(super) struct DependencyCopy {
     difference: Option<Difference>,
 }
 
-/// A copy of a dependency that was changed, and was replaced.
+/// A copy of a dependency that was changed, and is replaced before the next package uses it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReplacedCopy {
     /// The dependency.
@@ -69,6 +69,30 @@ impl PackagesInTree {
                 copy.verify(&path(name));
             }
         }
+    }
+
+    /// Compares the copies of these dependencies with their records, and returns the changed ones. `path` is where a copy is.
+    pub(super) fn changed(
+        &self,
+        dependencies: &[Name],
+        path: impl Fn(&Name) -> PathBuf,
+    ) -> Vec<ReplacedCopy> {
+        let copies = dependencies
+            .iter()
+            .filter_map(|name| match self.0.get(name) {
+                Some(InTree::Dependency {
+                    copy: Some(copy), ..
+                }) => Some((name, copy)),
+                _ => None,
+            });
+        let changed = copies.filter_map(|(name, copy)| {
+            Some(ReplacedCopy {
+                dependency: name.clone(),
+                difference: copy.record.compare(&path(name))?,
+                good: copy.verified,
+            })
+        });
+        changed.collect()
     }
 
     /// The requested dependencies that are missing, incomplete, changed, or have other contents.
