@@ -248,14 +248,17 @@ impl Call<'_> {
         let Selected { tasks, notes } = select(inputs, wanted)?;
         notes.iter().for_each(|note| self.progress.line(note));
         shell::check(&self.options, &tasks)?;
-        let (work, data) = (fs::parent(work_directory.path()), self.options.vcap.data());
-        let places: &[&Path] = match self.options.isolation {
-            Isolation::Auto => &[work, &data],
-            Isolation::Namespace | Isolation::Userns => &[work],
-            Isolation::Landlock | Isolation::None => &[&data],
+        let work = fs::parent(work_directory.path()).to_owned();
+        let data = self.options.vcap.data();
+        let places = match self.options.isolation {
+            Isolation::Auto => vec![work, data],
+            Isolation::Namespace | Isolation::Userns => vec![work],
+            Isolation::Landlock | Isolation::None => vec![data],
         };
-        space::check_for_tasks(&tasks, places)?;
-        Ok(tasks)
+        let checking = runtime::spawn_blocking("space", move || {
+            space::check_for_tasks(&tasks, &places).map(|()| tasks)
+        });
+        checking.await?
     }
 
     /// Carries out the quick tasks first, then compiles.

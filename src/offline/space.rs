@@ -36,7 +36,7 @@ pub(super) fn check_for_tarballs<'a>(
 }
 
 /// Refuses a call whose largest source, unpacked, fits into none of `places`, or whose outputs do not fit into their directories.
-pub(super) fn check_for_tasks(tasks: &[Task], places: &[&Path]) -> Result<(), OfflineError> {
+pub(super) fn check_for_tasks(tasks: &[Task], places: &[PathBuf]) -> Result<(), OfflineError> {
     let mut needs = Vec::new();
     let mut sources = Vec::new();
     for task in tasks {
