@@ -108,15 +108,26 @@ fn namespaces_with_a_protected_host_protect_as_promised() {
     }
 }
 
-#[test]
-fn network_none_protects_sockets_as_promised() {
-    let mut promised = column("`namespace`");
+/// See the footnote about `--network=none`.
+#[track_caller]
+fn assert_network_none_protects(tier: Tier, name: &str) {
+    let mut promised = column(name);
     for row in ["network", "abstract-sockets"] {
         promised.insert(row.to_owned(), true);
     }
-    if let Some(succeeded) = attack(NAMESPACE, &["--network=none"], "") {
+    if let Some(succeeded) = attack(tier, &["--network=none"], "") {
         assert_as_promised(&promised, &succeeded);
     }
+}
+
+#[test]
+fn network_none_in_namespaces_protects_as_promised() {
+    assert_network_none_protects(NAMESPACE, "`namespace`");
+}
+
+#[test]
+fn network_none_in_user_namespaces_protects_as_promised() {
+    assert_network_none_protects(USERNS_OF_ROOT, "`userns`");
 }
 
 #[test]
