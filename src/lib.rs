@@ -11,6 +11,7 @@
 //!      └─ agent      handles a Director's requests: tasks, actions, compilation
 //!       machine   the daemon's machine: settings, directories, vitals
 //!       compile   the core: compiles one package against its dependencies
+//!       cache     results of earlier runs, by everything that shapes them
 //!       blobs     fetches and stores blobs: blobstores, signed URLs
 //!       sandbox   isolates packaging scripts; the child that owns a script's process tree
 //!       process   starts processes, reads their output, stops them
@@ -30,6 +31,7 @@
 pub mod agent;
 pub mod archive;
 pub mod blobs;
+pub mod cache;
 pub mod cli;
 pub mod compile;
 pub mod config;

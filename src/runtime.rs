@@ -2,6 +2,7 @@
 
 mod ahead;
 mod cancellable;
+mod parallel;
 mod signals;
 mod task;
 mod telemetry;
@@ -9,6 +10,7 @@ mod warnings;
 
 pub use ahead::ReadAhead;
 pub use cancellable::Cancellable;
+pub use parallel::map_blocking;
 pub use signals::{Signals, StopSignal};
 pub use task::{Task, TaskFailed, TaskSet, spawn, spawn_blocking};
 pub use telemetry::{LogFormat, init as init_telemetry};

@@ -1,0 +1,33 @@
+//! A cache of compiled packages: results of earlier runs, found by everything that shapes them.
+//!
+//! ```text
+//! key         what shapes a package, and the digest of that (pure)
+//! difference  how two keys differ, in words (pure)
+//! variables   which variables scripts inherit, and which are part of the key (pure)
+//! root        the identity of the root file system
+//! entry       the description of a cached package
+//! sealed      JSON that carries its own digest (pure)
+//! local       a cache in a directory: find, fetch, store
+//! upkeep      lists, verifies and prunes it
+//! ```
+//!
+//! Nothing that is read from a cache is used before its SHA-256 was verified. See `docs/adr/0018-the-cache.md`.
+
+mod damage;
+mod difference;
+mod entry;
+mod key;
+mod local;
+mod root;
+mod sealed;
+mod upkeep;
+mod variables;
+
+pub use damage::{Damage, DamageKind};
+pub use difference::{Difference, differences, in_words};
+pub use entry::{Content, Entry, Form};
+pub use key::{FORMAT, Key, KeyParts};
+pub use local::{FetchError, LocalCache};
+pub use root::root_identity;
+pub use upkeep::{Listed, Pruned, Verified};
+pub use variables::{inherited, variable_digests};

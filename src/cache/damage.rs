@@ -1,0 +1,35 @@
+//! What is wrong with a file of a cache.
+
+use std::path::PathBuf;
+
+use crate::fs;
+
+/// A file of a cache that must not be used.
+#[derive(Debug, thiserror::Error)]
+#[error("`{}` {kind}", file.display())]
+pub struct Damage {
+    /// The file.
+    pub file: PathBuf,
+    /// What is wrong with it.
+    pub kind: DamageKind,
+}
+
+/// What is wrong with a file.
+#[derive(Debug, thiserror::Error)]
+pub enum DamageKind {
+    /// Its contents do not have the digest that they should have.
+    #[error("was changed: its SHA-256 is wrong")]
+    Changed,
+    /// It is not what this version of the agent writes.
+    #[error("is not a file of this cache")]
+    Foreign(#[source] serde_json::Error),
+    /// It describes another package than its name says.
+    #[error("describes another package")]
+    OtherKey,
+    /// It is missing, although an entry names it.
+    #[error("is missing")]
+    Missing,
+    /// It cannot be read.
+    #[error("cannot be read: {}", .0.source)]
+    Unreadable(fs::Error),
+}

@@ -1,0 +1,249 @@
+//! How what shaped a cached package differs from what shapes a package now, in words. Pure.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::key::KeyParts;
+
+/// A part of the key in which a cached package differs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Difference {
+    /// Another version of bosh-agent with other rules stored it.
+    Format,
+    /// Its source has other contents.
+    Source,
+    /// The same source had this version.
+    Version(String),
+    /// It was compiled for this stemcell.
+    Stemcell(String),
+    /// It was compiled on this architecture.
+    Architecture(String),
+    /// It was compiled in this base directory.
+    Base(String),
+    /// A dependency, and how it differs.
+    Dependency(String, Change),
+    /// A file or compiler of the root file system, and how it differs.
+    Root(String, Change),
+    /// The value that a flag had.
+    Option(String, String),
+    /// A variable, and how it differs.
+    Variable(String, Change),
+}
+
+/// How a named part differs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// The cached package had another one.
+    Other,
+    /// Only the cached package had it.
+    Gone,
+    /// The cached package did not have it.
+    New,
+}
+
+/// The differences of a cached package's parts from the parts of a package now.
+#[must_use]
+pub fn differences(cached: &KeyParts, now: &KeyParts) -> Vec<Difference> {
+    let mut found = Vec::new();
+    let mut note = |differs: bool, difference: Difference| {
+        if differs {
+            found.push(difference);
+        }
+    };
+    note(cached.format != now.format, Difference::Format);
+    note(cached.source != now.source, Difference::Source);
+    // A changed source usually has a changed version.
+    note(
+        cached.version != now.version && cached.source == now.source,
+        Difference::Version(cached.version.clone()),
+    );
+    note(
+        cached.stemcell != now.stemcell,
+        Difference::Stemcell(cached.stemcell.clone()),
+    );
+    note(
+        cached.architecture != now.architecture,
+        Difference::Architecture(cached.architecture.clone()),
+    );
+    note(
+        cached.base != now.base,
+        Difference::Base(cached.base.clone()),
+    );
+    let of = |cached, now, make: fn(String, Change) -> Difference| {
+        let changes = changes(cached, now).into_iter();
+        changes.map(move |(name, change)| make(name, change))
+    };
+    let options = changes(&cached.options, &now.options).into_iter();
+    let options = options.map(|(name, _)| {
+        let value = cached.options.get(&name).cloned();
+        Difference::Option(name, value.unwrap_or_else(|| "off".to_owned()))
+    });
+    found.extend(of(
+        &cached.dependencies,
+        &now.dependencies,
+        Difference::Dependency,
+    ));
+    found.extend(of(&cached.root, &now.root, Difference::Root));
+    found.extend(options);
+    found.extend(of(&cached.variables, &now.variables, Difference::Variable));
+    found
+}
+
+fn changes(
+    cached: &BTreeMap<String, String>,
+    now: &BTreeMap<String, String>,
+) -> Vec<(String, Change)> {
+    let other = cached.iter().filter_map(|(name, value)| {
+        let change = match now.get(name) {
+            None => Change::Gone,
+            Some(new) if new != value => Change::Other,
+            Some(_) => return None,
+        };
+        Some((name.clone(), change))
+    });
+    let new = now.keys().filter(|name| !cached.contains_key(*name));
+    other
+        .chain(new.map(|name| (name.clone(), Change::New)))
+        .collect()
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Format => f.write_str("by another version of bosh-agent"),
+            Self::Source => f.write_str("from another source"),
+            Self::Version(version) => write!(f, "as version {version}"),
+            Self::Stemcell(stemcell) => write!(f, "for stemcell {stemcell}"),
+            Self::Architecture(architecture) => write!(f, "on {architecture}"),
+            Self::Base(base) => write!(f, "in {base}"),
+            Self::Dependency(name, Change::Other) => write!(f, "against another {name}"),
+            Self::Dependency(name, Change::Gone) => write!(f, "against {name} too"),
+            Self::Dependency(name, Change::New) => write!(f, "without dependency {name}"),
+            Self::Root(file, change) if file == DPKG => match change {
+                Change::Other => f.write_str("with other Debian packages installed"),
+                Change::Gone => f.write_str("with Debian packages installed"),
+                Change::New => f.write_str("without Debian packages"),
+            },
+            Self::Root(name, Change::Other) => write!(f, "with another `{name}`"),
+            Self::Root(name, Change::Gone) => write!(f, "with `{name}`, which is missing now"),
+            Self::Root(name, Change::New) => write!(f, "without `{name}`"),
+            Self::Option(flag, value) => write!(f, "with {flag} {value}"),
+            Self::Variable(name, Change::Other) => write!(f, "with another {name}"),
+            Self::Variable(name, Change::Gone) => write!(f, "with {name}, which is not set now"),
+            Self::Variable(name, Change::New) => write!(f, "without {name}"),
+        }
+    }
+}
+
+/// The list of installed Debian packages.
+pub(super) const DPKG: &str = "/var/lib/dpkg/status";
+
+/// How many differences are named.
+const NAMED: usize = 4;
+
+/// The differences as the end of a sentence that starts with "was compiled".
+#[must_use]
+pub fn in_words(differences: &[Difference]) -> String {
+    let named: Vec<String> = differences
+        .iter()
+        .take(NAMED)
+        .map(ToString::to_string)
+        .collect();
+    let others = differences.len().saturating_sub(NAMED);
+    match (named.split_last(), others) {
+        (None, _) => "in the same way".to_owned(),
+        (Some((only, [])), _) => only.clone(),
+        (Some((last, rest)), 0) => format!("{} and {last}", rest.join(", ")),
+        (Some(_), 1) => format!("{} and with one more difference", named.join(", ")),
+        (Some(_), more) => format!("{} and with {more} more differences", named.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::key::tests::parts;
+    use super::*;
+
+    fn words(change: impl Fn(&mut KeyParts)) -> String {
+        let (cached, mut now) = (parts(), parts());
+        change(&mut now);
+        assert_ne!(cached.key(), now.key(), "the key must change, too");
+        in_words(&differences(&cached, &now))
+    }
+
+    #[test]
+    fn each_part_has_its_words() {
+        let set = |map: &mut BTreeMap<String, String>, name: &str, value: &str| {
+            map.insert(name.to_owned(), value.to_owned());
+        };
+        assert_eq!(
+            words(|it| it.format += 1),
+            "by another version of bosh-agent"
+        );
+        assert_eq!(words(|it| it.source.push('x')), "from another source");
+        assert_eq!(words(|it| it.version.push('x')), "as version 1");
+        assert_eq!(
+            words(|it| it.stemcell = "ubuntu-jammy/1".to_owned()),
+            "for stemcell ubuntu-noble/1.1"
+        );
+        assert_eq!(words(|it| it.architecture.push('x')), "on x86_64");
+        assert_eq!(words(|it| it.base.push('x')), "in /var/vcap");
+        assert_eq!(
+            words(|it| set(&mut it.dependencies, "lib", "x")),
+            "against another lib"
+        );
+        assert_eq!(
+            words(|it| set(&mut it.dependencies, "new", "x")),
+            "without dependency new"
+        );
+        assert_eq!(
+            words(|it| it.dependencies.retain(|name, _| name != "lib")),
+            "against lib too"
+        );
+        assert_eq!(
+            words(|it| set(&mut it.root, "gcc", "x")),
+            "with another `gcc`"
+        );
+        assert_eq!(
+            words(|it| set(&mut it.root, DPKG, "x")),
+            "without Debian packages"
+        );
+        assert_eq!(
+            words(|it| set(&mut it.options, "--network", "none")),
+            "with --network host"
+        );
+        assert_eq!(
+            words(|it| set(&mut it.variables, "CFLAGS", "x")),
+            "without CFLAGS"
+        );
+        assert_eq!(
+            words(|it| it.variables.clear()),
+            "with PATH, which is not set now"
+        );
+        assert_eq!(
+            words(|it| set(&mut it.variables, "PATH", "x")),
+            "with another PATH"
+        );
+    }
+
+    #[test]
+    fn several_differences_are_joined_and_counted() {
+        let both = words(|it| {
+            it.source.push('x');
+            it.version.push('x');
+            it.base.push('x');
+        });
+        assert_eq!(both, "from another source and in /var/vcap");
+        let many = words(|it| {
+            it.source.push('x');
+            it.stemcell.push('x');
+            it.root.clear();
+            it.variables.clear();
+            it.dependencies.clear();
+        });
+        assert_eq!(
+            many,
+            "from another source, for stemcell ubuntu-noble/1.1, against lib too, against zlib too and with 3 more differences"
+        );
+    }
+}

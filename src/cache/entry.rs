@@ -1,0 +1,152 @@
+//! The description of a cached package.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::damage::DamageKind;
+use super::key::{Key, KeyParts, is_sha256};
+use super::sealed;
+use crate::release::Digests;
+use crate::release::digest::Algorithm;
+
+/// A cached package. Its files are stored by their SHA-256.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    /// What shaped the package.
+    pub parts: KeyParts,
+    /// The version of the agent that compiled it.
+    pub agent: String,
+    /// When it was stored, in seconds after 1970.
+    pub stored: u64,
+    /// How long its compilation took, in milliseconds.
+    pub milliseconds: u64,
+    /// The isolation tier in which it was compiled.
+    pub isolation: String,
+    /// Whether it or one of its dependencies was compiled without restrictions after a failure with them.
+    pub unrestricted: bool,
+    /// How the compiled blob is compressed.
+    pub form: Form,
+    /// The compiled blob.
+    pub blob: Content,
+    /// The log of the script; `None` if the package has no script.
+    pub log: Option<Content>,
+    /// The last lines of the log.
+    pub last_lines: Vec<String>,
+    /// The warnings that the compilation caused.
+    pub warnings: Vec<String>,
+}
+
+/// A file of a cache.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Content {
+    /// Its SHA-256, which is its name.
+    pub sha256: String,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+/// How a compiled blob is compressed. It is not part of the key: the files in it are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Form {
+    /// A tar archive.
+    Plain,
+    /// A tar archive, compressed by gzip with this level.
+    Gzip(u32),
+}
+
+impl Entry {
+    /// The key of the package.
+    #[must_use]
+    pub fn key(&self) -> Key {
+        self.parts.key()
+    }
+
+    /// How long its compilation took.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        Duration::from_millis(self.milliseconds)
+    }
+
+    /// The files that the entry names.
+    pub fn contents(&self) -> impl Iterator<Item = &Content> {
+        std::iter::once(&self.blob).chain(&self.log)
+    }
+
+    /// The sum of the sizes of its files, in bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.contents().map(|content| content.size).sum()
+    }
+
+    /// The file of the entry.
+    pub(super) fn encode(&self) -> serde_json::Result<Vec<u8>> {
+        sealed::seal(self)
+    }
+
+    /// The entry of a file that is named after `name` and `key`.
+    pub(super) fn decode(text: &[u8], name: &str, key: &Key) -> Result<Self, DamageKind> {
+        let entry: Self = sealed::open(text)?;
+        let is_named = entry.parts.name == name && entry.key() == *key;
+        // The digests become parts of paths.
+        let mut contents = entry.contents();
+        if !is_named || !contents.all(|content| is_sha256(&content.sha256)) {
+            return Err(DamageKind::OtherKey);
+        }
+        drop(contents);
+        Ok(entry)
+    }
+}
+
+impl Content {
+    /// A file with these digests; `None` if they lack the SHA-256.
+    #[must_use]
+    pub fn new(digests: &Digests, size: u64) -> Option<Self> {
+        Some(Self {
+            sha256: digests.get(Algorithm::Sha256)?.to_owned(),
+            size,
+        })
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::super::key::tests::parts;
+    use super::*;
+
+    pub(in crate::cache) fn entry(blob: &Digests, size: u64) -> Entry {
+        Entry {
+            parts: parts(),
+            agent: "0".to_owned(),
+            stored: 1,
+            milliseconds: 2,
+            isolation: "namespace".to_owned(),
+            unrestricted: false,
+            form: Form::Gzip(6),
+            blob: Content::new(blob, size).unwrap(),
+            log: None,
+            last_lines: vec!["a line".to_owned()],
+            warnings: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn entry_is_read_only_under_its_own_name() {
+        let digests = Digests::of(b"blob", &[Algorithm::Sha1, Algorithm::Sha256]);
+        let entry = entry(&digests, 4);
+        let (text, key) = (entry.encode().unwrap(), entry.key());
+        assert_eq!(Entry::decode(&text, "app", &key).unwrap(), entry);
+        assert!(Entry::decode(&text, "other", &key).is_err());
+        let mut other = entry.clone();
+        other.parts.source.push('x');
+        assert!(Entry::decode(&text, "app", &other.key()).is_err());
+
+        let mut escaping = entry;
+        escaping.blob.sha256 = "../../etc/passwd".to_owned();
+        let text = escaping.encode().unwrap();
+        assert!(Entry::decode(&text, "app", &key).is_err());
+    }
+}

@@ -1,0 +1,235 @@
+//! What shapes a compiled package, and the key: the digest of that. Pure.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::release::Algorithm;
+use crate::release::digest::Hasher;
+
+/// The version of keys and entries. It increases when the same parts no longer give the same package: entries of other versions are
+/// never used.
+pub const FORMAT: u32 = 1;
+
+/// The first bytes of the encoding.
+const MAGIC: &[u8] = b"bosh-agent cache key\0";
+
+/// The length of a key, in hex digits.
+const LENGTH: usize = 64;
+
+/// The key of a compiled package, in lower-case hex.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct Key(String);
+
+impl Key {
+    /// Checks a text; `None` if it is not a key.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        is_sha256(text).then(|| Self(text.to_owned()))
+    }
+
+    /// The key as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Whether a text is a SHA-256 in lower-case hex. Only such a text may become part of a path.
+pub(super) fn is_sha256(text: &str) -> bool {
+    let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    text.len() == LENGTH && text.bytes().all(is_digit)
+}
+
+/// Everything that shapes a compiled package. It is stored with the package, so that a miss can be explained.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyParts {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// The package's name.
+    pub name: String,
+    /// The package's version, which the script sees.
+    pub version: String,
+    /// The digest of the source's content, or of its archive if the content depends on the order of entries.
+    pub source: String,
+    /// The direct dependencies: the name of each, and its key.
+    pub dependencies: BTreeMap<String, String>,
+    /// The stemcell for which the package is compiled.
+    pub stemcell: String,
+    /// The architecture of the machine.
+    pub architecture: String,
+    /// The identity of the root file system: digests of the files that describe it, by their paths, and of compilers, by their names.
+    pub root: BTreeMap<String, String>,
+    /// The base directory, whose paths scripts see.
+    pub base: String,
+    /// The options that affect what scripts can do, by the names of their flags.
+    pub options: BTreeMap<String, String>,
+    /// The digests of the variables that scripts inherit, by their names.
+    pub variables: BTreeMap<String, String>,
+}
+
+impl KeyParts {
+    /// The key: the SHA-256 of an unambiguous encoding of all parts.
+    #[must_use]
+    pub fn key(&self) -> Key {
+        // Without `..`, so that a new part cannot be forgotten here.
+        let Self {
+            format,
+            name,
+            version,
+            source,
+            dependencies,
+            stemcell,
+            architecture,
+            root,
+            base,
+            options,
+            variables,
+        } = self;
+        let mut encoder = Encoder(Hasher::new(&[Algorithm::Sha256]));
+        encoder.0.update(MAGIC);
+        encoder.text(&format.to_string());
+        for text in [name, version, source, stemcell, architecture, base] {
+            encoder.text(text);
+        }
+        for map in [dependencies, root, options, variables] {
+            encoder.map(map);
+        }
+        Key(encoder.0.finish().sha256().unwrap_or_default().to_owned())
+    }
+}
+
+/// Hashes texts, each after its length, and maps, each after its number of entries: no two values have the same encoding.
+struct Encoder(Hasher);
+
+impl Encoder {
+    fn text(&mut self, text: &str) {
+        self.number(text.len());
+        self.0.update(text.as_bytes());
+    }
+
+    fn map(&mut self, map: &BTreeMap<String, String>) {
+        self.number(map.len());
+        for (name, value) in map {
+            self.text(name);
+            self.text(value);
+        }
+    }
+
+    fn number(&mut self, number: usize) {
+        self.0.update(&(number as u64).to_be_bytes());
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        let owned = pairs.iter().map(|(name, value)| (*name, *value));
+        owned
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect()
+    }
+
+    pub(in crate::cache) fn parts() -> KeyParts {
+        KeyParts {
+            format: FORMAT,
+            name: "app".to_owned(),
+            version: "1".to_owned(),
+            source: "content s".to_owned(),
+            dependencies: map(&[("lib", "k1"), ("zlib", "k2")]),
+            stemcell: "ubuntu-noble/1.1".to_owned(),
+            architecture: "x86_64".to_owned(),
+            root: map(&[("/etc/os-release", "o"), ("gcc", "g")]),
+            base: "/var/vcap".to_owned(),
+            options: map(&[("--network", "host")]),
+            variables: map(&[("PATH", "p")]),
+        }
+    }
+
+    fn small_text() -> impl Strategy<Value = String> {
+        "[ab]{0,2}"
+    }
+
+    fn small_map() -> impl Strategy<Value = BTreeMap<String, String>> {
+        proptest::collection::btree_map(small_text(), small_text(), 0..3)
+    }
+
+    fn any_parts() -> impl Strategy<Value = KeyParts> {
+        let texts = proptest::collection::vec(small_text(), 6);
+        let maps = (small_map(), small_map(), small_map(), small_map());
+        (texts, maps, 0..2_u32).prop_map(|(texts, maps, format)| {
+            let mut texts = texts.into_iter();
+            let mut next = || texts.next().unwrap_or_default();
+            KeyParts {
+                format,
+                name: next(),
+                version: next(),
+                source: next(),
+                stemcell: next(),
+                architecture: next(),
+                base: next(),
+                dependencies: maps.0,
+                root: maps.1,
+                options: maps.2,
+                variables: maps.3,
+            }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn keys_are_equal_only_for_equal_parts(all in proptest::collection::vec(any_parts(), 2..40)) {
+            let mut known: HashMap<Key, KeyParts> = HashMap::new();
+            for parts in all {
+                let other = known.entry(parts.key()).or_insert_with(|| parts.clone());
+                prop_assert_eq!(&*other, &parts);
+            }
+        }
+
+        #[test]
+        fn parts_survive_storage(parts in any_parts()) {
+            let stored = serde_json::to_string(&parts).unwrap();
+            let read: KeyParts = serde_json::from_str(&stored).unwrap();
+            prop_assert_eq!(read.key(), parts.key());
+        }
+    }
+
+    #[test]
+    fn key_of_known_parts_never_changes() {
+        // A new value needs a new FORMAT: entries of other versions of the agent must not be found.
+        assert_eq!(FORMAT, 1);
+        assert_eq!(
+            parts().key().as_str(),
+            "bda7793394ba3ef18e6a14003471799a4f6fd789b0f941fabdd235dba85bb056"
+        );
+    }
+
+    #[test]
+    fn only_lower_case_digests_are_keys() {
+        let key = parts().key();
+        assert_eq!(Key::parse(key.as_str()), Some(key.clone()));
+        for wrong in [
+            "",
+            "../../x",
+            &key.as_str()[1..],
+            &key.as_str().to_uppercase(),
+        ] {
+            assert_eq!(Key::parse(wrong), None, "{wrong}");
+        }
+    }
+}

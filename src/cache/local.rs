@@ -1,0 +1,484 @@
+//! A cache in a directory. Several processes use it at once; files appear and disappear by rename and link alone.
+//!
+//! ```text
+//! DIR/v1/entries/NAME/KEY.json    what a cached package consists of (sealed JSON)
+//! DIR/v1/content/AB/SHA256        compiled blobs and logs
+//! DIR/v1/sources/AB/SHA256.json   the digest of the content of a source archive (sealed JSON)
+//! DIR/v1/tmp                      files that are being written, leased
+//! DIR/v1/damaged                  files that are set aside
+//! ```
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use tokio_util::sync::CancellationToken;
+
+use super::damage::{Damage, DamageKind};
+use super::entry::{Content, Entry};
+use super::key::{Key, is_sha256};
+use super::sealed;
+use crate::fs::{self, Context as _, LeasedFile};
+use crate::release::digest::{Hasher, HashingReader, HashingWriter};
+use crate::release::{Algorithm, Digests};
+use crate::runtime::Cancellable;
+
+/// The directory in the cache of this version's files.
+const VERSION: &str = "v1";
+
+/// The prefix of temporary files.
+const PREFIX: &str = "writing-";
+
+/// The extension of sealed JSON.
+pub(super) const JSON: &str = "json";
+
+/// A description that is longer than this is not ours.
+const LONGEST: u64 = 16 << 20;
+
+/// Contents are read-only: they never change under their name.
+const MODE: u32 = 0o444;
+
+/// The digests of copies: the SHA-256 verifies them, manifests have the SHA-1.
+const ALGORITHMS: [Algorithm; 2] = [Algorithm::Sha1, Algorithm::Sha256];
+
+/// The file by which backup programs recognize a cache.
+const TAG: (&str, &str) = (
+    "CACHEDIR.TAG",
+    "Signature: 8a477f597d28d172789f06886806bc55\n# This directory is a cache of bosh-agent.\n",
+);
+
+/// A cache in a directory.
+#[derive(Debug, Clone)]
+pub struct LocalCache {
+    root: PathBuf,
+}
+
+/// Why a cached package cannot be provided.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// Its files are damaged: they must be set aside.
+    #[error(transparent)]
+    Damaged(#[from] Damage),
+    /// The copy cannot be written.
+    #[error(transparent)]
+    Files(#[from] fs::Error),
+}
+
+impl LocalCache {
+    /// The cache in this directory. Creates nothing.
+    #[must_use]
+    pub fn new(root: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+        }
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Creates the directories, and removes temporary files of killed processes.
+    ///
+    /// # Errors
+    /// If the cache cannot be written to.
+    pub fn prepare(&self) -> fs::Result<()> {
+        for directory in [
+            self.temporary(),
+            self.entries(),
+            self.contents(),
+            self.sources(),
+        ] {
+            fs::create_dir_all(&directory)?;
+        }
+        fs::check_writable(&self.temporary())?;
+        let tag = self.root.join(TAG.0);
+        if fs::lookup(&tag)?.is_none() {
+            fs::write_atomic(&tag, TAG.1.as_bytes(), MODE)?;
+        }
+        self.remove_abandoned();
+        Ok(())
+    }
+
+    /// Whether the directory has a cache.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        fs::metadata(&self.entries()).is_ok()
+    }
+
+    /// The description of a cached package.
+    ///
+    /// # Errors
+    /// If it is damaged: it must be set aside.
+    pub fn find(&self, name: &str, key: &Key) -> Result<Option<Entry>, Damage> {
+        let file = self.entry(name, key);
+        match read(&file) {
+            Ok(None) => Ok(None),
+            Ok(Some(text)) => Entry::decode(&text, name, key)
+                .map(Some)
+                .map_err(|kind| Damage { file, kind }),
+            Err(kind) => Err(Damage { file, kind }),
+        }
+    }
+
+    /// Makes verified copies of a cached package's files: `blob` and, if it has one, `log`. Hard links are copies, too. Returns the SHA-1
+    /// and SHA-256 of the blob; `None` if another process has removed the package meanwhile.
+    ///
+    /// # Errors
+    /// If a file is damaged, or a copy cannot be written. No copy is left.
+    pub fn fetch(
+        &self,
+        entry: &Entry,
+        blob: &Path,
+        log: &Path,
+        cancel: &CancellationToken,
+    ) -> Result<Option<Digests>, FetchError> {
+        let fetched = self.fetch_all(entry, blob, log, cancel);
+        match fetched {
+            Ok(digests) => {
+                self.mark_used(&self.entry(&entry.parts.name, &entry.key()));
+                Ok(Some(digests))
+            }
+            Err(error) => {
+                for file in [blob, log] {
+                    // It is partial, wrong, or not there.
+                    let _ = fs::remove_file_if_there(file);
+                }
+                let is_missing = matches!(&error, FetchError::Damaged(it) if matches!(it.kind, DamageKind::Missing));
+                let file = self.entry(&entry.parts.name, &entry.key());
+                match is_missing && matches!(fs::lookup(&file), Ok(None)) {
+                    true => Ok(None),
+                    false => Err(error),
+                }
+            }
+        }
+    }
+
+    fn fetch_all(
+        &self,
+        entry: &Entry,
+        blob: &Path,
+        log: &Path,
+        cancel: &CancellationToken,
+    ) -> Result<Digests, FetchError> {
+        let file = self.content(&entry.blob.sha256);
+        let digests = match fs::hard_link(&file, blob) {
+            Ok(()) => self.check(&entry.blob, blob, cancel)?,
+            Err(error) if error.is_not_found() => return Err(missing(file).into()),
+            // Another file system, or a file of another user.
+            Err(_) => self.copy(&entry.blob, blob, cancel)?,
+        };
+        if let Some(content) = &entry.log {
+            // Never a link: the log belongs to the user.
+            self.copy(content, log, cancel)?;
+        }
+        Ok(digests)
+    }
+
+    /// Verifies a content, read from `link`.
+    fn check(
+        &self,
+        content: &Content,
+        link: &Path,
+        cancel: &CancellationToken,
+    ) -> Result<Digests, FetchError> {
+        let file = self.content(&content.sha256);
+        let unreadable = |error| Damage {
+            file: file.clone(),
+            kind: DamageKind::Unreadable(error),
+        };
+        let opened = fs::open(link).map_err(unreadable)?;
+        let reader = Cancellable::new(opened, cancel);
+        let mut reader = HashingReader::new(reader, Hasher::new(&ALGORITHMS));
+        io::copy(&mut reader, &mut io::sink())
+            .at("read", link)
+            .map_err(|error| stopped_or(cancel, error, unreadable))?;
+        let size = reader.count();
+        let (_, digests) = reader.finish();
+        match Content::new(&digests, size).as_ref() == Some(content) {
+            true => Ok(digests),
+            false => Err(changed(file).into()),
+        }
+    }
+
+    /// Copies a content and verifies it.
+    fn copy(
+        &self,
+        content: &Content,
+        to: &Path,
+        cancel: &CancellationToken,
+    ) -> Result<Digests, FetchError> {
+        let file = self.content(&content.sha256);
+        let unreadable = |error| Damage {
+            file: file.clone(),
+            kind: DamageKind::Unreadable(error),
+        };
+        let from = match fs::open(&file) {
+            Ok(from) => from,
+            Err(error) if error.is_not_found() => return Err(missing(file).into()),
+            Err(error) => return Err(unreadable(error).into()),
+        };
+        let mut from = Cancellable::new(from, cancel);
+        let mut out = HashingWriter::new(fs::create(to)?, Hasher::new(&ALGORITHMS));
+        let mut buffer = vec![0; 128 * 1024];
+        loop {
+            let read = from.read(&mut buffer).at("read", &file);
+            let count = read.map_err(|error| stopped_or(cancel, error, unreadable))?;
+            if count == 0 {
+                break;
+            }
+            out.write_all(&buffer[..count]).at("write", to)?;
+        }
+        let size = out.count();
+        let (_, digests) = out.finish();
+        match Content::new(&digests, size).as_ref() == Some(content) {
+            true => Ok(digests),
+            false => Err(changed(file).into()),
+        }
+    }
+
+    /// Stores a package. The blob is linked if it is on the same file system. The content and size of the log are added to the entry.
+    ///
+    /// # Errors
+    /// The error of the system. What was written remains for [`prune`](Self::prune).
+    pub fn store(
+        &self,
+        mut entry: Entry,
+        blob: &Path,
+        log: Option<&Path>,
+        cancel: &CancellationToken,
+    ) -> fs::Result<()> {
+        if let Some(log) = log {
+            entry.log = Some(self.add_copy(log, cancel)?);
+        }
+        self.add(&entry.blob, blob, cancel)?;
+        let file = self.entry(&entry.parts.name, &entry.key());
+        self.write(&file, entry.encode())?;
+        // Another process may have pruned a content that no entry named yet.
+        if fs::lookup(&self.content(&entry.blob.sha256))?.is_none() {
+            self.add(&entry.blob, blob, cancel)?;
+        }
+        if let (Some(content), Some(log)) = (&entry.log, log)
+            && fs::lookup(&self.content(&content.sha256))?.is_none()
+        {
+            self.add_copy(log, cancel)?;
+        }
+        Ok(())
+    }
+
+    /// Adds a file with known content, without writing its bytes again if it is on the same file system.
+    fn add(&self, content: &Content, file: &Path, cancel: &CancellationToken) -> fs::Result<()> {
+        let target = self.content(&content.sha256);
+        fs::create_dir_all(fs::parent(&target))?;
+        if self.has(content, &target)? {
+            return Ok(());
+        }
+        match fs::hard_link(file, &target) {
+            Ok(()) => fs::set_mode(&target, MODE),
+            // Another process was faster.
+            Err(error) if error.source.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            Err(_) => self.add_copy(file, cancel).map(drop),
+        }
+    }
+
+    /// Whether a content is there already. One of the wrong size is removed, and one of the right size is marked, so that it is not
+    /// pruned before its entry is written.
+    fn has(&self, content: &Content, target: &Path) -> fs::Result<bool> {
+        match fs::lookup(target)? {
+            None => Ok(false),
+            Some(metadata) if metadata.is_file() && metadata.len() == content.size => {
+                self.mark_used(target);
+                Ok(true)
+            }
+            Some(_) => {
+                fs::remove_file_if_there(target)?;
+                Ok(false)
+            }
+        }
+    }
+
+    /// Adds a copy of a file, and returns its content.
+    fn add_copy(&self, file: &Path, cancel: &CancellationToken) -> fs::Result<Content> {
+        let temporary = LeasedFile::create(&self.temporary(), PREFIX, "")?;
+        let mut from = Cancellable::new(fs::open(file)?, cancel);
+        let mut out = HashingWriter::new(temporary.file(), Hasher::new(&[Algorithm::Sha256]));
+        io::copy(&mut from, &mut out).at("copy", file)?;
+        let size = out.count();
+        let (_, digests) = out.finish();
+        let content = Content {
+            sha256: digests.sha256().unwrap_or_default().to_owned(),
+            size,
+        };
+        let target = self.content(&content.sha256);
+        fs::create_dir_all(fs::parent(&target))?;
+        if !self.has(&content, &target)? {
+            fs::set_mode(temporary.path(), MODE)?;
+            temporary.persist(&target)?;
+        }
+        Ok(content)
+    }
+
+    /// The digest of the content of a source archive, if it is known from an earlier run.
+    ///
+    /// # Errors
+    /// If the file is damaged: it must be set aside.
+    pub fn source(&self, archive: &str) -> Result<Option<String>, Damage> {
+        let file = self.source_file(archive);
+        let text = match read(&file) {
+            Ok(Some(text)) => text,
+            Ok(None) => return Ok(None),
+            Err(kind) => return Err(Damage { file, kind }),
+        };
+        match sealed::open::<(String, String)>(&text) {
+            Ok((own, content)) if own == archive => {
+                self.mark_used(&file);
+                Ok(Some(content))
+            }
+            Ok(_) => {
+                let kind = DamageKind::OtherKey;
+                Err(Damage { file, kind })
+            }
+            Err(kind) => Err(Damage { file, kind }),
+        }
+    }
+
+    /// Remembers the digest of the content of a source archive, which has this SHA-256.
+    ///
+    /// # Errors
+    /// The error of the system.
+    pub fn remember_source(&self, archive: &str, content: &str) -> fs::Result<()> {
+        self.write(
+            &self.source_file(archive),
+            sealed::seal(&(archive, content)),
+        )
+    }
+
+    /// Sets a damaged file aside, so that it is not found again. A missing file's entry is found by the next run, and replaced.
+    ///
+    /// # Errors
+    /// The error of the system.
+    pub fn set_aside(&self, damaged: &Path) -> fs::Result<()> {
+        let aside = self.aside();
+        fs::create_dir_all(&aside)?;
+        let place = aside.join(fs::file_name(damaged));
+        match fs::rename(damaged, &place) {
+            Ok(()) => {
+                // It is kept for a time from now.
+                self.mark_used(&place);
+                Ok(())
+            }
+            Err(error) if error.is_not_found() => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Sets the entry of a package aside whose files are damaged.
+    ///
+    /// # Errors
+    /// The error of the system.
+    pub fn set_entry_aside(&self, entry: &Entry) -> fs::Result<()> {
+        self.set_aside(&self.entry(&entry.parts.name, &entry.key()))
+    }
+
+    fn write(&self, file: &Path, text: serde_json::Result<Vec<u8>>) -> fs::Result<()> {
+        let text = text.map_err(io::Error::from).at("write", file)?;
+        fs::create_dir_all(fs::parent(file))?;
+        let temporary = LeasedFile::create(&self.temporary(), PREFIX, "")?;
+        fs::set_mode(temporary.path(), MODE)?;
+        let mut open = temporary.file();
+        open.write_all(&text).at("write", temporary.path())?;
+        temporary.persist(file)
+    }
+
+    pub(super) fn remove_abandoned(&self) {
+        fs::remove_abandoned(&self.temporary(), PREFIX, None);
+    }
+
+    /// Notes that a file is in use. Only the order of pruning depends on it.
+    pub(super) fn mark_used(&self, file: &Path) {
+        let marked = fs::open(file)
+            .and_then(|opened: File| opened.set_modified(SystemTime::now()).at("mark", file));
+        if let Err(error) = marked {
+            tracing::debug!(%error, "could not note the use of a cached file");
+        }
+    }
+
+    pub(super) fn entries(&self) -> PathBuf {
+        self.root.join(VERSION).join("entries")
+    }
+
+    /// The file of an entry. Names of packages are valid file names.
+    pub(super) fn entry(&self, name: &str, key: &Key) -> PathBuf {
+        self.entries().join(name).join(format!("{key}.{JSON}"))
+    }
+
+    pub(super) fn contents(&self) -> PathBuf {
+        self.root.join(VERSION).join("content")
+    }
+
+    pub(super) fn content(&self, sha256: &str) -> PathBuf {
+        in_parts(&self.contents(), sha256)
+    }
+
+    pub(super) fn sources(&self) -> PathBuf {
+        self.root.join(VERSION).join("sources")
+    }
+
+    fn source_file(&self, archive: &str) -> PathBuf {
+        in_parts(&self.sources(), archive).with_extension(JSON)
+    }
+
+    pub(super) fn temporary(&self) -> PathBuf {
+        self.root.join(VERSION).join("tmp")
+    }
+
+    pub(super) fn aside(&self) -> PathBuf {
+        self.root.join(VERSION).join("damaged")
+    }
+}
+
+/// The path of a digest in one of 256 directories.
+fn in_parts(directory: &Path, sha256: &str) -> PathBuf {
+    debug_assert!(is_sha256(sha256), "{sha256}");
+    directory.join(&sha256[..2]).join(sha256)
+}
+
+/// The text of a description; `None` if it is missing.
+fn read(file: &Path) -> Result<Option<Vec<u8>>, DamageKind> {
+    let opened = match fs::open(file) {
+        Ok(opened) => opened,
+        Err(error) if error.is_not_found() => return Ok(None),
+        Err(error) => return Err(DamageKind::Unreadable(error)),
+    };
+    let mut text = Vec::new();
+    let read = opened.take(LONGEST).read_to_end(&mut text);
+    read.at("read", file).map_err(DamageKind::Unreadable)?;
+    Ok(Some(text))
+}
+
+fn missing(file: PathBuf) -> Damage {
+    let kind = DamageKind::Missing;
+    Damage { file, kind }
+}
+
+fn changed(file: PathBuf) -> Damage {
+    let kind = DamageKind::Changed;
+    Damage { file, kind }
+}
+
+/// A file whose reading was canceled is not damaged.
+fn stopped_or(
+    cancel: &CancellationToken,
+    error: fs::Error,
+    damage: impl FnOnce(fs::Error) -> Damage,
+) -> FetchError {
+    match cancel.is_cancelled() {
+        true => FetchError::Files(error),
+        false => FetchError::Damaged(damage(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,320 @@
+//! Lists, verifies and prunes a cache.
+
+use std::cmp::Reverse;
+use std::collections::HashSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use tokio_util::sync::CancellationToken;
+
+use super::damage::{Damage, DamageKind};
+use super::entry::{Content, Entry};
+use super::key::{Key, is_sha256};
+use super::local::{JSON, LocalCache};
+use crate::fs::{self, Context as _, LeasedDirectory};
+use crate::release::Algorithm;
+use crate::release::digest::{Hasher, HashingReader};
+use crate::runtime::Cancellable;
+
+/// How long the digests of unused source archives and damaged files are kept.
+const UNUSED: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// The prefix of directories with contents that are being removed.
+const REMOVING: &str = "removing-";
+
+/// A cached package and when it was used.
+#[derive(Debug)]
+pub struct Listed {
+    /// Its description.
+    pub entry: Entry,
+    /// The file of the description.
+    pub file: PathBuf,
+    /// When it was last stored or used.
+    pub used: SystemTime,
+}
+
+/// What a verification has found.
+#[derive(Debug, Default)]
+pub struct Verified {
+    /// The number of packages whose files are all right.
+    pub good: usize,
+    /// The sizes of these files, in bytes.
+    pub bytes: u64,
+    /// The damaged files. They were set aside.
+    pub damaged: Vec<Damage>,
+}
+
+/// What was removed from a cache, and what is left.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Pruned {
+    /// How many packages were removed.
+    pub packages: usize,
+    /// How many bytes were removed, with the files that no package used.
+    pub bytes: u64,
+    /// How many packages are left.
+    pub left: usize,
+    /// How many bytes are left.
+    pub left_bytes: u64,
+}
+
+impl LocalCache {
+    /// All packages, in the order of their names and of their last use, and the descriptions that are damaged.
+    ///
+    /// # Errors
+    /// If a directory cannot be read.
+    pub fn list(&self) -> fs::Result<(Vec<Listed>, Vec<Damage>)> {
+        let (mut listed, mut damaged) = (Vec::new(), Vec::new());
+        for directory in entries_of(&self.entries())? {
+            let name = directory.file_name().unwrap_or_default().to_string_lossy();
+            let (good, bad) = self.of_package(&name)?;
+            listed.extend(good);
+            damaged.extend(bad);
+        }
+        listed.sort_by(|one, other| {
+            let key = |it: &Listed| (it.entry.parts.name.clone(), it.used);
+            key(one).cmp(&key(other))
+        });
+        Ok((listed, damaged))
+    }
+
+    /// The cached packages of one name, and the descriptions that are damaged.
+    ///
+    /// # Errors
+    /// If the directory cannot be read.
+    pub fn of_package(&self, name: &str) -> fs::Result<(Vec<Listed>, Vec<Damage>)> {
+        let (mut listed, mut damaged) = (Vec::new(), Vec::new());
+        for file in entries_of(&self.entries().join(name))? {
+            let text = file.file_name().unwrap_or_default().to_string_lossy();
+            let key = text.strip_suffix(&format!(".{JSON}"));
+            let Some(key) = key.and_then(Key::parse) else {
+                let kind = DamageKind::OtherKey;
+                damaged.push(Damage { file, kind });
+                continue;
+            };
+            // It may have been removed meanwhile.
+            let Some(metadata) = fs::lookup(&file)? else {
+                continue;
+            };
+            match self.find(name, &key) {
+                Ok(None) => {}
+                Ok(Some(entry)) => listed.push(Listed {
+                    entry,
+                    file,
+                    used: metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH),
+                }),
+                Err(damage) => damaged.push(damage),
+            }
+        }
+        Ok((listed, damaged))
+    }
+
+    /// Reads everything, and sets aside what is damaged.
+    ///
+    /// # Errors
+    /// If a directory cannot be read, and after a cancellation.
+    pub fn verify(&self, cancel: &CancellationToken) -> fs::Result<Verified> {
+        let (listed, damaged) = self.list()?;
+        let (mut good, mut bad, mut verified) = (HashSet::new(), damaged, Verified::default());
+        for Listed { entry, file, .. } in listed {
+            let mut is_good = true;
+            for content in entry.contents() {
+                if good.contains(content) {
+                    continue;
+                }
+                match self.verify_content(content, cancel)? {
+                    None => {
+                        good.insert(content.clone());
+                    }
+                    Some(kind) => {
+                        is_good = false;
+                        let file = self.content(&content.sha256);
+                        bad.push(Damage { file, kind });
+                    }
+                }
+            }
+            if is_good {
+                verified.good += 1;
+            } else if fs::lookup(&file)?.is_some() {
+                self.set_aside(&file)?;
+            } else {
+                // Another process has removed the package meanwhile.
+                bad.retain(|it| !matches!(it.kind, DamageKind::Missing));
+            }
+        }
+        for damage in &bad {
+            self.set_aside(&damage.file)?;
+        }
+        verified.bytes = good.iter().map(|content: &Content| content.size).sum();
+        verified.damaged = bad;
+        Ok(verified)
+    }
+
+    /// What is wrong with a content, if anything.
+    fn verify_content(
+        &self,
+        content: &Content,
+        cancel: &CancellationToken,
+    ) -> fs::Result<Option<DamageKind>> {
+        let file = self.content(&content.sha256);
+        let opened = match fs::open(&file) {
+            Ok(opened) => opened,
+            Err(error) if error.is_not_found() => return Ok(Some(DamageKind::Missing)),
+            Err(error) => return Ok(Some(DamageKind::Unreadable(error))),
+        };
+        let reader = Cancellable::new(opened, cancel);
+        let mut reader = HashingReader::new(reader, Hasher::new(&[Algorithm::Sha256]));
+        match io::copy(&mut reader, &mut io::sink()).at("read", &file) {
+            Ok(_) => {}
+            Err(error) if cancel.is_cancelled() => return Err(error),
+            Err(error) => return Ok(Some(DamageKind::Unreadable(error))),
+        }
+        let size = reader.count();
+        let (_, digests) = reader.finish();
+        let is_good = Content::new(&digests, size).as_ref() == Some(content);
+        Ok((!is_good).then_some(DamageKind::Changed))
+    }
+
+    /// Removes packages, the least recently used first, until the cache has at most `limit` bytes; with `None`, no package. Also removes
+    /// contents that no package has named for `grace`, and what killed processes left.
+    ///
+    /// Another process that is using a removed package has its own link or copy.
+    ///
+    /// # Errors
+    /// The error of the system.
+    pub fn prune(&self, limit: Option<u64>, grace: Duration) -> fs::Result<Pruned> {
+        if !self.is_there() {
+            return Ok(Pruned::default());
+        }
+        self.remove_abandoned();
+        fs::remove_abandoned(&self.temporary(), REMOVING, None);
+        let (listed, damaged) = self.list()?;
+        for damage in damaged {
+            self.set_aside(&damage.file)?;
+        }
+        self.remove_unused_files(if limit.is_some() { grace } else { UNUSED })?;
+        let all = self.all_contents()?;
+        let (kept, dropped) = split(listed, limit);
+        for listed in &dropped {
+            fs::remove_file_if_there(&listed.file)?;
+        }
+        let (named, freed) = (named(&kept), named(&dropped));
+        let removed = all.iter().filter(|(content, used)| {
+            let sha256 = content.sha256.as_str();
+            let is_old = || used.elapsed().unwrap_or_default() >= grace;
+            !named.contains(sha256) && (freed.contains(sha256) || is_old())
+        });
+        let removed: HashSet<Content> = removed.map(|(content, _)| content.clone()).collect();
+        let total: u64 = all.iter().map(|(content, _)| content.size).sum();
+        let bytes = self.remove_contents(&removed)?;
+        Ok(Pruned {
+            packages: dropped.len(),
+            bytes,
+            left: kept.len(),
+            left_bytes: total.saturating_sub(bytes),
+        })
+    }
+
+    /// All contents, with the times of their last use.
+    fn all_contents(&self) -> fs::Result<Vec<(Content, SystemTime)>> {
+        let mut found = Vec::new();
+        for directory in entries_of(&self.contents())? {
+            for file in entries_of(&directory)? {
+                let name = file.file_name().unwrap_or_default().to_string_lossy();
+                let Some(metadata) = fs::lookup(&file)?.filter(|_| is_sha256(&name)) else {
+                    continue;
+                };
+                let content = Content {
+                    sha256: name.into_owned(),
+                    size: metadata.len(),
+                };
+                let used = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+                found.push((content, used));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Removes contents that no package names. Returns their sizes.
+    ///
+    /// They are first moved away. A process that stores a package looks for its contents after it has written the entry: it finds them
+    /// missing, or the entry was written before the entries are read here again, and its contents are moved back.
+    fn remove_contents(&self, contents: &HashSet<Content>) -> fs::Result<u64> {
+        if contents.is_empty() {
+            return Ok(0);
+        }
+        let moved = LeasedDirectory::create(&self.temporary(), REMOVING)?;
+        let away = |content: &Content| moved.path().join(&content.sha256);
+        for content in contents {
+            match fs::rename(&self.content(&content.sha256), &away(content)) {
+                Err(error) if !error.is_not_found() => return Err(error),
+                _ => {}
+            }
+        }
+        let (listed, _) = self.list()?;
+        let named = named(&listed);
+        let mut bytes = 0;
+        for content in contents {
+            if !named.contains(content.sha256.as_str()) {
+                bytes += content.size;
+                continue;
+            }
+            let back = fs::hard_link(&away(content), &self.content(&content.sha256));
+            if let Err(error) = back {
+                tracing::debug!(%error, "could not move a content back, which was stored again meanwhile");
+            }
+        }
+        moved.remove()?;
+        Ok(bytes)
+    }
+
+    /// Removes digests of sources that were not used for a long time, and files that were set aside longer than `aside`.
+    fn remove_unused_files(&self, aside: Duration) -> fs::Result<()> {
+        let sources = entries_of(&self.sources())?;
+        let sources = sources.into_iter().map(|directory| (directory, UNUSED));
+        for (directory, limit) in sources.chain([(self.aside(), aside)]) {
+            for file in entries_of(&directory)? {
+                let used = fs::lookup(&file)?.and_then(|metadata| metadata.modified().ok());
+                if used.is_some_and(|used| used.elapsed().unwrap_or_default() > limit) {
+                    fs::remove_file_if_there(&file)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Splits packages into those that fit into `limit` bytes, the most recently used first, and the others.
+fn split(mut listed: Vec<Listed>, limit: Option<u64>) -> (Vec<Listed>, Vec<Listed>) {
+    let Some(limit) = limit else {
+        return (listed, Vec::new());
+    };
+    listed.sort_by_key(|it| Reverse(it.used));
+    let mut counted: HashSet<&Content> = HashSet::new();
+    let mut size = 0;
+    let fits = listed.iter().take_while(|it| {
+        let new = it
+            .entry
+            .contents()
+            .filter(|content| counted.insert(content));
+        size += new.map(|content| content.size).sum::<u64>();
+        size <= limit
+    });
+    let count = fits.count();
+    let dropped = listed.split_off(count);
+    (listed, dropped)
+}
+
+fn named(listed: &[Listed]) -> HashSet<&str> {
+    let contents = listed.iter().flat_map(|it| it.entry.contents());
+    contents.map(|content| content.sha256.as_str()).collect()
+}
+
+/// The paths in a directory; none if it is missing.
+fn entries_of(directory: &Path) -> fs::Result<Vec<PathBuf>> {
+    match fs::list(directory) {
+        Ok(entries) => Ok(entries.iter().map(|entry| entry.path()).collect()),
+        Err(error) if error.is_not_found() => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
