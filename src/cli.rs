@@ -1,6 +1,7 @@
 //! The command line: arguments, wiring, exit codes. The only module that exits the process.
 
 mod arguments;
+mod cache;
 mod colors;
 mod compile;
 mod compile_flags;
@@ -71,6 +72,7 @@ pub fn main() -> ExitCode {
         Ok(arguments::Command::Daemon(flags)) => daemon::main(flags, environment),
         Ok(arguments::Command::Compile(arguments)) => compile::main(*arguments, environment),
         Ok(arguments::Command::Enter(directory)) => enter::main(&directory),
+        Ok(arguments::Command::Cache(command)) => cache::main(command, &environment),
         Ok(arguments::Command::Version { verbose: false }) => print(env!("CARGO_PKG_VERSION")),
         Ok(arguments::Command::Version { verbose: true }) => print(VERSION),
         Ok(arguments::Command::Help(text)) => print(text.trim_end()),

@@ -14,7 +14,8 @@
 //!  │   ├─ inspect   manifest against tarball: every problem, or a checked release
 //!  │   └─ selection which jobs and packages of a release are compiled
 //!  ├─ plan          what a compilation would do, for calls that compile nothing; peek reads a manifest for them
-//!  ├─ dry_run       which packages would be compiled when (critical_path), and their graph as a file (dot)
+//!  ├─ dry_run       which packages would be compiled when (critical_path) and which are in the cache (cache_forecast), and their graph
+//!  │                as a file (dot)
 //!  ├─ setup         isolation tier, logs, jobserver
 //!  └─ releases      compiles all packages, assembles each release when its last package is done
 //!      ├─ packages  the packages of all releases, with the paths of their logs
@@ -22,6 +23,8 @@
 //!      ├─ graph     the packages of all releases, each once
 //!      ├─ ledger    which packages are compiled, which releases are complete
 //!      ├─ failures  what failed; reads the logs of failed packages (error_line) and copies them (failed_logs)
+//!      ├─ caching   finds packages in the cache and stores compiled ones (cached_packages); package_keys gives the keys, cache_lookup says
+//!      │            why a package is missing, recompress changes the compression level of a found one
 //!      ├─ scheduling, durations: the schedule, and how long packages took in earlier runs
 //!      └─ assemble  writes the compiled release to a temporary file, verifies it, renames it
 //! progress          lines and bars for the user, in the colors of paint
@@ -37,6 +40,10 @@
 
 mod annotations;
 mod assemble;
+mod cache_forecast;
+mod cache_lookup;
+mod cached_packages;
+mod caching;
 mod call_record;
 mod call_report;
 mod changed;
@@ -71,6 +78,7 @@ mod open;
 mod open_error;
 mod options;
 mod outputs;
+mod package_keys;
 mod packages;
 mod paint;
 mod peek;
@@ -78,6 +86,7 @@ mod plan;
 mod problem;
 mod progress;
 mod readers;
+mod recompress;
 mod releases;
 mod report;
 mod report_file;
@@ -108,7 +117,7 @@ pub use failure::{PackageFailure, UnfinishedRelease};
 pub use failure_kind::FailureKind;
 pub use given::is_tarball;
 pub use messages::Messages;
-pub use options::{Options, Purpose};
+pub use options::{CacheOptions, Options, Purpose};
 pub use paint::Paint;
 pub use progress::Progress;
 pub use report::report;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{FromArgMatches, Parser};
 
+use super::cache::{self, CacheCommand};
 use super::compile_flags::Compile;
 use super::daemon_flags::{self, Daemon};
 use super::enter;
@@ -20,6 +21,8 @@ pub(super) enum Command {
     Daemon(Daemon),
     /// Opens a shell in the sandbox of a kept package.
     Enter(PathBuf),
+    /// Lists, verifies or prunes a cache.
+    Cache(CacheCommand),
     Version {
         /// Also print the commit and the target.
         verbose: bool,
@@ -34,6 +37,8 @@ Usage:
   bosh-agent help compile                 show all flags of `compile`
   bosh-agent enter DIR                    open a shell in the sandbox of a package that
                                           `compile --keep-failed` has kept
+  bosh-agent cache ls|verify|prune|path   list, verify or prune a cache of compiled packages
+                                          (bosh-agent help cache)
   bosh-agent -P PLATFORM -C AGENT.JSON    run the agent of a compilation VM
                                           (-P ubuntu or dummy; -b BASE: use it, not /var/vcap)
   bosh-agent -v                           print the version
@@ -62,6 +67,7 @@ pub(super) fn parse(arguments: &[OsString]) -> Result<Command, String> {
     match first.to_str() {
         Some("compile") => compile(rest),
         Some("enter") => enter::parse(rest).map(Command::Enter),
+        Some("cache") => cache(rest),
         Some("-v" | "--v") => Ok(Command::Version { verbose: false }),
         Some("-version" | "--version") => Ok(Command::Version { verbose: true }),
         Some("help" | "-h" | "--h" | "-help" | "--help") => help(rest),
@@ -80,13 +86,22 @@ fn help(topic: &[OsString]) -> Result<Command, String> {
     match topic.first().map(|topic| topic.to_string_lossy()) {
         None => Ok(Command::Help(USAGE.to_owned())),
         Some(topic) if topic == "compile" => compile(&["--help".into()]),
+        Some(topic) if topic == "cache" => cache(&["--help".into()]),
         Some(topic) if topic.starts_with('-') => Ok(Command::Help(USAGE.to_owned())),
         Some(topic) => Err(unknown_command(&topic)),
     }
 }
 
+fn cache(arguments: &[OsString]) -> Result<Command, String> {
+    match cache::parse(arguments) {
+        Ok(command) => Ok(Command::Cache(command)),
+        Err((text, true)) => Ok(Command::Help(text)),
+        Err((text, false)) => Err(capitalized(&text)),
+    }
+}
+
 fn unknown_command(name: &str) -> String {
-    let similar = match most_similar(name, ["compile", "enter", "help"]) {
+    let similar = match most_similar(name, ["cache", "compile", "enter", "help"]) {
         Some(command) => format!("\nHint: did you mean `{command}`?"),
         None if is_tarball(name) => {
             format!("\nHint: to compile a release, run `bosh-agent compile {name}`")

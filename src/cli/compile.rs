@@ -73,6 +73,12 @@ pub(super) fn main(arguments: Compile, environment: Environment) -> u8 {
     if terminal.is_none() && arguments.inspection.shell_on_failure {
         print_error(&format!("Warning: {NO_TERMINAL}: no shell will be opened"));
     }
+    if let Some(name) = arguments.compilation.unset(&environment) {
+        print_error(&format!(
+            "Error: the variable `{name}` of --env is not set\nHint: pass --env {name}=VALUE"
+        ));
+        return USAGE;
+    }
     // Only a single-threaded process can enter a user namespace.
     let user_namespace = match arguments.isolation.isolation {
         _ if arguments.plan.purpose() != Purpose::Compile => Entry::Outside,

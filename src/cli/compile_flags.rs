@@ -1,5 +1,6 @@
 //! The flags of `bosh-agent compile`, one file for each heading of the help.
 
+mod cache;
 mod compilation;
 mod directories;
 mod inspection;
@@ -14,6 +15,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+pub(super) use cache::{CacheFlags, directory as cache_directory};
 pub(super) use compilation::{CompilationFlags, Jobs};
 pub(super) use directories::DirectoryFlags;
 pub(super) use inspection::InspectionFlags;
@@ -54,6 +56,9 @@ pub(super) struct Compile {
 
     #[command(flatten)]
     pub directories: DirectoryFlags,
+
+    #[command(flatten)]
+    pub cache: CacheFlags,
 
     #[command(flatten)]
     pub output: OutputFlags,

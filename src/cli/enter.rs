@@ -121,6 +121,7 @@ fn options(
             terminal: Arc::new(terminal),
         }),
         log_lines: 0,
+        cache: None,
         compression_level: 1,
         environment,
         agent: SELF.into(),

@@ -30,8 +30,11 @@ pub(super) fn options(
         limits,
         inspection,
         directories,
+        cache,
         output,
     } = flags;
+    let cache = cache.options(&environment);
+    let environment = compilation.variables(&environment, cache.is_some());
     Options {
         purpose: plan.purpose(),
         inputs: tarballs,
@@ -62,6 +65,7 @@ pub(super) fn options(
         program: program(),
         shell: shell(inspection, terminal),
         log_lines: output.log_lines as usize,
+        cache,
         compression_level: results.compression_level,
         keep_going: compilation.keep_going,
         who: who(),

@@ -1,5 +1,6 @@
 //! Values of flags: durations and sizes.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -69,6 +70,33 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
     number(digits)
         .and_then(|count| count.checked_mul(1 << exponent))
         .ok_or_else(wrong)
+}
+
+/// A variable that scripts are to have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Variable {
+    pub name: String,
+    /// `None` for the value in the environment.
+    pub value: Option<OsString>,
+}
+
+/// Parses `NAME` or `NAME=VALUE`.
+pub(super) fn variable(text: &str) -> Result<Variable, String> {
+    let (name, value) = match text.split_once('=') {
+        Some((name, value)) => (name, Some(value)),
+        None => (text, None),
+    };
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    let is_name = name.bytes().all(is_allowed) && !name.starts_with(|it: char| it.is_ascii_digit());
+    if name.is_empty() || !is_name {
+        return Err(
+            "expected NAME or NAME=VALUE; a name has only letters, digits and `_`".to_owned(),
+        );
+    }
+    Ok(Variable {
+        name: name.to_owned(),
+        value: value.map(OsString::from),
+    })
 }
 
 /// Parses the path of a graph.
@@ -172,6 +200,17 @@ mod tests {
         }
         for name in ["release.tgz", ".dot", "dot", "a.dot/b", "a.DOT", ""] {
             assert!(graph_file(name).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn variables_have_names_and_perhaps_values() {
+        let parsed = |text| variable(text).map(|it| (it.name, it.value));
+        assert_eq!(parsed("A_1"), Ok(("A_1".to_owned(), None)));
+        assert_eq!(parsed("A=b=c"), Ok(("A".to_owned(), Some("b=c".into()))));
+        assert_eq!(parsed("A="), Ok(("A".to_owned(), Some("".into()))));
+        for text in ["", "=a", "1A", "A B=c", "release.tgz"] {
+            assert!(variable(text).is_err(), "{text}");
         }
     }
 

@@ -18,6 +18,7 @@ use super::filling::{self, Filling};
 use super::forecast::{ForecastStep, forecast};
 use super::installed::Installed;
 use super::job::{Compiled, Dependency, Job};
+use super::limits::Limits;
 use super::package::{self, Built, UsedPlace};
 use super::pipeline::{Concurrency, Pipeline, PipelineStep};
 use super::queue::{Claim, Graph, Holds, Id, Queue};
@@ -30,9 +31,6 @@ use crate::release::digest::Algorithm;
 use crate::release::{Digests, Name, Version};
 use crate::runtime::{self, TaskFailed, TaskSet};
 use crate::sandbox::SandboxError;
-
-/// If less memory than this is available, in bytes, no script is started while another one runs.
-pub const MEMORY_FLOOR: u64 = 256 << 20;
 
 /// A package of a schedule.
 #[derive(Debug, Clone)]
@@ -66,22 +64,11 @@ pub enum Origin {
     },
     /// It is already compiled, and only installed for its dependents.
     Compiled {
-        /// Its compiled blob, which is kept while the package has dependents.
+        /// Its compiled blob, which is kept while the package has dependents. Without dependents, nothing is installed or reported.
         blob: PathBuf,
         /// The blob's digests, which were verified.
         digests: Digests,
     },
-}
-
-/// How many scripts run concurrently.
-#[derive(Debug, Clone)]
-pub struct Limits {
-    /// The maximum number of concurrent scripts, and of packages that are packed concurrently.
-    pub jobs: NonZeroUsize,
-    /// If less memory than this is available, in bytes, no script is started while another one runs.
-    pub memory_floor: u64,
-    /// Whether packages that do not depend on a failed one still start. After a full disk, none does.
-    pub keep_going: bool,
 }
 
 /// What a running schedule reports.
@@ -241,7 +228,10 @@ impl Compiling<'_> {
     async fn run(mut self, mut pipeline: Pipeline<'_, BuildResult, PackResult>) {
         loop {
             while let Some(id) = pipeline.next_to_build() {
-                pipeline.build(id, self.build(id));
+                match self.is_needed(id) {
+                    true => pipeline.build(id, self.build(id)),
+                    false => pipeline.queue().done(id),
+                }
             }
             match pipeline.next().await {
                 Some(PipelineStep::Built(id, result)) => self.built(&mut pipeline, id, result),
@@ -253,6 +243,12 @@ impl Compiling<'_> {
         while let Some(((), result)) = self.removing.next().await {
             report_removal(result);
         }
+    }
+
+    /// A package that is already compiled is installed only for dependents.
+    fn is_needed(&self, id: Id) -> bool {
+        let is_compiled = matches!(self.packages[id.index()].origin, Origin::Compiled { .. });
+        self.is_dependency[id.index()] || !is_compiled
     }
 
     fn dependencies(&self, id: Id) -> Vec<Dependency> {

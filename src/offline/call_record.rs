@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use super::caching::Hit;
 use super::call_report::{
     Agent, Blob, CallReport, CallResult, ErrorLine, FORMAT_VERSION, Failure, File, Kind, Output,
     Package, PackageStatus, Phase, PhaseName, Release, ReleasePackage, ReleaseStatus, Script,
@@ -23,7 +24,7 @@ use crate::diag::Chain;
 use crate::process::Status;
 
 /// How many of the last lines of a compiled package's script are in the report.
-const LOG_LINES: usize = 20;
+pub(super) const LOG_LINES: usize = 20;
 
 /// The facts of one call.
 #[derive(Debug)]
@@ -43,6 +44,10 @@ struct Facts {
     written: Vec<ReleaseId>,
     /// By the index of the package.
     runs: BTreeMap<usize, Run>,
+    /// The packages from the cache and the last lines of their logs, by their indices.
+    cached: BTreeMap<usize, (Blob, Vec<String>)>,
+    /// Why packages are not in the cache.
+    cache_misses: BTreeMap<usize, String>,
     packages: Vec<Package>,
 }
 
@@ -146,6 +151,16 @@ impl CallRecord {
         }
     }
 
+    pub(super) fn set_cached(&self, node: NodeId, hit: &Hit) {
+        let facts = (blob(&hit.blob.blob), hit.entry.last_lines.clone());
+        self.facts().cached.insert(node.index(), facts);
+    }
+
+    pub(super) fn set_cache_miss(&self, node: NodeId, reason: &str) {
+        let reason = reason.to_owned();
+        self.facts().cache_misses.insert(node.index(), reason);
+    }
+
     /// Records an event of the core.
     pub(super) fn hear(&self, event: &Event) {
         let mut facts = self.facts();
@@ -215,6 +230,8 @@ impl CallRecord {
                 matches!(status, PackageStatus::Failed | PackageStatus::Skipped)
             });
             let (package, run) = (record.node.package(), facts.runs.get(&id));
+            let cached = facts.cached.get(&id);
+            let has_log = run.is_some() || cached.is_some();
             let releases = ledger.releases_of(NodeId::from_index(id));
             let log = |log: &Path| crate::fs::lookup(log).ok().flatten().map(|_| text(log));
             packages.push(Package {
@@ -226,15 +243,24 @@ impl CallRecord {
                 precompiled: !package.is_source(),
                 dependencies: dependencies.map(|it| it.index()).collect(),
                 source: blob(&package.blob),
-                compiled: run.and_then(|run| run.compiled.clone()),
+                cached: cached.is_some(),
+                cache_miss: facts.cache_misses.get(&id).cloned(),
+                compiled: match cached {
+                    Some((blob, _)) => Some(blob.clone()),
+                    None => run.and_then(|run| run.compiled.clone()),
+                },
                 started: run.map(|run| seconds(run.started - self.begun)),
                 seconds: run.map(|run| run.seconds(self.begun)),
                 phases: run.map(|run| run.phases(self.begun)).unwrap_or_default(),
                 script: run.and_then(|run| run.script),
                 second_run: run.and_then(|run| run.second_run.clone()),
-                log: run.and_then(|_| log(&record.logs.own)),
+                log: has_log.then(|| log(&record.logs.own)).flatten(),
                 first_log: run.and_then(|_| log(&first_log(&record.logs.own))),
-                last_lines: run.map(|run| run.last_lines.clone()).unwrap_or_default(),
+                last_lines: match (cached, run) {
+                    (Some((_, lines)), _) => lines.clone(),
+                    (None, Some(run)) => run.last_lines.clone(),
+                    (None, None) => Vec::new(),
+                },
                 failure: None,
             });
         }

@@ -130,6 +130,10 @@ pub(super) struct Package {
     pub releases: Vec<String>,
     pub status: PackageStatus,
     pub precompiled: bool,
+    /// Whether it was found in the cache, so that it was not compiled in this call.
+    pub cached: bool,
+    /// Why it was not in the cache, if one is used.
+    pub cache_miss: Option<String>,
     /// The ids of its direct dependencies.
     pub dependencies: Vec<usize>,
     pub source: Blob,
@@ -280,6 +284,8 @@ pub(super) mod fixtures {
             releases: vec!["demo/1".to_owned()],
             status: PackageStatus::Compiled,
             precompiled: false,
+            cached: false,
+            cache_miss: None,
             dependencies: dependencies.to_vec(),
             source: Blob {
                 size: 1,

@@ -1,6 +1,7 @@
 //! What a compiled release consists of.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::assemble::PackageBlob;
@@ -8,7 +9,9 @@ use super::checked::{CheckedRelease, Listed};
 use super::tarball::Blob;
 use crate::compile::Compiled;
 use crate::release::digest::BlobDigests;
-use crate::release::{Algorithm, CompiledPackage, Manifest, MultiDigest, Name, Package, Slug};
+use crate::release::{
+    Algorithm, CompiledPackage, Digests, Manifest, MultiDigest, Name, Package, Slug,
+};
 
 /// The blob of a package that was compiled in this call.
 #[derive(Debug)]
@@ -21,12 +24,17 @@ pub(super) struct CompiledBlob {
 impl CompiledBlob {
     /// The blob of a compiled package, if its SHA-1 and SHA-256 were computed.
     pub(super) fn new(compiled: &Compiled) -> Option<Self> {
+        Self::of_file(&compiled.blob, compiled.size, &compiled.digests)
+    }
+
+    /// A blob with these digests, if the SHA-1 and SHA-256 are among them.
+    pub(super) fn of_file(file: &Path, size: u64, digests: &Digests) -> Option<Self> {
         Some(Self {
-            digest: MultiDigest::of(&compiled.digests, &[Algorithm::Sha1])?,
+            digest: MultiDigest::of(digests, &[Algorithm::Sha1])?,
             blob: Blob {
-                file: compiled.blob.clone(),
-                size: compiled.size,
-                digests: BlobDigests::new(compiled.digests.clone())?,
+                file: file.to_owned(),
+                size,
+                digests: BlobDigests::new(digests.clone())?,
             },
         })
     }

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::cache_forecast::{self, Expectation};
+use super::cached_packages::count_line;
 use super::checked::CheckedRelease;
 use super::critical_path::{self, CriticalPath, Timed};
 use super::dot::{self, DotNode};
@@ -18,12 +20,14 @@ use super::error::OfflineError;
 use super::graph::{self, Include, PackageNode};
 use super::identity;
 use super::ids::ReleaseId;
+use super::options::Options;
 use super::progress::Progress;
-use super::scheduling::{expected, schedule};
+use super::scheduling::{Planned, expected, schedule};
 use super::select::Task;
 use crate::compile::{ForecastStep, Origin};
 use crate::diag::{Chain, Elapsed};
 use crate::fs;
+use crate::release::Slug;
 use crate::runtime;
 
 /// The packages of a call and how long they are expected to take.
@@ -32,6 +36,8 @@ pub(super) struct PlannedPackages {
     nodes: Vec<PackageNode>,
     expected: Vec<Expected>,
     releases: BTreeMap<ReleaseId, Arc<CheckedRelease>>,
+    /// What a compilation would do with each package.
+    expectations: Vec<Expectation>,
 }
 
 /// How packages would be compiled.
@@ -78,18 +84,39 @@ impl PlannedPackages {
             ));
             Durations::default()
         });
+        let to_compile = nodes.iter().map(|node| match node.package().is_source() {
+            true => Expectation::Compile(None),
+            false => Expectation::Nothing,
+        });
         Ok(Self {
             expected: expected(nodes.iter(), &durations),
+            expectations: to_compile.collect(),
             nodes,
             releases: Arc::unwrap_or_clone(shared),
         })
     }
 
+    /// Looks into the cache of the call, if it has one.
+    pub(super) async fn look_into_cache(
+        &mut self,
+        options: &Options,
+        stemcell: Option<&Slug>,
+        cancel: &CancellationToken,
+    ) -> Result<(), OfflineError> {
+        let found = cache_forecast::expectations(&self.nodes, options, stemcell, cancel);
+        self.expectations = found.await?;
+        Ok(())
+    }
+
+    fn is_compiled(&self, index: usize) -> bool {
+        matches!(self.expectations[index], Expectation::Compile(_))
+    }
+
     /// The times of all packages. Installing one that is compiled already takes next to no time.
     fn times(&self) -> Vec<Duration> {
-        let nodes = self.nodes.iter().zip(&self.expected);
-        nodes
-            .map(|(node, expected)| match node.package().is_source() {
+        let expected = self.expected.iter().enumerate();
+        expected
+            .map(|(index, expected)| match self.is_compiled(index) {
                 true => expected.time,
                 false => Duration::ZERO,
             })
@@ -108,14 +135,20 @@ impl PlannedPackages {
 
     /// The steps of a compilation.
     fn forecast(&self, compilation: Compilation) -> Vec<ForecastStep> {
-        let packages = self.nodes.iter().zip(&self.expected);
-        let packages = packages.map(|(node, expected)| {
+        let expected = self.expected.iter().zip(&self.expectations);
+        let packages = self.nodes.iter().zip(expected);
+        let packages = packages.map(|(node, (expected, expectation))| {
             let blob = &node.package().blob;
             let origin = Origin::Compiled {
                 blob: blob.file.clone(),
                 digests: blob.digests.all().clone(),
             };
-            (node, origin, *expected)
+            Planned {
+                node,
+                origin,
+                expected: *expected,
+                is_cached: *expectation == Expectation::Cached,
+            }
         });
         let Compilation { jobs, is_shared } = compilation;
         schedule(packages, is_shared, jobs).forecast(jobs, &self.times())
@@ -123,10 +156,11 @@ impl PlannedPackages {
 
     /// The lines that describe how the packages would be compiled. `logs` is the directory with the durations.
     pub(super) fn describe(&self, compilation: Compilation, logs: &Path) -> String {
-        let sources = || self.nodes.iter().filter(|node| node.package().is_source());
-        let total = sources().count();
+        let all = 0..self.nodes.len();
+        let total = all.filter(|&index| self.is_compiled(index)).count();
+        let cached = self.describe_cache();
         if total == 0 {
-            return "No package would be compiled".to_owned();
+            return format!("No package would be compiled{cached}");
         }
         let steps = self.forecast(compilation);
         let end = steps.iter().map(|step| step.end).max();
@@ -142,9 +176,9 @@ impl PlannedPackages {
         );
         let mut measured = 0;
         for step in steps {
-            let node = &self.nodes[step.id.index()];
-            let expected = self.expected[step.id.index()];
-            if !node.package().is_source() {
+            let index = step.id.index();
+            let expected = self.expected[index];
+            if !self.is_compiled(index) {
                 continue;
             }
             measured += usize::from(expected.is_measured);
@@ -153,7 +187,7 @@ impl PlannedPackages {
                 "{:>10}{:>10}  {}",
                 Elapsed(step.start).to_string(),
                 shown(expected),
-                self.title(node)
+                self.title(&self.nodes[index])
             );
         }
         let _ = writeln!(
@@ -163,15 +197,32 @@ impl PlannedPackages {
             basis(measured, total, logs)
         );
         let path = self.critical_path();
-        let names = path.packages.iter().map(|&index| &self.nodes[index]);
-        let names = names.filter(|node| node.package().is_source());
-        let names: Vec<&str> = names.map(|node| node.package().name().as_str()).collect();
+        let compiled = path.packages.iter().filter(|&&it| self.is_compiled(it));
+        let names = compiled.map(|&index| self.nodes[index].package().name().as_str());
+        let names: Vec<&str> = names.collect();
         let _ = write!(
             text,
-            "Critical path, {}: {}",
+            "Critical path, {}: {}{cached}",
             Elapsed(path.time),
             names.join(" -> ")
         );
+        text
+    }
+
+    /// The lines about the cache, each after a line break: how many packages it has, and why it does not have the others.
+    fn describe_cache(&self) -> String {
+        let is_cached = |it: &&Expectation| **it == Expectation::Cached;
+        let hits = self.expectations.iter().filter(is_cached).count();
+        let mut text = String::new();
+        if hits > 0 {
+            let sources = self.nodes.iter().filter(|it| it.package().is_source());
+            let _ = write!(text, "\n{}", count_line(hits, sources.count()));
+        }
+        for (node, expectation) in self.nodes.iter().zip(&self.expectations) {
+            if let Expectation::Compile(Some(reason)) = expectation {
+                let _ = write!(text, "\n{} is not in the cache: {reason}", self.title(node));
+            }
+        }
         text
     }
 

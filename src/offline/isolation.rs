@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::options::Options;
 use super::progress::Progress;
+use crate::fs;
 use crate::sandbox::{Isolation, Sandbox, SandboxError, Sharing, Tier, TierOptions};
 
 /// Chooses the best isolation tier that works here, and prints it in one line, with a hint if a better tier is possible.
@@ -42,6 +43,8 @@ pub(super) async fn choose(
 }
 
 fn tier_options(options: &Options) -> TierOptions {
+    let cache = options.cache.iter();
+    let cache = cache.filter_map(|it| fs::canonicalize(&it.directory).ok());
     TierOptions {
         isolation: options.isolation,
         user_namespace: options.user_namespace.clone(),
@@ -50,7 +53,8 @@ fn tier_options(options: &Options) -> TierOptions {
         network: options.network,
         is_parallel: options.jobs.is_some_and(|jobs| jobs > NonZeroUsize::MIN),
         scratch: options.scratch.clone(),
-        secrets: Vec::new(),
+        // Not confidential, but a script must not write to it.
+        secrets: cache.collect(),
         vcap: options.vcap.clone(),
         environment: options.environment.clone(),
         agent: options.agent.clone(),

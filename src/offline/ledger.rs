@@ -24,11 +24,20 @@ pub(super) struct ReleaseJob {
     pub blobs: PathBuf,
 }
 
+impl ReleaseJob {
+    /// Where the compiled blob of a package goes, if this is the first release that has it.
+    pub(super) fn blob(&self, node: &PackageNode) -> PathBuf {
+        self.blobs.join(format!("{}.tgz", node.package().name()))
+    }
+}
+
 /// A package of the call.
 #[derive(Debug)]
 pub(super) struct PackageRecord {
     pub node: PackageNode,
     pub logs: PackageLogs,
+    /// Whether it was found in the cache.
+    pub is_cached: bool,
     state: PackageState,
 }
 
@@ -42,6 +51,11 @@ pub(super) enum PackageState {
 }
 
 impl PackageRecord {
+    /// Whether it is compiled in this call.
+    pub(super) fn is_compiled_here(&self) -> bool {
+        self.node.package().is_source() && !self.is_cached
+    }
+
     pub(super) fn state(&self) -> PackageState {
         self.state
     }
@@ -92,6 +106,7 @@ impl Ledger {
         let packages = nodes.into_iter().map(|(node, logs)| PackageRecord {
             node,
             logs,
+            is_cached: false,
             state: PackageState::Waiting,
         });
         let releases = releases.into_iter().map(|(id, job)| {
@@ -141,6 +156,12 @@ impl Ledger {
         self.releases.len()
     }
 
+    /// How many packages have a source.
+    pub(super) fn sources(&self) -> usize {
+        let packages = self.packages.iter();
+        packages.filter(|it| it.node.package().is_source()).count()
+    }
+
     pub(super) fn running(&self) -> usize {
         let packages = self.packages.iter();
         packages
@@ -163,17 +184,23 @@ impl Ledger {
         self.packages[node.index()].state = PackageState::Done;
     }
 
-    pub(super) fn set_compiled(&mut self, node: NodeId, blob: CompiledBlob) {
+    /// A package was found in the cache.
+    pub(super) fn set_cached(&mut self, node: NodeId, blob: &Arc<CompiledBlob>) {
+        self.set_started(node);
+        self.packages[node.index()].is_cached = true;
+        self.set_compiled(node, blob);
+    }
+
+    pub(super) fn set_compiled(&mut self, node: NodeId, blob: &Arc<CompiledBlob>) {
         let package = &mut self.packages[node.index()];
         package.state = PackageState::Done;
-        let blob = Arc::new(blob);
         for place in package.node.uses() {
             if let Some(ReleaseRecord {
                 stage: ReleaseStage::Compiling(compiled),
                 ..
             }) = self.releases.get_mut(&place.release)
             {
-                compiled.insert(place.package.name().clone(), Arc::clone(&blob));
+                compiled.insert(place.package.name().clone(), Arc::clone(blob));
             }
         }
     }
@@ -322,11 +349,11 @@ mod tests {
         assert_eq!(complete(&mut ledger), [2]);
         ledger.set_started(node(0));
         assert_eq!(ledger.running(), 1);
-        ledger.set_compiled(node(0), blob());
+        ledger.set_compiled(node(0), &Arc::new(blob()));
         let of_second = ledger.take_complete(&stemcell());
         assert_eq!(of_second.len(), 1);
         assert_eq!(of_second[0].id.position(), 1);
-        ledger.set_compiled(node(1), blob());
+        ledger.set_compiled(node(1), &Arc::new(blob()));
         let of_first = ledger.take_complete(&stemcell());
         let names: Vec<String> = of_first[0]
             .compiled
@@ -342,7 +369,7 @@ mod tests {
     #[test]
     fn releases_share_the_blob_of_a_common_package() {
         let mut ledger = ledger(&["go@1=g", "go@1=g"]);
-        ledger.set_compiled(node(0), blob());
+        ledger.set_compiled(node(0), &Arc::new(blob()));
         let mut complete = ledger.take_complete(&stemcell());
         let last = complete.pop().unwrap().blobs.remove(0);
         let first = complete.pop().unwrap().blobs.remove(0);
@@ -353,7 +380,7 @@ mod tests {
     #[test]
     fn unfinished_release_lists_what_became_of_its_packages() {
         let mut ledger = ledger(&["a@1=a, b@1=b: a, c@1=c, d@1=d, e@1=e"]);
-        ledger.set_compiled(node(2), blob());
+        ledger.set_compiled(node(2), &Arc::new(blob()));
         ledger.set_failed(node(0));
         ledger.set_started(node(3));
         ledger.set_stopped(node(3));

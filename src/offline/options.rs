@@ -67,6 +67,8 @@ pub struct Options {
     pub timings: Option<PathBuf>,
     /// Where the dependency graph of the packages goes, if it is wanted.
     pub graph: Option<PathBuf>,
+    /// The cache of compiled packages, if one is used.
+    pub cache: Option<CacheOptions>,
     /// The gzip level of compiled packages.
     pub compression_level: u32,
     /// The variables that scripts inherit.
@@ -83,6 +85,17 @@ pub struct Options {
     pub keep_going: bool,
     /// Names this process to another agent that finds the tree in use.
     pub who: String,
+}
+
+/// A cache of compiled packages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CacheOptions {
+    /// Its directory.
+    pub directory: PathBuf,
+    /// Its maximum size in bytes at the end of a call.
+    pub max_size: Option<u64>,
+    /// Whether results of unrestricted second runs are used and stored.
+    pub unrestricted: bool,
 }
 
 /// What a call does.

@@ -46,8 +46,11 @@ pub(super) async fn announce(
     }
     if options.purpose == Purpose::DryRun {
         let compilation = setup::expected_compilation(options, progress);
-        let packages =
+        let mut packages =
             PlannedPackages::of(tasks, Include::Compilation, logs, progress, cancel).await?;
+        packages
+            .look_into_cache(options, stemcell.known(), cancel)
+            .await?;
         // With `--quiet`, too: it is what was asked for.
         progress.report(&packages.describe(compilation, logs));
     }

@@ -22,6 +22,9 @@ use super::{changed, second_run, shell};
 use crate::compile::{Event, Phase, ScriptLines};
 use crate::release::{Name, Version};
 
+/// How often to look whether a reminder is due.
+const TICK: Duration = Duration::from_secs(1);
+
 /// Without a terminal, the interval of reminders about a running package.
 const REMINDER: Duration = Duration::from_secs(60);
 
@@ -225,8 +228,22 @@ impl Progress {
         }
     }
 
+    /// Prints reminders while `work` runs.
+    pub(super) async fn with_reminders(&self, work: impl Future<Output = ()>) {
+        tokio::pin!(work);
+        let mut ticks = tokio::time::interval(TICK);
+        loop {
+            tokio::select! {
+                // Cancel-safe: the same future is polled in the next round.
+                () = &mut work => return,
+                // Cancel-safe per docs on `tick`.
+                _ = ticks.tick() => self.tick(),
+            }
+        }
+    }
+
     /// Prints reminders that are due.
-    pub(super) fn tick(&self) {
+    fn tick(&self) {
         if self.screen.messages().is_terminal {
             return;
         }

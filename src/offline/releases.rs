@@ -9,18 +9,22 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::assemble::{self, AssembleError};
+use super::cached_packages::{self, CachedPackages};
+use super::caching::CallCache;
 use super::call_record::CallRecord;
 use super::compiled_release::CompiledBlob;
 use super::durations::Durations;
 use super::error::{Incomplete, OfflineError};
 use super::failure::PackageFailure;
 use super::failures::Failures;
+use super::graph::PackageNode;
 use super::ids::{NodeId, ReleaseId};
 use super::ledger::{CompleteRelease, Ledger, PackageRecord, ReleaseJob};
+use super::logs::PackageLogs;
 use super::packages;
 use super::progress::{Progress, Took};
 use super::report;
-use super::scheduling::{expected, schedule};
+use super::scheduling::{Planned, expected, schedule};
 use super::script_warnings;
 use crate::compile::{
     CompileError, Compiled, Context, Limits, MEMORY_FLOOR, Origin, PackageEvent, Schedule,
@@ -29,9 +33,6 @@ use crate::diag::{Chain, Elapsed};
 use crate::fs;
 use crate::release::{Name, Slug};
 use crate::runtime::TaskSet;
-
-/// How often to look whether a reminder is due.
-const TICK: Duration = Duration::from_secs(1);
 
 /// The settings for compiling packages.
 #[derive(Debug)]
@@ -45,6 +46,8 @@ pub(super) struct Compiler {
     pub copies_failed_logs: bool,
     /// Whether packages that do not depend on a failed one are still compiled.
     pub keep_going: bool,
+    /// The packages of earlier runs.
+    pub cache: Option<CallCache>,
 }
 
 /// The stemcell, progress display and cancellation that all releases of a call share.
@@ -68,23 +71,19 @@ pub(super) async fn compile_all(
     compiler: Option<&Compiler>,
 ) -> (BTreeMap<ReleaseId, PathBuf>, Result<(), OfflineError>) {
     let mut written = BTreeMap::new();
-    let nodes = match compiler {
-        Some(compiler) => {
-            packages::merge(&releases, &compiler.logs, target.progress, target.cancel).await
-        }
-        None => Ok(Vec::new()),
+    let found = match compiler {
+        Some(compiler) => find(target, &releases, compiler).await,
+        None => Ok((Vec::new(), CachedPackages::none())),
     };
-    let nodes = match nodes {
-        Ok(nodes) => match target.only {
-            Some(package) => packages::needed_by(package, nodes),
-            None => nodes,
-        },
+    let (nodes, cached) = match found {
+        Ok(found) => found,
         Err(error) => return (written, Err(error)),
     };
     let mut run = Run {
         target,
         stop: target.cancel.child_token(),
         ledger: Ledger::new(releases, nodes),
+        cached,
         failures: Failures::default(),
         assembling: TaskSet::new("assemble"),
         durations: Durations::default(),
@@ -98,12 +97,29 @@ pub(super) async fn compile_all(
     (written, result)
 }
 
+/// The packages of all releases, and those that are in the cache.
+async fn find<'a>(
+    target: &Target<'_>,
+    releases: &BTreeMap<ReleaseId, ReleaseJob>,
+    compiler: &'a Compiler,
+) -> Result<(Vec<(PackageNode, PackageLogs)>, CachedPackages<'a>), OfflineError> {
+    let to = (target.progress, target.cancel);
+    let mut nodes = packages::merge(releases, &compiler.logs, to.0, to.1).await?;
+    if let Some(package) = target.only {
+        nodes = packages::needed_by(package, nodes);
+    }
+    let cache = compiler.cache.as_ref();
+    let cached = CachedPackages::find(cache, &nodes, releases, target.only, to).await?;
+    Ok((nodes, cached))
+}
+
 /// The compilation of all releases of a call.
 struct Run<'a> {
     target: &'a Target<'a>,
     /// Canceled by the user or after the first failure. Only the user cancels `target.cancel`.
     stop: CancellationToken,
     ledger: Ledger,
+    cached: CachedPackages<'a>,
     failures: Failures,
     assembling: TaskSet<ReleaseId, Result<(), AssembleError>>,
     durations: Durations,
@@ -121,8 +137,9 @@ impl Run<'_> {
             ));
             Durations::default()
         });
-        let schedule = self.schedule(compiler);
         self.announce();
+        self.take_cached();
+        let schedule = self.schedule(compiler);
         self.assemble_complete();
         let limits = Limits {
             jobs: compiler.jobs,
@@ -132,7 +149,7 @@ impl Run<'_> {
         let stop = self.stop.clone();
         let mut handle = |event| self.handle(event);
         let running = schedule.run(&compiler.context, &limits, &stop, &mut handle);
-        with_ticks(progress, running).await;
+        progress.with_reminders(running).await;
         progress.hide_bars();
         let durations = std::mem::take(&mut self.durations);
         if let Err(error) = durations.write(&compiler.logs) {
@@ -143,13 +160,31 @@ impl Run<'_> {
         }
     }
 
+    /// Takes the packages that are in the cache over.
+    fn take_cached(&mut self) {
+        let progress = self.target.progress;
+        for (node, hit) in self.cached.hits() {
+            let package = self.ledger.package(node);
+            let (name, version) = (package.name().clone(), package.version().clone());
+            progress.success(&hit.line(&name, &version));
+            hit.entry.warnings.iter().for_each(|it| progress.warn(it));
+            self.durations.add(&name, &version, hit.entry.elapsed());
+            self.target.record.set_cached(node, hit);
+            self.ledger.set_cached(node, &hit.blob);
+            self.ledger.record(node).logs.link();
+            self.ledger.failed_logs(node).remove(&name);
+        }
+        for (node, reason) in self.cached.misses() {
+            self.target.record.set_cache_miss(node, reason);
+        }
+    }
+
     /// Prints the first lines of the compilation.
     fn announce(&self) {
         let packages = self.ledger.packages().iter();
-        let sources = packages.clone();
-        let total = sources.filter(|it| it.node.package().is_source()).count();
+        let (sources, cached) = (self.ledger.sources(), self.cached.hits().count());
         let progress = self.target.progress;
-        progress.expect(total);
+        progress.expect(sources - cached);
         let shared = packages.filter(|it| !it.node.others.is_empty()).count();
         if shared > 0 {
             progress.line(&format!(
@@ -160,7 +195,10 @@ impl Run<'_> {
                 }
             ));
         }
-        if total > 0 {
+        if cached > 0 {
+            progress.line(&cached_packages::count_line(cached, sources));
+        }
+        if sources > 0 {
             progress.line("Starting packages compilation");
         }
     }
@@ -169,9 +207,13 @@ impl Run<'_> {
     fn schedule(&self, compiler: &Compiler) -> Schedule {
         let packages = self.ledger.packages();
         let expected = expected(packages.iter().map(|it| &it.node), &self.durations);
-        let packages = packages.iter().zip(expected);
-        let packages =
-            packages.map(|(record, expected)| (&record.node, self.origin(record), expected));
+        let packages = packages.iter().enumerate().zip(expected);
+        let packages = packages.map(|((index, record), expected)| Planned {
+            node: &record.node,
+            origin: self.origin(NodeId::from_index(index), record),
+            expected,
+            is_cached: record.is_cached,
+        });
         schedule(
             packages,
             compiler.context.sandbox.is_shared(),
@@ -179,19 +221,19 @@ impl Run<'_> {
         )
     }
 
-    fn origin(&self, record: &PackageRecord) -> Origin {
-        let package = record.node.package();
-        let (file, digests) = (
-            package.blob.file.clone(),
-            package.blob.digests.all().clone(),
-        );
-        if package.is_source() {
-            let blobs = &self.ledger.job(record.node.first.release).blobs;
+    fn origin(&self, node: NodeId, record: &PackageRecord) -> Origin {
+        let cached = self.cached.hit(node).map(|hit| &hit.blob.blob);
+        let blob = cached.unwrap_or(&record.node.package().blob);
+        let (file, digests) = (blob.file.clone(), blob.digests.all().clone());
+        if record.is_compiled_here() {
             Origin::Source {
                 source: file,
                 digests,
                 log: record.logs.own.clone(),
-                blob: blobs.join(format!("{}.tgz", package.name())),
+                blob: self
+                    .ledger
+                    .job(record.node.first.release)
+                    .blob(&record.node),
             }
         } else {
             Origin::Compiled {
@@ -205,9 +247,9 @@ impl Run<'_> {
         match event {
             PackageEvent::Started(id) => self.start(id.into()),
             PackageEvent::Ended(id, result) => {
-                let took = self.target.progress.end(id.index());
-                self.target.record.set_ended(id.into(), &result);
-                self.end(id.into(), *result, took);
+                let (id, took) = (id.into(), self.target.progress.end(id.index()));
+                self.target.record.set_ended(id, &result);
+                self.end(id, *result, took);
             }
         }
     }
@@ -216,8 +258,9 @@ impl Run<'_> {
         self.ledger.set_started(node);
         let record = self.ledger.record(node);
         let package = record.node.package();
-        self.target.record.set_started(node, package.is_source());
-        if package.is_source() {
+        let is_compiled_here = record.is_compiled_here();
+        self.target.record.set_started(node, is_compiled_here);
+        if is_compiled_here {
             record.logs.remove();
             self.ledger.failed_logs(node).remove(package.name());
             // With a single release its name says nothing.
@@ -244,8 +287,12 @@ impl Run<'_> {
             Ok(None) => self.ledger.set_installed(node),
             Ok(Some(compiled)) => match CompiledBlob::new(&compiled) {
                 Some(blob) => {
-                    self.report_compiled(node, &compiled, &blob, took);
-                    self.ledger.set_compiled(node, blob);
+                    let warnings = self.report_compiled(node, &compiled, &blob, took);
+                    let blob = Arc::new(blob);
+                    let (record, cancel) = (self.ledger.record(node), self.target.cancel);
+                    let facts = (&blob, warnings);
+                    self.cached.store(node, record, &compiled, facts, cancel);
+                    self.ledger.set_compiled(node, &blob);
                 }
                 None => {
                     let package = self.ledger.package(node).name().clone();
@@ -269,7 +316,7 @@ impl Run<'_> {
         compiled: &Compiled,
         blob: &CompiledBlob,
         took: Option<Took>,
-    ) {
+    ) -> Vec<String> {
         let package = self.ledger.package(node);
         let (name, version) = (package.name(), package.version());
         let progress = self.target.progress;
@@ -281,15 +328,14 @@ impl Run<'_> {
                 waited: Duration::ZERO,
             })
         ));
-        for finding in &compiled.findings {
-            progress.warn(&format!("Warning: package {name}: {finding}"));
-        }
-        if let Some(end) = &compiled.script {
-            for warning in script_warnings::of(name, end) {
-                progress.warn(&warning);
-            }
-        }
+        let findings = compiled.findings.iter();
+        let findings = findings.map(|finding| format!("Warning: package {name}: {finding}"));
+        let of_script = compiled.script.iter();
+        let of_script = of_script.flat_map(|end| script_warnings::of(name, end));
+        let warnings: Vec<String> = findings.chain(of_script).collect();
+        warnings.iter().for_each(|warning| progress.warn(warning));
         self.durations.add(name, version, compiled.elapsed);
+        warnings
     }
 
     fn fail_package(&mut self, node: NodeId, source: CompileError) {
@@ -417,6 +463,8 @@ impl Run<'_> {
                 Err(error) => self.failures.push(error.into()),
             }
         }
+        let to = (self.target.progress, self.target.cancel);
+        self.cached.finish(to).await;
         self.target.record.set_packages(&self.ledger);
         let failures = self.failures.finish(self.target.progress).await;
         if self.target.cancel.is_cancelled() {
@@ -432,21 +480,7 @@ impl Run<'_> {
     }
 }
 
-/// Prints reminders while `work` runs.
-async fn with_ticks(progress: &Progress, work: impl Future<Output = ()>) {
-    tokio::pin!(work);
-    let mut ticks = tokio::time::interval(TICK);
-    loop {
-        tokio::select! {
-            // Cancel-safe: the same future is polled in the next round.
-            () = &mut work => return,
-            // Cancel-safe per docs on `tick`.
-            _ = ticks.tick() => progress.tick(),
-        }
-    }
-}
-
-/// Removes unused files. A failure is only logged: the whole work directory is removed at the end, and a failure is reported then.
+/// Removes unused files. A failure is only logged: it is reported when the whole work directory is removed.
 fn remove_all(files: impl Iterator<Item = PathBuf>) {
     for file in files {
         if let Err(error) = fs::remove_file_if_there(&file) {

@@ -213,6 +213,7 @@ impl Call<'_> {
         }
         let compiler = setup::compiler(
             &self.options,
+            stemcell,
             work_directory,
             &self.progress,
             self.record,

@@ -25,25 +25,39 @@ pub(super) fn expected<'a>(
     durations.expect(&measured)
 }
 
-/// The schedule of packages, each with how it is made and how long it is expected to take. Its ids are equal to the nodes' ids.
+/// A package of a schedule.
+#[derive(Debug)]
+pub(super) struct Planned<'a> {
+    pub node: &'a PackageNode,
+    /// How it is made.
+    pub origin: Origin,
+    pub expected: Expected,
+    /// Whether it needs no dependencies, because it is in the cache.
+    pub is_cached: bool,
+}
+
+/// The schedule of packages. Its ids are equal to the nodes' ids.
 pub(super) fn schedule<'a>(
-    packages: impl Iterator<Item = (&'a PackageNode, Origin, Expected)>,
+    packages: impl Iterator<Item = Planned<'a>>,
     is_shared: bool,
     jobs: NonZeroUsize,
 ) -> Schedule {
     let mut schedule = Schedule::new(is_shared);
     let mut ids: Vec<compile::Id> = Vec::new();
-    for (node, origin, expected) in packages {
-        let dependencies = node.dependencies.iter().map(|it| ids[it.index()]).collect();
+    for planned in packages {
+        let (package, dependencies) = (planned.node.package(), &planned.node.dependencies);
+        let needed = dependencies.iter().filter(|_| !planned.is_cached);
+        let dependencies = needed.map(|it| ids[it.index()]).collect();
         ids.push(schedule.add(compile::Package {
-            name: node.package().name().clone(),
-            version: node.package().version().clone(),
-            origin,
+            name: package.name().clone(),
+            version: package.version().clone(),
+            origin: planned.origin,
             dependencies,
             // With one job, the order does not change the total time: packages run in the order of the manifest.
             expected: match jobs {
                 NonZeroUsize::MIN => Duration::ZERO,
-                _ => expected.time,
+                _ if planned.is_cached => Duration::ZERO,
+                _ => planned.expected.time,
             },
         }));
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use super::caching::{CallCache, OpenedCache};
 use super::call_record::CallRecord;
 use super::dry_run::Compilation;
 use super::error::OfflineError;
@@ -19,11 +20,14 @@ use crate::config::Environment;
 use crate::diag::Bytes;
 use crate::fs;
 use crate::process::{self, Jobserver, Memory, MemoryOf};
+use crate::release::Slug;
+use crate::runtime;
 use crate::sandbox::{Isolation, Sandbox};
 
 /// The compiler of a call.
 pub(super) async fn compiler(
     options: &Options,
+    stemcell: &Slug,
     work_directory: &WorkDirectory,
     progress: &Arc<Progress>,
     record: &Arc<CallRecord>,
@@ -34,6 +38,8 @@ pub(super) async fn compiler(
         fs::create_dir_all(directory)?;
         fs::check_writable(directory)?;
     }
+    // The sandbox hides the directory from scripts.
+    let cache = open_cache(options, stemcell, progress).await?;
     let sandbox = isolation::choose(options, work_directory.path(), progress, cancel).await?;
     let (jobs, line) = jobs(options, sandbox.takes_several());
     announce_jobs(jobs, line, progress);
@@ -47,6 +53,8 @@ pub(super) async fn compiler(
             return Err(error.into());
         }
     };
+    let with = (sandbox.name(), jobs.get());
+    let cache = cache.map(|opened| CallCache::new(opened, options, with, progress));
     progress.line(&format!(
         "Logs of packaging scripts are kept in {}",
         logs.display()
@@ -63,9 +71,20 @@ pub(super) async fn compiler(
         context: Arc::new(context),
         jobs,
         logs,
+        cache,
         copies_failed_logs: options.logs_directory.is_none(),
         keep_going: options.keep_going,
     })
+}
+
+async fn open_cache(
+    options: &Options,
+    stemcell: &Slug,
+    progress: &Arc<Progress>,
+) -> Result<Option<OpenedCache>, OfflineError> {
+    let (options, stemcell, progress) = (options.clone(), stemcell.clone(), Arc::clone(progress));
+    let opening = move || OpenedCache::open(&options, &stemcell, &progress);
+    runtime::spawn_blocking("open cache", opening).await?
 }
 
 /// The variables that scripts inherit, and the make jobserver that they name.

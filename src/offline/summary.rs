@@ -29,7 +29,7 @@ pub(super) fn of(packages: &[Package]) -> Option<Summary> {
     }
     let elapsed = rounded(last - first);
     let path = critical_path(packages);
-    let sources = packages.iter().filter(|it| !it.precompiled);
+    let sources = packages.iter().filter(|it| !it.precompiled && !it.cached);
     let compiled = packages.iter().filter(|it| is_compiled(it));
     Some(Summary {
         compiled: compiled.count(),
@@ -184,7 +184,7 @@ fn until_installed(seconds: &Seconds) -> f64 {
 }
 
 fn is_compiled(package: &Package) -> bool {
-    package.status == PackageStatus::Compiled
+    package.status == PackageStatus::Compiled && !package.cached
 }
 
 fn added(one: Seconds, other: Seconds) -> Seconds {

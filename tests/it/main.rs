@@ -9,6 +9,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod cache;
 mod call_report;
 mod changed_trees;
 mod checks;

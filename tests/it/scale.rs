@@ -209,6 +209,19 @@ code = subprocess.call(sys.argv[2:])
 open(sys.argv[1], 'w').write(str(512 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_oublock))
 sys.exit(code)";
 
+/// How many bytes a run in namespaces writes. In other tiers, a dependency is copied to a path that the script can reach.
+fn written(world: &World, flags: &[&str], tarball: &std::path::Path) -> usize {
+    let count = world.path("count");
+    let counting = ["python3", "-c", COUNTING, count.to_str().unwrap()];
+    let agent = Agent::wrapped(&world.path("printed"), &counting);
+    let agent = world
+        .flags_with(agent, "namespace")
+        .arg("--output-directory")
+        .arg(world.out());
+    agent.args(flags).arg(tarball).run().succeeds();
+    std::fs::read_to_string(count).unwrap().parse().unwrap()
+}
+
 #[test]
 fn each_file_is_written_once_per_step() {
     if !require_root() || !require_tools(&["python3"]) {
@@ -226,28 +239,50 @@ fn each_file_is_written_once_per_step() {
             "ls @packages@/large > $BOSH_INSTALL_TARGET/list",
         );
     let tarball = world.release("release.tgz", &release);
-    let count = world.path("count");
-    let count_text = count.to_str().unwrap();
-    let agent = Agent::wrapped(
-        &world.path("printed"),
-        &["python3", "-c", COUNTING, count_text],
-    );
-    // In other tiers, a dependency is copied to a path that the script can reach.
-    let agent = world
-        .flags_with(agent, "namespace")
-        .arg("--output-directory")
-        .arg(world.out());
-    agent.arg(tarball).run().succeeds();
-    let written: usize = std::fs::read_to_string(count).unwrap().parse().unwrap();
-    if !require(written > bytes, "a disk whose writes the kernel counts") {
-        return;
+    let cache = world.path("cache");
+    let cached = ["--cache-dir", cache.to_str().unwrap()];
+    // The blob from the tarball, the source, the installed files, the compiled blob, the result. The cache has a link to the compiled
+    // blob, and a package from the cache needs only the first and the last of these.
+    for (flags, files) in [(&[][..], 5), (&cached, 5), (&cached, 2)] {
+        let written = written(&world, flags, &tarball);
+        if !require(written > bytes, "a disk whose writes the kernel counts") {
+            return;
+        }
+        // 5 % for the rest.
+        let needed = files * bytes;
+        assert!(
+            written < needed + bytes / 4,
+            "{written} bytes were written with {flags:?}, and {needed} are needed"
+        );
     }
-    // The blob from the tarball, the source, the installed files, the compiled blob, the result; and 5 % for the rest.
-    let needed = 5 * bytes;
-    assert!(
-        written < needed + needed / 20,
-        "{written} bytes were written, and {needed} are needed"
-    );
+}
+
+#[test]
+fn large_package_is_cached_in_little_memory() {
+    let world = World::new();
+    let megabytes = scaled(1000);
+    let release = |user: &str| {
+        let large = format!("head -c {megabytes}M /dev/urandom > $BOSH_INSTALL_TARGET/data");
+        let user = format!("stat -c %s @packages@/large/data > $BOSH_INSTALL_TARGET/{user}");
+        ReleaseBuilder::new("demo", "1.10")
+            .package("large", &[], &large)
+            .package("user", &["large"], &user)
+    };
+    let agent = || world.agent().arg("--cache-dir").arg(world.path("cache"));
+    for (user, cached) in [
+        ("one", "Finished"),
+        ("one", "All 2 packages are in the cache"),
+        ("two", "One of 2 packages is in the cache"),
+    ] {
+        let tarball = world.release("release.tgz", &release(user));
+        run_in_little_memory(agent().arg(tarball)).says(cached);
+        let (_scratch, files) = unpacked(&world.result("demo-1.10"), "user");
+        assert_eq!(files[user], format!("100644 {}\n", megabytes << 20));
+    }
+    // With another level, the package is compressed again.
+    let tarball = world.release("release.tgz", &release("two"));
+    let agent = agent().arg("--compression-level=1").arg(tarball);
+    run_in_little_memory(agent).says("All 2 packages are in the cache");
 }
 
 /// Incompressible bytes (xorshift).

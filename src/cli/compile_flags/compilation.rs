@@ -1,12 +1,14 @@
 //! Flags of `compile`: what is compiled for which stemcell, and how much at a time.
 
+use std::ffi::OsStr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::cli::values;
-use crate::config::Vcap;
+use crate::cache;
+use crate::cli::values::{self, Variable};
+use crate::config::{Environment, Vcap};
 use crate::diag::Chain;
 use crate::release::Slug;
 
@@ -33,6 +35,11 @@ pub(in crate::cli) struct CompilationFlags {
     #[arg(long)]
     pub make_jobserver: bool,
 
+    /// Let scripts inherit this variable of the environment, or set it to a value. Without a cache,
+    /// they inherit all variables. Can be repeated
+    #[arg(long, value_name = "NAME[=VALUE]", value_parser = values::variable)]
+    pub env: Vec<Variable>,
+
     /// After a failure, continue with the packages that do not depend on the failed one. Releases
     /// whose packages are all compiled are written
     #[arg(long)]
@@ -46,6 +53,36 @@ pub(in crate::cli) struct CompilationFlags {
     /// Compile even if another agent left packages below BASE, and remove them
     #[arg(long)]
     pub force: bool,
+}
+
+impl CompilationFlags {
+    /// The variables that scripts inherit.
+    pub(in crate::cli) fn variables(
+        &self,
+        environment: &Environment,
+        has_cache: bool,
+    ) -> Environment {
+        let inherited = match has_cache {
+            true => cache::inherited(environment),
+            false => environment.clone(),
+        };
+        let added = self.env.iter().filter_map(|Variable { name, value }| {
+            let value = value.clone();
+            let value = value.or_else(|| environment.get(name).map(OsStr::to_owned))?;
+            Some((name.as_str(), value))
+        });
+        // Of several values for one variable, the last one counts.
+        added.fold(inherited, |environment, variable| {
+            environment.with(&[variable])
+        })
+    }
+
+    /// A variable that scripts are to inherit and that is not set.
+    pub(in crate::cli) fn unset(&self, environment: &Environment) -> Option<&str> {
+        let mut named = self.env.iter().filter(|it| it.value.is_none());
+        let unset = named.find(|it| environment.get(&it.name).is_none())?;
+        Some(&unset.name)
+    }
 }
 
 fn stemcell(text: &str) -> Result<Slug, String> {

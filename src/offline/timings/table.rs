@@ -54,9 +54,10 @@ pub(super) fn section(report: &CallReport) -> String {
     )
 }
 
-/// The text of a status.
-pub(super) fn status_text(status: PackageStatus) -> &'static str {
-    match status {
+/// The text of a package's status.
+pub(super) fn status_text(package: &Package) -> &'static str {
+    match package.status {
+        PackageStatus::Compiled if package.cached => "from the cache",
         PackageStatus::Compiled => "compiled",
         PackageStatus::Installed => "installed",
         PackageStatus::Failed => "failed",
@@ -89,7 +90,7 @@ fn row(package: &Package, longest: f64, report: &CallReport) -> String {
         false => "",
     };
     let releases = package.releases.join(", ");
-    let status = status_text(package.status);
+    let status = status_text(package);
     let class = match package.status {
         PackageStatus::Compiled | PackageStatus::Installed => "good",
         PackageStatus::Failed => "bad",

@@ -152,7 +152,7 @@ fn description(bar: &Bar<'_>) -> String {
         "{}/{}\n{}{critical}\n{} from {} to {}\n{}",
         package.name,
         package.version,
-        status_text(package.status),
+        status_text(package),
         duration(seconds.total),
         duration(bar.start),
         duration(bar.end()),

@@ -1,0 +1,64 @@
+//! Whether a package is in the cache, and why not, in words.
+
+use std::cmp::Reverse;
+
+use crate::cache::{Damage, Entry, KeyParts, LocalCache, differences, in_words};
+use crate::diag::Chain;
+
+/// The reason for a miss if an entry or one of its files is damaged.
+pub(super) const DAMAGED: &str = "its entry is damaged";
+
+/// The result of a search.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// The package was compiled before in the same way.
+    Hit(Box<Entry>),
+    Miss {
+        /// Why, as the end of a sentence.
+        reason: String,
+        damage: Option<Damage>,
+    },
+}
+
+/// Searches the cache for a package. Reads only descriptions.
+pub(super) fn find(cache: &LocalCache, parts: &KeyParts, takes_unrestricted: bool) -> Found {
+    match cache.find(&parts.name, &parts.key()) {
+        Ok(Some(entry)) if takes_unrestricted || !entry.unrestricted => Found::Hit(Box::new(entry)),
+        Ok(Some(_)) => Found::Miss {
+            reason: "it was compiled without restrictions, which needs --cache-unrestricted"
+                .to_owned(),
+            damage: None,
+        },
+        Ok(None) => Found::Miss {
+            reason: explain(cache, parts),
+            damage: None,
+        },
+        Err(damage) => Found::Miss {
+            reason: DAMAGED.to_owned(),
+            damage: Some(damage),
+        },
+    }
+}
+
+/// Why a package is not in the cache: how it differs from the most similar entry of its name, the newest one if there are several.
+fn explain(cache: &LocalCache, parts: &KeyParts) -> String {
+    let name = &parts.name;
+    // A damaged entry of another package is reported when it is used.
+    let listed = match cache.of_package(name) {
+        Ok((listed, _)) => listed,
+        Err(error) => return format!("its entries cannot be read: {}", Chain(&error)),
+    };
+    let compared = listed.into_iter().map(|listed| {
+        let differences = differences(&listed.entry.parts, parts);
+        (differences, listed.entry.stored)
+    });
+    let nearest =
+        compared.min_by_key(|(differences, stored)| (differences.len(), Reverse(*stored)));
+    match nearest {
+        None => format!("no entry of {name}"),
+        Some((differences, _)) => format!(
+            "the most similar entry of {name} was compiled {}",
+            in_words(&differences)
+        ),
+    }
+}

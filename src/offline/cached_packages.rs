@@ -1,0 +1,174 @@
+//! The packages of a call that are in the cache, and those that are stored there as they are compiled.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::caching::{CallCache, Hit, Known, Made};
+use super::call_record::LOG_LINES;
+use super::compiled_release::CompiledBlob;
+use super::error::OfflineError;
+use super::graph::PackageNode;
+use super::ids::{NodeId, ReleaseId};
+use super::ledger::{PackageRecord, ReleaseJob};
+use super::logs::PackageLogs;
+use super::progress::Progress;
+use crate::compile::Compiled;
+use crate::diag::Chain;
+use crate::fs;
+use crate::release::Name;
+use crate::runtime::{self, TaskSet};
+
+/// The packages of a call, as far as its cache knows them.
+#[derive(Debug)]
+pub(super) struct CachedPackages<'a> {
+    cache: Option<&'a CallCache>,
+    known: Vec<Known>,
+    /// For each package, whether it or one of its dependencies was compiled without restrictions.
+    unrestricted: Vec<bool>,
+    storing: TaskSet<(), fs::Result<()>>,
+    has_stored: bool,
+}
+
+impl<'a> CachedPackages<'a> {
+    /// The packages of a call without a cache.
+    pub(super) fn none() -> Self {
+        Self::new(None, Vec::new())
+    }
+
+    /// Finds the packages that are in the cache. `except` is not searched.
+    pub(super) async fn find(
+        cache: Option<&'a CallCache>,
+        nodes: &[(PackageNode, PackageLogs)],
+        releases: &BTreeMap<ReleaseId, ReleaseJob>,
+        except: Option<&Name>,
+        to: (&Progress, &CancellationToken),
+    ) -> Result<Self, OfflineError> {
+        let Some(found_in) = cache else {
+            return Ok(Self::none());
+        };
+        let blob = |node: &PackageNode| releases[&node.first.release].blob(node);
+        let known = found_in.find(nodes, blob, except, to).await?;
+        Ok(Self::new(cache, known))
+    }
+
+    fn new(cache: Option<&'a CallCache>, known: Vec<Known>) -> Self {
+        let unrestricted = known.iter().map(|known| match known {
+            Known::Hit(hit) => hit.entry.unrestricted,
+            Known::Compiled | Known::Miss { .. } => false,
+        });
+        Self {
+            cache,
+            unrestricted: unrestricted.collect(),
+            known,
+            storing: TaskSet::new("store"),
+            has_stored: false,
+        }
+    }
+
+    /// The package in the cache.
+    pub(super) fn hit(&self, node: NodeId) -> Option<&Hit> {
+        match self.known.get(node.index())? {
+            Known::Hit(hit) => Some(hit),
+            Known::Compiled | Known::Miss { .. } => None,
+        }
+    }
+
+    /// The packages in the cache.
+    pub(super) fn hits(&self) -> impl Iterator<Item = (NodeId, &Hit)> {
+        let ids = (0..self.known.len()).map(NodeId::from_index);
+        ids.filter_map(|id| Some((id, self.hit(id)?)))
+    }
+
+    /// Why packages are not in the cache.
+    pub(super) fn misses(&self) -> impl Iterator<Item = (NodeId, &str)> {
+        let known = self.known.iter().enumerate();
+        known.filter_map(|(index, known)| match known {
+            Known::Miss { reason, .. } => Some((NodeId::from_index(index), reason.as_str())),
+            Known::Compiled | Known::Hit(_) => None,
+        })
+    }
+
+    /// Starts to store a package that was compiled.
+    pub(super) fn store(
+        &mut self,
+        node: NodeId,
+        record: &PackageRecord,
+        compiled: &Compiled,
+        (blob, warnings): (&Arc<CompiledBlob>, Vec<String>),
+        cancel: &CancellationToken,
+    ) {
+        let Some((cache, Known::Miss { keyed, .. })) = self.cache.zip(self.known.get(node.index()))
+        else {
+            return;
+        };
+        let mut all = record.node.dependencies.iter();
+        let is_unrestricted =
+            compiled.unrestricted || all.any(|dependency| self.unrestricted[dependency.index()]);
+        self.unrestricted[node.index()] = is_unrestricted;
+        if !cache.takes(is_unrestricted) {
+            return;
+        }
+        let end = compiled.script.as_ref();
+        let last_lines = end.map(|it| it.output.tail.clone().shortened(LOG_LINES).lines);
+        let made = Made {
+            blob: Arc::clone(blob),
+            log: record.logs.own.clone(),
+            elapsed: compiled.elapsed,
+            is_unrestricted,
+            last_lines: last_lines.unwrap_or_default(),
+            warnings,
+        };
+        let storing = cache.storing(keyed, made, cancel);
+        self.storing.spawn_blocking((), storing);
+        self.has_stored = true;
+    }
+
+    /// Waits until all packages are stored, and prunes the cache. A failure is only a warning: it affects no result.
+    pub(super) async fn finish(self, (progress, cancel): (&Progress, &CancellationToken)) {
+        let Self {
+            cache: Some(cache),
+            mut storing,
+            has_stored,
+            ..
+        } = self
+        else {
+            return;
+        };
+        let mut failure = None;
+        while let Some(((), stored)) = storing.next().await {
+            if let Ok(Err(error)) = stored {
+                failure.get_or_insert(error);
+            }
+        }
+        if cancel.is_cancelled() {
+            return;
+        }
+        if let Some(error) = failure {
+            progress.warn(&format!(
+                "Warning: not all packages were stored in the cache: {}",
+                Chain(&error)
+            ));
+        }
+        if !has_stored && !cache.has_limit() {
+            return;
+        }
+        if let Ok(Err(error)) = runtime::spawn_blocking("prune", cache.pruning()).await {
+            progress.warn(&format!(
+                "Warning: the cache could not be pruned: {}",
+                Chain(&error)
+            ));
+        }
+    }
+}
+
+/// The line that says how many packages are in the cache.
+pub(super) fn count_line(cached: usize, sources: usize) -> String {
+    match (cached, sources) {
+        (1, 1) => "The package is in the cache".to_owned(),
+        (all, sources) if all == sources => format!("All {sources} packages are in the cache"),
+        (1, _) => format!("One of {sources} packages is in the cache"),
+        (some, _) => format!("{some} of {sources} packages are in the cache"),
+    }
+}

@@ -1,0 +1,248 @@
+//! The keys of packages in the cache.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::checked::CheckedPackage;
+use super::error::OfflineError;
+use super::graph::PackageNode;
+use super::options::Options;
+use crate::archive::{Compression, Decoder};
+use crate::cache::{self, Damage, FORMAT, Form, KeyParts, LocalCache};
+use crate::compile::{SecondRun, content_digest};
+use crate::diag::Chain;
+use crate::fs;
+use crate::process;
+use crate::release::Slug;
+use crate::runtime::{self, Cancellable};
+
+/// The parts of the key that all packages of a call share.
+#[derive(Debug)]
+pub(super) struct CommonParts {
+    stemcell: String,
+    root: BTreeMap<String, String>,
+    base: String,
+    options: BTreeMap<String, String>,
+    variables: BTreeMap<String, String>,
+}
+
+/// The source of a package.
+#[derive(Debug, Clone)]
+pub(super) struct Source {
+    /// The part of the key.
+    identity: String,
+    /// How the compiled blob is compressed.
+    pub form: Form,
+}
+
+/// A source package, as far as the cache knows it.
+#[derive(Debug, Clone)]
+pub(super) struct Keyed {
+    pub parts: KeyParts,
+    pub form: Form,
+}
+
+impl CommonParts {
+    /// Reads the files that identify the root file system.
+    pub(super) fn of(options: &Options, stemcell: &Slug) -> fs::Result<Self> {
+        let search = options.environment.get("PATH");
+        Ok(Self {
+            stemcell: stemcell.to_string(),
+            root: cache::root_identity(&options.vcap.etc(), search)?,
+            base: options.vcap.base().to_string_lossy().into_owned(),
+            options: flags(options),
+            variables: cache::variable_digests(&options.environment),
+        })
+    }
+
+    fn parts(
+        &self,
+        package: &CheckedPackage,
+        source: &Source,
+        dependencies: BTreeMap<String, String>,
+    ) -> KeyParts {
+        KeyParts {
+            format: FORMAT,
+            name: package.name().to_string(),
+            version: package.version().to_string(),
+            source: source.identity.clone(),
+            dependencies,
+            stemcell: self.stemcell.clone(),
+            architecture: std::env::consts::ARCH.to_owned(),
+            root: self.root.clone(),
+            base: self.base.clone(),
+            options: self.options.clone(),
+            variables: self.variables.clone(),
+        }
+    }
+}
+
+/// The flags that decide what a script can do. A script that succeeds under one of them may fail or build something else under another
+/// one. The isolation tier is not among them: all tiers give the same package.
+fn flags(options: &Options) -> BTreeMap<String, String> {
+    let switch = |is_on| if is_on { "on" } else { "off" };
+    let flags = [
+        ("--network", if options.network { "host" } else { "none" }),
+        ("--protect-host", switch(options.protect_host)),
+        ("--readonly-deps", switch(options.readonly_dependencies)),
+        (
+            "--second-run",
+            match options.second_run {
+                SecondRun::Never => "never",
+                SecondRun::Auto(_) | SecondRun::Always => "auto",
+            },
+        ),
+    ];
+    let owned = flags.into_iter();
+    owned
+        .map(|(flag, value)| (flag.to_owned(), value.to_owned()))
+        .collect()
+}
+
+/// What is done with the digests of sources that the cache remembers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Memory {
+    /// They are read.
+    Read,
+    /// They are read, and new ones are written.
+    ReadAndWrite,
+}
+
+/// The sources of packages, in their order; `None` for a package that is compiled already. Sources that the cache knows are not read.
+/// Also returns what is damaged in the cache.
+pub(super) async fn sources(
+    (cache, memory): (&Arc<LocalCache>, Memory),
+    packages: Vec<Arc<CheckedPackage>>,
+    level: u32,
+    cancel: &CancellationToken,
+) -> Result<(Vec<Option<Source>>, Vec<Damage>), OfflineError> {
+    let (cache, cancel) = (Arc::clone(cache), cancel.clone());
+    let read = move |package: Arc<CheckedPackage>| {
+        let source = package.is_source();
+        source.then(|| source_of((&cache, memory), &package, level, &cancel))
+    };
+    let threads = process::processors();
+    let read = runtime::map_blocking("sources", threads, packages, read).await?;
+    let mut damaged = Vec::new();
+    let sources = read.into_iter().map(|source| {
+        let (source, damage) = source?;
+        damaged.extend(damage);
+        Some(source)
+    });
+    let sources = sources.collect();
+    Ok((sources, damaged))
+}
+
+fn source_of(
+    (cache, memory): (&LocalCache, Memory),
+    package: &CheckedPackage,
+    level: u32,
+    cancel: &CancellationToken,
+) -> (Source, Option<Damage>) {
+    let archive = package.blob.digests.sha256();
+    let open = || Some(Cancellable::new(fs::open(&package.blob.file).ok()?, cancel));
+    let (known, damage) = match cache.source(archive) {
+        Ok(known) => (known, None),
+        Err(damage) => (None, Some(damage)),
+    };
+    let identity = known.unwrap_or_else(|| {
+        let by_archive = format!("archive {archive}");
+        // One that cannot be read fails when it is compiled.
+        let Some(Ok(content)) = open().map(content_digest) else {
+            return by_archive;
+        };
+        let identity = content.map_or(by_archive, |content| format!("content {content}"));
+        if memory == Memory::ReadAndWrite
+            && let Err(error) = cache.remember_source(archive, &identity)
+        {
+            tracing::debug!(error = %Chain(&error), "could not remember the digest of a source");
+        }
+        identity
+    });
+    let compression = open().and_then(|opened| Some(Decoder::new(opened).ok()?.compression()));
+    let form = match compression {
+        Some(Compression::None) => Form::Plain,
+        Some(_) | None => Form::Gzip(level),
+    };
+    (Source { identity, form }, damage)
+}
+
+/// What shapes each source package of a graph; `None` for a package that is compiled already.
+pub(super) fn keyed<'a>(
+    nodes: impl Iterator<Item = &'a PackageNode>,
+    sources: &[Option<Source>],
+    common: &CommonParts,
+) -> Vec<Option<Keyed>> {
+    // A dependency is identified by its key, or by its blob if it is compiled already.
+    let mut identities: Vec<(String, String)> = Vec::new();
+    let mut keyed = Vec::new();
+    for (node, source) in nodes.zip(sources) {
+        let package = node.package();
+        let own = source.as_ref().map(|source| {
+            let dependencies = node.dependencies.iter().rev();
+            let dependencies = dependencies.map(|it| identities[it.index()].clone());
+            Keyed {
+                parts: common.parts(package, source, dependencies.collect()),
+                form: source.form,
+            }
+        });
+        let identity = match &own {
+            Some(own) => own.parts.key().to_string(),
+            None => format!("compiled {}", package.blob.digests.sha256()),
+        };
+        identities.push((package.name().to_string(), identity));
+        keyed.push(own);
+    }
+    keyed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::offline::graph::{Include, merge, tests::releases};
+    use crate::offline::identity::Identities;
+
+    fn keys(text: &str, changed: usize) -> Vec<Option<String>> {
+        let nodes = merge(
+            &releases(&[text]),
+            &Identities::default(),
+            Include::Compilation,
+        );
+        let sources: Vec<Option<Source>> = nodes
+            .iter()
+            .enumerate()
+            .map(|(index, node)| {
+                node.package().is_source().then(|| Source {
+                    identity: format!("content {}", index == changed),
+                    form: Form::Gzip(6),
+                })
+            })
+            .collect();
+        let common = CommonParts {
+            stemcell: "ubuntu-noble/1".to_owned(),
+            root: BTreeMap::new(),
+            base: "/var/vcap".to_owned(),
+            options: BTreeMap::new(),
+            variables: BTreeMap::new(),
+        };
+        let keyed = keyed(nodes.iter(), &sources, &common).into_iter();
+        keyed
+            .map(|it| it.map(|it| it.parts.key().to_string()))
+            .collect()
+    }
+
+    #[test]
+    fn changed_package_changes_the_keys_of_its_dependents_only() {
+        let text = "base@1~x, a@1=a, b@1=b: a base, c@1=c: b, d@1=d: base";
+        let (before, after) = (keys(text, usize::MAX), keys(text, 1));
+        let is_same: Vec<bool> = before.iter().zip(&after).map(|(b, a)| b == a).collect();
+        assert_eq!(is_same, [true, false, false, false, true]);
+        assert!(before[0].is_none() && before[1].is_some());
+
+        let other = keys(&text.replace("base@1~x", "base@1~y"), usize::MAX);
+        let is_same: Vec<bool> = before.iter().zip(&other).map(|(b, a)| b == a).collect();
+        assert_eq!(is_same, [true, true, false, false, false]);
+    }
+}

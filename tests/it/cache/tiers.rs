@@ -1,0 +1,89 @@
+//! The cache in each isolation tier.
+
+use std::path::PathBuf;
+
+use crate::support::{
+    Agent, LANDLOCK, NAMESPACE, NONE, Place, Ran, ReleaseBuilder, Tier, USERNS_OF_A_USER,
+    USERNS_OF_ROOT, in_tiers,
+};
+
+in_tiers!(packages_are_found_again: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(scripts_can_neither_read_nor_write_the_cache: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK);
+in_tiers!(unrestricted_results_are_stored_only_on_request: LANDLOCK);
+
+fn cache(place: &Place) -> PathBuf {
+    place.world.path("cache")
+}
+
+fn agent(place: &Place) -> Agent {
+    let agent = place.agent().arg("--cache-dir").arg(cache(place));
+    agent
+        .arg("--env")
+        .arg(format!("FACTS={}", place.world.path("facts").display()))
+}
+
+fn compile(agent: Agent, place: &Place, release: &ReleaseBuilder) -> Ran {
+    agent.arg(place.release(release)).run().succeeds()
+}
+
+mod bodies {
+    use super::*;
+
+    pub(super) fn packages_are_found_again(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let release = ReleaseBuilder::demo();
+        compile(agent(&place), &place, &release).does_not_say("file of the cache");
+        let result = std::fs::read(place.world.result("demo-1.10")).unwrap();
+        compile(agent(&place), &place, &release)
+            .says("All 2 packages are in the cache\n")
+            .does_not_say("Warning");
+        assert_eq!(
+            std::fs::read(place.world.result("demo-1.10")).unwrap(),
+            result
+        );
+    }
+
+    pub(super) fn scripts_can_neither_read_nor_write_the_cache(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let cache = cache(&place);
+        let script = format!(
+            "cat {0}/* {0}/v1/*/*/* > $FACTS/read; touch {0}/new; rm -rf {0}/v1; true",
+            cache.display()
+        );
+        let release = ReleaseBuilder::of_script(&script);
+        compile(agent(&place).arg("--second-run=never"), &place, &release);
+        assert_eq!(
+            std::fs::read_to_string(place.world.path("facts/read")).unwrap(),
+            ""
+        );
+        assert!(!cache.join("new").exists());
+        assert!(cache.join("v1/entries/app").is_dir());
+    }
+
+    pub(super) fn unrestricted_results_are_stored_only_on_request(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let denied = "touch $(dirname $(dirname $BOSH_INSTALL_TARGET))/entry || exit 1; \
+                      rm -f $(dirname $(dirname $BOSH_INSTALL_TARGET))/entry; echo x > $BOSH_INSTALL_TARGET/x";
+        let release = ReleaseBuilder::new("demo", "1.10")
+            .package("lib", &[], denied)
+            .package("app", &["lib"], "cp @packages@/lib/x $BOSH_INSTALL_TARGET/")
+            .package("other", &[], "touch $BOSH_INSTALL_TARGET/x");
+        compile(agent(&place), &place, &release).says("without restrictions");
+        // The dependent was compiled against it.
+        compile(agent(&place), &place, &release).says("One of 3 packages is in the cache\n");
+
+        let on_request = || agent(&place).arg("--cache-unrestricted");
+        compile(on_request(), &place, &release).says("One of 3 packages is in the cache\n");
+        compile(on_request(), &place, &release).says("All 3 packages are in the cache\n");
+        let dry = agent(&place).arg("--dry-run");
+        compile(dry, &place, &release).says(
+            "is not in the cache: it was compiled without restrictions, which needs --cache-unrestricted\n",
+        );
+    }
+}
