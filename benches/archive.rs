@@ -94,7 +94,7 @@ fn pack(tree: &Path, to: &Path) {
         Hasher::new(&[Algorithm::Sha1, Algorithm::Sha256]),
     );
     let mut gzip = GzipWriter::new(out, 6).unwrap();
-    archive::pack(tree, &mut gzip, &mut SystemOwners::new()).unwrap();
+    archive::pack(tree, &mut gzip, &mut SystemOwners::new(), None).unwrap();
     gzip.finish().unwrap();
 }
 

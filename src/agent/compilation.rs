@@ -172,6 +172,7 @@ impl CompileRun<'_> {
             kept: None,
             // Requests run one at a time, and this one has just fetched and verified the blob.
             source_digests: Digests::default(),
+            source_date: None,
             dependencies,
             log: logs.stderr,
             stdout_log: Some(logs.stdout),

@@ -42,7 +42,8 @@ pub struct Packed {
     pub bytes: u64,
 }
 
-/// Packs the directory `tree` into `out`, which should be buffered and is not flushed.
+/// Packs the directory `tree` into `out`, which should be buffered and is not flushed. Later times than `newest`, in seconds since 1970,
+/// are written as `newest`.
 ///
 /// # Errors
 /// If a file cannot be read or changes while it is packed, or if `out` cannot be written. The archive is then incomplete.
@@ -50,10 +51,12 @@ pub fn pack<W: Write>(
     tree: &Path,
     out: W,
     owners: &mut (impl Owners + ?Sized),
+    newest: Option<i64>,
 ) -> Result<Packed, PackError> {
     let mut packer = Packer {
         archive: EntryWriter::new(out),
         owners,
+        newest: newest.unwrap_or(i64::MAX),
         linked: HashMap::new(),
         buffer: vec![0; CHUNK],
         packed: Packed::default(),
@@ -110,6 +113,8 @@ fn changed_or_failed(error: fs::Error) -> PackError {
 struct Packer<'a, W, O: ?Sized> {
     archive: EntryWriter<W>,
     owners: &'a mut O,
+    /// The newest time that is written, in seconds since 1970.
+    newest: i64,
     /// Files with several names, by device and inode: the first name, and how many names are still to come.
     linked: HashMap<(u64, u64), (Vec<u8>, u64)>,
     buffer: Vec<u8>,
@@ -136,7 +141,7 @@ impl<W: Write, O: Owners + ?Sized> Packer<'_, W, O> {
             gid,
             user: &user,
             group: &group,
-            mtime: found.mtime.0,
+            mtime: found.mtime.0.min(self.newest),
             ..EntryHeader::new(kind, name, found.mode)
         };
         self.packed.entries += 1;

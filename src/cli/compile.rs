@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::colors;
 use super::compile_flags::{AnnotationsFor, Compile, OutputFlags};
-use super::options::{options, tier};
+use super::options::{SOURCE_DATE_EPOCH, options, source_dates, tier};
 use super::stopping::{Stopping, announcement, stopped};
 use super::{DONE, FAILED, MACHINE, USAGE, on_threads, print_error};
 use crate::config::Environment;
@@ -65,6 +65,15 @@ pub(super) fn main(arguments: Compile, environment: Environment) -> u8 {
     if !has_proc() {
         return MACHINE;
     }
+    let source_dates = match source_dates(arguments.results.reproducible, &environment) {
+        Ok(dates) => dates,
+        Err(error) => {
+            print_error(&format!(
+                "Error: wrong value of the variable `{SOURCE_DATE_EPOCH}`: {error}"
+            ));
+            return USAGE;
+        }
+    };
     let terminal = Terminal::of_this_process();
     if terminal.is_none() && arguments.inspection.shell.is_some() {
         print_error(&format!("Error: {NO_TERMINAL}\nHint: {NO_TERMINAL_HINT}"));
@@ -85,7 +94,13 @@ pub(super) fn main(arguments: Compile, environment: Environment) -> u8 {
         isolation => tier(isolation).enter_user_namespace(),
     };
     let messages = messages(&arguments.output, &environment);
-    let options = options(arguments, environment, user_namespace, terminal);
+    let options = options(
+        arguments,
+        environment,
+        source_dates,
+        user_namespace,
+        terminal,
+    );
     let grace = options.grace;
     on_threads(
         WORKERS,

@@ -8,7 +8,7 @@ use super::colors;
 use super::compile::{NO_TERMINAL, NO_TERMINAL_HINT, has_proc, supervised};
 use super::this_process::{SELF, who};
 use super::{MACHINE, USAGE, on_threads, print_error};
-use crate::compile::{Kept, SecondRun, Shell, ShellWhen};
+use crate::compile::{Kept, SecondRun, Shell, ShellWhen, SourceDates};
 use crate::config::{Environment, Vcap};
 use crate::diag::Chain;
 use crate::fs;
@@ -124,6 +124,7 @@ fn options(
         cache: None,
         compression_level: 1,
         environment,
+        source_dates: SourceDates::None,
         agent: SELF.into(),
         keep_going: false,
         who: who(),

@@ -7,16 +7,20 @@ use super::compile_flags::{
     Compile, DirectoryFlags, InspectionFlags, Isolation, Jobs, LimitFlags, Network, SecondRun,
 };
 use super::this_process::{SELF, program, who};
-use crate::compile::{self, Shell, ShellWhen};
+use crate::compile::{self, Shell, ShellWhen, SourceDate, SourceDateError, SourceDates};
 use crate::config::{Environment, Vcap};
 use crate::offline::Options;
 use crate::process::{self, Terminal};
 use crate::sandbox::{self, Entry};
 
+/// The variable with the source date of all packages.
+pub(super) const SOURCE_DATE_EPOCH: &str = "SOURCE_DATE_EPOCH";
+
 /// The options of a call. `user_namespace` is the one that this process has entered, `terminal` that of this process.
 pub(super) fn options(
     flags: Compile,
     environment: Environment,
+    source_dates: SourceDates,
     user_namespace: Entry,
     terminal: Option<Terminal>,
 ) -> Options {
@@ -70,7 +74,23 @@ pub(super) fn options(
         keep_going: compilation.keep_going,
         who: who(),
         environment,
+        source_dates,
         agent: SELF.into(),
+    }
+}
+
+/// The source dates of packages: `SOURCE_DATE_EPOCH`, if it is set, or those that `--reproducible` asks for.
+pub(super) fn source_dates(
+    reproducible: bool,
+    environment: &Environment,
+) -> Result<SourceDates, SourceDateError> {
+    match environment.get(SOURCE_DATE_EPOCH) {
+        None if reproducible => Ok(SourceDates::OfEachSource),
+        None => Ok(SourceDates::None),
+        Some(date) => {
+            let date = date.to_str().ok_or(SourceDateError)?;
+            SourceDate::parse(date).map(SourceDates::Given)
+        }
     }
 }
 

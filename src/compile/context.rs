@@ -7,6 +7,7 @@ use super::event::Event;
 use super::kept::Keep;
 use super::second_run::SecondRun;
 use super::shell::Shells;
+use super::source_date::SourceDates;
 use super::store::Store;
 use crate::config::{Environment, Vcap};
 use crate::process::{ForkServer, Jobserver, LineSink, TimeLimits};
@@ -26,6 +27,8 @@ pub struct Context {
     pub store: Store,
     /// The environment that scripts inherit.
     pub environment: Environment,
+    /// The source dates of packages.
+    pub source_dates: SourceDates,
     /// Forks the parents of scripts.
     pub agent: ForkServer,
     /// The time between SIGTERM and SIGKILL.

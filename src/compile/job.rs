@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::finding::Finding;
 use super::installed::Installed;
+use super::source_date::SourceDate;
 use crate::release::digest::Algorithm;
 use crate::release::{Digests, Name, Version};
 use crate::sandbox::ScriptEnd;
@@ -25,6 +26,8 @@ pub struct Job {
     /// The digests with which the source blob is verified again before it is unpacked; empty if no script can have run since the
     /// first verification.
     pub source_digests: Digests,
+    /// The newest time of files in the compiled package, if it is limited.
+    pub source_date: Option<SourceDate>,
     /// The direct dependencies. The script can use no others.
     pub dependencies: Vec<Dependency>,
     /// The log of the script's output. Its directory exists.

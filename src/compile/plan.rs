@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::job::Job;
+use super::source_date::SourceDate;
 use crate::config::{Environment, PackagePaths, Vcap};
 use crate::process::ForkServer;
 use crate::release::Name;
@@ -94,12 +95,7 @@ impl Plan {
                     .install,
             })
             .collect();
-        let environment = environment.with(&[
-            ("BOSH_COMPILE_TARGET", seen.compile.clone().into()),
-            ("BOSH_INSTALL_TARGET", seen.link.clone().into()),
-            ("BOSH_PACKAGE_NAME", job.name.as_str().into()),
-            ("BOSH_PACKAGE_VERSION", job.version.as_str().into()),
-        ]);
+        let environment = variables(job, &seen, environment);
         let temporary = environment
             .get("TMPDIR")
             .and_then(|directory| Path::new(directory).strip_prefix(inside.base()).ok())
@@ -131,6 +127,18 @@ impl Plan {
     }
 }
 
+/// The environment of a package's script. `seen` are the package's paths as the script sees them.
+fn variables(job: &Job, seen: &PackagePaths, inherited: &Environment) -> Environment {
+    let date = job.source_date.map(SourceDate::variables);
+    let dated = inherited.with(date.as_ref().map_or(&[], <[_; 3]>::as_slice));
+    dated.with(&[
+        ("BOSH_COMPILE_TARGET", seen.compile.clone().into()),
+        ("BOSH_INSTALL_TARGET", seen.link.clone().into()),
+        ("BOSH_PACKAGE_NAME", job.name.as_str().into()),
+        ("BOSH_PACKAGE_VERSION", job.version.as_str().into()),
+    ])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,6 +153,7 @@ mod tests {
             source: PathBuf::from("/work/app.tgz"),
             kept: None,
             source_digests: Digests::default(),
+            source_date: None,
             dependencies: Vec::new(),
             log: PathBuf::from("/log"),
             blob: PathBuf::from("/blob"),

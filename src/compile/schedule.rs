@@ -324,6 +324,8 @@ impl Compiling<'_> {
                     log,
                     blob,
                 } => {
+                    let dates = context.source_dates;
+                    let source_date = dates.of(&name, &source, &stop).await?;
                     let job = Job {
                         number: id.index(),
                         name,
@@ -331,6 +333,7 @@ impl Compiling<'_> {
                         source,
                         kept: None,
                         source_digests: digests,
+                        source_date,
                         dependencies,
                         log,
                         blob,

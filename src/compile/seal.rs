@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Timespec, Timestamps};
 use rustix::io::Errno;
 
+use super::source_date::SourceDate;
 use crate::fs::{self, Found, Mounts, Step, Walk};
 
 /// The kernel's limit for a list of attributes, in bytes.
@@ -83,23 +84,16 @@ pub(super) fn examine(tree: &Path) -> fs::Result<Examined> {
 }
 
 /// Seals a tree that was not changed since it was examined. Its root directory keeps its owner, as in unpacking. Immutable and
-/// append-only flags are cleared, because archives have none.
+/// append-only flags are cleared, because archives have none. Later times than `newest` become `newest`, as in packing.
 ///
 /// # Errors
 /// What the system answered, with the path of the entry.
-pub(super) fn seal(tree: &Path, examined: Examined) -> fs::Result<Unsealed> {
-    let linked = examined.linked.into_iter();
-    let mut sealing = Sealing {
-        walk: Walk::to_change(tree, Mounts::Refuse)?,
-        shared: linked
-            .filter(|(_, (everywhere, here))| everywhere != here)
-            .map(|(id, _)| id)
-            .collect(),
-        detached: HashMap::new(),
-        root: None,
-        attributes: Vec::with_capacity(XATTR_LIST_MAX),
-        is_root: nix::unistd::geteuid().is_root(),
-    };
+pub(super) fn seal(
+    tree: &Path,
+    examined: Examined,
+    newest: Option<SourceDate>,
+) -> fs::Result<Unsealed> {
+    let mut sealing = Sealing::new(tree, &examined, newest)?;
     // The path of the current directory below the root.
     let mut inside = PathBuf::new();
     while let Some(step) = sealing.walk.next_step()? {
@@ -156,11 +150,29 @@ struct Sealing {
     /// The paths of the tree's own copies of such files, below its root.
     detached: HashMap<(u64, u64), PathBuf>,
     root: Option<OwnedFd>,
+    /// The newest time of an entry, in seconds since 1970.
+    newest: i64,
     attributes: Vec<u8>,
     is_root: bool,
 }
 
 impl Sealing {
+    fn new(tree: &Path, examined: &Examined, newest: Option<SourceDate>) -> fs::Result<Self> {
+        let linked = examined.linked.iter();
+        Ok(Self {
+            walk: Walk::to_change(tree, Mounts::Refuse)?,
+            shared: linked
+                .filter(|(_, (everywhere, here))| everywhere != here)
+                .map(|(id, _)| *id)
+                .collect(),
+            detached: HashMap::new(),
+            root: None,
+            newest: newest.map_or(i64::MAX, SourceDate::seconds),
+            attributes: Vec::with_capacity(XATTR_LIST_MAX),
+            is_root: nix::unistd::geteuid().is_root(),
+        })
+    }
+
     /// Makes an entry as it would be after unpacking.
     fn seal(&mut self, name: &OsStr, found: &Found, with_owner: bool) -> fs::Result<()> {
         self.remove_attributes(name)?;
@@ -173,9 +185,9 @@ impl Sealing {
                 })?;
             }
         }
-        if found.is_dir() || found.mtime.1 != 0 {
+        if found.is_dir() || found.mtime.1 != 0 || found.mtime.0 > self.newest {
             let time = Timespec {
-                tv_sec: found.mtime.0,
+                tv_sec: found.mtime.0.min(self.newest),
                 tv_nsec: 0,
             };
             let times = Timestamps {
@@ -301,7 +313,7 @@ mod tests {
 
         let examined = examine(tree).unwrap();
         assert!(!examined.has_devices);
-        let unsealed = seal(tree, examined).unwrap();
+        let unsealed = seal(tree, examined, None).unwrap();
 
         assert!(fs::lookup(&tree.join("bin/socket")).unwrap().is_none());
         let sealed = fs::metadata(&tool).unwrap();
@@ -331,7 +343,7 @@ mod tests {
         fs::open(&tree).unwrap().set_modified(time).unwrap();
         let before = fs::metadata(&outside).unwrap();
 
-        seal(&tree, examine(&tree).unwrap()).unwrap();
+        seal(&tree, examine(&tree).unwrap(), None).unwrap();
 
         let after = fs::metadata(&outside).unwrap();
         assert_eq!(
@@ -363,7 +375,7 @@ mod tests {
         rustix::fs::utimensat(rustix::fs::CWD, &old, &times, AtFlags::empty()).unwrap();
         let flagged = fs::flag(&old);
 
-        seal(&tree, examine(&tree).unwrap()).unwrap();
+        seal(&tree, examine(&tree).unwrap(), None).unwrap();
 
         let sealed = fs::metadata(&old).unwrap();
         assert_eq!((sealed.mtime(), sealed.mtime_nsec()), (-1001, 0));

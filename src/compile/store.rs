@@ -12,6 +12,7 @@ use super::installed::{Installed, KnownBlob, KnownBlobError};
 use super::queue::Id;
 use super::script_runs::ScriptRuns;
 use super::seal::{self, Examined, Unsealed};
+use super::source_date::SourceDate;
 use crate::archive::{self, UnpackError};
 use crate::fs::{self, Record};
 use crate::release::digest::DigestMismatch;
@@ -74,20 +75,22 @@ impl Store {
     /// # Errors
     /// What the system answered.
     pub fn seal(&self, name: &Name, tree: &Path) -> fs::Result<Installed> {
-        let (installed, _) = self.seal_examined(name, tree, seal::examine(tree)?)?;
+        let (installed, _) = self.seal_examined(name, tree, seal::examine(tree)?, None)?;
         installed.forget_blob();
         Ok(installed)
     }
 
-    /// Seals an examined tree and moves it into the store. Also returns its previous properties, for packing.
+    /// Seals an examined tree and moves it into the store. Also returns its previous properties, for packing. Later times
+    /// than `newest` become `newest`.
     pub(super) fn seal_examined(
         &self,
         name: &Name,
         tree: &Path,
         examined: Examined,
+        newest: Option<SourceDate>,
     ) -> fs::Result<(Installed, Unsealed)> {
         let place = self.new_tree(name)?;
-        let unsealed = seal::seal(tree, examined)?;
+        let unsealed = seal::seal(tree, examined, newest)?;
         fs::move_tree(tree, &place)?;
         // After the move, which changes the root.
         let record = Record::of(&place)?;

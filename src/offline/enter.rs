@@ -147,6 +147,7 @@ async fn open_shell(
         source: package.directory.clone(),
         kept: Some(package.directory.clone()),
         source_digests: Digests::default(),
+        source_date: None,
         dependencies: installing.await??,
         log: work.join("log"),
         stdout_log: None,

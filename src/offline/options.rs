@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::selection::Selection;
-use crate::compile::{SecondRun, Shell};
+use crate::compile::{SecondRun, Shell, SourceDates};
 use crate::config::{Environment, Vcap};
 use crate::process::{ForkServer, TimeLimits};
 use crate::release::Slug;
@@ -71,6 +71,8 @@ pub struct Options {
     pub cache: Option<CacheOptions>,
     /// The gzip level of compiled packages.
     pub compression_level: u32,
+    /// The source dates of packages, which limit the times in compiled packages.
+    pub source_dates: SourceDates,
     /// The variables that scripts inherit.
     pub environment: Environment,
     /// Forks the parent process of each script.

@@ -130,6 +130,7 @@ pub(super) fn context(
         store: Store::new(&work_directory.store()),
         environment,
         agent: options.agent.clone(),
+        source_dates: options.source_dates,
         grace: options.grace,
         nice: options.nice,
         limits: options.limits,

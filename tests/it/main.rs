@@ -41,6 +41,7 @@ mod promises;
 mod protect_host;
 mod protected_trees;
 mod readers;
+mod reproducible;
 mod scale;
 mod scratch;
 mod scripts;

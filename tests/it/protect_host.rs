@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::support::{
     Agent, LANDLOCK, NAMESPACE, NONE, Place, Ran, ReleaseBuilder, Tier, USER, USERNS_OF_A_USER,
-    USERNS_OF_ROOT, Who, in_tiers, is_soak, require, require_tools, snapshot,
+    USERNS_OF_ROOT, Who, example_release, in_tiers, is_soak, require, require_tools, snapshot,
 };
 
 in_tiers!(everything_but_own_directories_is_read_only: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER);
@@ -54,13 +54,6 @@ impl Site {
 
 /// The time limit of a real release on a busy machine.
 const LONG: Duration = Duration::from_secs(900);
-
-/// The source release of `make example`, or one from a variable.
-fn example_release() -> PathBuf {
-    let chosen = std::env::var_os("BOSH_AGENT_EXAMPLE_RELEASE");
-    let chosen = chosen.unwrap_or_else(|| ".cache/example-release.tgz".into());
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(chosen)
-}
 
 mod bodies {
     use super::*;

@@ -11,7 +11,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bosh_agent::compile::{
-    self, Cause, CompileError, Compiled, Context, Event, FirstRun, Phase, SecondRun, Store,
+    self, Cause, CompileError, Compiled, Context, Event, FirstRun, Phase, SecondRun, SourceDates,
+    Store,
 };
 use bosh_agent::config::{Environment, Vcap};
 use bosh_agent::process::Status;
@@ -64,6 +65,7 @@ impl Core {
             environment: Environment::of_this_process().with(&[facts]),
             agent,
             grace: Duration::from_secs(1),
+            source_dates: SourceDates::None,
             nice: 0,
             limits: TimeLimits {
                 total: limit,

@@ -35,7 +35,7 @@ pub(crate) use outcome::{
 };
 pub(crate) use play::{Play, in_isolations, listed};
 pub(crate) use release::{Compression, Digest, ReleaseBuilder};
-pub(crate) use shared::{is_soak, once};
+pub(crate) use shared::{example_release, is_soak, once};
 pub(crate) use terminal::OnTerminal;
 pub(crate) use tiers::{
     LANDLOCK, LANDLOCK_OF_A_USER, NAMESPACE, NONE, NONE_OF_A_USER, Place, Tier, USER,

@@ -47,3 +47,10 @@ fn remove_old(runs: &Path) {
         }
     }
 }
+
+/// The source release of `make example`, or one from a variable.
+pub(crate) fn example_release() -> PathBuf {
+    let chosen = std::env::var_os("BOSH_AGENT_EXAMPLE_RELEASE");
+    let chosen = chosen.unwrap_or_else(|| ".cache/example-release.tgz".into());
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(chosen)
+}

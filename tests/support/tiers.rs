@@ -306,6 +306,7 @@ impl Place {
             source: blob,
             kept: None,
             source_digests: Digests::default(),
+            source_date: None,
             dependencies: Vec::new(),
             log: source.with_extension("log"),
             stdout_log: None,

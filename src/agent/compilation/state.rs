@@ -11,7 +11,7 @@ use super::failure::Reason;
 use super::on_disk::on_disk;
 use super::options::CompilerOptions;
 use super::phases::Phases;
-use crate::compile::{Context, Event, SecondRun, Store, WorkDirectory};
+use crate::compile::{Context, Event, SecondRun, SourceDates, Store, WorkDirectory};
 use crate::fs::{self, MadeDirectories};
 use crate::process::{TAIL_LINES, TimeLimits};
 use crate::release::{MultiDigest, Name};
@@ -60,6 +60,7 @@ impl CompilerState {
             environment: options.environment.clone(),
             agent: options.agent.clone(),
             grace: options.grace,
+            source_dates: SourceDates::None,
             nice: 0,
             limits: TimeLimits::default(),
             second_run: SecondRun::AUTO,

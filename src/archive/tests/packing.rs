@@ -154,7 +154,7 @@ fn sockets_are_omitted_and_devices_are_packed() {
         );
     }
     let mut archive = Vec::new();
-    let counted = pack(&source, &mut archive, &mut owners()).unwrap();
+    let counted = pack(&source, &mut archive, &mut owners(), None).unwrap();
     assert_eq!(
         counted,
         Packed {
@@ -178,7 +178,7 @@ fn caller_may_choose_owners() {
     let temp = temporary();
     let source = directory(temp.path(), "source");
     let mut archive = Vec::new();
-    pack(&source, &mut archive, &mut Vcap).unwrap();
+    pack(&source, &mut archive, &mut Vcap, None).unwrap();
     let file = temp.path().join("archive.tar");
     fs::write(&file, &archive).unwrap();
     let listing = String::from_utf8(run("tar", &["-tvf".as_ref(), file.as_os_str()])).unwrap();
@@ -250,6 +250,7 @@ fn file_that_changes_during_packing_is_reported() {
             temp.path(),
             Meddler(&path, grows, Vec::new()),
             &mut owners(),
+            None,
         )
         .unwrap_err();
         assert!(matches!(error, PackError::Changed { .. }));
@@ -264,11 +265,11 @@ fn file_that_changes_during_packing_is_reported() {
 fn path_that_cannot_be_packed_is_reported() {
     let temp = temporary();
     let missing = temp.path().join("missing");
-    let error = pack(&missing, Vec::new(), &mut owners()).unwrap_err();
+    let error = pack(&missing, Vec::new(), &mut owners(), None).unwrap_err();
     assert!(chain(&error).contains("missing"), "{}", chain(&error));
     let file = temp.path().join("file");
     fs::write(&file, b"").unwrap();
-    let error = pack(&file, Vec::new(), &mut owners()).unwrap_err();
+    let error = pack(&file, Vec::new(), &mut owners(), None).unwrap_err();
     assert!(
         chain(&error).ends_with("is not a directory"),
         "{}",

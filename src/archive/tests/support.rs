@@ -165,6 +165,6 @@ pub(super) fn owners() -> crate::archive::SystemOwners {
 /// Packs a tree in memory.
 pub(super) fn packed(tree: &Path) -> Vec<u8> {
     let mut archive = Vec::new();
-    crate::archive::pack(tree, &mut archive, &mut owners()).unwrap();
+    crate::archive::pack(tree, &mut archive, &mut owners(), None).unwrap();
     archive
 }

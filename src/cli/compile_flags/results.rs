@@ -21,6 +21,13 @@ pub(in crate::cli) struct ResultFlags {
     #[arg(long, value_name = "FILE.html", value_parser = values::timings_file, conflicts_with_all = ["check", "dry_run", "print_output_names", "shell"])]
     pub timings: Option<PathBuf>,
 
+    /// Make the bytes of compiled packages independent of the time of the run: times of files after the
+    /// newest time in a package's source are packed as that time, and scripts get it as
+    /// SOURCE_DATE_EPOCH, with the time zone UTC and the locale C.UTF-8. If SOURCE_DATE_EPOCH is set,
+    /// its value is used for all packages, also without this flag
+    #[arg(long)]
+    pub reproducible: bool,
+
     /// Gzip level of compiled packages
     #[arg(long, value_name = "1..9", default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=9))]
     pub compression_level: u32,

@@ -19,6 +19,7 @@ use crate::compile::installed::{Installed, KnownBlob};
 use crate::compile::job::{Compiled, Job};
 use crate::compile::references;
 use crate::compile::seal::{self, Unsealed};
+use crate::compile::source_date::SourceDate;
 use crate::compile::step_log::Step;
 use crate::config::Vcap;
 use crate::fs::{self, Context as _};
@@ -48,7 +49,7 @@ impl Work {
             let examined = seal::examine(&tree).map_err(&files)?;
             // The archive gets devices, but a sealed tree has none.
             let packed = examined.has_devices.then(pack).transpose()?;
-            let stored = store.seal_examined(name, &tree, examined);
+            let stored = store.seal_examined(name, &tree, examined, self.job.source_date);
             let (installed, unsealed) = stored.map_err(&files)?;
             step.done("sealed the installed files");
             (Some(installed), unsealed, packed)
@@ -178,6 +179,7 @@ fn pack_tree(
     let blob = &job.blob;
     let path = tree.path.clone();
     let mut owners = PackageOwners::new(tree);
+    let newest = job.source_date.map(SourceDate::seconds);
     let file = fs::create(blob).map_err(&files)?;
     let step = Step::of(&job.name);
     let out = HashingWriter::new(
@@ -186,13 +188,13 @@ fn pack_tree(
     );
     let out = if compression == Compression::None {
         let mut out = out;
-        archive::pack(&path, &mut out, &mut owners).map_err(in_pack)?;
+        archive::pack(&path, &mut out, &mut owners, newest).map_err(in_pack)?;
         out
     } else {
         let mut gzip = GzipWriter::new(out, context.compression_level)
             .at("write", blob)
             .map_err(&files)?;
-        archive::pack(&path, &mut gzip, &mut owners).map_err(in_pack)?;
+        archive::pack(&path, &mut gzip, &mut owners, newest).map_err(in_pack)?;
         gzip.finish().at("write", blob).map_err(&files)?
     };
     let size = out.count();

@@ -1,0 +1,157 @@
+//! `--reproducible` and `SOURCE_DATE_EPOCH`: the same input gives the same bytes.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::support::{
+    Agent, LANDLOCK, NAMESPACE, NONE, Place, ReleaseBuilder, Tier, USERNS_OF_A_USER,
+    USERNS_OF_ROOT, World, example_release, in_tiers, is_soak, require, sha1_of,
+};
+
+in_tiers!(same_input_gives_the_same_bytes: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(times_after_the_variable_are_packed_as_it: NAMESPACE USERNS_OF_A_USER LANDLOCK NONE);
+
+/// The time limit of the example release on a busy machine.
+const LONG: Duration = Duration::from_secs(900);
+
+/// `touch` gives files the time in `facts/time`, which is different in each run.
+const SCRIPT: &str = "set -e; cd $BOSH_INSTALL_TARGET; mkdir -p bin empty; echo tool > bin/tool; ln bin/tool bin/same; \
+                      ln -s tool bin/link; date -d @$SOURCE_DATE_EPOCH > date; locale -k LC_TIME | head -1 > locale; \
+                      find . -exec touch -h -d @$(cat $FACTS/time) {} +; touch -d @5 old";
+
+/// What a dependent sees of these files.
+const DEPENDENT: &str =
+    "cd @packages@/lib; stat -c '%n %Y' bin bin/* date old > $BOSH_INSTALL_TARGET/seen";
+
+fn release() -> ReleaseBuilder {
+    ReleaseBuilder::new("demo", "1.10")
+        .package("lib", &[], SCRIPT)
+        .package("app", &["lib"], DEPENDENT)
+        .package("own", &[], SCRIPT)
+}
+
+/// Compiles at this time, and returns the digest of the result.
+fn compiled(place: &Place, change: impl Fn(Agent) -> Agent, time: &str) -> String {
+    place.world.write("facts/time", time);
+    let tarball = place.release(&release());
+    change(place.agent()).arg(tarball).run().succeeds();
+    sha1_of(&place.world.result("demo-1.10"))
+}
+
+/// The times of the entries of a package.
+fn times(place: &Place, package: &str) -> BTreeSet<String> {
+    let entries = place.entries(package).into_iter();
+    entries.map(|entry| entry.time).collect()
+}
+
+mod bodies {
+    use super::*;
+
+    pub(super) fn same_input_gives_the_same_bytes(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let reproducible = |jobs: &'static str| {
+            move |agent: Agent| {
+                agent
+                    .args(&["--reproducible", "--jobs", jobs])
+                    .env("LC_ALL", "C")
+                    .env("TZ", if jobs == "1" { "Asia/Tokyo" } else { "UTC" })
+            }
+        };
+        let first = compiled(&place, reproducible("1"), "1700000000");
+        let second = compiled(&place, reproducible("2"), "1800000000.5");
+        assert_eq!(first, second);
+        let without = compiled(&place, |agent| agent.env("SOURCE_DATE_EPOCH", "9"), "10");
+        assert_ne!(first, without);
+    }
+
+    pub(super) fn times_after_the_variable_are_packed_as_it(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let date = |agent: Agent| agent.env("SOURCE_DATE_EPOCH", "1000000000");
+        compiled(&place, date, "1700000000");
+        for package in ["lib", "own"] {
+            assert_eq!(
+                times(&place, package),
+                ["1970-01-01 00:00:05", "2001-09-09 01:46:40"]
+                    .map(String::from)
+                    .into(),
+                "{package}"
+            );
+            assert_eq!(
+                place.file(package, "date"),
+                "100644 Sun Sep  9 01:46:40 UTC 2001\n"
+            );
+        }
+        // `bin/same` is the same file as `bin/tool`.
+        assert_eq!(
+            place.file("app", "seen"),
+            "100644 bin 1000000000\nbin/link 1000000000\nbin/same 1000000000\nbin/tool 1000000000\n\
+             date 1000000000\nold 5\n"
+        );
+    }
+}
+
+#[test]
+fn wrong_source_date_is_refused_before_compiling() {
+    let world = World::new();
+    let tarball = world.release("release.tgz", &ReleaseBuilder::demo());
+    let agent = world.agent();
+    agent
+        .without_report()
+        .env("SOURCE_DATE_EPOCH", "yesterday")
+        .arg(tarball)
+        .run()
+        .ends_with(2)
+        .says(
+            "Error: wrong value of the variable `SOURCE_DATE_EPOCH`: expected the number of seconds since 1970, with digits only",
+        );
+    assert!(!world.out().exists());
+}
+
+/// With `BOSH_AGENT_SOAK` the example release, otherwise a small one.
+#[test]
+fn all_tiers_and_any_number_of_jobs_give_the_same_bytes() {
+    let tiers = [NAMESPACE, USERNS_OF_ROOT, USERNS_OF_A_USER, LANDLOCK];
+    let mut found = BTreeSet::new();
+    for (tier, jobs) in tiers
+        .into_iter()
+        .flat_map(|tier| [(tier, "1"), (tier, "2")])
+    {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let result = if is_soak() {
+            let Some(result) = compiled_example(place.at_var_vcap(), jobs) else {
+                return;
+            };
+            result
+        } else {
+            let time = format!("{}", 1_700_000_000 + found.len());
+            let change = |agent: Agent| agent.args(&["--reproducible", "--jobs", jobs]);
+            compiled(&place, change, &time)
+        };
+        found.insert(result);
+    }
+    assert_eq!(found.len(), 1, "{found:?}");
+}
+
+/// The digest of the compiled example release; `None` if it is missing.
+fn compiled_example(place: Place, jobs: &str) -> Option<String> {
+    let tarball = example_release();
+    if !require(tarball.is_file(), "the example release (`make example`)") {
+        return None;
+    }
+    let agent = place.agent().args(&["--reproducible", "--jobs", jobs]);
+    agent.within(LONG).arg(tarball).run().succeeds();
+    let mut results = std::fs::read_dir(place.world.out()).unwrap();
+    let result = results.find_map(|entry| {
+        let path = entry.unwrap().path();
+        path.extension()
+            .is_some_and(|it| it == "tgz")
+            .then_some(path)
+    });
+    Some(sha1_of(&result.unwrap()))
+}
