@@ -3,10 +3,11 @@
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Agent, Compression, Hanging, Kind, LANDLOCK, Member, NAMESPACE, NONE, Place, Ran,
+    Agent, Compression, Hanging, Kind, LANDLOCK, Member, NAMESPACE, NONE, Place, Play, Ran,
     ReleaseBuilder, Running, Tier, USERNS_OF_A_USER, USERNS_OF_ROOT, archive, in_tiers, wait_for,
 };
 use nix::sys::signal::Signal;
+use serde_json::json;
 
 in_tiers!(unkillable_orphan_fails_its_package: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 in_tiers!(stop_does_not_wait_for_an_unkillable_script: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
@@ -26,6 +27,37 @@ const STOP_LIMIT: Duration = Duration::from_secs(30);
 
 /// The time limit of a script's start.
 const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// The limit of a ping while both CPUs are busy with other tests.
+const PING_LIMIT: Duration = Duration::from_secs(1);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn daemon_answers_pings_while_a_lookup_hangs() {
+    let play = Play::start();
+    std::fs::create_dir(play.world.path("facts")).unwrap();
+    let Some(_hanging) = Hanging::mount(&play.world) else {
+        return;
+    };
+    let target = play.world.path("hanging/packaging");
+    let link = Member::link(Kind::Symlink, "packaging", target.to_str().unwrap());
+    let task = play.order(&play.source_of("app", &[link], json!({}))).await;
+    let mut pings = tokio::time::interval(Duration::from_millis(50));
+    let (start, mut pings_since) = (Instant::now(), 0);
+    while pings_since < 40 {
+        pings.tick().await;
+        let asked = Instant::now();
+        assert_eq!(play.ask("ping", json!([])).await["value"], "pong");
+        assert!(asked.elapsed() < PING_LIMIT, "{:?}", asked.elapsed());
+        assert!(start.elapsed() < LIMIT, "nothing hangs");
+        if play.world.path("facts/hung").exists() {
+            pings_since += 1;
+        }
+    }
+    let asked = Instant::now();
+    play.ask("cancel_task", json!([task])).await;
+    let end = play.end(&task).await;
+    assert!(asked.elapsed() < STOP_LIMIT, "{end}");
+}
 
 mod bodies {
     use super::*;

@@ -121,13 +121,15 @@ impl Play {
 
     /// Stores a source with this packaging script, and returns the arguments of the request to compile it.
     pub(crate) fn source(&self, name: &str, script: &str, dependencies: Value) -> Value {
+        let packaging = Member::file("packaging", script.as_bytes());
+        self.source_of(name, &[packaging], dependencies)
+    }
+
+    /// The same for a source with these members.
+    pub(crate) fn source_of(&self, name: &str, members: &[Member], dependencies: Value) -> Value {
         let id = format!("source-of-{name}");
         let path = self.world.path("store").join(&id);
-        std::fs::write(
-            &path,
-            archive(&[Member::file("packaging", script.as_bytes())]),
-        )
-        .unwrap();
+        std::fs::write(&path, archive(members)).unwrap();
         json!([id, sha1_of(&path), name, "1.1", dependencies])
     }
 
