@@ -5,13 +5,13 @@
 #![expect(clippy::disallowed_methods, reason = "it compares with GNU tar")]
 #![expect(clippy::unwrap_used, reason = "a benchmark that fails has no result")]
 
+use std::fs::{self, File};
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use bosh_agent::archive::{self, GzipWriter, SystemOwners};
-use bosh_agent::fs;
 use bosh_agent::release::digest::{Algorithm, Hasher, HashingWriter};
 
 const ROUNDS: usize = 3;
@@ -39,13 +39,13 @@ fn main() {
         let to = scratch.path().join(format!("ours-{round}"));
         fs::create_dir(&to).unwrap();
         times[2].push(timed(|| {
-            archive::unpack_file(&theirs, &to).unwrap();
+            archive::unpack_whole(File::open(&theirs).unwrap(), &to).unwrap();
         }));
-        fs::remove_tree(&to).unwrap();
+        fs::remove_dir_all(&to).unwrap();
         let to = scratch.path().join(format!("theirs-{round}"));
         fs::create_dir(&to).unwrap();
         times[3].push(timed(|| tar(&["-xzf", text(&theirs), "-C", text(&to)])));
-        fs::remove_tree(&to).unwrap();
+        fs::remove_dir_all(&to).unwrap();
     }
     let size = |path: &PathBuf| fs::metadata(path).unwrap().len();
     let [pack, gnu_pack, unpack, gnu_unpack] = times.map(median);
@@ -70,16 +70,16 @@ fn main() {
 fn gather(tree: &Path) -> u64 {
     let mut bytes = 0;
     for (number, source) in SOURCES.into_iter().enumerate() {
-        let Ok(entries) = fs::list(Path::new(source)) else {
+        let Ok(entries) = fs::read_dir(source) else {
             continue;
         };
-        let mut paths: Vec<PathBuf> = entries.iter().map(std::fs::DirEntry::path).collect();
+        let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
         paths.sort();
         for path in paths {
-            let metadata = fs::lookup(&path).unwrap().unwrap();
+            let metadata = fs::symlink_metadata(&path).unwrap();
             if bytes < SIZE && metadata.is_file() {
                 let name = path.file_name().unwrap().to_string_lossy().into_owned();
-                std::fs::copy(&path, tree.join(format!("{number}-{name}"))).unwrap();
+                fs::copy(&path, tree.join(format!("{number}-{name}"))).unwrap();
                 bytes += metadata.len();
             }
         }
@@ -90,7 +90,7 @@ fn gather(tree: &Path) -> u64 {
 /// Packs a tree like a compiled package: one gzip member of level 6, with two digests computed while it is written.
 fn pack(tree: &Path, to: &Path) {
     let out = HashingWriter::new(
-        BufWriter::new(fs::create(to).unwrap()),
+        BufWriter::new(File::create(to).unwrap()),
         Hasher::new(&[Algorithm::Sha1, Algorithm::Sha256]),
     );
     let mut gzip = GzipWriter::new(out, 6).unwrap();

@@ -96,7 +96,7 @@ struct AgentState {
 
 /// The settings in use.
 #[derive(Debug)]
-pub struct Live {
+pub(crate) struct Live {
     /// The settings from the CPI.
     pub settings: Settings,
     /// The Director's changes to them.
@@ -142,20 +142,20 @@ impl Agent {
     }
 
     /// Prepares to compile; see [`PackageCompiler::prepare`].
-    pub async fn prepare(&self) {
+    pub(crate) async fn prepare(&self) {
         self.state.compiler.prepare().await;
     }
 
     /// The settings in use.
     #[must_use]
-    pub fn live(&self) -> Arc<Live> {
+    pub(crate) fn live(&self) -> Arc<Live> {
         let live = self.state.live.read();
         Arc::clone(&live.unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Changes whenever the message bus in the settings changes, and the connection must be replaced.
     #[must_use]
-    pub fn bus_changes(&self) -> watch::Receiver<u64> {
+    pub(crate) fn bus_changes(&self) -> watch::Receiver<u64> {
         self.state.bus.subscribe()
     }
 

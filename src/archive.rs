@@ -35,12 +35,15 @@ mod tests;
 pub use compression::{Compression, Decoder};
 pub use entry::Kind;
 pub use gzip::GzipWriter;
-pub use header::EntryHeader;
+pub(crate) use header::EntryHeader;
 pub use pack::{Owners, PackError, Packed, SystemOwners, pack};
 pub use read::{Entry, Owner, ReadError, Reader};
-pub use size::{is_whole, least_unpacked};
-pub use tarball::{AppendError, EntryWriter};
-pub use unpack::{Skipped, UnpackError, Unpacked, unpack, unpack_file, unpack_whole};
+pub(crate) use size::{is_whole, least_unpacked};
+pub use tarball::AppendError;
+pub(crate) use tarball::EntryWriter;
+#[cfg(test)]
+pub(crate) use unpack::unpack_file;
+pub use unpack::{Skipped, UnpackError, Unpacked, unpack, unpack_whole};
 
 /// The unit of a tar archive, in bytes: headers are one block, content is padded to whole blocks.
 const BLOCK: usize = 512;

@@ -19,4 +19,4 @@ pub use update_settings::{DiskAssociation, Merged, UpdateSettings};
 pub use vcap::{PackagePaths, Vcap, Visibility};
 
 /// The prefix of the agent's work directories. They are hidden, because they may be next to results.
-pub const WORK_PREFIX: &str = ".bosh-agent-work-";
+pub(crate) const WORK_PREFIX: &str = ".bosh-agent-work-";

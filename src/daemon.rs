@@ -103,7 +103,7 @@ pub async fn run(options: DaemonOptions, stop: &CancellationToken) -> Result<(),
         Err(LoadError::Stopped) => return Ok(()),
         loaded => loaded?,
     };
-    tracing::info!(agent_id = %loaded.settings.agent_id, "loaded the settings");
+    tracing::info!(agent_id = %loaded.settings.agent_id, from = loaded.origin, "loaded the settings");
     let environment = {
         let (vcap, own) = (options.vcap.clone(), options.environment.clone());
         let platform = options.platform;

@@ -33,18 +33,21 @@ mod walk;
 #[cfg(test)]
 pub(crate) use fixtures::{flag, make_deep, scratch_for_deep_trees};
 pub use found::Found;
-pub use lease::{LeasedDirectory, LeasedFile, hold, remove_abandoned, wait_until_free};
+pub(crate) use lease::{LeasedDirectory, LeasedFile, hold, remove_abandoned, wait_until_free};
 pub use made::MadeDirectories;
-pub use mounts::{Mount, MountPoint, is_mounted_at, mount_points, mounts, unmount};
-pub use pinned::Pinned;
-pub use record::{Aspect, Change, Difference, Record};
-pub use remove::{clear_flags, remove_tree};
-pub use space::{Space, disk_usage, is_volatile_or_overlay, noexec, space};
-pub use tree::{copy_tree, copy_tree_until, copy_tree_without_mounts, move_tree, rename_tree};
-pub(crate) use tree::{detach, link_below, set_mode_at, set_owner_if_allowed_at, set_times_at};
-pub use umask::forbid_writing_by_others;
-pub(crate) use umask::mode_of_results;
-pub use walk::{Mounts, Step, Walk};
+pub(crate) use mounts::{Mount, MountPoint, is_mounted_at, mount_points, mounts, unmount};
+pub(crate) use pinned::Pinned;
+pub use record::{Change, Difference, Record};
+pub(crate) use remove::{clear_flags, remove_tree};
+pub use space::{Space, space};
+pub(crate) use space::{disk_usage, is_volatile_or_overlay, noexec};
+pub(crate) use tree::{
+    copy_tree, copy_tree_until, copy_tree_without_mounts, detach, link_below, move_tree,
+    rename_tree, set_mode_at, set_owner_if_allowed_at, set_times_at,
+};
+pub(crate) use umask::{forbid_writing_by_others, mode_of_results};
+pub use walk::Mounts;
+pub(crate) use walk::{Step, Walk};
 
 /// The action in errors about mounts that a script left.
 const UNMOUNT: &str = "unmount";
@@ -83,7 +86,7 @@ impl Error {
 
     /// Whether the file does not exist.
     #[must_use]
-    pub fn is_not_found(&self) -> bool {
+    pub(crate) fn is_not_found(&self) -> bool {
         self.source.kind() == io::ErrorKind::NotFound
     }
 
@@ -95,7 +98,7 @@ impl Error {
 
     /// What the user can do about it, if that depends only on the file.
     #[must_use]
-    pub fn hint(&self) -> Option<String> {
+    pub(crate) fn hint(&self) -> Option<String> {
         let path = self.path.display();
         match self.action {
             UNMOUNT => Some(format!(
@@ -151,7 +154,7 @@ impl<T> Context<T> for nix::Result<T> {
 ///
 /// # Errors
 /// As `std::fs::File::open`.
-pub fn open(path: &Path) -> Result<File> {
+pub(crate) fn open(path: &Path) -> Result<File> {
     File::open(path).at("open", path)
 }
 
@@ -159,7 +162,7 @@ pub fn open(path: &Path) -> Result<File> {
 ///
 /// # Errors
 /// As `std::fs::OpenOptions::open`.
-pub fn open_with(options: &OpenOptions, path: &Path) -> Result<File> {
+pub(crate) fn open_with(options: &OpenOptions, path: &Path) -> Result<File> {
     options.open(path).at("open", path)
 }
 
@@ -167,7 +170,7 @@ pub fn open_with(options: &OpenOptions, path: &Path) -> Result<File> {
 ///
 /// # Errors
 /// As `std::fs::File::create`.
-pub fn create(path: &Path) -> Result<File> {
+pub(crate) fn create(path: &Path) -> Result<File> {
     File::create(path).at("create", path)
 }
 
@@ -183,7 +186,7 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
 ///
 /// # Errors
 /// As `std::fs::read`.
-pub fn read_lossy(path: &Path) -> Result<String> {
+pub(crate) fn read_lossy(path: &Path) -> Result<String> {
     Ok(String::from_utf8_lossy(&read(path)?).into_owned())
 }
 
@@ -191,7 +194,7 @@ pub fn read_lossy(path: &Path) -> Result<String> {
 ///
 /// # Errors
 /// As `std::fs::read`.
-pub fn read_end(path: &Path, limit: u64) -> Result<String> {
+pub(crate) fn read_end(path: &Path, limit: u64) -> Result<String> {
     let mut file = open(path)?;
     let size = file.metadata().at("examine", path)?.len();
     file.seek(SeekFrom::Start(size.saturating_sub(limit)))
@@ -205,7 +208,7 @@ pub fn read_end(path: &Path, limit: u64) -> Result<String> {
 ///
 /// # Errors
 /// As `std::fs::read`.
-pub fn for_each_block(path: &Path, mut visit: impl FnMut(&str)) -> Result<()> {
+pub(crate) fn for_each_block(path: &Path, mut visit: impl FnMut(&str)) -> Result<()> {
     let mut file = open(path)?;
     let mut buffer = vec![0; 64 * 1024];
     // The length of an incomplete line at the beginning of the buffer.
@@ -239,11 +242,11 @@ pub fn write(path: &Path, contents: &[u8]) -> Result<()> {
 }
 
 /// Replaces the contents of a file atomically: readers find either the old contents or the new ones, even after a crash. The file has
-/// `mode` before its contents are written, regardless of the umask. [`remove_abandoned_writes`] removes temporary files of a crash.
+/// `mode` before its contents are written, regardless of the umask. [`remove_abandoned`] removes temporary files of a crash.
 ///
 /// # Errors
 /// The error of the system; the file is then unchanged.
-pub fn write_atomic(path: &Path, contents: &[u8], mode: u32) -> Result<()> {
+pub(crate) fn write_atomic(path: &Path, contents: &[u8], mode: u32) -> Result<()> {
     let file = LeasedFile::create(parent(path), WRITE_PREFIX, "")?;
     set_mode(file.path(), mode)?;
     let mut open = file.file();
@@ -252,16 +255,11 @@ pub fn write_atomic(path: &Path, contents: &[u8], mode: u32) -> Result<()> {
     file.persist(path)
 }
 
-/// Removes the temporary files of [`write_atomic`] that a crash left in `directory`, and returns their paths.
-pub fn remove_abandoned_writes(directory: &Path) -> Vec<PathBuf> {
-    remove_abandoned(directory, WRITE_PREFIX, None)
-}
-
 /// An empty file with mode 0600 in the directory of `path`, removed unless it is [persisted](persist).
 ///
 /// # Errors
 /// The error of the system.
-pub fn temporary_next_to(path: &Path) -> Result<NamedTempFile> {
+pub(crate) fn temporary_next_to(path: &Path) -> Result<NamedTempFile> {
     tempfile::Builder::new()
         .prefix(".bosh-agent-")
         .tempfile_in(parent(path))
@@ -272,7 +270,7 @@ pub fn temporary_next_to(path: &Path) -> Result<NamedTempFile> {
 ///
 /// # Errors
 /// The error of the system; the temporary file is then removed, and `path` is unchanged.
-pub fn persist(temporary: TempPath, path: &Path) -> Result<()> {
+pub(crate) fn persist(temporary: TempPath, path: &Path) -> Result<()> {
     temporary
         .persist(path)
         .map_err(|error| error.error)
@@ -291,7 +289,7 @@ pub fn create_dir(path: &Path) -> Result<()> {
 ///
 /// # Errors
 /// As `std::fs::create_dir`.
-pub fn create_dir_with_mode(path: &Path, mode: u32) -> Result<()> {
+pub(crate) fn create_dir_with_mode(path: &Path, mode: u32) -> Result<()> {
     explain_dangling_link(path, std::fs::DirBuilder::new().mode(mode).create(path))
 }
 
@@ -333,7 +331,7 @@ pub fn create_dir_all(path: &Path) -> Result<()> {
 ///
 /// # Errors
 /// As `std::fs::create_dir_all`.
-pub fn create_dir_all_with_mode(path: &Path, mode: u32) -> Result<()> {
+pub(crate) fn create_dir_all_with_mode(path: &Path, mode: u32) -> Result<()> {
     let mut builder = std::fs::DirBuilder::new();
     explain_dangling_link(path, builder.recursive(true).mode(mode).create(path))
 }
@@ -342,7 +340,7 @@ pub fn create_dir_all_with_mode(path: &Path, mode: u32) -> Result<()> {
 ///
 /// # Errors
 /// As `std::fs::remove_file`.
-pub fn remove_file(path: &Path) -> Result<()> {
+pub(crate) fn remove_file(path: &Path) -> Result<()> {
     std::fs::remove_file(path).at("remove", path)
 }
 
@@ -350,7 +348,7 @@ pub fn remove_file(path: &Path) -> Result<()> {
 ///
 /// # Errors
 /// As `std::fs::remove_dir`.
-pub fn remove_dir(path: &Path) -> Result<()> {
+pub(crate) fn remove_dir(path: &Path) -> Result<()> {
     std::fs::remove_dir(path).at("remove the directory", path)
 }
 
@@ -358,7 +356,7 @@ pub fn remove_dir(path: &Path) -> Result<()> {
 ///
 /// # Errors
 /// As `std::fs::rename`; the path in the error is the old name.
-pub fn rename(from: &Path, to: &Path) -> Result<()> {
+pub(crate) fn rename(from: &Path, to: &Path) -> Result<()> {
     std::fs::rename(from, to).at("rename", from)
 }
 
@@ -366,7 +364,7 @@ pub fn rename(from: &Path, to: &Path) -> Result<()> {
 ///
 /// # Errors
 /// As `std::fs::hard_link`; the path in the error is the new name.
-pub fn hard_link(original: &Path, link: &Path) -> Result<()> {
+pub(crate) fn hard_link(original: &Path, link: &Path) -> Result<()> {
     std::fs::hard_link(original, link).at("link", link)
 }
 
@@ -374,7 +372,7 @@ pub fn hard_link(original: &Path, link: &Path) -> Result<()> {
 ///
 /// # Errors
 /// As `std::os::unix::fs::symlink`.
-pub fn symlink(target: &Path, link: &Path) -> Result<()> {
+pub(crate) fn symlink(target: &Path, link: &Path) -> Result<()> {
     std::os::unix::fs::symlink(target, link).at("create the link", link)
 }
 
@@ -382,7 +380,7 @@ pub fn symlink(target: &Path, link: &Path) -> Result<()> {
 ///
 /// # Errors
 /// The error of the system.
-pub fn make_fifo(path: &Path) -> Result<()> {
+pub(crate) fn make_fifo(path: &Path) -> Result<()> {
     let mode = nix::sys::stat::Mode::S_IRUSR | nix::sys::stat::Mode::S_IWUSR;
     nix::unistd::mkfifo(path, mode).at("create the FIFO", path)
 }
@@ -391,7 +389,7 @@ pub fn make_fifo(path: &Path) -> Result<()> {
 ///
 /// # Errors
 /// As `std::fs::read_link`.
-pub fn read_link(path: &Path) -> Result<PathBuf> {
+pub(crate) fn read_link(path: &Path) -> Result<PathBuf> {
     std::fs::read_link(path).at("read the link", path)
 }
 
@@ -399,7 +397,7 @@ pub fn read_link(path: &Path) -> Result<PathBuf> {
 ///
 /// # Errors
 /// As `std::fs::canonicalize`.
-pub fn canonicalize(path: &Path) -> Result<PathBuf> {
+pub(crate) fn canonicalize(path: &Path) -> Result<PathBuf> {
     std::fs::canonicalize(path).at("resolve", path)
 }
 
@@ -407,7 +405,7 @@ pub fn canonicalize(path: &Path) -> Result<PathBuf> {
 ///
 /// # Errors
 /// As `std::fs::metadata`.
-pub fn metadata(path: &Path) -> Result<Metadata> {
+pub(crate) fn metadata(path: &Path) -> Result<Metadata> {
     std::fs::metadata(path).at("examine", path)
 }
 
@@ -415,7 +413,7 @@ pub fn metadata(path: &Path) -> Result<Metadata> {
 ///
 /// # Errors
 /// As `std::fs::symlink_metadata`, except that a missing file is not an error.
-pub fn lookup(path: &Path) -> Result<Option<Metadata>> {
+pub(crate) fn lookup(path: &Path) -> Result<Option<Metadata>> {
     match std::fs::symlink_metadata(path) {
         Ok(metadata) => Ok(Some(metadata)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -427,7 +425,7 @@ pub fn lookup(path: &Path) -> Result<Option<Metadata>> {
 ///
 /// # Errors
 /// As `std::fs::set_permissions`.
-pub fn set_mode(path: &Path, mode: u32) -> Result<()> {
+pub(crate) fn set_mode(path: &Path, mode: u32) -> Result<()> {
     std::fs::set_permissions(path, Permissions::from_mode(mode)).at("set the mode of", path)
 }
 
@@ -435,7 +433,7 @@ pub fn set_mode(path: &Path, mode: u32) -> Result<()> {
 ///
 /// # Errors
 /// As `std::fs::read_dir`, except that a missing directory is not an error.
-pub fn list(path: &Path) -> Result<Vec<DirEntry>> {
+pub(crate) fn list(path: &Path) -> Result<Vec<DirEntry>> {
     let entries = match std::fs::read_dir(path) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -450,7 +448,7 @@ pub fn list(path: &Path) -> Result<Vec<DirEntry>> {
 ///
 /// # Errors
 /// As `std::fs::remove_file`, except that a missing file is not an error.
-pub fn remove_file_if_there(path: &Path) -> Result<()> {
+pub(crate) fn remove_file_if_there(path: &Path) -> Result<()> {
     match remove_file(path) {
         Err(error) if error.is_not_found() => Ok(()),
         other => other,
@@ -461,7 +459,7 @@ pub fn remove_file_if_there(path: &Path) -> Result<()> {
 ///
 /// # Errors
 /// As `std::fs::File::sync_all`.
-pub fn sync(path: &Path) -> Result<()> {
+pub(crate) fn sync(path: &Path) -> Result<()> {
     open(path)?.sync_all().at("sync", path)
 }
 
@@ -469,7 +467,7 @@ pub fn sync(path: &Path) -> Result<()> {
 ///
 /// # Errors
 /// As `std::fs::metadata`, except that a missing file is not an error.
-pub fn same_file(a: &Path, b: &Path) -> Result<bool> {
+pub(crate) fn same_file(a: &Path, b: &Path) -> Result<bool> {
     let id = |path| match metadata(path) {
         Ok(metadata) => Ok(Some((metadata.dev(), metadata.ino()))),
         // No file has a name that is too long.
@@ -486,7 +484,7 @@ pub fn same_file(a: &Path, b: &Path) -> Result<bool> {
 
 /// The nearest existing directory at or above `path`.
 #[must_use]
-pub fn nearest_existing(path: &Path) -> PathBuf {
+pub(crate) fn nearest_existing(path: &Path) -> PathBuf {
     path.ancestors()
         .find(|ancestor| std::fs::metadata(ancestor).is_ok_and(|metadata| metadata.is_dir()))
         .filter(|ancestor| *ancestor != Path::new(""))
@@ -498,7 +496,7 @@ pub fn nearest_existing(path: &Path) -> PathBuf {
 ///
 /// # Errors
 /// The error of the system.
-pub fn check_writable(directory: &Path) -> Result<()> {
+pub(crate) fn check_writable(directory: &Path) -> Result<()> {
     // If the file system supports it, the file has no name, so a killed run leaves nothing.
     tempfile::tempfile_in(directory)
         .map(drop)
@@ -507,7 +505,7 @@ pub fn check_writable(directory: &Path) -> Result<()> {
 
 /// The directory of a path; `.` for a single name.
 #[must_use]
-pub fn parent(path: &Path) -> &Path {
+pub(crate) fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
@@ -519,7 +517,7 @@ pub fn parent(path: &Path) -> &Path {
 ///
 /// # Errors
 /// As `std::os::unix::fs::lchown`, except that missing privileges are not an error.
-pub fn set_owner_if_allowed(path: &Path, uid: u32, gid: u32) -> Result<()> {
+pub(crate) fn set_owner_if_allowed(path: &Path, uid: u32, gid: u32) -> Result<()> {
     match std::os::unix::fs::lchown(path, Some(uid), Some(gid)) {
         Err(error)
             if matches!(
@@ -535,13 +533,13 @@ pub fn set_owner_if_allowed(path: &Path, uid: u32, gid: u32) -> Result<()> {
 
 /// Whether a full disk (or quota) is the cause of an error, in any of its sources.
 #[must_use]
-pub fn is_no_space_behind(error: &(dyn std::error::Error + 'static)) -> bool {
+pub(crate) fn is_no_space_behind(error: &(dyn std::error::Error + 'static)) -> bool {
     is_behind(error, is_no_space)
 }
 
 /// Whether a read-only file system is the cause of an error, in any of its sources.
 #[must_use]
-pub fn is_read_only_behind(error: &(dyn std::error::Error + 'static)) -> bool {
+pub(crate) fn is_read_only_behind(error: &(dyn std::error::Error + 'static)) -> bool {
     is_behind(error, |error| {
         error.kind() == io::ErrorKind::ReadOnlyFilesystem
     })
@@ -608,7 +606,10 @@ mod tests {
         write_atomic(&path, b"new", 0o600).unwrap();
         assert_eq!(read(&path).unwrap(), b"new");
         assert_eq!(metadata(&path).unwrap().mode() & 0o7777, 0o600);
-        assert_eq!(remove_abandoned_writes(scratch.path()).len(), 1);
+        assert_eq!(
+            remove_abandoned(scratch.path(), WRITE_PREFIX, None).len(),
+            1
+        );
         assert_eq!(list(scratch.path()).unwrap().len(), 1);
 
         let error = write_atomic(&scratch.path().join("none/x"), b"", 0o600).unwrap_err();

@@ -68,7 +68,7 @@ pub fn text<'a>(value: &'a Value, what: &'static str) -> Result<&'a str, Argumen
 ///
 /// # Errors
 /// When it is another kind of value.
-pub fn object<'a>(
+pub(crate) fn object<'a>(
     value: &'a Value,
     what: &'static str,
 ) -> Result<Option<&'a Map<String, Value>>, ArgumentError> {
@@ -96,7 +96,7 @@ pub fn texts(value: &Value, what: &'static str) -> Result<Vec<String>, ArgumentE
 
 /// The value of a case-insensitive key; `null` if there is none.
 #[must_use]
-pub fn get<'a>(object: &'a Map<String, Value>, key: &str) -> &'a Value {
+pub(crate) fn get<'a>(object: &'a Map<String, Value>, key: &str) -> &'a Value {
     static NOTHING: Value = Value::Null;
     Object::of(object).get(key).unwrap_or(&NOTHING)
 }

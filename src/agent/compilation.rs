@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-pub use failure::{CompileFailure, Reason};
+pub(crate) use failure::{CompileFailure, Reason};
 pub use options::CompilerOptions;
 pub use request::{BlobSource, CompileRequest, Destination, RequestedDependency};
 
@@ -43,7 +43,7 @@ const AMPLE: u64 = 16 << 30;
 
 /// Compiles the packages that a Director requests.
 #[derive(Debug)]
-pub struct PackageCompiler {
+pub(crate) struct PackageCompiler {
     options: CompilerOptions,
     /// Locked by the running compile. Created at first use, and again after a failure.
     state: Mutex<Option<CompilerState>>,
@@ -52,7 +52,7 @@ pub struct PackageCompiler {
 impl PackageCompiler {
     /// A compiler without a work directory; see [`prepare`](Self::prepare).
     #[must_use]
-    pub fn new(options: CompilerOptions) -> Self {
+    pub(crate) fn new(options: CompilerOptions) -> Self {
         Self {
             options,
             state: Mutex::new(None),
@@ -61,7 +61,7 @@ impl PackageCompiler {
 
     /// Creates the work directory and removes that of a killed agent. A failure is logged; the next compile tries again and
     /// reports it.
-    pub async fn prepare(&self) {
+    pub(crate) async fn prepare(&self) {
         let mut state = self.state.lock().await;
         match CompilerState::make(&self.options, &CancellationToken::new()).await {
             Ok(made) => *state = Some(made),
@@ -75,7 +75,7 @@ impl PackageCompiler {
     ///
     /// # Errors
     /// See [`CompileFailure`].
-    pub async fn compile(
+    pub(crate) async fn compile(
         &self,
         request: CompileRequest,
         blobs: Arc<Blobs>,
@@ -103,7 +103,7 @@ impl PackageCompiler {
     }
 
     /// Removes the work directory.
-    pub async fn close(&self) {
+    pub(crate) async fn close(&self) {
         if let Some(state) = self.state.lock().await.take()
             && let Err(error) = state.close()
         {

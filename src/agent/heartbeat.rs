@@ -7,7 +7,7 @@ use crate::runtime;
 
 impl Agent {
     /// The next heartbeat, as JSON; `None` when the vitals cannot be read. Also updates the machine's health file.
-    pub async fn heartbeat(&self) -> Option<Vec<u8>> {
+    pub(crate) async fn heartbeat(&self) -> Option<Vec<u8>> {
         let agent = self.clone();
         // A disk that hangs must not block requests.
         let collecting = runtime::spawn_blocking("heartbeat", move || agent.collect_heartbeat());

@@ -100,7 +100,7 @@ impl Selection {
     ///
     /// # Errors
     /// When `to` cannot be written.
-    pub fn pack(
+    pub(crate) fn pack(
         &self,
         to: &Path,
         algorithms: &[Algorithm],

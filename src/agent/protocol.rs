@@ -110,7 +110,7 @@ impl Request {
 
 /// The kind of a JSON value, for messages that must not quote it.
 #[must_use]
-pub fn kind(value: &Value) -> &'static str {
+pub(crate) fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "a boolean",

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-pub use progress::TaskProgress;
+pub(crate) use progress::TaskProgress;
 
 use crate::config::Hidden;
 use crate::runtime::{self, Task};
@@ -31,7 +31,7 @@ const RUNNING: usize = 1000;
 
 /// How a running task communicates with the task table.
 #[derive(Debug, Clone)]
-pub struct TaskContext {
+pub(crate) struct TaskContext {
     /// Canceled by `cancel_task` and when the agent stops.
     pub cancel: CancellationToken,
     /// Reported by `get_task` while the task runs.
@@ -40,7 +40,7 @@ pub struct TaskContext {
 
 /// Whether `cancel_task` can stop a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cancellation {
+pub(crate) enum Cancellation {
     /// The task stops when its [`TaskContext::cancel`] is canceled.
     Supported,
     /// The task is short and runs to its end.
@@ -49,7 +49,7 @@ pub enum Cancellation {
 
 /// A task to start.
 #[derive(Debug)]
-pub struct TaskOptions {
+pub(crate) struct TaskOptions {
     /// The method's name in the protocol.
     pub method: String,
     /// The request, if the task is to be resumed after a restart of the agent. It may hold keys.
@@ -63,7 +63,7 @@ pub type Outcome = Result<Value, String>;
 
 /// Why a task cannot be started, reported or canceled. Most texts are the Go agent's, which operators search for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum TaskError {
+pub(crate) enum TaskError {
     /// No task has this id.
     #[error("Task with id {id} could not be found")]
     Unknown {
@@ -91,7 +91,7 @@ pub enum TaskError {
 
 /// All tasks of the agent.
 #[derive(Debug, Clone)]
-pub struct Tasks {
+pub(crate) struct Tasks {
     shared: Arc<Shared>,
 }
 
@@ -128,7 +128,7 @@ struct RunningTask {
 
 /// A task that the end of the last process interrupted, and that is to be resumed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Interrupted {
+pub(crate) struct Interrupted {
     /// The task's id, which the Director still polls.
     pub id: String,
     /// The method's name in the protocol.
@@ -143,7 +143,7 @@ impl Tasks {
     ///
     /// A file that cannot be read is logged and ignored: new tasks must not depend on it.
     #[must_use]
-    pub fn load(path: &Path) -> (Self, Vec<Interrupted>) {
+    pub(crate) fn load(path: &Path) -> (Self, Vec<Interrupted>) {
         let (file, saved) = file::TaskFile::load(path);
         let mut table = TaskTable::default();
         let mut interrupted = Vec::new();
@@ -185,7 +185,7 @@ impl Tasks {
     ///
     /// # Errors
     /// When too many tasks are running, or the agent is stopping.
-    pub async fn start<F: Future<Output = Outcome> + Send + 'static>(
+    pub(crate) async fn start<F: Future<Output = Outcome> + Send + 'static>(
         &self,
         options: TaskOptions,
         work: impl FnOnce(TaskContext) -> F,
@@ -200,7 +200,7 @@ impl Tasks {
     ///
     /// # Errors
     /// As [`start`](Self::start).
-    pub fn resume<F: Future<Output = Outcome> + Send + 'static>(
+    pub(crate) fn resume<F: Future<Output = Outcome> + Send + 'static>(
         &self,
         interrupted: Interrupted,
         work: impl FnOnce(TaskContext) -> F,
@@ -265,7 +265,7 @@ impl Tasks {
     ///
     /// # Errors
     /// When no task has this id, and when the task failed.
-    pub fn get(&self, id: &str) -> Result<Value, TaskError> {
+    pub(crate) fn get(&self, id: &str) -> Result<Value, TaskError> {
         let mut table = self.table();
         match table.entries.get_mut(id).ok_or_else(|| unknown(id))? {
             TaskEntry::Running(task) => Ok(running(id, Some(&task.context.progress))),
@@ -283,7 +283,7 @@ impl Tasks {
     ///
     /// # Errors
     /// When no task has this id, and when the task cannot be canceled.
-    pub fn cancel(&self, id: &str) -> Result<(), TaskError> {
+    pub(crate) fn cancel(&self, id: &str) -> Result<(), TaskError> {
         let table = self.table();
         match table.entries.get(id).ok_or_else(|| unknown(id))? {
             TaskEntry::Ended { .. } => Ok(()),
@@ -299,7 +299,7 @@ impl Tasks {
 
     /// Cancels all tasks, waits until they have ended, but not longer than `limit`, and refuses new ones. Returns whether all
     /// have ended.
-    pub async fn stop(&self, limit: Duration) -> bool {
+    pub(crate) async fn stop(&self, limit: Duration) -> bool {
         self.shared.stopping.cancel();
         let handles: Vec<Task<()>> = {
             let mut table = self.table();

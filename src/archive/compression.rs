@@ -40,7 +40,7 @@ impl fmt::Display for Compression {
 
 impl Compression {
     /// How many bytes at the beginning [`Compression::of`] needs.
-    pub const BEGINNING: usize = BLOCK;
+    pub(crate) const BEGINNING: usize = BLOCK;
 
     /// The compression of data with this beginning; `None` if it is neither tar nor a known compression format.
     #[must_use]
@@ -73,7 +73,7 @@ fn is_tar(beginning: &[u8]) -> bool {
 
 /// Why data could not be decoded. A [`Decoder`] returns it as the inner error of an [`std::io::Error`].
 #[derive(Debug, thiserror::Error)]
-pub enum DecodeError {
+pub(crate) enum DecodeError {
     /// The input is empty.
     #[error("the file is empty")]
     Empty,

@@ -35,7 +35,7 @@ impl Kind {
     /// A regular file whose name ends in `/` is a directory: the convention of archives that are older than the type byte, which GNU
     /// tar still supports. As in GNU tar and POSIX, an entry of an unknown type is a regular file.
     #[must_use]
-    pub fn from_type(byte: u8, name: &[u8]) -> Self {
+    pub(crate) fn from_type(byte: u8, name: &[u8]) -> Self {
         match byte {
             b'0' | 0 | b'7' if name.ends_with(b"/") => Self::Directory,
             b'0' | 0 | b'7' | b'S' => Self::File,
@@ -52,7 +52,7 @@ impl Kind {
 
     /// The type byte of a header.
     #[must_use]
-    pub fn to_type(self) -> u8 {
+    pub(crate) fn to_type(self) -> u8 {
         match self {
             Self::File => b'0',
             Self::HardLink => b'1',
@@ -106,7 +106,7 @@ pub enum EntryPathError {
 /// assert_eq!(normalize(b"./").unwrap().to_str(), Some(""));
 /// assert!(normalize(b"a/../../etc/passwd").is_err());
 /// ```
-pub fn normalize(name: &[u8]) -> Result<PathBuf, EntryPathError> {
+pub(crate) fn normalize(name: &[u8]) -> Result<PathBuf, EntryPathError> {
     let owned = || Path::new(OsStr::from_bytes(name)).to_owned();
     if name.is_empty() {
         return Err(EntryPathError::Empty);

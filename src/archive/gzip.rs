@@ -46,7 +46,7 @@ pub struct GzipWriter<W: Write> {
 
 impl<W: Write> GzipWriter<W> {
     /// The default of the `gzip` program.
-    pub const DEFAULT_LEVEL: u32 = 6;
+    pub(crate) const DEFAULT_LEVEL: u32 = 6;
 
     /// Writes the header. `level` is from 0 (stored) to 9 (smallest), roughly equivalent to the levels of the `gzip` program; larger
     /// levels are treated as 9.

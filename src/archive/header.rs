@@ -11,7 +11,7 @@ use crate::archive::sparse::Piece;
 
 /// The contents of an entry's header. Names are written as they are, including a leading `./`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EntryHeader<'a> {
+pub(crate) struct EntryHeader<'a> {
     /// The name, which ends in `/` for a directory.
     pub name: &'a [u8],
     /// The target of a symbolic or hard link; empty for other kinds.
@@ -39,7 +39,7 @@ pub struct EntryHeader<'a> {
 impl<'a> EntryHeader<'a> {
     /// A header with defaults: owned by root, modified in 1970, without content.
     #[must_use]
-    pub fn new(kind: Kind, name: &'a [u8], mode: u32) -> Self {
+    pub(crate) fn new(kind: Kind, name: &'a [u8], mode: u32) -> Self {
         Self {
             name,
             link: b"",

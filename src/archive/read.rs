@@ -54,13 +54,13 @@ pub struct Entry {
 impl Entry {
     /// The name for messages.
     #[must_use]
-    pub fn display_name(&self) -> PathBuf {
+    pub(crate) fn display_name(&self) -> PathBuf {
         path(&self.name)
     }
 
     /// Whether the archive contains only pieces of the file. [`Reader::read_content`] then returns these pieces, not the file.
     #[must_use]
-    pub fn is_sparse(&self) -> bool {
+    pub(crate) fn is_sparse(&self) -> bool {
         self.pieces.is_some()
     }
 }
@@ -133,7 +133,7 @@ impl<R: Read> Reader<R> {
     }
 
     /// The input.
-    pub fn into_inner(self) -> R {
+    pub(crate) fn into_inner(self) -> R {
         self.input
     }
 
@@ -142,7 +142,7 @@ impl<R: Read> Reader<R> {
     ///
     /// # Errors
     /// If the input is not an archive, ends early, or cannot be read.
-    pub fn next_entry(&mut self) -> Result<Option<Entry>, ReadError> {
+    pub(crate) fn next_entry(&mut self) -> Result<Option<Entry>, ReadError> {
         let mut announced = Announced::default();
         while !self.ended {
             self.skip_content()?;
@@ -234,7 +234,7 @@ impl<R: Read> Reader<R> {
     ///
     /// # Errors
     /// If the archive ends inside the entry, or cannot be read.
-    pub fn read_content(&mut self, buffer: &mut [u8]) -> Result<usize, ReadError> {
+    pub(crate) fn read_content(&mut self, buffer: &mut [u8]) -> Result<usize, ReadError> {
         let wanted = buffer
             .len()
             .min(usize::try_from(self.left).unwrap_or(usize::MAX));

@@ -14,7 +14,7 @@ const GZIP_LEAST: u64 = 18;
 ///
 /// # Errors
 /// If the file cannot be read.
-pub fn least_unpacked(archive: &Path) -> fs::Result<u64> {
+pub(crate) fn least_unpacked(archive: &Path) -> fs::Result<u64> {
     let size = fs::metadata(archive)?.len();
     if size < GZIP_LEAST {
         return Ok(size);
@@ -33,7 +33,7 @@ pub fn least_unpacked(archive: &Path) -> fs::Result<u64> {
 
 /// Whether the compressed data of a file can be decoded up to its end.
 #[must_use]
-pub fn is_whole(archive: &Path) -> bool {
+pub(crate) fn is_whole(archive: &Path) -> bool {
     fs::open(archive).is_ok_and(|file| Decoder::new(file).and_then(Decoder::finish).is_ok())
 }
 

@@ -45,27 +45,22 @@ pub enum AppendError {
 ///
 /// [`EntryWriter::finish`] ends the archive with two zero blocks and pads it with zeros to a multiple of 10 KiB, as GNU tar does.
 #[derive(Debug)]
-pub struct EntryWriter<W> {
+pub(crate) struct EntryWriter<W> {
     out: W,
     written: u64,
 }
 
 impl<W: Write> EntryWriter<W> {
     /// Writes an archive to `out`.
-    pub fn new(out: W) -> Self {
+    pub(crate) fn new(out: W) -> Self {
         Self { out, written: 0 }
-    }
-
-    /// The number of bytes written so far.
-    pub fn written(&self) -> u64 {
-        self.written
     }
 
     /// Writes one entry. The length of `content` must be the size in the header.
     ///
     /// # Errors
     /// If the content is shorter or longer, or cannot be read, or if the archive cannot be written. The archive is then incomplete.
-    pub fn append(
+    pub(crate) fn append(
         &mut self,
         entry: &EntryHeader<'_>,
         mut content: impl Read,
@@ -107,7 +102,7 @@ impl<W: Write> EntryWriter<W> {
     ///
     /// # Errors
     /// If writing to it fails.
-    pub fn finish(mut self) -> io::Result<W> {
+    pub(crate) fn finish(mut self) -> io::Result<W> {
         self.content(&[0; 2 * BLOCK])?;
         self.pad(RECORD)?;
         Ok(self.out)

@@ -31,7 +31,7 @@ use crate::archive::compression::{Compression, Decoder};
 use crate::archive::entry::{Kind, normalize};
 use crate::archive::read::{Entry, Reader};
 use crate::archive::sparse::Piece;
-use crate::fs::{self, Context};
+use crate::fs::Context;
 use crate::runtime::ReadAhead;
 use tree::Tree;
 
@@ -80,21 +80,20 @@ pub fn unpack(reader: impl Read, destination: &Path) -> Result<Unpacked, UnpackE
     unpacker.finish()
 }
 
-/// Unpacks an archive file of any known compression into an existing directory, and verifies the whole file.
-///
-/// # Errors
-/// Those of [`unpack`]; also if the compressed data has an unknown format, is damaged, or is followed by something else.
-pub fn unpack_file(
+/// Unpacks an archive file with [`unpack_whole`].
+#[cfg(test)]
+pub(crate) fn unpack_file(
     archive: &Path,
     destination: &Path,
 ) -> Result<(Unpacked, Compression), UnpackError> {
-    unpack_whole(fs::open(archive)?, destination)
+    unpack_whole(crate::fs::open(archive)?, destination)
 }
 
-/// Like [`unpack_file`], for any reader. It is decoded while files are written, by another thread.
+/// Unpacks an archive of any known compression into an existing directory, and verifies the whole archive. It is decoded while files are
+/// written, by another thread.
 ///
 /// # Errors
-/// Those of [`unpack_file`].
+/// Those of [`unpack`]; also if the compressed data has an unknown format, is damaged, or is followed by something else.
 pub fn unpack_whole(
     archive: impl Read + Send + 'static,
     destination: &Path,

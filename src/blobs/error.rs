@@ -181,7 +181,7 @@ impl AttemptError {
 
     /// Whether another attempt may succeed.
     #[must_use]
-    pub fn is_temporary(&self) -> bool {
+    pub(crate) fn is_temporary(&self) -> bool {
         match self {
             Self::Http(error) => error.is_temporary(),
             Self::DownloadRefused { status } | Self::GetRefused { status, .. } => {

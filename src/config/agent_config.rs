@@ -23,9 +23,9 @@ pub struct LinuxOptions {
     /// Keep `/tmp`. By default, the Go agent mounts a directory of the data disk over it.
     pub use_default_tmp_dir: bool,
     /// The disks exist already: the agent does not mount `data`.
-    pub skip_disk_setup: bool,
+    pub(crate) skip_disk_setup: bool,
     /// `systemd`; empty means runit.
-    pub service_manager: String,
+    pub(crate) service_manager: String,
 }
 
 /// A source of settings.
@@ -55,7 +55,7 @@ pub struct HttpSource {
     /// `Headers`, sent with requests.
     pub headers: BTreeMap<String, Secret>,
     /// `TokenPath`, relative to the URI: the source of a token, which EC2 requires.
-    pub token_path: Option<String>,
+    pub(crate) token_path: Option<String>,
 }
 
 /// Why `agent.json` is invalid.

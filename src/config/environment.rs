@@ -20,7 +20,7 @@ impl Environment {
 
     /// The value of a variable; `None` if it is not set.
     #[must_use]
-    pub fn get(&self, name: &str) -> Option<&OsStr> {
+    pub(crate) fn get(&self, name: &str) -> Option<&OsStr> {
         self.0
             .iter()
             .find(|(key, _)| key == name)

@@ -94,7 +94,7 @@ impl<'a> Object<'a> {
 
     /// A member of any type.
     #[must_use]
-    pub fn get(&self, name: &str) -> Option<&'a Value> {
+    pub(crate) fn get(&self, name: &str) -> Option<&'a Value> {
         let is_present = |value: &&'a Value| !value.is_null();
         self.members.get(name).filter(is_present).or_else(|| {
             self.members
@@ -115,7 +115,7 @@ impl<'a> Object<'a> {
 
     /// All members, including `null`.
     #[must_use]
-    pub fn members(&self) -> &'a Map<String, Value> {
+    pub(crate) fn members(&self) -> &'a Map<String, Value> {
         self.members
     }
 
@@ -131,7 +131,7 @@ impl<'a> Object<'a> {
     ///
     /// # Errors
     /// The member has another type.
-    pub fn text_or_empty(&self, name: &str) -> Result<String, JsonError> {
+    pub(crate) fn text_or_empty(&self, name: &str) -> Result<String, JsonError> {
         Ok(self.text(name)?.unwrap_or_default().to_owned())
     }
 
@@ -139,7 +139,7 @@ impl<'a> Object<'a> {
     ///
     /// # Errors
     /// The member has another type.
-    pub fn flag(&self, name: &str) -> Result<bool, JsonError> {
+    pub(crate) fn flag(&self, name: &str) -> Result<bool, JsonError> {
         Ok(self
             .typed(name, "true or false", Value::as_bool)?
             .unwrap_or(false))
@@ -149,7 +149,7 @@ impl<'a> Object<'a> {
     ///
     /// # Errors
     /// The member has another type.
-    pub fn object(&self, name: &str) -> Result<Option<Self>, JsonError> {
+    pub(crate) fn object(&self, name: &str) -> Result<Option<Self>, JsonError> {
         let members = self.typed(name, "an object", Value::as_object)?;
         Ok(members.map(|members| Self {
             members,
@@ -161,7 +161,7 @@ impl<'a> Object<'a> {
     ///
     /// # Errors
     /// The member has another type.
-    pub fn object_or_empty(&self, name: &str) -> Result<Self, JsonError> {
+    pub(crate) fn object_or_empty(&self, name: &str) -> Result<Self, JsonError> {
         static EMPTY: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
         Ok(self.object(name)?.unwrap_or_else(|| Self {
             members: &EMPTY,
@@ -193,7 +193,7 @@ impl<'a> Object<'a> {
     ///
     /// # Errors
     /// The member has another type.
-    pub fn objects(&self, name: &str) -> Result<Option<Vec<Self>>, JsonError> {
+    pub(crate) fn objects(&self, name: &str) -> Result<Option<Vec<Self>>, JsonError> {
         let Some(list) = self.typed(name, "a list", Value::as_array)? else {
             return Ok(None);
         };
@@ -207,7 +207,7 @@ impl<'a> Object<'a> {
 
     /// The place of a member for errors.
     #[must_use]
-    pub fn place_of(&self, name: &str) -> String {
+    pub(crate) fn place_of(&self, name: &str) -> String {
         format!("{}.{name}", self.place)
     }
 

@@ -24,15 +24,13 @@ pub struct Settings {
     /// `agent_id`.
     pub agent_id: AgentId,
     /// `vm.name`: the CPI's name of the machine.
-    pub vm_name: String,
+    pub(crate) vm_name: String,
     /// `mbus`, which may contain a password.
     pub mbus: Secret,
     /// `blobstore`, which current CPIs omit.
     pub blobstore: Option<Blobstore>,
     /// `networks` by name.
     pub networks: BTreeMap<String, Network>,
-    /// `ntp`.
-    pub ntp: Vec<String>,
     /// `env.bosh`.
     pub bosh: BoshEnv,
     raw: Hidden<Value>,
@@ -45,18 +43,16 @@ pub struct BoshEnv {
     pub mbus: Bus,
     /// `blobstores`; only the first is used.
     pub blobstores: Vec<Blobstore>,
-    /// `ntp`, which overrides the other `ntp` if present, even if empty.
-    pub ntp: Option<Vec<String>>,
     /// `password`: the crypt(3) hash of the password of `root` and `vcap`.
     pub password: Secret,
     /// `keep_root_password`.
-    pub keep_root_password: bool,
+    pub(crate) keep_root_password: bool,
     /// `group`.
     pub group: String,
     /// `groups`: names that describe the machine, for example of its deployment and its instance group.
     pub groups: Vec<String>,
     /// `agent.settings.tmpfs`: settings must stay in memory.
-    pub settings_in_memory: bool,
+    pub(crate) settings_in_memory: bool,
 }
 
 /// Why settings are invalid.
@@ -93,7 +89,6 @@ impl Settings {
             mbus: Secret::new(settings.text_or_empty("mbus")?),
             blobstore: blobstore.as_ref().map(Blobstore::read).transpose()?,
             networks: networks(&settings)?,
-            ntp: owned(settings.texts("ntp")?),
             bosh: BoshEnv::read(&settings.object_or_empty("env")?.object_or_empty("bosh")?)?,
             raw: Hidden::new(document),
         })
@@ -107,7 +102,7 @@ impl Settings {
 
     /// The URLs of the message bus: those of the update, or else of `env.bosh.mbus`, or else `mbus`. Empty if there are none.
     #[must_use]
-    pub fn bus_urls<'a>(&'a self, update: &'a UpdateSettings) -> Vec<&'a Secret> {
+    pub(crate) fn bus_urls<'a>(&'a self, update: &'a UpdateSettings) -> Vec<&'a Secret> {
         let lists = [&update.mbus.urls[..], &self.bosh.mbus.urls];
         match lists.into_iter().find(|urls| !urls.is_empty()) {
             Some(urls) => urls.iter().collect(),
@@ -120,7 +115,7 @@ impl Settings {
 
     /// The certificates for the message bus: those of the update if it contains a CA certificate, otherwise those of `env.bosh.mbus`.
     #[must_use]
-    pub fn bus_certificate<'a>(&'a self, update: &'a UpdateSettings) -> &'a BusCertificate {
+    pub(crate) fn bus_certificate<'a>(&'a self, update: &'a UpdateSettings) -> &'a BusCertificate {
         if update.mbus.certificate.ca.is_empty() {
             &self.bosh.mbus.certificate
         } else {
@@ -130,7 +125,7 @@ impl Settings {
 
     /// The blobstore in use: the first one of the update, or else of `env.bosh.blobstores`, or else `blobstore`.
     #[must_use]
-    pub fn blobstore<'a>(&'a self, update: &'a UpdateSettings) -> Option<&'a Blobstore> {
+    pub(crate) fn blobstore<'a>(&'a self, update: &'a UpdateSettings) -> Option<&'a Blobstore> {
         update
             .blobstores
             .iter()
@@ -140,16 +135,10 @@ impl Settings {
             .next()
     }
 
-    /// The time servers.
-    #[must_use]
-    pub fn ntp_servers(&self) -> &[String] {
-        self.bosh.ntp.as_ref().unwrap_or(&self.ntp)
-    }
-
     /// Whether a Director created this machine to compile packages. Such a machine has a group `compilation-UUID`, the name of its
     /// instance group.
     #[must_use]
-    pub fn is_for_compilation(&self) -> bool {
+    pub(crate) fn is_for_compilation(&self) -> bool {
         self.bosh
             .groups
             .iter()
@@ -163,7 +152,6 @@ impl BoshEnv {
         Ok(Self {
             mbus: Bus::read(&bosh.object_or_empty("mbus")?)?,
             blobstores: Blobstore::read_list(bosh)?.unwrap_or_default(),
-            ntp: bosh.texts("ntp")?.map(|servers| owned(Some(servers))),
             password: Secret::new(bosh.text_or_empty("password")?),
             keep_root_password: bosh.flag("keep_root_password")?,
             group: bosh.text_or_empty("group")?,

@@ -26,7 +26,7 @@ pub struct DiskAssociation {
     /// The name for jobs.
     pub name: String,
     /// The ID of the CPI.
-    pub cid: String,
+    pub(crate) cid: String,
 }
 
 /// The result of an update.
@@ -37,7 +37,7 @@ pub struct Merged {
     /// The connection to the message bus must be replaced.
     pub bus_changed: bool,
     /// The blobstore or its options changed.
-    pub blobstores_changed: bool,
+    pub(crate) blobstores_changed: bool,
 }
 
 /// The known members.

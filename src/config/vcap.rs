@@ -57,7 +57,7 @@ impl Vcap {
 
     /// The base directory.
     #[must_use]
-    pub fn base(&self) -> &Path {
+    pub(crate) fn base(&self) -> &Path {
         &self.base
     }
 
@@ -75,7 +75,7 @@ impl Vcap {
 
     /// The installed packages, to which the links in [`packages`](Self::packages) point.
     #[must_use]
-    pub fn data_packages(&self) -> PathBuf {
+    pub(crate) fn data_packages(&self) -> PathBuf {
         self.base.join("data/packages")
     }
 
@@ -96,31 +96,31 @@ impl Vcap {
 
     /// The lock of a process that compiles in the base directory.
     #[must_use]
-    pub fn compile_lock(&self) -> PathBuf {
+    pub(crate) fn compile_lock(&self) -> PathBuf {
         self.base.join("data/.bosh-agent-compile.lock")
     }
 
     /// Lists the packages that the agent installed in the base directory. The name is not valid for a package.
     #[must_use]
-    pub fn compile_marker(&self) -> PathBuf {
+    pub(crate) fn compile_marker(&self) -> PathBuf {
         self.base.join("packages/.bosh-agent:compile")
     }
 
     /// Logs of packaging scripts, where `bosh logs` finds them.
     #[must_use]
-    pub fn compilation_logs(&self) -> PathBuf {
+    pub(crate) fn compilation_logs(&self) -> PathBuf {
         self.base.join("sys/log/compilation")
     }
 
     /// Scratch directories that the daemon keeps for later compilations.
     #[must_use]
-    pub fn kept_scratch(&self) -> PathBuf {
+    pub(crate) fn kept_scratch(&self) -> PathBuf {
         self.base.join("data/.bosh-agent-scratch")
     }
 
     /// The file with the version of the stemcell.
     #[must_use]
-    pub fn stemcell_version(&self) -> PathBuf {
+    pub(crate) fn stemcell_version(&self) -> PathBuf {
         self.base.join("bosh/etc/stemcell_version")
     }
 
@@ -133,7 +133,7 @@ impl Vcap {
     /// Whether scripts can see a path. In the agent's directory, they see its programs and the metadata of the stemcell. The rest may
     /// contain secrets: settings with the key of the message bus, updates of settings, tasks, passwords of blobstores.
     #[must_use]
-    pub fn visibility(&self, path: &Path) -> Visibility {
+    pub(crate) fn visibility(&self, path: &Path) -> Visibility {
         let Ok(below) = path.strip_prefix(self.bosh()) else {
             return Visibility::Full;
         };
@@ -148,13 +148,13 @@ impl Vcap {
 
     /// Metadata of the stemcell, and options of blobstores.
     #[must_use]
-    pub fn etc(&self) -> PathBuf {
+    pub(crate) fn etc(&self) -> PathBuf {
         self.base.join("bosh/etc")
     }
 
     /// The lock of the agent that serves this base directory.
     #[must_use]
-    pub fn agent_lock(&self) -> PathBuf {
+    pub(crate) fn agent_lock(&self) -> PathBuf {
         self.base.join("bosh/agent.lock")
     }
 
@@ -166,7 +166,7 @@ impl Vcap {
 
     /// The settings that were loaded last, if they must not be on a disk: the directory is a tmpfs.
     #[must_use]
-    pub fn settings_in_memory(&self) -> PathBuf {
+    pub(crate) fn settings_in_memory(&self) -> PathBuf {
         self.base.join("bosh/settings/settings.json")
     }
 
@@ -184,13 +184,13 @@ impl Vcap {
 
     /// The tasks that survive a restart.
     #[must_use]
-    pub fn tasks(&self) -> PathBuf {
+    pub(crate) fn tasks(&self) -> PathBuf {
         self.base.join("bosh/tasks.json")
     }
 
     /// The configuration of a blobstore's program (`bosh-blobstore-PROVIDER`).
     #[must_use]
-    pub fn blobstore_options(&self, provider: &str) -> PathBuf {
+    pub(crate) fn blobstore_options(&self, provider: &str) -> PathBuf {
         self.etc().join(format!("blobstore-{provider}.json"))
     }
 
@@ -202,43 +202,43 @@ impl Vcap {
 
     /// The health of the machine, in the format of heartbeats.
     #[must_use]
-    pub fn health(&self) -> PathBuf {
+    pub(crate) fn health(&self) -> PathBuf {
         self.base.join("instance/health.json")
     }
 
     /// The `TMPDIR` of the agent's child processes.
     #[must_use]
-    pub fn temporary(&self) -> PathBuf {
+    pub(crate) fn temporary(&self) -> PathBuf {
         self.base.join("data/tmp")
     }
 
     /// Blobs that were uploaded over HTTPS.
     #[must_use]
-    pub fn blobs(&self) -> PathBuf {
+    pub(crate) fn blobs(&self) -> PathBuf {
         self.base.join("data/blobs")
     }
 
     /// Blobs that were sent in messages.
     #[must_use]
-    pub fn sensitive_blobs(&self) -> PathBuf {
+    pub(crate) fn sensitive_blobs(&self) -> PathBuf {
         self.base.join("data/sensitive_blobs")
     }
 
     /// The link to the directory for logs and PID files of jobs.
     #[must_use]
-    pub fn sys(&self) -> PathBuf {
+    pub(crate) fn sys(&self) -> PathBuf {
         self.base.join("sys")
     }
 
     /// The logs of jobs.
     #[must_use]
-    pub fn sys_log(&self) -> PathBuf {
+    pub(crate) fn sys_log(&self) -> PathBuf {
         self.base.join("sys/log")
     }
 
     /// The persistent disk.
     #[must_use]
-    pub fn store(&self) -> PathBuf {
+    pub(crate) fn store(&self) -> PathBuf {
         self.base.join("store")
     }
 

@@ -30,15 +30,15 @@ pub struct Found {
     /// The space on the disk, in units of 512 bytes.
     pub blocks: u64,
     /// The device number of a device node.
-    pub node_device: u64,
+    pub(crate) node_device: u64,
     /// The time of the last modification: seconds since 1970 and nanoseconds.
     pub mtime: (i64, u32),
     /// The time of the last access.
-    pub atime: (i64, u32),
+    pub(crate) atime: (i64, u32),
     /// The time of the last change of contents or metadata. It cannot be set, except by setting the clock.
     pub ctime: (i64, u32),
     /// Whether it may be immutable or append-only.
-    pub is_flagged: bool,
+    pub(crate) is_flagged: bool,
     /// The mount that the file was reached through, if known.
     mount: Option<u64>,
 }
@@ -46,19 +46,19 @@ pub struct Found {
 impl Found {
     /// The kind of the file.
     #[must_use]
-    pub fn kind(&self) -> FileType {
+    pub(crate) fn kind(&self) -> FileType {
         FileType::from_raw_mode(self.mode)
     }
 
     /// Whether it is a directory.
     #[must_use]
-    pub fn is_dir(&self) -> bool {
+    pub(crate) fn is_dir(&self) -> bool {
         self.kind() == FileType::Directory
     }
 
     /// The permission bits, including setuid, setgid and sticky.
     #[must_use]
-    pub fn permissions(&self) -> Mode {
+    pub(crate) fn permissions(&self) -> Mode {
         Mode::from_raw_mode(self.mode & 0o7777)
     }
 

@@ -26,7 +26,7 @@ const ATTEMPTS: u32 = 100;
 
 /// A temporary file, which is renamed to its final name when it is complete.
 #[derive(Debug)]
-pub struct LeasedFile {
+pub(crate) struct LeasedFile {
     path: PathBuf,
     file: File,
     persisted: bool,
@@ -37,7 +37,7 @@ impl LeasedFile {
     ///
     /// # Errors
     /// The error of the system.
-    pub fn create(directory: &Path, prefix: &str, suffix: &str) -> Result<Self> {
+    pub(crate) fn create(directory: &Path, prefix: &str, suffix: &str) -> Result<Self> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true).mode(0o666);
         let (path, file) = create_locked(directory, prefix, suffix, |path| {
@@ -52,13 +52,13 @@ impl LeasedFile {
 
     /// The open file.
     #[must_use]
-    pub fn file(&self) -> &File {
+    pub(crate) fn file(&self) -> &File {
         &self.file
     }
 
     /// The path.
     #[must_use]
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
@@ -66,7 +66,7 @@ impl LeasedFile {
     ///
     /// # Errors
     /// The error of the system. If the rename failed, the file is removed and `target` is unchanged.
-    pub fn persist(mut self, target: &Path) -> Result<()> {
+    pub(crate) fn persist(mut self, target: &Path) -> Result<()> {
         super::rename(&self.path, target)?;
         self.persisted = true;
         super::sync(super::parent(target))
@@ -85,7 +85,7 @@ impl Drop for LeasedFile {
 
 /// A temporary directory with a locked file in it.
 #[derive(Debug)]
-pub struct LeasedDirectory {
+pub(crate) struct LeasedDirectory {
     path: PathBuf,
     lock: File,
     removed: bool,
@@ -96,7 +96,7 @@ impl LeasedDirectory {
     ///
     /// # Errors
     /// The error of the system.
-    pub fn create(directory: &Path, prefix: &str) -> Result<Self> {
+    pub(crate) fn create(directory: &Path, prefix: &str) -> Result<Self> {
         let mut options = OpenOptions::new();
         options.write(true).create_new(true).mode(0o600);
         let (path, lock) = create_locked(directory, prefix, "", |path| {
@@ -115,13 +115,13 @@ impl LeasedDirectory {
 
     /// The path.
     #[must_use]
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Whether the directory still exists. Another program may have removed it, and created another one at its path.
     #[must_use]
-    pub fn is_there(&self) -> bool {
+    pub(crate) fn is_there(&self) -> bool {
         is_still_there(&self.path.join(LOCK), &self.lock).unwrap_or(true)
     }
 
@@ -129,7 +129,7 @@ impl LeasedDirectory {
     ///
     /// # Errors
     /// The error of the system.
-    pub fn remove(mut self) -> Result<()> {
+    pub(crate) fn remove(mut self) -> Result<()> {
         self.removed = true;
         super::remove_tree(&self.path)
     }
@@ -208,7 +208,7 @@ fn is_still_there(path: &Path, file: &File) -> Result<bool> {
 ///
 /// # Errors
 /// If the file cannot be opened or locked.
-pub fn hold(path: &Path) -> Result<Option<File>> {
+pub(crate) fn hold(path: &Path) -> Result<Option<File>> {
     let mut options = OpenOptions::new();
     options
         .write(true)
@@ -229,7 +229,11 @@ pub fn hold(path: &Path) -> Result<Option<File>> {
 ///
 /// # Errors
 /// If the file cannot be opened or locked.
-pub fn wait_until_free(path: &Path, limit: Duration, stop: &dyn Fn() -> bool) -> Result<bool> {
+pub(crate) fn wait_until_free(
+    path: &Path,
+    limit: Duration,
+    stop: &dyn Fn() -> bool,
+) -> Result<bool> {
     let file = match super::open(path) {
         Ok(file) => file,
         Err(error) if error.is_not_found() => return Ok(true),
@@ -254,7 +258,7 @@ pub fn wait_until_free(path: &Path, limit: Duration, stop: &dyn Fn() -> bool) ->
 ///
 /// `processes` is the name of a file in a leased directory that the owner's children hold locked. They may outlive the owner for a short
 /// time: see [`wait_until_free`].
-pub fn remove_abandoned(
+pub(crate) fn remove_abandoned(
     directory: &Path,
     prefix: &str,
     processes: Option<(&str, Duration, &dyn Fn() -> bool)>,

@@ -16,7 +16,7 @@ impl MadeDirectories {
     ///
     /// # Errors
     /// As `std::fs::create_dir`.
-    pub fn make(&mut self, directory: &Path) -> Result<()> {
+    pub(crate) fn make(&mut self, directory: &Path) -> Result<()> {
         let missing: Vec<&Path> = directory
             .ancestors()
             .take_while(|ancestor| {
@@ -39,7 +39,7 @@ impl MadeDirectories {
     }
 
     /// Removes the created directories that are empty and not locked.
-    pub fn remove_empty(&self) {
+    pub(crate) fn remove_empty(&self) {
         for directory in self.made.iter().rev() {
             // A process that locked it has mounted something there, which the removal would unmount.
             let is_unlocked = super::open(directory).is_ok_and(|file| file.try_lock().is_ok());

@@ -12,7 +12,7 @@ use super::{Context, Result};
 
 /// The place of a mount in the mount namespace of this process.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct MountPoint {
+pub(crate) struct MountPoint {
     /// The number of the mount, which may be reused after it is unmounted.
     pub id: u64,
     /// Its path, without links.
@@ -21,7 +21,7 @@ pub struct MountPoint {
 
 /// A mount with its own flags, which may differ from those of its file system.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mount {
+pub(crate) struct Mount {
     /// Its place.
     pub point: MountPoint,
     /// `MS_RDONLY`, `MS_NOSUID`, `MS_NODEV`, `MS_NOEXEC` and the flags of access times, if set.
@@ -32,7 +32,7 @@ pub struct Mount {
 ///
 /// # Errors
 /// If `/proc` cannot be read.
-pub fn mount_points() -> Result<Vec<MountPoint>> {
+pub(crate) fn mount_points() -> Result<Vec<MountPoint>> {
     Ok(mounts()?.into_iter().map(|mount| mount.point).collect())
 }
 
@@ -40,7 +40,7 @@ pub fn mount_points() -> Result<Vec<MountPoint>> {
 ///
 /// # Errors
 /// If `/proc` cannot be read.
-pub fn mounts() -> Result<Vec<Mount>> {
+pub(crate) fn mounts() -> Result<Vec<Mount>> {
     // A thread may have its own mount namespace.
     let table = super::read("/proc/thread-self/mountinfo".as_ref())?;
     Ok(table
@@ -51,7 +51,7 @@ pub fn mounts() -> Result<Vec<Mount>> {
 
 /// Whether the path of a mount leads to it, that is, no other mount covers it.
 #[must_use]
-pub fn is_mounted_at(mount: &MountPoint) -> bool {
+pub(crate) fn is_mounted_at(mount: &MountPoint) -> bool {
     mount_at(&mount.path) == Some(mount.id)
 }
 
@@ -110,7 +110,7 @@ fn unescape(field: &[u8]) -> Vec<u8> {
 ///
 /// # Errors
 /// If it is not allowed, or if nothing is mounted there.
-pub fn unmount(path: &Path) -> Result<()> {
+pub(crate) fn unmount(path: &Path) -> Result<()> {
     unmount_at(path).at(super::UNMOUNT, path)
 }
 

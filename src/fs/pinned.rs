@@ -15,7 +15,7 @@ const USE: &str = "use";
 /// A directory with the target of its path. A packaging script that runs as root can replace the directory by a link to another one;
 /// operations on the path would then change that directory.
 #[derive(Debug)]
-pub struct Pinned {
+pub(crate) struct Pinned {
     path: PathBuf,
     /// The path without links.
     real: PathBuf,
@@ -30,7 +30,7 @@ impl Pinned {
     ///
     /// # Errors
     /// The error of the system.
-    pub fn new(path: &Path) -> Result<Self> {
+    pub(crate) fn new(path: &Path) -> Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let (real, link, directory) = match super::lookup(path)? {
             None => {
@@ -58,7 +58,7 @@ impl Pinned {
 
     /// The path.
     #[must_use]
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
@@ -67,7 +67,7 @@ impl Pinned {
     ///
     /// # Errors
     /// The error of the system.
-    pub fn replacement(&self) -> Result<Option<PathBuf>> {
+    pub(crate) fn replacement(&self) -> Result<Option<PathBuf>> {
         if let Ok(Some(metadata)) = super::lookup(&self.path)
             && metadata.is_symlink()
         {
@@ -100,7 +100,7 @@ impl Pinned {
     ///
     /// # Errors
     /// If the path still leads to another place, for example because of a link above it. The path must not be used then.
-    pub fn put_back(&self) -> Result<()> {
+    pub(crate) fn put_back(&self) -> Result<()> {
         let is_in_the_way = match super::lookup(&self.path)? {
             Some(metadata) if metadata.is_symlink() => {
                 Some(super::read_link(&self.path)?) != self.link

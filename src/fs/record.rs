@@ -22,7 +22,7 @@ use rustix::fs::FileType;
 use super::walk::{Mounts, Step, Walk};
 use super::{Context, Found, Result};
 
-pub use difference::{Aspect, Change, Difference};
+pub use difference::{Change, Difference};
 
 /// The key of all hashes. It is random, so a script cannot construct collisions.
 static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
@@ -78,7 +78,7 @@ impl Record {
 
     /// Compares a tree with the record. Returns `None` if nothing has changed. An entry that cannot be read is a change.
     #[must_use]
-    pub fn compare(&self, tree: &Path) -> Option<Difference> {
+    pub(crate) fn compare(&self, tree: &Path) -> Option<Difference> {
         match Collector::of_shared(&self.shared).items_of(tree) {
             Ok(items) if items == self.items => return None,
             Ok(_) => {}

@@ -27,7 +27,7 @@ const STACKED: usize = 1000;
 /// # Errors
 /// The error of the system, with the path of the entry. If a mount cannot be unmounted, the error has its path, and files below it are
 /// not removed.
-pub fn remove_tree(path: &Path) -> Result<()> {
+pub(crate) fn remove_tree(path: &Path) -> Result<()> {
     let Some(name) = path.file_name() else {
         let no_name = io::ErrorKind::InvalidInput.into();
         return Err(Error::new("remove the tree", path, no_name));
@@ -47,7 +47,7 @@ pub fn remove_tree(path: &Path) -> Result<()> {
 ///
 /// # Errors
 /// If it has a flag that cannot be cleared.
-pub fn clear_flags(path: &Path) -> Result<()> {
+pub(crate) fn clear_flags(path: &Path) -> Result<()> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     match super::lookup(path)? {
         Some(metadata) if metadata.is_file() || metadata.is_dir() => {}

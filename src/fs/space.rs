@@ -32,7 +32,7 @@ const FEW_INODES: u64 = 256;
 impl Space {
     /// Whether there is too little space for a compiler.
     #[must_use]
-    pub fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.free < FEW_BYTES || self.few_inodes().is_some()
     }
 
@@ -84,7 +84,7 @@ pub fn space(path: &Path) -> Result<Space> {
 ///
 /// # Errors
 /// The error of the system.
-pub fn is_volatile_or_overlay(path: &Path) -> Result<bool> {
+pub(crate) fn is_volatile_or_overlay(path: &Path) -> Result<bool> {
     const NOT_A_DISK: [FsType; 3] = [OVERLAYFS_SUPER_MAGIC, FUSE_SUPER_MAGIC, TMPFS_MAGIC];
     let existing = nearest_existing(path);
     let kind = statfs(&existing)
@@ -97,7 +97,7 @@ pub fn is_volatile_or_overlay(path: &Path) -> Result<bool> {
 ///
 /// # Errors
 /// The error of the system.
-pub fn noexec(path: &Path) -> Result<Option<PathBuf>> {
+pub(crate) fn noexec(path: &Path) -> Result<Option<PathBuf>> {
     let existing = nearest_existing(path);
     let device = super::metadata(&existing)?.dev();
     let mut found = None;
@@ -114,7 +114,7 @@ pub fn noexec(path: &Path) -> Result<Option<PathBuf>> {
 
 /// How much disk a tree takes, in bytes. Files with several names count once, and what is not readable does not count.
 #[must_use]
-pub fn disk_usage(tree: &Path) -> u64 {
+pub(crate) fn disk_usage(tree: &Path) -> u64 {
     let mut seen = HashSet::new();
     let mut bytes = 0;
     let mut directories = vec![tree.to_owned()];

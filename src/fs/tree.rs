@@ -27,7 +27,7 @@ const PIECE: u64 = 64 << 20;
 ///
 /// # Errors
 /// The error of the system. After a failed copy the original is unchanged.
-pub fn move_tree(from: &Path, to: &Path) -> Result<()> {
+pub(crate) fn move_tree(from: &Path, to: &Path) -> Result<()> {
     if rename_tree(from, to)? {
         return Ok(());
     }
@@ -41,7 +41,7 @@ pub fn move_tree(from: &Path, to: &Path) -> Result<()> {
 ///
 /// # Errors
 /// The error of the system.
-pub fn rename_tree(from: &Path, to: &Path) -> Result<bool> {
+pub(crate) fn rename_tree(from: &Path, to: &Path) -> Result<bool> {
     let renamed = match super::rename(from, to) {
         Err(error) if error.source.raw_os_error() == Some(Errno::PERM.raw_os_error()) => {
             clear_flags(super::parent(from))?;
@@ -71,7 +71,7 @@ pub fn rename_tree(from: &Path, to: &Path) -> Result<bool> {
 ///
 /// # Errors
 /// The error of the system, with the path of the entry.
-pub fn copy_tree(from: &Path, to: &Path) -> Result<()> {
+pub(crate) fn copy_tree(from: &Path, to: &Path) -> Result<()> {
     copy_tree_until(from, to, &|| false)
 }
 
@@ -79,7 +79,7 @@ pub fn copy_tree(from: &Path, to: &Path) -> Result<()> {
 ///
 /// # Errors
 /// The error of the system, with the path of the entry.
-pub fn copy_tree_until(from: &Path, to: &Path, stop: &dyn Fn() -> bool) -> Result<()> {
+pub(crate) fn copy_tree_until(from: &Path, to: &Path, stop: &dyn Fn() -> bool) -> Result<()> {
     copy(from, to, Mounts::Cross, stop)
 }
 
@@ -87,7 +87,7 @@ pub fn copy_tree_until(from: &Path, to: &Path, stop: &dyn Fn() -> bool) -> Resul
 ///
 /// # Errors
 /// The error of the system, with the path of the entry.
-pub fn copy_tree_without_mounts(from: &Path, to: &Path) -> Result<()> {
+pub(crate) fn copy_tree_without_mounts(from: &Path, to: &Path) -> Result<()> {
     copy(from, to, Mounts::Refuse, &|| false)
 }
 

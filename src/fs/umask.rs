@@ -7,7 +7,7 @@ use nix::sys::stat::{Mode, umask};
 static INHERITED: OnceLock<Mode> = OnceLock::new();
 
 /// Sets the umask so that others cannot write to files of this process. Some supervisors and container entry points set it to 0.
-pub fn forbid_writing_by_others() {
+pub(crate) fn forbid_writing_by_others() {
     let inherited = umask(Mode::S_IWOTH);
     umask(inherited | Mode::S_IWOTH);
     // A later call would read the umask of the first one.

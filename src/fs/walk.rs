@@ -17,7 +17,7 @@ use super::{Error, Result};
 /// Neither the depth of the tree nor the length of its paths is limited, and only few directories are open at a time. If the mode of a
 /// directory denies its owner access, it is changed while the walk is in it. Links are not followed, except for the root.
 #[derive(Debug)]
-pub struct Walk {
+pub(crate) struct Walk {
     descent: Descent,
     /// For each directory on the path: the remaining names in reverse order, and its metadata when it was entered.
     levels: Vec<(Vec<OsString>, Found)>,
@@ -43,7 +43,7 @@ enum Position {
 
 /// A step of a walk.
 #[derive(Debug)]
-pub enum Step {
+pub(crate) enum Step {
     /// A directory, before its entries. It is the current directory until its [`Leave`](Step::Leave).
     Enter(Found),
     /// An entry of the current directory that is not a directory.
@@ -57,7 +57,7 @@ impl Walk {
     ///
     /// # Errors
     /// If the root is not a directory, or cannot be opened.
-    pub fn to_read(root: &Path, mounts: Mounts) -> Result<Self> {
+    pub(crate) fn to_read(root: &Path, mounts: Mounts) -> Result<Self> {
         Ok(Self::new(Descent::open(root, READ)?, mounts))
     }
 
@@ -79,7 +79,7 @@ impl Walk {
     ///
     /// # Errors
     /// The error of the system, with the path. An entry that was removed meanwhile is an error.
-    pub fn next_step(&mut self) -> Result<Option<Step>> {
+    pub(crate) fn next_step(&mut self) -> Result<Option<Step>> {
         match self.position {
             Position::Start => {
                 let root = *self.descent.root();
@@ -139,13 +139,13 @@ impl Walk {
 
     /// The path of the current directory, which may be too long for the kernel.
     #[must_use]
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.descent.path()
     }
 
     /// The path of an entry of the current directory; of the directory itself for the empty name.
     #[must_use]
-    pub fn path_of(&self, name: &OsStr) -> PathBuf {
+    pub(crate) fn path_of(&self, name: &OsStr) -> PathBuf {
         self.descent.path_of(name)
     }
 
@@ -153,7 +153,7 @@ impl Walk {
     ///
     /// # Errors
     /// As `std::fs::File::open`.
-    pub fn open(&self, name: &OsStr) -> Result<File> {
+    pub(crate) fn open(&self, name: &OsStr) -> Result<File> {
         self.descent.open_file(name)
     }
 
@@ -161,7 +161,7 @@ impl Walk {
     ///
     /// # Errors
     /// As `std::fs::read_link`.
-    pub fn read_link(&self, name: &OsStr) -> Result<Vec<u8>> {
+    pub(crate) fn read_link(&self, name: &OsStr) -> Result<Vec<u8>> {
         rustix::fs::readlinkat(self.descent.directory(), name, Vec::new())
             .map(std::ffi::CString::into_bytes)
             .map_err(|error| self.failed("read the link", name, error.into()))

@@ -9,18 +9,19 @@ use crate::fs;
 mod spec;
 mod state;
 
-pub use spec::{ApplySpec, NetworkNotFound};
-pub use state::MachineState;
+pub use spec::ApplySpec;
+pub(crate) use spec::NetworkNotFound;
+pub(crate) use state::MachineState;
 
 /// The files that identify this machine: the applied spec, and those that jobs read.
 #[derive(Debug, Clone)]
-pub struct Instance {
+pub(crate) struct Instance {
     vcap: Vcap,
 }
 
 /// Why the applied spec cannot be loaded.
 #[derive(Debug, thiserror::Error)]
-pub enum InstanceError {
+pub(crate) enum InstanceError {
     /// The file cannot be read.
     #[error(transparent)]
     File(#[from] fs::Error),
@@ -37,7 +38,7 @@ pub enum InstanceError {
 impl Instance {
     /// The files below a base directory.
     #[must_use]
-    pub fn new(vcap: &Vcap) -> Self {
+    pub(crate) fn new(vcap: &Vcap) -> Self {
         Self { vcap: vcap.clone() }
     }
 
@@ -45,7 +46,7 @@ impl Instance {
     ///
     /// # Errors
     /// When the file cannot be read or is invalid.
-    pub fn spec(&self) -> Result<Option<ApplySpec>, InstanceError> {
+    pub(crate) fn spec(&self) -> Result<Option<ApplySpec>, InstanceError> {
         let path = self.vcap.spec();
         let text = match fs::read(&path) {
             Ok(text) => text,
@@ -62,7 +63,7 @@ impl Instance {
     ///
     /// # Errors
     /// When a file cannot be written.
-    pub fn apply(&self, spec: &ApplySpec) -> fs::Result<()> {
+    pub(crate) fn apply(&self, spec: &ApplySpec) -> fs::Result<()> {
         let directory = self.vcap.instance();
         if fs::lookup(&directory)?.is_none() {
             fs::create_dir_all(&directory)?;
@@ -87,7 +88,7 @@ impl Instance {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn write_health(&self, job_state: &str) -> fs::Result<()> {
+    pub(crate) fn write_health(&self, job_state: &str) -> fs::Result<()> {
         let text = serde_json::json!({ "state": job_state }).to_string();
         match fs::write_atomic(&self.vcap.health(), text.as_bytes(), 0o644) {
             Err(error) if error.is_not_found() => Ok(()),

@@ -7,7 +7,7 @@ use crate::fs;
 
 /// The address on the network of the default route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DefaultNetwork {
+pub(crate) struct DefaultNetwork {
     /// The machine's address.
     pub ip: Ipv4Addr,
     /// The mask of its network.
@@ -29,7 +29,7 @@ struct Route {
 impl DefaultNetwork {
     /// Reads the default route. `None` if there is none for IPv4, or if the machine has no address on its network.
     #[must_use]
-    pub fn of_this_machine() -> Option<Self> {
+    pub(crate) fn of_this_machine() -> Option<Self> {
         let routes = routes(&fs::read_lossy(Path::new("/proc/net/route")).ok()?);
         let route = default_route(&routes)?;
         let gateway = Ipv4Addr::from(route.gateway);

@@ -18,7 +18,7 @@ const MODE: u32 = 0o600;
 
 /// How often the sources are tried, and for how long.
 #[derive(Debug, Clone, Copy)]
-pub struct RetryLimits {
+pub(crate) struct RetryLimits {
     /// The pause between two attempts.
     pub interval: Duration,
     /// The number of attempts before saved settings replace a failing source.
@@ -26,7 +26,7 @@ pub struct RetryLimits {
     /// How long settings may be invalid, if none are saved: another program may still write them.
     pub invalid: Duration,
     /// The pause between two log messages.
-    pub reminder: Duration,
+    pub(crate) reminder: Duration,
 }
 
 impl Default for RetryLimits {
@@ -51,13 +51,13 @@ pub struct SettingsStore {
 
 /// The settings, and their origin.
 #[derive(Debug, Clone)]
-pub struct LoadedSettings {
+pub(crate) struct LoadedSettings {
     /// The settings from the CPI.
     pub settings: Settings,
     /// The Director's changes to them.
     pub update: UpdateSettings,
     /// A path, or a URL without its secrets.
-    pub origin: String,
+    pub(crate) origin: String,
 }
 
 /// Why there are no settings.
@@ -90,7 +90,7 @@ pub enum LoadError {
 
 /// The error of each source.
 #[derive(Debug)]
-pub struct SourceErrors(pub Vec<SourceError>);
+pub struct SourceErrors(pub(crate) Vec<SourceError>);
 
 impl fmt::Display for SourceErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -116,8 +116,8 @@ impl SettingsStore {
     }
 
     /// Replaces the limits.
-    #[must_use]
-    pub fn with_limits(mut self, limits: RetryLimits) -> Self {
+    #[cfg(test)]
+    pub(crate) fn with_limits(mut self, limits: RetryLimits) -> Self {
         self.limits = limits;
         self
     }
@@ -130,7 +130,10 @@ impl SettingsStore {
     /// # Errors
     /// When all sources are of unsupported types, when settings stay invalid, when `update_settings.json` is invalid, and when `cancel` is
     /// canceled.
-    pub async fn load(&self, cancel: &CancellationToken) -> Result<LoadedSettings, LoadError> {
+    pub(crate) async fn load(
+        &self,
+        cancel: &CancellationToken,
+    ) -> Result<LoadedSettings, LoadError> {
         let (settings, origin) = cancel
             .run_until_cancelled(self.load_or_wait())
             .await
@@ -148,7 +151,6 @@ impl SettingsStore {
         for round in 1_u32.. {
             let errors = match self.sources.load().await {
                 Ok((settings, origin)) => {
-                    tracing::info!(from = origin, "settings loaded");
                     self.save(&settings).await?;
                     return Ok((settings, origin));
                 }
@@ -195,7 +197,7 @@ impl SettingsStore {
     ///
     /// # Errors
     /// When the file cannot be written. The previous file stays.
-    pub async fn save_update(&self, update: &UpdateSettings) -> Result<(), LoadError> {
+    pub(crate) async fn save_update(&self, update: &UpdateSettings) -> Result<(), LoadError> {
         write(self.vcap.update_settings(), update.to_json()).await
     }
 

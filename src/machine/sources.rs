@@ -8,7 +8,7 @@ use crate::fs;
 
 mod metadata;
 
-pub use metadata::MetadataError;
+pub(crate) use metadata::MetadataError;
 
 /// The sources in the order of the configuration. The one that last had settings is tried first.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub enum NoSource {
 
 /// Why a source has no settings.
 #[derive(Debug, thiserror::Error)]
-pub enum SourceError {
+pub(crate) enum SourceError {
     /// The file does not exist.
     #[error("`{}` does not exist", path.display())]
     Missing {
@@ -67,19 +67,19 @@ pub enum SourceError {
 impl SourceError {
     /// Whether the source has no settings, so that saved ones can be used at once.
     #[must_use]
-    pub fn is_missing(&self) -> bool {
+    pub(crate) fn is_missing(&self) -> bool {
         matches!(self, Self::Missing { .. } | Self::Unsupported { .. })
     }
 
     /// Whether the source has invalid settings.
     #[must_use]
-    pub fn is_invalid(&self) -> bool {
+    pub(crate) fn is_invalid(&self) -> bool {
         matches!(self, Self::Invalid { .. })
     }
 
     /// Whether a later attempt may succeed.
     #[must_use]
-    pub fn may_change(&self) -> bool {
+    pub(crate) fn may_change(&self) -> bool {
         !matches!(self, Self::Unsupported { .. })
     }
 }
@@ -107,7 +107,7 @@ impl Sources {
     ///
     /// # Errors
     /// The errors of all sources.
-    pub async fn load(&self) -> Result<(Settings, String), Vec<SourceError>> {
+    pub(crate) async fn load(&self) -> Result<(Settings, String), Vec<SourceError>> {
         let mut errors = Vec::new();
         let first = self.first.load(Ordering::Relaxed);
         let others = (0..self.list.len()).filter(|index| *index != first);

@@ -14,7 +14,7 @@ pub const DIRECTORY: &str = "/usr/local/share/ca-certificates";
 const PREFIX: &str = "bosh-trusted-cert-";
 
 /// The program that adds the certificates in [`DIRECTORY`] to the system's.
-pub const UPDATE_PROGRAM: UpdateProgram = UpdateProgram {
+pub(crate) const UPDATE_PROGRAM: UpdateProgram = UpdateProgram {
     program: "/usr/sbin/update-ca-certificates",
     argument: "-f",
     limit: Duration::from_secs(60),
@@ -25,7 +25,7 @@ const ATTEMPTS: u32 = 3;
 
 /// A program that updates the system's certificates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct UpdateProgram {
+pub(crate) struct UpdateProgram {
     /// The program.
     pub program: &'static str,
     /// Its argument.
@@ -36,7 +36,7 @@ pub struct UpdateProgram {
 
 /// Why the certificates are not installed.
 #[derive(Debug, thiserror::Error)]
-pub enum TrustError<E: std::error::Error + 'static> {
+pub(crate) enum TrustError<E: std::error::Error + 'static> {
     /// The certificates cannot be written.
     #[error(transparent)]
     File(#[from] fs::Error),
@@ -53,7 +53,7 @@ pub enum TrustError<E: std::error::Error + 'static> {
 ///
 /// # Errors
 /// When the certificates cannot be written, or the program fails three times.
-pub async fn install<E, F>(
+pub(crate) async fn install<E, F>(
     directory: &Path,
     bundle: &str,
     run: impl Fn(UpdateProgram) -> F,

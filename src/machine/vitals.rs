@@ -10,15 +10,15 @@ mod heartbeat;
 mod proc;
 mod report;
 
-pub use heartbeat::Heartbeat;
-pub use report::Vitals;
+pub(crate) use heartbeat::Heartbeat;
+pub(crate) use report::Vitals;
 
 use proc::CpuTicks;
 use report::{Cpu, Disk, Disks, Uptime, percent};
 
 /// Measures the vitals. The CPU time of a measurement is that since the previous one; that of the first one is the time since boot.
 #[derive(Debug)]
-pub struct VitalsCollector {
+pub(crate) struct VitalsCollector {
     vcap: Vcap,
     previous: Mutex<CpuTicks>,
 }
@@ -26,7 +26,7 @@ pub struct VitalsCollector {
 impl VitalsCollector {
     /// A collector without a previous measurement.
     #[must_use]
-    pub fn new(vcap: &Vcap) -> Self {
+    pub(crate) fn new(vcap: &Vcap) -> Self {
         Self {
             vcap: vcap.clone(),
             previous: Mutex::default(),
@@ -37,7 +37,7 @@ impl VitalsCollector {
     ///
     /// # Errors
     /// When one of these files cannot be read, or the root file system reports no usage. Values with an unknown format count as 0.
-    pub fn collect(&self) -> fs::Result<Vitals> {
+    pub(crate) fn collect(&self) -> fs::Result<Vitals> {
         let read = |path: &str| fs::read_lossy(Path::new(path));
         let (mem, swap) = proc::memory(&read("/proc/meminfo")?);
         Ok(Vitals {
@@ -111,7 +111,7 @@ mod tests {
         fs::create_dir_all(&vcap.data()).unwrap();
         let collector = VitalsCollector::new(&vcap);
         for _ in 0..2 {
-            let vitals = collector.collect().unwrap().to_json();
+            let vitals = serde_json::to_value(collector.collect().unwrap()).unwrap();
             let number = |pointer: &str| -> f64 {
                 let value = vitals.pointer(pointer).and_then(Value::as_str).unwrap();
                 value.parse().unwrap()

@@ -18,7 +18,7 @@ const FIRST_LINE: usize = ENDING_LIMIT / 4;
 /// Why a package was not compiled. Printed with its sources, it reads like the Go agent's errors.
 #[derive(Debug, thiserror::Error)]
 #[error("Compiling package {package}")]
-pub struct CompileFailure {
+pub(crate) struct CompileFailure {
     /// The package.
     pub package: Name,
     /// Why.
@@ -27,7 +27,7 @@ pub struct CompileFailure {
 
 /// What went wrong.
 #[derive(Debug, thiserror::Error)]
-pub enum Reason {
+pub(crate) enum Reason {
     /// A dependency could not be installed.
     #[error("Installing dependent package: '{dependency}'")]
     Dependency {
@@ -112,7 +112,7 @@ pub enum Reason {
 
 /// A script's failure in the Go agent's format: the doubled phrase, the exit code, the ends of both streams.
 #[derive(Debug)]
-pub struct ScriptText(pub Box<ScriptFailure>);
+pub(crate) struct ScriptText(pub Box<ScriptFailure>);
 
 impl std::error::Error for ScriptText {}
 

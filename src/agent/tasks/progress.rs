@@ -10,7 +10,7 @@ const LINE_LIMIT: usize = 200;
 
 /// The phase that a task is in.
 #[derive(Debug, Default)]
-pub struct TaskProgress {
+pub(crate) struct TaskProgress {
     current: Mutex<Option<CurrentPhase>>,
 }
 
@@ -23,7 +23,7 @@ struct CurrentPhase {
 
 impl TaskProgress {
     /// Enters a phase.
-    pub fn enter(&self, phase: &'static str) {
+    pub(crate) fn enter(&self, phase: &'static str) {
         *self.current() = Some(CurrentPhase {
             phase,
             since: Instant::now(),
@@ -32,7 +32,7 @@ impl TaskProgress {
     }
 
     /// Notes the last line that the task's script printed.
-    pub fn printed(&self, line: &str) {
+    pub(crate) fn printed(&self, line: &str) {
         if let Some(current) = self.current().as_mut() {
             current.last_line = Some(line.chars().take(LINE_LIMIT).collect());
         }

@@ -65,7 +65,7 @@ impl<R: Read> Decoder<R> {
     }
 
     /// How the data is compressed.
-    pub fn compression(&self) -> Compression {
+    pub(crate) fn compression(&self) -> Compression {
         self.compression
     }
 

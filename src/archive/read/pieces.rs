@@ -95,7 +95,7 @@ pub struct Whole<'a, R> {
 
 impl<R: Read> Reader<R> {
     /// Reads the full content of `entry`, which must be the last entry. Its content must not have been read before.
-    pub fn whole<'a>(&'a mut self, entry: &'a Entry) -> Whole<'a, R> {
+    pub(crate) fn whole<'a>(&'a mut self, entry: &'a Entry) -> Whole<'a, R> {
         Whole {
             reader: self,
             pieces: entry.pieces.as_deref().unwrap_or_default(),

@@ -32,10 +32,7 @@ fn entries_are_written_with_their_headers() {
         let content: &[u8] = if entry.size > 0 { b"hello" } else { b"" };
         archive.append(entry, content).unwrap();
     }
-    let written = archive.written();
     let archive = archive.finish().unwrap();
-    // Two headers for each long name and link, and one block of content.
-    assert_eq!(written, (4 + 4 + 1) * 512);
     assert_eq!(archive.len(), 10_240);
 
     let temp = temporary();

@@ -36,7 +36,7 @@ pub enum AgentIdError {
 
 impl AgentId {
     /// The maximum length in bytes.
-    pub const MAX_LEN: usize = 255;
+    pub(crate) const MAX_LEN: usize = 255;
 
     /// Checks an ID.
     ///

@@ -106,7 +106,7 @@ pub struct Network {
     /// Whether the machine gets the address by DHCP.
     pub use_dhcp: bool,
     /// Whether the address was copied from the machine.
-    pub resolved: bool,
+    pub(crate) resolved: bool,
 }
 
 impl Network {
@@ -126,7 +126,7 @@ impl Network {
     /// Whether only the machine knows the address, by the Go agent's rule: the network is dynamic, uses DHCP, or lacks an address or a
     /// mask. A `vip` never is, because no interface has it.
     #[must_use]
-    pub fn is_dhcp(&self) -> bool {
+    pub(crate) fn is_dhcp(&self) -> bool {
         let incomplete = self.ip.is_empty() || self.netmask.is_empty();
         self.kind != "vip"
             && (self.kind == "dynamic" || self.use_dhcp || self.resolved || incomplete)
@@ -134,7 +134,7 @@ impl Network {
 
     /// Whether the prefix is unknown or that of a single address, so that the machine's own address can replace it.
     #[must_use]
-    pub fn is_single_address(&self) -> bool {
+    pub(crate) fn is_single_address(&self) -> bool {
         matches!(self.prefix.as_str(), "" | "32" | "128")
     }
 }

@@ -49,7 +49,6 @@ fn settings_of_director_and_cpi_are_parsed() {
     assert_eq!(settings.vm_name, "c-1");
     assert_eq!(settings.networks["default"].gateway, "10.0.0.1");
     assert!(!settings.networks["default"].is_dhcp());
-    assert!(settings.ntp_servers().is_empty());
     assert!(settings.bosh.settings_in_memory);
     assert!(settings.is_for_compilation());
     assert_eq!(

@@ -28,12 +28,12 @@ pub struct Change {
     /// The path relative to the tree; empty for its root.
     pub path: PathBuf,
     /// What has changed.
-    pub aspects: Vec<Aspect>,
+    pub(crate) aspects: Vec<Aspect>,
 }
 
 /// What has changed at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Aspect {
+pub(crate) enum Aspect {
     /// It did not exist before.
     Added,
     /// This number of entries was removed from the directory.

@@ -16,9 +16,9 @@ pub struct ApplySpec {
     /// `id` of the instance.
     pub id: String,
     /// `az`; a compilation VM has none.
-    pub az: String,
+    pub(crate) az: String,
     /// `job.name`.
-    pub job_name: Option<String>,
+    pub(crate) job_name: Option<String>,
     /// `configuration_hash`, set if there are jobs to configure.
     pub configuration_hash: String,
     raw: Hidden<Value>,
@@ -27,7 +27,7 @@ pub struct ApplySpec {
 /// A network of the spec is missing in the settings. The Go agent's text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("Network '{name}' is not found in settings")]
-pub struct NetworkNotFound {
+pub(crate) struct NetworkNotFound {
     /// The network's name.
     pub name: String,
 }
@@ -102,7 +102,7 @@ impl ApplySpec {
     ///
     /// # Errors
     /// When the settings lack a network.
-    pub fn resolve_networks(
+    pub(crate) fn resolve_networks(
         mut self,
         settings: &Settings,
         machine: Option<DefaultNetwork>,

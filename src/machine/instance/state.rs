@@ -11,7 +11,7 @@ use crate::machine::vitals::Vitals;
 /// The state of a machine without jobs. The fields have the names and the order of the Go agent's. `networks` is that of the spec,
 /// because a Director compares it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct MachineState {
+pub(crate) struct MachineState {
     properties: Properties,
     job: JobState,
     packages: Map<String, Value>,
@@ -59,7 +59,7 @@ struct Vm {
 impl MachineState {
     /// The state with an applied spec, or without one. `vitals` are part of the reply to `get_state` with the argument `full`.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         spec: Option<&ApplySpec>,
         settings: &Settings,
         job_state: &str,

@@ -24,7 +24,7 @@ const TOKEN: &str = "x-aws-ec2-metadata-token";
 
 /// Why a metadata service gave no settings.
 #[derive(Debug, thiserror::Error)]
-pub enum MetadataError {
+pub(crate) enum MetadataError {
     /// The configuration's URL is invalid, or has another scheme.
     #[error("its URL is not one that starts with `http://`")]
     Url,

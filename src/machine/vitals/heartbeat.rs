@@ -8,7 +8,7 @@ use crate::machine::instance::ApplySpec;
 
 /// One heartbeat. Its fields have the names and the order that the Go agent sends.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Heartbeat {
+pub(crate) struct Heartbeat {
     deployment: String,
     job: Option<String>,
     index: Value,
@@ -21,7 +21,7 @@ pub struct Heartbeat {
 impl Heartbeat {
     /// A heartbeat of a machine without processes of jobs. `spec` is the applied spec, if there is one.
     #[must_use]
-    pub fn new(spec: Option<&ApplySpec>, vitals: Vitals, job_state: &str) -> Self {
+    pub(crate) fn new(spec: Option<&ApplySpec>, vitals: Vitals, job_state: &str) -> Self {
         Self {
             deployment: spec.map(|spec| spec.deployment.clone()).unwrap_or_default(),
             job: spec.and_then(|spec| spec.job_name.clone()),
@@ -35,7 +35,7 @@ impl Heartbeat {
 
     /// The message's bytes.
     #[must_use]
-    pub fn to_bytes(&self) -> Vec<u8> {
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
         // Strings and numbers can always be serialized.
         serde_json::to_vec(self).unwrap_or_default()
     }

@@ -1,11 +1,10 @@
 //! The vitals as the health monitor reads them: strings, except for the uptime.
 
 use serde::Serialize;
-use serde_json::Value;
 
 /// Load, memory and disks of this machine. The fields have the names and the order of the Go agent's.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Vitals {
+pub(crate) struct Vitals {
     /// CPU time since the previous measurement.
     pub cpu: Cpu,
     /// The file systems of the machine.
@@ -23,7 +22,7 @@ pub struct Vitals {
 
 /// CPU time in percent, with one decimal.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Cpu {
+pub(crate) struct Cpu {
     /// In the kernel.
     pub sys: String,
     /// In user space.
@@ -34,7 +33,7 @@ pub struct Cpu {
 
 /// Memory or swap space in use.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Memory {
+pub(crate) struct Memory {
     /// In KiB.
     pub kb: String,
     /// In percent of the total.
@@ -43,7 +42,7 @@ pub struct Memory {
 
 /// The file systems that BOSH names. Those that are not mounted are left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Disks {
+pub(crate) struct Disks {
     /// `/`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub system: Option<Disk>,
@@ -57,7 +56,7 @@ pub struct Disks {
 
 /// Usage of a file system.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Disk {
+pub(crate) struct Disk {
     /// Inodes in use, in percent.
     pub inode_percent: String,
     /// Bytes in use, in percent.
@@ -66,18 +65,9 @@ pub struct Disk {
 
 /// The time since the machine's start.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Uptime {
+pub(crate) struct Uptime {
     /// In seconds.
     pub secs: u64,
-}
-
-impl Vitals {
-    /// The JSON object of the heartbeat and of `get_state`.
-    #[must_use]
-    pub fn to_json(&self) -> Value {
-        // Strings and numbers can always be serialized.
-        serde_json::to_value(self).unwrap_or(Value::Null)
-    }
 }
 
 /// `part` of `whole` in percent; 0 if both are 0.
