@@ -12,8 +12,8 @@ use bosh_agent::fs;
 use bosh_agent::process::{ForkServer, Output};
 use bosh_agent::release::{Name, Version};
 use bosh_agent::sandbox::{
-    Entry, Landlocked, NamespaceOptions, Namespaces, Sandbox, Script, SharedTree, Spec, Users,
-    enter_user_namespace, run,
+    Landlocked, NamespaceOptions, Namespaces, Sandbox, Script, SharedTree, Spec, UserNamespace,
+    Users, enter_user_namespace, run,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -34,10 +34,10 @@ fn main() {
     // Must be called before a second thread exists.
     let entry = match std::env::args().any(|argument| argument == "userns") {
         true => enter_user_namespace(),
-        false => Entry::Outside,
+        false => UserNamespace::Outside,
     };
     let (names, users): (&[&str], _) = match entry {
-        Entry::Inside(users) => (&["userns"], Some(users)),
+        UserNamespace::Inside(users) => (&["userns"], Some(users)),
         _ => (&["namespace", "landlock", "none"], None),
     };
     let tokio = tokio::runtime::Runtime::new().unwrap();

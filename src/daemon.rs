@@ -17,7 +17,7 @@ use crate::machine::bootstrap::{self, BootstrapError, Platform};
 use crate::machine::settings::{LoadError, SettingsStore};
 use crate::machine::sources::NoSource;
 use crate::process::ForkServer;
-use crate::sandbox::{Entry, Isolation};
+use crate::sandbox::{Isolation, UserNamespace};
 use crate::transport::TransportError;
 use crate::{fs, runtime};
 use bus::BusConnection;
@@ -47,7 +47,7 @@ pub struct DaemonOptions {
     /// How packages are isolated from each other and from the host.
     pub isolation: Isolation,
     /// The user namespace that this process has entered for isolation.
-    pub user_namespace: Entry,
+    pub user_namespace: UserNamespace,
 }
 
 /// Why a daemon ended without being stopped.

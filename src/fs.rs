@@ -47,7 +47,7 @@ pub(crate) use tree::{
 };
 pub(crate) use umask::{forbid_writing_by_others, mode_of_results};
 pub use walk::Mounts;
-pub(crate) use walk::{Step, Walk};
+pub(crate) use walk::{Walk, WalkStep};
 
 /// The action in errors about mounts that a script left.
 const UNMOUNT: &str = "unmount";

@@ -72,7 +72,7 @@ pub(crate) use sys::{
 pub use tier::Isolation;
 pub(crate) use tier::{Tier, TierOptions};
 pub(crate) use users::highest_owner;
-pub use users::{Entry, Users, enter as enter_user_namespace};
+pub use users::{UserNamespace, Users, enter as enter_user_namespace};
 pub(crate) use view::{Protection, View, Writes};
 
 use std::collections::BTreeSet;

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::actions::{Action, RunTask};
 use super::method::Method;
 use super::protocol::{InvalidRequest, Reply, Request};
-use super::tasks::{Interrupted, Outcome, TaskContext, TaskError, TaskOptions};
+use super::tasks::{Interrupted, TaskContext, TaskError, TaskOptions, TaskOutcome};
 use super::{Agent, Answer};
 use crate::config::Hidden;
 use crate::diag::Chain;
@@ -95,7 +95,7 @@ impl Agent {
         run: RunTask,
         arguments: &[Value],
         task: &TaskContext,
-    ) -> Outcome {
+    ) -> TaskOutcome {
         let method = method.name();
         match run(self, arguments, task).await {
             Ok(value) => {

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::archive::{AppendError, EntryHeader, EntryWriter, GzipWriter, Kind};
 use crate::config::Vcap;
 use crate::diag::Chain;
-use crate::fs::{self, Context as _, Mounts, Step, Walk};
+use crate::fs::{self, Context as _, Mounts, Walk, WalkStep};
 use crate::release::Digests;
 use crate::release::digest::{Algorithm, Hasher, HashingWriter};
 use crate::runtime::Cancellable;
@@ -141,7 +141,9 @@ impl Selection {
         loop {
             let file = match walk.next_step() {
                 Ok(None) => return Ok(()),
-                Ok(Some(Step::Entry(file, found))) if found.kind() == FileType::RegularFile => file,
+                Ok(Some(WalkStep::Entry(file, found))) if found.kind() == FileType::RegularFile => {
+                    file
+                }
                 Ok(Some(_)) => continue,
                 Err(error) => {
                     tracing::debug!(error = %Chain(&error), "skipping a log");
@@ -219,7 +221,7 @@ mod tests {
         let mut names = Vec::new();
         let mut walk = Walk::to_read(&tree, Mounts::Refuse).unwrap();
         while let Some(step) = walk.next_step().unwrap() {
-            if let Step::Entry(file, _) = step {
+            if let WalkStep::Entry(file, _) = step {
                 let path = walk.path_of(&file);
                 let name = path.strip_prefix(&tree).unwrap().to_str().unwrap();
                 let mut content = String::new();

@@ -59,7 +59,7 @@ pub(crate) struct TaskOptions {
 }
 
 /// The end of a task: its value, or the text of its error.
-pub type Outcome = Result<Value, String>;
+pub type TaskOutcome = Result<Value, String>;
 
 /// Why a task cannot be started, reported or canceled. Most texts are the Go agent's, which operators search for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -112,7 +112,7 @@ struct TaskTable {
 enum TaskEntry {
     Running(RunningTask),
     Ended {
-        outcome: Outcome,
+        outcome: TaskOutcome,
         /// When the task ended, or the last `get_task` after that.
         polled: Instant,
     },
@@ -185,7 +185,7 @@ impl Tasks {
     ///
     /// # Errors
     /// When too many tasks are running, or the agent is stopping.
-    pub(crate) async fn start<F: Future<Output = Outcome> + Send + 'static>(
+    pub(crate) async fn start<F: Future<Output = TaskOutcome> + Send + 'static>(
         &self,
         options: TaskOptions,
         work: impl FnOnce(TaskContext) -> F,
@@ -200,7 +200,7 @@ impl Tasks {
     ///
     /// # Errors
     /// As [`start`](Self::start).
-    pub(crate) fn resume<F: Future<Output = Outcome> + Send + 'static>(
+    pub(crate) fn resume<F: Future<Output = TaskOutcome> + Send + 'static>(
         &self,
         interrupted: Interrupted,
         work: impl FnOnce(TaskContext) -> F,
@@ -213,7 +213,7 @@ impl Tasks {
         self.spawn(&interrupted.id, options, work)
     }
 
-    fn spawn<F: Future<Output = Outcome> + Send + 'static>(
+    fn spawn<F: Future<Output = TaskOutcome> + Send + 'static>(
         &self,
         id: &str,
         options: TaskOptions,
@@ -251,7 +251,7 @@ impl Tasks {
         Ok(())
     }
 
-    async fn end(&self, id: &str, outcome: Outcome) {
+    async fn end(&self, id: &str, outcome: TaskOutcome) {
         // The file has the result before a Director does: an agent that is killed in between must not report another one later.
         self.shared.file.note_end(id, &outcome);
         self.save().await;
@@ -362,7 +362,7 @@ impl TaskTable {
 }
 
 impl TaskEntry {
-    fn ended(outcome: Outcome) -> Self {
+    fn ended(outcome: TaskOutcome) -> Self {
         Self::Ended {
             outcome,
             polled: Instant::now(),

@@ -28,7 +28,7 @@ use crate::archive::CHUNK;
 use crate::archive::entry::Kind;
 use crate::archive::header::EntryHeader;
 use crate::archive::tarball::EntryWriter;
-use crate::fs::{self, Context, Found, Mounts, Step, Walk};
+use crate::fs::{self, Context, Found, Mounts, Walk, WalkStep};
 
 pub use error::PackError;
 pub use owners::{Owners, SystemOwners};
@@ -72,7 +72,7 @@ pub fn pack<W: Write>(
     let mut is_root = true;
     while let Some(step) = walk.next_step().map_err(changed_or_failed)? {
         match step {
-            Step::Enter(found) => {
+            WalkStep::Enter(found) => {
                 if !is_root {
                     name.push(b'/');
                     name.extend_from_slice(fs::file_name(walk.path()).as_bytes());
@@ -80,14 +80,14 @@ pub fn pack<W: Write>(
                 is_root = false;
                 packer.add(&walk, OsStr::new(""), &name, &found)?;
             }
-            Step::Entry(file, found) => {
+            WalkStep::Entry(file, found) => {
                 let length = name.len();
                 name.push(b'/');
                 name.extend_from_slice(file.as_bytes());
                 packer.add(&walk, &file, &name, &found)?;
                 name.truncate(length);
             }
-            Step::Leave(_) => {
+            WalkStep::Leave(_) => {
                 name.truncate(name.iter().rposition(|byte| *byte == b'/').unwrap_or(0));
             }
         }

@@ -21,7 +21,7 @@ use crate::offline::{
 };
 use crate::process::{self, Terminal};
 use crate::runtime::{self, Signals, StopSignal};
-use crate::sandbox::{self, Entry};
+use crate::sandbox::{self, UserNamespace};
 
 /// One worker thread: with two, each event also wakes the other one, which then looks for work.
 const WORKERS: usize = 1;
@@ -90,7 +90,7 @@ pub(super) fn main(arguments: Compile, environment: Environment) -> u8 {
     }
     // Only a single-threaded process can enter a user namespace.
     let user_namespace = match arguments.isolation.isolation {
-        _ if arguments.plan.purpose() != Purpose::Compile => Entry::Outside,
+        _ if arguments.plan.purpose() != Purpose::Compile => UserNamespace::Outside,
         isolation => tier(isolation).enter_user_namespace(),
     };
     let messages = messages(&arguments.output, &environment);

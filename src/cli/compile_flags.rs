@@ -16,10 +16,10 @@ use std::path::PathBuf;
 use clap::Args;
 
 pub(super) use cache::{CacheFlags, directory as cache_directory};
-pub(super) use compilation::{CompilationFlags, Jobs};
+pub(super) use compilation::{CompilationFlags, JobsFlag};
 pub(super) use directories::DirectoryFlags;
 pub(super) use inspection::InspectionFlags;
-pub(super) use isolation::{Isolation, IsolationFlags, Network, SecondRun};
+pub(super) use isolation::{IsolationFlag, IsolationFlags, NetworkFlag, SecondRunFlag};
 pub(super) use limits::LimitFlags;
 pub(super) use output::{AnnotationsFor, OutputFlags};
 pub(super) use results::ResultFlags;

@@ -15,7 +15,7 @@ use crate::diag::Chain;
 use crate::machine::bootstrap::Platform;
 use crate::process;
 use crate::runtime::{Signals, StopSignal};
-use crate::sandbox::{self, Entry, Isolation};
+use crate::sandbox::{self, Isolation, UserNamespace};
 use crate::tls::SystemCertificates;
 
 /// Two worker threads: requests are answered even while one of them is blocked.
@@ -31,7 +31,7 @@ pub(super) fn main(flags: Daemon, environment: Environment) -> u8 {
     // Only a single-threaded process can enter a user namespace.
     let user_namespace = match sandbox::has_proc() {
         true => isolation.enter_user_namespace(),
-        false => Entry::Outside,
+        false => UserNamespace::Outside,
     };
     let options = DaemonOptions {
         platform: match flags.platform.as_str() {

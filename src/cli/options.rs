@@ -4,14 +4,15 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use super::compile_flags::{
-    Compile, DirectoryFlags, InspectionFlags, Isolation, Jobs, LimitFlags, Network, SecondRun,
+    Compile, DirectoryFlags, InspectionFlags, IsolationFlag, JobsFlag, LimitFlags, NetworkFlag,
+    SecondRunFlag,
 };
 use super::this_process::{SELF, program, who};
 use crate::compile::{self, Shell, ShellWhen, SourceDate, SourceDateError, SourceDates};
 use crate::config::{Environment, Vcap};
 use crate::offline::Options;
 use crate::process::{self, Terminal};
-use crate::sandbox::{self, Entry};
+use crate::sandbox::{self, UserNamespace};
 
 /// The variable with the source date of all packages.
 pub(super) const SOURCE_DATE_EPOCH: &str = "SOURCE_DATE_EPOCH";
@@ -21,7 +22,7 @@ pub(super) fn options(
     flags: Compile,
     environment: Environment,
     source_dates: SourceDates,
-    user_namespace: Entry,
+    user_namespace: UserNamespace,
     terminal: Option<Terminal>,
 ) -> Options {
     let Compile {
@@ -59,7 +60,7 @@ pub(super) fn options(
         make_jobserver: compilation.make_jobserver,
         readonly_dependencies: isolation.readonly_deps,
         protect_host: isolation.protect_host,
-        network: isolation.network == Network::Host,
+        network: isolation.network == NetworkFlag::Host,
         nice: limits.nice,
         force: compilation.force,
         grace: limits.grace,
@@ -94,10 +95,10 @@ pub(super) fn source_dates(
     }
 }
 
-fn most(jobs: Jobs) -> Option<NonZeroUsize> {
+fn most(jobs: JobsFlag) -> Option<NonZeroUsize> {
     match jobs {
-        Jobs::Auto => None,
-        Jobs::Most(jobs) => Some(jobs),
+        JobsFlag::Auto => None,
+        JobsFlag::Most(jobs) => Some(jobs),
     }
 }
 
@@ -116,21 +117,21 @@ fn sharing(directories: &DirectoryFlags) -> sandbox::Sharing {
     }
 }
 
-pub(super) fn tier(isolation: Isolation) -> sandbox::Isolation {
+pub(super) fn tier(isolation: IsolationFlag) -> sandbox::Isolation {
     match isolation {
-        Isolation::Auto => sandbox::Isolation::Auto,
-        Isolation::Namespace => sandbox::Isolation::Namespace,
-        Isolation::Userns => sandbox::Isolation::Userns,
-        Isolation::Landlock => sandbox::Isolation::Landlock,
-        Isolation::None => sandbox::Isolation::None,
+        IsolationFlag::Auto => sandbox::Isolation::Auto,
+        IsolationFlag::Namespace => sandbox::Isolation::Namespace,
+        IsolationFlag::Userns => sandbox::Isolation::Userns,
+        IsolationFlag::Landlock => sandbox::Isolation::Landlock,
+        IsolationFlag::None => sandbox::Isolation::None,
     }
 }
 
-fn second_run(when: SecondRun) -> compile::SecondRun {
+fn second_run(when: SecondRunFlag) -> compile::SecondRun {
     match when {
-        SecondRun::Auto => compile::SecondRun::AUTO,
-        SecondRun::Always => compile::SecondRun::Always,
-        SecondRun::Never => compile::SecondRun::Never,
+        SecondRunFlag::Auto => compile::SecondRun::AUTO,
+        SecondRunFlag::Always => compile::SecondRun::Always,
+        SecondRunFlag::Never => compile::SecondRun::Never,
     }
 }
 

@@ -14,7 +14,7 @@ use rustix::fs::{AtFlags, FileType, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use super::source_date::SourceDate;
-use crate::fs::{self, Found, Mounts, Step, Walk};
+use crate::fs::{self, Found, Mounts, Walk, WalkStep};
 
 /// The kernel's limit for a list of attributes, in bytes.
 const XATTR_LIST_MAX: usize = 64 * 1024;
@@ -58,9 +58,9 @@ pub(super) fn examine(tree: &Path) -> fs::Result<Examined> {
     let mut walk = Walk::to_read(tree, Mounts::Refuse)?;
     while let Some(step) = walk.next_step()? {
         let (name, found) = match step {
-            Step::Enter(found) => (ITSELF.into(), found),
-            Step::Entry(name, found) => (name, found),
-            Step::Leave(_) => continue,
+            WalkStep::Enter(found) => (ITSELF.into(), found),
+            WalkStep::Entry(name, found) => (name, found),
+            WalkStep::Leave(_) => continue,
         };
         let kind = found.kind();
         examined.has_devices |= is_device(kind);
@@ -98,7 +98,7 @@ pub(super) fn seal(
     let mut inside = PathBuf::new();
     while let Some(step) = sealing.walk.next_step()? {
         match step {
-            Step::Enter(found) => {
+            WalkStep::Enter(found) => {
                 if sealing.root.is_none() {
                     let root = sealing.walk.directory().try_clone_to_owned();
                     let failed = |error| {
@@ -114,7 +114,7 @@ pub(super) fn seal(
                     sealing.walk.clear_flags(ITSELF.as_ref())?;
                 }
             }
-            Step::Entry(name, found) => {
+            WalkStep::Entry(name, found) => {
                 if found.is_flagged {
                     sealing.walk.clear_flags(&name)?;
                 }
@@ -128,7 +128,7 @@ pub(super) fn seal(
                 sealing.seal(&name, &found, true)?;
             }
             // After the contents: removing an entry changes the time of its directory.
-            Step::Leave(found) => {
+            WalkStep::Leave(found) => {
                 let is_below = !inside.as_os_str().is_empty();
                 sealing.seal(ITSELF.as_ref(), &found, is_below)?;
                 inside.pop();

@@ -191,7 +191,7 @@ mod tests {
 
     use rustix::process::Uid;
 
-    use crate::fs::{self, Mounts, Step, Walk};
+    use crate::fs::{self, Mounts, Walk, WalkStep};
 
     /// Runs as user 65534 if the tests run as root, because modes do not restrict root.
     fn as_ordinary_user(run: impl FnOnce() + Send) {
@@ -211,17 +211,17 @@ mod tests {
         let mut modes = Vec::new();
         while let Some(step) = walk.next_step().unwrap() {
             match step {
-                Step::Enter(found) => {
+                WalkStep::Enter(found) => {
                     modes.push(found.mode & 0o7777);
                     if walk.path().ends_with(until) {
                         break;
                     }
                 }
-                Step::Entry(name, found) => {
+                WalkStep::Entry(name, found) => {
                     modes.push(found.mode & 0o7777);
                     walk.open(&name).unwrap();
                 }
-                Step::Leave(_) => {}
+                WalkStep::Leave(_) => {}
             }
         }
         modes

@@ -19,7 +19,7 @@ use std::sync::LazyLock;
 
 use rustix::fs::FileType;
 
-use super::walk::{Mounts, Step, Walk};
+use super::walk::{Mounts, Walk, WalkStep};
 use super::{Context, Found, Result};
 
 pub use difference::{Change, Difference};
@@ -122,9 +122,9 @@ impl<'a> Collector<'a> {
         let mut walk = Walk::to_read(tree, Mounts::Refuse)?;
         while let Some(step) = walk.next_step()? {
             let (name, found) = match step {
-                Step::Enter(found) => (None, found),
-                Step::Entry(name, found) => (Some(name), found),
-                Step::Leave(_) => {
+                WalkStep::Enter(found) => (None, found),
+                WalkStep::Entry(name, found) => (Some(name), found),
+                WalkStep::Leave(_) => {
                     above.pop();
                     continue;
                 }

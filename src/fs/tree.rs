@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use super::descent::{Descent, WRITE};
 use super::found::Found;
 use super::remove::{clear_flags, remove_tree};
-use super::walk::{Mounts, Step, Walk};
+use super::walk::{Mounts, Walk, WalkStep};
 use super::{Error, Result};
 
 /// The largest length of a path that is passed to the kernel, in bytes.
@@ -109,15 +109,15 @@ fn copy(from: &Path, to: &Path, mounts: Mounts, stop: &dyn Fn() -> bool) -> Resu
     while let Some(step) = source.next_step()? {
         check(stop).map_err(|error| Error::new("copy", source.path(), error))?;
         match step {
-            Step::Enter(_) if is_root => is_root = false,
-            Step::Enter(_) => {
+            WalkStep::Enter(_) if is_root => is_root = false,
+            WalkStep::Enter(_) => {
                 let name = source.path().file_name().unwrap_or_default().to_owned();
                 create_and_enter(&mut target, &name)?;
                 copy.inside.push(name);
             }
-            Step::Entry(name, found) => copy.entry(&source, &target, &name, &found)?,
+            WalkStep::Entry(name, found) => copy.entry(&source, &target, &name, &found)?,
             // Last, because creating entries in a directory changes its time and needs permissions.
-            Step::Leave(found) => {
+            WalkStep::Leave(found) => {
                 copy_attributes(&target, OsStr::new(""), &found)?;
                 copy.inside.pop();
                 target.keep_mode();
@@ -473,7 +473,7 @@ mod tests {
         // In the same directory, whose path is too long for other operations.
         let mut walk = Walk::to_change(&from, Mounts::Refuse).unwrap();
         while let Some(step) = walk.next_step().unwrap() {
-            if let Step::Entry(name, _) = step {
+            if let WalkStep::Entry(name, _) = step {
                 let directory = walk.directory();
                 rustix::fs::linkat(directory, &name, directory, "same", AtFlags::empty()).unwrap();
             }
@@ -483,9 +483,9 @@ mod tests {
         let (mut directories, mut files) = (0, Vec::new());
         while let Some(step) = walk.next_step().unwrap() {
             match step {
-                Step::Enter(_) => directories += 1,
-                Step::Entry(_, found) => files.push(found.id()),
-                Step::Leave(_) => {}
+                WalkStep::Enter(_) => directories += 1,
+                WalkStep::Entry(_, found) => files.push(found.id()),
+                WalkStep::Leave(_) => {}
             }
         }
         assert_eq!((directories, files.len()), (15_001, 2));

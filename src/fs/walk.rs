@@ -43,8 +43,8 @@ enum Position {
 
 /// A step of a walk.
 #[derive(Debug)]
-pub(crate) enum Step {
-    /// A directory, before its entries. It is the current directory until its [`Leave`](Step::Leave).
+pub(crate) enum WalkStep {
+    /// A directory, before its entries. It is the current directory until its [`Leave`](WalkStep::Leave).
     Enter(Found),
     /// An entry of the current directory that is not a directory.
     Entry(OsString, Found),
@@ -79,7 +79,7 @@ impl Walk {
     ///
     /// # Errors
     /// The error of the system, with the path. An entry that was removed meanwhile is an error.
-    pub(crate) fn next_step(&mut self) -> Result<Option<Step>> {
+    pub(crate) fn next_step(&mut self) -> Result<Option<WalkStep>> {
         match self.position {
             Position::Start => {
                 let root = *self.descent.root();
@@ -106,14 +106,14 @@ impl Walk {
         };
         let Some(name) = names.pop() else {
             self.position = Position::Leaving;
-            return Ok(Some(Step::Leave(*directory)));
+            return Ok(Some(WalkStep::Leave(*directory)));
         };
         let found = self.descent.look(&name)?;
         if self.mounts == Mounts::Refuse && self.descent.is_mount(&found) {
             return Err(self.mount(&name));
         }
         if !found.is_dir() {
-            return Ok(Some(Step::Entry(name, found)));
+            return Ok(Some(WalkStep::Entry(name, found)));
         }
         match self.descent.enter(&name, self.mounts == Mounts::Cross)? {
             Some(_) => self.start(found).map(Some),
@@ -121,7 +121,7 @@ impl Walk {
         }
     }
 
-    fn start(&mut self, directory: Found) -> Result<Step> {
+    fn start(&mut self, directory: Found) -> Result<WalkStep> {
         self.position = Position::Inside;
         let (mut names, failure) = match self.descent.entries() {
             Ok(entries) => (entries.into_iter().map(|(name, _)| name).collect(), None),
@@ -129,7 +129,7 @@ impl Walk {
         };
         names.sort_unstable_by(|a, b| b.cmp(a));
         self.levels.push((names, directory));
-        failure.map_or(Ok(Step::Enter(directory)), Err)
+        failure.map_or(Ok(WalkStep::Enter(directory)), Err)
     }
 
     fn mount(&self, name: &OsStr) -> Error {

@@ -70,7 +70,7 @@ pub(super) struct PackageBlob {
 }
 
 /// One entry of the output.
-struct Entry {
+struct TarballEntry {
     path: PathBuf,
     kind: Kind,
     mode: u32,
@@ -172,7 +172,7 @@ fn replace(
     Ok(target.persist(output)?)
 }
 
-fn write<W: Write>(out: W, entries: &[Entry]) -> Result<W, AssembleError> {
+fn write<W: Write>(out: W, entries: &[TarballEntry]) -> Result<W, AssembleError> {
     let mut archive = EntryWriter::new(out);
     for entry in entries {
         let name = archived_name(entry);
@@ -200,7 +200,7 @@ fn write<W: Write>(out: W, entries: &[Entry]) -> Result<W, AssembleError> {
 }
 
 /// `./path`, with a slash behind a directory.
-fn archived_name(entry: &Entry) -> Vec<u8> {
+fn archived_name(entry: &TarballEntry) -> Vec<u8> {
     let mut name = b"./".to_vec();
     name.extend_from_slice(entry.path.as_os_str().as_bytes());
     if entry.kind == Kind::Directory {
@@ -209,12 +209,16 @@ fn archived_name(entry: &Entry) -> Vec<u8> {
     name
 }
 
-fn entries(manifest: &Manifest, carried: &[Carried], packages: &[PackageBlob]) -> Vec<Entry> {
+fn entries(
+    manifest: &Manifest,
+    carried: &[Carried],
+    packages: &[PackageBlob],
+) -> Vec<TarballEntry> {
     let mut entries = Vec::new();
     let mut packages_written = packages.is_empty();
     for source in carried {
         match &source.role {
-            Role::Manifest => entries.push(Entry {
+            Role::Manifest => entries.push(TarballEntry {
                 content: Content::Text(manifest.to_yaml().into_bytes()),
                 kind: Kind::File,
                 link: Vec::new(),
@@ -232,7 +236,7 @@ fn entries(manifest: &Manifest, carried: &[Carried], packages: &[PackageBlob]) -
     entries
 }
 
-fn entry_of(source: &Carried) -> Entry {
+fn entry_of(source: &Carried) -> TarballEntry {
     let entry = &source.entry;
     let (kind, content) = match &source.blob {
         // A hard link is carried over as the file that it is.
@@ -244,7 +248,7 @@ fn entry_of(source: &Carried) -> Entry {
     } else {
         0o644
     };
-    Entry {
+    TarballEntry {
         path: source.path.clone(),
         kind,
         mode,
@@ -258,14 +262,14 @@ fn entry_of(source: &Carried) -> Entry {
 }
 
 /// The directory of compiled packages and what is in it. Owner and mode are those of the source's directory of packages.
-fn package_entries(carried: &[Carried], packages: &[PackageBlob]) -> Vec<Entry> {
+fn package_entries(carried: &[Carried], packages: &[PackageBlob]) -> Vec<TarballEntry> {
     let like = carried
         .iter()
         .find(|carried| carried.role == Role::PackagesDirectory)
         .map(|carried| &carried.entry);
     let owner = like.map(|like| like.owner.clone()).unwrap_or_default();
     let directory = PathBuf::from("compiled_packages");
-    let mut entries = vec![Entry {
+    let mut entries = vec![TarballEntry {
         path: directory.clone(),
         kind: Kind::Directory,
         mode: like.map_or(0o755, |like| like.mode),
@@ -273,7 +277,7 @@ fn package_entries(carried: &[Carried], packages: &[PackageBlob]) -> Vec<Entry> 
         link: Vec::new(),
         content: Content::None,
     }];
-    entries.extend(packages.iter().map(|package| Entry {
+    entries.extend(packages.iter().map(|package| TarballEntry {
         path: directory.join(format!("{}.tgz", package.name)),
         kind: Kind::File,
         mode: 0o644,
@@ -284,7 +288,7 @@ fn package_entries(carried: &[Carried], packages: &[PackageBlob]) -> Vec<Entry> 
     entries
 }
 
-fn expectations(entries: &[Entry]) -> Vec<Expected> {
+fn expectations(entries: &[TarballEntry]) -> Vec<Expected> {
     entries
         .iter()
         .map(|entry| Expected {

@@ -53,11 +53,11 @@ pub(super) struct Expected {
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Remembered {
     /// By package name; the version that was compiled last comes first.
-    packages: BTreeMap<String, Vec<Entry>>,
+    packages: BTreeMap<String, Vec<RecordedDuration>>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Entry {
+struct RecordedDuration {
     version: String,
     seconds: f64,
 }
@@ -152,7 +152,7 @@ impl Durations {
                 .entry(name.as_str().to_owned())
                 .or_default();
             entries.retain(|entry| entry.version != version.as_str());
-            let entry = Entry {
+            let entry = RecordedDuration {
                 version: version.as_str().to_owned(),
                 // Milliseconds are precise enough.
                 seconds: (took.as_secs_f64() * 1000.0).round() / 1000.0,

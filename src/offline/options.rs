@@ -35,7 +35,7 @@ pub struct Options {
     /// The isolation of packages from each other.
     pub isolation: sandbox::Isolation,
     /// The user namespace that this process has entered for isolation.
-    pub user_namespace: sandbox::Entry,
+    pub user_namespace: sandbox::UserNamespace,
     /// How many packages are compiled concurrently, at most; `None` for the number of available CPUs, or fewer if the memory is not
     /// sufficient.
     pub jobs: Option<NonZeroUsize>,

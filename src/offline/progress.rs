@@ -32,11 +32,11 @@ const REMINDER: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Progress {
     screen: Screen,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<ProgressState>>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct ProgressState {
     /// The running packages by job number.
     running: BTreeMap<usize, Running>,
     started: usize,
@@ -52,7 +52,7 @@ impl Progress {
     /// Writes to stderr.
     #[must_use]
     pub fn to_stderr(messages: Messages) -> Self {
-        let state = Arc::<Mutex<State>>::default();
+        let state = Arc::<Mutex<ProgressState>>::default();
         let bars = {
             let state = Arc::clone(&state);
             Arc::new(move |rows| lock(&state).bars(Instant::now(), rows))
@@ -260,12 +260,12 @@ impl Progress {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ProgressState> {
         lock(&self.state)
     }
 }
 
-impl State {
+impl ProgressState {
     /// The lines at the bottom of a terminal with `rows` rows.
     fn bars(&self, now: Instant, rows: usize) -> Vec<String> {
         let Some(since) = self.since.filter(|_| self.has_bars) else {
@@ -312,7 +312,7 @@ impl Running {
 }
 
 /// Locks the state, which stays usable after a panic in another thread.
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+fn lock(state: &Mutex<ProgressState>) -> MutexGuard<'_, ProgressState> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

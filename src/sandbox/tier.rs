@@ -10,7 +10,7 @@ use super::landlocked::Landlocked;
 use super::namespaces::{NamespaceOptions, Namespaces};
 use super::scratch::{Scratch, Sharing};
 use super::shared_tree::SharedTree;
-use super::users::{Entry, Users};
+use super::users::{UserNamespace, Users};
 use super::view::Writes;
 use super::{Sandbox, users};
 use crate::config::{Environment, Vcap};
@@ -37,11 +37,11 @@ impl Isolation {
     ///
     /// This process must have one thread.
     #[must_use]
-    pub(crate) fn enter_user_namespace(self) -> Entry {
+    pub(crate) fn enter_user_namespace(self) -> UserNamespace {
         match self {
             Self::Auto => users::enter_if_needed(),
             Self::Userns => users::enter(),
-            Self::Namespace | Self::Landlock | Self::None => Entry::Outside,
+            Self::Namespace | Self::Landlock | Self::None => UserNamespace::Outside,
         }
     }
 }
@@ -51,7 +51,7 @@ impl Isolation {
 pub(crate) struct TierOptions {
     pub(crate) isolation: Isolation,
     /// The user namespace that this process has entered for isolation.
-    pub(crate) user_namespace: Entry,
+    pub(crate) user_namespace: UserNamespace,
     /// Whether dependencies are read-only for scripts, where the tier supports it.
     pub(crate) readonly_dependencies: bool,
     /// Whether everything that is not a script's own is read-only for it; an error in tiers without support.
@@ -196,7 +196,7 @@ async fn try_namespaces(
             }
         }
     }
-    if let Entry::Refused(error) = &options.user_namespace {
+    if let UserNamespace::Refused(error) = &options.user_namespace {
         rejected.push(format!("no user namespaces: {error}"));
     }
     Ok(None)
@@ -204,12 +204,12 @@ async fn try_namespaces(
 
 async fn namespaces(options: &TierOptions, work: &Path) -> Result<Namespaces, SandboxError> {
     let users = match &options.user_namespace {
-        Entry::Outside => None,
-        Entry::Inside(users) => Some(*users),
-        Entry::Refused(error) if options.isolation == Isolation::Userns => {
+        UserNamespace::Outside => None,
+        UserNamespace::Inside(users) => Some(*users),
+        UserNamespace::Refused(error) if options.isolation == Isolation::Userns => {
             return Err(SandboxError::NoUserNamespace(error.clone()));
         }
-        Entry::Refused(_) => None,
+        UserNamespace::Refused(_) => None,
     };
     let namespace_options = NamespaceOptions {
         readonly_dependencies: options.readonly_dependencies,

@@ -32,7 +32,7 @@ pub enum Users {
 
 /// Whether this process has entered a user namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Entry {
+pub enum UserNamespace {
     /// It has not tried, or did not need to.
     Outside,
     /// It has entered one.
@@ -45,9 +45,9 @@ pub enum Entry {
 ///
 /// This process must have one thread.
 #[must_use]
-pub(crate) fn enter_if_needed() -> Entry {
+pub(crate) fn enter_if_needed() -> UserNamespace {
     match try_in_a_copy(try_mounts) {
-        Ok(()) => Entry::Outside,
+        Ok(()) => UserNamespace::Outside,
         Err(_) => enter_one_of(usual()),
     }
 }
@@ -56,11 +56,11 @@ pub(crate) fn enter_if_needed() -> Entry {
 ///
 /// This process must have one thread.
 #[must_use]
-pub fn enter() -> Entry {
+pub fn enter() -> UserNamespace {
     match enter_one_of(usual()) {
-        Entry::Refused(first) => match enter_one_of(Users::Single) {
+        UserNamespace::Refused(first) => match enter_one_of(Users::Single) {
             // The first error says what is missing for more users.
-            Entry::Refused(_) => Entry::Refused(first),
+            UserNamespace::Refused(_) => UserNamespace::Refused(first),
             entered => entered,
         },
         entered => entered,
@@ -75,7 +75,7 @@ fn usual() -> Users {
     }
 }
 
-fn enter_one_of(users: Users) -> Entry {
+fn enter_one_of(users: Users) -> UserNamespace {
     let entered = Map::of(users).and_then(|map| {
         try_in_a_copy(|| {
             map.enter(CloneFlags::empty())?;
@@ -84,8 +84,8 @@ fn enter_one_of(users: Users) -> Entry {
         map.enter(CloneFlags::empty())
     });
     match entered {
-        Ok(()) => Entry::Inside(users),
-        Err(error) => Entry::Refused(error),
+        Ok(()) => UserNamespace::Inside(users),
+        Err(error) => UserNamespace::Refused(error),
     }
 }
 

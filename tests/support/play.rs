@@ -7,7 +7,7 @@ use bosh_agent::agent::{self, AgentOptions, CompilerOptions};
 use bosh_agent::config::{AgentConfig, Environment, Settings, Source, UpdateSettings, Vcap};
 use bosh_agent::machine::bootstrap::{self, Platform};
 use bosh_agent::machine::settings::SettingsStore;
-use bosh_agent::sandbox::{Entry, Isolation};
+use bosh_agent::sandbox::{Isolation, UserNamespace};
 use serde_json::{Value, json};
 
 use super::outcome::sha1_of;
@@ -94,7 +94,7 @@ impl Play {
                 grace: Duration::from_millis(100),
                 secrets: vec![world.path("agent.json"), world.path("keys")],
                 isolation,
-                user_namespace: Entry::Outside,
+                user_namespace: UserNamespace::Outside,
             },
             environment,
             platform: Platform::Dummy,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::config::{Environment, Vcap};
 use crate::process::ForkServer;
-use crate::sandbox::{Entry, Isolation};
+use crate::sandbox::{Isolation, UserNamespace};
 
 /// What the compiler needs.
 #[derive(Debug, Clone)]
@@ -27,5 +27,5 @@ pub struct CompilerOptions {
     /// How packages are isolated from each other and from the host.
     pub isolation: Isolation,
     /// The user namespace that this process has entered for isolation.
-    pub user_namespace: Entry,
+    pub user_namespace: UserNamespace,
 }

@@ -192,7 +192,7 @@ mod tests {
 
     use super::*;
     use crate::config::{Environment, Vcap};
-    use crate::sandbox::{Entry, Isolation};
+    use crate::sandbox::{Isolation, UserNamespace};
 
     #[tokio::test]
     async fn scratch_is_removed_after_the_packages() {
@@ -207,7 +207,7 @@ mod tests {
             grace: Duration::ZERO,
             secrets: Vec::new(),
             isolation: Isolation::Auto,
-            user_namespace: Entry::Outside,
+            user_namespace: UserNamespace::Outside,
         };
         let cancel = CancellationToken::new();
         let mut state = CompilerState::make(&options, &cancel).await.unwrap();

@@ -8,7 +8,7 @@ use crate::config::{AgentConfig, Environment, Settings, Source, UpdateSettings, 
 use crate::fs;
 use crate::machine::bootstrap::Platform;
 use crate::machine::settings::SettingsStore;
-use crate::sandbox::{Entry, Isolation};
+use crate::sandbox::{Isolation, UserNamespace};
 
 /// A failed test ends after this time.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -34,7 +34,7 @@ fn agent(base: &std::path::Path) -> Agent {
             grace: Duration::ZERO,
             secrets: Vec::new(),
             isolation: Isolation::None,
-            user_namespace: Entry::Outside,
+            user_namespace: UserNamespace::Outside,
         },
         environment,
         platform: Platform::Dummy,

@@ -13,7 +13,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
-use super::Outcome;
+use super::TaskOutcome;
 use crate::config::Hidden;
 use crate::diag::Chain;
 use crate::fs::Context as _;
@@ -29,7 +29,7 @@ const MAX_RESULT: usize = 256 * 1024;
 #[derive(Debug)]
 pub(super) struct TaskFile {
     path: PathBuf,
-    ended: Mutex<VecDeque<(String, Outcome)>>,
+    ended: Mutex<VecDeque<(String, TaskOutcome)>>,
     /// Held while the file is written, so that no older state overwrites a newer one.
     writing: tokio::sync::Mutex<()>,
 }
@@ -48,7 +48,7 @@ pub(super) struct SavedTask {
     pub id: String,
     pub method: String,
     pub request: Hidden<Vec<u8>>,
-    pub outcome: Option<Outcome>,
+    pub outcome: Option<TaskOutcome>,
 }
 
 impl TaskFile {
@@ -71,7 +71,7 @@ impl TaskFile {
     }
 
     /// Adds a result, which the next [`save`](Self::save) writes.
-    pub(super) fn note_end(&self, id: &str, outcome: &Outcome) {
+    pub(super) fn note_end(&self, id: &str, outcome: &TaskOutcome) {
         let size = match outcome {
             Ok(value) => value.to_string().len(),
             Err(error) => error.len(),
@@ -122,7 +122,7 @@ impl TaskFile {
         Value::Object(tasks).to_string().into_bytes()
     }
 
-    fn ended(&self) -> MutexGuard<'_, VecDeque<(String, Outcome)>> {
+    fn ended(&self) -> MutexGuard<'_, VecDeque<(String, TaskOutcome)>> {
         self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -24,7 +24,7 @@ pub(in crate::cli) struct CompilationFlags {
     /// fewer if the memory is not sufficient (cgroup limits are honored), or 1 with --isolation=none.
     /// With less than 256 MiB of available memory, no script starts while another one runs
     #[arg(long, value_name = "N", default_value = "auto", value_parser = jobs)]
-    pub jobs: Jobs,
+    pub jobs: JobsFlag,
 
     /// Memory that `--jobs auto` counts for each package; with `0`, only the CPUs count
     #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = values::size)]
@@ -91,15 +91,15 @@ fn stemcell(text: &str) -> Result<Slug, String> {
 
 /// `--jobs`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::cli) enum Jobs {
+pub(in crate::cli) enum JobsFlag {
     Auto,
     Most(NonZeroUsize),
 }
 
-fn jobs(text: &str) -> Result<Jobs, String> {
+fn jobs(text: &str) -> Result<JobsFlag, String> {
     if text == "auto" {
-        return Ok(Jobs::Auto);
+        return Ok(JobsFlag::Auto);
     }
-    let number = text.parse().map(Jobs::Most);
+    let number = text.parse().map(JobsFlag::Most);
     number.map_err(|_| "expected a number of at least 1, or `auto`".to_owned())
 }

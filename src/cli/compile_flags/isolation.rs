@@ -6,12 +6,12 @@ use clap::{Args, ValueEnum};
 #[command(next_help_heading = "Isolation")]
 pub(in crate::cli) struct IsolationFlags {
     /// How packaging scripts are isolated from each other and from the host
-    #[arg(long, value_enum, default_value_t = Isolation::Auto)]
-    pub isolation: Isolation,
+    #[arg(long, value_enum, default_value_t = IsolationFlag::Auto)]
+    pub isolation: IsolationFlag,
 
     /// When to run a script a second time, alone and without the restrictions of Landlock
-    #[arg(long, value_enum, default_value_t = SecondRun::Auto)]
-    pub second_run: SecondRun,
+    #[arg(long, value_enum, default_value_t = SecondRunFlag::Auto)]
+    pub second_run: SecondRunFlag,
 
     /// Make dependencies read-only for scripts (`namespace` and `userns`). By default, a script may
     /// change them, and its changes are discarded when it ends
@@ -25,13 +25,13 @@ pub(in crate::cli) struct IsolationFlags {
     pub protect_host: bool,
 
     /// Network access of packaging scripts
-    #[arg(long, value_enum, default_value_t = Network::Host)]
-    pub network: Network,
+    #[arg(long, value_enum, default_value_t = NetworkFlag::Host)]
+    pub network: NetworkFlag,
 }
 
 /// `--isolation`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(in crate::cli) enum Isolation {
+pub(in crate::cli) enum IsolationFlag {
     /// The first of the following that passes a trial run; the output says which one, and why the
     /// ones before it failed
     Auto,
@@ -48,7 +48,7 @@ pub(in crate::cli) enum Isolation {
 
 /// `--second-run`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(in crate::cli) enum SecondRun {
+pub(in crate::cli) enum SecondRunFlag {
     /// If the script failed within 30 seconds, or its output shows a denied access
     Auto,
     /// Also after every other failure except a signal, a timeout, or a lack of memory or disk space
@@ -59,7 +59,7 @@ pub(in crate::cli) enum SecondRun {
 
 /// `--network`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(in crate::cli) enum Network {
+pub(in crate::cli) enum NetworkFlag {
     /// The network of bosh-agent, as with the Go agent
     Host,
     /// A private loopback interface only; needs `namespace` or `userns`

@@ -11,14 +11,14 @@ use tokio::sync::watch;
 const LIMIT: usize = 4 << 20;
 
 /// The memory of a line in addition to its text, about.
-const OVERHEAD: usize = size_of::<Entry>() + 32;
+const OVERHEAD: usize = size_of::<QueuedMessage>() + 32;
 
 /// How long a slow stderr may delay a script in total. Less than the time that the core waits for the end of the output.
 pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Something to print.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Entry {
+pub(super) enum QueuedMessage {
     /// One or more lines, ready to be printed.
     Message(String),
     /// A line of a package's script.
@@ -30,7 +30,7 @@ pub(super) enum Entry {
 /// What the printer does next.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Next {
-    Print(Vec<Entry>),
+    Print(Vec<QueuedMessage>),
     /// Clear the bars, then call [`Queue::held`].
     Hold,
     /// The time is up: draw the bars.
@@ -41,15 +41,15 @@ pub(super) enum Next {
 
 #[derive(Debug)]
 pub(super) struct Queue {
-    state: Mutex<State>,
+    state: Mutex<QueueState>,
     changed: Condvar,
     /// How many entries were printed.
     printed: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    entries: VecDeque<Entry>,
+struct QueueState {
+    entries: VecDeque<QueuedMessage>,
     /// The memory of the output among the entries.
     bytes: usize,
     /// When the first line of output was added.
@@ -81,7 +81,7 @@ impl Queue {
     pub(super) fn push(&self, text: String) {
         let mut state = self.state();
         state.add_left_out();
-        state.add(Entry::Message(text));
+        state.add(QueuedMessage::Message(text));
         state.is_urgent = true;
         self.changed.notify_all();
     }
@@ -103,7 +103,7 @@ impl Queue {
         }
         state.bytes += line.len() + OVERHEAD;
         state.since.get_or_insert_with(Instant::now);
-        state.add(Entry::Output {
+        state.add(QueuedMessage::Output {
             package: Arc::clone(package),
             line,
         });
@@ -171,7 +171,7 @@ impl Queue {
         state.is_urgent = true;
         self.changed.notify_all();
         let added = state.added;
-        let is_missing = |_: &mut State| *self.printed.borrow() < added;
+        let is_missing = |_: &mut QueueState| *self.printed.borrow() < added;
         drop(self.changed.wait_timeout_while(state, limit, is_missing));
     }
 
@@ -180,11 +180,11 @@ impl Queue {
     pub(super) fn hold(&self, limit: Duration) {
         let mut state = self.state();
         state.add_left_out();
-        state.add(Entry::Hold);
+        state.add(QueuedMessage::Hold);
         state.is_hold_wanted = true;
         state.is_urgent = true;
         self.changed.notify_all();
-        let is_printing = |state: &mut State| !state.is_held;
+        let is_printing = |state: &mut QueueState| !state.is_held;
         drop(self.changed.wait_timeout_while(state, limit, is_printing));
     }
 
@@ -204,7 +204,7 @@ impl Queue {
         state.is_held = false;
         // The printer may not have come that far.
         let entries = state.entries.len();
-        state.entries.retain(|entry| *entry != Entry::Hold);
+        state.entries.retain(|entry| *entry != QueuedMessage::Hold);
         let removed = entries - state.entries.len();
         drop(state);
         self.done(removed);
@@ -216,14 +216,14 @@ impl Queue {
         self.changed.notify_all();
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, QueueState> {
         // Consistent after each change.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
-    fn add(&mut self, entry: Entry) {
+impl QueueState {
+    fn add(&mut self, entry: QueuedMessage) {
         self.entries.push_back(entry);
         self.added += 1;
     }
@@ -234,14 +234,14 @@ impl State {
             let s = if count == 1 { "" } else { "s" };
             let line =
                 format!("... {count} line{s} left out because stderr is too slow; the log has all");
-            self.add(Entry::Output { package, line });
+            self.add(QueuedMessage::Output { package, line });
         }
     }
 
-    /// Takes all entries until the next [`Entry::Hold`].
+    /// Takes all entries until the next [`QueuedMessage::Hold`].
     fn take(&mut self) -> Next {
         self.add_left_out();
-        let is_hold = |entry: &Entry| *entry == Entry::Hold;
+        let is_hold = |entry: &QueuedMessage| *entry == QueuedMessage::Hold;
         if self.entries.front().is_some_and(is_hold) {
             self.entries.pop_front();
             return Next::Hold;
@@ -272,9 +272,9 @@ mod tests {
             Next::Print(entries) => entries
                 .into_iter()
                 .map(|entry| match entry {
-                    Entry::Message(text) => text,
-                    Entry::Output { line, .. } => line,
-                    Entry::Hold => panic!("a hold is not printed"),
+                    QueuedMessage::Message(text) => text,
+                    QueuedMessage::Output { line, .. } => line,
+                    QueuedMessage::Hold => panic!("a hold is not printed"),
                 })
                 .collect(),
             other => panic!("{other:?}"),

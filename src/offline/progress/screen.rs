@@ -9,7 +9,7 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::bars;
-use super::queue::{Entry, Next, Queue};
+use super::queue::{Next, Queue, QueuedMessage};
 use crate::offline::annotations::Annotations;
 use crate::offline::messages::Messages;
 use crate::offline::paint::{Kind, with_short_digests};
@@ -226,18 +226,20 @@ fn size() -> (usize, usize) {
 }
 
 /// Messages, and the output of scripts with the names of the packages.
-fn text_of(entries: Vec<Entry>, annotations: Annotations) -> String {
+fn text_of(entries: Vec<QueuedMessage>, annotations: Annotations) -> String {
     let mut all = String::new();
     // A group cannot contain others, so the lines of a package are printed together.
     let mut groups: Vec<(Arc<str>, String)> = Vec::new();
     for entry in entries {
         match (entry, annotations) {
-            (Entry::Message(text), _) => {
+            (QueuedMessage::Message(text), _) => {
                 add_groups(&mut all, &mut groups, annotations);
                 all.push_str(&text);
             }
-            (Entry::Output { package, line }, Annotations::None) => add(&mut all, &package, &line),
-            (Entry::Output { package, line }, Annotations::GitHub) => {
+            (QueuedMessage::Output { package, line }, Annotations::None) => {
+                add(&mut all, &package, &line)
+            }
+            (QueuedMessage::Output { package, line }, Annotations::GitHub) => {
                 match groups.iter_mut().find(|(name, _)| *name == package) {
                     Some((_, text)) => add(text, &package, &line),
                     None => {
@@ -247,7 +249,7 @@ fn text_of(entries: Vec<Entry>, annotations: Annotations) -> String {
                     }
                 }
             }
-            (Entry::Hold, _) => {}
+            (QueuedMessage::Hold, _) => {}
         }
     }
     add_groups(&mut all, &mut groups, annotations);
@@ -291,7 +293,7 @@ mod tests {
 
     #[test]
     fn output_is_grouped_between_messages() {
-        let output = |package: &str, line: &str| Entry::Output {
+        let output = |package: &str, line: &str| QueuedMessage::Output {
             package: Arc::from(package),
             line: line.to_owned(),
         };
@@ -300,7 +302,7 @@ mod tests {
                 output("a", "1"),
                 output("b", "2"),
                 output("a", "3"),
-                Entry::Message("Finished\n".to_owned()),
+                QueuedMessage::Message("Finished\n".to_owned()),
                 output("b", "4"),
             ]
         };
