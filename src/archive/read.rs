@@ -33,7 +33,7 @@ const MAX_PAX: u64 = 32 << 20;
 /// An entry: its header and the records that precede it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// The name in the archive: any bytes, see [`normalize`](crate::archive::entry::normalize).
+    /// The name in the archive: any bytes, see `archive::entry::normalize`.
     pub name: Vec<u8>,
     /// The target of a link in the archive; empty for other kinds.
     pub link: Vec<u8>,

@@ -16,7 +16,7 @@ const MEMORY_LOG: u32 = 28;
 /// Decodes an input of any known compression. Consecutive gzip members, bzip2 or xz streams, or zstd frames are decoded as one
 /// stream, and zeros may follow the last one.
 ///
-/// Each error has a [`DecodeError`] inside, unless the input itself could not be read.
+/// Each error has a `DecodeError` inside, unless the input itself could not be read.
 pub struct Decoder<R: Read> {
     member: Member<R>,
     compression: Compression,
