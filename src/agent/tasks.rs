@@ -23,7 +23,7 @@ use crate::runtime::{self, Task};
 /// polls again within minutes.
 const KEPT_FOR: Duration = Duration::from_secs(3600);
 
-/// How many results are kept. For one more, the least recently polled is removed.
+/// How many results are kept. When there is one more, the least recently polled one is removed.
 const KEPT: usize = 1000;
 
 /// How many tasks may run at a time. A Director starts one after another.
@@ -52,7 +52,7 @@ pub(crate) enum Cancellation {
 pub(crate) struct TaskOptions {
     /// The method's name in the protocol.
     pub method: String,
-    /// The request, if the task is to be resumed after a restart of the agent. It may hold keys.
+    /// The request, if the task is to be resumed after a restart of the agent. It may contain secrets.
     pub request: Option<Hidden<Vec<u8>>>,
     /// Whether `cancel_task` can stop it.
     pub cancellation: Cancellation,
@@ -163,7 +163,7 @@ impl Tasks {
                         "the agent ended while {} was running, and has been started again",
                         task.method
                     );
-                    // A Director may poll only after one more restart.
+                    // Possibly the Director polls only after yet another restart.
                     file.note_end(&task.id, &Err(error.clone()));
                     Err(error)
                 }
@@ -256,7 +256,7 @@ impl Tasks {
         self.shared.file.note_end(id, &outcome);
         self.save().await;
         if let Some(entry) = self.table().entries.get_mut(id) {
-            // This drops the handle of the task that runs this line, which ends the task at its next await. There is none.
+            // Dropping the handle ends the task that runs this line at its next `await`. No `await` follows.
             *entry = TaskEntry::ended(outcome);
         }
     }

@@ -116,7 +116,7 @@ pub(crate) enum DecodeError {
         compression: Compression,
     },
     /// The decoder failed before and was read again.
-    #[error("{compression} data was found to be bad before")]
+    #[error("the {compression} data is damaged, as an earlier read has found")]
     Failed {
         /// How it is compressed.
         compression: Compression,

@@ -1,14 +1,15 @@
 //! Unpacks an archive as root's `tar --no-same-owner -xf` does, and changes nothing outside the destination.
 //!
 //! - The current user owns the files. Modes are restored exactly, independent of the umask and the user; times are restored in whole
-//!   seconds. Those of directories are set last, the deepest first, so that files can be created in a read-only directory.
+//!   seconds. The modes and times of directories are set last, the deepest first, so that files can be created in a read-only directory.
 //! - A later entry replaces an earlier one of the same name, or a file that existed before. Directories are merged, and replaced only if
 //!   they are empty. Directories that the archive does not list are created with mode 0755.
 //! - An entry below a symbolic link is created in the target of the link, as in GNU tar, if the target is a directory inside the
 //!   destination; otherwise it is an error. Links themselves may have any target. Names with `..` and absolute names are errors (see
 //!   [`entry`](crate::archive::entry)).
 //! - The target of a hard link must be an earlier file inside the destination.
-//! - FIFOs are created; device nodes are skipped and counted; entries of an unknown type are files. Owners and extended attributes are
+//! - FIFOs are created; device nodes are skipped and counted; entries of an unknown type are unpacked as files, except `M`,
+//!   the continuation of a file on another volume, which is an error. Owners and extended attributes are
 //!   ignored.
 //! - Holes of sparse files stay holes.
 //!
@@ -56,7 +57,7 @@ pub struct Unpacked {
 pub struct Skipped {
     /// Their number.
     pub count: u64,
-    /// The paths of the first twenty, below the destination.
+    /// The paths of the first twenty, relative to the destination.
     pub first: Vec<PathBuf>,
 }
 
@@ -109,7 +110,7 @@ pub fn unpack_whole(
 
 struct Unpacker {
     tree: Tree,
-    /// The mode and time of each directory, which are set at the end. In the byte order of their paths.
+    /// The mode and time of each directory, which are set at the end, sorted by the bytes of the paths.
     directories: BTreeMap<OsString, (u32, i64)>,
     buffer: Vec<u8>,
     unpacked: Unpacked,
@@ -209,7 +210,7 @@ impl Unpacker {
                 .min(usize::try_from(left).unwrap_or(usize::MAX));
             let read = archive.read_content(&mut self.buffer[..wanted])?;
             if read == 0 {
-                // Not reached, because the pieces were compared with the content; prevents an endless loop.
+                // Prevents an endless loop. Not reached: the reader has compared the pieces with the size of the content.
                 break;
             }
             file.write_all(&self.buffer[..read])
@@ -221,7 +222,7 @@ impl Unpacker {
     }
 
     fn finish(mut self) -> Result<Unpacked, UnpackError> {
-        // In reverse order, the entries of a directory precede it.
+        // In reverse byte order, directories come before the directory that contains them.
         for (path, (mode, mtime)) in self.directories.iter().rev() {
             self.tree.finish_directory(path.as_ref(), *mode, *mtime)?;
         }

@@ -40,7 +40,7 @@ Usage:
   bosh-agent cache ls|verify|prune|path   list, verify or prune a cache of compiled packages
                                           (bosh-agent help cache)
   bosh-agent -P PLATFORM -C AGENT.JSON    run the agent of a compilation VM
-                                          (-P ubuntu or dummy; -b BASE: use it, not /var/vcap)
+                                          (-P ubuntu or dummy; -b BASE replaces /var/vcap)
   bosh-agent -v                           print the version
   bosh-agent --version                    print the version, the commit and the target
   bosh-agent -h                           print this help

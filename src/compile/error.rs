@@ -182,7 +182,9 @@ pub enum CompileError {
         package: Name,
     },
     /// The script failed because its dependencies are mounts. It is run again with copies, so no caller gets this.
-    #[error("the packaging script of `{package}` failed at the mount of a dependency")]
+    #[error(
+        "the packaging script of `{package}` failed to link, move or remove files of a dependency, which is a mount"
+    )]
     AcrossMounts {
         /// The package.
         package: Name,

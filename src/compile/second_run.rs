@@ -1,4 +1,4 @@
-//! Decides whether a script that ran under Landlock rules is run again without them. Pure.
+//! Decides whether a script that ran under Landlock rules is run again without them. No I/O.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,8 +18,8 @@ const NOT_EXECUTABLE: i32 = 126;
 /// When a script that failed under Landlock rules is run a second time, without them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SecondRun {
-    /// If its output shows a denial, or if it failed within this time. For a script that succeeded: if its output shows a denial that
-    /// the rules may have caused.
+    /// After a failure, if its output shows a denied access or if it failed within this time. After a success, if its output shows a
+    /// denied access that the rules may have caused.
     Auto(Duration),
     /// After every failure that the rules may have caused.
     Always,
@@ -31,8 +31,8 @@ impl SecondRun {
     /// The default.
     pub const AUTO: Self = Self::Auto(CHEAP);
 
-    /// Whether a second run follows a failure. The rules cannot cause a signal, a lack of memory or space, a timeout or a
-    /// cancellation.
+    /// Whether a second run follows a failure. Never after a signal, a lack of memory or space, a timeout or a cancellation: the
+    /// rules cannot cause these.
     pub(super) fn follows(
         self,
         failure: &CompileError,
@@ -56,7 +56,7 @@ fn has_status(failure: &CompileError, code: i32) -> bool {
 /// The first run of a script, under Landlock rules, before its second one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FirstRun {
-    /// How it failed.
+    /// Why the script runs again: its error, or the denied access if it succeeded.
     pub failure: String,
     /// Whether the script succeeded although it was denied access.
     pub succeeded: bool,

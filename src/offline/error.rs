@@ -198,7 +198,7 @@ pub enum InputProblemKind {
     #[error("it has no jobs, so no package is needed (--only-needed)")]
     NothingSelected,
     /// A part of a compiled release was asked for.
-    #[error("it is already compiled: select jobs and packages of its source release")]
+    #[error("a compiled release cannot be reduced: pass its source release")]
     SelectionOfCompiled,
     /// A disk has not the least that is needed.
     #[error(

@@ -1,4 +1,4 @@
-//! Keeps the state of all packages and releases of a call: which packages are compiled, which releases are complete.
+//! Keeps the state of all packages and releases of a run: which packages are compiled, which releases are complete.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -31,7 +31,7 @@ impl ReleaseJob {
     }
 }
 
-/// A package of the call.
+/// A package of the run.
 #[derive(Debug)]
 pub(super) struct PackageRecord {
     pub node: PackageNode,
@@ -84,13 +84,13 @@ pub(super) struct CompleteRelease {
     pub source: Arc<CheckedRelease>,
     pub compiled: CompiledRelease,
     pub output: PathBuf,
-    /// The blobs compiled in this call; releases that have the same package share its blob.
+    /// The blobs compiled in this run; releases that have the same package share its blob.
     pub blobs: Vec<Arc<CompiledBlob>>,
     /// When its first package started; `None` if it has no packages.
     pub started: Option<Instant>,
 }
 
-/// The packages and releases of a call.
+/// The packages and releases of a run.
 #[derive(Debug)]
 pub(super) struct Ledger {
     packages: Vec<PackageRecord>,
@@ -213,7 +213,7 @@ impl Ledger {
         self.packages[node.index()].state = PackageState::Failed;
     }
 
-    /// The releases that have become complete since the last call.
+    /// The releases that have become complete since this was last called.
     pub(super) fn take_complete(&mut self, stemcell: &Slug) -> Vec<CompleteRelease> {
         let mut complete = Vec::new();
         for (id, record) in &mut self.releases {

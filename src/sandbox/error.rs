@@ -81,7 +81,9 @@ pub enum SandboxError {
         status: Status,
     },
     /// A script's parent was killed, and the fork server, which would have reported that.
-    #[error("the process that runs the packaging script and the sandbox server were killed")]
+    #[error(
+        "both helper processes of the packaging script, sandbox-child and sandbox-server, were killed"
+    )]
     NoServer,
 }
 
@@ -117,7 +119,7 @@ impl SandboxError {
                     .to_owned(),
             ),
             Self::Scratch { .. } => Some(
-                "pass a --scratch-dir whose whole content this user can write to, or none".to_owned(),
+                "pass a --scratch-dir whose whole content this user can write to, or omit the flag".to_owned(),
             ),
             Self::Files(error)
                 if error.source.kind() == std::io::ErrorKind::PermissionDenied

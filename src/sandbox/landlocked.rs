@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Paths contain only the name of a package, so only one version of a package can be in the tree. A package that needs another version
-//! waits. A failed script can run again: alone, without rules, in a tree with only its own directories and dependencies. The Go agent
+//! waits. A script that may have failed because of the rules can run a second time: alone, without them, in a tree with only its own directories and dependencies. The Go agent
 //! runs scripts under the same conditions. No other script runs meanwhile.
 
 mod admission;
@@ -49,15 +49,15 @@ const TEMPORARY: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
 #[derive(Debug)]
 pub struct Landlocked {
     tree: SharedTree,
-    /// The base directory with links resolved: rules need such a path.
+    /// The base directory without symbolic links in its path, as Landlock rules need it.
     base: PathBuf,
     /// The data directory with links resolved.
     data: PathBuf,
-    /// Directories that all scripts use, and the one in which they may keep files.
+    /// Directories to which all scripts have access: temporary ones, and HOME.
     open: Vec<PathBuf>,
     /// The work directory, the directory of kept scratch and secrets, if rules can deny access to them.
     hidden: Vec<PathBuf>,
-    /// Locked before `data_names` if both are needed. It stays locked during file operations, so threads of the runtime must not lock it.
+    /// Locked before `data_names` if both are needed. It stays locked during file operations, so code on async threads must not lock it.
     packages: Mutex<PackagesInTree>,
     data_names: Mutex<DataNames>,
     /// Notified when a name becomes available or when a dependency is complete.
@@ -95,7 +95,7 @@ struct Reserved {
 }
 
 impl Landlocked {
-    /// The packages of a tree, none yet. `home` is the directory in which scripts may keep files.
+    /// A tree without packages. `home` is the HOME of scripts.
     ///
     /// # Errors
     /// Its directories cannot be examined.

@@ -119,7 +119,7 @@ impl fmt::Display for Step {
             Self::AdoptOrphans => write!(f, "become a subreaper"),
             Self::ListenForSignals => write!(f, "listen for signals"),
             Self::SeparateUsers => write!(f, "create a user namespace"),
-            Self::MapUsers(how) => write!(f, "map the owners of a user namespace {how}"),
+            Self::MapUsers(how) => write!(f, "map the owners of a user namespace with {how}"),
             Self::BecomeRoot => write!(f, "become root in a user namespace"),
             Self::TryMount => write!(f, "mount a test file system"),
             Self::SeparateProcesses => write!(f, "create a PID namespace"),

@@ -149,7 +149,7 @@ mod bodies {
         running
             .end()
             .blames_the_machine()
-            .says("the process that runs the packaging script and the sandbox server were killed");
+            .says("both helper processes of the packaging script, sandbox-child and sandbox-server, were killed");
         assert_no_leftovers(&place);
     }
 

@@ -215,7 +215,7 @@ fn compiled_release_is_not_a_source_of_a_selection() {
     for flag in ["--job=web", "--package=app"] {
         select(&world, &[flag], &[&tarball])
             .refuses_the_input()
-            .says("it is already compiled: select jobs and packages of its source release");
+            .says("a compiled release cannot be reduced: pass its source release");
     }
     select(&world, &["--only-needed"], &[&tarball])
         .succeeds()

@@ -26,7 +26,7 @@ pub(in crate::cli) struct CompilationFlags {
     #[arg(long, value_name = "N", default_value = "auto", value_parser = jobs)]
     pub jobs: JobsFlag,
 
-    /// Memory that `--jobs auto` counts for each package; with `0`, only the CPUs count
+    /// Memory that `--jobs auto` expects each package to need; with `0`, only the CPUs count
     #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = values::size)]
     pub memory_per_job: u64,
 
@@ -50,7 +50,7 @@ pub(in crate::cli) struct CompilationFlags {
     #[arg(long, value_name = "BASE", default_value = Vcap::BASE)]
     pub base_directory: PathBuf,
 
-    /// Compile even if another agent left packages below BASE, and remove them
+    /// Compile even if another program has installed packages in BASE, and remove them
     #[arg(long)]
     pub force: bool,
 }

@@ -8,7 +8,7 @@ use clap::Args;
 #[command(next_help_heading = "Directories")]
 pub(in crate::cli) struct DirectoryFlags {
     /// Directory for temporary files; with `namespace` and `userns`, scripts also run in it
-    /// [default: BASE/data if it is on a disk, otherwise the output directory; a directory that is
+    /// [default: BASE/data unless it is on a tmpfs, an overlay or FUSE, otherwise the output directory; a directory that is
     /// mounted noexec is used only if there is no other]
     #[arg(long, value_name = "DIR")]
     pub work_dir: Option<PathBuf>,
@@ -18,8 +18,8 @@ pub(in crate::cli) struct DirectoryFlags {
     #[arg(long, value_name = "DIR")]
     pub scratch_dir: Option<PathBuf>,
 
-    /// Do not share scratch directories: each package has its own. With `landlock`, a script can use only
-    /// BASE/data/NAME for the name of its own package
+    /// Do not share scratch directories: each package has its own. With `landlock`, a script can then use
+    /// BASE/data/NAME with the name of its own package, and not those of its dependencies
     #[arg(long, conflicts_with = "scratch_dir")]
     pub no_shared_scratch: bool,
 

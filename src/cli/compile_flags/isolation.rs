@@ -19,7 +19,8 @@ pub(in crate::cli) struct IsolationFlags {
     pub readonly_deps: bool,
 
     /// Make everything read-only for scripts except the package's directories below BASE, its
-    /// scratch directories, /tmp, /var/tmp, /dev/shm and HOME. Scripts cannot mount file systems.
+    /// scratch directories, /tmp, /var/tmp, /dev/shm and HOME. Scripts can mount file
+    /// systems only in a user namespace of their own.
     /// Needs `namespace` or `userns`
     #[arg(long)]
     pub protect_host: bool,
@@ -32,8 +33,8 @@ pub(in crate::cli) struct IsolationFlags {
 /// `--isolation`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(in crate::cli) enum IsolationFlag {
-    /// The first of the following that passes a trial run; the output says which one, and why the
-    /// ones before it failed
+    /// The first of the following that passes a trial run. The output says which one; with
+    /// BOSH_AGENT_LOG=debug, also why the ones before it failed
     Auto,
     /// Mount, process and IPC namespaces for each package; needs root or CAP_SYS_ADMIN
     Namespace,
@@ -42,16 +43,19 @@ pub(in crate::cli) enum IsolationFlag {
     Userns,
     /// Scripts use the real BASE, restricted by Landlock rules; needs Landlock (Linux 5.19), no privileges
     Landlock,
-    /// Scripts use the real BASE without isolation, one package after another, as the Go agent does
+    /// Scripts use the real BASE without isolation, as with the Go agent; one package after another
+    /// unless --jobs is given
     None,
 }
 
 /// `--second-run`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(in crate::cli) enum SecondRunFlag {
-    /// If the script failed within 30 seconds, or its output shows a denied access
+    /// If the script failed within 30 seconds or with exit code 126, or if its output shows a denied
+    /// access, even if it succeeded
     Auto,
-    /// Also after every other failure except a signal, a timeout, or a lack of memory or disk space
+    /// Also after every other failure except a signal, a timeout, a stop, or a lack of memory or disk
+    /// space
     Always,
     /// No second run; if a script succeeds although an access was denied, a warning is printed
     Never,

@@ -17,7 +17,7 @@ pub(in crate::cli) struct OutputFlags {
     #[arg(long)]
     pub verbose: bool,
 
-    /// Print only warnings and errors
+    /// Print only warnings, errors and the plan of --dry-run
     #[arg(long, conflicts_with = "verbose")]
     pub quiet: bool,
 

@@ -16,7 +16,7 @@ pub(in crate::cli) struct PlanFlags {
     #[arg(long, conflicts_with_all = ["shell", "shell_on_failure"])]
     pub check: bool,
 
-    /// Make the same checks, and print the order in which packages would be compiled, how long each
+    /// Make the checks of --check, and print the order in which packages would be compiled, how long each
     /// and all of them are expected to take, and the critical path. The times are those of earlier
     /// runs (`durations.json` in the directory of logs) or estimates by size
     #[arg(long, conflicts_with_all = ["check", "shell", "shell_on_failure"])]
