@@ -11,7 +11,7 @@ use super::graph::PackageNode;
 use super::options::Options;
 use crate::archive::{Compression, Decoder};
 use crate::cache::{self, Damage, FORMAT, Form, KeyParts, LocalCache};
-use crate::compile::{SecondRun, content_digest};
+use crate::compile::{SecondRun, SourceDates, content_digest};
 use crate::diag::Chain;
 use crate::fs;
 use crate::process;
@@ -26,6 +26,8 @@ pub(super) struct CommonParts {
     base: String,
     options: BTreeMap<String, String>,
     variables: BTreeMap<String, String>,
+    /// Whether the times in a source shape its package, so that the content of the source is not sufficient.
+    has_source_dates: bool,
 }
 
 /// The source of a package.
@@ -54,6 +56,7 @@ impl CommonParts {
             base: options.vcap.base().to_string_lossy().into_owned(),
             options: flags(options),
             variables: cache::variable_digests(&options.environment),
+            has_source_dates: options.source_dates == SourceDates::OfEachSource,
         })
     }
 
@@ -67,7 +70,10 @@ impl CommonParts {
             format: FORMAT,
             name: package.name().to_string(),
             version: package.version().to_string(),
-            source: source.identity.clone(),
+            source: match self.has_source_dates {
+                true => by_archive(package),
+                false => source.identity.clone(),
+            },
             dependencies,
             stemcell: self.stemcell.clone(),
             architecture: std::env::consts::ARCH.to_owned(),
@@ -86,6 +92,10 @@ fn flags(options: &Options) -> BTreeMap<String, String> {
     let flags = [
         ("--network", if options.network { "host" } else { "none" }),
         ("--protect-host", switch(options.protect_host)),
+        (
+            "--reproducible",
+            switch(options.source_dates == SourceDates::OfEachSource),
+        ),
         ("--readonly-deps", switch(options.readonly_dependencies)),
         (
             "--second-run",
@@ -135,6 +145,11 @@ pub(super) async fn sources(
     Ok((sources, damaged))
 }
 
+/// The identity of a source by the bytes of its archive.
+fn by_archive(package: &CheckedPackage) -> String {
+    format!("archive {}", package.blob.digests.sha256())
+}
+
 fn source_of(
     (cache, memory): (&LocalCache, Memory),
     package: &CheckedPackage,
@@ -148,7 +163,7 @@ fn source_of(
         Err(damage) => (None, Some(damage)),
     };
     let identity = known.unwrap_or_else(|| {
-        let by_archive = format!("archive {archive}");
+        let by_archive = by_archive(package);
         // One that cannot be read fails when it is compiled.
         let Some(Ok(content)) = open().map(content_digest) else {
             return by_archive;
@@ -226,6 +241,7 @@ mod tests {
             base: "/var/vcap".to_owned(),
             options: BTreeMap::new(),
             variables: BTreeMap::new(),
+            has_source_dates: false,
         };
         let keyed = keyed(nodes.iter(), &sources, &common).into_iter();
         keyed
