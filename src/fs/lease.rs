@@ -285,10 +285,22 @@ pub(crate) fn remove_abandoned(
         }
         match remove_under_other_name(&path, prefix) {
             Ok(()) => removed.push(path),
+            // Another process is removing it, too: its lock was removed first.
+            Err(error) if is_being_removed(&error) => {
+                tracing::debug!(%error, "could not remove temporary files of an earlier run");
+            }
             Err(error) => warn(&error),
         }
     }
     removed
+}
+
+fn is_being_removed(error: &Error) -> bool {
+    let kind = error.source.kind();
+    matches!(
+        kind,
+        io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty
+    )
 }
 
 fn warn(error: &Error) {

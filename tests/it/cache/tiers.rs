@@ -1,15 +1,20 @@
 //! The cache in each isolation tier.
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use crate::support::{
     Agent, LANDLOCK, NAMESPACE, NONE, Place, Ran, ReleaseBuilder, Tier, USERNS_OF_A_USER,
-    USERNS_OF_ROOT, in_tiers,
+    USERNS_OF_ROOT, example_release, in_tiers, is_soak, require, require_tools,
 };
 
 in_tiers!(packages_are_found_again: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 in_tiers!(scripts_can_neither_read_nor_write_the_cache: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK);
+in_tiers!(example_release_is_compiled_once: NAMESPACE);
 in_tiers!(unrestricted_results_are_stored_only_on_request: LANDLOCK);
+
+/// The time limit for the example release.
+const LONG: Duration = Duration::from_secs(900);
 
 fn cache(place: &Place) -> PathBuf {
     place.world.path("cache")
@@ -62,6 +67,34 @@ mod bodies {
         );
         assert!(!cache.join("new").exists());
         assert!(cache.join("v1/entries/app").is_dir());
+    }
+
+    pub(super) fn example_release_is_compiled_once(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        // Compiling the release takes minutes.
+        if !is_soak() {
+            return;
+        }
+        let tarball = example_release();
+        if !require(tarball.is_file(), "the example release (`make example`)")
+            || !require_tools(&["gcc", "g++", "make"])
+        {
+            return;
+        }
+        let place = place.at_var_vcap();
+        let run = || {
+            let start = Instant::now();
+            let ran = agent(&place).within(LONG).arg(&tarball).run().succeeds();
+            let result = std::fs::read(place.world.result("example-1.0.0")).unwrap();
+            (start.elapsed(), ran, result)
+        };
+        let (first, _, result) = run();
+        let (second, ran, same) = run();
+        ran.says("All 11 packages are in the cache\n");
+        assert!(result == same, "the results differ");
+        assert!(second * 20 < first, "{second:?} after {first:?}");
     }
 
     pub(super) fn unrestricted_results_are_stored_only_on_request(tier: Tier) {
