@@ -98,14 +98,6 @@ pub enum EntryPathError {
 ///
 /// # Errors
 /// If the name is empty, absolute, or contains `..` or a NUL byte.
-///
-/// ```
-/// use bosh_agent::archive::entry::normalize;
-///
-/// assert_eq!(normalize(b"./jobs//web.tgz").unwrap().to_str(), Some("jobs/web.tgz"));
-/// assert_eq!(normalize(b"./").unwrap().to_str(), Some(""));
-/// assert!(normalize(b"a/../../etc/passwd").is_err());
-/// ```
 pub(crate) fn normalize(name: &[u8]) -> Result<PathBuf, EntryPathError> {
     let owned = || Path::new(OsStr::from_bytes(name)).to_owned();
     if name.is_empty() {
@@ -151,6 +143,7 @@ mod tests {
             ("./a", "a"),
             ("././a", "a"),
             ("./a/", "a"),
+            ("./jobs//web.tgz", "jobs/web.tgz"),
             ("a//b", "a/b"),
             ("a/./b/.", "a/b"),
             (".", ""),
@@ -180,6 +173,7 @@ mod tests {
             "a/..",
             "./..",
             "a/../b",
+            "a/../../etc/passwd",
             "a/b/../../../c",
             "/",
             "//a",
