@@ -21,6 +21,7 @@ mod ask;
 mod attend;
 mod cgroup;
 mod fork_server;
+mod idle;
 mod jobserver;
 mod lines;
 mod memory;
@@ -45,6 +46,7 @@ pub use fork_server::ForkServer;
 pub(crate) use fork_server::{
     ARGUMENT as SERVER_ARGUMENT, DESCRIPTORS, Request, read_orders, receive,
 };
+pub(crate) use idle::IdleMeter;
 pub(crate) use jobserver::{Jobserver, inherited as inherited_jobserver};
 pub use lines::LineSink;
 pub(crate) use memory::{Memory, MemoryOf, available_memory, memory, out_of_memory_kills};

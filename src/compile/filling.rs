@@ -12,6 +12,7 @@ use super::installed::Installed;
 use super::scratch;
 use crate::config::Vcap;
 use crate::fs;
+use crate::process::IdleMeter;
 use crate::sandbox::Sandbox;
 
 /// Up to this many jobs, one dependent fills a cache before the others start. With more jobs, and so more cores, compiling the same
@@ -23,7 +24,7 @@ pub(super) const MOST_JOBS: usize = 4;
 pub(super) const MOST_JOBS_ONE_AT_A_TIME: usize = 2;
 
 /// How often a cache is checked.
-pub(super) const INTERVAL: Duration = Duration::from_millis(200);
+pub(super) const INTERVAL: Duration = Duration::from_millis(100);
 
 /// After this time with an empty cache, the other dependents start: the package does something else first. The time includes
 /// unpacking its source and copying its dependencies.
@@ -33,13 +34,38 @@ const UNUSED_LIMIT: Duration = Duration::from_secs(30);
 /// first use of the cache, so it also limits how long dependents run one after another.
 const USED_LIMIT: Duration = Duration::from_secs(60);
 
+/// During this time after the first use of a cache, idle CPUs do not let another dependent start: the Go packages that all programs
+/// need, such as `runtime`, are partly compiled one after another.
+const SHARED_WORK: Duration = Duration::from_secs(5);
+
+/// The share of all CPU time that a package leaves idle while it links a program, or does other work that is not parallel.
+const IDLE_SHARE: f64 = 0.25;
+
+/// For so many checks in a row, a package must leave CPUs idle before the next one starts. A single check may fall between two
+/// processes.
+const IDLE_CHECKS: u32 = 2;
+
 /// A cache that is being filled.
 #[derive(Debug)]
 pub(super) struct Filling {
     directories: Vec<PathBuf>,
-    /// When a dependent began to fill it.
+    /// When a dependent began to fill it, then when it was first used.
     since: Option<Instant>,
     is_used: bool,
+    meter: IdleMeter,
+    /// In how many checks in a row CPUs were idle.
+    idle_checks: u32,
+}
+
+/// Which dependents may start while a cache is being filled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum MayStart {
+    /// None.
+    None,
+    /// One more: CPUs are idle.
+    Next,
+    /// All.
+    All,
 }
 
 impl Filling {
@@ -55,25 +81,41 @@ impl Filling {
             directories,
             since: None,
             is_used: false,
+            meter: IdleMeter::default(),
+            idle_checks: 0,
         };
         (!filling.has_content()).then_some(filling)
     }
 
-    /// Whether the waiting dependents may run concurrently with the one that fills the cache. The caller checks every [`INTERVAL`].
-    /// Blocks.
-    pub(super) fn is_over(&mut self) -> bool {
+    /// Which dependents may run concurrently with the one that fills the cache. The caller checks every [`INTERVAL`]. Blocks.
+    pub(super) fn check(&mut self) -> MayStart {
         let now = Instant::now();
-        let since = *self.since.get_or_insert(now);
         if !self.is_used && self.has_content() {
             self.is_used = true;
             self.since = Some(now);
-            return false;
         }
+        let elapsed = now - *self.since.get_or_insert(now);
         let limit = match self.is_used {
             true => USED_LIMIT,
             false => UNUSED_LIMIT,
         };
-        now - since >= limit
+        if elapsed >= limit {
+            return MayStart::All;
+        }
+        let idle_share = self.meter.idle_share();
+        self.after_idle(elapsed, idle_share)
+    }
+
+    /// The same, before the time limit.
+    fn after_idle(&mut self, elapsed: Duration, idle_share: Option<f64>) -> MayStart {
+        let is_shared_work = !self.is_used || elapsed < SHARED_WORK;
+        let is_idle = !is_shared_work && idle_share.is_some_and(|share| share >= IDLE_SHARE);
+        self.idle_checks = if is_idle { self.idle_checks + 1 } else { 0 };
+        if self.idle_checks < IDLE_CHECKS {
+            return MayStart::None;
+        }
+        self.idle_checks = 0;
+        MayStart::Next
     }
 
     fn has_content(&self) -> bool {
@@ -91,6 +133,8 @@ mod tests {
             directories: vec![directory.path().to_owned(), directory.path().join("none")],
             since: None,
             is_used: false,
+            meter: IdleMeter::default(),
+            idle_checks: 0,
         }
     }
 
@@ -98,24 +142,52 @@ mod tests {
     async fn dependents_stop_waiting_for_an_empty_cache() {
         let directory = tempfile::tempdir().unwrap();
         let mut filling = filling(&directory);
-        assert!(!filling.is_over());
+        assert_eq!(filling.check(), MayStart::None);
         tokio::time::advance(UNUSED_LIMIT / 2).await;
-        assert!(!filling.is_over());
+        assert_eq!(filling.check(), MayStart::None);
         tokio::time::advance(UNUSED_LIMIT).await;
-        assert!(filling.is_over());
+        assert_eq!(filling.check(), MayStart::All);
     }
 
     #[tokio::test(start_paused = true)]
     async fn dependents_wait_for_a_cache_until_a_limit() {
         let directory = tempfile::tempdir().unwrap();
         let mut filling = filling(&directory);
-        assert!(!filling.is_over());
+        assert_eq!(filling.check(), MayStart::None);
         fs::write(&directory.path().join("file"), b"").unwrap();
         tokio::time::advance(2 * UNUSED_LIMIT).await;
-        assert!(!filling.is_over());
+        assert_ne!(filling.check(), MayStart::All);
         tokio::time::advance(USED_LIMIT - INTERVAL).await;
-        assert!(!filling.is_over());
+        assert_ne!(filling.check(), MayStart::All);
         tokio::time::advance(INTERVAL).await;
-        assert!(filling.is_over());
+        assert_eq!(filling.check(), MayStart::All);
+    }
+
+    #[test]
+    fn next_dependent_starts_after_two_checks_with_idle_cpus() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut filling = filling(&directory);
+        for (is_used, elapsed) in [(false, 2 * SHARED_WORK), (true, SHARED_WORK / 2)] {
+            filling.is_used = is_used;
+            for _ in 0..3 {
+                let may_start = filling.after_idle(elapsed, Some(0.5));
+                assert_eq!(may_start, MayStart::None, "{is_used} {elapsed:?}");
+            }
+        }
+        let shares = [
+            (None, MayStart::None),
+            (Some(0.4), MayStart::None),
+            (Some(0.1), MayStart::None),
+            (Some(0.4), MayStart::None),
+            (Some(0.4), MayStart::Next),
+            (Some(0.4), MayStart::None),
+        ];
+        for (share, expected) in shares {
+            assert_eq!(
+                filling.after_idle(SHARED_WORK, share),
+                expected,
+                "{share:?}"
+            );
+        }
     }
 }

@@ -177,6 +177,13 @@ impl Queue {
         self.unfilled.remove(&dependency);
     }
 
+    /// Records that the dependent that fills a package's cache leaves CPUs idle: the next one may start.
+    pub fn let_next_fill(&mut self, dependency: Id) {
+        if let Some(filler) = self.unfilled.get_mut(&dependency) {
+            *filler = None;
+        }
+    }
+
     /// The packages for which one dependent fills the cache while the other dependents wait.
     #[must_use]
     pub fn filling(&self) -> Vec<Id> {
@@ -275,9 +282,9 @@ impl Queue {
                 && *filler == Some(id)
             {
                 *filler = None;
-                if state == State::Done && !self.one_at_a_time {
-                    self.unfilled.remove(dependency);
-                }
+            }
+            if state == State::Done && !self.one_at_a_time {
+                self.unfilled.remove(dependency);
             }
         }
     }
@@ -422,6 +429,29 @@ mod tests {
         queue.filled(golang);
         assert_eq!(queue.next(), Some(third));
         assert_eq!(queue.next(), Some(fourth));
+    }
+
+    #[test]
+    fn next_dependent_starts_when_the_one_that_fills_leaves_cpus_idle() {
+        for one_at_a_time in [true, false] {
+            let mut graph = Graph::default();
+            let golang = graph.add(&[], seconds(1), Vec::new());
+            let first = graph.add(&[golang], seconds(4), Vec::new());
+            let second = graph.add(&[golang], seconds(3), Vec::new());
+            let third = graph.add(&[golang], seconds(2), Vec::new());
+            let mut queue = Queue::new(graph).filling_one_at_a_time(one_at_a_time);
+            assert_eq!(queue.next(), Some(golang));
+            queue.done(golang);
+            queue.fill_first(golang);
+            assert_eq!(queue.next(), Some(first));
+            queue.let_next_fill(golang);
+            assert_eq!(queue.next(), Some(second));
+            assert_eq!(queue.next(), None);
+            queue.done(first);
+            assert_eq!(queue.next(), (!one_at_a_time).then_some(third));
+            queue.done(second);
+            assert_eq!(queue.next(), one_at_a_time.then_some(third));
+        }
     }
 
     #[derive(Debug, Clone)]

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::context::Context;
 use super::error::CompileError;
-use super::filling::{self, Filling};
+use super::filling::{self, Filling, MayStart};
 use super::forecast::{ForecastStep, forecast};
 use super::installed::Installed;
 use super::job::{Compiled, Dependency, Job};
@@ -429,12 +429,14 @@ impl Compiling<'_> {
         filling.is_some_and(|filling| self.filling.insert(id, filling).is_none())
     }
 
-    /// Lets the other dependents start if a cache is filled, or if filling it takes too long.
+    /// Lets other dependents start if a cache is filled, if filling it takes too long, or if the one that fills it leaves CPUs idle.
     fn check_caches(&mut self, queue: &mut Queue) {
         for id in queue.filling() {
             let filling = self.filling.get_mut(&id);
-            if filling.is_none_or(Filling::is_over) {
-                queue.filled(id);
+            match filling.map_or(MayStart::All, Filling::check) {
+                MayStart::None => {}
+                MayStart::Next => queue.let_next_fill(id),
+                MayStart::All => queue.filled(id),
             }
         }
     }

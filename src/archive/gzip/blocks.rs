@@ -12,8 +12,8 @@ use super::deflate::{Block, Compressor};
 /// The number of threads in this process that compress.
 static BUSY: AtomicUsize = AtomicUsize::new(0);
 
-/// How much higher the niceness of compressing threads is than that of the caller.
-const NICENESS: i32 = 5;
+/// The niceness of compressing threads: they get what packaging scripts leave idle.
+const NICENESS: i32 = 19;
 
 type Request = (Block, SyncSender<io::Result<Vec<u8>>>);
 
@@ -109,9 +109,8 @@ fn start(requests: Arc<Mutex<Receiver<Request>>>, level: u32) -> bool {
 /// Lowers this thread's priority below that of packaging scripts: other packages wait for what a script installs, but rarely for its
 /// archive.
 fn raise_niceness() {
-    let now = rustix::process::getpriority_process(None).unwrap_or(0);
     // Raising the niceness needs no privileges. On Linux it affects only the calling thread.
-    let _ = rustix::process::setpriority_process(None, (now + NICENESS).min(19));
+    let _ = rustix::process::setpriority_process(None, NICENESS);
 }
 
 /// Counts a compressing thread.
