@@ -90,6 +90,7 @@ mod recompress;
 mod releases;
 mod report;
 mod report_file;
+mod reuse;
 mod run;
 mod scheduling;
 mod script_warnings;

@@ -90,6 +90,7 @@ fn options(
     Options {
         purpose: offline::Purpose::Compile,
         inputs: Vec::new(),
+        reuse: Vec::new(),
         selection: offline::Selection::All,
         output_directory: None,
         report: None,

@@ -30,6 +30,7 @@ pub(super) fn options(
     Options {
         purpose: flags.plan.purpose(),
         inputs: flags.tarballs,
+        reuse: flags.compilation.reuse,
         selection: flags.selection.selection(),
         output_directory: flags.results.output_directory,
         report: flags.results.report,

@@ -100,6 +100,7 @@ impl CallRecord {
             name: package.name().to_string(),
             version: package.version().to_string(),
             precompiled: !package.is_source(),
+            reused_from: package.reused_from.as_deref().map(text),
         });
         let release = Release {
             name: release.manifest.name.to_string(),

@@ -118,6 +118,8 @@ pub(super) struct ReleasePackage {
     pub version: String,
     /// Whether it was compiled before.
     pub precompiled: bool,
+    /// The earlier result from which it was taken over.
+    pub reused_from: Option<String>,
 }
 
 /// A package of the call. A package that several releases share is listed once.

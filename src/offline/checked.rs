@@ -21,12 +21,14 @@ pub(super) struct CheckedRelease {
 }
 
 /// A package of a release, with its blob.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct CheckedPackage {
     pub listed: Listed,
     /// Its path in the tarball.
     pub path: PathBuf,
     pub blob: Blob,
+    /// The earlier result from which it was taken over.
+    pub reused_from: Option<PathBuf>,
 }
 
 /// A package as the manifest lists it.

@@ -143,6 +143,9 @@ pub enum InputProblemKind {
         "it is already compiled and has to be copied, but it is not a file that can be read twice"
     )]
     NotAFile,
+    /// An earlier result from which packages are to be taken has no compiled packages.
+    #[error("it has no compiled packages to reuse (--reuse)")]
+    NothingToReuse,
     /// The same file is given more than once.
     #[error("it is given twice, first as `{}`", earlier.display())]
     GivenTwice {

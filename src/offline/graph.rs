@@ -158,7 +158,7 @@ pub(super) mod tests {
         let dependencies = dependencies.split_whitespace().map(parse).collect();
         let digests = Digests::of(content.as_bytes(), &[Algorithm::Sha1]);
         let digest = MultiDigest::of(&digests, &[Algorithm::Sha1]).unwrap();
-        let fingerprint = String::new();
+        let fingerprint = content.to_owned();
         let listed = match rest.contains('=') {
             true => Listed::Source(Package {
                 name,
@@ -186,6 +186,7 @@ pub(super) mod tests {
                 size: 1,
                 digests: hasher.finish(),
             },
+            reused_from: None,
         }
     }
 

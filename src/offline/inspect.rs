@@ -87,6 +87,7 @@ fn check_package(opened: &Opened, listed: &Listed) -> Result<CheckedPackage, Pro
         listed: listed.clone(),
         path: path.to_owned(),
         blob: blob.clone(),
+        reused_from: None,
     })
 }
 

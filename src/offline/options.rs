@@ -18,6 +18,8 @@ pub struct Options {
     pub purpose: Purpose,
     /// The tarballs.
     pub inputs: Vec<PathBuf>,
+    /// Results of earlier calls, from which packages are taken over.
+    pub reuse: Vec<PathBuf>,
     /// Which of their jobs and packages are compiled.
     pub selection: Selection,
     /// Where results go; without it each goes next to its input.

@@ -23,7 +23,8 @@ use super::plan;
 use super::progress::Progress;
 use super::releases::{self, Compiler, Target};
 use super::report_file::{self, ReportFile};
-use super::select::{Selected, Task, Wanted, select};
+use super::reuse::EarlierPackages;
+use super::select::{Input, Selected, Task, Wanted, select};
 use super::setup;
 use super::shell;
 use super::space;
@@ -80,7 +81,9 @@ async fn expand_and_run(
     written: &mut Written,
 ) -> Result<(), OfflineError> {
     let inputs = std::mem::take(&mut options.inputs);
-    options.inputs = runtime::spawn_blocking("expand", move || given::expand(inputs)).await?;
+    let reuse = std::mem::take(&mut options.reuse);
+    let expand = move || (given::expand(inputs), given::expand(reuse));
+    (options.inputs, options.reuse) = runtime::spawn_blocking("expand", expand).await?;
     match options.purpose {
         Purpose::NameResults => {
             let stemcell = expected::stemcell(&options, &progress, cancel).await?;
@@ -239,9 +242,14 @@ impl Call<'_> {
         work_directory: &WorkDirectory,
         outputs: Vec<PathBuf>,
     ) -> Result<Vec<Task>, OfflineError> {
-        let tarballs = self.options.inputs.iter().cloned().zip(outputs).collect();
-        let inputs = inputs::read(tarballs, work_directory, &self.progress, self.cancel).await?;
+        let tarballs = self.options.inputs.iter().cloned().zip(outputs);
+        let reuse = self.options.reuse.iter();
+        let reuse = reuse.map(|tarball| (tarball.clone(), PathBuf::new()));
+        let tarballs = tarballs.chain(reuse).collect();
+        let mut inputs =
+            inputs::read(tarballs, work_directory, &self.progress, self.cancel).await?;
         self.check_canceled()?;
+        let earlier = inputs.split_off(self.options.inputs.len());
         let wanted = Wanted {
             stemcell: &self.stemcell,
             selection: &self.options.selection,
@@ -249,6 +257,7 @@ impl Call<'_> {
         let Selected { tasks, notes } = select(inputs, wanted)?;
         notes.iter().for_each(|note| self.progress.line(note));
         shell::check(&self.options, &tasks)?;
+        let tasks = self.reuse(earlier, tasks).await?;
         let work = fs::parent(work_directory.path()).to_owned();
         let data = self.options.vcap.data();
         let places = match self.options.isolation {
@@ -260,6 +269,26 @@ impl Call<'_> {
             space::check_for_tasks(&tasks, &places).map(|()| tasks)
         });
         checking.await?
+    }
+
+    /// Takes over the packages that earlier results have.
+    async fn reuse(
+        &self,
+        earlier: Vec<Input>,
+        mut tasks: Vec<Task>,
+    ) -> Result<Vec<Task>, OfflineError> {
+        if earlier.is_empty() {
+            return Ok(tasks);
+        }
+        let (earlier, others) = EarlierPackages::of(earlier, self.stemcell.known())?;
+        others.iter().for_each(|note| self.progress.warn(note));
+        let reusing = runtime::spawn_blocking("reuse", move || {
+            let notes = earlier.take_over(&mut tasks)?;
+            Ok::<_, OfflineError>((tasks, notes))
+        });
+        let (tasks, notes) = reusing.await??;
+        notes.iter().for_each(|note| self.progress.line(note));
+        Ok(tasks)
     }
 
     /// Carries out the quick tasks first, then compiles.

@@ -415,7 +415,7 @@ fn given_before(index: usize, facts: &[Facts]) -> fs::Result<Option<PathBuf>> {
     Ok(None)
 }
 
-fn problems_of_open(error: OpenError) -> impl Iterator<Item = InputProblemKind> {
+pub(super) fn problems_of_open(error: OpenError) -> impl Iterator<Item = InputProblemKind> {
     let (manifest, other) = match error {
         OpenError::Manifest(problems) => (problems, None),
         other => (Vec::new(), Some(InputProblemKind::Open(other))),

@@ -25,6 +25,7 @@ fn errors() {
             &OfflineError::Files(file()),
             &OfflineError::Stopped,
             &InputProblemKind::NotAFile,
+            &InputProblemKind::NothingToReuse,
             &InputProblemKind::GivenTwice {
                 earlier: path("a.tgz"),
             },

@@ -42,6 +42,7 @@ mod protect_host;
 mod protected_trees;
 mod readers;
 mod reproducible;
+mod reuse;
 mod scale;
 mod scratch;
 mod scripts;

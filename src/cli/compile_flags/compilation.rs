@@ -20,6 +20,11 @@ pub(in crate::cli) struct CompilationFlags {
     #[arg(long, value_name = "OS/VERSION", value_parser = stemcell)]
     pub stemcell: Option<Slug>,
 
+    /// Take packages over from this compiled release, the result of an earlier run, if it has them for
+    /// the same stemcell with the same fingerprints and over the same dependencies. Can be repeated
+    #[arg(long, value_name = "COMPILED.tgz", conflicts_with = "shell")]
+    pub reuse: Vec<PathBuf>,
+
     /// Maximum number of packages to compile concurrently. `auto` is the number of available CPUs, or
     /// fewer if the memory is not sufficient (cgroup limits are honored), or 1 with --isolation=none.
     /// With less than 256 MiB of available memory, no script starts while another one runs

@@ -46,6 +46,7 @@ fn release(jobs: &str, packages: &str) -> CheckedRelease {
             size: 1,
             digests: BlobHasher::new(&[]).finish(),
         },
+        reused_from: None,
     });
     CheckedRelease {
         tarball: PathBuf::from("demo.tgz"),
