@@ -40,10 +40,12 @@
 
 mod annotations;
 mod assemble;
+mod blob_difference;
 mod cache_forecast;
 mod cache_lookup;
 mod cached_packages;
 mod caching;
+mod call;
 mod call_record;
 mod call_report;
 mod changed;
@@ -86,6 +88,8 @@ mod plan;
 mod problem;
 mod progress;
 mod readers;
+mod rebuild;
+mod rebuild_differences;
 mod recompress;
 mod releases;
 mod report;

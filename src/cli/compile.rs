@@ -65,7 +65,7 @@ pub(super) fn main(arguments: Compile, environment: Environment) -> u8 {
     if !has_proc() {
         return MACHINE;
     }
-    let source_dates = match source_dates(arguments.results.reproducible, &environment) {
+    let source_dates = match source_dates(arguments.results.is_reproducible(), &environment) {
         Ok(dates) => dates,
         Err(error) => {
             print_error(&format!(

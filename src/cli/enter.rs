@@ -91,6 +91,7 @@ fn options(
         purpose: offline::Purpose::Compile,
         inputs: Vec::new(),
         reuse: Vec::new(),
+        verify_rebuild: false,
         selection: offline::Selection::All,
         output_directory: None,
         report: None,

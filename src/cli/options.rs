@@ -31,6 +31,7 @@ pub(super) fn options(
         purpose: flags.plan.purpose(),
         inputs: flags.tarballs,
         reuse: flags.compilation.reuse,
+        verify_rebuild: flags.results.verify_rebuild,
         selection: flags.selection.selection(),
         output_directory: flags.results.output_directory,
         report: flags.results.report,

@@ -17,6 +17,7 @@ use super::failure::PackageFailure;
 use super::failure_kind::FailureKind;
 use super::ids::{NodeId, ReleaseId};
 use super::ledger::{Ledger, PackageRecord, PackageState};
+use super::rebuild_differences::PackageDifference;
 use super::summary;
 use super::tarball;
 use crate::compile::{self, CompileError, Compiled, Event, first_log};
@@ -450,6 +451,10 @@ fn errors(error: &OfflineError) -> Vec<String> {
             .iter()
             .map(|it| format!("{}: {}", it.path.display(), Chain(&it.kind)))
             .collect(),
+        OfflineError::NotReproducible(found) => {
+            let packages = found.packages.iter().map(PackageDifference::lines);
+            packages.collect()
+        }
         other => vec![Chain(other).to_string()],
     };
     error.failures().iter().flat_map(of).collect()

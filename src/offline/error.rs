@@ -6,6 +6,7 @@ use super::assemble::AssembleError;
 use super::failure::{PackageFailure, UnfinishedRelease};
 use super::open_error::OpenError;
 use super::problem::Problem;
+use super::rebuild_differences::RebuildDifferences;
 use super::selection::UnknownName;
 use super::stemcell::UnknownStemcell;
 use crate::compile::CompileError;
@@ -74,6 +75,17 @@ pub enum OfflineError {
         /// The directory of the package.
         directory: PathBuf,
     },
+    /// A result could not be read again, to compare it with that of the second compilation.
+    #[error("failed to compare `{}` with the result of the second compilation", file.display())]
+    Compare {
+        /// The result.
+        file: PathBuf,
+        /// What went wrong.
+        source: Box<OpenError>,
+    },
+    /// Packages were not the same when they were compiled again.
+    #[error("{} when compiled again", differing(.0))]
+    NotReproducible(Box<RebuildDifferences>),
     /// A part of this program broke.
     #[error(transparent)]
     Task(#[from] runtime::TaskFailed),
@@ -102,6 +114,14 @@ impl OfflineError {
                 .any(|problem| fs::is_no_space_behind(&problem.kind)),
             other => fs::is_no_space_behind(other),
         }
+    }
+}
+
+fn differing(found: &RebuildDifferences) -> String {
+    match (found.packages.len(), found.compared) {
+        (_, 1) => "the package differs".to_owned(),
+        (1, all) => format!("one of {all} packages differs"),
+        (some, all) => format!("{some} of {all} packages differ"),
     }
 }
 
@@ -146,6 +166,9 @@ pub enum InputProblemKind {
     /// An earlier result from which packages are to be taken has no compiled packages.
     #[error("it has no compiled packages to reuse (--reuse)")]
     NothingToReuse,
+    /// It cannot be read for a second compilation.
+    #[error("it is not a file that can be read twice, as --verify-rebuild does")]
+    NotReadTwice,
     /// The same file is given more than once.
     #[error("it is given twice, first as `{}`", earlier.display())]
     GivenTwice {

@@ -34,7 +34,9 @@ impl FailureKind {
             OfflineError::Unknown(_) => Some(Self::Input),
             OfflineError::Enter { source, .. } => Some(of_package(source)),
             OfflineError::Package(failure) => Some(of_package(&failure.source)),
+            OfflineError::NotReproducible(_) => Some(Self::Script),
             OfflineError::Stemcell(_)
+            | OfflineError::Compare { .. }
             | OfflineError::KeptInUse { .. }
             | OfflineError::Spool { .. }
             | OfflineError::Files(_)

@@ -20,6 +20,8 @@ pub struct Options {
     pub inputs: Vec<PathBuf>,
     /// Results of earlier calls, from which packages are taken over.
     pub reuse: Vec<PathBuf>,
+    /// Whether everything is compiled a second time, to compare the results.
+    pub verify_rebuild: bool,
     /// Which of their jobs and packages are compiled.
     pub selection: Selection,
     /// Where results go; without it each goes next to its input.

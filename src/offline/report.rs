@@ -66,6 +66,11 @@ fn rest(error: &OfflineError) -> String {
     for failure in failures {
         match failure {
             OfflineError::Input(problems) => inputs(&mut text, problems),
+            OfflineError::NotReproducible(found) => {
+                for package in &found.packages {
+                    let _ = writeln!(text, "{}", package.lines());
+                }
+            }
             OfflineError::Package(failure) => {
                 if !matches!(failure.source, CompileError::Script(_))
                     && let Some(log) = &failure.log
@@ -368,6 +373,11 @@ fn hints_of(error: &OfflineError) -> Vec<String> {
         OfflineError::Assemble { source, .. } if source.is_of_changed_files() => {
             hints.push(TAKEN.to_owned());
         }
+        OfflineError::NotReproducible(_) => hints.push(
+            "common causes are the current time, random numbers and the order in which parallel jobs end; a package can also differ \
+             because a dependency does"
+                .to_owned(),
+        ),
         OfflineError::KeptInUse { .. } => hints.push("leave the other shell first".to_owned()),
         OfflineError::Spool { .. }
         | OfflineError::Files(_)
@@ -375,6 +385,7 @@ fn hints_of(error: &OfflineError) -> Vec<String> {
         | OfflineError::Assemble { .. }
         | OfflineError::NoDigest { .. }
         | OfflineError::Enter { .. }
+        | OfflineError::Compare { .. }
         | OfflineError::Task(_)
         | OfflineError::Stopped => {}
     }

@@ -26,6 +26,7 @@ fn errors() {
             &OfflineError::Stopped,
             &InputProblemKind::NotAFile,
             &InputProblemKind::NothingToReuse,
+            &InputProblemKind::NotReadTwice,
             &InputProblemKind::GivenTwice {
                 earlier: path("a.tgz"),
             },

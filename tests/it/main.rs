@@ -41,6 +41,7 @@ mod promises;
 mod protect_host;
 mod protected_trees;
 mod readers;
+mod rebuild;
 mod reproducible;
 mod reuse;
 mod scale;

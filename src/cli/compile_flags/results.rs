@@ -28,7 +28,20 @@ pub(in crate::cli) struct ResultFlags {
     #[arg(long)]
     pub reproducible: bool,
 
+    /// Compile everything a second time, in another work directory, with another number of jobs and at
+    /// another time, and compare the compiled packages file by file. If one differs, the exit code is
+    /// 1. Implies --reproducible. The second compilation uses neither a cache nor --reuse
+    #[arg(long, conflicts_with_all = ["check", "dry_run", "print_output_names", "shell", "shell_on_failure"])]
+    pub verify_rebuild: bool,
+
     /// Gzip level of compiled packages
     #[arg(long, value_name = "1..9", default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=9))]
     pub compression_level: u32,
+}
+
+impl ResultFlags {
+    /// Whether the bytes of compiled packages must not depend on the time of the run.
+    pub(in crate::cli) fn is_reproducible(&self) -> bool {
+        self.reproducible || self.verify_rebuild
+    }
 }

@@ -1,0 +1,427 @@
+//! The compilation of a call: reads its tarballs, decides what to do with each, compiles, and writes the results.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::assemble;
+use super::call_record::CallRecord;
+use super::call_report::ReleaseStatus;
+use super::checked::CheckedRelease;
+use super::dry_run;
+use super::error::OfflineError;
+use super::expected;
+use super::ids::ReleaseId;
+use super::inputs;
+use super::ledger::ReleaseJob;
+use super::options::{Options, Purpose};
+use super::outputs::{LAST_RESORT, output_directories};
+use super::plan;
+use super::progress::Progress;
+use super::releases::{self, Compiler, Target};
+use super::reuse::EarlierPackages;
+use super::select::{Input, Selected, Task, Wanted, select};
+use super::setup;
+use super::shell;
+use super::space;
+use super::stemcell::CallStemcell;
+use super::work_directory;
+use crate::compile::{Context, WorkDirectory};
+use crate::diag::Chain;
+use crate::fs::{self, MadeDirectories};
+use crate::release::Slug;
+use crate::runtime;
+use crate::sandbox::Isolation;
+
+/// Compiles the releases of a call, or only checks or plans that.
+pub(super) async fn compile(
+    options: Options,
+    progress: Arc<Progress>,
+    record: &Arc<CallRecord>,
+    cancel: &CancellationToken,
+    written: &mut Written,
+) -> Result<(), OfflineError> {
+    record.set_inputs(&options.inputs);
+    let stemcell = expected::stemcell(&options, &progress, cancel).await?;
+    if let Some(stemcell) = stemcell.known() {
+        record.set_stemcell(stemcell.to_string());
+    }
+    let call = Call {
+        options,
+        stemcell,
+        progress,
+        record,
+        cancel,
+    };
+    let mut made = MadeDirectories::default();
+    let outputs = call.output_directories(&mut made)?;
+    let beside = match outputs.first() {
+        Some(directory) => directory.clone(),
+        None => LAST_RESORT.into(),
+    };
+    let work_directory = call.work_directory(&beside).await.inspect_err(|_| {
+        made.remove_empty();
+    })?;
+    let result = call.run(&work_directory, outputs, written).await;
+    if let Err(error) = &result {
+        // Before the work directory is removed.
+        call.report_disks(error, &work_directory, &beside);
+    }
+    call.remove(work_directory);
+    made.remove_empty();
+    call.summarize(result.is_ok());
+    if call.cancel.is_cancelled() {
+        return Err(OfflineError::Stopped);
+    }
+    result
+}
+
+/// The compiled releases that were written, in the order of the inputs.
+pub(super) type Written = BTreeMap<ReleaseId, PathBuf>;
+
+/// One call, after its stemcell is known.
+struct Call<'a> {
+    options: Options,
+    stemcell: CallStemcell,
+    progress: Arc<Progress>,
+    record: &'a Arc<CallRecord>,
+    cancel: &'a CancellationToken,
+}
+
+impl Call<'_> {
+    /// The output directory of each input.
+    fn output_directories(&self, made: &mut MadeDirectories) -> Result<Vec<PathBuf>, OfflineError> {
+        let wanted = self.options.output_directory.as_deref();
+        output_directories(&self.options.inputs, wanted, made, &self.progress).inspect_err(
+            |error| {
+                let directory = wanted.unwrap_or(LAST_RESORT.as_ref());
+                report_free_space(&self.progress, error, &[directory]);
+            },
+        )
+    }
+
+    /// Creates the work directory. Waits for the processes of a run that was killed.
+    async fn work_directory(&self, beside: &Path) -> Result<WorkDirectory, OfflineError> {
+        let options = &self.options;
+        let making = {
+            let (wanted, vcap) = (options.work_directory.clone(), options.vcap.clone());
+            let (beside, cancel) = (beside.to_owned(), self.cancel.clone());
+            runtime::spawn_blocking("work directory", move || {
+                work_directory::make(wanted.as_deref(), &vcap, &beside, &|| cancel.is_cancelled())
+            })
+        };
+        making.await?.map_err(|error| {
+            let error = OfflineError::Files(error);
+            let data = options.vcap.data();
+            let wanted = options.work_directory.as_deref();
+            report_free_space(&self.progress, &error, &[wanted.unwrap_or(&data), beside]);
+            error
+        })
+    }
+
+    async fn run(
+        &self,
+        work_directory: &WorkDirectory,
+        outputs: Vec<PathBuf>,
+        written: &mut Written,
+    ) -> Result<(), OfflineError> {
+        let tasks = self.tasks(work_directory, outputs).await?;
+        let wanted_logs = self.options.logs_directory.as_deref();
+        let logs =
+            work_directory::logs_of_earlier_runs(work_directory, wanted_logs, &self.options.vcap);
+        if let Some(file) = &self.options.graph {
+            dry_run::write_graph(file, &tasks, &logs, (&self.progress, self.cancel)).await?;
+        }
+        let stemcell = match (self.options.purpose, self.stemcell.known()) {
+            (Purpose::Compile, Some(stemcell)) => stemcell,
+            _ => {
+                plan::check_directories(&self.options)?;
+                let to = (self.progress.as_ref(), self.cancel);
+                return plan::announce(&tasks, &self.stemcell, &self.options, &logs, to).await;
+            }
+        };
+        if !tasks.iter().any(has_sources) {
+            return self
+                .carry_out_all(tasks, stemcell, None, work_directory, written)
+                .await;
+        }
+        let compiler = setup::compiler(
+            &self.options,
+            stemcell,
+            work_directory,
+            &self.progress,
+            self.record,
+            self.cancel,
+        )
+        .await?;
+        let result = self
+            .carry_out_all(tasks, stemcell, Some(&compiler), work_directory, written)
+            .await;
+        // The compiled releases are not affected.
+        if let Err(error) = Context::close(compiler.context) {
+            self.progress.warn(&format!(
+                "Warning: could not remove all files that packaging scripts left: {}. The next run tries again",
+                Chain(&error)
+            ));
+        }
+        result
+    }
+
+    /// Reads the inputs, and decides what to do with each.
+    async fn tasks(
+        &self,
+        work_directory: &WorkDirectory,
+        outputs: Vec<PathBuf>,
+    ) -> Result<Vec<Task>, OfflineError> {
+        let tarballs = self.options.inputs.iter().cloned().zip(outputs);
+        let reuse = self.options.reuse.iter();
+        let reuse = reuse.map(|tarball| (tarball.clone(), PathBuf::new()));
+        let tarballs = tarballs.chain(reuse).collect();
+        let mut inputs =
+            inputs::read(tarballs, work_directory, &self.progress, self.cancel).await?;
+        self.check_canceled()?;
+        let earlier = inputs.split_off(self.options.inputs.len());
+        let wanted = Wanted {
+            stemcell: &self.stemcell,
+            selection: &self.options.selection,
+        };
+        let Selected { tasks, notes } = select(inputs, wanted)?;
+        notes.iter().for_each(|note| self.progress.line(note));
+        shell::check(&self.options, &tasks)?;
+        let tasks = self.reuse(earlier, tasks).await?;
+        let work = fs::parent(work_directory.path()).to_owned();
+        let data = self.options.vcap.data();
+        let places = match self.options.isolation {
+            Isolation::Auto => vec![work, data],
+            Isolation::Namespace | Isolation::Userns => vec![work],
+            Isolation::Landlock | Isolation::None => vec![data],
+        };
+        let checking = runtime::spawn_blocking("space", move || {
+            space::check_for_tasks(&tasks, &places).map(|()| tasks)
+        });
+        checking.await?
+    }
+
+    /// Takes over the packages that earlier results have.
+    async fn reuse(
+        &self,
+        earlier: Vec<Input>,
+        mut tasks: Vec<Task>,
+    ) -> Result<Vec<Task>, OfflineError> {
+        if earlier.is_empty() {
+            return Ok(tasks);
+        }
+        let (earlier, others) = EarlierPackages::of(earlier, self.stemcell.known())?;
+        others.iter().for_each(|note| self.progress.warn(note));
+        let reusing = runtime::spawn_blocking("reuse", move || {
+            let notes = earlier.take_over(&mut tasks)?;
+            Ok::<_, OfflineError>((tasks, notes))
+        });
+        let (tasks, notes) = reusing.await??;
+        notes.iter().for_each(|note| self.progress.line(note));
+        Ok(tasks)
+    }
+
+    /// Carries out the quick tasks first, then compiles.
+    async fn carry_out_all(
+        &self,
+        tasks: Vec<Task>,
+        stemcell: &Slug,
+        compiler: Option<&Compiler>,
+        work_directory: &WorkDirectory,
+        written: &mut Written,
+    ) -> Result<(), OfflineError> {
+        let mut releases = BTreeMap::new();
+        tasks.iter().for_each(|task| self.record_release(task));
+        for task in tasks {
+            if let Task::Compile {
+                id,
+                release,
+                output,
+            } = task
+            {
+                let blobs = work_directory::blobs(work_directory, id)?;
+                let job = ReleaseJob {
+                    release,
+                    output,
+                    blobs,
+                };
+                releases.insert(id, job);
+            } else if let Some((id, output)) = self.carry_out(task).await? {
+                written.insert(id, output);
+            }
+        }
+        let target = Target {
+            stemcell,
+            progress: &self.progress,
+            record: self.record,
+            cancel: self.cancel,
+            only: shell::package(&self.options),
+        };
+        let (compiled, result) = releases::compile_all(&target, releases, compiler).await;
+        written.extend(compiled);
+        result
+    }
+
+    /// Records the release of a task for the report.
+    fn record_release(&self, task: &Task) {
+        let (id, release, output, status) = match task {
+            Task::Compile {
+                id,
+                release,
+                output,
+            } => (id, release, output, ReleaseStatus::Written),
+            Task::PassOn {
+                id,
+                release,
+                output,
+            } => (id, release, output, ReleaseStatus::Copied),
+            Task::InPlace { id, release } => {
+                (id, release, &release.tarball, ReleaseStatus::Unchanged)
+            }
+            Task::Replaced { .. } | Task::Unselected { .. } => return,
+        };
+        self.record.add_release(*id, release, output, status);
+    }
+
+    /// Carries out a task without compiling. Returns the result's path, if there is a result.
+    async fn carry_out(&self, task: Task) -> Result<Option<(ReleaseId, PathBuf)>, OfflineError> {
+        self.check_canceled()?;
+        match task {
+            Task::Replaced { tarball, by } => {
+                self.progress.line(&format!(
+                    "{} is an earlier result of {} {}",
+                    tarball.display(),
+                    by.of.display(),
+                    match by.is_rebuilt {
+                        true => "and is rebuilt",
+                        false => "with another selection and is left out",
+                    }
+                ));
+                Ok(None)
+            }
+            Task::Unselected { tarball } => {
+                self.progress.line(&format!(
+                    "Nothing is selected of {}: it is left out",
+                    tarball.display()
+                ));
+                Ok(None)
+            }
+            Task::InPlace { id, release } => {
+                let tarball = release.tarball.clone();
+                self.progress.line(&format!(
+                    "{} is already compiled for this stemcell and stays unchanged",
+                    tarball.display()
+                ));
+                Ok(Some((id, tarball)))
+            }
+            Task::PassOn {
+                id,
+                release,
+                output,
+            } => {
+                self.pass_on(release, &output).await?;
+                Ok(Some((id, output)))
+            }
+            // Compiled together with the others.
+            Task::Compile { .. } => Ok(None),
+        }
+    }
+
+    /// Copies a release that is compiled already.
+    async fn pass_on(
+        &self,
+        release: Arc<CheckedRelease>,
+        output: &Path,
+    ) -> Result<(), OfflineError> {
+        self.progress.line(&format!(
+            "{} is already compiled for this stemcell and is copied unchanged",
+            release.tarball.display()
+        ));
+        let (target, cancel) = (output.to_owned(), self.cancel.clone());
+        let copying = runtime::spawn_blocking("pass on", move || {
+            assemble::pass_on(&release.tarball, &release.digests, &target, &cancel)
+        });
+        copying.await?.map_err(|source| OfflineError::Assemble {
+            output: output.to_owned(),
+            source,
+        })
+    }
+
+    /// Prints what may explain a failure: the free space of the call's directories, a missing work directory.
+    fn report_disks(&self, error: &OfflineError, work_directory: &WorkDirectory, output: &Path) {
+        let (work, data) = (work_directory.path(), self.options.vcap.data());
+        let mut directories = vec![work, &data, output];
+        directories.extend(self.options.logs_directory.as_deref());
+        report_free_space(&self.progress, error, &directories);
+        if !work_directory.is_there() {
+            self.progress.warn(&format!(
+                "Warning: the work directory `{}` was removed by another program during this run",
+                work.display()
+            ));
+        }
+    }
+
+    /// Prints which packages took the time.
+    fn summarize(&self, is_complete: bool) {
+        // The packages of a call that opens a shell, or that was stopped, say little about a whole run.
+        if self.check_canceled().is_err() || shell::package(&self.options).is_some() {
+            return;
+        }
+        let lines = self.record.summary_lines(is_complete);
+        if !lines.is_empty() {
+            self.progress.line(&lines.join("\n"));
+        }
+    }
+
+    fn remove(&self, work_directory: WorkDirectory) {
+        let work = work_directory.path().to_owned();
+        if let Err(error) = work_directory.remove() {
+            let hint = match error.hint() {
+                Some(hint) => format!("\nHint: {hint}"),
+                None => String::new(),
+            };
+            self.progress.warn(&format!(
+                "Warning: could not remove `{}`: {}. The next run with this work directory tries again{hint}",
+                work.display(),
+                Chain(&error),
+            ));
+        }
+    }
+
+    fn check_canceled(&self) -> Result<(), OfflineError> {
+        if self.cancel.is_cancelled() {
+            return Err(OfflineError::Stopped);
+        }
+        Ok(())
+    }
+}
+
+/// Whether a task compiles packages.
+fn has_sources(task: &Task) -> bool {
+    match task {
+        Task::Compile { release, .. } => !release.manifest.packages.is_empty(),
+        Task::PassOn { .. }
+        | Task::InPlace { .. }
+        | Task::Replaced { .. }
+        | Task::Unselected { .. } => false,
+    }
+}
+
+/// Prints the free space of directories if a full disk is the error.
+fn report_free_space(progress: &Progress, error: &OfflineError, directories: &[&Path]) {
+    // A package's failure has the free space at the time of the failure.
+    let is_unreported = |failure: &OfflineError| {
+        failure.is_no_space() && !matches!(failure, OfflineError::Package(_))
+    };
+    if !error.failures().iter().any(is_unreported) {
+        return;
+    }
+    for directory in directories {
+        if let Ok(space) = fs::space(directory) {
+            progress.warn(&format!("{space} at {}", directory.display()));
+        }
+    }
+}

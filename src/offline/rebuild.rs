@@ -1,0 +1,229 @@
+//! Compiles everything a second time and compares the compiled packages (`--verify-rebuild`).
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
+use tokio_util::sync::CancellationToken;
+
+use super::blob_difference;
+use super::error::{InputProblem, InputProblemKind, OfflineError};
+use super::ids::ReleaseId;
+use super::open;
+use super::open_error::OpenError;
+use super::options::Options;
+use super::progress::Progress;
+use super::rebuild_differences::{PackageDifference, RebuildDifferences};
+use super::tarball::{Blob, Opened, Role};
+use super::work_directory;
+use crate::compile::WorkDirectory;
+use crate::config::Environment;
+use crate::diag::Chain;
+use crate::fs;
+use crate::process::{self, Program};
+use crate::release::Name;
+use crate::runtime;
+
+/// The directory for the logs of the second compilation, in that of the first one.
+const LOGS: &str = "rebuild";
+
+/// A program that explains differences between files (<https://diffoscope.org>).
+const DIFFOSCOPE: &str = "diffoscope";
+
+/// Refuses inputs that can be read only once.
+pub(super) fn check(inputs: &[PathBuf]) -> Result<(), OfflineError> {
+    let is_stream =
+        |path: &&PathBuf| fs::metadata(path).is_ok_and(|it| !it.is_file() && !it.is_dir());
+    let problems: Vec<InputProblem> = inputs
+        .iter()
+        .filter(is_stream)
+        .map(|path| InputProblem {
+            path: path.clone(),
+            kind: InputProblemKind::NotReadTwice,
+        })
+        .collect();
+    match problems.is_empty() {
+        true => Ok(()),
+        false => Err(OfflineError::Input(problems)),
+    }
+}
+
+/// The directories of a second compilation.
+#[derive(Debug)]
+pub(super) struct Rebuild {
+    place: WorkDirectory,
+    logs: PathBuf,
+    environment: Environment,
+}
+
+impl Rebuild {
+    /// Creates the directories. `first` is one of the results of the first compilation. Blocks.
+    ///
+    /// # Errors
+    /// They cannot be created.
+    pub(super) fn new(
+        options: &Options,
+        first: &Path,
+        cancel: &CancellationToken,
+    ) -> Result<Self, OfflineError> {
+        let wanted = options.work_directory.as_deref();
+        let stop = || cancel.is_cancelled();
+        let place = work_directory::make(wanted, &options.vcap, fs::parent(first), &stop)?;
+        let logs = options.logs_directory.as_deref();
+        let logs = work_directory::logs(&place, logs, &options.vcap)?.join(LOGS);
+        for directory in [place.path().join("work"), place.path().join("out")] {
+            fs::create_dir(&directory)?;
+        }
+        Ok(Self {
+            place,
+            logs,
+            environment: options.environment.clone(),
+        })
+    }
+
+    /// The options of the second compilation of these inputs: another work directory, another number of jobs, and nothing that was compiled
+    /// before.
+    pub(super) fn options(&self, first: Options, inputs: Vec<PathBuf>) -> Options {
+        let has_one_job = match first.jobs {
+            Some(jobs) => jobs == NonZeroUsize::MIN,
+            None => process::processors() == NonZeroUsize::MIN,
+        };
+        let jobs = if has_one_job { 2 } else { 1 };
+        Options {
+            inputs,
+            jobs: NonZeroUsize::new(jobs),
+            output_directory: Some(self.place.path().join("out")),
+            work_directory: Some(self.place.path().join("work")),
+            logs_directory: Some(self.logs.clone()),
+            reuse: Vec::new(),
+            cache: None,
+            report: None,
+            timings: None,
+            graph: None,
+            verify_rebuild: false,
+            ..first
+        }
+    }
+
+    /// Compares the packages of the results of both compilations, in the order of the inputs.
+    pub(super) async fn compare(
+        &self,
+        results: Vec<(PathBuf, PathBuf)>,
+        cancel: &CancellationToken,
+    ) -> Result<RebuildDifferences, OfflineError> {
+        let mut found = RebuildDifferences {
+            compared: 0,
+            packages: Vec::new(),
+        };
+        for (number, (first, second)) in results.into_iter().enumerate() {
+            let spools = [2 * number, 2 * number + 1].map(ReleaseId::from_position);
+            let [one, other] = spools.map(|id| work_directory::spool(&self.place, id));
+            let (one, other, token) = (one?, other?, cancel.clone());
+            let comparing = runtime::spawn_blocking("compare", move || {
+                let first = opened(&first, &one, &token)?;
+                let second = opened(&second, &other, &token)?;
+                differences(&first, &second, &token)
+            });
+            let (compared, differences) = comparing.await??;
+            found.compared += compared;
+            for (mut package, blobs) in differences {
+                package.details = self.explain(&package.package, blobs, cancel).await;
+                found.packages.push(package);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Writes what diffoscope says about two blobs next to the logs, if it is installed.
+    async fn explain(
+        &self,
+        package: &Name,
+        (first, second): (PathBuf, PathBuf),
+        cancel: &CancellationToken,
+    ) -> Option<PathBuf> {
+        let file = process::find_program(DIFFOSCOPE, &self.environment)?;
+        let text = self.logs.join(format!("{package}.{DIFFOSCOPE}.txt"));
+        let flags = ["--no-progress", "--text"].map(OsString::from);
+        let paths = [&text, &first, &second].map(|it| it.clone().into_os_string());
+        let program = Program {
+            file,
+            arguments: flags.into_iter().chain(paths).collect(),
+            environment: self.environment.clone(),
+        };
+        let ended = process::run_to_end(&program, cancel).await;
+        if let Err(error) = &ended {
+            tracing::warn!(%package, error = %Chain(error), "could not run diffoscope");
+        }
+        fs::metadata(&text).is_ok().then_some(text)
+    }
+
+    /// Removes the directories. A failure is only a warning.
+    pub(super) fn remove(self, progress: &Progress) {
+        let path = self.place.path().to_owned();
+        if let Err(error) = self.place.remove() {
+            progress.warn(&format!(
+                "Warning: could not remove `{}`: {}. The next run with this work directory tries again",
+                path.display(),
+                Chain(&error)
+            ));
+        }
+    }
+}
+
+fn opened(result: &Path, spool: &Path, cancel: &CancellationToken) -> Result<Opened, OfflineError> {
+    open::open(result, spool, cancel).map_err(|error| unreadable(result, error))
+}
+
+/// The error for a result that cannot be read again.
+fn unreadable(result: &Path, error: OpenError) -> OfflineError {
+    OfflineError::Compare {
+        file: result.to_owned(),
+        source: Box::new(error),
+    }
+}
+
+/// The number of packages in two results, and those that differ, with their blobs.
+type Differences = (usize, Vec<(PackageDifference, (PathBuf, PathBuf))>);
+
+fn differences(
+    first: &Opened,
+    second: &Opened,
+    cancel: &CancellationToken,
+) -> Result<Differences, OfflineError> {
+    let blobs: BTreeMap<&str, _> = blobs(second).collect();
+    let (mut compared, mut found) = (0, Vec::new());
+    let manifest = &first.manifest;
+    for package in manifest.compiled_packages.iter().flatten() {
+        let name = package.name.as_str();
+        let own = self::blobs(first).find(|(it, _)| *it == name);
+        let (Some((_, one)), Some(other)) = (own, blobs.get(name)) else {
+            continue;
+        };
+        compared += 1;
+        if one.digests.sha256() == other.digests.sha256() {
+            continue;
+        }
+        let files = blob_difference::compare(&one.file, &other.file, cancel)
+            .map_err(|error| unreadable(&first.tarball, error))?;
+        let difference = PackageDifference {
+            release: (manifest.name.clone(), manifest.version.clone()),
+            package: package.name.clone(),
+            files,
+            details: None,
+        };
+        found.push((difference, (one.file.clone(), other.file.clone())));
+    }
+    Ok((compared, found))
+}
+
+/// The blobs of compiled packages by name.
+fn blobs(opened: &Opened) -> impl Iterator<Item = (&str, &Blob)> {
+    opened
+        .carried
+        .iter()
+        .filter_map(|carried| match &carried.role {
+            Role::CompiledPackage(name) => Some((name.as_str(), carried.blob.as_ref()?)),
+            _ => None,
+        })
+}

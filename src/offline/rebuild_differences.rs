@@ -1,0 +1,94 @@
+//! How the packages of two compilations differ.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use crate::release::{Name, Version};
+
+/// How many files of a package are named.
+const FILES_NAMED: usize = 20;
+
+/// The result of a comparison.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RebuildDifferences {
+    /// How many packages were compared.
+    pub compared: usize,
+    /// Those that differ, each after its dependencies.
+    pub packages: Vec<PackageDifference>,
+}
+
+/// A package whose two compilations gave different files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PackageDifference {
+    /// Name and version of the release.
+    pub release: (Name, Version),
+    /// Its name.
+    pub package: Name,
+    /// How its files differ. Empty if only the bytes of the archives do.
+    pub files: Vec<FileDifference>,
+    /// The file with what diffoscope says about it.
+    pub details: Option<PathBuf>,
+}
+
+/// A file that two compilations of a package have installed differently.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileDifference {
+    /// Its path in the package; empty for the root.
+    pub path: PathBuf,
+    /// How it differs, as the end of a sentence.
+    pub difference: String,
+}
+
+impl PackageDifference {
+    /// A line about the package and one for each file, up to a limit.
+    pub(super) fn lines(&self) -> String {
+        let (name, version) = &self.release;
+        let mut text = format!(
+            "Package {} of release {name}/{version} differs when it is compiled again:",
+            self.package
+        );
+        if self.files.is_empty() {
+            text.push_str("\n  - its files are the same, but not the bytes of the archive");
+        }
+        for file in self.files.iter().take(FILES_NAMED) {
+            let path = match file.path.as_os_str().is_empty() {
+                true => ".".to_owned(),
+                false => file.path.display().to_string().escape_debug().to_string(),
+            };
+            let _ = write!(text, "\n  - {path}: {}", file.difference);
+        }
+        if let Some(others @ 1..) = self.files.len().checked_sub(FILES_NAMED) {
+            let _ = write!(text, "\n  - and {others} more files");
+        }
+        if let Some(details) = &self.details {
+            let _ = write!(text, "\n  Details from diffoscope: {}", details.display());
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_named_up_to_a_limit() {
+        let file = |number: usize| FileDifference {
+            path: PathBuf::from(format!("bin/{number}")),
+            difference: "mode 0644 and 0755".to_owned(),
+        };
+        let mut package = PackageDifference {
+            release: (Name::parse("demo").unwrap(), Version::parse("1").unwrap()),
+            package: Name::parse("app").unwrap(),
+            files: (0..FILES_NAMED + 2).map(file).collect(),
+            details: Some(PathBuf::from("/logs/app.txt")),
+        };
+        let text = package.lines();
+        assert!(text.starts_with("Package app of release demo/1 differs"));
+        assert!(text.contains("\n  - bin/19: mode 0644 and 0755\n  - and 2 more files\n"));
+        assert!(text.ends_with("\n  Details from diffoscope: /logs/app.txt"));
+        package.files.clear();
+        package.details = None;
+        assert_eq!(package.lines().lines().count(), 2);
+    }
+}

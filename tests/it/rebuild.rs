@@ -1,0 +1,130 @@
+//! Everything is compiled twice and compared (`--verify-rebuild`).
+
+use std::path::Path;
+
+use crate::support::{Agent, ReleaseBuilder, World};
+
+/// A package whose script notes its run and then runs `rest`.
+fn noted(ran: &Path, rest: &str) -> String {
+    format!("echo run >> {}\n{rest}", ran.display())
+}
+
+fn verifying(world: &World) -> Agent {
+    world.agent().arg("--verify-rebuild")
+}
+
+fn runs(world: &World) -> usize {
+    let text = std::fs::read_to_string(world.path("ran")).unwrap_or_default();
+    text.lines().count()
+}
+
+#[test]
+fn packages_that_are_the_same_both_times_are_accepted() {
+    let world = World::new();
+    let ran = world.path("ran");
+    let release = ReleaseBuilder::new("demo", "1")
+        .package(
+            "lib",
+            &[],
+            &noted(&ran, "echo lib > $BOSH_INSTALL_TARGET/lib"),
+        )
+        .package(
+            "app",
+            &["lib"],
+            &noted(&ran, "cp -p @packages@/lib/lib $BOSH_INSTALL_TARGET/app"),
+        );
+    let tarball = world.release("release.tgz", &release);
+    let out = verifying(&world).arg(&tarball).run();
+    let out = out
+        .succeeds()
+        .says("All 2 packages are the same when they are compiled again\n");
+    assert_eq!(runs(&world), 4);
+    let result = world.result("demo-1");
+    let last = out.stdout.lines().last().unwrap();
+    assert!(last.ends_with(&result.display().to_string()), "{last}");
+    assert_eq!(std::fs::read_dir(world.out()).unwrap().count(), 1);
+    let left = std::fs::read_dir(world.base().join("data")).map(Iterator::count);
+    assert!(left.is_err() || left.is_ok_and(|count| count == 0));
+}
+
+#[test]
+fn files_that_differ_are_named() {
+    let world = World::new();
+    let ran = world.path("ran");
+    let random = "head -c 8 /dev/urandom | od > $BOSH_INSTALL_TARGET/random\n\
+                  echo $RANDOM$RANDOM > $BOSH_INSTALL_TARGET/$(basename $(mktemp -u file.XXXXXXXX))\n\
+                  echo same > $BOSH_INSTALL_TARGET/same";
+    let release = ReleaseBuilder::new("demo", "1")
+        .package("good", &[], "echo good > $BOSH_INSTALL_TARGET/good")
+        .package("bad", &[], &noted(&ran, random));
+    let tarball = world.release("release.tgz", &release);
+    let out = verifying(&world).arg(&tarball).run();
+    out.fails()
+        .says("Package bad of release demo/1 differs when it is compiled again:\n  - file.")
+        .says(": only in the first result\n")
+        .says("\n  - random: other content, ")
+        .says(": only in the second result\n")
+        .says("Error: one of 2 packages differs when compiled again\n")
+        .says("Hint: common causes are the current time")
+        .does_not_say("Package good of")
+        .does_not_say("  - same");
+    assert_eq!(runs(&world), 2);
+    assert!(world.result("demo-1").exists(), "the first result is kept");
+}
+
+#[test]
+fn packages_from_a_cache_are_compiled_again() {
+    let world = World::new();
+    let ran = world.path("ran");
+    let script = noted(&ran, "echo app > $BOSH_INSTALL_TARGET/app");
+    let release = ReleaseBuilder::new("demo", "1").package("app", &[], &script);
+    let tarball = world.release("release.tgz", &release);
+    let cached = |agent: Agent| agent.arg("--cache-dir").arg(world.path("cache"));
+    let first = cached(world.agent()).arg("--reproducible").arg(&tarball);
+    first.run().succeeds();
+    let second = cached(verifying(&world)).arg(&tarball).run();
+    second
+        .succeeds()
+        .says("from the cache")
+        .says("The package is the same");
+    assert_eq!(runs(&world), 2);
+}
+
+#[test]
+fn failure_of_the_second_compilation_is_reported() {
+    let world = World::new();
+    let ran = world.path("ran");
+    let script = noted(&ran, &format!("[ $(wc -l < {}) = 1 ]", ran.display()));
+    let release = ReleaseBuilder::new("demo", "1").package("app", &[], &script);
+    let tarball = world.release("release.tgz", &release);
+    let out = verifying(&world).arg(&tarball).run();
+    out.fails()
+        .says("Compiling all packages again, to compare them\n")
+        .says("failed to compile package app/")
+        .does_not_say("differs");
+}
+
+#[test]
+fn differences_are_explained_by_diffoscope_if_it_is_installed() {
+    let world = World::new();
+    let program = world.path("bin/diffoscope");
+    std::fs::create_dir_all(program.parent().unwrap()).unwrap();
+    let text = "#!/bin/sh\n[ \"$1 $2\" = '--no-progress --text' ] || exit 2\necho explained > \"$3\"\ncmp \"$4\" \"$5\"\n";
+    std::fs::write(&program, text).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&program, mode).unwrap();
+    let script = "head -c 8 /dev/urandom | od > $BOSH_INSTALL_TARGET/random";
+    let release = ReleaseBuilder::new("demo", "1").package("app", &[], script);
+    let tarball = world.release("release.tgz", &release);
+    let path = format!(
+        "{}:{}",
+        program.parent().unwrap().display(),
+        std::env::var("PATH").unwrap()
+    );
+    let out = verifying(&world).env("PATH", &path).arg(&tarball).run();
+    let out = out.fails().says("\n  Details from diffoscope: ");
+    let all = format!("{}{}", out.stdout, out.stderr);
+    let (_, file) = all.split_once("Details from diffoscope: ").unwrap();
+    let file = file.lines().next().unwrap();
+    assert_eq!(std::fs::read_to_string(file).unwrap(), "explained\n");
+}
