@@ -40,10 +40,10 @@ pub(crate) use pinned::Pinned;
 pub use record::{Change, Difference, Record};
 pub(crate) use remove::{clear_flags, remove_tree};
 pub use space::{Space, space};
-pub(crate) use space::{disk_usage, is_volatile_or_overlay, noexec};
+pub(crate) use space::{disk_usage, is_of_kernel, is_volatile_or_overlay, noexec};
 pub(crate) use tree::{
-    copy_tree, copy_tree_until, copy_tree_without_mounts, detach, link_below, move_tree,
-    rename_tree, set_mode_at, set_owner_if_allowed_at, set_times_at,
+    copy_tree, copy_tree_until, copy_tree_visiting, copy_tree_without_mounts, detach, link_below,
+    move_tree, rename_tree, set_mode_at, set_owner_if_allowed_at, set_times_at,
 };
 pub(crate) use umask::{forbid_writing_by_others, mode_of_results};
 pub use walk::Mounts;
@@ -54,6 +54,9 @@ const UNMOUNT: &str = "unmount";
 
 /// The action in errors about files below a mount that a script left.
 const CROSS_MOUNT: &str = "read through the mount at";
+
+/// The action in errors about trees that contain their copies.
+const COPY_INTO_ITSELF: &str = "copy a tree into itself at";
 
 /// The action in errors about files that `chattr` protects.
 const CLEAR_FLAGS: &str = "clear the immutable or append-only flag of";
@@ -88,6 +91,18 @@ impl Error {
     #[must_use]
     pub(crate) fn is_not_found(&self) -> bool {
         self.source.kind() == io::ErrorKind::NotFound
+    }
+
+    /// Whether the file is a mount in a tree, which is not read.
+    #[must_use]
+    pub(crate) fn is_mount(&self) -> bool {
+        self.action == CROSS_MOUNT
+    }
+
+    /// Whether a tree cannot be copied because the copy is in it.
+    #[must_use]
+    pub(crate) fn is_copy_of_itself(&self) -> bool {
+        self.action == COPY_INTO_ITSELF
     }
 
     /// Whether the disk (or the quota) is full.

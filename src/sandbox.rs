@@ -10,6 +10,7 @@
 
 mod blocking;
 mod child;
+mod copy;
 mod error;
 mod init;
 mod landlock;
@@ -46,6 +47,7 @@ mod waits;
 mod watch;
 mod wire;
 
+pub(crate) use copy::CopyEnd;
 pub(crate) use error::SandboxError;
 pub use landlocked::Landlocked;
 pub(crate) use landlocked::ReplacedCopy;

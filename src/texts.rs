@@ -207,7 +207,7 @@ fn compile() {
         &CompileError::InstallTarget {
             package: app(),
             path: path("/var/vcap/packages/app"),
-            found: "there is a file",
+            found: "there is a file".into(),
         },
         &CompileError::Mounted {
             package: app(),
@@ -234,6 +234,10 @@ fn compile() {
                 waits_in: None,
                 step: Some("look up `/mnt/x`".to_owned()),
             }],
+        },
+        &CompileError::TimedOut {
+            package: app(),
+            step: "look up `/mnt/x`".to_owned(),
         },
         &CompileError::Pack {
             package: app(),

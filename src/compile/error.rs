@@ -1,5 +1,6 @@
 //! Why a package was not compiled: its script or its source failed, or the machine or this program did.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -95,7 +96,7 @@ pub enum CompileError {
         /// The install target.
         path: PathBuf,
         /// What is there instead.
-        found: &'static str,
+        found: Cow<'static, str>,
     },
     /// The script left a mount at its installed files.
     #[error("the packaging script of `{package}` left a mount at `{}`, so its files there cannot be packed", mount.display())]
@@ -132,6 +133,16 @@ pub enum CompileError {
         package: Name,
         /// The processes that wait for it.
         processes: Vec<Unkillable>,
+    },
+    /// The same, but the process that waited for it was killed.
+    #[error(
+        "a file system that package `{package}` links to does not respond: could not {step} in time"
+    )]
+    TimedOut {
+        /// The package.
+        package: Name,
+        /// What the process did.
+        step: String,
     },
     /// The installed tree cannot be packed.
     #[error("failed to pack the files of package `{package}`")]
@@ -270,6 +281,7 @@ impl CompileError {
             | Self::Mounted { .. }
             | Self::Unkillable { .. }
             | Self::NoResponse { .. }
+            | Self::TimedOut { .. }
             | Self::Files { .. }
             | Self::Sandbox { .. }
             | Self::Task { .. }

@@ -143,7 +143,7 @@ mod tests {
         let empty = CompileError::InstallTarget {
             package: package(),
             path: PathBuf::from("/x"),
-            found: "there is nothing",
+            found: "there is nothing".into(),
         };
         assert!(SecondRun::AUTO.follows(&empty, SHORT, &none));
         assert!(!SecondRun::AUTO.follows(&empty, LONG, &none));

@@ -4,7 +4,11 @@ use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use nix::sys::statfs::{FUSE_SUPER_MAGIC, FsType, OVERLAYFS_SUPER_MAGIC, TMPFS_MAGIC, statfs};
+use nix::sys::statfs::{
+    BPF_FS_MAGIC, CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, DEBUGFS_MAGIC, FUSE_SUPER_MAGIC, FsType,
+    OVERLAYFS_SUPER_MAGIC, PROC_SUPER_MAGIC, SECURITYFS_MAGIC, SYSFS_MAGIC, TMPFS_MAGIC,
+    TRACEFS_MAGIC, statfs,
+};
 use nix::sys::statvfs::{FsFlags, statvfs};
 
 use super::{Context, Result, nearest_existing};
@@ -87,10 +91,28 @@ pub fn space(path: &Path) -> Result<Space> {
 pub(crate) fn is_volatile_or_overlay(path: &Path) -> Result<bool> {
     const NOT_A_DISK: [FsType; 3] = [OVERLAYFS_SUPER_MAGIC, FUSE_SUPER_MAGIC, TMPFS_MAGIC];
     let existing = nearest_existing(path);
-    let kind = statfs(&existing)
-        .at("examine the file system of", &existing)?
-        .filesystem_type();
-    Ok(NOT_A_DISK.contains(&kind))
+    Ok(NOT_A_DISK.contains(&kind_of(&existing)?))
+}
+
+/// Whether the kernel makes up the files of `path` when they are read, as in `/proc`: they have no end, or block.
+#[must_use]
+pub(crate) fn is_of_kernel(path: &Path) -> bool {
+    const OF_KERNEL: [FsType; 8] = [
+        BPF_FS_MAGIC,
+        CGROUP_SUPER_MAGIC,
+        CGROUP2_SUPER_MAGIC,
+        DEBUGFS_MAGIC,
+        PROC_SUPER_MAGIC,
+        SECURITYFS_MAGIC,
+        SYSFS_MAGIC,
+        TRACEFS_MAGIC,
+    ];
+    kind_of(path).is_ok_and(|kind| OF_KERNEL.contains(&kind))
+}
+
+fn kind_of(path: &Path) -> Result<FsType> {
+    let found = statfs(path).at("examine the file system of", path)?;
+    Ok(found.filesystem_type())
 }
 
 /// The topmost directory at or above `path` on the same file system, if it is mounted with `noexec`. `None` if programs can be run.

@@ -80,7 +80,7 @@ pub(crate) fn copy_tree(from: &Path, to: &Path) -> Result<()> {
 /// # Errors
 /// The error of the system, with the path of the entry.
 pub(crate) fn copy_tree_until(from: &Path, to: &Path, stop: &dyn Fn() -> bool) -> Result<()> {
-    copy(from, to, Mounts::Cross, stop)
+    copy(from, to, Mounts::Cross, &|_| stop())
 }
 
 /// Like [`copy_tree`], but fails at a mount inside `from`.
@@ -88,10 +88,24 @@ pub(crate) fn copy_tree_until(from: &Path, to: &Path, stop: &dyn Fn() -> bool) -
 /// # Errors
 /// The error of the system, with the path of the entry.
 pub(crate) fn copy_tree_without_mounts(from: &Path, to: &Path) -> Result<()> {
-    copy(from, to, Mounts::Refuse, &|| false)
+    copy_tree_visiting(from, to, &|_| ())
 }
 
-fn copy(from: &Path, to: &Path, mounts: Mounts, stop: &dyn Fn() -> bool) -> Result<()> {
+/// Like [`copy_tree_without_mounts`], but calls `visit` with the path of each entry before it is copied, and again for each piece of a
+/// file.
+///
+/// # Errors
+/// The error of the system, with the path of the entry.
+pub(crate) fn copy_tree_visiting(from: &Path, to: &Path, visit: &dyn Fn(&Path)) -> Result<()> {
+    let visit = |path: &Path| {
+        visit(path);
+        false
+    };
+    copy(from, to, Mounts::Refuse, &visit)
+}
+
+/// Copies a tree. `stop` is called with the path of each entry.
+fn copy(from: &Path, to: &Path, mounts: Mounts, stop: &dyn Fn(&Path) -> bool) -> Result<()> {
     if super::lookup(to)?.is_none() {
         super::create_dir(to)?;
     }
@@ -101,13 +115,24 @@ fn copy(from: &Path, to: &Path, mounts: Mounts, stop: &dyn Fn() -> bool) -> Resu
     let root = root.map_err(|error| target.failed("open the directory", OsStr::new(""), error))?;
     let mut copy = Copy {
         root,
+        id: target.root().id(),
         inside: PathBuf::new(),
         first_names: HashMap::new(),
         stop,
     };
     let mut is_root = true;
     while let Some(step) = source.next_step()? {
-        check(stop).map_err(|error| Error::new("copy", source.path(), error))?;
+        if let WalkStep::Enter(found) = &step
+            && found.id() == copy.id
+        {
+            let circle = Errno::LOOP.into();
+            return Err(Error::new(super::COPY_INTO_ITSELF, source.path(), circle));
+        }
+        let path = match &step {
+            WalkStep::Entry(name, _) => source.path_of(name),
+            WalkStep::Enter(_) | WalkStep::Leave(_) => source.path().to_owned(),
+        };
+        check(&|| stop(&path)).map_err(|error| Error::new("copy", &path, error))?;
         match step {
             WalkStep::Enter(_) if is_root => is_root = false,
             WalkStep::Enter(_) => {
@@ -142,11 +167,13 @@ fn create_and_enter(target: &mut Descent, name: &OsStr) -> Result<()> {
 struct Copy<'a> {
     /// The root of the copy.
     root: OwnedFd,
+    /// The device and inode of the root, which the copied tree must not contain.
+    id: (u64, u64),
     /// The current directory below it.
     inside: PathBuf,
     /// Files with several names: the first name in the copy.
     first_names: HashMap<(u64, u64), PathBuf>,
-    stop: &'a dyn Fn() -> bool,
+    stop: &'a dyn Fn(&Path) -> bool,
 }
 
 impl Copy<'_> {
@@ -172,14 +199,9 @@ impl Copy<'_> {
                     .map_err(|error| target.failed("create the link", name, error.into()))?;
             }
             FileType::RegularFile => {
-                let file = source.open(name)?;
-                copy_file(
-                    file,
-                    &source.path_of(name),
-                    found,
-                    (target, name),
-                    self.stop,
-                )?;
+                let (file, path) = (source.open(name)?, source.path_of(name));
+                let stop = || (self.stop)(&path);
+                copy_file(file, &path, found, (target, name), &stop)?;
             }
             FileType::Fifo => {
                 let mode = Mode::RUSR | Mode::WUSR;
@@ -462,6 +484,19 @@ mod tests {
         let error = copy_tree_until(&from, &to, &stop).unwrap_err();
         assert_eq!(error.source.to_string(), "stopped");
         assert_eq!(checks.get(), 4);
+    }
+
+    #[test]
+    fn copy_into_the_tree_itself_is_refused() {
+        let scratch = tempfile::tempdir().unwrap();
+        let from = scratch.path().join("from");
+        std::fs::create_dir_all(from.join("a/b")).unwrap();
+        for mounts in [Mounts::Cross, Mounts::Refuse] {
+            let error = copy(&from, &from.join("a/copy"), mounts, &|_| false).unwrap_err();
+            assert!(error.is_copy_of_itself(), "{error}");
+            assert_eq!(error.path, from.join("a/copy"));
+            remove_tree(&from.join("a/copy")).unwrap();
+        }
     }
 
     #[test]

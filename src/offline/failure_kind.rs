@@ -96,6 +96,7 @@ fn of_package(error: &CompileError) -> FailureKind {
         | CompileError::BlobChanged { .. }
         | CompileError::Unkillable { .. }
         | CompileError::NoResponse { .. }
+        | CompileError::TimedOut { .. }
         | CompileError::Files { .. }
         | CompileError::Sandbox { .. }
         | CompileError::NoSpace { .. }
@@ -158,7 +159,7 @@ mod tests {
         package(CompileError::InstallTarget {
             package: Name::parse("app").unwrap(),
             path: PathBuf::from("/target"),
-            found: "a file",
+            found: "a file".into(),
         })
     }
 

@@ -244,10 +244,12 @@ fn unkillable(left: Option<&Path>) -> String {
         )
     });
     format!(
-        "the process waits in the kernel for a file system or a disk that does not respond: check the machine's network file \
-         systems, FUSE mounts and disks{left}"
+        "the process waits in the kernel for a file system or a disk that does not respond: {CHECK_DISKS}{left}"
     )
 }
+
+/// What to do about a file system that does not respond.
+const CHECK_DISKS: &str = "check the machine's network file systems, FUSE mounts and disks";
 
 fn cause_hint(failure: &PackageFailure) -> Option<String> {
     let CompileError::Script(script) = &failure.source else {
@@ -264,6 +266,7 @@ fn cause_hint(failure: &PackageFailure) -> Option<String> {
             )),
             CompileError::Unkillable { left, .. } => Some(unkillable(left.as_deref())),
             CompileError::NoResponse { .. } => Some(unkillable(None)),
+            CompileError::TimedOut { .. } => Some(CHECK_DISKS.to_owned()),
             CompileError::Changed { changed, .. } | CompileError::ChangedInUse { changed, .. }
                 if changed.suspects.0.is_empty() =>
             {

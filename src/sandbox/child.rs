@@ -27,7 +27,7 @@ use super::start::start_script;
 use super::step::{Step, StepError, StepResult};
 use super::sys;
 use super::wait::listen;
-use super::watch::{Observed, Watch};
+use super::watch::{Observed, StartLimit, Watch};
 use crate::config::Environment;
 use crate::fs;
 use crate::process::{self, Status, Unkillable, Usage};
@@ -42,7 +42,7 @@ const DONE: u8 = 0;
 const FAILED: u8 = 1;
 
 /// The time limit for the start of a script, with its mounts and rules. It usually takes milliseconds.
-const START_LIMIT: Duration = Duration::from_secs(60);
+const START_LIMIT: StartLimit = StartLimit::Whole(Duration::from_secs(60));
 
 /// Runs as the child, with no other descriptor open than its socket, and returns its exit code.
 pub(super) fn main(mut socket: UnixStream) -> u8 {
@@ -90,7 +90,8 @@ fn run_script(
     watched.report(ended)
 }
 
-/// Has a fork of this process answer a question. The fork is not a script, but is watched like one.
+/// Has a fork of this process answer a question. The fork is not a script, but is watched like one. Each step of a copy may take as
+/// long as the limit.
 fn answer(
     question: &Question,
     limit: Duration,
@@ -100,6 +101,10 @@ fn answer(
     let progress = StartProgress::new()?;
     let process = start_answer(question, &progress)?;
     let starting = progress.watch();
+    let limit = match matches!(question, Question::Copy(_)) {
+        true => StartLimit::EachStep(limit),
+        false => StartLimit::Whole(limit),
+    };
     let limited = (&starting, limit);
     let watch = Watch::new(socket, signals, process, None, limited, Duration::ZERO);
     let watched = WatchEnd::of(watch, &starting, None);

@@ -5,15 +5,18 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
+use super::copy::{self, CopyEnd, CopyOrder};
 use super::error::SandboxError;
 use super::question::{FileKind, Question};
 use super::rules::{Closed, Rules};
-use super::script::end_of;
+use super::script::{ScriptEnd, end_of};
 use super::seen::{self, Resolved, SeenPaths};
 use super::spec::Orders;
+use super::step::{Step, StepError};
 use crate::config::Environment;
 use crate::fs;
 use crate::process::{self, ForkServer, Status, TimeLimits, Unkillable};
@@ -27,16 +30,20 @@ pub(crate) struct Look<'a> {
     /// Forks the processes that look up.
     pub(crate) agent: &'a ForkServer,
     pub(crate) cancel: &'a CancellationToken,
-    /// How long a file system may take to respond. Its process is then killed, within ten more seconds.
+    /// How long a file system may take to respond: for all paths of a question, or for each file of a copy. The process that waits for
+    /// it is then killed, within ten more seconds.
     pub(crate) limit: Duration,
 }
 
 /// Why a path could not be looked up.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LookError {
-    /// The file system of a path does not respond.
+    /// The file system of a path does not respond, and these processes that wait for it cannot be killed.
     #[error("a file system does not respond")]
     NoResponse(Vec<Unkillable>),
+    /// The file system of a path did not respond in time. The process that waited for it was killed in this step.
+    #[error("a file system does not respond: could not {0} in time")]
+    TimedOut(Step),
     /// The lookup was canceled.
     #[error("canceled")]
     Stopped,
@@ -59,10 +66,9 @@ pub(crate) struct ClosedAnswer {
 
 /// A process that has looked up.
 struct Answer {
+    /// Incomplete if the process has not ended by itself.
     text: Vec<u8>,
-    /// The processes that cannot be killed.
-    unkillable: Vec<Unkillable>,
-    status: Status,
+    end: Result<ScriptEnd, SandboxError>,
 }
 
 impl Look<'_> {
@@ -80,7 +86,8 @@ impl Look<'_> {
     /// See [`LookError`].
     pub(crate) fn contents(&self, path: &Path, limit: u64) -> Result<Vec<u8>, LookError> {
         let path = path.to_owned();
-        Ok(self.whole(Question::Contents { path, limit })?.text)
+        let answer = self.ask(Question::Contents { path, limit })?;
+        Ok(answer.whole(self.cancel)?.0)
     }
 
     /// Follows every link in an absolute path of a script.
@@ -95,39 +102,53 @@ impl Look<'_> {
         Ok(answer.into_result()?)
     }
 
+    /// Copies a directory to a path that does not exist, unless it contains one of the directories `outside` or a mount. Otherwise, and
+    /// after an error, there may be a partial copy.
+    ///
+    /// # Errors
+    /// See [`LookError`].
+    pub(crate) fn copy(
+        &self,
+        from: &Path,
+        to: &Path,
+        outside: Vec<PathBuf>,
+    ) -> Result<CopyEnd, LookError> {
+        let order = CopyOrder {
+            from: from.to_owned(),
+            to: to.to_owned(),
+            outside,
+        };
+        let answer: copy::Answer = self.value(Question::Copy(order))?;
+        Ok(answer.into_result()?)
+    }
+
     /// How rules close these paths. If a file system does not respond, there are answers only for the paths before it.
     pub(crate) fn closed(&self, rules: &Rules, paths: &[PathBuf]) -> ClosedAnswer {
         let question = Question::Closed {
             rules: rules.clone(),
             paths: paths.to_vec(),
         };
-        let answer = match self.ask(question) {
-            Ok(answer) => answer,
-            Err(error) => {
-                return ClosedAnswer {
-                    closed: Vec::new(),
-                    error: Some(error),
-                };
+        match self.ask(question) {
+            Ok(answer) => {
+                let lines = answer.text.split(|byte| *byte == b'\n');
+                ClosedAnswer {
+                    closed: lines
+                        .map_while(|line| serde_json::from_slice(line).ok())
+                        .collect(),
+                    error: answer.whole(self.cancel).err(),
+                }
             }
-        };
-        let lines = answer.text.split(|byte| *byte == b'\n');
-        ClosedAnswer {
-            closed: lines
-                .map_while(|line| serde_json::from_slice(line).ok())
-                .collect(),
-            error: answer.check(self.cancel).err(),
+            Err(error) => ClosedAnswer {
+                closed: Vec::new(),
+                error: Some(error),
+            },
         }
     }
 
     fn value<T: DeserializeOwned>(&self, question: Question) -> Result<T, LookError> {
-        let answer = self.whole(question)?;
-        let status = answer.status;
-        let value = serde_json::from_slice(&answer.text);
+        let (text, status) = self.ask(question)?.whole(self.cancel)?;
+        let value = serde_json::from_slice(&text);
         value.map_err(|_| SandboxError::NoReport { status }.into())
-    }
-
-    fn whole(&self, question: Question) -> Result<Answer, LookError> {
-        self.ask(question)?.check(self.cancel)
     }
 
     fn ask(&self, question: Question) -> Result<Answer, LookError> {
@@ -142,28 +163,32 @@ impl Look<'_> {
         let asked = process::ask(child, self.cancel);
         let answered = tokio::runtime::Handle::current().block_on(asked);
         let answered = answered.map_err(SandboxError::from)?;
-        let end = end_of(answered.ended)?;
         Ok(Answer {
             text: answered.answer,
-            unkillable: end.unkillable,
-            status: end.status,
+            end: end_of(answered.ended),
         })
     }
 }
 
 impl Answer {
-    /// Fails unless the process has ended by itself.
-    fn check(self, cancel: &CancellationToken) -> Result<Self, LookError> {
-        if !self.unkillable.is_empty() {
-            return Err(LookError::NoResponse(self.unkillable));
-        }
-        match self.status.is_success() {
-            true => Ok(self),
-            false if cancel.is_cancelled() => Err(LookError::Stopped),
-            false => {
-                let status = self.status;
-                Err(SandboxError::NoReport { status }.into())
+    /// The answer of a process that has ended by itself, and its status.
+    fn whole(self, cancel: &CancellationToken) -> Result<(Vec<u8>, Status), LookError> {
+        let end = match self.end {
+            Err(SandboxError::Step(StepError { step, errno }))
+                if errno == Errno::ETIMEDOUT as i32 =>
+            {
+                return Err(LookError::TimedOut(step));
             }
+            other => other?,
+        };
+        if !end.unkillable.is_empty() {
+            return Err(LookError::NoResponse(end.unkillable));
+        }
+        let status = end.status;
+        match status.is_success() {
+            true => Ok((self.text, status)),
+            false if cancel.is_cancelled() => Err(LookError::Stopped),
+            false => Err(SandboxError::NoReport { status }.into()),
         }
     }
 }

@@ -20,11 +20,16 @@ pub(super) const NAME: &CStr = c"sandbox-child";
 pub(super) struct StartProgress {
     reader: File,
     writer: File,
+    /// A pipe that gets a byte with each message. It becomes full unless it is read.
+    beats: (File, File),
 }
 
-/// The reading end of a [`StartProgress`].
+/// The reading ends of a [`StartProgress`].
 #[derive(Debug)]
-pub(super) struct Watched(File);
+pub(super) struct Watched {
+    messages: File,
+    beats: File,
+}
 
 /// A message of the starting process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,16 +43,21 @@ pub(super) enum Stage {
 
 impl StartProgress {
     pub(super) fn new() -> Result<Self, StepError> {
-        let (reader, writer) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).step(Step::Fork)?;
+        let pipe = || pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).step(Step::Fork);
+        let ((reader, writer), beats) = (pipe()?, pipe()?);
         Ok(Self {
             reader: reader.into(),
             writer: writer.into(),
+            beats: (beats.0.into(), beats.1.into()),
         })
     }
 
-    /// The reading end, for the parent.
+    /// The reading ends, for the parent.
     pub(super) fn watch(self) -> Watched {
-        Watched(self.reader)
+        Watched {
+            messages: self.reader,
+            beats: self.beats.0,
+        }
     }
 
     /// Reports the next step. Errors are ignored: the report only explains a failure.
@@ -57,6 +67,7 @@ impl StartProgress {
 
     pub(super) fn send(&self, stage: &Stage) {
         let _ = receive(&self.reader);
+        let _ = (&self.beats.1).write_all(&[0]);
         let _ = (&self.writer).write_all(&serde_json::to_vec(stage).unwrap_or_default());
     }
 }
@@ -64,12 +75,20 @@ impl StartProgress {
 impl Watched {
     /// Hangs up when the script has been executed, or its starting process has exited.
     pub(super) fn end(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.messages.as_fd()
+    }
+
+    /// Whether there was a message since the last call.
+    pub(super) fn has_moved(&self) -> bool {
+        let mut beats = Vec::new();
+        // Ends as in `receive`.
+        let _ = (&self.beats).read_to_end(&mut beats);
+        !beats.is_empty()
     }
 
     /// The last message. A second call returns `None`.
     pub(super) fn stage(&self) -> Option<Stage> {
-        receive(&self.0)
+        receive(&self.messages)
     }
 }
 
@@ -97,5 +116,24 @@ mod tests {
         let expected = Step::Enter(PathBuf::from("/1999"));
         assert_eq!(watched.stage(), Some(Stage::In(expected)));
         assert_eq!(watched.stage(), None);
+    }
+
+    #[test]
+    fn movement_is_seen_also_after_many_steps() {
+        let progress = StartProgress::new().unwrap();
+        let step = Step::MakeView;
+        let watched = Watched {
+            messages: progress.reader.try_clone().unwrap(),
+            beats: progress.beats.0.try_clone().unwrap(),
+        };
+        assert!(!watched.has_moved());
+        for steps in [1, 2, 100_000] {
+            for _ in 0..steps {
+                progress.enter(&step);
+            }
+            assert!(watched.has_moved(), "{steps}");
+            assert!(!watched.has_moved(), "{steps}");
+        }
+        assert_eq!(watched.stage(), Some(Stage::In(step)));
     }
 }

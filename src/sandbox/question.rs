@@ -9,6 +9,7 @@ use nix::sys::signal::SigSet;
 use nix::unistd::{ForkResult, Pid};
 use serde::{Deserialize, Serialize};
 
+use super::copy::{self, CopyOrder};
 use super::progress::StartProgress;
 use super::rules::{Rules, closed};
 use super::seen::{self, SeenPaths};
@@ -50,6 +51,8 @@ pub(super) enum Question {
         #[serde(with = "wire")]
         paths: Vec<PathBuf>,
     },
+    /// Copy a tree: a [`copy::Answer`].
+    Copy(CopyOrder),
 }
 
 /// The kind of file that a path leads to.
@@ -148,6 +151,10 @@ fn answer(question: &Question, progress: &StartProgress) -> io::Result<()> {
                 line.push(b'\n');
                 output.write_all(&line)?;
             }
+        }
+        Question::Copy(order) => {
+            let enter = |path: &Path| progress.enter(&Step::Copy(path.to_owned()));
+            serde_json::to_writer(&output, &copy::answer(order, &enter))?;
         }
     }
     Ok(())

@@ -208,4 +208,42 @@ mod tests {
         }
         assert_eq!(of("system"), Some(PathBuf::from("/dev/null")));
     }
+
+    #[test]
+    fn dangling_link_through_a_dependency_is_noticed() {
+        let temporary = tempfile::tempdir().unwrap();
+        let tree = fs::canonicalize(temporary.path()).unwrap();
+        let base = Path::new("/no/such/base");
+        for directory in ["own", "lib/inner", "above/such/base"] {
+            fs::create_dir_all(&tree.join(directory)).unwrap();
+        }
+        let entry = |seen: PathBuf, here: &str| SeenPath {
+            seen,
+            here: tree.join(here),
+            is_dependency: here == "lib",
+        };
+        // The agent's own `/no` does not exist.
+        let paths = SeenPaths(vec![
+            entry(base.join("lib"), "lib"),
+            entry(base.join("own"), "own"),
+            entry("/no".into(), "above"),
+        ]);
+        for (link, says, is_through, leads) in [
+            ("dangling", "/no/such/base/lib/nothing", true, false),
+            ("back", "/no/such/base/lib/inner/../../own", true, true),
+            (
+                "out",
+                "/no/such/base/lib/inner/../../own/nothing",
+                true,
+                false,
+            ),
+            ("in", "/no/such/base/lib/inner", true, true),
+            ("nowhere", "/no/such/base/own/nothing", false, false),
+        ] {
+            fs::symlink(says.as_ref(), &tree.join("own").join(link)).unwrap();
+            let resolved = resolve(&base.join("own").join(link), &paths, &|_| ()).unwrap();
+            assert_eq!(resolved.is_through_dependency, is_through, "{link}");
+            assert_eq!(resolved.seen.is_some(), leads, "{link}");
+        }
+    }
 }

@@ -103,6 +103,8 @@ pub enum Step {
     LookUp(#[serde(with = "wire")] PathBuf),
     /// Read a file that a source links to.
     Read(#[serde(with = "wire")] PathBuf),
+    /// Copy a directory or file of the tree that an install target leads to.
+    Copy(#[serde(with = "wire")] PathBuf),
     /// Give a shell its terminal.
     TakeTerminal,
     /// Enter the script's working directory.
@@ -151,6 +153,7 @@ impl fmt::Display for Step {
             }
             Self::LookUp(path) => write!(f, "look up `{}`", path.display()),
             Self::Read(path) => write!(f, "read `{}`", path.display()),
+            Self::Copy(path) => write!(f, "copy `{}`", path.display()),
             Self::TakeTerminal => write!(f, "take a terminal for a shell"),
             Self::Enter(path) => write!(f, "enter `{}`", path.display()),
             Self::Start(program) => write!(f, "start `{program}`"),

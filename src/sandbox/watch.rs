@@ -37,13 +37,31 @@ pub(super) struct Watch<'a> {
     gone_by: Option<Instant>,
     /// Until the script has been executed.
     starting: Option<&'a Watched>,
-    /// When it must have been executed.
+    limit: StartLimit,
+    /// When it must have been executed, or must have entered another step.
     start_by: Instant,
     is_late: bool,
     left_behind: usize,
     /// The script's processes when it was found to hang.
     processes: Vec<RunningProcess>,
     grace: Duration,
+}
+
+/// How long the start of a script may take, or a process that takes the place of a script.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum StartLimit {
+    /// For all its steps.
+    Whole(Duration),
+    /// For each step. A step may take twice as long before the limit is noticed.
+    EachStep(Duration),
+}
+
+impl StartLimit {
+    fn duration(self) -> Duration {
+        match self {
+            Self::Whole(limit) | Self::EachStep(limit) => limit,
+        }
+    }
 }
 
 /// What the child has seen of a script when its processes have ended.
@@ -74,13 +92,13 @@ struct Ready {
 
 impl<'a> Watch<'a> {
     /// Watches `script`, the first process of a PID namespace or the process that becomes the script. `ending` becomes readable when
-    /// the former is about to exit. The start may take as long as its `limit`.
+    /// the former is about to exit. The start may take as long as its `limit` says.
     pub(super) fn new(
         socket: &'a mut UnixStream,
         signals: SignalFd,
         script: Pid,
         ending: Option<BorrowedFd<'a>>,
-        (starting, limit): (&'a Watched, Duration),
+        (starting, limit): (&'a Watched, StartLimit),
         grace: Duration,
     ) -> Self {
         Self {
@@ -94,7 +112,8 @@ impl<'a> Watch<'a> {
             ending,
             gone_by: None,
             starting: Some(starting),
-            start_by: Instant::now() + limit,
+            limit,
+            start_by: Instant::now() + limit.duration(),
             is_late: false,
             left_behind: 0,
             processes: Vec::new(),
@@ -147,8 +166,7 @@ impl<'a> Watch<'a> {
         if ready.has_started {
             self.starting = None;
         } else if start_by.is_some_and(|at| at <= now) {
-            self.is_late = true;
-            self.stop(Duration::ZERO);
+            self.handle_late_start();
         }
         if ready.is_ending {
             self.gone_by = Some(Instant::now() + tree::KILL_LIMIT);
@@ -158,6 +176,19 @@ impl<'a> Watch<'a> {
         }
         if ready.has_order {
             self.handle_order();
+        }
+    }
+
+    /// Stops a process whose start takes too long.
+    fn handle_late_start(&mut self) {
+        match self.limit {
+            StartLimit::EachStep(limit) if self.starting.is_some_and(Watched::has_moved) => {
+                self.start_by = Instant::now() + limit;
+            }
+            StartLimit::EachStep(_) | StartLimit::Whole(_) => {
+                self.is_late = true;
+                self.stop(Duration::ZERO);
+            }
         }
     }
 

@@ -8,6 +8,9 @@ use crate::support::{
 in_tiers!(links_to_own_directories_are_packed: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 in_tiers!(links_to_dependencies_are_packed: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 in_tiers!(links_to_read_only_dependencies_are_packed: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER);
+in_tiers!(links_to_the_directory_of_versions_are_packed: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(links_to_directories_of_all_packages_are_refused: LANDLOCK NONE);
+in_tiers!(links_to_file_systems_of_the_kernel_are_refused: LANDLOCK NONE);
 in_tiers!(links_out_of_the_tree_are_refused: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER);
 
 const BUILD: &str = "set -e; mkdir -m 750 build; echo own > build/file; ln build/file build/same; ln -s file build/link; \
@@ -65,6 +68,66 @@ mod bodies {
                 .succeeds();
             assert_eq!(entries(&place, "app"), OF_BUILD, "{replace}");
             assert_eq!(place.file("app", "file"), "100644 own\n");
+        }
+        // A script whose output is searched for the reason why nothing is installed.
+        let replace = format!("{}; echo cat: x: No such file or directory", TO_BUILD[0]);
+        place
+            .run(&ReleaseBuilder::of_script(&format!("{BUILD}{replace}")))
+            .succeeds()
+            .does_not_say("installed nothing");
+        assert_eq!(entries(&place, "app"), OF_BUILD);
+    }
+
+    pub(super) fn links_to_the_directory_of_versions_are_packed(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let script = "real=$(readlink $BOSH_INSTALL_TARGET); versions=${real%/*}; rmdir $real; echo own > $versions/file; \
+                      rm $BOSH_INSTALL_TARGET; ln -s $versions $BOSH_INSTALL_TARGET";
+        place.run(&ReleaseBuilder::of_script(script)).succeeds();
+        assert_eq!(
+            entries(&place, "app"),
+            [
+                "drwxr-xr-x root/vcap 0 ./ ",
+                "-rw-r--r-- root/root 4 ./file "
+            ]
+        );
+    }
+
+    pub(super) fn links_to_directories_of_all_packages_are_refused(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        for to in [
+            "@base@",
+            "@base@/data",
+            "@base@/data/packages",
+            "@base@/packages",
+            "/",
+            "/.",
+        ] {
+            place
+                .run(&ReleaseBuilder::of_script(&format!(
+                    "base=${{BOSH_INSTALL_TARGET%/packages/*}}; rm $BOSH_INSTALL_TARGET; ln -s {} $BOSH_INSTALL_TARGET",
+                    to.replace("@base@", "$base")
+                )))
+                .fails()
+                .says("there is a link to a directory that contains those of all packages");
+        }
+        assert!(!place.world.base().exists());
+    }
+
+    pub(super) fn links_to_file_systems_of_the_kernel_are_refused(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        for to in ["/proc", "/sys/kernel"] {
+            place
+                .run(&ReleaseBuilder::of_script(&format!(
+                    "rm $BOSH_INSTALL_TARGET; ln -s {to} $BOSH_INSTALL_TARGET"
+                )))
+                .fails()
+                .says("there is a link to a file system of the kernel");
         }
     }
 

@@ -17,6 +17,9 @@ in_tiers!(hanging_start_fails_its_package: NAMESPACE LANDLOCK NONE);
 in_tiers!(hanging_script_link_is_reported_when_it_is_stopped: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 in_tiers!(hanging_script_link_fails_its_package: NAMESPACE LANDLOCK);
 in_tiers!(hanging_install_target_is_reported_when_it_is_stopped: NAMESPACE USERNS_OF_A_USER NONE);
+in_tiers!(hanging_copy_of_an_install_target_can_be_stopped: LANDLOCK NONE);
+in_tiers!(hanging_mount_in_a_linked_install_target_is_refused: LANDLOCK NONE);
+in_tiers!(hanging_path_does_not_make_others_unknown: LANDLOCK);
 in_tiers!(hanging_path_in_the_output_does_not_prevent_the_report: LANDLOCK);
 in_tiers!(hanging_mount_next_to_the_base_directory_is_ignored: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 
@@ -162,6 +165,67 @@ mod bodies {
         wait_until_it_hangs(&place);
         let ran = assert_stops(running);
         assert_names_lookup(&place, ran, "x");
+    }
+
+    pub(super) fn hanging_copy_of_an_install_target_can_be_stopped(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let Some(_hanging) = Hanging::mount(&place.world) else {
+            return;
+        };
+        let running = place.start(
+            "rm $BOSH_INSTALL_TARGET; ln -s $(readlink -f $FACTS/..)/hanging $BOSH_INSTALL_TARGET; touch $FACTS/started",
+        );
+        wait_until_it_hangs(&place);
+        let path = place.world.path("hanging");
+        assert_stops(running)
+            .says("cannot be killed: `sandbox-child` (process ")
+            .says(&format!("which was to copy `{}`", path.display()));
+    }
+
+    pub(super) fn hanging_mount_in_a_linked_install_target_is_refused(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let Some(_hanging) = Hanging::mount_silent_at(&place.world, "outer/inner") else {
+            return;
+        };
+        let start = Instant::now();
+        let script =
+            "rm $BOSH_INSTALL_TARGET; ln -s $(readlink -f $FACTS/..)/outer $BOSH_INSTALL_TARGET";
+        let mount = place.world.path("outer/inner");
+        place
+            .run(&ReleaseBuilder::of_script(script))
+            .fails()
+            .says("package `app` has no directory at its install target `")
+            .says(&format!(
+                "there is a link to a directory in which `{}` is mounted",
+                mount.display()
+            ));
+        assert!(start.elapsed() < STOP_LIMIT);
+        assert!(!place.world.path("facts/hung").exists());
+    }
+
+    pub(super) fn hanging_path_does_not_make_others_unknown(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let Some(hanging) = Hanging::mount(&place.world) else {
+            return;
+        };
+        hanging.pause();
+        // Landlock does not close the first path, and does not cause the second error.
+        let script = "echo \"cat: /usr/none: Permission denied\"; \
+                      echo \"chown: changing ownership of '$(readlink -f $FACTS/..)/hanging/x': Operation not permitted\"; \
+                      echo run >> $FACTS/runs; echo done > $BOSH_INSTALL_TARGET/file";
+        let start = Instant::now();
+        place
+            .run(&ReleaseBuilder::of_script(script))
+            .succeeds()
+            .says("could not look up the paths in the output of the packaging script");
+        assert!(start.elapsed() < STOP_LIMIT);
+        assert_eq!(place.world.read("facts/runs"), "run\n");
     }
 
     pub(super) fn hanging_path_in_the_output_does_not_prevent_the_report(tier: Tier) {

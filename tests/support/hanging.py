@@ -1,12 +1,12 @@
-"""Mounts a FUSE file system that reads the first look-up of a name and never answers: who asked cannot be killed until this ends. With
-`silent` it answers nothing at all."""
+"""Mounts a FUSE file system that reads the first look-up of a name or the first listing and never answers: who asked cannot be killed
+until this ends. With `silent` it answers nothing at all."""
 import ctypes
 import os
 import struct
 import sys
 
 target, facts, silent = sys.argv[1], sys.argv[2], sys.argv[3:] == ["silent"]
-INIT, LOOKUP, GETATTR, FORGET, INTERRUPT, BATCH_FORGET = 26, 1, 3, 2, 36, 42
+INIT, LOOKUP, GETATTR, FORGET, INTERRUPT, BATCH_FORGET, READDIR = 26, 1, 3, 2, 36, 42, 28
 
 
 def answer(unique, error, body=b""):
@@ -25,7 +25,7 @@ while True:
         # Version 7.31, no features.
         answer(unique, 0, struct.pack("<4I2H2I2H8I", 7, 31, 0, 0, 16, 12, 4096, 1, 1, *[0] * 9))
         open(os.path.join(facts, "mounted"), "w").close()
-    elif opcode == LOOKUP or silent:
+    elif opcode in (LOOKUP, READDIR) or silent:
         open(os.path.join(facts, "hung"), "w").close()
     elif opcode == GETATTR:
         # Of the directory itself.

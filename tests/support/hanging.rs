@@ -5,6 +5,8 @@ use std::process::{Child, Command};
 use std::time::Duration;
 
 use nix::mount::{MntFlags, umount2};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use super::tools::{require, require_root, require_tools, wait_for};
 use super::world::World;
@@ -20,23 +22,39 @@ pub(crate) struct Hanging {
 impl Hanging {
     /// Mounts it at `hanging`. It creates `facts/hung` when the first process hangs; `facts` must exist. `None` without FUSE.
     pub(crate) fn mount(world: &World) -> Option<Self> {
-        Self::start(world, &[])
+        Self::start(world, "hanging", &[])
     }
 
     /// The same, and even its root has no attributes.
     pub(crate) fn mount_silent(world: &World) -> Option<Self> {
-        Self::start(world, &["silent"])
+        Self::mount_silent_at(world, "hanging")
     }
 
-    fn start(world: &World, arguments: &[&str]) -> Option<Self> {
+    /// The same at another path in the world.
+    pub(crate) fn mount_silent_at(world: &World, at: &str) -> Option<Self> {
+        Self::start(world, at, &["silent"])
+    }
+
+    /// From now on, it does not even read what processes ask, so these can be killed.
+    pub(crate) fn pause(&self) {
+        let server = Pid::from_raw(self.server.id().cast_signed());
+        kill(server, Signal::SIGSTOP).unwrap();
+        wait_for("the stopped server", LIMIT, || {
+            let stat = std::fs::read_to_string(format!("/proc/{server}/stat")).unwrap();
+            let is_stopped = stat.contains(") T ");
+            is_stopped.then_some(()).ok_or(stat)
+        });
+    }
+
+    fn start(world: &World, at: &str, arguments: &[&str]) -> Option<Self> {
         if !require_root()
             || !require_tools(&["python3"])
             || !require(Path::new("/dev/fuse").exists(), "FUSE")
         {
             return None;
         }
-        let (at, facts) = (world.path("hanging"), world.path("facts"));
-        std::fs::create_dir(&at).unwrap();
+        let (at, facts) = (world.path(at), world.path("facts"));
+        std::fs::create_dir_all(&at).unwrap();
         let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/hanging.py");
         let server = Command::new("python3")
             .arg(program)

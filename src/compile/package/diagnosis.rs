@@ -1,7 +1,7 @@
 //! Explains failures by the script's output and the state of the machine.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -32,29 +32,32 @@ const LOG_END: u64 = 1 << 20;
 const CLOSED_LIMIT: Duration = Duration::from_secs(5);
 
 impl Work {
+    /// Reads the output of a script that succeeded. Fails if the script has to run again.
+    pub(super) fn check_success(&self, confined: &Spec) -> Result<Printed, CompileError> {
+        let printed = self.read_logs(confined, true)?;
+        self.check_denials()?;
+        self.check_dependency_mounts(confined, &printed, None)?;
+        Ok(printed)
+    }
+
     /// Findings about a script that succeeded. To be called before its tree is moved.
     pub(super) fn findings_of_success(
         &self,
         confined: &Spec,
-        mounts: &[String],
-    ) -> Result<Vec<Finding>, CompileError> {
-        let printed = self.read_logs(confined, true)?;
-        self.check_denials()?;
-        self.check_dependency_mounts(confined, &printed, None)?;
+        printed: &Printed,
+        tree: &Path,
+    ) -> Vec<Finding> {
         let mut findings = Vec::new();
-        if !printed.missing.is_empty() {
-            let (tree, _) = self.installed_tree(mounts)?;
-            // An unreadable tree is not empty.
-            if fs::list(&tree).is_ok_and(|entries| entries.is_empty()) {
-                findings.push(Finding::NothingInstalled {
-                    lines: printed.missing.clone(),
-                    log: self.job.log.clone(),
-                });
-            }
+        // An unreadable tree is not empty.
+        if !printed.missing.is_empty() && fs::list(tree).is_ok_and(|entries| entries.is_empty()) {
+            findings.push(Finding::NothingInstalled {
+                lines: printed.missing.clone(),
+                log: self.job.log.clone(),
+            });
         }
-        findings.extend(no_such_owner(&printed));
-        findings.extend(protected::refused(&printed, confined.view.as_ref(), true));
-        Ok(findings)
+        findings.extend(no_such_owner(printed));
+        findings.extend(protected::refused(printed, confined.view.as_ref(), true));
+        findings
     }
 
     /// Possible causes of a failure.

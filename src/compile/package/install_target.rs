@@ -1,11 +1,47 @@
 //! Finds the tree that the script has installed.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use super::work::Work;
 use crate::compile::error::CompileError;
+use crate::diag::Chain;
 use crate::fs;
-use crate::sandbox::{FileKind, SeenPath, SeenPaths};
+use crate::sandbox::{CopyEnd, FileKind, SeenPath, SeenPaths};
+
+/// The tree that a script has installed.
+#[derive(Debug)]
+pub(super) struct FoundTree {
+    pub(super) path: PathBuf,
+    /// Whether its root is the directory that the agent created for it.
+    pub(super) has_own_root: bool,
+    /// Whether it is a copy in a directory of its own in the store.
+    is_copy: bool,
+}
+
+impl FoundTree {
+    fn in_place(path: PathBuf, has_own_root: bool) -> Self {
+        Self {
+            path,
+            has_own_root,
+            is_copy: false,
+        }
+    }
+
+    /// Removes the rest of a copy, when the tree was moved or is no longer needed.
+    pub(super) fn remove_copy(&self) {
+        if self.is_copy {
+            remove_copy(&self.path);
+        }
+    }
+}
+
+/// Removes a copy and the directory in the store that it has to itself. What cannot be removed now is removed with the store.
+fn remove_copy(copy: &Path) {
+    if let Err(error) = fs::remove_tree(fs::parent(copy)) {
+        tracing::warn!(error = %Chain(&error), "could not remove the copy of an install target");
+    }
+}
 
 impl Work {
     /// Checks that the package's directories were not replaced.
@@ -20,35 +56,29 @@ impl Work {
             Some(metadata) if !metadata.is_dir() => Err(CompileError::InstallTarget {
                 package: self.job.name.clone(),
                 path: paths.packages.clone(),
-                found: "there is a link or a file",
+                found: "there is a link or a file".into(),
             }),
             _ => Ok(()),
         }
     }
 
-    /// The installed tree, and whether its root is the directory that was created for it. If the script has replaced the link with a
-    /// directory, that is the tree.
-    pub(super) fn installed_tree(
-        &self,
-        mounts: &[String],
-    ) -> Result<(PathBuf, bool), CompileError> {
+    /// The installed tree. If the script has replaced the link with a directory, that is the tree; if with another link, a copy of the
+    /// directory that the link leads to.
+    pub(super) fn installed_tree(&self, mounts: &[String]) -> Result<FoundTree, CompileError> {
         let paths = &self.plan.paths;
         self.check_mounts(&paths.link, mounts)?;
         self.check_mounts(&paths.install, mounts)?;
-        let wrong = |found| CompileError::InstallTarget {
-            package: self.job.name.clone(),
-            path: paths.link.clone(),
-            found,
-        };
+        let own = || FoundTree::in_place(paths.install.clone(), true);
+        let wrong = |found: &'static str| self.wrong_target(found.into());
         let Some(metadata) = fs::lookup(&paths.link).map_err(self.files())? else {
             // The script has removed the link, but maybe not the directory.
             return match fs::lookup(&paths.install).map_err(self.files())? {
-                Some(metadata) if metadata.is_dir() => Ok((paths.install.clone(), true)),
+                Some(metadata) if metadata.is_dir() => Ok(own()),
                 _ => Err(wrong("there is nothing")),
             };
         };
         if metadata.is_dir() {
-            return Ok((paths.link.clone(), false));
+            return Ok(FoundTree::in_place(paths.link.clone(), false));
         }
         if !metadata.is_symlink() {
             return Err(wrong("there is a file"));
@@ -56,7 +86,7 @@ impl Work {
         let target = fs::read_link(&paths.link).map_err(self.files())?;
         if target == self.plan.link_target {
             match fs::lookup(&paths.install).map_err(self.files())? {
-                Some(metadata) if metadata.is_dir() => return Ok((paths.install.clone(), true)),
+                Some(metadata) if metadata.is_dir() => return Ok(own()),
                 // The script has replaced the directory behind the link.
                 Some(metadata) if metadata.is_symlink() => {}
                 _ => return Err(wrong("there is a link that leads nowhere")),
@@ -94,14 +124,52 @@ impl Work {
     }
 
     /// Copies the tree that the install target links to. It is not moved, because it may belong to another package or to the system.
-    fn copy_of_linked(&self, mounts: &[String]) -> Result<(PathBuf, bool), CompileError> {
-        let files = self.files();
-        let paths = &self.plan.paths;
-        let wrong = |found| CompileError::InstallTarget {
-            package: self.job.name.clone(),
-            path: paths.link.clone(),
-            found,
+    fn copy_of_linked(&self, mounts: &[String]) -> Result<FoundTree, CompileError> {
+        let (tree, found) = self.linked_tree(mounts)?;
+        if self.looked(self.look().kind(&tree))? != FileKind::Directory {
+            return Err(self.wrong_target("there is a link to a file".into()));
+        }
+        let copy = self.context.store.new_tree(&self.job.name);
+        let copy = copy.map_err(self.files())?;
+        let outside = self.directories_of_all(&copy)?;
+        let ended = self.looked(self.look().copy(&tree, &copy, outside));
+        let wrong: Cow<'static, str> = match ended {
+            Ok(CopyEnd::Copied) => {
+                let paths = &self.plan.paths;
+                // The data directory may be a link.
+                let is = |own: &Path| {
+                    found == own || fs::canonicalize(own).is_ok_and(|own| found == own)
+                };
+                return Ok(FoundTree {
+                    path: copy,
+                    has_own_root: is(&paths.compile) || is(&paths.packages),
+                    is_copy: true,
+                });
+            }
+            Ok(CopyEnd::Contains) => {
+                "there is a link to a directory that contains those of all packages".into()
+            }
+            Ok(CopyEnd::Kernel) => "there is a link to a file system of the kernel".into(),
+            Ok(CopyEnd::Mounted(mount)) => {
+                let mount = mount.display();
+                format!("there is a link to a directory in which `{mount}` is mounted").into()
+            }
+            Err(error) => {
+                // A process that cannot be killed may still write to the copy.
+                if !matches!(error, CompileError::NoResponse { .. }) {
+                    remove_copy(&copy);
+                }
+                return Err(error);
+            }
         };
+        remove_copy(&copy);
+        Err(self.wrong_target(wrong))
+    }
+
+    /// The agent's paths of the tree that the install target links to: where its files are, and its place if it is not in a dependency.
+    fn linked_tree(&self, mounts: &[String]) -> Result<(PathBuf, PathBuf), CompileError> {
+        let paths = &self.plan.paths;
+        let wrong = |found: &'static str| self.wrong_target(found.into());
         let link = self.context.vcap.packages().join(self.job.name.as_ref());
         let seen_paths = self.seen_paths();
         let resolved = self.looked(self.look().seen(&link, &seen_paths))?;
@@ -133,14 +201,29 @@ impl Work {
             }
             self.check_mounts(&found, mounts)?;
         }
-        if self.looked(self.look().kind(&tree))? != FileKind::Directory {
-            return Err(wrong("there is a link to a file"));
+        Ok((tree, found))
+    }
+
+    /// The directories that contain those of all packages, and that of a copy, without links in their paths.
+    fn directories_of_all(&self, copy: &Path) -> Result<Vec<PathBuf>, CompileError> {
+        let paths = &self.plan.paths;
+        let own = [&paths.compile, &paths.packages, &paths.link];
+        std::iter::once(copy)
+            .chain(own.into_iter().map(PathBuf::as_path))
+            .filter_map(|path| match fs::canonicalize(fs::parent(path)) {
+                // The script has removed it.
+                Err(error) if error.is_not_found() => None,
+                found => Some(found.map_err(self.files())),
+            })
+            .collect()
+    }
+
+    fn wrong_target(&self, found: Cow<'static, str>) -> CompileError {
+        CompileError::InstallTarget {
+            package: self.job.name.clone(),
+            path: self.plan.paths.link.clone(),
+            found,
         }
-        let copy = paths.packages.join("copy");
-        fs::copy_tree(&tree, &copy).map_err(&files)?;
-        // The data directory may be a link.
-        let is = |own: &Path| found == own || fs::canonicalize(own).is_ok_and(|own| found == own);
-        Ok((copy, is(&paths.compile) || is(&paths.packages)))
     }
 
     /// Where the agent finds the files that the script sees. Dependencies are mounted only while it runs.

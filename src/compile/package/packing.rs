@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::built::{Built, CompiledBlob, InstalledTree, Packing};
+use super::install_target::FoundTree;
 use super::owners::PackageOwners;
 use super::work::{Work, files, stopped};
 use crate::archive::{self, Compression, GzipWriter};
@@ -31,12 +32,12 @@ impl Work {
     pub(super) fn move_to_store(
         &self,
         compression: Compression,
-        mounts: &[String],
+        found: &FoundTree,
     ) -> Result<Built, CompileError> {
         let files = self.files();
         let (name, store) = (&self.job.name, &self.context.store);
         let step = Step::of(name);
-        let (tree, has_own_root) = self.installed_tree(mounts)?;
+        let (tree, has_own_root) = (found.path.clone(), found.has_own_root);
         let pack = || {
             let tree = InstalledTree {
                 path: tree.clone(),

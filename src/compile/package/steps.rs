@@ -37,11 +37,18 @@ impl Work {
         self.blocking("store", move |work| {
             let mounts = script.as_ref().map_or(&[][..], |end| &end.mounts);
             work.check_directories()?;
+            let mut printed = None;
             if script.is_some() {
                 work.check_dependencies_in_use()?;
-                findings.extend(work.findings_of_success(&confined.spec, mounts)?);
+                printed = Some(work.check_success(&confined.spec)?);
             }
-            let mut built = work.move_to_store(compression, mounts)?;
+            let tree = work.installed_tree(mounts)?;
+            if let Some(printed) = printed {
+                findings.extend(work.findings_of_success(&confined.spec, &printed, &tree.path));
+            }
+            let stored = work.move_to_store(compression, &tree);
+            tree.remove_copy();
+            let mut built = stored?;
             built.findings = findings;
             built.script = script;
             built.elapsed = start.elapsed().saturating_sub(waited);

@@ -152,6 +152,13 @@ impl Work {
                 CompileError::Stopped { package }
             }
             LookError::NoResponse(processes) => CompileError::NoResponse { package, processes },
+            LookError::TimedOut(_) if self.cancel.is_cancelled() => {
+                CompileError::Stopped { package }
+            }
+            LookError::TimedOut(step) => CompileError::TimedOut {
+                package,
+                step: step.to_string(),
+            },
             LookError::Stopped => CompileError::Stopped { package },
             LookError::Sandbox(source) => CompileError::Sandbox { package, source },
             LookError::Files(source) => CompileError::Files { package, source },
