@@ -226,10 +226,9 @@ impl Landlocked {
         let admitted = self.admission.alone(waits).await;
         let own = Arc::clone(self);
         let entered = blocking("enter", move || {
-            own.packages().clear();
+            own.clear_for(&request.names())?;
             // No package is left in the tree: forget private directories that could not be removed.
             own.data_names().private.clear();
-            own.tree.clear_for(&request.names())?;
             own.share(&request.scratch)?;
             let reserved = Reserved {
                 to_provide: request.dependency_names().cloned().collect(),
@@ -320,22 +319,35 @@ impl Landlocked {
         let mut replaced = Vec::new();
         for name in evicted {
             if let Some(copy) = packages.remove(&name) {
-                self.remove(&name)?;
+                self.remove_or_note(packages, &name)?;
                 replaced.extend(copy);
             }
         }
         Ok(replaced)
     }
 
-    /// Removes all copies of dependencies that no package uses.
+    /// Empties the tree for a package that is alone in it.
+    fn clear_for(&self, names: &[Name]) -> Result<(), SandboxError> {
+        let mut packages = self.packages();
+        if let Err(error) = self.tree.clear_for(names) {
+            packages.note_all_left();
+            return Err(error.into());
+        }
+        packages.clear();
+        Ok(())
+    }
+
+    /// Removes all copies of dependencies that no package uses, and what could not be removed before.
     pub(super) fn remove_unused_copies(&self) -> Result<(), SandboxError> {
         let mut packages = self.packages();
-        let unused: Vec<Name> = packages.unused().map(|(name, _)| name.clone()).collect();
+        let unused = packages.unused().map(|(name, _)| name);
+        let unused: Vec<Name> = unused.chain(packages.left()).cloned().collect();
+        let mut removed = Ok(());
         for name in unused {
             packages.remove(&name);
-            self.remove(&name)?;
+            removed = removed.and(self.remove_or_note(&mut packages, &name));
         }
-        Ok(())
+        removed
     }
 
     /// The path of a dependency's copy.
@@ -384,14 +396,22 @@ impl Landlocked {
         let mut removed = self.release(&place.private.leave());
         if let Admitted::Alone(_) = place.admitted {
             // The script may also have removed the directories that contain packages.
-            return removed.and(Ok(self.tree.clear_for(&[])?));
+            let cleared = self.clear_for(&[]);
+            if cleared.is_err() {
+                let mut packages = self.packages();
+                let names = std::iter::once(&place.package).chain(&place.dependencies);
+                for name in names {
+                    packages.note_left(name);
+                }
+            }
+            return removed.and(cleared);
         }
         let mut packages = self.packages();
         packages.remove(&place.package);
-        removed = removed.and(self.remove(&place.package));
+        removed = removed.and(self.remove_or_note(&mut packages, &place.package));
         for name in &place.dependencies {
             if packages.release(name, self.has_rules) {
-                removed = removed.and(self.remove(name));
+                removed = removed.and(self.remove_or_note(&mut packages, name));
             }
         }
         drop(packages);
@@ -399,9 +419,18 @@ impl Landlocked {
         removed
     }
 
-    fn remove(&self, name: &Name) -> Result<(), SandboxError> {
-        self.tree.remove(name)?;
-        Ok(fs::remove_tree(&self.temporary(name))?)
+    /// Removes everything that has a package's name. What cannot be removed is noted: it is removed before the name is used again.
+    fn remove_or_note(
+        &self,
+        packages: &mut PackagesInTree,
+        name: &Name,
+    ) -> Result<(), SandboxError> {
+        let removed = self.tree.remove(name);
+        let removed = removed.and_then(|()| self.tree.remove_temporary(name));
+        if removed.is_err() {
+            packages.note_left(name);
+        }
+        Ok(removed?)
     }
 
     /// Removes what this run made.

@@ -302,6 +302,11 @@ impl SharedTree {
             let _ = fs::remove_file_if_there(&self.marker());
         }
         self.made.remove_empty();
+    /// Removes a package's directory for temporary files.
+    pub(super) fn remove_temporary(&self, name: &Name) -> fs::Result<()> {
+        self.remove_or_set_aside(&self.temporary().join(name.as_str()))
+    }
+
         // Last, because another run can start afterwards.
         if let Err(error) = fs::remove_file_if_there(&self.vcap.data().join(lock::LOCK)) {
             tracing::warn!(error = %Chain(&error), "could not remove the lock file, which stops no other run");

@@ -25,6 +25,8 @@ enum InTree {
         /// The copy; `None` until it is complete.
         copy: Option<DependencyCopy>,
     },
+    /// It could not be removed.
+    Left,
 }
 
 /// A complete copy of a sealed dependency. Landlock does not deny changes of modes, owners and times.
@@ -110,8 +112,24 @@ impl PackagesInTree {
             InTree::Dependency {
                 sealed, users: 0, ..
             } => Some((name, sealed.as_path())),
-            InTree::Compiling | InTree::Dependency { .. } => None,
+            InTree::Compiling | InTree::Dependency { .. } | InTree::Left => None,
         })
+    }
+
+    /// The packages that could not be removed.
+    pub(super) fn left(&self) -> impl Iterator<Item = &Name> {
+        let left = self.0.iter();
+        left.filter_map(|(name, found)| matches!(found, InTree::Left).then_some(name))
+    }
+
+    /// Records that a package could not be removed.
+    pub(super) fn note_left(&mut self, name: &Name) {
+        self.0.insert(name.clone(), InTree::Left);
+    }
+
+    /// Records that the packages in the tree could not be removed.
+    pub(super) fn note_all_left(&mut self) {
+        self.0.values_mut().for_each(|found| *found = InTree::Left);
     }
 
     /// Removes a package. `None` if it is not in the tree.
@@ -167,6 +185,7 @@ impl InTree {
         match self {
             Self::Compiling => true,
             Self::Dependency { users, .. } => *users > 0,
+            Self::Left => false,
         }
     }
 
@@ -178,7 +197,7 @@ impl InTree {
                 copy: Some(copy),
                 ..
             } => sealed == wanted && copy.difference.is_none(),
-            Self::Compiling | Self::Dependency { .. } => false,
+            Self::Compiling | Self::Dependency { .. } | Self::Left => false,
         }
     }
 

@@ -11,8 +11,13 @@ struct Fixture {
 }
 
 fn fixture() -> Fixture {
+    fixture_at("vcap")
+}
+
+/// A tree at a path below the fixture's directory.
+fn fixture_at(base: &str) -> Fixture {
     let directory = tempfile::tempdir().unwrap();
-    let vcap = Vcap::new(&directory.path().join("vcap"));
+    let vcap = Vcap::new(&directory.path().join(base));
     let tree = SharedTree::take(&vcap, "a test", false, &|| false).unwrap();
     for sealed in ["a1", "a2", "b1"] {
         fs::create_dir(&directory.path().join(sealed)).unwrap();
@@ -180,6 +185,61 @@ async fn removed_dependencies_and_partial_copies_are_removed() {
     assert_eq!(fixture.installed(), ["a"], "a copy that is needed stays");
     fixture.landlocked.leave(&user).unwrap();
     fixture.enter("y", &[]).await.unwrap();
+    assert!(fixture.installed().is_empty());
+}
+
+impl Fixture {
+    /// Runs `work` while nothing in the tree at `above/vcap` can be removed.
+    async fn while_nothing_can_be_removed(&self, work: impl Future<Output = ()>) {
+        let [above, moved, other] =
+            ["above", "moved", "other"].map(|name| self.directory.path().join(name));
+        fs::create_dir_all(&other.join("vcap")).unwrap();
+        fs::rename(&above, &moved).unwrap();
+        fs::symlink(&other, &above).unwrap();
+        work.await;
+        fs::remove_file(&above).unwrap();
+        fs::rename(&moved, &above).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_could_not_be_removed_is_removed_before_its_name_is_used() {
+    let fixture = fixture_at("above/vcap");
+    let first = fixture.enter("x", &[("a", "a1")]).await.unwrap();
+    fixture.install(&first);
+    let vcap = Vcap::new(fixture.landlocked.tree.base());
+    fs::create_dir(&vcap.compile().join("x")).unwrap();
+    let failing = async {
+        fixture.landlocked.leave(&first).unwrap_err();
+        fixture.landlocked.remove_unused_copies().unwrap_err();
+        // Needs the name of the copy.
+        let request = fixture.request("a", &[]);
+        fixture.landlocked.enter(request, &|| {}).await.unwrap_err();
+    };
+    fixture.while_nothing_can_be_removed(failing).await;
+    assert_eq!(fixture.installed(), ["a"]);
+    let next = fixture.enter("x", &[("a", "a1")]).await.unwrap();
+    assert!(!next.has(&name("a")), "what is left of a copy is not used");
+    assert!(fixture.installed().is_empty());
+    assert!(fs::list(&vcap.compile()).unwrap().is_empty());
+    fixture.install(&next);
+    fixture.landlocked.leave(&next).unwrap();
+    drop((first, next));
+
+    let alone = fixture.request("x", &[("a", "a1")]);
+    let alone = fixture
+        .landlocked
+        .enter_alone(alone, &|_| {})
+        .await
+        .unwrap();
+    fixture.install(&alone);
+    let failing = async {
+        fixture.landlocked.leave(&alone).unwrap_err();
+    };
+    fixture.while_nothing_can_be_removed(failing).await;
+    drop(alone);
+    assert_eq!(fixture.installed(), ["a"]);
+    fixture.landlocked.remove_unused_copies().unwrap();
     assert!(fixture.installed().is_empty());
 }
 
