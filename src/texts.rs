@@ -403,6 +403,10 @@ fn sandbox() {
             directory: path("/var/vcap/packages"),
             found: path("/elsewhere"),
         },
+        SandboxError::LeftLink {
+            directory: path("/var/vcap/data"),
+            target: path("/mnt/other"),
+        },
         SandboxError::Scratch {
             directory: path("/scratch"),
             source: file(),

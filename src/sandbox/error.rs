@@ -36,6 +36,14 @@ pub enum SandboxError {
         /// Where this path leads now.
         found: PathBuf,
     },
+    /// The script of a killed run has replaced a directory.
+    #[error("the packaging script of a run that was killed replaced `{}` with a link to `{}`", directory.display(), target.display())]
+    LeftLink {
+        /// The directory.
+        directory: PathBuf,
+        /// The target of the link.
+        target: PathBuf,
+    },
     /// A scratch directory cannot be created or written to.
     #[error("the scratch directory `{}` cannot be used", directory.display())]
     Scratch {
@@ -111,6 +119,9 @@ impl SandboxError {
                 "have the script change files in $BOSH_COMPILE_TARGET and $BOSH_INSTALL_TARGET only, not the directories above them"
                     .to_owned(),
             ),
+            Self::LeftLink { directory, .. } => {
+                Some(format!("remove the link `{}`", directory.display()))
+            }
             Self::Files(error) if error.hint().is_some() => error.hint(),
             Self::ProtectHost { .. } => Some(
                 "use --isolation=namespace or userns, or compile without --protect-host: `landlock` denies writes to other packages, \

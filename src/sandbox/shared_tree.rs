@@ -10,6 +10,7 @@
 
 mod data;
 mod killed;
+mod links;
 mod lock;
 mod marker;
 mod mounts;
@@ -23,11 +24,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use self::links::Links;
 use super::error::SandboxError;
 use super::scratch::Scratch;
 use crate::config::{PackagePaths, Vcap};
 use crate::diag::Chain;
-use crate::fs::{self, MadeDirectories, MountPoint, Pinned};
+use crate::fs::{self, Context, MadeDirectories, MountPoint, Pinned};
 use crate::release::Name;
 
 /// The name of the marker file in the directory of packages. It is not a valid package name.
@@ -53,6 +55,8 @@ pub struct SharedTree {
     made: MadeDirectories,
     /// The directories that contain those of scripts, outermost first, as they were at the start of the run.
     pinned: Vec<Pinned>,
+    /// Which of them were links then.
+    links: Links,
     /// What was mounted at the start of the run; `None` before that, and if unknown.
     mounts: Option<Vec<MountPoint>>,
     scratch: Scratch,
@@ -72,8 +76,9 @@ impl SharedTree {
         force: bool,
         stop: &dyn Fn() -> bool,
     ) -> Result<Self, SandboxError> {
+        links::check_data(vcap, &vcap.packages().join(MARKER))?;
         let mut made_outside = MadeDirectories::default();
-        let lock = lock::lock(vcap, who, &mut made_outside)
+        let (lock, links) = lock::lock(vcap, who, &mut made_outside)
             .inspect_err(|_| made_outside.remove_empty())?;
         let mut tree = Self {
             vcap: vcap.clone(),
@@ -81,11 +86,12 @@ impl SharedTree {
             made_outside,
             made: MadeDirectories::default(),
             pinned: Vec::new(),
+            links: Links::default(),
             mounts: None,
             scratch: Scratch::default(),
             data_names: Mutex::default(),
         };
-        match tree.prepare(force, stop) {
+        match tree.prepare(who, links.as_ref(), force, stop) {
             Ok(()) => Ok(tree),
             Err(error) => {
                 tree.release();
@@ -101,11 +107,28 @@ impl SharedTree {
         self
     }
 
-    fn prepare(&mut self, force: bool, stop: &dyn Fn() -> bool) -> Result<(), SandboxError> {
+    /// Makes the tree ready. `links` are those that the lock file of a killed run notes.
+    fn prepare(
+        &mut self,
+        who: &str,
+        links: Option<&Links>,
+        force: bool,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<(), SandboxError> {
+        // The marker is in this directory.
+        if let Some(links) = links {
+            links.remove_new(self.base(), &[self.vcap.packages()])?;
+        }
+        let killed = self.marker_of_killed_run(stop)?;
+        if let Some(links) = killed.as_deref().and_then(Links::noted_in) {
+            links.remove_new(self.base(), &self.contents())?;
+        }
         for directory in self.contents() {
             self.made.make(&directory)?;
         }
-        self.clear_after_killed_run(stop)?;
+        if let Some(marker) = killed {
+            self.clear_after_killed_run(&marker)?;
+        }
         self.remove_or_set_aside(&self.temporary())?;
         fs::remove_abandoned(&self.vcap.data(), SET_ASIDE, None);
         self.mounts = fs::mount_points().ok();
@@ -119,6 +142,9 @@ impl SharedTree {
             .iter()
             .map(|directory| Pinned::new(directory))
             .collect::<fs::Result<_>>()?;
+        self.links = Links::among(self.base(), &self.directories())?;
+        lock::write(&mut self.lock, who, &self.links)
+            .at("write", &self.vcap.data().join(lock::LOCK))?;
         Ok(self.write_marker(&[])?)
     }
 
@@ -276,6 +302,11 @@ impl SharedTree {
             .try_for_each(|directory| self.remove_or_set_aside(&directory.join(name.as_str())))
     }
 
+    /// Removes a package's directory for temporary files.
+    pub(super) fn remove_temporary(&self, name: &Name) -> fs::Result<()> {
+        self.remove_or_set_aside(&self.temporary().join(name.as_str()))
+    }
+
     /// Removes all packages.
     pub(super) fn clear(&self) -> fs::Result<()> {
         self.restore_directories()?;
@@ -302,11 +333,6 @@ impl SharedTree {
             let _ = fs::remove_file_if_there(&self.marker());
         }
         self.made.remove_empty();
-    /// Removes a package's directory for temporary files.
-    pub(super) fn remove_temporary(&self, name: &Name) -> fs::Result<()> {
-        self.remove_or_set_aside(&self.temporary().join(name.as_str()))
-    }
-
         // Last, because another run can start afterwards.
         if let Err(error) = fs::remove_file_if_there(&self.vcap.data().join(lock::LOCK)) {
             tracing::warn!(error = %Chain(&error), "could not remove the lock file, which stops no other run");

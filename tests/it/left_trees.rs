@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::chown;
 use std::path::PathBuf;
 
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::signal::Signal;
+
 use crate::support::{
     Agent, LANDLOCK, LANDLOCK_OF_A_USER, Listed, NAMESPACE, NONE, NONE_OF_A_USER, Place, Ran,
     ReleaseBuilder, STEMCELL, Tier, USER, USERNS_OF_A_USER, USERNS_OF_ROOT, Who, in_tiers,
@@ -22,6 +25,7 @@ in_tiers!(mount_in_the_install_target_is_an_error: NAMESPACE USERNS_OF_ROOT USER
 in_tiers!(mount_over_an_installed_file_is_an_error: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK_OF_ROOT NONE);
 in_tiers!(mount_over_the_install_target_is_an_error: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK_OF_ROOT NONE);
 in_tiers!(mounts_over_the_shared_directories_keep_their_files: LANDLOCK_OF_ROOT NONE);
+in_tiers!(mount_behind_a_link_of_a_killed_run_stays: LANDLOCK_OF_ROOT NONE);
 in_tiers!(mounts_below_a_bound_directory_stay_mounted: NAMESPACE LANDLOCK_OF_ROOT NONE);
 in_tiers!(links_in_place_of_directories_are_errors: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK LANDLOCK_OF_ROOT NONE NONE_OF_A_USER);
 in_tiers!(link_in_place_of_the_packages_directory_is_an_error: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK LANDLOCK_OF_ROOT NONE NONE_OF_A_USER);
@@ -31,8 +35,59 @@ in_tiers!(long_paths_are_packed_and_reach_dependents: NAMESPACE USERNS_OF_ROOT U
 in_tiers!(unreadable_files_and_old_times_are_packed: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE LANDLOCK_OF_A_USER NONE_OF_A_USER);
 in_tiers!(unremovable_leftovers_do_not_block_the_next_run: USERNS_OF_A_USER LANDLOCK_OF_A_USER NONE_OF_A_USER);
 
+/// A file system in memory with one file.
+struct Memory(PathBuf);
+
+impl Memory {
+    fn mount(at: PathBuf) -> Self {
+        std::fs::create_dir(&at).unwrap();
+        let (kind, flags) = (Some("tmpfs"), MsFlags::empty());
+        mount(kind, &at, kind, flags, None::<&str>).unwrap();
+        std::fs::write(at.join("file"), "theirs").unwrap();
+        Self(at)
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        let _ = umount2(&self.0, MntFlags::MNT_DETACH);
+    }
+}
+
 mod bodies {
     use super::*;
+
+    pub(super) fn mount_behind_a_link_of_a_killed_run_stays(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let memory = Memory::mount(place.world.path("memory"));
+        let before = snapshot(&memory.0);
+        for directory in ["data/compile", "data/packages"] {
+            let script = format!(
+                "[ -e $FACTS/first ] || {{ touch $FACTS/first; exit 1; }}; base=${{BOSH_INSTALL_TARGET%/packages/*}}; \
+                 mv $base/{directory} $FACTS/moved; ln -s {} $base/{directory}; touch $FACTS/started; sleep 1000",
+                memory.0.display()
+            );
+            if tier.name == "none" {
+                place.world.write("facts/first", "");
+            }
+            let running = place.start(&script);
+            running.signal(Signal::SIGKILL);
+            assert_eq!(running.end().code, None);
+            place
+                .run(&ReleaseBuilder::of_script(
+                    "echo x > $BOSH_INSTALL_TARGET/file",
+                ))
+                .succeeds();
+            assert_eq!(place.world.read("memory/file"), "theirs", "{directory}");
+            assert_eq!(snapshot(&memory.0), before, "{directory}");
+            for fact in ["first", "started"] {
+                std::fs::remove_file(place.world.path("facts").join(fact)).unwrap();
+            }
+            std::fs::remove_dir_all(place.world.path("facts/moved")).unwrap();
+        }
+    }
 
     pub(super) fn mounts_in_the_compile_directory_keep_their_files(tier: Tier) {
         let Some(site) = Site::new(tier) else {

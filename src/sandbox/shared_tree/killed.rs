@@ -3,6 +3,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::links::Links;
 use super::marker::{DATA, DIRECTORIES};
 use super::{PATIENCE, SharedTree};
 use crate::fs;
@@ -10,14 +11,15 @@ use crate::release::Name;
 use crate::sandbox::error::SandboxError;
 
 impl SharedTree {
-    /// Waits for the processes of a killed run, and removes what it left. Does nothing if there is no marker.
-    pub(super) fn clear_after_killed_run(
+    /// Waits for the processes of a killed run. Returns its marker, or `None` if there is none.
+    pub(super) fn marker_of_killed_run(
         &self,
         stop: &dyn Fn() -> bool,
-    ) -> Result<(), SandboxError> {
+    ) -> Result<Option<String>, SandboxError> {
+        self.remove_replaced_marker()?;
         let marker = self.marker();
         if fs::lookup(&marker)?.is_none() {
-            return Ok(());
+            return Ok(None);
         }
         if !fs::wait_until_free(&marker, PATIENCE, stop)? {
             return Err(SandboxError::Busy {
@@ -25,14 +27,18 @@ impl SharedTree {
                 holder: "processes of a run that was killed".to_owned(),
             });
         }
-        let noted = fs::read_lossy(&marker)?;
-        let own = self.uncover(&noted)?;
-        self.remove_named(&noted, &own)?;
-        self.remove_older_than(&marker, &own)
+        Ok(Some(fs::read_lossy(&marker)?))
     }
 
-    /// Removes the mounts over the tree's directories and the links in their places that the script of a killed run made: what is
-    /// there does not belong to the tree. Returns the directories that do.
+    /// Removes what a killed run left, according to its marker.
+    pub(super) fn clear_after_killed_run(&self, marker: &str) -> Result<(), SandboxError> {
+        let own = self.uncover(marker)?;
+        self.remove_named(marker, &own)?;
+        self.remove_older_than(&self.marker(), &own)
+    }
+
+    /// Removes the mounts over the tree's directories that the script of a killed run made: what is there does not belong to the tree.
+    /// Links that it made in their places have already been removed. Returns the directories that belong to the tree.
     fn uncover(&self, marker: &str) -> Result<Vec<PathBuf>, SandboxError> {
         let inodes = marker
             .lines()
@@ -40,6 +46,8 @@ impl SharedTree {
         let Some(inodes) = inodes else {
             return Ok(self.contents().to_vec());
         };
+        // Whether all links on the way to the directories are those from before the script.
+        let are_links_known = Links::noted_in(marker).is_some();
         let base = fs::canonicalize(self.base())?;
         let mounts = fs::mount_points().unwrap_or_default();
         let mut own = Vec::new();
@@ -48,22 +56,20 @@ impl SharedTree {
                 Ok(fs::metadata(path)?.ino().to_string() == inode)
             };
             let real = fs::canonicalize(&directory)?;
-            for _ in mounts.iter().filter(|mount| mount.path == real) {
-                if !is_noted(&real)? {
-                    fs::unmount(&real)?;
+            let is_in_base = directory
+                .strip_prefix(self.base())
+                .is_ok_and(|below| real == base.join(below));
+            // Behind an unknown link there may be a mount that no script made.
+            let is_own = are_links_known || is_in_base;
+            if is_own {
+                for _ in mounts.iter().filter(|mount| mount.path == real) {
+                    if !is_noted(&real)? {
+                        fs::unmount(&real)?;
+                    }
                 }
             }
-            if fs::lookup(&directory)?.is_some_and(|found| found.is_symlink())
-                && !is_noted(&directory)?
-            {
-                fs::remove_file(&directory)?;
-                fs::create_dir(&directory)?;
-            }
-            // A script may have created it again. If there is a link above it, it is another directory.
-            let is_in_base = directory.strip_prefix(self.base()).is_ok_and(|below| {
-                fs::canonicalize(&directory).is_ok_and(|real| real == base.join(below))
-            });
-            if is_in_base || is_noted(&directory)? {
+            // A script may have created it again.
+            if is_own || is_noted(&directory)? {
                 own.push(directory);
             }
         }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! #directories 11 12 13        inodes of the tree's directories
+//! #links [["PATH", "TARGET"]]  which of the tree's directories were links
 //! NAME                         a package
 //! data/NAME                    another directory in the data directory
 //! ```
@@ -23,7 +24,8 @@ pub(super) const DATA: &str = "data/";
 impl SharedTree {
     /// Writes a new marker that names these packages, and the data directories so far.
     pub(super) fn write_marker(&self, names: &[Name]) -> fs::Result<()> {
-        let mut lines = vec![self.directories_line()];
+        self.remove_replaced_marker()?;
+        let mut lines = vec![self.directories_line(), self.links.line()];
         lines.extend(names.iter().map(ToString::to_string));
         lines.extend(self.data_names().iter().map(|name| format!("{DATA}{name}")));
         fs::write(&self.marker(), lines.join("\n").as_bytes())
@@ -43,11 +45,21 @@ impl SharedTree {
     }
 
     fn append(&self, lines: &str) -> fs::Result<()> {
+        self.remove_replaced_marker()?;
         let marker = self.marker();
         let mut options = std::fs::OpenOptions::new();
         options.append(true).create(true);
         let mut file = fs::open_with(&options, &marker)?;
         file.write_all(lines.as_bytes()).at("write", &marker)
+    }
+
+    /// Removes what a script has put into the place of the marker. A link could lead to a file of the host.
+    pub(super) fn remove_replaced_marker(&self) -> fs::Result<()> {
+        let marker = self.marker();
+        match fs::lookup(&marker)? {
+            Some(found) if !found.is_file() => fs::remove_tree(&marker),
+            _ => Ok(()),
+        }
     }
 
     fn directories_line(&self) -> String {

@@ -98,27 +98,114 @@ fn additional_directories_of_a_killed_script_are_removed() {
     take(&vcap, "us", false).unwrap().close().unwrap();
 }
 
+/// A tree of a killed run whose script has replaced a directory, or the marker, with a link to `theirs`.
+fn replace_in_killed_run(vcap: &Vcap, linked: &str, theirs: &Path) {
+    let killed = take(vcap, "us", false).unwrap();
+    killed.clear_for(&names(&["ours"])).unwrap();
+    drop(killed);
+    let path = vcap.base().join(linked);
+    if fs::lookup(&path).unwrap().is_some() {
+        fs::rename(&path, &fs::parent(theirs).join("moved")).unwrap();
+    }
+    fs::symlink(theirs, &path).unwrap();
+}
+
+/// All files in a tree, with their times.
+fn snapshot(tree: &Path) -> Vec<(PathBuf, std::time::SystemTime)> {
+    let mut found = Vec::new();
+    let mut directories = vec![tree.to_owned()];
+    while let Some(directory) = directories.pop() {
+        found.push((
+            directory.clone(),
+            fs::metadata(&directory).unwrap().modified().unwrap(),
+        ));
+        for entry in fs::list(&directory).unwrap() {
+            match entry.file_type().unwrap().is_dir() {
+                true => directories.push(entry.path()),
+                false => found.push((entry.path(), entry.metadata().unwrap().modified().unwrap())),
+            }
+        }
+    }
+    found
+}
+
 #[test]
-fn nothing_is_removed_through_a_link_of_a_killed_run() {
-    for linked in ["packages", "data", "data/packages", "data/compile"] {
+fn link_of_a_killed_run_is_never_followed() {
+    for linked in [
+        "packages",
+        "data",
+        "data/packages",
+        "data/compile",
+        "data/.bosh-agent-tmp",
+    ] {
+        for contents in [&[][..], &["ours", "packages/ours", "compile/ours"]] {
+            let (scratch, vcap) = vcap();
+            let theirs = scratch.path().join("theirs");
+            fs::create_dir(&theirs).unwrap();
+            for directory in contents {
+                fs::create_dir_all(&theirs.join(directory)).unwrap();
+            }
+            replace_in_killed_run(&vcap, linked, &theirs);
+            let before = snapshot(&theirs);
+            match take(&vcap, "us", false) {
+                Ok(tree) => {
+                    let found = fs::lookup(&vcap.base().join(linked)).unwrap();
+                    assert!(found.is_none_or(|found| found.is_dir()), "{linked}");
+                    tree.close().unwrap();
+                }
+                Err(error) => {
+                    assert!(matches!(error, SandboxError::LeftLink { .. }), "{error}");
+                    assert_eq!(linked, "data");
+                }
+            }
+            assert_eq!(snapshot(&theirs), before, "{linked}");
+        }
+    }
+}
+
+#[test]
+fn links_in_the_places_of_own_files_are_replaced() {
+    for own in [format!("packages/{MARKER}"), format!("data/{}", lock::LOCK)] {
         let (scratch, vcap) = vcap();
         let theirs = scratch.path().join("theirs");
-        for directory in ["ours", "packages/ours", "compile/ours"] {
-            fs::create_dir_all(&theirs.join(directory)).unwrap();
+        fs::write(&theirs, b"theirs").unwrap();
+        replace_in_killed_run(&vcap, &own, &theirs);
+        let tree = take(&vcap, "us", false).unwrap();
+        assert_eq!(fs::read(&theirs).unwrap(), b"theirs", "{own}");
+        // Also in the run itself.
+        if own.starts_with("packages") {
+            fs::remove_file(&tree.marker()).unwrap();
+            fs::symlink(&theirs, &tree.marker()).unwrap();
+            tree.clear_for(&names(&["ours"])).unwrap();
+            fs::remove_file(&tree.marker()).unwrap();
+            fs::symlink(&theirs, &tree.marker()).unwrap();
+            tree.share(&names(&["scratch"])).unwrap();
+            assert_eq!(fs::read(&theirs).unwrap(), b"theirs");
         }
-        let killed = take(&vcap, "us", false).unwrap();
-        killed.clear_for(&names(&["ours"])).unwrap();
-        drop(killed);
-        let (path, moved) = (vcap.base().join(linked), scratch.path().join("moved"));
-        fs::rename(&path, &moved).unwrap();
-        fs::symlink(&theirs, &path).unwrap();
-        match take(&vcap, "us", false) {
-            Ok(tree) => tree.close().unwrap(),
-            Err(error) => assert!(error.to_string().contains("did not put there"), "{error}"),
+        tree.close().unwrap();
+    }
+}
+
+#[test]
+fn links_of_the_machine_stay() {
+    for linked in ["packages", "data", "data/packages"] {
+        let (scratch, vcap) = vcap();
+        let disk = scratch.path().join("disk");
+        fs::create_dir(&disk).unwrap();
+        let link = vcap.base().join(linked);
+        fs::create_dir_all(fs::parent(&link)).unwrap();
+        fs::symlink(&disk, &link).unwrap();
+        for _ in 0..2 {
+            let killed = take(&vcap, "us", false).unwrap();
+            killed.clear_for(&names(&["ours"])).unwrap();
+            fs::create_dir(&vcap.data_packages().join("ours")).unwrap();
+            drop(killed);
         }
-        for directory in ["ours", "packages/ours", "compile/ours"] {
-            assert!(theirs.join(directory).exists(), "{linked} {directory}");
-        }
+        let tree = take(&vcap, "us", false).unwrap();
+        assert_eq!(fs::read_link(&link).unwrap(), disk, "{linked}");
+        tree.close().unwrap();
+        assert_eq!(fs::read_link(&link).unwrap(), disk, "{linked}");
+        assert!(!vcap.data_packages().join("ours").exists(), "{linked}");
     }
 }
 
