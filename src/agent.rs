@@ -25,6 +25,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 pub use compilation::CompilerOptions;
 
@@ -142,8 +143,8 @@ impl Agent {
     }
 
     /// Prepares to compile; see [`PackageCompiler::prepare`].
-    pub(crate) async fn prepare(&self) {
-        self.state.compiler.prepare().await;
+    pub(crate) async fn prepare(&self, cancel: &CancellationToken) {
+        self.state.compiler.prepare(cancel).await;
     }
 
     /// The settings in use.

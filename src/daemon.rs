@@ -131,12 +131,14 @@ pub async fn run(options: DaemonOptions, stop: &CancellationToken) -> Result<(),
         update: loaded.update,
     })?;
     let mut connection = BusConnection::start(&agent, &options.vcap).await?;
+    let unprepared = stop.child_token();
     let preparing = runtime::spawn("prepare", {
-        let agent = agent.clone();
-        async move { agent.prepare().await }
+        let (agent, cancel) = (agent.clone(), unprepared.clone());
+        async move { agent.prepare(&cancel).await }
     });
     let served = connection.serve(&agent, stop).await;
     tracing::info!("stopping");
+    unprepared.cancel();
     drop(preparing);
     if !agent.stop(STOP_WITHIN).await {
         tracing::error!("shutdown timed out");

@@ -59,11 +59,11 @@ impl PackageCompiler {
         }
     }
 
-    /// Creates the work directory and removes that of a killed agent. A failure is logged; the next compile tries again and
-    /// reports it.
-    pub(crate) async fn prepare(&self) {
+    /// Creates the work directory and removes that of a killed agent. `cancel` ends the wait for the processes of that agent. A failure is
+    /// logged; the next compile tries again and reports it.
+    pub(crate) async fn prepare(&self, cancel: &CancellationToken) {
         let mut state = self.state.lock().await;
-        match CompilerState::make(&self.options, &CancellationToken::new()).await {
+        match CompilerState::make(&self.options, cancel).await {
             Ok(made) => *state = Some(made),
             Err(error) => {
                 tracing::warn!(error = %Chain(&error), "the compiler is unavailable");
@@ -403,7 +403,11 @@ async fn with_space(reason: Reason, directory: PathBuf) -> Reason {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::config::{Environment, Vcap};
+    use crate::sandbox::{Isolation, Sandbox, SharedTree, UserNamespace};
 
     #[tokio::test]
     async fn full_disk_is_reported_with_its_free_space() {
@@ -438,6 +442,34 @@ mod tests {
         }
         let other = with_space(Reason::Canceled, scratch.path().to_owned()).await;
         assert!(matches!(other, Reason::Canceled));
+    }
+
+    #[tokio::test]
+    async fn preparation_can_be_canceled() {
+        let temporary = tempfile::tempdir().unwrap();
+        let vcap = Vcap::new(&temporary.path().join("vcap"));
+        let killed = SharedTree::take(&vcap, "a killed agent", true, &|| false).unwrap();
+        let marker = Sandbox::from(killed).hold();
+        // As a process of a script does, which the agent waits for.
+        let hold = fs::open(&marker).unwrap();
+        hold.lock_shared().unwrap();
+        let compiler = PackageCompiler::new(CompilerOptions {
+            vcap,
+            environment: Environment::default(),
+            agent: temporary.path().join("none").into(),
+            who: "a test".to_owned(),
+            force: true,
+            grace: Duration::ZERO,
+            secrets: Vec::new(),
+            isolation: Isolation::None,
+            user_namespace: UserNamespace::Outside,
+        });
+        let cancel = CancellationToken::new();
+        cancel.cancel();
+        let preparing = compiler.prepare(&cancel);
+        let prepared = tokio::time::timeout(Duration::from_secs(10), preparing).await;
+        assert!(prepared.is_ok(), "it waits for the process");
+        assert!(compiler.state.lock().await.is_none());
     }
 
     #[test]

@@ -1,15 +1,18 @@
 //! The daemon as a single process: start, stop and restart. `integration` tests it in a deployment.
 use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::support::{
-    Agent, LANDLOCK, Member, NAMESPACE, Place, Running, Tier, USERNS_OF_ROOT, World, archive,
-    in_tiers, listed, processes_below, require_root, require_tools, run_tool, sha1_of, wait_for,
+    Agent, LANDLOCK, Member, NAMESPACE, Place, Running, Tier, USERNS_OF_A_USER, USERNS_OF_ROOT,
+    World, archive, in_tiers, listed, processes_below, require_root, require_tools, run_tool,
+    sha1_of, wait_for,
 };
 use nix::sys::signal::Signal;
 
-in_tiers!(daemon_compiles_in_the_tier_of_its_privileges: NAMESPACE USERNS_OF_ROOT LANDLOCK);
+in_tiers!(daemon_compiles_in_the_tier_of_its_privileges: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK);
+in_tiers!(denials_of_a_first_run_are_logged: LANDLOCK);
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -254,24 +257,93 @@ mod bodies {
         let Some(place) = Place::new(tier) else {
             return;
         };
-        configure(&place.world);
-        let daemon = with_flags(place.bare(), &place.world).start();
-        wait_for_message(&daemon, "listening for HTTPS requests");
+        let daemon = daemon_in(&place);
         wait_for_message(&daemon, &format!("isolation: {}", tier.name));
-        order(&place.world, "echo x >$BOSH_INSTALL_TARGET/file");
-        wait_for("the result", LIMIT, || {
-            // The source, and the compiled package.
-            match listed(place.world.path("store")).len() {
-                2.. => Ok(()),
-                _ => Err(daemon.stderr()),
-            }
-        });
+        // In namespaces, a tree of the script's own is mounted over the base directory.
+        let script = "base=${BOSH_INSTALL_TARGET%/packages/*}; cd $BOSH_INSTALL_TARGET; grep -c \" $base \" /proc/self/mountinfo >mounts; \
+                      readlink /proc/self/ns/user >users";
+        let found = compiled(&place, &daemon, script);
+        let mounts: usize = found("mounts").parse().unwrap();
+        assert_eq!(mounts > 0, tier.has_mounts());
+        let own = std::fs::read_link("/proc/self/ns/user").unwrap();
+        assert_eq!(
+            found("users") != own.to_str().unwrap(),
+            tier.name == "userns"
+        );
         daemon.signal(Signal::SIGTERM);
         assert_eq!(daemon.end().code, Some(1));
-        assert_eq!(
-            listed(place.world.base().join("packages")),
-            [""; 0].map(PathBuf::from)
+        assert_eq!(processes_below(&place.world.base()), [""; 0]);
+        let left = ["packages", "data/packages", "data/compile"]
+            .iter()
+            .flat_map(|directory| listed(place.world.base().join(directory)));
+        assert_eq!(left.collect::<Vec<_>>(), [""; 0].map(PathBuf::from));
+        let data = listed(place.world.base().join("data"));
+        let is_work = |path: &PathBuf| path.to_str().unwrap().contains(".bosh-agent-work-");
+        assert!(!data.iter().any(is_work), "{data:?}");
+    }
+
+    pub(super) fn denials_of_a_first_run_are_logged(tier: Tier) {
+        if !require_tools(&["openssl", "curl"]) {
+            return;
+        }
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let daemon = daemon_in(&place);
+        let script = "set -e; new=${BOSH_INSTALL_TARGET%/packages/*}/new; touch $new; rm $new; cd $BOSH_INSTALL_TARGET; echo x >file";
+        let found = compiled(&place, &daemon, script);
+        assert_eq!(found("file"), "x");
+        let log = daemon.stderr();
+        let denied = place.world.base().join("new");
+        let line = log
+            .lines()
+            .find(|line| line.contains("a restricted script was denied access"))
+            .unwrap_or_else(|| panic!("{log}"));
+        assert!(line.contains("Permission denied"), "{line}");
+        assert!(
+            line.contains(&format!("paths={:?}", denied.to_str().unwrap())),
+            "{line}"
         );
+        assert!(log.contains("compiled only in its second run"), "{log}");
+        daemon.signal(Signal::SIGTERM);
+        assert_eq!(daemon.end().code, Some(1));
+    }
+}
+
+/// A running daemon with the privileges of a place's tier.
+fn daemon_in(place: &Place) -> Running {
+    configure(&place.world);
+    let store = place.world.path("store");
+    std::fs::create_dir_all(&store).unwrap();
+    let user = place.world.path("facts").metadata().unwrap();
+    std::os::unix::fs::chown(&store, Some(user.uid()), Some(user.gid())).unwrap();
+    let daemon = with_flags(place.bare(), &place.world).start();
+    wait_for_message(&daemon, "listening for HTTPS requests");
+    daemon
+}
+
+/// Has a daemon compile a package with this script. Returns a function that reads a file of the result, without the line end.
+fn compiled(place: &Place, daemon: &Running, script: &str) -> impl Fn(&str) -> String + use<> {
+    order(&place.world, script);
+    let store = place.world.path("store");
+    let source = store.join("source");
+    let blob = wait_for("the result", LIMIT, || {
+        // A hidden file is still being written.
+        let is_result = |blob: &PathBuf| {
+            *blob != source
+                && !blob
+                    .file_name()
+                    .unwrap()
+                    .as_encoded_bytes()
+                    .starts_with(b".")
+        };
+        let mut blobs = listed(store.clone()).into_iter();
+        blobs.find(is_result).ok_or_else(|| daemon.stderr())
+    });
+    move |file: &str| {
+        let file = format!("./{file}");
+        let arguments = ["-xOf".as_ref(), blob.as_os_str(), file.as_ref()];
+        run_tool("tar", &arguments).trim().to_owned()
     }
 }
 

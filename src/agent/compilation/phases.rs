@@ -4,8 +4,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crate::agent::tasks::TaskProgress;
-use crate::compile::{Event, Phase};
+use crate::compile::{Changed, Denial, Event, Phase};
 use crate::release::Name;
+
+/// The messages about changed files of dependencies.
+const TREE: &str = "an installed package was changed; installing it again";
+const COPY: &str = "the copy of a dependency was changed; copying it again";
+const COPY_IN_USE: &str = "the copy of a dependency was changed while a package was compiled";
+
+/// How many denials of a script are logged.
+const LOGGED: usize = 5;
 
 /// The phases of one compile.
 #[derive(Debug)]
@@ -56,18 +64,30 @@ impl Phases {
                 let line = lines.first().map_or("", |line| line.text.as_str());
                 tracing::warn!(package = %self.package, line, "compiling the package again with copies of its dependencies");
             }
+            Event::SecondRunSucceeded { first, .. } => {
+                tracing::warn!(package = %self.package, log = %first.log.display(), "the package compiled only in its second run, without restrictions");
+                self.log_denials(&first.denials);
+                for dependency in &first.undeclared {
+                    tracing::warn!(package = %self.package, dependency = %dependency, "the first run of the script used a package that is not a declared dependency");
+                }
+            }
+            Event::Denied { denials, .. } => self.log_denials(denials),
             Event::TreeChanged {
                 dependency,
                 changed,
                 ..
-            } => {
-                tracing::warn!(package = %dependency, changes = %changed.difference, suspects = %changed.suspects, "an installed package was changed; installing it again");
-            }
-            Event::CopyChanged { .. }
-            | Event::CopyChangedInUse { .. }
-            | Event::SecondRunStarted { .. }
-            | Event::SecondRunSucceeded { .. }
-            | Event::Denied { .. }
+            } => log_changed(dependency, changed, TREE),
+            Event::CopyChanged {
+                dependency,
+                changed,
+                ..
+            } => log_changed(dependency, changed, COPY),
+            Event::CopyChangedInUse {
+                dependency,
+                changed,
+                ..
+            } => log_changed(dependency, changed, COPY_IN_USE),
+            Event::SecondRunStarted { .. }
             | Event::Kept { .. }
             | Event::ShellOpened { .. }
             | Event::ShellEnded { .. }
@@ -76,7 +96,27 @@ impl Phases {
         }
     }
 
+    /// Logs the first denials of a script. Those that the restrictions may have caused precede the others.
+    fn log_denials(&self, denials: &[Denial]) {
+        let is_caused = denials.iter().any(Denial::may_be_caused_by_rules);
+        let shown = denials
+            .iter()
+            .filter(|denial| !is_caused || denial.may_be_caused_by_rules());
+        for denial in shown.take(LOGGED) {
+            let paths: Vec<String> = denial
+                .closed
+                .iter()
+                .map(|(path, _)| path.display().to_string())
+                .collect();
+            tracing::warn!(package = %self.package, line = denial.line, paths = paths.join(", "), "a restricted script was denied access");
+        }
+    }
+
     fn current(&self) -> MutexGuard<'_, Option<(&'static str, Instant)>> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn log_changed(dependency: &Name, changed: &Changed, what: &'static str) {
+    tracing::warn!(package = %dependency, changes = %changed.difference, suspects = %changed.suspects, "{what}");
 }
