@@ -68,6 +68,6 @@ pub use schedule::{Origin, Package, PackageEvent, Schedule};
 pub use script_runs::Suspects;
 pub use second_run::{FirstRun, SecondRun, first_log};
 pub use shell::{FailedRun, Shell, ShellWhen, Shells};
-pub use source_date::{SourceDate, SourceDateError, SourceDates};
+pub use source_date::{SOURCE_DATE_EPOCH, SourceDate, SourceDateError, SourceDates};
 pub use store::Store;
 pub use work_directory::WorkDirectory;

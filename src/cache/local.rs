@@ -185,10 +185,7 @@ impl LocalCache {
         cancel: &CancellationToken,
     ) -> Result<Digests, FetchError> {
         let file = self.content(&content.sha256);
-        let unreadable = |error| Damage {
-            file: file.clone(),
-            kind: DamageKind::Unreadable(error),
-        };
+        let unreadable = |error| unreadable(&file, error);
         let opened = fs::open(link).map_err(unreadable)?;
         let reader = Cancellable::new(opened, cancel);
         let mut reader = HashingReader::new(reader, Hasher::new(&ALGORITHMS));
@@ -211,10 +208,7 @@ impl LocalCache {
         cancel: &CancellationToken,
     ) -> Result<Digests, FetchError> {
         let file = self.content(&content.sha256);
-        let unreadable = |error| Damage {
-            file: file.clone(),
-            kind: DamageKind::Unreadable(error),
-        };
+        let unreadable = |error| unreadable(&file, error);
         let from = match fs::open(&file) {
             Ok(from) => from,
             Err(error) if error.is_not_found() => return Err(missing(file).into()),
@@ -456,6 +450,13 @@ fn read(file: &Path) -> Result<Option<Vec<u8>>, DamageKind> {
     let read = opened.take(LONGEST).read_to_end(&mut text);
     read.at("read", file).map_err(DamageKind::Unreadable)?;
     Ok(Some(text))
+}
+
+fn unreadable(file: &Path, error: fs::Error) -> Damage {
+    Damage {
+        file: file.to_owned(),
+        kind: DamageKind::Unreadable(error),
+    }
 }
 
 fn missing(file: PathBuf) -> Damage {

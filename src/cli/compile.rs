@@ -11,9 +11,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::colors;
 use super::compile_flags::{AnnotationsFor, Compile, OutputFlags};
-use super::options::{SOURCE_DATE_EPOCH, options, source_dates, tier};
+use super::options::{options, source_dates, tier};
 use super::stopping::{Stopping, announcement, stopped};
 use super::{DONE, FAILED, MACHINE, USAGE, on_threads, print_error};
+use crate::compile::SOURCE_DATE_EPOCH;
 use crate::config::Environment;
 use crate::diag::Chain;
 use crate::offline::{
@@ -65,7 +66,9 @@ pub(super) fn main(arguments: Compile, environment: Environment) -> u8 {
     if !has_proc() {
         return MACHINE;
     }
-    let source_dates = match source_dates(arguments.results.is_reproducible(), &environment) {
+    // With those of `--env`. A cache does not hide the source date.
+    let variables = arguments.compilation.variables(&environment, false);
+    let source_dates = match source_dates(arguments.results.is_reproducible(), &variables) {
         Ok(dates) => dates,
         Err(error) => {
             print_error(&format!(

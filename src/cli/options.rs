@@ -8,14 +8,13 @@ use super::compile_flags::{
     SecondRunFlag,
 };
 use super::this_process::{SELF, program, who};
-use crate::compile::{self, Shell, ShellWhen, SourceDate, SourceDateError, SourceDates};
+use crate::compile::{
+    self, SOURCE_DATE_EPOCH, Shell, ShellWhen, SourceDate, SourceDateError, SourceDates,
+};
 use crate::config::{Environment, Vcap};
 use crate::offline::Options;
 use crate::process::{self, Terminal};
 use crate::sandbox::{self, UserNamespace};
-
-/// The variable with the source date of all packages.
-pub(super) const SOURCE_DATE_EPOCH: &str = "SOURCE_DATE_EPOCH";
 
 /// The options of a call. `user_namespace` is the one that this process has entered, `terminal` that of this process.
 pub(super) fn options(
@@ -69,7 +68,7 @@ pub(super) fn options(
     }
 }
 
-/// The source dates of packages: `SOURCE_DATE_EPOCH`, if it is set, or those that `--reproducible` asks for.
+/// The source dates of packages: `SOURCE_DATE_EPOCH`, if it is set for scripts, or those that `--reproducible` asks for.
 pub(super) fn source_dates(
     reproducible: bool,
     environment: &Environment,

@@ -18,8 +18,8 @@ use crate::fs;
 use crate::release::Name;
 use crate::runtime::{self, Cancellable};
 
-/// The variable that gives scripts the source date.
-pub(super) const VARIABLE: &str = "SOURCE_DATE_EPOCH";
+/// The variable with the source date: of all packages in the agent's environment, of its package in that of a script.
+pub const SOURCE_DATE_EPOCH: &str = "SOURCE_DATE_EPOCH";
 
 /// The locale of scripts: the order of bytes, with UTF-8. Debian's and Ubuntu's C library always has it.
 const LOCALE: &str = "C.UTF-8";
@@ -72,7 +72,7 @@ impl SourceDate {
     /// The variables of a script.
     pub(super) fn variables(self) -> [(&'static str, OsString); 3] {
         [
-            (VARIABLE, self.to_string().into()),
+            (SOURCE_DATE_EPOCH, self.to_string().into()),
             ("LC_ALL", LOCALE.into()),
             ("TZ", TIME_ZONE.into()),
         ]

@@ -85,6 +85,9 @@ mod bodies {
                 "100644 Sun Sep  9 01:46:40 UTC 2001\n"
             );
         }
+        let added = |agent: Agent| agent.args(&["--env", "SOURCE_DATE_EPOCH=1000000000"]);
+        let by_flag = compiled(&place, added, "1700000000");
+        assert_eq!(by_flag, compiled(&place, date, "1600000000"));
         // `bin/same` is the same file as `bin/tool`.
         assert_eq!(
             place.file("app", "seen"),
@@ -109,6 +112,14 @@ fn wrong_source_date_is_refused_before_compiling() {
             "Error: wrong value of the variable `SOURCE_DATE_EPOCH`: expected the number of seconds since 1970, with digits only",
         );
     assert!(!world.out().exists());
+    let tarball = world.release("release.tgz", &ReleaseBuilder::demo());
+    let agent = world.agent().without_report();
+    agent
+        .args(&["--env", "SOURCE_DATE_EPOCH=today"])
+        .arg(tarball)
+        .run()
+        .ends_with(2)
+        .says("Error: wrong value of the variable `SOURCE_DATE_EPOCH`");
 }
 
 /// With `BOSH_AGENT_SOAK` the example release, otherwise a small one.
