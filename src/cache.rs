@@ -8,7 +8,9 @@
 //! entry       the description of a cached package
 //! sealed      JSON that carries its own digest (pure)
 //! local       a cache in a directory: find, fetch, store
+//! incoming    files that arrive from another cache
 //! upkeep      lists, verifies and prunes it
+//! remote      a cache that several machines share
 //! ```
 //!
 //! Nothing that is read from a cache is used before its SHA-256 was verified. See `docs/adr/0018-the-cache.md`.
@@ -16,8 +18,10 @@
 mod damage;
 mod difference;
 mod entry;
+mod incoming;
 mod key;
 mod local;
+mod remote;
 mod root;
 mod sealed;
 mod upkeep;
@@ -28,6 +32,7 @@ pub use difference::{Difference, differences, in_words};
 pub use entry::{Content, Entry, Form};
 pub use key::{FORMAT, Key, KeyParts};
 pub use local::{FetchError, LocalCache};
+pub use remote::{Credentials, InvalidLocation, Location, Remote, Remotes, time_limit};
 pub use root::root_identity;
 pub use upkeep::{Listed, Pruned, Verified};
 pub use variables::{inherited, variable_digests};

@@ -10,6 +10,7 @@
 //!  │   ├─ proxies   selects a proxy by the environment
 //!  │   ├─ stall     closes connections to silent peers
 //!  │   └─ timeouts  time limits of the steps
+//!  ├─ http2    a connection with several requests, for gRPC
 //!  ├─ url      a URL that prints without its secrets
 //!  └─ headers  headers that print without their values
 //! ```
@@ -19,6 +20,7 @@ mod client;
 mod connect;
 mod error;
 mod headers;
+mod http2;
 mod proxies;
 mod stall;
 #[cfg(test)]
@@ -29,10 +31,11 @@ mod timeouts;
 mod url;
 
 pub(crate) use body::Body;
-pub(crate) use client::{Client, Response};
+pub(crate) use client::{Client, Response, USER_AGENT};
 pub(crate) use error::Error;
 pub use headers::Headers;
 pub(crate) use headers::InvalidHeaders;
+pub(crate) use http2::Http2;
 pub(crate) use hyper::StatusCode;
 pub(crate) use timeouts::Timeouts;
 pub(crate) use url::InvalidUrl;

@@ -23,8 +23,9 @@
 //!      ├─ graph     the packages of all releases, each once
 //!      ├─ ledger    which packages are compiled, which releases are complete
 //!      ├─ failures  what failed; reads the logs of failed packages (error_line) and copies them (failed_logs)
-//!      ├─ caching   finds packages in the cache and stores compiled ones (cached_packages); package_keys gives the keys, cache_lookup says
-//!      │            why a package is missing, recompress changes the compression level of a found one
+//!      ├─ caching   finds packages in the cache and stores compiled ones (cached_packages); package_keys gives the keys, cache_lookup
+//!      │            says why a package is missing, recompress changes the compression level of a found one, shared_caches fetches
+//!      │            packages and uploads them
 //!      ├─ scheduling, durations: the schedule, and how long packages took in earlier runs
 //!      └─ assemble  writes the compiled release to a temporary file, verifies it, renames it
 //! progress          lines and bars for the user, in the colors of paint
@@ -75,6 +76,7 @@ mod jobs;
 mod ledger;
 mod logs;
 mod lookalike;
+mod made;
 mod messages;
 mod open;
 mod open_error;
@@ -102,6 +104,7 @@ mod second_run;
 mod select;
 mod selection;
 mod setup;
+mod shared_caches;
 mod shell;
 mod space;
 mod stemcell;
@@ -122,7 +125,7 @@ pub use failure::{PackageFailure, UnfinishedRelease};
 pub use failure_kind::FailureKind;
 pub use given::is_tarball;
 pub use messages::Messages;
-pub use options::{CacheOptions, Options, Purpose};
+pub use options::{CacheOptions, Options, Purpose, SharedCaches};
 pub use paint::Paint;
 pub use progress::Progress;
 pub use report::report;

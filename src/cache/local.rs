@@ -25,10 +25,10 @@ use crate::release::{Algorithm, Digests};
 use crate::runtime::Cancellable;
 
 /// The directory in the cache of this version's files.
-const VERSION: &str = "v1";
+pub(super) const VERSION: &str = "v1";
 
 /// The prefix of temporary files.
-const PREFIX: &str = "writing-";
+pub(super) const PREFIX: &str = "writing-";
 
 /// The extension of sealed JSON.
 pub(super) const JSON: &str = "json";
@@ -37,7 +37,7 @@ pub(super) const JSON: &str = "json";
 const LONGEST: u64 = 16 << 20;
 
 /// Contents are read-only: they never change under their name.
-const MODE: u32 = 0o444;
+pub(super) const MODE: u32 = 0o444;
 
 /// The digests of copies: the SHA-256 verifies them, manifests have the SHA-1.
 const ALGORITHMS: [Algorithm; 2] = [Algorithm::Sha1, Algorithm::Sha256];
@@ -279,7 +279,7 @@ impl LocalCache {
 
     /// Whether a content is there already. One of the wrong size is removed, and one of the right size is marked, so that it is not
     /// pruned before its entry is written.
-    fn has(&self, content: &Content, target: &Path) -> fs::Result<bool> {
+    pub(super) fn has(&self, content: &Content, target: &Path) -> fs::Result<bool> {
         match fs::lookup(target)? {
             None => Ok(false),
             Some(metadata) if metadata.is_file() && metadata.len() == content.size => {
@@ -376,7 +376,7 @@ impl LocalCache {
         self.set_aside(&self.entry(&entry.parts.name, &entry.key()))
     }
 
-    fn write(&self, file: &Path, text: serde_json::Result<Vec<u8>>) -> fs::Result<()> {
+    pub(super) fn write(&self, file: &Path, text: serde_json::Result<Vec<u8>>) -> fs::Result<()> {
         let text = text.map_err(io::Error::from).at("write", file)?;
         fs::create_dir_all(fs::parent(file))?;
         let temporary = LeasedFile::create(&self.temporary(), PREFIX, "")?;

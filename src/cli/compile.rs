@@ -19,10 +19,12 @@ use crate::config::Environment;
 use crate::diag::Chain;
 use crate::offline::{
     self, Annotations, FailureKind, Messages, OfflineError, Outcome, Progress, Purpose, ReportFile,
+    SharedCaches,
 };
 use crate::process::{self, Terminal};
 use crate::runtime::{self, Signals, StopSignal};
 use crate::sandbox::{self, UserNamespace};
+use crate::tls::SystemCertificates;
 
 /// One worker thread: with two, each event also wakes the other one, which then looks for work.
 const WORKERS: usize = 1;
@@ -85,12 +87,13 @@ pub(super) fn main(arguments: Compile, environment: Environment) -> u8 {
     if terminal.is_none() && arguments.inspection.shell_on_failure {
         print_error(&format!("Warning: {NO_TERMINAL}: no shell will be opened"));
     }
-    if let Some(name) = arguments.compilation.unset(&environment) {
-        print_error(&format!(
-            "Error: the variable `{name}` of --env is not set\nHint: pass --env {name}=VALUE"
-        ));
-        return USAGE;
-    }
+    let shared = match shared_caches(&arguments, &environment) {
+        Ok(shared) => shared,
+        Err(error) => {
+            print_error(&error);
+            return USAGE;
+        }
+    };
     // Only a single-threaded process can enter a user namespace.
     let user_namespace = match arguments.isolation.isolation {
         _ if arguments.plan.purpose() != Purpose::Compile => UserNamespace::Outside,
@@ -99,6 +102,7 @@ pub(super) fn main(arguments: Compile, environment: Environment) -> u8 {
     let messages = messages(&arguments.output, &environment);
     let options = options(
         arguments,
+        shared,
         environment,
         source_dates,
         user_namespace,
@@ -111,6 +115,26 @@ pub(super) fn main(arguments: Compile, environment: Environment) -> u8 {
             offline::run(options, progress, &cancel).await
         }),
     )
+}
+
+/// The shared caches of a call. Also checks the variables of `--env`.
+fn shared_caches(arguments: &Compile, environment: &Environment) -> Result<SharedCaches, String> {
+    if let Some(name) = arguments.compilation.unset(environment) {
+        return Err(format!(
+            "Error: the variable `{name}` of --env is not set\nHint: pass --env {name}=VALUE"
+        ));
+    }
+    let shared = arguments.cache.shared(environment);
+    let shared = shared.map_err(|(flag, error)| {
+        format!(
+            "Error: wrong value of {flag}: {error}\nHint: {}",
+            error.hint()
+        )
+    })?;
+    if shared.is_used() {
+        SystemCertificates::of(environment).use_for_process();
+    }
+    Ok(shared)
 }
 
 /// Runs `work` until its end or a signal, prints its results, and returns the exit code. `grace` is the time between SIGTERM and SIGKILL

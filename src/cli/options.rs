@@ -12,19 +12,21 @@ use crate::compile::{
     self, SOURCE_DATE_EPOCH, Shell, ShellWhen, SourceDate, SourceDateError, SourceDates,
 };
 use crate::config::{Environment, Vcap};
-use crate::offline::Options;
+use crate::offline::{Options, SharedCaches};
 use crate::process::{self, Terminal};
 use crate::sandbox::{self, UserNamespace};
 
-/// The options of a call. `user_namespace` is the one that this process has entered, `terminal` that of this process.
+/// The options of a call, with these shared caches. `user_namespace` is the one that this process has entered, `terminal` that of this
+/// process.
 pub(super) fn options(
     flags: Compile,
+    shared: SharedCaches,
     environment: Environment,
     source_dates: SourceDates,
     user_namespace: UserNamespace,
     terminal: Option<Terminal>,
 ) -> Options {
-    let cache = flags.cache.options(&environment);
+    let cache = flags.cache.options(shared, &environment);
     let environment = flags.compilation.variables(&environment, cache.is_some());
     Options {
         purpose: flags.plan.purpose(),

@@ -20,7 +20,7 @@ const CHUNK: usize = 128 * 1024;
 /// How many chunks are read in advance.
 const AHEAD: usize = 4;
 
-/// The body of a request: empty, or a file that a separate thread reads while it is sent.
+/// The body of a request: empty, bytes in memory, or a file that a separate thread reads while it is sent.
 pub(crate) struct Body {
     /// How many bytes are left to send.
     remaining: u64,
@@ -38,6 +38,23 @@ impl Body {
             remaining: 0,
             start: None,
             chunks: mpsc::channel(1).1,
+            _reading: None,
+        }
+    }
+
+    /// These bytes.
+    #[must_use]
+    pub(crate) fn bytes(bytes: Bytes) -> Self {
+        let (sender, chunks) = mpsc::channel(1);
+        let remaining = bytes.len() as u64;
+        // An empty chunk would be a frame without data.
+        if remaining > 0 {
+            let _ = sender.try_send(Ok(bytes));
+        }
+        Self {
+            remaining,
+            start: None,
+            chunks,
             _reading: None,
         }
     }
@@ -188,6 +205,15 @@ mod tests {
     async fn empty_body_has_length_zero() {
         let mut body = Body::empty();
         assert_eq!(hyper::body::Body::size_hint(&body).exact(), Some(0));
+        assert!(body.frame().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn bytes_are_sent_in_one_frame() {
+        let mut body = Body::bytes(Bytes::from_static(b"text"));
+        assert_eq!(body.length(), 4);
+        let frame = body.frame().await.unwrap().unwrap();
+        assert_eq!(frame.into_data().unwrap(), "text");
         assert!(body.frame().await.is_none());
     }
 }

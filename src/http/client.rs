@@ -10,7 +10,7 @@ use hyper::{Method, Request, StatusCode};
 use rustls::ClientConfig;
 use tokio_util::sync::CancellationToken;
 
-use super::connect::{Connector, ForwardingProxy};
+use super::connect::{Connector, ForwardingProxy, Io};
 use super::proxies::Proxies;
 use super::{Body, Error, Headers, Timeouts, Url};
 use crate::config::Environment;
@@ -20,7 +20,8 @@ use crate::tls::TlsError;
 /// The maximum number of redirects, as in Go's client.
 const MAX_REDIRECTS: usize = 10;
 
-const USER_AGENT: &str = concat!("bosh-agent/", env!("CARGO_PKG_VERSION"));
+/// The name of this program for servers.
+pub(crate) const USER_AGENT: &str = concat!("bosh-agent/", env!("CARGO_PKG_VERSION"));
 
 /// Sends requests, each over its own connection.
 #[derive(Debug, Clone)]
@@ -70,6 +71,14 @@ impl Client {
         Err(Error::Redirect("more than 10 in a row"))
     }
 
+    /// Sends a HEAD request. Redirects are not followed.
+    ///
+    /// # Errors
+    /// There is no response. A response with an error status is returned as a response.
+    pub(crate) async fn head(&self, url: &Url, headers: &Headers) -> Result<Response, Error> {
+        self.send(Method::HEAD, url, headers, Body::empty()).await
+    }
+
     /// Sends a PUT request. The body waits for "100 Continue" ([`Timeouts::expect`]), so that the server can refuse the request before
     /// the upload. Redirects are not followed.
     ///
@@ -82,6 +91,19 @@ impl Client {
         body: Body,
     ) -> Result<Response, Error> {
         self.send(Method::PUT, url, headers, body).await
+    }
+
+    /// A connection to the server itself.
+    pub(super) async fn connect_directly(&self, url: &Url) -> Result<Io, Error> {
+        let connection = self.connector.connect(url).await?;
+        match connection.proxy {
+            None => Ok(connection.io),
+            Some(_) => Err(Error::Proxy {
+                proxy: "in http_proxy".to_owned(),
+                server: url.authority(),
+                source: "it cannot forward HTTP/2; use no_proxy or TLS".into(),
+            }),
+        }
     }
 
     async fn send(

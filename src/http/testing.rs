@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use super::Url;
 
@@ -24,6 +25,10 @@ pub(crate) enum Reply {
     Silence,
     /// Sends these bytes and waits until the peer closes.
     Stuck(Vec<u8>),
+    /// Sends a status and then bytes until the peer closes.
+    Endless,
+    /// Sends a status, and then one byte of this body after each pause.
+    Trickle(Vec<u8>, Duration),
     /// Closes immediately.
     Close,
 }
@@ -129,6 +134,22 @@ fn serve(
         Reply::Stuck(bytes) => {
             stream.write_all(bytes)?;
             stream.read_to_end(&mut Vec::new()).map(drop)
+        }
+        Reply::Endless => {
+            stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")?;
+            loop {
+                stream.write_all(&[b'x'; 64 * 1024])?;
+            }
+        }
+        Reply::Trickle(body, pause) => {
+            let whole = answer(200, body);
+            let head = whole.len() - body.len();
+            stream.write_all(&whole[..head])?;
+            for byte in &whole[head..] {
+                thread::sleep(*pause);
+                stream.write_all(&[*byte])?;
+            }
+            Ok(())
         }
         Reply::Silence => stream.read_to_end(&mut Vec::new()).map(drop),
         Reply::Refuse(_) | Reply::Close => Ok(()),

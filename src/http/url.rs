@@ -57,10 +57,21 @@ impl Url {
         Self(url)
     }
 
+    /// The path.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        self.0.path()
+    }
+
     /// The last segment of the path.
     #[must_use]
     pub fn file_name(&self) -> &str {
         self.0.path().rsplit('/').next().unwrap_or_default()
+    }
+
+    /// Whether the URL contains a user name or a password.
+    pub(crate) fn has_user_info(&self) -> bool {
+        !self.0.username().is_empty() || self.0.password().is_some()
     }
 
     pub(crate) fn is_https(&self) -> bool {
@@ -95,7 +106,7 @@ impl Url {
     }
 
     /// Scheme, host and port for a connector.
-    pub(super) fn server(&self) -> Result<Uri, hyper::http::Error> {
+    pub(crate) fn server(&self) -> Result<Uri, hyper::http::Error> {
         Uri::builder()
             .scheme(self.0.scheme())
             .authority(format!("{}:{}", self.host(), self.port()))

@@ -1,5 +1,6 @@
-//! What a call would find in its cache, for `--dry-run`. Changes nothing there.
+//! What a call would find in its caches, for `--dry-run`. Changes nothing there.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
@@ -7,9 +8,10 @@ use tokio_util::sync::CancellationToken;
 use super::cache_lookup::{self, Found};
 use super::error::OfflineError;
 use super::graph::PackageNode;
-use super::options::Options;
-use super::package_keys::{self, CommonParts, Memory};
-use crate::cache::LocalCache;
+use super::options::{CacheOptions, Options};
+use super::package_keys::{self, CommonParts, Keyed, Memory};
+use super::shared_caches;
+use crate::cache::{Entry, Key, LocalCache, Remotes};
 use crate::process;
 use crate::release::Slug;
 use crate::runtime;
@@ -19,13 +21,22 @@ use crate::runtime;
 pub(super) enum Expectation {
     /// Compile it; if it has a cache, with the reason for the miss.
     Compile(Option<String>),
-    /// Take it from the cache.
+    /// Take it from the local cache.
     Cached,
+    /// Fetch it from this shared cache.
+    Shared(String),
     /// Nothing: it is compiled already.
     Nothing,
 }
 
-/// What a call would do with each package. Without a stemcell, nothing is found in the cache.
+impl Expectation {
+    /// Whether a cache has the package.
+    pub(super) fn is_cached(&self) -> bool {
+        matches!(self, Self::Cached | Self::Shared(_))
+    }
+}
+
+/// What a call would do with each package. Without a stemcell, nothing is found in a cache.
 pub(super) async fn expectations(
     nodes: &[PackageNode],
     options: &Options,
@@ -39,10 +50,10 @@ pub(super) async fn expectations(
     let Some((used, stemcell)) = options.cache.as_ref().zip(stemcell) else {
         return Ok(nodes.iter().map(without_cache).collect());
     };
-    let cache = Arc::new(LocalCache::new(&used.directory));
+    let cache = used.directory.as_deref().map(LocalCache::new).map(Arc::new);
     let packages = nodes.iter().map(|node| Arc::clone(&node.first.package));
     let sources = package_keys::sources(
-        (&cache, Memory::Read),
+        cache.as_ref().map(|cache| (cache, Memory::Read)),
         packages.collect(),
         options.compression_level,
         cancel,
@@ -51,19 +62,63 @@ pub(super) async fn expectations(
     let (own, slug) = (options.clone(), stemcell.clone());
     let common = runtime::spawn_blocking("root", move || CommonParts::of(&own, &slug)).await??;
     let keyed = package_keys::keyed(nodes.iter(), &sources, &common);
-    let takes_unrestricted = used.unrestricted;
-    let find = move |keyed: Option<package_keys::Keyed>| {
-        let Some(keyed) = keyed else {
-            return Expectation::Nothing;
+    let local = locally(cache, keyed.clone(), used.unrestricted).await?;
+    let searching = in_shared(local, &keyed, options, used);
+    match cancel.run_until_cancelled(searching).await {
+        Some(found) if !cancel.is_cancelled() => found,
+        _ => Err(OfflineError::Stopped),
+    }
+}
+
+/// What the local cache has.
+async fn locally(
+    cache: Option<Arc<LocalCache>>,
+    keyed: Vec<Option<Keyed>>,
+    takes_unrestricted: bool,
+) -> Result<Vec<Expectation>, OfflineError> {
+    let find = move |keyed: Option<Keyed>| {
+        let (cache, parts) = match (&cache, keyed) {
+            (_, None) => return Expectation::Nothing,
+            (Some(cache), Some(keyed)) => (cache, keyed.parts),
+            (None, Some(keyed)) => {
+                let reason = cache_lookup::no_entry(&keyed.parts.name);
+                return Expectation::Compile(Some(reason));
+            }
         };
-        match cache_lookup::find(&cache, &keyed.parts, takes_unrestricted) {
+        match cache_lookup::find(cache, &parts, takes_unrestricted) {
             Found::Hit(_) => Expectation::Cached,
             Found::Miss { reason, .. } => Expectation::Compile(Some(reason)),
         }
     };
-    let found = runtime::map_blocking("cache", process::processors(), keyed, find).await?;
-    match cancel.is_cancelled() {
-        true => Err(OfflineError::Stopped),
-        false => Ok(found),
+    Ok(runtime::map_blocking("cache", process::processors(), keyed, find).await?)
+}
+
+/// Adds what the shared caches have.
+async fn in_shared(
+    mut expectations: Vec<Expectation>,
+    keyed: &[Option<Keyed>],
+    options: &Options,
+    used: &CacheOptions,
+) -> Result<Vec<Expectation>, OfflineError> {
+    let (shared, environment) = (used.shared.clone(), options.environment.clone());
+    let opening = runtime::spawn_blocking("shared caches", move || {
+        Remotes::new(&shared.from, None, &shared.credentials, &environment)
+    });
+    for remote in opening.await?.from {
+        let wanted = expectations.iter().zip(keyed);
+        let wanted =
+            wanted.filter(|(expectation, _)| matches!(expectation, Expectation::Compile(_)));
+        let wanted = wanted.filter_map(|(_, keyed)| keyed.as_ref());
+        let wanted = wanted.map(|it| (it.parts.name.clone(), it.parts.key()));
+        let wanted: Vec<(String, Key)> = wanted.collect();
+        let found = shared_caches::find(&remote, &wanted, used.unrestricted).await;
+        let found: HashSet<Key> = found.iter().map(Entry::key).collect();
+        for (expectation, keyed) in expectations.iter_mut().zip(keyed) {
+            let is_found = |it: &Keyed| found.contains(&it.parts.key());
+            if keyed.as_ref().is_some_and(is_found) {
+                *expectation = Expectation::Shared(remote.to_string());
+            }
+        }
     }
+    Ok(expectations)
 }

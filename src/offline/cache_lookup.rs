@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use crate::cache::{Damage, Entry, KeyParts, LocalCache, differences, in_words};
+use crate::cache::{Damage, Entry, Key, KeyParts, LocalCache, differences, in_words};
 use crate::diag::Chain;
 
 /// The reason for a miss if an entry or one of its files is damaged.
@@ -40,6 +40,17 @@ pub(super) fn find(cache: &LocalCache, parts: &KeyParts, takes_unrestricted: boo
     }
 }
 
+/// Whether the cache has a package that a call can use.
+pub(super) fn has(cache: &LocalCache, (name, key): (&str, &Key), takes_unrestricted: bool) -> bool {
+    let found = cache.find(name, key).ok().flatten();
+    found.is_some_and(|entry| takes_unrestricted || !entry.unrestricted)
+}
+
+/// The reason for a miss if the cache has no entry of a package's name, or none can be compared.
+pub(super) fn no_entry(name: &str) -> String {
+    format!("no entry of {name}")
+}
+
 /// Why a package is not in the cache: how it differs from the most similar entry of its name, the newest one if there are several.
 fn explain(cache: &LocalCache, parts: &KeyParts) -> String {
     let name = &parts.name;
@@ -55,7 +66,7 @@ fn explain(cache: &LocalCache, parts: &KeyParts) -> String {
     let nearest =
         compared.min_by_key(|(differences, stored)| (differences.len(), Reverse(*stored)));
     match nearest {
-        None => format!("no entry of {name}"),
+        None => no_entry(name),
         Some((differences, _)) => format!(
             "the most similar entry of {name} was compiled {}",
             in_words(&differences)

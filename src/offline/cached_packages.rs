@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::caching::{CallCache, Hit, Known, Made};
+use super::caching::{CallCache, Hit, Known};
 use super::call_record::LOG_LINES;
 use super::compiled_release::CompiledBlob;
 use super::error::OfflineError;
@@ -13,7 +13,9 @@ use super::graph::PackageNode;
 use super::ids::{NodeId, ReleaseId};
 use super::ledger::{PackageRecord, ReleaseJob};
 use super::logs::PackageLogs;
+use super::made::Made;
 use super::progress::Progress;
+use super::shared_caches::Uploads;
 use crate::compile::Compiled;
 use crate::diag::Chain;
 use crate::fs;
@@ -29,6 +31,7 @@ pub(super) struct CachedPackages<'a> {
     unrestricted: Vec<bool>,
     storing: TaskSet<(), fs::Result<()>>,
     has_stored: bool,
+    uploads: Option<Uploads>,
 }
 
 impl<'a> CachedPackages<'a> {
@@ -64,6 +67,7 @@ impl<'a> CachedPackages<'a> {
             known,
             storing: TaskSet::new("store"),
             has_stored: false,
+            uploads: cache.and_then(CallCache::uploads),
         }
     }
 
@@ -120,17 +124,24 @@ impl<'a> CachedPackages<'a> {
             last_lines: last_lines.unwrap_or_default(),
             warnings,
         };
-        let storing = cache.storing(keyed, made, cancel);
-        self.storing.spawn_blocking((), storing);
-        self.has_stored = true;
+        let entry = cache.entry(keyed, &made);
+        if let Some(uploads) = &mut self.uploads {
+            uploads.start(entry.clone(), made.clone());
+        }
+        if cache.stores() {
+            let storing = cache.storing(entry, made, cancel);
+            self.storing.spawn_blocking((), storing);
+            self.has_stored = true;
+        }
     }
 
-    /// Waits until all packages are stored, and prunes the cache. A failure is only a warning: it affects no result.
+    /// Waits until all packages are stored, and prunes the local cache. A failure is only a warning: it affects no result.
     pub(super) async fn finish(self, (progress, cancel): (&Progress, &CancellationToken)) {
         let Self {
             cache: Some(cache),
             mut storing,
             has_stored,
+            uploads,
             ..
         } = self
         else {
@@ -151,7 +162,10 @@ impl<'a> CachedPackages<'a> {
                 Chain(&error)
             ));
         }
-        if !has_stored && !cache.has_limit() {
+        if let Some(uploads) = uploads {
+            uploads.finish((progress, cancel)).await;
+        }
+        if cancel.is_cancelled() || !has_stored && !cache.has_limit() {
             return;
         }
         if let Ok(Err(error)) = runtime::spawn_blocking("prune", cache.pruning()).await {

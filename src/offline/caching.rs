@@ -1,6 +1,6 @@
-//! The cache of a call: finds packages of earlier runs, and stores those of this one.
+//! The caches of a call: finds packages of earlier runs, and stores those of this one.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -12,11 +12,15 @@ use super::compiled_release::CompiledBlob;
 use super::error::OfflineError;
 use super::graph::PackageNode;
 use super::logs::PackageLogs;
+use super::made::Made;
 use super::options::{CacheOptions, Options};
 use super::package_keys::{self, CommonParts, Keyed, Memory};
 use super::progress::Progress;
 use super::recompress::recompress;
-use crate::cache::{Content, Damage, Entry, FetchError, Form, LocalCache};
+use super::shared_caches::{self, Arrived, Uploads};
+use crate::cache::{
+    Content, Damage, Entry, FetchError, Form, KeyParts, LocalCache, Remote, Remotes,
+};
 use crate::diag::{Chain, Elapsed};
 use crate::fs;
 use crate::process;
@@ -26,16 +30,25 @@ use crate::runtime;
 /// How long a content that no entry names is kept: another process may be about to write the entry.
 const GRACE: Duration = Duration::from_secs(600);
 
-/// The cache of a call.
+/// The local cache in the work directory, which receives packages if the call has no other one that can be written to.
+const RECEIVED: &str = "received";
+
+/// The caches of a call.
 #[derive(Debug)]
 pub(super) struct CallCache {
+    /// The local cache; without one, that in the work directory.
     cache: Arc<LocalCache>,
+    /// Where packages of shared caches arrive: the local cache, or one in the work directory.
+    receiving: Arc<LocalCache>,
+    remotes: Remotes,
     common: CommonParts,
     /// Whether results of unrestricted second runs are used and stored.
     takes_unrestricted: bool,
     is_writable: bool,
-    /// Whether results are stored.
+    /// Whether results are stored in the local cache.
     stores: bool,
+    /// Whether results are stored in a shared cache, if there is one for them.
+    shares: bool,
     limit: Option<u64>,
     level: u32,
     isolation: &'static str,
@@ -46,13 +59,36 @@ pub(super) struct CallCache {
 pub(super) struct Hit {
     pub entry: Entry,
     pub blob: Arc<CompiledBlob>,
+    pub origin: HitOrigin,
+}
+
+/// The cache of a package.
+#[derive(Debug, Clone)]
+pub(super) enum HitOrigin {
+    /// The directory of the local cache.
+    Local(PathBuf),
+    Shared(Arc<Remote>),
+}
+
+impl HitOrigin {
+    /// The name of the cache for the report.
+    pub(super) fn name(&self) -> String {
+        match self {
+            Self::Local(directory) => directory.to_string_lossy().into_owned(),
+            Self::Shared(remote) => remote.to_string(),
+        }
+    }
 }
 
 impl Hit {
     /// The line about the package. It starts as that of a compiled one.
     pub(super) fn line(&self, name: &Name, version: &Version) -> String {
+        let from = match &self.origin {
+            HitOrigin::Local(_) => String::new(),
+            HitOrigin::Shared(remote) => format!(" {remote}"),
+        };
         format!(
-            "Finished compiling release {name}/{version} BlobstoreID={} after 0.0s, from the cache (compiled in {})",
+            "Finished compiling release {name}/{version} BlobstoreID={} after 0.0s, from the cache{from} (compiled in {})",
             self.blob.digest,
             Elapsed(self.entry.elapsed())
         )
@@ -74,58 +110,73 @@ pub(super) enum Known {
     },
 }
 
-/// A package that was compiled in this call.
-#[derive(Debug)]
-pub(super) struct Made {
-    pub blob: Arc<CompiledBlob>,
-    pub log: PathBuf,
-    pub elapsed: Duration,
-    pub is_unrestricted: bool,
-    pub last_lines: Vec<String>,
-    pub warnings: Vec<String>,
-}
-
-/// The directory of a cache.
+/// The caches of a call before its isolation is known.
 #[derive(Debug)]
 pub(super) struct OpenedCache {
     cache: LocalCache,
+    receiving: LocalCache,
+    remotes: Remotes,
     settings: CacheOptions,
     common: CommonParts,
     is_writable: bool,
 }
 
 impl OpenedCache {
-    /// Opens the cache of a call, if it has one. Creates a missing directory. Blocks.
+    /// Opens the caches of a call, if it has one. Creates a missing directory. Blocks. `work` is the work directory.
     ///
     /// # Errors
     /// If the directory cannot be created, or a file that identifies this machine cannot be read.
     pub(super) fn open(
         options: &Options,
         stemcell: &Slug,
+        work: &Path,
         progress: &Progress,
     ) -> Result<Option<Self>, OfflineError> {
         let Some(settings) = &options.cache else {
             return Ok(None);
         };
-        let cache = LocalCache::new(&settings.directory);
-        let prepared = cache.prepare();
-        let is_writable = prepared.is_ok();
-        if let Err(error) = prepared {
-            if !cache.is_there() {
-                return Err(error.into());
+        let own = settings.directory.as_deref().map(LocalCache::new);
+        let is_writable = match &own {
+            None => true,
+            Some(cache) => prepare(cache, progress)?,
+        };
+        let shared = &settings.shared;
+        let environment = &options.environment;
+        let to = shared.to.as_ref();
+        let remotes = Remotes::new(&shared.from, to, &shared.credentials, environment);
+        remotes.prepare();
+        let receiving = match &own {
+            Some(cache) if is_writable || remotes.from.is_empty() => cache.clone(),
+            Some(_) | None => {
+                let cache = LocalCache::new(&work.join(RECEIVED));
+                cache.prepare()?;
+                cache
             }
-            progress.warn(&format!(
-                "Warning: the cache is only read: {}",
-                Chain(&error)
-            ));
-        }
+        };
         Ok(Some(Self {
-            cache,
+            cache: own.unwrap_or_else(|| receiving.clone()),
+            receiving,
+            remotes,
             settings: settings.clone(),
             common: CommonParts::of(options, stemcell)?,
             is_writable,
         }))
     }
+}
+
+/// Prepares a local cache. Returns whether it can be written to.
+fn prepare(cache: &LocalCache, progress: &Progress) -> Result<bool, OfflineError> {
+    let Err(error) = cache.prepare() else {
+        return Ok(true);
+    };
+    if !cache.is_there() {
+        return Err(error.into());
+    }
+    progress.warn(&format!(
+        "Warning: the cache is only read: {}",
+        Chain(&error)
+    ));
+    Ok(false)
 }
 
 impl CallCache {
@@ -138,24 +189,29 @@ impl CallCache {
     ) -> Self {
         let OpenedCache {
             cache,
+            receiving,
+            remotes,
             settings,
             common,
             is_writable,
         } = opened;
-        let mut stores = is_writable;
+        // What a user does in a shell is not part of the key.
+        let mut shares = options.shell.is_none();
         if isolation == "none" && jobs > 1 {
             progress.warn(
                 "Warning: the cache is only read: with --isolation=none and several jobs, packages can affect each other",
             );
-            stores = false;
+            shares = false;
         }
         Self {
             cache: Arc::new(cache),
+            receiving: Arc::new(receiving),
+            remotes,
             common,
             takes_unrestricted: settings.unrestricted,
             is_writable,
-            // What a user does in a shell is not part of the key.
-            stores: stores && options.shell.is_none(),
+            stores: shares && is_writable && settings.directory.is_some(),
+            shares,
             limit: settings.max_size,
             level: options.compression_level,
             isolation,
@@ -179,22 +235,34 @@ impl CallCache {
             true => Memory::ReadAndWrite,
             false => Memory::Read,
         };
-        let remembered = (&self.cache, memory);
+        let remembered = Some((&self.cache, memory));
         let (sources, damaged) =
             package_keys::sources(remembered, packages, self.level, cancel).await?;
         self.set_aside(damaged, progress);
         let keyed = package_keys::keyed(nodes.iter().map(|(node, _)| node), &sources, &self.common);
-        let wanted = nodes.iter().zip(keyed).map(|((node, logs), keyed)| Wanted {
-            keyed,
-            blob: blobs(node),
-            log: logs.own.clone(),
-            is_searched: except != Some(node.package().name()),
+        let is_searched = |node: &PackageNode| except != Some(node.package().name());
+        let searched = nodes.iter().zip(&keyed);
+        let searched = searched.filter(|((node, _), _)| is_searched(node));
+        let searched: Vec<KeyParts> = searched
+            .filter_map(|(_, keyed)| Some(keyed.as_ref()?.parts.clone()))
+            .collect();
+        let arrived = self.fetch_shared(searched, (progress, cancel)).await?;
+        let wanted = nodes.iter().zip(keyed).map(|((node, logs), keyed)| {
+            let key = keyed.as_ref().map(|it| it.parts.key());
+            let (cache, origin) = self.place(key.and_then(|key| arrived.get(&key)));
+            Wanted {
+                keyed,
+                blob: blobs(node),
+                log: logs.own.clone(),
+                is_searched: is_searched(node),
+                cache,
+                origin,
+            }
         });
         let wanted: Vec<Wanted> = wanted.collect();
         nodes.iter().for_each(|(_, logs)| logs.remove());
-        let (cache, token) = (Arc::clone(&self.cache), cancel.clone());
-        let takes_unrestricted = self.takes_unrestricted;
-        let fetch = move |wanted: Wanted| wanted.fetch(&cache, takes_unrestricted, &token);
+        let (takes_unrestricted, token) = (self.takes_unrestricted, cancel.clone());
+        let fetch = move |wanted: Wanted| wanted.fetch(takes_unrestricted, &token);
         let fetched = runtime::map_blocking("cache", process::processors(), wanted, fetch).await?;
         if cancel.is_cancelled() {
             return Err(OfflineError::Stopped);
@@ -208,46 +276,95 @@ impl CallCache {
         Ok(known)
     }
 
+    /// Copies the packages that the local cache lacks from shared caches.
+    async fn fetch_shared(
+        &self,
+        searched: Vec<KeyParts>,
+        to: (&Progress, &CancellationToken),
+    ) -> Result<Arrived, OfflineError> {
+        if self.remotes.from.is_empty() {
+            return Ok(Arrived::new());
+        }
+        let (cache, takes_unrestricted) = (Arc::clone(&self.cache), self.takes_unrestricted);
+        let missing = move |parts: KeyParts| {
+            let key = parts.key();
+            let is_hit = cache_lookup::has(&cache, (&parts.name, &key), takes_unrestricted);
+            (!is_hit).then_some((parts.name, key))
+        };
+        let missing = runtime::map_blocking("cache", process::processors(), searched, missing);
+        let missing = missing.await?.into_iter().flatten().collect();
+        let into = (&self.receiving, takes_unrestricted);
+        Ok(shared_caches::fetch(&self.remotes.from, missing, into, to).await)
+    }
+
+    /// The local cache that has a package, if one has it, and the cache it came from.
+    fn place(&self, arrived_from: Option<&Arc<Remote>>) -> (Arc<LocalCache>, HitOrigin) {
+        match arrived_from {
+            Some(remote) => {
+                let origin = HitOrigin::Shared(Arc::clone(remote));
+                (Arc::clone(&self.receiving), origin)
+            }
+            None => {
+                let directory = self.cache.root().to_owned();
+                (Arc::clone(&self.cache), HitOrigin::Local(directory))
+            }
+        }
+    }
+
+    /// What stores packages in a shared cache, if there is one for them.
+    pub(super) fn uploads(&self) -> Option<Uploads> {
+        let to = self.remotes.to.as_ref();
+        to.filter(|_| self.shares).map(Uploads::new)
+    }
+
     /// Whether the size of the cache is limited.
     pub(super) fn has_limit(&self) -> bool {
         self.stores && self.limit.is_some()
     }
 
-    /// Whether a result is stored.
+    /// Whether results may be stored.
     pub(super) fn takes(&self, is_unrestricted: bool) -> bool {
-        self.stores && (self.takes_unrestricted || !is_unrestricted)
+        self.takes_unrestricted || !is_unrestricted
     }
 
-    /// What stores a package that was compiled in this call. Its blob is kept until then.
+    /// Whether results are stored in the local cache.
+    pub(super) fn stores(&self) -> bool {
+        self.stores
+    }
+
+    /// The description of a package that was compiled in this call, without its log.
+    pub(super) fn entry(&self, keyed: &Keyed, made: &Made) -> Entry {
+        let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let blob = &made.blob.blob;
+        Entry {
+            parts: keyed.parts.clone(),
+            agent: env!("CARGO_PKG_VERSION").to_owned(),
+            stored: since_1970.unwrap_or_default().as_secs(),
+            milliseconds: u64::try_from(made.elapsed.as_millis()).unwrap_or(u64::MAX),
+            isolation: self.isolation.to_owned(),
+            unrestricted: made.is_unrestricted,
+            form: keyed.form,
+            blob: Content {
+                sha256: blob.digests.sha256().to_owned(),
+                size: blob.size,
+            },
+            log: None,
+            last_lines: made.last_lines.clone(),
+            warnings: made.warnings.clone(),
+        }
+    }
+
+    /// What stores a package that was compiled in this call in the local cache. Its blob is kept until then.
     pub(super) fn storing(
         &self,
-        keyed: &Keyed,
+        entry: Entry,
         made: Made,
         cancel: &CancellationToken,
     ) -> impl FnOnce() -> fs::Result<()> + Send + 'static {
-        let (cache, isolation, cancel) = (Arc::clone(&self.cache), self.isolation, cancel.clone());
-        let keyed = keyed.clone();
+        let (cache, cancel) = (Arc::clone(&self.cache), cancel.clone());
         move || {
-            let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-            let blob = &made.blob.blob;
-            let entry = Entry {
-                parts: keyed.parts,
-                agent: env!("CARGO_PKG_VERSION").to_owned(),
-                stored: since_1970.unwrap_or_default().as_secs(),
-                milliseconds: u64::try_from(made.elapsed.as_millis()).unwrap_or(u64::MAX),
-                isolation: isolation.to_owned(),
-                unrestricted: made.is_unrestricted,
-                form: keyed.form,
-                blob: Content {
-                    sha256: blob.digests.sha256().to_owned(),
-                    size: blob.size,
-                },
-                log: None,
-                last_lines: made.last_lines,
-                warnings: made.warnings,
-            };
             let log = fs::lookup(&made.log)?.map(|_| made.log.as_path());
-            cache.store(entry, &blob.file, log, &cancel)
+            cache.store(entry, &made.blob.blob.file, log, &cancel)
         }
     }
 
@@ -284,12 +401,14 @@ struct Wanted {
     blob: PathBuf,
     log: PathBuf,
     is_searched: bool,
+    /// The local cache that is searched, and the cache from which the package came there.
+    cache: Arc<LocalCache>,
+    origin: HitOrigin,
 }
 
 impl Wanted {
     fn fetch(
         self,
-        cache: &LocalCache,
         takes_unrestricted: bool,
         cancel: &CancellationToken,
     ) -> Result<(Known, Vec<Damage>), OfflineError> {
@@ -301,10 +420,10 @@ impl Wanted {
             let reason = "a shell is opened for it".to_owned();
             return Ok((Known::Miss { keyed, reason }, Vec::new()));
         }
-        let mut damaged = Vec::new();
+        let (cache, mut damaged) = (&*self.cache, Vec::new());
         let reason = match cache_lookup::find(cache, &keyed.parts, takes_unrestricted) {
             Found::Hit(entry) => {
-                let fetched = self.fetch_entry(cache, *entry.clone(), keyed.form, cancel);
+                let fetched = self.fetch_entry(*entry.clone(), keyed.form, cancel);
                 match fetched {
                     Ok(Some(hit)) => return Ok((Known::Hit(Box::new(hit)), damaged)),
                     Ok(None) => "it was just removed from the cache".to_owned(),
@@ -330,12 +449,11 @@ impl Wanted {
     /// Copies the files of an entry, and compresses the blob as this call does.
     fn fetch_entry(
         &self,
-        cache: &LocalCache,
         entry: Entry,
         form: Form,
         cancel: &CancellationToken,
     ) -> Result<Option<Hit>, FetchError> {
-        let Some(digests) = cache.fetch(&entry, &self.blob, &self.log, cancel)? else {
+        let Some(digests) = self.cache.fetch(&entry, &self.blob, &self.log, cancel)? else {
             return Ok(None);
         };
         let (digests, size) = match form == entry.form {
@@ -343,6 +461,10 @@ impl Wanted {
             false => recompress(&self.blob, form, cancel)?,
         };
         let blob = CompiledBlob::of_file(&self.blob, size, &digests);
-        Ok(blob.map(Arc::new).map(|blob| Hit { entry, blob }))
+        Ok(blob.map(Arc::new).map(|blob| Hit {
+            entry,
+            blob,
+            origin: self.origin.clone(),
+        }))
     }
 }

@@ -45,8 +45,8 @@ struct Facts {
     written: Vec<ReleaseId>,
     /// By the index of the package.
     runs: BTreeMap<usize, Run>,
-    /// The packages from the cache and the last lines of their logs, by their indices.
-    cached: BTreeMap<usize, (Blob, Vec<String>)>,
+    /// The packages from caches, the last lines of their logs, and the names of the caches, by their indices.
+    cached: BTreeMap<usize, (Blob, Vec<String>, String)>,
     /// Why packages are not in the cache.
     cache_misses: BTreeMap<usize, String>,
     packages: Vec<Package>,
@@ -154,7 +154,8 @@ impl CallRecord {
     }
 
     pub(super) fn set_cached(&self, node: NodeId, hit: &Hit) {
-        let facts = (blob(&hit.blob.blob), hit.entry.last_lines.clone());
+        let (lines, cache) = (hit.entry.last_lines.clone(), hit.origin.name());
+        let facts = (blob(&hit.blob.blob), lines, cache);
         self.facts().cached.insert(node.index(), facts);
     }
 
@@ -246,9 +247,10 @@ impl CallRecord {
                 dependencies: dependencies.map(|it| it.index()).collect(),
                 source: blob(&package.blob),
                 cached: cached.is_some(),
+                cached_from: cached.map(|(_, _, cache)| cache.clone()),
                 cache_miss: facts.cache_misses.get(&id).cloned(),
                 compiled: match cached {
-                    Some((blob, _)) => Some(blob.clone()),
+                    Some((blob, ..)) => Some(blob.clone()),
                     None => run.and_then(|run| run.compiled.clone()),
                 },
                 started: run.map(|run| seconds(run.started - self.begun)),
@@ -259,7 +261,7 @@ impl CallRecord {
                 log: has_log.then(|| log(&record.logs.own)).flatten(),
                 first_log: run.and_then(|_| log(&first_log(&record.logs.own))),
                 last_lines: match (cached, run) {
-                    (Some((_, lines)), _) => lines.clone(),
+                    (Some((_, lines, _)), _) => lines.clone(),
                     (None, Some(run)) => run.last_lines.clone(),
                     (None, None) => Vec::new(),
                 },

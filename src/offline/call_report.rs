@@ -134,6 +134,8 @@ pub(super) struct Package {
     pub precompiled: bool,
     /// Whether it was found in the cache, so that it was not compiled in this call.
     pub cached: bool,
+    /// The cache in which it was found.
+    pub cached_from: Option<String>,
     /// Why it was not in the cache, if one is used.
     pub cache_miss: Option<String>,
     /// The ids of its direct dependencies.
@@ -287,6 +289,7 @@ pub(super) mod fixtures {
             status: PackageStatus::Compiled,
             precompiled: false,
             cached: false,
+            cached_from: None,
             cache_miss: None,
             dependencies: dependencies.to_vec(),
             source: Blob {

@@ -147,7 +147,7 @@ impl PlannedPackages {
                 node,
                 origin,
                 expected: *expected,
-                is_cached: *expectation == Expectation::Cached,
+                is_cached: expectation.is_cached(),
             }
         });
         let Compilation { jobs, is_shared } = compilation;
@@ -211,12 +211,17 @@ impl PlannedPackages {
 
     /// The lines about the cache, each after a line break: how many packages it has, and why it does not have the others.
     fn describe_cache(&self) -> String {
-        let is_cached = |it: &&Expectation| **it == Expectation::Cached;
-        let hits = self.expectations.iter().filter(is_cached).count();
+        let hits = self.expectations.iter().filter(|it| it.is_cached());
+        let hits = hits.count();
         let mut text = String::new();
         if hits > 0 {
             let sources = self.nodes.iter().filter(|it| it.package().is_source());
             let _ = write!(text, "\n{}", count_line(hits, sources.count()));
+        }
+        for (node, expectation) in self.nodes.iter().zip(&self.expectations) {
+            if let Expectation::Shared(cache) = expectation {
+                let _ = write!(text, "\n{} would be fetched from {cache}", self.title(node));
+            }
         }
         for (node, expectation) in self.nodes.iter().zip(&self.expectations) {
             if let Expectation::Compile(Some(reason)) = expectation {

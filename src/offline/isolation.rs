@@ -5,7 +5,7 @@ use std::path::Path;
 
 use tokio_util::sync::CancellationToken;
 
-use super::options::Options;
+use super::options::{CacheOptions, Options};
 use super::progress::Progress;
 use crate::fs;
 use crate::sandbox::{Isolation, Sandbox, SandboxError, Sharing, Tier, TierOptions};
@@ -43,8 +43,8 @@ pub(super) async fn choose(
 }
 
 fn tier_options(options: &Options) -> TierOptions {
-    let cache = options.cache.iter();
-    let cache = cache.filter_map(|it| fs::canonicalize(&it.directory).ok());
+    let cache = options.cache.iter().flat_map(CacheOptions::directories);
+    let cache = cache.filter_map(|directory| fs::canonicalize(directory).ok());
     TierOptions {
         isolation: options.isolation,
         user_namespace: options.user_namespace.clone(),

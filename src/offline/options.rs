@@ -1,10 +1,11 @@
 //! The options of a call.
 
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::selection::Selection;
+use crate::cache::{Credentials, Location};
 use crate::compile::{SecondRun, Shell, SourceDates};
 use crate::config::{Environment, Vcap};
 use crate::process::{ForkServer, TimeLimits};
@@ -93,15 +94,46 @@ pub struct Options {
     pub who: String,
 }
 
-/// A cache of compiled packages.
+/// The caches of compiled packages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CacheOptions {
-    /// Its directory.
-    pub directory: PathBuf,
+    /// The directory of the local cache.
+    pub directory: Option<PathBuf>,
     /// Its maximum size in bytes at the end of a call.
     pub max_size: Option<u64>,
     /// Whether results of unrestricted second runs are used and stored.
     pub unrestricted: bool,
+    /// The caches that several machines share.
+    pub shared: SharedCaches,
+}
+
+/// The caches of a call that several machines share.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SharedCaches {
+    /// Those that packages are taken from, in the order in which they are asked.
+    pub from: Vec<Location>,
+    /// The one that packages are stored in.
+    pub to: Option<Location>,
+    /// What identifies the agent to them.
+    pub credentials: Credentials,
+}
+
+impl SharedCaches {
+    /// Whether there is one.
+    #[must_use]
+    pub fn is_used(&self) -> bool {
+        !self.from.is_empty() || self.to.is_some()
+    }
+}
+
+impl CacheOptions {
+    /// All directories of caches.
+    pub(super) fn directories(&self) -> impl Iterator<Item = &Path> {
+        let shared = self.shared.from.iter().chain(&self.shared.to);
+        let own = self.directory.as_deref();
+        own.into_iter()
+            .chain(shared.filter_map(Location::directory))
+    }
 }
 
 /// What a call does.

@@ -120,18 +120,21 @@ pub(super) enum Memory {
     ReadAndWrite,
 }
 
-/// The sources of packages, in their order; `None` for a package that is compiled already. Sources that the cache knows are not read.
-/// Also returns what is damaged in the cache.
+/// The sources of packages, in their order; `None` for a package that is compiled already. Sources that the local cache knows are not
+/// read. Also returns what is damaged there.
 pub(super) async fn sources(
-    (cache, memory): (&Arc<LocalCache>, Memory),
+    remembered: Option<(&Arc<LocalCache>, Memory)>,
     packages: Vec<Arc<CheckedPackage>>,
     level: u32,
     cancel: &CancellationToken,
 ) -> Result<(Vec<Option<Source>>, Vec<Damage>), OfflineError> {
-    let (cache, cancel) = (Arc::clone(cache), cancel.clone());
+    let remembered = remembered.map(|(cache, memory)| (Arc::clone(cache), memory));
+    let cancel = cancel.clone();
     let read = move |package: Arc<CheckedPackage>| {
         let source = package.is_source();
-        source.then(|| source_of((&cache, memory), &package, level, &cancel))
+        let remembered = remembered.as_ref();
+        let remembered = remembered.map(|(cache, memory)| (cache.as_ref(), *memory));
+        source.then(|| source_of(remembered, &package, level, &cancel))
     };
     let threads = process::processors();
     let read = runtime::map_blocking("sources", threads, packages, read).await?;
@@ -151,16 +154,17 @@ fn by_archive(package: &CheckedPackage) -> String {
 }
 
 fn source_of(
-    (cache, memory): (&LocalCache, Memory),
+    remembered: Option<(&LocalCache, Memory)>,
     package: &CheckedPackage,
     level: u32,
     cancel: &CancellationToken,
 ) -> (Source, Option<Damage>) {
     let archive = package.blob.digests.sha256();
     let open = || Some(Cancellable::new(fs::open(&package.blob.file).ok()?, cancel));
-    let (known, damage) = match cache.source(archive) {
-        Ok(known) => (known, None),
-        Err(damage) => (None, Some(damage)),
+    let (known, damage) = match remembered.map(|(cache, _)| cache.source(archive)) {
+        Some(Ok(known)) => (known, None),
+        Some(Err(damage)) => (None, Some(damage)),
+        None => (None, None),
     };
     let identity = known.unwrap_or_else(|| {
         let by_archive = by_archive(package);
@@ -169,7 +173,7 @@ fn source_of(
             return by_archive;
         };
         let identity = content.map_or(by_archive, |content| format!("content {content}"));
-        if memory == Memory::ReadAndWrite
+        if let Some((cache, Memory::ReadAndWrite)) = remembered
             && let Err(error) = cache.remember_source(archive, &identity)
         {
             tracing::debug!(error = %Chain(&error), "could not remember the digest of a source");

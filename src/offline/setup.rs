@@ -39,7 +39,7 @@ pub(super) async fn compiler(
         fs::check_writable(directory)?;
     }
     // The sandbox hides the directory from scripts.
-    let cache = open_cache(options, stemcell, progress).await?;
+    let cache = open_cache(options, stemcell, work_directory, progress).await?;
     let sandbox = isolation::choose(options, work_directory.path(), progress, cancel).await?;
     let (jobs, line) = jobs(options, sandbox.takes_several());
     announce_jobs(jobs, line, progress);
@@ -80,10 +80,12 @@ pub(super) async fn compiler(
 async fn open_cache(
     options: &Options,
     stemcell: &Slug,
+    work_directory: &WorkDirectory,
     progress: &Arc<Progress>,
 ) -> Result<Option<OpenedCache>, OfflineError> {
     let (options, stemcell, progress) = (options.clone(), stemcell.clone(), Arc::clone(progress));
-    let opening = move || OpenedCache::open(&options, &stemcell, &progress);
+    let work = work_directory.path().to_owned();
+    let opening = move || OpenedCache::open(&options, &stemcell, &work, &progress);
     runtime::spawn_blocking("open cache", opening).await?
 }
 

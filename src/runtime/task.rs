@@ -98,6 +98,11 @@ impl<K, T: Send + 'static> TaskSet<K, T> {
         self.tasks.len()
     }
 
+    /// The keys of these tasks.
+    pub fn keys(&self) -> impl Iterator<Item = &K> {
+        self.keys.values()
+    }
+
     /// Whether [`len`](Self::len) is zero.
     #[must_use]
     pub fn is_empty(&self) -> bool {

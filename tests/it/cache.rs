@@ -1,8 +1,12 @@
-//! The cache of compiled packages (`--cache-dir`).
+//! The caches of compiled packages (`--cache-dir`, `--cache-from`, `--cache-to`).
 
 mod commands;
+mod faulty;
+mod grpc;
 mod keys;
+mod nginx;
 mod processes;
+mod shared;
 mod tiers;
 
 use std::path::{Path, PathBuf};

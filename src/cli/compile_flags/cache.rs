@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::cache::{Credentials, InvalidLocation, Location};
 use crate::cli::values;
 use crate::config::Environment;
-use crate::offline::CacheOptions;
+use crate::offline::{CacheOptions, SharedCaches};
 
 /// The variable that names the directory of the cache.
 const CACHE_DIRECTORY: &str = "BOSH_AGENT_CACHE_DIR";
@@ -20,6 +21,16 @@ pub(in crate::cli) struct CacheFlags {
     #[arg(long, value_name = "DIR")]
     pub cache_dir: Option<PathBuf>,
 
+    /// Also take packages from this cache, which several machines share: a directory, or a URL with
+    /// http://, https://, grpc:// or grpcs:// (repeatable; the first cache that has a package
+    /// provides it). Credentials come from the environment or a netrc file, see docs/cache.md
+    #[arg(long, value_name = "URL")]
+    pub cache_from: Vec<String>,
+
+    /// Also store packages in this cache, while others compile
+    #[arg(long, value_name = "URL")]
+    pub cache_to: Option<String>,
+
     /// At the end, remove the least recently used packages until the cache has at most this size
     #[arg(long, value_name = "SIZE", value_parser = values::size)]
     pub cache_max_size: Option<u64>,
@@ -31,12 +42,37 @@ pub(in crate::cli) struct CacheFlags {
 }
 
 impl CacheFlags {
-    /// The cache that the flags and the environment ask for.
-    pub(in crate::cli) fn options(self, environment: &Environment) -> Option<CacheOptions> {
-        Some(CacheOptions {
-            directory: directory(self.cache_dir, environment)?,
+    /// The shared caches that the flags ask for.
+    ///
+    /// # Errors
+    /// If a location cannot be used; with the flag.
+    pub(in crate::cli) fn shared(
+        &self,
+        environment: &Environment,
+    ) -> Result<SharedCaches, (&'static str, InvalidLocation)> {
+        let parse = |text: &String, flag| Location::parse(text).map_err(|error| (flag, error));
+        let from = self.cache_from.iter().map(|it| parse(it, "--cache-from"));
+        let to = self.cache_to.as_ref().map(|it| parse(it, "--cache-to"));
+        Ok(SharedCaches {
+            from: from.collect::<Result<_, _>>()?,
+            to: to.transpose()?,
+            credentials: Credentials::of(environment),
+        })
+    }
+
+    /// The caches that the flags and the environment ask for.
+    pub(in crate::cli) fn options(
+        self,
+        shared: SharedCaches,
+        environment: &Environment,
+    ) -> Option<CacheOptions> {
+        let directory = directory(self.cache_dir, environment);
+        let is_used = directory.is_some() || shared.is_used();
+        is_used.then_some(CacheOptions {
+            directory,
             max_size: self.cache_max_size,
             unrestricted: self.cache_unrestricted,
+            shared,
         })
     }
 }

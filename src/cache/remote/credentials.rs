@@ -1,0 +1,212 @@
+//! Who the agent is for a shared cache: a token, a user name and password, or an entry of a netrc file.
+
+use std::path::PathBuf;
+
+use crate::config::{Environment, Secret};
+use crate::diag::Chain;
+use crate::fs;
+use crate::http::{Headers, Url};
+
+/// The variable with a token for all shared caches.
+const TOKEN: &str = "BOSH_AGENT_CACHE_TOKEN";
+
+/// The variable with a user name for all shared caches.
+const USER: &str = "BOSH_AGENT_CACHE_USER";
+
+/// The variable with the password of that user.
+const PASSWORD: &str = "BOSH_AGENT_CACHE_PASSWORD";
+
+/// The variable with the path of a netrc file.
+const NETRC: &str = "NETRC";
+
+/// What a call may use to identify itself to shared caches. Prints no secrets.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Credentials {
+    /// `Bearer` with a token, or `Basic` with user name and password.
+    given: Option<Identity>,
+    netrc: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Identity {
+    Token(Secret),
+    User(String, Secret),
+}
+
+impl Credentials {
+    /// The credentials that the environment names. Reads no file.
+    #[must_use]
+    pub fn of(environment: &Environment) -> Self {
+        let text = |name: &str| {
+            let value = environment.get(name)?.to_str()?.trim();
+            (!value.is_empty()).then(|| value.to_owned())
+        };
+        let token = text(TOKEN).map(|token| Identity::Token(Secret::new(token)));
+        let user = text(USER).map(|user| {
+            let password = text(PASSWORD).unwrap_or_default();
+            Identity::User(user, Secret::new(password))
+        });
+        let home = || Some(PathBuf::from(text("HOME")?).join(".netrc"));
+        Self {
+            given: token.or(user),
+            netrc: text(NETRC).map(PathBuf::from).or_else(home),
+        }
+    }
+
+    /// The headers that identify the agent to the server of `url`. Reads the netrc file if the environment names no credentials.
+    pub(super) fn headers(&self, url: &Url) -> Headers {
+        let identity = self.given.clone().or_else(|| self.of_netrc(url.host()));
+        match identity {
+            None => Headers::new(),
+            Some(Identity::User(user, password)) => {
+                Headers::new().with_basic_authorization(&user, &password)
+            }
+            Some(Identity::Token(token)) => {
+                let value = Secret::new(format!("Bearer {}", token.expose()));
+                Headers::new()
+                    .with("authorization", &value)
+                    .unwrap_or_else(|error| {
+                        tracing::warn!(%error, "the token in BOSH_AGENT_CACHE_TOKEN is not used");
+                        Headers::new()
+                    })
+            }
+        }
+    }
+
+    fn of_netrc(&self, host: &str) -> Option<Identity> {
+        let file = self.netrc.as_ref()?;
+        match fs::read(file) {
+            Ok(text) => in_netrc(&String::from_utf8_lossy(&text), host),
+            Err(error) if error.is_not_found() => None,
+            Err(error) => {
+                tracing::warn!(error = %Chain(&error), "no password for the shared cache");
+                None
+            }
+        }
+    }
+}
+
+/// The entry for a host, or the default entry.
+fn in_netrc(text: &str, host: &str) -> Option<Identity> {
+    let mut words = words(text).into_iter();
+    let mut entry: Option<(Option<String>, Secret)> = None;
+    // Whether the words that follow belong to the entry that is searched.
+    let mut is_ours = false;
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "machine" | "default" if entry.is_some() => break,
+            "machine" => is_ours = words.next()?.eq_ignore_ascii_case(host),
+            "default" => is_ours = true,
+            "login" | "password" | "account" => {
+                let value = words.next()?;
+                if is_ours {
+                    let (login, password) = entry.get_or_insert_default();
+                    match word.as_str() {
+                        "login" => *login = Some(value),
+                        "password" => *password = Secret::new(value),
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    let (login, password) = entry?;
+    Some(Identity::User(login.unwrap_or_default(), password))
+}
+
+/// The words of a netrc file, without comments and macros. A word may be in double quotes.
+fn words(text: &str) -> Vec<String> {
+    let mut all = Vec::new();
+    let mut in_macro = false;
+    for line in text.lines() {
+        if in_macro {
+            in_macro = !line.trim().is_empty();
+            continue;
+        }
+        let mut rest = line.trim_start();
+        while !rest.is_empty() && !rest.starts_with('#') {
+            let (word, after) = next_word(rest);
+            if word == "macdef" {
+                in_macro = true;
+                break;
+            }
+            all.push(word);
+            rest = after.trim_start();
+        }
+    }
+    all
+}
+
+fn next_word(text: &str) -> (String, &str) {
+    let Some(quoted) = text.strip_prefix('"') else {
+        let end = text.find(char::is_whitespace).unwrap_or(text.len());
+        return (text[..end].to_owned(), &text[end..]);
+    };
+    let mut word = String::new();
+    let mut characters = quoted.char_indices();
+    while let Some((position, character)) = characters.next() {
+        match character {
+            '"' => return (word, &quoted[position + 1..]),
+            '\\' => word.extend(characters.next().map(|(_, escaped)| escaped)),
+            other => word.push(other),
+        }
+    }
+    (word, "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn environment(variables: &[(&str, &str)]) -> Environment {
+        let variables = variables.iter();
+        variables
+            .map(|(name, value)| ((*name).into(), (*value).into()))
+            .collect()
+    }
+
+    fn sent(variables: &[(&str, &str)], url: &str) -> Option<String> {
+        let credentials = Credentials::of(&environment(variables));
+        assert!(!format!("{credentials:?}").contains("hunter2"));
+        let headers = credentials.headers(&Url::parse(url).unwrap());
+        let value = headers.iter().next()?.1;
+        assert!(value.is_sensitive());
+        Some(value.to_str().unwrap().to_owned())
+    }
+
+    #[test]
+    fn token_precedes_user_and_netrc() {
+        let user = (USER, "u");
+        let password = (PASSWORD, "hunter2");
+        let all = [(TOKEN, "t-hunter2"), user, password];
+        assert_eq!(sent(&all, "http://h").unwrap(), "Bearer t-hunter2");
+        // printf u:hunter2 | base64
+        let basic = sent(&[user, password, (TOKEN, "")], "http://h");
+        assert_eq!(basic.unwrap(), "Basic dTpodW50ZXIy");
+        assert_eq!(sent(&[], "http://h"), None);
+        assert_eq!(sent(&[(TOKEN, "a\nb")], "http://h"), None);
+    }
+
+    #[test]
+    fn netrc_is_searched_by_host() {
+        let home = tempfile::tempdir().unwrap();
+        let text = "# a comment\nmachine other login o password p\nmacdef init\nmachine h\n\n\
+                    machine Cache.example\n  login u password \"hunter2\"\nmachine x password 1\ndefault login d password e\n";
+        fs::write(&home.path().join(".netrc"), text.as_bytes()).unwrap();
+        let path = home.path().to_str().unwrap();
+        let of = |host: &str| sent(&[("HOME", path)], &format!("https://{host}/x"));
+        assert_eq!(of("cache.example").unwrap(), "Basic dTpodW50ZXIy");
+        // printf o:p, printf d:e
+        assert_eq!(of("other").unwrap(), "Basic bzpw");
+        assert_eq!(of("h").unwrap(), "Basic ZDpl");
+        let missing = home.path().join("missing");
+        assert_eq!(
+            sent(
+                &[("HOME", path), (NETRC, missing.to_str().unwrap())],
+                "http://h"
+            ),
+            None
+        );
+    }
+}

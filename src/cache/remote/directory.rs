@@ -1,0 +1,104 @@
+//! A shared cache in a directory, such as a network file system. It has the form of a local cache.
+
+use std::collections::HashSet;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::error::RemoteError;
+use crate::cache::damage::{Damage, DamageKind};
+use crate::cache::entry::{Content, Entry};
+use crate::cache::key::Key;
+use crate::cache::local::LocalCache;
+use crate::fs::{self, Context as _};
+use crate::runtime::{self, Cancellable};
+
+/// The size of the parts in which a file is copied.
+const CHUNK: usize = 128 * 1024;
+
+#[derive(Debug)]
+pub(super) struct Directory {
+    cache: Arc<LocalCache>,
+}
+
+impl Directory {
+    pub(super) fn new(directory: &Path) -> Self {
+        Self {
+            cache: Arc::new(LocalCache::new(directory)),
+        }
+    }
+
+    /// Creates the directory. Blocks.
+    pub(super) fn prepare(&self) -> fs::Result<()> {
+        self.cache.prepare()
+    }
+
+    pub(super) async fn find(&self, name: &str, key: &Key) -> Result<Option<Entry>, RemoteError> {
+        let (cache, name, key) = (Arc::clone(&self.cache), name.to_owned(), key.clone());
+        let finding = runtime::spawn_blocking("find", move || cache.find(&name, &key));
+        finding.await?.map_err(|damage| match damage.kind {
+            DamageKind::Unreadable(error) => error.into(),
+            kind => Damage { kind, ..damage }.into(),
+        })
+    }
+
+    /// Copies a content; `false` if it is missing.
+    pub(super) async fn fetch(
+        &self,
+        content: &Content,
+        into: &Arc<LocalCache>,
+    ) -> Result<bool, RemoteError> {
+        let (from, into, content) = (Arc::clone(&self.cache), Arc::clone(into), content.clone());
+        // Stops the copy when its caller no longer waits for it.
+        let stop = CancellationToken::new();
+        let _stop = stop.clone().drop_guard();
+        let copying = runtime::spawn_blocking("copy", move || {
+            let file = from.content(&content.sha256);
+            let opened = match fs::open(&file) {
+                Ok(opened) => opened,
+                Err(error) if error.is_not_found() => return Ok(false),
+                Err(error) => return Err(error.into()),
+            };
+            let mut opened = Cancellable::new(opened, &stop);
+            let mut incoming = into.incoming(&content)?;
+            let mut buffer = vec![0; CHUNK];
+            loop {
+                match opened.read(&mut buffer).at("read", &file)? {
+                    0 => break,
+                    count => incoming.write(&buffer[..count])?,
+                }
+            }
+            from.mark_used(&file);
+            match incoming.finish()? {
+                true => Ok(true),
+                false => Err(RemoteError::wrong(&content)),
+            }
+        });
+        copying.await?
+    }
+
+    /// Stores a package. `damaged` are contents that are replaced.
+    pub(super) async fn store(
+        &self,
+        entry: &Entry,
+        blob: &Path,
+        log: Option<&Path>,
+        damaged: &HashSet<String>,
+    ) -> Result<(), RemoteError> {
+        let (cache, entry) = (Arc::clone(&self.cache), entry.clone());
+        let (blob, log) = (blob.to_owned(), log.map(PathBuf::from));
+        let damaged = damaged.clone();
+        let stop = CancellationToken::new();
+        let _stop = stop.clone().drop_guard();
+        let storing = runtime::spawn_blocking("store", move || {
+            cache.prepare()?;
+            for sha256 in damaged {
+                cache.set_aside(&cache.content(&sha256))?;
+            }
+            cache.store(entry, &blob, log.as_deref(), &stop)
+        });
+        Ok(storing.await??)
+    }
+}

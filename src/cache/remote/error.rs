@@ -1,0 +1,136 @@
+//! Why a shared cache did not do what it was asked.
+
+use std::error::Error as StdError;
+use std::io;
+use std::time::Duration;
+
+use tonic::{Code, Status};
+
+use crate::cache::damage::Damage;
+use crate::cache::entry::Content;
+use crate::diag::{Chain, Elapsed};
+use crate::http::StatusCode;
+use crate::{fs, http, runtime};
+
+/// How much of a server's reason is printed, in characters.
+const LONGEST_REASON: usize = 200;
+
+/// Why a shared cache did not do what it was asked. The texts contain no query and no header.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RemoteError {
+    /// The server responded with an error.
+    #[error("{method} `{file}` returned {status}")]
+    Status {
+        method: &'static str,
+        file: String,
+        status: StatusCode,
+    },
+    /// The server did not respond.
+    #[error(transparent)]
+    Http(#[from] http::Error),
+    /// A call failed. The reason is that of the server or of the connection.
+    #[error("{method} failed: {reason}")]
+    Rpc {
+        method: &'static str,
+        reason: String,
+        is_temporary: bool,
+    },
+    /// The server lacks a feature.
+    #[error("{0}")]
+    Unsuitable(&'static str),
+    /// It took too long.
+    #[error("no result after {}", Elapsed(*limit))]
+    Slow { limit: Duration },
+    /// An entry or content is not what was stored: a miss.
+    #[error("`{file}` {problem}")]
+    Wrong { file: String, problem: String },
+    /// A file operation failed, in a shared directory or where a content arrives.
+    #[error(transparent)]
+    Files(#[from] fs::Error),
+    /// The description of a package cannot be written.
+    #[error("failed to write the description of a package")]
+    Encode(#[from] serde_json::Error),
+    /// A part of this program broke.
+    #[error(transparent)]
+    Task(#[from] runtime::TaskFailed),
+}
+
+/// A response to a call that is not one of gRPC: that of a proxy, or of another kind of server.
+#[derive(Debug, thiserror::Error)]
+#[error("the server returned {0}")]
+pub(super) struct NotGrpc(pub StatusCode);
+
+impl RemoteError {
+    /// The bytes of a content are wrong.
+    pub(super) fn wrong(content: &Content) -> Self {
+        Self::Wrong {
+            file: content.sha256.clone(),
+            problem: "has other bytes than were stored: its SHA-256 or size is wrong".to_owned(),
+        }
+    }
+
+    /// A failed call of `method`.
+    pub(super) fn rpc(method: &'static str, status: &Status) -> Self {
+        let line = status.message().lines().next().unwrap_or_default();
+        let line: String = line.chars().take(LONGEST_REASON).collect();
+        let (reason, is_temporary) = match status.source() {
+            None => {
+                let code = status.code();
+                let is_temporary = matches!(code, Code::Unavailable | Code::ResourceExhausted);
+                (format!("{code:?}: {line}"), is_temporary)
+            }
+            Some(source) => {
+                let is_temporary = match source.downcast_ref() {
+                    Some(NotGrpc(status)) => is_busy(*status),
+                    None => !is_timeout(source),
+                };
+                (Chain(source).to_string(), is_temporary)
+            }
+        };
+        Self::Rpc {
+            method,
+            reason,
+            is_temporary,
+        }
+    }
+
+    /// Whether an immediate retry may succeed. Waiting for a silent server again would only double the delay.
+    pub(super) fn is_temporary(&self) -> bool {
+        match self {
+            Self::Status { status, .. } => is_busy(*status),
+            Self::Http(http::Error::Timeout { .. }) => false,
+            Self::Http(error) => error.is_temporary() && !is_timeout(error),
+            Self::Rpc { is_temporary, .. } => *is_temporary,
+            Self::Unsuitable(_) => false,
+            Self::Slow { .. }
+            | Self::Wrong { .. }
+            | Self::Files(_)
+            | Self::Encode(_)
+            | Self::Task(_) => false,
+        }
+    }
+}
+
+impl From<Damage> for RemoteError {
+    fn from(damage: Damage) -> Self {
+        Self::Wrong {
+            file: damage.file.display().to_string(),
+            problem: damage.kind.to_string(),
+        }
+    }
+}
+
+/// Whether a server or a proxy may accept the same request a moment later.
+fn is_busy(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 429 | 502 | 503 | 504)
+}
+
+/// Whether a time limit is the cause of an error.
+fn is_timeout(error: &(dyn StdError + 'static)) -> bool {
+    let is_one = |error: &(dyn StdError + 'static)| {
+        error
+            .downcast_ref::<io::Error>()
+            .is_some_and(|error| error.kind() == io::ErrorKind::TimedOut)
+    };
+    is_one(error) || error.source().is_some_and(is_timeout)
+}

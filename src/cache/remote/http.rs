@@ -1,0 +1,151 @@
+//! A shared cache on an HTTP server that accepts GET, HEAD and PUT. Below the base URL, the paths are those of a local cache, so a server
+//! can also serve the directory of a local cache.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::credentials::Credentials;
+use super::error::RemoteError;
+use super::receiver::Receiver;
+use crate::cache::damage::DamageKind;
+use crate::cache::entry::{Content, Entry};
+use crate::cache::key::Key;
+use crate::cache::local::{JSON, LocalCache, VERSION};
+use crate::http::{Body, Client, Headers, Response, StatusCode, Timeouts, Url};
+
+/// A description that is longer than this is not ours, in bytes.
+pub(super) const LONGEST_ENTRY: usize = 4 << 20;
+
+#[derive(Debug)]
+pub(super) struct HttpServer {
+    base: Url,
+    headers: Headers,
+    fetching: Client,
+    storing: Client,
+}
+
+impl HttpServer {
+    /// Reads the netrc file, if there is one.
+    pub(super) fn new(
+        base: &Url,
+        credentials: &Credentials,
+        client: &Client,
+        [fetching, storing]: [Timeouts; 2],
+    ) -> Self {
+        Self {
+            base: base.clone(),
+            headers: credentials.headers(base),
+            fetching: client.clone().with_timeouts(fetching),
+            storing: client.clone().with_timeouts(storing),
+        }
+    }
+
+    pub(super) async fn find(&self, name: &str, key: &Key) -> Result<Option<Entry>, RemoteError> {
+        let file = entry_path(name, key);
+        let Some(response) = self.get(&file).await? else {
+            return Ok(None);
+        };
+        let wrong = |problem: String| RemoteError::Wrong {
+            file: file.join("/"),
+            problem,
+        };
+        let text = match response.bytes(LONGEST_ENTRY).await {
+            Err(crate::http::Error::TooLong { .. }) => {
+                return Err(wrong(format!("is longer than {LONGEST_ENTRY} bytes")));
+            }
+            other => other?,
+        };
+        let entry = Entry::decode(&text, name, key);
+        entry
+            .map(Some)
+            .map_err(|kind: DamageKind| wrong(kind.to_string()))
+    }
+
+    /// Receives a content; `false` if it is missing.
+    pub(super) async fn fetch(
+        &self,
+        content: &Content,
+        into: &Arc<LocalCache>,
+    ) -> Result<bool, RemoteError> {
+        let Some(mut response) = self.get(&content_path(content)).await? else {
+            return Ok(false);
+        };
+        let mut receiver = Receiver::new(content, into);
+        while let Some(chunk) = response.chunk().await? {
+            receiver.push(chunk).await?;
+        }
+        receiver.finish().await.map(|()| true)
+    }
+
+    async fn get(&self, file: &[String; PARTS]) -> Result<Option<Response>, RemoteError> {
+        let response = self.fetching.get(&self.url(file), &self.headers).await?;
+        match response.status() {
+            StatusCode::OK => Ok(Some(response)),
+            StatusCode::NOT_FOUND | StatusCode::GONE => Ok(None),
+            status => Err(refused("GET", file, status)),
+        }
+    }
+
+    /// Stores a package: the files that the server lacks and those that are `damaged`, then its description.
+    pub(super) async fn store(
+        &self,
+        entry: &Entry,
+        files: &[(&Content, &Path)],
+        damaged: &HashSet<String>,
+    ) -> Result<(), RemoteError> {
+        for (content, file) in files {
+            let path = content_path(content);
+            if damaged.contains(&content.sha256) || !self.has(&path, content.size).await? {
+                self.put(&path, Body::file(file).await?).await?;
+            }
+        }
+        let path = entry_path(&entry.parts.name, &entry.key());
+        self.put(&path, Body::bytes(entry.encode()?.into())).await
+    }
+
+    /// Whether the server has a file of this size. A server that only accepts GET and PUT has none.
+    async fn has(&self, file: &[String; PARTS], size: u64) -> Result<bool, RemoteError> {
+        let response = self.fetching.head(&self.url(file), &self.headers).await?;
+        let length = response.header("content-length");
+        let length = length.and_then(|it| it.parse::<u64>().ok());
+        Ok(response.status() == StatusCode::OK && length.is_none_or(|it| it == size))
+    }
+
+    async fn put(&self, file: &[String; PARTS], body: Body) -> Result<(), RemoteError> {
+        let url = self.url(file);
+        let response = self.storing.put(&url, &self.headers, body).await?;
+        match response.status() {
+            status if status.is_success() => Ok(()),
+            status => Err(refused("PUT", file, status)),
+        }
+    }
+
+    fn url(&self, file: &[String; PARTS]) -> Url {
+        self.base
+            .with_segments(&file.each_ref().map(String::as_str))
+    }
+}
+
+/// The number of names in a path below the base.
+const PARTS: usize = 4;
+
+fn entry_path(name: &str, key: &Key) -> [String; PARTS] {
+    let file = format!("{key}.{JSON}");
+    [VERSION, "entries", name, &file].map(str::to_owned)
+}
+
+fn content_path(content: &Content) -> [String; PARTS] {
+    let sha256 = content.sha256.as_str();
+    // Checked when the entry was decoded: 64 hex digits.
+    let first = sha256.get(..2).unwrap_or_default();
+    [VERSION, "content", first, sha256].map(str::to_owned)
+}
+
+fn refused(method: &'static str, file: &[String; PARTS], status: StatusCode) -> RemoteError {
+    RemoteError::Status {
+        method,
+        file: file.join("/"),
+        status,
+    }
+}

@@ -1,0 +1,331 @@
+use std::path::PathBuf;
+use std::time::Instant;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::cache::entry::tests::entry;
+use crate::http::testing::{ReceivedRequest, Reply, Server};
+use crate::release::{Algorithm, Digests};
+
+const BLOB: &[u8] = b"a compiled package";
+
+/// Far below the limits of the product, far above what a local server needs.
+const LIMITS: Limits = {
+    let timeouts = Timeouts {
+        connect: Duration::from_secs(20),
+        handshake: Duration::from_secs(20),
+        stall: Duration::from_millis(600),
+        expect: Duration::from_millis(100),
+    };
+    Limits {
+        base: Duration::from_secs(2),
+        lookups: Duration::from_secs(4),
+        fetching: timeouts,
+        storing: timeouts,
+    }
+};
+
+/// The end of every test with a failing server, with ample time for a busy machine.
+const LATEST: Duration = Duration::from_secs(20);
+
+struct Scene {
+    scratch: TempDir,
+    cache: Arc<LocalCache>,
+    entry: Entry,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let scratch = tempfile::tempdir().unwrap();
+        let cache = Arc::new(LocalCache::new(&scratch.path().join("cache")));
+        cache.prepare().unwrap();
+        let digests = Digests::of(BLOB, &[Algorithm::Sha1, Algorithm::Sha256]);
+        Self {
+            scratch,
+            cache,
+            entry: entry(&digests, BLOB.len() as u64),
+        }
+    }
+
+    fn file(&self, name: &str, content: &[u8]) -> PathBuf {
+        let path = self.scratch.path().join(name);
+        crate::fs::write(&path, content).unwrap();
+        path
+    }
+
+    fn wanted(&self) -> (String, Key) {
+        (self.entry.parts.name.clone(), self.entry.key())
+    }
+
+    /// The entry in the local cache.
+    fn arrived(&self) -> Option<Entry> {
+        let (name, key) = self.wanted();
+        self.cache.find(&name, &key).unwrap()
+    }
+
+    async fn find(&self, remote: &Remote) -> Option<Entry> {
+        remote.find_all(&[self.wanted()]).await.remove(0)
+    }
+
+    async fn fetch(&self, remote: &Remote) -> bool {
+        let entries = [self.entry.clone()];
+        remote.fetch_all(&entries, &self.cache).await.remove(0)
+    }
+
+    /// Files that are being written.
+    fn temporary(&self) -> usize {
+        crate::fs::list(&self.cache.temporary()).unwrap().len()
+    }
+}
+
+fn remote(location: &str) -> Remote {
+    let location = Location::parse(location).unwrap();
+    let environment = Environment::default();
+    Remote::new(&location, &Credentials::default(), &environment, LIMITS)
+}
+
+fn server(script: &[Reply]) -> (Server, Remote) {
+    let server = Server::start(script);
+    let remote = remote(&server.url("/base").to_string());
+    (server, remote)
+}
+
+fn lines(requests: &[ReceivedRequest]) -> Vec<&str> {
+    let lines = requests.iter().filter_map(|it| it.head.lines().next());
+    lines
+        .filter_map(|it| it.strip_suffix(" HTTP/1.1"))
+        .collect()
+}
+
+#[tokio::test]
+async fn package_of_a_server_arrives_in_the_local_cache() {
+    let scene = Scene::new();
+    let entry = Reply::Answer(200, scene.entry.encode().unwrap());
+    let (server, remote) = server(&[entry, Reply::Answer(200, BLOB.to_vec())]);
+    assert_eq!(scene.find(&remote).await.as_ref(), Some(&scene.entry));
+    assert!(scene.fetch(&remote).await);
+    assert_eq!(scene.arrived().as_ref(), Some(&scene.entry));
+    let sha256 = &scene.entry.blob.sha256;
+    assert_eq!(crate::fs::read(&scene.cache.content(sha256)).unwrap(), BLOB);
+    let (name, key) = scene.wanted();
+    assert_eq!(
+        lines(&server.requests()),
+        [
+            format!("GET /base/v1/entries/{name}/{key}.json"),
+            format!("GET /base/v1/content/{}/{sha256}", &sha256[..2])
+        ]
+    );
+    // What is there is not fetched again.
+    assert!(scene.fetch(&remote).await);
+    assert_eq!(server.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn missing_entry_is_no_failure() {
+    let scene = Scene::new();
+    for status in [404, 410] {
+        let (_server, remote) = server(&[Reply::Answer(status, b"no".to_vec())]);
+        assert_eq!(scene.find(&remote).await, None);
+        assert!(!scene.fetch(&remote).await);
+        assert!(!remote.is_broken());
+    }
+}
+
+#[tokio::test]
+async fn failing_server_is_not_asked_again() {
+    let scene = Scene::new();
+    let partial = b"HTTP/1.1 200 OK\r\nContent-Length: 18\r\n\r\na com".to_vec();
+    for (reply, most_requests) in [
+        (Reply::Answer(401, Vec::new()), 1),
+        (Reply::Answer(403, Vec::new()), 1),
+        (Reply::Answer(500, Vec::new()), 1),
+        (Reply::Answer(429, Vec::new()), 3),
+        (Reply::Answer(503, Vec::new()), 3),
+        (Reply::Redirect("ftp://host/".to_owned()), 1),
+        (Reply::Cut(BLOB.to_vec()), 3),
+        (Reply::Close, 0),
+        (Reply::Silence, 1),
+        (Reply::Stuck(partial), 1),
+        (Reply::Trickle(BLOB.to_vec(), Duration::from_millis(400)), 1),
+    ] {
+        let (server, remote) = server(std::slice::from_ref(&reply));
+        let start = Instant::now();
+        assert!(!scene.fetch(&remote).await, "{reply:?}");
+        assert!(remote.is_broken(), "{reply:?}");
+        assert_eq!(server.requests().len(), most_requests, "{reply:?}");
+        assert_eq!(scene.find(&remote).await, None);
+        assert!(!scene.fetch(&remote).await);
+        assert_eq!(server.requests().len(), most_requests, "{reply:?}");
+        assert!(start.elapsed() < LATEST, "{reply:?}: {:?}", start.elapsed());
+    }
+    assert_eq!(scene.arrived(), None);
+}
+
+#[tokio::test]
+async fn dead_server_is_a_failure() {
+    let scene = Scene::new();
+    let remote = remote(&format!("http://127.0.0.1:{}", Server::unused_port()));
+    assert_eq!(scene.find(&remote).await, None);
+    assert!(remote.is_broken());
+}
+
+#[tokio::test]
+async fn busy_server_is_asked_again() {
+    let scene = Scene::new();
+    let busy = Reply::Answer(503, Vec::new());
+    let entry = Reply::Answer(200, scene.entry.encode().unwrap());
+    let (server, remote) = server(&[busy.clone(), busy, entry]);
+    assert_eq!(scene.find(&remote).await.as_ref(), Some(&scene.entry));
+    assert_eq!(server.requests().len(), 3);
+}
+
+#[tokio::test]
+async fn wrong_bytes_are_misses_and_leave_nothing() {
+    let scene = Scene::new();
+    let mut changed = BLOB.to_vec();
+    changed[3] ^= 1;
+    let sha256 = &scene.entry.blob.sha256;
+    for reply in [
+        Reply::Answer(200, changed),
+        Reply::Answer(200, BLOB[1..].to_vec()),
+        Reply::Answer(200, [BLOB, b"x"].concat()),
+        Reply::Answer(200, b"<html>Please log in</html>".to_vec()),
+        Reply::Endless,
+    ] {
+        let (_server, remote) = server(std::slice::from_ref(&reply));
+        let start = Instant::now();
+        assert_eq!(scene.find(&remote).await, None, "{reply:?}");
+        assert!(!scene.fetch(&remote).await, "{reply:?}");
+        assert!(!remote.is_broken(), "{reply:?}");
+        assert!(remote.damaged().contains(sha256), "{reply:?}");
+        assert!(start.elapsed() < LATEST, "{reply:?}: {:?}", start.elapsed());
+    }
+    assert_eq!(scene.arrived(), None);
+    let content = crate::fs::lookup(&scene.cache.content(sha256)).unwrap();
+    assert!(content.is_none());
+}
+
+#[tokio::test]
+async fn contents_are_stored_before_the_entry_unless_they_are_there() {
+    let scene = Scene::new();
+    let blob = scene.file("blob", BLOB);
+    let log = scene.file("log", b"the log");
+    let mut entry = scene.entry.clone();
+    let digests = Digests::of(b"the log", &[Algorithm::Sha256]);
+    entry.log = Content::new(&digests, 7);
+    let is_there = Reply::Answer(200, b"the log".to_vec());
+    let missing = Reply::Answer(404, Vec::new());
+    let created = Reply::Answer(201, Vec::new());
+    let (server, remote) = server(&[missing, created.clone(), is_there, created]);
+    assert!(remote.store(&entry, &blob, Some(&log)).await);
+    let requests = server.requests();
+    let (name, key) = (&entry.parts.name, entry.key());
+    let path = |content: &Content| {
+        let sha256 = &content.sha256;
+        format!("/base/v1/content/{}/{sha256}", &sha256[..2])
+    };
+    assert_eq!(
+        lines(&requests),
+        [
+            format!("HEAD {}", path(&entry.blob)),
+            format!("PUT {}", path(&entry.blob)),
+            format!("HEAD {}", path(entry.log.as_ref().unwrap())),
+            format!("PUT /base/v1/entries/{name}/{key}.json"),
+        ]
+    );
+    assert_eq!(requests[1].body, BLOB);
+    assert_eq!(requests[3].body, entry.encode().unwrap());
+}
+
+#[tokio::test]
+async fn damaged_content_is_replaced_without_a_question() {
+    let scene = Scene::new();
+    let blob = scene.file("blob", BLOB);
+    let wrong = Reply::Answer(200, b"wrong".to_vec());
+    let (server, remote) = server(&[wrong, Reply::Answer(204, Vec::new())]);
+    assert!(!scene.fetch(&remote).await);
+    assert!(remote.store(&scene.entry, &blob, None).await);
+    let requests = server.requests();
+    let methods = lines(&requests).into_iter().map(|it| &it[..3]);
+    assert_eq!(methods.collect::<Vec<_>>(), ["GET", "PUT", "PUT"]);
+}
+
+#[tokio::test]
+async fn refused_upload_is_a_failure() {
+    let scene = Scene::new();
+    let blob = scene.file("blob", BLOB);
+    for status in [403, 405, 413, 507] {
+        let missing = Reply::Answer(404, Vec::new());
+        let (_server, remote) = server(&[missing, Reply::Refuse(status)]);
+        assert!(!remote.store(&scene.entry, &blob, None).await);
+        assert!(remote.is_broken());
+    }
+}
+
+#[tokio::test]
+async fn package_goes_through_a_shared_directory() {
+    let scene = Scene::new();
+    let blob = scene.file("blob", BLOB);
+    let log = scene.file("log", b"the log");
+    let directory = scene.scratch.path().join("shared");
+    let remote = remote(directory.to_str().unwrap());
+    assert_eq!(scene.find(&remote).await, None);
+    assert!(remote.store(&scene.entry, &blob, Some(&log)).await);
+    let found = scene.find(&remote).await.unwrap();
+    assert_eq!(found.log.as_ref().map(|it| it.size), Some(7));
+    assert_eq!(
+        remote
+            .fetch_all(std::slice::from_ref(&found), &scene.cache)
+            .await,
+        [true]
+    );
+    assert_eq!(scene.arrived(), Some(found));
+    assert_eq!(scene.temporary(), 0);
+}
+
+#[tokio::test]
+async fn damaged_content_of_a_shared_directory_is_replaced() {
+    let scene = Scene::new();
+    let blob = scene.file("blob", BLOB);
+    let directory = scene.scratch.path().join("shared");
+    let remote = remote(directory.to_str().unwrap());
+    assert!(remote.store(&scene.entry, &blob, None).await);
+    let stored = LocalCache::new(&directory).content(&scene.entry.blob.sha256);
+    crate::fs::remove_file(&stored).unwrap();
+    crate::fs::write(&stored, &[b'x'; BLOB.len()]).unwrap();
+    assert!(!scene.fetch(&remote).await);
+    assert!(!remote.is_broken());
+    // The damaged file has the right size, and may be linked to the blob.
+    let blob = scene.file("again", BLOB);
+    assert!(remote.store(&scene.entry, &blob, None).await);
+    assert!(scene.fetch(&remote).await);
+}
+
+#[tokio::test]
+async fn unusable_directory_is_a_failure() {
+    let scene = Scene::new();
+    let blob = scene.file("blob", BLOB);
+    let remote = remote(blob.to_str().unwrap());
+    assert!(!remote.store(&scene.entry, &blob, None).await);
+    assert!(remote.is_broken());
+}
+
+#[test]
+fn same_location_is_one_cache() {
+    let location = Location::parse("http://host/a").unwrap();
+    let from = [Location::parse("/dir").unwrap(), location.clone()];
+    let remotes = Remotes::new(
+        &from,
+        Some(&location),
+        &Credentials::default(),
+        &Environment::default(),
+    );
+    assert!(Arc::ptr_eq(&remotes.from[1], remotes.to.as_ref().unwrap()));
+}
+
+#[test]
+fn time_limit_grows_with_the_size() {
+    assert_eq!(time_limit(0), Duration::from_secs(15));
+    assert_eq!(time_limit(60 << 20), Duration::from_secs(75));
+}
