@@ -240,6 +240,10 @@ impl Compiling<'_> {
                 None => break,
             }
         }
+        // Concurrently with assembling the last releases.
+        let context = Arc::clone(self.context);
+        self.removing
+            .spawn_blocking((), move || context.sandbox.remove_unused_copies());
         while let Some(((), result)) = self.removing.next().await {
             report_removal(result);
         }

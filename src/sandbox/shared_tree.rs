@@ -14,6 +14,7 @@ mod links;
 mod lock;
 mod marker;
 mod mounts;
+mod removals;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +26,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use self::links::Links;
+use self::removals::Removals;
 use super::error::SandboxError;
 use super::scratch::Scratch;
 use crate::config::{PackagePaths, Vcap};
@@ -62,6 +64,7 @@ pub struct SharedTree {
     scratch: Scratch,
     /// The names of other directories in the data directory that this run created, or that its scripts may create.
     data_names: Mutex<BTreeSet<Name>>,
+    removals: Removals,
 }
 
 impl SharedTree {
@@ -90,6 +93,7 @@ impl SharedTree {
             mounts: None,
             scratch: Scratch::default(),
             data_names: Mutex::default(),
+            removals: Removals::default(),
         };
         match tree.prepare(who, links.as_ref(), force, stop) {
             Ok(()) => Ok(tree),
@@ -299,7 +303,21 @@ impl SharedTree {
         self.unmount_new(Some(name))?;
         self.contents()
             .iter()
-            .try_for_each(|directory| self.remove_or_set_aside(&directory.join(name.as_str())))
+            .try_for_each(|directory| self.remove_later(&directory.join(name.as_str())))
+    }
+
+    /// Renames a directory, so that its name can be used again, and removes it concurrently with what follows.
+    fn remove_later(&self, path: &Path) -> fs::Result<()> {
+        let Some(metadata) = fs::lookup(path)?.filter(|found| found.is_dir()) else {
+            return self.remove_or_set_aside(path);
+        };
+        let aside = self.set_aside_path(metadata.ino());
+        match fs::rename_tree(path, &aside) {
+            Ok(true) => self.removals.add(aside),
+            // The directory is on another file system, for example.
+            Ok(false) | Err(_) => return self.remove_or_set_aside(path),
+        }
+        Ok(())
     }
 
     /// Removes a package's directory for temporary files.
@@ -319,7 +337,9 @@ impl SharedTree {
 
     /// Leaves the tree as it was found, except for removed packages of another agent. If something cannot be removed, the marker stays.
     pub(super) fn close(&self) -> Result<(), SandboxError> {
-        self.clear()?;
+        let cleared = self.clear();
+        self.removals.finish();
+        cleared?;
         fs::remove_tree(&self.temporary())?;
         let data_names: Vec<Name> = self.data_names().iter().cloned().collect();
         self.remove_data(&data_names)?;

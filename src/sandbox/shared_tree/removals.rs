@@ -1,0 +1,93 @@
+//! Removes trees on a thread of its own, so that no package waits for that.
+
+use std::path::PathBuf;
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use crate::diag::Chain;
+use crate::fs;
+
+/// The trees that are being removed.
+#[derive(Debug, Default)]
+pub(super) struct Removals(Mutex<Option<Remover>>);
+
+/// A thread that removes trees until the sender is dropped.
+#[derive(Debug)]
+struct Remover {
+    trees: Sender<PathBuf>,
+    thread: JoinHandle<()>,
+}
+
+impl Removals {
+    /// Removes a tree whose name nothing else uses. Does not wait for that, if a thread can be started.
+    pub(super) fn add(&self, tree: PathBuf) {
+        let mut remover = self.remover();
+        if remover.is_none() {
+            *remover = Remover::start();
+        }
+        let unsent = match &*remover {
+            Some(remover) => remover.trees.send(tree).err().map(|error| error.0),
+            None => Some(tree),
+        };
+        drop(remover);
+        unsent.into_iter().for_each(remove);
+    }
+
+    /// Waits until all trees are removed.
+    pub(super) fn finish(&self) {
+        let Some(Remover { trees, thread }) = self.remover().take() else {
+            return;
+        };
+        drop(trees);
+        if thread.join().is_err() {
+            tracing::warn!("the thread that removes directories of packages has failed");
+        }
+    }
+
+    fn remover(&self) -> MutexGuard<'_, Option<Remover>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Remover {
+    fn start() -> Option<Self> {
+        let (trees, added) = channel();
+        let work = move || added.into_iter().for_each(remove);
+        let builder = thread::Builder::new().name("remove".to_owned());
+        let thread = builder.spawn(work).ok()?;
+        Some(Self { trees, thread })
+    }
+}
+
+fn remove(tree: PathBuf) {
+    if let Err(error) = fs::remove_tree(&tree) {
+        tracing::warn!(
+            error = %Chain(&error),
+            hint = error.hint(),
+            path = %tree.display(),
+            "could not remove what a packaging script left; the next run tries again"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_trees_are_removed_when_it_is_finished() {
+        let scratch = tempfile::tempdir().unwrap();
+        let removals = Removals::default();
+        for round in 0..2 {
+            for name in ["a", "b"] {
+                let tree = scratch.path().join(format!("{name}{round}"));
+                fs::create_dir_all(&tree.join("x/y")).unwrap();
+                removals.add(tree);
+            }
+            removals.finish();
+            assert!(fs::list(scratch.path()).unwrap().is_empty());
+        }
+        removals.finish();
+    }
+}
