@@ -21,6 +21,7 @@ mod event;
 mod filling;
 mod finding;
 mod forecast;
+mod install;
 mod installed;
 mod job;
 mod kept;

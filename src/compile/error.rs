@@ -124,7 +124,7 @@ pub enum CompileError {
     },
     /// The file system of a path that the source or the script names does not respond.
     #[error(
-        "a file system that package `{package}` links to does not respond, and {} cannot be killed: {}",
+        "a link of package `{package}` leads to a file system that does not respond, and {} cannot be killed: {}",
         count_of(processes),
         list_of(processes)
     )]
@@ -136,7 +136,7 @@ pub enum CompileError {
     },
     /// The same, but the process that waited for it was killed.
     #[error(
-        "a file system that package `{package}` links to does not respond: could not {step} in time"
+        "a link of package `{package}` leads to a file system that does not respond: could not {step} in time"
     )]
     TimedOut {
         /// The package.
@@ -187,14 +187,16 @@ pub enum CompileError {
         source: runtime::TaskFailed,
     },
     /// The script succeeded although the rules denied it access. It is run again, so no caller gets this.
-    #[error("the packaging script of `{package}` succeeded, but was denied access")]
+    #[error(
+        "the packaging script of `{package}` succeeded, but Landlock denied it access to files"
+    )]
     Denied {
         /// The package.
         package: Name,
     },
     /// The script failed because its dependencies are mounts. It is run again with copies, so no caller gets this.
     #[error(
-        "the packaging script of `{package}` failed to link, move or remove files of a dependency, which is a mount"
+        "the packaging script of `{package}` failed to hard-link, move or remove files of a dependency, because dependencies are mounts"
     )]
     AcrossMounts {
         /// The package.

@@ -165,7 +165,7 @@ pub enum Phase {
     Waiting,
     /// It is ready to run and waits for its turn.
     Ready,
-    /// Its first run has failed, and it waits until no other script runs.
+    /// Its first run has failed, and it waits for its second run until no other script runs.
     SecondRun {
         /// How many scripts are running.
         running: usize,

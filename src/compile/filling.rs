@@ -28,14 +28,15 @@ pub(super) const INTERVAL: Duration = Duration::from_millis(100);
 
 /// After this time with an empty cache, the other dependents start: the package does something else first. The time includes
 /// unpacking its source and copying its dependencies.
-const UNUSED_LIMIT: Duration = Duration::from_secs(30);
+const EMPTY_LIMIT: Duration = Duration::from_secs(30);
 
-/// Long enough to compile the standard library on one core. Later, the package compiles mostly its own code. The time starts at the
-/// first use of the cache, so it also limits how long dependents run one after another.
-const USED_LIMIT: Duration = Duration::from_secs(60);
+/// Counted from the first entry in the cache; long enough to compile the standard library on one core. After it, a package compiles
+/// mostly its own code, so all dependents may start, also if they ran one after another until then.
+const FILLED_LIMIT: Duration = Duration::from_secs(60);
 
-/// During this time after the first use of a cache, idle CPUs do not let another dependent start: the Go packages that all programs
-/// need, such as `runtime`, are partly compiled one after another.
+/// During this time after the first entry appeared in a cache, idle CPUs do not let another dependent start. The `go` command first
+/// compiles parts of the standard library one after another, such as `runtime`: CPUs are idle, although another program would compile
+/// the same parts.
 const SHARED_WORK: Duration = Duration::from_secs(5);
 
 /// The share of all CPU time that a package leaves idle while it links a program, or does other work that is not parallel.
@@ -49,9 +50,9 @@ const IDLE_CHECKS: u32 = 2;
 #[derive(Debug)]
 pub(super) struct Filling {
     directories: Vec<PathBuf>,
-    /// When a dependent began to fill it, then when it was first used.
+    /// When a dependent began to fill it, then when the first entry appeared.
     since: Option<Instant>,
-    is_used: bool,
+    has_entries: bool,
     meter: IdleMeter,
     /// In how many checks in a row CPUs were idle.
     idle_checks: u32,
@@ -80,24 +81,24 @@ impl Filling {
         let filling = Self {
             directories,
             since: None,
-            is_used: false,
+            has_entries: false,
             meter: IdleMeter::default(),
             idle_checks: 0,
         };
         (!filling.has_content()).then_some(filling)
     }
 
-    /// Which dependents may run concurrently with the one that fills the cache. The caller checks every [`INTERVAL`]. Blocks.
+    /// Which dependents may run concurrently with the one that fills the cache. The caller checks every [`INTERVAL`]. Reads files.
     pub(super) fn check(&mut self) -> MayStart {
         let now = Instant::now();
-        if !self.is_used && self.has_content() {
-            self.is_used = true;
+        if !self.has_entries && self.has_content() {
+            self.has_entries = true;
             self.since = Some(now);
         }
         let elapsed = now - *self.since.get_or_insert(now);
-        let limit = match self.is_used {
-            true => USED_LIMIT,
-            false => UNUSED_LIMIT,
+        let limit = match self.has_entries {
+            true => FILLED_LIMIT,
+            false => EMPTY_LIMIT,
         };
         if elapsed >= limit {
             return MayStart::All;
@@ -108,7 +109,7 @@ impl Filling {
 
     /// The same, before the time limit.
     fn after_idle(&mut self, elapsed: Duration, idle_share: Option<f64>) -> MayStart {
-        let is_shared_work = !self.is_used || elapsed < SHARED_WORK;
+        let is_shared_work = !self.has_entries || elapsed < SHARED_WORK;
         let is_idle = !is_shared_work && idle_share.is_some_and(|share| share >= IDLE_SHARE);
         self.idle_checks = if is_idle { self.idle_checks + 1 } else { 0 };
         if self.idle_checks < IDLE_CHECKS {
@@ -132,7 +133,7 @@ mod tests {
         Filling {
             directories: vec![directory.path().to_owned(), directory.path().join("none")],
             since: None,
-            is_used: false,
+            has_entries: false,
             meter: IdleMeter::default(),
             idle_checks: 0,
         }
@@ -143,9 +144,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mut filling = filling(&directory);
         assert_eq!(filling.check(), MayStart::None);
-        tokio::time::advance(UNUSED_LIMIT / 2).await;
+        tokio::time::advance(EMPTY_LIMIT / 2).await;
         assert_eq!(filling.check(), MayStart::None);
-        tokio::time::advance(UNUSED_LIMIT).await;
+        tokio::time::advance(EMPTY_LIMIT).await;
         assert_eq!(filling.check(), MayStart::All);
     }
 
@@ -155,9 +156,9 @@ mod tests {
         let mut filling = filling(&directory);
         assert_eq!(filling.check(), MayStart::None);
         fs::write(&directory.path().join("file"), b"").unwrap();
-        tokio::time::advance(2 * UNUSED_LIMIT).await;
+        tokio::time::advance(2 * EMPTY_LIMIT).await;
         assert_ne!(filling.check(), MayStart::All);
-        tokio::time::advance(USED_LIMIT - INTERVAL).await;
+        tokio::time::advance(FILLED_LIMIT - INTERVAL).await;
         assert_ne!(filling.check(), MayStart::All);
         tokio::time::advance(INTERVAL).await;
         assert_eq!(filling.check(), MayStart::All);
@@ -167,11 +168,11 @@ mod tests {
     fn next_dependent_starts_after_two_checks_with_idle_cpus() {
         let directory = tempfile::tempdir().unwrap();
         let mut filling = filling(&directory);
-        for (is_used, elapsed) in [(false, 2 * SHARED_WORK), (true, SHARED_WORK / 2)] {
-            filling.is_used = is_used;
+        for (has_entries, elapsed) in [(false, 2 * SHARED_WORK), (true, SHARED_WORK / 2)] {
+            filling.has_entries = has_entries;
             for _ in 0..3 {
                 let may_start = filling.after_idle(elapsed, Some(0.5));
-                assert_eq!(may_start, MayStart::None, "{is_used} {elapsed:?}");
+                assert_eq!(may_start, MayStart::None, "{has_entries} {elapsed:?}");
             }
         }
         let shares = [

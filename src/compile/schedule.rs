@@ -16,20 +16,20 @@ use super::context::Context;
 use super::error::CompileError;
 use super::filling::{self, Filling, MayStart};
 use super::forecast::{ForecastStep, forecast};
+use super::install::install_compiled;
 use super::installed::Installed;
 use super::job::{Compiled, Dependency, Job};
 use super::limits::Limits;
 use super::package::{self, Built, UsedPlace};
 use super::pipeline::{Concurrency, Pipeline, PipelineStep};
 use super::queue::{Claim, Graph, Holds, Id, Queue};
-use super::step_log::Step;
-use super::store::{CompiledBlobError, Users};
+use super::store::Users;
 use super::turns::ScriptTurns;
 use crate::fs;
 use crate::process;
 use crate::release::digest::Algorithm;
 use crate::release::{Digests, Name, Version};
-use crate::runtime::{self, TaskFailed, TaskSet};
+use crate::runtime::{TaskFailed, TaskSet};
 use crate::sandbox::SandboxError;
 
 /// A package of a schedule.
@@ -349,7 +349,7 @@ impl Compiling<'_> {
                     Ok(Installable::Built(Box::new(built)))
                 }
                 Origin::Compiled { blob, digests } => {
-                    let installed = install(context, name, (blob, digests), stop).await?;
+                    let installed = install_compiled(context, name, (blob, digests), stop).await?;
                     Ok(Installable::Installed(installed))
                 }
             }
@@ -443,50 +443,6 @@ impl Compiling<'_> {
                 MayStart::All => queue.filled(id),
             }
         }
-    }
-}
-
-async fn install(
-    context: Arc<Context>,
-    name: Name,
-    (blob, digests): (PathBuf, Digests),
-    cancel: CancellationToken,
-) -> Result<Installed, CompileError> {
-    let unpacking = runtime::spawn_blocking("install", {
-        let (name, cancel) = (name.clone(), cancel.clone());
-        move || {
-            let source = (blob.as_path(), &digests);
-            let step = Step::of(&name);
-            let unpacked = context.store.unpack_compiled(&name, source, &cancel);
-            if unpacked.is_ok() {
-                step.done("unpacked the compiled package");
-            }
-            unpacked.map_err(|error| {
-                let package = name;
-                match error {
-                    CompiledBlobError::Changed(source) => CompileError::BlobChanged {
-                        package,
-                        path: blob,
-                        source,
-                    },
-                    CompiledBlobError::Unpack(source) => {
-                        CompileError::Compiled { package, source }.with_space(fs::parent(&blob))
-                    }
-                }
-            })
-        }
-    });
-    let unpacked = unpacking.await;
-    if cancel.is_cancelled() {
-        return Err(CompileError::Stopped { package: name });
-    }
-    match unpacked {
-        Ok(Ok(installed)) => Ok(installed),
-        Ok(Err(error)) => Err(error),
-        Err(source) => Err(CompileError::Task {
-            package: name,
-            source,
-        }),
     }
 }
 

@@ -39,13 +39,14 @@ struct PackageFiles {
 /// How the files of two compiled packages differ. Empty if they have the same files in the same order.
 ///
 /// # Errors
-/// One of them cannot be read.
+/// One of them, which is named, cannot be read.
 pub(super) fn compare(
     first: &Path,
     second: &Path,
     cancel: &CancellationToken,
-) -> Result<Vec<FileDifference>, OpenError> {
-    Ok(differences(&read(first, cancel)?, &read(second, cancel)?))
+) -> Result<Vec<FileDifference>, (PathBuf, OpenError)> {
+    let read = |blob: &Path| read(blob, cancel).map_err(|error| (blob.to_owned(), error));
+    Ok(differences(&read(first)?, &read(second)?))
 }
 
 fn differences(first: &PackageFiles, second: &PackageFiles) -> Vec<FileDifference> {

@@ -84,6 +84,11 @@ impl CallRecord {
         self.facts().stemcell = Some(stemcell);
     }
 
+    /// The number of packages that are compiled concurrently, if anything is compiled.
+    pub(super) fn jobs(&self) -> Option<usize> {
+        self.facts().jobs
+    }
+
     pub(super) fn set_compiler(&self, isolation: &'static str, jobs: usize) {
         let mut facts = self.facts();
         (facts.isolation, facts.jobs) = (Some(isolation), Some(jobs));

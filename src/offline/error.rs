@@ -75,10 +75,10 @@ pub enum OfflineError {
         /// The directory of the package.
         directory: PathBuf,
     },
-    /// A result could not be read again, to compare it with that of the second compilation.
-    #[error("failed to compare `{}` with the result of the second compilation", file.display())]
+    /// A file of one of two compilations could not be read, to compare them.
+    #[error("failed to compare the results of both compilations: cannot read `{}`", file.display())]
     Compare {
-        /// The result.
+        /// The file.
         file: PathBuf,
         /// What went wrong.
         source: Box<OpenError>,
@@ -167,7 +167,7 @@ pub enum InputProblemKind {
     #[error("it has no compiled packages to reuse (--reuse)")]
     NothingToReuse,
     /// It cannot be read for a second compilation.
-    #[error("it is not a file that can be read twice, as --verify-rebuild does")]
+    #[error("--verify-rebuild reads it twice, but it is not a regular file")]
     NotReadTwice,
     /// The same file is given more than once.
     #[error("it is given twice, first as `{}`", earlier.display())]
@@ -224,7 +224,7 @@ pub enum InputProblemKind {
     #[error("it has no jobs, so no package is needed (--only-needed)")]
     NothingSelected,
     /// A part of a compiled release was asked for.
-    #[error("a compiled release cannot be reduced: pass its source release")]
+    #[error("--job and --package need the source release, and this one is compiled")]
     SelectionOfCompiled,
     /// A disk has not the least that is needed.
     #[error(

@@ -71,8 +71,8 @@ pub enum Problem {
     },
     /// A compiled package is for another stemcell.
     #[error(
-        "package `{package}` is already compiled, for stemcell {theirs}, and this is {ours}: compile it from its source release, or on \
-         that stemcell"
+        "package `{package}` was compiled for stemcell {theirs}, but the target is {ours}: pass the source release, or \
+         `--stemcell {theirs}`"
     )]
     OtherStemcell {
         /// The package.

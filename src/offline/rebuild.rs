@@ -11,7 +11,6 @@ use super::blob_difference;
 use super::error::{InputProblem, InputProblemKind, OfflineError};
 use super::ids::ReleaseId;
 use super::open;
-use super::open_error::OpenError;
 use super::options::Options;
 use super::progress::Progress;
 use super::rebuild_differences::{PackageDifference, RebuildDifferences};
@@ -22,8 +21,8 @@ use crate::config::Environment;
 use crate::diag::Chain;
 use crate::fs;
 use crate::process::{self, Program};
-use crate::release::Name;
 use crate::runtime;
+use crate::sandbox::Sharing;
 
 /// The directory for the logs of the second compilation, in that of the first one.
 const LOGS: &str = "rebuild";
@@ -82,16 +81,22 @@ impl Rebuild {
         })
     }
 
-    /// The options of the second compilation of these inputs: another work directory, another number of jobs, and nothing that was compiled
-    /// before.
-    pub(super) fn options(&self, first: Options, inputs: Vec<PathBuf>) -> Options {
-        let has_one_job = match first.jobs {
-            Some(jobs) => jobs == NonZeroUsize::MIN,
-            None => process::processors() == NonZeroUsize::MIN,
+    /// The options of the second compilation of these inputs: another work directory, another number of jobs than that of the first one, and
+    /// nothing that was compiled before.
+    pub(super) fn options(
+        &self,
+        first: Options,
+        first_jobs: Option<usize>,
+        inputs: Vec<PathBuf>,
+    ) -> Options {
+        let jobs = if first_jobs == Some(1) { 2 } else { 1 };
+        let scratch = match first.scratch {
+            Sharing::Kept(_) => Sharing::Run,
+            other => other,
         };
-        let jobs = if has_one_job { 2 } else { 1 };
         Options {
             inputs,
+            scratch,
             jobs: NonZeroUsize::new(jobs),
             output_directory: Some(self.place.path().join("out")),
             work_directory: Some(self.place.path().join("work")),
@@ -128,7 +133,7 @@ impl Rebuild {
             let (compared, differences) = comparing.await??;
             found.compared += compared;
             for (mut package, blobs) in differences {
-                package.details = self.explain(&package.package, blobs, cancel).await;
+                package.details = self.explain(&package, blobs, cancel).await;
                 found.packages.push(package);
             }
         }
@@ -138,12 +143,16 @@ impl Rebuild {
     /// Writes what diffoscope says about two blobs next to the logs, if it is installed.
     async fn explain(
         &self,
-        package: &Name,
+        package: &PackageDifference,
         (first, second): (PathBuf, PathBuf),
         cancel: &CancellationToken,
     ) -> Option<PathBuf> {
         let file = process::find_program(DIFFOSCOPE, &self.environment)?;
-        let text = self.logs.join(format!("{package}.{DIFFOSCOPE}.txt"));
+        let ((release, version), name) = (&package.release, &package.package);
+        let text = format!("{release}-{version}-{name}.{DIFFOSCOPE}.txt");
+        let text = self.logs.join(text);
+        // That of an earlier run.
+        fs::remove_file_if_there(&text).ok()?;
         let flags = ["--no-progress", "--text"].map(OsString::from);
         let paths = [&text, &first, &second].map(|it| it.clone().into_os_string());
         let program = Program {
@@ -153,12 +162,12 @@ impl Rebuild {
         };
         let ended = process::run_to_end(&program, cancel).await;
         if let Err(error) = &ended {
-            tracing::warn!(%package, error = %Chain(error), "could not run diffoscope");
+            tracing::warn!(package = %name, error = %Chain(error), "could not run diffoscope");
         }
         fs::metadata(&text).is_ok().then_some(text)
     }
 
-    /// Removes the directories. A failure is only a warning.
+    /// Removes the work directory; the logs remain. A failure is only a warning.
     pub(super) fn remove(self, progress: &Progress) {
         let path = self.place.path().to_owned();
         if let Err(error) = self.place.remove() {
@@ -172,15 +181,10 @@ impl Rebuild {
 }
 
 fn opened(result: &Path, spool: &Path, cancel: &CancellationToken) -> Result<Opened, OfflineError> {
-    open::open(result, spool, cancel).map_err(|error| unreadable(result, error))
-}
-
-/// The error for a result that cannot be read again.
-fn unreadable(result: &Path, error: OpenError) -> OfflineError {
-    OfflineError::Compare {
+    open::open(result, spool, cancel).map_err(|source| OfflineError::Compare {
         file: result.to_owned(),
-        source: Box::new(error),
-    }
+        source: Box::new(source),
+    })
 }
 
 /// The number of packages in two results, and those that differ, with their blobs.
@@ -204,8 +208,12 @@ fn differences(
         if one.digests.sha256() == other.digests.sha256() {
             continue;
         }
-        let files = blob_difference::compare(&one.file, &other.file, cancel)
-            .map_err(|error| unreadable(&first.tarball, error))?;
+        let files = blob_difference::compare(&one.file, &other.file, cancel).map_err(
+            |(file, source)| OfflineError::Compare {
+                file,
+                source: Box::new(source),
+            },
+        )?;
         let difference = PackageDifference {
             release: (manifest.name.clone(), manifest.version.clone()),
             package: package.name.clone(),

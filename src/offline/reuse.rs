@@ -1,5 +1,5 @@
-//! Takes packages over from results of earlier calls (`--reuse`), as a Director takes them from its database: a package with the same
-//! name, version and fingerprint, over the same dependencies, is not compiled again.
+//! Takes packages from results of earlier calls (`--reuse`), as a Director takes them from its database. A package is not compiled again
+//! if its name, version and fingerprint are the same, and if those of all its dependencies are, too.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -28,8 +28,8 @@ struct Reused {
 }
 
 impl EarlierPackages {
-    /// The packages that earlier results have for `stemcell`, and a note about each result that has none. Without a stemcell, those for
-    /// any.
+    /// The packages that earlier results have for `stemcell`, and a note about each result that has none. If the stemcell is `None`, the
+    /// packages for all stemcells.
     ///
     /// # Errors
     /// A tarball cannot be read, or is no compiled release.
@@ -72,7 +72,7 @@ impl EarlierPackages {
         }
     }
 
-    /// Adds the packages of a result. If all of them are for other stemcells, returns one of these.
+    /// Adds the packages of a result. If all of them are for other stemcells, returns one of those stemcells.
     fn add(&mut self, release: &CheckedRelease, stemcell: Option<&Slug>) -> Option<Slug> {
         let (mut has_any, mut other) = (false, None);
         for (identity, package) in identities(release) {
@@ -96,7 +96,8 @@ impl EarlierPackages {
         other.filter(|_| !has_any)
     }
 
-    /// Replaces the source packages of all releases to compile that earlier results have. Returns notes about them. Blocks.
+    /// In each release that is to be compiled, replaces the source packages that earlier results contain. Returns notes about them. Removes
+    /// files.
     ///
     /// # Errors
     /// A source blob cannot be removed.
@@ -113,7 +114,7 @@ impl EarlierPackages {
         Ok(notes)
     }
 
-    /// Replaces the source packages of a release that earlier results have. Their source blobs are removed.
+    /// Replaces those source packages of a release that earlier results contain, and removes their source blobs.
     ///
     /// # Errors
     /// A source blob cannot be removed.
@@ -224,6 +225,10 @@ fn note_of_other(tarball: &Path, stemcell: &Slug) -> String {
 mod tests {
     use super::*;
     use crate::offline::graph::tests::release;
+
+    // A package is `NAME@VERSION=FINGERPRINT: DEPENDENCIES`; a compiled one has `~` for `=`.
+
+    // A package is `NAME@VERSION=FINGERPRINT: DEPENDENCIES`; a compiled one has `~` for `=`.
 
     fn earlier(texts: &[&str]) -> EarlierPackages {
         let mut earlier = EarlierPackages::default();

@@ -83,7 +83,7 @@ async fn expand_and_run(
             if let Some(options) = again
                 && result.is_ok()
             {
-                result = compile_again(options, &progress, cancel, written).await;
+                result = compile_again(options, (&progress, record), cancel, written).await;
             }
             // Last, one line for each release: scripts read the paths from these lines.
             for output in written.values() {
@@ -100,7 +100,7 @@ async fn expand_and_run(
 /// Compiles what was written again, and compares the results.
 async fn compile_again(
     options: Options,
-    progress: &Arc<Progress>,
+    (progress, first_record): (&Arc<Progress>, &CallRecord),
     cancel: &CancellationToken,
     written: &Written,
 ) -> Result<(), OfflineError> {
@@ -121,7 +121,7 @@ async fn compile_again(
     let inputs = written
         .keys()
         .map(|id| options.inputs[id.position()].clone());
-    let options = rebuild.options(options.clone(), inputs.collect());
+    let options = rebuild.options(options.clone(), first_record.jobs(), inputs.collect());
     let (record, mut second) = (Arc::new(CallRecord::new()), BTreeMap::new());
     let compiled = compile(options, Arc::clone(progress), &record, cancel, &mut second).await;
     let results = written.values().cloned().zip(second.into_values());

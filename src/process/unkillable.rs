@@ -79,7 +79,7 @@ impl fmt::Display for Unkillable {
         f.write_str(")")?;
         match &self.step {
             None => Ok(()),
-            Some(step) => write!(f, ", which was to {step}"),
+            Some(step) => write!(f, ", a child that was about to {step}"),
         }
     }
 }
@@ -108,7 +108,7 @@ mod tests {
         process.step = Some("start `/bin/bash`".to_owned());
         assert_eq!(
             process.to_string(),
-            "`stat` (process 7, state D, waiting in request_wait_answer), which was to start `/bin/bash`"
+            "`stat` (process 7, state D, waiting in request_wait_answer), a child that was about to start `/bin/bash`"
         );
     }
 }

@@ -59,7 +59,7 @@ pub enum SandboxError {
     #[error(transparent)]
     Task(#[from] runtime::TaskFailed),
     /// The orders cannot be encoded for the child.
-    #[error("failed to encode the orders of the sandbox child")]
+    #[error("failed to encode the instructions for the sandbox child")]
     Orders(#[source] serde_json::Error),
     /// The child process reported a step that failed.
     #[error("failed to create the sandbox of a packaging script")]
@@ -124,9 +124,9 @@ impl SandboxError {
             }
             Self::Files(error) if error.hint().is_some() => error.hint(),
             Self::ProtectHost { .. } => Some(
-                "use --isolation=namespace or userns, or compile without --protect-host: `landlock` denies writes to other packages, \
-                 to dependencies, and to new entries of `/`, `/var/vcap` and `/var/vcap/data`, but not to /etc and /usr, and `none` \
-                 denies nothing"
+                "use --isolation=namespace or userns, or compile without --protect-host: `landlock` denies writing to other packages \
+                 and to dependencies, and creating entries in `/`, `/var/vcap` and `/var/vcap/data`, but not writing to /etc and \
+                 /usr, and `none` denies nothing"
                     .to_owned(),
             ),
             Self::Scratch { .. } => Some(

@@ -1,17 +1,18 @@
 //! `--isolation=landlock`: several packages use the real base directory at the same time. Each script can access only its own
-//! directories there and, read-only, its declared dependencies.
+//! directories there, the scratch directories that it shares with others and, read-only, its direct dependencies. With
+//! `--isolation=none` and several jobs, the same tree is used without such rules.
 //!
 //! ```text
 //! BASE/packages/NAME            links, while the package or one that depends on it is compiled
 //! BASE/data/compile/NAME        the script's own
 //! BASE/data/packages/NAME       the script's own, or a copy of an installed dependency that its dependents share
-//! BASE/data/.bosh-agent-tmp/    its TMPDIR; all scripts share /tmp
+//! BASE/data/.bosh-agent-tmp/NAME  its TMPDIR; all scripts share /tmp
 //! BASE/data/NAME                scratch of the package and its dependents, or another directory that the script names
 //! ```
 //!
 //! Paths contain only the name of a package, so only one version of a package can be in the tree. A package that needs another version
-//! waits. A script that may have failed because of the rules can run a second time: alone, without them, in a tree with only its own directories and dependencies. The Go agent
-//! runs scripts under the same conditions. No other script runs meanwhile.
+//! waits. If a script may have failed because of the rules, it can run a second time: without rules and while no other script runs, in
+//! a tree that contains only its own directories and dependencies, as with the Go agent.
 
 mod admission;
 mod confine;
@@ -41,8 +42,8 @@ use crate::config::Vcap;
 use crate::fs::{self, Record};
 use crate::release::Name;
 
-/// Directories that all scripts use. Landlock cannot deny access to a work directory below one of them without denying access to all
-/// of it.
+/// Directories that all scripts use. Landlock cannot deny access to a work directory below one of them without denying access to the
+/// whole temporary directory.
 const TEMPORARY: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
 
 /// The shared tree of one run, and the packages in it.
@@ -55,7 +56,7 @@ pub struct Landlocked {
     data: PathBuf,
     /// Directories to which all scripts have access: temporary ones, and HOME.
     open: Vec<PathBuf>,
-    /// The work directory, the directory of kept scratch and secrets, if rules can deny access to them.
+    /// The work directory, the directory of `--scratch-dir`, and secrets, if rules can deny access to them.
     hidden: Vec<PathBuf>,
     /// Locked before `data_names` if both are needed. It stays locked during file operations, so code on async threads must not lock it.
     packages: Mutex<PackagesInTree>,
@@ -103,9 +104,7 @@ impl Landlocked {
         let base = fs::canonicalize(tree.base())?;
         let data = fs::canonicalize(&Vcap::new(tree.base()).data())?;
         let work = fs::canonicalize(work)?;
-        // Rules are sent to the child as text, so a path that is not UTF-8 gets none.
         let scratch = tree.separable_scratch().map(Path::to_owned);
-        let scratch = scratch.filter(|directory| directory.to_str().is_some());
         let hidden = std::iter::once(work).chain(scratch).collect();
         let temporary = TEMPORARY.iter().map(PathBuf::from);
         let mut landlocked = Self {
@@ -168,7 +167,7 @@ impl Landlocked {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until no other package uses one of the package's names with other contents, then reserves the names. Calls `waits` if it
+    /// Waits until no other package uses the name of this package or of one of its dependencies with other contents, then reserves these names. Calls `waits` if it
     /// has to wait.
     pub(super) async fn enter(
         self: &Arc<Self>,
@@ -272,8 +271,8 @@ impl Landlocked {
         self.admission.occupants()
     }
 
-    /// Reserves the names of a package and its dependencies, all at once, and removes what was there under these names. `None` if one
-    /// of them is in use.
+    /// Reserves the names of a package and its dependencies, all at once, and removes copies with other contents that have one of these names.
+    /// `None` if one of the names is in use with other contents.
     fn try_reserve(&self, request: &PlaceRequest) -> Result<Option<Reserved>, SandboxError> {
         let mut packages = self.packages();
         let is_private = |name: &Name| self.data_names().private.contains(name);
@@ -301,8 +300,8 @@ impl Landlocked {
         }))
     }
 
-    /// Removes the copies whose names this package is about to use, and unused copies of packages that the store has removed, except
-    /// this package's dependencies. Returns the changed copies.
+    /// Removes the copies whose names this package is about to use, and unused copies whose original is no longer in the store, except
+    /// this package's dependencies. Returns the copies that a script had changed.
     fn evict(
         &self,
         packages: &mut PackagesInTree,

@@ -116,7 +116,7 @@ pub enum Step {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::ReadOrders => write!(f, "read the orders of the sandbox child"),
+            Self::ReadOrders => write!(f, "read the instructions for the sandbox child"),
             Self::Hold(path) => write!(f, "lock `{}`", path.display()),
             Self::AdoptOrphans => write!(f, "become a subreaper"),
             Self::ListenForSignals => write!(f, "listen for signals"),

@@ -76,9 +76,9 @@ fn release_for_another_stemcell_is_refused() {
         .compile(&[&tarball])
         .refuses_the_input()
         .says(&format!(
-            "package `lib` is already compiled, for stemcell {other}, and this is {STEMCELL}"
+            "package `lib` was compiled for stemcell {other}, but the target is {STEMCELL}"
         ))
-        .says("package `app` is already compiled");
+        .says("package `app` was compiled for stemcell");
     assert_eq!(world.snapshot(), before);
 }
 
@@ -185,7 +185,7 @@ fn mixed_release_for_another_stemcell_is_refused() {
     world
         .compile(&[&tarball])
         .refuses_the_input()
-        .says("package `lib` is already compiled, for stemcell ubuntu-noble/1.405");
+        .says("package `lib` was compiled for stemcell ubuntu-noble/1.405");
     assert_eq!(world.snapshot(), before);
 }
 

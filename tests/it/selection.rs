@@ -215,7 +215,7 @@ fn compiled_release_is_not_a_source_of_a_selection() {
     for flag in ["--job=web", "--package=app"] {
         select(&world, &[flag], &[&tarball])
             .refuses_the_input()
-            .says("a compiled release cannot be reduced: pass its source release");
+            .says("--job and --package need the source release, and this one is compiled");
     }
     select(&world, &["--only-needed"], &[&tarball])
         .succeeds()

@@ -53,6 +53,8 @@ impl Phases {
             Event::Entered { phase, .. } => self.enter(match phase {
                 Phase::Unpacking => "unpacking",
                 Phase::Installing => "installing",
+                // The script waits for its second run.
+                // The script waits for its second run.
                 Phase::Waiting | Phase::Ready | Phase::SecondRun { .. } => "waiting",
                 Phase::Packaging => "packaging",
                 Phase::Packing => "packing",
@@ -76,17 +78,17 @@ impl Phases {
                 dependency,
                 changed,
                 ..
-            } => log_changed(dependency, changed, TREE),
+            } => self.log_changed(dependency, changed, TREE),
             Event::CopyChanged {
                 dependency,
                 changed,
                 ..
-            } => log_changed(dependency, changed, COPY),
+            } => self.log_changed(dependency, changed, COPY),
             Event::CopyChangedInUse {
                 dependency,
                 changed,
                 ..
-            } => log_changed(dependency, changed, COPY_IN_USE),
+            } => self.log_changed(dependency, changed, COPY_IN_USE),
             Event::SecondRunStarted { .. }
             | Event::Kept { .. }
             | Event::ShellOpened { .. }
@@ -94,6 +96,11 @@ impl Phases {
             | Event::ScriptEnded { .. } => {}
             Event::Printed { line, .. } => self.progress.printed(line),
         }
+    }
+
+    /// Logs what was changed in a dependency.
+    fn log_changed(&self, dependency: &Name, changed: &Changed, what: &'static str) {
+        tracing::warn!(package = %self.package, %dependency, changes = %changed.difference, suspects = %changed.suspects, "{what}");
     }
 
     /// Logs the first denials of a script. Those that the restrictions may have caused precede the others.
@@ -115,8 +122,4 @@ impl Phases {
     fn current(&self) -> MutexGuard<'_, Option<(&'static str, Instant)>> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn log_changed(dependency: &Name, changed: &Changed, what: &'static str) {
-    tracing::warn!(package = %dependency, changes = %changed.difference, suspects = %changed.suspects, "{what}");
 }

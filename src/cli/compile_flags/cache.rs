@@ -35,8 +35,8 @@ pub(in crate::cli) struct CacheFlags {
     #[arg(long, value_name = "SIZE", value_parser = values::size)]
     pub cache_max_size: Option<u64>,
 
-    /// Also store and use packages that were compiled in a second run without restrictions, in which
-    /// undeclared dependencies go undetected
+    /// Also store and use packages that were compiled in a second run without restrictions, in which a
+    /// script can read and change the files of other packages
     #[arg(long)]
     pub cache_unrestricted: bool,
 }

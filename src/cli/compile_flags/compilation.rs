@@ -20,8 +20,9 @@ pub(in crate::cli) struct CompilationFlags {
     #[arg(long, value_name = "OS/VERSION", value_parser = stemcell)]
     pub stemcell: Option<Slug>,
 
-    /// Take packages over from this compiled release, the result of an earlier run, if it has them for
-    /// the same stemcell with the same fingerprints and over the same dependencies. Can be repeated
+    /// Take a package from this compiled release, the result of an earlier run for the same stemcell, if
+    /// its name, version and fingerprint are the same, and those of all its dependencies. Can be
+    /// repeated
     #[arg(long, value_name = "COMPILED.tgz", conflicts_with = "shell")]
     pub reuse: Vec<PathBuf>,
 

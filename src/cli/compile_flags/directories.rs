@@ -7,7 +7,7 @@ use clap::Args;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Directories")]
 pub(in crate::cli) struct DirectoryFlags {
-    /// Directory for temporary files; with `namespace` and `userns`, scripts also run in it
+    /// Directory for temporary files; with `namespace` and `userns`, the directories of scripts are stored in it
     /// [default: BASE/data unless it is on a tmpfs, an overlay or FUSE, otherwise the output directory; a directory that is
     /// mounted noexec is used only if there is no other]
     #[arg(long, value_name = "DIR")]

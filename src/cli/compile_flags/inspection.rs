@@ -16,7 +16,7 @@ pub(in crate::cli) struct InspectionFlags {
     pub keep_failed: Option<PathBuf>,
 
     /// Compile the dependencies of this package, and then open an interactive bash in its sandbox
-    /// instead of running its packaging script. Nothing is written. Needs a terminal and one tarball
+    /// instead of running its packaging script. No release is written. Needs a terminal and one tarball
     #[arg(long, value_name = "PACKAGE", value_parser = package, conflicts_with = "shell_on_failure")]
     pub shell: Option<Name>,
 

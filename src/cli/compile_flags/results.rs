@@ -21,16 +21,16 @@ pub(in crate::cli) struct ResultFlags {
     #[arg(long, value_name = "FILE.html", value_parser = values::timings_file, conflicts_with_all = ["check", "dry_run", "print_output_names", "shell"])]
     pub timings: Option<PathBuf>,
 
-    /// Make the bytes of compiled packages independent of the time of the run: times of files after the
-    /// newest time in a package's source are packed as that time, and scripts get it as
-    /// SOURCE_DATE_EPOCH, with the time zone UTC and the locale C.UTF-8. If SOURCE_DATE_EPOCH is set,
+    /// Make the bytes of compiled packages independent of the time of the run: file times that are later
+    /// than the newest time in the package's source are set to that time. Scripts get it as
+    /// SOURCE_DATE_EPOCH, and have the time zone UTC and the locale C.UTF-8. If SOURCE_DATE_EPOCH is set,
     /// its value is used for all packages, also without this flag
     #[arg(long)]
     pub reproducible: bool,
 
     /// Compile everything a second time, in another work directory, with another number of jobs and at
     /// another time, and compare the compiled packages file by file. If one differs, the exit code is
-    /// 1. Implies --reproducible. The second compilation uses neither a cache nor --reuse
+    /// 1. Implies --reproducible. The second compilation uses no cache, no --reuse and no --scratch-dir
     #[arg(long, conflicts_with_all = ["check", "dry_run", "print_output_names", "shell", "shell_on_failure"])]
     pub verify_rebuild: bool,
 
