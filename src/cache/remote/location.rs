@@ -29,7 +29,7 @@ pub enum InvalidLocation {
     #[error("the URL of a shared cache has the scheme `{0}`")]
     Scheme(String),
     /// It is not a URL.
-    #[error("the URL of a shared cache is not valid: {0}")]
+    #[error("the URL of a shared cache cannot be used: {0}")]
     Malformed(InvalidUrl),
 }
 

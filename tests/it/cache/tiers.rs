@@ -10,6 +10,7 @@ use crate::support::{
 
 in_tiers!(packages_are_found_again: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 in_tiers!(scripts_can_neither_read_nor_write_the_cache: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK);
+in_tiers!(scripts_can_neither_read_nor_write_shared_directories: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK);
 in_tiers!(example_release_is_compiled_once: NAMESPACE);
 in_tiers!(unrestricted_results_are_stored_only_on_request: LANDLOCK);
 
@@ -67,6 +68,34 @@ mod bodies {
         );
         assert!(!cache.join("new").exists());
         assert!(cache.join("v1/entries/app").is_dir());
+    }
+
+    pub(super) fn scripts_can_neither_read_nor_write_shared_directories(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let (from, to) = (place.world.path("from"), place.world.path("to"));
+        let agent = |flag, directory: &PathBuf| {
+            let facts = format!("FACTS={}", place.world.path("facts").display());
+            let agent = place.agent().arg("--env").arg(facts);
+            agent.arg("--second-run=never").arg(flag).arg(directory)
+        };
+        let filled = ReleaseBuilder::of_script("touch $BOSH_INSTALL_TARGET/x");
+        compile(agent("--cache-to", &from), &place, &filled);
+        let script = format!(
+            "cat {0}/* {0}/v1/*/*/* {1}/* > $FACTS/read; touch {0}/new {1}/new; rm -rf {0}/v1 {1}/v1; true",
+            from.display(),
+            to.display()
+        );
+        let release = ReleaseBuilder::of_script(&script);
+        let agent = agent("--cache-from", &from).arg("--cache-to").arg(&to);
+        compile(agent, &place, &release).does_not_say("Warning: the shared");
+        let read = place.world.path("facts/read");
+        assert_eq!(std::fs::read_to_string(read).unwrap(), "");
+        for directory in [from, to] {
+            assert!(!directory.join("new").exists());
+            assert!(directory.join("v1/entries/app").is_dir());
+        }
     }
 
     pub(super) fn example_release_is_compiled_once(tier: Tier) {

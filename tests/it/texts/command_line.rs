@@ -60,6 +60,10 @@ fn usage_errors() {
         &["compile", "--silence-timeout=200h", "a.tgz"],
         &["compile", "--compression-level=0", "a.tgz"],
         &["compile", "--force=yes", "a.tgz"],
+        &["compile", "--cache-from=s3://bucket/", "a.tgz"],
+        &["compile", "--cache-from=", "a.tgz"],
+        &["compile", "--cache-to=grpcs://me:hunter2@host/", "a.tgz"],
+        &["compile", "--cache-to=http://:80/", "a.tgz"],
     ])
     .is("usage_errors");
 }
