@@ -49,12 +49,13 @@ reports:
 summary: ## Print the ten slowest tests and why tests were skipped
 	@tests/summary
 
-check: ## Format, vocabulary, lints, documentation
+check: ## Format, vocabulary, lints, documentation, fuzz targets
 	cargo fmt --check
 	integration/vocabulary --self-test
 	integration/vocabulary
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
+	cargo check --locked --manifest-path fuzz/Cargo.toml --target-dir target
 
 setup: ## Install missing programs that the tests need: the distribution's packages, cargo-nextest
 	@integration/setup || { [ -z "$${BOSH_AGENT_TEST_REQUIRE_ALL:-}" ] && echo "tests that need the missing programs are skipped" >&2; }
