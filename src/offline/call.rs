@@ -108,16 +108,20 @@ impl Call<'_> {
         let making = {
             let (wanted, vcap) = (options.work_directory.clone(), options.vcap.clone());
             let (beside, cancel) = (beside.to_owned(), self.cancel.clone());
+            let isolation = options.isolation;
             runtime::spawn_blocking("work directory", move || {
-                work_directory::make(wanted.as_deref(), &vcap, &beside, &|| cancel.is_cancelled())
+                if wanted.is_none() {
+                    isolation.check_data(&vcap)?;
+                }
+                let stop = || cancel.is_cancelled();
+                let made = work_directory::make(wanted.as_deref(), &vcap, &beside, &stop)?;
+                Ok::<_, OfflineError>(made)
             })
         };
-        making.await?.map_err(|error| {
-            let error = OfflineError::Files(error);
+        making.await?.inspect_err(|error| {
             let data = options.vcap.data();
             let wanted = options.work_directory.as_deref();
-            report_free_space(&self.progress, &error, &[wanted.unwrap_or(&data), beside]);
-            error
+            report_free_space(&self.progress, error, &[wanted.unwrap_or(&data), beside]);
         })
     }
 

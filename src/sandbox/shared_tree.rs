@@ -79,7 +79,7 @@ impl SharedTree {
         force: bool,
         stop: &dyn Fn() -> bool,
     ) -> Result<Self, SandboxError> {
-        links::check_data(vcap, &vcap.packages().join(MARKER))?;
+        Self::check_data(vcap)?;
         let mut made_outside = MadeDirectories::default();
         let (lock, links) = lock::lock(vcap, who, &mut made_outside)
             .inspect_err(|_| made_outside.remove_empty())?;
@@ -95,13 +95,23 @@ impl SharedTree {
             data_names: Mutex::default(),
             removals: Removals::default(),
         };
-        match tree.prepare(who, links.as_ref(), force, stop) {
+        tree.recover(links.as_ref(), stop)
+            .inspect_err(|_| tree.leave_to_next_run(links.is_some()))?;
+        match tree.prepare(who, force) {
             Ok(()) => Ok(tree),
             Err(error) => {
                 tree.release();
                 Err(error)
             }
         }
+    }
+
+    /// Checks that the script of a killed run has not replaced the data directory with a link.
+    ///
+    /// # Errors
+    /// [`SandboxError::LeftLink`].
+    pub(crate) fn check_data(vcap: &Vcap) -> Result<(), SandboxError> {
+        lock::check_data(vcap, &vcap.packages().join(MARKER))
     }
 
     /// Sets which scratch directories packages share. By default, they end with the run.
@@ -111,12 +121,10 @@ impl SharedTree {
         self
     }
 
-    /// Makes the tree ready. `links` are those that the lock file of a killed run notes.
-    fn prepare(
+    /// Creates the directories of packages, and removes what a killed run left in them. `links` are those that its lock file notes.
+    fn recover(
         &mut self,
-        who: &str,
         links: Option<&Links>,
-        force: bool,
         stop: &dyn Fn() -> bool,
     ) -> Result<(), SandboxError> {
         // The marker is in this directory.
@@ -133,6 +141,11 @@ impl SharedTree {
         if let Some(marker) = killed {
             self.clear_after_killed_run(&marker)?;
         }
+        Ok(())
+    }
+
+    /// Makes the tree ready.
+    fn prepare(&mut self, who: &str, force: bool) -> Result<(), SandboxError> {
         self.remove_or_set_aside(&self.temporary())?;
         fs::remove_abandoned(&self.vcap.data(), SET_ASIDE, None);
         self.mounts = fs::mount_points().ok();
@@ -147,7 +160,7 @@ impl SharedTree {
             .map(|directory| Pinned::new(directory))
             .collect::<fs::Result<_>>()?;
         self.links = Links::among(self.base(), &self.directories())?;
-        lock::write(&mut self.lock, who, &self.links)
+        lock::write(&mut self.lock, who, Some(&self.links))
             .at("write", &self.vcap.data().join(lock::LOCK))?;
         Ok(self.write_marker(&[])?)
     }
@@ -352,6 +365,22 @@ impl SharedTree {
         if self.entries().is_ok_and(|entries| entries.is_empty()) {
             let _ = fs::remove_file_if_there(&self.marker());
         }
+        self.unlock();
+    }
+
+    /// Unlocks a tree in which a killed run left something that this run has not removed. Its marker stays for the next run, and its lock
+    /// file if that notes links.
+    fn leave_to_next_run(&self, has_noted_links: bool) {
+        if has_noted_links {
+            self.made.remove_empty();
+            let _ = self.lock.unlock();
+        } else {
+            self.unlock();
+        }
+    }
+
+    /// Removes the created directories that are empty, and the lock.
+    fn unlock(&self) {
         self.made.remove_empty();
         // Last, because another run can start afterwards.
         if let Err(error) = fs::remove_file_if_there(&self.vcap.data().join(lock::LOCK)) {

@@ -44,6 +44,18 @@ impl Isolation {
             Self::Namespace | Self::Landlock | Self::None => UserNamespace::Outside,
         }
     }
+
+    /// Checks that the script of a killed run has not replaced the data directory with a link, if the tier may use the base directory
+    /// itself. Must precede changes in the data directory, such as a new work directory.
+    ///
+    /// # Errors
+    /// [`SandboxError::LeftLink`].
+    pub(crate) fn check_data(self, vcap: &Vcap) -> Result<(), SandboxError> {
+        match self {
+            Self::Auto | Self::Landlock | Self::None => SharedTree::check_data(vcap),
+            Self::Namespace | Self::Userns => Ok(()),
+        }
+    }
 }
 
 /// What packages are isolated with.

@@ -42,6 +42,12 @@ impl CompilerState {
         options: &CompilerOptions,
         cancel: &CancellationToken,
     ) -> Result<Self, Reason> {
+        let (isolation, vcap) = (options.isolation, options.vcap.clone());
+        let checking = runtime::spawn_blocking("check", move || isolation.check_data(&vcap));
+        checking
+            .await
+            .map_err(Reason::Task)?
+            .map_err(Reason::Sandbox)?;
         let (data, own) = (options.vcap.data(), cancel.clone());
         let making = on_disk("work directory", move || {
             fs::create_dir_all(&data)?;
@@ -192,23 +198,50 @@ mod tests {
 
     use super::*;
     use crate::config::{Environment, Vcap};
-    use crate::sandbox::{Isolation, UserNamespace};
+    use crate::sandbox::{Isolation, SharedTree, UserNamespace};
 
-    #[tokio::test]
-    async fn scratch_is_removed_after_the_packages() {
-        let temporary = tempfile::tempdir().unwrap();
-        let options = CompilerOptions {
-            vcap: Vcap::new(&temporary.path().join("vcap")),
-            environment: Environment::default(),
+    fn options(vcap: Vcap, isolation: Isolation) -> CompilerOptions {
+        CompilerOptions {
             // Without a child there are no namespaces.
-            agent: temporary.path().join("none").into(),
+            agent: vcap.base().join("none").into(),
+            vcap,
+            environment: Environment::default(),
             who: "a test".to_owned(),
             force: true,
             grace: Duration::ZERO,
             secrets: Vec::new(),
-            isolation: Isolation::Auto,
+            isolation,
             user_namespace: UserNamespace::Outside,
-        };
+        }
+    }
+
+    #[tokio::test]
+    async fn no_work_directory_behind_the_link_of_a_killed_run() {
+        let temporary = tempfile::tempdir().unwrap();
+        let vcap = Vcap::new(&temporary.path().join("vcap"));
+        drop(SharedTree::take(&vcap, "killed", true, &|| false).unwrap());
+        fs::rename(&vcap.data(), &temporary.path().join("moved")).unwrap();
+        let theirs = temporary.path().join("theirs");
+        fs::create_dir(&theirs).unwrap();
+        fs::symlink(&theirs, &vcap.data()).unwrap();
+        let before = fs::metadata(&theirs).unwrap().modified().unwrap();
+        let cancel = CancellationToken::new();
+        for isolation in [Isolation::Auto, Isolation::Landlock, Isolation::None] {
+            let made = CompilerState::make(&options(vcap.clone(), isolation), &cancel).await;
+            let error = made.unwrap_err();
+            assert!(
+                matches!(&error, Reason::Sandbox(SandboxError::LeftLink { .. })),
+                "{error:?}"
+            );
+        }
+        assert_eq!(fs::metadata(&theirs).unwrap().modified().unwrap(), before);
+    }
+
+    #[tokio::test]
+    async fn scratch_is_removed_after_the_packages() {
+        let temporary = tempfile::tempdir().unwrap();
+        let vcap = Vcap::new(&temporary.path().join("vcap"));
+        let options = options(vcap, Isolation::Auto);
         let cancel = CancellationToken::new();
         let mut state = CompilerState::make(&options, &cancel).await.unwrap();
         assert!(!state.forget_one().await.unwrap());

@@ -5,9 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::Vcap;
 use crate::fs;
-use crate::sandbox::error::SandboxError;
 use crate::sandbox::wire;
 
 /// The prefix of the line with the links, in the marker and in the lock file. It is not a valid package name.
@@ -44,7 +42,7 @@ impl Links {
     }
 
     /// The target of a directory that is a link now and was not this link.
-    fn new_target(&self, base: &Path, directory: &Path) -> fs::Result<Option<PathBuf>> {
+    pub(super) fn new_target(&self, base: &Path, directory: &Path) -> fs::Result<Option<PathBuf>> {
         let is_it = |below: &Path| directory.strip_prefix(base).is_ok_and(|it| it == below);
         let noted = self.0.iter().find(|(below, _)| is_it(below));
         let noted = noted.map(|(_, target)| target);
@@ -66,27 +64,6 @@ impl Links {
         }
         Ok(())
     }
-}
-
-/// Fails if the script of a killed run has replaced the data directory with a link, according to the marker. To repair that requires the
-/// lock, which is in the data directory.
-pub(super) fn check_data(vcap: &Vcap, marker: &Path) -> Result<(), SandboxError> {
-    if !is_regular(marker) {
-        return Ok(());
-    }
-    let Some(noted) = Links::noted_in(&fs::read_lossy(marker)?) else {
-        return Ok(());
-    };
-    let directory = vcap.data();
-    match noted.new_target(vcap.base(), &directory)? {
-        None => Ok(()),
-        Some(target) => Err(SandboxError::LeftLink { directory, target }),
-    }
-}
-
-/// Whether there is a regular file. Below a file or a circle of links, there is none.
-fn is_regular(file: &Path) -> bool {
-    matches!(fs::lookup(file), Ok(Some(found)) if found.is_file())
 }
 
 fn target(directory: &Path) -> fs::Result<Option<PathBuf>> {

@@ -7,11 +7,13 @@
 //! data/NAME                    another directory in the data directory
 //! ```
 
-use std::io::Write;
+use std::fs::OpenOptions;
+use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::SharedTree;
+use super::lock::open_regular;
 use crate::fs::{self, Context};
 use crate::release::Name;
 
@@ -28,7 +30,9 @@ impl SharedTree {
         let mut lines = vec![self.directories_line(), self.links.line()];
         lines.extend(names.iter().map(ToString::to_string));
         lines.extend(self.data_names().iter().map(|name| format!("{DATA}{name}")));
-        fs::write(&self.marker(), lines.join("\n").as_bytes())
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true);
+        write_regular(options, &self.marker(), &lines.join("\n"))
     }
 
     /// Adds packages to the marker.
@@ -46,11 +50,9 @@ impl SharedTree {
 
     fn append(&self, lines: &str) -> fs::Result<()> {
         self.remove_replaced_marker()?;
-        let marker = self.marker();
-        let mut options = std::fs::OpenOptions::new();
+        let mut options = OpenOptions::new();
         options.append(true).create(true);
-        let mut file = fs::open_with(&options, &marker)?;
-        file.write_all(lines.as_bytes()).at("write", &marker)
+        write_regular(options, &self.marker(), lines)
     }
 
     /// Removes what a script has put into the place of the marker. A link could lead to a file of the host.
@@ -69,4 +71,12 @@ impl SharedTree {
             .map(|directory| inode(&directory).to_string());
         format!("{DIRECTORIES} {}", inodes.join(" "))
     }
+}
+
+/// Writes into the marker. Fails if a process of a script has put something else into its place meanwhile.
+pub(super) fn write_regular(options: OpenOptions, marker: &Path, text: &str) -> fs::Result<()> {
+    let mut file = open_regular(options, marker)?
+        .ok_or_else(|| io::Error::other("it is not a regular file"))
+        .at("write", marker)?;
+    file.write_all(text.as_bytes()).at("write", marker)
 }

@@ -261,3 +261,113 @@ fn kept_scratch_is_linked_and_stays() {
     assert!(fs::lookup(&vcap.data().join("a")).unwrap().is_none());
     assert!(kept.join("a/file").exists());
 }
+
+#[test]
+fn link_of_the_machine_survives_a_start_that_was_killed() {
+    let (scratch, vcap) = vcap();
+    let disk = scratch.path().join("disk");
+    fs::create_dir(&disk).unwrap();
+    fs::create_dir(vcap.base()).unwrap();
+    fs::symlink(&disk, &vcap.packages()).unwrap();
+    let (lock, links) = lock::lock(&vcap, "us", &mut MadeDirectories::default()).unwrap();
+    assert_eq!(links, None);
+    drop(lock);
+    take(&vcap, "us", false).unwrap().close().unwrap();
+    assert_eq!(fs::read_link(&vcap.packages()).unwrap(), disk);
+}
+
+#[test]
+fn anything_in_the_place_of_the_lock_file_is_replaced() {
+    let put: [fn(&Path); 4] = [
+        |path| fs::make_fifo(path).unwrap(),
+        |path| fs::create_dir_all(&path.join("directory")).unwrap(),
+        |path| drop(std::os::unix::net::UnixListener::bind(path).unwrap()),
+        |path| fs::create(path).unwrap().set_len(1 << 36).unwrap(),
+    ];
+    for put in put {
+        let (_scratch, vcap) = vcap();
+        fs::create_dir_all(&vcap.data()).unwrap();
+        let path = vcap.data().join(lock::LOCK);
+        put(&path);
+        SharedTree::check_data(&vcap).unwrap();
+        let tree = take(&vcap, "us", false).unwrap();
+        let found = fs::lookup(&path).unwrap().unwrap();
+        assert!(found.is_file() && found.len() < 100, "{found:?}");
+        tree.close().unwrap();
+    }
+}
+
+#[test]
+fn lock_file_is_written_in_place_and_only_if_necessary() {
+    let (scratch, _vcap) = vcap();
+    let path = scratch.path().join("lock");
+    let mut options = std::fs::OpenOptions::new();
+    options.read(true).write(true).create_new(true);
+    let mut file = fs::open_with(&options, &path).unwrap();
+    let links = Links::default();
+    lock::write(&mut file, "a run with a long name", Some(&links)).unwrap();
+    lock::write(&mut file, "a run", Some(&links)).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), b"a run\n#links []\n");
+    let mut unwritable = fs::open(&path).unwrap();
+    lock::write(&mut unwritable, "a run", Some(&links)).unwrap();
+    lock::write(&mut unwritable, "another run", Some(&links)).unwrap_err();
+    assert_eq!(fs::read(&path).unwrap(), b"a run\n#links []\n");
+}
+
+#[test]
+fn failed_start_keeps_what_a_killed_run_noted() {
+    let (scratch, vcap) = vcap();
+    let theirs = scratch.path().join("theirs");
+    fs::create_dir(&theirs).unwrap();
+    let killed = take(&vcap, "us", false).unwrap();
+    let marker = killed.marker();
+    drop(killed);
+    let process = fs::hold(&marker).unwrap().unwrap();
+    for _ in 0..2 {
+        let stopped = SharedTree::take(&vcap, "us", false, &|| true).unwrap_err();
+        assert!(matches!(stopped, SandboxError::Busy { .. }), "{stopped}");
+        assert!(marker.exists());
+        assert_eq!(lock::noted_links(&vcap), Some(Links::default()));
+    }
+    drop(process);
+    fs::rename(&vcap.packages(), &scratch.path().join("moved")).unwrap();
+    fs::symlink(&theirs, &vcap.packages()).unwrap();
+    take(&vcap, "us", false).unwrap().close().unwrap();
+    assert!(fs::lookup(&vcap.packages()).unwrap().is_none());
+    assert!(fs::list(&theirs).unwrap().is_empty());
+}
+
+#[test]
+fn marker_is_not_written_through_links_or_into_fifos() {
+    let (scratch, _vcap) = vcap();
+    let (theirs, link, fifo) = (
+        scratch.path().join("theirs"),
+        scratch.path().join("link"),
+        scratch.path().join("fifo"),
+    );
+    fs::write(&theirs, b"theirs").unwrap();
+    fs::symlink(&theirs, &link).unwrap();
+    fs::make_fifo(&fifo).unwrap();
+    for path in [link, fifo] {
+        let mut options = std::fs::OpenOptions::new();
+        options.write(true).create(true).truncate(true);
+        marker::write_regular(options, &path, "ours").unwrap_err();
+    }
+    assert_eq!(fs::read(&theirs).unwrap(), b"theirs");
+}
+
+#[test]
+fn marker_behind_a_new_link_is_not_believed() {
+    let (scratch, vcap) = vcap();
+    let theirs = scratch.path().join("theirs");
+    let disk = scratch.path().join("disk");
+    fs::create_dir(&theirs).unwrap();
+    fs::create_dir(&disk).unwrap();
+    fs::create_dir(vcap.base()).unwrap();
+    fs::symlink(&disk, &vcap.data()).unwrap();
+    fs::write(&theirs.join(MARKER), b"#links []\n").unwrap();
+    replace_in_killed_run(&vcap, "packages", &theirs);
+    take(&vcap, "us", false).unwrap().close().unwrap();
+    assert_eq!(fs::read_link(&vcap.data()).unwrap(), disk);
+    assert_eq!(fs::read(&theirs.join(MARKER)).unwrap(), b"#links []\n");
+}
