@@ -32,6 +32,7 @@ pub mod unpack;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use compression::DecodeError;
 pub use compression::{Compression, Decoder};
 pub use entry::Kind;
 pub use gzip::GzipWriter;

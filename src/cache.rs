@@ -8,6 +8,7 @@
 //! entry       the description of a cached package
 //! sealed      JSON that carries its own digest (pure)
 //! local       a cache in a directory: find, fetch, store
+//! regular     opens files that others write
 //! incoming    files that arrive from another cache
 //! upkeep      lists, verifies and prunes it
 //! remote      a cache that several machines share
@@ -21,6 +22,7 @@ mod entry;
 mod incoming;
 mod key;
 mod local;
+mod regular;
 mod remote;
 mod root;
 mod sealed;
@@ -35,4 +37,4 @@ pub use local::{FetchError, LocalCache};
 pub use remote::{Credentials, InvalidLocation, Location, Remote, Remotes, time_limit};
 pub use root::root_identity;
 pub use upkeep::{Listed, Pruned, Verified};
-pub use variables::{inherited, variable_digests};
+pub use variables::{inherited, variable_digests, without_credentials};

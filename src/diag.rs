@@ -23,6 +23,26 @@ impl fmt::Display for Chain<'_> {
     }
 }
 
+/// The most characters of a text that another machine wrote.
+const LONGEST_FOREIGN: usize = 1000;
+
+/// A text that another machine may have written, for a terminal: without control characters, and of limited length.
+pub(crate) fn printable(text: &dyn fmt::Display) -> String {
+    let text = text.to_string();
+    let mut characters = text.chars();
+    let mut shown = String::new();
+    for character in characters.by_ref().take(LONGEST_FOREIGN) {
+        match character.is_control() {
+            true => shown.extend(character.escape_debug()),
+            false => shown.push(character),
+        }
+    }
+    if characters.next().is_some() {
+        shown.push_str("...");
+    }
+    shown
+}
+
 /// A number of bytes with a binary unit: `512 B`, `1.5 GiB`.
 #[derive(Debug, Clone, Copy)]
 pub struct Bytes(pub u64);
@@ -125,5 +145,14 @@ mod tests {
         assert_eq!(Elapsed(Duration::from_millis(59_960)).to_string(), "1m00s");
         assert_eq!(Elapsed(Duration::from_secs(125)).to_string(), "2m05s");
         assert_eq!(Elapsed(Duration::from_secs(3725)).to_string(), "1h02m");
+    }
+
+    #[test]
+    fn foreign_text_cannot_control_a_terminal() {
+        let text = "a\u{1b}[2J\r\u{9b}\"é";
+        assert_eq!(printable(&text), "a\\u{1b}[2J\\r\\u{9b}\"é");
+        let long = printable(&"é".repeat(LONGEST_FOREIGN + 1));
+        assert_eq!(long.chars().count(), LONGEST_FOREIGN + 3);
+        assert!(long.ends_with("é..."));
     }
 }

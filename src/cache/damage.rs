@@ -26,6 +26,9 @@ pub enum DamageKind {
     /// It describes another package than its name says.
     #[error("describes another package")]
     OtherKey,
+    /// It names a file that is too large to be a compiled package.
+    #[error("names a file of more than 64 GiB")]
+    TooLarge,
     /// It is missing, although an entry names it.
     #[error("is missing")]
     Missing,

@@ -10,6 +10,9 @@ use super::sealed;
 use crate::release::Digests;
 use crate::release::digest::Algorithm;
 
+/// A file that is larger than this is not ours, in bytes.
+const LARGEST: u64 = 64 << 30;
+
 /// A cached package. Its files are stored by their SHA-256.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -79,7 +82,8 @@ impl Entry {
     /// The sum of the sizes of its files, in bytes.
     #[must_use]
     pub fn size(&self) -> u64 {
-        self.contents().map(|content| content.size).sum()
+        self.contents()
+            .fold(0, |sum, content| sum.saturating_add(content.size))
     }
 
     /// The file of the entry.
@@ -97,6 +101,9 @@ impl Entry {
             return Err(DamageKind::OtherKey);
         }
         drop(contents);
+        if entry.contents().any(|content| content.size > LARGEST) {
+            return Err(DamageKind::TooLarge);
+        }
         Ok(entry)
     }
 }
@@ -143,6 +150,19 @@ pub(super) mod tests {
         let mut other = entry.clone();
         other.parts.source.push('x');
         assert!(Entry::decode(&text, "app", &other.key()).is_err());
+
+        let mut large = entry.clone();
+        large.blob.size = LARGEST + 1;
+        let text = large.encode().unwrap();
+        assert!(matches!(
+            Entry::decode(&text, "app", &key),
+            Err(DamageKind::TooLarge)
+        ));
+        large.log = Some(Content {
+            size: u64::MAX,
+            ..large.blob.clone()
+        });
+        assert_eq!(large.size(), u64::MAX);
 
         let mut escaping = entry;
         escaping.blob.sha256 = "../../etc/passwd".to_owned();

@@ -1,6 +1,8 @@
 //! Files that arrive in a local cache from another cache.
 
+use std::collections::HashSet;
 use std::io::Write as _;
+use std::path::PathBuf;
 
 use super::entry::{Content, Entry};
 use super::local::{LocalCache, MODE, PREFIX};
@@ -19,9 +21,27 @@ pub(super) struct Incoming {
 }
 
 impl LocalCache {
+    /// The file of a content.
+    #[must_use]
+    pub fn content_file(&self, content: &Content) -> PathBuf {
+        self.content(&content.sha256)
+    }
+
     /// Whether a content is there with the right size. It is verified when it is used.
     pub(super) fn has_content(&self, content: &Content) -> fs::Result<bool> {
         self.has(content, &self.content(&content.sha256))
+    }
+
+    /// How many bytes of these packages are missing here, and how many bytes are free.
+    pub(super) fn missing_and_free(&self, entries: &[Entry]) -> fs::Result<(u64, u64)> {
+        let contents: HashSet<&Content> = entries.iter().flat_map(Entry::contents).collect();
+        let mut missing: u64 = 0;
+        for content in contents {
+            if !self.has_content(content)? {
+                missing = missing.saturating_add(content.size);
+            }
+        }
+        Ok((missing, fs::space(self.root())?.free))
     }
 
     /// A content that is about to arrive.
@@ -43,12 +63,17 @@ impl LocalCache {
 }
 
 impl Incoming {
-    /// Writes the next part.
-    pub(super) fn write(&mut self, bytes: &[u8]) -> fs::Result<()> {
+    /// Writes the next part; `false`, without writing it, if the content is then longer than announced.
+    pub(super) fn write(&mut self, bytes: &[u8]) -> fs::Result<bool> {
+        let size = self.size.saturating_add(bytes.len() as u64);
+        if size > self.content.size {
+            return Ok(false);
+        }
+        self.size = size;
         self.hasher.update(bytes);
-        self.size += bytes.len() as u64;
         let mut file = self.temporary.file();
-        file.write_all(bytes).at("write", self.temporary.path())
+        file.write_all(bytes).at("write", self.temporary.path())?;
+        Ok(true)
     }
 
     /// Adds the content to the cache; `false` if it has another SHA-256 or size.

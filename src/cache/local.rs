@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::damage::{Damage, DamageKind};
 use super::entry::{Content, Entry};
 use super::key::{Key, is_sha256};
+use super::regular::open_regular;
 use super::sealed;
 use crate::fs::{self, Context as _, LeasedFile};
 use crate::release::digest::{Hasher, HashingReader, HashingWriter};
@@ -441,7 +442,7 @@ fn in_parts(directory: &Path, sha256: &str) -> PathBuf {
 
 /// The text of a description; `None` if it is missing.
 fn read(file: &Path) -> Result<Option<Vec<u8>>, DamageKind> {
-    let opened = match fs::open(file) {
+    let opened = match open_regular(file) {
         Ok(opened) => opened,
         Err(error) if error.is_not_found() => return Ok(None),
         Err(error) => return Err(DamageKind::Unreadable(error)),

@@ -33,6 +33,7 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use tokio_util::sync::CancellationToken;
 
 pub use self::credentials::Credentials;
+pub(super) use self::credentials::VARIABLES as CREDENTIALS;
 use self::directory::Directory;
 use self::error::RemoteError;
 use self::grpc::GrpcServer;
@@ -42,8 +43,10 @@ use super::entry::{Content, Entry};
 use super::key::Key;
 use super::local::LocalCache;
 use crate::config::Environment;
-use crate::diag::Chain;
+use crate::diag::{Chain, printable};
+use crate::fs;
 use crate::http::{Client, Timeouts};
+use crate::runtime;
 use crate::tls::{self, Profile};
 
 /// How many descriptions are fetched concurrently.
@@ -139,7 +142,10 @@ impl Remotes {
             && let Kind::Directory(directory) = &remote.kind
             && let Err(error) = directory.prepare()
         {
-            remote.fail(&error.into());
+            match directory.is_there() {
+                true => remote.only_read(&error),
+                false => remote.fail(&error.into()),
+            }
         }
     }
 }
@@ -152,6 +158,10 @@ pub struct Remote {
     limits: Limits,
     /// Canceled by the first failure.
     broken: CancellationToken,
+    /// Whether it can be read, but not stored in.
+    is_only_read: AtomicBool,
+    /// Whether the local cache could not take a package.
+    local_failed: AtomicBool,
     /// Whether wrong bytes were reported.
     has_warned: AtomicBool,
     /// The SHA-256 of the contents of packages that had wrong bytes. They are replaced when they are stored again.
@@ -204,6 +214,8 @@ impl Remote {
             kind,
             limits,
             broken: CancellationToken::new(),
+            is_only_read: AtomicBool::new(false),
+            local_failed: AtomicBool::new(false),
             has_warned: AtomicBool::new(false),
             damaged: Mutex::default(),
         }
@@ -213,6 +225,12 @@ impl Remote {
     #[must_use]
     pub fn is_broken(&self) -> bool {
         self.broken.is_cancelled()
+    }
+
+    /// Whether packages can be stored in it, as far as is known.
+    #[must_use]
+    pub fn takes_packages(&self) -> bool {
+        !self.is_broken() && !self.is_only_read.load(Ordering::Relaxed)
     }
 
     /// The descriptions of packages, in their order; `None` for one that is missing, and after a failure.
@@ -236,12 +254,37 @@ impl Remote {
         entries: &'a [Entry],
         into: &'a Arc<LocalCache>,
     ) -> BoxFuture<'a, Vec<bool>> {
-        let size = entries.iter().map(Entry::size).sum();
-        let fetch = entries.iter().map(|entry| self.fetch(entry, into).boxed());
-        let fetched = self.all(self.limits.transfer(size), TRANSFERS, fetch.collect());
-        fetched
-            .map(|fetched| fetched.into_iter().map(|it| it == Some(true)).collect())
-            .boxed()
+        let sizes = entries.iter().map(Entry::size);
+        let size = sizes.fold(0, u64::saturating_add);
+        // Concurrent transfers share the line.
+        let concurrent = entries.len().min(TRANSFERS) as u64;
+        let fetch = entries
+            .iter()
+            .map(|entry| self.fetch(entry, into, concurrent).boxed());
+        let fetch: Vec<BoxFuture<'_, bool>> = fetch.collect();
+        async move {
+            if !self.has_room(entries, into).await {
+                return vec![false; entries.len()];
+            }
+            let fetched = self.all(self.limits.transfer(size), TRANSFERS, fetch).await;
+            fetched.into_iter().map(|it| it == Some(true)).collect()
+        }
+        .boxed()
+    }
+
+    /// Whether the local cache has space for packages. If not, it is reported.
+    async fn has_room(&self, entries: &[Entry], into: &Arc<LocalCache>) -> bool {
+        let (entries, local) = (entries.to_vec(), Arc::clone(into));
+        let measuring =
+            runtime::spawn_blocking("measure", move || local.missing_and_free(&entries));
+        let error = match measuring.await {
+            Ok(Ok((needed, free))) if needed <= free => return true,
+            Ok(Ok((needed, free))) => RemoteError::NoSpace { needed, free },
+            Ok(Err(error)) => RemoteError::Local(error),
+            Err(error) => error.into(),
+        };
+        self.report(&error);
+        false
     }
 
     /// Runs operations, a few of them concurrently, within a time limit for all of them.
@@ -281,9 +324,14 @@ impl Remote {
         self.attempt(self.limits.base, find).await.flatten()
     }
 
-    async fn fetch(&self, entry: &Entry, into: &Arc<LocalCache>) -> bool {
+    async fn fetch(&self, entry: &Entry, into: &Arc<LocalCache>, concurrent: u64) -> bool {
         for content in entry.contents() {
-            if matches!(into.has_content(content), Ok(true)) {
+            if self.local_failed.load(Ordering::Relaxed) {
+                return false;
+            }
+            let (local, wanted) = (Arc::clone(into), content.clone());
+            let looking = runtime::spawn_blocking("look", move || local.has_content(&wanted));
+            if matches!(looking.await, Ok(Ok(true))) {
                 continue;
             }
             let fetch = || -> BoxFuture<'_, _> {
@@ -293,24 +341,33 @@ impl Remote {
                     Kind::Grpc(server) => Box::pin(server.fetch(content, into)),
                 }
             };
-            let fetched = self
-                .attempt(self.limits.transfer(content.size), fetch)
-                .await;
+            let shared = content.size.saturating_mul(concurrent);
+            let fetched = self.attempt(self.limits.transfer(shared), fetch).await;
             if fetched != Some(true) {
-                if fetched.is_none() && !self.is_broken() {
+                let local_failed = self.local_failed.load(Ordering::Relaxed);
+                if fetched.is_none() && !self.is_broken() && !local_failed {
                     let all = entry.contents().map(|content| content.sha256.clone());
                     self.damaged().extend(all);
                 }
                 return false;
             }
         }
-        match into.add_entry(entry) {
-            Ok(()) => true,
-            Err(error) => {
-                self.fail(&error.into());
-                false
-            }
+        let (local, added) = (Arc::clone(into), entry.clone());
+        let adding = runtime::spawn_blocking("add", move || local.add_entry(&added));
+        let added = match adding.await {
+            Ok(added) => added.map_err(RemoteError::Local),
+            Err(error) => Err(error.into()),
+        };
+        if let Err(error) = added {
+            self.report(&error);
+            return false;
         }
+        if let Kind::Directory(directory) = &self.kind
+            && let Err(error) = directory.mark_used(entry).await
+        {
+            tracing::debug!(error = %Chain(&error), "could not note the use of a package");
+        }
+        true
     }
 
     /// Stores a package: its blob, its log, then its description. Returns whether it is there.
@@ -360,25 +417,51 @@ impl Remote {
         let result = self.broken.run_until_cancelled(limited).await?;
         match result.unwrap_or(Err(RemoteError::Slow { limit })) {
             Ok(value) => Some(value),
-            Err(error @ RemoteError::Wrong { .. }) => {
-                self.warn_of_wrong_bytes(&error);
-                None
-            }
             Err(error) => {
-                self.fail(&error);
+                self.report(&error);
                 None
             }
         }
     }
 
-    /// Reports the first wrong file. Others are only misses.
-    fn warn_of_wrong_bytes(&self, error: &RemoteError) {
-        if self.has_warned.swap(true, Ordering::Relaxed) {
-            tracing::debug!(cache = %self, error = %Chain(error), "another file of the shared cache is wrong");
+    /// Reports an error, once for each kind: wrong bytes, a failure of the local cache, and a failure of this one, which is then not
+    /// used again.
+    fn report(&self, error: &RemoteError) {
+        match error {
+            RemoteError::Wrong { .. } => self.warn_of_wrong_bytes(error),
+            RemoteError::Local(_) | RemoteError::NoSpace { .. } => self.stop_fetching(error),
+            _ => self.fail(error),
+        }
+    }
+
+    /// Reports that the local cache cannot take packages. The shared cache is not to blame.
+    fn stop_fetching(&self, error: &RemoteError) {
+        if self.local_failed.swap(true, Ordering::Relaxed) {
             return;
         }
         tracing::warn!(
-            error = %Chain(error),
+            error = %printable(&Chain(error)),
+            "the local cache cannot take packages of the shared cache {self}, and they are compiled again"
+        );
+    }
+
+    /// Reports that no packages can be stored.
+    fn only_read(&self, error: &fs::Error) {
+        self.is_only_read.store(true, Ordering::Relaxed);
+        tracing::warn!(
+            error = %printable(&Chain(error)),
+            "the shared cache {self} is only read: no packages can be stored in it"
+        );
+    }
+
+    /// Reports the first wrong file. Others are only misses.
+    fn warn_of_wrong_bytes(&self, error: &RemoteError) {
+        if self.has_warned.swap(true, Ordering::Relaxed) {
+            tracing::debug!(cache = %self, error = %printable(&Chain(error)), "another file of the shared cache is wrong");
+            return;
+        }
+        tracing::warn!(
+            error = %printable(&Chain(error)),
             "a file of the shared cache {self} is damaged, and its package is compiled again"
         );
     }
@@ -390,7 +473,7 @@ impl Remote {
         }
         self.broken.cancel();
         tracing::warn!(
-            error = %Chain(error),
+            error = %printable(&Chain(error)),
             "the shared cache {self} has failed and is not used in the rest of this run"
         );
     }

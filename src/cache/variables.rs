@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
+use super::remote::CREDENTIALS;
 use crate::config::Environment;
 use crate::release::digest::BlobDigests;
 
@@ -37,6 +38,15 @@ fn is_ignored(name: &OsStr) -> bool {
 
 fn is_keyed(name: &OsStr) -> bool {
     name.as_bytes().starts_with(b"LC_") || KEYED.iter().any(|known| name == *known)
+}
+
+/// All variables except the credentials for shared caches, which no script needs.
+#[must_use]
+pub fn without_credentials(environment: &Environment) -> Environment {
+    let kept = environment.iter();
+    kept.filter(|(name, _)| !CREDENTIALS.iter().any(|known| *name == *known))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
 }
 
 /// The variables that scripts inherit when a cache is used.
@@ -101,6 +111,19 @@ mod tests {
                 "TERM"
             ]
         );
+    }
+
+    #[test]
+    fn credentials_are_never_inherited() {
+        let all = environment(&[
+            "CFLAGS",
+            "BOSH_AGENT_CACHE_TOKEN",
+            "BOSH_AGENT_CACHE_USER",
+            "BOSH_AGENT_CACHE_PASSWORD",
+        ]);
+        let kept = without_credentials(&all);
+        let names: Vec<&OsStr> = kept.iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["CFLAGS"]);
     }
 
     #[test]

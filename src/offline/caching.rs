@@ -16,12 +16,12 @@ use super::made::Made;
 use super::options::{CacheOptions, Options};
 use super::package_keys::{self, CommonParts, Keyed, Memory};
 use super::progress::Progress;
-use super::recompress::recompress;
+use super::recompress::{self, recompress};
 use super::shared_caches::{self, Arrived, Uploads};
 use crate::cache::{
-    Content, Damage, Entry, FetchError, Form, KeyParts, LocalCache, Remote, Remotes,
+    Content, Damage, DamageKind, Entry, FetchError, Form, KeyParts, LocalCache, Remote, Remotes,
 };
-use crate::diag::{Chain, Elapsed};
+use crate::diag::{Chain, Elapsed, printable};
 use crate::fs;
 use crate::process;
 use crate::release::{Name, Slug, Version};
@@ -390,7 +390,7 @@ fn report_damage(cache: &LocalCache, damage: &Damage, progress: &Progress) {
     };
     progress.warn(&format!(
         "Warning: the file of the cache {}. {done}, and the package is compiled again",
-        Chain(damage)
+        printable(&Chain(damage))
     ));
 }
 
@@ -458,7 +458,9 @@ impl Wanted {
         };
         let (digests, size) = match form == entry.form {
             true => (digests, entry.blob.size),
-            false => recompress(&self.blob, form, cancel)?,
+            false => {
+                recompress(&self.blob, form, cancel).map_err(|error| self.failed(error, &entry))?
+            }
         };
         let blob = CompiledBlob::of_file(&self.blob, size, &digests);
         Ok(blob.map(Arc::new).map(|blob| Hit {
@@ -466,5 +468,18 @@ impl Wanted {
             blob,
             origin: self.origin.clone(),
         }))
+    }
+
+    /// Why a blob could not be recompressed. Wrong bytes are damage, and no copy is left.
+    fn failed(&self, error: fs::Error, entry: &Entry) -> FetchError {
+        if !recompress::is_damage(&error) {
+            return error.into();
+        }
+        for file in [&self.blob, &self.log] {
+            let _ = fs::remove_file_if_there(file);
+        }
+        let file = self.cache.content_file(&entry.blob);
+        let kind = DamageKind::Unreadable(error);
+        FetchError::Damaged(Damage { file, kind })
     }
 }

@@ -29,10 +29,13 @@ use super::script_warnings;
 use crate::compile::{
     CompileError, Compiled, Context, Limits, MEMORY_FLOOR, Origin, PackageEvent, Schedule,
 };
-use crate::diag::{Chain, Elapsed};
+use crate::diag::{Chain, Elapsed, printable};
 use crate::fs;
 use crate::release::{Name, Slug};
 use crate::runtime::TaskSet;
+
+/// The most warnings of a package from a cache that are printed.
+const MOST_WARNINGS: usize = 20;
 
 /// The settings for compiling packages.
 #[derive(Debug)]
@@ -167,7 +170,8 @@ impl Run<'_> {
             let package = self.ledger.package(node);
             let (name, version) = (package.name().clone(), package.version().clone());
             progress.success(&hit.line(&name, &version));
-            hit.entry.warnings.iter().for_each(|it| progress.warn(it));
+            let warnings = hit.entry.warnings.iter().take(MOST_WARNINGS);
+            warnings.for_each(|it| progress.warn(&printable(it)));
             self.durations.add(&name, &version, hit.entry.elapsed());
             self.target.record.set_cached(node, hit);
             self.ledger.set_cached(node, &hit.blob);

@@ -72,7 +72,8 @@ pub(super) async fn find(
 }
 
 fn announcement(found: &[Entry], remote: &Remote) -> String {
-    let size = Bytes(found.iter().map(Entry::size).sum());
+    let sizes = found.iter().map(Entry::size);
+    let size = Bytes(sizes.fold(0, u64::saturating_add));
     match found.len() {
         1 => format!("Fetching one package ({size}) from {remote}"),
         more => format!("Fetching {more} packages ({size}) from {remote}"),
@@ -99,7 +100,7 @@ impl Uploads {
 
     /// Starts to store a package, after those before it. Its blob is kept until then.
     pub(super) fn start(&mut self, entry: Entry, made: Made) {
-        if self.to.is_broken() {
+        if !self.to.takes_packages() {
             return;
         }
         let (to, permits) = (Arc::clone(&self.to), Arc::clone(&self.permits));

@@ -16,6 +16,9 @@ const USER: &str = "BOSH_AGENT_CACHE_USER";
 /// The variable with the password of that user.
 const PASSWORD: &str = "BOSH_AGENT_CACHE_PASSWORD";
 
+/// The variables with credentials.
+pub(in crate::cache) const VARIABLES: [&str; 3] = [TOKEN, USER, PASSWORD];
+
 /// The variable with the path of a netrc file.
 const NETRC: &str = "NETRC";
 
@@ -86,28 +89,29 @@ impl Credentials {
     }
 }
 
-/// The entry for a host, or the default entry.
+/// The entry for a host, or the default entry. An entry with an unknown word is not used: what follows may belong to another host.
 fn in_netrc(text: &str, host: &str) -> Option<Identity> {
-    let mut words = words(text).into_iter();
+    let mut words = Words { rest: text };
     let mut entry: Option<(Option<String>, Secret)> = None;
     // Whether the words that follow belong to the entry that is searched.
     let mut is_ours = false;
-    while let Some(word) = words.next() {
-        match word.as_str() {
-            "machine" | "default" if entry.is_some() => break,
-            "machine" => is_ours = words.next()?.eq_ignore_ascii_case(host),
+    while let Some(keyword) = words.keyword() {
+        match keyword.as_str() {
+            "machine" | "default" if is_ours => break,
+            "machine" => is_ours = words.value()?.eq_ignore_ascii_case(host),
             "default" => is_ours = true,
-            "login" | "password" | "account" => {
-                let value = words.next()?;
+            "login" | "password" | "account" | "port" => {
+                let value = words.value()?;
                 if is_ours {
                     let (login, password) = entry.get_or_insert_default();
-                    match word.as_str() {
+                    match keyword.as_str() {
                         "login" => *login = Some(value),
                         "password" => *password = Secret::new(value),
                         _ => {}
                     }
                 }
             }
+            _ if is_ours => return None,
             _ => {}
         }
     }
@@ -115,27 +119,44 @@ fn in_netrc(text: &str, host: &str) -> Option<Identity> {
     Some(Identity::User(login.unwrap_or_default(), password))
 }
 
-/// The words of a netrc file, without comments and macros. A word may be in double quotes.
-fn words(text: &str) -> Vec<String> {
-    let mut all = Vec::new();
-    let mut in_macro = false;
-    for line in text.lines() {
-        if in_macro {
-            in_macro = !line.trim().is_empty();
-            continue;
-        }
-        let mut rest = line.trim_start();
-        while !rest.is_empty() && !rest.starts_with('#') {
-            let (word, after) = next_word(rest);
-            if word == "macdef" {
-                in_macro = true;
-                break;
+/// The words of a netrc file. A word may be in double quotes.
+struct Words<'a> {
+    rest: &'a str,
+}
+
+impl Words<'_> {
+    /// The next word where a keyword is expected: comments and macros are skipped.
+    fn keyword(&mut self) -> Option<String> {
+        loop {
+            self.rest = self.rest.trim_start();
+            if self.rest.starts_with('#') {
+                self.skip_line();
+                continue;
             }
-            all.push(word);
-            rest = after.trim_start();
+            let word = self.value()?;
+            if word != "macdef" {
+                return Some(word);
+            }
+            // A macro ends with an empty line.
+            while !self.skip_line().trim().is_empty() {}
         }
     }
-    all
+
+    /// The next word, whatever it is.
+    fn value(&mut self) -> Option<String> {
+        self.rest = self.rest.trim_start();
+        let line = self.rest.lines().next()?;
+        let (word, after) = next_word(line);
+        self.rest = &self.rest[line.len() - after.len()..];
+        Some(word)
+    }
+
+    fn skip_line(&mut self) -> &str {
+        let end = self.rest.find('\n').map_or(self.rest.len(), |end| end + 1);
+        let (line, rest) = self.rest.split_at(end);
+        self.rest = rest;
+        line
+    }
 }
 
 fn next_word(text: &str) -> (String, &str) {
@@ -207,6 +228,30 @@ mod tests {
                 "http://h"
             ),
             None
+        );
+    }
+
+    #[test]
+    fn password_of_another_host_is_never_sent() {
+        let of = |text: &str, host: &str| match in_netrc(text, host) {
+            Some(Identity::User(user, password)) => Some((user, password.expose().to_owned())),
+            _ => None,
+        };
+        let user = |user: &str, password: &str| Some((user.to_owned(), password.to_owned()));
+        let text =
+            "machine a login u password #s3cret # a comment\nmachine b login bot password x\n";
+        assert_eq!(of(text, "a"), user("u", "#s3cret"));
+        assert_eq!(of(text, "b"), user("bot", "x"));
+        let text = "machine a login password password machine\nmachine b login bot password x\n";
+        assert_eq!(of(text, "a"), user("password", "machine"));
+        assert_eq!(of(text, "b"), user("bot", "x"));
+        let text = "machine a login u password\nmachine b login bot password x\n";
+        assert_eq!(of(text, "a"), None);
+        assert_eq!(of("machine a\nmachine b login bot password x", "a"), None);
+        assert_eq!(of("machine a login u password", "a"), None);
+        assert_eq!(
+            of("machine a login u password \"open\nmachine b", "a"),
+            user("u", "open")
         );
     }
 }

@@ -12,6 +12,7 @@ use crate::cache::damage::{Damage, DamageKind};
 use crate::cache::entry::{Content, Entry};
 use crate::cache::key::Key;
 use crate::cache::local::LocalCache;
+use crate::cache::regular::open_regular;
 use crate::fs::{self, Context as _};
 use crate::runtime::{self, Cancellable};
 
@@ -35,6 +36,19 @@ impl Directory {
         self.cache.prepare()
     }
 
+    /// Whether it has packages, which can be read even if none can be stored. Blocks.
+    pub(super) fn is_there(&self) -> bool {
+        self.cache.is_there()
+    }
+
+    /// Notes that a package is in use, so that it is pruned after others.
+    pub(super) async fn mark_used(&self, entry: &Entry) -> Result<(), RemoteError> {
+        let cache = Arc::clone(&self.cache);
+        let file = cache.entry(&entry.parts.name, &entry.key());
+        let marking = runtime::spawn_blocking("mark", move || cache.mark_used(&file));
+        Ok(marking.await?)
+    }
+
     pub(super) async fn find(&self, name: &str, key: &Key) -> Result<Option<Entry>, RemoteError> {
         let (cache, name, key) = (Arc::clone(&self.cache), name.to_owned(), key.clone());
         let finding = runtime::spawn_blocking("find", move || cache.find(&name, &key));
@@ -56,22 +70,27 @@ impl Directory {
         let _stop = stop.clone().drop_guard();
         let copying = runtime::spawn_blocking("copy", move || {
             let file = from.content(&content.sha256);
-            let opened = match fs::open(&file) {
+            let opened = match open_regular(&file) {
                 Ok(opened) => opened,
                 Err(error) if error.is_not_found() => return Ok(false),
                 Err(error) => return Err(error.into()),
             };
             let mut opened = Cancellable::new(opened, &stop);
-            let mut incoming = into.incoming(&content)?;
+            let mut incoming = into.incoming(&content).map_err(RemoteError::Local)?;
             let mut buffer = vec![0; CHUNK];
             loop {
                 match opened.read(&mut buffer).at("read", &file)? {
                     0 => break,
-                    count => incoming.write(&buffer[..count])?,
+                    count => {
+                        let written = incoming.write(&buffer[..count]);
+                        if !written.map_err(RemoteError::Local)? {
+                            return Err(RemoteError::wrong(&content));
+                        }
+                    }
                 }
             }
             from.mark_used(&file);
-            match incoming.finish()? {
+            match incoming.finish().map_err(RemoteError::Local)? {
                 true => Ok(true),
                 false => Err(RemoteError::wrong(&content)),
             }

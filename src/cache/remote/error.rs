@@ -8,7 +8,7 @@ use tonic::{Code, Status};
 
 use crate::cache::damage::Damage;
 use crate::cache::entry::Content;
-use crate::diag::{Chain, Elapsed};
+use crate::diag::{Bytes, Chain, Elapsed};
 use crate::http::StatusCode;
 use crate::{fs, http, runtime};
 
@@ -44,7 +44,13 @@ pub(super) enum RemoteError {
     /// An entry or content is not what was stored: a miss.
     #[error("`{file}` {problem}")]
     Wrong { file: String, problem: String },
-    /// A file operation failed, in a shared directory or where a content arrives.
+    /// A content or an entry cannot be written to the local cache, for which the shared cache is not to blame.
+    #[error(transparent)]
+    Local(fs::Error),
+    /// The local cache has too little space.
+    #[error("the packages need {}, and its file system has {} free", Bytes(*needed), Bytes(*free))]
+    NoSpace { needed: u64, free: u64 },
+    /// A file operation failed in a shared directory, or with a file that is stored.
     #[error(transparent)]
     Files(#[from] fs::Error),
     /// The description of a package cannot be written.
@@ -104,6 +110,8 @@ impl RemoteError {
             Self::Unsuitable(_) => false,
             Self::Slow { .. }
             | Self::Wrong { .. }
+            | Self::Local(_)
+            | Self::NoSpace { .. }
             | Self::Files(_)
             | Self::Encode(_)
             | Self::Task(_) => false,

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use bazel_remote_apis::build::bazel::remote::execution::v2 as api;
 use bazel_remote_apis::google::bytestream::byte_stream_client::ByteStreamClient;
 use bazel_remote_apis::google::bytestream::{ReadRequest, ReadResponse, WriteRequest};
+use bytes::Bytes;
 use futures_util::Stream;
 use http_body_util::BodyExt as _;
 use hyper::Uri;
@@ -311,7 +312,15 @@ impl GrpcServer {
         let channel = self.channel(&self.storing).await?;
         let mut client = ByteStreamClient::with_origin(channel, self.origin.clone());
         match client.write(requests(name, body)).await {
-            Ok(_) => Ok(()),
+            // With -1, it was there already.
+            Ok(response) => match response.into_inner().committed_size {
+                -1 => Ok(()),
+                stored if u64::try_from(stored) == Ok(size) => Ok(()),
+                stored => Err(RemoteError::rpc(
+                    "Write",
+                    &Status::data_loss(format!("{stored} of {size} bytes were stored")),
+                )),
+            },
             Err(status) if status.code() == Code::AlreadyExists => Ok(()),
             Err(status) => Err(RemoteError::rpc("Write", &status)),
         }
@@ -354,7 +363,12 @@ fn requests(name: String, body: Body) -> impl Stream<Item = WriteRequest> {
     let start = (Some(name), 0, Some(body));
     futures_util::stream::unfold(start, |(name, offset, body)| async move {
         let mut body = body?;
-        let data = body.frame().await?.ok()?.into_data().ok()?;
+        let data = match body.frame().await {
+            Some(frame) => frame.ok()?.into_data().ok()?,
+            // An empty blob is one empty request.
+            None if offset == 0 && body.length() == 0 => Bytes::new(),
+            None => return None,
+        };
         let finish_write = body.length() == 0;
         let next = offset + data.len() as i64;
         let request = WriteRequest {

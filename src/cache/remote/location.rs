@@ -28,6 +28,9 @@ pub enum InvalidLocation {
     /// It is a URL of another kind.
     #[error("the URL of a shared cache has the scheme `{0}`")]
     Scheme(String),
+    /// It is neither a path nor a URL.
+    #[error("the URL of a shared cache does not begin with a scheme")]
+    NoScheme,
     /// It is not a URL.
     #[error("the URL of a shared cache cannot be used: {0}")]
     Malformed(InvalidUrl),
@@ -43,7 +46,10 @@ impl Location {
             return Err(InvalidLocation::Empty);
         }
         let Some((scheme, _)) = text.split_once("://") else {
-            return Ok(Self::Directory(PathBuf::from(text)));
+            return match is_mistaken(text) {
+                true => Err(InvalidLocation::NoScheme),
+                false => Ok(Self::Directory(PathBuf::from(text))),
+            };
         };
         match scheme.to_ascii_lowercase().as_str() {
             "http" | "https" => checked(text).map(Self::Http),
@@ -52,7 +58,8 @@ impl Location {
                 let rest = text.get("grpc".len()..).unwrap_or_default();
                 checked(&format!("http{rest}")).map(Self::Grpc)
             }
-            other => Err(InvalidLocation::Scheme(other.escape_debug().to_string())),
+            other if is_scheme(other) => Err(InvalidLocation::Scheme(other.to_owned())),
+            _ => Err(InvalidLocation::NoScheme),
         }
     }
 
@@ -64,6 +71,24 @@ impl Location {
             Self::Http(_) | Self::Grpc(_) => None,
         }
     }
+}
+
+fn is_scheme(text: &str) -> bool {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || "+.-".contains(c);
+    text.starts_with(|c: char| c.is_ascii_alphabetic()) && text.chars().all(is_part)
+}
+
+/// Whether a path is probably a URL without its scheme: `USER@HOST` or `HOST:PORT`.
+fn is_mistaken(text: &str) -> bool {
+    if text.starts_with(['/', '.']) {
+        return false;
+    }
+    let first = text.split('/').next().unwrap_or_default();
+    let has_port = first.rsplit_once(':').is_some_and(|(host, port)| {
+        let is_number = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+        !host.is_empty() && is_number
+    });
+    text.contains('@') || has_port
 }
 
 fn shown(url: &Url) -> String {
@@ -85,6 +110,9 @@ impl InvalidLocation {
         match self {
             Self::Empty | Self::Scheme(_) | Self::Malformed(_) => {
                 "pass a directory or a URL that begins with http://, https://, grpc:// or grpcs://"
+            }
+            Self::NoScheme => {
+                "pass a URL that begins with http://, https://, grpc:// or grpcs://; a relative path of a directory begins with ./"
             }
             Self::UserInfo => {
                 "other users of this machine can read the command line: set BOSH_AGENT_CACHE_USER and \
@@ -113,6 +141,8 @@ mod tests {
         for (text, shown) in [
             ("/mnt/cache", "/mnt/cache"),
             ("cache", "cache"),
+            ("./a@b", "./a@b"),
+            ("a:b/c", "a:b/c"),
             ("http://host:8080/a/", "http://host:8080/a"),
             ("grpc://host:9092/team/", "grpc://host:9092/team"),
             ("grpcs://host", "grpcs://host"),
@@ -131,6 +161,10 @@ mod tests {
             ("grpcs://u:hunter2@host/", InvalidLocation::UserInfo),
             ("https://hunter2@host/", InvalidLocation::UserInfo),
             ("s3://hunter2/x", InvalidLocation::Scheme("s3".to_owned())),
+            ("me:hunter2@host://x", InvalidLocation::NoScheme),
+            ("me:hunter2@host/x", InvalidLocation::NoScheme),
+            ("hunter2:8080/x", InvalidLocation::NoScheme),
+            ("hunter2:8080", InvalidLocation::NoScheme),
         ] {
             let error = Location::parse(text).unwrap_err();
             assert_eq!(error, expected);

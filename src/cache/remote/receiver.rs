@@ -27,11 +27,13 @@ impl Receiver {
         let (sender, mut chunks) = mpsc::channel::<Bytes>(AHEAD);
         let (own, into) = (content.clone(), Arc::clone(into));
         let writing = runtime::spawn_blocking("receive", move || {
-            let mut incoming = into.incoming(&own)?;
+            let mut incoming = into.incoming(&own).map_err(RemoteError::Local)?;
             while let Some(chunk) = chunks.blocking_recv() {
-                incoming.write(&chunk)?;
+                if !incoming.write(&chunk).map_err(RemoteError::Local)? {
+                    return Err(RemoteError::wrong(&own));
+                }
             }
-            match incoming.finish()? {
+            match incoming.finish().map_err(RemoteError::Local)? {
                 true => Ok(()),
                 false => Err(RemoteError::wrong(&own)),
             }

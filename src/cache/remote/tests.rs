@@ -50,7 +50,7 @@ impl Scene {
 
     fn file(&self, name: &str, content: &[u8]) -> PathBuf {
         let path = self.scratch.path().join(name);
-        crate::fs::write(&path, content).unwrap();
+        fs::write(&path, content).unwrap();
         path
     }
 
@@ -75,7 +75,7 @@ impl Scene {
 
     /// Files that are being written.
     fn temporary(&self) -> usize {
-        crate::fs::list(&self.cache.temporary()).unwrap().len()
+        fs::list(&self.cache.temporary()).unwrap().len()
     }
 }
 
@@ -107,7 +107,7 @@ async fn package_of_a_server_arrives_in_the_local_cache() {
     assert!(scene.fetch(&remote).await);
     assert_eq!(scene.arrived().as_ref(), Some(&scene.entry));
     let sha256 = &scene.entry.blob.sha256;
-    assert_eq!(crate::fs::read(&scene.cache.content(sha256)).unwrap(), BLOB);
+    assert_eq!(fs::read(&scene.cache.content(sha256)).unwrap(), BLOB);
     let (name, key) = scene.wanted();
     assert_eq!(
         lines(&server.requests()),
@@ -202,7 +202,7 @@ async fn wrong_bytes_are_misses_and_leave_nothing() {
         assert!(start.elapsed() < LATEST, "{reply:?}: {:?}", start.elapsed());
     }
     assert_eq!(scene.arrived(), None);
-    let content = crate::fs::lookup(&scene.cache.content(sha256)).unwrap();
+    let content = fs::lookup(&scene.cache.content(sha256)).unwrap();
     assert!(content.is_none());
 }
 
@@ -292,14 +292,120 @@ async fn damaged_content_of_a_shared_directory_is_replaced() {
     let remote = remote(directory.to_str().unwrap());
     assert!(remote.store(&scene.entry, &blob, None).await);
     let stored = LocalCache::new(&directory).content(&scene.entry.blob.sha256);
-    crate::fs::remove_file(&stored).unwrap();
-    crate::fs::write(&stored, &[b'x'; BLOB.len()]).unwrap();
+    fs::remove_file(&stored).unwrap();
+    fs::write(&stored, &[b'x'; BLOB.len()]).unwrap();
     assert!(!scene.fetch(&remote).await);
     assert!(!remote.is_broken());
     // The damaged file has the right size, and may be linked to the blob.
     let blob = scene.file("again", BLOB);
     assert!(remote.store(&scene.entry, &blob, None).await);
     assert!(scene.fetch(&remote).await);
+}
+
+#[tokio::test]
+async fn directory_that_cannot_be_written_to_is_read() {
+    let scene = Scene::new();
+    let blob = scene.file("blob", BLOB);
+    let directory = scene.scratch.path().join("shared");
+    let location = Location::Directory(directory.clone());
+    let new = || {
+        let from = std::slice::from_ref(&location);
+        let credentials = Credentials::default();
+        Remotes::new(from, Some(&location), &credentials, &Environment::default())
+    };
+    assert!(new().from[0].store(&scene.entry, &blob, None).await);
+    // Also root cannot create a file in it.
+    let temporary = LocalCache::new(&directory).temporary();
+    fs::remove_tree(&temporary).unwrap();
+    fs::write(&temporary, b"").unwrap();
+    let remotes = new();
+    remotes.prepare();
+    let to = remotes.to.unwrap();
+    assert!(!to.takes_packages() && !to.is_broken());
+    assert!(scene.find(&to).await.is_some());
+    assert!(scene.fetch(&to).await);
+}
+
+#[tokio::test]
+async fn special_file_in_a_shared_directory_does_not_block() {
+    let scene = Scene::new();
+    let blob = scene.file("blob", BLOB);
+    let directory = scene.scratch.path().join("shared");
+    let shared = LocalCache::new(&directory);
+    let (name, key) = scene.wanted();
+    for file in [
+        shared.content(&scene.entry.blob.sha256),
+        shared.entry(&name, &key),
+    ] {
+        let remote = remote(directory.to_str().unwrap());
+        assert!(remote.store(&scene.entry, &blob, None).await);
+        fs::remove_file(&file).unwrap();
+        nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let start = Instant::now();
+        let is_there = scene.find(&remote).await.is_some() && scene.fetch(&remote).await;
+        assert!(!is_there && remote.is_broken());
+        assert!(start.elapsed() < LIMITS.base, "{:?}", start.elapsed());
+        fs::remove_file(&file).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn longer_content_of_a_shared_directory_is_not_copied() {
+    let scene = Scene::new();
+    let blob = scene.file("blob", BLOB);
+    let directory = scene.scratch.path().join("shared");
+    let remote = remote(directory.to_str().unwrap());
+    assert!(remote.store(&scene.entry, &blob, None).await);
+    let stored = LocalCache::new(&directory).content(&scene.entry.blob.sha256);
+    fs::remove_file(&stored).unwrap();
+    // It has no end that a copy could reach.
+    let file = fs::create(&stored).unwrap();
+    file.set_len(1 << 50)
+        .or_else(|_| file.set_len(1 << 42))
+        .unwrap();
+    assert!(!scene.fetch(&remote).await);
+    assert!(!remote.is_broken());
+    assert_eq!(scene.temporary(), 0);
+}
+
+#[tokio::test]
+async fn package_without_space_is_not_requested() {
+    let mut scene = Scene::new();
+    scene.entry.blob.size = u64::MAX;
+    let (server, remote) = server(&[Reply::Answer(200, BLOB.to_vec())]);
+    assert!(!scene.fetch(&remote).await);
+    assert!(!remote.is_broken());
+    assert!(server.requests().is_empty());
+    assert!(remote.damaged().is_empty());
+}
+
+#[tokio::test]
+async fn shared_cache_is_not_blamed_for_the_local_one() {
+    let scene = Scene::new();
+    let temporary = scene.cache.temporary();
+    fs::remove_tree(&temporary).unwrap();
+    fs::write(&temporary, b"").unwrap();
+    let (server, remote) = server(&[Reply::Answer(200, BLOB.to_vec())]);
+    assert!(!scene.fetch(&remote).await);
+    assert!(!scene.fetch(&remote).await);
+    assert!(!remote.is_broken());
+    assert!(remote.damaged().is_empty());
+    assert_eq!(server.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn fetched_package_is_pruned_after_others() {
+    let scene = Scene::new();
+    let blob = scene.file("blob", BLOB);
+    let directory = scene.scratch.path().join("shared");
+    let remote = remote(directory.to_str().unwrap());
+    assert!(remote.store(&scene.entry, &blob, None).await);
+    let (name, key) = scene.wanted();
+    let file = LocalCache::new(&directory).entry(&name, &key);
+    let old = std::time::SystemTime::UNIX_EPOCH;
+    fs::open(&file).unwrap().set_modified(old).unwrap();
+    assert!(scene.fetch(&remote).await);
+    assert!(fs::metadata(&file).unwrap().modified().unwrap() > old);
 }
 
 #[tokio::test]

@@ -70,7 +70,7 @@ impl CompilationFlags {
     ) -> Environment {
         let inherited = match has_cache {
             true => cache::inherited(environment),
-            false => environment.clone(),
+            false => cache::without_credentials(environment),
         };
         let added = self.env.iter().filter_map(|Variable { name, value }| {
             let value = value.clone();

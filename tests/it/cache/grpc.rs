@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::faulty::{Fault, FaultyServer};
-use super::nginx::{Nginx, USER};
+use super::nginx::{Nginx, USER, USER_IN_BASE64};
 use super::script;
 use super::shared::{Scene, takes_everything_from};
 use crate::support::{free_port, require, wait_for};
@@ -175,7 +175,10 @@ fn remote_execution_cache_is_used_with_tls_and_a_password() {
         agent.env("BOSH_AGENT_CACHE_PASSWORD", USER.1)
     };
     let (_, ran) = scene.run(with_password("--cache-to"));
-    ran.succeeds().does_not_say("Warning").does_not_say(USER.1);
+    ran.succeeds()
+        .does_not_say("Warning")
+        .does_not_say(USER.1)
+        .does_not_say(USER_IN_BASE64);
     let (names, ran) = scene.run(with_password("--cache-from"));
     ran.succeeds().does_not_say("Warning");
     assert_eq!(names, [""; 0]);

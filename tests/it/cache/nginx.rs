@@ -10,6 +10,9 @@ use crate::support::{require_tools, wait_for};
 /// A user who may store packages, and the password.
 pub(super) const USER: (&str, &str) = ("writer", "hunter2");
 
+/// What a request has for that user: `printf writer:hunter2 | base64`.
+pub(super) const USER_IN_BASE64: &str = "d3JpdGVyOmh1bnRlcjI";
+
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// The server. Dropping it kills the process.
