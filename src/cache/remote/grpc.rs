@@ -381,3 +381,22 @@ fn requests(name: String, body: Body) -> impl Stream<Item = WriteRequest> {
         Some((request, (None, next, (!finish_write).then_some(body))))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::StreamExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn empty_blob_is_one_finished_request() {
+        for data in [&b""[..], b"bytes"] {
+            let sent = requests("name".to_owned(), Body::bytes(Bytes::from_static(data)));
+            let sent: Vec<WriteRequest> = sent.collect().await;
+            assert_eq!(sent.len(), 1);
+            assert_eq!(sent[0].resource_name, "name");
+            assert!(sent[0].finish_write);
+            assert_eq!(sent[0].data, data);
+        }
+    }
+}

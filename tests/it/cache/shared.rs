@@ -343,6 +343,44 @@ fn results_that_are_not_stored_locally_are_not_shared() {
     assert_eq!(entries.count(), 0);
 }
 
+/// Its SHA-256 is right, because its writer computed it.
+#[test]
+fn blob_that_is_no_archive_is_a_miss() {
+    let scene = Scene::new();
+    let shared = PathBuf::from(scene.shared());
+    let wrong = b"no archive";
+    let sha256_of = |bytes: &[u8]| {
+        let file = scene.cached.world.path("hashed");
+        std::fs::write(&file, bytes).unwrap();
+        report::sha256_of(&file)
+    };
+    let sha256 = sha256_of(wrong);
+    let content = shared.join("v1/content").join(&sha256[..2]);
+    std::fs::create_dir_all(&content).unwrap();
+    std::fs::write(content.join(&sha256), wrong).unwrap();
+    for directory in std::fs::read_dir(shared.join("v1/entries")).unwrap() {
+        for file in std::fs::read_dir(directory.unwrap().path()).unwrap() {
+            let file = file.unwrap().path();
+            let text = std::fs::read_to_string(&file).unwrap();
+            let mut entry: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+            entry["blob"] = serde_json::json!({"sha256": sha256, "size": wrong.len()});
+            let first = format!("{entry}\n");
+            let sealed = format!(
+                "{first}{{\"sha256\":\"{}\"}}\n",
+                sha256_of(first.as_bytes())
+            );
+            std::fs::remove_file(&file).unwrap();
+            std::fs::write(&file, sealed).unwrap();
+        }
+    }
+    let agent = scene.agent("--cache-from", &scene.shared());
+    let (names, ran) = scene.run(agent.arg("--compression-level=1"));
+    ran.succeeds()
+        .says("Warning: the file of the cache ")
+        .says("neither a tar archive nor compressed data of a known kind");
+    assert_eq!(names, ALL);
+}
+
 #[test]
 fn report_without_a_cache_names_none() {
     let cached = Cached::new();
