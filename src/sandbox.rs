@@ -370,6 +370,13 @@ impl Sandbox {
         }
     }
 
+    /// Waits until the directories of packages that have left a shared tree are removed. Blocks.
+    pub(crate) fn finish_removals(&self) {
+        if let Self::Landlocked(landlocked) = self {
+            landlocked.finish_removals();
+        }
+    }
+
     /// Removes the content of shared scratch directories while no script runs. Returns `false` if there was nothing to remove.
     ///
     /// # Errors

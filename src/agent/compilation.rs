@@ -11,6 +11,7 @@ mod state;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
@@ -40,6 +41,9 @@ const RESERVE: u64 = 512 << 20;
 /// The free space that is enough for any script, in bytes. How much a script writes is unknown, so packages of earlier requests are
 /// removed unless this much, or half of the disk, is free.
 const AMPLE: u64 = 16 << 30;
+
+/// How long to wait for the removal of the work directory when the agent stops.
+const CLOSE_WITHIN: Duration = Duration::from_secs(20);
 
 /// Compiles the packages that a Director requests.
 #[derive(Debug)]
@@ -102,12 +106,23 @@ impl PackageCompiler {
         })
     }
 
-    /// Removes the work directory.
+    /// Removes the work directory. The next start removes what is left after a limit.
     pub(crate) async fn close(&self) {
-        if let Some(state) = self.state.lock().await.take()
-            && let Err(error) = state.close()
-        {
-            tracing::warn!(error = %Chain(&error), "failed to remove the work directory");
+        let closing = async {
+            let Some(state) = self.state.lock().await.take() else {
+                return Ok(());
+            };
+            let closing = runtime::spawn_blocking("close", move || state.close());
+            closing
+                .await
+                .unwrap_or_else(|error| Err(Reason::Task(error)))
+        };
+        match tokio::time::timeout(CLOSE_WITHIN, closing).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(error = %Chain(&error), "failed to remove the work directory");
+            }
+            Err(_) => tracing::warn!("removing the work directory takes too long"),
         }
     }
 }
@@ -284,10 +299,18 @@ impl CompileRun<'_> {
     ) -> Result<(), Reason> {
         let own = blob.to_owned();
         let needed = on_disk("measure", move || archive::least_unpacked(&own)).await?;
+        let mut has_waited = false;
         let space = loop {
             let own = blob.to_owned();
             let space = on_disk("measure", move || fs::space(&own)).await?;
-            if is_space_ample(space, needed) || !state.forget_one().await? {
+            if is_space_ample(space, needed) {
+                break space;
+            }
+            if !has_waited {
+                // The files of the last package may still be there.
+                state.finish_removals().await?;
+                has_waited = true;
+            } else if !state.forget_one().await? {
                 break space;
             }
         };

@@ -163,8 +163,10 @@ impl Call<'_> {
         let result = self
             .carry_out_all(tasks, stemcell, Some(&compiler), work_directory, written)
             .await;
-        // The compiled releases are not affected.
-        if let Err(error) = Context::close(compiler.context) {
+        // The compiled releases are not affected. A removal may be slow: signals must be heard meanwhile.
+        let context = compiler.context;
+        let closing = runtime::spawn_blocking("close", move || Context::close(context));
+        if let Err(error) = closing.await? {
             self.progress.warn(&format!(
                 "Warning: could not remove all files that packaging scripts left: {}. The next run tries again",
                 Chain(&error)

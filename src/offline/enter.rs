@@ -126,7 +126,8 @@ async fn enter_in(
     );
     let context = Arc::new(context);
     let result = open_shell(package, work_directory.path(), &context, cancel).await;
-    let closed = Context::close(context);
+    let closing = runtime::spawn_blocking("close", move || Context::close(context));
+    let closed = closing.await?;
     result.and_then(|()| closed.map_err(OfflineError::Sandbox))
 }
 

@@ -147,7 +147,7 @@ impl SharedTree {
     /// Makes the tree ready.
     fn prepare(&mut self, who: &str, force: bool) -> Result<(), SandboxError> {
         self.remove_or_set_aside(&self.temporary())?;
-        fs::remove_abandoned(&self.vcap.data(), SET_ASIDE, None);
+        self.remove_set_aside();
         self.mounts = fs::mount_points().ok();
         if force {
             self.check_no_mounts()?;
@@ -264,6 +264,28 @@ impl SharedTree {
             }
             Ok(false) | Err(_) => Err(error),
         }
+    }
+
+    /// Removes what earlier runs could not remove, or had no time for. No other run uses the tree.
+    fn remove_set_aside(&self) {
+        let entries = fs::list(&self.vcap.data()).unwrap_or_default();
+        let names = entries.iter().map(std::fs::DirEntry::file_name);
+        for name in names.filter(|name| name.to_string_lossy().starts_with(SET_ASIDE)) {
+            let path = self.vcap.data().join(name);
+            if let Err(error) = fs::remove_tree(&path) {
+                tracing::warn!(
+                    error = %Chain(&error),
+                    hint = error.hint(),
+                    path = %path.display(),
+                    "could not remove what an earlier run left; the next run tries again"
+                );
+            }
+        }
+    }
+
+    /// Waits until the directories of packages that have left the tree are removed.
+    pub(super) fn finish_removals(&self) {
+        self.removals.finish();
     }
 
     fn set_aside_path(&self, inode: u64) -> PathBuf {

@@ -4,6 +4,7 @@ mod commands;
 mod faulty;
 mod grpc;
 mod keys;
+mod memory;
 mod nginx;
 mod processes;
 mod shared;

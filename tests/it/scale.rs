@@ -9,7 +9,7 @@ use crate::support::{
 const MEMORY: u64 = 100 << 10;
 
 /// The number of megabytes or packages for this run.
-fn scaled(full: usize) -> usize {
+pub(crate) fn scaled(full: usize) -> usize {
     match std::env::var_os("BOSH_AGENT_SOAK") {
         Some(_) => full,
         None => full / 10,
@@ -18,7 +18,7 @@ fn scaled(full: usize) -> usize {
 
 /// Runs successfully, and checks the agent's peak memory.
 #[track_caller]
-fn run_in_little_memory(agent: Agent) -> Ran {
+pub(crate) fn run_in_little_memory(agent: Agent) -> Ran {
     let mut running = agent.start();
     let mut most = None;
     let limit = std::time::Duration::from_secs(600);

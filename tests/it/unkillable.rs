@@ -119,7 +119,10 @@ mod bodies {
     fn assert_names_lookup(place: &Place, ran: Ran, name: &str) {
         let path = place.world.path("hanging").join(name);
         ran.says("cannot be killed: `sandbox-child` (process ")
-            .says(&format!("which was to look up `{}`", path.display()));
+            .says(&format!(
+                "a child that was about to look up `{}`",
+                path.display()
+            ));
     }
 
     fn assert_stops(running: Running) -> Ran {
@@ -148,7 +151,7 @@ mod bodies {
         let start = Instant::now();
         let ran = agent.run().blames_the_machine();
         assert!(start.elapsed() < START_LIMIT + STOP_LIMIT, "{}", ran.stderr);
-        let ran = ran.says("a file system that package `app` links to does not respond");
+        let ran = ran.says("a link of package `app` leads to a file system that does not respond");
         assert_names_lookup(&place, ran, "packaging");
     }
 
@@ -181,7 +184,10 @@ mod bodies {
         let path = place.world.path("hanging");
         assert_stops(running)
             .says("cannot be killed: `sandbox-child` (process ")
-            .says(&format!("which was to copy `{}`", path.display()));
+            .says(&format!(
+                "a child that was about to copy `{}`",
+                path.display()
+            ));
     }
 
     pub(super) fn hanging_mount_in_a_linked_install_target_is_refused(tier: Tier) {
@@ -248,7 +254,10 @@ mod bodies {
     fn assert_names_start(place: &Place, ran: Ran) {
         let bash = place.world.path("hanging/bash");
         ran.says("cannot be killed: `sandbox-child` (process ")
-            .says(&format!("which was to start `{}`", bash.display()));
+            .says(&format!(
+                "a child that was about to start `{}`",
+                bash.display()
+            ));
     }
 
     fn wait_until_it_hangs(place: &Place) {

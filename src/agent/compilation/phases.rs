@@ -54,7 +54,6 @@ impl Phases {
                 Phase::Unpacking => "unpacking",
                 Phase::Installing => "installing",
                 // The script waits for its second run.
-                // The script waits for its second run.
                 Phase::Waiting | Phase::Ready | Phase::SecondRun { .. } => "waiting",
                 Phase::Packaging => "packaging",
                 Phase::Packing => "packing",

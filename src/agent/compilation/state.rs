@@ -143,6 +143,16 @@ impl CompilerState {
         on_disk("discard", move || context.store.remove(&installed)).await
     }
 
+    /// Waits until the directories of packages that were compiled are removed.
+    pub(super) async fn finish_removals(&self) -> Result<(), Reason> {
+        let context = Arc::clone(&self.context);
+        on_disk("remove", move || {
+            context.sandbox.finish_removals();
+            Ok(())
+        })
+        .await
+    }
+
     /// Removes the files of a request.
     pub(super) async fn clear(&mut self) -> Result<(), Reason> {
         let (result, fetched) = (self.result(), self.work.path().join(FETCHED));

@@ -42,7 +42,7 @@ pub(in crate::cli) struct CompilationFlags {
     pub make_jobserver: bool,
 
     /// Let scripts inherit this variable of the environment, or set it to a value. Without a cache,
-    /// they inherit all variables. Can be repeated
+    /// they inherit all but the credentials of shared caches. Can be repeated
     #[arg(long, value_name = "NAME[=VALUE]", value_parser = values::variable)]
     pub env: Vec<Variable>,
 

@@ -7,7 +7,7 @@ use super::work::Work;
 use crate::compile::error::CompileError;
 use crate::diag::Chain;
 use crate::fs;
-use crate::sandbox::{CopyEnd, FileKind, SeenPath, SeenPaths};
+use crate::sandbox::{CopyEnd, FileKind, LookError, SeenPath, SeenPaths};
 
 /// The tree that a script has installed.
 #[derive(Debug)]
@@ -132,13 +132,17 @@ impl Work {
         let copy = self.context.store.new_tree(&self.job.name);
         let copy = copy.map_err(self.files())?;
         let outside = self.directories_of_all(&copy)?;
-        let ended = self.looked(self.look().copy(&tree, &copy, outside));
+        let ended = self.look().copy(&tree, &copy, outside);
+        // A process that cannot be killed may still write to the copy.
+        let is_abandoned = matches!(ended, Err(LookError::NoResponse(_)));
+        let ended = self.looked(ended);
         let wrong: Cow<'static, str> = match ended {
             Ok(CopyEnd::Copied) => {
                 let paths = &self.plan.paths;
-                // The data directory may be a link.
+                // The data directory may be a link. A link in place of the directory itself is the script's, and is not followed.
                 let is = |own: &Path| {
-                    found == own || fs::canonicalize(own).is_ok_and(|own| found == own)
+                    let parent = fs::canonicalize(fs::parent(own));
+                    found == own || parent.is_ok_and(|it| found == it.join(fs::file_name(own)))
                 };
                 return Ok(FoundTree {
                     path: copy,
@@ -155,8 +159,7 @@ impl Work {
                 format!("there is a link to a directory in which `{mount}` is mounted").into()
             }
             Err(error) => {
-                // A process that cannot be killed may still write to the copy.
-                if !matches!(error, CompileError::NoResponse { .. }) {
+                if !is_abandoned {
                     remove_copy(&copy);
                 }
                 return Err(error);

