@@ -271,15 +271,7 @@ impl SharedTree {
         let entries = fs::list(&self.vcap.data()).unwrap_or_default();
         let names = entries.iter().map(std::fs::DirEntry::file_name);
         for name in names.filter(|name| name.to_string_lossy().starts_with(SET_ASIDE)) {
-            let path = self.vcap.data().join(name);
-            if let Err(error) = fs::remove_tree(&path) {
-                tracing::warn!(
-                    error = %Chain(&error),
-                    hint = error.hint(),
-                    path = %path.display(),
-                    "could not remove what an earlier run left; the next run tries again"
-                );
-            }
+            removals::remove(self.vcap.data().join(name));
         }
     }
 

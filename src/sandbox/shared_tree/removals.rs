@@ -60,7 +60,8 @@ impl Remover {
     }
 }
 
-fn remove(tree: PathBuf) {
+/// Removes a tree that was set aside. If that fails, the next run tries again.
+pub(super) fn remove(tree: PathBuf) {
     if let Err(error) = fs::remove_tree(&tree) {
         tracing::warn!(
             error = %Chain(&error),
