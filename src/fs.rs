@@ -14,6 +14,10 @@ use std::path::{Path, PathBuf};
 
 use tempfile::{NamedTempFile, TempPath};
 
+mod attributes;
+mod copied_file;
+mod copy;
+mod copy_helper;
 mod descent;
 #[cfg(test)]
 mod fixtures;
@@ -30,6 +34,10 @@ mod tree;
 mod umask;
 mod walk;
 
+pub(crate) use attributes::{set_mode_at, set_owner_if_allowed_at, set_times_at};
+pub(crate) use copy::{
+    copy_tree, copy_tree_until, copy_tree_visiting, copy_tree_without_mounts, detach, link_below,
+};
 #[cfg(test)]
 pub(crate) use fixtures::{flag, make_deep, scratch_for_deep_trees};
 pub use found::Found;
@@ -41,10 +49,7 @@ pub use record::{Change, Difference, Record};
 pub(crate) use remove::{clear_flags, remove_tree};
 pub use space::{Space, space};
 pub(crate) use space::{disk_usage, is_of_kernel, is_volatile_or_overlay, noexec};
-pub(crate) use tree::{
-    copy_tree, copy_tree_until, copy_tree_visiting, copy_tree_without_mounts, detach, link_below,
-    move_tree, rename_tree, set_mode_at, set_owner_if_allowed_at, set_times_at,
-};
+pub(crate) use tree::{move_tree, rename_tree};
 pub(crate) use umask::{forbid_writing_by_others, mode_of_results};
 pub use walk::Mounts;
 pub(crate) use walk::{Walk, WalkStep};
