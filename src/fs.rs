@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use tempfile::{NamedTempFile, TempPath};
 
 mod attributes;
+mod child;
 mod copied_file;
 mod copy;
 mod copy_helper;
@@ -35,6 +36,7 @@ mod umask;
 mod walk;
 
 pub(crate) use attributes::{set_mode_at, set_owner_if_allowed_at, set_times_at};
+pub(crate) use child::ChildDirectory;
 pub(crate) use copy::{
     copy_tree, copy_tree_until, copy_tree_visiting, copy_tree_without_mounts, detach, link_below,
 };

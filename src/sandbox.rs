@@ -82,6 +82,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::PackagePaths;
+use crate::fs::ChildDirectory;
 use crate::release::Name;
 use place::TierPlace;
 use request::PlaceRequest;
@@ -172,6 +173,15 @@ impl Sandbox {
         match self {
             Self::Namespaces(namespaces) => namespaces.scratch_directory(name),
             Self::Landlocked(_) | Self::Sequential(_) => self.tree()?.scratch_directory(name),
+        }
+    }
+
+    /// A shared scratch directory, to examine it while scripts run. `None` if packages share none, or if the directory above it cannot be
+    /// opened.
+    pub(crate) fn examinable_scratch(&self, name: &Name) -> Option<ChildDirectory> {
+        match self {
+            Self::Namespaces(namespaces) => namespaces.examinable_scratch(name),
+            Self::Landlocked(_) | Self::Sequential(_) => self.tree()?.examinable_scratch(name),
         }
     }
 

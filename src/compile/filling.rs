@@ -3,17 +3,19 @@
 //! Go programs that are compiled at the same time with an empty build cache all compile the standard library. One that runs first
 //! leaves it in the cache for the others, and uses several cores itself.
 
-use std::path::PathBuf;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::context::Context;
 use super::installed::Installed;
 use super::scratch;
-use crate::config::Vcap;
-use crate::fs;
+use crate::fs::ChildDirectory;
 use crate::process::IdleMeter;
-use crate::sandbox::Sandbox;
+use crate::runtime;
 
 /// Up to this many jobs, one dependent fills a cache before the others start. With more jobs, and so more cores, compiling the same
 /// code several times takes less time than waiting for one package.
@@ -46,10 +48,13 @@ const IDLE_SHARE: f64 = 0.25;
 /// processes.
 const IDLE_CHECKS: u32 = 2;
 
+/// How long the first look into a cache may take. Without an answer, no dependent waits for others.
+const FIRST_LOOK: Duration = Duration::from_secs(5);
+
 /// A cache that is being filled.
 #[derive(Debug)]
 pub(super) struct Filling {
-    directories: Vec<PathBuf>,
+    cache: Arc<Cache>,
     /// When a dependent began to fill it, then when the first entry appeared.
     since: Option<Instant>,
     has_entries: bool,
@@ -69,31 +74,70 @@ pub(super) enum MayStart {
     All,
 }
 
+/// The directories of a cache, which are looked into on blocking threads: a disk that does not respond must not block the run.
+struct Cache {
+    directories: Vec<Box<dyn Look>>,
+    /// Whether a thread looks into them.
+    is_looking: AtomicBool,
+    has_content: AtomicBool,
+}
+
+/// A directory to look into.
+trait Look: Send + Sync {
+    /// Whether it has entries; `None` if that is unknown.
+    fn has_entries(&self) -> Option<bool>;
+}
+
+impl Look for ChildDirectory {
+    fn has_entries(&self) -> Option<bool> {
+        self.has_entries()
+    }
+}
+
 impl Filling {
     /// The caches that an installed package names for its dependents, if all of them are empty.
-    pub(super) fn of(installed: &Installed, vcap: &Vcap, sandbox: &Sandbox) -> Option<Self> {
-        let names = scratch::named_for_dependents(installed, vcap);
+    pub(super) async fn of(installed: &Installed, context: &Context) -> Option<Self> {
+        let names = scratch::named_for_dependents(installed, &context.vcap);
         let directories: Option<Vec<_>> = names
             .iter()
-            .map(|name| sandbox.scratch_directory(name))
+            .map(|name| {
+                let directory = context.sandbox.examinable_scratch(name)?;
+                Some(Box::new(directory) as Box<dyn Look>)
+            })
             .collect();
         let directories = directories.filter(|directories| !directories.is_empty())?;
-        let filling = Self {
-            directories,
+        let filling = Self::new(directories);
+        let cache = Arc::clone(&filling.cache);
+        let looking = runtime::spawn_blocking("cache", move || cache.is_empty());
+        let is_empty = tokio::time::timeout(FIRST_LOOK, looking).await;
+        matches!(is_empty, Ok(Ok(true))).then_some(filling)
+    }
+
+    fn new(directories: Vec<Box<dyn Look>>) -> Self {
+        Self {
+            cache: Arc::new(Cache {
+                directories,
+                is_looking: AtomicBool::new(false),
+                has_content: AtomicBool::new(false),
+            }),
             since: None,
             has_entries: false,
             meter: IdleMeter::default(),
             idle_checks: 0,
-        };
-        (!filling.has_content()).then_some(filling)
+        }
     }
 
-    /// Which dependents may run concurrently with the one that fills the cache. The caller checks every [`INTERVAL`]. Reads files.
+    /// Which dependents may run concurrently with the one that fills the cache. The caller checks every [`INTERVAL`]. A cache counts as
+    /// empty until a thread has found an entry in it.
     pub(super) fn check(&mut self) -> MayStart {
         let now = Instant::now();
-        if !self.has_entries && self.has_content() {
-            self.has_entries = true;
-            self.since = Some(now);
+        if !self.has_entries {
+            if self.cache.has_content.load(Ordering::Relaxed) {
+                self.has_entries = true;
+                self.since = Some(now);
+            } else {
+                self.cache.look();
+            }
         }
         let elapsed = now - *self.since.get_or_insert(now);
         let limit = match self.has_entries {
@@ -118,25 +162,96 @@ impl Filling {
         self.idle_checks = 0;
         MayStart::Next
     }
+}
 
-    fn has_content(&self) -> bool {
-        let is_full = |path| fs::list(path).is_ok_and(|entries| !entries.is_empty());
-        self.directories.iter().any(|path| is_full(path))
+impl Cache {
+    /// Looks for entries on a blocking thread, unless one still does.
+    fn look(self: &Arc<Self>) {
+        if self.is_looking.swap(true, Ordering::Acquire) {
+            return;
+        }
+        let own = Arc::clone(self);
+        let looking = runtime::spawn_blocking("cache", move || {
+            let mut directories = own.directories.iter();
+            if directories.any(|directory| directory.has_entries() == Some(true)) {
+                own.has_content.store(true, Ordering::Relaxed);
+            }
+            own.is_looking.store(false, Ordering::Release);
+        });
+        looking.detach();
+    }
+
+    /// Whether all directories are known to be empty. Blocks.
+    fn is_empty(&self) -> bool {
+        let mut directories = self.directories.iter();
+        directories.all(|directory| directory.has_entries() == Some(false))
+    }
+}
+
+impl fmt::Debug for Cache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cache")
+            .field("is_looking", &self.is_looking)
+            .field("has_content", &self.has_content)
+            .finish_non_exhaustive()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+    use std::sync::Mutex;
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
     use super::*;
+    use crate::fs;
 
     fn filling(directory: &tempfile::TempDir) -> Filling {
-        Filling {
-            directories: vec![directory.path().to_owned(), directory.path().join("none")],
-            since: None,
-            has_entries: false,
-            meter: IdleMeter::default(),
-            idle_checks: 0,
+        let directories = ["cache", "none"].map(|name| {
+            let above = fs::open(directory.path()).unwrap();
+            let cache = ChildDirectory::new(above.as_fd(), name).unwrap();
+            Box::new(cache) as Box<dyn Look>
+        });
+        fs::create_dir(&directory.path().join("cache")).unwrap();
+        Filling::new(directories.into())
+    }
+
+    /// Waits until no thread looks into the cache.
+    fn finish_look(filling: &Filling) {
+        while filling.cache.is_looking.load(Ordering::Acquire) {
+            std::thread::yield_now();
         }
+    }
+
+    /// A directory that answers when the test sends an answer.
+    struct Slow {
+        asked: Sender<()>,
+        answers: Mutex<Receiver<bool>>,
+    }
+
+    impl Look for Slow {
+        fn has_entries(&self) -> Option<bool> {
+            self.asked.send(()).unwrap();
+            self.answers.lock().unwrap().recv().ok()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn cache_that_does_not_answer_counts_as_empty() {
+        let ((asked, asks), (answer, answers)) = (channel(), channel());
+        let answers = Mutex::new(answers);
+        let mut filling = Filling::new(vec![Box::new(Slow { asked, answers })]);
+        for _ in 0..3 {
+            assert_eq!(filling.check(), MayStart::None);
+            tokio::time::advance(INTERVAL).await;
+        }
+        asks.recv().unwrap();
+        assert!(asks.try_recv().is_err(), "one thread looks at a time");
+        tokio::time::advance(EMPTY_LIMIT).await;
+        assert_eq!(filling.check(), MayStart::All);
+        answer.send(true).unwrap();
+        finish_look(&filling);
+        assert_ne!(filling.check(), MayStart::All, "it has an entry now");
     }
 
     #[tokio::test(start_paused = true)]
@@ -155,8 +270,12 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mut filling = filling(&directory);
         assert_eq!(filling.check(), MayStart::None);
-        fs::write(&directory.path().join("file"), b"").unwrap();
-        tokio::time::advance(2 * EMPTY_LIMIT).await;
+        finish_look(&filling);
+        fs::write(&directory.path().join("cache/file"), b"").unwrap();
+        tokio::time::advance(EMPTY_LIMIT / 2).await;
+        assert_eq!(filling.check(), MayStart::None);
+        finish_look(&filling);
+        tokio::time::advance(EMPTY_LIMIT).await;
         assert_ne!(filling.check(), MayStart::All);
         tokio::time::advance(FILLED_LIMIT - INTERVAL).await;
         assert_ne!(filling.check(), MayStart::All);

@@ -212,10 +212,26 @@ struct Compiling<'a> {
 }
 
 /// A package that is ready for its dependents.
-enum Installable {
+struct Installable {
+    made: Made,
+    /// The empty cache that it gives its dependents, if one of them fills it before the others start.
+    filling: Option<Filling>,
+}
+
+/// How a package was made.
+enum Made {
     Built(Box<Built>),
     /// It was already compiled.
     Installed(Installed),
+}
+
+impl Made {
+    fn installed(&self) -> Option<&Installed> {
+        match self {
+            Self::Built(built) => built.installed.as_ref(),
+            Self::Installed(installed) => Some(installed),
+        }
+    }
 }
 
 /// The result of a build.
@@ -320,8 +336,9 @@ impl Compiling<'_> {
         let (dependencies, is_dependency) = (self.dependencies(id), self.is_dependency[id.index()]);
         let (context, stop) = (Arc::clone(self.context), self.stop.clone());
         let turns = Arc::clone(&self.turns);
+        let fills_first = self.fills_first && is_dependency;
         async move {
-            match origin {
+            let made = match origin {
                 Origin::Source {
                     source,
                     digests,
@@ -346,13 +363,18 @@ impl Compiling<'_> {
                         algorithms: vec![Algorithm::Sha1, Algorithm::Sha256],
                     };
                     let built = package::build(&context, job, &turns, &stop).await?;
-                    Ok(Installable::Built(Box::new(built)))
+                    Made::Built(Box::new(built))
                 }
                 Origin::Compiled { blob, digests } => {
-                    let installed = install_compiled(context, name, (blob, digests), stop).await?;
-                    Ok(Installable::Installed(installed))
+                    let own = Arc::clone(&context);
+                    Made::Installed(install_compiled(own, name, (blob, digests), stop).await?)
                 }
-            }
+            };
+            let filling = match made.installed().filter(|_| fills_first) {
+                Some(installed) => Filling::of(installed, &context).await,
+                None => None,
+            };
+            Ok(Installable { made, filling })
         }
     }
 
@@ -363,16 +385,18 @@ impl Compiling<'_> {
         result: Result<BuildResult, TaskFailed>,
     ) {
         self.release_dependencies(id);
-        let built = match self.result(id, result) {
-            Ok(Installable::Built(mut built)) => {
-                self.remove_source(id, built.place.take());
-                self.keep(id, built.installed.clone());
-                Some(built)
-            }
-            Ok(Installable::Installed(installed)) => {
-                self.keep(id, Some(installed));
-                None
-            }
+        let (built, filling) = match self.result(id, result) {
+            Ok(Installable { made, filling }) => match made {
+                Made::Built(mut built) => {
+                    self.remove_source(id, built.place.take());
+                    self.keep(id, built.installed.clone());
+                    (Some(built), filling)
+                }
+                Made::Installed(installed) => {
+                    self.keep(id, Some(installed));
+                    (None, filling)
+                }
+            },
             Err(failure) => {
                 self.stop_after(&failure);
                 (self.report)(PackageEvent::Ended(id, Box::new(Err(failure))));
@@ -389,7 +413,8 @@ impl Compiling<'_> {
                 None => Ok(None),
             }
         });
-        if self.is_filled_first(id) {
+        if let Some(filling) = filling.filter(|_| self.users.get(id).is_some()) {
+            self.filling.insert(id, filling);
             pipeline.queue().fill_first(id);
         }
     }
@@ -422,15 +447,6 @@ impl Compiling<'_> {
         if !self.keep_going || failure.is_no_space() {
             self.stop.cancel();
         }
-    }
-
-    /// Whether a package gives its dependents an empty cache that one of them fills before the others start.
-    fn is_filled_first(&mut self, id: Id) -> bool {
-        let installed = self.users.get(id).filter(|_| self.fills_first);
-        let filling = installed.and_then(|installed| {
-            Filling::of(installed, &self.context.vcap, &self.context.sandbox)
-        });
-        filling.is_some_and(|filling| self.filling.insert(id, filling).is_none())
     }
 
     /// Lets other dependents start if a cache is filled, if filling it takes too long, or if the one that fills it leaves CPUs idle.

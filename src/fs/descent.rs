@@ -14,7 +14,7 @@ use rustix::fs::{CWD, FileType, IFlags, Mode, OFlags, RawDir, openat};
 use rustix::io::Errno;
 
 use super::found::Found;
-use super::opened_up::{self, Visit};
+use super::opened_up::{self, Opening, Visit};
 use super::{Context, Error, Result};
 
 /// The number of directories above the current one that stay open.
@@ -72,7 +72,12 @@ impl Descent {
     /// entered.
     pub(super) fn open(root: &Path, need: Mode) -> Result<Self> {
         let name = root.as_os_str();
-        let (current, found, visit) = opened_up::open_directory(CWD, name, DIRECTORY, need)
+        let opening = Opening {
+            flags: DIRECTORY,
+            need,
+            cross: true,
+        };
+        let (current, found, visit) = opened_up::open_directory(CWD, name, opening)
             .map_err(io::Error::from)
             .at("open the directory", root)?;
         Ok(Self {
@@ -164,10 +169,18 @@ impl Descent {
 
     /// Enters a directory in the current one. Returns `None` if it is a mount and `cross` is not set.
     pub(super) fn enter(&mut self, name: &OsStr, cross: bool) -> Result<Option<Found>> {
-        let flags = DIRECTORY | OFlags::NOFOLLOW;
-        let (directory, found, visit) =
-            opened_up::open_directory(self.directory(), name, flags, self.need)
-                .map_err(|error| self.failed("open the directory", name, error.into()))?;
+        let opening = Opening {
+            flags: DIRECTORY | OFlags::NOFOLLOW,
+            need: self.need,
+            cross,
+        };
+        let opened = opened_up::open_directory(self.directory(), name, opening);
+        let (directory, found, visit) = match opened {
+            Err(Errno::XDEV) if !cross => return Ok(None),
+            other => {
+                other.map_err(|error| self.failed("open the directory", name, error.into()))?
+            }
+        };
         if !cross && self.is_mount(&found) {
             return Ok(None);
         }

@@ -150,7 +150,7 @@ pub(super) fn mount_at(path: &Path) -> Option<u64> {
 }
 
 /// The mount that an open file was reached through, from `/proc`.
-fn mount_of(file: BorrowedFd<'_>) -> Option<u64> {
+pub(super) fn mount_of(file: BorrowedFd<'_>) -> Option<u64> {
     let path = format!("/proc/self/fdinfo/{}", file.as_raw_fd());
     let info = super::read_lossy(path.as_ref()).ok()?;
     let line = info.lines().find_map(|line| line.strip_prefix("mnt_id:"))?;

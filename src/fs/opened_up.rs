@@ -6,9 +6,10 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use rustix::fs::{Access, AtFlags, FileType, Mode, OFlags, openat};
+use rustix::fs::{Access, AtFlags, FileType, Mode, OFlags, ResolveFlags, openat, openat2};
 use rustix::io::{Errno, Result};
 
 use super::found::Found;
@@ -69,20 +70,46 @@ pub(super) fn look(directory: BorrowedFd<'_>, name: &OsStr) -> Result<Found> {
     Ok(with_original_mode(&opened, found))
 }
 
-/// Opens a directory. If its mode lacks the permissions `need`, they are added, if that is allowed. The returned metadata has the
-/// original mode.
+/// How to open a directory.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Opening {
+    /// The flags for `open`.
+    pub flags: OFlags,
+    /// The permissions that are added to its mode if it lacks them, if that is allowed.
+    pub need: Mode,
+    /// Whether a directory on another mount than the one above it is opened, too.
+    pub cross: bool,
+}
+
+impl Opening {
+    /// Opens the directory with its present mode. The kernel itself refuses a mount before it asks the file system, which may not
+    /// respond. Older kernels, and some filters of system calls, do not support that: they open it.
+    fn open(self, at: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd> {
+        static IS_SUPPORTED: AtomicBool = AtomicBool::new(true);
+        if !self.cross && IS_SUPPORTED.load(Ordering::Relaxed) {
+            match openat2(at, name, self.flags, Mode::empty(), ResolveFlags::NO_XDEV) {
+                Err(Errno::NOSYS | Errno::PERM) => IS_SUPPORTED.store(false, Ordering::Relaxed),
+                other => return other,
+            }
+        }
+        openat(at, name, self.flags, Mode::empty())
+    }
+}
+
+/// Opens a directory. The returned metadata has the original mode.
 ///
 /// # Errors
-/// The error of the system.
+/// The error of the system; [`Errno::XDEV`] for a directory on another mount that is not to be opened, unless the system does not detect
+/// that.
 pub(super) fn open_directory(
     at: BorrowedFd<'_>,
     name: &OsStr,
-    flags: OFlags,
-    need: Mode,
+    opening: Opening,
 ) -> Result<(OwnedFd, Found, Option<Visit>)> {
+    let need = opening.need;
     {
         let opened = read();
-        match openat(at, name, flags, Mode::empty()) {
+        match opening.open(at, name) {
             Err(Errno::ACCESS) => {}
             Err(error) => return Err(error),
             Ok(directory) => {
@@ -94,12 +121,12 @@ pub(super) fn open_directory(
         }
     }
     let mut opened = write();
-    let (directory, before) = match openat(at, name, flags, Mode::empty()) {
+    let (directory, before) = match opening.open(at, name) {
         Err(Errno::ACCESS) => {
             let mode = Found::of(at, name)?.permissions();
             let change = |mode| rustix::fs::chmodat(at, name, mode, AtFlags::empty());
             change(mode | need).map_err(|_| Errno::ACCESS)?;
-            match openat(at, name, flags, Mode::empty()) {
+            match opening.open(at, name) {
                 Ok(directory) => (directory, Some(mode)),
                 Err(error) => {
                     let _ = change(mode);

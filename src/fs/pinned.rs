@@ -1,7 +1,7 @@
 //! Directories that scripts may move or replace.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -60,6 +60,17 @@ impl Pinned {
     #[must_use]
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The path without links.
+    #[must_use]
+    pub(crate) fn real(&self) -> &Path {
+        &self.real
+    }
+
+    /// The open directory, even if it was moved; `None` if it did not exist.
+    pub(crate) fn directory(&self) -> Option<BorrowedFd<'_>> {
+        self.directory.as_ref().map(AsFd::as_fd)
     }
 
     /// The present target of the path, if it has changed. A missing directory is not a change. A new link is not followed, because it may

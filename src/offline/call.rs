@@ -69,7 +69,7 @@ pub(super) async fn compile(
         // Before the work directory is removed.
         call.report_disks(error, &work_directory, &beside);
     }
-    call.remove(work_directory);
+    call.remove(work_directory).await;
     made.remove_empty();
     call.summarize(result.is_ok());
     if call.cancel.is_cancelled() {
@@ -382,9 +382,11 @@ impl Call<'_> {
         }
     }
 
-    fn remove(&self, work_directory: WorkDirectory) {
+    /// Removes the work directory. This may be slow: signals must be heard meanwhile.
+    async fn remove(&self, work_directory: WorkDirectory) {
         let work = work_directory.path().to_owned();
-        if let Err(error) = work_directory.remove() {
+        let removing = runtime::spawn_blocking("work directory", move || work_directory.remove());
+        if let Ok(Err(error)) = removing.await {
             let hint = match error.hint() {
                 Some(hint) => format!("\nHint: {hint}"),
                 None => String::new(),

@@ -97,7 +97,8 @@ async fn enter_kept(
     };
     let work_directory = making.await??;
     let result = enter_in(package, &work_directory, options, progress, cancel).await;
-    if let Err(error) = work_directory.remove() {
+    let removing = runtime::spawn_blocking("work directory", move || work_directory.remove());
+    if let Ok(Err(error)) = removing.await {
         progress.warn(&format!(
             "Warning: could not remove temporary files in `{}`: {}",
             package.directory.display(),

@@ -168,9 +168,10 @@ impl Rebuild {
     }
 
     /// Removes the work directory; the logs remain. A failure is only a warning.
-    pub(super) fn remove(self, progress: &Progress) {
+    pub(super) async fn remove(self, progress: &Progress) {
         let path = self.place.path().to_owned();
-        if let Err(error) = self.place.remove() {
+        let removing = runtime::spawn_blocking("work directory", move || self.place.remove());
+        if let Ok(Err(error)) = removing.await {
             progress.warn(&format!(
                 "Warning: could not remove `{}`: {}. The next run with this work directory tries again",
                 path.display(),

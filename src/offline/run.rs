@@ -129,7 +129,7 @@ async fn compile_again(
         Ok(()) => rebuild.compare(results.collect(), cancel).await,
         Err(error) => Err(error),
     };
-    rebuild.remove(progress);
+    rebuild.remove(progress).await;
     let found = compared?;
     if found.packages.is_empty() {
         progress.line(&match found.compared {

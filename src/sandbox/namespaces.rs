@@ -25,6 +25,7 @@ mod tests;
 mod view;
 
 use std::fs::File;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -35,7 +36,7 @@ use super::scratch::{self, Scratch};
 use super::users::Users;
 use super::view::Writes;
 use crate::config::Vcap;
-use crate::fs::{self, MadeDirectories};
+use crate::fs::{self, ChildDirectory, MadeDirectories};
 use crate::release::Name;
 
 /// The file in the work directory that is locked while a script has processes.
@@ -265,6 +266,19 @@ impl Namespaces {
     pub(super) fn scratch_directory(&self, name: &Name) -> Option<PathBuf> {
         let is_shared = self.scratch.is_shared();
         is_shared.then(|| self.work.join(&self.scratch_root).join(name.as_str()))
+    }
+
+    /// A shared scratch directory, which scripts may replace.
+    pub(super) fn examinable_scratch(&self, name: &Name) -> Option<ChildDirectory> {
+        if !self.scratch.is_shared() {
+            return None;
+        }
+        if let Some(kept) = self.scratch.in_kept(name) {
+            return kept.ok();
+        }
+        // The directory of all scratch directories may be missing.
+        let work = fs::open(&self.work).ok()?;
+        ChildDirectory::new(work.as_fd(), self.scratch_root.join(name.as_str())).ok()
     }
 
     /// Removes the content of shared scratch directories while no script runs. Returns `false` if there was nothing to remove.

@@ -3,13 +3,14 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use nix::unistd::{AccessFlags, access};
 
 use super::error::SandboxError;
-use crate::fs::{self, Context, MadeDirectories};
+use crate::fs::{self, ChildDirectory, Context, MadeDirectories};
 use crate::release::Name;
 
 /// Who shares scratch directories, and for how long.
@@ -85,6 +86,12 @@ impl Scratch {
             packages.insert(directory.clone());
         }
         Ok(Some(directory))
+    }
+
+    /// The directory of a package in the directory that is kept. `None` if none is kept.
+    pub(super) fn in_kept(&self, name: &Name) -> Option<fs::Result<ChildDirectory>> {
+        let kept = self.kept.as_ref()?;
+        Some(ChildDirectory::new(kept.lock.as_fd(), name.as_str()))
     }
 
     /// Removes the directories of packages in the directory that is kept. Returns `false` if there was no content to remove.

@@ -202,6 +202,7 @@ impl SharedTree {
     /// # Errors
     /// [`SandboxError::Replaced`].
     pub(super) fn check(&self) -> Result<(), SandboxError> {
+        self.unmount_covering()?;
         for pinned in &self.pinned {
             if let Some(found) = pinned.replacement()? {
                 return Err(SandboxError::Replaced {
@@ -216,6 +217,7 @@ impl SharedTree {
     /// Restores the directories that a script has moved or replaced. Must precede every removal: what is behind a link does not belong
     /// to the tree.
     fn restore_directories(&self) -> fs::Result<()> {
+        self.unmount_covering()?;
         self.pinned.iter().try_for_each(Pinned::put_back)
     }
 

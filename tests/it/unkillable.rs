@@ -21,6 +21,8 @@ in_tiers!(hanging_copy_of_an_install_target_can_be_stopped: LANDLOCK NONE);
 in_tiers!(hanging_mount_in_a_linked_install_target_is_refused: LANDLOCK NONE);
 in_tiers!(hanging_path_does_not_make_others_unknown: LANDLOCK);
 in_tiers!(hanging_path_in_the_output_does_not_prevent_the_report: LANDLOCK);
+in_tiers!(hanging_mount_over_a_cache_is_unmounted: NONE);
+in_tiers!(hanging_mount_over_the_tree_is_unmounted: NONE);
 in_tiers!(hanging_mount_next_to_the_base_directory_is_ignored: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -311,6 +313,70 @@ mod bodies {
         assert!(start.elapsed() < LIMIT);
         assert_eq!(place.file("app", "file"), "100644 done\n");
         assert!(!place.world.path("facts/hung").exists());
+    }
+
+    /// Starts an agent, and mounts a silent file system while a script runs. The script waits for `facts/mounted`.
+    fn start_and_mount(
+        place: &Place,
+        release: &ReleaseBuilder,
+        at: &str,
+    ) -> Option<(Running, Hanging)> {
+        let agent = place.agent().args(&["--jobs", "2"]);
+        let running = agent.arg(place.release(release)).start();
+        wait_for("the script", LIMIT, || {
+            let has_started = place.world.path("facts/started").exists();
+            has_started.then_some(()).ok_or_else(|| running.stderr())
+        });
+        let hanging = Hanging::mount_silent_at(&place.world, at)?;
+        Some((running, hanging))
+    }
+
+    /// Ends a script after the mount.
+    const AWAIT_MOUNT: &str =
+        "touch $FACTS/started; until [ -e $FACTS/mounted ]; do sleep 0.01; done";
+
+    pub(super) fn hanging_mount_over_a_cache_is_unmounted(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let cache = place.world.base().join("data/cache");
+        let lib = format!(
+            "set -e; mkdir -p $BOSH_INSTALL_TARGET/bosh; echo 'export GOCACHE={}/go' > $BOSH_INSTALL_TARGET/bosh/compile.env; {AWAIT_MOUNT}",
+            cache.display()
+        );
+        let app = "echo done > $BOSH_INSTALL_TARGET/file";
+        let release = ReleaseBuilder::new("demo", "1.10")
+            .package("lib", &[], &lib)
+            .package("one", &["lib"], app)
+            .package("two", &["lib"], app);
+        let Some((running, _hanging)) = start_and_mount(&place, &release, "vcap/data/cache") else {
+            return;
+        };
+        let start = Instant::now();
+        let ran = running.end().succeeds();
+        assert!(start.elapsed() < LIMIT, "{}", ran.stderr);
+        ran.says(&format!(
+            "Warning: unmounted a file system that a packaging script left mounted: `{}`",
+            cache.display()
+        ));
+        assert!(!place.world.path("facts/hung").exists());
+    }
+
+    pub(super) fn hanging_mount_over_the_tree_is_unmounted(tier: Tier) {
+        for at in ["vcap/data", "vcap/packages", "vcap/data/packages/app"] {
+            let Some(place) = Place::new(tier) else {
+                return;
+            };
+            let release = ReleaseBuilder::of_script(AWAIT_MOUNT);
+            let Some((running, _hanging)) = start_and_mount(&place, &release, at) else {
+                return;
+            };
+            let start = Instant::now();
+            let ran = running.end().fails();
+            assert!(start.elapsed() < LIMIT, "{}", ran.stderr);
+            ran.says("the packaging script of `app` left a mount at");
+            assert!(!place.world.path("facts/hung").exists(), "{at}");
+        }
     }
 
     pub(super) fn stop_does_not_wait_for_an_unkillable_script(tier: Tier) {

@@ -44,14 +44,17 @@ fn remove_copy(copy: &Path) {
 }
 
 impl Work {
-    /// Checks that the package's directories were not replaced.
-    pub(super) fn check_directories(&self) -> Result<(), CompileError> {
+    /// Checks that the package's directories were not replaced. `mounts` are those that the script has left.
+    pub(super) fn check_directories(&self, mounts: &[String]) -> Result<(), CompileError> {
         let checked = self.context.sandbox.check(&self.place);
         checked.map_err(|source| CompileError::Sandbox {
             package: self.job.name.clone(),
             source,
         })?;
         let paths = &self.plan.paths;
+        // First: a file system that does not respond would block a look at what it covers.
+        self.check_mounts(&paths.link, mounts)?;
+        self.check_mounts(&paths.install, mounts)?;
         match fs::lookup(&paths.packages).map_err(self.files())? {
             Some(metadata) if !metadata.is_dir() => Err(CompileError::InstallTarget {
                 package: self.job.name.clone(),
@@ -66,8 +69,6 @@ impl Work {
     /// directory that the link leads to.
     pub(super) fn installed_tree(&self, mounts: &[String]) -> Result<FoundTree, CompileError> {
         let paths = &self.plan.paths;
-        self.check_mounts(&paths.link, mounts)?;
-        self.check_mounts(&paths.install, mounts)?;
         let own = || FoundTree::in_place(paths.install.clone(), true);
         let wrong = |found: &'static str| self.wrong_target(found.into());
         let Some(metadata) = fs::lookup(&paths.link).map_err(self.files())? else {

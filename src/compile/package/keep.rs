@@ -22,7 +22,7 @@ impl Work {
         };
         let keeping = self.blocking_to_the_end("keep", move |work| {
             // A script could have replaced a directory by a link to one of the host.
-            work.check_directories()?;
+            work.check_directories(&[])?;
             work.keep(&keep).map_err(work.files())
         });
         match keeping.await {
@@ -109,7 +109,7 @@ impl Work {
     pub(super) fn update_kept(&self) -> Result<(), CompileError> {
         match &self.job.kept {
             Some(directory) => {
-                self.check_directories()?;
+                self.check_directories(&[])?;
                 self.update(directory).map_err(self.files())
             }
             None => Ok(()),

@@ -74,7 +74,7 @@ impl Work {
         }
         let shell = self.blocking_to_the_end("shell", move |work| {
             // The script could have replaced a directory by a link to one of the host.
-            work.check_directories()?;
+            work.check_directories(&[])?;
             work.shell_script(&confined)
         });
         let shell = shell.await??;

@@ -36,7 +36,7 @@ impl Work {
         self.enter_phase(Phase::Packing);
         self.blocking("store", move |work| {
             let mounts = script.as_ref().map_or(&[][..], |end| &end.mounts);
-            work.check_directories()?;
+            work.check_directories(mounts)?;
             let mut printed = None;
             if script.is_some() {
                 work.check_dependencies_in_use()?;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::SharedTree;
-use crate::fs;
+use crate::fs::{self, ChildDirectory};
 use crate::release::Name;
 use crate::sandbox::error::SandboxError;
 use crate::sandbox::scratch;
@@ -29,8 +29,22 @@ impl SharedTree {
         directory.filter(|_| self.shares_scratch())
     }
 
+    /// A shared scratch directory, which scripts may replace.
+    pub(in crate::sandbox) fn examinable_scratch(&self, name: &Name) -> Option<ChildDirectory> {
+        if !self.shares_scratch() {
+            return None;
+        }
+        if let Some(kept) = self.scratch.in_kept(name) {
+            return kept.ok();
+        }
+        let data = self.vcap.data();
+        let pinned = self.pinned.iter().find(|pinned| pinned.path() == data)?;
+        ChildDirectory::new(pinned.directory()?, name.as_str()).ok()
+    }
+
     /// Creates shared scratch directories, for this run or in the directory that is kept. Existing ones are used as they are.
     pub(in crate::sandbox) fn share(&self, names: &[Name]) -> Result<(), SandboxError> {
+        self.unmount_new_data(names)?;
         for name in names {
             let Some(path) = self.vcap.scratch(name) else {
                 continue;
@@ -63,6 +77,7 @@ impl SharedTree {
         name: &Name,
         make: bool,
     ) -> Result<bool, SandboxError> {
+        self.unmount_new_data(std::slice::from_ref(name))?;
         let path = self.vcap.data().join(name.as_str());
         if fs::lookup(&path)?.is_some() {
             return Ok(false);
@@ -77,6 +92,7 @@ impl SharedTree {
     /// Removes directories whose names are noted.
     pub(in crate::sandbox) fn remove_data(&self, names: &[Name]) -> fs::Result<()> {
         self.restore_directories()?;
+        self.unmount_new_data(names)?;
         for name in names {
             self.remove_or_set_aside(&self.vcap.data().join(name.as_str()))?;
             self.data_names().remove(name);
@@ -87,6 +103,7 @@ impl SharedTree {
     /// Removes the content of scratch directories, also of those that are kept, while no script runs. Returns `false` if there was nothing to remove.
     pub(in crate::sandbox) fn discard_scratch(&self) -> fs::Result<bool> {
         let names: Vec<Name> = self.data_names().iter().cloned().collect();
+        self.unmount_new_data(&names)?;
         let mut found = self.scratch.discard_kept()?;
         for name in &names {
             found |= !fs::list(&self.vcap.data().join(name.as_str()))?.is_empty();

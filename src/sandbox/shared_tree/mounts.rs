@@ -1,5 +1,6 @@
 //! Mounts in the tree that are not this run's.
 
+use std::cell::LazyCell;
 use std::path::{Path, PathBuf};
 
 use super::SharedTree;
@@ -29,23 +30,48 @@ impl SharedTree {
         }
     }
 
+    /// Unmounts what scripts have mounted during this run over the directories that contain theirs, or above them. Resolves no path before
+    /// that: a file system that does not respond would block this process.
+    pub(super) fn unmount_covering(&self) -> fs::Result<()> {
+        let [base, data, ..] = self.pinned.as_slice() else {
+            return Ok(());
+        };
+        let roots = [base.real(), data.real()];
+        self.unmount_new_where(|| {
+            move |mount: &Path| {
+                let mut own = self.pinned.iter();
+                own.any(|own| own.real().starts_with(mount))
+                    && roots.iter().any(|root| mount.starts_with(root))
+            }
+        })
+    }
+
     /// Unmounts what scripts have mounted during this run: over the tree's directories or above them, and in all directories of
     /// packages or in those of one. A package directory that contains a mount that cannot be removed is set aside.
     pub(super) fn unmount_new(&self, package: Option<&Name>) -> fs::Result<()> {
+        self.unmount_new_where(|| self.in_tree(package))
+    }
+
+    /// Unmounts what scripts have mounted during this run over or in these other directories in the data directory.
+    pub(super) fn unmount_new_data(&self, names: &[Name]) -> fs::Result<()> {
+        self.unmount_covering()?;
+        self.unmount_new_where(|| {
+            let directories = self.data_directories(names);
+            move |mount: &Path| directories.iter().any(|own| mount.starts_with(own))
+        })
+    }
+
+    fn unmount_new_where<F: Fn(&Path) -> bool>(
+        &self,
+        is_ours: impl FnOnce() -> F,
+    ) -> fs::Result<()> {
         let Some(before) = &self.mounts else {
             return Ok(());
         };
-        let mut is_ours = None;
+        let is_ours = LazyCell::new(is_ours);
         for _ in 0..LIMIT {
             let now = fs::mount_points().unwrap_or_default();
-            let mut new = now
-                .into_iter()
-                .filter(|mount| !before.contains(mount))
-                .peekable();
-            if new.peek().is_none() {
-                return Ok(());
-            }
-            let is_ours = is_ours.get_or_insert_with(|| self.in_tree(package));
+            let new = now.into_iter().filter(|mount| !before.contains(mount));
             // The outermost first, which also removes the mounts in it. An inner one could be a peer of a mount of the host, which
             // would be removed, too, if the inner one were unmounted by itself.
             let outermost = new
@@ -86,19 +112,28 @@ impl SharedTree {
             .iter()
             .map(|directory| real(directory))
             .collect();
-        let inside: Vec<PathBuf> = own
-            .iter()
-            .cloned()
-            .chain([real(&self.temporary())])
-            .map(|directory| match package {
-                Some(package) => directory.join(package.as_str()),
-                None => directory,
-            })
-            .collect();
+        let inside = own.iter().cloned().chain([real(&self.temporary())]);
+        let inside: Vec<PathBuf> = match package {
+            Some(package) => inside.map(|it| it.join(package.as_str())).collect(),
+            None => {
+                let data: Vec<Name> = self.data_names().iter().cloned().collect();
+                inside.chain(self.data_directories(&data)).collect()
+            }
+        };
         move |mount| {
             let covers = own.iter().any(|own| own.starts_with(mount))
                 && roots.iter().any(|root| mount.starts_with(root));
             covers || inside.iter().any(|inside| mount.starts_with(inside))
         }
+    }
+
+    /// The paths without links of other directories in the data directory, and of those in which scratch is kept.
+    fn data_directories(&self, names: &[Name]) -> Vec<PathBuf> {
+        let data = self.vcap.data();
+        let data = fs::canonicalize(&data).unwrap_or(data);
+        let above = std::iter::once(data.as_path()).chain(self.scratch.kept());
+        above
+            .flat_map(|above| names.iter().map(|name| above.join(name.as_str())))
+            .collect()
     }
 }
