@@ -1,6 +1,6 @@
 //! Compiles everything a second time and compares the compiled packages (`--verify-rebuild`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use super::ids::ReleaseId;
 use super::open;
 use super::options::Options;
 use super::progress::Progress;
-use super::rebuild_differences::{PackageDifference, RebuildDifferences};
+use super::rebuild_differences::{PackageDifference, RebuildDifferences, RebuildResult};
 use super::tarball::{Blob, Opened, Role};
 use super::work_directory;
 use crate::compile::WorkDirectory;
@@ -21,6 +21,7 @@ use crate::config::Environment;
 use crate::diag::Chain;
 use crate::fs;
 use crate::process::{self, Program};
+use crate::release::Name;
 use crate::runtime;
 use crate::sandbox::Sharing;
 
@@ -111,10 +112,10 @@ impl Rebuild {
         }
     }
 
-    /// Compares the packages of the results of both compilations, in the order of the inputs.
+    /// Compares the packages of the results of both compilations, in the order of the inputs. The second compilation may lack a result.
     pub(super) async fn compare(
         &self,
-        results: Vec<(PathBuf, PathBuf)>,
+        results: Vec<(PathBuf, Option<PathBuf>)>,
         cancel: &CancellationToken,
     ) -> Result<RebuildDifferences, OfflineError> {
         let mut found = RebuildDifferences {
@@ -127,13 +128,15 @@ impl Rebuild {
             let (one, other, token) = (one?, other?, cancel.clone());
             let comparing = runtime::spawn_blocking("compare", move || {
                 let first = opened(&first, &one, &token)?;
-                let second = opened(&second, &other, &token)?;
-                differences(&first, &second, &token)
+                let second = second.map(|second| opened(&second, &other, &token));
+                differences(&first, second.transpose()?.as_ref(), &token)
             });
             let (compared, differences) = comparing.await??;
             found.compared += compared;
             for (mut package, blobs) in differences {
-                package.details = self.explain(&package, blobs, cancel).await;
+                if let Some(blobs) = blobs {
+                    package.details = self.explain(&package, blobs, cancel).await;
+                }
                 found.packages.push(package);
             }
         }
@@ -188,24 +191,39 @@ fn opened(result: &Path, spool: &Path, cancel: &CancellationToken) -> Result<Ope
     })
 }
 
-/// The number of packages in two results, and those that differ, with their blobs.
-type Differences = (usize, Vec<(PackageDifference, (PathBuf, PathBuf))>);
+/// The number of packages in two results, and those that differ, with their blobs if both results have them.
+type Differences = (usize, Vec<(PackageDifference, Option<(PathBuf, PathBuf)>)>);
 
+/// Compares two results; without a second one, all packages are only in the first one.
 fn differences(
     first: &Opened,
-    second: &Opened,
+    second: Option<&Opened>,
     cancel: &CancellationToken,
 ) -> Result<Differences, OfflineError> {
-    let blobs: BTreeMap<&str, _> = blobs(second).collect();
+    let own: BTreeMap<&str, _> = blobs(first).collect();
+    let others: BTreeMap<&str, _> = second.into_iter().flat_map(blobs).collect();
+    let difference = |package: &Name, only_in| PackageDifference {
+        release: (first.manifest.name.clone(), first.manifest.version.clone()),
+        package: package.clone(),
+        files: Vec::new(),
+        only_in,
+        details: None,
+    };
     let (mut compared, mut found) = (0, Vec::new());
-    let manifest = &first.manifest;
-    for package in manifest.compiled_packages.iter().flatten() {
-        let name = package.name.as_str();
-        let own = self::blobs(first).find(|(it, _)| *it == name);
-        let (Some((_, one)), Some(other)) = (own, blobs.get(name)) else {
-            continue;
-        };
+    for package in packages(first) {
         compared += 1;
+        let name = package.as_str();
+        let (one, other) = match (own.get(name), others.get(name)) {
+            (Some(one), Some(other)) => (one, other),
+            (one, _) => {
+                let result = match one {
+                    Some(_) => RebuildResult::First,
+                    None => RebuildResult::Second,
+                };
+                found.push((difference(package, Some(result)), None));
+                continue;
+            }
+        };
         if one.digests.sha256() == other.digests.sha256() {
             continue;
         }
@@ -216,14 +234,26 @@ fn differences(
             },
         )?;
         let difference = PackageDifference {
-            release: (manifest.name.clone(), manifest.version.clone()),
-            package: package.name.clone(),
             files,
-            details: None,
+            ..difference(package, None)
         };
-        found.push((difference, (one.file.clone(), other.file.clone())));
+        found.push((difference, Some((one.file.clone(), other.file.clone()))));
+    }
+    let known: BTreeSet<&Name> = packages(first).collect();
+    for package in second.into_iter().flat_map(packages) {
+        if !known.contains(package) {
+            compared += 1;
+            let only_in = Some(RebuildResult::Second);
+            found.push((difference(package, only_in), None));
+        }
     }
     Ok((compared, found))
+}
+
+/// The compiled packages of a result.
+fn packages(opened: &Opened) -> impl Iterator<Item = &Name> {
+    let packages = opened.manifest.compiled_packages.iter().flatten();
+    packages.map(|package| &package.name)
 }
 
 /// The blobs of compiled packages by name.

@@ -1,6 +1,6 @@
 //! How the packages of two compilations differ.
 
-use std::fmt::Write;
+use std::fmt::{self, Write as _};
 use std::path::PathBuf;
 
 use crate::release::{Name, Version};
@@ -11,23 +11,43 @@ const FILES_NAMED: usize = 20;
 /// The result of a comparison.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RebuildDifferences {
-    /// How many packages were compared.
+    /// How many packages were compared, with those that only one result has.
     pub compared: usize,
     /// Those that differ, each after its dependencies.
     pub packages: Vec<PackageDifference>,
 }
 
-/// A package whose two compilations gave different files.
+/// A package whose two compilations gave different files, or that only one of them gave.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PackageDifference {
     /// Name and version of the release.
     pub release: (Name, Version),
     /// Its name.
     pub package: Name,
-    /// How its files differ. Empty if only the bytes of the archives do.
+    /// How its files differ. Empty if only the bytes of the archives do, or if only one result has the package.
     pub files: Vec<FileDifference>,
+    /// The result that has the package, if the other one lacks it.
+    pub only_in: Option<RebuildResult>,
     /// The file with what diffoscope says about it.
     pub details: Option<PathBuf>,
+}
+
+/// One of two results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RebuildResult {
+    /// That of the first compilation.
+    First,
+    /// That of the second compilation.
+    Second,
+}
+
+impl fmt::Display for RebuildResult {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::First => "first",
+            Self::Second => "second",
+        })
+    }
 }
 
 /// A file that two compilations of a package have installed differently.
@@ -43,6 +63,12 @@ impl PackageDifference {
     /// A line about the package and one for each file, up to a limit.
     pub(super) fn lines(&self) -> String {
         let (name, version) = &self.release;
+        if let Some(result) = self.only_in {
+            return format!(
+                "Package {} of release {name}/{version} is only in the {result} result",
+                self.package
+            );
+        }
         let mut text = format!(
             "Package {} of release {name}/{version} differs when it is compiled again:",
             self.package
@@ -81,6 +107,7 @@ mod tests {
             release: (Name::parse("demo").unwrap(), Version::parse("1").unwrap()),
             package: Name::parse("app").unwrap(),
             files: (0..FILES_NAMED + 2).map(file).collect(),
+            only_in: None,
             details: Some(PathBuf::from("/logs/app.txt")),
         };
         let text = package.lines();

@@ -12,6 +12,7 @@ use super::call_record::CallRecord;
 use super::error::OfflineError;
 use super::expected;
 use super::given;
+use super::ids::ReleaseId;
 use super::options::{Options, Purpose};
 use super::progress::Progress;
 use super::rebuild::{self, Rebuild};
@@ -124,7 +125,11 @@ async fn compile_again(
     let options = rebuild.options(options.clone(), first_record.jobs(), inputs.collect());
     let (record, mut second) = (Arc::new(CallRecord::new()), BTreeMap::new());
     let compiled = compile(options, Arc::clone(progress), &record, cancel, &mut second).await;
-    let results = written.values().cloned().zip(second.into_values());
+    // The inputs of the second compilation are those that were written, in the same order.
+    let results = written.values().enumerate().map(|(position, first)| {
+        let second = second.get(&ReleaseId::from_position(position));
+        (first.clone(), second.cloned())
+    });
     let compared = match compiled {
         Ok(()) => rebuild.compare(results.collect(), cancel).await,
         Err(error) => Err(error),

@@ -91,6 +91,25 @@ fn packages_from_a_cache_are_compiled_again() {
 }
 
 #[test]
+fn package_of_one_result_is_a_difference() {
+    let world = World::new();
+    // The script replaces the release for the second compilation.
+    let (tarball, other) = (world.path("release.tgz"), world.path("other.tgz"));
+    let script = format!("cp {} {}", other.display(), tarball.display());
+    let release = |name: &str| {
+        let release = ReleaseBuilder::new("demo", "1").package("app", &[], &script);
+        release.package(name, &[], "echo > $BOSH_INSTALL_TARGET/file")
+    };
+    assert_eq!(world.release("release.tgz", &release("gone")), tarball);
+    assert_eq!(world.release("other.tgz", &release("new")), other);
+    let ran = verifying(&world).arg(&tarball).run();
+    ran.fails()
+        .says("\nPackage gone of release demo/1 is only in the first result\n")
+        .says("\nPackage new of release demo/1 is only in the second result\n")
+        .says("Error: 2 of 3 packages differ when compiled again\n");
+}
+
+#[test]
 fn failure_of_the_second_compilation_is_reported() {
     let world = World::new();
     let ran = world.path("ran");
