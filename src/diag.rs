@@ -1,7 +1,7 @@
 //! Formats errors, sizes and times for people, and finds what a misspelled name may mean.
 
 use std::error::Error;
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 /// An error with its sources, joined by colons: `failed to write `/out/a.tgz`: No space left on
 /// device`.
@@ -39,6 +39,21 @@ pub(crate) fn printable(text: &dyn fmt::Display) -> String {
     }
     if characters.next().is_some() {
         shown.push_str("...");
+    }
+    shown
+}
+
+/// JSON without control characters in its strings, for a terminal. Its values are unchanged. JSON itself requires that only for the first
+/// 32 characters.
+pub(crate) fn printable_json(json: &str) -> String {
+    let mut shown = String::with_capacity(json.len());
+    for character in json.chars() {
+        match character.is_control() && character != '\n' {
+            true => {
+                let _ = write!(shown, "\\u{:04x}", u32::from(character));
+            }
+            false => shown.push(character),
+        }
     }
     shown
 }
@@ -154,5 +169,9 @@ mod tests {
         let long = printable(&"é".repeat(LONGEST_FOREIGN + 1));
         assert_eq!(long.chars().count(), LONGEST_FOREIGN + 3);
         assert!(long.ends_with("é..."));
+        let value = vec!["a\u{1b}\u{7f}\u{9b}é"];
+        let json = printable_json(&serde_json::to_string_pretty(&value).unwrap());
+        assert_eq!(json, "[\n  \"a\\u001b\\u007f\\u009bé\"\n]");
+        assert_eq!(serde_json::from_str::<Vec<String>>(&json).unwrap(), value);
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::key::KeyParts;
+use crate::diag::printable;
 
 /// A part of the key in which a cached package differs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -141,13 +142,13 @@ pub(super) const DPKG: &str = "/var/lib/dpkg/status";
 /// How many differences are named.
 const NAMED: usize = 4;
 
-/// The differences as the end of a sentence that starts with "was compiled".
+/// The differences as the end of a sentence that starts with "was compiled". Another user may have written the names in them.
 #[must_use]
 pub fn in_words(differences: &[Difference]) -> String {
     let named: Vec<String> = differences
         .iter()
         .take(NAMED)
-        .map(ToString::to_string)
+        .map(|difference| printable(difference))
         .collect();
     let others = differences.len().saturating_sub(NAMED);
     match (named.split_last(), others) {
@@ -224,6 +225,14 @@ mod tests {
             words(|it| set(&mut it.variables, "PATH", "x")),
             "with another PATH"
         );
+    }
+
+    #[test]
+    fn names_of_another_user_cannot_control_a_terminal() {
+        let name = "A\u{1b}[2J".to_owned();
+        let gone = [Difference::Variable(name, Change::Gone)];
+        let text = in_words(&gone);
+        assert_eq!(text, "with A\\u{1b}[2J, which is not set now");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::compile_flags::cache_directory;
 use super::{DONE, MACHINE, USAGE, print, print_error, values};
 use crate::cache::{Damage, Entry, Listed, LocalCache};
 use crate::config::Environment;
-use crate::diag::{Bytes, Chain, Elapsed};
+use crate::diag::{Bytes, Chain, Elapsed, printable, printable_json};
 use crate::fs;
 use crate::offline::FailureKind;
 
@@ -95,7 +95,7 @@ pub(super) fn main(command: CacheCommand, environment: &Environment) -> u8 {
         Err(error) => {
             let hint = error.hint().map(|hint| format!("\nHint: {hint}"));
             let hint = hint.unwrap_or_default();
-            print_error(&format!("Error: {}{hint}", Chain(&error)));
+            print_error(&format!("Error: {}{hint}", printable(&Chain(&error))));
             MACHINE
         }
     }
@@ -108,7 +108,7 @@ fn list(cache: &LocalCache, as_json: bool) -> fs::Result<Printed> {
     match as_json {
         true => {
             let text = serde_json::to_string_pretty(&json(cache, &listed));
-            Ok((text.unwrap_or_default(), code))
+            Ok((printable_json(&text.unwrap_or_default()), code))
         }
         false => Ok((table(cache.root(), &listed), code)),
     }
@@ -141,7 +141,7 @@ fn warn(damaged: &[Damage], what: &str) {
     for damage in damaged {
         print_error(&format!(
             "Warning: the file of the cache {}. {what}",
-            Chain(damage)
+            printable(&Chain(damage))
         ));
     }
 }
@@ -176,9 +176,9 @@ fn table(directory: &Path, listed: &[Listed]) -> String {
     rows.extend(listed.iter().map(|it| {
         let parts = &it.entry.parts;
         [
-            parts.name.clone(),
-            short(&parts.version),
-            parts.stemcell.clone(),
+            printable(&parts.name),
+            short(&printable(&parts.version)),
+            printable(&parts.stemcell),
             Bytes(it.entry.size()).to_string(),
             Elapsed(it.entry.elapsed()).to_string(),
             date(it.used, "%Y-%m-%d %H:%M"),

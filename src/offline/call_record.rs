@@ -22,7 +22,7 @@ use super::summary;
 use super::tarball;
 use crate::compile::{self, CompileError, Compiled, Event, first_log};
 use crate::diag::Chain;
-use crate::process::Status;
+use crate::process::{Status, printable};
 
 /// How many of the last lines of a compiled package's script are in the report.
 pub(super) const LOG_LINES: usize = 20;
@@ -159,7 +159,10 @@ impl CallRecord {
     }
 
     pub(super) fn set_cached(&self, node: NodeId, hit: &Hit) {
-        let (lines, cache) = (hit.entry.last_lines.clone(), hit.origin.name());
+        // Another user may have written them.
+        let lines = hit.entry.last_lines.iter().take(LOG_LINES);
+        let lines = lines.map(|line| printable(line.as_bytes())).collect();
+        let cache = hit.origin.name();
         let facts = (blob(&hit.blob.blob), lines, cache);
         self.facts().cached.insert(node.index(), facts);
     }

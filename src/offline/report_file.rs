@@ -11,6 +11,7 @@ use super::call_report::{CallReport, CallResult, File};
 use super::error::OfflineError;
 use super::failure_kind::FailureKind;
 use super::timings;
+use crate::diag::printable_json;
 use crate::fs::{self, Context};
 use crate::release::Algorithm;
 use crate::release::digest::Hasher;
@@ -73,10 +74,10 @@ impl ReportFile {
 }
 
 fn write_json(path: &Path, report: &CallReport) -> fs::Result<()> {
-    let mut text = serde_json::to_vec_pretty(report)
+    let text = serde_json::to_string_pretty(report)
         .map_err(|source| fs::Error::new("write", path, source.into()))?;
-    text.push(b'\n');
-    fs::write_atomic(path, &text, fs::mode_of_results())
+    let text = printable_json(&text) + "\n";
+    fs::write_atomic(path, text.as_bytes(), fs::mode_of_results())
 }
 
 fn write_page(path: &Path, report: &CallReport) -> fs::Result<()> {
