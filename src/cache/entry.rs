@@ -86,6 +86,22 @@ impl Entry {
             .fold(0, |sum, content| sum.saturating_add(content.size))
     }
 
+    /// Whether each run that can use another description of the package can use this one. Not all runs use a package that was compiled
+    /// without restrictions.
+    pub(super) fn serves(&self, other: &Self) -> bool {
+        other.unrestricted || !self.unrestricted
+    }
+
+    /// About how much memory the entry takes, in bytes.
+    pub(super) fn memory(&self) -> usize {
+        // A string or a node of a map takes more than its text.
+        const EACH: usize = 64;
+        let lines = self.last_lines.iter().chain(&self.warnings);
+        let own = [&self.agent, &self.isolation].into_iter().chain(lines);
+        let texts = own.chain(self.parts.texts());
+        texts.fold(EACH, |sum, text| sum.saturating_add(text.len() + EACH))
+    }
+
     /// The file of the entry.
     pub(super) fn encode(&self) -> serde_json::Result<Vec<u8>> {
         sealed::seal(self)

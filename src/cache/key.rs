@@ -78,6 +78,28 @@ pub struct KeyParts {
 }
 
 impl KeyParts {
+    /// All texts in the parts.
+    pub(super) fn texts(&self) -> impl Iterator<Item = &String> {
+        let texts = [
+            &self.name,
+            &self.version,
+            &self.source,
+            &self.stemcell,
+            &self.architecture,
+            &self.base,
+        ];
+        let maps = [
+            &self.dependencies,
+            &self.root,
+            &self.options,
+            &self.variables,
+        ];
+        let pairs = maps.into_iter().flatten();
+        texts
+            .into_iter()
+            .chain(pairs.flat_map(|(name, value)| [name, value]))
+    }
+
     /// The key: the SHA-256 of an unambiguous encoding of all parts.
     #[must_use]
     pub fn key(&self) -> Key {

@@ -7,103 +7,63 @@
 //! http         on an HTTP server
 //! grpc         on a server of the Remote Execution API
 //! receiver     receives a content into a local cache
+//! health       counts failures, and decides when a cache is not used any longer
 //! ```
 //!
-//! A shared cache never fails a run. After its first failure, one warning names it and the reason, and it is not used again. Each
-//! operation has a time limit.
+//! A shared cache never fails a run. A warning names it and the reason of a failure. After a refusal, or a few time limits and lost
+//! connections, it is not used again. Each operation has a time limit.
 
 mod credentials;
 mod directory;
 mod error;
 mod grpc;
+mod health;
 mod http;
+mod limits;
 mod location;
 mod receiver;
 
 use std::collections::HashSet;
 use std::fmt;
 use std::iter;
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, StreamExt as _};
-use tokio_util::sync::CancellationToken;
 
 pub use self::credentials::Credentials;
 pub(super) use self::credentials::VARIABLES as CREDENTIALS;
-use self::directory::Directory;
+use self::directory::{Directory, Prepared};
 use self::error::RemoteError;
 use self::grpc::GrpcServer;
+use self::health::Health;
 use self::http::HttpServer;
+use self::limits::Limits;
+pub use self::limits::time_limit;
 pub use self::location::{InvalidLocation, Location};
 use super::entry::{Content, Entry};
 use super::key::Key;
 use super::local::LocalCache;
 use crate::config::Environment;
-use crate::diag::{Chain, printable};
-use crate::fs;
-use crate::http::{Client, Timeouts};
+use crate::diag::{Bytes, Chain};
+use crate::http::Client;
 use crate::runtime;
 use crate::tls::{self, Profile};
 
 /// How many descriptions are fetched concurrently.
 const SEARCHES: usize = 16;
 
+/// How much memory the descriptions of a search may take, in bytes. A usual one takes a few KiB.
+const MOST_DESCRIPTIONS: usize = 64 << 20;
+
 /// How many packages are fetched concurrently.
 const TRANSFERS: usize = 4;
 
-/// The lowest rate at which a content is transferred, in bytes per second. A slower server is not worth waiting for.
-const SLOWEST: u64 = 1 << 20;
-
 /// The pauses before retries.
 const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_millis(800)];
-
-/// The time limits of a shared cache.
-#[derive(Debug, Clone, Copy)]
-struct Limits {
-    /// For a description, and for the part of a transfer that does not depend on its size.
-    base: Duration,
-    /// For all descriptions of a call.
-    lookups: Duration,
-    /// For the steps of a download.
-    fetching: Timeouts,
-    /// For the steps of an upload. A server may need a moment to confirm a large file.
-    storing: Timeouts,
-}
-
-impl Limits {
-    /// The limits of the product.
-    const USUAL: Self = {
-        let fetching = Timeouts {
-            connect: Duration::from_secs(5),
-            handshake: Duration::from_secs(5),
-            stall: Duration::from_secs(10),
-            expect: Duration::from_secs(1),
-        };
-        Self {
-            base: Duration::from_secs(15),
-            lookups: Duration::from_secs(30),
-            fetching,
-            storing: Timeouts {
-                stall: Duration::from_secs(30),
-                ..fetching
-            },
-        }
-    };
-
-    fn transfer(&self, size: u64) -> Duration {
-        self.base + Duration::from_secs(size / SLOWEST)
-    }
-}
-
-/// How long the transfer of a content of this size may take.
-#[must_use]
-pub fn time_limit(size: u64) -> Duration {
-    Limits::USUAL.transfer(size)
-}
 
 /// The shared caches of a call.
 #[derive(Debug, Default)]
@@ -136,16 +96,28 @@ impl Remotes {
         Self { from, to }
     }
 
-    /// Creates the directory in which packages are stored, if it is one, so that it can be hidden from scripts. Blocks.
-    pub fn prepare(&self) {
-        if let Some(remote) = &self.to
-            && let Kind::Directory(directory) = &remote.kind
-            && let Err(error) = directory.prepare()
-        {
-            match directory.is_there() {
-                true => remote.only_read(&error),
-                false => remote.fail(&error.into()),
-            }
+    /// Those in directories, each once.
+    pub fn directories(&self) -> impl Iterator<Item = (PathBuf, &Arc<Remote>)> {
+        let is_from = |to: &Arc<Remote>| self.from.iter().any(|it| Arc::ptr_eq(it, to));
+        let to = self.to.iter().filter(move |to| !is_from(to));
+        let all = self.from.iter().chain(to);
+        all.filter_map(|remote| Some((remote.location.directory()?.to_owned(), remote)))
+    }
+
+    /// Creates the directory in which packages are stored, if it is one, so that it can be hidden from scripts.
+    pub async fn prepare(&self) {
+        let Some(remote) = self.to.as_ref().filter(|remote| !remote.is_broken()) else {
+            return;
+        };
+        let Kind::Directory(directory) = &remote.kind else {
+            return;
+        };
+        let limit = remote.limits.base;
+        match tokio::time::timeout(limit, directory.prepare()).await {
+            Ok(Ok(Prepared::Writable)) => {}
+            Ok(Ok(Prepared::OnlyRead(error))) => remote.health.only_read(&error),
+            Ok(Err(error)) => remote.health.give_up(&error),
+            Err(_) => remote.give_up_silent(limit),
         }
     }
 }
@@ -156,15 +128,11 @@ pub struct Remote {
     location: Location,
     kind: Kind,
     limits: Limits,
-    /// Canceled by the first failure.
-    broken: CancellationToken,
-    /// Whether it can be read, but not stored in.
-    is_only_read: AtomicBool,
-    /// Whether the local cache could not take a package.
-    local_failed: AtomicBool,
-    /// Whether wrong bytes were reported.
-    has_warned: AtomicBool,
-    /// The SHA-256 of the contents of packages that had wrong bytes. They are replaced when they are stored again.
+    health: Health,
+    /// How many bytes of memory descriptions may still take.
+    descriptions: AtomicUsize,
+    /// The keys of packages whose descriptions or contents are wrong or missing, and the SHA-256 of the contents of those with wrong
+    /// bytes. They are replaced when they are stored again.
     damaged: Mutex<HashSet<String>>,
 }
 
@@ -212,11 +180,9 @@ impl Remote {
         Self {
             location: location.clone(),
             kind,
+            health: Health::new(location.to_string(), limits.patience),
             limits,
-            broken: CancellationToken::new(),
-            is_only_read: AtomicBool::new(false),
-            local_failed: AtomicBool::new(false),
-            has_warned: AtomicBool::new(false),
+            descriptions: AtomicUsize::new(MOST_DESCRIPTIONS),
             damaged: Mutex::default(),
         }
     }
@@ -224,13 +190,18 @@ impl Remote {
     /// Whether it has failed: it is not used again.
     #[must_use]
     pub fn is_broken(&self) -> bool {
-        self.broken.is_cancelled()
+        self.health.is_broken()
+    }
+
+    /// Reports that the file system of its directory has not responded for this time. It is not used again.
+    pub fn give_up_silent(&self, limit: Duration) {
+        self.health.give_up(&RemoteError::NoResponse { limit });
     }
 
     /// Whether packages can be stored in it, as far as is known.
     #[must_use]
     pub fn takes_packages(&self) -> bool {
-        !self.is_broken() && !self.is_only_read.load(Ordering::Relaxed)
+        !self.is_broken() && !self.health.is_only_read()
     }
 
     /// The descriptions of packages, in their order; `None` for one that is missing, and after a failure.
@@ -266,7 +237,9 @@ impl Remote {
             if !self.has_room(entries, into).await {
                 return vec![false; entries.len()];
             }
-            let fetched = self.all(self.limits.transfer(size), TRANSFERS, fetch).await;
+            // One slow package does not take all of it.
+            let limit = self.limits.transfer(size) + self.limits.base;
+            let fetched = self.all(limit, TRANSFERS, fetch).await;
             fetched.into_iter().map(|it| it == Some(true)).collect()
         }
         .boxed()
@@ -283,7 +256,7 @@ impl Remote {
             Ok(Err(error)) => RemoteError::Local(error),
             Err(error) => error.into(),
         };
-        self.report(&error);
+        self.health.note(&error, Instant::now());
         false
     }
 
@@ -308,8 +281,9 @@ impl Remote {
             }
         };
         if tokio::time::timeout(limit, collecting).await.is_err() {
-            self.fail(&RemoteError::Slow { limit });
+            self.health.give_up(&RemoteError::Slow { limit });
         }
+        self.health.report();
         results
     }
 
@@ -321,12 +295,38 @@ impl Remote {
                 Kind::Grpc(server) => Box::pin(server.find(name, key)),
             }
         };
-        self.attempt(self.limits.base, find).await.flatten()
+        match self.attempt(self.limits.base, find).await {
+            Ok(entry) => entry.filter(|entry| self.has_memory(entry)),
+            Err(failed) => {
+                if failed == Failed::Wrong {
+                    self.damaged().insert(key.to_string());
+                }
+                None
+            }
+        }
+    }
+
+    /// Whether a description fits into the memory for all of them. If not, it is reported.
+    fn has_memory(&self, entry: &Entry) -> bool {
+        let size = entry.memory();
+        let take = |left: usize| left.checked_sub(size);
+        let taken = self
+            .descriptions
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
+        if taken.is_err() {
+            let limit = Bytes(MOST_DESCRIPTIONS as u64);
+            let error = RemoteError::Wrong {
+                file: format!("{}/{}", entry.parts.name, entry.key()),
+                problem: format!("is not used: all descriptions need more than {limit} of memory"),
+            };
+            self.health.note(&error, Instant::now());
+        }
+        taken.is_ok()
     }
 
     async fn fetch(&self, entry: &Entry, into: &Arc<LocalCache>, concurrent: u64) -> bool {
         for content in entry.contents() {
-            if self.local_failed.load(Ordering::Relaxed) {
+            if self.health.has_local_failed() {
                 return false;
             }
             let (local, wanted) = (Arc::clone(into), content.clone());
@@ -342,14 +342,12 @@ impl Remote {
                 }
             };
             let shared = content.size.saturating_mul(concurrent);
-            let fetched = self.attempt(self.limits.transfer(shared), fetch).await;
-            if fetched != Some(true) {
-                let local_failed = self.local_failed.load(Ordering::Relaxed);
-                if fetched.is_none() && !self.is_broken() && !local_failed {
-                    let all = entry.contents().map(|content| content.sha256.clone());
-                    self.damaged().extend(all);
+            match self.attempt(self.limits.transfer(shared), fetch).await {
+                Ok(true) => {}
+                failed => {
+                    self.note_damage(entry, failed);
+                    return false;
                 }
-                return false;
             }
         }
         let (local, added) = (Arc::clone(into), entry.clone());
@@ -359,7 +357,7 @@ impl Remote {
             Err(error) => Err(error.into()),
         };
         if let Err(error) = added {
-            self.report(&error);
+            self.health.note(&error, Instant::now());
             return false;
         }
         if let Kind::Directory(directory) = &self.kind
@@ -370,14 +368,35 @@ impl Remote {
         true
     }
 
-    /// Stores a package: its blob, its log, then its description. Returns whether it is there.
-    pub async fn store(&self, entry: &Entry, blob: &Path, log: Option<&Path>) -> bool {
+    /// Remembers a package whose contents could not be fetched, if the server is to blame for them.
+    fn note_damage(&self, entry: &Entry, fetched: Result<bool, Failed>) {
+        let mut damaged = self.damaged();
+        match fetched {
+            Ok(_) => {}
+            Err(Failed::Wrong) => {
+                damaged.extend(entry.contents().map(|content| content.sha256.clone()));
+            }
+            Err(Failed::Other) => return,
+        }
+        damaged.insert(entry.key().to_string());
+    }
+
+    /// Stores a package: its blob, its log, then its description. Returns whether it is there. `concurrent` is how many packages are
+    /// stored at once: they share the line.
+    pub async fn store(
+        &self,
+        entry: &Entry,
+        blob: &Path,
+        log: Option<&Path>,
+        concurrent: u64,
+    ) -> bool {
         let log_file = entry.log.as_ref().zip(log);
         let files: Vec<(&Content, &Path)> =
             iter::once((&entry.blob, blob)).chain(log_file).collect();
-        let damaged = files.iter().map(|(content, _)| &content.sha256);
-        let damaged = damaged.filter(|sha256| self.damaged().contains(*sha256));
-        let damaged: HashSet<String> = damaged.cloned().collect();
+        let names = files.iter().map(|(content, _)| content.sha256.clone());
+        let names = names.chain([entry.key().to_string()]);
+        let damaged = names.filter(|name| self.damaged().contains(name));
+        let damaged: HashSet<String> = damaged.collect();
         let (files, damaged) = (files.as_slice(), &damaged);
         let store = || -> BoxFuture<'_, _> {
             match &self.kind {
@@ -386,21 +405,26 @@ impl Remote {
                 Kind::Grpc(server) => Box::pin(server.store(entry, files)),
             }
         };
-        let limit = self.limits.transfer(entry.size());
-        self.attempt(limit, store).await.is_some()
+        let limit = entry.size().saturating_mul(concurrent);
+        let stored = self.attempt(self.limits.transfer(limit), store).await;
+        stored.is_ok()
+    }
+
+    /// Reports failures that did not end the use of the cache, once.
+    pub fn report(&self) {
+        self.health.report();
     }
 
     fn damaged(&self) -> MutexGuard<'_, HashSet<String>> {
         self.damaged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs an operation within a time limit, with a few retries. `None` after a failure, which is reported, and if the cache has failed
-    /// before or meanwhile.
+    /// Runs an operation within a time limit, with a few retries. A failure is reported.
     async fn attempt<'a, T>(
         &'a self,
         limit: Duration,
         operation: impl Fn() -> BoxFuture<'a, Result<T, RemoteError>>,
-    ) -> Option<T> {
+    ) -> Result<T, Failed> {
         let retrying = async {
             let mut pauses = PAUSES.into_iter();
             loop {
@@ -413,69 +437,41 @@ impl Remote {
                 }
             }
         };
+        let start = Instant::now();
         let limited = tokio::time::timeout(limit, retrying);
-        let result = self.broken.run_until_cancelled(limited).await?;
-        match result.unwrap_or(Err(RemoteError::Slow { limit })) {
-            Ok(value) => Some(value),
-            Err(error) => {
-                self.report(&error);
-                None
+        let result = self.health.while_used(limited).await;
+        match result.ok_or(Failed::Other)? {
+            Ok(Ok(value)) => {
+                self.health.note_success();
+                Ok(value)
+            }
+            Ok(Err(error)) => {
+                self.health.note(&error, start);
+                Err(Failed::of(&error))
+            }
+            Err(_) => {
+                self.health.note(&RemoteError::Slow { limit }, start);
+                Err(Failed::Other)
             }
         }
     }
+}
 
-    /// Reports an error, once for each kind: wrong bytes, a failure of the local cache, and a failure of this one, which is then not
-    /// used again.
-    fn report(&self, error: &RemoteError) {
+/// Why an operation has no result. It was reported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Failed {
+    /// A file of the cache is wrong.
+    Wrong,
+    /// The cache or the local cache failed.
+    Other,
+}
+
+impl Failed {
+    fn of(error: &RemoteError) -> Self {
         match error {
-            RemoteError::Wrong { .. } => self.warn_of_wrong_bytes(error),
-            RemoteError::Local(_) | RemoteError::NoSpace { .. } => self.stop_fetching(error),
-            _ => self.fail(error),
+            RemoteError::Wrong { .. } => Self::Wrong,
+            _ => Self::Other,
         }
-    }
-
-    /// Reports that the local cache cannot take packages. The shared cache is not to blame.
-    fn stop_fetching(&self, error: &RemoteError) {
-        if self.local_failed.swap(true, Ordering::Relaxed) {
-            return;
-        }
-        tracing::warn!(
-            error = %printable(&Chain(error)),
-            "the local cache cannot take packages of the shared cache {self}, and they are compiled again"
-        );
-    }
-
-    /// Reports that no packages can be stored.
-    fn only_read(&self, error: &fs::Error) {
-        self.is_only_read.store(true, Ordering::Relaxed);
-        tracing::warn!(
-            error = %printable(&Chain(error)),
-            "the shared cache {self} is only read: no packages can be stored in it"
-        );
-    }
-
-    /// Reports the first wrong file. Others are only misses.
-    fn warn_of_wrong_bytes(&self, error: &RemoteError) {
-        if self.has_warned.swap(true, Ordering::Relaxed) {
-            tracing::debug!(cache = %self, error = %printable(&Chain(error)), "another file of the shared cache is wrong");
-            return;
-        }
-        tracing::warn!(
-            error = %printable(&Chain(error)),
-            "a file of the shared cache {self} is damaged, and its package is compiled again"
-        );
-    }
-
-    /// Reports the first failure. The cache is not used again.
-    fn fail(&self, error: &RemoteError) {
-        if self.broken.is_cancelled() {
-            return;
-        }
-        self.broken.cancel();
-        tracing::warn!(
-            error = %printable(&Chain(error)),
-            "the shared cache {self} has failed and is not used in the rest of this run"
-        );
     }
 }
 

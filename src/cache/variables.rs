@@ -120,6 +120,8 @@ mod tests {
             "BOSH_AGENT_CACHE_TOKEN",
             "BOSH_AGENT_CACHE_USER",
             "BOSH_AGENT_CACHE_PASSWORD",
+            "BOSH_AGENT_CACHE_HEADER",
+            "BOSH_AGENT_CACHE_HEADER_FILE",
         ]);
         let kept = without_credentials(&all);
         let names: Vec<&OsStr> = kept.iter().map(|(name, _)| name).collect();

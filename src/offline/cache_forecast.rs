@@ -11,6 +11,7 @@ use super::graph::PackageNode;
 use super::options::{CacheOptions, Options};
 use super::package_keys::{self, CommonParts, Keyed, Memory};
 use super::shared_caches;
+use super::shared_directories;
 use crate::cache::{Entry, Key, LocalCache, Remotes};
 use crate::process;
 use crate::release::Slug;
@@ -63,7 +64,7 @@ pub(super) async fn expectations(
     let common = runtime::spawn_blocking("root", move || CommonParts::of(&own, &slug)).await??;
     let keyed = package_keys::keyed(nodes.iter(), &sources, &common);
     let local = locally(cache, keyed.clone(), used.unrestricted).await?;
-    let searching = in_shared(local, &keyed, options, used);
+    let searching = in_shared(local, &keyed, (options, used), cancel);
     match cancel.run_until_cancelled(searching).await {
         Some(found) if !cancel.is_cancelled() => found,
         _ => Err(OfflineError::Stopped),
@@ -97,14 +98,16 @@ async fn locally(
 async fn in_shared(
     mut expectations: Vec<Expectation>,
     keyed: &[Option<Keyed>],
-    options: &Options,
-    used: &CacheOptions,
+    (options, used): (&Options, &CacheOptions),
+    cancel: &CancellationToken,
 ) -> Result<Vec<Expectation>, OfflineError> {
     let (shared, environment) = (used.shared.clone(), options.environment.clone());
     let opening = runtime::spawn_blocking("shared caches", move || {
         Remotes::new(&shared.from, None, &shared.credentials, &environment)
     });
-    for remote in opening.await?.from {
+    let remotes = opening.await?;
+    shared_directories::check(&remotes, &options.agent, cancel).await?;
+    for remote in remotes.from {
         let wanted = expectations.iter().zip(keyed);
         let wanted =
             wanted.filter(|(expectation, _)| matches!(expectation, Expectation::Compile(_)));

@@ -144,7 +144,6 @@ impl OpenedCache {
         let environment = &options.environment;
         let to = shared.to.as_ref();
         let remotes = Remotes::new(&shared.from, to, &shared.credentials, environment);
-        remotes.prepare();
         let receiving = match &own {
             Some(cache) if is_writable || remotes.from.is_empty() => cache.clone(),
             Some(_) | None => {
@@ -161,6 +160,11 @@ impl OpenedCache {
             common: CommonParts::of(options, stemcell)?,
             is_writable,
         }))
+    }
+
+    /// The shared caches.
+    pub(super) fn remotes(&self) -> &Remotes {
+        &self.remotes
     }
 }
 
@@ -435,6 +439,9 @@ impl Wanted {
                         damaged.push(damage);
                         cache_lookup::DAMAGED.to_owned()
                     }
+                    Err(FetchError::Files(error)) if recompress::is_no_room(&error) => {
+                        "there is too little space to change its compression".to_owned()
+                    }
                     Err(FetchError::Files(error)) => return Err(error.into()),
                 }
             }
@@ -459,7 +466,9 @@ impl Wanted {
         let (digests, size) = match form == entry.form {
             true => (digests, entry.blob.size),
             false => {
-                recompress(&self.blob, form, cancel).map_err(|error| self.failed(error, &entry))?
+                let forms = (entry.form, form);
+                let recompressed = recompress(&self.blob, forms, cancel);
+                recompressed.map_err(|error| self.failed(error, &entry))?
             }
         };
         let blob = CompiledBlob::of_file(&self.blob, size, &digests);
@@ -470,13 +479,13 @@ impl Wanted {
         }))
     }
 
-    /// Why a blob could not be recompressed. Wrong bytes are damage, and no copy is left.
+    /// Why a blob could not be recompressed. Wrong bytes are damage. No copy is left.
     fn failed(&self, error: fs::Error, entry: &Entry) -> FetchError {
-        if !recompress::is_damage(&error) {
-            return error.into();
-        }
         for file in [&self.blob, &self.log] {
             let _ = fs::remove_file_if_there(file);
+        }
+        if !recompress::is_damage(&error) {
+            return error.into();
         }
         let file = self.cache.content_file(&entry.blob);
         let kind = DamageKind::Unreadable(error);

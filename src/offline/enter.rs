@@ -115,7 +115,13 @@ async fn enter_in(
     progress: &Arc<Progress>,
     cancel: &CancellationToken,
 ) -> Result<(), OfflineError> {
-    let sandbox = isolation::choose(options, work_directory.path(), progress, cancel).await?;
+    let sandbox = isolation::choose(
+        (options, Vec::new()),
+        work_directory.path(),
+        progress,
+        cancel,
+    )
+    .await?;
     let variables = (options.environment.clone(), None);
     let context = setup::context(
         options,

@@ -1,23 +1,24 @@
 //! The isolation tier of a call, as the user reads about it.
 
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tokio_util::sync::CancellationToken;
 
-use super::options::{CacheOptions, Options};
+use super::options::Options;
 use super::progress::Progress;
 use crate::fs;
 use crate::sandbox::{Isolation, Sandbox, SandboxError, Sharing, Tier, TierOptions};
 
-/// Chooses the best isolation tier that works here, and prints it in one line, with a hint if a better tier is possible.
+/// Chooses the best isolation tier that works here, and prints it in one line, with a hint if a better tier is possible. Scripts do not
+/// see the directories `shared`.
 pub(super) async fn choose(
-    options: &Options,
+    (options, shared): (&Options, Vec<PathBuf>),
     work: &Path,
     progress: &Progress,
     cancel: &CancellationToken,
 ) -> Result<Sandbox, SandboxError> {
-    let tier_options = tier_options(options);
+    let tier_options = tier_options(options, shared);
     let tier = Tier::choose(&tier_options, work).await?;
     if let Sharing::Kept(directory) = &options.scratch {
         progress.line(&format!(
@@ -42,9 +43,10 @@ pub(super) async fn choose(
     Ok(sandbox)
 }
 
-fn tier_options(options: &Options) -> TierOptions {
-    let cache = options.cache.iter().flat_map(CacheOptions::directories);
-    let cache = cache.filter_map(|directory| fs::canonicalize(directory).ok());
+fn tier_options(options: &Options, shared: Vec<PathBuf>) -> TierOptions {
+    let cache = options.cache.as_ref();
+    let cache = cache.and_then(|cache| cache.directory.as_deref());
+    let cache = cache.and_then(|directory| fs::canonicalize(directory).ok());
     TierOptions {
         isolation: options.isolation,
         user_namespace: options.user_namespace.clone(),
@@ -54,7 +56,7 @@ fn tier_options(options: &Options) -> TierOptions {
         is_parallel: options.jobs.is_some_and(|jobs| jobs > NonZeroUsize::MIN),
         scratch: options.scratch.clone(),
         // Not confidential, but a script must not write to it.
-        secrets: cache.collect(),
+        secrets: cache.into_iter().chain(shared).collect(),
         vcap: options.vcap.clone(),
         environment: options.environment.clone(),
         agent: options.agent.clone(),

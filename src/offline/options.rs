@@ -1,7 +1,7 @@
 //! The options of a call.
 
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::selection::Selection;
@@ -123,16 +123,6 @@ impl SharedCaches {
     #[must_use]
     pub fn is_used(&self) -> bool {
         !self.from.is_empty() || self.to.is_some()
-    }
-}
-
-impl CacheOptions {
-    /// All directories of caches.
-    pub(super) fn directories(&self) -> impl Iterator<Item = &Path> {
-        let shared = self.shared.from.iter().chain(&self.shared.to);
-        let own = self.directory.as_deref();
-        own.into_iter()
-            .chain(shared.filter_map(Location::directory))
     }
 }
 

@@ -1,7 +1,8 @@
 //! Changes how a compiled blob is compressed, without changing the files in it.
 
+use std::fs::File;
 use std::io::{self, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tokio_util::sync::CancellationToken;
 
@@ -18,20 +19,36 @@ const MOST_EXPANSION: u64 = 1100;
 /// What the end of a small blob may add.
 const SLACK: u64 = 1 << 20;
 
+/// How much space a file system keeps while a blob is written, in bytes: packages that are compiled need it.
+const KEPT_FREE: u64 = 256 << 20;
+
+/// After how many bytes the free space is looked at again.
+const CHECKED: u64 = 16 << 20;
+
 /// The extension of a blob while it is written.
 const PARTIAL: &str = "partial";
 
 /// Replaces a blob by one of another form. Returns its SHA-1 and SHA-256, and its size.
 ///
 /// # Errors
-/// The error of the system. The blob is then unchanged.
+/// The error of the system, or if there is too little space. The blob is then unchanged.
 pub(super) fn recompress(
     blob: &Path,
-    form: Form,
+    (from, to): (Form, Form),
+    cancel: &CancellationToken,
+) -> fs::Result<(Digests, u64)> {
+    let free = |directory: &Path| fs::space(directory).map(|space| space.free);
+    recompress_into(blob, (from, to), &free, cancel)
+}
+
+fn recompress_into(
+    blob: &Path,
+    forms: (Form, Form),
+    free: Free<'_>,
     cancel: &CancellationToken,
 ) -> fs::Result<(Digests, u64)> {
     let partial = blob.with_extension(PARTIAL);
-    let done = write(blob, &partial, form, cancel);
+    let done = write(blob, &partial, forms, free, cancel);
     if done.is_err() {
         // It is partial, or not there.
         let _ = fs::remove_file_if_there(&partial);
@@ -48,26 +65,96 @@ pub(super) fn is_damage(error: &fs::Error) -> bool {
     inner.is_some_and(|it| it.is::<DecodeError>() || it.is::<Expands>())
 }
 
+/// Whether recompression failed because the file system has too little space.
+pub(super) fn is_no_room(error: &fs::Error) -> bool {
+    let inner = error.source.get_ref();
+    inner.is_some_and(|it| it.is::<NoRoom>())
+}
+
 /// A blob that becomes too large.
 #[derive(Debug, thiserror::Error)]
-#[error("it expands to more than {MOST_EXPANSION} times its size")]
-struct Expands;
+#[error("it expands to more than {0} bytes")]
+struct Expands(u64);
+
+/// A file that would fill its file system.
+#[derive(Debug, thiserror::Error)]
+#[error("its file system has too little space")]
+struct NoRoom;
+
+/// How many bytes are free at a path.
+type Free<'a> = &'a dyn Fn(&Path) -> fs::Result<u64>;
+
+/// A file that does not fill its file system: it takes at most half of the space that is free at its start, and keeps some free
+/// although other programs write there.
+struct Sparing<'a> {
+    file: File,
+    directory: PathBuf,
+    free: Free<'a>,
+    /// How many bytes it may still take.
+    left: u64,
+    /// How many bytes were written since the free space was looked at.
+    unchecked: u64,
+}
+
+impl<'a> Sparing<'a> {
+    fn create(path: &Path, free: Free<'a>) -> fs::Result<Self> {
+        let directory = fs::parent(path).to_owned();
+        Ok(Self {
+            left: free(&directory)? / 2,
+            file: fs::create(path)?,
+            directory,
+            free,
+            unchecked: 0,
+        })
+    }
+
+    fn check(&mut self, count: u64) -> io::Result<()> {
+        let no_room = || io::Error::new(io::ErrorKind::StorageFull, NoRoom);
+        self.left = self.left.checked_sub(count).ok_or_else(no_room)?;
+        self.unchecked += count;
+        if self.unchecked < CHECKED {
+            return Ok(());
+        }
+        self.unchecked = 0;
+        let free = (self.free)(&self.directory).map_err(|error| error.source)?;
+        match free < KEPT_FREE {
+            true => Err(no_room()),
+            false => Ok(()),
+        }
+    }
+}
+
+impl Write for Sparing<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.check(bytes.len() as u64)?;
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
 
 fn write(
     blob: &Path,
     partial: &Path,
-    form: Form,
+    (form, to): (Form, Form),
+    free: Free<'_>,
     cancel: &CancellationToken,
 ) -> fs::Result<(Digests, u64)> {
     let opened = fs::open(blob)?;
     let length = opened.metadata().at("examine", blob)?.len();
-    let limit = length.saturating_mul(MOST_EXPANSION).saturating_add(SLACK);
+    let limit = match form {
+        // Its size is that of the entry, which was verified.
+        Form::Plain => length,
+        Form::Gzip(_) => length.saturating_mul(MOST_EXPANSION).saturating_add(SLACK),
+    };
     let from = Cancellable::new(opened, cancel);
     let mut decoder = Decoder::new(from).at("read", blob)?;
     let hasher = Hasher::new(&[Algorithm::Sha1, Algorithm::Sha256]);
-    let file = io::BufWriter::new(fs::create(partial)?);
+    let file = io::BufWriter::new(Sparing::create(partial, free)?);
     let mut out = HashingWriter::new(file, hasher);
-    let out = match form {
+    let out = match to {
         Form::Plain => {
             copy(&mut decoder, &mut out, limit).at("write", partial)?;
             out
@@ -88,7 +175,7 @@ fn write(
 fn copy(from: &mut impl Read, to: &mut impl Write, limit: u64) -> io::Result<()> {
     let count = io::copy(&mut from.take(limit.saturating_add(1)), to)?;
     match count > limit {
-        true => Err(io::Error::new(io::ErrorKind::InvalidData, Expands)),
+        true => Err(io::Error::new(io::ErrorKind::InvalidData, Expands(limit))),
         false => Ok(()),
     }
 }
@@ -96,6 +183,8 @@ fn copy(from: &mut impl Read, to: &mut impl Write, limit: u64) -> io::Result<()>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const FORMS: (Form, Form) = (Form::Gzip(6), Form::Plain);
 
     #[test]
     fn level_changes_only_the_compression() {
@@ -111,13 +200,13 @@ mod tests {
         fs::write(&original, &pack(1)).unwrap();
         fs::hard_link(&original, &blob).unwrap();
         let cancel = CancellationToken::new();
-        let (digests, size) = recompress(&blob, Form::Gzip(9), &cancel).unwrap();
+        let (digests, size) = recompress(&blob, (Form::Gzip(1), Form::Gzip(9)), &cancel).unwrap();
         let expected = pack(9);
         assert_eq!(fs::read(&blob).unwrap(), expected);
         assert_eq!(size, expected.len() as u64);
         let all = [Algorithm::Sha1, Algorithm::Sha256];
         assert_eq!(digests, Digests::of(&expected, &all));
-        recompress(&blob, Form::Plain, &cancel).unwrap();
+        recompress(&blob, (Form::Gzip(9), Form::Plain), &cancel).unwrap();
         assert_eq!(fs::read(&blob).unwrap(), text);
         assert_eq!(
             fs::read(&original).unwrap(),
@@ -136,13 +225,13 @@ mod tests {
         let cut = gzip.finish().unwrap();
         for bytes in [b"no archive".as_slice(), b"", &cut[..cut.len() - 9]] {
             fs::write(&blob, bytes).unwrap();
-            let error = recompress(&blob, Form::Plain, &CancellationToken::new()).unwrap_err();
+            let error = recompress(&blob, FORMS, &CancellationToken::new()).unwrap_err();
             assert!(is_damage(&error), "{error:?}");
             assert_eq!(fs::read(&blob).unwrap(), bytes);
             assert_eq!(fs::list(scratch.path()).unwrap().len(), 1);
         }
         let missing = scratch.path().join("missing");
-        let error = recompress(&missing, Form::Plain, &CancellationToken::new()).unwrap_err();
+        let error = recompress(&missing, FORMS, &CancellationToken::new()).unwrap_err();
         assert!(!is_damage(&error));
     }
 
@@ -154,5 +243,49 @@ mod tests {
         assert!(is_damage(
             &Err::<(), _>(error).at("write", Path::new("x")).unwrap_err()
         ));
+    }
+
+    /// A small blob that expands to some MiB of zeros.
+    fn bomb(directory: &Path, size: u64) -> PathBuf {
+        let blob = directory.join("blob.tgz");
+        let mut gzip = GzipWriter::new(fs::create(&blob).unwrap(), 6).unwrap();
+        io::copy(&mut io::repeat(0).take(size), &mut gzip).unwrap();
+        gzip.finish().unwrap();
+        blob
+    }
+
+    #[test]
+    fn expanded_blob_never_fills_the_disk() {
+        let scratch = tempfile::tempdir().unwrap();
+        let blob = bomb(scratch.path(), 2 * CHECKED);
+        let before = fs::read(&blob).unwrap();
+        // More than half of the free space, and a disk that other programs fill meanwhile.
+        let little = |_: &Path| Ok(3 * CHECKED);
+        let looked = std::cell::Cell::new(0);
+        let shrinking = |_: &Path| {
+            looked.set(looked.get() + 1);
+            Ok(if looked.get() == 1 {
+                u64::MAX
+            } else {
+                KEPT_FREE - 1
+            })
+        };
+        let all: [Free<'_>; 2] = [&little, &shrinking];
+        for free in all {
+            let error = recompress_into(&blob, FORMS, free, &CancellationToken::new()).unwrap_err();
+            assert!(is_no_room(&error) && !is_damage(&error), "{error:?}");
+            assert_eq!(fs::read(&blob).unwrap(), before);
+            assert_eq!(fs::list(scratch.path()).unwrap().len(), 1);
+        }
+        assert_eq!(looked.get(), 2);
+    }
+
+    #[test]
+    fn uncompressed_blob_does_not_expand() {
+        let scratch = tempfile::tempdir().unwrap();
+        let blob = bomb(scratch.path(), 1000);
+        let forms = (Form::Plain, Form::Gzip(1));
+        let error = recompress(&blob, forms, &CancellationToken::new()).unwrap_err();
+        assert!(is_damage(&error), "{error:?}");
     }
 }

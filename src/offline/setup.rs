@@ -14,6 +14,7 @@ use super::isolation;
 use super::options::Options;
 use super::progress::Progress;
 use super::releases::Compiler;
+use super::shared_directories;
 use super::work_directory;
 use crate::compile::{Context, Keep, KeptSettings, Shells, Store, WorkDirectory};
 use crate::config::Environment;
@@ -38,9 +39,14 @@ pub(super) async fn compiler(
         fs::create_dir_all(directory)?;
         fs::check_writable(directory)?;
     }
-    // The sandbox hides the directory from scripts.
     let cache = open_cache(options, stemcell, work_directory, progress).await?;
-    let sandbox = isolation::choose(options, work_directory.path(), progress, cancel).await?;
+    // The sandbox hides the directories from scripts.
+    let shared = match &cache {
+        Some(cache) => shared_directories::prepare(cache.remotes(), &options.agent, cancel).await?,
+        None => Vec::new(),
+    };
+    let work = work_directory.path();
+    let sandbox = isolation::choose((options, shared), work, progress, cancel).await?;
     let (jobs, line) = jobs(options, sandbox.takes_several());
     announce_jobs(jobs, line, progress);
     record.set_compiler(sandbox.name(), jobs.get());

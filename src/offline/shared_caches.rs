@@ -13,7 +13,7 @@ use super::error::OfflineError;
 use super::made::Made;
 use super::progress::Progress;
 use crate::cache::{Content, Entry, Key, LocalCache, Remote, time_limit};
-use crate::diag::{Bytes, Chain};
+use crate::diag::{Bytes, Chain, Elapsed};
 use crate::fs::{self, Context as _};
 use crate::release::Algorithm;
 use crate::release::digest::{Hasher, HashingReader};
@@ -87,6 +87,8 @@ pub(super) struct Uploads {
     /// Each has the size of its package.
     running: TaskSet<u64, bool>,
     permits: Arc<Semaphore>,
+    /// How many packages were not stored.
+    lost: usize,
 }
 
 impl Uploads {
@@ -95,12 +97,15 @@ impl Uploads {
             to: Arc::clone(to),
             running: TaskSet::new("upload"),
             permits: Arc::new(Semaphore::new(UPLOADS)),
+            lost: 0,
         }
     }
 
     /// Starts to store a package, after those before it. Its blob is kept until then.
     pub(super) fn start(&mut self, entry: Entry, made: Made) {
         if !self.to.takes_packages() {
+            // A cache that is only read is no failure.
+            self.lost += usize::from(self.to.is_broken());
             return;
         }
         let (to, permits) = (Arc::clone(&self.to), Arc::clone(&self.permits));
@@ -112,43 +117,70 @@ impl Uploads {
             match with_log(entry, &made.log).await {
                 Ok(entry) => {
                     let log = entry.log.as_ref().map(|_| made.log.as_path());
-                    to.store(&entry, &made.blob.blob.file, log).await
+                    let file = &made.blob.blob.file;
+                    to.store(&entry, file, log, UPLOADS as u64).await
                 }
                 Err(error) => {
                     tracing::warn!(error = %Chain(&error), "a package is not stored in the shared cache {to}");
-                    true
+                    false
                 }
             }
         });
     }
 
-    /// Waits for a limited time until all packages are stored. A failure was reported before.
+    /// Waits until all packages are stored, together at most [`LONGEST_WAIT`], and says how many are not. A failure was reported before.
     pub(super) async fn finish(mut self, (progress, cancel): (&Progress, &CancellationToken)) {
         // Those that have ended already.
-        while let Some(Some(_)) = self.running.next().now_or_never() {}
-        if self.running.is_empty() || self.to.is_broken() {
-            return;
+        while let Some(Some((_, stored))) = self.running.next().now_or_never() {
+            self.count(stored);
         }
-        progress.line(&format!(
-            "Storing the last packages in the shared cache {}",
-            self.to
-        ));
-        let size = self.running.keys().sum::<u64>();
-        let limit = time_limit(size).min(LONGEST_WAIT);
-        let running = &mut self.running;
-        let draining = async { while running.next().await.is_some() {} };
-        let limited = tokio::time::timeout(limit, draining);
-        if let Some(Err(_)) = cancel.run_until_cancelled(limited).await {
-            let count = self.running.len();
-            progress.warn(&format!(
-                "Warning: {} not stored in the shared cache {}: it takes too long",
-                match count {
-                    1 => "one package was".to_owned(),
-                    more => format!("{more} packages were"),
-                },
+        if !self.running.is_empty() && !self.to.is_broken() {
+            progress.line(&format!(
+                "Storing the last packages in the shared cache {}",
                 self.to
             ));
         }
+        let size = self.running.keys().sum::<u64>();
+        let limit = time_limit(size.saturating_mul(UPLOADS as u64)).min(LONGEST_WAIT);
+        let Some(is_slow) = cancel.run_until_cancelled(self.wait(limit)).await else {
+            return;
+        };
+        self.to.report();
+        match self.summary(is_slow.then_some(limit)) {
+            None => {}
+            Some(text) if is_slow => progress.warn(&format!("Warning: {text}")),
+            // A warning says why.
+            Some(text) => progress.line(&text),
+        }
+    }
+
+    /// Waits until all packages are stored. Returns whether that takes longer than the limit.
+    async fn wait(&mut self, limit: Duration) -> bool {
+        let waiting = async {
+            while let Some((_, stored)) = self.running.next().await {
+                self.count(stored);
+            }
+        };
+        tokio::time::timeout(limit, waiting).await.is_err()
+    }
+
+    fn count(&mut self, stored: Result<bool, runtime::TaskFailed>) {
+        self.lost += usize::from(!matches!(stored, Ok(true)));
+    }
+
+    /// How many packages were not stored, or not within a time limit.
+    fn summary(&self, limit: Option<Duration>) -> Option<String> {
+        let count = match self.lost + self.running.len() {
+            0 => return None,
+            1 => "1 package was".to_owned(),
+            more => format!("{more} packages were"),
+        };
+        let limit = limit.map(|limit| format!(" within {}", Elapsed(limit)));
+        let limit = limit.unwrap_or_default();
+        Some(format!(
+            "{count} not stored in the shared cache {}{limit}",
+            self.to
+        ))
     }
 }
 
@@ -171,4 +203,87 @@ fn content(file: &Path) -> fs::Result<Option<Content>> {
     std::io::copy(&mut reader, &mut std::io::sink()).at("read", file)?;
     let size = reader.count();
     Ok(Content::new(&reader.finish().1, size))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::net::TcpListener;
+    use std::time::Instant;
+
+    use super::super::compiled_release::CompiledBlob;
+    use super::*;
+    use crate::cache::{Credentials, FORMAT, Form, KeyParts, Location, Remotes};
+    use crate::config::Environment;
+    use crate::release::Digests;
+
+    fn parts(name: &str) -> KeyParts {
+        KeyParts {
+            format: FORMAT,
+            name: name.to_owned(),
+            version: "1".to_owned(),
+            source: "s".to_owned(),
+            dependencies: BTreeMap::new(),
+            stemcell: "ubuntu-noble/1".to_owned(),
+            architecture: "x86_64".to_owned(),
+            root: BTreeMap::new(),
+            base: "/var/vcap".to_owned(),
+            options: BTreeMap::new(),
+            variables: BTreeMap::new(),
+        }
+    }
+
+    fn package(name: &str, file: &Path) -> (Entry, Made) {
+        let bytes = fs::read(file).unwrap();
+        let size = bytes.len() as u64;
+        let digests = Digests::of(&bytes, &[Algorithm::Sha1, Algorithm::Sha256]);
+        let entry = Entry {
+            parts: parts(name),
+            agent: "0".to_owned(),
+            stored: 1,
+            milliseconds: 1,
+            isolation: "none".to_owned(),
+            unrestricted: false,
+            form: Form::Plain,
+            blob: Content::new(&digests, size).unwrap(),
+            log: None,
+            last_lines: Vec::new(),
+            warnings: Vec::new(),
+        };
+        let made = Made {
+            blob: Arc::new(CompiledBlob::of_file(file, size, &digests).unwrap()),
+            log: file.with_extension("log"),
+            elapsed: Duration::ZERO,
+            is_unrestricted: false,
+            last_lines: Vec::new(),
+            warnings: Vec::new(),
+        };
+        (entry, made)
+    }
+
+    #[tokio::test]
+    async fn uploads_share_one_time_limit_and_are_counted() {
+        let scratch = tempfile::tempdir().unwrap();
+        // It never answers.
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", server.local_addr().unwrap());
+        let location = Location::parse(&url).unwrap();
+        let credentials = Credentials::default();
+        let remotes = Remotes::new(&[], Some(&location), &credentials, &Environment::default());
+        let mut uploads = Uploads::new(&remotes.to.unwrap());
+        let limit = Duration::from_millis(100);
+        for name in ["a", "b", "c"] {
+            let file = scratch.path().join(name);
+            fs::write(&file, name.as_bytes()).unwrap();
+            let (entry, made) = package(name, &file);
+            uploads.start(entry, made);
+        }
+        let start = Instant::now();
+        assert!(uploads.wait(limit).await);
+        assert!(start.elapsed() < Duration::from_secs(5));
+        assert_eq!(
+            uploads.summary(Some(limit)).unwrap(),
+            format!("3 packages were not stored in the shared cache {url} within 0.1s")
+        );
+    }
 }

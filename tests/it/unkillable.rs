@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use crate::support::{
     Agent, Compression, Hanging, Kind, LANDLOCK, Member, NAMESPACE, NONE, Place, Play, Ran,
-    ReleaseBuilder, Running, Tier, USERNS_OF_A_USER, USERNS_OF_ROOT, archive, in_tiers, wait_for,
+    ReleaseBuilder, Running, Tier, USERNS_OF_A_USER, USERNS_OF_ROOT, World, archive, in_tiers,
+    wait_for,
 };
 use nix::sys::signal::Signal;
 use serde_json::json;
@@ -62,6 +63,31 @@ async fn daemon_answers_pings_while_a_lookup_hangs() {
     play.ask("cancel_task", json!([task])).await;
     let end = play.end(&task).await;
     assert!(asked.elapsed() < STOP_LIMIT, "{end}");
+}
+
+#[test]
+fn silent_directory_of_a_shared_cache_costs_one_warning() {
+    let world = World::new();
+    std::fs::create_dir_all(world.path("facts")).unwrap();
+    let tarball = world.release("release.tgz", &ReleaseBuilder::of_script("true"));
+    let Some(_hanging) = Hanging::mount(&world) else {
+        return;
+    };
+    let directory = world.path("hanging").display().to_string();
+    let agent = || world.agent().arg("--cache-from").arg(&directory);
+    for agent in [
+        agent().arg("--cache-to").arg(&directory),
+        agent().arg("--dry-run").without_report(),
+    ] {
+        let start = Instant::now();
+        let ran = agent.arg(&tarball).run().succeeds();
+        assert!(start.elapsed() < LIMIT, "{}", ran.stderr);
+        let warning = format!(
+            "Warning: the shared cache {directory} has failed and is not used in the rest of this run"
+        );
+        assert_eq!(ran.stderr.matches("Warning: ").count(), 1, "{}", ran.stderr);
+        ran.says(&warning).says("its file system does not respond");
+    }
 }
 
 mod bodies {

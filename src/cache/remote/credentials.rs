@@ -1,4 +1,4 @@
-//! Who the agent is for a shared cache: a token, a user name and password, or an entry of a netrc file.
+//! Who the agent is for a shared cache: a token, a user name and password, or an entry of a netrc file; and headers, such as an API key.
 
 use std::path::PathBuf;
 
@@ -16,8 +16,31 @@ const USER: &str = "BOSH_AGENT_CACHE_USER";
 /// The variable with the password of that user.
 const PASSWORD: &str = "BOSH_AGENT_CACHE_PASSWORD";
 
+/// The variable with headers for all shared caches: `NAME: VALUE`, one a line.
+const HEADER: &str = "BOSH_AGENT_CACHE_HEADER";
+
+/// The variable with the path of a file with such headers.
+const HEADER_FILE: &str = "BOSH_AGENT_CACHE_HEADER_FILE";
+
 /// The variables with credentials.
-pub(in crate::cache) const VARIABLES: [&str; 3] = [TOKEN, USER, PASSWORD];
+pub(in crate::cache) const VARIABLES: [&str; 5] = [TOKEN, USER, PASSWORD, HEADER, HEADER_FILE];
+
+/// Headers that belong to the connection or to the protocol.
+const RESERVED: [&str; 13] = [
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "expect",
+    "host",
+    "keep-alive",
+    "range",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "user-agent",
+];
 
 /// The variable with the path of a netrc file.
 const NETRC: &str = "NETRC";
@@ -28,6 +51,10 @@ pub struct Credentials {
     /// `Bearer` with a token, or `Basic` with user name and password.
     given: Option<Identity>,
     netrc: Option<PathBuf>,
+    /// Headers: `NAME: VALUE`, one a line.
+    fields: Option<Secret>,
+    /// A file with headers.
+    fields_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,11 +80,30 @@ impl Credentials {
         Self {
             given: token.or(user),
             netrc: text(NETRC).map(PathBuf::from).or_else(home),
+            fields: text(HEADER).map(Secret::new),
+            fields_file: text(HEADER_FILE).map(PathBuf::from),
         }
     }
 
-    /// The headers that identify the agent to the server of `url`. Reads the netrc file if the environment names no credentials.
+    /// The headers that identify the agent to the server of `url`. Reads the files that the environment names.
     pub(super) fn headers(&self, url: &Url) -> Headers {
+        let identity = self.identity(url);
+        let file = match (&self.fields, &self.fields_file) {
+            (Some(fields), _) => return with_fields(identity, fields.expose(), HEADER),
+            (None, None) => return identity,
+            (None, Some(file)) => file,
+        };
+        match fs::read(file) {
+            Ok(text) => with_fields(identity, &String::from_utf8_lossy(&text), HEADER_FILE),
+            Err(error) => {
+                tracing::warn!(error = %Chain(&error), "no headers for the shared cache");
+                identity
+            }
+        }
+    }
+
+    /// The header with a token, or a user name and password. Reads the netrc file if the environment names neither.
+    fn identity(&self, url: &Url) -> Headers {
         let identity = self.given.clone().or_else(|| self.of_netrc(url.host()));
         match identity {
             None => Headers::new(),
@@ -87,6 +133,26 @@ impl Credentials {
             }
         }
     }
+}
+
+/// Adds the headers of a text to others. A line that is not a header is reported by its number: it may contain a secret.
+fn with_fields(headers: Headers, text: &str, variable: &str) -> Headers {
+    let lines = text.lines().map(str::trim).enumerate();
+    let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
+    lines.fold(headers, |headers, (index, line)| {
+        let field = line.split_once(':').and_then(|(name, value)| {
+            let (name, value) = (name.trim().to_ascii_lowercase(), value.trim());
+            let is_reserved = RESERVED.contains(&name.as_str()) || name.starts_with("grpc-");
+            let is_usable = !is_reserved && !value.is_empty();
+            is_usable.then(|| (name, Secret::new(value)))
+        });
+        let added = field.and_then(|(name, value)| headers.clone().with(&name, &value).ok());
+        added.unwrap_or_else(|| {
+            let line = index + 1;
+            tracing::warn!("line {line} of the headers in {variable} is not used: it is not `NAME: VALUE`, or the header is reserved");
+            headers
+        })
+    })
 }
 
 /// The entry for a host, or the default entry. An entry with an unknown word is not used: what follows may belong to another host.
@@ -188,12 +254,59 @@ mod tests {
     }
 
     fn sent(variables: &[(&str, &str)], url: &str) -> Option<String> {
+        let (_, value) = all_sent(variables, url).pop()?;
+        Some(value)
+    }
+
+    fn all_sent(variables: &[(&str, &str)], url: &str) -> Vec<(String, String)> {
         let credentials = Credentials::of(&environment(variables));
         assert!(!format!("{credentials:?}").contains("hunter2"));
         let headers = credentials.headers(&Url::parse(url).unwrap());
-        let value = headers.iter().next()?.1;
-        assert!(value.is_sensitive());
-        Some(value.to_str().unwrap().to_owned())
+        assert!(!format!("{headers:?}").contains("hunter2"));
+        let shown = headers.iter().map(|(name, value)| {
+            assert!(value.is_sensitive());
+            (name.to_string(), value.to_str().unwrap().to_owned())
+        });
+        shown.collect()
+    }
+
+    #[test]
+    fn headers_come_from_a_variable_or_a_file() {
+        let scratch = tempfile::tempdir().unwrap();
+        let file = scratch.path().join("headers");
+        let text = b"# a comment\n\nX-Key: hunter2\r\nAuthorization: Key hunter2\n";
+        fs::write(&file, text).unwrap();
+        let file = (HEADER_FILE, file.to_str().unwrap());
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let key = pair("x-buildbuddy-api-key", "hunter2:x");
+        let header = (HEADER, "x-buildbuddy-api-key:hunter2:x");
+        for given in [&[header][..], &[header, file]] {
+            assert_eq!(all_sent(given, "https://h"), std::slice::from_ref(&key));
+        }
+        let mut both = all_sent(&[file, (TOKEN, "t")], "https://h");
+        both.sort();
+        let authorization = pair("authorization", "Key hunter2");
+        assert_eq!(both, [authorization, pair("x-key", "hunter2")]);
+        let with_token = all_sent(&[header, (TOKEN, "t")], "https://h");
+        assert_eq!(with_token, [pair("authorization", "Bearer t"), key]);
+    }
+
+    #[test]
+    fn unusable_header_is_not_sent() {
+        for text in [
+            "hunter2",
+            "a b: hunter2",
+            ": hunter2",
+            "x-key:",
+            "Host: hunter2",
+            "Content-Length: 7",
+            "grpc-timeout: 1S",
+            "x: \u{1}hunter2",
+        ] {
+            assert_eq!(all_sent(&[(HEADER, text)], "https://h"), [], "{text}");
+        }
+        let missing = (HEADER_FILE, "/no/such/file");
+        assert_eq!(all_sent(&[missing], "https://h"), []);
     }
 
     #[test]

@@ -19,6 +19,14 @@ use crate::runtime::{self, Cancellable};
 /// The size of the parts in which a file is copied.
 const CHUNK: usize = 128 * 1024;
 
+/// Whether packages can be stored in a directory.
+#[derive(Debug)]
+pub(super) enum Prepared {
+    Writable,
+    /// It has packages, which can be read.
+    OnlyRead(fs::Error),
+}
+
 #[derive(Debug)]
 pub(super) struct Directory {
     cache: Arc<LocalCache>,
@@ -31,14 +39,15 @@ impl Directory {
         }
     }
 
-    /// Creates the directory. Blocks.
-    pub(super) fn prepare(&self) -> fs::Result<()> {
-        self.cache.prepare()
-    }
-
-    /// Whether it has packages, which can be read even if none can be stored. Blocks.
-    pub(super) fn is_there(&self) -> bool {
-        self.cache.is_there()
+    /// Creates the directory.
+    pub(super) async fn prepare(&self) -> Result<Prepared, RemoteError> {
+        let cache = Arc::clone(&self.cache);
+        let preparing = runtime::spawn_blocking("prepare", move || match cache.prepare() {
+            Ok(()) => Ok(Prepared::Writable),
+            Err(error) if cache.is_there() => Ok(Prepared::OnlyRead(error)),
+            Err(error) => Err(error.into()),
+        });
+        preparing.await?
     }
 
     /// Notes that a package is in use, so that it is pruned after others.

@@ -34,6 +34,7 @@ pub(super) enum RemoteError {
         method: &'static str,
         reason: String,
         is_temporary: bool,
+        may_pass: bool,
     },
     /// The server lacks a feature.
     #[error("{0}")]
@@ -41,6 +42,9 @@ pub(super) enum RemoteError {
     /// It took too long.
     #[error("no result after {}", Elapsed(*limit))]
     Slow { limit: Duration },
+    /// The file system of a shared directory does not respond.
+    #[error("its file system does not respond: no result after {}", Elapsed(*limit))]
+    NoResponse { limit: Duration },
     /// An entry or content is not what was stored: a miss.
     #[error("`{file}` {problem}")]
     Wrong { file: String, problem: String },
@@ -79,24 +83,26 @@ impl RemoteError {
     pub(super) fn rpc(method: &'static str, status: &Status) -> Self {
         let line = status.message().lines().next().unwrap_or_default();
         let line: String = line.chars().take(LONGEST_REASON).collect();
-        let (reason, is_temporary) = match status.source() {
+        let (reason, is_temporary, may_pass) = match status.source() {
             None => {
                 let code = status.code();
                 let is_temporary = matches!(code, Code::Unavailable | Code::ResourceExhausted);
-                (format!("{code:?}: {line}"), is_temporary)
+                let may_pass = is_temporary || code == Code::DeadlineExceeded;
+                (format!("{code:?}: {line}"), is_temporary, may_pass)
             }
             Some(source) => {
-                let is_temporary = match source.downcast_ref() {
-                    Some(NotGrpc(status)) => is_busy(*status),
-                    None => !is_timeout(source),
+                let (is_temporary, may_pass) = match source.downcast_ref() {
+                    Some(NotGrpc(status)) => (is_busy(*status), is_busy(*status)),
+                    None => (!is_timeout(source), true),
                 };
-                (Chain(source).to_string(), is_temporary)
+                (Chain(source).to_string(), is_temporary, may_pass)
             }
         };
         Self::Rpc {
             method,
             reason,
             is_temporary,
+            may_pass,
         }
     }
 
@@ -109,6 +115,25 @@ impl RemoteError {
             Self::Rpc { is_temporary, .. } => *is_temporary,
             Self::Unsuitable(_) => false,
             Self::Slow { .. }
+            | Self::NoResponse { .. }
+            | Self::Wrong { .. }
+            | Self::Local(_)
+            | Self::NoSpace { .. }
+            | Self::Files(_)
+            | Self::Encode(_)
+            | Self::Task(_) => false,
+        }
+    }
+
+    /// Whether a later operation may succeed: after a time limit, a lost connection, or a response of a busy server.
+    pub(super) fn may_pass(&self) -> bool {
+        match self {
+            Self::Slow { .. } => true,
+            Self::Status { status, .. } => is_busy(*status),
+            Self::Http(error) => error.is_temporary() || is_timeout(error),
+            Self::Rpc { may_pass, .. } => *may_pass,
+            Self::Unsuitable(_)
+            | Self::NoResponse { .. }
             | Self::Wrong { .. }
             | Self::Local(_)
             | Self::NoSpace { .. }

@@ -190,9 +190,18 @@ impl GrpcServer {
         };
         let channel = self.channel(&self.storing).await?;
         let mut client = ActionCacheClient::with_origin(channel, self.origin.clone());
-        let updated = client.update_action_result(request).await;
-        let updated = updated.map(drop);
-        updated.map_err(|status| RemoteError::rpc("UpdateActionResult", &status))
+        let Err(status) = client.update_action_result(request).await else {
+            return Ok(());
+        };
+        let (name, key) = (&entry.parts.name, entry.key());
+        match status.code() {
+            Code::AlreadyExists => Ok(()),
+            // Some servers refuse to overwrite a result.
+            Code::PermissionDenied | Code::FailedPrecondition | Code::Aborted if matches!(self.find(name, &key).await, Ok(Some(found)) if found.serves(entry)) => {
+                Ok(())
+            }
+            _ => Err(RemoteError::rpc("UpdateActionResult", &status)),
+        }
     }
 
     async fn capabilities(&self) -> Result<&Capabilities, RemoteError> {

@@ -87,36 +87,87 @@ impl HttpServer {
         }
     }
 
-    /// Stores a package: the files that the server lacks and those that are `damaged`, then its description.
+    /// Stores a package, unless the server has it: the files that the server lacks and those that are `damaged`, then its description.
     pub(super) async fn store(
         &self,
         entry: &Entry,
         files: &[(&Content, &Path)],
         damaged: &HashSet<String>,
     ) -> Result<(), RemoteError> {
+        if damaged.is_empty() && self.has_package(entry).await? {
+            return Ok(());
+        }
         for (content, file) in files {
             let path = content_path(content);
-            if damaged.contains(&content.sha256) || !self.has(&path, content.size).await? {
-                self.put(&path, Body::file(file).await?).await?;
+            let is_damaged = damaged.contains(&content.sha256);
+            if !is_damaged && self.has(&path, Some(content.size)).await? {
+                continue;
+            }
+            let body = Body::file(file).await?;
+            if let Err(refusal) = self.put(&path, body).await? {
+                let is_there = || self.has(&path, Some(content.size));
+                refusal.unless_there(is_there, !is_damaged).await?;
             }
         }
         let path = entry_path(&entry.parts.name, &entry.key());
-        self.put(&path, Body::bytes(entry.encode()?.into())).await
+        let body = Body::bytes(entry.encode()?.into());
+        if let Err(refusal) = self.put(&path, body).await? {
+            // Another run may have stored the package meanwhile.
+            let is_good = self.has_package(entry).await?;
+            refusal
+                .unless_there(|| self.has(&path, None), is_good)
+                .await?;
+        }
+        Ok(())
     }
 
-    /// Whether the server has a file of this size. A server that only accepts GET and PUT has none.
-    async fn has(&self, file: &[String; PARTS], size: u64) -> Result<bool, RemoteError> {
+    /// Whether the server has a package with all its files. Many servers refuse to overwrite a file.
+    async fn has_package(&self, wanted: &Entry) -> Result<bool, RemoteError> {
+        let (name, key) = (&wanted.parts.name, wanted.key());
+        let url = self.url(&entry_path(name, &key));
+        let response = self.fetching.get(&url, &self.headers).await?;
+        if response.status() != StatusCode::OK {
+            return Ok(false);
+        }
+        let text = match response.bytes(LONGEST_ENTRY).await {
+            Err(crate::http::Error::TooLong { .. }) => return Ok(false),
+            other => other?,
+        };
+        let entry = Entry::decode(&text, name, &key).ok();
+        let Some(entry) = entry.filter(|entry| entry.serves(wanted)) else {
+            return Ok(false);
+        };
+        for content in entry.contents() {
+            if !self.has(&content_path(content), Some(content.size)).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether the server has a file, of this size if it is known. A server that only accepts GET and PUT has none.
+    async fn has(&self, file: &[String; PARTS], size: Option<u64>) -> Result<bool, RemoteError> {
         let response = self.fetching.head(&self.url(file), &self.headers).await?;
         let length = response.header("content-length");
         let length = length.and_then(|it| it.parse::<u64>().ok());
-        Ok(response.status() == StatusCode::OK && length.is_none_or(|it| it == size))
+        let is_right = length.zip(size).is_none_or(|(length, size)| length == size);
+        Ok(response.status() == StatusCode::OK && is_right)
     }
 
-    async fn put(&self, file: &[String; PARTS], body: Body) -> Result<(), RemoteError> {
+    /// Sends a file. A server may refuse it because it has the file already.
+    async fn put(
+        &self,
+        file: &[String; PARTS],
+        body: Body,
+    ) -> Result<Result<(), Refusal>, RemoteError> {
         let url = self.url(file);
         let response = self.storing.put(&url, &self.headers, body).await?;
         match response.status() {
-            status if status.is_success() => Ok(()),
+            status if status.is_success() => Ok(Ok(())),
+            status if refuses_overwrites(status) => Ok(Err(Refusal {
+                file: file.clone(),
+                status,
+            })),
             status => Err(refused("PUT", file, status)),
         }
     }
@@ -125,6 +176,41 @@ impl HttpServer {
         self.base
             .with_segments(&file.each_ref().map(String::as_str))
     }
+}
+
+/// A file that a server did not take.
+struct Refusal {
+    file: [String; PARTS],
+    status: StatusCode,
+}
+
+impl Refusal {
+    /// Accepts the refusal if the file is there and good. A bad file that cannot be replaced is only a miss for later runs.
+    async fn unless_there<F>(
+        self,
+        is_there: impl FnOnce() -> F,
+        is_good: bool,
+    ) -> Result<(), RemoteError>
+    where
+        F: Future<Output = Result<bool, RemoteError>>,
+    {
+        match (is_there().await?, is_good) {
+            (false, _) => Err(refused("PUT", &self.file, self.status)),
+            (true, true) => Ok(()),
+            (true, false) => Err(RemoteError::Wrong {
+                file: self.file.join("/"),
+                problem: format!(
+                    "cannot be used, and the server refuses to replace it: PUT returned {}",
+                    self.status
+                ),
+            }),
+        }
+    }
+}
+
+/// Whether a server may respond so because a file exists already: there is no common status for that.
+fn refuses_overwrites(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 400 | 403 | 405 | 409 | 412 | 423)
 }
 
 /// The number of names in a path below the base.

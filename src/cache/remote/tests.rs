@@ -1,10 +1,12 @@
-use std::path::PathBuf;
-use std::time::Instant;
+mod grpc_server;
 
 use tempfile::TempDir;
 
+use self::grpc_server::Answers;
 use super::*;
 use crate::cache::entry::tests::entry;
+use crate::fs;
+use crate::http::Timeouts;
 use crate::http::testing::{ReceivedRequest, Reply, Server};
 use crate::release::{Algorithm, Digests};
 
@@ -21,6 +23,7 @@ const LIMITS: Limits = {
     Limits {
         base: Duration::from_secs(2),
         lookups: Duration::from_secs(4),
+        patience: Duration::from_secs(60),
         fetching: timeouts,
         storing: timeouts,
     }
@@ -133,16 +136,31 @@ async fn missing_entry_is_no_failure() {
 }
 
 #[tokio::test]
-async fn failing_server_is_not_asked_again() {
+async fn refusing_server_is_not_asked_again() {
+    let scene = Scene::new();
+    for reply in [
+        Reply::Answer(401, Vec::new()),
+        Reply::Answer(403, Vec::new()),
+        Reply::Answer(500, Vec::new()),
+        Reply::Redirect("ftp://host/".to_owned()),
+    ] {
+        let (server, remote) = server(std::slice::from_ref(&reply));
+        assert!(!scene.fetch(&remote).await, "{reply:?}");
+        assert!(remote.is_broken(), "{reply:?}");
+        assert_eq!(scene.find(&remote).await, None);
+        assert!(!scene.fetch(&remote).await);
+        assert_eq!(server.requests().len(), 1, "{reply:?}");
+    }
+    assert_eq!(scene.arrived(), None);
+}
+
+#[tokio::test]
+async fn failing_server_is_not_asked_after_three_failures() {
     let scene = Scene::new();
     let partial = b"HTTP/1.1 200 OK\r\nContent-Length: 18\r\n\r\na com".to_vec();
-    for (reply, most_requests) in [
-        (Reply::Answer(401, Vec::new()), 1),
-        (Reply::Answer(403, Vec::new()), 1),
-        (Reply::Answer(500, Vec::new()), 1),
+    for (reply, requests) in [
         (Reply::Answer(429, Vec::new()), 3),
         (Reply::Answer(503, Vec::new()), 3),
-        (Reply::Redirect("ftp://host/".to_owned()), 1),
         (Reply::Cut(BLOB.to_vec()), 3),
         (Reply::Close, 0),
         (Reply::Silence, 1),
@@ -151,23 +169,58 @@ async fn failing_server_is_not_asked_again() {
     ] {
         let (server, remote) = server(std::slice::from_ref(&reply));
         let start = Instant::now();
-        assert!(!scene.fetch(&remote).await, "{reply:?}");
+        for _ in 0..3 {
+            assert!(!remote.is_broken(), "{reply:?}");
+            assert!(!scene.fetch(&remote).await, "{reply:?}");
+        }
         assert!(remote.is_broken(), "{reply:?}");
-        assert_eq!(server.requests().len(), most_requests, "{reply:?}");
+        assert_eq!(server.requests().len(), 3 * requests, "{reply:?}");
         assert_eq!(scene.find(&remote).await, None);
         assert!(!scene.fetch(&remote).await);
-        assert_eq!(server.requests().len(), most_requests, "{reply:?}");
+        assert_eq!(server.requests().len(), 3 * requests, "{reply:?}");
         assert!(start.elapsed() < LATEST, "{reply:?}: {:?}", start.elapsed());
+        assert!(remote.damaged().is_empty(), "{reply:?}");
     }
     assert_eq!(scene.arrived(), None);
+}
+
+#[tokio::test]
+async fn single_time_limit_is_only_a_miss() {
+    let scene = Scene::new();
+    let entry = Reply::Answer(200, scene.entry.encode().unwrap());
+    let silence = Reply::Silence;
+    let script = [silence.clone(), silence, entry];
+    let (_server, remote) = server(&script);
+    for _ in 0..2 {
+        assert_eq!(scene.find(&remote).await, None);
+        assert!(!remote.is_broken());
+    }
+    assert_eq!(scene.find(&remote).await.as_ref(), Some(&scene.entry));
 }
 
 #[tokio::test]
 async fn dead_server_is_a_failure() {
     let scene = Scene::new();
     let remote = remote(&format!("http://127.0.0.1:{}", Server::unused_port()));
-    assert_eq!(scene.find(&remote).await, None);
+    for _ in 0..3 {
+        assert!(!remote.is_broken());
+        assert_eq!(scene.find(&remote).await, None);
+    }
     assert!(remote.is_broken());
+}
+
+#[tokio::test]
+async fn descriptions_take_limited_memory() {
+    let mut scene = Scene::new();
+    scene.entry.warnings = vec!["a warning".to_owned(); 100];
+    let entry = Reply::Answer(200, scene.entry.encode().unwrap());
+    let (_server, remote) = server(&[entry]);
+    let twice = 2 * scene.entry.memory();
+    remote.descriptions.store(twice, Ordering::Relaxed);
+    let wanted = vec![scene.wanted(); 4];
+    let found = remote.find_all(&wanted).await;
+    assert_eq!(found.iter().flatten().count(), 2);
+    assert!(!remote.is_broken());
 }
 
 #[tokio::test]
@@ -217,8 +270,9 @@ async fn contents_are_stored_before_the_entry_unless_they_are_there() {
     let is_there = Reply::Answer(200, b"the log".to_vec());
     let missing = Reply::Answer(404, Vec::new());
     let created = Reply::Answer(201, Vec::new());
-    let (server, remote) = server(&[missing, created.clone(), is_there, created]);
-    assert!(remote.store(&entry, &blob, Some(&log)).await);
+    let script = [missing.clone(), missing, created.clone(), is_there, created];
+    let (server, remote) = server(&script);
+    assert!(remote.store(&entry, &blob, Some(&log), 1).await);
     let requests = server.requests();
     let (name, key) = (&entry.parts.name, entry.key());
     let path = |content: &Content| {
@@ -228,14 +282,146 @@ async fn contents_are_stored_before_the_entry_unless_they_are_there() {
     assert_eq!(
         lines(&requests),
         [
+            format!("GET /base/v1/entries/{name}/{key}.json"),
             format!("HEAD {}", path(&entry.blob)),
             format!("PUT {}", path(&entry.blob)),
             format!("HEAD {}", path(entry.log.as_ref().unwrap())),
             format!("PUT /base/v1/entries/{name}/{key}.json"),
         ]
     );
-    assert_eq!(requests[1].body, BLOB);
-    assert_eq!(requests[3].body, entry.encode().unwrap());
+    assert_eq!(requests[2].body, BLOB);
+    assert_eq!(requests[4].body, entry.encode().unwrap());
+}
+
+#[tokio::test]
+async fn package_that_a_server_has_is_not_sent() {
+    let scene = Scene::new();
+    let blob = scene.file("blob", BLOB);
+    let mut other = scene.entry.clone();
+    other.stored += 1;
+    let entry = Reply::Answer(200, other.encode().unwrap());
+    let (server, remote) = server(&[entry, Reply::Answer(200, BLOB.to_vec())]);
+    assert!(remote.store(&scene.entry, &blob, None, 1).await);
+    let requests = server.requests();
+    let methods = lines(&requests).into_iter().map(|it| &it[..4]);
+    assert_eq!(methods.collect::<Vec<_>>(), ["GET ", "HEAD"]);
+}
+
+#[tokio::test]
+async fn entry_that_other_runs_cannot_use_is_replaced() {
+    let scene = Scene::new();
+    let blob = scene.file("blob", BLOB);
+    let mut unrestricted = scene.entry.clone();
+    unrestricted.unrestricted = true;
+    let unusable = Reply::Answer(200, unrestricted.encode().unwrap());
+    let good = Reply::Answer(200, scene.entry.encode().unwrap());
+    let damaged = Reply::Answer(200, b"{}".to_vec());
+    let is_there = Reply::Answer(200, BLOB.to_vec());
+    let missing = Reply::Answer(404, Vec::new());
+    let created = Reply::Answer(201, Vec::new());
+    for script in [
+        vec![unusable, is_there.clone(), created.clone()],
+        vec![damaged, is_there, created.clone()],
+        // Its file is missing.
+        vec![good, missing.clone(), missing, created.clone(), created],
+    ] {
+        let (server, remote) = server(&script);
+        assert!(remote.store(&scene.entry, &blob, None, 1).await);
+        let requests = server.requests();
+        assert_eq!(requests.len(), script.len());
+        assert!(requests.last().unwrap().head.contains("/v1/entries/"));
+    }
+}
+
+#[tokio::test]
+async fn refused_overwrite_of_a_stored_package_is_no_failure() {
+    let scene = Scene::new();
+    let blob = scene.file("blob", BLOB);
+    let entry = Reply::Answer(200, scene.entry.encode().unwrap());
+    let is_there = Reply::Answer(200, BLOB.to_vec());
+    let missing = Reply::Answer(404, Vec::new());
+    for status in [400, 403, 405, 409, 412, 423] {
+        // Another run stores both files after this one has looked for them.
+        let script = [
+            missing.clone(),
+            missing.clone(),
+            Reply::Answer(status, Vec::new()),
+            is_there.clone(),
+            Reply::Answer(status, Vec::new()),
+            entry.clone(),
+            is_there.clone(),
+            entry.clone(),
+        ];
+        let (server, remote) = server(&script);
+        assert!(remote.store(&scene.entry, &blob, None, 1).await, "{status}");
+        assert!(!remote.is_broken());
+        assert_eq!(server.requests().len(), script.len(), "{status}");
+    }
+}
+
+#[tokio::test]
+async fn damaged_content_that_cannot_be_replaced_is_no_failure() {
+    let scene = Scene::new();
+    let blob = scene.file("blob", BLOB);
+    let mut changed = BLOB.to_vec();
+    changed[3] ^= 1;
+    let wrong = Reply::Answer(200, changed);
+    let (_server, remote) = server(&[wrong.clone(), Reply::Answer(403, Vec::new()), wrong]);
+    assert!(!scene.fetch(&remote).await);
+    assert!(!remote.store(&scene.entry, &blob, None, 1).await);
+    assert!(!remote.is_broken());
+}
+
+#[tokio::test]
+async fn incomplete_write_of_a_blob_is_a_failure() {
+    let scene = Scene::new();
+    let blob = scene.file("blob", BLOB);
+    let all = BLOB.len() as i64;
+    for (committed, is_stored) in [
+        (all, true),
+        // It was there already.
+        (-1, true),
+        (all - 1, false),
+        (all + 1, false),
+        (0, false),
+        (-2, false),
+    ] {
+        let server = grpc_server::GrpcServer::start(Answers {
+            committed,
+            update: "0",
+            description: Vec::new(),
+        });
+        let server = server.await;
+        let remote = remote(&server.url);
+        let stored = remote.store(&scene.entry, &blob, None, 1).await;
+        assert_eq!(stored, is_stored, "{committed}");
+        assert_eq!(remote.is_broken(), !is_stored, "{committed}");
+        let calls = server.calls.lock().unwrap().clone();
+        let has_updated = calls.iter().any(|it| it == "UpdateActionResult");
+        assert_eq!(has_updated, is_stored, "{committed}: {calls:?}");
+    }
+}
+
+#[tokio::test]
+async fn refused_update_of_a_stored_result_is_no_failure() {
+    const PERMISSION_DENIED: &str = "7";
+    let scene = Scene::new();
+    let blob = scene.file("blob", BLOB);
+    for (description, is_stored) in [
+        (scene.entry.encode().unwrap(), true),
+        (b"{}".to_vec(), false),
+    ] {
+        let server = grpc_server::GrpcServer::start(Answers {
+            committed: -1,
+            update: PERMISSION_DENIED,
+            description,
+        });
+        let server = server.await;
+        let remote = remote(&server.url);
+        let stored = remote.store(&scene.entry, &blob, None, 1).await;
+        assert_eq!(stored, is_stored);
+        assert_eq!(remote.is_broken(), !is_stored);
+    }
 }
 
 #[tokio::test]
@@ -245,7 +431,7 @@ async fn damaged_content_is_replaced_without_a_question() {
     let wrong = Reply::Answer(200, b"wrong".to_vec());
     let (server, remote) = server(&[wrong, Reply::Answer(204, Vec::new())]);
     assert!(!scene.fetch(&remote).await);
-    assert!(remote.store(&scene.entry, &blob, None).await);
+    assert!(remote.store(&scene.entry, &blob, None, 1).await);
     let requests = server.requests();
     let methods = lines(&requests).into_iter().map(|it| &it[..3]);
     assert_eq!(methods.collect::<Vec<_>>(), ["GET", "PUT", "PUT"]);
@@ -258,7 +444,7 @@ async fn refused_upload_is_a_failure() {
     for status in [403, 405, 413, 507] {
         let missing = Reply::Answer(404, Vec::new());
         let (_server, remote) = server(&[missing, Reply::Refuse(status)]);
-        assert!(!remote.store(&scene.entry, &blob, None).await);
+        assert!(!remote.store(&scene.entry, &blob, None, 1).await);
         assert!(remote.is_broken());
     }
 }
@@ -271,7 +457,7 @@ async fn package_goes_through_a_shared_directory() {
     let directory = scene.scratch.path().join("shared");
     let remote = remote(directory.to_str().unwrap());
     assert_eq!(scene.find(&remote).await, None);
-    assert!(remote.store(&scene.entry, &blob, Some(&log)).await);
+    assert!(remote.store(&scene.entry, &blob, Some(&log), 1).await);
     let found = scene.find(&remote).await.unwrap();
     assert_eq!(found.log.as_ref().map(|it| it.size), Some(7));
     assert_eq!(
@@ -290,7 +476,7 @@ async fn damaged_content_of_a_shared_directory_is_replaced() {
     let blob = scene.file("blob", BLOB);
     let directory = scene.scratch.path().join("shared");
     let remote = remote(directory.to_str().unwrap());
-    assert!(remote.store(&scene.entry, &blob, None).await);
+    assert!(remote.store(&scene.entry, &blob, None, 1).await);
     let stored = LocalCache::new(&directory).content(&scene.entry.blob.sha256);
     fs::remove_file(&stored).unwrap();
     fs::write(&stored, &[b'x'; BLOB.len()]).unwrap();
@@ -298,7 +484,7 @@ async fn damaged_content_of_a_shared_directory_is_replaced() {
     assert!(!remote.is_broken());
     // The damaged file has the right size, and may be linked to the blob.
     let blob = scene.file("again", BLOB);
-    assert!(remote.store(&scene.entry, &blob, None).await);
+    assert!(remote.store(&scene.entry, &blob, None, 1).await);
     assert!(scene.fetch(&remote).await);
 }
 
@@ -313,13 +499,13 @@ async fn directory_that_cannot_be_written_to_is_read() {
         let credentials = Credentials::default();
         Remotes::new(from, Some(&location), &credentials, &Environment::default())
     };
-    assert!(new().from[0].store(&scene.entry, &blob, None).await);
+    assert!(new().from[0].store(&scene.entry, &blob, None, 1).await);
     // Also root cannot create a file in it.
     let temporary = LocalCache::new(&directory).temporary();
     fs::remove_tree(&temporary).unwrap();
     fs::write(&temporary, b"").unwrap();
     let remotes = new();
-    remotes.prepare();
+    remotes.prepare().await;
     let to = remotes.to.unwrap();
     assert!(!to.takes_packages() && !to.is_broken());
     assert!(scene.find(&to).await.is_some());
@@ -338,7 +524,7 @@ async fn special_file_in_a_shared_directory_does_not_block() {
         shared.entry(&name, &key),
     ] {
         let remote = remote(directory.to_str().unwrap());
-        assert!(remote.store(&scene.entry, &blob, None).await);
+        assert!(remote.store(&scene.entry, &blob, None, 1).await);
         fs::remove_file(&file).unwrap();
         nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU).unwrap();
         let start = Instant::now();
@@ -355,7 +541,7 @@ async fn longer_content_of_a_shared_directory_is_not_copied() {
     let blob = scene.file("blob", BLOB);
     let directory = scene.scratch.path().join("shared");
     let remote = remote(directory.to_str().unwrap());
-    assert!(remote.store(&scene.entry, &blob, None).await);
+    assert!(remote.store(&scene.entry, &blob, None, 1).await);
     let stored = LocalCache::new(&directory).content(&scene.entry.blob.sha256);
     fs::remove_file(&stored).unwrap();
     // It has no end that a copy could reach.
@@ -399,7 +585,7 @@ async fn fetched_package_is_pruned_after_others() {
     let blob = scene.file("blob", BLOB);
     let directory = scene.scratch.path().join("shared");
     let remote = remote(directory.to_str().unwrap());
-    assert!(remote.store(&scene.entry, &blob, None).await);
+    assert!(remote.store(&scene.entry, &blob, None, 1).await);
     let (name, key) = scene.wanted();
     let file = LocalCache::new(&directory).entry(&name, &key);
     let old = std::time::SystemTime::UNIX_EPOCH;
@@ -413,7 +599,7 @@ async fn unusable_directory_is_a_failure() {
     let scene = Scene::new();
     let blob = scene.file("blob", BLOB);
     let remote = remote(blob.to_str().unwrap());
-    assert!(!remote.store(&scene.entry, &blob, None).await);
+    assert!(!remote.store(&scene.entry, &blob, None, 1).await);
     assert!(remote.is_broken());
 }
 

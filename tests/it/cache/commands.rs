@@ -1,6 +1,7 @@
 //! `bosh-agent cache`.
 
 use super::Cached;
+use super::shared::{CONTROLS, assert_no_controls, change_entries};
 use crate::support::{Agent, Ran};
 
 #[track_caller]
@@ -64,6 +65,30 @@ fn verification_names_damaged_files() {
     ));
     let good = command(&cached, &["verify"], 0).stdout;
     assert!(good.starts_with("3 packages good: "), "{good}");
+}
+
+#[test]
+fn foreign_entries_are_printed_without_control_characters() {
+    let cached = Cached::new();
+    let (_, ran) = cached.run(cached.agent(), &cached.release("one\n"));
+    ran.succeeds();
+    let cache = cached.directory();
+    change_entries(&cache, |entry| entry["warnings"] = vec![CONTROLS].into());
+    let printed = |arguments: &[&str], code| {
+        let ran = command(&cached, arguments, code);
+        assert_no_controls(&ran.stdout);
+        assert_no_controls(&ran.stderr);
+        ran
+    };
+    let json = printed(&["ls", "--json"], 0).stdout;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["packages"][0]["warnings"][0], CONTROLS);
+    // A member that this version does not know, and a file that is no entry.
+    change_entries(&cache, |entry| entry[CONTROLS] = true.into());
+    std::fs::write(cache.join("v1/entries/app").join(CONTROLS), b"").unwrap();
+    printed(&["ls"], 3);
+    let ran = printed(&["verify"], 3);
+    ran.says("is not a file of this cache").says("a\\u{1b}[2J");
 }
 
 #[test]

@@ -18,6 +18,8 @@ pub(super) enum Fault {
     Endless,
     /// Accepts connections and sends nothing.
     Silent,
+    /// Refuses to overwrite a file.
+    WriteOnce,
 }
 
 /// Serves the files of a directory on a free port, with a fault.
@@ -81,6 +83,10 @@ fn serve(mut stream: TcpStream, fault: Fault, directory: &Path) -> std::io::Resu
         return stream
             .write_all(b"HTTP/1.1 404 Missing\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
     };
+    if method == "PUT" {
+        return stream
+            .write_all(b"HTTP/1.1 409 Exists\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    }
     let length = body.len();
     let is_content = path.contains("/content/");
     match fault {

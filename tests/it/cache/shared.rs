@@ -190,6 +190,11 @@ fn nginx_serves_the_directory_of_a_local_cache() {
 fn password_comes_from_netrc_and_is_never_printed() {
     let Some(nginx) = Nginx::start() else { return };
     let scene = Scene::new();
+    let wrong = scene.agent("--cache-to", &nginx.url());
+    let wrong = wrong.env("BOSH_AGENT_CACHE_TOKEN", "hunter3");
+    let warning = scene.one_warning(wrong, &nginx.url());
+    assert!(warning.contains("returned 401 Unauthorized"), "{warning}");
+    assert!(!warning.contains("hunter3"));
     let netrc = format!("machine 127.0.0.1 login {} password {}\n", USER.0, USER.1);
     let netrc = scene.cached.world.write("netrc", netrc);
     let agent = scene.agent("--cache-to", &nginx.url());
@@ -199,11 +204,6 @@ fn password_comes_from_netrc_and_is_never_printed() {
         .does_not_say("Warning: the shared")
         .does_not_say(USER.1)
         .does_not_say(USER_IN_BASE64);
-    let wrong = scene.agent("--cache-to", &nginx.url());
-    let wrong = wrong.env("BOSH_AGENT_CACHE_TOKEN", "hunter3");
-    let warning = scene.one_warning(wrong, &nginx.url());
-    assert!(warning.contains("returned 401 Unauthorized"), "{warning}");
-    assert!(!warning.contains("hunter3"));
 }
 
 #[test]
@@ -220,7 +220,8 @@ fn credentials_do_not_reach_scripts() {
         let agent = agent
             .env("BOSH_AGENT_CACHE_TOKEN", "hunter2")
             .env("BOSH_AGENT_CACHE_USER", "hunter2")
-            .env("BOSH_AGENT_CACHE_PASSWORD", "hunter2");
+            .env("BOSH_AGENT_CACHE_PASSWORD", "hunter2")
+            .env("BOSH_AGENT_CACHE_HEADER", "x-key: hunter2");
         cached.run(agent, &release).1.succeeds();
         let text = std::fs::read_to_string(&shown).unwrap();
         assert!(
@@ -303,6 +304,18 @@ fn failed_upload_costs_one_warning() {
 }
 
 #[test]
+fn server_that_overwrites_nothing_takes_no_package_twice() {
+    let scene = Scene::new();
+    let server = FaultyServer::start(Fault::WriteOnce, &PathBuf::from(scene.shared()));
+    let agent = scene.agent("--cache-to", &server.url());
+    let (names, ran) = scene.run(agent);
+    ran.succeeds()
+        .does_not_say("Warning")
+        .does_not_say("stored");
+    assert_eq!(names, ALL);
+}
+
+#[test]
 fn damaged_package_of_a_server_is_replaced_there() {
     let Some(nginx) = Nginx::start() else { return };
     let scene = Scene::new();
@@ -343,36 +356,73 @@ fn results_that_are_not_stored_locally_are_not_shared() {
     assert_eq!(entries.count(), 0);
 }
 
+fn sha256_of(bytes: &[u8]) -> String {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), bytes).unwrap();
+    report::sha256_of(file.path())
+}
+
+/// Changes the descriptions in a cache as another user can, who knows its format.
+pub(super) fn change_entries(cache: &Path, change: impl Fn(&mut Value)) {
+    for directory in std::fs::read_dir(cache.join("v1/entries")).unwrap() {
+        for file in std::fs::read_dir(directory.unwrap().path()).unwrap() {
+            let file = file.unwrap().path();
+            let text = std::fs::read_to_string(&file).unwrap();
+            let mut entry: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+            change(&mut entry);
+            let first = format!("{entry}\n");
+            let sha256 = sha256_of(first.as_bytes());
+            let sealed = format!("{first}{{\"sha256\":\"{sha256}\"}}\n");
+            std::fs::remove_file(&file).unwrap();
+            std::fs::write(&file, sealed).unwrap();
+        }
+    }
+}
+
+/// A text that clears a terminal.
+pub(super) const CONTROLS: &str = "a\u{1b}[2J\u{9b}2J\u{7f}b";
+
+#[track_caller]
+pub(super) fn assert_no_controls(text: &str) {
+    let is_control = |character: char| character.is_control() && character != '\n';
+    assert!(!text.contains(is_control), "{text:?}");
+}
+
+#[test]
+fn text_of_another_user_cannot_control_a_terminal() {
+    let scene = Scene::new();
+    change_entries(Path::new(&scene.shared()), |entry| {
+        entry["last_lines"] = vec![CONTROLS; 1000].into();
+        entry["warnings"] = vec![CONTROLS].into();
+        entry["isolation"] = CONTROLS.into();
+        entry["agent"] = CONTROLS.into();
+    });
+    let path = scene.cached.world.path("report.json");
+    let agent = scene.agent("--cache-from", &scene.shared());
+    let (names, ran) = scene.run(agent.arg("--report").arg(&path).without_report());
+    let ran = ran.succeeds();
+    assert_eq!(names, [""; 0]);
+    assert_no_controls(&ran.stderr);
+    assert_no_controls(&ran.stdout);
+    assert_no_controls(&std::fs::read_to_string(&path).unwrap());
+    let report = report::checked(&path, &scene.cached.world.out(), 0, Some(&ran.stdout));
+    let lines = &report["packages"][0]["last_lines"];
+    assert_eq!(lines, &Value::from(vec!["a2Jb"; 20]));
+}
+
 /// Its SHA-256 is right, because its writer computed it.
 #[test]
 fn blob_that_is_no_archive_is_a_miss() {
     let scene = Scene::new();
     let shared = PathBuf::from(scene.shared());
     let wrong = b"no archive";
-    let sha256_of = |bytes: &[u8]| {
-        let file = scene.cached.world.path("hashed");
-        std::fs::write(&file, bytes).unwrap();
-        report::sha256_of(&file)
-    };
     let sha256 = sha256_of(wrong);
     let content = shared.join("v1/content").join(&sha256[..2]);
     std::fs::create_dir_all(&content).unwrap();
     std::fs::write(content.join(&sha256), wrong).unwrap();
-    for directory in std::fs::read_dir(shared.join("v1/entries")).unwrap() {
-        for file in std::fs::read_dir(directory.unwrap().path()).unwrap() {
-            let file = file.unwrap().path();
-            let text = std::fs::read_to_string(&file).unwrap();
-            let mut entry: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
-            entry["blob"] = serde_json::json!({"sha256": sha256, "size": wrong.len()});
-            let first = format!("{entry}\n");
-            let sealed = format!(
-                "{first}{{\"sha256\":\"{}\"}}\n",
-                sha256_of(first.as_bytes())
-            );
-            std::fs::remove_file(&file).unwrap();
-            std::fs::write(&file, sealed).unwrap();
-        }
-    }
+    change_entries(&shared, |entry| {
+        entry["blob"] = serde_json::json!({"sha256": sha256, "size": wrong.len()});
+    });
     let agent = scene.agent("--cache-from", &scene.shared());
     let (names, ran) = scene.run(agent.arg("--compression-level=1"));
     ran.succeeds()

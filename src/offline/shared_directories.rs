@@ -1,0 +1,83 @@
+//! Shared caches in directories. The file system of such a directory may not respond, like that of a network file system whose server is
+//! gone. A thread that waits for it may keep the agent from exiting, so another process looks each directory up first (`sandbox::Look`).
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::cache::Remotes;
+use crate::diag::Chain;
+use crate::process::ForkServer;
+use crate::runtime::{self, TaskFailed};
+use crate::sandbox::{Look, LookError, SeenPaths};
+
+/// How long a file system may take to respond.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// Gives up the shared caches whose file systems do not respond.
+pub(super) async fn check(
+    remotes: &Remotes,
+    agent: &ForkServer,
+    cancel: &CancellationToken,
+) -> Result<(), TaskFailed> {
+    for (directory, remote) in remotes.directories() {
+        // The attributes of the directory itself may be known without the server.
+        let below = directory.join("v1");
+        let looked = look(&below, (agent, cancel), |look, path| look.kind(path));
+        if looked.await?.is_none() {
+            remote.give_up_silent(LIMIT);
+        }
+    }
+    Ok(())
+}
+
+/// Gives up the shared caches whose file systems do not respond, creates the directory in which packages are stored, and returns the
+/// directories without links, so that they can be hidden from scripts.
+pub(super) async fn prepare(
+    remotes: &Remotes,
+    agent: &ForkServer,
+    cancel: &CancellationToken,
+) -> Result<Vec<PathBuf>, TaskFailed> {
+    check(remotes, agent, cancel).await?;
+    remotes.prepare().await;
+    let mut found = Vec::new();
+    for (directory, remote) in remotes.directories() {
+        if remote.is_broken() {
+            continue;
+        }
+        let resolve = |look: Look<'_>, path: &Path| look.seen(path, &SeenPaths::default());
+        match look(&directory, (agent, cancel), resolve).await? {
+            Some(resolved) => found.extend(resolved.and_then(|it| it.seen)),
+            None => remote.give_up_silent(LIMIT),
+        }
+    }
+    Ok(found)
+}
+
+/// Asks about a path in another process. `None` if there is no response, and `Some(None)` after another failure, which the use of the
+/// directory reports.
+async fn look<T: Send + 'static>(
+    path: &Path,
+    (agent, cancel): (&ForkServer, &CancellationToken),
+    ask: impl FnOnce(Look<'_>, &Path) -> Result<T, LookError> + Send + 'static,
+) -> Result<Option<Option<T>>, TaskFailed> {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let (agent, cancel) = (agent.clone(), cancel.clone());
+    let looking = runtime::spawn_blocking("look", move || {
+        let look = Look {
+            agent: &agent,
+            cancel: &cancel,
+            limit: LIMIT,
+        };
+        ask(look, &path)
+    });
+    Ok(match looking.await? {
+        Ok(value) => Some(Some(value)),
+        Err(LookError::NoResponse(_) | LookError::TimedOut(_)) => None,
+        Err(error) => {
+            tracing::debug!(error = %Chain(&error), "could not look up the directory of a shared cache");
+            Some(None)
+        }
+    })
+}
