@@ -147,6 +147,14 @@ impl Sandbox {
         }
     }
 
+    /// Secrets to which restricted scripts have access nevertheless, because they are in a directory that all scripts use.
+    pub(crate) fn exposed_secrets(&self) -> &[PathBuf] {
+        match self {
+            Self::Landlocked(landlocked) => landlocked.exposed(),
+            Self::Namespaces(_) | Self::Sequential(_) => &[],
+        }
+    }
+
     /// The name of the isolation tier of a place, as on the command line.
     #[must_use]
     pub fn tier(&self, place: &Place) -> &'static str {

@@ -104,8 +104,17 @@ impl Remotes {
         all.filter_map(|remote| Some((remote.location.directory()?.to_owned(), remote)))
     }
 
-    /// Creates the directory in which packages are stored, if it is one, so that it can be hidden from scripts.
+    /// Creates the directories of shared caches, so that they can be hidden from scripts, which could create them otherwise.
     pub async fn prepare(&self) {
+        for remote in self.from.iter().filter(|remote| !remote.is_broken()) {
+            if let Kind::Directory(directory) = &remote.kind
+                && tokio::time::timeout(remote.limits.base, directory.create())
+                    .await
+                    .is_err()
+            {
+                remote.give_up_silent(remote.limits.base);
+            }
+        }
         let Some(remote) = self.to.as_ref().filter(|remote| !remote.is_broken()) else {
             return;
         };

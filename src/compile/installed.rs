@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Seek};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -27,6 +28,7 @@ struct State {
     blob: watch::Sender<BlobState>,
     /// The contents of the environment files for dependents (`bosh/*.env`), read when the tree was sealed.
     environment_files: Vec<String>,
+    is_unrestricted: AtomicBool,
 }
 
 /// A tree, its record, and the time of the last successful check.
@@ -111,6 +113,7 @@ impl Installed {
                 changed: Vec::new(),
             }),
             replacing: Mutex::default(),
+            is_unrestricted: AtomicBool::new(false),
             blob: watch::Sender::new(blob),
         }))
     }
@@ -124,6 +127,17 @@ impl Installed {
     #[must_use]
     pub fn tree(&self) -> PathBuf {
         self.lock().tree.clone()
+    }
+
+    /// Notes that the package, or one that it was compiled against, is the result of an unrestricted run. To be called before its dependents
+    /// start.
+    pub(super) fn mark_unrestricted(&self) {
+        self.0.is_unrestricted.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the package, or one that it was compiled against, is the result of an unrestricted run.
+    pub(super) fn is_unrestricted(&self) -> bool {
+        self.0.is_unrestricted.load(Ordering::Relaxed)
     }
 
     /// All trees of the package: the one in use, and those that were changed.

@@ -64,7 +64,8 @@ pub struct Compiled {
     pub digests: Digests,
     /// The tree in the store, if the package has dependents. [`Schedule`](super::Schedule) removes it when they are compiled.
     pub installed: Option<Installed>,
-    /// Whether it was compiled in a second run, without restrictions: undeclared dependencies are not detected then.
+    /// Whether the package, or one that it was compiled against, was compiled in a second run, without restrictions, or in spite of a
+    /// denied access (`--second-run=never`): another run may give another result.
     pub unrestricted: bool,
     /// The time until its dependents could start, without the wait for its turn and without packing, which runs concurrently with
     /// them.

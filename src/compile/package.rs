@@ -101,7 +101,7 @@ pub(super) async fn build(
         Err(failure) => work.announce_second_run(failure).await,
         Ok(_) => None,
     };
-    match (first, result) {
+    let built = match (first, result) {
         (Some(first), Err(failure)) => second_run(work, &dependencies, first, failure).await,
         // A second run would follow, but the compilation was canceled.
         (None, Err(CompileError::Denied { package })) => {
@@ -112,5 +112,9 @@ pub(super) async fn build(
             run_with_copies(work, &dependencies, lines).await
         }
         (_, result) => work.leave_with(result).await,
-    }
+    };
+    built.map(|mut built| {
+        built.inherit_unrestricted();
+        built
+    })
 }

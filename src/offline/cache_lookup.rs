@@ -25,7 +25,7 @@ pub(super) fn find(cache: &LocalCache, parts: &KeyParts, takes_unrestricted: boo
     match cache.find(&parts.name, &parts.key()) {
         Ok(Some(entry)) if takes_unrestricted || !entry.unrestricted => Found::Hit(Box::new(entry)),
         Ok(Some(_)) => Found::Miss {
-            reason: "it was compiled without restrictions, which needs --cache-unrestricted"
+            reason: "it was compiled without restrictions or in spite of a denied access, which needs --cache-unrestricted"
                 .to_owned(),
             damage: None,
         },

@@ -27,7 +27,7 @@ use crate::runtime::{self, TaskSet};
 pub(super) struct CachedPackages<'a> {
     cache: Option<&'a CallCache>,
     known: Vec<Known>,
-    /// For each package, whether it or one of its dependencies was compiled without restrictions.
+    /// For each package, whether it or a package that it depends on was taken from the cache and had been compiled without restrictions.
     unrestricted: Vec<bool>,
     storing: TaskSet<(), fs::Result<()>>,
     has_stored: bool,
@@ -37,7 +37,7 @@ pub(super) struct CachedPackages<'a> {
 impl<'a> CachedPackages<'a> {
     /// The packages of a call without a cache.
     pub(super) fn none() -> Self {
-        Self::new(None, Vec::new())
+        Self::new(None, Vec::new(), &[])
     }
 
     /// Finds the packages that are in the cache. `except` is not searched.
@@ -53,17 +53,27 @@ impl<'a> CachedPackages<'a> {
         };
         let blob = |node: &PackageNode| releases[&node.first.release].blob(node);
         let known = found_in.find(nodes, blob, except, to).await?;
-        Ok(Self::new(cache, known))
+        Ok(Self::new(cache, known, nodes))
     }
 
-    fn new(cache: Option<&'a CallCache>, known: Vec<Known>) -> Self {
-        let unrestricted = known.iter().map(|known| match known {
-            Known::Hit(hit) => hit.entry.unrestricted,
-            Known::Compiled | Known::Miss { .. } => false,
-        });
+    fn new(
+        cache: Option<&'a CallCache>,
+        known: Vec<Known>,
+        nodes: &[(PackageNode, PackageLogs)],
+    ) -> Self {
+        let mut unrestricted: Vec<bool> = Vec::new();
+        for (known, (node, _)) in known.iter().zip(nodes) {
+            // Dependencies have smaller ids.
+            let mut dependencies = node.dependencies.iter();
+            unrestricted.push(match known {
+                Known::Hit(hit) => hit.entry.unrestricted,
+                Known::Miss { .. } => dependencies.any(|it| unrestricted[it.index()]),
+                Known::Compiled => false,
+            });
+        }
         Self {
             cache,
-            unrestricted: unrestricted.collect(),
+            unrestricted,
             known,
             storing: TaskSet::new("store"),
             has_stored: false,
@@ -107,10 +117,7 @@ impl<'a> CachedPackages<'a> {
         else {
             return;
         };
-        let mut all = record.node.dependencies.iter();
-        let is_unrestricted =
-            compiled.unrestricted || all.any(|dependency| self.unrestricted[dependency.index()]);
-        self.unrestricted[node.index()] = is_unrestricted;
+        let is_unrestricted = compiled.unrestricted || self.unrestricted[node.index()];
         if !cache.takes(is_unrestricted) {
             return;
         }

@@ -60,6 +60,8 @@ pub(super) async fn compiler(
         }
     };
     let with = (sandbox.name(), jobs.get());
+    let exposed = sandbox.exposed_secrets();
+    let cache = cache.filter(|_| is_protected(options, exposed, progress));
     let cache = cache.map(|opened| CallCache::new(opened, options, with, progress));
     progress.line(&format!(
         "Logs of packaging scripts are kept in {}",
@@ -81,6 +83,22 @@ pub(super) async fn compiler(
         copies_failed_logs: options.logs_directory.is_none(),
         keep_going: options.keep_going,
     })
+}
+
+/// Whether packaging scripts cannot write to the directories of the caches, or the user accepts what they write. Otherwise prints a
+/// warning: the caches must not be used. `exposed` are the directories that the sandbox cannot hide.
+fn is_protected(options: &Options, exposed: &[PathBuf], progress: &Progress) -> bool {
+    let takes_all = options.cache.as_ref().is_some_and(|it| it.unrestricted);
+    let Some(directory) = exposed.first().filter(|_| !takes_all) else {
+        return true;
+    };
+    progress.warn(&format!(
+        "Warning: the cache is not used: with landlock, packaging scripts can write to `{}`, because it is in HOME, /tmp, /var/tmp or \
+         /dev/shm, which all scripts use. Use a directory elsewhere, such as /var/cache/bosh-agent, or --cache-unrestricted if you trust \
+         the scripts",
+        directory.display()
+    ));
+    false
 }
 
 async fn open_cache(

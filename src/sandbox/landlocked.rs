@@ -58,6 +58,8 @@ pub struct Landlocked {
     open: Vec<PathBuf>,
     /// The work directory, the directory of `--scratch-dir`, and secrets, if rules can deny access to them.
     hidden: Vec<PathBuf>,
+    /// Secrets to which scripts have access, because they are in one of the `open` directories.
+    exposed: Vec<PathBuf>,
     /// Locked before `data_names` if both are needed. It stays locked during file operations, so code on async threads must not lock it.
     packages: Mutex<PackagesInTree>,
     data_names: Mutex<DataNames>,
@@ -113,31 +115,41 @@ impl Landlocked {
             data,
             open: temporary.chain(home.map(Path::to_owned)).collect(),
             hidden: Vec::new(),
+            exposed: Vec::new(),
             packages: Mutex::default(),
             data_names: Mutex::default(),
             changed: Notify::new(),
             admission: Admission::default(),
             has_rules: true,
         };
-        landlocked.hide(hidden);
+        // Scripts can access them in one of the open directories.
+        let _ = landlocked.hide(hidden);
         Ok(landlocked)
     }
 
-    /// Denies scripts access to paths without links, if rules can do that.
-    fn hide(&mut self, paths: Vec<PathBuf>) {
+    /// Denies scripts access to paths without links, if rules can do that. Returns the others.
+    #[must_use]
+    fn hide(&mut self, paths: Vec<PathBuf>) -> Vec<PathBuf> {
         let is_open = |path: &PathBuf| self.open.iter().any(|open| path.starts_with(open));
-        let closable = paths.into_iter().filter(|path| !is_open(path));
-        self.hidden.extend(closable.collect::<Vec<_>>());
+        let (exposed, closable) = paths.into_iter().partition(is_open);
+        let closable: Vec<PathBuf> = closable;
+        self.hidden.extend(closable);
+        exposed
+    }
+
+    /// The secrets to which scripts have access.
+    pub(super) fn exposed(&self) -> &[PathBuf] {
+        &self.exposed
     }
 
     /// Denies scripts access to files and directories with secrets, in addition to those in the agent's own directory. One that does not
-    /// exist now, or is in a directory that all scripts use, is not protected.
+    /// exist now is not protected. One in a directory that all scripts use is [exposed](Self::exposed).
     #[must_use]
     pub(super) fn with_secrets(mut self, secrets: &[PathBuf]) -> Self {
         let secrets = secrets
             .iter()
             .filter_map(|path| fs::canonicalize(path).ok());
-        self.hide(secrets.collect());
+        self.exposed = self.hide(secrets.collect());
         self
     }
 

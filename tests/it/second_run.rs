@@ -11,12 +11,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bosh_agent::compile::{
-    self, Cause, CompileError, Compiled, Context, Event, FirstRun, Phase, SecondRun, SourceDates,
-    Store,
+    self, Cause, CompileError, Compiled, Context, Dependency, Event, FirstRun, Phase, SecondRun,
+    SourceDates, Store,
 };
 use bosh_agent::config::{Environment, Vcap};
 use bosh_agent::process::Status;
 use bosh_agent::process::{ForkServer, TimeLimits};
+use bosh_agent::release::{Name, Version};
 use bosh_agent::sandbox::{Landlocked, SharedTree};
 use tokio_util::sync::CancellationToken;
 

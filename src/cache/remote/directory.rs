@@ -13,6 +13,7 @@ use crate::cache::entry::{Content, Entry};
 use crate::cache::key::Key;
 use crate::cache::local::LocalCache;
 use crate::cache::regular::open_regular;
+use crate::diag::Chain;
 use crate::fs::{self, Context as _};
 use crate::runtime::{self, Cancellable};
 
@@ -36,6 +37,15 @@ impl Directory {
     pub(super) fn new(directory: &Path) -> Self {
         Self {
             cache: Arc::new(LocalCache::new(directory)),
+        }
+    }
+
+    /// Creates the directory itself, if it is missing and this user may do that.
+    pub(super) async fn create(&self) {
+        let cache = Arc::clone(&self.cache);
+        let creating = runtime::spawn_blocking("create", move || fs::create_dir_all(cache.root()));
+        if let Ok(Err(error)) = creating.await {
+            tracing::debug!(error = %Chain(&error), "could not create the directory of a shared cache");
         }
     }
 

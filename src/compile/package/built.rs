@@ -20,12 +20,27 @@ pub(in crate::compile) struct Built {
     /// The tree in the store. `None` if it was packed where it was and has no dependents.
     pub installed: Option<Installed>,
     pub(super) packing: Packing,
+    /// See [`Compiled::unrestricted`](crate::compile::Compiled::unrestricted).
     pub(super) unrestricted: bool,
     pub(super) findings: Vec<Finding>,
     pub(super) elapsed: Duration,
     pub(super) script: Option<ScriptEnd>,
     /// The package's directories, if no other package waits for them. The caller of the build removes them.
     pub place: Option<UsedPlace>,
+}
+
+impl Built {
+    /// Marks the package, and what will be compiled against it, if the package or one of its dependencies is the result of an unrestricted
+    /// run. To be called before its dependents start.
+    pub(super) fn inherit_unrestricted(&mut self) {
+        let mut dependencies = self.job.dependencies.iter();
+        self.unrestricted |= dependencies.any(|it| it.installed.is_unrestricted());
+        if self.unrestricted
+            && let Some(installed) = &self.installed
+        {
+            installed.mark_unrestricted();
+        }
+    }
 }
 
 /// The directories of a built package.

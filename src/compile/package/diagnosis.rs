@@ -141,6 +141,12 @@ impl Work {
         Ok(())
     }
 
+    /// Whether Landlock rules denied access to the script, as far as its output shows. Only with `--second-run=never` is the result kept.
+    pub(super) fn was_denied(&self) -> bool {
+        let summary = self.summary();
+        summary.denials.iter().any(Denial::may_be_caused_by_rules)
+    }
+
     /// Reads the script's output. Adds denied access and undeclared dependencies to the summary.
     pub(super) fn read_logs(
         &self,

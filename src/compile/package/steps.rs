@@ -50,6 +50,7 @@ impl Work {
             tree.remove_copy();
             let mut built = stored?;
             built.findings = findings;
+            built.unrestricted = work.was_denied();
             built.script = script;
             built.elapsed = start.elapsed().saturating_sub(waited);
             Ok(built)

@@ -50,6 +50,8 @@ impl Landlocked {
         let scratch = place.scratch.iter();
         whole.extend(scratch.map(|name| self.data.join(name.as_str())));
         whole.extend(self.unowned_data());
+        // For example, a cache in the data directory.
+        whole.retain(|path| !self.hidden.iter().any(|hidden| hidden.starts_with(path)));
         script.spec.rules = Some(Rules {
             guarded,
             listed: vec![self.data.clone()],

@@ -13,6 +13,9 @@ in_tiers!(scripts_can_neither_read_nor_write_the_cache: NAMESPACE USERNS_OF_ROOT
 in_tiers!(scripts_can_neither_read_nor_write_shared_directories: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK);
 in_tiers!(example_release_is_compiled_once: NAMESPACE);
 in_tiers!(unrestricted_results_are_stored_only_on_request: LANDLOCK);
+in_tiers!(result_in_spite_of_a_denial_is_stored_only_on_request: LANDLOCK);
+in_tiers!(cache_that_scripts_can_write_to_is_not_used: LANDLOCK);
+in_tiers!(cache_in_the_data_directory_is_hidden: LANDLOCK NAMESPACE);
 
 /// The time limit for the example release.
 const LONG: Duration = Duration::from_secs(900);
@@ -67,7 +70,7 @@ mod bodies {
             ""
         );
         assert!(!cache.join("new").exists());
-        assert!(cache.join("v1/entries/app").is_dir());
+        assert!(cache.join("v1/entries").is_dir());
     }
 
     pub(super) fn scripts_can_neither_read_nor_write_shared_directories(tier: Tier) {
@@ -82,19 +85,23 @@ mod bodies {
         };
         let filled = ReleaseBuilder::of_script("touch $BOSH_INSTALL_TARGET/x");
         compile(agent("--cache-to", &from), &place, &filled);
+        let missing = place.world.path("missing");
         let script = format!(
-            "cat {0}/* {0}/v1/*/*/* {1}/* > $FACTS/read; touch {0}/new {1}/new; rm -rf {0}/v1 {1}/v1; true",
+            "cat {0}/* {0}/v1/*/*/* {1}/* > $FACTS/read; touch {0}/new {1}/new; rm -rf {0}/v1 {1}/v1; mkdir -p {2}/new; true",
             from.display(),
-            to.display()
+            to.display(),
+            missing.display()
         );
         let release = ReleaseBuilder::of_script(&script);
         let agent = agent("--cache-from", &from).arg("--cache-to").arg(&to);
+        let agent = agent.arg("--cache-from").arg(&missing);
         compile(agent, &place, &release).does_not_say("Warning: the shared");
         let read = place.world.path("facts/read");
         assert_eq!(std::fs::read_to_string(read).unwrap(), "");
+        assert!(!missing.join("new").exists());
         for directory in [from, to] {
             assert!(!directory.join("new").exists());
-            assert!(directory.join("v1/entries/app").is_dir());
+            assert!(directory.join("v1/entries").is_dir());
         }
     }
 
@@ -145,7 +152,65 @@ mod bodies {
         compile(on_request(), &place, &release).says("All 3 packages are in the cache\n");
         let dry = agent(&place).arg("--dry-run");
         compile(dry, &place, &release).says(
-            "is not in the cache: it was compiled without restrictions, which needs --cache-unrestricted\n",
+            "is not in the cache: it was compiled without restrictions or in spite of a denied access, which needs --cache-unrestricted\n",
         );
+    }
+    pub(super) fn result_in_spite_of_a_denial_is_stored_only_on_request(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let denied = "touch $(dirname $(dirname $BOSH_INSTALL_TARGET))/entry; true";
+        let release = ReleaseBuilder::of_script(denied);
+        let never = || agent(&place).arg("--second-run=never");
+        compile(never(), &place, &release).says("succeeded in spite of a denied access");
+        compile(never(), &place, &release).does_not_say("in the cache\n");
+        let on_request = || never().arg("--cache-unrestricted");
+        compile(on_request(), &place, &release).does_not_say("in the cache\n");
+        compile(on_request(), &place, &release).says("The package is in the cache\n");
+    }
+
+    pub(super) fn cache_that_scripts_can_write_to_is_not_used(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let home = place.world.path("home");
+        std::fs::create_dir(&home).unwrap();
+        let release = ReleaseBuilder::of_script("touch $BOSH_INSTALL_TARGET/x");
+        for flag in ["--cache-dir", "--cache-from", "--cache-to"] {
+            let cache = home.join("cache");
+            let agent = || {
+                let agent = place.agent().env("HOME", home.to_str().unwrap());
+                agent.arg(flag).arg(&cache)
+            };
+            for _ in 0..2 {
+                let ran = compile(agent(), &place, &release);
+                ran.says(&format!("can write to `{}`", cache.display()))
+                    .does_not_say("in the cache\n");
+            }
+            assert!(!cache.join("v1/entries/app").exists(), "{flag}");
+        }
+        let agent = || {
+            let agent = place.agent().env("HOME", home.to_str().unwrap());
+            let agent = agent.arg("--cache-dir").arg(home.join("cache"));
+            agent.arg("--cache-unrestricted")
+        };
+        compile(agent(), &place, &release).does_not_say("Warning: the cache");
+        compile(agent(), &place, &release).says("The package is in the cache\n");
+    }
+
+    pub(super) fn cache_in_the_data_directory_is_hidden(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let cache = place.world.base().join("data/cache");
+        let script = format!(
+            "touch {0}/new; rm -rf {0}/v1; touch $BOSH_INSTALL_TARGET/x",
+            cache.display()
+        );
+        let release = ReleaseBuilder::of_script(&script);
+        let agent = || place.agent().arg("--cache-dir").arg(&cache);
+        compile(agent().arg("--second-run=never"), &place, &release);
+        assert!(!cache.join("new").exists());
+        assert!(cache.join("v1/entries").is_dir());
     }
 }

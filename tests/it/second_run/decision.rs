@@ -110,7 +110,7 @@ async fn never_keeps_the_first_result_and_reports_denials() {
     let expected = core.place.world.base().join("new");
     assert_eq!(denials[0].closed[0].0, expected);
     let compiled = core.compile("app", "mkdir $base/new; true").await.unwrap();
-    assert!(!compiled.unrestricted);
+    assert!(compiled.unrestricted, "another run may give another result");
     assert_eq!((core.runs("failed"), core.runs("app")), (1, 1));
     let events = core.events.lock().unwrap();
     let denied = events.iter().find_map(|event| match event {
@@ -218,4 +218,32 @@ async fn stopped_script_runs_once() {
     );
     assert_eq!(core.runs("app"), 1);
     assert_eq!(core.first_runs(), []);
+}
+
+#[tokio::test]
+async fn dependents_of_an_unrestricted_result_are_unrestricted() {
+    let Some(core) = Core::new(ONLY_DENIALS).await else {
+        return;
+    };
+    let compile = async |name: &str, script: &str, of: Option<&Compiled>| {
+        let mut job = core.place.job(name, &format!("{COUNT}{script}"));
+        job.is_dependency = true;
+        job.dependencies = of
+            .and_then(|it| it.installed.clone())
+            .map(|installed| Dependency {
+                name: Name::parse("of").unwrap(),
+                version: Version::parse("1").unwrap(),
+                installed,
+            })
+            .into_iter()
+            .collect();
+        let compiled = compile::compile(&core.context, job, &CancellationToken::new()).await;
+        compiled.unwrap()
+    };
+    let denied = compile("denied", "set -e; mkdir $base/new; rmdir $base/new", None).await;
+    let dependent = compile("dependent", "true", Some(&denied)).await;
+    let indirect = compile("indirect", "true", Some(&dependent)).await;
+    let other = compile("other", "true", None).await;
+    assert!(denied.unrestricted && dependent.unrestricted && indirect.unrestricted);
+    assert!(!other.unrestricted);
 }
