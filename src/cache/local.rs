@@ -34,8 +34,8 @@ pub(super) const PREFIX: &str = "writing-";
 /// The extension of sealed JSON.
 pub(super) const JSON: &str = "json";
 
-/// A description that is longer than this is not ours.
-const LONGEST: u64 = 16 << 20;
+/// A description that is longer than this is not ours, in bytes. Several are read at once.
+const LONGEST: u64 = 4 << 20;
 
 /// Contents are read-only: they never change under their name.
 pub(super) const MODE: u32 = 0o444;

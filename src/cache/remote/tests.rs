@@ -83,9 +83,12 @@ impl Scene {
 }
 
 fn remote(location: &str) -> Remote {
+    remote_with(location, &Credentials::default())
+}
+
+fn remote_with(location: &str, credentials: &Credentials) -> Remote {
     let location = Location::parse(location).unwrap();
-    let environment = Environment::default();
-    Remote::new(&location, &Credentials::default(), &environment, LIMITS)
+    Remote::new(&location, credentials, &Environment::default(), LIMITS)
 }
 
 fn server(script: &[Reply]) -> (Server, Remote) {
@@ -122,6 +125,34 @@ async fn package_of_a_server_arrives_in_the_local_cache() {
     // What is there is not fetched again.
     assert!(scene.fetch(&remote).await);
     assert_eq!(server.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn header_is_sent_only_to_its_server() {
+    let scene = Scene::new();
+    let variable = ("BOSH_AGENT_CACHE_HEADER", "x-api-key: hunter2");
+    let environment: Environment = [(variable.0.into(), variable.1.into())]
+        .into_iter()
+        .collect();
+    let credentials = Credentials::of(&environment);
+    let other = Server::start(&[Reply::Answer(200, scene.entry.encode().unwrap())]);
+    let redirect = Reply::Redirect(other.url("/elsewhere").to_string());
+    let server = Server::start(&[redirect]);
+    let remote = remote_with(&server.url("/base").to_string(), &credentials);
+    assert!(scene.find(&remote).await.is_some());
+    let has_key = |server: &Server| server.requests()[0].head.contains("x-api-key: hunter2");
+    assert!(has_key(&server) && !has_key(&other));
+
+    let server = grpc_server::GrpcServer::start(Answers {
+        committed: -1,
+        update: "0",
+        description: scene.entry.encode().unwrap(),
+    });
+    let server = server.await;
+    let remote = remote_with(&server.url, &credentials);
+    assert!(scene.find(&remote).await.is_some());
+    let headers = server.headers.lock().unwrap();
+    assert_eq!(headers.get("x-api-key").unwrap(), "hunter2");
 }
 
 #[tokio::test]

@@ -35,6 +35,8 @@ pub(super) struct GrpcServer {
     pub url: String,
     /// The methods that were called.
     pub calls: Arc<Mutex<Vec<String>>>,
+    /// The headers of the last call.
+    pub headers: Arc<Mutex<HeaderMap>>,
 }
 
 impl GrpcServer {
@@ -42,20 +44,27 @@ impl GrpcServer {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("grpc://{}", listener.local_addr().unwrap());
         let calls = Arc::new(Mutex::new(Vec::new()));
-        let log = Arc::clone(&calls);
+        let headers = Arc::new(Mutex::new(HeaderMap::new()));
+        let (log, last) = (Arc::clone(&calls), Arc::clone(&headers));
         // The tasks end with the test's runtime.
         runtime::spawn("server", async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (answers, log) = (answers.clone(), Arc::clone(&log));
-                let service =
-                    service_fn(move |request| answer(request, answers.clone(), Arc::clone(&log)));
+                let (answers, log, last) = (answers.clone(), Arc::clone(&log), Arc::clone(&last));
+                let service = service_fn(move |request: Request<Incoming>| {
+                    *last.lock().unwrap() = request.headers().clone();
+                    answer(request, answers.clone(), Arc::clone(&log))
+                });
                 let connection = http2::Builder::new(TokioExecutor::new())
                     .serve_connection(TokioIo::new(stream), service);
                 runtime::spawn("connection", connection).detach();
             }
         })
         .detach();
-        Self { url, calls }
+        Self {
+            url,
+            calls,
+            headers,
+        }
     }
 }
 
