@@ -201,6 +201,9 @@ impl CompileRun<'_> {
         for finding in &compiled.findings {
             tracing::warn!(package = %self.request.name, "{finding}");
         }
+        if let Some(end) = &compiled.script {
+            self.phases.log_end(end);
+        }
         self.phases.enter("uploading");
         let result = self.upload(&compiled, &algorithms).await?;
         self.keep(state, compiled, &algorithms);

@@ -152,12 +152,17 @@ impl Progress {
         state.started += 1;
         let position = format!("{} of {}", state.started, state.total);
         let label = format!("{name}/{version}");
+        let of = match releases {
+            [] => String::new(),
+            [only] => format!(" for release {only}"),
+            several => format!(" for releases {}", several.join(", ")),
+        };
         let now = Instant::now();
         state.running.insert(
             job,
             Running {
                 name: name.to_string(),
-                label: label.clone(),
+                label: format!("{label}{of}"),
                 since: now,
                 reminded: now,
                 phase: None,
@@ -167,11 +172,6 @@ impl Progress {
             },
         );
         drop(state);
-        let of = match releases {
-            [] => String::new(),
-            [only] => format!(" for release {only}"),
-            several => format!(" for releases {}", several.join(", ")),
-        };
         self.line(&format!("Compiling package {label} ({position}){of}"));
     }
 
@@ -291,8 +291,13 @@ impl ProgressState {
             lines.push(format!("  and {} more", self.running.len() - shown));
         }
         let elapsed = now.saturating_duration_since(since);
-        let running = self.running.len();
-        lines.push(bottom_line(self.ended, self.total, running, elapsed));
+        let waiting = self.running.values().filter(|it| it.is_waiting()).count();
+        let running = self.running.len() - waiting;
+        lines.push(bottom_line(
+            (self.ended, self.total),
+            (running, waiting),
+            elapsed,
+        ));
         lines
     }
 }
@@ -386,7 +391,7 @@ mod tests {
         let all = bars(50);
         assert_eq!(all.len(), 5);
         assert!(all[0].ends_with(" a 0:00 waiting to start"), "{all:?}");
-        assert_eq!(all[4], "1 of 6 · 4 running · 0:00");
+        assert_eq!(all[4], "1 of 6 · 0 running, 4 waiting · 0:00");
         let some = bars(6);
         assert_eq!(some.len(), 4);
         assert_eq!(some[2], "  and 2 more");

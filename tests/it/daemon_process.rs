@@ -13,6 +13,7 @@ use nix::sys::signal::Signal;
 
 in_tiers!(daemon_compiles_in_the_tier_of_its_privileges: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK);
 in_tiers!(denials_of_a_first_run_are_logged: LANDLOCK);
+in_tiers!(late_output_is_kept_and_remaining_processes_are_logged: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK);
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -305,8 +306,39 @@ mod bodies {
             "{line}"
         );
         assert!(log.contains("compiled only in its second run"), "{log}");
+        let again = log
+            .lines()
+            .find(|line| line.contains("running the script again without restrictions"))
+            .unwrap_or_else(|| panic!("{log}"));
+        assert!(again.contains("@first.log"), "{again}");
+        assert!(
+            log.contains("one of the last lines of the restricted run"),
+            "{log}"
+        );
         daemon.signal(Signal::SIGTERM);
         assert_eq!(daemon.end().code, Some(1));
+    }
+
+    pub(super) fn late_output_is_kept_and_remaining_processes_are_logged(tier: Tier) {
+        if !require_tools(&["openssl", "curl"]) {
+            return;
+        }
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let daemon = daemon_in(&place);
+        let script = "setsid sleep 1000 >/dev/null 2>&1 & exec > >(sleep 0.1; tee $BOSH_INSTALL_TARGET/file) 2>&1; echo late";
+        let found = compiled(&place, &daemon, script);
+        assert_eq!(found("file"), "+ echo late\nlate");
+        let log = daemon.stderr();
+        let line = log
+            .lines()
+            .find(|line| line.contains("the packaging script left processes running"))
+            .unwrap_or_else(|| panic!("{log}"));
+        assert!(line.contains("processes=1"), "{line}");
+        daemon.signal(Signal::SIGTERM);
+        assert_eq!(daemon.end().code, Some(1));
+        assert_eq!(processes_below(&place.world.base()), [""; 0]);
     }
 }
 

@@ -7,8 +7,8 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::support::{
-    NAMESPACE, NONE, Outcome, Place, Ran, Tier, USER, USERNS_OF_A_USER, USERNS_OF_ROOT, Who,
-    go_release, require, require_tools, run_tool,
+    LANDLOCK, NAMESPACE, NONE, Outcome, Place, Ran, Tier, USER, USERNS_OF_A_USER, USERNS_OF_ROOT,
+    Who, go_release, is_soak, require, require_tools, run_tool,
 };
 
 /// The time limit of the whole release on a busy machine.
@@ -29,13 +29,16 @@ fn go_packages_share_a_build_cache_under_every_isolation() {
         "{}",
         first.ran.stderr
     );
-    for tier in [USERNS_OF_ROOT, USERNS_OF_A_USER, NONE] {
+    for tier in [USERNS_OF_ROOT, USERNS_OF_A_USER, LANDLOCK, NONE] {
         if let Some(run) = Run::new(tier, Some(&first), &go_release::tarball()) {
             let compiled = run.compiled();
             assert!(
                 compiled.is_empty(),
                 "{tier:?}: not from the cache: {compiled:?}"
             );
+            let stderr = &run.ran.stderr;
+            let at_once = go_release::most_programs_at_once(stderr);
+            assert!(tier.name == "none" || at_once > 1, "{tier:?}: {stderr}");
             same_packages(&first, &run, &[]);
         }
     }
@@ -44,6 +47,19 @@ fn go_packages_share_a_build_cache_under_every_isolation() {
         let compiled: Vec<_> = run.compiled().into_keys().collect();
         assert_eq!(compiled, ["tools.example/cmd/render"]);
         same_packages(&first, &run, &["render/bin/render"]);
+    }
+}
+
+/// Each tier fills a cache of its own. Only with `BOSH_AGENT_SOAK`.
+#[test]
+fn go_packages_compile_shared_code_once_in_every_tier() {
+    if !is_soak() {
+        return;
+    }
+    for tier in [USERNS_OF_ROOT, USERNS_OF_A_USER, LANDLOCK, NONE] {
+        if let Some(run) = Run::new(tier, None, &go_release::tarball()) {
+            go_release::assert_shared(&run.compiled());
+        }
     }
 }
 

@@ -11,6 +11,7 @@ in_tiers!(failed_script_with_a_tee_is_reported_with_its_reason: NAMESPACE USERNS
 in_tiers!(files_of_a_short_background_job_are_packed: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 in_tiers!(remaining_daemons_are_stopped_and_reported: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 in_tiers!(agent_does_not_wait_after_a_script_without_leftovers: NAMESPACE NONE);
+in_tiers!(agent_waits_no_longer_than_the_last_process: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 
 /// The number of lines that a script prints through its idiom.
 const LINES: usize = 40;
@@ -172,15 +173,24 @@ mod bodies {
     }
 
     pub(super) fn agent_does_not_wait_after_a_script_without_leftovers(tier: Tier) {
+        assert_gaps_below_one_second(tier, "true");
+    }
+
+    pub(super) fn agent_waits_no_longer_than_the_last_process(tier: Tier) {
+        assert_gaps_below_one_second(tier, "exec > >(sleep 0.1; cat) 2>&1; echo line");
+    }
+
+    /// Compiles packages one after another with this script, and checks the times between the scripts.
+    fn assert_gaps_below_one_second(tier: Tier, script: &str) {
         let Some(place) = Place::new(tier) else {
             return;
         };
-        // One after another. Each records its start and its end.
-        let script = "date +%s%N >> $FACTS/times; true; date +%s%N >> $FACTS/times";
+        // Each records its start and its end.
+        let script = format!("date +%s%N >> $FACTS/times; {script}; date +%s%N >> $FACTS/times");
         let names: Vec<String> = (0..21).map(|number| format!("p{number}")).collect();
-        let mut release = ReleaseBuilder::new("demo", "1.10").package(&names[0], &[], script);
+        let mut release = ReleaseBuilder::new("demo", "1.10").package(&names[0], &[], &script);
         for pair in names.windows(2) {
-            release = release.package(&pair[1], &[&pair[0]], script);
+            release = release.package(&pair[1], &[&pair[0]], &script);
         }
         place.run(&release).succeeds();
         let times = place.world.read("facts/times");
@@ -190,7 +200,7 @@ mod bodies {
             .map(|pair| pair[1] - pair[0])
             .collect();
         gaps.sort_unstable();
-        // Half of them, for busy machines: if the agent waited for a script, each would take one second more.
+        // Half of them, for busy machines: if the agent waited for as long as it may, each would take one second more.
         assert_eq!(gaps.len(), 20);
         assert!(gaps[10] < 1_000_000_000, "{gaps:?}");
     }

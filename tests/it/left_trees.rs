@@ -243,7 +243,9 @@ mod bodies {
         };
         let flag = "set -e; cd $BOSH_COMPILE_TARGET; mkdir -p a/b; echo > a/b/file; chattr +i a/b/file a/b; chattr +a a; \
                     cd $BOSH_INSTALL_TARGET; mkdir dir; echo x > dir/file; ln dir/file same; touch -d @-5.5 dir/file; \
-                    chattr +i dir/file; chattr +a dir .";
+                    chattr +i dir/file; chattr +a dir .; scratch=@base@/data/$BOSH_PACKAGE_NAME/dir; mkdir -p $scratch; \
+                    echo > $scratch/file; chattr +i $scratch/file $scratch; \
+                    if [ -n \"$TMPDIR\" ]; then mkdir $TMPDIR/dir; echo > $TMPDIR/dir/file; chattr +i $TMPDIR/dir/file $TMPDIR/dir; fi";
         let release = ReleaseBuilder::new("demo", "1.10")
             .package("lib", &[], flag)
             .package(

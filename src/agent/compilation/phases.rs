@@ -4,15 +4,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crate::agent::tasks::TaskProgress;
-use crate::compile::{Changed, Denial, Event, Phase};
+use crate::compile::{Changed, Denial, Event, FirstRun, Phase};
 use crate::release::Name;
+use crate::sandbox::ScriptEnd;
 
 /// The messages about changed files of dependencies.
 const TREE: &str = "an installed package was changed; installing it again";
 const COPY: &str = "the copy of a dependency was changed; copying it again";
 const COPY_IN_USE: &str = "the copy of a dependency was changed while a package was compiled";
 
-/// How many denials of a script are logged.
+/// How many denials, or last lines, of a script are logged.
 const LOGGED: usize = 5;
 
 /// The phases of one compile.
@@ -58,9 +59,7 @@ impl Phases {
                 Phase::Packaging => "packaging",
                 Phase::Packing => "packing",
             }),
-            Event::FirstRunFailed { first, .. } => {
-                tracing::warn!(package = %self.package, failure = first.failure, "running the script again without restrictions");
-            }
+            Event::FirstRunFailed { first, .. } => self.log_first_run(first),
             Event::RunWithCopies { lines, .. } => {
                 let line = lines.first().map_or("", |line| line.text.as_str());
                 tracing::warn!(package = %self.package, line, "compiling the package again with copies of its dependencies");
@@ -95,6 +94,31 @@ impl Phases {
             | Event::ScriptEnded { .. } => {}
             Event::Printed { line, .. } => self.progress.printed(line),
         }
+    }
+
+    /// Logs what a successful script left behind.
+    pub(super) fn log_end(&self, end: &ScriptEnd) {
+        let package = &self.package;
+        if end.left_behind > 0 {
+            tracing::warn!(%package, processes = end.left_behind, "the packaging script left processes running, which were stopped");
+        }
+        if end.not_ended > 0 {
+            tracing::warn!(%package, processes = end.not_ended, "could not stop processes of the packaging script, which belong to another user");
+        }
+        if let Some(failure) = &end.output.log_failure {
+            tracing::warn!(%package, %failure, "the log of the packaging script is incomplete");
+        }
+    }
+
+    /// Logs the end of a restricted run, before the script runs again.
+    fn log_first_run(&self, first: &FirstRun) {
+        let package = &self.package;
+        let tail = &first.tail.lines;
+        for line in &tail[tail.len().saturating_sub(LOGGED)..] {
+            tracing::warn!(%package, line, "one of the last lines of the restricted run");
+        }
+        let log = first.log.display();
+        tracing::warn!(%package, failure = first.failure, %log, "running the script again without restrictions");
     }
 
     /// Logs what was changed in a dependency.

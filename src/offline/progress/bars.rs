@@ -16,9 +16,20 @@ pub(super) fn spinner(elapsed: Duration) -> char {
     SPINNER[(step % SPINNER.len() as u128) as usize]
 }
 
-/// The last line: done of total, running, time.
-pub(super) fn bottom_line(done: usize, total: usize, running: usize, elapsed: Duration) -> String {
-    format!("{done} of {total} · {running} running · {}", clock(elapsed))
+/// The last line: done of total, running and waiting, time.
+pub(super) fn bottom_line(
+    (done, total): (usize, usize),
+    (running, waiting): (usize, usize),
+    elapsed: Duration,
+) -> String {
+    let waiting = match waiting {
+        0 => String::new(),
+        waiting => format!(", {waiting} waiting"),
+    };
+    format!(
+        "{done} of {total} · {running} running{waiting} · {}",
+        clock(elapsed)
+    )
 }
 
 /// A duration as a clock shows it: `0:07`, `1:02:03`.
@@ -109,10 +120,14 @@ mod tests {
     fn bottom_line_counts_packages_and_time() {
         for (seconds, clock) in [(0, "0:00"), (14, "0:14"), (754, "12:34"), (3723, "1:02:03")] {
             assert_eq!(
-                bottom_line(5, 11, 2, Duration::from_secs(seconds)),
+                bottom_line((5, 11), (2, 0), Duration::from_secs(seconds)),
                 format!("5 of 11 · 2 running · {clock}")
             );
         }
+        assert_eq!(
+            bottom_line((5, 11), (1, 3), Duration::ZERO),
+            "5 of 11 · 1 running, 3 waiting · 0:00"
+        );
     }
 
     #[test]

@@ -11,6 +11,7 @@ const REPORTED_WAIT: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Running {
     pub(super) name: String,
+    /// Name and version, and the releases with the package if the run has several.
     pub(super) label: String,
     pub(super) since: Instant,
     pub(super) reminded: Instant,
