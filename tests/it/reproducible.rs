@@ -1,12 +1,12 @@
 //! `--reproducible` and `SOURCE_DATE_EPOCH`: the same input gives the same bytes.
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::support::{
     Agent, LANDLOCK, LANDLOCK_OF_A_USER, NAMESPACE, NONE, NONE_OF_A_USER, Place, ReleaseBuilder,
-    Tier, USERNS_OF_A_USER, USERNS_OF_ROOT, World, example_release, in_tiers, is_soak, require,
-    sha1_of,
+    Tier, USERNS_OF_A_USER, USERNS_OF_ROOT, World, in_tiers, is_soak, listed, run_tool, sha1_of,
 };
 
 in_tiers!(same_input_gives_the_same_bytes: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
@@ -123,7 +123,7 @@ fn wrong_source_date_is_refused_before_compiling() {
         .says("Error: wrong value of the variable `SOURCE_DATE_EPOCH`");
 }
 
-/// With `BOSH_AGENT_SOAK` the example release, otherwise a small one.
+/// With `BOSH_AGENT_SOAK` the example release, assembled alternately in two clones of its directory; otherwise a small release.
 #[test]
 fn all_tiers_and_any_number_of_jobs_give_the_same_bytes() {
     let mut tiers = vec![NAMESPACE, USERNS_OF_ROOT, USERNS_OF_A_USER, LANDLOCK];
@@ -131,21 +131,21 @@ fn all_tiers_and_any_number_of_jobs_give_the_same_bytes() {
         // Owners in the result are not those of the files, which belong to the user.
         tiers.extend([NONE, LANDLOCK_OF_A_USER, NONE_OF_A_USER]);
     }
+    let clones = is_soak().then(|| [1_500_000_000, 1_700_000_000].map(Clone::of_example));
     let mut found = BTreeSet::new();
-    for (tier, jobs) in tiers
+    let runs = tiers
         .into_iter()
-        .flat_map(|tier| [(tier, "1"), (tier, "2")])
-    {
+        .flat_map(|tier| [(tier, "1"), (tier, "2")]);
+    for (index, (tier, jobs)) in runs.enumerate() {
         let Some(place) = Place::new(tier) else {
             return;
         };
-        let result = if is_soak() {
-            let Some(result) = compiled_example(place.at_var_vcap(), jobs) else {
-                return;
-            };
-            result
+        let result = if let Some(clones) = &clones {
+            // Both clones are compiled with both numbers of jobs.
+            let clone = &clones[(index + index / 2) % 2];
+            compiled_example(place.at_var_vcap(), &clone.tarball(), jobs)
         } else {
-            let time = format!("{}", 1_700_000_000 + found.len());
+            let time = format!("{}", 1_700_000_000 + index);
             let change = |agent: Agent| agent.args(&["--reproducible", "--jobs", jobs]);
             compiled(&place, change, &time)
         };
@@ -154,20 +154,38 @@ fn all_tiers_and_any_number_of_jobs_give_the_same_bytes() {
     assert_eq!(found.len(), 1, "{found:?}");
 }
 
-/// The digest of the compiled example release; `None` if it is missing.
-fn compiled_example(place: Place, jobs: &str) -> Option<String> {
-    let tarball = example_release();
-    if !require(tarball.is_file(), "the example release (`make example`)") {
-        return None;
+/// A clone of the example release's directory.
+struct Clone(tempfile::TempDir);
+
+impl Clone {
+    /// Copies and assembles it. All files have this time, in seconds since 1970.
+    fn of_example(time: u64) -> Self {
+        let clone = Self(tempfile::tempdir().unwrap());
+        const SCRIPT: &str = r#"
+            set -e
+            cp -R "$1" "$2/scripts"
+            find "$2/scripts" -exec touch -h -d "@$3" {} +
+            "$2/scripts/example-release/assemble" "$2/release.tgz"
+        "#;
+        let scripts = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging-scripts");
+        let directory = clone.0.path().to_str().unwrap();
+        let arguments = ["-c", SCRIPT, "bash", scripts, directory, &time.to_string()];
+        run_tool("bash", &arguments);
+        clone
     }
+
+    fn tarball(&self) -> PathBuf {
+        self.0.path().join("release.tgz")
+    }
+}
+
+/// The digest of the compiled example release.
+fn compiled_example(place: Place, tarball: &Path, jobs: &str) -> String {
     let agent = place.agent().args(&["--reproducible", "--jobs", jobs]);
     agent.within(LONG).arg(tarball).run().succeeds();
-    let mut results = std::fs::read_dir(place.world.out()).unwrap();
-    let result = results.find_map(|entry| {
-        let path = entry.unwrap().path();
-        path.extension()
-            .is_some_and(|it| it == "tgz")
-            .then_some(path)
-    });
-    Some(sha1_of(&result.unwrap()))
+    let results = listed(place.world.out());
+    let result = results
+        .iter()
+        .find(|path| path.extension() == Some("tgz".as_ref()));
+    sha1_of(result.unwrap())
 }
