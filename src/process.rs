@@ -21,6 +21,7 @@ mod ask;
 mod attend;
 mod cgroup;
 mod fork_server;
+mod holders;
 mod idle;
 mod jobserver;
 mod lines;
@@ -46,6 +47,7 @@ pub use fork_server::ForkServer;
 pub(crate) use fork_server::{
     ARGUMENT as SERVER_ARGUMENT, DESCRIPTORS, Request, read_orders, receive,
 };
+pub(crate) use holders::kill_holders;
 pub(crate) use idle::IdleMeter;
 pub(crate) use jobserver::{Jobserver, inherited as inherited_jobserver};
 pub use lines::LineSink;

@@ -42,7 +42,15 @@ pub(crate) fn children() -> Vec<Pid> {
 /// All descendants of this process.
 #[must_use]
 pub(crate) fn descendants() -> Vec<Pid> {
-    below(nix::unistd::getpid(), &parents(), true)
+    descendants_of(&[nix::unistd::getpid()])
+}
+
+/// All descendants of these processes.
+#[must_use]
+pub(super) fn descendants_of(processes: &[Pid]) -> Vec<Pid> {
+    let parents = parents();
+    let below = |process: &Pid| below(*process, &parents, true);
+    processes.iter().flat_map(below).collect()
 }
 
 fn below(root: Pid, parents: &HashMap<Pid, Pid>, all: bool) -> Vec<Pid> {
@@ -136,7 +144,7 @@ pub(crate) fn kill_all(limit: Duration, mut ended: impl FnMut(Pid, WaitStatus)) 
 }
 
 /// Kills these processes, as far as permitted.
-fn kill_once(processes: &[Pid]) {
+pub(super) fn kill_once(processes: &[Pid]) {
     for process in processes {
         let _ = kill(*process, Signal::SIGSTOP);
     }

@@ -51,7 +51,7 @@ impl Unkillable {
         found
     }
 
-    fn look(process: Pid) -> Option<Self> {
+    pub(super) fn look(process: Pid) -> Option<Self> {
         // Do not read `cmdline`: that can block on the process itself.
         let stat = fs::read_lossy(format!("/proc/{process}/stat").as_ref()).ok()?;
         let (start, fields) = stat.rsplit_once(')')?;

@@ -131,15 +131,18 @@ impl SharedTree {
         if let Some(links) = links {
             links.remove_new(self.base(), &[self.vcap.packages()])?;
         }
-        let killed = self.marker_of_killed_run(stop)?;
-        if let Some(links) = killed.as_deref().and_then(Links::noted_in) {
+        let killed = self.killed_run(stop)?;
+        let marker = killed.as_ref().map(|killed| killed.marker.as_str());
+        if let Some(links) = marker.and_then(Links::noted_in) {
             links.remove_new(self.base(), &self.contents())?;
         }
         for directory in self.contents() {
             self.made.make(&directory)?;
         }
-        if let Some(marker) = killed {
-            self.clear_after_killed_run(&marker)?;
+        // Before directories of processes that cannot be killed are put there.
+        self.remove_set_aside();
+        if let Some(killed) = killed {
+            self.clear_after_killed_run(&killed)?;
         }
         Ok(())
     }
@@ -147,7 +150,6 @@ impl SharedTree {
     /// Makes the tree ready.
     fn prepare(&mut self, who: &str, force: bool) -> Result<(), SandboxError> {
         self.remove_or_set_aside(&self.temporary())?;
-        self.remove_set_aside();
         self.mounts = fs::mount_points().ok();
         if force {
             self.check_no_mounts()?;

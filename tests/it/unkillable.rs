@@ -1,16 +1,19 @@
 //! Processes of scripts that wait in the kernel and cannot be killed: they are reported, and no run waits for them.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::support::{
     Agent, Compression, Hanging, Kind, LANDLOCK, Member, NAMESPACE, NONE, Place, Play, Ran,
     ReleaseBuilder, Running, Tier, USERNS_OF_A_USER, USERNS_OF_ROOT, World, archive, in_tiers,
-    wait_for,
+    processes_below, wait_for,
 };
 use nix::sys::signal::Signal;
 use serde_json::json;
 
 in_tiers!(unkillable_orphan_fails_its_package: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(next_run_continues_without_an_unkillable_process: NAMESPACE LANDLOCK NONE);
+in_tiers!(next_run_kills_a_stopped_process: NONE);
 in_tiers!(stop_does_not_wait_for_an_unkillable_script: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 
 in_tiers!(hanging_start_is_reported_when_it_is_stopped: NAMESPACE USERNS_OF_ROOT LANDLOCK NONE);
@@ -277,6 +280,56 @@ mod bodies {
         assert!(start.elapsed() < STOP_LIMIT, "{}", ran.stderr);
         let ran = ran.says("the packaging script exited with 3");
         assert_names_lookup(&place, ran, "x");
+    }
+
+    pub(super) fn next_run_continues_without_an_unkillable_process(tier: Tier) {
+        // The process that hangs before it becomes the script has the marker of the shared tree locked.
+        let Some((place, _hanging, agent)) = with_hanging_start(tier) else {
+            return;
+        };
+        let running = agent.start();
+        wait_until_it_hangs(&place);
+        running.signal(Signal::SIGKILL);
+        running.end();
+        let release = ReleaseBuilder::of_script("echo done > $BOSH_INSTALL_TARGET/file");
+        let start = Instant::now();
+        let ran = place.run(&release).succeeds();
+        assert!(start.elapsed() < START_LIMIT + STOP_LIMIT, "{}", ran.stderr);
+        assert_eq!(place.file("app", "file"), "100644 done\n");
+        if tier.has_mounts() {
+            return;
+        }
+        let data = place.world.base().join("data");
+        let aside = data.join(".bosh-agent-left-").display().to_string();
+        ran.says("cannot be killed: `sandbox-child` (process ")
+            .says(", state D")
+            .says(&aside);
+        // It holds the lock on a file that has no name now.
+        let start = Instant::now();
+        place
+            .run(&release)
+            .succeeds()
+            .does_not_say("cannot be killed");
+        assert!(start.elapsed() < STOP_LIMIT);
+        let left = crate::support::listed(data);
+        let is_aside = |path: &PathBuf| path.to_str().unwrap().contains(".bosh-agent-left-");
+        assert!(!left.iter().any(is_aside), "{left:?}");
+    }
+
+    pub(super) fn next_run_kills_a_stopped_process(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let running = place.start("kill -STOP $PPID; touch $FACTS/started; sleep 1000; true");
+        running.signal(Signal::SIGKILL);
+        running.end();
+        let release = ReleaseBuilder::of_script("echo done > $BOSH_INSTALL_TARGET/file");
+        place
+            .run(&release)
+            .succeeds()
+            .does_not_say("cannot be killed");
+        assert_eq!(place.file("app", "file"), "100644 done\n");
+        assert_eq!(processes_below(&place.world.path("")), [""; 0]);
     }
 
     fn assert_names_start(place: &Place, ran: Ran) {

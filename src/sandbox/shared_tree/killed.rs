@@ -7,34 +7,73 @@ use super::links::Links;
 use super::marker::{DATA, DIRECTORIES};
 use super::{PATIENCE, SharedTree};
 use crate::fs;
+use crate::process::{self, Unkillable};
 use crate::release::Name;
 use crate::sandbox::error::SandboxError;
 
+/// What a killed run left.
+pub(super) struct KilledRun {
+    /// The text of its marker.
+    pub(super) marker: String,
+    /// Its processes that could not be killed. They may have files in the tree open.
+    processes: Vec<Unkillable>,
+}
+
 impl SharedTree {
-    /// Waits for the processes of a killed run. Returns its marker, or `None` if there is none.
-    pub(super) fn marker_of_killed_run(
+    /// Waits for the processes of a killed run, and kills them if they do not end. `None` if there was no such run.
+    pub(super) fn killed_run(
         &self,
         stop: &dyn Fn() -> bool,
-    ) -> Result<Option<String>, SandboxError> {
+    ) -> Result<Option<KilledRun>, SandboxError> {
         self.remove_replaced_marker()?;
         let marker = self.marker();
         if fs::lookup(&marker)?.is_none() {
             return Ok(None);
         }
-        if !fs::wait_until_free(&marker, PATIENCE, stop)? {
-            return Err(SandboxError::Busy {
+        let processes = match fs::wait_until_free(&marker, PATIENCE, stop)? {
+            true => Vec::new(),
+            false => process::kill_holders(&marker, stop).ok_or_else(|| SandboxError::Busy {
                 base: self.vcap.base().to_owned(),
                 holder: "processes of a run that was killed".to_owned(),
-            });
-        }
-        Ok(Some(fs::read_lossy(&marker)?))
+            })?,
+        };
+        let marker = fs::read_lossy(&marker)?;
+        Ok(Some(KilledRun { marker, processes }))
     }
 
-    /// Removes what a killed run left, according to its marker.
-    pub(super) fn clear_after_killed_run(&self, marker: &str) -> Result<(), SandboxError> {
-        let own = self.uncover(marker)?;
-        self.remove_named(marker, &own)?;
-        self.remove_older_than(&self.marker(), &own)
+    /// Removes what a killed run left, according to its marker. If it has processes that cannot be killed, moves everything into a directory
+    /// that a later run removes: such a process may keep the kernel from removing it.
+    pub(super) fn clear_after_killed_run(&self, killed: &KilledRun) -> Result<(), SandboxError> {
+        let own = self.uncover(&killed.marker)?;
+        let mut left = self.named(&killed.marker, &own);
+        left.extend(self.older_than(&self.marker(), &own)?);
+        if killed.processes.is_empty() {
+            left.iter()
+                .try_for_each(|path| self.remove_or_set_aside(path))?;
+            return Ok(());
+        }
+        // With the marker: the process holds the lock on it.
+        left.push(self.marker());
+        let aside = self.set_aside_path(fs::metadata(&self.marker())?.ino());
+        fs::create_dir(&aside)?;
+        for (number, path) in left.iter().enumerate() {
+            let is_there = fs::lookup(path)?.is_some();
+            if is_there
+                && !matches!(
+                    fs::rename_tree(path, &aside.join(number.to_string())),
+                    Ok(true)
+                )
+            {
+                self.remove_or_set_aside(path)?;
+            }
+        }
+        for process in &killed.processes {
+            tracing::warn!(
+                path = %aside.display(),
+                "a process of a run that was killed cannot be killed: {process}; what that run left was moved out of the way, and a later run removes it"
+            );
+        }
+        Ok(())
     }
 
     /// Removes the mounts over the tree's directories that the script of a killed run made: what is there does not belong to the tree.
@@ -76,33 +115,32 @@ impl SharedTree {
         Ok(own)
     }
 
-    /// Removes what a marker names.
-    fn remove_named(&self, marker: &str, own: &[PathBuf]) -> Result<(), SandboxError> {
+    /// What a marker names.
+    fn named(&self, marker: &str, own: &[PathBuf]) -> Vec<PathBuf> {
+        let mut named = Vec::new();
         for line in marker.lines() {
             if let Some(data) = line.strip_prefix(DATA) {
-                if let Ok(name) = Name::parse(data) {
-                    self.remove_or_set_aside(&self.vcap.data().join(name.as_str()))?;
-                }
+                let name = Name::parse(data).ok();
+                named.extend(name.map(|name| self.vcap.data().join(name.as_str())));
             } else if let Ok(name) = Name::parse(line) {
-                for directory in own {
-                    self.remove_or_set_aside(&directory.join(name.as_str()))?;
-                }
+                named.extend(own.iter().map(|directory| directory.join(name.as_str())));
             }
         }
-        Ok(())
+        named
     }
 
-    /// Removes what is older than the marker. The tree was empty when the marker was created, and the parent of a script sets its
-    /// mtime when the last process has ended: so the script created what is older.
-    fn remove_older_than(&self, marker: &Path, own: &[PathBuf]) -> Result<(), SandboxError> {
+    /// What is older than the marker. The tree was empty when the marker was created, and the parent of a script sets its mtime when the
+    /// last process has ended: so the script created what is older.
+    fn older_than(&self, marker: &Path, own: &[PathBuf]) -> Result<Vec<PathBuf>, SandboxError> {
         let end = fs::metadata(marker)?;
+        let mut older = Vec::new();
         for entry in self.entries_of(own)? {
             if let Some(metadata) = fs::lookup(&entry)?
                 && (metadata.ctime(), metadata.ctime_nsec()) < (end.mtime(), end.mtime_nsec())
             {
-                self.remove_or_set_aside(&entry)?;
+                older.push(entry);
             }
         }
-        Ok(())
+        Ok(older)
     }
 }
