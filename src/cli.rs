@@ -47,11 +47,13 @@ pub fn main() -> ExitCode {
         .first()
         .is_some_and(|first| first == process::SERVER_ARGUMENT)
     {
+        process::restore_limit_of_open_files(arguments.get(1));
         return sandbox::server_main();
     }
     // Before any process is started and any signal handler is installed. SIGHUP stays ignored under
     // `nohup`, which asks this program to outlive the terminal.
     sandbox::default_signals(&[Signal::SIGHUP]);
+    process::raise_limit_of_open_files();
     // Scripts set their own umask.
     fs::forbid_writing_by_others();
     let environment = Environment::of_this_process();

@@ -4,12 +4,19 @@ use std::sync::OnceLock;
 
 use nix::sys::stat::{Mode, umask};
 
+/// The umask of most systems.
+const USUAL: Mode = Mode::S_IWGRP.union(Mode::S_IWOTH);
+
 static INHERITED: OnceLock<Mode> = OnceLock::new();
 
-/// Sets the umask so that others cannot write to files of this process. Some supervisors and container entry points set it to 0.
+/// Sets the umask so that others cannot write to files of this process, and the group only if the caller forbids it to others alone, as
+/// for a cache that the group shares. Some supervisors and container entry points set it to 0.
 pub(crate) fn forbid_writing_by_others() {
-    let inherited = umask(Mode::S_IWOTH);
-    umask(inherited | Mode::S_IWOTH);
+    let inherited = umask(USUAL);
+    umask(match inherited.contains(Mode::S_IWOTH) {
+        true => inherited,
+        false => inherited | USUAL,
+    });
     // A later call would read the umask of the first one.
     let _ = INHERITED.set(inherited);
 }
@@ -18,5 +25,5 @@ pub(crate) fn forbid_writing_by_others() {
 /// write.
 pub(crate) fn mode_of_results() -> u32 {
     let inherited = INHERITED.get().copied();
-    0o666 & !inherited.unwrap_or(Mode::S_IWGRP | Mode::S_IWOTH).bits()
+    0o666 & !inherited.unwrap_or(USUAL).bits()
 }

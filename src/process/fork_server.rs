@@ -1,7 +1,7 @@
 //! The agent's side of the fork server: the process that forks the parent of each script.
 //!
-//! The server is this program, started again with [`ARGUMENT`] and without an environment, at the
-//! first script of a run. To start a script the agent sends it three descriptors over a socket; the
+//! The server is this program, started again with [`ARGUMENT`], the limit of open files for scripts,
+//! and without an environment, at the first script of a run. To start a script the agent sends it three descriptors over a socket; the
 //! server forks, and the copy becomes the script's parent. A fork of a small process takes less
 //! than half of what it takes to execute this program again. `sandbox::server` is the other side.
 
@@ -25,6 +25,7 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 
+use super::open_files::inherited_limit_of_open_files;
 use super::orphans::Known;
 use crate::config::Environment;
 
@@ -141,6 +142,7 @@ impl Server {
             let process = Command::new(program)
                 .arg0("bosh-agent")
                 .arg(ARGUMENT)
+                .args(inherited_limit_of_open_files())
                 .env_clear()
                 .stdin(OwnedFd::from(theirs))
                 // The server outlives a killed agent for a moment and must not keep the agent's

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::support::{
     Agent, LANDLOCK, Member, NAMESPACE, Place, Running, Tier, USERNS_OF_A_USER, USERNS_OF_ROOT,
-    World, archive, in_tiers, listed, processes_below, require_root, require_tools, run_tool,
-    sha1_of, wait_for,
+    World, archive, in_tiers, limit_of_open_files, listed, processes_below, require_root,
+    require_tools, run_tool, sha1_of, wait_for,
 };
 use nix::sys::signal::Signal;
 
@@ -201,6 +201,43 @@ fn daemon_with_inherited_ignored_signals_can_be_stopped() {
 }
 
 #[test]
+fn scripts_keep_the_limit_of_open_files() {
+    if !require_root() || !require_tools(&["openssl", "curl", "prlimit"]) {
+        return;
+    }
+    let world = machine();
+    let daemon = daemon_through(&world, &["prlimit", "--nofile=500:2000"]).start();
+    wait_for_message(&daemon, "listening for HTTPS requests");
+    assert_eq!(limit_of_open_files(daemon.pid()), ["2000", "2000"]);
+    let script = "echo $(ulimit -Sn) $(ulimit -Hn) > $BOSH_INSTALL_TARGET/limits";
+    let found = compiled(&world, &daemon, script);
+    assert_eq!(found("limits"), "500 2000");
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.end().code, Some(1));
+}
+
+#[test]
+fn umask_of_zero_opens_nothing_to_others() {
+    if !require_root() || !require_tools(&["openssl", "curl"]) {
+        return;
+    }
+    let world = machine();
+    let program = ["sh", "-c", "umask 0; exec \"$@\"", "sh"];
+    let daemon = daemon_through(&world, &program).start();
+    wait_for_message(&daemon, "listening for HTTPS requests");
+    let found = compiled(&world, &daemon, "umask > $BOSH_INSTALL_TARGET/umask");
+    assert_eq!(found("umask"), "0022");
+    let open = "-perm /022 -not -type l -not -perm -1000".split(' ');
+    let base = world.base();
+    let arguments: Vec<&std::ffi::OsStr> = std::iter::once(base.as_os_str())
+        .chain(open.map(AsRef::as_ref))
+        .collect();
+    assert_eq!(run_tool("find", &arguments), "");
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.end().code, Some(1));
+}
+
+#[test]
 fn dangling_link_as_data_directory_is_reported() {
     if !require_tools(&["openssl"]) {
         return;
@@ -263,7 +300,7 @@ mod bodies {
         // In namespaces, a tree of the script's own is mounted over the base directory.
         let script = "base=${BOSH_INSTALL_TARGET%/packages/*}; cd $BOSH_INSTALL_TARGET; grep -c \" $base \" /proc/self/mountinfo >mounts; \
                       readlink /proc/self/ns/user >users";
-        let found = compiled(&place, &daemon, script);
+        let found = compiled(&place.world, &daemon, script);
         let mounts: usize = found("mounts").parse().unwrap();
         assert_eq!(mounts > 0, tier.has_mounts());
         let own = std::fs::read_link("/proc/self/ns/user").unwrap();
@@ -292,7 +329,7 @@ mod bodies {
         };
         let daemon = daemon_in(&place);
         let script = "set -e; new=${BOSH_INSTALL_TARGET%/packages/*}/new; touch $new; rm $new; cd $BOSH_INSTALL_TARGET; echo x >file";
-        let found = compiled(&place, &daemon, script);
+        let found = compiled(&place.world, &daemon, script);
         assert_eq!(found("file"), "x");
         let log = daemon.stderr();
         let denied = place.world.base().join("new");
@@ -328,7 +365,7 @@ mod bodies {
         };
         let daemon = daemon_in(&place);
         let script = "setsid sleep 1000 >/dev/null 2>&1 & exec > >(sleep 0.1; tee $BOSH_INSTALL_TARGET/file) 2>&1; echo late";
-        let found = compiled(&place, &daemon, script);
+        let found = compiled(&place.world, &daemon, script);
         assert_eq!(found("file"), "+ echo late\nlate");
         let log = daemon.stderr();
         let line = log
@@ -355,9 +392,9 @@ fn daemon_in(place: &Place) -> Running {
 }
 
 /// Has a daemon compile a package with this script. Returns a function that reads a file of the result, without the line end.
-fn compiled(place: &Place, daemon: &Running, script: &str) -> impl Fn(&str) -> String + use<> {
-    order(&place.world, script);
-    let store = place.world.path("store");
+fn compiled(world: &World, daemon: &Running, script: &str) -> impl Fn(&str) -> String + use<> {
+    order(world, script);
+    let store = world.path("store");
     let source = store.join("source");
     let blob = wait_for("the result", LIMIT, || {
         // A hidden file is still being written.

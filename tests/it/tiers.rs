@@ -8,8 +8,8 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 
 use crate::support::{
     Agent, LANDLOCK, NAMESPACE, NONE, Place, ReleaseBuilder, Tier, USER, USERNS_OF_A_USER,
-    USERNS_OF_ROOT, Who, in_tiers, mode_of, processes_below, require_landlock_scopes, run_tool,
-    snapshot,
+    USERNS_OF_ROOT, Who, in_tiers, limit_of_open_files, mode_of, processes_below,
+    require_landlock_scopes, run_tool, snapshot,
 };
 use nix::sys::signal::Signal;
 
@@ -27,6 +27,7 @@ in_tiers!(scripts_have_the_requested_niceness: NAMESPACE USERNS_OF_ROOT USERNS_O
 in_tiers!(network_none_leaves_only_the_loopback_device: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 
 in_tiers!(secrets_of_the_agent_cannot_be_read: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK);
+in_tiers!(scripts_keep_the_limit_of_open_files: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 in_tiers!(umask_of_zero_opens_nothing_to_others: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 
 /// A place in which Landlock, if it is the tier, supports scopes for signals and sockets.
@@ -84,6 +85,20 @@ mod bodies {
         assert_eq!(place.file("app", "printed"), "100644 works\n");
     }
 
+    pub(super) fn scripts_keep_the_limit_of_open_files(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let program = "prlimit --nofile=500:2000";
+        let script = "echo $(ulimit -Sn) $(ulimit -Hn) > $BOSH_INSTALL_TARGET/limits\n\
+                      touch $FACTS/started; until [ -e $FACTS/go ]; do sleep 0.1; done";
+        let running = place.start_of(place.agent_through(program), script);
+        assert_eq!(limit_of_open_files(running.pid()), ["2000", "2000"]);
+        std::fs::write(place.world.path("facts/go"), "").unwrap();
+        running.end().succeeds();
+        assert_eq!(place.file("app", "limits"), "100644 500 2000\n");
+    }
+
     pub(super) fn umask_of_zero_opens_nothing_to_others(tier: Tier) {
         let Some(place) = Place::new(tier) else {
             return;
@@ -107,7 +122,7 @@ mod bodies {
             &[
                 place.world.path("logs").as_os_str(),
                 "-perm".as_ref(),
-                "/002".as_ref(),
+                "/022".as_ref(),
                 "-not".as_ref(),
                 "-type".as_ref(),
                 "l".as_ref(),

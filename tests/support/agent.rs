@@ -340,6 +340,16 @@ pub(crate) fn processes_below(directory: &Path) -> Vec<String> {
     found
 }
 
+/// The soft and the hard limit of open files of a process.
+pub(crate) fn limit_of_open_files(process: i32) -> [String; 2] {
+    let limits = read(Path::new(&format!("/proc/{process}/limits")));
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"));
+    let mut words = line.unwrap().split_whitespace().map(str::to_owned);
+    std::array::from_fn(|_| words.next().unwrap())
+}
+
 /// A copy of the program in a directory that other users can reach.
 pub(crate) fn copied_agent(directory: &Path) -> PathBuf {
     let own = directory.join("bosh-agent");

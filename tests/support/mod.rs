@@ -25,7 +25,7 @@ mod tools;
 mod ustar;
 mod world;
 
-pub(crate) use agent::{Agent, Ran, Running, copied_agent, processes_below};
+pub(crate) use agent::{Agent, Ran, Running, copied_agent, limit_of_open_files, processes_below};
 pub(crate) use attacks::{ATTACKS, Site, attacks, packages};
 pub(crate) use hanging::Hanging;
 pub(crate) use namespace::NamespaceWorld;
