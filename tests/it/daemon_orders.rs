@@ -1,5 +1,6 @@
 //! Requests to compile packages, passed to an agent without a socket: their results and leftovers.
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use crate::support::{
@@ -261,6 +262,12 @@ mod bodies {
     }
 
     pub(super) async fn changed_installed_package_does_not_affect_later_requests(play: Play) {
+        // Each test is a process.
+        let log = play.world.path("log");
+        tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_writer(Mutex::new(std::fs::File::create(&log).unwrap()))
+            .init();
         let lib = play.source("lib", "echo good >$BOSH_INSTALL_TARGET/found", json!({}));
         let (_, dependency) = play.found(&lib).await;
         let [tree] = play.left().try_into().unwrap();
@@ -282,6 +289,14 @@ mod bodies {
         let app = play.source("app", copy, dependency);
         assert_eq!(play.found(&app).await.0, "good");
         assert!(!tree.exists());
+        let log = std::fs::read_to_string(log).unwrap();
+        let line = log
+            .lines()
+            .find(|line| line.contains("an installed package was changed; fetching it again"))
+            .unwrap_or_else(|| panic!("{log}"));
+        for part in [" package=lib ", "`found`", "evil"] {
+            assert!(line.contains(part), "{line}");
+        }
         assert!(play.agent.stop(LIMIT).await);
     }
 }
