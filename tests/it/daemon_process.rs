@@ -1,13 +1,11 @@
 //! The daemon as a single process: start, stop and restart. `integration` tests it in a deployment.
-use std::net::{Ipv4Addr, TcpListener};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::support::{
-    Agent, LANDLOCK, Member, NAMESPACE, Place, Running, Tier, USERNS_OF_A_USER, USERNS_OF_ROOT,
-    World, archive, in_tiers, limit_of_open_files, listed, processes_below, require_root,
-    require_tools, run_tool, sha1_of, wait_for,
+    Agent, Daemon, LANDLOCK, Member, NAMESPACE, Place, Running, Tier, USERNS_OF_A_USER,
+    USERNS_OF_ROOT, World, archive, in_tiers, limit_of_open_files, listed, processes_below,
+    require_root, require_tools, run_tool, sha1_of, wait_for,
 };
 use nix::sys::signal::Signal;
 
@@ -20,34 +18,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// A world with settings of an HTTPS bus.
 fn machine() -> World {
     let world = World::new();
-    configure(&world);
+    Daemon::configure(&world);
     world
-}
-
-/// Writes settings of an HTTPS bus, and the daemon's configuration.
-fn configure(world: &World) {
-    let path = |name: &str| world.path(name).to_str().unwrap().to_owned();
-    let arguments = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=agent".split(' ');
-    let (key, certificate) = (path("key.pem"), path("certificate.pem"));
-    let files = ["-keyout", &key, "-out", &certificate];
-    let arguments: Vec<&str> = arguments.chain(files).collect();
-    run_tool("openssl", &arguments);
-    // Another process could take the port, which is unlikely.
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let address = listener.local_addr().unwrap();
-    let read = |file: &str| std::fs::read_to_string(file).unwrap();
-    let settings = serde_json::json!({
-        "agent_id": "agent-1",
-        "mbus": format!("https://mbus:hunter2@{address}"),
-        "env": {"bosh": {
-            "mbus": {"cert": {"ca": read(&certificate), "certificate": read(&certificate), "private_key": read(&key)}},
-            "blobstores": [{"provider": "local", "options": {"blobstore_path": path("store")}}],
-        }},
-    });
-    std::fs::write(world.path("settings.json"), settings.to_string()).unwrap();
-    let sources = serde_json::json!([{"Type": "File", "SettingsPath": path("settings.json")}]);
-    let config = serde_json::json!({"Infrastructure": {"Settings": {"Sources": sources}}});
-    std::fs::write(world.path("agent.json"), config.to_string()).unwrap();
 }
 
 fn daemon(world: &World) -> Agent {
@@ -56,27 +28,7 @@ fn daemon(world: &World) -> Agent {
 
 /// A daemon that is started by another program.
 fn daemon_through(world: &World, program: &[&str]) -> Agent {
-    with_flags(Agent::wrapped(&world.path("printed"), program), world)
-}
-
-fn with_flags(agent: Agent, world: &World) -> Agent {
-    let config = world.path("agent.json");
-    let base = world.base();
-    agent.args(&[
-        "-P".as_ref(),
-        "dummy".as_ref(),
-        "-C".as_ref(),
-        config.as_os_str(),
-        "-b".as_ref(),
-        base.as_os_str(),
-    ])
-}
-
-fn wait_for_message(daemon: &Running, text: &str) {
-    wait_for(text, LIMIT, || {
-        let log = daemon.stderr();
-        if log.contains(text) { Ok(()) } else { Err(log) }
-    });
+    Daemon::command(Agent::wrapped(&world.path("printed"), program), world)
 }
 
 fn write(path: &Path) {
@@ -91,7 +43,7 @@ fn second_daemon_is_refused_and_changes_no_file() {
     }
     let world = machine();
     let first = daemon(&world).start();
-    wait_for_message(&first, "listening for HTTPS requests");
+    Daemon::wait_for_message(&first, "listening for HTTPS requests");
     let own = world.base().join("data/tmp/file-of-a-script");
     write(&own);
     let second = daemon(&world).run();
@@ -107,7 +59,7 @@ fn second_daemon_is_refused_and_changes_no_file() {
     first.signal(Signal::SIGKILL);
     assert_eq!(first.end().code, None);
     let third = daemon(&world).start();
-    wait_for_message(&third, "listening for HTTPS requests");
+    Daemon::wait_for_message(&third, "listening for HTTPS requests");
     assert!(!own.exists());
     third.signal(Signal::SIGTERM);
     let third = third.end();
@@ -133,8 +85,8 @@ fn daemon_with_a_hanging_disk_stops() {
     std::fs::create_dir_all(spec.parent().unwrap()).unwrap();
     nix::unistd::mkfifo(&spec, nix::sys::stat::Mode::S_IRWXU).unwrap();
     let daemon = daemon(&world).start();
-    wait_for_message(&daemon, "listening for HTTPS requests");
-    wait_for_message(&daemon, "isolation: ");
+    Daemon::wait_for_message(&daemon, "listening for HTTPS requests");
+    Daemon::wait_for_message(&daemon, "isolation: ");
     daemon.signal(Signal::SIGTERM);
     assert_eq!(daemon.end().code, Some(1));
 }
@@ -194,8 +146,8 @@ fn daemon_with_inherited_ignored_signals_can_be_stopped() {
     let world = machine();
     let inherited = ["env", "--ignore-signal", "--block-signal"];
     let daemon = daemon_through(&world, &inherited).start();
-    wait_for_message(&daemon, "listening for HTTPS requests");
-    wait_for_message(&daemon, "isolation: ");
+    Daemon::wait_for_message(&daemon, "listening for HTTPS requests");
+    Daemon::wait_for_message(&daemon, "isolation: ");
     daemon.signal(Signal::SIGTERM);
     assert_eq!(daemon.end().code, Some(1));
 }
@@ -207,7 +159,7 @@ fn scripts_keep_the_limit_of_open_files() {
     }
     let world = machine();
     let daemon = daemon_through(&world, &["prlimit", "--nofile=500:2000"]).start();
-    wait_for_message(&daemon, "listening for HTTPS requests");
+    Daemon::wait_for_message(&daemon, "listening for HTTPS requests");
     assert_eq!(limit_of_open_files(daemon.pid()), ["2000", "2000"]);
     let script = "echo $(ulimit -Sn) $(ulimit -Hn) > $BOSH_INSTALL_TARGET/limits";
     let found = compiled(&world, &daemon, script);
@@ -224,7 +176,7 @@ fn umask_of_zero_opens_nothing_to_others() {
     let world = machine();
     let program = ["sh", "-c", "umask 0; exec \"$@\"", "sh"];
     let daemon = daemon_through(&world, &program).start();
-    wait_for_message(&daemon, "listening for HTTPS requests");
+    Daemon::wait_for_message(&daemon, "listening for HTTPS requests");
     let found = compiled(&world, &daemon, "umask > $BOSH_INSTALL_TARGET/umask");
     assert_eq!(found("umask"), "0022");
     let open = "-perm /022 -not -type l -not -perm -1000".split(' ');
@@ -260,7 +212,7 @@ fn second_sigterm_kills_scripts_and_ends_the_daemon() {
     }
     let world = machine();
     let mut daemon = daemon(&world).start();
-    wait_for_message(&daemon, "listening for HTTPS requests");
+    Daemon::wait_for_message(&daemon, "listening for HTTPS requests");
     order(&world, "trap '' TERM\nsleep 1000\nsleep 1000");
     wait_for("the script", LIMIT, || {
         let found = processes_below(&world.base());
@@ -270,7 +222,7 @@ fn second_sigterm_kills_scripts_and_ends_the_daemon() {
             .ok_or_else(|| format!("{found:?}\n{}", daemon.stderr()))
     });
     daemon.signal(Signal::SIGTERM);
-    wait_for_message(&daemon, "a second SIGTERM kills them at once");
+    Daemon::wait_for_message(&daemon, "a second SIGTERM kills them at once");
     wait_for("the end", LIMIT, || {
         if daemon.has_ended() {
             return Ok(());
@@ -295,8 +247,8 @@ mod bodies {
         let Some(place) = Place::new(tier) else {
             return;
         };
-        let daemon = daemon_in(&place);
-        wait_for_message(&daemon, &format!("isolation: {}", tier.name));
+        let daemon = Daemon::start_in(&place);
+        Daemon::wait_for_message(&daemon, &format!("isolation: {}", tier.name));
         // In namespaces, a tree of the script's own is mounted over the base directory.
         let script = "base=${BOSH_INSTALL_TARGET%/packages/*}; cd $BOSH_INSTALL_TARGET; grep -c \" $base \" /proc/self/mountinfo >mounts; \
                       readlink /proc/self/ns/user >users";
@@ -327,7 +279,7 @@ mod bodies {
         let Some(place) = Place::new(tier) else {
             return;
         };
-        let daemon = daemon_in(&place);
+        let daemon = Daemon::start_in(&place);
         let script = "set -e; new=${BOSH_INSTALL_TARGET%/packages/*}/new; touch $new; rm $new; cd $BOSH_INSTALL_TARGET; echo x >file";
         let found = compiled(&place.world, &daemon, script);
         assert_eq!(found("file"), "x");
@@ -363,7 +315,7 @@ mod bodies {
         let Some(place) = Place::new(tier) else {
             return;
         };
-        let daemon = daemon_in(&place);
+        let daemon = Daemon::start_in(&place);
         let script = "setsid sleep 1000 >/dev/null 2>&1 & exec > >(sleep 0.1; tee $BOSH_INSTALL_TARGET/file) 2>&1; echo late";
         let found = compiled(&place.world, &daemon, script);
         assert_eq!(found("file"), "+ echo late\nlate");
@@ -377,18 +329,6 @@ mod bodies {
         assert_eq!(daemon.end().code, Some(1));
         assert_eq!(processes_below(&place.world.base()), [""; 0]);
     }
-}
-
-/// A running daemon with the privileges of a place's tier.
-fn daemon_in(place: &Place) -> Running {
-    configure(&place.world);
-    let store = place.world.path("store");
-    std::fs::create_dir_all(&store).unwrap();
-    let user = place.world.path("facts").metadata().unwrap();
-    std::os::unix::fs::chown(&store, Some(user.uid()), Some(user.gid())).unwrap();
-    let daemon = with_flags(place.bare(), &place.world).start();
-    wait_for_message(&daemon, "listening for HTTPS requests");
-    daemon
 }
 
 /// Has a daemon compile a package with this script. Returns a function that reads a file of the result, without the line end.
@@ -424,11 +364,6 @@ fn order(world: &World, script: &str) {
     let source = archive(&[Member::file("packaging", script.as_bytes())]);
     std::fs::write(&blob, source).unwrap();
     let arguments = serde_json::json!(["source", sha1_of(&blob), "app", "1.1", {}]);
-    let request = serde_json::json!({
-        "protocol": 3, "method": "compile_package", "arguments": arguments, "reply_to": "test",
-    });
-    let settings: serde_json::Value = serde_json::from_str(&world.read("settings.json")).unwrap();
-    let url = format!("{}/agent", settings["mbus"].as_str().unwrap());
-    let reply = run_tool("curl", &["-sk", "-d", &request.to_string(), &url]);
+    let reply = Daemon::post(world, "compile_package", &arguments);
     assert!(reply.contains("agent_task_id"), "{reply}");
 }

@@ -9,17 +9,11 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::Signal;
 
 use crate::support::{
-    Agent, LANDLOCK, LANDLOCK_OF_A_USER, Listed, NAMESPACE, NONE, NONE_OF_A_USER, Place, Ran,
-    ReleaseBuilder, STEMCELL, Tier, USER, USERNS_OF_A_USER, USERNS_OF_ROOT, Who, in_tiers,
-    snapshot,
+    Agent, LANDLOCK, LANDLOCK_OF_A_USER, LANDLOCK_OF_ROOT, Listed, NAMESPACE, NONE, NONE_OF_A_USER,
+    Place, Ran, ReleaseBuilder, STEMCELL, Tier, USER, USERNS_OF_A_USER, USERNS_OF_ROOT, Who,
+    in_tiers, listed, snapshot,
 };
 
-/// Root with the privilege to mount; only the first run of a script is restricted by rules.
-const LANDLOCK_OF_ROOT: Tier = Tier {
-    who: Who::Root,
-    flag: "landlock",
-    name: "landlock",
-};
 in_tiers!(mounts_in_the_compile_directory_keep_their_files: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK_OF_ROOT NONE);
 in_tiers!(mount_in_the_install_target_is_an_error: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK_OF_ROOT NONE);
 in_tiers!(mount_over_an_installed_file_is_an_error: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK_OF_ROOT NONE);
@@ -30,7 +24,6 @@ in_tiers!(mounts_below_a_bound_directory_stay_mounted: NAMESPACE LANDLOCK_OF_ROO
 in_tiers!(links_in_place_of_directories_are_errors: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK LANDLOCK_OF_ROOT NONE NONE_OF_A_USER);
 in_tiers!(link_in_place_of_the_packages_directory_is_an_error: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK LANDLOCK_OF_ROOT NONE NONE_OF_A_USER);
 in_tiers!(immutable_and_append_only_files_are_removed: NAMESPACE LANDLOCK NONE);
-in_tiers!(deep_trees_need_few_descriptors: NAMESPACE USERNS_OF_A_USER LANDLOCK NONE_OF_A_USER);
 in_tiers!(long_paths_are_packed_and_reach_dependents: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE LANDLOCK_OF_A_USER NONE_OF_A_USER);
 in_tiers!(unreadable_files_and_old_times_are_packed: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE LANDLOCK_OF_A_USER NONE_OF_A_USER);
 in_tiers!(unremovable_leftovers_do_not_block_the_next_run: USERNS_OF_A_USER LANDLOCK_OF_A_USER NONE_OF_A_USER);
@@ -262,31 +255,6 @@ mod bodies {
         assert!(!site.place.world.base().exists());
     }
 
-    pub(super) fn deep_trees_need_few_descriptors(tier: Tier) {
-        let Some(site) = Site::new(tier) else {
-            return;
-        };
-        let deep = |levels| {
-            format!(
-                "perl -e 'for (1..{levels}) {{ mkdir \"d\" or die; chdir \"d\" or die }} open F, \">file\"'"
-            )
-        };
-        let script = format!(
-            "set -e; cd $BOSH_COMPILE_TARGET; {}; cd $BOSH_INSTALL_TARGET; {}",
-            deep(5000),
-            deep(1500)
-        );
-        let release = ReleaseBuilder::new("demo", "1.10")
-            .package("lib", &[], &script)
-            .package(
-                "app",
-                &["lib"],
-                "cp -R @packages@/lib/. $BOSH_INSTALL_TARGET/",
-            );
-        site.release(&release).succeeds();
-        assert_eq!(site.place.entries("app").len(), 1502);
-    }
-
     pub(super) fn long_paths_are_packed_and_reach_dependents(tier: Tier) {
         let Some(site) = Site::new(tier) else {
             return;
@@ -381,6 +349,12 @@ mod bodies {
             .run()
             .succeeds()
             .says("Warning: could not remove temporary files");
+        if !tier.has_mounts() {
+            let data = listed(world.base().join("data"));
+            let is_set_aside =
+                |path: &PathBuf| path.display().to_string().contains("/.bosh-agent-left-");
+            assert!(data.iter().any(is_set_aside), "{data:?}");
+        }
     }
 }
 

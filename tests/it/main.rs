@@ -21,6 +21,7 @@ mod error_lines;
 mod faults;
 mod fork_server;
 mod go_release;
+mod hostile;
 mod keep_going;
 mod kept;
 mod late_output;

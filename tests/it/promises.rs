@@ -3,11 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::process::Command;
 
 use crate::support::{
     ATTACKS, Agent, LANDLOCK, NAMESPACE, NONE, Place, Play, ReleaseBuilder, Site, Tier,
-    USERNS_OF_A_USER, USERNS_OF_ROOT, Who, attacks, extract, packages, require_landlock_scopes,
-    require_root, require_tools,
+    USERNS_OF_A_USER, USERNS_OF_ROOT, Who, World, attacks, extract, packages, require,
+    require_landlock_scopes, require_root, require_tools, run_tool,
 };
 use bosh_agent::sandbox::Isolation;
 use serde_json::{Value, json};
@@ -280,6 +281,30 @@ fn processes_can_be_signaled_without_a_process_namespace() {
 }
 
 #[test]
+fn root_can_write_to_a_disk_in_spite_of_a_protected_host() {
+    let Some(place) = Place::new(NAMESPACE) else {
+        return;
+    };
+    let disk = place.world.write("disk", vec![b'.'; 4096]);
+    let attached = Command::new("losetup")
+        .args(["--find", "--show"])
+        .arg(&disk)
+        .output();
+    let device = attached.ok().filter(|attached| attached.status.success());
+    if !require(device.is_some(), "a loop device") {
+        return;
+    }
+    let device = String::from_utf8(device.unwrap().stdout).unwrap();
+    let device = device.trim();
+    let script = format!("set -e; echo changed | dd of={device} conv=notrunc,fsync");
+    let release = place.release(&ReleaseBuilder::of_script(&script));
+    let ran = place.agent().arg("--protect-host").arg(release).run();
+    run_tool("losetup", &["--detach", device]);
+    ran.succeeds();
+    assert!(place.world.read("disk").starts_with("changed\n."));
+}
+
+#[test]
 fn landlock_protects_as_promised() {
     if let Some(succeeded) = attack(LANDLOCK, &["--second-run", "never"], "") {
         assert_as_promised(&column("`landlock`"), &succeeded);
@@ -306,8 +331,10 @@ async fn attack_in_daemon(isolation: Isolation, tier: Tier) -> Option<BTreeMap<S
     if !require_root() || !can_run(tier) {
         return None;
     }
-    let play = Play::isolated(isolation)?;
-    let site = Site::new(&play.world, Who::Root);
+    let site = |world: &World| Some(Site::new(world, Who::Root));
+    let (play, site) = Play::isolated_after(isolation, site)?;
+    // A daemon writes its settings when it starts.
+    play.world.write("vcap/bosh/settings.json", "hunter2");
     let mut done: BTreeMap<&str, Value> = BTreeMap::new();
     for (name, needed, script) in packages(&site, &attacks()) {
         let dependencies: BTreeMap<&str, &Value> =
@@ -334,6 +361,13 @@ async fn attack_in_daemon(isolation: Isolation, tier: Tier) -> Option<BTreeMap<S
 async fn daemon_with_namespaces_protects_as_promised() {
     if let Some(succeeded) = attack_in_daemon(Isolation::Namespace, NAMESPACE).await {
         assert_as_promised(&column("`namespace`"), &succeeded);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn daemon_with_user_namespaces_protects_as_promised() {
+    if let Some(succeeded) = attack_in_daemon(Isolation::Userns, USERNS_OF_ROOT).await {
+        assert_as_promised(&column("`userns`"), &succeeded);
     }
 }
 

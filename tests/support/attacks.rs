@@ -118,8 +118,8 @@ pub(crate) fn attacks() -> String {
 }
 
 /// The host of a compile, with the targets of the attacks.
-pub(crate) struct Site<'a> {
-    world: &'a World,
+pub(crate) struct Site {
+    world: World,
     _abstract: UnixListener,
     _path: UnixListener,
     network: TcpListener,
@@ -129,8 +129,8 @@ pub(crate) struct Site<'a> {
     shared_memory: String,
 }
 
-impl<'a> Site<'a> {
-    pub(crate) fn new(world: &'a World, who: Who) -> Self {
+impl Site {
+    pub(crate) fn new(world: &World, who: Who) -> Self {
         let host = world.path("host");
         std::fs::create_dir_all(host.join("dir")).unwrap();
         for (path, text) in [
@@ -165,7 +165,7 @@ impl<'a> Site<'a> {
         std::fs::set_permissions(temporary.path(), mode).unwrap();
         let made = run_tool("ipcmk", &["-M", "16", "-p", "0666"]);
         Self {
-            world,
+            world: world.clone(),
             _abstract: UnixListener::bind_addr(&address).unwrap(),
             _path: path_socket,
             network: TcpListener::bind(("127.0.0.1", 0)).unwrap(),
@@ -215,7 +215,7 @@ impl<'a> Site<'a> {
     }
 }
 
-impl Drop for Site<'_> {
+impl Drop for Site {
     fn drop(&mut self) {
         run_tool("ipcrm", &["-m", &self.shared_memory]);
     }

@@ -17,6 +17,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub(crate) struct Hanging {
     server: Child,
     at: PathBuf,
+    /// Its removal would wait for the file system.
+    _world: World,
 }
 
 impl Hanging {
@@ -62,7 +64,11 @@ impl Hanging {
             .args(arguments)
             .spawn()
             .unwrap();
-        let mut hanging = Self { server, at };
+        let mut hanging = Self {
+            server,
+            at,
+            _world: world.clone(),
+        };
         wait_for("the mount", LIMIT, || {
             let is_mounted = facts.join("mounted").exists();
             // An agent may have unmounted it since.

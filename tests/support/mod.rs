@@ -10,6 +10,7 @@
 
 mod agent;
 mod attacks;
+mod daemon;
 pub(crate) mod go_release;
 mod hanging;
 mod namespace;
@@ -27,6 +28,7 @@ mod world;
 
 pub(crate) use agent::{Agent, Ran, Running, copied_agent, limit_of_open_files, processes_below};
 pub(crate) use attacks::{ATTACKS, Site, attacks, packages};
+pub(crate) use daemon::Daemon;
 pub(crate) use hanging::Hanging;
 pub(crate) use namespace::NamespaceWorld;
 pub(crate) use outcome::{
@@ -38,8 +40,8 @@ pub(crate) use release::{Compression, Digest, ReleaseBuilder};
 pub(crate) use shared::{example_release, is_soak, once};
 pub(crate) use terminal::OnTerminal;
 pub(crate) use tiers::{
-    LANDLOCK, LANDLOCK_OF_A_USER, NAMESPACE, NONE, NONE_OF_A_USER, Place, Tier, USER,
-    USERNS_OF_A_USER, USERNS_OF_ROOT, Who, in_tiers, mount_at_var_vcap,
+    LANDLOCK, LANDLOCK_OF_A_USER, LANDLOCK_OF_ROOT, NAMESPACE, NONE, NONE_OF_A_USER, Place, Tier,
+    USER, USERNS_OF_A_USER, USERNS_OF_ROOT, Who, in_tiers, mount_at_var_vcap,
 };
 pub(crate) use tools::{
     free_port, require, require_landlock, require_landlock_scopes, require_root, require_tools,

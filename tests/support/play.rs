@@ -1,4 +1,4 @@
-//! An agent in this process. Tests pass it requests without a socket.
+//! An agent to which tests send requests: in this process, without a socket; in a user namespace as a process of its own.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,11 +8,14 @@ use bosh_agent::config::{AgentConfig, Environment, Settings, Source, UpdateSetti
 use bosh_agent::machine::bootstrap::{self, Platform};
 use bosh_agent::machine::settings::SettingsStore;
 use bosh_agent::sandbox::{Isolation, UserNamespace};
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
+use super::agent::Running;
+use super::daemon::Daemon;
 use super::outcome::sha1_of;
-use super::tiers::NAMESPACE;
-use super::tools::{require_landlock, require_root, run_tool};
+use super::tiers::{NAMESPACE, Place, USERNS_OF_ROOT};
+use super::tools::{require_landlock, require_root, require_tools, run_tool};
 use super::ustar::{Member, archive};
 use super::world::World;
 
@@ -36,8 +39,14 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// An agent with a local blobstore.
 pub(crate) struct Play {
     pub(crate) world: World,
-    pub(crate) agent: agent::Agent,
-    isolation: Isolation,
+    host: Host,
+}
+
+/// Where the agent runs.
+enum Host {
+    Here(agent::Agent, Isolation),
+    /// Entering a user namespace needs a process with a single thread.
+    Process(Box<Place>, Running),
 }
 
 impl Play {
@@ -54,18 +63,100 @@ impl Play {
 
     /// The same; `None` if this isolation is not available. Then the reason was printed.
     pub(crate) fn isolated(isolation: Isolation) -> Option<Self> {
+        let (play, ()) = Self::isolated_after(isolation, |_| Some(()))?;
+        Some(play)
+    }
+
+    /// The same after a preparation of the world; `None` also without its result.
+    pub(crate) fn isolated_after<T>(
+        isolation: Isolation,
+        prepare: impl FnOnce(&World) -> Option<T>,
+    ) -> Option<(Self, T)> {
         let is_possible = match isolation {
             Isolation::Namespace => require_root() && NAMESPACE.is_possible(),
+            Isolation::Userns => {
+                let place = require_tools(&["openssl", "curl"])
+                    .then(|| Place::new(USERNS_OF_ROOT))
+                    .flatten()?;
+                let prepared = prepare(&place.world)?;
+                return Some((Self::in_process(place), prepared));
+            }
             Isolation::Landlock => require_landlock(),
             _ => true,
         };
-        is_possible.then(|| Self::start_with(isolation))
+        let world = is_possible.then(World::outside_tmp)?;
+        for directory in ["store", "facts"] {
+            std::fs::create_dir(world.path(directory)).unwrap();
+        }
+        let prepared = prepare(&world)?;
+        Some((Self::start_in(world, isolation), prepared))
+    }
+
+    /// A daemon with the privileges of a place's tier, which chooses its isolation itself.
+    pub(crate) fn in_process(place: Place) -> Self {
+        let daemon = Daemon::start_in(&place);
+        Self {
+            world: place.world.clone(),
+            host: Host::Process(Box::new(place), daemon),
+        }
+    }
+
+    /// How an agent in this process isolates packages.
+    pub(crate) fn isolation(&self) -> Option<Isolation> {
+        match &self.host {
+            Host::Here(_, isolation) => Some(*isolation),
+            Host::Process(..) => None,
+        }
+    }
+
+    /// The log of an agent in another process.
+    pub(crate) fn log(&self) -> String {
+        match &self.host {
+            Host::Here(..) => String::new(),
+            Host::Process(_, daemon) => daemon.stderr(),
+        }
+    }
+
+    /// The agent in this process.
+    pub(crate) fn here(&self) -> &agent::Agent {
+        match &self.host {
+            Host::Here(agent, _) => agent,
+            Host::Process(..) => panic!("the agent is another process"),
+        }
+    }
+
+    /// Stops the agent. Returns whether it has ended within a limit.
+    pub(crate) async fn stop(self) -> bool {
+        match self.host {
+            Host::Here(agent, _) => agent.stop(LIMIT).await,
+            Host::Process(_, daemon) => ends(daemon),
+        }
     }
 
     /// Stops the agent and starts another one with the same directories.
     pub(crate) async fn restart(self) -> Self {
-        assert!(self.agent.stop(LIMIT).await);
-        Self::start_in(self.world, self.isolation)
+        let host = match self.host {
+            Host::Here(agent, isolation) => {
+                assert!(agent.stop(LIMIT).await);
+                return Self::start_in(self.world, isolation);
+            }
+            Host::Process(place, daemon) => {
+                assert!(ends(daemon));
+                let daemon = Daemon::start_in(&place);
+                Host::Process(place, daemon)
+            }
+        };
+        Self { host, ..self }
+    }
+
+    /// Kills the process of the agent and starts another one with the same directories.
+    pub(crate) fn killed(self) -> Self {
+        let Host::Process(place, daemon) = self.host else {
+            panic!("the agent is in this process");
+        };
+        daemon.signal(Signal::SIGKILL);
+        assert_eq!(daemon.end().code, None);
+        Self::in_process(*place)
     }
 
     fn start_in(world: World, isolation: Isolation) -> Self {
@@ -104,18 +195,20 @@ impl Play {
         });
         Self {
             world,
-            agent: agent.unwrap(),
-            isolation,
+            host: Host::Here(agent.unwrap(), isolation),
         }
     }
 
     pub(crate) async fn ask(&self, method: &str, arguments: Value) -> Value {
+        let agent = match &self.host {
+            Host::Here(agent, _) => agent,
+            Host::Process(..) => {
+                let reply = Daemon::post(&self.world, method, &arguments);
+                return serde_json::from_str(&reply).unwrap();
+            }
+        };
         let request = json!({"protocol": 3, "method": method, "arguments": arguments}).to_string();
-        let answered = self
-            .agent
-            .handle(request.as_bytes(), None, false)
-            .await
-            .unwrap();
+        let answered = agent.handle(request.as_bytes(), None, false).await.unwrap();
         serde_json::from_slice(&answered.body).unwrap()
     }
 
@@ -200,6 +293,14 @@ impl Play {
         }
         left
     }
+}
+
+/// Whether a daemon ends after SIGTERM, without a panic.
+fn ends(daemon: Running) -> bool {
+    daemon.signal(Signal::SIGTERM);
+    let ran = daemon.end();
+    assert!(!ran.stderr.contains("panicked"), "{}", ran.stderr);
+    ran.code == Some(1)
 }
 
 pub(crate) fn listed(directory: PathBuf) -> Vec<PathBuf> {

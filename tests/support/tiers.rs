@@ -68,6 +68,12 @@ pub(crate) const LANDLOCK: Tier = Tier {
     flag: "auto",
     name: "landlock",
 };
+/// Root with the privilege to mount; only the first run of a script is restricted by rules.
+pub(crate) const LANDLOCK_OF_ROOT: Tier = Tier {
+    who: Who::Root,
+    flag: "landlock",
+    name: "landlock",
+};
 pub(crate) const NONE: Tier = Tier {
     who: Who::Root,
     flag: "none",

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::Permissions;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::agent::{Agent, Ran};
 use super::release::ReleaseBuilder;
@@ -16,10 +17,10 @@ fn isolation() -> String {
     std::env::var("BOSH_AGENT_TEST_ISOLATION").unwrap_or_else(|_| "none".to_owned())
 }
 
-/// The directories of one test.
-#[derive(Debug)]
+/// The directories of one test. They are removed with the last clone.
+#[derive(Debug, Clone)]
 pub(crate) struct World {
-    root: tempfile::TempDir,
+    root: Arc<tempfile::TempDir>,
 }
 
 impl World {
@@ -51,7 +52,9 @@ impl World {
             .tempdir_in(directory)
             .unwrap();
         std::fs::create_dir(root.path().join("printed")).unwrap();
-        Self { root }
+        Self {
+            root: Arc::new(root),
+        }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

@@ -1,0 +1,8 @@
+//! Hostile scripts: their effects on a run, on a daemon and on what follows.
+
+mod daemon;
+mod deep_trees;
+mod few_resources;
+mod kills;
+mod signals;
+mod unkillable;

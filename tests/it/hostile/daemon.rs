@@ -1,0 +1,176 @@
+//! What hostile scripts leave to a daemon: links in the place of its directories, deep trees, few descriptors.
+
+use std::time::Duration;
+
+use bosh_agent::sandbox::Isolation;
+use serde_json::{Value, json};
+
+use crate::support::{
+    Daemon, LANDLOCK, Member, NAMESPACE, Place, Play, Tier, USERNS_OF_ROOT, archive, in_isolations,
+    in_tiers, is_soak, require_tools, sha1_of, snapshot, wait_for,
+};
+use nix::sys::signal::Signal;
+
+in_isolations!(links_in_place_of_directories_fail_only_one_request: Landlock None);
+in_isolations!(deep_trees_are_removed_after_a_request: Namespace Userns Landlock None);
+in_tiers!(few_descriptors_cause_no_panic_and_no_hang: NAMESPACE USERNS_OF_ROOT LANDLOCK);
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Commands that make and enter directories below the current one.
+fn deep(levels: usize) -> String {
+    format!(
+        "perl -e 'for (1..{levels}) {{ mkdir \"d\" or die; chdir \"d\" or die }} open F, \">file\"'"
+    )
+}
+
+/// The agent's own names in the data directory, sorted, without the numbers at the end of temporary ones. The others are scratch
+/// directories, which stay, and those of the machine.
+pub(super) fn kinds_of_data(play: &Play) -> Vec<String> {
+    let entries = std::fs::read_dir(play.world.base().join("data")).unwrap();
+    let mut kinds: Vec<String> = entries
+        .map(|entry| {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            let number = |c: char| c.is_ascii_digit() || c == '-';
+            name.trim_end_matches(number).to_owned()
+        })
+        .filter(|name| name.starts_with('.') || name.contains("-old"))
+        .collect();
+    kinds.sort();
+    kinds
+}
+
+pub(super) fn wait_for_data(play: &Play, before: &[String]) {
+    wait_for("the removal", LIMIT, || {
+        let kinds = kinds_of_data(play);
+        let is_same = kinds == before;
+        is_same.then_some(()).ok_or_else(|| format!("{kinds:?}"))
+    });
+}
+
+pub(super) async fn assert_compiles(play: &Play, name: &str) {
+    let script = "echo fine >$BOSH_INSTALL_TARGET/file";
+    let task = play.order(&play.source(name, script, json!({}))).await;
+    let end = play.end(&task).await;
+    assert!(end["value"]["result"].is_object(), "{end}");
+}
+
+mod bodies {
+    use super::*;
+
+    pub(super) async fn links_in_place_of_directories_fail_only_one_request(play: Play) {
+        assert_compiles(&play, "other").await;
+        let host = play.world.path("host");
+        // The agent would move, rename or remove these files by path.
+        for directory in ["app", "compile/app", "packages/app"] {
+            std::fs::create_dir_all(host.join(directory)).unwrap();
+            std::fs::write(host.join(directory).join("file"), "host").unwrap();
+        }
+        let (before, data) = (snapshot(&host), kinds_of_data(&play));
+        for below in ["packages", "data/compile", "data/packages", "data"] {
+            let (path, host) = (play.world.base().join(below), host.display().to_string());
+            let path = path.display();
+            let script = format!(
+                "set -e; echo > $BOSH_INSTALL_TARGET/file; cd /; mv {path} {path}-old; ln -s {host} {path}"
+            );
+            let task = play.order(&play.source("app", &script, json!({}))).await;
+            let message = play.failure(&task).await;
+            let said =
+                format!("the packaging script replaced `{path}`, which leads to `{host}` now");
+            assert!(message.contains(&said), "{below}: {message}");
+            assert_compiles(&play, "app").await;
+            assert_eq!(
+                snapshot(play.world.path("host").as_path()),
+                before,
+                "{below}"
+            );
+            assert_eq!(kinds_of_data(&play), data, "{below}");
+        }
+        assert!(play.stop().await);
+    }
+
+    pub(super) async fn deep_trees_are_removed_after_a_request(play: Play) {
+        assert_compiles(&play, "other").await;
+        let before = kinds_of_data(&play);
+        let levels = match play.isolation() {
+            // For a new directory, the kernel checks the rules of all directories above it.
+            Some(Isolation::Landlock) if !is_soak() => 4000,
+            _ => 15_000,
+        };
+        let script = format!(
+            "set -e; cd $BOSH_COMPILE_TARGET; {}; cd $BOSH_INSTALL_TARGET; {}",
+            deep(levels),
+            deep(500)
+        );
+        let task = play.order(&play.source("app", &script, json!({}))).await;
+        let end = play.end(&task).await;
+        assert!(end["value"]["result"].is_object(), "{end}");
+        wait_for_data(&play, &before);
+        assert_compiles(&play, "app").await;
+        assert!(play.stop().await);
+    }
+
+    pub(super) fn few_descriptors_cause_no_panic_and_no_hang(tier: Tier) {
+        if !require_tools(&["openssl", "curl", "prlimit"]) {
+            return;
+        }
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let mut compiled = 0;
+        for limit in [14, 20, 28, 64] {
+            let program = format!("prlimit --nofile={limit}:{limit}");
+            let mut daemon = Daemon::in_place(&place, &program).start();
+            let is_listening = wait_for("the start or its failure", LIMIT, || {
+                let log = daemon.stderr();
+                match log.contains("listening for HTTPS requests") {
+                    true => Ok(true),
+                    false if daemon.has_ended() => Ok(false),
+                    false => Err(log),
+                }
+            });
+            if is_listening {
+                let source = source(&place, "echo > $BOSH_INSTALL_TARGET/file");
+                for _ in 0..2 {
+                    // Without descriptors, the daemon may not answer.
+                    let reply = Daemon::try_post(&place.world, "compile_package", &source);
+                    let result = reply.and_then(|reply| end_of_task(&place, &reply));
+                    compiled +=
+                        usize::from(result.is_some_and(|end| end["value"]["result"].is_object()));
+                }
+                daemon.signal(Signal::SIGTERM);
+            }
+            let ran = daemon.end();
+            assert_eq!(ran.code, Some(1), "{limit}: {}", ran.stderr);
+            assert!(!ran.stderr.contains("panicked"), "{limit}: {}", ran.stderr);
+        }
+        assert!(compiled > 0);
+    }
+}
+
+/// Stores a source, and returns the arguments of the request to compile it.
+fn source(place: &Place, script: &str) -> Value {
+    let blob = place.world.path("store/source");
+    std::fs::write(
+        &blob,
+        archive(&[Member::file("packaging", script.as_bytes())]),
+    )
+    .unwrap();
+    json!(["source", sha1_of(&blob), "app", "1.1", {}])
+}
+
+/// Waits for the end of the task in a reply; `None` if there is no task, or no answer.
+fn end_of_task(place: &Place, reply: &str) -> Option<Value> {
+    let reply: Value = serde_json::from_str(reply).unwrap();
+    let task = reply["value"]["agent_task_id"].as_str()?;
+    wait_for("the end of a request", LIMIT, || {
+        let Some(reply) = Daemon::try_post(&place.world, "get_task", &json!([task])) else {
+            return Ok(None);
+        };
+        let parsed: Value = serde_json::from_str(&reply).unwrap();
+        match parsed["value"]["state"] == "running" {
+            true => Err(reply),
+            false => Ok(Some(parsed)),
+        }
+    })
+}

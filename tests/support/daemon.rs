@@ -1,0 +1,110 @@
+//! The daemon as a process, with an HTTPS bus and a local blobstore.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::{MetadataExt, chown};
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::agent::{Agent, Running};
+use super::tiers::Place;
+use super::tools::{run_tool, wait_for};
+use super::world::World;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Functions for a daemon whose configuration is in a world.
+pub(crate) struct Daemon;
+
+impl Daemon {
+    /// Writes settings of an HTTPS bus, and the daemon's configuration.
+    pub(crate) fn configure(world: &World) {
+        let path = |name: &str| world.path(name).to_str().unwrap().to_owned();
+        let arguments = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=agent".split(' ');
+        let (key, certificate) = (path("key.pem"), path("certificate.pem"));
+        let files = ["-keyout", &key, "-out", &certificate];
+        let arguments: Vec<&str> = arguments.chain(files).collect();
+        run_tool("openssl", &arguments);
+        // Another process could take the port, which is unlikely.
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let read = |file: &str| std::fs::read_to_string(file).unwrap();
+        let settings = json!({
+            "agent_id": "agent-1",
+            "mbus": format!("https://mbus:hunter2@{address}"),
+            "env": {"bosh": {
+                "mbus": {"cert": {"ca": read(&certificate), "certificate": read(&certificate), "private_key": read(&key)}},
+                "blobstores": [{"provider": "local", "options": {"blobstore_path": path("store")}}],
+            }},
+        });
+        std::fs::write(world.path("settings.json"), settings.to_string()).unwrap();
+        let sources = json!([{"Type": "File", "SettingsPath": path("settings.json")}]);
+        let config = json!({"Infrastructure": {"Settings": {"Sources": sources}}});
+        std::fs::write(world.path("agent.json"), config.to_string()).unwrap();
+    }
+
+    /// Adds the daemon's arguments.
+    pub(crate) fn command(agent: Agent, world: &World) -> Agent {
+        let config = world.path("agent.json");
+        let base = world.base();
+        agent.args(&[
+            "-P".as_ref(),
+            "dummy".as_ref(),
+            "-C".as_ref(),
+            config.as_os_str(),
+            "-b".as_ref(),
+            base.as_os_str(),
+        ])
+    }
+
+    /// The command of a daemon with the privileges of a place's tier, started by `program`. Writes its configuration.
+    pub(crate) fn in_place(place: &Place, program: &str) -> Agent {
+        Self::configure(&place.world);
+        let store = place.world.path("store");
+        std::fs::create_dir_all(&store).unwrap();
+        let user = place.world.path("facts").metadata().unwrap();
+        chown(&store, Some(user.uid()), Some(user.gid())).unwrap();
+        Self::command(place.bare_through(program), &place.world)
+    }
+
+    /// Such a daemon when it listens.
+    pub(crate) fn start_in(place: &Place) -> Running {
+        Self::listening(Self::in_place(place, ""))
+    }
+
+    pub(crate) fn listening(agent: Agent) -> Running {
+        let daemon = agent.start();
+        Self::wait_for_message(&daemon, "listening for HTTPS requests");
+        daemon
+    }
+
+    pub(crate) fn wait_for_message(daemon: &Running, text: &str) {
+        wait_for(text, LIMIT, || {
+            let log = daemon.stderr();
+            if log.contains(text) { Ok(()) } else { Err(log) }
+        });
+    }
+
+    /// Sends a request and returns the body of the reply.
+    #[track_caller]
+    pub(crate) fn post(world: &World, method: &str, arguments: &Value) -> String {
+        Self::try_post(world, method, arguments).expect("a reply")
+    }
+
+    /// The same; `None` without a reply.
+    pub(crate) fn try_post(world: &World, method: &str, arguments: &Value) -> Option<String> {
+        let request = json!({
+            "protocol": 3, "method": method, "arguments": arguments, "reply_to": "test",
+        });
+        let settings: Value = serde_json::from_str(&world.read("settings.json")).unwrap();
+        let url = format!("{}/agent", settings["mbus"].as_str().unwrap());
+        let sent = Command::new("curl")
+            .args(["-sk", "--max-time", "20", "-d"])
+            .args([&request.to_string(), &url])
+            .output()
+            .unwrap();
+        let is_answered = sent.status.success();
+        is_answered.then(|| String::from_utf8(sent.stdout).unwrap())
+    }
+}
