@@ -49,7 +49,7 @@ mod undeclared;
 mod work_directory;
 
 pub use changed::{Changed, RestoreError};
-pub use content::content_digest;
+pub use content::{CONTENT_FORM, content_digest};
 pub use context::{Context, ScriptLines};
 pub use denials::Denial;
 pub use error::{Cause, CompileError, ScriptFailure};

@@ -43,7 +43,9 @@ pub(crate) use copy::{
 #[cfg(test)]
 pub(crate) use fixtures::{flag, make_deep, scratch_for_deep_trees};
 pub use found::Found;
-pub(crate) use lease::{LeasedDirectory, LeasedFile, hold, remove_abandoned, wait_until_free};
+pub(crate) use lease::{
+    LeasedDirectory, LeasedFile, hold, remove_abandoned, remove_abandoned_older, wait_until_free,
+};
 pub use made::MadeDirectories;
 pub(crate) use mounts::{Mount, MountPoint, is_mounted_at, mount_points, mounts, unmount};
 pub(crate) use pinned::Pinned;

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use nix::libc;
+
 use crate::fs;
 
 /// A file of a cache that must not be used.
@@ -12,6 +14,24 @@ pub struct Damage {
     pub file: PathBuf,
     /// What is wrong with it.
     pub kind: DamageKind,
+}
+
+impl DamageKind {
+    /// Whether the file itself is wrong, so that it must be set aside. Other failures concern the process, the machine or the rights of
+    /// this user.
+    #[must_use]
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            Self::Unreadable(error) => Self::is_lasting_error(error),
+            _ => true,
+        }
+    }
+
+    /// Whether an error of reading shows that the file itself is wrong.
+    pub(super) fn is_lasting_error(error: &fs::Error) -> bool {
+        let errno = error.source.raw_os_error();
+        errno.is_none_or(|errno| [libc::EISDIR, libc::ELOOP, libc::ENXIO].contains(&errno))
+    }
 }
 
 /// What is wrong with a file.

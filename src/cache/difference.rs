@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::key::KeyParts;
+use super::key::{KeyParts, SCRIPT_USER};
 use crate::diag::printable;
 
 /// A part of the key in which a cached package differs.
@@ -74,7 +74,9 @@ pub fn differences(cached: &KeyParts, now: &KeyParts) -> Vec<Difference> {
         let changes = changes(cached, now).into_iter();
         changes.map(move |(name, change)| make(name, change))
     };
+    // Another version may have other options.
     let options = changes(&cached.options, &now.options).into_iter();
+    let options = options.filter(|_| cached.format == now.format);
     let options = options.map(|(name, _)| {
         let value = cached.options.get(&name).cloned();
         Difference::Option(name, value.unwrap_or_else(|| "off".to_owned()))
@@ -128,6 +130,7 @@ impl fmt::Display for Difference {
             Self::Root(name, Change::Other) => write!(f, "with another `{name}`"),
             Self::Root(name, Change::Gone) => write!(f, "with `{name}`, which is missing now"),
             Self::Root(name, Change::New) => write!(f, "without `{name}`"),
+            Self::Option(name, user) if name == SCRIPT_USER => write!(f, "by {user}"),
             Self::Option(flag, value) => write!(f, "with {flag} {value}"),
             Self::Variable(name, Change::Other) => write!(f, "with another {name}"),
             Self::Variable(name, Change::Gone) => write!(f, "with {name}, which is not set now"),
@@ -212,6 +215,17 @@ mod tests {
         assert_eq!(
             words(|it| set(&mut it.options, "--network", "none")),
             "with --network host"
+        );
+        assert_eq!(
+            words(|it| set(&mut it.options, SCRIPT_USER, "an ordinary user")),
+            "by root"
+        );
+        assert_eq!(
+            words(|it| {
+                it.format += 1;
+                set(&mut it.options, "--network", "none");
+            }),
+            "by another version of bosh-agent"
         );
         assert_eq!(
             words(|it| set(&mut it.variables, "CFLAGS", "x")),

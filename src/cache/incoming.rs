@@ -1,14 +1,14 @@
 //! Files that arrive in a local cache from another cache.
 
 use std::collections::HashSet;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 
 use super::entry::{Content, Entry};
 use super::local::{LocalCache, MODE, PREFIX};
 use crate::fs::{self, Context as _, LeasedFile};
 use crate::release::Algorithm;
-use crate::release::digest::Hasher;
+use crate::release::digest::{Hasher, HashingReader};
 
 /// A content that arrives in parts. It gets its name after its last part, if its SHA-256 and size are right.
 #[derive(Debug)]
@@ -27,9 +27,25 @@ impl LocalCache {
         self.content(&content.sha256)
     }
 
-    /// Whether a content is there with the right size. It is verified when it is used.
+    /// Whether a content is there. A damaged one is removed, so that it is fetched again.
     pub(super) fn has_content(&self, content: &Content) -> fs::Result<bool> {
-        self.has(content, &self.content(&content.sha256))
+        let file = self.content(&content.sha256);
+        if !self.has(content, &file)? {
+            return Ok(false);
+        }
+        let Ok(opened) = fs::open(&file) else {
+            return Ok(false);
+        };
+        let mut reader = HashingReader::new(opened, Hasher::new(&[Algorithm::Sha256]));
+        if io::copy(&mut reader, &mut io::sink()).is_err() {
+            return Ok(false);
+        }
+        let size = reader.count();
+        if Content::new(&reader.finish().1, size).as_ref() == Some(content) {
+            return Ok(true);
+        }
+        fs::remove_file_if_there(&file)?;
+        Ok(false)
     }
 
     /// How many bytes of these packages are missing here, and how many bytes are free.
@@ -37,7 +53,7 @@ impl LocalCache {
         let contents: HashSet<&Content> = entries.iter().flat_map(Entry::contents).collect();
         let mut missing: u64 = 0;
         for content in contents {
-            if !self.has_content(content)? {
+            if !self.has(content, &self.content(&content.sha256))? {
                 missing = missing.saturating_add(content.size);
             }
         }
@@ -84,10 +100,8 @@ impl Incoming {
         }
         let target = self.cache.content(&self.content.sha256);
         fs::create_dir_all(fs::parent(&target))?;
-        if !self.cache.has(&self.content, &target)? {
-            fs::set_mode(self.temporary.path(), MODE)?;
-            self.temporary.persist(&target)?;
-        }
+        fs::set_mode(self.temporary.path(), MODE)?;
+        self.temporary.persist(&target)?;
         Ok(true)
     }
 }

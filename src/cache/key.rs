@@ -10,7 +10,10 @@ use crate::release::digest::Hasher;
 
 /// The version of keys and entries. It increases when the same parts no longer give the same package: entries of other versions are
 /// never used.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
+
+/// The name among the options of the user who runs scripts.
+pub const SCRIPT_USER: &str = "user";
 
 /// The first bytes of the encoding.
 const MAGIC: &[u8] = b"bosh-agent cache key\0";
@@ -71,7 +74,7 @@ pub struct KeyParts {
     pub root: BTreeMap<String, String>,
     /// The base directory, whose paths scripts see.
     pub base: String,
-    /// The options that affect what scripts can do, by the names of their flags.
+    /// The options that affect what scripts can do or see, by the names of their flags, and who runs scripts, as [`SCRIPT_USER`].
     pub options: BTreeMap<String, String>,
     /// The digests of the variables that scripts inherit, by their names.
     pub variables: BTreeMap<String, String>,
@@ -178,7 +181,7 @@ pub(super) mod tests {
             architecture: "x86_64".to_owned(),
             root: map(&[("/etc/os-release", "o"), ("gcc", "g")]),
             base: "/var/vcap".to_owned(),
-            options: map(&[("--network", "host")]),
+            options: map(&[("--network", "host"), (SCRIPT_USER, "root")]),
             variables: map(&[("PATH", "p")]),
         }
     }
@@ -234,10 +237,10 @@ pub(super) mod tests {
     #[test]
     fn key_of_known_parts_never_changes() {
         // A new value needs a new FORMAT: entries of other versions of the agent must not be found.
-        assert_eq!(FORMAT, 1);
+        assert_eq!(FORMAT, 2);
         assert_eq!(
             parts().key().as_str(),
-            "bda7793394ba3ef18e6a14003471799a4f6fd789b0f941fabdd235dba85bb056"
+            "ff24284858bdb885a216e5cbde18fe7d15dfbfeee272b642d9a63b574ff5216c"
         );
     }
 

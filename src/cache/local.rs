@@ -11,7 +11,7 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio_util::sync::CancellationToken;
 
@@ -19,7 +19,6 @@ use super::damage::{Damage, DamageKind};
 use super::entry::{Content, Entry};
 use super::key::{Key, is_sha256};
 use super::regular::open_regular;
-use super::sealed;
 use crate::fs::{self, Context as _, LeasedFile};
 use crate::release::digest::{Hasher, HashingReader, HashingWriter};
 use crate::release::{Algorithm, Digests};
@@ -30,6 +29,12 @@ pub(super) const VERSION: &str = "v1";
 
 /// The prefix of temporary files.
 pub(super) const PREFIX: &str = "writing-";
+
+/// The prefix of directories with contents that are being removed.
+pub(super) const REMOVING: &str = "removing-";
+
+/// How old temporary files in a directory that several machines share must be to be removed.
+const ABANDONED: Duration = Duration::from_secs(24 * 3600);
 
 /// The extension of sealed JSON.
 pub(super) const JSON: &str = "json";
@@ -53,6 +58,8 @@ const TAG: (&str, &str) = (
 #[derive(Debug, Clone)]
 pub struct LocalCache {
     root: PathBuf,
+    /// Whether other machines write to it: then a lock may say nothing about their temporary files.
+    is_shared: bool,
 }
 
 /// Why a cached package cannot be provided.
@@ -72,6 +79,15 @@ impl LocalCache {
     pub fn new(root: &Path) -> Self {
         Self {
             root: root.to_owned(),
+            is_shared: false,
+        }
+    }
+
+    /// The cache in a directory that several machines share. Creates nothing.
+    pub(super) fn shared(root: &Path) -> Self {
+        Self {
+            is_shared: true,
+            ..Self::new(root)
         }
     }
 
@@ -164,7 +180,7 @@ impl LocalCache {
         log: &Path,
         cancel: &CancellationToken,
     ) -> Result<Digests, FetchError> {
-        let file = self.content(&entry.blob.sha256);
+        let file = self.present(&entry.blob);
         let digests = match fs::hard_link(&file, blob) {
             Ok(()) => self.check(&entry.blob, blob, cancel)?,
             Err(error) if error.is_not_found() => return Err(missing(file).into()),
@@ -176,6 +192,18 @@ impl LocalCache {
             self.copy(content, log, cancel)?;
         }
         Ok(digests)
+    }
+
+    /// The file of a content. A process that prunes the cache may have moved it away for a moment, until that process has read the entry.
+    fn present(&self, content: &Content) -> PathBuf {
+        let file = self.content(&content.sha256);
+        if !matches!(fs::lookup(&file), Ok(None)) {
+            return file;
+        }
+        let moved = fs::list(&self.temporary()).unwrap_or_default();
+        let moved = moved.iter().map(|it| it.path().join(&content.sha256));
+        let mut moved = moved.filter(|it| matches!(fs::lookup(it), Ok(Some(_))));
+        moved.next().unwrap_or(file)
     }
 
     /// Verifies a content, read from `link`.
@@ -208,7 +236,7 @@ impl LocalCache {
         to: &Path,
         cancel: &CancellationToken,
     ) -> Result<Digests, FetchError> {
-        let file = self.content(&content.sha256);
+        let file = self.present(content);
         let unreadable = |error| unreadable(&file, error);
         let from = match fs::open(&file) {
             Ok(from) => from,
@@ -232,122 +260,6 @@ impl LocalCache {
             true => Ok(digests),
             false => Err(changed(file).into()),
         }
-    }
-
-    /// Stores a package. The blob is linked if it is on the same file system. The content and size of the log are added to the entry.
-    ///
-    /// # Errors
-    /// The error of the system. What was written remains for [`prune`](Self::prune).
-    pub fn store(
-        &self,
-        mut entry: Entry,
-        blob: &Path,
-        log: Option<&Path>,
-        cancel: &CancellationToken,
-    ) -> fs::Result<()> {
-        if let Some(log) = log {
-            entry.log = Some(self.add_copy(log, cancel)?);
-        }
-        self.add(&entry.blob, blob, cancel)?;
-        let file = self.entry(&entry.parts.name, &entry.key());
-        self.write(&file, entry.encode())?;
-        // Another process may have pruned a content that no entry named yet.
-        if fs::lookup(&self.content(&entry.blob.sha256))?.is_none() {
-            self.add(&entry.blob, blob, cancel)?;
-        }
-        if let (Some(content), Some(log)) = (&entry.log, log)
-            && fs::lookup(&self.content(&content.sha256))?.is_none()
-        {
-            self.add_copy(log, cancel)?;
-        }
-        Ok(())
-    }
-
-    /// Adds a file with known content, without writing its bytes again if it is on the same file system.
-    fn add(&self, content: &Content, file: &Path, cancel: &CancellationToken) -> fs::Result<()> {
-        let target = self.content(&content.sha256);
-        fs::create_dir_all(fs::parent(&target))?;
-        if self.has(content, &target)? {
-            return Ok(());
-        }
-        match fs::hard_link(file, &target) {
-            Ok(()) => fs::set_mode(&target, MODE),
-            // Another process was faster.
-            Err(error) if error.source.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            Err(_) => self.add_copy(file, cancel).map(drop),
-        }
-    }
-
-    /// Whether a content is there already. One of the wrong size is removed, and one of the right size is marked, so that it is not
-    /// pruned before its entry is written.
-    pub(super) fn has(&self, content: &Content, target: &Path) -> fs::Result<bool> {
-        match fs::lookup(target)? {
-            None => Ok(false),
-            Some(metadata) if metadata.is_file() && metadata.len() == content.size => {
-                self.mark_used(target);
-                Ok(true)
-            }
-            Some(_) => {
-                fs::remove_file_if_there(target)?;
-                Ok(false)
-            }
-        }
-    }
-
-    /// Adds a copy of a file, and returns its content.
-    fn add_copy(&self, file: &Path, cancel: &CancellationToken) -> fs::Result<Content> {
-        let temporary = LeasedFile::create(&self.temporary(), PREFIX, "")?;
-        let mut from = Cancellable::new(fs::open(file)?, cancel);
-        let mut out = HashingWriter::new(temporary.file(), Hasher::new(&[Algorithm::Sha256]));
-        io::copy(&mut from, &mut out).at("copy", file)?;
-        let size = out.count();
-        let (_, digests) = out.finish();
-        let content = Content {
-            sha256: digests.sha256().unwrap_or_default().to_owned(),
-            size,
-        };
-        let target = self.content(&content.sha256);
-        fs::create_dir_all(fs::parent(&target))?;
-        if !self.has(&content, &target)? {
-            fs::set_mode(temporary.path(), MODE)?;
-            temporary.persist(&target)?;
-        }
-        Ok(content)
-    }
-
-    /// The digest of the content of a source archive, if it is known from an earlier run.
-    ///
-    /// # Errors
-    /// If the file is damaged: it must be set aside.
-    pub fn source(&self, archive: &str) -> Result<Option<String>, Damage> {
-        let file = self.source_file(archive);
-        let text = match read(&file) {
-            Ok(Some(text)) => text,
-            Ok(None) => return Ok(None),
-            Err(kind) => return Err(Damage { file, kind }),
-        };
-        match sealed::open::<(String, String)>(&text) {
-            Ok((own, content)) if own == archive => {
-                self.mark_used(&file);
-                Ok(Some(content))
-            }
-            Ok(_) => {
-                let kind = DamageKind::OtherKey;
-                Err(Damage { file, kind })
-            }
-            Err(kind) => Err(Damage { file, kind }),
-        }
-    }
-
-    /// Remembers the digest of the content of a source archive, which has this SHA-256.
-    ///
-    /// # Errors
-    /// The error of the system.
-    pub fn remember_source(&self, archive: &str, content: &str) -> fs::Result<()> {
-        self.write(
-            &self.source_file(archive),
-            sealed::seal(&(archive, content)),
-        )
     }
 
     /// Sets a damaged file aside, so that it is not found again. A missing file's entry is found by the next run, and replaced.
@@ -388,7 +300,14 @@ impl LocalCache {
     }
 
     pub(super) fn remove_abandoned(&self) {
-        fs::remove_abandoned(&self.temporary(), PREFIX, None);
+        let age = if self.is_shared {
+            ABANDONED
+        } else {
+            Duration::ZERO
+        };
+        for prefix in [PREFIX, REMOVING] {
+            fs::remove_abandoned_older(&self.temporary(), prefix, age);
+        }
     }
 
     /// Notes that a file is in use. Only the order of pruning depends on it.
@@ -421,7 +340,7 @@ impl LocalCache {
         self.root.join(VERSION).join("sources")
     }
 
-    fn source_file(&self, archive: &str) -> PathBuf {
+    pub(super) fn source_file(&self, archive: &str) -> PathBuf {
         in_parts(&self.sources(), archive).with_extension(JSON)
     }
 
@@ -441,7 +360,7 @@ fn in_parts(directory: &Path, sha256: &str) -> PathBuf {
 }
 
 /// The text of a description; `None` if it is missing.
-fn read(file: &Path) -> Result<Option<Vec<u8>>, DamageKind> {
+pub(super) fn read(file: &Path) -> Result<Option<Vec<u8>>, DamageKind> {
     let opened = match open_regular(file) {
         Ok(opened) => opened,
         Err(error) if error.is_not_found() => return Ok(None),

@@ -51,7 +51,7 @@ const PROGRAMS: [&str; 20] = [
 /// stemcell's `bosh/etc`. What is missing is left out.
 ///
 /// # Errors
-/// If a file cannot be read.
+/// If a file cannot be read although the user may read it. Otherwise its size and time identify it.
 pub fn root_identity(etc: &Path, search: Option<&OsStr>) -> fs::Result<BTreeMap<String, String>> {
     let mut identity = BTreeMap::new();
     for file in FILES {
@@ -98,12 +98,24 @@ fn digest(file: &Path) -> fs::Result<Option<String>> {
     let opened = match fs::open(file) {
         Ok(opened) => opened,
         Err(error) if error.is_not_found() || is_not_a_directory(&error) => return Ok(None),
-        Err(error) => return Err(error),
+        // For example, a compiler that only a group may read.
+        Err(error) => return unreadable(file, error).map(Some),
     };
     let mut reader = HashingReader::new(opened, Hasher::new(&[Algorithm::Sha256]));
     io::copy(&mut reader, &mut io::sink()).at("read", file)?;
     let (_, digests) = reader.finish();
     Ok(digests.sha256().map(str::to_owned))
+}
+
+/// What identifies a file that cannot be read.
+fn unreadable(file: &Path, error: fs::Error) -> fs::Result<String> {
+    use std::os::unix::fs::MetadataExt;
+    if error.source.kind() != io::ErrorKind::PermissionDenied {
+        return Err(error);
+    }
+    let metadata = fs::metadata(file)?;
+    let (size, time) = (metadata.len(), metadata.mtime());
+    Ok(format!("unreadable, {size} bytes of {time}"))
 }
 
 fn is_not_a_directory(error: &fs::Error) -> bool {
@@ -141,5 +153,22 @@ mod tests {
         fs::write(&scratch.path().join("stemcell_version"), b"1.1").unwrap();
         let with = root_identity(scratch.path(), None).unwrap();
         assert_ne!(without, with);
+    }
+
+    #[test]
+    fn file_that_only_others_may_read_is_identified_by_its_attributes() {
+        let scratch = tempfile::tempdir().unwrap();
+        let file = scratch.path().join("gcc");
+        fs::write(&file, b"a compiler").unwrap();
+        let denied = |kind: io::ErrorKind| {
+            let error = Err::<(), _>(io::Error::from(kind)).at("open", &file);
+            unreadable(&file, error.unwrap_err())
+        };
+        let identity = denied(io::ErrorKind::PermissionDenied).unwrap();
+        assert!(
+            identity.starts_with("unreadable, 10 bytes of "),
+            "{identity}"
+        );
+        denied(io::ErrorKind::Other).unwrap_err();
     }
 }

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::damage::{Damage, DamageKind};
 use super::entry::{Content, Entry};
 use super::key::{Key, is_sha256};
-use super::local::{JSON, LocalCache};
+use super::local::{JSON, LocalCache, REMOVING};
 use crate::fs::{self, Context as _, LeasedDirectory};
 use crate::release::Algorithm;
 use crate::release::digest::{Hasher, HashingReader};
@@ -19,9 +19,6 @@ use crate::runtime::Cancellable;
 
 /// How long the digests of unused source archives and damaged files are kept.
 const UNUSED: Duration = Duration::from_secs(30 * 24 * 3600);
-
-/// The prefix of directories with contents that are being removed.
-const REMOVING: &str = "removing-";
 
 /// A cached package and when it was used.
 #[derive(Debug)]
@@ -136,13 +133,15 @@ impl LocalCache {
             if is_good {
                 verified.good += 1;
             } else if fs::lookup(&file)?.is_some() {
-                self.set_aside(&file)?;
+                if bad.iter().all(|it| it.kind.is_lasting()) {
+                    self.set_aside(&file)?;
+                }
             } else {
                 // Another process has removed the package meanwhile.
                 bad.retain(|it| !matches!(it.kind, DamageKind::Missing));
             }
         }
-        for damage in &bad {
+        for damage in bad.iter().filter(|it| it.kind.is_lasting()) {
             self.set_aside(&damage.file)?;
         }
         verified.bytes = good.iter().map(|content: &Content| content.size).sum();
@@ -187,10 +186,15 @@ impl LocalCache {
             return Ok(Pruned::default());
         }
         self.remove_abandoned();
-        fs::remove_abandoned(&self.temporary(), REMOVING, None);
         let (listed, damaged) = self.list()?;
-        for damage in damaged {
-            self.set_aside(&damage.file)?;
+        for Damage { file, kind } in damaged {
+            match kind {
+                // It may name contents that look unused now.
+                DamageKind::Unreadable(error) if !DamageKind::is_lasting_error(&error) => {
+                    return Err(error);
+                }
+                _ => self.set_aside(&file)?,
+            }
         }
         self.remove_unused_files(if limit.is_some() { grace } else { UNUSED })?;
         let all = self.all_contents()?;

@@ -13,8 +13,8 @@ use crate::archive::{Decoder, Entry, Kind, ReadError, Reader};
 use crate::release::Algorithm;
 use crate::release::digest::Hasher;
 
-/// The version of the digest: these bytes are hashed first.
-const FORM: &[u8] = b"content of a source, 1\0";
+/// The version of the digest. It increases when the same archive gets another digest.
+pub const CONTENT_FORM: u32 = 1;
 
 /// The mode of directories that the archive does not list.
 const UNLISTED: u32 = 0o755;
@@ -125,7 +125,7 @@ impl Tree {
             least.entry(&node.file).or_insert(path);
         }
         let mut hasher = Hasher::new(&[Algorithm::Sha256]);
-        hasher.update(FORM);
+        hasher.update(format!("content of a source, {CONTENT_FORM}\0").as_bytes());
         for (path, node) in &self.0 {
             let file = least.get(node.file.as_path()).copied().unwrap_or(path);
             hasher.update(&[node.kind.to_type()]);

@@ -98,6 +98,12 @@ pub enum SourceDates {
 }
 
 impl SourceDates {
+    /// Whether packages have source dates. Then the times in a source shape its package.
+    #[must_use]
+    pub fn are_used(self) -> bool {
+        self != Self::None
+    }
+
     /// The source date of a package with this source blob, which is read if the date depends on it.
     pub(super) async fn of(
         self,

@@ -154,8 +154,11 @@ fn create_locked(
     create: impl Fn(&Path) -> Result<File>,
 ) -> Result<(PathBuf, File)> {
     let mut failure = None;
-    for attempt in 0..ATTEMPTS {
-        let path = directory.join(format!("{prefix}{}-{attempt}{suffix}", std::process::id()));
+    for _ in 0..ATTEMPTS {
+        // The same process id may exist on another machine and in another container.
+        let random = uuid::Uuid::new_v4().as_fields().0;
+        let process = std::process::id();
+        let path = directory.join(format!("{prefix}{process}-{random:08x}{suffix}"));
         let file = match create(&path) {
             Ok(file) => file,
             // The name exists, or another process removed the new directory before the locked file was in it.
@@ -263,6 +266,20 @@ pub(crate) fn remove_abandoned(
     prefix: &str,
     processes: Option<(&str, Duration, &dyn Fn() -> bool)>,
 ) -> Vec<PathBuf> {
+    remove_abandoned_of_age((directory, prefix), Duration::ZERO, processes)
+}
+
+/// Removes only those that were not changed for `age`: on a file system that several machines share, a lock may be unknown to the
+/// others.
+pub(crate) fn remove_abandoned_older(directory: &Path, prefix: &str, age: Duration) {
+    remove_abandoned_of_age((directory, prefix), age, None);
+}
+
+fn remove_abandoned_of_age(
+    (directory, prefix): (&Path, &str),
+    age: Duration,
+    processes: Option<(&str, Duration, &dyn Fn() -> bool)>,
+) -> Vec<PathBuf> {
     let mut removed = Vec::new();
     let entries = super::list(directory).unwrap_or_else(|error| {
         warn(&error);
@@ -274,6 +291,9 @@ pub(crate) fn remove_abandoned(
             continue;
         }
         let path = entry.path();
+        if !age.is_zero() && !is_older(&path, age) {
+            continue;
+        }
         // The lock is held until the removal is complete, or another process could use the name meanwhile.
         let Some(_lock) = lock_abandoned(&path) else {
             continue;
@@ -293,6 +313,12 @@ pub(crate) fn remove_abandoned(
         }
     }
     removed
+}
+
+fn is_older(path: &Path, age: Duration) -> bool {
+    let changed = super::lookup(path).ok().flatten();
+    let changed = changed.and_then(|it| it.modified().ok());
+    changed.is_some_and(|it| it.elapsed().unwrap_or_default() >= age)
 }
 
 fn is_being_removed(error: &Error) -> bool {

@@ -388,9 +388,11 @@ impl CallCache {
 
 /// Reports a damaged file and sets it aside.
 fn report_damage(cache: &LocalCache, damage: &Damage, progress: &Progress) {
-    let done = match cache.set_aside(&damage.file) {
-        Ok(()) => "It was set aside".to_owned(),
-        Err(error) => format!("It could not be set aside: {}", Chain(&error)),
+    let is_lasting = damage.kind.is_lasting();
+    let done = match is_lasting.then(|| cache.set_aside(&damage.file)) {
+        None => "It stays there".to_owned(),
+        Some(Ok(())) => "It was set aside".to_owned(),
+        Some(Err(error)) => format!("It could not be set aside: {}", Chain(&error)),
     };
     progress.warn(&format!(
         "Warning: the file of the cache {}. {done}, and the package is compiled again",
@@ -433,7 +435,9 @@ impl Wanted {
                     Ok(None) => "it was just removed from the cache".to_owned(),
                     Err(FetchError::Damaged(damage)) => {
                         // Without its files, the entry is useless.
-                        if let Err(error) = cache.set_entry_aside(&entry) {
+                        if damage.kind.is_lasting()
+                            && let Err(error) = cache.set_entry_aside(&entry)
+                        {
                             tracing::debug!(error = %Chain(&error), "could not set an entry aside");
                         }
                         damaged.push(damage);

@@ -136,7 +136,8 @@ impl Call<'_> {
         let logs =
             work_directory::logs_of_earlier_runs(work_directory, wanted_logs, &self.options.vcap);
         if let Some(file) = &self.options.graph {
-            dry_run::write_graph(file, &tasks, &logs, (&self.progress, self.cancel)).await?;
+            let of = (tasks.as_slice(), self.options.source_dates);
+            dry_run::write_graph(file, of, &logs, (&self.progress, self.cancel)).await?;
         }
         let stemcell = match (self.options.purpose, self.stemcell.known()) {
             (Purpose::Compile, Some(stemcell)) => stemcell,

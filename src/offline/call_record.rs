@@ -84,9 +84,10 @@ impl CallRecord {
         self.facts().stemcell = Some(stemcell);
     }
 
-    /// The number of packages that are compiled concurrently, if anything is compiled.
-    pub(super) fn jobs(&self) -> Option<usize> {
-        self.facts().jobs
+    /// The isolation tier, and the number of packages that are compiled concurrently, if anything is compiled.
+    pub(super) fn compiler(&self) -> (Option<&'static str>, Option<usize>) {
+        let facts = self.facts();
+        (facts.isolation, facts.jobs)
     }
 
     pub(super) fn set_compiler(&self, isolation: &'static str, jobs: usize) {

@@ -24,7 +24,7 @@ use super::options::Options;
 use super::progress::Progress;
 use super::scheduling::{Planned, expected, schedule};
 use super::select::Task;
-use crate::compile::{ForecastStep, Origin};
+use crate::compile::{ForecastStep, Origin, SourceDates};
 use crate::diag::{Chain, Elapsed};
 use crate::fs;
 use crate::release::Slug;
@@ -52,7 +52,7 @@ impl PlannedPackages {
     /// The packages of `tasks`. `logs` is the directory with the durations of earlier runs.
     pub(super) async fn of(
         tasks: &[Task],
-        include: Include,
+        (include, dates): (Include, SourceDates),
         logs: &Path,
         progress: &Progress,
         cancel: &CancellationToken,
@@ -70,7 +70,7 @@ impl PlannedPackages {
         let shared = Arc::new(releases);
         let (compared, token) = (Arc::clone(&shared), cancel.clone());
         let comparing = runtime::spawn_blocking("compare sources", move || {
-            identity::compare(&compared, &token)
+            identity::compare(&compared, dates, &token)
         });
         let (identities, _) = comparing.await?;
         if cancel.is_cancelled() {
@@ -278,11 +278,12 @@ impl PlannedPackages {
 /// Writes the graph of all packages of a call to a file. What is there stays as it is until the new file is complete.
 pub(super) async fn write_graph(
     path: &Path,
-    tasks: &[Task],
+    (tasks, dates): (&[Task], SourceDates),
     logs: &Path,
     (progress, cancel): (&Progress, &CancellationToken),
 ) -> Result<(), OfflineError> {
-    let packages = PlannedPackages::of(tasks, Include::All, logs, progress, cancel).await?;
+    let with = (Include::All, dates);
+    let packages = PlannedPackages::of(tasks, with, logs, progress, cancel).await?;
     let (text, count) = packages.dot();
     let file = path.to_owned();
     let writing = runtime::spawn_blocking("graph", move || write(&file, &text));

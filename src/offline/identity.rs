@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::checked::{CheckedPackage, CheckedRelease, Listed};
 use super::ids::ReleaseId;
 use crate::archive::{Compression, Decoder};
-use crate::compile::content_digest;
+use crate::compile::{SourceDates, content_digest};
 use crate::fs;
 use crate::release::{Name, Version};
 use crate::runtime::Cancellable;
@@ -50,9 +50,10 @@ struct SourceBlob<'a> {
 type SourceBlobs<'a> = BTreeMap<&'a str, SourceBlob<'a>>;
 
 /// Compares the sources that have the same name and version and different bytes. A blob that cannot be read is not compared:
-/// compiling it fails later.
+/// compiling it fails later. With source dates, the times in a source shape its package, so only sources with the same bytes are the same.
 pub(super) fn compare(
     releases: &BTreeMap<ReleaseId, Arc<CheckedRelease>>,
+    dates: SourceDates,
     cancel: &CancellationToken,
 ) -> (Identities, Vec<Conflict>) {
     let (mut identities, mut conflicts) = (HashMap::new(), Vec::new());
@@ -65,7 +66,9 @@ pub(super) fn compare(
         for (digest, blob) in blobs {
             let identity = content_identity(blob.file, cancel).unwrap_or_else(|| digest.to_owned());
             for (release, fingerprint) in blob.packages {
-                identities.insert((release, name.clone()), identity.clone());
+                if !dates.are_used() {
+                    identities.insert((release, name.clone()), identity.clone());
+                }
                 let same = contents.entry(fingerprint).or_default();
                 same.entry(identity.clone())
                     .or_default()
@@ -118,4 +121,46 @@ fn content_identity(blob: &Path, cancel: &CancellationToken) -> Option<String> {
     let is_plain = Decoder::new(open()?).ok()?.compression() == Compression::None;
     let form = if is_plain { "plain" } else { "compressed" };
     Some(format!("{form} content {content}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::archive::{EntryHeader, EntryWriter, Kind};
+    use crate::offline::graph::tests::releases;
+    use crate::offline::tarball::Blob;
+    use crate::release::digest::BlobDigests;
+
+    #[test]
+    fn sources_with_other_times_are_the_same_without_source_dates() {
+        let scratch = tempfile::tempdir().unwrap();
+        let mut all = releases(&["lib@1=a", "lib@1=b"]);
+        for (time, release) in all.values_mut().enumerate() {
+            let mut archive = EntryWriter::new(Vec::new());
+            let mut header = EntryHeader::new(Kind::File, b"file", 0o644);
+            header.mtime = i64::try_from(time).unwrap();
+            archive.append(&header, b"".as_slice()).unwrap();
+            let bytes = archive.finish().unwrap();
+            let file = scratch.path().join(time.to_string());
+            fs::write(&file, &bytes).unwrap();
+            let release = Arc::get_mut(release).unwrap();
+            let package = Arc::get_mut(&mut release.packages[0]).unwrap();
+            package.blob = Blob {
+                file,
+                size: bytes.len() as u64,
+                digests: BlobDigests::of(&bytes),
+            };
+        }
+        let are_same = |dates| {
+            let (identities, conflicts) = compare(&all, dates, &CancellationToken::new());
+            assert_eq!(conflicts, []);
+            let found = all
+                .iter()
+                .map(|(id, release)| identities.of(*id, &release.packages[0]));
+            let found: Vec<&str> = found.collect();
+            found[0] == found[1]
+        };
+        assert!(are_same(SourceDates::None));
+        assert!(!are_same(SourceDates::OfEachSource));
+    }
 }

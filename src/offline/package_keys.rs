@@ -8,15 +8,16 @@ use tokio_util::sync::CancellationToken;
 use super::checked::CheckedPackage;
 use super::error::OfflineError;
 use super::graph::PackageNode;
-use super::options::Options;
+use super::options::{Options, Purpose};
 use crate::archive::{Compression, Decoder};
-use crate::cache::{self, Damage, FORMAT, Form, KeyParts, LocalCache};
-use crate::compile::{SecondRun, SourceDates, content_digest};
+use crate::cache::{self, Damage, FORMAT, Form, KeyParts, LocalCache, SCRIPT_USER};
+use crate::compile::{CONTENT_FORM, SecondRun, SourceDates, content_digest};
 use crate::diag::Chain;
 use crate::fs;
 use crate::process;
 use crate::release::Slug;
 use crate::runtime::{self, Cancellable};
+use crate::sandbox::{Isolation, Sharing};
 
 /// The parts of the key that all packages of a call share.
 #[derive(Debug)]
@@ -56,7 +57,7 @@ impl CommonParts {
             base: options.vcap.base().to_string_lossy().into_owned(),
             options: flags(options),
             variables: cache::variable_digests(&options.environment),
-            has_source_dates: options.source_dates == SourceDates::OfEachSource,
+            has_source_dates: options.source_dates.are_used(),
         })
     }
 
@@ -85,30 +86,103 @@ impl CommonParts {
     }
 }
 
-/// The flags that decide what a script can do. A script that succeeds under one of them may fail or build something else under another
-/// one. The isolation tier is not among them: all tiers give the same package.
+/// The flags that decide what a script can do or sees, and the user. A script that succeeds under one of them may fail or build something
+/// else under another one. The isolation tier is not among them: all tiers give the same package.
 fn flags(options: &Options) -> BTreeMap<String, String> {
-    let switch = |is_on| if is_on { "on" } else { "off" };
-    let flags = [
-        ("--network", if options.network { "host" } else { "none" }),
-        ("--protect-host", switch(options.protect_host)),
-        (
-            "--reproducible",
-            switch(options.source_dates == SourceDates::OfEachSource),
-        ),
-        ("--readonly-deps", switch(options.readonly_dependencies)),
-        (
-            "--second-run",
-            match options.second_run {
-                SecondRun::Never => "never",
-                SecondRun::Auto(_) | SecondRun::Always => "auto",
-            },
-        ),
-    ];
-    let owned = flags.into_iter();
-    owned
-        .map(|(flag, value)| (flag.to_owned(), value.to_owned()))
-        .collect()
+    // Without `..`, so that a new option cannot be forgotten here.
+    let Options {
+        readonly_dependencies,
+        protect_host,
+        network,
+        make_jobserver,
+        scratch,
+        second_run,
+        source_dates,
+        // The others decide the user, other parts of the key, what is compiled and reported, and where. With a shell, nothing is stored.
+        purpose: _,
+        isolation: _,
+        stemcell: _,
+        vcap: _,
+        environment: _,
+        inputs: _,
+        reuse: _,
+        verify_rebuild: _,
+        selection: _,
+        output_directory: _,
+        work_directory: _,
+        logs_directory: _,
+        user_namespace: _,
+        jobs: _,
+        memory_per_job: _,
+        nice: _,
+        force: _,
+        grace: _,
+        limits: _,
+        keep_going: _,
+        cache: _,
+        compression_level: _,
+        log_lines: _,
+        report: _,
+        timings: _,
+        graph: _,
+        keep_failed: _,
+        shell: _,
+        agent: _,
+        program: _,
+        who: _,
+    } = options;
+    let is_reproducible = *source_dates == SourceDates::OfEachSource;
+    named([
+        ("--make-jobserver", switch(*make_jobserver)),
+        ("--network", hosts(*network)),
+        ("--no-shared-scratch", switch(*scratch == Sharing::Off)),
+        ("--protect-host", switch(*protect_host)),
+        ("--readonly-deps", switch(*readonly_dependencies)),
+        ("--reproducible", switch(is_reproducible)),
+        ("--scratch-dir", scratch_directory(scratch)),
+        ("--second-run", when(*second_run)),
+        (SCRIPT_USER, user(options)),
+    ])
+}
+
+fn named<const COUNT: usize>(values: [(&str, String); COUNT]) -> BTreeMap<String, String> {
+    values.map(|(name, value)| (name.to_owned(), value)).into()
+}
+
+fn hosts(is_hosts: bool) -> String {
+    if is_hosts { "host" } else { "none" }.to_owned()
+}
+
+fn switch(is_on: bool) -> String {
+    if is_on { "on" } else { "off" }.to_owned()
+}
+
+/// The directory whose contents scripts find in their scratch directories.
+fn scratch_directory(scratch: &Sharing) -> String {
+    match scratch {
+        Sharing::Kept(directory) => directory.to_string_lossy().into_owned(),
+        Sharing::Run | Sharing::Off => switch(false),
+    }
+}
+
+fn when(second_run: SecondRun) -> String {
+    let when = match second_run {
+        SecondRun::Never => "never",
+        SecondRun::Auto(_) | SecondRun::Always => "auto",
+    };
+    when.to_owned()
+}
+
+/// Who runs scripts: for others than root, `tar` and `install` ignore owners. In a user namespace, it is its root.
+fn user(options: &Options) -> String {
+    // A call that compiles nothing does not enter the user namespace that a compilation would enter.
+    let would_enter = options.purpose != Purpose::Compile
+        && !matches!(options.isolation, Isolation::Landlock | Isolation::None);
+    let user = match nix::unistd::geteuid().is_root() || would_enter {
+        true => "root",
+        false => "an ordinary user",
+    };
+    user.to_owned()
 }
 
 /// What is done with the digests of sources that the cache remembers.
@@ -161,7 +235,7 @@ fn source_of(
 ) -> (Source, Option<Damage>) {
     let archive = package.blob.digests.sha256();
     let open = || Some(Cancellable::new(fs::open(&package.blob.file).ok()?, cancel));
-    let (known, damage) = match remembered.map(|(cache, _)| cache.source(archive)) {
+    let (known, damage) = match remembered.map(|(cache, _)| cache.source(archive, CONTENT_FORM)) {
         Some(Ok(known)) => (known, None),
         Some(Err(damage)) => (None, Some(damage)),
         None => (None, None),
@@ -174,7 +248,7 @@ fn source_of(
         };
         let identity = content.map_or(by_archive, |content| format!("content {content}"));
         if let Some((cache, Memory::ReadAndWrite)) = remembered
-            && let Err(error) = cache.remember_source(archive, &identity)
+            && let Err(error) = cache.remember_source(archive, CONTENT_FORM, &identity)
         {
             tracing::debug!(error = %Chain(&error), "could not remember the digest of a source");
         }

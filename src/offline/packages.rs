@@ -13,6 +13,7 @@ use super::ids::{NodeId, ReleaseId};
 use super::ledger::ReleaseJob;
 use super::logs::{LogDirectories, PackageLogs};
 use super::progress::Progress;
+use crate::compile::SourceDates;
 use crate::fs;
 use crate::release::Name;
 use crate::runtime;
@@ -20,7 +21,7 @@ use crate::runtime;
 /// Merges the packages of all releases: those that are the same in several releases are compiled once.
 pub(super) async fn merge(
     jobs: &BTreeMap<ReleaseId, ReleaseJob>,
-    logs: &Path,
+    (logs, dates): (&Path, SourceDates),
     progress: &Progress,
     cancel: &CancellationToken,
 ) -> Result<Vec<(PackageNode, PackageLogs)>, OfflineError> {
@@ -31,7 +32,7 @@ pub(super) async fn merge(
     );
     let (compared, cancel) = (Arc::clone(&releases), cancel.clone());
     let comparing = runtime::spawn_blocking("compare sources", move || {
-        identity::compare(&compared, &cancel)
+        identity::compare(&compared, dates, &cancel)
     });
     let (identities, conflicts): (Identities, Vec<Conflict>) = comparing.await?;
     for Conflict { package, releases } in conflicts {

@@ -46,8 +46,14 @@ pub(super) async fn announce(
     }
     if options.purpose == Purpose::DryRun {
         let compilation = setup::expected_compilation(options, progress);
-        let mut packages =
-            PlannedPackages::of(tasks, Include::Compilation, logs, progress, cancel).await?;
+        let mut packages = PlannedPackages::of(
+            tasks,
+            (Include::Compilation, options.source_dates),
+            logs,
+            progress,
+            cancel,
+        )
+        .await?;
         packages
             .look_into_cache(options, stemcell.known(), cancel)
             .await?;

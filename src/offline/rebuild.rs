@@ -87,10 +87,16 @@ impl Rebuild {
     pub(super) fn options(
         &self,
         first: Options,
-        first_jobs: Option<usize>,
+        (isolation, first_jobs): (Option<&str>, Option<usize>),
         inputs: Vec<PathBuf>,
     ) -> Options {
-        let jobs = if first_jobs == Some(1) { 2 } else { 1 };
+        // Without isolation, packages that are compiled concurrently affect each other.
+        let is_isolated = isolation != Some("none");
+        let jobs = if first_jobs == Some(1) && is_isolated {
+            2
+        } else {
+            1
+        };
         let scratch = match first.scratch {
             Sharing::Kept(_) => Sharing::Run,
             other => other,

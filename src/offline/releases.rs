@@ -107,7 +107,8 @@ async fn find<'a>(
     compiler: &'a Compiler,
 ) -> Result<(Vec<(PackageNode, PackageLogs)>, CachedPackages<'a>), OfflineError> {
     let to = (target.progress, target.cancel);
-    let mut nodes = packages::merge(releases, &compiler.logs, to.0, to.1).await?;
+    let with = (compiler.logs.as_path(), compiler.context.source_dates);
+    let mut nodes = packages::merge(releases, with, to.0, to.1).await?;
     if let Some(package) = target.only {
         nodes = packages::needed_by(package, nodes);
     }

@@ -122,7 +122,7 @@ async fn compile_again(
     let inputs = written
         .keys()
         .map(|id| options.inputs[id.position()].clone());
-    let options = rebuild.options(options.clone(), first_record.jobs(), inputs.collect());
+    let options = rebuild.options(options.clone(), first_record.compiler(), inputs.collect());
     let (record, mut second) = (Arc::new(CallRecord::new()), BTreeMap::new());
     let compiled = compile(options, Arc::clone(progress), &record, cancel, &mut second).await;
     // The inputs of the second compilation are those that were written, in the same order.

@@ -1,9 +1,11 @@
 use proptest::prelude::*;
 
+use nix::libc;
+
 use super::super::entry::tests::entry;
 use super::*;
 
-const NO_GRACE: std::time::Duration = std::time::Duration::ZERO;
+const NO_GRACE: Duration = Duration::ZERO;
 
 type BlobAndLog = (Vec<u8>, Vec<u8>);
 
@@ -86,6 +88,7 @@ fn stored_package_is_found_and_its_bytes_are_linked() {
     let found = world.get(&entry.key()).unwrap();
     assert_eq!(found, Some((b"blob".to_vec(), b"log".to_vec())));
     let stored = world.cache.content(&entry.blob.sha256);
+    assert_eq!(fs::list(&world.cache.temporary()).unwrap().len(), 0);
     let original = world.scratch.path().join("blob");
     assert!(
         fs::same_file(&stored, &original).unwrap(),
@@ -167,17 +170,17 @@ fn missing_blob_is_damage_and_missing_package_is_not() {
 fn known_source_is_not_read_again() {
     let world = World::new();
     let archive = "a".repeat(64);
-    assert_eq!(world.cache.source(&archive).unwrap(), None);
-    world.cache.remember_source(&archive, "content").unwrap();
+    assert_eq!(world.cache.source(&archive, 1).unwrap(), None);
+    world.cache.remember_source(&archive, 1, "content").unwrap();
     assert_eq!(
-        world.cache.source(&archive).unwrap().as_deref(),
+        world.cache.source(&archive, 1).unwrap().as_deref(),
         Some("content")
     );
     let other = "b".repeat(64);
     fs::create_dir_all(fs::parent(&world.cache.source_file(&other))).unwrap();
     let [from, to] = [&archive, &other].map(|it| world.cache.source_file(it));
     fs::hard_link(&from, &to).unwrap();
-    world.cache.source(&other).unwrap_err();
+    world.cache.source(&other, 1).unwrap_err();
 }
 
 #[test]
@@ -190,7 +193,7 @@ fn least_recently_used_packages_are_pruned() {
     let ages = [30, 20, 10];
     for ((_, entry), age) in entries.iter().zip(ages) {
         let file = world.cache.entry("app", &entry.key());
-        let used = SystemTime::now() - std::time::Duration::from_secs(age);
+        let used = SystemTime::now() - Duration::from_secs(age);
         fs::open(&file).unwrap().set_modified(used).unwrap();
     }
     // Using it makes it the newest one.
@@ -221,7 +224,7 @@ fn what_killed_processes_left_is_pruned() {
     fs::create_dir(&removing).unwrap();
     fs::write(&removing.join("x"), b"moved away").unwrap();
 
-    let hour = std::time::Duration::from_secs(3600);
+    let hour = Duration::from_secs(3600);
     assert_eq!(world.cache.prune(None, hour).unwrap().bytes, 0);
     assert!(unnamed.exists(), "its entry may still be written");
     assert_eq!(world.cache.prune(None, NO_GRACE).unwrap().bytes, 7);
@@ -244,4 +247,80 @@ fn verification_finds_what_is_damaged() {
     assert_eq!(world.get(&bad.key()), Ok(None));
     let again = world.cache.verify(&CancellationToken::new()).unwrap();
     assert!(again.damaged.is_empty());
+}
+
+#[test]
+fn damaged_content_without_an_entry_is_replaced() {
+    let world = World::new();
+    let digests = Digests::of(b"blob", &[Algorithm::Sha1, Algorithm::Sha256]);
+    let mut described = entry(&digests, 4);
+    let file = world.cache.content(&described.blob.sha256);
+    fs::create_dir_all(fs::parent(&file)).unwrap();
+    fs::write(&file, b"bolb").unwrap();
+    assert!(
+        !world.cache.has_content(&described.blob).unwrap(),
+        "it must be fetched"
+    );
+
+    fs::write(&file, b"bolb").unwrap();
+    let mut incoming = world.cache.incoming(&described.blob).unwrap();
+    assert!(incoming.write(b"blob").unwrap());
+    assert!(incoming.finish().unwrap());
+    assert_eq!(fs::read(&file).unwrap(), b"blob");
+
+    change(&file, |bytes| bytes[0] ^= 1);
+    described = world.store("s", b"blob", b"log");
+    assert!(world.get(&described.key()).unwrap().is_some());
+}
+
+#[test]
+fn content_that_a_pruning_process_has_moved_away_is_found() {
+    let world = World::new();
+    let entry = world.store("s", b"blob", b"log");
+    let removing = world.cache.temporary().join("removing-1-0");
+    fs::create_dir(&removing).unwrap();
+    for content in world
+        .cache
+        .find("app", &entry.key())
+        .unwrap()
+        .unwrap()
+        .contents()
+    {
+        let file = world.cache.content(&content.sha256);
+        fs::rename(&file, &removing.join(&content.sha256)).unwrap();
+    }
+    assert!(world.get(&entry.key()).unwrap().is_some());
+}
+
+#[test]
+fn temporary_files_of_other_machines_are_removed_by_age() {
+    let world = World::new();
+    let shared = LocalCache::shared(world.cache.root());
+    let file = world.cache.temporary().join("writing-1-0");
+    fs::write(&file, b"partial").unwrap();
+    shared.prepare().unwrap();
+    assert!(
+        file.exists(),
+        "a process on another machine may be writing it"
+    );
+    let long_ago = SystemTime::now() - 2 * ABANDONED;
+    fs::open(&file).unwrap().set_modified(long_ago).unwrap();
+    shared.prepare().unwrap();
+    assert!(!file.exists());
+}
+
+#[test]
+fn passing_errors_are_no_damage() {
+    let world = World::new();
+    let entry = world.store("s", b"blob", b"log");
+    let file = world.cache.entry("app", &entry.key());
+    let lasts = |error: io::Error| {
+        let error = Err::<(), _>(error).at("read", &file).unwrap_err();
+        DamageKind::Unreadable(error).is_lasting()
+    };
+    for errno in [libc::EMFILE, libc::EACCES, libc::EIO, libc::ENOMEM] {
+        assert!(!lasts(io::Error::from_raw_os_error(errno)), "{errno}");
+    }
+    assert!(lasts(io::Error::other("it is not a regular file")));
+    assert!(lasts(io::Error::from_raw_os_error(libc::EISDIR)));
 }

@@ -36,7 +36,7 @@ pub(super) struct Directory {
 impl Directory {
     pub(super) fn new(directory: &Path) -> Self {
         Self {
-            cache: Arc::new(LocalCache::new(directory)),
+            cache: Arc::new(LocalCache::shared(directory)),
         }
     }
 

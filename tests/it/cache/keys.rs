@@ -60,6 +60,28 @@ fn each_changed_part_is_a_miss_that_is_explained() {
         with("--second-run=never"),
         similar("with --second-run auto")
     );
+    let scratch = cached.world.path("scratch");
+    for (flag, words) in [
+        ("--make-jobserver", "with --make-jobserver off"),
+        ("--no-shared-scratch", "with --no-shared-scratch off"),
+        ("--network=none", "with --network host"),
+        ("--protect-host", "with --protect-host off"),
+        (
+            "--reproducible",
+            "from another source and with --reproducible off",
+        ),
+        (
+            &format!("--scratch-dir={}", scratch.display()),
+            "with --scratch-dir off",
+        ),
+    ] {
+        assert_eq!(with(flag), similar(words));
+    }
+    let dated = agent().env("SOURCE_DATE_EPOCH", "1");
+    assert_eq!(
+        reason(&cached, dated, &release),
+        similar("from another source and without SOURCE_DATE_EPOCH")
+    );
     let other_base = cached.world.path("elsewhere");
     assert_eq!(
         with(&format!("--base-directory={}", other_base.display())),

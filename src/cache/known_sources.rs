@@ -1,0 +1,96 @@
+//! The digests of the contents of source archives, so that an unchanged archive is not read again.
+
+use serde::{Deserialize, Serialize};
+
+use super::damage::{Damage, DamageKind};
+use super::key::FORMAT;
+use super::local::{LocalCache, read};
+use super::sealed;
+use crate::fs;
+
+/// A source archive whose content was digested.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KnownSource {
+    /// [`FORMAT`].
+    format: u32,
+    /// The version of the digest of contents.
+    form: u32,
+    /// The SHA-256 of the archive.
+    archive: String,
+    /// The digest of its content.
+    content: String,
+}
+
+impl LocalCache {
+    /// The digest of the content of a source archive, if it is known from an earlier run with the same form of digests.
+    ///
+    /// # Errors
+    /// If the file is damaged: it must be set aside.
+    pub fn source(&self, archive: &str, form: u32) -> Result<Option<String>, Damage> {
+        let file = self.source_file(archive);
+        let text = match read(&file) {
+            Ok(Some(text)) => text,
+            Ok(None) => return Ok(None),
+            Err(kind) => return Err(Damage { file, kind }),
+        };
+        match sealed::open::<KnownSource>(&text) {
+            Ok(known) if known.archive != archive => {
+                let kind = DamageKind::OtherKey;
+                Err(Damage { file, kind })
+            }
+            Ok(known) if (known.format, known.form) == (FORMAT, form) => {
+                self.mark_used(&file);
+                Ok(Some(known.content))
+            }
+            // Another version of the agent has written it.
+            Ok(_) | Err(DamageKind::Foreign(_)) => Ok(None),
+            Err(kind) => Err(Damage { file, kind }),
+        }
+    }
+
+    /// Remembers the digest of the content of a source archive, which has this SHA-256.
+    ///
+    /// # Errors
+    /// The error of the system.
+    pub fn remember_source(&self, archive: &str, form: u32, content: &str) -> fs::Result<()> {
+        let known = KnownSource {
+            format: FORMAT,
+            form,
+            archive: archive.to_owned(),
+            content: content.to_owned(),
+        };
+        self.write(&self.source_file(archive), sealed::seal(&known))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn source_of_another_version_is_a_miss() {
+        let scratch = tempfile::tempdir().unwrap();
+        let cache = LocalCache::new(scratch.path());
+        cache.prepare().unwrap();
+        let archive = "a".repeat(64);
+        cache.remember_source(&archive, 1, "content").unwrap();
+        assert_eq!(cache.source(&archive, 2).unwrap(), None);
+        let known = |format| KnownSource {
+            format,
+            form: 1,
+            archive: archive.clone(),
+            content: "content".to_owned(),
+        };
+        let file = cache.source_file(&archive);
+        for text in [
+            sealed::seal(&known(FORMAT - 1)),
+            sealed::seal(&(&archive, "content")),
+        ] {
+            cache.write(&file, text).unwrap();
+            assert_eq!(cache.source(&archive, 1).unwrap(), None);
+        }
+        cache.write(&file, sealed::seal(&known(FORMAT))).unwrap();
+        assert!(cache.source(&archive, 1).unwrap().is_some());
+    }
+}

@@ -1,0 +1,99 @@
+//! Stores packages in a local cache.
+
+use std::io;
+use std::path::Path;
+
+use tokio_util::sync::CancellationToken;
+
+use super::entry::{Content, Entry};
+use super::local::{LocalCache, MODE, PREFIX};
+use crate::fs::{self, Context as _, LeasedDirectory, LeasedFile};
+use crate::release::Algorithm;
+use crate::release::digest::{Hasher, HashingWriter};
+use crate::runtime::Cancellable;
+
+impl LocalCache {
+    /// Stores a package. The blob is linked if it is on the same file system. The content and size of the log are added to the entry.
+    ///
+    /// # Errors
+    /// The error of the system. What was written remains for [`prune`](Self::prune).
+    pub fn store(
+        &self,
+        mut entry: Entry,
+        blob: &Path,
+        log: Option<&Path>,
+        cancel: &CancellationToken,
+    ) -> fs::Result<()> {
+        if let Some(log) = log {
+            entry.log = Some(self.add_copy(log, cancel)?);
+        }
+        self.add(&entry.blob, blob, cancel)?;
+        let file = self.entry(&entry.parts.name, &entry.key());
+        self.write(&file, entry.encode())?;
+        // Another process may have pruned a content that no entry named yet.
+        if fs::lookup(&self.content(&entry.blob.sha256))?.is_none() {
+            self.add(&entry.blob, blob, cancel)?;
+        }
+        if let (Some(content), Some(log)) = (&entry.log, log)
+            && fs::lookup(&self.content(&content.sha256))?.is_none()
+        {
+            self.add_copy(log, cancel)?;
+        }
+        Ok(())
+    }
+
+    /// Adds a file with known content, without writing its bytes again if it is on the same file system.
+    fn add(&self, content: &Content, file: &Path, cancel: &CancellationToken) -> fs::Result<()> {
+        let target = self.content(&content.sha256);
+        fs::create_dir_all(fs::parent(&target))?;
+        // An existing file may be damaged, for example after a loss of power. Replace it in one step, so that no process finds it missing.
+        let directory = LeasedDirectory::create(&self.temporary(), PREFIX)?;
+        let link = directory.path().join(&content.sha256);
+        if fs::hard_link(file, &link).is_err() {
+            // Another file system: what is there is not written again.
+            if self.has(content, &target)? {
+                return Ok(());
+            }
+            return self.add_copy(file, cancel).map(drop);
+        }
+        fs::set_mode(&link, MODE)?;
+        fs::rename(&link, &target)?;
+        self.mark_used(&target);
+        directory.remove()
+    }
+
+    /// Whether a content is there already. One of the wrong size is removed, and one of the right size is marked, so that it is not
+    /// pruned before its entry is written.
+    pub(super) fn has(&self, content: &Content, target: &Path) -> fs::Result<bool> {
+        match fs::lookup(target)? {
+            None => Ok(false),
+            Some(metadata) if metadata.is_file() && metadata.len() == content.size => {
+                self.mark_used(target);
+                Ok(true)
+            }
+            Some(_) => {
+                fs::remove_file_if_there(target)?;
+                Ok(false)
+            }
+        }
+    }
+
+    /// Adds a copy of a file, and returns its content.
+    fn add_copy(&self, file: &Path, cancel: &CancellationToken) -> fs::Result<Content> {
+        let temporary = LeasedFile::create(&self.temporary(), PREFIX, "")?;
+        let mut from = Cancellable::new(fs::open(file)?, cancel);
+        let mut out = HashingWriter::new(temporary.file(), Hasher::new(&[Algorithm::Sha256]));
+        io::copy(&mut from, &mut out).at("copy", file)?;
+        let size = out.count();
+        let (_, digests) = out.finish();
+        let content = Content {
+            sha256: digests.sha256().unwrap_or_default().to_owned(),
+            size,
+        };
+        let target = self.content(&content.sha256);
+        fs::create_dir_all(fs::parent(&target))?;
+        fs::set_mode(temporary.path(), MODE)?;
+        temporary.persist(&target)?;
+        Ok(content)
+    }
+}
