@@ -82,9 +82,9 @@ impl Page {
                 r"(\| +)\d+ (.*) \(state (.), runs for ([^,)]+)(?:, waiting in \w+)?\)",
                 "$1[PID] $2 (state $3, runs for $4)",
             ),
-            (r"process \d+-[0-9a-f]{8} on \S+", "process [PID] on [HOST]"),
+            (r"process \d+ on \S+", "process [PID] on [HOST]"),
             (
-                r"\.bosh-agent-(work|out)-[A-Za-z0-9_]+",
+                r"\.bosh-agent-(work|out)-[A-Za-z0-9_]+(?:-[0-9a-f]{8})?",
                 ".bosh-agent-$1-[ID]",
             ),
             (
