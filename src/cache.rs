@@ -8,7 +8,6 @@
 //! entry       the description of a cached package
 //! sealed      JSON that carries its own digest (pure)
 //! local       a cache in a directory: find, fetch, store
-//! regular     opens files that others write
 //! incoming    files that arrive from another cache
 //! upkeep      lists, verifies and prunes it
 //! remote      a cache that several machines share
@@ -23,7 +22,6 @@ mod incoming;
 mod key;
 mod known_sources;
 mod local;
-mod regular;
 mod remote;
 mod root;
 mod sealed;

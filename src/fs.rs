@@ -29,6 +29,7 @@ mod mounts;
 mod opened_up;
 mod pinned;
 mod record;
+mod regular;
 mod remove;
 mod space;
 mod tree;
@@ -50,7 +51,8 @@ pub use made::MadeDirectories;
 pub(crate) use mounts::{Mount, MountPoint, is_mounted_at, mount_points, mounts, unmount};
 pub(crate) use pinned::Pinned;
 pub use record::{Change, Difference, Record};
-pub(crate) use remove::{clear_flags, remove_tree};
+pub(crate) use regular::{beginning, create_file, open_file, open_regular, open_regular_to_read};
+pub(crate) use remove::{clear_flags, remove_tree, remove_tree_in};
 pub use space::{Space, space};
 pub(crate) use space::{disk_usage, is_of_kernel, is_volatile_or_overlay, noexec};
 pub(crate) use tree::{move_tree, rename_tree};
@@ -217,9 +219,9 @@ pub(crate) fn read_lossy(path: &Path) -> Result<String> {
 /// Reads at most `limit` bytes at the end of a text file; bytes that are not UTF-8 are replaced.
 ///
 /// # Errors
-/// As `std::fs::read`.
+/// As [`open_file`].
 pub(crate) fn read_end(path: &Path, limit: u64) -> Result<String> {
-    let mut file = open(path)?;
+    let mut file = open_file(path)?;
     let size = file.metadata().at("examine", path)?.len();
     file.seek(SeekFrom::Start(size.saturating_sub(limit)))
         .at("read", path)?;
@@ -231,9 +233,9 @@ pub(crate) fn read_end(path: &Path, limit: u64) -> Result<String> {
 /// Reads a text file in blocks of whole lines; a line that is longer than a block is divided. Bytes that are not UTF-8 are replaced.
 ///
 /// # Errors
-/// As `std::fs::read`.
+/// As [`open_file`].
 pub(crate) fn for_each_block(path: &Path, mut visit: impl FnMut(&str)) -> Result<()> {
-    let mut file = open(path)?;
+    let mut file = open_file(path)?;
     let mut buffer = vec![0; 64 * 1024];
     // The length of an incomplete line at the beginning of the buffer.
     let mut kept = 0;

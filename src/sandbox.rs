@@ -167,7 +167,7 @@ impl Sandbox {
     }
 
     /// The shared tree, if packages use one.
-    fn tree(&self) -> Option<&SharedTree> {
+    pub(crate) fn tree(&self) -> Option<&SharedTree> {
         match self {
             Self::Namespaces(_) => None,
             Self::Landlocked(landlocked) => Some(landlocked.tree()),

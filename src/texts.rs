@@ -400,8 +400,16 @@ fn sandbox() {
             entry: "redis".to_owned(),
         },
         SandboxError::Replaced {
-            directory: path("/var/vcap/packages"),
-            found: path("/elsewhere"),
+            directories: vec![
+                (path("/var/vcap/data"), path("/elsewhere")),
+                (path("/var/vcap/packages"), path("/etc")),
+            ],
+        },
+        SandboxError::UnknownLinks {
+            links: vec![
+                (path("/var/vcap/data"), path("/elsewhere")),
+                (path("/var/vcap/packages"), path("/etc")),
+            ],
         },
         SandboxError::LeftLink {
             directory: path("/var/vcap/data"),

@@ -18,7 +18,6 @@ use tokio_util::sync::CancellationToken;
 use super::damage::{Damage, DamageKind};
 use super::entry::{Content, Entry};
 use super::key::{Key, is_sha256};
-use super::regular::open_regular;
 use crate::fs::{self, Context as _, LeasedFile};
 use crate::release::digest::{Hasher, HashingReader, HashingWriter};
 use crate::release::{Algorithm, Digests};
@@ -361,7 +360,7 @@ fn in_parts(directory: &Path, sha256: &str) -> PathBuf {
 
 /// The text of a description; `None` if it is missing.
 pub(super) fn read(file: &Path) -> Result<Option<Vec<u8>>, DamageKind> {
-    let opened = match open_regular(file) {
+    let opened = match fs::open_file(file) {
         Ok(opened) => opened,
         Err(error) if error.is_not_found() => return Ok(None),
         Err(error) => return Err(DamageKind::Unreadable(error)),

@@ -81,7 +81,7 @@ impl KnownBlob {
 
     /// Verifies the digest and opens the blob.
     pub(super) fn open(&self, cancel: &CancellationToken) -> Result<File, KnownBlobError> {
-        let mut file = fs::open(&self.file)?;
+        let mut file = fs::open_file(&self.file)?;
         let hasher = Hasher::new(&self.digest.algorithms());
         let mut reader = HashingReader::new(Cancellable::new(&mut file, cancel), hasher);
         io::copy(&mut reader, &mut io::sink()).at("read", &self.file)?;

@@ -117,7 +117,7 @@ impl Store {
         blob: &Path,
         cancel: &CancellationToken,
     ) -> Result<Installed, UnpackError> {
-        self.unpack_opened(name, fs::open(blob)?, cancel)
+        self.unpack_opened(name, fs::open_file(blob)?, cancel)
     }
 
     /// Installs a package from a compiled blob with these digests. The blob is kept: the package is reinstalled from it if its tree is
@@ -130,7 +130,7 @@ impl Store {
     ) -> Result<Installed, CompiledBlobError> {
         let known = KnownBlob::new(blob, digests);
         let opened = match &known {
-            None => fs::open(blob)?,
+            None => fs::open_file(blob)?,
             Some(known) => known.open(cancel)?,
         };
         let installed = self.unpack_opened(name, opened, cancel)?;

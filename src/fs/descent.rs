@@ -97,7 +97,16 @@ impl Descent {
     /// Opens the directory of a tree. Its mode is not changed.
     pub(super) fn open_above(tree: &Path) -> Result<Self> {
         let path = super::parent(tree);
-        let open = |flags| openat(CWD, path, flags | OFlags::CLOEXEC, Mode::empty());
+        Self::open_without_change(CWD, path, path)
+    }
+
+    /// The same for an open directory. `path` is its path for messages.
+    pub(super) fn open_at(directory: BorrowedFd<'_>, path: &Path) -> Result<Self> {
+        Self::open_without_change(directory, Path::new("."), path)
+    }
+
+    fn open_without_change(at: BorrowedFd<'_>, name: &Path, path: &Path) -> Result<Self> {
+        let open = |flags| openat(at, name, flags | OFlags::CLOEXEC, Mode::empty());
         let current = match open(DIRECTORY) {
             // Its mode may permit entering it, but not listing it.
             Err(Errno::ACCESS) => open(OFlags::PATH | OFlags::DIRECTORY),

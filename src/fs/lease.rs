@@ -213,13 +213,10 @@ fn is_still_there(path: &Path, file: &File) -> Result<bool> {
 /// If the file cannot be opened or locked.
 pub(crate) fn hold(path: &Path) -> Result<Option<File>> {
     let mut options = OpenOptions::new();
-    options
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .custom_flags(OFlag::O_NOFOLLOW.bits());
-    let file = super::open_with(&options, path)?;
+    options.write(true).create(true).truncate(false).mode(0o600);
+    let file = super::open_regular(options, path)?
+        .ok_or_else(super::regular::not_regular)
+        .at("lock", path)?;
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),
         Err(TryLockError::WouldBlock) => Ok(None),
@@ -228,7 +225,7 @@ pub(crate) fn hold(path: &Path) -> Result<Option<File>> {
 }
 
 /// Waits until no process holds a lock on a file. Returns `false` if one still does after `limit`, or when `stop` returns `true`. A missing
-/// file is not locked.
+/// file is not locked, nor is anything else in its place, such as a FIFO.
 ///
 /// # Errors
 /// If the file cannot be opened or locked.
@@ -237,8 +234,9 @@ pub(crate) fn wait_until_free(
     limit: Duration,
     stop: &dyn Fn() -> bool,
 ) -> Result<bool> {
-    let file = match super::open(path) {
-        Ok(file) => file,
+    let file = match super::open_regular_to_read(path) {
+        Ok(Some(file)) => file,
+        Ok(None) => return Ok(true),
         Err(error) if error.is_not_found() => return Ok(true),
         Err(error) => return Err(error),
     };
@@ -431,6 +429,24 @@ mod tests {
         for directory in held {
             assert!(directory.path().join(LOCK).exists());
         }
+    }
+
+    #[test]
+    fn nothing_but_a_file_is_locked() {
+        let scratch = tempfile::tempdir().unwrap();
+        let fifo = scratch.path().join("fifo");
+        super::super::make_fifo(&fifo).unwrap();
+        assert!(wait_until_free(&fifo, Duration::ZERO, &|| true).unwrap());
+        let error = hold(&fifo).unwrap_err();
+        assert!(
+            error.source.to_string().contains("not a regular file"),
+            "{error}"
+        );
+        let file = scratch.path().join("file");
+        let held = hold(&file).unwrap();
+        assert!(!wait_until_free(&file, Duration::ZERO, &|| true).unwrap());
+        drop(held);
+        assert!(wait_until_free(&file, Duration::ZERO, &|| true).unwrap());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
@@ -38,6 +38,23 @@ pub(crate) fn remove_tree(path: &Path) -> Result<()> {
     };
     Removal {
         descent: above,
+        rounds: 0,
+    }
+    .remove(name)
+}
+
+/// The same for an entry of an open directory, which is used even if it was moved and something else is at its path. `path` is the entry's
+/// path for messages.
+///
+/// # Errors
+/// As [`remove_tree`].
+pub(crate) fn remove_tree_in(directory: BorrowedFd<'_>, path: &Path) -> Result<()> {
+    let Some(name) = path.file_name() else {
+        let no_name = io::ErrorKind::InvalidInput.into();
+        return Err(Error::new("remove the tree", path, no_name));
+    };
+    Removal {
+        descent: Descent::open_at(directory, super::parent(path))?,
         rounds: 0,
     }
     .remove(name)
@@ -243,6 +260,21 @@ mod tests {
         symlink(&kept, &tree).unwrap();
         remove_tree(&tree).unwrap();
         assert!(kept.join("file").exists() && fs::lookup(&tree).unwrap().is_none());
+    }
+
+    #[test]
+    fn tree_is_removed_from_a_directory_that_was_replaced() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = |name: &str| scratch.path().join(name);
+        for name in ["own/tree/a", "theirs/tree/a"] {
+            fs::create_dir_all(&path(name)).unwrap();
+        }
+        let own = fs::open(&path("own")).unwrap();
+        fs::rename(&path("own"), &path("moved")).unwrap();
+        symlink(path("theirs"), path("own")).unwrap();
+        remove_tree_in(own.as_fd(), &path("own/tree")).unwrap();
+        assert!(path("theirs/tree/a").exists());
+        assert!(fs::list(&path("moved")).unwrap().is_empty());
     }
 
     #[test]

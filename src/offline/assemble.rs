@@ -190,7 +190,7 @@ fn write<W: Write>(out: W, entries: &[TarballEntry]) -> Result<W, AssembleError>
             }
             Content::Blob(blob) => {
                 header.size = blob.size;
-                archive.append(&header, fs::open(&blob.file)?)?;
+                archive.append(&header, fs::open_file(&blob.file)?)?;
             }
         }
     }

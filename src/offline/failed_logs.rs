@@ -66,7 +66,7 @@ impl FailedLogs {
 
 /// A reader never sees a partial copy.
 fn copy_file(from: &Path, to: &Path) -> fs::Result<()> {
-    let mut source = fs::open(from)?;
+    let mut source = fs::open_file(from)?;
     let mut temporary = fs::temporary_next_to(to)?;
     io::copy(&mut source, temporary.as_file_mut())
         .map_err(|source| fs::Error::new("write", to, source))?;

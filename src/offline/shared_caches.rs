@@ -194,7 +194,7 @@ async fn with_log(mut entry: Entry, log: &Path) -> Result<Entry, OfflineError> {
 
 /// The SHA-256 and size of a file, if it exists.
 fn content(file: &Path) -> fs::Result<Option<Content>> {
-    let opened = match fs::open(file) {
+    let opened = match fs::open_file(file) {
         Ok(opened) => opened,
         Err(error) if error.is_not_found() => return Ok(None),
         Err(error) => return Err(error),

@@ -119,7 +119,7 @@ impl Output {
         let log = |path: &&Path| {
             Ok(Log {
                 path: path.to_path_buf(),
-                file: fs::create(path)?,
+                file: fs::create_file(path)?,
             })
         };
         Ok(Self {

@@ -178,7 +178,11 @@ fn read_orders(socket: &mut UnixStream) -> Result<(Orders, Environment), StepErr
 
 /// Locks the file that says that the script has processes, until this process exits: the script does not inherit the descriptor.
 fn lock_hold(spec: &Spec) -> Result<File, StepError> {
-    let hold = fs::open(&spec.hold).step(Step::Hold(spec.hold.clone()))?;
+    let opened = fs::open_regular_to_read(&spec.hold);
+    let hold = opened.step(Step::Hold(spec.hold.clone()))?;
+    let hold = hold
+        .ok_or_else(|| io::Error::from(Errno::EINVAL))
+        .step(Step::Hold(spec.hold.clone()))?;
     hold.lock_shared().step(Step::Hold(spec.hold.clone()))?;
     Ok(hold)
 }

@@ -1,6 +1,6 @@
 //! Errors of the sandbox. The failure of a script is not one of them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::step::StepError;
 use crate::process::Status;
@@ -28,13 +28,21 @@ pub enum SandboxError {
         /// One of them.
         entry: String,
     },
-    /// A script has replaced a directory that contains packages.
-    #[error("the packaging script replaced `{}`, which leads to `{}` now", directory.display(), found.display())]
+    /// A script has replaced directories that contain packages.
+    #[error("the packaging script replaced {}", listed(directories, |directory, found| {
+        format!("`{}`, which leads to `{}` now", directory.display(), found.display())
+    }))]
     Replaced {
-        /// The path of the directory in the script's view.
-        directory: PathBuf,
-        /// Where this path leads now.
-        found: PathBuf,
+        /// The path of each directory in the script's view, and where this path leads now.
+        directories: Vec<(PathBuf, PathBuf)>,
+    },
+    /// The script of a killed run may have replaced all directories that contain notes about it.
+    #[error("--force does not remove what is behind links that a packaging script may have left: {}", listed(links, |link, target| {
+        format!("`{}` is a link to `{}`", link.display(), target.display())
+    }))]
+    UnknownLinks {
+        /// The links and their targets.
+        links: Vec<(PathBuf, PathBuf)>,
     },
     /// The script of a killed run has replaced a directory.
     #[error("the packaging script of a run that was killed replaced `{}` with a link to `{}`", directory.display(), target.display())]
@@ -95,6 +103,12 @@ pub enum SandboxError {
     NoServer,
 }
 
+/// Pairs of paths in one sentence.
+fn listed(pairs: &[(PathBuf, PathBuf)], describe: impl Fn(&Path, &Path) -> String) -> String {
+    let described = pairs.iter().map(|(one, other)| describe(one, other));
+    described.collect::<Vec<_>>().join(", and ")
+}
+
 impl SandboxError {
     /// Whether the disk (or the quota) is full.
     #[must_use]
@@ -117,6 +131,10 @@ impl SandboxError {
             )),
             Self::Replaced { .. } => Some(
                 "have the script change files in $BOSH_COMPILE_TARGET and $BOSH_INSTALL_TARGET only, not the directories above them"
+                    .to_owned(),
+            ),
+            Self::UnknownLinks { .. } => Some(
+                "remove each link that a script has left; if they are links of this machine, remove the packages behind them"
                     .to_owned(),
             ),
             Self::LeftLink { directory, .. } => {

@@ -218,6 +218,7 @@ impl Namespaces {
     pub(super) fn check(&self, place: &NamespacePlace) -> Result<(), SandboxError> {
         let (tree, root) = (self.tree(place), Vcap::new(&self.root(place)));
         let directories = [root.packages(), root.data_packages(), root.compile()];
+        let mut replaced: Vec<(PathBuf, PathBuf)> = Vec::new();
         for directory in &directories {
             let above = directory.ancestors().take_while(|above| *above != tree);
             let mut above: Vec<&Path> = above.collect();
@@ -227,19 +228,26 @@ impl Namespaces {
                 let Some(metadata) = fs::lookup(path)? else {
                     break;
                 };
-                if !metadata.is_dir() {
-                    let below = path.strip_prefix(&tree).unwrap_or(path);
-                    return Err(SandboxError::Replaced {
-                        directory: self.cover.join(below),
-                        found: match metadata.is_symlink() {
-                            true => fs::read_link(path)?,
-                            false => self.cover.join(below),
-                        },
-                    });
+                if metadata.is_dir() {
+                    continue;
                 }
+                let seen = self.cover.join(path.strip_prefix(&tree).unwrap_or(path));
+                if replaced.iter().all(|(other, _)| *other != seen) {
+                    let found = match metadata.is_symlink() {
+                        true => fs::read_link(path)?,
+                        false => seen.clone(),
+                    };
+                    replaced.push((seen, found));
+                }
+                break;
             }
         }
-        Ok(())
+        match replaced.is_empty() {
+            true => Ok(()),
+            false => Err(SandboxError::Replaced {
+                directories: replaced,
+            }),
+        }
     }
 
     /// Whether a script may fail because its dependencies are mounted. With read-only dependencies this is intended.

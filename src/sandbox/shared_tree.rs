@@ -26,12 +26,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use self::links::Links;
-use self::removals::Removals;
+use self::removals::{Doomed, Removals};
 use super::error::SandboxError;
 use super::scratch::Scratch;
 use crate::config::{PackagePaths, Vcap};
 use crate::diag::Chain;
-use crate::fs::{self, Context, MadeDirectories, MountPoint, Pinned};
+use crate::fs::{self, MadeDirectories, MountPoint, Pinned};
 use crate::release::Name;
 
 /// The name of the marker file in the directory of packages. It is not a valid package name.
@@ -50,7 +50,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct SharedTree {
     vcap: Vcap,
-    lock: File,
+    /// This run, for others.
+    who: String,
+    lock: Mutex<File>,
     /// The data directory and what was missing above it.
     made_outside: MadeDirectories,
     /// The directories of packages.
@@ -81,11 +83,12 @@ impl SharedTree {
     ) -> Result<Self, SandboxError> {
         Self::check_data(vcap)?;
         let mut made_outside = MadeDirectories::default();
-        let (lock, links) = lock::lock(vcap, who, &mut made_outside)
+        let (lock, notes) = lock::lock(vcap, who, &mut made_outside)
             .inspect_err(|_| made_outside.remove_empty())?;
         let mut tree = Self {
             vcap: vcap.clone(),
-            lock,
+            who: who.to_owned(),
+            lock: Mutex::new(lock),
             made_outside,
             made: MadeDirectories::default(),
             pinned: Vec::new(),
@@ -95,9 +98,10 @@ impl SharedTree {
             data_names: Mutex::default(),
             removals: Removals::default(),
         };
-        tree.recover(links.as_ref(), stop)
-            .inspect_err(|_| tree.leave_to_next_run(links.is_some()))?;
-        match tree.prepare(who, force) {
+        let has_notes = tree
+            .recover(&notes, stop)
+            .inspect_err(|_| tree.leave_to_next_run(!notes.is_empty()))?;
+        match tree.prepare(force, has_notes) {
             Ok(()) => Ok(tree),
             Err(error) => {
                 tree.release();
@@ -121,19 +125,16 @@ impl SharedTree {
         self
     }
 
-    /// Creates the directories of packages, and removes what a killed run left in them. `links` are those that its lock file notes.
-    fn recover(
-        &mut self,
-        links: Option<&Links>,
-        stop: &dyn Fn() -> bool,
-    ) -> Result<(), SandboxError> {
+    /// Creates the directories of packages, and removes what a killed run left in them. `notes` are those in its lock file. Returns
+    /// whether there are notes of a killed run.
+    fn recover(&mut self, notes: &str, stop: &dyn Fn() -> bool) -> Result<bool, SandboxError> {
         // The marker is in this directory.
-        if let Some(links) = links {
+        if let Some(links) = Links::noted_in(notes) {
             links.remove_new(self.base(), &[self.vcap.packages()])?;
         }
-        let killed = self.killed_run(stop)?;
-        let marker = killed.as_ref().map(|killed| killed.marker.as_str());
-        if let Some(links) = marker.and_then(Links::noted_in) {
+        let killed = self.killed_run(notes, stop)?;
+        let links = killed.as_ref().map(|killed| killed.notes.as_str());
+        if let Some(links) = links.and_then(Links::noted_in) {
             links.remove_new(self.base(), &self.contents())?;
         }
         for directory in self.contents() {
@@ -141,17 +142,20 @@ impl SharedTree {
         }
         // Before directories of processes that cannot be killed are put there.
         self.remove_set_aside();
-        if let Some(killed) = killed {
-            self.clear_after_killed_run(&killed)?;
+        if let Some(killed) = &killed {
+            self.clear_after_killed_run(killed)?;
         }
-        Ok(())
+        Ok(killed.is_some())
     }
 
     /// Makes the tree ready.
-    fn prepare(&mut self, who: &str, force: bool) -> Result<(), SandboxError> {
+    fn prepare(&mut self, force: bool, has_notes: bool) -> Result<(), SandboxError> {
         self.remove_or_set_aside(&self.temporary())?;
         self.mounts = fs::mount_points().ok();
         if force {
+            if !has_notes {
+                self.check_links()?;
+            }
             self.check_no_mounts()?;
             self.clear()?;
         }
@@ -162,8 +166,6 @@ impl SharedTree {
             .map(|directory| Pinned::new(directory))
             .collect::<fs::Result<_>>()?;
         self.links = Links::among(self.base(), &self.directories())?;
-        lock::write(&mut self.lock, who, Some(&self.links))
-            .at("write", &self.vcap.data().join(lock::LOCK))?;
         Ok(self.write_marker(&[])?)
     }
 
@@ -205,15 +207,21 @@ impl SharedTree {
     /// [`SandboxError::Replaced`].
     pub(super) fn check(&self) -> Result<(), SandboxError> {
         self.unmount_covering()?;
+        let mut directories: Vec<(PathBuf, PathBuf)> = Vec::new();
         for pinned in &self.pinned {
+            let path = pinned.path();
+            // Everything below a replaced directory is elsewhere, too.
+            if directories.iter().any(|(above, _)| path.starts_with(above)) {
+                continue;
+            }
             if let Some(found) = pinned.replacement()? {
-                return Err(SandboxError::Replaced {
-                    directory: pinned.path().to_owned(),
-                    found,
-                });
+                directories.push((path.to_owned(), found));
             }
         }
-        Ok(())
+        match directories.is_empty() {
+            true => Ok(()),
+            false => Err(SandboxError::Replaced { directories }),
+        }
     }
 
     /// Restores the directories that a script has moved or replaced. Must precede every removal: what is behind a link does not belong
@@ -235,6 +243,22 @@ impl SharedTree {
         }
         entries.retain(|entry| *entry != self.marker());
         Ok(entries)
+    }
+
+    /// Refuses to remove packages of another agent if both directories with notes about a killed run are links: its script may have
+    /// replaced them.
+    fn check_links(&self) -> Result<(), SandboxError> {
+        let mut links = Vec::new();
+        for directory in [self.vcap.data(), self.vcap.packages()] {
+            if fs::lookup(&directory)?.is_some_and(|found| found.is_symlink()) {
+                let target = fs::read_link(&directory)?;
+                links.push((directory, target));
+            }
+        }
+        match links.len() {
+            2 => Err(SandboxError::UnknownLinks { links }),
+            _ => Ok(()),
+        }
     }
 
     fn check_empty(&self) -> Result<(), SandboxError> {
@@ -339,16 +363,24 @@ impl SharedTree {
 
     /// Renames a directory, so that its name can be used again, and removes it concurrently with what follows.
     fn remove_later(&self, path: &Path) -> fs::Result<()> {
-        let Some(metadata) = fs::lookup(path)?.filter(|found| found.is_dir()) else {
+        let data = self.pinned_data().and_then(Pinned::directory);
+        let found = fs::lookup(path)?.filter(|found| found.is_dir());
+        let (Some(data), Some(metadata)) = (data, found) else {
             return self.remove_or_set_aside(path);
         };
         let aside = self.set_aside_path(metadata.ino());
         match fs::rename_tree(path, &aside) {
-            Ok(true) => self.removals.add(aside),
+            Ok(true) => self.removals.add(Doomed::new(data, &aside)?),
             // The directory is on another file system, for example.
             Ok(false) | Err(_) => return self.remove_or_set_aside(path),
         }
         Ok(())
+    }
+
+    /// The data directory as it was at the start of the run.
+    fn pinned_data(&self) -> Option<&Pinned> {
+        let data = self.vcap.data();
+        self.pinned.iter().find(|pinned| pinned.path() == data)
     }
 
     /// Removes a package's directory for temporary files.
@@ -391,10 +423,15 @@ impl SharedTree {
     fn leave_to_next_run(&self, has_noted_links: bool) {
         if has_noted_links {
             self.made.remove_empty();
-            let _ = self.lock.unlock();
+            self.release_lock();
         } else {
             self.unlock();
         }
+    }
+
+    fn release_lock(&self) {
+        let lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = lock.unlock();
     }
 
     /// Removes the created directories that are empty, and the lock.
@@ -404,7 +441,7 @@ impl SharedTree {
         if let Err(error) = fs::remove_file_if_there(&self.vcap.data().join(lock::LOCK)) {
             tracing::warn!(error = %Chain(&error), "could not remove the lock file, which stops no other run");
         }
-        let _ = self.lock.unlock();
+        self.release_lock();
         self.made_outside.remove_empty();
     }
 }

@@ -56,7 +56,7 @@ mod bodies {
         };
         let memory = Memory::mount(place.world.path("memory"));
         let before = snapshot(&memory.0);
-        for directory in ["data/compile", "data/packages"] {
+        for directory in ["data/compile", "data/packages", "packages"] {
             let script = format!(
                 "[ -e $FACTS/first ] || {{ touch $FACTS/first; exit 1; }}; base=${{BOSH_INSTALL_TARGET%/packages/*}}; \
                  mv $base/{directory} $FACTS/moved; ln -s {} $base/{directory}; touch $FACTS/started; sleep 1000",
@@ -206,6 +206,16 @@ mod bodies {
             site.assert_untouched();
             assert!(!base.exists(), "{below}");
         }
+        let (data, packages) = (base.join("data"), base.join("packages"));
+        let (data, packages, host) = (data.display(), packages.display(), site.host.display());
+        site.run(&format!(
+            "{install}; cd /; for path in {data} {packages}; do mv $path $path-old; ln -s {host} $path; done"
+        ))
+        .blames_the_machine()
+        .says(&format!("`{data}`, which leads to `{host}` now"))
+        .says(&format!("`{packages}`, which leads to `{host}` now"));
+        site.assert_untouched();
+        assert!(!base.exists());
         site.run(&format!(
             "{install}; rm -rf {}",
             base.join("data/packages/app").display()

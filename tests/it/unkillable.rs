@@ -27,6 +27,7 @@ in_tiers!(hanging_path_does_not_make_others_unknown: LANDLOCK);
 in_tiers!(hanging_path_in_the_output_does_not_prevent_the_report: LANDLOCK);
 in_tiers!(hanging_mount_over_a_cache_is_unmounted: NONE);
 in_tiers!(hanging_mount_over_the_tree_is_unmounted: NONE);
+in_tiers!(fifos_in_the_places_of_logs_do_not_block: NONE);
 in_tiers!(hanging_mount_next_to_the_base_directory_is_ignored: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -394,6 +395,23 @@ mod bodies {
         assert!(!place.world.path("facts/hung").exists());
     }
 
+    pub(super) fn fifos_in_the_places_of_logs_do_not_block(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let logs = place.world.path("logs/demo-1.10");
+        let logs = logs.display();
+        let script = format!("rm {logs}/app.log; mkfifo {logs}/app.log");
+        let release = ReleaseBuilder::of_script(&script);
+        place.run(&release).blames_the_machine().says("app.log`");
+        let script = format!("mkfifo {logs}/late.log");
+        let release = ReleaseBuilder::new("demo", "1.10")
+            .package("app", &[], &script)
+            .package("late", &["app"], "echo done");
+        place.run(&release).succeeds();
+        assert!(place.world.read("logs/demo-1.10/late.log").contains("done"));
+    }
+
     /// Starts an agent, and mounts a silent file system while a script runs. The script waits for `facts/mounted`.
     fn start_and_mount(
         place: &Place,
@@ -442,18 +460,26 @@ mod bodies {
     }
 
     pub(super) fn hanging_mount_over_the_tree_is_unmounted(tier: Tier) {
-        for at in ["vcap/data", "vcap/packages", "vcap/data/packages/app"] {
+        for (at, end) in [
+            ("vcap/data", 0),
+            ("vcap/packages", 0),
+            ("vcap/data/packages/app", 0),
+            ("vcap/data/compile/app", 7),
+        ] {
             let Some(place) = Place::new(tier) else {
                 return;
             };
-            let release = ReleaseBuilder::of_script(AWAIT_MOUNT);
+            let release = ReleaseBuilder::of_script(&format!("{AWAIT_MOUNT}; exit {end}"));
             let Some((running, _hanging)) = start_and_mount(&place, &release, at) else {
                 return;
             };
             let start = Instant::now();
             let ran = running.end().fails();
             assert!(start.elapsed() < LIMIT, "{}", ran.stderr);
-            ran.says("the packaging script of `app` left a mount at");
+            ran.says(match end {
+                0 => "the packaging script of `app` left a mount at",
+                _ => "the packaging script exited with 7",
+            });
             assert!(!place.world.path("facts/hung").exists(), "{at}");
         }
     }

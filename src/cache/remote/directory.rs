@@ -12,7 +12,6 @@ use crate::cache::damage::{Damage, DamageKind};
 use crate::cache::entry::{Content, Entry};
 use crate::cache::key::Key;
 use crate::cache::local::LocalCache;
-use crate::cache::regular::open_regular;
 use crate::diag::Chain;
 use crate::fs::{self, Context as _};
 use crate::runtime::{self, Cancellable};
@@ -89,7 +88,7 @@ impl Directory {
         let _stop = stop.clone().drop_guard();
         let copying = runtime::spawn_blocking("copy", move || {
             let file = from.content(&content.sha256);
-            let opened = match open_regular(&file) {
+            let opened = match fs::open_file(&file) {
                 Ok(opened) => opened,
                 Err(error) if error.is_not_found() => return Ok(false),
                 Err(error) => return Err(error.into()),

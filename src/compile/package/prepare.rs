@@ -65,7 +65,7 @@ impl Work {
         }
         let blob = KnownBlob::new(&self.job.source, &self.job.source_digests);
         let opened = match blob {
-            None => fs::open(&self.job.source).map_err(KnownBlobError::File),
+            None => fs::open_file(&self.job.source).map_err(KnownBlobError::File),
             Some(blob) => blob.open(&self.cancel),
         };
         let source = opened.map_err(|error| self.blob_failed(error))?;

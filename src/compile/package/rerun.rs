@@ -115,8 +115,8 @@ fn copy_first_log(log: &Path) -> fs::Result<PathBuf> {
     let kept = first_log(log);
     fs::remove_file_if_there(&kept)?;
     // A hard link is not sufficient: the log itself may have other names.
-    let mut copy = fs::create(&kept)?;
-    io::copy(&mut fs::open(log)?, &mut copy).at("copy", log)?;
+    let mut copy = fs::create_file(&kept)?;
+    io::copy(&mut fs::open_file(log)?, &mut copy).at("copy", log)?;
     Ok(kept)
 }
 

@@ -12,6 +12,7 @@ use crate::compile::plan::PACKAGING;
 use crate::compile::script_file::{self, SIZE_LIMIT, ScriptFile};
 use crate::compile::step_log::Step;
 use crate::compile::turns::{Overlap, ScriptTurn};
+use crate::diag::Chain;
 use crate::fs;
 use crate::process::{self, Exceeded, Output, Status};
 use crate::sandbox::{self, Script, ScriptEnd, Spec};
@@ -262,6 +263,12 @@ impl Work {
         before: BeforeStart,
     ) -> Result<ScriptFailure, CompileError> {
         let status = run.end.status;
+        if !run.end.mounts.is_empty()
+            && let Some(tree) = self.context.sandbox.tree()
+            && let Err(error) = tree.unmount_left(&self.job.name)
+        {
+            tracing::debug!(package = %self.job.name, error = %Chain(&error), "could not unmount what the script left");
+        }
         let printed = self.read_logs(confined, false)?;
         if let (Some(target), Status::Exited(127)) = (before.dangling, status) {
             return Err(self.dangling(target));

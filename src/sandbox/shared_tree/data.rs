@@ -37,9 +37,8 @@ impl SharedTree {
         if let Some(kept) = self.scratch.in_kept(name) {
             return kept.ok();
         }
-        let data = self.vcap.data();
-        let pinned = self.pinned.iter().find(|pinned| pinned.path() == data)?;
-        ChildDirectory::new(pinned.directory()?, name.as_str()).ok()
+        let data = self.pinned_data()?.directory()?;
+        ChildDirectory::new(data, name.as_str()).ok()
     }
 
     /// Creates shared scratch directories, for this run or in the directory that is kept. Existing ones are used as they are.

@@ -1,52 +1,70 @@
 //! Removes what a killed run left in the tree.
 
+use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::links::Links;
+use super::lock::LIMIT;
 use super::marker::{DATA, DIRECTORIES};
 use super::{PATIENCE, SharedTree};
-use crate::fs;
+use crate::fs::{self, Context};
 use crate::process::{self, Unkillable};
 use crate::release::Name;
 use crate::sandbox::error::SandboxError;
 
 /// What a killed run left.
 pub(super) struct KilledRun {
-    /// The text of its marker.
-    pub(super) marker: String,
+    /// Its notes, from the lock file and the marker.
+    pub(super) notes: String,
     /// Its processes that could not be killed. They may have files in the tree open.
     processes: Vec<Unkillable>,
 }
 
 impl SharedTree {
-    /// Waits for the processes of a killed run, and kills them if they do not end. `None` if there was no such run.
+    /// Waits for the processes of a killed run, and kills them if they do not end. `notes` are those in the lock file. `None` if there was no
+    /// such run.
     pub(super) fn killed_run(
         &self,
+        notes: &str,
         stop: &dyn Fn() -> bool,
     ) -> Result<Option<KilledRun>, SandboxError> {
         self.remove_replaced_marker()?;
         let marker = self.marker();
-        if fs::lookup(&marker)?.is_none() {
-            return Ok(None);
+        let mut processes = Vec::new();
+        let mut text = None;
+        if fs::lookup(&marker)?.is_some() {
+            if !fs::wait_until_free(&marker, PATIENCE, stop)? {
+                processes =
+                    process::kill_holders(&marker, stop).ok_or_else(|| SandboxError::Busy {
+                        base: self.vcap.base().to_owned(),
+                        holder: "processes of a run that was killed".to_owned(),
+                    })?;
+            }
+            // Such a process may have replaced it.
+            if let Some(file) = fs::open_regular_to_read(&marker)? {
+                text = Some(fs::beginning(&file, LIMIT).at("read", &marker)?);
+            }
         }
-        let processes = match fs::wait_until_free(&marker, PATIENCE, stop)? {
-            true => Vec::new(),
-            false => process::kill_holders(&marker, stop).ok_or_else(|| SandboxError::Busy {
-                base: self.vcap.base().to_owned(),
-                holder: "processes of a run that was killed".to_owned(),
-            })?,
+        // A script may have replaced or removed the marker.
+        let notes = match text {
+            Some(text) => format!("{notes}\n{text}"),
+            None if notes.is_empty() => return Ok(None),
+            None => notes.to_owned(),
         };
-        let marker = fs::read_lossy(&marker)?;
-        Ok(Some(KilledRun { marker, processes }))
+        Ok(Some(KilledRun { notes, processes }))
     }
 
-    /// Removes what a killed run left, according to its marker. If it has processes that cannot be killed, moves everything into a directory
+    /// Removes what a killed run left, according to its notes. If it has processes that cannot be killed, moves everything into a directory
     /// that a later run removes: such a process may keep the kernel from removing it.
     pub(super) fn clear_after_killed_run(&self, killed: &KilledRun) -> Result<(), SandboxError> {
-        let own = self.uncover(&killed.marker)?;
-        let mut left = self.named(&killed.marker, &own);
-        left.extend(self.older_than(&self.marker(), &own)?);
+        let own = self.uncover(&killed.notes)?;
+        let mut left = self.named(&killed.notes, &own);
+        // A script may have removed it.
+        let marker = fs::lookup(&self.marker())?;
+        if let Some(end) = &marker {
+            left.extend(self.older_than(end, &own)?);
+        }
         if killed.processes.is_empty() {
             left.iter()
                 .try_for_each(|path| self.remove_or_set_aside(path))?;
@@ -54,7 +72,7 @@ impl SharedTree {
         }
         // With the marker: the process holds the lock on it.
         left.push(self.marker());
-        let aside = self.set_aside_path(fs::metadata(&self.marker())?.ino());
+        let aside = self.set_aside_path(marker.map_or(0, |marker| marker.ino()));
         fs::create_dir(&aside)?;
         for (number, path) in left.iter().enumerate() {
             let is_there = fs::lookup(path)?.is_some();
@@ -131,8 +149,7 @@ impl SharedTree {
 
     /// What is older than the marker. The tree was empty when the marker was created, and the parent of a script sets its mtime when the
     /// last process has ended: so the script created what is older.
-    fn older_than(&self, marker: &Path, own: &[PathBuf]) -> Result<Vec<PathBuf>, SandboxError> {
-        let end = fs::metadata(marker)?;
+    fn older_than(&self, end: &Metadata, own: &[PathBuf]) -> Result<Vec<PathBuf>, SandboxError> {
         let mut older = Vec::new();
         for entry in self.entries_of(own)? {
             if let Some(metadata) = fs::lookup(&entry)?

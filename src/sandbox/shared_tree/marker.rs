@@ -1,19 +1,22 @@
 //! The marker file: it names what a run puts into the tree, before it does, so that the run after a killed one can remove it.
 //!
 //! ```text
-//! #directories 11 12 13        inodes of the tree's directories
 //! #links [["PATH", "TARGET"]]  which of the tree's directories were links
+//! #directories 11 12 13        inodes of the tree's directories
 //! NAME                         a package
 //! data/NAME                    another directory in the data directory
 //! ```
+//!
+//! The lock file repeats these lines, in case a script removes or replaces the directory of the marker.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 
 use super::SharedTree;
-use super::lock::open_regular;
+use super::lock;
 use crate::fs::{self, Context};
 use crate::release::Name;
 
@@ -27,39 +30,47 @@ impl SharedTree {
     /// Writes a new marker that names these packages, and the data directories so far.
     pub(super) fn write_marker(&self, names: &[Name]) -> fs::Result<()> {
         self.remove_replaced_marker()?;
-        let mut lines = vec![self.directories_line(), self.links.line()];
+        let mut lines = vec![self.links.line(), self.directories_line()];
         lines.extend(names.iter().map(ToString::to_string));
         lines.extend(self.data_names().iter().map(|name| format!("{DATA}{name}")));
+        let notes = lines.join("\n") + "\n";
+        self.with_lock_file(|lock| lock::write(lock, &self.who, &notes))?;
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true);
-        write_regular(options, &self.marker(), &lines.join("\n"))
+        write_regular(options, &self.marker(), &notes)
+    }
+
+    fn with_lock_file(&self, write: impl FnOnce(&mut File) -> io::Result<()>) -> fs::Result<()> {
+        let mut lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        write(&mut lock).at("write", &self.vcap.data().join(lock::LOCK))
     }
 
     /// Adds packages to the marker.
     pub(in crate::sandbox) fn note(&self, names: &[&Name]) -> fs::Result<()> {
-        let lines: String = names.iter().map(|name| format!("\n{name}")).collect();
+        let lines: String = names.iter().map(|name| format!("{name}\n")).collect();
         self.append(&lines)
     }
 
     /// Adds a data directory to the marker.
     pub(super) fn note_data(&self, name: &Name) -> fs::Result<()> {
-        self.append(&format!("\n{DATA}{name}"))?;
+        self.append(&format!("{DATA}{name}\n"))?;
         self.data_names().insert(name.clone());
         Ok(())
     }
 
     fn append(&self, lines: &str) -> fs::Result<()> {
         self.remove_replaced_marker()?;
+        self.with_lock_file(|lock| lock::append(lock, lines))?;
         let mut options = OpenOptions::new();
         options.append(true).create(true);
         write_regular(options, &self.marker(), lines)
     }
 
-    /// Removes what a script has put into the place of the marker. A link could lead to a file of the host.
+    /// Removes what a script has put into the place of the marker. A link, also a hard link, could lead to a file of the host.
     pub(super) fn remove_replaced_marker(&self) -> fs::Result<()> {
         let marker = self.marker();
         match fs::lookup(&marker)? {
-            Some(found) if !found.is_file() => fs::remove_tree(&marker),
+            Some(found) if !found.is_file() || found.nlink() > 1 => fs::remove_tree(&marker),
             _ => Ok(()),
         }
     }
@@ -75,7 +86,7 @@ impl SharedTree {
 
 /// Writes into the marker. Fails if a process of a script has put something else into its place meanwhile.
 pub(super) fn write_regular(options: OpenOptions, marker: &Path, text: &str) -> fs::Result<()> {
-    let mut file = open_regular(options, marker)?
+    let mut file = fs::open_regular(options, marker)?
         .ok_or_else(|| io::Error::other("it is not a regular file"))
         .at("write", marker)?;
     file.write_all(text.as_bytes()).at("write", marker)

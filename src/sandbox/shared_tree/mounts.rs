@@ -37,33 +37,52 @@ impl SharedTree {
             return Ok(());
         };
         let roots = [base.real(), data.real()];
-        self.unmount_new_where(|| {
-            move |mount: &Path| {
-                let mut own = self.pinned.iter();
-                own.any(|own| own.real().starts_with(mount))
-                    && roots.iter().any(|root| mount.starts_with(root))
-            }
-        })
+        self.unmount_new_where(
+            || {
+                move |mount: &Path| {
+                    let mut own = self.pinned.iter();
+                    own.any(|own| own.real().starts_with(mount))
+                        && roots.iter().any(|root| mount.starts_with(root))
+                }
+            },
+            |_| None,
+        )
     }
 
     /// Unmounts what scripts have mounted during this run: over the tree's directories or above them, and in all directories of
     /// packages or in those of one. A package directory that contains a mount that cannot be removed is set aside.
     pub(super) fn unmount_new(&self, package: Option<&Name>) -> fs::Result<()> {
-        self.unmount_new_where(|| self.in_tree(package))
+        let entry = |mount: &Path| self.entry_above(mount);
+        self.unmount_new_where(|| self.in_tree(package), entry)
+    }
+
+    /// Unmounts what the script of a package has left in its directories, and over or above those of all packages. Nothing is removed. A
+    /// file system that does not respond would block each look at its files.
+    ///
+    /// # Errors
+    /// If that is not allowed.
+    pub(crate) fn unmount_left(&self, package: &Name) -> fs::Result<()> {
+        self.unmount_covering()?;
+        self.unmount_new_where(|| self.in_tree(Some(package)), |_| None)
     }
 
     /// Unmounts what scripts have mounted during this run over or in these other directories in the data directory.
     pub(super) fn unmount_new_data(&self, names: &[Name]) -> fs::Result<()> {
         self.unmount_covering()?;
-        self.unmount_new_where(|| {
-            let directories = self.data_directories(names);
-            move |mount: &Path| directories.iter().any(|own| mount.starts_with(own))
-        })
+        self.unmount_new_where(
+            || {
+                let directories = self.data_directories(names);
+                move |mount: &Path| directories.iter().any(|own| mount.starts_with(own))
+            },
+            |_| None,
+        )
     }
 
+    /// Unmounts new mounts. One that cannot be unmounted is an error, unless `set_aside` returns a tree with it, which is then set aside.
     fn unmount_new_where<F: Fn(&Path) -> bool>(
         &self,
         is_ours: impl FnOnce() -> F,
+        set_aside: impl Fn(&Path) -> Option<PathBuf>,
     ) -> fs::Result<()> {
         let Some(before) = &self.mounts else {
             return Ok(());
@@ -81,7 +100,7 @@ impl SharedTree {
                 return Ok(());
             };
             if let Err(error) = fs::unmount(&mount.path) {
-                let Some(entry) = self.entry_above(&mount.path) else {
+                let Some(entry) = set_aside(&mount.path) else {
                     return Err(error);
                 };
                 self.remove_or_set_aside(&entry)?;

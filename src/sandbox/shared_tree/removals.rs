@@ -1,12 +1,13 @@
 //! Removes trees on a thread of its own, so that no package waits for that.
 
-use std::path::PathBuf;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use crate::diag::Chain;
-use crate::fs;
+use crate::fs::{self, Context};
 
 /// The trees that are being removed.
 #[derive(Debug, Default)]
@@ -15,13 +16,38 @@ pub(super) struct Removals(Mutex<Option<Remover>>);
 /// A thread that removes trees until the sender is dropped.
 #[derive(Debug)]
 struct Remover {
-    trees: Sender<PathBuf>,
+    trees: Sender<Doomed>,
     thread: JoinHandle<()>,
+}
+
+/// A tree that was set aside.
+#[derive(Debug)]
+pub(super) struct Doomed {
+    /// The directory that contains it. A script may put a link to one of the host at the path of this directory.
+    directory: OwnedFd,
+    path: PathBuf,
+}
+
+impl Doomed {
+    /// A tree at a path in an open directory.
+    pub(super) fn new(directory: BorrowedFd<'_>, path: &Path) -> fs::Result<Self> {
+        let directory = directory.try_clone_to_owned().at("remove", path)?;
+        Ok(Self {
+            directory,
+            path: path.to_owned(),
+        })
+    }
+
+    /// If that fails, the next run tries again.
+    fn remove(self) {
+        let removed = fs::remove_tree_in(self.directory.as_fd(), &self.path);
+        warn_if_left(&self.path, removed);
+    }
 }
 
 impl Removals {
     /// Removes a tree whose name nothing else uses. Does not wait for that, if a thread can be started.
-    pub(super) fn add(&self, tree: PathBuf) {
+    pub(super) fn add(&self, tree: Doomed) {
         let mut remover = self.remover();
         if remover.is_none() {
             *remover = Remover::start();
@@ -31,7 +57,7 @@ impl Removals {
             None => Some(tree),
         };
         drop(remover);
-        unsent.into_iter().for_each(remove);
+        unsent.into_iter().for_each(Doomed::remove);
     }
 
     /// Waits until all trees are removed.
@@ -53,7 +79,7 @@ impl Removals {
 impl Remover {
     fn start() -> Option<Self> {
         let (trees, added) = channel();
-        let work = move || added.into_iter().for_each(remove);
+        let work = move || added.into_iter().for_each(Doomed::remove);
         let builder = thread::Builder::new().name("remove".to_owned());
         let thread = builder.spawn(work).ok()?;
         Some(Self { trees, thread })
@@ -62,12 +88,16 @@ impl Remover {
 
 /// Removes a tree that was set aside. If that fails, the next run tries again.
 pub(super) fn remove(tree: PathBuf) {
-    if let Err(error) = fs::remove_tree(&tree) {
+    warn_if_left(&tree, fs::remove_tree(&tree));
+}
+
+fn warn_if_left(tree: &Path, removed: fs::Result<()>) {
+    if let Err(error) = removed {
         tracing::warn!(
             error = %Chain(&error),
             hint = error.hint(),
             path = %tree.display(),
-            "could not remove what a packaging script left; the next run tries again"
+            "could not remove what a packaging script left; it was moved out of the way, and the next run tries again"
         );
     }
 }
@@ -84,7 +114,8 @@ mod tests {
             for name in ["a", "b"] {
                 let tree = scratch.path().join(format!("{name}{round}"));
                 fs::create_dir_all(&tree.join("x/y")).unwrap();
-                removals.add(tree);
+                let above = fs::open(scratch.path()).unwrap();
+                removals.add(Doomed::new(above.as_fd(), &tree).unwrap());
             }
             removals.finish();
             assert!(fs::list(scratch.path()).unwrap().is_empty());

@@ -164,6 +164,99 @@ fn link_of_a_killed_run_is_never_followed() {
 }
 
 #[test]
+fn packages_of_a_killed_run_are_removed_without_its_marker() {
+    let break_marker: [fn(&Vcap); 4] = [
+        |vcap| fs::remove_tree(&vcap.packages()).unwrap(),
+        |vcap| {
+            let theirs = vcap.base().with_file_name("theirs");
+            fs::create_dir_all(&theirs.join("ours")).unwrap();
+            fs::remove_tree(&vcap.packages()).unwrap();
+            fs::symlink(&theirs, &vcap.packages()).unwrap();
+        },
+        |vcap| {
+            let marker = vcap.packages().join(MARKER);
+            fs::remove_file(&marker).unwrap();
+            fs::create(&marker).unwrap().set_len(1 << 40).unwrap();
+        },
+        |vcap| {
+            let marker = vcap.packages().join(MARKER);
+            let theirs = vcap.base().with_file_name("theirs");
+            fs::write(&theirs, b"#links []\ndata/theirs\n").unwrap();
+            fs::remove_file(&marker).unwrap();
+            fs::hard_link(&theirs, &marker).unwrap();
+        },
+    ];
+    for break_marker in break_marker {
+        let (scratch, vcap) = vcap();
+        fs::create_dir_all(&vcap.data().join("theirs")).unwrap();
+        let killed = take(&vcap, "a run with a long name", false).unwrap();
+        killed.clear_for(&names(&["ours"])).unwrap();
+        killed.share(&names(&["scratch"])).unwrap();
+        for directory in [vcap.data_packages(), vcap.compile()] {
+            fs::create_dir_all(&directory.join("ours/1")).unwrap();
+        }
+        drop(killed);
+        break_marker(&vcap);
+        let theirs = scratch.path().join("theirs");
+        let before = fs::lookup(&theirs).unwrap().map(|_| snapshot_of(&theirs));
+        take(&vcap, "us", false).unwrap().close().unwrap();
+        let after = fs::lookup(&theirs).unwrap().map(|_| snapshot_of(&theirs));
+        assert_eq!(after, before);
+        for own in [vcap.data_packages(), vcap.compile()] {
+            assert!(fs::list(&own).unwrap().is_empty());
+        }
+        assert!(vcap.data().join("theirs").is_dir());
+        assert!(!vcap.data().join("scratch").exists());
+    }
+}
+
+#[test]
+fn nothing_behind_links_in_both_places_is_removed() {
+    let (scratch, vcap) = vcap();
+    let theirs = scratch.path().join("theirs");
+    for name in ["ours", "packages/ours", "compile/ours"] {
+        fs::create_dir_all(&theirs.join(name)).unwrap();
+    }
+    let before = |tree: &Path| -> Vec<PathBuf> {
+        snapshot(tree).into_iter().map(|(path, _)| path).collect()
+    };
+    let (files, killed) = (before(&theirs), take(&vcap, "us", false).unwrap());
+    killed.clear_for(&names(&["ours"])).unwrap();
+    for directory in [vcap.packages(), vcap.data()] {
+        let name = fs::file_name(&directory).to_owned();
+        fs::rename(&directory, &scratch.path().join(name)).unwrap();
+        fs::symlink(&theirs, &directory).unwrap();
+    }
+    let error = killed.check().unwrap_err().to_string();
+    for directory in [vcap.packages(), vcap.data()] {
+        let named = format!("`{}`, which leads to", directory.display());
+        assert!(error.contains(&named), "{error}");
+    }
+    assert!(!error.contains("compile"), "{error}");
+    drop(killed);
+    let foreign = take(&vcap, "us", false).unwrap_err();
+    assert!(matches!(foreign, SandboxError::Foreign { .. }), "{foreign}");
+    let forced = take(&vcap, "us", true).unwrap_err();
+    assert!(
+        matches!(forced, SandboxError::UnknownLinks { .. }),
+        "{forced}"
+    );
+    assert_eq!(before(&theirs), files);
+    for directory in [vcap.packages(), vcap.data()] {
+        fs::remove_file(&directory).unwrap();
+    }
+    take(&vcap, "us", false).unwrap().close().unwrap();
+}
+
+/// All files in a tree, or one file, with their times.
+fn snapshot_of(path: &Path) -> Vec<(PathBuf, std::time::SystemTime)> {
+    match fs::metadata(path).unwrap() {
+        found if found.is_dir() => snapshot(path),
+        found => vec![(path.to_owned(), found.modified().unwrap())],
+    }
+}
+
+#[test]
 fn links_in_the_places_of_own_files_are_replaced() {
     for own in [format!("packages/{MARKER}"), format!("data/{}", lock::LOCK)] {
         let (scratch, vcap) = vcap();
@@ -269,8 +362,8 @@ fn link_of_the_machine_survives_a_start_that_was_killed() {
     fs::create_dir(&disk).unwrap();
     fs::create_dir(vcap.base()).unwrap();
     fs::symlink(&disk, &vcap.packages()).unwrap();
-    let (lock, links) = lock::lock(&vcap, "us", &mut MadeDirectories::default()).unwrap();
-    assert_eq!(links, None);
+    let (lock, notes) = lock::lock(&vcap, "us", &mut MadeDirectories::default()).unwrap();
+    assert_eq!(notes, "");
     drop(lock);
     take(&vcap, "us", false).unwrap().close().unwrap();
     assert_eq!(fs::read_link(&vcap.packages()).unwrap(), disk);
@@ -304,14 +397,17 @@ fn lock_file_is_written_in_place_and_only_if_necessary() {
     let mut options = std::fs::OpenOptions::new();
     options.read(true).write(true).create_new(true);
     let mut file = fs::open_with(&options, &path).unwrap();
-    let links = Links::default();
-    lock::write(&mut file, "a run with a long name", Some(&links)).unwrap();
-    lock::write(&mut file, "a run", Some(&links)).unwrap();
-    assert_eq!(fs::read(&path).unwrap(), b"a run\n#links []\n");
+    let notes = "#links []\nours\n";
+    lock::write(&mut file, "a run with a long name", notes).unwrap();
+    lock::write(&mut file, "a run", notes).unwrap();
+    lock::append(&file, "data/ours\n").unwrap();
+    let written = b"a run\n#links []\nours\ndata/ours\n";
+    assert_eq!(fs::read(&path).unwrap(), written);
     let mut unwritable = fs::open(&path).unwrap();
-    lock::write(&mut unwritable, "a run", Some(&links)).unwrap();
-    lock::write(&mut unwritable, "another run", Some(&links)).unwrap_err();
-    assert_eq!(fs::read(&path).unwrap(), b"a run\n#links []\n");
+    let notes = format!("{notes}data/ours\n");
+    lock::write(&mut unwritable, "a run", &notes).unwrap();
+    lock::write(&mut unwritable, "another run", &notes).unwrap_err();
+    assert_eq!(fs::read(&path).unwrap(), written);
 }
 
 #[test]
