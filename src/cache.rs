@@ -34,7 +34,7 @@ pub use difference::{Difference, differences, in_words};
 pub use entry::{Content, Entry, Form};
 pub use key::{FORMAT, Key, KeyParts, SCRIPT_USER};
 pub use local::{FetchError, LocalCache};
-pub use remote::{Credentials, InvalidLocation, Location, Remote, Remotes, time_limit};
+pub use remote::{Credentials, InvalidLocation, Location, Remote, Remotes, TRANSFERS, time_limit};
 pub use root::root_identity;
 pub use upkeep::{Listed, Pruned, Verified};
 pub use variables::{inherited, variable_digests, without_credentials};

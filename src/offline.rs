@@ -65,6 +65,7 @@ mod failed_logs;
 mod failure;
 mod failure_kind;
 mod failures;
+mod fetching;
 mod given;
 mod graph;
 mod identity;
@@ -73,6 +74,7 @@ mod inputs;
 mod inspect;
 mod isolation;
 mod jobs;
+mod known;
 mod ledger;
 mod logs;
 mod lookalike;
@@ -113,6 +115,7 @@ mod summary;
 mod tarball;
 mod timings;
 mod verify;
+mod wanted;
 mod work_directory;
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! location     where it is (pure)
+//! allowance    how long all downloads may take
 //! credentials  who the agent is there
 //! directory    in a directory
 //! http         on an HTTP server
@@ -13,6 +14,7 @@
 //! A shared cache never fails a run. A warning names it and the reason of a failure. After a refusal, or a few time limits and lost
 //! connections, it is not used again. Each operation has a time limit.
 
+mod allowance;
 mod credentials;
 mod directory;
 mod error;
@@ -34,6 +36,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, StreamExt as _};
 
+use self::allowance::Allowance;
 pub use self::credentials::Credentials;
 pub(super) use self::credentials::VARIABLES as CREDENTIALS;
 use self::directory::{Directory, Prepared};
@@ -59,8 +62,8 @@ const SEARCHES: usize = 16;
 /// How much memory the descriptions of a search may take, in bytes. A usual one takes a few KiB.
 const MOST_DESCRIPTIONS: usize = 64 << 20;
 
-/// How many packages are fetched concurrently.
-const TRANSFERS: usize = 4;
+/// How many packages are fetched concurrently, at most.
+pub const TRANSFERS: usize = 4;
 
 /// The pauses before retries.
 const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_millis(800)];
@@ -137,6 +140,8 @@ pub struct Remote {
     location: Location,
     kind: Kind,
     limits: Limits,
+    /// The time that all downloads may take.
+    downloads: Allowance,
     health: Health,
     /// How many bytes of memory descriptions may still take.
     descriptions: AtomicUsize,
@@ -192,6 +197,8 @@ impl Remote {
             health: Health::new(location.to_string(), limits.patience),
             limits,
             descriptions: AtomicUsize::new(MOST_DESCRIPTIONS),
+            // One slow package does not take all of it.
+            downloads: Allowance::new(2 * limits.base),
             damaged: Mutex::default(),
         }
     }
@@ -227,35 +234,24 @@ impl Remote {
             .boxed()
     }
 
-    /// Copies packages into a local cache. Returns for each whether it is there; `false` if its files are missing or wrong, and
-    /// after a failure.
-    pub fn fetch_all<'a>(
-        &'a self,
-        entries: &'a [Entry],
-        into: &'a Arc<LocalCache>,
-    ) -> BoxFuture<'a, Vec<bool>> {
-        let sizes = entries.iter().map(Entry::size);
-        let size = sizes.fold(0, u64::saturating_add);
-        // Concurrent transfers share the line.
-        let concurrent = entries.len().min(TRANSFERS) as u64;
-        let fetch = entries
-            .iter()
-            .map(|entry| self.fetch(entry, into, concurrent).boxed());
-        let fetch: Vec<BoxFuture<'_, bool>> = fetch.collect();
+    /// Copies a package into a local cache. Returns whether it is there; `false` if its files are missing or wrong, and after a failure. Up
+    /// to [`TRANSFERS`] packages may be fetched concurrently.
+    pub fn fetch<'a>(&'a self, entry: &'a Entry, into: &'a Arc<LocalCache>) -> BoxFuture<'a, bool> {
+        // The time of the base is allowed once.
+        let time = self.limits.transfer(entry.size()) - self.limits.base;
         async move {
-            if !self.has_room(entries, into).await {
-                return vec![false; entries.len()];
-            }
-            // One slow package does not take all of it.
-            let limit = self.limits.transfer(size) + self.limits.base;
-            let fetched = self.all(limit, TRANSFERS, fetch).await;
-            fetched.into_iter().map(|it| it == Some(true)).collect()
+            let fetching = self.fetch_files(entry, into);
+            let fetched = self.downloads.run(time, fetching).await;
+            fetched.unwrap_or_else(|limit| {
+                self.health.give_up(&RemoteError::Slow { limit });
+                false
+            })
         }
         .boxed()
     }
 
     /// Whether the local cache has space for packages. If not, it is reported.
-    async fn has_room(&self, entries: &[Entry], into: &Arc<LocalCache>) -> bool {
+    pub async fn has_room(&self, entries: &[Entry], into: &Arc<LocalCache>) -> bool {
         let (entries, local) = (entries.to_vec(), Arc::clone(into));
         let measuring =
             runtime::spawn_blocking("measure", move || local.missing_and_free(&entries));
@@ -333,7 +329,7 @@ impl Remote {
         taken.is_ok()
     }
 
-    async fn fetch(&self, entry: &Entry, into: &Arc<LocalCache>, concurrent: u64) -> bool {
+    async fn fetch_files(&self, entry: &Entry, into: &Arc<LocalCache>) -> bool {
         for content in entry.contents() {
             if self.health.has_local_failed() {
                 return false;
@@ -350,7 +346,8 @@ impl Remote {
                     Kind::Grpc(server) => Box::pin(server.fetch(content, into)),
                 }
             };
-            let shared = content.size.saturating_mul(concurrent);
+            // Concurrent transfers share the line.
+            let shared = content.size.saturating_mul(TRANSFERS as u64);
             match self.attempt(self.limits.transfer(shared), fetch).await {
                 Ok(true) => {}
                 failed => {

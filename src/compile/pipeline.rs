@@ -1,4 +1,4 @@
-//! Runs the tasks of a schedule: builds, and concurrently with them packing, for which no dependent waits.
+//! Runs the tasks of a schedule: builds, and concurrently with them packing, for which no dependent waits, and fetches.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -7,7 +7,10 @@ use std::pin::Pin;
 use tokio_util::sync::CancellationToken;
 
 use super::filling;
+use super::origin::FetchedBlob;
 use super::queue::{Id, Queue};
+use crate::cache::TRANSFERS;
+use crate::diag::Chain;
 use crate::runtime::{TaskFailed, TaskSet};
 
 /// How many tasks run concurrently, at most.
@@ -49,6 +52,7 @@ pub(super) struct Pipeline<'a, B, P> {
     /// Built packages that wait to be packed.
     built: VecDeque<(Id, Packing<P>)>,
     packing: TaskSet<Id, P>,
+    fetching: TaskSet<Id, Option<FetchedBlob>>,
 }
 
 type Packing<P> = Pin<Box<dyn Future<Output = P> + Send>>;
@@ -59,6 +63,8 @@ pub(super) enum PipelineStep<B, P> {
     Built(Id, Result<B, TaskFailed>),
     /// Packing has ended.
     Packed(Id, Result<P, TaskFailed>),
+    /// A package was fetched, or not: [`Queue::fetched`] or [`Queue::not_fetched`] follows.
+    Fetched(Id, Option<FetchedBlob>),
     /// The caches that packages are filling must be checked.
     CheckCaches,
 }
@@ -72,6 +78,7 @@ impl<'a, B: Send + 'static, P: Send + 'static> Pipeline<'a, B, P> {
             building: TaskSet::new("package"),
             built: VecDeque::new(),
             packing: TaskSet::new("pack"),
+            fetching: TaskSet::new("fetch"),
         }
     }
 
@@ -89,6 +96,22 @@ impl<'a, B: Send + 'static, P: Send + 'static> Pipeline<'a, B, P> {
 
     pub(super) fn build(&mut self, id: Id, build: impl Future<Output = B> + Send + 'static) {
         self.building.spawn(id, build);
+    }
+
+    /// The next package to [`fetch`](Self::fetch), if one may start now. Fetches take no place of builds.
+    pub(super) fn next_to_fetch(&mut self) -> Option<Id> {
+        if self.fetching.len() >= TRANSFERS || self.stop.is_cancelled() {
+            return None;
+        }
+        self.queue.next_fetch()
+    }
+
+    pub(super) fn fetch(
+        &mut self,
+        id: Id,
+        fetch: impl Future<Output = Option<FetchedBlob>> + Send + 'static,
+    ) {
+        self.fetching.spawn(id, fetch);
     }
 
     /// A package is built: its dependents can start. It is packed when there is room.
@@ -111,6 +134,13 @@ impl<'a, B: Send + 'static, P: Send + 'static> Pipeline<'a, B, P> {
             Some((id, result)) = self.packing.next() => {
                 self.start_packing();
                 Some(PipelineStep::Packed(id, result))
+            }
+            Some((id, result)) = self.fetching.next() => {
+                let fetched = result.unwrap_or_else(|error| {
+                    tracing::warn!(error = %Chain(&error), "a package is compiled, because it could not be fetched");
+                    None
+                });
+                Some(PipelineStep::Fetched(id, fetched))
             }
             () = tokio::time::sleep(filling::INTERVAL), if !self.queue.filling().is_empty() => {
                 Some(PipelineStep::CheckCaches)

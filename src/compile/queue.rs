@@ -3,6 +3,9 @@
 //! A package is ready when its dependencies are done. The ready package on the critical path starts first: its chain of dependents has
 //! the longest total expected duration. Among equals, the package that was added first starts first.
 //!
+//! A package that is compiled already is only installed, and only if a package that is compiled depends on it. If its blob can be fetched, it
+//! is first fetched, while others run. If that fails, it is compiled, and its dependents wait for it as for any other package.
+//!
 //! If a package gives its dependents an empty cache, one of them runs before the others and fills it. If they all ran at once, each
 //! would do the same work. With few cores, the others then also run one at a time: two of them may share code that the first package did
 //! not need, and both would compile it.
@@ -41,6 +44,20 @@ pub enum Holds {
     Contents(usize),
 }
 
+/// Where a package comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Supply {
+    /// It is compiled, after its dependencies.
+    Compiled,
+    /// Its blob is here. It is installed if a package that is compiled depends on it.
+    Here,
+    /// Its blob can be fetched. It is fetched if it is part of a result, or if a package that is compiled depends on it.
+    Remote {
+        /// Whether it is part of a result.
+        is_result: bool,
+    },
+}
+
 /// Packages with their dependencies. A package can only depend on earlier ones, so there are no cycles.
 #[derive(Debug, Default)]
 pub struct Graph {
@@ -51,7 +68,10 @@ pub struct Graph {
 struct Node {
     dependencies: Vec<Id>,
     dependents: Vec<Id>,
-    /// Dependencies that are not done.
+    supply: Supply,
+    /// How many dependents are compiled, or were to be compiled.
+    users: usize,
+    /// Dependencies that are not done. Only a package that is compiled waits for them.
     missing: usize,
     expected: Duration,
     claims: Vec<Claim>,
@@ -61,6 +81,7 @@ struct Node {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Waiting,
+    Fetching,
     Running,
     Done,
     Failed,
@@ -79,6 +100,8 @@ impl Graph {
         }
         self.nodes.push(Node {
             dependents: Vec::new(),
+            supply: Supply::Compiled,
+            users: 0,
             missing: dependencies.len(),
             dependencies,
             expected,
@@ -87,13 +110,18 @@ impl Graph {
         });
         id
     }
+
+    /// Sets where a package comes from. Without this, it is compiled.
+    pub fn set_supply(&mut self, id: Id, supply: Supply) {
+        self.nodes[id.0].supply = supply;
+    }
 }
 
 /// The state of the packages of a graph.
 #[derive(Debug)]
 pub struct Queue {
     nodes: Vec<Node>,
-    /// For each package, the expected duration of its longest chain of dependents, including the package itself.
+    /// For each package, the expected duration of its longest chain of dependents that are compiled, including the package itself.
     paths: Vec<Duration>,
     ready: BTreeSet<(Reverse<Duration>, Id)>,
     claimed: HashMap<usize, (Holds, usize)>,
@@ -107,18 +135,17 @@ impl Queue {
     /// The queue of all packages of a graph.
     #[must_use]
     pub fn new(graph: Graph) -> Self {
-        let nodes = graph.nodes;
-        let mut paths = vec![Duration::ZERO; nodes.len()];
-        // Dependents come later in the graph, so their paths are known.
-        for (index, node) in nodes.iter().enumerate().rev() {
-            let behind = node.dependents.iter().map(|dependent| paths[dependent.0]);
-            paths[index] = node
-                .expected
-                .saturating_add(behind.max().unwrap_or_default());
+        let mut nodes = graph.nodes;
+        for index in 0..nodes.len() {
+            if nodes[index].supply == Supply::Compiled {
+                for dependency in nodes[index].dependencies.clone() {
+                    nodes[dependency.0].users += 1;
+                }
+            }
         }
         let mut queue = Self {
+            paths: paths(&nodes),
             nodes,
-            paths,
             ready: BTreeSet::new(),
             claimed: HashMap::new(),
             unfilled: BTreeMap::new(),
@@ -157,6 +184,61 @@ impl Queue {
             }
         }
         Some(id)
+    }
+
+    /// The next package to fetch, which then counts as being fetched. Packages that others wait for come first, in the order of their paths.
+    pub fn next_fetch(&mut self) -> Option<Id> {
+        let wanted = self.nodes.iter().enumerate().filter(|(_, node)| {
+            let is_needed = match node.supply {
+                Supply::Remote { is_result } => is_result || node.users > 0,
+                Supply::Compiled | Supply::Here => false,
+            };
+            is_needed && node.state == State::Waiting
+        });
+        let first = wanted
+            .min_by_key(|(index, node)| (node.users == 0, Reverse(self.paths[*index]), *index));
+        let (index, _) = first?;
+        self.nodes[index].state = State::Fetching;
+        Some(Id(index))
+    }
+
+    /// The blob of a package has arrived. The package no longer needs its dependencies.
+    pub fn fetched(&mut self, id: Id) {
+        let node = &mut self.nodes[id.0];
+        debug_assert_eq!(node.state, State::Fetching, "{id:?} is not being fetched");
+        node.state = State::Waiting;
+        node.supply = Supply::Here;
+        node.expected = Duration::ZERO;
+        node.dependencies.clear();
+        node.claims.retain(|claim| claim.holds == Holds::Exclusive);
+        self.offer(id);
+    }
+
+    /// The blob of a package cannot be fetched: the package is compiled, after its dependencies. Returns the packages that can no longer be
+    /// compiled, as [`failed`](Self::failed) does, if one of these dependencies has failed.
+    pub fn not_fetched(&mut self, id: Id) -> Vec<Id> {
+        let node = &mut self.nodes[id.0];
+        debug_assert_eq!(node.state, State::Fetching, "{id:?} is not being fetched");
+        node.state = State::Waiting;
+        node.supply = Supply::Compiled;
+        let dependencies = node.dependencies.clone();
+        for dependency in &dependencies {
+            self.nodes[dependency.0].users += 1;
+        }
+        let state = |dependency: &Id| self.nodes[dependency.0].state;
+        let is_lost = |it| matches!(it, State::Failed | State::Skipped);
+        if dependencies.iter().map(state).any(is_lost) {
+            return self.skip(vec![id]);
+        }
+        let missing = dependencies.iter().map(state);
+        self.nodes[id.0].missing = missing.filter(|it| *it != State::Done).count();
+        self.paths = paths(&self.nodes);
+        let ready = std::mem::take(&mut self.ready);
+        let ready = ready.into_iter().map(|(_, id)| id);
+        for ready in ready.chain(dependencies).chain([id]) {
+            self.offer(ready);
+        }
+        Vec::new()
     }
 
     /// Sets whether dependents that share a cache run one after another until [`filled`](Self::filled) is called.
@@ -200,6 +282,7 @@ impl Queue {
             .iter()
             .filter(|node| node.state == State::Running)
             .flat_map(|node| &node.dependents)
+            .filter(|dependent| self.nodes[dependent.0].supply == Supply::Compiled)
             .map(|dependent| self.paths[dependent.0]);
         if waiting.max().is_some_and(|longest| longest > *path) {
             return None;
@@ -211,8 +294,10 @@ impl Queue {
     pub fn done(&mut self, id: Id) {
         self.end(id, State::Done);
         for dependent in self.nodes[id.0].dependents.clone() {
-            self.nodes[dependent.0].missing -= 1;
-            self.offer(dependent);
+            if self.nodes[dependent.0].supply == Supply::Compiled {
+                self.nodes[dependent.0].missing -= 1;
+                self.offer(dependent);
+            }
         }
     }
 
@@ -220,14 +305,21 @@ impl Queue {
     /// were returned before.
     pub fn failed(&mut self, id: Id) -> Vec<Id> {
         self.end(id, State::Failed);
+        self.skip(self.nodes[id.0].dependents.clone())
+    }
+
+    /// Skips those of these packages that wait to be compiled, and their dependents. Returns them.
+    fn skip(&mut self, mut next: Vec<Id>) -> Vec<Id> {
         let mut skipped = Vec::new();
-        let mut next = self.nodes[id.0].dependents.clone();
         while let Some(id) = next.pop() {
             let node = &mut self.nodes[id.0];
-            if node.state == State::Waiting {
+            if node.state == State::Waiting && node.supply == Supply::Compiled {
                 node.state = State::Skipped;
                 skipped.push(id);
                 next.extend(&node.dependents);
+                for dependency in node.dependencies.clone() {
+                    self.nodes[dependency.0].users -= 1;
+                }
             }
         }
         skipped.sort_unstable();
@@ -245,7 +337,12 @@ impl Queue {
 
     fn offer(&mut self, id: Id) {
         let node = &self.nodes[id.0];
-        if node.missing == 0 && node.state == State::Waiting {
+        let is_ready = match node.supply {
+            Supply::Compiled => node.missing == 0,
+            Supply::Here => node.users > 0,
+            Supply::Remote { .. } => false,
+        };
+        if is_ready && node.state == State::Waiting {
             self.ready.insert((Reverse(self.paths[id.0]), id));
         }
     }
@@ -288,6 +385,23 @@ impl Queue {
             }
         }
     }
+}
+
+/// For each package, the expected duration of its longest chain of dependents that are compiled, including the package itself.
+fn paths(nodes: &[Node]) -> Vec<Duration> {
+    let mut paths = vec![Duration::ZERO; nodes.len()];
+    // Dependents come later in the graph, so their paths are known.
+    for (index, node) in nodes.iter().enumerate().rev() {
+        let behind = node.dependents.iter();
+        let behind = behind.filter(|dependent| nodes[dependent.0].supply == Supply::Compiled);
+        let behind = behind.map(|dependent| paths[dependent.0]).max();
+        let own = match node.supply {
+            Supply::Compiled | Supply::Here => node.expected,
+            Supply::Remote { .. } => Duration::ZERO,
+        };
+        paths[index] = own.saturating_add(behind.unwrap_or_default());
+    }
+    paths
 }
 
 #[cfg(test)]
@@ -454,6 +568,102 @@ mod tests {
         }
     }
 
+    const RESULT: Supply = Supply::Remote { is_result: true };
+    const DEPENDENCY: Supply = Supply::Remote { is_result: false };
+
+    /// Packages without durations, as `supply: dependencies`.
+    fn supplied(packages: &[(Supply, &[usize])]) -> (Queue, Vec<Id>) {
+        let mut graph = Graph::default();
+        let mut ids: Vec<Id> = Vec::new();
+        for (supply, dependencies) in packages {
+            let dependencies: Vec<Id> = dependencies.iter().map(|&it| ids[it]).collect();
+            let id = graph.add(&dependencies, seconds(1), Vec::new());
+            graph.set_supply(id, *supply);
+            ids.push(id);
+        }
+        (Queue::new(graph), ids)
+    }
+
+    #[test]
+    fn dependent_of_a_fetched_package_waits_for_it_alone() {
+        let (mut queue, ids) = supplied(&[
+            (RESULT, &[]),
+            (RESULT, &[0]),
+            (Supply::Compiled, &[1]),
+            (Supply::Compiled, &[]),
+        ]);
+        assert_eq!(queue.next_fetch(), Some(ids[1]), "a package waits for it");
+        assert_eq!(queue.next_fetch(), Some(ids[0]));
+        assert_eq!(queue.next_fetch(), None);
+        assert_eq!(queue.next(), Some(ids[3]));
+        assert_eq!(queue.next(), None);
+        queue.fetched(ids[1]);
+        assert_eq!(queue.next(), Some(ids[1]), "it is installed");
+        queue.done(ids[1]);
+        assert_eq!(queue.next(), Some(ids[2]));
+        queue.fetched(ids[0]);
+        assert_eq!(queue.next(), None, "no package needs it");
+    }
+
+    #[test]
+    fn package_that_cannot_be_fetched_is_compiled_after_its_dependencies() {
+        let (mut queue, ids) = supplied(&[
+            (Supply::Here, &[]),
+            (DEPENDENCY, &[]),
+            (RESULT, &[0, 1]),
+            (Supply::Compiled, &[2]),
+        ]);
+        assert_eq!(queue.next_fetch(), Some(ids[2]));
+        assert_eq!((queue.next_fetch(), queue.next()), (None, None));
+        assert!(queue.not_fetched(ids[2]).is_empty());
+        assert_eq!(queue.next_fetch(), Some(ids[1]), "now it is needed");
+        assert_eq!(queue.next(), Some(ids[0]));
+        queue.done(ids[0]);
+        assert_eq!(queue.next(), None);
+        queue.fetched(ids[1]);
+        for id in &ids[1..] {
+            assert_eq!(queue.next(), Some(*id));
+            queue.done(*id);
+        }
+    }
+
+    #[test]
+    fn package_of_a_failed_dependency_can_still_be_fetched() {
+        for is_fetched in [true, false] {
+            let (mut queue, ids) = supplied(&[
+                (Supply::Compiled, &[]),
+                (RESULT, &[0]),
+                (Supply::Compiled, &[1]),
+            ]);
+            assert_eq!(queue.next(), Some(ids[0]));
+            assert_eq!(queue.next_fetch(), Some(ids[1]));
+            assert!(queue.failed(ids[0]).is_empty());
+            if is_fetched {
+                queue.fetched(ids[1]);
+                assert_eq!(queue.next(), Some(ids[1]));
+            } else {
+                assert_eq!(queue.not_fetched(ids[1]), ids[1..]);
+                assert_eq!(queue.next(), None);
+            }
+        }
+    }
+
+    #[test]
+    fn fetched_package_claims_only_its_own_place() {
+        let claim = |place, holds| Claim { place, holds };
+        let mut graph = Graph::default();
+        let claims = vec![claim(0, Holds::Exclusive), claim(1, Holds::Contents(1))];
+        let lib = graph.add(&[], seconds(1), claims);
+        graph.set_supply(lib, RESULT);
+        graph.add(&[lib], seconds(1), Vec::new());
+        let other = graph.add(&[], seconds(1), vec![claim(1, Holds::Exclusive)]);
+        let mut queue = Queue::new(graph);
+        assert_eq!(queue.next_fetch(), Some(lib));
+        assert_eq!(queue.next(), Some(other));
+        queue.fetched(lib);
+        assert_eq!(queue.next(), Some(lib));
+    }
+
     #[derive(Debug, Clone)]
     struct Shape {
         nodes: Vec<(Vec<usize>, u64, Vec<Claim>)>,
@@ -562,6 +772,85 @@ mod tests {
                 lost[index] = shape.nodes[index].0.iter().any(|needed| failed[*needed] || lost[*needed]);
                 prop_assert_eq!(skipped[index], lost[index]);
                 prop_assert_eq!(started[index], !lost[index]);
+            }
+        }
+
+        #[test]
+        fn every_package_is_fetched_or_compiled_or_unneeded(
+            shape in shape(),
+            supplies in prop::collection::vec(0..4_usize, 40),
+            arriving in prop::collection::vec(prop::bool::weighted(0.7), 40),
+        ) {
+            let mut graph = Graph::default();
+            let mut ids = Vec::new();
+            let all = [Supply::Compiled, Supply::Here, RESULT, DEPENDENCY];
+            let supplies: Vec<Supply> = supplies.iter().map(|it| all[*it]).collect();
+            for (index, (dependencies, expected, claims)) in shape.nodes.iter().enumerate() {
+                let dependencies: Vec<Id> = match supplies[index] {
+                    Supply::Here => Vec::new(),
+                    _ => dependencies.iter().map(|index| ids[*index]).collect(),
+                };
+                let id = graph.add(&dependencies, seconds(*expected), claims.clone());
+                graph.set_supply(id, supplies[index]);
+                ids.push(id);
+            }
+            let mut queue = Queue::new(graph);
+            let count = shape.nodes.len();
+            let mut is_compiled: Vec<bool> = supplies[..count].iter().map(|it| *it == Supply::Compiled).collect();
+            let (mut fetched, mut done) = (vec![false; count], vec![false; count]);
+            let (mut started, mut lost) = (vec![false; count], vec![false; count]);
+            // Each with whether it is a fetch.
+            let mut running: Vec<(usize, bool)> = Vec::new();
+            for step in 0.. {
+                while let Some(id) = queue.next_fetch() {
+                    prop_assert!(!std::mem::replace(&mut fetched[id.index()], true), "fetched twice");
+                    running.push((id.index(), true));
+                }
+                while running.len() < shape.jobs && let Some(id) = queue.next() {
+                    let index = id.index();
+                    prop_assert!(!std::mem::replace(&mut started[index], true), "{index} runs twice");
+                    prop_assert!(!lost[index]);
+                    if is_compiled[index] {
+                        prop_assert!(shape.nodes[index].0.iter().all(|needed| done[*needed]));
+                    } else {
+                        prop_assert!(supplies[index] == Supply::Here || fetched[index]);
+                    }
+                    running.push((index, false));
+                }
+                if running.is_empty() {
+                    break;
+                }
+                let chance = shape.chances[step % shape.chances.len()];
+                let (index, is_fetch) = running.swap_remove(chance % running.len());
+                match (is_fetch, arriving[index], shape.failing[index]) {
+                    (true, true, _) => queue.fetched(ids[index]),
+                    (true, false, _) => {
+                        is_compiled[index] = true;
+                        queue.not_fetched(ids[index]).iter().for_each(|it| lost[it.index()] = true);
+                    }
+                    (false, _, true) => {
+                        lost[index] = true;
+                        queue.failed(ids[index]).iter().for_each(|it| lost[it.index()] = true);
+                    }
+                    (false, _, false) => {
+                        done[index] = true;
+                        queue.done(ids[index]);
+                    }
+                }
+            }
+            for index in 0..count {
+                let dependents = (0..count).filter(|it| is_compiled[*it] && shape.nodes[*it].0.contains(&index));
+                let is_used = dependents.clone().any(|it| started[it] || !lost[it]);
+                match supplies[index] {
+                    Supply::Compiled => prop_assert!(done[index] || lost[index]),
+                    Supply::Here => prop_assert!(!is_used || done[index] || lost[index]),
+                    Supply::Remote { is_result } => {
+                        prop_assert!(fetched[index] || !is_result && !is_used);
+                        let is_ended = done[index] || lost[index];
+                        prop_assert!(is_ended || !is_compiled[index] && !is_used);
+                        prop_assert!(!started[index] || is_compiled[index] || dependents.count() > 0);
+                    }
+                }
             }
         }
 

@@ -6,7 +6,6 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,15 +19,16 @@ use super::install::install_compiled;
 use super::installed::Installed;
 use super::job::{Compiled, Dependency, Job};
 use super::limits::Limits;
+use super::origin::{FetchedBlob, Origin, Source};
 use super::package::{self, Built, UsedPlace};
 use super::pipeline::{Concurrency, Pipeline, PipelineStep};
-use super::queue::{Claim, Graph, Holds, Id, Queue};
+use super::queue::{Claim, Graph, Holds, Id, Queue, Supply};
 use super::store::Users;
 use super::turns::ScriptTurns;
 use crate::fs;
 use crate::process;
 use crate::release::digest::Algorithm;
-use crate::release::{Digests, Name, Version};
+use crate::release::{Name, Version};
 use crate::runtime::{TaskFailed, TaskSet};
 use crate::sandbox::SandboxError;
 
@@ -48,29 +48,6 @@ pub struct Package {
     pub expected: Duration,
 }
 
-/// How a package is made.
-#[derive(Debug, Clone)]
-pub enum Origin {
-    /// It is compiled from source.
-    Source {
-        /// Its source blob, which is removed after compilation.
-        source: PathBuf,
-        /// The blob's digests, which were verified.
-        digests: Digests,
-        /// The log of its script's output.
-        log: PathBuf,
-        /// The path of the compiled blob.
-        blob: PathBuf,
-    },
-    /// It is already compiled, and only installed for its dependents.
-    Compiled {
-        /// Its compiled blob, which is kept while the package has dependents. Without dependents, nothing is installed or reported.
-        blob: PathBuf,
-        /// The blob's digests, which were verified.
-        digests: Digests,
-    },
-}
-
 /// What a running schedule reports.
 #[derive(Debug)]
 pub enum PackageEvent {
@@ -78,6 +55,8 @@ pub enum PackageEvent {
     Started(Id),
     /// A package has ended; `None` for a package that was compiled before and only installed.
     Ended(Id, Box<Result<Option<Compiled>, CompileError>>),
+    /// Fetching a package has ended. If it was not fetched, the package is compiled, unless the schedule was stopped.
+    Fetched(Id),
 }
 
 /// Packages to compile, in one graph.
@@ -86,8 +65,6 @@ pub struct Schedule {
     graph: Graph,
     packages: Vec<Package>,
     users: Users,
-    /// For each package, whether it has dependents.
-    is_dependency: Vec<bool>,
     /// The place numbers of package names, if packages share a tree.
     places: Option<HashMap<Name, usize>>,
 }
@@ -101,7 +78,6 @@ impl Schedule {
             graph: Graph::default(),
             packages: Vec::new(),
             users: Users::default(),
-            is_dependency: Vec::new(),
             places: is_shared.then(HashMap::new),
         }
     }
@@ -114,13 +90,17 @@ impl Schedule {
             .add(&package.dependencies, package.expected, claims);
         for dependency in &package.dependencies {
             self.users.expect(*dependency);
-            self.is_dependency[dependency.index()] = true;
         }
-        if let Origin::Source { .. } = package.origin {
+        let supply = match package.origin {
+            Origin::Source(_) => Supply::Compiled,
+            Origin::Compiled { .. } => Supply::Here,
+            Origin::Fetched { is_result, .. } => Supply::Remote { is_result },
+        };
+        self.graph.set_supply(id, supply);
+        if supply != Supply::Here {
             // Packing uses it, too.
             self.users.expect(id);
         }
-        self.is_dependency.push(false);
         self.packages.push(package);
         id
     }
@@ -180,7 +160,6 @@ impl Schedule {
             turns: Arc::new(ScriptTurns::new(jobs, is_memory_low)),
             packages: self.packages,
             users: self.users,
-            is_dependency: self.is_dependency,
             fills_first: jobs > 1 && jobs <= filling::MOST_JOBS,
             filling: HashMap::new(),
             removing: TaskSet::new("remove"),
@@ -199,7 +178,6 @@ struct Compiling<'a> {
     turns: Arc<ScriptTurns>,
     packages: Vec<Package>,
     users: Users,
-    is_dependency: Vec<bool>,
     /// Whether one dependent fills an empty cache before the others start.
     fills_first: bool,
     /// The caches that packages give their dependents and that are or were being filled.
@@ -243,15 +221,18 @@ type PackResult = Result<Option<Compiled>, CompileError>;
 impl Compiling<'_> {
     async fn run(mut self, mut pipeline: Pipeline<'_, BuildResult, PackResult>) {
         loop {
-            while let Some(id) = pipeline.next_to_build() {
-                match self.is_needed(id) {
-                    true => pipeline.build(id, self.build(id)),
-                    false => pipeline.queue().done(id),
+            while let Some(id) = pipeline.next_to_fetch() {
+                if let Origin::Fetched { fetch, .. } = &self.packages[id.index()].origin {
+                    pipeline.fetch(id, fetch.start(self.stop.clone()));
                 }
+            }
+            while let Some(id) = pipeline.next_to_build() {
+                pipeline.build(id, self.build(id));
             }
             match pipeline.next().await {
                 Some(PipelineStep::Built(id, result)) => self.built(&mut pipeline, id, result),
                 Some(PipelineStep::Packed(id, result)) => self.packed(id, result),
+                Some(PipelineStep::Fetched(id, blob)) => self.fetched(pipeline.queue(), id, blob),
                 Some(PipelineStep::CheckCaches) => self.check_caches(pipeline.queue()),
                 None => break,
             }
@@ -265,10 +246,29 @@ impl Compiling<'_> {
         }
     }
 
-    /// A package that is already compiled is installed only for dependents.
-    fn is_needed(&self, id: Id) -> bool {
-        let is_compiled = matches!(self.packages[id.index()].origin, Origin::Compiled { .. });
-        self.is_dependency[id.index()] || !is_compiled
+    /// A package was fetched and needs its dependencies no more, or it is compiled from source.
+    fn fetched(&mut self, queue: &mut Queue, id: Id, blob: Option<FetchedBlob>) {
+        let origin = &mut self.packages[id.index()].origin;
+        let Origin::Fetched { source, .. } = origin else {
+            return;
+        };
+        match blob {
+            Some(FetchedBlob { blob, digests }) => {
+                *origin = Origin::Compiled { blob, digests };
+                self.release_dependencies(id);
+                // It is not packed.
+                let installed = self.users.release(id);
+                self.remove(installed);
+                queue.fetched(id);
+            }
+            None => {
+                *origin = Origin::Source(source.clone());
+                for skipped in queue.not_fetched(id) {
+                    self.release_dependencies(skipped);
+                }
+            }
+        }
+        (self.report)(PackageEvent::Fetched(id));
     }
 
     fn dependencies(&self, id: Id) -> Vec<Dependency> {
@@ -333,31 +333,28 @@ impl Compiling<'_> {
             origin,
             ..
         } = self.packages[id.index()].clone();
-        let (dependencies, is_dependency) = (self.dependencies(id), self.is_dependency[id.index()]);
+        // Packing is another user.
+        let own = usize::from(!matches!(origin, Origin::Compiled { .. }));
+        let (dependencies, is_dependency) = (self.dependencies(id), self.users.count(id) > own);
         let (context, stop) = (Arc::clone(self.context), self.stop.clone());
         let turns = Arc::clone(&self.turns);
         let fills_first = self.fills_first && is_dependency;
         async move {
             let made = match origin {
-                Origin::Source {
-                    source,
-                    digests,
-                    log,
-                    blob,
-                } => {
+                Origin::Source(source) | Origin::Fetched { source, .. } => {
                     let dates = context.source_dates;
-                    let source_date = dates.of(&name, &source, &stop).await?;
+                    let source_date = dates.of(&name, &source.source, &stop).await?;
                     let job = Job {
                         number: id.index(),
                         name,
                         version,
-                        source,
+                        source: source.source,
                         kept: None,
-                        source_digests: digests,
+                        source_digests: source.digests,
                         source_date,
                         dependencies,
-                        log,
-                        blob,
+                        log: source.log,
+                        blob: source.blob,
                         is_dependency,
                         stdout_log: None,
                         algorithms: vec![Algorithm::Sha1, Algorithm::Sha256],
@@ -421,7 +418,7 @@ impl Compiling<'_> {
 
     /// Removes the source of a built package, and its directories.
     fn remove_source(&mut self, id: Id, place: Option<UsedPlace>) {
-        if let Origin::Source { source, .. } = &self.packages[id.index()].origin {
+        if let Origin::Source(Source { source, .. }) = &self.packages[id.index()].origin {
             let (source, context) = (source.clone(), Arc::clone(self.context));
             self.removing.spawn_blocking((), move || {
                 place.map_or(Ok(()), |place| place.remove(&context))?;
@@ -432,7 +429,7 @@ impl Compiling<'_> {
 
     fn packed(&mut self, id: Id, result: Result<PackResult, TaskFailed>) {
         let result = self.result(id, result);
-        if let Origin::Source { .. } = self.packages[id.index()].origin {
+        if let Origin::Source(_) = self.packages[id.index()].origin {
             let installed = self.users.release(id);
             self.remove(installed);
         }
@@ -473,17 +470,22 @@ fn report_removal(result: Result<Result<(), SandboxError>, TaskFailed>) {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
+    use crate::release::Digests;
 
     #[test]
     fn names_are_claimed_in_a_shared_tree() {
         let package = |name: &str, dependencies: &[Id]| Package {
             name: Name::parse(name).unwrap(),
             version: Version::parse("1").unwrap(),
-            origin: Origin::Compiled {
-                blob: PathBuf::new(),
+            origin: Origin::Source(Source {
+                source: PathBuf::new(),
                 digests: Digests::default(),
-            },
+                log: PathBuf::new(),
+                blob: PathBuf::new(),
+            }),
             dependencies: dependencies.to_vec(),
             expected: Duration::ZERO,
         };

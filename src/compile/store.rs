@@ -222,6 +222,11 @@ impl Users {
         self.packages.get(&package)?.1.as_ref()
     }
 
+    /// How many users the package has.
+    pub(super) fn count(&self, package: Id) -> usize {
+        self.packages.get(&package).map_or(0, |(count, _)| *count)
+    }
+
     /// A user no longer needs the package. Returns the package if this was the last user, so that the caller removes it.
     #[must_use]
     pub(super) fn release(&mut self, package: Id) -> Option<Installed> {

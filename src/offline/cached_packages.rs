@@ -5,28 +5,36 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::caching::{CallCache, Hit, Known};
+use super::caching::CallCache;
 use super::call_record::LOG_LINES;
 use super::compiled_release::CompiledBlob;
 use super::error::OfflineError;
+use super::fetching::{Fetchable, Searched};
 use super::graph::PackageNode;
 use super::ids::{NodeId, ReleaseId};
+use super::known::{Hit, Known};
 use super::ledger::{PackageRecord, ReleaseJob};
 use super::logs::PackageLogs;
 use super::made::Made;
 use super::progress::Progress;
 use super::shared_caches::Uploads;
+use crate::cache::Entry;
 use crate::compile::Compiled;
 use crate::diag::Chain;
 use crate::fs;
 use crate::release::Name;
 use crate::runtime::{self, TaskSet};
 
+/// Why a package is compiled if the task that fetched it broke.
+const NOT_FETCHED: &str = "it could not be fetched";
+
 /// The packages of a call, as far as its cache knows them.
 #[derive(Debug)]
 pub(super) struct CachedPackages<'a> {
     cache: Option<&'a CallCache>,
-    known: Vec<Known>,
+    searched: Vec<Searched>,
+    /// The dependencies of each package.
+    dependencies: Vec<Vec<NodeId>>,
     /// For each package, whether it or a package that it depends on was taken from the cache and had been compiled without restrictions.
     unrestricted: Vec<bool>,
     storing: TaskSet<(), fs::Result<()>>,
@@ -52,29 +60,22 @@ impl<'a> CachedPackages<'a> {
             return Ok(Self::none());
         };
         let blob = |node: &PackageNode| releases[&node.first.release].blob(node);
-        let known = found_in.find(nodes, blob, except, to).await?;
-        Ok(Self::new(cache, known, nodes))
+        let searched = found_in.find(nodes, blob, except, to).await?;
+        Ok(Self::new(cache, searched, nodes))
     }
 
     fn new(
         cache: Option<&'a CallCache>,
-        known: Vec<Known>,
+        searched: Vec<Searched>,
         nodes: &[(PackageNode, PackageLogs)],
     ) -> Self {
-        let mut unrestricted: Vec<bool> = Vec::new();
-        for (known, (node, _)) in known.iter().zip(nodes) {
-            // Dependencies have smaller ids.
-            let mut dependencies = node.dependencies.iter();
-            unrestricted.push(match known {
-                Known::Hit(hit) => hit.entry.unrestricted,
-                Known::Miss { .. } => dependencies.any(|it| unrestricted[it.index()]),
-                Known::Compiled => false,
-            });
-        }
+        let dependencies = nodes.iter().map(|(node, _)| node.dependencies.clone());
+        let dependencies: Vec<Vec<NodeId>> = dependencies.collect();
         Self {
             cache,
-            unrestricted,
-            known,
+            unrestricted: unrestricted(&searched, &dependencies),
+            searched,
+            dependencies,
             storing: TaskSet::new("store"),
             has_stored: false,
             uploads: cache.and_then(CallCache::uploads),
@@ -83,25 +84,73 @@ impl<'a> CachedPackages<'a> {
 
     /// The package in the cache.
     pub(super) fn hit(&self, node: NodeId) -> Option<&Hit> {
-        match self.known.get(node.index())? {
-            Known::Hit(hit) => Some(hit),
-            Known::Compiled | Known::Miss { .. } => None,
+        match self.searched.get(node.index())? {
+            Searched::Known(Known::Hit(hit)) => Some(hit),
+            Searched::Known(_) | Searched::Shared(_) => None,
+        }
+    }
+
+    /// The package in a shared cache that was not fetched yet.
+    pub(super) fn fetchable(&self, node: NodeId) -> Option<&Fetchable> {
+        match self.searched.get(node.index())? {
+            Searched::Shared(fetchable) => Some(fetchable),
+            Searched::Known(_) => None,
+        }
+    }
+
+    /// The packages in shared caches that were not fetched yet, and their descriptions.
+    pub(super) fn fetchables(&self) -> impl Iterator<Item = (NodeId, &Entry)> {
+        let ids = (0..self.searched.len()).map(NodeId::from_index);
+        ids.filter_map(|id| Some((id, self.fetchable(id)?.entry())))
+    }
+
+    /// How many packages are in the cache or in a shared one.
+    pub(super) fn count(&self) -> usize {
+        self.hits().count() + self.fetchables().count()
+    }
+
+    /// The fetch of a package has ended: it is a hit or a miss now. Reports damaged files.
+    ///
+    /// # Errors
+    /// If its files could not be written.
+    pub(super) fn set_arrived(
+        &mut self,
+        node: NodeId,
+        progress: &Progress,
+    ) -> Result<(), OfflineError> {
+        let Some(fetchable) = self.fetchable(node) else {
+            return Ok(());
+        };
+        // Without a result, its task panicked.
+        let arrival = fetchable.take();
+        let arrival = arrival.unwrap_or_else(|| Ok((fetchable.missed(NOT_FETCHED), Vec::new())));
+        let (known, damaged) = arrival?;
+        if let Some(cache) = self.cache {
+            cache.set_aside(damaged, progress);
+        }
+        self.searched[node.index()] = Searched::Known(known);
+        self.unrestricted = unrestricted(&self.searched, &self.dependencies);
+        Ok(())
+    }
+
+    /// Why a package is not in the cache.
+    pub(super) fn miss(&self, node: NodeId) -> Option<&str> {
+        match self.searched.get(node.index())? {
+            Searched::Known(Known::Miss { reason, .. }) => Some(reason),
+            Searched::Known(_) | Searched::Shared(_) => None,
         }
     }
 
     /// The packages in the cache.
     pub(super) fn hits(&self) -> impl Iterator<Item = (NodeId, &Hit)> {
-        let ids = (0..self.known.len()).map(NodeId::from_index);
+        let ids = (0..self.searched.len()).map(NodeId::from_index);
         ids.filter_map(|id| Some((id, self.hit(id)?)))
     }
 
     /// Why packages are not in the cache.
     pub(super) fn misses(&self) -> impl Iterator<Item = (NodeId, &str)> {
-        let known = self.known.iter().enumerate();
-        known.filter_map(|(index, known)| match known {
-            Known::Miss { reason, .. } => Some((NodeId::from_index(index), reason.as_str())),
-            Known::Compiled | Known::Hit(_) => None,
-        })
+        let ids = (0..self.searched.len()).map(NodeId::from_index);
+        ids.filter_map(|id| Some((id, self.miss(id)?)))
     }
 
     /// Starts to store a package that was compiled.
@@ -113,7 +162,8 @@ impl<'a> CachedPackages<'a> {
         (blob, warnings): (&Arc<CompiledBlob>, Vec<String>),
         cancel: &CancellationToken,
     ) {
-        let Some((cache, Known::Miss { keyed, .. })) = self.cache.zip(self.known.get(node.index()))
+        let searched = self.searched.get(node.index());
+        let Some((cache, Searched::Known(Known::Miss { keyed, .. }))) = self.cache.zip(searched)
         else {
             return;
         };
@@ -172,6 +222,7 @@ impl<'a> CachedPackages<'a> {
         if let Some(uploads) = uploads {
             uploads.finish((progress, cancel)).await;
         }
+        cache.report_failures();
         if cancel.is_cancelled() || !has_stored && !cache.has_limit() {
             return;
         }
@@ -182,6 +233,23 @@ impl<'a> CachedPackages<'a> {
             ));
         }
     }
+}
+
+/// For each package, whether it or a package that it depends on is taken from a cache and was compiled without restrictions.
+fn unrestricted(searched: &[Searched], dependencies: &[Vec<NodeId>]) -> Vec<bool> {
+    let mut unrestricted: Vec<bool> = Vec::new();
+    for (searched, dependencies) in searched.iter().zip(dependencies) {
+        unrestricted.push(match searched {
+            Searched::Known(Known::Hit(hit)) => hit.entry.unrestricted,
+            Searched::Shared(fetchable) => fetchable.entry().unrestricted,
+            // Dependencies have smaller ids.
+            Searched::Known(Known::Miss { .. }) => {
+                dependencies.iter().any(|it| unrestricted[it.index()])
+            }
+            Searched::Known(Known::Compiled) => false,
+        });
+    }
+    unrestricted
 }
 
 /// The line that says how many packages are in the cache.

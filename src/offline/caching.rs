@@ -1,30 +1,30 @@
 //! The caches of a call: finds packages of earlier runs, and stores those of this one.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio_util::sync::CancellationToken;
 
-use super::cache_lookup::{self, Found};
+use super::cache_lookup;
 use super::checked::CheckedPackage;
-use super::compiled_release::CompiledBlob;
 use super::error::OfflineError;
+use super::fetching::{self, Searched};
 use super::graph::PackageNode;
+use super::known::HitOrigin;
 use super::logs::PackageLogs;
 use super::made::Made;
 use super::options::{CacheOptions, Options};
 use super::package_keys::{self, CommonParts, Keyed, Memory};
 use super::progress::Progress;
-use super::recompress::{self, recompress};
-use super::shared_caches::{self, Arrived, Uploads};
-use crate::cache::{
-    Content, Damage, DamageKind, Entry, FetchError, Form, KeyParts, LocalCache, Remote, Remotes,
-};
-use crate::diag::{Chain, Elapsed, printable};
+use super::shared_caches::{self, InShared, Uploads};
+use super::wanted::Wanted;
+use crate::cache::{Content, Damage, Entry, Key, KeyParts, LocalCache, Remotes};
+use crate::diag::{Chain, printable};
 use crate::fs;
 use crate::process;
-use crate::release::{Name, Slug, Version};
+use crate::release::{Name, Slug};
 use crate::runtime;
 
 /// How long a content that no entry names is kept: another process may be about to write the entry.
@@ -52,62 +52,6 @@ pub(super) struct CallCache {
     limit: Option<u64>,
     level: u32,
     isolation: &'static str,
-}
-
-/// A package that was found in the cache, and its verified blob.
-#[derive(Debug)]
-pub(super) struct Hit {
-    pub entry: Entry,
-    pub blob: Arc<CompiledBlob>,
-    pub origin: HitOrigin,
-}
-
-/// The cache of a package.
-#[derive(Debug, Clone)]
-pub(super) enum HitOrigin {
-    /// The directory of the local cache.
-    Local(PathBuf),
-    Shared(Arc<Remote>),
-}
-
-impl HitOrigin {
-    /// The name of the cache for the report.
-    pub(super) fn name(&self) -> String {
-        match self {
-            Self::Local(directory) => directory.to_string_lossy().into_owned(),
-            Self::Shared(remote) => remote.to_string(),
-        }
-    }
-}
-
-impl Hit {
-    /// The line about the package. It starts as that of a compiled one.
-    pub(super) fn line(&self, name: &Name, version: &Version) -> String {
-        let from = match &self.origin {
-            HitOrigin::Local(_) => String::new(),
-            HitOrigin::Shared(remote) => format!(" {remote}"),
-        };
-        format!(
-            "Finished compiling release {name}/{version} BlobstoreID={} after 0.0s, from the cache{from} (compiled in {})",
-            self.blob.digest,
-            Elapsed(self.entry.elapsed())
-        )
-    }
-}
-
-/// A package of the call, as far as the cache knows it.
-#[derive(Debug)]
-pub(super) enum Known {
-    /// It was compiled before the call.
-    Compiled,
-    /// It is in the cache.
-    Hit(Box<Hit>),
-    /// It must be compiled.
-    Miss {
-        keyed: Box<Keyed>,
-        /// Why, as the end of a sentence.
-        reason: String,
-    },
 }
 
 /// The caches of a call before its isolation is known.
@@ -222,15 +166,62 @@ impl CallCache {
         }
     }
 
-    /// Finds the packages that are in the cache, in the order of `nodes`, and makes verified copies of their blobs and logs. `except` is
-    /// not searched.
+    /// Finds the packages that are in the cache, in the order of `nodes`, and makes verified copies of the blobs and logs that the local
+    /// cache has. `except` is not searched; then only packages that others are compiled against are fetched.
     pub(super) async fn find(
         &self,
         nodes: &[(PackageNode, PackageLogs)],
         blobs: impl Fn(&PackageNode) -> PathBuf,
         except: Option<&Name>,
         (progress, cancel): (&Progress, &CancellationToken),
-    ) -> Result<Vec<Known>, OfflineError> {
+    ) -> Result<Vec<Searched>, OfflineError> {
+        let keyed = self.keyed(nodes, (progress, cancel)).await?;
+        let is_searched = |node: &PackageNode| except != Some(node.package().name());
+        let searched = nodes.iter().zip(&keyed);
+        let searched = searched.filter(|((node, _), _)| is_searched(node));
+        let searched: Vec<KeyParts> = searched
+            .filter_map(|(_, keyed)| Some(keyed.as_ref()?.parts.clone()))
+            .collect();
+        let mut shared = self.find_shared(searched, cancel).await?;
+        let wanted = nodes.iter().zip(keyed).map(|((node, logs), keyed)| {
+            let key = keyed.as_ref().map(|it| it.parts.key());
+            let is_searched = is_searched(node);
+            let shared = key.and_then(|key| shared.remove(&key).filter(|_| is_searched));
+            let wanted = Wanted {
+                keyed,
+                blob: blobs(node),
+                log: logs.own.clone(),
+                is_searched,
+                cache: Arc::clone(&self.cache),
+                origin: HitOrigin::Local(self.cache.root().to_owned()),
+                takes_unrestricted: self.takes_unrestricted,
+            };
+            (wanted, shared)
+        });
+        let wanted: Vec<(Wanted, Option<InShared>)> = wanted.collect();
+        nodes.iter().for_each(|(_, logs)| logs.remove());
+        let (receiving, token) = (Arc::clone(&self.receiving), cancel.clone());
+        let look = move |(wanted, shared)| fetching::search(wanted, shared, &receiving, &token);
+        let looked = runtime::map_blocking("cache", process::processors(), wanted, look).await?;
+        if cancel.is_cancelled() {
+            return Err(OfflineError::Stopped);
+        }
+        let mut searched = Vec::new();
+        for looked in looked {
+            let (one, damaged) = looked?;
+            self.set_aside(damaged, progress);
+            searched.push(one);
+        }
+        fetching::announce(nodes, &searched, except.is_none(), progress);
+        Ok(searched)
+    }
+
+    /// The key of each package that is compiled from source.
+    async fn keyed(
+        &self,
+        nodes: &[(PackageNode, PackageLogs)],
+        (progress, cancel): (&Progress, &CancellationToken),
+    ) -> Result<Vec<Option<Keyed>>, OfflineError> {
         let packages = nodes
             .iter()
             .map(|(node, _)| Arc::clone(&node.first.package));
@@ -243,51 +234,18 @@ impl CallCache {
         let (sources, damaged) =
             package_keys::sources(remembered, packages, self.level, cancel).await?;
         self.set_aside(damaged, progress);
-        let keyed = package_keys::keyed(nodes.iter().map(|(node, _)| node), &sources, &self.common);
-        let is_searched = |node: &PackageNode| except != Some(node.package().name());
-        let searched = nodes.iter().zip(&keyed);
-        let searched = searched.filter(|((node, _), _)| is_searched(node));
-        let searched: Vec<KeyParts> = searched
-            .filter_map(|(_, keyed)| Some(keyed.as_ref()?.parts.clone()))
-            .collect();
-        let arrived = self.fetch_shared(searched, (progress, cancel)).await?;
-        let wanted = nodes.iter().zip(keyed).map(|((node, logs), keyed)| {
-            let key = keyed.as_ref().map(|it| it.parts.key());
-            let (cache, origin) = self.place(key.and_then(|key| arrived.get(&key)));
-            Wanted {
-                keyed,
-                blob: blobs(node),
-                log: logs.own.clone(),
-                is_searched: is_searched(node),
-                cache,
-                origin,
-            }
-        });
-        let wanted: Vec<Wanted> = wanted.collect();
-        nodes.iter().for_each(|(_, logs)| logs.remove());
-        let (takes_unrestricted, token) = (self.takes_unrestricted, cancel.clone());
-        let fetch = move |wanted: Wanted| wanted.fetch(takes_unrestricted, &token);
-        let fetched = runtime::map_blocking("cache", process::processors(), wanted, fetch).await?;
-        if cancel.is_cancelled() {
-            return Err(OfflineError::Stopped);
-        }
-        let mut known = Vec::new();
-        for fetched in fetched {
-            let (one, damaged) = fetched?;
-            self.set_aside(damaged, progress);
-            known.push(one);
-        }
-        Ok(known)
+        let nodes = nodes.iter().map(|(node, _)| node);
+        Ok(package_keys::keyed(nodes, &sources, &self.common))
     }
 
-    /// Copies the packages that the local cache lacks from shared caches.
-    async fn fetch_shared(
+    /// Searches the shared caches for the packages that the local cache lacks.
+    async fn find_shared(
         &self,
         searched: Vec<KeyParts>,
-        to: (&Progress, &CancellationToken),
-    ) -> Result<Arrived, OfflineError> {
+        cancel: &CancellationToken,
+    ) -> Result<HashMap<Key, InShared>, OfflineError> {
         if self.remotes.from.is_empty() {
-            return Ok(Arrived::new());
+            return Ok(HashMap::new());
         }
         let (cache, takes_unrestricted) = (Arc::clone(&self.cache), self.takes_unrestricted);
         let missing = move |parts: KeyParts| {
@@ -298,27 +256,18 @@ impl CallCache {
         let missing = runtime::map_blocking("cache", process::processors(), searched, missing);
         let missing = missing.await?.into_iter().flatten().collect();
         let into = (&self.receiving, takes_unrestricted);
-        Ok(shared_caches::fetch(&self.remotes.from, missing, into, to).await)
-    }
-
-    /// The local cache that has a package, if one has it, and the cache it came from.
-    fn place(&self, arrived_from: Option<&Arc<Remote>>) -> (Arc<LocalCache>, HitOrigin) {
-        match arrived_from {
-            Some(remote) => {
-                let origin = HitOrigin::Shared(Arc::clone(remote));
-                (Arc::clone(&self.receiving), origin)
-            }
-            None => {
-                let directory = self.cache.root().to_owned();
-                (Arc::clone(&self.cache), HitOrigin::Local(directory))
-            }
-        }
+        Ok(shared_caches::find_all(&self.remotes.from, missing, into, cancel).await)
     }
 
     /// What stores packages in a shared cache, if there is one for them.
     pub(super) fn uploads(&self) -> Option<Uploads> {
         let to = self.remotes.to.as_ref();
         to.filter(|_| self.shares).map(Uploads::new)
+    }
+
+    /// Reports failures of the shared caches that did not end their use.
+    pub(super) fn report_failures(&self) {
+        self.remotes.from.iter().for_each(|remote| remote.report());
     }
 
     /// Whether the size of the cache is limited.
@@ -379,7 +328,7 @@ impl CallCache {
     }
 
     /// Reports damaged files and sets them aside.
-    fn set_aside(&self, damaged: impl IntoIterator<Item = Damage>, progress: &Progress) {
+    pub(super) fn set_aside(&self, damaged: impl IntoIterator<Item = Damage>, progress: &Progress) {
         for damage in damaged {
             report_damage(&self.cache, &damage, progress);
         }
@@ -398,101 +347,4 @@ fn report_damage(cache: &LocalCache, damage: &Damage, progress: &Progress) {
         "Warning: the file of the cache {}. {done}, and the package is compiled again",
         printable(&Chain(damage))
     ));
-}
-
-/// A package that is searched.
-struct Wanted {
-    /// `None` for a package that is compiled already.
-    keyed: Option<Keyed>,
-    blob: PathBuf,
-    log: PathBuf,
-    is_searched: bool,
-    /// The local cache that is searched, and the cache from which the package came there.
-    cache: Arc<LocalCache>,
-    origin: HitOrigin,
-}
-
-impl Wanted {
-    fn fetch(
-        self,
-        takes_unrestricted: bool,
-        cancel: &CancellationToken,
-    ) -> Result<(Known, Vec<Damage>), OfflineError> {
-        let Some(keyed) = &self.keyed else {
-            return Ok((Known::Compiled, Vec::new()));
-        };
-        let keyed = Box::new(keyed.clone());
-        if !self.is_searched {
-            let reason = "a shell is opened for it".to_owned();
-            return Ok((Known::Miss { keyed, reason }, Vec::new()));
-        }
-        let (cache, mut damaged) = (&*self.cache, Vec::new());
-        let reason = match cache_lookup::find(cache, &keyed.parts, takes_unrestricted) {
-            Found::Hit(entry) => {
-                let fetched = self.fetch_entry(*entry.clone(), keyed.form, cancel);
-                match fetched {
-                    Ok(Some(hit)) => return Ok((Known::Hit(Box::new(hit)), damaged)),
-                    Ok(None) => "it was just removed from the cache".to_owned(),
-                    Err(FetchError::Damaged(damage)) => {
-                        // Without its files, the entry is useless.
-                        if damage.kind.is_lasting()
-                            && let Err(error) = cache.set_entry_aside(&entry)
-                        {
-                            tracing::debug!(error = %Chain(&error), "could not set an entry aside");
-                        }
-                        damaged.push(damage);
-                        cache_lookup::DAMAGED.to_owned()
-                    }
-                    Err(FetchError::Files(error)) if recompress::is_no_room(&error) => {
-                        "there is too little space to change its compression".to_owned()
-                    }
-                    Err(FetchError::Files(error)) => return Err(error.into()),
-                }
-            }
-            Found::Miss { reason, damage } => {
-                damaged.extend(damage);
-                reason
-            }
-        };
-        Ok((Known::Miss { keyed, reason }, damaged))
-    }
-
-    /// Copies the files of an entry, and compresses the blob as this call does.
-    fn fetch_entry(
-        &self,
-        entry: Entry,
-        form: Form,
-        cancel: &CancellationToken,
-    ) -> Result<Option<Hit>, FetchError> {
-        let Some(digests) = self.cache.fetch(&entry, &self.blob, &self.log, cancel)? else {
-            return Ok(None);
-        };
-        let (digests, size) = match form == entry.form {
-            true => (digests, entry.blob.size),
-            false => {
-                let forms = (entry.form, form);
-                let recompressed = recompress(&self.blob, forms, cancel);
-                recompressed.map_err(|error| self.failed(error, &entry))?
-            }
-        };
-        let blob = CompiledBlob::of_file(&self.blob, size, &digests);
-        Ok(blob.map(Arc::new).map(|blob| Hit {
-            entry,
-            blob,
-            origin: self.origin.clone(),
-        }))
-    }
-
-    /// Why a blob could not be recompressed. Wrong bytes are damage. No copy is left.
-    fn failed(&self, error: fs::Error, entry: &Entry) -> FetchError {
-        for file in [&self.blob, &self.log] {
-            let _ = fs::remove_file_if_there(file);
-        }
-        if !recompress::is_damage(&error) {
-            return error.into();
-        }
-        let file = self.cache.content_file(&entry.blob);
-        let kind = DamageKind::Unreadable(error);
-        FetchError::Damaged(Damage { file, kind })
-    }
 }

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::caching::Hit;
 use super::call_report::{
     Agent, Blob, CallReport, CallResult, ErrorLine, FORMAT_VERSION, Failure, File, Kind, Output,
     Package, PackageStatus, Phase, PhaseName, Release, ReleasePackage, ReleaseStatus, Script,
@@ -16,6 +15,7 @@ use super::error::OfflineError;
 use super::failure::PackageFailure;
 use super::failure_kind::FailureKind;
 use super::ids::{NodeId, ReleaseId};
+use super::known::Hit;
 use super::ledger::{Ledger, PackageRecord, PackageState};
 use super::rebuild_differences::PackageDifference;
 use super::summary;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::io;
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use super::options::Options;
 use super::progress::Progress;
 use super::scheduling::{Planned, expected, schedule};
 use super::select::Task;
-use crate::compile::{ForecastStep, Origin, SourceDates};
+use crate::compile::{ForecastStep, Origin, Source, SourceDates};
 use crate::diag::{Chain, Elapsed};
 use crate::fs;
 use crate::release::Slug;
@@ -139,9 +139,20 @@ impl PlannedPackages {
         let packages = self.nodes.iter().zip(expected);
         let packages = packages.map(|(node, (expected, expectation))| {
             let blob = &node.package().blob;
-            let origin = Origin::Compiled {
-                blob: blob.file.clone(),
-                digests: blob.digests.all().clone(),
+            let (file, digests) = (blob.file.clone(), blob.digests.all().clone());
+            let origin = match expectation {
+                Expectation::Compile(_) => Origin::Source(Source {
+                    source: file,
+                    digests,
+                    log: PathBuf::new(),
+                    blob: PathBuf::new(),
+                }),
+                Expectation::Cached | Expectation::Shared(_) | Expectation::Nothing => {
+                    Origin::Compiled {
+                        blob: file,
+                        digests,
+                    }
+                }
             };
             Planned {
                 node,

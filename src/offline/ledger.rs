@@ -1,6 +1,6 @@
 //! Keeps the state of all packages and releases of a run: which packages are compiled, which releases are complete.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -211,6 +211,13 @@ impl Ledger {
 
     pub(super) fn set_failed(&mut self, node: NodeId) {
         self.packages[node.index()].state = PackageState::Failed;
+    }
+
+    /// The blobs of the packages that were compiled before the call and that several releases have.
+    pub(super) fn shared_blobs(&self) -> HashSet<PathBuf> {
+        let packages = self.packages.iter().map(|it| &it.node);
+        let shared = packages.filter(|it| !it.package().is_source() && !it.others.is_empty());
+        shared.map(|it| it.package().blob.file.clone()).collect()
     }
 
     /// The releases that have become complete since this was last called.

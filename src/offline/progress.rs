@@ -132,6 +132,13 @@ impl Progress {
         state.has_bars = total > 0;
     }
 
+    /// One package more is compiled than was expected.
+    pub(super) fn expect_another(&self) {
+        let mut state = self.state();
+        state.total += 1;
+        state.has_bars = true;
+    }
+
     /// How many packages were compiled, and of how many; `None` if the compilation has not begun.
     #[must_use]
     pub fn compiled(&self) -> Option<(usize, usize)> {

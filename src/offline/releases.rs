@@ -1,5 +1,7 @@
 //! Compiles the packages of all releases in one graph, and assembles each release as soon as its last package is done.
 
+mod cached;
+
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -19,7 +21,7 @@ use super::failure::PackageFailure;
 use super::failures::Failures;
 use super::graph::PackageNode;
 use super::ids::{NodeId, ReleaseId};
-use super::ledger::{CompleteRelease, Ledger, PackageRecord, ReleaseJob};
+use super::ledger::{CompleteRelease, Ledger, ReleaseJob};
 use super::logs::PackageLogs;
 use super::packages;
 use super::progress::{Progress, Took};
@@ -27,15 +29,12 @@ use super::report;
 use super::scheduling::{Planned, expected, schedule};
 use super::script_warnings;
 use crate::compile::{
-    CompileError, Compiled, Context, Limits, MEMORY_FLOOR, Origin, PackageEvent, Schedule,
+    CompileError, Compiled, Context, Limits, MEMORY_FLOOR, PackageEvent, Schedule,
 };
-use crate::diag::{Chain, Elapsed, printable};
+use crate::diag::{Chain, Elapsed};
 use crate::fs;
 use crate::release::{Name, Slug};
 use crate::runtime::TaskSet;
-
-/// The most warnings of a package from a cache that are printed.
-const MOST_WARNINGS: usize = 20;
 
 /// The settings for compiling packages.
 #[derive(Debug)]
@@ -164,30 +163,10 @@ impl Run<'_> {
         }
     }
 
-    /// Takes the packages that are in the cache over.
-    fn take_cached(&mut self) {
-        let progress = self.target.progress;
-        for (node, hit) in self.cached.hits() {
-            let package = self.ledger.package(node);
-            let (name, version) = (package.name().clone(), package.version().clone());
-            progress.success(&hit.line(&name, &version));
-            let warnings = hit.entry.warnings.iter().take(MOST_WARNINGS);
-            warnings.for_each(|it| progress.warn(&printable(it)));
-            self.durations.add(&name, &version, hit.entry.elapsed());
-            self.target.record.set_cached(node, hit);
-            self.ledger.set_cached(node, &hit.blob);
-            self.ledger.record(node).logs.link();
-            self.ledger.failed_logs(node).remove(&name);
-        }
-        for (node, reason) in self.cached.misses() {
-            self.target.record.set_cache_miss(node, reason);
-        }
-    }
-
     /// Prints the first lines of the compilation.
     fn announce(&self) {
         let packages = self.ledger.packages().iter();
-        let (sources, cached) = (self.ledger.sources(), self.cached.hits().count());
+        let (sources, cached) = (self.ledger.sources(), self.cached.count());
         let progress = self.target.progress;
         progress.expect(sources - cached);
         let shared = packages.filter(|it| !it.node.others.is_empty()).count();
@@ -226,31 +205,10 @@ impl Run<'_> {
         )
     }
 
-    fn origin(&self, node: NodeId, record: &PackageRecord) -> Origin {
-        let cached = self.cached.hit(node).map(|hit| &hit.blob.blob);
-        let blob = cached.unwrap_or(&record.node.package().blob);
-        let (file, digests) = (blob.file.clone(), blob.digests.all().clone());
-        if record.is_compiled_here() {
-            Origin::Source {
-                source: file,
-                digests,
-                log: record.logs.own.clone(),
-                blob: self
-                    .ledger
-                    .job(record.node.first.release)
-                    .blob(&record.node),
-            }
-        } else {
-            Origin::Compiled {
-                blob: file,
-                digests,
-            }
-        }
-    }
-
     fn handle(&mut self, event: PackageEvent) {
         match event {
             PackageEvent::Started(id) => self.start(id.into()),
+            PackageEvent::Fetched(id) => self.take_fetched(id.into()),
             PackageEvent::Ended(id, result) => {
                 let (id, took) = (id.into(), self.target.progress.end(id.index()));
                 self.target.record.set_ended(id, &result);
@@ -417,6 +375,7 @@ impl Run<'_> {
 
     fn assemble(&mut self, complete: CompleteRelease) {
         let (cancel, stop) = (self.target.cancel.clone(), self.stop.clone());
+        let shared = self.ledger.shared_blobs();
         self.assembling.spawn_blocking(complete.id, move || {
             let CompleteRelease {
                 source,
@@ -440,8 +399,9 @@ impl Run<'_> {
                     // Blobs that no other release still needs.
                     let unused = blobs.into_iter().filter_map(Arc::into_inner);
                     let carried = source.carried.iter().filter_map(|it| it.blob.as_ref());
-                    let files = unused.map(|it| it.blob.file);
-                    remove_all(files.chain(carried.map(|blob| blob.file.clone())));
+                    let carried = carried.map(|blob| blob.file.clone());
+                    let carried = carried.filter(|file| !shared.contains(file));
+                    remove_all(unused.map(|it| it.blob.file).chain(carried));
                 }
                 // Stop compiling: the disk may be full, and then further results are lost.
                 Err(_) => stop.cancel(),

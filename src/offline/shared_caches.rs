@@ -1,4 +1,4 @@
-//! The shared caches of a call: packages are fetched from them before the first script starts, and stored in one while others compile.
+//! The shared caches of a call: packages are searched in them before the first script starts, and stored in one while others compile.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -13,7 +13,7 @@ use super::error::OfflineError;
 use super::made::Made;
 use super::progress::Progress;
 use crate::cache::{Content, Entry, Key, LocalCache, Remote, time_limit};
-use crate::diag::{Bytes, Chain, Elapsed};
+use crate::diag::{Chain, Elapsed};
 use crate::fs::{self, Context as _};
 use crate::release::Algorithm;
 use crate::release::digest::{Hasher, HashingReader};
@@ -25,38 +25,50 @@ const UPLOADS: usize = 2;
 /// How long the end of a run waits for uploads, at most.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
-/// The packages that have arrived in a local cache, each with the shared cache it came from.
-pub(super) type Arrived = HashMap<Key, Arc<Remote>>;
+/// A package of a shared cache.
+#[derive(Debug, Clone)]
+pub(super) struct InShared {
+    pub entry: Entry,
+    /// The first cache that has it.
+    pub remote: Arc<Remote>,
+    /// The caches after that one, which may have it, too.
+    pub others: Vec<Arc<Remote>>,
+}
 
-/// Copies packages from shared caches into a local one. A package is taken from the first cache that has it.
-pub(super) async fn fetch(
+/// Searches shared caches for packages. Leaves out the packages of a cache for which `into` has no space: together they are too large.
+pub(super) async fn find_all(
     from: &[Arc<Remote>],
     mut missing: Vec<(String, Key)>,
     (into, takes_unrestricted): (&Arc<LocalCache>, bool),
-    (progress, cancel): (&Progress, &CancellationToken),
-) -> Arrived {
-    let mut arrived = Arrived::new();
-    for remote in from {
+    cancel: &CancellationToken,
+) -> HashMap<Key, InShared> {
+    let mut all = HashMap::new();
+    for (index, remote) in from.iter().enumerate() {
         if missing.is_empty() {
             break;
         }
-        let finding = find(remote, &missing, takes_unrestricted);
+        let finding = async {
+            let found = find(remote, &missing, takes_unrestricted).await;
+            match remote.has_room(&found, into).await {
+                true => found,
+                false => Vec::new(),
+            }
+        };
         let Some(found) = cancel.run_until_cancelled(finding).await else {
             break;
         };
-        if found.is_empty() {
-            continue;
-        }
-        progress.line(&announcement(&found, remote));
-        let fetching = remote.fetch_all(&found, into);
-        let Some(fetched) = cancel.run_until_cancelled(fetching).await else {
-            break;
-        };
-        let there = found.iter().zip(fetched).filter(|(_, is_there)| *is_there);
-        arrived.extend(there.map(|(entry, _)| (entry.key(), Arc::clone(remote))));
-        missing.retain(|(_, key)| !arrived.contains_key(key));
+        all.extend(found.into_iter().map(|entry| {
+            let key = entry.key();
+            let shared = InShared {
+                entry,
+                remote: Arc::clone(remote),
+                others: from[index + 1..].to_vec(),
+            };
+            (key, shared)
+        }));
+        missing.retain(|(_, key)| !all.contains_key(key));
     }
-    arrived
+    all
 }
 
 /// The packages of a shared cache that this call can use.
@@ -69,15 +81,6 @@ pub(super) async fn find(
     found
         .filter(|entry| takes_unrestricted || !entry.unrestricted)
         .collect()
-}
-
-fn announcement(found: &[Entry], remote: &Remote) -> String {
-    let sizes = found.iter().map(Entry::size);
-    let size = Bytes(sizes.fold(0, u64::saturating_add));
-    match found.len() {
-        1 => format!("Fetching one package ({size}) from {remote}"),
-        more => format!("Fetching {more} packages ({size}) from {remote}"),
-    }
 }
 
 /// The packages of a call that are being stored in a shared cache.

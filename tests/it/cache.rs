@@ -1,5 +1,6 @@
 //! The caches of compiled packages (`--cache-dir`, `--cache-from`, `--cache-to`).
 
+mod beside;
 mod commands;
 mod faulty;
 mod grpc;
@@ -9,6 +10,7 @@ mod nginx;
 mod processes;
 mod shared;
 mod tiers;
+mod watched;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -72,8 +72,8 @@ impl Scene {
     }
 
     async fn fetch(&self, remote: &Remote) -> bool {
-        let entries = [self.entry.clone()];
-        remote.fetch_all(&entries, &self.cache).await.remove(0)
+        let entries = std::slice::from_ref(&self.entry);
+        remote.has_room(entries, &self.cache).await && remote.fetch(&self.entry, &self.cache).await
     }
 
     /// Files that are being written.
@@ -189,6 +189,7 @@ async fn refusing_server_is_not_asked_again() {
 async fn failing_server_is_not_asked_after_three_failures() {
     let scene = Scene::new();
     let partial = b"HTTP/1.1 200 OK\r\nContent-Length: 18\r\n\r\na com".to_vec();
+    // The last one uses up the time of all downloads in its second one.
     for (reply, requests) in [
         (Reply::Answer(429, Vec::new()), 3),
         (Reply::Answer(503, Vec::new()), 3),
@@ -200,15 +201,20 @@ async fn failing_server_is_not_asked_after_three_failures() {
     ] {
         let (server, remote) = server(std::slice::from_ref(&reply));
         let start = Instant::now();
-        for _ in 0..3 {
+        let failures = if matches!(reply, Reply::Trickle(..)) {
+            2
+        } else {
+            3
+        };
+        for _ in 0..failures {
             assert!(!remote.is_broken(), "{reply:?}");
             assert!(!scene.fetch(&remote).await, "{reply:?}");
         }
         assert!(remote.is_broken(), "{reply:?}");
-        assert_eq!(server.requests().len(), 3 * requests, "{reply:?}");
+        assert_eq!(server.requests().len(), failures * requests, "{reply:?}");
         assert_eq!(scene.find(&remote).await, None);
         assert!(!scene.fetch(&remote).await);
-        assert_eq!(server.requests().len(), 3 * requests, "{reply:?}");
+        assert_eq!(server.requests().len(), failures * requests, "{reply:?}");
         assert!(start.elapsed() < LATEST, "{reply:?}: {:?}", start.elapsed());
         assert!(remote.damaged().is_empty(), "{reply:?}");
     }
@@ -491,12 +497,7 @@ async fn package_goes_through_a_shared_directory() {
     assert!(remote.store(&scene.entry, &blob, Some(&log), 1).await);
     let found = scene.find(&remote).await.unwrap();
     assert_eq!(found.log.as_ref().map(|it| it.size), Some(7));
-    assert_eq!(
-        remote
-            .fetch_all(std::slice::from_ref(&found), &scene.cache)
-            .await,
-        [true]
-    );
+    assert!(remote.fetch(&found, &scene.cache).await);
     assert_eq!(scene.arrived(), Some(found));
     assert_eq!(scene.temporary(), 0);
 }

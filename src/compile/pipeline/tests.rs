@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::super::queue::Graph;
+use super::super::queue::{Graph, Supply};
 use super::*;
 use crate::runtime;
 
@@ -70,6 +70,7 @@ impl Fake {
                         stop.cancel();
                     }
                 }
+                Some(PipelineStep::Fetched(..)) => panic!("nothing is fetched"),
                 Some(PipelineStep::CheckCaches) => panic!("there are no caches"),
                 None => return,
             }
@@ -195,4 +196,35 @@ async fn stopped_pipeline_starts_nothing() {
     fake.stop.cancel();
     fake.run(2).await;
     assert!(fake.ended.is_empty());
+}
+
+#[tokio::test]
+async fn fetches_have_their_own_limit() {
+    let mut graph = Graph::default();
+    let count = TRANSFERS + 2;
+    for _ in 0..count {
+        let id = graph.add(&[], Duration::ZERO, Vec::new());
+        graph.set_supply(id, Supply::Remote { is_result: true });
+    }
+    let built = graph.add(&[], Duration::ZERO, Vec::new());
+    let stop = CancellationToken::new();
+    let concurrency = Concurrency {
+        builds: 1,
+        ahead: 0,
+    };
+    let mut pipeline = Pipeline::<bool, bool>::new(Queue::new(graph), concurrency, &stop);
+    let mut fetched = 0;
+    while let Some(id) = pipeline.next_to_fetch() {
+        pipeline.fetch(id, std::future::ready(None));
+        fetched += 1;
+    }
+    assert_eq!(fetched, TRANSFERS);
+    assert_eq!(pipeline.next_to_build(), Some(built));
+    let Some(PipelineStep::Fetched(id, None)) = pipeline.next().await else {
+        panic!("nothing was fetched");
+    };
+    assert!(pipeline.queue().not_fetched(id).is_empty());
+    assert!(pipeline.next_to_fetch().is_some());
+    stop.cancel();
+    assert_eq!(pipeline.next_to_fetch(), None);
 }

@@ -54,7 +54,8 @@ impl FaultyServer {
     }
 }
 
-fn serve(mut stream: TcpStream, fault: Fault, directory: &Path) -> std::io::Result<()> {
+/// The method and the path of a request.
+pub(super) fn read_head(stream: &mut TcpStream) -> std::io::Result<(String, String)> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
@@ -62,8 +63,12 @@ fn serve(mut stream: TcpStream, fault: Fault, directory: &Path) -> std::io::Resu
         head.push(byte[0]);
     }
     let head = String::from_utf8_lossy(&head).into_owned();
-    let mut words = head.split(' ');
-    let (method, path) = (words.next().unwrap(), words.next().unwrap());
+    let mut words = head.split(' ').map(str::to_owned);
+    Ok((words.next().unwrap(), words.next().unwrap()))
+}
+
+fn serve(mut stream: TcpStream, fault: Fault, directory: &Path) -> std::io::Result<()> {
+    let (method, path) = read_head(&mut stream)?;
     if matches!(fault, Fault::Silent) {
         return stream.read_to_end(&mut Vec::new()).map(drop);
     }

@@ -19,7 +19,7 @@ const ALL: [&str; 4] = ["app", "lib", "mid", "other"];
 pub(super) struct Scene {
     pub(super) cached: Cached,
     release: ReleaseBuilder,
-    result: Vec<u8>,
+    pub(super) result: Vec<u8>,
 }
 
 impl Scene {
@@ -73,7 +73,7 @@ impl Scene {
 
 /// Packages that come from a shared cache, by the report.
 #[track_caller]
-fn cached_from(path: &Path, scene: &Scene, ran: &Ran) -> Vec<Option<String>> {
+pub(super) fn cached_from(path: &Path, scene: &Scene, ran: &Ran) -> Vec<Option<String>> {
     let report = report::checked(path, &scene.cached.world.out(), 0, Some(&ran.stdout));
     let packages = report["packages"].as_array().unwrap().iter();
     packages

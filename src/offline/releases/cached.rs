@@ -1,0 +1,94 @@
+//! The packages of a call that come from caches.
+
+use super::Run;
+use crate::compile::{Origin, Source};
+use crate::diag::printable;
+use crate::offline::ids::NodeId;
+use crate::offline::ledger::PackageRecord;
+
+/// The most warnings of a package from a cache that are printed.
+const MOST_WARNINGS: usize = 20;
+
+impl Run<'_> {
+    /// Takes the packages that are in the cache over.
+    pub(super) fn take_cached(&mut self) {
+        let hits: Vec<NodeId> = self.cached.hits().map(|(node, _)| node).collect();
+        hits.into_iter().for_each(|node| self.take_hit(node));
+        for (node, entry) in self.cached.fetchables() {
+            // In case it is compiled.
+            let package = self.ledger.package(node);
+            self.durations
+                .add(package.name(), package.version(), entry.elapsed());
+        }
+        for (node, reason) in self.cached.misses() {
+            self.target.record.set_cache_miss(node, reason);
+        }
+    }
+
+    /// Takes a package that is in the cache over.
+    fn take_hit(&mut self, node: NodeId) {
+        let Some(hit) = self.cached.hit(node) else {
+            return;
+        };
+        let progress = self.target.progress;
+        let package = self.ledger.package(node);
+        let (name, version) = (package.name().clone(), package.version().clone());
+        progress.success(&hit.line(&name, &version));
+        let warnings = hit.entry.warnings.iter().take(MOST_WARNINGS);
+        warnings.for_each(|it| progress.warn(&printable(it)));
+        self.durations.add(&name, &version, hit.entry.elapsed());
+        self.target.record.set_cached(node, hit);
+        self.ledger.set_cached(node, &hit.blob);
+        self.ledger.record(node).logs.link();
+        self.ledger.failed_logs(node).remove(&name);
+    }
+
+    /// The fetch of a package has ended: takes it over, or prepares for its compilation.
+    pub(super) fn take_fetched(&mut self, node: NodeId) {
+        if self.stop.is_cancelled() {
+            return;
+        }
+        match self.cached.set_arrived(node, self.target.progress) {
+            Ok(()) => self.take_hit(node),
+            Err(error) => {
+                self.ledger.set_failed(node);
+                self.failures.push(error);
+                self.stop.cancel();
+            }
+        }
+        if let Some(reason) = self.cached.miss(node) {
+            self.target.record.set_cache_miss(node, reason);
+            self.target.progress.expect_another();
+        }
+        self.assemble_complete();
+    }
+
+    /// How a package is made.
+    pub(super) fn origin(&self, node: NodeId, record: &PackageRecord) -> Origin {
+        let cached = self.cached.hit(node).map(|hit| &hit.blob.blob);
+        let blob = cached.unwrap_or(&record.node.package().blob);
+        let (file, digests) = (blob.file.clone(), blob.digests.all().clone());
+        if !record.is_compiled_here() {
+            return Origin::Compiled {
+                blob: file,
+                digests,
+            };
+        }
+        let job = self.ledger.job(record.node.first.release);
+        let source = Source {
+            source: file,
+            digests,
+            log: record.logs.own.clone(),
+            blob: job.blob(&record.node),
+        };
+        match self.cached.fetchable(node) {
+            None => Origin::Source(source),
+            Some(fetchable) => Origin::Fetched {
+                fetch: fetchable.fetch(),
+                // With `--shell`, there is no result.
+                is_result: self.target.only.is_none(),
+                source,
+            },
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! Packages of a shared cache are fetched while others are compiled, if they are needed.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use super::script;
+use super::shared::{Scene, cached_from};
+use super::watched::{WatchedServer, blob_of};
+use crate::support::{ReleaseBuilder, report, unpacked, wait_for, wait_until};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+impl Scene {
+    fn directory(&self) -> PathBuf {
+        self.cached.world.path("shared")
+    }
+
+    /// The SHA-256 of a package's blob.
+    fn blob(&self, package: &str) -> String {
+        blob_of(&self.directory(), package)
+    }
+
+    /// The release of the scene, and a package `new` that no cache has.
+    fn with_new(&self, dependencies: &[&str], rest: &str) -> ReleaseBuilder {
+        let script = script(&self.cached.ran(), "new", rest);
+        let release = self.cached.release("one\n");
+        release.package("new", dependencies, &script)
+    }
+
+    /// A server that sends wrong bytes for this blob.
+    fn damaging_server(&self, blob: String) -> WatchedServer {
+        WatchedServer::start(&self.directory(), move |path, mut body| {
+            if path.contains(&blob) {
+                body.iter_mut().for_each(|byte| *byte ^= 1);
+            }
+            body
+        })
+    }
+}
+
+#[test]
+fn scripts_run_while_packages_are_fetched() {
+    let scene = Scene::new();
+    let marker = scene.cached.world.path("marker");
+    for (dependencies, held) in [
+        (&[][..], &["app", "lib", "mid", "other"][..]),
+        (&["mid"], &["app", "lib", "other"]),
+    ] {
+        let _ = std::fs::remove_file(&marker);
+        let held: Vec<String> = held.iter().map(|name| scene.blob(name)).collect();
+        let made = marker.clone();
+        let server = WatchedServer::start(&scene.directory(), move |path, body| {
+            if held.iter().any(|blob| path.contains(blob)) {
+                wait_until("the script of `new`", || made.exists());
+            }
+            body
+        });
+        let new = scene.with_new(dependencies, &format!("touch {}", marker.display()));
+        let agent = scene.agent("--cache-from", &server.url()).arg("--jobs=1");
+        let (names, ran) = scene.cached.run(agent, &new);
+        ran.succeeds()
+            .says("Fetching 4 packages (")
+            .says("4 of 5 packages are in the cache\n")
+            .says("Compiling package new/")
+            .says("(1 of 1)")
+            .does_not_say("Warning");
+        assert_eq!(names, ["new"]);
+    }
+}
+
+#[test]
+fn package_that_cannot_be_fetched_is_compiled_before_its_dependents() {
+    let scene = Scene::new();
+    let server = scene.damaging_server(scene.blob("mid"));
+    let copy = "cp @packages@/mid/mid $BOSH_INSTALL_TARGET/";
+    let new = scene.with_new(&["mid"], copy);
+    let path = scene.cached.world.path("report.json");
+    let agent = scene.agent("--cache-from", &server.url()).arg("--report");
+    let (names, ran) = scene.cached.run(agent.arg(&path).without_report(), &new);
+    let ran = ran
+        .succeeds()
+        .says("its SHA-256 or size is wrong")
+        .says("Compiling package mid/")
+        .says("(2 of 2)");
+    assert_eq!(names, ["mid", "new"]);
+    assert_eq!(ran.stderr.matches("Warning").count(), 1, "{}", ran.stderr);
+    let (unpacked, _) = unpacked(&scene.cached.world.result("demo-1"), "new");
+    let copied = std::fs::read_to_string(unpacked.path().join("tree/mid"));
+    assert_eq!(copied.unwrap(), "one\nmid\n");
+
+    let url = Some(server.url());
+    let from = cached_from(&path, &scene, &ran);
+    let report = report::checked(&path, &scene.cached.world.out(), 0, Some(&ran.stdout));
+    let packages = report["packages"].as_array().unwrap().iter().zip(from);
+    for (package, from) in packages {
+        let is_cached = !names.iter().any(|name| package["name"] == name.as_str());
+        assert_eq!(from, url.clone().filter(|_| is_cached), "{package:#}");
+        assert_eq!(package["cached"], is_cached);
+        assert_eq!(package["cache_miss"] == Value::Null, is_cached);
+    }
+}
+
+#[test]
+fn packages_that_are_compiled_instead_give_the_same_result() {
+    let scene = Scene::new();
+    for package in ["lib", "mid", "app", "other"] {
+        let server = scene.damaging_server(scene.blob(package));
+        let (names, ran) = scene.run(scene.agent("--cache-from", &server.url()));
+        ran.succeeds();
+        assert_eq!(names, [package]);
+        assert_eq!(scene.cached.result(), scene.result);
+    }
+}
+
+#[test]
+fn shell_fetches_only_what_its_package_needs() {
+    let scene = Scene::new();
+    let tarball = scene
+        .cached
+        .world
+        .release("new.tgz", &scene.with_new(&["app"], "true"));
+    for (damaged, fetched) in [("", &["app"][..]), ("app", &["app", "mid"])] {
+        let blob = match damaged {
+            "" => "none".to_owned(),
+            package => scene.blob(package),
+        };
+        let server = scene.damaging_server(blob);
+        let agent = scene.agent("--cache-from", &server.url());
+        let mut shell = agent
+            .args(&["--shell", "new"])
+            .arg(&tarball)
+            .start_on_terminal();
+        shell.shows("Opening a shell in the sandbox of package new");
+        shell.line("exit");
+        let (code, screen) = shell.end();
+        assert_eq!(code, Some(0), "{screen}");
+        assert!(screen.contains("Fetching one package ("), "{screen}");
+        for package in ["app", "lib", "mid", "other"] {
+            let is_fetched = server.was_asked_for(&scene.blob(package));
+            assert_eq!(is_fetched, fetched.contains(&package), "{package}");
+        }
+    }
+}
+
+#[test]
+fn stopped_run_waits_for_no_fetch() {
+    let scene = Scene::new();
+    let blob = scene.blob("lib");
+    let (held, marker) = (blob.clone(), scene.cached.world.path("marker"));
+    let made = marker.clone();
+    let server = WatchedServer::start(&scene.directory(), move |path, body| {
+        if path.contains(&held) {
+            std::fs::write(&made, "").unwrap();
+            loop {
+                std::thread::park();
+            }
+        }
+        body
+    });
+    let release = scene.cached.release("one\n");
+    let tarball = scene.cached.world.release("release.tgz", &release);
+    let agent = || scene.agent("--cache-from", &server.url());
+    let running = agent().arg(&tarball).start();
+    wait_for("a request", LIMIT, || {
+        let is_asked = server.was_asked_for(&blob);
+        is_asked.then_some(()).ok_or_else(|| running.stderr())
+    });
+    running.signal(Signal::SIGTERM);
+    running
+        .end()
+        .ends_with(143)
+        .does_not_say("Warning: the shared cache");
+
+    std::fs::remove_file(&marker).unwrap();
+    let fails = format!(
+        "until [ -e {} ]; do sleep 0.1; done; exit 3",
+        marker.display()
+    );
+    let (_, ran) = scene.cached.run(agent(), &scene.with_new(&[], &fails));
+    ran.fails().does_not_say("Warning: the shared cache");
+}
