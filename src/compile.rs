@@ -7,7 +7,7 @@
 //! plan (pure) → unpack the source → provide the dependencies → run the script → seal into the store → pack and digest
 //! ```
 //!
-//! A good place to start reading is [`compile`]. A [`Schedule`] compiles all packages of a call.
+//! A good place to start reading is [`compile`]. A [`Schedule`] compiles all packages of a run.
 
 mod across;
 mod changed;

@@ -1,7 +1,7 @@
 //! `bosh-agent compile`: source releases in, compiled releases out.
 //!
 //! ```text
-//! run               one call
+//! run               one run
 //!  ├─ given         expands patterns, explains paths that do not exist
 //!  ├─ outputs       the output directories
 //!  ├─ work_directory
@@ -13,7 +13,7 @@
 //!  ├─ select        what to do with each input: compile, pass on, leave; where its result goes
 //!  │   ├─ inspect   manifest against tarball: every problem, or a checked release
 //!  │   └─ selection which jobs and packages of a release are compiled
-//!  ├─ plan          what a compilation would do, for calls that compile nothing; peek reads a manifest for them
+//!  ├─ plan          what a compilation would do, for runs that compile nothing; peek reads a manifest for them
 //!  ├─ dry_run       which packages would be compiled when (critical_path) and which are in the cache (cache_forecast), and their graph
 //!  │                as a file (dot)
 //!  ├─ setup         isolation tier, logs, jobserver
@@ -36,8 +36,8 @@
 //! failure_kind      what is to blame for a failure: the exit code
 //! ```
 //!
-//! Releases and packages have one number each in a call: `ReleaseId` and `NodeId` (`ids`). No package is compiled before all
-//! releases of the call are checked.
+//! Releases and packages have one number each in a run: `ReleaseId` and `NodeId` (`ids`). No package is compiled before all
+//! releases of the run are checked.
 
 mod annotations;
 mod assemble;

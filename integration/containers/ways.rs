@@ -1,4 +1,4 @@
-//! The documented ways to call the agent.
+//! The documented ways to run the agent.
 
 use super::*;
 

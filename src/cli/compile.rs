@@ -117,7 +117,7 @@ pub(super) fn main(arguments: Compile, environment: Environment) -> u8 {
     )
 }
 
-/// The shared caches of a call. Also checks the variables of `--env`.
+/// The shared caches of a run. Also checks the variables of `--env`.
 fn shared_caches(arguments: &Compile, environment: &Environment) -> Result<SharedCaches, String> {
     if let Some(name) = arguments.compilation.unset(environment) {
         return Err(format!(
@@ -200,7 +200,7 @@ where
     code
 }
 
-/// What the end of a call needs.
+/// What the end of a run needs.
 struct End<'a> {
     progress: &'a Progress,
     cancel: &'a CancellationToken,
@@ -211,7 +211,7 @@ struct End<'a> {
 }
 
 impl End<'_> {
-    /// Prints the results of a call and writes its report. Returns the exit code.
+    /// Prints the results of a run and writes its report. Returns the exit code.
     async fn finish(&self, outcome: Outcome, signal: Option<StopSignal>) -> u8 {
         let Outcome {
             written,
@@ -256,7 +256,7 @@ impl End<'_> {
         }
     }
 
-    /// Writes the report of a call that ends with `code`. Returns the exit code.
+    /// Writes the report of a run that ends with `code`. Returns the exit code.
     async fn write_report(
         &self,
         report: ReportFile,

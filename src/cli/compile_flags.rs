@@ -26,7 +26,7 @@ pub(super) use results::ResultFlags;
 
 /// Compiles the packages of BOSH releases for one stemcell and writes compiled releases.
 ///
-/// Each compiled release is named NAME-VERSION-OS-STEMCELLVERSION.tgz.
+/// Each compiled release is named RELEASE-VERSION-OS-STEMCELLVERSION.tgz.
 #[derive(Debug, Args)]
 pub(super) struct Compile {
     /// Release tarballs

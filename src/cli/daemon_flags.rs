@@ -13,7 +13,7 @@ pub(super) struct Daemon {
     pub platform: String,
     /// The path of `agent.json`.
     pub config: Option<PathBuf>,
-    /// The supervisor of jobs. Accepted and not used: a compilation VM has no jobs.
+    /// The supervisor of BOSH jobs. Accepted and not used: a compilation VM has none.
     pub supervisor: String,
     /// The base directory.
     pub base: PathBuf,

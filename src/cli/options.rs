@@ -1,4 +1,4 @@
-//! The options of a call, from its flags.
+//! The options of a run, from its flags.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::offline::{Options, SharedCaches};
 use crate::process::{self, Terminal};
 use crate::sandbox::{self, UserNamespace};
 
-/// The options of a call, with these shared caches. `user_namespace` is the one that this process has entered, `terminal` that of this
+/// The options of a run, with these shared caches. `user_namespace` is the one that this process has entered, `terminal` that of this
 /// process.
 pub(super) fn options(
     flags: Compile,

@@ -92,7 +92,7 @@ pub(super) fn announcement(signal: StopSignal, scripts: &[String], grace: Durati
     format!("Stopping{on}: {names} {seconds} s to end ({again} again: kill now)")
 }
 
-/// The last line of a call that was stopped. `compiled` is how many packages were compiled, and of how many, if the compilation had
+/// The last line of a run that was stopped. `compiled` is how many packages were compiled, and of how many, if the compilation had
 /// begun.
 pub(super) fn stopped(
     signal: StopSignal,

@@ -80,7 +80,7 @@ pub(super) struct Variable {
     pub value: Option<OsString>,
 }
 
-/// Parses `NAME` or `NAME=VALUE`.
+/// Parses `VARIABLE` or `VARIABLE=VALUE`.
 pub(super) fn variable(text: &str) -> Result<Variable, String> {
     let (name, value) = match text.split_once('=') {
         Some((name, value)) => (name, Some(value)),
@@ -90,7 +90,7 @@ pub(super) fn variable(text: &str) -> Result<Variable, String> {
     let is_name = name.bytes().all(is_allowed) && !name.starts_with(|it: char| it.is_ascii_digit());
     if name.is_empty() || !is_name {
         return Err(
-            "expected NAME or NAME=VALUE; a name has only letters, digits and `_`".to_owned(),
+            "expected VARIABLE or VARIABLE=VALUE; a name has only letters, digits and `_`".to_owned(),
         );
     }
     Ok(Variable {

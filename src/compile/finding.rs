@@ -169,8 +169,8 @@ fn no_such_owner(f: &mut fmt::Formatter<'_>, line: &PrintedLine, highest: u32) -
     match highest {
         0 => write!(
             f,
-            "`{}`: scripts can use only one owner here. Extract with `tar --no-same-owner`, or give this user a range in /etc/subuid \
-             and /etc/subgid, and newuidmap (package uidmap)",
+            "`{}`: scripts can use only one owner here. Extract with `tar --no-same-owner`, or install the package `uidmap` and give \
+             this user a range in /etc/subuid and /etc/subgid",
             line.text
         ),
         highest => write!(

@@ -37,13 +37,13 @@ const VERSION_LIMIT: usize = 100;
 pub struct Keep {
     /// Where. It exists.
     pub directory: PathBuf,
-    /// The settings of the call.
+    /// The settings of the run.
     pub settings: KeptSettings,
     /// The path of this program.
     pub program: PathBuf,
 }
 
-/// Settings of a call that a later shell needs.
+/// Settings of a run that a later shell needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeptSettings {
     /// The base directory.
@@ -72,7 +72,7 @@ pub struct Kept {
     pub dependencies: Vec<(String, String)>,
     /// The isolation tier, as on the command line.
     pub isolation: String,
-    /// The settings of the call.
+    /// The settings of the run.
     pub settings: KeptSettings,
 }
 

@@ -1,4 +1,4 @@
-//! What a call would find in its caches, for `--dry-run`. Changes nothing there.
+//! What a run would find in its caches, for `--dry-run`. Changes nothing there.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::process;
 use crate::release::Slug;
 use crate::runtime;
 
-/// What a call would do with a package.
+/// What a run would do with a package.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Expectation {
     /// Compile it; if it has a cache, with the reason for the miss.
@@ -37,7 +37,7 @@ impl Expectation {
     }
 }
 
-/// What a call would do with each package. Without a stemcell, nothing is found in a cache.
+/// What a run would do with each package. Without a stemcell, nothing is found in a cache.
 pub(super) async fn expectations(
     nodes: &[PackageNode],
     options: &Options,

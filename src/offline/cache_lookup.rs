@@ -40,7 +40,7 @@ pub(super) fn find(cache: &LocalCache, parts: &KeyParts, takes_unrestricted: boo
     }
 }
 
-/// Whether the cache has a package that a call can use.
+/// Whether the cache has a package that a run can use.
 pub(super) fn has(cache: &LocalCache, (name, key): (&str, &Key), takes_unrestricted: bool) -> bool {
     let found = cache.find(name, key).ok().flatten();
     found.is_some_and(|entry| takes_unrestricted || !entry.unrestricted)

@@ -1,4 +1,4 @@
-//! The packages of a call that are in the cache, and those that are stored there as they are compiled.
+//! The packages of a run that are in the cache, and those that are stored there as they are compiled.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ use crate::runtime::{self, TaskSet};
 /// Why a package is compiled if the task that fetched it broke.
 const NOT_FETCHED: &str = "it could not be fetched";
 
-/// The packages of a call, as far as its cache knows them.
+/// The packages of a run, as far as its cache knows them.
 #[derive(Debug)]
 pub(super) struct CachedPackages<'a> {
     cache: Option<&'a CallCache>,
@@ -43,7 +43,7 @@ pub(super) struct CachedPackages<'a> {
 }
 
 impl<'a> CachedPackages<'a> {
-    /// The packages of a call without a cache.
+    /// The packages of a run without a cache.
     pub(super) fn none() -> Self {
         Self::new(None, Vec::new(), &[])
     }

@@ -1,4 +1,4 @@
-//! The compilation of a call: reads its tarballs, decides what to do with each, compiles, and writes the results.
+//! The compilation of a run: reads its tarballs, decides what to do with each, compiles, and writes the results.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -35,7 +35,7 @@ use crate::release::Slug;
 use crate::runtime;
 use crate::sandbox::Isolation;
 
-/// Compiles the releases of a call, or only checks or plans that.
+/// Compiles the releases of a run, or only checks or plans that.
 pub(super) async fn compile(
     options: Options,
     progress: Arc<Progress>,
@@ -81,7 +81,7 @@ pub(super) async fn compile(
 /// The compiled releases that were written, in the order of the inputs.
 pub(super) type Written = BTreeMap<ReleaseId, PathBuf>;
 
-/// One call, after its stemcell is known.
+/// One run, after its stemcell is known.
 struct Call<'a> {
     options: Options,
     stemcell: CallStemcell,
@@ -357,7 +357,7 @@ impl Call<'_> {
         })
     }
 
-    /// Prints what may explain a failure: the free space of the call's directories, a missing work directory.
+    /// Prints what may explain a failure: the free space of the run's directories, a missing work directory.
     fn report_disks(&self, error: &OfflineError, work_directory: &WorkDirectory, output: &Path) {
         let (work, data) = (work_directory.path(), self.options.vcap.data());
         let mut directories = vec![work, &data, output];
@@ -373,7 +373,7 @@ impl Call<'_> {
 
     /// Prints which packages took the time.
     fn summarize(&self, is_complete: bool) {
-        // The packages of a call that opens a shell, or that was stopped, say little about a whole run.
+        // The packages of a run that opens a shell, or that was stopped, say little about a complete run.
         if self.check_canceled().is_err() || shell::package(&self.options).is_some() {
             return;
         }

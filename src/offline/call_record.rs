@@ -1,4 +1,4 @@
-//! Collects what happens in a call for its report.
+//! Collects what happens in a run for its report.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ use crate::process::{Status, printable};
 /// How many of the last lines of a compiled package's script are in the report.
 pub(super) const LOG_LINES: usize = 20;
 
-/// The facts of one call.
+/// The facts of one run.
 #[derive(Debug)]
 pub(super) struct CallRecord {
     begun: Instant,
@@ -280,7 +280,7 @@ impl CallRecord {
         facts.packages = packages;
     }
 
-    /// The lines that summarize the packages that were compiled; none for a single package. `is_complete` is whether the call succeeded.
+    /// The lines that summarize the packages that were compiled; none for a single package. `is_complete` is whether the run succeeded.
     pub(super) fn summary_lines(&self, is_complete: bool) -> Vec<String> {
         let facts = self.facts();
         summary::lines(
@@ -291,7 +291,7 @@ impl CallRecord {
         )
     }
 
-    /// The report of the call, without the sizes and digests of files.
+    /// The report of the run, without the sizes and digests of files.
     pub(super) fn report(&self, result: &Result<(), OfflineError>, exit_code: u8) -> CallReport {
         let facts = std::mem::take(&mut *self.facts());
         let mut releases = facts.releases;

@@ -1,4 +1,4 @@
-//! The report of a call for other programs, as JSON. `docs/report.schema.json` describes it.
+//! The report of a run for other programs, as JSON. `docs/report.schema.json` describes it.
 
 use serde::Serialize;
 
@@ -30,7 +30,7 @@ pub(super) struct CallReport {
     pub summary: Option<Summary>,
 }
 
-/// The packages of the call together.
+/// The packages of the run together.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(super) struct Summary {
     /// How many packages were compiled.
@@ -71,7 +71,7 @@ pub(super) enum Kind {
     Machine,
 }
 
-/// A file of the call.
+/// A file of the run.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct File {
     pub path: String,
@@ -122,7 +122,7 @@ pub(super) struct ReleasePackage {
     pub reused_from: Option<String>,
 }
 
-/// A package of the call. A package that several releases share is listed once.
+/// A package of the run. A package that several releases share is listed once.
 #[derive(Debug, Serialize)]
 pub(super) struct Package {
     pub id: usize,
@@ -132,7 +132,7 @@ pub(super) struct Package {
     pub releases: Vec<String>,
     pub status: PackageStatus,
     pub precompiled: bool,
-    /// Whether it was found in the cache, so that it was not compiled in this call.
+    /// Whether it was found in the cache, so that it was not compiled in this run.
     pub cached: bool,
     /// The cache in which it was found.
     pub cached_from: Option<String>,
@@ -142,7 +142,7 @@ pub(super) struct Package {
     pub dependencies: Vec<usize>,
     pub source: Blob,
     pub compiled: Option<Blob>,
-    /// When it started, in seconds after the start of the call.
+    /// When it started, in seconds after the start of the run.
     pub started: Option<f64>,
     pub seconds: Option<Seconds>,
     pub phases: Vec<Phase>,
@@ -197,7 +197,7 @@ pub(super) fn rounded(seconds: f64) -> f64 {
     (seconds * 1000.0).round() / 1000.0
 }
 
-/// A phase of a package. `start` is in seconds after the start of the call.
+/// A phase of a package. `start` is in seconds after the start of the run.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(super) struct Phase {
     pub name: PhaseName,
@@ -316,7 +316,7 @@ pub(super) mod fixtures {
         }
     }
 
-    /// The report of a call that succeeded after 100 seconds.
+    /// The report of a run that succeeded after 100 seconds.
     pub(in crate::offline) fn report(packages: Vec<Package>) -> CallReport {
         CallReport {
             format_version: FORMAT_VERSION,

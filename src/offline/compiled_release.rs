@@ -13,7 +13,7 @@ use crate::release::{
     Algorithm, CompiledPackage, Digests, Manifest, MultiDigest, Name, Package, Slug,
 };
 
-/// The blob of a package that was compiled in this call.
+/// The blob of a package that was compiled in this run.
 #[derive(Debug)]
 pub(super) struct CompiledBlob {
     /// A bare SHA-1, which every Director and agent reads.

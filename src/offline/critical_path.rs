@@ -1,4 +1,4 @@
-//! The critical path of packages: the dependencies that take longest one after another. More jobs cannot compile them faster. Pure.
+//! The critical path of packages: the dependencies that take longest one after another. A higher `--jobs` cannot compile them faster. Pure.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The dependency graph of a call in Graphviz's DOT language: pure.
+//! The dependency graph of a run in Graphviz's DOT language: pure.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;

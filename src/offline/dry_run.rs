@@ -1,4 +1,4 @@
-//! `--dry-run` and `--graph`: the packages of a call with their expected times, without compiling them.
+//! `--dry-run` and `--graph`: the packages of a run with their expected times, without compiling them.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -30,7 +30,7 @@ use crate::fs;
 use crate::release::Slug;
 use crate::runtime;
 
-/// The packages of a call and how long they are expected to take.
+/// The packages of a run and how long they are expected to take.
 #[derive(Debug)]
 pub(super) struct PlannedPackages {
     nodes: Vec<PackageNode>,
@@ -96,7 +96,7 @@ impl PlannedPackages {
         })
     }
 
-    /// Looks into the cache of the call, if it has one.
+    /// Looks into the cache of the run, if it has one.
     pub(super) async fn look_into_cache(
         &mut self,
         options: &Options,
@@ -177,13 +177,8 @@ impl PlannedPackages {
         let end = steps.iter().map(|step| step.end).max();
         let end = end.unwrap_or_default();
         let mut text = format!(
-            "Expected order with {} job{}:\n     start      time  package\n",
+            "Expected order with --jobs {}:\n     start      time  package\n",
             compilation.jobs,
-            if compilation.jobs == NonZeroUsize::MIN {
-                ""
-            } else {
-                "s"
-            }
         );
         let mut measured = 0;
         for step in steps {
@@ -242,7 +237,7 @@ impl PlannedPackages {
         text
     }
 
-    /// The package and, in a call with several releases, the releases that have it.
+    /// The package and, in a run with several releases, the releases that have it.
     fn title(&self, node: &PackageNode) -> String {
         let package = node.package();
         let name = format!("{}/{}", package.name(), package.version());
@@ -286,7 +281,7 @@ impl PlannedPackages {
     }
 }
 
-/// Writes the graph of all packages of a call to a file. What is there stays as it is until the new file is complete.
+/// Writes the graph of all packages of a run to a file. What is there stays as it is until the new file is complete.
 pub(super) async fn write_graph(
     path: &Path,
     (tasks, dates): (&[Task], SourceDates),

@@ -105,7 +105,7 @@ impl Durations {
                 bytes += package.bytes as f64;
             }
         }
-        // This machine's speed, if a package of this call was compiled on it before.
+        // This machine's speed, if a package of this run was compiled on it before.
         let per_byte = if bytes > 0.0 {
             seconds / bytes
         } else {

@@ -1,4 +1,4 @@
-//! Why a call of `bosh-agent compile` failed.
+//! Why a run of `bosh-agent compile` failed.
 
 use std::path::PathBuf;
 
@@ -15,17 +15,17 @@ use crate::release::{ManifestProblem, Name};
 use crate::sandbox::SandboxError;
 use crate::{fs, runtime};
 
-/// Why a call failed.
+/// Why a run failed.
 #[derive(Debug, thiserror::Error)]
 pub enum OfflineError {
     /// It is not known what to compile for.
     #[error(transparent)]
     Stemcell(#[from] UnknownStemcell),
-    /// The releases of the call are not in order. Nothing has been compiled.
+    /// The releases of the run are not in order. Nothing has been compiled.
     #[error("nothing was compiled: {} found", count(.0.len()))]
     Input(Vec<InputProblem>),
-    /// The user selected jobs or packages that no release of the call has. Nothing has been compiled.
-    #[error("nothing was compiled: no release of this call has {}", unknown(.0))]
+    /// The user selected jobs or packages that no release of the run has. Nothing has been compiled.
+    #[error("nothing was compiled: no release of this run has {}", unknown(.0))]
     Unknown(Vec<UnknownName>),
     /// What is in a tarball cannot be written to the work directory.
     #[error("failed to extract `{}`", tarball.display())]
@@ -89,7 +89,7 @@ pub enum OfflineError {
     /// A part of this program broke.
     #[error(transparent)]
     Task(#[from] runtime::TaskFailed),
-    /// The user stopped the call.
+    /// The user stopped the run.
     #[error("stopped")]
     Stopped,
 }
@@ -184,7 +184,7 @@ pub enum InputProblemKind {
         other: PathBuf,
     },
     /// An input would be overwritten.
-    #[error("its result would overwrite `{}`, which is an input of this call", output.display())]
+    #[error("its result would overwrite `{}`, which is an input of this run", output.display())]
     OverInput {
         /// The file.
         output: PathBuf,
@@ -250,7 +250,7 @@ fn listed(sources: &[Name]) -> String {
     }
 }
 
-/// A call of which not every release was written.
+/// A run of which not every release was written.
 #[derive(Debug)]
 pub struct Incomplete {
     /// Everything that failed, the first failure first; at least one.

@@ -1,4 +1,4 @@
-//! What a call is expected to give: its stemcell, and the paths of its results. Only manifests are read, and no file is changed.
+//! What a run is expected to give: its stemcell, and the paths of its results. Only manifests are read, and no file is changed.
 
 use std::path::PathBuf;
 
@@ -14,7 +14,7 @@ use super::select::{Wanted, result_paths};
 use super::stemcell::{self, CallStemcell};
 use crate::diag::Chain;
 
-/// The stemcell of a call, or why it is unknown, with all problems that the manifests show.
+/// The stemcell of a run, or why it is unknown, with all problems that the manifests show.
 pub(super) async fn stemcell(
     options: &Options,
     progress: &Progress,
@@ -55,7 +55,7 @@ pub(super) async fn results(
     result_paths(inputs, wanted)
 }
 
-/// The stemcell of a call. A call that only checks does not need one.
+/// The stemcell of a run. A run that only checks does not need one.
 fn known_or_not(options: &Options, progress: &Progress) -> Result<CallStemcell, OfflineError> {
     let found = match &options.stemcell {
         Some(stemcell) => Ok(stemcell.clone()),

@@ -1,4 +1,4 @@
-//! Copies the logs of failed packages to the output directory: in a container, the directory of logs is lost when the call ends.
+//! Copies the logs of failed packages to the output directory: in a container, the directory of logs is lost when the run ends.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -43,7 +43,7 @@ impl FailedLogs {
         }
     }
 
-    /// Removes the logs of a package that failed in an earlier call, and the directory if it is empty then.
+    /// Removes the logs of a package that failed in an earlier run, and the directory if it is empty then.
     pub(super) fn remove(&self, package: &Name) {
         if let Err(error) = self.try_remove(package) {
             tracing::warn!(error = %Chain(&error), "could not remove the log of an earlier failure");

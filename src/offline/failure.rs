@@ -1,4 +1,4 @@
-//! The packages of a call that failed.
+//! The packages of a run that failed.
 
 use std::path::{Path, PathBuf};
 

@@ -22,7 +22,7 @@ pub enum FailureKind {
 }
 
 impl FailureKind {
-    /// The kind of a call's failure; `None` if the user stopped it.
+    /// The kind of a run's failure; `None` if the user stopped it.
     #[must_use]
     pub fn of(error: &OfflineError) -> Option<Self> {
         match error {

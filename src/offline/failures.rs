@@ -1,4 +1,4 @@
-//! Collects the failures of a call. The logs of failed packages are read and copied concurrently.
+//! Collects the failures of a run. The logs of failed packages are read and copied concurrently.
 
 use std::path::PathBuf;
 

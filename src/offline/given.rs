@@ -1,4 +1,4 @@
-//! What the arguments of a call stand for: patterns that no shell expanded, and paths that do not exist.
+//! What the arguments of a run stand for: patterns that no shell expanded, and paths that do not exist.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! Merges the packages of all releases of a call into one graph: a package that several releases have is one node.
+//! Merges the packages of all releases of a run into one graph: a package that several releases have is one node.
 //!
 //! Two packages are the same when everything that affects what they install is the same: name and version, which the script
 //! sees, the files of the source, and the dependencies, which must be the same in this sense, too.
@@ -11,7 +11,7 @@ use super::identity::Identities;
 use super::ids::{NodeId, ReleaseId};
 use crate::release::{Name, Version};
 
-/// A package of a call.
+/// A package of a run.
 #[derive(Debug)]
 pub(super) struct PackageNode {
     /// The package that is compiled or installed, of the first release that has it.

@@ -1,4 +1,4 @@
-//! Decides which source blobs of a call are the same: those with the same bytes, and those that unpack to the same files.
+//! Decides which source blobs of a run are the same: those with the same bytes, and those that unpack to the same files.
 //!
 //! Each release packs its packages itself, so the blobs of one package differ in times and owners from release to release.
 

@@ -1,8 +1,8 @@
-//! The two numberings of a call: its releases and its packages.
+//! The two numberings of a run: its releases and its packages.
 
 use crate::compile;
 
-/// A release of a call: the position of its tarball among the inputs, from 0.
+/// A release of a run: the position of its tarball among the inputs, from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct ReleaseId(usize);
 
@@ -16,7 +16,7 @@ impl ReleaseId {
     }
 }
 
-/// A package of a call, in the order of the graph of all releases. The schedule has the packages in the same order.
+/// A package of a run, in the order of the graph of all releases. The schedule has the packages in the same order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct NodeId(usize);
 

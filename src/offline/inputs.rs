@@ -1,4 +1,4 @@
-//! Reads the tarballs of a call, and describes what they hold.
+//! Reads the tarballs of a run, and describes what they hold.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -23,7 +23,7 @@ use crate::runtime;
 /// How many ignored files are named.
 const CLUTTER_NAMED: usize = 10;
 
-/// How long a read of an input may continue after the call was canceled.
+/// How long a read of an input may continue after the run was canceled.
 const READ_GRACE: Duration = Duration::from_secs(2);
 
 /// Reads every tarball once. Each is given with the directory that its result goes to.

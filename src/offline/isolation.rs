@@ -1,4 +1,4 @@
-//! The isolation tier of a call, as the user reads about it.
+//! The isolation tier of a run, as the user reads about it.
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -70,6 +70,7 @@ fn stronger() -> &'static str {
     if nix::unistd::geteuid().is_root() {
         "pass `--cap-add SYS_ADMIN --security-opt apparmor=unconfined` to docker, or `privileged: true` to Concourse"
     } else {
-        "compile as root, or allow user namespaces, with newuidmap and a range in /etc/subuid and /etc/subgid"
+        "compile as root, or allow user namespaces, install the package `uidmap` and give this user a range in /etc/subuid and \
+         /etc/subgid"
     }
 }

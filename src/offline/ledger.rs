@@ -51,7 +51,7 @@ pub(super) enum PackageState {
 }
 
 impl PackageRecord {
-    /// Whether it is compiled in this call.
+    /// Whether it is compiled in this run.
     pub(super) fn is_compiled_here(&self) -> bool {
         self.node.package().is_source() && !self.is_cached
     }

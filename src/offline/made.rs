@@ -1,4 +1,4 @@
-//! A package that was compiled in this call, for caches.
+//! A package that was compiled in this run, for caches.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::compiled_release::CompiledBlob;
 
-/// A package that was compiled in this call.
+/// A package that was compiled in this run.
 #[derive(Debug, Clone)]
 pub(super) struct Made {
     pub blob: Arc<CompiledBlob>,

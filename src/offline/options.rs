@@ -1,4 +1,4 @@
-//! The options of a call.
+//! The options of a run.
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -12,14 +12,14 @@ use crate::process::{ForkServer, TimeLimits};
 use crate::release::Slug;
 use crate::sandbox;
 
-/// The options of a call.
+/// The options of a run.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// What the call does.
+    /// What the run does.
     pub purpose: Purpose,
     /// The tarballs.
     pub inputs: Vec<PathBuf>,
-    /// Results of earlier calls, from which packages are taken over.
+    /// Results of earlier runs, from which packages are taken over.
     pub reuse: Vec<PathBuf>,
     /// Whether everything is compiled a second time, to compare the results.
     pub verify_rebuild: bool,
@@ -46,7 +46,7 @@ pub struct Options {
     pub jobs: Option<NonZeroUsize>,
     /// The memory in bytes that each of them is expected to need, if `jobs` is `None`; zero for none.
     pub memory_per_job: u64,
-    /// Whether all scripts share one pool of jobs for GNU make.
+    /// Whether all scripts share one pool of GNU make jobs.
     pub make_jobserver: bool,
     /// Whether dependencies are read-only for scripts, where the tier supports it.
     pub readonly_dependencies: bool,
@@ -99,7 +99,7 @@ pub struct Options {
 pub struct CacheOptions {
     /// The directory of the local cache.
     pub directory: Option<PathBuf>,
-    /// Its maximum size in bytes at the end of a call.
+    /// Its maximum size in bytes at the end of a run.
     pub max_size: Option<u64>,
     /// Whether results of unrestricted second runs are used and stored.
     pub unrestricted: bool,
@@ -107,7 +107,7 @@ pub struct CacheOptions {
     pub shared: SharedCaches,
 }
 
-/// The caches of a call that several machines share.
+/// The caches of a run that several machines share.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SharedCaches {
     /// Those that packages are taken from, in the order in which they are asked.
@@ -126,7 +126,7 @@ impl SharedCaches {
     }
 }
 
-/// What a call does.
+/// What a run does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     /// Compiles the releases.

@@ -19,7 +19,7 @@ use crate::release::Slug;
 use crate::runtime::{self, Cancellable};
 use crate::sandbox::{Isolation, Sharing};
 
-/// The parts of the key that all packages of a call share.
+/// The parts of the key that all packages of a run share.
 #[derive(Debug)]
 pub(super) struct CommonParts {
     stemcell: String,

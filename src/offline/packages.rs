@@ -1,4 +1,4 @@
-//! The packages of all releases of a call, each with the paths of its logs.
+//! The packages of all releases of a run, each with the paths of its logs.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Calls that compile nothing: the checks that other steps of a compilation make, and what a compilation would do.
+//! Runs that compile nothing: the checks that other steps of a compilation make, and what a compilation would do.
 
 use std::path::Path;
 

@@ -37,7 +37,7 @@ pub struct Progress {
 
 #[derive(Debug, Default)]
 struct ProgressState {
-    /// The running packages by job number.
+    /// The running packages by their numbers.
     running: BTreeMap<usize, Running>,
     started: usize,
     ended: usize,
@@ -152,7 +152,7 @@ impl Progress {
         self.success(text);
     }
 
-    /// Reports the start of a job. `releases` are the releases with the package, if the run has
+    /// Reports the start of a package. `job` is its number, `releases` are the releases with the package, if the run has
     /// several.
     pub(super) fn start(&self, job: usize, name: &Name, version: &Version, releases: &[String]) {
         let mut state = self.state();
@@ -182,7 +182,7 @@ impl Progress {
         self.line(&format!("Compiling package {label} ({position}){of}"));
     }
 
-    /// Removes an ended job, successful or not. Returns how long it took, if it was started.
+    /// Removes an ended package, successful or not. Returns how long it took, if it was started.
     pub(super) fn end(&self, job: usize) -> Option<Took> {
         let mut state = self.state();
         let running = state.running.remove(&job)?;

@@ -82,7 +82,7 @@ impl Rebuild {
         })
     }
 
-    /// The options of the second compilation of these inputs: another work directory, another number of jobs than that of the first one, and
+    /// The options of the second compilation of these inputs: another work directory, another value of `--jobs` than that of the first one, and
     /// nothing that was compiled before.
     pub(super) fn options(
         &self,

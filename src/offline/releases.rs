@@ -52,7 +52,7 @@ pub(super) struct Compiler {
     pub cache: Option<CallCache>,
 }
 
-/// The stemcell, progress display and cancellation that all releases of a call share.
+/// The stemcell, progress display and cancellation that all releases of a run share.
 #[derive(Debug)]
 pub(super) struct Target<'a> {
     pub stemcell: &'a Slug,
@@ -116,7 +116,7 @@ async fn find<'a>(
     Ok((nodes, cached))
 }
 
-/// The compilation of all releases of a call.
+/// The compilation of all releases of a run.
 struct Run<'a> {
     target: &'a Target<'a>,
     /// Canceled by the user or after the first failure. Only the user cancels `target.cancel`.

@@ -1,4 +1,4 @@
-//! Writes the report of a call, with the sizes and digests of its files, as JSON and as a page.
+//! Writes the report of a run, with the sizes and digests of its files, as JSON and as a page.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use crate::runtime;
 
 const BUFFER: usize = 128 * 1024;
 
-/// A report, as JSON and as a page, that is written when the exit code of the call is known.
+/// A report, as JSON and as a page, that is written when the exit code of the run is known.
 #[derive(Debug)]
 pub struct ReportFile {
     json: Option<PathBuf>,
@@ -28,7 +28,7 @@ pub struct ReportFile {
 }
 
 impl ReportFile {
-    /// The report of a call; `None` if no file is wanted.
+    /// The report of a run; `None` if no file is wanted.
     pub(super) fn new(
         json: Option<PathBuf>,
         page: Option<PathBuf>,

@@ -1,4 +1,4 @@
-//! Takes packages from results of earlier calls (`--reuse`), as a Director takes them from its database. A package is not compiled again
+//! Takes packages from results of earlier runs (`--reuse`), as a Director takes them from its database. A package is not compiled again
 //! if its name, version and fingerprint are the same, and if those of all its dependencies are, too.
 
 use std::collections::HashMap;

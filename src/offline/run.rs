@@ -1,4 +1,4 @@
-//! One call, from the tarballs to the last line.
+//! One run, from the tarballs to the last line.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -19,10 +19,10 @@ use super::rebuild::{self, Rebuild};
 use super::report_file::{self, ReportFile};
 use crate::runtime;
 
-/// What a call has done.
+/// What a run has done.
 #[derive(Debug)]
 pub struct Outcome {
-    /// The compiled releases that were written, or that would be if the call is only asked for their names. In the order of the
+    /// The compiled releases that were written, or that would be if the run is only asked for their names. In the order of the
     /// inputs.
     pub written: Vec<PathBuf>,
     /// Why not all releases were written.

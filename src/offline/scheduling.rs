@@ -1,4 +1,4 @@
-//! The schedule of a call's packages, for compiling them and for predicting how that proceeds.
+//! The schedule of a run's packages, for compiling them and for predicting how that proceeds.
 
 use std::num::NonZeroUsize;
 use std::time::Duration;

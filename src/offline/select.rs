@@ -63,11 +63,11 @@ pub(super) enum Task {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Replacement {
     pub of: PathBuf,
-    /// Whether the call writes the same result again. Otherwise the earlier one has another selection.
+    /// Whether the run writes the same result again. Otherwise the earlier one has another selection.
     pub is_rebuilt: bool,
 }
 
-/// The tasks of a call.
+/// The tasks of a run.
 #[derive(Debug)]
 pub(super) struct Selected {
     pub tasks: Vec<Task>,
@@ -93,7 +93,7 @@ struct Facts {
     replaced_by: Option<Replacement>,
 }
 
-/// What all inputs of a call are compiled for.
+/// What all inputs of a run are compiled for.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Wanted<'a> {
     pub stemcell: &'a CallStemcell,
@@ -166,7 +166,7 @@ impl Facts {
     }
 }
 
-/// Decides what to do with each input of a call, or returns every problem.
+/// Decides what to do with each input of a run, or returns every problem.
 pub(super) fn select(inputs: Vec<Input>, wanted: Wanted<'_>) -> Result<Selected, OfflineError> {
     let manifests: Vec<Option<&Manifest>> = inputs
         .iter()

@@ -20,7 +20,7 @@ const DIGEST_LENGTH: usize = 16;
 /// The longest name of a file on Linux, in bytes.
 pub(super) const NAME_LIMIT: usize = 255;
 
-/// Which jobs and packages of the releases of a call are compiled.
+/// Which jobs and packages of the releases of a run are compiled.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Selection {
     /// All of them.
@@ -135,7 +135,7 @@ impl Selection {
         format!("{stem}{part}{SUFFIX}")
     }
 
-    /// The names that the user gave and that no release of the call has.
+    /// The names that the user gave and that no release of the run has.
     pub(super) fn unknown(&self, manifests: &[&Manifest]) -> Vec<UnknownName> {
         let Self::Named { jobs, packages } = self else {
             return Vec::new();

@@ -25,7 +25,7 @@ use crate::release::Slug;
 use crate::runtime;
 use crate::sandbox::{Isolation, Sandbox};
 
-/// The compiler of a call.
+/// The compiler of a run.
 pub(super) async fn compiler(
     options: &Options,
     stemcell: &Slug,
@@ -134,7 +134,7 @@ fn logs_and_variables(
     Ok((logs, (environment, Some(pool))))
 }
 
-/// What the packages of a call share.
+/// What the packages of a run share.
 pub(super) fn context(
     options: &Options,
     sandbox: Sandbox,

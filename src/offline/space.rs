@@ -1,4 +1,4 @@
-//! Checks for enough disk space before a call starts. Refuses only calls that are sure to fail: compares a lower bound of the need
+//! Checks for enough disk space before a run starts. Refuses only runs that are sure to fail: compares a lower bound of the need
 //! with the free space.
 
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ struct Need {
     bytes: u64,
 }
 
-/// Refuses a call whose tarballs are larger than the free space at `work`, where their blobs are written.
+/// Refuses a run whose tarballs are larger than the free space at `work`, where their blobs are written.
 pub(super) fn check_for_tarballs<'a>(
     tarballs: impl Iterator<Item = &'a Path>,
     work: &Path,
@@ -35,7 +35,7 @@ pub(super) fn check_for_tarballs<'a>(
     refuse(check(&[need], "to extract the tarballs")?)
 }
 
-/// Refuses a call whose largest source, unpacked, fits into none of `places`, or whose outputs do not fit into their directories.
+/// Refuses a run whose largest source, unpacked, fits into none of `places`, or whose outputs do not fit into their directories.
 pub(super) fn check_for_tasks(tasks: &[Task], places: &[PathBuf]) -> Result<(), OfflineError> {
     let mut needs = Vec::new();
     let mut sources = Vec::new();

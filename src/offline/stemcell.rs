@@ -39,7 +39,7 @@ impl UnknownStemcell {
     }
 }
 
-/// The stemcell of a call; unknown only in calls that compile nothing.
+/// The stemcell of a run; unknown only in runs that compile nothing.
 #[derive(Debug, Clone)]
 pub(super) struct CallStemcell(Option<Slug>);
 

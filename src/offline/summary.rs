@@ -1,4 +1,4 @@
-//! The packages of a call together: the slowest ones, the critical path, and the gain from compiling concurrently.
+//! The packages of a run together: the slowest ones, the critical path, and the gain from compiling concurrently.
 
 use std::time::Duration;
 
@@ -57,7 +57,7 @@ pub(super) fn critical_path(packages: &[Package]) -> Vec<usize> {
     critical_path::of(&timed.collect::<Vec<_>>()).packages
 }
 
-/// The summary for people: at most eight lines, none for fewer than two compiled packages. `run` is the time of the whole call.
+/// The summary for people: at most eight lines, none for fewer than two compiled packages. `run` is the time of the whole run.
 /// `is_complete` is whether it succeeded: after a failure, one line says what was compiled.
 pub(super) fn lines(
     packages: &[Package],
@@ -81,11 +81,7 @@ fn first_line(summary: &Summary, jobs: Option<usize>, run: Duration) -> String {
         true => summary.compiled.to_string(),
         false => format!("{} of {}", summary.compiled, summary.to_compile),
     };
-    let jobs = match jobs {
-        None => String::new(),
-        Some(1) => " with 1 job".to_owned(),
-        Some(jobs) => format!(" with {jobs} jobs"),
-    };
+    let jobs = jobs.map_or_else(String::new, |jobs| format!(" with --jobs {jobs}"));
     let elapsed = shown(summary.elapsed);
     let whole = match run.as_secs_f64() - summary.elapsed >= NOTABLE {
         true => format!(" (whole run: {})", Elapsed(run)),
@@ -125,7 +121,7 @@ fn path_line(summary: &Summary, packages: &[Package]) -> Option<String> {
         count => format!(", {count} more {}", shown(others.iter().sum())),
     };
     Some(format!(
-        "Critical path, which more jobs do not shorten: {} ({}{rest})",
+        "Critical path, which a higher --jobs does not shorten: {} ({}{rest})",
         shown(summary.critical_path_seconds),
         named.join(", "),
     ))
@@ -247,8 +243,8 @@ mod tests {
         assert_eq!(
             lines_of(&four()),
             [
-                "Compiled 4 packages with 2 jobs in 1m40s (whole run: 2m10s); their times add up to 2m25s, 1.5 times as much",
-                "Critical path, which more jobs do not shorten: 1m35s (p0 1m00s, p2 35.0s)",
+                "Compiled 4 packages with --jobs 2 in 1m40s (whole run: 2m10s); their times add up to 2m25s, 1.5 times as much",
+                "Critical path, which a higher --jobs does not shorten: 1m35s (p0 1m00s, p2 35.0s)",
                 "Slowest packages:",
                 "  1m20s  p0/v0",
                 "  35.0s  p2/v2, after 5.0s of waiting",
@@ -266,7 +262,7 @@ mod tests {
         assert_eq!(lines.len(), 8, "{lines:#?}");
         assert_eq!(
             lines[1],
-            "Critical path, which more jobs do not shorten: 7m16s (p25 25.0s, p26 26.0s, p27 27.0s, p28 28.0s, p29 29.0s, 25 more 5m01s)"
+            "Critical path, which a higher --jobs does not shorten: 7m16s (p25 25.0s, p26 26.0s, p27 27.0s, p28 28.0s, p29 29.0s, 25 more 5m01s)"
         );
     }
 
@@ -280,7 +276,7 @@ mod tests {
         ];
         assert_eq!(
             lines(&two, Some(1), Duration::from_secs(1), true),
-            ["Compiled 2 packages with 1 job in 1.0s"]
+            ["Compiled 2 packages with --jobs 1 in 1.0s"]
         );
     }
 

@@ -1,4 +1,4 @@
-//! The report of a call as an HTML page: a timeline, the times of all packages, and the last lines of their output. The page loads nothing
+//! The report of a run as an HTML page: a timeline, the times of all packages, and the last lines of their output. The page loads nothing
 //! else, and works without its script, which sorts the table.
 
 mod header;

@@ -1,4 +1,4 @@
-//! The directories of a call: where its work directory is, what is in it, and where its logs are.
+//! The directories of a run: where its work directory is, what is in it, and where its logs are.
 
 use std::path::{Path, PathBuf};
 

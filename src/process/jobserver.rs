@@ -21,7 +21,7 @@ const DESCRIPTOR: u8 = 242;
 /// collide with files of a package.
 const NAME: &str = ".bosh-agent:jobserver";
 
-/// A pool of jobs.
+/// A pool of GNU make jobs.
 #[derive(Debug)]
 pub struct Jobserver {
     fifo: PathBuf,
@@ -30,7 +30,7 @@ pub struct Jobserver {
 }
 
 impl Jobserver {
-    /// Creates a pool with this many tokens. Each make has one job in addition.
+    /// Creates a pool with this many tokens. Each make has one make job in addition.
     ///
     /// # Errors
     /// What the system answered.

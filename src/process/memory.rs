@@ -66,11 +66,11 @@ pub(crate) enum MemoryOf {
 }
 
 impl Memory {
-    /// For how many jobs there is memory: at least one. `per_job` is in bytes, zero for no limit.
+    /// For how many concurrent packages there is memory: at least one. `per_job` is in bytes, zero for no limit.
     #[must_use]
     pub(crate) fn jobs(self, per_job: u64) -> NonZeroUsize {
         let bytes = match self.of {
-            // The kernel keeps a part: a machine with 4 GiB reports less than that, and has room for four jobs of 1 GiB.
+            // The kernel keeps a part: a machine with 4 GiB reports less than that, and has room for four packages of 1 GiB.
             MemoryOf::Machine => self.bytes.saturating_add(self.bytes / KEPT_PART),
             MemoryOf::Cgroup => self.bytes,
         };

@@ -1,6 +1,6 @@
 //! `--isolation=landlock`: several packages use the real base directory at the same time. Each script can access only its own
 //! directories there, the scratch directories that it shares with others and, read-only, its direct dependencies. With
-//! `--isolation=none` and several jobs, the same tree is used without such rules.
+//! `--isolation=none` and `--jobs` above 1, the same tree is used without such rules.
 //!
 //! ```text
 //! BASE/packages/NAME            links, while the package or one that depends on it is compiled
@@ -153,7 +153,7 @@ impl Landlocked {
         self
     }
 
-    /// Uses no rules (`--isolation=none` with several jobs): scripts that run concurrently see each other's packages and can write to
+    /// Uses no rules (`--isolation=none` with `--jobs` above 1): scripts that run concurrently see each other's packages and can write to
     /// them.
     #[must_use]
     pub fn without_rules(mut self) -> Self {

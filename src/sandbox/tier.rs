@@ -28,7 +28,7 @@ pub enum Isolation {
     Userns,
     /// Landlock rules in the base directory itself, or an error.
     Landlock,
-    /// No isolation, in the base directory itself; one job by default.
+    /// No isolation, in the base directory itself; by default, one script at a time.
     None,
 }
 
@@ -295,7 +295,8 @@ fn described(namespaces: &Namespaces) -> String {
     }
     .to_owned();
     if namespaces.users() == Some(Users::Single) {
-        text += ", with a single user: scripts that change owners fail";
+        text += ", with a single user: scripts that change owners fail, unless you install the package `uidmap` and give this user a \
+                 range in /etc/subuid and /etc/subgid";
     }
     if namespaces.protects_host() {
         text += ", with a read-only host";

@@ -210,7 +210,7 @@ impl Map {
     fn how(&self) -> &'static str {
         match self.users {
             Users::Same => "to the same owners",
-            Users::Ranges => "with newuidmap and newgidmap",
+            Users::Ranges => "with newuidmap and newgidmap (package `uidmap`)",
             Users::Single => "to a single owner",
         }
     }

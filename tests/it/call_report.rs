@@ -1,4 +1,4 @@
-//! The report of a call for other programs (`--report`).
+//! The report of a run for other programs (`--report`).
 
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;

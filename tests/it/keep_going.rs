@@ -1,4 +1,4 @@
-//! What is left of a call in which a package fails: other packages, other releases, the log.
+//! What is left of a run in which a package fails: other packages, other releases, the log.
 
 use crate::support::{ReleaseBuilder, World};
 

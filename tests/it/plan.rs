@@ -10,7 +10,7 @@ fn marking() -> ReleaseBuilder {
     ReleaseBuilder::of_script("touch $MARK")
 }
 
-/// Runs a call that must not compile, and fails if it leaves a trace.
+/// Runs the agent with flags that compile nothing, and fails if it leaves a trace.
 #[track_caller]
 fn planned(world: &World, agent: Agent, tarballs: &[&Path]) -> Ran {
     let before = world.snapshot();

@@ -171,7 +171,7 @@ fn unknown_names_are_reported_with_similar_ones() {
             .arg(&tarball)
             .run()
             .refuses_the_input()
-            .says("no release of this call has job `wbe` or package `apps`")
+            .says("no release of this run has job `wbe` or package `apps`")
             .says("Hint: did you mean job `web`?")
             .says("Hint: did you mean package `app`?");
     }

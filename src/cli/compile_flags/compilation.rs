@@ -36,14 +36,14 @@ pub(in crate::cli) struct CompilationFlags {
     #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = values::size)]
     pub memory_per_job: u64,
 
-    /// Share one GNU make jobserver between all scripts, with a job per available CPU. A plain
+    /// Share one GNU make jobserver between all scripts, with a make job per available CPU. A plain
     /// `make` then runs in parallel, which some packages do not support; `make -jN` is not affected
     #[arg(long)]
     pub make_jobserver: bool,
 
     /// Let scripts inherit this variable of the environment, or set it to a value. Without a cache,
     /// they inherit all but the credentials of shared caches. Can be repeated
-    #[arg(long, value_name = "NAME[=VALUE]", value_parser = values::variable)]
+    #[arg(long, value_name = "VARIABLE[=VALUE]", value_parser = values::variable)]
     pub env: Vec<Variable>,
 
     /// After a failure, continue with the packages that do not depend on the failed one. Releases

@@ -13,13 +13,13 @@ pub(in crate::cli) struct DirectoryFlags {
     #[arg(long, value_name = "DIR")]
     pub work_dir: Option<PathBuf>,
 
-    /// Keep the scratch directories of packages (BASE/data/NAME) in this directory for later runs;
+    /// Keep the scratch directories of packages (BASE/data/PACKAGE) in this directory for later runs;
     /// they hold Go's build cache, for example [default: they are removed at the end]
     #[arg(long, value_name = "DIR")]
     pub scratch_dir: Option<PathBuf>,
 
     /// Do not share scratch directories: each package has its own. With `landlock`, a script can then use
-    /// BASE/data/NAME with the name of its own package, and not those of its dependencies
+    /// BASE/data/PACKAGE with the name of its own package, and not those of its dependencies
     #[arg(long, conflicts_with = "scratch_dir")]
     pub no_shared_scratch: bool,
 

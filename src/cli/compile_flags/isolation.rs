@@ -38,8 +38,9 @@ pub(in crate::cli) enum IsolationFlag {
     Auto,
     /// Mount, process and IPC namespaces for each package; needs root or CAP_SYS_ADMIN
     Namespace,
-    /// The same in a user namespace; without root, scripts can change file owners only with
-    /// newuidmap and a range in /etc/subuid
+    /// The same in a user namespace. An ordinary user needs newuidmap (package `uidmap`) and a range
+    /// in /etc/subuid and /etc/subgid: without them, `auto` does not choose this tier, and with
+    /// `userns`, scripts that change file owners fail
     Userns,
     /// Scripts use the real BASE, restricted by Landlock rules; needs Landlock (Linux 5.19), no privileges
     Landlock,

@@ -1,4 +1,4 @@
-//! Flags of `compile`: calls that compile nothing and say what a compilation would do, and the graph of packages.
+//! Flags of `compile`: runs that compile nothing and say what a compilation would do, and the graph of packages.
 
 use std::path::PathBuf;
 
@@ -35,7 +35,7 @@ pub(in crate::cli) struct PlanFlags {
 }
 
 impl PlanFlags {
-    /// What the call does.
+    /// What the run does.
     pub(in crate::cli) fn purpose(&self) -> Purpose {
         if self.print_output_names {
             Purpose::NameResults

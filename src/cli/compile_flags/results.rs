@@ -13,7 +13,7 @@ pub(in crate::cli) struct ResultFlags {
     #[arg(long, value_name = "DIR")]
     pub output_directory: Option<PathBuf>,
 
-    /// Write a report of the call as JSON to this file, also after a failure
+    /// Write a report of the run as JSON to this file, also after a failure
     #[arg(long, value_name = "FILE.json", value_parser = values::report_file, conflicts_with_all = ["check", "dry_run", "print_output_names", "shell"])]
     pub report: Option<PathBuf>,
 
@@ -28,7 +28,7 @@ pub(in crate::cli) struct ResultFlags {
     #[arg(long)]
     pub reproducible: bool,
 
-    /// Compile everything a second time, in another work directory, with another number of jobs and at
+    /// Compile everything a second time, in another work directory, with another value of --jobs and at
     /// another time, and compare the compiled packages file by file. If one differs, the exit code is
     /// 1. Implies --reproducible. The second compilation uses no cache, no --reuse and no --scratch-dir
     #[arg(long, conflicts_with_all = ["check", "dry_run", "print_output_names", "shell", "shell_on_failure"])]

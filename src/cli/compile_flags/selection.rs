@@ -14,14 +14,14 @@ pub(in crate::cli) struct SelectionFlags {
     pub only_needed: bool,
 
     /// Compile only the packages that this job needs. The result has only this job and is named
-    /// ….job=NAME.tgz. Can be repeated
-    #[arg(long, value_name = "NAME", value_parser = name)]
+    /// ….job=JOB.tgz. Can be repeated
+    #[arg(long, value_name = "JOB", value_parser = name)]
     pub job: Vec<Name>,
 
     /// Compile only this package and its dependencies. Without --job, the result has the jobs that
-    /// need no other package; it is named ….package=NAME.tgz. Can be repeated. Everything that is not
+    /// need no other package; it is named ….package=PACKAGE.tgz. Can be repeated. Everything that is not
     /// selected is checked nevertheless
-    #[arg(long, value_name = "NAME", value_parser = name)]
+    #[arg(long, value_name = "PACKAGE", value_parser = name)]
     pub package: Vec<Name>,
 }
 

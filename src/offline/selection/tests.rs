@@ -173,7 +173,7 @@ fn name_of_a_result_has_the_selection() {
         (named("web db", ""), ".job=db,web"),
         (named("", "lib base"), ".package=base,lib"),
         (named("web", "lib"), ".job=web.package=lib"),
-        // A name of another release of the call.
+        // A name of another release of the run.
         (named("web other", "lib more"), ".job=web.package=lib"),
     ] {
         let name = selection.name_of_result(full, &manifest);

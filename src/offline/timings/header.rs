@@ -1,4 +1,4 @@
-//! The top of the page: what was compiled, how the call ended, its times, its errors.
+//! The top of the page: what was compiled, how the run ended, its times, its errors.
 
 use super::html::{counted, duration, escaped};
 use crate::offline::call_report::{CallReport, CallResult, PackageStatus, Release};
@@ -54,7 +54,7 @@ pub(super) fn header(report: &CallReport) -> String {
     )
 }
 
-/// The errors of a call that has failed.
+/// The errors of a run that has failed.
 pub(super) fn errors(report: &CallReport) -> String {
     if report.errors.is_empty() {
         return String::new();
@@ -89,7 +89,7 @@ fn figures(report: &CallReport) -> String {
     };
     figures.push(figure("Packages compiled", &compiled, &rest));
     if let Some(jobs) = report.jobs {
-        figures.push(figure("Jobs", &jobs.to_string(), ""));
+        figures.push(figure("Concurrent packages", &jobs.to_string(), "at most"));
     }
     let work = duration(summary.seconds.work());
     if let Some(gain) = summary.gain {
@@ -121,7 +121,7 @@ fn path(report: &CallReport) -> String {
     }
 }
 
-/// The tarballs, for a call that has read none of them.
+/// The tarballs, for a run that has read none of them.
 fn inputs(report: &CallReport) -> String {
     let paths: Vec<&str> = report.inputs.iter().map(|it| it.path.as_str()).collect();
     fact("Tarballs", &paths.join(", "))

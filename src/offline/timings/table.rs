@@ -10,7 +10,7 @@ const COLUMNS: [(&str, bool, &str); 12] = [
     ("Version", false, ""),
     ("Release", false, ""),
     ("Status", false, ""),
-    ("Start", true, "After the start of the call"),
+    ("Start", true, "After the start of the run"),
     ("Total", true, "All phases, with waiting"),
     ("Wait", true, "Waiting for other packages"),
     (

@@ -42,14 +42,14 @@ fn result_never_overwrites_its_source_release() {
     std::fs::create_dir(world.out()).unwrap();
     let name = "out/demo-1.10-ubuntu-noble-1.406.tgz";
     let tarball = world.release(name, &marking());
-    refused(&world, &[&tarball]).says("which is an input of this call");
+    refused(&world, &[&tarball]).says("which is an input of this run");
     // Also not by another path of it.
     let link = world.path("link.tgz");
     std::os::unix::fs::symlink(&tarball, &link).unwrap();
-    refused(&world, &[&link]).says("which is an input of this call");
+    refused(&world, &[&link]).says("which is an input of this run");
     let hard = world.path("hard.tgz");
     std::fs::hard_link(&tarball, &hard).unwrap();
-    refused(&world, &[&hard]).says("which is an input of this call");
+    refused(&world, &[&hard]).says("which is an input of this run");
 }
 
 #[test]

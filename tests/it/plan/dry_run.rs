@@ -65,7 +65,7 @@ fn dry_run_prints_order_times_and_critical_path() {
     remember(&logs, &measured);
     let ran = dry_run(&world, &["--jobs=2"], &logs, &[&tarball])
         .succeeds()
-        .says("Expected order with 2 jobs:\n")
+        .says("Expected order with --jobs 2:\n")
         .says(&format!(
             "Expected time: 15.6s, from earlier runs ({}/durations.json)\n\
              Critical path, 15.6s: base -> middle -> top\n\
@@ -124,7 +124,7 @@ fn times_without_an_earlier_run_are_estimates() {
     let logs = world.path("logs");
     let ran = dry_run(&world, &["--jobs=1"], &logs, &[&demo])
         .succeeds()
-        .says("Expected order with 1 job:\n")
+        .says("Expected order with --jobs 1:\n")
         .says("estimated by the sizes of the sources (~): no earlier run has measured a package");
     assert_eq!(names(&steps(&ran)), ["lib", "app"]);
     assert!(steps(&ran).iter().all(|[_, time, _]| time == "~0.2s"));
