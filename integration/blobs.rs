@@ -9,8 +9,7 @@ use crate::support::proxy::Proxy;
 use bosh_agent::blobs::{BlobError, BlobId, Blobs, BlobstoreSettings, Headers, SignedUrl};
 use bosh_agent::config::{Environment, Vcap};
 use bosh_agent::diag::Chain;
-use bosh_agent::release::digest::{Hasher, HashingReader};
-use bosh_agent::release::{Algorithm, MultiDigest};
+use bosh_agent::release::{Algorithm, Digests, MultiDigest};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -69,9 +68,9 @@ impl Machine {
 }
 
 fn digest_of(path: &Path) -> MultiDigest {
-    let mut reader = HashingReader::new(fs::File::open(path).unwrap(), Hasher::all());
-    std::io::copy(&mut reader, &mut std::io::sink()).unwrap();
-    MultiDigest::of(&reader.finish().1, &[Algorithm::Sha1, Algorithm::Sha256]).unwrap()
+    let algorithms = [Algorithm::Sha1, Algorithm::Sha256];
+    let (digests, _) = Digests::of_reader(fs::File::open(path).unwrap(), &algorithms).unwrap();
+    MultiDigest::of(&digests, &algorithms).unwrap()
 }
 
 fn options(endpoint: &str, (user, password): (&str, &str), ca: Option<&str>) -> Value {

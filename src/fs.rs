@@ -20,6 +20,7 @@ mod copied_file;
 mod copy;
 mod copy_helper;
 mod descent;
+mod error;
 #[cfg(test)]
 mod fixtures;
 mod found;
@@ -41,6 +42,9 @@ pub(crate) use child::ChildDirectory;
 pub(crate) use copy::{
     copy_tree, copy_tree_until, copy_tree_visiting, copy_tree_without_mounts, detach, link_below,
 };
+use error::{CLEAR_FLAGS, COPY_INTO_ITSELF, CROSS_MOUNT, UNMOUNT, is_no_space};
+pub use error::{Context, Error, Result};
+pub(crate) use error::{if_there, is_no_space_behind, is_read_only_behind};
 #[cfg(test)]
 pub(crate) use fixtures::{flag, make_deep, scratch_for_deep_trees};
 pub use found::Found;
@@ -60,121 +64,8 @@ pub(crate) use umask::{forbid_writing_by_others, mode_of_results};
 pub use walk::Mounts;
 pub(crate) use walk::{Walk, WalkStep};
 
-/// The action in errors about mounts that a script left.
-const UNMOUNT: &str = "unmount";
-
-/// The action in errors about files below a mount that a script left.
-const CROSS_MOUNT: &str = "read through the mount at";
-
-/// The action in errors about trees that contain their copies.
-const COPY_INTO_ITSELF: &str = "copy a tree into itself at";
-
-/// The action in errors about files that `chattr` protects.
-const CLEAR_FLAGS: &str = "clear the immutable or append-only flag of";
-
 /// The prefix of temporary files; see [`write_atomic`].
 const WRITE_PREFIX: &str = ".bosh-agent-write-";
-
-/// A failed file operation.
-#[derive(Debug, thiserror::Error)]
-#[error("failed to {action} `{}`", path.display())]
-pub struct Error {
-    /// The operation, as it reads after "failed to".
-    pub action: &'static str,
-    /// The path of the file.
-    pub path: PathBuf,
-    /// The error of the system.
-    pub source: io::Error,
-}
-
-impl Error {
-    /// `action` reads after "failed to".
-    #[must_use]
-    pub fn new(action: &'static str, path: &Path, source: io::Error) -> Self {
-        Self {
-            action,
-            path: path.to_owned(),
-            source,
-        }
-    }
-
-    /// Whether the file does not exist.
-    #[must_use]
-    pub(crate) fn is_not_found(&self) -> bool {
-        self.source.kind() == io::ErrorKind::NotFound
-    }
-
-    /// Whether the file is a mount in a tree, which is not read.
-    #[must_use]
-    pub(crate) fn is_mount(&self) -> bool {
-        self.action == CROSS_MOUNT
-    }
-
-    /// Whether a tree cannot be copied because the copy is in it.
-    #[must_use]
-    pub(crate) fn is_copy_of_itself(&self) -> bool {
-        self.action == COPY_INTO_ITSELF
-    }
-
-    /// Whether the disk (or the quota) is full.
-    #[must_use]
-    pub fn is_no_space(&self) -> bool {
-        is_no_space(&self.source)
-    }
-
-    /// What the user can do about it, if that depends only on the file.
-    #[must_use]
-    pub(crate) fn hint(&self) -> Option<String> {
-        let path = self.path.display();
-        match self.action {
-            UNMOUNT => Some(format!(
-                "a script mounted something there: run `umount {path}` (`fusermount -u {path}` for FUSE) as the user who mounted it, or as root; \
-                 nothing below it was removed"
-            )),
-            CROSS_MOUNT => Some(format!(
-                "a script mounted something at `{path}`: unmount it at the end of the script, or copy its files"
-            )),
-            CLEAR_FLAGS => Some(format!("run `chattr -i -a {path}` as root")),
-            _ => None,
-        }
-    }
-}
-
-/// Whether the disk (or the quota) is full.
-fn is_no_space(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-    )
-}
-
-/// The result of a file operation.
-pub type Result<T> = std::result::Result<T, Error>;
-
-/// Adds the operation and the path to an I/O result.
-pub trait Context<T> {
-    /// `action` reads after "failed to".
-    ///
-    /// # Errors
-    /// The same error, with the action and the path.
-    fn at(self, action: &'static str, path: &Path) -> Result<T>;
-}
-
-impl<T> Context<T> for io::Result<T> {
-    fn at(self, action: &'static str, path: &Path) -> Result<T> {
-        self.map_err(|source| Error {
-            action,
-            path: path.to_owned(),
-            source,
-        })
-    }
-}
-
-impl<T> Context<T> for nix::Result<T> {
-    fn at(self, action: &'static str, path: &Path) -> Result<T> {
-        self.map_err(io::Error::from).at(action, path)
-    }
-}
 
 /// Opens a file for reading.
 ///
@@ -440,11 +331,7 @@ pub(crate) fn metadata(path: &Path) -> Result<Metadata> {
 /// # Errors
 /// As `std::fs::symlink_metadata`, except that a missing file is not an error.
 pub(crate) fn lookup(path: &Path) -> Result<Option<Metadata>> {
-    match std::fs::symlink_metadata(path) {
-        Ok(metadata) => Ok(Some(metadata)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).at("examine", path),
-    }
+    if_there(std::fs::symlink_metadata(path).at("examine", path))
 }
 
 /// Sets the permission bits, including setuid, setgid and sticky.
@@ -460,10 +347,8 @@ pub(crate) fn set_mode(path: &Path, mode: u32) -> Result<()> {
 /// # Errors
 /// As `std::fs::read_dir`, except that a missing directory is not an error.
 pub(crate) fn list(path: &Path) -> Result<Vec<DirEntry>> {
-    let entries = match std::fs::read_dir(path) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error).at("list", path),
+    let Some(entries) = if_there(std::fs::read_dir(path).at("list", path))? else {
+        return Ok(Vec::new());
     };
     let mut entries: Vec<DirEntry> = entries.collect::<io::Result<_>>().at("list", path)?;
     entries.sort_by_key(DirEntry::file_name);
@@ -475,10 +360,7 @@ pub(crate) fn list(path: &Path) -> Result<Vec<DirEntry>> {
 /// # Errors
 /// As `std::fs::remove_file`, except that a missing file is not an error.
 pub(crate) fn remove_file_if_there(path: &Path) -> Result<()> {
-    match remove_file(path) {
-        Err(error) if error.is_not_found() => Ok(()),
-        other => other,
-    }
+    if_there(remove_file(path)).map(drop)
 }
 
 /// Flushes a file or directory to the disk.
@@ -555,34 +437,6 @@ pub(crate) fn set_owner_if_allowed(path: &Path, uid: u32, gid: u32) -> Result<()
         }
         other => other.at("set the owner of", path),
     }
-}
-
-/// Whether a full disk (or quota) is the cause of an error, in any of its sources.
-#[must_use]
-pub(crate) fn is_no_space_behind(error: &(dyn std::error::Error + 'static)) -> bool {
-    is_behind(error, is_no_space)
-}
-
-/// Whether a read-only file system is the cause of an error, in any of its sources.
-#[must_use]
-pub(crate) fn is_read_only_behind(error: &(dyn std::error::Error + 'static)) -> bool {
-    is_behind(error, |error| {
-        error.kind() == io::ErrorKind::ReadOnlyFilesystem
-    })
-}
-
-fn is_behind(
-    error: &(dyn std::error::Error + 'static),
-    wanted: impl Fn(&io::Error) -> bool,
-) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if error.downcast_ref::<io::Error>().is_some_and(&wanted) {
-            return true;
-        }
-        next = error.source();
-    }
-    false
 }
 
 /// The file name, for short messages; the whole path if it has no file name.

@@ -124,7 +124,6 @@ mod texts;
 pub use annotations::Annotations;
 pub use enter::{KeptPackage, enter};
 pub use error::{Incomplete, OfflineError};
-pub use error_line::ErrorLine;
 pub use failure::{PackageFailure, UnfinishedRelease};
 pub use failure_kind::FailureKind;
 pub use given::is_tarball;

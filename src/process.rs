@@ -27,6 +27,7 @@ mod jobserver;
 mod lines;
 mod memory;
 mod open_files;
+mod open_lines;
 mod orphans;
 mod output;
 mod processors;

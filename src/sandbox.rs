@@ -60,11 +60,11 @@ pub(crate) use question::FileKind;
 pub(crate) use rules::{Closed, Rules};
 pub(crate) use scratch::Sharing;
 pub use script::{Script, run};
-pub(crate) use script::{ScriptEnd, run_holding, run_on_terminal};
+pub(crate) use script::{run_holding, run_on_terminal};
 pub(crate) use seen::{SeenPath, SeenPaths};
 pub(crate) use server::main as server_main;
 pub use shared_tree::SharedTree;
-pub use spec::{Report, Spec};
+pub use spec::{Report, ScriptEnd, Spec};
 #[cfg(test)]
 pub(crate) use step::{Step, StepError};
 pub(crate) use sys::{

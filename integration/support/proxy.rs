@@ -5,6 +5,8 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+use crate::common::read_head;
+
 /// A proxy on its own port.
 pub(crate) struct Proxy {
     port: u16,
@@ -62,14 +64,8 @@ fn pass(mut from: TcpStream, mut to: TcpStream) {
 
 /// The port, and bytes that were already read for the server.
 fn http(client: &mut TcpStream, first: u8, log: &Mutex<Vec<String>>) -> Option<(u16, Vec<u8>)> {
-    let mut head = vec![first];
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        client.read_exact(&mut byte).ok()?;
-        head.push(byte[0]);
-    }
-    let text = String::from_utf8(head.clone()).ok()?;
-    let line = text.lines().next()?.trim_end_matches(" HTTP/1.1");
+    let head = read_head([first].as_slice().chain(&mut *client)).ok()?;
+    let line = head.lines().next()?.trim_end_matches(" HTTP/1.1");
     log.lock().unwrap().push(line.to_owned());
     let port_of = |authority: &str| authority.rsplit(':').next()?.parse().ok();
     if let Some(authority) = line.strip_prefix("CONNECT ") {
@@ -77,7 +73,7 @@ fn http(client: &mut TcpStream, first: u8, log: &Mutex<Vec<String>>) -> Option<(
         return Some((port_of(authority)?, Vec::new()));
     }
     let authority = line.split("://").nth(1)?.split('/').next()?;
-    Some((port_of(authority)?, head))
+    Some((port_of(authority)?, head.into_bytes()))
 }
 
 fn socks(client: &mut TcpStream, log: &Mutex<Vec<String>>) -> Option<u16> {

@@ -12,7 +12,7 @@ use super::AttemptError;
 use super::on_disk::on_disk;
 use crate::fs::{self, Context as _};
 use crate::http::Response;
-use crate::release::digest::{Hasher, HashingReader, HashingWriter};
+use crate::release::digest::{Hasher, HashingWriter};
 use crate::release::{Digests, MultiDigest};
 use crate::runtime::{self, Cancellable};
 
@@ -67,10 +67,10 @@ impl<'a> Download<'a> {
         let (from, to) = (from.to_owned(), self.to.to_owned());
         let (hasher, cancel) = (self.hasher(), cancel.clone());
         let digests = on_disk("copy", move || {
-            let mut reader =
-                HashingReader::new(Cancellable::new(fs::open(&from)?, &cancel), hasher);
-            io::copy(&mut reader, &mut file).at("copy to", &to)?;
-            Ok(reader.finish().1)
+            let mut from = Cancellable::new(fs::open(&from)?, &cancel);
+            let mut out = HashingWriter::new(&mut file, hasher);
+            io::copy(&mut from, &mut out).at("copy to", &to)?;
+            Ok(out.finish().1)
         })
         .await?;
         self.keep(temporary, digests).await
@@ -88,14 +88,12 @@ impl<'a> Download<'a> {
         cancel: &CancellationToken,
     ) -> Result<(), AttemptError> {
         let (path, to) = (temporary.to_path_buf(), self.to.to_owned());
-        let (hasher, cancel) = (self.hasher(), cancel.clone());
+        let (algorithms, cancel) = (self.digest.algorithms(), cancel.clone());
         let digests = on_disk("hash", move || {
             // The program may have replaced the file.
             fs::set_mode(&path, 0o600)?;
             let file = Cancellable::new(fs::open(&path)?, &cancel);
-            let mut reader = HashingReader::new(file, hasher);
-            io::copy(&mut reader, &mut io::sink()).at("read", &to)?;
-            Ok(reader.finish().1)
+            Ok(Digests::of_reader(file, &algorithms).at("read", &to)?.0)
         })
         .await?;
         self.keep(temporary, digests).await

@@ -1,14 +1,14 @@
 //! Files that arrive in a local cache from another cache.
 
 use std::collections::HashSet;
-use std::io::{self, Write as _};
+use std::io::Write as _;
 use std::path::PathBuf;
 
 use super::entry::{Content, Entry};
 use super::local::{LocalCache, MODE, PREFIX};
 use crate::fs::{self, Context as _, LeasedFile};
-use crate::release::Algorithm;
-use crate::release::digest::{Hasher, HashingReader};
+use crate::release::digest::Hasher;
+use crate::release::{Algorithm, Digests};
 
 /// A content that arrives in parts. It gets its name after its last part, if its SHA-256 and size are right.
 #[derive(Debug)]
@@ -36,12 +36,10 @@ impl LocalCache {
         let Ok(opened) = fs::open(&file) else {
             return Ok(false);
         };
-        let mut reader = HashingReader::new(opened, Hasher::new(&[Algorithm::Sha256]));
-        if io::copy(&mut reader, &mut io::sink()).is_err() {
+        let Ok((digests, size)) = Digests::of_reader(opened, &[Algorithm::Sha256]) else {
             return Ok(false);
-        }
-        let size = reader.count();
-        if Content::new(&reader.finish().1, size).as_ref() == Some(content) {
+        };
+        if Content::new(&digests, size).as_ref() == Some(content) {
             return Ok(true);
         }
         fs::remove_file_if_there(&file)?;

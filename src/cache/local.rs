@@ -19,7 +19,7 @@ use super::damage::{Damage, DamageKind};
 use super::entry::{Content, Entry};
 use super::key::{Key, is_sha256};
 use crate::fs::{self, Context as _, LeasedFile};
-use crate::release::digest::{Hasher, HashingReader, HashingWriter};
+use crate::release::digest::{Hasher, HashingWriter};
 use crate::release::{Algorithm, Digests};
 use crate::runtime::Cancellable;
 
@@ -216,12 +216,9 @@ impl LocalCache {
         let unreadable = |error| unreadable(&file, error);
         let opened = fs::open(link).map_err(unreadable)?;
         let reader = Cancellable::new(opened, cancel);
-        let mut reader = HashingReader::new(reader, Hasher::new(&ALGORITHMS));
-        io::copy(&mut reader, &mut io::sink())
+        let (digests, size) = Digests::of_reader(reader, &ALGORITHMS)
             .at("read", link)
             .map_err(|error| stopped_or(cancel, error, unreadable))?;
-        let size = reader.count();
-        let (_, digests) = reader.finish();
         match Content::new(&digests, size).as_ref() == Some(content) {
             true => Ok(digests),
             false => Err(changed(file).into()),
@@ -269,15 +266,11 @@ impl LocalCache {
         let aside = self.aside();
         fs::create_dir_all(&aside)?;
         let place = aside.join(fs::file_name(damaged));
-        match fs::rename(damaged, &place) {
-            Ok(()) => {
-                // It is kept for a time from now.
-                self.mark_used(&place);
-                Ok(())
-            }
-            Err(error) if error.is_not_found() => Ok(()),
-            Err(error) => Err(error),
+        if fs::if_there(fs::rename(damaged, &place))?.is_some() {
+            // It is kept for a time from now.
+            self.mark_used(&place);
         }
+        Ok(())
     }
 
     /// Sets the entry of a package aside whose files are damaged.
@@ -360,10 +353,9 @@ fn in_parts(directory: &Path, sha256: &str) -> PathBuf {
 
 /// The text of a description; `None` if it is missing.
 pub(super) fn read(file: &Path) -> Result<Option<Vec<u8>>, DamageKind> {
-    let opened = match fs::open_file(file) {
-        Ok(opened) => opened,
-        Err(error) if error.is_not_found() => return Ok(None),
-        Err(error) => return Err(DamageKind::Unreadable(error)),
+    let opened = fs::if_there(fs::open_file(file)).map_err(DamageKind::Unreadable)?;
+    let Some(opened) = opened else {
+        return Ok(None);
     };
     let mut text = Vec::new();
     let read = opened.take(LONGEST).read_to_end(&mut text);

@@ -8,8 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::difference::DPKG;
 use crate::fs::{self, Context as _};
-use crate::release::Algorithm;
-use crate::release::digest::{Hasher, HashingReader};
+use crate::release::{Algorithm, Digests};
 
 /// The files that describe the operating system and its packages.
 const FILES: [&str; 4] = [
@@ -101,9 +100,7 @@ fn digest(file: &Path) -> fs::Result<Option<String>> {
         // For example, a compiler that only a group may read.
         Err(error) => return unreadable(file, error).map(Some),
     };
-    let mut reader = HashingReader::new(opened, Hasher::new(&[Algorithm::Sha256]));
-    io::copy(&mut reader, &mut io::sink()).at("read", file)?;
-    let (_, digests) = reader.finish();
+    let (digests, _) = Digests::of_reader(opened, &[Algorithm::Sha256]).at("read", file)?;
     Ok(digests.sha256().map(str::to_owned))
 }
 

@@ -2,7 +2,6 @@
 
 use std::cmp::Reverse;
 use std::collections::HashSet;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -13,8 +12,7 @@ use super::entry::{Content, Entry};
 use super::key::{Key, is_sha256};
 use super::local::{JSON, LocalCache, REMOVING};
 use crate::fs::{self, Context as _, LeasedDirectory};
-use crate::release::Algorithm;
-use crate::release::digest::{Hasher, HashingReader};
+use crate::release::{Algorithm, Digests};
 use crate::runtime::Cancellable;
 
 /// How long the digests of unused source archives and damaged files are kept.
@@ -162,16 +160,14 @@ impl LocalCache {
             Err(error) => return Ok(Some(DamageKind::Unreadable(error))),
         };
         let reader = Cancellable::new(opened, cancel);
-        let mut reader = HashingReader::new(reader, Hasher::new(&[Algorithm::Sha256]));
-        match io::copy(&mut reader, &mut io::sink()).at("read", &file) {
-            Ok(_) => {}
-            Err(error) if cancel.is_cancelled() => return Err(error),
-            Err(error) => return Ok(Some(DamageKind::Unreadable(error))),
+        match Digests::of_reader(reader, &[Algorithm::Sha256]).at("read", &file) {
+            Ok((digests, size)) => {
+                let is_good = Content::new(&digests, size).as_ref() == Some(content);
+                Ok((!is_good).then_some(DamageKind::Changed))
+            }
+            Err(error) if cancel.is_cancelled() => Err(error),
+            Err(error) => Ok(Some(DamageKind::Unreadable(error))),
         }
-        let size = reader.count();
-        let (_, digests) = reader.finish();
-        let is_good = Content::new(&digests, size).as_ref() == Some(content);
-        Ok((!is_good).then_some(DamageKind::Changed))
     }
 
     /// Removes packages, the least recently used first, until the cache has at most `limit` bytes; with `None`, no package. Also removes
@@ -250,10 +246,7 @@ impl LocalCache {
         let moved = LeasedDirectory::create(&self.temporary(), REMOVING)?;
         let away = |content: &Content| moved.path().join(&content.sha256);
         for content in contents {
-            match fs::rename(&self.content(&content.sha256), &away(content)) {
-                Err(error) if !error.is_not_found() => return Err(error),
-                _ => {}
-            }
+            fs::if_there(fs::rename(&self.content(&content.sha256), &away(content)))?;
         }
         let (listed, _) = self.list()?;
         let named = named(&listed);
@@ -316,9 +309,6 @@ fn named(listed: &[Listed]) -> HashSet<&str> {
 
 /// The paths in a directory; none if it is missing.
 fn entries_of(directory: &Path) -> fs::Result<Vec<PathBuf>> {
-    match fs::list(directory) {
-        Ok(entries) => Ok(entries.iter().map(|entry| entry.path()).collect()),
-        Err(error) if error.is_not_found() => Ok(Vec::new()),
-        Err(error) => Err(error),
-    }
+    let entries = fs::list(directory)?;
+    Ok(entries.iter().map(|entry| entry.path()).collect())
 }

@@ -7,13 +7,13 @@ use tokio_util::sync::CancellationToken;
 use super::compile::{NO_PROC, NO_PROC_HINT};
 use super::daemon_flags::Daemon;
 use super::stopping::Stopping;
-use super::this_process::{SELF, who};
+use super::this_process::who;
 use super::{DONE, FAILED, on_threads};
 use crate::config::{Environment, Vcap};
 use crate::daemon::{self, DaemonError, DaemonOptions};
 use crate::diag::Chain;
 use crate::machine::bootstrap::Platform;
-use crate::process;
+use crate::process::{self, ForkServer};
 use crate::runtime::{Signals, StopSignal};
 use crate::sandbox::{self, Isolation, UserNamespace};
 use crate::tls::SystemCertificates;
@@ -41,7 +41,7 @@ pub(super) fn main(flags: Daemon, environment: Environment) -> u8 {
         config: flags.config,
         vcap: Vcap::new(&flags.base),
         environment,
-        agent: SELF.into(),
+        agent: ForkServer::default(),
         who: who(),
         isolation,
         user_namespace,

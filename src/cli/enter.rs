@@ -6,15 +6,15 @@ use std::sync::Arc;
 
 use super::colors;
 use super::compile::{NO_TERMINAL, NO_TERMINAL_HINT, has_proc, supervised};
-use super::this_process::{SELF, who};
+use super::this_process::who;
 use super::{MACHINE, USAGE, on_threads, print_error};
-use crate::compile::{Kept, SecondRun, Shell, ShellWhen, SourceDates};
+use crate::compile::{Kept, Shell, ShellWhen};
 use crate::config::{Environment, Vcap};
 use crate::diag::Chain;
 use crate::fs;
 use crate::offline::{self, FailureKind, KeptPackage, Messages, Options};
-use crate::process::{Terminal, TimeLimits};
-use crate::sandbox::{self, Isolation, Sharing};
+use crate::process::Terminal;
+use crate::sandbox::{self, Isolation};
 
 /// Parses the arguments after `enter`.
 pub(super) fn parse(arguments: &[OsString]) -> Result<PathBuf, String> {
@@ -88,47 +88,21 @@ fn options(
 ) -> Options {
     let settings = &kept.settings;
     Options {
-        purpose: offline::Purpose::Compile,
-        inputs: Vec::new(),
-        reuse: Vec::new(),
-        verify_rebuild: false,
-        selection: offline::Selection::All,
-        output_directory: None,
-        report: None,
-        timings: None,
-        graph: None,
-        stemcell: None,
-        work_directory: None,
-        logs_directory: None,
-        scratch: Sharing::Run,
         vcap: Vcap::new(Path::new(&settings.base)),
         isolation,
         // Only a single-threaded process can enter one.
         user_namespace: isolation.enter_user_namespace(),
-        jobs: None,
-        memory_per_job: 0,
-        make_jobserver: false,
         readonly_dependencies: settings.readonly_dependencies,
         protect_host: settings.protect_host,
         network: settings.network,
         nice: settings.nice,
-        force: false,
         grace: settings.grace,
-        limits: TimeLimits::default(),
-        second_run: SecondRun::Never,
-        keep_failed: None,
-        program: PathBuf::from(SELF),
         shell: Some(Shell {
             when: ShellWhen::Instead(package.name().clone()),
             terminal: Arc::new(terminal),
         }),
-        log_lines: 0,
-        cache: None,
-        compression_level: 1,
         environment,
-        source_dates: SourceDates::None,
-        agent: SELF.into(),
-        keep_going: false,
         who: who(),
+        ..Options::default()
     }
 }

@@ -7,13 +7,13 @@ use super::compile_flags::{
     Compile, DirectoryFlags, InspectionFlags, IsolationFlag, JobsFlag, LimitFlags, NetworkFlag,
     SecondRunFlag,
 };
-use super::this_process::{SELF, program, who};
+use super::this_process::{program, who};
 use crate::compile::{
     self, SOURCE_DATE_EPOCH, Shell, ShellWhen, SourceDate, SourceDateError, SourceDates,
 };
 use crate::config::{Environment, Vcap};
 use crate::offline::{Options, SharedCaches};
-use crate::process::{self, Terminal};
+use crate::process::{self, ForkServer, Terminal};
 use crate::sandbox::{self, UserNamespace};
 
 /// The options of a run, with these shared caches. `user_namespace` is the one that this process has entered, `terminal` that of this
@@ -66,7 +66,7 @@ pub(super) fn options(
         who: who(),
         environment,
         source_dates,
-        agent: SELF.into(),
+        agent: ForkServer::default(),
     }
 }
 

@@ -2,9 +2,6 @@
 
 use std::path::PathBuf;
 
-/// This program, even if its file is replaced or removed during the run.
-pub(super) const SELF: &str = "/proc/self/exe";
-
 /// The path of this program, for later runs.
 pub(super) fn program() -> PathBuf {
     std::env::current_exe().unwrap_or_else(|_| PathBuf::from("bosh-agent"))

@@ -90,7 +90,8 @@ pub(super) fn variable(text: &str) -> Result<Variable, String> {
     let is_name = name.bytes().all(is_allowed) && !name.starts_with(|it: char| it.is_ascii_digit());
     if name.is_empty() || !is_name {
         return Err(
-            "expected VARIABLE or VARIABLE=VALUE; a name has only letters, digits and `_`".to_owned(),
+            "expected VARIABLE or VARIABLE=VALUE; a name has only letters, digits and `_`"
+                .to_owned(),
         );
     }
     Ok(Variable {

@@ -1,7 +1,7 @@
 //! An installed package: its tree, the record of the sealed tree, and the blob from which it can be reinstalled.
 
 use std::fs::File;
-use std::io::{self, Seek};
+use std::io::Seek;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::small_files;
 use crate::fs::{self, Context as _, Record};
-use crate::release::digest::{Algorithm, DigestMismatch, Hasher, HashingReader};
+use crate::release::digest::{Algorithm, DigestMismatch};
 use crate::release::{Digests, MultiDigest};
 use crate::runtime::Cancellable;
 
@@ -82,10 +82,9 @@ impl KnownBlob {
     /// Verifies the digest and opens the blob.
     pub(super) fn open(&self, cancel: &CancellationToken) -> Result<File, KnownBlobError> {
         let mut file = fs::open_file(&self.file)?;
-        let hasher = Hasher::new(&self.digest.algorithms());
-        let mut reader = HashingReader::new(Cancellable::new(&mut file, cancel), hasher);
-        io::copy(&mut reader, &mut io::sink()).at("read", &self.file)?;
-        let (_, digests) = reader.finish();
+        let reader = Cancellable::new(&mut file, cancel);
+        let (digests, _) =
+            Digests::of_reader(reader, &self.digest.algorithms()).at("read", &self.file)?;
         self.digest.verify(&digests)?;
         file.rewind().at("read", &self.file)?;
         Ok(file)

@@ -2,6 +2,7 @@
 //! commands, not results.
 
 use memchr::memmem;
+use serde::Serialize;
 
 use super::denials::is_trace;
 
@@ -12,7 +13,7 @@ const LIMIT: usize = 5;
 const WIDTH: usize = 300;
 
 /// A line of a script's output.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PrintedLine {
     /// Its number in the log, from 1.
     pub number: usize,

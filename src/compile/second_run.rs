@@ -16,7 +16,7 @@ const CHEAP: Duration = Duration::from_secs(30);
 const NOT_EXECUTABLE: i32 = 126;
 
 /// When a script that failed under Landlock rules is run a second time, without them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SecondRun {
     /// After a failure, if its output shows a denied access or if it failed within this time. After a success, if its output shows a
     /// denied access that the rules may have caused.
@@ -24,6 +24,7 @@ pub enum SecondRun {
     /// After every failure that the rules may have caused.
     Always,
     /// Never.
+    #[default]
     Never,
 }
 

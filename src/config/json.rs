@@ -174,19 +174,10 @@ impl<'a> Object<'a> {
     /// # Errors
     /// The member has another type.
     pub fn texts(&self, name: &str) -> Result<Option<Vec<&'a str>>, JsonError> {
-        let Some(list) = self.typed(name, "a list", Value::as_array)? else {
-            return Ok(None);
-        };
-        list.iter()
-            .enumerate()
-            .filter(|(_, value)| !value.is_null())
-            .map(|(index, value)| {
-                value
-                    .as_str()
-                    .ok_or_else(|| wrong_type(self.place_in(name, index), "a string", value))
-            })
-            .collect::<Result<_, _>>()
-            .map(Some)
+        self.items(name, |value, place| {
+            let text = value.as_str();
+            text.ok_or_else(|| wrong_type(place, "a string", value))
+        })
     }
 
     /// A list of objects without `null` items.
@@ -194,15 +185,22 @@ impl<'a> Object<'a> {
     /// # Errors
     /// The member has another type.
     pub(crate) fn objects(&self, name: &str) -> Result<Option<Vec<Self>>, JsonError> {
+        self.items(name, |value, place| Self::document(value, &place))
+    }
+
+    /// A list without `null` items. `read` gets each item and its place.
+    fn items<T>(
+        &self,
+        name: &str,
+        read: impl Fn(&'a Value, String) -> Result<T, JsonError>,
+    ) -> Result<Option<Vec<T>>, JsonError> {
         let Some(list) = self.typed(name, "a list", Value::as_array)? else {
             return Ok(None);
         };
-        list.iter()
-            .enumerate()
-            .filter(|(_, value)| !value.is_null())
-            .map(|(index, value)| Self::document(value, &self.place_in(name, index)))
-            .collect::<Result<_, _>>()
-            .map(Some)
+        let items = list.iter().enumerate();
+        let items = items.filter(|(_, value)| !value.is_null());
+        let items = items.map(|(index, value)| read(value, self.place_in(name, index)));
+        items.collect::<Result<_, _>>().map(Some)
     }
 
     /// The place of a member for errors.

@@ -43,6 +43,12 @@ pub struct Vcap {
     base: PathBuf,
 }
 
+impl Default for Vcap {
+    fn default() -> Self {
+        Self::new(Path::new(Self::BASE))
+    }
+}
+
 impl Vcap {
     /// The base directory of every BOSH VM.
     pub const BASE: &'static str = "/var/vcap";

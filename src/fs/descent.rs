@@ -80,18 +80,7 @@ impl Descent {
         let (current, found, visit) = opened_up::open_directory(CWD, name, opening)
             .map_err(io::Error::from)
             .at("open the directory", root)?;
-        Ok(Self {
-            current,
-            entered: Entered {
-                id: found.id(),
-                visit,
-            },
-            above: Vec::new(),
-            path: root.to_owned(),
-            root: found,
-            need,
-            buffer: Vec::with_capacity(ENTRIES),
-        })
+        Ok(Self::at(root, current, found, visit, need))
     }
 
     /// Opens the directory of a tree. Its mode is not changed.
@@ -117,18 +106,22 @@ impl Descent {
         let found = Found::of(current.as_fd(), OsStr::new(""))
             .map_err(io::Error::from)
             .at("examine", path)?;
-        Ok(Self {
+        Ok(Self::at(path, current, found, None, WRITE))
+    }
+
+    fn at(path: &Path, current: OwnedFd, found: Found, visit: Option<Visit>, need: Mode) -> Self {
+        Self {
             current,
             entered: Entered {
                 id: found.id(),
-                visit: None,
+                visit,
             },
             above: Vec::new(),
             path: path.to_owned(),
             root: found,
-            need: WRITE,
+            need,
             buffer: Vec::with_capacity(ENTRIES),
-        })
+        }
     }
 
     /// The metadata of the root.

@@ -234,11 +234,8 @@ pub(crate) fn wait_until_free(
     limit: Duration,
     stop: &dyn Fn() -> bool,
 ) -> Result<bool> {
-    let file = match super::open_regular_to_read(path) {
-        Ok(Some(file)) => file,
-        Ok(None) => return Ok(true),
-        Err(error) if error.is_not_found() => return Ok(true),
-        Err(error) => return Err(error),
+    let Some(file) = super::if_there(super::open_regular_to_read(path))?.flatten() else {
+        return Ok(true);
     };
     let start = Instant::now();
     loop {

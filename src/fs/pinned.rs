@@ -139,10 +139,7 @@ impl Pinned {
     /// Restores the link or the directory at a path that does not exist.
     fn return_directory(&self) -> Result<()> {
         if let Some(target) = &self.link {
-            return match super::symlink(target, &self.path) {
-                Err(error) if error.is_not_found() => Ok(()),
-                other => other,
-            };
+            return super::if_there(super::symlink(target, &self.path)).map(drop);
         }
         let Some(directory) = &self.directory else {
             return Ok(());

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::descent::{Descent, clear_flags_of};
 use super::mounts::unmount_at;
-use super::{Context, Error, Result};
+use super::{Context, Error, Result, if_there};
 
 /// How often directories are emptied again, in case a process keeps creating files in them.
 const ROUNDS: usize = 100;
@@ -32,9 +32,8 @@ pub(crate) fn remove_tree(path: &Path) -> Result<()> {
         let no_name = io::ErrorKind::InvalidInput.into();
         return Err(Error::new("remove the tree", path, no_name));
     };
-    let above = match Descent::open_above(path) {
-        Err(error) if error.is_not_found() => return Ok(()),
-        other => other?,
+    let Some(above) = if_there(Descent::open_above(path))? else {
+        return Ok(());
     };
     Removal {
         descent: above,

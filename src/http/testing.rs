@@ -8,6 +8,11 @@ use std::time::Duration;
 
 use super::Url;
 
+#[path = "../../tests/support/head.rs"]
+mod head;
+
+use head::read_head;
+
 /// What the server does with one connection.
 #[derive(Debug, Clone)]
 pub(crate) enum Reply {
@@ -94,13 +99,7 @@ fn serve(
     if matches!(reply, Reply::Close) {
         return Ok(());
     }
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte)?;
-        head.push(byte[0]);
-    }
-    let head = String::from_utf8_lossy(&head).into_owned();
+    let head = read_head(&stream)?;
     let lower = head.to_lowercase();
     if let Reply::Refuse(status) = reply {
         log.lock().unwrap().push(ReceivedRequest {

@@ -48,10 +48,8 @@ impl Instance {
     /// When the file cannot be read or is invalid.
     pub(crate) fn spec(&self) -> Result<Option<ApplySpec>, InstanceError> {
         let path = self.vcap.spec();
-        let text = match fs::read(&path) {
-            Ok(text) => text,
-            Err(error) if error.is_not_found() => return Ok(None),
-            Err(error) => return Err(error.into()),
+        let Some(text) = fs::if_there(fs::read(&path))? else {
+            return Ok(None);
         };
         match json::parse(&text).and_then(ApplySpec::parse) {
             Ok(spec) => Ok(Some(spec)),
@@ -90,10 +88,8 @@ impl Instance {
     /// When the file cannot be written.
     pub(crate) fn write_health(&self, job_state: &str) -> fs::Result<()> {
         let text = serde_json::json!({ "state": job_state }).to_string();
-        match fs::write_atomic(&self.vcap.health(), text.as_bytes(), 0o644) {
-            Err(error) if error.is_not_found() => Ok(()),
-            other => other,
-        }
+        let written = fs::write_atomic(&self.vcap.health(), text.as_bytes(), 0o644);
+        fs::if_there(written).map(drop)
     }
 }
 

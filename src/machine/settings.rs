@@ -184,12 +184,11 @@ impl SettingsStore {
     /// When the file cannot be read or is invalid.
     pub fn update(&self) -> Result<UpdateSettings, LoadError> {
         let path = self.vcap.update_settings();
-        match fs::read(&path) {
-            Ok(text) => {
+        match fs::if_there(fs::read(&path))? {
+            Some(text) => {
                 UpdateSettings::parse(&text).map_err(|source| LoadError::Update { path, source })
             }
-            Err(error) if error.is_not_found() => Ok(UpdateSettings::default()),
-            Err(error) => Err(error.into()),
+            None => Ok(UpdateSettings::default()),
         }
     }
 

@@ -6,16 +6,13 @@ use std::path::{Path, PathBuf};
 
 use tokio_util::sync::CancellationToken;
 
+use super::open::path_of;
 use super::open_error::OpenError;
 use super::rebuild_differences::FileDifference;
-use crate::archive::entry::normalize;
 use crate::archive::{Decoder, Entry, Kind, Owner, Reader};
 use crate::fs;
-use crate::release::Algorithm;
-use crate::release::digest::Hasher;
+use crate::release::{Algorithm, Digests};
 use crate::runtime::{Cancellable, ReadAhead};
-
-const BUFFER: usize = 128 * 1024;
 
 /// What an archive says about a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,10 +131,7 @@ fn read(blob: &Path, cancel: &CancellationToken) -> Result<PackageFiles, OpenErr
     let mut reader = Reader::new(ReadAhead::new(decoder));
     let mut found = PackageFiles::default();
     while let Some(entry) = reader.next_entry()? {
-        let path = normalize(&entry.name).map_err(|source| OpenError::Path {
-            name: entry.display_name().display().to_string(),
-            source,
-        })?;
+        let path = path_of(&entry)?;
         let facts = facts(&entry, &mut reader)?;
         found.files.insert(path.clone(), facts);
         found.order.push(path);
@@ -150,14 +144,9 @@ fn facts(entry: &Entry, reader: &mut Reader<impl Read>) -> Result<FileFacts, Ope
     let link = std::ffi::OsStr::from_bytes(&entry.link);
     let (mut size, mut sha256) = (0, None);
     if entry.kind == Kind::File {
-        let mut hasher = Hasher::new(&[Algorithm::Sha256]);
-        let mut content = reader.whole(entry);
-        let mut buffer = vec![0; BUFFER];
-        while let count @ 1.. = content.read(&mut buffer).map_err(OpenError::Decode)? {
-            hasher.update(&buffer[..count]);
-            size += count as u64;
-        }
-        sha256 = hasher.finish().sha256().map(str::to_owned);
+        let content = Digests::of_reader(reader.whole(entry), &[Algorithm::Sha256]);
+        let (digests, length) = content.map_err(OpenError::Decode)?;
+        (size, sha256) = (length, digests.sha256().map(str::to_owned));
     }
     Ok(FileFacts {
         kind: entry.kind,

@@ -27,6 +27,7 @@ use super::setup;
 use super::shell;
 use super::space;
 use super::stemcell::CallStemcell;
+use super::tarball::Opened;
 use super::work_directory;
 use crate::compile::{Context, WorkDirectory};
 use crate::diag::Chain;
@@ -214,7 +215,7 @@ impl Call<'_> {
     /// Takes over the packages that earlier results have.
     async fn reuse(
         &self,
-        earlier: Vec<Input>,
+        earlier: Vec<Input<Opened>>,
         mut tasks: Vec<Task>,
     ) -> Result<Vec<Task>, OfflineError> {
         if earlier.is_empty() {

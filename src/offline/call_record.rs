@@ -6,9 +6,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::call_report::{
-    Agent, Blob, CallReport, CallResult, ErrorLine, FORMAT_VERSION, Failure, File, Kind, Output,
-    Package, PackageStatus, Phase, PhaseName, Release, ReleasePackage, ReleaseStatus, Script,
-    SecondRun, SecondRunWith, Seconds, rounded,
+    Agent, Blob, CallReport, CallResult, FORMAT_VERSION, Failure, File, Kind, Output, Package,
+    PackageStatus, Phase, PhaseName, Release, ReleasePackage, ReleaseStatus, Script, SecondRun,
+    SecondRunWith, Seconds, rounded,
 };
 use super::checked::CheckedRelease;
 use super::error::OfflineError;
@@ -444,10 +444,7 @@ fn add_failure(packages: &mut [Package], failed: &PackageFailure, error: &Offlin
             Status::Signaled(_) => None,
         }),
         signal: script.and_then(|script| script.status.signal_name()),
-        error_line: failed.error_line.as_ref().map(|line| ErrorLine {
-            number: line.number,
-            text: line.text.clone(),
-        }),
+        error_line: failed.error_line.clone(),
         last_lines: script
             .map(|script| script.tail.lines.clone())
             .unwrap_or_default(),

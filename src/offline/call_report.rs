@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::compile::PrintedLine;
+
 /// The version of the format. A release that removes or changes a field increases it; new fields do not.
 pub(super) const FORMAT_VERSION: u32 = 1;
 
@@ -244,16 +246,10 @@ pub(super) struct Failure {
     pub message: String,
     pub exit_code: Option<i32>,
     pub signal: Option<String>,
-    pub error_line: Option<ErrorLine>,
+    pub error_line: Option<PrintedLine>,
     pub last_lines: Vec<String>,
     /// The log, or its copy in the output directory.
     pub log: Option<String>,
-}
-
-#[derive(Debug, Clone, Serialize)]
-pub(super) struct ErrorLine {
-    pub number: usize,
-    pub text: String,
 }
 
 /// Reports for tests.

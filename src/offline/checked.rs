@@ -48,13 +48,15 @@ impl CheckedRelease {
         (self.manifest.name.clone(), self.manifest.version.clone())
     }
 
+    /// The graph of its packages.
+    pub(super) fn graph(&self) -> Vec<graph::PackageNode<'_>> {
+        let packages = self.packages.iter();
+        packages.map(|it| (it.name(), it.dependencies())).collect()
+    }
+
     /// The packages that depend on this one, directly or through others, in compile order.
     pub(super) fn dependents(&self, package: &Name) -> Vec<Name> {
-        let entries: Vec<graph::PackageNode<'_>> = self
-            .packages
-            .iter()
-            .map(|package| (package.name(), package.dependencies()))
-            .collect();
+        let entries = self.graph();
         let index = entries.iter().position(|(name, _)| *name == package);
         index
             .into_iter()

@@ -2,30 +2,22 @@
 
 use std::path::Path;
 
+use crate::compile::PrintedLine;
 use crate::fs;
 use crate::process::{LineKind, Trace, printable};
 
 /// No more of a line is kept, in characters.
 const LINE_LIMIT: usize = 400;
 
-/// The line of a log that most likely says why a script failed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ErrorLine {
-    /// Counted from 1.
-    pub number: usize,
-    /// The line; the end of a long one is cut off.
-    pub text: String,
-}
-
 /// How many lines after an error of the shell or of a basic command `make` may report the failure of that command.
 const CONSEQUENCE: usize = 10;
 
-/// Reads a log for the first error of a build tool, or else the last error of the shell or of a basic command: scripts often continue
+/// Searches a log for the line that most likely says why a script failed: the first error of a build tool, or else the last error of the shell or of a basic command: scripts often continue
 /// after a basic command fails. The line with which a tool reports that a command failed is the last choice.
 ///
 /// # Errors
 /// What the system answered.
-pub(super) fn find(log: &Path) -> fs::Result<Option<ErrorLine>> {
+pub(super) fn find(log: &Path) -> fs::Result<Option<PrintedLine>> {
     let (mut search, mut trace) = (Search::default(), Trace::default());
     fs::for_each_block(log, |block| {
         for line in block.split_inclusive('\n') {
@@ -46,11 +38,11 @@ struct Search {
     /// How many lines were read.
     lines: usize,
     /// The first error of a tool.
-    of_tool: Option<ErrorLine>,
+    of_tool: Option<PrintedLine>,
     /// The last error of the shell, before the first failure of a command that a tool reports.
-    of_shell: Option<ErrorLine>,
+    of_shell: Option<PrintedLine>,
     /// The first line that reports the failure of a command.
-    of_command: Option<ErrorLine>,
+    of_command: Option<PrintedLine>,
 }
 
 impl Search {
@@ -78,7 +70,7 @@ impl Search {
         }
     }
 
-    fn found(self) -> Option<ErrorLine> {
+    fn found(self) -> Option<PrintedLine> {
         let of_shell = match &self.of_command {
             Some(command) => self
                 .of_shell
@@ -95,9 +87,9 @@ fn is_no_error(line: &str) -> bool {
     line.ends_with("(ignored)") || line.starts_with("configure: error: in `")
 }
 
-fn error_line(number: usize, text: &str) -> ErrorLine {
+fn error_line(number: usize, text: &str) -> PrintedLine {
     let text = printable(text.as_bytes());
-    ErrorLine {
+    PrintedLine {
         number,
         text: text.chars().take(LINE_LIMIT).collect(),
     }
@@ -275,7 +267,7 @@ fn is_decimal(text: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn in_text(text: &str) -> Option<ErrorLine> {
+    fn in_text(text: &str) -> Option<PrintedLine> {
         let place = tempfile::tempdir().unwrap();
         let log = place.path().join("log");
         fs::write(&log, text.as_bytes()).unwrap();

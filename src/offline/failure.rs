@@ -2,8 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::error_line::ErrorLine;
-use crate::compile::{CompileError, first_log};
+use crate::compile::{CompileError, PrintedLine, first_log};
 use crate::release::{Name, Version};
 
 /// A package that has not been compiled.
@@ -19,7 +18,7 @@ pub struct PackageFailure {
     /// The log of its script, if it was started.
     pub log: Option<PathBuf>,
     /// The line of the log that most likely says why its script failed.
-    pub error_line: Option<ErrorLine>,
+    pub error_line: Option<PrintedLine>,
     /// Why.
     pub source: CompileError,
 }

@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use super::error::OfflineError;
-use super::error_line::{self, ErrorLine};
+use super::error_line;
 use super::failed_logs::FailedLogs;
 use super::failure::PackageFailure;
 use super::progress::Progress;
+use crate::compile::PrintedLine;
 use crate::diag::Chain;
 use crate::fs;
 use crate::runtime::TaskSet;
@@ -92,7 +93,7 @@ impl Failures {
 /// The log of a failed package, read and copied.
 #[derive(Debug)]
 struct Examined {
-    error_line: fs::Result<Option<ErrorLine>>,
+    error_line: fs::Result<Option<PrintedLine>>,
     /// The path of the copy; `None` if none is wanted.
     copy: fs::Result<Option<PathBuf>>,
 }

@@ -12,12 +12,13 @@ use super::open;
 use super::open_error::OpenError;
 use super::peek;
 use super::progress::Progress;
-use super::select::{Input, ManifestInput};
+use super::select::Input;
 use super::space;
 use super::tarball::{Opened, Role, shown};
 use super::work_directory;
 use crate::compile::WorkDirectory;
 use crate::fs;
+use crate::release::Manifest;
 use crate::runtime;
 
 /// How many ignored files are named.
@@ -32,7 +33,7 @@ pub(super) async fn read(
     work_directory: &WorkDirectory,
     progress: &Progress,
     cancel: &CancellationToken,
-) -> Result<Vec<Input>, OfflineError> {
+) -> Result<Vec<Input<Opened>>, OfflineError> {
     // The work directory itself will be gone when a person reads its name in an error.
     let paths = tarballs.iter().map(|(tarball, _)| tarball.as_path());
     space::check_for_tarballs(paths, fs::parent(work_directory.path()))?;
@@ -64,7 +65,7 @@ pub(super) async fn read(
         inputs.push(Input {
             tarball,
             output_directory,
-            opened,
+            content: opened,
         });
     }
     Ok(inputs)
@@ -74,18 +75,18 @@ pub(super) async fn read(
 pub(super) async fn read_manifests(
     tarballs: impl Iterator<Item = (PathBuf, PathBuf)>,
     cancel: &CancellationToken,
-) -> Result<Vec<ManifestInput>, OfflineError> {
+) -> Result<Vec<Input<Manifest>>, OfflineError> {
     let mut inputs = Vec::new();
     for (tarball, output_directory) in tarballs {
         let (path, token) = (tarball.clone(), cancel.clone());
-        let manifest = reading(cancel, move || peek::manifest(&path, &token)).await?;
+        let content = reading(cancel, move || peek::manifest(&path, &token)).await?;
         if cancel.is_cancelled() {
             return Err(OfflineError::Stopped);
         }
-        inputs.push(ManifestInput {
+        inputs.push(Input {
             tarball,
             output_directory,
-            manifest,
+            content,
         });
     }
     Ok(inputs)

@@ -293,27 +293,15 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::offline::graph::{self, tests::releases};
-    use crate::offline::identity::Identities;
+    use crate::offline::graph::tests::releases;
+    use crate::offline::packages::tests::nodes;
     use crate::offline::tarball::Blob;
     use crate::release::digest::BlobHasher;
     use crate::release::{Algorithm, Digests, MultiDigest};
 
     fn ledger(texts: &[&str]) -> Ledger {
         let releases = releases(texts);
-        let nodes = graph::merge(
-            &releases,
-            &Identities::default(),
-            graph::Include::Compilation,
-        );
-        let nodes = nodes.into_iter().map(|node| {
-            let logs = PackageLogs {
-                own: PathBuf::new(),
-                others: Vec::new(),
-            };
-            (node, logs)
-        });
-        let nodes = nodes.collect();
+        let nodes = nodes(&releases);
         let jobs = releases.into_iter().map(|(id, release)| {
             let job = ReleaseJob {
                 release,

@@ -4,7 +4,7 @@
 //! `docs/release.MF` is an ordinary file.
 
 use std::collections::HashMap;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -21,7 +21,7 @@ use crate::archive::compression::DecodeError;
 use crate::archive::entry::normalize;
 use crate::archive::{Decoder, Entry, Kind, ReadError, Reader};
 use crate::fs::{self, Context};
-use crate::release::digest::BlobHasher;
+use crate::release::digest::{BlobDigests, BlobHasher};
 use crate::release::{Algorithm, Manifest, ManifestProblem, MultiDigest};
 use crate::runtime::{Cancellable, ReadAhead};
 
@@ -36,26 +36,18 @@ pub(super) fn open(
     spool: &Path,
     cancel: &CancellationToken,
 ) -> Result<Opened, OpenError> {
-    let file = open_file(tarball)?;
-    let metadata = file.metadata().at("examine", tarball)?;
-    if metadata.is_dir() {
-        return Err(refuse_directory(tarball));
-    }
+    let (file, metadata) = open_file(tarball)?;
     let hasher = SharedHasher::new();
-    let (raw, prefix) = Prefixed::new(Hashed::new(Cancellable::new(file, cancel), hasher.clone()));
-    let decoder =
-        Decoder::new(raw).map_err(|error| recognized(OpenError::Decode(error), &prefix))?;
-    let (decoded, prefix) = Prefixed::new(decoder);
+    let file = Hashed::new(Cancellable::new(file, cancel), hasher.clone());
+    let (reader, mut entry) = first_entry(file, ReadAhead::new)?;
     let mut pass = Pass {
-        reader: Reader::new(ReadAhead::new(decoded)),
+        reader,
         spool,
         manifest: None,
         carried: Vec::new(),
         positions: HashMap::new(),
         spooled: 0,
     };
-    let first = pass.reader.next_entry();
-    let mut entry = first.map_err(|error| recognized(error.into(), &prefix))?;
     while let Some(found) = entry {
         pass.add(found)?;
         entry = pass.reader.next_entry()?;
@@ -90,15 +82,43 @@ pub(super) fn open(
 }
 
 /// Opens the file of a tarball.
-pub(super) fn open_file(tarball: &Path) -> Result<File, OpenError> {
-    fs::open(tarball).map_err(|error| match given::absent(tarball) {
+pub(super) fn open_file(tarball: &Path) -> Result<(File, Metadata), OpenError> {
+    let file = fs::open(tarball).map_err(|error| match given::absent(tarball) {
         Some(explained) if error.is_not_found() => explained,
         _ => OpenError::Files(error),
+    })?;
+    let metadata = file.metadata().at("examine", tarball)?;
+    match metadata.is_dir() {
+        true => Err(refuse_directory(tarball)),
+        false => Ok((file, metadata)),
+    }
+}
+
+/// Reads a tarball up to its first entry. `wrap` wraps the decompressed data.
+pub(super) fn first_entry<R: Read, D: Read>(
+    file: R,
+    wrap: impl FnOnce(Prefixed<Decoder<Prefixed<R>>>) -> D,
+) -> Result<(Reader<D>, Option<Entry>), OpenError> {
+    let (raw, prefix) = Prefixed::new(file);
+    let decoder =
+        Decoder::new(raw).map_err(|error| recognized(OpenError::Decode(error), &prefix))?;
+    let (decoded, prefix) = Prefixed::new(decoder);
+    let mut reader = Reader::new(wrap(decoded));
+    let first = reader.next_entry();
+    let first = first.map_err(|error| recognized(error.into(), &prefix))?;
+    Ok((reader, first))
+}
+
+/// The path of an entry in its tarball.
+pub(super) fn path_of(entry: &Entry) -> Result<PathBuf, OpenError> {
+    normalize(&entry.name).map_err(|source| OpenError::Path {
+        name: entry.display_name().display().to_string(),
+        source,
     })
 }
 
 /// The error for a directory that is given as a tarball.
-pub(super) fn refuse_directory(directory: &Path) -> OpenError {
+fn refuse_directory(directory: &Path) -> OpenError {
     if let Some(advice) = given::advice_on_directory(directory) {
         return OpenError::Directory { advice };
     }
@@ -110,7 +130,7 @@ pub(super) fn refuse_directory(directory: &Path) -> OpenError {
 }
 
 /// Replaces the error by what the file is, if its first bytes show that.
-pub(super) fn recognized(error: OpenError, prefix: &Prefix) -> OpenError {
+fn recognized(error: OpenError, prefix: &Prefix) -> OpenError {
     let is_foreign = match &error {
         OpenError::Read(ReadError::NotTar) => true,
         OpenError::Decode(error) => error.get_ref().is_some_and(|inner| {
@@ -159,13 +179,7 @@ fn complete_digests(manifest: &Manifest, carried: &mut Carried) -> Result<(), Op
     if named.iter().all(|it| blob.digests.all().get(*it).is_some()) {
         return Ok(());
     }
-    let mut hasher = BlobHasher::new(&named);
-    let mut file = fs::open(&blob.file)?;
-    let mut buffer = vec![0; BUFFER];
-    while let count @ 1.. = file.read(&mut buffer).at("read", &blob.file)? {
-        hasher.update(&buffer[..count]);
-    }
-    blob.digests = hasher.finish();
+    blob.digests = BlobDigests::of_reader(fs::open(&blob.file)?, &named).at("read", &blob.file)?;
     Ok(())
 }
 
@@ -202,10 +216,7 @@ struct Pass<'a, R> {
 
 impl<R: Read> Pass<'_, R> {
     fn add(&mut self, entry: Entry) -> Result<(), OpenError> {
-        let path = normalize(&entry.name).map_err(|source| OpenError::Path {
-            name: entry.display_name().display().to_string(),
-            source,
-        })?;
+        let path = path_of(&entry)?;
         if path.as_os_str().is_empty() {
             // The root itself, `./`.
             return Ok(());

@@ -12,8 +12,8 @@ use crate::process::{ForkServer, TimeLimits};
 use crate::release::Slug;
 use crate::sandbox;
 
-/// The options of a run.
-#[derive(Debug, Clone)]
+/// The options of a run. By default, they name no input.
+#[derive(Debug, Clone, Default)]
 pub struct Options {
     /// What the run does.
     pub purpose: Purpose,
@@ -127,9 +127,10 @@ impl SharedCaches {
 }
 
 /// What a run does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Purpose {
     /// Compiles the releases.
+    #[default]
     Compile,
     /// Checks everything that can be checked before the first script.
     Check,

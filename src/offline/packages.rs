@@ -96,28 +96,30 @@ fn remove_unused_sources(nodes: &[(PackageNode, PackageLogs)]) -> fs::Result<()>
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::path::PathBuf;
 
     use super::*;
+    use crate::offline::checked::CheckedRelease;
     use crate::offline::graph::tests::releases;
+
+    /// The packages of releases, without logs.
+    pub(in crate::offline) fn nodes(
+        releases: &BTreeMap<ReleaseId, Arc<CheckedRelease>>,
+    ) -> Vec<(PackageNode, PackageLogs)> {
+        let identities = Identities::default();
+        let nodes = graph::merge(releases, &identities, graph::Include::Compilation);
+        let no_logs = |node| {
+            let (own, others) = (PathBuf::new(), Vec::new());
+            (node, PackageLogs { own, others })
+        };
+        nodes.into_iter().map(no_logs).collect()
+    }
 
     #[test]
     fn needed_packages_are_renumbered() {
         let releases = releases(&["a@1=a, b@1=b, c@1=c: b, d@1=d: c, e@1=e: d"]);
-        let nodes = graph::merge(
-            &releases,
-            &Identities::default(),
-            graph::Include::Compilation,
-        );
-        let nodes = nodes.into_iter().map(|node| {
-            let logs = PackageLogs {
-                own: PathBuf::new(),
-                others: Vec::new(),
-            };
-            (node, logs)
-        });
-        let needed = needed_by(&Name::parse("d").unwrap(), nodes.collect());
+        let needed = needed_by(&Name::parse("d").unwrap(), nodes(&releases));
         let shown: Vec<(&str, Vec<usize>)> = needed
             .iter()
             .map(|(node, _)| {

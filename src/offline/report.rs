@@ -5,13 +5,12 @@ use std::path::Path;
 
 use super::annotations::Annotations;
 use super::error::{Incomplete, InputProblem, InputProblemKind, OfflineError};
-use super::error_line::ErrorLine;
 use super::failure::PackageFailure;
 use super::failure_kind::is_of_the_system;
 use super::second_run;
 use super::selection::UnknownName;
 use crate::archive::PackError;
-use crate::compile::{Cause, CompileError, Finding, ScriptFailure};
+use crate::compile::{Cause, CompileError, Finding, PrintedLine, ScriptFailure};
 use crate::diag::{Bytes, Chain, Elapsed};
 use crate::fs;
 use crate::release::Name;
@@ -186,8 +185,8 @@ fn releases(text: &mut String, incomplete: &Incomplete) {
 }
 
 /// Reports the error in a script's output, unless it is among the last lines, which follow.
-fn error_line(text: &mut String, script: &ScriptFailure, found: Option<&ErrorLine>) {
-    let is_shown = |line: &ErrorLine| {
+fn error_line(text: &mut String, script: &ScriptFailure, found: Option<&PrintedLine>) {
+    let is_shown = |line: &PrintedLine| {
         script
             .tail
             .lines

@@ -1,6 +1,6 @@
 //! Writes the report of a run, with the sizes and digests of its files, as JSON and as a page.
 
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,11 +13,8 @@ use super::failure_kind::FailureKind;
 use super::timings;
 use crate::diag::printable_json;
 use crate::fs::{self, Context};
-use crate::release::Algorithm;
-use crate::release::digest::Hasher;
-use crate::runtime;
-
-const BUFFER: usize = 128 * 1024;
+use crate::release::{Algorithm, Digests};
+use crate::runtime::{self, Cancellable};
 
 /// A report, as JSON and as a page, that is written when the exit code of the run is known.
 #[derive(Debug)]
@@ -119,7 +116,7 @@ fn is_mount(path: &Path) -> fs::Result<bool> {
 fn examine(file: &mut File, cancel: &CancellationToken) {
     let path = PathBuf::from(&file.path);
     match read(&path, cancel) {
-        Ok(Some((size, digests))) => {
+        Ok(Some((digests, size))) => {
             file.size = Some(size);
             file.sha1 = digests.sha1().map(str::to_owned);
             file.sha256 = digests.sha256().map(str::to_owned);
@@ -129,22 +126,11 @@ fn examine(file: &mut File, cancel: &CancellationToken) {
     }
 }
 
-fn read(
-    path: &Path,
-    cancel: &CancellationToken,
-) -> fs::Result<Option<(u64, crate::release::Digests)>> {
+fn read(path: &Path, cancel: &CancellationToken) -> fs::Result<Option<(Digests, u64)>> {
     if !fs::metadata(path)?.is_file() {
         return Ok(None);
     }
-    let mut file = fs::open(path)?;
-    let mut hasher = Hasher::new(&[Algorithm::Sha1, Algorithm::Sha256]);
-    let (mut buffer, mut size) = (vec![0; BUFFER], 0);
-    while let count @ 1.. = file.read(&mut buffer).at("read", path)? {
-        if cancel.is_cancelled() {
-            return Ok(None);
-        }
-        hasher.update(&buffer[..count]);
-        size += count as u64;
-    }
-    Ok(Some((size, hasher.finish())))
+    let file = Cancellable::new(fs::open(path)?, cancel);
+    let read = Digests::of_reader(file, &[Algorithm::Sha1, Algorithm::Sha256]);
+    read.at("read", path).map(Some)
 }

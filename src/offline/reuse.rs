@@ -9,7 +9,7 @@ use super::checked::{CheckedPackage, CheckedRelease, Listed};
 use super::error::{InputProblem, InputProblemKind, OfflineError};
 use super::inspect;
 use super::select::{Input, Task, problems_of_open};
-use super::tarball::Role;
+use super::tarball::{Opened, Role};
 use crate::fs;
 use crate::release::{Algorithm, Digests, Name, Slug};
 
@@ -34,16 +34,16 @@ impl EarlierPackages {
     /// # Errors
     /// A tarball cannot be read, or is no compiled release.
     pub(super) fn of(
-        inputs: Vec<Input>,
+        inputs: Vec<Input<Opened>>,
         stemcell: Option<&Slug>,
     ) -> Result<(Self, Vec<String>), OfflineError> {
         let (mut earlier, mut notes, mut problems) =
             (Self::default(), Vec::new(), Vec::<InputProblem>::new());
         for Input {
-            tarball, opened, ..
+            tarball, content, ..
         } in inputs
         {
-            let checked = match opened {
+            let checked = match content {
                 Err(error) => Err(problems_of_open(error).collect()),
                 Ok(opened) => inspect::check(opened, None).map_err(|found| {
                     let found = found.into_iter().map(InputProblemKind::Release);

@@ -15,22 +15,13 @@ use super::tarball::Opened;
 use crate::fs;
 use crate::release::Manifest;
 
-/// An input that was read, or could not be read.
+/// An input with its content, if it could be read: all of it, or only the manifest.
 #[derive(Debug)]
-pub(super) struct Input {
+pub(super) struct Input<T> {
     pub tarball: PathBuf,
     /// The directory that its result goes to.
     pub output_directory: PathBuf,
-    pub opened: Result<Opened, OpenError>,
-}
-
-/// An input of which only the manifest was read.
-#[derive(Debug)]
-pub(super) struct ManifestInput {
-    pub tarball: PathBuf,
-    /// The directory that its result goes to.
-    pub output_directory: PathBuf,
-    pub manifest: Result<Manifest, OpenError>,
+    pub content: Result<T, OpenError>,
 }
 
 /// What to do with an input.
@@ -167,15 +158,11 @@ impl Facts {
 }
 
 /// Decides what to do with each input of a run, or returns every problem.
-pub(super) fn select(inputs: Vec<Input>, wanted: Wanted<'_>) -> Result<Selected, OfflineError> {
-    let manifests: Vec<Option<&Manifest>> = inputs
-        .iter()
-        .map(|input| input.opened.as_ref().ok().map(|opened| &opened.manifest))
-        .collect();
-    check_names(&manifests, wanted.selection)?;
-    let facts = facts(inputs.iter().zip(&manifests).map(|(input, manifest)| {
-        Facts::of(&input.tarball, &input.output_directory, *manifest, wanted)
-    }))?;
+pub(super) fn select(
+    inputs: Vec<Input<Opened>>,
+    wanted: Wanted<'_>,
+) -> Result<Selected, OfflineError> {
+    let facts = facts(&inputs, |opened| &opened.manifest, wanted)?;
     let (mut tasks, mut notes) = (Vec::new(), Vec::new());
     let (mut problems, mut unreadable) = (Vec::new(), Vec::new());
     for (index, input) in inputs.into_iter().enumerate() {
@@ -184,7 +171,7 @@ pub(super) fn select(inputs: Vec<Input>, wanted: Wanted<'_>) -> Result<Selected,
             tasks.push(Task::Replaced { tarball, by });
             continue;
         }
-        let mut opened = match input.opened {
+        let mut opened = match input.content {
             Ok(opened) => opened,
             Err(error) => {
                 unreadable.extend(problems_of_open(error).map(|kind| (tarball.clone(), kind)));
@@ -230,24 +217,17 @@ pub(super) fn select(inputs: Vec<Input>, wanted: Wanted<'_>) -> Result<Selected,
 
 /// The paths of the results that [`select`] would give the same inputs, or the problems that the manifests show.
 pub(super) fn result_paths(
-    inputs: Vec<ManifestInput>,
+    inputs: Vec<Input<Manifest>>,
     wanted: Wanted<'_>,
 ) -> Result<Vec<(ReleaseId, PathBuf)>, OfflineError> {
-    let manifests: Vec<Option<&Manifest>> = inputs
-        .iter()
-        .map(|input| input.manifest.as_ref().ok())
-        .collect();
-    check_names(&manifests, wanted.selection)?;
-    let facts = facts(inputs.iter().zip(&manifests).map(|(input, manifest)| {
-        Facts::of(&input.tarball, &input.output_directory, *manifest, wanted)
-    }))?;
+    let facts = facts(&inputs, |manifest| manifest, wanted)?;
     let (mut paths, mut problems, mut unreadable) = (Vec::new(), Vec::new(), Vec::new());
     for (index, input) in inputs.into_iter().enumerate() {
         if facts[index].replaced_by.is_some() {
             continue;
         }
         let tarball = input.tarball;
-        if let Err(error) = input.manifest {
+        if let Err(error) = input.content {
             unreadable.extend(problems_of_open(error).map(|kind| (tarball.clone(), kind)));
             continue;
         }
@@ -303,9 +283,20 @@ fn unless<T>(problems: Vec<(PathBuf, InputProblemKind)>, value: T) -> Result<T, 
     Err(OfflineError::Input(problems.collect()))
 }
 
-/// The facts of all inputs, with the inputs that are earlier results of others.
-fn facts(of_each: impl Iterator<Item = Facts>) -> fs::Result<Vec<Facts>> {
-    let mut facts: Vec<Facts> = of_each.collect();
+/// The facts of all inputs, with the inputs that are earlier results of others. Checks the names in the selection.
+fn facts<T>(
+    inputs: &[Input<T>],
+    manifest_of: impl Fn(&T) -> &Manifest,
+    wanted: Wanted<'_>,
+) -> Result<Vec<Facts>, OfflineError> {
+    let contents = inputs.iter().map(|input| input.content.as_ref().ok());
+    let manifests: Vec<_> = contents.map(|it| it.map(&manifest_of)).collect();
+    check_names(&manifests, wanted.selection)?;
+    let mut facts: Vec<Facts> = (inputs.iter().zip(manifests))
+        .map(|(input, manifest)| {
+            Facts::of(&input.tarball, &input.output_directory, manifest, wanted)
+        })
+        .collect();
     for index in 0..facts.len() {
         facts[index].replaced_by = replaced_by(index, &facts)?;
     }

@@ -303,12 +303,7 @@ fn selected(
         .filter_map(|job| needs.get(*job))
         .flatten();
     let wanted: HashSet<&Name> = of_jobs.chain(named_packages).collect();
-    let entries: Vec<graph::PackageNode<'_>> = release
-        .packages
-        .iter()
-        .map(|package| (package.name(), package.dependencies()))
-        .collect();
-    let packages: HashSet<Name> = graph::closure(&entries, &wanted)
+    let packages: HashSet<Name> = graph::closure(&release.graph(), &wanted)
         .into_iter()
         .cloned()
         .collect();

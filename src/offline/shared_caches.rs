@@ -15,8 +15,7 @@ use super::progress::Progress;
 use crate::cache::{Content, Entry, Key, LocalCache, Remote, time_limit};
 use crate::diag::{Chain, Elapsed};
 use crate::fs::{self, Context as _};
-use crate::release::Algorithm;
-use crate::release::digest::{Hasher, HashingReader};
+use crate::release::{Algorithm, Digests};
 use crate::runtime::{self, TaskSet};
 
 /// How many packages are stored concurrently.
@@ -197,15 +196,11 @@ async fn with_log(mut entry: Entry, log: &Path) -> Result<Entry, OfflineError> {
 
 /// The SHA-256 and size of a file, if it exists.
 fn content(file: &Path) -> fs::Result<Option<Content>> {
-    let opened = match fs::open_file(file) {
-        Ok(opened) => opened,
-        Err(error) if error.is_not_found() => return Ok(None),
-        Err(error) => return Err(error),
+    let Some(opened) = fs::if_there(fs::open_file(file))? else {
+        return Ok(None);
     };
-    let mut reader = HashingReader::new(opened, Hasher::new(&[Algorithm::Sha256]));
-    std::io::copy(&mut reader, &mut std::io::sink()).at("read", file)?;
-    let size = reader.count();
-    Ok(Content::new(&reader.finish().1, size))
+    let (digests, size) = Digests::of_reader(opened, &[Algorithm::Sha256]).at("read", file)?;
+    Ok(Content::new(&digests, size))
 }
 
 #[cfg(test)]

@@ -117,14 +117,9 @@ pub(super) fn same_bytes(
     digests: &BlobDigests,
     cancel: &CancellationToken,
 ) -> Result<(), VerifyError> {
-    let mut reader = Cancellable::new(fs::open(copy)?, cancel);
-    let mut hasher = BlobHasher::new(&[]);
-    let mut buffer = vec![0; BUFFER];
-    while let count @ 1.. = reader.read(&mut buffer)? {
-        hasher.update(&buffer[..count]);
+    let reader = Cancellable::new(fs::open(copy)?, cancel);
+    match BlobDigests::of_reader(reader, &[])?.sha256() == digests.sha256() {
+        true => Ok(()),
+        false => Err(VerifyError::Copy),
     }
-    if hasher.finish().sha256() == digests.sha256() {
-        return Ok(());
-    }
-    Err(VerifyError::Copy)
 }

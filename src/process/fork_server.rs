@@ -63,6 +63,13 @@ struct Inner {
     next: AtomicU32,
 }
 
+impl Default for ForkServer {
+    /// A server that will run this program, even if its file is replaced or removed.
+    fn default() -> Self {
+        "/proc/self/exe".into()
+    }
+}
+
 impl<P: Into<PathBuf>> From<P> for ForkServer {
     /// A server that will run this program file.
     fn from(program: P) -> Self {

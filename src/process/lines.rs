@@ -1,9 +1,7 @@
 //! Hands the complete lines of a script's output to a listener, as they arrive.
 
+use super::open_lines::{Line, OpenLines};
 use super::tail::printable;
-
-/// The maximum length of a line in bytes. The log has the whole line.
-const LINE_LIMIT: usize = 2000;
 
 /// Receives the lines of one script.
 pub type LineSink = Box<dyn FnMut(String) + Send>;
@@ -11,47 +9,35 @@ pub type LineSink = Box<dyn FnMut(String) + Send>;
 /// Cuts the output of a script into lines.
 pub(super) struct Lines {
     sink: LineSink,
-    /// The unfinished line of each stream, and whether its end was cut off.
-    open: Vec<(Vec<u8>, bool)>,
+    open: OpenLines,
 }
 
 impl Lines {
     pub(super) fn new(streams: usize, sink: LineSink) -> Self {
         Self {
             sink,
-            open: vec![(Vec::new(), false); streams],
+            open: OpenLines::of(streams),
         }
     }
 
     pub(super) fn push(&mut self, stream: usize, chunk: &[u8]) {
-        for piece in chunk.split_inclusive(|byte| *byte == b'\n') {
-            let text = piece.strip_suffix(b"\n").unwrap_or(piece);
-            let (open, is_cut) = &mut self.open[stream];
-            let room = LINE_LIMIT.saturating_sub(open.len());
-            open.extend_from_slice(&text[..text.len().min(room)]);
-            *is_cut |= text.len() > room;
-            if text.len() < piece.len() {
-                self.end_line(stream);
-            }
-        }
-    }
-
-    fn end_line(&mut self, stream: usize) {
-        let (line, is_cut) = std::mem::take(&mut self.open[stream]);
-        let mut text = printable(&line);
-        if is_cut {
-            text.push_str(" ...");
-        }
-        (self.sink)(text);
+        let sink = &mut self.sink;
+        self.open.push(stream, chunk, |line| sink(shown(&line)));
     }
 
     /// Hands over the lines without an end.
     pub(super) fn finish(mut self) {
-        for stream in 0..self.open.len() {
-            if !self.open[stream].0.is_empty() {
-                self.end_line(stream);
-            }
+        for (_, line) in self.open.finish() {
+            (self.sink)(shown(&line));
         }
+    }
+}
+
+fn shown(line: &Line) -> String {
+    let text = printable(&line.bytes);
+    match line.is_cut {
+        true => text + " ...",
+        false => text,
     }
 }
 
@@ -60,6 +46,7 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
+    use crate::process::open_lines::LINE_LIMIT;
 
     fn lines_of(chunks: &[(usize, &[u8])]) -> Vec<String> {
         let (sender, receiver) = mpsc::channel();

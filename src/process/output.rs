@@ -63,7 +63,7 @@ impl fmt::Debug for Output {
 }
 
 /// A summary of a script's output.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OutputSummary {
     /// The last lines, as many as the output keeps.
     pub tail: LastLines,

@@ -2,13 +2,11 @@
 
 use std::collections::VecDeque;
 
+use super::open_lines::{Line, OpenLines};
 use super::trace::{LineKind, Trace, traced};
 
 /// The number of last lines to keep by default.
 pub(crate) const TAIL_LINES: usize = 25;
-
-/// The maximum length of a kept line in bytes. The log has the whole line.
-const LINE_LIMIT: usize = 2000;
 
 /// The last lines of the output so far.
 #[derive(Debug, Clone)]
@@ -16,19 +14,11 @@ pub(super) struct Tail {
     /// How many lines are kept.
     limit: usize,
     complete: VecDeque<Vec<u8>>,
-    /// The unfinished line of each stream.
-    open: Vec<Line>,
+    open: OpenLines,
     /// Recognizes traced commands in each stream, which are not kept. Empty if they are kept like other lines.
     traces: Vec<Trace>,
     /// The last traced command with its prefix, if nothing was printed after it.
     command: Option<Vec<u8>>,
-}
-
-/// A line, or its beginning.
-#[derive(Debug, Clone, Default)]
-struct Line {
-    bytes: Vec<u8>,
-    is_cut: bool,
 }
 
 /// The end of a script's output.
@@ -57,7 +47,7 @@ impl Tail {
         Self {
             limit: TAIL_LINES,
             complete: VecDeque::new(),
-            open: vec![Line::default()],
+            open: OpenLines::of(1),
             traces: Vec::new(),
             command: None,
         }
@@ -67,27 +57,16 @@ impl Tail {
     pub(super) fn of_script(streams: usize, limit: usize) -> Self {
         Self {
             limit: limit.max(TAIL_LINES),
-            open: vec![Line::default(); streams],
+            open: OpenLines::of(streams),
             traces: vec![Trace::default(); streams],
             ..Self::of_program()
         }
     }
 
     pub(super) fn push(&mut self, stream: usize, chunk: &[u8]) {
-        for piece in chunk.split_inclusive(|byte| *byte == b'\n') {
-            let (text, ended) = match piece.split_last() {
-                Some((b'\n', text)) => (text, true),
-                _ => (piece, false),
-            };
-            let open = &mut self.open[stream];
-            let room = LINE_LIMIT.saturating_sub(open.bytes.len());
-            open.bytes.extend_from_slice(&text[..text.len().min(room)]);
-            open.is_cut |= text.len() > room;
-            if ended {
-                let line = std::mem::take(open);
-                self.keep(stream, line);
-            }
-        }
+        let mut open = std::mem::take(&mut self.open);
+        open.push(stream, chunk, |line| self.keep(stream, line));
+        self.open = open;
     }
 
     fn keep(&mut self, stream: usize, line: Line) {
@@ -110,11 +89,11 @@ impl Tail {
 
     /// The latest line, traced or not.
     pub(super) fn last_line(&self, stream: usize) -> Option<String> {
-        Some(&self.open[stream].bytes)
+        Some(self.open.of_stream(stream))
             .filter(|open| !open.is_empty())
-            .or(self.command.as_ref())
-            .or(self.complete.back())
-            .map(|line| printable(line))
+            .or(self.command.as_deref())
+            .or(self.complete.back().map(Vec::as_slice))
+            .map(printable)
     }
 
     pub(super) fn into_lines(self) -> Vec<String> {
@@ -122,10 +101,8 @@ impl Tail {
     }
 
     pub(super) fn into_last_lines(mut self) -> LastLines {
-        for (stream, open) in std::mem::take(&mut self.open).into_iter().enumerate() {
-            if !open.bytes.is_empty() {
-                self.keep(stream, open);
-            }
+        for (stream, line) in std::mem::take(&mut self.open).finish() {
+            self.keep(stream, line);
         }
         LastLines {
             is_printed: !self.complete.is_empty(),
@@ -166,6 +143,7 @@ pub(crate) fn printable(line: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::process::open_lines::LINE_LIMIT;
 
     fn tail_of(chunks: &[&[u8]]) -> Vec<String> {
         end_of(chunks, TAIL_LINES).lines

@@ -7,7 +7,7 @@
 mod compute;
 mod multi;
 
-pub use compute::{BlobDigests, BlobHasher, Digests, Hasher, HashingReader, HashingWriter};
+pub use compute::{BlobDigests, BlobHasher, Digests, Hasher, HashingWriter};
 pub use multi::{DigestMismatch, InvalidDigest, MultiDigest};
 
 use std::fmt;

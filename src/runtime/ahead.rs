@@ -57,15 +57,7 @@ impl<R: Read + Send + 'static> ReadAhead<R> {
     /// # Errors
     /// The first error of the source.
     pub fn finish(mut self) -> io::Result<()> {
-        let mut rest = vec![0; CHUNK];
-        loop {
-            match self.read(&mut rest) {
-                Ok(0) => return Ok(()),
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
+        io::copy(&mut self, &mut io::sink()).map(drop)
     }
 
     /// Moves the source to a thread. It stays here if the system refuses a thread.

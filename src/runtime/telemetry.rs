@@ -101,9 +101,12 @@ fn tag(target: &str) -> &str {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::io;
     use std::sync::{Arc, Mutex};
+
+    use tracing_subscriber::Registry;
+    use tracing_subscriber::fmt::format::DefaultFields;
 
     use super::*;
 
@@ -121,20 +124,29 @@ mod tests {
         }
     }
 
-    #[test]
-    fn lines_have_the_go_agents_format() {
+    /// The lines that a format writes about the events of `traced`.
+    pub(in crate::runtime) fn lines_of(
+        format: impl FormatEvent<Registry, DefaultFields> + Send + Sync + 'static,
+        traced: impl FnOnce(),
+    ) -> String {
         let lines = Lines::default();
         let writer = lines.clone();
         let subscriber = tracing_subscriber::fmt()
             .with_writer(move || writer.clone())
             .with_ansi(false)
-            .event_format(GoAgent)
+            .event_format(format)
             .finish();
-        tracing::subscriber::with_default(subscriber, || {
+        tracing::subscriber::with_default(subscriber, traced);
+        let bytes = lines.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn lines_have_the_go_agents_format() {
+        let text = lines_of(GoAgent, || {
             let _span = tracing::info_span!("compile", package = "redis").entered();
             tracing::warn!(seconds = 3, "two\nlines");
         });
-        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
         let (start, rest) = text.split_once("] ").unwrap();
         assert_eq!(start, "[tests");
         let (time, rest) = rest.split_at("2006/01/02 15:04:05".len());

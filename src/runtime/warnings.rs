@@ -109,40 +109,17 @@ impl Visit for Parts {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
-
     use super::*;
-
-    #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Lines {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
+    use crate::runtime::telemetry::tests::lines_of;
 
     #[test]
     fn event_is_one_line_without_time_and_module() {
-        let lines = Lines::default();
-        let writer = lines.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_writer(move || writer.clone())
-            .with_ansi(false)
-            .event_format(Warnings)
-            .finish();
-        tracing::subscriber::with_default(subscriber, || {
+        let text = lines_of(Warnings, || {
             let _span = tracing::info_span!("task", name = "compile").entered();
             tracing::warn!(path = %"/a/m", "unmounted a file system that a packaging script left mounted");
             tracing::warn!(error = %"failed to remove `/a`:\nbusy", hint = "unmount it", attempts = 3, "could not remove it");
             tracing::warn!(hint = None::<&str>, "it is there");
         });
-        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
         assert_eq!(
             text,
             "Warning: unmounted a file system that a packaging script left mounted: `/a/m`\n\

@@ -17,12 +17,12 @@ use nix::sys::stat::{Mode, umask};
 use nix::sys::time::{TimeVal, TimeValLike};
 use nix::unistd::Pid;
 
-use super::init::{Init, InitReport};
+use super::init::{Init, ScriptExit};
 use super::left_mounts::MountsBefore;
 use super::mount_view::mount_view;
 use super::progress::{NAME, Stage, StartProgress, Watched};
 use super::question::{Question, start_answer};
-use super::spec::{Orders, Report, Spec};
+use super::spec::{Orders, Report, ScriptEnd, Spec};
 use super::start::start_script;
 use super::step::{Step, StepError, StepResult};
 use super::sys;
@@ -30,7 +30,7 @@ use super::wait::listen;
 use super::watch::{Observed, StartLimit, Watch};
 use crate::config::Environment;
 use crate::fs;
-use crate::process::{self, Status, Unkillable, Usage};
+use crate::process::{self, OutputSummary, Status, Unkillable, Usage};
 
 /// The status of a script that was killed with its PID namespace.
 const KILLED: Status = Status::Signaled(Signal::SIGKILL as i32);
@@ -108,12 +108,8 @@ fn answer(
     let limited = (&starting, limit);
     let watch = Watch::new(socket, signals, process, None, limited, Duration::ZERO);
     let watched = WatchEnd::of(watch, &starting, None);
-    let ended = ScriptEnd {
-        status: watched.observed.status.unwrap_or(KILLED),
-        left_behind: 0,
-        mounts: Vec::new(),
-    };
-    watched.report(ended)
+    let status = watched.observed.status.unwrap_or(KILLED);
+    watched.report(ScriptExit::of(status))
 }
 
 /// What was seen of a process until its end.
@@ -143,7 +139,7 @@ impl WatchEnd {
         }
     }
 
-    fn report(self, ended: ScriptEnd) -> Result<Report, StepError> {
+    fn report(self, ended: ScriptExit) -> Result<Report, StepError> {
         let observed = self.observed;
         match self.stage {
             Some(Stage::Failed(error)) => return Err(error),
@@ -153,7 +149,7 @@ impl WatchEnd {
             }
             Some(Stage::In(_)) | None => {}
         }
-        Ok(Report::Ended {
+        Ok(Report::Ended(Box::new(ScriptEnd {
             status: ended.status,
             left_behind: observed.left_behind + ended.left_behind,
             not_ended: observed.not_killed.saturating_sub(self.unkillable.len()),
@@ -161,7 +157,9 @@ impl WatchEnd {
             usage: usage(),
             mounts: ended.mounts,
             processes: observed.processes,
-        })
+            output: OutputSummary::default(),
+            exceeded: None,
+        })))
     }
 }
 
@@ -195,14 +193,6 @@ struct Started {
     init: Option<Init>,
     /// What was mounted before the start. The first process of a PID namespace records that itself.
     mounts_before: MountsBefore,
-}
-
-/// The end of a script.
-struct ScriptEnd {
-    status: Status,
-    /// Processes in the script's PID namespace that outlived it and were asked to exit.
-    left_behind: usize,
-    mounts: Vec<String>,
 }
 
 impl Started {
@@ -242,9 +232,9 @@ impl Started {
     }
 
     /// Collects how the script ended. `status` is that of the watched process.
-    fn end(self, status: Option<Status>, spec: &Spec) -> Result<ScriptEnd, StepError> {
+    fn end(self, status: Option<Status>, spec: &Spec) -> Result<ScriptExit, StepError> {
         let Some(init) = self.init else {
-            return Ok(ScriptEnd {
+            return Ok(ScriptExit {
                 // There always is a status, because the script is a child of this process.
                 status: status.unwrap_or(KILLED),
                 left_behind: 0,
@@ -254,24 +244,9 @@ impl Started {
                 },
             });
         };
-        match init.report() {
-            Some(InitReport::Ended {
-                status,
-                left_behind,
-                mounts,
-            }) => Ok(ScriptEnd {
-                status,
-                left_behind,
-                mounts,
-            }),
-            Some(InitReport::Failed(error)) => Err(error),
-            // The first process was killed, and the script with it.
-            None => Ok(ScriptEnd {
-                status: KILLED,
-                left_behind: 0,
-                mounts: Vec::new(),
-            }),
-        }
+        // If there is no report, the first process was killed, and the script with it.
+        let killed = || Ok(ScriptExit::of(KILLED));
+        init.report().unwrap_or_else(killed)
     }
 }
 

@@ -1,9 +1,7 @@
 //! Copies a tree that a script has chosen, in the process that answers a question.
 
-use std::io;
 use std::path::{Path, PathBuf};
 
-use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::wire;
@@ -37,42 +35,8 @@ pub(crate) enum CopyEnd {
     Mounted(#[serde(with = "wire")] PathBuf),
 }
 
-/// The result of a copy, as plain data.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Answer {
-    Ended(CopyEnd),
-    Failed {
-        #[serde(with = "wire")]
-        path: PathBuf,
-        errno: i32,
-    },
-}
-
-impl Answer {
-    pub(super) fn into_result(self) -> fs::Result<CopyEnd> {
-        match self {
-            Self::Ended(end) => Ok(end),
-            Self::Failed { path, errno } => {
-                let source = io::Error::from_raw_os_error(errno);
-                Err(fs::Error::new("copy", &path, source))
-            }
-        }
-    }
-}
-
 /// Copies a tree, and reports each path to `enter` before it is copied.
-pub(super) fn answer(order: &CopyOrder, enter: &dyn Fn(&Path)) -> Answer {
-    match copy(order, enter) {
-        Ok(end) => Answer::Ended(end),
-        Err(error) => Answer::Failed {
-            errno: error.source.raw_os_error().unwrap_or(Errno::EIO as i32),
-            path: error.path,
-        },
-    }
-}
-
-fn copy(order: &CopyOrder, enter: &dyn Fn(&Path)) -> fs::Result<CopyEnd> {
+pub(super) fn copy(order: &CopyOrder, enter: &dyn Fn(&Path)) -> fs::Result<CopyEnd> {
     enter(&order.from);
     let from = fs::canonicalize(&order.from)?;
     if order.outside.iter().any(|path| path.starts_with(&from)) {
@@ -122,8 +86,8 @@ mod tests {
         fs::symlink(&from, &link).unwrap();
         let entered = Cell::new(false);
         let enter = |path: &Path| entered.set(entered.get() || path == from.join("a/file"));
-        let copied = answer(&order(&link, &to, &[root.join("other")]), &enter);
-        assert_eq!(copied, Answer::Ended(CopyEnd::Copied));
+        let copied = copy(&order(&link, &to, &[root.join("other")]), &enter);
+        assert_eq!(copied.unwrap(), CopyEnd::Copied);
         assert_eq!(fs::read(&to.join("a/file")).unwrap(), b"text");
         assert!(entered.get());
     }
@@ -134,15 +98,15 @@ mod tests {
         let root = fs::canonicalize(scratch.path()).unwrap();
         let (from, to) = (root.join("from"), root.join("to"));
         fs::create_dir(&from).unwrap();
-        let contains = Answer::Ended(CopyEnd::Contains);
         for outside in [&from, &from.join("data/compile")] {
             let order = order(&from, &to, std::slice::from_ref(outside));
-            assert_eq!(answer(&order, &|_| ()), contains);
+            assert_eq!(copy(&order, &|_| ()).unwrap(), CopyEnd::Contains);
             assert_eq!(fs::lookup(&to).unwrap().map(|it| it.len()), None);
         }
         // The copy itself.
         let inside = from.join("copy");
-        assert_eq!(answer(&order(&from, &inside, &[]), &|_| ()), contains);
+        let into_itself = copy(&order(&from, &inside, &[]), &|_| ());
+        assert_eq!(into_itself.unwrap(), CopyEnd::Contains);
         assert!(fs::list(&inside.join("copy")).unwrap().is_empty());
     }
 
@@ -150,11 +114,11 @@ mod tests {
     fn kernel_file_systems_and_mounts_are_not_copied() {
         let scratch = tempfile::tempdir().unwrap();
         let to = scratch.path().join("to");
-        let answer = |from: &str| answer(&order(from.as_ref(), &to, &[]), &|_| ());
-        assert_eq!(answer("/proc"), Answer::Ended(CopyEnd::Kernel));
-        assert_eq!(answer("/proc/sys"), Answer::Ended(CopyEnd::Kernel));
-        assert!(matches!(answer("/"), Answer::Ended(CopyEnd::Mounted(_))));
-        let missing = answer("/no/such/directory").into_result().unwrap_err();
+        let copied = |from: &str| copy(&order(from.as_ref(), &to, &[]), &|_| ());
+        assert_eq!(copied("/proc").unwrap(), CopyEnd::Kernel);
+        assert_eq!(copied("/proc/sys").unwrap(), CopyEnd::Kernel);
+        assert!(matches!(copied("/"), Ok(CopyEnd::Mounted(_))));
+        let missing = copied("/no/such/directory").unwrap_err();
         assert!(missing.is_not_found(), "{missing}");
         assert_eq!(fs::lookup(&to).unwrap().map(|it| it.len()), None);
     }

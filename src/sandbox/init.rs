@@ -29,17 +29,24 @@ use crate::config::Environment;
 use crate::fs;
 use crate::process::{Status, tree};
 
-/// The report of the first process to its parent.
+/// The end of a script. The first process reports it to its parent, or the step that failed.
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum InitReport {
-    Ended {
-        status: Status,
-        left_behind: usize,
-        #[serde(default)]
-        mounts: Vec<String>,
-    },
-    Failed(StepError),
+pub(super) struct ScriptExit {
+    pub(super) status: Status,
+    /// Processes in the script's PID namespace that outlived it and were asked to exit.
+    pub(super) left_behind: usize,
+    pub(super) mounts: Vec<String>,
+}
+
+impl ScriptExit {
+    /// Nothing was left.
+    pub(super) fn of(status: Status) -> Self {
+        Self {
+            status,
+            left_behind: 0,
+            mounts: Vec::new(),
+        }
+    }
 }
 
 /// The first process of a PID namespace, as its parent sees it.
@@ -87,7 +94,7 @@ impl Init {
     }
 
     /// Its report, after it has exited. `None` if it was killed before it reported.
-    pub(super) fn report(mut self) -> Option<InitReport> {
+    pub(super) fn report(mut self) -> Option<Result<ScriptExit, StepError>> {
         let mut line = Vec::new();
         // A process that cannot be killed may keep the pipe open. The report is complete anyway.
         let _ = fcntl(&self.report, FcntlArg::F_SETFL(OFlag::O_NONBLOCK));
@@ -103,10 +110,7 @@ fn main(
     progress: StartProgress,
     writer: OwnedFd,
 ) -> ! {
-    let report = match run(spec, view, environment, progress) {
-        Ok(report) => report,
-        Err(error) => InitReport::Failed(error),
-    };
+    let report = run(spec, view, environment, progress);
     let line = serde_json::to_vec(&report).unwrap_or_default();
     // If the parent is gone, nothing can be done.
     let _ = File::from(writer).write_all(&line);
@@ -118,7 +122,7 @@ fn run(
     view: &View,
     environment: &Environment,
     progress: StartProgress,
-) -> Result<InitReport, StepError> {
+) -> Result<ScriptExit, StepError> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).step(Step::FollowParent)?;
     let null = fs::open("/dev/null".as_ref()).step(Step::FollowParent)?;
     // Closes the socket to the agent: while a process has it open, the agent considers the child alive.
@@ -142,7 +146,7 @@ fn run(
         }
     };
     let left_behind = stop_leftovers(spec.grace.min(LEFTOVER_GRACE))?;
-    Ok(InitReport::Ended {
+    Ok(ScriptExit {
         status,
         left_behind,
         // The mounts end with this process.

@@ -9,13 +9,13 @@ use nix::errno::Errno;
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
-use super::copy::{self, CopyEnd, CopyOrder};
+use super::copy::{CopyEnd, CopyOrder};
 use super::error::SandboxError;
-use super::question::{FileKind, Question};
+use super::question::{FileKind, FileResult, Question};
 use super::rules::{Closed, Rules};
-use super::script::{ScriptEnd, end_of};
-use super::seen::{self, Resolved, SeenPaths};
-use super::spec::Orders;
+use super::script::end_of;
+use super::seen::{Resolved, SeenPaths};
+use super::spec::{Orders, ScriptEnd};
 use super::step::{Step, StepError};
 use crate::config::Environment;
 use crate::fs;
@@ -95,11 +95,11 @@ impl Look<'_> {
     /// # Errors
     /// See [`LookError`].
     pub(crate) fn seen(&self, path: &Path, paths: &SeenPaths) -> Result<Resolved, LookError> {
-        let answer: seen::Answer = self.value(Question::Seen {
+        let found: FileResult<Resolved> = self.value(Question::Seen {
             path: path.to_owned(),
             paths: paths.clone(),
         })?;
-        Ok(answer.into_result()?)
+        Ok(found.map_err(|failure| failure.into_error("examine"))?)
     }
 
     /// Copies a directory to a path that does not exist, unless it contains one of the directories `outside` or a mount. Otherwise, and
@@ -118,8 +118,8 @@ impl Look<'_> {
             to: to.to_owned(),
             outside,
         };
-        let answer: copy::Answer = self.value(Question::Copy(order))?;
-        Ok(answer.into_result()?)
+        let copied: FileResult<CopyEnd> = self.value(Question::Copy(order))?;
+        Ok(copied.map_err(|failure| failure.into_error("copy"))?)
     }
 
     /// How rules close these paths. If a file system does not respond, there are answers only for the paths before it.

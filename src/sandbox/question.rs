@@ -5,14 +5,15 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::sys::signal::SigSet;
 use nix::unistd::{ForkResult, Pid};
 use serde::{Deserialize, Serialize};
 
-use super::copy::{self, CopyOrder};
+use super::copy::{CopyOrder, copy};
 use super::progress::StartProgress;
 use super::rules::{Rules, closed};
-use super::seen::{self, SeenPaths};
+use super::seen::{SeenPaths, resolve};
 use super::step::{Step, StepError, StepResult};
 use super::sys;
 use super::wire;
@@ -35,7 +36,7 @@ pub(super) enum Question {
         /// In bytes.
         limit: u64,
     },
-    /// The path that an absolute path of a script leads to: a [`seen::Answer`].
+    /// The path that an absolute path of a script leads to: a `FileResult<Resolved>`.
     Seen {
         /// A path as the script sees it.
         #[serde(with = "wire")]
@@ -51,8 +52,36 @@ pub(super) enum Question {
         #[serde(with = "wire")]
         paths: Vec<PathBuf>,
     },
-    /// Copy a tree: a [`copy::Answer`].
+    /// Copy a tree: a `FileResult<CopyEnd>`.
     Copy(CopyOrder),
+}
+
+/// The result of file operations, as plain data.
+pub(super) type FileResult<T> = Result<T, FileFailure>;
+
+/// A failed file operation, as plain data.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct FileFailure {
+    #[serde(with = "wire")]
+    path: PathBuf,
+    errno: i32,
+}
+
+impl From<fs::Error> for FileFailure {
+    fn from(error: fs::Error) -> Self {
+        Self {
+            errno: error.source.raw_os_error().unwrap_or(Errno::EIO as i32),
+            path: error.path,
+        }
+    }
+}
+
+impl FileFailure {
+    /// The error, for the agent. `action` reads after "failed to".
+    pub(super) fn into_error(self, action: &'static str) -> fs::Error {
+        let source = io::Error::from_raw_os_error(self.errno);
+        fs::Error::new(action, &self.path, source)
+    }
 }
 
 /// The kind of file that a path leads to.
@@ -141,8 +170,8 @@ fn answer(question: &Question, progress: &StartProgress) -> io::Result<()> {
             }
         }
         Question::Seen { path, paths } => {
-            let answer = seen::answer(path, paths, &look_up);
-            serde_json::to_writer(&output, &answer)?;
+            let found = resolve(path, paths, &look_up);
+            serde_json::to_writer(&output, &found.map_err(FileFailure::from))?;
         }
         Question::Closed { rules, paths } => {
             for path in paths {
@@ -154,7 +183,8 @@ fn answer(question: &Question, progress: &StartProgress) -> io::Result<()> {
         }
         Question::Copy(order) => {
             let enter = |path: &Path| progress.enter(&Step::Copy(path.to_owned()));
-            serde_json::to_writer(&output, &copy::answer(order, &enter))?;
+            let copied = copy(order, &enter);
+            serde_json::to_writer(&output, &copied.map_err(FileFailure::from))?;
         }
     }
     Ok(())

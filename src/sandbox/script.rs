@@ -3,12 +3,9 @@
 use tokio_util::sync::CancellationToken;
 
 use super::error::SandboxError;
-use super::spec::{Orders, Report, Spec};
+use super::spec::{Orders, Report, ScriptEnd, Spec};
 use crate::config::Environment;
-use crate::process::{
-    self, Exceeded, ForkServer, Output, OutputSummary, RunningProcess, Status, Supervised,
-    Terminal, TimeLimits, Unkillable, Usage,
-};
+use crate::process::{self, ForkServer, Output, Supervised, Terminal, TimeLimits};
 
 /// A script to run.
 #[derive(Debug, Clone)]
@@ -19,29 +16,6 @@ pub struct Script {
     pub environment: Environment,
     /// Forks the script's parent.
     pub agent: ForkServer,
-}
-
-/// A script that has ended.
-#[derive(Debug)]
-pub struct ScriptEnd {
-    /// Its exit status.
-    pub status: Status,
-    /// The number of processes that outlived it and were stopped.
-    pub left_behind: usize,
-    /// The number of processes that this user may not kill.
-    pub not_ended: usize,
-    /// Processes that wait in the kernel and cannot be killed: they may still change the script's files.
-    pub unkillable: Vec<Unkillable>,
-    /// The resources that it and its descendants used.
-    pub usage: Usage,
-    /// The mount points of mounts that it left.
-    pub mounts: Vec<String>,
-    /// Its output.
-    pub output: OutputSummary,
-    /// The time limit that it has exceeded.
-    pub exceeded: Option<Exceeded>,
-    /// Its processes when it exceeded a time limit, before they were stopped.
-    pub processes: Vec<RunningProcess>,
 }
 
 /// Runs a script to its end. After a cancellation, all its processes receive SIGTERM, and SIGKILL after the spec's `grace`.
@@ -104,24 +78,10 @@ fn child(script: Script, limits: TimeLimits) -> Result<process::Child, SandboxEr
 /// How a script has ended, from the report about it.
 pub(super) fn end_of(ended: Supervised) -> Result<ScriptEnd, SandboxError> {
     match serde_json::from_slice(&ended.report) {
-        Ok(Report::Ended {
-            status,
-            left_behind,
-            not_ended,
-            unkillable,
-            usage,
-            mounts,
-            processes,
-        }) => Ok(ScriptEnd {
-            status,
-            left_behind,
-            not_ended,
-            unkillable,
-            usage,
-            mounts,
+        Ok(Report::Ended(end)) => Ok(ScriptEnd {
             output: ended.output,
             exceeded: ended.exceeded,
-            processes,
+            ..*end
         }),
         Ok(Report::Failed(step)) => Err(SandboxError::Step(step)),
         Ok(Report::Lost { status }) => Err(SandboxError::NoReport { status }),

@@ -3,10 +3,9 @@
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::ffi::OsString;
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 
-use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::wire;
@@ -43,18 +42,6 @@ pub(crate) struct Resolved {
     pub(crate) is_through_dependency: bool,
 }
 
-/// The result of [`resolve`], as plain data.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Answer {
-    Found(Resolved),
-    Failed {
-        #[serde(with = "wire")]
-        path: PathBuf,
-        errno: i32,
-    },
-}
-
 impl SeenPaths {
     /// The agent's path of a script's path, and whether it is in a dependency.
     pub(crate) fn here(&self, path: &Path) -> (PathBuf, bool) {
@@ -67,31 +54,12 @@ impl SeenPaths {
     }
 }
 
-impl Answer {
-    pub(super) fn into_result(self) -> fs::Result<Resolved> {
-        match self {
-            Self::Found(found) => Ok(found),
-            Self::Failed { path, errno } => {
-                let source = io::Error::from_raw_os_error(errno);
-                Err(fs::Error::new("examine", &path, source))
-            }
-        }
-    }
-}
-
 /// Follows every link in an absolute path of the script, and reports each path of the agent to `look_up` before it is looked up.
-pub(super) fn answer(path: &Path, paths: &SeenPaths, look_up: &dyn Fn(&Path)) -> Answer {
-    match resolve(path, paths, look_up) {
-        Ok(found) => Answer::Found(found),
-        Err(error) => Answer::Failed {
-            errno: error.source.raw_os_error().unwrap_or(Errno::EIO as i32),
-            path: error.path,
-        },
-    }
-}
-
-/// Follows every link in an absolute path of the script.
-fn resolve(path: &Path, paths: &SeenPaths, look_up: &dyn Fn(&Path)) -> fs::Result<Resolved> {
+pub(super) fn resolve(
+    path: &Path,
+    paths: &SeenPaths,
+    look_up: &dyn Fn(&Path),
+) -> fs::Result<Resolved> {
     let is_through_dependency = Cell::new(false);
     let find = |seen: &Path| {
         let (here, is_dependency) = paths.here(seen);

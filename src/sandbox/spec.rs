@@ -11,7 +11,7 @@ use super::rules::Rules;
 use super::step::StepError;
 use super::view::View;
 use super::wire;
-use crate::process::{RunningProcess, Status, Unkillable, Usage};
+use crate::process::{Exceeded, OutputSummary, RunningProcess, Status, Unkillable, Usage};
 
 /// The orders of a child.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,25 +58,7 @@ pub struct Spec {
 #[serde(rename_all = "snake_case")]
 pub enum Report {
     /// The script ran and ended.
-    Ended {
-        /// Its exit status.
-        status: Status,
-        /// The number of processes that outlived it and were stopped.
-        left_behind: usize,
-        /// The number of processes that this user may not kill.
-        not_ended: usize,
-        /// Processes that wait in the kernel and cannot be killed.
-        #[serde(default)]
-        unkillable: Vec<Unkillable>,
-        /// The resources that it and its descendants used.
-        usage: Usage,
-        /// The mount points of mounts that it left. Bytes that are not UTF-8 are replaced.
-        #[serde(default)]
-        mounts: Vec<String>,
-        /// Its processes when it exceeded a time limit, before they were stopped.
-        #[serde(default)]
-        processes: Vec<RunningProcess>,
-    },
+    Ended(Box<ScriptEnd>),
     /// It could not be started.
     Failed(StepError),
     /// The child ended without a report. The fork server has killed its remaining processes and reports in its place.
@@ -84,6 +66,34 @@ pub enum Report {
         /// The child's exit status.
         status: Status,
     },
+}
+
+/// A script that has ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScriptEnd {
+    /// Its exit status.
+    pub status: Status,
+    /// The number of processes that outlived it and were stopped.
+    pub left_behind: usize,
+    /// The number of processes that this user may not kill.
+    pub not_ended: usize,
+    /// Processes that wait in the kernel and cannot be killed: they may still change the script's files.
+    #[serde(default)]
+    pub unkillable: Vec<Unkillable>,
+    /// The resources that it and its descendants used.
+    pub usage: Usage,
+    /// The mount points of mounts that it left. Bytes that are not UTF-8 are replaced.
+    #[serde(default)]
+    pub mounts: Vec<String>,
+    /// Its processes when it exceeded a time limit, before they were stopped.
+    #[serde(default)]
+    pub processes: Vec<RunningProcess>,
+    /// Its output, which only the agent knows.
+    #[serde(skip)]
+    pub output: OutputSummary,
+    /// The time limit that it has exceeded, which only the agent knows.
+    #[serde(skip)]
+    pub exceeded: Option<Exceeded>,
 }
 
 #[cfg(test)]
@@ -157,7 +167,7 @@ mod tests {
         });
         let line = serde_json::to_string(&failed).unwrap();
         assert_eq!(serde_json::from_str::<Report>(&line).unwrap(), failed);
-        let report = Report::Ended {
+        let report = Report::Ended(Box::new(ScriptEnd {
             status: Status::Signaled(9),
             left_behind: 2,
             not_ended: 0,
@@ -178,7 +188,9 @@ mod tests {
                 elapsed: Duration::from_secs(1),
                 waits_in: None,
             }],
-        };
+            output: OutputSummary::default(),
+            exceeded: None,
+        }));
         let line = serde_json::to_string(&report).unwrap();
         assert_eq!(serde_json::from_str::<Report>(&line).unwrap(), report);
     }

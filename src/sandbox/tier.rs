@@ -18,9 +18,10 @@ use crate::diag::Chain;
 use crate::process::ForkServer;
 
 /// The requested isolation tier.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Isolation {
     /// The first tier that passes a trial run.
+    #[default]
     Auto,
     /// Namespaces, or an error.
     Namespace,

@@ -31,9 +31,10 @@ pub enum Users {
 }
 
 /// Whether this process has entered a user namespace.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum UserNamespace {
     /// It has not tried, or did not need to.
+    #[default]
     Outside,
     /// It has entered one.
     Inside(Users),

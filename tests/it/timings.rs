@@ -55,7 +55,9 @@ fn page_has_the_numbers_of_the_report() {
     let (json, page) = (world.path("pages/report.json"), world.path("pages/a.html"));
     let agent = world.agent().arg("--report").arg(&json);
     let ran = agent.arg("--timings").arg(&page).arg(&tarball).run();
-    let ran = ran.succeeds().says("\nCompiled 3 packages with --jobs 1 in ");
+    let ran = ran
+        .succeeds()
+        .says("\nCompiled 3 packages with --jobs 1 in ");
     let report = report::checked(&json, &world.out(), 0, Some(&ran.stdout));
     let page = std::fs::read_to_string(&page).unwrap();
     let packages = report["packages"].as_array().unwrap();

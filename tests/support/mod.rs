@@ -13,6 +13,7 @@ mod attacks;
 mod daemon;
 pub(crate) mod go_release;
 mod hanging;
+mod head;
 mod namespace;
 mod outcome;
 mod play;
@@ -30,6 +31,7 @@ pub(crate) use agent::{Agent, Ran, Running, copied_agent, limit_of_open_files, p
 pub(crate) use attacks::{ATTACKS, Site, attacks, packages};
 pub(crate) use daemon::Daemon;
 pub(crate) use hanging::Hanging;
+pub(crate) use head::read_head;
 pub(crate) use namespace::NamespaceWorld;
 pub(crate) use outcome::{
     Listed, Outcome, compiled_packages, contents, extract, list, manifest_of, mode_of, sha1_of,

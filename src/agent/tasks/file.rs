@@ -140,10 +140,9 @@ fn write(path: &Path, bytes: &[u8]) -> fs::Result<()> {
 }
 
 fn read(path: &Path) -> Result<Vec<SavedTask>, String> {
-    let bytes = match fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.is_not_found() => return Ok(Vec::new()),
-        Err(error) => return Err(Chain(&error).to_string()),
+    let bytes = fs::if_there(fs::read(path)).map_err(|error| Chain(&error).to_string())?;
+    let Some(bytes) = bytes else {
+        return Ok(Vec::new());
     };
     // The error's own text may quote the file.
     let tasks: Map<String, Value> = serde_json::from_slice(&bytes).map_err(|error| {

@@ -76,6 +76,15 @@ impl Scene {
         remote.has_room(entries, &self.cache).await && remote.fetch(&self.entry, &self.cache).await
     }
 
+    /// A shared cache in a directory, with the package.
+    async fn shared_directory(&self) -> (LocalCache, Remote) {
+        let directory = self.scratch.path().join("shared");
+        let remote = remote(directory.to_str().unwrap());
+        let blob = self.file("blob", BLOB);
+        assert!(remote.store(&self.entry, &blob, None, 1).await);
+        (LocalCache::new(&directory), remote)
+    }
+
     /// Files that are being written.
     fn temporary(&self) -> usize {
         fs::list(&self.cache.temporary()).unwrap().len()
@@ -505,11 +514,8 @@ async fn package_goes_through_a_shared_directory() {
 #[tokio::test]
 async fn damaged_content_of_a_shared_directory_is_replaced() {
     let scene = Scene::new();
-    let blob = scene.file("blob", BLOB);
-    let directory = scene.scratch.path().join("shared");
-    let remote = remote(directory.to_str().unwrap());
-    assert!(remote.store(&scene.entry, &blob, None, 1).await);
-    let stored = LocalCache::new(&directory).content(&scene.entry.blob.sha256);
+    let (shared, remote) = scene.shared_directory().await;
+    let stored = shared.content(&scene.entry.blob.sha256);
     fs::remove_file(&stored).unwrap();
     fs::write(&stored, &[b'x'; BLOB.len()]).unwrap();
     assert!(!scene.fetch(&remote).await);
@@ -570,11 +576,8 @@ async fn special_file_in_a_shared_directory_does_not_block() {
 #[tokio::test]
 async fn longer_content_of_a_shared_directory_is_not_copied() {
     let scene = Scene::new();
-    let blob = scene.file("blob", BLOB);
-    let directory = scene.scratch.path().join("shared");
-    let remote = remote(directory.to_str().unwrap());
-    assert!(remote.store(&scene.entry, &blob, None, 1).await);
-    let stored = LocalCache::new(&directory).content(&scene.entry.blob.sha256);
+    let (shared, remote) = scene.shared_directory().await;
+    let stored = shared.content(&scene.entry.blob.sha256);
     fs::remove_file(&stored).unwrap();
     // It has no end that a copy could reach.
     let file = fs::create(&stored).unwrap();
@@ -614,12 +617,9 @@ async fn shared_cache_is_not_blamed_for_the_local_one() {
 #[tokio::test]
 async fn fetched_package_is_pruned_after_others() {
     let scene = Scene::new();
-    let blob = scene.file("blob", BLOB);
-    let directory = scene.scratch.path().join("shared");
-    let remote = remote(directory.to_str().unwrap());
-    assert!(remote.store(&scene.entry, &blob, None, 1).await);
+    let (shared, remote) = scene.shared_directory().await;
     let (name, key) = scene.wanted();
-    let file = LocalCache::new(&directory).entry(&name, &key);
+    let file = shared.entry(&name, &key);
     let old = std::time::SystemTime::UNIX_EPOCH;
     fs::open(&file).unwrap().set_modified(old).unwrap();
     assert!(scene.fetch(&remote).await);

@@ -7,6 +7,8 @@ use sha1::Digest as _;
 
 use super::Algorithm;
 
+const BUFFER: usize = 128 * 1024;
+
 /// The digests of some data, by the requested algorithms.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Digests {
@@ -22,6 +24,16 @@ impl Digests {
         let mut hasher = Hasher::new(algorithms);
         hasher.update(bytes);
         hasher.finish()
+    }
+
+    /// Reads to the end. Returns the digests and the number of bytes.
+    ///
+    /// # Errors
+    /// The error of the reader.
+    pub fn of_reader(reader: impl io::Read, algorithms: &[Algorithm]) -> io::Result<(Self, u64)> {
+        let mut hasher = Hasher::new(algorithms);
+        let size = read_to_end(reader, |bytes| hasher.update(bytes))?;
+        Ok((hasher.finish(), size))
     }
 
     /// The digest by this algorithm in lower-case hex, if it was computed.
@@ -135,6 +147,16 @@ impl BlobDigests {
         hasher.finish()
     }
 
+    /// Reads to the end. Computes the SHA-256 and other requested digests.
+    ///
+    /// # Errors
+    /// The error of the reader.
+    pub fn of_reader(reader: impl io::Read, others: &[Algorithm]) -> io::Result<Self> {
+        let mut hasher = BlobHasher::new(others);
+        read_to_end(reader, |bytes| hasher.update(bytes))?;
+        Ok(hasher.finish())
+    }
+
     /// The SHA-256 in lower-case hex.
     #[must_use]
     pub fn sha256(&self) -> &str {
@@ -189,52 +211,28 @@ impl BlobHasher {
     }
 }
 
+/// Passes everything that a reader returns to `visit`. Returns the number of bytes.
+fn read_to_end(mut reader: impl io::Read, mut visit: impl FnMut(&[u8])) -> io::Result<u64> {
+    let (mut buffer, mut size) = (vec![0; BUFFER], 0);
+    loop {
+        match reader.read(&mut buffer) {
+            Ok(0) => return Ok(size),
+            Ok(count) => {
+                visit(&buffer[..count]);
+                size += count as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         // Writing to a string cannot fail.
         let _ = write!(text, "{byte:02x}");
         text
     })
-}
-
-/// A reader that hashes and counts the data read from another reader.
-#[derive(Debug)]
-pub struct HashingReader<R> {
-    inner: R,
-    hasher: Hasher,
-    count: u64,
-}
-
-impl<R> HashingReader<R> {
-    /// Wraps a reader.
-    pub fn new(inner: R, hasher: Hasher) -> Self {
-        Self {
-            inner,
-            hasher,
-            count: 0,
-        }
-    }
-
-    /// The number of bytes read so far.
-    #[must_use]
-    pub fn count(&self) -> u64 {
-        self.count
-    }
-
-    /// Returns the inner reader and the digests of the data so far.
-    #[must_use]
-    pub fn finish(self) -> (R, Digests) {
-        (self.inner, self.hasher.finish())
-    }
-}
-
-impl<R: io::Read> io::Read for HashingReader<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.inner.read(buffer)?;
-        self.hasher.update(&buffer[..read]);
-        self.count += read as u64;
-        Ok(read)
-    }
 }
 
 /// A writer that hashes and counts the data written to another writer.
@@ -286,7 +284,7 @@ impl<W: io::Write> io::Write for HashingWriter<W> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::io::{Read as _, Write as _};
+    use std::io::Write as _;
 
     // The examples of FIPS 180-2, "abc".
     const SHA1_ABC: &str = "a9993e364706816aba3e25717850c26c9cd0d89d";
@@ -334,11 +332,9 @@ mod tests {
     proptest! {
         #[test]
         fn readers_and_writers_hash_their_data(data: Vec<u8>) {
-            let mut reader = HashingReader::new(data.as_slice(), Hasher::all());
-            let mut read = Vec::new();
-            reader.read_to_end(&mut read)?;
-            prop_assert_eq!(reader.count(), data.len() as u64);
-            prop_assert_eq!(reader.finish().1, Digests::of(&data, &Algorithm::ALL));
+            let expected = Digests::of(&data, &Algorithm::ALL);
+            let read = Digests::of_reader(data.as_slice(), &Algorithm::ALL)?;
+            prop_assert_eq!(&read, &(expected.clone(), data.len() as u64));
 
             let mut writer = HashingWriter::new(Slow(Vec::new()), Hasher::all());
             writer.write_all(&data)?;
@@ -346,7 +342,7 @@ mod tests {
             prop_assert_eq!(writer.count(), data.len() as u64);
             let (slow, digests) = writer.finish();
             prop_assert_eq!(&slow.0, &data);
-            prop_assert_eq!(digests, Digests::of(&read, &Algorithm::ALL));
+            prop_assert_eq!(digests, expected);
         }
     }
 }

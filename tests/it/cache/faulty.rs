@@ -5,6 +5,8 @@ use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::thread;
 
+use crate::support::read_head;
+
 /// What the server does.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Fault {
@@ -54,21 +56,10 @@ impl FaultyServer {
     }
 }
 
-/// The method and the path of a request.
-pub(super) fn read_head(stream: &mut TcpStream) -> std::io::Result<(String, String)> {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte)?;
-        head.push(byte[0]);
-    }
-    let head = String::from_utf8_lossy(&head).into_owned();
-    let mut words = head.split(' ').map(str::to_owned);
-    Ok((words.next().unwrap(), words.next().unwrap()))
-}
-
 fn serve(mut stream: TcpStream, fault: Fault, directory: &Path) -> std::io::Result<()> {
-    let (method, path) = read_head(&mut stream)?;
+    let head = read_head(&stream)?;
+    let mut words = head.split(' ');
+    let (method, path) = (words.next().unwrap(), words.next().unwrap());
     if matches!(fault, Fault::Silent) {
         return stream.read_to_end(&mut Vec::new()).map(drop);
     }

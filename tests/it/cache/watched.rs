@@ -8,7 +8,7 @@ use std::thread;
 
 use serde_json::Value;
 
-use super::faulty::read_head;
+use crate::support::read_head;
 
 /// Serves the files of a directory on a free port.
 pub(super) struct WatchedServer {
@@ -56,7 +56,8 @@ fn serve(
     requested: &Mutex<Vec<String>>,
     answer: &dyn Fn(&str, Vec<u8>) -> Vec<u8>,
 ) -> std::io::Result<()> {
-    let (_, path) = read_head(&mut stream)?;
+    let head = read_head(&stream)?;
+    let path = head.split(' ').nth(1).unwrap().to_owned();
     requested.lock().unwrap().push(path.clone());
     let Ok(body) = std::fs::read(directory.join(path.trim_start_matches('/'))) else {
         return stream

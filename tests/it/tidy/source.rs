@@ -42,7 +42,8 @@ pub(crate) fn product(texts: Vec<(String, String)>) -> Vec<SourceFile> {
 
 fn parse(path: String, text: &str) -> SourceFile {
     let syntax = syn::parse_file(text).unwrap_or_else(|error| panic!("{path}: {error}"));
-    let is_tests = |item: &&Item| matches!(item, Item::Mod(it) if is_for_tests(&it.attrs));
+    // A module in a file of its own may be declared before the product's code.
+    let is_tests = |item: &&Item| matches!(item, Item::Mod(it) if it.content.is_some() && is_for_tests(&it.attrs));
     let tests = syntax.items.iter().find(is_tests);
     let lines = match tests {
         Some(tests) => tests.span().start().line - 1,
@@ -76,7 +77,7 @@ pub(crate) fn is_for_tests(attributes: &[Attribute]) -> bool {
 
 #[test]
 fn tests_do_not_count() {
-    let text = "fn product() {}\n#[cfg(test)]\nmod tests;\n#[cfg(unix)]\nmod unix;\n";
+    let text = "#[cfg(test)]\nmod tests;\n#[cfg(unix)]\nmod unix;\n#[cfg(test)]\nmod more {}\n";
     let files = product(vec![
         ("src/lib.rs".to_owned(), "mod a;".to_owned()),
         ("src/main.rs".to_owned(), String::new()),
@@ -87,5 +88,5 @@ fn tests_do_not_count() {
     ]);
     let paths: Vec<&str> = files.iter().map(|file| file.path.as_str()).collect();
     assert_eq!(paths, ["src/lib.rs", "src/a.rs", "src/a/unix.rs"]);
-    assert_eq!(files[1].lines, 1);
+    assert_eq!(files[1].lines, 4);
 }
