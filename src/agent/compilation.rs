@@ -35,11 +35,11 @@ use on_disk::on_disk;
 use phases::Phases;
 use state::CompilerState;
 
-/// The free space that kept packages must leave to the machine, in bytes.
+/// The free space, in bytes, that must remain on the disk in addition to the packages that are kept from earlier requests.
 const RESERVE: u64 = 512 << 20;
 
-/// The free space that is enough for any script, in bytes. How much a script writes is unknown, so packages of earlier requests are
-/// removed unless this much, or half of the disk, is free.
+/// The free space, in bytes, that is enough for any script. How much a script writes is unknown, so packages that are kept from earlier
+/// requests are removed until this much is free, or half of the disk if that is less.
 const AMPLE: u64 = 16 << 30;
 
 /// How long to wait for the removal of the work directory when the agent stops.
@@ -49,7 +49,8 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub(crate) struct PackageCompiler {
     options: CompilerOptions,
-    /// Locked by the running compile. Created at first use, and again after a failure.
+    /// Locked by the running compile. `None` until it has been created: [`prepare`](Self::prepare) tries that and, if it fails, each
+    /// compile tries again.
     state: Mutex<Option<CompilerState>>,
 }
 
@@ -63,8 +64,8 @@ impl PackageCompiler {
         }
     }
 
-    /// Creates the work directory and removes that of a killed agent. `cancel` ends the wait for the processes of that agent. A failure is
-    /// logged; the next compile tries again and reports it.
+    /// Creates the work directory, after removing the one of a killed agent, if any. Waits until the scripts of the killed agent have no
+    /// more processes; `cancel` ends the wait. A failure is logged; the next compile tries again and reports it.
     pub(crate) async fn prepare(&self, cancel: &CancellationToken) {
         let mut state = self.state.lock().await;
         match CompilerState::make(&self.options, cancel).await {
@@ -106,7 +107,7 @@ impl PackageCompiler {
         })
     }
 
-    /// Removes the work directory. The next start removes what is left after a limit.
+    /// Removes the work directory, within [`CLOSE_WITHIN`]. If that is not sufficient, the agent removes the rest at its next start.
     pub(crate) async fn close(&self) {
         let closing = async {
             let Some(state) = self.state.lock().await.take() else {
@@ -185,7 +186,7 @@ impl CompileRun<'_> {
             version: self.request.version.clone(),
             source,
             kept: None,
-            // Requests run one at a time, and this one has just fetched and verified the blob.
+            // Without digests, the source is not verified again: the blob was just fetched and verified, and no other request runs.
             source_digests: Digests::default(),
             source_date: None,
             dependencies,
@@ -229,7 +230,7 @@ impl CompileRun<'_> {
         Ok(dependencies)
     }
 
-    /// Returns an installed dependency: that of an earlier request, or newly extracted from its blob.
+    /// Returns an installed dependency, kept from an earlier request or newly extracted from its blob.
     async fn install(
         &self,
         state: &mut CompilerState,
@@ -293,7 +294,7 @@ impl CompileRun<'_> {
         })
     }
 
-    /// Makes room to extract a blob by removing packages of earlier requests.
+    /// Makes room to extract a blob, by removing packages that are kept from earlier requests.
     async fn make_room(
         &self,
         state: &mut CompilerState,
@@ -329,7 +330,8 @@ impl CompileRun<'_> {
         Ok(())
     }
 
-    /// Uploads the result. Returns what the Director stores; for a signed URL it knows the id itself.
+    /// Uploads the result. Returns the value for the Director: the blob's ID and digest or, after an upload to a signed URL, only the
+    /// digest. The Director has chosen the ID that belongs to the URL.
     async fn upload(&self, compiled: &Compiled, algorithms: &[Algorithm]) -> Result<Value, Reason> {
         let cancel = &self.task.cancel;
         let digest = MultiDigest::of(&compiled.digests, algorithms);
@@ -350,7 +352,7 @@ impl CompileRun<'_> {
         }
     }
 
-    /// Keeps the result for later requests, which name it by this digest.
+    /// Keeps the installed package under the digest with which later requests name it as a dependency.
     fn keep(&self, state: &mut CompilerState, compiled: Compiled, algorithms: &[Algorithm]) {
         if let Some(digest) = MultiDigest::of(&compiled.digests, algorithms)
             && let Some(installed) = compiled.installed
@@ -382,7 +384,7 @@ async fn is_unchanged(
     Ok(false)
 }
 
-/// Whether there is room for a script without removing packages of earlier requests.
+/// Whether there is room for a script without removing packages that are kept from earlier requests.
 fn is_space_ample(space: fs::Space, needed: u64) -> bool {
     let ample = AMPLE.min(space.total / 2);
     space.free >= needed.saturating_add(RESERVE).max(ample)
@@ -411,7 +413,7 @@ fn reason(error: CompileError) -> Reason {
     }
 }
 
-/// Adds the free space to an error that a full disk caused. Measured before files are removed.
+/// Adds the free space to an error that a full disk caused. Call it before the request's files are removed: that changes the free space.
 async fn with_space(reason: Reason, directory: PathBuf) -> Reason {
     if matches!(reason, Reason::Full { .. }) || !fs::is_no_space_behind(&reason) {
         return reason;
@@ -476,7 +478,7 @@ mod tests {
         let vcap = Vcap::new(&temporary.path().join("vcap"));
         let killed = SharedTree::take(&vcap, "a killed agent", true, &|| false).unwrap();
         let marker = Sandbox::from(killed).hold();
-        // As a process of a script does, which the agent waits for.
+        // Hold the lock as a remaining process of a script does: the agent waits for it.
         let hold = fs::open(&marker).unwrap();
         hold.lock_shared().unwrap();
         let compiler = PackageCompiler::new(CompilerOptions {

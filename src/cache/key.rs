@@ -1,4 +1,5 @@
-//! What shapes a compiled package, and the key: the digest of that. Pure.
+//! Everything that affects a compiled package ([`KeyParts`]), and the digest of it, by which the cache finds the package ([`Key`]). No
+//! I/O.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::release::Algorithm;
 use crate::release::digest::Hasher;
 
-/// The version of keys and entries. It increases when the same parts no longer give the same package: entries of other versions are
-/// never used.
+/// The version of keys and entries. Entries with another version are never used. Increase it when equal parts may give another package
+/// than before.
 pub const FORMAT: u32 = 2;
 
 /// The name among the options of the user who runs scripts.
@@ -21,7 +22,7 @@ const MAGIC: &[u8] = b"bosh-agent cache key\0";
 /// The length of a key, in hex digits.
 const LENGTH: usize = 64;
 
-/// The key of a compiled package, in lower-case hex.
+/// The key of a compiled package: a SHA-256 in lower-case hex.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct Key(String);
@@ -52,7 +53,7 @@ pub(super) fn is_sha256(text: &str) -> bool {
     text.len() == LENGTH && text.bytes().all(is_digit)
 }
 
-/// Everything that shapes a compiled package. It is stored with the package, so that a miss can be explained.
+/// Everything that affects a compiled package. It is stored with the package, so that a later run can say why it did not find one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeyParts {
@@ -62,21 +63,22 @@ pub struct KeyParts {
     pub name: String,
     /// The package's version, which the script sees.
     pub version: String,
-    /// The digest of the source's content, or of its archive if the content depends on the order of entries.
+    /// The digest of what the source unpacks to. If that depends on the order of the archive's entries or, with `--reproducible`, on
+    /// their times, the digest of the archive.
     pub source: String,
-    /// The direct dependencies: the name of each, and its key.
+    /// Maps the name of each direct dependency to its key or, if it was compiled already, to the digest of its blob.
     pub dependencies: BTreeMap<String, String>,
     /// The stemcell for which the package is compiled.
     pub stemcell: String,
     /// The architecture of the machine.
     pub architecture: String,
-    /// The identity of the root file system: digests of the files that describe it, by their paths, and of compilers, by their names.
+    /// The identity of the root file system. Maps the path of each file that describes it, and the name of each compiler, to a digest.
     pub root: BTreeMap<String, String>,
     /// The base directory, whose paths scripts see.
     pub base: String,
     /// The options that affect what scripts can do or see, by the names of their flags, and who runs scripts, as [`SCRIPT_USER`].
     pub options: BTreeMap<String, String>,
-    /// The digests of the variables that scripts inherit, by their names.
+    /// Maps the name of each inherited variable that counts (see `cache::variables`) to the digest of its value.
     pub variables: BTreeMap<String, String>,
 }
 
@@ -129,6 +131,7 @@ impl KeyParts {
         for map in [dependencies, root, options, variables] {
             encoder.map(map);
         }
+        // The hasher computes this digest, so there always is one.
         Key(encoder.0.finish().sha256().unwrap_or_default().to_owned())
     }
 }

@@ -1,4 +1,8 @@
 //! One package, from its source blob to its compiled blob.
+//!
+//! [`build`] does everything that dependents wait for: it enters a place in the sandbox (the directory that contains the package's own
+//! directories), runs the script there, and moves the installed tree into the store. [`pack`] makes the compiled blob from this tree,
+//! while dependents already compile.
 
 mod built;
 mod diagnosis;
@@ -37,7 +41,7 @@ use crate::runtime;
 
 /// Compiles one package.
 ///
-/// A cancellation ends the script and removes everything of the package except its log.
+/// A cancellation stops the script and removes the package's directories and its partial blob. The log is kept.
 ///
 /// # Errors
 /// See [`CompileError`]. The log of a script that has run is kept.
@@ -48,13 +52,18 @@ pub async fn compile(
 ) -> Result<Compiled, CompileError> {
     let is_dependency = job.is_dependency;
     let turns = Arc::new(ScriptTurns::new(1, || false));
+    let package = job.name.clone();
     let mut built = build(context, job, &turns, cancel).await?;
     let installed = built.installed.clone();
     if let Some(place) = built.place.take() {
         let context = Arc::clone(context);
         let leaving = runtime::spawn_blocking("leave", move || place.remove(&context));
         if let Ok(Err(error)) = leaving.await {
-            tracing::warn!(error = %Chain(&error), "could not remove the directories of a package; they are removed at exit");
+            tracing::warn!(
+                %package,
+                error = %Chain(&error),
+                "could not remove the directories of a package; trying again at exit"
+            );
         }
     }
     let mut packed = pack(context, built, cancel).await;
@@ -67,13 +76,18 @@ pub async fn compile(
         let store = context.store.clone();
         let removing = runtime::spawn_blocking("remove", move || store.remove(&installed));
         if let Ok(Err(error)) = removing.await {
-            tracing::warn!(error = %Chain(&error), "could not remove an unused tree");
+            tracing::warn!(
+                %package,
+                error = %Chain(&error),
+                "could not remove the installed files of a package that no other package needs"
+            );
         }
     }
     packed
 }
 
-/// Builds a package: everything that its dependents wait for. Its script waits for one of the `turns`.
+/// Runs a package's script and installs its result, so that its dependents can start. The script starts when it gets one of the
+/// `turns`. Packing is left to [`pack`].
 pub(super) async fn build(
     context: &Arc<Context>,
     job: Job,
@@ -96,14 +110,14 @@ pub(super) async fn build(
     step.done("entered a place in the sandbox");
     let work = Work::new(context, &job, place, &scratch, turns, cancel);
     let result = work.build().await;
-    // Before the package's directories are removed, which may be slow.
+    // Report a second run before the package's directories are removed: removing them may be slow.
     let first = match &result {
         Err(failure) => work.announce_second_run(failure).await,
         Ok(_) => None,
     };
     let built = match (first, result) {
         (Some(first), Err(failure)) => second_run(work, &dependencies, first, failure).await,
-        // A second run would follow, but the compilation was canceled.
+        // After `Denied`, `announce_second_run` returns `None` only if the compilation was canceled.
         (None, Err(CompileError::Denied { package })) => {
             work.leave(true).await?;
             Err(CompileError::Stopped { package })

@@ -1,4 +1,4 @@
-//! The isolation tier of a run, as the user reads about it.
+//! Chooses the isolation tier of a run and prints it.
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -10,8 +10,9 @@ use super::progress::Progress;
 use crate::fs;
 use crate::sandbox::{Isolation, Sandbox, SandboxError, Sharing, Tier, TierOptions};
 
-/// Chooses the best isolation tier that works here, and prints it in one line, with a hint if a better tier is possible. Scripts do not
-/// see the directories `shared`.
+/// Chooses the isolation tier, prints its name, and opens its sandbox. With `auto` and a tier without namespaces, the line also says
+/// how to get a stronger tier. Also prints where scratch directories are kept, and warns if concurrent packages are not isolated.
+/// Scripts do not see the directories `shared`.
 pub(super) async fn choose(
     (options, shared): (&Options, Vec<PathBuf>),
     work: &Path,
@@ -29,7 +30,7 @@ pub(super) async fn choose(
     let mut line = format!("Isolation: {}", tier.description());
     if options.isolation == Isolation::Auto && !tier.has_namespaces() {
         line.push_str("; for stronger isolation, ");
-        line.push_str(stronger());
+        line.push_str(stronger(nix::unistd::geteuid().is_root()));
     }
     progress.line(&line);
     let is_isolating = tier.is_isolating();
@@ -55,7 +56,7 @@ fn tier_options(options: &Options, shared: Vec<PathBuf>) -> TierOptions {
         network: options.network,
         is_parallel: options.jobs.is_some_and(|jobs| jobs > NonZeroUsize::MIN),
         scratch: options.scratch.clone(),
-        // Not confidential, but a script must not write to it.
+        // The directories of caches are not confidential, but scripts must not write to them. Secrets are closed to reads and writes.
         secrets: cache.into_iter().chain(shared).collect(),
         vcap: options.vcap.clone(),
         environment: options.environment.clone(),
@@ -65,12 +66,24 @@ fn tier_options(options: &Options, shared: Vec<PathBuf>) -> TierOptions {
     }
 }
 
-/// How to get a stronger tier.
-fn stronger() -> &'static str {
-    if nix::unistd::geteuid().is_root() {
+/// How to get a stronger tier than `landlock` and `none`.
+fn stronger(is_root: bool) -> &'static str {
+    if is_root {
         "pass `--cap-add SYS_ADMIN --security-opt apparmor=unconfined` to docker, or `privileged: true` to Concourse"
     } else {
-        "compile as root, or allow user namespaces, install the package `uidmap` and give this user a range in /etc/subuid and \
-         /etc/subgid"
+        "compile as root, or enable user namespaces (in docker: `--security-opt seccomp=unconfined --security-opt \
+         apparmor=unconfined`), install the package `uidmap` and give this user a range in /etc/subuid and /etc/subgid; \
+         --isolation=userns works without a range, but then scripts cannot change file owners"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ordinary_user_reads_about_userns_without_a_range() {
+        assert!(stronger(false).contains("--isolation=userns"));
+        assert!(!stronger(true).contains("--isolation=userns"));
     }
 }

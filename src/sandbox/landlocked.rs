@@ -1,18 +1,21 @@
-//! `--isolation=landlock`: several packages use the real base directory at the same time. Each script can access only its own
-//! directories there, the scratch directories that it shares with others and, read-only, its direct dependencies. With
-//! `--isolation=none` and `--jobs` above 1, the same tree is used without such rules.
+//! `--isolation=landlock`: several packages use the real base directory at the same time. Their directories in it are the tree. Landlock
+//! rules restrict each script: in the tree it can access only its own directories, the scratch directories that it shares with others
+//! and, read-only, its direct dependencies. With `--isolation=none` and `--jobs` above 1, scripts share the tree without rules.
 //!
 //! ```text
 //! BASE/packages/NAME            links, while the package or one that depends on it is compiled
-//! BASE/data/compile/NAME        the script's own
-//! BASE/data/packages/NAME       the script's own, or a copy of an installed dependency that its dependents share
+//! BASE/data/compile/NAME        the package's own
+//! BASE/data/packages/NAME       the package's own; or a copy of a dependency, shared by the packages that depend on it
 //! BASE/data/.bosh-agent-tmp/NAME  its TMPDIR; all scripts share /tmp
-//! BASE/data/NAME                scratch of the package and its dependents, or another directory that the script names
+//! BASE/data/NAME                scratch of the package, shared with its dependents; or another directory that the source mentions
 //! ```
 //!
-//! Paths contain only the name of a package, so only one version of a package can be in the tree. A package that needs another version
-//! waits. If a script may have failed because of the rules, it can run a second time: without rules and while no other script runs, in
-//! a tree that contains only its own directories and dependencies, as with the Go agent.
+//! A package enters the tree by reserving its own name and those of its dependencies, and leaves it when it is compiled. Paths
+//! contain only names, so each name is in the tree with one version, of which dependents use a copy. A package that needs a name with
+//! other contents waits.
+//!
+//! If a script may have failed because of the rules, it can run a second time: without rules and while no other script runs, in a tree
+//! that contains only its own directories and dependencies, as with the Go agent.
 
 mod admission;
 mod confine;
@@ -42,8 +45,8 @@ use crate::config::Vcap;
 use crate::fs::{self, Record};
 use crate::release::Name;
 
-/// Directories that all scripts use. Landlock cannot deny access to a work directory below one of them without denying access to the
-/// whole temporary directory.
+/// Directories that all scripts use. Landlock rules only grant access: a script that can use one of these directories can use
+/// everything in it, including the agent's work directory if that is there.
 const TEMPORARY: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
 
 /// The shared tree of one run, and the packages in it.
@@ -70,7 +73,7 @@ pub struct Landlocked {
     has_rules: bool,
 }
 
-/// A package's place in the tree.
+/// A package that has entered the tree.
 #[derive(Debug)]
 pub(super) struct LandlockPlace {
     package: Name,
@@ -79,11 +82,11 @@ pub(super) struct LandlockPlace {
     to_provide: Vec<Name>,
     /// Copies of dependencies that scripts had changed, and that were removed before this package started.
     replaced: Vec<ReplacedCopy>,
-    /// Its shared scratch directories.
+    /// The names of the scratch directories that it shares with other packages. Empty with `--no-shared-scratch`.
     scratch: Vec<Name>,
-    /// With `--no-shared-scratch`, the scratch directories that only this package uses.
+    /// With `--no-shared-scratch`, the names of scratch directories that it does not share. It [claims](Landlocked::claim) them.
     unshared: Vec<Name>,
-    /// Its data directories that no other package uses.
+    /// The names that it has claimed: of scratch directories that it does not share, and of directories that its source mentions.
     private: PrivateNames,
     admitted: Admitted,
     occupant: Occupant,
@@ -127,7 +130,8 @@ impl Landlocked {
         Ok(landlocked)
     }
 
-    /// Denies scripts access to paths without links, if rules can do that. Returns the others.
+    /// Denies scripts access to these paths, except those in directories that all scripts use: these are returned. The paths must not
+    /// contain symbolic links.
     #[must_use]
     fn hide(&mut self, paths: Vec<PathBuf>) -> Vec<PathBuf> {
         let is_open = |path: &PathBuf| self.open.iter().any(|open| path.starts_with(open));
@@ -142,8 +146,8 @@ impl Landlocked {
         &self.exposed
     }
 
-    /// Denies scripts access to files and directories with secrets, in addition to those in the agent's own directory. One that does not
-    /// exist now is not protected. One in a directory that all scripts use is [exposed](Self::exposed).
+    /// Also denies scripts access to these files and directories with secrets. One that does not exist now is not protected. One in a
+    /// directory that all scripts use is [exposed](Self::exposed).
     #[must_use]
     pub(super) fn with_secrets(mut self, secrets: &[PathBuf]) -> Self {
         let secrets = secrets
@@ -179,8 +183,8 @@ impl Landlocked {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until no other package uses the name of this package or of one of its dependencies with other contents, then reserves these names. Calls `waits` if it
-    /// has to wait.
+    /// Enters a package: reserves its name and those of its dependencies. Waits while another package uses one of these names with other
+    /// contents; calls `waits` once if it has to wait.
     pub(super) async fn enter(
         self: &Arc<Self>,
         request: PlaceRequest,
@@ -203,7 +207,7 @@ impl Landlocked {
         }
     }
 
-    /// Makes room for a package if its names are available; otherwise returns the admission.
+    /// Tries once to enter. If a name is in use with other contents, returns `admitted` for the next try.
     async fn try_enter(
         self: &Arc<Self>,
         request: &Arc<PlaceRequest>,
@@ -215,7 +219,8 @@ impl Landlocked {
                 return Ok(Err(admitted));
             };
             let place = LandlockPlace {
-                // Only the directory of the package's own name: several packages may request that of a dependency at the same time.
+                // Only the scratch directory of the package itself. Other packages may request those of its dependencies at the same
+                // time, so it gets none of these.
                 unshared: own.unshared(&request.scratch, |name| *name == request.package),
                 has_rules: own.has_rules,
                 ..own.place(&request, reserved, admitted)
@@ -227,8 +232,8 @@ impl Landlocked {
         entered.await.map(|entered| entered.map(UndoOnDrop::keep))
     }
 
-    /// Makes room for a package alone, when all packages have left the tree. Packages that come later wait behind it. `waits` receives
-    /// the number of packages in the tree, each time it changes.
+    /// Waits until all packages have left the tree, then enters one alone and without rules. Packages that come later wait until it has
+    /// left. `waits` receives the number of packages in the tree, each time it changes.
     pub(super) async fn enter_alone(
         self: &Arc<Self>,
         request: PlaceRequest,
@@ -283,20 +288,20 @@ impl Landlocked {
         self.admission.occupants()
     }
 
-    /// Reserves the names of a package and its dependencies, all at once, and removes copies with other contents that have one of these names.
-    /// `None` if one of the names is in use with other contents.
+    /// Reserves the names of a package and its dependencies, all at once. Unused copies that have one of these names, but other contents,
+    /// are removed. `None` if one of the names is in use with other contents.
     fn try_reserve(&self, request: &PlaceRequest) -> Result<Option<Reserved>, SandboxError> {
         let mut packages = self.packages();
         let is_private = |name: &Name| self.data_names().private.contains(name);
-        if self.shared(&request.scratch).iter().any(is_private) || packages.block(request) {
+        if self.shared(&request.scratch).iter().any(is_private) || packages.conflict_with(request) {
             return Ok(None);
         }
         // Without rules, copies are not verified: scripts may change them, and a copy is removed when its last user ends.
         if self.has_rules {
             packages.verify(request, |name| self.copy_of(name));
         }
-        // This package has to wait for packages that still use a changed copy.
-        if packages.block(request) {
+        // Wait if the verification has found a changed copy that other packages still use.
+        if packages.conflict_with(request) {
             return Ok(None);
         }
         let to_provide = packages.missing(request);
@@ -312,8 +317,9 @@ impl Landlocked {
         }))
     }
 
-    /// Removes the copies whose names this package is about to use, and unused copies whose original is no longer in the store, except
-    /// this package's dependencies. Returns the copies that a script had changed.
+    /// Removes what has the package's own name or one of the names `to_provide`, because the package is about to create these. Also
+    /// removes unused copies of trees that are no longer in the store, unless the package depends on them. Returns the removed copies
+    /// that a script had changed.
     fn evict(
         &self,
         packages: &mut PackagesInTree,
@@ -337,7 +343,7 @@ impl Landlocked {
         Ok(replaced)
     }
 
-    /// Empties the tree for a package that is alone in it.
+    /// Empties the tree, for a package that is alone in it, and notes the names that are put there next (none when the package leaves).
     fn clear_for(&self, names: &[Name]) -> Result<(), SandboxError> {
         let mut packages = self.packages();
         if let Err(error) = self.tree.clear_for(names) {
@@ -411,7 +417,7 @@ impl Landlocked {
     pub(super) fn leave(&self, place: &LandlockPlace) -> Result<(), SandboxError> {
         let mut removed = self.release(&place.private.leave());
         if let Admitted::Alone(_) = place.admitted {
-            // The script may also have removed the directories that contain packages.
+            // Clear the whole tree. This also restores the directories that contain packages, which the script may have removed.
             let cleared = self.clear_for(&[]);
             if cleared.is_err() {
                 let mut packages = self.packages();
@@ -456,7 +462,7 @@ impl Landlocked {
 }
 
 impl LandlockPlace {
-    /// Whether a dependency is already in the tree.
+    /// Whether this dependency of the package was already in the tree when the package entered.
     pub(super) fn has(&self, dependency: &Name) -> bool {
         !self.to_provide.contains(dependency)
     }

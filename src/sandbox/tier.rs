@@ -20,8 +20,7 @@ use crate::process::ForkServer;
 /// The requested isolation tier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Isolation {
-    /// The first tier that passes a trial run.
-    #[default]
+    /// The first tier that passes the self-test.
     Auto,
     /// Namespaces, or an error.
     Namespace,

@@ -51,8 +51,8 @@ pub struct ReplacedCopy {
 }
 
 impl PackagesInTree {
-    /// Whether a name is used with other contents than requested.
-    pub(super) fn block(&self, request: &PlaceRequest) -> bool {
+    /// Whether one of the requested names is in use with other contents.
+    pub(super) fn conflict_with(&self, request: &PlaceRequest) -> bool {
         let dependencies = request.dependencies.iter();
         let mut dependencies =
             dependencies.filter_map(|(name, sealed)| Some((self.0.get(name)?, sealed)));
