@@ -220,7 +220,7 @@ fn compile() {
                 name: "cp".to_owned(),
                 state: "D".to_owned(),
                 waits_in: Some("nfs_wait".to_owned()),
-                step: Some("start /x/bash".to_owned()),
+                step: Some("start `/x/bash`".to_owned()),
             }],
             status: Status::Exited(0),
             left: None,
@@ -393,7 +393,7 @@ fn sandbox() {
         SandboxError::Files(file()),
         SandboxError::Busy {
             base: path("/var/vcap"),
-            holder: "process 12 on host".to_owned(),
+            holder: "process 12 on host `build-1`".to_owned(),
         },
         SandboxError::Foreign {
             directory: path("/var/vcap/packages"),
@@ -428,8 +428,9 @@ fn sandbox() {
         SandboxError::Step(step()),
         SandboxError::NoUserNamespace(step()),
         SandboxError::Network { source: None },
+        SandboxError::ProtectHost { source: None },
         SandboxError::ProtectHost {
-            source: Some(Box::new(SandboxError::NoUserNamespace(step()))),
+            source: Some(Box::new(SandboxError::Step(step()))),
         },
         SandboxError::ProbeFailed(Status::Exited(1)),
         SandboxError::NoReport {
@@ -449,7 +450,7 @@ fn sandbox() {
         Step::AdoptOrphans,
         Step::ListenForSignals,
         Step::SeparateUsers,
-        Step::MapUsers("newuidmap".to_owned()),
+        Step::MapUsers("with newuidmap and newgidmap".to_owned()),
         Step::BecomeRoot,
         Step::TryMount,
         Step::SeparateProcesses,
@@ -536,7 +537,9 @@ fn http_and_tls() {
                 server: server(),
                 limit: Duration::from_secs(30),
             },
-            &http::Error::TlsUnavailable(Arc::new(tls::TlsError::SystemRoots("none".to_owned()))),
+            &http::Error::TlsUnavailable(Arc::new(tls::TlsError::SystemRoots(
+                "none found".to_owned(),
+            ))),
             &http::Error::Handshake {
                 server: server(),
                 source: missing(),
@@ -555,7 +558,7 @@ fn http_and_tls() {
                 what: "the certificate",
                 source: rustls::Error::DecryptError,
             },
-            &tls::TlsError::SystemRoots("none".to_owned()),
+            &tls::TlsError::SystemRoots("none found".to_owned()),
         ]),
     );
 }

@@ -34,7 +34,7 @@ pub enum TlsError {
         source: rustls::pki_types::pem::Error,
     },
     /// The PEM text contains no certificate.
-    #[error("{what} contains no certificate")]
+    #[error("no certificate in the PEM text of {what}")]
     NoCertificate {
         /// The certificate, for messages.
         what: &'static str,
@@ -238,7 +238,7 @@ mod tests {
         let error = roots(Some("nonsense")).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "the CA certificate contains no certificate"
+            "no certificate in the PEM text of the CA certificate"
         );
     }
 }

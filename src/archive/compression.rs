@@ -116,7 +116,7 @@ pub(crate) enum DecodeError {
         compression: Compression,
     },
     /// The decoder failed before and was read again.
-    #[error("the {compression} data is damaged, as an earlier read has found")]
+    #[error("{compression} data is damaged, as was reported before")]
     Failed {
         /// How it is compressed.
         compression: Compression,

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{FromArgMatches, Parser};
 
 use super::cache::{self, CacheCommand};
@@ -41,7 +41,7 @@ Usage:
                                           (bosh-agent help cache)
   bosh-agent -P PLATFORM -C AGENT.JSON    run the agent of a compilation VM
                                           (-P ubuntu or dummy; -b BASE replaces /var/vcap)
-  bosh-agent -v                           print the version
+  bosh-agent -v                           print only the version
   bosh-agent --version                    print the version, the commit and the target
   bosh-agent -h                           print this help
 ";
@@ -125,6 +125,9 @@ fn compile(arguments: &[OsString]) -> Result<Command, String> {
         Err(error) if error.kind() == ErrorKind::DisplayHelp => {
             return Ok(Command::Help(error.to_string()));
         }
+        Err(error) if asks_for_version(&error) => {
+            return Err("Error: unexpected argument '--version' found\nHint: run bosh-agent --version".to_owned());
+        }
         Err(error) => return Err(capitalized(&error.to_string())),
     };
     let parsed = CompileCommand::from_arg_matches(&matches)
@@ -146,6 +149,12 @@ fn compile(arguments: &[OsString]) -> Result<Command, String> {
         return Err("Error: --shell needs exactly one tarball".to_owned());
     }
     Ok(Command::Compile(Box::new(parsed)))
+}
+
+/// Whether the unknown argument is `--version`, for which clap suggests `--verbose`.
+fn asks_for_version(error: &clap::Error) -> bool {
+    let argument = error.get(ContextKind::InvalidArg);
+    matches!(argument, Some(ContextValue::String(text)) if text == "--version")
 }
 
 /// clap starts its errors in lower case; ours start with a capital letter.

@@ -74,7 +74,7 @@ pub(super) fn main(arguments: Compile, environment: Environment) -> u8 {
         Ok(dates) => dates,
         Err(error) => {
             print_error(&format!(
-                "Error: wrong value of the variable `{SOURCE_DATE_EPOCH}`: {error}"
+                "Error: invalid value of the variable `{SOURCE_DATE_EPOCH}`: {error}"
             ));
             return USAGE;
         }
@@ -127,7 +127,7 @@ fn shared_caches(arguments: &Compile, environment: &Environment) -> Result<Share
     let shared = arguments.cache.shared(environment);
     let shared = shared.map_err(|(flag, error)| {
         format!(
-            "Error: wrong value of {flag}: {error}\nHint: {}",
+            "Error: invalid value of {flag}: {error}\nHint: {}",
             error.hint()
         )
     })?;

@@ -11,7 +11,7 @@ pub(super) fn program() -> PathBuf {
 pub(super) fn who() -> String {
     let host = nix::unistd::gethostname().map_or_else(
         |_| "an unknown host".to_owned(),
-        |name| name.to_string_lossy().into_owned(),
+        |name| format!("host `{}`", name.to_string_lossy()),
     );
     format!("process {} on {host}", std::process::id())
 }

@@ -1,7 +1,10 @@
 //! Values of flags: durations and sizes.
 
 use std::ffi::OsString;
+use std::fmt::Display;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 /// The accepted forms of a duration.
@@ -10,6 +13,19 @@ const DURATIONS: &str =
 
 /// The accepted forms of a size.
 const SIZES: &str = "expected a size such as `512MiB` or `2GiB`, or `0`";
+
+/// Returns a parser of whole numbers in a range.
+pub(super) fn number_in<T: FromStr + Display + PartialOrd>(
+    range: RangeInclusive<T>,
+) -> impl Fn(&str) -> Result<T, String> + Clone
+where
+    RangeInclusive<T>: Clone,
+{
+    move |text| {
+        let number = text.parse().ok().filter(|number| range.contains(number));
+        number.ok_or_else(|| format!("expected a number from {} to {}", range.start(), range.end()))
+    }
+}
 
 /// Parses a duration of at least a second and at most a week.
 pub(super) fn limit(text: &str) -> Result<Duration, String> {

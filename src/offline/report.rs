@@ -1,7 +1,7 @@
 //! The report of a failed run: what failed, why, and what to do.
 
 use std::fmt::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::annotations::Annotations;
 use super::error::{Incomplete, InputProblem, InputProblemKind, OfflineError};
@@ -9,7 +9,7 @@ use super::failure::PackageFailure;
 use super::failure_kind::is_of_the_system;
 use super::second_run;
 use super::selection::UnknownName;
-use crate::archive::PackError;
+use crate::archive::{PackError, UnpackError};
 use crate::compile::{Cause, CompileError, Finding, PrintedLine, ScriptFailure};
 use crate::diag::{Bytes, Chain, Elapsed};
 use crate::fs;
@@ -280,13 +280,7 @@ fn cause_hint(failure: &PackageFailure) -> Option<String> {
             CompileError::Source { source, .. } | CompileError::Compiled { source, .. }
                 if !is_of_the_system(source) =>
             {
-                let (path, size) = &failure.blob;
-                Some(format!(
-                    "`{}` ({}) matches its digest in release.MF, so it was damaged before the release was created: \
-                     create the release again",
-                    path.display(),
-                    Bytes(*size)
-                ))
+                Some(blob_hint(&failure.blob, source))
             }
             _ => None,
         };
@@ -299,6 +293,28 @@ fn cause_hint(failure: &PackageFailure) -> Option<String> {
         });
     };
     Some(hint_for(cause))
+}
+
+/// What to do about a blob that cannot be unpacked although it has the right digest.
+fn blob_hint((path, size): &(PathBuf, u64), error: &UnpackError) -> String {
+    let (path, size) = (path.display(), Bytes(*size));
+    let blob = format!("`{path}` ({size}) matches its digest in release.MF");
+    match error {
+        UnpackError::Archive(_) | UnpackError::Decode { .. } | UnpackError::File(_) => format!(
+            "{blob}, so it was damaged before the release was created: create the release again"
+        ),
+        UnpackError::Outside { .. }
+        | UnpackError::ThroughSymlink { .. }
+        | UnpackError::ParentNotDirectory { .. }
+        | UnpackError::HardLinkOutside { .. }
+        | UnpackError::HardLinkMissing { .. }
+        | UnpackError::NoTarget { .. }
+        | UnpackError::DirectoryInTheWay { .. }
+        | UnpackError::RootNotDirectory
+        | UnpackError::Unsupported { .. } => format!(
+            "{blob}, so the release was created with this entry: correct the files of the package, and create the release again"
+        ),
+    }
 }
 
 /// What to do about the cause of a failure.

@@ -48,7 +48,7 @@ pub enum VerifyError {
     #[error("the contents of `{0}` have changed")]
     Content(String),
     /// A copy differs from the tarball that was checked.
-    #[error("the tarball has changed since it was checked")]
+    #[error("the copy differs from the tarball that was checked")]
     Copy,
 }
 

@@ -76,11 +76,10 @@ impl fmt::Display for Unkillable {
         if let Some(function) = &self.waits_in {
             write!(f, ", waiting in {function}")?;
         }
-        f.write_str(")")?;
-        match &self.step {
-            None => Ok(()),
-            Some(step) => write!(f, ", a child that was about to {step}"),
+        if let Some(step) = &self.step {
+            write!(f, ", about to {step}")?;
         }
+        f.write_str(")")
     }
 }
 
@@ -108,7 +107,7 @@ mod tests {
         process.step = Some("start `/bin/bash`".to_owned());
         assert_eq!(
             process.to_string(),
-            "`stat` (process 7, state D, waiting in request_wait_answer), a child that was about to start `/bin/bash`"
+            "`stat` (process 7, state D, waiting in request_wait_answer, about to start `/bin/bash`)"
         );
     }
 }

@@ -73,7 +73,7 @@ pub enum SandboxError {
     #[error("failed to create the sandbox of a packaging script")]
     Step(#[source] StepError),
     /// This process could not enter a user namespace.
-    #[error("user namespaces are not available")]
+    #[error("scripts cannot be isolated in a user namespace")]
     NoUserNamespace(#[source] StepError),
     /// Scripts cannot be denied the network.
     #[error("--network=none requires namespaces")]
@@ -88,7 +88,7 @@ pub enum SandboxError {
         source: Option<Box<SandboxError>>,
     },
     /// A sandbox could be created, but a program failed in it.
-    #[error("the program of the sandbox self-test {0}")]
+    #[error("the sandbox self-test failed: its program {0}")]
     ProbeFailed(Status),
     /// A script's parent was killed.
     #[error("the process that runs the packaging script ended without a report: it {status}")]
@@ -141,10 +141,17 @@ impl SandboxError {
                 Some(format!("remove the link `{}`", directory.display()))
             }
             Self::Files(error) if error.hint().is_some() => error.hint(),
-            Self::ProtectHost { .. } => Some(
-                "use --isolation=namespace or userns, or compile without --protect-host: `landlock` denies writing to other packages \
-                 and to dependencies, and creating entries in `/`, `/var/vcap` and `/var/vcap/data`, but not writing to /etc and \
-                 /usr, and `none` denies nothing"
+            Self::Network { source } => Some(format!(
+                "{}, or compile without --network=none: scripts then have access to the network",
+                to_get_namespaces(source.is_some())
+            )),
+            Self::ProtectHost { source } => Some(format!(
+                "{}, or compile without --protect-host: `landlock` denies writing to other packages and to dependencies, and creating \
+                 entries in `/`, `/var/vcap` and `/var/vcap/data`, but not writing to /etc and /usr, and `none` denies nothing",
+                to_get_namespaces(source.is_some())
+            )),
+            Self::NoReport { .. } | Self::NoServer => Some(
+                "if the machine ran out of memory, the kernel killed it, and its log (`dmesg`) says so; otherwise another program did"
                     .to_owned(),
             ),
             Self::Scratch { .. } => Some(
@@ -166,10 +173,17 @@ impl SandboxError {
             | Self::Orders(_)
             | Self::Step(_)
             | Self::NoUserNamespace(_)
-            | Self::Network { .. }
-            | Self::ProbeFailed(_)
-            | Self::NoReport { .. }
-            | Self::NoServer => None,
+            | Self::ProbeFailed(_) => None,
         }
+    }
+}
+
+/// What to do if a flag requires namespaces: `auto` has tried them in vain, or another tier was requested.
+fn to_get_namespaces(were_tried: bool) -> &'static str {
+    match were_tried {
+        true => {
+            "make namespaces available (the README lists what each environment needs, under \"Isolation tiers\")"
+        }
+        false => "use --isolation=auto, namespace or userns",
     }
 }

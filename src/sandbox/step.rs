@@ -44,7 +44,7 @@ pub enum Step {
     ListenForSignals,
     /// Create a user namespace.
     SeparateUsers,
-    /// Set the owner maps of a user namespace.
+    /// Set the owner maps of a user namespace: how, or why that failed, as the end of a sentence.
     MapUsers(String),
     /// Become root in a user namespace.
     BecomeRoot,
@@ -121,7 +121,7 @@ impl fmt::Display for Step {
             Self::AdoptOrphans => write!(f, "become a subreaper"),
             Self::ListenForSignals => write!(f, "listen for signals"),
             Self::SeparateUsers => write!(f, "create a user namespace"),
-            Self::MapUsers(how) => write!(f, "map the owners of a user namespace with {how}"),
+            Self::MapUsers(how) => write!(f, "map the owners of a user namespace {how}"),
             Self::BecomeRoot => write!(f, "become root in a user namespace"),
             Self::TryMount => write!(f, "mount a test file system"),
             Self::SeparateProcesses => write!(f, "create a PID namespace"),
@@ -135,7 +135,11 @@ impl fmt::Display for Step {
             Self::EnterWork(path) => write!(f, "enter `{}`", path.display()),
             Self::MountMemory(path) => write!(f, "mount a tmpfs at `{}`", path.display()),
             Self::MakePlace(path) => write!(f, "create `{}`", path.display()),
-            Self::MountScratch(path) => write!(f, "mount a tmpfs at `{}`", path.display()),
+            Self::MountScratch(path) => write!(
+                f,
+                "mount a tmpfs for changes of dependencies at `{}`",
+                path.display()
+            ),
             Self::PrepareOverlay(path) => write!(f, "prepare `{}`", path.display()),
             Self::MountOverlay(path) => write!(f, "mount an overlay at `{}`", path.display()),
             Self::MountReadOnly(path) => write!(f, "mount `{}` read-only", path.display()),

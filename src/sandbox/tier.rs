@@ -21,6 +21,7 @@ use crate::process::ForkServer;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Isolation {
     /// The first tier that passes the self-test.
+    #[default]
     Auto,
     /// Namespaces, or an error.
     Namespace,

@@ -184,7 +184,7 @@ mod tests {
         let error = server(&Bus::default()).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "the agent's certificate contains no certificate"
+            "no certificate in the PEM text of the agent's certificate"
         );
     }
 }

@@ -110,7 +110,7 @@ fn wrong_source_date_is_refused_before_compiling() {
         .run()
         .ends_with(2)
         .says(
-            "Error: wrong value of the variable `SOURCE_DATE_EPOCH`: expected the number of seconds since 1970, with digits only",
+            "Error: invalid value of the variable `SOURCE_DATE_EPOCH`: expected the number of seconds since 1970, with digits only",
         );
     assert!(!world.out().exists());
     let tarball = world.release("release.tgz", &ReleaseBuilder::demo());
@@ -120,7 +120,7 @@ fn wrong_source_date_is_refused_before_compiling() {
         .arg(tarball)
         .run()
         .ends_with(2)
-        .says("Error: wrong value of the variable `SOURCE_DATE_EPOCH`");
+        .says("Error: invalid value of the variable `SOURCE_DATE_EPOCH`");
 }
 
 /// With `BOSH_AGENT_SOAK` the example release, assembled alternately in two clones of its directory; otherwise a small release.

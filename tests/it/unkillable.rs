@@ -152,7 +152,7 @@ mod bodies {
         let path = place.world.path("hanging").join(name);
         ran.says("cannot be killed: `sandbox-child` (process ")
             .says(&format!(
-                "a child that was about to look up `{}`",
+                "about to look up `{}`",
                 path.display()
             ));
     }
@@ -217,7 +217,7 @@ mod bodies {
         assert_stops(running)
             .says("cannot be killed: `sandbox-child` (process ")
             .says(&format!(
-                "a child that was about to copy `{}`",
+                "about to copy `{}`",
                 path.display()
             ));
     }
@@ -337,7 +337,7 @@ mod bodies {
         let bash = place.world.path("hanging/bash");
         ran.says("cannot be killed: `sandbox-child` (process ")
             .says(&format!(
-                "a child that was about to start `{}`",
+                "about to start `{}`",
                 bash.display()
             ));
     }

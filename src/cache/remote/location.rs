@@ -26,7 +26,7 @@ pub enum InvalidLocation {
     #[error("the URL of a shared cache contains a user name or a password")]
     UserInfo,
     /// It is a URL of another kind.
-    #[error("the URL of a shared cache has the scheme `{0}`")]
+    #[error("the scheme `{0}` of the URL is not supported")]
     Scheme(String),
     /// It is neither a path nor a URL.
     #[error("the URL of a shared cache does not begin with a scheme")]

@@ -10,7 +10,7 @@ use crate::cli::values;
 #[command(next_help_heading = "Limits")]
 pub(in crate::cli) struct LimitFlags {
     /// Raise the niceness of packaging scripts by this much
-    #[arg(long, value_name = "0..19", default_value_t = 0, value_parser = clap::value_parser!(i32).range(0..=19))]
+    #[arg(long, value_name = "0..19", default_value_t = 0, value_parser = values::number_in::<i32>(0..=19))]
     pub nice: i32,
 
     /// Stop a packaging script that runs longer than this, such as `90s`, `20m`, `1h30m` or a number of seconds.

@@ -35,7 +35,7 @@ pub(in crate::cli) struct ResultFlags {
     pub verify_rebuild: bool,
 
     /// Gzip level of compiled packages
-    #[arg(long, value_name = "1..9", default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=9))]
+    #[arg(long, value_name = "1..9", default_value_t = 6, value_parser = values::number_in::<u32>(1..=9))]
     pub compression_level: u32,
 }
 

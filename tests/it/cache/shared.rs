@@ -250,7 +250,7 @@ fn url_with_a_password_is_refused_without_printing_it() {
         let agent = cached.world.agent().arg(flag);
         let agent = agent.arg("https://me:hunter2@host/").arg("a.tgz");
         let ran = agent.without_report().run().ends_with(2).says(&format!(
-            "Error: wrong value of {flag}: the URL of a shared cache contains a user name or a password\nHint: "
+            "Error: invalid value of {flag}: the URL of a shared cache contains a user name or a password\nHint: "
         ));
         assert!(!ran.stderr.contains("hunter2"));
     }
