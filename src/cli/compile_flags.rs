@@ -26,10 +26,12 @@ pub(super) use results::ResultFlags;
 
 /// Compiles the packages of BOSH releases for one stemcell and writes compiled releases.
 ///
-/// Each compiled release is named RELEASE-VERSION-OS-STEMCELLVERSION.tgz.
+/// Each compiled release is named RELEASE-VERSION-OS-STEMCELLVERSION.tgz. Each package is compiled by its packaging
+/// script, which runs in a sandbox: an environment with the package's own directories and its dependencies. --isolation says how
+/// strictly a sandbox isolates.
 #[derive(Debug, Args)]
 pub(super) struct Compile {
-    /// Release tarballs
+    /// Releases to compile: paths or glob patterns. Flags must come first
     #[arg(value_name = "TARBALL", required = true)]
     pub tarballs: Vec<PathBuf>,
 

@@ -124,11 +124,11 @@ impl SandboxError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Busy { .. } => Some("wait for it to exit, or use another container".to_owned()),
-            Self::Foreign { directory, .. } => Some(format!(
+            Self::Foreign { .. } => Some(
                 "this looks like a BOSH VM or a container where another agent has run: compile in a fresh container, or \
-                 pass --force to remove everything in `{}` and the packages that it links to",
-                directory.display()
-            )),
+                 pass --force to remove everything in packages, data/packages and data/compile of the base directory"
+                    .to_owned(),
+            ),
             Self::Replaced { .. } => Some(
                 "have the script change files in $BOSH_COMPILE_TARGET and $BOSH_INSTALL_TARGET only, not the directories above them"
                     .to_owned(),

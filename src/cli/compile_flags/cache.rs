@@ -15,23 +15,27 @@ const CACHE_DIRECTORY: &str = "BOSH_AGENT_CACHE_DIR";
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Cache")]
 pub(in crate::cli) struct CacheFlags {
-    /// Take packages that an earlier run compiled in the same way from this directory, and store
-    /// the others there. Scripts then inherit only the variables that docs/cache.md lists, and those
-    /// of --env [default: the variable BOSH_AGENT_CACHE_DIR; without it, no cache]
+    /// Use this directory as cache: a package that an earlier run has compiled in the same way is taken
+    /// from it, and newly compiled packages are stored in it. Scripts then inherit only the variables
+    /// that docs/cache.md lists, and those of --env [default: the variable BOSH_AGENT_CACHE_DIR;
+    /// without it, no cache]
     #[arg(long, value_name = "DIR")]
     pub cache_dir: Option<PathBuf>,
 
-    /// Also take packages from this cache, which several machines share: a directory, or a URL with
-    /// http://, https://, grpc:// or grpcs:// (repeatable; the first cache that has a package
-    /// provides it). Credentials come from the environment or a netrc file, see docs/cache.md
+    /// Take packages that are not in --cache-dir, if that is given, from this cache, which several
+    /// machines share: a directory, or a URL with http://, https://, grpc:// or grpcs://. Can be
+    /// repeated: the first cache that has a package provides it. Credentials come from the environment
+    /// or a netrc file, see docs/cache.md
     #[arg(long, value_name = "URL")]
     pub cache_from: Vec<String>,
 
-    /// Also store packages in this cache, while others compile
+    /// Upload newly compiled packages to this cache, a directory or a URL as for --cache-from, while the
+    /// run compiles other packages
     #[arg(long, value_name = "URL")]
     pub cache_to: Option<String>,
 
-    /// At the end, remove the least recently used packages until the cache has at most this size
+    /// At the end of the run, remove the least recently used packages from --cache-dir until it has at
+    /// most this size
     #[arg(long, value_name = "SIZE", value_parser = values::size)]
     pub cache_max_size: Option<u64>,
 

@@ -41,8 +41,9 @@ pub(in crate::cli) struct CompilationFlags {
     #[arg(long)]
     pub make_jobserver: bool,
 
-    /// Let scripts inherit this variable of the environment, or set it to a value. Without a cache,
-    /// they inherit all but the credentials of shared caches. Can be repeated
+    /// Add this variable to those that scripts inherit, or set it to a value. With a cache, scripts
+    /// inherit only the variables that docs/cache.md lists; without one, all variables except the
+    /// credentials of shared caches. Can be repeated
     #[arg(long, value_name = "VARIABLE[=VALUE]", value_parser = values::variable)]
     pub env: Vec<Variable>,
 
@@ -56,7 +57,9 @@ pub(in crate::cli) struct CompilationFlags {
     #[arg(long, value_name = "BASE", default_value = Vcap::BASE)]
     pub base_directory: PathBuf,
 
-    /// Compile even if another program has installed packages in BASE, and remove them
+    /// Compile even if another program has installed packages in BASE: everything in BASE/packages,
+    /// BASE/data/packages and BASE/data/compile is removed. With `namespace` and `userns`, this is not
+    /// necessary
     #[arg(long)]
     pub force: bool,
 }

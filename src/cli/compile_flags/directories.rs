@@ -7,9 +7,9 @@ use clap::Args;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Directories")]
 pub(in crate::cli) struct DirectoryFlags {
-    /// Directory for temporary files; with `namespace` and `userns`, the directories of scripts are stored in it
-    /// [default: BASE/data unless it is on a tmpfs, an overlay or FUSE, otherwise the output directory; a directory that is
-    /// mounted noexec is used only if there is no other]
+    /// Directory in which the run creates its work directory: its temporary files and, with `namespace` and `userns`, the
+    /// directories of scripts [default: BASE/data, if it is writable, on a real disk (not a tmpfs, an overlay or FUSE) and not mounted
+    /// noexec; otherwise the output directory; if that is mounted noexec, BASE/data or /var/tmp]
     #[arg(long, value_name = "DIR")]
     pub work_dir: Option<PathBuf>,
 

@@ -9,9 +9,9 @@ use crate::release::Name;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Failed packages")]
 pub(in crate::cli) struct InspectionFlags {
-    /// Keep the sources, install target, dependencies and environment of each failed package in
-    /// DIR/PACKAGE-VERSION. The script `enter` there opens a shell in its sandbox. Later runs
-    /// remove and overwrite nothing in DIR
+    /// Keep the sources, install target (the directory with the installed files), dependencies and
+    /// environment of each failed package in DIR/PACKAGE-VERSION. The script `enter` there opens a
+    /// shell in the package's sandbox. Later runs remove and overwrite nothing in DIR
     #[arg(long, value_name = "DIR")]
     pub keep_failed: Option<PathBuf>,
 

@@ -9,7 +9,8 @@ pub(in crate::cli) struct IsolationFlags {
     #[arg(long, value_enum, default_value_t = IsolationFlag::Auto)]
     pub isolation: IsolationFlag,
 
-    /// When to run a script a second time, alone and without the restrictions of Landlock
+    /// With `landlock`: when to run a script a second time, alone and without restrictions. Never after
+    /// a signal, a timeout, a stop, or a lack of memory or disk space
     #[arg(long, value_enum, default_value_t = SecondRunFlag::Auto)]
     pub second_run: SecondRunFlag,
 
@@ -18,10 +19,10 @@ pub(in crate::cli) struct IsolationFlags {
     #[arg(long)]
     pub readonly_deps: bool,
 
-    /// Make everything read-only for scripts except the package's directories below BASE, its
-    /// scratch directories, /tmp, /var/tmp, /dev/shm and HOME. Scripts can mount file
-    /// systems only in a user namespace of their own.
-    /// Needs `namespace` or `userns`
+    /// Make everything read-only for scripts except the package's directories below BASE, its scratch
+    /// directories, an existing HOME, /tmp, /var/tmp and /dev/shm, and the paths in these three that
+    /// environment variables name. Scripts can mount file systems only in a user namespace of their
+    /// own. Needs `namespace` or `userns`
     #[arg(long)]
     pub protect_host: bool,
 
@@ -33,7 +34,7 @@ pub(in crate::cli) struct IsolationFlags {
 /// `--isolation`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(in crate::cli) enum IsolationFlag {
-    /// The first of the following that passes a trial run. The output says which one; with
+    /// The first of the following that passes a self-test. The output says which one; with
     /// BOSH_AGENT_LOG=debug, also why the ones before it failed
     Auto,
     /// Mount, process and IPC namespaces for each package; needs root or CAP_SYS_ADMIN
@@ -55,8 +56,7 @@ pub(in crate::cli) enum SecondRunFlag {
     /// If the script failed within 30 seconds or with exit code 126, or if its output shows a denied
     /// access, even if it succeeded
     Auto,
-    /// Also after every other failure except a signal, a timeout, a stop, or a lack of memory or disk
-    /// space
+    /// Also after every other failure
     Always,
     /// No second run; if a script succeeds although an access was denied, a warning is printed
     Never,

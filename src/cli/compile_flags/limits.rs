@@ -14,11 +14,12 @@ pub(in crate::cli) struct LimitFlags {
     pub nice: i32,
 
     /// Stop a packaging script that runs longer than this, such as `90s`, `20m`, `1h30m` or a number of seconds.
-    /// The report lists its processes [default: no limit]
+    /// The message about the failure lists its processes [default: no limit]
     #[arg(long, value_name = "DURATION", value_parser = values::limit)]
     pub timeout: Option<Duration>,
 
-    /// Stop a packaging script if none of its processes prints anything for this long [default: no limit]
+    /// Stop a packaging script if none of its processes prints anything for this long. The message about the failure lists its
+    /// processes [default: no limit]
     #[arg(long, value_name = "DURATION", value_parser = values::limit)]
     pub silence_timeout: Option<Duration>,
 

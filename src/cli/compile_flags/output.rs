@@ -26,7 +26,7 @@ pub(in crate::cli) struct OutputFlags {
     #[arg(long, value_enum, value_name = "WHEN", default_value_t = Color::Auto)]
     pub color: Color,
 
-    /// Commands to the CI system in the output
+    /// Whether to print commands for the CI system, such as error annotations and groups of lines
     #[arg(long, value_enum, value_name = "SYSTEM", default_value_t = AnnotationsFor::Auto)]
     pub annotations: AnnotationsFor,
 }
@@ -36,8 +36,8 @@ pub(in crate::cli) struct OutputFlags {
 pub(in crate::cli) enum AnnotationsFor {
     /// `github` if the variable GITHUB_ACTIONS is `true`, otherwise `none`
     Auto,
-    /// GitHub Actions: an error for each failed package, and groups around the output of scripts,
-    /// which cannot contain commands
+    /// GitHub Actions: an error annotation for each failed package, and a group for the output of each
+    /// script. Commands that the output of scripts contains are disabled
     Github,
     /// No commands
     None,

@@ -6,7 +6,7 @@ use crate::offline::Selection;
 use crate::release::Name;
 
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Selection")]
+#[command(next_help_heading = "Selection (the rest of a release is checked, but not compiled)")]
 pub(in crate::cli) struct SelectionFlags {
     /// Compile only the packages that the releases' jobs need, with their dependencies, as a
     /// Director's `export-release` does. The result is named ….only-needed.tgz
@@ -18,9 +18,8 @@ pub(in crate::cli) struct SelectionFlags {
     #[arg(long, value_name = "JOB", value_parser = name)]
     pub job: Vec<Name>,
 
-    /// Compile only this package and its dependencies. Without --job, the result has the jobs that
-    /// need no other package; it is named ….package=PACKAGE.tgz. Can be repeated. Everything that is not
-    /// selected is checked nevertheless
+    /// Compile only this package and its dependencies. The result is named ….package=PACKAGE.tgz. If no
+    /// --job is given, it also has each job that needs no other packages. Can be repeated
     #[arg(long, value_name = "PACKAGE", value_parser = name)]
     pub package: Vec<Name>,
 }
