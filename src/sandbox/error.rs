@@ -178,7 +178,7 @@ impl SandboxError {
     }
 }
 
-/// What to do if a flag requires namespaces: `auto` has tried them in vain, or another tier was requested.
+/// What to do if a flag requires namespaces: `auto` has tried them without success, or another tier was requested.
 fn to_get_namespaces(were_tried: bool) -> &'static str {
     match were_tried {
         true => {
