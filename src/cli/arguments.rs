@@ -126,7 +126,10 @@ fn compile(arguments: &[OsString]) -> Result<Command, String> {
             return Ok(Command::Help(error.to_string()));
         }
         Err(error) if asks_for_version(&error) => {
-            return Err("Error: unexpected argument '--version' found\nHint: run bosh-agent --version".to_owned());
+            return Err(
+                "Error: unexpected argument '--version' found\nHint: run bosh-agent --version"
+                    .to_owned(),
+            );
         }
         Err(error) => return Err(capitalized(&error.to_string())),
     };

@@ -1,5 +1,7 @@
-//! Chooses the directories of `BASE/data` that a package uses in addition to the agent's own: scratch directories that it shares
-//! with other packages, and directories that its script names.
+//! Chooses the directories in `BASE/data` that a package can use, other than those that the agent creates for every package:
+//!
+//! - shared scratch directories, which the package uses together with other packages
+//! - directories whose paths the source mentions, which the package uses alone
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -10,7 +12,7 @@ use super::small_files;
 use crate::config::Vcap;
 use crate::release::Name;
 
-/// Directories of the agent, which scripts never get.
+/// The names in `BASE/data` of directories that belong to the agent. They are never scratch directories.
 const RESERVED: [&str; 3] = ["packages", "compile", "bosh-agent-logs"];
 
 /// The scratch directories that a package shares with others: its own, those of its direct dependencies, and those in their
@@ -25,14 +27,14 @@ pub(super) fn shared(job: &Job, vcap: &Vcap) -> Vec<Name> {
     names.into_iter().collect()
 }
 
-/// The directories that the environment files of an installed package name for its dependents.
+/// The names in `BASE/data` that the environment files of an installed package mention. Its dependents share these directories.
 pub(super) fn named_for_dependents(installed: &Installed, vcap: &Vcap) -> BTreeSet<Name> {
     let data = vcap.data();
     let files = installed.environment_files().iter();
     files.flat_map(|text| in_text(text, &data)).collect()
 }
 
-/// The directories that the files at the top of a package's source name, except the scratch directories that it shares. Blocks.
+/// The names in `BASE/data` that the files at the top of a package's source mention, except those of `shared` scratch directories. Blocks.
 pub(super) fn named_in_source(shared: &[Name], source: &Path, vcap: &Vcap) -> BTreeSet<Name> {
     let data = vcap.data();
     let files = small_files::read(source, |_| true);
@@ -43,7 +45,7 @@ pub(super) fn named_in_source(shared: &[Name], source: &Path, vcap: &Vcap) -> BT
     names
 }
 
-/// Whether a command reports that it could not create or remove the scratch directory itself.
+/// Whether a command's output says that it could not create or remove the scratch directory itself (not an entry of it).
 pub(super) fn blocks_a_command(directory: &Path, lines: &[String]) -> bool {
     let directory = directory.display().to_string();
     let refused = ["File exists", "Device or resource busy"];

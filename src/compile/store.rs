@@ -1,4 +1,7 @@
-//! The sealed packages of one run, and the number of users that each of them still has.
+//! The store: the directory with the installed packages of one run, and the number of users that each of them still has.
+//!
+//! A package's *tree* contains the files that its script has installed. *Sealing* makes a tree equal to its unpacked blob and read-only
+//! ([`seal`](super::seal)), so that dependents can use it.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -19,11 +22,11 @@ use crate::release::digest::DigestMismatch;
 use crate::release::{Digests, Name};
 use crate::runtime::Cancellable;
 
-/// A directory of installed packages, which are read-only after they are sealed.
+/// A directory of installed packages.
 #[derive(Debug, Clone)]
 pub struct Store {
     directory: PathBuf,
-    /// The number of the next tree: there may be several packages of one name.
+    /// The number of the next tree. Paths of trees contain numbers because several packages can have one name.
     next: Arc<AtomicUsize>,
     script_runs: ScriptRuns,
 }
@@ -80,8 +83,8 @@ impl Store {
         Ok(installed)
     }
 
-    /// Seals an examined tree and moves it into the store. Also returns its previous properties, for packing. Later times
-    /// than `newest` become `newest`.
+    /// Seals an examined tree and moves it into the store. Also returns the properties that packing needs and that sealing has changed.
+    /// File times later than `newest` are set to `newest`.
     pub(super) fn seal_examined(
         &self,
         name: &Name,
@@ -92,7 +95,7 @@ impl Store {
         let place = self.new_tree(name)?;
         let unsealed = seal::seal(tree, examined, newest)?;
         fs::move_tree(tree, &place)?;
-        // After the move, which changes the root.
+        // Record the tree after the move, which changes its root directory.
         let record = Record::of(&place)?;
         Ok((Installed::to_be_packed(place, record), unsealed))
     }
@@ -151,7 +154,7 @@ impl Store {
         Ok(Installed::new(place, record))
     }
 
-    /// Removes a package without further dependents.
+    /// Removes a package that no dependent needs any more.
     ///
     /// # Errors
     /// What the system answered.

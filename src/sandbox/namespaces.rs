@@ -1,8 +1,8 @@
 //! `--isolation=namespace` and `--isolation=userns`: each script has its own mount, PID and IPC namespaces.
 //!
-//! A package's tree is in the work directory and is mounted over the base directory, in a namespace that ends with the script.
-//! Nothing is mounted on the host. A script can also write to the host's files outside its tree, unless the host is protected
-//! ([`Protection`](super::Protection)).
+//! A package's *place* is a directory in the work directory. It contains the package's *tree*, which is mounted over the base directory
+//! in a namespace that ends with the script. Nothing is mounted on the host. A script can also write to the host's files outside its tree,
+//! unless the host is protected ([`Protection`](super::Protection)).
 //!
 //! ```text
 //! WORK/places/N/tree      → BASE          packages and data of the package; the rest of BASE is mounted into it
@@ -14,8 +14,9 @@
 //! WORK/scratch/NAME         scratch directories, mounted at data/NAME, unless they are kept elsewhere
 //! ```
 //!
-//! If the base directory is missing and cannot be created, as for an ordinary user of a plain machine, the tree covers the nearest
-//! existing directory above it (`/var`), with the other entries of that directory mounted into it.
+//! If the base directory is missing and cannot be created, as for an ordinary user of a plain machine, the tree is mounted over the nearest
+//! existing directory above it (`/var`), whose other entries are mounted into the tree. The directory under the tree is the *covered*
+//! directory.
 
 mod base;
 mod directories;
@@ -51,11 +52,11 @@ const OVERLAY: &str = "overlay";
 /// The directory in the work directory for scratch directories that packages share.
 const SCRATCH: &str = "scratch";
 
-/// Directories that each script has to itself: the name in a place, and the path. What the environment names in them is mounted into
-/// them.
+/// Directories that each script has to itself: the name in a place, and the path. Paths below them that the environment names are mounted
+/// into them from the host.
 const TEMPORARY: [(&str, &str); 3] = [("tmp", "/tmp"), ("var-tmp", "/var/tmp"), MEMORY];
 
-/// The one that is in memory.
+/// The one of [`TEMPORARY`] that is in memory.
 const MEMORY: (&str, &str) = ("dev-shm", "/dev/shm");
 
 /// The namespaces of one run.
@@ -74,10 +75,10 @@ pub struct Namespaces {
     /// The number of the next place.
     next: AtomicUsize,
     made: MadeDirectories,
-    /// The locked base directory: removing it would remove the mounts over it. `None` if it does not exist.
+    /// The base directory, locked so that no other run removes it: that would remove the mounts over it. `None` if it does not exist.
     base: Option<File>,
     scratch: Scratch,
-    /// The path of the scratch directories, relative to the work directory unless they are kept elsewhere.
+    /// The directory that contains the shared scratch directories: relative to the work directory, or with `--scratch-dir` absolute.
     scratch_root: PathBuf,
     /// Files and directories that scripts find empty.
     secrets: Vec<PathBuf>,
@@ -107,7 +108,7 @@ impl Default for NamespaceOptions {
     }
 }
 
-/// A package's place.
+/// A package's place: its directory in the work directory.
 #[derive(Debug)]
 pub(super) struct NamespacePlace {
     number: usize,

@@ -9,7 +9,8 @@ use super::sequential::{Sequential, SequentialPlace};
 use crate::config::Vcap;
 use crate::release::Name;
 
-/// Where one package is compiled. It must be returned by [`Sandbox::leave`](super::Sandbox::leave) and dropped: until then other packages may have to wait.
+/// The place of one package in a sandbox: where the agent creates the package's directories. When the package is compiled, pass it to
+/// [`Sandbox::leave`](super::Sandbox::leave) and drop it: until then other packages may have to wait.
 #[derive(Debug)]
 pub struct Place {
     root: PathBuf,
@@ -25,7 +26,7 @@ pub(super) enum TierPlace {
 }
 
 impl Place {
-    /// The tree in which the agent creates the package's directories. The script sees it at the base directory.
+    /// The directory that the script sees as its base directory. The agent creates the package's directories in it.
     #[must_use]
     pub fn vcap(&self) -> Vcap {
         Vcap::new(&self.root)
@@ -41,7 +42,7 @@ impl Place {
         }
     }
 
-    /// Copies of dependencies, made for other packages, that were changed and have been removed.
+    /// Copies of dependencies that were made for other packages, had been changed by a script, and were removed when this package entered.
     #[must_use]
     pub fn replaced(&self) -> &[ReplacedCopy] {
         match &self.tier {
@@ -50,8 +51,8 @@ impl Place {
         }
     }
 
-    /// Whether the place already has a dependency, made available for another package. Otherwise [`Sandbox::provide`](super::Sandbox::provide) has to make it
-    /// available.
+    /// Whether a dependency of the package is already available in the place, because another package uses it. Otherwise
+    /// [`Sandbox::provide`](super::Sandbox::provide) makes it available.
     #[must_use]
     pub fn has(&self, dependency: &Name) -> bool {
         match &self.tier {

@@ -23,6 +23,10 @@ const PROC: &str = "/proc";
 
 /// A view of the file system: what is mounted where, in namespaces that end with the script.
 ///
+/// Terms: the agent prepares the package's *tree*, a directory in the work directory, and the child mounts it over the *covered directory*
+/// (usually the base directory). Mounts that the script sees there are first made inside the tree. A pair of paths is a source and a mount
+/// point.
+///
 /// Relative paths are below `work`. Sources are relative because later mounts may cover their absolute paths, and because
 /// overlay options cannot contain every character that a directory's name can.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,36 +46,38 @@ pub struct View {
     pub dependencies: Vec<Mounted>,
     /// What happens to writes into dependencies.
     pub writes: Writes,
-    /// The directory of the overlays over dependencies. Its content is discarded.
+    /// The directory that stores the writes into dependencies, if these succeed. It is discarded with the script.
     #[serde(with = "wire")]
     pub overlay: PathBuf,
-    /// Scratch directories that packages share, mounted into the package's tree: source, mount point.
+    /// Scratch directories that packages share, mounted into the tree.
     #[serde(with = "wire")]
     pub scratch: Vec<(PathBuf, PathBuf)>,
-    /// The directory with scratch directories of all packages, if scripts would see it. They see an empty directory there.
+    /// The directory that contains the scratch directories of all packages, if the script would see it outside the tree. The script sees
+    /// an empty directory there.
     pub hidden: Option<PathBuf>,
-    /// Files and directories with secrets, absolute. Scripts see empty ones there.
+    /// Absolute paths of files and directories with secrets. The script sees empty ones there.
     #[serde(with = "wire")]
     pub secrets: Vec<PathBuf>,
-    /// The host's other entries of the covered directory, mounted into the package's tree: source, mount point.
+    /// The host's entries of the covered directory that belong to no package, mounted into the tree, so that the script still sees them.
     #[serde(with = "wire")]
     pub kept: Vec<(PathBuf, PathBuf)>,
-    /// The sources of `temporary` that are file systems in memory, as `/dev/shm` is.
+    /// Those sources of `temporary` that are file systems in memory, as `/dev/shm` is.
     #[serde(with = "wire")]
     pub memory: Vec<PathBuf>,
-    /// What the script's environment names below the private directories: the host's path, the mount point in the private directory.
+    /// What the script's environment names below the mount points of `temporary`: the host's path, mounted into the private directory so
+    /// that it stays visible.
     #[serde(with = "wire")]
     pub named: Vec<(PathBuf, PathBuf)>,
     /// Symbolic links on the way to `named`: the path in the private directory, the link's target.
     #[serde(with = "wire")]
     pub links: Vec<(PathBuf, PathBuf)>,
-    /// Private directories for temporary files: source, mount point.
+    /// Private directories for temporary files, mounted over those of the host, such as `/tmp`.
     #[serde(with = "wire")]
     pub temporary: Vec<(PathBuf, PathBuf)>,
-    /// The package's tree and the directory that it covers: the base directory or, if that is missing, a directory above it.
+    /// The tree and the covered directory: the base directory or, if that is missing, a directory above it.
     #[serde(with = "wire")]
     pub tree: (PathBuf, PathBuf),
-    /// What the script can write to; `None` if the host is not protected.
+    /// With `--protect-host`, what the script can write to.
     pub protection: Option<Protection>,
 }
 
@@ -88,7 +94,7 @@ impl View {
 /// A dependency in a view.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mounted {
-    /// Its sealed tree, the only entry of its directory.
+    /// Its sealed tree. The directory that contains the tree has no other entry.
     #[serde(with = "wire")]
     pub sealed: PathBuf,
     /// The mount point.
@@ -102,7 +108,7 @@ pub struct Mounted {
 pub enum Writes {
     /// They succeed, on disk, and are discarded with the script.
     ToDisk,
-    /// They succeed, in memory, and are discarded with the script: for work directories that cannot hold an overlay's upper layer.
+    /// They succeed, in memory, and are discarded with the script: for work directories whose file system cannot store them.
     ToMemory,
     /// They fail.
     Refused,
@@ -114,10 +120,10 @@ pub struct Protection {
     /// Directories that stay as they are mounted, with everything below them.
     #[serde(with = "wire")]
     pub(super) writable: Vec<PathBuf>,
-    /// Entries of these directories that belong to the host and are read-only.
+    /// Entries of `writable` directories that belong to the host and are read-only.
     #[serde(with = "wire")]
     pub(super) read_only: Vec<PathBuf>,
-    /// `HOME`, if none of these directories contains it.
+    /// `HOME`, if no `writable` directory contains it.
     pub(super) home: Option<PathBuf>,
 }
 

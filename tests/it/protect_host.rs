@@ -251,7 +251,7 @@ mod bodies {
         site.run("touch @host@/file")
             .blames_the_machine()
             .says("--protect-host requires namespaces")
-            .says("Hint: use --isolation=namespace")
+            .says("Hint: use --isolation=auto, namespace or userns")
             .does_not_say("Compiling package");
         assert!(!site.path("host/file").exists());
     }
