@@ -288,8 +288,15 @@ impl Compiling<'_> {
         found
     }
 
+    /// Whether all dependencies of a package are installed.
+    fn has_dependencies(&self, id: Id) -> bool {
+        let mut all = self.packages[id.index()].dependencies.iter();
+        all.all(|dependency| self.users.get(*dependency).is_some())
+    }
+
+    /// A package no longer needs its dependencies. A fetched package that is installed later has released them already.
     fn release_dependencies(&mut self, id: Id) {
-        for dependency in self.packages[id.index()].dependencies.clone() {
+        for dependency in std::mem::take(&mut self.packages[id.index()].dependencies) {
             let installed = self.users.release(dependency);
             self.remove(installed);
         }
@@ -333,6 +340,10 @@ impl Compiling<'_> {
             origin,
             ..
         } = self.packages[id.index()].clone();
+        debug_assert!(
+            matches!(origin, Origin::Compiled { .. }) || self.has_dependencies(id),
+            "a dependency of {name} is not installed"
+        );
         // Packing is another user.
         let own = usize::from(!matches!(origin, Origin::Compiled { .. }));
         let (dependencies, is_dependency) = (self.dependencies(id), self.users.count(id) > own);

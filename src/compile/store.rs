@@ -1,7 +1,7 @@
 //! The store: the directory with the installed packages of one run, and the number of users that each of them still has.
 //!
 //! A package's *tree* contains the files that its script has installed. *Sealing* makes a tree equal to its unpacked blob and read-only
-//! ([`seal`](super::seal)), so that dependents can use it.
+//! ([`seal`]), so that dependents can use it.
 
 use std::collections::HashMap;
 use std::fs::File;

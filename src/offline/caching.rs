@@ -182,11 +182,11 @@ impl CallCache {
         let searched: Vec<KeyParts> = searched
             .filter_map(|(_, keyed)| Some(keyed.as_ref()?.parts.clone()))
             .collect();
-        let mut shared = self.find_shared(searched, cancel).await?;
+        let shared = self.find_shared(searched, cancel).await?;
         let wanted = nodes.iter().zip(keyed).map(|((node, logs), keyed)| {
             let key = keyed.as_ref().map(|it| it.parts.key());
             let is_searched = is_searched(node);
-            let shared = key.and_then(|key| shared.remove(&key).filter(|_| is_searched));
+            let shared = key.and_then(|key| shared.get(&key).filter(|_| is_searched).cloned());
             let wanted = Wanted {
                 keyed,
                 blob: blobs(node),

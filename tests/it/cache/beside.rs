@@ -104,6 +104,36 @@ fn package_that_cannot_be_fetched_is_compiled_before_its_dependents() {
 }
 
 #[test]
+fn dependency_of_fetched_packages_stays_for_its_other_users() {
+    let scene = Scene::new();
+    let copy = "cat @packages@/lib/lib @packages@/mid/mid > $BOSH_INSTALL_TARGET/copy";
+    for damaged in ["none", "lib"] {
+        let blob = match damaged {
+            "none" => damaged.to_owned(),
+            package => scene.blob(package),
+        };
+        let server = scene.damaging_server(blob);
+        // `mid` depends on `lib`, too, and is installed before `new` starts.
+        let new = scene.with_new(&["lib", "mid"], copy);
+        let agent = scene.agent("--cache-from", &server.url()).arg("--jobs=2");
+        let (names, ran) = scene.cached.run(agent, &new);
+        ran.succeeds();
+        let compiled = ["lib", "new"];
+        assert_eq!(names, compiled[usize::from(damaged == "none")..]);
+        let (unpacked, _) = unpacked(&scene.cached.world.result("demo-1"), "new");
+        let copied = std::fs::read_to_string(unpacked.path().join("tree/copy"));
+        assert_eq!(copied.unwrap(), "one\none\nmid\n");
+
+        // Here, only `mid` needs `lib`, which is packed if it was compiled.
+        let new = scene.with_new(&["mid"], "true");
+        let agent = scene.agent("--cache-from", &server.url()).arg("--jobs=2");
+        let (names, ran) = scene.cached.run(agent, &new);
+        ran.succeeds();
+        assert_eq!(names, compiled[usize::from(damaged == "none")..]);
+    }
+}
+
+#[test]
 fn packages_that_are_compiled_instead_give_the_same_result() {
     let scene = Scene::new();
     for package in ["lib", "mid", "app", "other"] {
