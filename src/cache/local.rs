@@ -4,7 +4,7 @@
 //! DIR/v1/entries/NAME/KEY.json    what a cached package consists of (sealed JSON)
 //! DIR/v1/content/AB/SHA256        compiled blobs and logs
 //! DIR/v1/sources/AB/SHA256.json   the digest of the content of a source archive (sealed JSON)
-//! DIR/v1/tmp                      files that are being written, leased
+//! DIR/v1/tmp                      files that are being written, leased, and contents that are being pruned
 //! DIR/v1/damaged                  files that are set aside
 //! ```
 
@@ -38,7 +38,7 @@ const ABANDONED: Duration = Duration::from_secs(24 * 3600);
 /// The extension of sealed JSON.
 pub(super) const JSON: &str = "json";
 
-/// A description that is longer than this is not ours, in bytes. Several are read at once.
+/// The longest JSON file that is read, in bytes. The agent writes none that is longer. Limits the memory, because several are read at once.
 const LONGEST: u64 = 4 << 20;
 
 /// Contents are read-only: they never change under their name.
@@ -67,7 +67,7 @@ pub enum FetchError {
     /// Its files are damaged: they must be set aside.
     #[error(transparent)]
     Damaged(#[from] Damage),
-    /// The copy cannot be written.
+    /// The copy cannot be written, or the run was stopped.
     #[error(transparent)]
     Files(#[from] fs::Error),
 }
@@ -193,7 +193,8 @@ impl LocalCache {
         Ok(digests)
     }
 
-    /// The file of a content. A process that prunes the cache may have moved it away for a moment, until that process has read the entry.
+    /// The file of a content. A process that prunes the cache moves it away, reads the entries again, and
+    /// puts it back if one of them names it.
     fn present(&self, content: &Content) -> PathBuf {
         let file = self.content(&content.sha256);
         if !matches!(fs::lookup(&file), Ok(None)) {
@@ -258,7 +259,8 @@ impl LocalCache {
         }
     }
 
-    /// Sets a damaged file aside, so that it is not found again. A missing file's entry is found by the next run, and replaced.
+    /// Sets a damaged file aside, so that it is not found again. For a missing file, nothing is done: its entry
+    /// stays until a run has compiled the package again and replaces it.
     ///
     /// # Errors
     /// The error of the system.
@@ -302,7 +304,7 @@ impl LocalCache {
         }
     }
 
-    /// Notes that a file is in use. Only the order of pruning depends on it.
+    /// Notes that a file is in use. The order of pruning and the time for which damaged files are kept depend on it.
     pub(super) fn mark_used(&self, file: &Path) {
         let marked = fs::open(file)
             .and_then(|opened: File| opened.set_modified(SystemTime::now()).at("mark", file));

@@ -227,7 +227,7 @@ fn no_script(
 ) -> fmt::Result {
     write!(
         f,
-        "its source has no `packaging` script, so it is empty, as with the Go agent"
+        "its source has no `packaging` script, so the compiled package is empty, as with the Go agent"
     )?;
     if !similar.is_empty() {
         write!(

@@ -3,11 +3,11 @@
 //! A package is ready when its dependencies are done. The ready package on the critical path starts first: its chain of dependents has
 //! the longest total expected duration. Among equals, the package that was added first starts first.
 //!
-//! A package that is compiled already is only installed, and only if a package that is compiled depends on it. If its blob can be fetched, it
-//! is first fetched, while others run. If that fails, it is compiled, and its dependents wait for it as for any other package.
+//! A package that an earlier run compiled is only installed, and only if a package that this run compiles depends on it. If its blob can be
+//! fetched, it is first fetched, while others run. If that fails, it is compiled, and its dependents wait for it as for any other package.
 //!
 //! If a package gives its dependents an empty cache, one of them runs before the others and fills it. If they all ran at once, each
-//! would do the same work. With few cores, the others then also run one at a time: two of them may share code that the first package did
+//! would do the same work. With few jobs, the others then also run one at a time: two of them may share code that the first package did
 //! not need, and both would compile it.
 
 use std::cmp::Reverse;
@@ -47,11 +47,11 @@ pub enum Holds {
 /// Where a package comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Supply {
-    /// It is compiled, after its dependencies.
+    /// This run compiles it, after its dependencies.
     Compiled,
-    /// Its blob is here. It is installed if a package that is compiled depends on it.
+    /// Its blob is here. It is installed if a package that this run compiles depends on it.
     Here,
-    /// Its blob can be fetched. It is fetched if it is part of a result, or if a package that is compiled depends on it.
+    /// Its blob can be fetched. It is fetched if it is part of a result, or if a package that this run compiles depends on it.
     Remote {
         /// Whether it is part of a result.
         is_result: bool,
@@ -69,9 +69,9 @@ struct Node {
     dependencies: Vec<Id>,
     dependents: Vec<Id>,
     supply: Supply,
-    /// How many dependents are compiled, or were to be compiled.
+    /// How many dependents have the supply [`Supply::Compiled`] and are not skipped.
     users: usize,
-    /// Dependencies that are not done. Only a package that is compiled waits for them.
+    /// Dependencies that are not done. Only a package that this run compiles waits for them.
     missing: usize,
     expected: Duration,
     claims: Vec<Claim>,
@@ -158,7 +158,7 @@ impl Queue {
     }
 
     /// The next package to start, which then counts as running. `None` if no package is ready, or if all ready ones claim places that
-    /// are in use.
+    /// are in use or wait for a cache to be filled.
     #[expect(
         clippy::should_implement_trait,
         reason = "unlike an iterator, it can return `Some` again after `None`"
@@ -273,7 +273,7 @@ impl Queue {
         filling.map(|(dependency, _)| *dependency).collect()
     }
 
-    /// The next package to prepare while others run. Also returns `None` if a package with a longer path waits for a running package: a
+    /// The next package whose directories are prepared before a job is free for its script. It then counts as running. Also returns `None` if a package with a longer path waits for a running package: a
     /// prepared package would delay it.
     pub fn next_ahead(&mut self) -> Option<Id> {
         let (Reverse(path), _) = self.ready.iter().find(|(_, id)| self.is_free(*id))?;
@@ -326,7 +326,7 @@ impl Queue {
         skipped
     }
 
-    /// The packages that were neither started nor skipped, in the order of adding.
+    /// The packages that are neither started, skipped nor being fetched, in the order of adding.
     #[must_use]
     pub fn not_started(&self) -> Vec<Id> {
         (0..self.nodes.len())
@@ -571,7 +571,7 @@ mod tests {
     const RESULT: Supply = Supply::Remote { is_result: true };
     const DEPENDENCY: Supply = Supply::Remote { is_result: false };
 
-    /// Packages without durations, as `supply: dependencies`.
+    /// Packages of equal duration, as `supply: dependencies`.
     fn supplied(packages: &[(Supply, &[usize])]) -> (Queue, Vec<Id>) {
         let mut graph = Graph::default();
         let mut ids: Vec<Id> = Vec::new();

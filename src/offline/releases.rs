@@ -119,7 +119,8 @@ async fn find<'a>(
 /// The compilation of all releases of a run.
 struct Run<'a> {
     target: &'a Target<'a>,
-    /// Canceled by the user or after the first failure. Only the user cancels `target.cancel`.
+    /// Canceled by the user, by the first failed package unless `--keep-going` is set, and by each other failure. Only the user cancels
+    /// `target.cancel`.
     stop: CancellationToken,
     ledger: Ledger,
     cached: CachedPackages<'a>,

@@ -1,5 +1,5 @@
 //! The directories of packages below the base directory, used in place: by one package after another with `--isolation=none`, as the
-//! Go agent does, and by several at a time with `--isolation=landlock`.
+//! Go agent does, and by several at a time with `--isolation=landlock` or `--jobs` above 1.
 //!
 //! The Go agent removes all installed packages when it starts, which would break a live VM. This tree works only in directories that
 //! were empty, and leaves them as they were. Its marker file names what this run puts there, so that the run after a killed one
@@ -37,20 +37,21 @@ use crate::release::Name;
 /// The name of the marker file in the directory of packages. It is not a valid package name.
 const MARKER: &str = ".bosh-agent:compile";
 
-/// The name of the directory for temporary files in the data directory, if packages have their own.
+/// The name of the directory, in the data directory, with a `TMPDIR` for each package, if packages have private ones.
 const TEMPORARY: &str = ".bosh-agent-tmp";
 
-/// The prefix of the names, in the data directory, of files that could not be removed.
+/// The prefix of the names, in the data directory, of what was moved out of the tree and is removed now or by the next run.
 const SET_ASIDE: &str = ".bosh-agent-left-";
 
-/// How long to wait for the processes of a killed run. They have the grace time of that run.
+/// How long to wait until the processes of a killed run have ended by themselves. Their parent stops them within the grace time of that
+/// run, which is usually shorter.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The directories of packages below the base directory, locked for one run.
 #[derive(Debug)]
 pub struct SharedTree {
     vcap: Vcap,
-    /// This run, for others.
+    /// Describes this run to other runs that find the tree locked.
     who: String,
     lock: Mutex<File>,
     /// The data directory and what was missing above it.
@@ -70,7 +71,7 @@ pub struct SharedTree {
 }
 
 impl SharedTree {
-    /// Locks the tree for this run. `who` is reported to other runs that need it. With `force`, packages of another agent are removed.
+    /// Locks the tree for this run. `who` describes this run to other runs that find it locked. With `force`, packages of another agent are removed.
     /// Waits for processes of a killed run, unless `stop` returns true.
     ///
     /// # Errors
@@ -398,7 +399,8 @@ impl SharedTree {
             .try_for_each(|entry| self.remove_or_set_aside(entry))
     }
 
-    /// Leaves the tree as it was found, except for removed packages of another agent. If something cannot be removed, the marker stays.
+    /// Leaves the tree as it was found, except for removed packages of another agent. What cannot be removed is
+    /// set aside for the next run; if that fails, too, the marker stays.
     pub(super) fn close(&self) -> Result<(), SandboxError> {
         let cleared = self.clear();
         self.removals.finish();
@@ -410,7 +412,7 @@ impl SharedTree {
         Ok(())
     }
 
-    /// Removes the marker, the lock and the created directories that are empty.
+    /// Removes the marker if no package is left, and the lock and the created directories that are empty.
     fn release(&self) {
         if self.entries().is_ok_and(|entries| entries.is_empty()) {
             let _ = fs::remove_file_if_there(&self.marker());
@@ -437,7 +439,7 @@ impl SharedTree {
     /// Removes the created directories that are empty, and the lock.
     fn unlock(&self) {
         self.made.remove_empty();
-        // Last, because another run can start afterwards.
+        // After the created directories, because another run can start as soon as the file is gone.
         if let Err(error) = fs::remove_file_if_there(&self.vcap.data().join(lock::LOCK)) {
             tracing::warn!(error = %Chain(&error), "could not remove the lock file, which stops no other run");
         }

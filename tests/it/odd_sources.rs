@@ -99,7 +99,7 @@ mod bodies {
             Member::file("./src/packaging", b""),
         ];
         place.run(&source_of(&members)).succeeds().says(
-            "Warning: package app: its source has no `packaging` script, so it is empty, as with the Go agent. The script must \
+            "Warning: package app: its source has no `packaging` script, so the compiled package is empty, as with the Go agent. The script must \
              be called `packaging`, not `Packaging`, `packaging.ps1`, `src/packaging`. Its source has `Packaging`, \
              `packaging.ps1`, `src/`",
         );
