@@ -415,6 +415,9 @@ fn sandbox() {
             directory: path("/var/vcap/data"),
             target: path("/mnt/other"),
         },
+        SandboxError::LeftMount {
+            directory: path("/var/vcap/data"),
+        },
         SandboxError::Scratch {
             directory: path("/scratch"),
             source: file(),

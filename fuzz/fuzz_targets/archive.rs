@@ -8,7 +8,10 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
     let scratch = tempfile::tempdir_in("/dev/shm").expect("a directory in memory");
-    let (inside, outside) = (scratch.path().join("inside"), scratch.path().join("outside"));
+    let (inside, outside) = (
+        scratch.path().join("inside"),
+        scratch.path().join("outside"),
+    );
     for directory in [&inside, &outside] {
         std::fs::create_dir(directory).expect("a new directory");
     }
@@ -25,7 +28,13 @@ fn assert_untouched(scratch: &Path) {
     let names = |path: &Path| -> Vec<String> {
         let mut names: Vec<String> = std::fs::read_dir(path)
             .expect("it was created above")
-            .map(|entry| entry.expect("it can be read").file_name().to_string_lossy().into_owned())
+            .map(|entry| {
+                entry
+                    .expect("it can be read")
+                    .file_name()
+                    .to_string_lossy()
+                    .into_owned()
+            })
             .collect();
         names.sort();
         names

@@ -53,7 +53,9 @@ fn compressed(content: &[u8], level: usize) -> Vec<u8> {
         let level = CompressionLvl::new(level as i32).expect("a level from 1 to 12");
         let mut compressor = Compressor::new(level);
         let mut stream = vec![0; compressor.deflate_compress_bound(content.len())];
-        let length = compressor.deflate_compress(content, &mut stream).expect("enough space");
+        let length = compressor
+            .deflate_compress(content, &mut stream)
+            .expect("enough space");
         stream.truncate(length);
         return stream;
     }
@@ -66,6 +68,8 @@ fn compressed(content: &[u8], level: usize) -> Vec<u8> {
 
 fn decompressed(stream: &[u8]) -> Option<Vec<u8>> {
     let mut content = Vec::new();
-    flate2::bufread::DeflateDecoder::new(stream).read_to_end(&mut content).ok()?;
+    flate2::bufread::DeflateDecoder::new(stream)
+        .read_to_end(&mut content)
+        .ok()?;
     Some(content)
 }

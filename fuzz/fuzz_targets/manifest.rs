@@ -11,11 +11,23 @@ fuzz_target!(|data: &[u8]| {
     // Source packages are not written, and a missing commit hash is written as the Director's default.
     let expected = Manifest {
         packages: Vec::new(),
-        compiled_packages: manifest.compiled_packages.clone().filter(|packages| !packages.is_empty()),
-        commit_hash: Some(manifest.commit_hash.clone().unwrap_or_else(|| "unknown".to_owned())),
+        compiled_packages: manifest
+            .compiled_packages
+            .clone()
+            .filter(|packages| !packages.is_empty()),
+        commit_hash: Some(
+            manifest
+                .commit_hash
+                .clone()
+                .unwrap_or_else(|| "unknown".to_owned()),
+        ),
         jobs: manifest.jobs.clone(),
         ..manifest.clone()
     };
     let written = manifest.to_yaml();
-    assert_eq!(Manifest::parse(written.as_bytes()).as_ref(), Ok(&expected), "{written}");
+    assert_eq!(
+        Manifest::parse(written.as_bytes()).as_ref(),
+        Ok(&expected),
+        "{written}"
+    );
 });

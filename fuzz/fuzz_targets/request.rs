@@ -38,17 +38,22 @@ fn read_arguments(method: &str, arguments: &[Value]) -> Result<(), String> {
             let [id] = first(arguments).map_err(|error| error.to_string())?;
             text(id, "task_id").map_err(|error| error.to_string())?;
         }
-        "compile_package" => check(&CompileRequest::of_blobs(arguments).map_err(|error| error.to_string())?),
+        "compile_package" => {
+            check(&CompileRequest::of_blobs(arguments).map_err(|error| error.to_string())?)
+        }
         "compile_package_with_signed_url" => {
             check(&CompileRequest::of_signed_urls(arguments).map_err(|error| error.to_string())?);
         }
         "fetch_logs" => {
             let order = LogsRequest::of_blobs(arguments).map_err(|error| error.to_string())?;
-            Selection::new(&vcap, &order.kinds, &order.filters).map_err(|error| error.to_string())?;
+            Selection::new(&vcap, &order.kinds, &order.filters)
+                .map_err(|error| error.to_string())?;
         }
         "fetch_logs_with_signed_url" => {
-            let (order, _) = LogsRequest::of_signed_url(arguments).map_err(|error| error.to_string())?;
-            Selection::new(&vcap, &order.kinds, &order.filters).map_err(|error| error.to_string())?;
+            let (order, _) =
+                LogsRequest::of_signed_url(arguments).map_err(|error| error.to_string())?;
+            Selection::new(&vcap, &order.kinds, &order.filters)
+                .map_err(|error| error.to_string())?;
         }
         "apply" => {
             let [spec] = first(arguments).map_err(|error| error.to_string())?;
@@ -63,7 +68,10 @@ fn read_arguments(method: &str, arguments: &[Value]) -> Result<(), String> {
             let saved = UpdateSettings::from_json(update.to_json().expose());
             assert_eq!(saved.expect("it was parsed before"), update);
             let merged = UpdateSettings::default().merge(&update);
-            assert!(!merged.settings.merge(&update).bus_changed, "the same update changes nothing");
+            assert!(
+                !merged.settings.merge(&update).bus_changed,
+                "the same update changes nothing"
+            );
         }
         _ => {}
     }

@@ -52,6 +52,12 @@ pub enum SandboxError {
         /// The target of the link.
         target: PathBuf,
     },
+    /// The script of a killed run has mounted a file system over a directory.
+    #[error("the packaging script of a run that was killed mounted a file system over `{}`", directory.display())]
+    LeftMount {
+        /// The directory.
+        directory: PathBuf,
+    },
     /// A scratch directory cannot be created or written to.
     #[error("the scratch directory `{}` cannot be used", directory.display())]
     Scratch {
@@ -140,6 +146,7 @@ impl SandboxError {
             Self::LeftLink { directory, .. } => {
                 Some(format!("remove the link `{}`", directory.display()))
             }
+            Self::LeftMount { directory } => Some(format!("unmount `{}`", directory.display())),
             Self::Files(error) if error.hint().is_some() => error.hint(),
             Self::Network { source } => Some(format!(
                 "{}, or compile without --network=none: scripts then have access to the network",

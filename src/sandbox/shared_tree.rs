@@ -14,6 +14,7 @@ mod links;
 mod lock;
 mod marker;
 mod mounts;
+mod notes;
 mod removals;
 #[cfg(test)]
 mod tests;
@@ -111,10 +112,10 @@ impl SharedTree {
         }
     }
 
-    /// Checks that the script of a killed run has not replaced the data directory with a link.
+    /// Checks that the script of a killed run has not replaced the data directory with a link or mounted a file system over it.
     ///
     /// # Errors
-    /// [`SandboxError::LeftLink`].
+    /// [`SandboxError::LeftLink`] and [`SandboxError::LeftMount`].
     pub(crate) fn check_data(vcap: &Vcap) -> Result<(), SandboxError> {
         lock::check_data(vcap, &vcap.packages().join(MARKER))
     }

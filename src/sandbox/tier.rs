@@ -46,11 +46,11 @@ impl Isolation {
         }
     }
 
-    /// Checks that the script of a killed run has not replaced the data directory with a link, if the tier may use the base directory
-    /// itself. Must precede changes in the data directory, such as a new work directory.
+    /// Checks that the script of a killed run has not replaced the data directory with a link or mounted a file system over it, if
+    /// the tier may use the base directory itself. Must precede changes in the data directory, such as a new work directory.
     ///
     /// # Errors
-    /// [`SandboxError::LeftLink`].
+    /// [`SandboxError::LeftLink`] and [`SandboxError::LeftMount`].
     pub(crate) fn check_data(self, vcap: &Vcap) -> Result<(), SandboxError> {
         match self {
             Self::Auto | Self::Landlock | Self::None => SharedTree::check_data(vcap),

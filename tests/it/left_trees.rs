@@ -20,6 +20,7 @@ in_tiers!(mount_over_an_installed_file_is_an_error: NAMESPACE USERNS_OF_ROOT USE
 in_tiers!(mount_over_the_install_target_is_an_error: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK_OF_ROOT NONE);
 in_tiers!(mounts_over_the_shared_directories_keep_their_files: LANDLOCK_OF_ROOT NONE);
 in_tiers!(mount_behind_a_link_of_a_killed_run_stays: LANDLOCK_OF_ROOT NONE);
+in_tiers!(mount_over_the_data_of_a_killed_run_is_an_error: LANDLOCK_OF_ROOT NONE);
 in_tiers!(mounts_below_a_bound_directory_stay_mounted: NAMESPACE LANDLOCK_OF_ROOT NONE);
 in_tiers!(links_in_place_of_directories_are_errors: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK LANDLOCK_OF_ROOT NONE NONE_OF_A_USER);
 in_tiers!(link_in_place_of_the_packages_directory_is_an_error: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK LANDLOCK_OF_ROOT NONE NONE_OF_A_USER);
@@ -80,6 +81,44 @@ mod bodies {
             }
             std::fs::remove_dir_all(place.world.path("facts/moved")).unwrap();
         }
+    }
+
+    pub(super) fn mount_over_the_data_of_a_killed_run_is_an_error(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let memory = Memory::mount(place.world.path("memory"));
+        // The agent would remove these files by path.
+        for directory in ["packages/app", "compile/app", "app"] {
+            place
+                .world
+                .write(&format!("memory/{directory}/file"), "theirs");
+        }
+        let before = snapshot(&memory.0);
+        let script = format!(
+            "[ -e $FACTS/first ] || {{ touch $FACTS/first; exit 1; }}; base=${{BOSH_INSTALL_TARGET%/packages/*}}; \
+             mount --bind {} $base/data; touch $FACTS/started; sleep 1000",
+            memory.0.display()
+        );
+        if tier.name == "none" {
+            place.world.write("facts/first", "");
+        }
+        let running = place.start(&script);
+        running.signal(Signal::SIGKILL);
+        assert_eq!(running.end().code, None);
+        let over = Memory(place.world.base().join("data"));
+        let next = ReleaseBuilder::of_script("echo x > $BOSH_INSTALL_TARGET/file");
+        let said = format!("mounted a file system over `{}`\n", over.0.display());
+        let hint = format!("Hint: unmount `{}`", over.0.display());
+        place
+            .run(&next)
+            .blames_the_machine()
+            .says(&said)
+            .says(&hint);
+        assert_eq!(snapshot(&memory.0), before);
+        drop(over);
+        place.run(&next).succeeds();
+        assert_eq!(snapshot(&memory.0), before);
     }
 
     pub(super) fn mounts_in_the_compile_directory_keep_their_files(tier: Tier) {

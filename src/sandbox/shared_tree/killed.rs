@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::links::Links;
 use super::lock::LIMIT;
-use super::marker::{DATA, DIRECTORIES};
+use super::notes::{DATA, DIRECTORIES};
 use super::{PATIENCE, SharedTree};
 use crate::fs::{self, Context};
 use crate::process::{self, Unkillable};

@@ -7,6 +7,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 use super::links::Links;
+use super::notes::noted_data;
 use crate::config::Vcap;
 use crate::fs::{self, Context, MadeDirectories};
 use crate::sandbox::error::SandboxError;
@@ -59,17 +60,16 @@ pub(super) fn lock(
                 return Err(fs::Error::new("lock", &path, error).into());
             }
         }
-        let inode = file.metadata().at("examine", &path)?.ino();
+        let found = file.metadata().at("examine", &path)?;
+        // The notes would be written into the file that has the other name.
+        if found.nlink() > 1 {
+            fs::remove_file(&path)?;
+            continue;
+        }
+        let inode = found.ino();
         // The previous holder removes the file before it unlocks it: then the locked file has no name any more.
         if fs::lookup(&path)?.is_some_and(|metadata| metadata.ino() == inode) {
-            let notes = notes_in(&text_of(&mut file).at("read", &path)?);
-            if let Err(error) = write(&mut file, who, &notes) {
-                if notes.is_empty() {
-                    // The lock is held, so this is not the file of another run.
-                    let _ = fs::remove_file_if_there(&path);
-                }
-                return Err(fs::Error::new("write", &path, error).into());
-            }
+            let notes = take_over(&mut file, who, &path)?;
             return Ok((file, notes));
         }
     }
@@ -78,8 +78,21 @@ pub(super) fn lock(
         .into())
 }
 
-/// Fails if the script of a killed run has replaced the data directory with a link, according to the marker. To repair that requires the
-/// lock, which is in the data directory.
+/// Writes into the locked file who holds it. Returns the notes of a killed run in it.
+fn take_over(file: &mut File, who: &str, path: &Path) -> fs::Result<String> {
+    let notes = notes_in(&text_of(file).at("read", path)?);
+    if let Err(error) = write(file, who, &notes) {
+        if notes.is_empty() {
+            // The lock is held, so this is not the file of another run.
+            let _ = fs::remove_file_if_there(path);
+        }
+        return Err(fs::Error::new("write", path, error));
+    }
+    Ok(notes)
+}
+
+/// Fails if the script of a killed run has replaced the data directory with a link or mounted a file system over it, according to the
+/// marker. To repair that requires the lock, which is in the data directory.
 pub(super) fn check_data(vcap: &Vcap, marker: &Path) -> Result<(), SandboxError> {
     let Ok(Some(marker)) = fs::open_regular_to_read(marker) else {
         return Ok(());
@@ -91,14 +104,31 @@ pub(super) fn check_data(vcap: &Vcap, marker: &Path) -> Result<(), SandboxError>
         return Ok(());
     }
     let text = fs::beginning(&marker, LIMIT).unwrap_or_default();
+    let directory = vcap.data();
+    if is_covered(&directory, &text)? {
+        return Err(SandboxError::LeftMount { directory });
+    }
     let Some(noted) = Links::noted_in(&text) else {
         return Ok(());
     };
-    let directory = vcap.data();
     match noted.new_target(vcap.base(), &directory)? {
         None => Ok(()),
         Some(target) => Err(SandboxError::LeftLink { directory, target }),
     }
+}
+
+/// Whether something was mounted over the data directory since a marker noted its inode.
+fn is_covered(data: &Path, marker: &str) -> fs::Result<bool> {
+    let Some(noted) = noted_data(marker) else {
+        return Ok(false);
+    };
+    // Without a look at what is mounted, which may not respond.
+    let real = fs::canonicalize(fs::parent(data))?.join(fs::file_name(data));
+    let mounts = fs::mount_points().unwrap_or_default();
+    if mounts.iter().all(|mount| mount.path != real) {
+        return Ok(false);
+    }
+    Ok(fs::metadata(data).map_or(true, |found| found.ino().to_string() != noted))
 }
 
 /// The links that the file notes, without locking it. `None` if that is unknown.

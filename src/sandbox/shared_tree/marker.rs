@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! #links [["PATH", "TARGET"]]  which of the tree's directories were links
-//! #directories 11 12 13        inodes of the tree's directories
+//! #directories 11 12 13 14     inodes of the tree's directories, and of the data directory
 //! NAME                         a package
 //! data/NAME                    another directory in the data directory
 //! ```
@@ -17,14 +17,9 @@ use std::sync::PoisonError;
 
 use super::SharedTree;
 use super::lock;
+use super::notes::{DATA, DIRECTORIES};
 use crate::fs::{self, Context};
 use crate::release::Name;
-
-/// The prefix of the line with the inodes. It is not a valid package name.
-pub(super) const DIRECTORIES: &str = "#directories";
-
-/// The prefix of lines that name other directories in the data directory. It is not part of a valid package name.
-pub(super) const DATA: &str = "data/";
 
 impl SharedTree {
     /// Writes a new marker that names these packages, and the data directories so far.
@@ -80,7 +75,8 @@ impl SharedTree {
         let inodes = self
             .contents()
             .map(|directory| inode(&directory).to_string());
-        format!("{DIRECTORIES} {}", inodes.join(" "))
+        let data = inode(&self.vcap.data());
+        format!("{DIRECTORIES} {} {data}", inodes.join(" "))
     }
 }
 

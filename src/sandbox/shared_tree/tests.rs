@@ -164,6 +164,24 @@ fn link_of_a_killed_run_is_never_followed() {
 }
 
 #[test]
+fn lock_file_with_another_name_is_not_written() {
+    let (scratch, vcap) = vcap();
+    let theirs = scratch.path().join("theirs");
+    fs::write(
+        &theirs,
+        b"their text, which is longer than a line of notes\n",
+    )
+    .unwrap();
+    fs::create_dir_all(&vcap.data()).unwrap();
+    fs::hard_link(&theirs, &vcap.data().join(lock::LOCK)).unwrap();
+    let tree = take(&vcap, "us", false).unwrap();
+    tree.clear_for(&names(&["ours"])).unwrap();
+    tree.close().unwrap();
+    let found = fs::read_lossy(&theirs).unwrap();
+    assert_eq!(found, "their text, which is longer than a line of notes\n");
+}
+
+#[test]
 fn packages_of_a_killed_run_are_removed_without_its_marker() {
     let break_marker: [fn(&Vcap); 4] = [
         |vcap| fs::remove_tree(&vcap.packages()).unwrap(),

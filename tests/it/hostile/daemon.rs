@@ -31,8 +31,10 @@ pub(super) fn kinds_of_data(play: &Play) -> Vec<String> {
     let mut kinds: Vec<String> = entries
         .map(|entry| {
             let name = entry.unwrap().file_name().into_string().unwrap();
+            // Without the process and the random digits in the name of a work directory.
+            let (kind, _) = name.split_once("-work-").unwrap_or((&name, ""));
             let number = |c: char| c.is_ascii_digit() || c == '-';
-            name.trim_end_matches(number).to_owned()
+            kind.trim_end_matches(number).to_owned()
         })
         .filter(|name| name.starts_with('.') || name.contains("-old"))
         .collect();
