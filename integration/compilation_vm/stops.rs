@@ -15,17 +15,14 @@ use crate::support::vm::{HostVm, LIMIT};
 
 const NOTHING: CompiledPackages = CompiledPackages::new();
 
-/// The names in the data directory, sorted, without the process and attempt numbers at the end of temporary ones.
+/// The names in the data directory, sorted, without the process and the random digits at the end of a work directory's.
 fn kinds_of_data(vm: &HostVm) -> Vec<String> {
     let entries = fs::read_dir(vm.base().join("data")).unwrap();
     let mut kinds: Vec<String> = entries
         .map(|entry| {
             let name = entry.unwrap().file_name().into_string().unwrap();
-            let number = |c: char| c.is_ascii_digit() || c == '-';
-            match name.starts_with('.') {
-                true => name.trim_end_matches(number).to_owned(),
-                false => name,
-            }
+            let kind = name.split_once("-work-").map(|(kind, _)| kind.to_owned());
+            kind.unwrap_or(name)
         })
         .collect();
     kinds.sort();
