@@ -77,10 +77,11 @@ pub(crate) fn create_file(path: &Path) -> Result<File> {
         Ok(file) if file.metadata().at("examine", path)?.is_file() => return Ok(file),
         Ok(_) => {}
         Err(error) if is_irregular(&error) => {}
-        Err(error) => return Err(error),
+        Err(error) => return Err(Error::new("create", path, error.source)),
     }
     super::remove_file(path)?;
-    super::open_with(options.create_new(true), path)
+    let created = super::open_with(options.create_new(true), path);
+    created.map_err(|error| Error::new("create", path, error.source))
 }
 
 /// The error about something else in the place of a file.

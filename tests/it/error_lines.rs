@@ -49,7 +49,7 @@ const FAILURES: [(&str, &str, &str); 9] = [
     ),
     (
         "python3",
-        "python3 -m pip install --no-index none-at-all",
+        "PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install --no-index none-at-all",
         "ERROR: Could not find a version that satisfies the requirement none-at-all",
     ),
 ];
