@@ -55,8 +55,8 @@ impl Place {
 mod bodies {
     use super::*;
 
-    /// Runs a script that tries to get a file of the host kept.
-    fn attack(tier: Tier, script: &str) {
+    /// Runs a script that tries to get a file of the host kept. The agent says `said`.
+    fn attack(tier: Tier, script: &str, said: &str) {
         let Some(place) = Place::new(tier) else {
             return;
         };
@@ -70,7 +70,7 @@ mod bodies {
             .arg(place.release(&ReleaseBuilder::of_script(script)))
             .run()
             .fails_or_blames_the_machine()
-            .says("could not keep the directories of package app");
+            .says(said);
         let kept: Vec<String> = snapshot(&directory).into_keys().collect();
         assert!(!kept.iter().any(|path| path.contains("key")), "{kept:?}");
         assert!(secrets.join("app/key").exists());
@@ -80,6 +80,7 @@ mod bodies {
         attack(
             tier,
             "parent=$(dirname $BOSH_COMPILE_TARGET); cd /; mv $parent $parent.old; ln -s $FACTS/../secrets $parent; exit 7",
+            "could not keep the directories of package app",
         );
     }
 
@@ -87,6 +88,7 @@ mod bodies {
         attack(
             tier,
             "mkdir here; mount --bind $FACTS/../secrets here; exit 7",
+            "Warning: unmounted a file system that a packaging script left mounted: ",
         );
     }
 
