@@ -48,6 +48,21 @@ impl Drop for Memory {
     }
 }
 
+/// Kills the agent after a script has run these commands without restrictions. `$base` is the base directory.
+fn kill_after(place: &Place, commands: &str) {
+    // Under Landlock, only the second run is unrestricted.
+    let script = format!(
+        "[ -e $FACTS/first ] || {{ touch $FACTS/first; exit 1; }}; base=${{BOSH_INSTALL_TARGET%/packages/*}}; \
+         {commands}; touch $FACTS/started; sleep 1000"
+    );
+    if place.tier.name == "none" {
+        place.world.write("facts/first", "");
+    }
+    let running = place.start(&script);
+    running.signal(Signal::SIGKILL);
+    assert_eq!(running.end().code, None);
+}
+
 mod bodies {
     use super::*;
 
@@ -58,17 +73,11 @@ mod bodies {
         let memory = Memory::mount(place.world.path("memory"));
         let before = snapshot(&memory.0);
         for directory in ["data/compile", "data/packages", "packages"] {
-            let script = format!(
-                "[ -e $FACTS/first ] || {{ touch $FACTS/first; exit 1; }}; base=${{BOSH_INSTALL_TARGET%/packages/*}}; \
-                 mv $base/{directory} $FACTS/moved; ln -s {} $base/{directory}; touch $FACTS/started; sleep 1000",
+            let link = format!(
+                "mv $base/{directory} $FACTS/moved; ln -s {} $base/{directory}",
                 memory.0.display()
             );
-            if tier.name == "none" {
-                place.world.write("facts/first", "");
-            }
-            let running = place.start(&script);
-            running.signal(Signal::SIGKILL);
-            assert_eq!(running.end().code, None);
+            kill_after(&place, &link);
             place
                 .run(&ReleaseBuilder::of_script(
                     "echo x > $BOSH_INSTALL_TARGET/file",
@@ -95,17 +104,8 @@ mod bodies {
                 .write(&format!("memory/{directory}/file"), "theirs");
         }
         let before = snapshot(&memory.0);
-        let script = format!(
-            "[ -e $FACTS/first ] || {{ touch $FACTS/first; exit 1; }}; base=${{BOSH_INSTALL_TARGET%/packages/*}}; \
-             mount --bind {} $base/data; touch $FACTS/started; sleep 1000",
-            memory.0.display()
-        );
-        if tier.name == "none" {
-            place.world.write("facts/first", "");
-        }
-        let running = place.start(&script);
-        running.signal(Signal::SIGKILL);
-        assert_eq!(running.end().code, None);
+        let cover = format!("mount --bind {} $base/data", memory.0.display());
+        kill_after(&place, &cover);
         let over = Memory(place.world.base().join("data"));
         let next = ReleaseBuilder::of_script("echo x > $BOSH_INSTALL_TARGET/file");
         let said = format!("mounted a file system over `{}`\n", over.0.display());
