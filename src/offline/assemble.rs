@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::{panic, thread};
 
 use tokio_util::sync::CancellationToken;
 
@@ -164,12 +165,29 @@ fn replace(
     fs::create_dir_all(fs::parent(output))?;
     let target = partial(output)?;
     let expected = write(target.file())?;
-    target
-        .file()
-        .sync_all()
-        .at("write to the disk", target.path())?;
-    verify::verify(target.path(), &expected, cancel)?;
+    let verify = || verify::verify(target.path(), &expected, cancel);
+    let (synced, verified) = while_syncing(target.file(), verify);
+    synced.at("write to the disk", target.path())?;
+    verified?;
     Ok(target.persist(output)?)
+}
+
+/// Writes a file to the disk on a thread of its own while `work` runs: reading back needs a CPU, and writing the disk.
+fn while_syncing<T>(file: &File, work: impl FnOnce() -> T) -> (io::Result<()>, T) {
+    thread::scope(|scope| {
+        let syncing = thread::Builder::new()
+            .name("sync".to_owned())
+            .spawn_scoped(scope, || file.sync_all());
+        let done = work();
+        let synced = match syncing {
+            Ok(syncing) => syncing
+                .join()
+                .unwrap_or_else(|panic| panic::resume_unwind(panic)),
+            // The system refuses a thread.
+            Err(_) => file.sync_all(),
+        };
+        (synced, done)
+    })
 }
 
 fn write<W: Write>(out: W, entries: &[TarballEntry]) -> Result<W, AssembleError> {
