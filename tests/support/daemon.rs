@@ -92,7 +92,7 @@ impl Daemon {
         Self::try_post(world, method, arguments).expect("a reply")
     }
 
-    /// The same; `None` without a reply.
+    /// The same; `None` without a reply, or if its status is an error.
     pub(crate) fn try_post(world: &World, method: &str, arguments: &Value) -> Option<String> {
         let request = json!({
             "protocol": 3, "method": method, "arguments": arguments, "reply_to": "test",
@@ -100,7 +100,7 @@ impl Daemon {
         let settings: Value = serde_json::from_str(&world.read("settings.json")).unwrap();
         let url = format!("{}/agent", settings["mbus"].as_str().unwrap());
         let sent = Command::new("curl")
-            .args(["-sk", "--max-time", "20", "-d"])
+            .args(["-skf", "--max-time", "20", "-d"])
             .args([&request.to_string(), &url])
             .output()
             .unwrap();
