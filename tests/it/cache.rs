@@ -4,10 +4,14 @@ mod beside;
 mod commands;
 mod faulty;
 mod grpc;
+mod grpc_faults;
+mod grpc_server;
 mod keys;
+mod killed;
 mod memory;
 mod nginx;
 mod processes;
+mod proxy;
 mod shared;
 mod tiers;
 mod watched;
@@ -25,6 +29,18 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// A world with a cache, and a file in which each script that runs writes a line.
 struct Cached {
     world: World,
+}
+
+/// Bytes that do not get shorter by compression.
+fn noise(size: usize) -> Vec<u8> {
+    let mut state = 1_u64;
+    let next = || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (state >> 33) as u8
+    };
+    std::iter::repeat_with(next).take(size).collect()
 }
 
 /// A script that notes its run, and gives the same bytes each time.
@@ -90,11 +106,16 @@ impl Cached {
 
     /// The files of compiled packages and logs.
     fn contents(&self) -> Vec<PathBuf> {
-        let all = walkdir::WalkDir::new(self.directory().join("v1/content"));
-        let files = all.into_iter().map(Result::unwrap);
-        let files = files.filter(|it| it.file_type().is_file());
-        files.map(|it| it.path().to_owned()).collect()
+        files_below(&self.directory().join("v1/content"))
     }
+}
+
+fn files_below(directory: &Path) -> Vec<PathBuf> {
+    let all = walkdir::WalkDir::new(directory).into_iter();
+    let files = all
+        .map(Result::unwrap)
+        .filter(|it| it.file_type().is_file());
+    files.map(|it| it.path().to_owned()).collect()
 }
 
 #[test]
@@ -248,6 +269,33 @@ fn damaged_file_is_named_set_aside_and_replaced() {
         assert_eq!(std::fs::read(aside).unwrap(), bad);
     }
     assert_eq!(cached.run(cached.agent(), &release).0, [""; 0]);
+}
+
+#[test]
+fn damaged_descriptions_are_named_and_replaced() {
+    let cached = Cached::new();
+    let release = cached.release("one\n");
+    cached.run(cached.agent(), &release).1.succeeds();
+    let first = cached.result();
+    for (directory, is_compiled) in [("v1/entries", true), ("v1/sources", false)] {
+        let described = files_below(&cached.directory().join(directory));
+        assert_eq!(described.len(), 4);
+        for file in described {
+            let mut bytes = std::fs::read(&file).unwrap();
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+            std::fs::remove_file(&file).unwrap();
+            std::fs::write(&file, bytes).unwrap();
+            let (names, ran) = cached.run(cached.agent(), &release);
+            let ran = ran.succeeds().says(&format!("`{}`", file.display()));
+            assert_eq!(ran.stderr.matches("Warning").count(), 1, "{}", ran.stderr);
+            assert_eq!(names.len(), usize::from(is_compiled), "{}", file.display());
+            assert_eq!(cached.result(), first);
+            let (names, ran) = cached.run(cached.agent(), &release);
+            ran.succeeds().does_not_say("Warning");
+            assert_eq!(names, [""; 0]);
+        }
+    }
 }
 
 #[test]

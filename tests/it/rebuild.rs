@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::support::{Agent, ReleaseBuilder, World};
+use crate::support::{Agent, NamespaceWorld, ReleaseBuilder, World};
 
 /// A package whose script notes its run and then runs `rest`.
 fn noted(ran: &Path, rest: &str) -> String {
@@ -71,6 +71,25 @@ fn files_that_differ_are_named() {
         .does_not_say("  - same");
     assert_eq!(runs(&world), 2);
     assert!(world.result("demo-1").exists(), "the first result is kept");
+}
+
+#[test]
+fn time_and_work_directory_in_packages_are_named() {
+    let Some(here) = NamespaceWorld::new() else {
+        return;
+    };
+    let script = "cd $BOSH_COMPILE_TARGET; to=$BOSH_INSTALL_TARGET; date +%s%N > $to/time\n\
+                  cut -d ' ' -f 4 /proc/self/mountinfo | grep /app > $to/work-directory\n\
+                  pwd > $to/path; nproc > $to/cpus; echo $MAKEFLAGS > $to/make-flags";
+    let release = ReleaseBuilder::new("demo", "1").package("app", &[], script);
+    let tarball = here.release("release.tgz", &release);
+    let agent = here.agent().args(&["--verify-rebuild", "--make-jobserver"]);
+    let ran = agent.arg(&tarball).run().fails();
+    let files = ran.stderr.lines();
+    let files = files.filter_map(|line| line.strip_prefix("  - ")?.split_once(": other content"));
+    let files: Vec<&str> = files.map(|(file, _)| file).collect();
+    // Scripts see the same paths and numbers both times.
+    assert_eq!(files, ["time", "work-directory"], "{}", ran.stderr);
 }
 
 #[test]

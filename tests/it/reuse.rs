@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::support::{ReleaseBuilder, STEMCELL, World, manifest_of, report, unpacked};
+use crate::support::{
+    ReleaseBuilder, STEMCELL, World, extract, manifest_of, pack, report, unpacked,
+};
 
 /// A package whose script notes its run in `ran`.
 fn script(ran: &Path, name: &str, content: &str) -> String {
@@ -148,5 +150,28 @@ fn earlier_result_that_cannot_be_used_is_refused() {
         let reusing = world.agent().arg("--reuse").arg(&reuse).arg(&tarball);
         reusing.run().refuses_the_input().says(expected);
     }
+    assert_eq!(ran(&world), [""; 0]);
+}
+
+#[test]
+fn earlier_result_with_changed_bytes_is_refused() {
+    let world = World::new();
+    let tarball = world.release("release.tgz", &release(&world, "2", "m2"));
+    let compiled = earlier(&world);
+    let members = world.path("members");
+    std::fs::create_dir(&members).unwrap();
+    extract(&compiled, &members);
+    let blob = members.join("compiled_packages/lib.tgz");
+    let mut bytes = std::fs::read(&blob).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&blob, bytes).unwrap();
+    let changed = world.path("changed.tgz");
+    pack(&members, &changed);
+    let reusing = world.agent().arg("--reuse").arg(&changed).arg(&tarball);
+    reusing
+        .run()
+        .refuses_the_input()
+        .says("changed.tgz:\n  - compiled package `lib`: `compiled_packages/lib.tgz` does not match its digest");
     assert_eq!(ran(&world), [""; 0]);
 }

@@ -1,5 +1,8 @@
 //! Large releases, large packages, much output. With `BOSH_AGENT_SOAK` in full size, otherwise a tenth of it.
 
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::Pid;
+
 use crate::support::{
     Agent, Outcome, Ran, ReleaseBuilder, Running, World, compiled_packages, list, manifest_of,
     require, require_root, require_tools, unpacked, wait_for,
@@ -19,32 +22,44 @@ pub(crate) fn scaled(full: usize) -> usize {
 /// Runs successfully, and checks the agent's peak memory.
 #[track_caller]
 pub(crate) fn run_in_little_memory(agent: Agent) -> Ran {
-    let mut running = agent.start();
+    run_in_little_memory_and_count(agent).0
+}
+
+/// The same. Also returns how many bytes the agent has written to files and pipes.
+#[track_caller]
+pub(crate) fn run_in_little_memory_and_count(agent: Agent) -> (Ran, u64) {
+    let running = agent.start();
     let mut most = None;
     let limit = std::time::Duration::from_secs(600);
+    // It remains readable in /proc.
+    let ended = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
     wait_for("the end", limit, || {
         most = peak(&running).or(most);
-        match running.has_ended() {
-            true => Ok(()),
-            false => Err(running.stderr()),
+        match waitid(Id::Pid(Pid::from_raw(running.pid())), ended).unwrap() {
+            WaitStatus::StillAlive => Err(running.stderr()),
+            _ => Ok(()),
         }
     });
+    let written = number_in(&running, "io", "wchar:").expect("the agent has written");
     let ran = running.end().succeeds();
     let most = most.expect("the agent's memory was seen");
     assert!(
         most < MEMORY,
         "the agent used {most} KiB, {MEMORY} are allowed"
     );
-    ran
+    (ran, written)
 }
 
 /// A process's peak memory, in KiB.
 fn peak(running: &Running) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", running.pid())).ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.trim().strip_suffix(" kB")?.parse().ok()
+    number_in(running, "status", "VmHWM:")
+}
+
+/// The number after a word in a file of a process in /proc.
+fn number_in(running: &Running, file: &str, word: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{}/{file}", running.pid())).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(word))?;
+    line.split_whitespace().next()?.parse().ok()
 }
 
 #[test]

@@ -34,8 +34,8 @@ pub(crate) use hanging::Hanging;
 pub(crate) use head::read_head;
 pub(crate) use namespace::NamespaceWorld;
 pub(crate) use outcome::{
-    Listed, Outcome, compiled_packages, contents, extract, list, manifest_of, mode_of, sha1_of,
-    unpacked,
+    Listed, Outcome, compiled_packages, contents, extract, list, manifest_of, mode_of, pack,
+    sha1_of, unpacked,
 };
 pub(crate) use play::{Play, in_isolations, listed};
 pub(crate) use release::{Compression, Digest, ReleaseBuilder};

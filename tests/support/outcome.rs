@@ -76,6 +76,15 @@ pub(crate) fn extract(tarball: &Path, directory: &Path) {
     run_tool("tar", &arguments);
 }
 
+/// Packs the files of a directory.
+pub(crate) fn pack(directory: &Path, tarball: &Path) {
+    let words = ["-czf".as_ref(), tarball.as_os_str(), "-C".as_ref()];
+    let words = words
+        .into_iter()
+        .chain([directory.as_os_str(), ".".as_ref()]);
+    run_tool("tar", &words.collect::<Vec<_>>());
+}
+
 /// The `release.MF` of a result.
 pub(crate) fn manifest_of(tarball: &Path) -> String {
     let options = ["-xO", "-f"];

@@ -6,9 +6,10 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use super::script;
+use super::nginx::{Nginx, USER};
 use super::shared::{Scene, cached_from};
 use super::watched::{WatchedServer, blob_of};
+use super::{Cached, script};
 use crate::support::{ReleaseBuilder, report, unpacked, wait_for, wait_until};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -69,6 +70,30 @@ fn scripts_run_while_packages_are_fetched() {
             .does_not_say("Warning");
         assert_eq!(names, ["new"]);
     }
+}
+
+#[test]
+fn packages_are_stored_while_scripts_run() {
+    let Some(nginx) = Nginx::start() else { return };
+    let cached = Cached::new();
+    let marker = cached.world.path("marker");
+    let waits = format!("until [ -e {} ]; do sleep 0.1; done", marker.display());
+    let waiting = script(&cached.ran(), "waiting", &waits);
+    let release = cached
+        .release("one\n")
+        .package("waiting", &["app"], &waiting);
+    let tarball = cached.world.release("release.tgz", &release);
+    let agent = cached.world.agent().arg("--cache-to").arg(nginx.url());
+    let agent = agent.env("BOSH_AGENT_CACHE_USER", USER.0);
+    let agent = agent.env("BOSH_AGENT_CACHE_PASSWORD", USER.1);
+    let mut running = agent.arg(&tarball).start();
+    wait_for("a stored package", LIMIT, || {
+        assert!(!running.has_ended(), "{}", running.stderr());
+        let is_stored = nginx.store().join("v1/entries/lib").exists();
+        is_stored.then_some(()).ok_or_else(|| running.stderr())
+    });
+    std::fs::write(&marker, "").unwrap();
+    running.end().succeeds().does_not_say("Warning");
 }
 
 #[test]

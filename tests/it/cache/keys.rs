@@ -1,9 +1,16 @@
 //! What is part of a key: each change is a miss, and `--dry-run` says why.
 
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt;
 
+use bosh_agent::cache::SCRIPT_USER;
+use serde_json::Value;
+
 use super::{Cached, script};
-use crate::support::{Agent, ReleaseBuilder};
+use crate::support::{
+    Agent, ReleaseBuilder, USER, World, copied_agent, require_root, require_tools,
+};
 
 /// What `--dry-run` says about package `app`, if it is not in the cache.
 fn reason(cached: &Cached, agent: Agent, release: &ReleaseBuilder) -> Option<String> {
@@ -61,8 +68,11 @@ fn each_changed_part_is_a_miss_that_is_explained() {
         similar("with --second-run auto")
     );
     let scratch = cached.world.path("scratch");
+    let scratch = format!("--scratch-dir={}", scratch.display());
+    let mut tried = BTreeSet::from(["--second-run", SCRIPT_USER]);
     for (flag, words) in [
         ("--make-jobserver", "with --make-jobserver off"),
+        ("--readonly-deps", "with --readonly-deps off"),
         ("--no-shared-scratch", "with --no-shared-scratch off"),
         ("--network=none", "with --network host"),
         ("--protect-host", "with --protect-host off"),
@@ -70,13 +80,15 @@ fn each_changed_part_is_a_miss_that_is_explained() {
             "--reproducible",
             "from another source and with --reproducible off",
         ),
-        (
-            &format!("--scratch-dir={}", scratch.display()),
-            "with --scratch-dir off",
-        ),
+        (scratch.as_str(), "with --scratch-dir off"),
     ] {
         assert_eq!(with(flag), similar(words));
+        tried.extend(flag.split('=').next());
     }
+    assert_eq!(
+        options_of_app(&cached),
+        tried.into_iter().collect::<Vec<_>>()
+    );
     let dated = agent().env("SOURCE_DATE_EPOCH", "1");
     assert_eq!(
         reason(&cached, dated, &release),
@@ -112,6 +124,67 @@ fn each_changed_part_is_a_miss_that_is_explained() {
     let (names, ran) = cached.run(agent(), &release);
     ran.succeeds();
     assert_eq!(names, ["app"]);
+}
+
+/// The names of the options in the description of package `app`, sorted.
+fn options_of_app(cached: &Cached) -> Vec<String> {
+    let entries = cached.directory().join("v1/entries/app");
+    let entry = std::fs::read_dir(entries).unwrap().next().unwrap();
+    let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+    let entry: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+    let options = entry["parts"]["options"].as_object().unwrap();
+    options.keys().cloned().collect()
+}
+
+#[test]
+fn changed_system_file_is_a_miss_that_is_explained() {
+    if !require_root() {
+        return;
+    }
+    let cached = Cached::new();
+    let release = app(&cached, "one");
+    cached.run(cached.agent(), &release).1.succeeds();
+    for (file, words) in [
+        ("/etc/os-release", "with another `/etc/os-release`"),
+        (
+            "/var/lib/dpkg/status",
+            "with other Debian packages installed",
+        ),
+    ] {
+        let mut text = std::fs::read(file).unwrap();
+        text.extend(b"# changed\n");
+        let changed = cached.world.write("changed", text);
+        let mount = format!("mount --bind {} {file}; exec \"$@\"", changed.display());
+        let words_before = ["unshare", "--mount", "sh", "-ec", &mount, "sh"];
+        let agent = Agent::wrapped(&cached.world.path("printed"), &words_before);
+        let agent = cached.world.flags(agent).arg("--cache-dir");
+        let found = reason(&cached, agent.arg(cached.directory()), &release);
+        assert_eq!(found, Some(format!("{SIMILAR}{words}")));
+    }
+}
+
+#[test]
+fn other_user_is_a_miss_that_is_explained() {
+    if !require_root() || !require_tools(&["setpriv"]) {
+        return;
+    }
+    let cached = Cached {
+        world: World::for_everybody(),
+    };
+    let release = app(&cached, "one");
+    // Only root may see programs in other directories.
+    let path = ("PATH", "/usr/bin:/bin");
+    let agent = cached.agent().env(path.0, path.1);
+    cached.run(agent, &release).1.succeeds();
+    let own = copied_agent(&cached.world.path(""));
+    let user = ["--reuid", "--regid"].map(|flag| format!("{flag}={USER}"));
+    let words = ["setpriv", &user[0], &user[1], "--clear-groups"].map(OsStr::new);
+    let words = words.into_iter().chain([own.as_os_str()]);
+    let agent = Agent::through(&cached.world.path("printed"), words);
+    let agent = cached.world.flags(agent).env(path.0, path.1);
+    let agent = agent.arg("--cache-dir").arg(cached.directory());
+    let found = reason(&cached, agent, &release);
+    assert_eq!(found, Some(format!("{SIMILAR}by root")));
 }
 
 #[test]
@@ -160,7 +233,7 @@ fn miss_is_explained_in_the_report() {
     let path = cached.world.path("report.json");
     let agent = cached.agent().arg("--report").arg(&path).without_report();
     cached.run(agent, &app(&cached, "two")).1.succeeds();
-    let report: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let report: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     let package = &report["packages"][0];
     assert_eq!(package["cached"], false);
     assert_eq!(

@@ -2,7 +2,7 @@
 
 use super::grpc::Casd;
 use super::nginx::{Nginx, USER};
-use crate::scale::{run_in_little_memory, scaled};
+use crate::scale::{run_in_little_memory_and_count, scaled};
 use crate::support::{ReleaseBuilder, World, unpacked};
 
 /// Stores a large package in a shared cache, and takes it from there.
@@ -16,11 +16,19 @@ fn store_and_take(location: &str) {
         let agent = world.agent().arg(flag).arg(location).arg(&tarball);
         let agent = agent.env("BOSH_AGENT_CACHE_USER", USER.0);
         let agent = agent.env("BOSH_AGENT_CACHE_PASSWORD", USER.1);
-        run_in_little_memory(agent).does_not_say("Warning")
+        let (ran, written) = run_in_little_memory_and_count(agent);
+        (ran.does_not_say("Warning"), written)
     };
     run("--cache-to");
     let result = std::fs::read(world.result("demo-1.10")).unwrap();
-    run("--cache-from").says("The package is in the cache\n");
+    let (ran, written) = run("--cache-from");
+    ran.says("The package is in the cache\n");
+    // Once to verify it, and once in the result.
+    let size = (megabytes as u64) << 20;
+    assert!(
+        written < 2 * size + size / 10,
+        "{written} bytes were written for a package of {size}"
+    );
     assert!(std::fs::read(world.result("demo-1.10")).unwrap() == result);
     let (_scratch, files) = unpacked(&world.result("demo-1.10"), "large");
     assert_eq!(files.len(), 2, "{:?}", files.keys());

@@ -68,6 +68,17 @@ impl Nginx {
         })
     }
 
+    /// Starts the documented server again when it was killed, on another port.
+    pub(super) fn start_again(&mut self) {
+        self.child.wait().unwrap();
+        let started = (0..5).find_map(|_| launch(self.prefix.path(), documented));
+        (self.child, self.port) = started.expect("nginx starts again");
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(super) fn port(&self) -> u16 {
         self.port
     }

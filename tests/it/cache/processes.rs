@@ -1,11 +1,13 @@
 //! Several processes that use one cache at once, some of them killed.
 
+use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use nix::sys::signal::Signal;
 
+use super::files_below;
 use crate::support::{
     Agent, NamespaceWorld, ReleaseBuilder, Running, is_soak, processes_below, unpacked, wait_for,
 };
@@ -82,25 +84,28 @@ fn run(here: &NamespaceWorld, tarball: &Path, round: usize) {
     }
 }
 
-fn files(directory: &Path) -> Vec<PathBuf> {
-    let all = walkdir::WalkDir::new(directory).into_iter();
-    let files = all
-        .map(Result::unwrap)
-        .filter(|it| it.file_type().is_file());
-    files.map(|it| it.path().to_owned()).collect()
-}
-
 #[test]
 fn eight_processes_share_a_cache_while_some_are_killed() {
     let Some(here) = NamespaceWorld::new() else {
         return;
     };
     let rounds = if is_soak() { 100 } else { 3 };
+    let tarball = here.world.path("release.tgz");
     for round in 0..rounds {
-        let tarball = here.release("release.tgz", &release(round));
+        here.release("release.tgz", &release(round));
         run(&here, &tarball, round);
     }
     let cache = here.world.path("cache");
+    // The next run removes the temporary files of those that were killed.
+    let settled = || {
+        agent(&here, 0).arg(&tarball).run().succeeds();
+        assert_eq!(files_below(&cache.join("v1/tmp")), [] as [PathBuf; 0]);
+        files_below(&cache).into_iter().collect::<BTreeSet<_>>()
+    };
+    let before = settled();
+    run(&here, &tarball, rounds - 1);
+    assert_eq!(settled(), before);
+
     let command = |arguments: &[&str]| {
         let agent = Agent::bare(&here.world.path("printed")).arg("cache");
         let agent = agent.args(arguments).arg("--cache-dir").arg(&cache);
@@ -117,12 +122,12 @@ fn eight_processes_share_a_cache_while_some_are_killed() {
     );
 
     // What killed processes left goes away.
-    for file in files(&cache.join("v1/content")) {
+    for file in files_below(&cache.join("v1/content")) {
         let file = std::fs::File::open(file).unwrap();
         file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
     }
     command(&["prune"]);
-    assert_eq!(files(&cache.join("v1/tmp")), [] as [PathBuf; 0]);
+    assert_eq!(files_below(&cache.join("v1/tmp")), [] as [PathBuf; 0]);
     let listed: serde_json::Value =
         serde_json::from_str(&command(&["ls", "--json"]).stdout).unwrap();
     let mut named: Vec<&str> = Vec::new();
@@ -133,7 +138,7 @@ fn eight_processes_share_a_cache_while_some_are_killed() {
     }
     named.sort_unstable();
     named.dedup();
-    assert_eq!(files(&cache.join("v1/content")).len(), named.len());
+    assert_eq!(files_below(&cache.join("v1/content")).len(), named.len());
     wait_for("the end of all processes", LIMIT, || {
         let left = processes_below(&here.world.path(""));
         left.is_empty().then_some(()).ok_or(format!("{left:#?}"))

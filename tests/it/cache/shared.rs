@@ -266,6 +266,7 @@ fn failing_server_costs_one_warning_and_bounded_time() {
         (Fault::Killed, "the response is incomplete"),
         (Fault::WrongBytes, "its SHA-256 or size is wrong"),
         (Fault::Endless, "its SHA-256 or size is wrong"),
+        (Fault::Slow, "no result after "),
         (Fault::Silent, "no data transferred for 10 s"),
     ] {
         let server = FaultyServer::start(fault, &PathBuf::from(scene.shared()));
@@ -356,7 +357,7 @@ fn results_that_are_not_stored_locally_are_not_shared() {
     assert_eq!(entries.count(), 0);
 }
 
-fn sha256_of(bytes: &[u8]) -> String {
+pub(super) fn sha256_of(bytes: &[u8]) -> String {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), bytes).unwrap();
     report::sha256_of(file.path())

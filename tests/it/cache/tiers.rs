@@ -1,11 +1,12 @@
 //! The cache in each isolation tier.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::shared::sha256_of;
 use crate::support::{
     Agent, LANDLOCK, NAMESPACE, NONE, Place, Ran, ReleaseBuilder, Tier, USERNS_OF_A_USER,
-    USERNS_OF_ROOT, example_release, in_tiers, is_soak, require, require_tools,
+    USERNS_OF_ROOT, example_release, extract, in_tiers, is_soak, pack, require, require_tools,
 };
 
 in_tiers!(packages_are_found_again: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
@@ -33,6 +34,29 @@ fn agent(place: &Place) -> Agent {
 
 fn compile(agent: Agent, place: &Place, release: &ReleaseBuilder) -> Ran {
     agent.arg(place.release(release)).run().succeeds()
+}
+
+/// A copy of the example release whose package `zlib` has another script.
+fn with_changed_zlib(place: &Place, release: &Path) -> PathBuf {
+    let [members, source] = ["members", "source"].map(|name| place.world.path(name));
+    extract(release, &members);
+    let blob = members.join("packages/zlib.tgz");
+    let digest = || sha256_of(&std::fs::read(&blob).unwrap());
+    let before = digest();
+    extract(&blob, &source);
+    let script = source.join("packaging");
+    let mut text = std::fs::read_to_string(&script).unwrap();
+    text.push_str("\n# Changed.\n");
+    std::fs::write(&script, text).unwrap();
+    pack(&source, &blob);
+    let manifest = members.join("release.MF");
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    let changed = text.replace(&before, &digest());
+    assert_ne!(text, changed);
+    std::fs::write(&manifest, changed).unwrap();
+    let release = place.world.path("changed.tgz");
+    pack(&members, &release);
+    release
 }
 
 mod bodies {
@@ -122,7 +146,8 @@ mod bodies {
         let place = place.at_var_vcap();
         let run = || {
             let start = Instant::now();
-            let ran = agent(&place).within(LONG).arg(&tarball).run().succeeds();
+            let agent = agent(&place).within(LONG);
+            let ran = agent.arg(&tarball).run().succeeds();
             let result = std::fs::read(place.world.result("example-1.0.0")).unwrap();
             (start.elapsed(), ran, result)
         };
@@ -131,6 +156,16 @@ mod bodies {
         ran.says("All 11 packages are in the cache\n");
         assert!(result == same, "the results differ");
         assert!(second * 20 < first, "{second:?} after {first:?}");
+
+        let changed = with_changed_zlib(&place, &tarball);
+        let ran = agent(&place).within(LONG).arg(changed).run().succeeds();
+        let lines = ran.stderr.lines();
+        let names =
+            lines.filter_map(|line| line.strip_prefix("Compiling package ")?.split_once('/'));
+        let mut names: Vec<&str> = names.map(|(name, _)| name).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["libpng", "lua-png", "report", "zlib"]);
+        ran.says("7 of 11 packages are in the cache\n");
     }
 
     pub(super) fn unrestricted_results_are_stored_only_on_request(tier: Tier) {
