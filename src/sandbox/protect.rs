@@ -1,7 +1,8 @@
 //! `--protect-host`: in namespaces, everything except a script's own directories is mounted read-only, and the script cannot undo it.
 //!
 //! Read-only mounts alone are not enough: root in a mount namespace can make them writable again. So the script's process also drops
-//! the capability to mount, and the one to take over processes that have it.
+//! the capability to mount, the one to take over processes that have it, and the one to open files by inode, whatever mount they are
+//! below.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,8 +17,12 @@ use super::sys;
 use super::view::{KERNEL, Protection};
 use crate::fs::{self, Mount};
 
-/// The capabilities that a script drops: to mount, and to take over a process that can mount.
-const DROPPED: [CapabilitySet; 2] = [CapabilitySet::SYS_ADMIN, CapabilitySet::SYS_PTRACE];
+/// The capabilities that a script drops: to mount, to take over a process that can mount, and to open files with `open_by_handle_at`.
+const DROPPED: [CapabilitySet; 3] = [
+    CapabilitySet::SYS_ADMIN,
+    CapabilitySet::SYS_PTRACE,
+    CapabilitySet::DAC_READ_SEARCH,
+];
 
 /// Makes everything in this process's mount namespace read-only that `protection` does not leave writable.
 pub(super) fn make_read_only(protection: &Protection) -> Result<(), StepError> {

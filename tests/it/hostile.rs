@@ -3,6 +3,7 @@
 mod daemon;
 mod deep_trees;
 mod few_resources;
+mod file_handles;
 mod kills;
 mod signals;
 mod unkillable;

@@ -2,6 +2,8 @@
 //! cell is `no`, the attack succeeds.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -13,17 +15,22 @@ use crate::support::{
 use bosh_agent::sandbox::Isolation;
 use serde_json::{Value, json};
 
-/// The row with an attack on a package that is compiled concurrently. It has a test of its own.
+/// The row with an attack on a package that is compiled concurrently.
 const CONCURRENT: &str = "touch-undeclared";
 
-/// A column of the table in SECURITY.md: whether each row is protected. Without the row of concurrent packages.
+/// The row with an attack that needs a file system that can open files by inode.
+pub(crate) const HANDLES: &str = "file-handles";
+
+/// A column of the table in SECURITY.md: whether each row is protected. Without the rows that have tests of their own.
 fn column(name: &str) -> BTreeMap<String, bool> {
     let mut rows = whole_column(name);
-    rows.remove(CONCURRENT).unwrap();
+    for row in [CONCURRENT, HANDLES] {
+        rows.remove(row).unwrap();
+    }
     rows
 }
 
-fn whole_column(name: &str) -> BTreeMap<String, bool> {
+pub(crate) fn whole_column(name: &str) -> BTreeMap<String, bool> {
     let text =
         std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("SECURITY.md")).unwrap();
     let rows: Vec<Vec<&str>> = text
@@ -64,7 +71,7 @@ fn assert_as_promised(protected: &BTreeMap<String, bool>, succeeded: &BTreeMap<S
 }
 
 fn can_run(tier: Tier) -> bool {
-    require_tools(&["ipcmk", "ipcrm", "perl", "mknod"])
+    require_tools(&["ipcmk", "ipcrm", "perl", "mknod", "nsenter"])
         && (tier.name != "landlock" || require_landlock_scopes())
 }
 
@@ -163,7 +170,9 @@ fn mounts_can_be_undone_without_user_namespaces() {
     let agent = |place: &Place| without_user_namespaces(place, &[]);
     if let Some(succeeded) = attack_as(NAMESPACE, agent, "") {
         let mut promised = column("`namespace`");
-        promised.insert("unmount".to_owned(), false);
+        for row in ["agent-processes", "unmount"] {
+            promised.insert(row.to_owned(), false);
+        }
         assert_as_promised(&promised, &succeeded);
     }
 }
@@ -308,6 +317,55 @@ fn root_can_write_to_a_disk_in_spite_of_a_protected_host() {
 fn landlock_protects_as_promised() {
     if let Some(succeeded) = attack(LANDLOCK, &["--second-run", "never"], "") {
         assert_as_promised(&column("`landlock`"), &succeeded);
+    }
+}
+
+/// The root of the tier `landlock`, on a kernel that says that its Landlock has this version.
+fn older_landlock(place: &Place, version: u32) -> Agent {
+    let source = "#define _GNU_SOURCE\n#include <dlfcn.h>\n#include <stdarg.h>\n#include <sys/syscall.h>\n\
+                  long syscall(long number, ...) {\n  long a[6];\n  va_list given;\n  va_start(given, number);\n  \
+                  for (int i = 0; i < 6; i++) a[i] = va_arg(given, long);\n  va_end(given);\n  \
+                  if (number == SYS_landlock_create_ruleset && (unsigned) a[2] == 1) return VERSION;\n  \
+                  long (*real)(long, ...) = (long (*)(long, ...)) dlsym(RTLD_NEXT, \"syscall\");\n  \
+                  return real(number, a[0], a[1], a[2], a[3], a[4], a[5]);\n}\n";
+    let source = place.world.write("older.c", source);
+    let library = place.world.path("older.so");
+    let version = format!("-DVERSION={version}");
+    let words = ["-shared", "-fPIC", &version, "-o"].map(OsStr::new);
+    let files = [library.as_os_str(), source.as_os_str(), "-ldl".as_ref()];
+    run_tool("gcc", &words.into_iter().chain(files).collect::<Vec<_>>());
+    // The processes that start scripts inherit no LD_PRELOAD.
+    let etc = place.world.path("etc");
+    run_tool("cp", &["-a".as_ref(), "/etc".as_ref(), etc.as_os_str()]);
+    std::fs::write(etc.join("ld.so.preload"), library.as_os_str().as_bytes()).unwrap();
+    let before = format!(
+        "shift; mount --bind {} /etc && mount --rbind / /mnt && \
+         exec chroot /mnt setpriv --bounding-set -sys_admin --inh-caps -sys_admin {} \"$@\"",
+        etc.display(),
+        place.world.path("bosh-agent").display()
+    );
+    let words = ["unshare", "--mount", "sh", "-c", &before, "sh"];
+    place.with_flags(Agent::wrapped(&place.world.path("printed"), &words))
+}
+
+#[test]
+fn older_landlock_protects_as_promised_without_scopes() {
+    if !require_tools(&["gcc"]) {
+        return;
+    }
+    for version in [2, 3, 5] {
+        let agent = |place: &Place| {
+            let agent = older_landlock(place, version);
+            agent.args(&["--second-run", "never"])
+        };
+        let Some(succeeded) = attack_as(LANDLOCK, agent, "") else {
+            return;
+        };
+        let mut promised = column("`landlock`");
+        for row in ["signals", "abstract-sockets"] {
+            promised.insert(row.to_owned(), false);
+        }
+        assert_as_promised(&promised, &succeeded);
     }
 }
 

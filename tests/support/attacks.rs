@@ -19,7 +19,7 @@ use super::world::World;
 /// `@host@` is a directory of the host to which the user may write, `@base@` the base directory, `@out@` the output directory, `@tmp@` a
 /// directory in /tmp. Outside the sandbox are a process `@pid@` in the control groups `@cgroup@`, its shared memory `@shm@`, and its port
 /// `@port@`.
-pub(crate) const ATTACKS: [(&str, &str); 19] = [
+pub(crate) const ATTACKS: [(&str, &str); 20] = [
     ("read-undeclared", FIND),
     (
         "change-undeclared",
@@ -32,6 +32,14 @@ pub(crate) const ATTACKS: [(&str, &str); 19] = [
     (
         "touch-dependency",
         "chmod 666 @base@/packages/lib/tool; touch -d 2001-01-01 @base@/packages/lib/tool",
+    ),
+    (
+        "agent-processes",
+        "other=$(mktemp -d); mount -t proc proc $other; found=1; \
+         for process in /proc/[0-9]* $other/[0-9]*; do \
+           if grep -rqs 'the text of[ ]other' $process/root@base@ $process/root@out@ || \
+             nsenter --mount=$process/ns/mnt grep -rqs 'the text of[ ]other' @base@ @out@; then found=0; break; fi; done; \
+         umount $other; rmdir $other; exit $found",
     ),
     ("read-secrets", "grep -qs hunter2 @base@/bosh/settings.json"),
     ("read-host", "grep -q 'of the host' @host@/file"),
