@@ -9,6 +9,7 @@ mod daemon;
 mod daemon_flags;
 mod enter;
 mod flags;
+mod inspect;
 mod options;
 mod stopping;
 mod this_process;
@@ -31,7 +32,7 @@ use crate::sandbox;
 
 /// Exit code for success.
 const DONE: u8 = 0;
-/// Exit code for a failure of the daemon, and of this program itself.
+/// Exit code for a failure of the daemon, of this program itself, and for a problem that `inspect` finds.
 const FAILED: u8 = 1;
 /// Exit code if the machine is to blame, as [`FailureKind::Machine`](crate::offline::FailureKind::Machine) has it.
 const MACHINE: u8 = 4;
@@ -75,6 +76,7 @@ pub fn main() -> ExitCode {
         Ok(arguments::Command::Compile(arguments)) => compile::main(*arguments, environment),
         Ok(arguments::Command::Enter(directory)) => enter::main(&directory),
         Ok(arguments::Command::Cache(command)) => cache::main(command, &environment),
+        Ok(arguments::Command::Inspect(command)) => inspect::main(command),
         Ok(arguments::Command::Version { verbose: false }) => print(env!("CARGO_PKG_VERSION")),
         Ok(arguments::Command::Version { verbose: true }) => print(VERSION),
         Ok(arguments::Command::Help(text)) => print(text.trim_end()),

@@ -100,6 +100,26 @@ impl fmt::Display for Elapsed {
     }
 }
 
+/// A table with two spaces between its columns, one line for each row. The columns in `right` are aligned to the right.
+pub(crate) fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]], right: &[usize]) -> String {
+    let mut widths = [0; COLUMNS];
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let line = |row: &[String; COLUMNS]| {
+        let cells = row.iter().zip(widths).enumerate();
+        let cells = cells.map(|(column, (cell, width))| match right.contains(&column) {
+            true => format!("{cell:>width$}"),
+            false => format!("{cell:<width$}"),
+        });
+        let line = cells.collect::<Vec<_>>().join("  ");
+        line.trim_end().to_owned() + "\n"
+    };
+    rows.iter().map(line).collect()
+}
+
 /// The candidate that `name` is probably a misspelling of: at most a third of its letters differ.
 pub fn most_similar<'a>(
     name: &str,

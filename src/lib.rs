@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! cli         arguments, wiring, exit codes; the only module that exits the process
+//!  ├─ inspect   what a release holds, and what is wrong with it
 //!  ├─ offline   releases in, compiled releases out
 //!  └─ daemon    starts and stops the daemon: settings, message bus, agent
 //!      ├─ transport  NATS and HTTPS: requests in, replies out
@@ -39,6 +40,7 @@ pub mod daemon;
 pub mod diag;
 pub mod fs;
 pub(crate) mod http;
+pub mod inspect;
 pub mod machine;
 pub mod offline;
 pub mod process;

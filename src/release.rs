@@ -22,6 +22,7 @@ pub(crate) mod stemcell;
 pub(crate) mod yaml;
 
 pub use digest::{Algorithm, DigestMismatch, Digests, MultiDigest};
+pub(crate) use manifest::FieldProblem;
 pub use manifest::{CompiledPackage, Job, License, Manifest, ManifestProblem, Package};
 pub use name::{InvalidName, Name, Version};
 pub use stemcell::{Slug, output_name};

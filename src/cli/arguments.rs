@@ -11,6 +11,7 @@ use super::compile_flags::Compile;
 use super::daemon_flags::{self, Daemon};
 use super::enter;
 use super::flags;
+use super::inspect::{self, InspectCommand};
 use crate::diag::most_similar;
 use crate::offline::is_tarball;
 
@@ -23,6 +24,8 @@ pub(super) enum Command {
     Enter(PathBuf),
     /// Lists, verifies or prunes a cache.
     Cache(CacheCommand),
+    /// Shows what a release holds, and what is wrong with it.
+    Inspect(InspectCommand),
     Version {
         /// Also print the commit and the target.
         verbose: bool,
@@ -39,6 +42,9 @@ Usage:
                                           `compile --keep-failed` has kept
   bosh-agent cache ls|verify|prune|path   list, verify or prune a cache of compiled packages
                                           (bosh-agent help cache)
+  bosh-agent inspect FILE.tgz             show what a release holds, verify its digests, and report
+                                          what a Director or the CLI would refuse
+                                          (bosh-agent help inspect)
   bosh-agent -P PLATFORM -C AGENT.JSON    run the agent of a compilation VM
                                           (-P ubuntu or dummy; -b BASE replaces /var/vcap)
   bosh-agent -v                           print only the version
@@ -68,6 +74,7 @@ pub(super) fn parse(arguments: &[OsString]) -> Result<Command, String> {
         Some("compile") => compile(rest),
         Some("enter") => enter::parse(rest).map(Command::Enter),
         Some("cache") => cache(rest),
+        Some("inspect") => inspect(rest),
         Some("-v" | "--v") => Ok(Command::Version { verbose: false }),
         Some("-version" | "--version") => Ok(Command::Version { verbose: true }),
         Some("help" | "-h" | "--h" | "-help" | "--help") => help(rest),
@@ -87,6 +94,7 @@ fn help(topic: &[OsString]) -> Result<Command, String> {
         None => Ok(Command::Help(USAGE.to_owned())),
         Some(topic) if topic == "compile" => compile(&["--help".into()]),
         Some(topic) if topic == "cache" => cache(&["--help".into()]),
+        Some(topic) if topic == "inspect" => inspect(&["--help".into()]),
         Some(topic) if topic.starts_with('-') => Ok(Command::Help(USAGE.to_owned())),
         Some(topic) => Err(unknown_command(&topic)),
     }
@@ -100,8 +108,16 @@ fn cache(arguments: &[OsString]) -> Result<Command, String> {
     }
 }
 
+fn inspect(arguments: &[OsString]) -> Result<Command, String> {
+    match inspect::parse(arguments) {
+        Ok(command) => Ok(Command::Inspect(command)),
+        Err((text, true)) => Ok(Command::Help(text)),
+        Err((text, false)) => Err(capitalized(&text)),
+    }
+}
+
 fn unknown_command(name: &str) -> String {
-    let similar = match most_similar(name, ["cache", "compile", "enter", "help"]) {
+    let similar = match most_similar(name, ["cache", "compile", "enter", "help", "inspect"]) {
         Some(command) => format!("\nHint: did you mean `{command}`?"),
         None if is_tarball(name) => {
             format!("\nHint: to compile a release, run `bosh-agent compile {name}`")

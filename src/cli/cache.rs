@@ -12,7 +12,7 @@ use super::compile_flags::cache_directory;
 use super::{DONE, MACHINE, USAGE, print, print_error, values};
 use crate::cache::{Damage, Entry, Listed, LocalCache};
 use crate::config::Environment;
-use crate::diag::{Bytes, Chain, Elapsed, printable, printable_json};
+use crate::diag::{self, Bytes, Chain, Elapsed, printable, printable_json};
 use crate::fs;
 use crate::offline::FailureKind;
 
@@ -185,23 +185,6 @@ fn table(directory: &Path, listed: &[Listed]) -> String {
             short(it.entry.key().as_str()),
         ]
     }));
-    let mut widths = [0; 7];
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    // Sizes and times are numbers.
-    let is_number = |column: usize| column == 3 || column == 4;
-    let line = |row: &[String; 7]| {
-        let cells = row.iter().zip(widths).enumerate();
-        let cells = cells.map(|(column, (cell, width))| match is_number(column) {
-            true => format!("{cell:>width$}"),
-            false => format!("{cell:<width$}"),
-        });
-        let line = cells.collect::<Vec<_>>().join("  ");
-        line.trim_end().to_owned() + "\n"
-    };
     let size: u64 = listed.iter().map(|it| it.entry.size()).sum();
     let sum = format!(
         "{} in {}: {}",
@@ -211,7 +194,8 @@ fn table(directory: &Path, listed: &[Listed]) -> String {
     );
     match listed {
         [] => sum,
-        [..] => rows.iter().map(line).collect::<String>() + &sum,
+        // Sizes and times are numbers.
+        [..] => diag::table(&rows, &[3, 4]) + &sum,
     }
 }
 

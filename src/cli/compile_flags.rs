@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 pub(super) use cache::{CacheFlags, directory as cache_directory};
-pub(super) use compilation::{CompilationFlags, JobsFlag};
+pub(super) use compilation::{CompilationFlags, JobsFlag, stemcell};
 pub(super) use directories::DirectoryFlags;
 pub(super) use inspection::InspectionFlags;
 pub(super) use isolation::{IsolationFlag, IsolationFlags, NetworkFlag, SecondRunFlag};

@@ -33,7 +33,7 @@ pub(super) struct CheckedPackage {
 
 /// A package as the manifest lists it.
 #[derive(Debug, Clone)]
-pub(super) enum Listed {
+pub(crate) enum Listed {
     Source(Package),
     Compiled(CompiledPackage),
 }
@@ -89,14 +89,14 @@ impl CheckedPackage {
 }
 
 impl Listed {
-    pub(super) fn name(&self) -> &Name {
+    pub(crate) fn name(&self) -> &Name {
         match self {
             Self::Source(package) => &package.name,
             Self::Compiled(package) => &package.name,
         }
     }
 
-    pub(super) fn dependencies(&self) -> &[Name] {
+    pub(crate) fn dependencies(&self) -> &[Name] {
         match self {
             Self::Source(package) => &package.dependencies,
             Self::Compiled(package) => &package.dependencies,

@@ -20,7 +20,7 @@ const NAMES: [&[u8]; 10] = [
 
 /// Whether a path in a tarball, or one of its directories, is clutter: AppleDouble (`._NAME`), `.DS_Store`, `Thumbs.db`,
 /// or an extended tar header that an old program unpacked as a file.
-pub(super) fn is_clutter(path: &Path) -> bool {
+pub(crate) fn is_clutter(path: &Path) -> bool {
     path.iter().map(OsStr::as_bytes).any(is_clutter_name)
         || path.as_os_str().as_bytes() == b"pax_global_header"
 }

@@ -71,7 +71,7 @@ fn of_problem(problem: &InputProblem) -> FailureKind {
 }
 
 /// Whether an input's path is a mistake: nothing, or something that is not a file, has this path.
-fn is_wrong_path(error: &fs::Error) -> bool {
+pub(crate) fn is_wrong_path(error: &fs::Error) -> bool {
     use io::ErrorKind::{IsADirectory, NotADirectory, NotFound};
     matches!(error.source.kind(), NotFound | IsADirectory | NotADirectory)
 }

@@ -63,7 +63,7 @@ pub(super) fn check(
 }
 
 /// All packages of a manifest: the source packages, then the compiled ones.
-fn listed(manifest: &Manifest) -> Vec<Listed> {
+pub(crate) fn listed(manifest: &Manifest) -> Vec<Listed> {
     let sources = manifest.packages.iter().cloned().map(Listed::Source);
     let compiled = manifest.compiled_packages.iter().flatten().cloned();
     sources.chain(compiled.map(Listed::Compiled)).collect()
@@ -153,7 +153,8 @@ fn extra_packages<'a>(
         })
 }
 
-fn missing_packages_of_jobs(manifest: &Manifest, listed: &[Listed]) -> Vec<Problem> {
+/// The packages that jobs list in the manifest and that the release does not have.
+pub(crate) fn missing_packages_of_jobs(manifest: &Manifest, listed: &[Listed]) -> Vec<Problem> {
     let names: HashSet<&Name> = listed.iter().map(Listed::name).collect();
     let mut problems = Vec::new();
     for job in &manifest.jobs {

@@ -16,14 +16,25 @@ use super::open_error::OpenError;
 use super::problem::{ContentProblem, Problem};
 use super::tarball::{Blob, Carried, JobPackages, Jobs, Role, path_of};
 use crate::archive::entry::normalize;
-use crate::archive::{Compression, Decoder, Kind, ReadError, Reader};
-use crate::diag::Chain;
+use crate::archive::{Compression, Decoder, Entry, Kind, Reader};
 use crate::fs;
 use crate::release::{Manifest, MultiDigest, yaml};
 use crate::runtime::Cancellable;
 
 /// The size limit of `job.MF` in bytes. Long ones have a few hundred kilobytes.
 const MANIFEST_LIMIT: u64 = 4 << 20;
+
+/// The limit of memory for the names of an archive's entries, in bytes. Archives come from strangers.
+const NAMES_LIMIT: usize = 128 << 20;
+
+/// The memory that an entry needs in addition to its name, in bytes.
+const ENTRY_COST: usize = 100;
+
+/// The next entry of a job's archive.
+fn next_entry(reader: &mut Reader<impl Read>) -> Result<Option<Entry>, ContentProblem> {
+    let next = reader.next_entry();
+    next.map_err(|error| ContentProblem::not_archive(&error))
+}
 
 /// Checks the contents of all jobs and of the license. Missing blobs and wrong digests are reported
 /// by `inspect`.
@@ -73,7 +84,7 @@ pub(super) fn read(
 
 /// The contents of an archive, as far as the checks need them.
 #[derive(Debug, Default)]
-struct Contents {
+pub(crate) struct Contents {
     /// The kind of each path.
     kinds: HashMap<PathBuf, Kind>,
     /// The text of `job.MF` at the top.
@@ -89,30 +100,32 @@ impl Contents {
         blob: &Blob,
         cancel: &CancellationToken,
     ) -> Result<Result<Self, ContentProblem>, OpenError> {
-        let file = Cancellable::new(fs::open(&blob.file)?, cancel);
-        let not_archive = |error: &(dyn std::error::Error + 'static)| ContentProblem::NotArchive {
-            cause: Chain(error).to_string(),
-        };
-        let read = Decoder::new(file)
-            .map_err(|error| not_archive(&error))
-            .and_then(|decoder| {
-                let compression = decoder.compression();
-                let mut reader = Reader::new(decoder);
-                let mut contents = Self::of(&mut reader).map_err(|error| not_archive(&error))?;
-                contents.compression = Some(compression);
-                let rest = reader.into_inner().finish();
-                rest.map_err(|error| not_archive(&error))?;
-                Ok(contents)
-            });
+        let read = Self::of_archive(Cancellable::new(fs::open(&blob.file)?, cancel));
         if read.is_err() && cancel.is_cancelled() {
             return Err(OpenError::Decode(io::ErrorKind::Interrupted.into()));
         }
         Ok(read)
     }
 
-    fn of(reader: &mut Reader<impl Read>) -> Result<Self, ReadError> {
+    /// Reads a compressed archive to its end.
+    ///
+    /// # Errors
+    /// The input is not an archive, is damaged, or has too many entries.
+    pub(crate) fn of_archive(input: impl Read) -> Result<Self, ContentProblem> {
+        let decoder = Decoder::new(input).map_err(|error| ContentProblem::not_archive(&error))?;
+        let compression = decoder.compression();
+        let mut reader = Reader::new(decoder);
+        let mut contents = Self::of(&mut reader)?;
+        contents.compression = Some(compression);
+        let rest = reader.into_inner().finish();
+        rest.map_err(|error| ContentProblem::not_archive(&error))?;
+        Ok(contents)
+    }
+
+    fn of(reader: &mut Reader<impl Read>) -> Result<Self, ContentProblem> {
         let mut contents = Self::default();
-        while let Some(entry) = reader.next_entry()? {
+        let mut names = 0;
+        while let Some(entry) = next_entry(reader)? {
             let Ok(path) = normalize(&entry.name) else {
                 continue;
             };
@@ -121,15 +134,20 @@ impl Contents {
                 let mut content = reader.whole(&entry).take(MANIFEST_LIMIT);
                 content
                     .read_to_end(&mut text)
-                    .map_err(|source| ReadError::Input { source })?;
+                    .map_err(|error| ContentProblem::not_archive(&error))?;
                 contents.manifest = Some(text);
+            }
+            names += entry.name.len() + ENTRY_COST;
+            if names > NAMES_LIMIT {
+                return Err(ContentProblem::TooManyEntries);
             }
             contents.kinds.insert(path, entry.kind);
         }
         Ok(contents)
     }
 
-    fn problems_of_job(&self, name: &str) -> Vec<ContentProblem> {
+    /// The reasons for which a Director refuses these contents as the job `name`.
+    pub(crate) fn problems_of_job(&self, name: &str) -> Vec<ContentProblem> {
         if let Some(found) = self.compression
             && found != Compression::Gzip
         {
@@ -192,7 +210,7 @@ impl Contents {
 
     /// The packages that `job.MF` lists; `None` if it is not valid YAML here. Without a list, there
     /// are none, as in a Director.
-    fn packages_of_job(&self) -> Option<Vec<String>> {
+    pub(crate) fn packages_of_job(&self) -> Option<Vec<String>> {
         let packages = match self.root()? {
             yaml::Node::Mapping(mapping) => match mapping.get("packages") {
                 Some(yaml::Node::Sequence(packages)) => packages.items.clone(),

@@ -82,7 +82,7 @@ pub(super) fn open(
 }
 
 /// Opens the file of a tarball.
-pub(super) fn open_file(tarball: &Path) -> Result<(File, Metadata), OpenError> {
+pub(crate) fn open_file(tarball: &Path) -> Result<(File, Metadata), OpenError> {
     let file = fs::open(tarball).map_err(|error| match given::absent(tarball) {
         Some(explained) if error.is_not_found() => explained,
         _ => OpenError::Files(error),
@@ -95,7 +95,7 @@ pub(super) fn open_file(tarball: &Path) -> Result<(File, Metadata), OpenError> {
 }
 
 /// Reads a tarball up to its first entry. `wrap` wraps the decompressed data.
-pub(super) fn first_entry<R: Read, D: Read>(
+pub(crate) fn first_entry<R: Read, D: Read>(
     file: R,
     wrap: impl FnOnce(Prefixed<Decoder<Prefixed<R>>>) -> D,
 ) -> Result<(Reader<D>, Option<Entry>), OpenError> {
@@ -110,7 +110,7 @@ pub(super) fn first_entry<R: Read, D: Read>(
 }
 
 /// The path of an entry in its tarball.
-pub(super) fn path_of(entry: &Entry) -> Result<PathBuf, OpenError> {
+pub(crate) fn path_of(entry: &Entry) -> Result<PathBuf, OpenError> {
     normalize(&entry.name).map_err(|source| OpenError::Path {
         name: entry.display_name().display().to_string(),
         source,
@@ -184,7 +184,7 @@ fn complete_digests(manifest: &Manifest, carried: &mut Carried) -> Result<(), Op
 }
 
 /// The text of the manifest, the current entry of a reader.
-pub(super) fn read_manifest(
+pub(crate) fn read_manifest(
     reader: &mut Reader<impl Read>,
     entry: &Entry,
 ) -> Result<Vec<u8>, OpenError> {

@@ -14,7 +14,7 @@ use crate::release::Manifest;
 use crate::runtime::Cancellable;
 
 /// Reads a tarball up to its manifest. Neither what comes before nor what comes after it is checked.
-pub(super) fn manifest(tarball: &Path, cancel: &CancellationToken) -> Result<Manifest, OpenError> {
+pub(crate) fn manifest(tarball: &Path, cancel: &CancellationToken) -> Result<Manifest, OpenError> {
     let (file, _) = open_file(tarball)?;
     let (mut reader, mut next) = first_entry(Cancellable::new(file, cancel), identity)?;
     let mut paths: Vec<PathBuf> = Vec::new();

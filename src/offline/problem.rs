@@ -1,6 +1,9 @@
 //! The problems that a release can have.
 
+use std::error::Error;
+
 use crate::archive::Compression;
+use crate::diag::Chain;
 use crate::release::graph::GraphProblem;
 use crate::release::{DigestMismatch, Name, Slug};
 
@@ -95,6 +98,9 @@ pub enum ContentProblem {
         /// Why.
         cause: String,
     },
+    /// The names of the archive's entries need too much memory.
+    #[error("has too many entries")]
+    TooManyEntries,
     /// The job is not compressed with gzip.
     #[error("is {}, not gzip: Directors refuse the release", format_of(*found))]
     NotGzip {
@@ -123,6 +129,15 @@ pub enum ContentProblem {
         "has neither `monit` nor another `*.monit` file at its top: Directors refuse the release"
     )]
     NoMonit,
+}
+
+impl ContentProblem {
+    /// The problem of a blob that cannot be extracted.
+    pub(crate) fn not_archive(error: &(dyn Error + 'static)) -> Self {
+        Self::NotArchive {
+            cause: Chain(error).to_string(),
+        }
+    }
 }
 
 fn format_of(compression: Compression) -> String {

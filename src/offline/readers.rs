@@ -41,7 +41,7 @@ impl<R: Read> Read for Hashed<R> {
 }
 
 /// A reader that keeps the first bytes, as many as [`Lookalike`](lookalike::Lookalike) looks at.
-pub(super) struct Prefixed<R> {
+pub(crate) struct Prefixed<R> {
     inner: R,
     prefix: Prefix,
     is_complete: bool,
@@ -66,6 +66,10 @@ impl<R> Prefixed<R> {
             is_complete: false,
         };
         (reader, prefix)
+    }
+
+    pub(crate) fn inner(&self) -> &R {
+        &self.inner
     }
 }
 

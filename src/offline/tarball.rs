@@ -11,7 +11,7 @@ use crate::release::{Manifest, MultiDigest};
 
 /// What a path inside a release tarball means.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum Role {
+pub(crate) enum Role {
     /// `release.MF`.
     Manifest,
     /// `packages` or `compiled_packages`, the directory.
@@ -31,7 +31,7 @@ pub(super) enum Role {
 }
 
 impl Role {
-    pub(super) fn of(path: &Path) -> Self {
+    pub(crate) fn of(path: &Path) -> Self {
         let Some(path) = path.to_str() else {
             return Self::Other;
         };
@@ -108,7 +108,7 @@ pub(super) struct Jobs {
 pub(super) type JobPackages = HashMap<String, Vec<String>>;
 
 /// The path in a tarball of a role's blob.
-pub(super) fn path_of(role: &Role) -> String {
+pub(crate) fn path_of(role: &Role) -> String {
     match role {
         Role::Package(name) => format!("packages/{name}.tgz"),
         Role::CompiledPackage(name) => format!("compiled_packages/{name}.tgz"),
@@ -141,7 +141,7 @@ pub(super) fn expected_digest<'a>(manifest: &'a Manifest, role: &Role) -> Option
 }
 
 /// The path of an entry, for messages.
-pub(super) fn shown(path: &Path) -> String {
+pub(crate) fn shown(path: &Path) -> String {
     String::from_utf8_lossy(path.as_os_str().as_bytes()).into_owned()
 }
 

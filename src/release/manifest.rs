@@ -18,6 +18,7 @@ mod problem;
 mod read;
 mod write;
 
+pub(crate) use problem::FieldProblem;
 pub use problem::ManifestProblem;
 
 /// The maximum size of a manifest, in bytes. A large real one has a few hundred thousand.

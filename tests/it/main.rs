@@ -22,6 +22,7 @@ mod faults;
 mod fork_server;
 mod go_release;
 mod hostile;
+mod inspect;
 mod keep_going;
 mod kept;
 mod late_output;

@@ -39,6 +39,7 @@ pub(crate) use outcome::{
 };
 pub(crate) use play::{Play, in_isolations, listed};
 pub(crate) use release::{Compression, Digest, ReleaseBuilder};
+pub(crate) use schema::differences;
 pub(crate) use shared::{example_release, is_soak, once};
 pub(crate) use terminal::OnTerminal;
 pub(crate) use tiers::{

@@ -94,7 +94,7 @@ impl CompilationFlags {
     }
 }
 
-fn stemcell(text: &str) -> Result<Slug, String> {
+pub(in crate::cli) fn stemcell(text: &str) -> Result<Slug, String> {
     Slug::parse(text).map_err(|error| Chain(&error).to_string())
 }
 

@@ -11,7 +11,7 @@ const LISTED: usize = 6;
 
 impl Lookalike {
     /// Recognizes an archive without `release.MF` at its top by the paths in it.
-    pub(in super::super) fn of_paths<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Self {
+    pub(crate) fn of_paths<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Self {
         Paths::new(paths).recognize()
     }
 }

@@ -15,7 +15,13 @@ fn page(calls: &[&[&str]]) -> Page {
 
 #[test]
 fn help() {
-    page(&[&["-h"], &["compile", "-h"], &["compile", "--help"]]).is("help");
+    page(&[
+        &["-h"],
+        &["compile", "-h"],
+        &["compile", "--help"],
+        &["inspect", "--help"],
+    ])
+    .is("help");
 }
 
 #[test]
@@ -64,6 +70,9 @@ fn usage_errors() {
         &["compile", "--cache-from=", "a.tgz"],
         &["compile", "--cache-to=grpcs://me:hunter2@host/", "a.tgz"],
         &["compile", "--cache-to=http://:80/", "a.tgz"],
+        &["inspect"],
+        &["inspect", "a.tgz", "b.tgz"],
+        &["inspect", "--stemcell=noble", "a.tgz"],
     ])
     .is("usage_errors");
 }

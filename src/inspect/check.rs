@@ -1,0 +1,324 @@
+//! Compares the manifest of a release with its tarball, and reports what Directors, CLIs and agents refuse or handle wrongly.
+
+use std::collections::{BTreeSet, HashSet};
+use std::path::Path;
+
+use super::blob::{Blob, Content, PackageContents};
+use super::finding::Findings;
+use super::read::{Contents, Member};
+use super::rules::{self, Rule};
+use crate::archive::Compression;
+use crate::offline::{
+    ContentProblem, JobContents, Listed, Problem, Role, is_clutter, listed,
+    missing_packages_of_jobs, path_of_role, shown,
+};
+use crate::release::graph::{GraphProblem, PackageNode, compile_order};
+use crate::release::{Manifest, MultiDigest};
+
+/// Makes all checks that need neither a stemcell nor another release.
+pub(super) fn check(manifest: &Manifest, contents: &Contents, findings: &mut Findings) {
+    let check = Check {
+        manifest,
+        contents,
+        packages: listed(manifest),
+    };
+    check.lists(findings);
+    check.package_blobs(findings);
+    check.job_blobs(findings);
+    check.license(findings);
+    check.other_files(findings);
+    check.graph(findings);
+}
+
+/// What a package is called in messages.
+fn what(package: &Listed) -> String {
+    match package {
+        Listed::Source(package) => format!("package `{}`", package.name),
+        Listed::Compiled(package) => format!("compiled package `{}`", package.name),
+    }
+}
+
+/// The role of a package's blob, and the digest in the manifest.
+pub(super) fn role_and_digest(package: &Listed) -> (Role, &MultiDigest) {
+    match package {
+        Listed::Source(package) => (Role::Package(package.name.to_string()), &package.digest),
+        Listed::Compiled(package) => (
+            Role::CompiledPackage(package.name.to_string()),
+            &package.digest,
+        ),
+    }
+}
+
+/// A release that is checked.
+struct Check<'a> {
+    manifest: &'a Manifest,
+    contents: &'a Contents,
+    packages: Vec<Listed>,
+}
+
+impl Check<'_> {
+    /// Checks which lists of packages there are, and the stemcells.
+    fn lists(&self, findings: &mut Findings) {
+        let compiled = self.manifest.compiled_packages.as_deref();
+        if compiled.is_some() && !self.manifest.packages.is_empty() {
+            let names = self.manifest.packages.iter().map(|it| it.name.to_string());
+            let names: Vec<String> = names.collect();
+            let text = "release.MF lists compiled packages and also source packages";
+            findings.add_list(&rules::MIXED_RELEASE, text, &names);
+        }
+        let stemcells: BTreeSet<String> = compiled
+            .into_iter()
+            .flatten()
+            .map(|it| it.stemcell.to_string())
+            .collect();
+        if stemcells.len() > 1 {
+            let stemcells: Vec<String> = stemcells.into_iter().collect();
+            let text = "the packages were compiled for several stemcells";
+            findings.add_list(&rules::MIXED_STEMCELLS, text, &stemcells);
+        }
+    }
+
+    /// The blob of a role. Reports a blob that is missing or has another digest. Nothing is missing from a tarball that was not read to
+    /// its end.
+    fn blob(
+        &self,
+        what: &str,
+        role: &Role,
+        digest: &MultiDigest,
+        findings: &mut Findings,
+    ) -> Option<&Blob> {
+        let (what, path) = (what.to_owned(), path_of_role(role));
+        match self.contents.members.get(Path::new(&path)) {
+            None if self.contents.damage.is_some() => None,
+            None => {
+                let problem = Problem::MissingBlob { what, path };
+                findings.add(rule_of_missing(role), problem.to_string());
+                None
+            }
+            Some(Member { blob: None, .. }) => {
+                let problem = Problem::NotAFile { what, path };
+                findings.add(rule_of_missing(role), problem.to_string());
+                None
+            }
+            Some(Member {
+                blob: Some(blob), ..
+            }) => match digest.verify(&blob.digests) {
+                Ok(()) => Some(blob),
+                Err(mismatch) => {
+                    let problem = Problem::Digest {
+                        what,
+                        path,
+                        mismatch,
+                    };
+                    findings.add(rule_of_mismatch(role), problem.to_string());
+                    None
+                }
+            },
+        }
+    }
+
+    fn package_blobs(&self, findings: &mut Findings) {
+        let (mut without_script, mut empty) = (Vec::new(), Vec::new());
+        for package in &self.packages {
+            let (role, digest) = role_and_digest(package);
+            let what = what(package);
+            let found = self.blob(&what, &role, digest, findings);
+            let Some(Blob {
+                content: Content::Package(content),
+                ..
+            }) = found
+            else {
+                continue;
+            };
+            match content {
+                Err(problem) => {
+                    let text = content_text(what, &role, problem);
+                    findings.add(&rules::PACKAGE_NOT_AN_ARCHIVE, text);
+                }
+                Ok(content) => {
+                    package_content(&what, content, findings);
+                    let name = package.name().to_string();
+                    match package {
+                        Listed::Source(_) if !content.has_script => without_script.push(name),
+                        Listed::Compiled(_) if content.entries == 0 => empty.push(name),
+                        Listed::Source(_) | Listed::Compiled(_) => {}
+                    }
+                }
+            }
+        }
+        let text = "packages without a script `packaging`";
+        findings.add_list(&rules::PACKAGING_MISSING, text, &without_script);
+        findings.add_list(
+            &rules::PACKAGE_EMPTY,
+            "compiled packages without files",
+            &empty,
+        );
+    }
+
+    fn job_blobs(&self, findings: &mut Findings) {
+        let names: HashSet<&str> = self.packages.iter().map(|it| it.name().as_str()).collect();
+        for job in &self.manifest.jobs {
+            let role = Role::Job(job.name.to_string());
+            let what = format!("job `{}`", job.name);
+            let found = self.blob(&what, &role, &job.digest, findings);
+            let Some(Blob {
+                content: Content::Job(content),
+                ..
+            }) = found
+            else {
+                continue;
+            };
+            let problems = match content {
+                Ok(content) => content.problems_of_job(job.name.as_str()),
+                Err(problem) => vec![problem.clone()],
+            };
+            for problem in problems {
+                findings.add(
+                    rule_of_job(&problem),
+                    content_text(what.clone(), &role, &problem),
+                );
+            }
+            // If release.MF lists packages, they are checked below.
+            if job.packages.is_none()
+                && let Some(needed) = content.as_ref().ok().and_then(JobContents::packages_of_job)
+            {
+                for package in needed.iter().filter(|it| !names.contains(it.as_str())) {
+                    let job = job.name.clone();
+                    let package = package.escape_debug().to_string();
+                    let problem = Problem::JobPackage { job, package };
+                    findings.add(&rules::JOB_PACKAGE_MISSING, problem.to_string());
+                }
+            }
+        }
+        for problem in missing_packages_of_jobs(self.manifest, &self.packages) {
+            findings.add(&rules::JOB_PACKAGE_MISSING, problem.to_string());
+        }
+    }
+
+    fn license(&self, findings: &mut Findings) {
+        let Some(license) = &self.manifest.license else {
+            return;
+        };
+        let role = Role::License;
+        let found = self.blob("license", &role, &license.digest, findings);
+        if let Some(Blob {
+            content: Content::Job(Err(problem)),
+            ..
+        }) = found
+        {
+            let text = content_text("license".to_owned(), &role, problem);
+            findings.add(&rules::LICENSE_DAMAGED, text);
+        }
+    }
+
+    /// Checks the files that the manifest does not list.
+    fn other_files(&self, findings: &mut Findings) {
+        let manifest = self.manifest;
+        let mut expected: HashSet<String> = self
+            .packages
+            .iter()
+            .map(|it| path_of_role(&role_and_digest(it).0))
+            .collect();
+        let jobs = manifest.jobs.iter();
+        expected.extend(jobs.map(|it| path_of_role(&Role::Job(it.name.to_string()))));
+        let (mut clutter, mut stray, mut compiled) = (Vec::new(), Vec::new(), Vec::new());
+        for (path, member) in sorted(self.contents) {
+            let text = shown(path);
+            if expected.contains(&text) {
+                continue;
+            }
+            match &member.role {
+                _ if is_clutter(path) => clutter.push(text),
+                Role::CompiledPackage(_) if manifest.compiled_packages.is_none() => {
+                    compiled.push(text);
+                }
+                Role::Package(_) | Role::CompiledPackage(_) => {
+                    let problem = Problem::ExtraPackage { path: text };
+                    findings.add(&rules::UNLISTED_PACKAGE, problem.to_string());
+                }
+                Role::Job(_) => {
+                    let text = format!("`{text}` is in the tarball, but not in release.MF");
+                    findings.add(&rules::UNLISTED_JOB, text);
+                }
+                Role::Stray => stray.push(text),
+                Role::Manifest | Role::PackagesDirectory | Role::License | Role::Other => {}
+            }
+        }
+        findings.add_list(&rules::CLUTTER, "ignored files", &clutter);
+        findings.add_list(&rules::STRAY_FILE, "files between the packages", &stray);
+        let text = "release.MF has no `compiled_packages`, but the tarball has";
+        findings.add_list(&rules::COMPILED_PACKAGES_UNLISTED, text, &compiled);
+    }
+
+    fn graph(&self, findings: &mut Findings) {
+        let nodes: Vec<PackageNode<'_>> = self
+            .packages
+            .iter()
+            .map(|it| (it.name(), it.dependencies()))
+            .collect();
+        for problem in compile_order(&nodes).err().into_iter().flatten() {
+            let rule = match problem {
+                GraphProblem::UnknownDependency { .. } => &rules::UNKNOWN_DEPENDENCY,
+                GraphProblem::Cycle(_) => &rules::DEPENDENCY_CYCLE,
+            };
+            findings.add(rule, problem.to_string());
+        }
+    }
+}
+
+/// The members of a tarball by path.
+fn sorted(contents: &Contents) -> Vec<(&Path, &Member)> {
+    let members = contents.members.iter();
+    let mut members: Vec<(&Path, &Member)> =
+        members.map(|(path, it)| (path.as_path(), it)).collect();
+    members.sort_unstable_by_key(|(path, _)| *path);
+    members
+}
+
+fn package_content(what: &str, content: &PackageContents, findings: &mut Findings) {
+    if let Some(reason) = &content.unsafe_path {
+        findings.add(&rules::PACKAGE_UNSAFE_PATH, format!("{what}: {reason}"));
+    }
+    if !matches!(content.compression, Compression::Gzip | Compression::None) {
+        let text = format!("{what} is compressed with {}", content.compression);
+        findings.add(&rules::PACKAGE_COMPRESSION, text);
+    }
+}
+
+fn content_text(what: String, role: &Role, problem: &ContentProblem) -> String {
+    let (path, problem) = (path_of_role(role), problem.clone());
+    let problem = Problem::Content {
+        what,
+        path,
+        problem,
+    };
+    problem.to_string()
+}
+
+fn rule_of_missing(role: &Role) -> &'static Rule {
+    match role {
+        Role::License => &rules::LICENSE_DAMAGED,
+        _ => &rules::BLOB_MISSING,
+    }
+}
+
+fn rule_of_mismatch(role: &Role) -> &'static Rule {
+    match role {
+        Role::License => &rules::LICENSE_DAMAGED,
+        Role::Job(_) => &rules::JOB_DIGEST_MISMATCH,
+        _ => &rules::DIGEST_MISMATCH,
+    }
+}
+
+fn rule_of_job(problem: &ContentProblem) -> &'static Rule {
+    match problem {
+        ContentProblem::NotArchive { .. } | ContentProblem::TooManyEntries => {
+            &rules::JOB_NOT_AN_ARCHIVE
+        }
+        ContentProblem::NotGzip { .. } => &rules::JOB_NOT_GZIP,
+        ContentProblem::NoManifest => &rules::JOB_MANIFEST_MISSING,
+        ContentProblem::OtherName { .. } => &rules::JOB_MANIFEST_NAME,
+        ContentProblem::NoTemplate { .. } => &rules::JOB_TEMPLATE_MISSING,
+        ContentProblem::NoMonit => &rules::JOB_MONIT_MISSING,
+    }
+}

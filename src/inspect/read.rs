@@ -1,0 +1,208 @@
+//! Reads a release tarball in one pass, without writing anything: blobs are hashed and examined while they are read.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry as Slot;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::blob::{Blob, Measured};
+use crate::archive::entry::normalize;
+use crate::archive::{Compression, Entry, Kind, ReadError, Reader};
+use crate::offline::{
+    Lookalike, OpenError, Role, first_entry, open_file, path_of_entry, read_manifest,
+};
+
+/// The limit of memory for the paths in a tarball, in bytes. Tarballs come from strangers.
+const PATHS_LIMIT: usize = 64 << 20;
+
+/// The memory that an entry needs in addition to its path, in bytes.
+const ENTRY_COST: usize = 200;
+
+/// What a tarball holds, as far as it could be read.
+#[derive(Debug, Default)]
+pub(super) struct Contents {
+    /// The size of the tarball in bytes.
+    pub size: u64,
+    /// The SHA-256 of the whole tarball.
+    pub sha256: String,
+    pub compression: Option<Compression>,
+    /// The text of `release.MF`.
+    pub manifest: Option<Vec<u8>>,
+    /// By path. Of several entries for one path the last counts, as in `tar`.
+    pub members: HashMap<PathBuf, Member>,
+    /// Files that occur more than once.
+    pub duplicates: Vec<PathBuf>,
+    /// Why the rest could not be read.
+    pub damage: Option<Damage>,
+}
+
+/// Why a tarball was not read to its end.
+#[derive(Debug)]
+pub(super) enum Damage {
+    Open(OpenError),
+    /// The paths of its entries need too much memory.
+    TooManyEntries,
+}
+
+/// An entry of a tarball.
+#[derive(Debug)]
+pub(super) struct Member {
+    pub role: Role,
+    /// The contents of a file.
+    pub blob: Option<Arc<Blob>>,
+}
+
+impl From<OpenError> for Damage {
+    fn from(error: OpenError) -> Self {
+        Self::Open(error)
+    }
+}
+
+/// Reads a tarball.
+///
+/// # Errors
+/// The file cannot be opened or read. A damaged file is not an error: [`Contents::damage`] has the reason.
+pub(super) fn read(tarball: &Path) -> Result<Contents, OpenError> {
+    let (file, _) = open_file(tarball)?;
+    let mut file = Measured::new(file);
+    let mut contents = Contents::default();
+    match contents.read(&mut file) {
+        Err(Damage::Open(error)) if !is_about_contents(&error) => return Err(error),
+        read => contents.damage = read.err(),
+    }
+    // Also what follows a damaged part, for the digest of the whole file.
+    io::copy(&mut file, &mut io::sink()).map_err(OpenError::Decode)?;
+    let (digests, size) = file.finish();
+    contents.size = size;
+    contents.sha256 = digests.sha256().unwrap_or_default().to_owned();
+    Ok(contents)
+}
+
+/// Whether an error is about what a file holds. Otherwise, its path is wrong, or the system failed to read it.
+pub(super) fn is_about_contents(error: &OpenError) -> bool {
+    let source = match error {
+        OpenError::Decode(source) | OpenError::Read(ReadError::Input { source }) => source,
+        OpenError::Files(_)
+        | OpenError::Url { .. }
+        | OpenError::NoMatch { .. }
+        | OpenError::Absent { .. }
+        | OpenError::Directory { .. } => return false,
+        OpenError::Read(_)
+        | OpenError::Path { .. }
+        | OpenError::Lookalike(_)
+        | OpenError::NoManifest(_)
+        | OpenError::OddManifest(_)
+        | OpenError::Manifest(_)
+        | OpenError::Link { .. } => return true,
+    };
+    source.raw_os_error().is_none()
+}
+
+impl Contents {
+    fn read(&mut self, file: impl Read) -> Result<(), Damage> {
+        let (mut reader, mut next) = first_entry(file, |decoded| {
+            self.compression = Some(decoded.inner().compression());
+            decoded
+        })?;
+        let mut names = 0;
+        while let Some(entry) = next {
+            names += entry.name.len() + ENTRY_COST;
+            if names > PATHS_LIMIT {
+                return Err(Damage::TooManyEntries);
+            }
+            self.add(&entry, &mut reader)?;
+            next = reader.next_entry().map_err(OpenError::Read)?;
+        }
+        let mut rest = reader.into_inner();
+        io::copy(&mut rest, &mut io::sink()).map_err(OpenError::Decode)?;
+        match self.manifest {
+            Some(_) => Ok(()),
+            None => {
+                let paths = self.members.keys().map(PathBuf::as_path);
+                Err(OpenError::NoManifest(Lookalike::of_paths(paths)).into())
+            }
+        }
+    }
+
+    /// Adds the current entry of a reader.
+    fn add(&mut self, entry: &Entry, reader: &mut Reader<impl Read>) -> Result<(), OpenError> {
+        let path = path_of_entry(entry)?;
+        let role = Role::of(&path);
+        if role == Role::Manifest {
+            return self.add_manifest(entry, reader);
+        }
+        let blob = match entry.kind {
+            Kind::File => Some(Arc::new(Blob::read(reader.whole(entry), &role)?)),
+            Kind::HardLink => Some(self.linked(&path, entry)?),
+            _ => None,
+        };
+        let member = Member { role, blob };
+        match self.members.entry(path) {
+            Slot::Vacant(slot) => {
+                slot.insert(member);
+            }
+            Slot::Occupied(mut slot) => {
+                if entry.kind != Kind::Directory {
+                    self.duplicates.push(slot.key().clone());
+                }
+                slot.insert(member);
+            }
+        }
+        Ok(())
+    }
+
+    fn add_manifest(
+        &mut self,
+        entry: &Entry,
+        reader: &mut Reader<impl Read>,
+    ) -> Result<(), OpenError> {
+        if entry.kind != Kind::File {
+            return Err(OpenError::OddManifest("not a regular file".to_owned()));
+        }
+        let text = read_manifest(reader, entry)?;
+        if self.manifest.replace(text).is_some() {
+            self.duplicates.push("release.MF".into());
+        }
+        Ok(())
+    }
+
+    /// The target of a hard link.
+    fn linked(&self, path: &Path, entry: &Entry) -> Result<Arc<Blob>, OpenError> {
+        let target = normalize(&entry.link).ok();
+        let target = target.and_then(|it| self.members.get(&it)?.blob.clone());
+        target.ok_or_else(|| OpenError::Link {
+            path: path.to_owned(),
+            target: String::from_utf8_lossy(&entry.link).into_owned(),
+        })
+    }
+
+    /// The contents of the file with this path.
+    pub(super) fn blob(&self, path: &Path) -> Option<&Blob> {
+        self.members.get(path)?.blob.as_deref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::archive::{EntryHeader, EntryWriter};
+    use crate::fs;
+
+    #[test]
+    fn paths_of_a_tarball_need_limited_memory() {
+        let mut writer = EntryWriter::new(Vec::new());
+        let name = "n".repeat((1 << 20) - 100);
+        for number in 0..65 {
+            let name = format!("{number}/{name}");
+            let header = EntryHeader::new(Kind::Directory, name.as_bytes(), 0o755);
+            writer.append(&header, b"".as_slice()).unwrap();
+        }
+        let scratch = tempfile::tempdir().unwrap();
+        let tarball = scratch.path().join("a.tgz");
+        fs::write(&tarball, &writer.finish().unwrap()).unwrap();
+        let contents = read(&tarball).unwrap();
+        assert!(matches!(contents.damage, Some(Damage::TooManyEntries)));
+        assert!(contents.members.len() < 65);
+    }
+}

@@ -1,0 +1,167 @@
+//! Packages, jobs and licenses that are missing or damaged.
+
+use super::*;
+
+const JOB: [(&str, &str); 2] = [("job.MF", "name: web\ntemplates: {}\n"), ("monit", "")];
+
+/// A release whose job has these files.
+fn with_job(files: &[(&str, &str)]) -> Vec<u8> {
+    bytes(&compiled().replace("jobs/web.tgz", &blob(files)))
+}
+
+#[test]
+fn missing_blobs_are_reported() {
+    for (path, code, text) in [
+        (
+            "compiled_packages/app.tgz",
+            "blob-missing",
+            "compiled package `app`: `compiled_packages/app.tgz` is missing",
+        ),
+        (
+            "jobs/web.tgz",
+            "blob-missing",
+            "job `web`: `jobs/web.tgz` is missing",
+        ),
+        (
+            "license.tgz",
+            "license-damaged",
+            "license: `license.tgz` is missing",
+        ),
+    ] {
+        has_problem(&bytes(&compiled().without(path)), code, text);
+    }
+    let release = changed(&compiled(), "jobs/web.tgz", |member| {
+        *member = Member::directory("jobs/web.tgz");
+    });
+    has_problem(&release, "blob-missing", "`jobs/web.tgz` is not a file");
+}
+
+#[test]
+fn wrong_digests_are_reported_with_their_consequence() {
+    for (path, code) in [
+        ("compiled_packages/app.tgz", "digest-mismatch"),
+        ("jobs/web.tgz", "job-digest-mismatch"),
+        ("license.tgz", "license-damaged"),
+    ] {
+        let release = changed(&compiled(), path, |member| member.content.push(0));
+        let text = format!("`{path}` does not match its digest: expected the sha256 digest ");
+        has_problem(&release, code, &text);
+    }
+    let world = World::new();
+    let release = changed(&compiled(), "compiled_packages/app.tgz", |member| {
+        member.content.push(0);
+    });
+    let tarball = world.write("release.tgz", release);
+    let json = inspected(&world, &[], &tarball);
+    assert_eq!(json["packages"][1]["is_verified"], false);
+    assert_eq!(
+        json["findings"][0]["refused_by"],
+        serde_json::json!(["agent"])
+    );
+    let printed = run(&world, &[], &tarball).stdout;
+    assert!(printed.contains("sha256 WRONG"), "{printed}");
+    assert!(printed.contains("Refused by: agent.\n"), "{printed}");
+}
+
+#[test]
+fn package_that_cannot_be_extracted_is_reported() {
+    let path = "compiled_packages/app.tgz";
+    let release = compiled().replace(path, b"no archive");
+    has_problem(
+        &bytes(&release),
+        "package-not-an-archive",
+        "`compiled_packages/app.tgz` is not a valid tar archive",
+    );
+    let whole = blob(&[("f", "text")]);
+    let release = compiled().replace(path, &whole[..whole.len() - 4]);
+    has_problem(
+        &bytes(&release),
+        "package-not-an-archive",
+        "gzip data ends early",
+    );
+    let release = compiled().replace(path, &blob(&[("../f", "text")]));
+    has_problem(
+        &bytes(&release),
+        "package-unsafe-path",
+        "compiled package `app`: `../f` contains `..`",
+    );
+}
+
+#[test]
+fn packages_with_odd_contents_are_notes() {
+    let path = "compiled_packages/app.tgz";
+    let empty = packed(&[Member::directory("./")]);
+    let release = compiled().replace(path, &empty);
+    has_note(&bytes(&release), "package-empty", "without files: app");
+    let xz = Compression::Xz.apply(&archive(&[Member::file("f", b"x")]));
+    let release = compiled().replace(path, &xz);
+    has_note(
+        &bytes(&release),
+        "package-compression",
+        "compiled package `app` is compressed with xz",
+    );
+    let release = ReleaseBuilder::demo()
+        .package("docs", &[], "")
+        .without_script()
+        .file("README", 0o644, b"");
+    has_note(&bytes(&release), "packaging-missing", "docs");
+}
+
+#[test]
+fn packages_that_the_manifest_does_not_list_are_reported() {
+    let release = compiled().other("compiled_packages/more.tgz", b"x");
+    has_problem(
+        &bytes(&release),
+        "unlisted-package",
+        "`compiled_packages/more.tgz` is in the tarball",
+    );
+}
+
+#[test]
+fn jobs_that_a_director_refuses_are_reported() {
+    let [manifest, monit] = JOB;
+    assert_eq!(with_job(&JOB), with_job(&[manifest, monit]));
+    for (files, code, text) in [
+        (&[monit][..], "job-manifest-missing", "has no job.MF"),
+        (&[manifest], "job-monit-missing", "has neither `monit`"),
+        (
+            &[("job.MF", "name: db\n"), monit],
+            "job-manifest-name",
+            "of a job `db`",
+        ),
+        (
+            &[("job.MF", "name: web\ntemplates: {a.erb: bin/a}\n"), monit],
+            "job-template-missing",
+            "lacks the template `templates/a.erb`",
+        ),
+    ] {
+        has_problem(&with_job(files), code, text);
+    }
+    let plain = archive(&[
+        Member::file("job.MF", b"name: web\n"),
+        Member::file("monit", b""),
+    ]);
+    let release = compiled().replace("jobs/web.tgz", &plain);
+    has_problem(&bytes(&release), "job-not-gzip", "is plain tar, not gzip");
+    let release = compiled().replace("jobs/web.tgz", b"no archive");
+    has_problem(&bytes(&release), "job-not-an-archive", "job `web`");
+}
+
+#[test]
+fn packages_that_jobs_need_must_exist() {
+    let text = "job `web` needs package `gone`, which is not in the release";
+    let release = compiled().edit("packages:\n  - app", "packages:\n  - gone");
+    has_problem(&bytes(&release), "job-package-missing", text);
+    // Exported releases list the packages only in job.MF.
+    let files = [
+        (
+            "job.MF",
+            "name: web\ntemplates: {}\npackages: [app, gone]\n",
+        ),
+        ("monit", ""),
+    ];
+    let release = compiled()
+        .edit("  packages:\n  - app\n", "")
+        .replace("jobs/web.tgz", &blob(&files));
+    has_problem(&bytes(&release), "job-package-missing", text);
+}
