@@ -260,24 +260,26 @@ fn user_namespaces_of_a_user_protect_at_least_as_promised() {
     }
 }
 
+/// As in a container, in which parts of /proc are covered.
+fn with_masked_proc(place: &Place, before: &str, flags: &[&str]) -> Agent {
+    let own = place.world.path("bosh-agent").display().to_string();
+    let before = format!(
+        "shift; mount -t tmpfs tmpfs /proc/scsi || mount -t tmpfs tmpfs /proc/fs; exec {before} {own} \"$@\""
+    );
+    let words = ["unshare", "--mount", "sh", "-c", &before, "sh"];
+    let agent = Agent::wrapped(&place.world.path("printed"), &words);
+    place.with_flags(agent).args(flags)
+}
+
 #[test]
 fn processes_can_be_signaled_without_a_process_namespace() {
-    // As in a container, in which parts of /proc are covered.
-    let masked = |place: &Place, flags: &[&str]| {
-        let own = place.world.path("bosh-agent").display().to_string();
-        let before = format!(
-            "shift; mount -t tmpfs tmpfs /proc/scsi || mount -t tmpfs tmpfs /proc/fs; \
-             exec setpriv --bounding-set -sys_admin --inh-caps -sys_admin {own} \"$@\""
-        );
-        let words = ["unshare", "--mount", "sh", "-c", &before, "sh"];
-        let agent = Agent::wrapped(&place.world.path("printed"), &words);
-        place.with_flags(agent).args(flags)
-    };
+    let without_mounts = "setpriv --bounding-set -sys_admin --inh-caps -sys_admin";
     for (name, flags) in [
         ("`userns`", &[][..]),
         ("`namespace --protect-host`", &["--protect-host"]),
     ] {
-        let Some(succeeded) = attack_as(USERNS_OF_ROOT, |place| masked(place, flags), "") else {
+        let agent = |place: &Place| with_masked_proc(place, without_mounts, flags);
+        let Some(succeeded) = attack_as(USERNS_OF_ROOT, agent, "") else {
             return;
         };
         let mut promised = column("`userns`");
@@ -286,6 +288,20 @@ fn processes_can_be_signaled_without_a_process_namespace() {
         }
         promised.insert("signals".to_owned(), false);
         assert_as_promised(&promised, &succeeded);
+    }
+}
+
+#[test]
+fn root_enters_the_agents_mounts_without_a_process_namespace() {
+    // In the first user namespace, root can mount /proc in spite of the mask.
+    let as_root_of_another = "unshare --user --map-root-user --mount";
+    for (flags, is_entered) in [(&[][..], true), (&["--protect-host"], false)] {
+        let agent = |place: &Place| with_masked_proc(place, as_root_of_another, flags);
+        let Some(succeeded) = attack_as(NAMESPACE, agent, "") else {
+            return;
+        };
+        assert!(succeeded["signals"]);
+        assert_eq!(succeeded["agent-processes"], is_entered, "{flags:?}");
     }
 }
 
