@@ -10,6 +10,7 @@
 //! A good place to start reading is [`compile`]. A [`Schedule`] compiles all packages of a run.
 
 mod across;
+mod caller;
 mod changed;
 mod check;
 mod content;
@@ -44,11 +45,13 @@ mod shell;
 mod small_files;
 mod source_date;
 mod step_log;
+mod stopping;
 mod store;
 mod turns;
 mod undeclared;
 mod work_directory;
 
+pub use caller::{PackageEvent, ScheduleCaller};
 pub use changed::{Changed, RestoreError};
 pub use content::{CONTENT_FORM, content_digest};
 pub use context::{Context, ScriptLines};
@@ -67,7 +70,7 @@ pub use plan::{Plan, Surroundings};
 pub use printed::PrintedLine;
 pub use queue::{Claim, Graph, Holds, Id, Queue, Supply};
 pub use references::{Reference, ReferenceKind};
-pub use schedule::{Package, PackageEvent, Schedule};
+pub use schedule::{Package, Schedule};
 pub use script_runs::Suspects;
 pub use second_run::{FirstRun, SecondRun, first_log};
 pub use shell::{FailedRun, Shell, ShellWhen, Shells};

@@ -46,7 +46,7 @@ impl Concurrency {
 pub(super) struct Pipeline<'a, B, P> {
     queue: Queue,
     concurrency: Concurrency,
-    /// Nothing starts after it is canceled.
+    /// No build starts after it is canceled.
     stop: &'a CancellationToken,
     building: TaskSet<Id, B>,
     /// Built packages that wait to be packed.
@@ -98,12 +98,12 @@ impl<'a, B: Send + 'static, P: Send + 'static> Pipeline<'a, B, P> {
         self.building.spawn(id, build);
     }
 
-    /// The next package to [`fetch`](Self::fetch), if one may start now. Fetches take no place of builds.
-    pub(super) fn next_to_fetch(&mut self) -> Option<Id> {
-        if self.fetching.len() >= TRANSFERS || self.stop.is_cancelled() {
+    /// The next package to [`fetch`](Self::fetch) of those that `is_wanted` accepts, if one may start now. Fetches take no place of builds.
+    pub(super) fn next_to_fetch(&mut self, is_wanted: impl Fn(Id) -> bool) -> Option<Id> {
+        if self.fetching.len() >= TRANSFERS {
             return None;
         }
-        self.queue.next_fetch()
+        self.queue.next_fetch(is_wanted)
     }
 
     pub(super) fn fetch(

@@ -186,14 +186,15 @@ impl Queue {
         Some(id)
     }
 
-    /// The next package to fetch, which then counts as being fetched. Packages that others wait for come first, in the order of their paths.
-    pub fn next_fetch(&mut self) -> Option<Id> {
-        let wanted = self.nodes.iter().enumerate().filter(|(_, node)| {
+    /// The next package to fetch of those that `is_wanted` accepts, which then counts as being fetched. Packages that others wait for come
+    /// first, in the order of their paths.
+    pub fn next_fetch(&mut self, is_wanted: impl Fn(Id) -> bool) -> Option<Id> {
+        let wanted = self.nodes.iter().enumerate().filter(|(index, node)| {
             let is_needed = match node.supply {
                 Supply::Remote { is_result } => is_result || node.users > 0,
                 Supply::Compiled | Supply::Here => false,
             };
-            is_needed && node.state == State::Waiting
+            is_needed && node.state == State::Waiting && is_wanted(Id(*index))
         });
         let first = wanted
             .min_by_key(|(index, node)| (node.users == 0, Reverse(self.paths[*index]), *index));
@@ -592,9 +593,13 @@ mod tests {
             (Supply::Compiled, &[1]),
             (Supply::Compiled, &[]),
         ]);
-        assert_eq!(queue.next_fetch(), Some(ids[1]), "a package waits for it");
-        assert_eq!(queue.next_fetch(), Some(ids[0]));
-        assert_eq!(queue.next_fetch(), None);
+        assert_eq!(
+            queue.next_fetch(|_| true),
+            Some(ids[1]),
+            "a package waits for it"
+        );
+        assert_eq!(queue.next_fetch(|_| true), Some(ids[0]));
+        assert_eq!(queue.next_fetch(|_| true), None);
         assert_eq!(queue.next(), Some(ids[3]));
         assert_eq!(queue.next(), None);
         queue.fetched(ids[1]);
@@ -613,10 +618,10 @@ mod tests {
             (RESULT, &[0, 1]),
             (Supply::Compiled, &[2]),
         ]);
-        assert_eq!(queue.next_fetch(), Some(ids[2]));
-        assert_eq!((queue.next_fetch(), queue.next()), (None, None));
+        assert_eq!(queue.next_fetch(|_| true), Some(ids[2]));
+        assert_eq!((queue.next_fetch(|_| true), queue.next()), (None, None));
         assert!(queue.not_fetched(ids[2]).is_empty());
-        assert_eq!(queue.next_fetch(), Some(ids[1]), "now it is needed");
+        assert_eq!(queue.next_fetch(|_| true), Some(ids[1]), "now it is needed");
         assert_eq!(queue.next(), Some(ids[0]));
         queue.done(ids[0]);
         assert_eq!(queue.next(), None);
@@ -636,7 +641,7 @@ mod tests {
                 (Supply::Compiled, &[1]),
             ]);
             assert_eq!(queue.next(), Some(ids[0]));
-            assert_eq!(queue.next_fetch(), Some(ids[1]));
+            assert_eq!(queue.next_fetch(|_| true), Some(ids[1]));
             assert!(queue.failed(ids[0]).is_empty());
             if is_fetched {
                 queue.fetched(ids[1]);
@@ -658,7 +663,7 @@ mod tests {
         graph.add(&[lib], seconds(1), Vec::new());
         let other = graph.add(&[], seconds(1), vec![claim(1, Holds::Exclusive)]);
         let mut queue = Queue::new(graph);
-        assert_eq!(queue.next_fetch(), Some(lib));
+        assert_eq!(queue.next_fetch(|_| true), Some(lib));
         assert_eq!(queue.next(), Some(other));
         queue.fetched(lib);
         assert_eq!(queue.next(), Some(lib));
@@ -802,7 +807,7 @@ mod tests {
             // Each with whether it is a fetch.
             let mut running: Vec<(usize, bool)> = Vec::new();
             for step in 0.. {
-                while let Some(id) = queue.next_fetch() {
+                while let Some(id) = queue.next_fetch(|_| true) {
                     prop_assert!(!std::mem::replace(&mut fetched[id.index()], true), "fetched twice");
                     running.push((id.index(), true));
                 }

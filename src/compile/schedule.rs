@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::caller::{PackageEvent, ScheduleCaller};
 use super::context::Context;
 use super::error::CompileError;
 use super::filling::{self, Filling, MayStart};
@@ -23,6 +24,7 @@ use super::origin::{FetchedBlob, Origin, Source};
 use super::package::{self, Built, UsedPlace};
 use super::pipeline::{Concurrency, Pipeline, PipelineStep};
 use super::queue::{Claim, Graph, Holds, Id, Queue, Supply};
+use super::stopping::Stopping;
 use super::store::Users;
 use super::turns::ScriptTurns;
 use crate::fs;
@@ -46,17 +48,6 @@ pub struct Package {
     /// Its expected duration, for the critical path. If no package of a schedule has a duration, packages run in the order of
     /// adding.
     pub expected: Duration,
-}
-
-/// What a running schedule reports.
-#[derive(Debug)]
-pub enum PackageEvent {
-    /// A package was started. Its [`Event`](super::Event)s carry the id's index as number.
-    Started(Id),
-    /// A package has ended; `None` for a package that was compiled before and only installed.
-    Ended(Id, Box<Result<Option<Compiled>, CompileError>>),
-    /// Fetching a package has ended. If it was not fetched, the package is compiled, unless the schedule was stopped.
-    Fetched(Id),
 }
 
 /// Packages to compile, in one graph.
@@ -140,14 +131,14 @@ impl Schedule {
     /// Compiles everything.
     ///
     /// When the caller cancels `stop`, or after the first failure unless `limits` has `keep_going`, no further package is started and
-    /// running ones are stopped, as in [`compile`](super::compile). Returns when all of them have ended. Packages without an event
-    /// were not started.
+    /// running ones are stopped, as in [`compile`](super::compile). After a failure, packages that the caller still wants are fetched, unless
+    /// the disk is full; then `stop` is canceled. Returns when all of them have ended. Packages without an event were not started.
     pub async fn run(
         self,
         context: &Arc<Context>,
         limits: &Limits,
         stop: &CancellationToken,
-        report: &mut (dyn FnMut(PackageEvent) + Send),
+        caller: &mut dyn ScheduleCaller,
     ) {
         let jobs = self.concurrent(limits.jobs);
         let one_at_a_time = jobs <= filling::MOST_JOBS_ONE_AT_A_TIME;
@@ -163,11 +154,11 @@ impl Schedule {
             fills_first: jobs > 1 && jobs <= filling::MOST_JOBS,
             filling: HashMap::new(),
             removing: TaskSet::new("remove"),
-            keep_going: limits.keep_going,
-            stop,
-            report,
+            stopping: Stopping::new(stop, limits.keep_going),
+            caller,
         };
-        let pipeline = Pipeline::new(queue, concurrency, stop);
+        let stop_builds = compiling.stopping.builds().clone();
+        let pipeline = Pipeline::new(queue, concurrency, &stop_builds);
         compiling.run(pipeline).await;
     }
 }
@@ -183,10 +174,8 @@ struct Compiling<'a> {
     /// The caches that packages give their dependents and that are or were being filled.
     filling: HashMap<Id, Filling>,
     removing: TaskSet<(), Result<(), SandboxError>>,
-    /// Whether other packages still start after a failure.
-    keep_going: bool,
-    stop: &'a CancellationToken,
-    report: &'a mut (dyn FnMut(PackageEvent) + Send),
+    stopping: Stopping<'a>,
+    caller: &'a mut dyn ScheduleCaller,
 }
 
 /// A package that is ready for its dependents.
@@ -221,9 +210,12 @@ type PackResult = Result<Option<Compiled>, CompileError>;
 impl Compiling<'_> {
     async fn run(mut self, mut pipeline: Pipeline<'_, BuildResult, PackResult>) {
         loop {
-            while let Some(id) = pipeline.next_to_fetch() {
+            self.stopping.stop_unwanted_fetches(&*self.caller);
+            while let Some(id) =
+                pipeline.next_to_fetch(|id| self.stopping.wants_fetch(id, &*self.caller))
+            {
                 if let Origin::Fetched { fetch, .. } = &self.packages[id.index()].origin {
-                    pipeline.fetch(id, fetch.start(self.stop.clone()));
+                    pipeline.fetch(id, fetch.start(self.stopping.fetch(id)));
                 }
             }
             while let Some(id) = pipeline.next_to_build() {
@@ -248,6 +240,7 @@ impl Compiling<'_> {
 
     /// A package was fetched and needs its dependencies no more, or it is compiled from source.
     fn fetched(&mut self, queue: &mut Queue, id: Id, blob: Option<FetchedBlob>) {
+        let was_stopped = self.stopping.fetch_ended(id) && blob.is_none();
         let origin = &mut self.packages[id.index()].origin;
         let Origin::Fetched { source, .. } = origin else {
             return;
@@ -268,7 +261,9 @@ impl Compiling<'_> {
                 }
             }
         }
-        (self.report)(PackageEvent::Fetched(id));
+        if !was_stopped {
+            self.caller.hear(PackageEvent::Fetched(id));
+        }
     }
 
     fn dependencies(&self, id: Id) -> Vec<Dependency> {
@@ -333,7 +328,7 @@ impl Compiling<'_> {
 
     /// Builds a package up to the point where its dependents can start.
     fn build(&mut self, id: Id) -> impl Future<Output = BuildResult> + Send + 'static {
-        (self.report)(PackageEvent::Started(id));
+        self.caller.hear(PackageEvent::Started(id));
         let Package {
             name,
             version,
@@ -347,7 +342,7 @@ impl Compiling<'_> {
         // Packing is another user.
         let own = usize::from(!matches!(origin, Origin::Compiled { .. }));
         let (dependencies, is_dependency) = (self.dependencies(id), self.users.count(id) > own);
-        let (context, stop) = (Arc::clone(self.context), self.stop.clone());
+        let (context, stop) = (Arc::clone(self.context), self.stopping.builds().clone());
         let turns = Arc::clone(&self.turns);
         let fills_first = self.fills_first && is_dependency;
         async move {
@@ -406,15 +401,16 @@ impl Compiling<'_> {
                 }
             },
             Err(failure) => {
-                self.stop_after(&failure);
-                (self.report)(PackageEvent::Ended(id, Box::new(Err(failure))));
+                self.stopping.after(&failure);
+                self.caller
+                    .hear(PackageEvent::Ended(id, Box::new(Err(failure))));
                 for dependent in pipeline.fail(id) {
                     self.release_dependencies(dependent);
                 }
                 return;
             }
         };
-        let (context, stop) = (Arc::clone(self.context), self.stop.clone());
+        let (context, stop) = (Arc::clone(self.context), self.stopping.builds().clone());
         pipeline.pack(id, async move {
             match built {
                 Some(built) => package::pack(&context, *built, &stop).await.map(Some),
@@ -445,16 +441,9 @@ impl Compiling<'_> {
             self.remove(installed);
         }
         if let Err(failure) = &result {
-            self.stop_after(failure);
+            self.stopping.after(failure);
         }
-        (self.report)(PackageEvent::Ended(id, Box::new(result)));
-    }
-
-    /// Stops everything after a failure, unless other packages may still succeed.
-    fn stop_after(&self, failure: &CompileError) {
-        if !self.keep_going || failure.is_no_space() {
-            self.stop.cancel();
-        }
+        self.caller.hear(PackageEvent::Ended(id, Box::new(result)));
     }
 
     /// Lets other dependents start if a cache is filled, if filling it takes too long, or if the one that fills it leaves CPUs idle.

@@ -220,6 +220,20 @@ impl Ledger {
         shared.map(|it| it.package().blob.file.clone()).collect()
     }
 
+    /// Whether a release with this package lacks only packages that can be fetched.
+    pub(super) fn can_complete(&self, node: NodeId, is_fetchable: impl Fn(NodeId) -> bool) -> bool {
+        let can_arrive = |(index, record): (usize, &PackageRecord)| {
+            record.state == PackageState::Done || is_fetchable(NodeId::from_index(index))
+        };
+        self.record(node).node.uses().any(|own| {
+            let mut sources = self.packages.iter().enumerate().filter(|(_, record)| {
+                let mut uses = record.node.uses();
+                record.node.package().is_source() && uses.any(|it| it.release == own.release)
+            });
+            sources.all(&can_arrive)
+        })
+    }
+
     /// The releases that have become complete since this was last called.
     pub(super) fn take_complete(&mut self, stemcell: &Slug) -> Vec<CompleteRelease> {
         let mut complete = Vec::new();
@@ -359,6 +373,20 @@ mod tests {
         assert_eq!(names, ["go", "a"]);
         assert!(complete(&mut ledger).is_empty());
         assert!(ledger.unfinished().is_empty());
+    }
+
+    #[test]
+    fn release_can_be_completed_if_it_lacks_only_fetches() {
+        let mut ledger = ledger(&["go@1=g, a@1=a: go", "go@1=g, b@1=b"]);
+        let fetchable = |node: NodeId| node.index() != 1;
+        // Only the first release has `a`.
+        let wants = |ledger: &Ledger| [0, 1, 2].map(|it| ledger.can_complete(node(it), fetchable));
+        assert_eq!(wants(&ledger), [true, false, true]);
+        ledger.set_compiled(node(1), &Arc::new(blob()));
+        assert_eq!(wants(&ledger), [true, true, true]);
+        let only_b = |node: NodeId| node.index() == 2;
+        ledger.set_failed(node(0));
+        assert!(!ledger.can_complete(node(2), only_b));
     }
 
     #[test]

@@ -29,7 +29,8 @@ use super::report;
 use super::scheduling::{Planned, expected, schedule};
 use super::script_warnings;
 use crate::compile::{
-    CompileError, Compiled, Context, Limits, MEMORY_FLOOR, PackageEvent, Schedule,
+    CompileError, Compiled, Context, Id, Limits, MEMORY_FLOOR, PackageEvent, Schedule,
+    ScheduleCaller,
 };
 use crate::diag::{Chain, Elapsed};
 use crate::fs;
@@ -90,6 +91,7 @@ pub(super) async fn compile_all(
         assembling: TaskSet::new("assemble"),
         durations: Durations::default(),
         copies_failed_logs: compiler.is_some_and(|it| it.copies_failed_logs),
+        keep_going: compiler.is_some_and(|it| it.keep_going),
     };
     match compiler {
         Some(compiler) => run.compile(compiler).await,
@@ -119,8 +121,7 @@ async fn find<'a>(
 /// The compilation of all releases of a run.
 struct Run<'a> {
     target: &'a Target<'a>,
-    /// Canceled by the user, by the first failed package unless `--keep-going` is set, and by each other failure. Only the user cancels
-    /// `target.cancel`.
+    /// Canceled by the user, by a full disk, and by each failure that is not that of a package. Only the user cancels `target.cancel`.
     stop: CancellationToken,
     ledger: Ledger,
     cached: CachedPackages<'a>,
@@ -129,6 +130,28 @@ struct Run<'a> {
     durations: Durations,
     /// Whether the logs of failed packages are copied to the output directory.
     copies_failed_logs: bool,
+    /// Whether packages that do not depend on a failed one are still compiled.
+    keep_going: bool,
+}
+
+impl ScheduleCaller for Run<'_> {
+    fn hear(&mut self, event: PackageEvent) {
+        match event {
+            PackageEvent::Started(id) => self.start(id.into()),
+            PackageEvent::Fetched(id) => self.take_fetched(id.into()),
+            PackageEvent::Ended(id, result) => {
+                let (id, took) = (id.into(), self.target.progress.end(id.index()));
+                self.target.record.set_ended(id, &result);
+                self.end(id, *result, took);
+            }
+        }
+    }
+
+    /// Whether a release that has the package lacks only packages that can be fetched.
+    fn still_wants(&self, id: Id) -> bool {
+        let is_fetchable = |node| self.cached.fetchable(node).is_some();
+        self.ledger.can_complete(id.into(), is_fetchable)
+    }
 }
 
 impl Run<'_> {
@@ -151,8 +174,7 @@ impl Run<'_> {
             keep_going: compiler.keep_going,
         };
         let stop = self.stop.clone();
-        let mut handle = |event| self.handle(event);
-        let running = schedule.run(&compiler.context, &limits, &stop, &mut handle);
+        let running = schedule.run(&compiler.context, &limits, &stop, self);
         progress.with_reminders(running).await;
         progress.hide_bars();
         let durations = std::mem::take(&mut self.durations);
@@ -204,18 +226,6 @@ impl Run<'_> {
             compiler.context.sandbox.is_shared(),
             compiler.jobs,
         )
-    }
-
-    fn handle(&mut self, event: PackageEvent) {
-        match event {
-            PackageEvent::Started(id) => self.start(id.into()),
-            PackageEvent::Fetched(id) => self.take_fetched(id.into()),
-            PackageEvent::Ended(id, result) => {
-                let (id, took) = (id.into(), self.target.progress.end(id.index()));
-                self.target.record.set_ended(id, &result);
-                self.end(id, *result, took);
-            }
-        }
     }
 
     fn start(&mut self, node: NodeId) {
@@ -327,7 +337,7 @@ impl Run<'_> {
     fn announce_failure(&self, failure: &PackageFailure) {
         let (name, version) = &failure.package;
         let running = self.ledger.running();
-        if !self.stop.is_cancelled() {
+        if self.keep_going && !self.stop.is_cancelled() {
             self.target.progress.failure(&format!(
                 "Package {name}/{version} failed: {}. Continuing with packages that do not depend on it",
                 report::cause(&failure.source)

@@ -1,5 +1,6 @@
 //! Packages of a shared cache are fetched while others are compiled, if they are needed.
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -236,4 +237,34 @@ fn stopped_run_waits_for_no_fetch() {
     );
     let (_, ran) = scene.cached.run(agent(), &scene.with_new(&[], &fails));
     ran.fails().does_not_say("Warning: the shared cache");
+}
+
+#[test]
+fn release_that_lacks_only_fetches_is_written_after_a_failure() {
+    let scene = Scene::new();
+    let world = &scene.cached.world;
+    let marker = world.path("marker");
+    let made = marker.clone();
+    let server = WatchedServer::start(&scene.directory(), move |path, body| {
+        if path.contains("/content/") {
+            wait_until("the end of the script", || {
+                let has_started = std::fs::read(&made).is_ok_and(|text| !text.is_empty());
+                has_started && File::open(&made).unwrap().try_lock_shared().is_ok()
+            });
+        }
+        body
+    });
+    let fails = format!("exec 9>> {}; flock 9; echo >&9; exit 3", marker.display());
+    let broken = ReleaseBuilder::new("broken", "1")
+        .package("fails", &[], &fails)
+        .package("waits", &["fails"], "true");
+    let tarballs = [
+        world.release("broken.tgz", &broken),
+        world.release("good.tgz", &scene.cached.release("one\n")),
+    ];
+    let agent = scene.agent("--cache-from", &server.url());
+    let ran = agent.args(&tarballs).run().fails();
+    ran.says("Archiving compiled BOSH Release demo/1 ")
+        .does_not_say("Warning: the shared cache");
+    assert_eq!(scene.cached.result(), scene.result);
 }

@@ -1,0 +1,74 @@
+//! Stops the tasks of a schedule: all of them, or after a failure those that compile, and the fetches that no release needs then.
+
+use std::collections::HashMap;
+
+use tokio_util::sync::CancellationToken;
+
+use super::caller::ScheduleCaller;
+use super::error::CompileError;
+use super::queue::Id;
+
+/// The tokens that stop the tasks of a schedule.
+pub(super) struct Stopping<'a> {
+    all: &'a CancellationToken,
+    /// Those that build and pack.
+    builds: CancellationToken,
+    /// Each fetch that runs.
+    fetches: HashMap<Id, CancellationToken>,
+    /// Whether other packages still start after a failure.
+    keep_going: bool,
+}
+
+impl<'a> Stopping<'a> {
+    pub(super) fn new(all: &'a CancellationToken, keep_going: bool) -> Self {
+        Self {
+            all,
+            builds: all.child_token(),
+            fetches: HashMap::new(),
+            keep_going,
+        }
+    }
+
+    pub(super) fn builds(&self) -> &CancellationToken {
+        &self.builds
+    }
+
+    /// Stops what is compiled after a failure, unless other packages may still succeed. If the disk is full, nothing succeeds.
+    pub(super) fn after(&self, failure: &CompileError) {
+        if failure.is_no_space() {
+            self.all.cancel();
+        } else if !self.keep_going {
+            self.builds.cancel();
+        }
+    }
+
+    /// The token of a fetch that starts.
+    pub(super) fn fetch(&mut self, id: Id) -> CancellationToken {
+        let token = self.all.child_token();
+        self.fetches.insert(id, token.clone());
+        token
+    }
+
+    /// A fetch has ended. Returns whether it was to be stopped.
+    pub(super) fn fetch_ended(&mut self, id: Id) -> bool {
+        let token = self.fetches.remove(&id);
+        token.is_some_and(|token| token.is_cancelled())
+    }
+
+    /// Whether a package that can be fetched is of use.
+    pub(super) fn wants_fetch(&self, id: Id, caller: &dyn ScheduleCaller) -> bool {
+        match self.builds.is_cancelled() {
+            false => true,
+            true => !self.all.is_cancelled() && caller.still_wants(id),
+        }
+    }
+
+    /// Stops the running fetches that no release needs.
+    pub(super) fn stop_unwanted_fetches(&self, caller: &dyn ScheduleCaller) {
+        for (id, token) in &self.fetches {
+            if !self.wants_fetch(*id, caller) {
+                token.cancel();
+            }
+        }
+    }
+}
