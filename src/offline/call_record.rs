@@ -1,6 +1,6 @@
 //! Collects what happens in a run for its report.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -20,7 +20,7 @@ use super::ledger::{Ledger, PackageRecord, PackageState};
 use super::rebuild_differences::PackageDifference;
 use super::summary;
 use super::tarball;
-use crate::compile::{self, CompileError, Compiled, Event, first_log};
+use crate::compile::{CompileError, Compiled, Event, first_log};
 use crate::diag::Chain;
 use crate::process::{Status, printable};
 
@@ -120,6 +120,15 @@ impl CallRecord {
         self.facts().releases.insert(id, release);
     }
 
+    /// The names of a release's packages that were compiled before the run.
+    pub(super) fn precompiled(&self, id: ReleaseId) -> BTreeSet<String> {
+        let facts = self.facts();
+        let packages = facts.releases.get(&id).into_iter();
+        let packages = packages.flat_map(|it| &it.packages);
+        let precompiled = packages.filter(|it| it.precompiled);
+        precompiled.map(|it| it.name.clone()).collect()
+    }
+
     pub(super) fn set_written(&self, releases: impl Iterator<Item = ReleaseId>) {
         self.facts().written = releases.collect();
     }
@@ -179,7 +188,7 @@ impl CallRecord {
         match event {
             Event::Entered { job, phase, .. } => {
                 if let Some(run) = facts.runs.get_mut(job) {
-                    run.phases.push((name(*phase), Instant::now()));
+                    run.phases.push((PhaseName::of(*phase), Instant::now()));
                 }
             }
             Event::ScriptEnded {
@@ -386,17 +395,6 @@ impl Run {
             script,
             pack,
         }
-    }
-}
-
-fn name(phase: compile::Phase) -> PhaseName {
-    match phase {
-        compile::Phase::Waiting | compile::Phase::Ready | compile::Phase::SecondRun { .. } => {
-            PhaseName::Wait
-        }
-        compile::Phase::Unpacking | compile::Phase::Installing => PhaseName::Unpack,
-        compile::Phase::Packaging => PhaseName::Script,
-        compile::Phase::Packing => PhaseName::Pack,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::compile::PrintedLine;
+use crate::compile::{self, PrintedLine};
 
 /// The version of the format. A release that removes or changes a field increases it; new fields do not.
 pub(super) const FORMAT_VERSION: u32 = 1;
@@ -214,6 +214,20 @@ pub(super) enum PhaseName {
     Unpack,
     Script,
     Pack,
+}
+
+impl PhaseName {
+    /// The name of a phase of the core.
+    pub(super) fn of(phase: compile::Phase) -> Self {
+        match phase {
+            compile::Phase::Waiting | compile::Phase::Ready | compile::Phase::SecondRun { .. } => {
+                Self::Wait
+            }
+            compile::Phase::Unpacking | compile::Phase::Installing => Self::Unpack,
+            compile::Phase::Packaging => Self::Script,
+            compile::Phase::Packing => Self::Pack,
+        }
+    }
 }
 
 /// The last run of a packaging script.

@@ -49,6 +49,16 @@ pub(super) fn check(inputs: &[PathBuf]) -> Result<(), OfflineError> {
     }
 }
 
+/// A release of both compilations.
+#[derive(Debug)]
+pub(super) struct Twice {
+    pub first: PathBuf,
+    /// The second compilation may lack a result.
+    pub second: Option<PathBuf>,
+    /// The packages that were compiled before. They are not compared.
+    pub precompiled: BTreeSet<String>,
+}
+
 /// The directories of a second compilation.
 #[derive(Debug)]
 pub(super) struct Rebuild {
@@ -118,24 +128,27 @@ impl Rebuild {
         }
     }
 
-    /// Compares the packages of the results of both compilations, in the order of the inputs. The second compilation may lack a result.
+    /// Compares the packages of the results of both compilations, in the order of the inputs.
     pub(super) async fn compare(
         &self,
-        results: Vec<(PathBuf, Option<PathBuf>)>,
+        results: Vec<Twice>,
         cancel: &CancellationToken,
     ) -> Result<RebuildDifferences, OfflineError> {
         let mut found = RebuildDifferences {
             compared: 0,
+            precompiled: 0,
             packages: Vec::new(),
         };
-        for (number, (first, second)) in results.into_iter().enumerate() {
+        for (number, result) in results.into_iter().enumerate() {
             let spools = [2 * number, 2 * number + 1].map(ReleaseId::from_position);
             let [one, other] = spools.map(|id| work_directory::spool(&self.place, id));
             let (one, other, token) = (one?, other?, cancel.clone());
+            found.precompiled += result.precompiled.len();
             let comparing = runtime::spawn_blocking("compare", move || {
-                let first = opened(&first, &one, &token)?;
-                let second = second.map(|second| opened(&second, &other, &token));
-                differences(&first, second.transpose()?.as_ref(), &token)
+                let first = opened(&result.first, &one, &token)?;
+                let second = result.second.map(|second| opened(&second, &other, &token));
+                let second = second.transpose()?;
+                differences(&first, second.as_ref(), &result.precompiled, &token)
             });
             let (compared, differences) = comparing.await??;
             found.compared += compared;
@@ -200,12 +213,14 @@ fn opened(result: &Path, spool: &Path, cancel: &CancellationToken) -> Result<Ope
 /// The number of packages in two results, and those that differ, with their blobs if both results have them.
 type Differences = (usize, Vec<(PackageDifference, Option<(PathBuf, PathBuf)>)>);
 
-/// Compares two results; without a second one, all packages are only in the first one.
+/// Compares two results, without the `precompiled` packages. Without a second one, all packages are only in the first one.
 fn differences(
     first: &Opened,
     second: Option<&Opened>,
+    precompiled: &BTreeSet<String>,
     cancel: &CancellationToken,
 ) -> Result<Differences, OfflineError> {
+    let is_compared = |package: &&Name| !precompiled.contains(package.as_str());
     let own: BTreeMap<&str, _> = blobs(first).collect();
     let others: BTreeMap<&str, _> = second.into_iter().flat_map(blobs).collect();
     let difference = |package: &Name, only_in| PackageDifference {
@@ -216,7 +231,7 @@ fn differences(
         details: None,
     };
     let (mut compared, mut found) = (0, Vec::new());
-    for package in packages(first) {
+    for package in packages(first).filter(is_compared) {
         compared += 1;
         let name = package.as_str();
         let (one, other) = match (own.get(name), others.get(name)) {
@@ -246,7 +261,8 @@ fn differences(
         found.push((difference, Some((one.file.clone(), other.file.clone()))));
     }
     let known: BTreeSet<&Name> = packages(first).collect();
-    for package in second.into_iter().flat_map(packages) {
+    let of_second = second.into_iter().flat_map(packages);
+    for package in of_second.filter(is_compared) {
         if !known.contains(package) {
             compared += 1;
             let only_in = Some(RebuildResult::Second);

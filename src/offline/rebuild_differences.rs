@@ -13,6 +13,8 @@ const FILES_NAMED: usize = 20;
 pub struct RebuildDifferences {
     /// How many packages were compared, with those that only one result has.
     pub compared: usize,
+    /// How many packages were not compared, because they were compiled before the run.
+    pub precompiled: usize,
     /// Those that differ, each after its dependencies.
     pub packages: Vec<PackageDifference>,
 }
@@ -57,6 +59,24 @@ pub struct FileDifference {
     pub path: PathBuf,
     /// How it differs, as the end of a sentence.
     pub difference: String,
+}
+
+impl RebuildDifferences {
+    /// The line about packages that do not differ.
+    pub(super) fn success(&self) -> String {
+        let same = match self.compared {
+            0 => "No package was compiled again".to_owned(),
+            1 => "The package is the same when it is compiled again".to_owned(),
+            more => format!("All {more} packages are the same when they are compiled again"),
+        };
+        match self.precompiled {
+            0 => same,
+            1 => format!("{same}; one package was compiled before this run and is not compared"),
+            more => format!(
+                "{same}; {more} packages were compiled before this run and are not compared"
+            ),
+        }
+    }
 }
 
 impl PackageDifference {

@@ -15,7 +15,7 @@ use super::given;
 use super::ids::ReleaseId;
 use super::options::{Options, Purpose};
 use super::progress::Progress;
-use super::rebuild::{self, Rebuild};
+use super::rebuild::{self, Rebuild, Twice};
 use super::report_file::{self, ReportFile};
 use crate::runtime;
 
@@ -127,8 +127,12 @@ async fn compile_again(
     let compiled = compile(options, Arc::clone(progress), &record, cancel, &mut second).await;
     // The inputs of the second compilation are those that were written, in the same order.
     let results = written.values().enumerate().map(|(position, first)| {
-        let second = second.get(&ReleaseId::from_position(position));
-        (first.clone(), second.cloned())
+        let id = ReleaseId::from_position(position);
+        Twice {
+            first: first.clone(),
+            second: second.get(&id).cloned(),
+            precompiled: record.precompiled(id),
+        }
     });
     let compared = match compiled {
         Ok(()) => rebuild.compare(results.collect(), cancel).await,
@@ -137,10 +141,7 @@ async fn compile_again(
     rebuild.remove(progress).await;
     let found = compared?;
     if found.packages.is_empty() {
-        progress.line(&match found.compared {
-            1 => "The package is the same when it is compiled again".to_owned(),
-            more => format!("All {more} packages are the same when they are compiled again"),
-        });
+        progress.line(&found.success());
         return Ok(());
     }
     Err(OfflineError::NotReproducible(Box::new(found)))

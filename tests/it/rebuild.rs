@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::support::{Agent, NamespaceWorld, ReleaseBuilder, World};
+use crate::support::{Agent, NamespaceWorld, ReleaseBuilder, STEMCELL, World};
 
 /// A package whose script notes its run and then runs `rest`.
 fn noted(ran: &Path, rest: &str) -> String {
@@ -166,4 +166,19 @@ fn differences_are_explained_by_diffoscope_if_it_is_installed() {
     let (_, file) = all.split_once("Details from diffoscope: ").unwrap();
     let file = file.lines().next().unwrap();
     assert_eq!(std::fs::read_to_string(file).unwrap(), "explained\n");
+}
+
+#[test]
+fn packages_that_were_compiled_before_are_not_counted() {
+    let world = World::new();
+    let mixed = ReleaseBuilder::new("mixed", "1")
+        .compiled("lib", &[], STEMCELL, ("lib", b"lib"))
+        .package("app", &["lib"], "echo app > $BOSH_INSTALL_TARGET/app");
+    let compiled =
+        |name| ReleaseBuilder::new(name, "1").compiled("old", &[], STEMCELL, ("x", b"x"));
+    let mixed = world.release("mixed.tgz", &mixed);
+    let other = world.release("other.tgz", &compiled("other"));
+    verifying(&world).arg(&mixed).arg(&other).run().succeeds().says(
+        "The package is the same when it is compiled again; 2 packages were compiled before this run and are not compared\n",
+    );
 }
