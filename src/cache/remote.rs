@@ -42,7 +42,7 @@ pub(super) use self::credentials::VARIABLES as CREDENTIALS;
 use self::directory::{Directory, Prepared};
 use self::error::RemoteError;
 use self::grpc::GrpcServer;
-use self::health::Health;
+use self::health::{Health, LocalHealth};
 use self::http::HttpServer;
 use self::limits::Limits;
 pub use self::limits::time_limit;
@@ -75,6 +75,7 @@ pub struct Remotes {
     pub from: Vec<Arc<Remote>>,
     /// The one that packages are stored in.
     pub to: Option<Arc<Remote>>,
+    local: Arc<LocalHealth>,
 }
 
 impl Remotes {
@@ -86,8 +87,10 @@ impl Remotes {
         credentials: &Credentials,
         environment: &Environment,
     ) -> Self {
+        let local = Arc::default();
         let remote = |location: &Location| {
-            let remote = Remote::new(location, credentials, environment, Limits::USUAL);
+            let with = (credentials, environment);
+            let remote = Remote::new(location, with, Limits::USUAL, Arc::clone(&local));
             Arc::new(remote)
         };
         let from: Vec<Arc<Remote>> = from.iter().map(remote).collect();
@@ -96,15 +99,32 @@ impl Remotes {
             let same = from.iter().find(|it| it.location == *location);
             same.map_or_else(|| remote(location), Arc::clone)
         });
-        Self { from, to }
+        Self { from, to, local }
+    }
+
+    /// All of them, each once.
+    fn all(&self) -> impl Iterator<Item = &Arc<Remote>> {
+        let is_from = |to: &Arc<Remote>| self.from.iter().any(|it| Arc::ptr_eq(it, to));
+        let to = self.to.iter().filter(move |to| !is_from(to));
+        self.from.iter().chain(to)
     }
 
     /// Those in directories, each once.
     pub fn directories(&self) -> impl Iterator<Item = (PathBuf, &Arc<Remote>)> {
-        let is_from = |to: &Arc<Remote>| self.from.iter().any(|it| Arc::ptr_eq(it, to));
-        let to = self.to.iter().filter(move |to| !is_from(to));
-        let all = self.from.iter().chain(to);
-        all.filter_map(|remote| Some((remote.location.directory()?.to_owned(), remote)))
+        let directory = |remote: &Remote| remote.location.directory().map(Path::to_owned);
+        self.all()
+            .filter_map(move |remote| Some((directory(remote)?, remote)))
+    }
+
+    /// Reports failures that did not end the use of a cache, once for each cache.
+    pub fn report(&self) {
+        self.all().for_each(|remote| remote.health.report());
+    }
+
+    /// Notes that the caller is about to report a failure of the local cache. Returns whether none was reported before.
+    #[must_use]
+    pub fn is_first_local_failure(&self) -> bool {
+        self.local.is_first()
     }
 
     /// Creates the directories of shared caches, so that they can be hidden from scripts, which could create them otherwise.
@@ -140,6 +160,8 @@ pub struct Remote {
     location: Location,
     kind: Kind,
     limits: Limits,
+    /// The time that all searches may take.
+    searches: Allowance,
     /// The time that all downloads may take.
     downloads: Allowance,
     health: Health,
@@ -167,9 +189,9 @@ impl fmt::Display for Remote {
 impl Remote {
     fn new(
         location: &Location,
-        credentials: &Credentials,
-        environment: &Environment,
+        (credentials, environment): (&Credentials, &Environment),
         limits: Limits,
+        local: Arc<LocalHealth>,
     ) -> Self {
         let client = |protocols: &[&[u8]]| {
             let tls = tls::client(None, Profile::External).map(|mut tls| {
@@ -194,9 +216,10 @@ impl Remote {
         Self {
             location: location.clone(),
             kind,
-            health: Health::new(location.to_string(), limits.patience),
+            health: Health::new(location.to_string(), limits.patience, local),
             limits,
             descriptions: AtomicUsize::new(MOST_DESCRIPTIONS),
+            searches: Allowance::new(limits.lookups),
             // One slow package does not take all of it.
             downloads: Allowance::new(2 * limits.base),
             damaged: Mutex::default(),
@@ -207,6 +230,11 @@ impl Remote {
     #[must_use]
     pub fn is_broken(&self) -> bool {
         self.health.is_broken()
+    }
+
+    /// Reports that packages were not stored within this time at the end of a run.
+    pub fn give_up_slow(&self, limit: Duration) {
+        self.health.give_up(&RemoteError::Slow { limit });
     }
 
     /// Reports that the file system of its directory has not responded for this time. It is not used again.
@@ -220,18 +248,31 @@ impl Remote {
         !self.is_broken() && !self.health.is_only_read()
     }
 
-    /// The descriptions of packages, in their order; `None` for one that is missing, and after a failure.
+    /// The descriptions of packages, in their order; `None` for one that is missing, and after a failure. All searches of a run share a time
+    /// limit.
     pub fn find_all<'a>(
         &'a self,
         wanted: &'a [(String, Key)],
     ) -> BoxFuture<'a, Vec<Option<Entry>>> {
-        let find = wanted
-            .iter()
-            .map(|(name, key)| self.find(name, key).boxed());
-        let found = self.all(self.limits.lookups, SEARCHES, find.collect());
-        found
-            .map(|found| found.into_iter().map(Option::flatten).collect())
-            .boxed()
+        let find = |(index, (name, key)): (usize, &'a (String, Key))| {
+            self.find(name, key).map(move |it| (index, it)).boxed()
+        };
+        // With a lazy iterator, the compiler does not see that the future is `Send`.
+        let finding: Vec<BoxFuture<'_, _>> = wanted.iter().enumerate().map(find).collect();
+        async move {
+            let mut found: Vec<Option<Entry>> = vec![None; wanted.len()];
+            let mut finding = futures_util::stream::iter(finding).buffer_unordered(SEARCHES);
+            let collecting = async {
+                while let Some((index, entry)) = finding.next().await {
+                    found[index] = entry;
+                }
+            };
+            if let Err(limit) = self.searches.run(Duration::ZERO, collecting).await {
+                self.health.give_up(&RemoteError::Slow { limit });
+            }
+            found
+        }
+        .boxed()
     }
 
     /// Copies a package into a local cache. Returns whether it is there; `false` if its files are missing or wrong, and after a failure. Up
@@ -250,9 +291,9 @@ impl Remote {
         .boxed()
     }
 
-    /// Whether the local cache has space for packages. If not, it is reported.
-    pub async fn has_room(&self, entries: &[Entry], into: &Arc<LocalCache>) -> bool {
-        let (entries, local) = (entries.to_vec(), Arc::clone(into));
+    /// Whether the local cache has space for packages, which may come from several shared caches. If not, it is reported.
+    pub async fn has_room(&self, entries: Vec<Entry>, into: &Arc<LocalCache>) -> bool {
+        let local = Arc::clone(into);
         let measuring =
             runtime::spawn_blocking("measure", move || local.missing_and_free(&entries));
         let error = match measuring.await {
@@ -263,33 +304,6 @@ impl Remote {
         };
         self.health.note(&error, Instant::now());
         false
-    }
-
-    /// Runs operations, a few of them concurrently, within a time limit for all of them.
-    async fn all<T: Send>(
-        &self,
-        limit: Duration,
-        concurrently: usize,
-        operations: Vec<BoxFuture<'_, T>>,
-    ) -> Vec<Option<T>> {
-        let mut results: Vec<Option<T>> = Vec::new();
-        results.resize_with(operations.len(), || None);
-        let numbered = operations.into_iter().enumerate();
-        let numbered =
-            numbered.map(|(index, operation)| operation.map(move |it| (index, it)).boxed());
-        // With a lazy iterator, the compiler does not see that the future is `Send`.
-        let numbered: Vec<BoxFuture<'_, (usize, T)>> = numbered.collect();
-        let mut running = futures_util::stream::iter(numbered).buffer_unordered(concurrently);
-        let collecting = async {
-            while let Some((index, result)) = running.next().await {
-                results[index] = Some(result);
-            }
-        };
-        if tokio::time::timeout(limit, collecting).await.is_err() {
-            self.health.give_up(&RemoteError::Slow { limit });
-        }
-        self.health.report();
-        results
     }
 
     async fn find(&self, name: &str, key: &Key) -> Option<Entry> {
@@ -414,11 +428,6 @@ impl Remote {
         let limit = entry.size().saturating_mul(concurrent);
         let stored = self.attempt(self.limits.transfer(limit), store).await;
         stored.is_ok()
-    }
-
-    /// Reports failures that did not end the use of the cache, once.
-    pub fn report(&self) {
-        self.health.report();
     }
 
     fn damaged(&self) -> MutexGuard<'_, HashSet<String>> {

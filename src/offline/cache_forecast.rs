@@ -107,14 +107,14 @@ async fn in_shared(
     });
     let remotes = opening.await?;
     shared_directories::check(&remotes, &options.agent, cancel).await?;
-    for remote in remotes.from {
+    for remote in &remotes.from {
         let wanted = expectations.iter().zip(keyed);
         let wanted =
             wanted.filter(|(expectation, _)| matches!(expectation, Expectation::Compile(_)));
         let wanted = wanted.filter_map(|(_, keyed)| keyed.as_ref());
         let wanted = wanted.map(|it| (it.parts.name.clone(), it.parts.key()));
         let wanted: Vec<(String, Key)> = wanted.collect();
-        let found = shared_caches::find(&remote, &wanted, used.unrestricted).await;
+        let found = shared_caches::find(remote, &wanted, used.unrestricted).await;
         let found: HashSet<Key> = found.iter().map(Entry::key).collect();
         for (expectation, keyed) in expectations.iter_mut().zip(keyed) {
             let is_found = |it: &Keyed| found.contains(&it.parts.key());
@@ -123,5 +123,6 @@ async fn in_shared(
             }
         }
     }
+    remotes.report();
     Ok(expectations)
 }

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use crate::cache::{Damage, Entry, Key, KeyParts, LocalCache, differences, in_words};
+use crate::cache::{Damage, Entry, KeyParts, LocalCache, differences, in_words};
 use crate::diag::Chain;
 
 /// The reason for a miss if an entry or one of its files is damaged.
@@ -38,12 +38,6 @@ pub(super) fn find(cache: &LocalCache, parts: &KeyParts, takes_unrestricted: boo
             damage: Some(damage),
         },
     }
-}
-
-/// Whether the cache has a package that a run can use.
-pub(super) fn has(cache: &LocalCache, (name, key): (&str, &Key), takes_unrestricted: bool) -> bool {
-    let found = cache.find(name, key).ok().flatten();
-    found.is_some_and(|entry| takes_unrestricted || !entry.unrestricted)
 }
 
 /// The reason for a miss if the cache has no entry of a package's name, or none can be compared.

@@ -126,7 +126,7 @@ impl<'a> CachedPackages<'a> {
         let arrival = arrival.unwrap_or_else(|| Ok((fetchable.missed(NOT_FETCHED), Vec::new())));
         let (known, damaged) = arrival?;
         if let Some(cache) = self.cache {
-            cache.set_aside(damaged, progress);
+            cache.set_aside(damaged, "the package is compiled again", progress);
         }
         self.searched[node.index()] = Searched::Known(known);
         self.unrestricted = unrestricted(&self.searched, &self.dependencies);
@@ -213,7 +213,7 @@ impl<'a> CachedPackages<'a> {
         if cancel.is_cancelled() {
             return;
         }
-        if let Some(error) = failure {
+        if let Some(error) = failure.filter(|_| cache.is_first_failure()) {
             progress.warn(&format!(
                 "Warning: not all packages were stored in the cache: {}",
                 Chain(&error)
@@ -226,7 +226,10 @@ impl<'a> CachedPackages<'a> {
         if cancel.is_cancelled() || !has_stored && !cache.has_limit() {
             return;
         }
-        if let Ok(Err(error)) = runtime::spawn_blocking("prune", cache.pruning()).await {
+        let pruned = runtime::spawn_blocking("prune", cache.pruning()).await;
+        if let Ok(Err(error)) = pruned
+            && cache.is_first_failure()
+        {
             progress.warn(&format!(
                 "Warning: the cache could not be pruned: {}",
                 Chain(&error)

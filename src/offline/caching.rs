@@ -1,26 +1,24 @@
 //! The caches of a call: finds packages of earlier runs, and stores those of this one.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio_util::sync::CancellationToken;
 
-use super::cache_lookup;
 use super::checked::CheckedPackage;
 use super::error::OfflineError;
-use super::fetching::{self, Searched};
+use super::fetching::{self, Fetchable, Searched};
 use super::graph::PackageNode;
-use super::known::HitOrigin;
+use super::known::{HitOrigin, Known};
 use super::logs::PackageLogs;
 use super::made::Made;
 use super::options::{CacheOptions, Options};
 use super::package_keys::{self, CommonParts, Keyed, Memory};
 use super::progress::Progress;
-use super::shared_caches::{self, InShared, Uploads};
+use super::shared_caches::{self, Uploads};
 use super::wanted::Wanted;
-use crate::cache::{Content, Damage, Entry, Key, KeyParts, LocalCache, Remotes};
+use crate::cache::{Content, Damage, Entry, LocalCache, Remotes};
 use crate::diag::{Chain, printable};
 use crate::fs;
 use crate::process;
@@ -176,44 +174,68 @@ impl CallCache {
         (progress, cancel): (&Progress, &CancellationToken),
     ) -> Result<Vec<Searched>, OfflineError> {
         let keyed = self.keyed(nodes, (progress, cancel)).await?;
-        let is_searched = |node: &PackageNode| except != Some(node.package().name());
-        let searched = nodes.iter().zip(&keyed);
-        let searched = searched.filter(|((node, _), _)| is_searched(node));
-        let searched: Vec<KeyParts> = searched
-            .filter_map(|(_, keyed)| Some(keyed.as_ref()?.parts.clone()))
-            .collect();
-        let shared = self.find_shared(searched, cancel).await?;
-        let wanted = nodes.iter().zip(keyed).map(|((node, logs), keyed)| {
-            let key = keyed.as_ref().map(|it| it.parts.key());
-            let is_searched = is_searched(node);
-            let shared = key.and_then(|key| shared.get(&key).filter(|_| is_searched).cloned());
-            let wanted = Wanted {
-                keyed,
-                blob: blobs(node),
-                log: logs.own.clone(),
-                is_searched,
-                cache: Arc::clone(&self.cache),
-                origin: HitOrigin::Local(self.cache.root().to_owned()),
-                takes_unrestricted: self.takes_unrestricted,
-            };
-            (wanted, shared)
+        let wanted = nodes.iter().zip(keyed).map(|((node, logs), keyed)| Wanted {
+            keyed,
+            blob: blobs(node),
+            log: logs.own.clone(),
+            is_searched: except != Some(node.package().name()),
+            cache: Arc::clone(&self.cache),
+            origin: HitOrigin::Local(self.cache.root().to_owned()),
+            takes_unrestricted: self.takes_unrestricted,
         });
-        let wanted: Vec<(Wanted, Option<InShared>)> = wanted.collect();
+        let wanted: Vec<Wanted> = wanted.collect();
         nodes.iter().for_each(|(_, logs)| logs.remove());
-        let (receiving, token) = (Arc::clone(&self.receiving), cancel.clone());
-        let look = move |(wanted, shared)| fetching::search(wanted, shared, &receiving, &token);
+        let known = self.find_locally(wanted.clone(), progress, cancel).await?;
+        let missing = wanted.iter().zip(&known).filter_map(|(wanted, known)| {
+            let is_missing = wanted.is_searched && matches!(known, Known::Miss { .. });
+            wanted.named_key().filter(|_| is_missing)
+        });
+        let into = (&self.receiving, self.takes_unrestricted);
+        let from = &self.remotes.from;
+        let shared = shared_caches::find_all(from, missing.collect(), into, cancel).await;
+        if cancel.is_cancelled() {
+            return Err(OfflineError::Stopped);
+        }
+        let searched = wanted.into_iter().zip(known).map(|(wanted, known)| {
+            let key = wanted.named_key();
+            match key.and_then(|(_, key)| shared.get(&key).cloned()) {
+                Some(found) => {
+                    let fetchable = Fetchable::new(found, wanted, &self.receiving);
+                    Searched::Shared(Box::new(fetchable))
+                }
+                None => Searched::Known(known),
+            }
+        });
+        let searched: Vec<Searched> = searched.collect();
+        fetching::announce(nodes, &searched, except.is_none(), progress);
+        Ok(searched)
+    }
+
+    /// Finds the packages that are in the local cache, and makes verified copies of their files. Reports damaged files: a shared cache may have
+    /// these packages.
+    async fn find_locally(
+        &self,
+        wanted: Vec<Wanted>,
+        progress: &Progress,
+        cancel: &CancellationToken,
+    ) -> Result<Vec<Known>, OfflineError> {
+        let token = cancel.clone();
+        let look = move |wanted: Wanted| wanted.fetch(&token);
         let looked = runtime::map_blocking("cache", process::processors(), wanted, look).await?;
         if cancel.is_cancelled() {
             return Err(OfflineError::Stopped);
         }
-        let mut searched = Vec::new();
+        let then = match self.remotes.from.is_empty() {
+            true => "the package is compiled again",
+            false => "the package is fetched or compiled again",
+        };
+        let mut found = Vec::new();
         for looked in looked {
-            let (one, damaged) = looked?;
-            self.set_aside(damaged, progress);
-            searched.push(one);
+            let (known, damaged) = looked?;
+            self.set_aside(damaged, then, progress);
+            found.push(known);
         }
-        fetching::announce(nodes, &searched, except.is_none(), progress);
-        Ok(searched)
+        Ok(found)
     }
 
     /// The key of each package that is compiled from source.
@@ -233,30 +255,9 @@ impl CallCache {
         let remembered = Some((&self.cache, memory));
         let (sources, damaged) =
             package_keys::sources(remembered, packages, self.level, cancel).await?;
-        self.set_aside(damaged, progress);
+        self.set_aside(damaged, "the source is read again", progress);
         let nodes = nodes.iter().map(|(node, _)| node);
         Ok(package_keys::keyed(nodes, &sources, &self.common))
-    }
-
-    /// Searches the shared caches for the packages that the local cache lacks.
-    async fn find_shared(
-        &self,
-        searched: Vec<KeyParts>,
-        cancel: &CancellationToken,
-    ) -> Result<HashMap<Key, InShared>, OfflineError> {
-        if self.remotes.from.is_empty() {
-            return Ok(HashMap::new());
-        }
-        let (cache, takes_unrestricted) = (Arc::clone(&self.cache), self.takes_unrestricted);
-        let missing = move |parts: KeyParts| {
-            let key = parts.key();
-            let is_hit = cache_lookup::has(&cache, (&parts.name, &key), takes_unrestricted);
-            (!is_hit).then_some((parts.name, key))
-        };
-        let missing = runtime::map_blocking("cache", process::processors(), searched, missing);
-        let missing = missing.await?.into_iter().flatten().collect();
-        let into = (&self.receiving, takes_unrestricted);
-        Ok(shared_caches::find_all(&self.remotes.from, missing, into, cancel).await)
     }
 
     /// What stores packages in a shared cache, if there is one for them.
@@ -267,7 +268,12 @@ impl CallCache {
 
     /// Reports failures of the shared caches that did not end their use.
     pub(super) fn report_failures(&self) {
-        self.remotes.from.iter().for_each(|remote| remote.report());
+        self.remotes.report();
+    }
+
+    /// Notes that the caller is about to report a failure of the local cache. Returns whether none was reported before.
+    pub(super) fn is_first_failure(&self) -> bool {
+        self.remotes.is_first_local_failure()
     }
 
     /// Whether the size of the cache is limited.
@@ -327,16 +333,21 @@ impl CallCache {
         move || cache.prune(limit, GRACE).map(drop)
     }
 
-    /// Reports damaged files and sets them aside.
-    pub(super) fn set_aside(&self, damaged: impl IntoIterator<Item = Damage>, progress: &Progress) {
+    /// Reports damaged files and sets them aside. `then` says what follows.
+    pub(super) fn set_aside(
+        &self,
+        damaged: impl IntoIterator<Item = Damage>,
+        then: &str,
+        progress: &Progress,
+    ) {
         for damage in damaged {
-            report_damage(&self.cache, &damage, progress);
+            report_damage(&self.cache, &damage, then, progress);
         }
     }
 }
 
 /// Reports a damaged file and sets it aside.
-fn report_damage(cache: &LocalCache, damage: &Damage, progress: &Progress) {
+fn report_damage(cache: &LocalCache, damage: &Damage, then: &str, progress: &Progress) {
     let is_lasting = damage.kind.is_lasting();
     let done = match is_lasting.then(|| cache.set_aside(&damage.file)) {
         None => "It stays there".to_owned(),
@@ -344,7 +355,7 @@ fn report_damage(cache: &LocalCache, damage: &Damage, progress: &Progress) {
         Some(Err(error)) => format!("It could not be set aside: {}", Chain(&error)),
     };
     progress.warn(&format!(
-        "Warning: the file of the cache {}. {done}, and the package is compiled again",
+        "Warning: the file of the cache {}. {done}, and {then}",
         printable(&Chain(damage))
     ));
 }

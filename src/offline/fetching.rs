@@ -27,22 +27,6 @@ pub(super) enum Searched {
     Shared(Box<Fetchable>),
 }
 
-/// Takes a package from the local cache if no shared cache is to provide it. Also returns damaged files of the cache. Blocks. `into` receives
-/// packages of shared caches.
-pub(super) fn search(
-    wanted: Wanted,
-    shared: Option<InShared>,
-    into: &Arc<LocalCache>,
-    cancel: &CancellationToken,
-) -> Result<(Searched, Vec<Damage>), OfflineError> {
-    if let Some(shared) = shared {
-        let fetchable = Fetchable::new(shared, wanted, into);
-        return Ok((Searched::Shared(Box::new(fetchable)), Vec::new()));
-    }
-    let (known, damaged) = wanted.fetch(cancel)?;
-    Ok((Searched::Known(known), damaged))
-}
-
 /// A package that is in a shared cache.
 #[derive(Debug, Clone)]
 pub(super) struct Fetchable {
@@ -55,7 +39,7 @@ pub(super) struct Fetchable {
 }
 
 impl Fetchable {
-    fn new(shared: InShared, wanted: Wanted, into: &Arc<LocalCache>) -> Self {
+    pub(super) fn new(shared: InShared, wanted: Wanted, into: &Arc<LocalCache>) -> Self {
         Self {
             shared,
             wanted,

@@ -13,7 +13,7 @@ use super::error::OfflineError;
 use super::made::Made;
 use super::progress::Progress;
 use crate::cache::{Content, Entry, Key, LocalCache, Remote, time_limit};
-use crate::diag::{Chain, Elapsed};
+use crate::diag::Chain;
 use crate::fs::{self, Context as _};
 use crate::release::{Algorithm, Digests};
 use crate::runtime::{self, TaskSet};
@@ -34,7 +34,8 @@ pub(super) struct InShared {
     pub others: Vec<Arc<Remote>>,
 }
 
-/// Searches shared caches for packages. Leaves out the packages of a cache for which `into` has no space: together they are too large.
+/// Searches shared caches for packages. Leaves out the packages of a cache for which `into` has no space, next to those of the caches
+/// before it.
 pub(super) async fn find_all(
     from: &[Arc<Remote>],
     mut missing: Vec<(String, Key)>,
@@ -48,7 +49,9 @@ pub(super) async fn find_all(
         }
         let finding = async {
             let found = find(remote, &missing, takes_unrestricted).await;
-            match remote.has_room(&found, into).await {
+            let before = all.values().map(|it: &InShared| &it.entry);
+            let together: Vec<Entry> = before.chain(&found).cloned().collect();
+            match found.is_empty() || remote.has_room(together, into).await {
                 true => found,
                 false => Vec::new(),
             }
@@ -147,12 +150,12 @@ impl Uploads {
         let Some(is_slow) = cancel.run_until_cancelled(self.wait(limit)).await else {
             return;
         };
-        self.to.report();
-        match self.summary(is_slow.then_some(limit)) {
-            None => {}
-            Some(text) if is_slow => progress.warn(&format!("Warning: {text}")),
-            // A warning says why.
-            Some(text) => progress.line(&text),
+        if is_slow {
+            self.to.give_up_slow(limit);
+        }
+        // A warning says why.
+        if let Some(text) = self.summary() {
+            progress.line(&text);
         }
     }
 
@@ -170,17 +173,15 @@ impl Uploads {
         self.lost += usize::from(!matches!(stored, Ok(true)));
     }
 
-    /// How many packages were not stored, or not within a time limit.
-    fn summary(&self, limit: Option<Duration>) -> Option<String> {
+    /// How many packages were not stored.
+    fn summary(&self) -> Option<String> {
         let count = match self.lost + self.running.len() {
             0 => return None,
             1 => "1 package was".to_owned(),
             more => format!("{more} packages were"),
         };
-        let limit = limit.map(|limit| format!(" within {}", Elapsed(limit)));
-        let limit = limit.unwrap_or_default();
         Some(format!(
-            "{count} not stored in the shared cache {}{limit}",
+            "{count} not stored in the shared cache {}",
             self.to
         ))
     }
@@ -260,6 +261,38 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn packages_of_all_caches_share_the_free_space() {
+        // Larger ones are not accepted.
+        const LARGEST: u64 = 60 << 30;
+        let scratch = tempfile::tempdir().unwrap();
+        let into = Arc::new(LocalCache::new(&scratch.path().join("into")));
+        into.prepare().unwrap();
+        // Two thirds of the space for each of two caches.
+        let each = fs::space(into.root()).unwrap().free / 3 * 2;
+        let blob = scratch.path().join("blob");
+        fs::write(&blob, b"blob").unwrap();
+        let directories = ["one", "two"].map(|name| Location::Directory(scratch.path().join(name)));
+        let credentials = Credentials::default();
+        let remotes = Remotes::new(&directories, None, &credentials, &Environment::default());
+        let mut wanted = Vec::new();
+        for (number, remote) in remotes.from.iter().enumerate() {
+            for part in 0..=each / LARGEST {
+                let name = format!("package-{number}-{part}");
+                let (mut entry, _) = package(&name, &blob);
+                entry.blob.size = LARGEST.min(each - part * LARGEST);
+                entry.blob.sha256 = format!("{:064x}", 16 * part + number as u64);
+                wanted.push((name, entry.key()));
+                assert!(remote.store(&entry, &blob, None, 1).await);
+            }
+        }
+        let cancel = CancellationToken::new();
+        let found = find_all(&remotes.from, wanted, (&into, false), &cancel).await;
+        let mut found = found.values();
+        assert!(found.next().is_some());
+        assert!(found.all(|it| Arc::ptr_eq(&it.remote, &remotes.from[0])));
+    }
+
+    #[tokio::test]
     async fn uploads_share_one_time_limit_and_are_counted() {
         let scratch = tempfile::tempdir().unwrap();
         // It never answers.
@@ -280,8 +313,8 @@ mod tests {
         assert!(uploads.wait(limit).await);
         assert!(start.elapsed() < Duration::from_secs(5));
         assert_eq!(
-            uploads.summary(Some(limit)).unwrap(),
-            format!("3 packages were not stored in the shared cache {url} within 0.1s")
+            uploads.summary().unwrap(),
+            format!("3 packages were not stored in the shared cache {url}")
         );
     }
 }

@@ -11,7 +11,7 @@ use super::error::OfflineError;
 use super::known::{Hit, HitOrigin, Known};
 use super::package_keys::Keyed;
 use super::recompress::{self, recompress};
-use crate::cache::{Damage, DamageKind, Entry, FetchError, Form, LocalCache};
+use crate::cache::{Damage, DamageKind, Entry, FetchError, Form, Key, LocalCache};
 use crate::diag::Chain;
 use crate::fs;
 
@@ -32,6 +32,12 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
+    /// Its name and key; `None` for a package that is compiled already.
+    pub(super) fn named_key(&self) -> Option<(String, Key)> {
+        let parts = &self.keyed.as_ref()?.parts;
+        Some((parts.name.clone(), parts.key()))
+    }
+
     /// Makes verified copies of the package's files, if it is there. Also returns damaged files of the cache. Blocks.
     pub(super) fn fetch(
         self,

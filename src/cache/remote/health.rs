@@ -1,7 +1,8 @@
 //! Counts and reports the failures of a shared cache, and decides when it is not used any longer.
 
+use std::error::Error as StdError;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
@@ -13,7 +14,7 @@ use crate::fs;
 /// After this many failures in succession, a cache is not used any longer.
 const MOST_FAILURES: usize = 3;
 
-/// The failures of a shared cache.
+/// The failures of a shared cache. At most one warning about them is printed in a run.
 #[derive(Debug)]
 pub(super) struct Health {
     /// The cache in messages.
@@ -24,36 +25,62 @@ pub(super) struct Health {
     broken: CancellationToken,
     /// Whether packages can be read, but not stored.
     is_only_read: AtomicBool,
-    /// Whether the local cache could not take a package.
-    local_failed: AtomicBool,
-    /// Whether wrong bytes were reported.
-    has_warned: AtomicBool,
+    /// The state of the local cache.
+    local: Arc<LocalHealth>,
     failures: Mutex<Failures>,
 }
 
-/// Failures that may pass: time limits and lost connections.
+/// The failures of the local cache to take packages, for which no shared cache is to blame.
+#[derive(Debug, Default)]
+pub(super) struct LocalHealth {
+    /// Whether a package could not be written.
+    has_failed: AtomicBool,
+    /// Whether a failure was reported.
+    has_warned: AtomicBool,
+}
+
+impl LocalHealth {
+    /// Notes that a failure of the local cache is about to be reported. Returns whether it is the first one.
+    pub(super) fn is_first(&self) -> bool {
+        !self.has_warned.swap(true, Ordering::Relaxed)
+    }
+}
+
+/// Failures that do not end the use of a cache.
 #[derive(Debug, Default)]
 struct Failures {
+    /// How many time limits and lost connections there were since the last success.
     in_succession: usize,
+    /// How many there were.
     all: usize,
     /// How long they took. Operations that ran concurrently are counted once.
     lost: Duration,
     /// The end of the last one.
     last: Option<Instant>,
-    /// The reason of the first one.
-    reason: Option<String>,
+    /// The first failure and its reason, until it is reported.
+    first: Option<(Problem, String)>,
     is_reported: bool,
 }
 
+/// What is wrong with a cache that is still used.
+#[derive(Debug, Clone, Copy)]
+enum Problem {
+    /// Time limits and lost connections.
+    Requests,
+    /// A file has wrong bytes.
+    File,
+    /// Packages cannot be stored.
+    OnlyRead,
+}
+
 impl Health {
-    pub(super) fn new(cache: String, patience: Duration) -> Self {
+    pub(super) fn new(cache: String, patience: Duration, local: Arc<LocalHealth>) -> Self {
         Self {
             cache,
             patience,
             broken: CancellationToken::new(),
             is_only_read: AtomicBool::new(false),
-            local_failed: AtomicBool::new(false),
-            has_warned: AtomicBool::new(false),
+            local,
             failures: Mutex::default(),
         }
     }
@@ -67,7 +94,7 @@ impl Health {
     }
 
     pub(super) fn has_local_failed(&self) -> bool {
-        self.local_failed.load(Ordering::Relaxed)
+        self.local.has_failed.load(Ordering::Relaxed)
     }
 
     /// Runs an operation, but not longer than the cache is used.
@@ -79,12 +106,16 @@ impl Health {
         self.failures().in_succession = 0;
     }
 
-    /// Reports an error of an operation that began at `start`. Wrong bytes and a failure of the local cache are reported once. After
-    /// another failure, the cache is not used any longer, unless it may pass and there were few such failures.
+    /// Notes an error of an operation that began at `start`. After a failure, the cache is not used any longer, unless only bytes are wrong, the
+    /// local cache has failed, or the failure may pass and there were few of them.
     pub(super) fn note(&self, error: &RemoteError, start: Instant) {
         match error {
-            RemoteError::Wrong { .. } => self.warn_of_wrong_bytes(error),
-            RemoteError::Local(_) | RemoteError::NoSpace { .. } => self.stop_fetching(error),
+            RemoteError::Wrong { .. } => self.note_problem(Problem::File, error),
+            RemoteError::Local(_) => {
+                self.local.has_failed.store(true, Ordering::Relaxed);
+                self.blame_local(error);
+            }
+            RemoteError::NoSpace { .. } => self.blame_local(error),
             error if error.may_pass() => self.count(error, start),
             _ => self.give_up(error),
         }
@@ -99,77 +130,79 @@ impl Health {
         failures.last = Some(now);
         failures.all += 1;
         failures.in_succession += 1;
-        let text = printable(&Chain(error));
-        tracing::debug!(cache = %self.cache, error = %text, "an operation of the shared cache failed");
-        failures.reason.get_or_insert(text);
         let is_enough = failures.in_succession >= MOST_FAILURES || failures.lost >= self.patience;
         drop(failures);
+        self.note_problem(Problem::Requests, error);
         if is_enough {
             self.give_up(error);
         }
     }
 
-    /// Reports failures that did not end the use of the cache, once.
+    /// Remembers the first problem for the report.
+    fn note_problem(&self, problem: Problem, error: &dyn StdError) {
+        let text = printable(&Chain(error));
+        tracing::debug!(cache = %self.cache, error = %text, "an operation of the shared cache failed");
+        self.failures().first.get_or_insert((problem, text));
+    }
+
+    /// Reports the first failure that did not end the use of the cache, once: at the end of a run, because the cache may be given up later.
     pub(super) fn report(&self) {
         let mut failures = self.failures();
         if self.is_broken() || failures.is_reported {
             return;
         }
-        let Some(reason) = failures.reason.take() else {
+        let Some((problem, reason)) = failures.first.take() else {
             return;
         };
         failures.is_reported = true;
-        let requests = match failures.all {
-            1 => "one request".to_owned(),
-            all => format!("{all} requests"),
-        };
-        tracing::warn!(error = %reason, "{requests} to the shared cache {} failed", self.cache);
-    }
-
-    /// Reports that the local cache cannot take packages. The shared cache is not to blame.
-    fn stop_fetching(&self, error: &RemoteError) {
-        if self.local_failed.swap(true, Ordering::Relaxed) {
-            return;
+        let cache = &self.cache;
+        match problem {
+            Problem::Requests => {
+                let requests = match failures.all {
+                    1 => "one request".to_owned(),
+                    all => format!("{all} requests"),
+                };
+                tracing::warn!(error = %reason, "{requests} to the shared cache {cache} failed");
+            }
+            Problem::File => tracing::warn!(
+                error = %reason,
+                "a file of the shared cache {cache} is damaged, and its package was not taken from there"
+            ),
+            Problem::OnlyRead => tracing::warn!(
+                error = %reason,
+                "the shared cache {cache} is only read: no packages can be stored in it"
+            ),
         }
-        tracing::warn!(
-            error = %printable(&Chain(error)),
-            "the local cache cannot take packages of the shared cache {}, and they are compiled again",
-            self.cache
-        );
     }
 
-    /// Reports that no packages can be stored.
+    /// Reports that the local cache cannot take packages, once in a run.
+    fn blame_local(&self, error: &RemoteError) {
+        if self.local.is_first() {
+            tracing::warn!(
+                error = %printable(&Chain(error)),
+                "the local cache cannot take packages of the shared cache {}, and they are compiled again",
+                self.cache
+            );
+        }
+    }
+
+    /// Notes that no packages can be stored.
     pub(super) fn only_read(&self, error: &fs::Error) {
         self.is_only_read.store(true, Ordering::Relaxed);
-        tracing::warn!(
-            error = %printable(&Chain(error)),
-            "the shared cache {} is only read: no packages can be stored in it",
-            self.cache
-        );
-    }
-
-    /// Reports the first wrong file. Others are only misses.
-    fn warn_of_wrong_bytes(&self, error: &RemoteError) {
-        let error = printable(&Chain(error));
-        if self.has_warned.swap(true, Ordering::Relaxed) {
-            tracing::debug!(cache = %self.cache, error = %error, "another file of the shared cache is wrong");
-            return;
-        }
-        tracing::warn!(
-            error = %error,
-            "a file of the shared cache {} is damaged, and its package is compiled again",
-            self.cache
-        );
+        self.note_problem(Problem::OnlyRead, error);
     }
 
     /// Reports the failure after which the cache is not used any longer.
     pub(super) fn give_up(&self, error: &RemoteError) {
         // One at a time, so that the report is printed once.
-        let _failures = self.failures();
+        let failures = self.failures();
         if self.broken.is_cancelled() {
             return;
         }
         self.broken.cancel();
+        if failures.is_reported {
+            return;
+        }
         tracing::warn!(
             error = %printable(&Chain(error)),
             "the shared cache {} has failed and is not used in the rest of this run",
@@ -191,7 +224,7 @@ mod tests {
     };
 
     fn health(patience: Duration) -> Health {
-        Health::new("http://host".to_owned(), patience)
+        Health::new("http://host".to_owned(), patience, Arc::default())
     }
 
     #[test]

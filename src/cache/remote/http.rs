@@ -145,9 +145,14 @@ impl HttpServer {
         Ok(true)
     }
 
-    /// Whether the server has a file, of this size if it is known. A server that only accepts GET and PUT has none.
+    /// Whether the server has a file, of this size if it is known.
     async fn has(&self, file: &[String; PARTS], size: Option<u64>) -> Result<bool, RemoteError> {
-        let response = self.fetching.head(&self.url(file), &self.headers).await?;
+        let url = self.url(file);
+        let mut response = self.fetching.head(&url, &self.headers).await?;
+        // The server may accept only GET and PUT. The body is not read.
+        if matches!(response.status().as_u16(), 403 | 405 | 501) {
+            response = self.fetching.get(&url, &self.headers).await?;
+        }
         let length = response.header("content-length");
         let length = length.and_then(|it| it.parse::<u64>().ok());
         let is_right = length.zip(size).is_none_or(|(length, size)| length == size);

@@ -72,7 +72,7 @@ impl Scene {
     }
 
     async fn fetch(&self, remote: &Remote) -> bool {
-        let entries = std::slice::from_ref(&self.entry);
+        let entries = vec![self.entry.clone()];
         remote.has_room(entries, &self.cache).await && remote.fetch(&self.entry, &self.cache).await
     }
 
@@ -97,7 +97,8 @@ fn remote(location: &str) -> Remote {
 
 fn remote_with(location: &str, credentials: &Credentials) -> Remote {
     let location = Location::parse(location).unwrap();
-    Remote::new(&location, credentials, &Environment::default(), LIMITS)
+    let with = (credentials, &Environment::default());
+    Remote::new(&location, with, LIMITS, Arc::default())
 }
 
 fn server(script: &[Reply]) -> (Server, Remote) {
@@ -242,6 +243,27 @@ async fn single_time_limit_is_only_a_miss() {
         assert!(!remote.is_broken());
     }
     assert_eq!(scene.find(&remote).await.as_ref(), Some(&scene.entry));
+}
+
+#[tokio::test]
+async fn searches_of_a_run_share_a_time_limit() {
+    let scene = Scene::new();
+    let entry = scene.entry.encode().unwrap();
+    let slow = Reply::Trickle(entry, Duration::from_micros(500));
+    let server = Server::start(&[slow]);
+    let location = Location::parse(&server.url("").to_string()).unwrap();
+    let limits = Limits {
+        base: Duration::from_secs(20),
+        lookups: Duration::from_secs(1),
+        ..LIMITS
+    };
+    let with = (&Credentials::default(), &Environment::default());
+    let remote = Remote::new(&location, with, limits, Arc::default());
+    // Each of them takes more than a tenth of the time limit.
+    for _ in 0..10 {
+        scene.find(&remote).await;
+    }
+    assert!(remote.is_broken());
 }
 
 #[tokio::test]
@@ -402,6 +424,24 @@ async fn refused_overwrite_of_a_stored_package_is_no_failure() {
         assert!(remote.store(&scene.entry, &blob, None, 1).await, "{status}");
         assert!(!remote.is_broken());
         assert_eq!(server.requests().len(), script.len(), "{status}");
+    }
+}
+
+#[tokio::test]
+async fn server_that_refuses_head_is_asked_by_get() {
+    let scene = Scene::new();
+    let blob = scene.file("blob", BLOB);
+    for status in [403, 405, 501] {
+        let script = [404, status, 200, 201].map(|status| Reply::Answer(status, BLOB.to_vec()));
+        let (server, remote) = server(&script);
+        assert!(remote.store(&scene.entry, &blob, None, 1).await, "{status}");
+        let requests = server.requests();
+        let methods = lines(&requests).into_iter().map(|it| &it[..4]);
+        assert_eq!(
+            methods.collect::<Vec<_>>(),
+            ["GET ", "HEAD", "GET ", "PUT "]
+        );
+        assert!(requests[3].head.contains("/v1/entries/"));
     }
 }
 

@@ -17,6 +17,8 @@ pub(super) enum Fault {
     Killed,
     /// Sends contents of the right size with other bytes.
     WrongBytes,
+    /// The same, and has no space for new files.
+    WrongAndFull,
     /// Sends contents that do not end.
     Endless,
     /// Sends one byte of a content in each second.
@@ -73,6 +75,10 @@ fn serve(mut stream: TcpStream, fault: Fault, directory: &Path) -> std::io::Resu
         );
     }
     let file: PathBuf = directory.join(path.trim_start_matches('/'));
+    if method == "PUT" && matches!(fault, Fault::WrongAndFull) {
+        return stream
+            .write_all(b"HTTP/1.1 507 Full\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    }
     let Ok(mut body) = std::fs::read(file) else {
         if method == "PUT" {
             // Killed while it receives.
@@ -89,7 +95,9 @@ fn serve(mut stream: TcpStream, fault: Fault, directory: &Path) -> std::io::Resu
     let length = body.len();
     let is_content = path.contains("/content/");
     match fault {
-        Fault::WrongBytes if is_content => body.iter_mut().for_each(|byte| *byte ^= 1),
+        Fault::WrongBytes | Fault::WrongAndFull if is_content => {
+            body.iter_mut().for_each(|byte| *byte ^= 1)
+        }
         Fault::Killed if is_content => body.truncate(length / 2),
         Fault::Endless if is_content => {
             stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")?;

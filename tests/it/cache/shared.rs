@@ -305,6 +305,38 @@ fn failed_upload_costs_one_warning() {
 }
 
 #[test]
+fn cache_that_fails_in_two_ways_costs_one_warning() {
+    let scene = Scene::new();
+    let server = FaultyServer::start(Fault::WrongAndFull, &PathBuf::from(scene.shared()));
+    let agent = scene.agent("--cache-from", &server.url());
+    let agent = agent.arg("--cache-to").arg(server.url());
+    let warning = scene.one_warning(agent, &server.url());
+    assert!(warning.contains("507 Insufficient Storage"), "{warning}");
+}
+
+#[test]
+fn damaged_local_package_is_fetched() {
+    let scene = Scene::new();
+    let agent = || scene.cached.agent().arg("--cache-from").arg(scene.shared());
+    scene.run(agent()).1.succeeds();
+    for file in scene.cached.contents() {
+        let mut bytes = std::fs::read(&file).unwrap();
+        bytes[0] ^= 1;
+        std::fs::remove_file(&file).unwrap();
+        std::fs::write(&file, bytes).unwrap();
+    }
+    let (names, ran) = scene.run(agent());
+    ran.succeeds()
+        .says("It was set aside, and the package is fetched or compiled again\n")
+        .says("Fetching 4 packages (");
+    assert_eq!(names, [""; 0]);
+    assert_eq!(scene.cached.result(), scene.result);
+    let (names, ran) = scene.run(scene.cached.agent());
+    ran.succeeds().does_not_say("Warning");
+    assert_eq!(names, [""; 0]);
+}
+
+#[test]
 fn server_that_overwrites_nothing_takes_no_package_twice() {
     let scene = Scene::new();
     let server = FaultyServer::start(Fault::WriteOnce, &PathBuf::from(scene.shared()));
