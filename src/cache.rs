@@ -11,6 +11,7 @@
 //! incoming    files that arrive from another cache
 //! upkeep      lists, verifies and prunes it
 //! remote      a cache that several machines share
+//! remotes     the shared caches of a call
 //! ```
 //!
 //! Nothing that is read from a cache is used before its SHA-256 was verified. See `docs/adr/0018-the-cache.md`.
@@ -23,6 +24,7 @@ mod key;
 mod known_sources;
 mod local;
 mod remote;
+mod remotes;
 mod root;
 mod sealed;
 mod storing;
@@ -34,7 +36,8 @@ pub use difference::{Difference, differences, in_words};
 pub use entry::{Content, Entry, Form};
 pub use key::{FORMAT, Key, KeyParts, SCRIPT_USER};
 pub use local::{FetchError, LocalCache};
-pub use remote::{Credentials, InvalidLocation, Location, Remote, Remotes, TRANSFERS, time_limit};
+pub use remote::{Credentials, InvalidLocation, Location, Remote, TRANSFERS, time_limit};
+pub use remotes::Remotes;
 pub use root::root_identity;
 pub use upkeep::{Listed, Pruned, Verified};
 pub use variables::{inherited, variable_digests, without_credentials};

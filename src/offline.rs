@@ -25,7 +25,7 @@
 //!      ├─ failures  what failed; reads the logs of failed packages (error_line) and copies them (failed_logs)
 //!      ├─ caching   finds packages in the cache and stores compiled ones (cached_packages); package_keys gives the keys, cache_lookup
 //!      │            says why a package is missing, recompress changes the compression level of a found one, shared_caches fetches
-//!      │            packages and uploads them; shared_directories checks that file systems respond
+//!      │            packages and uploads them; cache_directories checks that file systems respond
 //!      ├─ scheduling, durations: the schedule, and how long packages took in earlier runs
 //!      └─ assemble  writes the compiled release to a temporary file, verifies it, renames it
 //! progress          lines and bars for the user, in the colors of paint
@@ -42,6 +42,7 @@
 mod annotations;
 mod assemble;
 mod blob_difference;
+mod cache_directories;
 mod cache_forecast;
 mod cache_lookup;
 mod cached_packages;
@@ -107,7 +108,6 @@ mod select;
 mod selection;
 mod setup;
 mod shared_caches;
-mod shared_directories;
 mod shell;
 mod space;
 mod stemcell;

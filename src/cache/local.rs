@@ -6,6 +6,7 @@
 //! DIR/v1/sources/AB/SHA256.json   the digest of the content of a source archive (sealed JSON)
 //! DIR/v1/tmp                      files that are being written, leased, and contents that are being pruned
 //! DIR/v1/damaged                  files that are set aside
+//! DIR/v1/tidied                   its time says when unused files of a shared directory were last removed
 //! ```
 
 use std::fs::File;
@@ -32,8 +33,8 @@ pub(super) const PREFIX: &str = "writing-";
 /// The prefix of directories with contents that are being removed.
 pub(super) const REMOVING: &str = "removing-";
 
-/// How old temporary files in a directory that several machines share must be to be removed.
-const ABANDONED: Duration = Duration::from_secs(24 * 3600);
+/// How old temporary files and contents without an entry must be in a directory that several machines share to be removed.
+pub(super) const ABANDONED: Duration = Duration::from_secs(24 * 3600);
 
 /// The extension of sealed JSON.
 pub(super) const JSON: &str = "json";
@@ -340,6 +341,10 @@ impl LocalCache {
 
     pub(super) fn temporary(&self) -> PathBuf {
         self.root.join(VERSION).join("tmp")
+    }
+
+    pub(super) fn tidied(&self) -> PathBuf {
+        self.root.join(VERSION).join("tidied")
     }
 
     pub(super) fn aside(&self) -> PathBuf {

@@ -28,7 +28,7 @@ mod receiver;
 use std::collections::HashSet;
 use std::fmt;
 use std::iter;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -42,9 +42,10 @@ pub(super) use self::credentials::VARIABLES as CREDENTIALS;
 use self::directory::{Directory, Prepared};
 use self::error::RemoteError;
 use self::grpc::GrpcServer;
-use self::health::{Health, LocalHealth};
+use self::health::Health;
+pub(super) use self::health::LocalHealth;
 use self::http::HttpServer;
-use self::limits::Limits;
+pub(super) use self::limits::Limits;
 pub use self::limits::time_limit;
 pub use self::location::{InvalidLocation, Location};
 use super::entry::{Content, Entry};
@@ -67,92 +68,6 @@ pub const TRANSFERS: usize = 4;
 
 /// The pauses before retries.
 const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_millis(800)];
-
-/// The shared caches of a call.
-#[derive(Debug, Default)]
-pub struct Remotes {
-    /// Those that packages are taken from, in the order in which they are asked.
-    pub from: Vec<Arc<Remote>>,
-    /// The one that packages are stored in.
-    pub to: Option<Arc<Remote>>,
-    local: Arc<LocalHealth>,
-}
-
-impl Remotes {
-    /// The caches at these locations. Connects to none, but reads files: the netrc file and, for HTTPS, the CA certificates.
-    #[must_use]
-    pub fn new(
-        from: &[Location],
-        to: Option<&Location>,
-        credentials: &Credentials,
-        environment: &Environment,
-    ) -> Self {
-        let local = Arc::default();
-        let remote = |location: &Location| {
-            let with = (credentials, environment);
-            let remote = Remote::new(location, with, Limits::USUAL, Arc::clone(&local));
-            Arc::new(remote)
-        };
-        let from: Vec<Arc<Remote>> = from.iter().map(remote).collect();
-        // The same cache is one object, so that one warning suffices.
-        let to = to.map(|location| {
-            let same = from.iter().find(|it| it.location == *location);
-            same.map_or_else(|| remote(location), Arc::clone)
-        });
-        Self { from, to, local }
-    }
-
-    /// All of them, each once.
-    fn all(&self) -> impl Iterator<Item = &Arc<Remote>> {
-        let is_from = |to: &Arc<Remote>| self.from.iter().any(|it| Arc::ptr_eq(it, to));
-        let to = self.to.iter().filter(move |to| !is_from(to));
-        self.from.iter().chain(to)
-    }
-
-    /// Those in directories, each once.
-    pub fn directories(&self) -> impl Iterator<Item = (PathBuf, &Arc<Remote>)> {
-        let directory = |remote: &Remote| remote.location.directory().map(Path::to_owned);
-        self.all()
-            .filter_map(move |remote| Some((directory(remote)?, remote)))
-    }
-
-    /// Reports failures that did not end the use of a cache, once for each cache.
-    pub fn report(&self) {
-        self.all().for_each(|remote| remote.health.report());
-    }
-
-    /// Notes that the caller is about to report a failure of the local cache. Returns whether none was reported before.
-    #[must_use]
-    pub fn is_first_local_failure(&self) -> bool {
-        self.local.is_first()
-    }
-
-    /// Creates the directories of shared caches, so that they can be hidden from scripts, which could create them otherwise.
-    pub async fn prepare(&self) {
-        for remote in self.from.iter().filter(|remote| !remote.is_broken()) {
-            if let Kind::Directory(directory) = &remote.kind
-                && tokio::time::timeout(remote.limits.base, directory.create())
-                    .await
-                    .is_err()
-            {
-                remote.give_up_silent(remote.limits.base);
-            }
-        }
-        let Some(remote) = self.to.as_ref().filter(|remote| !remote.is_broken()) else {
-            return;
-        };
-        let Kind::Directory(directory) = &remote.kind else {
-            return;
-        };
-        let limit = remote.limits.base;
-        match tokio::time::timeout(limit, directory.prepare()).await {
-            Ok(Ok(Prepared::Writable)) => {}
-            Ok(Ok(Prepared::OnlyRead(error))) => remote.health.only_read(&error),
-            Ok(Err(error)) => remote.health.give_up(&error),
-            Err(_) => remote.give_up_silent(limit),
-        }
-    }
-}
 
 /// A cache that several machines share.
 #[derive(Debug)]
@@ -187,7 +102,8 @@ impl fmt::Display for Remote {
 }
 
 impl Remote {
-    fn new(
+    /// A cache with these limits. `local` is the state of the local cache, which all shared caches of a call fill.
+    pub(super) fn new(
         location: &Location,
         (credentials, environment): (&Credentials, &Environment),
         limits: Limits,
@@ -223,6 +139,43 @@ impl Remote {
             // One slow package does not take all of it.
             downloads: Allowance::new(2 * limits.base),
             damaged: Mutex::default(),
+        }
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn location(&self) -> &Location {
+        &self.location
+    }
+
+    /// Reports a failure that did not end its use, once.
+    pub(super) fn report(&self) {
+        self.health.report();
+    }
+
+    /// Creates the directory of a shared cache, unless it has failed. With `is_target`, packages are to be stored in it.
+    pub(super) async fn prepare(&self, is_target: bool) {
+        let Kind::Directory(directory) = &self.kind else {
+            return;
+        };
+        if self.is_broken() {
+            return;
+        }
+        let limit = self.limits.base;
+        let preparing = async {
+            match is_target {
+                true => directory.prepare().await,
+                false => {
+                    directory.create().await;
+                    Ok(Prepared::Writable)
+                }
+            }
+        };
+        match tokio::time::timeout(limit, preparing).await {
+            Ok(Ok(Prepared::Writable)) => {}
+            Ok(Ok(Prepared::OnlyRead(error))) => self.health.only_read(&error),
+            Ok(Err(error)) => self.health.give_up(&error),
+            Err(_) => self.give_up_silent(limit),
         }
     }
 
@@ -428,6 +381,17 @@ impl Remote {
         let limit = entry.size().saturating_mul(concurrent);
         let stored = self.attempt(self.limits.transfer(limit), store).await;
         stored.is_ok()
+    }
+
+    /// Once a day, removes what no package of a shared directory uses, such as contents that killed runs have stored. Another run continues if this
+    /// one has no time for it.
+    pub async fn tidy(&self) {
+        if let Kind::Directory(directory) = &self.kind
+            && self.takes_packages()
+            && let Ok(Err(error)) = tokio::time::timeout(self.limits.base, directory.tidy()).await
+        {
+            tracing::debug!(error = %Chain(&error), "could not remove unused files of a shared cache");
+        }
     }
 
     fn damaged(&self) -> MutexGuard<'_, HashSet<String>> {

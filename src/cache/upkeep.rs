@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::HashSet;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -10,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::damage::{Damage, DamageKind};
 use super::entry::{Content, Entry};
 use super::key::{Key, is_sha256};
-use super::local::{JSON, LocalCache, REMOVING};
+use super::local::{ABANDONED, JSON, LocalCache, REMOVING};
 use crate::fs::{self, Context as _, LeasedDirectory};
 use crate::release::{Algorithm, Digests};
 use crate::runtime::Cancellable;
@@ -59,8 +60,13 @@ impl LocalCache {
     /// # Errors
     /// If a directory cannot be read.
     pub fn list(&self) -> fs::Result<(Vec<Listed>, Vec<Damage>)> {
+        self.list_until(&CancellationToken::new())
+    }
+
+    fn list_until(&self, cancel: &CancellationToken) -> fs::Result<(Vec<Listed>, Vec<Damage>)> {
         let (mut listed, mut damaged) = (Vec::new(), Vec::new());
         for directory in entries_of(&self.entries())? {
+            check(cancel, &directory)?;
             let name = directory.file_name().unwrap_or_default().to_string_lossy();
             let (good, bad) = self.of_package(&name)?;
             listed.extend(good);
@@ -176,13 +182,18 @@ impl LocalCache {
     /// Another process that is using a removed package has its own link or copy.
     ///
     /// # Errors
-    /// The error of the system.
-    pub fn prune(&self, limit: Option<u64>, grace: Duration) -> fs::Result<Pruned> {
+    /// The error of the system, and after a cancellation.
+    pub fn prune(
+        &self,
+        limit: Option<u64>,
+        grace: Duration,
+        cancel: &CancellationToken,
+    ) -> fs::Result<Pruned> {
         if !self.is_there() {
             return Ok(Pruned::default());
         }
         self.remove_abandoned();
-        let (listed, damaged) = self.list()?;
+        let (listed, damaged) = self.list_until(cancel)?;
         for Damage { file, kind } in damaged {
             match kind {
                 // It may name contents that look unused now.
@@ -193,9 +204,10 @@ impl LocalCache {
             }
         }
         self.remove_unused_files(if limit.is_some() { grace } else { UNUSED })?;
-        let all = self.all_contents()?;
+        let all = self.all_contents(cancel)?;
         let (kept, dropped) = split(listed, limit);
         for listed in &dropped {
+            check(cancel, &listed.file)?;
             fs::remove_file_if_there(&listed.file)?;
         }
         let (named, freed) = (named(&kept), named(&dropped));
@@ -215,10 +227,26 @@ impl LocalCache {
         })
     }
 
+    /// Removes what no package has named for a day, if that was not done for a day. For a directory that several machines share.
+    ///
+    /// # Errors
+    /// The error of the system, and after a cancellation.
+    pub(super) fn tidy(&self, cancel: &CancellationToken) -> fs::Result<()> {
+        let last = self.tidied();
+        let time = fs::lookup(&last)?.and_then(|it| it.modified().ok());
+        if time.is_some_and(|time| time.elapsed().unwrap_or_default() < ABANDONED) {
+            return Ok(());
+        }
+        // First, so that only one run a day has the work, even if it is slow.
+        self.write(&last, Ok(Vec::new()))?;
+        self.prune(None, ABANDONED, cancel).map(drop)
+    }
+
     /// All contents, with the times of their last use.
-    fn all_contents(&self) -> fs::Result<Vec<(Content, SystemTime)>> {
+    fn all_contents(&self, cancel: &CancellationToken) -> fs::Result<Vec<(Content, SystemTime)>> {
         let mut found = Vec::new();
         for directory in entries_of(&self.contents())? {
+            check(cancel, &directory)?;
             for file in entries_of(&directory)? {
                 let name = file.file_name().unwrap_or_default().to_string_lossy();
                 let Some(metadata) = fs::lookup(&file)?.filter(|_| is_sha256(&name)) else {
@@ -300,6 +328,14 @@ fn split(mut listed: Vec<Listed>, limit: Option<u64>) -> (Vec<Listed>, Vec<Liste
     let count = fits.count();
     let dropped = listed.split_off(count);
     (listed, dropped)
+}
+
+/// Fails after a cancellation, before work on this file.
+fn check(cancel: &CancellationToken, file: &Path) -> fs::Result<()> {
+    match cancel.is_cancelled() {
+        true => Err(io::Error::other("stopped")).at("prune", file),
+        false => Ok(()),
+    }
 }
 
 fn named(listed: &[Listed]) -> HashSet<&str> {

@@ -126,7 +126,7 @@ fn verify(cache: &LocalCache) -> fs::Result<Printed> {
 }
 
 fn prune(cache: &LocalCache, max_size: Option<u64>) -> fs::Result<Printed> {
-    let pruned = cache.prune(max_size, GRACE)?;
+    let pruned = cache.prune(max_size, GRACE, &CancellationToken::new())?;
     let text = format!(
         "Removed {} and {}; {} left: {}",
         packages(pruned.packages),

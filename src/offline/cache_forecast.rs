@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use super::cache_directories;
 use super::cache_lookup::{self, Found};
 use super::error::OfflineError;
 use super::graph::PackageNode;
 use super::options::{CacheOptions, Options};
 use super::package_keys::{self, CommonParts, Keyed, Memory};
 use super::shared_caches;
-use super::shared_directories;
 use crate::cache::{Entry, Key, LocalCache, Remotes};
 use crate::process;
 use crate::release::Slug;
@@ -48,6 +48,7 @@ pub(super) async fn expectations(
         true => Expectation::Compile(None),
         false => Expectation::Nothing,
     };
+    let options = &cache_directories::without_silent_cache(options, cancel).await?;
     let Some((used, stemcell)) = options.cache.as_ref().zip(stemcell) else {
         return Ok(nodes.iter().map(without_cache).collect());
     };
@@ -106,7 +107,7 @@ async fn in_shared(
         Remotes::new(&shared.from, None, &shared.credentials, &environment)
     });
     let remotes = opening.await?;
-    shared_directories::check(&remotes, &options.agent, cancel).await?;
+    cache_directories::check(&remotes, &options.agent, cancel).await?;
     for remote in &remotes.from {
         let wanted = expectations.iter().zip(keyed);
         let wanted =

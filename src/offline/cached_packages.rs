@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
@@ -17,13 +18,16 @@ use super::ledger::{PackageRecord, ReleaseJob};
 use super::logs::PackageLogs;
 use super::made::Made;
 use super::progress::Progress;
-use super::shared_caches::Uploads;
+use super::shared_caches::{LONGEST_WAIT, Uploads};
 use crate::cache::Entry;
 use crate::compile::Compiled;
-use crate::diag::Chain;
+use crate::diag::{Chain, Elapsed};
 use crate::fs;
 use crate::release::Name;
 use crate::runtime::{self, TaskSet};
+
+/// How long a run that was stopped waits for packages that are being stored.
+const LONGEST_STOP: Duration = Duration::from_secs(5);
 
 /// Why a package is compiled if the task that fetched it broke.
 const NOT_FETCHED: &str = "it could not be fetched";
@@ -204,19 +208,13 @@ impl<'a> CachedPackages<'a> {
         else {
             return;
         };
-        let mut failure = None;
-        while let Some(((), stored)) = storing.next().await {
-            if let Ok(Err(error)) = stored {
-                failure.get_or_insert(error);
-            }
-        }
+        let failure = wait_until_stored(&mut storing, cancel).await;
         if cancel.is_cancelled() {
             return;
         }
         if let Some(error) = failure.filter(|_| cache.is_first_failure()) {
             progress.warn(&format!(
-                "Warning: not all packages were stored in the cache: {}",
-                Chain(&error)
+                "Warning: not all packages were stored in the cache: {error}"
             ));
         }
         if let Some(uploads) = uploads {
@@ -226,16 +224,62 @@ impl<'a> CachedPackages<'a> {
         if cancel.is_cancelled() || !has_stored && !cache.has_limit() {
             return;
         }
-        let pruned = runtime::spawn_blocking("prune", cache.pruning()).await;
-        if let Ok(Err(error)) = pruned
+        if let Some(error) = prune(cache, cancel).await
             && cache.is_first_failure()
         {
-            progress.warn(&format!(
-                "Warning: the cache could not be pruned: {}",
-                Chain(&error)
-            ));
+            progress.warn(&format!("Warning: the cache could not be pruned: {error}"));
         }
     }
+}
+
+/// Waits until all packages are stored in the local cache. Returns the first failure; its file system may have stopped to respond.
+async fn wait_until_stored(
+    storing: &mut TaskSet<(), fs::Result<()>>,
+    cancel: &CancellationToken,
+) -> Option<String> {
+    let mut failure = None;
+    let waiting = async {
+        while let Some(((), stored)) = storing.next().await {
+            if let Ok(Err(error)) = stored {
+                failure.get_or_insert_with(|| Chain(&error).to_string());
+            }
+        }
+    };
+    let too_long = async {
+        match cancel
+            .run_until_cancelled(tokio::time::sleep(LONGEST_WAIT))
+            .await
+        {
+            Some(()) => {}
+            None => tokio::time::sleep(LONGEST_STOP).await,
+        }
+    };
+    let is_done = tokio::select! {
+        biased;
+        () = waiting => true,
+        () = too_long => false,
+    };
+    match is_done {
+        true => failure,
+        false => Some(no_result()),
+    }
+}
+
+/// Prunes the local cache. Returns the failure, if there is one.
+async fn prune(cache: &CallCache, cancel: &CancellationToken) -> Option<String> {
+    let stop = cancel.child_token();
+    let pruning = runtime::spawn_blocking("prune", cache.pruning(stop.clone()));
+    let _stop = stop.drop_guard();
+    let limited = tokio::time::timeout(LONGEST_WAIT, pruning);
+    match cancel.run_until_cancelled(limited).await? {
+        Ok(Ok(Err(error))) => Some(Chain(&error).to_string()),
+        Ok(_) => None,
+        Err(_) => Some(no_result()),
+    }
+}
+
+fn no_result() -> String {
+    format!("no result after {}", Elapsed(LONGEST_WAIT))
 }
 
 /// For each package, whether it or a package that it depends on is taken from a cache and was compiled without restrictions.

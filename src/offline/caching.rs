@@ -60,6 +60,8 @@ pub(super) struct OpenedCache {
     remotes: Remotes,
     settings: CacheOptions,
     common: CommonParts,
+    /// Whether the local cache stays after the call.
+    is_kept: bool,
     is_writable: bool,
 }
 
@@ -77,11 +79,12 @@ impl OpenedCache {
         let Some(settings) = &options.cache else {
             return Ok(None);
         };
-        let own = settings.directory.as_deref().map(LocalCache::new);
-        let is_writable = match &own {
-            None => true,
-            Some(cache) => prepare(cache, progress)?,
+        let own = match &settings.directory {
+            Some(directory) => prepare(directory, progress)?,
+            None => None,
         };
+        let is_writable = own.as_ref().is_none_or(|(_, is_writable)| *is_writable);
+        let own = own.map(|(cache, _)| cache);
         let shared = &settings.shared;
         let environment = &options.environment;
         let to = shared.to.as_ref();
@@ -95,6 +98,7 @@ impl OpenedCache {
             }
         };
         Ok(Some(Self {
+            is_kept: own.is_some(),
             cache: own.unwrap_or_else(|| receiving.clone()),
             receiving,
             remotes,
@@ -110,19 +114,25 @@ impl OpenedCache {
     }
 }
 
-/// Prepares a local cache. Returns whether it can be written to.
-fn prepare(cache: &LocalCache, progress: &Progress) -> Result<bool, OfflineError> {
+/// Prepares a local cache. Returns it and whether it can be written to; `None` if it cannot be created, because the disk is full.
+fn prepare(
+    directory: &Path,
+    progress: &Progress,
+) -> Result<Option<(LocalCache, bool)>, OfflineError> {
+    let cache = LocalCache::new(directory);
     let Err(error) = cache.prepare() else {
-        return Ok(true);
+        return Ok(Some((cache, true)));
     };
-    if !cache.is_there() {
+    let is_there = cache.is_there();
+    if !is_there && !error.is_no_space() {
         return Err(error.into());
     }
     progress.warn(&format!(
-        "Warning: the cache is only read: {}",
+        "Warning: the cache is {}: {}",
+        if is_there { "only read" } else { "not used" },
         Chain(&error)
     ));
-    Ok(false)
+    Ok(is_there.then_some((cache, false)))
 }
 
 impl CallCache {
@@ -139,6 +149,7 @@ impl CallCache {
             remotes,
             settings,
             common,
+            is_kept,
             is_writable,
         } = opened;
         // What a user does in a shell is not part of the key.
@@ -156,7 +167,7 @@ impl CallCache {
             common,
             takes_unrestricted: settings.unrestricted,
             is_writable,
-            stores: shares && is_writable && settings.directory.is_some(),
+            stores: shares && is_writable && is_kept,
             shares,
             limit: settings.max_size,
             level: options.compression_level,
@@ -328,9 +339,12 @@ impl CallCache {
     }
 
     /// Removes what no entry names, and if the cache is too large, the packages that were used least recently. Blocks.
-    pub(super) fn pruning(&self) -> impl FnOnce() -> fs::Result<()> + Send + 'static {
+    pub(super) fn pruning(
+        &self,
+        cancel: CancellationToken,
+    ) -> impl FnOnce() -> fs::Result<()> + Send + 'static {
         let (cache, limit) = (Arc::clone(&self.cache), self.limit);
-        move || cache.prune(limit, GRACE).map(drop)
+        move || cache.prune(limit, GRACE, &cancel).map(drop)
     }
 
     /// Reports damaged files and sets them aside. `then` says what follows.

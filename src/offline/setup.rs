@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use super::cache_directories;
 use super::caching::{CallCache, OpenedCache};
 use super::call_record::CallRecord;
 use super::dry_run::Compilation;
@@ -14,7 +15,6 @@ use super::isolation;
 use super::options::Options;
 use super::progress::Progress;
 use super::releases::Compiler;
-use super::shared_directories;
 use super::work_directory;
 use crate::compile::{Context, Keep, KeptSettings, Shells, Store, WorkDirectory};
 use crate::config::Environment;
@@ -39,10 +39,11 @@ pub(super) async fn compiler(
         fs::create_dir_all(directory)?;
         fs::check_writable(directory)?;
     }
+    let options = &cache_directories::without_silent_cache(options, cancel).await?;
     let cache = open_cache(options, stemcell, work_directory, progress).await?;
     // The sandbox hides the directories from scripts.
     let shared = match &cache {
-        Some(cache) => shared_directories::prepare(cache.remotes(), &options.agent, cancel).await?,
+        Some(cache) => cache_directories::prepare(cache.remotes(), &options.agent, cancel).await?,
         None => Vec::new(),
     };
     let work = work_directory.path();

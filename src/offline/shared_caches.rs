@@ -21,8 +21,8 @@ use crate::runtime::{self, TaskSet};
 /// How many packages are stored concurrently.
 const UPLOADS: usize = 2;
 
-/// How long the end of a run waits for uploads, at most.
-const LONGEST_WAIT: Duration = Duration::from_secs(300);
+/// How long the end of a run waits for uploads, for a local cache to store packages, and for its pruning, at most.
+pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
 /// A package of a shared cache.
 #[derive(Debug, Clone)]
@@ -152,6 +152,8 @@ impl Uploads {
         };
         if is_slow {
             self.to.give_up_slow(limit);
+        } else {
+            let _ = cancel.run_until_cancelled(self.to.tidy()).await;
         }
         // A warning says why.
         if let Some(text) = self.summary() {

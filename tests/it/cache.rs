@@ -3,6 +3,7 @@
 mod beside;
 mod commands;
 mod faulty;
+mod full;
 mod grpc;
 mod grpc_faults;
 mod grpc_server;

@@ -94,6 +94,27 @@ fn silent_directory_of_a_shared_cache_costs_one_warning() {
     }
 }
 
+#[test]
+fn silent_directory_of_the_local_cache_costs_one_warning() {
+    let world = World::new();
+    std::fs::create_dir_all(world.path("facts")).unwrap();
+    let tarball = world.release("release.tgz", &ReleaseBuilder::of_script("true"));
+    let Some(_hanging) = Hanging::mount(&world) else {
+        return;
+    };
+    let directory = world.path("hanging").display().to_string();
+    let agent = || world.agent().arg("--cache-dir").arg(&directory);
+    for agent in [agent(), agent().arg("--dry-run").without_report()] {
+        let start = Instant::now();
+        let ran = agent.arg(&tarball).run().succeeds();
+        assert!(start.elapsed() < LIMIT, "{}", ran.stderr);
+        assert_eq!(ran.stderr.matches("Warning: ").count(), 1, "{}", ran.stderr);
+        ran.says(&format!(
+            "Warning: the cache {directory} is not used: its file system does not respond"
+        ));
+    }
+}
+
 mod bodies {
     use super::*;
 

@@ -198,7 +198,10 @@ fn least_recently_used_packages_are_pruned() {
     }
     // Using it makes it the newest one.
     assert!(world.get(&entries[0].1.key()).unwrap().is_some());
-    let pruned = world.cache.prune(Some(800), NO_GRACE).unwrap();
+    let pruned = world
+        .cache
+        .prune(Some(800), NO_GRACE, &CancellationToken::new())
+        .unwrap();
     assert_eq!(
         (pruned.packages, pruned.left, pruned.left_bytes),
         (1, 2, 800)
@@ -207,7 +210,10 @@ fn least_recently_used_packages_are_pruned() {
     for (_, entry) in [&entries[0], &entries[2]] {
         assert!(world.get(&entry.key()).unwrap().is_some());
     }
-    let pruned = world.cache.prune(Some(0), NO_GRACE).unwrap();
+    let pruned = world
+        .cache
+        .prune(Some(0), NO_GRACE, &CancellationToken::new())
+        .unwrap();
     assert_eq!((pruned.left, pruned.left_bytes), (0, 0));
     assert_eq!(world.files(), Vec::<PathBuf>::new());
 }
@@ -225,9 +231,23 @@ fn what_killed_processes_left_is_pruned() {
     fs::write(&removing.join("x"), b"moved away").unwrap();
 
     let hour = Duration::from_secs(3600);
-    assert_eq!(world.cache.prune(None, hour).unwrap().bytes, 0);
+    assert_eq!(
+        world
+            .cache
+            .prune(None, hour, &CancellationToken::new())
+            .unwrap()
+            .bytes,
+        0
+    );
     assert!(unnamed.exists(), "its entry may still be written");
-    assert_eq!(world.cache.prune(None, NO_GRACE).unwrap().bytes, 7);
+    assert_eq!(
+        world
+            .cache
+            .prune(None, NO_GRACE, &CancellationToken::new())
+            .unwrap()
+            .bytes,
+        7
+    );
     assert_eq!(world.files().len(), 3);
     assert!(world.get(&entry.key()).unwrap().is_some());
 }
@@ -323,4 +343,34 @@ fn passing_errors_are_no_damage() {
     }
     assert!(lasts(io::Error::other("it is not a regular file")));
     assert!(lasts(io::Error::from_raw_os_error(libc::EISDIR)));
+}
+
+#[test]
+fn unused_contents_of_a_shared_directory_are_removed_once_a_day() {
+    let world = World::new();
+    let cancel = CancellationToken::new();
+    let shared = LocalCache::shared(world.cache.root());
+    let named = world.store("a", b"blob", b"log").blob;
+    let long_ago = SystemTime::now() - 2 * ABANDONED;
+    let make_old = |file: &Path| fs::open(file).unwrap().set_modified(long_ago).unwrap();
+    let unused = |digit: &str| {
+        let file = shared.content(&digit.repeat(64));
+        fs::create_dir_all(fs::parent(&file)).unwrap();
+        fs::write(&file, b"unused").unwrap();
+        file
+    };
+    let is_there = |file: &Path| fs::lookup(file).unwrap().is_some();
+    let (old, young) = (unused("1"), unused("2"));
+    make_old(&old);
+    make_old(&shared.content(&named.sha256));
+    shared.tidy(&cancel).unwrap();
+    assert!(!is_there(&old) && is_there(&young));
+    assert!(is_there(&shared.content(&named.sha256)));
+
+    make_old(&unused("1"));
+    shared.tidy(&cancel).unwrap();
+    assert!(is_there(&old));
+    make_old(&shared.tidied());
+    shared.tidy(&cancel).unwrap();
+    assert!(!is_there(&old) && is_there(&young));
 }

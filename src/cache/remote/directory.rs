@@ -59,6 +59,15 @@ impl Directory {
         preparing.await?
     }
 
+    /// Removes what no package uses, if that was not done for a day.
+    pub(super) async fn tidy(&self) -> Result<(), RemoteError> {
+        let cache = Arc::clone(&self.cache);
+        let stop = CancellationToken::new();
+        let _stop = stop.clone().drop_guard();
+        let tidying = runtime::spawn_blocking("tidy", move || cache.tidy(&stop));
+        Ok(tidying.await??)
+    }
+
     /// Notes that a package is in use, so that it is pruned after others.
     pub(super) async fn mark_used(&self, entry: &Entry) -> Result<(), RemoteError> {
         let cache = Arc::clone(&self.cache);

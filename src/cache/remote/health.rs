@@ -32,7 +32,7 @@ pub(super) struct Health {
 
 /// The failures of the local cache to take packages, for which no shared cache is to blame.
 #[derive(Debug, Default)]
-pub(super) struct LocalHealth {
+pub(in crate::cache) struct LocalHealth {
     /// Whether a package could not be written.
     has_failed: AtomicBool,
     /// Whether a failure was reported.
@@ -41,7 +41,7 @@ pub(super) struct LocalHealth {
 
 impl LocalHealth {
     /// Notes that a failure of the local cache is about to be reported. Returns whether it is the first one.
-    pub(super) fn is_first(&self) -> bool {
+    pub(in crate::cache) fn is_first(&self) -> bool {
         !self.has_warned.swap(true, Ordering::Relaxed)
     }
 }

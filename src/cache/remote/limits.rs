@@ -9,7 +9,7 @@ const SLOWEST: u64 = 1 << 20;
 
 /// The time limits of a shared cache.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
+pub(in crate::cache) struct Limits {
     /// For a description, and for the part of a transfer that does not depend on its size.
     pub(super) base: Duration,
     /// For all descriptions of a call.
@@ -24,7 +24,7 @@ pub(super) struct Limits {
 
 impl Limits {
     /// The limits of the product.
-    pub(super) const USUAL: Self = {
+    pub(in crate::cache) const USUAL: Self = {
         let fetching = Timeouts {
             connect: Duration::from_secs(5),
             handshake: Duration::from_secs(5),

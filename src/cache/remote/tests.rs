@@ -1,5 +1,7 @@
 mod grpc_server;
 
+use std::path::PathBuf;
+
 use tempfile::TempDir;
 
 use self::grpc_server::Answers;
@@ -572,19 +574,14 @@ async fn directory_that_cannot_be_written_to_is_read() {
     let blob = scene.file("blob", BLOB);
     let directory = scene.scratch.path().join("shared");
     let location = Location::Directory(directory.clone());
-    let new = || {
-        let from = std::slice::from_ref(&location);
-        let credentials = Credentials::default();
-        Remotes::new(from, Some(&location), &credentials, &Environment::default())
-    };
-    assert!(new().from[0].store(&scene.entry, &blob, None, 1).await);
+    let new = || remote(&location.to_string());
+    assert!(new().store(&scene.entry, &blob, None, 1).await);
     // Also root cannot create a file in it.
     let temporary = LocalCache::new(&directory).temporary();
     fs::remove_tree(&temporary).unwrap();
     fs::write(&temporary, b"").unwrap();
-    let remotes = new();
-    remotes.prepare().await;
-    let to = remotes.to.unwrap();
+    let to = new();
+    to.prepare(true).await;
     assert!(!to.takes_packages() && !to.is_broken());
     assert!(scene.find(&to).await.is_some());
     assert!(scene.fetch(&to).await);
@@ -673,19 +670,6 @@ async fn unusable_directory_is_a_failure() {
     let remote = remote(blob.to_str().unwrap());
     assert!(!remote.store(&scene.entry, &blob, None, 1).await);
     assert!(remote.is_broken());
-}
-
-#[test]
-fn same_location_is_one_cache() {
-    let location = Location::parse("http://host/a").unwrap();
-    let from = [Location::parse("/dir").unwrap(), location.clone()];
-    let remotes = Remotes::new(
-        &from,
-        Some(&location),
-        &Credentials::default(),
-        &Environment::default(),
-    );
-    assert!(Arc::ptr_eq(&remotes.from[1], remotes.to.as_ref().unwrap()));
 }
 
 #[test]

@@ -337,6 +337,24 @@ fn damaged_local_package_is_fetched() {
 }
 
 #[test]
+fn content_that_no_package_of_a_directory_uses_is_removed() {
+    let scene = Scene::new();
+    let version = PathBuf::from(scene.shared()).join("v1");
+    let unused = version.join("content/11").join("1".repeat(64));
+    std::fs::create_dir_all(unused.parent().unwrap()).unwrap();
+    std::fs::write(&unused, b"unused").unwrap();
+    let long_ago = std::time::SystemTime::now() - Duration::from_secs(3 * 24 * 3600);
+    for file in [&unused, &version.join("tidied")] {
+        let file = std::fs::File::open(file).unwrap();
+        file.set_modified(long_ago).unwrap();
+    }
+    let (_, ran) = scene.run(scene.agent("--cache-to", &scene.shared()));
+    ran.succeeds().does_not_say("Warning");
+    assert!(!unused.exists());
+    takes_everything_from(&scene, &scene.shared(), &scene.shared());
+}
+
+#[test]
 fn server_that_overwrites_nothing_takes_no_package_twice() {
     let scene = Scene::new();
     let server = FaultyServer::start(Fault::WriteOnce, &PathBuf::from(scene.shared()));

@@ -1,19 +1,40 @@
-//! Shared caches in directories. The file system of such a directory may not respond, like that of a network file system whose server is
-//! gone. A thread that waits for it may keep the agent from exiting, so another process looks each directory up first (`sandbox::Look`).
+//! The directories of caches. Their file system may not respond, like that of a network file system whose server is gone. A thread that waits
+//! for it may keep the agent from exiting, so another process looks each directory up first (`sandbox::Look`).
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::options::Options;
 use crate::cache::Remotes;
-use crate::diag::Chain;
+use crate::diag::{Chain, Elapsed};
 use crate::process::ForkServer;
 use crate::runtime::{self, TaskFailed};
 use crate::sandbox::{Look, LookError, SeenPaths};
 
 /// How long a file system may take to respond.
 const LIMIT: Duration = Duration::from_secs(10);
+
+/// The options without a local cache whose file system does not respond. Reports such a cache.
+pub(super) async fn without_silent_cache(
+    options: &Options,
+    cancel: &CancellationToken,
+) -> Result<Options, TaskFailed> {
+    let mut options = options.clone();
+    if let Some(cache) = &mut options.cache
+        && let Some(directory) = &cache.directory
+        && !responds(directory, (&options.agent, cancel)).await?
+    {
+        tracing::warn!(
+            "the cache {} is not used: its file system does not respond: no result after {}",
+            directory.display(),
+            Elapsed(LIMIT)
+        );
+        cache.directory = None;
+    }
+    Ok(options)
+}
 
 /// Gives up the shared caches whose file systems do not respond.
 pub(super) async fn check(
@@ -22,14 +43,22 @@ pub(super) async fn check(
     cancel: &CancellationToken,
 ) -> Result<(), TaskFailed> {
     for (directory, remote) in remotes.directories() {
-        // The attributes of the directory itself may be known without the server.
-        let below = directory.join("v1");
-        let looked = look(&below, (agent, cancel), |look, path| look.kind(path));
-        if looked.await?.is_none() {
+        if !responds(&directory, (agent, cancel)).await? {
             remote.give_up_silent(LIMIT);
         }
     }
     Ok(())
+}
+
+/// Whether the file system of a directory responds.
+async fn responds(
+    directory: &Path,
+    with: (&ForkServer, &CancellationToken),
+) -> Result<bool, TaskFailed> {
+    // The attributes of the directory itself may be known without the server.
+    let below = directory.join("v1");
+    let looked = look(&below, with, |look, path| look.kind(path)).await?;
+    Ok(looked.is_some())
 }
 
 /// Gives up the shared caches whose file systems do not respond, creates the directory in which packages are stored, and returns the
@@ -76,7 +105,7 @@ async fn look<T: Send + 'static>(
         Ok(value) => Some(Some(value)),
         Err(LookError::NoResponse(_) | LookError::TimedOut(_)) => None,
         Err(error) => {
-            tracing::debug!(error = %Chain(&error), "could not look up the directory of a shared cache");
+            tracing::debug!(error = %Chain(&error), "could not look up the directory of a cache");
             Some(None)
         }
     })

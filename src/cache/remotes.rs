@@ -1,0 +1,95 @@
+//! The shared caches of a call.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::remote::{Credentials, Limits, LocalHealth, Location, Remote};
+use crate::config::Environment;
+
+/// The shared caches of a call.
+#[derive(Debug, Default)]
+pub struct Remotes {
+    /// Those that packages are taken from, in the order in which they are asked.
+    pub from: Vec<Arc<Remote>>,
+    /// The one that packages are stored in.
+    pub to: Option<Arc<Remote>>,
+    local: Arc<LocalHealth>,
+}
+
+impl Remotes {
+    /// The caches at these locations. Connects to none, but reads files: the netrc file and, for HTTPS, the CA certificates.
+    #[must_use]
+    pub fn new(
+        from: &[Location],
+        to: Option<&Location>,
+        credentials: &Credentials,
+        environment: &Environment,
+    ) -> Self {
+        let local = Arc::default();
+        let remote = |location: &Location| {
+            let with = (credentials, environment);
+            let remote = Remote::new(location, with, Limits::USUAL, Arc::clone(&local));
+            Arc::new(remote)
+        };
+        let from: Vec<Arc<Remote>> = from.iter().map(remote).collect();
+        // The same cache is one object, so that one warning suffices.
+        let to = to.map(|location| {
+            let same = from.iter().find(|it| it.location() == location);
+            same.map_or_else(|| remote(location), Arc::clone)
+        });
+        Self { from, to, local }
+    }
+
+    /// All of them, each once.
+    fn all(&self) -> impl Iterator<Item = &Arc<Remote>> {
+        let is_from = |to: &Arc<Remote>| self.from.iter().any(|it| Arc::ptr_eq(it, to));
+        let to = self.to.iter().filter(move |to| !is_from(to));
+        self.from.iter().chain(to)
+    }
+
+    /// Those in directories, each once.
+    pub fn directories(&self) -> impl Iterator<Item = (PathBuf, &Arc<Remote>)> {
+        let directory = |remote: &Remote| remote.location().directory().map(Path::to_owned);
+        self.all()
+            .filter_map(move |remote| Some((directory(remote)?, remote)))
+    }
+
+    /// Creates the directories of shared caches, so that they can be hidden from scripts, which could create them otherwise.
+    pub async fn prepare(&self) {
+        for remote in &self.from {
+            remote.prepare(false).await;
+        }
+        if let Some(remote) = &self.to {
+            remote.prepare(true).await;
+        }
+    }
+
+    /// Reports failures that did not end the use of a cache, once for each cache.
+    pub fn report(&self) {
+        self.all().for_each(|remote| remote.report());
+    }
+
+    /// Notes that the caller is about to report a failure of the local cache. Returns whether none was reported before.
+    #[must_use]
+    pub fn is_first_local_failure(&self) -> bool {
+        self.local.is_first()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn same_location_is_one_cache() {
+        let location = Location::parse("http://host/a").unwrap();
+        let from = [Location::parse("/dir").unwrap(), location.clone()];
+        let remotes = Remotes::new(
+            &from,
+            Some(&location),
+            &Credentials::default(),
+            &Environment::default(),
+        );
+        assert!(Arc::ptr_eq(&remotes.from[1], remotes.to.as_ref().unwrap()));
+    }
+}
