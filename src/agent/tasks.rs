@@ -1,4 +1,4 @@
-//! Tasks: actions that take longer than a reply may. The reply to a request that starts one has the task's id; a Director polls
+//! Tasks: actions that take too long to be answered in one reply. The reply to a request that starts one has the task's id; a Director polls
 //! for the result with `get_task`.
 
 mod file;
@@ -26,7 +26,7 @@ const KEPT_FOR: Duration = Duration::from_secs(3600);
 /// How many results are kept. When there is one more, the least recently polled one is removed.
 const KEPT: usize = 1000;
 
-/// How many tasks may run at a time. A Director starts one after another.
+/// The maximum number of concurrent tasks. It is a safeguard: a Director normally starts one at a time.
 const RUNNING: usize = 1000;
 
 /// How a running task communicates with the task table.
@@ -138,8 +138,8 @@ pub(crate) struct Interrupted {
 }
 
 impl Tasks {
-    /// Loads the tasks of the agent's last process. Finished tasks keep their results, interrupted ones have failed; those to be
-    /// resumed are returned, for [`resume`](Self::resume).
+    /// Loads the tasks of the agent's last process. Finished tasks keep their results. Of the interrupted tasks, those that
+    /// can be resumed are returned, for [`resume`](Self::resume); the others have failed.
     ///
     /// A file that cannot be read is logged and ignored: new tasks must not depend on it.
     #[must_use]
@@ -163,7 +163,7 @@ impl Tasks {
                         "the agent ended while {} was running, and has been started again",
                         task.method
                     );
-                    // Possibly the Director polls only after yet another restart.
+                    // Saved, because the Director may poll only after another restart.
                     file.note_end(&task.id, &Err(error.clone()));
                     Err(error)
                 }
@@ -256,7 +256,7 @@ impl Tasks {
         self.shared.file.note_end(id, &outcome);
         self.save().await;
         if let Some(entry) = self.table().entries.get_mut(id) {
-            // Dropping the handle ends the task that runs this line at its next `await`. No `await` follows.
+            // This drops the handle of the current task, which cancels it at its next `await`. There is none after this line.
             *entry = TaskEntry::ended(outcome);
         }
     }

@@ -72,6 +72,7 @@ pub(super) fn parse(arguments: &[OsString]) -> Result<Command, String> {
     };
     match first.to_str() {
         Some("compile") => compile(rest),
+        Some("enter") if flags::help(rest).is_some() => Ok(Command::Help(enter::HELP.to_owned())),
         Some("enter") => enter::parse(rest).map(Command::Enter),
         Some("cache") => cache(rest),
         Some("inspect") => inspect(rest),
@@ -95,6 +96,7 @@ fn help(topic: &[OsString]) -> Result<Command, String> {
         Some(topic) if topic == "compile" => compile(&["--help".into()]),
         Some(topic) if topic == "cache" => cache(&["--help".into()]),
         Some(topic) if topic == "inspect" => inspect(&["--help".into()]),
+        Some(topic) if topic == "enter" => Ok(Command::Help(enter::HELP.to_owned())),
         Some(topic) if topic.starts_with('-') => Ok(Command::Help(USAGE.to_owned())),
         Some(topic) => Err(unknown_command(&topic)),
     }
@@ -197,6 +199,23 @@ mod tests {
         match parsed(&[&["compile"], arguments].concat()) {
             Ok(Command::Compile(compile)) => *compile,
             other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn each_command_has_help() {
+        for command in ["cache", "compile", "enter", "inspect"] {
+            let expected = format!("Usage: bosh-agent {command}");
+            for arguments in [
+                &["help", command][..],
+                &[command, "--help"],
+                &[command, "-h"],
+            ] {
+                match parsed(arguments) {
+                    Ok(Command::Help(text)) => assert!(text.contains(&expected), "{text}"),
+                    other => panic!("{arguments:?}: {other:?}"),
+                }
+            }
         }
     }
 

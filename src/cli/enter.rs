@@ -16,6 +16,18 @@ use crate::offline::{self, FailureKind, KeptPackage, Messages, Options};
 use crate::process::Terminal;
 use crate::sandbox::{self, Isolation};
 
+pub(super) const HELP: &str = "\
+Open a shell in the sandbox of a package that `compile --keep-failed` has kept
+
+Usage: bosh-agent enter DIR
+
+Arguments:
+  DIR  The directory of the package, which the message about its failure names
+
+Options:
+  -h, --help  Print help
+";
+
 /// Parses the arguments after `enter`.
 pub(super) fn parse(arguments: &[OsString]) -> Result<PathBuf, String> {
     match arguments {

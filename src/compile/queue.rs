@@ -3,8 +3,8 @@
 //! A package is ready when its dependencies are done. The ready package on the critical path starts first: its chain of dependents has
 //! the longest total expected duration. Among equals, the package that was added first starts first.
 //!
-//! A package that an earlier run compiled is only installed, and only if a package that this run compiles depends on it. If its blob can be
-//! fetched, it is first fetched, while others run. If that fails, it is compiled, and its dependents wait for it as for any other package.
+//! A package that an earlier run compiled is not compiled again. It is installed if a package that this run compiles depends on it. If its
+//! blob is in a shared cache, the blob is fetched first, while other packages run. If the fetch fails, this run compiles the package.
 //!
 //! If a package gives its dependents an empty cache, one of them runs before the others and fills it. If they all ran at once, each
 //! would do the same work. With few jobs, the others then also run one at a time: two of them may share code that the first package did
@@ -26,7 +26,7 @@ impl Id {
     }
 }
 
-/// A resource that a package uses while it is compiled, such as a name in a shared tree.
+/// A resource that a package uses while it is compiled, such as a directory of a base directory that several scripts share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Claim {
     /// The number of the resource, which the caller chooses.
@@ -187,7 +187,7 @@ impl Queue {
     }
 
     /// The next package to fetch of those that `is_wanted` accepts, which then counts as being fetched. Packages that others wait for come
-    /// first, in the order of their paths.
+    /// first, those with the longest chain of dependents before the others.
     pub fn next_fetch(&mut self, is_wanted: impl Fn(Id) -> bool) -> Option<Id> {
         let wanted = self.nodes.iter().enumerate().filter(|(index, node)| {
             let is_needed = match node.supply {
@@ -274,8 +274,9 @@ impl Queue {
         filling.map(|(dependency, _)| *dependency).collect()
     }
 
-    /// The next package whose directories are prepared before a job is free for its script. It then counts as running. Also returns `None` if a package with a longer path waits for a running package: a
-    /// prepared package would delay it.
+    /// The next package to prepare: its directories are created while its script still waits for a job. The package then counts as
+    /// running. Returns `None` as [`next`](Self::next) does, and also if a package with a longer chain of dependents becomes ready when
+    /// a running package ends: the prepared package would start before it.
     pub fn next_ahead(&mut self) -> Option<Id> {
         let (Reverse(path), _) = self.ready.iter().find(|(_, id)| self.is_free(*id))?;
         let waiting = self

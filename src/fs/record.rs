@@ -1,11 +1,11 @@
 //! Records the state of a tree in a few bytes for each entry, to detect later changes without reading contents.
 //!
 //! The kernel sets the change time (`ctime`) of a file when its contents, mode, owner, times, attributes or number of names change, and
-//! no system call sets it to a given value. So a file with the same inode and the same change time is unchanged. If this process changes
-//! this time itself, the modification time is compared instead and, for files, the contents:
+//! no system call sets it to a given value. So a file with the same inode and the same change time is unchanged. In two cases
+//! the change time changes although the file does not. Then the modification time is compared instead and, for files, the contents:
 //!
-//! - While a walk reads a file or directory whose mode denies that to its owner, the mode is changed (`opened_up`).
-//! - The removal of a name outside the tree changes the time of a file in the tree.
+//! - Its owner may not read the file or directory: a walk changes its mode while it reads it (`opened_up`).
+//! - The file has a hard link outside the tree, which may be removed.
 
 mod clock;
 mod difference;
@@ -41,7 +41,7 @@ pub struct Record {
 struct Item {
     /// A hash of its path.
     path: u64,
-    /// A hash of everything that a change affects.
+    /// A hash of its mode, owners and times, and of a file's inode and size, or contents where they are compared.
     identity: u64,
     /// The length of a file modulo 2^32, or the number of entries of a directory.
     size: u32,
@@ -103,7 +103,7 @@ struct Collector<'a> {
     shared: Option<&'a HashSet<u64>>,
     /// Receives the path of each item, relative to the tree.
     paths: Option<&'a mut Vec<PathBuf>>,
-    /// Receives the number of names of each file with several: in total and in the tree.
+    /// Receives, for each file with several hard links, how many there are in total and how many in the tree.
     names: Option<&'a mut HashMap<u64, (u64, u64)>>,
 }
 

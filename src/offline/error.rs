@@ -159,9 +159,7 @@ pub enum InputProblemKind {
     #[error(transparent)]
     Release(Problem),
     /// A release that is compiled already is read twice, and this cannot be.
-    #[error(
-        "it is already compiled and has to be copied, but it is not a file that can be read twice"
-    )]
+    #[error("it is already compiled and has to be copied, but it is not a regular file")]
     NotAFile,
     /// An earlier result from which packages are to be taken has no compiled packages.
     #[error("it has no compiled packages to reuse (--reuse)")]

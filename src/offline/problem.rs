@@ -65,7 +65,7 @@ pub enum Problem {
     },
     /// Neither `job.MF` nor `release.MF` says which packages a job needs.
     #[error(
-        "job `{job}`: which packages it needs is unknown, because its job.MF is not valid YAML and release.MF does not list them: compile \
+        "cannot determine the packages of job `{job}`: its job.MF is not valid YAML, and release.MF does not list its packages: compile \
          the whole release"
     )]
     UnknownJobPackages {

@@ -44,8 +44,8 @@ fn cycle_path(names: &[Name]) -> String {
 /// The indices of `packages` in compile order.
 ///
 /// # Errors
-/// All missing dependencies in the order of the walk, then up to 20 distinct cycles, among them at least one of each group of packages
-/// that depend on each other.
+/// All missing dependencies in the order of the walk, then up to 20 distinct cycles. Unless there are more, each group of packages that
+/// depend on each other has at least one of them.
 pub(crate) fn compile_order(packages: &[PackageNode<'_>]) -> Result<Vec<usize>, Vec<GraphProblem>> {
     let walk = Walk::over(packages);
     let mut problems = walk.unknown;

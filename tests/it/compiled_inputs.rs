@@ -396,7 +396,7 @@ fn compiled_release_from_a_pipe_is_refused() {
     agent
         .run()
         .refuses_the_input()
-        .says("it is not a file that can be read twice");
+        .says("it is not a regular file");
     assert!(!world.result("demo-1.10").exists());
 }
 

@@ -20,7 +20,7 @@ pub(in crate::cli) struct IsolationFlags {
     pub readonly_deps: bool,
 
     /// Make everything read-only for scripts except the package's directories below BASE, its scratch
-    /// directories, an existing HOME, /tmp, /var/tmp and /dev/shm, and the paths in these three that
+    /// directories, an existing HOME, /tmp, /var/tmp and /dev/shm, and the paths in /tmp, /var/tmp and /dev/shm that
     /// environment variables name. Scripts can mount file systems only in a user namespace of their
     /// own. Needs `namespace` or `userns`
     #[arg(long)]

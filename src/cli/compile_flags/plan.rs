@@ -11,7 +11,7 @@ use crate::offline::Purpose;
 #[command(next_help_heading = "Plan")]
 pub(in crate::cli) struct PlanFlags {
     /// Make all checks that precede the first packaging script, print what would be compiled, and
-    /// compile nothing. No file is left behind. Without a stemcell, everything is checked that does
+    /// compile nothing. No file is left behind, except those that other flags name. Without a stemcell, everything is checked that does
     /// not depend on it
     #[arg(long, conflicts_with_all = ["shell", "shell_on_failure"])]
     pub check: bool,
