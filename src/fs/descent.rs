@@ -151,9 +151,14 @@ impl Descent {
     /// A path to an entry of the current directory that is not too long for the kernel.
     pub(super) fn usable_path_of(&self, name: &OsStr) -> PathBuf {
         let path = self.path_of(name);
-        if path.as_os_str().len() < PATH_MAX {
-            return path;
+        match path.as_os_str().len() < PATH_MAX {
+            true => path,
+            false => self.path_by_descriptor(name),
         }
+    }
+
+    /// A path to an entry of the current directory, also if the directory was moved and something else is at its path.
+    pub(super) fn path_by_descriptor(&self, name: &OsStr) -> PathBuf {
         let directory = format!("/proc/self/fd/{}", self.current.as_raw_fd());
         Path::new(&directory).join(name)
     }

@@ -32,3 +32,27 @@ pub(crate) fn flag(path: &Path) -> bool {
     }
     is_flagged
 }
+
+/// Mounts a file system in memory. Returns `false`, and prints why, if that is not allowed.
+pub(crate) fn mount_memory(at: &Path) -> bool {
+    let kind = Some("tmpfs");
+    let flags = nix::mount::MsFlags::empty();
+    let mounted = nix::mount::mount(kind, at, kind, flags, None::<&str>);
+    if let Err(error) = mounted {
+        eprintln!(
+            "no file system can be mounted at `{}`: {error}",
+            at.display()
+        );
+    }
+    mounted.is_ok()
+}
+
+/// Mounts a file over another one. Returns `false`, and prints why, if that is not allowed.
+pub(crate) fn bind_file(file: &Path, over: &Path) -> bool {
+    let (kind, flags) = (None::<&str>, nix::mount::MsFlags::MS_BIND);
+    let mounted = nix::mount::mount(Some(file), over, kind, flags, None::<&str>);
+    if let Err(error) = mounted {
+        eprintln!("no file can be mounted at `{}`: {error}", over.display());
+    }
+    mounted.is_ok()
+}

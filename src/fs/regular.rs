@@ -8,15 +8,17 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
+use super::glimpse::{is_mount_point, is_mounted};
 use super::{Context, Error, Result};
 
-/// Opens a file. `None` if it is not a regular file, such as a link, whose target must stay as it is, or a FIFO, which would block.
+/// Opens a file, which must not be truncated by that. `None` if it is not a regular file, such as a link, whose target must stay as it is,
+/// or a FIFO, which would block. `None` also if another file is mounted over it.
 ///
 /// # Errors
 /// As `std::fs::OpenOptions::open`.
 pub(crate) fn open_regular(mut options: OpenOptions, path: &Path) -> Result<Option<File>> {
     // To open a device can have effects.
-    if super::lookup(path)?.is_some_and(|found| !found.is_file()) {
+    if is_mount_point(path)? || super::lookup(path)?.is_some_and(|found| !found.is_file()) {
         return Ok(None);
     }
     options.custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits());
@@ -24,7 +26,7 @@ pub(crate) fn open_regular(mut options: OpenOptions, path: &Path) -> Result<Opti
     match super::open_with(&options, path) {
         Ok(file) => {
             let is_file = file.metadata().at("examine", path)?.is_file();
-            Ok(is_file.then_some(file))
+            Ok((is_file && !is_mounted(&file, path)?).then_some(file))
         }
         // A link, a FIFO that no process reads, or a socket.
         Err(error) if is_irregular(&error) => Ok(None),

@@ -222,7 +222,7 @@ impl Removal {
 
     fn unmount(&self, name: &OsStr) -> Result<()> {
         let path = self.descent.path_of(name);
-        unmount_at(&self.descent.usable_path_of(name)).at(super::UNMOUNT, &path)?;
+        unmount_at(&self.descent.path_by_descriptor(name)).at(super::UNMOUNT, &path)?;
         tracing::warn!(path = %path.display(), "unmounted a file system that a packaging script left mounted");
         Ok(())
     }
@@ -273,6 +273,27 @@ mod tests {
         symlink(path("theirs"), path("own")).unwrap();
         remove_tree_in(own.as_fd(), &path("own/tree")).unwrap();
         assert!(path("theirs/tree/a").exists());
+        assert!(fs::list(&path("moved")).unwrap().is_empty());
+    }
+
+    #[test]
+    fn mount_is_removed_from_a_directory_that_was_replaced() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = |name: &str| scratch.path().join(name);
+        for name in ["own/tree", "theirs/tree"] {
+            fs::create_dir_all(&path(name)).unwrap();
+            if !fs::mount_memory(&path(name)) {
+                return;
+            }
+        }
+        let own = fs::open(&path("own")).unwrap();
+        fs::rename(&path("own"), &path("moved")).unwrap();
+        fs::rename(&path("theirs"), &path("own")).unwrap();
+        let removed = remove_tree_in(own.as_fd(), &path("own/tree"));
+        let is_left = fs::is_mount_point(&path("own/tree")).unwrap();
+        fs::unmount(&path("own/tree")).unwrap();
+        removed.unwrap();
+        assert!(is_left);
         assert!(fs::list(&path("moved")).unwrap().is_empty());
     }
 

@@ -1,27 +1,36 @@
 //! Kills the processes that hold a lock on a file: those of a run that was killed.
 
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::signal::kill;
-use nix::sys::stat::{major, minor};
 use nix::unistd::Pid;
 
 use super::Unkillable;
 use super::tree::{self, KILL_LIMIT};
-use crate::fs;
+use crate::fs::{self, Glimpse};
 
 /// The pause between two rounds of killing.
 const ROUND: Duration = Duration::from_millis(10);
 
-/// Kills the processes that hold a lock (`flock`) on a file, and their descendants. Waits until the lock is free, for ten seconds at most
+/// Whether a process with another name than `name` holds a lock (`flock`) on a file.
+pub(crate) fn is_held_by_others(file: &Path, name: &str) -> bool {
+    holders(file)
+        .iter()
+        .any(|holder| has_other_name(*holder, name))
+}
+
+/// Kills the processes named `name` that hold a lock on a file, and their descendants. Waits until the lock is free, for ten seconds at most
 /// and until `stop` returns `true`.
 ///
 /// Returns the holders that have not ended although they were killed: they wait in the kernel and execute no further instruction of their
-/// program. `None` if the lock is not free for another reason: its holder is invisible, or this user may not kill it.
-pub(crate) fn kill_holders(file: &Path, stop: &dyn Fn() -> bool) -> Option<Vec<Unkillable>> {
+/// program. `None` if the lock is not free for another reason: its holder has another name or is invisible, or this user may not kill it.
+pub(crate) fn kill_holders(
+    file: &Path,
+    name: &str,
+    stop: &dyn Fn() -> bool,
+) -> Option<Vec<Unkillable>> {
     let start = Instant::now();
     loop {
         // Before the lock is tested, as it may be released meanwhile.
@@ -29,9 +38,10 @@ pub(crate) fn kill_holders(file: &Path, stop: &dyn Fn() -> bool) -> Option<Vec<U
         if fs::wait_until_free(file, Duration::ZERO, stop).ok()? {
             return Some(Vec::new());
         }
-        let is_ours = |holder: &Pid| *holder == Pid::this();
-        let may_kill = |holder: &Pid| kill(*holder, None) != Err(Errno::EPERM);
-        if stop() || holders.iter().any(is_ours) || !holders.iter().all(may_kill) {
+        let is_spared = |holder: &Pid| {
+            has_other_name(*holder, name) || kill(*holder, None) == Err(Errno::EPERM)
+        };
+        if stop() || holders.iter().any(is_spared) {
             return None;
         }
         if start.elapsed() > KILL_LIMIT {
@@ -49,19 +59,27 @@ pub(crate) fn kill_holders(file: &Path, stop: &dyn Fn() -> bool) -> Option<Vec<U
     }
 }
 
+/// Whether a process exists and has another name.
+fn has_other_name(process: Pid, name: &str) -> bool {
+    Unkillable::look(process).is_some_and(|found| found.name != name)
+}
+
 /// The processes that have a file open and locked.
 fn holders(file: &Path) -> Vec<Pid> {
-    let Ok(metadata) = fs::metadata(file) else {
+    let Ok(Some(locked)) = Glimpse::behind(file) else {
         return Vec::new();
     };
-    let device = metadata.dev();
-    let (major, minor) = (major(device), minor(device));
-    let id = format!(" {major:02x}:{minor:02x}:{} ", metadata.ino());
     let is_holder = |process: i32| {
         let descriptors = fs::list(format!("/proc/{process}/fdinfo").as_ref());
         descriptors.unwrap_or_default().iter().any(|descriptor| {
             let text = fs::read_lossy(&descriptor.path()).unwrap_or_default();
-            text.lines().any(|line| is_lock(line, &id))
+            let opened = Path::new("/proc")
+                .join(process.to_string())
+                .join("fd")
+                .join(descriptor.file_name());
+            // The lock has the device of the file system. On Btrfs and overlays, that of the file is another one.
+            text.lines().any(|line| is_lock(line, locked.id.1))
+                && Glimpse::behind(&opened).is_ok_and(|it| it.is_some_and(|it| it.id == locked.id))
         })
     };
     fs::list("/proc".as_ref())
@@ -73,9 +91,9 @@ fn holders(file: &Path) -> Vec<Pid> {
         .collect()
 }
 
-/// Whether a line of `/proc/PID/fdinfo/FD` is a lock on the file with this device and inode.
-fn is_lock(line: &str, id: &str) -> bool {
-    line.starts_with("lock:") && line.contains(" FLOCK ") && line.contains(id)
+/// Whether a line of `/proc/PID/fdinfo/FD` is a lock on a file with this inode.
+fn is_lock(line: &str, inode: u64) -> bool {
+    line.starts_with("lock:") && line.contains(" FLOCK ") && line.contains(&format!(":{inode} "))
 }
 
 #[cfg(test)]
@@ -83,22 +101,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn holder_of_a_lock_is_found() {
+    fn only_holders_with_the_name_are_killed() {
         let scratch = tempfile::tempdir().unwrap();
         let file = scratch.path().join("file");
         let held = fs::hold(&file).unwrap().unwrap();
         assert_eq!(holders(&file), [Pid::this()]);
-        assert_eq!(kill_holders(&file, &|| false), None, "it is this process");
+        assert!(is_held_by_others(&file, "sandbox-child"));
+        assert_eq!(kill_holders(&file, "sandbox-child", &|| false), None);
         drop(held);
         assert_eq!(holders(&file), []);
-        assert_eq!(kill_holders(&file, &|| false), Some(Vec::new()));
+        assert!(!is_held_by_others(&file, "sandbox-child"));
+        let killed = kill_holders(&file, "sandbox-child", &|| false);
+        assert_eq!(killed, Some(Vec::new()));
     }
 
     #[test]
     fn locks_on_other_files_are_not_mistaken() {
         let line = "lock:\t1: FLOCK  ADVISORY  READ 12 fe:01:123 0 EOF";
-        assert!(is_lock(line, " fe:01:123 "));
-        assert!(!is_lock(line, " fe:01:12 "));
-        assert!(!is_lock(&line.replace("FLOCK", "POSIX"), " fe:01:123 "));
+        assert!(is_lock(line, 123));
+        assert!(!is_lock(line, 12));
+        assert!(!is_lock(line, 23));
+        assert!(!is_lock(&line.replace("FLOCK", "POSIX"), 123));
     }
 }

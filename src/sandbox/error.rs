@@ -36,7 +36,7 @@ pub enum SandboxError {
         /// The path of each directory in the script's view, and where this path leads now.
         directories: Vec<(PathBuf, PathBuf)>,
     },
-    /// The script of a killed run may have replaced all directories that contain notes about it.
+    /// The script of a killed run may have replaced directories of packages, which are not empty.
     #[error("--force does not remove what is behind links that a packaging script may have left: {}", listed(links, |link, target| {
         format!("`{}` is a link to `{}`", link.display(), target.display())
     }))]

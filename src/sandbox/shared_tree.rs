@@ -15,6 +15,7 @@ mod lock;
 mod marker;
 mod mounts;
 mod notes;
+mod own_file;
 mod removals;
 #[cfg(test)]
 mod tests;
@@ -55,6 +56,8 @@ pub struct SharedTree {
     /// Describes this run to other runs that find the tree locked.
     who: String,
     lock: Mutex<File>,
+    /// The open marker, on which this run holds a lock, too.
+    held: Mutex<Option<File>>,
     /// The data directory and what was missing above it.
     made_outside: MadeDirectories,
     /// The directories of packages.
@@ -91,6 +94,7 @@ impl SharedTree {
             vcap: vcap.clone(),
             who: who.to_owned(),
             lock: Mutex::new(lock),
+            held: Mutex::default(),
             made_outside,
             made: MadeDirectories::default(),
             pinned: Vec::new(),
@@ -100,10 +104,9 @@ impl SharedTree {
             data_names: Mutex::default(),
             removals: Removals::default(),
         };
-        let has_notes = tree
-            .recover(&notes, stop)
+        tree.recover(&notes, stop)
             .inspect_err(|_| tree.leave_to_next_run(!notes.is_empty()))?;
-        match tree.prepare(force, has_notes) {
+        match tree.prepare(force) {
             Ok(()) => Ok(tree),
             Err(error) => {
                 tree.release();
@@ -127,9 +130,8 @@ impl SharedTree {
         self
     }
 
-    /// Creates the directories of packages, and removes what a killed run left in them. `notes` are those in its lock file. Returns
-    /// whether there are notes of a killed run.
-    fn recover(&mut self, notes: &str, stop: &dyn Fn() -> bool) -> Result<bool, SandboxError> {
+    /// Creates the directories of packages, and removes what a killed run left in them. `notes` are those in its lock file.
+    fn recover(&mut self, notes: &str, stop: &dyn Fn() -> bool) -> Result<(), SandboxError> {
         // The marker is in this directory.
         if let Some(links) = Links::noted_in(notes) {
             links.remove_new(self.base(), &[self.vcap.packages()])?;
@@ -144,20 +146,18 @@ impl SharedTree {
         }
         // Before directories of processes that cannot be killed are put there.
         self.remove_set_aside();
-        if let Some(killed) = &killed {
-            self.clear_after_killed_run(killed)?;
+        match &killed {
+            Some(killed) => self.clear_after_killed_run(killed),
+            None => Ok(()),
         }
-        Ok(killed.is_some())
     }
 
     /// Makes the tree ready.
-    fn prepare(&mut self, force: bool, has_notes: bool) -> Result<(), SandboxError> {
+    fn prepare(&mut self, force: bool) -> Result<(), SandboxError> {
         self.remove_or_set_aside(&self.temporary())?;
         self.mounts = fs::mount_points().ok();
         if force {
-            if !has_notes {
-                self.check_links()?;
-            }
+            self.check_links()?;
             self.check_no_mounts()?;
             self.clear()?;
         }
@@ -247,19 +247,21 @@ impl SharedTree {
         Ok(entries)
     }
 
-    /// Refuses to remove packages of another agent if both directories with notes about a killed run are links: its script may have
-    /// replaced them.
+    /// Refuses to remove packages of another agent that are behind links: a script may have left the links.
     fn check_links(&self) -> Result<(), SandboxError> {
+        let entries = self.entries()?;
         let mut links = Vec::new();
-        for directory in [self.vcap.data(), self.vcap.packages()] {
-            if fs::lookup(&directory)?.is_some_and(|found| found.is_symlink()) {
+        for directory in self.directories().split_off(1) {
+            if entries.iter().any(|entry| entry.starts_with(&directory))
+                && fs::lookup(&directory)?.is_some_and(|found| found.is_symlink())
+            {
                 let target = fs::read_link(&directory)?;
                 links.push((directory, target));
             }
         }
-        match links.len() {
-            2 => Err(SandboxError::UnknownLinks { links }),
-            _ => Ok(()),
+        match links.is_empty() {
+            true => Ok(()),
+            false => Err(SandboxError::UnknownLinks { links }),
         }
     }
 
@@ -322,8 +324,14 @@ impl SharedTree {
         self.check().ok()?;
         let aside = self.set_aside_path(fs::lookup(&paths.compile).ok()??.ino());
         fs::create_dir(&aside).ok()?;
-        for (directory, name) in [(&paths.compile, "compile"), (&paths.packages, "packages")] {
-            if !fs::rename_tree(directory, &aside.join(name)).ok()? {
+        let temporary = self.temporary().join(fs::file_name(&paths.compile));
+        for (directory, name) in [
+            (&paths.compile, "compile"),
+            (&paths.packages, "packages"),
+            (&temporary, "tmp"),
+        ] {
+            let is_there = fs::lookup(directory).ok()?.is_some();
+            if is_there && !fs::rename_tree(directory, &aside.join(name)).ok()? {
                 return None;
             }
         }

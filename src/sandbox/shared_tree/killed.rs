@@ -1,22 +1,26 @@
 //! Removes what a killed run left in the tree.
 
-use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::links::Links;
-use super::lock::LIMIT;
-use super::notes::{DATA, DIRECTORIES};
+use super::lock::{LIMIT, LOCK};
+use super::notes::{DATA, DIRECTORIES, noted_data};
+use super::own_file::uncover;
 use super::{PATIENCE, SharedTree};
-use crate::fs::{self, Context};
+use crate::fs::{self, Context, Glimpse};
 use crate::process::{self, Unkillable};
 use crate::release::Name;
 use crate::sandbox::error::SandboxError;
+use crate::sandbox::progress::NAME;
 
 /// What a killed run left.
 pub(super) struct KilledRun {
     /// Its notes, from the lock file and the marker.
     pub(super) notes: String,
+    /// When the older one of the files with these notes was created. What is older than that is not the run's, whatever the notes say: a
+    /// script can forge them, but not the time at which a directory was created. `None` if it is unknown.
+    start: Option<(i64, u32)>,
     /// Its processes that could not be killed. They may have files in the tree open.
     processes: Vec<Unkillable>,
 }
@@ -29,30 +33,70 @@ impl SharedTree {
         notes: &str,
         stop: &dyn Fn() -> bool,
     ) -> Result<Option<KilledRun>, SandboxError> {
-        self.remove_replaced_marker()?;
         let marker = self.marker();
+        let mut files = Vec::new();
+        if !notes.is_empty() {
+            files.push(self.vcap.data().join(LOCK));
+        }
         let mut processes = Vec::new();
-        let mut text = None;
-        if fs::lookup(&marker)?.is_some() {
-            if !fs::wait_until_free(&marker, PATIENCE, stop)? {
-                processes =
-                    process::kill_holders(&marker, stop).ok_or_else(|| SandboxError::Busy {
-                        base: self.vcap.base().to_owned(),
-                        holder: "processes of a run that was killed".to_owned(),
-                    })?;
-            }
+        let mut notes = notes.to_owned();
+        if self.is_marker_in_place(&notes)? {
+            processes = self.end_processes(&marker, stop)?;
             // Such a process may have replaced it.
-            if let Some(file) = fs::open_regular_to_read(&marker)? {
-                text = Some(fs::beginning(&file, LIMIT).at("read", &marker)?);
+            if let Some(file) = fs::if_there(fs::open_regular_to_read(&marker))?.flatten() {
+                let text = fs::beginning(&file, LIMIT).at("read", &marker)?;
+                notes = format!("{notes}\n{text}");
+                files.push(marker);
             }
         }
-        // A script may have replaced or removed the marker.
-        let notes = match text {
-            Some(text) => format!("{notes}\n{text}"),
-            None if notes.is_empty() => return Ok(None),
-            None => notes.to_owned(),
+        if files.is_empty() {
+            return Ok(None);
+        }
+        let found: Vec<Glimpse> = files
+            .iter()
+            .filter_map(|file| Glimpse::of(file).transpose())
+            .collect::<fs::Result<_>>()?;
+        let start = found.iter().filter_map(|found| found.born).min();
+        Ok(Some(KilledRun {
+            notes,
+            start,
+            processes,
+        }))
+    }
+
+    /// Whether there is a marker that may be that of a killed run. `notes` are those in the lock file. If they do not mention a link in the
+    /// place of the marker's directory, a script may have left the link, and forged the marker behind it.
+    fn is_marker_in_place(&self, notes: &str) -> fs::Result<bool> {
+        let directory = self.vcap.packages();
+        let links = Links::noted_in(notes).unwrap_or_default();
+        if links.new_target(self.base(), &directory)?.is_some() {
+            return Ok(false);
+        }
+        let marker = self.marker();
+        uncover(&marker)?;
+        // A link, also a hard link, could lead to a file of the host.
+        Ok(fs::lookup(&marker)?.is_some_and(|found| found.is_file() && found.nlink() == 1))
+    }
+
+    /// Waits for the processes that hold a lock on the marker, and kills them if they do not end. Returns those that cannot be killed.
+    fn end_processes(
+        &self,
+        marker: &Path,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Vec<Unkillable>, SandboxError> {
+        let busy = |holder: &str| SandboxError::Busy {
+            base: self.vcap.base().to_owned(),
+            holder: holder.to_owned(),
         };
-        Ok(Some(KilledRun { notes, processes }))
+        let parent = NAME.to_string_lossy();
+        if process::is_held_by_others(marker, &parent) {
+            return Err(busy("it has lost its lock file"));
+        }
+        if fs::wait_until_free(marker, PATIENCE, stop)? {
+            return Ok(Vec::new());
+        }
+        process::kill_holders(marker, &parent, stop)
+            .ok_or_else(|| busy("processes of a run that was killed"))
     }
 
     /// Removes what a killed run left, according to its notes. If it has processes that cannot be killed, moves everything into a directory
@@ -62,9 +106,12 @@ impl SharedTree {
         let mut left = self.named(&killed.notes, &own);
         // A script may have removed it.
         let marker = fs::lookup(&self.marker())?;
-        if let Some(end) = &marker {
-            left.extend(self.older_than(end, &own)?);
+        if let Some(end) = &marker
+            && noted_data(&killed.notes).is_some()
+        {
+            left.extend(self.older_than((end.mtime(), end.mtime_nsec()), &own)?);
         }
+        killed.keep_only_own(&mut left)?;
         if killed.processes.is_empty() {
             left.iter()
                 .try_for_each(|path| self.remove_or_set_aside(path))?;
@@ -147,17 +194,40 @@ impl SharedTree {
         named
     }
 
-    /// What is older than the marker. The tree was empty when the marker was created, and the parent of a script sets its mtime when the
-    /// last process has ended: so the script created what is older.
-    fn older_than(&self, end: &Metadata, own: &[PathBuf]) -> Result<Vec<PathBuf>, SandboxError> {
+    /// What is older than the end of the last process, according to the marker. The tree was empty when the marker was created, and the
+    /// parent of a script sets its mtime when the last process has ended: so the script created what is older.
+    fn older_than(&self, end: (i64, i64), own: &[PathBuf]) -> Result<Vec<PathBuf>, SandboxError> {
         let mut older = Vec::new();
         for entry in self.entries_of(own)? {
-            if let Some(metadata) = fs::lookup(&entry)?
-                && (metadata.ctime(), metadata.ctime_nsec()) < (end.mtime(), end.mtime_nsec())
+            if let Some(found) = Glimpse::of(&entry)?
+                && (found.changed.0, found.changed.1.into()) < end
             {
                 older.push(entry);
             }
         }
         Ok(older)
+    }
+}
+
+impl KilledRun {
+    /// Drops the paths of what existed before the run. A mount is not older: only what is below it counts.
+    fn keep_only_own(&self, paths: &mut Vec<PathBuf>) -> fs::Result<()> {
+        let Some(start) = self.start else {
+            return Ok(());
+        };
+        let mut own = Vec::new();
+        for path in std::mem::take(paths) {
+            let is_older = Glimpse::of(&path)?.is_some_and(|found| found.is_older_than(start));
+            if !is_older || fs::is_mount_point(&path)? {
+                own.push(path);
+                continue;
+            }
+            tracing::warn!(
+                path = %path.display(),
+                "the notes of a run that was killed list what is older than that run; it was not removed"
+            );
+        }
+        *paths = own;
+        Ok(())
     }
 }

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use super::links::Links;
 use super::notes::noted_data;
+use super::own_file::uncover;
 use crate::config::Vcap;
 use crate::fs::{self, Context, MadeDirectories};
 use crate::sandbox::error::SandboxError;
@@ -34,6 +35,7 @@ pub(super) fn lock(
     let mut failure = None;
     for _ in 0..ATTEMPTS {
         made.make(&vcap.data())?;
+        uncover(&path)?;
         let mut file = match fs::open_regular(options.clone(), &path) {
             Ok(Some(file)) => file,
             // A script left something else.
@@ -122,7 +124,6 @@ fn is_covered(data: &Path, marker: &str) -> fs::Result<bool> {
     let Some(noted) = noted_data(marker) else {
         return Ok(false);
     };
-    // Without a look at what is mounted, which may not respond.
     let real = fs::canonicalize(fs::parent(data))?.join(fs::file_name(data));
     let mounts = fs::mount_points().unwrap_or_default();
     if mounts.iter().all(|mount| mount.path != real) {

@@ -10,29 +10,42 @@
 //! The lock file repeats these lines, in case a script removes or replaces the directory of the marker.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 
 use super::SharedTree;
 use super::lock;
 use super::notes::{DATA, DIRECTORIES};
+use super::own_file::uncover;
 use crate::fs::{self, Context};
 use crate::release::Name;
 
 impl SharedTree {
     /// Writes a new marker that names these packages, and the data directories so far.
     pub(super) fn write_marker(&self, names: &[Name]) -> fs::Result<()> {
-        self.remove_replaced_marker()?;
         let mut lines = vec![self.links.line(), self.directories_line()];
         lines.extend(names.iter().map(ToString::to_string));
         lines.extend(self.data_names().iter().map(|name| format!("{DATA}{name}")));
         let notes = lines.join("\n") + "\n";
         self.with_lock_file(|lock| lock::write(lock, &self.who, &notes))?;
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true);
-        write_regular(options, &self.marker(), &notes)
+        self.with_marker(|marker| {
+            marker.write_all_at(notes.as_bytes(), 0)?;
+            marker.set_len(notes.len() as u64)
+        })
+    }
+
+    /// Opens the marker, which may be a new file. The agent holds a lock on it until the end of the run: another run, which may have found
+    /// no lock file, must not take the scripts of this one for those of a killed run.
+    fn with_marker(&self, write: impl FnOnce(&File) -> io::Result<()>) -> fs::Result<()> {
+        let path = self.marker();
+        let marker = open(&path)?;
+        write(&marker).at("write", &path)?;
+        // Fails if a script has locked it.
+        let _ = marker.try_lock_shared();
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Some(marker);
+        Ok(())
     }
 
     fn with_lock_file(&self, write: impl FnOnce(&mut File) -> io::Result<()>) -> fs::Result<()> {
@@ -54,20 +67,8 @@ impl SharedTree {
     }
 
     fn append(&self, lines: &str) -> fs::Result<()> {
-        self.remove_replaced_marker()?;
         self.with_lock_file(|lock| lock::append(lock, lines))?;
-        let mut options = OpenOptions::new();
-        options.append(true).create(true);
-        write_regular(options, &self.marker(), lines)
-    }
-
-    /// Removes what a script has put into the place of the marker. A link, also a hard link, could lead to a file of the host.
-    pub(super) fn remove_replaced_marker(&self) -> fs::Result<()> {
-        let marker = self.marker();
-        match fs::lookup(&marker)? {
-            Some(found) if !found.is_file() || found.nlink() > 1 => fs::remove_tree(&marker),
-            _ => Ok(()),
-        }
+        self.with_marker(|marker| lock::append(marker, lines))
     }
 
     fn directories_line(&self) -> String {
@@ -80,10 +81,17 @@ impl SharedTree {
     }
 }
 
-/// Writes into the marker. Fails if a process of a script has put something else into its place meanwhile.
-pub(super) fn write_regular(options: OpenOptions, marker: &Path, text: &str) -> fs::Result<()> {
-    let mut file = fs::open_regular(options, marker)?
+/// Opens the marker, after removing what a script has put into its place. Fails if a process of a script puts something else there meanwhile.
+pub(super) fn open(marker: &Path) -> fs::Result<File> {
+    uncover(marker)?;
+    // A link, also a hard link, could lead to a file of the host.
+    let is_replaced = |found: std::fs::Metadata| !found.is_file() || found.nlink() > 1;
+    if fs::lookup(marker)?.is_some_and(is_replaced) {
+        fs::remove_tree(marker)?;
+    }
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false);
+    fs::open_regular(options, marker)?
         .ok_or_else(|| io::Error::other("it is not a regular file"))
-        .at("write", marker)?;
-    file.write_all(text.as_bytes()).at("write", marker)
+        .at("write", marker)
 }
