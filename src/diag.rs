@@ -32,7 +32,7 @@ pub(crate) fn printable(text: &dyn fmt::Display) -> String {
     let mut characters = text.chars();
     let mut shown = String::new();
     for character in characters.by_ref().take(LONGEST_FOREIGN) {
-        match character.is_control() {
+        match is_control(character) {
             true => shown.extend(character.escape_debug()),
             false => shown.push(character),
         }
@@ -43,12 +43,18 @@ pub(crate) fn printable(text: &dyn fmt::Display) -> String {
     shown
 }
 
+/// Whether a character controls a terminal, also by changing the order in which a line is shown.
+fn is_control(character: char) -> bool {
+    let is_direction = matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    character.is_control() || is_direction
+}
+
 /// JSON without control characters in its strings, for a terminal. Its values are unchanged. JSON itself requires that only for the first
 /// 32 characters.
 pub(crate) fn printable_json(json: &str) -> String {
     let mut shown = String::with_capacity(json.len());
     for character in json.chars() {
-        match character.is_control() && character != '\n' {
+        match is_control(character) && character != '\n' {
             true => {
                 let _ = write!(shown, "\\u{:04x}", u32::from(character));
             }
@@ -184,14 +190,14 @@ mod tests {
 
     #[test]
     fn foreign_text_cannot_control_a_terminal() {
-        let text = "a\u{1b}[2J\r\u{9b}\"é";
-        assert_eq!(printable(&text), "a\\u{1b}[2J\\r\\u{9b}\"é");
+        let text = "a\u{1b}[2J\r\u{9b}\u{202e}\"é";
+        assert_eq!(printable(&text), "a\\u{1b}[2J\\r\\u{9b}\\u{202e}\"é");
         let long = printable(&"é".repeat(LONGEST_FOREIGN + 1));
         assert_eq!(long.chars().count(), LONGEST_FOREIGN + 3);
         assert!(long.ends_with("é..."));
-        let value = vec!["a\u{1b}\u{7f}\u{9b}é"];
+        let value = vec!["a\u{1b}\u{7f}\u{9b}\u{2066}é"];
         let json = printable_json(&serde_json::to_string_pretty(&value).unwrap());
-        assert_eq!(json, "[\n  \"a\\u001b\\u007f\\u009bé\"\n]");
+        assert_eq!(json, "[\n  \"a\\u001b\\u007f\\u009b\\u2066é\"\n]");
         assert_eq!(serde_json::from_str::<Vec<String>>(&json).unwrap(), value);
     }
 }
