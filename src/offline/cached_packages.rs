@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
@@ -18,16 +17,13 @@ use super::ledger::{PackageRecord, ReleaseJob};
 use super::logs::PackageLogs;
 use super::made::Made;
 use super::progress::Progress;
-use super::shared_caches::{LONGEST_WAIT, Uploads};
+use super::shared_caches::{LONGEST_WAIT, Uploads, stopped_long_ago};
 use crate::cache::Entry;
 use crate::compile::Compiled;
 use crate::diag::{Chain, Elapsed};
 use crate::fs;
 use crate::release::Name;
 use crate::runtime::{self, TaskSet};
-
-/// How long a run that was stopped waits for packages that are being stored.
-const LONGEST_STOP: Duration = Duration::from_secs(5);
 
 /// Why a package is compiled if the task that fetched it broke.
 const NOT_FETCHED: &str = "it could not be fetched";
@@ -64,7 +60,11 @@ impl<'a> CachedPackages<'a> {
             return Ok(Self::none());
         };
         let blob = |node: &PackageNode| releases[&node.first.release].blob(node);
-        let searched = found_in.find(nodes, blob, except, to).await?;
+        let searched = tokio::select! {
+            biased;
+            searched = found_in.find(nodes, blob, except, to) => searched?,
+            () = stopped_long_ago(to.1) => return Err(OfflineError::Stopped),
+        };
         Ok(Self::new(cache, searched, nodes))
     }
 
@@ -245,19 +245,11 @@ async fn wait_until_stored(
             }
         }
     };
-    let too_long = async {
-        match cancel
-            .run_until_cancelled(tokio::time::sleep(LONGEST_WAIT))
-            .await
-        {
-            Some(()) => {}
-            None => tokio::time::sleep(LONGEST_STOP).await,
-        }
-    };
     let is_done = tokio::select! {
         biased;
         () = waiting => true,
-        () = too_long => false,
+        () = tokio::time::sleep(LONGEST_WAIT) => false,
+        () = stopped_long_ago(cancel) => false,
     };
     match is_done {
         true => failure,
@@ -306,5 +298,29 @@ pub(super) fn count_line(cached: usize, sources: usize) -> String {
         (all, sources) if all == sources => format!("All {sources} packages are in the cache"),
         (1, _) => format!("One of {sources} packages is in the cache"),
         (some, _) => format!("{some} of {sources} packages are in the cache"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::super::shared_caches::LONGEST_STOP;
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn storing_on_a_silent_file_system_has_time_limits() {
+        let mut storing = TaskSet::new("store");
+        storing.spawn((), std::future::pending());
+        let cancel = CancellationToken::new();
+        let start = Instant::now();
+        let failure = wait_until_stored(&mut storing, &cancel).await;
+        assert_eq!(failure.unwrap(), "no result after 5m00s");
+        assert_eq!(start.elapsed(), LONGEST_WAIT);
+
+        cancel.cancel();
+        let start = Instant::now();
+        assert!(wait_until_stored(&mut storing, &cancel).await.is_some());
+        assert_eq!(start.elapsed(), LONGEST_STOP);
     }
 }

@@ -87,7 +87,12 @@ impl Fetchable {
         }
         let token = cancel.clone();
         let copying = runtime::spawn_blocking("cache", move || wanted.fetch(&token));
-        let arrival = copying.await.unwrap_or_else(|error| Err(error.into()));
+        let copied = tokio::select! {
+            biased;
+            copied = copying => copied,
+            () = shared_caches::stopped_long_ago(&cancel) => return None,
+        };
+        let arrival = copied.unwrap_or_else(|error| Err(error.into()));
         if arrival.is_err() && cancel.is_cancelled() {
             return None;
         }

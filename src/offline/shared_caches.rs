@@ -24,6 +24,15 @@ const UPLOADS: usize = 2;
 /// How long the end of a run waits for uploads, for a local cache to store packages, and for its pruning, at most.
 pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
+/// How long a run that was stopped waits for files of the local cache, whose file system may have stopped to respond.
+pub(super) const LONGEST_STOP: Duration = Duration::from_secs(5);
+
+/// Waits until a run was stopped and the file system of the local cache has had time to respond.
+pub(super) async fn stopped_long_ago(cancel: &CancellationToken) {
+    cancel.cancelled().await;
+    tokio::time::sleep(LONGEST_STOP).await;
+}
+
 /// A package of a shared cache.
 #[derive(Debug, Clone)]
 pub(super) struct InShared {
