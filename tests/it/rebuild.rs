@@ -92,6 +92,38 @@ fn time_and_work_directory_in_packages_are_named() {
     assert_eq!(files, ["time", "work-directory"], "{}", ran.stderr);
 }
 
+/// Two packages whose scripts write their starts and ends to a file. The scripts with these positions among all starts, such as `34`,
+/// wait until `starts` scripts have started.
+fn waiting((positions, starts): (&str, usize)) -> ReleaseBuilder {
+    let script = format!(
+        "echo start >> $FACTS/ran; number=$(grep -c start $FACTS/ran)\n\
+         [[ $number != [{positions}] ]] || until [ $(grep -c start $FACTS/ran) -ge {starts} ]; do sleep 0.1; done\n\
+         echo end >> $FACTS/ran"
+    );
+    let release = ReleaseBuilder::new("demo", "1").package("a", &[], &script);
+    release.package("b", &[], &script)
+}
+
+#[test]
+fn second_compilation_has_another_number_of_jobs() {
+    const SEQUENTIAL: [&str; 4] = ["start", "end", "start", "end"];
+    const CONCURRENT: [&str; 4] = ["start", "start", "end", "end"];
+    for (jobs, waits, expected) in [
+        ("--jobs=1", ("34", 4), [SEQUENTIAL, CONCURRENT]),
+        ("--jobs=2", ("12", 2), [CONCURRENT, SEQUENTIAL]),
+    ] {
+        let Some(here) = NamespaceWorld::new() else {
+            return;
+        };
+        let tarball = here.release("release.tgz", &waiting(waits));
+        let agent = here.agent().args(&["--verify-rebuild", jobs]);
+        agent.arg(&tarball).run().succeeds();
+        let text = std::fs::read_to_string(here.fact("ran")).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines, expected.concat(), "{jobs}");
+    }
+}
+
 #[test]
 fn packages_from_a_cache_are_compiled_again() {
     let world = World::new();
