@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use crate::support::{
     Agent, LANDLOCK, LANDLOCK_OF_A_USER, NAMESPACE, NONE, NONE_OF_A_USER, Place, ReleaseBuilder,
-    Tier, USERNS_OF_A_USER, USERNS_OF_ROOT, World, in_tiers, is_soak, listed, run_tool, sha1_of,
+    Tier, USERNS_OF_A_USER, USERNS_OF_ROOT, World, compiled_packages, in_tiers, is_soak, listed,
+    manifest_of, run_tool, sha1_of, unpacked,
 };
 
 in_tiers!(same_input_gives_the_same_bytes: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
@@ -18,6 +19,7 @@ const LONG: Duration = Duration::from_secs(900);
 /// `touch` gives files the time in `facts/time`, which is different in each run.
 const SCRIPT: &str = "set -e; cd $BOSH_INSTALL_TARGET; mkdir -p bin empty; echo tool > bin/tool; ln bin/tool bin/same; \
                       ln -s tool bin/link; date -d @$SOURCE_DATE_EPOCH > date; locale -k LC_TIME | head -1 > locale; \
+                      echo $LC_ALL $TZ $(umask) $SOURCE_DATE_EPOCH > variables; \
                       find . -exec touch -h -d @$(cat $FACTS/time) {} +; touch -d @5 old";
 
 /// What a dependent sees of these files.
@@ -54,17 +56,27 @@ mod bodies {
         };
         let reproducible = |jobs: &'static str| {
             move |agent: Agent| {
-                agent
-                    .args(&["--reproducible", "--jobs", jobs])
-                    .env("LC_ALL", "C")
-                    .env("TZ", if jobs == "1" { "Asia/Tokyo" } else { "UTC" })
+                let (locale, zone) = match jobs {
+                    "1" => ("POSIX", "Asia/Tokyo"),
+                    _ => ("de_DE.UTF-8", "UTC"),
+                };
+                let agent = agent.args(&["--reproducible", "--jobs", jobs]);
+                agent.env("LC_ALL", locale).env("TZ", zone)
             }
         };
         let first = compiled(&place, reproducible("1"), "1700000000");
         let second = compiled(&place, reproducible("2"), "1800000000.5");
         assert_eq!(first, second);
+        assert_eq!(
+            place.file("own", "variables"),
+            "100644 C.UTF-8 UTC 0022 1600000000\n"
+        );
         let without = compiled(&place, |agent| agent.env("SOURCE_DATE_EPOCH", "9"), "10");
         assert_ne!(first, without);
+        assert_eq!(
+            place.file("own", "variables"),
+            "100644 C.UTF-8 UTC 0022 9\n"
+        );
     }
 
     pub(super) fn times_after_the_variable_are_packed_as_it(tier: Tier) {
@@ -121,6 +133,57 @@ fn wrong_source_date_is_refused_before_compiling() {
         .run()
         .ends_with(2)
         .says("Error: invalid value of the variable `SOURCE_DATE_EPOCH`");
+}
+
+/// Compiles a release that was created in a clone from this time. Returns the digest of the result and the blobs of its packages.
+fn compiled_clone(
+    world: &World,
+    release: &ReleaseBuilder,
+    time: u64,
+    agent: Agent,
+) -> (String, Vec<(String, String)>) {
+    let release = release.clone().cloned_at(time);
+    agent
+        .arg(world.release("release.tgz", &release))
+        .run()
+        .succeeds();
+    let result = world.result("demo-1.10");
+    let packages = compiled_packages(&manifest_of(&result));
+    (sha1_of(&result), packages)
+}
+
+#[test]
+fn clones_with_other_times_give_the_same_bytes_with_a_date() {
+    let world = World::new();
+    let script =
+        "cp -p * $BOSH_INSTALL_TARGET; echo $SOURCE_DATE_EPOCH > $BOSH_INSTALL_TARGET/date";
+    let packages = ReleaseBuilder::of_script(script).file("source", 0o644, b"source");
+    let whole = packages.clone().job("web", &["app"]).license();
+    let dated = |release, time| {
+        let agent = world.agent().env("SOURCE_DATE_EPOCH", "1400000000");
+        compiled_clone(&world, release, time, agent)
+    };
+    assert_eq!(
+        dated(&packages, 1_500_000_000),
+        dated(&packages, 1_700_000_000)
+    );
+    // The archives of jobs and of the license are copied with the times of the clone.
+    let (first, packages_of_first) = dated(&whole, 1_500_000_000);
+    let (second, packages_of_second) = dated(&whole, 1_700_000_000);
+    assert_eq!(packages_of_first, packages_of_second);
+    assert_ne!(first, second);
+}
+
+#[test]
+fn each_clone_has_its_own_date_without_the_variable() {
+    let world = World::new();
+    let release = ReleaseBuilder::of_script("echo $SOURCE_DATE_EPOCH > $BOSH_INSTALL_TARGET/date");
+    for time in [1_500_000_000, 1_700_000_000] {
+        let agent = world.agent().arg("--reproducible");
+        compiled_clone(&world, &release, time, agent);
+        let (_scratch, files) = unpacked(&world.result("demo-1.10"), "app");
+        assert_eq!(files["date"], format!("100644 {time}\n"));
+    }
 }
 
 /// With `BOSH_AGENT_SOAK` the example release, assembled alternately in two clones of its directory; otherwise a small release.

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use super::tools::{run_tool, run_tool_with, with_input};
-use super::ustar::{Member, archive};
+use super::ustar::{Member, TIME, archive};
 
 /// The compression of an archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +84,7 @@ pub(crate) struct ReleaseBuilder {
     replaced: Vec<(String, Vec<u8>)>,
     edits: Vec<(String, String)>,
     manifest: Option<Vec<u8>>,
+    time: u64,
 }
 
 impl ReleaseBuilder {
@@ -101,6 +102,7 @@ impl ReleaseBuilder {
             replaced: Vec::new(),
             edits: Vec::new(),
             manifest: None,
+            time: TIME,
         }
     }
 
@@ -247,6 +249,12 @@ impl ReleaseBuilder {
         self
     }
 
+    /// Sets the time of all files, in seconds since 1970, as `git clone` does before a release is created.
+    pub(crate) fn cloned_at(mut self, time: u64) -> Self {
+        self.time = time;
+        self
+    }
+
     /// Sets the whole manifest.
     pub(crate) fn manifest(mut self, manifest: &[u8]) -> Self {
         self.manifest = Some(manifest.to_vec());
@@ -269,18 +277,18 @@ impl ReleaseBuilder {
                 Member::file("./job.MF", job_manifest.as_bytes()),
                 Member::file("./monit", b""),
             ];
-            let blob = Compression::Gzip.apply(&archive(&files));
+            let blob = Compression::Gzip.apply(&self.archive(files));
             blobs.push((format!("jobs/{}.tgz", job.name), blob));
         }
         for package in &self.packages {
-            blobs.push((package.path(), package.archive(scratch.path())));
+            blobs.push((package.path(), package.archive(scratch.path(), self.time)));
         }
         if self.license {
             let files = [
                 Member::directory("./"),
                 Member::file("./LICENSE", b"All rights reserved.\n"),
             ];
-            let blob = Compression::Gzip.apply(&archive(&files));
+            let blob = Compression::Gzip.apply(&self.archive(files));
             blobs.push(("license.tgz".to_owned(), blob));
         }
         for (path, content) in &self.replaced {
@@ -297,6 +305,13 @@ impl ReleaseBuilder {
         files.extend(self.others.iter().cloned());
         files.retain(|(path, _)| !self.missing.contains(path));
         files
+    }
+
+    /// The archive of these entries, with the time of this release.
+    fn archive(&self, members: impl IntoIterator<Item = Member>) -> Vec<u8> {
+        let time = self.time;
+        let members = members.into_iter().map(|it| Member { time, ..it });
+        archive(&members.collect::<Vec<_>>())
     }
 
     fn manifest_of(&self, blobs: &[(String, Vec<u8>)]) -> String {
@@ -395,7 +410,7 @@ impl ReleaseBuilder {
             true => Compression::Plain,
             false => Compression::Gzip,
         };
-        let tarball = compression.apply(&archive(&self.members()));
+        let tarball = compression.apply(&self.archive(self.members()));
         std::fs::write(path, tarball).unwrap();
     }
 
@@ -418,7 +433,7 @@ impl Package {
         format!("{directory}/{}.tgz", self.name)
     }
 
-    fn archive(&self, scratch: &Path) -> Vec<u8> {
+    fn archive(&self, scratch: &Path, time: u64) -> Vec<u8> {
         if let Some(blob) = &self.blob {
             return blob.clone();
         }
@@ -432,7 +447,7 @@ impl Package {
         }
         let mut tar = Command::new("tar");
         // The same bytes each time: tests compare them with those of an earlier call.
-        tar.args(["--sort=name", "--mtime=@1600000000"])
+        tar.args(["--sort=name", &format!("--mtime=@{time}")])
             .args(["--owner=builder:5001", "--group=builders:5002", "-cf", "-"])
             .arg("-C")
             .arg(tree.path())

@@ -1,5 +1,8 @@
 //! A small writer of ustar archives with any name, order, owner and type, which tar would not write.
 
+/// The time of all entries, unless a test sets another one: equal contents make equal archives.
+pub(crate) const TIME: u64 = 1_600_000_000;
+
 /// The type of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -21,6 +24,8 @@ pub(crate) struct Member {
     pub(crate) names: (&'static str, &'static str),
     pub(crate) link: String,
     pub(crate) content: Vec<u8>,
+    /// In seconds since 1970.
+    pub(crate) time: u64,
 }
 
 impl Member {
@@ -33,6 +38,7 @@ impl Member {
             names: ("builder", "builders"),
             link: String::new(),
             content: content.to_vec(),
+            time: TIME,
         }
     }
 
@@ -78,7 +84,7 @@ fn header(member: &Member) -> [u8; 512] {
     put(108, format!("{:07o}\0", member.owner.0).as_bytes());
     put(116, format!("{:07o}\0", member.owner.1).as_bytes());
     put(124, format!("{:011o}\0", member.content.len()).as_bytes());
-    put(136, format!("{:011o}\0", 1_600_000_000).as_bytes());
+    put(136, format!("{:011o}\0", member.time).as_bytes());
     put(148, b"        ");
     put(
         156,
