@@ -140,9 +140,9 @@ fn compare(
     let before = findings.problems();
     let source = read_source(&tarball, findings)?;
     match &source {
-        _ if manifest.compiled_packages.is_none() => findings.add(
+        _ if !manifest.packages.is_empty() => findings.add(
             &rules::NOT_COMPARABLE,
-            "the inspected release has no compiled packages",
+            "the inspected release has source packages",
         ),
         Some(source) if source.compiled_packages.is_some() => findings.add(
             &rules::NOT_COMPARABLE,

@@ -31,18 +31,20 @@ fn release(compiled: &Manifest, source: &Manifest, findings: &mut Findings) {
         );
         findings.add(&rules::SOURCE_OTHER_RELEASE, text);
     }
-    let commit = |manifest: &Manifest| {
-        let hash = manifest.commit_hash.as_deref().unwrap_or_default();
-        let hash = if hash.is_empty() { "none" } else { hash };
-        match manifest.uncommitted_changes {
-            true => format!("{hash} with uncommitted changes"),
-            false => hash.to_owned(),
-        }
-    };
-    let (ours, theirs) = (commit(compiled), commit(source));
+    // A Director stores `unknown` for a source release without a commit, and compares it with the text in the compiled release.
+    let ours = commit(compiled, "missing");
+    let theirs = commit(source, "unknown");
     if ours != theirs {
         let text = format!("the commit is {ours}, that of the source release is {theirs}");
         findings.add(&rules::SOURCE_OTHER_COMMIT, text);
+    }
+}
+
+fn commit(manifest: &Manifest, without: &str) -> String {
+    let hash = manifest.commit_hash.as_deref().unwrap_or(without);
+    match manifest.uncommitted_changes {
+        true => format!("`{hash}` with uncommitted changes"),
+        false => format!("`{hash}`"),
     }
 }
 
@@ -211,7 +213,7 @@ mod tests {
                 "commit_hash: c1",
                 "uncommitted_changes: true",
                 &[
-                    "source-other-commit: the commit is none with uncommitted changes, that of the source release is c1",
+                    "source-other-commit: the commit is `missing` with uncommitted changes, that of the source release is `c1`",
                 ],
             ),
             (

@@ -1,6 +1,7 @@
 //! Manifests that a Director or the CLI refuses or misreads.
 
 use super::*;
+use crate::support::{require_tools, run_tool_with};
 
 /// A release whose manifest has another text.
 fn edited(from: &str, to: &str) -> Vec<u8> {
@@ -65,6 +66,35 @@ fn unquoted_numbers_are_read_differently_by_directors() {
         "unquoted-commit",
         "`0123456` is not quoted",
     );
+}
+
+#[test]
+fn unquoted_versions_are_read_as_by_ruby() {
+    if !require_tools(&["ruby"]) {
+        return;
+    }
+    const TEXTS: &str = "1.10 1.5 1.0 45 0777 08 1_000 1__0 1_ 0x1f 0b101 1e3 12e03 1.5e+3 1. 007.1 1.2.3 0o17 yes on y NaN 00";
+    let script =
+        "require 'yaml'; $stdin.read.split.each { |it| puts YAML.load(\"v: #{it}\")['v'] }";
+    let read = run_tool_with("ruby", &["-e", script], TEXTS.as_bytes());
+    let read = String::from_utf8(read).unwrap();
+    let world = World::new();
+    for (text, theirs) in TEXTS.split(' ').zip(read.lines()) {
+        let release = edited("version: \"1.10\"", &format!("version: {text}"));
+        let tarball = world.write("release.tgz", release);
+        let found = found(&inspected(&world, &[], &tarball));
+        let unquoted = found.iter().find(|it| it.1 == "unquoted-text");
+        match unquoted {
+            Some((_, _, says)) => {
+                assert!(
+                    says.ends_with(&format!(": Directors read `{theirs}`")),
+                    "{says}"
+                );
+                assert_ne!(text, theirs);
+            }
+            None => assert_eq!(text, theirs),
+        }
+    }
 }
 
 #[test]

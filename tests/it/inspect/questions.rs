@@ -58,6 +58,21 @@ fn result_comes_from_its_source_release() {
 }
 
 #[test]
+fn source_release_without_commit_or_packages_can_be_compared() {
+    for release in [
+        ReleaseBuilder::demo().edit("commit_hash: 8ab1aae\n", ""),
+        ReleaseBuilder::new("demo", "1").job("web", &[]),
+    ] {
+        let world = World::new();
+        let result = world.compiled(&release);
+        let source = world.path("release.tgz");
+        let json = inspected(&world, &["--source", source.to_str().unwrap()], &result);
+        assert_eq!(found(&json), []);
+        assert_eq!(json["from_source"]["matches"], true);
+    }
+}
+
+#[test]
 fn differences_from_the_source_release_are_reported() {
     let world = World::new();
     let result = world.compiled(&ReleaseBuilder::demo());
