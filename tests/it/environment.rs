@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use crate::support::{
     Agent, LANDLOCK, NAMESPACE, NONE, Place, Ran, ReleaseBuilder, Tier, USERNS_OF_A_USER,
-    USERNS_OF_ROOT, in_tiers,
+    USERNS_OF_ROOT, in_tiers, run_tool,
 };
 
 in_tiers!(directories_named_by_variables_are_at_their_places: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
+in_tiers!(each_variable_can_name_a_directory_below_tmp: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 in_tiers!(tools_in_path_and_files_below_tmp_can_be_used: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 in_tiers!(links_below_tmp_have_their_targets_on_the_host: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 in_tiers!(unnamed_files_below_tmp_stay_hidden: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER);
@@ -125,6 +126,32 @@ mod bodies {
         assert_eq!(read(home.join("file")), "home\n");
         assert_eq!(read(var.path().join("file")), "var\n");
         assert_eq!(read(shm.path().join("file")), "shm\n");
+    }
+
+    pub(super) fn each_variable_can_name_a_directory_below_tmp(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        for variable in ["TMPDIR", "GOCACHE", "CCACHE_DIR", "XDG_CACHE_HOME"] {
+            let directory = open_directory("/tmp");
+            std::fs::write(directory.path().join("old"), "kept\n").unwrap();
+            let release = place.release(&ReleaseBuilder::of_script(&format!(
+                "set -e; rm $(mktemp); ls ${variable} > $BOSH_INSTALL_TARGET/seen; echo new > ${variable}/new"
+            )));
+            with(place.agent(), &[(variable, directory.path())])
+                .arg(release)
+                .run()
+                .succeeds()
+                .does_not_say("Warning");
+            // With Landlock, each script gets a TMPDIR of its own instead.
+            let is_private = variable == "TMPDIR" && tier.name == "landlock";
+            let (seen, left) = match is_private {
+                true => ("", "old\n"),
+                false => ("old\n", "new\nold\n"),
+            };
+            assert_eq!(place.file("app", "seen"), format!("100644 {seen}"));
+            assert_eq!(run_tool("ls", &[directory.path()]), left, "{variable}");
+        }
     }
 
     pub(super) fn tools_in_path_and_files_below_tmp_can_be_used(tier: Tier) {

@@ -20,7 +20,7 @@ in_tiers!(linked_script_is_checked_like_a_file: NAMESPACE USERNS_OF_A_USER LANDL
 in_tiers!(link_to_a_fifo_in_a_dependency_is_refused: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 in_tiers!(windows_line_ends_are_a_warning_or_a_hint: NAMESPACE USERNS_OF_A_USER LANDLOCK NONE);
 in_tiers!(byte_order_mark_is_a_warning: NAMESPACE LANDLOCK NONE);
-in_tiers!(empty_package_after_errors_is_a_warning: NAMESPACE USERNS_OF_A_USER NONE);
+in_tiers!(empty_package_after_errors_is_a_warning: NAMESPACE USERNS_OF_A_USER LANDLOCK NONE);
 in_tiers!(empty_package_without_errors_gives_no_warning: NAMESPACE LANDLOCK NONE);
 in_tiers!(directories_need_not_be_utf_8: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 in_tiers!(references_to_the_compile_directory_are_a_warning: NAMESPACE USERNS_OF_A_USER LANDLOCK NONE);
@@ -397,6 +397,12 @@ fn can_mount() -> bool {
     require_root() && require_tools(&["unshare"])
 }
 
+/// The names of those tiers that this machine has.
+fn possible<const N: usize>(tiers: [Tier; N]) -> impl Iterator<Item = &'static str> {
+    let possible = |tier: &Tier| can_mount() && tier.is_possible();
+    tiers.into_iter().filter(possible).map(|tier| tier.name)
+}
+
 fn compile_in(world: &World, noexec: &str, isolation: &str, arguments: &[PathBuf]) -> Ran {
     let release = world.release("release.tgz", &ReleaseBuilder::of_script(RUNS_ITS_OWN));
     let agent = world.flags_with(agent_with_noexec(world, noexec), isolation);
@@ -418,30 +424,28 @@ fn warning(world: &World, directory: &str, option: &str) -> String {
 
 #[test]
 fn requested_noexec_work_directory_is_reported() {
-    if !can_mount() {
-        return;
+    for isolation in possible([NAMESPACE, USERNS_OF_ROOT]) {
+        let world = World::outside_tmp();
+        let work = world.path("work");
+        let hint = format!(
+            "Hint: package app: `{}` is on a file system that is mounted noexec, so its script cannot run programs that it builds",
+            work.display()
+        );
+        compile_in(&world, "work", isolation, &["--work-dir".into(), work])
+            .fails()
+            .says(&warning(&world, "work", "--work-dir"))
+            .says(&hint);
     }
-    let world = World::outside_tmp();
-    let work = world.path("work");
-    let hint = format!(
-        "Hint: package app: `{}` is on a file system that is mounted noexec, so its script cannot run programs that it builds",
-        work.display()
-    );
-    compile_in(&world, "work", "namespace", &["--work-dir".into(), work])
-        .fails()
-        .says(&warning(&world, "work", "--work-dir"))
-        .says(&hint);
 }
 
 #[test]
 fn noexec_data_directory_is_avoided_in_namespaces() {
-    if !can_mount() {
-        return;
+    for isolation in possible([NAMESPACE, USERNS_OF_ROOT]) {
+        let world = World::outside_tmp();
+        compile_in(&world, "vcap/data", isolation, &[])
+            .succeeds()
+            .does_not_say("Warning");
     }
-    let world = World::outside_tmp();
-    compile_in(&world, "vcap/data", "namespace", &[])
-        .succeeds()
-        .does_not_say("Warning");
 }
 
 #[test]
@@ -471,12 +475,11 @@ fn noexec_output_directory_is_avoided_as_work_directory() {
 
 #[test]
 fn noexec_data_directory_is_reported_if_scripts_use_it() {
-    if !can_mount() {
-        return;
+    for isolation in possible([LANDLOCK, NONE]) {
+        let world = World::outside_tmp();
+        compile_in(&world, "vcap/data", isolation, &[])
+            .fails()
+            .says(&warning(&world, "vcap/data", "--base-directory"))
+            .says("is on a file system that is mounted noexec, so its script cannot run programs that it builds");
     }
-    let world = World::outside_tmp();
-    compile_in(&world, "vcap/data", "none", &[])
-        .fails()
-        .says(&warning(&world, "vcap/data", "--base-directory"))
-        .says("is on a file system that is mounted noexec, so its script cannot run programs that it builds");
 }
