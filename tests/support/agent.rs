@@ -191,6 +191,12 @@ impl Running {
         self.child.try_wait().unwrap().is_some()
     }
 
+    /// Waits for the end, which must come within this time from now.
+    pub(crate) fn end_within(mut self, limit: Duration) -> Ran {
+        self.limit = limit;
+        self.end()
+    }
+
     /// Waits for the end. Kills the process and fails the test after the time limit.
     pub(crate) fn end(mut self) -> Ran {
         let output = self.output.clone();
