@@ -1,6 +1,8 @@
 //! Leftovers in a script's directories: mounts, protected files, deep trees, unreadable directories. No file of the host is removed, and
 //! runs fail only if there is no other way.
 
+mod mounts;
+
 use std::collections::BTreeMap;
 use std::os::unix::fs::chown;
 use std::path::PathBuf;
@@ -10,8 +12,8 @@ use nix::sys::signal::Signal;
 
 use crate::support::{
     Agent, LANDLOCK, LANDLOCK_OF_A_USER, LANDLOCK_OF_ROOT, Listed, NAMESPACE, NONE, NONE_OF_A_USER,
-    Place, Ran, ReleaseBuilder, STEMCELL, Tier, USER, USERNS_OF_A_USER, USERNS_OF_ROOT, Who,
-    in_tiers, listed, snapshot,
+    Place, Ran, ReleaseBuilder, Tier, USER, USERNS_OF_A_USER, USERNS_OF_ROOT, Who, in_tiers,
+    listed, snapshot,
 };
 
 in_tiers!(mounts_in_the_compile_directory_keep_their_files: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK_OF_ROOT NONE);
@@ -48,12 +50,13 @@ impl Drop for Memory {
     }
 }
 
+/// Fails unless `facts/first` exists: under Landlock, only the second run is unrestricted.
+const ONLY_UNRESTRICTED: &str = "[ -e $FACTS/first ] || { touch $FACTS/first; exit 1; }";
+
 /// Kills the agent after a script has run these commands without restrictions. `$base` is the base directory.
 fn kill_after(place: &Place, commands: &str) {
-    // Under Landlock, only the second run is unrestricted.
     let script = format!(
-        "[ -e $FACTS/first ] || {{ touch $FACTS/first; exit 1; }}; base=${{BOSH_INSTALL_TARGET%/packages/*}}; \
-         {commands}; touch $FACTS/started; sleep 1000"
+        "{ONLY_UNRESTRICTED}; base=${{BOSH_INSTALL_TARGET%/packages/*}}; {commands}; touch $FACTS/started; sleep 1000"
     );
     if place.tier.name == "none" {
         place.world.write("facts/first", "");
@@ -463,16 +466,8 @@ impl Site {
         let own = self.place.world.path("bosh-agent").display().to_string();
         let before = format!("shift; ulimit -n 1024; {before}{own} \"$@\"{after}");
         let words = ["unshare", "--mount", "sh", "-c", &before, "sh"];
-        let world = &self.place.world;
-        Agent::wrapped(&world.path("printed"), &words)
-            .args(&["compile", "--isolation", self.place.tier.flag])
-            .args(&["--stemcell", STEMCELL])
-            .arg("--base-directory")
-            .arg(world.base())
-            .arg("--logs-dir")
-            .arg(world.path("logs"))
-            .arg("--output-directory")
-            .arg(world.out())
+        let agent = Agent::wrapped(&self.place.world.path("printed"), &words);
+        self.place.with_flags(agent)
     }
 
     fn run(&self, script: &str) -> Ran {

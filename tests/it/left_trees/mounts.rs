@@ -1,0 +1,81 @@
+//! Mounts that a script leaves in or over its scratch directory, and mounts that exist when a run is stopped.
+
+use std::time::Duration;
+
+use super::*;
+
+in_tiers!(mounts_in_scratch_keep_their_files: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK_OF_ROOT NONE);
+in_tiers!(mounts_over_scratch_keep_their_files: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK_OF_ROOT NONE);
+in_tiers!(stop_with_left_mounts_ends_within_the_grace_time: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK_OF_ROOT NONE);
+
+/// Lets the script of `lib` mount a directory of the host at a path in `$scratch`, its scratch directory. A dependent then removes everything
+/// in the scratch directory.
+fn assert_scratch_is_safe(tier: Tier, at: &str) {
+    for is_kept in [false, true] {
+        let Some(site) = Site::new(tier) else {
+            return;
+        };
+        let kept = site.place.world.path("kept");
+        let mount = format!(
+            "set -e; scratch=@base@/data/lib; mkdir -p $scratch/m; mount --bind {} {at}; echo done > $BOSH_INSTALL_TARGET/result",
+            site.host.display()
+        );
+        let remove = "set -e; ls @base@/data/lib > $BOSH_INSTALL_TARGET/seen; rm -r @base@/data/lib/*; echo > @base@/data/lib/new";
+        let release = ReleaseBuilder::new("demo", "1.10")
+            .package("lib", &[], &mount)
+            .package("app", &["lib"], remove);
+        let agent = match is_kept {
+            true => site.agent().arg("--scratch-dir").arg(&kept),
+            false => site.agent(),
+        };
+        let ran = agent.arg(site.place.release(&release)).run().succeeds();
+        if !tier.has_mounts() {
+            ran.says("\nWarning: unmounted a file system that a packaging script left mounted: `");
+        }
+        assert_eq!(site.place.file("lib", "result"), "100644 done\n");
+        assert_eq!(site.place.file("app", "seen"), "100644 m\n");
+        site.assert_untouched();
+        assert!(!site.place.world.base().exists());
+        if is_kept {
+            assert_eq!(listed(kept.join("lib")), [kept.join("lib/new")]);
+        }
+    }
+}
+
+mod bodies {
+    use super::*;
+
+    pub(super) fn mounts_in_scratch_keep_their_files(tier: Tier) {
+        assert_scratch_is_safe(tier, "$scratch/m");
+    }
+
+    pub(super) fn mounts_over_scratch_keep_their_files(tier: Tier) {
+        assert_scratch_is_safe(tier, "$scratch");
+    }
+
+    pub(super) fn stop_with_left_mounts_ends_within_the_grace_time(tier: Tier) {
+        let Some(site) = Site::new(tier) else {
+            return;
+        };
+        let script = format!(
+            "{ONLY_UNRESTRICTED}; set -e; trap '' TERM; \
+             for directory in $BOSH_COMPILE_TARGET $BOSH_INSTALL_TARGET @base@/data/app; do \
+               mkdir $directory/m; mount --bind {} $directory/m; done; \
+             touch $FACTS/started; sleep 1000; sleep 1000",
+            site.host.display()
+        );
+        if tier.name != "landlock" {
+            site.place.world.write("facts/first", "");
+        }
+        let agent = site.agent().args(&["--grace", "1"]);
+        let running = site.place.start_of(agent, &script);
+        running.signal(Signal::SIGTERM);
+        // The rest is for a busy machine.
+        running
+            .end_within(Duration::from_secs(1 + 10))
+            .ends_with(143)
+            .does_not_say("Error");
+        site.assert_untouched();
+        assert!(!site.place.world.base().exists());
+    }
+}
