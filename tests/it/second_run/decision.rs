@@ -140,10 +140,10 @@ async fn timed_out_script_runs_once() {
 }
 
 /// A control group with a memory limit. Dropping it removes the group.
-struct MemoryGroup(PathBuf);
+pub(super) struct MemoryGroup(pub(super) PathBuf);
 
 impl MemoryGroup {
-    fn new(limit: u64) -> Option<Self> {
+    pub(super) fn new(limit: u64) -> Option<Self> {
         let name = format!("bosh-agent-test-{}", std::process::id());
         let (root, file, swap) = match Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
             true => ("/sys/fs/cgroup", "memory.max", ("memory.swap.max", 0)),

@@ -1,6 +1,8 @@
 //! A second run in the program's output.
 
+use super::decision::MemoryGroup;
 use super::*;
+use crate::support::require_root;
 
 /// Asserts that these texts follow each other.
 #[track_caller]
@@ -71,6 +73,104 @@ fn first_failure_is_printed_while_another_script_runs() {
             "Error: failed to compile package app/",
             "the packaging script exited with 8 after ",
         ],
+    );
+}
+
+/// How long after the end of a script its failure may be reported.
+const AT_ONCE: Duration = Duration::from_secs(2);
+
+/// Compiles a package whose script fails after a denial while another one, which ignores SIGTERM, runs. Asserts that the failure is
+/// reported before the other script ends. A failure without a second run has its reason at the end, in the error.
+fn assert_reported_at_once(failing: &str, reason: &str, runs: usize) {
+    let Some(place) = Place::new(LANDLOCK) else {
+        return;
+    };
+    let release = ReleaseBuilder::new("demo", "1.10")
+        .package(
+            "app",
+            &[],
+            &format!(
+                "{COUNT}until [ -e $FACTS/slow ]; do sleep 0.01; done; echo 'mkdir: /x: Permission denied' >&2; {failing}"
+            ),
+        )
+        .package(
+            "slow",
+            &[],
+            "trap '' TERM; touch $FACTS/slow; until [ -e $FACTS/gate ]; do echo; sleep 0.01; done",
+        );
+    let tarball = place.release(&release);
+    let agent = place.agent().args(&["--jobs", "2", "--grace", "60"]);
+    let running = agent
+        .args(&["--silence-timeout", "3s"])
+        .arg(tarball)
+        .start();
+    wait_for("the script's end", LIMIT, || {
+        let ended = place.world.path("facts/ended").exists();
+        ended.then_some(()).ok_or_else(|| running.stderr())
+    });
+    let reported = match runs {
+        1 => " failed: stopping 1 running package\n",
+        _ => reason,
+    };
+    wait_for(reported, AT_ONCE, || {
+        let stderr = running.stderr();
+        stderr.contains(reported).then_some(()).ok_or(stderr)
+    });
+    place.world.write("facts/gate", "");
+    running.end().fails_or_blames_the_machine().says(reason);
+    let recorded = place.world.read("facts/app.runs");
+    assert_eq!(recorded.lines().count(), runs, "{failing}");
+}
+
+#[test]
+fn denied_script_is_reported_at_once_beside_a_long_one() {
+    assert_reported_at_once(
+        "touch $FACTS/ended; exit 8",
+        "the packaging script of `app` exited with 8 (after ",
+        2,
+    );
+}
+
+#[test]
+fn killed_script_is_reported_at_once_and_runs_once() {
+    assert_reported_at_once("touch $FACTS/ended; kill -KILL $$", "SIGKILL", 1);
+}
+
+#[test]
+fn full_disk_is_reported_at_once_and_the_script_runs_once() {
+    assert_reported_at_once(
+        "echo 'cp: No space left on device' >&2; touch $FACTS/ended; exit 1",
+        "  | cp: No space left on device",
+        1,
+    );
+}
+
+#[test]
+fn silent_script_is_reported_at_once_and_runs_once() {
+    assert_reported_at_once(
+        "trap 'touch $FACTS/ended; exit 1' TERM; sleep 1000 & wait",
+        "printed nothing for",
+        1,
+    );
+}
+
+#[test]
+fn lack_of_memory_is_reported_at_once_and_the_script_runs_once() {
+    if !require_root() {
+        return;
+    }
+    let group = MemoryGroup::new(64 << 20);
+    if !require(group.is_some(), "a control group with a limit of memory") {
+        return;
+    }
+    let procs = group.as_ref().unwrap().0.join("cgroup.procs");
+    assert_reported_at_once(
+        &format!(
+            "echo $$ > {}; perl -e '$x = \"x\" x (300 << 20)' || {{ touch $FACTS/ended; exit 1; }}",
+            procs.display()
+        ),
+        "out of memory",
+        1,
     );
 }
 
