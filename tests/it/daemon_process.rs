@@ -3,9 +3,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::support::{
-    Agent, Daemon, LANDLOCK, Member, NAMESPACE, Place, Running, Tier, USERNS_OF_A_USER,
-    USERNS_OF_ROOT, World, archive, in_tiers, limit_of_open_files, listed, processes_below,
-    require_root, require_tools, run_tool, sha1_of, wait_for,
+    Agent, Daemon, LANDLOCK, NAMESPACE, Place, Running, Tier, USERNS_OF_A_USER, USERNS_OF_ROOT,
+    World, in_tiers, limit_of_open_files, listed, processes_below, require_root, require_tools,
+    run_tool, wait_for,
 };
 use nix::sys::signal::Signal;
 
@@ -14,6 +14,9 @@ in_tiers!(denials_of_a_first_run_are_logged: LANDLOCK);
 in_tiers!(late_output_is_kept_and_remaining_processes_are_logged: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK);
 
 const LIMIT: Duration = Duration::from_secs(60);
+
+/// The time in which a daemon without a running script ends, on a busy machine.
+const SOON: Duration = Duration::from_secs(10);
 
 /// A world with settings of an HTTPS bus.
 fn machine() -> World {
@@ -149,7 +152,7 @@ fn daemon_with_inherited_ignored_signals_can_be_stopped() {
     Daemon::wait_for_message(&daemon, "listening for HTTPS requests");
     Daemon::wait_for_message(&daemon, "isolation: ");
     daemon.signal(Signal::SIGTERM);
-    assert_eq!(daemon.end().code, Some(1));
+    assert_eq!(daemon.end_within(SOON).code, Some(1));
 }
 
 #[test]
@@ -198,7 +201,7 @@ fn dangling_link_as_data_directory_is_reported() {
     let (link, target) = (world.base().join("data"), world.path("not-mounted"));
     std::fs::create_dir_all(world.base()).unwrap();
     std::os::unix::fs::symlink(&target, &link).unwrap();
-    let ended = daemon(&world).run();
+    let ended = daemon(&world).within(SOON).run();
     assert_eq!(ended.code, Some(1));
     let (link, target) = (link.display(), target.display());
     let said = format!("`{link}` is a link to `{target}`, which does not exist");
@@ -213,7 +216,11 @@ fn second_sigterm_kills_scripts_and_ends_the_daemon() {
     let world = machine();
     let mut daemon = daemon(&world).start();
     Daemon::wait_for_message(&daemon, "listening for HTTPS requests");
-    order(&world, "trap '' TERM\nsleep 1000\nsleep 1000");
+    Daemon::order(
+        &world,
+        "trap '' TERM\nsleep 1000\nsleep 1000",
+        &serde_json::json!({}),
+    );
     wait_for("the script", LIMIT, || {
         let found = processes_below(&world.base());
         let is_there = found.iter().any(|process| process.contains("sleep 1000"));
@@ -223,7 +230,7 @@ fn second_sigterm_kills_scripts_and_ends_the_daemon() {
     });
     daemon.signal(Signal::SIGTERM);
     Daemon::wait_for_message(&daemon, "a second SIGTERM kills them at once");
-    wait_for("the end", LIMIT, || {
+    wait_for("the end", SOON, || {
         if daemon.has_ended() {
             return Ok(());
         }
@@ -331,39 +338,7 @@ mod bodies {
     }
 }
 
-/// Has a daemon compile a package with this script. Returns a function that reads a file of the result, without the line end.
+/// Has a daemon compile a package without dependencies. Returns a function that reads a file of the result, without the line end.
 fn compiled(world: &World, daemon: &Running, script: &str) -> impl Fn(&str) -> String + use<> {
-    order(world, script);
-    let store = world.path("store");
-    let source = store.join("source");
-    let blob = wait_for("the result", LIMIT, || {
-        // A hidden file is still being written.
-        let is_result = |blob: &PathBuf| {
-            *blob != source
-                && !blob
-                    .file_name()
-                    .unwrap()
-                    .as_encoded_bytes()
-                    .starts_with(b".")
-        };
-        let mut blobs = listed(store.clone()).into_iter();
-        blobs.find(is_result).ok_or_else(|| daemon.stderr())
-    });
-    move |file: &str| {
-        let file = format!("./{file}");
-        let arguments = ["-xOf".as_ref(), blob.as_os_str(), file.as_ref()];
-        run_tool("tar", &arguments).trim().to_owned()
-    }
-}
-
-/// Sends the daemon a request to compile a package with this script.
-fn order(world: &World, script: &str) {
-    let store = world.path("store");
-    std::fs::create_dir_all(&store).unwrap();
-    let blob = store.join("source");
-    let source = archive(&[Member::file("packaging", script.as_bytes())]);
-    std::fs::write(&blob, source).unwrap();
-    let arguments = serde_json::json!(["source", sha1_of(&blob), "app", "1.1", {}]);
-    let reply = Daemon::post(world, "compile_package", &arguments);
-    assert!(reply.contains("agent_task_id"), "{reply}");
+    Daemon::compiled(world, daemon, script, &serde_json::json!({}))
 }

@@ -1,13 +1,17 @@
 //! Scripts that link, move and remove files of dependencies. Where dependencies are mounted, these scripts run again with copies.
 
 use crate::support::{
-    NAMESPACE, NONE, Place, ReleaseBuilder, Tier, USERNS_OF_A_USER, USERNS_OF_ROOT, in_tiers,
+    Daemon, Member, NAMESPACE, NONE, Place, ReleaseBuilder, Tier, USERNS_OF_A_USER, USERNS_OF_ROOT,
+    archive, in_tiers, require_tools, sha1_of,
 };
+use nix::sys::signal::Signal;
+use serde_json::json;
 
 in_tiers!(hard_links_to_a_dependency_are_installed: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER NONE);
 in_tiers!(files_are_renamed_out_of_a_dependency: NAMESPACE USERNS_OF_A_USER NONE);
 in_tiers!(directory_of_a_dependency_is_removed: NAMESPACE USERNS_OF_A_USER NONE);
 in_tiers!(script_that_continues_after_a_failed_link_runs_again: NAMESPACE USERNS_OF_A_USER NONE);
+in_tiers!(daemon_compiles_again_with_copies_of_dependencies: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER);
 in_tiers!(failure_of_the_second_run_is_reported_once: NAMESPACE USERNS_OF_A_USER);
 
 const WARNING: &str = "Warning: the packaging script of app links, moves or removes files of a dependency, which fails \
@@ -106,6 +110,46 @@ mod bodies {
             "ln @packages@/lib/lib.txt $BOSH_INSTALL_TARGET/; echo done",
         );
         assert_eq!(place.file("app", "lib.txt"), "100644 lib\n");
+    }
+
+    pub(super) fn daemon_compiles_again_with_copies_of_dependencies(tier: Tier) {
+        if !require_tools(&["openssl", "curl"]) {
+            return;
+        }
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let daemon = Daemon::start_in(&place);
+        let lib = archive(&[
+            Member::directory("dir"),
+            Member::file("dir/file", b"in\n"),
+            Member::file("lib.txt", b"lib\n"),
+        ]);
+        let lib = place.world.write("store/lib", lib);
+        let dependencies = json!({"lib": {
+            "name": "lib", "version": "1", "blobstore_id": "lib", "sha1": sha1_of(&lib),
+        }});
+        for (number, script) in [
+            "cp -al $lib/. $BOSH_INSTALL_TARGET",
+            "cp $lib/lib.txt $BOSH_INSTALL_TARGET/; cd $lib/; \
+             perl -e 'rename(\"dir\", \"$ENV{BOSH_INSTALL_TARGET}/dir\") or die \"$!\\n\"'",
+            "cp -R $lib/. $BOSH_INSTALL_TARGET; rm -rf $(readlink -f $lib)",
+            // The dependency itself is unchanged.
+            "cp -R $lib/. $BOSH_INSTALL_TARGET",
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let script = format!("set -e; lib=${{BOSH_INSTALL_TARGET%/*}}/lib; {script}");
+            let found = Daemon::compiled(&place.world, &daemon, &script, &dependencies);
+            assert_eq!(found("lib.txt"), "lib", "{script}");
+            assert_eq!(found("dir/file"), "in", "{script}");
+            let log = daemon.stderr();
+            let again = "compiling the package again with copies of its dependencies";
+            assert_eq!(log.matches(again).count(), (number + 1).min(3), "{log}");
+        }
+        daemon.signal(Signal::SIGTERM);
+        assert_eq!(daemon.end().code, Some(1));
     }
 
     pub(super) fn failure_of_the_second_run_is_reported_once(tier: Tier) {

@@ -2,14 +2,18 @@
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::{MetadataExt, chown};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::agent::{Agent, Running};
+use super::outcome::sha1_of;
+use super::play::listed;
 use super::tiers::Place;
 use super::tools::{run_tool, wait_for};
+use super::ustar::{Member, archive};
 use super::world::World;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -84,6 +88,41 @@ impl Daemon {
             let log = daemon.stderr();
             if log.contains(text) { Ok(()) } else { Err(log) }
         });
+    }
+
+    /// Sends a request to compile the package `app` with this script.
+    pub(crate) fn order(world: &World, script: &str, dependencies: &Value) {
+        let source = archive(&[Member::file("packaging", script.as_bytes())]);
+        let blob = world.write("store/source", source);
+        let arguments = json!(["source", sha1_of(&blob), "app", "1.1", dependencies]);
+        let reply = Self::post(world, "compile_package", &arguments);
+        assert!(reply.contains("agent_task_id"), "{reply}");
+    }
+
+    /// The same, and waits for the result. Returns a function that reads a file of the result, without the line end.
+    pub(crate) fn compiled(
+        world: &World,
+        daemon: &Running,
+        script: &str,
+        dependencies: &Value,
+    ) -> impl Fn(&str) -> String + use<> {
+        let store = world.path("store");
+        let before = listed(store.clone());
+        Self::order(world, script, dependencies);
+        let blob = wait_for("the result", LIMIT, || {
+            // A hidden file is still being written.
+            let is_result = |blob: &PathBuf| {
+                let name = blob.file_name().unwrap().as_encoded_bytes();
+                name != b"source" && !name.starts_with(b".") && !before.contains(blob)
+            };
+            let mut blobs = listed(store.clone()).into_iter();
+            blobs.find(is_result).ok_or_else(|| daemon.stderr())
+        });
+        move |file: &str| {
+            let file = format!("./{file}");
+            let arguments = ["-xOf".as_ref(), blob.as_os_str(), file.as_ref()];
+            run_tool("tar", &arguments).trim().to_owned()
+        }
     }
 
     /// Sends a request and returns the body of the reply.
