@@ -9,7 +9,8 @@ use nix::sys::signal::Signal;
 
 use super::files_below;
 use crate::support::{
-    Agent, NamespaceWorld, ReleaseBuilder, Running, is_soak, processes_below, unpacked, wait_for,
+    Agent, NamespaceWorld, Ran, ReleaseBuilder, Running, is_soak, processes_below, unpacked,
+    wait_for,
 };
 
 /// How many processes use the cache.
@@ -38,11 +39,23 @@ fn release(round: usize) -> ReleaseBuilder {
         .package("same", &[], "echo same > $BOSH_INSTALL_TARGET/text")
 }
 
-fn agent(here: &NamespaceWorld, number: usize) -> Agent {
+/// How the processes use the directory `cache`.
+#[derive(Clone, Copy)]
+enum Use {
+    Local,
+    Shared,
+}
+
+fn agent(here: &NamespaceWorld, number: usize, how: Use) -> Agent {
     let agent = here.agent_at("namespace", &format!("out-{number}"));
+    let flags: &[&str] = match how {
+        Use::Local => &["--cache-dir"],
+        Use::Shared => &["--cache-from", "--cache-to"],
+    };
+    let agent = flags.iter().fold(agent, |agent, flag| {
+        agent.arg(flag).arg(here.world.path("cache"))
+    });
     agent
-        .arg("--cache-dir")
-        .arg(here.world.path("cache"))
         .arg("--logs-dir")
         .arg(here.world.path(&format!("logs-{number}")))
         .without_report()
@@ -66,9 +79,9 @@ fn assert_result(here: &NamespaceWorld, number: usize, round: usize) {
 }
 
 /// Starts all processes and kills some of them at random times. The others must succeed.
-fn run(here: &NamespaceWorld, tarball: &Path, round: usize) {
+fn run(here: &NamespaceWorld, tarball: &Path, round: usize, how: Use) {
     let mut running: Vec<Running> = (0..PROCESSES)
-        .map(|number| agent(here, number).arg(tarball).start())
+        .map(|number| agent(here, number, how).arg(tarball).start())
         .collect();
     for _ in 0..KILLED {
         // The time is the variable of this test; it waits for no event.
@@ -84,6 +97,47 @@ fn run(here: &NamespaceWorld, tarball: &Path, round: usize) {
     }
 }
 
+/// Runs a command for the cache that must succeed.
+#[track_caller]
+fn command(here: &NamespaceWorld, arguments: &[&str]) -> Ran {
+    let agent = Agent::bare(&here.world.path("printed")).arg("cache");
+    let agent = agent.args(arguments).arg("--cache-dir");
+    let ran = agent.arg(here.world.path("cache")).without_report().run();
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    ran
+}
+
+#[track_caller]
+fn assert_all_are_good(here: &NamespaceWorld, packages: usize) {
+    // Exit code 0: nothing is damaged or missing.
+    let verified = command(here, &["verify"]).stdout;
+    assert!(
+        verified.starts_with(&format!("{packages} packages good")),
+        "{verified}"
+    );
+}
+
+#[test]
+fn eight_processes_share_a_directory_while_some_are_killed() {
+    let Some(here) = NamespaceWorld::new() else {
+        return;
+    };
+    let rounds = if is_soak() { 100 } else { 3 };
+    let tarball = here.world.path("release.tgz");
+    for round in 0..rounds {
+        here.release("release.tgz", &release(round));
+        run(&here, &tarball, round, Use::Shared);
+    }
+    let last = agent(&here, 0, Use::Shared).arg(&tarball).run();
+    last.succeeds()
+        .says("All 4 packages are in the cache\n")
+        .does_not_say("Warning");
+    assert_result(&here, 0, rounds - 1);
+    assert_all_are_good(&here, 3 * rounds + 1);
+    let temporary = here.world.path("cache/v1/tmp");
+    assert_eq!(files_below(&temporary), [] as [PathBuf; 0]);
+}
+
 #[test]
 fn eight_processes_share_a_cache_while_some_are_killed() {
     let Some(here) = NamespaceWorld::new() else {
@@ -93,33 +147,21 @@ fn eight_processes_share_a_cache_while_some_are_killed() {
     let tarball = here.world.path("release.tgz");
     for round in 0..rounds {
         here.release("release.tgz", &release(round));
-        run(&here, &tarball, round);
+        run(&here, &tarball, round, Use::Local);
     }
     let cache = here.world.path("cache");
     // The next run removes the temporary files of those that were killed.
     let settled = || {
-        agent(&here, 0).arg(&tarball).run().succeeds();
+        agent(&here, 0, Use::Local).arg(&tarball).run().succeeds();
         assert_eq!(files_below(&cache.join("v1/tmp")), [] as [PathBuf; 0]);
         files_below(&cache).into_iter().collect::<BTreeSet<_>>()
     };
     let before = settled();
-    run(&here, &tarball, rounds - 1);
+    run(&here, &tarball, rounds - 1, Use::Local);
     assert_eq!(settled(), before);
 
-    let command = |arguments: &[&str]| {
-        let agent = Agent::bare(&here.world.path("printed")).arg("cache");
-        let agent = agent.args(arguments).arg("--cache-dir").arg(&cache);
-        let ran = agent.without_report().run();
-        assert_eq!(ran.code, Some(0), "{}", ran.stderr);
-        ran
-    };
-    // Exit code 0: nothing is damaged or missing.
-    let verified = command(&["verify"]).stdout;
-    let packages = 3 * rounds + 1;
-    assert!(
-        verified.starts_with(&format!("{packages} packages good")),
-        "{verified}"
-    );
+    let command = |arguments: &[&str]| command(&here, arguments);
+    assert_all_are_good(&here, 3 * rounds + 1);
 
     // What killed processes left goes away.
     for file in files_below(&cache.join("v1/content")) {
@@ -155,7 +197,7 @@ fn pruning_breaks_no_process_that_uses_the_cache() {
     for _ in 0..rounds {
         let running: Vec<Running> = (0..PROCESSES)
             .map(|number| {
-                let agent = agent(&here, number);
+                let agent = agent(&here, number, Use::Local);
                 let agent = match number % 2 {
                     0 => agent.arg("--cache-max-size=0"),
                     _ => agent,
