@@ -7,6 +7,7 @@ mod full;
 mod grpc;
 mod grpc_faults;
 mod grpc_server;
+mod https;
 mod keys;
 mod killed;
 mod memory;
@@ -15,6 +16,7 @@ mod processes;
 mod proxy;
 mod shared;
 mod tiers;
+mod uploads;
 mod watched;
 
 use std::path::{Path, PathBuf};
@@ -23,7 +25,9 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::support::{Agent, Ran, ReleaseBuilder, World, report, unpacked, wait_for};
+use crate::support::{
+    Agent, Ran, ReleaseBuilder, World, processes_below, report, unpacked, wait_for,
+};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -225,8 +229,17 @@ fn failed_run_leaves_its_compiled_packages_for_the_next_one() {
 
 #[test]
 fn interrupted_run_leaves_its_compiled_packages_for_the_next_one() {
+    for (signal, code) in [(Signal::SIGTERM, Some(143)), (Signal::SIGKILL, None)] {
+        interrupted_run_leaves_its_compiled_packages(signal, code);
+    }
+}
+
+fn interrupted_run_leaves_its_compiled_packages(signal: Signal, code: Option<i32>) {
     let cached = Cached::new();
-    let waiting = script(&cached.ran(), "zz", "sleep 60 & wait");
+    // SIGKILL lets the script run on without the agent.
+    let go_on = cached.world.write("go-on", "");
+    let waiting = format!("while [ -e {} ]; do sleep 0.1; done", go_on.display());
+    let waiting = script(&cached.ran(), "zz", &waiting);
     let slow = cached.release("one\n").package("zz", &["app"], &waiting);
     let tarball = cached.world.release("slow.tgz", &slow);
     let mut running = cached.agent().args(&["--jobs=1"]).arg(&tarball).start();
@@ -236,10 +249,15 @@ fn interrupted_run_leaves_its_compiled_packages_for_the_next_one() {
         let is_there = std::fs::read_dir(&entry).is_ok_and(|mut it| it.next().is_some());
         is_there.then_some(()).ok_or_else(|| running.stderr())
     });
-    running.signal(Signal::SIGTERM);
-    running.end().ends_with(143);
+    running.signal(signal);
+    assert_eq!(running.end().code, code);
+    std::fs::remove_file(&go_on).unwrap();
+    wait_for("the end of the script", LIMIT, || {
+        let left = processes_below(&cached.world.path(""));
+        left.is_empty().then_some(()).ok_or(format!("{left:#?}"))
+    });
     let (names, ran) = cached.run(cached.agent(), &cached.release("one\n"));
-    ran.succeeds();
+    ran.succeeds().does_not_say("Warning");
     // Whether `other` was compiled before the signal is a matter of timing.
     assert!(names.iter().all(|name| name == "other"), "{names:?}");
 }
@@ -374,10 +392,12 @@ fn concurrent_packages_without_isolation_are_not_stored() {
         let agent = agent.arg("--output-directory").arg(cached.world.out());
         agent.arg("--cache-dir").arg(cached.directory())
     };
-    let (_, ran) = cached.run(agent().arg("--jobs=2"), &release);
-    ran.succeeds()
-        .says("Warning: the cache is only read: with --isolation=none and several jobs");
-    assert_eq!(cached.contents(), [] as [PathBuf; 0]);
+    for more in [&[][..], &["--cache-unrestricted"]] {
+        let (_, ran) = cached.run(agent().arg("--jobs=2").args(more), &release);
+        ran.succeeds()
+            .says("Warning: the cache is only read: with --isolation=none and several jobs");
+        assert_eq!(cached.contents(), [] as [PathBuf; 0], "{more:?}");
+    }
     let (names, ran) = cached.run(agent().arg("--jobs=1"), &release);
     ran.succeeds().does_not_say("only read");
     assert_eq!(names.len(), 4);

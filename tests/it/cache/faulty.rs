@@ -25,6 +25,8 @@ pub(super) enum Fault {
     Slow,
     /// Accepts connections and sends nothing.
     Silent,
+    /// Receives files and sends no response to them.
+    SilentUploads,
     /// Refuses to overwrite a file.
     WriteOnce,
 }
@@ -65,7 +67,12 @@ fn serve(mut stream: TcpStream, fault: Fault, directory: &Path) -> std::io::Resu
     let head = read_head(&stream)?;
     let mut words = head.split(' ');
     let (method, path) = (words.next().unwrap(), words.next().unwrap());
-    if matches!(fault, Fault::Silent) {
+    let is_silent = match fault {
+        Fault::Silent => true,
+        Fault::SilentUploads => method == "PUT",
+        _ => false,
+    };
+    if is_silent {
         return stream.read_to_end(&mut Vec::new()).map(drop);
     }
     if let Fault::Status(status) = fault {

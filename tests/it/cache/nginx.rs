@@ -28,6 +28,22 @@ impl Nginx {
         Self::with(documented)
     }
 
+    /// Starts the documented server with TLS; `None` if a program is not installed.
+    pub(super) fn with_tls() -> Option<Self> {
+        if !require_tools(&["openssl"]) {
+            return None;
+        }
+        Self::with(|prefix, port| {
+            make_certificates(prefix);
+            let (listen, prefix) = (format!("listen 127.0.0.1:{port}"), prefix.to_owned());
+            let with_tls = format!(
+                "ssl_certificate {0}/server.pem;\nssl_certificate_key {0}/server.key;\n{listen} ssl",
+                prefix.display()
+            );
+            documented(&prefix, port).replace(&listen, &with_tls)
+        })
+    }
+
     /// Starts a server with TLS and a password before a gRPC server; `None` if a program is not installed.
     pub(super) fn before_grpc(port: u16) -> Option<Self> {
         if !require_tools(&["openssl"]) {

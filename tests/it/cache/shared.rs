@@ -40,7 +40,7 @@ impl Scene {
         }
     }
 
-    fn shared(&self) -> String {
+    pub(super) fn shared(&self) -> String {
         self.cached.world.path("shared").display().to_string()
     }
 
@@ -286,22 +286,6 @@ fn dead_server_costs_one_warning() {
         warning.contains("failed to connect to 127.0.0.1:"),
         "{warning}"
     );
-}
-
-#[test]
-fn failed_upload_costs_one_warning() {
-    let scene = Scene::new();
-    let empty = scene.cached.world.path("empty");
-    for (fault, reason) in [
-        (Fault::Status(403), "returned 403 Forbidden"),
-        (Fault::Status(507), "returned 507 Insufficient Storage"),
-        (Fault::Killed, "no response to the request"),
-    ] {
-        let server = FaultyServer::start(fault, &empty);
-        let agent = scene.agent("--cache-to", &server.url());
-        let warning = scene.one_warning(agent, &server.url());
-        assert!(warning.contains(reason), "{fault:?}: {warning}");
-    }
 }
 
 #[test]
