@@ -51,7 +51,7 @@ pub(crate) use copy::CopyEnd;
 pub(crate) use error::SandboxError;
 pub use landlocked::Landlocked;
 pub(crate) use landlocked::ReplacedCopy;
-pub(crate) use look::{LOOK_LIMIT, Look, LookError};
+pub(crate) use look::{LOOK_LIMIT, Look, LookError, MOUNT_LIMIT};
 pub(crate) use namespaces::PROCESSES;
 pub use namespaces::{NamespaceOptions, Namespaces};
 pub(crate) use own_proc::{has_proc, mount_proc_before_threads};

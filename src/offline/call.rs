@@ -34,7 +34,7 @@ use crate::diag::Chain;
 use crate::fs::{self, MadeDirectories};
 use crate::release::Slug;
 use crate::runtime;
-use crate::sandbox::Isolation;
+use crate::sandbox::{Isolation, Look, MOUNT_LIMIT};
 
 /// Compiles the releases of a run, or only checks or plans that.
 pub(super) async fn compile(
@@ -109,10 +109,15 @@ impl Call<'_> {
         let making = {
             let (wanted, vcap) = (options.work_directory.clone(), options.vcap.clone());
             let (beside, cancel) = (beside.to_owned(), self.cancel.clone());
-            let isolation = options.isolation;
+            let (isolation, agent) = (options.isolation, options.agent.clone());
             runtime::spawn_blocking("work directory", move || {
                 if wanted.is_none() {
-                    isolation.check_data(&vcap)?;
+                    let look = Look {
+                        agent: &agent,
+                        cancel: &cancel,
+                        limit: MOUNT_LIMIT,
+                    };
+                    isolation.check_data(&vcap, &look)?;
                 }
                 let stop = || cancel.is_cancelled();
                 let made = work_directory::make(wanted.as_deref(), &vcap, &beside, &stop)?;

@@ -58,6 +58,12 @@ pub enum SandboxError {
         /// The directory.
         directory: PathBuf,
     },
+    /// A file system that is mounted over a directory does not respond, and no killed run is known to have left it.
+    #[error("the file system that is mounted at `{}` does not respond", directory.display())]
+    SilentMount {
+        /// The directory.
+        directory: PathBuf,
+    },
     /// A scratch directory cannot be created or written to.
     #[error("the scratch directory `{}` cannot be used", directory.display())]
     Scratch {
@@ -147,6 +153,10 @@ impl SandboxError {
                 Some(format!("remove the link `{}`", directory.display()))
             }
             Self::LeftMount { directory } => Some(format!("unmount `{}`", directory.display())),
+            Self::SilentMount { directory } => Some(format!(
+                "unmount it (`umount -l {}`), or restore its server",
+                directory.display()
+            )),
             Self::Files(error) if error.hint().is_some() => error.hint(),
             Self::Network { source } => Some(format!(
                 "{}, or compile without --network=none: scripts then have access to the network",

@@ -24,6 +24,9 @@ use crate::process::{self, ForkServer, Status, TimeLimits, Unkillable};
 /// The limit for paths that a package needs, as for the start of a script.
 pub(crate) const LOOK_LIMIT: Duration = Duration::from_secs(60);
 
+/// The limit for file systems over the directories of a shared tree.
+pub(crate) const MOUNT_LIMIT: Duration = Duration::from_secs(10);
+
 /// Looks up paths until a cancellation. All functions block and must be called on a blocking thread of the runtime.
 #[derive(Debug)]
 pub(crate) struct Look<'a> {
@@ -78,6 +81,15 @@ impl Look<'_> {
     /// See [`LookError`].
     pub(crate) fn kind(&self, path: &Path) -> Result<FileKind, LookError> {
         self.value(Question::Kind(path.to_owned()))
+    }
+
+    /// Whether the file system of a path, which need not exist, responds. `true` if that is unknown, for example after a cancellation.
+    pub(super) fn responds(&self, path: &Path) -> bool {
+        match self.value(Question::Responds(path.to_owned())) {
+            Ok(responds) => responds,
+            Err(LookError::NoResponse(_) | LookError::TimedOut(_)) => false,
+            Err(LookError::Stopped | LookError::Sandbox(_) | LookError::Files(_)) => true,
+        }
     }
 
     /// The contents of a file; empty if it is larger than `limit` bytes or cannot be read.

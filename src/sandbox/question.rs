@@ -28,6 +28,8 @@ const FAILED: i32 = 1;
 pub(super) enum Question {
     /// The kind of file that a path leads to: a [`FileKind`].
     Kind(#[serde(with = "wire")] PathBuf),
+    /// Whether the file system of a path responds: a `bool`. The path need not exist.
+    Responds(#[serde(with = "wire")] PathBuf),
     /// The contents of a file, as they are: empty if it is larger than the limit, or not a readable file.
     Contents {
         /// The file.
@@ -160,6 +162,10 @@ fn answer(question: &Question, progress: &StartProgress) -> io::Result<()> {
             look_up(&target(path));
             serde_json::to_writer(&output, &FileKind::behind(path))?;
         }
+        Question::Responds(path) => {
+            look_up(path);
+            serde_json::to_writer(&output, &responds(path))?;
+        }
         Question::Contents { path, limit } => {
             look_up(path);
             let is_small =
@@ -188,6 +194,14 @@ fn answer(question: &Question, progress: &StartProgress) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether the server of a path's file system exists. Blocks if it does not respond.
+fn responds(path: &Path) -> bool {
+    const GONE: [Errno; 3] = [Errno::ENOTCONN, Errno::ECONNABORTED, Errno::ESTALE];
+    let error = fs::lookup(path).err();
+    let code = error.and_then(|error| error.source.raw_os_error());
+    GONE.iter().all(|gone| code != Some(*gone as i32))
 }
 
 /// The target of a link, which messages name; any other path itself.

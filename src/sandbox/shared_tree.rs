@@ -17,6 +17,7 @@ mod mounts;
 mod notes;
 mod own_file;
 mod removals;
+mod silent;
 #[cfg(test)]
 mod tests;
 
@@ -29,6 +30,7 @@ use std::time::Duration;
 
 use self::links::Links;
 use self::removals::{Doomed, Removals};
+pub(super) use self::silent::Responds;
 use super::error::SandboxError;
 use super::scratch::Scratch;
 use crate::config::{PackagePaths, Vcap};
@@ -86,7 +88,7 @@ impl SharedTree {
         force: bool,
         stop: &dyn Fn() -> bool,
     ) -> Result<Self, SandboxError> {
-        Self::check_data(vcap)?;
+        lock::check_data(vcap, &vcap.packages().join(MARKER))?;
         let mut made_outside = MadeDirectories::default();
         let (lock, notes) = lock::lock(vcap, who, &mut made_outside)
             .inspect_err(|_| made_outside.remove_empty())?;
@@ -115,12 +117,33 @@ impl SharedTree {
         }
     }
 
-    /// Checks that the script of a killed run has not replaced the data directory with a link or mounted a file system over it.
+    /// Checks that the script of a killed run has not replaced the data directory with a link or mounted a file system over it. Unmounts
+    /// those that do not respond, over other directories, too.
     ///
     /// # Errors
-    /// [`SandboxError::LeftLink`] and [`SandboxError::LeftMount`].
-    pub(crate) fn check_data(vcap: &Vcap) -> Result<(), SandboxError> {
-        lock::check_data(vcap, &vcap.packages().join(MARKER))
+    /// [`SandboxError::LeftLink`], [`SandboxError::LeftMount`], and [`SandboxError::SilentMount`] for the data directory.
+    pub(super) fn check_data(vcap: &Vcap, responds: Responds<'_>) -> Result<(), SandboxError> {
+        let silent = silent::unmount_left(vcap, responds)?;
+        if silent.contains(&vcap.packages()) {
+            // Nothing is known about a killed run.
+            return Ok(());
+        }
+        match silent.into_iter().find(|it| vcap.data().starts_with(it)) {
+            Some(directory) => Err(SandboxError::SilentMount { directory }),
+            None => lock::check_data(vcap, &vcap.packages().join(MARKER)),
+        }
+    }
+
+    /// Checks that all file systems that are mounted over the directories of the tree respond. Unmounts those that the script of a killed
+    /// run has left and that do not. Must precede [`take`](Self::take), which would wait for them.
+    ///
+    /// # Errors
+    /// [`SandboxError::SilentMount`].
+    pub(super) fn check_mounts(vcap: &Vcap, responds: Responds<'_>) -> Result<(), SandboxError> {
+        match silent::unmount_left(vcap, responds)?.pop() {
+            Some(directory) => Err(SandboxError::SilentMount { directory }),
+            None => Ok(()),
+        }
     }
 
     /// Sets which scratch directories packages share. By default, they end with the run.

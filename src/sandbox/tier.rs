@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::blocking::blocking;
 use super::error::SandboxError;
 use super::landlocked::Landlocked;
+use super::look::{Look, MOUNT_LIMIT};
 use super::namespaces::{NamespaceOptions, Namespaces};
 use super::scratch::{Scratch, Sharing};
 use super::shared_tree::SharedTree;
@@ -47,13 +48,16 @@ impl Isolation {
     }
 
     /// Checks that the script of a killed run has not replaced the data directory with a link or mounted a file system over it, if
-    /// the tier may use the base directory itself. Must precede changes in the data directory, such as a new work directory.
+    /// the tier may use the base directory itself. Must precede changes in the data directory, such as a new work directory. Unmounts
+    /// file systems of that script that do not respond. `look` says whether one does.
     ///
     /// # Errors
-    /// [`SandboxError::LeftLink`] and [`SandboxError::LeftMount`].
-    pub(crate) fn check_data(self, vcap: &Vcap) -> Result<(), SandboxError> {
+    /// [`SandboxError::LeftLink`], [`SandboxError::LeftMount`] and [`SandboxError::SilentMount`].
+    pub(crate) fn check_data(self, vcap: &Vcap, look: &Look<'_>) -> Result<(), SandboxError> {
         match self {
-            Self::Auto | Self::Landlock | Self::None => SharedTree::check_data(vcap),
+            Self::Auto | Self::Landlock | Self::None => {
+                SharedTree::check_data(vcap, &|path| look.responds(path))
+            }
             Self::Namespace | Self::Userns => Ok(()),
         }
     }
@@ -168,6 +172,12 @@ impl Tier {
                 TierKind::Landlock => true,
                 TierKind::None => false,
             };
+            let look = Look {
+                agent: &own.agent,
+                cancel: &cancel,
+                limit: MOUNT_LIMIT,
+            };
+            SharedTree::check_mounts(&own.vcap, &|path| look.responds(path))?;
             let stop = || cancel.is_cancelled();
             let tree = SharedTree::take(&own.vcap, &own.who, own.force, &stop)?;
             let tree = tree.with_scratch(self.scratch);

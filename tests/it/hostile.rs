@@ -6,4 +6,5 @@ mod few_resources;
 mod file_handles;
 mod kills;
 mod signals;
+mod silent_mounts;
 mod unkillable;

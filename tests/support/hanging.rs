@@ -48,6 +48,12 @@ impl Hanging {
         });
     }
 
+    /// Ends the server. The file system stays mounted, and each access is an error.
+    pub(crate) fn end_server(&mut self) {
+        self.server.kill().unwrap();
+        self.server.wait().unwrap();
+    }
+
     fn start(world: &World, at: &str, arguments: &[&str]) -> Option<Self> {
         if !require_root()
             || !require_tools(&["python3"])

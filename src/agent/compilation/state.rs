@@ -16,7 +16,7 @@ use crate::fs::{self, MadeDirectories};
 use crate::process::{TAIL_LINES, TimeLimits};
 use crate::release::{MultiDigest, Name};
 use crate::runtime;
-use crate::sandbox::{Sandbox, SandboxError, Sharing, Tier, TierOptions};
+use crate::sandbox::{Look, MOUNT_LIMIT, Sandbox, SandboxError, Sharing, Tier, TierOptions};
 
 /// The directory in the work directory with fetched blobs.
 const FETCHED: &str = "fetched";
@@ -43,7 +43,15 @@ impl CompilerState {
         cancel: &CancellationToken,
     ) -> Result<Self, Reason> {
         let (isolation, vcap) = (options.isolation, options.vcap.clone());
-        let checking = runtime::spawn_blocking("check", move || isolation.check_data(&vcap));
+        let (agent, own) = (options.agent.clone(), cancel.clone());
+        let checking = runtime::spawn_blocking("check", move || {
+            let look = Look {
+                agent: &agent,
+                cancel: &own,
+                limit: MOUNT_LIMIT,
+            };
+            isolation.check_data(&vcap, &look)
+        });
         checking
             .await
             .map_err(Reason::Task)?

@@ -11,8 +11,13 @@ pub(super) const DATA: &str = "data/";
 
 /// The inode of the data directory, as noted in a text.
 pub(super) fn noted_data(text: &str) -> Option<&str> {
+    noted_inode(text, CONTENTS)
+}
+
+/// The inode with this number in the line with the inodes.
+pub(super) fn noted_inode(text: &str, number: usize) -> Option<&str> {
     let inodes = text
         .lines()
         .find_map(|line| line.strip_prefix(DIRECTORIES))?;
-    inodes.split_whitespace().nth(CONTENTS)
+    inodes.split_whitespace().nth(number)
 }
