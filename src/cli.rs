@@ -51,6 +51,15 @@ pub fn main() -> ExitCode {
         process::restore_limit_of_open_files(arguments.get(1));
         return sandbox::server_main();
     }
+    if let Some((first, rest)) = arguments.split_first()
+        && first == process::LIMITED_ARGUMENT
+    {
+        print_error(&format!(
+            "failed to start a program: {}",
+            process::become_limited(rest)
+        ));
+        return ExitCode::from(FAILED);
+    }
     // Before any process is started and any signal handler is installed. SIGHUP stays ignored under
     // `nohup`, which asks this program to outlive the terminal.
     sandbox::default_signals(&[Signal::SIGHUP]);

@@ -54,7 +54,9 @@ pub(crate) use idle::IdleMeter;
 pub(crate) use jobserver::{Jobserver, inherited as inherited_jobserver};
 pub use lines::LineSink;
 pub(crate) use memory::{Memory, MemoryOf, available_memory, memory, out_of_memory_kills};
-pub(crate) use open_files::{raise_limit_of_open_files, restore_limit_of_open_files};
+pub(crate) use open_files::{
+    LIMITED_ARGUMENT, become_limited, raise_limit_of_open_files, restore_limit_of_open_files,
+};
 pub(crate) use orphans::{adopt_orphans, end_orphans, kill_all_below};
 pub use output::Output;
 pub(crate) use output::{ENDING_LIMIT, Ending, OutputSummary};

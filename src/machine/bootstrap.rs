@@ -241,15 +241,14 @@ fn empty(directory: &Path) -> fs::Result<()> {
     if entries.is_empty() {
         return Ok(());
     }
-    let device = fs::metadata(directory)?.dev();
     for entry in entries {
         let path = entry.path();
         let held = entry
             .file_name()
             .as_encoded_bytes()
             .starts_with(TEMPORARY.as_bytes());
-        let mounted = fs::lookup(&path)?.is_some_and(|metadata| metadata.dev() != device);
-        if !held && !mounted {
+        // Not by the device: subvolumes of Btrfs and files of overlays have others, and a bind mount may have the same.
+        if !held && !fs::is_mount_point(&path)? {
             fs::remove_tree(&path)?;
         }
     }

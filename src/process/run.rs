@@ -9,10 +9,12 @@ use std::process::Stdio;
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+use rustix::fs::{Access, access};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio_util::sync::CancellationToken;
 
+use super::open_files::limited_command;
 use super::orphans::Known;
 use super::status::Status;
 use super::supervise::OUTPUT_PATIENCE;
@@ -186,16 +188,19 @@ impl Drop for Group {
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "one of the places that start processes"
-)]
+/// Starts a program with the limit of open files of the agent's caller.
 fn start(
     program: &Program,
     output: io::PipeWriter,
     error_output: io::PipeWriter,
 ) -> Result<tokio::process::Child, RunError> {
-    tokio::process::Command::new(&program.file)
+    let start_error = |source| RunError::Start {
+        program: program.file.clone(),
+        source,
+    };
+    // A failure in the new process would have no error.
+    access(&program.file, Access::EXEC_OK).map_err(|error| start_error(error.into()))?;
+    tokio::process::Command::from(limited_command(&program.file))
         .args(&program.arguments)
         .env_clear()
         .envs(program.environment.iter())
@@ -204,10 +209,7 @@ fn start(
         .stderr(error_output)
         .process_group(0)
         .spawn()
-        .map_err(|source| RunError::Start {
-            program: program.file.clone(),
-            source,
-        })
+        .map_err(start_error)
 }
 
 #[cfg(test)]

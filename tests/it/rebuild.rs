@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::support::{Agent, NamespaceWorld, ReleaseBuilder, STEMCELL, World};
+use crate::support::{Agent, NamespaceWorld, ReleaseBuilder, STEMCELL, World, require_tools};
 
 /// A package whose script notes its run and then runs `rest`.
 fn noted(ran: &Path, rest: &str) -> String {
@@ -213,4 +213,32 @@ fn packages_that_were_compiled_before_are_not_counted() {
     verifying(&world).arg(&mixed).arg(&other).run().succeeds().says(
         "The package is the same when it is compiled again; 2 packages were compiled before this run and are not compared\n",
     );
+}
+
+#[test]
+fn programs_keep_the_limit_of_open_files() {
+    if !require_tools(&["prlimit"]) {
+        return;
+    }
+    let world = World::new();
+    world.write("bin/diffoscope", "#!/bin/sh\nulimit -Sn > \"$3\"\n");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(world.path("bin/diffoscope"), mode).unwrap();
+    let script = "head -c 8 /dev/urandom | od > $BOSH_INSTALL_TARGET/random";
+    let release = ReleaseBuilder::new("demo", "1").package("app", &[], script);
+    let tarball = world.release("release.tgz", &release);
+    let path = format!(
+        "{}:{}",
+        world.path("bin").display(),
+        std::env::var("PATH").unwrap()
+    );
+    let before = ["prlimit", "--nofile=500:2000"];
+    let agent = world.flags(Agent::wrapped(&world.path("printed"), &before));
+    let agent = agent.arg("--output-directory").arg(world.out());
+    let out = agent.arg("--verify-rebuild").env("PATH", &path);
+    let out = out.arg(&tarball).run().fails();
+    let all = format!("{}{}", out.stdout, out.stderr);
+    let (_, file) = all.split_once("Details from diffoscope: ").unwrap();
+    let file = file.lines().next().unwrap();
+    assert_eq!(std::fs::read_to_string(file).unwrap(), "500\n");
 }
