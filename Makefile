@@ -89,7 +89,7 @@ soak: reports setup dist $(EXAMPLE) $(GO_RELEASE) ## Run the long form of the te
 	@tests/summary
 
 bench: setup ## Benchmarks: archives, queue, sandboxes, whole runs compared with a serial reference (as root, about 20 minutes)
-	cargo bench --locked --bench archive --bench queue --bench sandbox
+	cargo bench --locked --bench archive --bench queue --bench sandbox --bench seal
 	cargo build --locked --release
 	benches/whole-runs/compare
 
