@@ -28,9 +28,10 @@ pub(in crate::cli) struct ResultFlags {
     #[arg(long)]
     pub reproducible: bool,
 
-    /// Compile everything a second time, in another work directory, with another value of --jobs and at
-    /// another time, and compare the compiled packages file by file. If one differs, the exit code is
-    /// 1. Implies --reproducible. The second compilation uses no cache, no --reuse and no --scratch-dir
+    /// Compile everything a second time, in another work directory, at another time and, if packages are
+    /// isolated, with another value of --jobs, and compare the compiled packages file by file. If one
+    /// differs, the exit code is 1. Implies --reproducible. The second compilation uses no cache, no
+    /// --reuse and no --scratch-dir
     #[arg(long, conflicts_with_all = ["check", "dry_run", "print_output_names", "shell", "shell_on_failure"])]
     pub verify_rebuild: bool,
 
