@@ -77,6 +77,16 @@ enum ReleaseStage {
     Complete,
 }
 
+impl ReleaseStage {
+    /// Whether the blob of a source package is there. A package that is being installed for its dependents may have been compiled long ago.
+    fn has(&self, package: &Name) -> bool {
+        match self {
+            Self::Compiling(compiled) => compiled.contains_key(package),
+            Self::Complete => true,
+        }
+    }
+}
+
 /// A release whose packages are all done, ready to be assembled.
 #[derive(Debug)]
 pub(super) struct CompleteRelease {
@@ -222,15 +232,18 @@ impl Ledger {
 
     /// Whether a release with this package lacks only packages that can be fetched.
     pub(super) fn can_complete(&self, node: NodeId, is_fetchable: impl Fn(NodeId) -> bool) -> bool {
-        let can_arrive = |(index, record): (usize, &PackageRecord)| {
-            record.state == PackageState::Done || is_fetchable(NodeId::from_index(index))
-        };
         self.record(node).node.uses().any(|own| {
-            let mut sources = self.packages.iter().enumerate().filter(|(_, record)| {
+            let stage = &self.releases[&own.release].stage;
+            let mut packages = self.packages.iter().enumerate();
+            packages.all(|(index, record)| {
                 let mut uses = record.node.uses();
-                record.node.package().is_source() && uses.any(|it| it.release == own.release)
-            });
-            sources.all(&can_arrive)
+                let Some(place) = uses.find(|it| it.release == own.release) else {
+                    return true;
+                };
+                !record.node.package().is_source()
+                    || stage.has(place.package.name())
+                    || is_fetchable(NodeId::from_index(index))
+            })
         })
     }
 
@@ -387,6 +400,19 @@ mod tests {
         let only_b = |node: NodeId| node.index() == 2;
         ledger.set_failed(node(0));
         assert!(!ledger.can_complete(node(2), only_b));
+    }
+
+    #[test]
+    fn release_can_be_completed_while_a_cached_package_is_installed() {
+        let mut ledger = ledger(&["go@1=g, a@1=a: go"]);
+        let only_a = |node: NodeId| node.index() == 1;
+        ledger.set_cached(node(0), &Arc::new(blob()));
+        ledger.set_started(node(0));
+        assert!(ledger.can_complete(node(1), only_a));
+        ledger.set_stopped(node(0));
+        assert!(ledger.can_complete(node(1), only_a));
+        ledger.set_compiled(node(1), &Arc::new(blob()));
+        assert_eq!(complete(&mut ledger), [0]);
     }
 
     #[test]
