@@ -121,6 +121,12 @@ impl Health {
         }
     }
 
+    /// Notes a request without a result, for which the cache is not to blame.
+    pub(super) fn note_miss(&self, error: &RemoteError) {
+        self.failures().all += 1;
+        self.note_problem(Problem::Requests, error);
+    }
+
     /// Counts a failure that may pass.
     fn count(&self, error: &RemoteError, start: Instant) {
         let now = Instant::now();

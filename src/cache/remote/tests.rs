@@ -260,12 +260,18 @@ async fn searches_of_a_run_share_a_time_limit() {
         ..LIMITS
     };
     let with = (&Credentials::default(), &Environment::default());
-    let remote = Remote::new(&location, with, limits, Arc::default());
-    // Each of them takes more than a tenth of the time limit.
+    let remote = || Remote::new(&location, with, limits, Arc::default());
+    // Each search takes more than a tenth of the time limit.
+    let late = remote();
     for _ in 0..10 {
-        scene.find(&remote).await;
+        scene.find(&late).await;
     }
-    assert!(remote.is_broken());
+    assert_eq!(scene.find(&late).await, None);
+    assert!(!late.is_broken(), "the last search had no time left");
+
+    let slow = remote();
+    slow.find_all(&vec![scene.wanted(); 1000]).await;
+    assert!(slow.is_broken());
 }
 
 #[tokio::test]
