@@ -27,6 +27,14 @@ impl DamageKind {
         }
     }
 
+    /// Whether a newer agent, which describes packages otherwise, may have written the file.
+    pub(super) fn may_be_newer(&self) -> bool {
+        match self {
+            Self::Foreign(_) | Self::OtherKey | Self::TooLarge => true,
+            Self::Changed | Self::Missing | Self::Unreadable(_) => false,
+        }
+    }
+
     /// Whether an error of reading shows that the file itself is wrong.
     pub(super) fn is_lasting_error(error: &fs::Error) -> bool {
         let errno = error.source.raw_os_error();

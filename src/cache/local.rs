@@ -59,7 +59,7 @@ const TAG: (&str, &str) = (
 pub struct LocalCache {
     root: PathBuf,
     /// Whether other machines write to it: then a lock may say nothing about their temporary files.
-    is_shared: bool,
+    pub(super) is_shared: bool,
 }
 
 /// Why a cached package cannot be provided.

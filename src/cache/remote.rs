@@ -389,14 +389,24 @@ impl Remote {
         stored.is_ok()
     }
 
-    /// Once a day, removes what no package of a shared directory uses, such as contents that killed runs have stored. Another run continues if this
-    /// one has no time for it.
+    /// Once a day, removes what no package of a shared directory uses, such as contents that killed runs have stored. If this takes too long,
+    /// everything stays, and a run on a later day tries again.
     pub async fn tidy(&self) {
-        if let Kind::Directory(directory) = &self.kind
-            && self.takes_packages()
-            && let Ok(Err(error)) = tokio::time::timeout(self.limits.base, directory.tidy()).await
-        {
-            tracing::debug!(error = %Chain(&error), "could not remove unused files of a shared cache");
+        let Kind::Directory(directory) = &self.kind else {
+            return;
+        };
+        if !self.takes_packages() {
+            return;
+        }
+        match tokio::time::timeout(self.limits.base, directory.tidy()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::debug!(error = %Chain(&error), "could not remove unused files of a shared cache");
+            }
+            Err(_) => tracing::debug!(
+                cache = %self,
+                "unused files of a shared cache stay there: reading its descriptions takes too long; `bosh-agent cache prune` has no time limit"
+            ),
         }
     }
 

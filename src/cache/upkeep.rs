@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +18,9 @@ use crate::runtime::Cancellable;
 
 /// How long the digests of unused source archives and damaged files are kept.
 const UNUSED: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// How long a run searches a shared directory for contents that no package names.
+const LONGEST_WALK: Duration = Duration::from_secs(3);
 
 /// A cached package and when it was used.
 #[derive(Debug)]
@@ -194,14 +197,8 @@ impl LocalCache {
         }
         self.remove_abandoned();
         let (listed, damaged) = self.list_until(cancel)?;
-        for Damage { file, kind } in damaged {
-            match kind {
-                // It may name contents that look unused now.
-                DamageKind::Unreadable(error) if !DamageKind::is_lasting_error(&error) => {
-                    return Err(error);
-                }
-                _ => self.set_aside(&file)?,
-            }
+        if !self.set_damaged_aside(damaged)? {
+            return Ok(Pruned::default());
         }
         self.remove_unused_files(if limit.is_some() { grace } else { UNUSED })?;
         let all = self.all_contents(cancel)?;
@@ -218,13 +215,33 @@ impl LocalCache {
         });
         let removed: HashSet<Content> = removed.map(|(content, _)| content.clone()).collect();
         let total: u64 = all.iter().map(|(content, _)| content.size).sum();
-        let bytes = self.remove_contents(&removed)?;
+        let bytes = self.remove_contents(&removed, cancel)?;
         Ok(Pruned {
             packages: dropped.len(),
             bytes,
             left: kept.len(),
             left_bytes: total.saturating_sub(bytes),
         })
+    }
+
+    /// Sets damaged descriptions aside. Returns whether all other ones are known: a newer agent may have written descriptions into a directory
+    /// that several machines share, and the contents that they name look unused.
+    fn set_damaged_aside(&self, damaged: Vec<Damage>) -> fs::Result<bool> {
+        let mut are_known = true;
+        for Damage { file, kind } in damaged {
+            match kind {
+                // It may name contents that look unused now.
+                DamageKind::Unreadable(error) if !DamageKind::is_lasting_error(&error) => {
+                    return Err(error);
+                }
+                kind if self.is_shared && kind.may_be_newer() => {
+                    tracing::debug!(file = %file.display(), "no unused files are removed: an unknown description may name them");
+                    are_known = false;
+                }
+                _ => self.set_aside(&file)?,
+            }
+        }
+        Ok(are_known)
     }
 
     /// Removes what no package has named for a day, if that was not done for a day. For a directory that several machines share.
@@ -237,16 +254,27 @@ impl LocalCache {
         if time.is_some_and(|time| time.elapsed().unwrap_or_default() < ABANDONED) {
             return Ok(());
         }
-        // First, so that only one run a day has the work, even if it is slow.
+        // First, so that only one run a day has the work, even if it is stopped before its end.
         self.write(&last, Ok(Vec::new()))?;
         self.prune(None, ABANDONED, cancel).map(drop)
     }
 
-    /// All contents, with the times of their last use.
+    /// All contents, with the times of their last use. In a directory that several machines share, those found in [`LONGEST_WALK`], from a random
+    /// place on, so that several runs together see all.
     fn all_contents(&self, cancel: &CancellationToken) -> fs::Result<Vec<(Content, SystemTime)>> {
         let mut found = Vec::new();
-        for directory in entries_of(&self.contents())? {
+        let mut directories = entries_of(&self.contents())?;
+        if self.is_shared && !directories.is_empty() {
+            let since_1970 = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+            let start = since_1970.subsec_micros() as usize % directories.len();
+            directories.rotate_left(start);
+        }
+        let start = Instant::now();
+        for directory in directories {
             check(cancel, &directory)?;
+            if self.is_shared && start.elapsed() > LONGEST_WALK {
+                break;
+            }
             for file in entries_of(&directory)? {
                 let name = file.file_name().unwrap_or_default().to_string_lossy();
                 let Some(metadata) = fs::lookup(&file)?.filter(|_| is_sha256(&name)) else {
@@ -266,31 +294,54 @@ impl LocalCache {
     /// Removes contents that no package names. Returns their sizes.
     ///
     /// They are first moved away. A process that stores a package looks for its contents after it has written the entry: it finds them
-    /// missing, or the entry was written before the entries are read here again, and its contents are moved back.
-    fn remove_contents(&self, contents: &HashSet<Content>) -> fs::Result<u64> {
+    /// missing, or the entry was written before the entries are read here again, and its contents are moved back. After an error, all are
+    /// moved back.
+    pub(super) fn remove_contents(
+        &self,
+        contents: &HashSet<Content>,
+        cancel: &CancellationToken,
+    ) -> fs::Result<u64> {
         if contents.is_empty() {
             return Ok(0);
         }
         let moved = LeasedDirectory::create(&self.temporary(), REMOVING)?;
-        let away = |content: &Content| moved.path().join(&content.sha256);
-        for content in contents {
-            fs::if_there(fs::rename(&self.content(&content.sha256), &away(content)))?;
-        }
-        let (listed, _) = self.list()?;
-        let named = named(&listed);
+        let listed = self.move_away(contents, moved.path(), cancel);
+        let named = listed.as_ref().map(|listed| named(listed));
         let mut bytes = 0;
         for content in contents {
-            if !named.contains(content.sha256.as_str()) {
+            let is_unnamed = |it: &HashSet<&str>| !it.contains(content.sha256.as_str());
+            if named.as_ref().is_ok_and(is_unnamed) {
                 bytes += content.size;
                 continue;
             }
-            let back = fs::hard_link(&away(content), &self.content(&content.sha256));
+            let away = moved.path().join(&content.sha256);
+            let back = fs::if_there(fs::hard_link(&away, &self.content(&content.sha256)));
             if let Err(error) = back {
                 tracing::debug!(%error, "could not move a content back, which was stored again meanwhile");
             }
         }
         moved.remove()?;
-        Ok(bytes)
+        listed.map(|_| bytes)
+    }
+
+    /// Moves contents into a directory, and then lists the packages, which may name some of them.
+    fn move_away(
+        &self,
+        contents: &HashSet<Content>,
+        directory: &Path,
+        cancel: &CancellationToken,
+    ) -> fs::Result<Vec<Listed>> {
+        for content in contents {
+            let file = self.content(&content.sha256);
+            check(cancel, &file)?;
+            fs::if_there(fs::rename(&file, &directory.join(&content.sha256)))?;
+        }
+        let (listed, damaged) = self.list_until(cancel)?;
+        match damaged.into_iter().next() {
+            // It may name some of them.
+            Some(damage) => Err(io::Error::other(damage.to_string())).at("prune", &damage.file),
+            None => Ok(listed),
+        }
     }
 
     /// Removes digests of sources that were not used for a long time, and files that were set aside longer than `aside`.

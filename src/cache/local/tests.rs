@@ -1,3 +1,5 @@
+use std::collections::HashSet;
+
 use proptest::prelude::*;
 
 use nix::libc;
@@ -373,4 +375,52 @@ fn unused_contents_of_a_shared_directory_are_removed_once_a_day() {
     make_old(&shared.tidied());
     shared.tidy(&cancel).unwrap();
     assert!(!is_there(&old) && is_there(&young));
+}
+
+#[test]
+fn tidying_keeps_what_a_newer_agent_stored() {
+    let world = World::new();
+    let cancel = CancellationToken::new();
+    let shared = LocalCache::shared(world.cache.root());
+    let stored = world.store("a", b"blob", b"log");
+    let content = shared.content(&stored.blob.sha256);
+    let long_ago = SystemTime::now() - 2 * ABANDONED;
+    fs::open(&content).unwrap().set_modified(long_ago).unwrap();
+    let newer = shared.entry("app", &stored.key());
+    let text = crate::cache::sealed::seal(&"of a newer agent").unwrap();
+    change(&newer, |bytes| *bytes = text.clone());
+    let damaged = shared
+        .entries()
+        .join("app")
+        .join(format!("{}.{JSON}", "a".repeat(64)));
+    fs::write(&damaged, b"{").unwrap();
+
+    shared.tidy(&cancel).unwrap();
+    assert_eq!(fs::read(&newer).unwrap(), text);
+    assert!(fs::lookup(&content).unwrap().is_some());
+    assert!(fs::lookup(&damaged).unwrap().is_none());
+}
+
+#[test]
+fn failed_removal_moves_all_contents_back() {
+    let world = World::new();
+    let unused = world.cache.content(&"1".repeat(64));
+    fs::create_dir_all(fs::parent(&unused)).unwrap();
+    fs::write(&unused, b"unused").unwrap();
+    let contents = HashSet::from([Content {
+        sha256: "1".repeat(64),
+        size: 6,
+    }]);
+    // A file instead of a directory of descriptions: they cannot be listed after the contents were moved away.
+    let entries = world.cache.entries();
+    fs::create_dir_all(&entries).unwrap();
+    let blocker = entries.join("blocker");
+    fs::write(&blocker, b"").unwrap();
+    let cancel = CancellationToken::new();
+    assert!(world.cache.remove_contents(&contents, &cancel).is_err());
+    assert_eq!(fs::read(&unused).unwrap(), b"unused");
+
+    fs::remove_file(&blocker).unwrap();
+    assert_eq!(world.cache.remove_contents(&contents, &cancel).unwrap(), 6);
+    assert!(fs::lookup(&unused).unwrap().is_none());
 }
