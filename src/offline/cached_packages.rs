@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
@@ -18,7 +19,7 @@ use super::logs::PackageLogs;
 use super::made::Made;
 use super::progress::Progress;
 use super::shared_caches::{LONGEST_WAIT, Uploads, stopped_long_ago};
-use crate::cache::Entry;
+use crate::cache::{Entry, time_limit};
 use crate::compile::Compiled;
 use crate::diag::{Chain, Elapsed};
 use crate::fs;
@@ -37,7 +38,8 @@ pub(super) struct CachedPackages<'a> {
     dependencies: Vec<Vec<NodeId>>,
     /// For each package, whether it or a package that it depends on was taken from the cache and had been compiled without restrictions.
     unrestricted: Vec<bool>,
-    storing: TaskSet<(), fs::Result<()>>,
+    /// Each has the size of its package.
+    storing: TaskSet<u64, fs::Result<()>>,
     has_stored: bool,
     uploads: Option<Uploads>,
 }
@@ -190,8 +192,9 @@ impl<'a> CachedPackages<'a> {
             uploads.start(entry.clone(), made.clone());
         }
         if cache.stores() {
+            let size = entry.size();
             let storing = cache.storing(entry, made, cancel);
-            self.storing.spawn_blocking((), storing);
+            self.storing.spawn_blocking(size, storing);
             self.has_stored = true;
         }
     }
@@ -234,12 +237,13 @@ impl<'a> CachedPackages<'a> {
 
 /// Waits until all packages are stored in the local cache. Returns the first failure; its file system may have stopped to respond.
 async fn wait_until_stored(
-    storing: &mut TaskSet<(), fs::Result<()>>,
+    storing: &mut TaskSet<u64, fs::Result<()>>,
     cancel: &CancellationToken,
 ) -> Option<String> {
+    let limit = LONGEST_WAIT.max(time_limit(storing.keys().sum::<u64>()));
     let mut failure = None;
     let waiting = async {
-        while let Some(((), stored)) = storing.next().await {
+        while let Some((_, stored)) = storing.next().await {
             if let Ok(Err(error)) = stored {
                 failure.get_or_insert_with(|| Chain(&error).to_string());
             }
@@ -248,12 +252,12 @@ async fn wait_until_stored(
     let is_done = tokio::select! {
         biased;
         () = waiting => true,
-        () = tokio::time::sleep(LONGEST_WAIT) => false,
+        () = tokio::time::sleep(limit) => false,
         () = stopped_long_ago(cancel) => false,
     };
     match is_done {
         true => failure,
-        false => Some(no_result()),
+        false => failure.or_else(|| Some(no_result(limit))),
     }
 }
 
@@ -266,12 +270,12 @@ async fn prune(cache: &CallCache, cancel: &CancellationToken) -> Option<String> 
     match cancel.run_until_cancelled(limited).await? {
         Ok(Ok(Err(error))) => Some(Chain(&error).to_string()),
         Ok(_) => None,
-        Err(_) => Some(no_result()),
+        Err(_) => Some(no_result(LONGEST_WAIT)),
     }
 }
 
-fn no_result() -> String {
-    format!("no result after {}", Elapsed(LONGEST_WAIT))
+fn no_result(limit: Duration) -> String {
+    format!("no result after {}", Elapsed(limit))
 }
 
 /// For each package, whether it or a package that it depends on is taken from a cache and was compiled without restrictions.
@@ -307,11 +311,12 @@ mod tests {
 
     use super::super::shared_caches::LONGEST_STOP;
     use super::*;
+    use crate::fs::Context as _;
 
     #[tokio::test(start_paused = true)]
     async fn storing_on_a_silent_file_system_has_time_limits() {
         let mut storing = TaskSet::new("store");
-        storing.spawn((), std::future::pending());
+        storing.spawn(1, std::future::pending());
         let cancel = CancellationToken::new();
         let start = Instant::now();
         let failure = wait_until_stored(&mut storing, &cancel).await;
@@ -322,5 +327,29 @@ mod tests {
         let start = Instant::now();
         assert!(wait_until_stored(&mut storing, &cancel).await.is_some());
         assert_eq!(start.elapsed(), LONGEST_STOP);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn storing_large_packages_may_take_longer() {
+        const SIZE: u64 = 10 << 30;
+        let mut storing = TaskSet::new("store");
+        storing.spawn(SIZE, async {
+            tokio::time::sleep(2 * LONGEST_WAIT).await;
+            Ok(())
+        });
+        let cancel = CancellationToken::new();
+        assert_eq!(wait_until_stored(&mut storing, &cancel).await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn first_failure_of_storing_is_reported_after_the_time_limit() {
+        let mut storing = TaskSet::new("store");
+        storing.spawn(1, std::future::pending());
+        let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+        let failed = Err(full).at("write", std::path::Path::new("/cache/file"));
+        storing.spawn(1, async { failed });
+        let cancel = CancellationToken::new();
+        let failure = wait_until_stored(&mut storing, &cancel).await.unwrap();
+        assert!(failure.contains("/cache/file"), "{failure}");
     }
 }

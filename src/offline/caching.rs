@@ -1,7 +1,8 @@
 //! The caches of a call: finds packages of earlier runs, and stores those of this one.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio_util::sync::CancellationToken;
@@ -50,6 +51,7 @@ pub(super) struct CallCache {
     limit: Option<u64>,
     level: u32,
     isolation: &'static str,
+    reported: Reported,
 }
 
 /// The caches of a call before its isolation is known.
@@ -172,6 +174,7 @@ impl CallCache {
             limit: settings.max_size,
             level: options.compression_level,
             isolation,
+            reported: Reported::default(),
         }
     }
 
@@ -355,8 +358,22 @@ impl CallCache {
         progress: &Progress,
     ) {
         for damage in damaged {
-            report_damage(&self.cache, &damage, then, progress);
+            if self.reported.is_new(&damage) {
+                report_damage(&self.cache, &damage, then, progress);
+            }
         }
+    }
+}
+
+/// The files that could not be read and were reported. They stay where they are, so that they may be found again after a fetch.
+#[derive(Debug, Default)]
+struct Reported(Mutex<HashSet<PathBuf>>);
+
+impl Reported {
+    /// Whether a damage is to be reported: it is a new one, or lasting.
+    fn is_new(&self, damage: &Damage) -> bool {
+        let mut files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        damage.kind.is_lasting() || files.insert(damage.file.clone())
     }
 }
 
@@ -372,4 +389,31 @@ fn report_damage(cache: &LocalCache, damage: &Damage, then: &str, progress: &Pro
         "Warning: the file of the cache {}. {done}, and {then}",
         printable(&Chain(damage))
     ));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use nix::libc;
+
+    use super::*;
+    use crate::cache::DamageKind;
+    use crate::fs::Context as _;
+
+    #[test]
+    fn passing_error_of_a_file_is_reported_once() {
+        let file = Path::new("/cache/file");
+        let unreadable = |errno| {
+            let error: io::Result<()> = Err(io::Error::from_raw_os_error(errno));
+            Damage {
+                file: file.to_owned(),
+                kind: DamageKind::Unreadable(error.at("read", file).unwrap_err()),
+            }
+        };
+        let reported = Reported::default();
+        let [passing, lasting] = [libc::EIO, libc::ELOOP].map(unreadable);
+        assert_eq!([(); 2].map(|()| reported.is_new(&passing)), [true, false]);
+        assert_eq!([(); 2].map(|()| reported.is_new(&lasting)), [true, true]);
+    }
 }
