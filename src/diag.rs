@@ -116,9 +116,14 @@ pub(crate) fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]], right: &[u
     }
     let line = |row: &[String; COLUMNS]| {
         let cells = row.iter().zip(widths).enumerate();
-        let cells = cells.map(|(column, (cell, width))| match right.contains(&column) {
-            true => format!("{cell:>width$}"),
-            false => format!("{cell:<width$}"),
+        // `format!` panics if a width exceeds `u16::MAX`.
+        let cells = cells.map(|(column, (cell, width))| {
+            let padding = width - cell.chars().count();
+            match right.contains(&column) {
+                true => " ".repeat(padding) + cell,
+                false if column + 1 == COLUMNS => cell.clone(),
+                false => cell.clone() + &" ".repeat(padding),
+            }
         });
         let line = cells.collect::<Vec<_>>().join("  ");
         line.trim_end().to_owned() + "\n"
@@ -186,6 +191,21 @@ mod tests {
         assert_eq!(Elapsed(Duration::from_millis(59_960)).to_string(), "1m00s");
         assert_eq!(Elapsed(Duration::from_secs(125)).to_string(), "2m05s");
         assert_eq!(Elapsed(Duration::from_secs(3725)).to_string(), "1h02m");
+    }
+
+    #[test]
+    fn cells_of_a_table_may_be_long() {
+        let long = "n".repeat(70_000);
+        let rows = [
+            [long.as_str(), "1", long.as_str()],
+            ["é", "20", "b"],
+            ["", "3", ""],
+        ];
+        let text = table(&rows.map(|row| row.map(str::to_owned)), &[1]);
+        let pad = |count| " ".repeat(count);
+        let second = format!("é{}  20  b", pad(69_999));
+        let third = format!("{}   3", pad(70_000));
+        assert!(text == format!("{long}   1  {long}\n{second}\n{third}\n"));
     }
 
     #[test]

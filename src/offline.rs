@@ -134,7 +134,7 @@ pub(crate) use inspect::{listed, missing_packages_of_jobs};
 pub(crate) use jobs::Contents as JobContents;
 pub(crate) use lookalike::Lookalike;
 pub use messages::Messages;
-pub(crate) use open::{first_entry, open_file, path_of as path_of_entry, read_manifest};
+pub(crate) use open::{Holes, first_entry, open_file, path_of as path_of_entry, read_manifest};
 pub(crate) use open_error::OpenError;
 pub use options::{CacheOptions, Options, Purpose, SharedCaches};
 pub use paint::Paint;

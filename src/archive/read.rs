@@ -63,6 +63,14 @@ impl Entry {
     pub(crate) fn is_sparse(&self) -> bool {
         self.pieces.is_some()
     }
+
+    /// The bytes of the file that the archive does not contain, because they are zeros.
+    #[must_use]
+    pub(crate) fn holes(&self) -> u64 {
+        let pieces = self.pieces.as_ref();
+        let stored = pieces.map(|it| it.iter().map(|piece| piece.length).sum());
+        self.size - stored.unwrap_or(self.size)
+    }
 }
 
 /// The owner of an entry, from its header.

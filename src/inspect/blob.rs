@@ -43,6 +43,8 @@ impl<R: Read> Read for Measured<R> {
 /// A file in a release tarball.
 #[derive(Debug)]
 pub(super) struct Blob {
+    /// For which role the archive was examined. A hard link may have another one.
+    pub role: Role,
     pub size: u64,
     /// By all algorithms.
     pub digests: Digests,
@@ -56,8 +58,17 @@ pub(super) enum Content {
     /// The file is not a part of the release.
     Unknown,
     Package(Result<PackageContents, ContentProblem>),
-    /// A job, or the license.
-    Job(Result<JobContents, ContentProblem>),
+    License(Result<(), ContentProblem>),
+    Job(Result<JobFacts, ContentProblem>),
+}
+
+/// What the checks need of a job's archive. The archive's list of files may be long.
+#[derive(Debug)]
+pub(super) struct JobFacts {
+    /// Why a Director refuses the job.
+    pub problems: Vec<ContentProblem>,
+    /// The packages that `job.MF` lists; none if it is missing. `None` if it is not valid.
+    pub packages: Option<Vec<String>>,
 }
 
 /// What the archive of a package holds.
@@ -77,13 +88,14 @@ impl Blob {
     ///
     /// # Errors
     /// The tarball ends early or is damaged.
-    pub(super) fn read(file: impl Read, role: &Role) -> Result<Self, OpenError> {
+    pub(super) fn read(file: impl Read, role: Role) -> Result<Self, OpenError> {
         let mut file = Measured::new(file);
-        let content = match role {
+        let content = match &role {
             Role::Package(_) | Role::CompiledPackage(_) => {
                 Content::Package(PackageContents::read(&mut file))
             }
-            Role::Job(_) | Role::License => Content::Job(JobContents::of_archive(&mut file)),
+            Role::Job(name) => Content::Job(JobFacts::read(&mut file, name)),
+            Role::License => Content::License(JobContents::of_archive(&mut file).map(drop)),
             Role::Manifest | Role::PackagesDirectory | Role::Stray | Role::Other => {
                 Content::Unknown
             }
@@ -92,10 +104,58 @@ impl Blob {
         io::copy(&mut file, &mut io::sink()).map_err(OpenError::Decode)?;
         let (digests, size) = file.finish();
         Ok(Self {
+            role,
             size,
             digests,
             content,
         })
+    }
+
+    /// Whether the content was examined for this role.
+    pub(super) fn is_examined_as(&self, role: &Role) -> bool {
+        let is_package = |it: &Role| matches!(it, Role::Package(_) | Role::CompiledPackage(_));
+        self.role == *role || is_package(&self.role) && is_package(role)
+    }
+
+    /// The memory that the facts need in addition to that of every entry, in bytes.
+    pub(super) fn memory(&self) -> usize {
+        match &self.content {
+            Content::Job(Ok(facts)) => facts.memory(),
+            Content::Package(Ok(facts)) => facts.unsafe_path.as_ref().map_or(0, String::len),
+            _ => 0,
+        }
+    }
+}
+
+impl JobFacts {
+    /// How many problems of a job are kept.
+    const PROBLEMS: usize = 100;
+
+    /// The memory that a name needs in addition to its text, in bytes.
+    const NAME_COST: usize = 40;
+
+    fn read(file: impl Read, name: &str) -> Result<Self, ContentProblem> {
+        let contents = JobContents::of_archive(file)?;
+        let mut problems = contents.problems_of_job(name);
+        problems.truncate(Self::PROBLEMS);
+        Ok(Self {
+            problems,
+            packages: match contents.has_manifest() {
+                true => contents.packages_of_job(),
+                false => Some(Vec::new()),
+            },
+        })
+    }
+
+    fn memory(&self) -> usize {
+        let paths = self.problems.iter().map(|problem| match problem {
+            ContentProblem::OtherName { found: Some(text) }
+            | ContentProblem::NoTemplate { path: text } => text.len(),
+            _ => 0,
+        });
+        let packages = self.packages.iter().flatten().map(String::len);
+        let texts = paths.chain(packages).map(|it| it + Self::NAME_COST);
+        texts.sum()
     }
 }
 

@@ -3,14 +3,14 @@
 use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
 
-use super::blob::{Blob, Content, PackageContents};
+use super::blob::{Content, JobFacts, PackageContents};
 use super::finding::Findings;
 use super::read::{Contents, Member};
 use super::rules::{self, Rule};
 use crate::archive::Compression;
 use crate::offline::{
-    ContentProblem, JobContents, Listed, Problem, Role, is_clutter, listed,
-    missing_packages_of_jobs, path_of_role, shown,
+    ContentProblem, Listed, Problem, Role, is_clutter, listed, missing_packages_of_jobs,
+    path_of_role, shown,
 };
 use crate::release::graph::{GraphProblem, PackageNode, compile_order};
 use crate::release::{Manifest, MultiDigest};
@@ -47,6 +47,12 @@ pub(super) fn role_and_digest(package: &Listed) -> (Role, &MultiDigest) {
             &package.digest,
         ),
     }
+}
+
+/// A blob in the tarball.
+struct Found<'a> {
+    content: &'a Content,
+    is_verified: bool,
 }
 
 /// A release that is checked.
@@ -86,7 +92,7 @@ impl Check<'_> {
         role: &Role,
         digest: &MultiDigest,
         findings: &mut Findings,
-    ) -> Option<&Blob> {
+    ) -> Option<Found<'_>> {
         let (what, path) = (what.to_owned(), path_of_role(role));
         match self.contents.members.get(Path::new(&path)) {
             None if self.contents.damage.is_some() => None,
@@ -102,18 +108,27 @@ impl Check<'_> {
             }
             Some(Member {
                 blob: Some(blob), ..
-            }) => match digest.verify(&blob.digests) {
-                Ok(()) => Some(blob),
-                Err(mismatch) => {
+            }) => {
+                let verified = digest.verify(&blob.digests);
+                let is_verified = verified.is_ok();
+                if !blob.is_examined_as(role) {
+                    let text = format!("{what}: `{path}` is a hard link to another kind of file");
+                    findings.add(&rules::LINKED_BLOB, text);
+                }
+                if let Err(mismatch) = verified {
                     let problem = Problem::Digest {
                         what,
                         path,
                         mismatch,
                     };
                     findings.add(rule_of_mismatch(role), problem.to_string());
-                    None
                 }
-            },
+                let content = &blob.content;
+                blob.is_examined_as(role).then_some(Found {
+                    content,
+                    is_verified,
+                })
+            }
         }
     }
 
@@ -123,16 +138,16 @@ impl Check<'_> {
             let (role, digest) = role_and_digest(package);
             let what = what(package);
             let found = self.blob(&what, &role, digest, findings);
-            let Some(Blob {
+            let Some(Found {
                 content: Content::Package(content),
-                ..
+                is_verified,
             }) = found
             else {
                 continue;
             };
             match content {
                 Err(problem) => {
-                    let text = content_text(what, &role, problem);
+                    let text = content_text(what, &role, problem, is_verified);
                     findings.add(&rules::PACKAGE_NOT_AN_ARCHIVE, text);
                 }
                 Ok(content) => {
@@ -161,28 +176,34 @@ impl Check<'_> {
             let role = Role::Job(job.name.to_string());
             let what = format!("job `{}`", job.name);
             let found = self.blob(&what, &role, &job.digest, findings);
-            let Some(Blob {
+            let Some(Found {
                 content: Content::Job(content),
-                ..
+                is_verified,
             }) = found
             else {
                 continue;
             };
             let problems = match content {
-                Ok(content) => content.problems_of_job(job.name.as_str()),
-                Err(problem) => vec![problem.clone()],
+                Ok(facts) => &facts.problems[..],
+                Err(problem) => std::slice::from_ref(problem),
             };
+            if let Ok(JobFacts { packages: None, .. }) = content {
+                let path = path_of_role(&role);
+                let text = format!("{what}: `{path}` has a job.MF that is not valid YAML");
+                findings.add(&rules::JOB_MANIFEST_INVALID, text);
+            }
             for problem in problems {
                 findings.add(
-                    rule_of_job(&problem),
-                    content_text(what.clone(), &role, &problem),
+                    rule_of_job(problem),
+                    content_text(what.clone(), &role, problem, is_verified),
                 );
             }
             // If release.MF lists packages, they are checked below.
             if job.packages.is_none()
-                && let Some(needed) = content.as_ref().ok().and_then(JobContents::packages_of_job)
+                && let Ok(facts) = content
             {
-                for package in needed.iter().filter(|it| !names.contains(it.as_str())) {
+                let needed = facts.packages.iter().flatten();
+                for package in needed.filter(|it| !names.contains(it.as_str())) {
                     let job = job.name.clone();
                     let package = package.escape_debug().to_string();
                     let problem = Problem::JobPackage { job, package };
@@ -201,12 +222,12 @@ impl Check<'_> {
         };
         let role = Role::License;
         let found = self.blob("license", &role, &license.digest, findings);
-        if let Some(Blob {
-            content: Content::Job(Err(problem)),
-            ..
+        if let Some(Found {
+            content: Content::License(Err(problem)),
+            is_verified,
         }) = found
         {
-            let text = content_text("license".to_owned(), &role, problem);
+            let text = content_text("license".to_owned(), &role, problem, is_verified);
             findings.add(&rules::LICENSE_DAMAGED, text);
         }
     }
@@ -285,8 +306,11 @@ fn package_content(what: &str, content: &PackageContents, findings: &mut Finding
     }
 }
 
-fn content_text(what: String, role: &Role, problem: &ContentProblem) -> String {
+fn content_text(what: String, role: &Role, problem: &ContentProblem, is_verified: bool) -> String {
     let (path, problem) = (path_of_role(role), problem.clone());
+    if let (ContentProblem::NotArchive { cause }, false) = (&problem, is_verified) {
+        return format!("{what}: `{path}` is not a valid tar archive ({cause})");
+    }
     let problem = Problem::Content {
         what,
         path,

@@ -6,7 +6,9 @@ use super::unquoted;
 use super::versions;
 use crate::diag::Chain;
 use crate::offline::{Listed, listed};
-use crate::release::{FieldProblem, Manifest, ManifestProblem, yaml};
+use crate::release::digest::InvalidDigest;
+use crate::release::yaml::{self, Node};
+use crate::release::{FieldProblem, Manifest, ManifestProblem};
 
 /// Parses a manifest. Reports its problems; `None` if it cannot be used.
 pub(super) fn parse(text: &[u8], findings: &mut Findings) -> Option<Manifest> {
@@ -16,6 +18,14 @@ pub(super) fn parse(text: &[u8], findings: &mut Findings) -> Option<Manifest> {
         && let Ok(root) = yaml::parse(text)
     {
         unquoted::check(&root, findings);
+        let is_absent = match &root {
+            Node::Mapping(root) => root.get("uncommitted_changes").is_none_or(Node::is_null),
+            _ => false,
+        };
+        if is_absent && parsed.is_ok() {
+            let text = "release.MF has no `uncommitted_changes`";
+            findings.add(&rules::UNCOMMITTED_CHANGES_MISSING, text);
+        }
     }
     match parsed {
         Ok(manifest) => {
@@ -41,6 +51,10 @@ fn rule_of(problem: &ManifestProblem) -> &'static Rule {
         FieldProblem::Missing { .. } => &rules::FIELD_MISSING,
         FieldProblem::WrongKind { .. } | FieldProblem::NotBoolean { .. } => &rules::FIELD_INVALID,
         FieldProblem::Name { .. } => &rules::NAME_INVALID,
+        FieldProblem::Digest {
+            error: InvalidDigest::Empty,
+            ..
+        } => &rules::DIGEST_MISSING,
         FieldProblem::Digest { .. } => &rules::DIGEST_INVALID,
         FieldProblem::Stemcell { .. } => &rules::STEMCELL_INVALID,
         FieldProblem::DuplicateName { .. } => &rules::DUPLICATE_NAME,
@@ -140,6 +154,13 @@ mod tests {
         for (from, to, code) in [
             ("'1.10'", "1.10", "unquoted-text"),
             ("8ab1aae", "0777123", "unquoted-commit"),
+            ("8ab1aae", "1234567", "unquoted-commit"),
+            ("'1.10'", "2026-01-31", "unquoted-date"),
+            (
+                "uncommitted_changes: false",
+                "",
+                "uncommitted-changes-missing",
+            ),
             ("'1.10'", "1+2+3", "version-format"),
             ("'1.10'", "1.2-dev", "old-dev-version"),
             ("8ab1aae", "", "commit-missing"),
@@ -165,6 +186,7 @@ mod tests {
             ("version: f1", "version: f2", "version-not-fingerprint"),
             ("os/1", "os/1+2+3", "stemcell-version-format"),
             ("os/1", "os-1", "stemcell-invalid"),
+            ("sha1: '12'", "sha1: ''", "digest-missing"),
             ("sha1: '12'", "sha1: 'md5:12'", "digest-invalid"),
             (package, &package.repeat(2), "duplicate-name"),
         ] {

@@ -10,11 +10,11 @@ use super::blob::{Blob, Measured};
 use crate::archive::entry::normalize;
 use crate::archive::{Compression, Entry, Kind, ReadError, Reader};
 use crate::offline::{
-    Lookalike, OpenError, Role, first_entry, open_file, path_of_entry, read_manifest,
+    Holes, Lookalike, OpenError, Role, first_entry, open_file, path_of_entry, read_manifest,
 };
 
-/// The limit of memory for the paths in a tarball, in bytes. Tarballs come from strangers.
-const PATHS_LIMIT: usize = 64 << 20;
+/// The limit of memory for the paths in a tarball and the facts about its blobs, in bytes. Tarballs come from strangers.
+const MEMORY_LIMIT: usize = 64 << 20;
 
 /// The memory that an entry needs in addition to its path, in bytes.
 const ENTRY_COST: usize = 200;
@@ -41,7 +41,7 @@ pub(super) struct Contents {
 #[derive(Debug)]
 pub(super) enum Damage {
     Open(OpenError),
-    /// The paths of its entries need too much memory.
+    /// The paths of its entries, or the facts about its blobs, need too much memory.
     TooManyEntries,
 }
 
@@ -94,6 +94,7 @@ pub(super) fn is_about_contents(error: &OpenError) -> bool {
         | OpenError::NoManifest(_)
         | OpenError::OddManifest(_)
         | OpenError::Manifest(_)
+        | OpenError::Sparse { .. }
         | OpenError::Link { .. } => return true,
     };
     source.raw_os_error().is_none()
@@ -105,13 +106,16 @@ impl Contents {
             self.compression = Some(decoded.inner().compression());
             decoded
         })?;
-        let mut names = 0;
+        let (mut memory, mut holes) = (0, Holes::default());
         while let Some(entry) = next {
-            names += entry.name.len() + ENTRY_COST;
-            if names > PATHS_LIMIT {
+            holes.add(&entry)?;
+            memory += entry.name.len() + ENTRY_COST;
+            if memory <= MEMORY_LIMIT {
+                memory += self.add(&entry, &mut reader)?;
+            }
+            if memory > MEMORY_LIMIT {
                 return Err(Damage::TooManyEntries);
             }
-            self.add(&entry, &mut reader)?;
             next = reader.next_entry().map_err(OpenError::Read)?;
         }
         let mut rest = reader.into_inner();
@@ -125,15 +129,20 @@ impl Contents {
         }
     }
 
-    /// Adds the current entry of a reader.
-    fn add(&mut self, entry: &Entry, reader: &mut Reader<impl Read>) -> Result<(), OpenError> {
+    /// Adds the current entry of a reader. Returns the memory that the facts about it need.
+    fn add(&mut self, entry: &Entry, reader: &mut Reader<impl Read>) -> Result<usize, OpenError> {
         let path = path_of_entry(entry)?;
         let role = Role::of(&path);
         if role == Role::Manifest {
-            return self.add_manifest(entry, reader);
+            return self.add_manifest(entry, reader).map(|()| 0);
         }
+        let mut memory = 0;
         let blob = match entry.kind {
-            Kind::File => Some(Arc::new(Blob::read(reader.whole(entry), &role)?)),
+            Kind::File => {
+                let blob = Blob::read(reader.whole(entry), role.clone())?;
+                memory = blob.memory();
+                Some(Arc::new(blob))
+            }
             Kind::HardLink => Some(self.linked(&path, entry)?),
             _ => None,
         };
@@ -149,7 +158,7 @@ impl Contents {
                 slot.insert(member);
             }
         }
-        Ok(())
+        Ok(memory)
     }
 
     fn add_manifest(
@@ -188,6 +197,32 @@ mod tests {
     use super::*;
     use crate::archive::{EntryHeader, EntryWriter};
     use crate::fs;
+
+    #[test]
+    fn facts_about_jobs_need_limited_memory() {
+        let names = "- n\n".repeat(900_000);
+        let text = format!("name: web\npackages:\n{names}");
+        let archive = |name: &str, content: &[u8]| {
+            let mut header = EntryHeader::new(Kind::File, name.as_bytes(), 0o644);
+            header.size = content.len() as u64;
+            let mut writer = EntryWriter::new(Vec::new());
+            writer.append(&header, content).unwrap();
+            writer.finish().unwrap()
+        };
+        let job = archive("job.MF", text.as_bytes());
+        let mut writer = EntryWriter::new(Vec::new());
+        for name in ["jobs/a.tgz", "jobs/b.tgz", "jobs/c.tgz"] {
+            let mut header = EntryHeader::new(Kind::File, name.as_bytes(), 0o644);
+            header.size = job.len() as u64;
+            writer.append(&header, &job[..]).unwrap();
+        }
+        let scratch = tempfile::tempdir().unwrap();
+        let tarball = scratch.path().join("a.tgz");
+        fs::write(&tarball, &writer.finish().unwrap()).unwrap();
+        let contents = read(&tarball).unwrap();
+        assert!(matches!(contents.damage, Some(Damage::TooManyEntries)));
+        assert!(contents.members.len() < 3);
+    }
 
     #[test]
     fn paths_of_a_tarball_need_limited_memory() {

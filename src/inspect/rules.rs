@@ -70,17 +70,19 @@ macro_rules! rules {
 
 // The tarball.
 rules! {
-    UNREADABLE_TARBALL = "unreadable-tarball", Problem, [Director, Cli],
+    UNREADABLE_TARBALL = "unreadable-tarball", Problem, [Director, Cli, Compile],
         "`tar` cannot extract the release: a Director reports error 30002";
-    NOT_A_RELEASE = "not-a-release", Problem, [Director, Cli],
+    NOT_A_RELEASE = "not-a-release", Problem, [Director, Cli, Compile],
         "The file is something else";
-    MANIFEST_MISSING = "manifest-missing", Problem, [Director, Cli],
+    MANIFEST_MISSING = "manifest-missing", Problem, [Director, Cli, Compile],
         "A Director reports error 30003";
-    UNSAFE_PATH = "unsafe-path", Problem, [Compile],
-        "`tar` refuses `..`, and extracts an absolute path below the current directory";
-    DANGLING_LINK = "dangling-link", Problem, [Director, Cli],
+    UNSAFE_PATH = "unsafe-path", Problem, [Director, Cli, Compile],
+        "`tar` refuses `..`: a Director reports error 30002. It extracts an absolute path below the current directory";
+    DANGLING_LINK = "dangling-link", Problem, [Director, Cli, Compile],
         "`tar` cannot extract the release: a Director reports error 30002";
     TOO_MANY_ENTRIES = "too-many-entries", Problem, [],
+        "The rest of the tarball was not inspected";
+    TOO_LARGE = "too-large", Problem, [Compile],
         "The rest of the tarball was not inspected";
     DUPLICATE_ENTRY = "duplicate-entry", Note, [],
         "The last entry counts; the Go agent may use another one";
@@ -94,22 +96,26 @@ rules! {
         "The Go agent compresses its result as `no_compression` says";
 
     // The manifest.
-    MANIFEST_INVALID = "manifest-invalid", Problem, [Director, Cli],
+    MANIFEST_INVALID = "manifest-invalid", Problem, [Director, Cli, Compile],
         "Nothing else in the release can be used or checked";
-    FIELD_MISSING = "field-missing", Problem, [Director],
+    FIELD_MISSING = "field-missing", Problem, [Director, Compile],
         "A Director fails at the missing value during the upload";
-    FIELD_INVALID = "field-invalid", Problem, [Cli],
+    FIELD_INVALID = "field-invalid", Problem, [Cli, Compile],
         "The CLI cannot read the manifest; a Director may misread the value";
-    NAME_INVALID = "name-invalid", Problem, [Director],
+    NAME_INVALID = "name-invalid", Problem, [Director, Compile],
         "A Director accepts only letters, digits and `-_+.` (error 40005); other names that are refused here break paths";
-    DIGEST_INVALID = "digest-invalid", Problem, [Agent],
+    DIGEST_INVALID = "digest-invalid", Problem, [Agent, Compile],
         "Directors and the CLI store the text unchecked; an agent refuses to download the blob";
-    STEMCELL_INVALID = "stemcell-invalid", Problem, [Director],
+    DIGEST_MISSING = "digest-missing", Problem, [Director, Agent, Compile],
+        "A Director refuses a compiled package with an empty digest; an agent refuses to download any such blob";
+    STEMCELL_INVALID = "stemcell-invalid", Problem, [Director, Compile],
         "A Director refuses a stemcell without `/`, and never uses a package whose stemcell has unknown characters";
-    DUPLICATE_NAME = "duplicate-name", Problem, [Director],
+    DUPLICATE_NAME = "duplicate-name", Problem, [Director, Compile],
         "A Director refuses the second item: its name is already taken";
     UNQUOTED_TEXT = "unquoted-text", Problem, [],
         "Directors read another name or version than the CLI and the agents, and it differs from that of a quoted manifest";
+    UNQUOTED_DATE = "unquoted-date", Problem, [Director],
+        "The YAML parser of Directors (Psych 4) refuses a date";
     UNQUOTED_COMMIT = "unquoted-commit", Note, [],
         "Directors read a number; a second upload of this version may be refused because of it (error 30014)";
     VERSION_FORMAT = "version-format", Problem, [Director],
@@ -117,6 +123,8 @@ rules! {
     OLD_DEV_VERSION = "old-dev-version", Note, [],
         "A Director stores `X.N-dev` as `X+dev.N`";
     COMMIT_MISSING = "commit-missing", Note, [],
+        "A Director accepts the release once, and refuses a second upload of this version (error 30014)";
+    UNCOMMITTED_CHANGES_MISSING = "uncommitted-changes-missing", Note, [],
         "A Director accepts the release once, and refuses a second upload of this version (error 30014)";
     UNCOMMITTED_CHANGES = "uncommitted-changes", Note, [],
         "The commit does not identify the sources";
@@ -134,15 +142,17 @@ rules! {
         "Directors ignore the file, and the CLI drops it when it uploads the release";
     UNLISTED_JOB = "unlisted-job", Note, [],
         "Directors ignore the file, and the CLI drops it when it uploads the release";
-    BLOB_MISSING = "blob-missing", Problem, [Director, Cli],
+    BLOB_MISSING = "blob-missing", Problem, [Director, Cli, Compile],
         "A Director refuses the release, unless it already has the package or job; the CLI cannot pack the release for the upload";
-    DIGEST_MISMATCH = "digest-mismatch", Problem, [Agent],
-        "Directors and the CLI do not notice: an agent refuses the package when it is compiled or deployed";
+    LINKED_BLOB = "linked-blob", Problem, [],
+        "The content was not inspected, only its digest";
+    DIGEST_MISMATCH = "digest-mismatch", Problem, [Agent, Compile],
+        "Directors and the CLI do not compare it: an agent refuses the package when it is compiled or deployed";
     JOB_DIGEST_MISMATCH = "job-digest-mismatch", Problem, [Compile],
-        "Directors and the CLI do not notice at the upload; `bosh sha2ify-release` refuses the release";
+        "Directors and the CLI do not compare it at the upload; `bosh sha2ify-release` refuses the release";
     LICENSE_DAMAGED = "license-damaged", Problem, [Compile],
         "Directors do not read the license; `bosh sha2ify-release` refuses the release";
-    PACKAGE_NOT_AN_ARCHIVE = "package-not-an-archive", Problem, [Director],
+    PACKAGE_NOT_AN_ARCHIVE = "package-not-an-archive", Problem, [Director, Compile],
         "A Director reports error 60000";
     PACKAGE_UNSAFE_PATH = "package-unsafe-path", Problem, [Agent],
         "`tar` refuses `..`, and extracts an absolute path below the package's directory";
@@ -152,25 +162,27 @@ rules! {
         "Agents compile these to empty packages, without an error";
     PACKAGE_EMPTY = "package-empty", Note, [],
         "The packaging script installed nothing, or it was missing";
-    JOB_NOT_AN_ARCHIVE = "job-not-an-archive", Problem, [Director],
+    JOB_NOT_AN_ARCHIVE = "job-not-an-archive", Problem, [Director, Compile],
         "A Director reports an error in the 80000s";
-    JOB_NOT_GZIP = "job-not-gzip", Problem, [Director],
+    JOB_NOT_GZIP = "job-not-gzip", Problem, [Director, Compile],
         "A Director extracts jobs with `tar -xzf`";
-    JOB_MANIFEST_MISSING = "job-manifest-missing", Problem, [Director],
+    JOB_MANIFEST_MISSING = "job-manifest-missing", Problem, [Director, Compile],
         "A Director reports an error in the 80000s";
-    JOB_MANIFEST_NAME = "job-manifest-name", Problem, [Director],
+    JOB_MANIFEST_INVALID = "job-manifest-invalid", Problem, [Director],
         "A Director reports an error in the 80000s";
-    JOB_TEMPLATE_MISSING = "job-template-missing", Problem, [Director],
+    JOB_MANIFEST_NAME = "job-manifest-name", Problem, [Director, Compile],
         "A Director reports an error in the 80000s";
-    JOB_MONIT_MISSING = "job-monit-missing", Problem, [Director],
+    JOB_TEMPLATE_MISSING = "job-template-missing", Problem, [Director, Compile],
         "A Director reports an error in the 80000s";
-    JOB_PACKAGE_MISSING = "job-package-missing", Problem, [Cli],
+    JOB_MONIT_MISSING = "job-monit-missing", Problem, [Director, Compile],
+        "A Director reports an error in the 80000s";
+    JOB_PACKAGE_MISSING = "job-package-missing", Problem, [Cli, Compile],
         "The CLI refuses the release if release.MF lists the package; otherwise a deployment of the job fails";
 
     // Dependencies and stemcells.
-    UNKNOWN_DEPENDENCY = "unknown-dependency", Problem, [Director, Cli],
+    UNKNOWN_DEPENDENCY = "unknown-dependency", Problem, [Director, Cli, Compile],
         "A Director reports `Invalid edge`, the CLI `Expected to find package`";
-    DEPENDENCY_CYCLE = "dependency-cycle", Problem, [Director],
+    DEPENDENCY_CYCLE = "dependency-cycle", Problem, [Director, Compile],
         "A Director reports `Cycle`";
     MIXED_STEMCELLS = "mixed-stemcells", Problem, [],
         "A Director accepts the release, and for each of these stemcells it lacks the packages of the others";

@@ -107,6 +107,7 @@ fn rule_of(error: &OpenError) -> &'static Rule {
         OpenError::Lookalike(_) => &rules::NOT_A_RELEASE,
         OpenError::NoManifest(_) => &rules::MANIFEST_MISSING,
         OpenError::OddManifest(_) | OpenError::Manifest(_) => &rules::MANIFEST_INVALID,
+        OpenError::Sparse { .. } => &rules::TOO_LARGE,
         OpenError::Link { .. } => &rules::DANGLING_LINK,
         _ => &rules::UNREADABLE_TARBALL,
     }

@@ -128,7 +128,11 @@ fn jobs(manifest: &Manifest, contents: &Contents) -> String {
 /// The size of a blob, and whether its digest was verified against its bytes.
 fn blob(role: &Role, digest: &MultiDigest, contents: &Contents) -> (String, String) {
     let Some(blob) = contents.blob(Path::new(&path_of_role(role))) else {
-        return ("-".to_owned(), "missing".to_owned());
+        let state = match contents.damage {
+            Some(_) => "not read",
+            None => "missing",
+        };
+        return ("-".to_owned(), state.to_owned());
     };
     let algorithms = digest.algorithms();
     let algorithms: Vec<&str> = algorithms.iter().map(|it| it.as_str()).collect();

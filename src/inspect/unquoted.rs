@@ -2,8 +2,10 @@
 //!
 //! The CLI and the agents read every scalar of these fields as text. A Director converts the number back to text: `1.10` becomes `1.1`.
 
+use std::ops::RangeInclusive;
+
 use super::finding::Findings;
-use super::rules::{UNQUOTED_COMMIT, UNQUOTED_TEXT};
+use super::rules::{UNQUOTED_COMMIT, UNQUOTED_DATE, UNQUOTED_TEXT};
 use crate::release::yaml::{Mapping, Node, Scalar};
 
 /// Reports the texts of a manifest that a Director reads differently.
@@ -13,7 +15,7 @@ pub(super) fn check(manifest: &Node, findings: &mut Findings) {
     };
     texts(root, &["name", "version"], "", findings);
     if let Some(Node::Scalar(commit)) = root.get("commit_hash")
-        && read_by_psych(commit).is_some()
+        && typed(commit).is_some()
     {
         let text = format!(
             "release.MF line {}: `commit_hash` `{}` is not quoted, and Directors read it as a number",
@@ -59,7 +61,13 @@ fn text(node: &Node, key: &str, of: &str, findings: &mut Findings) {
     let Node::Scalar(scalar) = node else {
         return;
     };
-    if let Some(read) = read_by_psych(scalar) {
+    if is_date(scalar) {
+        let text = format!(
+            "release.MF line {}: {of}`{key}` `{}` is not quoted: Directors read a date",
+            scalar.line, scalar.text
+        );
+        findings.add(&UNQUOTED_DATE, text);
+    } else if let Some(read) = read_by_psych(scalar) {
         let text = format!(
             "release.MF line {}: {of}`{key}` `{}` is not quoted: Directors read `{read}`",
             scalar.line, scalar.text
@@ -70,14 +78,36 @@ fn text(node: &Node, key: &str, of: &str, findings: &mut Findings) {
 
 /// The text that a Director gets for a scalar; `None` if it is the scalar's own text.
 fn read_by_psych(scalar: &Scalar) -> Option<String> {
-    if !scalar.plain || scalar.tag.is_some() {
+    typed(scalar).filter(|read| *read != scalar.text)
+}
+
+/// A scalar that a Director reads as a number or a boolean, as the text of that value.
+fn typed(scalar: &Scalar) -> Option<String> {
+    if !is_untyped(scalar) {
         return None;
     }
     let text = &scalar.text;
-    let read = word(text)
-        .or_else(|| integer(text))
-        .or_else(|| float(text))?;
-    (read != *text).then_some(read)
+    word(text).or_else(|| integer(text)).or_else(|| float(text))
+}
+
+/// Whether a parser infers the type from the text.
+fn is_untyped(scalar: &Scalar) -> bool {
+    scalar.plain && scalar.tag.is_none()
+}
+
+/// Whether Psych takes a text for a date, `2026-01-31`. It refuses to load one, also one that no calendar has.
+fn is_date(scalar: &Scalar) -> bool {
+    let parts: Vec<&str> = scalar.text.split('-').collect();
+    let fits = |part: &str, lengths: RangeInclusive<usize>, largest: u32| {
+        let is_number = part.bytes().all(|byte| byte.is_ascii_digit());
+        is_number
+            && lengths.contains(&part.len())
+            && part.parse().is_ok_and(|it: u32| it <= largest)
+    };
+    let [year, month, day] = parts[..] else {
+        return false;
+    };
+    is_untyped(scalar) && fits(year, 4..=4, 9999) && fits(month, 1..=2, 12) && fits(day, 1..=2, 31)
 }
 
 fn word(text: &str) -> Option<String> {
@@ -175,6 +205,29 @@ mod tests {
             ("1.5e+3", "1500.0"),
         ] {
             assert_eq!(read(text).as_deref(), Some(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn dates_are_recognized_as_by_psych() {
+        let is = |text| match yaml::parse(text).unwrap() {
+            Node::Scalar(scalar) => is_date(&scalar),
+            other => panic!("{other:?}"),
+        };
+        for text in ["2020-01-01", "2020-1-1", "2020-02-31"] {
+            assert!(is(text), "{text}");
+        }
+        for text in [
+            "'2020-01-01'",
+            "!!str 2020-01-01",
+            "2020-13-01",
+            "2020-01-32",
+            "2020-01",
+            "2020-01-01-1",
+            "20-01-01",
+            "2020-01-+1",
+        ] {
+            assert!(!is(text), "{text}");
         }
     }
 

@@ -18,9 +18,12 @@ pub(super) fn is_semi_semantic(version: &str) -> bool {
     is_segment(release) && pre_release.is_none_or(is_segment) && post_release.is_none_or(is_segment)
 }
 
-/// The major line of a stemcell version: its first component. A Director reads `_` as a dot.
+/// The major line of a stemcell version: the first component of its release segment. A Director reads `_` as a dot.
 pub(super) fn major(version: &str) -> &str {
-    version.split(['.', '_']).next().unwrap_or_default()
+    version
+        .split(['.', '_', '-', '+'])
+        .next()
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -47,6 +50,8 @@ mod tests {
             ("3233", "3233"),
             ("3312_1.2", "3312"),
             ("2.x", "2"),
+            ("1-rc.1", "1"),
+            ("1+dev.2", "1"),
         ] {
             assert_eq!(major(version), line);
         }

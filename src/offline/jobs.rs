@@ -208,6 +208,11 @@ impl Contents {
         problems
     }
 
+    /// Whether the archive has a regular file `job.MF`.
+    pub(crate) fn has_manifest(&self) -> bool {
+        self.manifest.is_some()
+    }
+
     /// The packages that `job.MF` lists; `None` if it is not valid YAML here. Without a list, there
     /// are none, as in a Director.
     pub(crate) fn packages_of_job(&self) -> Option<Vec<String>> {

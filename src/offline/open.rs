@@ -20,6 +20,7 @@ use super::tarball::{Blob, Carried, Opened, Role, expected_digest};
 use crate::archive::compression::DecodeError;
 use crate::archive::entry::normalize;
 use crate::archive::{Decoder, Entry, Kind, ReadError, Reader};
+use crate::diag::Bytes;
 use crate::fs::{self, Context};
 use crate::release::digest::{BlobDigests, BlobHasher};
 use crate::release::{Algorithm, Manifest, ManifestProblem, MultiDigest};
@@ -47,6 +48,7 @@ pub(super) fn open(
         carried: Vec::new(),
         positions: HashMap::new(),
         spooled: 0,
+        holes: Holes::default(),
     };
     while let Some(found) = entry {
         pass.add(found)?;
@@ -115,6 +117,32 @@ pub(crate) fn path_of(entry: &Entry) -> Result<PathBuf, OpenError> {
         name: entry.display_name().display().to_string(),
         source,
     })
+}
+
+/// A limit for the zeros of sparse files, which a tarball does not store: a few bytes can stand for a file that takes years to read.
+#[derive(Debug, Default)]
+pub(crate) struct Holes {
+    bytes: u64,
+}
+
+impl Holes {
+    /// The limit for a tarball, in bytes.
+    const LIMIT: u64 = 16 << 30;
+
+    /// Counts an entry.
+    ///
+    /// # Errors
+    /// The limit is exceeded.
+    pub(crate) fn add(&mut self, entry: &Entry) -> Result<(), OpenError> {
+        self.bytes = self.bytes.saturating_add(entry.holes());
+        match self.bytes <= Self::LIMIT {
+            true => Ok(()),
+            false => Err(OpenError::Sparse {
+                path: entry.display_name(),
+                limit: Bytes(Self::LIMIT),
+            }),
+        }
+    }
 }
 
 /// The error for a directory that is given as a tarball.
@@ -212,10 +240,12 @@ struct Pass<'a, R> {
     /// The index in `carried` of each path.
     positions: HashMap<PathBuf, usize>,
     spooled: usize,
+    holes: Holes,
 }
 
 impl<R: Read> Pass<'_, R> {
     fn add(&mut self, entry: Entry) -> Result<(), OpenError> {
+        self.holes.add(&entry)?;
         let path = path_of(&entry)?;
         if path.as_os_str().is_empty() {
             // The root itself, `./`.

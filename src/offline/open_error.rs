@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::lookalike::Lookalike;
 use crate::archive::ReadError;
 use crate::archive::entry::EntryPathError;
+use crate::diag::Bytes;
 use crate::fs;
 use crate::release::ManifestProblem;
 
@@ -65,6 +66,14 @@ pub enum OpenError {
     /// The manifest does not say what it must.
     #[error("release.MF is not valid")]
     Manifest(Vec<ManifestProblem>),
+    /// The sparse files of the tarball have too many zeros that it does not store.
+    #[error("the sparse files up to entry `{}` are too large: more than {limit}", path.display())]
+    Sparse {
+        /// The entry.
+        path: PathBuf,
+        /// The limit.
+        limit: Bytes,
+    },
     /// A link leads to nothing that came before.
     #[error("entry `{}` is a link to `{target}`, which is not in the tarball before it", path.display())]
     Link {

@@ -13,6 +13,9 @@ use crate::archive::Kind;
 use crate::release::Manifest;
 use crate::runtime::Cancellable;
 
+/// How many paths are kept, to say what a tarball without a manifest is.
+const PATHS: usize = 1000;
+
 /// Reads a tarball up to its manifest. Neither what comes before nor what comes after it is checked.
 pub(crate) fn manifest(tarball: &Path, cancel: &CancellationToken) -> Result<Manifest, OpenError> {
     let (file, _) = open_file(tarball)?;
@@ -27,7 +30,9 @@ pub(crate) fn manifest(tarball: &Path, cancel: &CancellationToken) -> Result<Man
                 _ => Err(OpenError::OddManifest("not a file".to_owned())),
             };
         }
-        paths.push(path);
+        if paths.len() < PATHS {
+            paths.push(path);
+        }
         next = reader.next_entry()?;
     }
     let paths = paths.iter().map(PathBuf::as_path);

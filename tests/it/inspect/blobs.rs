@@ -56,11 +56,14 @@ fn wrong_digests_are_reported_with_their_consequence() {
     assert_eq!(json["packages"][1]["is_verified"], false);
     assert_eq!(
         json["findings"][0]["refused_by"],
-        serde_json::json!(["agent"])
+        serde_json::json!(["agent", "compile"])
     );
     let printed = run(&world, &[], &tarball).stdout;
     assert!(printed.contains("sha256 WRONG"), "{printed}");
-    assert!(printed.contains("Refused by: agent.\n"), "{printed}");
+    assert!(
+        printed.contains("Refused by: agent, compile.\n"),
+        "{printed}"
+    );
 }
 
 #[test]
@@ -85,6 +88,51 @@ fn package_that_cannot_be_extracted_is_reported() {
         "package-unsafe-path",
         "compiled package `app`: `../f` contains `..`",
     );
+}
+
+#[test]
+fn damage_is_reported_beside_a_wrong_digest() {
+    let world = World::new();
+    for (path, codes) in [
+        (
+            "compiled_packages/app.tgz",
+            ["digest-mismatch", "package-not-an-archive"],
+        ),
+        (
+            "jobs/web.tgz",
+            ["job-digest-mismatch", "job-not-an-archive"],
+        ),
+    ] {
+        let release = changed(&compiled(), path, |member| {
+            member.content.truncate(member.content.len() - 9);
+        });
+        let tarball = world.write("release.tgz", release);
+        let found = found(&inspected(&world, &[], &tarball));
+        let has: Vec<&str> = found.iter().map(|it| it.1.as_str()).collect();
+        assert_eq!(has, codes, "{found:?}");
+        assert!(!found[1].2.contains("matches its digest"), "{found:?}");
+    }
+}
+
+#[test]
+fn hard_link_to_another_kind_of_file_is_reported() {
+    let world = World::new();
+    let release = compiled();
+    let mut members = release.members();
+    let job = members.iter().find(|it| it.name == "jobs/web.tgz");
+    let mut copy = job.unwrap().clone();
+    copy.name = "a.tgz".to_owned();
+    members.retain(|it| it.name != "jobs/web.tgz");
+    members.push(copy);
+    members.push(Member::link(
+        crate::support::Kind::HardLink,
+        "jobs/web.tgz",
+        "a.tgz",
+    ));
+    has_problem(&packed(&members), "linked-blob", "job `web`");
+    let tarball = world.write("release.tgz", packed(&members));
+    let json = inspected(&world, &[], &tarball);
+    assert_eq!(json["jobs"][0]["is_verified"], true);
 }
 
 #[test]
@@ -124,6 +172,11 @@ fn jobs_that_a_director_refuses_are_reported() {
     for (files, code, text) in [
         (&[monit][..], "job-manifest-missing", "has no job.MF"),
         (&[manifest], "job-monit-missing", "has neither `monit`"),
+        (
+            &[("job.MF", "name: [\n"), monit],
+            "job-manifest-invalid",
+            "`jobs/web.tgz` has a job.MF that is not valid YAML",
+        ),
         (
             &[("job.MF", "name: db\n"), monit],
             "job-manifest-name",

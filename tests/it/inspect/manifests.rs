@@ -158,7 +158,8 @@ fn packages_for_several_stemcells_are_reported() {
 
 #[test]
 fn compiled_packages_without_a_list_are_reported() {
-    let release = compiled().manifest(b"name: demo\nversion: '1'\ncommit_hash: c1\n");
+    let release = compiled()
+        .manifest(b"name: demo\nversion: '1'\ncommit_hash: c1\nuncommitted_changes: false\n");
     let mut members = release.members();
     members.retain(|it| !it.name.starts_with("jobs"));
     let release = packed(&members);

@@ -17,6 +17,11 @@ fn truncated_tarball_is_shown_up_to_its_damage() {
         assert_eq!(json["sha256"], sha256(&tarball));
     }
     has_problem(&whole[..50], "unreadable-tarball", "ends early");
+    let plain = archive(&compiled().members());
+    let tarball = world.write("release.tgz", &plain[..plain.len() / 2]);
+    let printed = run(&world, &[], &tarball).stdout;
+    assert!(printed.contains("not read"), "{printed}");
+    assert!(!printed.contains("missing"), "{printed}");
 }
 
 #[test]
@@ -79,6 +84,31 @@ fn entries_that_leave_the_directory_are_reported() {
         &packed(&members),
         "dangling-link",
         "is a link to `jobs/gone`",
+    );
+}
+
+#[test]
+fn sparse_files_are_limited() {
+    let world = World::new();
+    let script = "cd \"$1\" && mkdir jobs && truncate -s 17G jobs/x.tgz && tar -cSf sparse.tar jobs && rm -r jobs";
+    let directory = world.path("printed");
+    run_tool("mkdir", &["-p".as_ref(), directory.as_os_str()]);
+    let arguments = [
+        "-c".as_ref(),
+        script.as_ref(),
+        "bash".as_ref(),
+        directory.as_os_str(),
+    ];
+    run_tool("bash", &arguments);
+    let tarball = directory.join("sparse.tar");
+    let found = found(&inspected(&world, &[], &tarball));
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found[0].1, "too-large");
+    assert!(
+        found[0]
+            .2
+            .contains("`jobs/x.tgz` are too large: more than 16.0 GiB"),
+        "{found:?}"
     );
 }
 
