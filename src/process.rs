@@ -49,7 +49,9 @@ pub use fork_server::ForkServer;
 pub(crate) use fork_server::{
     ARGUMENT as SERVER_ARGUMENT, DESCRIPTORS, Request, read_orders, receive,
 };
-pub(crate) use holders::{is_held_by_others, kill_holders};
+#[cfg(test)]
+pub(crate) use holders::start_holder;
+pub(crate) use holders::{holder_except, kill_holders, other_holder};
 pub(crate) use idle::IdleMeter;
 pub(crate) use jobserver::{Jobserver, inherited as inherited_jobserver};
 pub use lines::LineSink;

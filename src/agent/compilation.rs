@@ -435,6 +435,7 @@ mod tests {
 
     use super::*;
     use crate::config::{Environment, Vcap};
+    use crate::process;
     use crate::sandbox::{Isolation, Sandbox, SharedTree, UserNamespace};
 
     #[tokio::test]
@@ -478,9 +479,8 @@ mod tests {
         let vcap = Vcap::new(&temporary.path().join("vcap"));
         let killed = SharedTree::take(&vcap, "a killed agent", true, &|| false).unwrap();
         let marker = Sandbox::from(killed).hold();
-        // Hold the lock as a remaining process of a script does: the agent waits for it.
-        let hold = fs::open(&marker).unwrap();
-        hold.lock_shared().unwrap();
+        // The agent waits for a remaining process of a script.
+        let mut process = process::start_holder("sandbox-child", &marker);
         let compiler = PackageCompiler::new(CompilerOptions {
             vcap,
             environment: Environment::default(),
@@ -496,6 +496,8 @@ mod tests {
         cancel.cancel();
         let preparing = compiler.prepare(&cancel);
         let prepared = tokio::time::timeout(Duration::from_secs(10), preparing).await;
+        process.kill().unwrap();
+        process.wait().unwrap();
         assert!(prepared.is_ok(), "it waits for the process");
         assert!(compiler.state.lock().await.is_none());
     }

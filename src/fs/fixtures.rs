@@ -47,7 +47,7 @@ pub(crate) fn mount_memory(at: &Path) -> bool {
     mounted.is_ok()
 }
 
-/// Mounts a file over another one. Returns `false`, and prints why, if that is not allowed.
+/// Mounts a file or directory over another one. Returns `false`, and prints why, if that is not allowed.
 pub(crate) fn bind_file(file: &Path, over: &Path) -> bool {
     let (kind, flags) = (None::<&str>, nix::mount::MsFlags::MS_BIND);
     let mounted = nix::mount::mount(Some(file), over, kind, flags, None::<&str>);

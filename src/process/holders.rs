@@ -14,11 +14,31 @@ use crate::fs::{self, Glimpse};
 /// The pause between two rounds of killing.
 const ROUND: Duration = Duration::from_millis(10);
 
-/// Whether a process with another name than `name` holds a lock (`flock`) on a file.
-pub(crate) fn is_held_by_others(file: &Path, name: &str) -> bool {
-    holders(file)
-        .iter()
-        .any(|holder| has_other_name(*holder, name))
+/// Describes a process with another name than `name` that holds a lock (`flock`) on a file.
+pub(crate) fn other_holder(file: &Path, name: &str) -> Option<String> {
+    let mut holders = holders(file).into_iter().filter_map(Unkillable::look);
+    let other = holders.find(|holder| holder.name != name)?;
+    Some(description(&other))
+}
+
+/// Describes a process that holds a lock (`flock`) on a file, unless a text mentions the PID of one.
+pub(crate) fn holder_except(file: &Path, text: &str) -> Option<String> {
+    let holders: Vec<_> = holders(file)
+        .into_iter()
+        .filter_map(Unkillable::look)
+        .collect();
+    let is_known = |pid: i32| {
+        let mut words = text.split(|character: char| !character.is_ascii_digit());
+        words.any(|word| word == pid.to_string())
+    };
+    match holders.iter().any(|holder| is_known(holder.process)) {
+        true => None,
+        false => holders.first().map(description),
+    }
+}
+
+fn description(holder: &Unkillable) -> String {
+    format!("process {} (`{}`)", holder.process, holder.name)
 }
 
 /// Kills the processes named `name` that hold a lock on a file, and their descendants. Waits until the lock is free, for ten seconds at most
@@ -96,6 +116,22 @@ fn is_lock(line: &str, inode: u64) -> bool {
     line.starts_with("lock:") && line.contains(" FLOCK ") && line.contains(&format!(":{inode} "))
 }
 
+/// Starts a process with this name that holds a lock on a file until it is killed.
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a process that no agent started")]
+pub(crate) fn start_holder(name: &str, file: &Path) -> std::process::Child {
+    use std::os::unix::process::CommandExt;
+    let programs = tempfile::tempdir().unwrap();
+    let program = programs.path().join(name);
+    fs::symlink("/bin/sleep".as_ref(), &program).unwrap();
+    let locked = fs::open(file).unwrap();
+    locked.lock_shared().unwrap();
+    let mut command = std::process::Command::new(program);
+    // The kernel names the process after the link; the program may depend on this argument.
+    command.arg0("sleep").arg("1000").stdin(locked);
+    command.spawn().unwrap()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,11 +142,25 @@ mod tests {
         let file = scratch.path().join("file");
         let held = fs::hold(&file).unwrap().unwrap();
         assert_eq!(holders(&file), [Pid::this()]);
-        assert!(is_held_by_others(&file, "sandbox-child"));
+        let own = Unkillable::look(Pid::this()).unwrap().name;
+        let described = format!("process {} (`{own}`)", Pid::this());
+        assert_eq!(
+            other_holder(&file, "sandbox-child"),
+            Some(described.clone())
+        );
+        assert_eq!(other_holder(&file, &own), None);
+        assert_eq!(
+            holder_except(&file, "process 0 on host `b`"),
+            Some(described)
+        );
+        assert_eq!(
+            holder_except(&file, &format!("process {} on host `b`", Pid::this())),
+            None
+        );
         assert_eq!(kill_holders(&file, "sandbox-child", &|| false), None);
         drop(held);
         assert_eq!(holders(&file), []);
-        assert!(!is_held_by_others(&file, "sandbox-child"));
+        assert_eq!(other_holder(&file, "sandbox-child"), None);
         let killed = kill_holders(&file, "sandbox-child", &|| false);
         assert_eq!(killed, Some(Vec::new()));
     }

@@ -106,6 +106,9 @@ impl SharedTree {
             data_names: Mutex::default(),
             removals: Removals::default(),
         };
+        if force || !notes.is_empty() {
+            tree.remove_files_of_scripts()?;
+        }
         tree.recover(&notes, stop)
             .inspect_err(|_| tree.leave_to_next_run(!notes.is_empty()))?;
         match tree.prepare(force) {

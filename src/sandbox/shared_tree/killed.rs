@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::links::Links;
 use super::lock::{LIMIT, LOCK};
 use super::notes::{DATA, DIRECTORIES, noted_data};
-use super::own_file::uncover;
+use super::own_file::{uncover, unmount_all};
 use super::{PATIENCE, SharedTree};
 use crate::fs::{self, Context, Glimpse};
 use crate::process::{self, Unkillable};
@@ -18,8 +18,9 @@ use crate::sandbox::progress::NAME;
 pub(super) struct KilledRun {
     /// Its notes, from the lock file and the marker.
     pub(super) notes: String,
-    /// When the older one of the files with these notes was created. What is older than that is not the run's, whatever the notes say: a
-    /// script can forge them, but not the time at which a directory was created. `None` if it is unknown.
+    /// When the newer one of the files with these notes was created. What is older than that is not the run's, whatever the notes say: a
+    /// script can forge them, but not the time at which a directory was created. It can put an older file in the place of one, which has no
+    /// effect while the other is in place. `None` if the time is unknown.
     start: Option<(i64, u32)>,
     /// Its processes that could not be killed. They may have files in the tree open.
     processes: Vec<Unkillable>,
@@ -56,7 +57,7 @@ impl SharedTree {
             .iter()
             .filter_map(|file| Glimpse::of(file).transpose())
             .collect::<fs::Result<_>>()?;
-        let start = found.iter().filter_map(|found| found.born).min();
+        let start = found.iter().filter_map(|found| found.born).max();
         Ok(Some(KilledRun {
             notes,
             start,
@@ -89,14 +90,34 @@ impl SharedTree {
             holder: holder.to_owned(),
         };
         let parent = NAME.to_string_lossy();
-        if process::is_held_by_others(marker, &parent) {
-            return Err(busy("it has lost its lock file"));
+        if let Some(holder) = process::other_holder(marker, &parent) {
+            return Err(busy(&format!(
+                "{holder} holds a lock on `{}`",
+                marker.display()
+            )));
         }
         if fs::wait_until_free(marker, PATIENCE, stop)? {
             return Ok(Vec::new());
         }
         process::kill_holders(marker, &parent, stop)
             .ok_or_else(|| busy("processes of a run that was killed"))
+    }
+
+    /// Removes what is neither a directory nor a link and is in the place of one of the tree's directories, except behind links: scripts may
+    /// have left those.
+    pub(super) fn remove_files_of_scripts(&self) -> fs::Result<()> {
+        let is_link = |path: &Path| -> fs::Result<bool> {
+            Ok(fs::lookup(path)?.is_some_and(|found| found.is_symlink()))
+        };
+        for directory in self.contents() {
+            let is_file = |found: std::fs::Metadata| !found.is_dir() && !found.is_symlink();
+            if !is_link(fs::parent(&directory))? && fs::lookup(&directory)?.is_some_and(is_file) {
+                fs::clear_flags(fs::parent(&directory))?;
+                fs::remove_tree(&directory)?;
+                tracing::warn!(path = %directory.display(), "removed a file in the place of a directory of the agent");
+            }
+        }
+        Ok(())
     }
 
     /// Removes what a killed run left, according to its notes. If it has processes that cannot be killed, moves everything into a directory
@@ -210,15 +231,16 @@ impl SharedTree {
 }
 
 impl KilledRun {
-    /// Drops the paths of what existed before the run. A mount is not older: only what is below it counts.
+    /// Drops the paths of what existed before the run. Unmounts what is mounted there first: what it covers counts.
     fn keep_only_own(&self, paths: &mut Vec<PathBuf>) -> fs::Result<()> {
         let Some(start) = self.start else {
             return Ok(());
         };
         let mut own = Vec::new();
         for path in std::mem::take(paths) {
+            unmount_all(&path)?;
             let is_older = Glimpse::of(&path)?.is_some_and(|found| found.is_older_than(start));
-            if !is_older || fs::is_mount_point(&path)? {
+            if !is_older {
                 own.push(path);
                 continue;
             }

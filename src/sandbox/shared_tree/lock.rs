@@ -11,6 +11,7 @@ use super::notes::noted_data;
 use super::own_file::uncover;
 use crate::config::Vcap;
 use crate::fs::{self, Context, MadeDirectories};
+use crate::process;
 use crate::sandbox::error::SandboxError;
 
 /// The name of the lock file in the data directory.
@@ -55,7 +56,7 @@ pub(super) fn lock(
             Err(std::fs::TryLockError::WouldBlock) => {
                 return Err(SandboxError::Busy {
                     base: vcap.base().to_owned(),
-                    holder: holder(&mut file),
+                    holder: holder(&mut file, &path),
                 });
             }
             Err(std::fs::TryLockError::Error(error)) => {
@@ -163,12 +164,17 @@ fn notes_in(text: &str) -> String {
     notes.unwrap_or_default().to_owned()
 }
 
-/// What the holder of a lock has written into the file about itself, if it has yet.
-fn holder(file: &mut File) -> String {
+/// What the holder of a lock has written into the file about itself, if it has yet. The process of a script may also have locked the file
+/// of a killed run.
+fn holder(file: &mut File, path: &Path) -> String {
     let text = text_of(file).unwrap_or_default();
-    match text.lines().next().unwrap_or_default().trim() {
-        "" => "it has not said who it is".to_owned(),
-        holder => holder.to_owned(),
+    let written = match text.lines().next().unwrap_or_default().trim() {
+        "" => "it has not said who it is",
+        holder => holder,
+    };
+    match process::holder_except(path, written) {
+        None => written.to_owned(),
+        Some(process) => format!("{written}; {process} holds a lock on `{}`", path.display()),
     }
 }
 

@@ -40,11 +40,14 @@ impl SharedTree {
     /// no lock file, must not take the scripts of this one for those of a killed run.
     fn with_marker(&self, write: impl FnOnce(&File) -> io::Result<()>) -> fs::Result<()> {
         let path = self.marker();
+        // Also keeps two packages from writing at the same place.
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let marker = open(&path)?;
         write(&marker).at("write", &path)?;
-        // Fails if a script has locked it.
-        let _ = marker.try_lock_shared();
-        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Some(marker);
+        // If a script has locked a file that it has put there, the lock on the previous one is kept: a process may still find that.
+        if marker.try_lock_shared().is_ok() {
+            *held = Some(marker);
+        }
         Ok(())
     }
 

@@ -12,16 +12,23 @@ use crate::sandbox::error::SandboxError;
 const LIMIT: usize = 10_000;
 
 impl SharedTree {
-    /// Refuses to remove packages of another agent that contain mounts.
+    /// Refuses to remove packages of another agent that contain mounts, or that are in a mount over one of the tree's directories: a script
+    /// may have mounted a directory of the host there.
     pub(super) fn check_no_mounts(&self) -> Result<(), SandboxError> {
         let real = |entry: &PathBuf| {
             let parent = fs::canonicalize(fs::parent(entry)).ok()?;
             Some(parent.join(entry.file_name()?))
         };
         let entries: Vec<PathBuf> = self.entries()?.iter().filter_map(real).collect();
+        let concerns = |mount: &Path| {
+            let is_over = |entry: &PathBuf| fs::parent(entry) == mount;
+            let is_inside = |entry: &PathBuf| mount.starts_with(entry);
+            entries
+                .iter()
+                .any(|entry| is_over(entry) || is_inside(entry))
+        };
         let mut mounts = self.mounts.iter().flatten();
-        let inside = mounts.find(|mount| entries.iter().any(|entry| mount.path.starts_with(entry)));
-        match inside {
+        match mounts.find(|mount| concerns(&mount.path)) {
             None => Ok(()),
             Some(mount) => {
                 let busy = std::io::ErrorKind::ResourceBusy.into();

@@ -1,4 +1,5 @@
 use super::*;
+use crate::process;
 
 mod forged;
 
@@ -438,14 +439,20 @@ fn failed_start_keeps_what_a_killed_run_noted() {
     let killed = take(&vcap, "us", false).unwrap();
     let marker = killed.marker();
     drop(killed);
-    let process = fs::hold(&marker).unwrap().unwrap();
+    let mut process = process::start_holder("sandbox-child", &marker);
     for _ in 0..2 {
         let stopped = SharedTree::take(&vcap, "us", false, &|| true).unwrap_err();
-        assert!(matches!(stopped, SandboxError::Busy { .. }), "{stopped}");
+        assert!(
+            stopped
+                .to_string()
+                .ends_with("processes of a run that was killed"),
+            "{stopped}"
+        );
         assert!(marker.exists());
         assert_eq!(lock::noted_links(&vcap), Some(Links::default()));
     }
-    drop(process);
+    process.kill().unwrap();
+    process.wait().unwrap();
     fs::rename(&vcap.packages(), &scratch.path().join("moved")).unwrap();
     fs::symlink(&theirs, &vcap.packages()).unwrap();
     take(&vcap, "us", false).unwrap().close().unwrap();

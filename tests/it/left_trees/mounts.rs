@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use super::*;
+use crate::support::require;
 
 in_tiers!(mounts_in_scratch_keep_their_files: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK_OF_ROOT NONE);
 in_tiers!(mounts_over_scratch_keep_their_files: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK_OF_ROOT NONE);
+in_tiers!(mount_over_a_directory_in_forged_notes_is_only_unmounted: LANDLOCK_OF_ROOT NONE);
 in_tiers!(stop_with_left_mounts_ends_within_the_grace_time: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK_OF_ROOT NONE);
 
 /// Lets the script of `lib` mount a directory of the host at a path in `$scratch`, its scratch directory. A dependent then removes everything
@@ -51,6 +53,33 @@ mod bodies {
 
     pub(super) fn mounts_over_scratch_keep_their_files(tier: Tier) {
         assert_scratch_is_safe(tier, "$scratch");
+    }
+
+    pub(super) fn mount_over_a_directory_in_forged_notes_is_only_unmounted(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let jobs = place.world.base().join("data/jobs");
+        std::fs::create_dir_all(&jobs).unwrap();
+        std::fs::write(jobs.join("file"), "theirs").unwrap();
+        let born = std::fs::metadata(&jobs).and_then(|found| found.created());
+        if !require(born.is_ok(), "a file system with times of creation") {
+            return;
+        }
+        kill_after(
+            &place,
+            "for notes in packages/.bosh-agent:compile data/.bosh-agent-compile.lock; do echo data/jobs >> $base/$notes; done; \
+             mount -t tmpfs none $base/data/jobs; echo > $base/data/jobs/new",
+        );
+        let _over = Memory(jobs.clone());
+        assert_eq!(listed(jobs.clone()), [jobs.join("new")]);
+        place
+            .run(&ReleaseBuilder::of_script(
+                "echo x > $BOSH_INSTALL_TARGET/file",
+            ))
+            .succeeds()
+            .says("list what is older than that run");
+        assert_eq!(listed(jobs.clone()), [jobs.join("file")]);
     }
 
     pub(super) fn stop_with_left_mounts_ends_within_the_grace_time(tier: Tier) {

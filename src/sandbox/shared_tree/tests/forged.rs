@@ -99,6 +99,28 @@ fn forged_notes_remove_nothing_older_than_the_run() {
 }
 
 #[test]
+fn older_marker_removes_nothing_older_than_the_run() {
+    let (scratch, vcap) = vcap();
+    let forged = scratch.path().join("forged");
+    fs::write(&forged, b"").unwrap();
+    let jobs = vcap.data().join("jobs");
+    fs::create_dir_all(&jobs).unwrap();
+    wait_for_later(&jobs);
+    if fs::Glimpse::of(&jobs).unwrap().unwrap().born.is_none() {
+        eprintln!("this file system does not record when files were created");
+        return;
+    }
+    let tree = killed(&vcap);
+    let marker = tree.marker();
+    drop(tree);
+    let text = fs::read_lossy(&marker).unwrap() + "data/jobs\n";
+    fs::write(&forged, text.as_bytes()).unwrap();
+    fs::rename(&forged, &marker).unwrap();
+    take(&vcap, "us", false).unwrap().close().unwrap();
+    assert!(jobs.exists());
+}
+
+#[test]
 fn files_mounted_over_own_files_are_unmounted_and_not_written() {
     for own in [format!("packages/{MARKER}"), format!("data/{}", lock::LOCK)] {
         let (scratch, vcap) = vcap();
@@ -143,6 +165,64 @@ fn force_removes_nothing_behind_one_link() {
         };
         assert_eq!(links, &[(link, theirs.clone())]);
         assert_eq!(paths_in(&theirs), before, "{linked}");
+    }
+}
+
+#[test]
+fn force_removes_nothing_in_a_mounted_directory() {
+    for covered in ["packages", "data/packages", "data/compile"] {
+        let (scratch, vcap) = vcap();
+        let theirs = older(&scratch.path().join("theirs"));
+        let before = paths_in(&theirs);
+        let over = vcap.base().join(covered);
+        fs::create_dir_all(&over).unwrap();
+        if !fs::bind_file(&theirs, &over) {
+            return;
+        }
+        let taken = take(&vcap, "us", true);
+        fs::unmount(&over).unwrap();
+        let error = taken.unwrap_err();
+        let named = format!("for it is mounted, `{}`", over.display());
+        assert!(error.to_string().contains(&named), "{error}");
+        assert_eq!(paths_in(&theirs), before, "{covered}");
+    }
+}
+
+#[test]
+fn file_in_place_of_a_directory_blocks_no_start() {
+    for directory in ["packages", "data/packages", "data/compile"] {
+        for has_notes in [true, false] {
+            let (_scratch, vcap) = vcap();
+            drop(killed(&vcap));
+            let directory = vcap.base().join(directory);
+            fs::remove_tree(&directory).unwrap();
+            fs::write(&directory, b"").unwrap();
+            if !has_notes {
+                fs::remove_file(&vcap.data().join(lock::LOCK)).unwrap();
+            }
+            take(&vcap, "us", !has_notes).unwrap().close().unwrap();
+            assert!(!directory.is_file());
+        }
+    }
+}
+
+#[test]
+fn process_that_blocks_a_start_is_named() {
+    for own in [format!("packages/{MARKER}"), format!("data/{}", lock::LOCK)] {
+        let (_scratch, vcap) = vcap();
+        drop(killed(&vcap));
+        let own = vcap.base().join(own);
+        let mut process = process::start_holder("left", &own);
+        let error = take(&vcap, "us", true).unwrap_err().to_string();
+        let named = format!(
+            "process {} (`left`) holds a lock on `{}`",
+            process.id(),
+            own.display()
+        );
+        process.kill().unwrap();
+        process.wait().unwrap();
+        assert!(error.ends_with(&named), "{error}");
+        take(&vcap, "us", true).unwrap().close().unwrap();
     }
 }
 
