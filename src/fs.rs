@@ -47,7 +47,9 @@ use error::{CLEAR_FLAGS, COPY_INTO_ITSELF, CROSS_MOUNT, UNMOUNT, is_no_space};
 pub use error::{Context, Error, Result};
 pub(crate) use error::{if_there, is_no_space_behind, is_read_only_behind};
 #[cfg(test)]
-pub(crate) use fixtures::{bind_file, flag, make_deep, mount_memory, scratch_for_deep_trees};
+pub(crate) use fixtures::{
+    bind_file, flag, make_deep, mount_memory, require, require_root, scratch_for_deep_trees,
+};
 pub use found::Found;
 pub(crate) use glimpse::{Glimpse, is_mount_point};
 pub(crate) use lease::{

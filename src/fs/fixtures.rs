@@ -4,6 +4,25 @@ use std::path::Path;
 
 use rustix::fs::{IFlags, Mode, OFlags, mkdirat, openat};
 
+/// Whether a test can run here. If not, prints the reason and the test is to return, except with `BOSH_AGENT_TEST_REQUIRE_ALL`, set where
+/// everything is available: then the test fails.
+#[track_caller]
+pub(crate) fn require(is_there: bool, what: &str) -> bool {
+    if !is_there {
+        #[expect(clippy::disallowed_methods, reason = "a switch of the tests alone")]
+        let is_required = std::env::var_os("BOSH_AGENT_TEST_REQUIRE_ALL").is_some();
+        assert!(!is_required, "this test needs {what}");
+        eprintln!("skipped: this test needs {what}");
+    }
+    is_there
+}
+
+/// Whether the test runs as root; see [`require`].
+#[track_caller]
+pub(crate) fn require_root() -> bool {
+    require(nix::unistd::geteuid().is_root(), "root's privileges")
+}
+
 /// A directory for deep trees, in memory if possible: on a disk their removal is slow.
 pub(crate) fn scratch_for_deep_trees() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap())
@@ -21,38 +40,25 @@ pub(crate) fn make_deep(directory: &Path, depth: usize) {
     openat(&at, "file", flags, Mode::from_raw_mode(0o644)).unwrap();
 }
 
-/// Makes a file immutable. `false` if the file system does not support that or the user lacks privileges.
+/// Makes a file immutable. `false` if the file system does not support that or the user lacks privileges; see [`require`].
 pub(crate) fn flag(path: &Path) -> bool {
     let file = super::open(path).unwrap();
-    let is_flagged = rustix::fs::ioctl_getflags(&file)
-        .and_then(|flags| rustix::fs::ioctl_setflags(&file, flags | IFlags::IMMUTABLE))
-        .is_ok();
-    if !is_flagged {
-        eprintln!("no immutable flag can be set on `{}`", path.display());
-    }
-    is_flagged
+    let flagged = rustix::fs::ioctl_getflags(&file)
+        .and_then(|flags| rustix::fs::ioctl_setflags(&file, flags | IFlags::IMMUTABLE));
+    require(flagged.is_ok(), "immutable files")
 }
 
-/// Mounts a file system in memory. Returns `false`, and prints why, if that is not allowed.
+/// Mounts a file system in memory. `false` if that is not allowed; see [`require`].
 pub(crate) fn mount_memory(at: &Path) -> bool {
     let kind = Some("tmpfs");
     let flags = nix::mount::MsFlags::empty();
     let mounted = nix::mount::mount(kind, at, kind, flags, None::<&str>);
-    if let Err(error) = mounted {
-        eprintln!(
-            "no file system can be mounted at `{}`: {error}",
-            at.display()
-        );
-    }
-    mounted.is_ok()
+    require(mounted.is_ok(), "the right to mount")
 }
 
-/// Mounts a file or directory over another one. Returns `false`, and prints why, if that is not allowed.
+/// Mounts a file or directory over another one. `false` if that is not allowed; see [`require`].
 pub(crate) fn bind_file(file: &Path, over: &Path) -> bool {
     let (kind, flags) = (None::<&str>, nix::mount::MsFlags::MS_BIND);
     let mounted = nix::mount::mount(Some(file), over, kind, flags, None::<&str>);
-    if let Err(error) = mounted {
-        eprintln!("no file can be mounted at `{}`: {error}", over.display());
-    }
-    mounted.is_ok()
+    require(mounted.is_ok(), "the right to mount")
 }

@@ -191,8 +191,7 @@ fn caller_may_choose_owners() {
 
 #[test]
 fn owner_without_a_name_is_a_number() {
-    if !root() {
-        eprintln!("skipped: only root can give files away");
+    if !fs::require_root() {
         return;
     }
     let temp = temporary();

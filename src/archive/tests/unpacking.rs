@@ -6,7 +6,7 @@ use std::path::Path;
 use proptest::prelude::*;
 
 use super::raw::Raw;
-use super::support::{available, chain, describe, directory, noise, root, sh, temporary};
+use super::support::{available, chain, describe, directory, noise, sh, temporary};
 use super::trees::{any_tree, make, set_time, simple};
 use crate::archive::{Compression, unpack, unpack_file};
 use crate::fs;
@@ -330,16 +330,14 @@ fn archive_may_lack_its_end_or_entries() {
 #[test]
 fn full_disk_is_reported() {
     let temp = temporary();
-    if !root() || !available("mount") {
-        eprintln!("skipped: only root can mount a small file system");
+    if !fs::require_root() || !available("mount") {
         return;
     }
     let mounted = sh(
         "mount -t tmpfs -o size=64k none \"$1\" 2>/dev/null && echo yes || true",
         &[temp.path()],
     );
-    if mounted.is_empty() {
-        eprintln!("skipped: this container may not mount");
+    if !fs::require(!mounted.is_empty(), "the right to mount") {
         return;
     }
     let archive = Raw::default().file("big", &noise(200_000)).finish();

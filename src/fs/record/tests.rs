@@ -131,7 +131,7 @@ fn all_kinds_of_changes_are_reported() {
 
 #[test]
 fn change_of_owner_is_reported() {
-    if !nix::unistd::geteuid().is_root() {
+    if !fs::require_root() {
         return;
     }
     assert_eq!(

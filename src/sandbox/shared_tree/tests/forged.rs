@@ -82,8 +82,8 @@ fn forged_notes_remove_nothing_older_than_the_run() {
     fs::create_dir_all(&jobs).unwrap();
     fs::write(&jobs.join("file"), b"theirs").unwrap();
     wait_for_later(&jobs);
-    if fs::Glimpse::of(&jobs).unwrap().unwrap().born.is_none() {
-        eprintln!("this file system does not record when files were created");
+    let born = fs::Glimpse::of(&jobs).unwrap().unwrap().born;
+    if !fs::require(born.is_some(), "a file system with times of creation") {
         return;
     }
     let tree = killed(&vcap);
@@ -106,8 +106,8 @@ fn older_marker_removes_nothing_older_than_the_run() {
     let jobs = vcap.data().join("jobs");
     fs::create_dir_all(&jobs).unwrap();
     wait_for_later(&jobs);
-    if fs::Glimpse::of(&jobs).unwrap().unwrap().born.is_none() {
-        eprintln!("this file system does not record when files were created");
+    let born = fs::Glimpse::of(&jobs).unwrap().unwrap().born;
+    if !fs::require(born.is_some(), "a file system with times of creation") {
         return;
     }
     let tree = killed(&vcap);
