@@ -337,17 +337,18 @@ impl Run<'_> {
     fn announce_failure(&self, failure: &PackageFailure) {
         let (name, version) = &failure.package;
         let running = self.ledger.running();
-        if self.keep_going && !self.stop.is_cancelled() {
-            self.target.progress.failure(&format!(
-                "Package {name}/{version} failed: {}. Continuing with packages that do not depend on it",
-                report::cause(&failure.source)
-            ));
+        let next = if self.keep_going && !self.stop.is_cancelled() {
+            "Continuing with packages that do not depend on it".to_owned()
         } else if running > 0 && self.failures.is_empty() {
-            self.target.progress.failure(&format!(
-                "Package {name}/{version} failed: stopping {running} running package{}",
-                if running == 1 { "" } else { "s" }
-            ));
-        }
+            let plural = if running == 1 { "" } else { "s" };
+            format!("Stopping {running} running package{plural}")
+        } else {
+            return;
+        };
+        self.target.progress.failure(&format!(
+            "Package {name}/{version} failed: {}. {next}",
+            report::cause(&failure.source)
+        ));
     }
 
     /// Starts to assemble the releases whose last package is done.

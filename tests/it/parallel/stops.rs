@@ -36,7 +36,8 @@ fn failure_stops_other_packages_and_keeps_results() {
     let ran = running
         .end()
         .fails()
-        .says(" failed: stopping 1 running package\n")
+        .says(" failed: the packaging script exited with 7 after ")
+        .says(". Stopping 1 running package\n")
         .says("  | the reason\n")
         .says("Compiled, but discarded because the release is incomplete: early\n")
         .says("Not compiled because they depend on bad: needs-bad\n")
