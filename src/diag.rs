@@ -28,10 +28,15 @@ const LONGEST_FOREIGN: usize = 1000;
 
 /// A text that another machine may have written, for a terminal: without control characters, and of limited length.
 pub(crate) fn printable(text: &dyn fmt::Display) -> String {
+    printable_up_to(LONGEST_FOREIGN, text)
+}
+
+/// The same with another limit, in characters.
+pub(crate) fn printable_up_to(limit: usize, text: &dyn fmt::Display) -> String {
     let text = text.to_string();
     let mut characters = text.chars();
     let mut shown = String::new();
-    for character in characters.by_ref().take(LONGEST_FOREIGN) {
+    for character in characters.by_ref().take(limit) {
         match is_control(character) {
             true => shown.extend(character.escape_debug()),
             false => shown.push(character),

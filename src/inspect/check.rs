@@ -101,6 +101,13 @@ impl Check<'_> {
                 findings.add(rule_of_missing(role), problem.to_string());
                 None
             }
+            Some(Member {
+                is_symlink: true, ..
+            }) => {
+                let text = format!("{what}: `{path}` is a symbolic link");
+                findings.add(&rules::SYMBOLIC_LINK, text);
+                None
+            }
             Some(Member { blob: None, .. }) => {
                 let problem = Problem::NotAFile { what, path };
                 findings.add(rule_of_missing(role), problem.to_string());

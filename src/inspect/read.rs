@@ -51,6 +51,7 @@ pub(super) struct Member {
     pub role: Role,
     /// The contents of a file.
     pub blob: Option<Arc<Blob>>,
+    pub is_symlink: bool,
 }
 
 impl From<OpenError> for Damage {
@@ -146,7 +147,11 @@ impl Contents {
             Kind::HardLink => Some(self.linked(&path, entry)?),
             _ => None,
         };
-        let member = Member { role, blob };
+        let member = Member {
+            role,
+            blob,
+            is_symlink: entry.kind == Kind::Symlink,
+        };
         match self.members.entry(path) {
             Slot::Vacant(slot) => {
                 slot.insert(member);

@@ -146,6 +146,8 @@ rules! {
         "A Director refuses the release, unless it already has the package or job; the CLI cannot pack the release for the upload";
     LINKED_BLOB = "linked-blob", Problem, [],
         "The content was not inspected, only its digest";
+    SYMBOLIC_LINK = "symbolic-link", Problem, [Compile],
+        "Directors and the CLI follow the link; the blob was not inspected";
     DIGEST_MISMATCH = "digest-mismatch", Problem, [Agent, Compile],
         "Directors and the CLI do not compare it: an agent refuses the package when it is compiled or deployed";
     JOB_DIGEST_MISMATCH = "job-digest-mismatch", Problem, [Compile],

@@ -73,7 +73,17 @@ pub fn inspect(request: Request) -> Result<Inspection, InspectError> {
         (Some(manifest), Some(source)) => {
             Some(compare(manifest, &contents, source, &mut findings)?)
         }
-        _ => None,
+        (None, Some(tarball)) => {
+            let manifest = read_source(&tarball, &mut findings)?;
+            let text = "the inspected release has no valid release.MF";
+            findings.add(&rules::NOT_COMPARABLE, text);
+            Some(Source {
+                tarball,
+                manifest,
+                matches: false,
+            })
+        }
+        (_, None) => None,
     };
     Ok(Inspection {
         tarball: request.tarball,

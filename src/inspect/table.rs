@@ -9,12 +9,15 @@ use super::inspection::{Inspection, Source};
 use super::read::Contents;
 use super::rules::Severity;
 use super::stemcell::Target;
-use crate::diag::{self, Bytes, printable};
+use crate::diag::{self, Bytes, printable, printable_up_to};
 use crate::offline::{Listed, Role, listed, path_of_role};
 use crate::release::{Job, Manifest, MultiDigest, Name};
 
 /// How much of a fingerprint is shown.
 const SHORT: usize = 12;
+
+/// The most characters of a finding: it may list a hundred names.
+const LONGEST_FINDING: usize = 25_000;
 
 /// The columns of sizes in the tables of packages and jobs. Lists of names are last, because they may be long.
 const PACKAGE_SIZE: usize = 3;
@@ -127,11 +130,11 @@ fn jobs(manifest: &Manifest, contents: &Contents) -> String {
 
 /// The size of a blob, and whether its digest was verified against its bytes.
 fn blob(role: &Role, digest: &MultiDigest, contents: &Contents) -> (String, String) {
-    let Some(blob) = contents.blob(Path::new(&path_of_role(role))) else {
-        let state = match contents.damage {
-            Some(_) => "not read",
-            None => "missing",
-        };
+    let path = path_of_role(role);
+    let path = Path::new(&path);
+    let Some(blob) = contents.blob(path) else {
+        let is_missing = contents.damage.is_none() && !contents.members.contains_key(path);
+        let state = if is_missing { "missing" } else { "not read" };
         return ("-".to_owned(), state.to_owned());
     };
     let algorithms = digest.algorithms();
@@ -208,7 +211,7 @@ fn of_finding(finding: &Finding) -> String {
     format!(
         "{label} {}: {}\n  {}.{by}\n",
         finding.rule.code,
-        printable(&finding.text),
+        printable_up_to(LONGEST_FINDING, &finding.text),
         finding.rule.consequence
     )
 }

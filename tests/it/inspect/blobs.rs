@@ -136,6 +136,33 @@ fn hard_link_to_another_kind_of_file_is_reported() {
 }
 
 #[test]
+fn symbolic_link_instead_of_a_blob_is_not_missing() {
+    let mut members = compiled().members();
+    members.retain(|it| it.name != "jobs/web.tgz");
+    let kind = crate::support::Kind::Symlink;
+    members.push(Member::link(kind, "jobs/web.tgz", "../license.tgz"));
+    has_problem(
+        &packed(&members),
+        "symbolic-link",
+        "job `web`: `jobs/web.tgz` is a symbolic link",
+    );
+}
+
+#[test]
+fn long_lists_of_names_are_shown() {
+    let world = World::new();
+    let names: Vec<String> = (0..60)
+        .map(|it| format!("compiled_packages/{it}-{}", "n".repeat(60)))
+        .collect();
+    let release = names
+        .iter()
+        .fold(compiled(), |release, name| release.other(name, b"x"));
+    let tarball = world.write("release.tgz", bytes(&release));
+    let found = found(&inspected(&world, &[], &tarball));
+    assert!(found[0].2.len() > 4000, "{found:?}");
+}
+
+#[test]
 fn packages_with_odd_contents_are_notes() {
     let path = "compiled_packages/app.tgz";
     let empty = packed(&[Member::directory("./")]);

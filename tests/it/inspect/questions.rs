@@ -132,3 +132,19 @@ fn releases_that_cannot_be_compared_are_reported() {
         assert_eq!(json["from_source"]["matches"], false);
     }
 }
+
+#[test]
+fn source_is_read_although_the_release_is_invalid() {
+    let world = World::new();
+    let tarball = world.write("release.tgz", bytes(&compiled().manifest(b"name: [")));
+    let source = world.release("source.tgz", &ReleaseBuilder::demo());
+    let json = inspected(&world, &["--source", source.to_str().unwrap()], &tarball);
+    let codes: Vec<String> = found(&json).into_iter().map(|it| it.1).collect();
+    assert_eq!(codes, ["manifest-invalid", "not-comparable"]);
+    assert_eq!(json["from_source"]["matches"], false);
+    let gone = world.path("gone.tgz");
+    let arguments = ["--source", gone.to_str().unwrap()];
+    run(&world, &arguments, &tarball)
+        .ends_with(2)
+        .says("gone.tgz");
+}
