@@ -399,6 +399,9 @@ fn sandbox() {
             directory: path("/var/vcap/packages"),
             entry: "redis".to_owned(),
         },
+        SandboxError::ForeignMount {
+            directory: path("/var/vcap/packages"),
+        },
         SandboxError::Replaced {
             directories: vec![
                 (path("/var/vcap/data"), path("/elsewhere")),

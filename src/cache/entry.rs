@@ -10,14 +10,14 @@ use super::sealed;
 use crate::release::Digests;
 use crate::release::digest::Algorithm;
 
-/// A file that is larger than this is not ours, in bytes.
+/// The largest size of a cached file, in bytes. An entry that names a larger file is not valid.
 const LARGEST: u64 = 64 << 30;
 
 /// A cached package. Its files are stored by their SHA-256.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Entry {
-    /// What shaped the package.
+    /// The inputs of the compilation, from which the key is computed.
     pub parts: KeyParts,
     /// The version of the agent that compiled it.
     pub agent: String,
@@ -27,7 +27,7 @@ pub struct Entry {
     pub milliseconds: u64,
     /// The isolation tier in which it was compiled.
     pub isolation: String,
-    /// Whether it or one of its dependencies was compiled without restrictions after a failure with them.
+    /// Whether it or one of its dependencies was compiled in an unrestricted second run.
     pub unrestricted: bool,
     /// How the compiled blob is compressed.
     pub form: Form,
@@ -51,7 +51,7 @@ pub struct Content {
     pub size: u64,
 }
 
-/// How a compiled blob is compressed. It is not part of the key: the files in it are the same.
+/// How a compiled blob is compressed. It is not part of the key, because the files in the archive are the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Form {
@@ -86,7 +86,7 @@ impl Entry {
             .fold(0, |sum, content| sum.saturating_add(content.size))
     }
 
-    /// Whether each run that can use another description of the package can use this one. Not all runs use a package that was compiled
+    /// Whether this entry can replace `other`: each run that may use `other` may use this one. Not if only this package was compiled
     /// without restrictions.
     pub(super) fn serves(&self, other: &Self) -> bool {
         other.unrestricted || !self.unrestricted

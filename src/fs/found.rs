@@ -142,9 +142,13 @@ impl Found {
     }
 }
 
-/// The mount that a path leads to. This does not block if its file system does not respond.
-pub(super) fn mount_at(path: &Path) -> Option<u64> {
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+/// The mount that a path leads to. A link is followed only if `follow` says so. This does not block if the file system of the path does
+/// not respond.
+pub(super) fn mount_at(path: &Path, follow: bool) -> Option<u64> {
+    let flags = match follow {
+        true => OFlags::PATH | OFlags::CLOEXEC,
+        false => OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW,
+    };
     let file = openat(CWD, path, flags, Mode::empty()).ok()?;
     mount_of(file.as_fd())
 }

@@ -50,7 +50,12 @@ impl Glimpse {
 
     fn at(path: &Path, flags: AtFlags) -> Result<Self> {
         match look(CWD, path, flags) {
-            Ok(found) => Ok(Self::from(found)),
+            Ok(found) => {
+                let mut found = Self::from(found);
+                // Linux before 5.8 does not tell.
+                found.mount = found.mount.or_else(|| mount_at(path, follows(flags)));
+                Ok(found)
+            }
             Err(Errno::NOSYS | Errno::PERM) => Self::without_statx(path, flags),
             Err(error) => Err(io::Error::from(error)).at("examine", path),
         }
@@ -58,9 +63,9 @@ impl Glimpse {
 
     /// The same for older kernels. May wait for the file system.
     fn without_statx(path: &Path, flags: AtFlags) -> Result<Self> {
-        let found = match flags.contains(AtFlags::SYMLINK_NOFOLLOW) {
-            true => super::lookup(path)?,
-            false => Some(super::metadata(path)?),
+        let found = match follows(flags) {
+            false => super::lookup(path)?,
+            true => Some(super::metadata(path)?),
         };
         let found = found
             .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
@@ -69,7 +74,7 @@ impl Glimpse {
             id: (found.dev(), found.ino()),
             born: None,
             changed: (found.ctime(), nanoseconds(found.ctime_nsec())),
-            mount: mount_at(path),
+            mount: mount_at(path, follows(flags)),
         })
     }
 }
@@ -88,6 +93,10 @@ impl From<Statx> for Glimpse {
             mount: has(StatxFlags::MNT_ID).then_some(found.stx_mnt_id),
         }
     }
+}
+
+fn follows(flags: AtFlags) -> bool {
+    !flags.contains(AtFlags::SYMLINK_NOFOLLOW)
 }
 
 fn nanoseconds(number: i64) -> u32 {
@@ -113,8 +122,9 @@ pub(crate) fn is_mount_point(path: &Path) -> Result<bool> {
 pub(super) fn is_mounted(file: &File, path: &Path) -> Result<bool> {
     let mount = match look(file.as_fd(), Path::new(""), AtFlags::EMPTY_PATH) {
         Ok(found) => Glimpse::from(found).mount,
-        Err(_) => mount_of(file.as_fd()),
+        Err(_) => None,
     };
+    let mount = mount.or_else(|| mount_of(file.as_fd()));
     is_other_mount(mount, path)
 }
 

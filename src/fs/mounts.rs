@@ -52,7 +52,7 @@ pub(crate) fn mounts() -> Result<Vec<Mount>> {
 /// Whether the path of a mount leads to it, that is, no other mount covers it.
 #[must_use]
 pub(crate) fn is_mounted_at(mount: &MountPoint) -> bool {
-    mount_at(&mount.path) == Some(mount.id)
+    mount_at(&mount.path, false) == Some(mount.id)
 }
 
 /// Parses a line of `mountinfo`: number, parent, device, root, mount point, options of the mount, and fields that are not used.

@@ -153,8 +153,8 @@ fn create_at(
         }
         // A link that an operator created is kept, even if its target has another mode.
         Some(_) if path.is_dir() => return Ok(()),
-        // This fails on purpose, so that the error has the path of the link: its target does not exist, perhaps because its disk is not
-        // mounted yet.
+        // A link whose target does not exist, perhaps because its disk is not mounted yet: `create_dir` fails, with an error that names
+        // the link.
         Some(there) if there.is_symlink() && fs::metadata(path).is_err() => fs::create_dir(path)?,
         Some(_) => {
             return Err(BootstrapError::NotADirectory {
@@ -247,7 +247,8 @@ fn empty(directory: &Path) -> fs::Result<()> {
             .file_name()
             .as_encoded_bytes()
             .starts_with(TEMPORARY.as_bytes());
-        // Not by the device: subvolumes of Btrfs and files of overlays have others, and a bind mount may have the same.
+        // Device numbers do not tell what a mount is: Btrfs subvolumes and overlay files differ in them without being mounts, and a bind
+        // mount may have the same one.
         if !held && !fs::is_mount_point(&path)? {
             fs::remove_tree(&path)?;
         }

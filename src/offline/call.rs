@@ -118,6 +118,10 @@ impl Call<'_> {
                         limit: MOUNT_LIMIT,
                     };
                     isolation.check_data(&vcap, &look)?;
+                    // The file system may not respond.
+                    if cancel.is_cancelled() {
+                        return Err(OfflineError::Stopped);
+                    }
                 }
                 let stop = || cancel.is_cancelled();
                 let made = work_directory::make(wanted.as_deref(), &vcap, &beside, &stop)?;

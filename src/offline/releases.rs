@@ -121,7 +121,7 @@ async fn find<'a>(
 /// The compilation of all releases of a run.
 struct Run<'a> {
     target: &'a Target<'a>,
-    /// Canceled by the user, by a full disk, and by each failure that is not that of a package. Only the user cancels `target.cancel`.
+    /// Canceled by the user, when a disk is full, and after each failure other than that of a package. Only the user cancels `target.cancel`.
     stop: CancellationToken,
     ledger: Ledger,
     cached: CachedPackages<'a>,
@@ -147,7 +147,7 @@ impl ScheduleCaller for Run<'_> {
         }
     }
 
-    /// Whether a release that has the package lacks only packages that can be fetched.
+    /// Whether at least one release with this package can still be completed: all packages that it lacks can be fetched.
     fn still_wants(&self, id: Id) -> bool {
         let is_fetchable = |node| self.cached.fetchable(node).is_some();
         self.ledger.can_complete(id.into(), is_fetchable)

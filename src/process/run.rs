@@ -124,7 +124,7 @@ pub(crate) async fn run_to_end(
         None => {
             group.kill();
             // Wait for its end, so that it does not write any more after the return. The limit is
-            // for processes that wait in the kernel.
+            // for processes in uninterruptible sleep, which SIGKILL does not end.
             let _ = tokio::time::timeout(OUTPUT_PATIENCE, process.wait()).await;
             return Err(RunError::Stopped);
         }
@@ -140,8 +140,8 @@ pub(crate) async fn run_to_end(
     })
 }
 
-/// Reads the output to its end, or until some time after `gone`: background processes of the
-/// program may keep the pipe open.
+/// Reads the output to its end, or until [`OUTPUT_PATIENCE`] after the program has ended (`gone`):
+/// its background processes may keep the pipe open.
 async fn read_until(gone: &CancellationToken, output: &mut pipe::Receiver, tail: &mut Tail) {
     let reading = async {
         let mut buffer = vec![0; 16 * 1024];
@@ -188,7 +188,7 @@ impl Drop for Group {
     }
 }
 
-/// Starts a program with the limit of open files of the agent's caller.
+/// Starts a program with the limit of open files that the agent inherited.
 fn start(
     program: &Program,
     output: io::PipeWriter,
@@ -198,7 +198,7 @@ fn start(
         program: program.file.clone(),
         source,
     };
-    // A failure in the new process would have no error.
+    // The agent may be executed first, to set the limit. If it could not execute the program, `spawn` would not report that.
     access(&program.file, Access::EXEC_OK).map_err(|error| start_error(error.into()))?;
     tokio::process::Command::from(limited_command(&program.file))
         .args(&program.arguments)

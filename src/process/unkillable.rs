@@ -77,7 +77,7 @@ impl fmt::Display for Unkillable {
             write!(f, ", waiting in {function}")?;
         }
         if let Some(step) = &self.step {
-            write!(f, ", about to {step}")?;
+            write!(f, ", trying to {step}")?;
         }
         f.write_str(")")
     }
@@ -107,7 +107,7 @@ mod tests {
         process.step = Some("start `/bin/bash`".to_owned());
         assert_eq!(
             process.to_string(),
-            "`stat` (process 7, state D, waiting in request_wait_answer, about to start `/bin/bash`)"
+            "`stat` (process 7, state D, waiting in request_wait_answer, trying to start `/bin/bash`)"
         );
     }
 }

@@ -28,6 +28,12 @@ pub enum SandboxError {
         /// One of them.
         entry: String,
     },
+    /// Packages of another agent contain a mount, or are in one.
+    #[error("packages that bosh-agent compile did not put there are not removed, because `{}` is mounted", directory.display())]
+    ForeignMount {
+        /// Where.
+        directory: PathBuf,
+    },
     /// A script has replaced directories that contain packages.
     #[error("the packaging script replaced {}", listed(directories, |directory, found| {
         format!("`{}`, which leads to `{}` now", directory.display(), found.display())
@@ -152,9 +158,11 @@ impl SandboxError {
             Self::LeftLink { directory, .. } => {
                 Some(format!("remove the link `{}`", directory.display()))
             }
-            Self::LeftMount { directory } => Some(format!("unmount `{}`", directory.display())),
+            Self::ForeignMount { directory } | Self::LeftMount { directory } => {
+                Some(format!("unmount `{}`", directory.display()))
+            }
             Self::SilentMount { directory } => Some(format!(
-                "unmount it (`umount -l {}`), or restore its server",
+                "restore its server, or unmount it (`umount -l {}`)",
                 directory.display()
             )),
             Self::Files(error) if error.hint().is_some() => error.hint(),
@@ -163,8 +171,8 @@ impl SandboxError {
                 to_get_namespaces(source.is_some())
             )),
             Self::ProtectHost { source } => Some(format!(
-                "{}, or compile without --protect-host: `landlock` denies writing to other packages and to dependencies, and creating \
-                 entries in `/`, `/var/vcap` and `/var/vcap/data`, but not writing to /etc and /usr, and `none` denies nothing",
+                "{}, or compile without --protect-host. Then `landlock` still protects other packages, dependencies, and the entries of `/`, \
+                 `/var/vcap` and `/var/vcap/data`, but not /etc and /usr; `none` protects nothing",
                 to_get_namespaces(source.is_some())
             )),
             Self::NoReport { .. } | Self::NoServer => Some(
@@ -178,11 +186,7 @@ impl SandboxError {
                 if error.source.kind() == std::io::ErrorKind::PermissionDenied
                     && !nix::unistd::geteuid().is_root() =>
             {
-                Some(
-                    "compile as root or in a container, or pass a --base-directory that you may write to (compiled packages \
-                     run only below the directory in which they were compiled)"
-                        .to_owned(),
-                )
+                Some(OWN_BASE.to_owned())
             }
             Self::Files(_)
             | Self::Supervise(_)
@@ -194,6 +198,10 @@ impl SandboxError {
         }
     }
 }
+
+/// What an ordinary user can do who may not write to the base directory.
+const OWN_BASE: &str = "compile as root or in a container, or pass a --base-directory that you may write to (compiled packages run only \
+                        below the directory in which they were compiled)";
 
 /// What to do if a flag requires namespaces: `auto` has tried them without success, or another tier was requested.
 fn to_get_namespaces(were_tried: bool) -> &'static str {

@@ -1,4 +1,5 @@
-//! `--isolation=landlock`: several packages use the real base directory at the same time. Their directories in it are the tree. Landlock
+//! `--isolation=landlock`: several packages use the real base directory at the same time. The directories of these packages
+//! below BASE are *the tree*. Landlock
 //! rules restrict each script: in the tree it can access only its own directories, the scratch directories that it shares with others
 //! and, read-only, its direct dependencies. With `--isolation=none` and `--jobs` above 1, scripts share the tree without rules.
 //!
@@ -11,7 +12,7 @@
 //! ```
 //!
 //! A package enters the tree by reserving its own name and those of its dependencies, and leaves it when it is compiled. Paths
-//! contain only names, so each name is in the tree with one version, of which dependents use a copy. A package that needs a name with
+//! contain no versions, so the tree contains only one version of each name. Dependents use a copy of it. A package that needs a name with
 //! other contents waits.
 //!
 //! If a script may have failed because of the rules, it can run a second time: without rules and while no other script runs, in a tree
@@ -125,12 +126,12 @@ impl Landlocked {
             admission: Admission::default(),
             has_rules: true,
         };
-        // Scripts can access them in one of the open directories.
+        // Those that cannot be hidden are in a directory to which all scripts have access.
         let _ = landlocked.hide(hidden);
         Ok(landlocked)
     }
 
-    /// Denies scripts access to these paths, except those in directories that all scripts use: these are returned. The paths must not
+    /// Denies scripts access to these paths. Those in directories that all scripts use cannot be denied, and are returned. The paths must not
     /// contain symbolic links.
     #[must_use]
     fn hide(&mut self, paths: Vec<PathBuf>) -> Vec<PathBuf> {
@@ -219,8 +220,8 @@ impl Landlocked {
                 return Ok(Err(admitted));
             };
             let place = LandlockPlace {
-                // Only the scratch directory of the package itself. Other packages may request those of its dependencies at the same
-                // time, so it gets none of these.
+                // Claim only the scratch directory with the name of the package itself. Several packages may request those of its
+                // dependencies at the same time, so none gets them.
                 unshared: own.unshared(&request.scratch, |name| *name == request.package),
                 has_rules: own.has_rules,
                 ..own.place(&request, reserved, admitted)
@@ -318,7 +319,7 @@ impl Landlocked {
     }
 
     /// Removes what has the package's own name or one of the names `to_provide`, because the package is about to create these. Also
-    /// removes unused copies of trees that are no longer in the store, unless the package depends on them. Returns the removed copies
+    /// removes unused copies of dependencies whose original is no longer in the store, unless the package depends on them. Returns the removed copies
     /// that a script had changed.
     fn evict(
         &self,

@@ -29,6 +29,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use self::links::Links;
+use self::lock::LockNotes;
 use self::removals::{Doomed, Removals};
 pub(super) use self::silent::Responds;
 use super::error::SandboxError;
@@ -106,11 +107,11 @@ impl SharedTree {
             data_names: Mutex::default(),
             removals: Removals::default(),
         };
-        if force || !notes.is_empty() {
+        if force || !notes.text.is_empty() {
             tree.remove_files_of_scripts()?;
         }
         tree.recover(&notes, stop)
-            .inspect_err(|_| tree.leave_to_next_run(!notes.is_empty()))?;
+            .inspect_err(|_| tree.leave_to_next_run(!notes.text.is_empty()))?;
         match tree.prepare(force) {
             Ok(()) => Ok(tree),
             Err(error) => {
@@ -157,9 +158,9 @@ impl SharedTree {
     }
 
     /// Creates the directories of packages, and removes what a killed run left in them. `notes` are those in its lock file.
-    fn recover(&mut self, notes: &str, stop: &dyn Fn() -> bool) -> Result<(), SandboxError> {
+    fn recover(&mut self, notes: &LockNotes, stop: &dyn Fn() -> bool) -> Result<(), SandboxError> {
         // The marker is in this directory.
-        if let Some(links) = Links::noted_in(notes) {
+        if let Some(links) = Links::noted_in(&notes.text) {
             links.remove_new(self.base(), &[self.vcap.packages()])?;
         }
         let killed = self.killed_run(notes, stop)?;

@@ -172,7 +172,7 @@ mod bodies {
     fn assert_names_lookup(place: &Place, ran: Ran, name: &str) {
         let path = place.world.path("hanging").join(name);
         ran.says("cannot be killed: `sandbox-child` (process ")
-            .says(&format!("about to look up `{}`", path.display()));
+            .says(&format!("trying to look up `{}`", path.display()));
     }
 
     fn assert_stops(running: Running) -> Ran {
@@ -234,7 +234,7 @@ mod bodies {
         let path = place.world.path("hanging");
         assert_stops(running)
             .says("cannot be killed: `sandbox-child` (process ")
-            .says(&format!("about to copy `{}`", path.display()));
+            .says(&format!("trying to copy `{}`", path.display()));
     }
 
     pub(super) fn hanging_mount_in_a_linked_install_target_is_refused(tier: Tier) {
@@ -351,7 +351,7 @@ mod bodies {
     fn assert_names_start(place: &Place, ran: Ran) {
         let bash = place.world.path("hanging/bash");
         ran.says("cannot be killed: `sandbox-child` (process ")
-            .says(&format!("about to start `{}`", bash.display()));
+            .says(&format!("trying to start `{}`", bash.display()));
     }
 
     fn wait_until_it_hangs(place: &Place) {

@@ -22,9 +22,9 @@ pub(in crate::cli) struct CacheFlags {
     #[arg(long, value_name = "DIR")]
     pub cache_dir: Option<PathBuf>,
 
-    /// Take packages that are not in --cache-dir, if that is given, from this cache, which several
-    /// machines share: a directory, or a URL with http://, https://, grpc:// or grpcs://. Can be
-    /// repeated: the first cache that has a package provides it. Credentials come from the environment
+    /// Take packages from this cache, which several machines share: a directory, or a URL with http://,
+    /// https://, grpc:// or grpcs://. --cache-dir is searched first. Can be repeated: the first cache
+    /// that has a package provides it. Credentials come from the environment
     /// or a netrc file, see docs/cache.md
     #[arg(long, value_name = "URL")]
     pub cache_from: Vec<String>,

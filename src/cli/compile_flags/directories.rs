@@ -18,8 +18,8 @@ pub(in crate::cli) struct DirectoryFlags {
     #[arg(long, value_name = "DIR")]
     pub scratch_dir: Option<PathBuf>,
 
-    /// Do not share scratch directories: each package has its own. With `landlock`, a script can then use
-    /// BASE/data/PACKAGE with the name of its own package, and not those of its dependencies
+    /// Do not share scratch directories: each package has its own. With `landlock`, a script can then
+    /// write only to the directory with the name of its own package, not to those of its dependencies
     #[arg(long, conflicts_with = "scratch_dir")]
     pub no_shared_scratch: bool,
 

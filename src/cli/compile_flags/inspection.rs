@@ -11,7 +11,7 @@ use crate::release::Name;
 pub(in crate::cli) struct InspectionFlags {
     /// Keep the sources, install target (the directory with the installed files), dependencies and
     /// environment of each failed package in DIR/PACKAGE-VERSION. The script `enter` there opens a
-    /// shell in the package's sandbox. Later runs remove and overwrite nothing in DIR
+    /// shell in a sandbox of the same kind. Later runs remove and overwrite nothing in DIR
     #[arg(long, value_name = "DIR")]
     pub keep_failed: Option<PathBuf>,
 

@@ -28,8 +28,8 @@ pub(in crate::cli) struct ResultFlags {
     #[arg(long)]
     pub reproducible: bool,
 
-    /// Compile everything a second time, in another work directory, at another time and, if packages are
-    /// isolated, with another value of --jobs, and compare the compiled packages file by file. If one
+    /// Compile everything a second time, in another work directory, at another time and with
+    /// another value of --jobs (the same with --isolation=none and one job), and compare the compiled packages file by file. If one
     /// differs, the exit code is 1. Implies --reproducible. The second compilation uses no cache, no
     /// --reuse and no --scratch-dir
     #[arg(long, conflicts_with_all = ["check", "dry_run", "print_output_names", "shell", "shell_on_failure"])]

@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::links::Links;
-use super::lock::{LIMIT, LOCK};
+use super::lock::{LIMIT, LockNotes};
 use super::notes::{DATA, DIRECTORIES, noted_data};
 use super::own_file::{uncover, unmount_all};
 use super::{PATIENCE, SharedTree};
@@ -18,49 +18,39 @@ use crate::sandbox::progress::NAME;
 pub(super) struct KilledRun {
     /// Its notes, from the lock file and the marker.
     pub(super) notes: String,
-    /// When the newer one of the files with these notes was created. What is older than that is not the run's, whatever the notes say: a
-    /// script can forge them, but not the time at which a directory was created. It can put an older file in the place of one, which has no
-    /// effect while the other is in place. `None` if the time is unknown.
+    /// When the lock file was created, or the marker if the lock file has no notes. What is older than that is not the run's, whatever the
+    /// notes say: a script can forge them, but not the time at which a directory was created. `None` if the time is unknown.
     start: Option<(i64, u32)>,
     /// Its processes that could not be killed. They may have files in the tree open.
     processes: Vec<Unkillable>,
 }
 
 impl SharedTree {
-    /// Waits for the processes of a killed run, and kills them if they do not end. `notes` are those in the lock file. `None` if there was no
-    /// such run.
+    /// Waits for the processes of a killed run, and kills them if they do not end. `lock` is what it left in the lock file. `None` if there
+    /// was no such run.
     pub(super) fn killed_run(
         &self,
-        notes: &str,
+        lock: &LockNotes,
         stop: &dyn Fn() -> bool,
     ) -> Result<Option<KilledRun>, SandboxError> {
         let marker = self.marker();
-        let mut files = Vec::new();
-        if !notes.is_empty() {
-            files.push(self.vcap.data().join(LOCK));
-        }
+        let mut first = lock.file.filter(|_| !lock.text.is_empty());
         let mut processes = Vec::new();
-        let mut notes = notes.to_owned();
+        let mut notes = lock.text.clone();
         if self.is_marker_in_place(&notes)? {
             processes = self.end_processes(&marker, stop)?;
             // Such a process may have replaced it.
             if let Some(file) = fs::if_there(fs::open_regular_to_read(&marker))?.flatten() {
                 let text = fs::beginning(&file, LIMIT).at("read", &marker)?;
                 notes = format!("{notes}\n{text}");
-                files.push(marker);
+                if first.is_none() {
+                    first = Glimpse::of(&marker)?;
+                }
             }
         }
-        if files.is_empty() {
-            return Ok(None);
-        }
-        let found: Vec<Glimpse> = files
-            .iter()
-            .filter_map(|file| Glimpse::of(file).transpose())
-            .collect::<fs::Result<_>>()?;
-        let start = found.iter().filter_map(|found| found.born).max();
-        Ok(Some(KilledRun {
+        Ok(first.map(|first| KilledRun {
             notes,
-            start,
+            start: first.born,
             processes,
         }))
     }

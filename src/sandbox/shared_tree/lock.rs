@@ -10,7 +10,7 @@ use super::links::Links;
 use super::notes::noted_data;
 use super::own_file::uncover;
 use crate::config::Vcap;
-use crate::fs::{self, Context, MadeDirectories};
+use crate::fs::{self, Context, Glimpse, MadeDirectories};
 use crate::process;
 use crate::sandbox::error::SandboxError;
 
@@ -23,13 +23,21 @@ const ATTEMPTS: usize = 100;
 /// How much of the file with notes to read, in bytes. A script may have written into it.
 pub(super) const LIMIT: u64 = 1024 * 1024;
 
-/// Creates the data directory and locks the tree. `who` is reported to other runs. Also returns the notes of a killed run in the file;
-/// empty if there are none.
+/// What a killed run has left in the lock file.
+#[derive(Debug, Default)]
+pub(super) struct LockNotes {
+    /// Its notes; empty if there are none.
+    pub(super) text: String,
+    /// The file before it was opened. Opening it to write may copy it to the upper layer of an overlay, with a new time of creation.
+    pub(super) file: Option<Glimpse>,
+}
+
+/// Creates the data directory and locks the tree. `who` is reported to other runs. Also returns the notes of a killed run in the file.
 pub(super) fn lock(
     vcap: &Vcap,
     who: &str,
     made: &mut MadeDirectories,
-) -> Result<(File, String), SandboxError> {
+) -> Result<(File, LockNotes), SandboxError> {
     let path = vcap.data().join(LOCK);
     let mut options = std::fs::OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
@@ -37,6 +45,7 @@ pub(super) fn lock(
     for _ in 0..ATTEMPTS {
         made.make(&vcap.data())?;
         uncover(&path)?;
+        let before = Glimpse::of(&path)?;
         let mut file = match fs::open_regular(options.clone(), &path) {
             Ok(Some(file)) => file,
             // A script left something else.
@@ -72,7 +81,8 @@ pub(super) fn lock(
         let inode = found.ino();
         // The previous holder removes the file before it unlocks it: then the locked file has no name any more.
         if fs::lookup(&path)?.is_some_and(|metadata| metadata.ino() == inode) {
-            let notes = take_over(&mut file, who, &path)?;
+            let text = take_over(&mut file, who, &path)?;
+            let notes = LockNotes { text, file: before };
             return Ok((file, notes));
         }
     }

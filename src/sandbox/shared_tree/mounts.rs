@@ -30,10 +30,9 @@ impl SharedTree {
         let mut mounts = self.mounts.iter().flatten();
         match mounts.find(|mount| concerns(&mount.path)) {
             None => Ok(()),
-            Some(mount) => {
-                let busy = std::io::ErrorKind::ResourceBusy.into();
-                Err(fs::Error::new("remove, for it is mounted,", &mount.path, busy).into())
-            }
+            Some(mount) => Err(SandboxError::ForeignMount {
+                directory: mount.path.clone(),
+            }),
         }
     }
 

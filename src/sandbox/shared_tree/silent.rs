@@ -22,7 +22,7 @@ pub(super) fn unmount_left(
     vcap: &Vcap,
     responds: Responds<'_>,
 ) -> Result<Vec<PathBuf>, SandboxError> {
-    let base = silent_among(&[vcap.base().to_owned()], responds)?;
+    let base = silent_among(&[vcap.base().to_owned()], responds);
     if !base.is_empty() {
         return Ok(base);
     }
@@ -47,7 +47,7 @@ fn unmount_left_among(
     others: &[PathBuf],
     responds: Responds<'_>,
 ) -> Result<Vec<PathBuf>, SandboxError> {
-    let mut silent = silent_among(directories, responds)?;
+    let mut silent = silent_among(directories, responds);
     for _ in 0..LIMIT {
         let notes = notes(vcap, &[silent.as_slice(), others].concat());
         let mut is_any_left = false;
@@ -62,7 +62,7 @@ fn unmount_left_among(
         if !is_any_left {
             break;
         }
-        silent = silent_among(directories, responds)?;
+        silent = silent_among(directories, responds);
     }
     Ok(silent)
 }
@@ -105,25 +105,23 @@ fn notes(vcap: &Vcap, silent: &[PathBuf]) -> String {
 }
 
 /// Those of some directories that are mounts, or links, and do not respond.
-fn silent_among(
-    directories: &[PathBuf],
-    responds: Responds<'_>,
-) -> Result<Vec<PathBuf>, SandboxError> {
+fn silent_among(directories: &[PathBuf], responds: Responds<'_>) -> Vec<PathBuf> {
     let mounts = fs::mount_points().unwrap_or_default();
     let mut silent = Vec::new();
     for directory in directories {
-        let mounted = real(directory)?;
+        // What this user cannot examine is for the tier that needs it to report.
+        let mounted = real(directory).ok().flatten();
         let is_mounted = mounts
             .iter()
             .any(|mount| Some(&mount.path) == mounted.as_ref());
-        let may_be_silent =
-            is_mounted || fs::lookup(directory)?.is_some_and(|found| found.is_symlink());
+        let may_be_silent = is_mounted
+            || fs::lookup(directory).is_ok_and(|it| it.is_some_and(|found| found.is_symlink()));
         // A directory without files may have its attributes in memory.
         if may_be_silent && !responds(&directory.join(SET_ASIDE)) {
             silent.push(directory.clone());
         }
     }
-    Ok(silent)
+    silent
 }
 
 /// The path of a directory without links above it; `None` if there is nothing above it.
@@ -132,4 +130,20 @@ fn real(directory: &Path) -> Result<Option<PathBuf>, SandboxError> {
     Ok(above
         .flatten()
         .map(|above| above.join(fs::file_name(directory))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_examined_is_no_silent_mount() {
+        let scratch = tempfile::tempdir().unwrap();
+        let file = scratch.path().join("file");
+        fs::write(&file, b"").unwrap();
+        for base in [file.clone(), file.join("below")] {
+            let silent = unmount_left(&Vcap::new(&base), &|_| false).unwrap();
+            assert_eq!(silent, Vec::<PathBuf>::new());
+        }
+    }
 }

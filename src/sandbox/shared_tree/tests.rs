@@ -384,7 +384,7 @@ fn link_of_the_machine_survives_a_start_that_was_killed() {
     fs::create_dir(vcap.base()).unwrap();
     fs::symlink(&disk, &vcap.packages()).unwrap();
     let (lock, notes) = lock::lock(&vcap, "us", &mut MadeDirectories::default()).unwrap();
-    assert_eq!(notes, "");
+    assert_eq!(notes.text, "");
     drop(lock);
     take(&vcap, "us", false).unwrap().close().unwrap();
     assert_eq!(fs::read_link(&vcap.packages()).unwrap(), disk);
