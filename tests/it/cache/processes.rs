@@ -117,17 +117,23 @@ fn assert_all_are_good(here: &NamespaceWorld, packages: usize) {
     );
 }
 
+/// Runs several processes at once on a new release in each round. Returns the number of rounds.
+fn run_rounds(here: &NamespaceWorld, tarball: &Path, how: Use) -> usize {
+    let rounds = if is_soak() { 100 } else { 3 };
+    for round in 0..rounds {
+        here.release("release.tgz", &release(round));
+        run(here, tarball, round, how);
+    }
+    rounds
+}
+
 #[test]
 fn eight_processes_share_a_directory_while_some_are_killed() {
     let Some(here) = NamespaceWorld::new() else {
         return;
     };
-    let rounds = if is_soak() { 100 } else { 3 };
     let tarball = here.world.path("release.tgz");
-    for round in 0..rounds {
-        here.release("release.tgz", &release(round));
-        run(&here, &tarball, round, Use::Shared);
-    }
+    let rounds = run_rounds(&here, &tarball, Use::Shared);
     let last = agent(&here, 0, Use::Shared).arg(&tarball).run();
     last.succeeds()
         .says("All 4 packages are in the cache\n")
@@ -143,12 +149,8 @@ fn eight_processes_share_a_cache_while_some_are_killed() {
     let Some(here) = NamespaceWorld::new() else {
         return;
     };
-    let rounds = if is_soak() { 100 } else { 3 };
     let tarball = here.world.path("release.tgz");
-    for round in 0..rounds {
-        here.release("release.tgz", &release(round));
-        run(&here, &tarball, round, Use::Local);
-    }
+    let rounds = run_rounds(&here, &tarball, Use::Local);
     let cache = here.world.path("cache");
     // The next run removes the temporary files of those that were killed.
     let settled = || {
