@@ -20,6 +20,7 @@
 //!       archive   tar and its compressions; independent of BOSH
 //!       tls       certificates, keys and cipher suites, for clients and servers
 //!       config    paths below the base directory, environment, settings
+//!       package_job  one package to compile, and the report of it, as JSON: pure
 //!       release   release.MF, names, digests, dependency graph, stemcell: pure, no I/O
 //!       runtime   named tasks, signals, telemetry
 //!       fs        `std::fs` with the path in the error
@@ -43,6 +44,7 @@ pub(crate) mod http;
 pub mod inspect;
 pub mod machine;
 pub mod offline;
+pub mod package_job;
 pub mod process;
 pub mod release;
 pub mod runtime;

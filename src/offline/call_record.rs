@@ -6,14 +6,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::call_report::{
-    Agent, Blob, CallReport, CallResult, FORMAT_VERSION, Failure, File, Kind, Output, Package,
+    Agent, Blame, Blob, CallReport, CallResult, FORMAT_VERSION, Failure, File, Output, Package,
     PackageStatus, Phase, PhaseName, Release, ReleasePackage, ReleaseStatus, Script, SecondRun,
-    SecondRunWith, Seconds, rounded,
+    SecondRunWith, Seconds, phase_name, rounded,
 };
 use super::checked::CheckedRelease;
 use super::error::OfflineError;
 use super::failure::PackageFailure;
-use super::failure_kind::FailureKind;
+use super::failure_kind::{FailureKind, blame};
 use super::ids::{NodeId, ReleaseId};
 use super::known::Hit;
 use super::ledger::{Ledger, PackageRecord, PackageState};
@@ -188,7 +188,7 @@ impl CallRecord {
         match event {
             Event::Entered { job, phase, .. } => {
                 if let Some(run) = facts.runs.get_mut(job) {
-                    run.phases.push((PhaseName::of(*phase), Instant::now()));
+                    run.phases.push((phase_name(*phase), Instant::now()));
                 }
             }
             Event::ScriptEnded {
@@ -325,11 +325,7 @@ impl CallRecord {
         }
         CallReport {
             format_version: FORMAT_VERSION,
-            agent: Agent {
-                version: env!("CARGO_PKG_VERSION"),
-                commit: env!("BOSH_AGENT_COMMIT"),
-                target: env!("BOSH_AGENT_TARGET"),
-            },
+            agent: Agent::this(),
             stemcell: facts.stemcell,
             isolation: facts.isolation,
             jobs: facts.jobs,
@@ -341,7 +337,7 @@ impl CallRecord {
                 _ => CallResult::Failed,
             },
             exit_code,
-            failure_kind: error.and_then(FailureKind::of).map(kind),
+            failure_kind: error.and_then(FailureKind::of).map(blame),
             errors: error.map(errors).unwrap_or_default(),
             inputs: facts.inputs.iter().map(|it| unread(text(it))).collect(),
             outputs,
@@ -435,7 +431,7 @@ fn add_failure(packages: &mut [Package], failed: &PackageFailure, error: &Offlin
         _ => None,
     };
     package.failure = Some(Failure {
-        kind: FailureKind::of(error).map_or(Kind::Script, kind),
+        kind: FailureKind::of(error).map_or(Blame::Script, blame),
         message: Chain(&failed.source).to_string(),
         exit_code: script.and_then(|script| match script.status {
             Status::Exited(code) => Some(code),
@@ -464,14 +460,6 @@ fn errors(error: &OfflineError) -> Vec<String> {
         other => vec![Chain(other).to_string()],
     };
     error.failures().iter().flat_map(of).collect()
-}
-
-fn kind(kind: FailureKind) -> Kind {
-    match kind {
-        FailureKind::Script => Kind::Script,
-        FailureKind::Input => Kind::Input,
-        FailureKind::Machine => Kind::Machine,
-    }
 }
 
 fn unread(path: String) -> File {

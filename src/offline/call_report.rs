@@ -3,6 +3,9 @@
 use serde::Serialize;
 
 use crate::compile::{self, PrintedLine};
+pub(super) use crate::package_job::{
+    Agent, Blame, Blob, Phase, PhaseName, Script, SecondRun, SecondRunWith, Seconds,
+};
 
 /// The version of the format. A release that removes or changes a field increases it; new fields do not.
 pub(super) const FORMAT_VERSION: u32 = 1;
@@ -20,7 +23,7 @@ pub(super) struct CallReport {
     pub seconds: f64,
     pub result: CallResult,
     pub exit_code: u8,
-    pub failure_kind: Option<Kind>,
+    pub failure_kind: Option<Blame>,
     pub errors: Vec<String>,
     pub inputs: Vec<File>,
     pub outputs: Vec<Output>,
@@ -48,29 +51,12 @@ pub(super) struct Summary {
     pub critical_path_seconds: f64,
 }
 
-/// This program.
-#[derive(Debug, Serialize)]
-pub(super) struct Agent {
-    pub version: &'static str,
-    pub commit: &'static str,
-    pub target: &'static str,
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum CallResult {
     Written,
     Failed,
     Stopped,
-}
-
-/// A kind of failure, as [`FailureKind`](super::FailureKind).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Kind {
-    Script,
-    Input,
-    Machine,
 }
 
 /// A file of the run.
@@ -170,93 +156,26 @@ pub(super) enum PackageStatus {
     NotStarted,
 }
 
-#[derive(Debug, Clone, Serialize)]
-pub(super) struct Blob {
-    pub size: u64,
-    pub sha1: Option<String>,
-    pub sha256: Option<String>,
-}
-
-/// Seconds by phase.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Serialize)]
-pub(super) struct Seconds {
-    pub total: f64,
-    pub wait: f64,
-    pub unpack: f64,
-    pub script: f64,
-    pub pack: f64,
-}
-
-impl Seconds {
-    /// Everything except waiting.
-    pub(super) fn work(&self) -> f64 {
-        (self.total - self.wait).max(0.0)
-    }
-}
-
 /// Milliseconds are precise enough.
 pub(super) fn rounded(seconds: f64) -> f64 {
     (seconds * 1000.0).round() / 1000.0
 }
 
-/// A phase of a package. `start` is in seconds after the start of the run.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub(super) struct Phase {
-    pub name: PhaseName,
-    pub start: f64,
-    pub seconds: f64,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum PhaseName {
-    Wait,
-    Unpack,
-    Script,
-    Pack,
-}
-
-impl PhaseName {
-    /// The name of a phase of the core.
-    pub(super) fn of(phase: compile::Phase) -> Self {
-        match phase {
-            compile::Phase::Waiting | compile::Phase::Ready | compile::Phase::SecondRun { .. } => {
-                Self::Wait
-            }
-            compile::Phase::Unpacking | compile::Phase::Installing => Self::Unpack,
-            compile::Phase::Packaging => Self::Script,
-            compile::Phase::Packing => Self::Pack,
+/// The name of a phase of the core.
+pub(super) fn phase_name(phase: compile::Phase) -> PhaseName {
+    match phase {
+        compile::Phase::Waiting | compile::Phase::Ready | compile::Phase::SecondRun { .. } => {
+            PhaseName::Wait
         }
+        compile::Phase::Unpacking | compile::Phase::Installing => PhaseName::Unpack,
+        compile::Phase::Packaging => PhaseName::Script,
+        compile::Phase::Packing => PhaseName::Pack,
     }
-}
-
-/// The last run of a packaging script.
-#[derive(Debug, Clone, Copy, Serialize)]
-pub(super) struct Script {
-    pub seconds: f64,
-    pub user_seconds: f64,
-    pub system_seconds: f64,
-    /// The largest resident memory of one of its processes, in bytes.
-    pub max_memory: u64,
-}
-
-#[derive(Debug, Clone, Serialize)]
-pub(super) struct SecondRun {
-    pub with: SecondRunWith,
-    /// Why the first run did not count.
-    pub reason: String,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum SecondRunWith {
-    NoRestrictions,
-    CopiedDependencies,
 }
 
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Failure {
-    pub kind: Kind,
+    pub kind: Blame,
     pub message: String,
     pub exit_code: Option<i32>,
     pub signal: Option<String>,
@@ -331,9 +250,9 @@ pub(super) mod fixtures {
         CallReport {
             format_version: FORMAT_VERSION,
             agent: Agent {
-                version: "1",
-                commit: "abc",
-                target: "x86_64",
+                version: "1".to_owned(),
+                commit: "abc".to_owned(),
+                target: "x86_64".to_owned(),
             },
             stemcell: None,
             isolation: None,

@@ -7,6 +7,7 @@ use super::open_error::OpenError;
 use crate::archive::{PackError, UnpackError};
 use crate::compile::{Cause, CompileError, ScriptFailure};
 use crate::fs;
+use crate::package_job::Blame;
 
 /// What is to blame for a failure.
 ///
@@ -55,6 +56,15 @@ impl FailureKind {
             Self::Input => 3,
             Self::Machine => 4,
         }
+    }
+}
+
+/// The kind, as reports have it.
+pub(super) fn blame(kind: FailureKind) -> Blame {
+    match kind {
+        FailureKind::Script => Blame::Script,
+        FailureKind::Input => Blame::Input,
+        FailureKind::Machine => Blame::Machine,
     }
 }
 
