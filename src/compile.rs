@@ -60,6 +60,7 @@ pub use error::{Cause, CompileError, ScriptFailure};
 pub use event::{Event, Phase};
 pub use finding::Finding;
 pub use forecast::ForecastStep;
+pub use install::install_compiled;
 pub use installed::Installed;
 pub use job::{Compiled, Dependency, Job};
 pub use kept::{Keep, Kept, KeptError, KeptSettings, kept_dependency};

@@ -30,7 +30,8 @@
 //!      └─ assemble  writes the compiled release to a temporary file, verifies it, renames it
 //! progress          lines and bars for the user, in the colors of paint
 //! report            the text of a failure
-//! call_record       collects what happens, for the report to other programs: call_report, written by report_file
+//! call_record       collects what happens, for the report to other programs: call_report, written by report_file; package_events
+//!                   collects what happens to one package
 //! summary           the slowest packages, the critical path, the gain from concurrency
 //! timings           the report as a page
 //! failure_kind      what is to blame for a failure: the exit code
@@ -85,6 +86,7 @@ mod open;
 mod open_error;
 mod options;
 mod outputs;
+mod package_events;
 mod package_keys;
 mod packages;
 mod paint;

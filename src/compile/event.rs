@@ -154,6 +154,29 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// The number of the package's job.
+    #[must_use]
+    pub fn job(&self) -> usize {
+        match self {
+            Self::Entered { job, .. }
+            | Self::FirstRunFailed { job, .. }
+            | Self::SecondRunStarted { job, .. }
+            | Self::SecondRunSucceeded { job, .. }
+            | Self::Denied { job, .. }
+            | Self::RunWithCopies { job, .. }
+            | Self::TreeChanged { job, .. }
+            | Self::CopyChanged { job, .. }
+            | Self::CopyChangedInUse { job, .. }
+            | Self::Kept { job, .. }
+            | Self::ShellOpened { job, .. }
+            | Self::ShellEnded { job, .. }
+            | Self::ScriptEnded { job, .. }
+            | Self::Printed { job, .. } => *job,
+        }
+    }
+}
+
 /// A phase in the compilation of a package.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {

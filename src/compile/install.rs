@@ -14,8 +14,12 @@ use crate::fs;
 use crate::release::{Digests, Name};
 use crate::runtime;
 
-/// Unpacks a package that was compiled before, for its dependents.
-pub(super) async fn install_compiled(
+/// Unpacks a package that was compiled before, for its dependents. The blob stays: a script may change the tree, which is then unpacked
+/// again. With digests, the blob is compared with them each time.
+///
+/// # Errors
+/// The blob does not have the digests or cannot be unpacked, or `cancel` was triggered.
+pub async fn install_compiled(
     context: Arc<Context>,
     name: Name,
     (blob, digests): (PathBuf, Digests),

@@ -105,7 +105,10 @@ impl SourceDates {
     }
 
     /// The source date of a package with this source blob, which is read if the date depends on it.
-    pub(super) async fn of(
+    ///
+    /// # Errors
+    /// The source cannot be read, or `cancel` was triggered.
+    pub async fn of(
         self,
         package: &Name,
         source: &Path,

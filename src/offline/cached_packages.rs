@@ -7,7 +7,6 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::caching::CallCache;
-use super::call_record::LOG_LINES;
 use super::compiled_release::CompiledBlob;
 use super::error::OfflineError;
 use super::fetching::{Fetchable, Searched};
@@ -17,6 +16,7 @@ use super::known::{Hit, Known};
 use super::ledger::{PackageRecord, ReleaseJob};
 use super::logs::PackageLogs;
 use super::made::Made;
+use super::package_events::LOG_LINES;
 use super::progress::Progress;
 use super::shared_caches::{LONGEST_WAIT, Uploads, stopped_long_ago};
 use crate::cache::{Entry, time_limit};

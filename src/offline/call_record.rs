@@ -2,13 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Instant, SystemTime};
 
 use super::call_report::{
     Agent, Blame, Blob, CallReport, CallResult, FORMAT_VERSION, Failure, File, Output, Package,
-    PackageStatus, Phase, PhaseName, Release, ReleasePackage, ReleaseStatus, Script, SecondRun,
-    SecondRunWith, Seconds, phase_name, rounded,
+    PackageStatus, PhaseName, Release, ReleasePackage, ReleaseStatus,
 };
 use super::checked::CheckedRelease;
 use super::error::OfflineError;
@@ -17,15 +16,13 @@ use super::failure_kind::{FailureKind, blame};
 use super::ids::{NodeId, ReleaseId};
 use super::known::Hit;
 use super::ledger::{Ledger, PackageRecord, PackageState};
+use super::package_events::{LOG_LINES, Listener, PackageEvents, seconds};
 use super::rebuild_differences::PackageDifference;
 use super::summary;
 use super::tarball;
 use crate::compile::{CompileError, Compiled, Event, first_log};
 use crate::diag::Chain;
 use crate::process::{Status, printable};
-
-/// How many of the last lines of a compiled package's script are in the report.
-pub(super) const LOG_LINES: usize = 20;
 
 /// The facts of one run.
 #[derive(Debug)]
@@ -44,27 +41,12 @@ struct Facts {
     releases: BTreeMap<ReleaseId, Release>,
     written: Vec<ReleaseId>,
     /// By the index of the package.
-    runs: BTreeMap<usize, Run>,
+    runs: BTreeMap<usize, PackageEvents>,
     /// The packages from caches, the last lines of their logs, and the names of the caches, by their indices.
     cached: BTreeMap<usize, (Blob, Vec<String>, String)>,
     /// Why packages are not in the cache.
     cache_misses: BTreeMap<usize, String>,
     packages: Vec<Package>,
-}
-
-/// What a started package did.
-#[derive(Debug)]
-struct Run {
-    started: Instant,
-    ended: Option<Instant>,
-    /// Each phase with its start.
-    phases: Vec<(PhaseName, Instant)>,
-    script: Option<Script>,
-    /// The second run that follows if it is started.
-    announced: Option<SecondRun>,
-    second_run: Option<SecondRun>,
-    compiled: Option<Blob>,
-    last_lines: Vec<String>,
 }
 
 impl CallRecord {
@@ -135,36 +117,17 @@ impl CallRecord {
 
     /// `is_source` is whether the package is compiled, not only installed.
     pub(super) fn set_started(&self, node: NodeId, is_source: bool) {
-        let now = Instant::now();
         let first = match is_source {
             true => PhaseName::Wait,
             false => PhaseName::Unpack,
         };
-        let run = Run {
-            started: now,
-            ended: None,
-            phases: vec![(first, now)],
-            script: None,
-            announced: None,
-            second_run: None,
-            compiled: None,
-            last_lines: Vec::new(),
-        };
+        let run = PackageEvents::start(first);
         self.facts().runs.insert(node.index(), run);
     }
 
     pub(super) fn set_ended(&self, node: NodeId, result: &Result<Option<Compiled>, CompileError>) {
         if let Some(run) = self.facts().runs.get_mut(&node.index()) {
-            run.ended = Some(Instant::now());
-            let Ok(Some(compiled)) = result else { return };
-            run.compiled = Some(Blob {
-                size: compiled.size,
-                sha1: compiled.digests.sha1().map(str::to_owned),
-                sha256: compiled.digests.sha256().map(str::to_owned),
-            });
-            if let Some(end) = &compiled.script {
-                run.last_lines = end.output.tail.clone().shortened(LOG_LINES).lines;
-            }
+            run.end(result.as_ref().ok().and_then(Option::as_ref));
         }
     }
 
@@ -182,61 +145,15 @@ impl CallRecord {
         self.facts().cache_misses.insert(node.index(), reason);
     }
 
-    /// Records an event of the core.
-    pub(super) fn hear(&self, event: &Event) {
-        let mut facts = self.facts();
-        match event {
-            Event::Entered { job, phase, .. } => {
-                if let Some(run) = facts.runs.get_mut(job) {
-                    run.phases.push((phase_name(*phase), Instant::now()));
-                }
-            }
-            Event::ScriptEnded {
-                job,
-                elapsed,
-                usage,
-                ..
-            } => {
-                if let Some(run) = facts.runs.get_mut(job) {
-                    run.script = Some(Script {
-                        seconds: seconds(*elapsed),
-                        user_seconds: seconds(usage.user),
-                        system_seconds: seconds(usage.system),
-                        max_memory: usage.max_resident,
-                    });
-                }
-            }
-            Event::FirstRunFailed { job, first, .. } => {
-                if let Some(run) = facts.runs.get_mut(job) {
-                    run.announced = Some(SecondRun {
-                        with: SecondRunWith::NoRestrictions,
-                        reason: first.failure.clone(),
-                    });
-                }
-            }
-            Event::SecondRunStarted { job, .. } => {
-                if let Some(run) = facts.runs.get_mut(job) {
-                    run.second_run = run.announced.take();
-                }
-            }
-            Event::RunWithCopies { job, lines, .. } => {
-                if let Some(run) = facts.runs.get_mut(job) {
-                    let lines: Vec<&str> = lines.iter().map(|line| line.text.as_str()).collect();
-                    run.second_run = Some(SecondRun {
-                        with: SecondRunWith::CopiedDependencies,
-                        reason: lines.join("\n"),
-                    });
-                }
-            }
-            Event::SecondRunSucceeded { .. }
-            | Event::Denied { .. }
-            | Event::TreeChanged { .. }
-            | Event::CopyChanged { .. }
-            | Event::CopyChangedInUse { .. }
-            | Event::Kept { .. }
-            | Event::ShellOpened { .. }
-            | Event::ShellEnded { .. }
-            | Event::Printed { .. } => {}
+    /// Records the events of the core.
+    pub(super) fn listener(self: &Arc<Self>) -> Listener {
+        let record = Arc::clone(self);
+        Arc::new(move |event| record.hear(event))
+    }
+
+    fn hear(&self, event: &Event) {
+        if let Some(run) = self.facts().runs.get_mut(&event.job()) {
+            run.hear(event);
         }
     }
 
@@ -354,46 +271,6 @@ impl CallRecord {
     }
 }
 
-impl Run {
-    fn phases(&self, begun: Instant) -> Vec<Phase> {
-        let ended = self.ended.unwrap_or_else(Instant::now);
-        let starts = self.phases.iter().map(|(_, start)| *start);
-        let ends = starts.skip(1).chain([ended]);
-        let phases = self
-            .phases
-            .iter()
-            .zip(ends)
-            .map(|((name, start), end)| Phase {
-                name: *name,
-                start: seconds(start.saturating_duration_since(begun)),
-                seconds: seconds(end.saturating_duration_since(*start)),
-            });
-        phases.collect()
-    }
-
-    fn seconds(&self, begun: Instant) -> Seconds {
-        let mut sums = Seconds::default();
-        for phase in self.phases(begun) {
-            *match phase.name {
-                PhaseName::Wait => &mut sums.wait,
-                PhaseName::Unpack => &mut sums.unpack,
-                PhaseName::Script => &mut sums.script,
-                PhaseName::Pack => &mut sums.pack,
-            } += phase.seconds;
-            sums.total += phase.seconds;
-        }
-        let rounded = [sums.total, sums.wait, sums.unpack, sums.script, sums.pack].map(rounded);
-        let [total, wait, unpack, script, pack] = rounded;
-        Seconds {
-            total,
-            wait,
-            unpack,
-            script,
-            pack,
-        }
-    }
-}
-
 fn status(record: &PackageRecord, is_skipped: bool) -> PackageStatus {
     match record.state() {
         PackageState::Done if record.node.package().is_source() => PackageStatus::Compiled,
@@ -476,8 +353,4 @@ fn text(path: &Path) -> String {
 fn timestamp(time: SystemTime) -> String {
     let time = chrono::DateTime::<chrono::Utc>::from(time);
     time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
-}
-
-fn seconds(duration: Duration) -> f64 {
-    rounded(duration.as_secs_f64())
 }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::compile::{self, PrintedLine};
+use crate::compile::PrintedLine;
 pub(super) use crate::package_job::{
     Agent, Blame, Blob, Phase, PhaseName, Script, SecondRun, SecondRunWith, Seconds,
 };
@@ -156,23 +156,6 @@ pub(super) enum PackageStatus {
     NotStarted,
 }
 
-/// Milliseconds are precise enough.
-pub(super) fn rounded(seconds: f64) -> f64 {
-    (seconds * 1000.0).round() / 1000.0
-}
-
-/// The name of a phase of the core.
-pub(super) fn phase_name(phase: compile::Phase) -> PhaseName {
-    match phase {
-        compile::Phase::Waiting | compile::Phase::Ready | compile::Phase::SecondRun { .. } => {
-            PhaseName::Wait
-        }
-        compile::Phase::Unpacking | compile::Phase::Installing => PhaseName::Unpack,
-        compile::Phase::Packaging => PhaseName::Script,
-        compile::Phase::Packing => PhaseName::Pack,
-    }
-}
-
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Failure {
     pub kind: Blame,
@@ -189,6 +172,7 @@ pub(super) struct Failure {
 #[cfg(test)]
 pub(super) mod fixtures {
     use super::*;
+    use crate::offline::package_events::rounded;
 
     /// A compiled package `p0`, `p1` and so on. `phases` are the seconds of wait, unpack, script and pack.
     pub(in crate::offline) fn package(

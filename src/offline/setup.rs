@@ -13,6 +13,7 @@ use super::dry_run::Compilation;
 use super::error::OfflineError;
 use super::isolation;
 use super::options::Options;
+use super::package_events::Listener;
 use super::progress::Progress;
 use super::releases::Compiler;
 use super::work_directory;
@@ -73,7 +74,7 @@ pub(super) async fn compiler(
         sandbox,
         work_directory,
         variables,
-        Some(record),
+        Some(record.listener()),
         (progress, cancel),
     );
     Ok(Compiler {
@@ -141,15 +142,15 @@ pub(super) fn context(
     sandbox: Sandbox,
     work_directory: &WorkDirectory,
     (environment, jobserver): Variables,
-    record: Option<&Arc<CallRecord>>,
+    listener: Option<Listener>,
     (progress, cancel): (&Arc<Progress>, &CancellationToken),
 ) -> Context {
-    let (listener, record) = (Arc::clone(progress), record.cloned());
+    let shown = Arc::clone(progress);
     let events = Arc::new(move |event| {
-        if let Some(record) = &record {
-            record.hear(&event);
+        if let Some(listener) = &listener {
+            listener(&event);
         }
-        listener.show(event);
+        shown.show(event);
     });
     Context {
         vcap: options.vcap.clone(),

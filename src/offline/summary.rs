@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::call_report::{Package, PackageStatus, Seconds, Summary, rounded};
+use super::call_report::{Package, PackageStatus, Seconds, Summary};
 use super::critical_path::{self, Timed};
+use super::package_events::rounded;
 use crate::diag::Elapsed;
 
 /// How many of the slowest packages are printed.

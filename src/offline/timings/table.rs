@@ -2,7 +2,8 @@
 
 use super::html::{duration, escaped, percent};
 use crate::diag::Bytes;
-use crate::offline::call_report::{CallReport, Package, PackageStatus, Script, Seconds, rounded};
+use crate::offline::call_report::{CallReport, Package, PackageStatus, Script, Seconds};
+use crate::offline::package_events::rounded;
 
 /// The columns: title, whether they are sorted as numbers, explanation.
 const COLUMNS: [(&str, bool, &str); 12] = [

@@ -1,0 +1,161 @@
+//! What a started package did, from the events of the core: its phases, the runs of its script, its result.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::compile::{self, Compiled, Event};
+use crate::package_job::{Blob, Phase, PhaseName, Script, SecondRun, SecondRunWith, Seconds};
+
+/// How many of the last lines of a compiled package's script are in a report.
+pub(super) const LOG_LINES: usize = 20;
+
+/// Hears the events of the core before they are shown.
+pub(super) type Listener = Arc<dyn Fn(&Event) + Send + Sync>;
+
+/// What a started package did.
+#[derive(Debug)]
+pub(super) struct PackageEvents {
+    pub started: Instant,
+    ended: Option<Instant>,
+    /// Each phase with its start.
+    phases: Vec<(PhaseName, Instant)>,
+    pub script: Option<Script>,
+    /// The second run that follows if it is started.
+    announced: Option<SecondRun>,
+    pub second_run: Option<SecondRun>,
+    pub compiled: Option<Blob>,
+    pub last_lines: Vec<String>,
+}
+
+impl PackageEvents {
+    /// A package that starts now, with its first phase.
+    pub(super) fn start(first: PhaseName) -> Self {
+        let now = Instant::now();
+        Self {
+            started: now,
+            ended: None,
+            phases: vec![(first, now)],
+            script: None,
+            announced: None,
+            second_run: None,
+            compiled: None,
+            last_lines: Vec::new(),
+        }
+    }
+
+    /// Records the end of the package, and its result, if it was compiled.
+    pub(super) fn end(&mut self, compiled: Option<&Compiled>) {
+        self.ended = Some(Instant::now());
+        let Some(compiled) = compiled else { return };
+        self.compiled = Some(Blob {
+            size: compiled.size,
+            sha1: compiled.digests.sha1().map(str::to_owned),
+            sha256: compiled.digests.sha256().map(str::to_owned),
+        });
+        if let Some(end) = &compiled.script {
+            self.last_lines = end.output.tail.clone().shortened(LOG_LINES).lines;
+        }
+    }
+
+    /// Records an event of the package.
+    pub(super) fn hear(&mut self, event: &Event) {
+        match event {
+            Event::Entered { phase, .. } => {
+                self.phases.push((phase_name(*phase), Instant::now()));
+            }
+            Event::ScriptEnded { elapsed, usage, .. } => {
+                self.script = Some(Script {
+                    seconds: seconds(*elapsed),
+                    user_seconds: seconds(usage.user),
+                    system_seconds: seconds(usage.system),
+                    max_memory: usage.max_resident,
+                });
+            }
+            Event::FirstRunFailed { first, .. } => {
+                self.announced = Some(SecondRun {
+                    with: SecondRunWith::NoRestrictions,
+                    reason: first.failure.clone(),
+                });
+            }
+            Event::SecondRunStarted { .. } => self.second_run = self.announced.take(),
+            Event::RunWithCopies { lines, .. } => {
+                let lines: Vec<&str> = lines.iter().map(|line| line.text.as_str()).collect();
+                self.second_run = Some(SecondRun {
+                    with: SecondRunWith::CopiedDependencies,
+                    reason: lines.join("\n"),
+                });
+            }
+            Event::SecondRunSucceeded { .. }
+            | Event::Denied { .. }
+            | Event::TreeChanged { .. }
+            | Event::CopyChanged { .. }
+            | Event::CopyChangedInUse { .. }
+            | Event::Kept { .. }
+            | Event::ShellOpened { .. }
+            | Event::ShellEnded { .. }
+            | Event::Printed { .. } => {}
+        }
+    }
+
+    /// The phases until now, or until the end of the package. `begun` is the start of the run.
+    pub(super) fn phases(&self, begun: Instant) -> Vec<Phase> {
+        let ended = self.ended.unwrap_or_else(Instant::now);
+        let starts = self.phases.iter().map(|(_, start)| *start);
+        let ends = starts.skip(1).chain([ended]);
+        let phases = self
+            .phases
+            .iter()
+            .zip(ends)
+            .map(|((name, start), end)| Phase {
+                name: *name,
+                start: seconds(start.saturating_duration_since(begun)),
+                seconds: seconds(end.saturating_duration_since(*start)),
+            });
+        phases.collect()
+    }
+
+    /// The sums of the phases.
+    pub(super) fn seconds(&self, begun: Instant) -> Seconds {
+        let mut sums = Seconds::default();
+        for phase in self.phases(begun) {
+            *match phase.name {
+                PhaseName::Wait => &mut sums.wait,
+                PhaseName::Unpack => &mut sums.unpack,
+                PhaseName::Script => &mut sums.script,
+                PhaseName::Pack => &mut sums.pack,
+            } += phase.seconds;
+            sums.total += phase.seconds;
+        }
+        let rounded = [sums.total, sums.wait, sums.unpack, sums.script, sums.pack].map(rounded);
+        let [total, wait, unpack, script, pack] = rounded;
+        Seconds {
+            total,
+            wait,
+            unpack,
+            script,
+            pack,
+        }
+    }
+}
+
+/// The name of a phase of the core.
+fn phase_name(phase: compile::Phase) -> PhaseName {
+    match phase {
+        compile::Phase::Waiting | compile::Phase::Ready | compile::Phase::SecondRun { .. } => {
+            PhaseName::Wait
+        }
+        compile::Phase::Unpacking | compile::Phase::Installing => PhaseName::Unpack,
+        compile::Phase::Packaging => PhaseName::Script,
+        compile::Phase::Packing => PhaseName::Pack,
+    }
+}
+
+/// Milliseconds are precise enough.
+pub(super) fn rounded(seconds: f64) -> f64 {
+    (seconds * 1000.0).round() / 1000.0
+}
+
+/// A duration as reports have it.
+pub(super) fn seconds(duration: Duration) -> f64 {
+    rounded(duration.as_secs_f64())
+}
