@@ -154,16 +154,16 @@ fn compile(arguments: &[OsString]) -> Result<Command, String> {
     let parsed = CompileCommand::from_arg_matches(&matches)
         .map_err(|error| capitalized(&error.to_string()))?
         .compile;
-    if parsed.compilation.base_directory.to_str().is_none() {
+    if parsed.compilation.script.base_directory.to_str().is_none() {
         return Err(format!(
             "Error: --base-directory `{}` is not valid UTF-8",
-            parsed.compilation.base_directory.display()
+            parsed.compilation.script.base_directory.display()
         ));
     }
-    if !parsed.compilation.base_directory.is_absolute() {
+    if !parsed.compilation.script.base_directory.is_absolute() {
         return Err(format!(
             "Error: --base-directory `{}` is not an absolute path",
-            parsed.compilation.base_directory.display()
+            parsed.compilation.script.base_directory.display()
         ));
     }
     if parsed.inspection.shell.is_some() && parsed.tarballs.len() > 1 {

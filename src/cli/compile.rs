@@ -69,7 +69,7 @@ pub(super) fn main(arguments: Compile, environment: Environment) -> u8 {
         return MACHINE;
     }
     // With those of `--env`. A cache does not hide the source date.
-    let variables = arguments.compilation.variables(&environment, false);
+    let variables = arguments.compilation.script.variables(&environment, false);
     let source_dates = match source_dates(arguments.results.is_reproducible(), &variables) {
         Ok(dates) => dates,
         Err(error) => {
@@ -119,7 +119,7 @@ pub(super) fn main(arguments: Compile, environment: Environment) -> u8 {
 
 /// The shared caches of a run. Also checks the variables of `--env`.
 fn shared_caches(arguments: &Compile, environment: &Environment) -> Result<SharedCaches, String> {
-    if let Some(name) = arguments.compilation.unset(environment) {
+    if let Some(name) = arguments.compilation.script.unset(environment) {
         return Err(format!(
             "Error: the variable `{name}` of --env is not set\nHint: pass --env {name}=VALUE"
         ));

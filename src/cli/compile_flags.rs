@@ -17,7 +17,7 @@ use clap::Args;
 
 pub(super) use cache::{CacheFlags, directory as cache_directory};
 pub(super) use compilation::{CompilationFlags, JobsFlag, stemcell};
-pub(super) use directories::DirectoryFlags;
+pub(super) use directories::{DirectoryFlags, WorkFlags};
 pub(super) use inspection::InspectionFlags;
 pub(super) use isolation::{IsolationFlag, IsolationFlags, NetworkFlag, SecondRunFlag};
 pub(super) use limits::LimitFlags;

@@ -4,8 +4,8 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use super::compile_flags::{
-    Compile, DirectoryFlags, InspectionFlags, IsolationFlag, JobsFlag, LimitFlags, NetworkFlag,
-    SecondRunFlag,
+    Compile, InspectionFlags, IsolationFlag, JobsFlag, LimitFlags, NetworkFlag, SecondRunFlag,
+    WorkFlags,
 };
 use super::this_process::{program, who};
 use crate::compile::{
@@ -27,7 +27,10 @@ pub(super) fn options(
     terminal: Option<Terminal>,
 ) -> Options {
     let cache = flags.cache.options(shared, &environment);
-    let environment = flags.compilation.variables(&environment, cache.is_some());
+    let environment = flags
+        .compilation
+        .script
+        .variables(&environment, cache.is_some());
     Options {
         purpose: flags.plan.purpose(),
         inputs: flags.tarballs,
@@ -39,29 +42,29 @@ pub(super) fn options(
         timings: flags.results.timings,
         graph: flags.plan.graph,
         stemcell: flags.compilation.stemcell,
-        scratch: sharing(&flags.directories),
-        work_directory: flags.directories.work_dir,
+        scratch: sharing(&flags.directories.work),
+        work_directory: flags.directories.work.work_dir,
         logs_directory: flags.directories.logs_dir,
-        vcap: Vcap::new(&flags.compilation.base_directory),
+        vcap: Vcap::new(&flags.compilation.script.base_directory),
         isolation: tier(flags.isolation.isolation),
         user_namespace,
         jobs: most(flags.compilation.jobs),
         memory_per_job: flags.compilation.memory_per_job,
-        make_jobserver: flags.compilation.make_jobserver,
+        make_jobserver: flags.compilation.script.make_jobserver,
         readonly_dependencies: flags.isolation.readonly_deps,
         protect_host: flags.isolation.protect_host,
         network: flags.isolation.network == NetworkFlag::Host,
         nice: flags.limits.nice,
-        force: flags.compilation.force,
+        force: flags.compilation.script.force,
         grace: flags.limits.grace,
         limits: time_limits(&flags.limits),
         second_run: second_run(flags.isolation.second_run),
-        keep_failed: flags.inspection.keep_failed.clone(),
+        keep_failed: flags.inspection.keep.keep_failed.clone(),
         program: program(),
         shell: shell(flags.inspection, terminal),
         log_lines: flags.output.log_lines as usize,
         cache,
-        compression_level: flags.results.compression_level,
+        compression_level: flags.results.packing.compression_level,
         keep_going: flags.compilation.keep_going,
         who: who(),
         environment,
@@ -99,7 +102,7 @@ fn time_limits(limits: &LimitFlags) -> process::TimeLimits {
     }
 }
 
-fn sharing(directories: &DirectoryFlags) -> sandbox::Sharing {
+fn sharing(directories: &WorkFlags) -> sandbox::Sharing {
     match &directories.scratch_dir {
         Some(directory) => sandbox::Sharing::Kept(directory.clone()),
         None if directories.no_shared_scratch => sandbox::Sharing::Off,

@@ -29,12 +29,10 @@ use super::space;
 use super::stemcell::CallStemcell;
 use super::tarball::Opened;
 use super::work_directory;
-use crate::compile::{Context, WorkDirectory};
-use crate::diag::Chain;
-use crate::fs::{self, MadeDirectories};
+use crate::compile::WorkDirectory;
+use crate::fs::MadeDirectories;
 use crate::release::Slug;
 use crate::runtime;
-use crate::sandbox::{Isolation, Look, MOUNT_LIMIT};
 
 /// Compiles the releases of a run, or only checks or plans that.
 pub(super) async fn compile(
@@ -62,15 +60,16 @@ pub(super) async fn compile(
         Some(directory) => directory.clone(),
         None => LAST_RESORT.into(),
     };
-    let work_directory = call.work_directory(&beside).await.inspect_err(|_| {
-        made.remove_empty();
-    })?;
+    let to = (call.progress.as_ref(), cancel);
+    let making = setup::work_directory(&call.options, &beside, to).await;
+    let work_directory = making.inspect_err(|_| made.remove_empty())?;
     let result = call.run(&work_directory, outputs, written).await;
     if let Err(error) = &result {
         // Before the work directory is removed.
-        call.report_disks(error, &work_directory, &beside);
+        let to = (&call.options, call.progress.as_ref());
+        space::report_disks(error, &work_directory, &beside, to);
     }
-    call.remove(work_directory).await;
+    setup::remove(work_directory, &call.progress).await;
     made.remove_empty();
     call.summarize(result.is_ok());
     if call.cancel.is_cancelled() {
@@ -98,41 +97,9 @@ impl Call<'_> {
         output_directories(&self.options.inputs, wanted, made, &self.progress).inspect_err(
             |error| {
                 let directory = wanted.unwrap_or(LAST_RESORT.as_ref());
-                report_free_space(&self.progress, error, &[directory]);
+                space::report_free(&self.progress, error, &[directory]);
             },
         )
-    }
-
-    /// Creates the work directory. Waits for the processes of a run that was killed.
-    async fn work_directory(&self, beside: &Path) -> Result<WorkDirectory, OfflineError> {
-        let options = &self.options;
-        let making = {
-            let (wanted, vcap) = (options.work_directory.clone(), options.vcap.clone());
-            let (beside, cancel) = (beside.to_owned(), self.cancel.clone());
-            let (isolation, agent) = (options.isolation, options.agent.clone());
-            runtime::spawn_blocking("work directory", move || {
-                if wanted.is_none() {
-                    let look = Look {
-                        agent: &agent,
-                        cancel: &cancel,
-                        limit: MOUNT_LIMIT,
-                    };
-                    isolation.check_data(&vcap, &look)?;
-                    // The file system may not respond.
-                    if cancel.is_cancelled() {
-                        return Err(OfflineError::Stopped);
-                    }
-                }
-                let stop = || cancel.is_cancelled();
-                let made = work_directory::make(wanted.as_deref(), &vcap, &beside, &stop)?;
-                Ok::<_, OfflineError>(made)
-            })
-        };
-        making.await?.inspect_err(|error| {
-            let data = options.vcap.data();
-            let wanted = options.work_directory.as_deref();
-            report_free_space(&self.progress, error, &[wanted.unwrap_or(&data), beside]);
-        })
     }
 
     async fn run(
@@ -174,15 +141,7 @@ impl Call<'_> {
         let result = self
             .carry_out_all(tasks, stemcell, Some(&compiler), work_directory, written)
             .await;
-        // The compiled releases are not affected. A removal may be slow: signals must be heard meanwhile.
-        let context = compiler.context;
-        let closing = runtime::spawn_blocking("close", move || Context::close(context));
-        if let Err(error) = closing.await? {
-            self.progress.warn(&format!(
-                "Warning: could not remove all files that packaging scripts left: {}. The next run tries again",
-                Chain(&error)
-            ));
-        }
+        setup::close(compiler.context, &self.progress).await?;
         result
     }
 
@@ -208,13 +167,7 @@ impl Call<'_> {
         notes.iter().for_each(|note| self.progress.line(note));
         shell::check(&self.options, &tasks)?;
         let tasks = self.reuse(earlier, tasks).await?;
-        let work = fs::parent(work_directory.path()).to_owned();
-        let data = self.options.vcap.data();
-        let places = match self.options.isolation {
-            Isolation::Auto => vec![work, data],
-            Isolation::Namespace | Isolation::Userns => vec![work],
-            Isolation::Landlock | Isolation::None => vec![data],
-        };
+        let places = space::places(&self.options, work_directory);
         let checking = runtime::spawn_blocking("space", move || {
             space::check_for_tasks(&tasks, &places).map(|()| tasks)
         });
@@ -367,20 +320,6 @@ impl Call<'_> {
         })
     }
 
-    /// Prints what may explain a failure: the free space of the run's directories, a missing work directory.
-    fn report_disks(&self, error: &OfflineError, work_directory: &WorkDirectory, output: &Path) {
-        let (work, data) = (work_directory.path(), self.options.vcap.data());
-        let mut directories = vec![work, &data, output];
-        directories.extend(self.options.logs_directory.as_deref());
-        report_free_space(&self.progress, error, &directories);
-        if !work_directory.is_there() {
-            self.progress.warn(&format!(
-                "Warning: the work directory `{}` was removed by another program during this run",
-                work.display()
-            ));
-        }
-    }
-
     /// Prints which packages took the time.
     fn summarize(&self, is_complete: bool) {
         // The packages of a run that opens a shell, or that was stopped, say little about a complete run.
@@ -390,23 +329,6 @@ impl Call<'_> {
         let lines = self.record.summary_lines(is_complete);
         if !lines.is_empty() {
             self.progress.line(&lines.join("\n"));
-        }
-    }
-
-    /// Removes the work directory. This may be slow: signals must be heard meanwhile.
-    async fn remove(&self, work_directory: WorkDirectory) {
-        let work = work_directory.path().to_owned();
-        let removing = runtime::spawn_blocking("work directory", move || work_directory.remove());
-        if let Ok(Err(error)) = removing.await {
-            let hint = match error.hint() {
-                Some(hint) => format!("\nHint: {hint}"),
-                None => String::new(),
-            };
-            self.progress.warn(&format!(
-                "Warning: could not remove `{}`: {}. The next run with this work directory tries again{hint}",
-                work.display(),
-                Chain(&error),
-            ));
         }
     }
 
@@ -426,21 +348,5 @@ fn has_sources(task: &Task) -> bool {
         | Task::InPlace { .. }
         | Task::Replaced { .. }
         | Task::Unselected { .. } => false,
-    }
-}
-
-/// Prints the free space of directories if a full disk is the error.
-fn report_free_space(progress: &Progress, error: &OfflineError, directories: &[&Path]) {
-    // A package's failure has the free space at the time of the failure.
-    let is_unreported = |failure: &OfflineError| {
-        failure.is_no_space() && !matches!(failure, OfflineError::Package(_))
-    };
-    if !error.failures().iter().any(is_unreported) {
-        return;
-    }
-    for directory in directories {
-        if let Ok(space) = fs::space(directory) {
-            progress.warn(&format!("{space} at {}", directory.display()));
-        }
     }
 }

@@ -7,13 +7,13 @@ use crate::release::{Name, Version};
 
 /// A package that has not been compiled.
 #[derive(Debug, thiserror::Error)]
-#[error("failed to compile package {}/{} of release {}", package.0, package.1, named(releases))]
+#[error("failed to compile package {}/{}{}", package.0, package.1, of_releases(releases))]
 pub struct PackageFailure {
-    /// Names and versions of the releases that have it.
+    /// Names and versions of the releases that have it; none if it was compiled without a release.
     pub releases: Vec<(Name, Version)>,
     /// Name and version of the package.
     pub package: (Name, Version),
-    /// Its blob in the tarball, and how large that is, in bytes.
+    /// Its blob in the tarball or, without a release, the damaged file, and how large that is, in bytes.
     pub blob: (PathBuf, u64),
     /// The log of its script, if it was started.
     pub log: Option<PathBuf>,
@@ -34,12 +34,15 @@ impl PackageFailure {
     }
 }
 
-fn named(releases: &[(Name, Version)]) -> String {
+fn of_releases(releases: &[(Name, Version)]) -> String {
+    if releases.is_empty() {
+        return String::new();
+    }
     let names: Vec<String> = releases
         .iter()
         .map(|(name, version)| format!("{name}/{version}"))
         .collect();
-    names.join(" and ")
+    format!(" of release {}", names.join(" and "))
 }
 
 /// A release whose packages have not all been compiled.

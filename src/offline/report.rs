@@ -280,7 +280,10 @@ fn cause_hint(failure: &PackageFailure) -> Option<String> {
             CompileError::Source { source, .. } | CompileError::Compiled { source, .. }
                 if !is_of_the_system(source) =>
             {
-                Some(blob_hint(&failure.blob, source))
+                Some(match failure.releases.is_empty() {
+                    false => blob_hint(&failure.blob, source),
+                    true => file_hint(&failure.blob, source),
+                })
             }
             _ => None,
         };
@@ -299,10 +302,31 @@ fn cause_hint(failure: &PackageFailure) -> Option<String> {
 fn blob_hint((path, size): &(PathBuf, u64), error: &UnpackError) -> String {
     let (path, size) = (path.display(), Bytes(*size));
     let blob = format!("`{path}` ({size}) matches its digest in release.MF");
-    match error {
-        UnpackError::Archive(_) | UnpackError::Decode { .. } | UnpackError::File(_) => format!(
+    match is_damage(error) {
+        true => format!(
             "{blob}, so it was damaged before the release was created: create the release again"
         ),
+        false => format!(
+            "{blob}, so the release was created with this entry: correct the files of the package, and create the release again"
+        ),
+    }
+}
+
+/// What to do about a file that cannot be unpacked and whose digest is not known.
+fn file_hint((path, size): &(PathBuf, u64), error: &UnpackError) -> String {
+    let (path, size) = (path.display(), Bytes(*size));
+    match is_damage(error) {
+        true => format!("`{path}` ({size}) is damaged: copy it again, or create it again"),
+        false => format!(
+            "`{path}` ({size}) was created with this entry: correct the files of the package, and create it again"
+        ),
+    }
+}
+
+/// Whether an archive cannot be read, in contrast to one with an entry that is not allowed.
+fn is_damage(error: &UnpackError) -> bool {
+    match error {
+        UnpackError::Archive(_) | UnpackError::Decode { .. } | UnpackError::File(_) => true,
         UnpackError::Outside { .. }
         | UnpackError::ThroughSymlink { .. }
         | UnpackError::ParentNotDirectory { .. }
@@ -311,9 +335,7 @@ fn blob_hint((path, size): &(PathBuf, u64), error: &UnpackError) -> String {
         | UnpackError::NoTarget { .. }
         | UnpackError::DirectoryInTheWay { .. }
         | UnpackError::RootNotDirectory
-        | UnpackError::Unsupported { .. } => format!(
-            "{blob}, so the release was created with this entry: correct the files of the package, and create the release again"
-        ),
+        | UnpackError::Unsupported { .. } => false,
     }
 }
 

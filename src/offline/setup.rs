@@ -1,7 +1,7 @@
 //! Sets up what packages are compiled with: the sandbox, the directory of logs, the make jobserver.
 
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
@@ -16,15 +16,16 @@ use super::options::Options;
 use super::package_events::Listener;
 use super::progress::Progress;
 use super::releases::Compiler;
+use super::space;
 use super::work_directory;
 use crate::compile::{Context, Keep, KeptSettings, Shells, Store, WorkDirectory};
 use crate::config::Environment;
-use crate::diag::Bytes;
+use crate::diag::{Bytes, Chain};
 use crate::fs;
 use crate::process::{self, Jobserver, Memory, MemoryOf};
 use crate::release::Slug;
 use crate::runtime;
-use crate::sandbox::{Isolation, Sandbox};
+use crate::sandbox::{Isolation, Look, MOUNT_LIMIT, Sandbox};
 
 /// The compiler of a run.
 pub(super) async fn compiler(
@@ -170,6 +171,72 @@ pub(super) fn context(
         compression_level: options.compression_level,
         jobserver,
         events,
+    }
+}
+
+/// Closes the sandbox and removes what scripts left. Results are not affected by a failure, so it is only a warning. A removal may be
+/// slow: signals must be heard meanwhile.
+pub(super) async fn close(context: Arc<Context>, progress: &Progress) -> Result<(), OfflineError> {
+    let closing = runtime::spawn_blocking("close", move || Context::close(context));
+    if let Err(error) = closing.await? {
+        progress.warn(&format!(
+            "Warning: could not remove all files that packaging scripts left: {}. The next run tries again",
+            Chain(&error)
+        ));
+    }
+    Ok(())
+}
+
+/// Creates the work directory: where the options say, or in the data directory, or in `beside`. Waits for the processes of a run that
+/// was killed.
+pub(super) async fn work_directory(
+    options: &Options,
+    beside: &Path,
+    (progress, cancel): (&Progress, &CancellationToken),
+) -> Result<WorkDirectory, OfflineError> {
+    let making = {
+        let (wanted, vcap) = (options.work_directory.clone(), options.vcap.clone());
+        let (beside, cancel) = (beside.to_owned(), cancel.clone());
+        let (isolation, agent) = (options.isolation, options.agent.clone());
+        runtime::spawn_blocking("work directory", move || {
+            if wanted.is_none() {
+                let look = Look {
+                    agent: &agent,
+                    cancel: &cancel,
+                    limit: MOUNT_LIMIT,
+                };
+                isolation.check_data(&vcap, &look)?;
+                // The file system may not respond.
+                if cancel.is_cancelled() {
+                    return Err(OfflineError::Stopped);
+                }
+            }
+            let stop = || cancel.is_cancelled();
+            let made = work_directory::make(wanted.as_deref(), &vcap, &beside, &stop)?;
+            Ok::<_, OfflineError>(made)
+        })
+    };
+    making.await?.inspect_err(|error| {
+        let data = options.vcap.data();
+        let wanted = options.work_directory.as_deref();
+        space::report_free(progress, error, &[wanted.unwrap_or(&data), beside]);
+    })
+}
+
+/// Removes the work directory. This may be slow: signals must be heard meanwhile.
+pub(super) async fn remove(work_directory: WorkDirectory, progress: &Progress) {
+    let work = work_directory.path().to_owned();
+    let removing = runtime::spawn_blocking("work directory", move || work_directory.remove());
+    if let Ok(Err(error)) = removing.await {
+        let hint = match error.hint() {
+            Some(hint) => format!("\nHint: {hint}"),
+            None => String::new(),
+        };
+        progress.warn(&format!(
+            "Warning: could not remove `{}`: {}. The next run with this work directory tries again{hint}",
+            work.display(),
+            Chain(&error),
+        ));
     }
 }
 

@@ -1,14 +1,18 @@
 //! Checks for enough disk space before a run starts. Refuses only runs that are sure to fail: compares a lower bound of the need
-//! with the free space.
+//! with the free space. Reports the free space after a failure.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::error::{InputProblem, InputProblemKind, OfflineError};
+use super::options::Options;
+use super::progress::Progress;
 use super::select::Task;
 use super::tarball::Role;
 use crate::archive;
+use crate::compile::WorkDirectory;
 use crate::fs;
+use crate::sandbox::Isolation;
 
 /// Space that is needed in a directory.
 #[derive(Debug, Clone)]
@@ -94,6 +98,52 @@ fn largest(mut sources: Vec<(u64, &PathBuf)>, free: u64) -> u64 {
 /// The lower bound of a size after decompression or recompression.
 fn lower_bound(size: u64) -> u64 {
     size - size / 50
+}
+
+/// The directories of which one gets the files of packages.
+pub(super) fn places(options: &Options, work_directory: &WorkDirectory) -> Vec<PathBuf> {
+    let work = fs::parent(work_directory.path()).to_owned();
+    let data = options.vcap.data();
+    match options.isolation {
+        Isolation::Auto => vec![work, data],
+        Isolation::Namespace | Isolation::Userns => vec![work],
+        Isolation::Landlock | Isolation::None => vec![data],
+    }
+}
+
+/// Prints what may explain a failure: the free space of the run's directories, a missing work directory.
+pub(super) fn report_disks(
+    error: &OfflineError,
+    work_directory: &WorkDirectory,
+    output: &Path,
+    (options, progress): (&Options, &Progress),
+) {
+    let (work, data) = (work_directory.path(), options.vcap.data());
+    let mut directories = vec![work, &data, output];
+    directories.extend(options.logs_directory.as_deref());
+    report_free(progress, error, &directories);
+    if !work_directory.is_there() {
+        progress.warn(&format!(
+            "Warning: the work directory `{}` was removed by another program during this run",
+            work.display()
+        ));
+    }
+}
+
+/// Prints the free space of directories if a full disk is the error.
+pub(super) fn report_free(progress: &Progress, error: &OfflineError, directories: &[&Path]) {
+    // A package's failure has the free space at the time of the failure.
+    let is_unreported = |failure: &OfflineError| {
+        failure.is_no_space() && !matches!(failure, OfflineError::Package(_))
+    };
+    if !error.failures().iter().any(is_unreported) {
+        return;
+    }
+    for directory in directories {
+        if let Ok(space) = fs::space(directory) {
+            progress.warn(&format!("{space} at {}", directory.display()));
+        }
+    }
 }
 
 fn refuse(problems: Vec<InputProblem>) -> Result<(), OfflineError> {

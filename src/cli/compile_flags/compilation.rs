@@ -36,6 +36,19 @@ pub(in crate::cli) struct CompilationFlags {
     #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = values::size)]
     pub memory_per_job: u64,
 
+    /// After a failure, continue with the packages that do not depend on the failed one. Releases
+    /// whose packages are all compiled are written
+    #[arg(long)]
+    pub keep_going: bool,
+
+    #[command(flatten)]
+    pub script: ScriptFlags,
+}
+
+// Flags for the scripts of packages, also of a single one.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Compilation")]
+pub(in crate::cli) struct ScriptFlags {
     /// Share one GNU make jobserver between all scripts, with a make job per available CPU. A plain
     /// `make` then runs in parallel, which some packages do not support; `make -jN` is not affected
     #[arg(long)]
@@ -46,11 +59,6 @@ pub(in crate::cli) struct CompilationFlags {
     /// credentials of shared caches. Can be repeated
     #[arg(long, value_name = "VARIABLE[=VALUE]", value_parser = values::variable)]
     pub env: Vec<Variable>,
-
-    /// After a failure, continue with the packages that do not depend on the failed one. Releases
-    /// whose packages are all compiled are written
-    #[arg(long)]
-    pub keep_going: bool,
 
     /// Base directory to compile in; compiled packages work only on machines with the same base
     /// directory
@@ -64,7 +72,7 @@ pub(in crate::cli) struct CompilationFlags {
     pub force: bool,
 }
 
-impl CompilationFlags {
+impl ScriptFlags {
     /// The variables that scripts inherit.
     pub(in crate::cli) fn variables(
         &self,

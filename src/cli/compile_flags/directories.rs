@@ -7,6 +7,19 @@ use clap::Args;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Directories")]
 pub(in crate::cli) struct DirectoryFlags {
+    #[command(flatten)]
+    pub work: WorkFlags,
+
+    /// Directory for the logs of packaging scripts [default: BASE/sys/log/compilation; if it is not
+    /// writable, a directory next to the work directory]
+    #[arg(long, value_name = "DIR")]
+    pub logs_dir: Option<PathBuf>,
+}
+
+// Flags for the directories of packages, also of a single one.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Directories")]
+pub(in crate::cli) struct WorkFlags {
     /// Directory in which the run creates its work directory: its temporary files and, with `namespace` and `userns`, the
     /// directories of scripts [default: BASE/data, if it is writable, on a real disk (not a tmpfs, an overlay or FUSE) and not mounted
     /// noexec; otherwise the output directory; if that is mounted noexec, BASE/data or /var/tmp]
@@ -22,9 +35,4 @@ pub(in crate::cli) struct DirectoryFlags {
     /// write only to the directory with the name of its own package, not to those of its dependencies
     #[arg(long, conflicts_with = "scratch_dir")]
     pub no_shared_scratch: bool,
-
-    /// Directory for the logs of packaging scripts [default: BASE/sys/log/compilation; if it is not
-    /// writable, a directory next to the work directory]
-    #[arg(long, value_name = "DIR")]
-    pub logs_dir: Option<PathBuf>,
 }

@@ -21,19 +21,27 @@ pub(in crate::cli) struct ResultFlags {
     #[arg(long, value_name = "FILE.html", value_parser = values::timings_file, conflicts_with_all = ["check", "dry_run", "print_output_names", "shell"])]
     pub timings: Option<PathBuf>,
 
-    /// Make the bytes of compiled packages independent of the time of the run: file times that are later
-    /// than the newest time in the package's source are set to that time. Scripts get it as
-    /// SOURCE_DATE_EPOCH, and have the time zone UTC and the locale C.UTF-8. If SOURCE_DATE_EPOCH is set,
-    /// its value is used for all packages, also without this flag
-    #[arg(long)]
-    pub reproducible: bool,
-
     /// Compile everything a second time, in another work directory, at another time and with
     /// another value of --jobs (the same with --isolation=none and one job), and compare the compiled packages file by file. If one
     /// differs, the exit code is 1. Implies --reproducible. The second compilation uses no cache, no
     /// --reuse and no --scratch-dir
     #[arg(long, conflicts_with_all = ["check", "dry_run", "print_output_names", "shell", "shell_on_failure"])]
     pub verify_rebuild: bool,
+
+    #[command(flatten)]
+    pub packing: PackingFlags,
+}
+
+// Flags for the bytes of compiled packages, also of a single one.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Results")]
+pub(in crate::cli) struct PackingFlags {
+    /// Make the bytes of compiled packages independent of the time of the run: file times that are later
+    /// than the newest time in the package's source are set to that time. Scripts get it as
+    /// SOURCE_DATE_EPOCH, and have the time zone UTC and the locale C.UTF-8. If SOURCE_DATE_EPOCH is set,
+    /// its value is used for all packages, also without this flag
+    #[arg(long)]
+    pub reproducible: bool,
 
     /// Gzip level of compiled packages
     #[arg(long, value_name = "1..9", default_value_t = 6, value_parser = values::number_in::<u32>(1..=9))]
@@ -43,6 +51,6 @@ pub(in crate::cli) struct ResultFlags {
 impl ResultFlags {
     /// Whether the bytes of compiled packages must not depend on the time of the run.
     pub(in crate::cli) fn is_reproducible(&self) -> bool {
-        self.reproducible || self.verify_rebuild
+        self.packing.reproducible || self.verify_rebuild
     }
 }
