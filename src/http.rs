@@ -32,7 +32,7 @@ mod url;
 
 pub(crate) use body::Body;
 pub(crate) use client::{Client, Response, USER_AGENT};
-pub(crate) use error::Error;
+pub(crate) use error::{Error, is_busy, is_timeout};
 pub use headers::Headers;
 pub(crate) use headers::InvalidHeaders;
 pub(crate) use http2::Http2;

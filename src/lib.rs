@@ -13,6 +13,7 @@
 //!       machine   the daemon's machine: settings, directories, vitals
 //!       compile   the core: compiles one package against its dependencies
 //!       cache     results of earlier runs, by everything that shapes them
+//!       reapi     a client of the Remote Execution API; independent of BOSH
 //!       blobs     fetches and stores blobs: blobstores, signed URLs
 //!       sandbox   isolates packaging scripts; the child that owns a script's process tree
 //!       process   starts processes, reads their output, stops them
@@ -46,6 +47,7 @@ pub mod machine;
 pub mod offline;
 pub mod package_job;
 pub mod process;
+pub(crate) mod reapi;
 pub mod release;
 pub mod runtime;
 pub mod sandbox;

@@ -5,6 +5,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::StatusCode;
+
 use crate::tls::TlsError;
 
 /// A request that has no response, or an incomplete one. The texts contain no query, password or header value.
@@ -88,4 +90,19 @@ impl Error {
             | Self::Redirect(_) => false,
         }
     }
+}
+
+/// Whether a server or a proxy may accept the same request a moment later.
+pub(crate) fn is_busy(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 429 | 502 | 503 | 504)
+}
+
+/// Whether a time limit is the cause of an error.
+pub(crate) fn is_timeout(error: &(dyn StdError + 'static)) -> bool {
+    let is_one = |error: &(dyn StdError + 'static)| {
+        error
+            .downcast_ref::<io::Error>()
+            .is_some_and(|error| error.kind() == io::ErrorKind::TimedOut)
+    };
+    is_one(error) || error.source().is_some_and(is_timeout)
 }

@@ -1,19 +1,13 @@
 //! Why a shared cache did not do what it was asked.
 
-use std::error::Error as StdError;
-use std::io;
 use std::time::Duration;
-
-use tonic::{Code, Status};
 
 use crate::cache::damage::Damage;
 use crate::cache::entry::Content;
-use crate::diag::{Bytes, Chain, Elapsed};
-use crate::http::StatusCode;
+use crate::diag::{Bytes, Elapsed};
+use crate::http::{StatusCode, is_busy, is_timeout};
+use crate::reapi::CallError;
 use crate::{fs, http, runtime};
-
-/// How much of a server's reason is printed, in characters.
-const LONGEST_REASON: usize = 200;
 
 /// Why a shared cache did not do what it was asked. The texts contain no query and no header.
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +22,7 @@ pub(super) enum RemoteError {
     /// The server did not respond.
     #[error(transparent)]
     Http(#[from] http::Error),
-    /// A call failed. The reason is that of the server or of the connection.
+    /// The server or the connection ended a call with an error.
     #[error("{method} failed: {reason}")]
     Rpc {
         method: &'static str,
@@ -65,44 +59,12 @@ pub(super) enum RemoteError {
     Task(#[from] runtime::TaskFailed),
 }
 
-/// A response to a call that is not one of gRPC: that of a proxy, or of another kind of server.
-#[derive(Debug, thiserror::Error)]
-#[error("the server returned {0}")]
-pub(super) struct NotGrpc(pub StatusCode);
-
 impl RemoteError {
     /// The bytes of a content are wrong.
     pub(super) fn wrong(content: &Content) -> Self {
         Self::Wrong {
             file: content.sha256.clone(),
             problem: "has other bytes than were stored: its SHA-256 or size is wrong".to_owned(),
-        }
-    }
-
-    /// A failed call of `method`.
-    pub(super) fn rpc(method: &'static str, status: &Status) -> Self {
-        let line = status.message().lines().next().unwrap_or_default();
-        let line: String = line.chars().take(LONGEST_REASON).collect();
-        let (reason, is_temporary, may_pass) = match status.source() {
-            None => {
-                let code = status.code();
-                let is_temporary = matches!(code, Code::Unavailable | Code::ResourceExhausted);
-                let may_pass = is_temporary || code == Code::DeadlineExceeded;
-                (format!("{code:?}: {line}"), is_temporary, may_pass)
-            }
-            Some(source) => {
-                let (is_temporary, may_pass) = match source.downcast_ref() {
-                    Some(NotGrpc(status)) => (is_busy(*status), is_busy(*status)),
-                    None => (!is_timeout(source), true),
-                };
-                (Chain(source).to_string(), is_temporary, may_pass)
-            }
-        };
-        Self::Rpc {
-            method,
-            reason,
-            is_temporary,
-            may_pass,
         }
     }
 
@@ -153,17 +115,27 @@ impl From<Damage> for RemoteError {
     }
 }
 
-/// Whether a server or a proxy may accept the same request a moment later.
-fn is_busy(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 429 | 502 | 503 | 504)
-}
-
-/// Whether a time limit is the cause of an error.
-fn is_timeout(error: &(dyn StdError + 'static)) -> bool {
-    let is_one = |error: &(dyn StdError + 'static)| {
-        error
-            .downcast_ref::<io::Error>()
-            .is_some_and(|error| error.kind() == io::ErrorKind::TimedOut)
-    };
-    is_one(error) || error.source().is_some_and(is_timeout)
+impl From<CallError> for RemoteError {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::Connection(error) => Self::Http(error),
+            CallError::Failed {
+                method,
+                reason,
+                is_temporary,
+                may_pass,
+                code: _,
+            } => Self::Rpc {
+                method,
+                reason,
+                is_temporary,
+                may_pass,
+            },
+            CallError::Unsuitable(reason) => Self::Unsuitable(reason),
+            CallError::TooLong { sha256, limit } => Self::Wrong {
+                file: sha256,
+                problem: format!("is longer than {limit} bytes"),
+            },
+        }
+    }
 }

@@ -1,0 +1,26 @@
+//! A client of the Remote Execution API: shared caches and machines that execute actions.
+//!
+//! ```text
+//! server        a server, its connections and what it can do
+//!  ├─ cas           blobs by their digests: which are missing, uploads, downloads
+//!  ├─ action_cache  results of actions
+//!  ├─ channel       an HTTP/2 connection for gRPC
+//!  ├─ digest        digests, small blobs, names of resources (pure)
+//!  └─ error         why a call failed
+//! ```
+//!
+//! It does not know what the blobs and actions are for.
+
+mod action_cache;
+mod cas;
+mod channel;
+mod digest;
+mod error;
+mod server;
+
+pub(crate) use bazel_remote_apis::build::bazel::remote::execution::v2 as messages;
+
+pub(crate) use digest::{Blob, Digest};
+pub(crate) use error::CallError;
+pub(crate) use server::Server;
+pub(crate) use tonic::Code;

@@ -1,0 +1,191 @@
+//! The content-addressable storage (CAS) of a server: blobs by their digests.
+
+use bazel_remote_apis::google::bytestream::byte_stream_client::ByteStreamClient;
+use bazel_remote_apis::google::bytestream::{ReadRequest, ReadResponse, WriteRequest};
+use bytes::Bytes;
+use futures_util::Stream;
+use http_body_util::BodyExt as _;
+use tonic::{Code, Status, Streaming};
+
+use super::digest::{Blob, Digest, SHA256};
+use super::error::CallError;
+use super::server::{Purpose, Server};
+use crate::http::Body;
+use bazel_remote_apis::build::bazel::remote::execution::v2 as api;
+
+use api::content_addressable_storage_client::ContentAddressableStorageClient;
+
+/// The parts of a blob that is downloaded.
+#[derive(Debug)]
+pub(crate) struct Parts(Streaming<ReadResponse>);
+
+impl Parts {
+    /// The next part; `None` at the end of the blob.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, CallError> {
+        match self.0.message().await {
+            Ok(part) => Ok(part.map(|part| part.data.into())),
+            Err(status) => Err(CallError::failed("Read", &status)),
+        }
+    }
+}
+
+impl Server {
+    /// Those of some blobs that the server lacks.
+    pub(crate) async fn missing(
+        &self,
+        all: impl IntoIterator<Item = &Digest>,
+    ) -> Result<Vec<String>, CallError> {
+        let request = api::FindMissingBlobsRequest {
+            instance_name: self.instance.clone(),
+            blob_digests: all.into_iter().map(Digest::message).collect(),
+            digest_function: SHA256,
+        };
+        let channel = self.channel(Purpose::Store).await?;
+        let mut client = ContentAddressableStorageClient::with_origin(channel, self.origin.clone());
+        let response = match client.find_missing_blobs(request).await {
+            Ok(response) => response.into_inner(),
+            Err(status) => return Err(CallError::failed("FindMissingBlobs", &status)),
+        };
+        let missing = response.missing_blob_digests.into_iter();
+        Ok(missing.map(|digest| digest.hash).collect())
+    }
+
+    /// Stores blobs in one request, or one by one if they are longer than `batch` together.
+    pub(crate) async fn store_small(
+        &self,
+        blobs: Vec<Blob>,
+        batch: usize,
+    ) -> Result<(), CallError> {
+        if blobs.iter().map(|blob| blob.data.len()).sum::<usize>() > batch {
+            for blob in blobs {
+                let body = Body::bytes(blob.data.into());
+                self.write(&blob.digest, body).await?;
+            }
+            return Ok(());
+        }
+        if blobs.is_empty() {
+            return Ok(());
+        }
+        let requests = blobs.into_iter().map(Blob::into_request);
+        let request = api::BatchUpdateBlobsRequest {
+            instance_name: self.instance.clone(),
+            requests: requests.collect(),
+            digest_function: SHA256,
+        };
+        let channel = self.channel(Purpose::Store).await?;
+        let mut client = ContentAddressableStorageClient::with_origin(channel, self.origin.clone());
+        let failed = |status: &Status| CallError::failed("BatchUpdateBlobs", status);
+        let response = client.batch_update_blobs(request).await;
+        let response = response.map_err(|status| failed(&status))?.into_inner();
+        let statuses = response.responses.into_iter().filter_map(|it| it.status);
+        for status in statuses {
+            let code = Code::from(status.code);
+            // Another run may have stored it meanwhile.
+            if !matches!(code, Code::Ok | Code::AlreadyExists) {
+                return Err(failed(&Status::new(code, status.message)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts the download of a blob; `None` if it is missing.
+    pub(crate) async fn read(&self, digest: &Digest) -> Result<Option<Parts>, CallError> {
+        let request = ReadRequest {
+            resource_name: digest.download(&self.instance),
+            ..Default::default()
+        };
+        let channel = self.channel(Purpose::Fetch).await?;
+        let mut client = ByteStreamClient::with_origin(channel, self.origin.clone());
+        match client.read(request).await {
+            Ok(response) => Ok(Some(Parts(response.into_inner()))),
+            Err(status) if status.code() == Code::NotFound => Ok(None),
+            Err(status) => Err(CallError::failed("Read", &status)),
+        }
+    }
+
+    /// Downloads a blob into memory; `None` if it is missing.
+    pub(crate) async fn read_small(
+        &self,
+        digest: &Digest,
+        limit: usize,
+    ) -> Result<Option<Vec<u8>>, CallError> {
+        let mut data = Vec::new();
+        let Some(mut parts) = self.read(digest).await? else {
+            return Ok(None);
+        };
+        while let Some(part) = parts.next().await? {
+            data.extend(part);
+            if data.len() > limit {
+                return Err(CallError::TooLong {
+                    sha256: digest.sha256.clone(),
+                    limit,
+                });
+            }
+        }
+        Ok(Some(data))
+    }
+
+    /// Uploads a blob.
+    pub(crate) async fn write(&self, digest: &Digest, body: Body) -> Result<(), CallError> {
+        let name = digest.upload(&self.instance);
+        let channel = self.channel(Purpose::Store).await?;
+        let mut client = ByteStreamClient::with_origin(channel, self.origin.clone());
+        let size = digest.size;
+        match client.write(requests(name, body)).await {
+            // With -1, it was there already.
+            Ok(response) => match response.into_inner().committed_size {
+                -1 => Ok(()),
+                stored if u64::try_from(stored) == Ok(size) => Ok(()),
+                stored => Err(CallError::failed(
+                    "Write",
+                    &Status::data_loss(format!("{stored} of {size} bytes were stored")),
+                )),
+            },
+            Err(status) if status.code() == Code::AlreadyExists => Ok(()),
+            Err(status) => Err(CallError::failed("Write", &status)),
+        }
+    }
+}
+
+/// The requests that write a blob. If its file cannot be read, they end early, and the server refuses the blob.
+fn requests(name: String, body: Body) -> impl Stream<Item = WriteRequest> {
+    let start = (Some(name), 0, Some(body));
+    futures_util::stream::unfold(start, |(name, offset, body)| async move {
+        let mut body = body?;
+        let data = match body.frame().await {
+            Some(frame) => frame.ok()?.into_data().ok()?,
+            // An empty blob is one empty request.
+            None if offset == 0 && body.length() == 0 => Bytes::new(),
+            None => return None,
+        };
+        let finish_write = body.length() == 0;
+        let next = offset + data.len() as i64;
+        let request = WriteRequest {
+            // Only the first request needs the name.
+            resource_name: name.unwrap_or_default(),
+            write_offset: offset,
+            finish_write,
+            data: data.into(),
+        };
+        Some((request, (None, next, (!finish_write).then_some(body))))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::StreamExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn empty_blob_is_one_finished_request() {
+        for data in [&b""[..], b"bytes"] {
+            let sent = requests("name".to_owned(), Body::bytes(Bytes::from_static(data)));
+            let sent: Vec<WriteRequest> = sent.collect().await;
+            assert_eq!(sent.len(), 1);
+            assert_eq!(sent[0].resource_name, "name");
+            assert!(sent[0].finish_write);
+            assert_eq!(sent[0].data, data);
+        }
+    }
+}

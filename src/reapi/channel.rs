@@ -1,0 +1,68 @@
+//! An HTTP/2 connection for gRPC.
+
+use std::error::Error as StdError;
+use std::task::{Context, Poll};
+
+use futures_util::future::BoxFuture;
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderName, HeaderValue};
+use hyper::{Request, Response};
+use tonic::body::Body;
+use tower_service::Service;
+
+use super::error::NotGrpc;
+use crate::http::{Client, Error, Headers, Http2, StatusCode, Url};
+
+type BoxError = Box<dyn StdError + Send + Sync>;
+
+/// An open connection. Clones share it.
+#[derive(Debug, Clone)]
+pub(super) struct Channel {
+    connection: Http2<Body>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Channel {
+    /// Connects to a server. `headers` are part of each request.
+    pub(super) async fn open(client: &Client, url: &Url, headers: &Headers) -> Result<Self, Error> {
+        let headers = headers.iter();
+        Ok(Self {
+            headers: headers
+                .map(|(name, value)| (name.clone(), value.clone()))
+                .collect(),
+            connection: client.http2(url).await?,
+        })
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.connection.is_closed()
+    }
+}
+
+impl Service<Request<Body>> for Channel {
+    type Response = Response<Incoming>;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.connection.poll_ready(context).map_err(Into::into)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let fields = request.headers_mut();
+        fields.insert(
+            header::USER_AGENT,
+            HeaderValue::from_static(crate::http::USER_AGENT),
+        );
+        fields.extend(self.headers.iter().cloned());
+        let responding = self.connection.send(request);
+        Box::pin(async move {
+            let response = responding.await?;
+            // gRPC has its own statuses: those of HTTP are all 200.
+            match response.status() {
+                StatusCode::OK => Ok(response),
+                status => Err(NotGrpc(status).into()),
+            }
+        })
+    }
+}

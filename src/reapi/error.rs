@@ -1,0 +1,82 @@
+//! Why a call of a server of the Remote Execution API failed.
+
+use std::error::Error as StdError;
+
+use tonic::{Code, Status};
+
+use crate::diag::Chain;
+use crate::http::{self, StatusCode};
+
+/// How much of a server's reason is printed, in characters.
+const LONGEST_REASON: usize = 200;
+
+/// Why a call failed. The texts contain no query and no header.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CallError {
+    /// The server cannot be reached.
+    #[error(transparent)]
+    Connection(#[from] http::Error),
+    /// The server or the connection ended the call with an error.
+    #[error("{method} failed: {reason}")]
+    Failed {
+        method: &'static str,
+        /// That of the server or of the connection.
+        reason: String,
+        /// The server's code; `None` if the connection failed.
+        code: Option<Code>,
+        /// Whether an immediate retry may succeed.
+        is_temporary: bool,
+        /// Whether a later call may succeed.
+        may_pass: bool,
+    },
+    /// The server lacks a feature.
+    #[error("{0}")]
+    Unsuitable(&'static str),
+    /// A blob that must fit into memory is longer than that.
+    #[error("`{sha256}` is longer than {limit} bytes")]
+    TooLong { sha256: String, limit: usize },
+}
+
+/// A response to a call that is not one of gRPC: that of a proxy, or of another kind of server.
+#[derive(Debug, thiserror::Error)]
+#[error("the server returned {0}")]
+pub(super) struct NotGrpc(pub StatusCode);
+
+impl CallError {
+    /// A failed call of `method`.
+    pub(super) fn failed(method: &'static str, status: &Status) -> Self {
+        let line = status.message().lines().next().unwrap_or_default();
+        let line: String = line.chars().take(LONGEST_REASON).collect();
+        let (reason, code, is_temporary, may_pass) = match status.source() {
+            None => {
+                let code = status.code();
+                let is_temporary = matches!(code, Code::Unavailable | Code::ResourceExhausted);
+                let may_pass = is_temporary || code == Code::DeadlineExceeded;
+                let reason = format!("{code:?}: {line}");
+                (reason, Some(code), is_temporary, may_pass)
+            }
+            Some(source) => {
+                let (is_temporary, may_pass) = match source.downcast_ref() {
+                    Some(NotGrpc(status)) => (http::is_busy(*status), http::is_busy(*status)),
+                    None => (!http::is_timeout(source), true),
+                };
+                (Chain(source).to_string(), None, is_temporary, may_pass)
+            }
+        };
+        Self::Failed {
+            method,
+            reason,
+            code,
+            is_temporary,
+            may_pass,
+        }
+    }
+
+    /// The server's code of a failed call.
+    pub(crate) fn code(&self) -> Option<Code> {
+        match self {
+            Self::Failed { code, .. } => *code,
+            Self::Connection(_) | Self::Unsuitable(_) | Self::TooLong { .. } => None,
+        }
+    }
+}
