@@ -1,4 +1,4 @@
-//! Containers with fewer permissions than Docker's default: the README's lines for them.
+//! Containers with fewer permissions than Docker's default: the lines of `README.md` and `docs/isolation.md` for them.
 
 use super::*;
 

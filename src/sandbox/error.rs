@@ -206,9 +206,7 @@ const OWN_BASE: &str = "compile as root or in a container, or pass a --base-dire
 /// What to do if a flag requires namespaces: `auto` has tried them without success, or another tier was requested.
 fn to_get_namespaces(were_tried: bool) -> &'static str {
     match were_tried {
-        true => {
-            "make namespaces available (the README lists what each environment needs, under \"Isolation tiers\")"
-        }
+        true => "make namespaces available (docs/isolation.md lists what each environment needs)",
         false => "use --isolation=auto, namespace or userns",
     }
 }

@@ -16,6 +16,7 @@ mod checks;
 mod compiled_inputs;
 mod daemon_orders;
 mod daemon_process;
+mod documents;
 mod environment;
 mod error_lines;
 mod faults;

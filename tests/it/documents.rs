@@ -1,0 +1,90 @@
+//! The documents agree with the repository and the program: their links lead somewhere, their flags exist, and they explain every flag
+//! of `compile`. Each rule is a function of texts, tested with planted violations.
+
+mod flags;
+mod links;
+mod markdown;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use markdown::Document;
+
+/// Pages for users. They must explain the flags.
+const PAGES: [&str; 8] = [
+    "README.md",
+    "SECURITY.md",
+    "docs/cache.md",
+    "docs/compile.md",
+    "docs/daemon.md",
+    "docs/failures.md",
+    "docs/inspect.md",
+    "docs/isolation.md",
+];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The repository's files whose names end in `ending`, by path. Without what builds and tests create.
+fn files(ending: &str) -> BTreeMap<String, String> {
+    let mut files = BTreeMap::new();
+    let mut directories = vec![root().to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.strip_prefix(root()).unwrap().display().to_string();
+            let is_generated = ["target", ".cache", ".git", "dist", "fuzz/target", "fuzz/corpus"];
+            if path.is_dir() && !path.is_symlink() && !is_generated.contains(&name.as_str()) {
+                directories.push(path);
+            } else if name.ends_with(ending) {
+                files.insert(name, std::fs::read_to_string(&path).unwrap());
+            }
+        }
+    }
+    files
+}
+
+fn documents() -> BTreeMap<String, Document> {
+    let parsed = |(path, text): (String, String)| (path, Document::parse(&text));
+    files(".md").into_iter().map(parsed).collect()
+}
+
+#[test]
+fn links_lead_to_existing_files_and_headings() {
+    let broken = links::broken(&documents(), &|path| root().join(path).exists());
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
+#[test]
+fn documents_that_the_sources_name_exist() {
+    let mut missing = Vec::new();
+    for (path, text) in files(".rs") {
+        for named in links::documents_in(&text) {
+            if !root().join(named).exists() && path != "tests/it/documents/links.rs" {
+                missing.push(format!("{path} names {named}"));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{missing:#?}");
+}
+
+#[test]
+fn flags_in_documents_exist() {
+    let documents = documents();
+    let known = flags::of_all_commands();
+    let mut unknown = Vec::new();
+    for page in PAGES {
+        let flags = flags::unknown(&documents[page], &known);
+        unknown.extend(flags.into_iter().map(|flag| format!("{page}: {flag}")));
+    }
+    assert!(unknown.is_empty(), "{unknown:#?}");
+}
+
+#[test]
+fn documents_explain_every_flag_of_compile() {
+    let documents = documents();
+    let pages = PAGES.map(|page| &documents[page]);
+    let missing = flags::unexplained(&pages, &flags::of_command("compile"));
+    assert!(missing.is_empty(), "in no page: {missing:?}");
+}
