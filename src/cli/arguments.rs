@@ -36,17 +36,14 @@ pub(super) enum Command {
 const USAGE: &str = "\
 Usage:
 
-  bosh-agent compile [FLAGS] TARBALL...   compile the packages of BOSH releases
-  bosh-agent help compile                 show all flags of `compile`
+  bosh-agent compile [FLAGS] TARBALL...   compile BOSH releases
+  bosh-agent inspect [FLAGS] FILE.tgz     show what a release holds and what is wrong with it
+  bosh-agent cache ls|verify|prune|path   list, verify or prune a cache of compiled packages
   bosh-agent enter DIR                    open a shell in the sandbox of a package that
                                           `compile --keep-failed` has kept
-  bosh-agent cache ls|verify|prune|path   list, verify or prune a cache of compiled packages
-                                          (bosh-agent help cache)
-  bosh-agent inspect FILE.tgz             show what a release holds, verify its digests, and report
-                                          what a Director or the CLI would refuse
-                                          (bosh-agent help inspect)
   bosh-agent -P PLATFORM -C AGENT.JSON    run the agent of a compilation VM
                                           (-P ubuntu or dummy; -b BASE replaces /var/vcap)
+  bosh-agent help COMMAND                 show the flags of a command
   bosh-agent -v                           print only the version
   bosh-agent --version                    print the version, the commit and the target
   bosh-agent -h                           print this help
@@ -297,7 +294,6 @@ mod tests {
             "--protect-host",
             "--second-run",
             "--jobs",
-            "256 MiB",
         ] {
             assert!(text.contains(flag), "{flag} is missing:\n{text}");
         }

@@ -35,7 +35,7 @@ pub(super) struct CacheCommand {
     #[command(subcommand)]
     action: Action,
 
-    /// The directory of the cache [default: the variable BOSH_AGENT_CACHE_DIR]
+    /// Directory of the cache [default: the variable BOSH_AGENT_CACHE_DIR]
     #[arg(long, value_name = "DIR", global = true)]
     cache_dir: Option<PathBuf>,
 }
@@ -44,15 +44,15 @@ pub(super) struct CacheCommand {
 enum Action {
     /// List the packages in the cache
     Ls {
-        /// Print JSON, with everything that shaped each package
+        /// Print JSON, with everything that affects each package
         #[arg(long)]
         json: bool,
     },
-    /// Read all files, and set aside those that are damaged
+    /// Verify all files, and move damaged ones to the directory `damaged` of the cache
     Verify,
-    /// Remove what no package uses, and the least recently used packages if the cache is too large
+    /// Remove unused files; with --max-size, also the least recently used packages
     Prune {
-        /// The size that the cache may have; `0` removes all packages
+        /// Maximum size of the cache; `0` removes all packages
         #[arg(long, value_name = "SIZE", value_parser = values::size)]
         max_size: Option<u64>,
     },

@@ -12,10 +12,10 @@ use crate::offline::Paint;
 /// `--color`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum Color {
-    /// If stderr is a terminal, unless NO_COLOR is set; also elsewhere if CLICOLOR_FORCE is set
+    /// On a terminal, unless NO_COLOR is set; elsewhere only if CLICOLOR_FORCE is set
     #[default]
     Auto,
-    /// Also if stderr is not a terminal
+    /// Always
     Always,
     /// No colors
     Never,

@@ -24,19 +24,22 @@ pub(super) use limits::LimitFlags;
 pub(super) use output::{AnnotationsFor, OutputFlags};
 pub(super) use results::ResultFlags;
 
-/// Compiles the packages of BOSH releases for one stemcell and writes compiled releases.
+/// Compiles BOSH releases for one stemcell.
 ///
-/// Each compiled release is named RELEASE-VERSION-OS-STEMCELLVERSION.tgz. Each package is compiled by its packaging
-/// script, which runs in a sandbox: an environment with the package's own directories and its dependencies. --isolation says how
-/// strictly a sandbox isolates.
+/// Each release becomes one file, its result: RELEASE-VERSION-OS-STEMCELLVERSION.tgz. Each package is compiled by its
+/// packaging script. A script runs in a sandbox, which contains the package's own directories and its dependencies.
+/// docs/compile.md explains the flags.
 #[derive(Debug, Args)]
 pub(super) struct Compile {
-    /// Releases to compile: paths or glob patterns. Flags must come first
+    /// Releases to compile: paths or glob patterns. Flags precede them
     #[arg(value_name = "TARBALL", required = true)]
     pub tarballs: Vec<PathBuf>,
 
     #[command(flatten)]
     pub results: ResultFlags,
+
+    #[command(flatten)]
+    pub compilation: CompilationFlags,
 
     #[command(flatten)]
     pub selection: selection::SelectionFlags,
@@ -45,7 +48,7 @@ pub(super) struct Compile {
     pub plan: plan::PlanFlags,
 
     #[command(flatten)]
-    pub compilation: CompilationFlags,
+    pub cache: CacheFlags,
 
     #[command(flatten)]
     pub isolation: IsolationFlags,
@@ -54,13 +57,10 @@ pub(super) struct Compile {
     pub limits: LimitFlags,
 
     #[command(flatten)]
-    pub inspection: InspectionFlags,
-
-    #[command(flatten)]
     pub directories: DirectoryFlags,
 
     #[command(flatten)]
-    pub cache: CacheFlags,
+    pub inspection: InspectionFlags,
 
     #[command(flatten)]
     pub output: OutputFlags,

@@ -17,12 +17,12 @@ use crate::process::Terminal;
 use crate::sandbox::{self, Isolation};
 
 pub(super) const HELP: &str = "\
-Open a shell in the sandbox of a package that `compile --keep-failed` has kept
+Opens a shell in the sandbox of a package that `compile --keep-failed` has kept
 
 Usage: bosh-agent enter DIR
 
 Arguments:
-  DIR  The directory of the package, which the message about its failure names
+  DIR  Directory of the package; the message about its failure names it
 
 Options:
   -h, --help  Print help

@@ -11,12 +11,11 @@ use crate::diag::{Chain, printable};
 use crate::inspect::{Request, inspect, json, table};
 use crate::release::Slug;
 
-/// Shows what a source or compiled release holds, verifies all digests, and reports everything that a
-/// Director, the CLI or an agent would refuse or silently handle wrongly.
+/// Shows what a source or compiled release holds, verifies all digests, and reports what a Director, the
+/// BOSH CLI or an agent would refuse or silently handle wrongly.
 ///
-/// Nothing is written, uploaded or downloaded. The exit code is 0 if the release is good, 1 if there is a
-/// problem (a note is not a problem), 2 for a usage error or a wrong path, and 4 if a file cannot be read.
-/// docs/inspect.md explains the codes of all problems and notes.
+/// Nothing is written, uploaded or downloaded. The exit code is 1 if the release has a problem, 2 if the
+/// command line or the path is wrong, and 4 if a file cannot be read. docs/inspect.md explains all problems and notes.
 #[derive(Debug, Parser)]
 #[command(
     name = "bosh-agent inspect",
@@ -29,12 +28,12 @@ pub(super) struct InspectCommand {
     #[arg(value_name = "FILE.tgz")]
     tarball: PathBuf,
 
-    /// Print JSON (docs/inspect.schema.json)
+    /// Print JSON, as described in docs/inspect.schema.json
     #[arg(long)]
     json: bool,
 
-    /// Also report whether a Director would use the compiled packages on this stemcell, and what
-    /// `exported_from: OS/VERSION` in a deployment manifest would do
+    /// Also report whether a Director would use the compiled packages on this stemcell, with and without
+    /// `exported_from: OS/VERSION` in a deployment manifest
     #[arg(long, value_name = "OS/VERSION", value_parser = stemcell)]
     stemcell: Option<Slug>,
 

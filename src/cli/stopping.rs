@@ -83,13 +83,13 @@ pub(super) fn announcement(signal: StopSignal, scripts: &[String], grace: Durati
     };
     let shown: Vec<&str> = scripts.iter().take(NAMES).map(String::as_str).collect();
     let names = match (shown.as_slice(), scripts.len() - shown.len()) {
-        ([], _) => return format!("Stopping{on}: removing files ({again} again: exit now)"),
+        ([], _) => return format!("Stopping{on}: removing files ({again} again to exit at once)"),
         ([only], _) => format!("{only} has"),
         ([names @ .., last], 0) => format!("{} and {last} have", names.join(", ")),
         (names, more) => format!("{} and {more} more have", names.join(", ")),
     };
     let seconds = grace.as_secs();
-    format!("Stopping{on}: {names} {seconds} s to end ({again} again: kill now)")
+    format!("Stopping{on}: {names} {seconds} s to end ({again} again to kill at once)")
 }
 
 /// The last line of a run that was stopped. `compiled` is how many packages were compiled, and of how many, if the compilation had
@@ -125,22 +125,22 @@ mod tests {
             (
                 StopSignal::Interrupt,
                 2,
-                "Stopping: p1 and p2 have 10 s to end (Ctrl-C again: kill now)",
+                "Stopping: p1 and p2 have 10 s to end (Ctrl-C again to kill at once)",
             ),
             (
                 StopSignal::Terminate,
                 1,
-                "Stopping on SIGTERM: p1 has 10 s to end (SIGTERM again: kill now)",
+                "Stopping on SIGTERM: p1 has 10 s to end (SIGTERM again to kill at once)",
             ),
             (
                 StopSignal::Interrupt,
                 7,
-                "Stopping: p1, p2, p3, p4, p5 and 2 more have 10 s to end (Ctrl-C again: kill now)",
+                "Stopping: p1, p2, p3, p4, p5 and 2 more have 10 s to end (Ctrl-C again to kill at once)",
             ),
             (
                 StopSignal::HangUp,
                 0,
-                "Stopping on SIGHUP: removing files (SIGTERM again: exit now)",
+                "Stopping on SIGHUP: removing files (SIGTERM again to exit at once)",
             ),
         ] {
             assert_eq!(announcement(signal, &names(count), grace), expected);

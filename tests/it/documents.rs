@@ -34,7 +34,14 @@ fn files(ending: &str) -> BTreeMap<String, String> {
         for entry in std::fs::read_dir(directory).unwrap() {
             let path = entry.unwrap().path();
             let name = path.strip_prefix(root()).unwrap().display().to_string();
-            let is_generated = ["target", ".cache", ".git", "dist", "fuzz/target", "fuzz/corpus"];
+            let is_generated = [
+                "target",
+                ".cache",
+                ".git",
+                "dist",
+                "fuzz/target",
+                "fuzz/corpus",
+            ];
             if path.is_dir() && !path.is_symlink() && !is_generated.contains(&name.as_str()) {
                 directories.push(path);
             } else if name.ends_with(ending) {

@@ -15,32 +15,28 @@ const CACHE_DIRECTORY: &str = "BOSH_AGENT_CACHE_DIR";
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Cache")]
 pub(in crate::cli) struct CacheFlags {
-    /// Use this directory as cache: a package that an earlier run has compiled in the same way is taken
-    /// from it, and newly compiled packages are stored in it. Scripts then inherit only the variables
-    /// that docs/cache.md lists, and those of --env [default: the variable BOSH_AGENT_CACHE_DIR;
-    /// without it, no cache]
+    /// Take packages from this cache if an earlier run compiled them in the same way, and store the
+    /// others in it. Scripts then inherit only the variables of --env and a few others (docs/cache.md)
+    /// [default: the variable BOSH_AGENT_CACHE_DIR; without it, no cache]
     #[arg(long, value_name = "DIR")]
     pub cache_dir: Option<PathBuf>,
 
-    /// Take packages from this cache, which several machines share: a directory, or a URL with http://,
-    /// https://, grpc:// or grpcs://. --cache-dir is searched first. Can be repeated: the first cache
-    /// that has a package provides it. Credentials come from the environment
-    /// or a netrc file, see docs/cache.md
+    /// Take packages also from this shared cache: a directory, or a URL with http, https, grpc or grpcs
+    /// (can be repeated). Credentials come from variables or a netrc file (docs/cache.md)
     #[arg(long, value_name = "URL")]
     pub cache_from: Vec<String>,
 
-    /// Upload newly compiled packages to this cache, a directory or a URL as for --cache-from, while the
-    /// run compiles other packages
+    /// Store packages also in this shared cache: a directory, or a URL as for --cache-from
     #[arg(long, value_name = "URL")]
     pub cache_to: Option<String>,
 
-    /// At the end of the run, remove the least recently used packages from --cache-dir until it has at
+    /// At the end of the run, remove the least recently used packages of --cache-dir until it has at
     /// most this size
     #[arg(long, value_name = "SIZE", value_parser = values::size)]
     pub cache_max_size: Option<u64>,
 
-    /// Also store and use packages that were compiled in a second run without restrictions, in which a
-    /// script can read and change the files of other packages
+    /// Also store and use packages from second runs without restrictions. Their scripts can read and
+    /// change the files of other packages
     #[arg(long)]
     pub cache_unrestricted: bool,
 }

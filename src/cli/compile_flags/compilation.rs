@@ -15,29 +15,27 @@ use crate::release::Slug;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Compilation")]
 pub(in crate::cli) struct CompilationFlags {
-    /// Stemcell to compile for, such as `ubuntu-noble/1.406` [default: read from os-release and
-    /// stemcell_version]
+    /// Stemcell to compile for, such as `ubuntu-noble/1.406` [default: that of this machine, from
+    /// os-release and stemcell_version]
     #[arg(long, value_name = "OS/VERSION", value_parser = stemcell)]
     pub stemcell: Option<Slug>,
 
-    /// Take a package from this compiled release, the result of an earlier run for the same stemcell, if
-    /// its name, version and fingerprint are the same, and those of all its dependencies. Can be
-    /// repeated
+    /// Take packages from this earlier result (can be repeated). A package is taken if its name,
+    /// version and fingerprint are the same, and those of all its dependencies
     #[arg(long, value_name = "COMPILED.tgz", conflicts_with = "shell")]
     pub reuse: Vec<PathBuf>,
 
-    /// Maximum number of packages to compile concurrently. `auto` is the number of available CPUs, or
-    /// fewer if the memory is not sufficient (cgroup limits are honored), or 1 with --isolation=none.
-    /// With less than 256 MiB of available memory, no script starts while another one runs
+    /// Maximum number of packages to compile concurrently. `auto` depends on the available CPUs and
+    /// memory; with --isolation=none, it is 1
     #[arg(long, value_name = "N", default_value = "auto", value_parser = jobs)]
     pub jobs: JobsFlag,
 
-    /// Memory that `--jobs auto` expects each package to need; with `0`, only the CPUs count
+    /// Memory that `--jobs auto` expects each package to need. With `0`, only the CPUs count
     #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = values::size)]
     pub memory_per_job: u64,
 
-    /// After a failure, continue with the packages that do not depend on the failed one. Releases
-    /// whose packages are all compiled are written
+    /// After a failure, continue with the packages that do not depend on the failed one. Results that
+    /// are complete are written
     #[arg(long)]
     pub keep_going: bool,
 
@@ -49,25 +47,23 @@ pub(in crate::cli) struct CompilationFlags {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Compilation")]
 pub(in crate::cli) struct ScriptFlags {
-    /// Share one GNU make jobserver between all scripts, with a make job per available CPU. A plain
-    /// `make` then runs in parallel, which some packages do not support; `make -jN` is not affected
+    /// Let all scripts share one pool of GNU make jobs. A `make` without `-j` then runs in parallel,
+    /// which some packages do not support
     #[arg(long)]
     pub make_jobserver: bool,
 
-    /// Add this variable to those that scripts inherit, or set it to a value. With a cache, scripts
-    /// inherit only the variables that docs/cache.md lists; without one, all variables except the
-    /// credentials of shared caches. Can be repeated
+    /// Set this variable for scripts or, with a cache, let them inherit it (can be repeated). Without a
+    /// cache, scripts inherit all variables
     #[arg(long, value_name = "VARIABLE[=VALUE]", value_parser = values::variable)]
     pub env: Vec<Variable>,
 
-    /// Base directory to compile in; compiled packages work only on machines with the same base
-    /// directory
+    /// Base directory, where packages are compiled and installed. Compiled packages work only on
+    /// machines with the same base directory
     #[arg(long, value_name = "BASE", default_value = Vcap::BASE)]
     pub base_directory: PathBuf,
 
-    /// Compile even if another program has installed packages in BASE: everything in BASE/packages,
-    /// BASE/data/packages and BASE/data/compile is removed. With `namespace` and `userns`, this is not
-    /// necessary
+    /// Remove what other programs have installed in BASE/packages, BASE/data/packages and
+    /// BASE/data/compile, instead of refusing to start. Not necessary with `namespace` and `userns`
     #[arg(long)]
     pub force: bool,
 }

@@ -10,8 +10,8 @@ pub(in crate::cli) struct DirectoryFlags {
     #[command(flatten)]
     pub work: WorkFlags,
 
-    /// Directory for the logs of packaging scripts [default: BASE/sys/log/compilation; if it is not
-    /// writable, a directory next to the work directory]
+    /// Directory for the logs of scripts [default: BASE/sys/log/compilation, or a directory next to the
+    /// work directory if that is not writable]
     #[arg(long, value_name = "DIR")]
     pub logs_dir: Option<PathBuf>,
 }
@@ -20,19 +20,18 @@ pub(in crate::cli) struct DirectoryFlags {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Directories")]
 pub(in crate::cli) struct WorkFlags {
-    /// Directory in which the run creates its work directory: its temporary files and, with `namespace` and `userns`, the
-    /// directories of scripts [default: BASE/data, if it is writable, on a real disk (not a tmpfs, an overlay or FUSE) and not mounted
-    /// noexec; otherwise the output directory; if that is mounted noexec, BASE/data or /var/tmp]
+    /// Create the work directory, which contains all temporary files, in this directory [default:
+    /// BASE/data, or the output directory if BASE/data is not writable or not on a real disk]
     #[arg(long, value_name = "DIR")]
     pub work_dir: Option<PathBuf>,
 
-    /// Keep the scratch directories of packages (BASE/data/PACKAGE) in this directory for later runs;
-    /// they hold Go's build cache, for example [default: they are removed at the end]
+    /// Keep scratch directories (BASE/data/PACKAGE), such as Go's build cache, in this directory for
+    /// later runs [default: they are removed at the end]
     #[arg(long, value_name = "DIR")]
     pub scratch_dir: Option<PathBuf>,
 
-    /// Do not share scratch directories: each package has its own. With `landlock`, a script can then
-    /// write only to the directory with the name of its own package, not to those of its dependencies
+    /// Give each package a scratch directory of its own. By default, a package shares it with its
+    /// direct dependents
     #[arg(long, conflicts_with = "scratch_dir")]
     pub no_shared_scratch: bool,
 }

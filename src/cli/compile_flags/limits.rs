@@ -9,17 +9,16 @@ use crate::cli::values;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Limits")]
 pub(in crate::cli) struct LimitFlags {
-    /// Raise the niceness of packaging scripts by this much
+    /// Raise the niceness of scripts by this much
     #[arg(long, value_name = "0..19", default_value_t = 0, value_parser = values::number_in::<i32>(0..=19))]
     pub nice: i32,
 
-    /// Stop a packaging script that runs longer than this, such as `90s`, `20m`, `1h30m` or a number of seconds.
-    /// The message about the failure lists its processes [default: no limit]
+    /// Stop a script that runs longer than this, such as `90s`, `20m`, `1h30m` or a number of seconds
+    /// [default: no limit]
     #[arg(long, value_name = "DURATION", value_parser = values::limit)]
     pub timeout: Option<Duration>,
 
-    /// Stop a packaging script if none of its processes prints anything for this long. The message about the failure lists its
-    /// processes [default: no limit]
+    /// Stop a script that prints nothing for this long [default: no limit]
     #[arg(long, value_name = "DURATION", value_parser = values::limit)]
     pub silence_timeout: Option<Duration>,
 

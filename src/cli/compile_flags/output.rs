@@ -8,13 +8,11 @@ use crate::cli::values;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Messages")]
 pub(in crate::cli) struct OutputFlags {
-    /// Number of last lines to print of a failed packaging script; commands that `bash -x` traces
-    /// are only in the log. 0 prints none
+    /// Number of last lines to print of a failed script's output; `0` prints none
     #[arg(long, value_name = "N", default_value_t = 25, value_parser = values::number_in::<u32>(0..=10_000))]
     pub log_lines: u32,
 
-    /// Print the output of all packaging scripts while they run, each line with the name of its
-    /// package
+    /// Print the output of all scripts while they run, each line with the name of its package
     #[arg(long)]
     pub verbose: bool,
 
@@ -26,7 +24,7 @@ pub(in crate::cli) struct OutputFlags {
     #[arg(long, value_enum, value_name = "WHEN", default_value_t = Color::Auto)]
     pub color: Color,
 
-    /// Whether to print commands for the CI system, such as error annotations and groups of lines
+    /// Commands for the CI system, such as error annotations
     #[arg(long, value_enum, value_name = "SYSTEM", default_value_t = AnnotationsFor::Auto)]
     pub annotations: AnnotationsFor,
 }
@@ -37,7 +35,7 @@ pub(in crate::cli) enum AnnotationsFor {
     /// `github` if the variable GITHUB_ACTIONS is `true`, otherwise `none`
     Auto,
     /// GitHub Actions: an error annotation for each failed package, and a group for the output of each
-    /// script. Commands that the output of scripts contains are disabled
+    /// script. Commands in the output of scripts are disabled
     Github,
     /// No commands
     None,

@@ -9,22 +9,20 @@ use crate::cli::values;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Results")]
 pub(in crate::cli) struct ResultFlags {
-    /// Directory for the compiled releases [default: the directory of each tarball]
+    /// Write the results to this directory [default: the directory of each tarball]
     #[arg(long, value_name = "DIR")]
     pub output_directory: Option<PathBuf>,
 
-    /// Write a report of the run as JSON to this file, also after a failure
+    /// Write a report of the run to this JSON file, also after a failure
     #[arg(long, value_name = "FILE.json", value_parser = values::report_file, conflicts_with_all = ["check", "dry_run", "print_output_names", "shell"])]
     pub report: Option<PathBuf>,
 
-    /// Write a page with a timeline, the times and the last lines of all packages to this HTML file, also after a failure
+    /// Write a page with a timeline of the packages to this HTML file, also after a failure
     #[arg(long, value_name = "FILE.html", value_parser = values::timings_file, conflicts_with_all = ["check", "dry_run", "print_output_names", "shell"])]
     pub timings: Option<PathBuf>,
 
-    /// Compile everything a second time, in another work directory, at another time and with
-    /// another value of --jobs (the same with --isolation=none and one job), and compare the compiled packages file by file. If one
-    /// differs, the exit code is 1. Implies --reproducible. The second compilation uses no cache, no
-    /// --reuse and no --scratch-dir
+    /// Compile everything twice, and compare the packages file by file. If one differs, the exit code
+    /// is 1; implies --reproducible
     #[arg(long, conflicts_with_all = ["check", "dry_run", "print_output_names", "shell", "shell_on_failure"])]
     pub verify_rebuild: bool,
 
@@ -36,14 +34,12 @@ pub(in crate::cli) struct ResultFlags {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Results")]
 pub(in crate::cli) struct PackingFlags {
-    /// Make the bytes of compiled packages independent of the time of the run: file times that are later
-    /// than the newest time in the package's source are set to that time. Scripts get it as
-    /// SOURCE_DATE_EPOCH, and have the time zone UTC and the locale C.UTF-8. If SOURCE_DATE_EPOCH is set,
-    /// its value is used for all packages, also without this flag
+    /// Make compiled packages independent of the time of the run: file times and SOURCE_DATE_EPOCH come
+    /// from the package's source. If SOURCE_DATE_EPOCH is set, its value is used instead
     #[arg(long)]
     pub reproducible: bool,
 
-    /// Gzip level of compiled packages
+    /// Gzip level of compiled packages: 1 is fastest, 9 is smallest
     #[arg(long, value_name = "1..9", default_value_t = 6, value_parser = values::number_in::<u32>(1..=9))]
     pub compression_level: u32,
 }

@@ -6,20 +6,20 @@ use crate::offline::Selection;
 use crate::release::Name;
 
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Selection (the rest of a release is checked, but not compiled)")]
+#[command(
+    next_help_heading = "Selection (all of a release is checked, but only a part is compiled)"
+)]
 pub(in crate::cli) struct SelectionFlags {
-    /// Compile only the packages that the releases' jobs need, with their dependencies, as a
-    /// Director's `export-release` does. The result is named ….only-needed.tgz
+    /// Compile only the packages that the releases' jobs need. The result is named ….only-needed.tgz
     #[arg(long, conflicts_with_all = ["job", "package"])]
     pub only_needed: bool,
 
-    /// Compile only the packages that this job needs. The result has only this job and is named
-    /// ….job=JOB.tgz. Can be repeated
+    /// Compile only the packages of this job (can be repeated). The result is named ….job=JOB.tgz
     #[arg(long, value_name = "JOB", value_parser = name)]
     pub job: Vec<Name>,
 
-    /// Compile only this package and its dependencies. The result is named ….package=PACKAGE.tgz. If no
-    /// --job is given, it also has each job that needs no other packages. Can be repeated
+    /// Compile only this package and its dependencies (can be repeated). The result is named
+    /// ….package=PACKAGE.tgz
     #[arg(long, value_name = "PACKAGE", value_parser = name)]
     pub package: Vec<Name>,
 }

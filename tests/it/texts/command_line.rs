@@ -20,6 +20,9 @@ fn help() {
         &["compile", "-h"],
         &["compile", "--help"],
         &["inspect", "--help"],
+        &["cache", "--help"],
+        &["cache", "prune", "--help"],
+        &["enter", "--help"],
     ])
     .is("help");
 }
