@@ -116,7 +116,7 @@ pub(crate) enum DecodeError {
         compression: Compression,
     },
     /// The decoder failed before and was read again.
-    #[error("{compression} data is damaged, as was reported before")]
+    #[error("{compression} data is damaged, as already reported")]
     Failed {
         /// How it is compressed.
         compression: Compression,

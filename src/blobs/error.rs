@@ -219,10 +219,10 @@ impl From<RunError> for AttemptError {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreProblem {
     /// The settings have no blobstore.
-    #[error("the settings name no blobstore, neither in env.bosh.blobstores nor as blobstore")]
+    #[error("the settings contain no blobstore: neither `env.bosh.blobstores` nor `blobstore`")]
     NoSettings,
     /// The provider `dummy` stores nothing.
-    #[error("the blobstore provider `dummy` keeps no blobs")]
+    #[error("the blobstore provider `dummy` stores no blobs")]
     Dummy,
     /// The provider's name is not usable as part of a program's name.
     #[error("{0:?} cannot be the name of a blobstore provider")]

@@ -495,11 +495,11 @@ async fn unusable_store_is_reported_at_its_first_use() {
     for (blobs, message) in [
         (
             none,
-            "the settings name no blobstore, neither in env.bosh.blobstores nor as blobstore",
+            "the settings contain no blobstore: neither `env.bosh.blobstores` nor `blobstore`",
         ),
         (
             base.signed(),
-            "the blobstore provider `dummy` keeps no blobs",
+            "the blobstore provider `dummy` stores no blobs",
         ),
         (
             base.blobs("s3", json!({})),

@@ -237,9 +237,9 @@ fn no_script(
         )?;
     }
     match (entries, others) {
-        ([], _) => write!(f, ". Its source is empty"),
-        (entries, 0) => write!(f, ". Its source has {}", quoted(entries)),
-        (entries, others) => write!(f, ". Its source has {} and {others} more", quoted(entries)),
+        ([], _) => write!(f, ". The source is empty"),
+        (entries, 0) => write!(f, ". The source has {}", quoted(entries)),
+        (entries, others) => write!(f, ". The source has {} and {others} more", quoted(entries)),
     }
 }
 

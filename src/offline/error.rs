@@ -159,13 +159,13 @@ pub enum InputProblemKind {
     #[error(transparent)]
     Release(Problem),
     /// A release that is compiled already is read twice, and this cannot be.
-    #[error("it is already compiled and has to be copied, but it is not a regular file")]
+    #[error("it is already compiled, so it would be copied, but it is not a regular file")]
     NotAFile,
     /// An earlier result from which packages are to be taken has no compiled packages.
     #[error("it has no compiled packages to reuse (--reuse)")]
     NothingToReuse,
     /// It cannot be read for a second compilation.
-    #[error("--verify-rebuild reads it twice, but it is not a regular file")]
+    #[error("--verify-rebuild would read it twice, but it is not a regular file")]
     NotReadTwice,
     /// The same file is given more than once.
     #[error("it is given twice, first as `{}`", earlier.display())]

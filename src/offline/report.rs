@@ -274,9 +274,10 @@ fn cause_hint(failure: &PackageFailure) -> Option<String> {
             CompileError::Changed { changed, .. } | CompileError::ChangedInUse { changed, .. } => {
                 Some(format!("since its last check, {}", changed.suspects))
             }
-            CompileError::InstallTarget { .. } => {
-                Some("a packaging script must leave a directory at $BOSH_INSTALL_TARGET".to_owned())
-            }
+            CompileError::InstallTarget { .. } => Some(
+                "$BOSH_INSTALL_TARGET must be a directory when the packaging script ends"
+                    .to_owned(),
+            ),
             CompileError::Source { source, .. } | CompileError::Compiled { source, .. }
                 if !is_of_the_system(source) =>
             {

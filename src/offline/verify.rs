@@ -47,8 +47,8 @@ pub enum VerifyError {
     /// The contents of an entry are not what was written.
     #[error("the contents of `{0}` have changed")]
     Content(String),
-    /// A copy differs from the tarball that was checked.
-    #[error("the copy differs from the tarball that was checked")]
+    /// The tarball was changed between the check and the copy.
+    #[error("the tarball was changed between the check and the copy")]
     Copy,
 }
 

@@ -24,7 +24,7 @@ pub enum NameRule {
         len: usize,
     },
     /// The text is `.` or `..`, which name a directory in paths.
-    #[error("is a directory in paths")]
+    #[error("cannot be a name: it means a directory")]
     Dots,
     /// The text starts with `-`, as options of commands do.
     #[error("starts with `-`")]
@@ -170,8 +170,8 @@ mod tests {
     fn error_shows_the_text_and_the_rule() {
         for (text, message) in [
             ("", "`` is empty"),
-            (".", "`.` is a directory in paths"),
-            ("..", "`..` is a directory in paths"),
+            (".", "`.` cannot be a name: it means a directory"),
+            ("..", "`..` cannot be a name: it means a directory"),
             ("-rf", "`-rf` starts with `-`"),
             (
                 "a/b",

@@ -29,7 +29,7 @@ pub enum SandboxError {
         entry: String,
     },
     /// Packages of another agent contain a mount, or are in one.
-    #[error("packages that bosh-agent compile did not put there are not removed, because `{}` is mounted", directory.display())]
+    #[error("--force cannot remove the packages of another program, because `{}` is a mount", directory.display())]
     ForeignMount {
         /// Where.
         directory: PathBuf,
@@ -43,7 +43,7 @@ pub enum SandboxError {
         directories: Vec<(PathBuf, PathBuf)>,
     },
     /// The script of a killed run may have replaced directories of packages, which are not empty.
-    #[error("--force does not remove what is behind links that a packaging script may have left: {}", listed(links, |link, target| {
+    #[error("--force does not follow links to remove packages: {}", listed(links, |link, target| {
         format!("`{}` is a link to `{}`", link.display(), target.display())
     }))]
     UnknownLinks {
@@ -152,7 +152,7 @@ impl SandboxError {
                     .to_owned(),
             ),
             Self::UnknownLinks { .. } => Some(
-                "remove each link that a script has left; if they are links of this machine, remove the packages behind them"
+                "remove the links that a packaging script left. If a link belongs to this machine, remove the packages in the directory to which it leads"
                     .to_owned(),
             ),
             Self::LeftLink { directory, .. } => {
@@ -176,11 +176,11 @@ impl SandboxError {
                 to_get_namespaces(source.is_some())
             )),
             Self::NoReport { .. } | Self::NoServer => Some(
-                "if the machine ran out of memory, the kernel killed it, and its log (`dmesg`) says so; otherwise another program did"
+                "if the machine ran out of memory, the kernel killed it: run `dmesg` to check. Otherwise, another program killed it"
                     .to_owned(),
             ),
             Self::Scratch { .. } => Some(
-                "pass a --scratch-dir whose whole content this user can write to, or omit the flag".to_owned(),
+                "pass a --scratch-dir in which this user can write to all files, or omit the flag".to_owned(),
             ),
             Self::Files(error)
                 if error.source.kind() == std::io::ErrorKind::PermissionDenied

@@ -100,7 +100,7 @@ mod bodies {
         ];
         place.run(&source_of(&members)).succeeds().says(
             "Warning: package app: its source has no `packaging` script, so the compiled package is empty, as with the Go agent. The script must \
-             be called `packaging`, not `Packaging`, `packaging.ps1`, `src/packaging`. Its source has `Packaging`, \
+             be called `packaging`, not `Packaging`, `packaging.ps1`, `src/packaging`. The source has `Packaging`, \
              `packaging.ps1`, `src/`",
         );
         assert_eq!(place.entries("app").len(), 1);

@@ -168,7 +168,7 @@ fn interrupt_removes_the_bars_and_says_what_was_written() {
     };
     assert_eq!(
         stopping,
-        "Stopping: hang has 1 s to end (Ctrl-C again: kill now)"
+        "Stopping: hang has 1 s to end (Ctrl-C again to kill at once)"
     );
     assert_eq!(
         stopped,

@@ -191,12 +191,12 @@ mod bodies {
             (
                 Signal::SIGINT,
                 130,
-                "Stopping: app has 600 s to end (Ctrl-C again: kill now)",
+                "Stopping: app has 600 s to end (Ctrl-C again to kill at once)",
             ),
             (
                 Signal::SIGTERM,
                 143,
-                "Stopping on SIGTERM: app has 600 s to end (SIGTERM again: kill now)",
+                "Stopping on SIGTERM: app has 600 s to end (SIGTERM again to kill at once)",
             ),
         ] {
             let agent = place.agent().args(&["--grace", "600"]);

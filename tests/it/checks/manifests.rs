@@ -6,8 +6,8 @@ use super::*;
 fn invalid_names_are_refused() {
     let long = "x".repeat(201);
     for (name, reason) in [
-        ("..", "is a directory in paths"),
-        (".", "is a directory in paths"),
+        ("..", "cannot be a name: it means a directory"),
+        (".", "cannot be a name: it means a directory"),
         ("-x", "starts with `-`"),
         ("a/b", "contains '/'"),
         ("a b", "contains ' '"),
@@ -40,7 +40,7 @@ fn invalid_names_are_refused() {
 fn invalid_versions_are_refused() {
     let long = "1".repeat(201);
     for (version, reason) in [
-        ("..", "is a directory in paths"),
+        ("..", "cannot be a name: it means a directory"),
         ("-1", "starts with `-`"),
         ("1/2", "contains '/'"),
         ("1\\n", "contains '\\n'"),

@@ -149,7 +149,9 @@ fn stop_ends_all_concurrent_packages() {
         return;
     };
     ran.ends_with(143)
-        .says("Stopping on SIGTERM: a, b, c and d have 1 s to end (SIGTERM again: kill now)\n")
+        .says(
+            "Stopping on SIGTERM: a, b, c and d have 1 s to end (SIGTERM again to kill at once)\n",
+        )
         .does_not_say("Error");
     place.assert_no_process();
     assert!(!place.world.base().exists());
