@@ -11,7 +11,7 @@
 //! incoming    files that arrive from another cache
 //! upkeep      lists, verifies and prunes it
 //! remote      a cache that several machines share
-//! remotes     the shared caches of a call
+//! remotes     the shared caches of a run
 //! ```
 //!
 //! Nothing that is read from a cache is used before its SHA-256 was verified. See `docs/adr/0018-the-cache.md`.

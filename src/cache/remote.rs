@@ -102,7 +102,7 @@ impl fmt::Display for Remote {
 }
 
 impl Remote {
-    /// A cache with these limits. `local` is the state of the local cache, which all shared caches of a call fill.
+    /// A cache with these limits. `local` is the state of the local cache, which all shared caches of a run fill.
     pub(super) fn new(
         location: &Location,
         (credentials, environment): (&Credentials, &Environment),

@@ -1,4 +1,4 @@
-//! The shared caches of a call.
+//! The shared caches of a run.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::remote::{Credentials, Limits, LocalHealth, Location, Remote};
 use crate::config::Environment;
 
-/// The shared caches of a call.
+/// The shared caches of a run.
 #[derive(Debug, Default)]
 pub struct Remotes {
     /// Those that packages are taken from, in the order in which they are asked.

@@ -1,4 +1,4 @@
-//! Compiles the packages of a whole call, several concurrently, each as soon as its dependencies are installed.
+//! Compiles the packages of a whole run, several concurrently, each as soon as its dependencies are installed.
 //!
 //! The [`Queue`] decides on the order and the [`Pipeline`] runs the tasks. This module builds and packs packages, and removes
 //! installed packages that are no longer needed.

@@ -1,4 +1,4 @@
-//! The caches of a call: finds packages of earlier runs, and stores those of this one.
+//! The caches of a run: finds packages of earlier runs, and stores those of this one.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -29,10 +29,10 @@ use crate::runtime;
 /// How long a content that no entry names is kept: another process may be about to write the entry.
 const GRACE: Duration = Duration::from_secs(600);
 
-/// The local cache in the work directory, which receives packages if the call has no other one that can be written to.
+/// The local cache in the work directory, which receives packages if the run has no other one that can be written to.
 const RECEIVED: &str = "received";
 
-/// The caches of a call.
+/// The caches of a run.
 #[derive(Debug)]
 pub(super) struct CallCache {
     /// The local cache; without one, that in the work directory.
@@ -54,7 +54,7 @@ pub(super) struct CallCache {
     reported: Reported,
 }
 
-/// The caches of a call before its isolation is known.
+/// The caches of a run before its isolation is known.
 #[derive(Debug)]
 pub(super) struct OpenedCache {
     cache: LocalCache,
@@ -62,13 +62,13 @@ pub(super) struct OpenedCache {
     remotes: Remotes,
     settings: CacheOptions,
     common: CommonParts,
-    /// Whether the local cache stays after the call.
+    /// Whether the local cache stays after the run.
     is_kept: bool,
     is_writable: bool,
 }
 
 impl OpenedCache {
-    /// Opens the caches of a call, if it has one. Creates a missing directory. Blocks. `work` is the work directory.
+    /// Opens the caches of a run, if it has one. Creates a missing directory. Blocks. `work` is the work directory.
     ///
     /// # Errors
     /// If the directory cannot be created, or a file that identifies this machine cannot be read.
@@ -305,7 +305,7 @@ impl CallCache {
         self.stores
     }
 
-    /// The description of a package that was compiled in this call, without its log.
+    /// The description of a package that was compiled in this run, without its log.
     pub(super) fn entry(&self, keyed: &Keyed, made: &Made) -> Entry {
         let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let blob = &made.blob.blob;
@@ -327,7 +327,7 @@ impl CallCache {
         }
     }
 
-    /// What stores a package that was compiled in this call in the local cache. Its blob is kept until then.
+    /// What stores a package that was compiled in this run in the local cache. Its blob is kept until then.
     pub(super) fn storing(
         &self,
         entry: Entry,

@@ -1,4 +1,4 @@
-//! A package of a call, as far as the cache knows it.
+//! A package of a run, as far as the cache knows it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -50,10 +50,10 @@ impl Hit {
     }
 }
 
-/// A package of the call, as far as the cache knows it.
+/// A package of the run, as far as the cache knows it.
 #[derive(Debug)]
 pub(super) enum Known {
-    /// It was compiled before the call.
+    /// It was compiled before the run.
     Compiled,
     /// It is in the cache.
     Hit(Box<Hit>),

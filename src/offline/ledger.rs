@@ -223,7 +223,7 @@ impl Ledger {
         self.packages[node.index()].state = PackageState::Failed;
     }
 
-    /// The blobs of the packages that were compiled before the call and that several releases have.
+    /// The blobs of the packages that were compiled before the run and that several releases have.
     pub(super) fn shared_blobs(&self) -> HashSet<PathBuf> {
         let packages = self.packages.iter().map(|it| &it.node);
         let shared = packages.filter(|it| !it.package().is_source() && !it.others.is_empty());

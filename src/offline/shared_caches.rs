@@ -1,4 +1,4 @@
-//! The shared caches of a call: packages are searched in them before the first script starts, and stored in one while others compile.
+//! The shared caches of a run: packages are searched in them before the first script starts, and stored in one while others compile.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -82,7 +82,7 @@ pub(super) async fn find_all(
     all
 }
 
-/// The packages of a shared cache that this call can use.
+/// The packages of a shared cache that this run can use.
 pub(super) async fn find(
     remote: &Remote,
     wanted: &[(String, Key)],
@@ -94,7 +94,7 @@ pub(super) async fn find(
         .collect()
 }
 
-/// The packages of a call that are being stored in a shared cache.
+/// The packages of a run that are being stored in a shared cache.
 #[derive(Debug)]
 pub(super) struct Uploads {
     to: Arc<Remote>,

@@ -82,7 +82,7 @@ impl Wanted {
         Ok((Known::Miss { keyed, reason }, damaged))
     }
 
-    /// Copies the files of an entry, and compresses the blob as this call does.
+    /// Copies the files of an entry, and compresses the blob as this run does.
     fn fetch_entry(
         &self,
         entry: Entry,

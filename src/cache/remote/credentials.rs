@@ -45,7 +45,7 @@ const RESERVED: [&str; 13] = [
 /// The variable with the path of a netrc file.
 const NETRC: &str = "NETRC";
 
-/// What a call may use to identify itself to shared caches. Prints no secrets.
+/// What a run may use to identify itself to shared caches. Prints no secrets.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Credentials {
     /// `Bearer` with a token, or `Basic` with user name and password.

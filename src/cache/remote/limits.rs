@@ -12,7 +12,7 @@ const SLOWEST: u64 = 1 << 20;
 pub(in crate::cache) struct Limits {
     /// For a description, and for the part of a transfer that does not depend on its size.
     pub(super) base: Duration,
-    /// For all descriptions of a call.
+    /// For all descriptions of a run.
     pub(super) lookups: Duration,
     /// For all operations that fail.
     pub(super) patience: Duration,

@@ -1,4 +1,4 @@
-//! The packages of a call that come from caches.
+//! The packages of a run that come from caches.
 
 use super::Run;
 use crate::compile::{Origin, Source};
