@@ -15,7 +15,7 @@ use crate::common::{is_soak, require_tools, wait_until};
 use crate::support::certificates::pairs;
 use bosh_agent::config::Secret;
 use bosh_agent::tls::{self, Profile};
-use bosh_agent::transport::{Answer, Bus, Handle, Https, InvalidRequest};
+use bosh_agent::transport::{Answer, BusOptions, Handle, Https, InvalidRequest};
 use futures_util::{FutureExt, StreamExt};
 use reqwest::{Body, Method, StatusCode};
 use rustls::pki_types::ServerName;
@@ -75,7 +75,7 @@ impl World {
         };
         let blobs = tempfile::tempdir().unwrap();
         let server = &pairs()["server"];
-        let bus = Bus {
+        let bus = BusOptions {
             urls: vec![Secret::new("https://mbus:se%3Acret@127.0.0.1:0")],
             ca: String::new(),
             certificate: server.certificate.clone(),

@@ -32,7 +32,7 @@ pub type Handle = Arc<
 
 /// The message bus of the settings.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Bus {
+pub struct BusOptions {
     /// The URLs. The scheme of the first one selects NATS or HTTPS. Several URLs are servers of one NATS cluster.
     pub urls: Vec<Secret>,
     /// The CA certificates for the server's certificate, in PEM. If empty, the system's are used.
@@ -43,7 +43,7 @@ pub struct Bus {
     pub private_key: Secret,
 }
 
-impl Bus {
+impl BusOptions {
     /// The scheme of the first URL.
     ///
     /// # Errors

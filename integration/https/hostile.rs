@@ -260,7 +260,7 @@ async fn permanent_errors_are_reported_at_once() {
     };
     let server = &pairs()["server"];
     let start = |url: &str, key: &str| {
-        let bus = Bus {
+        let bus = BusOptions {
             urls: vec![Secret::new(url)],
             ca: String::new(),
             certificate: server.certificate.clone(),

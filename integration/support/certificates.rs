@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 use bosh_agent::config::Secret;
-use bosh_agent::transport::Bus;
+use bosh_agent::transport::BusOptions;
 use serde::{Deserialize, Serialize};
 
 use crate::common::once;
@@ -133,9 +133,9 @@ pub(crate) fn common_name(agent: &str) -> String {
 }
 
 /// A bus with these URLs, for the agent of most tests.
-pub(crate) fn bus(urls: &[&str]) -> Bus {
+pub(crate) fn bus(urls: &[&str]) -> BusOptions {
     let agent = &pairs()["agent"];
-    Bus {
+    BusOptions {
         urls: urls.iter().map(|url| Secret::new(*url)).collect(),
         ca: pairs()["ca"].certificate.clone(),
         certificate: agent.certificate.clone(),

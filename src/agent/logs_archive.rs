@@ -45,13 +45,13 @@ pub enum LogsError {
 
 /// Selects logs.
 #[derive(Debug, Clone)]
-pub struct Selection {
+pub struct LogSelection {
     /// Directories, each with the prefix of its files in the archive.
     directories: Vec<(PathBuf, &'static str)>,
     filters: GlobSet,
 }
 
-impl Selection {
+impl LogSelection {
     /// Selects logs of these kinds (`job`, `agent`, `system`, separated by commas) whose paths in their directory match one of the filters, or
     /// all without filters. `*` matches within one directory, `**` in all directories below.
     ///
@@ -207,7 +207,7 @@ mod tests {
 
     fn packed(vcap: &Vcap, filters: &[&str]) -> Vec<String> {
         let filters: Vec<String> = filters.iter().map(|filter| (*filter).to_owned()).collect();
-        let selection = Selection::new(vcap, "job,agent", &filters).unwrap();
+        let selection = LogSelection::new(vcap, "job,agent", &filters).unwrap();
         let to = vcap.base().join("logs.tgz");
         let cancel = CancellationToken::new();
         let digests = selection.pack(&to, &[Algorithm::Sha1], &cancel).unwrap();
@@ -271,8 +271,8 @@ mod tests {
     #[test]
     fn unknown_kind_is_refused() {
         let (_scratch, vcap) = logs();
-        let error = Selection::new(&vcap, "job,nothing", &[]).unwrap_err();
+        let error = LogSelection::new(&vcap, "job,nothing", &[]).unwrap_err();
         assert_eq!(error.to_string(), "Invalid log type");
-        Selection::new(&vcap, "job", &["[".to_owned()]).unwrap_err();
+        LogSelection::new(&vcap, "job", &["[".to_owned()]).unwrap_err();
     }
 }

@@ -33,7 +33,7 @@ const GRACE: Duration = Duration::from_secs(600);
 )]
 pub(super) struct CacheCommand {
     #[command(subcommand)]
-    action: Action,
+    action: CacheAction,
 
     /// Directory of the cache [default: the variable BOSH_AGENT_CACHE_DIR]
     #[arg(long, value_name = "DIR", global = true)]
@@ -41,7 +41,7 @@ pub(super) struct CacheCommand {
 }
 
 #[derive(Debug, Clone, Subcommand)]
-enum Action {
+enum CacheAction {
     /// List the packages in the cache
     Ls {
         /// Print JSON, with everything that affects each package
@@ -82,10 +82,10 @@ pub(super) fn main(command: CacheCommand, environment: &Environment) -> u8 {
     };
     let cache = LocalCache::new(&directory);
     let done = match command.action {
-        Action::Path => Ok((directory.display().to_string(), DONE)),
-        Action::Ls { json } => list(&cache, json),
-        Action::Verify => verify(&cache),
-        Action::Prune { max_size } => prune(&cache, max_size),
+        CacheAction::Path => Ok((directory.display().to_string(), DONE)),
+        CacheAction::Ls { json } => list(&cache, json),
+        CacheAction::Verify => verify(&cache),
+        CacheAction::Prune { max_size } => prune(&cache, max_size),
     };
     match done {
         Ok((text, code)) => match print(&text) {
@@ -259,7 +259,7 @@ mod tests {
         ] {
             let command = parsed(given).unwrap();
             assert_eq!(command.cache_dir, Some(PathBuf::from("d")));
-            assert!(matches!(command.action, Action::Verify));
+            assert!(matches!(command.action, CacheAction::Verify));
         }
         assert!(parsed(&["--help"]).unwrap_err().1);
         assert!(!parsed(&["prune", "--max-size=1"]).unwrap_err().1);

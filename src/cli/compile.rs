@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::colors;
 use super::compile_flags::{AnnotationsFor, Compile, OutputFlags};
 use super::options::{options, source_dates, tier};
-use super::stopping::{Stopping, announcement, stopped};
+use super::stopping::{SignalHandler, announcement, stopped};
 use super::{DONE, FAILED, MACHINE, USAGE, on_threads, print_error};
 use crate::compile::SOURCE_DATE_EPOCH;
 use crate::config::Environment;
@@ -165,7 +165,7 @@ where
     let mut stopping = {
         let (announced, killed) = (Arc::clone(&progress), Arc::clone(&progress));
         let exiting = Arc::clone(&progress);
-        Stopping::start(
+        SignalHandler::start(
             signals,
             &cancel,
             move |signal| {

@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::compile::{NO_PROC, NO_PROC_HINT};
 use super::daemon_flags::Daemon;
-use super::stopping::Stopping;
+use super::stopping::SignalHandler;
 use super::this_process::who;
 use super::{DONE, FAILED, on_threads};
 use crate::config::{Environment, Vcap};
@@ -71,7 +71,7 @@ async fn run(options: DaemonOptions, ignored: Vec<String>) -> u8 {
 }
 
 /// Cancels `stop` on the first signal, and exits on the second one.
-fn handle_signals(stop: &CancellationToken) -> io::Result<Stopping> {
+fn handle_signals(stop: &CancellationToken) -> io::Result<SignalHandler> {
     let signals = Signals::listen()?;
     process::adopt_orphans()?;
     let announce = |signal: StopSignal| {
@@ -88,9 +88,13 @@ fn handle_signals(stop: &CancellationToken) -> io::Result<Stopping> {
             "Agent exited with error: received a second signal ({signal}): killing all processes"
         );
     };
-    Ok(Stopping::start(signals, stop, announce, killing, |_| {
-        FAILED
-    }))
+    Ok(SignalHandler::start(
+        signals,
+        stop,
+        announce,
+        killing,
+        |_| FAILED,
+    ))
 }
 
 /// Logs why the daemon ended, in the Go agent's words.

@@ -18,13 +18,13 @@ const NAMES: usize = 5;
 
 /// The task that handles signals.
 #[derive(Debug)]
-pub(super) struct Stopping {
+pub(super) struct SignalHandler {
     first: Arc<OnceLock<StopSignal>>,
     second: Arc<OnceLock<StopSignal>>,
     task: Task<()>,
 }
 
-impl Stopping {
+impl SignalHandler {
     /// On the first signal, cancels `cancel`, then calls `announce`. On the second, calls
     /// `killing`, kills all descendants of this process, and exits with the code that `exiting`
     /// returns.

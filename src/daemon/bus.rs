@@ -13,7 +13,7 @@ use crate::agent::{Agent, Live};
 use crate::config::Vcap;
 use crate::diag::Chain;
 use crate::runtime::{self, Task};
-use crate::transport::{Bus, Handle, Https, Nats, Scheme, TransportError};
+use crate::transport::{BusOptions, Handle, Https, Nats, Scheme, TransportError};
 
 /// The heartbeat interval. A health monitor reports an agent as lost after a minute without one.
 const HEARTBEAT: Duration = Duration::from_secs(30);
@@ -179,9 +179,9 @@ impl Transport {
     }
 }
 
-fn bus(live: &Live) -> Bus {
+fn bus(live: &Live) -> BusOptions {
     let certificate = live.settings.bus_certificate(&live.update);
-    Bus {
+    BusOptions {
         urls: live
             .settings
             .bus_urls(&live.update)

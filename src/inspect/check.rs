@@ -50,7 +50,7 @@ pub(super) fn role_and_digest(package: &Listed) -> (Role, &MultiDigest) {
 }
 
 /// A blob in the tarball.
-struct Found<'a> {
+struct ExaminedBlob<'a> {
     content: &'a Content,
     is_verified: bool,
 }
@@ -92,7 +92,7 @@ impl Check<'_> {
         role: &Role,
         digest: &MultiDigest,
         findings: &mut Findings,
-    ) -> Option<Found<'_>> {
+    ) -> Option<ExaminedBlob<'_>> {
         let (what, path) = (what.to_owned(), path_of_role(role));
         match self.contents.members.get(Path::new(&path)) {
             None if self.contents.damage.is_some() => None,
@@ -131,7 +131,7 @@ impl Check<'_> {
                     findings.add(rule_of_mismatch(role), problem.to_string());
                 }
                 let content = &blob.content;
-                blob.is_examined_as(role).then_some(Found {
+                blob.is_examined_as(role).then_some(ExaminedBlob {
                     content,
                     is_verified,
                 })
@@ -145,7 +145,7 @@ impl Check<'_> {
             let (role, digest) = role_and_digest(package);
             let what = what(package);
             let found = self.blob(&what, &role, digest, findings);
-            let Some(Found {
+            let Some(ExaminedBlob {
                 content: Content::Package(content),
                 is_verified,
             }) = found
@@ -183,7 +183,7 @@ impl Check<'_> {
             let role = Role::Job(job.name.to_string());
             let what = format!("job `{}`", job.name);
             let found = self.blob(&what, &role, &job.digest, findings);
-            let Some(Found {
+            let Some(ExaminedBlob {
                 content: Content::Job(content),
                 is_verified,
             }) = found
@@ -229,7 +229,7 @@ impl Check<'_> {
         };
         let role = Role::License;
         let found = self.blob("license", &role, &license.digest, findings);
-        if let Some(Found {
+        if let Some(ExaminedBlob {
             content: Content::License(Err(problem)),
             is_verified,
         }) = found

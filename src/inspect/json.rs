@@ -17,7 +17,7 @@ use crate::release::{Manifest, MultiDigest, Name};
 const FORMAT_VERSION: u32 = 1;
 
 #[derive(Serialize)]
-struct Json<'a> {
+struct InspectionJson<'a> {
     format_version: u32,
     file: String,
     size: u64,
@@ -26,18 +26,18 @@ struct Json<'a> {
     is_complete: bool,
     is_good: bool,
     kind: Option<&'static str>,
-    release: Option<Release<'a>>,
+    release: Option<ReleaseJson<'a>>,
     stemcells: Vec<String>,
-    packages: Vec<Package>,
-    jobs: Vec<Job>,
-    license: Option<License<'a>>,
+    packages: Vec<PackageJson>,
+    jobs: Vec<JobJson>,
+    license: Option<LicenseJson<'a>>,
     on_stemcell: Option<OnStemcell<'a>>,
     from_source: Option<FromSource<'a>>,
-    findings: Vec<Finding<'a>>,
+    findings: Vec<FindingJson<'a>>,
 }
 
 #[derive(Serialize)]
-struct Release<'a> {
+struct ReleaseJson<'a> {
     name: &'a str,
     version: &'a str,
     commit_hash: Option<&'a str>,
@@ -46,7 +46,7 @@ struct Release<'a> {
 }
 
 #[derive(Serialize)]
-struct Package {
+struct PackageJson {
     name: String,
     version: String,
     fingerprint: String,
@@ -54,31 +54,31 @@ struct Package {
     /// `None` for a source package.
     stemcell: Option<String>,
     #[serde(flatten)]
-    blob: Blob,
+    blob: BlobJson,
 }
 
 #[derive(Serialize)]
-struct Job {
+struct JobJson {
     name: String,
     version: String,
     fingerprint: String,
     /// `None` if the manifest does not list them.
     packages: Option<Vec<String>>,
     #[serde(flatten)]
-    blob: Blob,
+    blob: BlobJson,
 }
 
 #[derive(Serialize)]
-struct License<'a> {
+struct LicenseJson<'a> {
     version: &'a str,
     fingerprint: &'a str,
     #[serde(flatten)]
-    blob: Blob,
+    blob: BlobJson,
 }
 
 /// A blob, as the manifest describes it and as it is.
 #[derive(Serialize)]
-struct Blob {
+struct BlobJson {
     path: String,
     digest: String,
     /// Whether all digests of the manifest match the bytes.
@@ -95,12 +95,12 @@ struct OnStemcell<'a> {
     #[serde(rename = "use")]
     use_: Use,
     text: &'a str,
-    packages: Vec<PackageUse<'a>>,
+    packages: Vec<PackageUseJson<'a>>,
     exported_from: &'a ExportedFrom,
 }
 
 #[derive(Serialize)]
-struct PackageUse<'a> {
+struct PackageUseJson<'a> {
     name: &'a str,
     #[serde(rename = "use")]
     use_: Use,
@@ -115,7 +115,7 @@ struct FromSource<'a> {
 }
 
 #[derive(Serialize)]
-struct Finding<'a> {
+struct FindingJson<'a> {
     severity: Severity,
     code: &'static str,
     text: &'a str,
@@ -128,7 +128,7 @@ struct Finding<'a> {
 pub fn json(inspection: &Inspection) -> String {
     let contents = &inspection.contents;
     let manifest = inspection.manifest.as_ref();
-    let json = Json {
+    let json = InspectionJson {
         format_version: FORMAT_VERSION,
         file: inspection.tarball.display().to_string(),
         size: contents.size,
@@ -151,8 +151,8 @@ pub fn json(inspection: &Inspection) -> String {
     printable_json(&text)
 }
 
-fn release(manifest: &Manifest) -> Release<'_> {
-    Release {
+fn release(manifest: &Manifest) -> ReleaseJson<'_> {
+    ReleaseJson {
         name: manifest.name.as_str(),
         version: manifest.version.as_str(),
         commit_hash: manifest.commit_hash.as_deref(),
@@ -161,14 +161,14 @@ fn release(manifest: &Manifest) -> Release<'_> {
     }
 }
 
-fn packages(manifest: &Manifest, contents: &Contents) -> Vec<Package> {
+fn packages(manifest: &Manifest, contents: &Contents) -> Vec<PackageJson> {
     let package = |listed: &Listed| {
         let (role, digest) = role_and_digest(listed);
         let (version, fingerprint, stemcell) = match listed {
             Listed::Source(it) => (&it.version, &it.fingerprint, None),
             Listed::Compiled(it) => (&it.version, &it.fingerprint, Some(&it.stemcell)),
         };
-        Package {
+        PackageJson {
             name: listed.name().to_string(),
             version: version.to_string(),
             fingerprint: fingerprint.clone(),
@@ -180,8 +180,8 @@ fn packages(manifest: &Manifest, contents: &Contents) -> Vec<Package> {
     listed(manifest).iter().map(package).collect()
 }
 
-fn jobs(manifest: &Manifest, contents: &Contents) -> Vec<Job> {
-    let jobs = manifest.jobs.iter().map(|job| Job {
+fn jobs(manifest: &Manifest, contents: &Contents) -> Vec<JobJson> {
+    let jobs = manifest.jobs.iter().map(|job| JobJson {
         name: job.name.to_string(),
         version: job.version.to_string(),
         fingerprint: job.fingerprint.clone(),
@@ -191,20 +191,20 @@ fn jobs(manifest: &Manifest, contents: &Contents) -> Vec<Job> {
     jobs.collect()
 }
 
-fn license<'a>(manifest: &'a Manifest, contents: &Contents) -> Option<License<'a>> {
+fn license<'a>(manifest: &'a Manifest, contents: &Contents) -> Option<LicenseJson<'a>> {
     let license = manifest.license.as_ref()?;
-    Some(License {
+    Some(LicenseJson {
         version: &license.version,
         fingerprint: &license.fingerprint,
         blob: blob(&Role::License, &license.digest, contents),
     })
 }
 
-fn blob(role: &Role, digest: &MultiDigest, contents: &Contents) -> Blob {
+fn blob(role: &Role, digest: &MultiDigest, contents: &Contents) -> BlobJson {
     let path = path_of_role(role);
     let found = contents.blob(Path::new(&path));
     let owned = |text: Option<&str>| text.map(str::to_owned);
-    Blob {
+    BlobJson {
         path,
         digest: digest.to_string(),
         is_verified: found.is_some_and(|it| digest.verify(&it.digests).is_ok()),
@@ -216,7 +216,7 @@ fn blob(role: &Role, digest: &MultiDigest, contents: &Contents) -> Blob {
 
 fn on_stemcell(inspection: &Inspection) -> Option<OnStemcell<'_>> {
     let target = inspection.target.as_ref()?;
-    let packages = target.packages.iter().map(|(name, use_)| PackageUse {
+    let packages = target.packages.iter().map(|(name, use_)| PackageUseJson {
         name: name.as_str(),
         use_: *use_,
     });
@@ -239,8 +239,8 @@ fn from_source(source: &Source) -> FromSource<'_> {
     }
 }
 
-fn findings(inspection: &Inspection) -> Vec<Finding<'_>> {
-    let findings = inspection.findings.iter().map(|it| Finding {
+fn findings(inspection: &Inspection) -> Vec<FindingJson<'_>> {
+    let findings = inspection.findings.iter().map(|it| FindingJson {
         severity: it.rule.severity,
         code: it.rule.code,
         text: &it.text,

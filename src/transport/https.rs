@@ -34,7 +34,7 @@ use self::routes::Routes;
 use self::slots::{Login, Slots};
 use super::throttle::Throttle;
 use super::url::{BusUrl, Scheme};
-use super::{Bus, Handle, TransportError, audit, tls};
+use super::{BusOptions, Handle, TransportError, audit, tls};
 use crate::config::Secret;
 use crate::runtime::{self, Task};
 
@@ -80,7 +80,7 @@ impl Https {
     /// # Errors
     /// The URL, the certificates or the key are invalid, the address is in use, or the directory cannot be created.
     pub async fn start(
-        bus: &Bus,
+        bus: &BusOptions,
         blobs_directory: PathBuf,
         handle: Handle,
     ) -> Result<Self, TransportError> {

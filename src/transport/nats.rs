@@ -21,7 +21,7 @@ pub use outbox::{Outbox, PublishError};
 use self::pool::Pool;
 use super::throttle::Throttle;
 use super::url::BusUrl;
-use super::{Answer, Bus, Handle, TransportError, audit, tls};
+use super::{Answer, BusOptions, Handle, TransportError, audit, tls};
 use crate::config::Secret;
 use crate::runtime::{self, Task};
 
@@ -59,7 +59,11 @@ impl Nats {
     /// # Errors
     /// Retrying does not help: a URL, a certificate or the key is invalid, the key does not match the certificate, or the ID cannot be
     /// part of a subject.
-    pub async fn start(bus: &Bus, agent_id: &str, handle: Handle) -> Result<Self, TransportError> {
+    pub async fn start(
+        bus: &BusOptions,
+        agent_id: &str,
+        handle: Handle,
+    ) -> Result<Self, TransportError> {
         let subject = format!("agent.{agent_id}");
         if let Some(problem) = subject::problem(&subject) {
             return Err(TransportError::AgentId { problem });
@@ -165,7 +169,7 @@ fn addresses(urls: &[BusUrl]) -> Result<Vec<ServerAddr>, TransportError> {
 }
 
 fn options(
-    bus: &Bus,
+    bus: &BusOptions,
     urls: &[BusUrl],
     agent_id: &str,
     pool: &Arc<Pool>,

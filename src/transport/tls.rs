@@ -8,14 +8,14 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, ServerConfig, SignatureScheme};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::Bus;
+use super::BusOptions;
 use crate::tls::{self, Profile, TlsError};
 
 /// The Go agent's message for a certificate that does not belong to a BOSH NATS server.
 const WRONG_NAME: &str = "server Certificate CommonName does not match *.nats.bosh-internal";
 
 /// The configuration for NATS. All safe cipher suites are offered, as in the Go agent.
-pub(super) fn client(bus: &Bus) -> Result<ClientConfig, TlsError> {
+pub(super) fn client(bus: &BusOptions) -> Result<ClientConfig, TlsError> {
     let provider = tls::provider(Profile::External);
     let roots = Arc::new(tls::roots(Some(&bus.ca))?);
     let chain = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider))
@@ -35,7 +35,7 @@ pub(super) fn client(bus: &Bus) -> Result<ClientConfig, TlsError> {
 }
 
 /// The configuration of the HTTPS server: HTTP/1.1 only, without client certificates.
-pub(super) fn server(bus: &Bus) -> Result<ServerConfig, TlsError> {
+pub(super) fn server(bus: &BusOptions) -> Result<ServerConfig, TlsError> {
     let mut config = ServerConfig::builder_with_provider(tls::provider(Profile::Internal))
         .with_safe_default_protocol_versions()
         .map_err(unusable("the list of cipher suites"))?
@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn missing_certificate_is_an_error() {
-        let error = server(&Bus::default()).unwrap_err();
+        let error = server(&BusOptions::default()).unwrap_err();
         assert_eq!(
             error.to_string(),
             "no certificate in the PEM text of the agent's certificate"

@@ -9,7 +9,7 @@ use tempfile::TempPath;
 use super::{Action, ActionError};
 use crate::agent::Agent;
 use crate::agent::arguments::ArgumentError;
-use crate::agent::logs_archive::{LogsError, Selection};
+use crate::agent::logs_archive::{LogSelection, LogsError};
 use crate::agent::logs_request::LogsRequest;
 use crate::agent::tasks::{Cancellation, TaskContext};
 use crate::blobs::BlobError;
@@ -62,7 +62,7 @@ pub(super) async fn pack(
     task: &TaskContext,
 ) -> Result<(TempPath, String), FetchLogsError> {
     task.progress.enter("packing");
-    let selection = Selection::new(agent.vcap(), &request.kinds, &request.filters)?;
+    let selection = LogSelection::new(agent.vcap(), &request.kinds, &request.filters)?;
     let directory = agent.vcap().temporary();
     let (own, cancel) = (algorithms.to_vec(), task.cancel.clone());
     let packing = runtime::spawn_blocking("logs", move || {

@@ -5,7 +5,7 @@ use crate::release::{MultiDigest, Name, Version};
 
 /// Installed packages, the least recently used first.
 #[derive(Debug, Default)]
-pub(super) struct Cache {
+pub(super) struct PackageCache {
     packages: Vec<Cached>,
     /// How many of the last packages the running request needs.
     needed: usize,
@@ -19,7 +19,7 @@ struct Cached {
     installed: Installed,
 }
 
-impl Cache {
+impl PackageCache {
     /// Begins a request, which needs these packages. The others may be removed.
     pub(super) fn begin(&mut self, needed: &[(&Name, &MultiDigest)]) {
         self.needed = 0;
@@ -102,10 +102,10 @@ mod tests {
     use crate::compile::Store;
     use crate::fs;
 
-    struct Made {
+    struct Fixture {
         _scratch: tempfile::TempDir,
         store: Store,
-        cache: Cache,
+        cache: PackageCache,
     }
 
     fn digest(number: u8) -> MultiDigest {
@@ -116,14 +116,14 @@ mod tests {
         Name::parse(name).unwrap()
     }
 
-    impl Made {
+    impl Fixture {
         fn new() -> Self {
             let scratch = tempfile::tempdir().unwrap();
             let store = Store::new(&scratch.path().join("store"));
             Self {
                 _scratch: scratch,
                 store,
-                cache: Cache::default(),
+                cache: PackageCache::default(),
             }
         }
 
@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn least_recently_used_package_is_dropped_first() {
-        let mut made = Made::new();
+        let mut made = Fixture::new();
         let a = made.insert("a", "1", 1);
         let b = made.insert("b", "1", 2);
         made.cache.end();
@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn newer_result_replaces_the_older_one() {
-        let mut made = Made::new();
+        let mut made = Fixture::new();
         made.insert("a", "1", 1);
         let other = made.insert("a", "2", 2);
         made.cache.end();

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
-use super::cache::Cache;
+use super::cache::PackageCache;
 use super::failure::Reason;
 use super::on_disk::on_disk;
 use super::options::CompilerOptions;
@@ -33,7 +33,7 @@ pub(super) struct CompilerState {
     work: WorkDirectory,
     context: Arc<Context>,
     listener: Listener,
-    pub(super) cache: Cache,
+    pub(super) cache: PackageCache,
 }
 
 impl CompilerState {
@@ -95,7 +95,7 @@ impl CompilerState {
             work,
             context: Arc::new(context),
             listener,
-            cache: Cache::default(),
+            cache: PackageCache::default(),
         })
     }
 
