@@ -1,4 +1,4 @@
-//! A cache of compiled packages: results of earlier runs, found by everything that shapes them.
+//! A cache of compiled packages: results of earlier runs, found by everything that affects them.
 //!
 //! ```text
 //! key         what shapes a package, and the digest of that (pure)

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! run           one inspection
-//!  ├─ read        one pass over the tarball: the manifest, and blob's facts for each file
+//!  ├─ read        one pass over the tarball: the manifest, and the facts of each blob (module `blob`)
 //!  ├─ manifest    release.MF alone (unquoted: what Directors read differently; versions)
 //!  ├─ check       release.MF against the tarball
 //!  ├─ stemcell    would a Director use the packages there (--stemcell)

@@ -454,7 +454,7 @@ impl Sandbox {
         }
     }
 
-    /// Takes the directories of a package out of use, because processes of its script cannot be killed and may change them at any
+    /// Stops using the directories of a package, because processes of its script cannot be killed and may change them at any
     /// time. They are not removed with the package. Returns their new path, if that worked.
     #[must_use]
     pub fn set_aside(&self, place: &Place, paths: &PackagePaths) -> Option<PathBuf> {

@@ -38,8 +38,8 @@ use state::CompilerState;
 /// The free space, in bytes, that must remain on the disk in addition to the packages that are kept from earlier requests.
 const RESERVE: u64 = 512 << 20;
 
-/// The free space, in bytes, that is enough for any script. How much a script writes is unknown, so packages that are kept from earlier
-/// requests are removed until this much is free, or half of the disk if that is less.
+/// The free space, in bytes, that is enough for any script. How much a script writes is unknown. So packages that are kept from earlier
+/// requests are removed until this much, or half of the disk if that is less, is free.
 const AMPLE: u64 = 16 << 30;
 
 /// How long to wait for the removal of the work directory when the agent stops.

@@ -27,7 +27,7 @@ impl DamageKind {
         }
     }
 
-    /// Whether a newer agent, which describes packages otherwise, may have written the file.
+    /// Whether a newer agent, with another format of descriptions, may have written the file.
     pub(super) fn may_be_newer(&self) -> bool {
         match self {
             Self::Foreign(_) | Self::OtherKey | Self::TooLarge => true,

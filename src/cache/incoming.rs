@@ -27,7 +27,7 @@ impl LocalCache {
         self.content(&content.sha256)
     }
 
-    /// Whether a content is there. A damaged one is removed, so that it is fetched again.
+    /// Whether the cache has a content. A damaged one is removed, so that it is fetched again.
     pub(super) fn has_content(&self, content: &Content) -> fs::Result<bool> {
         let file = self.content(&content.sha256);
         if !self.has(content, &file)? {

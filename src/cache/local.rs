@@ -305,7 +305,7 @@ impl LocalCache {
         }
     }
 
-    /// Notes that a file is in use. The order of pruning and the time for which damaged files are kept depend on it.
+    /// Records that a file is in use. The order of pruning and the time for which damaged files are kept depend on it.
     pub(super) fn mark_used(&self, file: &Path) {
         let marked = fs::open(file)
             .and_then(|opened: File| opened.set_modified(SystemTime::now()).at("mark", file));

@@ -361,7 +361,7 @@ impl Remote {
     }
 
     /// Stores a package: its blob, its log, then its description. Returns whether it is there. `concurrent` is how many packages are
-    /// stored at once: they share the line.
+    /// stored at once: they share the bandwidth.
     pub async fn store(
         &self,
         entry: &Entry,

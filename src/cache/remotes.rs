@@ -69,7 +69,7 @@ impl Remotes {
         self.all().for_each(|remote| remote.report());
     }
 
-    /// Notes that the caller is about to report a failure of the local cache. Returns whether none was reported before.
+    /// Records that the caller is about to report a failure of the local cache. Returns whether none was reported before.
     #[must_use]
     pub fn is_first_local_failure(&self) -> bool {
         self.local.is_first()

@@ -62,7 +62,7 @@ impl LocalCache {
         directory.remove()
     }
 
-    /// Whether a content is there already. One of the wrong size is removed, and one of the right size is marked, so that it is not
+    /// Whether the cache already has a content. One of the wrong size is removed, and one of the right size is marked, so that it is not
     /// pruned before its entry is written.
     pub(super) fn has(&self, content: &Content, target: &Path) -> fs::Result<bool> {
         match fs::lookup(target)? {

@@ -293,8 +293,9 @@ impl LocalCache {
 
     /// Removes contents that no package names. Returns their sizes.
     ///
-    /// They are first moved away. A process that stores a package looks for its contents after it has written the entry: it finds them
-    /// missing, or the entry was written before the entries are read here again, and its contents are moved back. After an error, all are
+    /// First moves the contents away, then reads the entries of packages again, and moves back the contents that an entry names. Another
+    /// process may store a package at the same time. It writes the entry first, and then looks for the contents: either this process reads
+    /// the entry and moves the contents back, or the other process finds them missing and writes them. After an error, all contents are
     /// moved back.
     pub(super) fn remove_contents(
         &self,

@@ -20,6 +20,6 @@ pub trait ScheduleCaller: Send {
     /// Takes a report.
     fn hear(&mut self, event: PackageEvent);
 
-    /// Whether a package that can be fetched is of use although nothing more is compiled after a failure.
+    /// Whether a package that can be fetched is still needed, although nothing more is compiled after a failure.
     fn still_wants(&self, id: Id) -> bool;
 }

@@ -95,7 +95,7 @@ pub enum CompileError {
         package: Name,
         /// The install target.
         path: PathBuf,
-        /// What is there instead.
+        /// What was found instead.
         found: Cow<'static, str>,
     },
     /// The script left a mount at its installed files.
@@ -348,7 +348,7 @@ pub struct ScriptFailure {
 /// The cause of a script's failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cause {
-    /// The kernel killed processes for lack of memory while the script ran.
+    /// The kernel killed processes because memory ran out while the script ran.
     OutOfMemory {
         /// How many processes.
         killed: u64,

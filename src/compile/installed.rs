@@ -128,7 +128,7 @@ impl Installed {
         self.lock().tree.clone()
     }
 
-    /// Notes that the package, or one that it was compiled against, is the result of an unrestricted run. To be called before its dependents
+    /// Records that the package, or one that it was compiled against, is the result of an unrestricted run. Call this before its dependents
     /// start.
     pub(super) fn mark_unrestricted(&self) {
         self.0.is_unrestricted.store(true, Ordering::Relaxed);
@@ -177,7 +177,7 @@ impl Installed {
         Ok(true)
     }
 
-    /// Notes that the blob is about to be removed, so that the package cannot be installed from it again.
+    /// Records that the blob is about to be removed, so that the package cannot be installed from it again.
     pub fn forget_blob(&self) {
         self.set_blob(None);
     }
@@ -188,7 +188,7 @@ impl Installed {
         self.0.blob.send_replace(state);
     }
 
-    /// Waits until the package is packed and returns the blob. `None` if there is none, and after a cancellation. To be called on a
+    /// Waits until the package is packed and returns the blob. `None` if there is none, and after a cancellation. Call this on a
     /// blocking thread of the runtime.
     pub(super) fn blob(&self, cancel: &CancellationToken) -> Option<KnownBlob> {
         let mut blob = self.0.blob.subscribe();

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::release::Digests;
 
-/// How a package is made.
+/// How a package is obtained.
 #[derive(Debug, Clone)]
 pub enum Origin {
     /// It is compiled from source.

@@ -1,9 +1,9 @@
 //! The newest time of files in compiled packages, for builds that give the same bytes each time.
 //!
-//! A file that a script creates has the time of its creation, so each run would pack other bytes. With a source date, times after it
-//! are packed as the source date. Scripts get it as `SOURCE_DATE_EPOCH`, which many tools write into their output in place of the
-//! current time (<https://reproducible-builds.org/specs/source-date-epoch/>), and a fixed locale and time zone, on which the order of
-//! lists and the form of dates depend.
+//! A file that a script creates has the time of its creation, so each run would pack other bytes. With a source date, later times are
+//! packed as the source date. Scripts get the source date as `SOURCE_DATE_EPOCH`, which many tools write into their output in place of
+//! the current time (<https://reproducible-builds.org/specs/source-date-epoch/>). Scripts also get a fixed locale and time zone, because
+//! the order of lists and the form of dates depend on them.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -18,7 +18,8 @@ use crate::fs;
 use crate::release::Name;
 use crate::runtime::{self, Cancellable};
 
-/// The variable with the source date: of all packages in the agent's environment, of its package in that of a script.
+/// The variable with the source date. In the agent's environment, it applies to all packages; in the environment of a script, to the
+/// script's package.
 pub const SOURCE_DATE_EPOCH: &str = "SOURCE_DATE_EPOCH";
 
 /// The locale of scripts: the order of bytes, with UTF-8. Debian's and Ubuntu's C library always has it.
@@ -31,7 +32,7 @@ const TIME_ZONE: &str = "UTC";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SourceDate(u64);
 
-/// A text that is no source date.
+/// A text that is not a source date.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("expected the number of seconds since 1970, with digits only")]
 pub struct SourceDateError;

@@ -49,13 +49,13 @@ impl<'a> Stopping<'a> {
         token
     }
 
-    /// A fetch has ended. Returns whether it was to be stopped.
+    /// A fetch has ended. Returns whether it had been stopped.
     pub(super) fn fetch_ended(&mut self, id: Id) -> bool {
         let token = self.fetches.remove(&id);
         token.is_some_and(|token| token.is_cancelled())
     }
 
-    /// Whether a package that can be fetched is of use.
+    /// Whether a package that can be fetched is still needed.
     pub(super) fn wants_fetch(&self, id: Id, caller: &dyn ScheduleCaller) -> bool {
         match self.builds.is_cancelled() {
             false => true,

@@ -21,8 +21,9 @@ pub struct WorkDirectory {
 }
 
 impl WorkDirectory {
-    /// Creates a work directory in `parent`, with a store and the directories `contents`. Before that, removes those of killed runs in
-    /// `parent`; until `stop` returns true, waits for their processes. `made` are the directories above it that are removed with it.
+    /// Creates a work directory in `parent`, with a store and the directories `contents`. First removes the work
+    /// directories of killed runs in `parent`, and waits for their processes until `stop` returns true. `made` are the directories above
+    /// the work directory that are removed with it.
     ///
     /// # Errors
     /// The error of the system.

@@ -9,8 +9,8 @@ const USUAL: Mode = Mode::S_IWGRP.union(Mode::S_IWOTH);
 
 static INHERITED: OnceLock<Mode> = OnceLock::new();
 
-/// Sets the umask so that others cannot write to files of this process, and the group only if the caller forbids it to others alone, as
-/// for a cache that the group shares. Some supervisors and container entry points set it to 0.
+/// Sets the umask so that only the owner can write to files of this process. If the umask of the caller lets the group write, but not
+/// others, the group can write, too: it may share a cache. Some supervisors and container entry points set the umask to 0.
 pub(crate) fn forbid_writing_by_others() {
     let inherited = umask(USUAL);
     umask(match inherited.contains(Mode::S_IWOTH) {

@@ -116,7 +116,7 @@ impl Connector {
         Ok(TokioIo::new(Box::new(stream)))
     }
 
-    /// Has a SOCKS proxy connect to a server.
+    /// Makes a SOCKS proxy connect to a server.
     async fn socks(&self, io: Io, proxy: &Intercept, server: &Uri) -> Result<Io, Error> {
         let mut socks = SocksV5::new(with_port(proxy.uri())?, Connected(Some(io)));
         if let Some((user, password)) = proxy.raw_auth() {
@@ -127,7 +127,7 @@ impl Connector {
             .await
     }
 
-    /// Has an HTTP proxy connect to a server (`CONNECT`).
+    /// Makes an HTTP proxy connect to a server (`CONNECT`).
     async fn tunnel(
         &self,
         io: Io,

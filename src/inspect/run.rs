@@ -95,7 +95,7 @@ pub fn inspect(request: Request) -> Result<Inspection, InspectError> {
     })
 }
 
-/// Reports what is wrong with a tarball, whatever its manifest says.
+/// Reports what is wrong with a tarball, independent of its manifest.
 fn tarball(contents: &Contents, findings: &mut Findings) {
     match &contents.damage {
         None => {}

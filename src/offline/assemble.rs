@@ -96,7 +96,7 @@ impl Content {
     }
 }
 
-/// Writes the compiled release of `carried` to `output`. What is there stays as it is until the new one is whole.
+/// Writes the compiled release of `carried` to `output`. An existing file stays unchanged until the new one is complete.
 pub(super) fn assemble(
     manifest: &Manifest,
     carried: &[Carried],

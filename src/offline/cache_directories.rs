@@ -61,8 +61,8 @@ async fn responds(
     Ok(looked.is_some())
 }
 
-/// Gives up the shared caches whose file systems do not respond, creates the directory in which packages are stored, and returns the
-/// directories without links, so that they can be hidden from scripts.
+/// Stops using the shared caches whose file systems do not respond, and creates the directory in which packages are stored. Returns the
+/// directories, with links resolved, so that they can be hidden from scripts.
 pub(super) async fn prepare(
     remotes: &Remotes,
     agent: &ForkServer,

@@ -285,7 +285,7 @@ impl CallCache {
         self.remotes.report();
     }
 
-    /// Notes that the caller is about to report a failure of the local cache. Returns whether none was reported before.
+    /// Records that the caller is about to report a failure of the local cache. Returns whether none was reported before.
     pub(super) fn is_first_failure(&self) -> bool {
         self.remotes.is_first_local_failure()
     }
@@ -370,7 +370,7 @@ impl CallCache {
 struct Reported(Mutex<HashSet<PathBuf>>);
 
 impl Reported {
-    /// Whether a damage is to be reported: it is a new one, or lasting.
+    /// Whether to report a damage: it is a new one, or lasting.
     fn is_new(&self, damage: &Damage) -> bool {
         let mut files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         damage.kind.is_lasting() || files.insert(damage.file.clone())

@@ -112,7 +112,7 @@ impl PlannedPackages {
         matches!(self.expectations[index], Expectation::Compile(_))
     }
 
-    /// The times of all packages. Installing one that is compiled already takes next to no time.
+    /// The times of all packages. Installing one that is compiled already takes almost no time.
     fn times(&self) -> Vec<Duration> {
         let expected = self.expected.iter().enumerate();
         expected
@@ -281,7 +281,7 @@ impl PlannedPackages {
     }
 }
 
-/// Writes the graph of all packages of a run to a file. What is there stays as it is until the new file is complete.
+/// Writes the graph of all packages of a run to a file. An existing file stays unchanged until the new one is complete.
 pub(super) async fn write_graph(
     path: &Path,
     (tasks, dates): (&[Task], SourceDates),

@@ -1,4 +1,4 @@
-//! What a run is expected to give: its stemcell, and the paths of its results. Only manifests are read, and no file is changed.
+//! The expected results of a run: its stemcell, and the paths of its results. Only manifests are read, and no file is changed.
 
 use std::path::PathBuf;
 

@@ -54,8 +54,8 @@ pub struct UnfinishedRelease {
     pub compiled: Vec<Name>,
     /// Packages that failed, each with its dependents.
     pub dependents: Vec<(Name, Vec<Name>)>,
-    /// Packages that were stopped for no fault of theirs.
+    /// Packages that were stopped although they had not failed.
     pub stopped: Vec<Name>,
-    /// Packages that were not begun for no fault of theirs.
+    /// Packages that were not started, although none of their dependencies failed.
     pub not_begun: Vec<Name>,
 }

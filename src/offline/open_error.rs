@@ -19,18 +19,18 @@ pub enum OpenError {
     /// It cannot be decompressed.
     #[error("failed to read the tarball")]
     Decode(#[source] io::Error),
-    /// It is no tar archive, or a damaged one.
+    /// It is not a tar archive, or it is damaged.
     #[error("failed to read the tarball")]
     Read(#[from] ReadError),
     /// An entry would be unpacked outside.
     #[error("entry `{name}`")]
     Path {
-        /// The entry's name as it stands.
+        /// The entry's name in the archive.
         name: String,
         /// What is wrong with it.
         source: EntryPathError,
     },
-    /// It is something else than a tar archive.
+    /// It is something other than a tar archive.
     #[error("{0}")]
     Lookalike(Lookalike),
     /// A URL is given.

@@ -20,7 +20,7 @@ pub(super) struct PackageEvents {
     /// Each phase with its start.
     phases: Vec<(PhaseName, Instant)>,
     pub script: Option<Script>,
-    /// The second run that follows if it is started.
+    /// The second run of the script, before it is started.
     announced: Option<SecondRun>,
     pub second_run: Option<SecondRun>,
     pub compiled: Option<Blob>,

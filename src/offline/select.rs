@@ -134,7 +134,7 @@ impl Facts {
         let name = if self.is_source {
             selection.name_of_result(full, manifest)
         } else if is_name_of_part(&own, full) {
-            // It is copied. With the name of the whole release, it would be taken for that.
+            // It is copied. With the name of the whole release, it would be mistaken for the result of the whole release.
             own.into_owned()
         } else {
             full.clone()

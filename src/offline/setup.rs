@@ -197,7 +197,7 @@ pub(super) fn context(
 }
 
 /// Closes the sandbox and removes what scripts left. Results are not affected by a failure, so it is only a warning. A removal may be
-/// slow: signals must be heard meanwhile.
+/// slow: signals must be handled during that time.
 pub(super) async fn close(compiler: Compiler, progress: &Progress) -> Result<(), OfflineError> {
     let Compiler {
         context, installed, ..
@@ -252,7 +252,7 @@ pub(super) async fn work_directory(
     })
 }
 
-/// Removes the work directory. This may be slow: signals must be heard meanwhile.
+/// Removes the work directory. This may be slow: signals must be handled during that time.
 pub(super) async fn remove(work_directory: WorkDirectory, progress: &Progress) {
     let work = work_directory.path().to_owned();
     let removing = runtime::spawn_blocking("work directory", move || work_directory.remove());

@@ -1,4 +1,4 @@
-//! Snapshots of the texts of this face that are hard to provoke through the built program.
+//! Snapshots of the texts of `bosh-agent compile` that are hard to provoke through the built program.
 
 use super::assemble::AssembleError;
 use super::error::{InputProblem, InputProblemKind, OfflineError};

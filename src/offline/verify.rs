@@ -41,7 +41,7 @@ pub enum VerifyError {
         number: usize,
         /// What should be there.
         expected: String,
-        /// What is there.
+        /// What was found.
         found: String,
     },
     /// The contents of an entry are not what was written.

@@ -1,4 +1,4 @@
-//! Has a child answer a question: it writes the answer to a file in memory.
+//! Makes a child answer a question. The child writes the answer to a file in memory.
 
 use std::fs::File;
 use std::io::{self, Read, Seek};

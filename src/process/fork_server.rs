@@ -87,7 +87,7 @@ impl ForkServer {
         &self.0.program
     }
 
-    /// Has the server fork a child with these descriptors: the child's socket, standard output,
+    /// Makes the server fork a child with these descriptors: the child's socket, standard output,
     /// standard error. Starts the server if none runs. Returns the child's number, by which the
     /// server knows it.
     ///
@@ -110,7 +110,7 @@ impl ForkServer {
         Ok(number)
     }
 
-    /// Has the server kill a child that does not stop in time.
+    /// Makes the server kill a child that does not stop in time.
     pub(super) fn kill(&self, number: u32) {
         if let Some(server) = self.running().as_ref() {
             // A server that is gone has no child to kill.

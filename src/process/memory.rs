@@ -6,7 +6,7 @@ use std::path::Path;
 use super::cgroup;
 use crate::fs;
 
-/// The number of processes that the kernel has killed for lack of memory since boot, in any
+/// The number of processes that the kernel has killed because memory ran out since boot, in any
 /// container. `None` before Linux 4.13.
 #[must_use]
 pub(crate) fn out_of_memory_kills() -> Option<u64> {

@@ -138,7 +138,7 @@ struct Started {
     readers: Vec<io::PipeReader>,
 }
 
-/// Has the fork server fork a child whose output goes to this many pipes.
+/// Makes the fork server fork a child whose output goes to this many pipes.
 fn start(child: &Child, streams: usize) -> Result<Started, SuperviseError> {
     let (readers, [stdout, stderr]) = pipes(streams).map_err(SuperviseError::Channels)?;
     let connected = connect(child, [stdout.into(), stderr.into()])?;
@@ -155,7 +155,7 @@ pub(super) struct Connected {
     pub(super) unsent: Vec<u8>,
 }
 
-/// Has the fork server fork a child with this standard output and standard error, and sends the child its orders as far as they fit
+/// Makes the fork server fork a child with this standard output and standard error, and sends the child its orders as far as they fit
 /// into the socket's buffer.
 pub(super) fn connect(
     child: &Child,

@@ -54,7 +54,7 @@ impl Drop for RawMode {
     }
 }
 
-/// Ends the raw mode of the terminal at stdin, if it is in use. To be called before an exit without destructors.
+/// Ends the raw mode of the terminal at stdin, if it is in use. Call this before an exit without destructors.
 pub(crate) fn restore_terminal() {
     let settings = SETTINGS
         .lock()

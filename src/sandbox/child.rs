@@ -90,7 +90,7 @@ fn run_script(
     watched.report(ended)
 }
 
-/// Has a fork of this process answer a question. The fork is not a script, but is watched like one. Each step of a copy may take as
+/// Forks this process to answer a question. The fork is not a script, but is watched like one. Each step of a copy may take as
 /// long as the limit.
 fn answer(
     question: &Question,

@@ -14,9 +14,8 @@
 //! WORK/scratch/NAME         scratch directories, mounted at data/NAME, unless they are kept elsewhere
 //! ```
 //!
-//! If the base directory is missing and cannot be created, as for an ordinary user of a plain machine, the tree is mounted over the nearest
-//! existing directory above it (`/var`), whose other entries are mounted into the tree. The directory under the tree is the *covered*
-//! directory.
+//! An ordinary user cannot create a missing base directory. Then the tree is mounted over the nearest existing directory above it
+//! (`/var`), and the other entries of that directory are mounted into the tree. The directory under the tree is the *covered* directory.
 
 mod base;
 mod directories;

@@ -1,8 +1,7 @@
 //! `--protect-host`: in namespaces, everything except a script's own directories is mounted read-only, and the script cannot undo it.
 //!
 //! Read-only mounts alone are not enough: root in a mount namespace can make them writable again. So the script's process also drops
-//! the capability to mount, the one to take over processes that have it, and the one to open files by inode, whatever mount they are
-//! below.
+//! three capabilities: to mount, to take over processes that can mount, and to open files by inode, which bypasses mounts.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -47,7 +47,7 @@ struct ClaimedNames {
 }
 
 impl PrivateNames {
-    /// Has `claim` add names, unless the package has left: a canceled claim may still run then.
+    /// Calls `claim` to add names, unless the package has left: a canceled claim may still run then.
     pub(super) fn extend(
         &self,
         claim: impl FnOnce(&mut Vec<Name>) -> Result<(), SandboxError>,

@@ -30,8 +30,8 @@ pub async fn run(
     run_holding(script, output, TimeLimits::default(), cancel, ()).await
 }
 
-/// Like [`run`], with time limits: a script that exceeds one is stopped as after a cancellation. `held` is dropped as soon as the last process of the script has ended, before the output is read to its end, or
-/// when the script could not be started.
+/// Like [`run`], with time limits: a script that exceeds one is stopped as after a cancellation. `held` is dropped when the last process
+/// of the script has ended, even if its output is not read to the end yet, or when the script could not be started.
 ///
 /// # Errors
 /// As [`run`].

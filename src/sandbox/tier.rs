@@ -47,9 +47,9 @@ impl Isolation {
         }
     }
 
-    /// Checks that the script of a killed run has not replaced the data directory with a link or mounted a file system over it, if
-    /// the tier may use the base directory itself. Must precede changes in the data directory, such as a new work directory. Unmounts
-    /// file systems of that script that do not respond. `look` says whether one does.
+    /// Checks the data directory, if the tier may use the base directory itself: the script of a killed run may have replaced it with a
+    /// link or mounted a file system over it. Must precede changes in the data directory, such as a new work directory. Unmounts file
+    /// systems of that script that do not respond. `look` says whether a file system responds.
     ///
     /// # Errors
     /// [`SandboxError::LeftLink`], [`SandboxError::LeftMount`] and [`SandboxError::SilentMount`].

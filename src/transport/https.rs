@@ -283,7 +283,7 @@ impl HttpsServer {
     }
 }
 
-/// Has the kernel close the connection of a client that is gone or does not read.
+/// Makes the kernel close the connection of a client that is gone or does not read.
 fn limit_waiting(stream: &TcpStream) -> io::Result<()> {
     use rustix::net::sockopt;
     let milliseconds = u32::try_from(PEER_TIMEOUT.as_millis()).unwrap_or(u32::MAX);

@@ -68,7 +68,7 @@ impl Directory {
         Ok(tidying.await??)
     }
 
-    /// Notes that a package is in use, so that it is pruned after others.
+    /// Records that a package is in use, so that it is pruned after others.
     pub(super) async fn mark_used(&self, entry: &Entry) -> Result<(), RemoteError> {
         let cache = Arc::clone(&self.cache);
         let file = cache.entry(&entry.parts.name, &entry.key());

@@ -40,7 +40,7 @@ pub(in crate::cache) struct LocalHealth {
 }
 
 impl LocalHealth {
-    /// Notes that a failure of the local cache is about to be reported. Returns whether it is the first one.
+    /// Records that a failure of the local cache is about to be reported. Returns whether it is the first one.
     pub(in crate::cache) fn is_first(&self) -> bool {
         !self.has_warned.swap(true, Ordering::Relaxed)
     }
@@ -106,8 +106,8 @@ impl Health {
         self.failures().in_succession = 0;
     }
 
-    /// Notes an error of an operation that began at `start`. After a failure, the cache is not used any longer, unless only bytes are wrong, the
-    /// local cache has failed, or the failure may pass and there were few of them.
+    /// Records an error of an operation that began at `start`. The cache is no longer used, except after three kinds of errors: wrong
+    /// bytes, a failure of the local cache, and a temporary failure while there were few of them.
     pub(super) fn note(&self, error: &RemoteError, start: Instant) {
         match error {
             RemoteError::Wrong { .. } => self.note_problem(Problem::File, error),
@@ -192,7 +192,7 @@ impl Health {
         }
     }
 
-    /// Notes that no packages can be stored.
+    /// Records that no packages can be stored.
     pub(super) fn only_read(&self, error: &fs::Error) {
         self.is_only_read.store(true, Ordering::Relaxed);
         self.note_problem(Problem::OnlyRead, error);

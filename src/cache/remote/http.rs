@@ -14,7 +14,7 @@ use crate::cache::key::Key;
 use crate::cache::local::{JSON, LocalCache, VERSION};
 use crate::http::{Body, Client, Headers, Response, StatusCode, Timeouts, Url};
 
-/// A description that is longer than this is not ours, in bytes.
+/// The maximum length of a description, in bytes. No agent writes a longer one.
 pub(super) const LONGEST_ENTRY: usize = 4 << 20;
 
 #[derive(Debug)]
@@ -190,7 +190,7 @@ struct Refusal {
 }
 
 impl Refusal {
-    /// Accepts the refusal if the file is there and good. A bad file that cannot be replaced is only a miss for later runs.
+    /// Accepts the refusal if the server has the file and its content is right. A damaged file that cannot be replaced is only a cache miss for later runs.
     async fn unless_there<F>(
         self,
         is_there: impl FnOnce() -> F,

@@ -46,7 +46,7 @@ impl Receiver {
         }
     }
 
-    /// Takes the next part. A server that sends more than it announced is not listened to any longer.
+    /// Takes the next part. Fails if the server sends more than it announced.
     pub(super) async fn push(&mut self, chunk: Bytes) -> Result<(), RemoteError> {
         let left = self.missing.checked_sub(chunk.len() as u64);
         self.missing = left.ok_or_else(|| RemoteError::wrong(&self.content))?;

@@ -31,7 +31,7 @@ pub(in crate::compile) struct Built {
 
 impl Built {
     /// Marks the package, and what will be compiled against it, if the package or one of its dependencies is the result of an unrestricted
-    /// run. To be called before its dependents start.
+    /// run. Call this before its dependents start.
     pub(super) fn inherit_unrestricted(&mut self) {
         let mut dependencies = self.job.dependencies.iter();
         self.unrestricted |= dependencies.any(|it| it.installed.is_unrestricted());

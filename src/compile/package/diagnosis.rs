@@ -40,7 +40,7 @@ impl Work {
         Ok(printed)
     }
 
-    /// Findings about a script that succeeded. To be called before its tree is moved.
+    /// Findings about a script that succeeded. Call this before its tree is moved.
     pub(super) fn findings_of_success(
         &self,
         confined: &Spec,

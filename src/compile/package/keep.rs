@@ -116,7 +116,7 @@ impl Work {
         }
     }
 
-    /// At every moment, one complete tree is there under its name or that of [`kept::earlier`].
+    /// At any time, a complete tree exists under its own name or under [`kept::earlier`].
     fn update(&self, directory: &Path) -> fs::Result<()> {
         let new = directory.join("new");
         if fs::lookup(&new)?.is_some() {

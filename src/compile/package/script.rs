@@ -37,7 +37,7 @@ struct ReadyScript {
 struct BeforeStart {
     /// The target of a script that is a dangling link outside of the sandbox. It may exist in the script's view.
     dangling: Option<PathBuf>,
-    /// How many processes the kernel had killed for lack of memory.
+    /// How many processes the kernel had killed because memory ran out.
     killed: Option<u64>,
 }
 
@@ -109,7 +109,7 @@ impl Work {
                 let finding = script_file::missing(packaging).map_err(&files)?;
                 return Ok(Packaging::Missing(finding));
             }
-            // Its target may exist only in the script's view, such as a file of a dependency.
+            // The target of the link may exist only in the script's view, such as a file of a dependency.
             ScriptFile::Dangling(target) if self.is_elsewhere() => Some(target),
             ScriptFile::Dangling(target) => return Err(self.dangling(target)),
             ScriptFile::NotAFile(found) => {

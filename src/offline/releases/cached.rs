@@ -10,7 +10,7 @@ use crate::offline::ledger::PackageRecord;
 const MOST_WARNINGS: usize = 20;
 
 impl Run<'_> {
-    /// Takes the packages that are in the cache over.
+    /// Takes over the packages that are in the cache.
     pub(super) fn take_cached(&mut self) {
         let hits: Vec<NodeId> = self.cached.hits().map(|(node, _)| node).collect();
         hits.into_iter().for_each(|node| self.take_hit(node));
@@ -25,7 +25,7 @@ impl Run<'_> {
         }
     }
 
-    /// Takes a package that is in the cache over.
+    /// Takes over a package that is in the cache.
     fn take_hit(&mut self, node: NodeId) {
         let Some(hit) = self.cached.hit(node) else {
             return;
@@ -63,7 +63,7 @@ impl Run<'_> {
         self.assemble_complete();
     }
 
-    /// How a package is made.
+    /// How a package is obtained.
     pub(super) fn origin(&self, node: NodeId, record: &PackageRecord) -> Origin {
         let cached = self.cached.hit(node).map(|hit| &hit.blob.blob);
         let blob = cached.unwrap_or(&record.node.package().blob);

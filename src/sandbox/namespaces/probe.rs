@@ -23,8 +23,8 @@ use crate::sandbox::view::Writes;
 const GRACE: Duration = Duration::from_secs(5);
 
 impl Namespaces {
-    /// Tries everything that a view needs, once. What does not work is replaced by the next best: how writes into dependencies are
-    /// handled, PID namespaces, locked mounts.
+    /// Tries everything that a view needs, once. Three parts have alternatives, which are used if the part does not work: overlays for
+    /// writes into dependencies, PID namespaces, and locked mounts.
     ///
     /// # Errors
     /// The first step that fails and cannot be replaced.

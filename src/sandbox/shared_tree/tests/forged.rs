@@ -1,4 +1,4 @@
-//! Notes that a script has forged, and files of the host in the places of the agent's.
+//! Records that a script has forged, and files of the host in the places of the agent's.
 
 use super::*;
 
