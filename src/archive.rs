@@ -42,6 +42,7 @@ pub use read::{Entry, Owner, ReadError, Reader};
 pub(crate) use size::{is_whole, least_unpacked};
 pub use tarball::AppendError;
 pub(crate) use tarball::EntryWriter;
+pub(crate) use unpack::Files;
 #[cfg(test)]
 pub(crate) use unpack::unpack_file;
 pub use unpack::{Skipped, UnpackError, Unpacked, unpack, unpack_whole};

@@ -42,6 +42,7 @@ pub mod daemon;
 pub mod diag;
 pub mod fs;
 pub(crate) mod http;
+pub mod image;
 pub mod inspect;
 pub mod machine;
 pub mod offline;

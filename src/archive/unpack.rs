@@ -17,24 +17,21 @@
 //! destination is incomplete.
 
 mod error;
+mod files;
 mod resolution;
 mod tree;
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::archive::CHUNK;
 use crate::archive::compression::{Compression, Decoder};
 use crate::archive::entry::{Kind, normalize};
 use crate::archive::read::{Entry, Reader};
-use crate::archive::sparse::Piece;
-use crate::fs::Context;
 use crate::runtime::ReadAhead;
-use tree::Tree;
+pub(crate) use files::Files;
 
 pub use error::{LinkProblem, UnpackError};
 
@@ -70,9 +67,8 @@ pub struct Skipped {
 pub fn unpack(reader: impl Read, destination: &Path) -> Result<Unpacked, UnpackError> {
     let mut archive = Reader::new(reader);
     let mut unpacker = Unpacker {
-        tree: Tree::open(destination)?,
+        files: Files::new(destination)?,
         directories: BTreeMap::new(),
-        buffer: vec![0; CHUNK],
         unpacked: Unpacked::default(),
     };
     while let Some(entry) = archive.next_entry()? {
@@ -109,10 +105,9 @@ pub fn unpack_whole(
 }
 
 struct Unpacker {
-    tree: Tree,
+    files: Files,
     /// The mode and time of each directory, which are set at the end, sorted by the bytes of the paths.
     directories: BTreeMap<OsString, (u32, i64)>,
-    buffer: Vec<u8>,
     unpacked: Unpacked,
 }
 
@@ -122,24 +117,24 @@ impl Unpacker {
         if path.as_os_str().is_empty() && entry.kind != Kind::Directory {
             return Err(UnpackError::RootNotDirectory);
         }
-        let path = self.tree.resolved(&path)?;
+        let path = self.files.tree.resolved(&path)?;
         match entry.kind {
             Kind::Directory => {
                 if !path.as_os_str().is_empty() {
-                    self.tree.directory(&path)?;
+                    self.files.tree.directory(&path)?;
                 }
                 self.directories
                     .insert(path.into_os_string(), (entry.mode, entry.mtime));
                 self.unpacked.entries += 1;
                 return Ok(());
             }
-            Kind::File => self.file(&path, entry, archive)?,
+            Kind::File => self.unpacked.bytes += self.files.file(&path, entry, archive)?,
             Kind::Symlink => {
                 let target = Path::new(OsStr::from_bytes(&entry.link));
                 if !tree::is_target(target) {
                     return Err(UnpackError::NoTarget { entry: path });
                 }
-                self.tree.symlink(&path, target, entry.mtime)?;
+                self.files.tree.symlink(&path, target, entry.mtime)?;
             }
             Kind::HardLink => {
                 let target =
@@ -147,20 +142,24 @@ impl Unpacker {
                         entry: path.clone(),
                         source,
                     })?;
-                let target = self.tree.resolved(&target).map_err(|error| match error {
-                    UnpackError::ThroughSymlink { link, problem, .. } => {
-                        let entry = path.clone();
-                        UnpackError::ThroughSymlink {
-                            entry,
-                            link,
-                            problem,
+                let target = self
+                    .files
+                    .tree
+                    .resolved(&target)
+                    .map_err(|error| match error {
+                        UnpackError::ThroughSymlink { link, problem, .. } => {
+                            let entry = path.clone();
+                            UnpackError::ThroughSymlink {
+                                entry,
+                                link,
+                                problem,
+                            }
                         }
-                    }
-                    other => other,
-                })?;
-                self.tree.hard_link(&path, &target)?;
+                        other => other,
+                    })?;
+                self.files.tree.hard_link(&path, &target)?;
             }
-            Kind::Fifo => self.tree.fifo(&path, entry.mode, entry.mtime)?,
+            Kind::Fifo => self.files.tree.fifo(&path, entry.mode, entry.mtime)?,
             Kind::CharacterDevice | Kind::BlockDevice => {
                 self.unpacked.skipped.count += 1;
                 if self.unpacked.skipped.first.len() < SKIPPED_NAMES {
@@ -176,55 +175,12 @@ impl Unpacker {
         Ok(())
     }
 
-    fn file<R: Read>(
-        &mut self,
-        path: &Path,
-        entry: &Entry,
-        archive: &mut Reader<R>,
-    ) -> Result<(), UnpackError> {
-        let mut file = self.tree.create(path)?;
-        if let Some(pieces) = &entry.pieces {
-            let full = self.tree.full(path);
-            file.set_len(entry.size).at("set the length of", &full)?;
-            for Piece { offset, length } in pieces {
-                file.seek(SeekFrom::Start(*offset)).at("write to", &full)?;
-                self.copy(*length, &mut file, path, archive)?;
-            }
-        } else {
-            self.copy(entry.size, &mut file, path, archive)?;
-        }
-        self.tree.finish_file(path, &file, entry.mode, entry.mtime)
-    }
-
-    fn copy<R: Read>(
-        &mut self,
-        mut left: u64,
-        file: &mut File,
-        path: &Path,
-        archive: &mut Reader<R>,
-    ) -> Result<(), UnpackError> {
-        while left > 0 {
-            let wanted = self
-                .buffer
-                .len()
-                .min(usize::try_from(left).unwrap_or(usize::MAX));
-            let read = archive.read_content(&mut self.buffer[..wanted])?;
-            if read == 0 {
-                // Prevents an endless loop. Not reached: the reader has compared the pieces with the size of the content.
-                break;
-            }
-            file.write_all(&self.buffer[..read])
-                .at("write to", &self.tree.full(path))?;
-            left -= read as u64;
-            self.unpacked.bytes += read as u64;
-        }
-        Ok(())
-    }
-
     fn finish(mut self) -> Result<Unpacked, UnpackError> {
         // In reverse byte order, directories come before the directory that contains them.
         for (path, (mode, mtime)) in self.directories.iter().rev() {
-            self.tree.finish_directory(path.as_ref(), *mode, *mtime)?;
+            self.files
+                .tree
+                .finish_directory(path.as_ref(), *mode, *mtime)?;
         }
         Ok(self.unpacked)
     }

@@ -18,7 +18,7 @@ use nix::sys::stat::{
     mkdirat, utimensat,
 };
 use nix::sys::time::TimeSpec;
-use nix::unistd::{UnlinkatFlags, linkat, mkfifoat, symlinkat, unlinkat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, mkfifoat, symlinkat, unlinkat};
 
 use super::UnpackError;
 use super::error::LinkProblem;
@@ -34,7 +34,7 @@ const DIRECTORY: OFlag = OFlag::O_PATH
 const KEPT: usize = 32;
 
 /// The destination, and the open directories below it.
-pub(super) struct Tree {
+pub(crate) struct Tree {
     root: OwnedFd,
     /// For messages.
     destination: PathBuf,
@@ -61,7 +61,7 @@ enum Obstacle {
 }
 
 impl Tree {
-    pub(super) fn open(destination: &Path) -> Result<Self, UnpackError> {
+    pub(crate) fn open(destination: &Path) -> Result<Self, UnpackError> {
         let root = openat(AT_FDCWD, destination, DIRECTORY, Mode::empty())
             .at("open the directory", destination)?;
         Ok(Self {
@@ -72,13 +72,13 @@ impl Tree {
         })
     }
 
-    pub(super) fn full(&self, entry: &Path) -> PathBuf {
+    pub(crate) fn full(&self, entry: &Path) -> PathBuf {
         self.destination.join(entry)
     }
 
     /// The path of an entry without links: each link to a directory inside the destination is replaced by its target. Missing
     /// directories after the last link stay missing. The entry itself may be a link.
-    pub(super) fn resolved(&mut self, entry: &Path) -> Result<PathBuf, UnpackError> {
+    pub(crate) fn resolved(&mut self, entry: &Path) -> Result<PathBuf, UnpackError> {
         match self.enter(entry, Missing::Refuse) {
             Err(Obstacle::Symlink(_)) => self.through_links(entry),
             // The operation on the entry reports any other obstacle.
@@ -123,7 +123,7 @@ impl Tree {
     }
 
     /// Creates a file; replaces an existing one.
-    pub(super) fn create(&mut self, entry: &Path) -> Result<File, UnpackError> {
+    pub(crate) fn create(&mut self, entry: &Path) -> Result<File, UnpackError> {
         // Other users cannot read the file before its mode is set.
         let mode = Mode::S_IRUSR | Mode::S_IWUSR;
         let flags =
@@ -135,7 +135,7 @@ impl Tree {
     }
 
     /// Creates a symbolic link; replaces an existing file.
-    pub(super) fn symlink(
+    pub(crate) fn symlink(
         &mut self,
         entry: &Path,
         target: &Path,
@@ -148,7 +148,7 @@ impl Tree {
     }
 
     /// Creates a FIFO; replaces an existing file.
-    pub(super) fn fifo(&mut self, entry: &Path, mode: u32, mtime: i64) -> Result<(), UnpackError> {
+    pub(crate) fn fifo(&mut self, entry: &Path, mode: u32, mtime: i64) -> Result<(), UnpackError> {
         self.replace(entry, "create the pipe", |directory, name| {
             mkfifoat(directory, name, Mode::S_IRUSR | Mode::S_IWUSR)
         })?;
@@ -157,7 +157,7 @@ impl Tree {
     }
 
     /// Creates a directory without permissions for other users, or keeps an existing one.
-    pub(super) fn directory(&mut self, entry: &Path) -> Result<(), UnpackError> {
+    pub(crate) fn directory(&mut self, entry: &Path) -> Result<(), UnpackError> {
         if let Some(found) = self.look(entry, Missing::Make)?
             && is(&found, SFlag::S_IFDIR)
         {
@@ -169,7 +169,7 @@ impl Tree {
     }
 
     /// Adds a name to an unpacked file; replaces an existing file.
-    pub(super) fn hard_link(&mut self, entry: &Path, target: &Path) -> Result<(), UnpackError> {
+    pub(crate) fn hard_link(&mut self, entry: &Path, target: &Path) -> Result<(), UnpackError> {
         let missing = || UnpackError::HardLinkMissing {
             entry: entry.to_owned(),
             target: target.to_owned(),
@@ -197,7 +197,7 @@ impl Tree {
     }
 
     /// Sets a directory's mode and time; the empty path is the destination.
-    pub(super) fn finish_directory(
+    pub(crate) fn finish_directory(
         &mut self,
         entry: &Path,
         mode: u32,
@@ -209,7 +209,7 @@ impl Tree {
     }
 
     /// Sets the mode and time of a written file.
-    pub(super) fn finish_file(
+    pub(crate) fn finish_file(
         &self,
         entry: &Path,
         file: &File,
@@ -222,8 +222,29 @@ impl Tree {
         Ok(())
     }
 
+    /// Sets the owner of an entry; a link is not followed. The kernel may remove the setuid and setgid bits of a file.
+    pub(crate) fn set_owner(
+        &mut self,
+        entry: &Path,
+        uid: u32,
+        gid: u32,
+    ) -> Result<(), UnpackError> {
+        let full = self.full(entry);
+        let (directory, name) = self.parent(entry, Missing::Refuse)?;
+        let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+        fchownat(
+            directory,
+            name,
+            Some(uid),
+            Some(gid),
+            AtFlags::AT_SYMLINK_NOFOLLOW,
+        )
+        .at("set the owner of", &full)?;
+        Ok(())
+    }
+
     /// Sets the mode of a new file, which must not be a symbolic link, because it would be followed.
-    fn set_mode(&mut self, entry: &Path, mode: u32) -> Result<(), UnpackError> {
+    pub(crate) fn set_mode(&mut self, entry: &Path, mode: u32) -> Result<(), UnpackError> {
         let full = self.full(entry);
         let (directory, name) = self.parent(entry, Missing::Refuse)?;
         let mode = Mode::from_bits_truncate(mode);
@@ -266,7 +287,7 @@ impl Tree {
     }
 
     /// Removes a file, a link or an empty directory.
-    fn remove(&mut self, entry: &Path) -> Result<(), UnpackError> {
+    pub(crate) fn remove(&mut self, entry: &Path) -> Result<(), UnpackError> {
         let full = self.full(entry);
         let found = self.look(entry, Missing::Refuse)?;
         let how = match found {

@@ -1,0 +1,127 @@
+//! Why an image cannot be used.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::kind::UnknownImage;
+use super::layers::LayerError;
+use super::manifest::{ManifestError, Platform};
+use crate::archive::{ReadError, UnpackError};
+use crate::fs;
+
+/// Why an image cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// It is not an image.
+    #[error("`{}` is not a stemcell image", image.display())]
+    Unknown {
+        /// The image.
+        image: PathBuf,
+        /// What it should be.
+        source: UnknownImage,
+    },
+    /// A document of the image cannot be used.
+    #[error("failed to read the image `{}`", image.display())]
+    Manifest {
+        /// The image.
+        image: PathBuf,
+        /// The reason.
+        source: ManifestError,
+    },
+    /// An archive cannot be read.
+    #[error("failed to read `{}`", file.display())]
+    Archive {
+        /// The file.
+        file: PathBuf,
+        /// The reason.
+        source: ReadError,
+    },
+    /// An archive cannot be decoded.
+    #[error("failed to read `{}`", file.display())]
+    Decode {
+        /// The file.
+        file: PathBuf,
+        /// The reason.
+        source: io::Error,
+    },
+    /// A layer must not be merged.
+    #[error("`{}` has an entry that must not be unpacked", file.display())]
+    Layer {
+        /// The file.
+        file: PathBuf,
+        /// The reason.
+        source: LayerError,
+    },
+    /// A layer cannot be unpacked.
+    #[error("failed to unpack `{}`", file.display())]
+    Unpack {
+        /// The file.
+        file: PathBuf,
+        /// The reason.
+        source: UnpackError,
+    },
+    /// A file does not have its digest.
+    #[error("`{}` is damaged: its {algorithm} is {found}, not {expected}", file.display())]
+    Digest {
+        /// The file.
+        file: PathBuf,
+        /// The algorithm.
+        algorithm: &'static str,
+        /// The digest.
+        found: String,
+        /// The digest in the image's documents.
+        expected: String,
+    },
+    /// A blob does not have its length.
+    #[error("`{}` is damaged: it has {found} bytes, not {expected}", file.display())]
+    Size {
+        /// The file.
+        file: PathBuf,
+        /// The length.
+        found: u64,
+        /// The length in the image's documents.
+        expected: u64,
+    },
+    /// A file of an archive leads out of it.
+    #[error("`{}` leads out of the image", file.display())]
+    Outside {
+        /// The file.
+        file: PathBuf,
+    },
+    /// The image is for another platform.
+    #[error("`{}` is an image for {found}, and this machine is {wanted}", image.display())]
+    Platform {
+        /// The image.
+        image: PathBuf,
+        /// Its platform.
+        found: Platform,
+        /// The platform of this program.
+        wanted: Platform,
+    },
+    /// A stemcell does not have the archive with its root file system.
+    #[error("the stemcell `{}` has no file `image`", image.display())]
+    NoRoot {
+        /// The stemcell.
+        image: PathBuf,
+    },
+    /// The description of a stemcell cannot be read.
+    #[error("`stemcell.MF` in `{}` is invalid: {reason}", image.display())]
+    Description {
+        /// The stemcell.
+        image: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The image was changed meanwhile.
+    #[error("`{}` was changed while it was read", image.display())]
+    Changed {
+        /// The image.
+        image: PathBuf,
+    },
+    /// The run was stopped.
+    #[error("stopped")]
+    Stopped,
+    /// A file operation failed.
+    #[error(transparent)]
+    Files(#[from] fs::Error),
+}

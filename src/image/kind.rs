@@ -1,0 +1,131 @@
+//! Recognizes the kind of an image by the names of its entries. No I/O.
+
+use std::collections::BTreeSet;
+
+/// The directories of which a root file system has at least one.
+const SYSTEM: [&str; 4] = ["bin", "etc", "lib", "usr"];
+
+/// The kind of an archive or of a directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A stemcell: `stemcell.MF`, and a root file system as the archive `image`.
+    Stemcell,
+    /// A root file system.
+    Root,
+    /// An OCI image layout.
+    OciLayout,
+    /// A file of `docker save` that is not also an OCI image layout.
+    DockerSave,
+}
+
+/// The names are those of no known kind of image.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "neither a stemcell (`stemcell.MF`, `image`), a root file system (`etc`, `usr`), an OCI layout (`oci-layout`, `index.json`) nor a file \
+     of docker save (`manifest.json`)"
+)]
+pub struct UnknownImage;
+
+/// Recognizes a kind while names are read.
+#[derive(Debug, Default)]
+pub(super) struct Recognizer {
+    /// The first components of all names that matter.
+    found: BTreeSet<&'static str>,
+}
+
+impl Recognizer {
+    /// Considers the name of an entry, as in an archive: with or without `./`. Returns the kind as soon as the other names do not matter.
+    pub(super) fn see(&mut self, name: &[u8]) -> Option<Kind> {
+        let mut parts = name
+            .split(|byte| *byte == b'/')
+            .filter(|part| !part.is_empty() && *part != b".");
+        let first = parts.next()?;
+        let known = [
+            "stemcell.MF",
+            "image",
+            "oci-layout",
+            "index.json",
+            "manifest.json",
+        ];
+        let mut known = known.iter().chain(&SYSTEM);
+        if let Some(name) = known.find(|name| name.as_bytes() == first) {
+            self.found.insert(name);
+        }
+        match () {
+            () if self.has("stemcell.MF") => Some(Kind::Stemcell),
+            () if SYSTEM.iter().any(|name| self.has(name)) => Some(Kind::Root),
+            () if self.has("oci-layout") && self.has("index.json") => Some(Kind::OciLayout),
+            () => None,
+        }
+    }
+
+    /// The kind, if no other entry follows.
+    ///
+    /// # Errors
+    /// If the names are those of no known kind.
+    pub(super) fn finish(self) -> Result<Kind, UnknownImage> {
+        match self.has("manifest.json") {
+            true => Ok(Kind::DockerSave),
+            false => Err(UnknownImage),
+        }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.found.contains(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind(names: &[&str]) -> Result<Kind, UnknownImage> {
+        let mut recognizer = Recognizer::default();
+        let found = names
+            .iter()
+            .find_map(|name| recognizer.see(name.as_bytes()));
+        found.map_or_else(|| recognizer.finish(), Ok)
+    }
+
+    #[test]
+    fn each_kind_is_recognized_by_its_names() {
+        for (names, expected) in [
+            (
+                &["stemcell.MF", "packages.txt", "image"][..],
+                Kind::Stemcell,
+            ),
+            (&["./image", "./stemcell.MF"], Kind::Stemcell),
+            (&["./", "./boot/", "./usr/bin/env"], Kind::Root),
+            (&["data/", "etc"], Kind::Root),
+            (
+                &[
+                    "blobs/",
+                    "blobs/sha256/aa",
+                    "index.json",
+                    "manifest.json",
+                    "oci-layout",
+                ],
+                Kind::OciLayout,
+            ),
+            (
+                &["aa/layer.tar", "aa.json", "manifest.json", "repositories"],
+                Kind::DockerSave,
+            ),
+        ] {
+            assert_eq!(kind(names), Ok(expected), "{names:?}");
+        }
+    }
+
+    #[test]
+    fn other_archives_are_no_images() {
+        for names in [
+            &[][..],
+            &["release.MF", "packages/a.tgz"],
+            &["image"],
+            &["index.json"],
+            &["sub/etc/passwd"],
+        ] {
+            assert_eq!(kind(names), Err(UnknownImage), "{names:?}");
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! Unpacked images in a directory: each is unpacked once, and several processes use it at once.
+//!
+//! ```text
+//! DIR/v1/DIGEST-OWNERS/root        the root file system
+//! DIR/v1/DIGEST-OWNERS/about.json  what the image says about itself
+//! DIR/v1/DIGEST-OWNERS.lock        locked by the process that unpacks the image
+//! DIR/v1/unpacking-…               an image that is being unpacked, leased
+//! ```
+//!
+//! An image appears by rename, so it is always complete. DIGEST is the SHA-256 of the file, or of the manifest of an OCI layout. OWNERS
+//! are those that the process can give to files: another user, or one with other ranges of owners, unpacks the image again.
+
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::error::ImageError;
+use super::kind::{Kind, Recognizer};
+use super::open::{Description, Unpacking, digest};
+use super::unpack::Owners;
+use crate::fs::{self, Context as _, LeasedDirectory};
+use crate::release::{Algorithm, Digests};
+
+/// The directory of this version's images.
+const VERSION: &str = "v1";
+
+/// The prefix of images that are being unpacked.
+const PREFIX: &str = "unpacking-";
+
+/// The root file system of an image.
+const ROOT: &str = "root";
+
+/// What an image says about itself.
+const ABOUT: &str = "about.json";
+
+/// How long a process waits for another one that unpacks the same image, at a time.
+const TURN: Duration = Duration::from_secs(60);
+
+/// An image that can be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unpacked {
+    /// The directory of its root file system.
+    pub root: PathBuf,
+    /// What identifies it; `None` for a directory, which anyone may change.
+    pub digest: Option<String>,
+    /// What a stemcell says about itself.
+    pub description: Option<Description>,
+}
+
+/// What is stored with an image.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct About {
+    is_stemcell: bool,
+    operating_system: Option<String>,
+    version: Option<String>,
+}
+
+/// Where images are unpacked, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct ImageStore<'a> {
+    /// The directory.
+    pub directory: &'a Path,
+    /// Whether files get the owners that the image names.
+    pub owners: Owners,
+}
+
+/// An image that is not unpacked yet.
+enum Packed {
+    Archive(File),
+    Layout,
+}
+
+impl ImageStore<'_> {
+    /// Opens an image, and unpacks it if no earlier process has. `announce` is called before it is unpacked.
+    ///
+    /// # Errors
+    /// If it is not an image, is damaged, or cannot be unpacked, or if `stop` returned `true`.
+    pub fn open(
+        &self,
+        image: &Path,
+        announce: &dyn Fn(),
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Unpacked, ImageError> {
+        let (name, packed) = if fs::metadata(image)?.is_dir() {
+            match directory_kind(image)? {
+                Kind::OciLayout => {
+                    let none = Path::new("");
+                    let reading = self.unpacking(image, (none, none), stop);
+                    let (digest, _) = reading.manifest(image)?;
+                    (digest.hex().to_owned(), Packed::Layout)
+                }
+                _ => {
+                    return Ok(Unpacked {
+                        root: fs::canonicalize(image)?,
+                        digest: None,
+                        description: None,
+                    });
+                }
+            }
+        } else {
+            let file = fs::open_file(image)?;
+            let digest = digest(&file, image)?;
+            (digest, Packed::Archive(file))
+        };
+        let versioned = self.directory.join(VERSION);
+        fs::create_dir_all_with_mode(&versioned, 0o700)?;
+        let final_name = versioned.join(format!("{name}-{}", owners_name(self.owners)?));
+        let lock = final_name.with_extension("lock");
+        loop {
+            if let Some(unpacked) = stored(&final_name, &name)? {
+                return Ok(unpacked);
+            }
+            if let Some(_lock) = fs::hold(&lock)? {
+                // Another process may have unpacked it meanwhile.
+                if fs::lookup(&final_name)?.is_none() {
+                    announce();
+                    self.unpack(image, &packed, (&versioned, &final_name), stop)?;
+                }
+            } else {
+                fs::wait_until_free(&lock, TURN, stop)?;
+            }
+            if stop() {
+                return Err(ImageError::Stopped);
+            }
+        }
+    }
+
+    /// Unpacks an image into a temporary directory and gives that its name.
+    fn unpack(
+        &self,
+        image: &Path,
+        packed: &Packed,
+        (versioned, final_name): (&Path, &Path),
+        stop: &dyn Fn() -> bool,
+    ) -> Result<(), ImageError> {
+        fs::remove_abandoned(versioned, PREFIX, None);
+        let lease = LeasedDirectory::create(versioned, PREFIX)?;
+        let [complete, scratch] = ["image", "scratch"].map(|name| lease.path().join(name));
+        let root = complete.join(ROOT);
+        for directory in [&complete, &scratch, &root] {
+            fs::create_dir_with_mode(directory, 0o755)?;
+        }
+        let unpacking = self.unpacking(image, (&root, &scratch), stop);
+        let description = match packed {
+            Packed::Archive(file) => {
+                let before = state(file, image)?;
+                let description = unpacking.archive(file)?;
+                if state(file, image)? != before {
+                    return Err(ImageError::Changed {
+                        image: image.to_owned(),
+                    });
+                }
+                description
+            }
+            Packed::Layout => {
+                let (_, manifest) = unpacking.manifest(image)?;
+                unpacking.layout(image, &manifest)?;
+                None
+            }
+        };
+        let about = About {
+            is_stemcell: description.is_some(),
+            operating_system: description
+                .as_ref()
+                .and_then(|it| it.operating_system.clone()),
+            version: description.and_then(|it| it.version),
+        };
+        let about = serde_json::to_vec(&about).unwrap_or_default();
+        fs::write(&complete.join(ABOUT), &about)?;
+        // After a loss of power, an image with incomplete files would have its name.
+        let directory = fs::open(&complete)?;
+        nix::unistd::syncfs(&directory).at("write to disk", &complete)?;
+        fs::rename(&complete, final_name)?;
+        Ok(lease.remove()?)
+    }
+
+    fn unpacking<'a>(
+        &self,
+        image: &'a Path,
+        (destination, scratch): (&'a Path, &'a Path),
+        stop: &'a dyn Fn() -> bool,
+    ) -> Unpacking<'a> {
+        Unpacking {
+            image,
+            destination,
+            scratch,
+            owners: self.owners,
+            stop,
+        }
+    }
+}
+
+/// A stored image.
+fn stored(path: &Path, digest: &str) -> Result<Option<Unpacked>, ImageError> {
+    let about = match fs::read(&path.join(ABOUT)) {
+        Err(error) if error.is_not_found() => return Ok(None),
+        other => other?,
+    };
+    let about: About = serde_json::from_slice(&about).unwrap_or_default();
+    let description = Description::new(about.operating_system, about.version);
+    Ok(Some(Unpacked {
+        root: fs::canonicalize(&path.join(ROOT))?,
+        digest: Some(digest.to_owned()),
+        description: about.is_stemcell.then_some(description),
+    }))
+}
+
+/// The kind of a directory.
+fn directory_kind(image: &Path) -> Result<Kind, ImageError> {
+    let mut recognizer = Recognizer::default();
+    for entry in fs::list(image)? {
+        if let Some(kind) = recognizer.see(entry.file_name().as_encoded_bytes()) {
+            return Ok(kind);
+        }
+    }
+    recognizer.finish().map_err(|source| ImageError::Unknown {
+        image: image.to_owned(),
+        source,
+    })
+}
+
+/// What changes when a file is written to.
+fn state(file: &File, path: &Path) -> fs::Result<(u64, i64, i64)> {
+    let metadata = file.metadata().at("examine", path)?;
+    Ok((metadata.len(), metadata.mtime(), metadata.mtime_nsec()))
+}
+
+/// A short name for the owners that files can get: it depends on the user and on the user namespace.
+fn owners_name(owners: Owners) -> fs::Result<String> {
+    let maps = ["/proc/self/uid_map", "/proc/self/gid_map"].map(|map| fs::read(map.as_ref()));
+    let mut identity = format!("{owners:?} {}", nix::unistd::geteuid()).into_bytes();
+    for map in maps {
+        identity.extend(map?);
+    }
+    let digests = Digests::of(&identity, &[Algorithm::Sha256]);
+    Ok(digests
+        .sha256()
+        .unwrap_or_default()
+        .chars()
+        .take(8)
+        .collect())
+}
