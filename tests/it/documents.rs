@@ -95,3 +95,18 @@ fn documents_explain_every_flag_of_compile() {
     let missing = flags::unexplained(&pages, &flags::of_command("compile"));
     assert!(missing.is_empty(), "in no page: {missing:?}");
 }
+
+#[test]
+fn page_of_the_daemon_names_every_method() {
+    let methods = std::fs::read_to_string(root().join("src/agent/method.rs")).unwrap();
+    let (_, list) = methods.split_once("\nmethods! {\n").unwrap();
+    let (list, _) = list.split_once('}').unwrap();
+    let names = list
+        .lines()
+        .filter_map(|line| line.trim_end_matches(',').split_once(" = "));
+    let page = &documents()["docs/daemon.md"];
+    let missing = names
+        .map(|(_, name)| name)
+        .filter(|name| !page.code.iter().any(|(_, code)| code == name));
+    assert_eq!(missing.collect::<Vec<_>>(), Vec::<&str>::new());
+}
