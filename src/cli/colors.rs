@@ -12,10 +12,10 @@ use crate::offline::Paint;
 /// `--color`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum Color {
-    /// On a terminal, unless NO_COLOR is set; elsewhere only if CLICOLOR_FORCE is set
+    /// On a terminal, unless NO_COLOR is set; elsewhere if CLICOLOR_FORCE is set
     #[default]
     Auto,
-    /// Always
+    /// On every output
     Always,
     /// No colors
     Never,
