@@ -56,15 +56,13 @@ pub(crate) use lease::{
     LeasedDirectory, LeasedFile, hold, remove_abandoned, remove_abandoned_older, wait_until_free,
 };
 pub use made::MadeDirectories;
-pub(crate) use mounts::{
-    Mount, MountPoint, are_on_one_mount, is_mounted_at, mount_points, mounts, unmount,
-};
+pub(crate) use mounts::{Mount, MountPoint, is_mounted_at, mount_points, mounts, unmount};
 pub(crate) use pinned::Pinned;
 pub use record::{Change, Difference, Record};
 pub(crate) use regular::{beginning, create_file, open_file, open_regular, open_regular_to_read};
 pub(crate) use remove::{clear_flags, remove_tree, remove_tree_in};
 pub use space::{Space, space};
-pub(crate) use space::{disk_usage, is_in_memory, is_of_kernel, is_volatile_or_overlay, noexec};
+pub(crate) use space::{disk_usage, is_of_kernel, is_volatile_or_overlay, noexec};
 pub(crate) use tree::{move_tree, rename_tree};
 pub(crate) use umask::{forbid_writing_by_others, mode_of_results};
 pub use walk::Mounts;

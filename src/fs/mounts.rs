@@ -55,13 +55,6 @@ pub(crate) fn is_mounted_at(mount: &MountPoint) -> bool {
     mount_at(&mount.path, false) == Some(mount.id)
 }
 
-/// Whether two paths lead to the same mount: only then does the kernel rename files from one to the other. `false` if that is unknown.
-#[must_use]
-pub(crate) fn are_on_one_mount(one: &Path, other: &Path) -> bool {
-    let mount = mount_at(one, true);
-    mount.is_some() && mount == mount_at(other, true)
-}
-
 /// Parses a line of `mountinfo`: number, parent, device, root, mount point, options of the mount, and fields that are not used.
 fn parse(line: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|byte| *byte == b' ');
@@ -140,16 +133,6 @@ pub(super) fn unmount_at(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn mounts_of_paths_are_compared() {
-        let scratch = tempfile::tempdir().unwrap();
-        let path = scratch.path();
-        assert!(are_on_one_mount(path, path));
-        assert!(!are_on_one_mount(path, "/proc".as_ref()));
-        let missing = path.join("missing");
-        assert!(!are_on_one_mount(&missing, &missing));
-    }
 
     #[test]
     fn mount_points_are_read_with_their_escapes() {

@@ -94,14 +94,6 @@ pub(crate) fn is_volatile_or_overlay(path: &Path) -> Result<bool> {
     Ok(NOT_A_DISK.contains(&kind_of(&existing)?))
 }
 
-/// Whether `path`, which may be missing, is in memory.
-///
-/// # Errors
-/// The error of the system.
-pub(crate) fn is_in_memory(path: &Path) -> Result<bool> {
-    Ok(kind_of(&nearest_existing(path))? == TMPFS_MAGIC)
-}
-
 /// Whether the kernel makes up the files of `path` when they are read, as in `/proc`: they have no end, or block.
 #[must_use]
 pub(crate) fn is_of_kernel(path: &Path) -> bool {

@@ -141,7 +141,7 @@ impl Call<'_> {
         let result = self
             .carry_out_all(tasks, stemcell, Some(&compiler), work_directory, written)
             .await;
-        setup::close(compiler, &self.progress).await?;
+        setup::close(compiler.context, &self.progress).await?;
         result
     }
 

@@ -13,7 +13,7 @@ use super::run::Outcome;
 use super::setup;
 use super::work_directory;
 use crate::compile::{
-    self, CompileError, Context, Dependency, Job, Kept, Store, WorkDirectory, kept_dependency,
+    self, CompileError, Context, Dependency, Job, Kept, WorkDirectory, kept_dependency,
 };
 use crate::diag::Chain;
 use crate::fs;
@@ -123,10 +123,10 @@ async fn enter_in(
     )
     .await?;
     let variables = (options.environment.clone(), None);
-    let store = Store::new(&work_directory.store());
     let context = setup::context(
         options,
-        (sandbox, store),
+        sandbox,
+        work_directory,
         variables,
         None,
         (progress, cancel),

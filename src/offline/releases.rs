@@ -30,7 +30,7 @@ use super::scheduling::{Planned, expected, schedule};
 use super::script_warnings;
 use crate::compile::{
     CompileError, Compiled, Context, Id, Limits, MEMORY_FLOOR, PackageEvent, Schedule,
-    ScheduleCaller, WorkDirectory,
+    ScheduleCaller,
 };
 use crate::diag::{Chain, Elapsed};
 use crate::fs;
@@ -41,8 +41,6 @@ use crate::runtime::TaskSet;
 #[derive(Debug)]
 pub(super) struct Compiler {
     pub context: Arc<Context>,
-    /// A directory of its own for installed packages.
-    pub installed: Option<WorkDirectory>,
     /// How many packages are compiled concurrently, at most.
     pub jobs: NonZeroUsize,
     /// The directory of the logs of packaging scripts.

@@ -54,12 +54,12 @@ pub(super) async fn compiler(
     announce_jobs(jobs, line, progress);
     record.set_compiler(sandbox.name(), jobs.get());
     warn_of_noexec(options, &sandbox, work_directory, progress);
-    let prepared = directories_and_variables(options, &sandbox, work_directory, cancel).await;
-    let (logs, variables, installed) = match prepared {
+    let prepared = logs_and_variables(options, work_directory);
+    let (logs, variables) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => {
             sandbox.close()?;
-            return Err(error);
+            return Err(error.into());
         }
     };
     let with = (sandbox.name(), jobs.get());
@@ -70,17 +70,16 @@ pub(super) async fn compiler(
         "Logs of packaging scripts are kept in {}",
         logs.display()
     ));
-    let store = Store::new(&installed.as_ref().unwrap_or(work_directory).store());
     let context = context(
         options,
-        (sandbox, store),
+        sandbox,
+        work_directory,
         variables,
         Some(record.listener()),
         (progress, cancel),
     );
     Ok(Compiler {
         context: Arc::new(context),
-        installed,
         jobs,
         logs,
         cache,
@@ -120,28 +119,6 @@ async fn open_cache(
 /// The variables that scripts inherit, and the make jobserver that they name.
 type Variables = (Environment, Option<Jobserver>);
 
-/// Creates the directory of logs, what scripts inherit, and the directory for installed packages if it is not in the work directory.
-async fn directories_and_variables(
-    options: &Options,
-    sandbox: &Sandbox,
-    work_directory: &WorkDirectory,
-    cancel: &CancellationToken,
-) -> Result<(PathBuf, Variables, Option<WorkDirectory>), OfflineError> {
-    let (logs, variables) = logs_and_variables(options, work_directory)?;
-    if !sandbox.is_shared() {
-        return Ok((logs, variables, None));
-    }
-    let making = {
-        let (wanted, vcap) = (options.work_directory.clone(), options.vcap.clone());
-        let (work, cancel) = (work_directory.path().to_owned(), cancel.clone());
-        runtime::spawn_blocking("work directory", move || {
-            let stop = || cancel.is_cancelled();
-            work_directory::make_for_installed(&work, wanted.as_deref(), &vcap, &stop)
-        })
-    };
-    Ok((logs, variables, making.await??))
-}
-
 /// Creates the directory of logs and, if it is wanted, the make jobserver.
 fn logs_and_variables(
     options: &Options,
@@ -163,7 +140,8 @@ fn logs_and_variables(
 /// What the packages of a run share.
 pub(super) fn context(
     options: &Options,
-    (sandbox, store): (Sandbox, Store),
+    sandbox: Sandbox,
+    work_directory: &WorkDirectory,
     (environment, jobserver): Variables,
     listener: Option<Listener>,
     (progress, cancel): (&Arc<Progress>, &CancellationToken),
@@ -178,7 +156,7 @@ pub(super) fn context(
     Context {
         vcap: options.vcap.clone(),
         sandbox,
-        store,
+        store: Store::new(&work_directory.store()),
         environment,
         agent: options.agent.clone(),
         source_dates: options.source_dates,
@@ -198,14 +176,7 @@ pub(super) fn context(
 
 /// Closes the sandbox and removes what scripts left. Results are not affected by a failure, so it is only a warning. A removal may be
 /// slow: signals must be handled during that time.
-pub(super) async fn close(compiler: Compiler, progress: &Progress) -> Result<(), OfflineError> {
-    let Compiler {
-        context, installed, ..
-    } = compiler;
-    if let Some(installed) = installed {
-        // The sandbox removes the directory above it if it has created it.
-        remove(installed, progress).await;
-    }
+pub(super) async fn close(context: Arc<Context>, progress: &Progress) -> Result<(), OfflineError> {
     let closing = runtime::spawn_blocking("close", move || Context::close(context));
     if let Err(error) = closing.await? {
         progress.warn(&format!(

@@ -53,26 +53,6 @@ fn default_parent(vcap: &Vcap, beside: &Path, made: &mut MadeDirectories) -> fs:
     Ok(other.unwrap_or(beside).to_owned())
 }
 
-/// Creates a second work directory for installed packages, where packages that share the base directory are installed: the kernel
-/// renames nothing across mounts, so each installed tree would be copied. `None` if the user has chosen the work directory, if
-/// it is on the same mount, and if packages are installed in memory, of which they would need more.
-pub(super) fn make_for_installed(
-    work: &Path,
-    wanted: Option<&Path>,
-    vcap: &Vcap,
-    stop: &dyn Fn() -> bool,
-) -> fs::Result<Option<WorkDirectory>> {
-    let (data, installed) = (vcap.data(), vcap.data_packages());
-    if wanted.is_some()
-        || fs::are_on_one_mount(work, &installed)
-        || !fs::are_on_one_mount(&data, &installed)
-        || fs::is_in_memory(&installed)?
-    {
-        return Ok(None);
-    }
-    WorkDirectory::make(&data, MadeDirectories::default(), &[], stop).map(Some)
-}
-
 /// Creates the directory for the files of one tarball.
 pub(super) fn spool(work: &WorkDirectory, release: ReleaseId) -> fs::Result<PathBuf> {
     of_release(work, SPOOL, release)

@@ -38,7 +38,6 @@ mod odd_releases;
 mod odd_sources;
 mod on_a_terminal;
 mod output;
-mod overlay_base;
 mod parallel;
 mod plan;
 mod promises;
