@@ -23,8 +23,8 @@ pub struct Job {
     pub source: PathBuf,
     /// The directory of a kept package, whose sources and installed files replace the source blob.
     pub kept: Option<PathBuf>,
-    /// The digests with which the source blob is verified again before it is unpacked, if a script has run in the same store; empty if
-    /// no script can have run since the first verification.
+    /// The digests with which the source blob is verified again before it is unpacked; empty if no script can have run since the
+    /// first verification.
     pub source_digests: Digests,
     /// The newest time of files in the compiled package, if it is limited.
     pub source_date: Option<SourceDate>,

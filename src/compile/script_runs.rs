@@ -39,11 +39,6 @@ impl ScriptRuns {
         }
     }
 
-    /// Whether any script has started.
-    pub(super) fn have_begun(&self) -> bool {
-        !self.known().is_empty()
-    }
-
     /// The packages whose scripts have run since `moment`, sorted by name.
     pub(super) fn since(&self, moment: Instant) -> Suspects {
         let known = self.known();
@@ -90,9 +85,7 @@ mod tests {
     fn scripts_that_ended_before_are_not_suspects() {
         let runs = ScriptRuns::default();
         let name = |text| Name::parse(text).unwrap();
-        assert!(!runs.have_begun());
         drop(runs.begin(&name("before")));
-        assert!(runs.have_begun());
         let running = runs.begin(&name("running"));
         let moment = Instant::now();
         assert_eq!(runs.since(moment).0, [name("running")]);

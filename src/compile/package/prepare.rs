@@ -63,11 +63,7 @@ impl Work {
             self.restore_sources(directory).map_err(self.files())?;
             return Ok(Compression::None);
         }
-        // Before the first script, nothing can have changed the blob since it was read from the tarball.
-        let blob = match self.context.store.script_runs().have_begun() {
-            true => KnownBlob::new(&self.job.source, &self.job.source_digests),
-            false => None,
-        };
+        let blob = KnownBlob::new(&self.job.source, &self.job.source_digests);
         let opened = match blob {
             None => fs::open_file(&self.job.source).map_err(KnownBlobError::File),
             Some(blob) => blob.open(&self.cancel),
