@@ -60,7 +60,7 @@ pub fn main() -> ExitCode {
         ));
         return ExitCode::from(FAILED);
     }
-    // Before any process is started and any signal handler is installed. SIGHUP stays ignored under
+    // Reset the signals before any process is started and any signal handler is installed. SIGHUP stays ignored under
     // `nohup`, which asks this program to outlive the terminal.
     sandbox::default_signals(&[Signal::SIGHUP]);
     process::raise_limit_of_open_files();

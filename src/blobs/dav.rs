@@ -44,7 +44,7 @@ impl Dav {
         Ok(Self {
             endpoint: Url::parse(&endpoint).map_err(StoreProblem::Endpoint)?,
             headers,
-            // With no attempt, no blob could be fetched.
+            // Make at least one attempt.
             attempts: options.number("retryattempts").unwrap_or(ATTEMPTS).max(1),
             client: client.clone(),
         })

@@ -69,7 +69,7 @@ impl Local {
             io::copy(&mut reader, &mut file).at("copy", &source)
         })
         .await?;
-        // Here, and not in the step before: a canceled upload drops the path and so leaves no file.
+        // Rename in a step of its own: an upload that is canceled before drops the path, and so leaves no file.
         on_disk("persist", move || {
             fs::set_mode(&temporary, 0o640)?;
             fs::persist(temporary, &to)

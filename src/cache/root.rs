@@ -97,7 +97,7 @@ fn digest(file: &Path) -> fs::Result<Option<String>> {
     let opened = match fs::open(file) {
         Ok(opened) => opened,
         Err(error) if error.is_not_found() || is_not_a_directory(&error) => return Ok(None),
-        // For example, a compiler that only a group may read.
+        // The user may not read it: for example, a compiler that only a group may read.
         Err(error) => return unreadable(file, error).map(Some),
     };
     let (digests, _) = Digests::of_reader(opened, &[Algorithm::Sha256]).at("read", file)?;

@@ -254,7 +254,7 @@ impl LocalCache {
         if time.is_some_and(|time| time.elapsed().unwrap_or_default() < ABANDONED) {
             return Ok(());
         }
-        // First, so that only one run a day has the work, even if it is stopped before its end.
+        // Write the time first, so that only one run a day does this work, even if the run is stopped.
         self.write(&last, Ok(Vec::new()))?;
         self.prune(None, ABANDONED, cancel).map(drop)
     }

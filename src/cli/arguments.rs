@@ -127,7 +127,7 @@ fn unknown_command(name: &str) -> String {
 }
 
 fn compile(arguments: &[OsString]) -> Result<Command, String> {
-    // Also after the tarballs, where flags are refused.
+    // `--help` is accepted after the tarballs, too, where other flags are refused.
     let arguments = flags::help(arguments).unwrap_or(arguments);
     let command = <CompileCommand as clap::CommandFactory>::command();
     let mut built = command.clone();

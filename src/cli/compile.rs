@@ -68,7 +68,7 @@ pub(super) fn main(arguments: Compile, environment: Environment) -> u8 {
     if !has_proc() {
         return MACHINE;
     }
-    // With those of `--env`. A cache does not hide the source date.
+    // These include the variables of `--env`. A cache does not hide the source date.
     let variables = arguments.compilation.script.variables(&environment, false);
     let source_dates = match source_dates(arguments.results.is_reproducible(), &variables) {
         Ok(dates) => dates,

@@ -102,7 +102,7 @@ fn options(
     Options {
         vcap: Vcap::new(Path::new(&settings.base)),
         isolation,
-        // Only a single-threaded process can enter one.
+        // Only a single-threaded process can enter a user namespace.
         user_namespace: isolation.enter_user_namespace(),
         readonly_dependencies: settings.readonly_dependencies,
         protect_host: settings.protect_host,

@@ -125,7 +125,7 @@ fn reference_of(
     if let Some(line) = start.strip_prefix(b"#!") {
         let line = line.split(|byte| *byte == b'\n').next()?;
         let words = line.split(|byte| byte.is_ascii_whitespace());
-        // After `env` it may be the second word.
+        // The interpreter may be the second word, after `env`.
         let target = words.into_iter().find(|word| is_inside(word))?;
         return Some((ReferenceKind::Interpreter, target.to_vec()));
     }

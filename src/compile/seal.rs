@@ -127,7 +127,7 @@ pub(super) fn seal(
                 }
                 sealing.seal(&name, &found, true)?;
             }
-            // After the contents: removing an entry changes the time of its directory.
+            // Seal a directory after its contents: removing an entry changes the time of its directory.
             WalkStep::Leave(found) => {
                 let is_below = !inside.as_os_str().is_empty();
                 sealing.seal(ITSELF.as_ref(), &found, is_below)?;

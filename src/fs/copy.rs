@@ -110,7 +110,7 @@ fn copy(
                 copy.inside.push(name);
             }
             WalkStep::Entry(name, found) => copy.entry(&source, &target, &name, &found)?,
-            // Last, because creating entries in a directory changes its time and needs permissions.
+            // Set these last: creating entries in a directory changes its time and needs permissions.
             WalkStep::Leave(found) => {
                 copy_attributes(&target, OsStr::new(""), &found)?;
                 copy.inside.pop();

@@ -102,7 +102,7 @@ impl LeasedDirectory {
         let (path, lock) = create_locked(directory, prefix, "", |path| {
             super::create_dir_with_mode(path, 0o700)?;
             super::open_with(&options, &path.join(LOCK)).inspect_err(|_| {
-                // For example, the disk is full.
+                // Creating the file failed, for example because the disk is full.
                 let _ = super::remove_dir(path);
             })
         })?;

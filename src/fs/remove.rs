@@ -87,7 +87,7 @@ struct Removal {
 impl Removal {
     /// Removes an entry of the directory where the descent starts.
     fn remove(mut self, name: &OsStr) -> Result<()> {
-        // For each directory on the path, the directories that are still in it.
+        // `levels` has, for each directory on the path, the directories that are still in it.
         let mut levels = vec![Vec::new()];
         if self.unlink(name)? {
             levels = vec![vec![name.to_owned()]];

@@ -13,7 +13,7 @@ use crate::release::{FieldProblem, Manifest, ManifestProblem};
 /// Parses a manifest. Reports its problems; `None` if it cannot be used.
 pub(super) fn parse(text: &[u8], findings: &mut Findings) -> Option<Manifest> {
     let parsed = Manifest::parse(text);
-    // Also in a manifest that has other problems.
+    // Check unquoted texts also in a manifest that has other problems.
     if let Ok(text) = std::str::from_utf8(text)
         && let Ok(root) = yaml::parse(text)
     {

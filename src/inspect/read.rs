@@ -72,7 +72,7 @@ pub(super) fn read(tarball: &Path) -> Result<Contents, OpenError> {
         Err(Damage::Open(error)) if !is_about_contents(&error) => return Err(error),
         read => contents.damage = read.err(),
     }
-    // Also what follows a damaged part, for the digest of the whole file.
+    // Read on after a damaged part, for the digest of the whole file.
     io::copy(&mut file, &mut io::sink()).map_err(OpenError::Decode)?;
     let (digests, size) = file.finish();
     contents.size = size;

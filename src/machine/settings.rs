@@ -238,7 +238,7 @@ impl SettingsStore {
                     Ok(settings) => Some((settings, path)),
                     Err(error) => {
                         let path = path.display().to_string();
-                        // Not a warning, as this is repeated for each attempt.
+                        // Log no warning: this is repeated for each attempt.
                         tracing::debug!(path, error = %Chain(&error), "the saved settings are invalid");
                         None
                     }

@@ -65,7 +65,7 @@ pub(super) async fn compile(
     let work_directory = making.inspect_err(|_| made.remove_empty())?;
     let result = call.run(&work_directory, outputs, written).await;
     if let Err(error) = &result {
-        // Before the work directory is removed.
+        // Report the free space before the work directory is removed.
         let to = (&call.options, call.progress.as_ref());
         space::report_disks(error, &work_directory, &beside, to);
     }

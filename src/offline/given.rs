@@ -29,7 +29,7 @@ fn matches(pattern: &Path) -> Vec<PathBuf> {
     if !is_pattern(pattern) || matches!(fs::lookup(pattern), Ok(Some(_))) {
         return Vec::new();
     }
-    // As a shell does: macOS leaves files such as `._redis-15.tgz`.
+    // A `*` does not match a leading dot, as in a shell: macOS leaves files such as `._redis-15.tgz`.
     let options = glob::MatchOptions {
         require_literal_leading_dot: true,
         require_literal_separator: true,

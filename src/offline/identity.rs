@@ -61,7 +61,7 @@ pub(super) fn compare(
         if blobs.len() < 2 {
             continue;
         }
-        // By fingerprint: which contents there are, and in which releases.
+        // For each fingerprint, the contents that occur, and the releases that have them.
         let mut contents: BTreeMap<&str, BTreeMap<String, Vec<String>>> = BTreeMap::new();
         for (digest, blob) in blobs {
             let identity = content_identity(blob.file, cancel).unwrap_or_else(|| digest.to_owned());

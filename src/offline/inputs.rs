@@ -53,7 +53,7 @@ pub(super) async fn read(
         let ms = start.elapsed().as_millis();
         tracing::debug!(tarball = %tarball.display(), ms, "read the tarball and computed its digests");
         let opened = match opened {
-            // Not the tarball's fault.
+            // The work directory failed, not the tarball.
             Err(OpenError::Files(source)) if source.path.starts_with(work_directory.path()) => {
                 return Err(OfflineError::Spool { tarball, source });
             }

@@ -57,7 +57,7 @@ pub(super) async fn announce(
         packages
             .look_into_cache(options, stemcell.known(), cancel)
             .await?;
-        // With `--quiet`, too: it is what was asked for.
+        // `--quiet` does not leave this out: it is the output that the user asked for.
         progress.report(&packages.describe(compilation, logs));
     }
     progress.success("No problems found; nothing was compiled");

@@ -237,7 +237,7 @@ impl Run<'_> {
         if is_compiled_here {
             record.logs.remove();
             self.ledger.failed_logs(node).remove(package.name());
-            // With a single release its name says nothing.
+            // The name of a single release adds no information.
             let releases = match self.ledger.release_count() {
                 0 | 1 => Vec::new(),
                 _ => {

@@ -86,7 +86,7 @@ async fn expand_and_run(
             {
                 result = compile_again(options, (&progress, record), cancel, written).await;
             }
-            // Last, one line for each release: scripts read the paths from these lines.
+            // Print one line for each release at the end: scripts read the paths from these lines.
             for output in written.values() {
                 progress.success(&format!(
                     "Finished archiving compiled tarball {}",

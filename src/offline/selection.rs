@@ -291,7 +291,7 @@ fn selected(
     selection: &Selection,
 ) -> (HashSet<Name>, HashSet<Name>) {
     let all_jobs = || jobs_of(&release.manifest).cloned();
-    // As in the name of the result, only what this release has.
+    // Keep only the jobs and packages that this release has, as in the name of the result.
     let (named_jobs, named_packages) = match selection {
         Selection::All | Selection::OnlyNeeded => {
             (jobs_of(&release.manifest).collect(), Vec::new())

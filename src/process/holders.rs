@@ -53,7 +53,7 @@ pub(crate) fn kill_holders(
 ) -> Option<Vec<Unkillable>> {
     let start = Instant::now();
     loop {
-        // Before the lock is tested, as it may be released meanwhile.
+        // List the holders before testing the lock, which may be released in between.
         let holders = holders(file);
         if fs::wait_until_free(file, Duration::ZERO, stop).ok()? {
             return Some(Vec::new());

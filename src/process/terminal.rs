@@ -82,7 +82,7 @@ impl PseudoTerminal {
         let ours = openpt(flags)?;
         grantpt(&ours)?;
         unlockpt(&ours)?;
-        // By descriptor: the path in /dev/pts may belong to another instance.
+        // Open it by descriptor: the path in /dev/pts may belong to another instance.
         let theirs = ioctl_tiocgptpeer(&ours, flags)?;
         tcsetattr(&theirs, OptionalActions::Now, &tcgetattr(&like.input)?)?;
         copy_size(&like.output, &ours);

@@ -32,7 +32,7 @@ pub(super) fn mount_view(view: &View) -> Result<(), StepError> {
     for (from, to) in &view.scratch {
         bind(from, to)?;
     }
-    // Before the directories above these are bind-mounted elsewhere, and before another mount covers them.
+    // Hide these before the directories above them are bind-mounted elsewhere, and before another mount covers them.
     if let Some(hidden) = &view.hidden {
         hide_directory(hidden)?;
     }
@@ -46,13 +46,13 @@ pub(super) fn mount_view(view: &View) -> Result<(), StepError> {
     for (from, to) in &view.temporary {
         bind(from, to)?;
     }
-    // Last, so that one recursive mount carries everything in the tree, and so that one mount holds both the sources and the
+    // Mount the tree last: one recursive mount then carries everything in the tree, and one mount holds both the sources and the
     // install target: `mv` and `ln` work between them.
     bind(&view.tree.0, &view.tree.1)?;
     if view.processes {
         mount::mount_proc()?;
     }
-    // Before the flags of mounts are locked.
+    // Protect the host before the flags of mounts are locked.
     if let Some(protection) = &view.protection {
         protect::make_read_only(protection)?;
     }

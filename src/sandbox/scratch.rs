@@ -146,7 +146,7 @@ impl Drop for Kept {
             // Fails if it is not empty.
             let _ = fs::remove_dir(directory);
         }
-        // Otherwise it would count as in use.
+        // Unlock it first: a locked directory counts as in use.
         let _ = self.lock.unlock();
         self.made.remove_empty();
     }

@@ -171,7 +171,7 @@ impl SharedTree {
         for directory in self.contents() {
             self.made.make(&directory)?;
         }
-        // Before directories of processes that cannot be killed are put there.
+        // Must precede the next step, which may put directories of processes that cannot be killed there.
         self.remove_set_aside();
         match &killed {
             Some(killed) => self.clear_after_killed_run(killed),
@@ -475,7 +475,7 @@ impl SharedTree {
     /// Removes the created directories that are empty, and the lock.
     fn unlock(&self) {
         self.made.remove_empty();
-        // After the created directories, because another run can start as soon as the file is gone.
+        // Remove the lock file last: another run can start as soon as it is gone.
         if let Err(error) = fs::remove_file_if_there(&self.vcap.data().join(lock::LOCK)) {
             tracing::warn!(error = %Chain(&error), "could not remove the lock file, which stops no other run");
         }

@@ -210,7 +210,7 @@ async fn try_namespaces(
     }
     match namespaces(options, work).await {
         Ok(namespaces) => return Ok(Some(namespaces)),
-        // With a full disk, another tier may fail the same way.
+        // Try no other tier if the disk is full: it may fail in the same way.
         Err(error) if wanted != Isolation::Auto || error.is_no_space() => return Err(error),
         Err(error) => {
             rejected.push(format!("no namespaces: {}", reason(&error)));

@@ -340,7 +340,7 @@ mod tests {
     fn each_extent_of_the_outer_map_has_its_own_line() {
         let outer = "         0          0 4294967295\n";
         assert_eq!(text(&same(outer)), "0 0 4294967295\n");
-        // As Concourse sets it.
+        // The map that Concourse sets.
         let outer = "         0 4294967294          1\n         1          1 4294967293\n";
         assert_eq!(text(&same(outer)), "0 0 1\n1 1 4294967293\n");
     }

@@ -202,7 +202,7 @@ impl Bits<'_> {
                 break;
             }
             let distance = distance.length() * usize::from(is_length);
-            // At most 16 and 11 + 13 bits: of 56, enough are left for the next lookup.
+            // These are at most 16 and 11 + 13 bits. Of 56 bits, enough are left for the next lookup.
             bits = after_symbol >> distance;
             count -= symbol.length() + distance;
             self.position = at * 8 - count;

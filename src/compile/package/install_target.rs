@@ -239,7 +239,7 @@ impl Work {
             let installed = &dependency.paths.install;
             let here = match has_copies {
                 true => installed.clone(),
-                // Not the planned tree, which may have been replaced with a reinstalled one.
+                // Use the current tree: a reinstalled one may have replaced the planned tree.
                 false => wanted.installed.tree(),
             };
             self.seen_at(installed, here, true)

@@ -21,7 +21,7 @@ impl Work {
             _ => return,
         };
         let keeping = self.blocking_to_the_end("keep", move |work| {
-            // A script could have replaced a directory by a link to one of the host.
+            // A script may have replaced a directory by a link to a directory of the host.
             work.check_directories(&[])?;
             work.keep(&keep).map_err(work.files())
         });
@@ -82,7 +82,7 @@ impl Work {
         ];
         for (from, to) in own {
             match fs::lookup(from)? {
-                // Not what a script has mounted there, which may be the whole host.
+                // Leave out mounts: a script may have mounted the whole host there.
                 Some(metadata) if metadata.is_dir() => fs::copy_tree_without_mounts(from, &to)?,
                 // The script has removed or replaced it.
                 _ => fs::create_dir(&to)?,

@@ -142,7 +142,7 @@ fn pack_sealed(
     cancel: &CancellationToken,
 ) -> Result<CompiledBlob, CompileError> {
     let packed = pack_tree(context, job, tree, compression, cancel);
-    // Afterwards, so that a change during packing is noticed, too.
+    // Check after packing, so that a change during packing is noticed, too.
     let checked = sealed.map_or(Ok(()), |sealed| context.store.check(sealed).map(drop));
     let packed = match (checked, packed) {
         _ if cancel.is_cancelled() => Err(stopped(job)),

@@ -33,7 +33,7 @@ pub(super) struct Prepared {
 impl Work {
     /// Unpacks the source and installs the dependencies, in one step: on a busy machine each change of threads takes time.
     pub(super) fn prepare(&self) -> Result<Prepared, CompileError> {
-        // Before other packages create directories that this script must not use.
+        // Set the rules before other packages create directories that this script must not use.
         let planned = self.plan.dependencies.iter();
         let confined = self.confined_script(planned.map(|it| it.sealed.as_path()));
         let step = Step::of(&self.job.name);

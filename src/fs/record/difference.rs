@@ -82,7 +82,7 @@ impl Difference {
                 continue;
             };
             let added = added.get(path.as_path()).copied().unwrap_or_default();
-            // With added entries, the item may be unchanged: as many may have been removed, and the time set back.
+            // If entries were added, the item may look unchanged: as many may have been removed, and the time set back.
             if *old == item && added == 0 {
                 continue;
             }

@@ -15,7 +15,7 @@ impl Run<'_> {
         let hits: Vec<NodeId> = self.cached.hits().map(|(node, _)| node).collect();
         hits.into_iter().for_each(|node| self.take_hit(node));
         for (node, entry) in self.cached.fetchables() {
-            // In case it is compiled.
+            // Estimate the time in case the package cannot be fetched and is compiled.
             let package = self.ledger.package(node);
             self.durations
                 .add(package.name(), package.version(), entry.elapsed());

@@ -17,7 +17,7 @@ pub(super) fn escaped(text: &str) -> String {
             '\n' | '\t' => html.push(character),
             // Neither HTML nor a reader has a use for other control characters.
             other if other.is_control() => html.push('\u{fffd}'),
-            // They change the order of the characters after them.
+            // These characters change the order of the characters after them.
             '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => html.push('\u{fffd}'),
             other => html.push(other),
         }

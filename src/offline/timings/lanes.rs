@@ -42,7 +42,7 @@ pub(super) fn ticks(end: f64) -> Vec<f64> {
         .find(fits)
         .unwrap_or_else(|| (end / MOST_STEPS / longest).ceil() * longest);
     let mut ticks = Vec::new();
-    // Not added up: the sums would be inexact.
+    // Multiply instead of adding up: the sums would be inexact.
     while let tick = ticks.len() as f64 * step
         && tick <= end
         && ticks.len() as f64 <= MOST_STEPS

@@ -12,7 +12,7 @@ use crate::sandbox::script::Script;
 /// The prefix of the agent's own files in the data directory.
 const AGENT_PREFIX: &str = ".bosh-agent-";
 
-/// The directories in the data directory that are not a script's: those of packages, and the blobs that were sent to the daemon.
+/// Entries of the data directory that rules never open as a whole: directories of packages, and blobs that were sent to the daemon.
 const CLOSED: [&str; 4] = ["packages", "compile", "blobs", "sensitive_blobs"];
 
 impl Landlocked {
@@ -50,7 +50,7 @@ impl Landlocked {
         let scratch = place.scratch.iter();
         whole.extend(scratch.map(|name| self.data.join(name.as_str())));
         whole.extend(self.unowned_data());
-        // For example, a cache in the data directory.
+        // Keep hidden paths closed, such as a cache in the data directory.
         whole.retain(|path| !self.hidden.iter().any(|hidden| hidden.starts_with(path)));
         script.spec.rules = Some(Rules {
             guarded,
@@ -83,7 +83,7 @@ impl Landlocked {
         };
         let entries = fs::list(&self.data).unwrap_or_default();
         let unowned = entries.iter().filter(|entry| {
-            // Access through a link depends on the path of its target.
+            // A rule for a link would apply to its target.
             let is_link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
             let name = entry.file_name();
             !is_link && name.to_str().is_some_and(|name| !is_owned(name))

@@ -128,7 +128,7 @@ impl SharedTree {
                 .try_for_each(|path| self.remove_or_set_aside(path))?;
             return Ok(());
         }
-        // With the marker: the process holds the lock on it.
+        // Set the marker aside, too: the process holds the lock on it.
         left.push(self.marker());
         let aside = self.set_aside_path(marker.map_or(0, |marker| marker.ino()));
         fs::create_dir(&aside)?;

@@ -40,7 +40,7 @@ impl SharedTree {
     /// no lock file, must not take the scripts of this one for those of a killed run.
     fn with_marker(&self, write: impl FnOnce(&File) -> io::Result<()>) -> fs::Result<()> {
         let path = self.marker();
-        // Also keeps two packages from writing at the same place.
+        // This lock also prevents two packages from writing at the same position.
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let marker = open(&path)?;
         write(&marker).at("write", &path)?;

@@ -118,7 +118,7 @@ impl Slots {
     }
 
     fn oldest_of_largest_peer(&self) -> Option<u64> {
-        // For each peer the number of connections that have not logged in, and the oldest of them.
+        // `peers` has, for each peer, the number of connections that have not logged in, and the oldest of them.
         let mut peers: HashMap<IpAddr, (usize, u64)> = HashMap::new();
         for (number, slot) in &self.open {
             if slot.login.is_new() {
