@@ -74,7 +74,7 @@ pub fn differences(cached: &KeyParts, now: &KeyParts) -> Vec<Difference> {
         let changes = changes(cached, now).into_iter();
         changes.map(move |(name, change)| make(name, change))
     };
-    // Another version may have other options.
+    // Another version of the format may have other options.
     let options = changes(&cached.options, &now.options).into_iter();
     let options = options.filter(|_| cached.format == now.format);
     let options = options.map(|(name, _)| {

@@ -160,7 +160,7 @@ impl LocalCache {
             }
             Err(error) => {
                 for file in [blob, log] {
-                    // It is partial, wrong, or not there.
+                    // Remove partial and damaged copies.
                     let _ = fs::remove_file_if_there(file);
                 }
                 let is_missing = matches!(&error, FetchError::Damaged(it) if matches!(it.kind, DamageKind::Missing));
@@ -184,7 +184,7 @@ impl LocalCache {
         let digests = match fs::hard_link(&file, blob) {
             Ok(()) => self.check(&entry.blob, blob, cancel)?,
             Err(error) if error.is_not_found() => return Err(missing(file).into()),
-            // Another file system, or a file of another user.
+            // The cache is on another file system, or the file belongs to another user.
             Err(_) => self.copy(&entry.blob, blob, cancel)?,
         };
         if let Some(content) = &entry.log {
@@ -270,7 +270,7 @@ impl LocalCache {
         fs::create_dir_all(&aside)?;
         let place = aside.join(fs::file_name(damaged));
         if fs::if_there(fs::rename(damaged, &place))?.is_some() {
-            // It is kept for a time from now.
+            // Damaged files are kept for some time, which begins now.
             self.mark_used(&place);
         }
         Ok(())

@@ -50,7 +50,7 @@ impl LocalCache {
         let directory = LeasedDirectory::create(&self.temporary(), PREFIX)?;
         let link = directory.path().join(&content.sha256);
         if fs::hard_link(file, &link).is_err() {
-            // Another file system: what is there is not written again.
+            // The cache is on another file system: copy the file, unless the cache has it.
             if self.has(content, &target)? {
                 return Ok(());
             }

@@ -96,7 +96,7 @@ impl LocalCache {
                 damaged.push(Damage { file, kind });
                 continue;
             };
-            // It may have been removed meanwhile.
+            // Another process may have removed the entry.
             let Some(metadata) = fs::lookup(&file)? else {
                 continue;
             };
@@ -230,7 +230,7 @@ impl LocalCache {
         let mut are_known = true;
         for Damage { file, kind } in damaged {
             match kind {
-                // It may name contents that look unused now.
+                // The unreadable entry may name contents that look unused now.
                 DamageKind::Unreadable(error) if !DamageKind::is_lasting_error(&error) => {
                     return Err(error);
                 }
@@ -339,7 +339,7 @@ impl LocalCache {
         }
         let (listed, damaged) = self.list_until(cancel)?;
         match damaged.into_iter().next() {
-            // It may name some of them.
+            // The damaged entry may name some of the contents.
             Some(damage) => Err(io::Error::other(damage.to_string())).at("prune", &damage.file),
             None => Ok(listed),
         }

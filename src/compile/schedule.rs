@@ -249,7 +249,7 @@ impl Compiling<'_> {
             Some(FetchedBlob { blob, digests }) => {
                 *origin = Origin::Compiled { blob, digests };
                 self.release_dependencies(id);
-                // It is not packed.
+                // A fetched package is not packed.
                 let installed = self.users.release(id);
                 self.remove(installed);
                 queue.fetched(id);

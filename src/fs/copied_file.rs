@@ -141,7 +141,7 @@ fn copy_data_segments(
     loop {
         let start = match rustix::fs::seek(&*source, rustix::fs::SeekFrom::Data(offset)) {
             Ok(start) => start,
-            // No data behind `offset`: the rest is a hole.
+            // There is no data after `offset`: the rest is a hole.
             Err(Errno::NXIO) => return Ok(()),
             Err(error) => return Err(error.into()),
         };

@@ -97,7 +97,7 @@ impl Descent {
     fn open_without_change(at: BorrowedFd<'_>, name: &Path, path: &Path) -> Result<Self> {
         let open = |flags| openat(at, name, flags | OFlags::CLOEXEC, Mode::empty());
         let current = match open(DIRECTORY) {
-            // Its mode may permit entering it, but not listing it.
+            // The mode of the directory may permit entering it, but not listing it.
             Err(Errno::ACCESS) => open(OFlags::PATH | OFlags::DIRECTORY),
             other => other,
         }

@@ -161,7 +161,7 @@ fn replace(
     cancel: &CancellationToken,
     write: impl FnOnce(&File) -> Result<Vec<Expected>, AssembleError>,
 ) -> Result<(), AssembleError> {
-    // It was there, but another run may have made it and taken it away again.
+    // The output directory existed, but another run may have created it and removed it again.
     fs::create_dir_all(fs::parent(output))?;
     let target = partial(output)?;
     let expected = write(target.file())?;

@@ -132,7 +132,7 @@ impl CallRecord {
     }
 
     pub(super) fn set_cached(&self, node: NodeId, hit: &Hit) {
-        // Another user may have written them.
+        // Another user may have written these lines.
         let lines = hit.entry.last_lines.iter().take(LOG_LINES);
         let lines = lines.map(|line| printable(line.as_bytes())).collect();
         let cache = hit.origin.name();

@@ -120,7 +120,7 @@ impl Fetchable {
         let wanted = [(entry.parts.name.clone(), entry.key())];
         for other in others {
             let found = shared_caches::find(other, &wanted, self.wanted.takes_unrestricted).await;
-            // Its files may be others.
+            // The entry of another cache may name other files.
             for entry in found {
                 if other.fetch(&entry, &self.into).await {
                     return Some(Arc::clone(other));

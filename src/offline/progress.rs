@@ -278,7 +278,7 @@ impl ProgressState {
         let Some(since) = self.since.filter(|_| self.has_bars) else {
             return Vec::new();
         };
-        // Some rows for messages. One that is too low would scroll with each drawing.
+        // Leave some rows for messages. With too few rows, the terminal would scroll each time the bars are drawn.
         let most = match rows {
             0..=2 => return Vec::new(),
             3..=5 => 1,

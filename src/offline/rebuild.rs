@@ -173,7 +173,7 @@ impl Rebuild {
         let ((release, version), name) = (&package.release, &package.package);
         let text = format!("{release}-{version}-{name}.{DIFFOSCOPE}.txt");
         let text = self.logs.join(text);
-        // That of an earlier run.
+        // Remove the file of an earlier run.
         fs::remove_file_if_there(&text).ok()?;
         let flags = ["--no-progress", "--text"].map(OsString::from);
         let paths = [&text, &first, &second].map(|it| it.clone().into_os_string());

@@ -50,7 +50,7 @@ fn recompress_into(
     let partial = blob.with_extension(PARTIAL);
     let done = write(blob, &partial, forms, free, cancel);
     if done.is_err() {
-        // It is partial, or not there.
+        // Remove the partial file, if there is one.
         let _ = fs::remove_file_if_there(&partial);
     }
     let done = done?;

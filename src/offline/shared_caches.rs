@@ -144,7 +144,7 @@ impl Uploads {
 
     /// Waits until all packages are stored, together at most [`LONGEST_WAIT`], and says how many are not. A failure was reported before.
     pub(super) async fn finish(mut self, (progress, cancel): (&Progress, &CancellationToken)) {
-        // Those that have ended already.
+        // Count the uploads that have ended already.
         while let Some(Some((_, stored))) = self.running.next().now_or_never() {
             self.count(stored);
         }

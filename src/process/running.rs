@@ -66,7 +66,7 @@ pub(crate) fn running_below_this_process(hidden: &'static str) -> Vec<RunningPro
     let own = Pid::this();
     let (sender, receiver) = mpsc::channel();
     let reading = std::thread::Builder::new().spawn(move || {
-        // Fails if this was too late.
+        // Sending fails if the receiver has given up.
         let _ = sender.send(look(own, hidden, command_line));
     });
     match reading {

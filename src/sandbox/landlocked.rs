@@ -126,7 +126,7 @@ impl Landlocked {
             admission: Admission::default(),
             has_rules: true,
         };
-        // Those that cannot be hidden are in a directory to which all scripts have access.
+        // Ignore the directories that cannot be hidden: they are in a directory to which all scripts have access.
         let _ = landlocked.hide(hidden);
         Ok(landlocked)
     }

@@ -93,7 +93,7 @@ fn mount_named(view: &View) -> Result<(), StepError> {
     for (from, to) in &view.named {
         make_mount_point(from, to).step(Step::MakePlace(to.clone()))?;
         match bind(from, to) {
-            // It was removed since it was found.
+            // Another process has removed `from` since it was found.
             Err(error) if error.errno == Errno::ENOENT as i32 => continue,
             other => other?,
         }
@@ -183,7 +183,7 @@ fn mount_overlay(
 
 /// Hides the work directory at all its paths.
 fn hide_work(view: &View) -> Result<(), StepError> {
-    // It is gone if the directory that was just hidden contains it. Relative paths still reach it through the working directory.
+    // The path is gone if the directory that was just hidden contains it. Relative paths still reach the work directory.
     if view.hidden.is_none() || view.work.is_dir() {
         hide_directory(&view.work)?;
     }

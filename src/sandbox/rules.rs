@@ -75,7 +75,7 @@ pub(super) fn closed(rules: &Rules, path: &Path) -> Option<Closed> {
     {
         Some(Closed::Guarded)
     } else {
-        // It is above a guarded directory, or would be created below a directory that cannot be created.
+        // The path is above a guarded directory, or would be created below a directory that cannot be created.
         let existing = fs::nearest_existing(&whole);
         let is_new_entry = existing != whole && existing != parent && leads_to_guarded(&existing);
         (is_new_entry || leads_to_guarded(&whole)).then_some(Closed::Entry)

@@ -56,7 +56,7 @@ impl Sequential {
             if own.tree.shares_scratch() {
                 own.tree.share(&request.scratch)?;
             } else {
-                // They do not exist, as on a VM that has compiled nothing yet.
+                // The scratch directories are not created in advance, as on a VM that has compiled nothing yet.
                 own.note_private(&private, request.scratch)?;
             }
             let place = SequentialPlace { turn, private };

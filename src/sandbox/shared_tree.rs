@@ -129,7 +129,7 @@ impl SharedTree {
     pub(super) fn check_data(vcap: &Vcap, responds: Responds<'_>) -> Result<(), SandboxError> {
         let silent = silent::unmount_left(vcap, responds)?;
         if silent.contains(&vcap.packages()) {
-            // Nothing is known about a killed run.
+            // The notes of a killed run cannot be read.
             return Ok(());
         }
         match silent.into_iter().find(|it| vcap.data().starts_with(it)) {

@@ -102,7 +102,7 @@ fn try_in_a_copy(attempt: impl FnOnce() -> Result<(), StepError>) -> Result<(), 
         ForkResult::Child => {
             drop(reader);
             let line = serde_json::to_vec(&attempt().err()).unwrap_or_default();
-            // No report counts as a failure.
+            // If the report cannot be written, the parent counts this as a failure.
             let _ = writer.write_all(&line);
             sys::exit(0)
         }

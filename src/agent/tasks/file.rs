@@ -132,7 +132,7 @@ impl TaskFile {
 fn write(path: &Path, bytes: &[u8]) -> fs::Result<()> {
     let new = path.with_extension("json.new");
     let mut options = std::fs::OpenOptions::new();
-    // It may hold requests with keys.
+    // Only the owner may read the file: it may contain requests with keys.
     options.write(true).create(true).truncate(true).mode(0o600);
     let mut file = fs::open_with(&options, &new)?;
     file.write_all(bytes).at("write", &new)?;

@@ -216,7 +216,7 @@ impl Work {
         })?;
         step.done(&format!("the packaging script {}", end.status));
         if !end.unkillable.is_empty() {
-            // They continue to run, and may change files.
+            // Keep the script's resources: its processes continue to run, and may change files.
             std::mem::forget(ran);
             return Err(self.unkillable(end).await?);
         }

@@ -52,7 +52,7 @@ impl Namespaces {
             temporary: TEMPORARY
                 .iter()
                 .filter(existing)
-                // Those below a covered directory are in `kept`.
+                // Temporary directories below a covered directory are in `kept`.
                 .filter(|(_, at)| self.is_base_covered() || !Path::new(at).starts_with(&self.cover))
                 .map(|(name, at)| (relative.join(name), PathBuf::from(at)))
                 .collect(),

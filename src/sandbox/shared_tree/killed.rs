@@ -39,7 +39,7 @@ impl SharedTree {
         let mut notes = lock.text.clone();
         if self.is_marker_in_place(&notes)? {
             processes = self.end_processes(&marker, stop)?;
-            // Such a process may have replaced it.
+            // One of these processes may have replaced the marker.
             if let Some(file) = fs::if_there(fs::open_regular_to_read(&marker))?.flatten() {
                 let text = fs::beginning(&file, LIMIT).at("read", &marker)?;
                 notes = format!("{notes}\n{text}");
