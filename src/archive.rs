@@ -35,6 +35,7 @@ mod tests;
 pub(crate) use compression::DecodeError;
 pub use compression::{Compression, Decoder};
 pub use entry::Kind;
+pub(crate) use gzip::Compress;
 pub use gzip::GzipWriter;
 pub(crate) use header::EntryHeader;
 pub use pack::{Owners, PackError, Packed, SystemOwners, pack};

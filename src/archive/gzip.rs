@@ -37,6 +37,10 @@ pub struct GzipWriter<W: Write> {
     /// The length of the content so far, in bytes, modulo 2^32.
     length: u32,
     content: Vec<u8>,
+    /// Whether the content that comes next is compressed already.
+    is_dense: bool,
+    /// Whether all content of the current block is.
+    is_block_dense: bool,
     /// The blocks that helpers compress, in order.
     pending: VecDeque<Receiver<io::Result<Vec<u8>>>>,
     helpers: Helpers,
@@ -71,6 +75,8 @@ impl<W: Write> GzipWriter<W> {
             crc: Crc::new(),
             length: 0,
             content: Vec::new(),
+            is_dense: false,
+            is_block_dense: true,
             pending: VecDeque::new(),
             helpers,
             own: None,
@@ -96,6 +102,9 @@ impl<W: Write> GzipWriter<W> {
     /// Gives a full block to a helper, or compresses it if there is no helper.
     fn compress(&mut self) -> io::Result<()> {
         let block = self.next_block(false);
+        if block.is_dense {
+            return self.store(block);
+        }
         match self.helpers.compress(block, self.level) {
             Ok(compressed) => self.pending.push_back(compressed),
             Err(block) => {
@@ -114,11 +123,27 @@ impl<W: Write> GzipWriter<W> {
         Ok(())
     }
 
+    /// Writes a block as it is, after those that helpers compress.
+    fn store(&mut self, block: Block) -> io::Result<()> {
+        while let Some(earlier) = self.pending.pop_front() {
+            self.write(&earlier)?;
+        }
+        deflate::store(&block, &mut self.out)?;
+        self.content = block.content;
+        self.content.clear();
+        Ok(())
+    }
+
     fn next_block(&mut self, last: bool) -> Block {
         let content = std::mem::take(&mut self.content);
         self.crc.update(&content);
         self.length = self.length.wrapping_add(content.len() as u32);
-        Block { content, last }
+        let is_dense = std::mem::replace(&mut self.is_block_dense, true) && !content.is_empty();
+        Block {
+            content,
+            last,
+            is_dense,
+        }
     }
 
     fn write_own(&mut self, block: &Block) -> io::Result<()> {
@@ -132,9 +157,28 @@ impl<W: Write> GzipWriter<W> {
     }
 }
 
+/// A writer that may compress what is written.
+pub(crate) trait Compress: Write {
+    /// Says whether the content that comes next is compressed already. It is then stored, as far as a writer's blocks have no other
+    /// content.
+    fn expect_dense(&mut self, is_dense: bool);
+}
+
+impl<W: Write> Compress for GzipWriter<W> {
+    fn expect_dense(&mut self, is_dense: bool) {
+        self.is_dense = is_dense;
+    }
+}
+
+impl<W: Write> Compress for io::BufWriter<W> {
+    /// Nothing is compressed.
+    fn expect_dense(&mut self, _: bool) {}
+}
+
 impl<W: Write> Write for GzipWriter<W> {
     fn write(&mut self, content: &[u8]) -> io::Result<usize> {
         let count = content.len().min(BLOCK - self.content.len());
+        self.is_block_dense &= self.is_dense;
         self.content.extend_from_slice(&content[..count]);
         if self.content.len() == BLOCK {
             self.compress()?;

@@ -56,6 +56,11 @@ impl<W: Write> EntryWriter<W> {
         Self { out, written: 0 }
     }
 
+    /// The output, to tell it what comes next.
+    pub(crate) fn output(&mut self) -> &mut W {
+        &mut self.out
+    }
+
     /// Writes one entry. The length of `content` must be the size in the header.
     ///
     /// # Errors

@@ -1,11 +1,11 @@
 //! Writes the compiled release to a temporary file, reads it back and renames it.
 //!
 //! Entries come in the source's order under canonical names (`./release.MF`), the compiled packages in place of the source
-//! packages, with the modes and times that the Go agent gives them. The blobs inside are compressed already, and the compressor takes
+//! packages, with the modes and times that the Go agent gives them. Most blobs inside are compressed already, and the compressor takes
 //! them over as they are.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Read, Seek, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::{panic, thread};
@@ -14,7 +14,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::tarball::{Blob, Carried, Role};
 use super::verify::{self, Expected, VerifyError};
-use crate::archive::{AppendError, EntryHeader, EntryWriter, GzipWriter, Kind, Owner};
+use crate::archive::{
+    AppendError, Compress, Compression, EntryHeader, EntryWriter, GzipWriter, Kind, Owner,
+};
 use crate::diag::Bytes;
 use crate::fs::{self, Context, LeasedFile};
 use crate::release::digest::BlobDigests;
@@ -25,6 +27,9 @@ use crate::runtime::Cancellable;
 pub(super) const PARTIAL_PREFIX: &str = ".bosh-agent-partial-";
 
 const BUFFER: usize = 128 * 1024;
+
+/// The size of blobs that fill blocks of the compressor, in bytes.
+const LARGE: u64 = 2 << 20;
 
 /// How much of a tarball that is passed on is copied at once, in bytes.
 const PIECE: u64 = 64 << 20;
@@ -190,7 +195,7 @@ fn while_syncing<T>(file: &File, work: impl FnOnce() -> T) -> (io::Result<()>, T
     })
 }
 
-fn write<W: Write>(out: W, entries: &[TarballEntry]) -> Result<W, AssembleError> {
+fn write<W: Compress>(out: W, entries: &[TarballEntry]) -> Result<W, AssembleError> {
     let mut archive = EntryWriter::new(out);
     for entry in entries {
         let name = archived_name(entry);
@@ -208,13 +213,31 @@ fn write<W: Write>(out: W, entries: &[TarballEntry]) -> Result<W, AssembleError>
             }
             Content::Blob(blob) => {
                 header.size = blob.size;
-                archive.append(&header, fs::open_file(&blob.file)?)?;
+                let file = fs::open_file(&blob.file)?;
+                let is_dense = is_dense(&file, blob.size).at("read", &blob.file)?;
+                archive.output().expect_dense(is_dense);
+                archive.append(&header, file)?;
+                archive.output().expect_dense(false);
             }
         }
     }
     archive
         .finish()
         .map_err(|source| AppendError::Output { source }.into())
+}
+
+/// Whether a blob fills blocks of its own that need not be compressed again. To find that out from samples takes most of the CPU time of
+/// writing a result.
+fn is_dense(mut file: &File, size: u64) -> io::Result<bool> {
+    if size < LARGE {
+        return Ok(false);
+    }
+    let mut beginning = Vec::new();
+    file.take(Compression::BEGINNING as u64)
+        .read_to_end(&mut beginning)?;
+    file.rewind()?;
+    let compression = Compression::of(&beginning);
+    Ok(!matches!(compression, None | Some(Compression::None)))
 }
 
 /// `./path`, with a slash behind a directory.

@@ -3,7 +3,7 @@
 //! libdeflate compresses them: docs/adr/0009-archives-at-the-speed-of-the-disk.md explains why. It writes only complete streams, so
 //! [`joint`] changes the end of each stream except the last.
 
-use std::io;
+use std::io::{self, Write};
 
 use libdeflater::{CompressionLvl, Compressor as Deflate};
 
@@ -27,6 +27,8 @@ pub(super) struct Block {
     pub content: Vec<u8>,
     /// Whether it is the last one of the stream.
     pub last: bool,
+    /// Whether it is known to be compressed already.
+    pub is_dense: bool,
 }
 
 /// Deflates blocks one after another.
@@ -69,7 +71,8 @@ impl Compressor {
     /// Compresses a block to its part of the stream.
     pub(super) fn compress(&mut self, block: &Block) -> io::Result<&[u8]> {
         self.part.clear();
-        let is_worth_it = self.deflate.is_some() && self.is_compressible(&block.content);
+        let is_worth_it =
+            self.deflate.is_some() && !block.is_dense && self.is_compressible(&block.content);
         match &mut self.deflate {
             Some(deflate) if is_worth_it => {
                 deflate_to(deflate, &block.content, &mut self.part)?;
@@ -79,7 +82,7 @@ impl Compressor {
                     })?;
                 }
             }
-            _ => store(block, &mut self.part),
+            _ => store(block, &mut self.part)?,
         }
         Ok(&self.part)
     }
@@ -125,24 +128,24 @@ fn deflate_to(deflate: &mut Deflate, content: &[u8], stream: &mut Vec<u8>) -> io
 }
 
 /// Writes a block as stored blocks.
-fn store(block: &Block, part: &mut Vec<u8>) {
+pub(super) fn store(block: &Block, out: &mut impl Write) -> io::Result<()> {
     let mut pieces = block.content.chunks(STORED).peekable();
     if pieces.peek().is_none() {
-        store_piece(&[], block.last, part);
+        store_piece(&[], block.last, out)?;
     }
     while let Some(piece) = pieces.next() {
-        store_piece(piece, block.last && pieces.peek().is_none(), part);
+        store_piece(piece, block.last && pieces.peek().is_none(), out)?;
     }
+    Ok(())
 }
 
 /// Writes the header of a stored block (whether it is the last one, its length, and the complement of the length: RFC 1951, 3.2.4)
 /// and its content.
-fn store_piece(piece: &[u8], is_last: bool, part: &mut Vec<u8>) {
+fn store_piece(piece: &[u8], is_last: bool, out: &mut impl Write) -> io::Result<()> {
     let length = u16::try_from(piece.len()).unwrap_or(u16::MAX);
-    part.push(u8::from(is_last));
-    part.extend_from_slice(&length.to_le_bytes());
-    part.extend_from_slice(&(!length).to_le_bytes());
-    part.extend_from_slice(piece);
+    let [low, high] = length.to_le_bytes();
+    out.write_all(&[u8::from(is_last), low, high, !low, !high])?;
+    out.write_all(piece)
 }
 
 /// The entropy of bytes, in bits per byte: 8 if all values are equally frequent.
@@ -171,6 +174,7 @@ mod tests {
         let block = Block {
             content,
             last: false,
+            is_dense: false,
         };
         Compressor::new(level).compress(&block).unwrap().len()
     }

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use super::support::{noise, python, sh, temporary};
-use crate::archive::GzipWriter;
+use crate::archive::{Compress, GzipWriter};
 use crate::fs;
 
 fn compressed(content: &[u8], level: u32, cut: usize) -> Vec<u8> {
@@ -60,6 +60,31 @@ fn output_does_not_depend_on_the_number_of_threads() {
         fs::write(&file, &outputs[0]).unwrap();
         assert!(sh("gzip -dc \"$1\"", &[&file]) == content);
     }
+}
+
+#[test]
+fn dense_content_is_stored_between_compressed_content() {
+    let text: Vec<u8> = b"text ".repeat(700_000);
+    // It would be compressed if it was not said to be dense.
+    let dense: Vec<u8> = b"data ".repeat(700_000);
+    let outputs: Vec<Vec<u8>> = [0, 1, 2, 4]
+        .map(|threads| {
+            let mut writer = GzipWriter::with_threads(Vec::new(), 6, threads).unwrap();
+            for (content, is_dense) in [(&text, false), (&dense, true), (&text, false)] {
+                writer.expect_dense(is_dense);
+                writer.write_all(content).unwrap();
+            }
+            writer.finish().unwrap()
+        })
+        .into();
+    assert!(outputs.iter().all(|output| *output == outputs[0]));
+    // Two of its blocks of 1 MiB are not shared with text.
+    let stored = outputs[0].len();
+    assert!((2 << 20..(2 << 20) + 100_000).contains(&stored), "{stored}");
+    let temp = temporary();
+    let file = temp.path().join("content.gz");
+    fs::write(&file, &outputs[0]).unwrap();
+    assert!(sh("gzip -dc \"$1\"", &[&file]) == [&text[..], &dense, &text].concat());
 }
 
 #[test]
