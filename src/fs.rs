@@ -25,6 +25,7 @@ mod error;
 mod fixtures;
 mod found;
 mod glimpse;
+mod in_root;
 mod lease;
 mod made;
 mod mounts;
@@ -52,6 +53,7 @@ pub(crate) use fixtures::{
 };
 pub use found::Found;
 pub(crate) use glimpse::{Glimpse, is_mount_point};
+pub(crate) use in_root::{open_in_root, path_in_root};
 pub(crate) use lease::{
     LeasedDirectory, LeasedFile, hold, remove_abandoned, remove_abandoned_older, wait_until_free,
 };

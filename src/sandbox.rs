@@ -12,6 +12,7 @@ mod blocking;
 mod child;
 mod copy;
 mod error;
+mod image_root;
 mod init;
 mod landlock;
 mod landlocked;

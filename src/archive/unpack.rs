@@ -136,29 +136,7 @@ impl Unpacker {
                 }
                 self.files.tree.symlink(&path, target, entry.mtime)?;
             }
-            Kind::HardLink => {
-                let target =
-                    normalize(&entry.link).map_err(|source| UnpackError::HardLinkOutside {
-                        entry: path.clone(),
-                        source,
-                    })?;
-                let target = self
-                    .files
-                    .tree
-                    .resolved(&target)
-                    .map_err(|error| match error {
-                        UnpackError::ThroughSymlink { link, problem, .. } => {
-                            let entry = path.clone();
-                            UnpackError::ThroughSymlink {
-                                entry,
-                                link,
-                                problem,
-                            }
-                        }
-                        other => other,
-                    })?;
-                self.files.tree.hard_link(&path, &target)?;
-            }
+            Kind::HardLink => self.hard_link(&path, entry)?,
             Kind::Fifo => self.files.tree.fifo(&path, entry.mode, entry.mtime)?,
             Kind::CharacterDevice | Kind::BlockDevice => {
                 self.unpacked.skipped.count += 1;
@@ -173,6 +151,23 @@ impl Unpacker {
         self.directories.remove(path.as_os_str());
         self.unpacked.entries += 1;
         Ok(())
+    }
+
+    fn hard_link(&mut self, path: &Path, entry: &Entry) -> Result<(), UnpackError> {
+        let target = normalize(&entry.link).map_err(|source| UnpackError::HardLinkOutside {
+            entry: path.to_owned(),
+            source,
+        })?;
+        let target = self.files.tree.resolved(&target);
+        let target = target.map_err(|error| match error {
+            UnpackError::ThroughSymlink { link, problem, .. } => UnpackError::ThroughSymlink {
+                entry: path.to_owned(),
+                link,
+                problem,
+            },
+            other => other,
+        })?;
+        self.files.tree.hard_link(path, &target)
     }
 
     fn finish(mut self) -> Result<Unpacked, UnpackError> {

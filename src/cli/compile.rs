@@ -95,8 +95,9 @@ pub(super) fn main(arguments: Compile, environment: Environment) -> u8 {
         }
     };
     // Only a single-threaded process can enter a user namespace.
+    let unpacks = arguments.compilation.stemcell_image.is_some();
     let user_namespace = match arguments.isolation.isolation {
-        _ if arguments.plan.purpose() != Purpose::Compile => UserNamespace::Outside,
+        _ if arguments.plan.purpose() != Purpose::Compile && !unpacks => UserNamespace::Outside,
         isolation => tier(isolation).enter_user_namespace(),
     };
     let messages = messages(&arguments.output, &environment);

@@ -27,6 +27,7 @@ pub(super) fn options(
     terminal: Option<Terminal>,
 ) -> Options {
     let cache = flags.cache.options(shared, &environment);
+    let (stemcell_image, environment) = flags.compilation.image(cache.as_ref(), environment);
     let environment = flags
         .compilation
         .script
@@ -42,6 +43,7 @@ pub(super) fn options(
         timings: flags.results.timings,
         graph: flags.plan.graph,
         stemcell: flags.compilation.stemcell,
+        stemcell_image,
         scratch: sharing(&flags.directories.work),
         work_directory: flags.directories.work.work_dir,
         logs_directory: flags.directories.logs_dir,

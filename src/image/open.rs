@@ -256,7 +256,8 @@ impl Unpacking<'_> {
 
 impl Description {
     /// What an image that was verified says about itself.
-    pub(super) fn new(operating_system: Option<String>, version: Option<String>) -> Self {
+    #[must_use]
+    pub fn new(operating_system: Option<String>, version: Option<String>) -> Self {
         Self {
             operating_system,
             version,

@@ -11,6 +11,7 @@ use super::selection::UnknownName;
 use super::stemcell::UnknownStemcell;
 use crate::compile::CompileError;
 use crate::diag::Bytes;
+use crate::image::ImageError;
 use crate::release::{ManifestProblem, Name};
 use crate::sandbox::SandboxError;
 use crate::{fs, runtime};
@@ -21,6 +22,9 @@ pub enum OfflineError {
     /// It is not known what to compile for.
     #[error(transparent)]
     Stemcell(#[from] UnknownStemcell),
+    /// The stemcell image cannot be used.
+    #[error(transparent)]
+    Image(Box<ImageError>),
     /// The releases of the run are not in order. Nothing has been compiled.
     #[error("nothing was compiled: {} found", count(.0.len()))]
     Input(Vec<InputProblem>),

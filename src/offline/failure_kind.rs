@@ -32,7 +32,7 @@ impl FailureKind {
                 incomplete.failures.iter().filter_map(Self::of).min()
             }
             OfflineError::Input(problems) => problems.iter().map(of_problem).min(),
-            OfflineError::Unknown(_) => Some(Self::Input),
+            OfflineError::Image(_) | OfflineError::Unknown(_) => Some(Self::Input),
             OfflineError::Enter { source, .. } => Some(of_package(source)),
             OfflineError::Package(failure) => Some(of_package(&failure.source)),
             OfflineError::NotReproducible(_) => Some(Self::Script),

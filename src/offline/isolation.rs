@@ -59,6 +59,7 @@ fn tier_options(options: &Options, shared: Vec<PathBuf>) -> TierOptions {
         // The directories of caches are not confidential, but scripts must not write to them. Secrets are closed to reads and writes.
         secrets: cache.into_iter().chain(shared).collect(),
         vcap: options.vcap.clone(),
+        image: options.image().map(|it| it.root.clone()),
         environment: options.environment.clone(),
         agent: options.agent.clone(),
         who: options.who.clone(),

@@ -8,6 +8,7 @@ use super::selection::Selection;
 use crate::cache::{Credentials, Location};
 use crate::compile::{SecondRun, Shell, SourceDates};
 use crate::config::{Environment, Vcap};
+use crate::image::Unpacked;
 use crate::process::{ForkServer, TimeLimits};
 use crate::release::Slug;
 use crate::sandbox;
@@ -29,6 +30,8 @@ pub struct Options {
     pub output_directory: Option<PathBuf>,
     /// The stemcell to compile for; without it the stemcell that this machine is.
     pub stemcell: Option<Slug>,
+    /// The image in which scripts run; without it, they use the root file system of this machine.
+    pub stemcell_image: Option<StemcellImage>,
     /// Where temporary files go.
     pub work_directory: Option<PathBuf>,
     /// Where logs are kept.
@@ -92,6 +95,24 @@ pub struct Options {
     pub keep_going: bool,
     /// Names this process to another agent that finds the tree in use.
     pub who: String,
+}
+
+/// A stemcell image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StemcellImage {
+    /// The file or directory.
+    pub path: PathBuf,
+    /// The directory in which images are unpacked.
+    pub directory: PathBuf,
+    /// The unpacked image, after the run has opened it.
+    pub unpacked: Option<Unpacked>,
+}
+
+impl Options {
+    /// The image in which scripts run, after the run has opened it.
+    pub(super) fn image(&self) -> Option<&Unpacked> {
+        self.stemcell_image.as_ref()?.unpacked.as_ref()
+    }
 }
 
 /// The caches of compiled packages.

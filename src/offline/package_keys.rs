@@ -53,7 +53,10 @@ impl CommonParts {
         let search = options.environment.get("PATH");
         Ok(Self {
             stemcell: stemcell.to_string(),
-            root: cache::root_identity(&options.vcap.etc(), search)?,
+            root: match options.image().and_then(|it| it.digest.clone()) {
+                Some(digest) => BTreeMap::from([("stemcell image".to_owned(), digest)]),
+                None => cache::root_identity(&options.vcap.etc(), search)?,
+            },
             base: options.vcap.base().to_string_lossy().into_owned(),
             options: flags(options),
             variables: cache::variable_digests(&options.environment),
@@ -102,6 +105,7 @@ fn flags(options: &Options) -> BTreeMap<String, String> {
         purpose: _,
         isolation: _,
         stemcell: _,
+        stemcell_image: _,
         vcap: _,
         environment: _,
         inputs: _,

@@ -422,6 +422,7 @@ fn hints_of(error: &OfflineError) -> Vec<String> {
         OfflineError::KeptInUse { .. } => hints.push("leave the other shell first".to_owned()),
         OfflineError::Spool { .. }
         | OfflineError::Files(_)
+        | OfflineError::Image(_)
         | OfflineError::Incomplete(_)
         | OfflineError::Assemble { .. }
         | OfflineError::NoDigest { .. }

@@ -13,6 +13,7 @@ use super::error::OfflineError;
 use super::expected;
 use super::given;
 use super::ids::ReleaseId;
+use super::image;
 use super::options::{Options, Purpose};
 use super::progress::Progress;
 use super::rebuild::{self, Rebuild, Twice};
@@ -66,6 +67,7 @@ async fn expand_and_run(
     let reuse = std::mem::take(&mut options.reuse);
     let expand = move || (given::expand(inputs), given::expand(reuse));
     (options.inputs, options.reuse) = runtime::spawn_blocking("expand", expand).await?;
+    let options = image::open(options, &progress, cancel).await?;
     match options.purpose {
         Purpose::NameResults => {
             let stemcell = expected::stemcell(&options, &progress, cancel).await?;

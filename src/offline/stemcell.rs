@@ -24,6 +24,16 @@ pub enum UnknownStemcell {
         /// What is wrong with it.
         source: StemcellError,
     },
+    /// The description of a stemcell image and its files differ.
+    #[error(
+        "the stemcell image says two versions: `stemcell.MF` {described}, its file `stemcell_version` `{found}`"
+    )]
+    Disagreement {
+        /// The stemcell by its description.
+        described: Slug,
+        /// The version in its files.
+        found: String,
+    },
 }
 
 impl UnknownStemcell {
@@ -35,6 +45,11 @@ impl UnknownStemcell {
         match self {
             Self::Content { source, .. } => source.hint().unwrap_or(general).to_owned(),
             Self::File(_) => general.to_owned(),
+            Self::Disagreement { described, .. } => {
+                format!(
+                    "download the image again, or pass --stemcell {described} if that is its stemcell"
+                )
+            }
         }
     }
 }
@@ -64,14 +79,26 @@ impl CallStemcell {
 
 /// Reads the stemcell's identity from the files that every stemcell has.
 pub(super) fn detect(vcap: &Vcap) -> Result<Slug, UnknownStemcell> {
-    detect_in(&OS_RELEASE.map(Path::new), &vcap.stemcell_version())
+    detect_with(vcap, &fs::read_lossy)
 }
 
-fn detect_in(os_release: &[&Path], version: &Path) -> Result<Slug, UnknownStemcell> {
+/// Reads the same files with `read`, as those of another root file system.
+pub(super) fn detect_with(
+    vcap: &Vcap,
+    read: &dyn Fn(&Path) -> fs::Result<String>,
+) -> Result<Slug, UnknownStemcell> {
+    detect_in(&OS_RELEASE.map(Path::new), &vcap.stemcell_version(), read)
+}
+
+fn detect_in(
+    os_release: &[&Path],
+    version: &Path,
+    read: &dyn Fn(&Path) -> fs::Result<String>,
+) -> Result<Slug, UnknownStemcell> {
     let mut failure = None;
     let (path, text) = os_release
         .iter()
-        .find_map(|path| match fs::read_lossy(path) {
+        .find_map(|path| match read(path) {
             Ok(text) => Some((*path, text)),
             Err(error) => {
                 failure.get_or_insert(error);
@@ -90,7 +117,7 @@ fn detect_in(os_release: &[&Path], version: &Path) -> Result<Slug, UnknownStemce
     let os = OsRelease::parse(&text)
         .operating_system()
         .map_err(in_file(path))?;
-    let text = fs::read_lossy(version).map_err(UnknownStemcell::File)?;
+    let text = read(version).map_err(UnknownStemcell::File)?;
     let number = parse_stemcell_version(&text).map_err(in_file(version))?;
     Slug::new(&os, number.as_str()).map_err(in_file(path))
 }
@@ -105,7 +132,7 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let (os, version) = (scratch.path().join("os"), scratch.path().join("version"));
         fs::write(&os, b"ID=\"ubuntu\"\nVERSION_CODENAME='noble'").unwrap();
-        let missing = detect_in(&[&os], &version).unwrap_err();
+        let missing = detect_in(&[&os], &version, &fs::read_lossy).unwrap_err();
         assert!(
             Chain(&missing).to_string().contains("version"),
             "{}",
@@ -114,7 +141,7 @@ mod tests {
         assert!(missing.hint().contains("--stemcell"));
         fs::write(&version, b"1.406\n").unwrap();
         let elsewhere = scratch.path().join("none");
-        let slug = detect_in(&[&elsewhere, &os], &version).unwrap();
+        let slug = detect_in(&[&elsewhere, &os], &version, &fs::read_lossy).unwrap();
         assert_eq!(slug.to_string(), "ubuntu-noble/1.406");
     }
 
@@ -124,7 +151,7 @@ mod tests {
         let (os, version) = (scratch.path().join("os"), scratch.path().join("version"));
         fs::write(&os, b"ID=ubuntu\nVERSION_CODENAME=noble\n").unwrap();
         fs::write(&version, b"1/406").unwrap();
-        let error = detect_in(&[&os], &version).unwrap_err();
+        let error = detect_in(&[&os], &version, &fs::read_lossy).unwrap_err();
         let text = Chain(&error).to_string();
         assert!(text.contains(&version.display().to_string()), "{text}");
     }

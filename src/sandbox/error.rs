@@ -93,6 +93,12 @@ pub enum SandboxError {
     /// This process could not enter a user namespace.
     #[error("scripts cannot be isolated in a user namespace")]
     NoUserNamespace(#[source] StepError),
+    /// Scripts cannot have another root file system.
+    #[error("--stemcell-image requires namespaces")]
+    Image {
+        /// Why namespaces are not available, if they were tried.
+        source: Option<Box<SandboxError>>,
+    },
     /// Scripts cannot be denied the network.
     #[error("--network=none requires namespaces")]
     Network {
@@ -166,15 +172,10 @@ impl SandboxError {
                 directory.display()
             )),
             Self::Files(error) if error.hint().is_some() => error.hint(),
-            Self::Network { source } => Some(format!(
-                "{}, or compile without --network=none: scripts then have access to the network",
-                to_get_namespaces(source.is_some())
-            )),
-            Self::ProtectHost { source } => Some(format!(
-                "{}, or compile without --protect-host. Then `landlock` still protects other packages, dependencies, and the entries of `/`, \
-                 `/var/vcap` and `/var/vcap/data`, but not /etc and /usr; `none` protects nothing",
-                to_get_namespaces(source.is_some())
-            )),
+            Self::Image { source } | Self::Network { source } | Self::ProtectHost { source } => {
+                let first = to_get_namespaces(source.is_some());
+                Some(format!("{first}, or {}", self.without_namespaces()))
+            }
             Self::NoReport { .. } | Self::NoServer => Some(
                 "if the machine ran out of memory, the kernel killed it: run `dmesg` to check. Otherwise, another program killed it"
                     .to_owned(),
@@ -195,6 +196,24 @@ impl SandboxError {
             | Self::Step(_)
             | Self::NoUserNamespace(_)
             | Self::ProbeFailed(_) => None,
+        }
+    }
+}
+
+impl SandboxError {
+    /// What to do without namespaces if a flag requires them.
+    fn without_namespaces(&self) -> &'static str {
+        match self {
+            Self::Image { .. } => {
+                "compile in a container of the stemcell image, without --stemcell-image"
+            }
+            Self::Network { .. } => {
+                "compile without --network=none: scripts then have access to the network"
+            }
+            _ => {
+                "compile without --protect-host. Then `landlock` still protects other packages, dependencies, and the entries of `/`, \
+                 `/var/vcap` and `/var/vcap/data`, but not /etc and /usr; `none` protects nothing"
+            }
         }
     }
 }

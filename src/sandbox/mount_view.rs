@@ -11,7 +11,7 @@ use nix::sched::{CloneFlags, unshare};
 use super::mount::{self, bind, hide, hide_directory};
 use super::step::{Step, StepError, StepResult};
 use super::view::{Mounted, View, Writes};
-use super::{locked, protect, sys};
+use super::{image_root, locked, protect, sys};
 use crate::fs;
 
 /// How many dependencies are the layers of one overlay: their paths must fit into the page that holds its options.
@@ -24,13 +24,22 @@ pub(super) fn mount_view(view: &View) -> Result<(), StepError> {
         sys::start_loopback().step(Step::StartLoopback)?;
     }
     mount::separate()?;
-    std::env::set_current_dir(&view.work).step(Step::EnterWork(view.work.clone()))?;
+    let host = match &view.root {
+        Some(root) => Some(image_root::enter(root, view)?),
+        None => None,
+    };
+    let below_host = |path: &Path| match &host {
+        Some(host) => host.path(path),
+        None => path.to_owned(),
+    };
+    let work = below_host(&view.work);
+    std::env::set_current_dir(&work).step(Step::EnterWork(work.clone()))?;
     mount_memory(view)?;
     // The host's directories for temporary files are still visible here.
     mount_named(view)?;
     mount_dependencies(view)?;
     for (from, to) in &view.scratch {
-        bind(from, to)?;
+        bind(&below_host(from), to)?;
     }
     // Hide these before the directories above them are bind-mounted elsewhere, and before another mount covers them.
     if let Some(hidden) = &view.hidden {
@@ -42,7 +51,9 @@ pub(super) fn mount_view(view: &View) -> Result<(), StepError> {
     for (from, to) in &view.kept {
         bind(from, to)?;
     }
-    hide_work(view)?;
+    if host.is_none() {
+        hide_work(view)?;
+    }
     for (from, to) in &view.temporary {
         bind(from, to)?;
     }
@@ -51,6 +62,9 @@ pub(super) fn mount_view(view: &View) -> Result<(), StepError> {
     bind(&view.tree.0, &view.tree.1)?;
     if view.processes {
         mount::mount_proc()?;
+    }
+    if let Some(host) = host {
+        host.leave()?;
     }
     // Protect the host before the flags of mounts are locked.
     if let Some(protection) = &view.protection {

@@ -10,6 +10,7 @@
 //!               var-tmp   → /var/tmp
 //!               dev-shm   → /dev/shm      in memory
 //!               overlay     writes into dependencies, discarded
+//!               root        with an image: an overlay over it, which is mounted as `/`
 //! WORK/store/N/NAME         sealed dependencies, mounted into data/packages
 //! WORK/scratch/NAME         scratch directories, mounted at data/NAME, unless they are kept elsewhere
 //! ```
@@ -44,6 +45,9 @@ pub(crate) const PROCESSES: &str = "processes";
 
 /// The name of a place's tree, which is mounted over the covered directory.
 const TREE: &str = "tree";
+
+/// The name of a place's directory for the root file system.
+const ROOT: &str = "root";
 
 /// The name of a place's directory for writes into dependencies.
 const OVERLAY: &str = "overlay";
@@ -81,6 +85,15 @@ pub struct Namespaces {
     scratch_root: PathBuf,
     /// Files and directories that scripts find empty.
     secrets: Vec<PathBuf>,
+    image: Option<Image>,
+}
+
+/// The root file system of scripts.
+#[derive(Debug)]
+struct Image {
+    root: PathBuf,
+    /// Whether scripts write to memory.
+    in_memory: bool,
 }
 
 /// Options of namespaces.
@@ -142,6 +155,11 @@ impl Namespaces {
     pub fn with_secrets(mut self, secrets: Vec<PathBuf>) -> Self {
         self.secrets = secrets;
         self
+    }
+
+    /// The root file system of scripts, if it is not the host's.
+    pub(super) fn image(&self) -> Option<&Path> {
+        Some(&self.image.as_ref()?.root)
     }
 
     /// What happens to writes into dependencies.

@@ -101,7 +101,7 @@ mod tests {
     use std::os::unix::ffi::OsStringExt;
 
     use super::super::step::Step;
-    use super::super::view::{Mounted, Writes};
+    use super::super::view::{ImageRoot, Mounted, Writes};
     use super::*;
 
     #[test]
@@ -115,6 +115,11 @@ mod tests {
             hold: PathBuf::from("/var/vcap/packages/.lock"),
             grace: Duration::from_millis(1500),
             view: Some(View {
+                root: Some(ImageRoot {
+                    lower: PathBuf::from("/images/root"),
+                    overlay: PathBuf::from("places/0/root"),
+                    in_memory: false,
+                }),
                 in_user_namespace: false,
                 processes: true,
                 locked: true,

@@ -25,8 +25,14 @@ impl StepError {
     /// or mounts.
     #[must_use]
     pub fn is_no_space(&self) -> bool {
-        matches!(self.step, Step::PrepareOverlay(_) | Step::MountOverlay(_))
-            && [Errno::ENOSPC, Errno::EDQUOT].contains(&Errno::from_raw(self.errno))
+        let step = &self.step;
+        matches!(
+            step,
+            Step::PrepareOverlay(_)
+                | Step::MountOverlay(_)
+                | Step::PrepareRoot(_)
+                | Step::MountRoot(_)
+        ) && [Errno::ENOSPC, Errno::EDQUOT].contains(&Errno::from_raw(self.errno))
     }
 }
 
@@ -72,6 +78,14 @@ pub enum Step {
     MountMemory(#[serde(with = "wire")] PathBuf),
     /// Create a directory, a file or a link in a private directory.
     MakePlace(#[serde(with = "wire")] PathBuf),
+    /// Create the directories of the overlay over a stemcell image.
+    PrepareRoot(#[serde(with = "wire")] PathBuf),
+    /// Mount a stemcell image, writable.
+    MountRoot(#[serde(with = "wire")] PathBuf),
+    /// Make a stemcell image the root of the script.
+    ChangeRoot(#[serde(with = "wire")] PathBuf),
+    /// Remove the host's root from the view of the script.
+    LeaveHost,
     /// Mount a file system in memory for writes into dependencies.
     MountScratch(#[serde(with = "wire")] PathBuf),
     /// Create the directories of an overlay.
@@ -135,6 +149,12 @@ impl fmt::Display for Step {
             Self::EnterWork(path) => write!(f, "enter `{}`", path.display()),
             Self::MountMemory(path) => write!(f, "mount a tmpfs at `{}`", path.display()),
             Self::MakePlace(path) => write!(f, "create `{}`", path.display()),
+            Self::PrepareRoot(path) => write!(f, "prepare `{}`", path.display()),
+            Self::MountRoot(path) => {
+                write!(f, "mount an overlay over the image `{}`", path.display())
+            }
+            Self::ChangeRoot(path) => write!(f, "change the root to `{}`", path.display()),
+            Self::LeaveHost => write!(f, "unmount the host's root"),
             Self::MountScratch(path) => write!(
                 f,
                 "mount a tmpfs for changes of dependencies at `{}`",

@@ -82,6 +82,8 @@ pub(crate) struct TierOptions {
     /// Absolute paths of files and directories that scripts cannot read if the tier isolates packages.
     pub(crate) secrets: Vec<PathBuf>,
     pub(crate) vcap: Vcap,
+    /// The root file system of scripts, if it is not the host's; an error in tiers without support.
+    pub(crate) image: Option<PathBuf>,
     /// The variables that scripts inherit.
     pub(crate) environment: Environment,
     /// Forks the parents of scripts.
@@ -195,6 +197,16 @@ impl Tier {
     }
 }
 
+impl Sandbox {
+    /// The root file system of scripts, if it is not the host's.
+    pub(crate) fn image(&self) -> Option<&Path> {
+        match self {
+            Self::Namespaces(namespaces) => namespaces.image(),
+            Self::Landlocked(_) | Self::Sequential(_) => None,
+        }
+    }
+}
+
 /// The namespaces, if they are wanted and work; otherwise adds the reasons.
 async fn try_namespaces(
     options: &TierOptions,
@@ -240,7 +252,8 @@ async fn namespaces(options: &TierOptions, work: &Path) -> Result<Namespaces, Sa
         network: options.network,
         users,
     };
-    Namespaces::probe(work, &options.vcap, &options.agent, namespace_options).await
+    let given = (namespace_options, options.image.as_deref());
+    Namespaces::probe_with(work, &options.vcap, &options.agent, given).await
 }
 
 /// Whether Landlock is wanted and works; otherwise adds the reason.
@@ -289,7 +302,9 @@ fn reason(error: &SandboxError) -> String {
 /// The error for an option that needs namespaces; `source` is why there are none, if they were tried.
 fn needs_namespaces(options: &TierOptions, source: Option<SandboxError>) -> Option<SandboxError> {
     let source = source.map(Box::new);
-    if !options.network {
+    if options.image.is_some() {
+        Some(SandboxError::Image { source })
+    } else if !options.network {
         Some(SandboxError::Network { source })
     } else if options.protect_host {
         Some(SandboxError::ProtectHost { source })

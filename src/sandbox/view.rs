@@ -39,7 +39,9 @@ pub struct View {
     pub locked: bool,
     /// Whether the script uses the host's network. Otherwise it has only its own loopback interface.
     pub network: bool,
-    /// The work directory. Scripts see an empty directory there.
+    /// The root file system of the script, if it is not the host's.
+    pub root: Option<ImageRoot>,
+    /// The work directory. Scripts see an empty directory there, or nothing with a root file system of their own.
     #[serde(with = "wire")]
     pub work: PathBuf,
     /// Dependencies, mounted into the package's tree.
@@ -89,6 +91,19 @@ impl View {
         let is_below = |path: &Path| path.starts_with(directory);
         hidden.any(|path| is_below(&path)) || self.secrets.iter().any(|path| is_below(path))
     }
+}
+
+/// A root file system of a script: an overlay over a directory. What the script writes is discarded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageRoot {
+    /// The directory with the files, which stay unchanged.
+    #[serde(with = "wire")]
+    pub lower: PathBuf,
+    /// The directory for the overlay and what the script writes.
+    #[serde(with = "wire")]
+    pub overlay: PathBuf,
+    /// Whether the script writes to memory: for work directories whose file system cannot store the changes.
+    pub in_memory: bool,
 }
 
 /// A dependency in a view.

@@ -11,7 +11,7 @@ use std::path::Path;
 use markdown::Document;
 
 /// Pages for users. They must explain the flags.
-const PAGES: [&str; 8] = [
+const PAGES: [&str; 9] = [
     "README.md",
     "SECURITY.md",
     "docs/cache.md",
@@ -20,6 +20,7 @@ const PAGES: [&str; 8] = [
     "docs/failures.md",
     "docs/inspect.md",
     "docs/isolation.md",
+    "docs/stemcell-image.md",
 ];
 
 fn root() -> &'static Path {

@@ -53,6 +53,7 @@ mod scripts;
 mod second_run;
 mod selection;
 mod shell;
+mod stemcell_image;
 mod stoppable;
 mod stops;
 mod texts;

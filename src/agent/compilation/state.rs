@@ -200,6 +200,7 @@ async fn choose(
         scratch: Sharing::Kept(options.vcap.kept_scratch()),
         secrets: options.secrets.clone(),
         vcap: options.vcap.clone(),
+        image: None,
         environment: options.environment.clone(),
         agent: options.agent.clone(),
         who: options.who.clone(),

@@ -10,6 +10,7 @@ use crate::cache;
 use crate::cli::values::{self, Variable};
 use crate::config::{Environment, Vcap};
 use crate::diag::Chain;
+use crate::offline::{CacheOptions, StemcellImage};
 use crate::release::Slug;
 
 #[derive(Debug, Args)]
@@ -19,6 +20,17 @@ pub(in crate::cli) struct CompilationFlags {
     /// os-release and stemcell_version]
     #[arg(long, value_name = "OS/VERSION", value_parser = stemcell)]
     pub stemcell: Option<Slug>,
+
+    /// Compile in this stemcell image, whatever the root file system of this machine is: a stemcell
+    /// (.tgz), a root file system (tar), a file of docker save, an OCI layout, or a directory. Needs
+    /// `namespace` or `userns`
+    #[arg(long, value_name = "IMAGE", conflicts_with = "keep_failed")]
+    pub stemcell_image: Option<PathBuf>,
+
+    /// Directory in which stemcell images are unpacked, each once [default: `images` in the
+    /// directory of --cache-dir or, without a cache, `bosh-agent/images` in $XDG_CACHE_HOME or ~/.cache]
+    #[arg(long, value_name = "DIR", requires = "stemcell_image")]
+    pub image_dir: Option<PathBuf>,
 
     /// Take packages from this earlier result (can be repeated). A package is taken if its name,
     /// version and fingerprint are the same, and those of all its dependencies
@@ -41,6 +53,44 @@ pub(in crate::cli) struct CompilationFlags {
 
     #[command(flatten)]
     pub script: ScriptFlags,
+}
+
+impl CompilationFlags {
+    /// The stemcell image, if there is one, and the environment for its scripts.
+    pub(in crate::cli) fn image(
+        &self,
+        cache: Option<&CacheOptions>,
+        environment: Environment,
+    ) -> (Option<StemcellImage>, Environment) {
+        let Some(path) = self.stemcell_image.clone() else {
+            return (None, environment);
+        };
+        let cache = cache.and_then(|it| it.directory.as_deref());
+        let directory = self.image_dir.clone();
+        let directory = directory.or_else(|| Some(cache?.join("images")));
+        let image = StemcellImage {
+            path,
+            directory: directory.unwrap_or_else(|| usual_directory(&environment)),
+            unpacked: None,
+        };
+        // The programs and the home directory of this machine are not in the image.
+        let variables = [("PATH", PATH.into()), ("HOME", "/root".into())];
+        (Some(image), environment.with(&variables))
+    }
+}
+
+/// `PATH` in an image: that of root in a container.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The directory for unpacked images without a cache.
+fn usual_directory(environment: &Environment) -> PathBuf {
+    let given = |name| {
+        let value = environment.get(name).filter(|it| !it.is_empty());
+        value.map(PathBuf::from)
+    };
+    let parent = given("XDG_CACHE_HOME").or_else(|| Some(given("HOME")?.join(".cache")));
+    let parent = parent.unwrap_or_else(|| PathBuf::from("/var/cache"));
+    parent.join("bosh-agent/images")
 }
 
 // Flags for the scripts of packages, also of a single one.

@@ -246,7 +246,12 @@ impl Work {
         });
         let dependencies: Vec<SeenPath> = dependencies.collect();
         let others = self.outside_paths().0;
-        SeenPaths([dependencies, others].concat())
+        let image = self.context.sandbox.image().map(|root| SeenPath {
+            seen: PathBuf::from("/"),
+            here: root.to_owned(),
+            is_dependency: false,
+        });
+        SeenPaths([dependencies, others, Vec::from_iter(image)].concat())
     }
 
     /// The same without dependencies.

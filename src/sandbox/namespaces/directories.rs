@@ -58,7 +58,13 @@ impl Namespaces {
     /// Creates the mount points of the host's other entries of the covered directory.
     fn keep_host_entries(&self, place: &mut NamespacePlace) -> Result<(), SandboxError> {
         let tree = self.tree(place);
-        for entry in fs::list(&self.cover)? {
+        let cover = match self.image() {
+            Some(image) => fs::path_in_root(image, &self.cover)?,
+            None => Some(self.cover.clone()),
+        };
+        // An image without a base directory gets one.
+        let entries = cover.map_or(Ok(Vec::new()), |cover| fs::list(&cover))?;
+        for entry in entries {
             let name = entry.file_name();
             let target = tree.join(&name);
             // The package's own entries, and the directories above them.
@@ -67,24 +73,24 @@ impl Namespaces {
             {
                 continue;
             }
-            self.keep_host_entry(place, entry.path(), target)?;
+            self.keep_host_entry(place, (entry.path(), self.cover.join(name)), target)?;
         }
         Ok(())
     }
 
+    /// Creates the mount point of an entry, which the script sees at another path than the agent if it has its own root file system.
     fn keep_host_entry(
         &self,
         place: &mut NamespacePlace,
-        mut source: PathBuf,
+        (here, mut source): (PathBuf, PathBuf),
         target: PathBuf,
     ) -> Result<(), SandboxError> {
         let visibility = self.vcap.visibility(&source);
-        let Some(metadata) = fs::lookup(&source)?.filter(|_| visibility != Visibility::Hidden)
-        else {
+        let Some(metadata) = fs::lookup(&here)?.filter(|_| visibility != Visibility::Hidden) else {
             return Ok(());
         };
         if metadata.is_symlink() {
-            return Ok(fs::symlink(&fs::read_link(&source)?, &target)?);
+            return Ok(fs::symlink(&fs::read_link(&here)?, &target)?);
         } else if metadata.is_dir() {
             fs::create_dir(&target)?;
         } else if metadata.is_file() {
@@ -94,8 +100,10 @@ impl Namespaces {
         }
         if metadata.is_dir() && visibility == Visibility::Partial {
             // A separate directory, so that entries that are created in the host's one later do not appear in it.
-            for entry in list_if_allowed(&source)? {
-                self.keep_host_entry(place, entry.path(), target.join(entry.file_name()))?;
+            for entry in list_if_allowed(&here)? {
+                let name = entry.file_name();
+                let seen = source.join(&name);
+                self.keep_host_entry(place, (entry.path(), seen), target.join(name))?;
             }
             fs::set_owner_if_allowed(&target, metadata.uid(), metadata.gid())?;
             return Ok(fs::set_mode(&target, metadata.mode() & 0o7777)?);

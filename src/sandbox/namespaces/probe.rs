@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::base::find_cover;
-use super::{NamespaceOptions, NamespacePlace, Namespaces, PROCESSES, SCRATCH};
+use super::{Image, NamespaceOptions, NamespacePlace, Namespaces, PROCESSES, SCRATCH};
 use crate::config::{Environment, Vcap};
 use crate::fs::{self, MadeDirectories};
 use crate::process::{ForkServer, Output, Status};
@@ -34,8 +34,22 @@ impl Namespaces {
         agent: &ForkServer,
         options: NamespaceOptions,
     ) -> Result<Self, SandboxError> {
+        Self::probe_with(work, vcap, agent, (options, None)).await
+    }
+
+    /// [`Self::probe`] with the root file system of scripts, if it is not the host's.
+    pub(in crate::sandbox) async fn probe_with(
+        work: &Path,
+        vcap: &Vcap,
+        agent: &ForkServer,
+        (options, image): (NamespaceOptions, Option<&Path>),
+    ) -> Result<Self, SandboxError> {
         let (work, vcap) = (work.to_owned(), vcap.clone());
-        let prepared = blocking("probe", move || Self::prepare(&work, vcap, options));
+        let image = image.map(|root| Image {
+            root: root.to_owned(),
+            in_memory: false,
+        });
+        let prepared = blocking("probe", move || Self::prepare(&work, vcap, options, image));
         let mut namespaces = prepared.await?;
         loop {
             let (returned, tried) = namespaces.try_once(agent).await?;
@@ -54,12 +68,21 @@ impl Namespaces {
         }
     }
 
-    fn prepare(work: &Path, vcap: Vcap, options: NamespaceOptions) -> Result<Self, SandboxError> {
+    fn prepare(
+        work: &Path,
+        vcap: Vcap,
+        options: NamespaceOptions,
+        image: Option<Image>,
+    ) -> Result<Self, SandboxError> {
         fs::create_dir_all(&work.join("places"))?;
         fs::write(&work.join(PROCESSES), b"")?;
         let work = fs::canonicalize(work)?;
         let mut made = MadeDirectories::default();
-        let (cover, base) = find_cover(&vcap, &mut made)?;
+        let (cover, base) = match image {
+            // The base directory of the image.
+            Some(_) => (vcap.base().to_owned(), None),
+            None => find_cover(&vcap, &mut made)?,
+        };
         Ok(Self {
             work,
             vcap,
@@ -77,6 +100,7 @@ impl Namespaces {
             scratch: Scratch::default(),
             scratch_root: PathBuf::from(SCRATCH),
             secrets: Vec::new(),
+            image,
         })
     }
 
@@ -157,6 +181,10 @@ impl Namespaces {
             error.step,
             Step::MountScratch(_) | Step::PrepareOverlay(_) | Step::MountOverlay(_)
         );
+        let is_root = matches!(error.step, Step::PrepareRoot(_) | Step::MountRoot(_));
+        if let Some(image) = self.image.as_mut().filter(|_| is_root) {
+            return !std::mem::replace(&mut image.in_memory, true);
+        }
         match (&error.step, self.writes) {
             (Step::MountProc, _) if self.processes => self.processes = false,
             // The nested user namespace is only needed to lock mounts.

@@ -21,6 +21,7 @@ fn discarded_scratch_is_made_again_for_the_next_package() {
         scratch: Scratch::default(),
         scratch_root: PathBuf::from(SCRATCH),
         secrets: Vec::new(),
+        image: None,
     };
     let name = Name::parse("golang").unwrap();
     let enter = || {

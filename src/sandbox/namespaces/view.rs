@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{MEMORY, NamespacePlace, Namespaces, OVERLAY, TEMPORARY, TREE};
+use super::{MEMORY, NamespacePlace, Namespaces, OVERLAY, ROOT, TEMPORARY, TREE};
 use crate::config::Environment;
 use crate::fs;
 use crate::sandbox::named;
-use crate::sandbox::view::{Mounted, Protection, View};
+use crate::sandbox::view::{ImageRoot, Mounted, Protection, View};
 
 /// Pairs of a source and a mount point, or of a link and its target.
 type Pairs = Vec<(PathBuf, PathBuf)>;
@@ -21,8 +21,11 @@ impl Namespaces {
     ) -> View {
         let relative = Self::relative(place);
         let (named, links) = self.named(place, environment);
-        let existing = |(_, at): &&(&str, &str)| Path::new(at).is_dir();
+        let has_image = self.image.is_some();
+        // An image gets those that it lacks.
+        let existing = |(_, at): &&(&str, &str)| has_image || Path::new(at).is_dir();
         let mut view = View {
+            root: self.image_root(&relative),
             work: self.work.clone(),
             dependencies: dependencies
                 .iter()
@@ -39,8 +42,8 @@ impl Namespaces {
             writes: self.writes,
             overlay: relative.join(OVERLAY),
             scratch: place.scratch.clone(),
-            hidden: self.scratch.separable().map(|_| self.scratch_root.clone()),
-            secrets: self.secrets.clone(),
+            hidden: self.hidden(),
+            secrets: self.visible_secrets(),
             kept: place.kept.clone(),
             memory: [MEMORY]
                 .iter()
@@ -66,9 +69,36 @@ impl Namespaces {
         view
     }
 
+    /// The root file system of a place with this relative path, if it is not the host's.
+    fn image_root(&self, place: &Path) -> Option<ImageRoot> {
+        let image = self.image.as_ref()?;
+        Some(ImageRoot {
+            lower: image.root.clone(),
+            overlay: place.join(ROOT),
+            in_memory: image.in_memory,
+        })
+    }
+
+    /// The files and directories with secrets, if scripts would see them.
+    fn visible_secrets(&self) -> Vec<PathBuf> {
+        match self.image {
+            Some(_) => Vec::new(),
+            None => self.secrets.clone(),
+        }
+    }
+
+    /// The directory of all scratch directories, if scripts would see it.
+    fn hidden(&self) -> Option<PathBuf> {
+        let is_visible = self.image.is_none() && self.scratch.separable().is_some();
+        is_visible.then(|| self.scratch_root.clone())
+    }
+
     /// What an environment names below the private directories: directories and files with their paths on the host and in the private
     /// directories, and links with their targets.
     fn named(&self, place: &NamespacePlace, environment: &Environment) -> (Pairs, Pairs) {
+        if self.image.is_some() {
+            return (Vec::new(), Vec::new());
+        }
         let relative = Self::relative(place);
         let private: Vec<(&str, PathBuf)> = TEMPORARY
             .iter()

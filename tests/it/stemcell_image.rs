@@ -1,0 +1,247 @@
+//! `--stemcell-image`: scripts run in the root file system of an image, not in that of this machine.
+
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use crate::support::{
+    Agent, LANDLOCK_OF_ROOT, NAMESPACE, NONE, Place, ReleaseBuilder, Tier, USERNS_OF_A_USER,
+    in_tiers, run_tool, snapshot, unpacked,
+};
+
+/// The programs of the image, which are those of this machine.
+const PROGRAMS: [&str; 8] = ["bash", "cat", "chown", "ls", "mkdir", "rm", "stat", "true"];
+
+/// Makes a small root file system, in which `bin` and `lib` are links, as in current distributions.
+fn make_root(root: &Path) {
+    for directory in [
+        "usr/bin",
+        "usr/lib",
+        "usr/lib64",
+        "etc",
+        "tmp",
+        "var/vcap/bosh/etc",
+    ] {
+        std::fs::create_dir_all(root.join(directory)).unwrap();
+    }
+    for directory in ["bin", "lib", "lib64"] {
+        symlink(format!("/usr/{directory}"), root.join(directory)).unwrap();
+    }
+    for program in PROGRAMS {
+        let file = ["/usr/bin", "/bin"].map(|it| Path::new(it).join(program));
+        let file = file.iter().find(|it| it.is_file()).unwrap();
+        copy(file, &root.join("usr/bin").join(program));
+        for word in run_tool("ldd", &[file]).split_whitespace() {
+            if word.starts_with('/') {
+                let below = word.trim_start_matches("/usr").trim_start_matches('/');
+                copy(Path::new(word), &root.join("usr").join(below));
+            }
+        }
+    }
+    let write = |name: &str, text: &str| std::fs::write(root.join(name), text).unwrap();
+    write("etc/os-release", "ID=ubuntu\nVERSION_CODENAME=jammy\n");
+    write("etc/marker", "image\n");
+    write("var/vcap/bosh/etc/stemcell_version", "1.406");
+    std::fs::set_permissions(root.join("tmp"), PermissionsExt::from_mode(0o1777)).unwrap();
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+    std::fs::copy(from, to).unwrap();
+}
+
+/// Packs a root file system, with owners.
+fn pack(root: &Path, archive: &Path) {
+    let flags = [
+        "-cf",
+        archive.to_str().unwrap(),
+        "-C",
+        root.to_str().unwrap(),
+        ".",
+    ];
+    run_tool("tar", &flags);
+}
+
+/// A file of `docker save` with two layers: the second one has no marker.
+fn save(root: &Path, directory: &Path) -> PathBuf {
+    std::fs::create_dir(directory).unwrap();
+    pack(root, &directory.join("one.tar"));
+    let upper = directory.join("upper/etc");
+    std::fs::create_dir_all(&upper).unwrap();
+    std::fs::write(upper.join(".wh.marker"), "").unwrap();
+    pack(&directory.join("upper"), &directory.join("two.tar"));
+    let digest = |name: &str| run_tool("sha256sum", &[directory.join(name)])[..64].to_owned();
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        _ => "arm64",
+    };
+    let config = format!(
+        r#"{{"architecture":"{architecture}","os":"linux","rootfs":{{"diff_ids":["sha256:{}","sha256:{}"]}}}}"#,
+        digest("one.tar"),
+        digest("two.tar")
+    );
+    std::fs::write(directory.join("config"), config).unwrap();
+    let name = format!("{}.json", digest("config"));
+    std::fs::rename(directory.join("config"), directory.join(&name)).unwrap();
+    let manifest = format!(r#"[{{"Config":"{name}","Layers":["one.tar","two.tar"]}}]"#);
+    std::fs::write(directory.join("manifest.json"), manifest).unwrap();
+    let saved = directory.with_extension("tar");
+    let names = [name.as_str(), "one.tar", "two.tar", "manifest.json"];
+    let mut flags = vec![
+        "-cf",
+        saved.to_str().unwrap(),
+        "-C",
+        directory.to_str().unwrap(),
+    ];
+    flags.extend(names);
+    run_tool("tar", &flags);
+    saved
+}
+
+fn agent(place: &Place, image: &Path, out: &str) -> Agent {
+    let directory = |name: &str| place.world.path(name);
+    place
+        .bare()
+        .args(&[
+            "compile",
+            "--isolation",
+            place.tier.flag,
+            "--stemcell-image",
+        ])
+        .arg(image)
+        .arg("--image-dir")
+        .arg(directory("images"))
+        .arg("--logs-dir")
+        .arg(directory("logs"))
+        .arg("--work-dir")
+        .arg(directory("work"))
+        .arg("--output-directory")
+        .arg(directory(out))
+}
+
+/// A release whose second package finds no changes that the first one has made outside its own directories.
+fn release(place: &Place) -> PathBuf {
+    let here = place.world.path("printed");
+    let lib = "set -e; cd $BOSH_INSTALL_TARGET; cat /etc/marker > marker || echo none > marker; echo changed > /etc/marker; \
+               ls / > root; echo x > /new; rm -r /usr/lib64"
+        .to_owned();
+    let app = format!(
+        "set -e; cd $BOSH_INSTALL_TARGET; cat /var/vcap/packages/lib/marker > marker; \
+         if ! cat /etc/marker > again; then echo none > again; fi; ls /usr/lib64 > /dev/null; \
+         if [ -e /new ] || [ -e {} ] || [ -e /.bosh-agent-host ]; then exit 1; fi; echo > /dev/null; ls /proc/self > /dev/null; \
+         cat /var/vcap/bosh/etc/stemcell_version > version; stat -c %u /usr/bin/true > owner; echo $PATH > path",
+        here.display()
+    );
+    let builder = ReleaseBuilder::new("demo", "1.10")
+        .package("lib", &[], &lib)
+        .package("app", &["lib"], &app);
+    place.world.release("release.tgz", &builder)
+}
+
+mod bodies {
+    use super::*;
+
+    pub(super) fn all_kinds_of_images_give_the_same_packages(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let (root, packed) = (place.world.path("root"), place.world.path("root.tar"));
+        make_root(&root);
+        pack(&root, &packed);
+        let release = release(&place);
+        let saved = save(&root, &place.world.path("saved"));
+        let before = snapshot(&root);
+        let images = [(&packed, "image\n"), (&root, "image\n"), (&saved, "none\n")];
+        for (image, marker) in images {
+            // A user cannot change the files of another one, not even in a copy.
+            if image == &root && tier.name == "userns" {
+                continue;
+            }
+            let out = format!("out-{}", image.file_name().unwrap().display());
+            agent(&place, image, &out)
+                .arg(&release)
+                .run()
+                .succeeds()
+                .says("Compiling with stemcell ubuntu-jammy/1.406\n")
+                .says(&format!("Isolation: {}", tier.name));
+            let result = place
+                .world
+                .path(&out)
+                .join("demo-1.10-ubuntu-jammy-1.406.tgz");
+            let (_scratch, app) = unpacked(&result, "app");
+            assert_eq!(app["marker"], format!("100644 {marker}"));
+            assert_eq!(app["again"], format!("100644 {marker}"));
+            assert_eq!(app["version"], "100644 1.406");
+            assert_eq!(app["owner"], "100644 0\n");
+            assert!(
+                app["path"].starts_with("100644 /usr/local/sbin:"),
+                "{}",
+                app["path"]
+            );
+        }
+        assert_eq!(snapshot(&root), before);
+        agent(&place, &packed, "again")
+            .arg(&release)
+            .run()
+            .succeeds()
+            .does_not_say("Unpacking");
+    }
+
+    pub(super) fn tier_without_namespaces_is_refused(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let image = place.world.write("image.tar", "not an image");
+        let release = release(&place);
+        agent(&place, &image, "out")
+            .arg(&release)
+            .run()
+            .blames_the_machine()
+            .says("Error: --stemcell-image requires namespaces\n");
+    }
+
+    pub(super) fn image_that_is_none_is_refused(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let release = release(&place);
+        agent(&place, &release, "out")
+            .arg(&release)
+            .run()
+            .refuses_the_input()
+            .says("is not a stemcell image")
+            .says("neither a stemcell");
+    }
+
+    pub(super) fn package_of_another_image_is_not_taken_from_the_cache(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let (root, one, two) = (
+            place.world.path("root"),
+            place.world.path("one.tar"),
+            place.world.path("two.tar"),
+        );
+        make_root(&root);
+        pack(&root, &one);
+        std::fs::write(root.join("etc/other"), "").unwrap();
+        pack(&root, &two);
+        let release = release(&place);
+        let cached = |image: &Path, out: &str| {
+            agent(&place, image, out)
+                .arg("--cache-dir")
+                .arg(place.world.path("cache"))
+                .arg(&release)
+                .run()
+                .succeeds()
+        };
+        cached(&one, "out-1").does_not_say("from the cache");
+        cached(&two, "out-2").does_not_say("from the cache");
+        cached(&one, "out-3").says("from the cache");
+        cached(&root, "out-4").says("Warning: the cache is not used");
+    }
+}
+
+in_tiers!(all_kinds_of_images_give_the_same_packages: NAMESPACE USERNS_OF_A_USER);
+in_tiers!(tier_without_namespaces_is_refused: LANDLOCK_OF_ROOT NONE);
+in_tiers!(image_that_is_none_is_refused: NAMESPACE);
+in_tiers!(package_of_another_image_is_not_taken_from_the_cache: NAMESPACE);
