@@ -4,9 +4,9 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
-use std::process::Stdio;
+use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use rustix::fs::{Access, access};
@@ -14,7 +14,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio_util::sync::CancellationToken;
 
-use super::open_files::limited_command;
+use super::open_files::{Execution, limited_command};
 use super::orphans::Known;
 use super::status::Status;
 use super::supervise::OUTPUT_PATIENCE;
@@ -102,10 +102,10 @@ pub(crate) async fn run_to_end(
     let (reader, writer) = io::pipe().map_err(pipe_error)?;
     let mut output = pipe::Receiver::from_owned_fd(OwnedFd::from(reader)).map_err(pipe_error)?;
     let error_output = writer.try_clone().map_err(pipe_error)?;
-    let (mut process, _known) = Known::start(|| {
-        let process = start(program, writer, error_output)?;
+    let ((mut process, execution), _known) = Known::start(|| {
+        let (process, execution) = start(program, writer, error_output)?;
         let id = process.id().map(|id| Pid::from_raw(id.cast_signed()));
-        Ok((process, id))
+        Ok(((process, execution), id))
     })?;
     let mut group = Group::of(&process);
 
@@ -134,6 +134,9 @@ pub(crate) async fn run_to_end(
         program: program.file.clone(),
         source,
     })?;
+    if let Some(error) = execution.failure() {
+        return Err(start_error(program, error));
+    }
     Ok(Ended {
         status: status.into(),
         tail: tail.into_lines(),
@@ -193,23 +196,42 @@ fn start(
     program: &Program,
     output: io::PipeWriter,
     error_output: io::PipeWriter,
-) -> Result<tokio::process::Child, RunError> {
-    let start_error = |source| RunError::Start {
-        program: program.file.clone(),
-        source,
-    };
-    // The agent may be executed first, to set the limit. If it could not execute the program, `spawn` would not report that.
-    access(&program.file, Access::EXEC_OK).map_err(|error| start_error(error.into()))?;
-    tokio::process::Command::from(limited_command(&program.file))
+) -> Result<(tokio::process::Child, Execution), RunError> {
+    let failed = |error| start_error(program, error);
+    access(&program.file, Access::EXEC_OK).map_err(|error| failed(error.into()))?;
+    let (command, execution) = limited_command(&program.file).map_err(failed)?;
+    let process = tokio::process::Command::from(command)
         .args(&program.arguments)
         .env_clear()
         .envs(program.environment.iter())
-        .stdin(Stdio::null())
         .stdout(output)
         .stderr(error_output)
         .process_group(0)
         .spawn()
-        .map_err(start_error)
+        .map_err(failed)?;
+    Ok((process, execution))
+}
+
+fn start_error(program: &Program, source: io::Error) -> RunError {
+    RunError::Start {
+        program: program.file.clone(),
+        source: explained(source, &program.file),
+    }
+}
+
+/// An error of a start, with what the system's text does not say.
+fn explained(error: io::Error, program: &Path) -> io::Error {
+    let reason = match error.raw_os_error().map(Errno::from_raw) {
+        // The program itself is there.
+        Some(Errno::ENOENT) if fs::metadata(program).is_ok() => {
+            "the interpreter in its first line, or its dynamic linker, is missing"
+        }
+        Some(Errno::ENOEXEC) => {
+            "it is a program for another CPU architecture, or a script without `#!` in its first line"
+        }
+        _ => return error,
+    };
+    io::Error::new(error.kind(), format!("{error}: {reason}"))
 }
 
 #[cfg(test)]
@@ -217,6 +239,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
+    use crate::diag::Chain;
 
     fn shell(script: &str) -> Program {
         Program {
@@ -275,6 +298,32 @@ mod tests {
             .await
             .unwrap_err();
         assert_eq!(error.to_string(), "failed to start `/nowhere/at-all`");
+    }
+
+    #[tokio::test]
+    async fn broken_programs_are_explained() {
+        let scratch = tempfile::tempdir().unwrap();
+        let mut program = shell("");
+        program.file = scratch.path().join("tool");
+        for (content, mode, reason) in [
+            (
+                "#!/no/interpreter\n",
+                0o755,
+                "No such file or directory (os error 2): the interpreter in its first line, or its dynamic linker, is missing",
+            ),
+            (
+                "\u{7f}ELF",
+                0o755,
+                "Exec format error (os error 8): it is a program for another CPU architecture, or a script without `#!` in its first line",
+            ),
+            ("#!/bin/sh\n", 0o644, "Permission denied (os error 13)"),
+        ] {
+            fs::write(&program.file, content.as_bytes()).unwrap();
+            fs::set_mode(&program.file, mode).unwrap();
+            let error = run_to_end(&program, &CancellationToken::new()).await;
+            let named = format!("failed to start `{}`: {reason}", program.file.display());
+            assert_eq!(Chain(&error.unwrap_err()).to_string(), named);
+        }
     }
 
     #[test]

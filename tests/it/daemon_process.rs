@@ -172,6 +172,35 @@ fn scripts_keep_the_limit_of_open_files() {
 }
 
 #[test]
+fn blobstore_program_that_cannot_start_is_named() {
+    if !require_root() || !require_tools(&["openssl", "curl"]) {
+        return;
+    }
+    let world = machine();
+    let settings = world.read("settings.json");
+    world.write("settings.json", settings.replace("\"local\"", "\"s3\""));
+    let program = world.write("bin/bosh-blobstore-s3", "#!/no/interpreter\n");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&program, mode).unwrap();
+    let path = format!(
+        "{}:{}",
+        world.path("bin").display(),
+        std::env::var("PATH").unwrap()
+    );
+    let daemon = daemon(&world).env("PATH", &path).start();
+    Daemon::wait_for_message(&daemon, "listening for HTTPS requests");
+    Daemon::order(&world, "true", &serde_json::json!({}));
+    let failed = format!(
+        "failed to start `{}` (bosh-blobstore-s3, blob source, 1 attempt): No such file or directory (os error 2): the interpreter in its \
+         first line, or its dynamic linker, is missing",
+        program.display()
+    );
+    Daemon::wait_for_message(&daemon, &failed);
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.end().code, Some(1));
+}
+
+#[test]
 fn umask_of_zero_opens_nothing_to_others() {
     if !require_root() || !require_tools(&["openssl", "curl"]) {
         return;
