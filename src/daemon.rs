@@ -17,9 +17,9 @@ use crate::machine::bootstrap::{self, BootstrapError, Platform};
 use crate::machine::settings::{LoadError, SettingsStore};
 use crate::machine::sources::NoSource;
 use crate::process::ForkServer;
-use crate::sandbox::{Isolation, UserNamespace};
+use crate::sandbox::{Isolation, Look, MOUNT_LIMIT, SandboxError, UserNamespace};
 use crate::transport::TransportError;
-use crate::{fs, runtime};
+use crate::{fs, runtime, sandbox};
 use bus::BusConnection;
 
 /// The time between SIGTERM and SIGKILL for scripts when the daemon is stopped.
@@ -53,6 +53,9 @@ pub struct DaemonOptions {
 /// Why a daemon ended without being stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
+    /// A file system does not respond.
+    #[error("Preparing the machine")]
+    Mounts(#[from] SandboxError),
     /// The configuration cannot be read.
     #[error("the agent's configuration cannot be read")]
     ReadConfig(#[source] fs::Error),
@@ -90,11 +93,28 @@ pub enum DaemonError {
     Bus(#[from] TransportError),
 }
 
+impl DaemonError {
+    /// What the user can do.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        let Self::Mounts(error) = self else {
+            return None;
+        };
+        error.hint()
+    }
+}
+
 /// Runs the daemon until `stop` is canceled.
 ///
 /// # Errors
 /// The daemon could not start, or could not continue to serve. Being stopped is not an error.
 pub async fn run(options: DaemonOptions, stop: &CancellationToken) -> Result<(), DaemonError> {
+    // Before the first look at a file in them.
+    let checked = check_mounts(&options, stop).await;
+    if stop.is_cancelled() {
+        return Ok(());
+    }
+    checked?;
     let config = read_config(options.config.as_ref())?;
     let _lock = lock(&options.vcap)?;
     let secrets = secrets(options.config.as_ref(), &config);
@@ -145,6 +165,23 @@ pub async fn run(options: DaemonOptions, stop: &CancellationToken) -> Result<(),
     }
     connection.stop().await;
     Ok(served?)
+}
+
+/// Checks that the file systems that are mounted over the directories of the machine respond.
+async fn check_mounts(
+    options: &DaemonOptions,
+    stop: &CancellationToken,
+) -> Result<(), DaemonError> {
+    let (vcap, agent, cancel) = (options.vcap.clone(), options.agent.clone(), stop.clone());
+    let checking = runtime::spawn_blocking("mounts", move || {
+        let look = Look {
+            agent: &agent,
+            cancel: &cancel,
+            limit: MOUNT_LIMIT,
+        };
+        sandbox::check_mounts(&vcap, &bootstrap::directories(&vcap), &look)
+    });
+    Ok(checking.await??)
 }
 
 /// Locks the base directory: two agents would remove each other's temporary files and answer the

@@ -19,6 +19,7 @@ mod child;
 mod copied_file;
 mod copy;
 mod copy_helper;
+mod covered;
 mod descent;
 mod error;
 #[cfg(test)]
@@ -44,12 +45,14 @@ pub(crate) use child::ChildDirectory;
 pub(crate) use copy::{
     copy_tree, copy_tree_until, copy_tree_visiting, copy_tree_without_mounts, detach, link_below,
 };
+pub(crate) use covered::{Covered, covered};
 use error::{CLEAR_FLAGS, COPY_INTO_ITSELF, CROSS_MOUNT, UNMOUNT, is_no_space};
 pub use error::{Context, Error, Result};
 pub(crate) use error::{if_there, is_no_space_behind, is_read_only_behind};
 #[cfg(test)]
 pub(crate) use fixtures::{
-    bind_file, flag, make_deep, mount_memory, require, require_root, scratch_for_deep_trees,
+    bind_file, flag, make_deep, mount_memory, mount_read_only, require, require_root,
+    scratch_for_deep_trees,
 };
 pub use found::Found;
 pub(crate) use glimpse::{Glimpse, is_mount_point};
@@ -62,7 +65,7 @@ pub(crate) use mounts::{Mount, MountPoint, is_mounted_at, mount_points, mounts, 
 pub(crate) use pinned::Pinned;
 pub use record::{Change, Difference, Record};
 pub(crate) use regular::{beginning, create_file, open_file, open_regular, open_regular_to_read};
-pub(crate) use remove::{clear_flags, remove_tree, remove_tree_in};
+pub(crate) use remove::{clear_flags, remove_each, remove_tree, remove_tree_in};
 pub use space::{Space, space};
 pub(crate) use space::{disk_usage, is_of_kernel, is_volatile_or_overlay, noexec};
 pub(crate) use tree::{move_tree, rename_tree};
@@ -394,6 +397,14 @@ pub(crate) fn same_file(a: &Path, b: &Path) -> Result<bool> {
     };
     let a = id(a)?;
     Ok(a.is_some() && a == id(b)?)
+}
+
+/// The kernel's identifier of the time since the machine was started, during which device numbers identify devices. `None` if unknown.
+#[must_use]
+pub(crate) fn boot() -> Option<String> {
+    let text = read_lossy("/proc/sys/kernel/random/boot_id".as_ref()).ok()?;
+    let id = text.trim();
+    (!id.is_empty()).then(|| id.to_owned())
 }
 
 /// The nearest existing directory at or above `path`.

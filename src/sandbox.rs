@@ -73,7 +73,7 @@ pub(crate) use sys::{
     shorten_slices_before_threads,
 };
 pub use tier::Isolation;
-pub(crate) use tier::{Tier, TierOptions};
+pub(crate) use tier::{Tier, TierOptions, check_mounts};
 pub(crate) use users::highest_owner;
 pub use users::{UserNamespace, Users, enter as enter_user_namespace};
 pub(crate) use view::{Protection, View, Writes};

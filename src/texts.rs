@@ -420,6 +420,15 @@ fn sandbox() {
         },
         SandboxError::LeftMount {
             directory: path("/var/vcap/data"),
+            marker: path("/var/vcap/packages/.bosh-agent:compile"),
+        },
+        SandboxError::SilentMount {
+            directory: path("/var/vcap/data"),
+            limit: Some(Duration::from_secs(30)),
+        },
+        SandboxError::SilentMount {
+            directory: path("/var/vcap/data"),
+            limit: None,
         },
         SandboxError::Scratch {
             directory: path("/scratch"),

@@ -100,7 +100,8 @@ fn handle_signals(stop: &CancellationToken) -> io::Result<SignalHandler> {
 /// Logs why the daemon ended, in the Go agent's words.
 fn exit_code(result: Result<(), DaemonError>, signal: Option<StopSignal>) -> u8 {
     if let Err(error) = result {
-        tracing::error!("Agent exited with error: {}", Chain(&error));
+        let hint = error.hint();
+        tracing::error!(hint, "Agent exited with error: {}", Chain(&error));
         return FAILED;
     }
     let Some(signal) = signal else {

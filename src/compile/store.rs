@@ -159,10 +159,7 @@ impl Store {
     /// # Errors
     /// What the system answered.
     pub fn remove(&self, installed: &Installed) -> fs::Result<()> {
-        installed
-            .trees()
-            .iter()
-            .try_for_each(|tree| fs::remove_tree(fs::parent(tree)))
+        fs::remove_each(installed.trees(), |tree| fs::remove_tree(fs::parent(&tree)))
     }
 
     /// Removes everything except these packages: unused results and partial trees.

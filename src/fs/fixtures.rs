@@ -56,6 +56,17 @@ pub(crate) fn mount_memory(at: &Path) -> bool {
     require(mounted.is_ok(), "the right to mount")
 }
 
+/// Makes a directory read-only by a mount, except for a directory in it. `false` if that is not allowed; see [`require`].
+pub(crate) fn mount_read_only(at: &Path, except: &Path) -> bool {
+    use nix::mount::{MsFlags, mount};
+    let none = None::<&str>;
+    let read_only = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
+    bind_file(at, at) && bind_file(except, except) && {
+        let mounted = mount(none, at, none, read_only, none);
+        require(mounted.is_ok(), "the right to mount")
+    }
+}
+
 /// Mounts a file or directory over another one. `false` if that is not allowed; see [`require`].
 pub(crate) fn bind_file(file: &Path, over: &Path) -> bool {
     let (kind, flags) = (None::<&str>, nix::mount::MsFlags::MS_BIND);

@@ -109,6 +109,15 @@ fn look(directory: BorrowedFd<'_>, path: &Path, flags: AtFlags) -> rustix::io::R
     statx(directory, path, flags, wanted)
 }
 
+/// The numbers of the device and of a file on it. The file has this name in an open directory.
+pub(super) fn id_in(
+    directory: impl AsFd,
+    name: &Path,
+    flags: AtFlags,
+) -> rustix::io::Result<(u64, u64)> {
+    look(directory.as_fd(), name, flags).map(|found| Glimpse::from(found).id)
+}
+
 /// Whether something is mounted at a path. `false` if that is unknown.
 ///
 /// # Errors

@@ -59,6 +59,17 @@ pub(crate) fn remove_tree_in(directory: BorrowedFd<'_>, path: &Path) -> Result<(
     .remove(name)
 }
 
+/// Removes each of several things, also after an error.
+///
+/// # Errors
+/// The first error.
+pub(crate) fn remove_each<T>(
+    items: impl IntoIterator<Item = T>,
+    remove: impl FnMut(T) -> Result<()>,
+) -> Result<()> {
+    items.into_iter().map(remove).fold(Ok(()), Result::and)
+}
+
 /// Clears the immutable and the append-only flag of a file or directory, if it exists. Other kinds of files have no flags.
 ///
 /// # Errors
@@ -245,6 +256,16 @@ mod tests {
         remove_tree(&tree).unwrap();
         remove_tree(&tree.join("nothing")).unwrap();
         assert!(fs::list(scratch.path()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn other_things_are_removed_after_an_error() {
+        let scratch = tempfile::tempdir().unwrap();
+        let paths = ["a", "b"].map(|name| scratch.path().join(name));
+        fs::write(&paths[1], b"").unwrap();
+        let removed = remove_each(&paths, |path| fs::remove_file(path));
+        assert_eq!(removed.unwrap_err().path, paths[0]);
+        assert!(!paths[1].exists());
     }
 
     #[test]

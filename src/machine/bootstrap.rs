@@ -74,8 +74,32 @@ const DIRECTORIES: [AgentDirectory; 12] = [
     directory("data/blobs/tmp", 0o750),
 ];
 
+/// The directories for temporary files of all users.
+const TEMPORARY_OF_ALL: [&str; 2] = ["/tmp", "/var/tmp"];
+
 /// The directories that the Go agent does not create on the dummy platform.
 const NOT_FOR_DUMMY: [&str; 3] = ["data/packages", "data/sys/run", "data/dynamic_disks"];
+
+/// The directories in the base directory that [`bootstrap`] and the daemon use. File systems that are mounted over them must respond: a
+/// thread that waits for one keeps the agent from exiting.
+#[must_use]
+pub(crate) fn directories(vcap: &Vcap) -> Vec<PathBuf> {
+    let own = [
+        vcap.base().to_owned(),
+        vcap.bosh(),
+        vcap.etc(),
+        fs::parent(&vcap.settings_in_memory()).to_owned(),
+        vcap.instance(),
+        vcap.packages(),
+        vcap.compile(),
+        vcap.sys(),
+        vcap.sys_log(),
+    ];
+    let made = DIRECTORIES.iter().map(|it| vcap.base().join(it.path));
+    let shared = TEMPORARY_OF_ALL.iter().map(PathBuf::from);
+    let shared = shared.filter(|_| vcap.base() == Path::new(Vcap::BASE));
+    own.into_iter().chain(made).chain(shared).collect()
+}
 
 /// Creates the directories and removes the leftovers of a killed agent. Returns the environment of scripts: `environment` with `TMPDIR` on
 /// the data disk.
@@ -102,7 +126,7 @@ pub fn bootstrap(
         return Ok(environment.clone());
     }
     if vcap.base() == Path::new(Vcap::BASE) && geteuid().is_root() {
-        for shared in ["/tmp", "/var/tmp"] {
+        for shared in TEMPORARY_OF_ALL {
             log_failure(make_writable_for_all(Path::new(shared), owners));
         }
     }

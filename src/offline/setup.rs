@@ -205,11 +205,12 @@ pub(super) async fn work_directory(
                     cancel: &cancel,
                     limit: MOUNT_LIMIT,
                 };
-                isolation.check_data(&vcap, &look)?;
+                let checked = isolation.check_data(&vcap, &look);
                 // The file system may not respond.
                 if cancel.is_cancelled() {
                     return Err(OfflineError::Stopped);
                 }
+                checked?;
             }
             let stop = || cancel.is_cancelled();
             let made = work_directory::make(wanted.as_deref(), &vcap, &beside, &stop)?;

@@ -44,6 +44,9 @@ const FAILED: u8 = 1;
 /// The time limit for the start of a script, with its mounts and rules. It usually takes milliseconds.
 const START_LIMIT: StartLimit = StartLimit::Whole(Duration::from_secs(60));
 
+/// How long to wait for the end of a process that has asked a file system whether it responds. Often, such a process cannot be killed.
+const NO_RESPONSE: Duration = Duration::from_secs(1);
+
 /// Runs as the child, with no other descriptor open than its socket, and returns its exit code.
 pub(super) fn main(mut socket: UnixStream) -> u8 {
     let report = match run(&mut socket) {
@@ -106,7 +109,10 @@ fn answer(
         false => StartLimit::Whole(limit),
     };
     let limited = (&starting, limit);
-    let watch = Watch::new(socket, signals, process, None, limited, Duration::ZERO);
+    let mut watch = Watch::new(socket, signals, process, None, limited, Duration::ZERO);
+    if matches!(question, Question::Responds(_)) {
+        watch = watch.with_kill_limit(NO_RESPONSE);
+    }
     let watched = WatchEnd::of(watch, &starting, None);
     let status = watched.observed.status.unwrap_or(KILLED);
     watched.report(ScriptExit::of(status))

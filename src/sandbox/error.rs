@@ -1,8 +1,10 @@
 //! Errors of the sandbox. The failure of a script is not one of them.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::step::StepError;
+use crate::diag::Elapsed;
 use crate::process::Status;
 use crate::{fs, process, runtime};
 
@@ -63,12 +65,19 @@ pub enum SandboxError {
     LeftMount {
         /// The directory.
         directory: PathBuf,
+        /// The file with the notes of the killed run.
+        marker: PathBuf,
     },
     /// A file system that is mounted over a directory does not respond, and no killed run is known to have left it.
-    #[error("the file system that is mounted at `{}` does not respond", directory.display())]
+    #[error("the file system that is mounted at `{}` does not respond{}", directory.display(), match limit {
+        Some(limit) => format!(": no result after {}", Elapsed(*limit)),
+        None => String::new(),
+    })]
     SilentMount {
         /// The directory.
         directory: PathBuf,
+        /// How long the agent has waited. `None` if its server has ended.
+        limit: Option<Duration>,
     },
     /// A scratch directory cannot be created or written to.
     #[error("the scratch directory `{}` cannot be used", directory.display())]
@@ -164,10 +173,9 @@ impl SandboxError {
             Self::LeftLink { directory, .. } => {
                 Some(format!("remove the link `{}`", directory.display()))
             }
-            Self::ForeignMount { directory } | Self::LeftMount { directory } => {
-                Some(format!("unmount `{}`", directory.display()))
-            }
-            Self::SilentMount { directory } => Some(format!(
+            Self::ForeignMount { directory } => Some(format!("unmount `{}`", directory.display())),
+            Self::LeftMount { directory, marker } => Some(to_uncover(directory, marker)),
+            Self::SilentMount { directory, .. } => Some(format!(
                 "restore its server, or unmount it (`umount -l {}`)",
                 directory.display()
             )),
@@ -221,6 +229,15 @@ impl SandboxError {
 /// What an ordinary user can do who may not write to the base directory.
 const OWN_BASE: &str = "compile as root or in a container, or pass a --base-directory that you may write to (compiled packages run only \
                         below the directory in which they were compiled)";
+
+/// What to do if something is mounted over a directory that a killed run has noted.
+fn to_uncover(directory: &Path, marker: &Path) -> String {
+    format!(
+        "unmount `{}`; if it is a volume that was exchanged after that run, remove `{}` instead",
+        directory.display(),
+        marker.display()
+    )
+}
 
 /// What to do if a flag requires namespaces: `auto` has tried them without success, or another tier was requested.
 fn to_get_namespaces(were_tried: bool) -> &'static str {

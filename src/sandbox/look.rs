@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use nix::errno::Errno;
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
@@ -18,14 +19,22 @@ use super::seen::{Resolved, SeenPaths};
 use super::spec::{Orders, ScriptEnd};
 use super::step::{Step, StepError};
 use crate::config::Environment;
+use crate::diag::Elapsed;
 use crate::fs;
 use crate::process::{self, ForkServer, Status, TimeLimits, Unkillable};
 
 /// The limit for paths that a package needs, as for the start of a script.
 pub(crate) const LOOK_LIMIT: Duration = Duration::from_secs(60);
 
-/// The limit for file systems over the directories of a shared tree.
-pub(crate) const MOUNT_LIMIT: Duration = Duration::from_secs(10);
+/// The limit for file systems over the directories of the machine. A network file system may be slow while its server starts again.
+pub(crate) const MOUNT_LIMIT: Duration = Duration::from_secs(30);
+
+/// After this time without a response from such a file system, a message says that the agent waits for it.
+const REMINDER: Duration = Duration::from_secs(10);
+
+/// A name that no directory has. To look it up, the server of a file system has to respond: it may have answered about the directory
+/// itself before.
+const NO_NAME: &str = ".bosh-agent-responds";
 
 /// Looks up paths until a cancellation. All functions block and must be called on a blocking thread of the runtime.
 #[derive(Debug)]
@@ -58,6 +67,17 @@ pub(crate) enum LookError {
     Files(#[from] fs::Error),
 }
 
+/// How a file system responds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Response {
+    /// It does, or that is unknown, for example after a cancellation.
+    Responds,
+    /// Its server has ended, or does not know it any more.
+    Gone,
+    /// Not within this time.
+    Late(Duration),
+}
+
 /// How rules close paths.
 #[derive(Debug)]
 pub(crate) struct ClosedAnswer {
@@ -83,12 +103,38 @@ impl Look<'_> {
         self.value(Question::Kind(path.to_owned()))
     }
 
-    /// Whether the file system of a path, which need not exist, responds. `true` if that is unknown, for example after a cancellation.
-    pub(super) fn responds(&self, path: &Path) -> bool {
-        match self.value(Question::Responds(path.to_owned())) {
-            Ok(responds) => responds,
-            Err(LookError::NoResponse(_) | LookError::TimedOut(_)) => false,
-            Err(LookError::Stopped | LookError::Sandbox(_) | LookError::Files(_)) => true,
+    /// How the file systems of directories, which need not exist, respond. All are asked at the same time.
+    pub(super) fn responses(&self, directories: &[PathBuf]) -> Vec<Response> {
+        let asked = directories.iter().map(|it| self.response(it));
+        tokio::runtime::Handle::current().block_on(join_all(asked))
+    }
+
+    async fn response(&self, directory: &Path) -> Response {
+        let question = Question::Responds(directory.join(NO_NAME));
+        let asking = self.answer(question);
+        tokio::pin!(asking);
+        // Cancel-safe: the same future is polled on below.
+        let answer = match tokio::time::timeout(REMINDER.min(self.limit), &mut asking).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                if REMINDER < self.limit {
+                    tracing::warn!(
+                        "waiting for the file system that is mounted at `{}`, which has not responded for {}; the limit is {}",
+                        directory.display(),
+                        Elapsed(REMINDER),
+                        Elapsed(self.limit)
+                    );
+                }
+                asking.await
+            }
+        };
+        match answer.and_then(|answer| self.read(answer)) {
+            Ok(true) => Response::Responds,
+            Ok(false) => Response::Gone,
+            Err(LookError::NoResponse(_) | LookError::TimedOut(_)) => Response::Late(self.limit),
+            Err(LookError::Stopped | LookError::Sandbox(_) | LookError::Files(_)) => {
+                Response::Responds
+            }
         }
     }
 
@@ -158,12 +204,20 @@ impl Look<'_> {
     }
 
     fn value<T: DeserializeOwned>(&self, question: Question) -> Result<T, LookError> {
-        let (text, status) = self.ask(question)?.whole(self.cancel)?;
+        self.read(self.ask(question)?)
+    }
+
+    fn read<T: DeserializeOwned>(&self, answer: Answer) -> Result<T, LookError> {
+        let (text, status) = answer.whole(self.cancel)?;
         let value = serde_json::from_slice(&text);
         value.map_err(|_| SandboxError::NoReport { status }.into())
     }
 
     fn ask(&self, question: Question) -> Result<Answer, LookError> {
+        tokio::runtime::Handle::current().block_on(self.answer(question))
+    }
+
+    async fn answer(&self, question: Question) -> Result<Answer, LookError> {
         let orders = Orders::Look(question, self.limit);
         let child = process::Child {
             server: self.agent.clone(),
@@ -172,9 +226,8 @@ impl Look<'_> {
             limits: TimeLimits::default(),
             grace: Duration::ZERO,
         };
-        let asked = process::ask(child, self.cancel);
-        let answered = tokio::runtime::Handle::current().block_on(asked);
-        let answered = answered.map_err(SandboxError::from)?;
+        let asked = process::ask(child, self.cancel).await;
+        let answered = asked.map_err(SandboxError::from)?;
         Ok(Answer {
             text: answered.answer,
             end: end_of(answered.ended),

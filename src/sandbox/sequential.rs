@@ -90,8 +90,8 @@ impl Sequential {
 
     /// Removes the package's directories.
     pub(super) fn leave(&self, place: &SequentialPlace) -> Result<(), SandboxError> {
-        self.tree.remove_data(&place.private.leave())?;
-        Ok(self.tree.clear()?)
+        let removed = self.tree.remove_data(&place.private.leave());
+        Ok(removed.and(self.tree.clear())?)
     }
 
     /// Removes what this run made.

@@ -8,6 +8,7 @@
 //! Other directories in the data directory (`BASE/data/NAME`) are used as they are if they exist. The marker names those that this run
 //! created.
 
+mod aside;
 mod data;
 mod killed;
 mod links;
@@ -15,6 +16,7 @@ mod lock;
 mod marker;
 mod mounts;
 mod notes;
+mod origin;
 mod own_file;
 mod removals;
 mod silent;
@@ -23,18 +25,17 @@ mod tests;
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use self::links::Links;
 use self::lock::LockNotes;
-use self::removals::{Doomed, Removals};
-pub(super) use self::silent::Responds;
+use self::removals::Removals;
+pub(super) use self::silent::Responses;
 use super::error::SandboxError;
 use super::scratch::Scratch;
-use crate::config::{PackagePaths, Vcap};
+use crate::config::Vcap;
 use crate::diag::Chain;
 use crate::fs::{self, MadeDirectories, MountPoint, Pinned};
 use crate::release::Name;
@@ -44,9 +45,6 @@ const MARKER: &str = ".bosh-agent:compile";
 
 /// The name of the directory, in the data directory, with a `TMPDIR` for each package, if packages have private ones.
 const TEMPORARY: &str = ".bosh-agent-tmp";
-
-/// The prefix of the names, in the data directory, of what was moved out of the tree and is removed now or by the next run.
-const SET_ASIDE: &str = ".bosh-agent-left-";
 
 /// How long to wait until the processes of a killed run have ended by themselves. Their parent stops them within the grace time of that
 /// run, which is usually shorter.
@@ -107,11 +105,14 @@ impl SharedTree {
             data_names: Mutex::default(),
             removals: Removals::default(),
         };
-        if force || !notes.text.is_empty() {
-            tree.remove_files_of_scripts()?;
-        }
-        tree.recover(&notes, stop)
-            .inspect_err(|_| tree.leave_to_next_run(!notes.text.is_empty()))?;
+        let has_notes = !notes.text.is_empty();
+        let recovered = match force || has_notes {
+            true => tree.remove_files_of_scripts().map_err(Into::into),
+            false => Ok(()),
+        };
+        recovered
+            .and_then(|()| tree.recover(&notes, stop))
+            .inspect_err(|_| tree.leave_to_next_run(has_notes))?;
         match tree.prepare(force) {
             Ok(()) => Ok(tree),
             Err(error) => {
@@ -126,14 +127,15 @@ impl SharedTree {
     ///
     /// # Errors
     /// [`SandboxError::LeftLink`], [`SandboxError::LeftMount`], and [`SandboxError::SilentMount`] for the data directory.
-    pub(super) fn check_data(vcap: &Vcap, responds: Responds<'_>) -> Result<(), SandboxError> {
-        let silent = silent::unmount_left(vcap, responds)?;
-        if silent.contains(&vcap.packages()) {
+    pub(super) fn check_data(vcap: &Vcap, responses: Responses<'_>) -> Result<(), SandboxError> {
+        let silent = silent::unmount_left(vcap, responses)?;
+        if silent::has(&silent, &vcap.packages()) {
             // The notes of a killed run cannot be read.
             return Ok(());
         }
-        match silent.into_iter().find(|it| vcap.data().starts_with(it)) {
-            Some(directory) => Err(SandboxError::SilentMount { directory }),
+        let mut silent = silent.into_iter();
+        match silent.find(|it| vcap.data().starts_with(&it.directory)) {
+            Some(silent) => Err(silent.into()),
             None => lock::check_data(vcap, &vcap.packages().join(MARKER)),
         }
     }
@@ -143,9 +145,25 @@ impl SharedTree {
     ///
     /// # Errors
     /// [`SandboxError::SilentMount`].
-    pub(super) fn check_mounts(vcap: &Vcap, responds: Responds<'_>) -> Result<(), SandboxError> {
-        match silent::unmount_left(vcap, responds)?.pop() {
-            Some(directory) => Err(SandboxError::SilentMount { directory }),
+    pub(super) fn check_mounts(vcap: &Vcap, responses: Responses<'_>) -> Result<(), SandboxError> {
+        match silent::unmount_left(vcap, responses)?.pop() {
+            Some(silent) => Err(silent.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// The same for other directories, too, which this process is about to use.
+    ///
+    /// # Errors
+    /// [`SandboxError::SilentMount`].
+    pub(super) fn check_mounts_of(
+        vcap: &Vcap,
+        directories: &[PathBuf],
+        responses: Responses<'_>,
+    ) -> Result<(), SandboxError> {
+        Self::check_mounts(vcap, responses)?;
+        match silent::first_among(directories, responses) {
+            Some(silent) => Err(silent.into()),
             None => Ok(()),
         }
     }
@@ -172,7 +190,7 @@ impl SharedTree {
             self.made.make(&directory)?;
         }
         // Must precede the next step, which may put directories of processes that cannot be killed there.
-        self.remove_set_aside();
+        self.remove_set_aside()?;
         match &killed {
             Some(killed) => self.clear_after_killed_run(killed),
             None => Ok(()),
@@ -302,67 +320,9 @@ impl SharedTree {
         }
     }
 
-    /// Removes what this run or a killed one left. What cannot be removed is renamed, and the next run tries again.
-    fn remove_or_set_aside(&self, path: &Path) -> fs::Result<()> {
-        let Err(error) = fs::remove_tree(path) else {
-            return Ok(());
-        };
-        let Some(metadata) = fs::lookup(path)? else {
-            return Ok(());
-        };
-        let aside = self.set_aside_path(metadata.ino());
-        match fs::rename_tree(path, &aside) {
-            Ok(true) => {
-                tracing::warn!(
-                    error = %Chain(&error),
-                    hint = error.hint(),
-                    path = %aside.display(),
-                    "could not remove what a packaging script left; it was moved out of the way, and the next run tries again"
-                );
-                Ok(())
-            }
-            Ok(false) | Err(_) => Err(error),
-        }
-    }
-
-    /// Removes what earlier runs could not remove, or had no time for. No other run uses the tree.
-    fn remove_set_aside(&self) {
-        let entries = fs::list(&self.vcap.data()).unwrap_or_default();
-        let names = entries.iter().map(std::fs::DirEntry::file_name);
-        for name in names.filter(|name| name.to_string_lossy().starts_with(SET_ASIDE)) {
-            removals::remove(self.vcap.data().join(name));
-        }
-    }
-
     /// Waits until the directories of packages that have left the tree are removed.
     pub(super) fn finish_removals(&self) {
         self.removals.finish();
-    }
-
-    fn set_aside_path(&self, inode: u64) -> PathBuf {
-        let name = format!("{SET_ASIDE}{}-{inode}", std::process::id());
-        self.vcap.data().join(name)
-    }
-
-    /// Moves the directories of a package whose processes cannot be killed into a directory that the next run removes. `None` if that
-    /// fails.
-    pub(super) fn set_aside(&self, paths: &PackagePaths) -> Option<PathBuf> {
-        // If a script replaced a directory, its content may belong to others.
-        self.check().ok()?;
-        let aside = self.set_aside_path(fs::lookup(&paths.compile).ok()??.ino());
-        fs::create_dir(&aside).ok()?;
-        let temporary = self.temporary().join(fs::file_name(&paths.compile));
-        for (directory, name) in [
-            (&paths.compile, "compile"),
-            (&paths.packages, "packages"),
-            (&temporary, "tmp"),
-        ] {
-            let is_there = fs::lookup(directory).ok()?.is_some();
-            if is_there && !fs::rename_tree(directory, &aside.join(name)).ok()? {
-                return None;
-            }
-        }
-        Some(aside)
     }
 
     /// Clears the flags with which a script protects the tree's directories and the marker from changes.
@@ -393,25 +353,9 @@ impl SharedTree {
     pub(super) fn remove(&self, name: &Name) -> fs::Result<()> {
         self.restore_directories()?;
         self.unmount_new(Some(name))?;
-        self.contents()
-            .iter()
-            .try_for_each(|directory| self.remove_later(&directory.join(name.as_str())))
-    }
-
-    /// Renames a directory, so that its name can be used again, and removes it concurrently with what follows.
-    fn remove_later(&self, path: &Path) -> fs::Result<()> {
-        let data = self.pinned_data().and_then(Pinned::directory);
-        let found = fs::lookup(path)?.filter(|found| found.is_dir());
-        let (Some(data), Some(metadata)) = (data, found) else {
-            return self.remove_or_set_aside(path);
-        };
-        let aside = self.set_aside_path(metadata.ino());
-        match fs::rename_tree(path, &aside) {
-            Ok(true) => self.removals.add(Doomed::new(data, &aside)?),
-            // The directory is on another file system, for example.
-            Ok(false) | Err(_) => return self.remove_or_set_aside(path),
-        }
-        Ok(())
+        fs::remove_each(self.contents(), |directory| {
+            self.remove_later(&directory.join(name.as_str()))
+        })
     }
 
     /// The data directory as it was at the start of the run.
@@ -430,9 +374,7 @@ impl SharedTree {
         self.restore_directories()?;
         self.unmount_new(None)?;
         self.clear_flags()?;
-        self.entries()?
-            .iter()
-            .try_for_each(|entry| self.remove_or_set_aside(entry))
+        fs::remove_each(self.entries()?, |entry| self.remove_or_set_aside(&entry))
     }
 
     /// Leaves the tree as it was found, except for removed packages of another agent. What cannot be removed is
@@ -440,10 +382,11 @@ impl SharedTree {
     pub(super) fn close(&self) -> Result<(), SandboxError> {
         let cleared = self.clear();
         self.removals.finish();
+        // If the directories could not be restored, nothing may be removed.
         cleared?;
-        fs::remove_tree(&self.temporary())?;
+        let temporary = fs::remove_tree(&self.temporary());
         let data_names: Vec<Name> = self.data_names().iter().cloned().collect();
-        self.remove_data(&data_names)?;
+        temporary.and(self.remove_data(&data_names))?;
         self.release();
         Ok(())
     }

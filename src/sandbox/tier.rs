@@ -55,12 +55,28 @@ impl Isolation {
     /// [`SandboxError::LeftLink`], [`SandboxError::LeftMount`] and [`SandboxError::SilentMount`].
     pub(crate) fn check_data(self, vcap: &Vcap, look: &Look<'_>) -> Result<(), SandboxError> {
         match self {
-            Self::Auto | Self::Landlock | Self::None => {
-                SharedTree::check_data(vcap, &|path| look.responds(path))
+            Self::Auto => SharedTree::check_data(vcap, &|it| look.responses(it)),
+            // These tiers need all directories of the tree.
+            Self::Landlock | Self::None => {
+                SharedTree::check_mounts(vcap, &|it| look.responses(it))?;
+                SharedTree::check_data(vcap, &|it| look.responses(it))
             }
             Self::Namespace | Self::Userns => Ok(()),
         }
     }
+}
+
+/// Checks that the file systems that are mounted over the directories of the machine respond: those of packages, and `directories`.
+/// Unmounts those that the script of a killed run has left and that do not. Must precede the use of these directories.
+///
+/// # Errors
+/// [`SandboxError::SilentMount`].
+pub(crate) fn check_mounts(
+    vcap: &Vcap,
+    directories: &[PathBuf],
+    look: &Look<'_>,
+) -> Result<(), SandboxError> {
+    SharedTree::check_mounts_of(vcap, directories, &|it| look.responses(it))
 }
 
 /// What packages are isolated with.
@@ -179,7 +195,7 @@ impl Tier {
                 cancel: &cancel,
                 limit: MOUNT_LIMIT,
             };
-            SharedTree::check_mounts(&own.vcap, &|path| look.responds(path))?;
+            SharedTree::check_mounts(&own.vcap, &|it| look.responses(it))?;
             let stop = || cancel.is_cancelled();
             let tree = SharedTree::take(&own.vcap, &own.who, own.force, &stop)?;
             let tree = tree.with_scratch(self.scratch);

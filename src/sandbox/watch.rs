@@ -45,6 +45,8 @@ pub(super) struct Watch<'a> {
     /// The script's processes when it was found to hang.
     processes: Vec<RunningProcess>,
     grace: Duration,
+    /// How long to wait for killed processes.
+    kill_limit: Duration,
 }
 
 /// How long the start of a script may take, or a process that takes the place of a script.
@@ -118,7 +120,14 @@ impl<'a> Watch<'a> {
             left_behind: 0,
             processes: Vec::new(),
             grace,
+            kill_limit: tree::KILL_LIMIT,
         }
+    }
+
+    /// Sets how long to wait for killed processes, where it does not matter which of them cannot be killed.
+    pub(super) fn with_kill_limit(mut self, limit: Duration) -> Self {
+        self.kill_limit = limit;
+        self
     }
 
     /// Waits until no process is left, and kills those that do not exit in time.
@@ -282,7 +291,7 @@ impl<'a> Watch<'a> {
     fn kill_all(&mut self) -> usize {
         let limit = match self.gone_by {
             Some(at) => at.saturating_duration_since(Instant::now()),
-            None => tree::KILL_LIMIT,
+            None => self.kill_limit,
         };
         tree::kill_all(limit, |_, status| self.note(status)).left
     }

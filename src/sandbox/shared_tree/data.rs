@@ -92,11 +92,11 @@ impl SharedTree {
     pub(in crate::sandbox) fn remove_data(&self, names: &[Name]) -> fs::Result<()> {
         self.restore_directories()?;
         self.unmount_new_data(names)?;
-        for name in names {
+        fs::remove_each(names, |name| {
             self.remove_or_set_aside(&self.vcap.data().join(name.as_str()))?;
             self.data_names().remove(name);
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     /// Removes the content of scratch directories, also of those that are kept, while no script runs. Returns `false` if there was nothing to remove.

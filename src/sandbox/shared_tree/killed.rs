@@ -4,8 +4,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::links::Links;
-use super::lock::{LIMIT, LockNotes};
-use super::notes::{DATA, DIRECTORIES, noted_data};
+use super::lock::{self, LIMIT, LockNotes};
+use super::notes::{DATA, NotedDirectory, noted_directories};
+use super::origin::Over;
 use super::own_file::{uncover, unmount_all};
 use super::{PATIENCE, SharedTree};
 use crate::fs::{self, Context, Glimpse};
@@ -23,6 +24,13 @@ pub(super) struct KilledRun {
     start: Option<(i64, u32)>,
     /// Its processes that could not be killed. They may have files in the tree open.
     processes: Vec<Unkillable>,
+}
+
+/// The directories of the tree in which a killed run may have left something.
+struct OwnDirectories {
+    /// Those of packages.
+    contents: Vec<PathBuf>,
+    data: Option<PathBuf>,
 }
 
 impl SharedTree {
@@ -114,18 +122,17 @@ impl SharedTree {
     /// that a later run removes: such a process may keep the kernel from removing it.
     pub(super) fn clear_after_killed_run(&self, killed: &KilledRun) -> Result<(), SandboxError> {
         let own = self.uncover(&killed.notes)?;
-        let mut left = self.named(&killed.notes, &own);
+        let mut left = own.named(&killed.notes);
         // A script may have removed it.
         let marker = fs::lookup(&self.marker())?;
         if let Some(end) = &marker
-            && noted_data(&killed.notes).is_some()
+            && noted_directories(&killed.notes, None).is_some()
         {
-            left.extend(self.older_than((end.mtime(), end.mtime_nsec()), &own)?);
+            left.extend(self.older_than((end.mtime(), end.mtime_nsec()), &own.contents)?);
         }
         killed.keep_only_own(&mut left)?;
         if killed.processes.is_empty() {
-            left.iter()
-                .try_for_each(|path| self.remove_or_set_aside(path))?;
+            fs::remove_each(&left, |path| self.remove_or_set_aside(path))?;
             return Ok(());
         }
         // Set the marker aside, too: the process holds the lock on it.
@@ -154,55 +161,40 @@ impl SharedTree {
 
     /// Removes the mounts over the tree's directories that the script of a killed run made: what is there does not belong to the tree.
     /// Links that it made in their places have already been removed. Returns the directories that belong to the tree.
-    fn uncover(&self, marker: &str) -> Result<Vec<PathBuf>, SandboxError> {
-        let inodes = marker
-            .lines()
-            .find_map(|line| line.strip_prefix(DIRECTORIES));
-        let Some(inodes) = inodes else {
-            return Ok(self.contents().to_vec());
+    fn uncover(&self, notes: &str) -> Result<OwnDirectories, SandboxError> {
+        let data = self.vcap.data();
+        let boot = fs::boot();
+        let Some(noted) = noted_directories(notes, boot.as_deref()) else {
+            return Ok(OwnDirectories {
+                contents: self.contents().to_vec(),
+                data: Some(data),
+            });
         };
         // Whether all links on the way to the directories are those from before the script.
-        let are_links_known = Links::noted_in(marker).is_some();
+        let are_links_known = Links::noted_in(notes).is_some();
         let base = fs::canonicalize(self.base())?;
-        let mounts = fs::mount_points().unwrap_or_default();
-        let mut own = Vec::new();
-        for (directory, inode) in self.contents().into_iter().zip(inodes.split_whitespace()) {
-            let is_noted = |path: &Path| -> fs::Result<bool> {
-                Ok(fs::metadata(path)?.ino().to_string() == inode)
-            };
+        let own_data = (lock::over_data(&data, notes)? == Over::Nothing).then_some(data);
+        let mut contents = Vec::new();
+        for (directory, noted) in self.contents().into_iter().zip(noted) {
             let real = fs::canonicalize(&directory)?;
             let is_in_base = directory
                 .strip_prefix(self.base())
                 .is_ok_and(|below| real == base.join(below));
             // Behind an unknown link there may be a mount that no script made.
-            let is_own = are_links_known || is_in_base;
-            if is_own {
-                for _ in mounts.iter().filter(|mount| mount.path == real) {
-                    if !is_noted(&real)? {
-                        fs::unmount(&real)?;
-                    }
-                }
-            }
+            let is_place_known = are_links_known || is_in_base;
+            let is_of_machine = is_place_known && unmount_of_script(&real, noted)?;
+            let is_in_other = own_data.is_none() && directory.starts_with(self.vcap.data());
             // A script may have created it again.
-            if is_own || is_noted(&directory)? {
-                own.push(directory);
+            let is_own = is_place_known && !is_of_machine && !is_in_other;
+            let found = fs::metadata(&real)?;
+            if is_own || noted.is((found.dev(), found.ino())) {
+                contents.push(directory);
             }
         }
-        Ok(own)
-    }
-
-    /// What a marker names.
-    fn named(&self, marker: &str, own: &[PathBuf]) -> Vec<PathBuf> {
-        let mut named = Vec::new();
-        for line in marker.lines() {
-            if let Some(data) = line.strip_prefix(DATA) {
-                let name = Name::parse(data).ok();
-                named.extend(name.map(|name| self.vcap.data().join(name.as_str())));
-            } else if let Ok(name) = Name::parse(line) {
-                named.extend(own.iter().map(|directory| directory.join(name.as_str())));
-            }
-        }
-        named
+        Ok(OwnDirectories {
+            contents,
+            data: own_data,
+        })
     }
 
     /// What is older than the end of the last process, according to the marker. The tree was empty when the marker was created, and the
@@ -217,6 +209,35 @@ impl SharedTree {
             }
         }
         Ok(older)
+    }
+}
+
+impl OwnDirectories {
+    /// What notes name in these directories.
+    fn named(&self, notes: &str) -> Vec<PathBuf> {
+        let mut named = Vec::new();
+        for line in notes.lines() {
+            let (name, directories) = match line.strip_prefix(DATA) {
+                Some(name) => (name, self.data.as_slice()),
+                None => (line, self.contents.as_slice()),
+            };
+            if let Ok(name) = Name::parse(name) {
+                named.extend(directories.iter().map(|it| it.join(name.as_str())));
+            }
+        }
+        named
+    }
+}
+
+/// Unmounts what the script of a killed run has mounted over a directory. Returns whether a file system of the machine is mounted there
+/// that was not when the run noted the directory.
+fn unmount_of_script(directory: &Path, noted: NotedDirectory<'_>) -> fs::Result<bool> {
+    loop {
+        match Over::of(directory, noted, &fs::mount_points().unwrap_or_default())? {
+            Over::Nothing => return Ok(false),
+            Over::OfMachine => return Ok(true),
+            Over::OfScript => fs::unmount(directory)?,
+        }
     }
 }
 

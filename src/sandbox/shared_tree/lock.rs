@@ -7,7 +7,8 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 use super::links::Links;
-use super::notes::noted_data;
+use super::notes::noted_directories;
+use super::origin::Over;
 use super::own_file::uncover;
 use crate::config::Vcap;
 use crate::fs::{self, Context, Glimpse, MadeDirectories};
@@ -107,7 +108,7 @@ fn take_over(file: &mut File, who: &str, path: &Path) -> fs::Result<String> {
 /// Fails if the script of a killed run has replaced the data directory with a link or mounted a file system over it, according to the
 /// marker. To repair that requires the lock, which is in the data directory.
 pub(super) fn check_data(vcap: &Vcap, marker: &Path) -> Result<(), SandboxError> {
-    let Ok(Some(marker)) = fs::open_regular_to_read(marker) else {
+    let Ok(Some(file)) = fs::open_regular_to_read(marker) else {
         return Ok(());
     };
     // The run removes such a link when it has the lock. What is behind the link says nothing.
@@ -116,10 +117,11 @@ pub(super) fn check_data(vcap: &Vcap, marker: &Path) -> Result<(), SandboxError>
     {
         return Ok(());
     }
-    let text = fs::beginning(&marker, LIMIT).unwrap_or_default();
+    let text = fs::beginning(&file, LIMIT).unwrap_or_default();
     let directory = vcap.data();
-    if is_covered(&directory, &text)? {
-        return Err(SandboxError::LeftMount { directory });
+    if over_data(&directory, &text)? == Over::OfScript {
+        let marker = marker.to_owned();
+        return Err(SandboxError::LeftMount { directory, marker });
     }
     let Some(noted) = Links::noted_in(&text) else {
         return Ok(());
@@ -130,17 +132,13 @@ pub(super) fn check_data(vcap: &Vcap, marker: &Path) -> Result<(), SandboxError>
     }
 }
 
-/// Whether something was mounted over the data directory since a marker noted its inode.
-fn is_covered(data: &Path, marker: &str) -> fs::Result<bool> {
-    let Some(noted) = noted_data(marker) else {
-        return Ok(false);
+/// What was mounted over the data directory since a text noted it.
+pub(super) fn over_data(data: &Path, text: &str) -> fs::Result<Over> {
+    let Some([.., noted]) = noted_directories(text, fs::boot().as_deref()) else {
+        return Ok(Over::Nothing);
     };
     let real = fs::canonicalize(fs::parent(data))?.join(fs::file_name(data));
-    let mounts = fs::mount_points().unwrap_or_default();
-    if mounts.iter().all(|mount| mount.path != real) {
-        return Ok(false);
-    }
-    Ok(fs::metadata(data).map_or(true, |found| found.ino().to_string() != noted))
+    Over::of(&real, noted, &fs::mount_points().unwrap_or_default())
 }
 
 /// The links that the file notes, without locking it. `None` if that is unknown.

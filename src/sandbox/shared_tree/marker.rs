@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! #links [["PATH", "TARGET"]]  which of the tree's directories were links
-//! #directories 11 12 13 14     inodes of the tree's directories, and of the data directory
+//! #directories 11 12 … 7 7 …   inodes of the tree's directories, and of the data directory; the boot id of the kernel; their devices
 //! NAME                         a package
 //! data/NAME                    another directory in the data directory
 //! ```
@@ -12,12 +12,12 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::PoisonError;
 
 use super::SharedTree;
 use super::lock;
-use super::notes::{DATA, DIRECTORIES};
+use super::notes::{self, DATA};
 use super::own_file::uncover;
 use crate::fs::{self, Context};
 use crate::release::Name;
@@ -75,12 +75,14 @@ impl SharedTree {
     }
 
     fn directories_line(&self) -> String {
-        let inode = |directory: &PathBuf| fs::metadata(directory).map_or(0, |found| found.ino());
-        let inodes = self
-            .contents()
-            .map(|directory| inode(&directory).to_string());
-        let data = inode(&self.vcap.data());
-        format!("{DIRECTORIES} {} {data}", inodes.join(" "))
+        // No directory has the number 0.
+        let id = |directory: &Path| {
+            let found = fs::metadata(directory);
+            found.map_or((0, 0), |found| (found.dev(), found.ino()))
+        };
+        let [packages, data_packages, compile] = self.contents().map(|directory| id(&directory));
+        let directories = [packages, data_packages, compile, id(&self.vcap.data())];
+        notes::directories_line(directories, fs::boot().as_deref())
     }
 }
 

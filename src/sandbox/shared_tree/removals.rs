@@ -41,7 +41,14 @@ impl Doomed {
     /// If that fails, the next run tries again.
     fn remove(self) {
         let removed = fs::remove_tree_in(self.directory.as_fd(), &self.path);
-        warn_if_left(&self.path, removed);
+        if let Err(error) = removed {
+            tracing::warn!(
+                error = %Chain(&error),
+                hint = error.hint(),
+                path = %self.path.display(),
+                "could not remove what a packaging script left; it was moved out of the way, and the next run tries again"
+            );
+        }
     }
 }
 
@@ -71,6 +78,12 @@ impl Removals {
         }
     }
 
+    /// Whether trees are being removed, or were since the last call of [`finish`](Self::finish).
+    #[cfg(test)]
+    pub(super) fn has_begun(&self) -> bool {
+        self.remover().is_some()
+    }
+
     fn remover(&self) -> MutexGuard<'_, Option<Remover>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -83,22 +96,6 @@ impl Remover {
         let builder = thread::Builder::new().name("remove".to_owned());
         let thread = builder.spawn(work).ok()?;
         Some(Self { trees, thread })
-    }
-}
-
-/// Removes a tree that was set aside. If that fails, the next run tries again.
-pub(super) fn remove(tree: PathBuf) {
-    warn_if_left(&tree, fs::remove_tree(&tree));
-}
-
-fn warn_if_left(tree: &Path, removed: fs::Result<()>) {
-    if let Err(error) = removed {
-        tracing::warn!(
-            error = %Chain(&error),
-            hint = error.hint(),
-            path = %tree.display(),
-            "could not remove what a packaging script left; it was moved out of the way, and the next run tries again"
-        );
     }
 }
 

@@ -2,33 +2,58 @@
 //! has ended. A look at one of their files would fail or block the agent, so the table of mounts and the notes of a killed run decide.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::lock;
-use super::notes::noted_inode;
-use super::{MARKER, SET_ASIDE, TEMPORARY};
+use super::notes::noted_directories;
+use super::origin::Over;
+use super::{MARKER, TEMPORARY};
 use crate::config::Vcap;
-use crate::fs::{self, Glimpse};
+use crate::fs;
 use crate::sandbox::error::SandboxError;
+use crate::sandbox::look::Response;
 
 /// How many mounts on top of each other to unmount, before the agent gives up.
 const LIMIT: usize = 100;
 
-/// Says whether the file system of a path responds.
-pub(crate) type Responds<'a> = &'a dyn Fn(&Path) -> bool;
+/// Says for each of some directories how its file system responds.
+pub(crate) type Responses<'a> = &'a dyn Fn(&[PathBuf]) -> Vec<Response>;
+
+/// A directory over which a file system is mounted that does not respond.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Silent {
+    pub(super) directory: PathBuf,
+    /// How long the agent has waited. `None` if its server has ended.
+    limit: Option<Duration>,
+}
+
+impl From<Silent> for SandboxError {
+    fn from(silent: Silent) -> Self {
+        Self::SilentMount {
+            directory: silent.directory,
+            limit: silent.limit,
+        }
+    }
+}
+
+/// Whether a directory is one of these.
+pub(super) fn has(silent: &[Silent], directory: &Path) -> bool {
+    silent.iter().any(|it| it.directory == directory)
+}
 
 /// Unmounts what the script of a killed run has mounted over the tree's directories and does not respond. Returns the directories over
 /// which other file systems are mounted that do not respond.
 pub(super) fn unmount_left(
     vcap: &Vcap,
-    responds: Responds<'_>,
-) -> Result<Vec<PathBuf>, SandboxError> {
-    let base = silent_among(&[vcap.base().to_owned()], responds);
+    responses: Responses<'_>,
+) -> Result<Vec<Silent>, SandboxError> {
+    let base = silent_among(&[vcap.base().to_owned()], responses);
     if !base.is_empty() {
         return Ok(base);
     }
     let outer = [vcap.data(), vcap.packages()];
-    let silent = unmount_left_among(vcap, &outer, &[], responds)?;
-    if silent.contains(&vcap.data()) {
+    let silent = unmount_left_among(vcap, &outer, &[], responses)?;
+    if has(&silent, &vcap.data()) {
         return Ok(silent);
     }
     let inner = [
@@ -36,7 +61,7 @@ pub(super) fn unmount_left(
         vcap.compile(),
         vcap.data().join(TEMPORARY),
     ];
-    let inner = unmount_left_among(vcap, &inner, &silent, responds)?;
+    let inner = unmount_left_among(vcap, &inner, &silent, responses)?;
     Ok([silent, inner].concat())
 }
 
@@ -44,14 +69,14 @@ pub(super) fn unmount_left(
 fn unmount_left_among(
     vcap: &Vcap,
     directories: &[PathBuf],
-    others: &[PathBuf],
-    responds: Responds<'_>,
-) -> Result<Vec<PathBuf>, SandboxError> {
-    let mut silent = silent_among(directories, responds);
+    others: &[Silent],
+    responses: Responses<'_>,
+) -> Result<Vec<Silent>, SandboxError> {
+    let mut silent = silent_among(directories, responses);
     for _ in 0..LIMIT {
         let notes = notes(vcap, &[silent.as_slice(), others].concat());
         let mut is_any_left = false;
-        for directory in &silent {
+        for Silent { directory, .. } in &silent {
             if is_left(vcap, directory, &notes)? {
                 let real = real(directory)?.unwrap_or_else(|| directory.clone());
                 fs::unmount(&real)?;
@@ -62,7 +87,7 @@ fn unmount_left_among(
         if !is_any_left {
             break;
         }
-        silent = silent_among(directories, responds);
+        silent = silent_among(directories, responses);
     }
     Ok(silent)
 }
@@ -80,23 +105,27 @@ fn is_left(vcap: &Vcap, directory: &Path, notes: &str) -> Result<bool, SandboxEr
     if directory == vcap.data().join(TEMPORARY) {
         return Ok(true);
     }
-    let noted = [
+    let Some(noted) = noted_directories(notes, fs::boot().as_deref()) else {
+        return Ok(false);
+    };
+    let own = [
         vcap.packages(),
         vcap.data_packages(),
         vcap.compile(),
         vcap.data(),
     ];
-    let number = noted.iter().position(|it| it == directory);
-    let Some(noted) = number.and_then(|number| noted_inode(notes, number)) else {
-        return Ok(false);
-    };
-    Ok(Glimpse::of(&real)?.is_some_and(|found| found.id.1.to_string() != noted))
+    let mounts = fs::mount_points().unwrap_or_default();
+    let mut noted = own.iter().zip(noted).filter(|(own, _)| *own == directory);
+    match noted.next() {
+        Some((_, noted)) => Ok(Over::of(&real, noted, &mounts)? == Over::OfScript),
+        None => Ok(false),
+    }
 }
 
 /// The notes in files whose directories respond.
-fn notes(vcap: &Vcap, silent: &[PathBuf]) -> String {
+fn notes(vcap: &Vcap, silent: &[Silent]) -> String {
     let files = [(vcap.data(), lock::LOCK), (vcap.packages(), MARKER)];
-    let readable = files.iter().filter(|(above, _)| !silent.contains(above));
+    let readable = files.iter().filter(|(above, _)| !has(silent, above));
     let texts = readable.filter_map(|(above, name)| {
         let file = fs::open_regular_to_read(&above.join(name)).ok()??;
         fs::beginning(&file, lock::LIMIT).ok()
@@ -104,24 +133,41 @@ fn notes(vcap: &Vcap, silent: &[PathBuf]) -> String {
     texts.collect::<Vec<_>>().join("\n")
 }
 
-/// Those of some directories that are mounts, or links, and do not respond.
-fn silent_among(directories: &[PathBuf], responds: Responds<'_>) -> Vec<PathBuf> {
+/// Those of some directories that are mounts, or links, and do not respond. All directories above them must respond.
+fn silent_among(directories: &[PathBuf], responses: Responses<'_>) -> Vec<Silent> {
     let mounts = fs::mount_points().unwrap_or_default();
-    let mut silent = Vec::new();
-    for directory in directories {
+    let may_be_silent = |directory: &&PathBuf| {
         // What this user cannot examine is for the tier that needs it to report.
         let mounted = real(directory).ok().flatten();
         let is_mounted = mounts
             .iter()
             .any(|mount| Some(&mount.path) == mounted.as_ref());
-        let may_be_silent = is_mounted
-            || fs::lookup(directory).is_ok_and(|it| it.is_some_and(|found| found.is_symlink()));
-        // A directory without files may have its attributes in memory.
-        if may_be_silent && !responds(&directory.join(SET_ASIDE)) {
-            silent.push(directory.clone());
-        }
-    }
-    silent
+        is_mounted
+            || fs::lookup(directory).is_ok_and(|it| it.is_some_and(|found| found.is_symlink()))
+    };
+    let asked: Vec<PathBuf> = directories.iter().filter(may_be_silent).cloned().collect();
+    let responses = responses(&asked);
+    let silent = asked.into_iter().zip(responses);
+    let silent = silent.filter_map(|(directory, response)| {
+        let limit = match response {
+            Response::Responds => return None,
+            Response::Gone => None,
+            Response::Late(limit) => Some(limit),
+        };
+        Some(Silent { directory, limit })
+    });
+    silent.collect()
+}
+
+/// The first of some directories over which a file system is mounted that does not respond.
+pub(super) fn first_among(directories: &[PathBuf], responses: Responses<'_>) -> Option<Silent> {
+    let depth = |directory: &PathBuf| directory.components().count();
+    let mut directories = directories.to_vec();
+    // The outer ones first: a look at what is in a silent one would block this process.
+    directories.sort_by_key(|it| (depth(it), it.clone()));
+    directories.dedup();
+    let mut levels = directories.chunk_by(|one, other| depth(one) == depth(other));
+    levels.find_map(|level| silent_among(level, responses).into_iter().next())
 }
 
 /// The path of a directory without links above it; `None` if there is nothing above it.
@@ -142,8 +188,33 @@ mod tests {
         let file = scratch.path().join("file");
         fs::write(&file, b"").unwrap();
         for base in [file.clone(), file.join("below")] {
-            let silent = unmount_left(&Vcap::new(&base), &|_| false).unwrap();
-            assert_eq!(silent, Vec::<PathBuf>::new());
+            let all_silent: Responses<'_> = &|asked| vec![Response::Gone; asked.len()];
+            let silent = unmount_left(&Vcap::new(&base), all_silent).unwrap();
+            assert_eq!(silent, []);
         }
+    }
+
+    #[test]
+    fn nothing_below_a_silent_directory_is_asked() {
+        let scratch = tempfile::tempdir().unwrap();
+        let [outer, other] = ["outer", "other"].map(|name| scratch.path().join(name));
+        for link in [&outer, &other] {
+            fs::symlink(Path::new("nowhere"), link).unwrap();
+        }
+        let asked = std::cell::RefCell::new(Vec::new());
+        let silent = first_among(
+            &[
+                outer.join("a/b"),
+                other.clone(),
+                outer.join("c"),
+                outer.clone(),
+            ],
+            &|level| {
+                asked.borrow_mut().extend(level.to_vec());
+                vec![Response::Late(Duration::ZERO); level.len()]
+            },
+        );
+        assert_eq!(silent.unwrap().directory, other);
+        assert_eq!(*asked.borrow(), [other, outer]);
     }
 }

@@ -1,7 +1,10 @@
 use super::*;
+use crate::config::PackagePaths;
 use crate::process;
+use crate::sandbox::look::Response;
 
 mod forged;
+mod volumes;
 
 fn vcap() -> (tempfile::TempDir, Vcap) {
     let scratch = tempfile::tempdir().unwrap();
@@ -403,10 +406,10 @@ fn anything_in_the_place_of_the_lock_file_is_replaced() {
         fs::create_dir_all(&vcap.data()).unwrap();
         let path = vcap.data().join(lock::LOCK);
         put(&path);
-        SharedTree::check_data(&vcap, &|_| true).unwrap();
+        SharedTree::check_data(&vcap, &|it| vec![Response::Responds; it.len()]).unwrap();
         let tree = take(&vcap, "us", false).unwrap();
         let found = fs::lookup(&path).unwrap().unwrap();
-        assert!(found.is_file() && found.len() < 100, "{found:?}");
+        assert!(found.is_file() && found.len() < 1000, "{found:?}");
         tree.close().unwrap();
     }
 }
@@ -458,6 +461,39 @@ fn failed_start_keeps_what_a_killed_run_noted() {
     take(&vcap, "us", false).unwrap().close().unwrap();
     assert!(fs::lookup(&vcap.packages()).unwrap().is_none());
     assert!(fs::list(&theirs).unwrap().is_empty());
+}
+
+#[test]
+fn start_does_not_wait_for_the_removal_of_what_was_set_aside() {
+    let (_scratch, vcap) = vcap();
+    let left = vcap
+        .data()
+        .join(format!("{}1-2/tree/file", aside::SET_ASIDE));
+    fs::create_dir_all(fs::parent(&left)).unwrap();
+    fs::write(&left, b"").unwrap();
+    let theirs = vcap.data().join("theirs");
+    fs::create_dir(&theirs).unwrap();
+    let tree = take(&vcap, "us", false).unwrap();
+    assert!(tree.removals.has_begun());
+    tree.close().unwrap();
+    assert!(!left.exists() && theirs.exists());
+    assert_eq!(fs::list(&vcap.data()).unwrap().len(), 1);
+}
+
+#[test]
+fn start_that_cannot_remove_a_file_leaves_no_lock_file() {
+    let (_scratch, vcap) = vcap();
+    fs::create_dir_all(&vcap.data()).unwrap();
+    fs::write(&vcap.packages(), b"").unwrap();
+    if !fs::mount_read_only(vcap.base(), &vcap.data()) {
+        return;
+    }
+    let taken = take(&vcap, "us", true);
+    let left = fs::list(&vcap.data());
+    fs::unmount(vcap.base()).unwrap();
+    let error = taken.unwrap_err();
+    assert!(matches!(error, SandboxError::Files(_)), "{error}");
+    assert!(left.unwrap().is_empty());
 }
 
 #[test]

@@ -5,12 +5,19 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::support::{Hanging, LANDLOCK_OF_ROOT, NONE, Place, ReleaseBuilder, Tier, in_tiers};
+use crate::support::{
+    Agent, Daemon, Hanging, LANDLOCK_OF_ROOT, NONE, Place, ReleaseBuilder, Tier, World, in_tiers,
+    require_tools, wait_for,
+};
 
 in_tiers!(mounts_of_a_killed_run_are_unmounted: LANDLOCK_OF_ROOT NONE);
 in_tiers!(mounts_of_the_machine_are_named: LANDLOCK_OF_ROOT NONE);
+in_tiers!(signal_ends_the_wait_for_a_mount: LANDLOCK_OF_ROOT NONE);
 
 const LIMIT: Duration = Duration::from_secs(60);
+
+/// The time in which a run ends after a signal.
+const SOON: Duration = Duration::from_secs(10);
 
 /// The directories, and whether the server of the file system still exists, but does not answer.
 const CASES: [(&str, bool); 6] = [
@@ -34,14 +41,52 @@ fn plain() -> ReleaseBuilder {
     ReleaseBuilder::of_script("echo done > $BOSH_INSTALL_TARGET/file")
 }
 
+/// Runs a test of each case on a thread of its own: in some cases, the agent waits until a limit.
+fn for_each_case(tier: Tier, test: impl Fn(Place, &str, bool) + Sync) {
+    std::thread::scope(|scope| {
+        for (directory, is_there) in CASES {
+            if let Some(place) = Place::new(tier) {
+                let test = &test;
+                scope.spawn(move || test(place, directory, is_there));
+            }
+        }
+    });
+}
+
+#[test]
+fn daemon_names_mounts_that_do_not_respond() {
+    if !require_tools(&["openssl"]) {
+        return;
+    }
+    std::thread::scope(|scope| {
+        for directory in ["bosh", "data", "data/sys/log", "packages", "sys"] {
+            scope.spawn(move || {
+                let world = World::new();
+                Daemon::configure(&world);
+                std::fs::create_dir(world.path("facts")).unwrap();
+                let at = format!("vcap/{directory}");
+                let Some(_hanging) = Hanging::mount_silent_at(&world, &at) else {
+                    return;
+                };
+                let agent = Agent::wrapped(&world.path("printed"), &[""; 0]);
+                let ended = Daemon::command(agent, &world).within(LIMIT).run();
+                assert_eq!(ended.code, Some(1), "{directory}");
+                let said = format!(
+                    "Preparing the machine: the file system that is mounted at `{}` does not respond: no result after ",
+                    world.base().join(directory).display()
+                );
+                assert!(ended.stderr.contains(&said), "{}", ended.stderr);
+                assert!(ended.stderr.contains("umount -l"), "{}", ended.stderr);
+            });
+        }
+    });
+}
+
 mod bodies {
     use super::*;
 
     pub(super) fn mounts_of_a_killed_run_are_unmounted(tier: Tier) {
-        for (directory, is_there) in CASES {
-            let Some(place) = Place::new(tier) else {
-                return;
-            };
+        for_each_case(tier, |place, directory, is_there| {
             let running = place.start("touch $FACTS/started; sleep 1000");
             running.signal(Signal::SIGKILL);
             running.end();
@@ -56,24 +101,45 @@ mod bodies {
             ));
             assert!(start.elapsed() < LIMIT, "{directory}");
             assert_eq!(place.file("app", "file"), "100644 done\n");
-        }
+        });
     }
 
     pub(super) fn mounts_of_the_machine_are_named(tier: Tier) {
-        for (directory, is_there) in CASES {
-            let Some(place) = Place::new(tier) else {
-                return;
-            };
+        for_each_case(tier, |place, directory, is_there| {
             let Some(_hanging) = mount(&place, directory, is_there) else {
                 return;
             };
             let start = Instant::now();
             let mounted = place.world.base().join(directory);
-            place.run(&plain()).blames_the_machine().says(&format!(
+            let ran = place.run(&plain()).blames_the_machine().says(&format!(
                 "the file system that is mounted at `{}` does not respond",
                 mounted.display()
             ));
+            if is_there {
+                ran.says(" does not respond: no result after 30");
+            }
             assert!(start.elapsed() < LIMIT, "{directory}");
-        }
+        });
+    }
+
+    pub(super) fn signal_ends_the_wait_for_a_mount(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let Some(_hanging) = mount(&place, "packages", true) else {
+            return;
+        };
+        let mounted = place.world.base().join("packages");
+        let running = place.agent().arg(place.release(&plain())).start();
+        let said = format!(
+            "waiting for the file system that is mounted at `{}`",
+            mounted.display()
+        );
+        wait_for("the message", LIMIT, || {
+            let is_said = running.stderr().contains(&said);
+            is_said.then_some(()).ok_or_else(|| running.stderr())
+        });
+        running.signal(Signal::SIGTERM);
+        running.end_within(SOON).does_not_say("does not respond: ");
     }
 }
