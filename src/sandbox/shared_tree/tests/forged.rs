@@ -182,7 +182,7 @@ fn force_removes_nothing_in_a_mounted_directory() {
         let taken = take(&vcap, "us", true);
         fs::unmount(&over).unwrap();
         let error = taken.unwrap_err();
-        let named = format!("because `{}` is mounted", over.display());
+        let named = format!("because `{}` is a mount", over.display());
         assert!(error.to_string().contains(&named), "{error}");
         assert_eq!(paths_in(&theirs), before, "{covered}");
     }
