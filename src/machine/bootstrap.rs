@@ -233,10 +233,10 @@ fn remove_leftovers(vcap: &Vcap) {
         vcap.blobs().join("tmp"),
         vcap.sensitive_blobs().join("tmp"),
     ] {
-        log_failure(empty(&directory));
+        log_failure(empty(&directory, &vcap.data()));
     }
     if is_compile_tree_unused(vcap) {
-        log_failure(empty(&vcap.compile()));
+        log_failure(empty(&vcap.compile(), &vcap.data()));
     }
     for directory in [
         vcap.bosh(),
@@ -258,8 +258,12 @@ fn is_compile_tree_unused(vcap: &Vcap) -> bool {
         && fs::wait_until_free(&vcap.compile_lock(), now, &|| true).unwrap_or(false)
 }
 
-/// Removes the contents of a directory, except mounts and temporary files in use.
-fn empty(directory: &Path) -> fs::Result<()> {
+/// Removes the contents of a directory below `data`, except mounts and temporary files in use.
+fn empty(directory: &Path, data: &Path) -> fs::Result<()> {
+    if is_replaced(directory, data)? {
+        tracing::warn!(path = %directory.display(), "keeping leftovers: there is a link or a mount instead of the agent's directory");
+        return Ok(());
+    }
     fs::remove_abandoned(directory, TEMPORARY, None);
     let entries = fs::list(directory)?;
     if entries.is_empty() {
@@ -278,6 +282,21 @@ fn empty(directory: &Path) -> fs::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether there is a mount at a directory below `data`, or a link on the way to the directory. An unrestricted script may have left them,
+/// and the files behind them are not the agent's. A mount above the directory may be the one for sensitive blobs.
+fn is_replaced(directory: &Path, data: &Path) -> fs::Result<bool> {
+    // First: a file system that does not respond would block the look at what it covers.
+    if fs::is_mount_point(directory)? {
+        return Ok(true);
+    }
+    for way in directory.ancestors().take_while(|way| *way != data) {
+        if fs::lookup(way)?.is_some_and(|found| found.is_symlink()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Logs the failure of a step that compiling does not need.
@@ -397,6 +416,31 @@ mod tests {
             assert!(path.exists(), "{}", path.display());
         }
         assert!(held.path().exists());
+    }
+
+    #[test]
+    fn leftovers_behind_links_stay() {
+        let scratch = tempfile::tempdir().unwrap();
+        let vcap = Vcap::new(&scratch.path().join("vcap"));
+        start(&vcap);
+        let host = scratch.path().join("host");
+        fs::create_dir_all(&host.join("tmp")).unwrap();
+        for file in ["file", "tmp/file"].map(|file| host.join(file)) {
+            fs::write(&file, b"").unwrap();
+        }
+        for directory in [
+            vcap.temporary(),
+            vcap.blobs().join("tmp"),
+            vcap.sensitive_blobs(),
+            vcap.compile(),
+        ] {
+            fs::remove_tree(&directory).unwrap();
+            fs::symlink(&host, &directory).unwrap();
+            start(&vcap);
+            for file in ["file", "tmp/file"] {
+                assert!(host.join(file).exists(), "{}", directory.display());
+            }
+        }
     }
 
     #[test]
