@@ -25,6 +25,7 @@ use nix::sys::signal::Signal;
 use tokio::runtime::Runtime;
 
 use crate::config::Environment;
+use crate::diag::printable_lines;
 use crate::fs;
 use crate::process;
 use crate::runtime::{self, LogFormat};
@@ -172,6 +173,7 @@ fn print(text: &str) -> u8 {
 /// Prints a text to stderr, for people.
 fn print_error(text: &str) {
     // If stderr is closed, there is nowhere to report that.
-    let text = colors::for_errors().labels(text.trim_end());
+    let text = printable_lines(text.trim_end());
+    let text = colors::for_errors().labels(&text);
     let _ = writeln!(io::stderr().lock(), "{text}");
 }

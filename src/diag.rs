@@ -1,5 +1,6 @@
 //! Formats errors, sizes and times for people, and finds what a misspelled name may mean.
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::fmt::{self, Write as _};
 
@@ -48,8 +49,24 @@ pub(crate) fn printable_up_to(limit: usize, text: &dyn fmt::Display) -> String {
     shown
 }
 
+/// Lines without control characters, for a terminal: a path in them may have been chosen by a script.
+pub(crate) fn printable_lines(text: &str) -> Cow<'_, str> {
+    let is_shown = |character| matches!(character, '\n' | '\t') || !is_control(character);
+    if text.chars().all(is_shown) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        match is_shown(character) {
+            true => shown.push(character),
+            false => shown.extend(character.escape_debug()),
+        }
+    }
+    Cow::Owned(shown)
+}
+
 /// Whether a character controls a terminal, also by changing the order in which a line is shown.
-fn is_control(character: char) -> bool {
+pub(crate) fn is_control(character: char) -> bool {
     let is_direction = matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     character.is_control() || is_direction
 }
@@ -211,6 +228,14 @@ mod tests {
         let second = format!("é{}  20  b", pad(69_999));
         let third = format!("{}   3", pad(70_000));
         assert!(text == format!("{long}   1  {long}\n{second}\n{third}\n"));
+    }
+
+    #[test]
+    fn lines_keep_only_their_ends() {
+        let text = "`a\u{1b}]0;x\u{7}\r`:\n\té\u{202e}\n";
+        let shown = "`a\\u{1b}]0;x\\u{7}\\r`:\n\té\\u{202e}\n";
+        assert_eq!(printable_lines(text), shown);
+        assert!(matches!(printable_lines("é\n"), Cow::Borrowed("é\n")));
     }
 
     #[test]

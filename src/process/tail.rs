@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use super::open_lines::{Line, OpenLines};
 use super::trace::{LineKind, Trace, traced};
+use crate::diag::is_control;
 
 /// The number of last lines to keep by default.
 pub(crate) const TAIL_LINES: usize = 25;
@@ -133,7 +134,7 @@ pub(crate) fn printable(line: &[u8]) -> String {
                 characters.next_if(|it| ('@'..='~').contains(it));
             }
             '\t' => shown.push(' '),
-            other if other.is_control() => {}
+            other if is_control(other) => {}
             other => shown.push(other),
         }
     }

@@ -11,6 +11,7 @@ use tracing_subscriber::fmt::{FmtContext, FormattedFields};
 use tracing_subscriber::registry::LookupSpan;
 
 use super::warnings::{Printer, Warnings};
+use crate::diag::printable_lines;
 
 /// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,8 +79,8 @@ where
         context
             .field_format()
             .format_fields(Writer::new(&mut line), event)?;
-        // Keep one event on one line even if a peer sent line breaks.
-        writer.write_str(&line.replace('\n', "\\n").replace('\r', "\\r"))?;
+        // Keep one event on one line even if a peer sent line breaks, and keep control characters from the terminal of its reader.
+        writer.write_str(&printable_lines(&line.replace('\n', "\\n")))?;
         // The package or request that the event belongs to.
         for span in context.event_scope().into_iter().flatten() {
             let extensions = span.extensions();
@@ -145,12 +146,15 @@ pub(super) mod tests {
     fn lines_have_the_go_agents_format() {
         let text = lines_of(GoAgent, || {
             let _span = tracing::info_span!("compile", package = "redis").entered();
-            tracing::warn!(seconds = 3, "two\nlines");
+            tracing::warn!(seconds = 3, path = %"/a\u{1b}[2J", "two\nlines");
         });
         let (start, rest) = text.split_once("] ").unwrap();
         assert_eq!(start, "[tests");
         let (time, rest) = rest.split_at("2006/01/02 15:04:05".len());
         assert!(chrono::NaiveDateTime::parse_from_str(time, "%Y/%m/%d %H:%M:%S").is_ok());
-        assert_eq!(rest, " WARN - two\\nlines seconds=3 package=\"redis\"\n");
+        assert_eq!(
+            rest,
+            " WARN - two\\nlines seconds=3 path=/a\\u{1b}[2J package=\"redis\"\n"
+        );
     }
 }

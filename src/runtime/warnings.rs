@@ -13,6 +13,8 @@ use tracing_subscriber::fmt::FmtContext;
 use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::registry::LookupSpan;
 
+use crate::diag::printable_lines;
+
 type Print = Box<dyn Fn(&str) + Send + Sync>;
 
 /// Prints a line, once it is set.
@@ -60,7 +62,7 @@ where
         let mut parts = Parts::default();
         event.record(&mut parts);
         let line = parts.line().replace(['\n', '\r'], " ");
-        writeln!(writer, "Warning: {line}")
+        writeln!(writer, "Warning: {}", printable_lines(&line))
     }
 }
 

@@ -10,6 +10,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::bars;
 use super::queue::{Next, Queue, QueuedMessage};
+use crate::diag::printable_lines;
 use crate::offline::annotations::Annotations;
 use crate::offline::messages::Messages;
 use crate::offline::paint::{Kind, with_short_digests};
@@ -85,9 +86,10 @@ impl Screen {
     }
 
     fn push(&self, kind: Kind, text: &str) {
+        let text = printable_lines(text);
         let text = match self.messages.is_terminal {
-            true => with_short_digests(text),
-            false => text.into(),
+            true => with_short_digests(&text),
+            false => text,
         };
         let mut text = self.messages.paint.message(kind, &text).into_owned();
         text.push('\n');
