@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(super) const OUTPUT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The size limit of a report in bytes.
-const REPORT_LIMIT: u64 = 64 * 1024;
+const REPORT_LIMIT: u64 = 1 << 20;
 
 /// A child to start: the parent of a script, which receives its orders on a socket.
 #[derive(Debug, Clone)]

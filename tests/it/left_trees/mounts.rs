@@ -7,6 +7,7 @@ use crate::support::require;
 
 in_tiers!(mounts_in_scratch_keep_their_files: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK_OF_ROOT NONE);
 in_tiers!(mounts_over_scratch_keep_their_files: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK_OF_ROOT NONE);
+in_tiers!(hundreds_of_mounts_with_long_names_keep_their_files: NAMESPACE USERNS_OF_A_USER LANDLOCK_OF_ROOT NONE);
 in_tiers!(mount_over_a_directory_in_forged_notes_is_only_unmounted: LANDLOCK_OF_ROOT NONE);
 in_tiers!(stop_with_left_mounts_ends_within_the_grace_time: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK_OF_ROOT NONE);
 
@@ -53,6 +54,26 @@ mod bodies {
 
     pub(super) fn mounts_over_scratch_keep_their_files(tier: Tier) {
         assert_scratch_is_safe(tier, "$scratch");
+    }
+
+    pub(super) fn hundreds_of_mounts_with_long_names_keep_their_files(tier: Tier) {
+        let Some(site) = Site::new(tier) else {
+            return;
+        };
+        let script = format!(
+            "set -e +x; cd $BOSH_COMPILE_TARGET; mkdir m; for n in $(seq 400); do at=m/$(printf 'x\\033%.0s' {{1..100}})$n; \
+               mkdir $at; mount --bind {} $at; done; echo done > $BOSH_INSTALL_TARGET/result",
+            site.host.display()
+        );
+        site.run(&script).succeeds();
+        assert_eq!(site.place.file("app", "result"), "100644 done\n");
+        site.assert_untouched();
+        // One of them is in the install target.
+        let script = format!(
+            "{script}; mkdir $BOSH_INSTALL_TARGET/m; mount --bind m $BOSH_INSTALL_TARGET/m"
+        );
+        site.run(&script).fails().says("left a mount at `");
+        site.assert_untouched();
     }
 
     pub(super) fn mount_over_a_directory_in_forged_notes_is_only_unmounted(tier: Tier) {
