@@ -1,7 +1,9 @@
 //! `--protect-host`: in namespaces, everything except a script's own directories is mounted read-only, and the script cannot undo it.
 //!
 //! Read-only mounts alone are not enough: root in a mount namespace can make them writable again. So the script's process also drops
-//! three capabilities: to mount, to take over processes that can mount, and to open files by inode, which bypasses mounts.
+//! the capabilities to mount, to take over processes that can mount, and to open files by inode, which bypasses mounts; and those to change
+//! or read the kernel's memory, to restart the machine and to set its clock. Devices stay writable on a read-only mount, so the script gets
+//! pseudo-terminals of its own.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,11 +18,18 @@ use super::sys;
 use super::view::{KERNEL, Protection};
 use crate::fs::{self, Mount};
 
-/// The capabilities that a script drops: to mount, to take over a process that can mount, and to open files with `open_by_handle_at`.
-const DROPPED: [CapabilitySet; 3] = [
+/// The capabilities that a script drops: to mount, to take over a process that can mount, to open files with `open_by_handle_at`, to change
+/// or read the kernel's memory, to restart the machine, to set its clock.
+const DROPPED: [CapabilitySet; 9] = [
     CapabilitySet::SYS_ADMIN,
     CapabilitySet::SYS_PTRACE,
     CapabilitySet::DAC_READ_SEARCH,
+    CapabilitySet::SYS_MODULE,
+    CapabilitySet::SYS_RAWIO,
+    CapabilitySet::BPF,
+    CapabilitySet::PERFMON,
+    CapabilitySet::SYS_BOOT,
+    CapabilitySet::SYS_TIME,
 ];
 
 /// Makes everything in this process's mount namespace read-only that `protection` does not leave writable.
@@ -34,6 +43,7 @@ pub(super) fn make_read_only(protection: &Protection) -> Result<(), StepError> {
             other => other?,
         }
     }
+    separate_terminals()?;
     let mut mounted = fs::mounts().step(Step::Protect(PathBuf::from("/")))?;
     mounted.retain(|mount| !mount.flags.contains(MsFlags::MS_RDONLY));
     match sys::set_read_only_below(Path::new("/"), true) {
@@ -41,6 +51,22 @@ pub(super) fn make_read_only(protection: &Protection) -> Result<(), StepError> {
         // Linux before 5.12, or a system call filter that does not know the call.
         Err(Errno::ENOSYS | Errno::EPERM) => close_each(protection, &mounted),
         Err(errno) => Err(errno).step(Step::Protect(PathBuf::from("/"))),
+    }
+}
+
+/// Mounts pseudo-terminals of the script's own. It could read from those of the host and write to them, also to the one that the agent uses.
+fn separate_terminals() -> Result<(), StepError> {
+    let terminals = Path::new("/dev/pts");
+    if !terminals.is_dir() {
+        return Ok(());
+    }
+    let options = Some("newinstance,mode=620,ptmxmode=666");
+    let (kind, flags) = (Some("devpts"), MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC);
+    mount(kind, terminals, kind, flags, options).step(Step::Protect(terminals.to_owned()))?;
+    match bind(&terminals.join("ptmx"), Path::new("/dev/ptmx")) {
+        // It is not needed to use a terminal.
+        Err(error) if error.errno == Errno::ENOENT as i32 => Ok(()),
+        other => other,
     }
 }
 
@@ -71,7 +97,11 @@ fn close_each(protection: &Protection, mounted: &[Mount]) -> Result<(), StepErro
 /// Drops the capabilities that could undo the protection, for this process and the programs that it executes.
 pub(super) fn drop_capabilities() -> io::Result<()> {
     for capability in DROPPED {
-        rustix::thread::remove_capability_from_bounding_set(capability)?;
+        match rustix::thread::remove_capability_from_bounding_set(capability) {
+            // A kernel without it, such as Linux before 5.8.
+            Err(rustix::io::Errno::INVAL) => {}
+            other => other?,
+        }
     }
     let mut own = capabilities(None)?;
     for capability in DROPPED {
