@@ -1,10 +1,13 @@
 //! Hostile scripts: their effects on a run, on a daemon and on what follows.
 
+mod concurrent;
 mod daemon;
 mod deep_trees;
+mod delete_host;
 mod few_resources;
 mod file_handles;
 mod kills;
+mod screen;
 mod signals;
 mod silent_mounts;
 mod unkillable;

@@ -15,10 +15,10 @@ use crate::support::{
 use bosh_agent::sandbox::Isolation;
 use serde_json::{Value, json};
 
-/// The row with an attack on a package that is compiled concurrently.
-const CONCURRENT: &str = "touch-undeclared";
+/// The row with an attack on a package that is compiled concurrently, in `hostile::concurrent`.
+pub(crate) const CONCURRENT: &str = "touch-undeclared";
 
-/// The row with an attack that needs a file system that can open files by inode.
+/// The row with an attack that needs a file system that can open files by inode, in `hostile::file_handles`.
 pub(crate) const HANDLES: &str = "file-handles";
 
 /// A column of the table in SECURITY.md: whether each row is protected. Without the rows that have tests of their own.
@@ -101,59 +101,6 @@ fn attack_as(
         let content = place.file(package, name);
         content.split_once(' ').unwrap().1.to_owned()
     }))
-}
-
-/// The mode of a file of a package that is compiled while another script, with two jobs, changes the file.
-fn touched_mode(tier: Tier) -> Option<u32> {
-    let place = can_run(tier).then(|| Place::new(tier)).flatten()?;
-    let wait = |fact: &str| format!("until [ -e $FACTS/{fact} ]; do sleep 0.01; done");
-    let victim = format!(
-        "set -e; touch $BOSH_INSTALL_TARGET/file $FACTS/file; {}; umask > $BOSH_INSTALL_TARGET/end",
-        wait("touched")
-    );
-    let attacker = format!(
-        "{}; chmod 4777 @base@/packages/victim/file; touch $FACTS/touched",
-        wait("file")
-    )
-    .replace("@base@", place.world.base().to_str().unwrap());
-    let release = ReleaseBuilder::new("demo", "1.10")
-        .package("attacker", &[], &attacker)
-        .package("victim", &[], &victim);
-    let tarball = place.release(&release);
-    let ran = place.agent().args(&["--jobs", "2"]).arg(tarball).run();
-    ran.succeeds().says(&format!("Isolation: {}", tier.name));
-    let mode = place.file("victim", "file");
-    let mode = mode.split(' ').next().unwrap();
-    Some(u32::from_str_radix(mode, 8).unwrap() & 0o7777)
-}
-
-#[track_caller]
-fn assert_touched_as_promised(tier: Tier, is_protected: bool) {
-    if let Some(mode) = touched_mode(tier) {
-        let expected = if is_protected { 0o644 } else { 0o4777 };
-        assert_eq!(mode, expected, "{mode:o}");
-    }
-}
-
-#[test]
-fn modes_of_concurrent_packages_are_protected_by_namespaces() {
-    assert_touched_as_promised(NAMESPACE, whole_column("`namespace`")[CONCURRENT]);
-}
-
-#[test]
-fn modes_of_concurrent_packages_are_protected_by_user_namespaces() {
-    assert_touched_as_promised(USERNS_OF_ROOT, whole_column("`userns`")[CONCURRENT]);
-}
-
-#[test]
-fn modes_of_concurrent_packages_are_open_under_landlock() {
-    assert_touched_as_promised(LANDLOCK, whole_column("`landlock`")[CONCURRENT]);
-}
-
-#[test]
-fn modes_of_concurrent_packages_are_open_without_isolation() {
-    // As the footnote about jobs says.
-    assert_touched_as_promised(NONE, false);
 }
 
 /// In a changed root, no process can create a user namespace.

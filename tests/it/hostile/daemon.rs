@@ -1,4 +1,5 @@
-//! What hostile scripts leave to a daemon: links in the place of its directories, deep trees, few descriptors.
+//! What hostile sources and scripts leave to a daemon: links in the place of its directories, deep trees, sources without a script; and
+//! machines with few descriptors, few threads, or mounts that do not respond.
 
 use std::time::Duration;
 
@@ -6,14 +7,19 @@ use bosh_agent::sandbox::Isolation;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Daemon, LANDLOCK, Member, NAMESPACE, Place, Play, Tier, USERNS_OF_ROOT, archive, in_isolations,
-    in_tiers, is_soak, require_tools, sha1_of, snapshot, wait_for,
+    Daemon, Hanging, Kind, LANDLOCK, Member, NAMESPACE, Place, Play, Running, Tier,
+    USERNS_OF_A_USER, USERNS_OF_ROOT, archive, in_isolations, in_tiers, is_soak, require_tools,
+    run_tool, sha1_of, snapshot, wait_for,
 };
 use nix::sys::signal::Signal;
 
 in_isolations!(links_in_place_of_directories_fail_only_one_request: Landlock None);
 in_isolations!(deep_trees_are_removed_after_a_request: Namespace Userns Landlock None);
+in_isolations!(packaging_without_a_script_fails_only_one_request: Namespace Userns Landlock None);
 in_tiers!(few_descriptors_cause_no_panic_and_no_hang: NAMESPACE USERNS_OF_ROOT LANDLOCK);
+// The limit does not apply to root.
+in_tiers!(few_threads_cause_no_panic_and_no_hang: USERNS_OF_A_USER);
+in_tiers!(dead_mounts_at_the_start_are_no_hang: NAMESPACE USERNS_OF_ROOT LANDLOCK);
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -112,42 +118,121 @@ mod bodies {
         assert!(play.stop().await);
     }
 
+    pub(super) async fn packaging_without_a_script_fails_only_one_request(play: Play) {
+        let scratch = tempfile::tempdir().unwrap();
+        let packaging = scratch.path().join("packaging");
+        run_tool("mkfifo", &[&packaging]);
+        let blob = play.world.path("store/fifo");
+        let directory = scratch.path().as_os_str();
+        let words = [
+            "-czf".as_ref(),
+            blob.as_os_str(),
+            "-C".as_ref(),
+            directory,
+            ".".as_ref(),
+        ];
+        run_tool("tar", &words);
+        let fifo = json!(["fifo", sha1_of(&blob), "app", "1.1", {}]);
+        let link = Member::link(Kind::Symlink, "packaging", "/dev/zero");
+        let directory = Member::directory("packaging");
+        for (order, said) in [
+            (fifo, "is a FIFO, not a file"),
+            (
+                play.source_of("device", &[link], json!({})),
+                "is a device, not a file",
+            ),
+            (
+                play.source_of("directory", &[directory], json!({})),
+                "is a directory, not a file",
+            ),
+        ] {
+            let task = play.order(&order).await;
+            let message = play.failure(&task).await;
+            assert!(message.contains(said), "{message}");
+            assert_compiles(&play, "app").await;
+        }
+        assert!(play.stop().await);
+    }
+
     pub(super) fn few_descriptors_cause_no_panic_and_no_hang(tier: Tier) {
-        if !require_tools(&["openssl", "curl", "prlimit"]) {
+        assert_no_hang(tier, "nofile", &[14, 20, 28, 64]);
+    }
+
+    pub(super) fn few_threads_cause_no_panic_and_no_hang(tier: Tier) {
+        assert_no_hang(tier, "nproc", &[2, 5, 7, 9, 12, 16, 22, 30, 1000]);
+    }
+
+    pub(super) fn dead_mounts_at_the_start_are_no_hang(tier: Tier) {
+        if !require_tools(&["openssl", "curl"]) {
             return;
         }
-        let Some(place) = Place::new(tier) else {
-            return;
-        };
-        let mut compiled = 0;
-        for limit in [14, 20, 28, 64] {
-            let program = format!("prlimit --nofile={limit}:{limit}");
-            let mut daemon = Daemon::in_place(&place, &program).start();
-            let is_listening = wait_for("the start or its failure", LIMIT, || {
-                let log = daemon.stderr();
-                match log.contains("listening for HTTPS requests") {
-                    true => Ok(true),
-                    false if daemon.has_ended() => Ok(false),
-                    false => Err(log),
-                }
-            });
-            if is_listening {
+        for at in ["hanging", "vcap/other", "vcap/data/compile", "vcap/data"] {
+            let Some(place) = Place::new(tier) else {
+                return;
+            };
+            let Some(mut hanging) = Hanging::mount_silent_at(&place.world, at) else {
+                return;
+            };
+            hanging.end_server();
+            let mut daemon = Daemon::in_place(&place, "").start();
+            if is_listening(&mut daemon) {
                 let source = source(&place, "echo > $BOSH_INSTALL_TARGET/file");
-                for _ in 0..2 {
-                    // Without descriptors, the daemon may not answer.
-                    let reply = Daemon::try_post(&place.world, "compile_package", &source);
-                    let result = reply.and_then(|reply| end_of_task(&place, &reply));
-                    compiled +=
-                        usize::from(result.is_some_and(|end| end["value"]["result"].is_object()));
-                }
+                let reply = Daemon::post(&place.world, "compile_package", &source);
+                let end = end_of_task(&place, &reply).unwrap();
+                let names_it = end.to_string().contains(at);
+                assert!(
+                    end["value"]["result"].is_object() || names_it,
+                    "{at}: {end}"
+                );
                 daemon.signal(Signal::SIGTERM);
             }
             let ran = daemon.end();
-            assert_eq!(ran.code, Some(1), "{limit}: {}", ran.stderr);
-            assert!(!ran.stderr.contains("panicked"), "{limit}: {}", ran.stderr);
+            assert_eq!(ran.code, Some(1), "{at}: {}", ran.stderr);
+            assert!(!ran.stderr.contains("panicked"), "{at}: {}", ran.stderr);
         }
-        assert!(compiled > 0);
     }
+}
+
+/// Whether a daemon has started. Otherwise it has ended.
+fn is_listening(daemon: &mut Running) -> bool {
+    wait_for("the start or its failure", LIMIT, || {
+        let log = daemon.stderr();
+        match log.contains("listening for HTTPS requests") {
+            true => Ok(true),
+            false if daemon.has_ended() => Ok(false),
+            false => Err(log),
+        }
+    })
+}
+
+/// Sends requests to daemons with limits of prlimit. Some must be answered.
+fn assert_no_hang(tier: Tier, limit: &str, numbers: &[u32]) {
+    if !require_tools(&["openssl", "curl", "prlimit"]) {
+        return;
+    }
+    let Some(place) = Place::new(tier) else {
+        return;
+    };
+    let mut compiled = 0;
+    for number in numbers {
+        let program = format!("prlimit --{limit}={number}:{number}");
+        let mut daemon = Daemon::in_place(&place, &program).start();
+        if is_listening(&mut daemon) {
+            let source = source(&place, "echo > $BOSH_INSTALL_TARGET/file");
+            for _ in 0..2 {
+                // Without descriptors or threads, the daemon may not answer.
+                let reply = Daemon::try_post(&place.world, "compile_package", &source);
+                let result = reply.and_then(|reply| end_of_task(&place, &reply));
+                compiled +=
+                    usize::from(result.is_some_and(|end| end["value"]["result"].is_object()));
+            }
+            daemon.signal(Signal::SIGTERM);
+        }
+        let ran = daemon.end();
+        assert!(matches!(ran.code, Some(1 | 4)), "{number}: {ran:?}");
+        assert!(!ran.stderr.contains("panicked"), "{number}: {}", ran.stderr);
+    }
+    assert!(compiled > 0);
 }
 
 /// Stores a source, and returns the arguments of the request to compile it.
