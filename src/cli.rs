@@ -5,6 +5,7 @@ mod cache;
 mod colors;
 mod compile;
 mod compile_flags;
+mod compile_package;
 mod daemon;
 mod daemon_flags;
 mod enter;
@@ -84,6 +85,9 @@ pub fn main() -> ExitCode {
     ExitCode::from(match command {
         Ok(arguments::Command::Daemon(flags)) => daemon::main(flags, environment),
         Ok(arguments::Command::Compile(arguments)) => compile::main(*arguments, environment),
+        Ok(arguments::Command::CompilePackage(command)) => {
+            compile_package::main(*command, environment)
+        }
         Ok(arguments::Command::Enter(directory)) => enter::main(&directory),
         Ok(arguments::Command::Cache(command)) => cache::main(command, &environment),
         Ok(arguments::Command::Inspect(command)) => inspect::main(command),

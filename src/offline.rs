@@ -28,6 +28,7 @@
 //!      │            packages and uploads them; cache_directories checks that file systems respond
 //!      ├─ scheduling, durations: the schedule, and how long packages took in earlier runs
 //!      └─ assemble  writes the compiled release to a temporary file, verifies it, renames it
+//! one_package       one package without a release: no schedule, no cache
 //! progress          lines and bars for the user, in the colors of paint
 //! report            the text of a failure
 //! call_record       collects what happens, for the report to other programs: call_report, written by report_file; package_events
@@ -83,6 +84,7 @@ mod logs;
 mod lookalike;
 mod made;
 mod messages;
+mod one_package;
 mod open;
 mod open_error;
 mod options;
@@ -137,6 +139,7 @@ pub(crate) use inspect::{listed, missing_packages_of_jobs};
 pub(crate) use jobs::Contents as JobContents;
 pub(crate) use lookalike::Lookalike;
 pub use messages::Messages;
+pub use one_package::{PackageFiles, compile_package};
 pub(crate) use open::{Holes, first_entry, open_file, path_of as path_of_entry, read_manifest};
 pub(crate) use open_error::OpenError;
 pub use options::{CacheOptions, Options, Purpose, SharedCaches, StemcellImage};

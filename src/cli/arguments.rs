@@ -8,6 +8,7 @@ use clap::{FromArgMatches, Parser};
 
 use super::cache::{self, CacheCommand};
 use super::compile_flags::Compile;
+use super::compile_package::{self, CompilePackage};
 use super::daemon_flags::{self, Daemon};
 use super::enter;
 use super::flags;
@@ -19,6 +20,8 @@ use crate::offline::is_tarball;
 #[derive(Debug)]
 pub(super) enum Command {
     Compile(Box<Compile>),
+    /// Compiles one package, without a release.
+    CompilePackage(Box<CompilePackage>),
     Daemon(Daemon),
     /// Opens a shell in the sandbox of a kept package.
     Enter(PathBuf),
@@ -37,6 +40,7 @@ const USAGE: &str = "\
 Usage:
 
   bosh-agent compile [FLAGS] TARBALL...   compile BOSH releases
+  bosh-agent compile-package FLAGS        compile one package without a release
   bosh-agent inspect [FLAGS] FILE.tgz     show what a release holds and what is wrong with it
   bosh-agent cache ls|verify|prune|path   list, verify or prune a cache of compiled packages
   bosh-agent enter DIR                    open a shell in the sandbox of a package that
@@ -69,6 +73,7 @@ pub(super) fn parse(arguments: &[OsString]) -> Result<Command, String> {
     };
     match first.to_str() {
         Some("compile") => compile(rest),
+        Some("compile-package") => compile_package(rest),
         Some("enter") if flags::help(rest).is_some() => Ok(Command::Help(enter::HELP.to_owned())),
         Some("enter") => enter::parse(rest).map(Command::Enter),
         Some("cache") => cache(rest),
@@ -91,6 +96,7 @@ fn help(topic: &[OsString]) -> Result<Command, String> {
     match topic.first().map(|topic| topic.to_string_lossy()) {
         None => Ok(Command::Help(USAGE.to_owned())),
         Some(topic) if topic == "compile" => compile(&["--help".into()]),
+        Some(topic) if topic == "compile-package" => compile_package(&["--help".into()]),
         Some(topic) if topic == "cache" => cache(&["--help".into()]),
         Some(topic) if topic == "inspect" => inspect(&["--help".into()]),
         Some(topic) if topic == "enter" => Ok(Command::Help(enter::HELP.to_owned())),
@@ -107,6 +113,14 @@ fn cache(arguments: &[OsString]) -> Result<Command, String> {
     }
 }
 
+fn compile_package(arguments: &[OsString]) -> Result<Command, String> {
+    match compile_package::parse(arguments) {
+        Ok(command) => Ok(Command::CompilePackage(Box::new(command))),
+        Err((text, true)) => Ok(Command::Help(text)),
+        Err((text, false)) => Err(capitalized(&text)),
+    }
+}
+
 fn inspect(arguments: &[OsString]) -> Result<Command, String> {
     match inspect::parse(arguments) {
         Ok(command) => Ok(Command::Inspect(command)),
@@ -116,7 +130,15 @@ fn inspect(arguments: &[OsString]) -> Result<Command, String> {
 }
 
 fn unknown_command(name: &str) -> String {
-    let similar = match most_similar(name, ["cache", "compile", "enter", "help", "inspect"]) {
+    let commands = [
+        "cache",
+        "compile",
+        "compile-package",
+        "enter",
+        "help",
+        "inspect",
+    ];
+    let similar = match most_similar(name, commands) {
         Some(command) => format!("\nHint: did you mean `{command}`?"),
         None if is_tarball(name) => {
             format!("\nHint: to compile a release, run `bosh-agent compile {name}`")
@@ -201,7 +223,7 @@ mod tests {
 
     #[test]
     fn each_command_has_help() {
-        for command in ["cache", "compile", "enter", "inspect"] {
+        for command in ["cache", "compile", "compile-package", "enter", "inspect"] {
             let expected = format!("Usage: bosh-agent {command}");
             for arguments in [
                 &["help", command][..],

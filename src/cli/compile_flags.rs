@@ -16,13 +16,13 @@ use std::path::PathBuf;
 use clap::Args;
 
 pub(super) use cache::{CacheFlags, directory as cache_directory};
-pub(super) use compilation::{CompilationFlags, JobsFlag, stemcell};
+pub(super) use compilation::{CompilationFlags, JobsFlag, ScriptFlags, stemcell};
 pub(super) use directories::{DirectoryFlags, WorkFlags};
-pub(super) use inspection::InspectionFlags;
+pub(super) use inspection::{InspectionFlags, KeepFlags};
 pub(super) use isolation::{IsolationFlag, IsolationFlags, NetworkFlag, SecondRunFlag};
 pub(super) use limits::LimitFlags;
 pub(super) use output::{AnnotationsFor, OutputFlags};
-pub(super) use results::ResultFlags;
+pub(super) use results::{PackingFlags, ResultFlags};
 
 /// Compiles BOSH releases for one stemcell.
 ///

@@ -97,7 +97,7 @@ fn most(jobs: JobsFlag) -> Option<NonZeroUsize> {
     }
 }
 
-fn time_limits(limits: &LimitFlags) -> process::TimeLimits {
+pub(super) fn time_limits(limits: &LimitFlags) -> process::TimeLimits {
     process::TimeLimits {
         total: limits.timeout,
         silence: limits.silence_timeout,

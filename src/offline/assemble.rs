@@ -154,7 +154,7 @@ pub(super) fn pass_on(
 }
 
 /// The temporary file that becomes a result, in the directory of the result.
-fn partial(output: &Path) -> fs::Result<LeasedFile> {
+pub(super) fn partial(output: &Path) -> fs::Result<LeasedFile> {
     let file = LeasedFile::create(fs::parent(output), PARTIAL_PREFIX, "")?;
     fs::set_mode(file.path(), fs::mode_of_results())?;
     Ok(file)

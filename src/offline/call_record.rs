@@ -324,7 +324,7 @@ fn add_failure(packages: &mut [Package], failed: &PackageFailure, error: &Offlin
 }
 
 /// A line for each error.
-fn errors(error: &OfflineError) -> Vec<String> {
+pub(super) fn errors(error: &OfflineError) -> Vec<String> {
     let of = |failure: &OfflineError| match failure {
         OfflineError::Input(problems) => problems
             .iter()
@@ -350,7 +350,8 @@ fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-fn timestamp(time: SystemTime) -> String {
+/// A time as reports have it: RFC 3339, in UTC.
+pub(super) fn timestamp(time: SystemTime) -> String {
     let time = chrono::DateTime::<chrono::Utc>::from(time);
     time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
 }

@@ -12,6 +12,7 @@ use super::stemcell::UnknownStemcell;
 use crate::compile::CompileError;
 use crate::diag::Bytes;
 use crate::image::ImageError;
+use crate::package_job::ScriptUser;
 use crate::release::{ManifestProblem, Name};
 use crate::sandbox::SandboxError;
 use crate::{fs, runtime};
@@ -54,6 +55,42 @@ pub enum OfflineError {
     /// A compiled release has not been written.
     #[error("failed to write the compiled release `{}`", output.display())]
     Assemble {
+        /// Where it should have been.
+        output: PathBuf,
+        /// What went wrong.
+        source: AssembleError,
+    },
+    /// The source or a dependency of a single package cannot be read.
+    #[error("failed to read the blob of package {package}")]
+    PackageInput {
+        /// The package.
+        package: Name,
+        /// Why.
+        source: fs::Error,
+    },
+    /// A file that a run of a single package writes would replace one of its inputs.
+    #[error("the run would overwrite `{}`, which is one of its inputs", path.display())]
+    OverInput {
+        /// The input.
+        path: PathBuf,
+    },
+    /// An input of a single package is in a directory that the run empties.
+    #[error("`{}` is in `{}`, which --force empties", path.display(), directory.display())]
+    InputInBase {
+        /// The input.
+        path: PathBuf,
+        /// The directory.
+        directory: PathBuf,
+    },
+    /// This process cannot run the script of a single package as the user that the job names.
+    #[error("the job wants its script to run as {}, which this process cannot do", script_user(*wanted))]
+    ScriptUser {
+        /// The user.
+        wanted: ScriptUser,
+    },
+    /// A single compiled package has not been written.
+    #[error("failed to write the compiled package `{}`", output.display())]
+    Place {
         /// Where it should have been.
         output: PathBuf,
         /// What went wrong.
@@ -126,6 +163,13 @@ fn differing(found: &RebuildDifferences) -> String {
         (_, 1) => "the package differs".to_owned(),
         (1, all) => format!("one of {all} packages differs"),
         (some, all) => format!("{some} of {all} packages differ"),
+    }
+}
+
+fn script_user(wanted: ScriptUser) -> &'static str {
+    match wanted {
+        ScriptUser::Root => "root",
+        ScriptUser::Ordinary => "an ordinary user",
     }
 }
 

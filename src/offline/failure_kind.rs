@@ -32,7 +32,11 @@ impl FailureKind {
                 incomplete.failures.iter().filter_map(Self::of).min()
             }
             OfflineError::Input(problems) => problems.iter().map(of_problem).min(),
-            OfflineError::Image(_) | OfflineError::Unknown(_) => Some(Self::Input),
+            OfflineError::PackageInput { source, .. } => Some(of_input(source)),
+            OfflineError::Image(_)
+            | OfflineError::Unknown(_)
+            | OfflineError::OverInput { .. }
+            | OfflineError::InputInBase { .. } => Some(Self::Input),
             OfflineError::Enter { source, .. } => Some(of_package(source)),
             OfflineError::Package(failure) => Some(of_package(&failure.source)),
             OfflineError::NotReproducible(_) => Some(Self::Script),
@@ -43,6 +47,8 @@ impl FailureKind {
             | OfflineError::Files(_)
             | OfflineError::Sandbox(_)
             | OfflineError::Assemble { .. }
+            | OfflineError::ScriptUser { .. }
+            | OfflineError::Place { .. }
             | OfflineError::NoDigest { .. }
             | OfflineError::Task(_) => Some(Self::Machine),
         }
@@ -77,6 +83,15 @@ fn of_problem(problem: &InputProblem) -> FailureKind {
             FailureKind::Machine
         }
         _ => FailureKind::Input,
+    }
+}
+
+/// An input that is missing or not a regular file is not to be retried on another machine.
+fn of_input(error: &fs::Error) -> FailureKind {
+    // An error without a code is not the system's: the path is not that of a regular file.
+    match is_wrong_path(error) || error.source.raw_os_error().is_none() {
+        true => FailureKind::Input,
+        false => FailureKind::Machine,
     }
 }
 

@@ -13,6 +13,7 @@ use crate::archive::{PackError, UnpackError};
 use crate::compile::{Cause, CompileError, Finding, PrintedLine, ScriptFailure};
 use crate::diag::{Bytes, Chain, Elapsed};
 use crate::fs;
+use crate::package_job::ScriptUser;
 use crate::release::Name;
 
 /// The hint for a disk that is too small.
@@ -380,30 +381,46 @@ fn script_hints(script: &ScriptFailure) -> Vec<String> {
     hints
 }
 
+/// How to run scripts as this user.
+fn other_user(user: ScriptUser) -> &'static str {
+    match user {
+        ScriptUser::Root => "compile as root, or with --isolation=userns",
+        ScriptUser::Ordinary => {
+            "compile as an ordinary user with --isolation=landlock or --isolation=none"
+        }
+    }
+}
+
 fn list(names: &[Name]) -> String {
     let names: Vec<&str> = names.iter().map(Name::as_str).collect();
     names.join(", ")
 }
 
-fn hints_of(error: &OfflineError) -> Vec<String> {
+/// What to do about inputs.
+fn input_hints(problems: &[InputProblem]) -> Vec<String> {
+    let mut hints = Vec::new();
+    let has = |wanted: fn(&InputProblemKind) -> bool| {
+        problems.iter().any(|problem| wanted(&problem.kind))
+    };
+    if has(|kind| matches!(kind, InputProblemKind::SameOutput { .. })) {
+        hints.push("compile them in two runs with different output directories".to_owned());
+    }
+    if has(|kind| matches!(kind, InputProblemKind::OutputDirectory(_))) {
+        hints.push("pass a writable --output-directory".to_owned());
+    }
+    if has(|kind| matches!(kind, InputProblemKind::NoSpace { .. })) {
+        hints.push(format!("free disk space there, or {ELSEWHERE}"));
+    }
+    hints
+}
+
+/// What to do about an error.
+pub(super) fn hints_of(error: &OfflineError) -> Vec<String> {
     let mut hints = Vec::new();
     match error {
         OfflineError::Stemcell(unknown) => hints.push(unknown.hint()),
         OfflineError::Sandbox(sandbox) => hints.extend(sandbox.hint()),
-        OfflineError::Input(problems) => {
-            let has = |wanted: fn(&InputProblemKind) -> bool| {
-                problems.iter().any(|problem| wanted(&problem.kind))
-            };
-            if has(|kind| matches!(kind, InputProblemKind::SameOutput { .. })) {
-                hints.push("compile them in two runs with different output directories".to_owned());
-            }
-            if has(|kind| matches!(kind, InputProblemKind::OutputDirectory(_))) {
-                hints.push("pass a writable --output-directory".to_owned());
-            }
-            if has(|kind| matches!(kind, InputProblemKind::NoSpace { .. })) {
-                hints.push(format!("free disk space there, or {ELSEWHERE}"));
-            }
-        }
+        OfflineError::Input(problems) => hints.extend(input_hints(problems)),
         OfflineError::Unknown(names) => hints.extend(names.iter().map(UnknownName::hint)),
         OfflineError::Package(failure) => {
             if let CompileError::Script(script) = &failure.source {
@@ -411,7 +428,11 @@ fn hints_of(error: &OfflineError) -> Vec<String> {
             }
             hints.extend(cause_hint(failure));
         }
-        OfflineError::Assemble { source, .. } if source.is_of_changed_files() => {
+        OfflineError::ScriptUser { wanted } => hints.push(other_user(*wanted).to_owned()),
+        OfflineError::InputInBase { .. } => {
+            hints.push("move it elsewhere, or do not pass --force".to_owned());
+        }
+        OfflineError::Assemble { source, .. } | OfflineError::Place { source, .. } if source.is_of_changed_files() => {
             hints.push(TAKEN.to_owned());
         }
         OfflineError::NotReproducible(_) => hints.push(
@@ -425,6 +446,9 @@ fn hints_of(error: &OfflineError) -> Vec<String> {
         | OfflineError::Image(_)
         | OfflineError::Incomplete(_)
         | OfflineError::Assemble { .. }
+        | OfflineError::PackageInput { .. }
+        | OfflineError::OverInput { .. }
+        | OfflineError::Place { .. }
         | OfflineError::NoDigest { .. }
         | OfflineError::Enter { .. }
         | OfflineError::Compare { .. }

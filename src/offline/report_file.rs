@@ -4,39 +4,59 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::call_record::CallRecord;
 use super::call_report::{CallReport, CallResult, File};
 use super::error::OfflineError;
 use super::failure_kind::FailureKind;
+use super::one_package::record::OnePackageRecord;
 use super::timings;
 use crate::diag::printable_json;
 use crate::fs::{self, Context};
 use crate::release::{Algorithm, Digests};
 use crate::runtime::{self, Cancellable};
 
-/// A report, as JSON and as a page, that is written when the exit code of the run is known.
+/// A report that is written when the exit code of the run is known.
 #[derive(Debug)]
-pub struct ReportFile {
-    json: Option<PathBuf>,
-    page: Option<PathBuf>,
-    record: Arc<CallRecord>,
+pub struct ReportFile(Contents);
+
+#[derive(Debug)]
+enum Contents {
+    /// A run of releases, as JSON and as a page.
+    Releases {
+        json: Option<PathBuf>,
+        page: Option<PathBuf>,
+        record: Arc<CallRecord>,
+    },
+    /// A run of one package, as JSON.
+    Package {
+        json: PathBuf,
+        record: Arc<OnePackageRecord>,
+    },
 }
 
 impl ReportFile {
-    /// The report of a run; `None` if no file is wanted.
+    /// The report of a run of releases; `None` if no file is wanted.
     pub(super) fn new(
         json: Option<PathBuf>,
         page: Option<PathBuf>,
         record: &Arc<CallRecord>,
     ) -> Option<Self> {
         let is_wanted = json.is_some() || page.is_some();
-        is_wanted.then(|| Self {
-            json,
-            page,
-            record: Arc::clone(record),
+        is_wanted.then(|| {
+            Self(Contents::Releases {
+                json,
+                page,
+                record: Arc::clone(record),
+            })
         })
+    }
+
+    /// The report of a run of one package.
+    pub(super) fn of_package(json: PathBuf, record: Arc<OnePackageRecord>) -> Self {
+        Self(Contents::Package { json, record })
     }
 
     /// Writes the files. What is at their paths stays as it is until the new file is complete. After a cancellation, sizes and digests of
@@ -50,27 +70,42 @@ impl ReportFile {
         exit_code: u8,
         cancel: CancellationToken,
     ) -> Result<(), OfflineError> {
-        let mut report = self.record.report(result, exit_code);
-        let writing = runtime::spawn_blocking("report", move || {
-            // A stop does not wait for large inputs to be read again.
-            if report.result != CallResult::Stopped {
-                report.inputs.iter_mut().for_each(|it| examine(it, &cancel));
+        let writing = match self.0 {
+            Contents::Releases { json, page, record } => {
+                let report = record.report(result, exit_code);
+                runtime::spawn_blocking("report", move || write(report, json, page, &cancel))
             }
-            let outputs = report.outputs.iter_mut();
-            outputs.for_each(|output| examine(&mut output.file, &CancellationToken::new()));
-            let page = self.page.map_or(Ok(()), |path| write_page(&path, &report));
-            if page.is_err() && report.exit_code == 0 {
-                report.exit_code = FailureKind::Machine.exit_code();
-                report.result = CallResult::Failed;
+            Contents::Package { json, record } => {
+                let report = record.report(result, exit_code);
+                runtime::spawn_blocking("report", move || write_json(&json, &report))
             }
-            let json = self.json.map_or(Ok(()), |path| write_json(&path, &report));
-            page.and(json)
-        });
+        };
         Ok(writing.await??)
     }
 }
 
-fn write_json(path: &Path, report: &CallReport) -> fs::Result<()> {
+fn write(
+    mut report: CallReport,
+    json: Option<PathBuf>,
+    page: Option<PathBuf>,
+    cancel: &CancellationToken,
+) -> fs::Result<()> {
+    // A stop does not wait for large inputs to be read again.
+    if report.result != CallResult::Stopped {
+        report.inputs.iter_mut().for_each(|it| examine(it, cancel));
+    }
+    let outputs = report.outputs.iter_mut();
+    outputs.for_each(|output| examine(&mut output.file, &CancellationToken::new()));
+    let page = page.map_or(Ok(()), |path| write_page(&path, &report));
+    if page.is_err() && report.exit_code == 0 {
+        report.exit_code = FailureKind::Machine.exit_code();
+        report.result = CallResult::Failed;
+    }
+    let json = json.map_or(Ok(()), |path| write_json(&path, &report));
+    page.and(json)
+}
+
+fn write_json(path: &Path, report: &impl Serialize) -> fs::Result<()> {
     let text = serde_json::to_string_pretty(report)
         .map_err(|source| fs::Error::new("write", path, source.into()))?;
     let text = printable_json(&text) + "\n";
@@ -86,23 +121,29 @@ fn write_page(path: &Path, report: &CallReport) -> fs::Result<()> {
 /// Checks that the files of a report can be written, and creates their directories.
 ///
 /// # Errors
-/// A directory is not writable, or there is something other than a file at a path: a device must not be replaced.
+/// See [`check_target`].
 pub(super) fn check(json: Option<&Path>, page: Option<&Path>) -> fs::Result<()> {
-    for path in [json, page].into_iter().flatten() {
-        let directory = fs::parent(path);
-        fs::create_dir_all(directory)?;
-        fs::check_writable(directory)?;
-        let refusal = match fs::lookup(path)? {
-            Some(found) if !found.is_file() => "it is not a file",
-            Some(_) if is_mount(path)? => {
-                "it is a mount, and cannot be replaced: mount its directory"
-            }
-            Some(_) | None => continue,
-        };
-        let refusal = io::Error::other(refusal);
-        return Err(fs::Error::new("write the report to", path, refusal));
-    }
-    Ok(())
+    let files = [json, page].into_iter().flatten();
+    files
+        .into_iter()
+        .try_for_each(|file| check_target("write the report to", file))
+}
+
+/// Checks that a file can be written, and creates its directory. `action` is what would fail otherwise.
+///
+/// # Errors
+/// The directory is not writable, or there is something other than a file at the path: a device must not be replaced.
+pub(super) fn check_target(action: &'static str, path: &Path) -> fs::Result<()> {
+    let directory = fs::parent(path);
+    fs::create_dir_all(directory)?;
+    fs::check_writable(directory)?;
+    let refusal = match fs::lookup(path)? {
+        Some(found) if !found.is_file() => "it is not a file",
+        Some(_) if is_mount(path)? => "it is a mount, and cannot be replaced: mount its directory",
+        Some(_) | None => return Ok(()),
+    };
+    let refusal = io::Error::other(refusal);
+    Err(fs::Error::new(action, path, refusal))
 }
 
 /// Whether a file is a mount point, as with `docker run -v FILE:FILE`.

@@ -117,7 +117,7 @@ async fn open_cache(
 }
 
 /// The variables that scripts inherit, and the make jobserver that they name.
-type Variables = (Environment, Option<Jobserver>);
+pub(super) type Variables = (Environment, Option<Jobserver>);
 
 /// Creates the directory of logs and, if it is wanted, the make jobserver.
 fn logs_and_variables(
@@ -126,15 +126,23 @@ fn logs_and_variables(
 ) -> fs::Result<(PathBuf, Variables)> {
     let wanted = options.logs_directory.as_deref();
     let logs = work_directory::logs(work_directory, wanted, &options.vcap)?;
+    Ok((logs, variables(options, work_directory)?))
+}
+
+/// Creates the make jobserver, if it is wanted.
+pub(super) fn variables(
+    options: &Options,
+    work_directory: &WorkDirectory,
+) -> fs::Result<Variables> {
     if !options.make_jobserver {
-        return Ok((logs, (options.environment.clone(), None)));
+        return Ok((options.environment.clone(), None));
     }
     // Each make has one job without a token.
     let tokens = process::processors().get() - 1;
     let pool = Jobserver::make(&work_directory::jobserver(work_directory), tokens)?;
     let (name, value) = Jobserver::variable();
     let environment = options.environment.with(&[(name, value.into())]);
-    Ok((logs, (environment, Some(pool))))
+    Ok((environment, Some(pool)))
 }
 
 /// What the packages of a run share.
@@ -323,7 +331,7 @@ fn automatic_jobs(
 }
 
 /// Warns if scripts cannot run what they build.
-fn warn_of_noexec(
+pub(super) fn warn_of_noexec(
     options: &Options,
     sandbox: &Sandbox,
     work_directory: &WorkDirectory,

@@ -67,14 +67,7 @@ pub(super) fn check_for_tasks(tasks: &[Task], places: &[PathBuf]) -> Result<(), 
             bytes: carried_over,
         });
     }
-    let mut roomiest: Option<(u64, &Path)> = None;
-    for place in places {
-        let free = fs::space(place)?.free;
-        if roomiest.is_none_or(|(most, _)| free > most) {
-            roomiest = Some((free, place));
-        }
-    }
-    if let Some((free, place)) = roomiest {
+    if let Some((free, place)) = roomiest(places)? {
         needs.push(Need {
             directory: place.to_owned(),
             bytes: largest(sources, free),
@@ -82,6 +75,45 @@ pub(super) fn check_for_tasks(tasks: &[Task], places: &[PathBuf]) -> Result<(), 
     }
     let purpose = "to unpack the largest source and to copy unchanged parts into the results";
     refuse(check(&needs, purpose)?)
+}
+
+/// Refuses a package whose source, unpacked, fits into none of `places`, or whose dependencies, unpacked, do not fit into `work`.
+/// `files` are the source and the dependencies.
+pub(super) fn check_for_package(
+    files: &[PathBuf],
+    places: &[PathBuf],
+    work: &Path,
+) -> Result<(), OfflineError> {
+    let free = fs::space(work)?.free;
+    let mut needs = Vec::new();
+    let mut bytes = 0_u64;
+    for dependency in files.iter().skip(1) {
+        let size = archive::least_unpacked(dependency)?;
+        bytes = bytes.saturating_add(largest(vec![(size, dependency)], free));
+    }
+    needs.push(Need {
+        directory: work.to_owned(),
+        bytes,
+    });
+    if let (Some(source), Some((free, place))) = (files.first(), roomiest(places)?) {
+        needs.push(Need {
+            directory: place.to_owned(),
+            bytes: largest(vec![(archive::least_unpacked(source)?, source)], free),
+        });
+    }
+    refuse(check(&needs, "to unpack the source and the dependencies")?)
+}
+
+/// The directory with the most free space, and how much that is.
+fn roomiest(places: &[PathBuf]) -> fs::Result<Option<(u64, &Path)>> {
+    let mut roomiest: Option<(u64, &Path)> = None;
+    for place in places {
+        let free = fs::space(place)?.free;
+        if roomiest.is_none_or(|(most, _)| free > most) {
+            roomiest = Some((free, place));
+        }
+    }
+    Ok(roomiest)
 }
 
 /// The size of the largest source. Skips damaged sources, whose stated size may be wrong; they are reported when they are unpacked.

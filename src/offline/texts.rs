@@ -8,6 +8,7 @@ use super::verify::VerifyError;
 use crate::archive::AppendError;
 use crate::compile::CompileError;
 use crate::offline::{Annotations, PackageFailure, report};
+use crate::package_job::ScriptUser;
 use crate::process::Unkillable;
 use crate::release::{Slug, Version};
 use crate::texts::{assert_page, chains, file, missing, name, path};
@@ -23,6 +24,24 @@ fn errors() {
                 source: file(),
             },
             &OfflineError::Files(file()),
+            &OfflineError::PackageInput {
+                package: name("app"),
+                source: file(),
+            },
+            &OfflineError::OverInput {
+                path: path("a.tgz"),
+            },
+            &OfflineError::InputInBase {
+                path: path("/var/vcap/packages/a.tgz"),
+                directory: path("/var/vcap/packages"),
+            },
+            &OfflineError::ScriptUser {
+                wanted: ScriptUser::Ordinary,
+            },
+            &OfflineError::Place {
+                output: path("out.tgz"),
+                source: AssembleError::Verify(VerifyError::Copy),
+            },
             &OfflineError::Stopped,
             &InputProblemKind::NotAFile,
             &InputProblemKind::NothingToReuse,

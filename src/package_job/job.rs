@@ -161,16 +161,6 @@ pub enum JobProblem {
         /// The name.
         name: Name,
     },
-    /// Two files of the package are the same.
-    #[error("`{}` is given for {first} and for {second}", path.display())]
-    SamePath {
-        /// Their path.
-        path: PathBuf,
-        /// The purpose of the first one.
-        first: String,
-        /// The purpose of the second one.
-        second: String,
-    },
     /// The base directory is relative.
     #[error("the base directory `{path}` is not an absolute path")]
     BaseDirectory {
@@ -202,7 +192,8 @@ impl PackageJob {
         Ok(job)
     }
 
-    /// Checks what the types do not.
+    /// Checks what the types do not. Several blobs may have the same path: packages with equal contents do in a store of blobs by
+    /// digest.
     ///
     /// # Errors
     /// See [`JobProblem`].
@@ -217,24 +208,7 @@ impl PackageJob {
                 return Err(JobProblem::Twice { name });
             }
         }
-        self.check_paths()?;
         self.settings.check()
-    }
-
-    /// A blob that is given for two purposes is a mistake: no package has the files of another one.
-    fn check_paths(&self) -> Result<(), JobProblem> {
-        let mut purposes = BTreeMap::from([(self.source.as_path(), "the source".to_owned())]);
-        for JobDependency { name, blob, .. } in &self.dependencies {
-            let purpose = format!("dependency {name}");
-            if let Some(first) = purposes.insert(blob, purpose.clone()) {
-                return Err(JobProblem::SamePath {
-                    path: blob.clone(),
-                    first,
-                    second: purpose,
-                });
-            }
-        }
-        Ok(())
     }
 
     /// The canonical JSON: equal jobs have equal bytes, and the order of dependencies does not matter.

@@ -95,10 +95,6 @@ fn wrong_jobs_are_refused_with_the_reason() {
             "cannot depend on itself",
         ),
         (
-            depends(lib, r#"{"name":"b","version":"1","blob":"s"}"#),
-            "`s` is given for the source and for dependency b",
-        ),
-        (
             depends(lib, r#"{"name":"b","version":"../1","blob":"b"}"#),
             "contains '/'",
         ),

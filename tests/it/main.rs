@@ -13,6 +13,7 @@ mod cache;
 mod call_report;
 mod changed_trees;
 mod checks;
+mod compile_package;
 mod compiled_inputs;
 mod daemon_orders;
 mod daemon_process;

@@ -15,6 +15,7 @@ pub(crate) mod go_release;
 mod hanging;
 mod head;
 mod namespace;
+pub(crate) mod one_package;
 mod outcome;
 mod play;
 mod release;

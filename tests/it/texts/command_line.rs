@@ -3,6 +3,18 @@
 use super::page::Page;
 use crate::support::{Agent, World};
 
+/// The arguments that describe a package, and others.
+fn of_package<'a>(others: &[&'a str]) -> Vec<&'a str> {
+    let package = [
+        "compile-package",
+        "--source=a.tgz",
+        "--name=a",
+        "--version=1",
+        "--output=out.tgz",
+    ];
+    [&package[..], others].concat()
+}
+
 fn page(calls: &[&[&str]]) -> Page {
     let world = World::new();
     let mut page = Page::default();
@@ -19,6 +31,7 @@ fn help() {
         &["-h"],
         &["compile", "-h"],
         &["compile", "--help"],
+        &["compile-package", "--help"],
         &["inspect", "--help"],
         &["cache", "--help"],
         &["cache", "prune", "--help"],
@@ -73,6 +86,30 @@ fn usage_errors() {
         &["compile", "--cache-from=", "a.tgz"],
         &["compile", "--cache-to=grpcs://me:hunter2@host/", "a.tgz"],
         &["compile", "--cache-to=http://:80/", "a.tgz"],
+        &["compile-package"],
+        &[
+            "compile-package",
+            "--source=a.tgz",
+            "--name=a",
+            "--version=1",
+        ],
+        &[
+            "compile-package",
+            "--job=a.json",
+            "--name=a",
+            "--output=b.tgz",
+        ],
+        &["compile-package", "--job=missing.json", "--output=b.tgz"],
+        &of_package(&["--dependency=lib=1"]),
+        &of_package(&["--dependency=../lib=1=lib.tgz"]),
+        &of_package(&["--dependency=lib=1=l.tgz", "--dependency=lib=2=m.tgz"]),
+        &of_package(&["--dependency=a=1=b.tgz"]),
+        &of_package(&["--log=out.tgz"]),
+        &of_package(&["--report=report"]),
+        &of_package(&["--base-directory=vcap"]),
+        &of_package(&["--env=NO_SUCH_VARIABLE"]),
+        &of_package(&["--name=a/b"]),
+        &of_package(&["b.tgz"]),
         &["inspect"],
         &["inspect", "a.tgz", "b.tgz"],
         &["inspect", "--stemcell=noble", "a.tgz"],

@@ -1,0 +1,146 @@
+//! The package to compile: from flags, or from the file of `--job`.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use super::{CompilePackage, absolute};
+use crate::cli::compile_flags::{IsolationFlag, NetworkFlag, ScriptFlags, SecondRunFlag};
+use crate::cli::{MACHINE, USAGE};
+use crate::config::Environment;
+use crate::diag::Chain;
+use crate::fs::{self, Context};
+use crate::offline::{FailureKind, PackageFiles, is_wrong_path};
+use crate::package_job::{
+    JobDependency, JobIsolation, JobNetwork, JobSecondRun, JobSettings, PackageJob,
+};
+
+/// An error text and its exit code.
+type Problem = (String, u8);
+
+/// The job, with absolute paths.
+pub(super) fn of(
+    command: &CompilePackage,
+    environment: &Environment,
+) -> Result<PackageJob, Problem> {
+    match &command.package.job {
+        Some(file) => from_file(file),
+        None => from_flags(command, environment).map_err(|text| (text, USAGE)),
+    }
+}
+
+fn from_file(file: &Path) -> Result<PackageJob, Problem> {
+    let wrong = FailureKind::Input.exit_code();
+    let file = absolute(file);
+    let json = read(&file).map_err(|error| {
+        let is_missing = is_wrong_path(&error) || error.source.raw_os_error().is_none();
+        let code = if is_missing { wrong } else { MACHINE };
+        (Chain(&error).to_string(), code)
+    })?;
+    let job = PackageJob::parse(&json)
+        .map_err(|error| (format!("invalid job `{}`: {error}", file.display()), wrong))?;
+    Ok(job.below(fs::parent(&file)))
+}
+
+fn read(file: &Path) -> fs::Result<Vec<u8>> {
+    let mut json = Vec::new();
+    let mut opened = fs::open_file(file)?;
+    opened.read_to_end(&mut json).at("read", file)?;
+    Ok(json)
+}
+
+fn from_flags(command: &CompilePackage, environment: &Environment) -> Result<PackageJob, String> {
+    let flags = &command.package;
+    let (Some(source), Some(name), Some(version)) = (&flags.source, &flags.name, &flags.version)
+    else {
+        // clap requires them.
+        return Err("--source, --name and --version are missing".to_owned());
+    };
+    let dependencies = flags.dependency.iter().map(|it| JobDependency {
+        blob: absolute(&it.blob),
+        ..it.clone()
+    });
+    let job = PackageJob {
+        name: name.clone(),
+        version: version.clone(),
+        source: absolute(source),
+        dependencies: dependencies.collect(),
+        stemcell: flags.stemcell.clone(),
+        script_user: None,
+        settings: settings(command, environment)?,
+    };
+    job.check().map_err(|problem| problem.to_string())?;
+    Ok(job)
+}
+
+fn settings(command: &CompilePackage, environment: &Environment) -> Result<JobSettings, String> {
+    let base = &command.script.base_directory;
+    let base = base
+        .to_str()
+        .ok_or_else(|| format!("the base directory `{}` is not valid UTF-8", base.display()))?;
+    Ok(JobSettings {
+        base_directory: base.to_owned(),
+        isolation: match command.isolation.isolation {
+            IsolationFlag::Auto => JobIsolation::Auto,
+            IsolationFlag::Namespace => JobIsolation::Namespace,
+            IsolationFlag::Userns => JobIsolation::Userns,
+            IsolationFlag::Landlock => JobIsolation::Landlock,
+            IsolationFlag::None => JobIsolation::None,
+        },
+        second_run: match command.isolation.second_run {
+            SecondRunFlag::Auto => JobSecondRun::Auto,
+            SecondRunFlag::Always => JobSecondRun::Always,
+            SecondRunFlag::Never => JobSecondRun::Never,
+        },
+        readonly_dependencies: command.isolation.readonly_deps,
+        protect_host: command.isolation.protect_host,
+        network: match command.isolation.network {
+            NetworkFlag::Host => JobNetwork::Host,
+            NetworkFlag::None => JobNetwork::None,
+        },
+        shared_scratch: !command.work.no_shared_scratch,
+        make_jobserver: command.script.make_jobserver,
+        reproducible: command.packing.reproducible,
+        compression_level: command.packing.compression_level,
+        variables: variables(&command.script, environment)?,
+    })
+}
+
+/// The variables of `--env`, with their values.
+fn variables(
+    flags: &ScriptFlags,
+    environment: &Environment,
+) -> Result<BTreeMap<String, String>, String> {
+    let mut variables = BTreeMap::new();
+    for variable in &flags.env {
+        let name = &variable.name;
+        let value = variable.value.as_deref().or_else(|| environment.get(name));
+        let value = value.ok_or_else(|| {
+            format!("the variable `{name}` of --env is not set\nHint: pass --env {name}=VALUE")
+        })?;
+        let value = value
+            .to_str()
+            .ok_or_else(|| format!("the value of the variable `{name}` is not valid UTF-8"))?;
+        // Of several values for one variable, the last one counts.
+        variables.insert(name.clone(), value.to_owned());
+    }
+    Ok(variables)
+}
+
+/// The error about a path that is given for two purposes, of which one is to be written.
+pub(super) fn given_twice(job: &PackageJob, files: &PackageFiles) -> Option<String> {
+    let read = job.dependencies.iter().map(|it| (&it.blob, "--dependency"));
+    let read = std::iter::once((&job.source, "--source")).chain(read);
+    let report = files.report.iter().map(|it| (it, "--report"));
+    let written = [(&files.output, "--output"), (&files.log, "--log")];
+    let mut known: BTreeMap<&PathBuf, &str> = read.collect();
+    for (path, flag) in written.into_iter().chain(report) {
+        if let Some(first) = known.insert(path, flag) {
+            return Some(format!(
+                "`{}` is given for {first} and for {flag}",
+                path.display()
+            ));
+        }
+    }
+    None
+}

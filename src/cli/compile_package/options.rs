@@ -1,0 +1,96 @@
+//! The options of a run of one package.
+
+use std::num::NonZeroUsize;
+use std::path::Path;
+
+use super::CompilePackage;
+use crate::cache;
+use crate::cli::options::{source_dates, time_limits};
+use crate::cli::this_process::{program, who};
+use crate::compile::{self, SourceDateError};
+use crate::config::{Environment, Vcap};
+use crate::offline::{Options, Purpose, Selection};
+use crate::package_job::{JobIsolation, JobNetwork, JobSecondRun, PackageJob};
+use crate::process::ForkServer;
+use crate::sandbox::{Isolation, Sharing};
+
+/// The options of a run. Enters a user namespace if the isolation tier may need one: only a single-threaded process can do that.
+pub(super) fn options(
+    command: &CompilePackage,
+    job: &PackageJob,
+    environment: &Environment,
+) -> Result<Options, SourceDateError> {
+    let settings = &job.settings;
+    let environment = variables(job, environment);
+    let source_dates = source_dates(settings.reproducible, &environment)?;
+    let isolation = isolation(settings.isolation);
+    // Without `..`: the default of most options, such as no network, is not that of the flags.
+    Ok(Options {
+        purpose: Purpose::Compile,
+        inputs: Vec::new(),
+        reuse: Vec::new(),
+        verify_rebuild: false,
+        selection: Selection::All,
+        output_directory: None,
+        report: None,
+        timings: None,
+        graph: None,
+        stemcell: job.stemcell.clone(),
+        scratch: match &command.work.scratch_dir {
+            Some(directory) => Sharing::Kept(directory.clone()),
+            None if settings.shared_scratch => Sharing::Run,
+            None => Sharing::Off,
+        },
+        work_directory: command.work.work_dir.clone(),
+        logs_directory: None,
+        vcap: Vcap::new(Path::new(&settings.base_directory)),
+        isolation,
+        user_namespace: isolation.enter_user_namespace(),
+        // Otherwise several packages are expected.
+        jobs: Some(NonZeroUsize::MIN),
+        memory_per_job: 0,
+        make_jobserver: settings.make_jobserver,
+        readonly_dependencies: settings.readonly_dependencies,
+        protect_host: settings.protect_host,
+        network: settings.network == JobNetwork::Host,
+        nice: command.limits.nice,
+        force: command.script.force,
+        grace: command.limits.grace,
+        limits: time_limits(&command.limits),
+        second_run: match settings.second_run {
+            JobSecondRun::Auto => compile::SecondRun::AUTO,
+            JobSecondRun::Always => compile::SecondRun::Always,
+            JobSecondRun::Never => compile::SecondRun::Never,
+        },
+        keep_failed: command.keep.keep_failed.clone(),
+        program: program(),
+        shell: None,
+        log_lines: command.messages.log_lines as usize,
+        cache: None,
+        compression_level: settings.compression_level,
+        keep_going: false,
+        who: who(),
+        environment,
+        source_dates,
+        agent: ForkServer::default(),
+    })
+}
+
+/// The variables of the script: those that shape no package or that `compile` has in the keys of its cache, and those of the job.
+fn variables(job: &PackageJob, environment: &Environment) -> Environment {
+    let variables = job.settings.variables.iter();
+    let variables: Vec<_> = variables
+        .map(|(name, value)| (name.as_str(), value.into()))
+        .collect();
+    cache::inherited(environment).with(&variables)
+}
+
+fn isolation(isolation: JobIsolation) -> Isolation {
+    match isolation {
+        JobIsolation::Auto => Isolation::Auto,
+        JobIsolation::Namespace => Isolation::Namespace,
+        JobIsolation::Userns => Isolation::Userns,
+        JobIsolation::Landlock => Isolation::Landlock,
+        JobIsolation::None => Isolation::None,
+    }
+}

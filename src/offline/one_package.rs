@@ -1,0 +1,359 @@
+//! `bosh-agent compile-package`: one package, from its source and its compiled dependencies, without a release.
+//!
+//! ```text
+//! check paths → hash the inputs → check the space → work directory → sandbox → install the dependencies → compile::compile
+//!             → place the result: sync, read back, rename
+//! ```
+//!
+//! `inputs` reads the source and the dependencies, `place` writes the result, `record` collects the facts for the report. The inputs
+//! belong to the caller: nothing changes, moves or removes them.
+
+mod inputs;
+mod install;
+mod place;
+pub(super) mod record;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+pub use self::inputs::PackageFiles;
+use self::inputs::{ALGORITHMS, Input};
+use self::record::OnePackageRecord;
+use super::assemble;
+use super::error::OfflineError;
+use super::error_line;
+use super::failure::PackageFailure;
+use super::isolation;
+use super::options::Options;
+use super::package_events::PackageEvents;
+use super::progress::Progress;
+use super::report_file::{self, ReportFile};
+use super::run::Outcome;
+use super::script_warnings;
+use super::setup;
+use super::space;
+use super::stemcell;
+use crate::compile::{self, CompileError, Compiled, Context, Dependency, Job, WorkDirectory};
+use crate::diag::Chain;
+use crate::fs::{self, LeasedFile};
+use crate::package_job::{PackageJob, PhaseName, ScriptUser};
+use crate::runtime;
+
+/// Compiles one package, whose paths are absolute. The options name no inputs, and what `job` says is set in them, too.
+pub async fn compile_package(
+    job: PackageJob,
+    files: PackageFiles,
+    options: Options,
+    progress: Arc<Progress>,
+    cancel: &CancellationToken,
+) -> Outcome {
+    let record = Arc::new(OnePackageRecord::new(&job, &files.log));
+    // An error now costs less than one at the end.
+    if let Some(report) = &files.report
+        && let Err(error) = report_file::check_target("write the report to", report)
+    {
+        return Outcome {
+            written: Vec::new(),
+            result: Err(error.into()),
+            report: None,
+        };
+    }
+    let call = Call {
+        job,
+        options,
+        progress,
+        record: Arc::clone(&record),
+        cancel,
+        files,
+    };
+    let result = call.run().await;
+    let result = match cancel.is_cancelled() {
+        // It may have various errors, all caused by the stop.
+        true if result.is_err() => Err(OfflineError::Stopped),
+        _ => result,
+    };
+    Outcome {
+        written: match result {
+            Ok(()) => vec![call.files.output],
+            Err(_) => Vec::new(),
+        },
+        result,
+        report: call
+            .files
+            .report
+            .map(|file| ReportFile::of_package(file, record)),
+    }
+}
+
+/// One run.
+struct Call<'a> {
+    job: PackageJob,
+    files: PackageFiles,
+    options: Options,
+    progress: Arc<Progress>,
+    record: Arc<OnePackageRecord>,
+    cancel: &'a CancellationToken,
+}
+
+impl Call<'_> {
+    async fn run(&self) -> Result<(), OfflineError> {
+        self.check_user()?;
+        self.compare_stemcells();
+        self.prepare_files().await?;
+        let inputs = inputs::read(&self.job, self.cancel).await?;
+        self.record.set_inputs(&inputs);
+        let beside = fs::parent(&self.files.output);
+        let to = (self.progress.as_ref(), self.cancel);
+        let work_directory = setup::work_directory(&self.options, beside, to).await?;
+        let result = self.compile_in(&work_directory, inputs).await;
+        if let Err(error) = &result {
+            // Before the work directory is removed.
+            let to = (&self.options, self.progress.as_ref());
+            space::report_disks(error, &work_directory, beside, to);
+        }
+        setup::remove(work_directory, &self.progress).await;
+        result
+    }
+
+    /// Owners of installed files depend on who runs the script.
+    fn check_user(&self) -> Result<(), OfflineError> {
+        let user = match nix::unistd::geteuid().is_root() {
+            true => ScriptUser::Root,
+            false => ScriptUser::Ordinary,
+        };
+        match self.job.script_user {
+            Some(wanted) if wanted != user => Err(OfflineError::ScriptUser { wanted }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Records the stemcell of this machine. Warns if the package is compiled for another one.
+    fn compare_stemcells(&self) {
+        let Ok(machine) = stemcell::detect(&self.options.vcap) else {
+            return;
+        };
+        if let Some(wanted) = &self.job.stemcell
+            && *wanted != machine
+        {
+            self.warn(format!(
+                "Warning: this machine is {machine}, not {wanted}: the package uses its compilers and libraries"
+            ));
+        }
+        self.record.set_machine_stemcell(&machine);
+    }
+
+    /// Checks that the files can be written, and removes what earlier runs left.
+    async fn prepare_files(&self) -> Result<(), OfflineError> {
+        let (files, job) = (self.files.clone(), self.job.clone());
+        let (vcap, force) = (self.options.vcap.clone(), self.options.force);
+        let keep_failed = self.options.keep_failed.clone();
+        let preparing = runtime::spawn_blocking("files", move || {
+            report_file::check_target("write the compiled package to", &files.output)?;
+            report_file::check_target("write the log to", &files.log)?;
+            inputs::check_places(&job, &files, force.then_some(&vcap))?;
+            if let Some(directory) = keep_failed {
+                // An error now costs less than one after the failure of the package.
+                fs::create_dir_all(&directory)?;
+                fs::check_writable(&directory)?;
+            }
+            fs::remove_abandoned(fs::parent(&files.output), assemble::PARTIAL_PREFIX, None);
+            // Removed, not truncated: another name of the same file must not change.
+            fs::remove_file_if_there(&files.log)?;
+            fs::remove_file_if_there(&compile::first_log(&files.log))?;
+            Ok::<_, OfflineError>(())
+        });
+        preparing.await?
+    }
+
+    async fn compile_in(
+        &self,
+        work_directory: &WorkDirectory,
+        inputs: Vec<Input>,
+    ) -> Result<(), OfflineError> {
+        let work = work_directory.path();
+        let checking = {
+            let places = space::places(&self.options, work_directory);
+            let (files, work) = (inputs::files(&inputs), work.to_owned());
+            runtime::spawn_blocking("space", move || {
+                space::check_for_package(&files, &places, &work)
+            })
+        };
+        checking.await??;
+        let choosing = (&self.options, Vec::new());
+        let sandbox = isolation::choose(choosing, work, &self.progress, self.cancel).await?;
+        self.record.set_isolation(sandbox.name());
+        setup::warn_of_noexec(&self.options, &sandbox, work_directory, &self.progress);
+        let variables = match setup::variables(&self.options, work_directory) {
+            Ok(variables) => variables,
+            Err(error) => {
+                sandbox.close()?;
+                return Err(error.into());
+            }
+        };
+        let context = Arc::new(setup::context(
+            &self.options,
+            sandbox,
+            work_directory,
+            variables,
+            Some(self.record.listener()),
+            (&self.progress, self.cancel),
+        ));
+        let result = self.compile_with(&context, inputs).await;
+        setup::close(context, &self.progress).await?;
+        result
+    }
+
+    /// Compiles the package, and writes the result.
+    async fn compile_with(
+        &self,
+        context: &Arc<Context>,
+        inputs: Vec<Input>,
+    ) -> Result<(), OfflineError> {
+        self.progress.line(&format!(
+            "The log of the packaging script is {}",
+            self.files.log.display()
+        ));
+        let output = self.files.output.clone();
+        let making = runtime::spawn_blocking("output", move || assemble::partial(&output));
+        let target = making.await??;
+        self.progress.expect(1);
+        self.progress
+            .start(0, &self.job.name, &self.job.version, &[]);
+        self.record.start(PackageEvents::start(PhaseName::Unpack));
+        let mut compiled = Err(CompileError::Stopped {
+            package: self.job.name.clone(),
+        });
+        let compiling = async {
+            compiled = self.compile(context, &inputs, target.path()).await;
+        };
+        self.progress.with_reminders(compiling).await;
+        let took = self.progress.end(0);
+        self.progress.hide_bars();
+        self.record.end(compiled.as_ref().ok());
+        let compiled = match compiled {
+            Ok(compiled) => compiled,
+            Err(CompileError::Stopped { .. }) => return Err(OfflineError::Stopped),
+            Err(source) => return Err(self.failure(&inputs, source).await),
+        };
+        self.warn_about(&compiled);
+        self.place(target, compiled).await?;
+        let (name, version) = (&self.job.name, &self.job.version);
+        let after = took.map_or_else(String::new, |took| format!(" after {took}"));
+        self.progress.add_compiled(&format!(
+            "Finished compiling package {name}/{version}{after}: {}",
+            self.files.output.display()
+        ));
+        Ok(())
+    }
+
+    async fn compile(
+        &self,
+        context: &Arc<Context>,
+        inputs: &[Input],
+        blob: &Path,
+    ) -> Result<Compiled, CompileError> {
+        let (source, dependencies) = inputs::source_and_dependencies(inputs);
+        let cancel = self.cancel;
+        let dependencies = install::all(context, &self.job, dependencies, cancel).await?;
+        let dates = self.options.source_dates;
+        let source_date = dates.of(&self.job.name, &source.path, cancel).await?;
+        let job = self.core_job(source, source_date, dependencies, blob);
+        compile::compile(context, job, cancel).await
+    }
+
+    fn core_job(
+        &self,
+        source: &Input,
+        source_date: Option<compile::SourceDate>,
+        dependencies: Vec<Dependency>,
+        blob: &Path,
+    ) -> Job {
+        Job {
+            number: 0,
+            name: self.job.name.clone(),
+            version: self.job.version.clone(),
+            source: source.path.clone(),
+            kept: None,
+            source_digests: source.digests.clone(),
+            source_date,
+            dependencies,
+            log: self.files.log.clone(),
+            stdout_log: None,
+            blob: blob.to_owned(),
+            is_dependency: false,
+            algorithms: ALGORITHMS.to_vec(),
+        }
+    }
+
+    /// Reports what was noticed about a compiled package.
+    fn warn_about(&self, compiled: &Compiled) {
+        let name = &self.job.name;
+        let findings = compiled.findings.iter();
+        let findings = findings.map(|finding| format!("Warning: package {name}: {finding}"));
+        let of_script = compiled.script.iter();
+        let of_script = of_script.flat_map(|end| script_warnings::of(name, end));
+        findings.chain(of_script).for_each(|it| self.warn(it));
+    }
+
+    fn warn(&self, warning: String) {
+        self.progress.warn(&warning);
+        self.record.add_warning(warning);
+    }
+
+    /// Gives the compiled package its name.
+    async fn place(&self, target: LeasedFile, compiled: Compiled) -> Result<(), OfflineError> {
+        let (output, cancel) = (self.files.output.clone(), self.cancel.clone());
+        let unrestricted = compiled.unrestricted;
+        let placing = runtime::spawn_blocking("place", move || {
+            place::place(target, &compiled, &output, &cancel)
+        });
+        let placed = placing.await?;
+        let blob = placed.map_err(|source| OfflineError::Place {
+            output: self.files.output.clone(),
+            source,
+        })?;
+        self.record.set_compiled(blob, unrestricted);
+        Ok(())
+    }
+
+    /// The failure of the package, with what its log says.
+    async fn failure(&self, inputs: &[Input], source: CompileError) -> OfflineError {
+        let damaged = match &source {
+            CompileError::Compiled { package, .. } | CompileError::BlobChanged { package, .. } => {
+                inputs.iter().find(|it| it.package == *package)
+            }
+            _ => inputs.first(),
+        };
+        let log = self.files.log.clone();
+        let reading = runtime::spawn_blocking("failed log", move || {
+            let is_there = fs::lookup(&log)?.is_some();
+            let line = match is_there {
+                true => error_line::find(&log)?,
+                false => None,
+            };
+            Ok::<_, fs::Error>((is_there.then_some(log), line))
+        });
+        let (log, error_line) = match reading.await {
+            Ok(Ok(read)) => read,
+            Ok(Err(error)) => {
+                self.progress.warn(&format!(
+                    "Warning: could not read the log of package {}: {}",
+                    self.job.name,
+                    Chain(&error)
+                ));
+                (None, None)
+            }
+            Err(error) => return error.into(),
+        };
+        OfflineError::Package(Box::new(PackageFailure {
+            releases: Vec::new(),
+            package: (self.job.name.clone(), self.job.version.clone()),
+            blob: damaged.map_or_else(Default::default, |it| (it.path.clone(), it.size)),
+            log,
+            error_line,
+            source,
+        }))
+    }
+}
